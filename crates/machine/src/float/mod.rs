@@ -1,0 +1,1 @@
+//! IEEE 754 arithmetic with RISC-V's rounding modes and flags.

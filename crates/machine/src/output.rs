@@ -1,0 +1,143 @@
+//! Everything that the machine wants the world to see or do.
+
+use crate::input::Console;
+use serde::{Deserialize, Serialize};
+
+/// What a disk is asked to do. Sectors are 512 bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DiskOperation {
+    /// Read `length` bytes from `sector` on.
+    Read {
+        /// First sector.
+        sector: u64,
+        /// Bytes; a multiple of 512.
+        length: u32,
+    },
+    /// Write `data` from `sector` on.
+    Write {
+        /// First sector.
+        sector: u64,
+        /// A multiple of 512 bytes.
+        data: Vec<u8>,
+    },
+    /// Make all completed writes durable.
+    Flush,
+    /// Forget (VIRTIO_BLK_T_DISCARD) or zero (VIRTIO_BLK_T_WRITE_ZEROES) `sectors` sectors.
+    Zero {
+        /// First sector.
+        sector: u64,
+        /// Number of sectors.
+        sectors: u64,
+    },
+}
+
+/// A request to a disk. It is idempotent, and stays open until its completion is injected.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskRequest {
+    /// Index among the machine's disks.
+    pub device: u8,
+    /// Number of the request, counted from 0 for each disk since power-on.
+    pub request: u64,
+    /// What to do.
+    pub operation: DiskOperation,
+}
+
+/// How the guest ended the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Finish {
+    /// `FINISHER_PASS` (0x5555): power off, exit status 0.
+    PowerOff,
+    /// `FINISHER_FAIL` (0x3333): power off with this exit status.
+    Fail(u16),
+    /// `FINISHER_RESET` (0x7777): reboot.
+    Reset,
+}
+
+/// What leaves the machine, in order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Output {
+    /// An Ethernet frame (without FCS) from network device `device`.
+    NetworkFrame {
+        /// Index among the machine's network devices.
+        device: u8,
+        /// Destination, source, type, payload.
+        frame: Vec<u8>,
+    },
+    /// Bytes printed at a console. Bytes that follow each other are put together.
+    ConsoleBytes {
+        /// Which console.
+        console: Console,
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
+    /// A disk request; not visible outside where each side has its own disk.
+    Disk(DiskRequest),
+    /// The entropy device wants up to this many random bytes as an `Input::Entropy`.
+    EntropyRequest {
+        /// How many bytes.
+        length: u32,
+    },
+    /// The guest ended the machine. Nothing comes after it.
+    Finish(Finish),
+}
+
+/// The outputs that nobody has collected yet, and how many there ever were.
+///
+/// Part of the machine's state: `visible` counts the frames and console bytes since power-on, the
+/// same on every replica at the same instruction count.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outputs {
+    visible: u64,
+    #[serde(skip)]
+    waiting: Vec<Output>,
+}
+
+impl Outputs {
+    /// Adds a frame.
+    pub fn network_frame(&mut self, device: u8, frame: Vec<u8>) {
+        self.visible += 1;
+        self.waiting.push(Output::NetworkFrame { device, frame });
+    }
+
+    /// Adds one console byte.
+    pub fn console_byte(&mut self, console: Console, byte: u8) {
+        self.visible += 1;
+        if let Some(Output::ConsoleBytes { console: last, bytes }) = self.waiting.last_mut()
+            && *last == console
+        {
+            bytes.push(byte);
+        } else {
+            self.waiting.push(Output::ConsoleBytes { console, bytes: vec![byte] });
+        }
+    }
+
+    /// Adds a disk request, an entropy request or the end.
+    pub fn other(&mut self, output: Output) {
+        debug_assert!(!matches!(
+            output,
+            Output::NetworkFrame { .. } | Output::ConsoleBytes { .. }
+        ));
+        self.waiting.push(output);
+    }
+
+    /// Frames and console bytes since power-on.
+    pub fn visible(&self) -> u64 {
+        self.visible
+    }
+
+    /// Takes what waits.
+    pub fn take(&mut self) -> Vec<Output> {
+        std::mem::take(&mut self.waiting)
+    }
+
+    /// Whether anything waits.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Whether something waits that should not wait for the end of a quantum: anything but console
+    /// bytes.
+    pub fn is_urgent(&self) -> bool {
+        self.waiting.iter().any(|o| !matches!(o, Output::ConsoleBytes { .. }))
+    }
+}

@@ -1,0 +1,2 @@
+//! The program: command line, vcpu thread, event loop, network switch, arbiter, status.
+fn main() {}

@@ -1,0 +1,14 @@
+//! The program around the deterministic machine and the replication core: command line, threads,
+//! sockets, disks, arbiter, status and demonstration.
+
+pub mod arbiter;
+pub mod clock;
+pub mod command_line;
+pub mod config;
+pub mod control;
+pub mod disk;
+pub mod events;
+pub mod exit;
+pub mod host_time;
+pub mod status;
+pub mod terminal;

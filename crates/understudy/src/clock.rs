@@ -21,9 +21,11 @@ const URGENT_NS: i64 = 2_500_000;
 /// The usual least time between two records.
 const INTERVAL_NS: u64 = 20_000_000;
 /// The least time between two records when the error is urgent.
-const URGENT_INTERVAL_NS: u64 = 2_000_000;
+const URGENT_INTERVAL_NS: u64 = 300_000;
 /// The speed is measured over at least this time.
-const SAMPLE_NS: u64 = 1_000_000;
+const SAMPLE_NS: u64 = 200_000;
+/// A measurement over more than this was interrupted: the host stopped the process.
+const INTERRUPTED_NS: u64 = 30_000_000;
 /// Records a second over a longer time.
 const RECORDS_PER_SECOND: u64 = 100;
 /// Records that may come faster than that.
@@ -129,6 +131,10 @@ impl ClockSteering {
         let elapsed = host_ns.saturating_sub(host_before);
         let retired = count.saturating_sub(count_before);
         if elapsed < SAMPLE_NS || retired == 0 {
+            return;
+        }
+        if elapsed > INTERRUPTED_NS {
+            self.sample = Some((count, host_ns));
             return;
         }
         let measured = ((u128::from(elapsed) << 32) / u128::from(retired))

@@ -1,4 +1,55 @@
 //! The command line.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+
+mod run;
+
+use crate::exit::{ExitStatus, Failure};
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Keeps a Linux virtual machine running through the death of its host.
+///
+/// Two hosts run the same machine. The primary meets the world; the backup replays what the primary
+/// did, and goes on in its place when it dies. Start with `understudy demo`.
+#[derive(Debug, Parser)]
+#[command(name = "understudy", version, max_term_width = 100)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Run),
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let command_line = match CommandLine::try_parse() {
+        Ok(command_line) => command_line,
+        Err(error) => {
+            // Help and version are no errors. A closed terminal cannot be told anything.
+            let _printed = error.print();
+            return ExitCode::from(if error.use_stderr() {
+                ExitStatus::Usage.code()
+            } else {
+                ExitStatus::Success.code()
+            });
+        }
+    };
+    let result = match command_line.command {
+        Command::Run(command) => command.execute(),
+    };
+    match result {
+        Ok(status) => ExitCode::from(status.code()),
+        Err(failure) => {
+            report(&failure);
+            ExitCode::from(failure.status.code())
+        }
+    }
+}
+
+fn report(failure: &Failure) {
+    use std::io::Write;
+    // Standard error may be closed.
+    let _printed = writeln!(std::io::stderr(), "understudy: {failure}");
 }

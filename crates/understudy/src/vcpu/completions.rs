@@ -1,0 +1,82 @@
+//! The disks' completions on their way to the vcpu thread.
+
+use crate::disk::Completion;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard};
+
+type Board = BTreeMap<(u8, u64), Completion>;
+
+/// Completions that were not injected yet, by device and request.
+///
+/// A live machine takes whatever is there; a replaying one waits for the one that a record names.
+#[derive(Debug, Default)]
+pub struct Completions {
+    board: Mutex<Board>,
+    added: Condvar,
+    any: AtomicBool,
+}
+
+impl Completions {
+    /// Adds one.
+    pub fn add(&self, completion: Completion) {
+        self.lock().insert((completion.device, completion.request), completion);
+        self.any.store(true, Ordering::Release);
+        self.added.notify_all();
+    }
+
+    /// Takes all that are there, in the order of device and request. Cheap when there are none.
+    pub fn take_all(&self) -> Vec<Completion> {
+        if !self.any.swap(false, Ordering::AcqRel) {
+            return Vec::new();
+        }
+        std::mem::take(&mut *self.lock()).into_values().collect()
+    }
+
+    /// Waits for one, and takes it.
+    pub fn wait_for(&self, device: u8, request: u64) -> Completion {
+        let mut board = self.lock();
+        loop {
+            if let Some(completion) = board.remove(&(device, request)) {
+                return completion;
+            }
+            board = self.added.wait(board).unwrap_or_else(|poisoned| poisoned.into_inner());
+        }
+    }
+
+    /// Waits until one is there.
+    pub fn wait_for_any(&self) {
+        let mut board = self.lock();
+        while board.is_empty() {
+            board = self.added.wait(board).unwrap_or_else(|poisoned| poisoned.into_inner());
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Board> {
+        // Every change of the map is one call: a panic elsewhere leaves it whole.
+        self.board.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use machine::input::DiskStatus;
+
+    fn completion(request: u64) -> Completion {
+        Completion { device: 0, request, status: DiskStatus::Ok, data: vec![], error: None }
+    }
+
+    #[test]
+    fn a_replay_waits_for_the_request_that_its_record_names() {
+        let completions = Completions::default();
+        completions.add(completion(1));
+        std::thread::scope(|scope| {
+            let waited = scope.spawn(|| completions.wait_for(0, 0));
+            completions.add(completion(0));
+            assert_eq!(waited.join().unwrap().request, 0);
+        });
+        assert_eq!(completions.take_all(), [completion(1)]);
+        assert_eq!(completions.take_all(), []);
+    }
+}

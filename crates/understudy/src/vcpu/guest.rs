@@ -1,0 +1,194 @@
+//! The machine in the company of its disks and its entropy: what is invisible from outside is
+//! answered here, alike for a live and a replaying machine.
+
+use super::Completions;
+use crate::disk::{Completion, DiskThread};
+use machine::input::{DiskStatus, Input};
+use machine::output::{DiskRequest, Output};
+use machine::{Machine, Stop};
+use std::sync::Arc;
+use thiserror::Error;
+
+/// Whether the records hold what disks read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InputEncoding {
+    /// A pair: each side has its own disks, and reads them itself.
+    WithoutDiskData,
+    /// A recording, which is replayed without disks.
+    WithDiskData,
+}
+
+/// An input as the records hold it.
+pub fn encode_input(input: &Input, encoding: InputEncoding) -> Vec<u8> {
+    let stripped = match (encoding, input) {
+        (InputEncoding::WithoutDiskData, Input::DiskCompletion { device, request, status, .. }) => {
+            Some(Input::DiskCompletion { device: *device, request: *request, status: *status, data: Vec::new() })
+        }
+        _ => None,
+    };
+    // Serialising plain data into a growing vector cannot fail.
+    postcard::to_stdvec(stripped.as_ref().unwrap_or(input)).expect("an input is plain data")
+}
+
+/// The reverse of [`encode_input`].
+pub fn decode_input(encoded: &[u8]) -> Result<Input, GuestError> {
+    match postcard::take_from_bytes(encoded) {
+        Ok((input, [])) => Ok(input),
+        _ => Err(GuestError::UnknownInput),
+    }
+}
+
+/// A record that the machine or its disks cannot follow.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum GuestError {
+    /// Not an input of this version.
+    #[error("a record holds an input that this version does not know")]
+    UnknownInput,
+    /// The machine expected no such input.
+    #[error("the machine refuses a recorded input: {0}")]
+    Refused(String),
+    /// This host's own disk failed where the primary's did not.
+    #[error("this host's disk failed where the primary's did not: {0}")]
+    OwnDisk(String),
+}
+
+/// A machine, its disks, and the requests that are under way.
+pub struct ReplicaGuest {
+    /// The machine.
+    pub machine: Machine,
+    disks: Option<(DiskThread, Arc<Completions>)>,
+    /// Disk requests that were submitted and whose completion was not injected.
+    open_requests: u64,
+    /// Entropy requests that were not answered.
+    open_entropy: Vec<u32>,
+}
+
+impl ReplicaGuest {
+    /// A machine whose disks are served by this thread. Requests that the machine has open (it
+    /// comes from a snapshot) are issued again.
+    pub fn new(machine: Machine, disks: Option<(DiskThread, Arc<Completions>)>) -> ReplicaGuest {
+        let open = machine.open_disk_requests();
+        let mut guest = ReplicaGuest { machine, disks, open_requests: 0, open_entropy: Vec::new() };
+        for request in open {
+            guest.submit(request);
+        }
+        guest
+    }
+
+    /// Runs at most until this instruction count.
+    pub fn run(&mut self, until: u64) -> Stop {
+        self.machine.run(until)
+    }
+
+    /// Takes the outputs; disk and entropy requests are dealt with here and not among them.
+    pub fn outputs(&mut self) -> Vec<Output> {
+        let mut outputs = self.machine.outputs();
+        outputs.retain_mut(|output| match output {
+            Output::Disk(request) => {
+                let empty = DiskRequest {
+                    device: 0,
+                    request: 0,
+                    operation: machine::output::DiskOperation::Flush,
+                };
+                let request = std::mem::replace(request, empty);
+                self.submit(request);
+                false
+            }
+            Output::EntropyRequest { length } => {
+                self.open_entropy.push(*length);
+                false
+            }
+            Output::NetworkFrame { .. } | Output::ConsoleBytes { .. } | Output::Finish(_) => true,
+        });
+        outputs
+    }
+
+    fn submit(&mut self, request: DiskRequest) {
+        if let Some((thread, _)) = &self.disks {
+            self.open_requests += 1;
+            thread.submit(request);
+        }
+    }
+
+    /// Injects a recorded input. A disk's completion waits for this host's own disk, which brings
+    /// the data.
+    pub fn inject_recorded(&mut self, encoded: &[u8]) -> Result<(), GuestError> {
+        let mut input = decode_input(encoded)?;
+        match &mut input {
+            Input::DiskCompletion { device, request, status, data } => {
+                if let Some((_, completions)) = &self.disks {
+                    let own = completions.wait_for(*device, *request);
+                    self.open_requests = self.open_requests.saturating_sub(1);
+                    if *status == DiskStatus::Ok && own.status != DiskStatus::Ok {
+                        return Err(GuestError::OwnDisk(own.error.unwrap_or_default()));
+                    }
+                    if *status == DiskStatus::Ok {
+                        *data = own.data;
+                    }
+                }
+            }
+            Input::Entropy { .. } if !self.open_entropy.is_empty() => {
+                self.open_entropy.remove(0);
+            }
+            _ => {}
+        }
+        self.machine.inject(&input).map_err(|error| GuestError::Refused(error.to_string()))
+    }
+
+    /// Injects a live input.
+    pub fn inject(&mut self, input: &Input) -> Result<(), GuestError> {
+        self.machine.inject(input).map_err(|error| GuestError::Refused(error.to_string()))
+    }
+
+    /// The answers to entropy requests that wait, from the host's random numbers.
+    pub fn entropy(&mut self) -> Vec<Input> {
+        std::mem::take(&mut self.open_entropy)
+            .into_iter()
+            .map(|length| Input::Entropy { bytes: random_bytes(length) })
+            .collect()
+    }
+
+    /// Disk requests that ended since the last call.
+    pub fn completions(&mut self) -> Vec<Completion> {
+        let Some((_, completions)) = &self.disks else {
+            return Vec::new();
+        };
+        let ended = completions.take_all();
+        self.open_requests = self.open_requests.saturating_sub(ended.len() as u64);
+        ended
+    }
+
+    /// Waits until a request ends. False when none is open.
+    pub fn wait_for_completion(&self) -> bool {
+        match &self.disks {
+            Some((_, completions)) if self.open_requests > 0 => {
+                completions.wait_for_any();
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The disks' thread.
+    pub fn disk_thread(&self) -> Option<&DiskThread> {
+        self.disks.as_ref().map(|(thread, _)| thread)
+    }
+}
+
+/// Bytes that one request of the entropy device may ask for.
+const ENTROPY_LIMIT: u32 = 64 << 10;
+
+fn random_bytes(length: u32) -> Vec<u8> {
+    let mut bytes = vec![0; length.min(ENTROPY_LIMIT) as usize];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
+            Ok(length) => filled += length,
+            Err(rustix::io::Errno::INTR) => {}
+            // A kernel without random numbers: the guest gets what there is.
+            Err(_) => break,
+        }
+    }
+    bytes.truncate(filled);
+    bytes
+}

@@ -1,0 +1,338 @@
+//! The live mode: time is steered, inputs are injected and recorded, outputs are reported.
+
+use super::guest::{GuestError, InputEncoding, ReplicaGuest, encode_input};
+use super::{Command, Ends, Report, Step, TakenSnapshot};
+use crate::clock::{ClockSteering, GuestNow};
+use crate::host_time::monotonic_ns;
+use machine::Stop;
+use machine::input::Input;
+use machine::output::Output;
+use std::ops::ControlFlow;
+use std::sync::mpsc::{self, RecvTimeoutError, TryRecvError};
+use std::time::Duration;
+
+/// Host time that a quantum should take: what arrives waits half of it on average.
+const QUANTUM_NS: u64 = 200_000;
+/// Instructions of a quantum, whatever the speed.
+const QUANTUM_LIMITS: std::ops::RangeInclusive<u64> = 2_000..=2_000_000;
+/// How often the event loop is told how far a guest that only computes has come.
+const PROGRESS_INTERVAL_NS: u64 = 10_000_000;
+/// A throttled guest sleeps when it owes this much.
+const LEAST_SLEEP_NS: u64 = 500_000;
+/// …and never longer than this at once, because inputs wait meanwhile.
+const LONGEST_SLEEP_NS: u64 = 5_000_000;
+
+/// How a machine goes live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LiveOptions {
+    /// Guest time at the moment `host_ns`, as far as known; the machine's own time if it is later.
+    pub guest_ns: u64,
+    /// The host's monotonic clock at that moment.
+    pub host_ns: u64,
+    /// Nanoseconds between two digests; 0 for none.
+    pub digest_interval_ns: u64,
+}
+
+/// Runs the machine until the guest ends it or the thread is told to stop.
+pub(super) fn run(guest: ReplicaGuest, encoding: InputEncoding, options: LiveOptions, ends: &Ends) {
+    let mut live = Live::new(guest, encoding, options, ends);
+    let result = loop {
+        match live.turn() {
+            Ok(ControlFlow::Continue(())) => {}
+            Ok(ControlFlow::Break(())) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+    };
+    live.flush(true);
+    if let Err(error) = result {
+        ends.report(Report::Failed(error.to_string()));
+    }
+}
+
+struct Live<'a> {
+    guest: ReplicaGuest,
+    encoding: InputEncoding,
+    ends: &'a Ends,
+    steering: ClockSteering,
+    /// Guest time less host time at the moment at which both should be equal, modulo 2^64.
+    offset_ns: u64,
+    steps: Vec<Step>,
+    /// A step that the event loop should see at once.
+    urgent: bool,
+    flushed_at_ns: u64,
+    flushed_count: u64,
+    digest_interval_ns: u64,
+    digest_at_ns: u64,
+    digest_count: u64,
+    throttle_permille: u16,
+    sleep_owed_ns: u64,
+}
+
+impl<'a> Live<'a> {
+    fn new(guest: ReplicaGuest, encoding: InputEncoding, options: LiveOptions, ends: &'a Ends) -> Live<'a> {
+        let offset_ns = options.guest_ns.wrapping_sub(options.host_ns);
+        let host_ns = monotonic_ns();
+        let steering =
+            ClockSteering::new(guest.machine.clock().rate, host_ns.wrapping_add(offset_ns));
+        Live {
+            guest,
+            encoding,
+            ends,
+            steering,
+            offset_ns,
+            steps: Vec::new(),
+            urgent: false,
+            flushed_at_ns: host_ns,
+            flushed_count: 0,
+            digest_interval_ns: options.digest_interval_ns,
+            digest_at_ns: host_ns.saturating_add(options.digest_interval_ns),
+            digest_count: 0,
+            throttle_permille: 0,
+            sleep_owed_ns: 0,
+        }
+    }
+
+    /// What guest time should be now.
+    fn host_ns(&self) -> u64 {
+        monotonic_ns().wrapping_add(self.offset_ns)
+    }
+
+    fn guest_now(&self) -> GuestNow {
+        GuestNow {
+            count: self.guest.machine.instruction_count(),
+            time_ns: self.guest.machine.guest_time_ns(),
+            rate: self.guest.machine.clock().rate,
+        }
+    }
+
+    /// Takes what arrived, runs a quantum, and waits if the guest does.
+    fn turn(&mut self) -> Result<ControlFlow<()>, GuestError> {
+        if self.commands()?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+        self.internal_inputs()?;
+        let quantum = self.steering.instructions_in(QUANTUM_NS);
+        let quantum = quantum.clamp(*QUANTUM_LIMITS.start(), *QUANTUM_LIMITS.end());
+        let began_ns = monotonic_ns();
+        let stop = self.guest.run(self.guest.machine.instruction_count().saturating_add(quantum));
+        self.collect_outputs();
+        match stop {
+            Stop::Reached | Stop::Output => {
+                self.after_running(began_ns)?;
+                self.flush(false);
+                Ok(ControlFlow::Continue(()))
+            }
+            Stop::Idle { wake_at_ns } => {
+                self.flush(false);
+                self.wait(wake_at_ns)
+            }
+            Stop::Finished(finish) => {
+                self.digest();
+                self.flush(true);
+                self.ends.report(Report::Finished(finish));
+                Ok(ControlFlow::Break(()))
+            }
+        }
+    }
+
+    fn commands(&mut self) -> Result<ControlFlow<()>, GuestError> {
+        loop {
+            match self.ends.commands.try_recv() {
+                Ok(command) => {
+                    if self.command(command)?.is_break() {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                }
+                Err(TryRecvError::Empty) => return Ok(ControlFlow::Continue(())),
+                Err(TryRecvError::Disconnected) => return Ok(ControlFlow::Break(())),
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command) -> Result<ControlFlow<()>, GuestError> {
+        match command {
+            Command::Input(input) => self.inject(&input)?,
+            Command::Throttle(permille) => self.throttle_permille = permille.min(950),
+            Command::Snapshot => self.snapshot()?,
+            Command::Look => {}
+            // A machine that is live replays nothing; the event loop does not send these.
+            Command::Records(_) | Command::GoLive(_) => {}
+            Command::Stop => return Ok(ControlFlow::Break(())),
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Injects what the guest's own requests brought. Says whether there was anything.
+    fn internal_inputs(&mut self) -> Result<bool, GuestError> {
+        let mut any = false;
+        for mut completion in self.guest.completions() {
+            if let Some(error) = completion.error.take() {
+                self.ends.report(Report::DiskError(error));
+            }
+            self.inject(&completion.into_input())?;
+            any = true;
+        }
+        for input in self.guest.entropy() {
+            self.inject(&input)?;
+            any = true;
+        }
+        Ok(any)
+    }
+
+    fn inject(&mut self, input: &Input) -> Result<(), GuestError> {
+        self.guest.inject(input)?;
+        let count = self.guest.machine.instruction_count();
+        self.steps.push(Step::Input { count, encoded: encode_input(input, self.encoding) });
+        // What the machine did because of it comes after it.
+        self.collect_outputs();
+        Ok(())
+    }
+
+    fn collect_outputs(&mut self) {
+        let outputs = self.guest.outputs();
+        if outputs.is_empty() {
+            return;
+        }
+        let count = self.guest.machine.instruction_count();
+        let following: u64 = outputs.iter().map(visible_units).sum();
+        let mut visible = self.guest.machine.visible_outputs() - following;
+        for output in outputs {
+            visible += visible_units(&output);
+            if visible_units(&output) > 0 {
+                self.urgent = true;
+                self.steps.push(Step::Output { count, visible, output });
+            }
+        }
+    }
+
+    fn after_running(&mut self, began_ns: u64) -> Result<(), GuestError> {
+        let host_ns = self.host_ns();
+        if let Some(record) = self.steering.after_running(self.guest_now(), host_ns) {
+            self.inject(&Input::Clock(record))?;
+        }
+        let now_ns = monotonic_ns();
+        if self.digest_interval_ns > 0 && now_ns >= self.digest_at_ns {
+            self.digest();
+        }
+        if self.throttle_permille > 0 {
+            let share = u64::from(self.throttle_permille);
+            self.sleep_owed_ns += now_ns.saturating_sub(began_ns) * share / (1000 - share);
+            if self.sleep_owed_ns >= LEAST_SLEEP_NS {
+                self.flush(false);
+                std::thread::sleep(Duration::from_nanos(self.sleep_owed_ns.min(LONGEST_SLEEP_NS)));
+                self.sleep_owed_ns = 0;
+            }
+        }
+        Ok(())
+    }
+
+    fn digest(&mut self) {
+        let count = self.guest.machine.instruction_count();
+        self.digest_at_ns = monotonic_ns().saturating_add(self.digest_interval_ns);
+        if count == self.digest_count || self.digest_interval_ns == 0 {
+            return;
+        }
+        self.digest_count = count;
+        let digest = self.guest.machine.digest();
+        self.steps.push(Step::Digest { count, digest });
+    }
+
+    /// All harts wait: sleep until the guest's next timer or the next input, then move time.
+    fn wait(&mut self, wake_at_ns: Option<u64>) -> Result<ControlFlow<()>, GuestError> {
+        let before = self.guest_now();
+        loop {
+            let left_ns = wake_at_ns.map(|wake_at_ns| wake_at_ns.saturating_sub(self.host_ns()));
+            if left_ns == Some(0) {
+                return self.end_wait(before, wake_at_ns);
+            }
+            let command = match left_ns {
+                Some(left_ns) => self.ends.commands.recv_timeout(Duration::from_nanos(left_ns)),
+                None => self.ends.commands.recv().map_err(|mpsc::RecvError| RecvTimeoutError::Disconnected),
+            };
+            match command {
+                Ok(command @ Command::Input(_)) => {
+                    // Time moves first, so that the guest sees the input at its own time.
+                    let _ = self.end_wait(before, None)?;
+                    return self.command(command);
+                }
+                Ok(Command::Look) => {
+                    if self.has_internal_inputs() {
+                        return self.end_wait(before, None);
+                    }
+                }
+                Ok(command) => {
+                    if self.command(command)?.is_break() {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                    self.flush(false);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Ok(ControlFlow::Break(())),
+            }
+        }
+    }
+
+    fn has_internal_inputs(&self) -> bool {
+        self.guest.has_completions()
+    }
+
+    fn end_wait(&mut self, before: GuestNow, timer_ns: Option<u64>) -> Result<ControlFlow<()>, GuestError> {
+        let record = self.steering.after_waiting(before, self.host_ns(), timer_ns);
+        self.inject(&Input::Clock(record))?;
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Takes a snapshot with no disk request under way, so that the copy of the disks and the
+    /// machine are of the same moment.
+    fn snapshot(&mut self) -> Result<(), GuestError> {
+        loop {
+            self.internal_inputs()?;
+            if !self.guest.wait_for_completion() {
+                break;
+            }
+        }
+        self.flush(true);
+        let disk_chunks = match self.guest.disk_thread() {
+            Some(thread) => thread.begin_copy(),
+            None => mpsc::sync_channel(1).1,
+        };
+        let taken = TakenSnapshot {
+            count: self.guest.machine.instruction_count(),
+            visible: self.guest.machine.visible_outputs(),
+            snapshot: self.guest.machine.snapshot(),
+            disk_chunks,
+        };
+        self.ends.report(Report::Snapshot(Box::new(taken)));
+        self.steering.resume();
+        Ok(())
+    }
+
+    /// Reports what happened, if anybody should know now.
+    fn flush(&mut self, always: bool) {
+        let count = self.guest.machine.instruction_count();
+        self.ends.publish(count, self.guest.machine.guest_time_ns());
+        let now_ns = monotonic_ns();
+        let progress = count != self.flushed_count
+            && now_ns.saturating_sub(self.flushed_at_ns) >= PROGRESS_INTERVAL_NS;
+        if self.steps.is_empty() && !progress && !always {
+            return;
+        }
+        self.flushed_at_ns = now_ns;
+        self.flushed_count = count;
+        let report = Report::Steps { steps: std::mem::take(&mut self.steps), count };
+        if std::mem::take(&mut self.urgent) || always {
+            self.ends.report(report);
+        } else {
+            self.ends.report_quietly(report);
+        }
+    }
+}
+
+/// How much an output counts in the machine's running number of visible outputs.
+pub(super) fn visible_units(output: &Output) -> u64 {
+    match output {
+        Output::NetworkFrame { .. } => 1,
+        Output::ConsoleBytes { bytes, .. } => bytes.len() as u64,
+        Output::Disk(_) | Output::EntropyRequest { .. } | Output::Finish(_) => 0,
+    }
+}

@@ -88,6 +88,7 @@ pub enum Output {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outputs {
     visible: u64,
+    finish: Option<Finish>,
     #[serde(skip)]
     waiting: Vec<Output>,
 }
@@ -117,7 +118,15 @@ impl Outputs {
             output,
             Output::NetworkFrame { .. } | Output::ConsoleBytes { .. }
         ));
+        if let Output::Finish(finish) = output {
+            self.finish = Some(finish);
+        }
         self.waiting.push(output);
+    }
+
+    /// How the guest ended the machine, if it did.
+    pub fn finish(&self) -> Option<Finish> {
+        self.finish
     }
 
     /// Frames and console bytes since power-on.

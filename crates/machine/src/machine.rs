@@ -122,7 +122,7 @@ impl Machine {
             if self.state.outputs.is_urgent() {
                 return Stop::Output;
             }
-            if let Some(finish) = self.state.outputs.finish() {
+            if let Some(finish) = self.state.bus.finish() {
                 return Stop::Finished(finish);
             }
             if self.state.count >= until {

@@ -98,7 +98,10 @@ impl Memory {
 impl Memory {
     /// RAM of `size` bytes (a multiple of the page size), all zero, every page clean.
     pub fn new(size: u64) -> Memory {
-        assert!(size > 0 && size.is_multiple_of(PAGE_SIZE), "RAM size {size} is not whole pages");
+        assert!(
+            size > 0 && size.is_multiple_of(PAGE_SIZE),
+            "RAM size {size} is not whole pages"
+        );
         let pages = (size / PAGE_SIZE) as usize;
         Memory {
             bytes: vec![0; size as usize],

@@ -88,7 +88,6 @@ pub enum Output {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outputs {
     visible: u64,
-    finish: Option<Finish>,
     #[serde(skip)]
     waiting: Vec<Output>,
 }
@@ -103,12 +102,18 @@ impl Outputs {
     /// Adds one console byte.
     pub fn console_byte(&mut self, console: Console, byte: u8) {
         self.visible += 1;
-        if let Some(Output::ConsoleBytes { console: last, bytes }) = self.waiting.last_mut()
+        if let Some(Output::ConsoleBytes {
+            console: last,
+            bytes,
+        }) = self.waiting.last_mut()
             && *last == console
         {
             bytes.push(byte);
         } else {
-            self.waiting.push(Output::ConsoleBytes { console, bytes: vec![byte] });
+            self.waiting.push(Output::ConsoleBytes {
+                console,
+                bytes: vec![byte],
+            });
         }
     }
 
@@ -118,15 +123,7 @@ impl Outputs {
             output,
             Output::NetworkFrame { .. } | Output::ConsoleBytes { .. }
         ));
-        if let Output::Finish(finish) = output {
-            self.finish = Some(finish);
-        }
         self.waiting.push(output);
-    }
-
-    /// How the guest ended the machine, if it did.
-    pub fn finish(&self) -> Option<Finish> {
-        self.finish
     }
 
     /// Frames and console bytes since power-on.
@@ -147,6 +144,8 @@ impl Outputs {
     /// Whether something waits that should not wait for the end of a quantum: anything but console
     /// bytes.
     pub fn is_urgent(&self) -> bool {
-        self.waiting.iter().any(|o| !matches!(o, Output::ConsoleBytes { .. }))
+        self.waiting
+            .iter()
+            .any(|o| !matches!(o, Output::ConsoleBytes { .. }))
     }
 }

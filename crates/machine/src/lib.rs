@@ -4,6 +4,8 @@
 //! instruction counts it is bit-identical at every instruction count, on every host.
 #![deny(unsafe_code)] // allowed in `memory` (and later `jit`) only
 
+pub mod bus;
+pub mod devices;
 pub mod float;
 pub mod input;
 pub mod memory;

@@ -10,7 +10,7 @@ use crate::input::{ClockRecord, Input, InstructionCount};
 use crate::interpreter;
 use crate::interpreter::block::BlockCache;
 use crate::interpreter::environment::Environment;
-use crate::memory::{Disturbance, Memory};
+use crate::memory::{Disturbance, Memory, OutsideRam};
 use crate::output::{DiskRequest, Finish, Output, Outputs};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -85,9 +85,8 @@ pub struct Machine {
 impl Machine {
     /// A machine at power-on, its images loaded.
     pub fn new(config: MachineConfig, images: &BootImages) -> Result<Machine, BootError> {
-        config.board.check()?;
         let mut memory = Memory::new(config.board.memory_bytes);
-        let mut bus = Bus::new(&config.board);
+        let mut bus = Bus::new(&config.board)?;
         let isa = IsaDescription::default();
         let entry = boot::load(&config.board, images, &isa, &mut memory, &mut bus)?;
         let harts = (0..config.board.harts)
@@ -318,6 +317,11 @@ impl Machine {
     /// Disk requests without completion, oldest first: to be issued again after a failover.
     pub fn open_disk_requests(&self) -> Vec<DiskRequest> {
         self.state.bus.open_disk_requests()
+    }
+
+    /// Bytes of RAM at a guest physical address.
+    pub fn read_memory<const N: usize>(&self, address: u64) -> Result<[u8; N], OutsideRam> {
+        self.memory.read_array(address)
     }
 
     /// Where every hart is, for people who look for a fault.

@@ -66,7 +66,7 @@ impl Machine {
     pub fn restore(snapshot: &Snapshot) -> Result<Machine, SnapshotError> {
         let mut state: State = postcard::from_bytes(&snapshot.state)
             .map_err(|_| SnapshotError::Damaged("its state does not decode"))?;
-        if state.config.board.check().is_err()
+        if state.config.board.validate().is_err()
             || state.harts.len() != state.config.board.harts as usize
             || state.current >= state.harts.len()
         {

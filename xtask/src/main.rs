@@ -1,3 +1,33 @@
-//! Everything a developer runs: check, test, sim, bench.
+//! Everything a developer runs: check, test, conformance, sim, bench.
 #![forbid(unsafe_code)]
-fn main() {}
+
+mod conformance;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+
+#[derive(Parser)]
+#[command(about = "What a developer of Understudy runs")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run bare-metal ELF programs (riscv-tests) that report through `tohost` or the finisher.
+    Conformance {
+        /// Directory with the programs.
+        directory: PathBuf,
+        /// Only programs whose name begins so.
+        #[arg(long, default_value = "rv64")]
+        prefix: String,
+    },
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().command {
+        Command::Conformance { directory, prefix } => conformance::run(&directory, &prefix),
+    }
+}

@@ -4,7 +4,18 @@
 //! instruction counts it is bit-identical at every instruction count, on every host.
 #![deny(unsafe_code)] // allowed in `memory` (and later `jit`) only
 
+pub mod boot;
+pub mod bus;
+pub mod clock;
+pub mod devices;
+pub mod digest;
 pub mod float;
+pub mod hart;
 pub mod input;
+pub mod interpreter;
+pub mod isa;
+pub mod machine;
 pub mod memory;
+pub mod mmu;
 pub mod output;
+pub mod state;

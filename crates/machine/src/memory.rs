@@ -11,10 +11,14 @@ pub const PAGE_SIZE: u64 = 4096;
 
 /// The page holds instructions that are in the cache of decoded blocks.
 pub const PAGE_HOLDS_CODE: u8 = 1;
-/// The page holds page-table entries that a walk has read.
-pub const PAGE_HOLDS_PAGE_TABLE: u8 = 2;
+/// The page holds page-table entries that a walk has read at level 0 (leaves of 4 KiB pages).
+pub const PAGE_HOLDS_LEAF_TABLE: u8 = 2;
+/// The page holds page-table entries that a walk has read at a level above 0.
+pub const PAGE_HOLDS_UPPER_TABLE: u8 = 4;
 /// The page has not been written since dirty tracking last looked.
-pub const PAGE_IS_CLEAN: u8 = 4;
+pub const PAGE_IS_CLEAN: u8 = 8;
+/// Either kind of page table.
+pub const PAGE_HOLDS_PAGE_TABLE: u8 = PAGE_HOLDS_LEAF_TABLE | PAGE_HOLDS_UPPER_TABLE;
 
 /// An access outside RAM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -31,23 +35,17 @@ pub struct OutsideRam {
 pub enum Disturbance {
     /// Bytes of a page that holds decoded code were written.
     Code {
-        /// Guest physical page number.
-        page: u64,
+        /// Offset of the page in RAM.
+        page_offset: usize,
     },
-    /// The page-table entry at this address changed from `old` to `new`.
-    PageTableEntry {
-        /// Guest physical address of the 8-byte entry.
-        address: u64,
-        /// Before.
-        old: u64,
-        /// After.
-        new: u64,
+    /// A valid entry of a page that was only ever walked at level 0 changed: it can only concern
+    /// virtual pages whose low nine bits of the page number are `index`.
+    LeafEntry {
+        /// Index of the entry in its table (0 to 511).
+        index: u64,
     },
-    /// Many entries of a page-table page may have changed.
-    PageTablePage {
-        /// Guest physical page number.
-        page: u64,
-    },
+    /// Some translation may have changed.
+    Translations,
 }
 
 /// Guest RAM.
@@ -55,23 +53,78 @@ pub struct Memory {
     bytes: Vec<u8>,
     flags: Vec<u8>,
     disturbances: Vec<Disturbance>,
+    /// Stores to page-table pages since the flags of page tables were last dropped.
+    table_stores: u32,
+    flag_epoch: u64,
+}
+
+/// After so many stores to pages that hold (or once held) page tables everything is flushed, so
+/// that a page which the guest now uses for something else becomes quick again.
+const TABLE_STORES_BEFORE_FLUSH: u32 = 1 << 16;
+
+macro_rules! access {
+    ($load:ident, $store:ident, $type:ty) => {
+        /// Loads a little-endian number at an offset that [`Memory::offset`] gave.
+        #[inline(always)]
+        pub fn $load(&self, offset: usize) -> $type {
+            const SIZE: usize = size_of::<$type>();
+            assert!(offset <= self.bytes.len() - SIZE);
+            // SAFETY: the range was just checked; RAM is never smaller than a page.
+            <$type>::from_le(unsafe { self.bytes.as_ptr().add(offset).cast::<$type>().read_unaligned() })
+        }
+
+        /// Stores a little-endian number at an offset that [`Memory::offset`] gave. Only for pages
+        /// without flags; [`Memory::store`] is for all others.
+        #[inline(always)]
+        pub fn $store(&mut self, offset: usize, value: $type) {
+            const SIZE: usize = size_of::<$type>();
+            assert!(offset <= self.bytes.len() - SIZE);
+            // SAFETY: the range was just checked; RAM is never smaller than a page.
+            unsafe {
+                self.bytes.as_mut_ptr().add(offset).cast::<$type>().write_unaligned(value.to_le());
+            }
+        }
+    };
+}
+
+#[allow(unsafe_code)] // guest RAM: the one place in this crate, beside the JIT, that may use it
+impl Memory {
+    access!(load_u8, store_u8, u8);
+    access!(load_u16, store_u16, u16);
+    access!(load_u32, store_u32, u32);
+    access!(load_u64, store_u64, u64);
 }
 
 impl Memory {
     /// RAM of `size` bytes (a multiple of the page size), all zero, every page clean.
     pub fn new(size: u64) -> Memory {
-        assert!(size > 0 && size.is_multiple_of(PAGE_SIZE), "RAM size {size} is not whole pages");
+        assert!(
+            size > 0 && size.is_multiple_of(PAGE_SIZE),
+            "RAM size {size} is not whole pages"
+        );
         let pages = (size / PAGE_SIZE) as usize;
         Memory {
             bytes: vec![0; size as usize],
             flags: vec![PAGE_IS_CLEAN; pages],
             disturbances: Vec::new(),
+            table_stores: 0,
+            flag_epoch: 0,
         }
     }
 
     /// Bytes of RAM.
     pub fn size(&self) -> u64 {
         self.bytes.len() as u64
+    }
+
+    /// Number of pages.
+    pub fn pages(&self) -> usize {
+        self.flags.len()
+    }
+
+    /// The bytes of page `index`.
+    pub fn page(&self, index: usize) -> &[u8] {
+        &self.bytes[index * PAGE_SIZE as usize..][..PAGE_SIZE as usize]
     }
 
     /// The offset of `address` in RAM, if `length` bytes from there are all RAM.
@@ -85,7 +138,7 @@ impl Memory {
         }
     }
 
-    /// Reads bytes (DMA, walks, loaders).
+    /// Reads bytes (DMA, loaders).
     pub fn read(&self, address: u64, buffer: &mut [u8]) -> Result<(), OutsideRam> {
         buffer.copy_from_slice(self.slice(address, buffer.len() as u64)?);
         Ok(())
@@ -97,11 +150,12 @@ impl Memory {
         Ok(&self.bytes[offset..offset + length as usize])
     }
 
-    /// Reads a little-endian number of `N` bytes.
+    /// Reads `N` bytes.
     #[inline]
     pub fn read_array<const N: usize>(&self, address: u64) -> Result<[u8; N], OutsideRam> {
-        let offset = self.offset(address, N as u64)?;
-        Ok(self.bytes[offset..offset + N].try_into().expect("the slice has N bytes"))
+        let mut array = [0; N];
+        self.read(address, &mut array)?;
+        Ok(array)
     }
 
     /// Writes bytes from outside the hart (DMA, loaders), with all that a store entails.
@@ -110,19 +164,123 @@ impl Memory {
         if data.is_empty() {
             return Ok(());
         }
-        let first = offset as u64 / PAGE_SIZE;
-        let last = (offset + data.len() - 1) as u64 / PAGE_SIZE;
-        for index in first..=last {
-            let flags = std::mem::take(&mut self.flags[index as usize]);
-            let page = RAM_BASE / PAGE_SIZE + index;
+        let page = PAGE_SIZE as usize;
+        for index in offset / page..=(offset + data.len() - 1) / page {
+            let flags = self.flags[index];
+            self.flags[index] &= !(PAGE_HOLDS_CODE | PAGE_IS_CLEAN);
             if flags & PAGE_HOLDS_CODE != 0 {
-                self.disturbances.push(Disturbance::Code { page });
+                self.disturbances.push(Disturbance::Code { page_offset: index * page });
             }
             if flags & PAGE_HOLDS_PAGE_TABLE != 0 {
-                self.disturbances.push(Disturbance::PageTablePage { page });
+                self.disturbances.push(Disturbance::Translations);
             }
         }
         self.bytes[offset..offset + data.len()].copy_from_slice(data);
         Ok(())
+    }
+
+    /// Whether the page at `offset` may have entries in a write TLB.
+    #[inline]
+    pub fn is_plain(&self, offset: usize) -> bool {
+        self.flags[offset / PAGE_SIZE as usize] == 0
+    }
+
+    /// Sets a flag of the page at `offset`. True if the page had no flags before: then write TLB
+    /// entries for it may exist and have to go.
+    pub fn set_flag(&mut self, offset: usize, flag: u8) -> bool {
+        let flags = &mut self.flags[offset / PAGE_SIZE as usize];
+        let was_plain = std::mem::replace(flags, *flags | flag) == 0;
+        self.flag_epoch += u64::from(was_plain);
+        was_plain
+    }
+
+    /// Changes whenever a plain page got a flag: write TLBs filled before may know too much.
+    pub fn flag_epoch(&self) -> u64 {
+        self.flag_epoch
+    }
+
+    /// A store of a hart to any page: `size` low bytes of `value` (1, 2, 4 or 8) that do not cross
+    /// a page. True if it disturbed code or translations.
+    pub fn store(&mut self, offset: usize, size: usize, value: u64) -> bool {
+        let index = offset / PAGE_SIZE as usize;
+        let flags = self.flags[index];
+        if flags & PAGE_HOLDS_PAGE_TABLE != 0 {
+            self.store_to_table(offset, size, value, flags);
+        } else {
+            self.store_bytes(offset, size, value);
+        }
+        if flags & PAGE_HOLDS_CODE != 0 {
+            let page_offset = index * PAGE_SIZE as usize;
+            self.disturbances.push(Disturbance::Code { page_offset });
+        }
+        self.flags[index] &= !(PAGE_HOLDS_CODE | PAGE_IS_CLEAN);
+        !self.disturbances.is_empty()
+    }
+
+    fn store_bytes(&mut self, offset: usize, size: usize, value: u64) {
+        self.bytes[offset..offset + size].copy_from_slice(&value.to_le_bytes()[..size]);
+    }
+
+    /// `shared/speed.md`, section 3: what was not valid was never cached, and a leaf of a table
+    /// that is only ever walked at level 0 concerns few slots.
+    fn store_to_table(&mut self, offset: usize, size: usize, value: u64, flags: u8) {
+        self.table_stores += 1;
+        let first = offset & !7;
+        let last = (offset + size - 1) & !7;
+        let old = [self.load_u64(first), self.load_u64(last)];
+        self.store_bytes(offset, size, value);
+        for (entry, old) in [first, last].into_iter().zip(old) {
+            let valid_before = old & 1 != 0;
+            if !valid_before || self.load_u64(entry) == old {
+                continue;
+            }
+            if flags & PAGE_HOLDS_UPPER_TABLE != 0 {
+                self.disturbances.push(Disturbance::Translations);
+            } else {
+                let index = (entry as u64 % PAGE_SIZE) / 8;
+                self.disturbances.push(Disturbance::LeafEntry { index });
+            }
+        }
+        if self.table_stores >= TABLE_STORES_BEFORE_FLUSH {
+            self.disturbances.push(Disturbance::Translations);
+        }
+    }
+
+    /// Whether a store or a transfer disturbed code or translations since the last
+    /// [`Memory::take_disturbances`].
+    #[inline]
+    pub fn is_disturbed(&self) -> bool {
+        !self.disturbances.is_empty()
+    }
+
+    /// What was disturbed. Whoever takes it must act on it before the next instruction.
+    pub fn take_disturbances(&mut self) -> Vec<Disturbance> {
+        std::mem::take(&mut self.disturbances)
+    }
+
+    /// All translations were dropped: no page holds page tables until the next walk says so.
+    pub fn forget_page_tables(&mut self) {
+        self.table_stores = 0;
+        for flags in &mut self.flags {
+            *flags &= !PAGE_HOLDS_PAGE_TABLE;
+        }
+    }
+
+    /// All decoded code was dropped.
+    pub fn forget_code(&mut self) {
+        for flags in &mut self.flags {
+            *flags &= !PAGE_HOLDS_CODE;
+        }
+    }
+
+    /// Calls `f` with the index and the bytes of every page written since the last call, and marks
+    /// them clean. All write TLB entries have to go afterwards.
+    pub fn visit_dirty_pages(&mut self, mut f: impl FnMut(usize, &[u8])) {
+        for (index, flags) in self.flags.iter_mut().enumerate() {
+            if *flags & PAGE_IS_CLEAN == 0 {
+                *flags |= PAGE_IS_CLEAN;
+                f(index, &self.bytes[index * PAGE_SIZE as usize..][..PAGE_SIZE as usize]);
+            }
+        }
     }
 }

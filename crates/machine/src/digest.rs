@@ -1,0 +1,44 @@
+//! The digest: equal on two replicas iff their states are equal.
+//!
+//! XXH3 (128 bits) guards against divergence, not against an adversary. Each page of RAM has a
+//! digest that is only computed again when the page was written.
+
+use crate::machine::Machine;
+use xxhash_rust::xxh3::{xxh3_128, xxh3_128_with_seed};
+
+/// The digests of all pages of RAM and their sum.
+pub(crate) struct PageDigests {
+    pages: Vec<u128>,
+    sum: u128,
+}
+
+impl PageDigests {
+    /// For RAM that is all zero: such a page counts as nothing.
+    pub(crate) fn new(pages: usize) -> PageDigests {
+        PageDigests { pages: vec![0; pages], sum: 0 }
+    }
+
+    fn update(&mut self, index: usize, bytes: &[u8]) {
+        let digest = if bytes.iter().all(|&byte| byte == 0) {
+            0
+        } else {
+            xxh3_128_with_seed(bytes, index as u64 + 1)
+        };
+        let old = std::mem::replace(&mut self.pages[index], digest);
+        self.sum = self.sum.wrapping_sub(old).wrapping_add(digest);
+    }
+}
+
+impl Machine {
+    /// A digest of the whole state: registers, devices and RAM.
+    pub fn digest(&mut self) -> u128 {
+        let pages = &mut self.page_digests;
+        self.memory.visit_dirty_pages(|index, bytes| pages.update(index, bytes));
+        for hart in &mut self.state.harts {
+            hart.tlb.clear_stores();
+        }
+        let mut bytes = postcard::to_stdvec(&self.state).expect("plain data serialises");
+        bytes.extend(self.page_digests.sum.to_le_bytes());
+        xxh3_128(&bytes)
+    }
+}

@@ -1,0 +1,85 @@
+//! One RISC-V hardware thread: registers, CSRs, traps and interrupts.
+
+pub mod counters;
+pub mod csr;
+pub mod interrupt;
+pub mod physical_memory_protection;
+pub mod registers;
+pub mod trap;
+
+use crate::mmu::tlb::Tlb;
+use counters::Counters;
+use csr::Csrs;
+use physical_memory_protection::PhysicalMemoryProtection;
+use registers::Registers;
+use serde::{Deserialize, Serialize};
+
+/// Privilege modes (privileged specification, 1.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum Privilege {
+    /// U.
+    User = 0,
+    /// S.
+    Supervisor = 1,
+    /// M.
+    Machine = 3,
+}
+
+impl Privilege {
+    /// From two bits of a status register; the reserved encoding 2 gives U.
+    pub fn from_bits(bits: u64) -> Privilege {
+        match bits & 3 {
+            3 => Privilege::Machine,
+            1 => Privilege::Supervisor,
+            _ => Privilege::User,
+        }
+    }
+}
+
+/// A hart. Everything but the TLB is state.
+#[derive(Serialize, Deserialize)]
+pub struct Hart {
+    /// Its number, `mhartid`.
+    pub id: u32,
+    /// Address of the next instruction.
+    pub pc: u64,
+    /// Integer registers.
+    pub x: Registers,
+    /// Floating-point registers, single precision NaN-boxed.
+    pub f: [u64; 32],
+    /// Current privilege mode.
+    pub privilege: Privilege,
+    /// Control and status registers.
+    pub csr: Csrs,
+    /// `pmpcfg` and `pmpaddr`.
+    pub pmp: PhysicalMemoryProtection,
+    /// `mcycle` and `minstret`.
+    pub counters: Counters,
+    /// Physical address of an open reservation (`lr`). Ends at every trap, input and switch of harts.
+    pub reservation: Option<u64>,
+    /// In `wfi`, until an interrupt that is enabled in `mie` is pending.
+    pub waiting: bool,
+    /// Cached translations; never visible to the guest.
+    #[serde(skip)]
+    pub tlb: Tlb,
+}
+
+impl Hart {
+    /// A hart at reset (privileged specification, 3.4), about to execute at `pc` in M-mode.
+    pub fn new(id: u32, pc: u64) -> Hart {
+        Hart {
+            id,
+            pc,
+            x: Registers::default(),
+            f: [0; 32],
+            privilege: Privilege::Machine,
+            csr: Csrs::default(),
+            pmp: PhysicalMemoryProtection::default(),
+            counters: Counters::default(),
+            reservation: None,
+            waiting: false,
+            tlb: Tlb::default(),
+        }
+    }
+}

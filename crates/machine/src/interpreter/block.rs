@@ -1,0 +1,187 @@
+//! The cache of decoded blocks, keyed by where in RAM they begin.
+
+use crate::hart::registers::SINK;
+use crate::isa::{self, Instruction, Op};
+use crate::memory::{Memory, PAGE_SIZE};
+
+/// An instruction ready to execute.
+#[derive(Clone, Copy, Debug)]
+pub struct DecodedOp {
+    /// What to do.
+    pub op: Op,
+    /// Destination, with x0 mapped to [`SINK`] where it is an integer register.
+    pub rd: u8,
+    /// First source.
+    pub rs1: u8,
+    /// Second source.
+    pub rs2: u8,
+    /// As in [`Instruction`].
+    pub immediate: i32,
+    /// Bytes from the start of the block.
+    pub offset: u16,
+    /// Bytes: 2 or 4.
+    pub length: u8,
+}
+
+impl DecodedOp {
+    /// A decoded instruction `offset` bytes into its block.
+    pub fn new(instruction: Instruction, offset: u16) -> DecodedOp {
+        let Instruction { op, rd, rs1, rs2, immediate, length } = instruction;
+        let rd = if rd == 0 && !writes_float(op) { SINK } else { rd };
+        DecodedOp { op, rd, rs1, rs2, immediate, offset, length }
+    }
+}
+
+/// Whether `rd` is a floating-point register.
+pub fn writes_float(op: Op) -> bool {
+    use Op::*;
+    matches!(
+        op,
+        Flw | FmaddS | FmsubS | FnmsubS | FnmaddS | FaddS | FsubS | FmulS | FdivS | FsqrtS
+            | FsgnjS | FsgnjnS | FsgnjxS | FminS | FmaxS | FcvtSW | FcvtSWu | FcvtSL | FcvtSLu
+            | FmvWX | Fld | FmaddD | FmsubD | FnmsubD | FnmaddD | FaddD | FsubD | FmulD | FdivD
+            | FsqrtD | FsgnjD | FsgnjnD | FsgnjxD | FminD | FmaxD | FcvtSD | FcvtDS | FcvtDW
+            | FcvtDWu | FcvtDL | FcvtDLu | FmvDX
+    )
+}
+
+/// Whether nothing after `op` belongs to the same block.
+fn ends_block(op: Op) -> bool {
+    use Op::*;
+    matches!(
+        op,
+        Jal | Jalr | Beq | Bne | Blt | Bge | Bltu | Bgeu | Csrrw | Csrrs | Csrrc | Csrrwi
+            | Csrrsi | Csrrci | FenceI | Ecall | Ebreak | Mret | Sret | Wfi | SfenceVma | Illegal
+    )
+}
+
+/// Index of no block.
+pub const NONE: u32 = u32::MAX;
+
+/// A run of instructions within a page.
+#[derive(Clone, Copy, Debug)]
+pub struct Block {
+    first: u32,
+    length: u32,
+    /// The block at the target of the branch or jump that ends this one, if it lies in the same
+    /// page and was looked up before. Blocks of a page are only ever dropped together.
+    pub taken: u32,
+    /// The block that follows this one in memory, likewise.
+    pub fall_through: u32,
+}
+
+#[derive(Clone, Copy)]
+struct Slot {
+    /// Offset in RAM.
+    start: usize,
+    block: u32,
+}
+
+const EMPTY: Slot = Slot { start: usize::MAX, block: NONE };
+/// Slots of the table; consecutive half-words have consecutive slots.
+const SLOTS: usize = 1 << 17;
+/// Instructions of the longest block.
+const LONGEST: usize = 64;
+/// Instructions that are kept before all is dropped: 12 bytes each.
+const CAPACITY: usize = 4 << 20;
+
+/// The cache. Never visible to the guest: a store to a page that holds decoded code drops it.
+pub struct BlockCache {
+    slots: Box<[Slot]>,
+    blocks: Vec<Block>,
+    ops: Vec<DecodedOp>,
+}
+
+impl Default for BlockCache {
+    fn default() -> BlockCache {
+        BlockCache {
+            slots: vec![EMPTY; SLOTS].into_boxed_slice(),
+            blocks: Vec::new(),
+            ops: Vec::new(),
+        }
+    }
+}
+
+impl BlockCache {
+    fn slot(start: usize) -> usize {
+        start / 2 & (SLOTS - 1)
+    }
+
+    /// The block that begins `start` bytes into RAM.
+    #[inline(always)]
+    pub fn lookup(&self, start: usize) -> Option<u32> {
+        let slot = &self.slots[Self::slot(start)];
+        (slot.start == start).then_some(slot.block)
+    }
+
+    /// A block by its number.
+    #[inline(always)]
+    pub fn block_mut(&mut self, block: u32) -> &mut Block {
+        &mut self.blocks[block as usize]
+    }
+
+    /// The instructions of a block.
+    #[inline(always)]
+    pub fn ops(&self, block: u32) -> &[DecodedOp] {
+        let Block { first, length, .. } = self.blocks[block as usize];
+        &self.ops[first as usize..(first + length) as usize]
+    }
+
+    /// Whether the next [`BlockCache::decode`] may not fit: then everything has to be dropped.
+    pub fn is_full(&self) -> bool {
+        self.ops.len() + LONGEST > CAPACITY
+    }
+
+    /// Decodes the block at `start` and remembers it. `None` if its first instruction reaches into
+    /// the next page.
+    pub fn decode(&mut self, memory: &Memory, start: usize) -> Option<u32> {
+        let page_end = (start | (PAGE_SIZE as usize - 1)) + 1;
+        let first = self.ops.len();
+        let mut at = start;
+        while at < page_end && self.ops.len() - first < LONGEST {
+            let half = memory.load_u16(at);
+            let length = isa::length(half) as usize;
+            if at + length > page_end {
+                break;
+            }
+            let bits = if length == 4 { memory.load_u32(at) } else { half.into() };
+            let op = DecodedOp::new(isa::decode(bits), (at - start) as u16);
+            self.ops.push(op);
+            at += length;
+            if ends_block(op.op) {
+                break;
+            }
+        }
+        let length = self.ops.len() - first;
+        if length == 0 {
+            return None;
+        }
+        let block = self.blocks.len() as u32;
+        self.blocks.push(Block {
+            first: first as u32,
+            length: length as u32,
+            taken: NONE,
+            fall_through: NONE,
+        });
+        self.slots[Self::slot(start)] = Slot { start, block };
+        Some(block)
+    }
+
+    /// Drops the blocks of the page that begins `page_offset` bytes into RAM.
+    pub fn drop_page(&mut self, page_offset: usize) {
+        let end = page_offset + PAGE_SIZE as usize;
+        let first = Self::slot(page_offset);
+        for slot in &mut self.slots[first..first + PAGE_SIZE as usize / 2] {
+            if (page_offset..end).contains(&slot.start) {
+                *slot = EMPTY;
+            }
+        }
+    }
+
+    /// Drops everything.
+    pub fn clear(&mut self) {
+        self.slots.fill(EMPTY);
+        self.blocks.clear();
+        self.ops.clear();
+    }
+}

@@ -1,0 +1,134 @@
+//! The interpreter: the reference semantics of the machine, over a cache of decoded blocks.
+
+mod atomic;
+pub mod block;
+pub mod environment;
+mod execute;
+mod float;
+mod system;
+
+use crate::hart::trap::Exception;
+use crate::input::InstructionCount;
+use crate::isa;
+use block::{BlockCache, DecodedOp, NONE};
+use environment::Environment;
+use execute::{Exit, execute};
+
+/// Runs the hart until the instruction count is `until` or something asks for attention.
+///
+/// Whatever asks for attention is looked at by the caller, which then calls again.
+pub fn run(blocks: &mut BlockCache, environment: &mut Environment, until: InstructionCount) {
+    while environment.count < until && !environment.attention {
+        match find_block(blocks, environment) {
+            Ok(Some(block)) => run_chain(blocks, environment, block, until),
+            Ok(None) => step(environment),
+            Err(exception) => {
+                environment.count += 1;
+                environment.take_exception(exception);
+            }
+        }
+    }
+}
+
+/// The block at the hart's pc; `None` if its first instruction crosses a page or is not in RAM.
+#[inline(always)]
+fn find_block(
+    blocks: &mut BlockCache,
+    environment: &mut Environment,
+) -> Result<Option<u32>, Exception> {
+    let Some(start) = environment.fetch_offset(environment.hart.pc)? else { return Ok(None) };
+    if let Some(block) = blocks.lookup(start) {
+        return Ok(Some(block));
+    }
+    Ok(decode_block(blocks, environment, start))
+}
+
+#[cold]
+fn decode_block(
+    blocks: &mut BlockCache,
+    environment: &mut Environment,
+    start: usize,
+) -> Option<u32> {
+    if blocks.is_full() {
+        blocks.clear();
+        environment.memory.forget_code();
+    }
+    let block = blocks.decode(environment.memory, start)?;
+    environment.mark_code(start);
+    Some(block)
+}
+
+/// Runs `block` and the blocks that it leads to within its page.
+fn run_chain(
+    blocks: &mut BlockCache,
+    environment: &mut Environment,
+    mut block: u32,
+    until: InstructionCount,
+) {
+    loop {
+        let ops = blocks.ops(block);
+        let remaining = (until - environment.count) as usize;
+        let ops = if ops.len() > remaining { &ops[..remaining] } else { ops };
+        let start = environment.hart.pc;
+        let (executed, exit) = execute(environment, ops);
+        environment.count += executed as u64;
+        if let Exit::Exception(exception) = exit {
+            environment.count += 1;
+            environment.take_exception(exception);
+            return;
+        }
+        let same_page = (environment.hart.pc ^ start) >> 12 == 0;
+        if environment.attention || environment.count >= until || !same_page {
+            return;
+        }
+        let next = match exit {
+            Exit::Taken => blocks.block_mut(block).taken,
+            Exit::FallThrough => blocks.block_mut(block).fall_through,
+            _ => return,
+        };
+        if next != NONE {
+            block = next;
+            continue;
+        }
+        let Ok(Some(found)) = find_block_of_page(blocks, environment) else { return };
+        match exit {
+            Exit::Taken => blocks.block_mut(block).taken = found,
+            _ => blocks.block_mut(block).fall_through = found,
+        }
+        block = found;
+    }
+}
+
+/// As [`find_block`], but only if it is known already: a decode could drop the blocks of the page
+/// that is running.
+fn find_block_of_page(
+    blocks: &mut BlockCache,
+    environment: &mut Environment,
+) -> Result<Option<u32>, Exception> {
+    let start = environment.fetch_offset(environment.hart.pc)?;
+    Ok(start.and_then(|start| blocks.lookup(start)))
+}
+
+/// Executes one instruction that no block can hold: it crosses a page, or is not in RAM.
+#[cold]
+fn step(environment: &mut Environment) {
+    let exit = match fetch(environment) {
+        Ok(op) => execute(environment, &[op]).1,
+        Err(exception) => Exit::Exception(exception),
+    };
+    environment.count += 1;
+    if let Exit::Exception(exception) = exit {
+        environment.take_exception(exception);
+    }
+}
+
+fn fetch(environment: &mut Environment) -> Result<DecodedOp, Exception> {
+    let pc = environment.hart.pc;
+    let low = environment.fetch_half(pc)?;
+    let bits = if isa::length(low) == 4 {
+        u32::from(environment.fetch_half(pc.wrapping_add(2))?) << 16 | u32::from(low)
+    } else {
+        low.into()
+    };
+    Ok(DecodedOp::new(isa::decode(bits), 0))
+}

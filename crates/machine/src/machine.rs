@@ -1,0 +1,358 @@
+//! The machine: run, inject, outputs.
+
+use crate::boot::{self, BootError, BootImages, IsaDescription};
+use crate::bus::{BoardConfig, Bus, DeviceContext, InputError};
+use crate::clock::{Clock, NANOSECONDS_PER_TICK, TimeTurnsBack};
+use crate::digest::PageDigests;
+use crate::hart::Hart;
+use crate::hart::interrupt::Lines;
+use crate::input::{ClockRecord, Input, InstructionCount};
+use crate::interpreter;
+use crate::interpreter::block::BlockCache;
+use crate::interpreter::environment::Environment;
+use crate::memory::{Disturbance, Memory, OutsideRam};
+use crate::output::{DiskRequest, Finish, Output, Outputs};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// Number of the semantics: what the machine computes from the same inputs. Two builds replay each
+/// other's logs only when it is equal; every change of an instruction, a device or the clock that a
+/// guest could see raises it.
+pub const SEMANTICS_VERSION: u32 = 1;
+
+/// Instructions that a hart runs before the next one has its turn.
+const SLICE: u64 = 20_000;
+
+/// What a machine is made from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MachineConfig {
+    /// Memory, harts and devices.
+    pub board: BoardConfig,
+    /// Unix time at power-on, in nanoseconds: what the RTC begins with.
+    pub unix_base_ns: u64,
+}
+
+/// Why [`Machine::run`] returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// The instruction count is the one asked for.
+    Reached,
+    /// Every hart waits for an interrupt: nothing happens before an input.
+    Idle {
+        /// Guest time, in nanoseconds, of the next timer, if one is set.
+        wake_at_ns: Option<u64>,
+    },
+    /// An output waits that should not wait longer; collect it with [`Machine::outputs`].
+    Output,
+    /// The guest ended the machine.
+    Finished(Finish),
+}
+
+/// An input that cannot take effect. The machine is as it was.
+#[derive(Clone, Debug, PartialEq, Error)]
+pub enum InjectError {
+    /// Guest time cannot turn back.
+    #[error(transparent)]
+    Clock(#[from] TimeTurnsBack),
+    /// The device refused it.
+    #[error(transparent)]
+    Device(#[from] InputError),
+}
+
+/// Everything but RAM: plain, and the same on every replica at the same instruction count.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct State {
+    pub(crate) config: MachineConfig,
+    pub(crate) count: InstructionCount,
+    pub(crate) clock: Clock,
+    pub(crate) harts: Vec<Hart>,
+    /// The hart that runs.
+    pub(crate) current: usize,
+    /// When the next hart has its turn.
+    pub(crate) slice_end: InstructionCount,
+    pub(crate) bus: Bus,
+    pub(crate) outputs: Outputs,
+}
+
+/// The deterministic machine.
+pub struct Machine {
+    pub(crate) state: State,
+    pub(crate) memory: Memory,
+    pub(crate) page_digests: PageDigests,
+    blocks: BlockCache,
+}
+
+impl Machine {
+    /// A machine at power-on, its images loaded.
+    pub fn new(config: MachineConfig, images: &BootImages) -> Result<Machine, BootError> {
+        let mut memory = Memory::new(config.board.memory_bytes);
+        let mut bus = Bus::new(&config.board)?;
+        let isa = IsaDescription::default();
+        let entry = boot::load(&config.board, images, &isa, &mut memory, &mut bus)?;
+        let harts = (0..config.board.harts)
+            .map(|id| {
+                let mut hart = Hart::new(id, entry.pc);
+                hart.update_translation_context();
+                hart
+            })
+            .collect();
+        let state = State {
+            config,
+            count: 0,
+            clock: Clock::new(),
+            harts,
+            current: 0,
+            slice_end: SLICE,
+            bus,
+            outputs: Outputs::default(),
+        };
+        Ok(Machine::from_parts(state, memory))
+    }
+
+    pub(crate) fn from_parts(state: State, mut memory: Memory) -> Machine {
+        memory.take_disturbances();
+        let page_digests = PageDigests::new(memory.pages());
+        Machine { state, memory, page_digests, blocks: BlockCache::default() }
+    }
+
+    /// Executes until the instruction count is `until`, or until something stops it before.
+    pub fn run(&mut self, until: InstructionCount) -> Stop {
+        loop {
+            if self.state.outputs.is_urgent() {
+                return Stop::Output;
+            }
+            if let Some(finish) = self.state.bus.finish() {
+                return Stop::Finished(finish);
+            }
+            if self.state.count >= until {
+                return Stop::Reached;
+            }
+            self.raise_device_timers();
+            if !self.choose_hart() {
+                return Stop::Idle { wake_at_ns: self.next_wake_ns() };
+            }
+            self.run_hart(until);
+        }
+    }
+
+    /// Runs the current hart until its slice ends or something asks for attention.
+    fn run_hart(&mut self, until: InstructionCount) {
+        let slice_end = if self.state.harts.len() > 1 { self.state.slice_end } else { u64::MAX };
+        let state = &mut self.state;
+        let lines = lines(&state.bus, state.current);
+        let ticks = state.clock.ticks(state.count);
+        let hart = &mut state.harts[state.current];
+        let pending = hart.interrupts_pending(&lines, ticks);
+        if let Some(cause) = hart.interrupt_to_take(pending) {
+            hart.take_interrupt(cause);
+            hart.update_translation_context();
+        }
+        let timer = hart
+            .next_timer(&lines, ticks)
+            .and_then(|ticks| ticks.checked_mul(NANOSECONDS_PER_TICK))
+            .into_iter()
+            .chain(state.bus.next_device_timer_ns())
+            .min()
+            .map_or(u64::MAX, |time_ns| state.clock.count_at(time_ns));
+        let mut environment = Environment {
+            hart,
+            memory: &mut self.memory,
+            bus: &mut state.bus,
+            outputs: &mut state.outputs,
+            clock: &state.clock,
+            count: state.count,
+            unix_base_ns: state.config.unix_base_ns,
+            interrupts_pending: pending,
+            attention: false,
+        };
+        let end = until.min(slice_end).min(timer);
+        interpreter::run(&mut self.blocks, &mut environment, end);
+        self.state.count = environment.count;
+        if self.memory.is_disturbed() {
+            self.settle_disturbances();
+        }
+    }
+
+    /// Makes a hart that can run the current one; false if all wait.
+    fn choose_hart(&mut self) -> bool {
+        let state = &mut self.state;
+        let harts = state.harts.len();
+        let ticks = state.clock.ticks(state.count);
+        let turn_is_over = harts > 1 && state.count >= state.slice_end;
+        let first = if turn_is_over { 1 } else { 0 };
+        for candidate in (first..first + harts).map(|i| (state.current + i) % harts) {
+            let hart = &mut state.harts[candidate];
+            if hart.waiting {
+                let pending = hart.interrupts_pending(&lines(&state.bus, candidate), ticks);
+                hart.waiting = pending & hart.csr.mie == 0;
+            }
+            if !hart.waiting {
+                self.switch_to(candidate, turn_is_over);
+                return true;
+            }
+        }
+        false
+    }
+
+    fn switch_to(&mut self, next: usize, turn_is_over: bool) {
+        let state = &mut self.state;
+        if next != state.current {
+            let old = &mut state.harts[state.current];
+            old.counters.stop(state.count);
+            old.reservation = None;
+            old.tlb.seen_flag_epoch = self.memory.flag_epoch();
+            let new = &mut state.harts[next];
+            new.counters.go_on(state.count);
+            if new.tlb.seen_flag_epoch != self.memory.flag_epoch() {
+                new.tlb.clear_stores();
+            }
+        }
+        if turn_is_over || next != state.current {
+            state.slice_end = state.count + SLICE;
+        }
+        state.current = next;
+    }
+
+    /// Guest time of the next timer of any hart or device.
+    fn next_wake_ns(&self) -> Option<u64> {
+        let state = &self.state;
+        let ticks = state.clock.ticks(state.count);
+        let harts = (0..state.harts.len()).filter_map(|hart| {
+            state.harts[hart]
+                .next_timer(&lines(&state.bus, hart), ticks)?
+                .checked_mul(NANOSECONDS_PER_TICK)
+        });
+        harts.chain(state.bus.next_device_timer_ns()).min()
+    }
+
+    fn raise_device_timers(&mut self) {
+        let time_ns = self.guest_time_ns();
+        if self.state.bus.next_device_timer_ns().is_some_and(|timer| timer <= time_ns) {
+            let (bus, mut context) = self.device_context();
+            bus.time_passed(&mut context);
+        }
+    }
+
+    fn device_context(&mut self) -> (&mut Bus, DeviceContext<'_>) {
+        let time_ns = self.guest_time_ns();
+        let context = DeviceContext {
+            memory: &mut self.memory,
+            outputs: &mut self.state.outputs,
+            time_ns,
+            unix_base_ns: self.state.config.unix_base_ns,
+        };
+        (&mut self.state.bus, context)
+    }
+
+    /// Drops what stores and transfers made stale, before the next instruction.
+    fn settle_disturbances(&mut self) {
+        for disturbance in self.memory.take_disturbances() {
+            match disturbance {
+                Disturbance::Code { page_offset } => self.blocks.drop_page(page_offset),
+                Disturbance::LeafEntry { index } => {
+                    for hart in &mut self.state.harts {
+                        hart.tlb.drop_index(index);
+                    }
+                }
+                Disturbance::Translations => {
+                    for hart in &mut self.state.harts {
+                        hart.tlb.clear();
+                    }
+                    self.memory.forget_page_tables();
+                }
+            }
+        }
+    }
+
+    /// Lets an input take effect here.
+    pub fn inject(&mut self, input: &Input) -> Result<(), InjectError> {
+        if let Input::Clock(record) = input {
+            self.state.clock.set(self.state.count, *record)?;
+        } else {
+            let (bus, mut context) = self.device_context();
+            bus.inject(input, &mut context)?;
+        }
+        for hart in &mut self.state.harts {
+            hart.reservation = None;
+        }
+        self.settle_disturbances();
+        Ok(())
+    }
+
+    /// Takes what the machine wants the world to see or do, in order.
+    pub fn outputs(&mut self) -> Vec<Output> {
+        self.state.outputs.take()
+    }
+
+    /// Frames and console bytes since power-on, collected or not.
+    pub fn visible_outputs(&self) -> u64 {
+        self.state.outputs.visible()
+    }
+
+    /// Instructions since power-on.
+    pub fn instruction_count(&self) -> InstructionCount {
+        self.state.count
+    }
+
+    /// Guest time, in nanoseconds since power-on.
+    pub fn guest_time_ns(&self) -> u64 {
+        self.state.clock.time_ns(self.state.count)
+    }
+
+    /// The last clock record.
+    pub fn clock(&self) -> ClockRecord {
+        self.state.clock.record()
+    }
+
+    /// What the machine was made from.
+    pub fn config(&self) -> &MachineConfig {
+        &self.state.config
+    }
+
+    /// Equal for machines that can replay each other's inputs: semantics, memory, harts, devices.
+    pub fn configuration_hash(&self) -> u64 {
+        configuration_hash(&self.state.config.board)
+    }
+
+    /// Disk requests without completion, oldest first: to be issued again after a failover.
+    pub fn open_disk_requests(&self) -> Vec<DiskRequest> {
+        self.state.bus.open_disk_requests()
+    }
+
+    /// Bytes of RAM at a guest physical address.
+    pub fn read_memory<const N: usize>(&self, address: u64) -> Result<[u8; N], OutsideRam> {
+        self.memory.read_array(address)
+    }
+
+    /// Where every hart is, for people who look for a fault.
+    pub fn describe(&self) -> String {
+        let mut text = format!("count {}\n", self.state.count);
+        for hart in &self.state.harts {
+            text += &format!(
+                "hart {}: pc {:#x} {:?} waiting {} scause {:#x} sepc {:#x} stval {:#x} mcause {:#x} mepc {:#x} mtval {:#x}\n",
+                hart.id, hart.pc, hart.privilege, hart.waiting, hart.csr.scause, hart.csr.sepc,
+                hart.csr.stval, hart.csr.mcause, hart.csr.mepc, hart.csr.mtval
+            );
+            for register in 0..32 {
+                text += &format!("x{register}={:#x} ", hart.x.get(register));
+            }
+            text.push('\n');
+        }
+        text
+    }
+}
+
+/// Equal for boards that can replay each other's inputs under the same semantics.
+pub fn configuration_hash(board: &BoardConfig) -> u64 {
+    let bytes = postcard::to_stdvec(&(SEMANTICS_VERSION, board)).expect("plain data serialises");
+    xxhash_rust::xxh3::xxh3_64(&bytes)
+}
+
+fn lines(bus: &Bus, hart: usize) -> Lines {
+    Lines {
+        software: bus.software_interrupt(hart),
+        machine_external: bus.machine_external_interrupt(hart),
+        supervisor_external: bus.supervisor_external_interrupt(hart),
+        machine_timer_compare: bus.machine_timer_compare(hart),
+    }
+}

@@ -1,0 +1,170 @@
+//! Snapshots: plain, versioned state.
+//!
+//! Layout, little-endian: magic `USNAPSHT`, format version u32, semantics version u32, length of
+//! the state u64, the state (postcard), number of pages u64, then per page its index u32 and its
+//! 4096 bytes (pages of zeros are left out), and at the end XXH3-64 of all that precedes.
+
+use crate::machine::{Machine, SEMANTICS_VERSION, State};
+use crate::memory::{Memory, PAGE_SIZE, RAM_BASE};
+use std::io::{self, Read, Write};
+use thiserror::Error;
+use xxhash_rust::xxh3::Xxh3;
+
+const MAGIC: [u8; 8] = *b"USNAPSHT";
+const FORMAT_VERSION: u32 = 1;
+/// No machine's state without RAM comes near it: a larger length is garbage.
+const MAX_STATE_BYTES: u64 = 64 << 20;
+const PAGE: usize = PAGE_SIZE as usize;
+
+/// Why a snapshot cannot be used.
+#[derive(Debug, Error)]
+pub enum SnapshotError {
+    /// It ends early, or the host could not read it.
+    #[error("the snapshot cannot be read to its end: {0}")]
+    Read(#[from] io::Error),
+    /// It is something else.
+    #[error("this is not a snapshot of a machine (its first bytes are not \"USNAPSHT\")")]
+    NotASnapshot,
+    /// Another format.
+    #[error("the snapshot has format {0}, this program reads format {FORMAT_VERSION}")]
+    Format(u32),
+    /// Another semantics version.
+    #[error(
+        "the snapshot was made under semantics version {0}, this program computes version \
+         {SEMANTICS_VERSION}: use the program that made it"
+    )]
+    Semantics(u32),
+    /// It was damaged.
+    #[error("the snapshot is damaged: {0}")]
+    Damaged(&'static str),
+}
+
+/// A machine's whole state at an instruction count.
+pub struct Snapshot {
+    state: Vec<u8>,
+    page_indices: Vec<u32>,
+    pages: Vec<u8>,
+}
+
+impl Machine {
+    /// Copies the whole state.
+    pub fn snapshot(&self) -> Snapshot {
+        let state = postcard::to_stdvec(&self.state).expect("plain data serialises");
+        let mut page_indices = Vec::new();
+        let mut pages = Vec::new();
+        for index in 0..self.memory.pages() {
+            let bytes = self.memory.page(index);
+            if !is_zero(bytes) {
+                page_indices.push(index as u32);
+                pages.extend_from_slice(bytes);
+            }
+        }
+        Snapshot { state, page_indices, pages }
+    }
+
+    /// A machine in the state of the snapshot.
+    pub fn restore(snapshot: &Snapshot) -> Result<Machine, SnapshotError> {
+        let mut state: State = postcard::from_bytes(&snapshot.state)
+            .map_err(|_| SnapshotError::Damaged("its state does not decode"))?;
+        if state.config.board.validate().is_err()
+            || state.harts.len() != state.config.board.harts as usize
+            || state.current >= state.harts.len()
+        {
+            return Err(SnapshotError::Damaged("its state contradicts itself"));
+        }
+        let mut memory = Memory::new(state.config.board.memory_bytes);
+        for (index, bytes) in snapshot.page_indices.iter().zip(snapshot.pages.chunks_exact(PAGE)) {
+            memory
+                .write(RAM_BASE + u64::from(*index) * PAGE_SIZE, bytes)
+                .map_err(|_| SnapshotError::Damaged("it holds a page outside RAM"))?;
+        }
+        for hart in &mut state.harts {
+            hart.update_translation_context();
+        }
+        Ok(Machine::from_parts(state, memory))
+    }
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.chunks_exact(64).all(|chunk| chunk.iter().fold(0, |or, byte| or | byte) == 0)
+}
+
+impl Snapshot {
+    /// Bytes that [`Snapshot::write_to`] writes.
+    pub fn encoded_length(&self) -> u64 {
+        let pages = self.page_indices.len() as u64;
+        (8 + 4 + 4 + 8 + self.state.len() as u64 + 8) + pages * (4 + PAGE_SIZE) + 8
+    }
+
+    /// Writes it as bytes.
+    pub fn write_to(&self, writer: &mut impl Write) -> io::Result<()> {
+        let mut hash = Xxh3::new();
+        let mut put = |bytes: &[u8]| {
+            hash.update(bytes);
+            writer.write_all(bytes)
+        };
+        put(&MAGIC)?;
+        put(&FORMAT_VERSION.to_le_bytes())?;
+        put(&SEMANTICS_VERSION.to_le_bytes())?;
+        put(&(self.state.len() as u64).to_le_bytes())?;
+        put(&self.state)?;
+        put(&(self.page_indices.len() as u64).to_le_bytes())?;
+        for (index, bytes) in self.page_indices.iter().zip(self.pages.chunks_exact(PAGE)) {
+            put(&index.to_le_bytes())?;
+            put(bytes)?;
+        }
+        writer.write_all(&hash.digest().to_le_bytes())
+    }
+
+    /// Reads it back. Never allocates more than the bytes that really come.
+    pub fn read_from(reader: &mut impl Read) -> Result<Snapshot, SnapshotError> {
+        let mut reader = Hashing { reader, hash: Xxh3::new() };
+        if reader.array::<8>()? != MAGIC {
+            return Err(SnapshotError::NotASnapshot);
+        }
+        let format = u32::from_le_bytes(reader.array()?);
+        if format != FORMAT_VERSION {
+            return Err(SnapshotError::Format(format));
+        }
+        let semantics = u32::from_le_bytes(reader.array()?);
+        if semantics != SEMANTICS_VERSION {
+            return Err(SnapshotError::Semantics(semantics));
+        }
+        let length = u64::from_le_bytes(reader.array()?);
+        if length > MAX_STATE_BYTES {
+            return Err(SnapshotError::Damaged("its state has an impossible length"));
+        }
+        let mut state = vec![0; length as usize];
+        reader.fill(&mut state)?;
+        let count = u64::from_le_bytes(reader.array()?);
+        let (mut page_indices, mut pages) = (Vec::new(), Vec::new());
+        for _ in 0..count {
+            page_indices.push(u32::from_le_bytes(reader.array()?));
+            pages.extend_from_slice(&reader.array::<PAGE>()?);
+        }
+        let expected = reader.hash.digest();
+        if u64::from_le_bytes(reader.array()?) != expected {
+            return Err(SnapshotError::Damaged("its checksum is wrong"));
+        }
+        Ok(Snapshot { state, page_indices, pages })
+    }
+}
+
+struct Hashing<'a, R> {
+    reader: &'a mut R,
+    hash: Xxh3,
+}
+
+impl<R: Read> Hashing<'_, R> {
+    fn fill(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+        self.reader.read_exact(buffer)?;
+        self.hash.update(buffer);
+        Ok(())
+    }
+
+    fn array<const N: usize>(&mut self) -> io::Result<[u8; N]> {
+        let mut array = [0; N];
+        self.fill(&mut array)?;
+        Ok(array)
+    }
+}

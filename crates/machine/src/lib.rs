@@ -4,6 +4,7 @@
 //! instruction counts it is bit-identical at every instruction count, on every host.
 #![deny(unsafe_code)] // allowed in `memory` (and later `jit`) only
 
+pub mod boot;
 pub mod bus;
 pub mod devices;
 pub mod float;

@@ -3,11 +3,12 @@
 use crate::config::VmConfig;
 use crate::disk::{Disk, DiskError};
 use crate::host_time;
-use machine::{BoardConfig, BootError, BootImages, DiskConfig, Machine, MachineConfig, NetworkConfig};
+use machine::boot::{BootError, BootImages};
+use machine::bus::{BoardConfig, DiskConfig, NetworkConfig};
+use machine::machine::{Machine, MachineConfig, configuration_hash};
 use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
-use xxhash_rust::xxh3::xxh3_64;
 
 /// Why a machine cannot be made from its configuration.
 #[derive(Debug, Error)]
@@ -76,9 +77,7 @@ fn board(config: &VmConfig, sectors: impl Iterator<Item = u64>) -> BoardConfig {
 /// What two hosts must agree on before they pair, as a hash: everything of the configuration that
 /// the guest sees, but for the length of the disks, which the backup takes from the primary.
 pub fn pairing_hash(config: &VmConfig) -> u64 {
-    let board = board(config, config.disks.iter().map(|_| 0));
-    // Serialising plain data into a growing vector cannot fail.
-    xxh3_64(&postcard::to_stdvec(&board).expect("a board is plain data"))
+    configuration_hash(&board(config, config.disks.iter().map(|_| 0)))
 }
 
 fn images(config: &VmConfig) -> Result<BootImages, SetupError> {

@@ -16,10 +16,9 @@ pub use live::LiveOptions;
 
 use crate::disk::{DiskChunk, DiskThread};
 use crate::wake::Waker;
-use machine::Snapshot;
 use machine::input::Input;
 use machine::output::{Finish, Output};
-use replication::record::Record;
+use machine::state::Snapshot;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,7 +30,7 @@ pub enum Command {
     /// Live: inject this at the end of the quantum.
     Input(Input),
     /// Replaying: these records follow those that were given before.
-    Records(Vec<Record>),
+    Records(Vec<ReplayStep>),
     /// Replaying: all records were given; go live when they were replayed.
     GoLive(LiveOptions),
     /// Live: sleep this share of the time, in thousandths (0 to 950).
@@ -69,6 +68,32 @@ pub enum Step {
         visible: u64,
         /// A frame or console bytes.
         output: Output,
+    },
+}
+
+/// What a replaying machine does next, or what has to be so at an instruction count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReplayStep {
+    /// Inject this input.
+    Input {
+        /// Where.
+        count: u64,
+        /// As the records hold it.
+        encoded: Vec<u8>,
+    },
+    /// The machine's digest has to be this.
+    Digest {
+        /// Where.
+        count: u64,
+        /// The digest.
+        digest: u128,
+    },
+    /// So many outputs have become visible; with as many as before, it only says how far to run.
+    Visible {
+        /// Where.
+        count: u64,
+        /// The machine's running number of visible outputs.
+        visible: u64,
     },
 }
 

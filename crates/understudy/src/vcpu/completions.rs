@@ -33,6 +33,11 @@ impl Completions {
         std::mem::take(&mut *self.lock()).into_values().collect()
     }
 
+    /// Whether one was added since all were taken last.
+    pub fn any(&self) -> bool {
+        self.any.load(Ordering::Acquire)
+    }
+
     /// Waits for one, and takes it.
     pub fn wait_for(&self, device: u8, request: u64) -> Completion {
         let mut board = self.lock();

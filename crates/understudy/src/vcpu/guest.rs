@@ -4,8 +4,8 @@
 use super::Completions;
 use crate::disk::{Completion, DiskThread};
 use machine::input::{DiskStatus, Input};
-use machine::output::{DiskRequest, Output};
-use machine::{Machine, Stop};
+use machine::output::{DiskOperation, DiskRequest, Output};
+use machine::machine::{Machine, Stop};
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -61,6 +61,8 @@ pub struct ReplicaGuest {
     open_requests: u64,
     /// Entropy requests that were not answered.
     open_entropy: Vec<u32>,
+    /// Visible outputs that nobody took yet.
+    held: Vec<Output>,
 }
 
 impl ReplicaGuest {
@@ -68,7 +70,7 @@ impl ReplicaGuest {
     /// comes from a snapshot) are issued again.
     pub fn new(machine: Machine, disks: Option<(DiskThread, Arc<Completions>)>) -> ReplicaGuest {
         let open = machine.open_disk_requests();
-        let mut guest = ReplicaGuest { machine, disks, open_requests: 0, open_entropy: Vec::new() };
+        let mut guest = ReplicaGuest { machine, disks, open_requests: 0, open_entropy: Vec::new(), held: Vec::new() };
         for request in open {
             guest.submit(request);
         }
@@ -82,13 +84,19 @@ impl ReplicaGuest {
 
     /// Takes the outputs; disk and entropy requests are dealt with here and not among them.
     pub fn outputs(&mut self) -> Vec<Output> {
+        self.hold_outputs();
+        std::mem::take(&mut self.held)
+    }
+
+    /// Takes the machine's outputs, so that it can run on, and holds the visible ones here.
+    pub fn hold_outputs(&mut self) {
         let mut outputs = self.machine.outputs();
         outputs.retain_mut(|output| match output {
             Output::Disk(request) => {
                 let empty = DiskRequest {
                     device: 0,
                     request: 0,
-                    operation: machine::output::DiskOperation::Flush,
+                    operation: DiskOperation::Flush,
                 };
                 let request = std::mem::replace(request, empty);
                 self.submit(request);
@@ -100,7 +108,7 @@ impl ReplicaGuest {
             }
             Output::NetworkFrame { .. } | Output::ConsoleBytes { .. } | Output::Finish(_) => true,
         });
-        outputs
+        self.held.append(&mut outputs);
     }
 
     fn submit(&mut self, request: DiskRequest) {
@@ -156,6 +164,11 @@ impl ReplicaGuest {
         let ended = completions.take_all();
         self.open_requests = self.open_requests.saturating_sub(ended.len() as u64);
         ended
+    }
+
+    /// Whether a request has ended and was not taken yet.
+    pub fn has_completions(&self) -> bool {
+        self.disks.as_ref().is_some_and(|(_, completions)| completions.any())
     }
 
     /// Waits until a request ends. False when none is open.

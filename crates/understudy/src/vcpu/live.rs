@@ -4,8 +4,8 @@ use super::guest::{GuestError, InputEncoding, ReplicaGuest, encode_input};
 use super::{Command, Ends, Report, Step, TakenSnapshot};
 use crate::clock::{ClockSteering, GuestNow};
 use crate::host_time::monotonic_ns;
-use machine::Stop;
 use machine::input::Input;
+use machine::machine::Stop;
 use machine::output::Output;
 use std::ops::ControlFlow;
 use std::sync::mpsc::{self, RecvTimeoutError, TryRecvError};
@@ -256,7 +256,7 @@ impl<'a> Live<'a> {
                     return self.command(command);
                 }
                 Ok(Command::Look) => {
-                    if self.has_internal_inputs() {
+                    if self.guest.has_completions() {
                         return self.end_wait(before, None);
                     }
                 }
@@ -270,10 +270,6 @@ impl<'a> Live<'a> {
                 Err(RecvTimeoutError::Disconnected) => return Ok(ControlFlow::Break(())),
             }
         }
-    }
-
-    fn has_internal_inputs(&self) -> bool {
-        self.guest.has_completions()
     }
 
     fn end_wait(&mut self, before: GuestNow, timer_ns: Option<u64>) -> Result<ControlFlow<()>, GuestError> {

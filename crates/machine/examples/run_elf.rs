@@ -1,0 +1,29 @@
+//! Runs a bare-metal ELF and tells its speed: `cargo run --release -p machine --example run_elf -- FILE`.
+#![allow(clippy::disallowed_types, clippy::disallowed_methods)] // measures: outside the machine
+use machine::boot::BootImages;
+use machine::bus::BoardConfig;
+use machine::machine::{Machine, MachineConfig, Stop};
+
+fn main() {
+    for path in std::env::args().skip(1) {
+        let elf = std::fs::read(&path).expect("readable");
+        let board = BoardConfig {
+            memory_bytes: 64 << 20,
+            harts: 1,
+            network: vec![],
+            disks: vec![],
+            virtio_console: false,
+            entropy: false,
+        };
+        let images = BootImages { kernel: Some(elf), ..Default::default() };
+        let mut machine =
+            Machine::new(MachineConfig { board, unix_base_ns: 0 }, &images).expect("boots");
+        let start = std::time::Instant::now();
+        while !matches!(machine.run(u64::MAX), Stop::Finished(_)) {
+            machine.outputs();
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        let count = machine.instruction_count();
+        println!("{path}: {count} in {seconds:.3} s, {:.0} MIPS", count as f64 / seconds / 1e6);
+    }
+}

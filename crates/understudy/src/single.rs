@@ -69,14 +69,15 @@ pub fn run(config: &VmConfig, options: SingleOptions) -> Result<ExitStatus, Fail
     };
     single.outside.console.to_stdout = true;
     let status = single.serve(&waker, &signals);
-    let recorded = single.recorder.take().map_or(Ok(()), Recorder::finish);
+    single.vcpu.stop();
+    let recorded = single.finish_recording(&status);
     drop(raw_mode);
     if options.summary {
         let count = single.vcpu.gauges().count.load(std::sync::atomic::Ordering::Relaxed);
         print_summary(count, monotonic_ns() - began_ns);
     }
     let status = status?;
-    recorded.map_err(|error| Failure::from(anyhow!(error)))?;
+    recorded?;
     Ok(status)
 }
 
@@ -158,14 +159,33 @@ impl Single {
         Ok(None)
     }
 
+    /// Adds what the vcpu thread did last, and ends the recording.
+    fn finish_recording(&mut self, status: &Result<ExitStatus, Failure>) -> Result<(), Failure> {
+        while let Some(report) = self.vcpu.report() {
+            if let Report::Steps { steps, .. } = report {
+                self.steps(&steps)?;
+            }
+        }
+        let Some(recorder) = self.recorder.take() else {
+            return Ok(());
+        };
+        let reason = match status {
+            Ok(status) => format!("the run ended with status {}", status.code()),
+            Err(failure) => failure.to_string(),
+        };
+        recorder.finish(&reason).map_err(|error| Failure::from(anyhow!(error)))
+    }
+
     fn steps(&mut self, steps: &[Step]) -> Result<(), Failure> {
         if let Some(recorder) = &mut self.recorder {
             recorder.add(steps).map_err(|error| Failure::from(anyhow!(error)))?;
         }
         for step in steps {
-            if let Step::Output { output, .. } = step {
-                let emitted = self.outside.emit(output);
-                self.network_error(emitted);
+            if let Step::Outputs(batch) = step {
+                for output in &batch.outputs {
+                    let emitted = self.outside.emit(output);
+                    self.network_error(emitted);
+                }
             }
         }
         Ok(())

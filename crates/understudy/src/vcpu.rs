@@ -19,6 +19,9 @@ use crate::wake::Waker;
 use machine::input::Input;
 use machine::output::{Finish, Output};
 use machine::state::Snapshot;
+use replication::lag::RunShare;
+use replication::message::DivergenceReport;
+use replication::record::Record;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,11 +33,11 @@ pub enum Command {
     /// Live: inject this at the end of the quantum.
     Input(Input),
     /// Replaying: these records follow those that were given before.
-    Records(Vec<ReplayStep>),
+    Records(Vec<Record>),
     /// Replaying: all records were given; go live when they were replayed.
     GoLive(LiveOptions),
-    /// Live: sleep this share of the time, in thousandths (0 to 950).
-    Throttle(u16),
+    /// Live: run this share of the time, in thousandths.
+    Throttle(RunShare),
     /// Live: take a snapshot, and begin to copy the disks.
     Snapshot,
     /// Something else than the channel has news: a disk's completion.
@@ -43,58 +46,24 @@ pub enum Command {
     Stop,
 }
 
-/// What happened at an instruction count, in the order in which it took effect.
+/// What happened, in the order in which it took effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// An input was injected.
-    Input {
-        /// Where.
-        count: u64,
-        /// As the records hold it.
-        encoded: Vec<u8>,
-    },
-    /// The machine's digest.
-    Digest {
-        /// Where.
-        count: u64,
-        /// The digest.
-        digest: u128,
-    },
+    /// Live: an input was injected, or a digest taken.
+    Record(Record),
     /// Something that the outside can see.
-    Output {
-        /// Where the machine had come to when it was collected.
-        count: u64,
-        /// The machine's running number of visible outputs, with this one.
-        visible: u64,
-        /// A frame or console bytes.
-        output: Output,
-    },
+    Outputs(VisibleOutputs),
 }
 
-/// What a replaying machine does next, or what has to be so at an instruction count.
+/// Outputs that were collected together.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ReplayStep {
-    /// Inject this input.
-    Input {
-        /// Where.
-        count: u64,
-        /// As the records hold it.
-        encoded: Vec<u8>,
-    },
-    /// The machine's digest has to be this.
-    Digest {
-        /// Where.
-        count: u64,
-        /// The digest.
-        digest: u128,
-    },
-    /// So many outputs have become visible; with as many as before, it only says how far to run.
-    Visible {
-        /// Where.
-        count: u64,
-        /// The machine's running number of visible outputs.
-        visible: u64,
-    },
+pub struct VisibleOutputs {
+    /// Where the machine had come to when they were collected.
+    pub count: u64,
+    /// The machine's running number of visible outputs, with these.
+    pub visible: u64,
+    /// Frames and console bytes, in order.
+    pub outputs: Vec<Output>,
 }
 
 /// What the vcpu thread reports.
@@ -105,6 +74,8 @@ pub enum Report {
         steps: Vec<Step>,
         /// Where the machine is now.
         count: u64,
+        /// Replaying: the number of the last record replayed.
+        replayed: u64,
     },
     /// Live: the snapshot that was asked for, at this instruction count. All that was reported
     /// before is in it, nothing that is reported after.
@@ -116,10 +87,8 @@ pub enum Report {
     },
     /// Replaying: the machine does not do what the records say.
     Diverged {
-        /// Where.
-        count: u64,
-        /// What differs.
-        reason: String,
+        /// Where and how.
+        report: DivergenceReport,
         /// The machine as it is, for the evidence.
         snapshot: Box<Snapshot>,
     },
@@ -261,13 +230,20 @@ impl Vcpu {
     }
 }
 
-impl Drop for Vcpu {
-    fn drop(&mut self) {
+impl Vcpu {
+    /// Ends the thread. Its last reports are still there.
+    pub fn stop(&mut self) {
         self.command(Command::Stop);
         if let Some(thread) = self.thread.take() {
             // A panic of the thread was printed by it.
             let _joined = thread.join();
         }
+    }
+}
+
+impl Drop for Vcpu {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 

@@ -1,6 +1,8 @@
 //! The command line.
 
+mod replay;
 mod run;
+mod status;
 
 use crate::exit::{ExitStatus, Failure};
 use clap::{Parser, Subcommand};
@@ -20,6 +22,8 @@ struct CommandLine {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Run),
+    Replay(replay::Replay),
+    Status(status::Status),
 }
 
 /// Runs the program.
@@ -38,6 +42,8 @@ pub fn main() -> ExitCode {
     };
     let result = match command_line.command {
         Command::Run(command) => command.execute(),
+        Command::Replay(command) => command.execute(),
+        Command::Status(command) => command.execute(),
     };
     match result {
         Ok(status) => ExitCode::from(status.code()),

@@ -6,6 +6,7 @@ use crate::disk::{Completion, DiskThread};
 use machine::input::{DiskStatus, Input};
 use machine::output::{DiskOperation, DiskRequest, Output};
 use machine::machine::{Machine, Stop};
+use replication::guest::{Guest, GuestStop, Injection, InjectionError};
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -61,8 +62,6 @@ pub struct ReplicaGuest {
     open_requests: u64,
     /// Entropy requests that were not answered.
     open_entropy: Vec<u32>,
-    /// Visible outputs that nobody took yet.
-    held: Vec<Output>,
 }
 
 impl ReplicaGuest {
@@ -70,26 +69,15 @@ impl ReplicaGuest {
     /// comes from a snapshot) are issued again.
     pub fn new(machine: Machine, disks: Option<(DiskThread, Arc<Completions>)>) -> ReplicaGuest {
         let open = machine.open_disk_requests();
-        let mut guest = ReplicaGuest { machine, disks, open_requests: 0, open_entropy: Vec::new(), held: Vec::new() };
+        let mut guest = ReplicaGuest { machine, disks, open_requests: 0, open_entropy: Vec::new() };
         for request in open {
             guest.submit(request);
         }
         guest
     }
 
-    /// Runs at most until this instruction count.
-    pub fn run(&mut self, until: u64) -> Stop {
-        self.machine.run(until)
-    }
-
     /// Takes the outputs; disk and entropy requests are dealt with here and not among them.
     pub fn outputs(&mut self) -> Vec<Output> {
-        self.hold_outputs();
-        std::mem::take(&mut self.held)
-    }
-
-    /// Takes the machine's outputs, so that it can run on, and holds the visible ones here.
-    pub fn hold_outputs(&mut self) {
         let mut outputs = self.machine.outputs();
         outputs.retain_mut(|output| match output {
             Output::Disk(request) => {
@@ -108,7 +96,7 @@ impl ReplicaGuest {
             }
             Output::NetworkFrame { .. } | Output::ConsoleBytes { .. } | Output::Finish(_) => true,
         });
-        self.held.append(&mut outputs);
+        outputs
     }
 
     fn submit(&mut self, request: DiskRequest) {
@@ -118,14 +106,16 @@ impl ReplicaGuest {
         }
     }
 
-    /// Injects a recorded input. A disk's completion waits for this host's own disk, which brings
-    /// the data.
-    pub fn inject_recorded(&mut self, encoded: &[u8]) -> Result<(), GuestError> {
+    /// Injects a recorded input. A disk's completion needs that of this host's own disk, which
+    /// brings the data.
+    fn inject_recorded(&mut self, encoded: &[u8]) -> Result<Injection, GuestError> {
         let mut input = decode_input(encoded)?;
         match &mut input {
             Input::DiskCompletion { device, request, status, data } => {
                 if let Some((_, completions)) = &self.disks {
-                    let own = completions.wait_for(*device, *request);
+                    let Some(own) = completions.take(*device, *request) else {
+                        return Ok(Injection::NotYet);
+                    };
                     self.open_requests = self.open_requests.saturating_sub(1);
                     if *status == DiskStatus::Ok && own.status != DiskStatus::Ok {
                         return Err(GuestError::OwnDisk(own.error.unwrap_or_default()));
@@ -140,11 +130,12 @@ impl ReplicaGuest {
             }
             _ => {}
         }
-        self.machine.inject(&input).map_err(|error| GuestError::Refused(error.to_string()))
+        self.inject_live(&input)?;
+        Ok(Injection::Done)
     }
 
     /// Injects a live input.
-    pub fn inject(&mut self, input: &Input) -> Result<(), GuestError> {
+    pub fn inject_live(&mut self, input: &Input) -> Result<(), GuestError> {
         self.machine.inject(input).map_err(|error| GuestError::Refused(error.to_string()))
     }
 
@@ -185,6 +176,39 @@ impl ReplicaGuest {
     /// The disks' thread.
     pub fn disk_thread(&self) -> Option<&DiskThread> {
         self.disks.as_ref().map(|(thread, _)| thread)
+    }
+}
+
+impl Guest for ReplicaGuest {
+    type Output = Output;
+
+    fn instruction_count(&self) -> u64 {
+        self.machine.instruction_count()
+    }
+
+    fn run(&mut self, until: u64) -> GuestStop {
+        match self.machine.run(until) {
+            Stop::Reached => GuestStop::Reached,
+            Stop::Idle { .. } => GuestStop::Idle,
+            Stop::Output => GuestStop::Output,
+            Stop::Finished(_) => GuestStop::Finished,
+        }
+    }
+
+    fn inject(&mut self, input: &[u8]) -> Result<Injection, InjectionError> {
+        self.inject_recorded(input).map_err(|error| InjectionError(error.to_string()))
+    }
+
+    fn take_outputs(&mut self) -> Vec<Output> {
+        self.outputs()
+    }
+
+    fn visible_outputs(&self) -> u64 {
+        self.machine.visible_outputs()
+    }
+
+    fn digest(&mut self) -> u128 {
+        self.machine.digest()
     }
 }
 

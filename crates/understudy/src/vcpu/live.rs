@@ -1,12 +1,14 @@
 //! The live mode: time is steered, inputs are injected and recorded, outputs are reported.
 
 use super::guest::{GuestError, InputEncoding, ReplicaGuest, encode_input};
-use super::{Command, Ends, Report, Step, TakenSnapshot};
+use super::{Command, Ends, Report, Step, TakenSnapshot, VisibleOutputs};
 use crate::clock::{ClockSteering, GuestNow};
 use crate::host_time::monotonic_ns;
 use machine::input::Input;
 use machine::machine::Stop;
 use machine::output::Output;
+use replication::lag::{FULL_SPEED, RunShare};
+use replication::record::{Record, RecordBody};
 use std::ops::ControlFlow;
 use std::sync::mpsc::{self, RecvTimeoutError, TryRecvError};
 use std::time::Duration;
@@ -19,6 +21,8 @@ const QUANTUM_LIMITS: std::ops::RangeInclusive<u64> = 2_000..=2_000_000;
 const PROGRESS_INTERVAL_NS: u64 = 10_000_000;
 /// A throttled guest sleeps when it owes this much.
 const LEAST_SLEEP_NS: u64 = 500_000;
+/// A guest that should not run at all still runs this little, so that time goes on for it.
+const LEAST_SHARE: RunShare = 5;
 /// …and never longer than this at once, because inputs wait meanwhile.
 const LONGEST_SLEEP_NS: u64 = 5_000_000;
 
@@ -43,6 +47,7 @@ pub(super) fn run(guest: ReplicaGuest, encoding: InputEncoding, options: LiveOpt
             Err(error) => break Err(error),
         }
     };
+    live.digest();
     live.flush(true);
     if let Err(error) = result {
         ends.report(Report::Failed(error.to_string()));
@@ -63,8 +68,7 @@ struct Live<'a> {
     flushed_count: u64,
     digest_interval_ns: u64,
     digest_at_ns: u64,
-    digest_count: u64,
-    throttle_permille: u16,
+    run_share: RunShare,
     sleep_owed_ns: u64,
 }
 
@@ -86,8 +90,7 @@ impl<'a> Live<'a> {
             flushed_count: 0,
             digest_interval_ns: options.digest_interval_ns,
             digest_at_ns: host_ns.saturating_add(options.digest_interval_ns),
-            digest_count: 0,
-            throttle_permille: 0,
+            run_share: FULL_SPEED,
             sleep_owed_ns: 0,
         }
     }
@@ -114,7 +117,7 @@ impl<'a> Live<'a> {
         let quantum = self.steering.instructions_in(QUANTUM_NS);
         let quantum = quantum.clamp(*QUANTUM_LIMITS.start(), *QUANTUM_LIMITS.end());
         let began_ns = monotonic_ns();
-        let stop = self.guest.run(self.guest.machine.instruction_count().saturating_add(quantum));
+        let stop = self.guest.machine.run(self.guest.machine.instruction_count().saturating_add(quantum));
         self.collect_outputs();
         match stop {
             Stop::Reached | Stop::Output => {
@@ -152,7 +155,7 @@ impl<'a> Live<'a> {
     fn command(&mut self, command: Command) -> Result<ControlFlow<()>, GuestError> {
         match command {
             Command::Input(input) => self.inject(&input)?,
-            Command::Throttle(permille) => self.throttle_permille = permille.min(950),
+            Command::Throttle(share) => self.run_share = share.min(FULL_SPEED),
             Command::Snapshot => self.snapshot()?,
             Command::Look => {}
             // A machine that is live replays nothing; the event loop does not send these.
@@ -180,28 +183,23 @@ impl<'a> Live<'a> {
     }
 
     fn inject(&mut self, input: &Input) -> Result<(), GuestError> {
-        self.guest.inject(input)?;
+        self.guest.inject_live(input)?;
         let count = self.guest.machine.instruction_count();
-        self.steps.push(Step::Input { count, encoded: encode_input(input, self.encoding) });
+        let body = RecordBody::Input(encode_input(input, self.encoding));
+        self.steps.push(Step::Record(Record { count, body }));
         // What the machine did because of it comes after it.
         self.collect_outputs();
         Ok(())
     }
 
     fn collect_outputs(&mut self) {
-        let outputs = self.guest.outputs();
-        if outputs.is_empty() {
-            return;
-        }
-        let count = self.guest.machine.instruction_count();
-        let following: u64 = outputs.iter().map(visible_units).sum();
-        let mut visible = self.guest.machine.visible_outputs() - following;
-        for output in outputs {
-            visible += visible_units(&output);
-            if visible_units(&output) > 0 {
-                self.urgent = true;
-                self.steps.push(Step::Output { count, visible, output });
-            }
+        let mut outputs = self.guest.outputs();
+        outputs.retain(|output| visible_units(output) > 0);
+        if !outputs.is_empty() {
+            let count = self.guest.machine.instruction_count();
+            let visible = self.guest.machine.visible_outputs();
+            self.urgent = true;
+            self.steps.push(Step::Outputs(VisibleOutputs { count, visible, outputs }));
         }
     }
 
@@ -214,27 +212,34 @@ impl<'a> Live<'a> {
         if self.digest_interval_ns > 0 && now_ns >= self.digest_at_ns {
             self.digest();
         }
-        if self.throttle_permille > 0 {
-            let share = u64::from(self.throttle_permille);
-            self.sleep_owed_ns += now_ns.saturating_sub(began_ns) * share / (1000 - share);
-            if self.sleep_owed_ns >= LEAST_SLEEP_NS {
-                self.flush(false);
-                std::thread::sleep(Duration::from_nanos(self.sleep_owed_ns.min(LONGEST_SLEEP_NS)));
-                self.sleep_owed_ns = 0;
-            }
-        }
+        self.throttle(now_ns.saturating_sub(began_ns));
         Ok(())
+    }
+
+    /// Sleeps as the run share wants after having run for `ran_ns`.
+    fn throttle(&mut self, ran_ns: u64) {
+        if self.run_share >= FULL_SPEED {
+            self.sleep_owed_ns = 0;
+            return;
+        }
+        let share = u64::from(self.run_share.max(LEAST_SHARE));
+        self.sleep_owed_ns += ran_ns * (u64::from(FULL_SPEED) - share) / share;
+        if self.sleep_owed_ns >= LEAST_SLEEP_NS {
+            self.flush(false);
+            let sleep_ns = self.sleep_owed_ns.min(LONGEST_SLEEP_NS);
+            std::thread::sleep(Duration::from_nanos(sleep_ns));
+            self.sleep_owed_ns -= sleep_ns;
+        }
     }
 
     fn digest(&mut self) {
         let count = self.guest.machine.instruction_count();
         self.digest_at_ns = monotonic_ns().saturating_add(self.digest_interval_ns);
-        if count == self.digest_count || self.digest_interval_ns == 0 {
+        if self.digest_interval_ns == 0 {
             return;
         }
-        self.digest_count = count;
         let digest = self.guest.machine.digest();
-        self.steps.push(Step::Digest { count, digest });
+        self.steps.push(Step::Record(Record { count, body: RecordBody::Digest(digest) }));
     }
 
     /// All harts wait: sleep until the guest's next timer or the next input, then move time.
@@ -315,8 +320,8 @@ impl<'a> Live<'a> {
         }
         self.flushed_at_ns = now_ns;
         self.flushed_count = count;
-        let report = Report::Steps { steps: std::mem::take(&mut self.steps), count };
-        if std::mem::take(&mut self.urgent) || always {
+        let report = Report::Steps { steps: std::mem::take(&mut self.steps), count, replayed: 0 };
+        if std::mem::take(&mut self.urgent) || progress || always {
             self.ends.report(report);
         } else {
             self.ends.report_quietly(report);

@@ -1,173 +1,91 @@
 //! The replaying mode: the machine does what the records say, and is checked against them.
 
-use super::guest::{GuestError, ReplicaGuest};
+use super::guest::ReplicaGuest;
 use super::live::{LiveOptions, visible_units};
-use super::{Command, Ends, ReplayStep, Report, Step};
-use machine::machine::Stop;
-use std::collections::VecDeque;
+use super::{Command, Ends, Report, Step, VisibleOutputs};
+use replication::replay::{Progress, Replayer};
+use std::sync::mpsc::TryRecvError;
 
-/// Instructions between two looks at the commands.
+/// Instructions between two looks at the commands: a millisecond or less.
 const QUANTUM: u64 = 200_000;
-
-/// Why a replay cannot go on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ReplayError {
-    /// The machine does something else than the records say.
-    Diverged(String),
-    /// It is this host that failed.
-    Host(String),
-}
+/// Records that are replayed between two reports.
+const RECORDS_A_REPORT: u32 = 64;
 
 /// Replays until it is told to go live or to stop. Returns the machine that is to go live.
-pub(super) fn run(mut guest: ReplicaGuest, ends: &Ends) -> Option<(ReplicaGuest, LiveOptions)> {
-    let mut steps = VecDeque::new();
+pub(super) fn run(guest: ReplicaGuest, ends: &Ends) -> Option<(ReplicaGuest, LiveOptions)> {
+    let mut replayer = Replayer::new(guest);
     let mut go_live = None;
+    let mut progress = Progress::Waiting;
     loop {
-        // Wait only when there is nothing to do.
-        let command = if steps.is_empty() { ends.commands.recv().ok() } else { ends.commands.try_recv().ok() };
+        // Only a replay that has something to do looks in passing.
+        let command = match progress {
+            Progress::Working => ends.commands.try_recv(),
+            Progress::Waiting | Progress::Blocked => {
+                ends.commands.recv().map_err(|_| TryRecvError::Disconnected)
+            }
+        };
         match command {
-            Some(Command::Records(more)) => steps.extend(more),
-            Some(Command::GoLive(options)) => go_live = Some(options),
-            Some(Command::Stop) => return None,
-            Some(Command::Input(_) | Command::Throttle(_) | Command::Snapshot | Command::Look) => {}
-            None if steps.is_empty() => return None,
-            None => {}
+            Ok(Command::Records(records)) => records.into_iter().for_each(|r| replayer.push(r)),
+            Ok(Command::GoLive(options)) => go_live = Some(options),
+            Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return None,
+            // A disk's completion may be what the replay waited for; the rest is for live machines.
+            Ok(Command::Look | Command::Input(_) | Command::Throttle(_) | Command::Snapshot) => {}
+            Err(TryRecvError::Empty) => {}
         }
-        let before = guest.machine.instruction_count();
-        if let Some(step) = steps.pop_front()
-            && let Err(error) = advance(&mut guest, step, &mut steps)
-        {
-            report_error(&guest, error, ends);
-            return None;
-        }
-        report_progress(&mut guest, before, ends);
-        if steps.is_empty()
+        progress = match work(&mut replayer, ends) {
+            Some(progress) => progress,
+            None => return None,
+        };
+        if progress == Progress::Waiting
             && let Some(options) = go_live
         {
-            ends.report(Report::Live { count: guest.machine.instruction_count() });
-            return Some((guest, options));
+            ends.report(Report::Live { count: replayer.executed() });
+            return Some((replayer.into_guest(), options));
         }
     }
 }
 
-/// Runs towards a step at most a quantum, and takes the step when it is reached; otherwise the
-/// step is put back.
-fn advance(
-    guest: &mut ReplicaGuest,
-    step: ReplayStep,
-    steps: &mut VecDeque<ReplayStep>,
-) -> Result<(), ReplayError> {
-    let target = step.count();
-    let now = guest.machine.instruction_count();
-    if target > now.saturating_add(QUANTUM) {
-        run_to(guest, now + QUANTUM)?;
-        steps.push_front(step);
-        return Ok(());
-    }
-    run_to(guest, target)?;
-    take(guest, &step)
-}
-
-impl ReplayStep {
-    /// Where it takes effect.
-    pub fn count(&self) -> u64 {
-        match self {
-            ReplayStep::Input { count, .. }
-            | ReplayStep::Digest { count, .. }
-            | ReplayStep::Visible { count, .. } => *count,
-        }
-    }
-}
-
-/// Runs the machine to an instruction count. Outputs wait in `guest` until they are taken.
-pub fn run_to(guest: &mut ReplicaGuest, target: u64) -> Result<(), ReplayError> {
-    loop {
-        let now = guest.machine.instruction_count();
-        if now == target {
-            return Ok(());
-        }
-        if now > target {
-            return Err(ReplayError::Diverged(format!("a record is for {target}, the machine is past it")));
-        }
-        match guest.run(target) {
-            Stop::Reached => {}
-            Stop::Output => guest.hold_outputs(),
-            Stop::Idle { .. } => {
-                let now = guest.machine.instruction_count();
-                if now < target {
-                    return Err(ReplayError::Diverged(format!(
-                        "all harts wait, but the recording went on to {target}"
-                    )));
-                }
-            }
-            Stop::Finished(_) => {
-                let now = guest.machine.instruction_count();
-                if now < target {
-                    return Err(ReplayError::Diverged(format!(
-                        "the guest ended the machine, but the recording went on to {target}"
-                    )));
-                }
+/// Replays a little, and reports how far it came. `None` after a divergence.
+fn work(replayer: &mut Replayer<ReplicaGuest>, ends: &Ends) -> Option<Progress> {
+    let (count_before, replayed_before) = (replayer.executed(), replayer.replayed());
+    let mut progress = Progress::Working;
+    let mut steps = 0;
+    let end = count_before.saturating_add(QUANTUM);
+    while progress == Progress::Working && steps < RECORDS_A_REPORT && replayer.executed() < end {
+        steps += 1;
+        match replayer.step(QUANTUM) {
+            Ok(made) => progress = made,
+            Err(divergence) => {
+                report(replayer, ends, true);
+                let snapshot = Box::new(replayer.guest().machine.snapshot());
+                ends.report(Report::Diverged { report: divergence.report(), snapshot });
+                return None;
             }
         }
     }
-}
-
-/// Takes a step at which the machine is.
-pub fn take(guest: &mut ReplicaGuest, step: &ReplayStep) -> Result<(), ReplayError> {
-    match step {
-        ReplayStep::Input { encoded, .. } => {
-            guest.hold_outputs();
-            guest.inject_recorded(encoded).map_err(|error| match error {
-                GuestError::OwnDisk(_) => ReplayError::Host(error.to_string()),
-                GuestError::Refused(_) | GuestError::UnknownInput => ReplayError::Diverged(error.to_string()),
-            })
-        }
-        ReplayStep::Digest { digest, .. } => {
-            let own = guest.machine.digest();
-            if own == *digest {
-                Ok(())
-            } else {
-                Err(ReplayError::Diverged(format!("its digest is {own:032x}, the recorded one {digest:032x}")))
-            }
-        }
-        ReplayStep::Visible { visible, .. } => {
-            let own = guest.machine.visible_outputs();
-            if own == *visible {
-                Ok(())
-            } else {
-                Err(ReplayError::Diverged(format!("it made {own} visible outputs, the recording {visible}")))
-            }
-        }
+    if replayer.replayed() != replayed_before || replayer.executed() != count_before {
+        // The event loop acknowledges by itself; it wants to know when the replay has caught up.
+        report(replayer, ends, progress == Progress::Waiting);
     }
+    Some(progress)
 }
 
-fn report_error(guest: &ReplicaGuest, error: ReplayError, ends: &Ends) {
-    ends.report(match error {
-        ReplayError::Diverged(reason) => Report::Diverged {
-            count: guest.machine.instruction_count(),
-            reason,
-            snapshot: Box::new(guest.machine.snapshot()),
-        },
-        ReplayError::Host(reason) => Report::Failed(reason),
-    });
-}
-
-fn report_progress(guest: &mut ReplicaGuest, before: u64, ends: &Ends) {
-    let count = guest.machine.instruction_count();
-    let outputs = guest.outputs();
-    if outputs.is_empty() && count == before {
-        return;
-    }
-    let following: u64 = outputs.iter().map(visible_units).sum();
-    let mut visible = guest.machine.visible_outputs() - following;
-    let steps = outputs
+fn report(replayer: &mut Replayer<ReplicaGuest>, ends: &Ends, at_once: bool) {
+    let count = replayer.executed();
+    let replayed = replayer.replayed();
+    let steps = replayer
+        .take_outputs()
         .into_iter()
-        .filter(|output| visible_units(output) > 0)
-        .map(|output| {
-            visible += visible_units(&output);
-            Step::Output { count, visible, output }
+        .filter_map(|mut batch| {
+            batch.outputs.retain(|output| visible_units(output) > 0);
+            (!batch.outputs.is_empty()).then_some(Step::Outputs(VisibleOutputs {
+                count,
+                visible: batch.visible_outputs,
+                outputs: batch.outputs,
+            }))
         })
         .collect();
-    ends.publish(count, guest.machine.guest_time_ns());
-    ends.report_quietly(Report::Steps { steps, count });
+    ends.publish(count, replayer.guest().machine.guest_time_ns());
+    let report = Report::Steps { steps, count, replayed };
+    if at_once { ends.report(report) } else { ends.report_quietly(report) }
 }

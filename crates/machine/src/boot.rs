@@ -97,6 +97,9 @@ impl fmt::Display for Part {
 /// Why a machine cannot be started from these images.
 #[derive(Debug, PartialEq, Eq, Error)]
 pub enum BootError {
+    /// The board cannot be built.
+    #[error(transparent)]
+    Board(#[from] crate::bus::BoardConfigError),
     /// Neither firmware nor kernel.
     #[error("there is nothing to start: give a firmware, a kernel or both")]
     Nothing,

@@ -87,7 +87,7 @@ impl Machine {
     pub fn new(config: MachineConfig, images: &BootImages) -> Result<Machine, BootError> {
         let mut memory = Memory::new(config.board.memory_bytes);
         let mut bus = Bus::new(&config.board)?;
-        let isa = IsaDescription::default();
+        let isa = isa_description();
         let entry = boot::load(&config.board, images, &isa, &mut memory, &mut bus)?;
         let harts = (0..config.board.harts)
             .map(|id| {
@@ -339,6 +339,17 @@ impl Machine {
             text.push('\n');
         }
         text
+    }
+}
+
+/// What the device tree says of the harts. Sv57 is the widest mode; the guest may choose another.
+fn isa_description() -> IsaDescription {
+    let extensions = ["i", "m", "a", "f", "d", "c", "zicntr", "zicsr", "zifencei", "sstc", "svade"];
+    IsaDescription {
+        isa: "rv64imafdc_zicntr_zicsr_zifencei_sstc_svade".into(),
+        isa_base: "rv64i".into(),
+        isa_extensions: extensions.map(String::from).to_vec(),
+        mmu_type: "riscv,sv57".into(),
     }
 }
 

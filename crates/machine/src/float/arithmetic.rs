@@ -14,8 +14,8 @@ macro_rules! operations {
         #[inline]
         #[must_use]
         pub fn $add(a: $bits, b: $bits, rm: RoundingMode, flags: &mut Flags) -> $bits {
-            if host::applies(rm, *flags)
-                && let Some(sum) = host::add($float::from_bits(a), $float::from_bits(b))
+            if let Some(sum) =
+                host::add($float::from_bits(a), $float::from_bits(b), rm, flags)
             {
                 return sum.to_bits();
             }

@@ -27,6 +27,9 @@ mod host;
 mod round;
 mod software;
 
+#[cfg(test)]
+mod layers_tests;
+
 pub use arithmetic::*;
 pub use boxing::{box_f32, unbox_f32};
 pub use conversion::*;

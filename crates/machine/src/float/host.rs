@@ -90,19 +90,14 @@ pub(super) fn add<H: HostFloat>(a: H, b: H, rm: RoundingMode, flags: &mut Flags)
     if !sum.is_finite() {
         return None;
     }
-    if !flags.contains(Flags::INEXACT) {
-        let error = rounding_error(a, b, sum);
-        if !error.is_finite() {
-            return None;
-        }
-        if error != H::ZERO {
-            flags.raise(Flags::INEXACT);
-        }
+    if !flags.contains(Flags::INEXACT) && rounding_error(a, b, sum) != H::ZERO {
+        flags.raise(Flags::INEXACT);
     }
     Some(sum)
 }
 
-/// What `sum` lacks of `a` + `b`, exactly (Knuth's 2Sum); not finite where a step overflowed.
+/// What `sum` lacks of `a` + `b` (Knuth's 2Sum). A step can overflow and make it a NaN, but only
+/// where the sum was rounded: the steps from an exact sum lead back to `b` and `a` themselves.
 #[inline(always)]
 fn rounding_error<H: HostFloat>(a: H, b: H, sum: H) -> H {
     let b_part = sum - a;

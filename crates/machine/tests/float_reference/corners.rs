@@ -128,7 +128,7 @@ impl Stream {
             self.next() & (layout.sign() << 1).wrapping_sub(1),
             self.next(),
         );
-        let few_bits = layout.fraction_mask() << (shape >> 8) % u64::from(layout.fraction_bits);
+        let few_bits = layout.fraction_mask() << ((shape >> 8) % u64::from(layout.fraction_bits));
         match shape % 5 {
             0 => bits,
             1 => bits & !layout.fraction_mask() | bits & few_bits & layout.fraction_mask(),

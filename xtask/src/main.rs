@@ -1,6 +1,7 @@
 //! Everything a developer runs: check, test, conformance, sim, bench.
 #![forbid(unsafe_code)]
 
+mod check;
 mod conformance;
 
 use anyhow::Result;
@@ -16,6 +17,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Format, clippy with warnings as errors, documentation, licences.
+    Check,
     /// Run bare-metal ELF programs (riscv-tests) that report through `tohost` or the finisher.
     Conformance {
         /// Directory with the programs.
@@ -28,6 +31,7 @@ enum Command {
 
 fn main() -> Result<()> {
     match Arguments::parse().command {
+        Command::Check => check::run(),
         Command::Conformance { directory, prefix } => conformance::run(&directory, &prefix),
     }
 }

@@ -44,7 +44,7 @@ impl Clock {
     /// Guest time at `count`, in nanoseconds since power-on.
     #[inline]
     pub fn time_ns(&self, count: InstructionCount) -> u64 {
-        let passed = u128::from(count - self.at) * u128::from(self.record.rate) >> 32;
+        let passed = (u128::from(count - self.at) * u128::from(self.record.rate)) >> 32;
         self.record.time_ns.saturating_add(passed as u64)
     }
 

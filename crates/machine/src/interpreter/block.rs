@@ -181,7 +181,7 @@ impl Default for BlockCache {
 
 impl BlockCache {
     fn slot(start: usize) -> usize {
-        start / 2 & (SLOTS - 1)
+        (start / 2) & (SLOTS - 1)
     }
 
     /// The block that begins `start` bytes into RAM.

@@ -206,12 +206,12 @@ pub fn execute(environment: &mut Environment, ops: &[DecodedOp]) -> (usize, Exit
             Op::Fence => {} // one thread executes everything in order
             Op::Mul => set!(x!(op.rs1).wrapping_mul(x!(op.rs2))),
             Op::Mulh => {
-                set!((i128::from(x!(op.rs1) as i64) * i128::from(x!(op.rs2) as i64) >> 64) as u64)
+                set!(((i128::from(x!(op.rs1) as i64) * i128::from(x!(op.rs2) as i64)) >> 64) as u64)
             }
             Op::Mulhsu => {
-                set!((i128::from(x!(op.rs1) as i64) * i128::from(x!(op.rs2)) >> 64) as u64)
+                set!(((i128::from(x!(op.rs1) as i64) * i128::from(x!(op.rs2))) >> 64) as u64)
             }
-            Op::Mulhu => set!((u128::from(x!(op.rs1)) * u128::from(x!(op.rs2)) >> 64) as u64),
+            Op::Mulhu => set!(((u128::from(x!(op.rs1)) * u128::from(x!(op.rs2))) >> 64) as u64),
             Op::Div => set!(divide(x!(op.rs1) as i64, x!(op.rs2) as i64)),
             Op::Divu => set!(x!(op.rs1).checked_div(x!(op.rs2)).unwrap_or(u64::MAX)),
             Op::Rem => set!(remainder(x!(op.rs1) as i64, x!(op.rs2) as i64)),

@@ -347,3 +347,6 @@ fn answer(chain: &Chain, data: &[u8], status: u8, session: &mut Session) -> Resu
     let written = data.len() as u32 + u32::from(contiguous);
     session.queues[0].push(memory, chain.head, written)
 }
+
+#[cfg(test)]
+mod tests;

@@ -346,3 +346,6 @@ fn read_bytes(bytes: &[u8], offset: u64, size: u8) -> u64 {
     }
     value
 }
+
+#[cfg(test)]
+mod tests;

@@ -196,3 +196,6 @@ enum Placement {
     /// The driver's buffers are too small for it.
     NeverFits,
 }
+
+#[cfg(test)]
+mod tests;

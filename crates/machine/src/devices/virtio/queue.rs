@@ -449,3 +449,6 @@ impl Descriptor {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -299,8 +299,10 @@ fn perform(board: &mut TestBoard, action: &Action) {
             board.negotiate(slot, 1 << 32 | 1 << 28 | 1 << 29);
             for index in 0..2 {
                 let mut queue = board.queue(slot, index, 16);
-                let write = index == 0;
-                board.add(&mut queue, &[(driver::BUFFERS, 600, write)]);
+                let disk = slot <= driver::READ_ONLY_DISK;
+                if !disk {
+                    board.add(&mut queue, &[(driver::BUFFERS, 600, index == 0)]);
+                }
                 let chain = [
                     (driver::BUFFERS, 16, false),
                     (driver::BUFFERS + 16, 513, true),

@@ -237,3 +237,25 @@ fn a_receive_buffer_without_room_for_the_header_asks_for_a_reset() {
     assert!(board.needs_reset(NETWORK));
     receive(&mut board, &frame(60, 0));
 }
+
+#[test]
+fn section_5_1_6_1_a_driver_without_version_1_has_a_header_of_ten_bytes() {
+    let mut board = TestBoard::new();
+    assert!(board.negotiate(NETWORK, 0));
+    let mut receive_queue = board.queue(NETWORK, 0, 16);
+    let mut transmit_queue = board.queue(NETWORK, 1, 16);
+    board.driver_ok(NETWORK);
+    let data = frame(60, 4);
+    board.memory.write(BUFFERS + 10, &data).unwrap();
+    board.add(&mut transmit_queue, &[(BUFFERS, 70, false)]);
+    board.notify(&transmit_queue);
+    let sent = Output::NetworkFrame {
+        device: 0,
+        frame: data.clone(),
+    };
+    assert_eq!(board.take_outputs(), [sent]);
+    add_buffers(&mut board, &mut receive_queue, 1, 70);
+    receive(&mut board, &data);
+    assert_eq!(board.used(&mut receive_queue), [(0, 70)]);
+    assert_eq!(board.bytes(BUFFERS + 10, 60), data);
+}

@@ -55,6 +55,12 @@ impl<'a> KernelModules<'a> {
         Self { tree, paths, built_in }
     }
 
+    /// Whether the kernel has such a module, as a file or built in.
+    pub fn contains(&self, name: &str) -> bool {
+        let name = normalised(name);
+        self.built_in.contains(&name) || self.paths.contains_key(&name)
+    }
+
     /// `wanted` and all that they depend on, each after what it depends on, each once. What is built
     /// into the kernel is left out.
     ///

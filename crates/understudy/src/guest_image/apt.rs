@@ -14,8 +14,13 @@ use super::apt_sources::{SUITE, debian_archive, debian_keyring};
 use super::package::{Package, program_error};
 use super::progress::Progress;
 
+/// Where fetched packages are kept. Not apt's own directory: apt leaves out of a closure what it finds
+/// there.
+const PACKAGES: &str = "packages";
 /// Package lists younger than this are used as they are.
 const LISTS_FRESH_FOR: Duration = Duration::from_secs(24 * 3600);
+/// Makes apt say how far it is.
+const STATUS_TO_OUTPUT: &str = "-oAPT::Status-Fd=1";
 /// The settings of the machine's own apt that are about how to reach the network.
 const NETWORK_SETTINGS: &[&str] = &[
     "Acquire::http::",
@@ -47,7 +52,7 @@ impl Apt {
         mirror: Option<&str>,
         progress: &mut dyn Progress,
     ) -> Result<Self, GuestImageError> {
-        for part in ["state/lists/partial", "archives/partial"] {
+        for part in ["state/lists/partial", "archives/partial", PACKAGES] {
             let path = directory.join(part);
             fs::create_dir_all(&path)
                 .map_err(|error| GuestImageError::file("creating a directory", &path, error))?;
@@ -83,7 +88,7 @@ impl Apt {
         let step = "fetching Debian's package lists";
         progress.on_step(step, 0, 100);
         let mut command = self.command("apt-get");
-        command.args(["update", "-q", "-o", "APT::Update::Error-Mode=any"]);
+        command.args(["update", "-q", STATUS_TO_OUTPUT, "-oAPT::Update::Error-Mode=any"]);
         let outcome = self.run_with_progress(command, step, progress)?;
         match outcome {
             Ok(()) => fs::write(&stamp, &self.archive)
@@ -147,7 +152,7 @@ impl Apt {
         files: &[PackageFile],
         progress: &mut dyn Progress,
     ) -> Result<Vec<Package>, GuestImageError> {
-        let archives = self.directory.join("archives");
+        let archives = self.directory.join(PACKAGES);
         let missing: Vec<&PackageFile> = files
             .iter()
             .filter(|file| {
@@ -187,7 +192,7 @@ impl Apt {
             .tempdir_in(&self.directory)
             .map_err(|error| GuestImageError::file("creating a directory", &self.directory, error))?;
         let mut command = self.command("apt-get");
-        command.args(["download", "-q", "--"]).current_dir(arriving.path());
+        command.args(["download", "-q", STATUS_TO_OUTPUT, "--"]).current_dir(arriving.path());
         for file in files {
             command.arg(file.specification()?);
         }
@@ -248,7 +253,7 @@ impl Apt {
         Err(GuestImageError::ProgramFailed { program: "apt-get", message })
     }
 
-    /// Runs apt and passes on how far it is. The inner result holds apt's words if it fails.
+    /// Runs apt, which has been told [`STATUS_TO_OUTPUT`], and passes on how far it is. The inner result holds apt's words if it fails.
     fn run_with_progress(
         &self,
         mut command: Command,
@@ -259,7 +264,6 @@ impl Apt {
         let unwritable = |error| GuestImageError::file("writing apt's errors", &errors_path, error);
         let errors = File::create(&errors_path).map_err(unwritable)?;
         let mut child = command
-            .args(["-o", "APT::Status-Fd=1"])
             .stdout(Stdio::piped())
             .stderr(errors)
             .spawn()

@@ -6,6 +6,7 @@
 const MAGIC: &[u8] = b"\x7fELF\x02\x01";
 const PT_LOAD: u32 = 1;
 const PT_DYNAMIC: u32 = 2;
+const PT_INTERP: u32 = 3;
 const DT_NULL: u64 = 0;
 const DT_NEEDED: u64 = 1;
 const DT_STRTAB: u64 = 5;
@@ -16,7 +17,7 @@ const DYNAMIC_ENTRY_BYTES: usize = 16;
 /// The names of the shared libraries that a program or library is linked with (`DT_NEEDED`), in its
 /// order; empty if it is none or is linked statically.
 pub fn needed_libraries(file: &[u8]) -> Vec<String> {
-    let Some(dynamic) = dynamic_section(file) else { return Vec::new() };
+    let Some(dynamic) = segment(file, PT_DYNAMIC) else { return Vec::new() };
     let entries: Vec<(u64, u64)> = dynamic
         .chunks_exact(DYNAMIC_ENTRY_BYTES)
         .filter_map(|entry| Some((u64_at(entry, 0)?, u64_at(entry, 8)?)))
@@ -32,6 +33,12 @@ pub fn needed_libraries(file: &[u8]) -> Vec<String> {
         .filter(|(tag, _)| *tag == DT_NEEDED)
         .filter_map(|(_, offset)| string_at(file, strings.checked_add(*offset)?))
         .collect()
+}
+
+/// The dynamic loader that a program names (`PT_INTERP`), an absolute path.
+pub fn interpreter(file: &[u8]) -> Option<String> {
+    let path = segment(file, PT_INTERP)?.strip_suffix(b"\0")?;
+    String::from_utf8(path.to_vec()).ok()
 }
 
 /// The section called `name` of an object file such as a kernel module.
@@ -60,8 +67,8 @@ fn program_headers(file: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-fn dynamic_section(file: &[u8]) -> Option<&[u8]> {
-    let header = program_headers(file).find(|header| u32_at(header, 0) == Some(PT_DYNAMIC))?;
+fn segment(file: &[u8], kind: u32) -> Option<&[u8]> {
+    let header = program_headers(file).find(|header| u32_at(header, 0) == Some(kind))?;
     slice(file, u64_at(header, 0x08)?, u64_at(header, 0x20)?)
 }
 
@@ -124,15 +131,16 @@ pub(crate) mod tests {
         file
     }
 
-    /// A program that is loaded at 0x10000 and asks for two libraries.
+    /// A program that is loaded at 0x10000, asks for two libraries and names one of them (for want
+    /// of another string) as its loader.
     fn program_with_libraries() -> Vec<u8> {
         let strings = b"\0libc.so.6\0libm.so.6\0";
-        let strings_at = 64 + 2 * 56;
+        let strings_at = 64 + 3 * 56;
         let dynamic_at = strings_at + strings.len();
         let mut file = vec![0; 64];
         file[..6].copy_from_slice(MAGIC);
         file[0x20..0x28].copy_from_slice(&64u64.to_le_bytes());
-        file[0x38..0x3a].copy_from_slice(&2u16.to_le_bytes());
+        file[0x38..0x3a].copy_from_slice(&3u16.to_le_bytes());
         let program_header = |kind: u32, offset: usize, address: u64, size: u64| {
             let mut header = [0; 56];
             header[..4].copy_from_slice(&kind.to_le_bytes());
@@ -143,6 +151,7 @@ pub(crate) mod tests {
         };
         file.extend_from_slice(&program_header(PT_LOAD, 0, 0x10000, 0x1000));
         file.extend_from_slice(&program_header(PT_DYNAMIC, dynamic_at, 0, 64));
+        file.extend_from_slice(&program_header(PT_INTERP, strings_at + 1, 0, 10));
         file.extend_from_slice(strings);
         let string_address = 0x10000 + strings_at as u64;
         for (tag, value) in
@@ -160,6 +169,12 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn the_loader_is_read_without_its_end_mark() {
+        assert_eq!(interpreter(&program_with_libraries()).as_deref(), Some("libc.so.6"));
+        assert_eq!(interpreter(&object_with_modinfo(b"")), None);
+    }
+
+    #[test]
     fn a_section_is_found_by_its_name() {
         let file = object_with_modinfo(b"depends=a,b\0");
         assert_eq!(section(&file, ".modinfo"), Some(&b"depends=a,b\0"[..]));
@@ -171,6 +186,7 @@ pub(crate) mod tests {
         for file in [program_with_libraries(), object_with_modinfo(b"depends=\0")] {
             for length in 0..file.len() {
                 let _ = needed_libraries(&file[..length]);
+                let _ = interpreter(&file[..length]);
                 let _ = section(&file[..length], ".modinfo");
             }
         }

@@ -81,9 +81,10 @@ pub fn demo_packages() -> Vec<String> {
 }
 
 /// Whether the demo guest takes files from this package of the closure: shared libraries are in
-/// packages called `lib...` (Debian Policy 8.1), the rest is for an installed system.
+/// packages called `lib...` (Debian Policy 8.1; zlib's is older than the rule), the rest is for an
+/// installed system.
 pub fn is_demo_package(name: &str) -> bool {
-    name.starts_with("lib") || demo_packages().iter().any(|package| package == name)
+    name.starts_with("lib") || name == "zlib1g" || demo_packages().iter().any(|package| package == name)
 }
 
 /// The file tree of a guest that lives in RAM.

@@ -22,6 +22,11 @@ pub fn copy_program(
         hint: "Debian's package may have changed; build with --package instead",
     })?;
     guest.insert(path, Node::file(content.clone(), 0o755))?;
+    if let Some(loader) = elf::interpreter(content)
+        && let Some(content) = packages.file(&loader)
+    {
+        guest.insert(&loader, Node::file(content.clone(), 0o755))?;
+    }
     let mut pending = elf::needed_libraries(content);
     while let Some(library) = pending.pop() {
         let candidates = LIBRARY_DIRECTORIES.iter().map(|directory| format!("{directory}/{library}"));

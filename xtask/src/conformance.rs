@@ -56,8 +56,17 @@ fn run_one(path: &Path) -> Result<()> {
         virtio_console: false,
         entropy: false,
     };
-    let images = BootImages { kernel: Some(elf), ..BootImages::default() };
-    let mut machine = Machine::new(MachineConfig { board, unix_base_ns: 0 }, &images)?;
+    let images = BootImages {
+        kernel: Some(elf),
+        ..BootImages::default()
+    };
+    let mut machine = Machine::new(
+        MachineConfig {
+            board,
+            unix_base_ns: 0,
+        },
+        &images,
+    )?;
     while machine.instruction_count() < LIMIT {
         let stop = machine.run(machine.instruction_count() + 10_000);
         machine.outputs();
@@ -75,5 +84,8 @@ fn run_one(path: &Path) -> Result<()> {
             _ => {}
         }
     }
-    bail!("no result after {LIMIT} instructions\n{}", machine.describe())
+    bail!(
+        "no result after {LIMIT} instructions\n{}",
+        machine.describe()
+    )
 }

@@ -1,11 +1,10 @@
-//! Everything a developer runs: check, test, conformance, sim, bench.
+//! Everything a developer runs: check, conformance, sim, bench.
 #![forbid(unsafe_code)]
-
-mod conformance;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
+use xtask::{bench, check, conformance};
 
 #[derive(Parser)]
 #[command(about = "What a developer of Understudy runs")]
@@ -16,6 +15,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Format, clippy with warnings as errors, documentation, licences.
+    Check,
     /// Run bare-metal ELF programs (riscv-tests) that report through `tohost` or the finisher.
     Conformance {
         /// Directory with the programs.
@@ -24,10 +25,71 @@ enum Command {
         #[arg(long, default_value = "rv64")]
         prefix: String,
     },
+    /// Measure; each benchmark ends with one line of JSON.
+    #[command(subcommand)]
+    Bench(Bench),
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// Bare-metal programs and boot to Redis, side by side with QEMU's record and replay.
+    Cpu {
+        /// How often each is run; the median counts.
+        #[arg(long, default_value_t = 3)]
+        repetitions: usize,
+        /// Directory of a built guest image, for the boot.
+        #[arg(long)]
+        guest: Option<PathBuf>,
+    },
+    /// One Redis connection while primaries are killed.
+    Failover {
+        /// How many kills.
+        #[arg(long, default_value_t = 20)]
+        kills: usize,
+        /// Spreads the moments of the kills.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Passed on to `understudy demo`.
+        #[arg(last = true)]
+        demo: Vec<String>,
+    },
+    /// Throughput of a pair against a single machine.
+    Pair {
+        /// How often each is run; the median counts.
+        #[arg(long, default_value_t = 3)]
+        repetitions: usize,
+        /// Passed on to `understudy demo`.
+        #[arg(last = true)]
+        demo: Vec<String>,
+    },
+    /// Bandwidth of the logging channel.
+    Log {
+        /// Seconds of each phase.
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+        /// Passed on to `understudy demo`.
+        #[arg(last = true)]
+        demo: Vec<String>,
+    },
 }
 
 fn main() -> Result<()> {
     match Arguments::parse().command {
+        Command::Check => check::run(),
         Command::Conformance { directory, prefix } => conformance::run(&directory, &prefix),
+        Command::Bench(bench) => run_bench(bench),
     }
+}
+
+fn run_bench(bench: Bench) -> Result<()> {
+    match bench {
+        Bench::Cpu { repetitions, guest } => bench::cpu::bench(repetitions, guest.as_deref()),
+        Bench::Failover { kills, seed, demo } => bench::failover::bench(kills, seed, &words(&demo)),
+        Bench::Pair { repetitions, demo } => bench::pair::bench(repetitions, &words(&demo)),
+        Bench::Log { seconds, demo } => bench::log::bench(seconds, &words(&demo)),
+    }
+}
+
+fn words(demo: &[String]) -> Vec<&str> {
+    demo.iter().map(String::as_str).collect()
 }

@@ -10,13 +10,20 @@ use std::io::Write;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let read = |i: usize| arguments.get(i).filter(|p| !p.is_empty()).map(|p| std::fs::read(p).expect("readable"));
+    let read = |i: usize| {
+        arguments
+            .get(i)
+            .filter(|p| !p.is_empty())
+            .map(|p| std::fs::read(p).expect("readable"))
+    };
     let harts = std::env::var("HARTS").map_or(1, |h| h.parse().expect("a number"));
     let limit: u64 = std::env::var("LIMIT").map_or(u64::MAX, |h| h.parse().expect("a number"));
     let board = BoardConfig {
         memory_bytes: 512 << 20,
         harts,
-        network: vec![NetworkConfig { mac: [0x52, 0x54, 0, 0x12, 0x34, 0x56] }],
+        network: vec![NetworkConfig {
+            mac: [0x52, 0x54, 0, 0x12, 0x34, 0x56],
+        }],
         disks: vec![],
         virtio_console: true,
         entropy: true,
@@ -27,7 +34,14 @@ fn main() {
         initrd: read(2),
         command_line: arguments.get(3).cloned().unwrap_or_default(),
     };
-    let mut machine = Machine::new(MachineConfig { board, unix_base_ns: 1_700_000_000_000_000_000 }, &images).expect("boots");
+    let mut machine = Machine::new(
+        MachineConfig {
+            board,
+            unix_base_ns: 1_700_000_000_000_000_000,
+        },
+        &images,
+    )
+    .expect("boots");
     let start = std::time::Instant::now();
     let mut idle = 0u64;
     loop {
@@ -39,15 +53,26 @@ fn main() {
                     std::io::stdout().flush().expect("stdout");
                 }
                 Output::EntropyRequest { length } => {
-                    machine.inject(&Input::Entropy { bytes: vec![7; length as usize] }).expect("asked");
+                    machine
+                        .inject(&Input::Entropy {
+                            bytes: vec![7; length as usize],
+                        })
+                        .expect("asked");
                 }
                 _ => {}
             }
         }
         match stop {
-            Stop::Idle { wake_at_ns: Some(time_ns) } => {
+            Stop::Idle {
+                wake_at_ns: Some(time_ns),
+            } => {
                 idle += 1;
-                machine.inject(&Input::Clock(ClockRecord { time_ns: time_ns.max(machine.guest_time_ns()), rate: 4 << 32 })).expect("forward");
+                machine
+                    .inject(&Input::Clock(ClockRecord {
+                        time_ns: time_ns.max(machine.guest_time_ns()),
+                        rate: 4 << 32,
+                    }))
+                    .expect("forward");
             }
             Stop::Idle { wake_at_ns: None } | Stop::Finished(_) | Stop::Reached => break,
             Stop::Output => {}
@@ -55,6 +80,11 @@ fn main() {
     }
     let seconds = start.elapsed().as_secs_f64();
     let count = machine.instruction_count();
-    eprintln!("\n{count} instructions, {idle} idles, guest time {:.3} s, {seconds:.3} s, {:.0} MIPS, digest {:x}", machine.guest_time_ns() as f64 / 1e9, count as f64 / seconds / 1e6, machine.digest());
+    eprintln!(
+        "\n{count} instructions, {idle} idles, guest time {:.3} s, {seconds:.3} s, {:.0} MIPS, digest {:x}",
+        machine.guest_time_ns() as f64 / 1e9,
+        count as f64 / seconds / 1e6,
+        machine.digest()
+    );
     eprintln!("{}", machine.describe());
 }

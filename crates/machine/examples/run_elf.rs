@@ -15,15 +15,27 @@ fn main() {
             virtio_console: false,
             entropy: false,
         };
-        let images = BootImages { kernel: Some(elf), ..Default::default() };
-        let mut machine =
-            Machine::new(MachineConfig { board, unix_base_ns: 0 }, &images).expect("boots");
+        let images = BootImages {
+            kernel: Some(elf),
+            ..Default::default()
+        };
+        let mut machine = Machine::new(
+            MachineConfig {
+                board,
+                unix_base_ns: 0,
+            },
+            &images,
+        )
+        .expect("boots");
         let start = std::time::Instant::now();
         while !matches!(machine.run(u64::MAX), Stop::Finished(_)) {
             machine.outputs();
         }
         let seconds = start.elapsed().as_secs_f64();
         let count = machine.instruction_count();
-        println!("{path}: {count} in {seconds:.3} s, {:.0} MIPS", count as f64 / seconds / 1e6);
+        println!(
+            "{path}: {count} in {seconds:.3} s, {:.0} MIPS",
+            count as f64 / seconds / 1e6
+        );
     }
 }

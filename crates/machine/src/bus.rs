@@ -604,3 +604,6 @@ fn locate(address: u64, size: u8) -> Option<(Region, u64)> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,7 +27,13 @@ pub struct Clock {
 impl Clock {
     /// A clock that runs 4 ns an instruction until the first record says otherwise.
     pub fn new() -> Clock {
-        Clock { at: 0, record: ClockRecord { time_ns: 0, rate: 4 << 32 } }
+        Clock {
+            at: 0,
+            record: ClockRecord {
+                time_ns: 0,
+                rate: 4 << 32,
+            },
+        }
     }
 
     /// The last record.
@@ -38,7 +44,7 @@ impl Clock {
     /// Guest time at `count`, in nanoseconds since power-on.
     #[inline]
     pub fn time_ns(&self, count: InstructionCount) -> u64 {
-        let passed = u128::from(count - self.at) * u128::from(self.record.rate) >> 32;
+        let passed = (u128::from(count - self.at) * u128::from(self.record.rate)) >> 32;
         self.record.time_ns.saturating_add(passed as u64)
     }
 
@@ -50,7 +56,9 @@ impl Clock {
 
     /// The first instruction count at which guest time is `time_ns` or later; `u64::MAX` if never.
     pub fn count_at(&self, time_ns: u64) -> InstructionCount {
-        let Some(wanted) = time_ns.checked_sub(self.record.time_ns) else { return self.at };
+        let Some(wanted) = time_ns.checked_sub(self.record.time_ns) else {
+            return self.at;
+        };
         if wanted == 0 {
             return self.at;
         }
@@ -63,10 +71,17 @@ impl Clock {
     }
 
     /// Applies a clock record at `count`.
-    pub fn set(&mut self, count: InstructionCount, record: ClockRecord) -> Result<(), TimeTurnsBack> {
+    pub fn set(
+        &mut self,
+        count: InstructionCount,
+        record: ClockRecord,
+    ) -> Result<(), TimeTurnsBack> {
         let now_ns = self.time_ns(count);
         if record.time_ns < now_ns {
-            return Err(TimeTurnsBack { now_ns, record_ns: record.time_ns });
+            return Err(TimeTurnsBack {
+                now_ns,
+                record_ns: record.time_ns,
+            });
         }
         self.at = count;
         self.record = record;
@@ -101,7 +116,16 @@ mod tests {
     #[test]
     fn time_never_turns_back() {
         let mut clock = Clock::new();
-        let record = ClockRecord { time_ns: 399, rate: 1 << 32 };
-        assert_eq!(clock.set(100, record), Err(TimeTurnsBack { now_ns: 400, record_ns: 399 }));
+        let record = ClockRecord {
+            time_ns: 399,
+            rate: 1 << 32,
+        };
+        assert_eq!(
+            clock.set(100, record),
+            Err(TimeTurnsBack {
+                now_ns: 400,
+                record_ns: 399
+            })
+        );
     }
 }

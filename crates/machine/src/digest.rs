@@ -15,7 +15,10 @@ pub(crate) struct PageDigests {
 impl PageDigests {
     /// For RAM that is all zero: such a page counts as nothing.
     pub(crate) fn new(pages: usize) -> PageDigests {
-        PageDigests { pages: vec![0; pages], sum: 0 }
+        PageDigests {
+            pages: vec![0; pages],
+            sum: 0,
+        }
     }
 
     fn update(&mut self, index: usize, bytes: &[u8]) {
@@ -33,7 +36,8 @@ impl Machine {
     /// A digest of the whole state: registers, devices and RAM.
     pub fn digest(&mut self) -> u128 {
         let pages = &mut self.page_digests;
-        self.memory.visit_dirty_pages(|index, bytes| pages.update(index, bytes));
+        self.memory
+            .visit_dirty_pages(|index, bytes| pages.update(index, bytes));
         for hart in &mut self.state.harts {
             hart.tlb.clear_stores();
         }

@@ -112,7 +112,12 @@ impl Machine {
     pub(crate) fn from_parts(state: State, mut memory: Memory) -> Machine {
         memory.take_disturbances();
         let page_digests = PageDigests::new(memory.pages());
-        Machine { state, memory, page_digests, blocks: BlockCache::default() }
+        Machine {
+            state,
+            memory,
+            page_digests,
+            blocks: BlockCache::default(),
+        }
     }
 
     /// Executes until the instruction count is `until`, or until something stops it before.
@@ -129,7 +134,9 @@ impl Machine {
             }
             self.raise_device_timers();
             if !self.choose_hart() {
-                return Stop::Idle { wake_at_ns: self.next_wake_ns() };
+                return Stop::Idle {
+                    wake_at_ns: self.next_wake_ns(),
+                };
             }
             self.run_hart(until);
         }
@@ -137,7 +144,11 @@ impl Machine {
 
     /// Runs the current hart until its slice ends or something asks for attention.
     fn run_hart(&mut self, until: InstructionCount) {
-        let slice_end = if self.state.harts.len() > 1 { self.state.slice_end } else { u64::MAX };
+        let slice_end = if self.state.harts.len() > 1 {
+            self.state.slice_end
+        } else {
+            u64::MAX
+        };
         let state = &mut self.state;
         let lines = lines(&state.bus, state.current);
         let ticks = state.clock.ticks(state.count);
@@ -227,7 +238,12 @@ impl Machine {
 
     fn raise_device_timers(&mut self) {
         let time_ns = self.guest_time_ns();
-        if self.state.bus.next_device_timer_ns().is_some_and(|timer| timer <= time_ns) {
+        if self
+            .state
+            .bus
+            .next_device_timer_ns()
+            .is_some_and(|timer| timer <= time_ns)
+        {
             let (bus, mut context) = self.device_context();
             bus.time_passed(&mut context);
         }
@@ -330,8 +346,16 @@ impl Machine {
         for hart in &self.state.harts {
             text += &format!(
                 "hart {}: pc {:#x} {:?} waiting {} scause {:#x} sepc {:#x} stval {:#x} mcause {:#x} mepc {:#x} mtval {:#x}\n",
-                hart.id, hart.pc, hart.privilege, hart.waiting, hart.csr.scause, hart.csr.sepc,
-                hart.csr.stval, hart.csr.mcause, hart.csr.mepc, hart.csr.mtval
+                hart.id,
+                hart.pc,
+                hart.privilege,
+                hart.waiting,
+                hart.csr.scause,
+                hart.csr.sepc,
+                hart.csr.stval,
+                hart.csr.mcause,
+                hart.csr.mepc,
+                hart.csr.mtval
             );
             for register in 0..32 {
                 text += &format!("x{register}={:#x} ", hart.x.get(register));
@@ -344,7 +368,9 @@ impl Machine {
 
 /// What the device tree says of the harts. Sv57 is the widest mode; the guest may choose another.
 fn isa_description() -> IsaDescription {
-    let extensions = ["i", "m", "a", "f", "d", "c", "zicntr", "zicsr", "zifencei", "sstc", "svade"];
+    let extensions = [
+        "i", "m", "a", "f", "d", "c", "zicntr", "zicsr", "zifencei", "sstc", "svade",
+    ];
     IsaDescription {
         isa: "rv64imafdc_zicntr_zicsr_zifencei_sstc_svade".into(),
         isa_base: "rv64i".into(),

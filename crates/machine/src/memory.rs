@@ -70,7 +70,13 @@ macro_rules! access {
             const SIZE: usize = size_of::<$type>();
             assert!(offset <= self.bytes.len() - SIZE);
             // SAFETY: the range was just checked; RAM is never smaller than a page.
-            <$type>::from_le(unsafe { self.bytes.as_ptr().add(offset).cast::<$type>().read_unaligned() })
+            <$type>::from_le(unsafe {
+                self.bytes
+                    .as_ptr()
+                    .add(offset)
+                    .cast::<$type>()
+                    .read_unaligned()
+            })
         }
 
         /// Stores a little-endian number at an offset that [`Memory::offset`] gave. Only for pages
@@ -81,7 +87,11 @@ macro_rules! access {
             assert!(offset <= self.bytes.len() - SIZE);
             // SAFETY: the range was just checked; RAM is never smaller than a page.
             unsafe {
-                self.bytes.as_mut_ptr().add(offset).cast::<$type>().write_unaligned(value.to_le());
+                self.bytes
+                    .as_mut_ptr()
+                    .add(offset)
+                    .cast::<$type>()
+                    .write_unaligned(value.to_le());
             }
         }
     };
@@ -169,7 +179,9 @@ impl Memory {
             let flags = self.flags[index];
             self.flags[index] &= !(PAGE_HOLDS_CODE | PAGE_IS_CLEAN);
             if flags & PAGE_HOLDS_CODE != 0 {
-                self.disturbances.push(Disturbance::Code { page_offset: index * page });
+                self.disturbances.push(Disturbance::Code {
+                    page_offset: index * page,
+                });
             }
             if flags & PAGE_HOLDS_PAGE_TABLE != 0 {
                 self.disturbances.push(Disturbance::Translations);
@@ -279,7 +291,10 @@ impl Memory {
         for (index, flags) in self.flags.iter_mut().enumerate() {
             if *flags & PAGE_IS_CLEAN == 0 {
                 *flags |= PAGE_IS_CLEAN;
-                f(index, &self.bytes[index * PAGE_SIZE as usize..][..PAGE_SIZE as usize]);
+                f(
+                    index,
+                    &self.bytes[index * PAGE_SIZE as usize..][..PAGE_SIZE as usize],
+                );
             }
         }
     }

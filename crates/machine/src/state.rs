@@ -59,7 +59,11 @@ impl Machine {
                 pages.extend_from_slice(bytes);
             }
         }
-        Snapshot { state, page_indices, pages }
+        Snapshot {
+            state,
+            page_indices,
+            pages,
+        }
     }
 
     /// A machine in the state of the snapshot.
@@ -73,7 +77,11 @@ impl Machine {
             return Err(SnapshotError::Damaged("its state contradicts itself"));
         }
         let mut memory = Memory::new(state.config.board.memory_bytes);
-        for (index, bytes) in snapshot.page_indices.iter().zip(snapshot.pages.chunks_exact(PAGE)) {
+        for (index, bytes) in snapshot
+            .page_indices
+            .iter()
+            .zip(snapshot.pages.chunks_exact(PAGE))
+        {
             memory
                 .write(RAM_BASE + u64::from(*index) * PAGE_SIZE, bytes)
                 .map_err(|_| SnapshotError::Damaged("it holds a page outside RAM"))?;
@@ -86,7 +94,9 @@ impl Machine {
 }
 
 fn is_zero(bytes: &[u8]) -> bool {
-    bytes.chunks_exact(64).all(|chunk| chunk.iter().fold(0, |or, byte| or | byte) == 0)
+    bytes
+        .chunks_exact(64)
+        .all(|chunk| chunk.iter().fold(0, |or, byte| or | byte) == 0)
 }
 
 impl Snapshot {
@@ -118,7 +128,10 @@ impl Snapshot {
 
     /// Reads it back. Never allocates more than the bytes that really come.
     pub fn read_from(reader: &mut impl Read) -> Result<Snapshot, SnapshotError> {
-        let mut reader = Hashing { reader, hash: Xxh3::new() };
+        let mut reader = Hashing {
+            reader,
+            hash: Xxh3::new(),
+        };
         if reader.array::<8>()? != MAGIC {
             return Err(SnapshotError::NotASnapshot);
         }
@@ -146,7 +159,11 @@ impl Snapshot {
         if u64::from_le_bytes(reader.array()?) != expected {
             return Err(SnapshotError::Damaged("its checksum is wrong"));
         }
-        Ok(Snapshot { state, page_indices, pages })
+        Ok(Snapshot {
+            state,
+            page_indices,
+            pages,
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! The public operations within one format: the host where it is known to be right, the software
 //! otherwise.
 
-use super::{Flags, RoundingMode, compare, host, software};
+use super::{Flags, RoundingMode, host, software};
 
 /// The operations of one format. `$bits` holds an encoding, `$float` is the host's type of it.
 macro_rules! operations {
@@ -14,8 +14,8 @@ macro_rules! operations {
         #[inline]
         #[must_use]
         pub fn $add(a: $bits, b: $bits, rm: RoundingMode, flags: &mut Flags) -> $bits {
-            if host::applies(rm, *flags)
-                && let Some(sum) = host::add($float::from_bits(a), $float::from_bits(b))
+            if let Some(sum) =
+                host::add($float::from_bits(a), $float::from_bits(b), rm, flags)
             {
                 return sum.to_bits();
             }
@@ -86,7 +86,7 @@ macro_rules! operations {
         #[inline]
         #[must_use]
         pub fn $min(a: $bits, b: $bits, flags: &mut Flags) -> $bits {
-            compare::min::<$float>(a.into(), b.into(), flags) as $bits
+            software::min::<$float>(a.into(), b.into(), flags) as $bits
         }
 
         #[doc = concat!("`FMAX.", $instruction, "`: the larger operand, +0 above -0; the other one of a NaN.")]
@@ -94,35 +94,35 @@ macro_rules! operations {
         #[inline]
         #[must_use]
         pub fn $max(a: $bits, b: $bits, flags: &mut Flags) -> $bits {
-            compare::max::<$float>(a.into(), b.into(), flags) as $bits
+            software::max::<$float>(a.into(), b.into(), flags) as $bits
         }
 
         #[doc = concat!("`FEQ.", $instruction, "`: whether `a` = `b`. Only a signaling NaN raises invalid.")]
         #[inline]
         #[must_use]
         pub fn $eq(a: $bits, b: $bits, flags: &mut Flags) -> bool {
-            compare::eq::<$float>(a.into(), b.into(), flags)
+            software::eq::<$float>(a.into(), b.into(), flags)
         }
 
         #[doc = concat!("`FLT.", $instruction, "`: whether `a` < `b`. Any NaN raises invalid.")]
         #[inline]
         #[must_use]
         pub fn $lt(a: $bits, b: $bits, flags: &mut Flags) -> bool {
-            compare::lt::<$float>(a.into(), b.into(), flags)
+            software::lt::<$float>(a.into(), b.into(), flags)
         }
 
         #[doc = concat!("`FLE.", $instruction, "`: whether `a` ≤ `b`. Any NaN raises invalid.")]
         #[inline]
         #[must_use]
         pub fn $le(a: $bits, b: $bits, flags: &mut Flags) -> bool {
-            compare::le::<$float>(a.into(), b.into(), flags)
+            software::le::<$float>(a.into(), b.into(), flags)
         }
 
         #[doc = concat!("`FCLASS.", $instruction, "`: the mask of ten bits that tells the class of `a`.")]
         #[inline]
         #[must_use]
         pub fn $classify(a: $bits) -> u16 {
-            compare::classify::<$float>(a.into())
+            software::classify::<$float>(a.into())
         }
     };
 }

@@ -4,7 +4,7 @@
 use core::ops::RangeInclusive;
 
 use super::host::HostConversion;
-use super::{Flags, RoundingMode, convert, host};
+use super::{Flags, RoundingMode, host, software};
 
 /// Conversions between one format and one integer type.
 macro_rules! integer_conversions {
@@ -23,7 +23,7 @@ macro_rules! integer_conversions {
                 flags.raise(accrued);
                 return integer;
             }
-            convert::to_integer::<$float>(a.into(), RANGE, rm, flags) as $integer
+            software::to_integer::<$float>(a.into(), RANGE, rm, flags) as $integer
         }
 
         #[doc = concat!("`", $from_instruction, "`: rounded by `rm`. Adds to `flags`.")]
@@ -34,7 +34,7 @@ macro_rules! integer_conversions {
             if let Some(float) = $float::from_integer(integer, rounding_applies) {
                 return float.to_bits();
             }
-            convert::from_integer::<$float>(integer.into(), rm, flags) as $bits
+            software::from_integer::<$float>(integer.into(), rm, flags) as $bits
         }
     };
 }
@@ -96,7 +96,7 @@ pub fn f32_to_f64(a: u32, flags: &mut Flags) -> u64 {
     if !float.is_nan() {
         return f64::from(float).to_bits();
     }
-    convert::convert::<f32, f64>(a.into(), RoundingMode::NearestEven, flags)
+    software::convert::<f32, f64>(a.into(), RoundingMode::NearestEven, flags)
 }
 
 /// `FCVT.S.D`: rounded by `rm`. Adds to `flags`.
@@ -106,5 +106,5 @@ pub fn f64_to_f32(a: u64, rm: RoundingMode, flags: &mut Flags) -> u32 {
     if let Some(narrowed) = host::narrow(f64::from_bits(a), host::applies(rm, *flags)) {
         return narrowed.to_bits();
     }
-    convert::convert::<f64, f32>(a, rm, flags) as u32
+    software::convert::<f64, f32>(a, rm, flags) as u32
 }

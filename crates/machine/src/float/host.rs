@@ -3,18 +3,18 @@
 //! Rust's `+ - * /`, `sqrt`, `mul_add` and `as` on `f32` and `f64` are the operations of IEEE 754,
 //! rounded to nearest even, so every host gives the same number. What hosts differ in is the sign
 //! and payload of a NaN and the detection of tininess, and they do not report flags here. Hence each
-//! function answers only where no flag but inexact can be due, and `None` otherwise; whether inexact
-//! needs to be known is the caller's business ([`applies`]).
+//! function answers only where no flag but inexact can be due, and `None` otherwise. Most of them
+//! cannot tell an inexact result from an exact one, and are for callers to whom [`applies`].
 
-use core::ops::{Add, Div, Mul};
+use core::ops::{Add, Div, Mul, Sub};
 
 use super::{Flags, RoundingMode};
 
 /// On 32-bit x86, arithmetic may go through the x87 unit, which rounds twice.
 const HOST_IS_EXACT: bool = !cfg!(target_arch = "x86");
 
-/// Whether arithmetic may use the host: its rounding mode is asked for, and a result that is
-/// inexact has nothing left to raise.
+/// Whether the host's rounding may be used without asking if it changed the result: its mode is the
+/// one asked for, and inexact is raised already.
 #[inline(always)]
 pub(super) fn applies(rm: RoundingMode, flags: Flags) -> bool {
     HOST_IS_EXACT && rm == RoundingMode::NearestEven && flags.contains(Flags::INEXACT)
@@ -22,7 +22,12 @@ pub(super) fn applies(rm: RoundingMode, flags: Flags) -> bool {
 
 /// A floating-point type of the host.
 pub(super) trait HostFloat:
-    Copy + PartialOrd + Add<Output = Self> + Mul<Output = Self> + Div<Output = Self>
+    Copy
+    + PartialOrd
+    + Add<Output = Self>
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + Div<Output = Self>
 {
     /// The smallest normal number.
     const MIN_POSITIVE: Self;
@@ -73,11 +78,31 @@ fn is_finite_and_not_tiny<H: HostFloat>(result: H) -> bool {
     result.is_finite() && result.abs() > H::MIN_POSITIVE
 }
 
-/// A finite sum never underflows: where it is subnormal it is exact.
+/// A finite sum raises nothing but inexact (where it is subnormal it is exact), and whether it is
+/// inexact is cheap to tell. So this works with inexact raised or not: programs that count in whole
+/// numbers may never raise it.
 #[inline(always)]
-pub(super) fn add<H: HostFloat>(a: H, b: H) -> Option<H> {
+pub(super) fn add<H: HostFloat>(a: H, b: H, rm: RoundingMode, flags: &mut Flags) -> Option<H> {
+    if !HOST_IS_EXACT || rm != RoundingMode::NearestEven {
+        return None;
+    }
     let sum = a + b;
-    sum.is_finite().then_some(sum)
+    if !sum.is_finite() {
+        return None;
+    }
+    if !flags.contains(Flags::INEXACT) && rounding_error(a, b, sum) != H::ZERO {
+        flags.raise(Flags::INEXACT);
+    }
+    Some(sum)
+}
+
+/// What `sum` lacks of `a` + `b` (Knuth's 2Sum). A step can overflow and make it a NaN, but only
+/// where the sum was rounded: the steps from an exact sum lead back to `b` and `a` themselves.
+#[inline(always)]
+fn rounding_error<H: HostFloat>(a: H, b: H, sum: H) -> H {
+    let b_part = sum - a;
+    let a_part = sum - b_part;
+    (a - a_part) + (b - b_part)
 }
 
 #[inline(always)]

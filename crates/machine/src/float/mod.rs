@@ -4,11 +4,10 @@
 //! Every function is stateless and exact, and gives the same bits and the same flags on every host.
 //! Two layers stand behind it:
 //!
-//! - [`mod@software`], [`mod@convert`] and [`mod@compare`] compute in integers, for every rounding
-//!   mode and every flag;
-//! - [`mod@host`] uses the host's own arithmetic where IEEE 754 leaves no freedom and no flag can
-//!   change: rounding to nearest even, inexact already raised, a result that is neither NaN, nor
-//!   infinite, nor tiny.
+//! - `software` computes in integers, for every rounding mode and every flag;
+//! - `host` uses the host's own arithmetic where IEEE 754 leaves no freedom and no flag is missed:
+//!   rounding to nearest even, inexact already raised (or cheap to tell), a result that is neither
+//!   NaN, nor infinite, nor tiny.
 //!
 //! What RISC-V fixes where IEEE 754 leaves a choice: a NaN result is always the canonical NaN,
 //! tininess is detected after rounding, `fma(inf, 0, qNaN)` is invalid, and a conversion to an
@@ -18,14 +17,13 @@
 
 mod arithmetic;
 mod boxing;
-mod compare;
 mod conversion;
-mod convert;
 mod environment;
-mod format;
 mod host;
-mod round;
 mod software;
+
+#[cfg(test)]
+mod layers_tests;
 
 pub use arithmetic::*;
 pub use boxing::{box_f32, unbox_f32};

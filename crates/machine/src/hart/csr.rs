@@ -53,15 +53,8 @@ pub mod interrupt_bit {
 }
 
 /// RV64 with A, C, D, F, I, M, S and U.
-pub const MISA: u64 = 2 << 62
-    | 1 << 0
-    | 1 << 2
-    | 1 << 3
-    | 1 << 5
-    | 1 << 8
-    | 1 << 12
-    | 1 << 18
-    | 1 << 20;
+pub const MISA: u64 =
+    2 << 62 | 1 << 0 | 1 << 2 | 1 << 3 | 1 << 5 | 1 << 8 | 1 << 12 | 1 << 18 | 1 << 20;
 
 /// Exceptions that `medeleg` can delegate: all that exist but `ecall` from M.
 const DELEGABLE: u64 = 0xb3ff;
@@ -149,7 +142,11 @@ pub struct IllegalAccess;
 impl Csrs {
     /// `mstatus` as it is read.
     pub fn mstatus(&self) -> u64 {
-        let dirty = if self.status & status::FS == status::FS { status::SD } else { 0 };
+        let dirty = if self.status & status::FS == status::FS {
+            status::SD
+        } else {
+            0
+        };
         self.status | status::UXL | status::SXL | dirty
     }
 
@@ -186,9 +183,7 @@ impl Hart {
             0xc00..=0xc1f => match self.privilege {
                 Privilege::Machine => true,
                 Privilege::Supervisor => self.csr.mcounteren & counter_bit != 0,
-                Privilege::User => {
-                    self.csr.mcounteren & self.csr.scounteren & counter_bit != 0
-                }
+                Privilege::User => self.csr.mcounteren & self.csr.scounteren & counter_bit != 0,
             },
             number::STIMECMP if self.privilege != Privilege::Machine => {
                 // Sstc, 2.1.1: needs mcounteren.TM and menvcfg.STCE
@@ -200,7 +195,11 @@ impl Hart {
             number::FFLAGS | number::FRM | number::FCSR => self.csr.float_is_on(),
             _ => true,
         };
-        if counter_allowed { Ok(()) } else { Err(IllegalAccess) }
+        if counter_allowed {
+            Ok(())
+        } else {
+            Err(IllegalAccess)
+        }
     }
 
     /// Reads a CSR; `write` says that the same instruction writes it too.
@@ -215,9 +214,7 @@ impl Hart {
             number::CYCLE | number::MCYCLE => self.counters.cycle(ctx.count),
             number::INSTRET | number::MINSTRET => self.counters.retired(ctx.count),
             0xc03..=0xc1f | 0xb03..=0xb1f | 0x323..=0x33f => 0, // no hardware performance events
-            number::SSTATUS => {
-                c.mstatus() & (status::SUPERVISOR | status::UXL | status::SD)
-            }
+            number::SSTATUS => c.mstatus() & (status::SUPERVISOR | status::UXL | status::SD),
             number::SIE => c.mie & c.mideleg,
             number::STVEC => c.stvec,
             number::SCOUNTEREN => u64::from(c.scounteren),
@@ -299,12 +296,17 @@ impl Hart {
             number::MCAUSE => c.mcause = value,
             number::MTVAL => c.mtval = value,
             number::MIP => {
-                let timer = if c.menvcfg & MENVCFG_STCE != 0 { interrupt_bit::STI } else { 0 };
+                let timer = if c.menvcfg & MENVCFG_STCE != 0 {
+                    interrupt_bit::STI
+                } else {
+                    0
+                };
                 let writable = interrupt_bit::SUPERVISOR & !timer;
                 c.mip_written = c.mip_written & !writable | value & writable;
             }
             0x3a0 | 0x3a2 => {
-                self.pmp.set_configuration((csr - number::PMPCFG0) as usize, value);
+                self.pmp
+                    .set_configuration((csr - number::PMPCFG0) as usize, value);
             }
             n if (number::PMPADDR0..number::PMPADDR0 + PMP_ENTRIES as u16).contains(&n) => {
                 self.pmp.set_address((n - number::PMPADDR0) as usize, value);
@@ -316,5 +318,9 @@ impl Hart {
 
 /// `mtvec` and `stvec`: modes above 1 are reserved (WARL: direct).
 fn vector(value: u64) -> u64 {
-    if value & 3 > 1 { value & !3 } else { value & !2 }
+    if value & 3 > 1 {
+        value & !3
+    } else {
+        value & !2
+    }
 }

@@ -43,8 +43,7 @@ impl Hart {
 
     /// The earliest time, in ticks, at which a timer that is not pending at `time_ticks` will be.
     pub fn next_timer(&self, lines: &Lines, time_ticks: u64) -> Option<u64> {
-        let supervisor =
-            (self.csr.menvcfg & MENVCFG_STCE != 0).then_some(self.csr.stimecmp);
+        let supervisor = (self.csr.menvcfg & MENVCFG_STCE != 0).then_some(self.csr.stimecmp);
         [Some(lines.machine_timer_compare), supervisor]
             .into_iter()
             .flatten()
@@ -61,10 +60,20 @@ impl Hart {
         let machine_on = self.privilege < Privilege::Machine || self.csr.status & status::MIE != 0;
         let supervisor_on = self.privilege < Privilege::Supervisor
             || self.privilege == Privilege::Supervisor && self.csr.status & status::SIE != 0;
-        let machine = if machine_on { enabled & !self.csr.mideleg } else { 0 };
-        let supervisor = if supervisor_on { enabled & self.csr.mideleg } else { 0 };
+        let machine = if machine_on {
+            enabled & !self.csr.mideleg
+        } else {
+            0
+        };
+        let supervisor = if supervisor_on {
+            enabled & self.csr.mideleg
+        } else {
+            0
+        };
         let candidates = if machine != 0 { machine } else { supervisor };
         // MEI, MSI, MTI, SEI, SSI, STI: the order of the specification
-        [11, 3, 7, 9, 1, 5].into_iter().find(|cause| candidates >> cause & 1 != 0)
+        [11, 3, 7, 9, 1, 5]
+            .into_iter()
+            .find(|cause| candidates >> cause & 1 != 0)
     }
 }

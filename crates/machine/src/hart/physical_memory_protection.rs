@@ -45,7 +45,11 @@ impl PhysicalMemoryProtection {
         for (i, byte) in value.to_le_bytes().into_iter().enumerate() {
             let entry = &mut self.configuration[index * 4 + i];
             // W without R is reserved (WARL): the write bit is dropped then.
-            let byte = if byte & (READ | WRITE) == WRITE { byte & !WRITE } else { byte };
+            let byte = if byte & (READ | WRITE) == WRITE {
+                byte & !WRITE
+            } else {
+                byte
+            };
             if *entry & LOCKED == 0 {
                 *entry = byte & 0x9f;
             }
@@ -72,7 +76,11 @@ impl PhysicalMemoryProtection {
         match mode(self.configuration[index]) {
             OFF => None,
             TOP_OF_RANGE => {
-                let bottom = if index == 0 { 0 } else { self.address[index - 1] };
+                let bottom = if index == 0 {
+                    0
+                } else {
+                    self.address[index - 1]
+                };
                 Some((bottom << 2, address << 2))
             }
             NATURALLY_ALIGNED_FOUR => Some((address << 2, (address << 2) + 4)),
@@ -89,7 +97,9 @@ impl PhysicalMemoryProtection {
     pub fn allows(&self, address: u64, length: u64, access: Access, privilege: Privilege) -> bool {
         let end = address.saturating_add(length);
         for index in 0..ENTRIES {
-            let Some((first, last)) = self.range(index) else { continue };
+            let Some((first, last)) = self.range(index) else {
+                continue;
+            };
             if address >= last || end <= first {
                 continue;
             }
@@ -113,10 +123,12 @@ impl PhysicalMemoryProtection {
     /// Whether no entry begins or ends inside the page at `page`: then one answer holds for all of it.
     pub fn is_uniform(&self, page: u64) -> bool {
         let end = page + crate::memory::PAGE_SIZE;
-        (0..ENTRIES).filter_map(|index| self.range(index)).all(|(first, last)| {
-            let inside = |edge: u64| edge > page && edge < end;
-            !inside(first) && !inside(last)
-        })
+        (0..ENTRIES)
+            .filter_map(|index| self.range(index))
+            .all(|(first, last)| {
+                let inside = |edge: u64| edge > page && edge < end;
+                !inside(first) && !inside(last)
+            })
     }
 }
 

@@ -38,7 +38,9 @@ impl Registers {
 
 impl Serialize for Registers {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        <[u64; 32]>::try_from(&self.0[..32]).expect("32 of 64").serialize(serializer)
+        <[u64; 32]>::try_from(&self.0[..32])
+            .expect("32 of 64")
+            .serialize(serializer)
     }
 }
 

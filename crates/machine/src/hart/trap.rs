@@ -47,8 +47,7 @@ impl Hart {
     pub fn take_exception(&mut self, exception: Exception) {
         self.counters.trapped();
         let cause = exception.cause as u64;
-        let delegated =
-            self.privilege < Privilege::Machine && self.csr.medeleg >> cause & 1 != 0;
+        let delegated = self.privilege < Privilege::Machine && self.csr.medeleg >> cause & 1 != 0;
         self.trap(cause, exception.value, delegated);
     }
 
@@ -89,7 +88,12 @@ impl Hart {
             c.mtvec
         };
         let vectored = vector & 1 != 0 && cause & INTERRUPT != 0;
-        self.pc = (vector & !3) + if vectored { 4 * (cause & !INTERRUPT) } else { 0 };
+        self.pc = (vector & !3)
+            + if vectored {
+                4 * (cause & !INTERRUPT)
+            } else {
+                0
+            };
     }
 
     /// `mret`.
@@ -117,8 +121,11 @@ impl Hart {
         } else {
             c.status &= !status::SIE;
         }
-        let previous =
-            if c.status & status::SPP != 0 { Privilege::Supervisor } else { Privilege::User };
+        let previous = if c.status & status::SPP != 0 {
+            Privilege::Supervisor
+        } else {
+            Privilege::User
+        };
         c.status = c.status & !(status::SPP | status::MPRV) | status::SPIE;
         self.privilege = previous;
         self.pc = c.sepc;

@@ -59,7 +59,15 @@ fn is_double(op: Op) -> bool {
     use Op::*;
     matches!(
         op,
-        LrD | ScD | AmoswapD | AmoaddD | AmoxorD | AmoandD | AmoorD | AmominD | AmomaxD | AmominuD
+        LrD | ScD
+            | AmoswapD
+            | AmoaddD
+            | AmoxorD
+            | AmoandD
+            | AmoorD
+            | AmominD
+            | AmomaxD
+            | AmominuD
             | AmomaxuD
     )
 }

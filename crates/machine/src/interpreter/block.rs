@@ -26,9 +26,28 @@ pub struct DecodedOp {
 impl DecodedOp {
     /// A decoded instruction `offset` bytes into its block.
     pub fn new(instruction: Instruction, offset: u16) -> DecodedOp {
-        let Instruction { op, rd, rs1, rs2, immediate, length } = instruction;
-        let rd = if rd == 0 && !writes_float(op) { SINK } else { rd };
-        DecodedOp { op, rd, rs1, rs2, immediate, offset, length }
+        let Instruction {
+            op,
+            rd,
+            rs1,
+            rs2,
+            immediate,
+            length,
+        } = instruction;
+        let rd = if rd == 0 && !writes_float(op) {
+            SINK
+        } else {
+            rd
+        };
+        DecodedOp {
+            op,
+            rd,
+            rs1,
+            rs2,
+            immediate,
+            offset,
+            length,
+        }
     }
 }
 
@@ -37,11 +56,47 @@ pub fn writes_float(op: Op) -> bool {
     use Op::*;
     matches!(
         op,
-        Flw | FmaddS | FmsubS | FnmsubS | FnmaddS | FaddS | FsubS | FmulS | FdivS | FsqrtS
-            | FsgnjS | FsgnjnS | FsgnjxS | FminS | FmaxS | FcvtSW | FcvtSWu | FcvtSL | FcvtSLu
-            | FmvWX | Fld | FmaddD | FmsubD | FnmsubD | FnmaddD | FaddD | FsubD | FmulD | FdivD
-            | FsqrtD | FsgnjD | FsgnjnD | FsgnjxD | FminD | FmaxD | FcvtSD | FcvtDS | FcvtDW
-            | FcvtDWu | FcvtDL | FcvtDLu | FmvDX
+        Flw | FmaddS
+            | FmsubS
+            | FnmsubS
+            | FnmaddS
+            | FaddS
+            | FsubS
+            | FmulS
+            | FdivS
+            | FsqrtS
+            | FsgnjS
+            | FsgnjnS
+            | FsgnjxS
+            | FminS
+            | FmaxS
+            | FcvtSW
+            | FcvtSWu
+            | FcvtSL
+            | FcvtSLu
+            | FmvWX
+            | Fld
+            | FmaddD
+            | FmsubD
+            | FnmsubD
+            | FnmaddD
+            | FaddD
+            | FsubD
+            | FmulD
+            | FdivD
+            | FsqrtD
+            | FsgnjD
+            | FsgnjnD
+            | FsgnjxD
+            | FminD
+            | FmaxD
+            | FcvtSD
+            | FcvtDS
+            | FcvtDW
+            | FcvtDWu
+            | FcvtDL
+            | FcvtDLu
+            | FmvDX
     )
 }
 
@@ -50,8 +105,27 @@ fn ends_block(op: Op) -> bool {
     use Op::*;
     matches!(
         op,
-        Jal | Jalr | Beq | Bne | Blt | Bge | Bltu | Bgeu | Csrrw | Csrrs | Csrrc | Csrrwi
-            | Csrrsi | Csrrci | FenceI | Ecall | Ebreak | Mret | Sret | Wfi | SfenceVma | Illegal
+        Jal | Jalr
+            | Beq
+            | Bne
+            | Blt
+            | Bge
+            | Bltu
+            | Bgeu
+            | Csrrw
+            | Csrrs
+            | Csrrc
+            | Csrrwi
+            | Csrrsi
+            | Csrrci
+            | FenceI
+            | Ecall
+            | Ebreak
+            | Mret
+            | Sret
+            | Wfi
+            | SfenceVma
+            | Illegal
     )
 }
 
@@ -77,7 +151,10 @@ struct Slot {
     block: u32,
 }
 
-const EMPTY: Slot = Slot { start: usize::MAX, block: NONE };
+const EMPTY: Slot = Slot {
+    start: usize::MAX,
+    block: NONE,
+};
 /// Slots of the table; consecutive half-words have consecutive slots.
 const SLOTS: usize = 1 << 17;
 /// Instructions of the longest block.
@@ -104,7 +181,7 @@ impl Default for BlockCache {
 
 impl BlockCache {
     fn slot(start: usize) -> usize {
-        start / 2 & (SLOTS - 1)
+        (start / 2) & (SLOTS - 1)
     }
 
     /// The block that begins `start` bytes into RAM.
@@ -144,7 +221,11 @@ impl BlockCache {
             if at + length > page_end {
                 break;
             }
-            let bits = if length == 4 { memory.load_u32(at) } else { half.into() };
+            let bits = if length == 4 {
+                memory.load_u32(at)
+            } else {
+                half.into()
+            };
             let op = DecodedOp::new(isa::decode(bits), (at - start) as u16);
             self.ops.push(op);
             at += length;

@@ -80,7 +80,11 @@ impl Environment<'_> {
             Access::Fetch => self.hart.privilege,
             _ => self.hart.data_privilege(),
         };
-        if self.hart.pmp.allows(physical, size as u64, access, privilege) {
+        if self
+            .hart
+            .pmp
+            .allows(physical, size as u64, access, privilege)
+        {
             Ok(())
         } else {
             Err(access_fault(access, address))
@@ -104,7 +108,9 @@ impl Environment<'_> {
         self.check_protection(physical, size, Access::Load, address)?;
         if let Ok(offset) = self.memory.offset(physical, size as u64) {
             if self.may_cache(physical) {
-                self.hart.tlb.insert_load(address, offset & !(PAGE_SIZE as usize - 1));
+                self.hart
+                    .tlb
+                    .insert_load(address, offset & !(PAGE_SIZE as usize - 1));
             }
             return Ok(match size {
                 1 => self.memory.load_u8(offset).into(),
@@ -171,7 +177,9 @@ impl Environment<'_> {
         if let Ok(offset) = self.memory.offset(physical, size as u64) {
             self.attention |= self.memory.store(offset, size, value);
             if self.memory.is_plain(offset) && self.may_cache(physical) {
-                self.hart.tlb.insert_store(address, offset & !(PAGE_SIZE as usize - 1));
+                self.hart
+                    .tlb
+                    .insert_store(address, offset & !(PAGE_SIZE as usize - 1));
             }
             return Ok(());
         }
@@ -229,8 +237,16 @@ impl Environment<'_> {
             return Err(Exception::new(cause, address));
         }
         let known = match access {
-            Access::Load => self.hart.tlb.load.lookup(address, self.hart.tlb.data_context),
-            _ => self.hart.tlb.store.lookup(address, self.hart.tlb.data_context),
+            Access::Load => self
+                .hart
+                .tlb
+                .load
+                .lookup(address, self.hart.tlb.data_context),
+            _ => self
+                .hart
+                .tlb
+                .store
+                .lookup(address, self.hart.tlb.data_context),
         };
         if let Some(offset) = known {
             return Ok(offset);
@@ -257,7 +273,12 @@ impl Environment<'_> {
     /// The offset in RAM of the instruction at `address`; `None` if it is not RAM.
     #[inline(always)]
     pub fn fetch_offset(&mut self, address: u64) -> Result<Option<usize>, Exception> {
-        match self.hart.tlb.fetch.lookup(address, self.hart.tlb.fetch_context) {
+        match self
+            .hart
+            .tlb
+            .fetch
+            .lookup(address, self.hart.tlb.fetch_context)
+        {
             Some(offset) => Ok(Some(offset)),
             None => self.fetch_offset_slow(address),
         }
@@ -267,16 +288,22 @@ impl Environment<'_> {
     #[inline(never)]
     fn fetch_offset_slow(&mut self, address: u64) -> Result<Option<usize>, Exception> {
         let physical = self.fetch_address(address)?;
-        let Ok(offset) = self.memory.offset(physical, 2) else { return Ok(None) };
+        let Ok(offset) = self.memory.offset(physical, 2) else {
+            return Ok(None);
+        };
         if self.may_cache(physical) {
-            self.hart.tlb.insert_fetch(address, offset & !(PAGE_SIZE as usize - 1));
+            self.hart
+                .tlb
+                .insert_fetch(address, offset & !(PAGE_SIZE as usize - 1));
         }
         Ok(Some(offset))
     }
 
     fn fetch_address(&mut self, address: u64) -> Result<u64, Exception> {
         let privilege = self.hart.privilege;
-        let physical = self.hart.translate(self.memory, address, Access::Fetch, privilege)?;
+        let physical = self
+            .hart
+            .translate(self.memory, address, Access::Fetch, privilege)?;
         self.check_protection(physical, 2, Access::Fetch, address)?;
         Ok(physical)
     }
@@ -289,7 +316,10 @@ impl Environment<'_> {
         }
         let rom_offset = physical.wrapping_sub(crate::bus::ROM_BASE) as usize;
         let rom = self.bus.rom();
-        match rom.get(rom_offset..).and_then(|bytes| bytes.first_chunk::<2>()) {
+        match rom
+            .get(rom_offset..)
+            .and_then(|bytes| bytes.first_chunk::<2>())
+        {
             Some(bytes) => Ok(u16::from_le_bytes(*bytes)),
             None => Err(access_fault(Access::Fetch, address)),
         }
@@ -298,7 +328,9 @@ impl Environment<'_> {
     /// The page at `offset` now holds decoded code.
     pub fn mark_code(&mut self, offset: usize) {
         if self.memory.set_flag(offset, PAGE_HOLDS_CODE) {
-            self.hart.tlb.drop_stores_to(offset & !(PAGE_SIZE as usize - 1));
+            self.hart
+                .tlb
+                .drop_stores_to(offset & !(PAGE_SIZE as usize - 1));
         }
     }
 
@@ -306,7 +338,11 @@ impl Environment<'_> {
     /// pending can be taken now.
     pub fn mode_changed(&mut self) {
         self.hart.update_translation_context();
-        if self.hart.interrupt_to_take(self.interrupts_pending).is_some() {
+        if self
+            .hart
+            .interrupt_to_take(self.interrupts_pending)
+            .is_some()
+        {
             self.attention = true;
         }
     }

@@ -60,7 +60,11 @@ pub fn execute(environment: &mut Environment, ops: &[DecodedOp]) -> (usize, Exit
             ($load:ident, $type:ty, $value:ident => $target:expr) => {{
                 const SIZE: usize = size_of::<$type>();
                 let address = address!();
-                let known = environment.hart.tlb.load.lookup(address, environment.hart.tlb.data_context);
+                let known = environment
+                    .hart
+                    .tlb
+                    .load
+                    .lookup(address, environment.hart.tlb.data_context);
                 match known {
                     Some(offset) if address & 0xfff <= 0x1000 - SIZE as u64 => {
                         let $value = environment.memory.$load(offset);
@@ -84,7 +88,11 @@ pub fn execute(environment: &mut Environment, ops: &[DecodedOp]) -> (usize, Exit
                 const SIZE: usize = size_of::<$type>();
                 let address = address!();
                 let value = $value;
-                let known = environment.hart.tlb.store.lookup(address, environment.hart.tlb.data_context);
+                let known = environment
+                    .hart
+                    .tlb
+                    .store
+                    .lookup(address, environment.hart.tlb.data_context);
                 match known {
                     Some(offset) if address & 0xfff <= 0x1000 - SIZE as u64 => {
                         environment.memory.$store(offset, value as $type);
@@ -104,7 +112,9 @@ pub fn execute(environment: &mut Environment, ops: &[DecodedOp]) -> (usize, Exit
             ($condition:expr) => {{
                 let taken = $condition;
                 if taken {
-                    environment.hart.pc = base.wrapping_add(u64::from(op.offset)).wrapping_add(immediate);
+                    environment.hart.pc = base
+                        .wrapping_add(u64::from(op.offset))
+                        .wrapping_add(immediate);
                     return (index + 1, Exit::Taken);
                 }
                 leave!(index, op, Exit::FallThrough)
@@ -132,7 +142,10 @@ pub fn execute(environment: &mut Environment, ops: &[DecodedOp]) -> (usize, Exit
 
         match op.op {
             Op::Lui => set!(immediate),
-            Op::Auipc => set!(base.wrapping_add(u64::from(op.offset)).wrapping_add(immediate)),
+            Op::Auipc => set!(
+                base.wrapping_add(u64::from(op.offset))
+                    .wrapping_add(immediate)
+            ),
             Op::Jal => {
                 let pc = base.wrapping_add(u64::from(op.offset));
                 set!(pc.wrapping_add(u64::from(op.length)));
@@ -192,29 +205,37 @@ pub fn execute(environment: &mut Environment, ops: &[DecodedOp]) -> (usize, Exit
             Op::Sraw => set!(word((x!(op.rs1) as i32 >> (x!(op.rs2) & 31)) as u32)),
             Op::Fence => {} // one thread executes everything in order
             Op::Mul => set!(x!(op.rs1).wrapping_mul(x!(op.rs2))),
-            Op::Mulh => set!(
-                (i128::from(x!(op.rs1) as i64) * i128::from(x!(op.rs2) as i64) >> 64) as u64
-            ),
-            Op::Mulhsu => {
-                set!((i128::from(x!(op.rs1) as i64) * i128::from(x!(op.rs2)) >> 64) as u64)
+            Op::Mulh => {
+                set!(((i128::from(x!(op.rs1) as i64) * i128::from(x!(op.rs2) as i64)) >> 64) as u64)
             }
-            Op::Mulhu => set!((u128::from(x!(op.rs1)) * u128::from(x!(op.rs2)) >> 64) as u64),
+            Op::Mulhsu => {
+                set!(((i128::from(x!(op.rs1) as i64) * i128::from(x!(op.rs2))) >> 64) as u64)
+            }
+            Op::Mulhu => set!(((u128::from(x!(op.rs1)) * u128::from(x!(op.rs2))) >> 64) as u64),
             Op::Div => set!(divide(x!(op.rs1) as i64, x!(op.rs2) as i64)),
             Op::Divu => set!(x!(op.rs1).checked_div(x!(op.rs2)).unwrap_or(u64::MAX)),
             Op::Rem => set!(remainder(x!(op.rs1) as i64, x!(op.rs2) as i64)),
             Op::Remu => set!(x!(op.rs1).checked_rem(x!(op.rs2)).unwrap_or(x!(op.rs1))),
             Op::Mulw => set!(word((x!(op.rs1) as u32).wrapping_mul(x!(op.rs2) as u32))),
             Op::Divw => {
-                set!(word(divide(x!(op.rs1) as i32 as i64, x!(op.rs2) as i32 as i64) as u32))
+                set!(word(
+                    divide(x!(op.rs1) as i32 as i64, x!(op.rs2) as i32 as i64) as u32
+                ))
             }
             Op::Divuw => set!(word(
-                (x!(op.rs1) as u32).checked_div(x!(op.rs2) as u32).unwrap_or(u32::MAX)
+                (x!(op.rs1) as u32)
+                    .checked_div(x!(op.rs2) as u32)
+                    .unwrap_or(u32::MAX)
             )),
             Op::Remw => {
-                set!(word(remainder(x!(op.rs1) as i32 as i64, x!(op.rs2) as i32 as i64) as u32))
+                set!(word(
+                    remainder(x!(op.rs1) as i32 as i64, x!(op.rs2) as i32 as i64) as u32
+                ))
             }
             Op::Remuw => set!(word(
-                (x!(op.rs1) as u32).checked_rem(x!(op.rs2) as u32).unwrap_or(x!(op.rs1) as u32)
+                (x!(op.rs1) as u32)
+                    .checked_rem(x!(op.rs2) as u32)
+                    .unwrap_or(x!(op.rs1) as u32)
             )),
             Op::Flw => float_load!(load_u32, u32, v => crate::float::box_f32(v)),
             Op::Fld => float_load!(load_u64, u64, v => v),
@@ -241,19 +262,35 @@ pub fn execute(environment: &mut Environment, ops: &[DecodedOp]) -> (usize, Exit
                 return (index + 1, Exit::Other);
             }
             Op::Illegal => raise!(index, op, illegal(environment, base, op)),
-            Op::LrW | Op::ScW | Op::LrD | Op::ScD | Op::AmoswapW | Op::AmoaddW | Op::AmoxorW
-            | Op::AmoandW | Op::AmoorW | Op::AmominW | Op::AmomaxW | Op::AmominuW
-            | Op::AmomaxuW | Op::AmoswapD | Op::AmoaddD | Op::AmoxorD | Op::AmoandD
-            | Op::AmoorD | Op::AmominD | Op::AmomaxD | Op::AmominuD | Op::AmomaxuD => {
-                match atomic::execute(environment, op) {
-                    Ok(()) => {
-                        if environment.attention {
-                            leave!(index, op, Exit::Other)
-                        }
+            Op::LrW
+            | Op::ScW
+            | Op::LrD
+            | Op::ScD
+            | Op::AmoswapW
+            | Op::AmoaddW
+            | Op::AmoxorW
+            | Op::AmoandW
+            | Op::AmoorW
+            | Op::AmominW
+            | Op::AmomaxW
+            | Op::AmominuW
+            | Op::AmomaxuW
+            | Op::AmoswapD
+            | Op::AmoaddD
+            | Op::AmoxorD
+            | Op::AmoandD
+            | Op::AmoorD
+            | Op::AmominD
+            | Op::AmomaxD
+            | Op::AmominuD
+            | Op::AmomaxuD => match atomic::execute(environment, op) {
+                Ok(()) => {
+                    if environment.attention {
+                        leave!(index, op, Exit::Other)
                     }
-                    Err(exception) => raise!(index, op, exception),
                 }
-            }
+                Err(exception) => raise!(index, op, exception),
+            },
             _ => {
                 if !environment.hart.csr.float_is_on() || !float::execute(environment.hart, op) {
                     raise!(index, op, illegal(environment, base, op))
@@ -261,7 +298,9 @@ pub fn execute(environment: &mut Environment, ops: &[DecodedOp]) -> (usize, Exit
             }
         }
     }
-    let length = ops.last().map_or(0, |op| u64::from(op.offset) + u64::from(op.length));
+    let length = ops
+        .last()
+        .map_or(0, |op| u64::from(op.offset) + u64::from(op.length));
     environment.hart.pc = base.wrapping_add(length);
     (ops.len(), Exit::FallThrough)
 }
@@ -276,7 +315,10 @@ fn illegal(environment: &mut Environment, base: u64, op: &DecodedOp) -> Exceptio
     } else {
         0
     };
-    Exception::new(Cause::IllegalInstruction, u64::from(high) << 16 | u64::from(low))
+    Exception::new(
+        Cause::IllegalInstruction,
+        u64::from(high) << 16 | u64::from(low),
+    )
 }
 
 /// A 32-bit result, sign-extended.
@@ -287,10 +329,18 @@ fn word(value: u32) -> u64 {
 
 /// Division by zero gives −1, overflow the dividend (unprivileged specification, 13.2).
 fn divide(dividend: i64, divisor: i64) -> u64 {
-    if divisor == 0 { u64::MAX } else { dividend.wrapping_div(divisor) as u64 }
+    if divisor == 0 {
+        u64::MAX
+    } else {
+        dividend.wrapping_div(divisor) as u64
+    }
 }
 
 /// The remainder of a division by zero is the dividend, of an overflow 0.
 fn remainder(dividend: i64, divisor: i64) -> u64 {
-    if divisor == 0 { dividend as u64 } else { dividend.wrapping_rem(divisor) as u64 }
+    if divisor == 0 {
+        dividend as u64
+    } else {
+        dividend.wrapping_rem(divisor) as u64
+    }
 }

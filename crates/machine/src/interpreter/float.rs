@@ -52,9 +52,7 @@ fn to_float_single(hart: &Hart, op: &DecodedOp, flags: &mut Flags) -> Option<Opt
         Op::FmaddS => rm().map(|rm| ieee::fma_f32(a(), b(), c(), rm, flags)),
         Op::FmsubS => rm().map(|rm| ieee::fma_f32(a(), b(), c() ^ SIGN_F32, rm, flags)),
         Op::FnmsubS => rm().map(|rm| ieee::fma_f32(a() ^ SIGN_F32, b(), c(), rm, flags)),
-        Op::FnmaddS => {
-            rm().map(|rm| ieee::fma_f32(a() ^ SIGN_F32, b(), c() ^ SIGN_F32, rm, flags))
-        }
+        Op::FnmaddS => rm().map(|rm| ieee::fma_f32(a() ^ SIGN_F32, b(), c() ^ SIGN_F32, rm, flags)),
         Op::FsgnjS => Some(a() & !SIGN_F32 | b() & SIGN_F32),
         Op::FsgnjnS => Some(a() & !SIGN_F32 | !b() & SIGN_F32),
         Op::FsgnjxS => Some(a() ^ b() & SIGN_F32),
@@ -65,9 +63,7 @@ fn to_float_single(hart: &Hart, op: &DecodedOp, flags: &mut Flags) -> Option<Opt
         Op::FcvtSL => rm().map(|rm| ieee::i64_to_f32(x() as i64, rm, flags)),
         Op::FcvtSLu => rm().map(|rm| ieee::u64_to_f32(x(), rm, flags)),
         Op::FmvWX => Some(x() as u32),
-        Op::FcvtSD => {
-            rm().map(|rm| ieee::f64_to_f32(hart.f[op.rs1 as usize & 31], rm, flags))
-        }
+        Op::FcvtSD => rm().map(|rm| ieee::f64_to_f32(hart.f[op.rs1 as usize & 31], rm, flags)),
         _ => return None,
     })
 }
@@ -89,9 +85,7 @@ fn to_float_double(hart: &Hart, op: &DecodedOp, flags: &mut Flags) -> Option<Opt
         Op::FmaddD => rm().map(|rm| ieee::fma_f64(a(), b(), c(), rm, flags)),
         Op::FmsubD => rm().map(|rm| ieee::fma_f64(a(), b(), c() ^ SIGN_F64, rm, flags)),
         Op::FnmsubD => rm().map(|rm| ieee::fma_f64(a() ^ SIGN_F64, b(), c(), rm, flags)),
-        Op::FnmaddD => {
-            rm().map(|rm| ieee::fma_f64(a() ^ SIGN_F64, b(), c() ^ SIGN_F64, rm, flags))
-        }
+        Op::FnmaddD => rm().map(|rm| ieee::fma_f64(a() ^ SIGN_F64, b(), c() ^ SIGN_F64, rm, flags)),
         Op::FsgnjD => Some(a() & !SIGN_F64 | b() & SIGN_F64),
         Op::FsgnjnD => Some(a() & !SIGN_F64 | !b() & SIGN_F64),
         Op::FsgnjxD => Some(a() ^ b() & SIGN_F64),

@@ -36,7 +36,9 @@ fn find_block(
     blocks: &mut BlockCache,
     environment: &mut Environment,
 ) -> Result<Option<u32>, Exception> {
-    let Some(start) = environment.fetch_offset(environment.hart.pc)? else { return Ok(None) };
+    let Some(start) = environment.fetch_offset(environment.hart.pc)? else {
+        return Ok(None);
+    };
     if let Some(block) = blocks.lookup(start) {
         return Ok(Some(block));
     }
@@ -68,7 +70,11 @@ fn run_chain(
     loop {
         let ops = blocks.ops(block);
         let remaining = (until - environment.count) as usize;
-        let ops = if ops.len() > remaining { &ops[..remaining] } else { ops };
+        let ops = if ops.len() > remaining {
+            &ops[..remaining]
+        } else {
+            ops
+        };
         let start = environment.hart.pc;
         let (executed, exit) = execute(environment, ops);
         environment.count += executed as u64;
@@ -90,7 +96,9 @@ fn run_chain(
             block = next;
             continue;
         }
-        let Ok(Some(found)) = find_block_of_page(blocks, environment) else { return };
+        let Ok(Some(found)) = find_block_of_page(blocks, environment) else {
+            return;
+        };
         match exit {
             Exit::Taken => blocks.block_mut(block).taken = found,
             _ => blocks.block_mut(block).fall_through = found,

@@ -12,8 +12,11 @@ use crate::isa::Op;
 pub fn csr(environment: &mut Environment, op: &DecodedOp, index: usize) -> Result<(), Exception> {
     let csr = op.immediate as u16;
     let immediate = matches!(op.op, Op::Csrrwi | Op::Csrrsi | Op::Csrrci);
-    let source =
-        if immediate { u64::from(op.rs1) } else { environment.hart.x.get(op.rs1) };
+    let source = if immediate {
+        u64::from(op.rs1)
+    } else {
+        environment.hart.x.get(op.rs1)
+    };
     let is_write = matches!(op.op, Op::Csrrw | Op::Csrrwi);
     let writes = is_write || op.rs1 != 0;
     let context = environment.csr_context(index);
@@ -23,7 +26,11 @@ pub fn csr(environment: &mut Environment, op: &DecodedOp, index: usize) -> Resul
     };
     if writes {
         // Set and clear work on what software wrote to mip, not on the lines that show in it.
-        let base = if csr == number::MIP { environment.hart.csr.mip_written } else { old };
+        let base = if csr == number::MIP {
+            environment.hart.csr.mip_written
+        } else {
+            old
+        };
         let new = match op.op {
             Op::Csrrw | Op::Csrrwi => source,
             Op::Csrrs | Op::Csrrsi => base | source,
@@ -55,8 +62,13 @@ fn after_write(environment: &mut Environment, csr: u16) {
         number::FFLAGS | number::FRM | number::FCSR => environment.hart.csr.float_is_dirty(),
         number::SSTATUS | number::MSTATUS => environment.mode_changed(),
         number::SATP => environment.hart.update_translation_context(),
-        number::MIE | number::SIE | number::MIP | number::SIP | number::MIDELEG
-        | number::STIMECMP | number::MENVCFG => environment.attention = true,
+        number::MIE
+        | number::SIE
+        | number::MIP
+        | number::SIP
+        | number::MIDELEG
+        | number::STIMECMP
+        | number::MENVCFG => environment.attention = true,
         number::PMPCFG0..0x3f0 => {
             environment.hart.tlb.clear();
             environment.hart.update_translation_context();

@@ -11,7 +11,14 @@ fn sign_extend(value: u32, width: u32) -> i32 {
 }
 
 fn expanded(op: Op, rd: u32, rs1: u32, rs2: u32, immediate: i32) -> Instruction {
-    Instruction { op, rd: rd as u8, rs1: rs1 as u8, rs2: rs2 as u8, immediate, length: 2 }
+    Instruction {
+        op,
+        rd: rd as u8,
+        rs1: rs1 as u8,
+        rs2: rs2 as u8,
+        immediate,
+        length: 2,
+    }
 }
 
 /// The immediate of `c.addi`, `c.li`, `c.andi` and so on: bit 12, bits 6:2.

@@ -69,9 +69,12 @@ impl Format {
             Format::I => (rd, rs1, 0, bits as i32 >> 20),
             Format::Shift6 => (rd, rs1, 0, field(bits, 20, 6) as i32),
             Format::Shift5 => (rd, rs1, 0, field(bits, 20, 5) as i32),
-            Format::S => {
-                (0, rs1, rs2, sign_extend(field(bits, 25, 7) << 5 | field(bits, 7, 5), 12))
-            }
+            Format::S => (
+                0,
+                rs1,
+                rs2,
+                sign_extend(field(bits, 25, 7) << 5 | field(bits, 7, 5), 12),
+            ),
             Format::B => {
                 let immediate = field(bits, 31, 1) << 12
                     | field(bits, 7, 1) << 11
@@ -97,12 +100,25 @@ impl Format {
             Format::TwoSources => (0, rs1, rs2, 0),
             Format::Fixed => (0, 0, 0, 0),
         };
-        Instruction { op, rd, rs1, rs2, immediate, length: 4 }
+        Instruction {
+            op,
+            rd,
+            rs1,
+            rs2,
+            immediate,
+            length: 4,
+        }
     }
 
     /// The fixed `bits` with the instruction's fields; `None` if one does not fit.
     pub fn encode(self, bits: u32, instruction: &Instruction) -> Option<u32> {
-        let Instruction { rd, rs1, rs2, immediate, .. } = *instruction;
+        let Instruction {
+            rd,
+            rs1,
+            rs2,
+            immediate,
+            ..
+        } = *instruction;
         if rd > 31 || rs1 > 31 || rs2 > 31 {
             return None;
         }
@@ -145,9 +161,7 @@ impl Format {
                 }
                 rd | rs1 | rs2 | rs3 << 27 | rm << 12
             }
-            Format::Csr | Format::CsrImmediate | Format::Fence => {
-                rd | rs1 | unsigned(12)? << 20
-            }
+            Format::Csr | Format::CsrImmediate | Format::Fence => rd | rs1 | unsigned(12)? << 20,
             Format::TwoSources => rs1 | rs2,
             Format::Fixed => 0,
         };

@@ -81,9 +81,16 @@ pub struct Encoding {
 
 /// All rows, extension by extension.
 pub fn encodings() -> impl Iterator<Item = &'static Encoding> {
-    [base::ROWS, multiply::ROWS, atomic::ROWS, float::SINGLE, float::DOUBLE, system::ROWS]
-        .into_iter()
-        .flatten()
+    [
+        base::ROWS,
+        multiply::ROWS,
+        atomic::ROWS,
+        float::SINGLE,
+        float::DOUBLE,
+        system::ROWS,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// The rows by the five bits above the two lowest (the major opcode).
@@ -122,10 +129,23 @@ pub fn encode(instruction: &Instruction) -> Option<u32> {
 }
 
 pub(crate) const fn illegal(bits: u32, length: u8) -> Instruction {
-    Instruction { op: Op::Illegal, rd: 0, rs1: 0, rs2: 0, immediate: bits as i32, length }
+    Instruction {
+        op: Op::Illegal,
+        rd: 0,
+        rs1: 0,
+        rs2: 0,
+        immediate: bits as i32,
+        length,
+    }
 }
 
 const fn row(name: &'static str, op: Op, format: Format, mask: u32, bits: u32) -> Encoding {
     assert!(bits & !mask == 0, "a fixed bit is outside the mask");
-    Encoding { name, op, format, mask, bits }
+    Encoding {
+        name,
+        op,
+        format,
+        mask,
+        bits,
+    }
 }

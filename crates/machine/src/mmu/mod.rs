@@ -38,7 +38,11 @@ impl Hart {
         let csr = &self.csr;
         let sum_mxr = (csr.status & (status::SUM | status::MXR)) >> 18;
         let space = |privilege: Privilege| {
-            if privilege == Privilege::Machine { 0 } else { csr.satp }
+            if privilege == Privilege::Machine {
+                0
+            } else {
+                csr.satp
+            }
         };
         let data = self.data_privilege();
         self.tlb.set_context(

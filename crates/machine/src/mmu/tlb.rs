@@ -16,7 +16,10 @@ struct Entry {
 }
 
 /// Matches no access: address space 255 is never used.
-const EMPTY: Entry = Entry { tag: u64::MAX, page_offset: 0 };
+const EMPTY: Entry = Entry {
+    tag: u64::MAX,
+    page_offset: 0,
+};
 
 /// One table.
 pub struct Table(Box<[Entry; ENTRIES]>);
@@ -38,7 +41,10 @@ impl Table {
 
     fn insert(&mut self, address: u64, context: u64, page_offset: usize) {
         let page = address >> 12;
-        self.0[(page & INDEX_MASK) as usize] = Entry { tag: page ^ context, page_offset };
+        self.0[(page & INDEX_MASK) as usize] = Entry {
+            tag: page ^ context,
+            page_offset,
+        };
     }
 
     fn clear(&mut self) {

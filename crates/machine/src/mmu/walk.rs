@@ -44,10 +44,7 @@ impl Hart {
         for level in (0..levels).rev() {
             let index = address >> (12 + 9 * level) & 511;
             let entry = self.read_entry(memory, table + index * 8, level, access, address)?;
-            if entry & VALID == 0
-                || entry & (READ | WRITE) == WRITE
-                || entry & RESERVED != 0
-            {
+            if entry & VALID == 0 || entry & (READ | WRITE) == WRITE || entry & RESERVED != 0 {
                 return Err(page_fault(access, address));
             }
             if entry & (READ | EXECUTE) == 0 {
@@ -78,11 +75,20 @@ impl Hart {
         access: Access,
         address: u64,
     ) -> Result<u64, Exception> {
-        if !self.pmp.allows(entry, 8, Access::Load, Privilege::Supervisor) {
+        if !self
+            .pmp
+            .allows(entry, 8, Access::Load, Privilege::Supervisor)
+        {
             return Err(access_fault(access, address));
         }
-        let offset = memory.offset(entry, 8).map_err(|_| access_fault(access, address))?;
-        let flag = if level == 0 { PAGE_HOLDS_LEAF_TABLE } else { PAGE_HOLDS_UPPER_TABLE };
+        let offset = memory
+            .offset(entry, 8)
+            .map_err(|_| access_fault(access, address))?;
+        let flag = if level == 0 {
+            PAGE_HOLDS_LEAF_TABLE
+        } else {
+            PAGE_HOLDS_UPPER_TABLE
+        };
         if memory.set_flag(offset, flag) {
             self.tlb.drop_stores_to(offset & !0xfff);
         }
@@ -96,7 +102,11 @@ impl Hart {
             _ if !user_page => true,
             _ => access != Access::Fetch && self.csr.status & status::SUM != 0,
         };
-        let readable = if self.csr.status & status::MXR != 0 { READ | EXECUTE } else { READ };
+        let readable = if self.csr.status & status::MXR != 0 {
+            READ | EXECUTE
+        } else {
+            READ
+        };
         let bits_allow = match access {
             Access::Fetch => entry & EXECUTE != 0,
             Access::Load => entry & readable != 0,

@@ -340,10 +340,13 @@ impl Block {
 fn answer(chain: &Chain, data: &[u8], status: u8, session: &mut Session) -> Result<(), QueueError> {
     let memory = &mut *session.context.memory;
     queue::scatter(&chain.writable, memory, 0, data)?;
-    let last = queue::total_length(&chain.writable) - 1;
+    let last = queue::total_length(&chain.writable).saturating_sub(1);
     queue::scatter(&chain.writable, memory, last, &[status])?;
     // What lies between the data and the status is not written; it does not count (2.7.8.2).
     let contiguous = data.len() as u64 == last;
     let written = data.len() as u32 + u32::from(contiguous);
     session.queues[0].push(memory, chain.head, written)
 }
+
+#[cfg(test)]
+mod tests;

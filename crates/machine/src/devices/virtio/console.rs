@@ -86,3 +86,6 @@ fn transmit(session: &mut Session) -> Result<(), QueueError> {
     }
     queue.request_notification(memory)
 }
+
+#[cfg(test)]
+mod tests;

@@ -67,3 +67,6 @@ impl Entropy {
         self.process(session)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use super::block::Block;
 use super::queue::{Queue, QueueError};
-use super::{FEATURE_VERSION_1, Session, VirtioDevice};
+use super::{Session, VirtioDevice};
 use crate::bus::DeviceContext;
 use crate::input::DiskStatus;
 use serde::{Deserialize, Serialize};
@@ -183,8 +183,9 @@ impl VirtioMmio {
         }
         let was_running = self.is_running();
         let mut status = value & 0xff | self.status & STATUS_NEEDS_RESET;
-        let accepted = self.driver_features & !self.device.features() == 0
-            && self.driver_features & FEATURE_VERSION_1 != 0;
+        // Version 1 is not insisted on, as QEMU does not: small guests such as xv6 never look at
+        // the features above bit 31.
+        let accepted = self.driver_features & !self.device.features() == 0;
         if !accepted {
             status &= !STATUS_FEATURES_OK;
         }
@@ -346,3 +347,6 @@ fn read_bytes(bytes: &[u8], offset: u64, size: u8) -> u64 {
     }
     value
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,9 @@ pub mod mmio;
 pub mod network;
 pub mod queue;
 
+#[cfg(test)]
+pub(crate) mod driver;
+
 use crate::bus::DeviceContext;
 use block::Block;
 use console::VirtioConsole;

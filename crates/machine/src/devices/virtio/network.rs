@@ -3,8 +3,8 @@
 //! Checksum and segmentation offloads are not offered: whoever carries the frames would have to
 //! do the work, and every replica of it the same way.
 
-use super::Session;
 use super::queue::{self, Chain, QueueError};
+use super::{FEATURE_VERSION_1, Session};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
@@ -25,8 +25,11 @@ pub const FRAME_BYTES: std::ops::RangeInclusive<usize> = 14..=65_550;
 
 const RECEIVE: usize = 0;
 const TRANSMIT: usize = 1;
-/// `virtio_net_hdr` with `num_buffers`, which is always there since version 1 (section 5.1.6).
+/// `virtio_net_hdr` with `num_buffers` (section 5.1.6).
 const HEADER_BYTES: u64 = 12;
+/// The same without `num_buffers`: for drivers that took neither version 1 nor mergeable buffers
+/// (section 5.1.6.1).
+const LEGACY_HEADER_BYTES: u64 = 10;
 const STATUS_LINK_UP: u16 = 1;
 const CHAIN_LIMIT: u64 = 1 << 20;
 
@@ -102,7 +105,7 @@ impl Network {
             match Self::place(frame, session)? {
                 Placement::NoBuffer => break,
                 Placement::Placed | Placement::NeverFits => {
-                    self.waiting_bytes -= frame.len() as u64;
+                    self.waiting_bytes = self.waiting_bytes.saturating_sub(frame.len() as u64);
                     self.waiting.pop_front();
                 }
             }
@@ -115,7 +118,8 @@ impl Network {
         let mergeable = session.features & FEATURE_MERGEABLE_BUFFERS != 0;
         let queue = &mut session.queues[RECEIVE];
         let memory = &mut *session.context.memory;
-        let needed = HEADER_BYTES + frame.len() as u64;
+        let header = header_bytes(session.features);
+        let needed = header + frame.len() as u64;
         let mut chains: Vec<Chain> = Vec::new();
         let mut capacity = 0;
         while capacity < needed {
@@ -139,15 +143,16 @@ impl Network {
                 });
             };
             if !chain.readable.is_empty()
-                || (chains.is_empty() && queue::total_length(&chain.writable) < HEADER_BYTES)
+                || (chains.is_empty() && queue::total_length(&chain.writable) < header)
             {
                 return Err(QueueError::Incomplete { head: chain.head });
             }
             capacity += queue::total_length(&chain.writable);
             chains.push(chain);
         }
-        let mut packet = vec![0; HEADER_BYTES as usize];
-        packet[10..12].copy_from_slice(&(chains.len() as u16).to_le_bytes());
+        let mut packet = [0; LEGACY_HEADER_BYTES as usize].to_vec();
+        packet.extend((chains.len() as u16).to_le_bytes());
+        packet.truncate(header as usize);
         packet.extend_from_slice(frame);
         let mut rest = &packet[..];
         for chain in chains {
@@ -165,6 +170,7 @@ impl Network {
         if !session.usable(TRANSMIT) {
             return Ok(());
         }
+        let header = header_bytes(session.features);
         let queue = &mut session.queues[TRANSMIT];
         let memory = &mut *session.context.memory;
         // Bounded although the index is checked: used entries may overwrite a hostile queue's own
@@ -174,17 +180,25 @@ impl Network {
                 break;
             };
             let length = queue::total_length(&chain.readable);
-            if length < HEADER_BYTES {
+            if length < header {
                 return Err(QueueError::Incomplete { head: chain.head });
             }
-            let length = length - HEADER_BYTES;
+            let length = length - header;
             if FRAME_BYTES.contains(&(length as usize)) {
-                let frame = queue::gather(&chain.readable, memory, HEADER_BYTES, length)?;
+                let frame = queue::gather(&chain.readable, memory, header, length)?;
                 session.context.outputs.network_frame(self.device, frame);
             }
             queue.push(memory, chain.head, 0)?;
         }
         queue.request_notification(memory)
+    }
+}
+
+fn header_bytes(features: u64) -> u64 {
+    if features & (FEATURE_VERSION_1 | FEATURE_MERGEABLE_BUFFERS) == 0 {
+        LEGACY_HEADER_BYTES
+    } else {
+        HEADER_BYTES
     }
 }
 
@@ -196,3 +210,6 @@ enum Placement {
     /// The driver's buffers are too small for it.
     NeverFits,
 }
+
+#[cfg(test)]
+mod tests;

@@ -225,7 +225,7 @@ impl Queue {
 
     /// QueueReady.
     pub fn is_ready(&self) -> bool {
-        self.ready
+        self.ready && self.size != 0
     }
 
     /// The driver takes the queue back.
@@ -449,3 +449,6 @@ impl Descriptor {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

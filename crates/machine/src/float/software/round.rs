@@ -1,7 +1,7 @@
 //! Rounding an exact number to a format, or to an integer.
 
 use super::format::{Format, Number, infinity, zero};
-use super::{Flags, RoundingMode};
+use crate::float::{Flags, RoundingMode};
 
 /// Shifts right by `count` bits; what is lost is kept as the sticky lowest bit.
 pub(super) fn shift_right_sticky(significand: u128, count: u32) -> u128 {

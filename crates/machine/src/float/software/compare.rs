@@ -1,7 +1,7 @@
 //! Comparisons, minimum and maximum, classification.
 
-use super::Flags;
 use super::format::{Format, is_nan, is_signaling_nan, nan};
+use crate::float::Flags;
 
 /// An integer that is ordered as the numbers are; both zeros give 0. Not for NaNs.
 fn order<F: Format>(bits: u64) -> i64 {
@@ -15,7 +15,7 @@ fn order<F: Format>(bits: u64) -> i64 {
 
 /// Quiet equality: only a signaling NaN is invalid.
 #[inline]
-pub(super) fn eq<F: Format>(a: u64, b: u64, flags: &mut Flags) -> bool {
+pub(in crate::float) fn eq<F: Format>(a: u64, b: u64, flags: &mut Flags) -> bool {
     if is_nan::<F>(a) || is_nan::<F>(b) {
         nan::<F>(&[a, b], flags);
         return false;
@@ -25,13 +25,13 @@ pub(super) fn eq<F: Format>(a: u64, b: u64, flags: &mut Flags) -> bool {
 
 /// Signaling less-than: any NaN is invalid.
 #[inline]
-pub(super) fn lt<F: Format>(a: u64, b: u64, flags: &mut Flags) -> bool {
+pub(in crate::float) fn lt<F: Format>(a: u64, b: u64, flags: &mut Flags) -> bool {
     ordered::<F>(a, b, flags) && order::<F>(a) < order::<F>(b)
 }
 
 /// Signaling less-or-equal: any NaN is invalid.
 #[inline]
-pub(super) fn le<F: Format>(a: u64, b: u64, flags: &mut Flags) -> bool {
+pub(in crate::float) fn le<F: Format>(a: u64, b: u64, flags: &mut Flags) -> bool {
     ordered::<F>(a, b, flags) && order::<F>(a) <= order::<F>(b)
 }
 
@@ -46,7 +46,7 @@ fn ordered<F: Format>(a: u64, b: u64, flags: &mut Flags) -> bool {
 
 /// minimumNumber of IEEE 754-2019, 9.6, with -0 below +0.
 #[inline]
-pub(super) fn min<F: Format>(a: u64, b: u64, flags: &mut Flags) -> u64 {
+pub(in crate::float) fn min<F: Format>(a: u64, b: u64, flags: &mut Flags) -> u64 {
     select::<F>(a, b, flags, |a, b| {
         if total_order::<F>(a) <= total_order::<F>(b) {
             a
@@ -58,7 +58,7 @@ pub(super) fn min<F: Format>(a: u64, b: u64, flags: &mut Flags) -> u64 {
 
 /// maximumNumber of IEEE 754-2019, 9.6, with +0 above -0.
 #[inline]
-pub(super) fn max<F: Format>(a: u64, b: u64, flags: &mut Flags) -> u64 {
+pub(in crate::float) fn max<F: Format>(a: u64, b: u64, flags: &mut Flags) -> u64 {
     select::<F>(a, b, flags, |a, b| {
         if total_order::<F>(a) >= total_order::<F>(b) {
             a
@@ -93,7 +93,7 @@ fn select<F: Format>(a: u64, b: u64, flags: &mut Flags, pick: impl Fn(u64, u64) 
 
 /// The mask that `FCLASS` gives (table "Format of result of FCLASS instruction"): one bit of ten.
 #[inline]
-pub(super) fn classify<F: Format>(bits: u64) -> u16 {
+pub(in crate::float) fn classify<F: Format>(bits: u64) -> u16 {
     let magnitude = bits & !F::SIGN;
     if is_nan::<F>(bits) {
         return if is_signaling_nan::<F>(bits) {

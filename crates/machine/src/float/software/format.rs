@@ -1,10 +1,10 @@
 //! The two binary interchange formats, and how their bits are taken apart.
 
-use super::{Flags, RoundingMode};
+use crate::float::{Flags, RoundingMode};
 
 /// A binary interchange format (IEEE 754-2019, 3.4), whose encodings are held in the low bits of a
 /// `u64`. Implemented for the Rust type of the same format, which only names it here.
-pub(super) trait Format {
+pub(in crate::float) trait Format {
     /// Width of the exponent field, in bits.
     const EXPONENT_BITS: u32;
     /// Width of the trailing significand field, in bits.

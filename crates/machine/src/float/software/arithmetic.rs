@@ -2,14 +2,14 @@
 
 use super::format::{Format, Number, Operand, exact_zero, infinity, invalid, nan, unpack, zero};
 use super::round::{round, shift_right_sticky};
-use super::{Flags, RoundingMode};
+use crate::float::{Flags, RoundingMode};
 
 /// Room above a normalised significand for the carry of an addition.
 const CARRY_BITS: u32 = 1;
 
 /// `a` + `b`.
 #[inline(never)]
-pub(super) fn add<F: Format>(a: u64, b: u64, rm: RoundingMode, flags: &mut Flags) -> u64 {
+pub(in crate::float) fn add<F: Format>(a: u64, b: u64, rm: RoundingMode, flags: &mut Flags) -> u64 {
     match (unpack::<F>(a), unpack::<F>(b)) {
         (Operand::Nan, _) | (_, Operand::Nan) => nan::<F>(&[a, b], flags),
         (Operand::Infinite { negative: x }, Operand::Infinite { negative: y }) if x != y => {
@@ -32,7 +32,7 @@ pub(super) fn add<F: Format>(a: u64, b: u64, rm: RoundingMode, flags: &mut Flags
 
 /// `a` × `b`.
 #[inline(never)]
-pub(super) fn mul<F: Format>(a: u64, b: u64, rm: RoundingMode, flags: &mut Flags) -> u64 {
+pub(in crate::float) fn mul<F: Format>(a: u64, b: u64, rm: RoundingMode, flags: &mut Flags) -> u64 {
     let negative = (a ^ b) & F::SIGN != 0;
     match (unpack::<F>(a), unpack::<F>(b)) {
         (Operand::Nan, _) | (_, Operand::Nan) => nan::<F>(&[a, b], flags),
@@ -46,7 +46,7 @@ pub(super) fn mul<F: Format>(a: u64, b: u64, rm: RoundingMode, flags: &mut Flags
 
 /// `a` ÷ `b`.
 #[inline(never)]
-pub(super) fn div<F: Format>(a: u64, b: u64, rm: RoundingMode, flags: &mut Flags) -> u64 {
+pub(in crate::float) fn div<F: Format>(a: u64, b: u64, rm: RoundingMode, flags: &mut Flags) -> u64 {
     let negative = (a ^ b) & F::SIGN != 0;
     match (unpack::<F>(a), unpack::<F>(b)) {
         (Operand::Nan, _) | (_, Operand::Nan) => nan::<F>(&[a, b], flags),
@@ -64,7 +64,7 @@ pub(super) fn div<F: Format>(a: u64, b: u64, rm: RoundingMode, flags: &mut Flags
 
 /// The square root of `a`.
 #[inline(never)]
-pub(super) fn sqrt<F: Format>(a: u64, rm: RoundingMode, flags: &mut Flags) -> u64 {
+pub(in crate::float) fn sqrt<F: Format>(a: u64, rm: RoundingMode, flags: &mut Flags) -> u64 {
     match unpack::<F>(a) {
         Operand::Nan => nan::<F>(&[a], flags),
         Operand::Zero { .. } | Operand::Infinite { negative: false } => a,
@@ -77,7 +77,13 @@ pub(super) fn sqrt<F: Format>(a: u64, rm: RoundingMode, flags: &mut Flags) -> u6
 
 /// `a` × `b` + `c`, rounded once.
 #[inline(never)]
-pub(super) fn fma<F: Format>(a: u64, b: u64, c: u64, rm: RoundingMode, flags: &mut Flags) -> u64 {
+pub(in crate::float) fn fma<F: Format>(
+    a: u64,
+    b: u64,
+    c: u64,
+    rm: RoundingMode,
+    flags: &mut Flags,
+) -> u64 {
     let negative = (a ^ b) & F::SIGN != 0;
     let (x, y, z) = (unpack::<F>(a), unpack::<F>(b), unpack::<F>(c));
     match (x, y, z) {
@@ -156,11 +162,12 @@ fn quotient(x: Number, y: Number) -> Number {
     let (x, y) = (x.normalised(), y.normalised());
     let dividend = x.significand >> DIVIDEND_SHIFT;
     let divisor = y.significand >> DIVISOR_SHIFT;
-    let sticky = u128::from(dividend % divisor != 0);
+    let quotient = dividend / divisor;
+    let sticky = u128::from(quotient * divisor != dividend);
     Number {
         negative: x.negative != y.negative,
         exponent: x.exponent + DIVIDEND_SHIFT as i32 - y.exponent - DIVISOR_SHIFT as i32,
-        significand: dividend / divisor | sticky,
+        significand: quotient | sticky,
     }
 }
 

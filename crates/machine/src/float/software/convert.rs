@@ -4,11 +4,11 @@ use core::ops::RangeInclusive;
 
 use super::format::{Format, Number, Operand, infinity, nan, unpack, zero};
 use super::round::{round, round_off, shift_right_sticky};
-use super::{Flags, RoundingMode};
+use crate::float::{Flags, RoundingMode};
 
 /// From one format to another.
 #[inline(never)]
-pub(super) fn convert<From: Format, To: Format>(
+pub(in crate::float) fn convert<From: Format, To: Format>(
     bits: u64,
     rm: RoundingMode,
     flags: &mut Flags,
@@ -28,7 +28,7 @@ pub(super) fn convert<From: Format, To: Format>(
 /// not inexact), and gives the bound on its side, a NaN the upper one (table "Domains of
 /// float-to-integer conversions and behavior for invalid inputs").
 #[inline(never)]
-pub(super) fn to_integer<F: Format>(
+pub(in crate::float) fn to_integer<F: Format>(
     bits: u64,
     range: RangeInclusive<i128>,
     rm: RoundingMode,
@@ -81,7 +81,11 @@ fn round_to_integer(number: Number, rm: RoundingMode) -> (i128, bool) {
 
 /// From an integer of at most 64 bits and its sign.
 #[inline(never)]
-pub(super) fn from_integer<F: Format>(integer: i128, rm: RoundingMode, flags: &mut Flags) -> u64 {
+pub(in crate::float) fn from_integer<F: Format>(
+    integer: i128,
+    rm: RoundingMode,
+    flags: &mut Flags,
+) -> u64 {
     if integer == 0 {
         return 0;
     }

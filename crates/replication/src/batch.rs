@@ -1,0 +1,206 @@
+//! The stream of records to one backup: numbers, batches, what is under way.
+
+use crate::ConnectionId;
+use crate::message::Message;
+use crate::record::Record;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// When records are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchConfig {
+    /// Records wait at most so long while the guest works.
+    pub delay: Duration,
+    /// A batch of so many bytes is sent at once.
+    pub bytes: usize,
+    /// A guest that ran fewer instructions since the last batch idles: its records wait for the
+    /// next heartbeat, which saves a frame.
+    pub idle_instructions: u64,
+}
+
+impl Default for BatchConfig {
+    fn default() -> BatchConfig {
+        BatchConfig {
+            delay: Duration::from_millis(20),
+            bytes: 32 << 10,
+            idle_instructions: 2_000_000,
+        }
+    }
+}
+
+/// What the world outside the stream knows at the moment of sending.
+#[derive(Clone, Copy)]
+pub(crate) struct Sending {
+    pub now: Duration,
+    pub urgent: bool,
+    pub released: u64,
+}
+
+/// Numbers records from 1 and puts them into messages.
+#[derive(Debug)]
+pub(crate) struct RecordStream {
+    pub connection: ConnectionId,
+    pub generation: u64,
+    config: BatchConfig,
+    /// Number of the last record added.
+    sequence: u64,
+    batch: Vec<Record>,
+    batch_bytes: usize,
+    batch_since: Option<Duration>,
+    /// Batches sent and not acknowledged: last number, bytes, when.
+    in_flight: VecDeque<(u64, usize, Duration)>,
+    bytes_in_flight: usize,
+    acknowledged: u64,
+    /// Count of the last record sent.
+    sent_count: u64,
+    last_sent: Duration,
+    /// Bytes of records sent, about.
+    pub bytes_sent: u64,
+}
+
+impl RecordStream {
+    pub fn new(
+        now: Duration,
+        connection: ConnectionId,
+        generation: u64,
+        config: BatchConfig,
+    ) -> RecordStream {
+        RecordStream {
+            connection,
+            generation,
+            config,
+            sequence: 0,
+            batch: Vec::new(),
+            batch_bytes: 0,
+            batch_since: None,
+            in_flight: VecDeque::new(),
+            bytes_in_flight: 0,
+            acknowledged: 0,
+            sent_count: 0,
+            last_sent: now,
+            bytes_sent: 0,
+        }
+    }
+
+    /// Adds a record and gives its number.
+    pub fn push(&mut self, now: Duration, record: Record) -> u64 {
+        self.sequence += 1;
+        self.batch_bytes += record.encoded_size_bound();
+        self.batch_since.get_or_insert(now);
+        self.batch.push(record);
+        self.sequence
+    }
+
+    /// Number of the last record added.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Number of the last record sent.
+    pub fn sent_sequence(&self) -> u64 {
+        self.sequence - self.batch.len() as u64
+    }
+
+    pub fn acknowledged(&self) -> u64 {
+        self.acknowledged
+    }
+
+    /// Instruction count of the last record sent: the backup cannot be beyond.
+    pub fn sent_count(&self) -> u64 {
+        self.sent_count
+    }
+
+    pub fn starts_at(&mut self, count: u64) {
+        self.sent_count = count;
+    }
+
+    /// Bytes not yet sent or not yet acknowledged.
+    pub fn bytes_under_way(&self) -> usize {
+        self.bytes_in_flight + self.batch_bytes
+    }
+
+    /// When the oldest batch that is not acknowledged was sent.
+    pub fn oldest_unacknowledged(&self) -> Option<Duration> {
+        self.in_flight.front().map(|(_, _, sent)| *sent)
+    }
+
+    pub fn last_sent(&self) -> Duration {
+        self.last_sent
+    }
+
+    /// Notes that something else was sent.
+    pub fn touched(&mut self, now: Duration) {
+        self.last_sent = now;
+    }
+
+    /// When the batch is to be sent although nothing waits for it.
+    pub fn batch_deadline(&self, count: u64) -> Option<Duration> {
+        let since = self.batch_since?;
+        if self.batch_bytes >= self.config.bytes {
+            return Some(since);
+        }
+        let ran = count.saturating_sub(self.sent_count);
+        (ran >= self.config.idle_instructions).then_some(since + self.config.delay)
+    }
+
+    /// Takes all that waits as messages, none much longer than the configured size unless a single
+    /// record is.
+    pub fn take(&mut self, sending: Sending) -> Vec<Message> {
+        let mut messages = Vec::new();
+        let mut first_sequence = self.sent_sequence() + 1;
+        let mut records = std::mem::take(&mut self.batch).into_iter().peekable();
+        while records.peek().is_some() {
+            let mut bytes = 0;
+            let mut part = Vec::new();
+            while let Some(record) = records.next_if(|_| bytes < self.config.bytes) {
+                bytes += record.encoded_size_bound();
+                self.sent_count = record.count;
+                part.push(record);
+            }
+            let last = first_sequence + part.len() as u64 - 1;
+            self.in_flight.push_back((last, bytes, sending.now));
+            self.bytes_in_flight += bytes;
+            self.bytes_sent += bytes as u64;
+            messages.push(Message::Records {
+                generation: self.generation,
+                first_sequence,
+                urgent: sending.urgent && records.peek().is_none(),
+                released: sending.released,
+                records: part,
+            });
+            first_sequence = last + 1;
+        }
+        self.batch_bytes = 0;
+        self.batch_since = None;
+        if !messages.is_empty() {
+            self.last_sent = sending.now;
+        }
+        messages
+    }
+
+    /// The backup says that it holds everything up to `sequence`. False: that cannot be.
+    #[must_use]
+    pub fn acknowledge(&mut self, sequence: u64) -> bool {
+        if sequence < self.acknowledged || sequence > self.sent_sequence() {
+            return false;
+        }
+        self.acknowledged = sequence;
+        while self
+            .in_flight
+            .front()
+            .is_some_and(|(last, _, _)| *last <= sequence)
+        {
+            if let Some((_, bytes, _)) = self.in_flight.pop_front() {
+                self.bytes_in_flight -= bytes;
+            }
+        }
+        true
+    }
+
+    /// Time stood still here: what is under way is not late.
+    pub fn forgive(&mut self, pause: Duration) {
+        for (_, _, sent) in &mut self.in_flight {
+            *sent += pause;
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! Frames: the checked envelope of everything in a log and on the logging channel.
+//!
+//! `docs/log-format.md`, "A frame". Each checksum continues the one before, so a frame that is
+//! missing, repeated or out of order fails its check like a damaged one.
+
+use crate::wire::{WireError, put_varint};
+use thiserror::Error;
+
+/// The longest payload that the format can say: 16 MiB - 1.
+pub const MAX_PAYLOAD: usize = (1 << 24) - 1;
+
+/// Bytes of the longest header: kind, four of length, check, checksum.
+const MAX_HEADER: usize = 10;
+
+/// Why a stream of frames ends here.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum FrameError {
+    /// The header's check is wrong.
+    #[error("the frame header at byte {offset} is damaged")]
+    Header {
+        /// Bytes from the start of the stream of frames.
+        offset: u64,
+    },
+    /// The frame says that it is longer than the reader allows.
+    #[error("the frame at byte {offset} says it has {length} bytes, more than the {limit} allowed")]
+    TooLong {
+        /// Bytes from the start.
+        offset: u64,
+        /// What it says.
+        length: usize,
+        /// What is allowed.
+        limit: usize,
+    },
+    /// The checksum is wrong: the frame is damaged, or one before it is missing.
+    #[error(
+        "the frame at byte {offset} fails its checksum: it is damaged or one before is missing"
+    )]
+    Checksum {
+        /// Bytes from the start.
+        offset: u64,
+    },
+    /// The payload makes no sense.
+    #[error("the frame at byte {offset} cannot be understood: {source}")]
+    Payload {
+        /// Bytes from the start.
+        offset: u64,
+        /// Why.
+        source: WireError,
+    },
+}
+
+/// CRC-8 of the header (polynomial 0x07, start 0xff), so that a damaged length is told from a
+/// frame whose end has not come yet.
+fn header_check(bytes: &[u8]) -> u8 {
+    bytes.iter().fold(0xff, |mut crc, byte| {
+        crc ^= byte;
+        for _ in 0..8 {
+            crc = if crc & 0x80 != 0 {
+                crc << 1 ^ 0x07
+            } else {
+                crc << 1
+            };
+        }
+        crc
+    })
+}
+
+/// Puts payloads into frames. One for each direction of a connection, or for a file.
+#[derive(Clone, Debug, Default)]
+pub struct FrameWriter {
+    chain: u32,
+}
+
+impl FrameWriter {
+    /// Appends a frame to `out`. `kind` is 1 to 255; the payload at most [`MAX_PAYLOAD`] bytes.
+    pub fn write(&mut self, out: &mut Vec<u8>, kind: u8, payload: &[u8]) {
+        assert!(kind != 0, "kind 0 is a file's unwritten tail");
+        assert!(
+            payload.len() <= MAX_PAYLOAD,
+            "a frame of {} bytes",
+            payload.len()
+        );
+        let start = out.len();
+        out.push(kind);
+        put_varint(out, payload.len() as u64);
+        out.push(header_check(&out[start..]));
+        self.chain = crc32c::crc32c_append(self.chain, &out[start..]);
+        self.chain = crc32c::crc32c_append(self.chain, payload);
+        out.extend_from_slice(&self.chain.to_le_bytes());
+        out.extend_from_slice(payload);
+    }
+}
+
+/// A frame whose checks were right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// 1 to 255.
+    pub kind: u8,
+    /// Where it began, in bytes from the start of the stream of frames.
+    pub offset: u64,
+    /// What it holds.
+    pub payload: Vec<u8>,
+}
+
+/// Takes frames out of a stream of bytes that comes in pieces of any size.
+///
+/// Holds at most one frame's bytes and the piece last pushed. After an error every further call
+/// gives the same error.
+#[derive(Clone, Debug)]
+pub struct FrameReader {
+    chain: u32,
+    limit: usize,
+    buffer: Vec<u8>,
+    consumed: usize,
+    offset: u64,
+    failed: Option<FrameError>,
+}
+
+struct Header {
+    kind: u8,
+    length: usize,
+    size: usize,
+    checksum: u32,
+}
+
+impl FrameReader {
+    /// A reader that accepts payloads of up to `limit` bytes.
+    pub fn new(limit: usize) -> FrameReader {
+        let limit = limit.min(MAX_PAYLOAD);
+        FrameReader {
+            chain: 0,
+            limit,
+            buffer: Vec::new(),
+            consumed: 0,
+            offset: 0,
+            failed: None,
+        }
+    }
+
+    /// Changes the longest payload that is accepted from the next frame on.
+    pub fn set_limit(&mut self, limit: usize) {
+        self.limit = limit.min(MAX_PAYLOAD);
+    }
+
+    /// Adds bytes as they came.
+    pub fn push(&mut self, bytes: &[u8]) {
+        if self.failed.is_none() {
+            self.buffer.drain(..std::mem::take(&mut self.consumed));
+            self.buffer.extend_from_slice(bytes);
+        }
+    }
+
+    /// The bytes that are not yet part of a whole frame.
+    pub fn rest(&self) -> &[u8] {
+        &self.buffer[self.consumed..]
+    }
+
+    /// Where the next frame begins, in bytes from the start.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The next whole frame, or `None` until more bytes come.
+    pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        self.try_next()
+            .inspect_err(|error| self.failed = Some(error.clone()))
+    }
+
+    fn try_next(&mut self) -> Result<Option<Frame>, FrameError> {
+        let Some(header) = self.header()? else {
+            return Ok(None);
+        };
+        let rest = &self.buffer[self.consumed..];
+        let Some(payload) = rest.get(header.size..header.size + header.length) else {
+            return Ok(None);
+        };
+        let chain = crc32c::crc32c_append(self.chain, &rest[..header.size - 4]);
+        let chain = crc32c::crc32c_append(chain, payload);
+        if chain != header.checksum {
+            return Err(FrameError::Checksum {
+                offset: self.offset,
+            });
+        }
+        let frame = Frame {
+            kind: header.kind,
+            offset: self.offset,
+            payload: payload.to_vec(),
+        };
+        let size = header.size + header.length;
+        self.chain = chain;
+        self.consumed += size;
+        self.offset += size as u64;
+        Ok(Some(frame))
+    }
+
+    fn header(&self) -> Result<Option<Header>, FrameError> {
+        let rest = &self.buffer[self.consumed..];
+        let damaged = FrameError::Header {
+            offset: self.offset,
+        };
+        let mut length = 0usize;
+        let mut at = 1;
+        loop {
+            let Some(&byte) = rest.get(at) else {
+                return Ok(None);
+            };
+            length |= usize::from(byte & 0x7f) << (7 * (at - 1));
+            at += 1;
+            if byte & 0x80 == 0 {
+                break;
+            }
+            if at == MAX_HEADER - 5 {
+                return Err(damaged);
+            }
+        }
+        let Some(&check) = rest.get(at) else {
+            return Ok(None);
+        };
+        if rest[0] == 0 || header_check(&rest[..at]) != check {
+            return Err(damaged);
+        }
+        if length > self.limit {
+            let (offset, limit) = (self.offset, self.limit);
+            return Err(FrameError::TooLong {
+                offset,
+                length,
+                limit,
+            });
+        }
+        let Some(checksum) = rest.get(at + 1..at + 5) else {
+            return Ok(None);
+        };
+        let checksum = u32::from_le_bytes(checksum.try_into().map_err(|_| damaged)?);
+        Ok(Some(Header {
+            kind: rest[0],
+            length,
+            size: at + 5,
+            checksum,
+        }))
+    }
+}

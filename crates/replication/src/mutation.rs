@@ -1,0 +1,55 @@
+//! Old bugs that can be brought back, to prove that the simulator would find them.
+//!
+//! Without the feature `mutation` [`active`](Mutations::active) is always false and costs nothing.
+
+/// A bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutation {
+    /// Outputs leave at once, acknowledged or not.
+    NoOutputRule,
+    /// The primary goes on alone without asking the arbiter.
+    DropBackupWithoutAsking,
+    /// The backup goes live on suspicion without asking the arbiter.
+    GoLiveWithoutAsking,
+    /// The backup goes live before it has replayed all it acknowledged.
+    NotDrained,
+    /// Anything but a plain success of a claim is taken as defeat.
+    LostAnswerIsDefeat,
+    /// The backup does not look at sequence numbers.
+    GapUnnoticed,
+    /// The backup may claim as soon as it is ready, before the primary has begun to wait for it.
+    ClaimBeforeBegin,
+    /// The backup forgets the outputs that it may have to send again.
+    OutputsNotRepeated,
+    /// A primary that slept trusts the acknowledgements that came before it fell asleep.
+    NoDoubtAfterSleep,
+}
+
+/// Which bug is brought back, if any.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Mutations {
+    #[cfg(feature = "mutation")]
+    only: Option<Mutation>,
+}
+
+impl Mutations {
+    /// Brings back one bug.
+    #[cfg(feature = "mutation")]
+    pub fn only(mutation: Mutation) -> Mutations {
+        Mutations {
+            only: Some(mutation),
+        }
+    }
+
+    /// Whether this bug is to be shown.
+    #[cfg(feature = "mutation")]
+    pub fn active(&self, mutation: Mutation) -> bool {
+        self.only == Some(mutation)
+    }
+
+    /// Whether this bug is to be shown: never.
+    #[cfg(not(feature = "mutation"))]
+    pub fn active(&self, _: Mutation) -> bool {
+        false
+    }
+}

@@ -1,0 +1,103 @@
+//! Records: what the replay log is made of, and their encoding in batches.
+//!
+//! `docs/log-format.md`, "A batch of records".
+
+use crate::wire::{Fields, WireError, put_bytes, put_varint};
+
+/// The longest input of one record, in bytes.
+pub const MAX_INPUT_BYTES: usize = 8 << 20;
+
+/// What takes effect, or is checked, at one instruction count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RecordBody {
+    /// An input, encoded by the machine's side: opaque here. At most [`MAX_INPUT_BYTES`].
+    Input(Vec<u8>),
+    /// At this count the machine had produced so many visible outputs (frames and console bytes
+    /// since power-on). Its acknowledgement releases them.
+    Marker {
+        /// The machine's running count.
+        visible_outputs: u64,
+    },
+    /// The machine's digest at this count.
+    Digest(u128),
+}
+
+/// An input or a marker with the instruction count at which it takes effect. Records of equal count
+/// take effect in their order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Retired instructions since power-on.
+    pub count: u64,
+    /// What happens there.
+    pub body: RecordBody,
+}
+
+const TAG_INPUT: u8 = 0;
+const TAG_MARKER: u8 = 1;
+const TAG_DIGEST: u8 = 2;
+
+impl Record {
+    /// About how many bytes it takes in a batch; never less than it really takes.
+    pub fn encoded_size_bound(&self) -> usize {
+        match &self.body {
+            RecordBody::Input(bytes) => 21 + bytes.len(),
+            RecordBody::Marker { .. } => 21,
+            RecordBody::Digest(_) => 27,
+        }
+    }
+}
+
+/// Appends `records` (not empty, counts never falling) to `out`: the first count, then for each
+/// record the distance to the count before it, a tag and the body.
+pub fn encode_batch(out: &mut Vec<u8>, records: &[Record]) {
+    let mut before = records.first().map_or(0, |record| record.count);
+    put_varint(out, before);
+    for record in records {
+        assert!(
+            record.count >= before,
+            "instruction counts never fall within a batch"
+        );
+        put_varint(out, record.count - before);
+        before = record.count;
+        match &record.body {
+            RecordBody::Input(bytes) => {
+                out.push(TAG_INPUT);
+                put_bytes(out, bytes);
+            }
+            RecordBody::Marker { visible_outputs } => {
+                out.push(TAG_MARKER);
+                put_varint(out, *visible_outputs);
+            }
+            RecordBody::Digest(digest) => {
+                out.push(TAG_DIGEST);
+                out.extend_from_slice(&digest.to_le_bytes());
+            }
+        }
+    }
+}
+
+/// Reads the batch that fills the rest of `fields`.
+pub fn decode_batch(fields: &mut Fields<'_>) -> Result<Vec<Record>, WireError> {
+    let mut count = fields.varint()?;
+    let mut records = Vec::new();
+    while !fields.is_empty() {
+        count = count
+            .checked_add(fields.varint()?)
+            .ok_or(WireError::Overflow)?;
+        let body = match fields.byte()? {
+            TAG_INPUT => RecordBody::Input(fields.bytes("an input", MAX_INPUT_BYTES)?.to_vec()),
+            TAG_MARKER => RecordBody::Marker {
+                visible_outputs: fields.varint()?,
+            },
+            TAG_DIGEST => RecordBody::Digest(u128::from_le_bytes(fields.array()?)),
+            tag => {
+                return Err(WireError::UnknownTag {
+                    what: "record",
+                    tag,
+                });
+            }
+        };
+        records.push(Record { count, body });
+    }
+    Ok(records)
+}

@@ -1,0 +1,253 @@
+//! Replaying records on a guest, in steps, with every check that the log allows.
+
+use crate::guest::{Guest, GuestStop, Injection};
+use crate::message::DivergenceReport;
+use crate::record::{Record, RecordBody};
+use std::collections::VecDeque;
+use thiserror::Error;
+
+/// How a replay differs from what was recorded.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum DivergenceKind {
+    /// The digests differ.
+    #[error("digest {found:032x}, recorded was {expected:032x}")]
+    Digest {
+        /// The record's.
+        expected: u128,
+        /// This guest's.
+        found: u128,
+    },
+    /// The number of outputs differs.
+    #[error("{found} visible outputs, recorded were {expected}")]
+    VisibleOutputs {
+        /// The record's.
+        expected: u64,
+        /// This guest's.
+        found: u64,
+    },
+    /// The guest waits for an input before the record's count.
+    #[error("the guest idles, but the next record is {missing} instructions later")]
+    Idle {
+        /// How many instructions are missing.
+        missing: u64,
+    },
+    /// The guest ended before the record's count, or before an input.
+    #[error("the guest has ended, but there are records left")]
+    Finished,
+    /// The guest is already beyond the record's count.
+    #[error("the guest is at {count}, beyond the record's count")]
+    Beyond {
+        /// Where the guest is.
+        count: u64,
+    },
+    /// The guest could not take an input.
+    #[error("an input does not fit: {0}")]
+    Injection(String),
+}
+
+/// Where and how a replay differs from what was recorded.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("record {sequence}, at instruction {record_count}: {kind}")]
+pub struct Divergence {
+    /// Number of the record.
+    pub sequence: u64,
+    /// The record's instruction count.
+    pub record_count: u64,
+    /// The guest's instruction count.
+    pub guest_count: u64,
+    /// What differs.
+    pub kind: DivergenceKind,
+}
+
+impl Divergence {
+    /// As it is told to the primary.
+    pub fn report(&self) -> DivergenceReport {
+        DivergenceReport {
+            sequence: self.sequence,
+            count: self.guest_count,
+            what: self.kind.to_string(),
+        }
+    }
+}
+
+/// What a step came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// All records are replayed; the guest stands at the last one's count.
+    Waiting,
+    /// There is more to do: call again.
+    Working,
+    /// An input waits for something of this host: call again soon.
+    Blocked,
+}
+
+/// Outputs that the guest produced while replaying.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplayedOutputs<O> {
+    /// The machine's visible outputs up to and including these.
+    pub visible_outputs: u64,
+    /// In order. May hold some that are not visible (disk requests).
+    pub outputs: Vec<O>,
+}
+
+/// Runs a guest along the records of a log. It stands nowhere but at a record's count.
+#[derive(Debug)]
+pub struct Replayer<G: Guest> {
+    guest: G,
+    queue: VecDeque<Record>,
+    /// Number of the last record replayed.
+    replayed: u64,
+    outputs: Vec<ReplayedOutputs<G::Output>>,
+    diverged: Option<Divergence>,
+}
+
+impl<G: Guest> Replayer<G> {
+    /// Replays on `guest`, which stands where its snapshot was taken.
+    pub fn new(guest: G) -> Replayer<G> {
+        Replayer {
+            guest,
+            queue: VecDeque::new(),
+            replayed: 0,
+            outputs: Vec::new(),
+            diverged: None,
+        }
+    }
+
+    /// Adds the next record.
+    pub fn push(&mut self, record: Record) {
+        self.queue.push_back(record);
+    }
+
+    /// Number of the last record replayed, from 1; 0 before.
+    pub fn replayed(&self) -> u64 {
+        self.replayed
+    }
+
+    /// Records that wait.
+    pub fn backlog(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// The guest's instruction count.
+    pub fn executed(&self) -> u64 {
+        self.guest.instruction_count()
+    }
+
+    /// The guest.
+    pub fn guest(&self) -> &G {
+        &self.guest
+    }
+
+    /// The guest, for what does not change its state (collecting digests, snapshots).
+    pub fn guest_mut(&mut self) -> &mut G {
+        &mut self.guest
+    }
+
+    /// Gives the guest back, to go on live. Take the outputs first.
+    pub fn into_guest(self) -> G {
+        self.guest
+    }
+
+    /// The outputs since the last call.
+    pub fn take_outputs(&mut self) -> Vec<ReplayedOutputs<G::Output>> {
+        std::mem::take(&mut self.outputs)
+    }
+
+    /// Does the next piece of work: runs at most `max_instructions`, or replays one record at the
+    /// present count. A divergence is for ever: every further call gives it again.
+    pub fn step(&mut self, max_instructions: u64) -> Result<Progress, Divergence> {
+        if let Some(divergence) = &self.diverged {
+            return Err(divergence.clone());
+        }
+        let Some(record) = self.queue.pop_front() else {
+            return Ok(Progress::Waiting);
+        };
+        match self.advance(&record, max_instructions) {
+            Ok(Progress::Waiting) => {
+                self.replayed += 1;
+                let more = !self.queue.is_empty();
+                Ok(if more {
+                    Progress::Working
+                } else {
+                    Progress::Waiting
+                })
+            }
+            Ok(progress) => {
+                self.queue.push_front(record);
+                Ok(progress)
+            }
+            Err(kind) => {
+                let divergence = Divergence {
+                    sequence: self.replayed + 1,
+                    record_count: record.count,
+                    guest_count: self.guest.instruction_count(),
+                    kind,
+                };
+                self.diverged = Some(divergence.clone());
+                Err(divergence)
+            }
+        }
+    }
+
+    /// `Waiting` means here: `record` is done with.
+    fn advance(&mut self, record: &Record, max: u64) -> Result<Progress, DivergenceKind> {
+        let count = self.guest.instruction_count();
+        if record.count > count {
+            return self.run(record.count.min(count.saturating_add(max)), record.count);
+        }
+        if record.count < count {
+            return Err(DivergenceKind::Beyond { count });
+        }
+        match &record.body {
+            RecordBody::Input(input) => match self.guest.inject(input) {
+                Ok(Injection::Done) => self.collect(),
+                Ok(Injection::NotYet) => return Ok(Progress::Blocked),
+                Err(error) => return Err(DivergenceKind::Injection(error.0)),
+            },
+            RecordBody::Marker {
+                visible_outputs: expected,
+            } => {
+                let (expected, found) = (*expected, self.guest.visible_outputs());
+                if expected != found {
+                    return Err(DivergenceKind::VisibleOutputs { expected, found });
+                }
+            }
+            RecordBody::Digest(expected) => {
+                let (expected, found) = (*expected, self.guest.digest());
+                if expected != found {
+                    return Err(DivergenceKind::Digest { expected, found });
+                }
+            }
+        }
+        Ok(Progress::Waiting)
+    }
+
+    fn run(&mut self, until: u64, record_count: u64) -> Result<Progress, DivergenceKind> {
+        let stop = self.guest.run(until);
+        let count = self.guest.instruction_count();
+        assert!(
+            count <= until,
+            "a guest never runs beyond what it was allowed"
+        );
+        self.collect();
+        match stop {
+            GuestStop::Reached | GuestStop::Output => Ok(Progress::Working),
+            _ if count == record_count => Ok(Progress::Working),
+            GuestStop::Idle => Err(DivergenceKind::Idle {
+                missing: record_count - count,
+            }),
+            GuestStop::Finished => Err(DivergenceKind::Finished),
+        }
+    }
+
+    fn collect(&mut self) {
+        let outputs = self.guest.take_outputs();
+        if !outputs.is_empty() {
+            let visible_outputs = self.guest.visible_outputs();
+            self.outputs.push(ReplayedOutputs {
+                visible_outputs,
+                outputs,
+            });
+        }
+    }
+}

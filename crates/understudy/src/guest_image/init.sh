@@ -1,0 +1,126 @@
+#!/usr/bin/busybox sh
+# The first process of an Understudy guest. It has no udev and no modprobe to wait for: the modules
+# are listed in the order in which they load. Words of the kernel's command line steer it; they are
+# described in docs/guest-images.md.
+export PATH=/usr/sbin:/usr/bin HOME=/root TERM=vt102
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+read -r command_line < /proc/cmdline
+
+# Prints the value of "$1=" on the command line; a value with spaces stands in double quotes.
+parameter() {
+    case " $command_line" in
+        *" $1=\""*) set -- "${command_line#*"$1=\""}"; echo "${1%%\"*}" ;;
+        *" $1="*) set -- "${command_line#*"$1="}"; echo "${1%% *}" ;;
+    esac
+}
+
+say() { echo "understudy: $*"; }
+
+load_modules() {
+    while read -r module; do
+        insmod "$module" || say "$module could not be loaded"
+    done < "/etc/understudy/modules/$1"
+}
+
+start_network() {
+    ip link set lo up
+    [ -e /sys/class/net/eth0 ] || return
+    network=$(parameter understudy.network)
+    case "${network:=dhcp}" in
+        none) ;;
+        dhcp)
+            ip link set eth0 up
+            udhcpc -i eth0 -b -t 5 -T 1 -A 3 -s /usr/lib/understudy/dhcp-event > /run/udhcpc.log 2>&1
+            ;;
+        *)
+            # ADDRESS/PREFIX[,GATEWAY[,NAME SERVER]]
+            ip link set eth0 up
+            ip addr add "${network%%,*}" dev eth0
+            rest=${network#*,}
+            [ "$rest" = "$network" ] && return
+            ip route add default via "${rest%%,*}"
+            [ "${rest#*,}" = "$rest" ] || echo "nameserver ${rest#*,}" > /etc/resolv.conf
+            ;;
+    esac
+}
+
+# A service is a script /etc/understudy/services/NAME; NAME.port holds the TCP port that it listens
+# on when it is ready.
+start_services() {
+    services=$(parameter understudy.service)
+    [ "$services" = none ] && return
+    [ -n "$services" ] || read -r services < /etc/understudy/default-services
+    for service in $(IFS=,; set -- $services; echo "$@"); do
+        script=/etc/understudy/services/$service
+        if [ ! -x "$script" ]; then
+            say "there is no service $service"
+            continue
+        fi
+        "$script" < /dev/null > "/var/log/$service.log" 2>&1 &
+        started="$started $service"
+    done
+}
+
+await_services() {
+    for service in $started; do
+        [ -r "/etc/understudy/services/$service.port" ] || continue
+        read -r port < "/etc/understudy/services/$service.port"
+        pattern=$(printf ':%04X [0-9A-F]*:0000 0A ' "$port")
+        tries=0
+        until grep -q "$pattern" /proc/net/tcp /proc/net/tcp6; do
+            tries=$((tries + 1))
+            if [ $tries -gt 3000 ]; then
+                say "$service does not listen on port $port; its log ends:"
+                tail -n 20 "/var/log/$service.log"
+                break
+            fi
+            usleep 20000
+        done
+        say "$service listens on port $port"
+    done
+}
+
+# Goes on in the Debian system on a disk, after its packages have been configured (once).
+switch_to_disk() {
+    load_modules disk
+    mount -t ext4 -o rw "$1" /newroot || { say "no ext4 file system on $1"; return; }
+    if [ -x /newroot/usr/lib/understudy/first-boot ]; then
+        say "first boot: Debian configures its packages; this happens once and takes minutes"
+        for tree in proc sys dev; do mount --bind "/$tree" "/newroot/$tree"; done
+        mount -t tmpfs tmpfs /newroot/run
+        chroot /newroot /usr/lib/understudy/first-boot
+        umount /newroot/run /newroot/dev /newroot/sys /newroot/proc
+    fi
+    umount /sys /proc
+    exec switch_root -c /dev/console /newroot /sbin/init
+}
+
+load_modules boot
+root=$(parameter root)
+[ -n "$root" ] && switch_to_disk "$root"
+
+mkdir -p /dev/pts /dev/shm
+mount -t devpts devpts /dev/pts
+mount -t tmpfs tmpfs /dev/shm
+hostname -F /etc/hostname
+echo 1 > /proc/sys/vm/overcommit_memory
+start_services
+start_network
+await_services
+address=$(ip -4 -o addr show dev eth0 2> /dev/null)
+address=${address#* inet }
+say "guest ready (${address%% *})"
+
+run=$(parameter understudy.run)
+if [ -n "$run" ]; then
+    sh -c "$run"
+    say "exit status $?"
+    poweroff -f
+fi
+# Another shell whenever one ends; the pause keeps a console without input from spinning.
+while :; do
+    setsid cttyhack sh -l
+    sleep 1
+done

@@ -1,0 +1,276 @@
+//! Speed of the machine on bare-metal programs and from power-on to Redis, side by side with
+//! `qemu-system-riscv64 -icount shift=auto,rr=record`.
+
+use crate::program::{self, exists, median, timed};
+use crate::redis::Connection;
+use anyhow::{Context, Result, bail};
+use machine::boot::BootImages;
+use machine::bus::BoardConfig;
+use machine::machine::{Machine, MachineConfig, Stop};
+use serde_json::{Value, json};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const QEMU: &str = "qemu-system-riscv64";
+const COMPILER: &str = "riscv64-linux-gnu-gcc";
+const PROGRAMS: [&str; 4] = ["fib", "crc32", "sort", "matmul"];
+
+/// `cargo xtask bench cpu`.
+pub fn bench(repetitions: usize, guest: Option<&Path>) -> Result<()> {
+    if !exists(COMPILER) {
+        bail!("{COMPILER} is missing: apt-get install gcc-riscv64-linux-gnu");
+    }
+    let understudy = program::path()?;
+    let scratch = super::scratch("bench-cpu")?;
+    println!("load at the start: {}", program::load());
+    let mut rows = Vec::new();
+    for name in PROGRAMS {
+        rows.push(one_program(name, &understudy, &scratch, repetitions)?);
+    }
+    let boot = match guest {
+        Some(guest) => boots(&understudy, guest, &scratch, repetitions)?,
+        None => Value::Null,
+    };
+    println!("load at the end: {}", program::load());
+    std::fs::remove_dir_all(&scratch)?;
+    let speedups: Vec<f64> = rows
+        .iter()
+        .filter_map(|row| row["vs_qemu_rr"].as_f64())
+        .collect();
+    let geometric_mean = (!speedups.is_empty())
+        .then(|| (speedups.iter().map(|s| s.ln()).sum::<f64>() / speedups.len() as f64).exp());
+    println!(
+        "{}",
+        json!({ "programs": rows, "vs_qemu_rr": geometric_mean, "boot": boot })
+    );
+    Ok(())
+}
+
+fn one_program(name: &str, understudy: &Path, scratch: &Path, repetitions: usize) -> Result<Value> {
+    let elf = compile(name, scratch)?;
+    let instructions = count_instructions(&elf)?;
+    let (mut ours, mut qemus) = (Vec::new(), Vec::new());
+    for _ in 0..repetitions {
+        let (status, took) = timed(
+            Command::new(understudy)
+                .args(["run", "--firmware", "none", "--memory", "64M", "--kernel"])
+                .arg(&elf)
+                .stdin(Stdio::null()),
+        )?;
+        if !status.success() {
+            bail!("{name} ended with {status}");
+        }
+        ours.push(took.as_secs_f64());
+        if exists(QEMU) {
+            let (status, took) = timed(&mut qemu_bare(&elf, scratch))?;
+            if !status.success() {
+                bail!("{QEMU} ended with {status} on {name}");
+            }
+            qemus.push(took.as_secs_f64());
+        }
+    }
+    let seconds = median(&ours);
+    let mips = instructions as f64 / seconds / 1e6;
+    let qemu = (!qemus.is_empty()).then(|| median(&qemus));
+    println!(
+        "{name}: {instructions} instructions, {seconds:.2} s, {mips:.0} MIPS, QEMU rr=record {qemu:.2?} s"
+    );
+    Ok(json!({
+        "program": name,
+        "mips": mips.round(),
+        "seconds": seconds,
+        "qemu_rr_seconds": qemu,
+        "vs_qemu_rr": qemu.map(|qemu| qemu / seconds),
+    }))
+}
+
+fn compile(name: &str, scratch: &Path) -> Result<PathBuf> {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest-programs");
+    let elf = scratch.join(name);
+    let status = Command::new(COMPILER)
+        .args([
+            "-O2",
+            "-march=rv64gc",
+            "-mabi=lp64d",
+            "-mcmodel=medany",
+            "-ffreestanding",
+        ])
+        .args([
+            "-nostdlib",
+            "-static",
+            "-fno-pic",
+            "-no-pie",
+            "-Wl,--build-id=none",
+            "-Wl,-N",
+        ])
+        .args([
+            "-Wl,--no-warn-rwx-segments",
+            "-fno-tree-loop-distribute-patterns",
+        ])
+        .arg("-Wl,-Ttext=0x80000000")
+        .arg("-o")
+        .arg(&elf)
+        .arg(sources.join("start.S"))
+        .arg(sources.join(format!("{name}.c")))
+        .status()
+        .with_context(|| format!("{COMPILER} does not start"))?;
+    if !status.success() {
+        bail!("{name}.c does not compile");
+    }
+    Ok(elf)
+}
+
+fn count_instructions(elf: &Path) -> Result<u64> {
+    let board = BoardConfig {
+        memory_bytes: 64 << 20,
+        harts: 1,
+        network: Vec::new(),
+        disks: Vec::new(),
+        virtio_console: false,
+        entropy: false,
+    };
+    let images = BootImages {
+        kernel: Some(std::fs::read(elf)?),
+        ..BootImages::default()
+    };
+    let mut machine = Machine::new(
+        MachineConfig {
+            board,
+            unix_base_ns: 0,
+        },
+        &images,
+    )?;
+    while !matches!(machine.run(u64::MAX), Stop::Finished(_)) {
+        machine.outputs();
+    }
+    Ok(machine.instruction_count())
+}
+
+fn record_arguments(scratch: &Path) -> [String; 2] {
+    let file = scratch.join("qemu.replay");
+    [
+        "-icount".into(),
+        format!("shift=auto,rr=record,rrfile={}", file.display()),
+    ]
+}
+
+fn qemu_bare(elf: &Path, scratch: &Path) -> Command {
+    let mut command = Command::new(QEMU);
+    command
+        .args([
+            "-M", "virt", "-m", "64", "-display", "none", "-serial", "null", "-monitor", "none",
+        ])
+        .args(["-bios", "none", "-kernel"])
+        .arg(elf)
+        .args(record_arguments(scratch))
+        .stdin(Stdio::null());
+    command
+}
+
+/// Seconds from the start of the process until Redis answers.
+fn boots(understudy: &Path, guest: &Path, scratch: &Path, repetitions: usize) -> Result<Value> {
+    let (mut ours, mut qemus) = (Vec::new(), Vec::new());
+    for _ in 0..repetitions {
+        ours.push(boot_understudy(understudy, guest, scratch)?);
+        if exists(QEMU) {
+            qemus.push(boot_qemu(guest, scratch)?);
+        }
+    }
+    let seconds = median(&ours);
+    let qemu = (!qemus.is_empty()).then(|| median(&qemus));
+    println!("boot to Redis: {seconds:.2} s, QEMU rr=record {qemu:.2?} s");
+    Ok(json!({ "seconds": seconds, "qemu_rr_seconds": qemu }))
+}
+
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// Ended when dropped.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn wait_for_redis(port: u16, start: Instant, child: &mut Running) -> Result<f64> {
+    loop {
+        let patience = Duration::from_millis(500);
+        let answered = Connection::open(&format!("127.0.0.1:{port}"), patience)
+            .and_then(|mut connection| connection.call(&["PING"]))
+            .is_ok();
+        if answered {
+            return Ok(start.elapsed().as_secs_f64());
+        }
+        if let Some(status) = child.0.try_wait()? {
+            bail!("it ended before Redis answered: {status}");
+        }
+        if start.elapsed() > Duration::from_secs(120) {
+            bail!("Redis does not answer within two minutes");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn boot_understudy(understudy: &Path, guest: &Path, scratch: &Path) -> Result<f64> {
+    let port = free_port()?;
+    let socket = format!("unix:{}", scratch.join("switch.sock").display());
+    let start = Instant::now();
+    let _switch = Running(
+        Command::new(understudy)
+            .args(["switch", "--listen", &socket, "--forward"])
+            .arg(format!("127.0.0.1:{port}=10.0.2.15:6379"))
+            .stdout(Stdio::null())
+            .stdin(Stdio::null())
+            .spawn()?,
+    );
+    let mut run = Running(
+        Command::new(understudy)
+            .args(["run", "--guest"])
+            .arg(guest)
+            .args(["--network", &socket])
+            .stdout(Stdio::null())
+            .stdin(Stdio::null())
+            .spawn()?,
+    );
+    wait_for_redis(port, start, &mut run)
+}
+
+fn boot_qemu(guest: &Path, scratch: &Path) -> Result<f64> {
+    let port = free_port()?;
+    let command_line = std::fs::read_to_string(guest.join("command_line"))?;
+    let start = Instant::now();
+    let mut run = Running(
+        Command::new(QEMU)
+            .args([
+                "-M", "virt", "-m", "256", "-display", "none", "-serial", "null",
+            ])
+            .args(["-monitor", "none", "-bios"])
+            .arg(guest.join("firmware"))
+            .arg("-kernel")
+            .arg(guest.join("kernel"))
+            .arg("-initrd")
+            .arg(guest.join("initrd"))
+            .args(["-append", command_line.trim()])
+            .args(["-global", "virtio-mmio.force-legacy=false"])
+            .args([
+                "-device",
+                "virtio-net-device,netdev=n0,mac=52:54:00:12:34:56",
+            ])
+            .arg("-netdev")
+            .arg(format!(
+                "user,id=n0,hostfwd=tcp:127.0.0.1:{port}-10.0.2.15:6379"
+            ))
+            .args(["-object", "filter-replay,id=replay,netdev=n0"])
+            .args(record_arguments(scratch))
+            .stdin(Stdio::null())
+            .spawn()?,
+    );
+    wait_for_redis(port, start, &mut run)
+}

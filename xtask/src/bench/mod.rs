@@ -1,0 +1,19 @@
+//! Benchmarks: commands, each of which ends with one line of JSON.
+
+pub mod cpu;
+pub mod failover;
+pub mod log;
+pub mod pair;
+
+use anyhow::Result;
+use std::path::PathBuf;
+
+/// A fresh scratch directory below the system's temporary one.
+pub fn scratch(name: &str) -> Result<PathBuf> {
+    let directory = std::env::temp_dir().join(format!("understudy-{name}-{}", std::process::id()));
+    if directory.exists() {
+        std::fs::remove_dir_all(&directory)?;
+    }
+    std::fs::create_dir_all(&directory)?;
+    Ok(directory)
+}

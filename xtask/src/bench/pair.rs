@@ -1,0 +1,112 @@
+//! What protection costs: the same load on a single machine (`demo --single`) and on a pair.
+
+use crate::demo::Demo;
+use crate::program::{self, exists, median};
+use crate::redis::{Connection, Reply};
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// Requests per second of the loads that are compared.
+#[derive(Clone, Debug, Default)]
+struct Figures {
+    plain: Vec<f64>,
+    pipelined: Vec<f64>,
+    /// Runs per second of a CPU-bound script inside the guest.
+    cpu: Vec<f64>,
+    output_delay_p50_ms: f64,
+    output_delay_p99_ms: f64,
+}
+
+/// `cargo xtask bench pair`.
+pub fn bench(repetitions: usize, arguments: &[&str]) -> Result<()> {
+    if !exists("redis-benchmark") {
+        bail!("redis-benchmark is missing: apt-get install redis-tools");
+    }
+    println!("load at the start: {}", program::load());
+    let (mut single, mut pair) = (Figures::default(), Figures::default());
+    for _ in 0..repetitions {
+        measure(&mut single, true, arguments)?;
+        measure(&mut pair, false, arguments)?;
+    }
+    println!("load at the end: {}", program::load());
+    let ratio = |pair: &[f64], single: &[f64]| median(pair) / median(single);
+    println!(
+        "{}",
+        json!({
+            "redis": { "single": median(&single.plain), "pair": median(&pair.plain),
+                       "ratio": ratio(&pair.plain, &single.plain) },
+            "redis_pipelined": { "single": median(&single.pipelined), "pair": median(&pair.pipelined),
+                       "ratio": ratio(&pair.pipelined, &single.pipelined) },
+            "cpu": { "single": median(&single.cpu), "pair": median(&pair.cpu),
+                       "ratio": ratio(&pair.cpu, &single.cpu) },
+            "output_delay_ms": { "p50": pair.output_delay_p50_ms, "p99": pair.output_delay_p99_ms },
+        })
+    );
+    Ok(())
+}
+
+fn measure(figures: &mut Figures, single: bool, arguments: &[&str]) -> Result<()> {
+    let directory = super::scratch("pair")?;
+    let mut arguments = arguments.to_vec();
+    if single {
+        arguments.push("--single");
+    }
+    let demo = Demo::start(directory.clone(), &arguments)?;
+    if !single {
+        demo.wait_until_protected(Duration::from_secs(120))?;
+    }
+    let address = demo.redis_address()?;
+    figures
+        .plain
+        .push(redis_benchmark(&address, &["-n", "20000"])?);
+    figures
+        .pipelined
+        .push(redis_benchmark(&address, &["-n", "200000", "-P", "16"])?);
+    figures.cpu.push(cpu_bound(&address)?);
+    if let Some(primary) = demo.replica("primary")? {
+        let delay = &primary["output_delay"];
+        figures.output_delay_p50_ms = delay["p50_ms"].as_f64().unwrap_or(f64::NAN);
+        figures.output_delay_p99_ms = delay["p99_ms"].as_f64().unwrap_or(f64::NAN);
+    }
+    drop(demo);
+    std::fs::remove_dir_all(directory)?;
+    Ok(())
+}
+
+/// Requests per second: the mean of SET and GET with 20 clients.
+fn redis_benchmark(address: &str, extra: &[&str]) -> Result<f64> {
+    let (host, port) = address
+        .rsplit_once(':')
+        .context("an address without a port")?;
+    let output = Command::new("redis-benchmark")
+        .args(["-h", host, "-p", port, "-c", "20", "-t", "set,get", "--csv"])
+        .args(extra)
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let rates: Vec<f64> = text
+        .lines()
+        .filter(|line| line.starts_with("\"SET\"") || line.starts_with("\"GET\""))
+        .filter_map(|line| line.split(',').nth(1)?.trim_matches('"').parse().ok())
+        .collect();
+    if rates.len() != 2 {
+        bail!("redis-benchmark printed no rates: {text}");
+    }
+    Ok(rates.iter().sum::<f64>() / 2.0)
+}
+
+/// Runs per second of a script that only computes, inside the guest's Redis.
+fn cpu_bound(address: &str) -> Result<f64> {
+    const SCRIPT: &str =
+        "local s = 0 for i = 1, 3000000 do s = (s * 31 + i) % 1000003 end return s";
+    let mut connection = Connection::open(address, Duration::from_secs(300))?;
+    let start = Instant::now();
+    const RUNS: u32 = 3;
+    for _ in 0..RUNS {
+        let Reply::Integer(_) = connection.call(&["EVAL", SCRIPT, "0"])? else {
+            bail!("the script gave no number");
+        };
+    }
+    Ok(f64::from(RUNS) / start.elapsed().as_secs_f64())
+}

@@ -1,0 +1,108 @@
+//! Format, lints, documentation, licences.
+
+use anyhow::{Context, Result, bail};
+use std::process::Command;
+
+/// Runs every check, all with warnings as errors.
+pub fn run() -> Result<()> {
+    cargo(&["fmt", "--all", "--check"], &[])?;
+    cargo(
+        &[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ],
+        &[],
+    )?;
+    cargo(
+        &["doc", "--workspace", "--no-deps"],
+        &[("RUSTDOCFLAGS", "-D warnings")],
+    )?;
+    licences()?;
+    println!("check: all is well");
+    Ok(())
+}
+
+/// Runs cargo and fails if it fails.
+pub fn cargo(arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
+    println!("> cargo {}", arguments.join(" "));
+    let status = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()))
+        .args(arguments)
+        .envs(environment.iter().copied())
+        .status()
+        .context("cargo does not start")?;
+    if !status.success() {
+        bail!("`cargo {}` failed", arguments.join(" "));
+    }
+    Ok(())
+}
+
+/// Every dependency has a licence that `deny.toml` allows.
+fn licences() -> Result<()> {
+    println!("> licences of all dependencies");
+    let allowed = allowed_licences(&std::fs::read_to_string("deny.toml")?)?;
+    let metadata = Command::new("cargo")
+        .args(["metadata", "--format-version", "1", "--locked"])
+        .output()
+        .context("cargo metadata does not start")?;
+    let metadata: serde_json::Value =
+        serde_json::from_slice(&metadata.stdout).context("cargo metadata printed no JSON")?;
+    let packages = metadata["packages"]
+        .as_array()
+        .context("cargo metadata lists no packages")?;
+    let refused: Vec<String> = packages
+        .iter()
+        .filter(|package| !is_allowed(package["license"].as_str().unwrap_or(""), &allowed))
+        .map(|package| format!("{} ({})", package["name"], package["license"]))
+        .collect();
+    if !refused.is_empty() {
+        bail!(
+            "licences that deny.toml does not allow: {}",
+            refused.join(", ")
+        );
+    }
+    println!("{} packages", packages.len());
+    Ok(())
+}
+
+fn allowed_licences(deny: &str) -> Result<Vec<String>> {
+    let list = deny
+        .split_once("allow = [")
+        .and_then(|(_, rest)| rest.split_once(']'))
+        .context("deny.toml has no list of allowed licences")?
+        .0;
+    Ok(list
+        .split('"')
+        .skip(1)
+        .step_by(2)
+        .map(String::from)
+        .collect())
+}
+
+/// Whether an SPDX expression allows one of the licences: `OR` needs one side, `AND` both.
+fn is_allowed(expression: &str, allowed: &[String]) -> bool {
+    let expression = expression.replace('/', " OR ").replace(['(', ')'], " ");
+    expression.split(" AND ").all(|part| {
+        part.split(" OR ")
+            .any(|licence| allowed.iter().any(|allowed| allowed == licence.trim()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spdx_expressions() {
+        let allowed = ["MIT".to_owned(), "ISC".to_owned()];
+        assert!(is_allowed("MIT OR Apache-2.0", &allowed));
+        assert!(is_allowed("Apache-2.0/MIT", &allowed));
+        assert!(is_allowed("(Apache-2.0 OR MIT) AND ISC", &allowed));
+        assert!(!is_allowed("GPL-3.0", &allowed));
+        assert!(!is_allowed("MIT AND GPL-3.0", &allowed));
+        assert!(!is_allowed("", &allowed));
+    }
+}

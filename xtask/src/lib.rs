@@ -1,0 +1,9 @@
+//! What `cargo xtask` runs; a library so that tests can run the same things.
+#![forbid(unsafe_code)]
+
+pub mod bench;
+pub mod check;
+pub mod conformance;
+pub mod demo;
+pub mod program;
+pub mod redis;

@@ -1,0 +1,70 @@
+//! Where the program `understudy` is, and how to measure a process.
+
+use anyhow::{Context, Result, bail};
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+/// The release build of `understudy`, built now if it is not up to date. `UNDERSTUDY` in the
+/// environment names another one.
+pub fn path() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("UNDERSTUDY") {
+        return Ok(path.into());
+    }
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let output = Command::new(cargo)
+        .args([
+            "build",
+            "--release",
+            "-p",
+            "understudy",
+            "--message-format=json-render-diagnostics",
+        ])
+        .stderr(std::process::Stdio::inherit())
+        .output()
+        .context("cargo does not start")?;
+    if !output.status.success() {
+        bail!("the program does not build");
+    }
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["target"]["name"] == "understudy")
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .context("cargo names no executable")
+}
+
+/// Whether a command can be started.
+pub fn exists(command: &str) -> bool {
+    Command::new(command)
+        .arg("--version")
+        .output()
+        .is_ok_and(|output| output.status.success())
+}
+
+/// Runs a command to its end; its status and how long it took.
+pub fn timed(command: &mut Command) -> Result<(ExitStatus, Duration)> {
+    let start = Instant::now();
+    let status = command
+        .status()
+        .with_context(|| format!("{command:?} does not start"))?;
+    Ok((status, start.elapsed()))
+}
+
+/// The load of the host, for the notes of a measurement.
+pub fn load() -> String {
+    std::fs::read_to_string("/proc/loadavg")
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
+}
+
+/// The middle one of some numbers (the lower of two).
+pub fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted
+        .get(sorted.len().saturating_sub(1) / 2)
+        .copied()
+        .unwrap_or(f64::NAN)
+}

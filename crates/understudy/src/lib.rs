@@ -1,5 +1,6 @@
 //! The program around the deterministic machine and the replication core: command line, threads,
 //! sockets, disks, arbiter, status and demonstration.
+#![deny(unsafe_code)]
 
 pub mod arbiter;
 pub mod clock;
@@ -14,6 +15,7 @@ pub mod guest_image;
 pub mod host_time;
 pub mod network;
 pub mod outside;
+pub mod pair;
 pub mod readiness;
 pub mod recording;
 pub mod replaying;

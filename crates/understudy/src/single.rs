@@ -3,8 +3,7 @@
 use crate::config::VmConfig;
 use crate::exit::{ExitStatus, Failure};
 use crate::host_time::monotonic_ns;
-use crate::network::NetworkAttachment;
-use crate::outside::{self, Outside};
+use crate::outside::{self, Network, Outside};
 use crate::readiness::{self, Interest};
 use crate::recording::Recorder;
 use crate::setup;
@@ -21,6 +20,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What `understudy run` is asked besides the machine itself.
 #[derive(Clone, Debug, Default)]
@@ -43,7 +43,7 @@ pub fn run(config: &VmConfig, options: SingleOptions) -> Result<ExitStatus, Fail
         None => None,
     };
     let network = match &config.network {
-        Some(section) => Some(NetworkAttachment::connect(section).map_err(Failure::usage)?),
+        Some(section) => Some(Network::connect(section).map_err(Failure::usage)?),
         None => None,
     };
     let signals = StopSignals::catch()?;
@@ -53,8 +53,6 @@ pub fn run(config: &VmConfig, options: SingleOptions) -> Result<ExitStatus, Fail
     let parts =
         Parts { guest: ReplicaGuest::new(machine, disks), encoding: InputEncoding::WithDiskData };
     let live = LiveOptions {
-        guest_ns: 0,
-        host_ns: monotonic_ns(),
         digest_interval_ns: if recorder.is_some() { DIGEST_INTERVAL_NS } else { 0 },
     };
     let raw_mode = RawMode::enter().context("cannot put the terminal into raw mode")?;
@@ -110,22 +108,34 @@ impl Single {
                 (signals.fd(), Interest::Read),
                 (stdin.as_fd(), typing),
             ];
-            if let Some(network) = &self.outside.network {
-                fds.push((network.fd(), Interest::Read));
-            }
-            let ready = readiness::wait(&fds, None)?;
+            let network = self.outside.network.as_ref();
+            fds.extend(network.and_then(Network::poll));
+            let ready = readiness::wait(&fds, self.timeout())?;
             if ready[1].read && signals.arrived() {
                 return Ok(ExitStatus::Success);
             }
             if ready[2].read && self.typed()? {
                 return Ok(ExitStatus::Success);
             }
-            if ready.get(3).is_some_and(|ready| ready.read) {
-                let vcpu = &self.vcpu;
-                let received = self.outside.receive(|input| vcpu.command(Command::Input(input)));
-                self.network_error(received);
+            let vcpu = &self.vcpu;
+            let served = self.outside.serve(|input| vcpu.command(Command::Input(input)));
+            self.network_error(served);
+            if let Some(network) = &mut self.outside.network
+                && network.reconnect(monotonic_ns())
+            {
+                let announced = network.announce();
+                self.network_error(announced);
             }
         }
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        let network = self.outside.network.as_ref()?;
+        if network.has_frame() {
+            return Some(Duration::ZERO);
+        }
+        let retry_at_ns = network.retry_at_ns()?;
+        Some(Duration::from_nanos(retry_at_ns.saturating_sub(monotonic_ns())))
     }
 
     /// Passes typed bytes on. True when the user wants to end.
@@ -193,8 +203,7 @@ impl Single {
 
     fn network_error(&mut self, result: io::Result<()>) {
         if let Err(error) = result {
-            eprint!("understudy: the network has gone: {error}\r\n");
-            self.outside.network = None;
+            eprint!("understudy: the network has gone: {error}; trying again\r\n");
         }
     }
 }

@@ -17,6 +17,7 @@ pub use live::LiveOptions;
 use crate::disk::{DiskChunk, DiskThread};
 use crate::wake::Waker;
 use machine::input::Input;
+use machine::machine::Machine;
 use machine::output::{Finish, Output};
 use machine::state::Snapshot;
 use replication::lag::RunShare;
@@ -38,8 +39,11 @@ pub enum Command {
     GoLive(LiveOptions),
     /// Live: run this share of the time, in thousandths.
     Throttle(RunShare),
-    /// Live: take a snapshot, and begin to copy the disks.
-    Snapshot,
+    /// Live: take a snapshot for this pairing, and begin to copy the disks.
+    Snapshot {
+        /// The pairing.
+        generation: u64,
+    },
     /// Something else than the channel has news: a disk's completion.
     Look,
     /// End the thread.
@@ -102,6 +106,8 @@ pub enum Report {
 
 /// A snapshot, and the disks that belong to it.
 pub struct TakenSnapshot {
+    /// The pairing that it is for.
+    pub generation: u64,
     /// Where it was taken.
     pub count: u64,
     /// The running number of visible outputs.
@@ -119,6 +125,8 @@ pub struct Gauges {
     pub count: AtomicU64,
     /// Guest time in nanoseconds.
     pub guest_time_ns: AtomicU64,
+    /// Visible outputs since power-on.
+    pub visible: AtomicU64,
 }
 
 /// The thread as seen from outside. It ends when it is told to or this is dropped.
@@ -150,9 +158,11 @@ impl Ends {
         self.waker.wake();
     }
 
-    pub(crate) fn publish(&self, count: u64, guest_time_ns: u64) {
-        self.gauges.count.store(count, Ordering::Relaxed);
-        self.gauges.guest_time_ns.store(guest_time_ns, Ordering::Relaxed);
+    /// Lets the machine's figures be seen.
+    pub(crate) fn publish(&self, machine: &Machine) {
+        self.gauges.count.store(machine.instruction_count(), Ordering::Release);
+        self.gauges.guest_time_ns.store(machine.guest_time_ns(), Ordering::Release);
+        self.gauges.visible.store(machine.visible_outputs(), Ordering::Release);
     }
 }
 
@@ -199,6 +209,7 @@ impl Vcpu {
         let gauges = Arc::new(Gauges::default());
         let ends =
             Ends { commands: channel.receiver, reports: report_sender, waker, gauges: gauges.clone() };
+        ends.publish(&parts.guest.machine);
         let thread = std::thread::Builder::new().name("vcpu".into()).spawn(move || {
             let Parts { guest, encoding } = parts;
             match start {

@@ -1,6 +1,8 @@
 //! The command line.
 
+mod demo;
 mod replay;
+mod replica;
 mod run;
 mod status;
 
@@ -15,6 +17,9 @@ use std::process::ExitCode;
 #[derive(Debug, Parser)]
 #[command(name = "understudy", version, max_term_width = 100)]
 struct CommandLine {
+    /// The process that started this one and that it ends with
+    #[arg(long, hide = true, value_name = "PID")]
+    supervisor: Option<u32>,
     #[command(subcommand)]
     command: Command,
 }
@@ -23,7 +28,10 @@ struct CommandLine {
 enum Command {
     Run(run::Run),
     Replay(replay::Replay),
+    Primary(replica::Primary),
+    Backup(replica::Backup),
     Status(status::Status),
+    Demo(demo::Demo),
 }
 
 /// Runs the program.
@@ -40,10 +48,19 @@ pub fn main() -> ExitCode {
             });
         }
     };
+    if let Some(supervisor) = command_line.supervisor
+        && let Err(error) = crate::demo::die_with_supervisor(supervisor)
+    {
+        report(&Failure::from(error));
+        return ExitCode::from(ExitStatus::Failure.code());
+    }
     let result = match command_line.command {
         Command::Run(command) => command.execute(),
         Command::Replay(command) => command.execute(),
+        Command::Primary(command) => command.execute(),
+        Command::Backup(command) => command.execute(),
         Command::Status(command) => command.execute(),
+        Command::Demo(command) => command.execute(),
     };
     match result {
         Ok(status) => ExitCode::from(status.code()),

@@ -58,7 +58,9 @@ pub fn run(options: &DemoOptions) -> Result<ExitStatus, Failure> {
 
 fn guest(options: &DemoOptions) -> Result<GuestImage, Failure> {
     match &options.guest {
-        Some(directory) => GuestImage::open(directory).map_err(Failure::usage),
+        Some(directory) => GuestImage::open(directory).ok_or_else(|| {
+            Failure::usage(anyhow!("{} holds no complete guest image", directory.display()))
+        }),
         None => {
             let image = guest_image::demo_guest(&options.cache, &mut StepPrinter::default());
             image.context("cannot make the guest image").map_err(Failure::from)

@@ -3,7 +3,7 @@
 use super::guest::{GuestError, InputEncoding, ReplicaGuest, encode_input};
 use super::{Command, Ends, Report, Step, TakenSnapshot, VisibleOutputs};
 use crate::clock::{ClockSteering, GuestNow};
-use crate::host_time::monotonic_ns;
+use crate::host_time::{monotonic_ns, unix_ns};
 use machine::input::Input;
 use machine::machine::Stop;
 use machine::output::Output;
@@ -27,15 +27,15 @@ const LEAST_SHARE: RunShare = 5;
 const LONGEST_SLEEP_NS: u64 = 5_000_000;
 
 /// How a machine goes live.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LiveOptions {
-    /// Guest time at the moment `host_ns`, as far as known; the machine's own time if it is later.
-    pub guest_ns: u64,
-    /// The host's monotonic clock at that moment.
-    pub host_ns: u64,
     /// Nanoseconds between two digests; 0 for none.
     pub digest_interval_ns: u64,
 }
+
+/// A machine that goes live may be so far behind its host's calendar, and jumps; one that is further
+/// behind, or ahead, keeps its own time: the two hosts' calendars do not agree.
+const CALENDAR_JUMP_NS: u64 = 60_000_000_000;
 
 /// Runs the machine until the guest ends it or the thread is told to stop.
 pub(super) fn run(guest: ReplicaGuest, encoding: InputEncoding, options: LiveOptions, ends: &Ends) {
@@ -74,8 +74,8 @@ struct Live<'a> {
 
 impl<'a> Live<'a> {
     fn new(guest: ReplicaGuest, encoding: InputEncoding, options: LiveOptions, ends: &'a Ends) -> Live<'a> {
-        let offset_ns = options.guest_ns.wrapping_sub(options.host_ns);
         let host_ns = monotonic_ns();
+        let offset_ns = wanted_guest_time(&guest).wrapping_sub(host_ns);
         let steering =
             ClockSteering::new(guest.machine.clock().rate, host_ns.wrapping_add(offset_ns));
         Live {
@@ -156,7 +156,7 @@ impl<'a> Live<'a> {
         match command {
             Command::Input(input) => self.inject(&input)?,
             Command::Throttle(share) => self.run_share = share.min(FULL_SPEED),
-            Command::Snapshot => self.snapshot()?,
+            Command::Snapshot { generation } => self.snapshot(generation)?,
             Command::Look => {}
             // A machine that is live replays nothing; the event loop does not send these.
             Command::Records(_) | Command::GoLive(_) => {}
@@ -285,7 +285,7 @@ impl<'a> Live<'a> {
 
     /// Takes a snapshot with no disk request under way, so that the copy of the disks and the
     /// machine are of the same moment.
-    fn snapshot(&mut self) -> Result<(), GuestError> {
+    fn snapshot(&mut self, generation: u64) -> Result<(), GuestError> {
         loop {
             self.internal_inputs()?;
             if !self.guest.wait_for_completion() {
@@ -298,6 +298,7 @@ impl<'a> Live<'a> {
             None => mpsc::sync_channel(1).1,
         };
         let taken = TakenSnapshot {
+            generation,
             count: self.guest.machine.instruction_count(),
             visible: self.guest.machine.visible_outputs(),
             snapshot: self.guest.machine.snapshot(),
@@ -311,7 +312,7 @@ impl<'a> Live<'a> {
     /// Reports what happened, if anybody should know now.
     fn flush(&mut self, always: bool) {
         let count = self.guest.machine.instruction_count();
-        self.ends.publish(count, self.guest.machine.guest_time_ns());
+        self.ends.publish(&self.guest.machine);
         let now_ns = monotonic_ns();
         let progress = count != self.flushed_count
             && now_ns.saturating_sub(self.flushed_at_ns) >= PROGRESS_INTERVAL_NS;
@@ -327,6 +328,15 @@ impl<'a> Live<'a> {
             self.ends.report_quietly(report);
         }
     }
+}
+
+/// What guest time should be when the machine goes live: the host's calendar if it agrees.
+fn wanted_guest_time(guest: &ReplicaGuest) -> u64 {
+    let machine = &guest.machine;
+    let guest_ns = machine.guest_time_ns();
+    let calendar_ns = unix_ns().saturating_sub(machine.config().unix_base_ns);
+    let agrees = (guest_ns..=guest_ns.saturating_add(CALENDAR_JUMP_NS)).contains(&calendar_ns);
+    if agrees { calendar_ns } else { guest_ns }
 }
 
 /// How much an output counts in the machine's running number of visible outputs.

@@ -29,7 +29,7 @@ pub(super) fn run(guest: ReplicaGuest, ends: &Ends) -> Option<(ReplicaGuest, Liv
             Ok(Command::GoLive(options)) => go_live = Some(options),
             Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return None,
             // A disk's completion may be what the replay waited for; the rest is for live machines.
-            Ok(Command::Look | Command::Input(_) | Command::Throttle(_) | Command::Snapshot) => {}
+            Ok(Command::Look | Command::Input(_) | Command::Throttle(_) | Command::Snapshot { .. }) => {}
             Err(TryRecvError::Empty) => {}
         }
         progress = match work(&mut replayer, ends) {
@@ -85,7 +85,7 @@ fn report(replayer: &mut Replayer<ReplicaGuest>, ends: &Ends, at_once: bool) {
             }))
         })
         .collect();
-    ends.publish(count, replayer.guest().machine.guest_time_ns());
+    ends.publish(&replayer.guest().machine);
     let report = Report::Steps { steps, count, replayed };
     if at_once { ends.report(report) } else { ends.report_quietly(report) }
 }

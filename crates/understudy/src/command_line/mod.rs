@@ -1,6 +1,7 @@
 //! The command line.
 
 mod demo;
+mod guest;
 mod replay;
 mod replica;
 mod run;
@@ -32,6 +33,7 @@ enum Command {
     Backup(replica::Backup),
     Status(status::Status),
     Demo(demo::Demo),
+    Guest(guest::Guest),
 }
 
 /// Runs the program.
@@ -61,6 +63,7 @@ pub fn main() -> ExitCode {
         Command::Backup(command) => command.execute(),
         Command::Status(command) => command.execute(),
         Command::Demo(command) => command.execute(),
+        Command::Guest(command) => command.execute(),
     };
     match result {
         Ok(status) => ExitCode::from(status.code()),

@@ -1,0 +1,132 @@
+//! `understudy guest build`.
+
+use crate::config::ByteSize;
+use crate::demo::StepPrinter;
+use crate::exit::{ExitStatus, Failure};
+use crate::guest_image::{self, AddedFile, BuildOptions, GuestImage, Profile, Service};
+use anyhow::anyhow;
+use clap::{Args, Subcommand};
+use std::io::Write;
+use std::path::PathBuf;
+
+/// Make guest images.
+#[derive(Debug, Args)]
+pub struct Guest {
+    #[command(subcommand)]
+    command: GuestCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum GuestCommand {
+    Build(Box<Build>),
+}
+
+/// Build a Debian guest for riscv64 from the packages that this host's apt can fetch.
+///
+/// Without --package and --root-filesystem: the demonstration's guest, Redis in an initramfs. With
+/// --package: these packages and what they depend on in an initramfs. With --root-filesystem: a
+/// whole Debian system with systemd on a disk image. Needs no root; packages are cached.
+#[derive(Debug, Args)]
+struct Build {
+    /// The directory for kernel, initrd and firmware
+    #[arg(long, value_name = "DIR")]
+    output: PathBuf,
+    /// A Debian package to put into the guest; may be repeated or name several, separated by commas
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    package: Vec<String>,
+    /// Make a whole system on this disk image
+    #[arg(long, value_name = "FILE")]
+    root_filesystem: Option<PathBuf>,
+    /// The size of that image
+    #[arg(long, value_name = "SIZE", default_value = "2G", requires = "root_filesystem")]
+    size: ByteSize,
+    /// Root's password there (default: root logs in at the console without one)
+    #[arg(long, value_name = "TEXT", requires = "root_filesystem")]
+    root_password: Option<String>,
+    /// Put a file of this host into the guest, with mode 755 unless given; may be repeated
+    #[arg(long, value_name = "HOST:GUEST[:MODE]")]
+    add_file: Vec<AddedFile>,
+    /// A command that an initramfs guest runs as a service; may be repeated
+    #[arg(long, value_name = "NAME=COMMAND", value_parser = service)]
+    service: Vec<Service>,
+    /// Append to the kernel's command line
+    #[arg(long, value_name = "TEXT", default_value = "", allow_hyphen_values = true)]
+    append: String,
+    /// Redis keeps an append-only file (demonstration's guest)
+    #[arg(long)]
+    append_only: bool,
+    /// Also put Debian's U-Boot into the output directory
+    #[arg(long)]
+    u_boot: bool,
+    /// Fetch the package lists and build again even if the image is there already
+    #[arg(long)]
+    refresh: bool,
+    /// The Debian archive to fetch from (default: the one of this host's apt)
+    #[arg(long, value_name = "URL")]
+    mirror: Option<String>,
+    /// Where packages are cached (default: ~/.cache/understudy)
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
+}
+
+fn service(text: &str) -> Result<Service, String> {
+    let (name, script) = text.split_once('=').ok_or("write NAME=COMMAND")?;
+    Ok(Service { name: name.into(), script: script.into(), port: None })
+}
+
+impl Guest {
+    /// Carries the command out.
+    pub fn execute(self) -> Result<ExitStatus, Failure> {
+        match self.command {
+            GuestCommand::Build(build) => build.execute(),
+        }
+    }
+}
+
+impl Build {
+    fn execute(self) -> Result<ExitStatus, Failure> {
+        let cache = self.cache.clone().or_else(guest_image::default_cache_directory).ok_or_else(|| {
+            Failure::usage(anyhow!("there is no home directory: name a cache directory with --cache"))
+        })?;
+        let mut options = BuildOptions::new(cache, &self.output);
+        options.profile = self.profile();
+        options.mirror = self.mirror;
+        options.added_files = self.add_file;
+        options.services = self.service;
+        options.extra_command_line = self.append;
+        options.u_boot = self.u_boot;
+        options.refresh = self.refresh;
+        let image = guest_image::build(&options, &mut StepPrinter::default()).map_err(Failure::usage)?;
+        std::io::stdout().write_all(describe(&image).as_bytes())?;
+        Ok(ExitStatus::Success)
+    }
+
+    fn profile(&self) -> Profile {
+        match &self.root_filesystem {
+            Some(file) => Profile::RootFilesystem {
+                packages: self.package.clone(),
+                file: file.clone(),
+                bytes: self.size.0,
+                root_password: self.root_password.clone(),
+            },
+            None if self.package.is_empty() => Profile::Demo { append_only: self.append_only },
+            None => Profile::Packages { packages: self.package.clone() },
+        }
+    }
+}
+
+/// How to start it.
+fn describe(image: &GuestImage) -> String {
+    let mut command = format!(
+        "understudy run --firmware {} --kernel {} --initrd {} --append '{}'",
+        image.firmware.display(),
+        image.kernel.display(),
+        image.initrd.display(),
+        image.command_line
+    );
+    if let Some(disk) = &image.disk {
+        command.push_str(&format!(" --disk {}", disk.display()));
+    }
+    command.push('\n');
+    command
+}

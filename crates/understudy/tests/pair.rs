@@ -1,0 +1,186 @@
+//! Primary and backup as real processes.
+
+mod support;
+
+use rustix::process::Signal;
+use std::io::Write;
+use std::net::TcpStream;
+use support::guest_program::{counting_busily, counting_slowly, counting_to};
+use support::{PairDirectory, Process, ReplicaFiles, wait_for};
+
+/// The numbers that the outside saw, whole lines only.
+fn numbers(console: &str) -> Vec<u32> {
+    let whole = console.rfind('\n').map_or("", |end| &console[..end]);
+    whole.lines().map(|line| u32::from_str_radix(line, 16).unwrap()).collect()
+}
+
+/// What the outside saw has no gap: each replica's output is a run of numbers, and the later one
+/// begins no later than where the earlier one ended.
+fn assert_one_history(first: &ReplicaFiles, second: &ReplicaFiles) {
+    let (before, after) = (first.console(), second.console());
+    let (earlier, later) = (numbers(&before), numbers(after.split_once('\n').map_or("", |(_, rest)| rest)));
+    assert!(earlier.iter().enumerate().all(|(index, number)| *number == index as u32), "{earlier:?}");
+    assert!(later.windows(2).all(|pair| pair[1] == pair[0] + 1), "{later:?}");
+    let last = earlier.last().copied().unwrap();
+    // The first line of the later one may be cut: outputs are released by the byte.
+    assert!(later[0] <= last + 2, "a gap: {last} is followed by {}", later[0]);
+}
+
+fn await_lines(replica: &ReplicaFiles, lines: usize) {
+    wait_for("the guest's output", || (numbers(&replica.console()).len() >= lines).then_some(()));
+}
+
+#[test]
+fn a_killed_primary_is_replaced_again_and_again() {
+    let pair = PairDirectory::new(&counting_slowly());
+    let (mut primary, mut process, mut listen) = pair.primary("r1");
+    for round in 2..5 {
+        let (backup, backup_process) = pair.backup(&format!("r{round}"), &listen);
+        primary.await_state("protected");
+        let lines = numbers(&primary.console()).len();
+        await_lines(&primary, lines + 50);
+        process.kill();
+        let status = wait_for("the backup to go live", || {
+            backup.status().filter(|status| status["role"] == "primary")
+        });
+        assert_eq!(status["generation"], round - 1);
+        await_lines(&backup, 50);
+        if round == 2 {
+            assert_one_history(&primary, &backup);
+        }
+        listen = status["listen"].as_str().unwrap().to_owned();
+        (primary, process) = (backup, backup_process);
+    }
+}
+
+#[test]
+fn a_guest_that_never_waits_is_protected_too() {
+    let pair = PairDirectory::new(&counting_busily());
+    let (primary, mut process, listen) = pair.primary("r1");
+    let (backup, _backup_process) = pair.backup("r2", &listen);
+    primary.await_state("protected");
+    await_lines(&primary, 100);
+    process.kill();
+    await_lines(&backup, 50);
+    assert_one_history(&primary, &backup);
+}
+
+#[test]
+fn a_killed_backup_is_replaced_and_the_primary_goes_on() {
+    let pair = PairDirectory::new(&counting_slowly());
+    let (primary, _process, listen) = pair.primary("r1");
+    for round in 1..4u64 {
+        let (_backup, mut backup_process) = pair.backup(&format!("b{round}"), &listen);
+        let status = primary.await_state("protected");
+        assert_eq!(status["generation"], round);
+        backup_process.kill();
+        primary.await_state("alone");
+        let lines = numbers(&primary.console()).len();
+        await_lines(&primary, lines + 20);
+    }
+    let seen = numbers(&primary.console());
+    assert!(seen.iter().enumerate().all(|(index, number)| *number == index as u32));
+}
+
+#[test]
+fn a_primary_that_was_frozen_stops_with_status_3_and_says_nothing_more() {
+    let pair = PairDirectory::new(&counting_slowly());
+    let (primary, mut process, listen) = pair.primary("r1");
+    let (backup, _backup_process) = pair.backup("r2", &listen);
+    primary.await_state("protected");
+    process.signal(Signal::STOP);
+    wait_for("the takeover", || backup.status().filter(|status| status["role"] == "primary"));
+    let printed = primary.console();
+    process.signal(Signal::CONT);
+    let (status, said) = process.end();
+    assert_eq!(status.code(), Some(3), "{said}");
+    assert!(said.contains("the other replica goes on"), "{said}");
+    assert_eq!(primary.console(), printed);
+    await_lines(&backup, 10);
+}
+
+#[test]
+fn nobody_goes_live_while_the_arbiter_is_out_of_reach() {
+    let pair = PairDirectory::new(&counting_slowly());
+    let (primary, mut process, listen) = pair.primary("r1");
+    let (backup, _backup_process) = pair.backup("r2", &listen);
+    primary.await_state("protected");
+    let (here, away) = (pair.path().join("arbiter"), pair.path().join("away"));
+    std::fs::rename(&here, &away).unwrap();
+    process.kill();
+    wait_for("the arbiter to be asked in vain", || backup.has_event("arbiter_unanswered").then_some(()));
+    assert_eq!(backup.status().unwrap()["role"], "backup");
+    assert_eq!(backup.console(), "");
+    std::fs::rename(&away, &here).unwrap();
+    wait_for("the takeover", || backup.status().filter(|status| status["role"] == "primary"));
+    await_lines(&backup, 10);
+}
+
+#[test]
+fn a_guest_that_powers_off_ends_both_replicas() {
+    let pair = PairDirectory::new(&counting_to(2000, 0));
+    let (primary, mut process, listen) = pair.primary("r1");
+    let (backup, mut backup_process) = pair.backup("r2", &listen);
+    let (status, said) = process.end();
+    assert!(status.success(), "{said}");
+    let (status, said) = backup_process.end();
+    assert!(status.success(), "{said}");
+    assert_eq!(numbers(&primary.console()).len(), 2000);
+    assert_eq!(backup.console(), "");
+}
+
+#[test]
+fn a_backup_of_another_machine_is_refused_with_status_5() {
+    let pair = PairDirectory::new(&counting_slowly());
+    let (primary, _process, listen) = pair.primary("r1");
+    for (name, extra) in [("m", "memory = \"16M\""), ("h", "harts = 2")] {
+        let files = pair.replica(name, Some(&listen), extra);
+        let (status, said) = Process::start(&["backup", "--config", files.config()]).end();
+        assert_eq!(status.code(), Some(5), "{said}");
+        assert!(said.contains("configured differently"), "{said}");
+    }
+    primary.await_state("alone");
+}
+
+#[test]
+fn garbage_and_floods_on_the_logging_channel_disturb_nobody() {
+    let pair = PairDirectory::new(&counting_slowly());
+    let (primary, _process, listen) = pair.primary("r1");
+    let (_backup, _backup_process) = pair.backup("r2", &listen);
+    primary.await_state("protected");
+    let silent: Vec<TcpStream> = (0..50).map(|_| TcpStream::connect(&listen).unwrap()).collect();
+    let mut garbage = TcpStream::connect(&listen).unwrap();
+    // The primary may close it in the middle.
+    let _written = garbage.write_all(&[0xa5; 1 << 20]);
+    wait_for("the garbage to be noticed", || primary.has_event("garbage").then_some(()));
+    primary.await_state("protected");
+    assert!(!primary.has_event("suspected"));
+    drop(silent);
+}
+
+#[test]
+fn what_cannot_be_opened_is_one_clear_error_and_nothing_is_left_running() {
+    let pair = PairDirectory::new(&counting_slowly());
+    let (_primary, _process, listen) = pair.primary("r1");
+    let taken = pair.replica("taken", None, "");
+    let text = std::fs::read_to_string(&taken.config).unwrap();
+    std::fs::write(&taken.config, text.replace("127.0.0.1:0", &listen)).unwrap();
+    let (status, said) = Process::start(&["primary", "--config", taken.config()]).end();
+    assert_eq!(status.code(), Some(2), "{said}");
+    assert!(said.contains(&listen), "{said}");
+    let lost = pair.replica("lost", None, "");
+    let text = std::fs::read_to_string(&lost.config).unwrap();
+    std::fs::write(&lost.config, text.replace("\"arbiter\"", "\"nowhere\"")).unwrap();
+    let (status, said) = Process::start(&["primary", "--config", lost.config()]).end();
+    assert_eq!(status.code(), Some(2), "{said}");
+    assert!(said.contains("nowhere"), "{said}");
+    let (status, said) =
+        Process::start(&["backup", "--config", pair.replica("nopeer", None, "").config()]).end();
+    assert_eq!(status.code(), Some(2), "{said}");
+    assert!(said.contains("pair.peer"), "{said}");
+    let second = pair.path().join("r1.toml");
+    let (status, said) =
+        Process::start(&["primary", "--config", second.to_str().unwrap()]).end();
+    assert_eq!(status.code(), Some(2), "{said}");
+    assert!(said.contains("in use by process"), "{said}");
+}

@@ -1,0 +1,178 @@
+//! What the tests of the program share: bare-metal guests, processes, waiting for a condition.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+pub mod guest_program;
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// Whatever is waited for is there long before, unless it never comes.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The program.
+pub fn understudy() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_understudy"));
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Runs the program to its end.
+pub fn run(arguments: &[&str]) -> Output {
+    understudy().args(arguments).output().unwrap()
+}
+
+/// The standard error of a program that ended.
+pub fn error_text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Asks again and again until there is an answer.
+pub fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A process of the program that is killed at the end of the test.
+pub struct Process {
+    pub child: Child,
+}
+
+impl Process {
+    pub fn start(arguments: &[&str]) -> Process {
+        let child = understudy()
+            .args(arguments)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Process { child }
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.child.id() as i32
+    }
+
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(self.pid()).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits for its end, and returns its status and what it said.
+    pub fn end(&mut self) -> (ExitStatus, String) {
+        let status = wait_for("a process to end", || self.child.try_wait().unwrap());
+        let mut text = String::new();
+        if let Some(mut stderr) = self.child.stderr.take() {
+            stderr.read_to_string(&mut text).unwrap();
+        }
+        (status, text)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _killed = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+/// Writes a configuration of a pair's replica.
+pub struct ReplicaFiles {
+    pub config: PathBuf,
+    pub state: PathBuf,
+}
+
+impl ReplicaFiles {
+    pub fn config(&self) -> &str {
+        self.config.to_str().unwrap()
+    }
+
+    /// What the guest printed, as far as this replica let it out.
+    pub fn console(&self) -> String {
+        std::fs::read_to_string(self.state.join("console.log")).unwrap_or_default()
+    }
+
+    /// The replica's status, if it answers.
+    pub fn status(&self) -> Option<serde_json::Value> {
+        let output = run(&["status", "--dir", self.state.to_str().unwrap(), "--json"]);
+        let status: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
+        status["replicas"].as_array()?.first().cloned()
+    }
+
+    /// Waits until the status' `state` is this.
+    pub fn await_state(&self, state: &str) -> serde_json::Value {
+        wait_for(&format!("state {state} of {}", self.state.display()), || {
+            self.status().filter(|status| status["state"] == state)
+        })
+    }
+
+    /// Whether an event of this name happened.
+    pub fn has_event(&self, event: &str) -> bool {
+        let text = std::fs::read_to_string(self.state.join("events.jsonl")).unwrap_or_default();
+        text.lines().any(|line| {
+            serde_json::from_str::<serde_json::Value>(line).is_ok_and(|e| e["event"] == event)
+        })
+    }
+}
+
+/// The directory of a pair, with an arbiter and a guest program.
+pub struct PairDirectory {
+    pub directory: tempfile::TempDir,
+}
+
+impl PairDirectory {
+    pub fn new(program: &[u8]) -> PairDirectory {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("arbiter")).unwrap();
+        std::fs::write(directory.path().join("guest.elf"), program).unwrap();
+        PairDirectory { directory }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The files of a replica; `extra` goes before the sections.
+    pub fn replica(&self, name: &str, peer: Option<&str>, extra: &str) -> ReplicaFiles {
+        let config = self.path().join(format!("{name}.toml"));
+        let peer = peer.map_or(String::new(), |peer| format!("peer = \"{peer}\"\n"));
+        let memory = if extra.contains("memory") { "" } else { "memory = \"8M\"\n" };
+        let text = format!(
+            "name = \"test\"\n{memory}kernel = \"guest.elf\"\nstate_directory = \"{name}\"\n{extra}\n\
+             [pair]\nlisten = \"127.0.0.1:0\"\n{peer}\
+             [arbiter]\ndirectory = \"arbiter\"\n"
+        );
+        std::fs::write(&config, text).unwrap();
+        ReplicaFiles { config, state: self.path().join(name) }
+    }
+
+    /// A primary that listens, and where.
+    pub fn primary(&self, name: &str) -> (ReplicaFiles, Process, String) {
+        let files = self.replica(name, None, "");
+        let process = Process::start(&["primary", "--config", files.config()]);
+        let listen = wait_for("the primary to listen", || {
+            files.status()?["listen"].as_str().map(str::to_owned)
+        });
+        (files, process, listen)
+    }
+
+    /// A backup of the primary at `peer`, once it protects it.
+    pub fn backup(&self, name: &str, peer: &str) -> (ReplicaFiles, Process) {
+        let files = self.replica(name, Some(peer), "");
+        let process = Process::start(&["backup", "--config", files.config()]);
+        files.await_state("replaying");
+        (files, process)
+    }
+}

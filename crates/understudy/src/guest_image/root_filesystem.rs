@@ -37,9 +37,27 @@ const BASE_PACKAGES: &[&str] = &[
 /// Modules that systemd or an administrator asks for; those that a kernel does not have are passed
 /// over. The board's drivers are loaded before.
 const MODULES: &[&str] = &[
-    "autofs4", "overlay", "loop", "dm_mod", "tun", "bridge", "veth", "8021q", "nf_tables", "nft_ct",
-    "nft_masq", "nft_nat", "nft_reject", "squashfs", "erofs", "vfat", "nls_ascii", "nls_cp437",
-    "binfmt_misc", "configfs", "efi_pstore",
+    "autofs4",
+    "overlay",
+    "loop",
+    "dm_mod",
+    "tun",
+    "bridge",
+    "veth",
+    "8021q",
+    "nf_tables",
+    "nft_ct",
+    "nft_masq",
+    "nft_nat",
+    "nft_reject",
+    "squashfs",
+    "erofs",
+    "vfat",
+    "nls_ascii",
+    "nls_cp437",
+    "binfmt_misc",
+    "configfs",
+    "efi_pstore",
 ];
 
 const NETWORK: &str = "[Match]\nName=eth*\n\n[Network]\nDHCP=yes\nLinkLocalAddressing=no\n";
@@ -56,7 +74,10 @@ const LINKS: &[(&str, &str)] = &[
         "etc/systemd/system/sockets.target.wants/systemd-networkd.socket",
         "/usr/lib/systemd/system/systemd-networkd.socket",
     ),
-    ("etc/systemd/system/systemd-networkd-wait-online.service", "/dev/null"),
+    (
+        "etc/systemd/system/systemd-networkd-wait-online.service",
+        "/dev/null",
+    ),
     ("etc/systemd/system/apt-daily.timer", "/dev/null"),
     ("etc/systemd/system/apt-daily-upgrade.timer", "/dev/null"),
     ("etc/systemd/system/dpkg-db-backup.timer", "/dev/null"),
@@ -67,7 +88,11 @@ const LINKS: &[(&str, &str)] = &[
 
 /// The packages of the base system and `named`.
 pub fn packages(named: &[String]) -> Vec<String> {
-    BASE_PACKAGES.iter().map(|name| (*name).to_owned()).chain(named.iter().cloned()).collect()
+    BASE_PACKAGES
+        .iter()
+        .map(|name| (*name).to_owned())
+        .chain(named.iter().cloned())
+        .collect()
 }
 
 /// Refuses a disk that is too small, and one that is there already: the guest has written to it.
@@ -102,7 +127,13 @@ pub fn build(
     archive: &str,
     progress: &mut dyn Progress,
 ) -> Result<Option<PathBuf>, GuestImageError> {
-    let Profile::RootFilesystem { file, bytes, root_password, .. } = &options.profile else {
+    let Profile::RootFilesystem {
+        file,
+        bytes,
+        root_password,
+        ..
+    } = &options.profile
+    else {
         return Ok(None);
     };
     let mut tree = unpack(packages, progress)?;
@@ -115,10 +146,7 @@ pub fn build(
     Ok(Some(absolute))
 }
 
-fn unpack(
-    packages: &[Package],
-    progress: &mut dyn Progress,
-) -> Result<FileTree, GuestImageError> {
+fn unpack(packages: &[Package], progress: &mut dyn Progress) -> Result<FileTree, GuestImageError> {
     let step = "unpacking Debian packages";
     let total = packages.len() as u64;
     let mut tree = FileTree::with_merged_usr();
@@ -154,18 +182,34 @@ fn configure(
     file("etc/hosts", HOSTS.to_owned(), 0o644)?;
     file("etc/fstab", FSTAB.to_owned(), 0o644)?;
     file("etc/resolv.conf", "nameserver 10.0.2.3\n".to_owned(), 0o644)?;
-    file("etc/systemd/network/80-ethernet.network", NETWORK.to_owned(), 0o644)?;
+    file(
+        "etc/systemd/network/80-ethernet.network",
+        NETWORK.to_owned(),
+        0o644,
+    )?;
     if archive.starts_with("http") {
-        file("etc/apt/sources.list", format!("deb {archive} {SUITE} main\n"), 0o644)?;
+        file(
+            "etc/apt/sources.list",
+            format!("deb {archive} {SUITE} main\n"),
+            0o644,
+        )?;
     }
-    file("usr/lib/understudy/first-boot", FIRST_BOOT.to_owned(), 0o755)?;
+    file(
+        "usr/lib/understudy/first-boot",
+        FIRST_BOOT.to_owned(),
+        0o755,
+    )?;
     if let Some(password) = root_password {
         if password.is_empty() || password.contains(['\n', '\0']) {
             return Err(GuestImageError::BadOptions(
                 "root's password is empty or has a line end".to_owned(),
             ));
         }
-        file("usr/lib/understudy/root-password", format!("root:{password}\n"), 0o600)?;
+        file(
+            "usr/lib/understudy/root-password",
+            format!("root:{password}\n"),
+            0o600,
+        )?;
     }
     for (path, target) in LINKS {
         tree.insert(path, Node::symbolic_link(*target))?;
@@ -180,12 +224,18 @@ fn configure(
 /// its index at first boot.
 fn insert_modules(tree: &mut FileTree, board: &Board) -> Result<(), GuestImageError> {
     let modules = KernelModules::new(&board.modules);
-    let wanted: Vec<&str> = MODULES.iter().copied().filter(|name| modules.contains(name)).collect();
+    let wanted: Vec<&str> = MODULES
+        .iter()
+        .copied()
+        .filter(|name| modules.contains(name))
+        .collect();
     for module in modules.in_load_order(&wanted)? {
         tree.insert(&module.path, Node::file(module.content, 0o644))?;
     }
     let lists = board.modules.iter().filter(|(path, _)| {
-        path.rsplit('/').next().is_some_and(|name| name.starts_with("modules."))
+        path.rsplit('/')
+            .next()
+            .is_some_and(|name| name.starts_with("modules."))
     });
     for (path, node) in lists {
         tree.insert(path, node.clone())?;
@@ -203,7 +253,12 @@ mod tests {
         let path = directory.path().join("disk");
         assert!(check(&path, MIN_DISK_BYTES).is_ok());
         std::fs::write(&path, "data").unwrap();
-        assert!(check(&path, MIN_DISK_BYTES).unwrap_err().to_string().contains("already"));
+        assert!(
+            check(&path, MIN_DISK_BYTES)
+                .unwrap_err()
+                .to_string()
+                .contains("already")
+        );
     }
 
     #[test]
@@ -217,7 +272,10 @@ mod tests {
     fn a_root_password_is_readable_by_root_alone() {
         let mut tree = FileTree::default();
         configure(&mut tree, "http://h/debian", Some("secret")).unwrap();
-        assert_eq!(tree.get("usr/lib/understudy/root-password").unwrap().mode, 0o600);
+        assert_eq!(
+            tree.get("usr/lib/understudy/root-password").unwrap().mode,
+            0o600
+        );
         assert!(configure(&mut tree, "http://h/debian", Some("a\nb:c")).is_err());
     }
 }

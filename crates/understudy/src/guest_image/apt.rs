@@ -52,6 +52,9 @@ impl Apt {
         mirror: Option<&str>,
         progress: &mut dyn Progress,
     ) -> Result<Self, GuestImageError> {
+        // apt starts in other directories too, where a relative path would lead to the machine's own
+        // configuration.
+        let directory = &absolute(directory)?;
         for part in ["state/lists/partial", "archives/partial", PACKAGES] {
             let path = directory.join(part);
             fs::create_dir_all(&path)
@@ -350,7 +353,7 @@ impl Apt {
         write_private(&self.directory.join("sources.list"), &source)?;
         write_private(&self.directory.join("status"), "")?;
         let network = self.network_settings()?;
-        let directory = absolute(&self.directory)?;
+        let directory = self.directory.display();
         let text = format!(
             "APT::Architecture \"riscv64\";\n\
              APT::Architectures {{ \"riscv64\"; }};\n\
@@ -454,16 +457,19 @@ fn checked_mirror(mirror: &str) -> Result<String, GuestImageError> {
     }
 }
 
-fn absolute(path: &Path) -> Result<String, GuestImageError> {
+fn absolute(path: &Path) -> Result<PathBuf, GuestImageError> {
     let absolute = std::path::absolute(path)
         .map_err(|error| GuestImageError::file("finding the absolute path", path, error))?;
-    match absolute.to_str() {
-        Some(text) if !text.contains(['"', ';', '\n']) => Ok(text.to_owned()),
-        _ => Err(GuestImageError::BadOptions(format!(
+    if absolute
+        .to_str()
+        .is_none_or(|text| text.contains(['"', ';', '\n']))
+    {
+        return Err(GuestImageError::BadOptions(format!(
             "{}: apt cannot use a directory whose name is not UTF-8 or has a quote or a semicolon",
             absolute.display()
-        ))),
+        )));
     }
+    Ok(absolute)
 }
 
 /// Writes a file that only its owner can read: a proxy's address may hold a password.

@@ -60,32 +60,11 @@ const MODULES: &[&str] = &[
     "efi_pstore",
 ];
 
-const NETWORK: &str = "[Match]\nName=eth*\n\n[Network]\nDHCP=yes\nLinkLocalAddressing=no\n";
+const NETWORK: &str = "[Match]\nName=eth*\n\n[Network]\nDHCP=ipv4\nLinkLocalAddressing=no\n";
+/// Group `shadow`, fixed by base-passwd.
+const SHADOW_GROUP: u32 = 42;
 const FSTAB: &str = "/dev/vda / ext4 defaults 0 0\n";
 const HOSTS: &str = "127.0.0.1 localhost\n127.0.1.1 guest\n::1 localhost ip6-localhost\n";
-/// What `systemctl enable` and `mask` would link: the network is configured by networkd, nobody
-/// waits for it, and nothing rewrites the disk on a timer.
-const LINKS: &[(&str, &str)] = &[
-    (
-        "etc/systemd/system/multi-user.target.wants/systemd-networkd.service",
-        "/usr/lib/systemd/system/systemd-networkd.service",
-    ),
-    (
-        "etc/systemd/system/sockets.target.wants/systemd-networkd.socket",
-        "/usr/lib/systemd/system/systemd-networkd.socket",
-    ),
-    (
-        "etc/systemd/system/systemd-networkd-wait-online.service",
-        "/dev/null",
-    ),
-    ("etc/systemd/system/apt-daily.timer", "/dev/null"),
-    ("etc/systemd/system/apt-daily-upgrade.timer", "/dev/null"),
-    ("etc/systemd/system/dpkg-db-backup.timer", "/dev/null"),
-    ("etc/systemd/system/e2scrub_all.timer", "/dev/null"),
-    ("etc/systemd/system/e2scrub_reap.service", "/dev/null"),
-    ("etc/systemd/system/fstrim.timer", "/dev/null"),
-];
-
 /// The packages of the base system and `named`.
 pub fn packages(named: &[String]) -> Vec<String> {
     BASE_PACKAGES
@@ -167,14 +146,7 @@ fn configure(
     archive: &str,
     root_password: Option<&str>,
 ) -> Result<(), GuestImageError> {
-    for (master, path) in [
-        ("usr/share/base-passwd/passwd.master", "etc/passwd"),
-        ("usr/share/base-passwd/group.master", "etc/group"),
-    ] {
-        if let (Some(content), false) = (tree.file(master).cloned(), tree.contains(path)) {
-            tree.insert(path, Node::file(content, 0o644))?;
-        }
-    }
+    insert_accounts(tree)?;
     let mut file = |path: &str, content: String, mode: u32| {
         tree.insert(path, Node::file(content.into_bytes(), mode))
     };
@@ -211,11 +183,53 @@ fn configure(
             0o600,
         )?;
     }
-    for (path, target) in LINKS {
-        tree.insert(path, Node::symbolic_link(*target))?;
-    }
     for directory in ["dev", "proc", "sys", "run"] {
         tree.insert(directory, Node::directory())?;
+    }
+    Ok(())
+}
+
+/// The accounts that base-passwd's script would make before it is unpacked, with their passwords in
+/// `/etc/shadow` as passwd's script wants them.
+fn insert_accounts(tree: &mut FileTree) -> Result<(), GuestImageError> {
+    for (master, open, secret) in [
+        (
+            "usr/share/base-passwd/passwd.master",
+            "etc/passwd",
+            "etc/shadow",
+        ),
+        (
+            "usr/share/base-passwd/group.master",
+            "etc/group",
+            "etc/gshadow",
+        ),
+    ] {
+        let Some(master) = tree.file(master) else {
+            continue;
+        };
+        let (mut open_lines, mut secret_lines) = (String::new(), String::new());
+        for line in String::from_utf8_lossy(master).lines() {
+            let mut fields: Vec<&str> = line.split(':').collect();
+            if fields.len() < 3 {
+                continue;
+            }
+            fields[1] = "x";
+            let name = fields[0];
+            open_lines.push_str(&format!("{}\n", fields.join(":")));
+            secret_lines.push_str(&match secret {
+                "etc/shadow" => format!("{name}:*::0:99999:7:::\n"),
+                _ => format!("{name}:*::\n"),
+            });
+        }
+        tree.insert(open, Node::file(open_lines.into_bytes(), 0o644))?;
+        let secret_node = Node::file(secret_lines.into_bytes(), 0o640);
+        tree.insert(
+            secret,
+            Node {
+                gid: SHADOW_GROUP,
+                ..secret_node
+            },
+        )?;
     }
     Ok(())
 }
@@ -266,6 +280,25 @@ mod tests {
         let path = Path::new("/nonexistent/disk");
         assert!(check(path, MIN_DISK_BYTES - (1 << 20)).is_err());
         assert!(check(path, MIN_DISK_BYTES + 1).is_err());
+    }
+
+    #[test]
+    fn accounts_have_their_passwords_in_the_shadow_files_only() {
+        let mut tree = FileTree::default();
+        let master = Node::file(*b"root:*:0:0:root:/root:/bin/bash\n", 0o644);
+        tree.insert("usr/share/base-passwd/passwd.master", master)
+            .unwrap();
+        let master = Node::file(*b"root:*:0:\n", 0o644);
+        tree.insert("usr/share/base-passwd/group.master", master)
+            .unwrap();
+        insert_accounts(&mut tree).unwrap();
+        let text = |path| String::from_utf8(tree.file(path).unwrap().to_vec()).unwrap();
+        assert_eq!(text("etc/passwd"), "root:x:0:0:root:/root:/bin/bash\n");
+        assert_eq!(text("etc/shadow"), "root:*::0:99999:7:::\n");
+        assert_eq!(text("etc/group"), "root:x:0:\n");
+        assert_eq!(text("etc/gshadow"), "root:*::\n");
+        let shadow = tree.get("etc/shadow").unwrap();
+        assert_eq!((shadow.mode, shadow.gid), (0o640, 42));
     }
 
     #[test]

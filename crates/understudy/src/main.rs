@@ -1,2 +1,6 @@
-//! The program: command line, vcpu thread, event loop, network switch, arbiter, status.
-fn main() {}
+//! Runs a virtual machine so that it lives through the death of its host.
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    understudy::command_line::main()
+}

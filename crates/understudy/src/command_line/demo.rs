@@ -1,0 +1,53 @@
+//! `understudy demo`.
+
+use crate::config::ByteSize;
+use crate::demo::{self, DemoOptions};
+use crate::exit::{ExitStatus, Failure};
+use crate::guest_image;
+use anyhow::anyhow;
+use clap::Args;
+use std::path::PathBuf;
+
+/// Show Redis on Debian living through the death of its primary.
+///
+/// Builds the guest image (cached), starts a switch, a primary and a backup as processes of this
+/// host, and shows their state. Kill the primary (key k, or kill -9), and go on: a new backup is
+/// started each time. Nothing is left behind at the end.
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// No terminal: print one line when Redis answers, then run until SIGTERM
+    #[arg(long)]
+    headless: bool,
+    /// Keep all state in this directory (default: a temporary one)
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// The host port that leads to Redis; 0 takes any free one
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    port: u16,
+    /// RAM of the guest
+    #[arg(long, value_name = "SIZE", default_value = "256M")]
+    memory: ByteSize,
+    /// Where the guest image and its packages are cached (default: ~/.cache/understudy)
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
+    /// Take this image, built by `understudy guest build`, instead of the demonstration's own
+    #[arg(long, value_name = "DIR")]
+    guest: Option<PathBuf>,
+}
+
+impl Demo {
+    /// Carries the command out.
+    pub fn execute(self) -> Result<ExitStatus, Failure> {
+        let cache = self.cache.or_else(guest_image::default_cache_directory).ok_or_else(|| {
+            Failure::usage(anyhow!("there is no home directory: name a cache directory with --cache"))
+        })?;
+        demo::run(&DemoOptions {
+            headless: self.headless,
+            directory: self.dir,
+            cache,
+            port: self.port,
+            memory: self.memory.0,
+            guest: self.guest,
+        })
+    }
+}

@@ -1,0 +1,78 @@
+//! The command line.
+
+mod demo;
+mod replay;
+mod replica;
+mod run;
+mod status;
+
+use crate::exit::{ExitStatus, Failure};
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Keeps a Linux virtual machine running through the death of its host.
+///
+/// Two hosts run the same machine. The primary meets the world; the backup replays what the primary
+/// did, and goes on in its place when it dies. Start with `understudy demo`.
+#[derive(Debug, Parser)]
+#[command(name = "understudy", version, max_term_width = 100)]
+struct CommandLine {
+    /// The process that started this one and that it ends with
+    #[arg(long, hide = true, value_name = "PID")]
+    supervisor: Option<u32>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Run),
+    Replay(replay::Replay),
+    Primary(replica::Primary),
+    Backup(replica::Backup),
+    Status(status::Status),
+    Demo(demo::Demo),
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let command_line = match CommandLine::try_parse() {
+        Ok(command_line) => command_line,
+        Err(error) => {
+            // Help and version are no errors. A closed terminal cannot be told anything.
+            let _printed = error.print();
+            return ExitCode::from(if error.use_stderr() {
+                ExitStatus::Usage.code()
+            } else {
+                ExitStatus::Success.code()
+            });
+        }
+    };
+    if let Some(supervisor) = command_line.supervisor
+        && let Err(error) = crate::demo::die_with_supervisor(supervisor)
+    {
+        report(&Failure::from(error));
+        return ExitCode::from(ExitStatus::Failure.code());
+    }
+    let result = match command_line.command {
+        Command::Run(command) => command.execute(),
+        Command::Replay(command) => command.execute(),
+        Command::Primary(command) => command.execute(),
+        Command::Backup(command) => command.execute(),
+        Command::Status(command) => command.execute(),
+        Command::Demo(command) => command.execute(),
+    };
+    match result {
+        Ok(status) => ExitCode::from(status.code()),
+        Err(failure) => {
+            report(&failure);
+            ExitCode::from(failure.status.code())
+        }
+    }
+}
+
+fn report(failure: &Failure) {
+    use std::io::Write;
+    // Standard error may be closed.
+    let _printed = writeln!(std::io::stderr(), "understudy: {failure}");
+}

@@ -1,0 +1,134 @@
+//! `understudy run`.
+
+use crate::config::{ByteSize, DiskSection, MacAddress, NetworkSection, VmConfig};
+use crate::exit::{ExitStatus, Failure};
+use crate::single::{self, SingleOptions};
+use clap::Args;
+use std::path::{Path, PathBuf};
+
+/// Run a machine alone, its first console in this terminal (Ctrl-A x ends it).
+///
+/// The exit status is the guest's own: 0 after a power-off, the finisher's code otherwise.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// Take the machine from this vm.toml; the other options change it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Kernel: a RISC-V boot image or an ELF file
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
+    /// Firmware image, or `none`: the kernel is an ELF file that starts in M-mode at its entry
+    #[arg(long, value_name = "FILE|none")]
+    firmware: Option<PathBuf>,
+    /// Initial RAM disk
+    #[arg(long, value_name = "FILE")]
+    initrd: Option<PathBuf>,
+    /// The kernel's command line
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    append: Option<String>,
+    /// RAM, as in 512M
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<ByteSize>,
+    /// Harts, 1 to 8
+    #[arg(long, value_name = "N")]
+    harts: Option<u32>,
+    /// A raw disk image, `,readonly` after it if the guest may not write; may be repeated
+    #[arg(long, value_name = "FILE[,readonly]")]
+    disk: Vec<String>,
+    /// Connect the network device to a switch (`unix:/path`, `tcp:host:port`) or a TAP (`tap:NAME`)
+    #[arg(long, value_name = "ADDRESS")]
+    network: Option<String>,
+    /// The guest's Ethernet address
+    #[arg(long, value_name = "MAC")]
+    mac: Option<MacAddress>,
+    /// Add a virtio console (its output is shown too)
+    #[arg(long)]
+    virtio_console: bool,
+    /// Leave the entropy device out
+    #[arg(long)]
+    no_entropy: bool,
+    /// Record the run in FILE, to be run again with `understudy replay FILE`
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+    /// Say how fast the machine ran when it ends
+    #[arg(long)]
+    summary: bool,
+}
+
+impl Run {
+    /// Carries the command out.
+    pub fn execute(self) -> Result<ExitStatus, Failure> {
+        let config = self.configuration()?;
+        let options = SingleOptions { record: self.record, summary: self.summary };
+        single::run(&config, options)
+    }
+
+    fn configuration(&self) -> Result<VmConfig, Failure> {
+        let mut config = match &self.config {
+            Some(path) => VmConfig::load(path).map_err(Failure::usage)?,
+            None => default_machine(),
+        };
+        let take = |target: &mut Option<PathBuf>, given: &Option<PathBuf>| {
+            if given.is_some() {
+                target.clone_from(given);
+            }
+        };
+        take(&mut config.kernel, &self.kernel);
+        take(&mut config.firmware, &self.firmware);
+        take(&mut config.initrd, &self.initrd);
+        if config.firmware.as_deref() == Some(Path::new("none")) {
+            config.firmware = None;
+        }
+        if let Some(append) = &self.append {
+            config.command_line.clone_from(append);
+        }
+        config.memory = self.memory.unwrap_or(config.memory);
+        config.harts = self.harts.unwrap_or(config.harts);
+        if !self.disk.is_empty() {
+            config.disks = self.disk.iter().map(|text| disk(text)).collect();
+        }
+        if let Some(address) = &self.network {
+            config.network = Some(network(address));
+        }
+        if let (Some(mac), Some(network)) = (self.mac, &mut config.network) {
+            network.mac = mac;
+        }
+        config.virtio_console |= self.virtio_console;
+        config.entropy &= !self.no_entropy;
+        let named = self.config.as_deref().unwrap_or(Path::new("command line"));
+        config.check(named).map_err(Failure::usage)?;
+        Ok(config)
+    }
+}
+
+fn default_machine() -> VmConfig {
+    VmConfig {
+        name: "run".into(),
+        memory: ByteSize(512 << 20),
+        harts: 1,
+        firmware: None,
+        kernel: None,
+        initrd: None,
+        command_line: String::new(),
+        virtio_console: false,
+        entropy: true,
+        state_directory: PathBuf::new(),
+        disks: Vec::new(),
+        network: None,
+        pair: None,
+        arbiter: None,
+    }
+}
+
+fn disk(text: &str) -> DiskSection {
+    match text.strip_suffix(",readonly") {
+        Some(path) => DiskSection { path: path.into(), read_only: true },
+        None => DiskSection { path: text.into(), read_only: false },
+    }
+}
+
+fn network(address: &str) -> NetworkSection {
+    let tap = address.strip_prefix("tap:").map(str::to_owned);
+    let switch = if tap.is_none() { Some(address.to_owned()) } else { None };
+    NetworkSection { switch, tap, mac: MacAddress::default() }
+}

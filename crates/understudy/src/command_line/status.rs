@@ -1,0 +1,40 @@
+//! `understudy status`.
+
+use crate::exit::{ExitStatus, Failure};
+use crate::status;
+use anyhow::anyhow;
+use clap::Args;
+use std::io::Write;
+use std::path::PathBuf;
+
+/// Ask the replicas of a demonstration, or of one state directory, how they are.
+#[derive(Debug, Args)]
+pub struct Status {
+    /// The demonstration's directory, or a replica's state directory
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+impl Status {
+    /// Carries the command out.
+    pub fn execute(self) -> Result<ExitStatus, Failure> {
+        if !self.dir.is_dir() {
+            return Err(Failure::usage(anyhow!("{} is no directory", self.dir.display())));
+        }
+        let status = status::collect(&self.dir);
+        let text = if self.json {
+            let json = serde_json::to_string(&status).map_err(anyhow::Error::from)?;
+            format!("{json}\n")
+        } else {
+            status::describe(&status)
+        };
+        std::io::stdout().write_all(text.as_bytes())?;
+        if status.replicas.is_empty() && !self.json {
+            return Ok(ExitStatus::Failure);
+        }
+        Ok(ExitStatus::Success)
+    }
+}

@@ -1,0 +1,296 @@
+//! `vm.toml`: what a machine is made of, and how its pair, network and arbiter are reached.
+//!
+//! The same file, or nearly the same, is on both hosts. Paths in it are relative to its directory.
+
+mod units;
+
+pub use units::{ByteSize, MacAddress, Milliseconds};
+
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// What is wrong with a configuration. The text names the file, and the line and key where it can.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Not TOML, an unknown key, or a value of the wrong kind.
+    #[error("{}, {message}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Line, column, key and what is wrong with it.
+        message: String,
+    },
+    /// A value that cannot be.
+    #[error("{}: {key}: {message}", path.display())]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The key, as in `pair.listen`.
+        key: &'static str,
+        /// What is wrong, and what would be right.
+        message: String,
+    },
+}
+
+/// The whole file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmConfig {
+    /// The machine's name, the same on both hosts: the arbiter's keys and the handshake carry it.
+    pub name: String,
+    /// Bytes of RAM, as in `512M`; a multiple of 4096, 1 MiB at least.
+    pub memory: ByteSize,
+    /// Harts, 1 to 8.
+    #[serde(default = "one")]
+    pub harts: u32,
+    /// Firmware image (OpenSBI's `fw_dynamic.bin`); absent: the kernel starts in M-mode.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<PathBuf>,
+    /// Kernel: a RISC-V boot image or an ELF file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<PathBuf>,
+    /// Initial RAM disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub initrd: Option<PathBuf>,
+    /// The kernel's command line.
+    #[serde(default)]
+    pub command_line: String,
+    /// A virtio console besides the UART.
+    #[serde(default)]
+    pub virtio_console: bool,
+    /// A virtio entropy device.
+    #[serde(default = "yes")]
+    pub entropy: bool,
+    /// Sockets, events and evidence of this host's replica; made when absent.
+    pub state_directory: PathBuf,
+    /// Disks, `vda` first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<DiskSection>,
+    /// The network device; absent: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkSection>,
+    /// The pair; needed by `primary` and `backup`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pair: Option<PairSection>,
+    /// The arbiter; needed by `primary` and `backup`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arbiter: Option<ArbiterSection>,
+}
+
+/// One disk. Each host has its own copy; the backup's is overwritten when it joins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskSection {
+    /// A raw image, a multiple of 512 bytes long.
+    pub path: PathBuf,
+    /// The guest may not write.
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+/// How the network device is connected.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkSection {
+    /// An `understudy switch`: `unix:/path` or `tcp:127.0.0.1:7500`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub switch: Option<String>,
+    /// A TAP device, to be put on a bridge (root).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tap: Option<String>,
+    /// The guest's address, the same on both hosts.
+    #[serde(default)]
+    pub mac: MacAddress,
+}
+
+/// The pair.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PairSection {
+    /// Where this host listens for a backup while it is the primary, as in `0.0.0.0:7400`.
+    pub listen: String,
+    /// Where the other host listens; needed by `backup`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
+    /// Time between two heartbeats.
+    #[serde(default = "default_heartbeat")]
+    pub heartbeat: Milliseconds,
+    /// Silence after which the peer is suspected.
+    #[serde(default = "default_suspect_after")]
+    pub suspect_after: Milliseconds,
+    /// The primary slows down when the backup is further behind than this.
+    #[serde(default = "default_lag_target")]
+    pub lag_target: Milliseconds,
+    /// Time between two digest records.
+    #[serde(default = "default_digest_interval")]
+    pub digest_interval: Milliseconds,
+}
+
+/// The arbiter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ArbiterSection {
+    /// A directory that both hosts see; NFS will do.
+    pub directory: PathBuf,
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn default_heartbeat() -> Milliseconds {
+    Milliseconds(50)
+}
+
+fn default_suspect_after() -> Milliseconds {
+    Milliseconds(200)
+}
+
+fn default_lag_target() -> Milliseconds {
+    Milliseconds(100)
+}
+
+fn default_digest_interval() -> Milliseconds {
+    Milliseconds(1000)
+}
+
+impl VmConfig {
+    /// Reads and checks a file; its relative paths are resolved against its directory.
+    pub fn load(path: &Path) -> Result<VmConfig, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+            path: path.into(),
+            source,
+        })?;
+        let mut config: VmConfig = toml::from_str(&text).map_err(|error| ConfigError::Syntax {
+            path: path.into(),
+            message: locate(&text, &error),
+        })?;
+        config.check(path)?;
+        config.resolve(path.parent().unwrap_or(Path::new(".")));
+        Ok(config)
+    }
+
+    /// Checks what TOML cannot say.
+    pub fn check(&self, path: &Path) -> Result<(), ConfigError> {
+        let wrong = |key, message: String| {
+            Err(ConfigError::Value {
+                path: path.into(),
+                key,
+                message,
+            })
+        };
+        let name_is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if self.name.is_empty() || self.name.len() > 64 || !self.name.chars().all(name_is_plain) {
+            return wrong(
+                "name",
+                format!(
+                    "{:?} is not 1 to 64 letters, digits, '-', '_' or '.'",
+                    self.name
+                ),
+            );
+        }
+        if self.memory.0 < 1 << 20 || !self.memory.0.is_multiple_of(4096) {
+            return wrong(
+                "memory",
+                format!(
+                    "{} bytes is not a multiple of 4096 from 1M on",
+                    self.memory.0
+                ),
+            );
+        }
+        if !(1..=8).contains(&self.harts) {
+            return wrong("harts", format!("{} is not within 1 to 8", self.harts));
+        }
+        if self.firmware.is_none() && self.kernel.is_none() {
+            return wrong("kernel", "neither a kernel nor a firmware is given".into());
+        }
+        if let Some(network) = &self.network
+            && network.switch.is_some() == network.tap.is_some()
+        {
+            return wrong("network", "give either `switch` or `tap`".into());
+        }
+        if let Some(pair) = &self.pair
+            && pair.suspect_after.0 < 2 * pair.heartbeat.0
+        {
+            return wrong(
+                "pair.suspect_after",
+                format!(
+                    "{} ms is less than two heartbeats of {} ms",
+                    pair.suspect_after.0, pair.heartbeat.0
+                ),
+            );
+        }
+        Ok(())
+    }
+
+    fn resolve(&mut self, directory: &Path) {
+        let resolve = |path: &mut PathBuf| {
+            if path.is_relative() {
+                *path = directory.join(&*path);
+            }
+        };
+        resolve(&mut self.state_directory);
+        for path in [&mut self.firmware, &mut self.kernel, &mut self.initrd]
+            .into_iter()
+            .flatten()
+        {
+            resolve(path);
+        }
+        for disk in &mut self.disks {
+            resolve(&mut disk.path);
+        }
+        if let Some(arbiter) = &mut self.arbiter {
+            resolve(&mut arbiter.directory);
+        }
+    }
+
+    /// The pair's section, or an error that says that `command` needs it.
+    pub fn require_pair(
+        &self,
+        path: &Path,
+    ) -> Result<(&PairSection, &ArbiterSection), ConfigError> {
+        let missing = |key| ConfigError::Value {
+            path: path.into(),
+            key,
+            message: format!("a pair needs the section [{key}]"),
+        };
+        Ok((
+            self.pair.as_ref().ok_or_else(|| missing("pair"))?,
+            self.arbiter.as_ref().ok_or_else(|| missing("arbiter"))?,
+        ))
+    }
+}
+
+/// One line for an error of the TOML reader: `line 3, column 5: memory: …`.
+fn locate(text: &str, error: &toml::de::Error) -> String {
+    let message = error.message().replace('\n', " ");
+    let Some(span) = error.span() else {
+        return message;
+    };
+    let before = &text[..span.start.min(text.len())];
+    let line_number = before.matches('\n').count() + 1;
+    let line = text.lines().nth(line_number - 1).unwrap_or_default();
+    match line.split_once('=') {
+        Some((key, _)) if !message.contains(key.trim()) => {
+            format!("line {line_number}, {}: {message}", key.trim())
+        }
+        _ => format!("line {line_number}: {message}"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

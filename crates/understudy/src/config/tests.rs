@@ -1,0 +1,114 @@
+use super::*;
+
+const WHOLE: &str = r#"
+name = "demo"
+memory = "512M"
+harts = 2
+firmware = "fw_dynamic.bin"
+kernel = "/boot/Image"
+initrd = "initrd.gz"
+command_line = "console=ttyS0"
+state_directory = "state"
+
+[[disks]]
+path = "disk.raw"
+
+[network]
+switch = "unix:/run/switch.sock"
+mac = "52:54:00:aa:bb:cc"
+
+[pair]
+listen = "127.0.0.1:7400"
+peer = "127.0.0.1:7401"
+suspect_after = "250ms"
+
+[arbiter]
+directory = "arbiter"
+"#;
+
+fn load(text: &str) -> Result<VmConfig, ConfigError> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("vm.toml");
+    std::fs::write(&path, text).unwrap();
+    VmConfig::load(&path)
+}
+
+fn error(text: &str) -> String {
+    load(text).unwrap_err().to_string()
+}
+
+#[test]
+fn a_whole_file_is_read_and_its_paths_are_relative_to_it() {
+    let config = load(WHOLE).unwrap();
+    assert_eq!(config.memory, ByteSize(512 << 20));
+    assert_eq!(config.harts, 2);
+    assert_eq!(config.kernel.as_deref(), Some(Path::new("/boot/Image")));
+    assert!(config.initrd.unwrap().is_absolute());
+    assert!(config.disks[0].path.is_absolute());
+    assert!(config.arbiter.unwrap().directory.is_absolute());
+    assert_eq!(
+        config.network.unwrap().mac,
+        MacAddress([0x52, 0x54, 0, 0xaa, 0xbb, 0xcc])
+    );
+    let pair = config.pair.unwrap();
+    assert_eq!(
+        (pair.heartbeat, pair.suspect_after),
+        (Milliseconds(50), Milliseconds(250))
+    );
+}
+
+#[test]
+fn what_is_written_is_read_again() {
+    let config = load(WHOLE).unwrap();
+    assert_eq!(load(&toml::to_string(&config).unwrap()).unwrap(), config);
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_line() {
+    let text = WHOLE.replace("harts = 2", "hart = 2");
+    let error = error(&text);
+    assert!(
+        error.contains("vm.toml, line 4") && error.contains("hart"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_wrong_size_is_named_with_its_line_and_key() {
+    let error = error(&WHOLE.replace("\"512M\"", "\"512X\""));
+    assert!(
+        error.contains("line 3, memory: ") && error.contains("512X"),
+        "{error}"
+    );
+}
+
+#[test]
+fn values_that_cannot_be_are_named_by_key() {
+    for (from, to, key) in [
+        ("\"512M\"", "\"512K\"", "memory"),
+        ("harts = 2", "harts = 9", "harts"),
+        ("name = \"demo\"", "name = \"a/b\"", "name"),
+        ("switch = \"unix:/run/switch.sock\"", "", "network"),
+        ("\"250ms\"", "\"60ms\"", "pair.suspect_after"),
+    ] {
+        let error = error(&WHOLE.replace(from, to));
+        assert!(error.contains(&format!(": {key}: ")), "{key}: {error}");
+    }
+}
+
+#[test]
+fn a_multicast_address_is_refused() {
+    assert!("53:54:00:12:34:56".parse::<MacAddress>().is_err());
+    assert!("52:54:00:12:34".parse::<MacAddress>().is_err());
+}
+
+#[test]
+fn a_missing_file_is_one_clear_error() {
+    let error = VmConfig::load(Path::new("/nonexistent/vm.toml"))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("cannot read the configuration /nonexistent/vm.toml"),
+        "{error}"
+    );
+}

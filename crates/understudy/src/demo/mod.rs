@@ -1,0 +1,132 @@
+//! The demonstration: a switch, a primary and a backup as processes of this host, with a Debian
+//! guest that serves Redis.
+
+mod child;
+mod layout;
+mod probe;
+mod screen;
+mod supervisor;
+
+pub use child::{Supervised, die_with_supervisor};
+
+use crate::exit::{ExitStatus, Failure};
+use crate::guest_image::{self, GuestImage, Progress};
+use crate::host_time::monotonic_ns;
+use crate::readiness::{self, Interest};
+use crate::signals::StopSignals;
+use crate::terminal::RawMode;
+use anyhow::{Context, anyhow};
+use layout::Layout;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::time::Duration;
+use supervisor::Supervisor;
+
+/// What `understudy demo` is asked.
+#[derive(Clone, Debug, Default)]
+pub struct DemoOptions {
+    /// No terminal: one line when the service answers, then quiet until SIGTERM.
+    pub headless: bool,
+    /// Where state is kept; a temporary directory without it.
+    pub directory: Option<PathBuf>,
+    /// Where the guest image is cached.
+    pub cache: PathBuf,
+    /// The host port that leads to Redis; 0 for any free one.
+    pub port: u16,
+    /// RAM of the guest in bytes.
+    pub memory: u64,
+    /// A built guest image instead of the demonstration's own.
+    pub guest: Option<PathBuf>,
+}
+
+/// How often children are looked after.
+const TICK: Duration = Duration::from_millis(50);
+/// How often the screen is drawn, in nanoseconds.
+const SCREEN_INTERVAL_NS: u64 = 200_000_000;
+
+/// Runs the demonstration until it is told to stop.
+pub fn run(options: &DemoOptions) -> Result<ExitStatus, Failure> {
+    let signals = StopSignals::catch()?;
+    let layout = Layout::open(options.directory.as_deref()).map_err(Failure::usage)?;
+    let image = guest(options)?;
+    let mut supervisor = Supervisor::start(layout, image, options)?;
+    let outcome = serve(&mut supervisor, &signals, options.headless);
+    supervisor.stop();
+    outcome
+}
+
+fn guest(options: &DemoOptions) -> Result<GuestImage, Failure> {
+    match &options.guest {
+        Some(directory) => GuestImage::open(directory).ok_or_else(|| {
+            Failure::usage(anyhow!("{} holds no complete guest image", directory.display()))
+        }),
+        None => {
+            let image = guest_image::demo_guest(&options.cache, &mut StepPrinter::default());
+            image.context("cannot make the guest image").map_err(Failure::from)
+        }
+    }
+}
+
+/// Prints the image's steps, one line each.
+#[derive(Default)]
+pub struct StepPrinter {
+    last: String,
+}
+
+impl Progress for StepPrinter {
+    fn on_step(&mut self, name: &str, done: u64, total: u64) {
+        if self.last != name {
+            self.last = name.into();
+            eprintln!("  {name} ({done} of {total})");
+        }
+    }
+}
+
+fn serve(
+    supervisor: &mut Supervisor,
+    signals: &StopSignals,
+    headless: bool,
+) -> Result<ExitStatus, Failure> {
+    let raw_mode = if headless { None } else { RawMode::enter()? };
+    let interactive = raw_mode.is_some();
+    let mut drawn_at_ns = 0;
+    let mut announced = false;
+    loop {
+        supervisor.look_after()?;
+        if let Some(line) = supervisor.ready_line().filter(|_| !announced) {
+            announced = true;
+            if !interactive {
+                let mut stdout = io::stdout().lock();
+                // Whoever closed it does not want the line.
+                let _printed = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+            }
+        }
+        if interactive && monotonic_ns() - drawn_at_ns >= SCREEN_INTERVAL_NS {
+            drawn_at_ns = monotonic_ns();
+            screen::draw(&supervisor.view());
+        }
+        let stdin = io::stdin();
+        let keys = if interactive { Interest::Read } else { Interest::Nothing };
+        let ready =
+            readiness::wait(&[(signals.fd(), Interest::Read), (stdin.as_fd(), keys)], Some(TICK))?;
+        if ready[0].read && signals.arrived() {
+            return Ok(ExitStatus::Success);
+        }
+        if ready[1].read {
+            let mut buffer = [0; 16];
+            let length = rustix::io::read(&stdin, &mut buffer[..]).map_err(io::Error::from)?;
+            if length == 0 {
+                return Err(anyhow!("the terminal has gone").into());
+            }
+            for key in &buffer[..length] {
+                match key {
+                    b'k' => supervisor.kill_primary(),
+                    b'b' => supervisor.kill_backup(),
+                    b'q' | 0x03 => return Ok(ExitStatus::Success),
+                    _ => {}
+                }
+            }
+        }
+    }
+}

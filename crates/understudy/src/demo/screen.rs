@@ -1,0 +1,119 @@
+//! The demonstration's live status in the terminal.
+
+use crate::events::Event;
+use crate::status::{self, Status};
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+
+/// What is shown.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// The replicas, forwards and events.
+    pub status: Status,
+    /// Where clients connect, once it is known.
+    pub address: Option<std::net::SocketAddr>,
+    /// Whether the service has answered.
+    pub ready: bool,
+    /// Seconds since the start.
+    pub uptime_seconds: u64,
+    /// The state directory.
+    pub directory: String,
+}
+
+/// Draws the screen anew. The terminal is in raw mode: lines end with CR LF.
+pub fn draw(view: &View) {
+    let text = render(view).replace('\n', "\x1b[K\r\n");
+    let mut stdout = io::stdout().lock();
+    // A terminal that has gone is noticed by reading keys.
+    let _drawn = write!(stdout, "\x1b[H{text}\x1b[J").and_then(|()| stdout.flush());
+}
+
+fn render(view: &View) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "understudy demo: Debian and Redis on a protected pair, {} s", view.uptime_seconds);
+    let _ = writeln!(text, "state in {}\n", view.directory);
+    for replica in &view.status.replicas {
+        let _ = writeln!(
+            text,
+            "{:8} {:11} pid {:<7} generation {:<3} {:>7.1} MIPS  {:>14} instructions",
+            replica.role, replica.state, replica.pid, replica.generation, replica.mips, replica.instruction_count
+        );
+    }
+    if let Some(primary) = view.status.replicas.iter().find(|replica| replica.role == "primary") {
+        let lag = primary.lag_ms.map_or_else(|| "no backup".to_owned(), |lag| format!("{lag:.1} ms"));
+        let _ = writeln!(
+            text,
+            "\nlag {lag}   log {:.1} kbit/s   output delay p50 {:.2} ms, p99 {:.2} ms",
+            primary.log_bits_per_second as f64 / 1000.0,
+            primary.output_delay.p50_ms,
+            primary.output_delay.p99_ms
+        );
+    }
+    match (view.address, view.ready) {
+        (Some(address), true) => {
+            let _ = writeln!(text, "\nRedis answers: redis-cli -p {}", address.port());
+        }
+        (Some(address), false) => {
+            let _ = writeln!(text, "\nthe guest boots; Redis will be at port {}", address.port());
+        }
+        (None, _) => {
+            let _ = writeln!(text, "\nstarting");
+        }
+    }
+    let primary_pid = view.status.replicas.iter().find(|r| r.role == "primary").map(|r| r.pid);
+    if let Some(pid) = primary_pid {
+        let _ = writeln!(text, "kill the primary: key k, or kill -9 {pid}");
+    }
+    let _ = writeln!(text, "keys: k kill primary   b kill backup   q quit\n");
+    text.push_str(&story(&view.status.events));
+    text
+}
+
+/// The newest events, each with its distance to the last kill before it.
+fn story(events: &[Event]) -> String {
+    let mut text = String::new();
+    let newest = events.len().saturating_sub(14);
+    let mut killed_at = None;
+    for (index, event) in events.iter().enumerate() {
+        if event.event == "killed" {
+            killed_at = Some(event.unix_ns);
+        }
+        if index < newest {
+            continue;
+        }
+        let after = match killed_at {
+            Some(killed_at) if event.unix_ns >= killed_at && event.unix_ns - killed_at < 60_000_000_000 => {
+                format!("+{:.1} ms", (event.unix_ns - killed_at) as f64 / 1e6)
+            }
+            _ => String::new(),
+        };
+        let _ = writeln!(text, "{}  {after}", status::describe_event(event));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(event: &str, unix_ns: u64) -> Event {
+        Event {
+            unix_ns,
+            time: String::new(),
+            pid: 1,
+            event: event.into(),
+            generation: 2,
+            instruction_count: 3,
+            detail: String::new(),
+        }
+    }
+
+    #[test]
+    fn events_after_a_kill_tell_how_long_after() {
+        let text = story(&[event("joined", 1), event("killed", 5_000_000), event("live", 17_500_000)]);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(!lines[0].contains('+'));
+        assert!(lines[2].contains("live") && lines[2].ends_with("+12.5 ms"), "{text}");
+    }
+}

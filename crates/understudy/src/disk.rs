@@ -1,0 +1,307 @@
+//! The disks' back-end: raw image files on this host.
+
+mod copy;
+mod worker;
+
+pub use copy::{CHUNK_BYTES, DiskChunk};
+pub use worker::{Completion, DiskThread};
+
+use machine::input::DiskStatus;
+use machine::output::DiskOperation;
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use rustix::io::Errno;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// Bytes of a sector.
+pub const SECTOR_BYTES: u64 = 512;
+/// Bytes that one request may move; the machine's device allows no more.
+const REQUEST_LIMIT: u64 = 16 << 20;
+
+/// An image that cannot be a disk.
+#[derive(Debug, Error)]
+pub enum DiskError {
+    /// It is not there or not accessible.
+    #[error("cannot open the disk {}: {source}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another process has it.
+    #[error("the disk {} is in use by another machine; each replica needs its own copy", path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Not a whole number of sectors, or nothing at all.
+    #[error("the disk {} has {length} bytes, which is not a positive multiple of 512; is it truncated?", path.display())]
+    Size {
+        /// The file.
+        path: PathBuf,
+        /// Its length in bytes.
+        length: u64,
+    },
+    /// A directory, a socket or the like.
+    #[error("the disk {} is neither a file nor a block device", path.display())]
+    Kind {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The backup's copy cannot be made as long as the primary's disk.
+    #[error("the disk {} cannot be made {length} bytes long: {source}", path.display())]
+    Resize {
+        /// The file.
+        path: PathBuf,
+        /// The length of the primary's disk.
+        length: u64,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// One raw image, locked against a second user.
+#[derive(Debug)]
+pub struct Disk {
+    path: PathBuf,
+    file: File,
+    length: u64,
+    read_only: bool,
+}
+
+/// What came of an operation: the status for the guest, and for an error its text for people.
+#[derive(Debug)]
+pub struct Outcome {
+    /// For the guest.
+    pub status: DiskStatus,
+    /// What was read.
+    pub data: Vec<u8>,
+    /// For the event log.
+    pub error: Option<String>,
+}
+
+impl Disk {
+    /// Opens an image.
+    pub fn open(path: &Path, read_only: bool) -> Result<Disk, DiskError> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(!read_only);
+        Disk::from_options(path, read_only, &options, None)
+    }
+
+    /// Opens the backup's copy of a disk of `length` bytes, which it will overwrite: makes the
+    /// file when it is absent, empties it otherwise.
+    pub fn for_copy(path: &Path, read_only: bool, length: u64) -> Result<Disk, DiskError> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        Disk::from_options(path, read_only, &options, Some(length))
+    }
+
+    fn from_options(
+        path: &Path,
+        read_only: bool,
+        options: &OpenOptions,
+        new_length: Option<u64>,
+    ) -> Result<Disk, DiskError> {
+        let open_error = |source| DiskError::Open {
+            path: path.into(),
+            source,
+        };
+        let file = options.open(path).map_err(open_error)?;
+        let kind = file.metadata().map_err(open_error)?.file_type();
+        if !kind.is_file() && !kind.is_block_device() {
+            return Err(DiskError::Kind { path: path.into() });
+        }
+        let lock = if read_only && new_length.is_none() {
+            FlockOperation::NonBlockingLockShared
+        } else {
+            FlockOperation::NonBlockingLockExclusive
+        };
+        match flock(&file, lock) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Err(DiskError::InUse { path: path.into() }),
+            // Some network file systems have no locks; the pair's own fencing does not need them.
+            Err(Errno::NOLCK | Errno::OPNOTSUPP) => {}
+            Err(error) => return Err(open_error(error.into())),
+        }
+        if let Some(length) = new_length
+            && kind.is_file()
+        {
+            // Emptied first, so that what the copy does not send reads as zero.
+            file.set_len(0)
+                .and_then(|()| file.set_len(length))
+                .map_err(|source| DiskError::Resize {
+                    path: path.into(),
+                    length,
+                    source,
+                })?;
+        }
+        let length = length_of(&file).map_err(open_error)?;
+        if length == 0
+            || !length.is_multiple_of(SECTOR_BYTES)
+            || new_length.is_some_and(|n| n > length)
+        {
+            return Err(DiskError::Size {
+                path: path.into(),
+                length,
+            });
+        }
+        Ok(Disk {
+            path: path.into(),
+            file,
+            length: new_length.unwrap_or(length),
+            read_only,
+        })
+    }
+
+    /// Number of sectors.
+    pub fn sectors(&self) -> u64 {
+        self.length / SECTOR_BYTES
+    }
+
+    /// Bytes.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Whether the guest may not write.
+    pub fn read_only(&self) -> bool {
+        self.read_only
+    }
+
+    /// Carries out an operation. The host's troubles become an I/O error of the guest's.
+    pub fn perform(&self, operation: &DiskOperation) -> Outcome {
+        match self.try_perform(operation) {
+            Ok(data) => Outcome {
+                status: DiskStatus::Ok,
+                data,
+                error: None,
+            },
+            Err(error) => Outcome {
+                status: DiskStatus::IoError,
+                data: Vec::new(),
+                error: Some(format!(
+                    "disk {}: {}: {error}",
+                    self.path.display(),
+                    name(operation)
+                )),
+            },
+        }
+    }
+
+    fn try_perform(&self, operation: &DiskOperation) -> io::Result<Vec<u8>> {
+        match operation {
+            DiskOperation::Read { sector, length } => {
+                let offset = self.range(*sector, u64::from(*length))?;
+                let mut data = vec![0; *length as usize];
+                self.file.read_exact_at(&mut data, offset)?;
+                Ok(data)
+            }
+            DiskOperation::Write { sector, data } => {
+                let offset = self.range(*sector, data.len() as u64)?;
+                self.writable()?;
+                self.file.write_all_at(data, offset)?;
+                Ok(Vec::new())
+            }
+            DiskOperation::Flush => self.file.sync_data().map(|()| Vec::new()),
+            DiskOperation::Zero { sector, sectors } => {
+                let bytes = sectors.checked_mul(SECTOR_BYTES).ok_or_else(outside)?;
+                let offset = self.checked_range(*sector, bytes)?;
+                self.writable()?;
+                self.zero(offset, bytes).map(|()| Vec::new())
+            }
+        }
+    }
+
+    /// Writes bytes of the primary's disk into this copy.
+    pub fn write_copied(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if offset
+            .checked_add(bytes.len() as u64)
+            .is_none_or(|end| end > self.length)
+        {
+            return Err(outside());
+        }
+        self.file.write_all_at(bytes, offset)
+    }
+
+    /// Makes everything durable.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync_all()
+    }
+
+    fn zero(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        if fallocate(&self.file, punch, offset, bytes).is_ok() {
+            return Ok(());
+        }
+        // The file system cannot make holes.
+        let zeros = vec![0; bytes.min(1 << 20) as usize];
+        let mut done = 0;
+        while done < bytes {
+            let length = (bytes - done).min(zeros.len() as u64);
+            self.file
+                .write_all_at(&zeros[..length as usize], offset + done)?;
+            done += length;
+        }
+        Ok(())
+    }
+
+    fn writable(&self) -> io::Result<()> {
+        if self.read_only {
+            Err(io::ErrorKind::ReadOnlyFilesystem.into())
+        } else {
+            Ok(())
+        }
+    }
+
+    fn range(&self, sector: u64, bytes: u64) -> io::Result<u64> {
+        if bytes > REQUEST_LIMIT || !bytes.is_multiple_of(SECTOR_BYTES) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "a request of a wrong length",
+            ));
+        }
+        self.checked_range(sector, bytes)
+    }
+
+    fn checked_range(&self, sector: u64, bytes: u64) -> io::Result<u64> {
+        let offset = sector.checked_mul(SECTOR_BYTES).ok_or_else(outside)?;
+        let end = offset.checked_add(bytes).ok_or_else(outside)?;
+        if end > self.length {
+            Err(outside())
+        } else {
+            Ok(offset)
+        }
+    }
+}
+
+fn outside() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "outside the disk")
+}
+
+fn name(operation: &DiskOperation) -> &'static str {
+    match operation {
+        DiskOperation::Read { .. } => "read",
+        DiskOperation::Write { .. } => "write",
+        DiskOperation::Flush => "flush",
+        DiskOperation::Zero { .. } => "zero",
+    }
+}
+
+/// The length of a file or block device.
+fn length_of(file: &File) -> io::Result<u64> {
+    use std::io::{Seek, SeekFrom};
+    let mut file = file;
+    let length = file.seek(SeekFrom::End(0))?;
+    file.rewind()?;
+    Ok(length)
+}
+
+#[cfg(test)]
+mod tests;

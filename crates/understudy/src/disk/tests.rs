@@ -1,0 +1,221 @@
+use super::*;
+use machine::output::DiskRequest;
+use std::sync::Arc;
+use std::sync::mpsc;
+use tempfile::TempDir;
+
+fn image(length: u64) -> (TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("disk.raw");
+    File::create(&path).unwrap().set_len(length).unwrap();
+    (directory, path)
+}
+
+#[test]
+fn requests_are_carried_out_in_order() {
+    let (_directory, path) = image(1 << 20);
+    let disk = Disk::open(&path, false).unwrap();
+    assert_eq!(disk.sectors(), 2048);
+    let (sender, completions) = mpsc::channel();
+    let thread = DiskThread::start(Arc::new(vec![disk]), move |c| sender.send(c).unwrap()).unwrap();
+    let operations = [
+        DiskOperation::Write {
+            sector: 3,
+            data: vec![7; 1024],
+        },
+        DiskOperation::Flush,
+        DiskOperation::Zero {
+            sector: 4,
+            sectors: 1,
+        },
+        DiskOperation::Read {
+            sector: 3,
+            length: 1024,
+        },
+    ];
+    for (request, operation) in operations.into_iter().enumerate() {
+        thread.submit(DiskRequest {
+            device: 0,
+            request: request as u64,
+            operation,
+        });
+    }
+    let completions: Vec<_> = completions.iter().take(4).collect();
+    assert!(completions.iter().all(|c| c.status == DiskStatus::Ok));
+    let expected = [vec![7; 512], vec![0; 512]].concat();
+    assert_eq!(
+        (completions[3].request, &completions[3].data),
+        (3, &expected)
+    );
+}
+
+#[test]
+fn a_request_outside_the_disk_or_to_no_disk_is_an_error_of_the_guest() {
+    let (_directory, path) = image(1 << 20);
+    let disk = Disk::open(&path, false).unwrap();
+    for operation in [
+        DiskOperation::Read {
+            sector: 2047,
+            length: 1024,
+        },
+        DiskOperation::Read {
+            sector: u64::MAX,
+            length: 512,
+        },
+        DiskOperation::Read {
+            sector: 0,
+            length: u32::MAX,
+        },
+        DiskOperation::Write {
+            sector: 2048,
+            data: vec![0; 512],
+        },
+        DiskOperation::Write {
+            sector: 0,
+            data: vec![0; 5],
+        },
+        DiskOperation::Zero {
+            sector: 1,
+            sectors: u64::MAX,
+        },
+    ] {
+        let outcome = disk.perform(&operation);
+        assert_eq!(outcome.status, DiskStatus::IoError, "{operation:?}");
+        assert!(outcome.error.is_some());
+    }
+}
+
+#[test]
+fn a_read_only_disk_refuses_writes() {
+    let (_directory, path) = image(4096);
+    let disk = Disk::open(&path, true).unwrap();
+    let outcome = disk.perform(&DiskOperation::Write {
+        sector: 0,
+        data: vec![1; 512],
+    });
+    assert_eq!(outcome.status, DiskStatus::IoError);
+    assert_eq!(
+        disk.perform(&DiskOperation::Read {
+            sector: 0,
+            length: 512
+        })
+        .data,
+        vec![0; 512]
+    );
+}
+
+#[test]
+fn a_disk_is_used_by_one_machine_at_a_time() {
+    let (_directory, path) = image(4096);
+    let _first = Disk::open(&path, false).unwrap();
+    assert!(matches!(
+        Disk::open(&path, false),
+        Err(DiskError::InUse { .. })
+    ));
+    assert!(matches!(
+        Disk::for_copy(&path, false, 4096),
+        Err(DiskError::InUse { .. })
+    ));
+}
+
+#[test]
+fn wrong_images_are_refused_with_the_reason() {
+    let (directory, path) = image(1000);
+    assert!(
+        Disk::open(&path, false)
+            .unwrap_err()
+            .to_string()
+            .contains("1000 bytes")
+    );
+    assert!(matches!(
+        Disk::open(directory.path(), true),
+        Err(DiskError::Kind { .. })
+    ));
+    let missing = directory.path().join("missing");
+    assert!(
+        Disk::open(&missing, false)
+            .unwrap_err()
+            .to_string()
+            .contains("missing")
+    );
+    File::create(&path).unwrap();
+    assert!(matches!(
+        Disk::open(&path, false),
+        Err(DiskError::Size { length: 0, .. })
+    ));
+}
+
+#[test]
+fn a_copy_is_of_the_moment_at_which_it_began() {
+    let length = 40 * CHUNK_BYTES + 1024;
+    let (_directory, path) = image(length);
+    let disks = Arc::new(vec![Disk::open(&path, false).unwrap()]);
+    let (sender, completions) = mpsc::channel();
+    let thread = DiskThread::start(disks, move |c| sender.send(c).unwrap()).unwrap();
+    let mut request = 0;
+    let mut write = |sector: u64, byte: u8| {
+        let operation = DiskOperation::Write {
+            sector,
+            data: vec![byte; 512],
+        };
+        thread.submit(DiskRequest {
+            device: 0,
+            request,
+            operation,
+        });
+        request += 1;
+    };
+    for sector in (0..length / 512).step_by(700) {
+        write(sector, 1);
+    }
+    let chunks = thread.begin_copy();
+    for sector in (0..length / 512).rev().step_by(300) {
+        write(sector, 2);
+    }
+    let (directory, copy_path) = image(0);
+    let copy = Disk::for_copy(&copy_path, false, length).unwrap();
+    for chunk in chunks {
+        copy.write_copied(chunk.offset, &chunk.bytes.unwrap())
+            .unwrap();
+    }
+    drop(directory);
+    for sector in 0..length / 512 {
+        let expected = u8::from(sector % 700 == 0);
+        let data = copy
+            .perform(&DiskOperation::Read {
+                sector,
+                length: 512,
+            })
+            .data;
+        assert!(data.iter().all(|byte| *byte == expected), "sector {sector}");
+    }
+    assert!(
+        completions
+            .iter()
+            .take(request as usize)
+            .all(|c| c.status == DiskStatus::Ok)
+    );
+}
+
+#[test]
+fn a_copy_that_nobody_wants_any_more_ends_and_requests_go_on() {
+    let (_directory, path) = image(40 * CHUNK_BYTES);
+    let disk = Disk::open(&path, false).unwrap();
+    for sector in (0..disk.sectors()).step_by(256) {
+        disk.perform(&DiskOperation::Write {
+            sector,
+            data: vec![9; 512],
+        });
+    }
+    let (sender, completions) = mpsc::channel();
+    let thread = DiskThread::start(Arc::new(vec![disk]), move |c| sender.send(c).unwrap()).unwrap();
+    let chunks = thread.begin_copy();
+    assert!(chunks.recv().is_ok());
+    drop(chunks);
+    thread.submit(DiskRequest {
+        device: 0,
+        request: 0,
+        operation: DiskOperation::Flush,
+    });
+    assert_eq!(completions.recv().unwrap().status, DiskStatus::Ok);
+}

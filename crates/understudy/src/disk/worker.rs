@@ -1,0 +1,147 @@
+//! Carries out the disks' requests, in order, on a thread of its own.
+
+use super::Disk;
+use super::copy::{DiskChunk, DiskCopy};
+use machine::input::{DiskStatus, Input};
+use machine::output::{DiskOperation, DiskRequest};
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvError, Sender, SyncSender, TryRecvError};
+
+/// A request that ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Completion {
+    /// Index among the machine's disks.
+    pub device: u8,
+    /// The request's number.
+    pub request: u64,
+    /// How it ended, for the guest.
+    pub status: DiskStatus,
+    /// What was read.
+    pub data: Vec<u8>,
+    /// For the event log, when the host could not carry it out.
+    pub error: Option<String>,
+}
+
+impl Completion {
+    /// As the machine takes it.
+    pub fn into_input(self) -> Input {
+        Input::DiskCompletion {
+            device: self.device,
+            request: self.request,
+            status: self.status,
+            data: self.data,
+        }
+    }
+}
+
+enum Command {
+    Request(DiskRequest),
+    /// Send what the disks hold now, whatever is written to them later.
+    Copy(SyncSender<DiskChunk>),
+}
+
+/// The thread. It ends, after all that was submitted, when this and its clones are dropped.
+#[derive(Clone)]
+pub struct DiskThread {
+    commands: Sender<Command>,
+}
+
+impl DiskThread {
+    /// Starts it; `completed` is called there with every completion.
+    pub fn start(
+        disks: Arc<Vec<Disk>>,
+        completed: impl Fn(Completion) + Send + 'static,
+    ) -> io::Result<DiskThread> {
+        let (commands, received) = mpsc::channel();
+        std::thread::Builder::new()
+            .name("disk".into())
+            .spawn(move || serve(&disks, &received, &completed))?;
+        Ok(DiskThread { commands })
+    }
+
+    /// Submits a request; its completion comes through the callback.
+    pub fn submit(&self, request: DiskRequest) {
+        // The thread ends only with this object.
+        let _sent = self.commands.send(Command::Request(request));
+    }
+
+    /// Copies what the disks hold after all requests submitted so far, while later requests go on:
+    /// a chunk that a later write would change is put aside first. The receiver gets every chunk
+    /// that is not all zero once, and the channel closes when all were sent. A receiver that goes
+    /// away ends the copy.
+    pub fn begin_copy(&self) -> Receiver<DiskChunk> {
+        // Two chunks on the way: enough to keep a link busy, little memory.
+        let (sender, chunks) = mpsc::sync_channel(2);
+        let _sent = self.commands.send(Command::Copy(sender));
+        chunks
+    }
+}
+
+fn serve(disks: &[Disk], commands: &Receiver<Command>, completed: &impl Fn(Completion)) {
+    let mut copy: Option<DiskCopy> = None;
+    loop {
+        let command = match &copy {
+            None => commands
+                .recv()
+                .map_err(|RecvError| TryRecvError::Disconnected),
+            Some(_) => commands.try_recv(),
+        };
+        match command {
+            Ok(Command::Request(request)) => {
+                if let Some(copy) = &mut copy {
+                    copy.before(disks, &request);
+                }
+                completed(carry_out(disks, request));
+            }
+            Ok(Command::Copy(sender)) => copy = Some(DiskCopy::new(disks, sender)),
+            Err(TryRecvError::Empty) => {
+                if copy.as_mut().is_some_and(|copy| !copy.step(disks)) {
+                    copy = None;
+                }
+            }
+            Err(TryRecvError::Disconnected) => return,
+        }
+    }
+}
+
+fn carry_out(disks: &[Disk], request: DiskRequest) -> Completion {
+    let DiskRequest {
+        device,
+        request,
+        operation,
+    } = request;
+    match disks.get(usize::from(device)) {
+        Some(disk) => {
+            let outcome = disk.perform(&operation);
+            Completion {
+                device,
+                request,
+                status: outcome.status,
+                data: outcome.data,
+                error: outcome.error,
+            }
+        }
+        None => Completion {
+            device,
+            request,
+            status: DiskStatus::Unsupported,
+            data: Vec::new(),
+            error: Some(format!("the machine has no disk {device}")),
+        },
+    }
+}
+
+/// The bytes that `operation` changes, as offset and length.
+pub(super) fn changes(operation: &DiskOperation) -> Option<(u64, u64)> {
+    match operation {
+        DiskOperation::Write { sector, data } => {
+            Some((sector.checked_mul(super::SECTOR_BYTES)?, data.len() as u64))
+        }
+        DiskOperation::Zero { sector, sectors } => Some((
+            sector.checked_mul(super::SECTOR_BYTES)?,
+            sectors.checked_mul(super::SECTOR_BYTES)?,
+        )),
+        DiskOperation::Read { .. } | DiskOperation::Flush => None,
+    }
+}

@@ -1,0 +1,80 @@
+//! Why the program ends, as an exit status.
+
+use std::fmt;
+
+/// The exit statuses of `understudy` (`docs/operations.md`). `understudy run` ends with the guest's
+/// own status instead, when the guest gives one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// The guest powered off, or the program was asked to stop.
+    Success,
+    /// Something on this host failed: a socket, a file, a thread.
+    Failure,
+    /// Wrong usage, configuration, image or file.
+    Usage,
+    /// The arbiter gave the generation to the other replica: this one must not go on.
+    ClaimLost,
+    /// The replay did not do what the recording says.
+    Diverged,
+    /// The peer is of another kind: semantics, guest, memory size.
+    Refused,
+    /// The guest gave this status through its finisher.
+    Guest(u8),
+}
+
+impl ExitStatus {
+    /// The number that the shell sees.
+    pub fn code(self) -> u8 {
+        match self {
+            ExitStatus::Success => 0,
+            ExitStatus::Failure => 1,
+            ExitStatus::Usage => 2,
+            ExitStatus::ClaimLost => 3,
+            ExitStatus::Diverged => 4,
+            ExitStatus::Refused => 5,
+            ExitStatus::Guest(code) => code,
+        }
+    }
+}
+
+/// An error that ends the program, with the status that goes with it.
+#[derive(Debug)]
+pub struct Failure {
+    /// The status.
+    pub status: ExitStatus,
+    /// What is printed.
+    pub error: anyhow::Error,
+}
+
+impl Failure {
+    /// A failure with this status.
+    pub fn new(status: ExitStatus, error: impl Into<anyhow::Error>) -> Failure {
+        Failure {
+            status,
+            error: error.into(),
+        }
+    }
+
+    /// Wrong usage or a wrong file.
+    pub fn usage(error: impl Into<anyhow::Error>) -> Failure {
+        Failure::new(ExitStatus::Usage, error)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#}", self.error)
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Failure {
+        Failure::new(ExitStatus::Failure, error)
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Failure {
+        Failure::new(ExitStatus::Failure, error)
+    }
+}

@@ -1,0 +1,217 @@
+//! The outside world of a live machine: its network and its consoles.
+
+use crate::config::{MacAddress, NetworkSection};
+use crate::network::NetworkAttachment;
+use crate::readiness::Interest;
+use machine::input::{Console, Input};
+use machine::output::Output;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::BorrowedFd;
+use thiserror::Error;
+
+/// Frames taken from the network in one go, so that a flood leaves time for everything else.
+const FRAMES_A_TURN: usize = 256;
+/// Between two attempts to reach a network that has gone, in nanoseconds.
+const RETRY_NS: u64 = 200_000_000;
+
+/// Where console output goes.
+#[derive(Debug, Default)]
+pub struct ConsoleSink {
+    /// Standard output as well.
+    pub to_stdout: bool,
+    /// A file.
+    pub file: Option<File>,
+}
+
+impl ConsoleSink {
+    /// Prints bytes. A full disk or a closed terminal must not stop the machine.
+    pub fn print(&mut self, bytes: &[u8]) {
+        if self.to_stdout {
+            let mut stdout = io::stdout().lock();
+            let _printed = stdout.write_all(bytes).and_then(|()| stdout.flush());
+        }
+        if let Some(file) = &mut self.file {
+            let _printed = file.write_all(bytes);
+        }
+    }
+}
+
+/// The guest's network: an attachment that is made again when it breaks.
+#[derive(Debug)]
+pub struct Network {
+    section: NetworkSection,
+    attachment: Option<NetworkAttachment>,
+    retry_at_ns: u64,
+}
+
+/// The network cannot be reached.
+#[derive(Debug, Error)]
+pub enum NetworkError {
+    /// The switch does not take this machine.
+    #[error("network.switch: {0}")]
+    Switch(io::Error),
+    /// The TAP device cannot be used.
+    #[error("network.tap: {0}")]
+    Tap(io::Error),
+}
+
+impl Network {
+    /// Connects as configured.
+    pub fn connect(section: &NetworkSection) -> Result<Network, NetworkError> {
+        let attachment = Some(attach(section)?);
+        Ok(Network { section: section.clone(), attachment, retry_at_ns: 0 })
+    }
+
+    /// The guest's address.
+    pub fn mac(&self) -> MacAddress {
+        self.section.mac
+    }
+
+    /// What to poll for, while it is connected.
+    pub fn poll(&self) -> Option<(BorrowedFd<'_>, Interest)> {
+        let attachment = self.attachment.as_ref()?;
+        let interest = if attachment.wants_write() { Interest::ReadWrite } else { Interest::Read };
+        Some((attachment.fd(), interest))
+    }
+
+    /// Whether a frame waits in this process, so that polling would not tell.
+    pub fn has_frame(&self) -> bool {
+        self.attachment.as_ref().is_some_and(NetworkAttachment::has_frame)
+    }
+
+    /// When [`Network::reconnect`] should be called, on the monotonic clock.
+    pub fn retry_at_ns(&self) -> Option<u64> {
+        self.attachment.is_none().then_some(self.retry_at_ns)
+    }
+
+    /// Tries again when it is time to. True when it is connected again.
+    pub fn reconnect(&mut self, now_ns: u64) -> bool {
+        if self.attachment.is_some() || now_ns < self.retry_at_ns {
+            return false;
+        }
+        self.retry_at_ns = now_ns + RETRY_NS;
+        self.attachment = attach(&self.section).ok();
+        self.attachment.is_some()
+    }
+
+    /// Sends a frame; it is lost while the network is.
+    pub fn send(&mut self, frame: &[u8]) -> io::Result<()> {
+        match &mut self.attachment {
+            Some(attachment) => {
+                let sent = attachment.send(frame);
+                self.check(sent)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Takes frames, and writes what waited. An error means that the network has gone.
+    pub fn serve(&mut self, mut give: impl FnMut(Vec<u8>)) -> io::Result<()> {
+        let Some(attachment) = &mut self.attachment else {
+            return Ok(());
+        };
+        let mut result = attachment.flush();
+        for _ in 0..FRAMES_A_TURN {
+            match attachment.receive() {
+                Ok(Some(frame)) => give(frame),
+                Ok(None) => break,
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
+            }
+        }
+        self.check(result)
+    }
+
+    /// Tells the network where the guest is now: a reverse ARP request from its address, which
+    /// every switch learns from and no station answers (RFC 903; as hypervisors do).
+    pub fn announce(&mut self) -> io::Result<()> {
+        self.send(&rarp_announcement(self.section.mac.0))
+    }
+
+    fn check(&mut self, result: io::Result<()>) -> io::Result<()> {
+        if result.is_err() {
+            self.attachment = None;
+            self.retry_at_ns = 0;
+        }
+        result
+    }
+}
+
+fn attach(section: &NetworkSection) -> Result<NetworkAttachment, NetworkError> {
+    match (&section.switch, &section.tap) {
+        (Some(address), _) => NetworkAttachment::switch(address).map_err(NetworkError::Switch),
+        (None, Some(name)) => NetworkAttachment::tap(name).map_err(NetworkError::Tap),
+        (None, None) => Err(NetworkError::Switch(io::ErrorKind::InvalidInput.into())),
+    }
+}
+
+/// The outside of one machine.
+#[derive(Debug, Default)]
+pub struct Outside {
+    /// The network, if the machine has one.
+    pub network: Option<Network>,
+    /// The consoles' output.
+    pub console: ConsoleSink,
+}
+
+impl Outside {
+    /// Lets an output out. An error means that the network has gone.
+    pub fn emit(&mut self, output: &Output) -> io::Result<()> {
+        match output {
+            Output::NetworkFrame { frame, .. } => match &mut self.network {
+                Some(network) => network.send(frame),
+                None => Ok(()),
+            },
+            Output::ConsoleBytes { bytes, .. } => {
+                self.console.print(bytes);
+                Ok(())
+            }
+            Output::Disk(_) | Output::EntropyRequest { .. } | Output::Finish(_) => Ok(()),
+        }
+    }
+
+    /// Takes frames from the network as inputs.
+    pub fn serve(&mut self, mut give: impl FnMut(Input)) -> io::Result<()> {
+        match &mut self.network {
+            Some(network) => network.serve(|frame| give(Input::NetworkFrame { device: 0, frame })),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Typed bytes as an input.
+pub fn typed(bytes: Vec<u8>) -> Input {
+    Input::ConsoleBytes { console: Console::Uart, bytes }
+}
+
+fn rarp_announcement(mac: [u8; 6]) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(60);
+    frame.extend([0xff; 6]);
+    frame.extend(mac);
+    frame.extend(0x8035u16.to_be_bytes()); // RARP
+    frame.extend([0, 1, 8, 0, 6, 4]); // Ethernet, IPv4, address lengths
+    frame.extend(3u16.to_be_bytes()); // request reverse
+    frame.extend(mac);
+    frame.extend([0; 4]);
+    frame.extend(mac);
+    frame.extend([0; 4]);
+    frame.resize(60, 0); // least length of an Ethernet frame without FCS
+    frame
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rfc903_request_reverse_is_a_broadcast_from_the_guest() {
+        let mac = [0x52, 0x54, 0, 1, 2, 3];
+        let frame = rarp_announcement(mac);
+        assert_eq!(frame.len(), 60);
+        assert_eq!((&frame[..6], &frame[6..12]), (&[0xff; 6][..], &mac[..]));
+        assert_eq!(frame[12..22], [0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3]);
+    }
+}

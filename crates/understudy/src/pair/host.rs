@@ -1,0 +1,330 @@
+//! What a replica has of its host, whichever its role.
+
+use super::arbiter_desk::ArbiterDesk;
+use super::channel::Channel;
+use super::identity;
+use super::rates::Rate;
+use crate::arbiter::DirectoryStore;
+use crate::config::{PairSection, VmConfig};
+use crate::control::ControlSocket;
+use crate::events::EventLog;
+use crate::exit::Failure;
+use crate::host_time::{monotonic, monotonic_ns};
+use crate::outside::{ConsoleSink, Network, Outside};
+use crate::readiness::{self, Interest, Ready};
+use crate::setup;
+use crate::signals::StopSignals;
+use crate::status::ReplicaStatus;
+use crate::transport::{self, Connection};
+use crate::wake::Waker;
+use replication::ConnectionId;
+use replication::config::PairConfig;
+use replication::event::Event;
+use replication::message::Message;
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io;
+use std::net::TcpListener;
+use std::path::Path;
+use std::time::Duration;
+
+/// Connections that are open at once; the oldest is closed for one more.
+const CONNECTION_LIMIT: usize = 8;
+/// Bytes that may wait on a connection before snapshot pieces have to wait too.
+const SNAPSHOT_WAITING_BYTES: usize = 4 << 20;
+/// However idle everything is, figures are taken this often.
+const LONGEST_WAIT: Duration = Duration::from_millis(500);
+/// The file that the guest's consoles are printed to.
+const CONSOLE_LOG: &str = "console.log";
+
+/// What happened while a replica waited.
+#[derive(Debug, Default)]
+pub struct Happened {
+    /// The process is asked to end.
+    pub stop: bool,
+    /// Messages that arrived, in order.
+    pub messages: Vec<(ConnectionId, Message)>,
+    /// Connections that ended, after their messages.
+    pub ended: Vec<ConnectionId>,
+    /// Frames that arrived.
+    pub frames: Vec<Vec<u8>>,
+    /// The network was connected anew.
+    pub reconnected: bool,
+}
+
+/// Sockets, files and threads of a replica.
+pub struct Host {
+    /// The machine's configuration.
+    pub config: VmConfig,
+    /// The pair's section.
+    pub pair: PairSection,
+    /// For the core.
+    pub pair_config: PairConfig,
+    /// What happened.
+    pub events: EventLog,
+    /// Network and consoles.
+    pub outside: Outside,
+    /// The arbiter.
+    pub arbiter: ArbiterDesk,
+    /// Woken by all threads.
+    pub waker: Waker,
+    /// Speed of the machine, in instructions.
+    pub speed: Rate,
+    /// What was sent on the logging channel, in bytes.
+    pub sent: Rate,
+    sent_before: u64,
+    control: ControlSocket,
+    signals: StopSignals,
+    listener: TcpListener,
+    channels: BTreeMap<ConnectionId, Channel>,
+    next_connection: u64,
+}
+
+impl Host {
+    /// Opens everything that `config` names, or says what cannot be opened.
+    pub fn open(config: VmConfig, config_path: &Path) -> Result<Host, Failure> {
+        let (pair, arbiter) = config.require_pair(config_path).map_err(Failure::usage)?;
+        let (pair, arbiter_directory) = (pair.clone(), arbiter.directory.clone());
+        let signals = StopSignals::catch()?;
+        setup::state_directory(&config.state_directory).map_err(Failure::usage)?;
+        let control = ControlSocket::bind(&config.state_directory).map_err(Failure::usage)?;
+        let events = EventLog::open(&config.state_directory)?;
+        let store = DirectoryStore::open(&arbiter_directory).map_err(Failure::usage)?;
+        let listener = transport::listen(&pair.listen).map_err(Failure::usage)?;
+        let network = match &config.network {
+            Some(section) => Some(Network::connect(section).map_err(Failure::usage)?),
+            None => None,
+        };
+        let console_path = config.state_directory.join(CONSOLE_LOG);
+        let file = OpenOptions::new().create(true).append(true).open(console_path)?;
+        let console = ConsoleSink { to_stdout: false, file: Some(file) };
+        let waker = Waker::new()?;
+        Ok(Host {
+            pair_config: identity::pair_config(&config, &pair)?,
+            pair,
+            events,
+            outside: Outside { network, console },
+            arbiter: ArbiterDesk::start(store, waker.clone())?,
+            waker,
+            speed: Rate::default(),
+            sent: Rate::default(),
+            sent_before: 0,
+            control,
+            signals,
+            listener,
+            channels: BTreeMap::new(),
+            next_connection: 1,
+            config,
+        })
+    }
+
+    /// Where the replica listens.
+    pub fn listen_address(&self) -> Option<String> {
+        self.listener.local_addr().ok().map(|address| address.to_string())
+    }
+
+    /// Takes a connection over.
+    pub fn add_connection(&mut self, connection: Connection) -> ConnectionId {
+        let id = ConnectionId(self.next_connection);
+        self.next_connection += 1;
+        self.channels.insert(id, Channel::new(connection));
+        id
+    }
+
+    /// Sends a message. A connection that fails is noticed when it is read.
+    pub fn send(&mut self, id: ConnectionId, message: &Message) {
+        if let Some(channel) = self.channels.get_mut(&id) {
+            let _failed = channel.send(message);
+        }
+    }
+
+    /// Closes a connection; what was sent before is still delivered if the network can.
+    pub fn close(&mut self, id: ConnectionId) {
+        if let Some(mut channel) = self.channels.remove(&id) {
+            let _flushed = channel.connection.flush();
+            self.sent_before += channel.connection.sent_bytes();
+        }
+    }
+
+    /// Whether a snapshot's next piece may be sent on this connection.
+    pub fn has_room(&self, id: ConnectionId) -> bool {
+        self.channels
+            .get(&id)
+            .is_some_and(|channel| channel.connection.waiting_bytes() < SNAPSHOT_WAITING_BYTES)
+    }
+
+    /// Bytes sent on all connections so far.
+    pub fn sent_bytes(&self) -> u64 {
+        let open: u64 = self.channels.values().map(|channel| channel.connection.sent_bytes()).sum();
+        self.sent_before + open
+    }
+
+    /// Writes an event of the core's to the log.
+    pub fn report(&mut self, event: &Event, count: u64) {
+        let (name, generation) = name_event(event);
+        self.events.add(name, generation, count, event.to_string());
+    }
+
+    /// Waits until something happens, at most until `deadline` (monotonic), and says what.
+    ///
+    /// New connections are taken only when `accept` is set. Questions at the control socket are
+    /// answered with `status`.
+    pub fn wait(
+        &mut self,
+        deadline: Option<Duration>,
+        accept: bool,
+        status: impl Fn(&Host) -> ReplicaStatus,
+    ) -> Result<Happened, Failure> {
+        let timeout = self.timeout(deadline);
+        let ready = self.poll(timeout, accept)?;
+        self.waker.clear();
+        let mut happened = Happened { stop: self.signals.arrived(), ..Happened::default() };
+        if ready.control {
+            self.control.answer(|| status(self));
+        }
+        if ready.listener {
+            self.accept_all(&mut happened);
+        }
+        self.read_channels(&ready.channels, &mut happened);
+        self.serve_network(&mut happened);
+        Ok(happened)
+    }
+
+    fn timeout(&self, deadline: Option<Duration>) -> Duration {
+        let now = monotonic();
+        let network = self.outside.network.as_ref();
+        if network.is_some_and(Network::has_frame) {
+            return Duration::ZERO;
+        }
+        let retry = network.and_then(Network::retry_at_ns).map(Duration::from_nanos);
+        [deadline, retry, self.arbiter.deadline()]
+            .into_iter()
+            .flatten()
+            .map(|at| at.saturating_sub(now))
+            .fold(LONGEST_WAIT, Duration::min)
+    }
+
+    fn poll(&self, timeout: Duration, accept: bool) -> io::Result<PollResult> {
+        use std::os::fd::AsFd;
+        let listening = if accept { Interest::Read } else { Interest::Nothing };
+        let mut fds = vec![
+            (self.waker.fd(), Interest::Read),
+            (self.signals.fd(), Interest::Read),
+            (self.control.fd(), Interest::Read),
+            (self.listener.as_fd(), listening),
+        ];
+        let fixed = fds.len();
+        for channel in self.channels.values() {
+            let waits = channel.connection.has_waiting();
+            let interest = if waits { Interest::ReadWrite } else { Interest::Read };
+            fds.push((channel.connection.fd(), interest));
+        }
+        fds.extend(self.outside.network.as_ref().and_then(Network::poll));
+        let ready = readiness::wait(&fds, Some(timeout))?;
+        let channels = self.channels.keys().copied().zip(ready[fixed..].iter().copied());
+        Ok(PollResult { control: ready[2].read, listener: ready[3].read, channels: channels.collect() })
+    }
+
+    fn accept_all(&mut self, happened: &mut Happened) {
+        while let Ok((stream, _)) = self.listener.accept() {
+            if let Ok(connection) = Connection::new(stream) {
+                self.add_connection(connection);
+            }
+            if self.channels.len() > CONNECTION_LIMIT
+                && let Some(oldest) = self.oldest_stranger()
+            {
+                self.close(oldest);
+                happened.ended.push(oldest);
+            }
+        }
+    }
+
+    /// The oldest connection on which nobody has greeted, or the oldest of all.
+    fn oldest_stranger(&self) -> Option<ConnectionId> {
+        let stranger = self.channels.iter().find(|(_, channel)| !channel.has_greeted());
+        stranger.or_else(|| self.channels.iter().next()).map(|(id, _)| *id)
+    }
+
+    fn read_channels(&mut self, ready: &[(ConnectionId, Ready)], happened: &mut Happened) {
+        for (id, ready) in ready {
+            let Some(channel) = self.channels.get_mut(id) else {
+                continue;
+            };
+            let mut failed = ready.write && channel.connection.flush().is_err();
+            if ready.read {
+                let (messages, result) = channel.receive();
+                happened.messages.extend(messages.into_iter().map(|message| (*id, message)));
+                if let Err(error) = result {
+                    failed = true;
+                    if matches!(error, super::channel::ChannelError::Garbage(_)) {
+                        self.events.add("garbage", 0, 0, error.to_string());
+                    }
+                }
+            }
+            if failed {
+                self.close(*id);
+                happened.ended.push(*id);
+            }
+        }
+    }
+
+    fn serve_network(&mut self, happened: &mut Happened) {
+        let Some(network) = &mut self.outside.network else {
+            return;
+        };
+        if let Err(error) = network.serve(|frame| happened.frames.push(frame)) {
+            self.events.add("network_lost", 0, 0, error.to_string());
+        }
+        if network.reconnect(monotonic_ns()) {
+            self.events.add("network_back", 0, 0, "");
+            happened.reconnected = true;
+        }
+    }
+
+    /// Takes the figures that speeds are computed from.
+    pub fn sample(&mut self, count: u64) {
+        let now_ns = monotonic_ns();
+        self.speed.sample(now_ns, count);
+        let sent = self.sent_bytes();
+        self.sent.sample(now_ns, sent);
+    }
+
+    /// What is the same for both roles in a status.
+    pub fn base_status(&self, count: u64, guest_time_ns: u64) -> ReplicaStatus {
+        let now_ns = monotonic_ns();
+        ReplicaStatus {
+            pid: std::process::id(),
+            name: self.config.name.clone(),
+            instruction_count: count,
+            guest_time_ms: guest_time_ns / 1_000_000,
+            mips: self.speed.per_second(now_ns, count) / 1e6,
+            log_bits_per_second: (self.sent.per_second(now_ns, self.sent_bytes()) * 8.0) as u64,
+            directory: self.config.state_directory.clone(),
+            events: self.events.newest().cloned().collect(),
+            ..ReplicaStatus::default()
+        }
+    }
+}
+
+struct PollResult {
+    control: bool,
+    listener: bool,
+    channels: Vec<(ConnectionId, Ready)>,
+}
+
+/// An event's short name and generation.
+fn name_event(event: &Event) -> (&'static str, u64) {
+    match event {
+        Event::RefusedBackup { .. } => ("refused", 0),
+        Event::Joining { generation, .. } => ("joining", *generation),
+        Event::JoinFailed { generation, .. } => ("join_failed", *generation),
+        Event::Protected { generation } => ("protected", *generation),
+        Event::Suspected { generation, .. } => ("suspected", *generation),
+        Event::ArbiterUnanswered { generation, .. } => ("arbiter_unanswered", *generation),
+        Event::Claimed { generation } => ("claimed", *generation),
+        Event::LostClaim { generation, .. } => ("claim_lost", *generation),
+        Event::Live { generation, .. } => ("live", *generation),
+        Event::Diverged { generation, .. } => ("diverged", *generation),
+        Event::Paused { .. } => ("paused", 0),
+    }
+}

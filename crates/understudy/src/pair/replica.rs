@@ -1,0 +1,175 @@
+//! A backup's machine, from the first piece of its snapshot to the moment when it goes live.
+
+use crate::config::VmConfig;
+use crate::disk::Disk;
+use crate::vcpu::{
+    Command, CommandChannel, InputEncoding, Parts, ReplicaGuest, Start, Vcpu, start_disks,
+};
+use crate::wake::Waker;
+use machine::machine::Machine;
+use machine::state::Snapshot;
+use replication::message::{SnapshotChunk, SnapshotPart};
+use replication::record::Record;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// No machine's snapshot is longer, whatever the peer sends: RAM and as much again.
+fn snapshot_limit(config: &VmConfig) -> u64 {
+    config.memory.0 * 2 + (128 << 20)
+}
+
+/// The machine, or what has come of it so far.
+#[derive(Default)]
+pub struct Replica {
+    stage: Stage,
+    /// The first thing that went wrong: told when the snapshot is whole.
+    trouble: Option<String>,
+    /// Records that came before the machine was made.
+    early: Vec<Record>,
+}
+
+enum Stage {
+    /// Pieces of the machine's snapshot come.
+    Receiving(Vec<u8>),
+    /// The machine is made, its disks are coming.
+    Disks(Box<Machine>, Vec<Disk>),
+    /// The machine replays.
+    Running(Vcpu),
+    /// The snapshot was of no use.
+    Failed,
+}
+
+impl Default for Stage {
+    fn default() -> Stage {
+        Stage::Receiving(Vec::new())
+    }
+}
+
+impl Replica {
+    /// The vcpu thread, once it runs.
+    pub fn vcpu(&self) -> Option<&Vcpu> {
+        match &self.stage {
+            Stage::Running(vcpu) => Some(vcpu),
+            Stage::Receiving(_) | Stage::Disks(..) | Stage::Failed => None,
+        }
+    }
+
+    /// Keeps a piece of the snapshot.
+    pub fn store(&mut self, chunk: SnapshotChunk, config: &VmConfig) {
+        let stored = match chunk.part {
+            SnapshotPart::Machine => self.store_machine(&chunk, config),
+            SnapshotPart::Disk(index) => self.store_disk(index, &chunk, config),
+        };
+        if let Err(reason) = stored {
+            self.fail(reason);
+        }
+    }
+
+    fn fail(&mut self, reason: String) {
+        self.trouble.get_or_insert(reason);
+        self.stage = Stage::Failed;
+    }
+
+    fn store_machine(&mut self, chunk: &SnapshotChunk, config: &VmConfig) -> Result<(), String> {
+        match &mut self.stage {
+            Stage::Receiving(bytes) if chunk.offset == bytes.len() as u64 => {
+                bytes.extend_from_slice(&chunk.bytes);
+                let fits = bytes.len() as u64 <= snapshot_limit(config);
+                if fits { Ok(()) } else { Err("its snapshot is larger than its memory".into()) }
+            }
+            Stage::Failed => Ok(()),
+            Stage::Receiving(_) | Stage::Disks(..) | Stage::Running(_) => {
+                Err("the pieces of its snapshot are out of order".into())
+            }
+        }
+    }
+
+    fn store_disk(&mut self, index: u8, chunk: &SnapshotChunk, config: &VmConfig) -> Result<(), String> {
+        self.make_machine(config)?;
+        match &self.stage {
+            Stage::Disks(_, disks) => {
+                let disk = disks.get(usize::from(index)).ok_or("it has more disks than this configuration")?;
+                disk.write_copied(chunk.offset, &chunk.bytes)
+                    .map_err(|error| format!("its disk {index} cannot be written here: {error}"))
+            }
+            Stage::Failed => Ok(()),
+            Stage::Receiving(_) | Stage::Running(_) => Err("the pieces of its disks are out of order".into()),
+        }
+    }
+
+    /// Makes the machine of its snapshot, and empty disks of the right length, if not yet done.
+    fn make_machine(&mut self, config: &VmConfig) -> Result<(), String> {
+        let Stage::Receiving(bytes) = &mut self.stage else {
+            return Ok(());
+        };
+        let bytes = std::mem::take(bytes);
+        let snapshot = Snapshot::read_from(&mut &bytes[..]).map_err(|error| error.to_string())?;
+        drop(bytes);
+        let machine = Machine::restore(&snapshot).map_err(|error| error.to_string())?;
+        let board = &machine.config().board;
+        if board.memory_bytes != config.memory.0 || board.disks.len() != config.disks.len() {
+            return Err("its memory or disks are not those of this configuration".into());
+        }
+        let disks: Result<Vec<Disk>, _> = config
+            .disks
+            .iter()
+            .zip(&board.disks)
+            .map(|(own, its)| Disk::for_copy(&own.path, own.read_only, its.sectors * crate::disk::SECTOR_BYTES))
+            .collect();
+        let disks = disks.map_err(|error| error.to_string())?;
+        self.stage = Stage::Disks(Box::new(machine), disks);
+        Ok(())
+    }
+
+    /// The snapshot is whole: the machine replays from here on.
+    pub fn start(&mut self, config: &VmConfig, waker: Waker) -> Result<(), String> {
+        if let Err(reason) = self.make_machine(config) {
+            self.fail(reason);
+        }
+        match std::mem::replace(&mut self.stage, Stage::Failed) {
+            Stage::Disks(machine, disks) => {
+                let vcpu = run(*machine, disks, waker)?;
+                vcpu.command(Command::Records(std::mem::take(&mut self.early)));
+                self.stage = Stage::Running(vcpu);
+                Ok(())
+            }
+            Stage::Receiving(_) | Stage::Running(_) | Stage::Failed => {
+                Err(self.trouble.take().unwrap_or_else(|| "its snapshot is not whole".into()))
+            }
+        }
+    }
+
+    /// Replays records after those that came before.
+    pub fn replay(&mut self, records: Vec<Record>) {
+        match &self.stage {
+            Stage::Running(vcpu) => vcpu.command(Command::Records(records)),
+            Stage::Receiving(_) | Stage::Disks(..) | Stage::Failed => self.early.extend(records),
+        }
+    }
+
+    /// The vcpu thread, the instruction count and the number of visible outputs to go live with.
+    pub fn into_live(self) -> Option<(Vcpu, u64, u64)> {
+        match self.stage {
+            Stage::Running(vcpu) => {
+                let count = vcpu.gauges().count.load(Ordering::Acquire);
+                let visible = vcpu.gauges().visible.load(Ordering::Acquire);
+                Some((vcpu, count, visible))
+            }
+            Stage::Receiving(_) | Stage::Disks(..) | Stage::Failed => None,
+        }
+    }
+}
+
+fn run(machine: Machine, disks: Vec<Disk>, waker: Waker) -> Result<Vcpu, String> {
+    for disk in &disks {
+        disk.sync().map_err(|error| format!("its disks cannot be written here: {error}"))?;
+    }
+    let channel = CommandChannel::new();
+    let start = || {
+        let disks = if disks.is_empty() { None } else { Some(start_disks(Arc::new(disks), &channel)?) };
+        let guest = ReplicaGuest::new(machine, disks);
+        let parts = Parts { guest, encoding: InputEncoding::WithoutDiskData };
+        Vcpu::start(parts, Start::Replaying, channel, waker)
+    };
+    start().map_err(|error| format!("its thread cannot be started: {error}"))
+}

@@ -1,0 +1,143 @@
+//! Recordings: written by `understudy run --record`, run again by `understudy replay`.
+
+use crate::config::VmConfig;
+use crate::vcpu::Step;
+use machine::machine::{Machine, SEMANTICS_VERSION};
+use replication::log::{LogHeader, LogSummary, LogWriter};
+use replication::record::{Record, RecordBody};
+use rustix::fs::{FlockOperation, flock};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// A recording that cannot be written.
+#[derive(Debug, Error)]
+#[error("cannot write the recording {}: {source}", path.display())]
+pub struct RecordError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// Bytes that wait in memory before they go to the file.
+const BUFFER_BYTES: usize = 256 << 10;
+/// Pieces in which the snapshot is given to the log.
+const SNAPSHOT_PIECE_BYTES: usize = 1 << 20;
+
+/// Writes a recording. The writer's lock on the file tells a reader that it is still being written.
+#[derive(Debug)]
+pub struct Recorder {
+    path: PathBuf,
+    file: File,
+    log: LogWriter,
+    waiting: Vec<u8>,
+    last_count: u64,
+    visible: u64,
+    last_digest: u128,
+}
+
+impl Recorder {
+    /// Begins a recording of `machine` as it is now: self-contained, with a snapshot.
+    pub fn create(path: &Path, config: &VmConfig, machine: &mut Machine) -> Result<Recorder, RecordError> {
+        let wrong = |source| RecordError { path: path.into(), source };
+        let file =
+            OpenOptions::new().write(true).create(true).truncate(false).open(path).map_err(wrong)?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|error| wrong(error.into()))?;
+        file.set_len(0).map_err(wrong)?;
+        let log = LogWriter::new(&LogHeader {
+            semantics_version: SEMANTICS_VERSION,
+            configuration_hash: machine.configuration_hash(),
+            guest_identity: config.name.clone(),
+            has_snapshot: true,
+            has_disk_reads: true,
+        });
+        let mut recorder = Recorder {
+            path: path.into(),
+            file,
+            log,
+            waiting: Vec::new(),
+            last_count: machine.instruction_count(),
+            visible: machine.visible_outputs(),
+            last_digest: machine.digest(),
+        };
+        let count = machine.instruction_count();
+        let mut pieces = Pieces { recorder: &mut recorder, piece: Vec::new() };
+        let written = machine.snapshot().write_to(&mut pieces).and_then(|()| pieces.flush());
+        written.map_err(wrong)?;
+        recorder.log.end_snapshot(count);
+        recorder.write_out(0)?;
+        Ok(recorder)
+    }
+
+    /// Adds what happened. It is in the file soon: a killed recorder loses the last moments only.
+    pub fn add(&mut self, steps: &[Step]) -> Result<(), RecordError> {
+        for step in steps {
+            match step {
+                Step::Record(record) => {
+                    self.last_count = record.count;
+                    if let RecordBody::Digest(digest) = record.body {
+                        self.last_digest = digest;
+                    }
+                    self.log.record(record.clone());
+                }
+                Step::Outputs(outputs) => {
+                    self.last_count = outputs.count;
+                    self.visible = outputs.visible;
+                    let body = RecordBody::Marker { visible_outputs: outputs.visible };
+                    self.log.record(Record { count: outputs.count, body });
+                }
+            }
+        }
+        let digest_was_taken = steps
+            .iter()
+            .any(|step| matches!(step, Step::Record(Record { body: RecordBody::Digest(_), .. })));
+        if digest_was_taken {
+            self.log.flush();
+        }
+        self.write_out(if digest_was_taken { 0 } else { BUFFER_BYTES })
+    }
+
+    /// Ends the recording properly. The last digest that was added is that of the end.
+    pub fn finish(mut self, reason: &str) -> Result<(), RecordError> {
+        self.log.end(&LogSummary {
+            final_count: self.last_count,
+            visible_outputs: self.visible,
+            records: 0,
+            digest: self.last_digest,
+            reason: reason.into(),
+        });
+        self.write_out(0)?;
+        self.file.sync_all().map_err(|source| RecordError { path: self.path.clone(), source })
+    }
+
+    fn write_out(&mut self, unless_fewer_than: usize) -> Result<(), RecordError> {
+        self.waiting.append(&mut self.log.take_bytes());
+        if self.waiting.len() >= unless_fewer_than {
+            let written = self.file.write_all(&self.waiting);
+            written.map_err(|source| RecordError { path: self.path.clone(), source })?;
+            self.waiting.clear();
+        }
+        Ok(())
+    }
+}
+
+/// Gives a snapshot to the log as it is written.
+struct Pieces<'a> {
+    recorder: &'a mut Recorder,
+    piece: Vec<u8>,
+}
+
+impl Write for Pieces<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.piece.extend_from_slice(bytes);
+        if self.piece.len() >= SNAPSHOT_PIECE_BYTES {
+            self.flush()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.recorder.log.snapshot(&std::mem::take(&mut self.piece));
+        self.recorder.write_out(BUFFER_BYTES).map_err(|error| error.source)
+    }
+}

@@ -1,0 +1,221 @@
+//! One machine alone, in this terminal: no pair, no output rule.
+
+use crate::config::VmConfig;
+use crate::exit::{ExitStatus, Failure};
+use crate::host_time::monotonic_ns;
+use crate::outside::{self, Network, Outside};
+use crate::readiness::{self, Interest};
+use crate::recording::Recorder;
+use crate::setup;
+use crate::signals::StopSignals;
+use crate::terminal::{self, EscapeFilter, RawMode};
+use crate::vcpu::{
+    Command, CommandChannel, InputEncoding, LiveOptions, Parts, ReplicaGuest, Report, Start, Step,
+    Vcpu, start_disks,
+};
+use crate::wake::Waker;
+use anyhow::{Context, anyhow};
+use machine::output::Finish;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What `understudy run` is asked besides the machine itself.
+#[derive(Clone, Debug, Default)]
+pub struct SingleOptions {
+    /// Record into this file.
+    pub record: Option<PathBuf>,
+    /// Say how fast it was.
+    pub summary: bool,
+}
+
+/// Time between two digests of a recording.
+const DIGEST_INTERVAL_NS: u64 = 1_000_000_000;
+
+/// Runs the machine until the guest ends it or somebody asks.
+pub fn run(config: &VmConfig, options: SingleOptions) -> Result<ExitStatus, Failure> {
+    let disks = Arc::new(setup::open_disks(config).map_err(Failure::usage)?);
+    let mut machine = setup::power_on(config, &disks).map_err(Failure::usage)?;
+    let recorder = match &options.record {
+        Some(path) => Some(Recorder::create(path, config, &mut machine).map_err(Failure::usage)?),
+        None => None,
+    };
+    let network = match &config.network {
+        Some(section) => Some(Network::connect(section).map_err(Failure::usage)?),
+        None => None,
+    };
+    let signals = StopSignals::catch()?;
+    let waker = Waker::new()?;
+    let channel = CommandChannel::new();
+    let disks = if disks.is_empty() { None } else { Some(start_disks(disks, &channel)?) };
+    let parts =
+        Parts { guest: ReplicaGuest::new(machine, disks), encoding: InputEncoding::WithDiskData };
+    let live = LiveOptions {
+        digest_interval_ns: if recorder.is_some() { DIGEST_INTERVAL_NS } else { 0 },
+    };
+    let raw_mode = RawMode::enter().context("cannot put the terminal into raw mode")?;
+    let began_ns = monotonic_ns();
+    let vcpu = Vcpu::start(parts, Start::Live(live), channel, waker.clone())?;
+    let mut single = Single {
+        vcpu,
+        outside: Outside { network, ..Outside::default() },
+        recorder,
+        escape: EscapeFilter::default(),
+        typing: true,
+    };
+    single.outside.console.to_stdout = true;
+    let status = single.serve(&waker, &signals);
+    single.vcpu.stop();
+    let recorded = single.finish_recording(&status);
+    drop(raw_mode);
+    if options.summary {
+        let count = single.vcpu.gauges().count.load(std::sync::atomic::Ordering::Relaxed);
+        print_summary(count, monotonic_ns() - began_ns);
+    }
+    let status = status?;
+    recorded?;
+    Ok(status)
+}
+
+fn print_summary(count: u64, elapsed_ns: u64) {
+    let seconds = elapsed_ns as f64 / 1e9;
+    let mips = count as f64 / 1e6 / seconds;
+    eprintln!("understudy: {count} instructions in {seconds:.2} s: {mips:.0} MIPS");
+}
+
+struct Single {
+    vcpu: Vcpu,
+    outside: Outside,
+    recorder: Option<Recorder>,
+    escape: EscapeFilter,
+    /// Standard input has not ended.
+    typing: bool,
+}
+
+impl Single {
+    fn serve(&mut self, waker: &Waker, signals: &StopSignals) -> Result<ExitStatus, Failure> {
+        loop {
+            waker.clear();
+            if let Some(status) = self.reports()? {
+                return Ok(status);
+            }
+            let stdin = io::stdin();
+            let typing = if self.typing { Interest::Read } else { Interest::Nothing };
+            let mut fds = vec![
+                (waker.fd(), Interest::Read),
+                (signals.fd(), Interest::Read),
+                (stdin.as_fd(), typing),
+            ];
+            let network = self.outside.network.as_ref();
+            fds.extend(network.and_then(Network::poll));
+            let ready = readiness::wait(&fds, self.timeout())?;
+            if ready[1].read && signals.arrived() {
+                return Ok(ExitStatus::Success);
+            }
+            if ready[2].read && self.typed()? {
+                return Ok(ExitStatus::Success);
+            }
+            let vcpu = &self.vcpu;
+            let served = self.outside.serve(|input| vcpu.command(Command::Input(input)));
+            self.network_error(served);
+            if let Some(network) = &mut self.outside.network
+                && network.reconnect(monotonic_ns())
+            {
+                let announced = network.announce();
+                self.network_error(announced);
+            }
+        }
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        let network = self.outside.network.as_ref()?;
+        if network.has_frame() {
+            return Some(Duration::ZERO);
+        }
+        let retry_at_ns = network.retry_at_ns()?;
+        Some(Duration::from_nanos(retry_at_ns.saturating_sub(monotonic_ns())))
+    }
+
+    /// Passes typed bytes on. True when the user wants to end.
+    fn typed(&mut self) -> Result<bool, Failure> {
+        let mut buffer = [0; 1024];
+        let length = rustix::io::read(io::stdin(), &mut buffer[..]).unwrap_or(0);
+        if length == 0 {
+            self.typing = false;
+        }
+        let typed = self.escape.filter(&buffer[..length]);
+        if typed.help {
+            self.outside.console.print(terminal::HELP.as_bytes());
+        }
+        if !typed.bytes.is_empty() {
+            self.vcpu.command(Command::Input(outside::typed(typed.bytes)));
+        }
+        Ok(typed.quit)
+    }
+
+    fn reports(&mut self) -> Result<Option<ExitStatus>, Failure> {
+        while let Some(report) = self.vcpu.report() {
+            match report {
+                Report::Steps { steps, .. } => self.steps(&steps)?,
+                Report::Finished(finish) => return Ok(Some(exit_status(finish))),
+                Report::Failed(reason) => return Err(anyhow!("the machine failed: {reason}").into()),
+                Report::DiskError(error) => eprint!("understudy: {error}\r\n"),
+                // A live machine alone is asked for no snapshot and replays nothing.
+                Report::Snapshot(_) | Report::Live { .. } | Report::Diverged { .. } => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// Adds what the vcpu thread did last, and ends the recording.
+    fn finish_recording(&mut self, status: &Result<ExitStatus, Failure>) -> Result<(), Failure> {
+        while let Some(report) = self.vcpu.report() {
+            if let Report::Steps { steps, .. } = report {
+                self.steps(&steps)?;
+            }
+        }
+        let Some(recorder) = self.recorder.take() else {
+            return Ok(());
+        };
+        let reason = match status {
+            Ok(status) => format!("the run ended with status {}", status.code()),
+            Err(failure) => failure.to_string(),
+        };
+        recorder.finish(&reason).map_err(|error| Failure::from(anyhow!(error)))
+    }
+
+    fn steps(&mut self, steps: &[Step]) -> Result<(), Failure> {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.add(steps).map_err(|error| Failure::from(anyhow!(error)))?;
+        }
+        for step in steps {
+            if let Step::Outputs(batch) = step {
+                for output in &batch.outputs {
+                    let emitted = self.outside.emit(output);
+                    self.network_error(emitted);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn network_error(&mut self, result: io::Result<()>) {
+        if let Err(error) = result {
+            eprint!("understudy: the network has gone: {error}; trying again\r\n");
+        }
+    }
+}
+
+/// The program's exit status for the guest's end.
+pub fn exit_status(finish: Finish) -> ExitStatus {
+    match finish {
+        Finish::PowerOff | Finish::Reset => ExitStatus::Success,
+        Finish::Fail(code) => ExitStatus::Guest(match code.to_le_bytes() {
+            // A code that the shell cannot see must not look like success.
+            [0, _] => 1,
+            [low, _] => low,
+        }),
+    }
+}

@@ -1,0 +1,212 @@
+//! What a replica tells about itself, and how a directory of replicas is asked.
+
+use crate::control;
+use crate::events::{self, Event};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// The directory of the network switch within a demonstration's directory.
+pub const SWITCH_DIRECTORY: &str = "switch";
+/// The switch's status file there.
+pub const SWITCH_STATUS: &str = "status.json";
+
+/// How long a replica's visible outputs waited for the backup's acknowledgement.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct OutputDelay {
+    /// Median of the newest outputs, in milliseconds.
+    pub p50_ms: f64,
+    /// 99th percentile, in milliseconds.
+    pub p99_ms: f64,
+    /// How many outputs were ever held.
+    pub outputs: u64,
+}
+
+/// One replica.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ReplicaStatus {
+    /// `primary` or `backup`.
+    pub role: String,
+    /// More exactly: `alone`, `joining`, `protected`, `claiming`, `replaying`, `going live`,
+    /// `finished`.
+    pub state: String,
+    /// The process.
+    pub pid: u32,
+    /// The machine's name.
+    pub name: String,
+    /// The fencing number of the pairing in force, 0 before the first.
+    pub generation: u64,
+    /// Whether another replica can take over.
+    pub protected: bool,
+    /// Instructions retired here since power-on.
+    pub instruction_count: u64,
+    /// Guest time, milliseconds since power-on.
+    pub guest_time_ms: u64,
+    /// Million instructions a second, over the last second or so.
+    pub mips: f64,
+    /// How far the backup's execution is behind, in milliseconds of guest time; absent when there
+    /// is none.
+    pub lag_ms: Option<f64>,
+    /// The same in instructions.
+    pub lag_instructions: Option<u64>,
+    /// What the primary sends on the logging channel, bits a second over the last second or so.
+    pub log_bits_per_second: u64,
+    /// How long outputs were held back.
+    pub output_delay: OutputDelay,
+    /// Where it listens for a backup, when it does.
+    pub listen: Option<String>,
+    /// The replica's state directory.
+    pub directory: PathBuf,
+    /// Its newest events.
+    pub events: Vec<Event>,
+}
+
+/// A host address that leads to a guest address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForwardStatus {
+    /// `127.0.0.1:6379`.
+    pub host: String,
+    /// `10.0.2.15:6379`.
+    pub guest: String,
+}
+
+/// Everything under a directory.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The replicas that answer, the primary first.
+    pub replicas: Vec<ReplicaStatus>,
+    /// The switch's forwards.
+    pub forwards: Vec<ForwardStatus>,
+    /// The events of all replicas that ever were under the directory, oldest first.
+    pub events: Vec<Event>,
+}
+
+/// Asks everything under `directory`: a replica's state directory, or a directory of those.
+pub fn collect(directory: &Path) -> Status {
+    let mut status = Status {
+        forwards: forwards(directory),
+        ..Status::default()
+    };
+    for directory in state_directories(directory) {
+        if let Ok(replica) = control::ask(&directory) {
+            status.replicas.push(replica);
+        }
+        status.events.extend(events::read(&directory));
+    }
+    status
+        .replicas
+        .sort_by_key(|replica| (replica.role != "primary", replica.pid));
+    status.events.sort_by_key(|event| event.unix_ns);
+    status
+}
+
+fn state_directories(directory: &Path) -> Vec<PathBuf> {
+    let mut directories = vec![directory.to_path_buf()];
+    if let Ok(entries) = std::fs::read_dir(directory) {
+        directories.extend(
+            entries
+                .flatten()
+                .map(|entry| entry.path())
+                .filter(|path| path.is_dir()),
+        );
+    }
+    directories.retain(|path| {
+        path.join(control::SOCKET_NAME).exists() || path.join(events::FILE_NAME).exists()
+    });
+    directories.sort();
+    directories
+}
+
+fn forwards(directory: &Path) -> Vec<ForwardStatus> {
+    #[derive(Deserialize)]
+    struct SwitchStatus {
+        #[serde(default)]
+        forwards: Vec<ForwardStatus>,
+    }
+    std::fs::read(directory.join(SWITCH_DIRECTORY).join(SWITCH_STATUS))
+        .ok()
+        .and_then(|bytes| serde_json::from_slice::<SwitchStatus>(&bytes).ok())
+        .map(|status| status.forwards)
+        .unwrap_or_default()
+}
+
+/// The status for people.
+pub fn describe(status: &Status) -> String {
+    use std::fmt::Write;
+    let mut text = String::new();
+    if status.replicas.is_empty() {
+        text.push_str("no replica answers\n");
+    }
+    for replica in &status.replicas {
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "{:8} {:10} pid {:<7} generation {:<3} {:>8.1} MIPS  {:>15} instructions",
+            replica.role,
+            replica.state,
+            replica.pid,
+            replica.generation,
+            replica.mips,
+            replica.instruction_count
+        );
+        if replica.role == "primary" {
+            let lag = replica
+                .lag_ms
+                .map_or_else(|| "-".to_owned(), |lag| format!("{lag:.1} ms"));
+            let _ = writeln!(
+                text,
+                "         lag {lag}, log {:.1} kbit/s, output delay p50 {:.2} ms p99 {:.2} ms",
+                replica.log_bits_per_second as f64 / 1000.0,
+                replica.output_delay.p50_ms,
+                replica.output_delay.p99_ms
+            );
+        }
+    }
+    for forward in &status.forwards {
+        let _ = writeln!(text, "forward  {} -> {}", forward.host, forward.guest);
+    }
+    for event in status.events.iter().rev().take(12).rev() {
+        let _ = writeln!(text, "{}", describe_event(event));
+    }
+    text
+}
+
+/// One event for people.
+pub fn describe_event(event: &Event) -> String {
+    format!(
+        "{}  pid {:<7} {:12} generation {:<3} {}",
+        event.time, event.pid, event.event, event.generation, event.detail
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::ControlSocket;
+    use crate::events::EventLog;
+
+    #[test]
+    fn a_directory_of_replicas_is_collected() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = directory.path().join("r1");
+        std::fs::create_dir(&state).unwrap();
+        EventLog::open(&state).unwrap().add("live", 2, 5, "");
+        let switch = directory.path().join(SWITCH_DIRECTORY);
+        std::fs::create_dir(&switch).unwrap();
+        let json = r#"{"ports":[],"forwards":[{"host":"127.0.0.1:1","guest":"10.0.2.15:6379"}]}"#;
+        std::fs::write(switch.join(SWITCH_STATUS), json).unwrap();
+        let socket = ControlSocket::bind(&state).unwrap();
+        let replica = ReplicaStatus {
+            role: "primary".into(),
+            pid: 7,
+            ..ReplicaStatus::default()
+        };
+        let status = std::thread::scope(|scope| {
+            let asked = scope.spawn(|| collect(directory.path()));
+            socket.wait_and_answer(&replica).unwrap();
+            asked.join().unwrap()
+        });
+        assert_eq!(status.replicas, [replica]);
+        assert_eq!(status.forwards[0].guest, "10.0.2.15:6379");
+        assert_eq!(status.events[0].event, "live");
+    }
+}

@@ -1,0 +1,210 @@
+//! The logging channel's TCP connection: non-blocking, buffered, bounded.
+
+use rustix::net::sockopt::set_tcp_user_timeout;
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+use thiserror::Error;
+
+/// Bytes that are read in one go.
+const READ_BYTES: usize = 256 << 10;
+/// Unacknowledged bytes older than this end the connection, should the failure detector not have
+/// done it long before.
+const USER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// An address that cannot be used.
+#[derive(Debug, Error)]
+pub enum AddressError {
+    /// Not host and port, or an unknown host.
+    #[error("{address:?} is not an address such as 192.0.2.7:7400: {source}")]
+    Unknown {
+        /// As it was written.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Nobody listens there, or the network is in the way.
+    #[error("cannot connect to {address}: {source}")]
+    Connect {
+        /// As it was written.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another process has it, or it is not this host's.
+    #[error("cannot listen at {address}: {source}")]
+    Listen {
+        /// As it was written.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+fn resolve(address: &str) -> Result<Vec<SocketAddr>, AddressError> {
+    address
+        .to_socket_addrs()
+        .map(Iterator::collect)
+        .map_err(|source| AddressError::Unknown { address: address.into(), source })
+}
+
+/// Listens for a backup.
+pub fn listen(address: &str) -> Result<TcpListener, AddressError> {
+    let addresses = resolve(address)?;
+    TcpListener::bind(&addresses[..])
+        .and_then(|listener| {
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        })
+        .map_err(|source| AddressError::Listen { address: address.into(), source })
+}
+
+/// Connects to a primary.
+pub fn connect(address: &str, timeout: Duration) -> Result<Connection, AddressError> {
+    let mut last = io::Error::from(ErrorKind::AddrNotAvailable);
+    for socket_address in resolve(address)? {
+        match TcpStream::connect_timeout(&socket_address, timeout).and_then(Connection::new) {
+            Ok(connection) => return Ok(connection),
+            Err(error) => last = error,
+        }
+    }
+    Err(AddressError::Connect { address: address.into(), source: last })
+}
+
+/// A connection. What cannot be sent at once waits here; the caller bounds how much.
+#[derive(Debug)]
+pub struct Connection {
+    stream: TcpStream,
+    waiting: VecDeque<u8>,
+    buffer: Vec<u8>,
+    sent_bytes: u64,
+}
+
+impl Connection {
+    /// Takes an accepted or connected stream.
+    pub fn new(stream: TcpStream) -> io::Result<Connection> {
+        stream.set_nonblocking(true)?;
+        stream.set_nodelay(true)?;
+        set_tcp_user_timeout(&stream, USER_TIMEOUT.as_millis() as u32)?;
+        Ok(Connection {
+            stream,
+            waiting: VecDeque::new(),
+            buffer: vec![0; READ_BYTES],
+            sent_bytes: 0,
+        })
+    }
+
+    /// To be polled.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+
+    /// Whether something waits to be sent.
+    pub fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// How many bytes wait to be sent.
+    pub fn waiting_bytes(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// How many bytes were given to the kernel.
+    pub fn sent_bytes(&self) -> u64 {
+        self.sent_bytes
+    }
+
+    /// Sends bytes, or keeps what the kernel does not take.
+    pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut sent = 0;
+        while self.waiting.is_empty() && sent < bytes.len() {
+            match self.stream.write(&bytes[sent..]) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(length) => sent += length,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.sent_bytes += sent as u64;
+        self.waiting.extend(&bytes[sent..]);
+        Ok(())
+    }
+
+    /// Sends what waits, as far as the kernel takes it.
+    pub fn flush(&mut self) -> io::Result<()> {
+        while !self.waiting.is_empty() {
+            match self.stream.write(self.waiting.as_slices().0) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(length) => {
+                    self.waiting.drain(..length);
+                    self.sent_bytes += length as u64;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives what has arrived to `take`, at most one buffer full. `Ok(false)` when the peer has
+    /// closed the connection.
+    pub fn receive(&mut self, take: impl FnOnce(&[u8])) -> io::Result<bool> {
+        loop {
+            match self.stream.read(&mut self.buffer) {
+                Ok(0) => return Ok(false),
+                Ok(length) => {
+                    take(&self.buffer[..length]);
+                    return Ok(true);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(true),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::readiness::{self, Interest};
+
+    #[test]
+    fn what_the_kernel_does_not_take_waits_and_arrives_in_order() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let mut sender = connect(&address, Duration::from_secs(5)).unwrap();
+        let mut receiver = Connection::new(listener.accept().unwrap().0).unwrap();
+        let sent: Vec<u8> = (0..20_000_000u32).map(|n| (n / 251) as u8).collect();
+        for piece in sent.chunks(7_000_000) {
+            sender.send(piece).unwrap();
+        }
+        assert!(sender.has_waiting(), "the kernel took 20 MB at once");
+        let mut received = Vec::new();
+        while received.len() < sent.len() {
+            let fds = [(receiver.fd(), Interest::Read)];
+            readiness::wait(&fds, Some(Duration::from_secs(5))).unwrap();
+            assert!(receiver.receive(|bytes| received.extend_from_slice(bytes)).unwrap());
+            sender.flush().unwrap();
+        }
+        assert!(received == sent);
+        drop(sender);
+        readiness::wait(&[(receiver.fd(), Interest::Read)], None).unwrap();
+        assert!(!receiver.receive(|_| {}).unwrap());
+    }
+
+    #[test]
+    fn addresses_that_cannot_be_used_are_named() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap().to_string();
+        assert!(listen(&address).unwrap_err().to_string().contains(&address));
+        drop(taken);
+        let error = connect(&address, Duration::from_secs(5)).unwrap_err().to_string();
+        assert!(error.contains("cannot connect") && error.contains(&address), "{error}");
+        assert!(listen("nonsense").unwrap_err().to_string().contains("nonsense"));
+    }
+}

@@ -1,0 +1,90 @@
+//! The disks' completions on their way to the vcpu thread.
+
+use crate::disk::Completion;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard};
+
+type Board = BTreeMap<(u8, u64), Completion>;
+
+/// Completions that were not injected yet, by device and request.
+///
+/// A live machine takes whatever is there; a replaying one takes the one that a record names.
+#[derive(Debug, Default)]
+pub struct Completions {
+    board: Mutex<Board>,
+    added: Condvar,
+    any: AtomicBool,
+}
+
+impl Completions {
+    /// Adds one.
+    pub fn add(&self, completion: Completion) {
+        self.lock().insert((completion.device, completion.request), completion);
+        self.any.store(true, Ordering::Release);
+        self.added.notify_all();
+    }
+
+    /// Takes all that are there, in the order of device and request. Cheap when there are none.
+    pub fn take_all(&self) -> Vec<Completion> {
+        if !self.any.swap(false, Ordering::AcqRel) {
+            return Vec::new();
+        }
+        std::mem::take(&mut *self.lock()).into_values().collect()
+    }
+
+    /// Whether one was added since all were taken last.
+    pub fn any(&self) -> bool {
+        self.any.load(Ordering::Acquire)
+    }
+
+    /// Takes one, if it is there.
+    pub fn take(&self, device: u8, request: u64) -> Option<Completion> {
+        self.lock().remove(&(device, request))
+    }
+
+    /// Waits until one is there.
+    pub fn wait_for_any(&self) {
+        let mut board = self.lock();
+        while board.is_empty() {
+            board = self.added.wait(board).unwrap_or_else(|poisoned| poisoned.into_inner());
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Board> {
+        // Every change of the map is one call: a panic elsewhere leaves it whole.
+        self.board.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use machine::input::DiskStatus;
+
+    fn completion(request: u64) -> Completion {
+        Completion { device: 0, request, status: DiskStatus::Ok, data: vec![], error: None }
+    }
+
+    #[test]
+    fn a_replay_takes_what_its_record_names_and_a_live_machine_takes_all() {
+        let completions = Completions::default();
+        completions.add(completion(1));
+        assert_eq!(completions.take(0, 0), None);
+        completions.add(completion(0));
+        assert_eq!(completions.take(0, 0), Some(completion(0)));
+        assert!(completions.any());
+        assert_eq!(completions.take_all(), [completion(1)]);
+        assert_eq!(completions.take_all(), []);
+    }
+
+    #[test]
+    fn a_machine_that_waits_for_its_disk_goes_on_when_the_request_ends() {
+        let completions = Completions::default();
+        std::thread::scope(|scope| {
+            let waited = scope.spawn(|| completions.wait_for_any());
+            completions.add(completion(0));
+            waited.join().unwrap();
+        });
+    }
+}

@@ -1,0 +1,231 @@
+//! The machine in the company of its disks and its entropy: what is invisible from outside is
+//! answered here, alike for a live and a replaying machine.
+
+use super::Completions;
+use crate::disk::{Completion, DiskThread};
+use machine::input::{DiskStatus, Input};
+use machine::output::{DiskOperation, DiskRequest, Output};
+use machine::machine::{Machine, Stop};
+use replication::guest::{Guest, GuestStop, Injection, InjectionError};
+use std::sync::Arc;
+use thiserror::Error;
+
+/// Whether the records hold what disks read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InputEncoding {
+    /// A pair: each side has its own disks, and reads them itself.
+    WithoutDiskData,
+    /// A recording, which is replayed without disks.
+    WithDiskData,
+}
+
+/// An input as the records hold it.
+pub fn encode_input(input: &Input, encoding: InputEncoding) -> Vec<u8> {
+    let stripped = match (encoding, input) {
+        (InputEncoding::WithoutDiskData, Input::DiskCompletion { device, request, status, .. }) => {
+            Some(Input::DiskCompletion { device: *device, request: *request, status: *status, data: Vec::new() })
+        }
+        _ => None,
+    };
+    // Serialising plain data into a growing vector cannot fail.
+    postcard::to_stdvec(stripped.as_ref().unwrap_or(input)).expect("an input is plain data")
+}
+
+/// The reverse of [`encode_input`].
+pub fn decode_input(encoded: &[u8]) -> Result<Input, GuestError> {
+    match postcard::take_from_bytes(encoded) {
+        Ok((input, [])) => Ok(input),
+        _ => Err(GuestError::UnknownInput),
+    }
+}
+
+/// A record that the machine or its disks cannot follow.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum GuestError {
+    /// Not an input of this version.
+    #[error("a record holds an input that this version does not know")]
+    UnknownInput,
+    /// The machine expected no such input.
+    #[error("the machine refuses a recorded input: {0}")]
+    Refused(String),
+    /// This host's own disk failed where the primary's did not.
+    #[error("this host's disk failed where the primary's did not: {0}")]
+    OwnDisk(String),
+}
+
+/// A machine, its disks, and the requests that are under way.
+pub struct ReplicaGuest {
+    /// The machine.
+    pub machine: Machine,
+    disks: Option<(DiskThread, Arc<Completions>)>,
+    /// Disk requests that were submitted and whose completion was not injected.
+    open_requests: u64,
+    /// Entropy requests that were not answered.
+    open_entropy: Vec<u32>,
+}
+
+impl ReplicaGuest {
+    /// A machine whose disks are served by this thread. Requests that the machine has open (it
+    /// comes from a snapshot) are issued again.
+    pub fn new(machine: Machine, disks: Option<(DiskThread, Arc<Completions>)>) -> ReplicaGuest {
+        let open = machine.open_disk_requests();
+        let mut guest = ReplicaGuest { machine, disks, open_requests: 0, open_entropy: Vec::new() };
+        for request in open {
+            guest.submit(request);
+        }
+        guest
+    }
+
+    /// Takes the outputs; disk and entropy requests are dealt with here and not among them.
+    pub fn outputs(&mut self) -> Vec<Output> {
+        let mut outputs = self.machine.outputs();
+        outputs.retain_mut(|output| match output {
+            Output::Disk(request) => {
+                let empty = DiskRequest {
+                    device: 0,
+                    request: 0,
+                    operation: DiskOperation::Flush,
+                };
+                let request = std::mem::replace(request, empty);
+                self.submit(request);
+                false
+            }
+            Output::EntropyRequest { length } => {
+                self.open_entropy.push(*length);
+                false
+            }
+            Output::NetworkFrame { .. } | Output::ConsoleBytes { .. } | Output::Finish(_) => true,
+        });
+        outputs
+    }
+
+    fn submit(&mut self, request: DiskRequest) {
+        if let Some((thread, _)) = &self.disks {
+            self.open_requests += 1;
+            thread.submit(request);
+        }
+    }
+
+    /// Injects a recorded input. A disk's completion needs that of this host's own disk, which
+    /// brings the data.
+    fn inject_recorded(&mut self, encoded: &[u8]) -> Result<Injection, GuestError> {
+        let mut input = decode_input(encoded)?;
+        match &mut input {
+            Input::DiskCompletion { device, request, status, data } => {
+                if let Some((_, completions)) = &self.disks {
+                    let Some(own) = completions.take(*device, *request) else {
+                        return Ok(Injection::NotYet);
+                    };
+                    self.open_requests = self.open_requests.saturating_sub(1);
+                    if *status == DiskStatus::Ok && own.status != DiskStatus::Ok {
+                        return Err(GuestError::OwnDisk(own.error.unwrap_or_default()));
+                    }
+                    if *status == DiskStatus::Ok {
+                        *data = own.data;
+                    }
+                }
+            }
+            Input::Entropy { .. } if !self.open_entropy.is_empty() => {
+                self.open_entropy.remove(0);
+            }
+            _ => {}
+        }
+        self.inject_live(&input)?;
+        Ok(Injection::Done)
+    }
+
+    /// Injects a live input.
+    pub fn inject_live(&mut self, input: &Input) -> Result<(), GuestError> {
+        self.machine.inject(input).map_err(|error| GuestError::Refused(error.to_string()))
+    }
+
+    /// The answers to entropy requests that wait, from the host's random numbers.
+    pub fn entropy(&mut self) -> Vec<Input> {
+        std::mem::take(&mut self.open_entropy)
+            .into_iter()
+            .map(|length| Input::Entropy { bytes: random_bytes(length) })
+            .collect()
+    }
+
+    /// Disk requests that ended since the last call.
+    pub fn completions(&mut self) -> Vec<Completion> {
+        let Some((_, completions)) = &self.disks else {
+            return Vec::new();
+        };
+        let ended = completions.take_all();
+        self.open_requests = self.open_requests.saturating_sub(ended.len() as u64);
+        ended
+    }
+
+    /// Whether a request has ended and was not taken yet.
+    pub fn has_completions(&self) -> bool {
+        self.disks.as_ref().is_some_and(|(_, completions)| completions.any())
+    }
+
+    /// Waits until a request ends. False when none is open.
+    pub fn wait_for_completion(&self) -> bool {
+        match &self.disks {
+            Some((_, completions)) if self.open_requests > 0 => {
+                completions.wait_for_any();
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The disks' thread.
+    pub fn disk_thread(&self) -> Option<&DiskThread> {
+        self.disks.as_ref().map(|(thread, _)| thread)
+    }
+}
+
+impl Guest for ReplicaGuest {
+    type Output = Output;
+
+    fn instruction_count(&self) -> u64 {
+        self.machine.instruction_count()
+    }
+
+    fn run(&mut self, until: u64) -> GuestStop {
+        match self.machine.run(until) {
+            Stop::Reached => GuestStop::Reached,
+            Stop::Idle { .. } => GuestStop::Idle,
+            Stop::Output => GuestStop::Output,
+            Stop::Finished(_) => GuestStop::Finished,
+        }
+    }
+
+    fn inject(&mut self, input: &[u8]) -> Result<Injection, InjectionError> {
+        self.inject_recorded(input).map_err(|error| InjectionError(error.to_string()))
+    }
+
+    fn take_outputs(&mut self) -> Vec<Output> {
+        self.outputs()
+    }
+
+    fn visible_outputs(&self) -> u64 {
+        self.machine.visible_outputs()
+    }
+
+    fn digest(&mut self) -> u128 {
+        self.machine.digest()
+    }
+}
+
+/// Bytes that one request of the entropy device may ask for.
+const ENTROPY_LIMIT: u32 = 64 << 10;
+
+fn random_bytes(length: u32) -> Vec<u8> {
+    let mut bytes = vec![0; length.min(ENTROPY_LIMIT) as usize];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
+            Ok(length) => filled += length,
+            Err(rustix::io::Errno::INTR) => {}
+            // A kernel without random numbers: the guest gets what there is.
+            Err(_) => break,
+        }
+    }
+    bytes.truncate(filled);
+    bytes
+}

@@ -1,0 +1,349 @@
+//! The live mode: time is steered, inputs are injected and recorded, outputs are reported.
+
+use super::guest::{GuestError, InputEncoding, ReplicaGuest, encode_input};
+use super::{Command, Ends, Report, Step, TakenSnapshot, VisibleOutputs};
+use crate::clock::{ClockSteering, GuestNow};
+use crate::host_time::{monotonic_ns, unix_ns};
+use machine::input::Input;
+use machine::machine::Stop;
+use machine::output::Output;
+use replication::lag::{FULL_SPEED, RunShare};
+use replication::record::{Record, RecordBody};
+use std::ops::ControlFlow;
+use std::sync::mpsc::{self, RecvTimeoutError, TryRecvError};
+use std::time::Duration;
+
+/// Host time that a quantum should take: what arrives waits half of it on average.
+const QUANTUM_NS: u64 = 200_000;
+/// Instructions of a quantum, whatever the speed.
+const QUANTUM_LIMITS: std::ops::RangeInclusive<u64> = 2_000..=2_000_000;
+/// How often the event loop is told how far a guest that only computes has come.
+const PROGRESS_INTERVAL_NS: u64 = 10_000_000;
+/// A throttled guest sleeps when it owes this much.
+const LEAST_SLEEP_NS: u64 = 500_000;
+/// A guest that should not run at all still runs this little, so that time goes on for it.
+const LEAST_SHARE: RunShare = 5;
+/// …and never longer than this at once, because inputs wait meanwhile.
+const LONGEST_SLEEP_NS: u64 = 5_000_000;
+
+/// How a machine goes live.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LiveOptions {
+    /// Nanoseconds between two digests; 0 for none.
+    pub digest_interval_ns: u64,
+}
+
+/// A machine that goes live may be so far behind its host's calendar, and jumps; one that is further
+/// behind, or ahead, keeps its own time: the two hosts' calendars do not agree.
+const CALENDAR_JUMP_NS: u64 = 60_000_000_000;
+
+/// Runs the machine until the guest ends it or the thread is told to stop.
+pub(super) fn run(guest: ReplicaGuest, encoding: InputEncoding, options: LiveOptions, ends: &Ends) {
+    let mut live = Live::new(guest, encoding, options, ends);
+    let result = loop {
+        match live.turn() {
+            Ok(ControlFlow::Continue(())) => {}
+            Ok(ControlFlow::Break(())) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+    };
+    live.digest();
+    live.flush(true);
+    if let Err(error) = result {
+        ends.report(Report::Failed(error.to_string()));
+    }
+}
+
+struct Live<'a> {
+    guest: ReplicaGuest,
+    encoding: InputEncoding,
+    ends: &'a Ends,
+    steering: ClockSteering,
+    /// Guest time less host time at the moment at which both should be equal, modulo 2^64.
+    offset_ns: u64,
+    steps: Vec<Step>,
+    /// A step that the event loop should see at once.
+    urgent: bool,
+    flushed_at_ns: u64,
+    flushed_count: u64,
+    digest_interval_ns: u64,
+    digest_at_ns: u64,
+    run_share: RunShare,
+    sleep_owed_ns: u64,
+}
+
+impl<'a> Live<'a> {
+    fn new(guest: ReplicaGuest, encoding: InputEncoding, options: LiveOptions, ends: &'a Ends) -> Live<'a> {
+        let host_ns = monotonic_ns();
+        let offset_ns = wanted_guest_time(&guest).wrapping_sub(host_ns);
+        let steering =
+            ClockSteering::new(guest.machine.clock().rate, host_ns.wrapping_add(offset_ns));
+        Live {
+            guest,
+            encoding,
+            ends,
+            steering,
+            offset_ns,
+            steps: Vec::new(),
+            urgent: false,
+            flushed_at_ns: host_ns,
+            flushed_count: 0,
+            digest_interval_ns: options.digest_interval_ns,
+            digest_at_ns: host_ns.saturating_add(options.digest_interval_ns),
+            run_share: FULL_SPEED,
+            sleep_owed_ns: 0,
+        }
+    }
+
+    /// What guest time should be now.
+    fn host_ns(&self) -> u64 {
+        monotonic_ns().wrapping_add(self.offset_ns)
+    }
+
+    fn guest_now(&self) -> GuestNow {
+        GuestNow {
+            count: self.guest.machine.instruction_count(),
+            time_ns: self.guest.machine.guest_time_ns(),
+            rate: self.guest.machine.clock().rate,
+        }
+    }
+
+    /// Takes what arrived, runs a quantum, and waits if the guest does.
+    fn turn(&mut self) -> Result<ControlFlow<()>, GuestError> {
+        if self.commands()?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+        self.internal_inputs()?;
+        let quantum = self.steering.instructions_in(QUANTUM_NS);
+        let quantum = quantum.clamp(*QUANTUM_LIMITS.start(), *QUANTUM_LIMITS.end());
+        let began_ns = monotonic_ns();
+        let stop = self.guest.machine.run(self.guest.machine.instruction_count().saturating_add(quantum));
+        self.collect_outputs();
+        match stop {
+            Stop::Reached | Stop::Output => {
+                self.after_running(began_ns)?;
+                self.flush(false);
+                Ok(ControlFlow::Continue(()))
+            }
+            Stop::Idle { wake_at_ns } => {
+                self.flush(false);
+                self.wait(wake_at_ns)
+            }
+            Stop::Finished(finish) => {
+                self.digest();
+                self.flush(true);
+                self.ends.report(Report::Finished(finish));
+                Ok(ControlFlow::Break(()))
+            }
+        }
+    }
+
+    fn commands(&mut self) -> Result<ControlFlow<()>, GuestError> {
+        loop {
+            match self.ends.commands.try_recv() {
+                Ok(command) => {
+                    if self.command(command)?.is_break() {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                }
+                Err(TryRecvError::Empty) => return Ok(ControlFlow::Continue(())),
+                Err(TryRecvError::Disconnected) => return Ok(ControlFlow::Break(())),
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command) -> Result<ControlFlow<()>, GuestError> {
+        match command {
+            Command::Input(input) => self.inject(&input)?,
+            Command::Throttle(share) => self.run_share = share.min(FULL_SPEED),
+            Command::Snapshot { generation } => self.snapshot(generation)?,
+            Command::Look => {}
+            // A machine that is live replays nothing; the event loop does not send these.
+            Command::Records(_) | Command::GoLive(_) => {}
+            Command::Stop => return Ok(ControlFlow::Break(())),
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Injects what the guest's own requests brought. Says whether there was anything.
+    fn internal_inputs(&mut self) -> Result<bool, GuestError> {
+        let mut any = false;
+        for mut completion in self.guest.completions() {
+            if let Some(error) = completion.error.take() {
+                self.ends.report(Report::DiskError(error));
+            }
+            self.inject(&completion.into_input())?;
+            any = true;
+        }
+        for input in self.guest.entropy() {
+            self.inject(&input)?;
+            any = true;
+        }
+        Ok(any)
+    }
+
+    fn inject(&mut self, input: &Input) -> Result<(), GuestError> {
+        self.guest.inject_live(input)?;
+        let count = self.guest.machine.instruction_count();
+        let body = RecordBody::Input(encode_input(input, self.encoding));
+        self.steps.push(Step::Record(Record { count, body }));
+        // What the machine did because of it comes after it.
+        self.collect_outputs();
+        Ok(())
+    }
+
+    fn collect_outputs(&mut self) {
+        let mut outputs = self.guest.outputs();
+        outputs.retain(|output| visible_units(output) > 0);
+        if !outputs.is_empty() {
+            let count = self.guest.machine.instruction_count();
+            let visible = self.guest.machine.visible_outputs();
+            self.urgent = true;
+            self.steps.push(Step::Outputs(VisibleOutputs { count, visible, outputs }));
+        }
+    }
+
+    fn after_running(&mut self, began_ns: u64) -> Result<(), GuestError> {
+        let host_ns = self.host_ns();
+        if let Some(record) = self.steering.after_running(self.guest_now(), host_ns) {
+            self.inject(&Input::Clock(record))?;
+        }
+        let now_ns = monotonic_ns();
+        if self.digest_interval_ns > 0 && now_ns >= self.digest_at_ns {
+            self.digest();
+        }
+        self.throttle(now_ns.saturating_sub(began_ns));
+        Ok(())
+    }
+
+    /// Sleeps as the run share wants after having run for `ran_ns`.
+    fn throttle(&mut self, ran_ns: u64) {
+        if self.run_share >= FULL_SPEED {
+            self.sleep_owed_ns = 0;
+            return;
+        }
+        let share = u64::from(self.run_share.max(LEAST_SHARE));
+        self.sleep_owed_ns += ran_ns * (u64::from(FULL_SPEED) - share) / share;
+        if self.sleep_owed_ns >= LEAST_SLEEP_NS {
+            self.flush(false);
+            let sleep_ns = self.sleep_owed_ns.min(LONGEST_SLEEP_NS);
+            std::thread::sleep(Duration::from_nanos(sleep_ns));
+            self.sleep_owed_ns -= sleep_ns;
+        }
+    }
+
+    fn digest(&mut self) {
+        let count = self.guest.machine.instruction_count();
+        self.digest_at_ns = monotonic_ns().saturating_add(self.digest_interval_ns);
+        if self.digest_interval_ns == 0 {
+            return;
+        }
+        let digest = self.guest.machine.digest();
+        self.steps.push(Step::Record(Record { count, body: RecordBody::Digest(digest) }));
+    }
+
+    /// All harts wait: sleep until the guest's next timer or the next input, then move time.
+    fn wait(&mut self, wake_at_ns: Option<u64>) -> Result<ControlFlow<()>, GuestError> {
+        let before = self.guest_now();
+        loop {
+            let left_ns = wake_at_ns.map(|wake_at_ns| wake_at_ns.saturating_sub(self.host_ns()));
+            if left_ns == Some(0) {
+                return self.end_wait(before, wake_at_ns);
+            }
+            let command = match left_ns {
+                Some(left_ns) => self.ends.commands.recv_timeout(Duration::from_nanos(left_ns)),
+                None => self.ends.commands.recv().map_err(|mpsc::RecvError| RecvTimeoutError::Disconnected),
+            };
+            match command {
+                Ok(command @ Command::Input(_)) => {
+                    // Time moves first, so that the guest sees the input at its own time.
+                    let _ = self.end_wait(before, None)?;
+                    return self.command(command);
+                }
+                Ok(Command::Look) => {
+                    if self.guest.has_completions() {
+                        return self.end_wait(before, None);
+                    }
+                }
+                Ok(command) => {
+                    if self.command(command)?.is_break() {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                    self.flush(false);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Ok(ControlFlow::Break(())),
+            }
+        }
+    }
+
+    fn end_wait(&mut self, before: GuestNow, timer_ns: Option<u64>) -> Result<ControlFlow<()>, GuestError> {
+        let record = self.steering.after_waiting(before, self.host_ns(), timer_ns);
+        self.inject(&Input::Clock(record))?;
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Takes a snapshot with no disk request under way, so that the copy of the disks and the
+    /// machine are of the same moment.
+    fn snapshot(&mut self, generation: u64) -> Result<(), GuestError> {
+        loop {
+            self.internal_inputs()?;
+            if !self.guest.wait_for_completion() {
+                break;
+            }
+        }
+        self.flush(true);
+        let disk_chunks = match self.guest.disk_thread() {
+            Some(thread) => thread.begin_copy(),
+            None => mpsc::sync_channel(1).1,
+        };
+        let taken = TakenSnapshot {
+            generation,
+            count: self.guest.machine.instruction_count(),
+            visible: self.guest.machine.visible_outputs(),
+            snapshot: self.guest.machine.snapshot(),
+            disk_chunks,
+        };
+        self.ends.report(Report::Snapshot(Box::new(taken)));
+        self.steering.resume();
+        Ok(())
+    }
+
+    /// Reports what happened, if anybody should know now.
+    fn flush(&mut self, always: bool) {
+        let count = self.guest.machine.instruction_count();
+        self.ends.publish(&self.guest.machine);
+        let now_ns = monotonic_ns();
+        let progress = count != self.flushed_count
+            && now_ns.saturating_sub(self.flushed_at_ns) >= PROGRESS_INTERVAL_NS;
+        if self.steps.is_empty() && !progress && !always {
+            return;
+        }
+        self.flushed_at_ns = now_ns;
+        self.flushed_count = count;
+        let report = Report::Steps { steps: std::mem::take(&mut self.steps), count, replayed: 0 };
+        if std::mem::take(&mut self.urgent) || progress || always {
+            self.ends.report(report);
+        } else {
+            self.ends.report_quietly(report);
+        }
+    }
+}
+
+/// What guest time should be when the machine goes live: the host's calendar if it agrees.
+fn wanted_guest_time(guest: &ReplicaGuest) -> u64 {
+    let machine = &guest.machine;
+    let guest_ns = machine.guest_time_ns();
+    let calendar_ns = unix_ns().saturating_sub(machine.config().unix_base_ns);
+    let agrees = (guest_ns..=guest_ns.saturating_add(CALENDAR_JUMP_NS)).contains(&calendar_ns);
+    if agrees { calendar_ns } else { guest_ns }
+}
+
+/// How much an output counts in the machine's running number of visible outputs.
+pub(super) fn visible_units(output: &Output) -> u64 {
+    match output {
+        Output::NetworkFrame { .. } => 1,
+        Output::ConsoleBytes { bytes, .. } => bytes.len() as u64,
+        Output::Disk(_) | Output::EntropyRequest { .. } | Output::Finish(_) => 0,
+    }
+}

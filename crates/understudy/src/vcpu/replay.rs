@@ -1,0 +1,91 @@
+//! The replaying mode: the machine does what the records say, and is checked against them.
+
+use super::guest::ReplicaGuest;
+use super::live::{LiveOptions, visible_units};
+use super::{Command, Ends, Report, Step, VisibleOutputs};
+use replication::replay::{Progress, Replayer};
+use std::sync::mpsc::TryRecvError;
+
+/// Instructions between two looks at the commands: a millisecond or less.
+const QUANTUM: u64 = 200_000;
+/// Records that are replayed between two reports.
+const RECORDS_A_REPORT: u32 = 64;
+
+/// Replays until it is told to go live or to stop. Returns the machine that is to go live.
+pub(super) fn run(guest: ReplicaGuest, ends: &Ends) -> Option<(ReplicaGuest, LiveOptions)> {
+    let mut replayer = Replayer::new(guest);
+    let mut go_live = None;
+    let mut progress = Progress::Waiting;
+    loop {
+        // Only a replay that has something to do looks in passing.
+        let command = match progress {
+            Progress::Working => ends.commands.try_recv(),
+            Progress::Waiting | Progress::Blocked => {
+                ends.commands.recv().map_err(|_| TryRecvError::Disconnected)
+            }
+        };
+        match command {
+            Ok(Command::Records(records)) => records.into_iter().for_each(|r| replayer.push(r)),
+            Ok(Command::GoLive(options)) => go_live = Some(options),
+            Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return None,
+            // A disk's completion may be what the replay waited for; the rest is for live machines.
+            Ok(Command::Look | Command::Input(_) | Command::Throttle(_) | Command::Snapshot { .. }) => {}
+            Err(TryRecvError::Empty) => {}
+        }
+        progress = match work(&mut replayer, ends) {
+            Some(progress) => progress,
+            None => return None,
+        };
+        if progress == Progress::Waiting
+            && let Some(options) = go_live
+        {
+            ends.report(Report::Live { count: replayer.executed() });
+            return Some((replayer.into_guest(), options));
+        }
+    }
+}
+
+/// Replays a little, and reports how far it came. `None` after a divergence.
+fn work(replayer: &mut Replayer<ReplicaGuest>, ends: &Ends) -> Option<Progress> {
+    let (count_before, replayed_before) = (replayer.executed(), replayer.replayed());
+    let mut progress = Progress::Working;
+    let mut steps = 0;
+    let end = count_before.saturating_add(QUANTUM);
+    while progress == Progress::Working && steps < RECORDS_A_REPORT && replayer.executed() < end {
+        steps += 1;
+        match replayer.step(QUANTUM) {
+            Ok(made) => progress = made,
+            Err(divergence) => {
+                report(replayer, ends, true);
+                let snapshot = Box::new(replayer.guest().machine.snapshot());
+                ends.report(Report::Diverged { report: divergence.report(), snapshot });
+                return None;
+            }
+        }
+    }
+    if replayer.replayed() != replayed_before || replayer.executed() != count_before {
+        // The event loop acknowledges by itself; it wants to know when the replay has caught up.
+        report(replayer, ends, progress == Progress::Waiting);
+    }
+    Some(progress)
+}
+
+fn report(replayer: &mut Replayer<ReplicaGuest>, ends: &Ends, at_once: bool) {
+    let count = replayer.executed();
+    let replayed = replayer.replayed();
+    let steps = replayer
+        .take_outputs()
+        .into_iter()
+        .filter_map(|mut batch| {
+            batch.outputs.retain(|output| visible_units(output) > 0);
+            (!batch.outputs.is_empty()).then_some(Step::Outputs(VisibleOutputs {
+                count,
+                visible: batch.visible_outputs,
+                outputs: batch.outputs,
+            }))
+        })
+        .collect();
+    ends.publish(&replayer.guest().machine);
+    let report = Report::Steps { steps, count, replayed };
+    if at_once { ends.report(report) } else { ends.report_quietly(report) }
+}

@@ -7,3 +7,4 @@ pub mod conformance;
 pub mod demo;
 pub mod program;
 pub mod redis;
+pub mod test;

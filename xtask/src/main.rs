@@ -4,7 +4,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
-use xtask::{bench, check, conformance};
+use xtask::{bench, check, conformance, test};
 
 #[derive(Parser)]
 #[command(about = "What a developer of Understudy runs")]
@@ -17,6 +17,8 @@ struct Arguments {
 enum Command {
     /// Format, clippy with warnings as errors, documentation, licences.
     Check,
+    /// All tests.
+    Test,
     /// Run bare-metal ELF programs (riscv-tests) that report through `tohost` or the finisher.
     Conformance {
         /// Directory with the programs.
@@ -76,6 +78,7 @@ enum Bench {
 fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Check => check::run(),
+        Command::Test => test::run(),
         Command::Conformance { directory, prefix } => conformance::run(&directory, &prefix),
         Command::Bench(bench) => run_bench(bench),
     }

@@ -42,10 +42,11 @@ fn main() {
         &images,
     )
     .expect("boots");
+    let step: u64 = std::env::var("STEP").map_or(1 << 40, |h| h.parse().expect("a number"));
     let start = std::time::Instant::now();
     let mut idle = 0u64;
     loop {
-        let stop = machine.run(limit);
+        let stop = machine.run(limit.min(machine.instruction_count() + step));
         for output in machine.outputs() {
             match output {
                 Output::ConsoleBytes { bytes, .. } => {
@@ -74,8 +75,9 @@ fn main() {
                     }))
                     .expect("forward");
             }
-            Stop::Idle { wake_at_ns: None } | Stop::Finished(_) | Stop::Reached => break,
-            Stop::Output => {}
+            Stop::Idle { wake_at_ns: None } | Stop::Finished(_) => break,
+            Stop::Reached if machine.instruction_count() >= limit => break,
+            Stop::Output | Stop::Reached => {}
         }
     }
     let seconds = start.elapsed().as_secs_f64();

@@ -52,6 +52,9 @@ impl Apt {
         mirror: Option<&str>,
         progress: &mut dyn Progress,
     ) -> Result<Self, GuestImageError> {
+        // apt starts in other directories too, where a relative path would lead to the machine's own
+        // configuration.
+        let directory = &absolute(directory)?;
         for part in ["state/lists/partial", "archives/partial", PACKAGES] {
             let path = directory.join(part);
             fs::create_dir_all(&path)
@@ -62,7 +65,11 @@ impl Apt {
             Some(mirror) => checked_mirror(mirror)?,
             None => debian_archive(Path::new("/etc/apt"))?,
         };
-        let apt = Self { directory: directory.to_owned(), archive, _lock: lock };
+        let apt = Self {
+            directory: directory.to_owned(),
+            archive,
+            _lock: lock,
+        };
         apt.write_configuration()?;
         Ok(apt)
     }
@@ -80,7 +87,9 @@ impl Apt {
     pub fn update(&self, force: bool, progress: &mut dyn Progress) -> Result<(), GuestImageError> {
         let stamp = self.directory.join("state/updated");
         let at_hand = fs::read_to_string(&stamp).is_ok_and(|archive| archive == self.archive);
-        let age = fs::metadata(&stamp).and_then(|metadata| metadata.modified()).ok();
+        let age = fs::metadata(&stamp)
+            .and_then(|metadata| metadata.modified())
+            .ok();
         let age = age.and_then(|time| SystemTime::now().duration_since(time).ok());
         if at_hand && !force && age.is_some_and(|age| age < LISTS_FRESH_FOR) {
             return Ok(());
@@ -88,18 +97,28 @@ impl Apt {
         let step = "fetching Debian's package lists";
         progress.on_step(step, 0, 100);
         let mut command = self.command("apt-get");
-        command.args(["update", "-q", STATUS_TO_OUTPUT, "-oAPT::Update::Error-Mode=any"]);
+        command.args([
+            "update",
+            "-q",
+            STATUS_TO_OUTPUT,
+            "-oAPT::Update::Error-Mode=any",
+        ]);
         let outcome = self.run_with_progress(command, step, progress)?;
         match outcome {
             Ok(()) => fs::write(&stamp, &self.archive)
                 .map_err(|error| GuestImageError::file("writing a stamp", &stamp, error)),
             Err(_) if at_hand => {
-                progress.on_step("the network is out of reach: using the lists from before", 0, 0);
+                progress.on_step(
+                    "the network is out of reach: using the lists from before",
+                    0,
+                    0,
+                );
                 Ok(())
             }
-            Err(message) => {
-                Err(GuestImageError::ListsUnavailable { archive: self.archive.clone(), message })
-            }
+            Err(message) => Err(GuestImageError::ListsUnavailable {
+                archive: self.archive.clone(),
+                message,
+            }),
         }
     }
 
@@ -132,15 +151,22 @@ impl Apt {
         let mut command = self.command("apt-cache");
         command.args(["show", "--no-all-versions", "--", name]);
         let output = self.output(command)?;
-        let depends = output.lines().find_map(|line| line.strip_prefix("Depends:"));
+        let depends = output
+            .lines()
+            .find_map(|line| line.strip_prefix("Depends:"));
         let mut alternatives = depends.unwrap_or_default().split([',', '|']);
         let found = alternatives.find_map(|alternative| {
-            alternative.split_whitespace().next().filter(|package| package.starts_with(prefix))
+            alternative
+                .split_whitespace()
+                .next()
+                .filter(|package| package.starts_with(prefix))
         });
-        found.map(str::to_owned).ok_or_else(|| GuestImageError::Unresolvable {
-            packages: name.to_owned(),
-            message: format!("{name} depends on nothing that begins with {prefix}"),
-        })
+        found
+            .map(str::to_owned)
+            .ok_or_else(|| GuestImageError::Unresolvable {
+                packages: name.to_owned(),
+                message: format!("{name} depends on nothing that begins with {prefix}"),
+            })
     }
 
     /// Fetches those of `files` that are not in the cache. Returns all, in the order of `files`.
@@ -167,11 +193,11 @@ impl Apt {
             .iter()
             .map(|file| {
                 let path = archives.join(&file.name);
-                Package::from_path(&path).filter(|_| path.is_file()).ok_or_else(|| {
-                    GuestImageError::DownloadFailed {
+                Package::from_path(&path)
+                    .filter(|_| path.is_file())
+                    .ok_or_else(|| GuestImageError::DownloadFailed {
                         message: format!("{} did not arrive", file.name),
-                    }
-                })
+                    })
             })
             .collect()
     }
@@ -185,14 +211,22 @@ impl Apt {
         progress: &mut dyn Progress,
     ) -> Result<(), GuestImageError> {
         let bytes: u64 = files.iter().map(|file| file.bytes).sum();
-        let step = format!("fetching {} Debian packages ({} MB)", files.len(), bytes.div_ceil(1_000_000));
+        let step = format!(
+            "fetching {} Debian packages ({} MB)",
+            files.len(),
+            bytes.div_ceil(1_000_000)
+        );
         progress.on_step(&step, 0, 100);
         let arriving = tempfile::Builder::new()
             .prefix("arriving-")
             .tempdir_in(&self.directory)
-            .map_err(|error| GuestImageError::file("creating a directory", &self.directory, error))?;
+            .map_err(|error| {
+                GuestImageError::file("creating a directory", &self.directory, error)
+            })?;
         let mut command = self.command("apt-get");
-        command.args(["download", "-q", STATUS_TO_OUTPUT, "--"]).current_dir(arriving.path());
+        command
+            .args(["download", "-q", STATUS_TO_OUTPUT, "--"])
+            .current_dir(arriving.path());
         for file in files {
             command.arg(file.specification()?);
         }
@@ -210,7 +244,9 @@ impl Apt {
 
     fn download_error(&self, message: String) -> GuestImageError {
         if message.contains("No space left") || message.contains("enough free space") {
-            return GuestImageError::NoSpace { path: self.directory.clone() };
+            return GuestImageError::NoSpace {
+                path: self.directory.clone(),
+            };
         }
         GuestImageError::DownloadFailed { message }
     }
@@ -221,15 +257,26 @@ impl Apt {
         packages: &[String],
     ) -> Result<Vec<PackageFile>, GuestImageError> {
         let mut command = self.command("apt-get");
-        command.args([action, "--print-uris", "-qq", "-y", "--no-install-recommends", "--"]);
+        command.args([
+            action,
+            "--print-uris",
+            "-qq",
+            "-y",
+            "--no-install-recommends",
+            "--",
+        ]);
         command.args(packages);
         let output = self.output(command).map_err(|error| match error {
-            GuestImageError::ProgramFailed { message, .. } => {
-                GuestImageError::Unresolvable { packages: packages.join(" "), message }
-            }
+            GuestImageError::ProgramFailed { message, .. } => GuestImageError::Unresolvable {
+                packages: packages.join(" "),
+                message,
+            },
             error => error,
         })?;
-        Ok(output.lines().filter_map(PackageFile::from_uri_line).collect())
+        Ok(output
+            .lines()
+            .filter_map(PackageFile::from_uri_line)
+            .collect())
     }
 
     fn command(&self, program: &'static str) -> Command {
@@ -250,7 +297,10 @@ impl Apt {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
         let message = errors_of(&String::from_utf8_lossy(&output.stderr));
-        Err(GuestImageError::ProgramFailed { program: "apt-get", message })
+        Err(GuestImageError::ProgramFailed {
+            program: "apt-get",
+            message,
+        })
     }
 
     /// Runs apt, which has been told [`STATUS_TO_OUTPUT`], and passes on how far it is. The inner result holds apt's words if it fails.
@@ -303,7 +353,7 @@ impl Apt {
         write_private(&self.directory.join("sources.list"), &source)?;
         write_private(&self.directory.join("status"), "")?;
         let network = self.network_settings()?;
-        let directory = absolute(&self.directory)?;
+        let directory = self.directory.display();
         let text = format!(
             "APT::Architecture \"riscv64\";\n\
              APT::Architectures {{ \"riscv64\"; }};\n\
@@ -335,7 +385,9 @@ impl Apt {
             .map_err(|error| program_error(error, "apt-config", "apt", &self.directory))?;
         let text = String::from_utf8_lossy(&output.stdout);
         let kept = text.lines().filter(|line| {
-            NETWORK_SETTINGS.iter().any(|setting| line.starts_with(setting))
+            NETWORK_SETTINGS
+                .iter()
+                .any(|setting| line.starts_with(setting))
         });
         Ok(kept.flat_map(|line| [line, "\n"]).collect())
     }
@@ -357,7 +409,10 @@ impl PackageFile {
         let mut words = rest.split_whitespace();
         let (name, bytes) = (words.next()?, words.next()?.parse().ok()?);
         Package::from_path(Path::new(name))?;
-        (!name.contains('/')).then(|| Self { name: name.to_owned(), bytes })
+        (!name.contains('/')).then(|| Self {
+            name: name.to_owned(),
+            bytes,
+        })
     }
 
     /// The package's name alone.
@@ -391,7 +446,8 @@ fn lock(directory: &Path, progress: &mut dyn Progress) -> Result<File, GuestImag
 }
 
 fn checked_mirror(mirror: &str) -> Result<String, GuestImageError> {
-    let good = mirror.contains(':') && !mirror.contains(|c: char| c.is_whitespace() || "[]\"".contains(c));
+    let good =
+        mirror.contains(':') && !mirror.contains(|c: char| c.is_whitespace() || "[]\"".contains(c));
     if good {
         Ok(mirror.to_owned())
     } else {
@@ -401,16 +457,19 @@ fn checked_mirror(mirror: &str) -> Result<String, GuestImageError> {
     }
 }
 
-fn absolute(path: &Path) -> Result<String, GuestImageError> {
+fn absolute(path: &Path) -> Result<PathBuf, GuestImageError> {
     let absolute = std::path::absolute(path)
         .map_err(|error| GuestImageError::file("finding the absolute path", path, error))?;
-    match absolute.to_str() {
-        Some(text) if !text.contains(['"', ';', '\n']) => Ok(text.to_owned()),
-        _ => Err(GuestImageError::BadOptions(format!(
+    if absolute
+        .to_str()
+        .is_none_or(|text| text.contains(['"', ';', '\n']))
+    {
+        return Err(GuestImageError::BadOptions(format!(
             "{}: apt cannot use a directory whose name is not UTF-8 or has a quote or a semicolon",
             absolute.display()
-        ))),
+        )));
     }
+    Ok(absolute)
 }
 
 /// Writes a file that only its owner can read: a proxy's address may hold a password.
@@ -434,8 +493,15 @@ fn status_percent(line: &str) -> Option<u64> {
 
 /// The lines of apt's complaints that are errors, or all of them, on one line.
 fn errors_of(text: &str) -> String {
-    let errors: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("E: ")).collect();
-    if errors.is_empty() { text.trim().replace('\n', " ") } else { errors.join(" ") }
+    let errors: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("E: "))
+        .collect();
+    if errors.is_empty() {
+        text.trim().replace('\n', " ")
+    } else {
+        errors.join(" ")
+    }
 }
 
 #[cfg(test)]
@@ -446,28 +512,46 @@ mod tests {
     fn a_line_of_print_uris_gives_file_and_length() {
         let line = "'http://h/debian/pool/main/o/opensbi/opensbi_1.6-1_all.deb' opensbi_1.6-1_all.deb 204072 SHA256:00ff";
         let file = PackageFile::from_uri_line(line).unwrap();
-        assert_eq!(file, PackageFile { name: "opensbi_1.6-1_all.deb".into(), bytes: 204_072 });
+        assert_eq!(
+            file,
+            PackageFile {
+                name: "opensbi_1.6-1_all.deb".into(),
+                bytes: 204_072
+            }
+        );
         assert_eq!(file.package_name(), "opensbi");
         assert_eq!(file.specification().unwrap(), "opensbi=1.6-1");
     }
 
     #[test]
     fn lines_of_print_uris_that_are_none_are_passed_over() {
-        for line in ["", "E: x", "'http://h/x' ../../x_1_all.deb 5 SHA256:0", "'u' x.deb 5 H", "'u' a_1_all.deb x H"] {
+        for line in [
+            "",
+            "E: x",
+            "'http://h/x' ../../x_1_all.deb 5 SHA256:0",
+            "'u' x.deb 5 H",
+            "'u' a_1_all.deb x H",
+        ] {
             assert_eq!(PackageFile::from_uri_line(line), None, "{line}");
         }
     }
 
     #[test]
     fn the_status_stream_gives_the_percentage() {
-        assert_eq!(status_percent("dlstatus:3:42.0937:Retrieving file 3 of 9"), Some(42));
+        assert_eq!(
+            status_percent("dlstatus:3:42.0937:Retrieving file 3 of 9"),
+            Some(42)
+        );
         assert_eq!(status_percent("dlstatus:3:NaN:x"), Some(0));
         assert_eq!(status_percent("Get:1 http://x"), None);
     }
 
     #[test]
     fn only_errors_are_quoted_when_there_are_any() {
-        assert_eq!(errors_of("W: old\nE: Unable to locate package nosuch\n"), "Unable to locate package nosuch");
+        assert_eq!(
+            errors_of("W: old\nE: Unable to locate package nosuch\n"),
+            "Unable to locate package nosuch"
+        );
         assert_eq!(errors_of("something\nelse\n"), "something else");
     }
 

@@ -10,8 +10,16 @@ pub const SUITE: &str = "trixie";
 
 /// Suites of Debian proper, by which one of Debian's archives is told from anybody else's.
 const DEBIAN_SUITES: &[&str] = &[
-    "trixie", "forky", "sid", "stable", "testing", "unstable", "oldstable", "oldoldstable",
-    "bookworm", "bullseye",
+    "trixie",
+    "forky",
+    "sid",
+    "stable",
+    "testing",
+    "unstable",
+    "oldstable",
+    "oldoldstable",
+    "bookworm",
+    "bullseye",
 ];
 const KEYRINGS: &[&str] = &[
     "/usr/share/keyrings/debian-archive-keyring.gpg",
@@ -52,7 +60,9 @@ pub fn debian_archive(apt_directory: &Path) -> Result<String, GuestImageError> {
     if searched.is_empty() {
         searched.push(apt_directory.display().to_string());
     }
-    Err(GuestImageError::NoArchive { searched: searched.join(", ") })
+    Err(GuestImageError::NoArchive {
+        searched: searched.join(", "),
+    })
 }
 
 /// The keys that sign Debian's archive, on this machine.
@@ -60,14 +70,22 @@ pub fn debian_archive(apt_directory: &Path) -> Result<String, GuestImageError> {
 /// # Errors
 /// [`GuestImageError::NoKeyring`] if they are not installed.
 pub fn debian_keyring() -> Result<PathBuf, GuestImageError> {
-    KEYRINGS.iter().map(PathBuf::from).find(|path| path.is_file()).ok_or_else(|| {
-        GuestImageError::NoKeyring { searched: KEYRINGS.join(", ") }
-    })
+    KEYRINGS
+        .iter()
+        .map(PathBuf::from)
+        .find(|path| path.is_file())
+        .ok_or_else(|| GuestImageError::NoKeyring {
+            searched: KEYRINGS.join(", "),
+        })
 }
 
 fn is_debian(source: &Source) -> bool {
     let fetchable = !source.address.starts_with("cdrom:");
-    fetchable && source.suites.iter().any(|suite| DEBIAN_SUITES.contains(&suite.as_str()))
+    fetchable
+        && source
+            .suites
+            .iter()
+            .any(|suite| DEBIAN_SUITES.contains(&suite.as_str()))
 }
 
 fn source_files(apt_directory: &Path) -> Result<Vec<PathBuf>, GuestImageError> {
@@ -98,7 +116,10 @@ fn parse_one_line(text: &str) -> Vec<Source> {
     let mut sources = Vec::new();
     for line in text.lines() {
         let line = line.split('#').next().unwrap_or_default().trim();
-        let Some(rest) = line.strip_prefix("deb").filter(|rest| rest.starts_with([' ', '\t', '['])) else {
+        let Some(rest) = line
+            .strip_prefix("deb")
+            .filter(|rest| rest.starts_with([' ', '\t', '[']))
+        else {
             continue;
         };
         let rest = rest.trim_start();
@@ -111,7 +132,10 @@ fn parse_one_line(text: &str) -> Vec<Source> {
         };
         let mut words = rest.split_whitespace();
         if let (Some(address), Some(suite)) = (words.next(), words.next()) {
-            sources.push(Source { address: address.to_owned(), suites: vec![suite.to_owned()] });
+            sources.push(Source {
+                address: address.to_owned(),
+                suites: vec![suite.to_owned()],
+            });
         }
     }
     sources
@@ -144,10 +168,15 @@ fn parse_deb822(text: &str) -> Vec<Source> {
 fn sources_of_stanza(stanza: &[(String, String)]) -> Vec<Source> {
     let words = |name: &str| -> Vec<String> {
         let field = stanza.iter().find(|(field, _)| field == name);
-        field.map_or(Vec::new(), |(_, value)| value.split_whitespace().map(str::to_owned).collect())
+        field.map_or(Vec::new(), |(_, value)| {
+            value.split_whitespace().map(str::to_owned).collect()
+        })
     };
     let enabled = match words("enabled").first() {
-        Some(value) => !matches!(value.to_ascii_lowercase().as_str(), "no" | "false" | "0" | "off"),
+        Some(value) => !matches!(
+            value.to_ascii_lowercase().as_str(),
+            "no" | "false" | "0" | "off"
+        ),
         None => true,
     };
     if !enabled || !words("types").iter().any(|kind| kind == "deb") {
@@ -155,7 +184,12 @@ fn sources_of_stanza(stanza: &[(String, String)]) -> Vec<Source> {
     }
     let suites = words("suites");
     let addresses = words("uris").into_iter();
-    addresses.map(|address| Source { address, suites: suites.clone() }).collect()
+    addresses
+        .map(|address| Source {
+            address,
+            suites: suites.clone(),
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -179,10 +213,13 @@ mod tests {
             deb [broken http://c.example/debian trixie main\n\
             debian is not a type\n\
             deb\n";
-        assert_eq!(parse_one_line(text), [
-            source("http://a.example/debian", &["trixie"]),
-            source("http://b.example/debian", &["bookworm"]),
-        ]);
+        assert_eq!(
+            parse_one_line(text),
+            [
+                source("http://a.example/debian", &["trixie"]),
+                source("http://b.example/debian", &["bookworm"]),
+            ]
+        );
     }
 
     #[test]
@@ -208,10 +245,13 @@ types: deb-src
 uris: http://d.example/debian
 suites: trixie
 ";
-        assert_eq!(parse_deb822(text), [
-            source("http://a.example/debian", &["trixie", "trixie-updates"]),
-            source("http://b.example/debian", &["trixie", "trixie-updates"]),
-        ]);
+        assert_eq!(
+            parse_deb822(text),
+            [
+                source("http://a.example/debian", &["trixie", "trixie-updates"]),
+                source("http://b.example/debian", &["trixie", "trixie-updates"]),
+            ]
+        );
     }
 
     #[test]
@@ -226,9 +266,16 @@ suites: trixie
              deb http://other.example/ubuntu noble main\n",
         )
         .unwrap();
-        std::fs::write(parts.join("x.list.disabled"), "deb http://off.example/ sid main\n").unwrap();
-        std::fs::write(parts.join("z.sources"), "Types: deb\nURIs: mirror+file:/m\nSuites: sid\n")
-            .unwrap();
+        std::fs::write(
+            parts.join("x.list.disabled"),
+            "deb http://off.example/ sid main\n",
+        )
+        .unwrap();
+        std::fs::write(
+            parts.join("z.sources"),
+            "Types: deb\nURIs: mirror+file:/m\nSuites: sid\n",
+        )
+        .unwrap();
         assert_eq!(debian_archive(directory.path()).unwrap(), "mirror+file:/m");
     }
 
@@ -237,6 +284,9 @@ suites: trixie
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("sources.list"), "").unwrap();
         let error = debian_archive(directory.path()).unwrap_err().to_string();
-        assert!(error.contains("sources.list") && error.contains("--mirror"), "{error}");
+        assert!(
+            error.contains("sources.list") && error.contains("--mirror"),
+            "{error}"
+        );
     }
 }

@@ -40,7 +40,14 @@ pub fn write(tree: &FileTree, output: &mut impl Write) -> io::Result<()> {
         };
         write_entry(output, &header, path, data)?;
     }
-    let trailer = Header { inode: 0, mode: 0, uid: 0, gid: 0, mtime: 0, device: (0, 0) };
+    let trailer = Header {
+        inode: 0,
+        mode: 0,
+        uid: 0,
+        gid: 0,
+        mtime: 0,
+        device: (0, 0),
+    };
     write_entry(output, &trailer, TRAILER, &[])
 }
 
@@ -53,8 +60,18 @@ struct Header {
     device: (u32, u32),
 }
 
-fn write_entry(output: &mut impl Write, header: &Header, path: &str, data: &[u8]) -> io::Result<()> {
-    let too_long = |_| io::Error::new(io::ErrorKind::InvalidInput, format!("{path}: 4 GiB or more"));
+fn write_entry(
+    output: &mut impl Write,
+    header: &Header,
+    path: &str,
+    data: &[u8],
+) -> io::Result<()> {
+    let too_long = |_| {
+        io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{path}: 4 GiB or more"),
+        )
+    };
     let size = u32::try_from(data.len()).map_err(too_long)?;
     let name_size = u32::try_from(path.len() + 1).map_err(too_long)?;
     let links = 1;
@@ -127,8 +144,10 @@ mod tests {
     #[test]
     fn newc_every_kind_of_node_is_written_with_its_type_mode_and_content() {
         let mut tree = FileTree::default();
-        tree.insert("dev/console", Node::character_device(5, 1)).unwrap();
-        tree.insert("etc/motd", Node::file(*b"hello", 0o644)).unwrap();
+        tree.insert("dev/console", Node::character_device(5, 1))
+            .unwrap();
+        tree.insert("etc/motd", Node::file(*b"hello", 0o644))
+            .unwrap();
         tree.insert("init", Node::file(*b"#!", 0o755)).unwrap();
         tree.insert("lib", Node::symbolic_link("usr/lib")).unwrap();
         assert_eq!(
@@ -150,7 +169,8 @@ mod tests {
             let mut tree = FileTree::default();
             let name = "n".repeat(length + 1);
             let content = vec![7; length];
-            tree.insert(&name, Node::file(content.clone(), 0o600)).unwrap();
+            tree.insert(&name, Node::file(content.clone(), 0o600))
+                .unwrap();
             tree.insert("z", Node::file(*b"end", 0o600)).unwrap();
             let entries = read(&archive(&tree));
             assert_eq!(entries[0], (name, 0o100_600, content));
@@ -161,7 +181,12 @@ mod tests {
     #[test]
     fn newc_the_header_is_byte_for_byte_what_the_format_says() {
         let mut tree = FileTree::default();
-        let node = Node { mtime: 0x1234, uid: 1, gid: 2, ..Node::character_device(5, 1) };
+        let node = Node {
+            mtime: 0x1234,
+            uid: 1,
+            gid: 2,
+            ..Node::character_device(5, 1)
+        };
         tree.insert("c", node).unwrap();
         let expected = "070701\
             00000001\

@@ -37,7 +37,9 @@ impl DpkgDatabase {
         let text_of = |name: &str| {
             control_files
                 .get(name)
-                .map_or(String::new(), |(content, _)| String::from_utf8_lossy(content).into_owned())
+                .map_or(String::new(), |(content, _)| {
+                    String::from_utf8_lossy(content).into_owned()
+                })
         };
         let control = text_of("control");
         let name = field(&control, "Package").unwrap_or_default();
@@ -54,7 +56,13 @@ impl DpkgDatabase {
         }
         let list: String = paths
             .iter()
-            .map(|path| if path.is_empty() { "/.\n".to_owned() } else { format!("/{path}\n") })
+            .map(|path| {
+                if path.is_empty() {
+                    "/.\n".to_owned()
+                } else {
+                    format!("/{path}\n")
+                }
+            })
             .collect();
         let list = Node::file(list.into_bytes(), 0o644);
         tree.insert(&format!("{DATABASE}/info/{info_name}.list"), list)?;
@@ -72,7 +80,10 @@ impl DpkgDatabase {
             tree.insert(&format!("{DATABASE}/{directory}"), Node::directory())?;
         }
         let mut file = |name: &str, content: String| {
-            tree.insert(&format!("{DATABASE}/{name}"), Node::file(content.into_bytes(), 0o644))
+            tree.insert(
+                &format!("{DATABASE}/{name}"),
+                Node::file(content.into_bytes(), 0o644),
+            )
         };
         file("status", self.status)?;
         file("available", String::new())?;
@@ -93,7 +104,11 @@ impl DpkgDatabase {
             }
         }
         let mut heading = "Conffiles:\n";
-        for path in conffiles.lines().map(str::trim).filter(|line| line.starts_with('/')) {
+        for path in conffiles
+            .lines()
+            .map(str::trim)
+            .filter(|line| line.starts_with('/'))
+        {
             if let Some(content) = tree.file(path) {
                 let _ = write!(self.status, "{heading} {path} ");
                 heading = "";
@@ -108,8 +123,14 @@ impl DpkgDatabase {
 
     fn add_triggers(&mut self, package: &str, triggers: &str) {
         for line in triggers.lines() {
-            let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
-            let (Some(directive), Some(trigger)) = (words.next(), words.next()) else { continue };
+            let mut words = line
+                .split('#')
+                .next()
+                .unwrap_or_default()
+                .split_whitespace();
+            let (Some(directive), Some(trigger)) = (words.next(), words.next()) else {
+                continue;
+            };
             let package = match directive {
                 "interest" | "interest-await" => package.to_owned(),
                 "interest-noawait" => format!("{package}/noawait"),
@@ -127,7 +148,9 @@ impl DpkgDatabase {
 
 /// The value of a one-line field.
 fn field<'a>(control: &'a str, name: &str) -> Option<&'a str> {
-    control.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim()))
+    control
+        .lines()
+        .find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim()))
 }
 
 #[cfg(test)]
@@ -137,9 +160,7 @@ mod tests {
     fn control_files(files: &[(&str, &str)]) -> BTreeMap<String, (Arc<[u8]>, u32)> {
         files
             .iter()
-            .map(|(name, content)| {
-                ((*name).to_owned(), (content.as_bytes().into(), 0o644))
-            })
+            .map(|(name, content)| ((*name).to_owned(), (content.as_bytes().into(), 0o644)))
             .collect()
     }
 
@@ -150,10 +171,14 @@ mod tests {
     #[test]
     fn a_package_is_entered_as_unpacked_with_its_conffiles_and_lists() {
         let mut tree = FileTree::default();
-        tree.insert("etc/a.conf", Node::file(*b"hello\n", 0o644)).unwrap();
+        tree.insert("etc/a.conf", Node::file(*b"hello\n", 0o644))
+            .unwrap();
         let mut database = DpkgDatabase::default();
         let files = control_files(&[
-            ("control", "Package: a\nVersion: 1\nArchitecture: riscv64\nMulti-Arch: same\nDescription: x\n .\n more\n"),
+            (
+                "control",
+                "Package: a\nVersion: 1\nArchitecture: riscv64\nMulti-Arch: same\nDescription: x\n .\n more\n",
+            ),
             ("conffiles", "/etc/a.conf\nremove-on-upgrade /etc/old\n"),
             ("postinst", "#!/bin/sh\n"),
         ]);
@@ -166,8 +191,14 @@ mod tests {
              Multi-Arch: same\nDescription: x\n .\n more\nConffiles:\n \
              /etc/a.conf b1946ac92492d2347c6235b4d2611184\n\n"
         );
-        assert_eq!(text(&tree, "var/lib/dpkg/info/a:riscv64.list"), "/.\n/etc\n/etc/a.conf\n");
-        assert_eq!(text(&tree, "var/lib/dpkg/info/a:riscv64.postinst"), "#!/bin/sh\n");
+        assert_eq!(
+            text(&tree, "var/lib/dpkg/info/a:riscv64.list"),
+            "/.\n/etc\n/etc/a.conf\n"
+        );
+        assert_eq!(
+            text(&tree, "var/lib/dpkg/info/a:riscv64.postinst"),
+            "#!/bin/sh\n"
+        );
         assert!(!tree.contains("var/lib/dpkg/info/a:riscv64.control"));
     }
 
@@ -177,12 +208,21 @@ mod tests {
         let mut database = DpkgDatabase::default();
         let files = control_files(&[
             ("control", "Package: libc-bin\n"),
-            ("triggers", "# c\ninterest-noawait ldconfig\ninterest /usr/lib/x\nactivate y\n"),
+            (
+                "triggers",
+                "# c\ninterest-noawait ldconfig\ninterest /usr/lib/x\nactivate y\n",
+            ),
         ]);
         database.add(&mut tree, &files, &[]).unwrap();
         database.finish(&mut tree).unwrap();
-        assert_eq!(text(&tree, "var/lib/dpkg/triggers/File"), "/usr/lib/x libc-bin\n");
-        assert_eq!(text(&tree, "var/lib/dpkg/triggers/ldconfig"), "libc-bin/noawait\n");
+        assert_eq!(
+            text(&tree, "var/lib/dpkg/triggers/File"),
+            "/usr/lib/x libc-bin\n"
+        );
+        assert_eq!(
+            text(&tree, "var/lib/dpkg/triggers/ldconfig"),
+            "libc-bin/noawait\n"
+        );
         assert!(!tree.contains("var/lib/dpkg/triggers/y"));
     }
 }

@@ -17,7 +17,9 @@ const DYNAMIC_ENTRY_BYTES: usize = 16;
 /// The names of the shared libraries that a program or library is linked with (`DT_NEEDED`), in its
 /// order; empty if it is none or is linked statically.
 pub fn needed_libraries(file: &[u8]) -> Vec<String> {
-    let Some(dynamic) = segment(file, PT_DYNAMIC) else { return Vec::new() };
+    let Some(dynamic) = segment(file, PT_DYNAMIC) else {
+        return Vec::new();
+    };
     let entries: Vec<(u64, u64)> = dynamic
         .chunks_exact(DYNAMIC_ENTRY_BYTES)
         .filter_map(|entry| Some((u64_at(entry, 0)?, u64_at(entry, 8)?)))
@@ -27,7 +29,9 @@ pub fn needed_libraries(file: &[u8]) -> Vec<String> {
         .iter()
         .find(|(tag, _)| *tag == DT_STRTAB)
         .and_then(|(_, address)| file_offset(file, *address));
-    let Some(strings) = strings else { return Vec::new() };
+    let Some(strings) = strings else {
+        return Vec::new();
+    };
     entries
         .iter()
         .filter(|(tag, _)| *tag == DT_NEEDED)
@@ -63,7 +67,11 @@ fn program_headers(file: &[u8]) -> impl Iterator<Item = &[u8]> {
     let table = u64_at(file, 0x20).filter(|_| is_elf).unwrap_or(0);
     let count = u16_at(file, 0x38).filter(|_| is_elf).unwrap_or(0);
     (0..u64::from(count)).filter_map(move |index| {
-        slice(file, table.checked_add(index * PROGRAM_HEADER_BYTES)?, PROGRAM_HEADER_BYTES)
+        slice(
+            file,
+            table.checked_add(index * PROGRAM_HEADER_BYTES)?,
+            PROGRAM_HEADER_BYTES,
+        )
     })
 }
 
@@ -74,10 +82,12 @@ fn segment(file: &[u8], kind: u32) -> Option<&[u8]> {
 
 /// Where in the file the byte lies that is loaded at `address`.
 fn file_offset(file: &[u8], address: u64) -> Option<u64> {
-    program_headers(file).filter(|header| u32_at(header, 0) == Some(PT_LOAD)).find_map(|header| {
-        let within = address.checked_sub(u64_at(header, 0x10)?)?;
-        (within < u64_at(header, 0x20)?).then(|| u64_at(header, 0x08)?.checked_add(within))?
-    })
+    program_headers(file)
+        .filter(|header| u32_at(header, 0) == Some(PT_LOAD))
+        .find_map(|header| {
+            let within = address.checked_sub(u64_at(header, 0x10)?)?;
+            (within < u64_at(header, 0x20)?).then(|| u64_at(header, 0x08)?.checked_add(within))?
+        })
 }
 
 fn slice(bytes: &[u8], start: u64, length: u64) -> Option<&[u8]> {
@@ -92,15 +102,21 @@ fn string_at(bytes: &[u8], offset: u64) -> Option<String> {
 }
 
 fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
-    Some(u16::from_le_bytes(bytes.get(offset..offset + 2)?.try_into().ok()?))
+    Some(u16::from_le_bytes(
+        bytes.get(offset..offset + 2)?.try_into().ok()?,
+    ))
 }
 
 fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(bytes.get(offset..offset + 4)?.try_into().ok()?))
+    Some(u32::from_le_bytes(
+        bytes.get(offset..offset + 4)?.try_into().ok()?,
+    ))
 }
 
 fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
-    Some(u64::from_le_bytes(bytes.get(offset..offset + 8)?.try_into().ok()?))
+    Some(u64::from_le_bytes(
+        bytes.get(offset..offset + 8)?.try_into().ok()?,
+    ))
 }
 
 #[cfg(test)]
@@ -119,9 +135,11 @@ pub(crate) mod tests {
         file[0x3e..0x40].copy_from_slice(&2u16.to_le_bytes());
         file.extend_from_slice(modinfo);
         file.extend_from_slice(names);
-        for (name, offset, size) in
-            [(0u32, 0, 0), (1, modinfo_at, modinfo.len()), (10, names_at, names.len())]
-        {
+        for (name, offset, size) in [
+            (0u32, 0, 0),
+            (1, modinfo_at, modinfo.len()),
+            (10, names_at, names.len()),
+        ] {
             let mut header = [0; 64];
             header[..4].copy_from_slice(&name.to_le_bytes());
             header[0x18..0x20].copy_from_slice(&(offset as u64).to_le_bytes());
@@ -154,9 +172,12 @@ pub(crate) mod tests {
         file.extend_from_slice(&program_header(PT_INTERP, strings_at + 1, 0, 10));
         file.extend_from_slice(strings);
         let string_address = 0x10000 + strings_at as u64;
-        for (tag, value) in
-            [(DT_NEEDED, 1), (DT_STRTAB, string_address), (DT_NEEDED, 11), (DT_NULL, 0)]
-        {
+        for (tag, value) in [
+            (DT_NEEDED, 1),
+            (DT_STRTAB, string_address),
+            (DT_NEEDED, 11),
+            (DT_NULL, 0),
+        ] {
             file.extend_from_slice(&tag.to_le_bytes());
             file.extend_from_slice(&value.to_le_bytes());
         }
@@ -165,12 +186,18 @@ pub(crate) mod tests {
 
     #[test]
     fn needed_libraries_are_found_through_the_load_segment() {
-        assert_eq!(needed_libraries(&program_with_libraries()), ["libc.so.6", "libm.so.6"]);
+        assert_eq!(
+            needed_libraries(&program_with_libraries()),
+            ["libc.so.6", "libm.so.6"]
+        );
     }
 
     #[test]
     fn the_loader_is_read_without_its_end_mark() {
-        assert_eq!(interpreter(&program_with_libraries()).as_deref(), Some("libc.so.6"));
+        assert_eq!(
+            interpreter(&program_with_libraries()).as_deref(),
+            Some("libc.so.6")
+        );
         assert_eq!(interpreter(&object_with_modinfo(b"")), None);
     }
 

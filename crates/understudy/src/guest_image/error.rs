@@ -43,7 +43,9 @@ pub enum GuestImageError {
         message: String,
     },
     /// apt does not know a package, or cannot satisfy its dependencies.
-    #[error("the packages `{packages}` cannot be installed together on Debian 13 for riscv64. apt says: {message}")]
+    #[error(
+        "the packages `{packages}` cannot be installed together on Debian 13 for riscv64. apt says: {message}"
+    )]
     Unresolvable {
         /// The packages that were asked for.
         packages: String,
@@ -51,7 +53,9 @@ pub enum GuestImageError {
         message: String,
     },
     /// Packages could not be fetched.
-    #[error("packages could not be fetched: check the network and try again (what was fetched is kept). apt says: {message}")]
+    #[error(
+        "packages could not be fetched: check the network and try again (what was fetched is kept). apt says: {message}"
+    )]
     DownloadFailed {
         /// apt's own words.
         message: String,
@@ -81,7 +85,9 @@ pub enum GuestImageError {
         reason: &'static str,
     },
     /// An `--add-file` value is not `HOST:GUEST[:MODE]`.
-    #[error("`{value}` is not HOST:GUEST or HOST:GUEST:MODE (mode in octal, such as 0755): {reason}")]
+    #[error(
+        "`{value}` is not HOST:GUEST or HOST:GUEST:MODE (mode in octal, such as 0755): {reason}"
+    )]
     BadAddedFile {
         /// The value that was given.
         value: String,
@@ -122,10 +128,14 @@ impl GuestImageError {
     /// [`GuestImageError::NoSpace`].
     pub(crate) fn file(action: &'static str, path: &Path, source: io::Error) -> Self {
         match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                Self::NoSpace { path: path.to_owned() }
-            }
-            _ => Self::File { action, path: path.to_owned(), source },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::NoSpace {
+                path: path.to_owned(),
+            },
+            _ => Self::File {
+                action,
+                path: path.to_owned(),
+                source,
+            },
         }
     }
 }

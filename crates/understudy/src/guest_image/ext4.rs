@@ -93,8 +93,16 @@ struct Staging {
 
 impl Staging {
     fn new(root: PathBuf) -> Self {
-        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        Self { root, debugfs_script: String::new(), uid, gid }
+        let (uid, gid) = (
+            rustix::process::geteuid().as_raw(),
+            rustix::process::getegid().as_raw(),
+        );
+        Self {
+            root,
+            debugfs_script: String::new(),
+            uid,
+            gid,
+        }
     }
 
     /// The tree has no node below anything but a directory, so nothing is written outside the root.
@@ -112,11 +120,18 @@ impl Staging {
             // The kernel fills /dev; a package's own device would need root here.
             NodeKind::CharacterDevice(..) => return Ok(()),
         };
-        written.map_err(|error| GuestImageError::file("writing a file of the guest", &target, error))?;
+        written.map_err(|error| {
+            GuestImageError::file("writing a file of the guest", &target, error)
+        })?;
         self.note_owner(path, node, &target)
     }
 
-    fn note_owner(&mut self, path: &str, node: &Node, target: &Path) -> Result<(), GuestImageError> {
+    fn note_owner(
+        &mut self,
+        path: &str,
+        node: &Node,
+        target: &Path,
+    ) -> Result<(), GuestImageError> {
         let staged = fs::symlink_metadata(target)
             .map_err(|error| GuestImageError::file("looking at a file", target, error))?;
         // A directory with the set-group-id bit hands its group down: ask what the file really got.
@@ -130,21 +145,29 @@ impl Staging {
             let _ = writeln!(script, "set_inode_field {quoted} gid {}", node.gid);
         }
         if matches!(node.kind, NodeKind::File(_)) && node.mode & 0o600 != 0o600 {
-            let _ = writeln!(script, "set_inode_field {quoted} mode 0{:o}", 0o100_000 | node.mode);
+            let _ = writeln!(
+                script,
+                "set_inode_field {quoted} mode 0{:o}",
+                0o100_000 | node.mode
+            );
         }
         Ok(())
     }
 
     /// Last, because a directory without write permission could not be filled.
     fn set_directory_modes(&mut self, tree: &FileTree) -> Result<(), GuestImageError> {
-        for (path, node) in tree.iter().filter(|(_, node)| node.kind == NodeKind::Directory) {
+        for (path, node) in tree
+            .iter()
+            .filter(|(_, node)| node.kind == NodeKind::Directory)
+        {
             let target = self.root.join(path);
             fs::set_permissions(&target, PermissionsExt::from_mode(node.mode | 0o700)).map_err(
                 |error| GuestImageError::file("setting the mode of a directory", &target, error),
             )?;
         }
         if (self.uid, self.gid) != (0, 0) {
-            self.debugfs_script.push_str("set_inode_field / uid 0\nset_inode_field / gid 0\n");
+            self.debugfs_script
+                .push_str("set_inode_field / uid 0\nset_inode_field / gid 0\n");
         }
         fs::set_permissions(&self.root, PermissionsExt::from_mode(0o755))
             .map_err(|error| GuestImageError::file("setting the root's mode", &self.root, error))
@@ -156,7 +179,10 @@ fn make_file_system(root: &Path, image: &Path) -> Result<(), GuestImageError> {
     command
         .args(["-q", "-F", "-t", "ext4", "-L", "root", "-m", "1"])
         // The guest need not zero the inode tables in the background: the image's file is new.
-        .args(["-E", "root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0"])
+        .args([
+            "-E",
+            "root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0",
+        ])
         .arg("-d")
         .arg(root)
         .arg(image);
@@ -198,15 +224,23 @@ fn run(
         return Ok(errors);
     }
     if errors.contains("No space left") {
-        return Err(GuestImageError::NoSpace { path: image.to_owned() });
+        return Err(GuestImageError::NoSpace {
+            path: image.to_owned(),
+        });
     }
-    Err(GuestImageError::ProgramFailed { program, message: errors })
+    Err(GuestImageError::ProgramFailed {
+        program,
+        message: errors,
+    })
 }
 
 /// The program's path: `/usr/sbin` is not in every user's PATH.
 fn program(name: &str) -> PathBuf {
     let in_sbin = ["/usr/sbin", "/sbin"].map(|directory| Path::new(directory).join(name));
-    in_sbin.into_iter().find(|path| path.is_file()).unwrap_or_else(|| name.into())
+    in_sbin
+        .into_iter()
+        .find(|path| path.is_file())
+        .unwrap_or_else(|| name.into())
 }
 
 #[cfg(test)]
@@ -226,12 +260,31 @@ mod tests {
     #[test]
     fn owners_modes_and_links_reach_the_file_system_whoever_builds_it() {
         let mut tree = FileTree::default();
-        let shadow = Node { gid: 42, ..Node::file(*b"root:*\n", 0o640) };
+        let shadow = Node {
+            gid: 42,
+            ..Node::file(*b"root:*\n", 0o640)
+        };
         tree.insert("etc/shadow", shadow).unwrap();
-        tree.insert("etc/no access", Node { uid: 7, ..Node::file(*b"x", 0) }).unwrap();
-        tree.insert("usr/bin/su", Node::file(*b"elf", 0o4755)).unwrap();
-        tree.insert("locked/file", Node::file(*b"x", 0o600)).unwrap();
-        tree.insert("tmp", Node { mode: 0o1777, ..Node::directory() }).unwrap();
+        tree.insert(
+            "etc/no access",
+            Node {
+                uid: 7,
+                ..Node::file(*b"x", 0)
+            },
+        )
+        .unwrap();
+        tree.insert("usr/bin/su", Node::file(*b"elf", 0o4755))
+            .unwrap();
+        tree.insert("locked/file", Node::file(*b"x", 0o600))
+            .unwrap();
+        tree.insert(
+            "tmp",
+            Node {
+                mode: 0o1777,
+                ..Node::directory()
+            },
+        )
+        .unwrap();
         tree.insert("bin", Node::symbolic_link("usr/bin")).unwrap();
         let directory = tempfile::tempdir().unwrap();
         let image = directory.path().join("disk");
@@ -262,7 +315,8 @@ mod tests {
     #[test]
     fn a_tree_that_does_not_fit_is_refused_before_anything_is_written() {
         let mut tree = FileTree::default();
-        tree.insert("big", Node::file(vec![0; 1 << 20], 0o644)).unwrap();
+        tree.insert("big", Node::file(vec![0; 1 << 20], 0o644))
+            .unwrap();
         let directory = tempfile::tempdir().unwrap();
         let image = directory.path().join("disk");
         let error = create(&tree, &image, 64 << 20, &mut NoProgress).unwrap_err();

@@ -39,12 +39,24 @@ pub enum NodeKind {
 impl Node {
     /// A directory of root's with mode 0755.
     pub fn directory() -> Self {
-        Self { mode: 0o755, uid: 0, gid: 0, mtime: 0, kind: NodeKind::Directory }
+        Self {
+            mode: 0o755,
+            uid: 0,
+            gid: 0,
+            mtime: 0,
+            kind: NodeKind::Directory,
+        }
     }
 
     /// A file of root's.
     pub fn file(content: impl Into<Arc<[u8]>>, mode: u32) -> Self {
-        Self { mode, uid: 0, gid: 0, mtime: 0, kind: NodeKind::File(content.into()) }
+        Self {
+            mode,
+            uid: 0,
+            gid: 0,
+            mtime: 0,
+            kind: NodeKind::File(content.into()),
+        }
     }
 
     /// A symbolic link of root's.
@@ -88,7 +100,8 @@ impl FileTree {
             tree.nodes.insert(directory.to_owned(), Node::directory());
         }
         for link in ["bin", "sbin", "lib"] {
-            tree.nodes.insert(link.to_owned(), Node::symbolic_link(format!("usr/{link}")));
+            tree.nodes
+                .insert(link.to_owned(), Node::symbolic_link(format!("usr/{link}")));
         }
         tree
     }
@@ -164,7 +177,12 @@ impl FileTree {
                     self.nodes.insert(parent.to_owned(), Node::directory());
                 }
                 Some(NodeKind::Directory) => {}
-                Some(_) => return Err(bad_path(path, "it leads through something that is no directory")),
+                Some(_) => {
+                    return Err(bad_path(
+                        path,
+                        "it leads through something that is no directory",
+                    ));
+                }
             }
         }
         Ok(())
@@ -177,7 +195,11 @@ impl FileTree {
         let mut resolved = String::new();
         let mut links = 0;
         while let Some(component) = pending.pop() {
-            let next = if resolved.is_empty() { component } else { format!("{resolved}/{component}") };
+            let next = if resolved.is_empty() {
+                component
+            } else {
+                format!("{resolved}/{component}")
+            };
             match self.nodes.get(&next).map(|node| &node.kind) {
                 Some(NodeKind::SymbolicLink(target)) if !pending.is_empty() => {
                     links += 1;
@@ -199,7 +221,9 @@ impl FileTree {
 fn link_destination(path: &str, target: &str) -> String {
     let mut parts: Vec<&str> = match target.strip_prefix('/') {
         Some(_) => Vec::new(),
-        None => path.rsplit_once('/').map_or(Vec::new(), |(parent, _)| parent.split('/').collect()),
+        None => path
+            .rsplit_once('/')
+            .map_or(Vec::new(), |(parent, _)| parent.split('/').collect()),
     };
     for part in target.split('/') {
         match part {
@@ -229,7 +253,10 @@ fn components(path: &str) -> Result<Vec<String>, GuestImageError> {
 }
 
 fn bad_path(path: &str, reason: &'static str) -> GuestImageError {
-    GuestImageError::BadGuestPath { path: path.to_owned(), reason }
+    GuestImageError::BadGuestPath {
+        path: path.to_owned(),
+        reason,
+    }
 }
 
 #[cfg(test)]
@@ -256,33 +283,56 @@ mod tests {
     #[test]
     fn files_under_lib_land_in_usr_lib() {
         let mut tree = FileTree::with_merged_usr();
-        tree.insert("./lib/x/y.so", Node::file(*b"elf", 0o644)).unwrap();
+        tree.insert("./lib/x/y.so", Node::file(*b"elf", 0o644))
+            .unwrap();
         assert!(paths(&tree).contains(&"usr/lib/x/y.so"));
-        assert_eq!(tree.file("/lib/x/y.so").map(|content| &content[..]), Some(&b"elf"[..]));
+        assert_eq!(
+            tree.file("/lib/x/y.so").map(|content| &content[..]),
+            Some(&b"elf"[..])
+        );
     }
 
     #[test]
     fn a_package_that_brings_the_directory_lib_does_not_undo_merged_usr() {
         let mut tree = FileTree::with_merged_usr();
         tree.insert("lib", Node::directory()).unwrap();
-        assert_eq!(tree.get("lib").unwrap().kind, NodeKind::SymbolicLink("usr/lib".into()));
+        assert_eq!(
+            tree.get("lib").unwrap().kind,
+            NodeKind::SymbolicLink("usr/lib".into())
+        );
     }
 
     #[test]
     fn links_to_files_are_followed_for_their_content() {
         let mut tree = FileTree::default();
-        tree.insert("usr/bin/redis-check-rdb", Node::file(*b"elf", 0o755)).unwrap();
-        tree.insert("usr/bin/redis-server", Node::symbolic_link("redis-check-rdb")).unwrap();
-        tree.insert("server", Node::symbolic_link("/usr/bin/../bin/redis-server")).unwrap();
-        assert_eq!(tree.file("server").map(|content| &content[..]), Some(&b"elf"[..]));
+        tree.insert("usr/bin/redis-check-rdb", Node::file(*b"elf", 0o755))
+            .unwrap();
+        tree.insert(
+            "usr/bin/redis-server",
+            Node::symbolic_link("redis-check-rdb"),
+        )
+        .unwrap();
+        tree.insert(
+            "server",
+            Node::symbolic_link("/usr/bin/../bin/redis-server"),
+        )
+        .unwrap();
+        assert_eq!(
+            tree.file("server").map(|content| &content[..]),
+            Some(&b"elf"[..])
+        );
     }
 
     #[test]
     fn a_path_cannot_leave_the_tree() {
         let mut tree = FileTree::default();
-        assert!(tree.insert("../etc/passwd", Node::file(*b"", 0o644)).is_err());
+        assert!(
+            tree.insert("../etc/passwd", Node::file(*b"", 0o644))
+                .is_err()
+        );
         tree.insert("out", Node::symbolic_link("../../..")).unwrap();
-        tree.insert("out/etc/passwd", Node::file(*b"", 0o644)).unwrap();
+        tree.insert("out/etc/passwd", Node::file(*b"", 0o644))
+            .unwrap();
         assert!(paths(&tree).contains(&"etc/passwd"));
     }
 
@@ -298,8 +348,10 @@ mod tests {
     #[test]
     fn a_removed_directory_takes_what_is_in_it_along() {
         let mut tree = FileTree::default();
-        tree.insert("usr/share/doc/a/b", Node::file(*b"", 0o644)).unwrap();
-        tree.insert("usr/share/docs", Node::file(*b"", 0o644)).unwrap();
+        tree.insert("usr/share/doc/a/b", Node::file(*b"", 0o644))
+            .unwrap();
+        tree.insert("usr/share/docs", Node::file(*b"", 0o644))
+            .unwrap();
         tree.remove_where(|path| path == "usr/share/doc");
         assert_eq!(paths(&tree), ["usr", "usr/share", "usr/share/docs"]);
     }

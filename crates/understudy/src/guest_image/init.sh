@@ -94,6 +94,7 @@ switch_to_disk() {
         umount /newroot/run /newroot/dev /newroot/sys /newroot/proc
     fi
     umount /sys /proc
+    mount --move /dev /newroot/dev
     exec switch_root -c /dev/console /newroot /sbin/init
 }
 

@@ -77,14 +77,18 @@ const REDIS_SCRIPT: &str = "\
 
 /// The packages that the demo guest is taken from.
 pub fn demo_packages() -> Vec<String> {
-    ["redis-server", "redis-tools", "openssl", "gzip"].map(str::to_owned).to_vec()
+    ["redis-server", "redis-tools", "openssl", "gzip"]
+        .map(str::to_owned)
+        .to_vec()
 }
 
 /// Whether the demo guest takes files from this package of the closure: shared libraries are in
 /// packages called `lib...` (Debian Policy 8.1; zlib's is older than the rule), the rest is for an
 /// installed system.
 pub fn is_demo_package(name: &str) -> bool {
-    name.starts_with("lib") || name == "zlib1g" || demo_packages().iter().any(|package| package == name)
+    name.starts_with("lib")
+        || name == "zlib1g"
+        || demo_packages().iter().any(|package| package == name)
 }
 
 /// The file tree of a guest that lives in RAM.
@@ -153,7 +157,10 @@ fn demo_tree(packages: &FileTree, append_only: bool) -> Result<FileTree, GuestIm
     }
     let append_only = if append_only { "yes" } else { "no" };
     let configuration = format!("{REDIS_CONFIGURATION}appendonly {append_only}\n");
-    tree.insert("etc/redis/redis.conf", Node::file(configuration.into_bytes(), 0o644))?;
+    tree.insert(
+        "etc/redis/redis.conf",
+        Node::file(configuration.into_bytes(), 0o644),
+    )?;
     tree.insert("var/lib/redis", Node::directory())?;
     Ok(tree)
 }
@@ -169,16 +176,38 @@ fn redis_service() -> Service {
 /// `/init`, busybox, and the directories and files that both rely on. What packages have brought
 /// stays.
 fn insert_system(tree: &mut FileTree, board: &Board) -> Result<(), GuestImageError> {
-    for directory in
-        ["dev", "proc", "sys", "run", "root", "newroot", "var/log", "etc/understudy/modules"]
-    {
+    for directory in [
+        "dev",
+        "proc",
+        "sys",
+        "run",
+        "root",
+        "newroot",
+        "var/log",
+        "etc/understudy/modules",
+    ] {
         tree.insert(directory, Node::directory())?;
     }
-    tree.insert("tmp", Node { mode: 0o1777, ..Node::directory() })?;
+    tree.insert(
+        "tmp",
+        Node {
+            mode: 0o1777,
+            ..Node::directory()
+        },
+    )?;
     tree.insert("dev/console", Node::character_device(5, 1))?;
-    tree.insert("dev/null", Node { mode: 0o666, ..Node::character_device(1, 3) })?;
+    tree.insert(
+        "dev/null",
+        Node {
+            mode: 0o666,
+            ..Node::character_device(1, 3)
+        },
+    )?;
     tree.insert("init", Node::file(INIT.as_bytes(), 0o755))?;
-    tree.insert("usr/lib/understudy/dhcp-event", Node::file(DHCP_EVENT.as_bytes(), 0o755))?;
+    tree.insert(
+        "usr/lib/understudy/dhcp-event",
+        Node::file(DHCP_EVENT.as_bytes(), 0o755),
+    )?;
     tree.insert(BUSYBOX, Node::file(board.busybox.clone(), 0o755))?;
     for applet in APPLETS.split_whitespace() {
         let path = format!("usr/bin/{applet}");
@@ -216,7 +245,10 @@ fn insert_services(tree: &mut FileTree, services: &[Service]) -> Result<(), Gues
         names.push_str(&service.name);
     }
     names.push('\n');
-    tree.insert("etc/understudy/default-services", Node::file(names.into_bytes(), 0o644))
+    tree.insert(
+        "etc/understudy/default-services",
+        Node::file(names.into_bytes(), 0o644),
+    )
 }
 
 /// Puts modules where they belong and lists them under `list` in the order of loading.
@@ -236,7 +268,8 @@ fn insert_modules(
 
 fn is_documentation(path: &str) -> bool {
     DOCUMENTATION.iter().any(|directory| {
-        path.strip_prefix(directory).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        path.strip_prefix(directory)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     })
 }
 
@@ -280,8 +313,10 @@ mod tests {
     fn a_disk_guest_loads_ext4_after_what_it_needs_and_nothing_twice() {
         let tree = build_for_disk(&board()).unwrap();
         let disk = text(&tree, "etc/understudy/modules/disk");
-        let names: Vec<&str> =
-            disk.lines().map(|line| line.rsplit('/').next().unwrap()).collect();
+        let names: Vec<&str> = disk
+            .lines()
+            .map(|line| line.rsplit('/').next().unwrap())
+            .collect();
         assert_eq!(names, ["crc32c_generic.ko", "jbd2.ko", "ext4.ko"]);
         let boot = text(&tree, "etc/understudy/modules/boot");
         for line in boot.lines().chain(disk.lines()) {
@@ -292,9 +327,24 @@ mod tests {
     #[test]
     fn every_applet_that_init_calls_has_a_link() {
         let tree = build_for_disk(&board()).unwrap();
-        for applet in ["sh", "mount", "insmod", "ip", "udhcpc", "grep", "usleep", "switch_root",
-            "hostname", "setsid", "cttyhack", "poweroff", "tail", "mkdir", "chroot", "umount"]
-        {
+        for applet in [
+            "sh",
+            "mount",
+            "insmod",
+            "ip",
+            "udhcpc",
+            "grep",
+            "usleep",
+            "switch_root",
+            "hostname",
+            "setsid",
+            "cttyhack",
+            "poweroff",
+            "tail",
+            "mkdir",
+            "chroot",
+            "umount",
+        ] {
             assert!(tree.contains(&format!("usr/bin/{applet}")), "{applet}");
         }
     }
@@ -302,8 +352,10 @@ mod tests {
     #[test]
     fn a_packages_own_program_is_not_replaced_by_an_applet() {
         let mut tree = FileTree::with_merged_usr();
-        tree.insert("usr/bin/grep", Node::file(*b"gnu", 0o755)).unwrap();
-        tree.insert("usr/sbin/ip", Node::file(*b"iproute2", 0o755)).unwrap();
+        tree.insert("usr/bin/grep", Node::file(*b"gnu", 0o755))
+            .unwrap();
+        tree.insert("usr/sbin/ip", Node::file(*b"iproute2", 0o755))
+            .unwrap();
         insert_system(&mut tree, &board()).unwrap();
         assert_eq!(text(&tree, "usr/bin/grep"), "gnu");
         assert!(!tree.contains("usr/bin/ip"));
@@ -312,7 +364,11 @@ mod tests {
     #[test]
     fn services_are_listed_in_order_with_their_ports() {
         let mut tree = FileTree::default();
-        let other = Service { name: "b".into(), script: "sleep 9".into(), port: None };
+        let other = Service {
+            name: "b".into(),
+            script: "sleep 9".into(),
+            port: None,
+        };
         insert_services(&mut tree, &[redis_service(), other]).unwrap();
         assert_eq!(text(&tree, "etc/understudy/default-services"), "redis,b\n");
         assert_eq!(text(&tree, "etc/understudy/services/redis.port"), "6379\n");

@@ -46,13 +46,19 @@ impl<'a> KernelModules<'a> {
                 continue;
             }
             if path.ends_with("/modules.builtin") {
-                let list = tree.file(path).map(|list| String::from_utf8_lossy(list).into_owned());
+                let list = tree
+                    .file(path)
+                    .map(|list| String::from_utf8_lossy(list).into_owned());
                 built_in.extend(list.unwrap_or_default().lines().filter_map(module_name));
             } else if let Some(name) = module_name(path) {
                 paths.insert(name, path);
             }
         }
-        Self { tree, paths, built_in }
+        Self {
+            tree,
+            paths,
+            built_in,
+        }
     }
 
     /// Whether the kernel has such a module, as a file or built in.
@@ -100,7 +106,10 @@ impl<'a> KernelModules<'a> {
         };
         let path = *self.paths.get(name).ok_or_else(missing)?;
         let packed = self.tree.file(path).ok_or_else(missing)?;
-        let bad = |reason: String| GuestImageError::BadPackage { path: path.into(), reason };
+        let bad = |reason: String| GuestImageError::BadPackage {
+            path: path.into(),
+            reason,
+        };
         let mut content = match path.strip_suffix(".xz") {
             None => packed.to_vec(),
             Some(_) => {
@@ -126,7 +135,9 @@ impl<'a> KernelModules<'a> {
 /// The name of the module in a file such as `kernel/drivers/char/hw_random/virtio-rng.ko.xz`.
 fn module_name(path: &str) -> Option<String> {
     let file = path.rsplit('/').next()?;
-    let name = file.strip_suffix(".ko").or_else(|| file.strip_suffix(".ko.xz"))?;
+    let name = file
+        .strip_suffix(".ko")
+        .or_else(|| file.strip_suffix(".ko.xz"))?;
     Some(normalised(name))
 }
 
@@ -142,7 +153,11 @@ fn dependencies(module: &[u8]) -> Vec<String> {
     for line in modinfo.split(|byte| *byte == 0) {
         let line = String::from_utf8_lossy(line);
         if let Some(list) = line.strip_prefix("depends=") {
-            names.extend(list.split(',').filter(|name| !name.is_empty()).map(normalised));
+            names.extend(
+                list.split(',')
+                    .filter(|name| !name.is_empty())
+                    .map(normalised),
+            );
         }
     }
     names
@@ -171,8 +186,11 @@ mod tests {
         for (path, depends) in modules {
             let modinfo = format!("license=GPL\0depends={depends}\0name=x\0");
             let content = object_with_modinfo(modinfo.as_bytes());
-            tree.insert(&format!("usr/lib/modules/6.12/kernel/{path}"), Node::file(content, 0o644))
-                .unwrap();
+            tree.insert(
+                &format!("usr/lib/modules/6.12/kernel/{path}"),
+                Node::file(content, 0o644),
+            )
+            .unwrap();
         }
         tree
     }
@@ -189,11 +207,10 @@ mod tests {
             ("drivers/net/net_failover.ko", "failover"),
             ("net/core/failover.ko", ""),
         ]);
-        assert_eq!(order(&tree, &["virtio_net", "failover"]), [
-            "failover",
-            "net_failover",
-            "virtio_net"
-        ]);
+        assert_eq!(
+            order(&tree, &["virtio_net", "failover"]),
+            ["failover", "net_failover", "virtio_net"]
+        );
     }
 
     #[test]
@@ -207,7 +224,8 @@ mod tests {
     fn what_is_built_in_is_not_loaded() {
         let mut tree = kernel(&[("ext4.ko", "crc16")]);
         let list = Node::file(*b"kernel/lib/crc16.ko\n", 0o644);
-        tree.insert("usr/lib/modules/6.12/modules.builtin", list).unwrap();
+        tree.insert("usr/lib/modules/6.12/modules.builtin", list)
+            .unwrap();
         assert_eq!(order(&tree, &["ext4", "crc16"]), ["ext4"]);
     }
 
@@ -220,7 +238,9 @@ mod tests {
     #[test]
     fn an_unknown_module_is_named_in_the_error() {
         let tree = kernel(&[]);
-        let error = KernelModules::new(&tree).in_load_order(&["virtio_blk"]).unwrap_err();
+        let error = KernelModules::new(&tree)
+            .in_load_order(&["virtio_blk"])
+            .unwrap_err();
         assert!(error.to_string().contains("virtio_blk.ko"), "{error}");
     }
 

@@ -113,7 +113,10 @@ mod tests {
             key: "k".to_owned(),
             kernel_release: "6.12".to_owned(),
             command_line: "quiet".to_owned(),
-            files: vec![ManifestFile { name: output::KERNEL.to_owned(), bytes: 3 }],
+            files: vec![ManifestFile {
+                name: output::KERNEL.to_owned(),
+                bytes: 3,
+            }],
             packages: Vec::new(),
             disk: None,
         }
@@ -137,7 +140,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
         fs::write(path.join(output::KERNEL), "xxx").unwrap();
-        Manifest { format: FORMAT + 1, ..manifest() }.write(path).unwrap();
+        Manifest {
+            format: FORMAT + 1,
+            ..manifest()
+        }
+        .write(path)
+        .unwrap();
         assert_eq!(Manifest::of_complete_image(path), None);
         fs::write(path.join(FILE_NAME), "{").unwrap();
         assert_eq!(Manifest::of_complete_image(path), None);

@@ -70,7 +70,11 @@ impl GuestImage {
 /// Where packages and the demo guest are kept unless the user says otherwise:
 /// `$XDG_CACHE_HOME/understudy` or `~/.cache/understudy`. `None` without a home.
 pub fn default_cache_directory() -> Option<PathBuf> {
-    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let absolute = |name| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
     let base = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
     Some(base.join("understudy"))
 }
@@ -83,7 +87,10 @@ pub fn demo_guest(
     cache: &Path,
     progress: &mut dyn Progress,
 ) -> Result<GuestImage, GuestImageError> {
-    build(&BuildOptions::new(cache, cache.join("guests/demo")), progress)
+    build(
+        &BuildOptions::new(cache, cache.join("guests/demo")),
+        progress,
+    )
 }
 
 /// Builds an image. One that was built with the same options is used as it is, without the network.
@@ -108,7 +115,11 @@ pub fn build(
         root_filesystem::check(file, *bytes)?;
     }
     create_directory(&options.output)?;
-    let apt = Apt::open(&options.cache.join("apt"), options.mirror.as_deref(), progress)?;
+    let apt = Apt::open(
+        &options.cache.join("apt"),
+        options.mirror.as_deref(),
+        progress,
+    )?;
     apt.update(options.refresh, progress)?;
     let built = match build_with(&apt, options, &key, progress) {
         // Lists of yesterday may name packages that the archive has replaced since.
@@ -132,7 +143,12 @@ fn build_with(
     let board = Board::unpack(&fetched, options.u_boot, progress)?;
     let userland: Vec<Package> = fetched
         .iter()
-        .filter(|package| selection.userland.iter().any(|file| file.package_name() == package.name))
+        .filter(|package| {
+            selection
+                .userland
+                .iter()
+                .any(|file| file.package_name() == package.name)
+        })
         .cloned()
         .collect();
 
@@ -192,7 +208,10 @@ fn write_files(
     let mut files = Vec::new();
     for (name, content) in contents {
         output::write_atomically(&options.output.join(name), content)?;
-        files.push(ManifestFile { name: name.to_owned(), bytes: content.len() as u64 });
+        files.push(ManifestFile {
+            name: name.to_owned(),
+            bytes: content.len() as u64,
+        });
     }
     progress.on_step(step, 1, 1);
     Ok(files)
@@ -264,7 +283,10 @@ impl Board {
                 package.unpack(&mut tree, |path| {
                     path.starts_with("boot/vmlinu") || path.contains("lib/modules")
                 })?;
-            } else if matches!(package.name.as_str(), "opensbi" | "busybox-static" | "u-boot-qemu") {
+            } else if matches!(
+                package.name.as_str(),
+                "opensbi" | "busybox-static" | "u-boot-qemu"
+            ) {
                 package.unpack(&mut tree, |path| {
                     [FIRMWARE_FILE, U_BOOT_FILE, initramfs::BUSYBOX].contains(&path)
                 })?;
@@ -276,14 +298,23 @@ impl Board {
                 hint: "Debian's package has changed; this version of Understudy does not know it",
             })
         };
-        let kernel_path = tree.iter().map(|(path, _)| path).find(|path| path.starts_with("boot/vmlinu"));
+        let kernel_path = tree
+            .iter()
+            .map(|(path, _)| path)
+            .find(|path| path.starts_with("boot/vmlinu"));
         let kernel_path = kernel_path.unwrap_or("boot/vmlinux").to_owned();
-        let kernel_release = kernel_path.split_once('-').map_or("", |(_, release)| release);
+        let kernel_release = kernel_path
+            .split_once('-')
+            .map_or("", |(_, release)| release);
         let board = Self {
             kernel: need(&kernel_path)?.to_vec(),
             kernel_release: kernel_release.to_owned(),
             firmware: need(FIRMWARE_FILE)?.to_vec(),
-            u_boot: if u_boot { Some(need(U_BOOT_FILE)?.to_vec()) } else { None },
+            u_boot: if u_boot {
+                Some(need(U_BOOT_FILE)?.to_vec())
+            } else {
+                None
+            },
             busybox: need(initramfs::BUSYBOX)?,
             modules: {
                 tree.remove_where(|path| path.starts_with("boot/"));
@@ -296,10 +327,7 @@ impl Board {
 }
 
 /// Puts the files of the host that the user named into the guest.
-fn insert_added_files(
-    files: &[AddedFile],
-    tree: &mut FileTree,
-) -> Result<(), GuestImageError> {
+fn insert_added_files(files: &[AddedFile], tree: &mut FileTree) -> Result<(), GuestImageError> {
     for file in files {
         let content = fs::read(&file.host)
             .map_err(|error| GuestImageError::file("reading a file to add", &file.host, error))?;
@@ -321,7 +349,11 @@ fn key(options: &BuildOptions) -> Result<String, GuestImageError> {
         hash.update(part);
     };
     add(&manifest::FORMAT.to_le_bytes());
-    for text in [COMMAND_LINE, &options.extra_command_line, root_filesystem::COMMAND_LINE] {
+    for text in [
+        COMMAND_LINE,
+        &options.extra_command_line,
+        root_filesystem::COMMAND_LINE,
+    ] {
         add(text.as_bytes());
     }
     for script in initramfs::SCRIPTS.iter().chain(root_filesystem::SCRIPTS) {
@@ -350,20 +382,39 @@ mod tests {
         fs::write(&host, "one").unwrap();
         let plain = BuildOptions::new("/c", "/o");
         let with_file = BuildOptions {
-            added_files: vec![AddedFile { host: host.clone(), guest: "/p".into(), mode: 0o755 }],
+            added_files: vec![AddedFile {
+                host: host.clone(),
+                guest: "/p".into(),
+                mode: 0o755,
+            }],
             ..plain.clone()
         };
         let mut keys = vec![
             key(&plain).unwrap(),
-            key(&BuildOptions { u_boot: true, ..plain.clone() }).unwrap(),
-            key(&BuildOptions { extra_command_line: "x".into(), ..plain.clone() }).unwrap(),
-            key(&BuildOptions { profile: Profile::Demo { append_only: true }, ..plain.clone() })
-                .unwrap(),
+            key(&BuildOptions {
+                u_boot: true,
+                ..plain.clone()
+            })
+            .unwrap(),
+            key(&BuildOptions {
+                extra_command_line: "x".into(),
+                ..plain.clone()
+            })
+            .unwrap(),
+            key(&BuildOptions {
+                profile: Profile::Demo { append_only: true },
+                ..plain.clone()
+            })
+            .unwrap(),
             key(&with_file).unwrap(),
         ];
         fs::write(&host, "two").unwrap();
         keys.push(key(&with_file).unwrap());
-        let elsewhere = BuildOptions { output: "/p".into(), refresh: true, ..plain.clone() };
+        let elsewhere = BuildOptions {
+            output: "/p".into(),
+            refresh: true,
+            ..plain.clone()
+        };
         assert_eq!(key(&elsewhere).unwrap(), keys[0]);
         keys.sort();
         keys.dedup();

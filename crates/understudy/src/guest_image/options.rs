@@ -92,7 +92,10 @@ impl FromStr for AddedFile {
 
     /// Reads `HOST:GUEST` (mode 0755) or `HOST:GUEST:MODE`.
     fn from_str(value: &str) -> Result<Self, Self::Err> {
-        let bad = |reason| GuestImageError::BadAddedFile { value: value.to_owned(), reason };
+        let bad = |reason| GuestImageError::BadAddedFile {
+            value: value.to_owned(),
+            reason,
+        };
         let mut parts = value.split(':');
         let (Some(host), Some(guest)) = (parts.next(), parts.next()) else {
             return Err(bad("there is no `:`"));
@@ -105,9 +108,15 @@ impl FromStr for AddedFile {
             Some(mode) => u32::from_str_radix(mode, 8).map_err(|_| bad("the mode is not octal"))?,
         };
         if parts.next().is_some() || mode > 0o7777 {
-            return Err(bad("the mode is out of range, or there is something after it"));
+            return Err(bad(
+                "the mode is out of range, or there is something after it",
+            ));
         }
-        Ok(Self { host: Path::new(host).to_owned(), guest: guest.to_owned(), mode })
+        Ok(Self {
+            host: Path::new(host).to_owned(),
+            guest: guest.to_owned(),
+            mode,
+        })
     }
 }
 
@@ -153,7 +162,16 @@ mod tests {
 
     #[test]
     fn wrong_added_files_are_refused() {
-        for value in ["", "a", "a:b", ":/b", "a:/b/", "a:/b:rwx", "a:/b:17777", "a:/b:755:x"] {
+        for value in [
+            "",
+            "a",
+            "a:b",
+            ":/b",
+            "a:/b/",
+            "a:/b:rwx",
+            "a:/b:17777",
+            "a:/b:755:x",
+        ] {
             assert!(value.parse::<AddedFile>().is_err(), "{value}");
         }
     }
@@ -161,7 +179,11 @@ mod tests {
     #[test]
     fn a_service_name_cannot_be_a_path_or_a_list() {
         for name in ["", "none", "a/b", "a,b", "a b", ".."] {
-            let service = Service { name: name.into(), script: String::new(), port: None };
+            let service = Service {
+                name: name.into(),
+                script: String::new(),
+                port: None,
+            };
             assert!(service.check().is_err(), "{name}");
         }
     }

@@ -27,7 +27,9 @@ pub fn write_atomically(path: &Path, content: &[u8]) -> Result<(), GuestImageErr
         .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
         .tempfile_in(directory)
         .map_err(failed)?;
-    file.write_all(content).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
+    file.write_all(content)
+        .and_then(|()| file.as_file().sync_all())
+        .map_err(failed)?;
     file.persist(path).map_err(|error| failed(error.error))?;
     Ok(())
 }

@@ -51,7 +51,11 @@ impl Package {
         keep: impl Fn(&str) -> bool,
     ) -> Result<(), GuestImageError> {
         self.read_archive("--fsys-tarfile", |path, node| {
-            if keep(path) { tree.insert(path, node) } else { Ok(()) }
+            if keep(path) {
+                tree.insert(path, node)
+            } else {
+                Ok(())
+            }
         })
     }
 
@@ -72,9 +76,7 @@ impl Package {
     ///
     /// # Errors
     /// As [`Package::unpack`].
-    pub fn control_files(
-        &self,
-    ) -> Result<BTreeMap<String, (Arc<[u8]>, u32)>, GuestImageError> {
+    pub fn control_files(&self) -> Result<BTreeMap<String, (Arc<[u8]>, u32)>, GuestImageError> {
         let mut files = BTreeMap::new();
         self.read_archive("--ctrl-tarfile", |path, node| {
             if let NodeKind::File(content) = node.kind {
@@ -129,13 +131,18 @@ impl Package {
             let path = path.trim_start_matches("./").trim_matches('/').to_owned();
             let header = entry.header();
             let number = |field: std::io::Result<u64>| {
-                field.map(|value| u32::try_from(value).unwrap_or(0)).map_err(unreadable)
+                field
+                    .map(|value| u32::try_from(value).unwrap_or(0))
+                    .map_err(unreadable)
             };
             let (uid, gid) = (number(header.uid())?, number(header.gid())?);
             let mode = header.mode().map_err(unreadable)? & 0o7777;
             let mtime = header.mtime().map_err(unreadable)?;
             let entry_type = header.entry_type();
-            let link = entry.link_name_bytes().map(|link| self.text(&link)).transpose()?;
+            let link = entry
+                .link_name_bytes()
+                .map(|link| self.text(&link))
+                .transpose()?;
             let kind = match (entry_type, link) {
                 (tar::EntryType::Directory, _) => NodeKind::Directory,
                 (tar::EntryType::Symlink, Some(target)) => NodeKind::SymbolicLink(target),
@@ -143,7 +150,9 @@ impl Package {
                     let target = target.trim_start_matches("./").trim_matches('/');
                     let content = contents.get(target).cloned();
                     NodeKind::File(content.ok_or_else(|| {
-                        self.bad(format!("`{path}` is a hard link to `{target}`, which is not in it"))
+                        self.bad(format!(
+                            "`{path}` is a hard link to `{target}`, which is not in it"
+                        ))
                     })?)
                 }
                 (tar::EntryType::Regular | tar::EntryType::Continuous, _) => {
@@ -155,7 +164,16 @@ impl Package {
                 }
                 _ => continue, // devices and pipes: none in Debian's packages, /dev is the kernel's
             };
-            take(&path, Node { mode, uid, gid, mtime, kind })?;
+            take(
+                &path,
+                Node {
+                    mode,
+                    uid,
+                    gid,
+                    mtime,
+                    kind,
+                },
+            )?;
         }
         Ok(())
     }
@@ -166,7 +184,10 @@ impl Package {
     }
 
     fn bad(&self, reason: String) -> GuestImageError {
-        GuestImageError::BadPackage { path: self.path.clone(), reason }
+        GuestImageError::BadPackage {
+            path: self.path.clone(),
+            reason,
+        }
     }
 }
 
@@ -199,7 +220,14 @@ mod tests {
 
     #[test]
     fn other_file_names_are_no_packages() {
-        for name in ["lock", "a.deb", "a_1.deb", "_1_all.deb", "a_1_all_x.deb", "a_1_all.deb.tmp"] {
+        for name in [
+            "lock",
+            "a.deb",
+            "a_1.deb",
+            "_1_all.deb",
+            "a_1_all_x.deb",
+            "a_1_all.deb.tmp",
+        ] {
             assert_eq!(Package::from_path(Path::new(name)), None, "{name}");
         }
     }
@@ -210,7 +238,9 @@ mod tests {
         let path = directory.path().join("a_1_all.deb");
         std::fs::write(&path, "not a package").unwrap();
         let package = Package::from_path(&path).unwrap();
-        let error = package.unpack(&mut FileTree::default(), |_| true).unwrap_err();
+        let error = package
+            .unpack(&mut FileTree::default(), |_| true)
+            .unwrap_err();
         assert!(error.to_string().contains("a_1_all.deb"), "{error}");
     }
 }

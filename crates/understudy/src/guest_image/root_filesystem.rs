@@ -37,37 +37,41 @@ const BASE_PACKAGES: &[&str] = &[
 /// Modules that systemd or an administrator asks for; those that a kernel does not have are passed
 /// over. The board's drivers are loaded before.
 const MODULES: &[&str] = &[
-    "autofs4", "overlay", "loop", "dm_mod", "tun", "bridge", "veth", "8021q", "nf_tables", "nft_ct",
-    "nft_masq", "nft_nat", "nft_reject", "squashfs", "erofs", "vfat", "nls_ascii", "nls_cp437",
-    "binfmt_misc", "configfs", "efi_pstore",
+    "autofs4",
+    "overlay",
+    "loop",
+    "dm_mod",
+    "tun",
+    "bridge",
+    "veth",
+    "8021q",
+    "nf_tables",
+    "nft_ct",
+    "nft_masq",
+    "nft_nat",
+    "nft_reject",
+    "squashfs",
+    "erofs",
+    "vfat",
+    "nls_ascii",
+    "nls_cp437",
+    "binfmt_misc",
+    "configfs",
+    "efi_pstore",
 ];
 
-const NETWORK: &str = "[Match]\nName=eth*\n\n[Network]\nDHCP=yes\nLinkLocalAddressing=no\n";
+const NETWORK: &str = "[Match]\nName=eth*\n\n[Network]\nDHCP=ipv4\nLinkLocalAddressing=no\n";
+/// Group `shadow`, fixed by base-passwd.
+const SHADOW_GROUP: u32 = 42;
 const FSTAB: &str = "/dev/vda / ext4 defaults 0 0\n";
 const HOSTS: &str = "127.0.0.1 localhost\n127.0.1.1 guest\n::1 localhost ip6-localhost\n";
-/// What `systemctl enable` and `mask` would link: the network is configured by networkd, nobody
-/// waits for it, and nothing rewrites the disk on a timer.
-const LINKS: &[(&str, &str)] = &[
-    (
-        "etc/systemd/system/multi-user.target.wants/systemd-networkd.service",
-        "/usr/lib/systemd/system/systemd-networkd.service",
-    ),
-    (
-        "etc/systemd/system/sockets.target.wants/systemd-networkd.socket",
-        "/usr/lib/systemd/system/systemd-networkd.socket",
-    ),
-    ("etc/systemd/system/systemd-networkd-wait-online.service", "/dev/null"),
-    ("etc/systemd/system/apt-daily.timer", "/dev/null"),
-    ("etc/systemd/system/apt-daily-upgrade.timer", "/dev/null"),
-    ("etc/systemd/system/dpkg-db-backup.timer", "/dev/null"),
-    ("etc/systemd/system/e2scrub_all.timer", "/dev/null"),
-    ("etc/systemd/system/e2scrub_reap.service", "/dev/null"),
-    ("etc/systemd/system/fstrim.timer", "/dev/null"),
-];
-
 /// The packages of the base system and `named`.
 pub fn packages(named: &[String]) -> Vec<String> {
-    BASE_PACKAGES.iter().map(|name| (*name).to_owned()).chain(named.iter().cloned()).collect()
+    BASE_PACKAGES
+        .iter()
+        .map(|name| (*name).to_owned())
+        .chain(named.iter().cloned())
+        .collect()
 }
 
 /// Refuses a disk that is too small, and one that is there already: the guest has written to it.
@@ -102,7 +106,13 @@ pub fn build(
     archive: &str,
     progress: &mut dyn Progress,
 ) -> Result<Option<PathBuf>, GuestImageError> {
-    let Profile::RootFilesystem { file, bytes, root_password, .. } = &options.profile else {
+    let Profile::RootFilesystem {
+        file,
+        bytes,
+        root_password,
+        ..
+    } = &options.profile
+    else {
         return Ok(None);
     };
     let mut tree = unpack(packages, progress)?;
@@ -115,10 +125,7 @@ pub fn build(
     Ok(Some(absolute))
 }
 
-fn unpack(
-    packages: &[Package],
-    progress: &mut dyn Progress,
-) -> Result<FileTree, GuestImageError> {
+fn unpack(packages: &[Package], progress: &mut dyn Progress) -> Result<FileTree, GuestImageError> {
     let step = "unpacking Debian packages";
     let total = packages.len() as u64;
     let mut tree = FileTree::with_merged_usr();
@@ -139,14 +146,7 @@ fn configure(
     archive: &str,
     root_password: Option<&str>,
 ) -> Result<(), GuestImageError> {
-    for (master, path) in [
-        ("usr/share/base-passwd/passwd.master", "etc/passwd"),
-        ("usr/share/base-passwd/group.master", "etc/group"),
-    ] {
-        if let (Some(content), false) = (tree.file(master).cloned(), tree.contains(path)) {
-            tree.insert(path, Node::file(content, 0o644))?;
-        }
-    }
+    insert_accounts(tree)?;
     let mut file = |path: &str, content: String, mode: u32| {
         tree.insert(path, Node::file(content.into_bytes(), mode))
     };
@@ -154,24 +154,82 @@ fn configure(
     file("etc/hosts", HOSTS.to_owned(), 0o644)?;
     file("etc/fstab", FSTAB.to_owned(), 0o644)?;
     file("etc/resolv.conf", "nameserver 10.0.2.3\n".to_owned(), 0o644)?;
-    file("etc/systemd/network/80-ethernet.network", NETWORK.to_owned(), 0o644)?;
+    file(
+        "etc/systemd/network/80-ethernet.network",
+        NETWORK.to_owned(),
+        0o644,
+    )?;
     if archive.starts_with("http") {
-        file("etc/apt/sources.list", format!("deb {archive} {SUITE} main\n"), 0o644)?;
+        file(
+            "etc/apt/sources.list",
+            format!("deb {archive} {SUITE} main\n"),
+            0o644,
+        )?;
     }
-    file("usr/lib/understudy/first-boot", FIRST_BOOT.to_owned(), 0o755)?;
+    file(
+        "usr/lib/understudy/first-boot",
+        FIRST_BOOT.to_owned(),
+        0o755,
+    )?;
     if let Some(password) = root_password {
         if password.is_empty() || password.contains(['\n', '\0']) {
             return Err(GuestImageError::BadOptions(
                 "root's password is empty or has a line end".to_owned(),
             ));
         }
-        file("usr/lib/understudy/root-password", format!("root:{password}\n"), 0o600)?;
-    }
-    for (path, target) in LINKS {
-        tree.insert(path, Node::symbolic_link(*target))?;
+        file(
+            "usr/lib/understudy/root-password",
+            format!("root:{password}\n"),
+            0o600,
+        )?;
     }
     for directory in ["dev", "proc", "sys", "run"] {
         tree.insert(directory, Node::directory())?;
+    }
+    Ok(())
+}
+
+/// The accounts that base-passwd's script would make before it is unpacked, with their passwords in
+/// `/etc/shadow` as passwd's script wants them.
+fn insert_accounts(tree: &mut FileTree) -> Result<(), GuestImageError> {
+    for (master, open, secret) in [
+        (
+            "usr/share/base-passwd/passwd.master",
+            "etc/passwd",
+            "etc/shadow",
+        ),
+        (
+            "usr/share/base-passwd/group.master",
+            "etc/group",
+            "etc/gshadow",
+        ),
+    ] {
+        let Some(master) = tree.file(master) else {
+            continue;
+        };
+        let (mut open_lines, mut secret_lines) = (String::new(), String::new());
+        for line in String::from_utf8_lossy(master).lines() {
+            let mut fields: Vec<&str> = line.split(':').collect();
+            if fields.len() < 3 {
+                continue;
+            }
+            fields[1] = "x";
+            let name = fields[0];
+            open_lines.push_str(&format!("{}\n", fields.join(":")));
+            secret_lines.push_str(&match secret {
+                "etc/shadow" => format!("{name}:*::0:99999:7:::\n"),
+                _ => format!("{name}:*::\n"),
+            });
+        }
+        tree.insert(open, Node::file(open_lines.into_bytes(), 0o644))?;
+        let secret_node = Node::file(secret_lines.into_bytes(), 0o640);
+        tree.insert(
+            secret,
+            Node {
+                gid: SHADOW_GROUP,
+                ..secret_node
+            },
+        )?;
     }
     Ok(())
 }
@@ -180,12 +238,18 @@ fn configure(
 /// its index at first boot.
 fn insert_modules(tree: &mut FileTree, board: &Board) -> Result<(), GuestImageError> {
     let modules = KernelModules::new(&board.modules);
-    let wanted: Vec<&str> = MODULES.iter().copied().filter(|name| modules.contains(name)).collect();
+    let wanted: Vec<&str> = MODULES
+        .iter()
+        .copied()
+        .filter(|name| modules.contains(name))
+        .collect();
     for module in modules.in_load_order(&wanted)? {
         tree.insert(&module.path, Node::file(module.content, 0o644))?;
     }
     let lists = board.modules.iter().filter(|(path, _)| {
-        path.rsplit('/').next().is_some_and(|name| name.starts_with("modules."))
+        path.rsplit('/')
+            .next()
+            .is_some_and(|name| name.starts_with("modules."))
     });
     for (path, node) in lists {
         tree.insert(path, node.clone())?;
@@ -203,7 +267,12 @@ mod tests {
         let path = directory.path().join("disk");
         assert!(check(&path, MIN_DISK_BYTES).is_ok());
         std::fs::write(&path, "data").unwrap();
-        assert!(check(&path, MIN_DISK_BYTES).unwrap_err().to_string().contains("already"));
+        assert!(
+            check(&path, MIN_DISK_BYTES)
+                .unwrap_err()
+                .to_string()
+                .contains("already")
+        );
     }
 
     #[test]
@@ -214,10 +283,32 @@ mod tests {
     }
 
     #[test]
+    fn accounts_have_their_passwords_in_the_shadow_files_only() {
+        let mut tree = FileTree::default();
+        let master = Node::file(*b"root:*:0:0:root:/root:/bin/bash\n", 0o644);
+        tree.insert("usr/share/base-passwd/passwd.master", master)
+            .unwrap();
+        let master = Node::file(*b"root:*:0:\n", 0o644);
+        tree.insert("usr/share/base-passwd/group.master", master)
+            .unwrap();
+        insert_accounts(&mut tree).unwrap();
+        let text = |path| String::from_utf8(tree.file(path).unwrap().to_vec()).unwrap();
+        assert_eq!(text("etc/passwd"), "root:x:0:0:root:/root:/bin/bash\n");
+        assert_eq!(text("etc/shadow"), "root:*::0:99999:7:::\n");
+        assert_eq!(text("etc/group"), "root:x:0:\n");
+        assert_eq!(text("etc/gshadow"), "root:*::\n");
+        let shadow = tree.get("etc/shadow").unwrap();
+        assert_eq!((shadow.mode, shadow.gid), (0o640, 42));
+    }
+
+    #[test]
     fn a_root_password_is_readable_by_root_alone() {
         let mut tree = FileTree::default();
         configure(&mut tree, "http://h/debian", Some("secret")).unwrap();
-        assert_eq!(tree.get("usr/lib/understudy/root-password").unwrap().mode, 0o600);
+        assert_eq!(
+            tree.get("usr/lib/understudy/root-password").unwrap().mode,
+            0o600
+        );
         assert!(configure(&mut tree, "http://h/debian", Some("a\nb:c")).is_err());
     }
 }

@@ -17,10 +17,12 @@ pub fn copy_program(
     path: &str,
     guest: &mut FileTree,
 ) -> Result<(), GuestImageError> {
-    let content = packages.file(path).ok_or_else(|| GuestImageError::FileNotInPackages {
-        file: path.to_owned(),
-        hint: "Debian's package may have changed; build with --package instead",
-    })?;
+    let content = packages
+        .file(path)
+        .ok_or_else(|| GuestImageError::FileNotInPackages {
+            file: path.to_owned(),
+            hint: "Debian's package may have changed; build with --package instead",
+        })?;
     guest.insert(path, Node::file(content.clone(), 0o755))?;
     if let Some(loader) = elf::interpreter(content)
         && let Some(content) = packages.file(&loader)
@@ -29,8 +31,12 @@ pub fn copy_program(
     }
     let mut pending = elf::needed_libraries(content);
     while let Some(library) = pending.pop() {
-        let candidates = LIBRARY_DIRECTORIES.iter().map(|directory| format!("{directory}/{library}"));
-        let found = candidates.into_iter().find(|candidate| packages.file(candidate).is_some());
+        let candidates = LIBRARY_DIRECTORIES
+            .iter()
+            .map(|directory| format!("{directory}/{library}"));
+        let found = candidates
+            .into_iter()
+            .find(|candidate| packages.file(candidate).is_some());
         let missing = || GuestImageError::FileNotInPackages {
             file: library.clone(),
             hint: "a library that a program asks for lies in no lib* package that it depends on",

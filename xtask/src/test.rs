@@ -1,0 +1,41 @@
+//! All tests: unit, property, conformance, simulator, real processes with a real Debian guest.
+
+use crate::check::cargo;
+use anyhow::Result;
+
+/// Seeds of the simulator that every test run tries.
+const SIMULATED_SEEDS: u64 = 1000;
+
+/// Runs all tests. The program that the real-process tests start is built for release first.
+pub fn run() -> Result<()> {
+    cargo(&["build", "--release", "-p", "understudy"], &[])?;
+    cargo(&["test", "--workspace", "--exclude", "xtask"], &[])?;
+    cargo(
+        &[
+            "run",
+            "--release",
+            "-p",
+            "xtask",
+            "--",
+            "sim",
+            "--seeds",
+            &SIMULATED_SEEDS.to_string(),
+        ],
+        &[],
+    )?;
+    // One after the other: each starts whole pairs, and this may be a machine with two cores.
+    cargo(
+        &[
+            "test",
+            "--release",
+            "-p",
+            "xtask",
+            "--",
+            "--test-threads=1",
+            "--nocapture",
+        ],
+        &[],
+    )?;
+    println!("test: all passed");
+    Ok(())
+}

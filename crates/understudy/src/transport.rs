@@ -79,7 +79,6 @@ pub struct Connection {
     stream: TcpStream,
     waiting: VecDeque<u8>,
     buffer: Vec<u8>,
-    sent_bytes: u64,
 }
 
 impl Connection {
@@ -92,7 +91,6 @@ impl Connection {
             stream,
             waiting: VecDeque::new(),
             buffer: vec![0; READ_BYTES],
-            sent_bytes: 0,
         })
     }
 
@@ -111,11 +109,6 @@ impl Connection {
         self.waiting.len()
     }
 
-    /// How many bytes were given to the kernel.
-    pub fn sent_bytes(&self) -> u64 {
-        self.sent_bytes
-    }
-
     /// Sends bytes, or keeps what the kernel does not take.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut sent = 0;
@@ -128,7 +121,6 @@ impl Connection {
                 Err(error) => return Err(error),
             }
         }
-        self.sent_bytes += sent as u64;
         self.waiting.extend(&bytes[sent..]);
         Ok(())
     }
@@ -140,7 +132,6 @@ impl Connection {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(length) => {
                     self.waiting.drain(..length);
-                    self.sent_bytes += length as u64;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}

@@ -6,6 +6,7 @@ mod replay;
 mod replica;
 mod run;
 mod status;
+mod switch;
 
 use crate::exit::{ExitStatus, Failure};
 use clap::{Parser, Subcommand};
@@ -32,6 +33,7 @@ enum Command {
     Primary(replica::Primary),
     Backup(replica::Backup),
     Status(status::Status),
+    Switch(switch::Switch),
     Demo(demo::Demo),
     Guest(guest::Guest),
 }
@@ -62,6 +64,7 @@ pub fn main() -> ExitCode {
         Command::Primary(command) => command.execute(),
         Command::Backup(command) => command.execute(),
         Command::Status(command) => command.execute(),
+        Command::Switch(command) => command.execute(),
         Command::Demo(command) => command.execute(),
         Command::Guest(command) => command.execute(),
     };

@@ -231,13 +231,16 @@ impl Supervisor {
 
     /// Ends all processes, the replicas first.
     pub fn stop(&mut self) {
-        for replica in &self.replicas {
-            replica.process.terminate();
-        }
         let deadline = monotonic_ns() + STOP_TIMEOUT_NS;
-        while monotonic_ns() < deadline
-            && self.replicas.iter_mut().any(|replica| matches!(replica.process.ended(), Ok(None)))
-        {
+        while monotonic_ns() < deadline {
+            self.replicas.retain_mut(|replica| matches!(replica.process.ended(), Ok(None)));
+            if self.replicas.is_empty() {
+                break;
+            }
+            // Again and again: a backup whose primary has just ended goes live first.
+            for replica in &self.replicas {
+                replica.process.terminate();
+            }
             std::thread::sleep(POLL);
         }
         // Dropping kills whoever did not end.

@@ -207,6 +207,7 @@ impl BackupLoop {
         self.generation = generation;
         let replica = self.replica.get_or_insert_with(Replica::default);
         let restored = replica.start(&self.host.config, self.host.waker.clone());
+        self.host.speed.restart();
         self.core.restored(monotonic(), generation, restored);
     }
 

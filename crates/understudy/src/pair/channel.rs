@@ -44,11 +44,12 @@ impl Channel {
         }
     }
 
-    /// Sends a message, or keeps what the network does not take at once.
-    pub fn send(&mut self, message: &Message) -> io::Result<()> {
+    /// Sends a message, or keeps what the network does not take at once. Returns its bytes.
+    pub fn send(&mut self, message: &Message) -> io::Result<usize> {
         self.encoded.clear();
         self.writer.write(&mut self.encoded, message);
-        self.connection.send(&self.encoded)
+        self.connection.send(&self.encoded)?;
+        Ok(self.encoded.len())
     }
 
     /// Whether the peer has said anything that makes sense.

@@ -70,9 +70,9 @@ pub struct Host {
     pub waker: Waker,
     /// Speed of the machine, in instructions.
     pub speed: Rate,
-    /// What was sent on the logging channel, in bytes.
-    pub sent: Rate,
-    sent_before: u64,
+    /// What was sent on the logging channel but for snapshots, in bytes.
+    log: Rate,
+    log_bytes: u64,
     control: ControlSocket,
     signals: StopSignals,
     listener: TcpListener,
@@ -107,8 +107,8 @@ impl Host {
             arbiter: ArbiterDesk::start(store, waker.clone())?,
             waker,
             speed: Rate::default(),
-            sent: Rate::default(),
-            sent_before: 0,
+            log: Rate::default(),
+            log_bytes: 0,
             control,
             signals,
             listener,
@@ -133,8 +133,11 @@ impl Host {
 
     /// Sends a message. A connection that fails is noticed when it is read.
     pub fn send(&mut self, id: ConnectionId, message: &Message) {
-        if let Some(channel) = self.channels.get_mut(&id) {
-            let _failed = channel.send(message);
+        if let Some(channel) = self.channels.get_mut(&id)
+            && let Ok(bytes) = channel.send(message)
+            && !matches!(message, Message::Snapshot(_))
+        {
+            self.log_bytes += bytes as u64;
         }
     }
 
@@ -142,7 +145,6 @@ impl Host {
     pub fn close(&mut self, id: ConnectionId) {
         if let Some(mut channel) = self.channels.remove(&id) {
             let _flushed = channel.connection.flush();
-            self.sent_before += channel.connection.sent_bytes();
         }
     }
 
@@ -151,12 +153,6 @@ impl Host {
         self.channels
             .get(&id)
             .is_some_and(|channel| channel.connection.waiting_bytes() < SNAPSHOT_WAITING_BYTES)
-    }
-
-    /// Bytes sent on all connections so far.
-    pub fn sent_bytes(&self) -> u64 {
-        let open: u64 = self.channels.values().map(|channel| channel.connection.sent_bytes()).sum();
-        self.sent_before + open
     }
 
     /// Writes an event of the core's to the log.
@@ -285,8 +281,7 @@ impl Host {
     pub fn sample(&mut self, count: u64) {
         let now_ns = monotonic_ns();
         self.speed.sample(now_ns, count);
-        let sent = self.sent_bytes();
-        self.sent.sample(now_ns, sent);
+        self.log.sample(now_ns, self.log_bytes);
     }
 
     /// What is the same for both roles in a status.
@@ -298,7 +293,7 @@ impl Host {
             instruction_count: count,
             guest_time_ms: guest_time_ns / 1_000_000,
             mips: self.speed.per_second(now_ns, count) / 1e6,
-            log_bits_per_second: (self.sent.per_second(now_ns, self.sent_bytes()) * 8.0) as u64,
+            log_bits_per_second: (self.log.per_second(now_ns, self.log_bytes) * 8.0) as u64,
             directory: self.config.state_directory.clone(),
             events: self.events.newest().cloned().collect(),
             ..ReplicaStatus::default()

@@ -25,6 +25,11 @@ impl Rate {
         }
     }
 
+    /// Forgets all: the number begins anew.
+    pub fn restart(&mut self) {
+        self.samples.clear();
+    }
+
     /// How much a second it grew up to `value` now.
     pub fn per_second(&self, now_ns: u64, value: u64) -> f64 {
         match self.samples.front() {

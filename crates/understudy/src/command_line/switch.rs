@@ -1,0 +1,70 @@
+//! `understudy switch`.
+
+use crate::exit::{ExitStatus, Failure};
+use crate::network::{self, Forward, StaticLease, SwitchAddress, SwitchOptions};
+use crate::signals::StopSignals;
+use clap::Args;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Run a network switch with a gateway, without root, that outlives the replicas.
+///
+/// Guests get 10.0.2.15 and up by DHCP, reach the world through 10.0.2.2, and are reached through
+/// forwards of host ports. Prints where it listens when it is ready; SIGTERM ends it.
+#[derive(Debug, Args)]
+pub struct Switch {
+    /// Where replicas connect: unix:/path or tcp:127.0.0.1:7500; may be repeated
+    #[arg(long, value_name = "ADDRESS", required = true)]
+    listen: Vec<SwitchAddress>,
+    /// Lead a host port to a guest port: 127.0.0.1:6379=10.0.2.15:6379 or 6379:6379; host port 0
+    /// is any free one; may be repeated
+    #[arg(long, value_name = "HOST=GUEST")]
+    forward: Vec<Forward>,
+    /// Always give this guest this address: MAC=ADDRESS; may be repeated
+    #[arg(long, value_name = "MAC=ADDRESS")]
+    lease: Vec<StaticLease>,
+    /// No gateway: only connect the ports
+    #[arg(long)]
+    no_gateway: bool,
+    /// Keep guests from this host's own loopback services (10.0.2.2 leads to them otherwise)
+    #[arg(long)]
+    no_host_loopback: bool,
+    /// Where DNS requests go (default: this host's resolver)
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    resolver: Option<SocketAddr>,
+    /// Keep the switch's state in this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    status_file: Option<PathBuf>,
+    /// Write all frames to this file, in the format of pcap
+    #[arg(long, value_name = "FILE")]
+    pcap: Option<PathBuf>,
+}
+
+impl Switch {
+    /// Carries the command out.
+    pub fn execute(self) -> Result<ExitStatus, Failure> {
+        let options = SwitchOptions {
+            listen: self.listen,
+            forwards: self.forward,
+            gateway: !self.no_gateway,
+            host_loopback: !self.no_host_loopback,
+            resolver: self.resolver,
+            static_leases: self.lease,
+            status_file: self.status_file,
+            pcap: self.pcap,
+        };
+        let signals = StopSignals::catch()?;
+        network::run(&options, signals.fd(), |status| {
+            let mut text = format!("listening at {}\n", status.listen.join(", "));
+            for forward in &status.forwards {
+                text.push_str(&format!("{} leads to {}\n", forward.host, forward.guest));
+            }
+            let mut stdout = std::io::stdout().lock();
+            // Whoever closed it does not want to know.
+            let _printed = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+        })
+        .map_err(Failure::usage)?;
+        Ok(ExitStatus::Success)
+    }
+}

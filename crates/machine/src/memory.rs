@@ -60,7 +60,10 @@ pub struct Memory {
 impl Memory {
     /// RAM of `size` bytes (a multiple of the page size), all zero, every page clean.
     pub fn new(size: u64) -> Memory {
-        assert!(size > 0 && size.is_multiple_of(PAGE_SIZE), "RAM size {size} is not whole pages");
+        assert!(
+            size > 0 && size.is_multiple_of(PAGE_SIZE),
+            "RAM size {size} is not whole pages"
+        );
         let pages = (size / PAGE_SIZE) as usize;
         Memory {
             bytes: vec![0; size as usize],
@@ -101,7 +104,9 @@ impl Memory {
     #[inline]
     pub fn read_array<const N: usize>(&self, address: u64) -> Result<[u8; N], OutsideRam> {
         let offset = self.offset(address, N as u64)?;
-        Ok(self.bytes[offset..offset + N].try_into().expect("the slice has N bytes"))
+        Ok(self.bytes[offset..offset + N]
+            .try_into()
+            .expect("the slice has N bytes"))
     }
 
     /// Writes bytes from outside the hart (DMA, loaders), with all that a store entails.

@@ -102,12 +102,18 @@ impl Outputs {
     /// Adds one console byte.
     pub fn console_byte(&mut self, console: Console, byte: u8) {
         self.visible += 1;
-        if let Some(Output::ConsoleBytes { console: last, bytes }) = self.waiting.last_mut()
+        if let Some(Output::ConsoleBytes {
+            console: last,
+            bytes,
+        }) = self.waiting.last_mut()
             && *last == console
         {
             bytes.push(byte);
         } else {
-            self.waiting.push(Output::ConsoleBytes { console, bytes: vec![byte] });
+            self.waiting.push(Output::ConsoleBytes {
+                console,
+                bytes: vec![byte],
+            });
         }
     }
 
@@ -138,6 +144,8 @@ impl Outputs {
     /// Whether something waits that should not wait for the end of a quantum: anything but console
     /// bytes.
     pub fn is_urgent(&self) -> bool {
-        self.waiting.iter().any(|o| !matches!(o, Output::ConsoleBytes { .. }))
+        self.waiting
+            .iter()
+            .any(|o| !matches!(o, Output::ConsoleBytes { .. }))
     }
 }

@@ -1,0 +1,3 @@
+//! The program around the deterministic machine and the replication core.
+
+pub mod network;

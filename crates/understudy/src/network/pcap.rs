@@ -1,0 +1,72 @@
+//! All frames in a file that Wireshark and tcpdump read (the classic pcap format: version 2.4,
+//! little-endian, microseconds, LINKTYPE_ETHERNET).
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+const MAGIC: u32 = 0xa1b2_c3d4;
+const SNAP_LENGTH: u32 = 262_144;
+const LINKTYPE_ETHERNET: u32 = 1;
+
+/// A capture that is being written.
+#[derive(Debug)]
+pub(crate) struct Capture<W: Write = BufWriter<File>> {
+    file: W,
+}
+
+impl Capture {
+    /// Starts a new file at `path`.
+    pub(crate) fn create(path: &Path) -> io::Result<Capture> {
+        Capture::new(BufWriter::new(File::create(path)?))
+    }
+}
+
+impl<W: Write> Capture<W> {
+    fn new(mut file: W) -> io::Result<Capture<W>> {
+        file.write_all(&MAGIC.to_le_bytes())?;
+        file.write_all(&[2, 0, 4, 0])?;
+        file.write_all(&[0; 8])?;
+        file.write_all(&SNAP_LENGTH.to_le_bytes())?;
+        file.write_all(&LINKTYPE_ETHERNET.to_le_bytes())?;
+        file.flush()?;
+        Ok(Capture { file })
+    }
+
+    /// Appends a frame with the present time.
+    pub(crate) fn record(&mut self, frame: &[u8]) -> io::Result<()> {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        // The format's own limits: seconds until 2106, frames far below 4 GiB.
+        let length = frame.len() as u32;
+        self.file.write_all(&(now.as_secs() as u32).to_le_bytes())?;
+        self.file.write_all(&now.subsec_micros().to_le_bytes())?;
+        self.file.write_all(&length.to_le_bytes())?;
+        self.file.write_all(&length.to_le_bytes())?;
+        self.file.write_all(frame)
+    }
+
+    /// Brings what was recorded to the file.
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_header_and_a_record_are_as_the_format_says() {
+        let mut capture = Capture::new(Vec::new()).unwrap();
+        capture.record(&[0xab; 60]).unwrap();
+        let bytes = capture.file;
+        assert_eq!(bytes.len(), 24 + 16 + 60);
+        assert_eq!(bytes[..8], [0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0]);
+        assert_eq!(bytes[20..24], [1, 0, 0, 0]);
+        assert_eq!(bytes[32..40], [60, 0, 0, 0, 60, 0, 0, 0]);
+        assert_eq!(bytes[40..], [0xab; 60]);
+    }
+}

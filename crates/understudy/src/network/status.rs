@@ -1,0 +1,169 @@
+//! What a switch tells about itself.
+
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The status file is written at most this often.
+const WRITE_INTERVAL: Duration = Duration::from_millis(200);
+
+/// A switch's state.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwitchStatus {
+    /// The switch's process.
+    pub pid: u32,
+    /// Where it listens, as `unix:/path` or `tcp:127.0.0.1:7500`, with real ports.
+    pub listen: Vec<String>,
+    /// The host ports that lead to guests, with real ports.
+    pub forwards: Vec<ForwardStatus>,
+    /// Who is connected.
+    pub ports: Vec<PortStatus>,
+    /// How often an address appeared behind another port than before: once at each failover.
+    pub moves: u64,
+    /// Frames that were kept for an address while it moved, and delivered.
+    pub rescued_frames: u64,
+    /// The gateway, if the switch has one.
+    pub gateway: Option<GatewayStatus>,
+}
+
+/// A forwarded port.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForwardStatus {
+    /// Where the host listens, as in `127.0.0.1:6379`.
+    pub host: String,
+    /// Where the guest listens, as in `10.0.2.15:6379`.
+    pub guest: String,
+    /// Connections accepted since the start.
+    pub accepted: u64,
+}
+
+/// A connected port.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortStatus {
+    /// The port's number, never used again.
+    pub id: u64,
+    /// Who is connected, as far as the socket tells.
+    pub peer: String,
+    /// The addresses seen behind it.
+    pub macs: Vec<String>,
+    /// Frames from the port.
+    pub frames_in: u64,
+    /// Octets of these.
+    pub bytes_in: u64,
+    /// Octets written to the port, with the length in front of each frame.
+    pub bytes_out: u64,
+    /// Frames for the port that were dropped because it did not read.
+    pub dropped: u64,
+}
+
+/// The gateway's state.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayStatus {
+    /// TCP connections through the gateway, in both directions.
+    pub tcp_connections: usize,
+    /// TCP connections that guests opened since the start.
+    pub tcp_outbound: u64,
+    /// UDP flows through the gateway.
+    pub udp_flows: usize,
+    /// Addresses given by DHCP.
+    pub leases: Vec<LeaseStatus>,
+}
+
+/// An address given by DHCP.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseStatus {
+    /// The guest.
+    pub mac: String,
+    /// Its address.
+    pub address: String,
+}
+
+/// The status file: replaced as a whole, so that a reader never sees half of it, and removed with
+/// the switch.
+#[derive(Debug)]
+pub(crate) struct StatusFile {
+    path: PathBuf,
+    written: Option<(Instant, SwitchStatus)>,
+}
+
+impl StatusFile {
+    pub(crate) fn new(path: PathBuf) -> StatusFile {
+        StatusFile {
+            path,
+            written: None,
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// When the file may be written again.
+    pub(crate) fn not_before(&self) -> Option<Instant> {
+        self.written
+            .as_ref()
+            .map(|(when, _)| *when + WRITE_INTERVAL)
+    }
+
+    /// Writes the status if it changed and the last time is long enough ago. True while a change
+    /// still has to be written.
+    pub(crate) fn update(&mut self, status: SwitchStatus, now: Instant) -> io::Result<bool> {
+        if self
+            .written
+            .as_ref()
+            .is_some_and(|(_, written)| *written == status)
+        {
+            return Ok(false);
+        }
+        if self.not_before().is_some_and(|not_before| now < not_before) {
+            return Ok(true);
+        }
+        let mut text = serde_json::to_vec_pretty(&status)?;
+        text.push(b'\n');
+        let mut staged = self.path.clone().into_os_string();
+        staged.push(".new");
+        fs::write(&staged, text)?;
+        fs::rename(&staged, &self.path)?;
+        self.written = Some((now, status));
+        Ok(false)
+    }
+}
+
+impl Drop for StatusFile {
+    fn drop(&mut self) {
+        if self.written.is_some() {
+            // Someone else may have removed it: then there is nothing left to do.
+            let _removed = fs::remove_file(&self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_is_written_on_change_at_most_five_times_a_second() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("status.json");
+        let read =
+            || -> SwitchStatus { serde_json::from_slice(&fs::read(&path).unwrap()).unwrap() };
+        let mut file = StatusFile::new(path.clone());
+        let now = Instant::now();
+        let status = |moves| SwitchStatus {
+            moves,
+            ..SwitchStatus::default()
+        };
+        assert!(!file.update(status(1), now).unwrap());
+        assert_eq!(read().moves, 1);
+        assert!(file.update(status(2), now + WRITE_INTERVAL / 2).unwrap());
+        assert_eq!(read().moves, 1);
+        assert!(!file.update(status(2), now + WRITE_INTERVAL).unwrap());
+        assert_eq!(read().moves, 2);
+        assert!(!file.update(status(2), now + WRITE_INTERVAL).unwrap());
+        drop(file);
+        assert!(!path.exists());
+    }
+}

@@ -1,6 +1,8 @@
 //! What the tests of the program share: bare-metal guests, processes, waiting for a condition.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub mod assembler;
+pub mod device_programs;
 pub mod guest_program;
 
 use std::io::Read;
@@ -50,6 +52,17 @@ impl Process {
         let child = understudy()
             .args(arguments)
             .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Process { child }
+    }
+
+    /// Starts one whose standard output goes to a file.
+    pub fn start_printing(arguments: &[&str], output: &Path) -> Process {
+        let child = understudy()
+            .args(arguments)
+            .stdout(std::fs::File::create(output).unwrap())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();

@@ -64,7 +64,7 @@ fn wrong_syntax_keys_and_types_are_refused_with_their_line() {
     refuse_changed("primary", "\"8M\"", "\"8X\"", &["line 2", "memory", "8X", "512M"]);
     refuse_changed("primary", "\"8M\"", "-8", &["line 2", "memory"]);
     refuse_changed("primary", "\"8M\"", "\"8M\"\nmemory = \"9M\"", &["line 3", "memory"]);
-    refuse_changed("primary", "[arbiter]", "[[arbiter]]", &["arbiter"]);
+    refuse_changed("primary", "[arbiter]", "[[arbiter]]", &["line 10"]);
 }
 
 #[test]
@@ -72,7 +72,6 @@ fn values_that_cannot_be_are_refused_with_their_key() {
     refuse_changed("primary", "\"8M\"", "\"0\"", &["memory", "1M"]);
     refuse_changed("primary", "\"8M\"", "\"1000001\"", &["memory", "4096"]);
     refuse_changed("primary", "\"8M\"", "\"17179869184G\"", &["memory"]);
-    refuse_changed("primary", "\"8M\"", "\"4000G\"", &["memory"]);
     refuse_changed("primary", "\"test\"", "\"\"", &["name"]);
     refuse_changed("primary", "\"test\"", "\"../evil\"", &["name"]);
     refuse_changed("primary", "\"8M\"", "\"8M\"\nharts = 0", &["harts", "1 to 8"]);

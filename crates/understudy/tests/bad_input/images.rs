@@ -65,6 +65,13 @@ fn an_image_that_does_not_fit_the_memory_is_refused() {
 }
 
 #[test]
+fn memory_that_the_host_does_not_have_is_refused() {
+    let files = Files::new();
+    let kernel = files.path("good.elf");
+    assert_refused(&["run", "--kernel", &kernel, "--memory", "1000000G"], 2, &["memory"]);
+}
+
+#[test]
 fn firmware_and_initrd_that_are_none_are_refused() {
     let files = Files::new();
     let kernel = files.path("good.elf");

@@ -27,6 +27,9 @@ fn assert_refusal(output: &Output, status: i32, words: &[&str], what: &str) {
     assert_eq!(output.status.code(), Some(status), "{what}: {said}");
     assert_eq!(said.lines().count(), 1, "{what}: one line: {said}");
     assert!(said.starts_with("understudy: "), "{what}: {said}");
+    let mut parts: Vec<&str> = said.trim().split(": ").collect();
+    parts.sort_unstable();
+    assert!(parts.windows(2).all(|pair| pair[0] != pair[1]), "{what}: said twice: {said}");
     for word in words {
         assert!(said.contains(word), "{what}: {word:?} is not in: {said}");
     }

@@ -173,7 +173,12 @@ impl PairDirectory {
 
     /// A primary that listens, and where.
     pub fn primary(&self, name: &str) -> (ReplicaFiles, Process, String) {
-        let files = self.replica(name, None, "");
+        self.primary_with(name, "")
+    }
+
+    /// The same with more in its configuration.
+    pub fn primary_with(&self, name: &str, extra: &str) -> (ReplicaFiles, Process, String) {
+        let files = self.replica(name, None, extra);
         let process = Process::start(&["primary", "--config", files.config()]);
         let listen = wait_for("the primary to listen", || {
             files.status()?["listen"].as_str().map(str::to_owned)
@@ -183,7 +188,12 @@ impl PairDirectory {
 
     /// A backup of the primary at `peer`, once it protects it.
     pub fn backup(&self, name: &str, peer: &str) -> (ReplicaFiles, Process) {
-        let files = self.replica(name, Some(peer), "");
+        self.backup_with(name, peer, "")
+    }
+
+    /// The same with more in its configuration.
+    pub fn backup_with(&self, name: &str, peer: &str, extra: &str) -> (ReplicaFiles, Process) {
+        let files = self.replica(name, Some(peer), extra);
         let process = Process::start(&["backup", "--config", files.config()]);
         files.await_state("replaying");
         (files, process)

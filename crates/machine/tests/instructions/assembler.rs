@@ -159,6 +159,11 @@ impl Assembler {
         self.double(0);
     }
 
+    /// The address of this very instruction in `rd`.
+    pub fn la_here(&mut self, rd: u8) {
+        self.op(Op::Auipc, rd, 0, 0, 0);
+    }
+
     /// A constant in `rd`, with as many instructions as it takes.
     pub fn li(&mut self, rd: u8, value: u64) {
         let low = (value as i32) << 20 >> 20;

@@ -5,8 +5,10 @@ mod assembler;
 mod guest;
 mod operands;
 
+mod atomic;
 mod base;
 mod control_flow;
+mod csr;
 mod memory_access;
 mod multiply;
 
@@ -16,8 +18,10 @@ use machine::isa;
 #[test]
 fn every_instruction_has_a_guest_program() {
     let guests = [
+        atomic::GUESTS,
         base::GUESTS,
         control_flow::GUESTS,
+        csr::GUESTS,
         memory_access::GUESTS,
         multiply::GUESTS,
     ];

@@ -26,6 +26,8 @@ pub const ENGINES: &[Engine] = &[Engine::Interpreter];
 const MEMORY_BYTES: u64 = 16 << 20;
 /// Where results go; the double-word before them says where the next one would have gone.
 const RESULTS: u64 = RAM_BASE + (4 << 20);
+/// `mstatus` as the trap handler found it.
+pub const TRAP_STATUS: u64 = RESULTS - 16;
 /// Room that a program may use as it likes, up to [`SCRATCH_END`].
 pub const SCRATCH: u64 = RAM_BASE + (8 << 20);
 /// End of that room.
@@ -35,8 +37,6 @@ const LIMIT: u64 = 20_000_000;
 /// What the program reports when a trap comes that it did not expect.
 const UNEXPECTED_TRAP: u16 = 99;
 
-/// The scratch register of the harness: free between two of its calls.
-pub const SCRATCH_REGISTER: u8 = S8;
 
 /// Privilege modes as in `mstatus.MPP`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +69,14 @@ impl From<Label> for Expected {
     fn from(label: Label) -> Expected {
         Expected::Address(label)
     }
+}
+
+/// A trap handler for S-mode that reports what it finds and leaves to M-mode by `ecall`.
+#[derive(Clone, Copy)]
+pub struct SupervisorHandler {
+    /// Its first instruction.
+    pub entry: Label,
+    call: Label,
 }
 
 /// A guest program and what it has to find.
@@ -108,10 +116,15 @@ impl Guest {
             asm.store(Op::Sd, S11, S9, 8 * offset as i32);
         }
         asm.i(Op::Addi, S9, S9, 24);
+        asm.li(S8, TRAP_STATUS);
+        asm.csr(Op::Csrrs, S11, number::MSTATUS, ZERO);
+        asm.store(Op::Sd, S11, S8, 0);
         asm.csr(Op::Csrrw, ZERO, number::MEPC, S10);
         asm.la(S10, abort);
         asm.li(S11, status::MPP);
         asm.csr(Op::Csrrs, ZERO, number::MSTATUS, S11);
+        asm.li(S11, status::MPIE); // an interrupt stays pending, but is not taken again
+        asm.csr(Op::Csrrc, ZERO, number::MSTATUS, S11);
         asm.op(Op::Mret, 0, 0, 0, 0);
         asm.bind(abort);
         self.finish_with(0x3333 | u64::from(UNEXPECTED_TRAP) << 16);
@@ -276,6 +289,45 @@ impl Guest {
             let pc = guest.asm.bound_label();
             emit(&mut guest.asm);
             pc
+        });
+    }
+
+    /// A trap handler for S-mode, to be given to [`Guest::supervisor_traps`]; also sets `stvec`.
+    pub fn supervisor_handler(&mut self) -> SupervisorHandler {
+        let asm = &mut self.asm;
+        let past = asm.label();
+        asm.jal(ZERO, past);
+        asm.align(4);
+        let entry = asm.bound_label();
+        for (index, csr) in [number::SCAUSE, number::SEPC, number::STVAL].into_iter().enumerate() {
+            asm.csr(Op::Csrrs, S8, csr, ZERO);
+            asm.store(Op::Sd, S8, S9, 8 * index as i32);
+        }
+        asm.i(Op::Addi, S9, S9, 24);
+        let call = asm.bound_label();
+        asm.op(Op::Ecall, 0, 0, 0, 0);
+        asm.bind(past);
+        asm.la(S8, entry);
+        asm.csr(Op::Csrrw, ZERO, number::STVEC, S8);
+        SupervisorHandler { entry, call }
+    }
+
+    /// As [`Guest::traps`], for a trap that is delegated: the handler finds it in S-mode.
+    pub fn supervisor_traps<E: Into<Expected>>(
+        &mut self,
+        handler: SupervisorHandler,
+        mode: Mode,
+        cause: u64,
+        value: impl Into<Expected>,
+        what: &str,
+        body: impl FnOnce(&mut Guest) -> E,
+    ) {
+        self.traps(mode, 9, 0, &format!("{what}: the handler's ecall"), |guest| {
+            let pc = body(guest).into();
+            guest.checks.push((format!("{what}: scause"), cause.into()));
+            guest.checks.push((format!("{what}: sepc"), pc));
+            guest.checks.push((format!("{what}: stval"), value.into()));
+            handler.call
         });
     }
 

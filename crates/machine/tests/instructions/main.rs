@@ -8,9 +8,13 @@ mod operands;
 mod atomic;
 mod base;
 mod control_flow;
+mod counters;
 mod csr;
+mod interrupts;
 mod memory_access;
 mod multiply;
+mod self_modifying;
+mod traps;
 
 use machine::isa;
 
@@ -21,9 +25,13 @@ fn every_instruction_has_a_guest_program() {
         atomic::GUESTS,
         base::GUESTS,
         control_flow::GUESTS,
+        counters::GUESTS,
         csr::GUESTS,
+        interrupts::GUESTS,
         memory_access::GUESTS,
         multiply::GUESTS,
+        self_modifying::GUESTS,
+        traps::GUESTS,
     ];
     let mut tested = [false; 256];
     for build in guests.into_iter().flatten() {

@@ -13,8 +13,10 @@ mod csr;
 mod interrupts;
 mod memory_access;
 mod multiply;
+mod protection;
 mod self_modifying;
 mod traps;
+mod virtual_memory;
 
 use machine::isa;
 
@@ -30,8 +32,10 @@ fn every_instruction_has_a_guest_program() {
         interrupts::GUESTS,
         memory_access::GUESTS,
         multiply::GUESTS,
+        protection::GUESTS,
         self_modifying::GUESTS,
         traps::GUESTS,
+        virtual_memory::GUESTS,
     ];
     let mut tested = [false; 256];
     for build in guests.into_iter().flatten() {

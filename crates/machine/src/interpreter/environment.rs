@@ -270,7 +270,8 @@ impl Environment<'_> {
         Ok(offset)
     }
 
-    /// The offset in RAM of the instruction at `address`; `None` if it is not RAM.
+    /// The offset in RAM of the instruction at `address`; `None` if it is not RAM, or if a PMP range
+    /// ends within its page, so that each instruction has to be checked.
     #[inline(always)]
     pub fn fetch_offset(&mut self, address: u64) -> Result<Option<usize>, Exception> {
         match self
@@ -291,11 +292,12 @@ impl Environment<'_> {
         let Ok(offset) = self.memory.offset(physical, 2) else {
             return Ok(None);
         };
-        if self.may_cache(physical) {
-            self.hart
-                .tlb
-                .insert_fetch(address, offset & !(PAGE_SIZE as usize - 1));
+        if !self.may_cache(physical) {
+            return Ok(None); // a block would run over the boundary that lies in the page
         }
+        self.hart
+            .tlb
+            .insert_fetch(address, offset & !(PAGE_SIZE as usize - 1));
         Ok(Some(offset))
     }
 

@@ -7,4 +7,5 @@ pub mod conformance;
 pub mod demo;
 pub mod program;
 pub mod redis;
+pub mod simulate;
 pub mod test;

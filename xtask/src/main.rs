@@ -4,7 +4,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
-use xtask::{bench, check, conformance, test};
+use xtask::{bench, check, conformance, simulate, test};
 
 #[derive(Parser)]
 #[command(about = "What a developer of Understudy runs")]
@@ -19,6 +19,18 @@ enum Command {
     Check,
     /// All tests.
     Test,
+    /// Simulate pairs among crashes, partitions, frozen processes and a bad arbiter.
+    Sim {
+        /// How many seeds.
+        #[arg(long, default_value_t = 1000)]
+        seeds: u64,
+        /// The first one.
+        #[arg(long, default_value_t = 0)]
+        start: u64,
+        /// Only this seed, with everything that happens in it.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// Run bare-metal ELF programs (riscv-tests) that report through `tohost` or the finisher.
     Conformance {
         /// Directory with the programs.
@@ -79,6 +91,8 @@ fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Check => check::run(),
         Command::Test => test::run(),
+        Command::Sim { seed: Some(seed), .. } => simulate::one(seed),
+        Command::Sim { seeds, start, seed: None } => simulate::many(start..start + seeds),
         Command::Conformance { directory, prefix } => conformance::run(&directory, &prefix),
         Command::Bench(bench) => run_bench(bench),
     }

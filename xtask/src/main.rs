@@ -91,8 +91,14 @@ fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Check => check::run(),
         Command::Test => test::run(),
-        Command::Sim { seed: Some(seed), .. } => simulate::one(seed),
-        Command::Sim { seeds, start, seed: None } => simulate::many(start..start + seeds),
+        Command::Sim {
+            seed: Some(seed), ..
+        } => simulate::one(seed),
+        Command::Sim {
+            seeds,
+            start,
+            seed: None,
+        } => simulate::many(start..start + seeds),
         Command::Conformance { directory, prefix } => conformance::run(&directory, &prefix),
         Command::Bench(bench) => run_bench(bench),
     }

@@ -26,7 +26,11 @@ pub fn many(seeds: Range<u64>) -> Result<()> {
         next = end;
         if start.elapsed() - printed > Duration::from_secs(5) {
             printed = start.elapsed();
-            println!("{} of {} seeds", next - seeds.start, seeds.end - seeds.start);
+            println!(
+                "{} of {} seeds",
+                next - seeds.start,
+                seeds.end - seeds.start
+            );
         }
     }
     for failure in &summary.failures {
@@ -41,7 +45,10 @@ pub fn many(seeds: Range<u64>) -> Result<()> {
         start.elapsed().as_secs_f64()
     );
     if !summary.is_good() {
-        bail!("broken promises, or situations never reached: {:?}", summary.coverage.missing());
+        bail!(
+            "broken promises, or situations never reached: {:?}",
+            summary.coverage.missing()
+        );
     }
     Ok(())
 }
@@ -58,14 +65,22 @@ fn in_parallel(seeds: Range<u64>, workers: u64) -> Result<Vec<Summary>> {
             .collect();
         running
             .into_iter()
-            .map(|worker| worker.join().map_err(|_| anyhow::anyhow!("a worker panicked")))
+            .map(|worker| {
+                worker
+                    .join()
+                    .map_err(|_| anyhow::anyhow!("a worker panicked"))
+            })
             .collect()
     })
 }
 
 /// Runs one seed and prints everything that happened.
 pub fn one(seed: u64) -> Result<()> {
-    let options = Options { trace: true, trace_lines: usize::MAX, ..Options::default() };
+    let options = Options {
+        trace: true,
+        trace_lines: usize::MAX,
+        ..Options::default()
+    };
     match run_seed(seed, &options) {
         Ok(report) => {
             report.trace.iter().for_each(|line| println!("{line}"));

@@ -71,7 +71,8 @@ pub enum BackupAction<O> {
         /// In order; the first ever of a pairing has number 1.
         records: Vec<Record>,
     },
-    /// Drop the machine, the snapshot and all records of this pairing.
+    /// Drop the machine, the snapshot and all records of this pairing, and with them what they still
+    /// wanted to report: another life may use the same generation again.
     Discard {
         /// The pairing.
         generation: u64,
@@ -168,7 +169,7 @@ pub struct Backup<O> {
 impl<O> Backup<O> {
     /// A backup that begins to look for its primary.
     pub fn new(now: Duration, config: PairConfig) -> Backup<O> {
-        let pauses = PauseDetector::new(now, config.detector.own_pause());
+        let pauses = PauseDetector::new(now, &config.detector);
         let mut backup = Backup {
             config,
             state: State::Resting { until: now },
@@ -188,7 +189,7 @@ impl<O> Backup<O> {
     pub fn next_deadline(&self) -> Option<Duration> {
         match &self.state {
             State::Resting { until } => Some(*until),
-            State::Greeting { silence, .. } => Some(silence.deadline()),
+            State::Greeting { silence, .. } => Some(silence.deadline().min(self.pauses.due())),
             State::Following(follow) => Some(follow.deadline(&self.config.detector)),
             State::Claiming(_, claim) => claim.deadline(),
             State::Dialing | State::Draining(..) | State::Live | State::Stopped => None,

@@ -34,13 +34,6 @@ impl Default for DetectorConfig {
     }
 }
 
-impl DetectorConfig {
-    /// A pause of this process so long that the peer may have begun to suspect it.
-    pub(crate) fn own_pause(&self) -> Duration {
-        self.silence_timeout / 2
-    }
-}
-
 /// Why a peer is suspected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Suspicion {
@@ -115,18 +108,27 @@ impl SilenceDetector {
 pub(crate) struct PauseDetector {
     last: Duration,
     threshold: Duration,
+    interval: Duration,
 }
 
 impl PauseDetector {
-    pub fn new(now: Duration, threshold: Duration) -> PauseDetector {
+    pub fn new(now: Duration, config: &DetectorConfig) -> PauseDetector {
+        let (threshold, interval) = (config.silence_timeout / 2, config.heartbeat_interval);
         PauseDetector {
             last: now,
             threshold,
+            interval,
         }
     }
 
-    /// To be told the time at every call, and at least every heartbeat interval. Gives the pause
-    /// if it was one.
+    /// When the next call is due at the latest: a longer silence is taken for a pause.
+    pub fn due(&self) -> Duration {
+        self.last + self.interval
+    }
+
+    /// To be told the time at every call, and at least every heartbeat interval while somebody is
+    /// waited for. Gives the pause if it was one: half the silence timeout, so that a peer that
+    /// suspected us meanwhile is never overlooked.
     pub fn observe(&mut self, now: Duration) -> Option<Duration> {
         let pause = now.saturating_sub(self.last);
         self.last = self.last.max(now);

@@ -159,7 +159,7 @@ impl<O> Primary<O> {
         count: u64,
         visible_outputs: u64,
     ) -> Primary<O> {
-        let pauses = PauseDetector::new(now, config.detector.own_pause());
+        let pauses = PauseDetector::new(now, &config.detector);
         Primary {
             config,
             life,

@@ -198,6 +198,9 @@ impl World {
             FromReplay::Diverged(report) => {
                 if backup.poisoned {
                     backup.core.diverged(now, generation, report);
+                    if let Some(run) = self.run_of(node) {
+                        self.checker.excuse(run);
+                    }
                     self.coverage.reached(Situation::DivergenceFound);
                 } else {
                     self.violated(format!(
@@ -371,7 +374,10 @@ impl World {
             }
             BackupAction::Restore { generation, .. } => {
                 let time = self.scenario.restore_time;
-                self.at(time, Some((node, run)), What::Restored(generation));
+                if let Some(Role::Backup(backup)) = self.role(node) {
+                    let attempt = backup.attempt;
+                    self.at(time, Some((node, run)), What::Restored(generation, attempt));
+                }
             }
             BackupAction::Replay {
                 generation,
@@ -582,15 +588,14 @@ impl World {
         self.settle(node);
     }
 
-    pub(crate) fn restored(&mut self, node: usize, generation: u64) {
+    pub(crate) fn restored(&mut self, node: usize, generation: u64, attempt: u64) {
         let now = self.clock();
         let slowness = if self.scenario.disk_percent > 0 { 2 } else { 0 };
         let Some(Role::Backup(backup)) = self.role(node) else {
             return;
         };
-        // A restore that belongs to an attempt which has been given up comes too late.
-        if backup.generation == generation && backup.replayer.is_none() && !backup.stored.is_empty()
-        {
+        // What belongs to an attempt that has been given up comes too late.
+        if backup.attempt == attempt {
             let result = backup.restore(slowness);
             backup.core.restored(now, generation, result);
         }
@@ -713,10 +718,16 @@ impl World {
 
     pub(crate) fn connected(&mut self, node: usize, connection: Option<ConnectionId>) {
         let now = self.clock();
+        // It may have ended before the event loop heard that it was there.
+        let ended = connection
+            .is_some_and(|connection| !self.network.connections[&connection.0].ends[0].open);
         if let Some(Role::Backup(backup)) = self.role(node) {
             match connection {
                 Some(connection) => backup.core.connected(now, connection),
                 None => backup.core.disconnected(now, None),
+            }
+            if ended {
+                backup.core.disconnected(now, connection);
             }
         }
         self.settle(node);

@@ -254,6 +254,8 @@ pub struct BackupProcess {
     pub life: Option<LifeId>,
     /// The pairing whose machine this is.
     pub generation: u64,
+    /// Counts attempts to join.
+    pub attempt: u64,
     /// The snapshot so far.
     pub stored: Vec<u8>,
     /// Records that came before the machine was made.
@@ -276,6 +278,7 @@ impl BackupProcess {
             core,
             life: None,
             generation: 0,
+            attempt: 0,
             stored: Vec::new(),
             early: Vec::new(),
             replayer: None,
@@ -289,6 +292,7 @@ impl BackupProcess {
 
     /// Drops the machine and everything that belongs to it.
     pub fn discard(&mut self) {
+        self.attempt += 1;
         self.stored.clear();
         self.early.clear();
         self.replayer = None;

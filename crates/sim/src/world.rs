@@ -39,8 +39,8 @@ pub enum What {
     Answer(u64, ClaimOutcome),
     /// The next piece of a snapshot goes out.
     Chunk(u64),
-    /// A snapshot became a machine.
-    Restored(u64),
+    /// The snapshot of this pairing and attempt became a machine.
+    Restored(u64, u64),
     /// Something arrives from this side of the connection.
     Pump(ConnectionId, usize),
     /// This side of a connection ends.
@@ -293,7 +293,9 @@ impl World {
                 self.arbiter_answers(node, generation, &outcome);
             }
             (Some((node, _)), What::Chunk(generation)) => self.send_chunk(node, generation),
-            (Some((node, _)), What::Restored(generation)) => self.restored(node, generation),
+            (Some((node, _)), What::Restored(generation, attempt)) => {
+                self.restored(node, generation, attempt);
+            }
             (_, What::Pump(connection, side)) => self.pump(connection, side),
             (_, What::SayEnd(connection, side)) => {
                 self.post(connection, side, Segment::End);

@@ -38,11 +38,23 @@ pub struct Recorder {
 
 impl Recorder {
     /// Begins a recording of `machine` as it is now: self-contained, with a snapshot.
-    pub fn create(path: &Path, config: &VmConfig, machine: &mut Machine) -> Result<Recorder, RecordError> {
-        let wrong = |source| RecordError { path: path.into(), source };
-        let file =
-            OpenOptions::new().write(true).create(true).truncate(false).open(path).map_err(wrong)?;
-        flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|error| wrong(error.into()))?;
+    pub fn create(
+        path: &Path,
+        config: &VmConfig,
+        machine: &mut Machine,
+    ) -> Result<Recorder, RecordError> {
+        let wrong = |source| RecordError {
+            path: path.into(),
+            source,
+        };
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map_err(wrong)?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|error| wrong(error.into()))?;
         file.set_len(0).map_err(wrong)?;
         let log = LogWriter::new(&LogHeader {
             semantics_version: SEMANTICS_VERSION,
@@ -61,8 +73,14 @@ impl Recorder {
             last_digest: machine.digest(),
         };
         let count = machine.instruction_count();
-        let mut pieces = Pieces { recorder: &mut recorder, piece: Vec::new() };
-        let written = machine.snapshot().write_to(&mut pieces).and_then(|()| pieces.flush());
+        let mut pieces = Pieces {
+            recorder: &mut recorder,
+            piece: Vec::new(),
+        };
+        let written = machine
+            .snapshot()
+            .write_to(&mut pieces)
+            .and_then(|()| pieces.flush());
         written.map_err(wrong)?;
         recorder.log.end_snapshot(count);
         recorder.write_out(0)?;
@@ -83,14 +101,25 @@ impl Recorder {
                 Step::Outputs(outputs) => {
                     self.last_count = outputs.count;
                     self.visible = outputs.visible;
-                    let body = RecordBody::Marker { visible_outputs: outputs.visible };
-                    self.log.record(Record { count: outputs.count, body });
+                    let body = RecordBody::Marker {
+                        visible_outputs: outputs.visible,
+                    };
+                    self.log.record(Record {
+                        count: outputs.count,
+                        body,
+                    });
                 }
             }
         }
-        let digest_was_taken = steps
-            .iter()
-            .any(|step| matches!(step, Step::Record(Record { body: RecordBody::Digest(_), .. })));
+        let digest_was_taken = steps.iter().any(|step| {
+            matches!(
+                step,
+                Step::Record(Record {
+                    body: RecordBody::Digest(_),
+                    ..
+                })
+            )
+        });
         if digest_was_taken {
             self.log.flush();
         }
@@ -107,14 +136,20 @@ impl Recorder {
             reason: reason.into(),
         });
         self.write_out(0)?;
-        self.file.sync_all().map_err(|source| RecordError { path: self.path.clone(), source })
+        self.file.sync_all().map_err(|source| RecordError {
+            path: self.path.clone(),
+            source,
+        })
     }
 
     fn write_out(&mut self, unless_fewer_than: usize) -> Result<(), RecordError> {
         self.waiting.append(&mut self.log.take_bytes());
         if self.waiting.len() >= unless_fewer_than {
             let written = self.file.write_all(&self.waiting);
-            written.map_err(|source| RecordError { path: self.path.clone(), source })?;
+            written.map_err(|source| RecordError {
+                path: self.path.clone(),
+                source,
+            })?;
             self.waiting.clear();
         }
         Ok(())
@@ -138,6 +173,8 @@ impl Write for Pieces<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.recorder.log.snapshot(&std::mem::take(&mut self.piece));
-        self.recorder.write_out(BUFFER_BYTES).map_err(|error| error.source)
+        self.recorder
+            .write_out(BUFFER_BYTES)
+            .map_err(|error| error.source)
     }
 }

@@ -34,7 +34,9 @@ const STEP: u64 = 50_000_000;
 /// Replays the recording and prints a summary.
 pub fn replay(path: &Path, options: ReplayOptions) -> Result<ExitStatus, Failure> {
     let named = || format!("the recording {}", path.display());
-    let mut file = File::open(path).with_context(|| format!("cannot open {}", named())).map_err(Failure::usage)?;
+    let mut file = File::open(path)
+        .with_context(|| format!("cannot open {}", named()))
+        .map_err(Failure::usage)?;
     let writer_alive = flock(&file, FlockOperation::NonBlockingLockShared).is_err();
     let mut replay = Replay::new(options);
     let mut reader = LogReader::new();
@@ -46,15 +48,27 @@ pub fn replay(path: &Path, options: ReplayOptions) -> Result<ExitStatus, Failure
         }
         reader.push(&buffer[..length]);
         while !replay.is_over()
-            && let Some(item) = reader.next_item().with_context(named).map_err(Failure::usage)?
+            && let Some(item) = reader
+                .next_item()
+                .with_context(named)
+                .map_err(Failure::usage)?
         {
-            replay.item(item).map_err(|failure| {
-                Failure::new(failure.status, failure.error.context(named()))
-            })?;
+            replay
+                .item(item)
+                .map_err(|failure| Failure::new(failure.status, failure.error.context(named())))?;
         }
         replay.run()?;
     }
-    let end = if replay.is_over() { None } else { Some(reader.finish().with_context(named).map_err(Failure::usage)?) };
+    let end = if replay.is_over() {
+        None
+    } else {
+        Some(
+            reader
+                .finish()
+                .with_context(named)
+                .map_err(Failure::usage)?,
+        )
+    };
     replay.finish(end.as_ref(), writer_alive)
 }
 
@@ -81,7 +95,10 @@ impl Replay {
     fn new(options: ReplayOptions) -> Replay {
         Replay {
             options,
-            console: ConsoleSink { to_stdout: options.dump_console, file: None },
+            console: ConsoleSink {
+                to_stdout: options.dump_console,
+                file: None,
+            },
             stage: Stage::Header,
             summary: None,
             over: false,
@@ -107,7 +124,8 @@ impl Replay {
             (LogItem::SnapshotEnd { .. }, Stage::Snapshot(bytes)) => {
                 let machine = restore(bytes).map_err(Failure::usage)?;
                 self.first_count = machine.instruction_count();
-                self.stage = Stage::Records(Box::new(Replayer::new(ReplicaGuest::new(machine, None))));
+                self.stage =
+                    Stage::Records(Box::new(Replayer::new(ReplicaGuest::new(machine, None))));
             }
             (LogItem::Record(_, record), Stage::Records(replayer)) => {
                 if self.options.until.is_some_and(|until| record.count > until) {
@@ -150,7 +168,9 @@ impl Replay {
     fn finish(mut self, end: Option<&LogEnd>, writer_alive: bool) -> Result<ExitStatus, Failure> {
         self.run()?;
         let Stage::Records(replayer) = &mut self.stage else {
-            return Err(Failure::usage(anyhow!("the recording ends before its snapshot does")));
+            return Err(Failure::usage(anyhow!(
+                "the recording ends before its snapshot does"
+            )));
         };
         let target = match (&self.summary, self.options.until) {
             (_, Some(until)) => until,
@@ -161,7 +181,11 @@ impl Replay {
         run_to(replayer.guest_mut(), target, &mut self.console)?;
         self.elapsed_ns += monotonic_ns() - began_ns;
         let guest = replayer.guest_mut();
-        if let Some(summary) = self.summary.as_ref().filter(|_| self.options.until.is_none()) {
+        if let Some(summary) = self
+            .summary
+            .as_ref()
+            .filter(|_| self.options.until.is_none())
+        {
             check_end(summary, guest)?;
         }
         let instructions = guest.instruction_count() - self.first_count;
@@ -212,10 +236,16 @@ fn run_to(guest: &mut ReplicaGuest, target: u64, console: &mut ConsoleSink) -> R
     while guest.instruction_count() < target {
         let stop = guest.run(target);
         print(console, &guest.take_outputs());
-        if matches!(stop, GuestStop::Idle | GuestStop::Finished) && guest.instruction_count() < target {
+        if matches!(stop, GuestStop::Idle | GuestStop::Finished)
+            && guest.instruction_count() < target
+        {
             let error = anyhow!(
                 "the guest {} at {}, before {target}",
-                if stop == GuestStop::Idle { "waits" } else { "ended" },
+                if stop == GuestStop::Idle {
+                    "waits"
+                } else {
+                    "ended"
+                },
                 guest.instruction_count()
             );
             return Err(Failure::new(ExitStatus::Diverged, error));

@@ -41,14 +41,21 @@ pub enum SetupError {
 
 /// Opens the configured disks for a machine that owns what is on them.
 pub fn open_disks(config: &VmConfig) -> Result<Vec<Disk>, DiskError> {
-    config.disks.iter().map(|disk| Disk::open(&disk.path, disk.read_only)).collect()
+    config
+        .disks
+        .iter()
+        .map(|disk| Disk::open(&disk.path, disk.read_only))
+        .collect()
 }
 
 /// A machine at power-on.
 pub fn power_on(config: &VmConfig, disks: &[Disk]) -> Result<Machine, SetupError> {
     let board = board(config, disks.iter().map(Disk::sectors));
     let images = images(config)?;
-    let config = MachineConfig { board, unix_base_ns: host_time::unix_ns() };
+    let config = MachineConfig {
+        board,
+        unix_base_ns: host_time::unix_ns(),
+    };
     Ok(Machine::new(config, &images)?)
 }
 
@@ -67,7 +74,11 @@ fn board(config: &VmConfig, sectors: impl Iterator<Item = u64>) -> BoardConfig {
     BoardConfig {
         memory_bytes: config.memory.0,
         harts: config.harts,
-        network: config.network.iter().map(|network| NetworkConfig { mac: network.mac.0 }).collect(),
+        network: config
+            .network
+            .iter()
+            .map(|network| NetworkConfig { mac: network.mac.0 })
+            .collect(),
         disks,
         virtio_console: config.virtio_console,
         entropy: config.entropy,
@@ -94,11 +105,17 @@ fn images(config: &VmConfig) -> Result<BootImages, SetupError> {
 }
 
 fn read_image(what: &'static str, path: &Path) -> Result<Vec<u8>, SetupError> {
-    std::fs::read(path).map_err(|source| SetupError::Image { what, path: path.into(), source })
+    std::fs::read(path).map_err(|source| SetupError::Image {
+        what,
+        path: path.into(),
+        source,
+    })
 }
 
 /// Makes the state directory when it is absent.
 pub fn state_directory(path: &Path) -> Result<(), SetupError> {
-    std::fs::create_dir_all(path)
-        .map_err(|source| SetupError::StateDirectory { path: path.into(), source })
+    std::fs::create_dir_all(path).map_err(|source| SetupError::StateDirectory {
+        path: path.into(),
+        source,
+    })
 }

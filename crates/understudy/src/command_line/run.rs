@@ -59,7 +59,10 @@ impl Run {
     /// Carries the command out.
     pub fn execute(self) -> Result<ExitStatus, Failure> {
         let config = self.configuration()?;
-        let options = SingleOptions { record: self.record, summary: self.summary };
+        let options = SingleOptions {
+            record: self.record,
+            summary: self.summary,
+        };
         single::run(&config, options)
     }
 
@@ -122,13 +125,27 @@ fn default_machine() -> VmConfig {
 
 fn disk(text: &str) -> DiskSection {
     match text.strip_suffix(",readonly") {
-        Some(path) => DiskSection { path: path.into(), read_only: true },
-        None => DiskSection { path: text.into(), read_only: false },
+        Some(path) => DiskSection {
+            path: path.into(),
+            read_only: true,
+        },
+        None => DiskSection {
+            path: text.into(),
+            read_only: false,
+        },
     }
 }
 
 fn network(address: &str) -> NetworkSection {
     let tap = address.strip_prefix("tap:").map(str::to_owned);
-    let switch = if tap.is_none() { Some(address.to_owned()) } else { None };
-    NetworkSection { switch, tap, mac: MacAddress::default() }
+    let switch = if tap.is_none() {
+        Some(address.to_owned())
+    } else {
+        None
+    };
+    NetworkSection {
+        switch,
+        tap,
+        mac: MacAddress::default(),
+    }
 }

@@ -10,6 +10,7 @@ mod base;
 mod control_flow;
 mod counters;
 mod csr;
+mod float;
 mod interrupts;
 mod memory_access;
 mod multiply;
@@ -29,6 +30,7 @@ fn every_instruction_has_a_guest_program() {
         control_flow::GUESTS,
         counters::GUESTS,
         csr::GUESTS,
+        float::GUESTS,
         interrupts::GUESTS,
         memory_access::GUESTS,
         multiply::GUESTS,

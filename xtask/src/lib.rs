@@ -8,4 +8,5 @@ pub mod demo;
 pub mod program;
 pub mod redis;
 pub mod simulate;
+pub mod single;
 pub mod test;

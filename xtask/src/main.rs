@@ -72,9 +72,9 @@ enum Bench {
         /// How often each is run; the median counts.
         #[arg(long, default_value_t = 3)]
         repetitions: usize,
-        /// Passed on to `understudy demo`.
-        #[arg(last = true)]
-        demo: Vec<String>,
+        /// Directory of a built guest image with Redis.
+        #[arg(long)]
+        guest: PathBuf,
     },
     /// Bandwidth of the logging channel.
     Log {
@@ -108,7 +108,7 @@ fn run_bench(bench: Bench) -> Result<()> {
     match bench {
         Bench::Cpu { repetitions, guest } => bench::cpu::bench(repetitions, guest.as_deref()),
         Bench::Failover { kills, seed, demo } => bench::failover::bench(kills, seed, &words(&demo)),
-        Bench::Pair { repetitions, demo } => bench::pair::bench(repetitions, &words(&demo)),
+        Bench::Pair { repetitions, guest } => bench::pair::bench(repetitions, &guest),
         Bench::Log { seconds, demo } => bench::log::bench(seconds, &words(&demo)),
     }
 }

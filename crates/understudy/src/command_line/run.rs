@@ -2,7 +2,9 @@
 
 use crate::config::{ByteSize, DiskSection, MacAddress, NetworkSection, VmConfig};
 use crate::exit::{ExitStatus, Failure};
+use crate::guest_image::GuestImage;
 use crate::single::{self, SingleOptions};
+use anyhow::anyhow;
 use clap::Args;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +16,10 @@ pub struct Run {
     /// Take the machine from this vm.toml; the other options change it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Take firmware, kernel, initial RAM disk, command line and disk from an image that
+    /// `understudy guest build` made; the other options change it
+    #[arg(long, value_name = "DIR", conflicts_with = "config")]
+    guest: Option<PathBuf>,
     /// Kernel: a RISC-V boot image or an ELF file
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
@@ -71,6 +77,9 @@ impl Run {
             Some(path) => VmConfig::load(path).map_err(Failure::usage)?,
             None => default_machine(),
         };
+        if let Some(directory) = &self.guest {
+            take_guest(&mut config, directory)?;
+        }
         let take = |target: &mut Option<PathBuf>, given: &Option<PathBuf>| {
             if given.is_some() {
                 target.clone_from(given);
@@ -121,6 +130,24 @@ fn default_machine() -> VmConfig {
         pair: None,
         arbiter: None,
     }
+}
+
+fn take_guest(config: &mut VmConfig, directory: &Path) -> Result<(), Failure> {
+    let image = GuestImage::open(directory).ok_or_else(|| {
+        Failure::usage(anyhow!(
+            "{} holds no complete guest image: make one with `understudy guest build`",
+            directory.display()
+        ))
+    })?;
+    config.firmware = Some(image.firmware);
+    config.kernel = Some(image.kernel);
+    config.initrd = Some(image.initrd);
+    config.command_line = image.command_line;
+    config.disks.extend(image.disk.map(|path| DiskSection {
+        path,
+        read_only: false,
+    }));
+    Ok(())
 }
 
 fn disk(text: &str) -> DiskSection {

@@ -330,6 +330,7 @@ impl Host {
             instruction_count: count,
             guest_time_ms: guest_time_ns / 1_000_000,
             mips: self.speed.per_second(now_ns, count) / 1e6,
+            log_bytes_sent: self.log_bytes,
             log_bits_per_second: (self.log.per_second(now_ns, self.log_bytes) * 8.0) as u64,
             directory: self.config.state_directory.clone(),
             events: self.events.newest().cloned().collect(),

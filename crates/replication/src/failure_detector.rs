@@ -24,7 +24,7 @@ pub struct DetectorConfig {
 impl Default for DetectorConfig {
     fn default() -> DetectorConfig {
         DetectorConfig {
-            heartbeat_interval: Duration::from_millis(50),
+            heartbeat_interval: Duration::from_millis(60),
             silence_timeout: Duration::from_millis(220),
             ack_timeout: Duration::from_secs(1),
             stall_timeout: Duration::from_secs(3),

@@ -114,13 +114,13 @@ impl World {
                     let Some(item) = primary.channel.take(now) else {
                         break;
                     };
-                    self.from_vcpu(node, item);
+                    self.vcpu_said(node, item);
                 }
                 Some(Role::Backup(backup)) => {
                     let Some(item) = backup.channel.take(now) else {
                         break;
                     };
-                    self.from_replay(node, item);
+                    self.replay_said(node, item);
                 }
                 None => return,
             }
@@ -129,7 +129,7 @@ impl World {
         self.settle(node);
     }
 
-    fn from_vcpu(&mut self, node: usize, item: FromVcpu) {
+    fn vcpu_said(&mut self, node: usize, item: FromVcpu) {
         let now = self.clock();
         let Some(Role::Primary(primary)) = self.role(node) else {
             return;
@@ -168,7 +168,7 @@ impl World {
         }
     }
 
-    fn from_replay(&mut self, node: usize, item: FromReplay) {
+    fn replay_said(&mut self, node: usize, item: FromReplay) {
         let now = self.clock();
         let Some(Role::Backup(backup)) = self.role(node) else {
             return;

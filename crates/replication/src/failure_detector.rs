@@ -113,7 +113,8 @@ pub(crate) struct PauseDetector {
 
 impl PauseDetector {
     pub fn new(now: Duration, config: &DetectorConfig) -> PauseDetector {
-        let (threshold, interval) = (config.silence_timeout / 2, config.heartbeat_interval);
+        // Whatever the heartbeat interval is, calls come often enough to see a pause.
+        let (threshold, interval) = (config.silence_timeout / 2, config.silence_timeout / 4);
         PauseDetector {
             last: now,
             threshold,
@@ -126,9 +127,9 @@ impl PauseDetector {
         self.last + self.interval
     }
 
-    /// To be told the time at every call, and at least every heartbeat interval while somebody is
-    /// waited for. Gives the pause if it was one: half the silence timeout, so that a peer that
-    /// suspected us meanwhile is never overlooked.
+    /// To be told the time at every call, and while somebody is waited for also when a call is
+    /// [`due`](Self::due). Gives the pause if it was one: half the silence timeout, so that a peer
+    /// that suspected us meanwhile is never overlooked.
     pub fn observe(&mut self, now: Duration) -> Option<Duration> {
         let pause = now.saturating_sub(self.last);
         self.last = self.last.max(now);

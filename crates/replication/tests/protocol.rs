@@ -193,11 +193,13 @@ impl Pair {
     }
 
     fn primary_asks(&self) -> Vec<&ClaimRequest> {
-        let ask = |action| match action {
-            &PrimaryAction::Ask(ref request) => Some(request),
-            _ => None,
-        };
-        self.primary_did.iter().filter_map(ask).collect()
+        let actions = self.primary_did.iter();
+        actions
+            .filter_map(|action| match action {
+                PrimaryAction::Ask(request) => Some(request),
+                _ => None,
+            })
+            .collect()
     }
 
     fn suspicions(&self) -> Vec<Suspicion> {
@@ -708,4 +710,35 @@ fn a_backup_that_leaves_is_replaced_after_the_arbiter_was_asked() {
     assert_eq!(pair.suspicions(), [Suspicion::Left]);
     pair.answer_primary(ClaimOutcome::Created);
     assert_eq!(pair.primary.status().phase, PrimaryPhase::Alone);
+}
+
+/// The pauses of a process are told from the silence of its peer for every configuration that the
+/// program accepts, down to two heartbeats.
+#[test]
+fn a_pulled_cable_is_suspected_also_with_slow_heartbeats() {
+    let slow = |node| {
+        let mut config = config(node);
+        config.detector.heartbeat_interval = ms(150);
+        config.detector.silence_timeout = ms(300);
+        config
+    };
+    let mut pair = Pair::new(slow("long"), slow("b"));
+    pair.settle();
+    pair.run(ms(500));
+    assert!(pair.primary.status().protected && pair.suspicions().is_empty());
+    (pair.to_backup, pair.to_primary) = (false, false);
+    pair.run(ms(350));
+    assert_eq!(pair.suspicions(), [Suspicion::Silent, Suspicion::Silent]);
+}
+
+#[test]
+fn a_snapshot_beyond_its_announced_count_is_an_error_and_no_panic() {
+    let mut pair = Pair::protected();
+    pair.backup.replayed(pair.now, 1, 0, 5);
+    pair.settle();
+    assert!(
+        pair.backup_did
+            .iter()
+            .any(|action| matches!(action, BackupAction::KeepEvidence { .. }))
+    );
 }

@@ -190,7 +190,11 @@ impl<O> Backup<O> {
         match &self.state {
             State::Resting { until } => Some(*until),
             State::Greeting { silence, .. } => Some(silence.deadline().min(self.pauses.due())),
-            State::Following(follow) => Some(follow.deadline(&self.config.detector)),
+            State::Following(follow) => Some(
+                follow
+                    .deadline(&self.config.detector)
+                    .min(self.pauses.due()),
+            ),
             State::Claiming(_, claim) => claim.deadline(),
             State::Dialing | State::Draining(..) | State::Live | State::Stopped => None,
         }
@@ -295,8 +299,17 @@ impl<O> Backup<O> {
     /// To be called now and then, and always when it has nothing left to do.
     pub fn replayed(&mut self, now: Duration, generation: u64, sequence: u64, executed: u64) {
         self.enter(now);
-        if let Some(follow) = self.follow_mut(generation) {
-            follow.replayed(sequence, executed);
+        if let Some(follow) = self.follow_mut(generation)
+            && !follow.replayed(sequence, executed)
+        {
+            // The snapshot says another count than the message that announced it.
+            let what = "the machine is beyond the log".to_owned();
+            let report = DivergenceReport {
+                sequence,
+                count: executed,
+                what,
+            };
+            self.diverged(now, generation, report);
         }
         self.maintain(now);
     }

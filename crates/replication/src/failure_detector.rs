@@ -24,7 +24,7 @@ pub struct DetectorConfig {
 impl Default for DetectorConfig {
     fn default() -> DetectorConfig {
         DetectorConfig {
-            heartbeat_interval: Duration::from_millis(50),
+            heartbeat_interval: Duration::from_millis(60),
             silence_timeout: Duration::from_millis(220),
             ack_timeout: Duration::from_secs(1),
             stall_timeout: Duration::from_secs(3),
@@ -113,7 +113,8 @@ pub(crate) struct PauseDetector {
 
 impl PauseDetector {
     pub fn new(now: Duration, config: &DetectorConfig) -> PauseDetector {
-        let (threshold, interval) = (config.silence_timeout / 2, config.heartbeat_interval);
+        // Whatever the heartbeat interval is, calls come often enough to see a pause.
+        let (threshold, interval) = (config.silence_timeout / 2, config.silence_timeout / 4);
         PauseDetector {
             last: now,
             threshold,
@@ -126,9 +127,9 @@ impl PauseDetector {
         self.last + self.interval
     }
 
-    /// To be told the time at every call, and at least every heartbeat interval while somebody is
-    /// waited for. Gives the pause if it was one: half the silence timeout, so that a peer that
-    /// suspected us meanwhile is never overlooked.
+    /// To be told the time at every call, and while somebody is waited for also when a call is
+    /// [`due`](Self::due). Gives the pause if it was one: half the silence timeout, so that a peer
+    /// that suspected us meanwhile is never overlooked.
     pub fn observe(&mut self, now: Duration) -> Option<Duration> {
         let pause = now.saturating_sub(self.last);
         self.last = self.last.max(now);

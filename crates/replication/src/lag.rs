@@ -32,7 +32,13 @@ pub const FULL_SPEED: RunShare = 1000;
 const SAMPLE_SPACING: Duration = Duration::from_millis(4);
 const MAX_SAMPLES: usize = 4096;
 const CONTROL_INTERVAL: Duration = Duration::from_millis(20);
-const SLOWEST: RunShare = 20;
+/// Shares in millionths.
+const FULL: i64 = 1_000_000;
+const SLOWEST: i64 = 20_000;
+/// Where the pressure is to settle, and where the primary halts until the backup has caught up; in
+/// hundredths of the target.
+const SET_POINT: i64 = 60;
+const HALT_AT: i64 = 400;
 
 /// Remembers when the primary passed which instruction count.
 #[derive(Debug, Default)]
@@ -81,24 +87,29 @@ impl LagMeter {
     }
 }
 
-/// Turns pressure into a share of time for the harts: down by a quarter while it is too high, up
-/// by a quarter when it is well below.
+/// Turns pressure into a share of time for the harts: a proportional-integral controller.
+///
+/// What it sees is old (the lag says what the share was a lag ago), so it answers mostly to the
+/// change of the pressure, and only slowly to its distance from the set point.
 #[derive(Debug)]
 pub(crate) struct Throttle {
-    share: RunShare,
+    /// In millionths.
+    share: i64,
+    before: i64,
     next: Duration,
 }
 
 impl Throttle {
     pub fn new() -> Throttle {
         Throttle {
-            share: FULL_SPEED,
+            share: FULL,
+            before: SET_POINT,
             next: Duration::ZERO,
         }
     }
 
     pub fn share(&self) -> RunShare {
-        self.share
+        (self.share / 1000) as RunShare
     }
 
     /// `percent`: the worst of lag, bytes and held outputs, each in hundredths of its target. Gives
@@ -108,19 +119,23 @@ impl Throttle {
             return None;
         }
         self.next = now + CONTROL_INTERVAL;
-        let before = self.share;
+        let percent = percent.min(1000) as i64;
+        // Changes below the set point are noise: a pair that keeps up is not slowed by them.
+        let above = percent.max(SET_POINT);
+        let change = above - std::mem::replace(&mut self.before, above);
+        let share = self.share();
+        let factor = (1000 - (percent - SET_POINT) - 10 * change).clamp(700, 1150);
         self.share = match percent {
-            400.. => 0,
-            101.. => (before - before / 4).max(SLOWEST),
-            50.. => before.max(SLOWEST),
-            _ => (before + before / 4 + 10).min(FULL_SPEED),
+            HALT_AT.. => 0,
+            _ => (self.share.max(SLOWEST) * factor / 1000).clamp(SLOWEST, FULL),
         };
-        (self.share != before).then_some(self.share)
+        (self.share() != share).then_some(self.share())
     }
 
     /// There is nobody to wait for any more.
     pub fn lift(&mut self) -> Option<RunShare> {
-        let before = std::mem::replace(&mut self.share, FULL_SPEED);
-        (before != FULL_SPEED).then_some(FULL_SPEED)
+        self.before = SET_POINT;
+        let before = std::mem::replace(&mut self.share, FULL);
+        (before != FULL).then_some(FULL_SPEED)
     }
 }

@@ -184,8 +184,10 @@ impl<O> Primary<O> {
     /// When [`tick`](Self::tick) is to be called, if nothing else is called before.
     pub fn next_deadline(&self) -> Option<Duration> {
         match &self.state {
-            State::Alone { join } => join.as_ref().map(|join| join.deadline(self)),
-            State::Paired(pair) => Some(pair.deadline(self)),
+            State::Alone { join } => join
+                .as_ref()
+                .map(|join| join.deadline(self).min(self.pauses.due())),
+            State::Paired(pair) => Some(pair.deadline(self).min(self.pauses.due())),
             State::Claiming(claim) => claim.deadline(),
             State::Parting { deadline, .. } => Some(*deadline),
             State::Stopped => None,

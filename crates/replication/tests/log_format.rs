@@ -86,6 +86,8 @@ fn records_of(items: &[LogItem]) -> Vec<Record> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn a_log_is_read_as_it_was_written(
         records in any_records(), flush in 1..9usize, piece in 1..200usize,
@@ -181,9 +183,18 @@ proptest! {
 #[test]
 fn a_whole_log_with_each_bit_flipped_is_never_complete() {
     let records = [
-        Record { count: 100, body: RecordBody::Input(b"frame".to_vec()) },
-        Record { count: 700, body: RecordBody::Marker { visible_outputs: 2 } },
-        Record { count: 900, body: RecordBody::Digest(77) },
+        Record {
+            count: 100,
+            body: RecordBody::Input(b"frame".to_vec()),
+        },
+        Record {
+            count: 700,
+            body: RecordBody::Marker { visible_outputs: 2 },
+        },
+        Record {
+            count: 900,
+            body: RecordBody::Digest(77),
+        },
     ];
     let whole = written(&records, 2);
     for bit in 0..whole.len() * 8 {
@@ -207,7 +218,10 @@ fn a_frame_longer_than_allowed_is_refused_before_it_is_held() {
 fn an_empty_file_is_an_unfinished_log_and_another_file_is_none() {
     assert_eq!(read(b"", 1).1, Ok(LogEnd::Unfinished { torn_bytes: 0 }));
     assert_eq!(read(b"\x7fELF", 1).1, Err(LogError::NotALog));
-    assert_eq!(read(b"USTDYLOG\x02\x00", 3).1, Err(LogError::Version { found: 2 }));
+    assert_eq!(
+        read(b"USTDYLOG\x02\x00", 3).1,
+        Err(LogError::Version { found: 2 })
+    );
 }
 
 #[test]

@@ -8,15 +8,22 @@ use replication::message::{
 use replication::record::{Record, RecordBody};
 
 fn greeting() -> impl Strategy<Value = Greeting> {
-    (any::<u32>(), any::<u64>(), "\\PC{0,60}", "\\PC{0,60}", any::<u128>()).prop_map(
-        |(semantics_version, configuration_hash, vm, node, run)| Greeting {
-            semantics_version,
-            configuration_hash,
-            vm,
-            node,
-            run,
-        },
+    (
+        any::<u32>(),
+        any::<u64>(),
+        "\\PC{0,60}",
+        "\\PC{0,60}",
+        any::<u128>(),
     )
+        .prop_map(
+            |(semantics_version, configuration_hash, vm, node, run)| Greeting {
+                semantics_version,
+                configuration_hash,
+                vm,
+                node,
+                run,
+            },
+        )
 }
 
 fn message() -> impl Strategy<Value = Message> {
@@ -50,14 +57,28 @@ fn message() -> impl Strategy<Value = Message> {
         (any::<u32>(), greeting())
             .prop_map(|(protocol, greeting)| Message::Hello { protocol, greeting }),
         (greeting(), any::<u128>(), n()).prop_map(|(greeting, life, generation)| {
-            Message::Welcome { greeting, life: LifeId(life), generation }
+            Message::Welcome {
+                greeting,
+                life: LifeId(life),
+                generation,
+            }
         }),
         refusal.prop_map(Message::Refuse),
         (n(), part, 0..1u64 << 60, bytes()).prop_map(|(generation, part, offset, bytes)| {
-            Message::Snapshot(SnapshotChunk { generation, part, offset, bytes })
+            Message::Snapshot(SnapshotChunk {
+                generation,
+                part,
+                offset,
+                bytes,
+            })
         }),
         (n(), n(), n(), n()).prop_map(|(generation, chunks, count, visible_outputs)| {
-            Message::SnapshotEnd { generation, chunks, count, visible_outputs }
+            Message::SnapshotEnd {
+                generation,
+                chunks,
+                count,
+                visible_outputs,
+            }
         }),
         n().prop_map(|generation| Message::Ready { generation }),
         (n(), n(), n()).prop_map(|(generation, sequence, released)| Message::Begin {
@@ -75,7 +96,12 @@ fn message() -> impl Strategy<Value = Message> {
             }
         ),
         (n(), n(), n(), n()).prop_map(|(generation, sequence, released, probe)| {
-            Message::Heartbeat { generation, sequence, released, probe }
+            Message::Heartbeat {
+                generation,
+                sequence,
+                released,
+                probe,
+            }
         }),
         (n(), n(), n(), n()).prop_map(|(generation, sequence, executed, echo)| Message::Ack {
             generation,
@@ -84,16 +110,29 @@ fn message() -> impl Strategy<Value = Message> {
             echo
         }),
         (n(), n(), n(), "\\PC{0,60}").prop_map(|(generation, sequence, count, what)| {
-            Message::Diverged { generation, report: DivergenceReport { sequence, count, what } }
+            Message::Diverged {
+                generation,
+                report: DivergenceReport {
+                    sequence,
+                    count,
+                    what,
+                },
+            }
         }),
         (n(), any::<bool>()).prop_map(|(generation, finished)| Message::Goodbye {
             generation,
-            parting: if finished { Parting::Finished } else { Parting::Leaving },
+            parting: if finished {
+                Parting::Finished
+            } else {
+                Parting::Leaving
+            },
         }),
     ]
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn messages_arrive_as_they_were_sent(
         messages in proptest::collection::vec(message(), 1..10), piece in 1..100usize,
@@ -183,7 +222,10 @@ fn what_an_idle_pair_sends_is_small() {
     };
     // Half a day at 300 million instructions a second.
     let count = 43_200 * 300_000_000;
-    let clock = Record { count, body: RecordBody::Input(vec![4; 14]) };
+    let clock = Record {
+        count,
+        body: RecordBody::Input(vec![4; 14]),
+    };
     let records = size(Message::Records {
         generation: 3,
         first_sequence: 500_000,
@@ -191,7 +233,15 @@ fn what_an_idle_pair_sends_is_small() {
         released: 1_000_000,
         records: vec![clock],
     });
-    let ack = size(Message::Ack { generation: 3, sequence: 500_000, executed: count, echo: 2 });
+    let ack = size(Message::Ack {
+        generation: 3,
+        sequence: 500_000,
+        executed: count,
+        echo: 2,
+    });
     // Twenty of each a second are the most that an idle pair needs: under 10 kbit/s.
-    assert!((records + ack) * 20 * 8 < 10_000, "{records} and {ack} bytes");
+    assert!(
+        (records + ack) * 20 * 8 < 10_000,
+        "{records} and {ack} bytes"
+    );
 }

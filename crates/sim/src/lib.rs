@@ -17,6 +17,7 @@ mod network;
 mod process;
 mod random;
 mod scenario;
+mod wire;
 mod world;
 
 use coverage::Coverage;

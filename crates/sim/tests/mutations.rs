@@ -5,9 +5,14 @@ use sim::{Options, run_seed};
 
 /// Runs seeds until the bug is seen, and says after how many and how.
 fn seeds_until_found(mutation: Mutation, at_most: u64) -> Option<(u64, String)> {
-    let options = Options { mutation: Some(mutation), ..Options::default() };
+    let options = Options {
+        mutation: Some(mutation),
+        ..Options::default()
+    };
     (0..at_most).find_map(|seed| {
-        run_seed(seed, &options).err().map(|failure| (seed + 1, failure.violation))
+        run_seed(seed, &options)
+            .err()
+            .map(|failure| (seed + 1, failure.violation))
     })
 }
 

@@ -51,7 +51,9 @@ impl Machine {
     pub fn snapshot(&self) -> Snapshot {
         let state = postcard::to_stdvec(&self.state).expect("plain data serialises");
         let mut page_indices = Vec::new();
-        let mut pages = Vec::new();
+        // The guest waits for this copy. Room for everything costs nothing until it is used, and
+        // saves copying what was copied already.
+        let mut pages = Vec::with_capacity(self.memory.size() as usize);
         for index in 0..self.memory.pages() {
             let bytes = self.memory.page(index);
             if !is_zero(bytes) {

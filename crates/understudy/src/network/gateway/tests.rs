@@ -162,7 +162,7 @@ fn a_lost_request_is_repeated_at_once_when_the_guest_moves() {
     sent(&mut gateway);
     gateway.service(later);
     assert!(sent(&mut gateway).is_empty());
-    gateway.guest_moved(MAC, later);
+    gateway.guest_appeared(MAC, later);
     gateway.service(later);
     let repeated = sent(&mut gateway);
     assert_eq!(repeated.len(), 1);
@@ -180,10 +180,10 @@ fn moves_in_quick_succession_are_repeated_after_a_short_while() {
     let mut gateway = gateway(now);
     let (mut client, _) = open_forwarded(&mut gateway, now);
     request(&mut gateway, &mut client, now);
-    gateway.guest_moved(MAC, now);
+    gateway.guest_appeared(MAC, now);
     gateway.service(now);
     assert_eq!(sent(&mut gateway).len(), 1);
-    gateway.guest_moved(MAC, now);
+    gateway.guest_appeared(MAC, now);
     gateway.service(now);
     assert!(sent(&mut gateway).is_empty());
     assert!(gateway.delay(now).unwrap() <= REPEAT_INTERVAL);

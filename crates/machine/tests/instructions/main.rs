@@ -16,6 +16,7 @@ mod memory_access;
 mod multiply;
 mod protection;
 mod self_modifying;
+mod random_translation;
 mod traps;
 mod virtual_memory;
 

@@ -98,16 +98,11 @@ pub struct Guest {
 impl Guest {
     /// A program for one hart: in M-mode, floating point on, all memory open to all modes.
     pub fn new() -> Guest {
-        Guest::with_harts(1)
-    }
-
-    /// A program that every one of `harts` harts starts with.
-    pub fn with_harts(harts: u32) -> Guest {
         let mut guest = Guest {
             asm: Assembler::new(RAM_BASE),
             checks: Vec::new(),
             subjects: Vec::new(),
-            harts,
+            harts: 1,
             transfers: Vec::new(),
             restored_every: None,
         };
@@ -150,6 +145,20 @@ impl Guest {
         asm.csr(Op::Csrrw, ZERO, number::PMPCFG0, S8);
         asm.li(S8, 1 << 13); // FS = Initial
         asm.csr(Op::Csrrs, ZERO, number::MSTATUS, S8);
+    }
+
+    /// There is a second hart, which executes this and then spins.
+    pub fn on_a_second_hart(&mut self, body: impl FnOnce(&mut Assembler)) {
+        assert_eq!(self.harts, 1, "there are two harts at most");
+        self.harts = 2;
+        let asm = &mut self.asm;
+        let first = asm.label();
+        asm.csr(Op::Csrrs, S8, number::MHARTID, ZERO);
+        asm.branch(Op::Beq, S8, ZERO, first);
+        body(asm);
+        let forever = asm.bound_label();
+        asm.jal(ZERO, forever);
+        asm.bind(first);
     }
 
     fn finish_with(&mut self, code: u64) {

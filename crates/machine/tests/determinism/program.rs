@@ -3,21 +3,21 @@
 
 use crate::assembler::{Assembler, Label, register::*};
 use crate::random::Random;
-use machine::bus::{CLINT_BASE, PLIC_BASE, UART_BASE};
+use machine::bus::{CLINT_BASE, PLIC_BASE, RTC_BASE, UART_BASE};
 use machine::hart::csr::number;
 use machine::isa::{self, Format, Instruction, Op};
 use machine::memory::RAM_BASE;
 
 /// RAM of the machine, in bytes.
-pub const MEMORY_BYTES: u64 = 8 << 20;
+pub const MEMORY_BYTES: u64 = 4 << 20;
 /// Random code: 16 pages, the last of them for what the code stores there.
 const CODE: u64 = RAM_BASE + 0x1_0000;
 const CODE_BYTES: u64 = 0x1_0000;
 /// Data that the code reads and writes.
 const DATA: u64 = RAM_BASE + 0x10_0000;
 /// The page tables: root of Sv39, root of Sv48, second, first level, then leaves of the first
-/// 2 MiB of RAM.
-const TABLES: u64 = RAM_BASE + 0x20_0000;
+/// 2 MiB of RAM, where they are themselves.
+const TABLES: u64 = RAM_BASE + 0x18_0000;
 const CLINT_MTIMECMP: u64 = CLINT_BASE + 0x4000;
 const PLIC_ENABLE: u64 = PLIC_BASE + 0x2000;
 const PLIC_CONTEXT: u64 = PLIC_BASE + 0x20_0000;
@@ -152,7 +152,7 @@ impl Generator {
         asm.op(Op::Mret, 0, 0, 0, 0);
         asm.align(8);
         asm.bind(spaces);
-        for satp in [0, 8 << 60 | TABLES >> 12, 9 << 60 | (TABLES + 0x1000) >> 12, 8 << 60 | 1 << 44 | TABLES >> 12] {
+        for satp in [0, 8 << 60 | TABLES >> 12, 9 << 60 | (TABLES + 0x1000) >> 12, 0] {
             asm.double(satp);
         }
     }
@@ -195,20 +195,21 @@ impl Generator {
         match self.random.below(100) {
             0..40 => self.any_of(&[Format::R, Format::I, Format::Shift6, Format::Shift5, Format::U], true),
             40..55 => self.access(),
-            55..60 => self.any_of(&[Format::I, Format::S, Format::Atomic], false),
-            60..66 => self.atomic(),
-            66..75 => self.jump(),
-            75..83 => self.float(),
-            83..90 => self.csr(),
+            55..56 => self.any_of(&[Format::I, Format::S, Format::Atomic], false),
+            56..62 => self.atomic(),
+            62..75 => self.jump(),
+            75..85 => self.float(),
+            85..90 => self.csr(),
             90..92 => self.system(),
             92..94 => self.device(),
-            94..97 => {
+            94..96 => {
                 let half = self.random.bits() as u16;
                 self.asm.half(if half & 3 == 3 { half ^ 2 } else { half });
             }
-            97..98 => self.copy_code(),
-            98..99 => self.change_table(),
-            _ => self.asm.word(self.random.bits() as u32),
+            96..97 => self.copy_code(),
+            97..98 => self.change_table(),
+            98..99 if self.random.once_in(4) => self.asm.word(self.random.bits() as u32),
+            _ => self.any_of(&[Format::R], true),
         }
     }
 
@@ -366,6 +367,9 @@ impl Generator {
 
     /// Touches the UART, the CLINT or the PLIC.
     fn device(&mut self) {
+        if self.random.once_in(4) {
+            return self.alarm();
+        }
         let base = self.base_register();
         let register = self.register();
         let (page, offset, load, store) = match self.random.below(6) {
@@ -381,6 +385,19 @@ impl Generator {
         } else {
             self.asm.store(store, register, base, offset as i32);
         }
+    }
+
+    /// Sets the RTC's alarm a little ahead, or clears it.
+    fn alarm(&mut self) {
+        let ahead = self.random.below(2000) as i32;
+        let asm = &mut self.asm;
+        asm.op(Op::Lui, T6, 0, 0, RTC_BASE as i32);
+        asm.i(Op::Lw, T4, T6, 0);
+        asm.i(Op::Lw, T3, T6, 4);
+        asm.i(Op::Addi, T4, T4, ahead);
+        asm.store(Op::Sw, T3, T6, 12);
+        asm.store(Op::Sw, T4, T6, 8);
+        asm.store(Op::Sw, T6, T6, if ahead & 1 == 0 { 16 } else { 28 });
     }
 
     /// Copies eight bytes of code to another place in the code.
@@ -438,20 +455,20 @@ impl Generator {
         for index in 0..512u64 {
             self.asm.double(match index {
                 0 => entry(TABLES + 0x4000, 1),
-                1 => entry(TABLES, all | 0x10),
+                1 => entry(RAM_BASE + 0x20_0000, all | 0x10),
                 _ => 0,
             });
         }
         for page in 0..512u64 {
             let user = if self.random.once_in(2) { 0x10 } else { 0 };
-            let missing = if self.random.once_in(8) { 1 << self.random.below(8) } else { 0 };
+            let missing = if self.random.once_in(20) { 1 << self.random.below(8) } else { 0 };
             let flags = if page < 16 { all } else { (all | user) & !missing };
             self.asm.double(entry(RAM_BASE + page * 4096, flags));
         }
     }
 }
 
-/// Clears this hart's `msip`, sets its timer anew, empties the UART.
+/// Ends whatever interrupts: clears this hart's `msip`, sets its timer anew, quiets the devices.
 fn acknowledge_interrupts(asm: &mut Assembler) {
     asm.csr(Op::Csrrs, T4, number::MHARTID, ZERO);
     asm.i(Op::Slli, T4, T4, 2);
@@ -465,11 +482,24 @@ fn acknowledge_interrupts(asm: &mut Assembler) {
     asm.i(Op::Andi, T3, T5, 0x7ff);
     asm.r(Op::Add, T4, T4, T3);
     asm.store(Op::Sd, T4, T6, 0);
+    asm.i(Op::Addi, T4, T4, 777);
+    asm.csr(Op::Csrrw, ZERO, number::STIMECMP, T4);
     asm.li(T6, UART_BASE);
     asm.i(Op::Lbu, T4, T6, 0);
     asm.store(Op::Sb, T5, T6, 0);
-    asm.csr(Op::Csrrci, ZERO, number::MIP, 2);
+    asm.li(T4, 1);
+    asm.store(Op::Sb, T4, T6, 1);
+    asm.li(T6, RTC_BASE);
+    asm.store(Op::Sw, ZERO, T6, 16);
+    asm.store(Op::Sw, ZERO, T6, 28);
+    asm.li(T6, 0x222);
+    asm.csr(Op::Csrrc, ZERO, number::MIP, T6);
+    // claim and complete, in M's context of this hart
+    asm.csr(Op::Csrrs, T4, number::MHARTID, ZERO);
+    asm.i(Op::Slli, T4, T4, 13);
     asm.li(T6, PLIC_CONTEXT);
+    asm.r(Op::Add, T6, T6, T4);
+    asm.store(Op::Sw, ZERO, T6, 0);
     asm.i(Op::Lw, T4, T6, 4);
     asm.store(Op::Sw, T4, T6, 4);
 }

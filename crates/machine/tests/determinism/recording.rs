@@ -18,7 +18,7 @@ const MOST_DEAD_WAITS: u32 = 5;
 
 /// A guest, its inputs and what came of it.
 pub struct Recording {
-    seed: u64,
+    image: Vec<u8>,
     harts: u32,
     /// Inputs and the counts at which they took effect.
     pub inputs: Vec<(InstructionCount, Input)>,
@@ -65,9 +65,10 @@ impl Treatment {
         match self {
             Treatment::Undisturbed => LENGTH,
             Treatment::Steps => 1 + random.below(3000),
-            Treatment::SmallSteps if random.once_in(40) => 1 + random.below(10_000),
+            Treatment::SmallSteps if random.once_in(40) => 1 + random.below(20_000),
             Treatment::SmallSteps => 1 + random.below(40),
-            Treatment::Snapshots | Treatment::Digests => 1 + random.below(8000),
+            Treatment::Snapshots => 1 + random.below(16_000),
+            Treatment::Digests => 1 + random.below(8000),
             Treatment::Everything => 1 + random.magnitude() % 20_000,
         }
     }
@@ -89,7 +90,7 @@ impl Treatment {
     }
 }
 
-fn machine(seed: u64, harts: u32) -> Machine {
+fn machine(image: &[u8], harts: u32) -> Machine {
     let board = BoardConfig {
         memory_bytes: MEMORY_BYTES,
         harts,
@@ -98,7 +99,7 @@ fn machine(seed: u64, harts: u32) -> Machine {
         virtio_console: false,
         entropy: false,
     };
-    let kernel = Some(elf(RAM_BASE, &generate(seed)));
+    let kernel = Some(image.to_vec());
     let images = BootImages { kernel, ..BootImages::default() };
     let config = MachineConfig { board, unix_base_ns: 1 << 60 };
     Machine::new(config, &images).expect("the program loads")
@@ -120,9 +121,10 @@ fn append(all: &mut Vec<Output>, new: Vec<Output>) {
 /// Runs the guest of a seed with inputs at random counts.
 pub fn record(seed: u64, harts: u32) -> Recording {
     let mut random = Random::new(seed ^ u64::from(harts) << 32);
-    let mut machine = machine(seed, harts);
+    let image = elf(RAM_BASE, &generate(seed));
+    let mut machine = machine(&image, harts);
     let mut recording = Recording {
-        seed,
+        image,
         harts,
         inputs: Vec::new(),
         checkpoints: Vec::new(),
@@ -190,7 +192,7 @@ fn wake(random: &mut Random, machine: &Machine, wake_at_ns: Option<u64>) -> Inpu
 
 /// Runs the recorded guest again and compares with the recording.
 pub fn replay(recording: &Recording, treatment: Treatment, random: &mut Random) -> Result<(), String> {
-    let mut machine = machine(recording.seed, recording.harts);
+    let mut machine = machine(&recording.image, recording.harts);
     let mut outputs = Vec::new();
     let mut injected = 0;
     loop {

@@ -7,15 +7,18 @@ mod operands;
 
 mod atomic;
 mod base;
+mod compressed;
 mod control_flow;
 mod counters;
 mod csr;
 mod float;
+mod harts;
 mod interrupts;
 mod memory_access;
 mod multiply;
 mod protection;
 mod self_modifying;
+mod random_translation;
 mod traps;
 mod virtual_memory;
 
@@ -27,10 +30,12 @@ fn every_instruction_has_a_guest_program() {
     let guests = [
         atomic::GUESTS,
         base::GUESTS,
+        compressed::GUESTS,
         control_flow::GUESTS,
         counters::GUESTS,
         csr::GUESTS,
         float::GUESTS,
+        harts::GUESTS,
         interrupts::GUESTS,
         memory_access::GUESTS,
         multiply::GUESTS,

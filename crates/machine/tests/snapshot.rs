@@ -24,8 +24,14 @@ fn machine() -> Machine {
     };
     let words = [0x0016_8693u32, 0x00d5_b023, 0xff9f_f06f];
     let kernel = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-    let images = BootImages { kernel: Some(kernel), ..BootImages::default() };
-    let config = MachineConfig { board, unix_base_ns: 0 };
+    let images = BootImages {
+        kernel: Some(kernel),
+        ..BootImages::default()
+    };
+    let config = MachineConfig {
+        board,
+        unix_base_ns: 0,
+    };
     let mut machine = Machine::new(config, &images).expect("the program loads");
     assert_eq!(machine.run(50_000), Stop::Reached);
     machine
@@ -33,7 +39,10 @@ fn machine() -> Machine {
 
 static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let mut bytes = Vec::new();
-    machine().snapshot().write_to(&mut bytes).expect("a vector takes everything");
+    machine()
+        .snapshot()
+        .write_to(&mut bytes)
+        .expect("a vector takes everything");
     bytes
 });
 
@@ -93,7 +102,10 @@ fn each_kind_of_damage_has_its_name() {
     assert!(matches!(with(0, b'X'), Some(SnapshotError::NotASnapshot)));
     assert!(matches!(with(8, 200), Some(SnapshotError::Format(200))));
     assert!(matches!(with(12, 200), Some(SnapshotError::Semantics(200))));
-    assert!(matches!(with(BYTES.len() / 2, !BYTES[BYTES.len() / 2]), Some(SnapshotError::Damaged(_))));
+    assert!(matches!(
+        with(BYTES.len() / 2, !BYTES[BYTES.len() / 2]),
+        Some(SnapshotError::Damaged(_))
+    ));
 }
 
 /// Remembers the largest buffer that it was asked to fill.
@@ -116,18 +128,35 @@ fn a_length_allocates_only_what_comes() {
         let mut bytes = BYTES[..HEADER_BYTES].to_vec();
         bytes[16..24].copy_from_slice(&length.to_le_bytes());
         bytes.extend([0; 1000]);
-        let mut reader = Watching { bytes: &bytes, largest: 0 };
-        assert!(Snapshot::read_from(&mut reader).is_err(), "state of {length} bytes");
-        assert!(reader.largest <= 1 << 17, "a buffer of {} bytes", reader.largest);
+        let mut reader = Watching {
+            bytes: &bytes,
+            largest: 0,
+        };
+        assert!(
+            Snapshot::read_from(&mut reader).is_err(),
+            "state of {length} bytes"
+        );
+        assert!(
+            reader.largest <= 1 << 17,
+            "a buffer of {} bytes",
+            reader.largest
+        );
     }
     let state_length = u64::from_le_bytes(BYTES[16..24].try_into().expect("eight bytes"));
     let page_count = HEADER_BYTES + state_length as usize;
     for count in [1u64 << 32, u64::MAX] {
         let mut bytes = BYTES.clone();
         bytes[page_count..page_count + 8].copy_from_slice(&count.to_le_bytes());
-        let mut reader = Watching { bytes: &bytes, largest: 0 };
+        let mut reader = Watching {
+            bytes: &bytes,
+            largest: 0,
+        };
         assert!(Snapshot::read_from(&mut reader).is_err(), "{count} pages");
-        assert!(reader.largest <= 1 << 17, "a buffer of {} bytes", reader.largest);
+        assert!(
+            reader.largest <= 1 << 17,
+            "a buffer of {} bytes",
+            reader.largest
+        );
     }
 }
 
@@ -142,9 +171,15 @@ fn a_restored_machine_goes_on_as_the_original() {
     restored.run(90_000);
     assert_eq!(restored.digest(), original.digest());
     let mut again = Vec::new();
-    restored.snapshot().write_to(&mut again).expect("a vector takes everything");
+    restored
+        .snapshot()
+        .write_to(&mut again)
+        .expect("a vector takes everything");
     let mut other = Vec::new();
-    original.snapshot().write_to(&mut other).expect("a vector takes everything");
+    original
+        .snapshot()
+        .write_to(&mut other)
+        .expect("a vector takes everything");
     assert!(again == other, "the same state gives the same bytes");
 }
 

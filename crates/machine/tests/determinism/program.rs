@@ -24,7 +24,10 @@ const PLIC_CONTEXT: u64 = PLIC_BASE + 0x20_0000;
 
 /// The program of a seed.
 pub fn generate(seed: u64) -> Vec<u8> {
-    let mut generator = Generator { random: Random::new(seed), asm: Assembler::new(RAM_BASE) };
+    let mut generator = Generator {
+        random: Random::new(seed),
+        asm: Assembler::new(RAM_BASE),
+    };
     generator.startup();
     generator.code();
     generator.tables();
@@ -95,12 +98,24 @@ impl Generator {
             (PLIC_BASE + 40, 1u64),
             (UART_BASE + 1, 1),
             (PLIC_ENABLE, 1 << 10),
-            (PLIC_ENABLE + 0x80, if random.once_in(2) { 1 << 10 } else { 0 }),
+            (
+                PLIC_ENABLE + 0x80,
+                if random.once_in(2) { 1 << 10 } else { 0 },
+            ),
             (PLIC_ENABLE + 0x100, 1 << 10),
         ] {
             asm.li(T6, address);
             asm.li(T5, value);
-            asm.store(if address < PLIC_BASE || address >= UART_BASE { Op::Sb } else { Op::Sw }, T5, T6, 0);
+            asm.store(
+                if !(PLIC_BASE..UART_BASE).contains(&address) {
+                    Op::Sb
+                } else {
+                    Op::Sw
+                },
+                T5,
+                T6,
+                0,
+            );
         }
         asm.csr(Op::Csrrs, T5, number::MHARTID, ZERO);
         asm.i(Op::Addi, T5, T5, 17);
@@ -152,7 +167,12 @@ impl Generator {
         asm.op(Op::Mret, 0, 0, 0, 0);
         asm.align(8);
         asm.bind(spaces);
-        for satp in [0, 8 << 60 | TABLES >> 12, 9 << 60 | (TABLES + 0x1000) >> 12, 0] {
+        for satp in [
+            0,
+            8 << 60 | TABLES >> 12,
+            9 << 60 | (TABLES + 0x1000) >> 12,
+            0,
+        ] {
             asm.double(satp);
         }
     }
@@ -193,7 +213,16 @@ impl Generator {
     /// An instruction or a few that belong together.
     fn fragment(&mut self) {
         match self.random.below(100) {
-            0..40 => self.any_of(&[Format::R, Format::I, Format::Shift6, Format::Shift5, Format::U], true),
+            0..40 => self.any_of(
+                &[
+                    Format::R,
+                    Format::I,
+                    Format::Shift6,
+                    Format::Shift5,
+                    Format::U,
+                ],
+                true,
+            ),
             40..55 => self.access(),
             55..56 => self.any_of(&[Format::I, Format::S, Format::Atomic], false),
             56..62 => self.atomic(),
@@ -237,7 +266,14 @@ impl Generator {
             Format::FloatR4 => bits & 0x1f00 | rm,
             _ => 0,
         };
-        let instruction = Instruction { op, rd, rs1, rs2, immediate, length: 4 };
+        let instruction = Instruction {
+            op,
+            rd,
+            rs1,
+            rs2,
+            immediate,
+            length: 4,
+        };
         let bits = isa::encode(&instruction).expect("the fields fit");
         self.asm.word(bits);
     }
@@ -259,8 +295,23 @@ impl Generator {
     /// A load or store that may be misaligned and may cross a page.
     fn access(&mut self) {
         const ROWS: &[Op] = &[
-            Op::Lb, Op::Lh, Op::Lw, Op::Ld, Op::Lbu, Op::Lhu, Op::Lwu, Op::Flw, Op::Fld,
-            Op::Sb, Op::Sh, Op::Sw, Op::Sd, Op::Fsw, Op::Fsd, Op::Sd, Op::Sd,
+            Op::Lb,
+            Op::Lh,
+            Op::Lw,
+            Op::Ld,
+            Op::Lbu,
+            Op::Lhu,
+            Op::Lwu,
+            Op::Flw,
+            Op::Fld,
+            Op::Sb,
+            Op::Sh,
+            Op::Sw,
+            Op::Sd,
+            Op::Fsw,
+            Op::Fsd,
+            Op::Sd,
+            Op::Sd,
         ];
         let base = self.base_register();
         let page = self.data_page();
@@ -268,7 +319,11 @@ impl Generator {
         for _ in 0..1 + self.random.below(3) {
             let op = self.random.pick(ROWS);
             let offset = (self.random.bits() as i32) << 20 >> 20;
-            let offset = if self.random.once_in(4) { offset } else { offset & !7 };
+            let offset = if self.random.once_in(4) {
+                offset
+            } else {
+                offset & !7
+            };
             let register = self.register();
             let is_store = isa::encodings().any(|row| row.op == op && row.format == Format::S);
             match is_store {
@@ -283,7 +338,9 @@ impl Generator {
         let page = self.data_page();
         self.point(base, page);
         self.asm.i(Op::Andi, base, base, -8);
-        let rows: Vec<_> = isa::encodings().filter(|row| row.format == Format::Atomic).collect();
+        let rows: Vec<_> = isa::encodings()
+            .filter(|row| row.format == Format::Atomic)
+            .collect();
         let (lr, sc) = self.random.pick(&[(Op::LrW, Op::ScW), (Op::LrD, Op::ScD)]);
         let (rd, rs2) = (self.register(), self.register());
         if self.random.once_in(2) {
@@ -292,7 +349,11 @@ impl Generator {
             self.asm.op(sc, rd, base, rs2, 0);
         } else {
             let op = rows[self.random.below(rows.len() as u64) as usize].op;
-            let rs2 = if matches!(op, Op::LrW | Op::LrD) { 0 } else { rs2 };
+            let rs2 = if matches!(op, Op::LrW | Op::LrD) {
+                0
+            } else {
+                rs2
+            };
             self.asm.op(op, rd, base, rs2, 3);
         }
     }
@@ -313,7 +374,9 @@ impl Generator {
                 self.asm.i(Op::Jalr, rs1, base, offset);
             }
             _ => {
-                let op = self.random.pick(&[Op::Beq, Op::Bne, Op::Blt, Op::Bge, Op::Bltu, Op::Bgeu]);
+                let op =
+                    self.random
+                        .pick(&[Op::Beq, Op::Bne, Op::Blt, Op::Bge, Op::Bltu, Op::Bgeu]);
                 let offset = near(&mut self.random);
                 self.asm.op(op, 0, rs1, rs2, offset);
             }
@@ -322,26 +385,66 @@ impl Generator {
 
     fn float(&mut self) {
         const FORMATS: &[Format] = &[
-            Format::FloatRounded, Format::FloatUnaryRounded, Format::FloatR, Format::FloatR4, Format::Unary,
+            Format::FloatRounded,
+            Format::FloatUnaryRounded,
+            Format::FloatR,
+            Format::FloatR4,
+            Format::Unary,
         ];
         self.any_of(FORMATS, false);
     }
 
     fn csr(&mut self) {
         const NUMBERS: &[u16] = &[
-            number::FFLAGS, number::FRM, number::FCSR, number::CYCLE, number::TIME, number::INSTRET,
-            number::SSTATUS, number::SIE, number::SCOUNTEREN, number::SENVCFG, number::SSCRATCH,
-            number::SEPC, number::SCAUSE, number::STVAL, number::SIP, number::STIMECMP, number::SATP,
-            number::MISA, number::MEDELEG, number::MIDELEG, number::MIE, number::MCOUNTEREN,
-            number::MENVCFG, number::MSCRATCH, number::MEPC, number::MCAUSE, number::MTVAL, number::MIP,
-            number::MCYCLE, number::MINSTRET, number::MHARTID, number::MSTATUS, 0xc03, 0x7a0, 0x5c0,
+            number::FFLAGS,
+            number::FRM,
+            number::FCSR,
+            number::CYCLE,
+            number::TIME,
+            number::INSTRET,
+            number::SSTATUS,
+            number::SIE,
+            number::SCOUNTEREN,
+            number::SENVCFG,
+            number::SSCRATCH,
+            number::SEPC,
+            number::SCAUSE,
+            number::STVAL,
+            number::SIP,
+            number::STIMECMP,
+            number::SATP,
+            number::MISA,
+            number::MEDELEG,
+            number::MIDELEG,
+            number::MIE,
+            number::MCOUNTEREN,
+            number::MENVCFG,
+            number::MSCRATCH,
+            number::MEPC,
+            number::MCAUSE,
+            number::MTVAL,
+            number::MIP,
+            number::MCYCLE,
+            number::MINSTRET,
+            number::MHARTID,
+            number::MSTATUS,
+            0xc03,
+            0x7a0,
+            0x5c0,
         ];
         let (rd, source) = (self.register(), self.register());
         if self.random.once_in(16) {
             return self.protection();
         }
         let csr = self.random.pick(NUMBERS);
-        let op = self.random.pick(&[Op::Csrrw, Op::Csrrs, Op::Csrrc, Op::Csrrwi, Op::Csrrsi, Op::Csrrci]);
+        let op = self.random.pick(&[
+            Op::Csrrw,
+            Op::Csrrs,
+            Op::Csrrc,
+            Op::Csrrwi,
+            Op::Csrrsi,
+            Op::Csrrci,
+        ]);
         let source = if self.random.once_in(2) { 0 } else { source };
         self.asm.csr(op, rd, csr, source);
     }
@@ -353,14 +456,23 @@ impl Generator {
         let address = base >> 2 | self.random.pick(&[0, 1, 7, 0x1ff]);
         let configuration = (self.random.bits() & 0x1f) << (8 * entry) | 0x1f << 56;
         self.asm.li(T6, address);
-        self.asm.csr(Op::Csrrw, ZERO, number::PMPADDR0 + entry as u16, T6);
+        self.asm
+            .csr(Op::Csrrw, ZERO, number::PMPADDR0 + entry as u16, T6);
         self.asm.li(T6, configuration);
         self.asm.csr(Op::Csrrw, ZERO, number::PMPCFG0, T6);
     }
 
     fn system(&mut self) {
         let op = self.random.pick(&[
-            Op::Ecall, Op::Ebreak, Op::Mret, Op::Sret, Op::Wfi, Op::Wfi, Op::SfenceVma, Op::FenceI, Op::Fence,
+            Op::Ecall,
+            Op::Ebreak,
+            Op::Mret,
+            Op::Sret,
+            Op::Wfi,
+            Op::Wfi,
+            Op::SfenceVma,
+            Op::FenceI,
+            Op::Fence,
         ]);
         self.asm.op(op, 0, 0, 0, 0);
     }
@@ -426,7 +538,8 @@ impl Generator {
         };
         let distance = address.wrapping_sub(self.asm.here()) as i32;
         let low = distance << 20 >> 20;
-        self.asm.op(Op::Auipc, base, 0, 0, distance.wrapping_sub(low));
+        self.asm
+            .op(Op::Auipc, base, 0, 0, distance.wrapping_sub(low));
         self.asm.i(Op::Ld, T6, base, low);
         let flip = self.random.pick(&[1, 2, 4, 8, 16, 64, 128, 0xc0, 0x400]);
         self.asm.i(Op::Xori, T6, T6, flip);
@@ -461,8 +574,16 @@ impl Generator {
         }
         for page in 0..512u64 {
             let user = if self.random.once_in(2) { 0x10 } else { 0 };
-            let missing = if self.random.once_in(20) { 1 << self.random.below(8) } else { 0 };
-            let flags = if page < 16 { all } else { (all | user) & !missing };
+            let missing = if self.random.once_in(20) {
+                1 << self.random.below(8)
+            } else {
+                0
+            };
+            let flags = if page < 16 {
+                all
+            } else {
+                (all | user) & !missing
+            };
             self.asm.double(entry(RAM_BASE + page * 4096, flags));
         }
     }

@@ -27,7 +27,14 @@ const fn row(
     implied: [u8; 3],
     nonzero: &'static [char],
 ) -> Row {
-    Row { drawing, immediate, signed, op, implied, nonzero }
+    Row {
+        drawing,
+        immediate,
+        signed,
+        op,
+        implied,
+        nonzero,
+    }
 }
 
 const SIX: &[u32] = &[5, 4, 3, 2, 1, 0];
@@ -86,7 +93,9 @@ impl Row {
     fn field(&self, letter: char, half: u16) -> u32 {
         let bits = self.drawing.chars().zip((0..16).rev());
         bits.filter(|(at, _)| *at == letter)
-            .fold(0, |value, (_, bit)| (value << 1) | u32::from(half >> bit & 1))
+            .fold(0, |value, (_, bit)| {
+                (value << 1) | u32::from(half >> bit & 1)
+            })
     }
 
     fn has(&self, letter: char) -> bool {
@@ -94,11 +103,15 @@ impl Row {
     }
 
     fn matches(&self, half: u16) -> bool {
-        let fixed = self.drawing.chars().zip((0..16).rev()).all(|(at, bit)| match at {
-            '0' => half >> bit & 1 == 0,
-            '1' => half >> bit & 1 == 1,
-            _ => true,
-        });
+        let fixed = self
+            .drawing
+            .chars()
+            .zip((0..16).rev())
+            .all(|(at, bit)| match at {
+                '0' => half >> bit & 1 == 0,
+                '1' => half >> bit & 1 == 1,
+                _ => true,
+            });
         fixed
             && self.nonzero.iter().all(|&letter| match letter {
                 '2' => self.field('d', half) != 2,
@@ -121,7 +134,11 @@ impl Row {
         for (place, &bit) in self.immediate.iter().enumerate() {
             let set = (spread >> (count - 1 - place as u32) & 1) as i32;
             let highest = self.immediate.iter().max() == Some(&bit);
-            immediate += if self.signed && highest { -(set << bit) } else { set << bit };
+            immediate += if self.signed && highest {
+                -(set << bit)
+            } else {
+                set << bit
+            };
         }
         Instruction {
             op: self.op,
@@ -136,5 +153,7 @@ impl Row {
 
 /// What the drawings say of a half-word; `None` if it is illegal or reserved.
 pub fn expand(half: u16) -> Option<Instruction> {
-    ROWS.iter().find(|row| row.matches(half)).map(|row| row.instruction(half))
+    ROWS.iter()
+        .find(|row| row.matches(half))
+        .map(|row| row.instruction(half))
 }

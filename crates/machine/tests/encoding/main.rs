@@ -25,7 +25,10 @@ fn fields(row: &Encoding, bits: u64) -> Instruction {
         Format::FloatR4 => unsigned(5) << 8 | unsigned(8) >> 5,
         Format::Csr | Format::CsrImmediate | Format::Fence => unsigned(12),
     };
-    if matches!(row.format, Format::S | Format::B | Format::TwoSources | Format::Fixed) {
+    if matches!(
+        row.format,
+        Format::S | Format::B | Format::TwoSources | Format::Fixed
+    ) {
         rd = 0;
     }
     if matches!(row.format, Format::U | Format::J | Format::Fixed) {
@@ -33,14 +36,29 @@ fn fields(row: &Encoding, bits: u64) -> Instruction {
     }
     let no_rs2 = matches!(
         row.format,
-        Format::I | Format::Shift6 | Format::Shift5 | Format::U | Format::J | Format::Unary
-            | Format::FloatUnaryRounded | Format::Csr | Format::CsrImmediate | Format::Fence
+        Format::I
+            | Format::Shift6
+            | Format::Shift5
+            | Format::U
+            | Format::J
+            | Format::Unary
+            | Format::FloatUnaryRounded
+            | Format::Csr
+            | Format::CsrImmediate
+            | Format::Fence
             | Format::Fixed
     );
     if no_rs2 || matches!(row.op, Op::LrW | Op::LrD) {
         rs2 = 0;
     }
-    Instruction { op: row.op, rd, rs1, rs2, immediate, length: 4 }
+    Instruction {
+        op: row.op,
+        rd,
+        rs1,
+        rs2,
+        immediate,
+        length: 4,
+    }
 }
 
 proptest! {
@@ -97,7 +115,11 @@ proptest! {
 fn check_word(word: u32) -> Result<(), TestCaseError> {
     let instruction = isa::decode(word);
     if instruction.op == Op::Illegal {
-        prop_assert_eq!(instruction.immediate as u32, word, "an illegal instruction keeps its bits");
+        prop_assert_eq!(
+            instruction.immediate as u32,
+            word,
+            "an illegal instruction keeps its bits"
+        );
         prop_assert_eq!(isa::encode(&instruction), None);
     } else {
         prop_assert_eq!(isa::encode(&instruction), Some(word), "{:?}", instruction);
@@ -113,8 +135,18 @@ fn rows_exclude_each_other() {
     for (index, a) in rows.iter().enumerate() {
         for b in &rows[index + 1..] {
             let shared = a.mask & b.mask;
-            assert_ne!(a.bits & shared, b.bits & shared, "{} and {}", a.name, b.name);
-            assert_ne!(a.op, b.op, "{} and {} are the same instruction", a.name, b.name);
+            assert_ne!(
+                a.bits & shared,
+                b.bits & shared,
+                "{} and {}",
+                a.name,
+                b.name
+            );
+            assert_ne!(
+                a.op, b.op,
+                "{} and {} are the same instruction",
+                a.name, b.name
+            );
         }
         assert_eq!(a.bits & 3, 3, "{} is no 32-bit instruction", a.name);
     }
@@ -132,8 +164,16 @@ fn every_compressed_encoding_expands_as_drawn() {
                 legal += 1;
             }
             None => {
-                assert_eq!(decoded.op, Op::Illegal, "{half:#06x} is reserved: {decoded:?}");
-                assert_eq!(decoded.immediate, i32::from(half), "{half:#06x} keeps its bits");
+                assert_eq!(
+                    decoded.op,
+                    Op::Illegal,
+                    "{half:#06x} is reserved: {decoded:?}"
+                );
+                assert_eq!(
+                    decoded.immediate,
+                    i32::from(half),
+                    "{half:#06x} keeps its bits"
+                );
                 assert_eq!(decoded.length, 2);
             }
         }

@@ -42,7 +42,6 @@ const LIMIT: u64 = 20_000_000;
 /// What the program reports when a trap comes that it did not expect.
 const UNEXPECTED_TRAP: u16 = 99;
 
-
 /// Privilege modes as in `mstatus.MPP`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -116,7 +115,10 @@ impl Guest {
         asm.jal(ZERO, start);
         asm.align(4);
         let handler = asm.bound_label();
-        for (offset, csr) in [number::MCAUSE, number::MEPC, number::MTVAL].into_iter().enumerate() {
+        for (offset, csr) in [number::MCAUSE, number::MEPC, number::MTVAL]
+            .into_iter()
+            .enumerate()
+        {
             asm.csr(Op::Csrrs, S11, csr, ZERO);
             asm.store(Op::Sd, S11, S9, 8 * offset as i32);
         }
@@ -283,13 +285,7 @@ impl Guest {
     }
 
     /// The handler has stored the trap's three results here.
-    fn trap_results(
-        &mut self,
-        cause: u64,
-        pc: Expected,
-        value: impl Into<Expected>,
-        what: &str,
-    ) {
+    fn trap_results(&mut self, cause: u64, pc: Expected, value: impl Into<Expected>, what: &str) {
         self.checks.push((format!("{what}: mcause"), cause.into()));
         self.checks.push((format!("{what}: mepc"), pc));
         self.checks.push((format!("{what}: mtval"), value.into()));
@@ -318,7 +314,10 @@ impl Guest {
         asm.jal(ZERO, past);
         asm.align(4);
         let entry = asm.bound_label();
-        for (index, csr) in [number::SCAUSE, number::SEPC, number::STVAL].into_iter().enumerate() {
+        for (index, csr) in [number::SCAUSE, number::SEPC, number::STVAL]
+            .into_iter()
+            .enumerate()
+        {
             asm.csr(Op::Csrrs, S8, csr, ZERO);
             asm.store(Op::Sd, S8, S9, 8 * index as i32);
         }
@@ -341,13 +340,19 @@ impl Guest {
         what: &str,
         body: impl FnOnce(&mut Guest) -> E,
     ) {
-        self.traps(mode, 9, 0, &format!("{what}: the handler's ecall"), |guest| {
-            let pc = body(guest).into();
-            guest.checks.push((format!("{what}: scause"), cause.into()));
-            guest.checks.push((format!("{what}: sepc"), pc));
-            guest.checks.push((format!("{what}: stval"), value.into()));
-            handler.call
-        });
+        self.traps(
+            mode,
+            9,
+            0,
+            &format!("{what}: the handler's ecall"),
+            |guest| {
+                let pc = body(guest).into();
+                guest.checks.push((format!("{what}: scause"), cause.into()));
+                guest.checks.push((format!("{what}: sepc"), pc));
+                guest.checks.push((format!("{what}: stval"), value.into()));
+                handler.call
+            },
+        );
     }
 
     /// An interrupt has to be taken in M-mode at the place that `body` gives.
@@ -366,7 +371,10 @@ impl Guest {
         self.finish_with(0x5555);
         let addresses: Vec<_> = self.checks.iter().map(|(_, e)| self.resolve(*e)).collect();
         let program = self.asm.finish();
-        assert!(program.len() < (RESULTS - RAM_BASE) as usize, "the program reaches its results");
+        assert!(
+            program.len() < (RESULTS - RAM_BASE) as usize,
+            "the program reaches its results"
+        );
         let image = elf(RAM_BASE, &program);
         for &engine in ENGINES {
             for restored_every in [None, self.restored_every] {
@@ -394,17 +402,17 @@ impl Guest {
     /// Makes the virtio console ready for [`Guest::transfer`].
     pub fn set_up_transfers(&mut self) {
         for (register, value) in [
-            (0x70, 3),                                  // status: acknowledge, driver
-            (0x24, 1),                                  // driver features, upper half:
-            (0x20, 1),                                  // VIRTIO_F_VERSION_1
-            (0x70, 11),                                 // features OK
-            (0x30, 0),                                  // the receive queue
-            (0x38, TRANSFER_QUEUE_SIZE),                //
-            (0x80, TRANSFER_QUEUE & 0xffff_ffff),       // descriptors
-            (0x90, TRANSFER_QUEUE + 0x400 & 0xffff_ffff), // driver ring
-            (0xa0, TRANSFER_QUEUE + 0x800 & 0xffff_ffff), // device ring
-            (0x44, 1),                                  // ready
-            (0x70, 15),                                 // driver OK
+            (0x70, 3),                                      // status: acknowledge, driver
+            (0x24, 1),                                      // driver features, upper half:
+            (0x20, 1),                                      // VIRTIO_F_VERSION_1
+            (0x70, 11),                                     // features OK
+            (0x30, 0),                                      // the receive queue
+            (0x38, TRANSFER_QUEUE_SIZE),                    //
+            (0x80, TRANSFER_QUEUE & 0xffff_ffff),           // descriptors
+            (0x90, (TRANSFER_QUEUE + 0x400) & 0xffff_ffff), // driver ring
+            (0xa0, (TRANSFER_QUEUE + 0x800) & 0xffff_ffff), // device ring
+            (0x44, 1),                                      // ready
+            (0x70, 15),                                     // driver OK
         ] {
             self.poke(VIRTIO_BASE + register, 4, value);
         }
@@ -459,13 +467,23 @@ impl Run<'_> {
             virtio_console: true,
             entropy: false,
         };
-        let config = MachineConfig { board, unix_base_ns: 0 };
-        let images = BootImages { kernel: Some(image.to_vec()), ..BootImages::default() };
+        let config = MachineConfig {
+            board,
+            unix_base_ns: 0,
+        };
+        let images = BootImages {
+            kernel: Some(image.to_vec()),
+            ..BootImages::default()
+        };
         let mut machine = match self.engine {
             Engine::Interpreter => Machine::new(config, &images).expect("the program loads"),
         };
         // Stops are needed only to see that a transfer is asked for, or to restore.
-        let polls = if self.transfers.is_empty() { LIMIT } else { 2000 };
+        let polls = if self.transfers.is_empty() {
+            LIMIT
+        } else {
+            2000
+        };
         let step = self.restored_every.unwrap_or(polls);
         let mut transfers = self.transfers.iter().enumerate();
         let mut next_transfer = transfers.next();
@@ -473,7 +491,9 @@ impl Run<'_> {
             match machine.run(LIMIT.min(machine.instruction_count() + step)) {
                 Stop::Finished(_) => return machine,
                 Stop::Output => drop(machine.outputs()),
-                Stop::Idle { wake_at_ns: Some(time_ns) } => skip_to(&mut machine, time_ns),
+                Stop::Idle {
+                    wake_at_ns: Some(time_ns),
+                } => skip_to(&mut machine, time_ns),
                 Stop::Reached if machine.instruction_count() < LIMIT => {}
                 stop => panic!("{self:?}: {stop:?}, not finished\n{}", machine.describe()),
             }
@@ -481,7 +501,10 @@ impl Run<'_> {
                 && requested_transfers(&machine) > number as u64
             {
                 let bytes = value.to_le_bytes().to_vec();
-                let input = Input::ConsoleBytes { console: Console::Virtio, bytes };
+                let input = Input::ConsoleBytes {
+                    console: Console::Virtio,
+                    bytes,
+                };
                 machine.inject(&input).expect("there is a virtio console");
                 next_transfer = transfers.next();
             }

@@ -17,8 +17,8 @@ mod interrupts;
 mod memory_access;
 mod multiply;
 mod protection;
-mod self_modifying;
 mod random_translation;
+mod self_modifying;
 mod traps;
 mod virtual_memory;
 
@@ -46,9 +46,14 @@ fn every_instruction_has_a_guest_program() {
     ];
     let mut tested = [false; 256];
     for build in guests.into_iter().flatten() {
-        build().subjects().iter().for_each(|&op| tested[op as usize] = true);
+        build()
+            .subjects()
+            .iter()
+            .for_each(|&op| tested[op as usize] = true);
     }
-    let missing: Vec<_> =
-        isa::encodings().filter(|row| !tested[row.op as usize]).map(|row| row.name).collect();
+    let missing: Vec<_> = isa::encodings()
+        .filter(|row| !tested[row.op as usize])
+        .map(|row| row.name)
+        .collect();
     assert!(missing.is_empty(), "no guest program tests {missing:?}");
 }

@@ -89,7 +89,12 @@ impl Model {
     /// through memory that the model does not know.
     /// Adds the addresses of the entries that it reads to `path`.
     fn translate(&self, access: Access, path: &mut Vec<u64>) -> Option<Result<u64, u64>> {
-        let Access { kind, mode, bits, address: va } = access;
+        let Access {
+            kind,
+            mode,
+            bits,
+            address: va,
+        } = access;
         let levels: u64 = match self.satp >> 60 {
             8 => 3,
             9 => 4,
@@ -115,7 +120,8 @@ impl Model {
             let pte = self.read(address, 8)?;
             path.push(address);
             let bit = |n: u64| pte >> n & 1 == 1;
-            let (v, r, w, x, u, accessed, dirty) = (bit(0), bit(1), bit(2), bit(3), bit(4), bit(6), bit(7));
+            let (v, r, w, x, u, accessed, dirty) =
+                (bit(0), bit(1), bit(2), bit(3), bit(4), bit(6), bit(7));
             // step 3
             if !v || !r && w || pte >> 54 != 0 {
                 return fault;
@@ -186,7 +192,10 @@ struct Seen {
 
 impl Scenario {
     fn new(seed: u64) -> Scenario {
-        let model = Model { arena: vec![0; ARENA_BYTES as usize], satp: 0 };
+        let model = Model {
+            arena: vec![0; ARENA_BYTES as usize],
+            satp: 0,
+        };
         let mut scenario = Scenario {
             random: Random::new(seed),
             model,
@@ -240,14 +249,18 @@ impl Scenario {
         if level > 0 {
             return (self.table_of_level(level - 1) >> 12) << 10 | 1;
         }
-        let flags = self.random.pick(&[0xcf, 0xcf, 0xdf, 0xdf, 0xc7, 0xd7, 0xcb, 0xdb, 0xc9]);
+        let flags = self
+            .random
+            .pick(&[0xcf, 0xcf, 0xdf, 0xdf, 0xc7, 0xd7, 0xcb, 0xdb, 0xc9]);
         let page = self.random.below(TABLE_PAGES + DATA_PAGES);
         ((ARENA >> 12) + page) << 10 | flags
     }
 
     fn random_entry(&mut self) -> u64 {
         let entry = |address: u64, flags: u64| (address >> 12) << 10 | flags;
-        let flags = self.random.pick(&[0xcf, 0xdf, 0xc7, 0xcb, 0xc9, 0x4f, 0x8f, 0xd3]);
+        let flags = self
+            .random
+            .pick(&[0xcf, 0xdf, 0xc7, 0xcb, 0xc9, 0x4f, 0x8f, 0xd3]);
         let table = self.table();
         let data = ARENA + (TABLE_PAGES + self.random.below(DATA_PAGES)) * 4096;
         match self.random.below(12) {
@@ -255,10 +268,10 @@ impl Scenario {
             2..4 => entry(data, flags),
             4..6 => entry(table, flags),
             6..8 => entry(ARENA & !0x1f_ffff, flags), // 2 MiB, aligned
-            8 => entry(ARENA & !0x3fff_ffff, flags), // 1 GiB, aligned
+            8 => entry(ARENA & !0x3fff_ffff, flags),  // 1 GiB, aligned
             9 => 0,
             10 => entry(data, flags) ^ 1 << self.random.below(64),
-            _ => self.random.bits(),
+            _ => self.random.magnitude(),
         }
     }
 
@@ -291,7 +304,11 @@ impl Scenario {
             9 => 3,
             _ => 4,
         };
-        let root = if self.random.once_in(8) { self.table() } else { self.table_of_level(level) };
+        let root = if self.random.once_in(8) {
+            self.table()
+        } else {
+            self.table_of_level(level)
+        };
         self.model.satp = mode << 60 | self.random.below(3) << 44 | root >> 12;
         self.guest.write_csr(number::SATP, self.model.satp);
     }
@@ -332,12 +349,24 @@ impl Scenario {
         if count > 0 && self.random.once_in(2) {
             let (access, _) = self.recent[self.random.below(count) as usize];
             let kind = self.random.pick(&[Kind::Load, access.kind]);
-            let address = if kind == Kind::Fetch { access.address } else { access.address ^ 8 };
-            return Access { kind, address, ..access };
+            let address = if kind == Kind::Fetch {
+                access.address
+            } else {
+                access.address ^ 8
+            };
+            return Access {
+                kind,
+                address,
+                ..access
+            };
         }
         Access {
-            kind: self.random.pick(&[Kind::Load, Kind::Load, Kind::Store, Kind::Fetch]),
-            mode: self.random.pick(&[Mode::User, Mode::Supervisor, Mode::Supervisor]),
+            kind: self
+                .random
+                .pick(&[Kind::Load, Kind::Load, Kind::Store, Kind::Fetch]),
+            mode: self
+                .random
+                .pick(&[Mode::User, Mode::Supervisor, Mode::Supervisor]),
             bits: self.random.pick(&[0, SUM, MXR, SUM | MXR]),
             address: self.random_address(),
         }
@@ -361,15 +390,25 @@ impl Scenario {
     fn access(&mut self, number: u64) {
         let access = self.promising_access();
         let mut path = Vec::new();
-        let Some(outcome) = self.model.translate(access, &mut path) else { return };
-        let Access { kind, mode, bits, address } = access;
+        let Some(outcome) = self.model.translate(access, &mut path) else {
+            return;
+        };
+        let Access {
+            kind,
+            mode,
+            bits,
+            address,
+        } = access;
         let size = if kind == Kind::Fetch { 4 } else { 8 };
         if let Ok(physical) = outcome
             && self.model.place(physical, size).is_none()
         {
             return; // code, results, devices: not for random accesses
         }
-        let what = format!("step {number}: {kind:?} {address:#x} from {mode:?} with {bits:#x}, satp {:#x}", self.model.satp);
+        let what = format!(
+            "step {number}: {kind:?} {address:#x} from {mode:?} with {bits:#x}, satp {:#x}",
+            self.model.satp
+        );
         self.seen.faults += u32::from(outcome.is_err());
         if outcome.is_ok() {
             self.recent.push((access, path));
@@ -401,7 +440,15 @@ impl Scenario {
         });
     }
 
-    fn data(&mut self, kind: Kind, mode: Mode, bits: u64, address: u64, outcome: Result<u64, u64>, what: &str) {
+    fn data(
+        &mut self,
+        kind: Kind,
+        mode: Mode,
+        bits: u64,
+        address: u64,
+        outcome: Result<u64, u64>,
+        what: &str,
+    ) {
         let page = self.random.below(TABLE_PAGES);
         let value = self.entry_for(page);
         let amo = kind == Kind::Store && self.random.once_in(3);
@@ -447,7 +494,9 @@ fn run(seeds: std::ops::Range<u64>) {
         for number in 0..STEPS {
             scenario.step(number);
         }
-        let Scenario { mut guest, seen, .. } = scenario;
+        let Scenario {
+            mut guest, seen, ..
+        } = scenario;
         total.faults += seen.faults;
         total.loads += seen.loads;
         total.stores += seen.stores;
@@ -457,7 +506,12 @@ fn run(seeds: std::ops::Range<u64>) {
         guest.also_restored_every(2111);
         guest.run(); // says which step of which program, and its registers
     }
-    let least = total.faults.min(total.loads).min(total.stores_to_tables).min(total.fetches).min(total.transfers);
+    let least = total
+        .faults
+        .min(total.loads)
+        .min(total.stores_to_tables)
+        .min(total.fetches)
+        .min(total.transfers);
     assert!(least > 20, "something hardly ever happened: {total:?}");
 }
 

@@ -7,4 +7,6 @@ pub mod conformance;
 pub mod demo;
 pub mod program;
 pub mod redis;
+pub mod simulate;
+pub mod single;
 pub mod test;

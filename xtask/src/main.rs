@@ -4,7 +4,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
-use xtask::{bench, check, conformance, test};
+use xtask::{bench, check, conformance, simulate, test};
 
 #[derive(Parser)]
 #[command(about = "What a developer of Understudy runs")]
@@ -19,6 +19,18 @@ enum Command {
     Check,
     /// All tests.
     Test,
+    /// Simulate pairs among crashes, partitions, frozen processes and a bad arbiter.
+    Sim {
+        /// How many seeds.
+        #[arg(long, default_value_t = 1000)]
+        seeds: u64,
+        /// The first one.
+        #[arg(long, default_value_t = 0)]
+        start: u64,
+        /// Only this seed, with everything that happens in it.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// Run bare-metal ELF programs (riscv-tests) that report through `tohost` or the finisher.
     Conformance {
         /// Directory with the programs.
@@ -60,9 +72,9 @@ enum Bench {
         /// How often each is run; the median counts.
         #[arg(long, default_value_t = 3)]
         repetitions: usize,
-        /// Passed on to `understudy demo`.
-        #[arg(last = true)]
-        demo: Vec<String>,
+        /// Directory of a built guest image with Redis.
+        #[arg(long)]
+        guest: PathBuf,
     },
     /// Bandwidth of the logging channel.
     Log {
@@ -79,6 +91,14 @@ fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Check => check::run(),
         Command::Test => test::run(),
+        Command::Sim {
+            seed: Some(seed), ..
+        } => simulate::one(seed),
+        Command::Sim {
+            seeds,
+            start,
+            seed: None,
+        } => simulate::many(start..start + seeds),
         Command::Conformance { directory, prefix } => conformance::run(&directory, &prefix),
         Command::Bench(bench) => run_bench(bench),
     }
@@ -88,7 +108,7 @@ fn run_bench(bench: Bench) -> Result<()> {
     match bench {
         Bench::Cpu { repetitions, guest } => bench::cpu::bench(repetitions, guest.as_deref()),
         Bench::Failover { kills, seed, demo } => bench::failover::bench(kills, seed, &words(&demo)),
-        Bench::Pair { repetitions, demo } => bench::pair::bench(repetitions, &words(&demo)),
+        Bench::Pair { repetitions, guest } => bench::pair::bench(repetitions, &guest),
         Bench::Log { seconds, demo } => bench::log::bench(seconds, &words(&demo)),
     }
 }

@@ -71,7 +71,8 @@ pub enum BackupAction<O> {
         /// In order; the first ever of a pairing has number 1.
         records: Vec<Record>,
     },
-    /// Drop the machine, the snapshot and all records of this pairing.
+    /// Drop the machine, the snapshot and all records of this pairing, and with them what they still
+    /// wanted to report: another life may use the same generation again.
     Discard {
         /// The pairing.
         generation: u64,
@@ -168,7 +169,7 @@ pub struct Backup<O> {
 impl<O> Backup<O> {
     /// A backup that begins to look for its primary.
     pub fn new(now: Duration, config: PairConfig) -> Backup<O> {
-        let pauses = PauseDetector::new(now, config.detector.own_pause());
+        let pauses = PauseDetector::new(now, &config.detector);
         let mut backup = Backup {
             config,
             state: State::Resting { until: now },
@@ -188,8 +189,12 @@ impl<O> Backup<O> {
     pub fn next_deadline(&self) -> Option<Duration> {
         match &self.state {
             State::Resting { until } => Some(*until),
-            State::Greeting { silence, .. } => Some(silence.deadline()),
-            State::Following(follow) => Some(follow.deadline(&self.config.detector)),
+            State::Greeting { silence, .. } => Some(silence.deadline().min(self.pauses.due())),
+            State::Following(follow) => Some(
+                follow
+                    .deadline(&self.config.detector)
+                    .min(self.pauses.due()),
+            ),
             State::Claiming(_, claim) => claim.deadline(),
             State::Dialing | State::Draining(..) | State::Live | State::Stopped => None,
         }
@@ -294,8 +299,17 @@ impl<O> Backup<O> {
     /// To be called now and then, and always when it has nothing left to do.
     pub fn replayed(&mut self, now: Duration, generation: u64, sequence: u64, executed: u64) {
         self.enter(now);
-        if let Some(follow) = self.follow_mut(generation) {
-            follow.replayed(sequence, executed);
+        if let Some(follow) = self.follow_mut(generation)
+            && !follow.replayed(sequence, executed)
+        {
+            // The snapshot says another count than the message that announced it.
+            let what = "the machine is beyond the log".to_owned();
+            let report = DivergenceReport {
+                sequence,
+                count: executed,
+                what,
+            };
+            self.diverged(now, generation, report);
         }
         self.maintain(now);
     }

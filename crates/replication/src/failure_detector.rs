@@ -24,20 +24,13 @@ pub struct DetectorConfig {
 impl Default for DetectorConfig {
     fn default() -> DetectorConfig {
         DetectorConfig {
-            heartbeat_interval: Duration::from_millis(50),
+            heartbeat_interval: Duration::from_millis(60),
             silence_timeout: Duration::from_millis(220),
             ack_timeout: Duration::from_secs(1),
             stall_timeout: Duration::from_secs(3),
             record_timeout: Some(Duration::from_secs(5)),
             join_timeout: Duration::from_secs(10),
         }
-    }
-}
-
-impl DetectorConfig {
-    /// A pause of this process so long that the peer may have begun to suspect it.
-    pub(crate) fn own_pause(&self) -> Duration {
-        self.silence_timeout / 2
     }
 }
 
@@ -115,18 +108,28 @@ impl SilenceDetector {
 pub(crate) struct PauseDetector {
     last: Duration,
     threshold: Duration,
+    interval: Duration,
 }
 
 impl PauseDetector {
-    pub fn new(now: Duration, threshold: Duration) -> PauseDetector {
+    pub fn new(now: Duration, config: &DetectorConfig) -> PauseDetector {
+        // Whatever the heartbeat interval is, calls come often enough to see a pause.
+        let (threshold, interval) = (config.silence_timeout / 2, config.silence_timeout / 4);
         PauseDetector {
             last: now,
             threshold,
+            interval,
         }
     }
 
-    /// To be told the time at every call, and at least every heartbeat interval. Gives the pause
-    /// if it was one.
+    /// When the next call is due at the latest: a longer silence is taken for a pause.
+    pub fn due(&self) -> Duration {
+        self.last + self.interval
+    }
+
+    /// To be told the time at every call, and while somebody is waited for also when a call is
+    /// [`due`](Self::due). Gives the pause if it was one: half the silence timeout, so that a peer
+    /// that suspected us meanwhile is never overlooked.
     pub fn observe(&mut self, now: Duration) -> Option<Duration> {
         let pause = now.saturating_sub(self.last);
         self.last = self.last.max(now);

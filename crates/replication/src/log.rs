@@ -4,7 +4,7 @@
 //! reader takes bytes as they are read from it: neither opens anything.
 
 use crate::frame::{Frame, FrameError, FrameReader, FrameWriter, MAX_PAYLOAD};
-use crate::record::{Record, decode_batch, encode_batch};
+use crate::record::{MAX_INPUT_BYTES, Record, RecordBody, decode_batch, encode_batch};
 use crate::wire::{Fields, WireError, put_bytes, put_varint};
 use std::collections::VecDeque;
 use thiserror::Error;
@@ -121,6 +121,13 @@ impl LogWriter {
             record.count >= self.last_count,
             "instruction counts never fall"
         );
+        if let RecordBody::Input(input) = &record.body {
+            assert!(
+                input.len() <= MAX_INPUT_BYTES,
+                "an input of {} bytes",
+                input.len()
+            );
+        }
         self.last_count = record.count;
         self.batch_bytes += record.encoded_size_bound();
         self.batch.push(record);

@@ -150,9 +150,14 @@ const FILE_LIMIT_BYTES: u64 = 1 << 20;
 
 fn read_bounded(path: &Path) -> io::Result<String> {
     let mut text = String::new();
-    let length = File::open(path)?.take(FILE_LIMIT_BYTES + 1).read_to_string(&mut text)?;
+    let length = File::open(path)?
+        .take(FILE_LIMIT_BYTES + 1)
+        .read_to_string(&mut text)?;
     if length as u64 > FILE_LIMIT_BYTES {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it has more than 1 MiB"));
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            "it has more than 1 MiB",
+        ));
     }
     Ok(text)
 }
@@ -173,11 +178,11 @@ fn yes() -> bool {
 }
 
 fn default_heartbeat() -> Milliseconds {
-    Milliseconds(50)
+    Milliseconds(60)
 }
 
 fn default_suspect_after() -> Milliseconds {
-    Milliseconds(200)
+    Milliseconds(240)
 }
 
 fn default_lag_target() -> Milliseconds {
@@ -244,11 +249,17 @@ impl VmConfig {
             return wrong("network", "give either `switch` or `tap`".into());
         }
         if let Some(pair) = &self.pair {
-            for (key, address) in [("pair.listen", Some(&pair.listen)), ("pair.peer", pair.peer.as_ref())] {
+            for (key, address) in [
+                ("pair.listen", Some(&pair.listen)),
+                ("pair.peer", pair.peer.as_ref()),
+            ] {
                 if let Some(address) = address
                     && !is_host_and_port(address)
                 {
-                    return wrong(key, format!("{address:?} is not an address such as 192.0.2.7:7400"));
+                    return wrong(
+                        key,
+                        format!("{address:?} is not an address such as 192.0.2.7:7400"),
+                    );
                 }
             }
         }

@@ -60,7 +60,11 @@ impl Network {
     /// Connects as configured.
     pub fn connect(section: &NetworkSection) -> Result<Network, NetworkError> {
         let attachment = Some(attach(section)?);
-        Ok(Network { section: section.clone(), attachment, retry_at_ns: 0 })
+        Ok(Network {
+            section: section.clone(),
+            attachment,
+            retry_at_ns: 0,
+        })
     }
 
     /// The guest's address.
@@ -71,13 +75,19 @@ impl Network {
     /// What to poll for, while it is connected.
     pub fn poll(&self) -> Option<(BorrowedFd<'_>, Interest)> {
         let attachment = self.attachment.as_ref()?;
-        let interest = if attachment.wants_write() { Interest::ReadWrite } else { Interest::Read };
+        let interest = if attachment.wants_write() {
+            Interest::ReadWrite
+        } else {
+            Interest::Read
+        };
         Some((attachment.fd(), interest))
     }
 
     /// Whether a frame waits in this process, so that polling would not tell.
     pub fn has_frame(&self) -> bool {
-        self.attachment.as_ref().is_some_and(NetworkAttachment::has_frame)
+        self.attachment
+            .as_ref()
+            .is_some_and(NetworkAttachment::has_frame)
     }
 
     /// When [`Network::reconnect`] should be called, on the monotonic clock.
@@ -184,7 +194,10 @@ impl Outside {
 
 /// Typed bytes as an input.
 pub fn typed(bytes: Vec<u8>) -> Input {
-    Input::ConsoleBytes { console: Console::Uart, bytes }
+    Input::ConsoleBytes {
+        console: Console::Uart,
+        bytes,
+    }
 }
 
 fn rarp_announcement(mac: [u8; 6]) -> Vec<u8> {

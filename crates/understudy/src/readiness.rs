@@ -27,7 +27,10 @@ pub struct Ready {
 }
 
 /// Waits for at most `timeout`, for ever without one. The answer has the order of `fds`.
-pub fn wait(fds: &[(BorrowedFd<'_>, Interest)], timeout: Option<Duration>) -> io::Result<Vec<Ready>> {
+pub fn wait(
+    fds: &[(BorrowedFd<'_>, Interest)],
+    timeout: Option<Duration>,
+) -> io::Result<Vec<Ready>> {
     let mut polled: Vec<PollFd<'_>> = fds
         .iter()
         .map(|(fd, interest)| {

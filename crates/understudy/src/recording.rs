@@ -50,10 +50,21 @@ pub struct Recorder {
 
 impl Recorder {
     /// Begins a recording of `machine` as it is now: self-contained, with a snapshot.
-    pub fn create(path: &Path, config: &VmConfig, machine: &mut Machine) -> Result<Recorder, RecordError> {
-        let wrong = |source| RecordError::Write { path: path.into(), source };
-        let file =
-            OpenOptions::new().write(true).create(true).truncate(false).open(path).map_err(wrong)?;
+    pub fn create(
+        path: &Path,
+        config: &VmConfig,
+        machine: &mut Machine,
+    ) -> Result<Recorder, RecordError> {
+        let wrong = |source| RecordError::Write {
+            path: path.into(),
+            source,
+        };
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map_err(wrong)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => return Err(RecordError::InUse { path: path.into() }),
@@ -77,8 +88,14 @@ impl Recorder {
             last_digest: machine.digest(),
         };
         let count = machine.instruction_count();
-        let mut pieces = Pieces { recorder: &mut recorder, piece: Vec::new() };
-        let written = machine.snapshot().write_to(&mut pieces).and_then(|()| pieces.flush());
+        let mut pieces = Pieces {
+            recorder: &mut recorder,
+            piece: Vec::new(),
+        };
+        let written = machine
+            .snapshot()
+            .write_to(&mut pieces)
+            .and_then(|()| pieces.flush());
         written.map_err(wrong)?;
         recorder.log.end_snapshot(count);
         recorder.write_out(0).map_err(wrong)?;
@@ -99,18 +116,30 @@ impl Recorder {
                 Step::Outputs(outputs) => {
                     self.last_count = outputs.count;
                     self.visible = outputs.visible;
-                    let body = RecordBody::Marker { visible_outputs: outputs.visible };
-                    self.log.record(Record { count: outputs.count, body });
+                    let body = RecordBody::Marker {
+                        visible_outputs: outputs.visible,
+                    };
+                    self.log.record(Record {
+                        count: outputs.count,
+                        body,
+                    });
                 }
             }
         }
-        let digest_was_taken = steps
-            .iter()
-            .any(|step| matches!(step, Step::Record(Record { body: RecordBody::Digest(_), .. })));
+        let digest_was_taken = steps.iter().any(|step| {
+            matches!(
+                step,
+                Step::Record(Record {
+                    body: RecordBody::Digest(_),
+                    ..
+                })
+            )
+        });
         if digest_was_taken {
             self.log.flush();
         }
-        self.write_out(if digest_was_taken { 0 } else { BUFFER_BYTES }).map_err(|source| self.error(source))
+        self.write_out(if digest_was_taken { 0 } else { BUFFER_BYTES })
+            .map_err(|source| self.error(source))
     }
 
     /// Ends the recording properly. The last digest that was added is that of the end.
@@ -122,11 +151,16 @@ impl Recorder {
             digest: self.last_digest,
             reason: reason.into(),
         });
-        self.write_out(0).and_then(|()| self.file.sync_all()).map_err(|source| self.error(source))
+        self.write_out(0)
+            .and_then(|()| self.file.sync_all())
+            .map_err(|source| self.error(source))
     }
 
     fn error(&self, source: io::Error) -> RecordError {
-        RecordError::Write { path: self.path.clone(), source }
+        RecordError::Write {
+            path: self.path.clone(),
+            source,
+        }
     }
 
     /// Writes what waits. After an error the file ends in whatever part of it was written, and the

@@ -34,7 +34,9 @@ const STEP: u64 = 50_000_000;
 /// Replays the recording and prints a summary.
 pub fn replay(path: &Path, options: ReplayOptions) -> Result<ExitStatus, Failure> {
     let named = || format!("the recording {}", path.display());
-    let file = File::open(path).with_context(|| format!("cannot open {}", named())).map_err(Failure::usage)?;
+    let file = File::open(path)
+        .with_context(|| format!("cannot open {}", named()))
+        .map_err(Failure::usage)?;
     // A recording that grows while it is replayed would never end.
     let kind = file.metadata().with_context(named)?;
     let length = if kind.is_file() { kind.len() } else { u64::MAX };
@@ -44,21 +46,36 @@ pub fn replay(path: &Path, options: ReplayOptions) -> Result<ExitStatus, Failure
     let mut reader = LogReader::new();
     let mut buffer = vec![0; READ_BYTES];
     while !replay.is_over() {
-        let length = file.read(&mut buffer).with_context(named).map_err(Failure::usage)?;
+        let length = file
+            .read(&mut buffer)
+            .with_context(named)
+            .map_err(Failure::usage)?;
         if length == 0 {
             break;
         }
         reader.push(&buffer[..length]);
         while !replay.is_over()
-            && let Some(item) = reader.next_item().with_context(named).map_err(Failure::usage)?
+            && let Some(item) = reader
+                .next_item()
+                .with_context(named)
+                .map_err(Failure::usage)?
         {
-            replay.item(item).map_err(|failure| {
-                Failure::new(failure.status, failure.error.context(named()))
-            })?;
+            replay
+                .item(item)
+                .map_err(|failure| Failure::new(failure.status, failure.error.context(named())))?;
         }
         replay.run()?;
     }
-    let end = if replay.is_over() { None } else { Some(reader.finish().with_context(named).map_err(Failure::usage)?) };
+    let end = if replay.is_over() {
+        None
+    } else {
+        Some(
+            reader
+                .finish()
+                .with_context(named)
+                .map_err(Failure::usage)?,
+        )
+    };
     let finished = replay.finish(end.as_ref(), writer_alive);
     finished.map_err(|failure| Failure::new(failure.status, failure.error.context(named())))
 }
@@ -86,7 +103,10 @@ impl Replay {
     fn new(options: ReplayOptions) -> Replay {
         Replay {
             options,
-            console: ConsoleSink { to_stdout: options.dump_console, file: None },
+            console: ConsoleSink {
+                to_stdout: options.dump_console,
+                file: None,
+            },
             stage: Stage::Header,
             summary: None,
             over: false,
@@ -112,7 +132,8 @@ impl Replay {
             (LogItem::SnapshotEnd { .. }, Stage::Snapshot(bytes)) => {
                 let machine = restore(bytes).map_err(Failure::usage)?;
                 self.first_count = machine.instruction_count();
-                self.stage = Stage::Records(Box::new(Replayer::new(ReplicaGuest::new(machine, None))));
+                self.stage =
+                    Stage::Records(Box::new(Replayer::new(ReplicaGuest::new(machine, None))));
             }
             (LogItem::Record(_, record), Stage::Records(replayer)) => {
                 if self.options.until.is_some_and(|until| record.count > until) {
@@ -166,7 +187,11 @@ impl Replay {
         run_to(replayer.guest_mut(), target, &mut self.console)?;
         self.elapsed_ns += monotonic_ns() - began_ns;
         let guest = replayer.guest_mut();
-        if let Some(summary) = self.summary.as_ref().filter(|_| self.options.until.is_none()) {
+        if let Some(summary) = self
+            .summary
+            .as_ref()
+            .filter(|_| self.options.until.is_none())
+        {
             check_end(summary, guest)?;
         }
         let instructions = guest.instruction_count() - self.first_count;
@@ -217,10 +242,16 @@ fn run_to(guest: &mut ReplicaGuest, target: u64, console: &mut ConsoleSink) -> R
     while guest.instruction_count() < target {
         let stop = guest.run(target);
         print(console, &guest.take_outputs());
-        if matches!(stop, GuestStop::Idle | GuestStop::Finished) && guest.instruction_count() < target {
+        if matches!(stop, GuestStop::Idle | GuestStop::Finished)
+            && guest.instruction_count() < target
+        {
             let error = anyhow!(
                 "the guest {} at {}, before {target}",
-                if stop == GuestStop::Idle { "waits" } else { "ended" },
+                if stop == GuestStop::Idle {
+                    "waits"
+                } else {
+                    "ended"
+                },
                 guest.instruction_count()
             );
             return Err(Failure::new(ExitStatus::Diverged, error));

@@ -58,7 +58,11 @@ pub enum SetupError {
 
 /// Opens the configured disks for a machine that owns what is on them.
 pub fn open_disks(config: &VmConfig) -> Result<Vec<Disk>, DiskError> {
-    config.disks.iter().map(|disk| Disk::open(&disk.path, disk.read_only)).collect()
+    config
+        .disks
+        .iter()
+        .map(|disk| Disk::open(&disk.path, disk.read_only))
+        .collect()
 }
 
 /// A machine at power-on.
@@ -66,7 +70,10 @@ pub fn power_on(config: &VmConfig, disks: &[Disk]) -> Result<Machine, SetupError
     check_memory(config.memory)?;
     let board = board(config, disks.iter().map(Disk::sectors));
     let images = images(config)?;
-    let config = MachineConfig { board, unix_base_ns: host_time::unix_ns() };
+    let config = MachineConfig {
+        board,
+        unix_base_ns: host_time::unix_ns(),
+    };
     Ok(Machine::new(config, &images)?)
 }
 
@@ -74,7 +81,9 @@ pub fn power_on(config: &VmConfig, disks: &[Disk]) -> Result<Machine, SetupError
 /// would end the program.
 pub fn check_memory(memory: ByteSize) -> Result<(), SetupError> {
     let length = usize::try_from(memory.0).map_err(|_| SetupError::Memory(memory))?;
-    Vec::<u8>::new().try_reserve_exact(length).map_err(|_| SetupError::Memory(memory))
+    Vec::<u8>::new()
+        .try_reserve_exact(length)
+        .map_err(|_| SetupError::Memory(memory))
 }
 
 fn board(config: &VmConfig, sectors: impl Iterator<Item = u64>) -> BoardConfig {
@@ -92,7 +101,11 @@ fn board(config: &VmConfig, sectors: impl Iterator<Item = u64>) -> BoardConfig {
     BoardConfig {
         memory_bytes: config.memory.0,
         harts: config.harts,
-        network: config.network.iter().map(|network| NetworkConfig { mac: network.mac.0 }).collect(),
+        network: config
+            .network
+            .iter()
+            .map(|network| NetworkConfig { mac: network.mac.0 })
+            .collect(),
         disks,
         virtio_console: config.virtio_console,
         entropy: config.entropy,
@@ -121,16 +134,29 @@ fn images(config: &VmConfig) -> Result<BootImages, SetupError> {
 fn read_image(what: &'static str, path: &Path, memory: ByteSize) -> Result<Vec<u8>, SetupError> {
     let mut bytes = Vec::new();
     File::open(path)
-        .and_then(|file| file.take(memory.0.saturating_add(1)).read_to_end(&mut bytes))
-        .map_err(|source| SetupError::Image { what, path: path.into(), source })?;
+        .and_then(|file| {
+            file.take(memory.0.saturating_add(1))
+                .read_to_end(&mut bytes)
+        })
+        .map_err(|source| SetupError::Image {
+            what,
+            path: path.into(),
+            source,
+        })?;
     if bytes.len() as u64 > memory.0 {
-        return Err(SetupError::ImageTooLarge { what, path: path.into(), memory });
+        return Err(SetupError::ImageTooLarge {
+            what,
+            path: path.into(),
+            memory,
+        });
     }
     Ok(bytes)
 }
 
 /// Makes the state directory when it is absent.
 pub fn state_directory(path: &Path) -> Result<(), SetupError> {
-    std::fs::create_dir_all(path)
-        .map_err(|source| SetupError::StateDirectory { path: path.into(), source })
+    std::fs::create_dir_all(path).map_err(|source| SetupError::StateDirectory {
+        path: path.into(),
+        source,
+    })
 }

@@ -49,18 +49,31 @@ pub fn run(config: &VmConfig, options: SingleOptions) -> Result<ExitStatus, Fail
     let signals = StopSignals::catch()?;
     let waker = Waker::new()?;
     let channel = CommandChannel::new();
-    let disks = if disks.is_empty() { None } else { Some(start_disks(disks, &channel)?) };
-    let parts =
-        Parts { guest: ReplicaGuest::new(machine, disks), encoding: InputEncoding::WithDiskData };
+    let disks = if disks.is_empty() {
+        None
+    } else {
+        Some(start_disks(disks, &channel)?)
+    };
+    let parts = Parts {
+        guest: ReplicaGuest::new(machine, disks),
+        encoding: InputEncoding::WithDiskData,
+    };
     let live = LiveOptions {
-        digest_interval_ns: if recorder.is_some() { DIGEST_INTERVAL_NS } else { 0 },
+        digest_interval_ns: if recorder.is_some() {
+            DIGEST_INTERVAL_NS
+        } else {
+            0
+        },
     };
     let raw_mode = RawMode::enter().context("cannot put the terminal into raw mode")?;
     let began_ns = monotonic_ns();
     let vcpu = Vcpu::start(parts, Start::Live(live), channel, waker.clone())?;
     let mut single = Single {
         vcpu,
-        outside: Outside { network, ..Outside::default() },
+        outside: Outside {
+            network,
+            ..Outside::default()
+        },
         recorder,
         escape: EscapeFilter::default(),
         typing: true,
@@ -71,7 +84,11 @@ pub fn run(config: &VmConfig, options: SingleOptions) -> Result<ExitStatus, Fail
     let recorded = single.finish_recording(&status);
     drop(raw_mode);
     if options.summary {
-        let count = single.vcpu.gauges().count.load(std::sync::atomic::Ordering::Relaxed);
+        let count = single
+            .vcpu
+            .gauges()
+            .count
+            .load(std::sync::atomic::Ordering::Relaxed);
         print_summary(count, monotonic_ns() - began_ns);
     }
     let status = status?;
@@ -102,7 +119,11 @@ impl Single {
                 return Ok(status);
             }
             let stdin = io::stdin();
-            let typing = if self.typing { Interest::Read } else { Interest::Nothing };
+            let typing = if self.typing {
+                Interest::Read
+            } else {
+                Interest::Nothing
+            };
             let mut fds = vec![
                 (waker.fd(), Interest::Read),
                 (signals.fd(), Interest::Read),
@@ -118,7 +139,9 @@ impl Single {
                 return Ok(ExitStatus::Success);
             }
             let vcpu = &self.vcpu;
-            let served = self.outside.serve(|input| vcpu.command(Command::Input(input)));
+            let served = self
+                .outside
+                .serve(|input| vcpu.command(Command::Input(input)));
             self.network_error(served);
             if let Some(network) = &mut self.outside.network
                 && network.reconnect(monotonic_ns())
@@ -135,7 +158,9 @@ impl Single {
             return Some(Duration::ZERO);
         }
         let retry_at_ns = network.retry_at_ns()?;
-        Some(Duration::from_nanos(retry_at_ns.saturating_sub(monotonic_ns())))
+        Some(Duration::from_nanos(
+            retry_at_ns.saturating_sub(monotonic_ns()),
+        ))
     }
 
     /// Passes typed bytes on. True when the user wants to end.
@@ -150,7 +175,8 @@ impl Single {
             self.outside.console.print(terminal::HELP.as_bytes());
         }
         if !typed.bytes.is_empty() {
-            self.vcpu.command(Command::Input(outside::typed(typed.bytes)));
+            self.vcpu
+                .command(Command::Input(outside::typed(typed.bytes)));
         }
         Ok(typed.quit)
     }
@@ -160,7 +186,9 @@ impl Single {
             match report {
                 Report::Steps { steps, .. } => self.steps(&steps)?,
                 Report::Finished(finish) => return Ok(Some(exit_status(finish))),
-                Report::Failed(reason) => return Err(anyhow!("the machine failed: {reason}").into()),
+                Report::Failed(reason) => {
+                    return Err(anyhow!("the machine failed: {reason}").into());
+                }
                 Report::DiskError(error) => eprint!("understudy: {error}\r\n"),
                 // A live machine alone is asked for no snapshot and replays nothing.
                 Report::Snapshot(_) | Report::Live { .. } | Report::Diverged { .. } => {}
@@ -183,12 +211,16 @@ impl Single {
             Ok(status) => format!("the run ended with status {}", status.code()),
             Err(failure) => failure.to_string(),
         };
-        recorder.finish(&reason).map_err(|error| Failure::from(anyhow!(error)))
+        recorder
+            .finish(&reason)
+            .map_err(|error| Failure::from(anyhow!(error)))
     }
 
     fn steps(&mut self, steps: &[Step]) -> Result<(), Failure> {
         if let Some(recorder) = &mut self.recorder {
-            recorder.add(steps).map_err(|error| Failure::from(anyhow!(error)))?;
+            recorder
+                .add(steps)
+                .map_err(|error| Failure::from(anyhow!(error)))?;
         }
         for step in steps {
             if let Step::Outputs(batch) = step {

@@ -50,6 +50,8 @@ pub struct ReplicaStatus {
     pub lag_instructions: Option<u64>,
     /// What the primary sends on the logging channel, bits a second over the last second or so.
     pub log_bits_per_second: u64,
+    /// Bytes sent on the logging channel since this process started, snapshots apart.
+    pub log_bytes_sent: u64,
     /// How long outputs were held back.
     pub output_delay: OutputDelay,
     /// Where it listens for a backup, when it does.

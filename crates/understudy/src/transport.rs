@@ -47,7 +47,10 @@ fn resolve(address: &str) -> Result<Vec<SocketAddr>, AddressError> {
     address
         .to_socket_addrs()
         .map(Iterator::collect)
-        .map_err(|source| AddressError::Unknown { address: address.into(), source })
+        .map_err(|source| AddressError::Unknown {
+            address: address.into(),
+            source,
+        })
 }
 
 /// Listens for a backup.
@@ -58,7 +61,10 @@ pub fn listen(address: &str) -> Result<TcpListener, AddressError> {
             listener.set_nonblocking(true)?;
             Ok(listener)
         })
-        .map_err(|source| AddressError::Listen { address: address.into(), source })
+        .map_err(|source| AddressError::Listen {
+            address: address.into(),
+            source,
+        })
 }
 
 /// Connects to a primary.
@@ -70,7 +76,10 @@ pub fn connect(address: &str, timeout: Duration) -> Result<Connection, AddressEr
             Err(error) => last = error,
         }
     }
-    Err(AddressError::Connect { address: address.into(), source: last })
+    Err(AddressError::Connect {
+        address: address.into(),
+        source: last,
+    })
 }
 
 /// A connection. What cannot be sent at once waits here; the caller bounds how much.
@@ -179,7 +188,11 @@ mod tests {
         while received.len() < sent.len() {
             let fds = [(receiver.fd(), Interest::Read)];
             readiness::wait(&fds, Some(Duration::from_secs(5))).unwrap();
-            assert!(receiver.receive(|bytes| received.extend_from_slice(bytes)).unwrap());
+            assert!(
+                receiver
+                    .receive(|bytes| received.extend_from_slice(bytes))
+                    .unwrap()
+            );
             sender.flush().unwrap();
         }
         assert!(received == sent);
@@ -194,8 +207,18 @@ mod tests {
         let address = taken.local_addr().unwrap().to_string();
         assert!(listen(&address).unwrap_err().to_string().contains(&address));
         drop(taken);
-        let error = connect(&address, Duration::from_secs(5)).unwrap_err().to_string();
-        assert!(error.contains("cannot connect") && error.contains(&address), "{error}");
-        assert!(listen("nonsense").unwrap_err().to_string().contains("nonsense"));
+        let error = connect(&address, Duration::from_secs(5))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("cannot connect") && error.contains(&address),
+            "{error}"
+        );
+        assert!(
+            listen("nonsense")
+                .unwrap_err()
+                .to_string()
+                .contains("nonsense")
+        );
     }
 }

@@ -160,9 +160,15 @@ impl Ends {
 
     /// Lets the machine's figures be seen.
     pub(crate) fn publish(&self, machine: &Machine) {
-        self.gauges.count.store(machine.instruction_count(), Ordering::Release);
-        self.gauges.guest_time_ns.store(machine.guest_time_ns(), Ordering::Release);
-        self.gauges.visible.store(machine.visible_outputs(), Ordering::Release);
+        self.gauges
+            .count
+            .store(machine.instruction_count(), Ordering::Release);
+        self.gauges
+            .guest_time_ns
+            .store(machine.guest_time_ns(), Ordering::Release);
+        self.gauges
+            .visible
+            .store(machine.visible_outputs(), Ordering::Release);
     }
 }
 
@@ -190,7 +196,10 @@ pub struct CommandChannel {
 
 impl CommandChannel {
     /// A new channel.
-    #[expect(clippy::new_without_default, reason = "a default channel would be a surprise")]
+    #[expect(
+        clippy::new_without_default,
+        reason = "a default channel would be a surprise"
+    )]
     pub fn new() -> CommandChannel {
         let (sender, receiver) = mpsc::channel();
         CommandChannel { sender, receiver }
@@ -204,24 +213,40 @@ impl CommandChannel {
 
 impl Vcpu {
     /// Starts the thread; `waker` is woken by every report that should be seen at once.
-    pub fn start(parts: Parts, start: Start, channel: CommandChannel, waker: Waker) -> io::Result<Vcpu> {
+    pub fn start(
+        parts: Parts,
+        start: Start,
+        channel: CommandChannel,
+        waker: Waker,
+    ) -> io::Result<Vcpu> {
         let (report_sender, reports) = mpsc::channel();
         let gauges = Arc::new(Gauges::default());
-        let ends =
-            Ends { commands: channel.receiver, reports: report_sender, waker, gauges: gauges.clone() };
+        let ends = Ends {
+            commands: channel.receiver,
+            reports: report_sender,
+            waker,
+            gauges: gauges.clone(),
+        };
         ends.publish(&parts.guest.machine);
-        let thread = std::thread::Builder::new().name("vcpu".into()).spawn(move || {
-            let Parts { guest, encoding } = parts;
-            match start {
-                Start::Live(options) => live::run(guest, encoding, options, &ends),
-                Start::Replaying => {
-                    if let Some((guest, options)) = replay::run(guest, &ends) {
-                        live::run(guest, encoding, options, &ends);
+        let thread = std::thread::Builder::new()
+            .name("vcpu".into())
+            .spawn(move || {
+                let Parts { guest, encoding } = parts;
+                match start {
+                    Start::Live(options) => live::run(guest, encoding, options, &ends),
+                    Start::Replaying => {
+                        if let Some((guest, options)) = replay::run(guest, &ends) {
+                            live::run(guest, encoding, options, &ends);
+                        }
                     }
                 }
-            }
-        })?;
-        Ok(Vcpu { commands: channel.sender, reports, gauges, thread: Some(thread) })
+            })?;
+        Ok(Vcpu {
+            commands: channel.sender,
+            reports,
+            gauges,
+            thread: Some(thread),
+        })
     }
 
     /// Tells the thread something.

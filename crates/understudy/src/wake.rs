@@ -22,7 +22,12 @@ impl Waker {
     /// A new one, not woken.
     pub fn new() -> io::Result<Waker> {
         let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Waker { inner: Arc::new(Inner { fd, woken: AtomicBool::new(false) }) })
+        Ok(Waker {
+            inner: Arc::new(Inner {
+                fd,
+                woken: AtomicBool::new(false),
+            }),
+        })
     }
 
     /// Wakes the thread; cheap when it was woken already.
@@ -54,7 +59,15 @@ mod tests {
 
     fn is_readable(waker: &Waker) -> bool {
         let mut fds = [PollFd::from_borrowed_fd(waker.fd(), PollFlags::IN)];
-        poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() == 1
+        poll(
+            &mut fds,
+            Some(&Timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            }),
+        )
+        .unwrap()
+            == 1
     }
 
     #[test]

@@ -11,23 +11,44 @@ use support::{PairDirectory, Process, ReplicaFiles, wait_for};
 /// The numbers that the outside saw, whole lines only.
 fn numbers(console: &str) -> Vec<u32> {
     let whole = console.rfind('\n').map_or("", |end| &console[..end]);
-    whole.lines().map(|line| u32::from_str_radix(line, 16).unwrap()).collect()
+    whole
+        .lines()
+        .map(|line| u32::from_str_radix(line, 16).unwrap())
+        .collect()
 }
 
 /// What the outside saw has no gap: each replica's output is a run of numbers, and the later one
 /// begins no later than where the earlier one ended.
 fn assert_one_history(first: &ReplicaFiles, second: &ReplicaFiles) {
     let (before, after) = (first.console(), second.console());
-    let (earlier, later) = (numbers(&before), numbers(after.split_once('\n').map_or("", |(_, rest)| rest)));
-    assert!(earlier.iter().enumerate().all(|(index, number)| *number == index as u32), "{earlier:?}");
-    assert!(later.windows(2).all(|pair| pair[1] == pair[0] + 1), "{later:?}");
+    let (earlier, later) = (
+        numbers(&before),
+        numbers(after.split_once('\n').map_or("", |(_, rest)| rest)),
+    );
+    assert!(
+        earlier
+            .iter()
+            .enumerate()
+            .all(|(index, number)| *number == index as u32),
+        "{earlier:?}"
+    );
+    assert!(
+        later.windows(2).all(|pair| pair[1] == pair[0] + 1),
+        "{later:?}"
+    );
     let last = earlier.last().copied().unwrap();
     // The first line of the later one may be cut: outputs are released by the byte.
-    assert!(later[0] <= last + 2, "a gap: {last} is followed by {}", later[0]);
+    assert!(
+        later[0] <= last + 2,
+        "a gap: {last} is followed by {}",
+        later[0]
+    );
 }
 
 fn await_lines(replica: &ReplicaFiles, lines: usize) {
-    wait_for("the guest's output", || (numbers(&replica.console()).len() >= lines).then_some(()));
+    wait_for("the guest's output", || {
+        (numbers(&replica.console()).len() >= lines).then_some(())
+    });
 }
 
 #[test]
@@ -79,7 +100,11 @@ fn a_killed_backup_is_replaced_and_the_primary_goes_on() {
         await_lines(&primary, lines + 20);
     }
     let seen = numbers(&primary.console());
-    assert!(seen.iter().enumerate().all(|(index, number)| *number == index as u32));
+    assert!(
+        seen.iter()
+            .enumerate()
+            .all(|(index, number)| *number == index as u32)
+    );
 }
 
 #[test]
@@ -89,7 +114,9 @@ fn a_primary_that_was_frozen_stops_with_status_3_and_says_nothing_more() {
     let (backup, _backup_process) = pair.backup("r2", &listen);
     primary.await_state("protected");
     process.signal(Signal::STOP);
-    wait_for("the takeover", || backup.status().filter(|status| status["role"] == "primary"));
+    wait_for("the takeover", || {
+        backup.status().filter(|status| status["role"] == "primary")
+    });
     let printed = primary.console();
     process.signal(Signal::CONT);
     let (status, said) = process.end();
@@ -108,11 +135,15 @@ fn nobody_goes_live_while_the_arbiter_is_out_of_reach() {
     let (here, away) = (pair.path().join("arbiter"), pair.path().join("away"));
     std::fs::rename(&here, &away).unwrap();
     process.kill();
-    wait_for("the arbiter to be asked in vain", || backup.has_event("arbiter_unanswered").then_some(()));
+    wait_for("the arbiter to be asked in vain", || {
+        backup.has_event("arbiter_unanswered").then_some(())
+    });
     assert_eq!(backup.status().unwrap()["role"], "backup");
     assert_eq!(backup.console(), "");
     std::fs::rename(&away, &here).unwrap();
-    wait_for("the takeover", || backup.status().filter(|status| status["role"] == "primary"));
+    wait_for("the takeover", || {
+        backup.status().filter(|status| status["role"] == "primary")
+    });
     await_lines(&backup, 10);
 }
 
@@ -148,11 +179,15 @@ fn garbage_and_floods_on_the_logging_channel_disturb_nobody() {
     let (primary, _process, listen) = pair.primary("r1");
     let (_backup, _backup_process) = pair.backup("r2", &listen);
     primary.await_state("protected");
-    let silent: Vec<TcpStream> = (0..50).map(|_| TcpStream::connect(&listen).unwrap()).collect();
+    let silent: Vec<TcpStream> = (0..50)
+        .map(|_| TcpStream::connect(&listen).unwrap())
+        .collect();
     let mut garbage = TcpStream::connect(&listen).unwrap();
     // The primary may close it in the middle.
     let _written = garbage.write_all(&[0xa5; 1 << 20]);
-    wait_for("the garbage to be noticed", || primary.has_event("garbage").then_some(()));
+    wait_for("the garbage to be noticed", || {
+        primary.has_event("garbage").then_some(())
+    });
     primary.await_state("protected");
     assert!(!primary.has_event("suspected"));
     drop(silent);
@@ -174,13 +209,16 @@ fn what_cannot_be_opened_is_one_clear_error_and_nothing_is_left_running() {
     let (status, said) = Process::start(&["primary", "--config", lost.config()]).end();
     assert_eq!(status.code(), Some(2), "{said}");
     assert!(said.contains("nowhere"), "{said}");
-    let (status, said) =
-        Process::start(&["backup", "--config", pair.replica("nopeer", None, "").config()]).end();
+    let (status, said) = Process::start(&[
+        "backup",
+        "--config",
+        pair.replica("nopeer", None, "").config(),
+    ])
+    .end();
     assert_eq!(status.code(), Some(2), "{said}");
     assert!(said.contains("pair.peer"), "{said}");
     let second = pair.path().join("r1.toml");
-    let (status, said) =
-        Process::start(&["primary", "--config", second.to_str().unwrap()]).end();
+    let (status, said) = Process::start(&["primary", "--config", second.to_str().unwrap()]).end();
     assert_eq!(status.code(), Some(2), "{said}");
     assert!(said.contains("in use by process"), "{said}");
 }

@@ -17,8 +17,21 @@ fn the_finishers_code_is_the_exit_status() {
     let kernel_name = kernel.to_str().unwrap();
     for (status, expected) in [(0u16, 0), (7, 7), (0x0100, 1)] {
         fs::write(&kernel, counting_to(20, status)).unwrap();
-        let output = run(&["run", "--firmware", "none", "--kernel", kernel_name, "--memory", "8M"]);
-        assert_eq!(output.status.code(), Some(expected), "{}", error_text(&output));
+        let output = run(&[
+            "run",
+            "--firmware",
+            "none",
+            "--kernel",
+            kernel_name,
+            "--memory",
+            "8M",
+        ]);
+        assert_eq!(
+            output.status.code(),
+            Some(expected),
+            "{}",
+            error_text(&output)
+        );
         assert_eq!(String::from_utf8_lossy(&output.stdout), expected_lines(20));
     }
 }
@@ -49,10 +62,19 @@ fn a_recording_replays_to_the_same_output_and_digest() {
     assert!(output.status.success(), "{said}");
     assert_eq!(String::from_utf8_lossy(&output.stdout), expected_lines(200));
     assert!(said.contains("complete"), "{said}");
-    let output = run(&["replay", log.to_str().unwrap(), "--until", "5000", "--dump-console"]);
+    let output = run(&[
+        "replay",
+        log.to_str().unwrap(),
+        "--until",
+        "5000",
+        "--dump-console",
+    ]);
     assert!(output.status.success(), "{}", error_text(&output));
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(expected_lines(200).starts_with(&printed) && printed.len() < 1000, "{printed}");
+    assert!(
+        expected_lines(200).starts_with(&printed) && printed.len() < 1000,
+        "{printed}"
+    );
 }
 
 #[test]
@@ -63,7 +85,10 @@ fn a_torn_recording_replays_as_far_as_it_goes_and_a_damaged_one_is_refused() {
     fs::write(&log, &whole[..whole.len() - 30]).unwrap();
     let output = run(&["replay", log.to_str().unwrap()]);
     let said = error_text(&output);
-    assert!(output.status.success() && said.contains("died writing"), "{said}");
+    assert!(
+        output.status.success() && said.contains("died writing"),
+        "{said}"
+    );
     let mut damaged = whole.clone();
     let place = damaged.len() - 400;
     damaged[place] ^= 0x10;
@@ -74,7 +99,10 @@ fn a_torn_recording_replays_as_far_as_it_goes_and_a_damaged_one_is_refused() {
     let output = run(&["replay", log.to_str().unwrap()]);
     let said = error_text(&output);
     assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(said.contains("not a replay log") && said.contains("run.log"), "{said}");
+    assert!(
+        said.contains("not a replay log") && said.contains("run.log"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -84,10 +112,15 @@ fn a_recorder_that_was_killed_leaves_a_recording_that_replays() {
     fs::write(&kernel, counting_busily()).unwrap();
     let log = directory.path().join("run.log");
     let (kernel, log_name) = (kernel.to_str().unwrap(), log.to_str().unwrap());
-    let mut process =
-        Process::start(&["run", "--kernel", kernel, "--memory", "8M", "--record", log_name]);
-    let begun = wait_for("a recording", || fs::metadata(&log).ok().map(|m| m.len()).filter(|n| *n > 0));
-    wait_for("the first digest", || (fs::metadata(&log).ok()?.len() > begun).then_some(()));
+    let mut process = Process::start(&[
+        "run", "--kernel", kernel, "--memory", "8M", "--record", log_name,
+    ]);
+    let begun = wait_for("a recording", || {
+        fs::metadata(&log).ok().map(|m| m.len()).filter(|n| *n > 0)
+    });
+    wait_for("the first digest", || {
+        (fs::metadata(&log).ok()?.len() > begun).then_some(())
+    });
     process.kill();
     let output = run(&["replay", log_name]);
     let said = error_text(&output);
@@ -108,8 +141,14 @@ fn wrong_images_and_options_are_one_clear_error_and_status_2() {
         (&["--kernel", &path("missing")], "missing"),
         (&["--kernel", &path("empty")], "kernel"),
         (&["--kernel", &path("torn.elf")], "kernel"),
-        (&["--kernel", &path("good.elf"), "--disk", &path("odd.raw")], "1000 bytes"),
-        (&["--kernel", &path("good.elf"), "--disk", &path("nodisk")], "nodisk"),
+        (
+            &["--kernel", &path("good.elf"), "--disk", &path("odd.raw")],
+            "1000 bytes",
+        ),
+        (
+            &["--kernel", &path("good.elf"), "--disk", &path("nodisk")],
+            "nodisk",
+        ),
         (&["--kernel", &path("good.elf"), "--harts", "0"], "harts"),
         (&["--config", &path("vm.toml")], "vm.toml"),
     ];
@@ -117,6 +156,9 @@ fn wrong_images_and_options_are_one_clear_error_and_status_2() {
         let output = run(&[&["run", "--memory", "8M"], arguments].concat());
         let said = error_text(&output);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
-        assert!(said.contains(named) && said.lines().count() == 1, "{arguments:?}: {said}");
+        assert!(
+            said.contains(named) && said.lines().count() == 1,
+            "{arguments:?}: {said}"
+        );
     }
 }

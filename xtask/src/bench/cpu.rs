@@ -2,16 +2,15 @@
 //! `qemu-system-riscv64 -icount shift=auto,rr=record`.
 
 use crate::program::{self, exists, median, timed};
-use crate::redis::Connection;
+use crate::single::{Running, Single, free_port, wait_for_redis};
 use anyhow::{Context, Result, bail};
 use machine::boot::BootImages;
 use machine::bus::BoardConfig;
 use machine::machine::{Machine, MachineConfig, Stop};
 use serde_json::{Value, json};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::time::Instant;
 
 const QEMU: &str = "qemu-system-riscv64";
 const COMPILER: &str = "riscv64-linux-gnu-gcc";
@@ -30,7 +29,7 @@ pub fn bench(repetitions: usize, guest: Option<&Path>) -> Result<()> {
         rows.push(one_program(name, &understudy, &scratch, repetitions)?);
     }
     let boot = match guest {
-        Some(guest) => boots(&understudy, guest, &scratch, repetitions)?,
+        Some(guest) => boots(guest, &scratch, repetitions)?,
         None => Value::Null,
     };
     println!("load at the end: {}", program::load());
@@ -170,10 +169,10 @@ fn qemu_bare(elf: &Path, scratch: &Path) -> Command {
 }
 
 /// Seconds from the start of the process until Redis answers.
-fn boots(understudy: &Path, guest: &Path, scratch: &Path, repetitions: usize) -> Result<Value> {
+fn boots(guest: &Path, scratch: &Path, repetitions: usize) -> Result<Value> {
     let (mut ours, mut qemus) = (Vec::new(), Vec::new());
     for _ in 0..repetitions {
-        ours.push(boot_understudy(understudy, guest, scratch)?);
+        ours.push(boot_understudy(guest, scratch)?);
         if exists(QEMU) {
             qemus.push(boot_qemu(guest, scratch)?);
         }
@@ -184,62 +183,12 @@ fn boots(understudy: &Path, guest: &Path, scratch: &Path, repetitions: usize) ->
     Ok(json!({ "seconds": seconds, "qemu_rr_seconds": qemu }))
 }
 
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
-/// Ended when dropped.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn wait_for_redis(port: u16, start: Instant, child: &mut Running) -> Result<f64> {
-    loop {
-        let patience = Duration::from_millis(500);
-        let answered = Connection::open(&format!("127.0.0.1:{port}"), patience)
-            .and_then(|mut connection| connection.call(&["PING"]))
-            .is_ok();
-        if answered {
-            return Ok(start.elapsed().as_secs_f64());
-        }
-        if let Some(status) = child.0.try_wait()? {
-            bail!("it ended before Redis answered: {status}");
-        }
-        if start.elapsed() > Duration::from_secs(120) {
-            bail!("Redis does not answer within two minutes");
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn boot_understudy(understudy: &Path, guest: &Path, scratch: &Path) -> Result<f64> {
-    let port = free_port()?;
-    let socket = format!("unix:{}", scratch.join("switch.sock").display());
-    let start = Instant::now();
-    let _switch = Running(
-        Command::new(understudy)
-            .args(["switch", "--listen", &socket, "--forward"])
-            .arg(format!("127.0.0.1:{port}=10.0.2.15:6379"))
-            .stdout(Stdio::null())
-            .stdin(Stdio::null())
-            .spawn()?,
-    );
-    let mut run = Running(
-        Command::new(understudy)
-            .args(["run", "--guest"])
-            .arg(guest)
-            .args(["--network", &socket])
-            .stdout(Stdio::null())
-            .stdin(Stdio::null())
-            .spawn()?,
-    );
-    wait_for_redis(port, start, &mut run)
+fn boot_understudy(guest: &Path, scratch: &Path) -> Result<f64> {
+    let directory = scratch.join("single");
+    std::fs::create_dir_all(&directory)?;
+    let ready_after = Single::start(&directory, guest)?.ready_after;
+    std::fs::remove_dir_all(directory)?;
+    Ok(ready_after)
 }
 
 fn boot_qemu(guest: &Path, scratch: &Path) -> Result<f64> {
@@ -272,5 +221,5 @@ fn boot_qemu(guest: &Path, scratch: &Path) -> Result<f64> {
             .stdin(Stdio::null())
             .spawn()?,
     );
-    wait_for_redis(port, start, &mut run)
+    wait_for_redis(&format!("127.0.0.1:{port}"), start, &mut run)
 }

@@ -1,10 +1,12 @@
-//! What protection costs: the same load on a single machine (`demo --single`) and on a pair.
+//! What protection costs: the same load on a machine alone (`understudy run`) and on a pair.
 
 use crate::demo::Demo;
 use crate::program::{self, exists, median};
 use crate::redis::{Connection, Reply};
+use crate::single::Single;
 use anyhow::{Context, Result, bail};
-use serde_json::json;
+use serde_json::{Value, json};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -15,20 +17,19 @@ struct Figures {
     pipelined: Vec<f64>,
     /// Runs per second of a CPU-bound script inside the guest.
     cpu: Vec<f64>,
-    output_delay_p50_ms: f64,
-    output_delay_p99_ms: f64,
+    output_delay_ms: Value,
 }
 
 /// `cargo xtask bench pair`.
-pub fn bench(repetitions: usize, arguments: &[&str]) -> Result<()> {
+pub fn bench(repetitions: usize, guest: &Path) -> Result<()> {
     if !exists("redis-benchmark") {
         bail!("redis-benchmark is missing: apt-get install redis-tools");
     }
     println!("load at the start: {}", program::load());
     let (mut single, mut pair) = (Figures::default(), Figures::default());
     for _ in 0..repetitions {
-        measure(&mut single, true, arguments)?;
-        measure(&mut pair, false, arguments)?;
+        measure_single(&mut single, guest)?;
+        measure_pair(&mut pair, guest)?;
     }
     println!("load at the end: {}", program::load());
     let ratio = |pair: &[f64], single: &[f64]| median(pair) / median(single);
@@ -41,38 +42,42 @@ pub fn bench(repetitions: usize, arguments: &[&str]) -> Result<()> {
                        "ratio": ratio(&pair.pipelined, &single.pipelined) },
             "cpu": { "single": median(&single.cpu), "pair": median(&pair.cpu),
                        "ratio": ratio(&pair.cpu, &single.cpu) },
-            "output_delay_ms": { "p50": pair.output_delay_p50_ms, "p99": pair.output_delay_p99_ms },
+            "output_delay_ms": pair.output_delay_ms,
         })
     );
     Ok(())
 }
 
-fn measure(figures: &mut Figures, single: bool, arguments: &[&str]) -> Result<()> {
+fn measure_single(figures: &mut Figures, guest: &Path) -> Result<()> {
+    let directory = super::scratch("single")?;
+    let single = Single::start(&directory, guest)?;
+    figures.measure(&single.address)?;
+    drop(single);
+    Ok(std::fs::remove_dir_all(directory)?)
+}
+
+fn measure_pair(figures: &mut Figures, guest: &Path) -> Result<()> {
     let directory = super::scratch("pair")?;
-    let mut arguments = arguments.to_vec();
-    if single {
-        arguments.push("--single");
-    }
-    let demo = Demo::start(directory.clone(), &arguments)?;
-    if !single {
-        demo.wait_until_protected(Duration::from_secs(120))?;
-    }
-    let address = demo.redis_address()?;
-    figures
-        .plain
-        .push(redis_benchmark(&address, &["-n", "20000"])?);
-    figures
-        .pipelined
-        .push(redis_benchmark(&address, &["-n", "200000", "-P", "16"])?);
-    figures.cpu.push(cpu_bound(&address)?);
+    let guest = guest.display().to_string();
+    let demo = Demo::start(directory.clone(), &["--guest", &guest])?;
+    demo.wait_until_protected(Duration::from_secs(120))?;
+    figures.measure(&demo.redis_address()?)?;
     if let Some(primary) = demo.replica("primary")? {
-        let delay = &primary["output_delay"];
-        figures.output_delay_p50_ms = delay["p50_ms"].as_f64().unwrap_or(f64::NAN);
-        figures.output_delay_p99_ms = delay["p99_ms"].as_f64().unwrap_or(f64::NAN);
+        figures.output_delay_ms = primary["output_delay"].clone();
     }
     drop(demo);
-    std::fs::remove_dir_all(directory)?;
-    Ok(())
+    Ok(std::fs::remove_dir_all(directory)?)
+}
+
+impl Figures {
+    fn measure(&mut self, address: &str) -> Result<()> {
+        self.plain.push(redis_benchmark(address, &["-n", "20000"])?);
+        self.pipelined
+            .push(redis_benchmark(address, &["-n", "200000", "-P", "16"])?);
+        self.cpu.push(cpu_bound(address)?);
+        println!("{:.0?} {:.0?} {:.3?}", self.plain, self.pipelined, self.cpu);
+        Ok(())
+    }
 }
 
 /// Requests per second: the mean of SET and GET with 20 clients.

@@ -81,7 +81,7 @@ impl PhysicalMemoryProtection {
                 } else {
                     self.address[index - 1]
                 };
-                Some((bottom << 2, address << 2))
+                (bottom < address).then_some((bottom << 2, address << 2)) // else it matches nothing
             }
             NATURALLY_ALIGNED_FOUR => Some((address << 2, (address << 2) + 4)),
             _ => {

@@ -102,7 +102,7 @@ impl Environment<'_> {
     #[inline(never)]
     pub fn load_slow(&mut self, address: u64, size: usize, index: usize) -> Result<u64, Exception> {
         if address % PAGE_SIZE + size as u64 > PAGE_SIZE {
-            return self.load_across_pages(address, size, index);
+            return self.load_across_pages(address, size);
         }
         let physical = self.data_address(address, Access::Load)?;
         self.check_protection(physical, size, Access::Load, address)?;
@@ -134,18 +134,37 @@ impl Environment<'_> {
             .map_err(|_| access_fault(Access::Load, address))
     }
 
-    fn load_across_pages(
+    /// Nothing is read unless all of it is RAM: a device would see a part of a load that faults.
+    fn load_across_pages(&mut self, address: u64, size: usize) -> Result<u64, Exception> {
+        let places = self.places_across_pages(address, size, Access::Load)?;
+        let mut bytes = [0; 8];
+        for (byte, offset) in bytes.iter_mut().zip(&places[..size]) {
+            *byte = self.memory.load_u8(*offset);
+        }
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    /// Offsets in RAM of the bytes of an access that crosses a page. A fault names the address of
+    /// its own page, as two accesses would.
+    fn places_across_pages(
         &mut self,
         address: u64,
         size: usize,
-        index: usize,
-    ) -> Result<u64, Exception> {
-        let mut value = 0;
-        for i in 0..size as u64 {
-            // A fault names the address of its own page, as two accesses would.
-            value |= self.load_slow(address.wrapping_add(i), 1, index)? << (8 * i);
+        access: Access,
+    ) -> Result<[usize; 8], Exception> {
+        let mut places = [0; 8];
+        for (i, place) in places[..size].iter_mut().enumerate() {
+            let byte_address = address.wrapping_add(i as u64);
+            let physical = self.data_address(byte_address, access)?;
+            self.check_protection(physical, 1, access, byte_address)?;
+            let cause = match access {
+                Access::Store => Cause::StoreMisaligned,
+                _ => Cause::LoadMisaligned,
+            };
+            let offset = self.memory.offset(physical, 1);
+            *place = offset.map_err(|_| Exception::new(cause, address))?;
         }
-        Ok(value)
+        Ok(places)
     }
 
     /// A store that the TLB did not answer.
@@ -159,7 +178,7 @@ impl Environment<'_> {
         index: usize,
     ) -> Result<(), Exception> {
         if address % PAGE_SIZE + size as u64 > PAGE_SIZE {
-            return self.store_across_pages(address, size, value, index);
+            return self.store_across_pages(address, size, value);
         }
         let physical = self.data_address(address, Access::Store)?;
         self.check_protection(physical, size, Access::Store, address)?;
@@ -204,20 +223,10 @@ impl Environment<'_> {
         address: u64,
         size: usize,
         value: u64,
-        index: usize,
     ) -> Result<(), Exception> {
-        let mut places = [0; 8];
-        for (i, place) in places[..size].iter_mut().enumerate() {
-            let byte_address = address.wrapping_add(i as u64);
-            *place = self.data_address(byte_address, Access::Store)?;
-            self.check_protection(*place, 1, Access::Store, byte_address)?;
-            if self.memory.offset(*place, 1).is_err() {
-                return Err(Exception::new(Cause::StoreMisaligned, address));
-            }
-        }
-        for (i, place) in places[..size].iter().enumerate() {
-            let byte_address = address.wrapping_add(i as u64);
-            self.store_physical(*place, 1, value >> (8 * i), index, byte_address)?;
+        let places = self.places_across_pages(address, size, Access::Store)?;
+        for (offset, byte) in places[..size].iter().zip(value.to_le_bytes()) {
+            self.attention |= self.memory.store(*offset, 1, byte.into());
         }
         Ok(())
     }
@@ -270,7 +279,8 @@ impl Environment<'_> {
         Ok(offset)
     }
 
-    /// The offset in RAM of the instruction at `address`; `None` if it is not RAM.
+    /// The offset in RAM of the instruction at `address`; `None` if it is not RAM, or if a PMP range
+    /// ends within its page, so that each instruction has to be checked.
     #[inline(always)]
     pub fn fetch_offset(&mut self, address: u64) -> Result<Option<usize>, Exception> {
         match self
@@ -291,11 +301,12 @@ impl Environment<'_> {
         let Ok(offset) = self.memory.offset(physical, 2) else {
             return Ok(None);
         };
-        if self.may_cache(physical) {
-            self.hart
-                .tlb
-                .insert_fetch(address, offset & !(PAGE_SIZE as usize - 1));
+        if !self.may_cache(physical) {
+            return Ok(None); // a block would run over the boundary that lies in the page
         }
+        self.hart
+            .tlb
+            .insert_fetch(address, offset & !(PAGE_SIZE as usize - 1));
         Ok(Some(offset))
     }
 

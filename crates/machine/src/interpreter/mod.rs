@@ -30,7 +30,8 @@ pub fn run(blocks: &mut BlockCache, environment: &mut Environment, until: Instru
     }
 }
 
-/// The block at the hart's pc; `None` if its first instruction crosses a page or is not in RAM.
+/// The block at the hart's pc; `None` if its first instruction crosses a page, is not in RAM or
+/// shares its page with the end of a PMP range.
 #[inline(always)]
 fn find_block(
     blocks: &mut BlockCache,
@@ -117,7 +118,7 @@ fn find_block_of_page(
     Ok(start.and_then(|start| blocks.lookup(start)))
 }
 
-/// Executes one instruction that no block can hold: it crosses a page, or is not in RAM.
+/// Executes one instruction that no block can hold: see [`find_block`].
 #[cold]
 fn step(environment: &mut Environment) {
     let exit = match fetch(environment) {

@@ -61,7 +61,10 @@ fn after_write(environment: &mut Environment, csr: u16) {
     match csr {
         number::FFLAGS | number::FRM | number::FCSR => environment.hart.csr.float_is_dirty(),
         number::SSTATUS | number::MSTATUS => environment.mode_changed(),
-        number::SATP => environment.hart.update_translation_context(),
+        number::SATP => {
+            environment.hart.update_translation_context();
+            environment.attention = true; // what follows is fetched anew, not by a block's link
+        }
         number::MIE
         | number::SIE
         | number::MIP
@@ -72,6 +75,7 @@ fn after_write(environment: &mut Environment, csr: u16) {
         number::PMPCFG0..0x3f0 => {
             environment.hart.tlb.clear();
             environment.hart.update_translation_context();
+            environment.attention = true;
         }
         _ => {}
     }

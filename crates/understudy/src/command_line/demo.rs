@@ -38,9 +38,14 @@ pub struct Demo {
 impl Demo {
     /// Carries the command out.
     pub fn execute(self) -> Result<ExitStatus, Failure> {
-        let cache = self.cache.or_else(guest_image::default_cache_directory).ok_or_else(|| {
-            Failure::usage(anyhow!("there is no home directory: name a cache directory with --cache"))
-        })?;
+        let cache = self
+            .cache
+            .or_else(guest_image::default_cache_directory)
+            .ok_or_else(|| {
+                Failure::usage(anyhow!(
+                    "there is no home directory: name a cache directory with --cache"
+                ))
+            })?;
         demo::run(&DemoOptions {
             headless: self.headless,
             directory: self.dir,

@@ -38,7 +38,12 @@ struct Build {
     #[arg(long, value_name = "FILE")]
     root_filesystem: Option<PathBuf>,
     /// The size of that image
-    #[arg(long, value_name = "SIZE", default_value = "2G", requires = "root_filesystem")]
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = "2G",
+        requires = "root_filesystem"
+    )]
     size: ByteSize,
     /// Root's password there (default: root logs in at the console without one)
     #[arg(long, value_name = "TEXT", requires = "root_filesystem")]
@@ -50,7 +55,12 @@ struct Build {
     #[arg(long, value_name = "NAME=COMMAND", value_parser = service)]
     service: Vec<Service>,
     /// Append to the kernel's command line
-    #[arg(long, value_name = "TEXT", default_value = "", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        allow_hyphen_values = true
+    )]
     append: String,
     /// Redis keeps an append-only file (demonstration's guest)
     #[arg(long)]
@@ -71,7 +81,11 @@ struct Build {
 
 fn service(text: &str) -> Result<Service, String> {
     let (name, script) = text.split_once('=').ok_or("write NAME=COMMAND")?;
-    Ok(Service { name: name.into(), script: script.into(), port: None })
+    Ok(Service {
+        name: name.into(),
+        script: script.into(),
+        port: None,
+    })
 }
 
 impl Guest {
@@ -85,9 +99,15 @@ impl Guest {
 
 impl Build {
     fn execute(self) -> Result<ExitStatus, Failure> {
-        let cache = self.cache.clone().or_else(guest_image::default_cache_directory).ok_or_else(|| {
-            Failure::usage(anyhow!("there is no home directory: name a cache directory with --cache"))
-        })?;
+        let cache = self
+            .cache
+            .clone()
+            .or_else(guest_image::default_cache_directory)
+            .ok_or_else(|| {
+                Failure::usage(anyhow!(
+                    "there is no home directory: name a cache directory with --cache"
+                ))
+            })?;
         let mut options = BuildOptions::new(cache, &self.output);
         options.profile = self.profile();
         options.mirror = self.mirror;
@@ -96,7 +116,8 @@ impl Build {
         options.extra_command_line = self.append;
         options.u_boot = self.u_boot;
         options.refresh = self.refresh;
-        let image = guest_image::build(&options, &mut StepPrinter::default()).map_err(Failure::usage)?;
+        let image =
+            guest_image::build(&options, &mut StepPrinter::default()).map_err(Failure::usage)?;
         std::io::stdout().write_all(describe(&image).as_bytes())?;
         Ok(ExitStatus::Success)
     }
@@ -109,8 +130,12 @@ impl Build {
                 bytes: self.size.0,
                 root_password: self.root_password.clone(),
             },
-            None if self.package.is_empty() => Profile::Demo { append_only: self.append_only },
-            None => Profile::Packages { packages: self.package.clone() },
+            None if self.package.is_empty() => Profile::Demo {
+                append_only: self.append_only,
+            },
+            None => Profile::Packages {
+                packages: self.package.clone(),
+            },
         }
     }
 }

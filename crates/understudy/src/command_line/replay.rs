@@ -25,6 +25,12 @@ pub struct Replay {
 impl Replay {
     /// Carries the command out.
     pub fn execute(self) -> Result<ExitStatus, Failure> {
-        replaying::replay(&self.file, ReplayOptions { until: self.until, dump_console: self.dump_console })
+        replaying::replay(
+            &self.file,
+            ReplayOptions {
+                until: self.until,
+                dump_console: self.dump_console,
+            },
+        )
     }
 }

@@ -2,7 +2,9 @@
 
 use crate::config::{ByteSize, DiskSection, MacAddress, NetworkSection, VmConfig};
 use crate::exit::{ExitStatus, Failure};
+use crate::guest_image::GuestImage;
 use crate::single::{self, SingleOptions};
+use anyhow::anyhow;
 use clap::Args;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +16,10 @@ pub struct Run {
     /// Take the machine from this vm.toml; the other options change it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Take firmware, kernel, initial RAM disk, command line and disk from an image that
+    /// `understudy guest build` made; the other options change it
+    #[arg(long, value_name = "DIR", conflicts_with = "config")]
+    guest: Option<PathBuf>,
     /// Kernel: a RISC-V boot image or an ELF file
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
@@ -59,7 +65,10 @@ impl Run {
     /// Carries the command out.
     pub fn execute(self) -> Result<ExitStatus, Failure> {
         let config = self.configuration()?;
-        let options = SingleOptions { record: self.record, summary: self.summary };
+        let options = SingleOptions {
+            record: self.record,
+            summary: self.summary,
+        };
         single::run(&config, options)
     }
 
@@ -68,6 +77,9 @@ impl Run {
             Some(path) => VmConfig::load(path).map_err(Failure::usage)?,
             None => default_machine(),
         };
+        if let Some(directory) = &self.guest {
+            take_guest(&mut config, directory)?;
+        }
         let take = |target: &mut Option<PathBuf>, given: &Option<PathBuf>| {
             if given.is_some() {
                 target.clone_from(given);
@@ -120,15 +132,47 @@ fn default_machine() -> VmConfig {
     }
 }
 
+fn take_guest(config: &mut VmConfig, directory: &Path) -> Result<(), Failure> {
+    let image = GuestImage::open(directory).ok_or_else(|| {
+        Failure::usage(anyhow!(
+            "{} holds no complete guest image: make one with `understudy guest build`",
+            directory.display()
+        ))
+    })?;
+    config.firmware = Some(image.firmware);
+    config.kernel = Some(image.kernel);
+    config.initrd = Some(image.initrd);
+    config.command_line = image.command_line;
+    config.disks.extend(image.disk.map(|path| DiskSection {
+        path,
+        read_only: false,
+    }));
+    Ok(())
+}
+
 fn disk(text: &str) -> DiskSection {
     match text.strip_suffix(",readonly") {
-        Some(path) => DiskSection { path: path.into(), read_only: true },
-        None => DiskSection { path: text.into(), read_only: false },
+        Some(path) => DiskSection {
+            path: path.into(),
+            read_only: true,
+        },
+        None => DiskSection {
+            path: text.into(),
+            read_only: false,
+        },
     }
 }
 
 fn network(address: &str) -> NetworkSection {
     let tap = address.strip_prefix("tap:").map(str::to_owned);
-    let switch = if tap.is_none() { Some(address.to_owned()) } else { None };
-    NetworkSection { switch, tap, mac: MacAddress::default() }
+    let switch = if tap.is_none() {
+        Some(address.to_owned())
+    } else {
+        None
+    };
+    NetworkSection {
+        switch,
+        tap,
+        mac: MacAddress::default(),
+    }
 }

@@ -22,7 +22,10 @@ impl Status {
     /// Carries the command out.
     pub fn execute(self) -> Result<ExitStatus, Failure> {
         if !self.dir.is_dir() {
-            return Err(Failure::usage(anyhow!("{} is no directory", self.dir.display())));
+            return Err(Failure::usage(anyhow!(
+                "{} is no directory",
+                self.dir.display()
+            )));
         }
         let status = status::collect(&self.dir);
         let text = if self.json {

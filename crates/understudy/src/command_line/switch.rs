@@ -62,7 +62,9 @@ impl Switch {
             }
             let mut stdout = std::io::stdout().lock();
             // Whoever closed it does not want to know.
-            let _printed = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+            let _printed = stdout
+                .write_all(text.as_bytes())
+                .and_then(|()| stdout.flush());
         })
         .map_err(Failure::usage)?;
         Ok(ExitStatus::Success)

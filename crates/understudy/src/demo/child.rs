@@ -31,7 +31,10 @@ impl Supervised {
             .stdout(output.try_clone()?)
             .stderr(output)
             .spawn()?;
-        Ok(Supervised { child, log: log.into() })
+        Ok(Supervised {
+            child,
+            log: log.into(),
+        })
     }
 
     /// The process.
@@ -78,7 +81,9 @@ pub fn die_with_supervisor(supervisor: u32) -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     let parent = getppid().map_or(0, |pid| pid.as_raw_nonzero().get() as u32);
     if parent != supervisor {
-        return Err(io::Error::other("the supervisor ended before this process began"));
+        return Err(io::Error::other(
+            "the supervisor ended before this process began",
+        ));
     }
     Ok(())
 }

@@ -42,7 +42,10 @@ impl Layout {
             Some(directory) => directory.to_path_buf(),
             None => std::env::temp_dir().join(format!("understudy-demo-{}", std::process::id())),
         };
-        let io_error = |source| LayoutError::Io { path: root.clone(), source };
+        let io_error = |source| LayoutError::Io {
+            path: root.clone(),
+            source,
+        };
         fs::create_dir_all(&root).map_err(io_error)?;
         let root = fs::canonicalize(&root).map_err(io_error)?;
         let lock_path = root.join(LOCK);
@@ -55,7 +58,11 @@ impl Layout {
             Err(rustix::io::Errno::WOULDBLOCK) => return Err(LayoutError::InUse(root)),
             Err(error) => return Err(io_error(error.into())),
         }
-        let layout = Layout { root, _lock: lock, temporary: directory.is_none() };
+        let layout = Layout {
+            root,
+            _lock: lock,
+            temporary: directory.is_none(),
+        };
         layout.clear().map_err(io_error)?;
         Ok(layout)
     }
@@ -115,13 +122,19 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let root = parent.path().join("demo");
         let first = Layout::open(Some(&root)).unwrap();
-        assert!(matches!(Layout::open(Some(&root)), Err(LayoutError::InUse(_))));
+        assert!(matches!(
+            Layout::open(Some(&root)),
+            Err(LayoutError::InUse(_))
+        ));
         drop(first);
         Layout::open(Some(&root)).unwrap();
         let foreign = parent.path().join("photos");
         fs::create_dir(&foreign).unwrap();
         fs::write(foreign.join("summer.jpg"), b"x").unwrap();
-        assert!(matches!(Layout::open(Some(&foreign)), Err(LayoutError::Foreign(_))));
+        assert!(matches!(
+            Layout::open(Some(&foreign)),
+            Err(LayoutError::Foreign(_))
+        ));
         assert!(foreign.join("summer.jpg").exists());
     }
 

@@ -59,11 +59,16 @@ pub fn run(options: &DemoOptions) -> Result<ExitStatus, Failure> {
 fn guest(options: &DemoOptions) -> Result<GuestImage, Failure> {
     match &options.guest {
         Some(directory) => GuestImage::open(directory).ok_or_else(|| {
-            Failure::usage(anyhow!("{} holds no complete guest image", directory.display()))
+            Failure::usage(anyhow!(
+                "{} holds no complete guest image",
+                directory.display()
+            ))
         }),
         None => {
             let image = guest_image::demo_guest(&options.cache, &mut StepPrinter::default());
-            image.context("cannot make the guest image").map_err(Failure::from)
+            image
+                .context("cannot make the guest image")
+                .map_err(Failure::from)
         }
     }
 }
@@ -107,9 +112,15 @@ fn serve(
             screen::draw(&supervisor.view());
         }
         let stdin = io::stdin();
-        let keys = if interactive { Interest::Read } else { Interest::Nothing };
-        let ready =
-            readiness::wait(&[(signals.fd(), Interest::Read), (stdin.as_fd(), keys)], Some(TICK))?;
+        let keys = if interactive {
+            Interest::Read
+        } else {
+            Interest::Nothing
+        };
+        let ready = readiness::wait(
+            &[(signals.fd(), Interest::Read), (stdin.as_fd(), keys)],
+            Some(TICK),
+        )?;
         if ready[0].read && signals.arrived() {
             return Ok(ExitStatus::Success);
         }

@@ -21,13 +21,18 @@ impl Probe {
     /// Starts asking `address`.
     pub fn start(address: SocketAddr) -> io::Result<Probe> {
         let (sender, answered) = mpsc::sync_channel(1);
-        std::thread::Builder::new().name("probe".into()).spawn(move || {
-            while ping(address).is_err() {
-                std::thread::sleep(PAUSE);
-            }
-            let _sent = sender.send(());
-        })?;
-        Ok(Probe { answered, seen: false })
+        std::thread::Builder::new()
+            .name("probe".into())
+            .spawn(move || {
+                while ping(address).is_err() {
+                    std::thread::sleep(PAUSE);
+                }
+                let _sent = sender.send(());
+            })?;
+        Ok(Probe {
+            answered,
+            seen: false,
+        })
     }
 
     /// Whether the service has answered.
@@ -43,7 +48,11 @@ fn ping(address: SocketAddr) -> io::Result<()> {
     stream.write_all(b"PING\r\n")?;
     let mut answer = [0; 7];
     stream.read_exact(&mut answer)?;
-    if &answer == b"+PONG\r\n" { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
+    if &answer == b"+PONG\r\n" {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::InvalidData.into())
+    }
 }
 
 #[cfg(test)]
@@ -58,7 +67,9 @@ mod tests {
         drop(listener.accept().unwrap());
         let (mut stream, _) = listener.accept().unwrap();
         stream.write_all(b"+PONG\r\n").unwrap();
-        probe.answered.recv().unwrap();
+        while !probe.has_answered() {
+            std::thread::yield_now();
+        }
         assert!(probe.has_answered(), "an answer is for good");
     }
 }

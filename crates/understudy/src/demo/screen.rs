@@ -31,17 +31,33 @@ pub fn draw(view: &View) {
 fn render(view: &View) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
-    let _ = writeln!(text, "understudy demo: Debian and Redis on a protected pair, {} s", view.uptime_seconds);
+    let _ = writeln!(
+        text,
+        "understudy demo: Debian and Redis on a protected pair, {} s",
+        view.uptime_seconds
+    );
     let _ = writeln!(text, "state in {}\n", view.directory);
     for replica in &view.status.replicas {
         let _ = writeln!(
             text,
             "{:8} {:11} pid {:<7} generation {:<3} {:>7.1} MIPS  {:>14} instructions",
-            replica.role, replica.state, replica.pid, replica.generation, replica.mips, replica.instruction_count
+            replica.role,
+            replica.state,
+            replica.pid,
+            replica.generation,
+            replica.mips,
+            replica.instruction_count
         );
     }
-    if let Some(primary) = view.status.replicas.iter().find(|replica| replica.role == "primary") {
-        let lag = primary.lag_ms.map_or_else(|| "no backup".to_owned(), |lag| format!("{lag:.1} ms"));
+    if let Some(primary) = view
+        .status
+        .replicas
+        .iter()
+        .find(|replica| replica.role == "primary")
+    {
+        let lag = primary
+            .lag_ms
+            .map_or_else(|| "no backup".to_owned(), |lag| format!("{lag:.1} ms"));
         let _ = writeln!(
             text,
             "\nlag {lag}   log {:.1} kbit/s   output delay p50 {:.2} ms, p99 {:.2} ms",
@@ -55,13 +71,22 @@ fn render(view: &View) -> String {
             let _ = writeln!(text, "\nRedis answers: redis-cli -p {}", address.port());
         }
         (Some(address), false) => {
-            let _ = writeln!(text, "\nthe guest boots; Redis will be at port {}", address.port());
+            let _ = writeln!(
+                text,
+                "\nthe guest boots; Redis will be at port {}",
+                address.port()
+            );
         }
         (None, _) => {
             let _ = writeln!(text, "\nstarting");
         }
     }
-    let primary_pid = view.status.replicas.iter().find(|r| r.role == "primary").map(|r| r.pid);
+    let primary_pid = view
+        .status
+        .replicas
+        .iter()
+        .find(|r| r.role == "primary")
+        .map(|r| r.pid);
     if let Some(pid) = primary_pid {
         let _ = writeln!(text, "kill the primary: key k, or kill -9 {pid}");
     }
@@ -83,7 +108,9 @@ fn story(events: &[Event]) -> String {
             continue;
         }
         let after = match killed_at {
-            Some(killed_at) if event.unix_ns >= killed_at && event.unix_ns - killed_at < 60_000_000_000 => {
+            Some(killed_at)
+                if event.unix_ns >= killed_at && event.unix_ns - killed_at < 60_000_000_000 =>
+            {
                 format!("+{:.1} ms", (event.unix_ns - killed_at) as f64 / 1e6)
             }
             _ => String::new(),
@@ -111,9 +138,16 @@ mod tests {
 
     #[test]
     fn events_after_a_kill_tell_how_long_after() {
-        let text = story(&[event("joined", 1), event("killed", 5_000_000), event("live", 17_500_000)]);
+        let text = story(&[
+            event("joined", 1),
+            event("killed", 5_000_000),
+            event("live", 17_500_000),
+        ]);
         let lines: Vec<&str> = text.lines().collect();
         assert!(!lines[0].contains('+'));
-        assert!(lines[2].contains("live") && lines[2].ends_with("+12.5 ms"), "{text}");
+        assert!(
+            lines[2].contains("live") && lines[2].ends_with("+12.5 ms"),
+            "{text}"
+        );
     }
 }

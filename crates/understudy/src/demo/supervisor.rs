@@ -54,7 +54,11 @@ pub struct Supervisor {
 
 impl Supervisor {
     /// Starts the switch, the primary and the backup.
-    pub fn start(layout: Layout, image: GuestImage, options: &DemoOptions) -> Result<Supervisor, Failure> {
+    pub fn start(
+        layout: Layout,
+        image: GuestImage,
+        options: &DemoOptions,
+    ) -> Result<Supervisor, Failure> {
         let started_at_ns = monotonic_ns();
         let events = EventLog::open(layout.root())?;
         let (switch, address) = start_switch(&layout, options.port)?;
@@ -85,7 +89,9 @@ impl Supervisor {
             self.ready_at_ns = Some(monotonic_ns());
         }
         if let Some(status) = self.switch.ended()? {
-            return Err(anyhow!("the switch ended ({status}): {}", self.switch.last_words()).into());
+            return Err(
+                anyhow!("the switch ended ({status}): {}", self.switch.last_words()).into(),
+            );
         }
         let mut last_words = String::new();
         let mut index = 0;
@@ -117,7 +123,9 @@ impl Supervisor {
             return Ok(());
         };
         match survivor.listen {
-            Some(listen) if survivor.role == "primary" => Ok(self.start_replica("backup", Some(listen))?),
+            Some(listen) if survivor.role == "primary" => {
+                Ok(self.start_replica("backup", Some(listen))?)
+            }
             _ => Ok(()),
         }
     }
@@ -127,7 +135,8 @@ impl Supervisor {
         self.next_number += 1;
         self.replica_started_at_ns = monotonic_ns();
         let directory = self.layout.replica(number);
-        std::fs::create_dir(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+        std::fs::create_dir(&directory)
+            .with_context(|| format!("cannot make {}", directory.display()))?;
         let config = self.configuration(&directory, peer);
         let path = directory.join("vm.toml");
         std::fs::write(&path, toml::to_string(&config)?)
@@ -135,7 +144,11 @@ impl Supervisor {
         let arguments = vec![role.into(), "--config".into(), path.into_os_string()];
         let process = Supervised::start(arguments, &directory.join("log.txt"))
             .with_context(|| format!("cannot start the {role}"))?;
-        self.replicas.push(Replica { number, directory, process });
+        self.replicas.push(Replica {
+            number,
+            directory,
+            process,
+        });
         Ok(())
     }
 
@@ -160,12 +173,16 @@ impl Supervisor {
             pair: Some(PairSection {
                 listen: "127.0.0.1:0".into(),
                 peer,
-                heartbeat: Milliseconds(50),
-                suspect_after: Milliseconds(200),
+                heartbeat: Milliseconds(60),
+                // A kill ends the connection and is noticed at once; a host that is busy with other
+                // things as well must not look like a dead one.
+                suspect_after: Milliseconds(500),
                 lag_target: Milliseconds(100),
                 digest_interval: Milliseconds(1000),
             }),
-            arbiter: Some(ArbiterSection { directory: self.layout.arbiter() }),
+            arbiter: Some(ArbiterSection {
+                directory: self.layout.arbiter(),
+            }),
         }
     }
 
@@ -175,7 +192,10 @@ impl Supervisor {
         loop {
             let primary = &mut self.replicas[0];
             if let Some(status) = primary.process.ended()? {
-                bail!("the primary ended ({status}): {}", primary.process.last_words());
+                bail!(
+                    "the primary ended ({status}): {}",
+                    primary.process.last_words()
+                );
             }
             if let Ok(status) = control::ask(&primary.directory)
                 && let Some(listen) = status.listen
@@ -183,7 +203,11 @@ impl Supervisor {
                 return Ok(listen);
             }
             if monotonic_ns() > deadline {
-                bail!("replica {} does not answer: {}", primary.number, primary.process.last_words());
+                bail!(
+                    "replica {} does not answer: {}",
+                    primary.number,
+                    primary.process.last_words()
+                );
             }
             std::thread::sleep(POLL);
         }
@@ -214,7 +238,10 @@ impl Supervisor {
     pub fn ready_line(&self) -> Option<String> {
         let ready_at_ns = self.ready_at_ns?;
         let seconds = (ready_at_ns - self.started_at_ns) as f64 / 1e9;
-        Some(format!("ready: Redis answers at {} after {seconds:.1} s", self.address))
+        Some(format!(
+            "ready: Redis answers at {} after {seconds:.1} s",
+            self.address
+        ))
     }
 
     /// What the screen shows.
@@ -233,7 +260,8 @@ impl Supervisor {
     pub fn stop(&mut self) {
         let deadline = monotonic_ns() + STOP_TIMEOUT_NS;
         while monotonic_ns() < deadline {
-            self.replicas.retain_mut(|replica| matches!(replica.process.ended(), Ok(None)));
+            self.replicas
+                .retain_mut(|replica| matches!(replica.process.ended(), Ok(None)));
             if self.replicas.is_empty() {
                 break;
             }
@@ -284,7 +312,10 @@ fn start_switch(layout: &Layout, port: u16) -> anyhow::Result<(Supervised, Socke
             bail!("the switch ended ({status}): {}", switch.last_words());
         }
         if monotonic_ns() > deadline {
-            bail!("the switch does not say where it listens: {}", switch.last_words());
+            bail!(
+                "the switch does not say where it listens: {}",
+                switch.last_words()
+            );
         }
         std::thread::sleep(POLL);
     }

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use super::GuestImageError;
 use super::apt_sources::{SUITE, debian_archive, debian_keyring};
+use super::output;
 use super::package::{Package, program_error};
 use super::progress::Progress;
 
@@ -61,6 +62,7 @@ impl Apt {
                 .map_err(|error| GuestImageError::file("creating a directory", &path, error))?;
         }
         let lock = lock(directory, progress)?;
+        output::remove_partials(directory);
         let archive = match mirror {
             Some(mirror) => checked_mirror(mirror)?,
             None => debian_archive(Path::new("/etc/apt"))?,
@@ -115,6 +117,9 @@ impl Apt {
                 );
                 Ok(())
             }
+            Err(message) if is_full_disk(&message) => Err(GuestImageError::NoSpace {
+                path: self.directory.clone(),
+            }),
             Err(message) => Err(GuestImageError::ListsUnavailable {
                 archive: self.archive.clone(),
                 message,
@@ -218,7 +223,7 @@ impl Apt {
         );
         progress.on_step(&step, 0, 100);
         let arriving = tempfile::Builder::new()
-            .prefix("arriving-")
+            .prefix(output::PARTIAL_PREFIX)
             .tempdir_in(&self.directory)
             .map_err(|error| {
                 GuestImageError::file("creating a directory", &self.directory, error)
@@ -243,7 +248,7 @@ impl Apt {
     }
 
     fn download_error(&self, message: String) -> GuestImageError {
-        if message.contains("No space left") || message.contains("enough free space") {
+        if is_full_disk(&message) {
             return GuestImageError::NoSpace {
                 path: self.directory.clone(),
             };
@@ -489,6 +494,10 @@ fn status_percent(line: &str) -> Option<u64> {
     let percent = line.strip_prefix("dlstatus:")?.split(':').nth(1)?;
     let percent: f64 = percent.parse().ok()?;
     Some(percent.clamp(0.0, 100.0) as u64)
+}
+
+fn is_full_disk(message: &str) -> bool {
+    message.contains("No space left") || message.contains("enough free space")
 }
 
 /// The lines of apt's complaints that are errors, or all of them, on one line.

@@ -21,9 +21,7 @@ const S_IFLNK: u32 = 0o120_000;
 /// # Errors
 /// Those of `output`; and `InvalidInput` if a file is 4 GiB or longer, which the format cannot say.
 pub fn write(tree: &FileTree, output: &mut impl Write) -> io::Result<()> {
-    let mut inode = 0;
-    for (path, node) in tree.iter() {
-        inode += 1;
+    for (inode, (path, node)) in (1..).zip(tree.iter()) {
         let (file_type, data, device): (u32, &[u8], (u32, u32)) = match &node.kind {
             NodeKind::Directory => (S_IFDIR, &[], (0, 0)),
             NodeKind::File(content) => (S_IFREG, content, (0, 0)),

@@ -5,12 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::Arc;
 
 use md5::{Digest, Md5};
 
 use super::GuestImageError;
-use super::file_tree::{FileTree, Node};
+use super::file_tree::{FileTree, Node, NodeKind};
 
 const DATABASE: &str = "var/lib/dpkg";
 
@@ -31,15 +30,12 @@ impl DpkgDatabase {
     pub fn add(
         &mut self,
         tree: &mut FileTree,
-        control_files: &BTreeMap<String, (Arc<[u8]>, u32)>,
+        control_files: &BTreeMap<String, Node>,
         paths: &[String],
     ) -> Result<(), GuestImageError> {
-        let text_of = |name: &str| {
-            control_files
-                .get(name)
-                .map_or(String::new(), |(content, _)| {
-                    String::from_utf8_lossy(content).into_owned()
-                })
+        let text_of = |name: &str| match control_files.get(name).map(|node| &node.kind) {
+            Some(NodeKind::File(content)) => String::from_utf8_lossy(content).into_owned(),
+            _ => String::new(),
         };
         let control = text_of("control");
         let name = field(&control, "Package").unwrap_or_default();
@@ -48,11 +44,8 @@ impl DpkgDatabase {
             Some("same") => format!("{name}:{architecture}"),
             _ => name.to_owned(),
         };
-        for (file, (content, mode)) in control_files {
-            if file != "control" {
-                let node = Node::file(Arc::clone(content), *mode);
-                tree.insert(&format!("{DATABASE}/info/{info_name}.{file}"), node)?;
-            }
+        for (file, node) in control_files.iter().filter(|(file, _)| *file != "control") {
+            tree.insert(&format!("{DATABASE}/info/{info_name}.{file}"), node.clone())?;
         }
         let list: String = paths
             .iter()
@@ -157,10 +150,11 @@ fn field<'a>(control: &'a str, name: &str) -> Option<&'a str> {
 mod tests {
     use super::*;
 
-    fn control_files(files: &[(&str, &str)]) -> BTreeMap<String, (Arc<[u8]>, u32)> {
+    fn control_files(files: &[(&str, &str)]) -> BTreeMap<String, Node> {
+        let node = |content: &str| Node::file(content.as_bytes(), 0o644);
         files
             .iter()
-            .map(|(name, content)| ((*name).to_owned(), (content.as_bytes().into(), 0o644)))
+            .map(|(name, content)| ((*name).to_owned(), node(content)))
             .collect()
     }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::GuestImageError;
 use super::file_tree::{FileTree, Node, NodeKind};
+use super::output;
 use super::package::program_error;
 use super::progress::Progress;
 
@@ -34,13 +35,11 @@ pub fn create(
             "the guest's files do not fit on a disk of {bytes} bytes: give it at least {needed}"
         )));
     }
-    let directory = match image.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let directory = output::directory_of(image);
+    output::remove_partials(directory);
     let failed = |action| move |error| GuestImageError::file(action, directory, error);
     let workspace = tempfile::Builder::new()
-        .prefix(".partial-")
+        .prefix(output::PARTIAL_PREFIX)
         .tempdir_in(directory)
         .map_err(failed("creating a directory"))?;
     let (root, partial) = (workspace.path().join("root"), workspace.path().join("disk"));

@@ -154,6 +154,12 @@ impl FileTree {
             Some(NodeKind::Directory) => {
                 return Err(bad_path(&path, "a directory is already there"));
             }
+            Some(NodeKind::SymbolicLink(_))
+                if !matches!(node.kind, NodeKind::SymbolicLink(_))
+                    && self.leads_to_directory(&path) =>
+            {
+                return Err(bad_path(&path, "a link to a directory is already there"));
+            }
             _ => {}
         }
         self.insert_parents(&path)?;
@@ -167,6 +173,16 @@ impl FileTree {
             let mut ancestors = path.match_indices('/').map(|(end, _)| &path[..end]);
             !unwanted(path) && !ancestors.any(&unwanted)
         });
+    }
+
+    fn leads_to_directory(&self, path: &str) -> bool {
+        let below = self
+            .resolve_parent(&format!("{path}/.x"))
+            .unwrap_or_default();
+        let target = below
+            .strip_suffix("/.x")
+            .and_then(|target| self.nodes.get(target));
+        target.is_some_and(|node| node.kind == NodeKind::Directory)
     }
 
     fn insert_parents(&mut self, path: &str) -> Result<(), GuestImageError> {
@@ -300,6 +316,19 @@ mod tests {
             tree.get("lib").unwrap().kind,
             NodeKind::SymbolicLink("usr/lib".into())
         );
+    }
+
+    #[test]
+    fn a_file_cannot_take_the_place_of_a_directory_or_a_link_to_one() {
+        let mut tree = FileTree::with_merged_usr();
+        assert!(tree.insert("bin", Node::file(*b"", 0o644)).is_err());
+        assert!(tree.insert("usr/bin", Node::file(*b"", 0o644)).is_err());
+        assert!(tree.insert("bin/sh", Node::file(*b"", 0o755)).is_ok());
+        assert!(
+            tree.insert("dangling", Node::symbolic_link("nowhere"))
+                .is_ok()
+        );
+        assert!(tree.insert("dangling", Node::file(*b"", 0o644)).is_ok());
     }
 
     #[test]

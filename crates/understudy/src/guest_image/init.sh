@@ -11,8 +11,8 @@ read -r command_line < /proc/cmdline
 # Prints the value of "$1=" on the command line; a value with spaces stands in double quotes.
 parameter() {
     case " $command_line" in
-        *" $1=\""*) set -- "${command_line#*"$1=\""}"; echo "${1%%\"*}" ;;
-        *" $1="*) set -- "${command_line#*"$1="}"; echo "${1%% *}" ;;
+        *" $1=\""*) set -- " $command_line" "$1"; set -- "${1#*" $2=\""}"; echo "${1%%\"*}" ;;
+        *" $1="*) set -- " $command_line" "$1"; set -- "${1#*" $2="}"; echo "${1%% *}" ;;
     esac
 }
 

@@ -375,6 +375,44 @@ mod tests {
         assert!(!tree.contains("etc/understudy/services/b.port"));
     }
 
+    /// What `/init` makes of a word on the kernel's command line, asked of the host's own shell.
+    fn parameter(command_line: &str, name: &str) -> String {
+        let start = INIT.find("parameter() {").unwrap();
+        let function = &INIT[start..start + INIT[start..].find("\n}\n").unwrap() + 3];
+        let script = format!("{function}\ncommand_line=$1\nparameter \"$2\"");
+        let output = std::process::Command::new("sh")
+            .args(["-c", &script, "sh", command_line, name])
+            .output()
+            .unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .trim_end()
+            .to_owned()
+    }
+
+    #[test]
+    fn init_reads_plain_and_quoted_parameters_and_no_part_of_another() {
+        let line = "console=ttyS0 understudy.run=\"echo a=b; date\" root=/dev/vda x.root=no";
+        assert_eq!(parameter(line, "console"), "ttyS0");
+        assert_eq!(parameter(line, "understudy.run"), "echo a=b; date");
+        assert_eq!(parameter(line, "root"), "/dev/vda");
+        assert_eq!(parameter(line, "understudy.network"), "");
+        assert_eq!(parameter("x.root=no quiet", "root"), "");
+        assert_eq!(parameter("x.root=no root=/dev/vdb", "root"), "/dev/vdb");
+        assert_eq!(parameter("xroot=1 root=", "root"), "");
+    }
+
+    #[test]
+    fn the_guests_scripts_are_valid_shell() {
+        for script in [INIT, DHCP_EVENT, REDIS_SCRIPT] {
+            let status = std::process::Command::new("sh")
+                .args(["-n", "-c", script])
+                .status();
+            assert!(status.unwrap().success(), "{script}");
+        }
+    }
+
     #[test]
     fn documentation_is_known_by_whole_directory_names() {
         assert!(is_documentation("usr/share/doc") && is_documentation("usr/share/man/man1/x"));

@@ -120,6 +120,7 @@ pub fn build(
         options.mirror.as_deref(),
         progress,
     )?;
+    output::remove_partials(&options.output);
     apt.update(options.refresh, progress)?;
     let built = match build_with(&apt, options, &key, progress) {
         // Lists of yesterday may name packages that the archive has replaced since.

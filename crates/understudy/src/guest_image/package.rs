@@ -72,15 +72,15 @@ impl Package {
         Ok(paths)
     }
 
-    /// The package's control files (`control`, `md5sums`, `postinst`...) with their modes.
+    /// The package's control files (`control`, `md5sums`, `postinst`...) by name.
     ///
     /// # Errors
     /// As [`Package::unpack`].
-    pub fn control_files(&self) -> Result<BTreeMap<String, (Arc<[u8]>, u32)>, GuestImageError> {
+    pub fn control_files(&self) -> Result<BTreeMap<String, Node>, GuestImageError> {
         let mut files = BTreeMap::new();
         self.read_archive("--ctrl-tarfile", |path, node| {
-            if let NodeKind::File(content) = node.kind {
-                files.insert(path.to_owned(), (content, node.mode));
+            if matches!(node.kind, NodeKind::File(_)) {
+                files.insert(path.to_owned(), node);
             }
             Ok(())
         })?;

@@ -35,16 +35,32 @@ impl ArbiterDesk {
             let _sent = sender.send(answer);
             waker.wake();
         })?;
-        Ok(ArbiterDesk { thread, answers, pending: None, unanswered: 0 })
+        Ok(ArbiterDesk {
+            thread,
+            answers,
+            pending: None,
+            unanswered: 0,
+        })
     }
 
     /// Asks. The core asks one question at a time.
     pub fn ask(&mut self, now: Duration, request: &ClaimRequest) {
         let (key, question, is_create) = match request {
-            ClaimRequest::Create { key, content } => {
-                (key, Question::Create { key: file_name(key), content: content.clone() }, true)
-            }
-            ClaimRequest::ReadBack { key } => (key, Question::Read { key: file_name(key) }, false),
+            ClaimRequest::Create { key, content } => (
+                key,
+                Question::Create {
+                    key: file_name(key),
+                    content: content.clone(),
+                },
+                true,
+            ),
+            ClaimRequest::ReadBack { key } => (
+                key,
+                Question::Read {
+                    key: file_name(key),
+                },
+                false,
+            ),
         };
         let pending = Pending {
             key: file_name(key),
@@ -83,16 +99,20 @@ impl ArbiterDesk {
     fn match_answer(&self, answer: Answer) -> Option<(u64, ClaimOutcome)> {
         let pending = self.pending.as_ref()?;
         let outcome = match answer {
-            Answer::Create { key, created } if pending.is_create && key == pending.key => match created {
-                Created::Now => ClaimOutcome::Created,
-                Created::Exists => ClaimOutcome::NotCreated,
-                Created::Unknown(trouble) => ClaimOutcome::Unknown(trouble.0),
-            },
-            Answer::Read { key, found } if !pending.is_create && key == pending.key => match found {
-                Found::Content(content) => ClaimOutcome::HeldBy(content),
-                Found::Absent => ClaimOutcome::Absent,
-                Found::Unknown(trouble) => ClaimOutcome::Unknown(trouble.0),
-            },
+            Answer::Create { key, created } if pending.is_create && key == pending.key => {
+                match created {
+                    Created::Now => ClaimOutcome::Created,
+                    Created::Exists => ClaimOutcome::NotCreated,
+                    Created::Unknown(trouble) => ClaimOutcome::Unknown(trouble.0),
+                }
+            }
+            Answer::Read { key, found } if !pending.is_create && key == pending.key => {
+                match found {
+                    Found::Content(content) => ClaimOutcome::HeldBy(content),
+                    Found::Absent => ClaimOutcome::Absent,
+                    Found::Unknown(trouble) => ClaimOutcome::Unknown(trouble.0),
+                }
+            }
             Answer::Create { .. } | Answer::Read { .. } => return None,
         };
         Some((pending.generation, outcome))

@@ -37,7 +37,8 @@ pub fn run_backup(config: VmConfig, config_path: &Path) -> Result<ExitStatus, Fa
         })
     })?;
     let core = Backup::new(monotonic(), host.pair_config.clone());
-    host.events.add("started", 0, 0, format!("as a backup of {peer}"));
+    host.events
+        .add("started", 0, 0, format!("as a backup of {peer}"));
     let backup = BackupLoop {
         host,
         core,
@@ -54,7 +55,11 @@ pub fn run_backup(config: VmConfig, config_path: &Path) -> Result<ExitStatus, Fa
 /// How the loop of a backup ends.
 enum End {
     Exit(Result<ExitStatus, Failure>),
-    GoLive { life: LifeId, generation: u64, outputs: Vec<Output> },
+    GoLive {
+        life: LifeId,
+        generation: u64,
+        outputs: Vec<Output>,
+    },
 }
 
 struct BackupLoop {
@@ -76,11 +81,19 @@ impl BackupLoop {
         loop {
             match self.turn() {
                 Some(End::Exit(ended)) => {
-                    let detail = ended.as_ref().map_or_else(Failure::to_string, |s| format!("with status {}", s.code()));
-                    self.host.events.add("stopped", self.generation, self.executed(), detail);
+                    let detail = ended
+                        .as_ref()
+                        .map_or_else(Failure::to_string, |s| format!("with status {}", s.code()));
+                    self.host
+                        .events
+                        .add("stopped", self.generation, self.executed(), detail);
                     return ended;
                 }
-                Some(End::GoLive { life, generation, outputs }) => {
+                Some(End::GoLive {
+                    life,
+                    generation,
+                    outputs,
+                }) => {
                     return self.go_live(life, generation, outputs);
                 }
                 None => {}
@@ -89,7 +102,9 @@ impl BackupLoop {
             self.host.sample(count);
             let (core, replica) = (&self.core, &self.replica);
             let deadline = self.core.next_deadline();
-            let happened = self.host.wait(deadline, false, |host| status(host, core, replica.as_ref()))?;
+            let happened = self
+                .host
+                .wait(deadline, false, |host| status(host, core, replica.as_ref()))?;
             if let Some(end) = self.take(happened) {
                 return end;
             }
@@ -97,14 +112,18 @@ impl BackupLoop {
     }
 
     fn executed(&self) -> u64 {
-        self.replica.as_ref().and_then(Replica::vcpu).map_or(0, |vcpu| vcpu.gauges().count.load(Ordering::Relaxed))
+        self.replica
+            .as_ref()
+            .and_then(Replica::vcpu)
+            .map_or(0, |vcpu| vcpu.gauges().count.load(Ordering::Relaxed))
     }
 
     /// Does everything that can be done without waiting.
     fn turn(&mut self) -> Option<End> {
         self.vcpu_reports();
         if let Some((generation, outcome)) = self.host.arbiter.answer(monotonic()) {
-            self.core.arbiter_answered(monotonic(), generation, &outcome);
+            self.core
+                .arbiter_answered(monotonic(), generation, &outcome);
         }
         self.core.tick(monotonic());
         self.actions()
@@ -128,12 +147,26 @@ impl BackupLoop {
 
     fn vcpu_reports(&mut self) {
         let generation = self.generation;
-        while let Some(report) = self.replica.as_ref().and_then(Replica::vcpu).and_then(|vcpu| vcpu.report()) {
+        while let Some(report) = self
+            .replica
+            .as_ref()
+            .and_then(Replica::vcpu)
+            .and_then(|vcpu| vcpu.report())
+        {
             match report {
-                Report::Steps { steps, count, replayed } => {
+                Report::Steps {
+                    steps,
+                    count,
+                    replayed,
+                } => {
                     for step in steps {
                         if let Step::Outputs(batch) = step {
-                            self.core.outputs(monotonic(), generation, batch.visible, batch.outputs);
+                            self.core.outputs(
+                                monotonic(),
+                                generation,
+                                batch.visible,
+                                batch.outputs,
+                            );
                         }
                     }
                     self.core.replayed(monotonic(), generation, replayed, count);
@@ -142,9 +175,15 @@ impl BackupLoop {
                     self.evidence = Some(snapshot);
                     self.core.diverged(monotonic(), generation, report);
                 }
-                Report::DiskError(error) => self.host.events.add("disk_error", generation, 0, error),
+                Report::DiskError(error) => {
+                    self.host.events.add("disk_error", generation, 0, error)
+                }
                 Report::Failed(reason) => {
-                    let report = DivergenceReport { sequence: 0, count: self.executed(), what: reason };
+                    let report = DivergenceReport {
+                        sequence: 0,
+                        count: self.executed(),
+                        what: reason,
+                    };
                     self.core.diverged(monotonic(), generation, report);
                 }
                 // Only live machines report these.
@@ -157,23 +196,39 @@ impl BackupLoop {
         while let Some(action) = self.core.next_action() {
             match action {
                 BackupAction::Connect => self.connect(),
-                BackupAction::Send { connection, message } => self.host.send(connection, &message),
+                BackupAction::Send {
+                    connection,
+                    message,
+                } => self.host.send(connection, &message),
                 BackupAction::Close(connection) => self.host.close(connection),
                 BackupAction::Store(chunk) => {
                     let replica = self.replica.get_or_insert_with(Replica::default);
                     replica.store(chunk, &self.host.config);
                 }
                 BackupAction::Restore { generation, .. } => self.restore(generation),
-                BackupAction::Replay { generation, records } => {
+                BackupAction::Replay {
+                    generation,
+                    records,
+                } => {
                     self.generation = generation;
                     self.recent.add(&records);
-                    self.replica.get_or_insert_with(Replica::default).replay(records);
+                    self.replica
+                        .get_or_insert_with(Replica::default)
+                        .replay(records);
                 }
                 BackupAction::Discard { .. } => self.discard(),
                 BackupAction::KeepEvidence { report, .. } => self.keep_evidence(&report),
                 BackupAction::Ask(request) => self.host.arbiter.ask(monotonic(), &request),
-                BackupAction::GoLive { life, generation, outputs } => {
-                    return Some(End::GoLive { life, generation, outputs });
+                BackupAction::GoLive {
+                    life,
+                    generation,
+                    outputs,
+                } => {
+                    return Some(End::GoLive {
+                        life,
+                        generation,
+                        outputs,
+                    });
                 }
                 BackupAction::Report(event) => {
                     let count = self.executed();
@@ -195,7 +250,9 @@ impl BackupLoop {
             Err(error) => {
                 let error = error.to_string();
                 if error != self.connect_error {
-                    self.host.events.add("connect_failed", 0, 0, format!("{error}; trying again"));
+                    self.host
+                        .events
+                        .add("connect_failed", 0, 0, format!("{error}; trying again"));
                     self.connect_error = error;
                 }
                 self.core.disconnected(monotonic(), None);
@@ -226,16 +283,29 @@ impl BackupLoop {
             has_disk_reads: false,
         };
         let directory = &self.host.config.state_directory;
-        let kept = evidence::keep(directory, header, report, self.evidence.as_deref(), &self.recent);
+        let kept = evidence::keep(
+            directory,
+            header,
+            report,
+            self.evidence.as_deref(),
+            &self.recent,
+        );
         let detail = match kept {
             Ok(path) => path.display().to_string(),
             Err(error) => format!("the evidence could not be kept: {error}"),
         };
-        self.host.events.add("evidence", self.generation, report.count, detail);
+        self.host
+            .events
+            .add("evidence", self.generation, report.count, detail);
     }
 
     /// Goes on in the primary's place.
-    fn go_live(mut self, life: LifeId, generation: u64, outputs: Vec<Output>) -> Result<ExitStatus, Failure> {
+    fn go_live(
+        mut self,
+        life: LifeId,
+        generation: u64,
+        outputs: Vec<Output>,
+    ) -> Result<ExitStatus, Failure> {
         let Some((vcpu, count, visible)) = self.replica.take().and_then(Replica::into_live) else {
             return Err(anyhow!("the backup has no machine to go live with").into());
         };
@@ -269,7 +339,9 @@ fn stop(why: BackupStop) -> Result<ExitStatus, Failure> {
                 holder.trim_end()
             ),
         )),
-        BackupStop::Refused(refusal) => Err(Failure::new(ExitStatus::Refused, anyhow!("{refusal}"))),
+        BackupStop::Refused(refusal) => {
+            Err(Failure::new(ExitStatus::Refused, anyhow!("{refusal}")))
+        }
         BackupStop::Unusable(reason) => {
             Err(anyhow!("the primary's machine cannot be taken over here: {reason}").into())
         }

@@ -61,7 +61,10 @@ pub fn keep(
 ) -> io::Result<PathBuf> {
     let directory = state_directory.join(format!("divergence-{}", host_time::unix_ns()));
     fs::create_dir(&directory)?;
-    let text = format!("record {} at instruction {}: {}\n", report.sequence, report.count, report.what);
+    let text = format!(
+        "record {} at instruction {}: {}\n",
+        report.sequence, report.count, report.what
+    );
     fs::write(directory.join("report.txt"), text)?;
     if let Some(snapshot) = snapshot {
         let mut writer = BufWriter::new(File::create(directory.join("machine.snapshot"))?);
@@ -99,6 +102,13 @@ mod tests {
             recent.add(&[Record { count, body }]);
         }
         assert_eq!(recent.records.front().map(|record| record.count), Some(61));
-        assert_eq!(recent.records.iter().filter(|record| is_digest(record)).count(), DIGESTS);
+        assert_eq!(
+            recent
+                .records
+                .iter()
+                .filter(|record| is_digest(record))
+                .count(),
+            DIGESTS
+        );
     }
 }

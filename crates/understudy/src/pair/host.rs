@@ -96,8 +96,14 @@ impl Host {
             None => None,
         };
         let console_path = config.state_directory.join(CONSOLE_LOG);
-        let file = OpenOptions::new().create(true).append(true).open(console_path)?;
-        let console = ConsoleSink { to_stdout: false, file: Some(file) };
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(console_path)?;
+        let console = ConsoleSink {
+            to_stdout: false,
+            file: Some(file),
+        };
         let waker = Waker::new()?;
         Ok(Host {
             pair_config: identity::pair_config(&config, &pair)?,
@@ -120,7 +126,10 @@ impl Host {
 
     /// Where the replica listens.
     pub fn listen_address(&self) -> Option<String> {
-        self.listener.local_addr().ok().map(|address| address.to_string())
+        self.listener
+            .local_addr()
+            .ok()
+            .map(|address| address.to_string())
     }
 
     /// Takes a connection over.
@@ -174,7 +183,10 @@ impl Host {
         let timeout = self.timeout(deadline);
         let ready = self.poll(timeout, accept)?;
         self.waker.clear();
-        let mut happened = Happened { stop: self.signals.arrived(), ..Happened::default() };
+        let mut happened = Happened {
+            stop: self.signals.arrived(),
+            ..Happened::default()
+        };
         if ready.control {
             self.control.answer(|| status(self));
         }
@@ -192,7 +204,9 @@ impl Host {
         if network.is_some_and(Network::has_frame) {
             return Duration::ZERO;
         }
-        let retry = network.and_then(Network::retry_at_ns).map(Duration::from_nanos);
+        let retry = network
+            .and_then(Network::retry_at_ns)
+            .map(Duration::from_nanos);
         [deadline, retry, self.arbiter.deadline()]
             .into_iter()
             .flatten()
@@ -202,7 +216,11 @@ impl Host {
 
     fn poll(&self, timeout: Duration, accept: bool) -> io::Result<PollResult> {
         use std::os::fd::AsFd;
-        let listening = if accept { Interest::Read } else { Interest::Nothing };
+        let listening = if accept {
+            Interest::Read
+        } else {
+            Interest::Nothing
+        };
         let mut fds = vec![
             (self.waker.fd(), Interest::Read),
             (self.signals.fd(), Interest::Read),
@@ -212,13 +230,25 @@ impl Host {
         let fixed = fds.len();
         for channel in self.channels.values() {
             let waits = channel.connection.has_waiting();
-            let interest = if waits { Interest::ReadWrite } else { Interest::Read };
+            let interest = if waits {
+                Interest::ReadWrite
+            } else {
+                Interest::Read
+            };
             fds.push((channel.connection.fd(), interest));
         }
         fds.extend(self.outside.network.as_ref().and_then(Network::poll));
         let ready = readiness::wait(&fds, Some(timeout))?;
-        let channels = self.channels.keys().copied().zip(ready[fixed..].iter().copied());
-        Ok(PollResult { control: ready[2].read, listener: ready[3].read, channels: channels.collect() })
+        let channels = self
+            .channels
+            .keys()
+            .copied()
+            .zip(ready[fixed..].iter().copied());
+        Ok(PollResult {
+            control: ready[2].read,
+            listener: ready[3].read,
+            channels: channels.collect(),
+        })
     }
 
     fn accept_all(&mut self, happened: &mut Happened) {
@@ -237,8 +267,13 @@ impl Host {
 
     /// The oldest connection on which nobody has greeted, or the oldest of all.
     fn oldest_stranger(&self) -> Option<ConnectionId> {
-        let stranger = self.channels.iter().find(|(_, channel)| !channel.has_greeted());
-        stranger.or_else(|| self.channels.iter().next()).map(|(id, _)| *id)
+        let stranger = self
+            .channels
+            .iter()
+            .find(|(_, channel)| !channel.has_greeted());
+        stranger
+            .or_else(|| self.channels.iter().next())
+            .map(|(id, _)| *id)
     }
 
     fn read_channels(&mut self, ready: &[(ConnectionId, Ready)], happened: &mut Happened) {
@@ -249,7 +284,9 @@ impl Host {
             let mut failed = ready.write && channel.connection.flush().is_err();
             if ready.read {
                 let (messages, result) = channel.receive();
-                happened.messages.extend(messages.into_iter().map(|message| (*id, message)));
+                happened
+                    .messages
+                    .extend(messages.into_iter().map(|message| (*id, message)));
                 if let Err(error) = result {
                     failed = true;
                     if matches!(error, super::channel::ChannelError::Garbage(_)) {
@@ -293,6 +330,7 @@ impl Host {
             instruction_count: count,
             guest_time_ms: guest_time_ns / 1_000_000,
             mips: self.speed.per_second(now_ns, count) / 1e6,
+            log_bytes_sent: self.log_bytes,
             log_bits_per_second: (self.log.per_second(now_ns, self.log_bytes) * 8.0) as u64,
             directory: self.config.state_directory.clone(),
             events: self.events.newest().cloned().collect(),

@@ -29,7 +29,11 @@ pub fn pair_config(config: &VmConfig, pair: &PairSection) -> io::Result<PairConf
         semantics_version: SEMANTICS_VERSION,
         configuration_hash: setup::pairing_hash(config),
         vm: config.name.clone(),
-        node: format!("{}:{}", host.nodename().to_string_lossy(), std::process::id()),
+        node: format!(
+            "{}:{}",
+            host.nodename().to_string_lossy(),
+            std::process::id()
+        ),
         run: random_u128()?,
     };
     let mut pair_config = PairConfig::new(greeting);

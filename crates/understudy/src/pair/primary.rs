@@ -36,10 +36,21 @@ pub fn run_primary(config: VmConfig, config_path: &Path) -> Result<ExitStatus, F
     let disks: Arc<Vec<Disk>> = Arc::new(setup::open_disks(&host.config).map_err(Failure::usage)?);
     let machine = setup::power_on(&host.config, &disks).map_err(Failure::usage)?;
     let channel = CommandChannel::new();
-    let disks = if disks.is_empty() { None } else { Some(start_disks(disks, &channel)?) };
-    let parts =
-        Parts { guest: ReplicaGuest::new(machine, disks), encoding: InputEncoding::WithoutDiskData };
-    let vcpu = Vcpu::start(parts, Start::Live(live_options(&host)), channel, host.waker.clone())?;
+    let disks = if disks.is_empty() {
+        None
+    } else {
+        Some(start_disks(disks, &channel)?)
+    };
+    let parts = Parts {
+        guest: ReplicaGuest::new(machine, disks),
+        encoding: InputEncoding::WithoutDiskData,
+    };
+    let vcpu = Vcpu::start(
+        parts,
+        Start::Live(live_options(&host)),
+        channel,
+        host.waker.clone(),
+    )?;
     let life = LifeId(identity::random_u128()?);
     let core = Primary::new(monotonic(), host.pair_config.clone(), life, 0, 0, 0);
     host.events.add("started", 0, 0, "as the primary");
@@ -48,7 +59,9 @@ pub fn run_primary(config: VmConfig, config_path: &Path) -> Result<ExitStatus, F
 
 /// How a machine of this pair goes live.
 pub(super) fn live_options(host: &Host) -> LiveOptions {
-    LiveOptions { digest_interval_ns: host.pair.digest_interval.0 * 1_000_000 }
+    LiveOptions {
+        digest_interval_ns: host.pair.digest_interval.0 * 1_000_000,
+    }
 }
 
 /// The event loop of a primary.
@@ -81,13 +94,21 @@ impl PrimaryLoop {
         loop {
             self.turn();
             if let Some(ended) = self.ended.take() {
-                self.host.events.add("stopped", self.core.status().generation, self.count(), describe(&ended));
+                self.host.events.add(
+                    "stopped",
+                    self.core.status().generation,
+                    self.count(),
+                    describe(&ended),
+                );
                 return ended;
             }
-            self.host.sample(self.vcpu.gauges().count.load(Ordering::Relaxed));
+            self.host
+                .sample(self.vcpu.gauges().count.load(Ordering::Relaxed));
             let (core, vcpu) = (&self.core, &self.vcpu);
             let deadline = self.core.next_deadline();
-            let happened = self.host.wait(deadline, true, |host| status(host, core, vcpu))?;
+            let happened = self
+                .host
+                .wait(deadline, true, |host| status(host, core, vcpu))?;
             self.take(happened);
         }
     }
@@ -100,7 +121,8 @@ impl PrimaryLoop {
     fn turn(&mut self) {
         self.vcpu_reports();
         if let Some((generation, outcome)) = self.host.arbiter.answer(monotonic()) {
-            self.core.arbiter_answered(monotonic(), generation, &outcome);
+            self.core
+                .arbiter_answered(monotonic(), generation, &outcome);
         }
         self.core.tick(monotonic());
         self.actions();
@@ -113,7 +135,8 @@ impl PrimaryLoop {
             return;
         }
         for frame in happened.frames {
-            self.vcpu.command(Command::Input(Input::NetworkFrame { device: 0, frame }));
+            self.vcpu
+                .command(Command::Input(Input::NetworkFrame { device: 0, frame }));
         }
         for (connection, message) in happened.messages {
             self.core.received(monotonic(), connection, message);
@@ -164,7 +187,8 @@ impl PrimaryLoop {
             match step {
                 Step::Record(record) => self.core.record(monotonic(), record),
                 Step::Outputs(batch) => {
-                    self.core.outputs(monotonic(), batch.count, batch.visible, batch.outputs);
+                    self.core
+                        .outputs(monotonic(), batch.count, batch.visible, batch.outputs);
                 }
             }
         }
@@ -174,7 +198,10 @@ impl PrimaryLoop {
     fn actions(&mut self) {
         while let Some(action) = self.core.next_action() {
             match action {
-                PrimaryAction::Send { connection, message } => self.host.send(connection, &message),
+                PrimaryAction::Send {
+                    connection,
+                    message,
+                } => self.host.send(connection, &message),
                 PrimaryAction::Close(connection) => self.host.close(connection),
                 PrimaryAction::Emit(outputs) => self.emit(&outputs),
                 PrimaryAction::TakeSnapshot { generation } => {
@@ -216,7 +243,9 @@ impl PrimaryLoop {
     fn emit(&mut self, outputs: &[Output]) {
         for output in outputs {
             if let Err(error) = self.host.outside.emit(output) {
-                self.host.events.add("network_lost", 0, 0, error.to_string());
+                self.host
+                    .events
+                    .add("network_lost", 0, 0, error.to_string());
             }
         }
     }
@@ -226,13 +255,16 @@ impl PrimaryLoop {
         if let Some(network) = &mut self.host.outside.network
             && let Err(error) = network.announce()
         {
-            self.host.events.add("network_lost", 0, 0, error.to_string());
+            self.host
+                .events
+                .add("network_lost", 0, 0, error.to_string());
         }
     }
 
     /// Sends what of a snapshot is ready and has room.
     fn send_snapshot(&mut self) {
-        let (Some(connection), Some(snapshot)) = (self.snapshot_connection, &mut self.snapshot) else {
+        let (Some(connection), Some(snapshot)) = (self.snapshot_connection, &mut self.snapshot)
+        else {
             return;
         };
         let generation = snapshot.generation();
@@ -250,7 +282,9 @@ impl PrimaryLoop {
                 }
                 Piece::Failed(reason) => {
                     self.drop_snapshot();
-                    self.host.events.add("snapshot_failed", generation, 0, reason);
+                    self.host
+                        .events
+                        .add("snapshot_failed", generation, 0, reason);
                     self.core.snapshot_failed(monotonic(), generation);
                     return self.actions();
                 }

@@ -16,11 +16,19 @@ pub struct Rate {
 impl Rate {
     /// Takes a sample.
     pub fn sample(&mut self, now_ns: u64, value: u64) {
-        if self.samples.back().is_some_and(|(at_ns, _)| now_ns.saturating_sub(*at_ns) < SPACING_NS) {
+        if self
+            .samples
+            .back()
+            .is_some_and(|(at_ns, _)| now_ns.saturating_sub(*at_ns) < SPACING_NS)
+        {
             return;
         }
         self.samples.push_back((now_ns, value));
-        while self.samples.get(1).is_some_and(|(at_ns, _)| now_ns.saturating_sub(*at_ns) >= WINDOW_NS) {
+        while self
+            .samples
+            .get(1)
+            .is_some_and(|(at_ns, _)| now_ns.saturating_sub(*at_ns) >= WINDOW_NS)
+        {
             self.samples.pop_front();
         }
     }
@@ -69,6 +77,9 @@ mod tests {
     fn percentiles_are_of_what_there_is() {
         assert_eq!(percentile_ms(&[], 99), 0.0);
         let delays: Vec<_> = (1..=100).map(Duration::from_millis).collect();
-        assert_eq!((percentile_ms(&delays, 50), percentile_ms(&delays, 99)), (50.0, 99.0));
+        assert_eq!(
+            (percentile_ms(&delays, 50), percentile_ms(&delays, 99)),
+            (50.0, 99.0)
+        );
     }
 }

@@ -75,7 +75,11 @@ impl Replica {
             Stage::Receiving(bytes) if chunk.offset == bytes.len() as u64 => {
                 bytes.extend_from_slice(&chunk.bytes);
                 let fits = bytes.len() as u64 <= snapshot_limit(config);
-                if fits { Ok(()) } else { Err("its snapshot is larger than its memory".into()) }
+                if fits {
+                    Ok(())
+                } else {
+                    Err("its snapshot is larger than its memory".into())
+                }
             }
             Stage::Failed => Ok(()),
             Stage::Receiving(_) | Stage::Disks(..) | Stage::Running(_) => {
@@ -84,16 +88,25 @@ impl Replica {
         }
     }
 
-    fn store_disk(&mut self, index: u8, chunk: &SnapshotChunk, config: &VmConfig) -> Result<(), String> {
+    fn store_disk(
+        &mut self,
+        index: u8,
+        chunk: &SnapshotChunk,
+        config: &VmConfig,
+    ) -> Result<(), String> {
         self.make_machine(config)?;
         match &self.stage {
             Stage::Disks(_, disks) => {
-                let disk = disks.get(usize::from(index)).ok_or("it has more disks than this configuration")?;
+                let disk = disks
+                    .get(usize::from(index))
+                    .ok_or("it has more disks than this configuration")?;
                 disk.write_copied(chunk.offset, &chunk.bytes)
                     .map_err(|error| format!("its disk {index} cannot be written here: {error}"))
             }
             Stage::Failed => Ok(()),
-            Stage::Receiving(_) | Stage::Running(_) => Err("the pieces of its disks are out of order".into()),
+            Stage::Receiving(_) | Stage::Running(_) => {
+                Err("the pieces of its disks are out of order".into())
+            }
         }
     }
 
@@ -114,7 +127,13 @@ impl Replica {
             .disks
             .iter()
             .zip(&board.disks)
-            .map(|(own, its)| Disk::for_copy(&own.path, own.read_only, its.sectors * crate::disk::SECTOR_BYTES))
+            .map(|(own, its)| {
+                Disk::for_copy(
+                    &own.path,
+                    own.read_only,
+                    its.sectors * crate::disk::SECTOR_BYTES,
+                )
+            })
             .collect();
         let disks = disks.map_err(|error| error.to_string())?;
         self.stage = Stage::Disks(Box::new(machine), disks);
@@ -133,9 +152,10 @@ impl Replica {
                 self.stage = Stage::Running(vcpu);
                 Ok(())
             }
-            Stage::Receiving(_) | Stage::Running(_) | Stage::Failed => {
-                Err(self.trouble.take().unwrap_or_else(|| "its snapshot is not whole".into()))
-            }
+            Stage::Receiving(_) | Stage::Running(_) | Stage::Failed => Err(self
+                .trouble
+                .take()
+                .unwrap_or_else(|| "its snapshot is not whole".into())),
         }
     }
 
@@ -162,13 +182,21 @@ impl Replica {
 
 fn run(machine: Machine, disks: Vec<Disk>, waker: Waker) -> Result<Vcpu, String> {
     for disk in &disks {
-        disk.sync().map_err(|error| format!("its disks cannot be written here: {error}"))?;
+        disk.sync()
+            .map_err(|error| format!("its disks cannot be written here: {error}"))?;
     }
     let channel = CommandChannel::new();
     let start = || {
-        let disks = if disks.is_empty() { None } else { Some(start_disks(Arc::new(disks), &channel)?) };
+        let disks = if disks.is_empty() {
+            None
+        } else {
+            Some(start_disks(Arc::new(disks), &channel)?)
+        };
         let guest = ReplicaGuest::new(machine, disks);
-        let parts = Parts { guest, encoding: InputEncoding::WithoutDiskData };
+        let parts = Parts {
+            guest,
+            encoding: InputEncoding::WithoutDiskData,
+        };
         Vcpu::start(parts, Start::Replaying, channel, waker)
     };
     start().map_err(|error| format!("its thread cannot be started: {error}"))

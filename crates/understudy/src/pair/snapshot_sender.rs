@@ -38,14 +38,28 @@ impl SnapshotSender {
     pub fn start(taken: TakenSnapshot, waker: Waker) -> io::Result<SnapshotSender> {
         let generation = taken.generation;
         let (sender, pieces) = mpsc::sync_channel(READY_PIECES);
-        std::thread::Builder::new().name("snapshot".into()).spawn(move || {
-            let mut cutter = Cutter { sender, waker: waker.clone(), generation, offset: 0, piece: Vec::new() };
-            // An error here means that nobody wants the pieces any more.
-            let _ended = cutter.machine(&taken).and_then(|()| cutter.disks(&taken.disk_chunks));
-            drop(cutter);
-            waker.wake();
-        })?;
-        Ok(SnapshotSender { pieces, generation, sent: 0 })
+        std::thread::Builder::new()
+            .name("snapshot".into())
+            .spawn(move || {
+                let mut cutter = Cutter {
+                    sender,
+                    waker: waker.clone(),
+                    generation,
+                    offset: 0,
+                    piece: Vec::new(),
+                };
+                // An error here means that nobody wants the pieces any more.
+                let _ended = cutter
+                    .machine(&taken)
+                    .and_then(|()| cutter.disks(&taken.disk_chunks));
+                drop(cutter);
+                waker.wake();
+            })?;
+        Ok(SnapshotSender {
+            pieces,
+            generation,
+            sent: 0,
+        })
     }
 
     /// The pairing that it is for.
@@ -82,7 +96,12 @@ impl Cutter {
     }
 
     fn disks(&mut self, chunks: &Receiver<DiskChunk>) -> io::Result<()> {
-        for DiskChunk { device, offset, bytes } in chunks {
+        for DiskChunk {
+            device,
+            offset,
+            bytes,
+        } in chunks
+        {
             match bytes {
                 Ok(bytes) => self.send(SnapshotPart::Disk(device), offset, bytes)?,
                 Err(reason) => return self.give(Err(reason)),
@@ -92,11 +111,18 @@ impl Cutter {
     }
 
     fn send(&mut self, part: SnapshotPart, offset: u64, bytes: Vec<u8>) -> io::Result<()> {
-        self.give(Ok(SnapshotChunk { generation: self.generation, part, offset, bytes }))
+        self.give(Ok(SnapshotChunk {
+            generation: self.generation,
+            part,
+            offset,
+            bytes,
+        }))
     }
 
     fn give(&mut self, piece: Result<SnapshotChunk, String>) -> io::Result<()> {
-        self.sender.send(piece).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        self.sender
+            .send(piece)
+            .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
         self.waker.wake();
         Ok(())
     }

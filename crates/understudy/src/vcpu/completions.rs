@@ -20,7 +20,8 @@ pub struct Completions {
 impl Completions {
     /// Adds one.
     pub fn add(&self, completion: Completion) {
-        self.lock().insert((completion.device, completion.request), completion);
+        self.lock()
+            .insert((completion.device, completion.request), completion);
         self.any.store(true, Ordering::Release);
         self.added.notify_all();
     }
@@ -47,13 +48,18 @@ impl Completions {
     pub fn wait_for_any(&self) {
         let mut board = self.lock();
         while board.is_empty() {
-            board = self.added.wait(board).unwrap_or_else(|poisoned| poisoned.into_inner());
+            board = self
+                .added
+                .wait(board)
+                .unwrap_or_else(|poisoned| poisoned.into_inner());
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Board> {
         // Every change of the map is one call: a panic elsewhere leaves it whole.
-        self.board.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.board
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
@@ -63,7 +69,13 @@ mod tests {
     use machine::input::DiskStatus;
 
     fn completion(request: u64) -> Completion {
-        Completion { device: 0, request, status: DiskStatus::Ok, data: vec![], error: None }
+        Completion {
+            device: 0,
+            request,
+            status: DiskStatus::Ok,
+            data: vec![],
+            error: None,
+        }
     }
 
     #[test]

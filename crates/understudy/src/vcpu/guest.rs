@@ -4,8 +4,8 @@
 use super::Completions;
 use crate::disk::{Completion, DiskThread};
 use machine::input::{DiskStatus, Input};
-use machine::output::{DiskOperation, DiskRequest, Output};
 use machine::machine::{Machine, Stop};
+use machine::output::{DiskOperation, DiskRequest, Output};
 use replication::guest::{Guest, GuestStop, Injection, InjectionError};
 use std::sync::Arc;
 use thiserror::Error;
@@ -22,9 +22,20 @@ pub enum InputEncoding {
 /// An input as the records hold it.
 pub fn encode_input(input: &Input, encoding: InputEncoding) -> Vec<u8> {
     let stripped = match (encoding, input) {
-        (InputEncoding::WithoutDiskData, Input::DiskCompletion { device, request, status, .. }) => {
-            Some(Input::DiskCompletion { device: *device, request: *request, status: *status, data: Vec::new() })
-        }
+        (
+            InputEncoding::WithoutDiskData,
+            Input::DiskCompletion {
+                device,
+                request,
+                status,
+                ..
+            },
+        ) => Some(Input::DiskCompletion {
+            device: *device,
+            request: *request,
+            status: *status,
+            data: Vec::new(),
+        }),
         _ => None,
     };
     // Serialising plain data into a growing vector cannot fail.
@@ -69,7 +80,12 @@ impl ReplicaGuest {
     /// comes from a snapshot) are issued again.
     pub fn new(machine: Machine, disks: Option<(DiskThread, Arc<Completions>)>) -> ReplicaGuest {
         let open = machine.open_disk_requests();
-        let mut guest = ReplicaGuest { machine, disks, open_requests: 0, open_entropy: Vec::new() };
+        let mut guest = ReplicaGuest {
+            machine,
+            disks,
+            open_requests: 0,
+            open_entropy: Vec::new(),
+        };
         for request in open {
             guest.submit(request);
         }
@@ -111,7 +127,12 @@ impl ReplicaGuest {
     fn inject_recorded(&mut self, encoded: &[u8]) -> Result<Injection, GuestError> {
         let mut input = decode_input(encoded)?;
         match &mut input {
-            Input::DiskCompletion { device, request, status, data } => {
+            Input::DiskCompletion {
+                device,
+                request,
+                status,
+                data,
+            } => {
                 if let Some((_, completions)) = &self.disks {
                     let Some(own) = completions.take(*device, *request) else {
                         return Ok(Injection::NotYet);
@@ -136,14 +157,18 @@ impl ReplicaGuest {
 
     /// Injects a live input.
     pub fn inject_live(&mut self, input: &Input) -> Result<(), GuestError> {
-        self.machine.inject(input).map_err(|error| GuestError::Refused(error.to_string()))
+        self.machine
+            .inject(input)
+            .map_err(|error| GuestError::Refused(error.to_string()))
     }
 
     /// The answers to entropy requests that wait, from the host's random numbers.
     pub fn entropy(&mut self) -> Vec<Input> {
         std::mem::take(&mut self.open_entropy)
             .into_iter()
-            .map(|length| Input::Entropy { bytes: random_bytes(length) })
+            .map(|length| Input::Entropy {
+                bytes: random_bytes(length),
+            })
             .collect()
     }
 
@@ -159,7 +184,9 @@ impl ReplicaGuest {
 
     /// Whether a request has ended and was not taken yet.
     pub fn has_completions(&self) -> bool {
-        self.disks.as_ref().is_some_and(|(_, completions)| completions.any())
+        self.disks
+            .as_ref()
+            .is_some_and(|(_, completions)| completions.any())
     }
 
     /// Waits until a request ends. False when none is open.
@@ -196,7 +223,8 @@ impl Guest for ReplicaGuest {
     }
 
     fn inject(&mut self, input: &[u8]) -> Result<Injection, InjectionError> {
-        self.inject_recorded(input).map_err(|error| InjectionError(error.to_string()))
+        self.inject_recorded(input)
+            .map_err(|error| InjectionError(error.to_string()))
     }
 
     fn take_outputs(&mut self) -> Vec<Output> {

@@ -73,7 +73,12 @@ struct Live<'a> {
 }
 
 impl<'a> Live<'a> {
-    fn new(guest: ReplicaGuest, encoding: InputEncoding, options: LiveOptions, ends: &'a Ends) -> Live<'a> {
+    fn new(
+        guest: ReplicaGuest,
+        encoding: InputEncoding,
+        options: LiveOptions,
+        ends: &'a Ends,
+    ) -> Live<'a> {
         let host_ns = monotonic_ns();
         let offset_ns = wanted_guest_time(&guest).wrapping_sub(host_ns);
         let steering =
@@ -117,7 +122,12 @@ impl<'a> Live<'a> {
         let quantum = self.steering.instructions_in(QUANTUM_NS);
         let quantum = quantum.clamp(*QUANTUM_LIMITS.start(), *QUANTUM_LIMITS.end());
         let began_ns = monotonic_ns();
-        let stop = self.guest.machine.run(self.guest.machine.instruction_count().saturating_add(quantum));
+        let stop = self.guest.machine.run(
+            self.guest
+                .machine
+                .instruction_count()
+                .saturating_add(quantum),
+        );
         self.collect_outputs();
         match stop {
             Stop::Reached | Stop::Output => {
@@ -199,7 +209,11 @@ impl<'a> Live<'a> {
             let count = self.guest.machine.instruction_count();
             let visible = self.guest.machine.visible_outputs();
             self.urgent = true;
-            self.steps.push(Step::Outputs(VisibleOutputs { count, visible, outputs }));
+            self.steps.push(Step::Outputs(VisibleOutputs {
+                count,
+                visible,
+                outputs,
+            }));
         }
     }
 
@@ -239,7 +253,10 @@ impl<'a> Live<'a> {
             return;
         }
         let digest = self.guest.machine.digest();
-        self.steps.push(Step::Record(Record { count, body: RecordBody::Digest(digest) }));
+        self.steps.push(Step::Record(Record {
+            count,
+            body: RecordBody::Digest(digest),
+        }));
     }
 
     /// All harts wait: sleep until the guest's next timer or the next input, then move time.
@@ -251,8 +268,15 @@ impl<'a> Live<'a> {
                 return self.end_wait(before, wake_at_ns);
             }
             let command = match left_ns {
-                Some(left_ns) => self.ends.commands.recv_timeout(Duration::from_nanos(left_ns)),
-                None => self.ends.commands.recv().map_err(|mpsc::RecvError| RecvTimeoutError::Disconnected),
+                Some(left_ns) => self
+                    .ends
+                    .commands
+                    .recv_timeout(Duration::from_nanos(left_ns)),
+                None => self
+                    .ends
+                    .commands
+                    .recv()
+                    .map_err(|mpsc::RecvError| RecvTimeoutError::Disconnected),
             };
             match command {
                 Ok(command @ Command::Input(_)) => {
@@ -277,8 +301,14 @@ impl<'a> Live<'a> {
         }
     }
 
-    fn end_wait(&mut self, before: GuestNow, timer_ns: Option<u64>) -> Result<ControlFlow<()>, GuestError> {
-        let record = self.steering.after_waiting(before, self.host_ns(), timer_ns);
+    fn end_wait(
+        &mut self,
+        before: GuestNow,
+        timer_ns: Option<u64>,
+    ) -> Result<ControlFlow<()>, GuestError> {
+        let record = self
+            .steering
+            .after_waiting(before, self.host_ns(), timer_ns);
         self.inject(&Input::Clock(record))?;
         Ok(ControlFlow::Continue(()))
     }
@@ -321,7 +351,11 @@ impl<'a> Live<'a> {
         }
         self.flushed_at_ns = now_ns;
         self.flushed_count = count;
-        let report = Report::Steps { steps: std::mem::take(&mut self.steps), count, replayed: 0 };
+        let report = Report::Steps {
+            steps: std::mem::take(&mut self.steps),
+            count,
+            replayed: 0,
+        };
         if std::mem::take(&mut self.urgent) || progress || always {
             self.ends.report(report);
         } else {

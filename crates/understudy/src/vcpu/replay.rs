@@ -29,17 +29,18 @@ pub(super) fn run(guest: ReplicaGuest, ends: &Ends) -> Option<(ReplicaGuest, Liv
             Ok(Command::GoLive(options)) => go_live = Some(options),
             Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return None,
             // A disk's completion may be what the replay waited for; the rest is for live machines.
-            Ok(Command::Look | Command::Input(_) | Command::Throttle(_) | Command::Snapshot { .. }) => {}
+            Ok(
+                Command::Look | Command::Input(_) | Command::Throttle(_) | Command::Snapshot { .. },
+            ) => {}
             Err(TryRecvError::Empty) => {}
         }
-        progress = match work(&mut replayer, ends) {
-            Some(progress) => progress,
-            None => return None,
-        };
+        progress = work(&mut replayer, ends)?;
         if progress == Progress::Waiting
             && let Some(options) = go_live
         {
-            ends.report(Report::Live { count: replayer.executed() });
+            ends.report(Report::Live {
+                count: replayer.executed(),
+            });
             return Some((replayer.into_guest(), options));
         }
     }
@@ -58,7 +59,10 @@ fn work(replayer: &mut Replayer<ReplicaGuest>, ends: &Ends) -> Option<Progress> 
             Err(divergence) => {
                 report(replayer, ends, true);
                 let snapshot = Box::new(replayer.guest().machine.snapshot());
-                ends.report(Report::Diverged { report: divergence.report(), snapshot });
+                ends.report(Report::Diverged {
+                    report: divergence.report(),
+                    snapshot,
+                });
                 return None;
             }
         }
@@ -86,6 +90,14 @@ fn report(replayer: &mut Replayer<ReplicaGuest>, ends: &Ends, at_once: bool) {
         })
         .collect();
     ends.publish(&replayer.guest().machine);
-    let report = Report::Steps { steps, count, replayed };
-    if at_once { ends.report(report) } else { ends.report_quietly(report) }
+    let report = Report::Steps {
+        steps,
+        count,
+        replayed,
+    };
+    if at_once {
+        ends.report(report)
+    } else {
+        ends.report_quietly(report)
+    }
 }

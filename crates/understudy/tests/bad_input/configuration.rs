@@ -36,14 +36,21 @@ fn refuse_text(command: &str, text: &str, words: &[&str]) {
 }
 
 fn assert_no_socket(directory: &Path) {
-    assert!(!directory.join("state/control.sock").exists(), "a control socket was left behind");
+    assert!(
+        !directory.join("state/control.sock").exists(),
+        "a control socket was left behind"
+    );
 }
 
 #[test]
 fn a_configuration_that_cannot_be_read_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     for command in ["run", "primary", "backup"] {
-        assert_refused(&[command, "--config", "/nonexistent/vm.toml"], 2, &["/nonexistent/vm.toml"]);
+        assert_refused(
+            &[command, "--config", "/nonexistent/vm.toml"],
+            2,
+            &["/nonexistent/vm.toml"],
+        );
         let path = directory.path().to_str().unwrap();
         assert_refused(&[command, "--config", path], 2, &[path, "directory"]);
         // A file without an end is not read for ever.
@@ -61,9 +68,19 @@ fn wrong_syntax_keys_and_types_are_refused_with_their_line() {
     refuse_changed("primary", "memory =", "memroy =", &["line 2", "memroy"]);
     refuse_changed("primary", "listen =", "lisen =", &["line 7", "lisen"]);
     refuse_changed("primary", "\"test\"", "7", &["line 1", "name"]);
-    refuse_changed("primary", "\"8M\"", "\"8X\"", &["line 2", "memory", "8X", "512M"]);
+    refuse_changed(
+        "primary",
+        "\"8M\"",
+        "\"8X\"",
+        &["line 2", "memory", "8X", "512M"],
+    );
     refuse_changed("primary", "\"8M\"", "-8", &["line 2", "memory"]);
-    refuse_changed("primary", "\"8M\"", "\"8M\"\nmemory = \"9M\"", &["line 3", "memory"]);
+    refuse_changed(
+        "primary",
+        "\"8M\"",
+        "\"8M\"\nmemory = \"9M\"",
+        &["line 3", "memory"],
+    );
     refuse_changed("primary", "[arbiter]", "[[arbiter]]", &["line 10"]);
 }
 
@@ -74,20 +91,64 @@ fn values_that_cannot_be_are_refused_with_their_key() {
     refuse_changed("primary", "\"8M\"", "\"17179869184G\"", &["memory"]);
     refuse_changed("primary", "\"test\"", "\"\"", &["name"]);
     refuse_changed("primary", "\"test\"", "\"../evil\"", &["name"]);
-    refuse_changed("primary", "\"8M\"", "\"8M\"\nharts = 0", &["harts", "1 to 8"]);
-    refuse_changed("primary", "\"8M\"", "\"8M\"\nharts = 9", &["harts", "1 to 8"]);
+    refuse_changed(
+        "primary",
+        "\"8M\"",
+        "\"8M\"\nharts = 0",
+        &["harts", "1 to 8"],
+    );
+    refuse_changed(
+        "primary",
+        "\"8M\"",
+        "\"8M\"\nharts = 9",
+        &["harts", "1 to 8"],
+    );
     refuse_changed("primary", "kernel = \"guest.elf\"\n", "", &["kernel"]);
-    refuse_changed("primary", "[pair]", "[network]\nmac = \"52:54:00:12:34\"\n[pair]", &["mac", "52:54:00:12:34"]);
-    refuse_changed("primary", "[pair]", "[network]\n[pair]", &["network", "switch", "tap"]);
-    refuse_changed("primary", "[pair]", "[network]\nswitch = \"unix:a\"\ntap = \"b\"\n[pair]", &["network"]);
-    refuse_changed("primary", "[pair]", "[pair]\nsuspect_after = \"60ms\"", &["suspect_after", "heartbeat"]);
-    refuse_changed("primary", "[pair]", "[pair]\nheartbeat = \"0ms\"", &["heartbeat", "1ms"]);
-    refuse_changed("primary", "[pair]", "[pair]\nheartbeat = \"5h\"", &["heartbeat", "5h"]);
+    refuse_changed(
+        "primary",
+        "[pair]",
+        "[network]\nmac = \"52:54:00:12:34\"\n[pair]",
+        &["mac", "52:54:00:12:34"],
+    );
+    refuse_changed(
+        "primary",
+        "[pair]",
+        "[network]\n[pair]",
+        &["network", "switch", "tap"],
+    );
+    refuse_changed(
+        "primary",
+        "[pair]",
+        "[network]\nswitch = \"unix:a\"\ntap = \"b\"\n[pair]",
+        &["network"],
+    );
+    refuse_changed(
+        "primary",
+        "[pair]",
+        "[pair]\nsuspect_after = \"60ms\"",
+        &["suspect_after", "heartbeat"],
+    );
+    refuse_changed(
+        "primary",
+        "[pair]",
+        "[pair]\nheartbeat = \"0ms\"",
+        &["heartbeat", "1ms"],
+    );
+    refuse_changed(
+        "primary",
+        "[pair]",
+        "[pair]\nheartbeat = \"5h\"",
+        &["heartbeat", "5h"],
+    );
 }
 
 #[test]
 fn a_multicast_or_empty_ethernet_address_is_refused() {
-    for mac in ["00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff", "53:54:00:12:34:56"] {
+    for mac in [
+        "00:00:00:00:00:00",
+        "ff:ff:ff:ff:ff:ff",
+        "53:54:00:12:34:56",
+    ] {
         let network = format!("[network]\nswitch = \"unix:a\"\nmac = \"{mac}\"\n[pair]");
         refuse_changed("primary", "[pair]", &network, &["mac", mac]);
     }
@@ -97,16 +158,34 @@ fn a_multicast_or_empty_ethernet_address_is_refused() {
 fn addresses_that_cannot_be_are_refused_with_their_key() {
     for address in ["nonsense", "127.0.0.1", "127.0.0.1:99999", ":7400", ""] {
         let address = format!("{address:?}");
-        refuse_changed("primary", "\"127.0.0.1:0\"", &address, &["pair.listen", &address]);
-        refuse_changed("backup", "\"127.0.0.1:1\"", &address, &["pair.peer", &address]);
+        refuse_changed(
+            "primary",
+            "\"127.0.0.1:0\"",
+            &address,
+            &["pair.listen", &address],
+        );
+        refuse_changed(
+            "backup",
+            "\"127.0.0.1:1\"",
+            &address,
+            &["pair.peer", &address],
+        );
     }
 }
 
 #[test]
 fn sections_that_a_pair_needs_are_asked_for() {
-    refuse_changed("primary", "[arbiter]\ndirectory = \"arbiter\"\n", "", &["[arbiter]"]);
+    refuse_changed(
+        "primary",
+        "[arbiter]\ndirectory = \"arbiter\"\n",
+        "",
+        &["[arbiter]"],
+    );
     refuse_changed("backup", "peer = \"127.0.0.1:1\"\n", "", &["pair.peer"]);
-    let without_pair = GOOD.replace("[pair]\nlisten = \"127.0.0.1:0\"\npeer = \"127.0.0.1:1\"\n", "");
+    let without_pair = GOOD.replace(
+        "[pair]\nlisten = \"127.0.0.1:0\"\npeer = \"127.0.0.1:1\"\n",
+        "",
+    );
     refuse_text("primary", &without_pair, &["[pair]"]);
 }
 
@@ -155,8 +234,15 @@ fn a_port_in_use_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let socket = format!("unix:{}", directory.path().join("s").display());
     let forward = format!("{address}=10.0.2.15:6379");
-    assert_refused(&["switch", "--listen", &socket, "--forward", &forward], 2, &[&address, "in use"]);
-    assert!(!directory.path().join("s").exists(), "the switch left its socket behind");
+    assert_refused(
+        &["switch", "--listen", &socket, "--forward", &forward],
+        2,
+        &[&address, "in use"],
+    );
+    assert!(
+        !directory.path().join("s").exists(),
+        "the switch left its socket behind"
+    );
 }
 
 #[test]
@@ -165,7 +251,11 @@ fn a_state_directory_in_use_is_refused_and_its_user_goes_on() {
     let (primary, _process, listen) = pair.primary("r1");
     let second = pair.replica("r1", Some(&listen), "");
     for command in ["primary", "backup"] {
-        assert_refused(&[command, "--config", second.config()], 2, &["in use by process"]);
+        assert_refused(
+            &[command, "--config", second.config()],
+            2,
+            &["in use by process"],
+        );
     }
     primary.await_state("alone");
 }
@@ -176,7 +266,9 @@ fn a_backup_without_its_primary_tries_again_until_it_is_asked_to_end() {
     let backup = pair.replica("r1", Some("127.0.0.1:1"), "");
     let mut process = Process::start(&["backup", "--config", backup.config()]);
     backup.await_state("connecting");
-    crate::support::wait_for("an attempt", || backup.has_event("connect_failed").then_some(()));
+    crate::support::wait_for("an attempt", || {
+        backup.has_event("connect_failed").then_some(())
+    });
     process.signal(rustix::process::Signal::TERM);
     let (status, said) = process.end();
     assert!(status.success() && said.is_empty(), "{said}");

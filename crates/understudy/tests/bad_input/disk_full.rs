@@ -1,8 +1,8 @@
 //! File systems without room, each a small one of the test's own.
 
+use crate::support::PairDirectory;
 use crate::support::device_programs::disk_writer;
 use crate::support::guest_program::{counting_busily, counting_slowly};
-use crate::support::PairDirectory;
 use std::fs;
 use std::process::{Command, Output, Stdio};
 
@@ -15,14 +15,26 @@ fn with_small_file_system(size_kib: u32, argument: &str, script: &str) -> Option
     let shell = |script: &str| {
         let mut command = Command::new("unshare");
         command
-            .args(["--user", "--map-root-user", "--mount", "sh", "-c", script, "sh", argument])
+            .args([
+                "--user",
+                "--map-root-user",
+                "--mount",
+                "sh",
+                "-c",
+                script,
+                "sh",
+                argument,
+            ])
             .env("FULL", directory.path())
             .env("PROGRAM", env!("CARGO_BIN_EXE_understudy"))
             .stdin(Stdio::null());
         command.output()
     };
     let possible = shell(&mount);
-    if !possible.as_ref().is_ok_and(|output| output.status.success()) {
+    if !possible
+        .as_ref()
+        .is_ok_and(|output| output.status.success())
+    {
         println!("skipped: no mount namespace here: {possible:?}");
         return None;
     }
@@ -50,9 +62,18 @@ fn a_recording_that_no_longer_fits_ends_the_run_and_replays() {
         return;
     };
     let (printed, said) = texts(&output);
-    assert!(printed.contains("run 1\n") && printed.contains("replay 0\n"), "{printed}{said}");
-    assert!(printed.contains("not complete: its writer died"), "{printed}");
-    assert!(said.contains("cannot write the recording") && said.contains("No space left"), "{said}");
+    assert!(
+        printed.contains("run 1\n") && printed.contains("replay 0\n"),
+        "{printed}{said}"
+    );
+    assert!(
+        printed.contains("not complete: its writer died"),
+        "{printed}"
+    );
+    assert!(
+        said.contains("cannot write the recording") && said.contains("No space left"),
+        "{said}"
+    );
     assert_eq!(said.lines().count(), 1, "{said}");
 }
 
@@ -72,7 +93,10 @@ fn a_recording_whose_snapshot_does_not_fit_is_refused() {
     };
     let (_, said) = texts(&output);
     assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(said.contains("No space left") && said.lines().count() == 1, "{said}");
+    assert!(
+        said.contains("No space left") && said.lines().count() == 1,
+        "{said}"
+    );
 }
 
 /// The guest sees an I/O error, as from a broken disk, and the user is told the cause.
@@ -92,7 +116,10 @@ fn a_disk_without_room_is_an_io_error_for_the_guest() {
         return;
     };
     let (printed, said) = texts(&output);
-    assert!(printed.contains("full 2\n") && printed.contains("room 1\n"), "{printed}{said}");
+    assert!(
+        printed.contains("full 2\n") && printed.contains("room 1\n"),
+        "{printed}{said}"
+    );
     assert!(said.contains("disk: write: No space left"), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
 }

@@ -20,15 +20,37 @@ fn a_guest_that_writes_nonsense_to_every_device_ends_as_it_likes_and_replays() {
         let readonly = format!("{},readonly", path("readonly"));
         let disk = path("disk");
         let arguments = [
-            "run", "--memory", "8M", "--harts", harts, "--kernel", &kernel, "--virtio-console", "--disk",
-            &disk, "--disk", &readonly, "--network", &socket, "--record", &log,
+            "run",
+            "--memory",
+            "8M",
+            "--harts",
+            harts,
+            "--kernel",
+            &kernel,
+            "--virtio-console",
+            "--disk",
+            &disk,
+            "--disk",
+            &readonly,
+            "--network",
+            &socket,
+            "--record",
+            &log,
         ];
         let output = run(&arguments);
         assert_eq!(output.status.code(), Some(0), "{}", error_text(&output));
         let output = run(&["replay", &log]);
         let said = error_text(&output);
-        assert!(output.status.success() && said.contains("complete"), "{said}");
-        assert!(fs::read(path("readonly")).unwrap().iter().all(|byte| *byte == 0));
+        assert!(
+            output.status.success() && said.contains("complete"),
+            "{said}"
+        );
+        assert!(
+            fs::read(path("readonly"))
+                .unwrap()
+                .iter()
+                .all(|byte| *byte == 0)
+        );
     }
     switch.signal(rustix::process::Signal::TERM);
     assert!(switch.end().0.success(), "the switch lives as well");
@@ -45,11 +67,17 @@ fn a_backup_follows_a_guest_that_writes_nonsense_to_every_device() {
         )
     };
     for replica in ["r1", "r2"] {
-        fs::write(pair.path().join(format!("{replica}.disk")), vec![0; 1 << 20]).unwrap();
+        fs::write(
+            pair.path().join(format!("{replica}.disk")),
+            vec![0; 1 << 20],
+        )
+        .unwrap();
     }
     let (primary, mut process, listen) = pair.primary_with("r1", &extra("r1"));
     let (backup, _backup_process) = pair.backup_with("r2", &listen, &extra("r2"));
-    let begun = primary.await_state("protected")["instruction_count"].as_u64().unwrap();
+    let begun = primary.await_state("protected")["instruction_count"]
+        .as_u64()
+        .unwrap();
     // Several rounds of about two million instructions, with digests in between.
     wait_for("some rounds", || {
         (backup.status()?["instruction_count"].as_u64()? > begun + 20_000_000).then_some(())
@@ -58,7 +86,9 @@ fn a_backup_follows_a_guest_that_writes_nonsense_to_every_device() {
         assert!(!replica.has_event("diverged") && !replica.has_event("suspected"));
     }
     process.kill();
-    let live = wait_for("the takeover", || backup.status().filter(|status| status["role"] == "primary"));
+    let live = wait_for("the takeover", || {
+        backup.status().filter(|status| status["role"] == "primary")
+    });
     let count = live["instruction_count"].as_u64().unwrap();
     wait_for("the guest to go on", || {
         (backup.status()?["instruction_count"].as_u64()? > count + 1_000_000).then_some(())

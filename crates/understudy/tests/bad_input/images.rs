@@ -33,11 +33,20 @@ fn refuse(arguments: &[&str], words: &[&str]) {
 fn a_kernel_that_is_none_is_refused() {
     let files = Files::new();
     let kernel = |path: &str, words: &[&str]| refuse(&["--kernel", path], words);
-    kernel(&files.path("missing"), &["kernel", "missing", "No such file"]);
+    kernel(
+        &files.path("missing"),
+        &["kernel", "missing", "No such file"],
+    );
     kernel(files.0.path().to_str().unwrap(), &["kernel", "directory"]);
     kernel(&files.write("empty", b""), &["kernel", "empty"]);
-    kernel(&files.write("text", b"hello, this is a letter to a friend\n"), &["kernel", "text"]);
-    kernel(&files.write("gzip", [&[0x1f, 0x8b, 8, 0][..], &[7; 99]].concat()), &["gzip", "unpacked"]);
+    kernel(
+        &files.write("text", b"hello, this is a letter to a friend\n"),
+        &["kernel", "text"],
+    );
+    kernel(
+        &files.write("gzip", [&[0x1f, 0x8b, 8, 0][..], &[7; 99]].concat()),
+        &["gzip", "unpacked"],
+    );
     // This very program is an ELF file of another architecture, wherever the tests run.
     kernel(env!("CARGO_BIN_EXE_understudy"), &["kernel"]);
     // A file without an end is not read for ever.
@@ -60,15 +69,25 @@ fn an_image_that_does_not_fit_the_memory_is_refused() {
     let large = files.write("large", vec![0x13; 9 << 20]);
     refuse(&["--kernel", &large], &["kernel", "memory"]);
     let kernel = files.path("good.elf");
-    refuse(&["--kernel", &kernel, "--initrd", &large], &["initrd", "memory"]);
-    refuse(&["--kernel", &kernel, "--firmware", &large], &["firmware", "memory"]);
+    refuse(
+        &["--kernel", &kernel, "--initrd", &large],
+        &["initrd", "memory"],
+    );
+    refuse(
+        &["--kernel", &kernel, "--firmware", &large],
+        &["firmware", "memory"],
+    );
 }
 
 #[test]
 fn memory_that_the_host_does_not_have_is_refused() {
     let files = Files::new();
     let kernel = files.path("good.elf");
-    assert_refused(&["run", "--kernel", &kernel, "--memory", "1000000G"], 2, &["memory"]);
+    assert_refused(
+        &["run", "--kernel", &kernel, "--memory", "1000000G"],
+        2,
+        &["memory"],
+    );
 }
 
 #[test]
@@ -83,7 +102,10 @@ fn firmware_and_initrd_that_are_none_are_refused() {
         with(files.0.path().to_str().unwrap(), &[name, "directory"]);
         with(&empty, &[name, "empty"]);
     }
-    refuse(&["--kernel", &kernel, "--firmware", &torn], &["firmware", "truncated"]);
+    refuse(
+        &["--kernel", &kernel, "--firmware", &torn],
+        &["firmware", "truncated"],
+    );
 }
 
 #[test]
@@ -92,7 +114,10 @@ fn a_disk_that_is_none_is_refused() {
     let kernel = files.path("good.elf");
     let disk = |path: &str, words: &[&str]| refuse(&["--kernel", &kernel, "--disk", path], words);
     disk(&files.path("missing"), &["disk", "missing"]);
-    disk(&files.write("odd", [0; 1000]), &["1000 bytes", "512", "truncated"]);
+    disk(
+        &files.write("odd", [0; 1000]),
+        &["1000 bytes", "512", "truncated"],
+    );
     disk(&files.write("empty", b""), &["0 bytes"]);
     disk(files.0.path().to_str().unwrap(), &["disk"]);
     disk("/dev/zero", &["neither a file nor a block device"]);
@@ -115,11 +140,15 @@ fn a_disk_in_use_by_another_run_is_refused_and_the_other_goes_on() {
     let kernel = files.path("good.elf");
     refuse(&["--kernel", &kernel, "--disk", &disk], &["in use", &disk]);
     let before = length();
-    wait_for("the first run to go on", || (length() > before).then_some(()));
+    wait_for("the first run to go on", || {
+        (length() > before).then_some(())
+    });
     first.signal(rustix::process::Signal::TERM);
     let (status, said) = first.end();
     assert!(status.success(), "{said}");
-    let output = run(&["run", "--memory", "8M", "--kernel", &kernel, "--disk", &disk]);
+    let output = run(&[
+        "run", "--memory", "8M", "--kernel", &kernel, "--disk", &disk,
+    ]);
     assert!(output.status.success(), "the lock went with the first run");
 }
 
@@ -127,18 +156,28 @@ fn a_disk_in_use_by_another_run_is_refused_and_the_other_goes_on() {
 fn two_disks_of_one_file_are_refused() {
     let files = Files::new();
     let (kernel, disk) = (files.path("good.elf"), files.write("disk", [0; 4096]));
-    refuse(&["--kernel", &kernel, "--disk", &disk, "--disk", &disk], &["in use"]);
+    refuse(
+        &["--kernel", &kernel, "--disk", &disk, "--disk", &disk],
+        &["in use"],
+    );
 }
 
 #[test]
 fn a_network_that_is_not_there_is_refused() {
     let files = Files::new();
     let kernel = files.path("good.elf");
-    let network = |address: &str, words: &[&str]| refuse(&["--kernel", &kernel, "--network", address], words);
-    network(&format!("unix:{}", files.path("nobody.sock")), &["network.switch", "nobody.sock"]);
+    let network =
+        |address: &str, words: &[&str]| refuse(&["--kernel", &kernel, "--network", address], words);
+    network(
+        &format!("unix:{}", files.path("nobody.sock")),
+        &["network.switch", "nobody.sock"],
+    );
     network("nonsense", &["network.switch", "unix:/path"]);
     network("tcp:127.0.0.1:1", &["network.switch", "127.0.0.1:1"]);
-    network("tap:ThisNameIsMuchTooLongForOne", &["network.tap", "ThisNameIsMuchTooLongForOne"]);
+    network(
+        "tap:ThisNameIsMuchTooLongForOne",
+        &["network.tap", "ThisNameIsMuchTooLongForOne"],
+    );
 }
 
 #[test]
@@ -156,7 +195,10 @@ fn options_that_cannot_be_are_refused_with_status_2() {
     ] {
         let output = run(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
-        assert!(!output.stderr.is_empty() && output.stdout.is_empty(), "{arguments:?}");
+        assert!(
+            !output.stderr.is_empty() && output.stdout.is_empty(),
+            "{arguments:?}"
+        );
     }
     let output = run(&["status", "--dir", "/nonexistent"]);
     assert_refusal(&output, 2, &["/nonexistent"], "status");

@@ -29,7 +29,10 @@ fn assert_refusal(output: &Output, status: i32, words: &[&str], what: &str) {
     assert!(said.starts_with("understudy: "), "{what}: {said}");
     let mut parts: Vec<&str> = said.trim().split(": ").collect();
     parts.sort_unstable();
-    assert!(parts.windows(2).all(|pair| pair[0] != pair[1]), "{what}: said twice: {said}");
+    assert!(
+        parts.windows(2).all(|pair| pair[0] != pair[1]),
+        "{what}: said twice: {said}"
+    );
     for word in words {
         assert!(said.contains(word), "{what}: {word:?} is not in: {said}");
     }

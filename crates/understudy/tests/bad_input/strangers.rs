@@ -28,7 +28,9 @@ fn openings() -> Vec<Vec<u8>> {
     let mut whole = Vec::new();
     FrameWriter::default().write(&mut whole, 1, &vec![7; 9 << 20]);
     said.push(whole[..5000].to_vec());
-    said.push(vec![1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]);
+    said.push(vec![
+        1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1,
+    ]);
     said.push(vec![0; 100_000]);
     let greeting = Greeting {
         semantics_version: 1,
@@ -39,7 +41,13 @@ fn openings() -> Vec<Vec<u8>> {
     };
     let mut hello = Vec::new();
     let mut writer = MessageWriter::default();
-    writer.write(&mut hello, &Message::Hello { protocol: PROTOCOL_VERSION, greeting });
+    writer.write(
+        &mut hello,
+        &Message::Hello {
+            protocol: PROTOCOL_VERSION,
+            greeting,
+        },
+    );
     said.push(hello.clone());
     said.push(hello[..hello.len() / 2].to_vec());
     said.push([hello.clone(), hello].concat());
@@ -49,7 +57,10 @@ fn openings() -> Vec<Vec<u8>> {
 /// Resident memory of a process, in KiB.
 fn resident_kib(process: &Process) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
@@ -70,7 +81,9 @@ fn a_pair_does_not_notice_garbage_and_floods_on_the_logging_channel() {
     let (backup, _backup_process) = pair.backup("r2", &listen);
     primary.await_state("protected");
     let before_kib = resident_kib(&process);
-    let count = primary.status().unwrap()["instruction_count"].as_u64().unwrap();
+    let count = primary.status().unwrap()["instruction_count"]
+        .as_u64()
+        .unwrap();
     let mut silent: Vec<TcpStream> = Vec::new();
     for round in 0..10 {
         // Half-open: connected, and never a word.
@@ -84,7 +97,9 @@ fn a_pair_does_not_notice_garbage_and_floods_on_the_logging_channel() {
             }
         }
     }
-    wait_for("the garbage to be told", || primary.has_event("garbage").then_some(()));
+    wait_for("the garbage to be told", || {
+        primary.has_event("garbage").then_some(())
+    });
     drop(silent);
     wait_for("the guest to go on", || {
         (primary.status()?["instruction_count"].as_u64()? > count).then_some(())
@@ -92,8 +107,13 @@ fn a_pair_does_not_notice_garbage_and_floods_on_the_logging_channel() {
     assert_undisturbed([&primary, &backup]);
     let grown_kib = resident_kib(&process).saturating_sub(before_kib);
     assert!(grown_kib < 32 << 10, "the flood cost {grown_kib} KiB");
-    let events = std::fs::metadata(primary.state.join("events.jsonl")).unwrap().len();
-    assert!(events < 64 << 10, "the flood wrote {events} bytes of events");
+    let events = std::fs::metadata(primary.state.join("events.jsonl"))
+        .unwrap()
+        .len();
+    assert!(
+        events < 64 << 10,
+        "the flood wrote {events} bytes of events"
+    );
 }
 
 #[test]
@@ -112,7 +132,10 @@ fn a_pair_does_not_notice_garbage_on_its_control_sockets() {
             open.push(stream);
         }
     }
-    assert!(primary.status().is_some() && backup.status().is_some(), "both still answer");
+    assert!(
+        primary.status().is_some() && backup.status().is_some(),
+        "both still answer"
+    );
     assert_undisturbed([&primary, &backup]);
 }
 
@@ -132,13 +155,25 @@ fn a_switch_hangs_up_on_garbage_and_goes_on_switching() {
     let status_file = directory.path().join("status.json");
     let unix = format!("unix:{}", socket.display());
     let mut process = Process::start(&[
-        "switch", "--listen", &unix, "--listen", "tcp:127.0.0.1:0", "--status-file",
+        "switch",
+        "--listen",
+        &unix,
+        "--listen",
+        "tcp:127.0.0.1:0",
+        "--status-file",
         status_file.to_str().unwrap(),
     ]);
     let tcp = wait_for("the switch", || {
-        let status: serde_json::Value = serde_json::from_slice(&std::fs::read(&status_file).ok()?).ok()?;
-        let listen = status["listen"].as_array()?.iter().filter_map(|address| address.as_str());
-        listen.filter_map(|address| address.strip_prefix("tcp:")).next().map(str::to_owned)
+        let status: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(&status_file).ok()?).ok()?;
+        let listen = status["listen"]
+            .as_array()?
+            .iter()
+            .filter_map(|address| address.as_str());
+        listen
+            .filter_map(|address| address.strip_prefix("tcp:"))
+            .next()
+            .map(str::to_owned)
     });
     let port = || SwitchPort::connect(&unix.parse().unwrap()).unwrap();
     let (mut one, mut other) = (port(), port());
@@ -160,7 +195,10 @@ fn a_switch_hangs_up_on_garbage_and_goes_on_switching() {
     let text = b"still here";
     let received = wait_for("a frame to get through", || {
         one.send(&frame(1, text)).unwrap();
-        other.receive().unwrap().filter(|frame| frame[14..].starts_with(text))
+        other
+            .receive()
+            .unwrap()
+            .filter(|frame| frame[14..].starts_with(text))
     });
     assert_eq!(received, frame(1, text));
     drop(open);

@@ -43,27 +43,56 @@ impl Assembler {
     }
 
     fn push(&mut self, instruction: Instruction) {
-        self.words.push(encode(&instruction).expect("an instruction that fits"));
+        self.words
+            .push(encode(&instruction).expect("an instruction that fits"));
     }
 
     /// `op rd, rs1, rs2`
     pub fn register(&mut self, op: Op, rd: u8, rs1: u8, rs2: u8) {
-        self.push(Instruction { op, rd, rs1, rs2, immediate: 0, length: 4 });
+        self.push(Instruction {
+            op,
+            rd,
+            rs1,
+            rs2,
+            immediate: 0,
+            length: 4,
+        });
     }
 
     /// `op rd, rs1, immediate`, and CSR instructions with the CSR as the immediate.
     pub fn immediate(&mut self, op: Op, rd: u8, rs1: u8, immediate: i32) {
-        self.push(Instruction { op, rd, rs1, rs2: 0, immediate, length: 4 });
+        self.push(Instruction {
+            op,
+            rd,
+            rs1,
+            rs2: 0,
+            immediate,
+            length: 4,
+        });
     }
 
     /// `op rs2, offset(rs1)`
     pub fn store(&mut self, op: Op, rs2: u8, rs1: u8, offset: i32) {
-        self.push(Instruction { op, rd: 0, rs1, rs2, immediate: offset, length: 4 });
+        self.push(Instruction {
+            op,
+            rd: 0,
+            rs1,
+            rs2,
+            immediate: offset,
+            length: 4,
+        });
     }
 
     /// An instruction without operands.
     pub fn plain(&mut self, op: Op) {
-        self.push(Instruction { op, rd: 0, rs1: 0, rs2: 0, immediate: 0, length: 4 });
+        self.push(Instruction {
+            op,
+            rd: 0,
+            rs1: 0,
+            rs2: 0,
+            immediate: 0,
+            length: 4,
+        });
     }
 
     /// Any 64-bit constant: bytes are shifted in until all are there.
@@ -80,12 +109,26 @@ impl Assembler {
     /// A branch to a place that came before.
     pub fn branch(&mut self, op: Op, rs1: u8, rs2: u8, to: Label) {
         let immediate = 4 * (to.0 as i32 - self.words.len() as i32);
-        self.push(Instruction { op, rd: 0, rs1, rs2, immediate, length: 4 });
+        self.push(Instruction {
+            op,
+            rd: 0,
+            rs1,
+            rs2,
+            immediate,
+            length: 4,
+        });
     }
 
     /// A branch to the next [`Assembler::land`].
     pub fn branch_ahead(&mut self, op: Op, rs1: u8, rs2: u8) {
-        let instruction = Instruction { op, rd: 0, rs1, rs2, immediate: 0, length: 4 };
+        let instruction = Instruction {
+            op,
+            rd: 0,
+            rs1,
+            rs2,
+            immediate: 0,
+            length: 4,
+        };
         self.open.push((self.words.len(), instruction));
         self.words.push(0);
     }
@@ -106,7 +149,12 @@ impl Assembler {
 
     /// A jump to a place that came before, however far (1 MiB).
     pub fn far_jump(&mut self, to: Label) {
-        self.immediate(Op::Jal, ZERO, 0, 4 * (to.0 as i32 - self.words.len() as i32));
+        self.immediate(
+            Op::Jal,
+            ZERO,
+            0,
+            4 * (to.0 as i32 - self.words.len() as i32),
+        );
     }
 
     /// From here on an access that faults is passed over: the trap handler skips one instruction.
@@ -129,7 +177,11 @@ impl Assembler {
 
     /// Ends the machine: `code` 0 is a power-off, another one a failure with that code.
     pub fn finish(&mut self, code: u16) {
-        let value = if code == 0 { 0x5555 } else { u64::from(code) << 16 | 0x3333 };
+        let value = if code == 0 {
+            0x5555
+        } else {
+            u64::from(code) << 16 | 0x3333
+        };
         self.load(T0, 0x10_0000);
         self.load(T1, value);
         self.store(Op::Sw, T1, T0, 0);
@@ -151,9 +203,16 @@ impl Assembler {
     /// The program as an ELF file, with `data` at the address `RAM + data_offset`.
     pub fn elf(&self, data_offset: u64, data: &[u8]) -> Vec<u8> {
         assert!(self.open.is_empty(), "a branch leads nowhere");
-        let mut bytes: Vec<u8> = self.words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let mut bytes: Vec<u8> = self
+            .words
+            .iter()
+            .flat_map(|word| word.to_le_bytes())
+            .collect();
         if !data.is_empty() {
-            assert!(bytes.len() as u64 <= data_offset, "the program runs into its data");
+            assert!(
+                bytes.len() as u64 <= data_offset,
+                "the program runs into its data"
+            );
             bytes.resize(data_offset as usize, 0);
             bytes.extend_from_slice(data);
         }
@@ -178,7 +237,14 @@ fn elf(program: &[u8]) -> Vec<u8> {
     }
     file.extend(1u32.to_le_bytes()); // load
     file.extend(7u32.to_le_bytes()); // readable, writable, executable
-    for word in [HEADERS, RAM, RAM, program.len() as u64, program.len() as u64, 4] {
+    for word in [
+        HEADERS,
+        RAM,
+        RAM,
+        program.len() as u64,
+        program.len() as u64,
+        4,
+    ] {
         file.extend(word.to_le_bytes());
     }
     file.extend(program);

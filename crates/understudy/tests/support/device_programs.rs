@@ -6,14 +6,14 @@ use machine::isa::Op;
 /// Windows of devices, as the board has them: begin, end, and the distance of the places that are
 /// touched. The finisher's first word is left out: it would end the machine.
 const WINDOWS: [(u64, u64, i32); 9] = [
-    (0x0, 0x2000, 36),                // nothing, and the boot ROM
-    (0x10_0004, 0x10_1000, 4),        // finisher
-    (0x10_1000, 0x10_2000, 4),        // RTC
-    (0x200_0000, 0x201_0000, 4),      // CLINT
-    (0xc00_0000, 0xc60_0000, 0xfc),   // PLIC
-    (0x1000_0000, 0x1000_0100, 1),    // UART
-    (0x1000_1000, 0x1000_a000, 4),    // virtio slots, and what is behind them
-    (0x3000_0000, 0x3001_0000, 508),  // nothing
+    (0x0, 0x2000, 36),                         // nothing, and the boot ROM
+    (0x10_0004, 0x10_1000, 4),                 // finisher
+    (0x10_1000, 0x10_2000, 4),                 // RTC
+    (0x200_0000, 0x201_0000, 4),               // CLINT
+    (0xc00_0000, 0xc60_0000, 0xfc),            // PLIC
+    (0x1000_0000, 0x1000_0100, 1),             // UART
+    (0x1000_1000, 0x1000_a000, 4),             // virtio slots, and what is behind them
+    (0x3000_0000, 0x3001_0000, 508),           // nothing
     (0x80_7fff_ff00, 0x81_0000_0100, 1 << 19), // above RAM
 ];
 

@@ -57,7 +57,11 @@ fn branch(condition: u32, rs1: u32, rs2: u32, instructions: i32) -> u32 {
 
 fn jump(instructions: i32) -> u32 {
     let offset = (instructions * 4) as u32;
-    (offset >> 20 & 1) << 31 | (offset >> 1 & 0x3ff) << 21 | (offset >> 11 & 1) << 20 | offset & 0xff000 | 0x6f
+    (offset >> 20 & 1) << 31
+        | (offset >> 1 & 0x3ff) << 21
+        | (offset >> 11 & 1) << 20
+        | offset & 0xff000
+        | 0x6f
 }
 
 const BNE: u32 = 1;
@@ -148,7 +152,11 @@ pub fn counting_to(lines: i32, status: u16) -> Vec<u8> {
     code.extend(wait(2000));
     code.push(branch(BNE, COUNTER, LIMIT, start - code.len() as i32));
     code.push(lui(TEMPORARY, 0x100));
-    let word: u32 = if status == 0 { 0x5555 } else { u32::from(status) << 16 | 0x3333 };
+    let word: u32 = if status == 0 {
+        0x5555
+    } else {
+        u32::from(status) << 16 | 0x3333
+    };
     let low = (word << 20) as i32 >> 20;
     code.push(lui(WORK, word.wrapping_sub(low as u32) >> 12));
     code.push(addi(WORK, WORK, low));

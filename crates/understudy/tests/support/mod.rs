@@ -126,9 +126,10 @@ impl ReplicaFiles {
 
     /// Waits until the status' `state` is this.
     pub fn await_state(&self, state: &str) -> serde_json::Value {
-        wait_for(&format!("state {state} of {}", self.state.display()), || {
-            self.status().filter(|status| status["state"] == state)
-        })
+        wait_for(
+            &format!("state {state} of {}", self.state.display()),
+            || self.status().filter(|status| status["state"] == state),
+        )
     }
 
     /// Whether an event of this name happened.
@@ -161,14 +162,21 @@ impl PairDirectory {
     pub fn replica(&self, name: &str, peer: Option<&str>, extra: &str) -> ReplicaFiles {
         let config = self.path().join(format!("{name}.toml"));
         let peer = peer.map_or(String::new(), |peer| format!("peer = \"{peer}\"\n"));
-        let memory = if extra.contains("memory") { "" } else { "memory = \"8M\"\n" };
+        let memory = if extra.contains("memory") {
+            ""
+        } else {
+            "memory = \"8M\"\n"
+        };
         let text = format!(
             "name = \"test\"\n{memory}kernel = \"guest.elf\"\nstate_directory = \"{name}\"\n{extra}\n\
              [pair]\nlisten = \"127.0.0.1:0\"\n{peer}\
              [arbiter]\ndirectory = \"arbiter\"\n"
         );
         std::fs::write(&config, text).unwrap();
-        ReplicaFiles { config, state: self.path().join(name) }
+        ReplicaFiles {
+            config,
+            state: self.path().join(name),
+        }
     }
 
     /// A primary that listens, and where.

@@ -25,7 +25,7 @@ use smoltcp::wire::{
     EthernetAddress, EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Packet, UdpPacket,
 };
 use stack::Stack;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 use tcp_proxy::TcpProxy;
@@ -34,7 +34,7 @@ use upstream::Upstream;
 
 /// Guests whose addresses are remembered.
 const MAX_NEIGHBOURS: usize = 256;
-/// Moves of guests that come closer together than this repeat what is under way only once.
+/// What is under way is repeated at most this often, however often guests move.
 const REPEAT_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A host socket of the gateway.
@@ -69,6 +69,10 @@ pub(crate) struct Gateway {
     /// Who has which address, as ARP and DHCP told.
     neighbours: BTreeMap<EthernetAddress, Ipv4Addr>,
     repeated: Option<Instant>,
+    /// When to repeat what is under way.
+    repeat_at: Option<Instant>,
+    /// Who appeared since it was repeated last.
+    appeared: BTreeSet<EthernetAddress>,
 }
 
 impl Gateway {
@@ -89,6 +93,8 @@ impl Gateway {
             },
             neighbours: BTreeMap::new(),
             repeated: None,
+            repeat_at: None,
+            appeared: BTreeSet::new(),
         })
     }
 
@@ -220,21 +226,29 @@ impl Gateway {
         }
     }
 
-    /// A guest is behind another port than before: what was under way to it died with its replica,
-    /// and is sent again now instead of after a time-out.
-    pub(crate) fn guest_moved(&mut self, mac: EthernetAddress, now: Instant) {
-        let just_done = |when| now.saturating_duration_since(when) < REPEAT_INTERVAL;
-        if !self.repeated.is_some_and(just_done) {
-            self.repeated = Some(now);
-            let address = self.neighbours.get(&mac).copied();
-            self.stack
-                .repeat(address.map(|address| (mac, address)), now);
-        }
+    /// A guest is new, or behind another port than before: what was under way to it is lost, or died
+    /// with its replica, and is sent again now instead of after a time-out.
+    pub(crate) fn guest_appeared(&mut self, mac: EthernetAddress, now: Instant) {
+        self.appeared.insert(mac);
+        let earliest = self
+            .repeated
+            .map_or(now, |repeated| (repeated + REPEAT_INTERVAL).max(now));
+        self.repeat_at.get_or_insert(earliest);
     }
 
     /// Moves bytes between sockets and frames. After the frames and readiness of one turn.
     pub(crate) fn service(&mut self, now: Instant) {
         self.udp.expire(now);
+        if self.repeat_at.take_if(|when| *when <= now).is_some() {
+            self.repeated = Some(now);
+            self.stack.repeat();
+            for mac in std::mem::take(&mut self.appeared) {
+                if let Some(address) = self.neighbours.get(&mac) {
+                    // So that no question about the address comes first.
+                    self.stack.expect(mac, *address, now);
+                }
+            }
+        }
         self.tcp.pump(&mut self.stack, now);
         self.stack.transmit(now);
         self.tcp.reap(&mut self.stack, now);
@@ -247,7 +261,7 @@ impl Gateway {
 
     /// In what time [`Self::service`] has something to do although nothing happened.
     pub(crate) fn delay(&mut self, now: Instant) -> Option<Duration> {
-        let deadlines = [self.tcp.deadline(), self.udp.deadline()];
+        let deadlines = [self.tcp.deadline(), self.udp.deadline(), self.repeat_at];
         let delays = deadlines
             .into_iter()
             .flatten()
@@ -291,3 +305,6 @@ fn parse_ipv4<'a>(frame: &EthernetFrame<&'a [u8]>, bytes: &'a [u8]) -> Option<Pa
         payload: packet.payload(),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -96,13 +96,14 @@ impl Stack {
         Some(TcpClock::on_host(delay).max(MIN_DELAY))
     }
 
-    /// Repeats at once whatever is under way to guests, and takes it as known that `guest` is
-    /// behind `address`, so that no question about it comes first.
-    pub(crate) fn repeat(&mut self, guest: Option<(EthernetAddress, Ipv4Addr)>, now: Instant) {
+    /// Lets [`Self::transmit`] repeat whatever is under way to guests.
+    pub(crate) fn repeat(&mut self) {
         self.clock.skip_retransmission_timeouts();
-        if let Some((mac, address)) = guest {
-            self.receive(&arp_reply(mac, address), now);
-        }
+    }
+
+    /// Takes it as known that `guest` is at `mac`, for as long as an answer to a question would.
+    pub(crate) fn expect(&mut self, mac: EthernetAddress, guest: Ipv4Addr, now: Instant) {
+        self.receive(&arp_reply(mac, guest), now);
     }
 
     /// Opens a connection to a guest.

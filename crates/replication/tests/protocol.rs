@@ -1,0 +1,744 @@
+//! `docs/protocol.md`, section by section, with two cores and a wire that loses nothing.
+
+use replication::ConnectionId;
+use replication::backup::{Backup, BackupAction, BackupPhase, BackupStop};
+use replication::config::PairConfig;
+use replication::event::Event;
+use replication::failure_detector::Suspicion;
+use replication::generation::{ClaimOutcome, ClaimRequest};
+use replication::message::{DivergenceReport, Greeting, LifeId, Message, Refusal};
+use replication::primary::{Primary, PrimaryAction, PrimaryPhase, PrimaryStop};
+use replication::record::{Record, RecordBody};
+use std::time::Duration;
+
+const WIRE: ConnectionId = ConnectionId(1);
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn config(node: &str) -> PairConfig {
+    PairConfig::new(Greeting {
+        semantics_version: 1,
+        configuration_hash: 2,
+        vm: "vm".to_owned(),
+        node: node.to_owned(),
+        run: node.len() as u128,
+    })
+}
+
+/// Both cores, and everything that they wanted of the program.
+struct Pair {
+    now: Duration,
+    primary: Primary<u32>,
+    backup: Backup<u32>,
+    connected: bool,
+    /// What gets through, and what the backup does by itself.
+    to_backup: bool,
+    to_primary: bool,
+    replays: bool,
+    emitted: Vec<u32>,
+    to_replay: Vec<Record>,
+    replayed: u64,
+    primary_did: Vec<PrimaryAction<u32>>,
+    backup_did: Vec<BackupAction<u32>>,
+    wire_bytes: usize,
+}
+
+impl Pair {
+    fn new(primary: PairConfig, backup: PairConfig) -> Pair {
+        Pair {
+            now: Duration::ZERO,
+            primary: Primary::new(Duration::ZERO, primary, LifeId(9), 0, 0, 0),
+            backup: Backup::new(Duration::ZERO, backup),
+            connected: false,
+            to_backup: true,
+            to_primary: true,
+            replays: true,
+            emitted: Vec::new(),
+            to_replay: Vec::new(),
+            replayed: 0,
+            primary_did: Vec::new(),
+            backup_did: Vec::new(),
+            wire_bytes: 0,
+        }
+    }
+
+    /// A protected pair of generation 1.
+    fn protected() -> Pair {
+        let mut pair = Pair::new(config("long"), config("b"));
+        pair.settle();
+        pair.run(ms(100));
+        assert!(pair.primary.status().protected);
+        assert_eq!(pair.backup.status().phase, BackupPhase::Following);
+        pair
+    }
+
+    fn settle(&mut self) {
+        loop {
+            if let Some(action) = self.primary.next_action() {
+                self.primary_wants(action);
+            } else if let Some(action) = self.backup.next_action() {
+                self.backup_wants(action);
+            } else {
+                break;
+            }
+        }
+    }
+
+    fn count_bytes(&mut self, message: &Message) {
+        let mut bytes = Vec::new();
+        replication::message::MessageWriter::default().write(&mut bytes, message);
+        self.wire_bytes += bytes.len();
+    }
+
+    fn primary_wants(&mut self, action: PrimaryAction<u32>) {
+        match &action {
+            PrimaryAction::Send { message, .. } => {
+                self.count_bytes(message);
+                if self.to_backup {
+                    self.backup.received(self.now, WIRE, message.clone());
+                }
+            }
+            PrimaryAction::Close(_) if self.to_backup => {
+                self.backup.disconnected(self.now, Some(WIRE));
+            }
+            PrimaryAction::Emit(outputs) => self.emitted.extend(outputs),
+            PrimaryAction::TakeSnapshot { generation } => {
+                let count = self.primary.status().instruction_count;
+                self.primary.snapshot_taken(self.now, *generation, count);
+            }
+            PrimaryAction::SendSnapshot { generation, .. } => {
+                self.primary.snapshot_sent(self.now, *generation, 0);
+            }
+            _ => {}
+        }
+        self.primary_did.push(action);
+    }
+
+    fn backup_wants(&mut self, action: BackupAction<u32>) {
+        match &action {
+            BackupAction::Connect if !self.connected => {
+                self.connected = true;
+                self.backup.connected(self.now, WIRE);
+            }
+            BackupAction::Send { message, .. } => {
+                self.count_bytes(message);
+                if self.to_primary {
+                    self.primary.received(self.now, WIRE, message.clone());
+                }
+            }
+            BackupAction::Close(_) if self.to_primary => {
+                self.primary.disconnected(self.now, WIRE);
+            }
+            BackupAction::Restore { generation, .. } => {
+                self.backup.restored(self.now, *generation, Ok(()));
+            }
+            BackupAction::Replay { records, .. } => {
+                self.to_replay.extend(records.iter().cloned());
+                if self.replays {
+                    self.replay_all();
+                }
+            }
+            _ => {}
+        }
+        self.backup_did.push(action);
+    }
+
+    fn replay_all(&mut self) {
+        for record in std::mem::take(&mut self.to_replay) {
+            self.replayed += 1;
+            if let RecordBody::Marker { visible_outputs } = record.body {
+                let output = vec![visible_outputs as u32];
+                self.backup.outputs(self.now, 1, visible_outputs, output);
+            }
+            self.backup
+                .replayed(self.now, 1, self.replayed, record.count);
+        }
+    }
+
+    /// Lets time pass, millisecond by millisecond.
+    fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            self.now += ms(1);
+            if self
+                .primary
+                .next_deadline()
+                .is_some_and(|deadline| deadline <= self.now)
+            {
+                self.primary.tick(self.now);
+            }
+            if self
+                .backup
+                .next_deadline()
+                .is_some_and(|deadline| deadline <= self.now)
+            {
+                self.backup.tick(self.now);
+            }
+            self.settle();
+        }
+    }
+
+    fn output(&mut self, count: u64, visible: u64) {
+        self.primary
+            .outputs(self.now, count, visible, vec![visible as u32]);
+        self.settle();
+    }
+
+    fn input(&mut self, count: u64) {
+        let body = RecordBody::Input(vec![1, 2, 3]);
+        self.primary.record(self.now, Record { count, body });
+        self.settle();
+    }
+
+    fn primary_asks(&self) -> Vec<&ClaimRequest> {
+        let actions = self.primary_did.iter();
+        actions
+            .filter_map(|action| match action {
+                PrimaryAction::Ask(request) => Some(request),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn suspicions(&self) -> Vec<Suspicion> {
+        let events = self
+            .primary_did
+            .iter()
+            .filter_map(|action| match action {
+                PrimaryAction::Report(event) => Some(event),
+                _ => None,
+            })
+            .chain(self.backup_did.iter().filter_map(|action| match action {
+                BackupAction::Report(event) => Some(event),
+                _ => None,
+            }));
+        events
+            .filter_map(|event| match event {
+                Event::Suspected { why, .. } => Some(why.clone()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn answer_primary(&mut self, outcome: ClaimOutcome) {
+        self.primary.arbiter_answered(self.now, 1, &outcome);
+        self.settle();
+    }
+
+    fn answer_backup(&mut self, outcome: ClaimOutcome) {
+        self.backup.arbiter_answered(self.now, 1, &outcome);
+        self.settle();
+    }
+}
+
+// --- The output rule ---------------------------------------------------------------------------
+
+#[test]
+fn alone_outputs_leave_at_once() {
+    let mut pair = Pair::new(config("a"), config("b"));
+    pair.output(10, 1);
+    assert_eq!(pair.emitted, [1]);
+}
+
+#[test]
+fn an_output_is_sent_at_once_and_leaves_with_its_acknowledgement() {
+    let mut pair = Pair::protected();
+    pair.to_primary = false;
+    pair.output(10, 1);
+    assert!(pair.emitted.is_empty());
+    let marker = Record {
+        count: 10,
+        body: RecordBody::Marker { visible_outputs: 1 },
+    };
+    assert!(
+        pair.replayed == 1 && pair.to_replay.is_empty(),
+        "{marker:?} came at once"
+    );
+    pair.to_primary = true;
+    pair.run(ms(60));
+    assert_eq!(pair.emitted, [1]);
+}
+
+#[test]
+fn records_without_output_are_batched() {
+    let mut pair = Pair::protected();
+    pair.input(5_000_000);
+    pair.input(5_000_001);
+    assert_eq!(pair.replayed, 0);
+    pair.run(ms(25));
+    assert_eq!(pair.replayed, 2);
+    // They go with an output when there is one.
+    pair.input(5_000_002);
+    pair.output(5_000_002, 1);
+    assert_eq!(pair.replayed, 4);
+}
+
+#[test]
+fn acknowledgements_come_on_receipt_not_on_execution() {
+    let mut pair = Pair::protected();
+    pair.replays = false;
+    pair.output(10, 1);
+    assert_eq!(
+        (pair.emitted.as_slice(), pair.replayed),
+        ([1].as_slice(), 0)
+    );
+}
+
+// --- Joining -----------------------------------------------------------------------------------
+
+#[test]
+fn a_peer_that_does_not_fit_is_told_why_and_stops() {
+    let refusal = |change: fn(&mut Greeting)| {
+        let mut other = config("b");
+        change(&mut other.greeting);
+        let mut pair = Pair::new(config("a"), other);
+        pair.settle();
+        match pair.backup_did.last() {
+            Some(BackupAction::Stop(BackupStop::Refused(refusal))) => refusal.clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(
+        refusal(|g| g.semantics_version = 7),
+        Refusal::SemanticsVersion { ours: 1 }
+    );
+    assert_eq!(
+        refusal(|g| g.configuration_hash = 7),
+        Refusal::Configuration { ours: 2 }
+    );
+    assert_eq!(
+        refusal(|g| g.vm = "x".into()),
+        Refusal::Vm { ours: "vm".into() }
+    );
+}
+
+#[test]
+fn a_primary_that_has_a_backup_takes_no_other() {
+    let mut pair = Pair::protected();
+    let hello = Message::Hello {
+        protocol: 1,
+        greeting: config("c").greeting,
+    };
+    pair.primary.received(pair.now, ConnectionId(2), hello);
+    assert!(matches!(
+        pair.primary.next_action(),
+        Some(PrimaryAction::Send {
+            connection: ConnectionId(2),
+            message: Message::Refuse(Refusal::NotNow)
+        })
+    ));
+    assert!(pair.primary.status().protected);
+}
+
+#[test]
+fn before_begin_the_primary_is_free_and_the_backup_may_not_claim() {
+    let mut pair = Pair::new(config("a"), config("b"));
+    pair.to_primary = false; // Ready never comes
+    pair.settle();
+    pair.primary.received(
+        pair.now,
+        WIRE,
+        Message::Hello {
+            protocol: 1,
+            greeting: config("b").greeting,
+        },
+    );
+    pair.settle();
+    pair.output(10, 1);
+    assert_eq!(pair.emitted, [1]);
+    pair.backup.disconnected(pair.now, Some(WIRE));
+    pair.settle();
+    assert_eq!(pair.backup.status().phase, BackupPhase::Connecting);
+    assert!(pair.suspicions().is_empty());
+}
+
+#[test]
+fn after_begin_the_primary_asks_although_the_backup_may_never_have_read_it() {
+    let mut pair = Pair::new(config("a"), config("b"));
+    pair.settle();
+    // The backup's answer to Begin is the last thing that came: forget it.
+    assert_eq!(pair.primary.status().phase, PrimaryPhase::Paired);
+    pair.primary.disconnected(pair.now, WIRE);
+    pair.settle();
+    pair.output(10, 1);
+    assert!(pair.emitted.is_empty());
+    assert_eq!(pair.primary_asks().len(), 1);
+    pair.answer_primary(ClaimOutcome::Created);
+    assert_eq!(pair.emitted, [1]);
+}
+
+// --- Suspicion ---------------------------------------------------------------------------------
+
+#[test]
+fn a_pulled_cable_is_suspected_within_a_quarter_of_a_second() {
+    let mut pair = Pair::protected();
+    (pair.to_backup, pair.to_primary) = (false, false);
+    pair.run(ms(250));
+    assert_eq!(pair.suspicions(), [Suspicion::Silent, Suspicion::Silent]);
+}
+
+#[test]
+fn a_closed_connection_is_suspected_at_once() {
+    let mut pair = Pair::protected();
+    pair.backup.disconnected(pair.now, Some(WIRE));
+    pair.settle();
+    assert_eq!(pair.suspicions()[0], Suspicion::ConnectionEnded);
+    assert_eq!(pair.backup.status().phase, BackupPhase::Claiming);
+}
+
+#[test]
+fn a_backup_that_is_heard_but_acknowledges_nothing_is_suspected() {
+    let mut pair = Pair::protected();
+    pair.to_primary = false;
+    pair.output(10, 1);
+    for _ in 0..30 {
+        pair.run(ms(50));
+        let ack = Message::Ack {
+            generation: 1,
+            sequence: 0,
+            executed: 0,
+            echo: 1,
+        };
+        pair.primary.received(pair.now, WIRE, ack);
+    }
+    pair.settle();
+    assert_eq!(pair.suspicions()[0], Suspicion::NotAcknowledging);
+    assert!(pair.emitted.is_empty());
+}
+
+#[test]
+fn a_backup_whose_machine_stands_still_is_suspected() {
+    let mut pair = Pair::protected();
+    pair.replays = false;
+    pair.output(10, 1);
+    pair.run(ms(3200));
+    assert_eq!(pair.suspicions()[0], Suspicion::Stalled);
+}
+
+#[test]
+fn a_primary_that_sends_heartbeats_but_no_records_is_suspected() {
+    let mut pair = Pair::protected();
+    pair.run(ms(5200));
+    assert!(pair.suspicions().contains(&Suspicion::NoRecords));
+}
+
+#[test]
+fn messages_of_another_generation_and_gaps_end_the_connection() {
+    let heartbeat = |generation, sequence| Message::Heartbeat {
+        generation,
+        sequence,
+        released: 0,
+        probe: 1,
+    };
+    let records = |first_sequence| Message::Records {
+        generation: 1,
+        first_sequence,
+        urgent: false,
+        released: 0,
+        records: vec![Record {
+            count: 1,
+            body: RecordBody::Digest(0),
+        }],
+    };
+    for message in [heartbeat(2, 0), heartbeat(1, 1), records(2), records(0)] {
+        let mut pair = Pair::protected();
+        pair.backup.received(pair.now, WIRE, message);
+        pair.settle();
+        let broken = |why: &Suspicion| matches!(why, Suspicion::Protocol(_));
+        assert!(pair.suspicions().iter().any(broken));
+    }
+    let acks = [(2, 0, 0, 1), (1, 1, 0, 1), (1, 0, 1, 1), (1, 0, 0, 99)];
+    for (generation, sequence, executed, echo) in acks {
+        let mut pair = Pair::protected();
+        let ack = Message::Ack {
+            generation,
+            sequence,
+            executed,
+            echo,
+        };
+        pair.primary.received(pair.now, WIRE, ack);
+        pair.settle();
+        let broken = |why: &Suspicion| matches!(why, Suspicion::Protocol(_));
+        assert!(pair.suspicions().iter().any(broken));
+    }
+}
+
+#[test]
+fn a_primary_that_slept_lets_nothing_out_until_its_backup_answers_anew() {
+    let mut pair = Pair::protected();
+    pair.to_primary = false;
+    pair.output(10, 1);
+    pair.now += ms(150); // stopped, but not for so long that it must be suspected
+    let stale = Message::Ack {
+        generation: 1,
+        sequence: 1,
+        executed: 0,
+        echo: 1,
+    };
+    pair.primary.received(pair.now, WIRE, stale);
+    pair.settle();
+    assert!(
+        pair.emitted.is_empty(),
+        "that acknowledgement may be from before a takeover"
+    );
+    let fresh = Message::Ack {
+        generation: 1,
+        sequence: 1,
+        executed: 10,
+        echo: 2,
+    };
+    pair.primary.received(pair.now, WIRE, fresh);
+    pair.settle();
+    assert_eq!(pair.emitted, [1]);
+}
+
+// --- Claims ------------------------------------------------------------------------------------
+
+#[test]
+fn on_anything_but_plain_success_the_key_is_read_back() {
+    let mut pair = Pair::protected();
+    pair.to_backup = false;
+    pair.to_primary = false;
+    pair.output(10, 1);
+    pair.run(ms(300));
+    let Some(ClaimRequest::Create { content, .. }) = pair.primary_asks().first().copied().cloned()
+    else {
+        panic!("nothing asked")
+    };
+    // No answer; then unreadable; then absent: asked again; a conflict; then it is ours.
+    pair.answer_primary(ClaimOutcome::Unknown("timeout".into()));
+    assert!(matches!(
+        pair.primary_asks()[1],
+        ClaimRequest::ReadBack { .. }
+    ));
+    pair.answer_primary(ClaimOutcome::Unknown("timeout".into()));
+    pair.run(ms(60));
+    assert!(matches!(
+        pair.primary_asks()[2],
+        ClaimRequest::ReadBack { .. }
+    ));
+    pair.answer_primary(ClaimOutcome::Absent);
+    pair.run(ms(110));
+    assert!(matches!(
+        pair.primary_asks()[3],
+        ClaimRequest::Create { .. }
+    ));
+    pair.answer_primary(ClaimOutcome::NotCreated);
+    assert!(matches!(
+        pair.primary_asks()[4],
+        ClaimRequest::ReadBack { .. }
+    ));
+    assert!(pair.emitted.is_empty(), "outputs wait for the arbiter");
+    pair.answer_primary(ClaimOutcome::HeldBy(content));
+    assert_eq!(pair.emitted, [1]);
+    assert_eq!(pair.primary.status().phase, PrimaryPhase::Alone);
+}
+
+#[test]
+fn the_loser_stops_and_lets_nothing_out() {
+    let mut pair = Pair::protected();
+    (pair.to_backup, pair.to_primary) = (false, false);
+    pair.output(10, 1);
+    pair.run(ms(300));
+    pair.answer_primary(ClaimOutcome::HeldBy(b"claimed by b\n".to_vec()));
+    let stop = PrimaryStop::LostClaim {
+        generation: 1,
+        holder: "claimed by b".into(),
+    };
+    assert_eq!(pair.primary_did.last(), Some(&PrimaryAction::Stop(stop)));
+    assert!(pair.emitted.is_empty());
+    pair.answer_backup(ClaimOutcome::HeldBy(b"claimed by a\n".to_vec()));
+    assert!(matches!(
+        pair.backup_did.last(),
+        Some(BackupAction::Stop(BackupStop::LostClaim { .. }))
+    ));
+}
+
+// --- Going live --------------------------------------------------------------------------------
+
+#[test]
+fn going_live_drains_the_log_and_repeats_what_may_not_be_out() {
+    let mut pair = Pair::protected();
+    pair.output(10, 1);
+    pair.run(ms(60)); // the backup learns that output 1 is out
+    pair.replays = false;
+    pair.to_primary = false;
+    pair.output(20, 2);
+    pair.output(30, 3);
+    pair.backup.disconnected(pair.now, Some(WIRE));
+    pair.settle();
+    pair.answer_backup(ClaimOutcome::Created);
+    assert_eq!(pair.backup.status().phase, BackupPhase::Draining);
+    assert!(
+        !pair
+            .backup_did
+            .iter()
+            .any(|action| matches!(action, BackupAction::GoLive { .. }))
+    );
+    pair.replay_all();
+    pair.settle();
+    let live = BackupAction::GoLive {
+        life: LifeId(9),
+        generation: 1,
+        outputs: vec![2, 3],
+    };
+    assert_eq!(pair.backup_did.last(), Some(&live));
+}
+
+// --- Lag ---------------------------------------------------------------------------------------
+
+/// A backup at 40% of the primary's speed: the lag is held near its target, and the pair still
+/// runs at nearly the backup's speed.
+#[test]
+fn the_lag_is_bounded_by_slowing_the_primary() {
+    const PER_MS: u64 = 300_000;
+    let mut pair = Pair::protected();
+    pair.replays = false;
+    let (mut share, mut count, mut executed) = (1000u64, 0, 0);
+    let mut worst = Duration::ZERO;
+    for step in 0..10_000u64 {
+        pair.run(ms(1));
+        for action in std::mem::take(&mut pair.primary_did) {
+            if let PrimaryAction::Throttle(to) = action {
+                share = to.into();
+            }
+        }
+        count += PER_MS * share / 1000;
+        pair.primary.progress(pair.now, count);
+        if step % 10 == 0 {
+            pair.input(count);
+        }
+        executed = pair.to_replay.last().map_or(executed, |last| {
+            last.count.min(executed + PER_MS * 40 / 100)
+        });
+        while pair
+            .to_replay
+            .get(pair.replayed as usize)
+            .is_some_and(|r| r.count <= executed)
+        {
+            pair.replayed += 1;
+        }
+        pair.backup.replayed(pair.now, 1, pair.replayed, executed);
+        pair.settle();
+        if step > 2000 {
+            worst = worst.max(pair.primary.status().lag);
+        }
+    }
+    println!(
+        "worst lag {worst:?}, {} % of the backup's speed",
+        executed * 100 / PER_MS / 4000
+    );
+    assert!(worst < ms(150), "lag {worst:?}");
+    let wanted = PER_MS * 40 / 100 * 10_000;
+    assert!(
+        executed > wanted * 75 / 100,
+        "{} %",
+        executed * 100 / wanted
+    );
+    assert!(pair.suspicions().is_empty());
+}
+
+#[test]
+fn an_idle_pair_sends_less_than_ten_kilobits_a_second() {
+    let mut pair = Pair::protected();
+    pair.wire_bytes = 0;
+    for step in 0..150u64 {
+        // Fifteen wakeups a second, and a digest once a second, half a day after power-on.
+        let count = 12_960_000_000_000 + step * 20_000;
+        let body = match step % 15 {
+            0 => RecordBody::Digest(step.into()),
+            _ => RecordBody::Input(vec![4; 14]),
+        };
+        pair.primary.record(pair.now, Record { count, body });
+        pair.run(ms(66));
+    }
+    let kilobits = pair.wire_bytes as f64 * 8.0 / 1000.0 / (150.0 * 0.066);
+    println!("{kilobits:.2} kbit/s in both directions");
+    assert!(kilobits < 10.0, "{kilobits}");
+}
+
+// --- Divergence and the end --------------------------------------------------------------------
+
+#[test]
+fn a_backup_that_differs_says_so_keeps_the_evidence_and_joins_anew() {
+    let mut pair = Pair::protected();
+    let report = DivergenceReport {
+        sequence: 4,
+        count: 77,
+        what: "digest".into(),
+    };
+    pair.backup.diverged(pair.now, 1, report.clone());
+    pair.settle();
+    assert_eq!(pair.suspicions(), [Suspicion::Diverged]);
+    let evidence = BackupAction::KeepEvidence {
+        generation: 1,
+        report,
+    };
+    assert!(pair.backup_did.contains(&evidence));
+    assert_eq!(pair.backup.status().phase, BackupPhase::Connecting);
+    pair.connected = false;
+    pair.run(ms(250));
+    pair.answer_primary(ClaimOutcome::Created);
+    assert!(pair.connected, "it asked to be connected again");
+}
+
+#[test]
+fn the_guest_ends_and_nobody_claims() {
+    let mut pair = Pair::protected();
+    pair.output(10, 1);
+    pair.primary.finished(pair.now, 10);
+    pair.settle();
+    assert_eq!(pair.emitted, [1]);
+    assert_eq!(
+        pair.primary_did.last(),
+        Some(&PrimaryAction::Stop(PrimaryStop::Finished))
+    );
+    assert_eq!(
+        pair.backup_did.last(),
+        Some(&BackupAction::Stop(BackupStop::Finished))
+    );
+    assert!(pair.suspicions().is_empty());
+}
+
+#[test]
+fn a_backup_that_leaves_is_replaced_after_the_arbiter_was_asked() {
+    let mut pair = Pair::protected();
+    assert!(pair.backup.leave(pair.now));
+    pair.settle();
+    assert_eq!(pair.suspicions(), [Suspicion::Left]);
+    pair.answer_primary(ClaimOutcome::Created);
+    assert_eq!(pair.primary.status().phase, PrimaryPhase::Alone);
+}
+
+/// The pauses of a process are told from the silence of its peer for every configuration that the
+/// program accepts, down to two heartbeats.
+#[test]
+fn a_pulled_cable_is_suspected_also_with_slow_heartbeats() {
+    let slow = |node| {
+        let mut config = config(node);
+        config.detector.heartbeat_interval = ms(150);
+        config.detector.silence_timeout = ms(300);
+        config
+    };
+    let mut pair = Pair::new(slow("long"), slow("b"));
+    pair.settle();
+    pair.run(ms(500));
+    assert!(pair.primary.status().protected && pair.suspicions().is_empty());
+    (pair.to_backup, pair.to_primary) = (false, false);
+    pair.run(ms(350));
+    assert_eq!(pair.suspicions(), [Suspicion::Silent, Suspicion::Silent]);
+}
+
+#[test]
+fn a_snapshot_beyond_its_announced_count_is_an_error_and_no_panic() {
+    let mut pair = Pair::protected();
+    pair.backup.replayed(pair.now, 1, 0, 5);
+    pair.settle();
+    assert!(
+        pair.backup_did
+            .iter()
+            .any(|action| matches!(action, BackupAction::KeepEvidence { .. }))
+    );
+}

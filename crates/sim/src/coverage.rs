@@ -1,0 +1,115 @@
+//! Situations that the simulator is meant to reach. A run of many seeds fails if one never occurred.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+macro_rules! situations {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Something that must happen in some seed.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Situation { $($(#[$doc])* $name,)* }
+        /// All of them.
+        pub const ALL: &[Situation] = &[$(Situation::$name,)*];
+    };
+}
+
+situations! {
+    /// A backup went live.
+    Failover,
+    /// A backup went live twice or more in one life.
+    RepeatedFailover,
+    /// Records were left to replay when the generation was won.
+    DrainedBeforeLive,
+    /// Outputs were sent again.
+    OutputsRepeated,
+    /// The outside really saw an output twice.
+    DuplicateSeen,
+    /// A primary lost its backup and won.
+    PrimaryWentOnAlone,
+    /// A new backup joined a machine that had been through a failover.
+    Reprotected,
+    /// Both sides asked the arbiter for the same generation.
+    ClaimRace,
+    /// A primary lost its claim.
+    PrimaryLostClaim,
+    /// A backup lost its claim.
+    BackupLostClaim,
+    /// A claim landed, but its answer was lost.
+    ArbiterAnswerLost,
+    /// A claim landed long after the claimant had given up waiting.
+    ArbiterLandedLate,
+    /// A claim was won by reading the key back.
+    WonByReadBack,
+    /// The key was absent when it was read back, and asked for again.
+    AskedAgain,
+    /// Outputs waited for an arbiter out of reach.
+    OutputsWaitedForArbiter,
+    /// A primary slept, another went live, it woke.
+    FrozenPrimaryWoke,
+    /// A primary noticed that it had slept, and made sure that its backup still listens.
+    PauseNoticed,
+    /// Joining ended while the snapshot was being sent.
+    SnapshotInterrupted,
+    /// Joining ended after the snapshot, before the pairing was in force.
+    JoinInterruptedLate,
+    /// The primary had begun, the backup never knew.
+    BeginLost,
+    /// Two replicas were made to differ, and it was found.
+    DivergenceFound,
+    /// A message was lost within a connection, and it was noticed.
+    GapNoticed,
+    /// A bit was flipped on the wire, and it was noticed.
+    DamageNoticed,
+    /// The primary was slowed to bound the lag.
+    Slowed,
+    /// The guest ended the machine, and both sides knew.
+    OrderlyEnd,
+    /// A connection of a dead or confused peer asked to join.
+    GhostConnection,
+    /// A backup was told to come later.
+    RefusedNotNow,
+    /// The machine was lost as it must be: more failed than it can bear.
+    LostLife,
+    /// A replay waited for this host's disk.
+    ReplayBlocked,
+}
+
+/// How often each situation occurred.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Coverage(BTreeMap<Situation, u64>);
+
+impl Coverage {
+    /// It occurred.
+    pub fn reached(&mut self, situation: Situation) {
+        *self.0.entry(situation).or_default() += 1;
+    }
+
+    /// How often.
+    pub fn count(&self, situation: Situation) -> u64 {
+        self.0.get(&situation).copied().unwrap_or(0)
+    }
+
+    /// Adds another's counts.
+    pub fn add(&mut self, other: &Coverage) {
+        for (situation, count) in &other.0 {
+            *self.0.entry(*situation).or_default() += count;
+        }
+    }
+
+    /// Those that never occurred.
+    pub fn missing(&self) -> Vec<Situation> {
+        ALL.iter()
+            .copied()
+            .filter(|situation| self.count(*situation) == 0)
+            .collect()
+    }
+}
+
+impl fmt::Display for Coverage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for situation in ALL {
+            writeln!(f, "{:>10}  {situation:?}", self.count(*situation))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,297 @@
+//! Everything that the world does to the replicas.
+
+use crate::arbiter::Mood;
+use crate::coverage::Situation;
+use crate::guest::StubInput;
+use crate::network::Segment;
+use crate::process::Role;
+use crate::scenario::MS;
+use crate::world::{What, World};
+use replication::message::{Greeting, Message, PROTOCOL_VERSION};
+
+/// A fault. Times are in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub enum Fault {
+    /// `kill -9`: the kernel ends its connections.
+    Kill(usize),
+    /// The host dies: nothing more is heard of it, until it is back.
+    HostDies(usize, u64),
+    /// `SIGSTOP`, and `SIGCONT` after a while.
+    Freeze(usize, u64),
+    /// Nothing gets from one node to the other.
+    CutOneWay(usize, u64),
+    /// Nothing gets through at all.
+    CutBoth(u64),
+    /// The connections end, by themselves.
+    Reset,
+    /// A slow and unsteady link.
+    SlowLink(u64),
+    /// The arbiter changes.
+    Arbiter(Mood, u64),
+    /// A node cannot reach the arbiter.
+    ArbiterCut(usize, u64),
+    /// A bit flips in the backup's memory.
+    Poison(usize),
+    /// A message is lost within a connection.
+    LoseMessage(usize),
+    /// A bit flips on the wire.
+    Damage(usize),
+    /// Somebody connects as a dead peer would have.
+    Ghost(usize),
+    /// The backup's vcpu gets little time.
+    SlowReplay(u64),
+    /// A vcpu thread hangs; the event loop does not.
+    HangVcpu(usize, u64),
+    /// The guest is told to end.
+    PowerOff,
+}
+
+/// What ends after a while.
+#[derive(Clone, Copy, Debug)]
+pub enum Relief {
+    /// A cut from this node.
+    Link(usize),
+    /// Slow links.
+    Links,
+    /// The arbiter.
+    Arbiter,
+    /// A node's way to the arbiter.
+    ArbiterCut(usize),
+    /// A slow backup.
+    Replay,
+}
+
+impl World {
+    /// A fault at random.
+    pub fn random_fault(&mut self) -> Fault {
+        let node = self.random.between(0, 1) as usize;
+        let short = self.random.between(20, 400) * MS;
+        let long = self.random.between(100, 2500) * MS;
+        let mood = self.random.pick(&[
+            Mood::Slow,
+            Mood::Unreachable,
+            Mood::AnswersLost,
+            Mood::LandsLate,
+            Mood::ReadOnly,
+        ]);
+        let fault = match self.random.between(0, 25) {
+            0..=2 => Fault::Kill(node),
+            3 | 4 => Fault::HostDies(node, long),
+            5 | 6 => Fault::Freeze(node, short),
+            7 | 8 => Fault::Freeze(node, long),
+            9 => Fault::CutOneWay(node, short),
+            10 => Fault::CutOneWay(node, long),
+            11 => Fault::CutBoth(short),
+            12 => Fault::CutBoth(long),
+            13 => Fault::Reset,
+            14 => Fault::SlowLink(long),
+            15 | 16 => Fault::Arbiter(mood, long),
+            17 => Fault::ArbiterCut(node, long),
+            18 | 19 => Fault::Poison(node),
+            20 => Fault::LoseMessage(node),
+            21 => Fault::Damage(node),
+            22 => Fault::Ghost(node),
+            23 => Fault::SlowReplay(long),
+            24 => Fault::HangVcpu(node, long),
+            _ if self.scenario.power_off => Fault::PowerOff,
+            _ => Fault::Kill(node),
+        };
+        // An arbiter in a mood is met only by those who ask it.
+        if matches!(fault, Fault::Arbiter(..) | Fault::ArbiterCut(..)) && self.random.percent(80) {
+            let after = self.random.between(0, 200) * MS;
+            let second = self
+                .random
+                .pick(&[Fault::Kill(node), Fault::Reset, Fault::CutBoth(long)]);
+            self.at(after, None, What::Fault(second));
+        }
+        fault
+    }
+
+    /// Lets a fault strike.
+    pub fn strike(&mut self, fault: Fault) {
+        self.note(|| format!("FAULT {fault:?}"));
+        match fault {
+            Fault::Kill(node) => self.kill(node, true),
+            Fault::HostDies(node, time) => {
+                self.kill(node, false);
+                self.nodes[node].start_at = self.now + time;
+            }
+            Fault::Freeze(node, time) => self.freeze(node, time),
+            Fault::CutOneWay(from, time) => self.cut(from, time),
+            Fault::CutBoth(time) => {
+                self.cut(0, time);
+                self.cut(1, time);
+            }
+            Fault::Reset => self.reset_connections(),
+            Fault::SlowLink(time) => {
+                for link in self.network.links.iter_mut().flatten() {
+                    link.delay = 120 * MS;
+                    link.jitter = 150 * MS;
+                }
+                self.at(time, None, What::Relief(Relief::Links));
+            }
+            Fault::Arbiter(mood, time) => {
+                self.mood = mood;
+                self.at(time, None, What::Relief(Relief::Arbiter));
+            }
+            Fault::ArbiterCut(node, time) => {
+                self.nodes[node].arbiter_cut = true;
+                self.at(time, None, What::Relief(Relief::ArbiterCut(node)));
+            }
+            Fault::Poison(node) => self.poison(node),
+            Fault::LoseMessage(node) => self.nodes[node].lose_message = true,
+            Fault::Damage(node) => self.nodes[node].damage = true,
+            Fault::Ghost(node) => self.ghost(node),
+            Fault::SlowReplay(time) => {
+                self.replay_percent = 15;
+                self.at(time, None, What::Relief(Relief::Replay));
+            }
+            Fault::HangVcpu(node, time) => self.nodes[node].vcpu_hangs_until = self.now + time,
+            Fault::PowerOff => {
+                for node in 0..2 {
+                    if let Some(Role::Primary(primary)) = self.role(node) {
+                        primary.inputs.push(StubInput::PowerOff);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A fault ends.
+    pub fn relieve(&mut self, relief: Relief) {
+        match relief {
+            Relief::Link(from) => {
+                self.network.links[from][1 - from].cut = false;
+                self.pump_all();
+            }
+            Relief::Links => {
+                for link in self.network.links.iter_mut().flatten() {
+                    link.delay = self.scenario.link.delay;
+                    link.jitter = self.scenario.link.jitter;
+                }
+            }
+            Relief::Arbiter => self.mood = Mood::Well,
+            Relief::ArbiterCut(node) => self.nodes[node].arbiter_cut = false,
+            Relief::Replay => self.replay_percent = self.scenario.replay_percent,
+        }
+    }
+
+    /// Faults end: everything works from here on.
+    pub fn calm_down(&mut self) {
+        self.note(|| "CALM".to_owned());
+        for relief in [
+            Relief::Link(0),
+            Relief::Link(1),
+            Relief::Links,
+            Relief::Arbiter,
+            Relief::ArbiterCut(0),
+            Relief::ArbiterCut(1),
+            Relief::Replay,
+        ] {
+            self.relieve(relief);
+        }
+        for node in 0..2 {
+            self.nodes[node].vcpu_hangs_until = 0;
+            self.nodes[node].lose_message = false;
+            self.nodes[node].damage = false;
+            self.nodes[node].start_at = self.nodes[node].start_at.min(self.now + 500 * MS);
+            if self.nodes[node].frozen_since.is_some() {
+                self.thaw(node);
+            }
+        }
+    }
+
+    fn cut(&mut self, from: usize, time: u64) {
+        self.network.links[from][1 - from].cut = true;
+        self.at(time, None, What::Relief(Relief::Link(from)));
+    }
+
+    /// Ends the process of a node. `said`: its kernel ends its connections.
+    pub fn kill(&mut self, node: usize, said: bool) {
+        let Some(process) = self.nodes[node].process.take() else {
+            return;
+        };
+        self.note(|| format!("node {node}: process {} is killed", process.run));
+        self.checker.excuse(process.run);
+        self.end_connections(process.run, said);
+        self.forget_sleep(node);
+        self.nodes[node].start_at = self.now + self.random.between(10, 800) * MS;
+    }
+
+    /// Ends all connections of a process.
+    pub fn end_connections(&mut self, run: u64, said: bool) {
+        let mut ended = Vec::new();
+        for (number, connection) in &mut self.network.connections {
+            for side in 0..2 {
+                let end = &mut connection.ends[side];
+                if end.run == run && end.node.is_some() && end.open {
+                    end.open = false;
+                    // What a dead host had not yet sent never comes.
+                    end.void = !said;
+                    ended.push((replication::ConnectionId(*number), side));
+                }
+            }
+        }
+        for (connection, side) in ended {
+            let later = if said {
+                0
+            } else {
+                self.random.between(1000, 4000) * MS
+            };
+            self.at(later, None, What::SayEnd(connection, side));
+        }
+    }
+
+    fn reset_connections(&mut self) {
+        let open: Vec<_> = self.network.connections.keys().copied().collect();
+        for number in open {
+            for side in 0..2 {
+                self.post(replication::ConnectionId(number), side, Segment::End);
+            }
+        }
+    }
+
+    fn freeze(&mut self, node: usize, time: u64) {
+        if self.nodes[node].process.is_some() && self.nodes[node].frozen_since.is_none() {
+            self.nodes[node].frozen_since = Some(self.now);
+            self.at(time, None, What::Thaw(node));
+        }
+    }
+
+    fn poison(&mut self, node: usize) {
+        if let Some(Role::Backup(backup)) = self.role(node)
+            && let Some(replayer) = &mut backup.replayer
+        {
+            replayer.guest_mut().poison();
+            backup.poisoned = true;
+        }
+    }
+
+    /// A late duplicate of a connection: it greets and is silent for a while.
+    fn ghost(&mut self, node: usize) {
+        let Some(process) = &self.nodes[node].process else {
+            return;
+        };
+        if !matches!(process.role, Role::Primary(_)) {
+            return;
+        }
+        self.coverage.reached(Situation::GhostConnection);
+        let connection = self.network.connect((None, 0), (node, process.run));
+        let greeting = Greeting {
+            semantics_version: 1,
+            configuration_hash: 7,
+            vm: crate::checker::VM.to_owned(),
+            node: "ghost".to_owned(),
+            run: 0,
+        };
+        let hello = Message::Hello {
+            protocol: PROTOCOL_VERSION,
+            greeting,
+        };
+        if let Some(bytes) = self.network.encode(connection, 0, &hello) {
+            self.post(connection, 0, Segment::Bytes(bytes));
+        }
+        let time = self.random.between(0, 1000) * MS;
+        self.at(time, None, What::SayEnd(connection, 0));
+    }
+}

@@ -1,0 +1,234 @@
+//! A cheap guest: a state machine whose every output depends on all inputs so far and on the
+//! instruction counts at which they came.
+
+use crate::random::mix;
+use replication::guest::{Guest, GuestStop, Injection, InjectionError};
+
+/// What the stub says to the outside. `previous` chains it to the output before, so that the
+/// outside notices a history that forgot something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StubOutput {
+    /// Running number from 1.
+    pub index: u64,
+    /// `content` of the output before.
+    pub previous: u64,
+    /// Depends on everything so far.
+    pub content: u64,
+    /// The request that it answers, or 0.
+    pub answers: u64,
+}
+
+/// What comes to the stub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StubInput {
+    /// A request from outside; it is answered by one output.
+    Request(u64),
+    /// Idle time was skipped.
+    Clock(u64),
+    /// Something that this host's own disk must have done first.
+    Disk(u64),
+    /// Ends the machine.
+    PowerOff,
+}
+
+impl StubInput {
+    /// As the log holds it.
+    pub fn encode(self) -> Vec<u8> {
+        let (tag, value) = match self {
+            StubInput::Request(id) => (0, id),
+            StubInput::Clock(ns) => (1, ns),
+            StubInput::Disk(id) => (2, id),
+            StubInput::PowerOff => (3, 0),
+        };
+        let mut bytes = vec![tag];
+        bytes.extend_from_slice(&u64::to_le_bytes(value));
+        bytes
+    }
+}
+
+/// The machine.
+#[derive(Clone, Debug)]
+pub struct StubGuest {
+    count: u64,
+    state: u64,
+    visible: u64,
+    chain: u64,
+    busy_until: u64,
+    next_output: u64,
+    work_per_input: u64,
+    output_spacing: u64,
+    finished: bool,
+    waiting: Vec<StubOutput>,
+    /// How often a disk input says "not yet" on this host. Not part of the state.
+    pub disk_slowness: u32,
+    not_yet: u32,
+}
+
+const WORDS: usize = 9;
+
+impl StubGuest {
+    /// Powers on. It works for `work_per_input` instructions after each input, and speaks unasked
+    /// about every `output_spacing` instructions.
+    pub fn new(seed: u64, work_per_input: u64, output_spacing: u64) -> StubGuest {
+        StubGuest {
+            count: 0,
+            state: mix(seed),
+            visible: 0,
+            chain: mix(seed ^ 1),
+            busy_until: work_per_input,
+            next_output: output_spacing,
+            work_per_input,
+            output_spacing,
+            finished: false,
+            waiting: Vec::new(),
+            disk_slowness: 0,
+            not_yet: 0,
+        }
+    }
+
+    /// The whole state.
+    pub fn snapshot(&self) -> Vec<u8> {
+        assert!(
+            self.waiting.is_empty(),
+            "outputs are collected before a snapshot"
+        );
+        self.words()
+            .iter()
+            .flat_map(|word| word.to_le_bytes())
+            .collect()
+    }
+
+    /// The machine of a [`snapshot`](Self::snapshot).
+    pub fn restore(bytes: &[u8]) -> Option<StubGuest> {
+        if bytes.len() != WORDS * 8 {
+            return None;
+        }
+        let word = |i: usize| Some(u64::from_le_bytes(bytes[i * 8..i * 8 + 8].try_into().ok()?));
+        Some(StubGuest {
+            count: word(0)?,
+            state: word(1)?,
+            visible: word(2)?,
+            chain: word(3)?,
+            busy_until: word(4)?,
+            next_output: word(5)?,
+            work_per_input: word(6)?,
+            output_spacing: word(7)?,
+            finished: word(8)? != 0,
+            waiting: Vec::new(),
+            disk_slowness: 0,
+            not_yet: 0,
+        })
+    }
+
+    fn words(&self) -> [u64; WORDS] {
+        [
+            self.count,
+            self.state,
+            self.visible,
+            self.chain,
+            self.busy_until,
+            self.next_output,
+            self.work_per_input,
+            self.output_spacing,
+            u64::from(self.finished),
+        ]
+    }
+
+    /// Of everything that is state.
+    pub fn fingerprint(&self) -> u64 {
+        self.words()
+            .iter()
+            .fold(0, |hash, word| mix(hash ^ word).wrapping_add(1))
+    }
+
+    /// A bit of its memory flips.
+    pub fn poison(&mut self) {
+        self.state ^= 1 << 17;
+    }
+
+    /// Whether it has ended.
+    pub fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    fn speak(&mut self, answers: u64) {
+        self.visible += 1;
+        let previous = self.chain;
+        self.chain = mix(self.chain ^ self.state ^ self.count.rotate_left(20) ^ self.visible);
+        let output = StubOutput {
+            index: self.visible,
+            previous,
+            content: self.chain,
+            answers,
+        };
+        self.waiting.push(output);
+    }
+}
+
+impl Guest for StubGuest {
+    type Output = StubOutput;
+
+    fn instruction_count(&self) -> u64 {
+        self.count
+    }
+
+    fn run(&mut self, until: u64) -> GuestStop {
+        assert!(until >= self.count);
+        if self.finished {
+            return GuestStop::Finished;
+        }
+        let next = until
+            .min(self.busy_until)
+            .min(self.next_output.max(self.count));
+        self.count = self.count.max(next);
+        if self.count >= self.next_output {
+            self.state = mix(self.state ^ self.count);
+            self.speak(0);
+            self.next_output = self.count + 1 + self.state % self.output_spacing.max(1);
+            return GuestStop::Output;
+        }
+        if self.count == until {
+            GuestStop::Reached
+        } else {
+            GuestStop::Idle
+        }
+    }
+
+    fn inject(&mut self, input: &[u8]) -> Result<Injection, InjectionError> {
+        let bad = || InjectionError("not an input of the stub".to_owned());
+        if self.finished || input.len() != 9 {
+            return Err(bad());
+        }
+        let value = u64::from_le_bytes(input[1..9].try_into().map_err(|_| bad())?);
+        if input[0] == 2 && self.not_yet < self.disk_slowness {
+            self.not_yet += 1;
+            return Ok(Injection::NotYet);
+        }
+        self.not_yet = 0;
+        self.state = mix(self.state ^ value ^ u64::from(input[0]) << 56 ^ self.count);
+        self.busy_until = self.busy_until.max(self.count) + 1 + self.work_per_input;
+        match input[0] {
+            0 => self.speak(value),
+            1 | 2 => {}
+            3 => {
+                self.finished = true;
+                self.speak(0);
+            }
+            _ => return Err(bad()),
+        }
+        Ok(Injection::Done)
+    }
+
+    fn take_outputs(&mut self) -> Vec<StubOutput> {
+        std::mem::take(&mut self.waiting)
+    }
+
+    fn visible_outputs(&self) -> u64 {
+        self.visible
+    }
+
+    fn digest(&mut self) -> u128 {
+        let low = self.fingerprint();
+        u128::from(low) | u128::from(mix(low)) << 64
+    }
+}

@@ -1,0 +1,397 @@
+//! What stands in for the program: event loop and vcpu thread of one replica, around the real core.
+
+use crate::guest::{StubGuest, StubInput, StubOutput};
+use crate::random::Random;
+use crate::scenario::Scenario;
+use replication::ConnectionId;
+use replication::backup::Backup;
+use replication::guest::{Guest, GuestStop};
+use replication::message::{DivergenceReport, LifeId};
+use replication::primary::Primary;
+use replication::record::{Record, RecordBody};
+use replication::replay::{Progress, Replayer};
+use std::collections::VecDeque;
+
+/// From the primary's vcpu thread to its event loop, in order.
+#[derive(Debug)]
+pub enum FromVcpu {
+    /// An input or a digest, and the guest's fingerprint right after it.
+    Record(Record, u64),
+    /// Outputs, and the guest's fingerprint.
+    Outputs {
+        count: u64,
+        visible: u64,
+        outputs: Vec<StubOutput>,
+        fingerprint: u64,
+    },
+    /// Where it is.
+    Progress(u64),
+    /// A snapshot was taken here.
+    Snapshot {
+        generation: u64,
+        count: u64,
+        bytes: Vec<u8>,
+    },
+    /// The guest ended.
+    Finished(u64),
+}
+
+/// From the backup's vcpu thread to its event loop, in order.
+#[derive(Debug)]
+pub enum FromReplay {
+    /// Outputs.
+    Outputs {
+        visible: u64,
+        outputs: Vec<StubOutput>,
+    },
+    /// Progress.
+    Replayed {
+        sequence: u64,
+        executed: u64,
+        fingerprints: Vec<(u64, u64)>,
+    },
+    /// The end.
+    Diverged(DivergenceReport),
+}
+
+/// A queue between two threads: what was put in comes out later, in order.
+#[derive(Debug)]
+pub struct Channel<T> {
+    queue: VecDeque<(u64, T)>,
+}
+
+impl<T> Default for Channel<T> {
+    fn default() -> Channel<T> {
+        Channel {
+            queue: VecDeque::new(),
+        }
+    }
+}
+
+impl<T> Channel<T> {
+    /// Puts `item` in, to come out at `at` at the earliest.
+    pub fn put(&mut self, at: u64, item: T) {
+        let before = self.queue.back().map_or(0, |(last, _)| *last);
+        self.queue.push_back((at.max(before), item));
+    }
+
+    /// What has come out by now.
+    pub fn take(&mut self, now: u64) -> Option<T> {
+        let (_, item) = self.queue.pop_front_if(|(at, _)| *at <= now)?;
+        Some(item)
+    }
+
+    /// When the next comes out.
+    pub fn next(&self) -> Option<u64> {
+        self.queue.front().map(|(at, _)| *at)
+    }
+}
+
+/// A snapshot on its way to a backup.
+#[derive(Debug)]
+pub struct Sending {
+    /// The pairing.
+    pub generation: u64,
+    /// Where to.
+    pub connection: ConnectionId,
+    /// Pieces that are still to go.
+    pub left: VecDeque<Vec<u8>>,
+    /// Pieces in all.
+    pub chunks: u64,
+}
+
+/// A primary.
+pub struct PrimaryProcess {
+    /// The real core.
+    pub core: Primary<StubOutput>,
+    /// The life it carries.
+    pub life: LifeId,
+    /// The machine.
+    pub guest: StubGuest,
+    /// Inputs that wait for the end of the quantum.
+    pub inputs: Vec<StubInput>,
+    /// Share of time for the guest.
+    pub share: u64,
+    /// The snapshot asked for.
+    pub snapshot_wanted: Option<u64>,
+    /// The newest snapshot.
+    pub snapshot: Option<(u64, Vec<u8>)>,
+    /// A snapshot on its way.
+    pub sending: Option<Sending>,
+    /// To the event loop.
+    pub channel: Channel<FromVcpu>,
+    /// The pairing whose stream records go to, and the number of the last.
+    pub stream: Option<(u64, u64)>,
+    next_digest: u64,
+    idle_since: Option<u64>,
+    said_finished: bool,
+}
+
+impl PrimaryProcess {
+    /// Around a core and a machine.
+    pub fn new(core: Primary<StubOutput>, life: LifeId, guest: StubGuest) -> PrimaryProcess {
+        PrimaryProcess {
+            core,
+            life,
+            guest,
+            inputs: Vec::new(),
+            share: 1000,
+            snapshot_wanted: None,
+            snapshot: None,
+            sending: None,
+            channel: Channel::default(),
+            stream: None,
+            next_digest: 0,
+            idle_since: None,
+            said_finished: false,
+        }
+    }
+
+    /// One quantum of the vcpu thread.
+    pub fn quantum(&mut self, now: u64, scenario: &Scenario, random: &mut Random) {
+        let at = |random: &mut Random| now + random.between(0, scenario.channel_delay);
+        if self.said_finished {
+            return;
+        }
+        let budget = scenario.speed * scenario.quantum / crate::scenario::MS * self.share / 1000;
+        let until = self.guest.instruction_count() + budget;
+        let mut stop = GuestStop::Reached;
+        while self.guest.instruction_count() < until {
+            stop = self.guest.run(until);
+            self.collect(at(random));
+            if matches!(stop, GuestStop::Idle | GuestStop::Finished) {
+                break;
+            }
+        }
+        let idle = stop == GuestStop::Idle;
+        if !idle {
+            self.idle_since = None;
+        }
+        let since = *self.idle_since.get_or_insert(now);
+        if idle && self.inputs.is_empty() && now >= since + scenario.idle_wake {
+            self.inputs.push(StubInput::Clock(now));
+            self.idle_since = None;
+        }
+        if random.percent(scenario.disk_percent) && !self.inputs.is_empty() {
+            self.inputs.push(StubInput::Disk(now));
+        }
+        for input in std::mem::take(&mut self.inputs) {
+            if !self.guest.is_finished() {
+                self.inject(at(random), input);
+            }
+        }
+        if now >= self.next_digest {
+            self.next_digest = now + scenario.digest_interval;
+            let body = RecordBody::Digest(self.guest.digest());
+            self.put_record(at(random), body);
+        }
+        let count = self.guest.instruction_count();
+        if let Some(generation) = self.snapshot_wanted.take() {
+            let bytes = self.guest.snapshot();
+            self.channel.put(
+                at(random),
+                FromVcpu::Snapshot {
+                    generation,
+                    count,
+                    bytes,
+                },
+            );
+        }
+        self.channel.put(at(random), FromVcpu::Progress(count));
+        if self.guest.is_finished() {
+            self.said_finished = true;
+            self.channel.put(at(random), FromVcpu::Finished(count));
+        }
+    }
+
+    /// Counts a record of the stream that is under way, as the core does.
+    pub fn count_record(&mut self, fingerprint: u64) -> Option<(u64, u64, u64)> {
+        let (generation, sequence) = self.stream.as_mut()?;
+        *sequence += 1;
+        Some((*generation, *sequence, fingerprint))
+    }
+
+    fn inject(&mut self, at: u64, input: StubInput) {
+        let bytes = input.encode();
+        if self.guest.inject(&bytes).is_ok() {
+            self.put_record(at, RecordBody::Input(bytes));
+            self.collect(at);
+        }
+    }
+
+    fn put_record(&mut self, at: u64, body: RecordBody) {
+        let record = Record {
+            count: self.guest.instruction_count(),
+            body,
+        };
+        self.channel
+            .put(at, FromVcpu::Record(record, self.guest.fingerprint()));
+    }
+
+    fn collect(&mut self, at: u64) {
+        let outputs = self.guest.take_outputs();
+        if !outputs.is_empty() {
+            let (count, visible) = (self.guest.instruction_count(), self.guest.visible_outputs());
+            let fingerprint = self.guest.fingerprint();
+            self.channel.put(
+                at,
+                FromVcpu::Outputs {
+                    count,
+                    visible,
+                    outputs,
+                    fingerprint,
+                },
+            );
+        }
+    }
+}
+
+/// A backup.
+pub struct BackupProcess {
+    /// The real core.
+    pub core: Backup<StubOutput>,
+    /// The life it follows, once it is told.
+    pub life: Option<LifeId>,
+    /// The pairing whose machine this is.
+    pub generation: u64,
+    /// Counts attempts to join.
+    pub attempt: u64,
+    /// The snapshot so far.
+    pub stored: Vec<u8>,
+    /// Records that came before the machine was made.
+    pub early: Vec<Record>,
+    /// The machine.
+    pub replayer: Option<Replayer<StubGuest>>,
+    /// To the event loop.
+    pub channel: Channel<FromReplay>,
+    /// The world flipped a bit of its memory.
+    pub poisoned: bool,
+    /// A replay waited for the disk.
+    pub blocked: bool,
+    stopped: bool,
+}
+
+impl BackupProcess {
+    /// Around a core.
+    pub fn new(core: Backup<StubOutput>) -> BackupProcess {
+        BackupProcess {
+            core,
+            life: None,
+            generation: 0,
+            attempt: 0,
+            stored: Vec::new(),
+            early: Vec::new(),
+            replayer: None,
+            channel: Channel::default(),
+            poisoned: false,
+
+            blocked: false,
+            stopped: false,
+        }
+    }
+
+    /// Drops the machine and everything that belongs to it.
+    pub fn discard(&mut self) {
+        self.attempt += 1;
+        self.stored.clear();
+        self.early.clear();
+        self.replayer = None;
+        self.channel = Channel::default();
+        self.poisoned = false;
+        self.stopped = false;
+    }
+
+    /// Adds records to replay.
+    pub fn replay(&mut self, records: Vec<Record>) {
+        match &mut self.replayer {
+            Some(replayer) => records.into_iter().for_each(|record| replayer.push(record)),
+            None => self.early.extend(records),
+        }
+    }
+
+    /// Makes the machine of the stored snapshot.
+    pub fn restore(&mut self, disk_slowness: u32) -> Result<(), String> {
+        let mut guest = StubGuest::restore(&self.stored).ok_or("the snapshot is broken")?;
+        guest.disk_slowness = disk_slowness;
+        let mut replayer = Replayer::new(guest);
+        self.early
+            .drain(..)
+            .for_each(|record| replayer.push(record));
+        self.replayer = Some(replayer);
+        Ok(())
+    }
+
+    /// One quantum of the vcpu thread.
+    pub fn quantum(&mut self, now: u64, scenario: &Scenario, percent: u64, random: &mut Random) {
+        let Some(replayer) = &mut self.replayer else {
+            return;
+        };
+        if self.stopped {
+            return;
+        }
+        let at = now + random.between(0, scenario.channel_delay);
+        let budget = scenario.speed * scenario.quantum / crate::scenario::MS * percent / 100;
+        let until = replayer.executed() + budget.max(1);
+        let before = (replayer.replayed(), replayer.executed());
+        let mut fingerprints = Vec::new();
+        let mut diverged = None;
+        loop {
+            let replayed = replayer.replayed();
+            let result = replayer.step((until - replayer.executed()).max(1));
+            for done in replayer.take_outputs() {
+                let (visible, outputs) = (done.visible_outputs, done.outputs);
+                self.channel
+                    .put(at, FromReplay::Outputs { visible, outputs });
+            }
+            if replayer.replayed() > replayed {
+                fingerprints.push((replayer.replayed(), replayer.guest().fingerprint()));
+            }
+            match result {
+                Ok(Progress::Working) if replayer.executed() < until => {}
+                Ok(progress) => {
+                    self.blocked |= progress == Progress::Blocked;
+                    break;
+                }
+                Err(divergence) => {
+                    self.stopped = true;
+                    diverged = Some(divergence.report());
+                    break;
+                }
+            }
+        }
+        let (sequence, executed) = (replayer.replayed(), replayer.executed());
+        if (sequence, executed) != before {
+            self.channel.put(
+                at,
+                FromReplay::Replayed {
+                    sequence,
+                    executed,
+                    fingerprints,
+                },
+            );
+        }
+        if let Some(report) = diverged {
+            self.channel.put(at, FromReplay::Diverged(report));
+        }
+    }
+}
+
+/// What a process is.
+pub enum Role {
+    /// It meets the world.
+    Primary(Box<PrimaryProcess>),
+    /// It follows.
+    Backup(Box<BackupProcess>),
+}
+
+/// One started program.
+pub struct Process {
+    /// Unique over the world.
+    pub run: u64,
+    /// What it is.
+    pub role: Role,
+    /// For when a tick is scheduled; `u64::MAX` if none is.
+    pub tick_at: u64,
+    /// For when the event loop looks into its channel; `u64::MAX` if it does not.
+    pub loop_at: u64,
+}

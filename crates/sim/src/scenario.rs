@@ -1,0 +1,121 @@
+//! What a seed's world is like: chosen once, at the beginning.
+
+use crate::network::Link;
+use crate::random::Random;
+use replication::batch::BatchConfig;
+use replication::config::PairConfig;
+use replication::failure_detector::DetectorConfig;
+use replication::lag::LagConfig;
+use replication::message::Greeting;
+use replication::mutation::Mutations;
+use std::time::Duration;
+
+/// A millisecond, in nanoseconds.
+pub const MS: u64 = 1_000_000;
+
+/// Speeds, sizes and tempers of one world.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// When faults end and calm begins, in nanoseconds.
+    pub calm_from: u64,
+    /// Faults at random times.
+    pub faults: u64,
+    /// Percentage of delicate moments at which something is struck.
+    pub strike_percent: u64,
+    /// Length of a vcpu's quantum.
+    pub quantum: u64,
+    /// The primary's instructions in a millisecond.
+    pub speed: u64,
+    /// The backup's speed in hundredths of the primary's.
+    pub replay_percent: u64,
+    /// The guest's instructions for one input.
+    pub work_per_input: u64,
+    /// Instructions between outputs that nobody asked for.
+    pub output_spacing: u64,
+    /// Between clock records of an idle guest.
+    pub idle_wake: u64,
+    /// Between digest records.
+    pub digest_interval: u64,
+    /// Most time between the vcpu thread and the event loop.
+    pub channel_delay: u64,
+    /// Percentage of inputs that need this host's disk.
+    pub disk_percent: u64,
+    /// Pieces of a snapshot, and time between two.
+    pub chunks: u64,
+    /// Time between two pieces.
+    pub chunk_time: u64,
+    /// Time to make a machine of a snapshot.
+    pub restore_time: u64,
+    /// Whether the guest ends the machine in between.
+    pub power_off: bool,
+    /// The network when nothing is wrong.
+    pub link: Link,
+    batch: BatchConfig,
+    lag: LagConfig,
+}
+
+impl Scenario {
+    /// Chooses.
+    pub fn choose(random: &mut Random) -> Scenario {
+        let speed = random.pick(&[500, 2_000, 10_000]);
+        let ms = |n: u64| n * MS;
+        Scenario {
+            calm_from: ms(random.between(1_500, 5_000)),
+            faults: random.between(1, 6),
+            strike_percent: random.pick(&[0, 0, 5, 20]),
+            quantum: random.pick(&[MS, ms(2), ms(5)]),
+            speed,
+            replay_percent: random.pick(&[60, 110, 300, 300]),
+            work_per_input: speed * random.pick(&[1, 5, 60]),
+            output_spacing: speed * random.pick(&[3, 20, 200]),
+            idle_wake: ms(random.pick(&[10, 60, 200])),
+            digest_interval: ms(random.pick(&[50, 300])),
+            channel_delay: random.pick(&[0, MS / 5, ms(3)]),
+            disk_percent: random.pick(&[0, 0, 20]),
+            chunks: random.pick(&[0, 1, 8, 30]),
+            chunk_time: random.pick(&[0, ms(2), ms(20)]),
+            restore_time: random.pick(&[0, ms(10), ms(300)]),
+            power_off: random.percent(8),
+            link: Link {
+                cut: false,
+                delay: random.pick(&[MS / 20, MS / 2, ms(10)]),
+                jitter: random.pick(&[0, MS / 2, ms(15)]),
+                byte_time: random.pick(&[0, 8, 1000]),
+            },
+            batch: BatchConfig {
+                delay: Duration::from_millis(random.pick(&[0, 5, 20])),
+                bytes: random.pick(&[1, 200, 32 << 10]),
+                idle_instructions: random.pick(&[0, speed]),
+            },
+            lag: LagConfig {
+                target: Duration::from_millis(random.pick(&[30, 100])),
+                bytes_in_flight: random.pick(&[300, 8 << 20]),
+                held_outputs: random.pick(&[20, 4096]),
+            },
+        }
+    }
+
+    /// The configuration of the process `run` on a node.
+    pub fn config(&self, node: &str, run: u64, mutations: Mutations) -> PairConfig {
+        let greeting = Greeting {
+            semantics_version: 1,
+            configuration_hash: 7,
+            vm: crate::checker::VM.to_owned(),
+            node: node.to_owned(),
+            run: run.into(),
+        };
+        PairConfig {
+            detector: DetectorConfig {
+                join_timeout: Duration::from_secs(2),
+                record_timeout: Some(Duration::from_secs(2)),
+                stall_timeout: Duration::from_secs(2),
+                ..DetectorConfig::default()
+            },
+            batch: self.batch,
+            lag: self.lag,
+            join_backlog_bytes: 4000,
+            mutations,
+            ..PairConfig::new(greeting)
+        }
+    }
+}

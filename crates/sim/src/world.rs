@@ -1,0 +1,524 @@
+//! The world: one queue of things to come, two nodes, the network, the arbiter, the outside.
+
+use crate::Options;
+use crate::arbiter::{Arbiter, Mood};
+use crate::checker::{Checker, Emitter, node_name};
+use crate::coverage::{Coverage, Situation};
+use crate::faults::{Fault, Relief};
+use crate::guest::{StubGuest, StubInput, StubOutput};
+use crate::network::{Network, Segment};
+use crate::process::{BackupProcess, PrimaryProcess, Process, Role};
+use crate::random::Random;
+use crate::scenario::{MS, Scenario};
+use replication::ConnectionId;
+use replication::backup::{Backup, BackupPhase};
+use replication::generation::{ClaimOutcome, ClaimRequest};
+use replication::message::LifeId;
+use replication::primary::{Primary, PrimaryPhase};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::time::Duration;
+
+/// How long calm may last until all is well again.
+const PATIENCE: u64 = 30_000 * MS;
+/// Requests that must be answered once all is calm.
+const PROOF: u64 = 3;
+
+/// What happens to a process or to the world.
+#[derive(Debug)]
+pub enum What {
+    /// A quantum of the vcpu thread.
+    Vcpu,
+    /// The event loop looks at what the vcpu thread said.
+    Loop,
+    /// The core asked to be told the time.
+    Tick,
+    /// A dialled connection.
+    Connected(Option<ConnectionId>),
+    /// The arbiter's answer.
+    Answer(u64, ClaimOutcome),
+    /// The next piece of a snapshot goes out.
+    Chunk(u64),
+    /// The snapshot of this pairing and attempt became a machine.
+    Restored(u64, u64),
+    /// Something arrives from this side of the connection.
+    Pump(ConnectionId, usize),
+    /// This side of a connection ends.
+    SayEnd(ConnectionId, usize),
+    /// A request reaches the arbiter; the answer goes to the process if it is to go at all.
+    Lands {
+        node: usize,
+        run: u64,
+        generation: u64,
+        request: ClaimRequest,
+        answer: bool,
+    },
+    /// A fault strikes.
+    Fault(Fault),
+    /// A fault ends.
+    Relief(Relief),
+    /// A frozen node wakes.
+    Thaw(usize),
+    /// The outside asks and looks.
+    Client,
+    /// Processes are started where there are none.
+    Supervise,
+    /// Faults end.
+    Calm,
+}
+
+/// A host.
+#[derive(Default)]
+pub struct Node {
+    /// What runs there.
+    pub process: Option<Process>,
+    /// When the next process may start.
+    pub start_at: u64,
+    /// Stopped since.
+    pub frozen_since: Option<u64>,
+    /// What waits for it to wake.
+    pub deferred: VecDeque<(Option<(usize, u64)>, What)>,
+    /// The process's last sleep that it must have noticed.
+    pub slept: Option<(u64, u64)>,
+    /// It cannot reach the arbiter.
+    pub arbiter_cut: bool,
+    /// The next message of records is lost.
+    pub lose_message: bool,
+    /// The next bytes are damaged.
+    pub damage: bool,
+    /// Its vcpu thread does nothing until then.
+    pub vcpu_hangs_until: u64,
+}
+
+struct Entry {
+    at: u64,
+    number: u64,
+    target: Option<(usize, u64)>,
+    what: What,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Entry) -> bool {
+        (self.at, self.number) == (other.at, other.number)
+    }
+}
+impl Eq for Entry {}
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Entry) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Entry {
+    fn cmp(&self, other: &Entry) -> std::cmp::Ordering {
+        (self.at, self.number).cmp(&(other.at, other.number))
+    }
+}
+
+/// The clients outside.
+#[derive(Default)]
+struct Clients {
+    next: u64,
+    /// Requests without an answer, and when they were last sent.
+    open: BTreeMap<u64, u64>,
+    answered_in_calm: u64,
+}
+
+/// One seed's world.
+pub struct World {
+    /// Nanoseconds since its beginning.
+    pub now: u64,
+    pub(crate) random: Random,
+    pub(crate) scenario: Scenario,
+    pub(crate) options: Options,
+    pub(crate) nodes: [Node; 2],
+    pub(crate) network: Network,
+    pub(crate) arbiter: Arbiter,
+    pub(crate) mood: Mood,
+    pub(crate) replay_percent: u64,
+    pub(crate) checker: Checker,
+    pub(crate) coverage: Coverage,
+    pub(crate) life: LifeId,
+    /// The guest of this life has ended.
+    pub(crate) finished: bool,
+    pub(crate) asked: BTreeSet<(u64, u64)>,
+    calm: bool,
+    done: bool,
+    next_run: u64,
+    clients: Clients,
+    queue: BinaryHeap<Reverse<Entry>>,
+    entries: u64,
+    violation: Option<String>,
+    trace: VecDeque<String>,
+}
+
+impl World {
+    /// The world of a seed.
+    pub fn new(seed: u64, options: &Options) -> World {
+        let mut random = Random::new(seed);
+        let scenario = Scenario::choose(&mut random);
+        let mut world = World {
+            now: 0,
+            random,
+            network: Network::new(scenario.link),
+            replay_percent: scenario.replay_percent,
+            scenario,
+            options: options.clone(),
+            nodes: [Node::default(), Node::default()],
+            arbiter: Arbiter::default(),
+            mood: Mood::Well,
+            checker: Checker::default(),
+            coverage: Coverage::default(),
+            life: LifeId(0),
+            finished: false,
+            asked: BTreeSet::new(),
+            calm: false,
+            done: false,
+            next_run: 1,
+            clients: Clients::default(),
+            queue: BinaryHeap::new(),
+            entries: 0,
+            violation: None,
+            trace: VecDeque::new(),
+        };
+        world.begin_life(0);
+        world.at(0, None, What::Supervise);
+        world.at(0, None, What::Client);
+        world.at(world.scenario.calm_from, None, What::Calm);
+        for _ in 0..world.scenario.faults {
+            let after = world.random.between(0, world.scenario.calm_from);
+            let fault = world.random_fault();
+            world.at(after, None, What::Fault(fault));
+        }
+        world
+    }
+
+    /// Runs to the end. `Err`: a promise was broken.
+    pub fn run(&mut self) -> Result<(), String> {
+        while !self.done {
+            let Some(Reverse(entry)) = self.queue.pop() else {
+                return Err("nothing is left to happen".to_owned());
+            };
+            self.now = entry.at;
+            self.happen(entry.target, entry.what);
+            if let Some(violation) = self.violation.take() {
+                return Err(violation);
+            }
+        }
+        Ok(())
+    }
+
+    /// What happened, if it was to be written down.
+    pub fn take_trace(&mut self) -> Vec<String> {
+        self.trace.drain(..).collect()
+    }
+
+    /// Which situations occurred.
+    pub fn coverage(&self) -> &Coverage {
+        &self.coverage
+    }
+
+    /// Writes down what happens, if somebody wants to read it.
+    pub(crate) fn note(&mut self, line: impl FnOnce() -> String) {
+        if self.options.trace {
+            if self.trace.len() == self.options.trace_lines {
+                self.trace.pop_front();
+            }
+            let line = format!("{:>10.3} ms  {}", self.now as f64 / 1e6, line());
+            self.trace.push_back(line);
+        }
+    }
+
+    /// A promise was broken.
+    pub(crate) fn violated(&mut self, what: String) {
+        self.note(|| format!("VIOLATION {what}"));
+        self.violation.get_or_insert(what);
+    }
+
+    pub(crate) fn check(&mut self, result: Result<(), String>) {
+        if let Err(what) = result {
+            self.violated(what);
+        }
+    }
+
+    /// Lets something happen `after` nanoseconds, to a process if there is a target.
+    pub(crate) fn at(&mut self, after: u64, target: Option<(usize, u64)>, what: What) {
+        self.entries += 1;
+        let entry = Entry {
+            at: self.now + after,
+            number: self.entries,
+            target,
+            what,
+        };
+        self.queue.push(Reverse(entry));
+    }
+
+    pub(crate) fn clock(&self) -> Duration {
+        Duration::from_nanos(self.now)
+    }
+
+    pub(crate) fn role(&mut self, node: usize) -> Option<&mut Role> {
+        self.nodes[node]
+            .process
+            .as_mut()
+            .map(|process| &mut process.role)
+    }
+
+    pub(crate) fn run_of(&self, node: usize) -> Option<u64> {
+        self.nodes[node].process.as_ref().map(|process| process.run)
+    }
+
+    pub(crate) fn emitter(&self, node: usize, run: u64) -> Emitter {
+        Emitter {
+            node,
+            run,
+            slept: self.nodes[node].slept,
+        }
+    }
+
+    fn happen(&mut self, target: Option<(usize, u64)>, what: What) {
+        if let Some((node, run)) = target {
+            if self.run_of(node) != Some(run) {
+                return;
+            }
+            if self.nodes[node].frozen_since.is_some() {
+                return self.nodes[node].deferred.push_back((target, what));
+            }
+        }
+        match (target, what) {
+            (Some((node, _)), What::Vcpu) => self.vcpu(node),
+            (Some((node, _)), What::Loop) => self.event_loop(node),
+            (Some((node, _)), What::Tick) => self.tick(node),
+            (Some((node, _)), What::Connected(connection)) => self.connected(node, connection),
+            (Some((node, _)), What::Answer(generation, outcome)) => {
+                self.arbiter_answers(node, generation, &outcome);
+            }
+            (Some((node, _)), What::Chunk(generation)) => self.send_chunk(node, generation),
+            (Some((node, _)), What::Restored(generation, attempt)) => {
+                self.restored(node, generation, attempt);
+            }
+            (_, What::Pump(connection, side)) => self.pump(connection, side),
+            (_, What::SayEnd(connection, side)) => {
+                self.post(connection, side, Segment::End);
+            }
+            (
+                _,
+                What::Lands {
+                    node,
+                    run,
+                    generation,
+                    request,
+                    answer,
+                },
+            ) => {
+                let outcome = self.arbiter.carry_out(&request);
+                self.note(|| format!("arbiter: {request:?} of process {run}: {outcome:?}"));
+                if answer {
+                    let after = self.random.between(0, 3) * MS;
+                    self.at(after, Some((node, run)), What::Answer(generation, outcome));
+                }
+            }
+            (_, What::Fault(fault)) => {
+                if !self.calm {
+                    self.strike(fault);
+                }
+            }
+            (_, What::Relief(relief)) => self.relieve(relief),
+            (_, What::Thaw(node)) => self.thaw(node),
+            (_, What::Client) => self.client(),
+            (_, What::Supervise) => self.supervise(),
+            (_, What::Calm) => {
+                self.calm = true;
+                self.calm_down();
+            }
+            (None, _) => {}
+        }
+    }
+
+    /// A delicate moment: perhaps something is struck.
+    pub(crate) fn delicate(&mut self) {
+        if !self.calm && self.random.percent(self.scenario.strike_percent) {
+            let fault = self.random_fault();
+            let after = self.random.pick(&[0, MS / 10, MS, 10 * MS]);
+            self.at(after, None, What::Fault(fault));
+        }
+    }
+
+    /// A new life begins on a node.
+    fn begin_life(&mut self, node: usize) {
+        if let Some(process) = self.nodes[node].process.take() {
+            self.end_connections(process.run, true);
+            self.forget_sleep(node);
+        }
+        self.life = LifeId(self.life.0 + 1);
+        self.finished = false;
+        let run = self.start_run(node);
+        self.checker.life_begins(self.life, run);
+        let name = node_name(node);
+        let config = self.scenario.config(&name, run, self.options.mutations());
+        let seed = self.random.bits();
+        let (work, spacing) = (self.scenario.work_per_input, self.scenario.output_spacing);
+        let guest = StubGuest::new(seed, work, spacing);
+        let core = Primary::new(self.clock(), config, self.life, 0, 0, 0);
+        let primary = PrimaryProcess::new(core, self.life, guest);
+        self.note(|| format!("node {node}: process {run} begins a life"));
+        self.place(node, run, Role::Primary(Box::new(primary)));
+    }
+
+    fn start_run(&mut self, node: usize) -> u64 {
+        let run = self.next_run;
+        self.next_run += 1;
+        self.checker.process_starts(node, run);
+        run
+    }
+
+    fn place(&mut self, node: usize, run: u64, role: Role) {
+        let process = Process {
+            run,
+            role,
+            tick_at: u64::MAX,
+            loop_at: u64::MAX,
+        };
+        self.nodes[node].process = Some(process);
+        self.at(self.scenario.quantum, Some((node, run)), What::Vcpu);
+        self.settle(node);
+    }
+
+    fn start_backup(&mut self, node: usize) {
+        let run = self.start_run(node);
+        let name = node_name(node);
+        let config = self.scenario.config(&name, run, self.options.mutations());
+        let core = Backup::new(self.clock(), config);
+        self.note(|| format!("node {node}: process {run} starts as a backup"));
+        self.place(node, run, Role::Backup(Box::new(BackupProcess::new(core))));
+    }
+
+    /// Whether a process may still carry the machine on.
+    fn carries(&self, node: usize) -> bool {
+        match self.nodes[node]
+            .process
+            .as_ref()
+            .map(|process| &process.role)
+        {
+            Some(Role::Primary(primary)) => primary.core.status().phase != PrimaryPhase::Stopped,
+            Some(Role::Backup(backup)) => !matches!(
+                backup.core.status().phase,
+                BackupPhase::Connecting | BackupPhase::Stopped
+            ),
+            None => false,
+        }
+    }
+
+    fn supervise(&mut self) {
+        self.at(50 * MS, None, What::Supervise);
+        for node in 0..2 {
+            if self.nodes[node].process.is_none() && self.nodes[node].start_at <= self.now {
+                self.start_backup(node);
+            }
+        }
+        if !self.carries(0) && !self.carries(1) {
+            if !self.finished {
+                let verdict = self.checker.lost(self.life, &self.arbiter);
+                self.check(verdict);
+                self.coverage.reached(Situation::LostLife);
+            }
+            let node = self.random.between(0, 1) as usize;
+            if self.nodes[node].frozen_since.is_none() {
+                self.begin_life(node);
+            }
+        }
+        if self.calm {
+            self.judge_progress();
+        }
+    }
+
+    fn judge_progress(&mut self) {
+        let protected = (0..2).any(|node| {
+            matches!(self.nodes[node].process.as_ref().map(|process| &process.role),
+                Some(Role::Primary(primary)) if primary.core.status().protected)
+        });
+        if protected && self.clients.answered_in_calm >= PROOF {
+            self.done = true;
+        } else if self.now > self.scenario.calm_from + PATIENCE {
+            let answered = self.clients.answered_in_calm;
+            self.violated(format!(
+                "no progress though all is calm: protected {protected}, {answered} answers"
+            ));
+        }
+    }
+
+    fn client(&mut self) {
+        let every = self.random.between(5, 40) * MS;
+        self.at(every, None, What::Client);
+        if self.clients.open.len() < 3 {
+            self.clients.next += 1;
+            self.clients.open.insert(self.clients.next, 0);
+        }
+        let due: Vec<u64> = self
+            .clients
+            .open
+            .iter()
+            .filter(|(_, sent)| **sent == 0 || **sent + 200 * MS < self.now)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in due {
+            self.clients.open.insert(id, self.now);
+            for node in 0..2 {
+                let lost = self.random.percent(10) && !self.calm;
+                if let Some(Role::Primary(primary)) = self.role(node)
+                    && !lost
+                {
+                    primary.inputs.push(StubInput::Request(id));
+                }
+            }
+        }
+    }
+
+    /// The world ends here: it can prove nothing more.
+    pub(crate) fn give_up(&mut self) {
+        self.note(|| "a machine that differs went live unnoticed".to_owned());
+        self.done = true;
+    }
+
+    /// Outputs leave a node.
+    pub(crate) fn emit(&mut self, node: usize, run: u64, life: LifeId, outputs: &[StubOutput]) {
+        let who = self.emitter(node, run);
+        match self.checker.emitted(life, who, outputs, &self.arbiter) {
+            Ok(true) => self.coverage.reached(Situation::DuplicateSeen),
+            Ok(false) => {}
+            Err(what) => self.violated(what),
+        }
+        for output in outputs {
+            let answered = self.clients.open.remove(&output.answers).is_some();
+            if answered && self.calm {
+                self.clients.answered_in_calm += 1;
+            }
+        }
+    }
+
+    /// A frozen node wakes: everything that waited comes at once.
+    pub(crate) fn thaw(&mut self, node: usize) {
+        let Some(since) = self.nodes[node].frozen_since.take() else {
+            return;
+        };
+        if self.now - since > 110 * MS {
+            self.nodes[node].slept = Some((since, self.now));
+        }
+        self.note(|| format!("node {node} wakes"));
+        let deferred = std::mem::take(&mut self.nodes[node].deferred);
+        // The sockets are read first or the timers, as it happens.
+        if self.random.percent(50) {
+            self.pump_all();
+        }
+        for (target, what) in deferred {
+            self.at(0, target, what);
+        }
+        self.pump_all();
+    }
+
+    /// The node's next process has not slept.
+    pub(crate) fn forget_sleep(&mut self, node: usize) {
+        self.nodes[node].frozen_since = None;
+        self.nodes[node].slept = None;
+        self.nodes[node].deferred.clear();
+    }
+}

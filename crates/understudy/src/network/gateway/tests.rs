@@ -1,0 +1,395 @@
+//! The gateway against frames that are made by hand, at times that are chosen.
+
+use super::*;
+use proptest::prelude::*;
+use smoltcp::phy::ChecksumCapabilities;
+use smoltcp::wire::{
+    EthernetRepr, Ipv4Repr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber, TcpTimestampRepr, UdpRepr,
+};
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+
+const MAC: EthernetAddress = EthernetAddress([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
+const GUEST: Ipv4Addr = addresses::FIRST_GUEST;
+
+fn gateway(now: Instant) -> Gateway {
+    let options = SwitchOptions {
+        forwards: vec!["0:7".parse().unwrap()],
+        // Nothing listens here: what a fuzzed datagram carries goes nowhere.
+        resolver: Some("127.0.0.1:9".parse().unwrap()),
+        host_loopback: false,
+        ..SwitchOptions::default()
+    };
+    Gateway::open(&options, now).unwrap()
+}
+
+/// Takes the gateway's frames.
+fn sent(gateway: &mut Gateway) -> Vec<Vec<u8>> {
+    let frames = gateway.outgoing().frames().map(<[u8]>::to_vec).collect();
+    gateway.outgoing().clear();
+    frames
+}
+
+fn arp(operation: ArpOperation, target: Ipv4Addr) -> Vec<u8> {
+    let arp = ArpRepr::EthernetIpv4 {
+        operation,
+        source_hardware_addr: MAC,
+        source_protocol_addr: GUEST,
+        target_hardware_addr: EthernetAddress([0; 6]),
+        target_protocol_addr: target,
+    };
+    let ethernet = EthernetRepr {
+        src_addr: MAC,
+        dst_addr: EthernetAddress::BROADCAST,
+        ethertype: EthernetProtocol::Arp,
+    };
+    let mut bytes = vec![0; ethernet.buffer_len() + arp.buffer_len()];
+    let mut frame = EthernetFrame::new_unchecked(&mut bytes[..]);
+    ethernet.emit(&mut frame);
+    arp.emit(&mut ArpPacket::new_unchecked(frame.payload_mut()));
+    bytes
+}
+
+/// A packet from the guest whose payload `fill` writes.
+fn packet(
+    next_header: IpProtocol,
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    payload_len: usize,
+    fill: impl FnOnce(&mut [u8]),
+) -> Vec<u8> {
+    let ethernet = EthernetRepr {
+        src_addr: MAC,
+        dst_addr: addresses::GATEWAY_MAC,
+        ethertype: EthernetProtocol::Ipv4,
+    };
+    let ip = Ipv4Repr {
+        src_addr: source,
+        dst_addr: destination,
+        next_header,
+        payload_len,
+        hop_limit: 64,
+    };
+    let mut bytes = vec![0; ethernet.buffer_len() + ip.buffer_len() + payload_len];
+    let mut frame = EthernetFrame::new_unchecked(&mut bytes[..]);
+    ethernet.emit(&mut frame);
+    let mut packet = Ipv4Packet::new_unchecked(frame.payload_mut());
+    ip.emit(&mut packet, &ChecksumCapabilities::default());
+    fill(packet.payload_mut());
+    bytes
+}
+
+fn segment(repr: &TcpRepr<'_>, destination: Ipv4Addr) -> Vec<u8> {
+    packet(
+        IpProtocol::Tcp,
+        GUEST,
+        destination,
+        repr.buffer_len(),
+        |payload| {
+            let mut tcp = TcpPacket::new_unchecked(payload);
+            let checksums = ChecksumCapabilities::default();
+            repr.emit(&mut tcp, &GUEST.into(), &destination.into(), &checksums);
+        },
+    )
+}
+
+fn datagram(source: Ipv4Addr, destination: Ipv4Addr, ports: (u16, u16), data: &[u8]) -> Vec<u8> {
+    let repr = UdpRepr {
+        src_port: ports.0,
+        dst_port: ports.1,
+    };
+    let length = repr.header_len() + data.len();
+    packet(IpProtocol::Udp, source, destination, length, |payload| {
+        repr.emit(
+            &mut UdpPacket::new_unchecked(payload),
+            &source.into(),
+            &destination.into(),
+            data.len(),
+            |payload| payload.copy_from_slice(data),
+            &ChecksumCapabilities::default(),
+        );
+    })
+}
+
+/// A DHCPDISCOVER (RFC 2131, figure 1).
+fn discover() -> Vec<u8> {
+    let mut message = vec![0; 240];
+    message[..4].copy_from_slice(&[1, 1, 6, 0]);
+    message[28..34].copy_from_slice(&MAC.0);
+    message[236..].copy_from_slice(&[99, 130, 83, 99]);
+    message.extend([
+        53, 1, 1, 61, 7, 1, 2, 3, 4, 5, 6, 7, 50, 4, 10, 0, 2, 20, 55, 2, 1, 3, 255,
+    ]);
+    datagram(
+        Ipv4Addr::UNSPECIFIED,
+        Ipv4Addr::BROADCAST,
+        (68, 67),
+        &message,
+    )
+}
+
+fn tcp_repr(control: TcpControl, from: u16, to: u16) -> TcpRepr<'static> {
+    TcpRepr {
+        src_port: from,
+        dst_port: to,
+        control,
+        seq_number: TcpSeqNumber(1000),
+        ack_number: None,
+        window_len: 60_000,
+        window_scale: None,
+        max_seg_size: Some(1460),
+        sack_permitted: false,
+        sack_ranges: [None; 3],
+        timestamp: None::<TcpTimestampRepr>,
+        payload: &[],
+    }
+}
+
+/// The segment in a frame from the gateway: flags, sequence number, source port, payload.
+fn parse_segment(bytes: &[u8]) -> (TcpControl, TcpSeqNumber, u16, Vec<u8>) {
+    let ip = Ipv4Packet::new_checked(&bytes[14..]).unwrap();
+    let tcp = TcpPacket::new_checked(ip.payload()).unwrap();
+    let checksums = ChecksumCapabilities::default();
+    let (source, destination) = (ip.src_addr().into(), ip.dst_addr().into());
+    let repr = TcpRepr::parse(&tcp, &source, &destination, &checksums).unwrap();
+    (
+        repr.control,
+        repr.seq_number,
+        repr.src_port,
+        repr.payload.to_vec(),
+    )
+}
+
+/// A forwarded connection that the guest has accepted; its client, and the gateway's port.
+fn open_forwarded(gateway: &mut Gateway, now: Instant) -> (TcpStream, u16) {
+    let host: SocketAddr = gateway.forwards()[0].host.parse().unwrap();
+    let client = TcpStream::connect(host).unwrap();
+    gateway.receive(&arp(ArpOperation::Request, addresses::GATEWAY), now);
+    let both = Readiness {
+        readable: true,
+        writable: true,
+    };
+    gateway.ready(GatewayToken::Forward(0), both, now);
+    gateway.service(now);
+    let syn = sent(gateway).pop().unwrap();
+    let (control, sequence, port, _) = parse_segment(&syn);
+    assert_eq!(control, TcpControl::Syn);
+    let mut answer = tcp_repr(TcpControl::Syn, 7, port);
+    answer.ack_number = Some(sequence + 1);
+    gateway.receive(&segment(&answer, addresses::GATEWAY), now);
+    gateway.service(now);
+    sent(gateway);
+    (client, port)
+}
+
+/// Lets a client's request arrive in the gateway, and returns the segments that leave it.
+fn request(gateway: &mut Gateway, client: &mut TcpStream, now: Instant) -> Vec<Vec<u8>> {
+    client.write_all(b"INCR counter\r\n").unwrap();
+    let both = Readiness {
+        readable: true,
+        writable: true,
+    };
+    // Over loopback the bytes are there, but the standard library does not promise when.
+    for _ in 0..10_000 {
+        gateway.ready(GatewayToken::Connection(0), both, now);
+        gateway.service(now);
+        let frames = sent(gateway);
+        if !frames.is_empty() {
+            return frames;
+        }
+        std::thread::yield_now();
+    }
+    panic!("the request never came");
+}
+
+#[test]
+fn a_lost_request_is_repeated_at_once_when_the_guest_moves() {
+    let now = Instant::now();
+    let mut gateway = gateway(now);
+    let (mut client, _) = open_forwarded(&mut gateway, now);
+    let lost = request(&mut gateway, &mut client, now);
+    assert_eq!(parse_segment(&lost[0]).3, b"INCR counter\r\n");
+    // Long enough for the gateway to have forgotten the guest's MAC address.
+    let later = now + Duration::from_secs(100);
+    let gap = later - Duration::from_millis(1);
+    gateway.service(gap);
+    sent(&mut gateway);
+    gateway.service(later);
+    assert!(sent(&mut gateway).is_empty());
+    gateway.guest_appeared(MAC, later);
+    gateway.service(later);
+    let repeated = sent(&mut gateway);
+    assert_eq!(repeated.len(), 1);
+    let (first, second) = (parse_segment(&lost[0]), parse_segment(&repeated[0]));
+    assert_eq!((first.1, first.3), (second.1, second.3));
+    assert_eq!(
+        EthernetFrame::new_unchecked(&repeated[0][..]).dst_addr(),
+        MAC
+    );
+}
+
+#[test]
+fn moves_in_quick_succession_are_repeated_after_a_short_while() {
+    let now = Instant::now();
+    let mut gateway = gateway(now);
+    let (mut client, _) = open_forwarded(&mut gateway, now);
+    request(&mut gateway, &mut client, now);
+    gateway.guest_appeared(MAC, now);
+    gateway.service(now);
+    assert_eq!(sent(&mut gateway).len(), 1);
+    gateway.guest_appeared(MAC, now);
+    gateway.service(now);
+    assert!(sent(&mut gateway).is_empty());
+    assert!(gateway.delay(now).unwrap() <= REPEAT_INTERVAL);
+    gateway.service(now + REPEAT_INTERVAL);
+    assert_eq!(sent(&mut gateway).len(), 1);
+}
+
+#[test]
+fn without_an_announcement_a_lost_request_is_repeated_after_200_ms() {
+    let now = Instant::now();
+    let mut gateway = gateway(now);
+    let (mut client, _) = open_forwarded(&mut gateway, now);
+    request(&mut gateway, &mut client, now);
+    assert_eq!(gateway.delay(now), Some(Duration::from_millis(200)));
+    gateway.service(now + Duration::from_millis(199));
+    assert!(sent(&mut gateway).is_empty());
+    gateway.service(now + Duration::from_millis(200));
+    assert_eq!(sent(&mut gateway).len(), 1);
+}
+
+#[test]
+fn arp_is_answered_for_the_gateways_own_addresses_only() {
+    let now = Instant::now();
+    let mut gateway = gateway(now);
+    let mut answers = |target: [u8; 4]| {
+        gateway.receive(&arp(ArpOperation::Request, target.into()), now);
+        gateway.service(now);
+        sent(&mut gateway).len()
+    };
+    assert_eq!(answers([10, 0, 2, 2]), 1);
+    assert_eq!(answers([10, 0, 2, 3]), 1);
+    // RFC 5227, 2.1.1: else a guest that probes its address would believe that it is taken.
+    assert_eq!(answers([10, 0, 2, 15]), 0);
+    assert_eq!(answers([10, 0, 2, 16]), 0);
+    assert_eq!(answers([192, 0, 2, 1]), 0);
+}
+
+#[test]
+fn a_dhcp_client_without_the_broadcast_flag_is_answered_at_its_mac_address() {
+    let now = Instant::now();
+    let mut gateway = gateway(now);
+    gateway.receive(&discover(), now);
+    let frames = sent(&mut gateway);
+    assert_eq!(frames.len(), 1);
+    assert_eq!(EthernetFrame::new_unchecked(&frames[0][..]).dst_addr(), MAC);
+    let ip = Ipv4Packet::new_checked(&frames[0][14..]).unwrap();
+    assert_eq!(ip.dst_addr(), Ipv4Addr::new(10, 0, 2, 20));
+    assert_eq!(gateway.status().leases[0].address, "10.0.2.20");
+}
+
+#[test]
+fn segments_of_unknown_connections_are_reset() {
+    let now = Instant::now();
+    let mut gateway = gateway(now);
+    gateway.receive(&arp(ArpOperation::Request, addresses::GATEWAY), now);
+    sent(&mut gateway);
+    let mut stray = tcp_repr(TcpControl::None, 7, 40_000);
+    stray.ack_number = Some(TcpSeqNumber(5));
+    for destination in [addresses::GATEWAY, Ipv4Addr::new(192, 0, 2, 1)] {
+        gateway.receive(&segment(&stray, destination), now);
+        let frames = sent(&mut gateway);
+        assert_eq!(parse_segment(&frames[0]).0, TcpControl::Rst);
+    }
+    // Neither loopback nor a group is reachable: no answer at all.
+    for destination in [[127, 0, 0, 1], [224, 0, 0, 1], [10, 0, 2, 255]] {
+        gateway.receive(&segment(&stray, destination.into()), now);
+        assert!(sent(&mut gateway).is_empty());
+    }
+}
+
+/// Frames that a gateway looks into, to be damaged.
+fn seeds() -> Vec<Vec<u8>> {
+    let mut with_options = tcp_repr(TcpControl::None, 7, 32_768);
+    with_options.ack_number = Some(TcpSeqNumber(1));
+    with_options.sack_permitted = true;
+    with_options.window_scale = Some(7);
+    with_options.payload = b"payload";
+    vec![
+        arp(ArpOperation::Request, addresses::GATEWAY),
+        segment(&tcp_repr(TcpControl::Syn, 5000, 80), addresses::GATEWAY),
+        segment(
+            &tcp_repr(TcpControl::Syn, 5000, 80),
+            Ipv4Addr::new(127, 0, 0, 1),
+        ),
+        segment(&tcp_repr(TcpControl::Rst, 7, 32_768), addresses::GATEWAY),
+        segment(&tcp_repr(TcpControl::Fin, 7, 32_768), addresses::GATEWAY),
+        segment(&with_options, addresses::GATEWAY),
+        discover(),
+        datagram(GUEST, addresses::DNS, (5353, 53), b"no question"),
+        packet(IpProtocol::Icmp, GUEST, addresses::GATEWAY, 12, |payload| {
+            payload[0] = 8
+        }),
+    ]
+}
+
+/// Repairs the checksums, so that damage gets past them.
+fn repair(bytes: &mut [u8]) {
+    let Ok(mut frame) = EthernetFrame::new_checked(bytes) else {
+        return;
+    };
+    let Ok(mut ip) = Ipv4Packet::new_checked(frame.payload_mut()) else {
+        return;
+    };
+    ip.fill_checksum();
+    let (source, destination) = (ip.src_addr().into(), ip.dst_addr().into());
+    match ip.next_header() {
+        IpProtocol::Tcp => {
+            if let Ok(mut tcp) = TcpPacket::new_checked(ip.payload_mut()) {
+                tcp.fill_checksum(&source, &destination);
+            }
+        }
+        IpProtocol::Udp => {
+            if let Ok(mut udp) = UdpPacket::new_checked(ip.payload_mut()) {
+                udp.fill_checksum(&source, &destination);
+            }
+        }
+        _ => {}
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn no_frame_brings_the_gateway_down(
+        damages in prop::collection::vec(
+            (0usize..9, prop::collection::vec((12usize..320, any::<u8>()), 0..6), any::<bool>()),
+            1..40,
+        ),
+    ) {
+        let now = Instant::now();
+        let mut gateway = gateway(now);
+        let (_client, port) = open_forwarded(&mut gateway, now);
+        prop_assert!(port >= 32_768);
+        let seeds = seeds();
+        for (step, (seed, damage, repaired)) in damages.into_iter().enumerate() {
+            let mut frame = seeds[seed].clone();
+            for (place, byte) in damage {
+                // Addresses stay inside the machine: nothing is sent to the world.
+                let index = place % frame.len();
+                if !(26..34).contains(&index) {
+                    frame[index] = byte;
+                }
+            }
+            if repaired {
+                repair(&mut frame);
+            }
+            let now = now + Duration::from_millis(50 * step as u64);
+            gateway.receive(&frame, now);
+            gateway.service(now);
+            gateway.delay(now);
+            gateway.outgoing().clear();
+        }
+    }
+}

@@ -4,6 +4,7 @@
 pub mod assembler;
 pub mod device_programs;
 pub mod guest_program;
+pub mod history;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};

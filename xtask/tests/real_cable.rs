@@ -128,6 +128,10 @@ fn primary_is_cut_off(site: &mut Site) -> Result<(Client, Replica)> {
     site.set_cable(Host::A, true)?;
     assert_stands_down(&mut primary, &mut client)?;
     ensure!(primary.events("claimed") == 0, "both claimed");
+    ensure!(
+        site.guest_is_at()? == Some(Host::B),
+        "the old primary still spoke for the guest"
+    );
     client.count(200)?;
     client.check()?;
     Ok((client, backup))

@@ -25,6 +25,14 @@ impl Host {
         }
     }
 
+    /// The bridge's port that its cable leads to.
+    fn port(self) -> &'static str {
+        match self {
+            Host::A => "port-a",
+            Host::B => "port-b",
+        }
+    }
+
     /// Its address on the LAN.
     pub fn address(self) -> &'static str {
         match self {
@@ -64,7 +72,7 @@ impl Lan {
         self.ip(&["-n", &lan, "address", "add", &address, "dev", "bridge"])?;
         self.ip(&["-n", &lan, "link", "set", "bridge", "up"])?;
         for host in [Host::A, Host::B] {
-            let (namespace, port) = (self.namespace(host.name()), host.name());
+            let (namespace, port) = (self.namespace(host.name()), host.port());
             self.ip(&["netns", "add", &namespace])?;
             self.ip(&["-n", &namespace, "link", "set", "lo", "up"])?;
             self.ip(&[
@@ -106,7 +114,7 @@ impl Lan {
             &self.namespace("lan"),
             "link",
             "set",
-            host.name(),
+            host.port(),
             state,
         ])
     }

@@ -39,12 +39,16 @@ fn a_guest_that_writes_nonsense_to_every_device_ends_as_it_likes_and_replays() {
         ];
         let output = run(&arguments);
         assert_eq!(output.status.code(), Some(0), "{}", error_text(&output));
+        assert!(!output.stdout.is_empty(), "its nonsense reached the UART");
         let output = run(&["replay", &log]);
         let said = error_text(&output);
         assert!(
             output.status.success() && said.contains("complete"),
             "{said}"
         );
+        let instructions = said.split_whitespace().nth(2);
+        let instructions: u64 = instructions.and_then(|number| number.parse().ok()).unwrap();
+        assert!(instructions > 1_000_000, "it came to an early end: {said}");
         assert!(
             fs::read(path("readonly"))
                 .unwrap()

@@ -143,7 +143,31 @@ pub fn run_seed(seed: u64, options: &Options) -> Result<Report, Box<Failure>> {
     }
 }
 
+/// Where a panic ends the process (the release profile), it must at least say which seed it was.
+#[cfg(panic = "abort")]
+fn announce_panics(seed: u64) {
+    use std::sync::Once;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static HOOK: Once = Once::new();
+    static SEED: AtomicU64 = AtomicU64::new(0);
+    SEED.store(seed, Ordering::Relaxed);
+    HOOK.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            before(panic);
+            let seed = SEED.load(Ordering::Relaxed);
+            eprintln!("an assertion failed in seed {seed}");
+            eprintln!("replay with: cargo xtask sim --seed {seed}");
+        }));
+    });
+}
+
+/// A panic becomes a [`Failure`].
+#[cfg(not(panic = "abort"))]
+fn announce_panics(_: u64) {}
+
 fn run_world(seed: u64, options: &Options) -> (Result<(), String>, Vec<String>, Coverage, u64) {
+    announce_panics(seed);
     let mut world = World::new(seed, options);
     // The core's own assertions are checkers too.
     let result = catch_unwind(AssertUnwindSafe(|| world.run()));

@@ -1,0 +1,215 @@
+//! Replaying a log, and everything in which a replay can differ from it.
+
+use replication::guest::{Guest, GuestStop, Injection, InjectionError};
+use replication::record::{Record, RecordBody};
+use replication::replay::{Divergence, DivergenceKind, Progress, Replayer};
+
+/// Works for a hundred instructions after each input, says its count every forty, and ends at the
+/// input 255.
+#[derive(Default)]
+struct Counter {
+    count: u64,
+    busy_until: u64,
+    said: u64,
+    waiting: Vec<u64>,
+    finished: bool,
+    not_yet: u32,
+    longest_run: u64,
+}
+
+impl Guest for Counter {
+    type Output = u64;
+
+    fn instruction_count(&self) -> u64 {
+        self.count
+    }
+
+    fn run(&mut self, until: u64) -> GuestStop {
+        self.longest_run = self.longest_run.max(until - self.count);
+        if self.finished {
+            return GuestStop::Finished;
+        }
+        while self.count < until {
+            if self.count == self.busy_until {
+                return GuestStop::Idle;
+            }
+            self.count += 1;
+            if self.count.is_multiple_of(40) {
+                self.said += 1;
+                self.waiting.push(self.count);
+                return GuestStop::Output;
+            }
+        }
+        GuestStop::Reached
+    }
+
+    fn inject(&mut self, input: &[u8]) -> Result<Injection, InjectionError> {
+        match input {
+            [255] => self.finished = true,
+            [1] if self.not_yet > 0 => {
+                self.not_yet -= 1;
+                return Ok(Injection::NotYet);
+            }
+            [_] => self.busy_until = self.count + 100,
+            _ => return Err(InjectionError("one byte is expected".into())),
+        }
+        Ok(Injection::Done)
+    }
+
+    fn take_outputs(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.waiting)
+    }
+
+    fn visible_outputs(&self) -> u64 {
+        self.said
+    }
+
+    fn digest(&mut self) -> u128 {
+        u128::from(self.count) << 64 | u128::from(self.busy_until)
+    }
+}
+
+fn input(count: u64, byte: u8) -> Record {
+    Record {
+        count,
+        body: RecordBody::Input(vec![byte]),
+    }
+}
+
+fn marker(count: u64, visible_outputs: u64) -> Record {
+    Record {
+        count,
+        body: RecordBody::Marker { visible_outputs },
+    }
+}
+
+fn replayer(records: impl IntoIterator<Item = Record>) -> Replayer<Counter> {
+    let mut replayer = Replayer::new(Counter::default());
+    records.into_iter().for_each(|record| replayer.push(record));
+    replayer
+}
+
+fn to_the_end(replayer: &mut Replayer<Counter>, step: u64) -> Result<(), Divergence> {
+    while replayer.step(step)? != Progress::Waiting {}
+    Ok(())
+}
+
+fn difference(records: impl IntoIterator<Item = Record>) -> Divergence {
+    let mut replayer = replayer(records);
+    let divergence = to_the_end(&mut replayer, 1000).expect_err("it differs");
+    assert_eq!(
+        replayer.step(1000),
+        Err(divergence.clone()),
+        "and does so for ever"
+    );
+    divergence
+}
+
+#[test]
+fn records_take_effect_at_their_counts_in_steps_of_any_size() {
+    for step in [1, 7, 40, 1_000_000] {
+        let records = [input(0, 0), marker(80, 2), input(90, 1), marker(160, 4)];
+        let mut replayer = replayer(records);
+        to_the_end(&mut replayer, step).unwrap();
+        assert_eq!(
+            (replayer.executed(), replayer.replayed(), replayer.backlog()),
+            (160, 4, 0)
+        );
+        let outputs = replayer.take_outputs();
+        let said: Vec<(u64, Vec<u64>)> = outputs
+            .into_iter()
+            .map(|done| (done.visible_outputs, done.outputs))
+            .collect();
+        assert_eq!(
+            said,
+            [(1, vec![40]), (2, vec![80]), (3, vec![120]), (4, vec![160])]
+        );
+        assert!(replayer.guest().longest_run <= step);
+    }
+}
+
+#[test]
+fn a_marker_comes_before_an_input_of_the_same_count() {
+    // The output at 80 belongs to the marker although the input at 80 comes in the same place.
+    let mut replayer = replayer([input(0, 0), marker(80, 2), input(80, 0), marker(80, 2)]);
+    to_the_end(&mut replayer, 1000).unwrap();
+}
+
+#[test]
+fn an_input_that_needs_this_hosts_disk_is_tried_again() {
+    let mut replayer = replayer([input(0, 1), marker(40, 1)]);
+    replayer.guest_mut().not_yet = 2;
+    assert_eq!(replayer.step(1000), Ok(Progress::Blocked));
+    assert_eq!(replayer.step(1000), Ok(Progress::Blocked));
+    assert_eq!(replayer.replayed(), 0);
+    to_the_end(&mut replayer, 1000).unwrap();
+    assert_eq!(replayer.replayed(), 2);
+}
+
+#[test]
+fn another_digest_is_a_difference() {
+    let divergence = difference([
+        input(0, 0),
+        Record {
+            count: 50,
+            body: RecordBody::Digest(1),
+        },
+    ]);
+    assert_eq!((divergence.sequence, divergence.guest_count), (2, 50));
+    assert!(matches!(
+        divergence.kind,
+        DivergenceKind::Digest { expected: 1, .. }
+    ));
+}
+
+#[test]
+fn another_number_of_outputs_is_a_difference() {
+    let kind = difference([input(0, 0), marker(50, 2)]).kind;
+    assert_eq!(
+        kind,
+        DivergenceKind::VisibleOutputs {
+            expected: 2,
+            found: 1
+        }
+    );
+}
+
+#[test]
+fn a_guest_that_idles_before_the_next_record_is_a_difference() {
+    let kind = difference([input(0, 0), marker(130, 3)]).kind;
+    assert_eq!(kind, DivergenceKind::Idle { missing: 30 });
+}
+
+#[test]
+fn a_guest_that_ends_before_the_next_record_is_a_difference() {
+    assert_eq!(
+        difference([input(0, 255), marker(10, 0)]).kind,
+        DivergenceKind::Finished
+    );
+}
+
+#[test]
+fn a_guest_that_ended_may_still_be_checked_where_it_ended() {
+    let mut replayer = replayer([input(0, 0), input(50, 255), marker(50, 1)]);
+    to_the_end(&mut replayer, 1000).unwrap();
+}
+
+#[test]
+fn a_guest_beyond_the_records_count_is_a_difference() {
+    let mut replayer = replayer([input(0, 0), marker(40, 1)]);
+    to_the_end(&mut replayer, 1000).unwrap();
+    replayer.push(marker(39, 1));
+    let kind = replayer.step(1000).unwrap_err().kind;
+    assert_eq!(kind, DivergenceKind::Beyond { count: 40 });
+}
+
+#[test]
+fn an_input_that_does_not_fit_is_a_difference() {
+    let record = Record {
+        count: 0,
+        body: RecordBody::Input(vec![1, 2]),
+    };
+    let divergence = difference([record]);
+    assert!(matches!(divergence.kind, DivergenceKind::Injection(_)));
+    assert!(divergence.to_string().contains("one byte is expected"));
+}

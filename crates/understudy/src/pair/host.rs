@@ -186,10 +186,15 @@ impl Host {
         status: impl Fn(&Host) -> ReplicaStatus,
     ) -> Result<Happened, Failure> {
         let timeout = self.timeout(deadline);
-        let worked = self.woken_at.map_or(Duration::ZERO, |at| monotonic().saturating_sub(at));
+        let worked = self
+            .woken_at
+            .map_or(Duration::ZERO, |at| monotonic().saturating_sub(at));
         if worked > SLOW {
             // Heartbeats waited meanwhile: whoever looks for the reason of a suspicion wants this.
-            let detail = format!("this process was busy or blocked for {} ms", worked.as_millis());
+            let detail = format!(
+                "this process was busy or blocked for {} ms",
+                worked.as_millis()
+            );
             self.events.add("slow", 0, 0, detail);
         }
         let ready = self.poll(timeout, accept)?;

@@ -123,6 +123,7 @@ impl Machine {
     /// Executes until the instruction count is `until`, or until something stops it before.
     pub fn run(&mut self, until: InstructionCount) -> Stop {
         loop {
+            self.raise_device_timers();
             if self.state.outputs.is_urgent() {
                 return Stop::Output;
             }
@@ -132,7 +133,6 @@ impl Machine {
             if self.state.count >= until {
                 return Stop::Reached;
             }
-            self.raise_device_timers();
             if !self.choose_hart() {
                 return Stop::Idle {
                     wake_at_ns: self.next_wake_ns(),
@@ -236,6 +236,8 @@ impl Machine {
         harts.chain(state.bus.next_device_timer_ns()).min()
     }
 
+    /// Brings the devices up to guest time. Whoever can be asked for a digest next has done so: else
+    /// a machine that found all harts waiting would differ from one that was stopped there.
     fn raise_device_timers(&mut self) {
         let time_ns = self.guest_time_ns();
         if self
@@ -288,6 +290,7 @@ impl Machine {
             let (bus, mut context) = self.device_context();
             bus.inject(input, &mut context)?;
         }
+        self.raise_device_timers(); // a clock record moves time
         for hart in &mut self.state.harts {
             hart.reservation = None;
         }

@@ -51,7 +51,9 @@ impl Machine {
     pub fn snapshot(&self) -> Snapshot {
         let state = postcard::to_stdvec(&self.state).expect("plain data serialises");
         let mut page_indices = Vec::new();
-        let mut pages = Vec::new();
+        // The guest waits for this copy. Room for everything costs nothing until it is used, and
+        // saves copying what was copied already.
+        let mut pages = Vec::with_capacity(self.memory.size() as usize);
         for index in 0..self.memory.pages() {
             let bytes = self.memory.page(index);
             if !is_zero(bytes) {
@@ -147,8 +149,7 @@ impl Snapshot {
         if length > MAX_STATE_BYTES {
             return Err(SnapshotError::Damaged("its state has an impossible length"));
         }
-        let mut state = vec![0; length as usize];
-        reader.fill(&mut state)?;
+        let state = reader.bytes(length)?;
         let count = u64::from_le_bytes(reader.array()?);
         let (mut page_indices, mut pages) = (Vec::new(), Vec::new());
         for _ in 0..count {
@@ -177,6 +178,17 @@ impl<R: Read> Hashing<'_, R> {
         self.reader.read_exact(buffer)?;
         self.hash.update(buffer);
         Ok(())
+    }
+
+    /// `length` bytes, for which memory is reserved as they come.
+    fn bytes(&mut self, length: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.reader.take(length).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 != length {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.hash.update(&bytes);
+        Ok(bytes)
     }
 
     fn array<const N: usize>(&mut self) -> io::Result<[u8; N]> {

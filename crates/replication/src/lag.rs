@@ -35,10 +35,25 @@ const CONTROL_INTERVAL: Duration = Duration::from_millis(20);
 /// Shares in millionths.
 const FULL: i64 = 1_000_000;
 const SLOWEST: i64 = 20_000;
-/// Where the pressure is to settle, and where the primary halts until the backup has caught up; in
-/// hundredths of the target.
+/// Where the pressure is to settle; in hundredths of the target.
 const SET_POINT: i64 = 60;
-const HALT_AT: i64 = 400;
+/// Where the primary halts until the backup has caught up.
+const HALT_AT: u64 = 400;
+/// A backup that has just joined is as far behind as its restore took, and one whose host was busy
+/// as far as that took: clients must not pay for either. For this long after the lag has grown so
+/// large, and while it is below so many hundredths of its target, the harts keep this share.
+const CATCH_UP: Duration = Duration::from_secs(4);
+const CATCH_UP_LAG: u64 = 2_000;
+const CATCH_UP_SHARE: i64 = 400_000;
+
+/// What presses on the primary, each in hundredths of its target.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Pressure {
+    /// How far the backup is behind.
+    pub lag: u64,
+    /// Records and outputs that have to be kept.
+    pub memory: u64,
+}
 
 /// Remembers when the primary passed which instruction count.
 #[derive(Debug, Default)]
@@ -97,6 +112,8 @@ pub(crate) struct Throttle {
     share: i64,
     before: i64,
     next: Duration,
+    /// Since when the lag has been as large as halts the primary, and above its target ever since.
+    behind_since: Option<Duration>,
 }
 
 impl Throttle {
@@ -105,6 +122,7 @@ impl Throttle {
             share: FULL,
             before: SET_POINT,
             next: Duration::ZERO,
+            behind_since: None,
         }
     }
 
@@ -112,30 +130,100 @@ impl Throttle {
         (self.share / 1000) as RunShare
     }
 
-    /// `percent`: the worst of lag, bytes and held outputs, each in hundredths of its target. Gives
-    /// the new share when it changed.
-    pub fn update(&mut self, now: Duration, percent: u64) -> Option<RunShare> {
+    /// Gives the new share when it changed.
+    pub fn update(&mut self, now: Duration, pressure: Pressure) -> Option<RunShare> {
         if now < self.next {
             return None;
         }
         self.next = now + CONTROL_INTERVAL;
-        let percent = percent.min(1000) as i64;
+        let percent = pressure.lag.max(pressure.memory).min(1000) as i64;
         // Changes below the set point are noise: a pair that keeps up is not slowed by them.
         let above = percent.max(SET_POINT);
         let change = above - std::mem::replace(&mut self.before, above);
         let share = self.share();
         let factor = (1000 - (percent - SET_POINT) - 10 * change).clamp(700, 1150);
-        self.share = match percent {
-            HALT_AT.. => 0,
-            _ => (self.share.max(SLOWEST) * factor / 1000).clamp(SLOWEST, FULL),
+        self.share = if self.is_catching_up(now, pressure) {
+            (self.share.max(SLOWEST) * factor / 1000).clamp(CATCH_UP_SHARE, FULL)
+        } else if pressure.lag.max(pressure.memory) >= HALT_AT {
+            0
+        } else {
+            (self.share.max(SLOWEST) * factor / 1000).clamp(SLOWEST, FULL)
         };
         (self.share() != share).then_some(self.share())
+    }
+
+    fn is_catching_up(&mut self, now: Duration, pressure: Pressure) -> bool {
+        if pressure.lag <= 100 {
+            self.behind_since = None;
+            return false;
+        }
+        if pressure.lag >= HALT_AT {
+            self.behind_since.get_or_insert(now);
+        }
+        let Some(since) = self.behind_since else {
+            return false;
+        };
+        pressure.memory <= 100
+            && pressure.lag < CATCH_UP_LAG
+            && now.saturating_sub(since) < CATCH_UP
     }
 
     /// There is nobody to wait for any more.
     pub fn lift(&mut self) -> Option<RunShare> {
         self.before = SET_POINT;
+        self.behind_since = None;
         let before = std::mem::replace(&mut self.share, FULL);
         (before != FULL).then_some(FULL_SPEED)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn share_after(
+        throttle: &mut Throttle,
+        from_ms: u64,
+        to_ms: u64,
+        pressure: Pressure,
+    ) -> RunShare {
+        for ms in (from_ms..to_ms).step_by(20) {
+            throttle.update(Duration::from_millis(ms), pressure);
+        }
+        throttle.share()
+    }
+
+    #[test]
+    fn a_backup_that_has_just_joined_far_behind_does_not_halt_the_service() {
+        let mut throttle = Throttle::new();
+        let far_behind = Pressure {
+            lag: 1000,
+            memory: 0,
+        };
+        assert_eq!(share_after(&mut throttle, 0, 2000, far_behind), 400);
+    }
+
+    #[test]
+    fn a_backup_that_stays_far_behind_halts_the_primary() {
+        let mut throttle = Throttle::new();
+        let far_behind = Pressure {
+            lag: 1000,
+            memory: 0,
+        };
+        assert_eq!(share_after(&mut throttle, 0, 6000, far_behind), 0);
+        assert_eq!(
+            share_after(&mut throttle, 6000, 20_000, Pressure::default()),
+            FULL_SPEED
+        );
+    }
+
+    #[test]
+    fn records_that_pile_up_halt_the_primary_at_once() {
+        let mut throttle = Throttle::new();
+        let full = Pressure {
+            lag: 1000,
+            memory: 500,
+        };
+        assert_eq!(share_after(&mut throttle, 0, 100, full), 0);
     }
 }

@@ -8,7 +8,7 @@ use crate::config::PairConfig;
 use crate::event::Event;
 use crate::failure_detector::{PauseDetector, Suspicion};
 use crate::generation::{Claim, ClaimOutcome, ClaimRequest, Verdict};
-use crate::lag::{RunShare, Throttle};
+use crate::lag::{Pressure, RunShare, Throttle};
 use crate::message::{LifeId, Message, Parting};
 use crate::mutation::Mutation;
 use crate::output_gate::{OutputGate, Released};
@@ -547,13 +547,21 @@ impl<O> Primary<O> {
     fn control_speed(&mut self, now: Duration) {
         let percent = |value: usize, target: usize| (value * 100 / target.max(1)) as u64;
         let held = percent(self.gate.held_outputs(), self.config.lag.held_outputs);
+        let memory = |memory| Pressure { lag: 0, memory };
         let pressure = match &self.state {
-            State::Alone { join: Some(join) } => {
-                percent(join.bytes_waiting(), self.config.join_backlog_bytes)
+            State::Alone { join: Some(join) } => memory(percent(
+                join.bytes_waiting(),
+                self.config.join_backlog_bytes,
+            )),
+            State::Alone { join: None } => Pressure::default(),
+            State::Paired(pair) => {
+                let pressure = pair.pressure(&self.config.lag);
+                Pressure {
+                    memory: pressure.memory.max(held),
+                    ..pressure
+                }
             }
-            State::Alone { join: None } => 0,
-            State::Paired(pair) => pair.pressure(&self.config.lag).max(held),
-            State::Claiming(_) => held,
+            State::Claiming(_) => memory(held),
             State::Parting { .. } | State::Stopped => return,
         };
         if let Some(share) = self.throttle.update(now, pressure) {

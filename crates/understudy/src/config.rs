@@ -153,11 +153,11 @@ fn yes() -> bool {
 }
 
 fn default_heartbeat() -> Milliseconds {
-    Milliseconds(50)
+    Milliseconds(60)
 }
 
 fn default_suspect_after() -> Milliseconds {
-    Milliseconds(200)
+    Milliseconds(240)
 }
 
 fn default_lag_target() -> Milliseconds {

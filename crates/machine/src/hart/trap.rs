@@ -88,12 +88,12 @@ impl Hart {
             c.mtvec
         };
         let vectored = vector & 1 != 0 && cause & INTERRUPT != 0;
-        self.pc = (vector & !3)
-            + if vectored {
-                4 * (cause & !INTERRUPT)
-            } else {
-                0
-            };
+        let entry = if vectored {
+            4 * (cause & !INTERRUPT)
+        } else {
+            0
+        };
+        self.pc = (vector & !3).wrapping_add(entry);
     }
 
     /// `mret`.

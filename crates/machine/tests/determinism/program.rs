@@ -3,28 +3,31 @@
 
 use crate::assembler::{Assembler, Label, register::*};
 use crate::random::Random;
-use machine::bus::{CLINT_BASE, PLIC_BASE, UART_BASE};
+use machine::bus::{CLINT_BASE, PLIC_BASE, RTC_BASE, UART_BASE};
 use machine::hart::csr::number;
 use machine::isa::{self, Format, Instruction, Op};
 use machine::memory::RAM_BASE;
 
 /// RAM of the machine, in bytes.
-pub const MEMORY_BYTES: u64 = 8 << 20;
+pub const MEMORY_BYTES: u64 = 4 << 20;
 /// Random code: 16 pages, the last of them for what the code stores there.
 const CODE: u64 = RAM_BASE + 0x1_0000;
 const CODE_BYTES: u64 = 0x1_0000;
 /// Data that the code reads and writes.
 const DATA: u64 = RAM_BASE + 0x10_0000;
 /// The page tables: root of Sv39, root of Sv48, second, first level, then leaves of the first
-/// 2 MiB of RAM.
-const TABLES: u64 = RAM_BASE + 0x20_0000;
+/// 2 MiB of RAM, where they are themselves.
+const TABLES: u64 = RAM_BASE + 0x18_0000;
 const CLINT_MTIMECMP: u64 = CLINT_BASE + 0x4000;
 const PLIC_ENABLE: u64 = PLIC_BASE + 0x2000;
 const PLIC_CONTEXT: u64 = PLIC_BASE + 0x20_0000;
 
 /// The program of a seed.
 pub fn generate(seed: u64) -> Vec<u8> {
-    let mut generator = Generator { random: Random::new(seed), asm: Assembler::new(RAM_BASE) };
+    let mut generator = Generator {
+        random: Random::new(seed),
+        asm: Assembler::new(RAM_BASE),
+    };
     generator.startup();
     generator.code();
     generator.tables();
@@ -95,12 +98,24 @@ impl Generator {
             (PLIC_BASE + 40, 1u64),
             (UART_BASE + 1, 1),
             (PLIC_ENABLE, 1 << 10),
-            (PLIC_ENABLE + 0x80, if random.once_in(2) { 1 << 10 } else { 0 }),
+            (
+                PLIC_ENABLE + 0x80,
+                if random.once_in(2) { 1 << 10 } else { 0 },
+            ),
             (PLIC_ENABLE + 0x100, 1 << 10),
         ] {
             asm.li(T6, address);
             asm.li(T5, value);
-            asm.store(if address < PLIC_BASE || address >= UART_BASE { Op::Sb } else { Op::Sw }, T5, T6, 0);
+            asm.store(
+                if !(PLIC_BASE..UART_BASE).contains(&address) {
+                    Op::Sb
+                } else {
+                    Op::Sw
+                },
+                T5,
+                T6,
+                0,
+            );
         }
         asm.csr(Op::Csrrs, T5, number::MHARTID, ZERO);
         asm.i(Op::Addi, T5, T5, 17);
@@ -152,7 +167,12 @@ impl Generator {
         asm.op(Op::Mret, 0, 0, 0, 0);
         asm.align(8);
         asm.bind(spaces);
-        for satp in [0, 8 << 60 | TABLES >> 12, 9 << 60 | (TABLES + 0x1000) >> 12, 8 << 60 | 1 << 44 | TABLES >> 12] {
+        for satp in [
+            0,
+            8 << 60 | TABLES >> 12,
+            9 << 60 | (TABLES + 0x1000) >> 12,
+            0,
+        ] {
             asm.double(satp);
         }
     }
@@ -193,22 +213,32 @@ impl Generator {
     /// An instruction or a few that belong together.
     fn fragment(&mut self) {
         match self.random.below(100) {
-            0..40 => self.any_of(&[Format::R, Format::I, Format::Shift6, Format::Shift5, Format::U], true),
+            0..40 => self.any_of(
+                &[
+                    Format::R,
+                    Format::I,
+                    Format::Shift6,
+                    Format::Shift5,
+                    Format::U,
+                ],
+                true,
+            ),
             40..55 => self.access(),
-            55..60 => self.any_of(&[Format::I, Format::S, Format::Atomic], false),
-            60..66 => self.atomic(),
-            66..75 => self.jump(),
-            75..83 => self.float(),
-            83..90 => self.csr(),
+            55..56 => self.any_of(&[Format::I, Format::S, Format::Atomic], false),
+            56..62 => self.atomic(),
+            62..75 => self.jump(),
+            75..85 => self.float(),
+            85..90 => self.csr(),
             90..92 => self.system(),
             92..94 => self.device(),
-            94..97 => {
+            94..96 => {
                 let half = self.random.bits() as u16;
                 self.asm.half(if half & 3 == 3 { half ^ 2 } else { half });
             }
-            97..98 => self.copy_code(),
-            98..99 => self.change_table(),
-            _ => self.asm.word(self.random.bits() as u32),
+            96..97 => self.copy_code(),
+            97..98 => self.change_table(),
+            98..99 if self.random.once_in(4) => self.asm.word(self.random.bits() as u32),
+            _ => self.any_of(&[Format::R], true),
         }
     }
 
@@ -236,7 +266,14 @@ impl Generator {
             Format::FloatR4 => bits & 0x1f00 | rm,
             _ => 0,
         };
-        let instruction = Instruction { op, rd, rs1, rs2, immediate, length: 4 };
+        let instruction = Instruction {
+            op,
+            rd,
+            rs1,
+            rs2,
+            immediate,
+            length: 4,
+        };
         let bits = isa::encode(&instruction).expect("the fields fit");
         self.asm.word(bits);
     }
@@ -258,8 +295,23 @@ impl Generator {
     /// A load or store that may be misaligned and may cross a page.
     fn access(&mut self) {
         const ROWS: &[Op] = &[
-            Op::Lb, Op::Lh, Op::Lw, Op::Ld, Op::Lbu, Op::Lhu, Op::Lwu, Op::Flw, Op::Fld,
-            Op::Sb, Op::Sh, Op::Sw, Op::Sd, Op::Fsw, Op::Fsd, Op::Sd, Op::Sd,
+            Op::Lb,
+            Op::Lh,
+            Op::Lw,
+            Op::Ld,
+            Op::Lbu,
+            Op::Lhu,
+            Op::Lwu,
+            Op::Flw,
+            Op::Fld,
+            Op::Sb,
+            Op::Sh,
+            Op::Sw,
+            Op::Sd,
+            Op::Fsw,
+            Op::Fsd,
+            Op::Sd,
+            Op::Sd,
         ];
         let base = self.base_register();
         let page = self.data_page();
@@ -267,7 +319,11 @@ impl Generator {
         for _ in 0..1 + self.random.below(3) {
             let op = self.random.pick(ROWS);
             let offset = (self.random.bits() as i32) << 20 >> 20;
-            let offset = if self.random.once_in(4) { offset } else { offset & !7 };
+            let offset = if self.random.once_in(4) {
+                offset
+            } else {
+                offset & !7
+            };
             let register = self.register();
             let is_store = isa::encodings().any(|row| row.op == op && row.format == Format::S);
             match is_store {
@@ -282,7 +338,9 @@ impl Generator {
         let page = self.data_page();
         self.point(base, page);
         self.asm.i(Op::Andi, base, base, -8);
-        let rows: Vec<_> = isa::encodings().filter(|row| row.format == Format::Atomic).collect();
+        let rows: Vec<_> = isa::encodings()
+            .filter(|row| row.format == Format::Atomic)
+            .collect();
         let (lr, sc) = self.random.pick(&[(Op::LrW, Op::ScW), (Op::LrD, Op::ScD)]);
         let (rd, rs2) = (self.register(), self.register());
         if self.random.once_in(2) {
@@ -291,7 +349,11 @@ impl Generator {
             self.asm.op(sc, rd, base, rs2, 0);
         } else {
             let op = rows[self.random.below(rows.len() as u64) as usize].op;
-            let rs2 = if matches!(op, Op::LrW | Op::LrD) { 0 } else { rs2 };
+            let rs2 = if matches!(op, Op::LrW | Op::LrD) {
+                0
+            } else {
+                rs2
+            };
             self.asm.op(op, rd, base, rs2, 3);
         }
     }
@@ -312,7 +374,9 @@ impl Generator {
                 self.asm.i(Op::Jalr, rs1, base, offset);
             }
             _ => {
-                let op = self.random.pick(&[Op::Beq, Op::Bne, Op::Blt, Op::Bge, Op::Bltu, Op::Bgeu]);
+                let op =
+                    self.random
+                        .pick(&[Op::Beq, Op::Bne, Op::Blt, Op::Bge, Op::Bltu, Op::Bgeu]);
                 let offset = near(&mut self.random);
                 self.asm.op(op, 0, rs1, rs2, offset);
             }
@@ -321,26 +385,66 @@ impl Generator {
 
     fn float(&mut self) {
         const FORMATS: &[Format] = &[
-            Format::FloatRounded, Format::FloatUnaryRounded, Format::FloatR, Format::FloatR4, Format::Unary,
+            Format::FloatRounded,
+            Format::FloatUnaryRounded,
+            Format::FloatR,
+            Format::FloatR4,
+            Format::Unary,
         ];
         self.any_of(FORMATS, false);
     }
 
     fn csr(&mut self) {
         const NUMBERS: &[u16] = &[
-            number::FFLAGS, number::FRM, number::FCSR, number::CYCLE, number::TIME, number::INSTRET,
-            number::SSTATUS, number::SIE, number::SCOUNTEREN, number::SENVCFG, number::SSCRATCH,
-            number::SEPC, number::SCAUSE, number::STVAL, number::SIP, number::STIMECMP, number::SATP,
-            number::MISA, number::MEDELEG, number::MIDELEG, number::MIE, number::MCOUNTEREN,
-            number::MENVCFG, number::MSCRATCH, number::MEPC, number::MCAUSE, number::MTVAL, number::MIP,
-            number::MCYCLE, number::MINSTRET, number::MHARTID, number::MSTATUS, 0xc03, 0x7a0, 0x5c0,
+            number::FFLAGS,
+            number::FRM,
+            number::FCSR,
+            number::CYCLE,
+            number::TIME,
+            number::INSTRET,
+            number::SSTATUS,
+            number::SIE,
+            number::SCOUNTEREN,
+            number::SENVCFG,
+            number::SSCRATCH,
+            number::SEPC,
+            number::SCAUSE,
+            number::STVAL,
+            number::SIP,
+            number::STIMECMP,
+            number::SATP,
+            number::MISA,
+            number::MEDELEG,
+            number::MIDELEG,
+            number::MIE,
+            number::MCOUNTEREN,
+            number::MENVCFG,
+            number::MSCRATCH,
+            number::MEPC,
+            number::MCAUSE,
+            number::MTVAL,
+            number::MIP,
+            number::MCYCLE,
+            number::MINSTRET,
+            number::MHARTID,
+            number::MSTATUS,
+            0xc03,
+            0x7a0,
+            0x5c0,
         ];
         let (rd, source) = (self.register(), self.register());
         if self.random.once_in(16) {
             return self.protection();
         }
         let csr = self.random.pick(NUMBERS);
-        let op = self.random.pick(&[Op::Csrrw, Op::Csrrs, Op::Csrrc, Op::Csrrwi, Op::Csrrsi, Op::Csrrci]);
+        let op = self.random.pick(&[
+            Op::Csrrw,
+            Op::Csrrs,
+            Op::Csrrc,
+            Op::Csrrwi,
+            Op::Csrrsi,
+            Op::Csrrci,
+        ]);
         let source = if self.random.once_in(2) { 0 } else { source };
         self.asm.csr(op, rd, csr, source);
     }
@@ -352,20 +456,32 @@ impl Generator {
         let address = base >> 2 | self.random.pick(&[0, 1, 7, 0x1ff]);
         let configuration = (self.random.bits() & 0x1f) << (8 * entry) | 0x1f << 56;
         self.asm.li(T6, address);
-        self.asm.csr(Op::Csrrw, ZERO, number::PMPADDR0 + entry as u16, T6);
+        self.asm
+            .csr(Op::Csrrw, ZERO, number::PMPADDR0 + entry as u16, T6);
         self.asm.li(T6, configuration);
         self.asm.csr(Op::Csrrw, ZERO, number::PMPCFG0, T6);
     }
 
     fn system(&mut self) {
         let op = self.random.pick(&[
-            Op::Ecall, Op::Ebreak, Op::Mret, Op::Sret, Op::Wfi, Op::Wfi, Op::SfenceVma, Op::FenceI, Op::Fence,
+            Op::Ecall,
+            Op::Ebreak,
+            Op::Mret,
+            Op::Sret,
+            Op::Wfi,
+            Op::Wfi,
+            Op::SfenceVma,
+            Op::FenceI,
+            Op::Fence,
         ]);
         self.asm.op(op, 0, 0, 0, 0);
     }
 
     /// Touches the UART, the CLINT or the PLIC.
     fn device(&mut self) {
+        if self.random.once_in(4) {
+            return self.alarm();
+        }
         let base = self.base_register();
         let register = self.register();
         let (page, offset, load, store) = match self.random.below(6) {
@@ -381,6 +497,19 @@ impl Generator {
         } else {
             self.asm.store(store, register, base, offset as i32);
         }
+    }
+
+    /// Sets the RTC's alarm a little ahead, or clears it.
+    fn alarm(&mut self) {
+        let ahead = self.random.below(2000) as i32;
+        let asm = &mut self.asm;
+        asm.op(Op::Lui, T6, 0, 0, RTC_BASE as i32);
+        asm.i(Op::Lw, T4, T6, 0);
+        asm.i(Op::Lw, T3, T6, 4);
+        asm.i(Op::Addi, T4, T4, ahead);
+        asm.store(Op::Sw, T3, T6, 12);
+        asm.store(Op::Sw, T4, T6, 8);
+        asm.store(Op::Sw, T6, T6, if ahead & 1 == 0 { 16 } else { 28 });
     }
 
     /// Copies eight bytes of code to another place in the code.
@@ -409,7 +538,8 @@ impl Generator {
         };
         let distance = address.wrapping_sub(self.asm.here()) as i32;
         let low = distance << 20 >> 20;
-        self.asm.op(Op::Auipc, base, 0, 0, distance.wrapping_sub(low));
+        self.asm
+            .op(Op::Auipc, base, 0, 0, distance.wrapping_sub(low));
         self.asm.i(Op::Ld, T6, base, low);
         let flip = self.random.pick(&[1, 2, 4, 8, 16, 64, 128, 0xc0, 0x400]);
         self.asm.i(Op::Xori, T6, T6, flip);
@@ -438,20 +568,28 @@ impl Generator {
         for index in 0..512u64 {
             self.asm.double(match index {
                 0 => entry(TABLES + 0x4000, 1),
-                1 => entry(TABLES, all | 0x10),
+                1 => entry(RAM_BASE + 0x20_0000, all | 0x10),
                 _ => 0,
             });
         }
         for page in 0..512u64 {
             let user = if self.random.once_in(2) { 0x10 } else { 0 };
-            let missing = if self.random.once_in(8) { 1 << self.random.below(8) } else { 0 };
-            let flags = if page < 16 { all } else { (all | user) & !missing };
+            let missing = if self.random.once_in(20) {
+                1 << self.random.below(8)
+            } else {
+                0
+            };
+            let flags = if page < 16 {
+                all
+            } else {
+                (all | user) & !missing
+            };
             self.asm.double(entry(RAM_BASE + page * 4096, flags));
         }
     }
 }
 
-/// Clears this hart's `msip`, sets its timer anew, empties the UART.
+/// Ends whatever interrupts: clears this hart's `msip`, sets its timer anew, quiets the devices.
 fn acknowledge_interrupts(asm: &mut Assembler) {
     asm.csr(Op::Csrrs, T4, number::MHARTID, ZERO);
     asm.i(Op::Slli, T4, T4, 2);
@@ -465,11 +603,24 @@ fn acknowledge_interrupts(asm: &mut Assembler) {
     asm.i(Op::Andi, T3, T5, 0x7ff);
     asm.r(Op::Add, T4, T4, T3);
     asm.store(Op::Sd, T4, T6, 0);
+    asm.i(Op::Addi, T4, T4, 777);
+    asm.csr(Op::Csrrw, ZERO, number::STIMECMP, T4);
     asm.li(T6, UART_BASE);
     asm.i(Op::Lbu, T4, T6, 0);
     asm.store(Op::Sb, T5, T6, 0);
-    asm.csr(Op::Csrrci, ZERO, number::MIP, 2);
+    asm.li(T4, 1);
+    asm.store(Op::Sb, T4, T6, 1);
+    asm.li(T6, RTC_BASE);
+    asm.store(Op::Sw, ZERO, T6, 16);
+    asm.store(Op::Sw, ZERO, T6, 28);
+    asm.li(T6, 0x222);
+    asm.csr(Op::Csrrc, ZERO, number::MIP, T6);
+    // claim and complete, in M's context of this hart
+    asm.csr(Op::Csrrs, T4, number::MHARTID, ZERO);
+    asm.i(Op::Slli, T4, T4, 13);
     asm.li(T6, PLIC_CONTEXT);
+    asm.r(Op::Add, T6, T6, T4);
+    asm.store(Op::Sw, ZERO, T6, 0);
     asm.i(Op::Lw, T4, T6, 4);
     asm.store(Op::Sw, T4, T6, 4);
 }

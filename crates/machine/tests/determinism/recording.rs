@@ -18,7 +18,7 @@ const MOST_DEAD_WAITS: u32 = 5;
 
 /// A guest, its inputs and what came of it.
 pub struct Recording {
-    seed: u64,
+    image: Vec<u8>,
     harts: u32,
     /// Inputs and the counts at which they took effect.
     pub inputs: Vec<(InstructionCount, Input)>,
@@ -65,9 +65,10 @@ impl Treatment {
         match self {
             Treatment::Undisturbed => LENGTH,
             Treatment::Steps => 1 + random.below(3000),
-            Treatment::SmallSteps if random.once_in(40) => 1 + random.below(10_000),
+            Treatment::SmallSteps if random.once_in(40) => 1 + random.below(20_000),
             Treatment::SmallSteps => 1 + random.below(40),
-            Treatment::Snapshots | Treatment::Digests => 1 + random.below(8000),
+            Treatment::Snapshots => 1 + random.below(16_000),
+            Treatment::Digests => 1 + random.below(8000),
             Treatment::Everything => 1 + random.magnitude() % 20_000,
         }
     }
@@ -89,7 +90,7 @@ impl Treatment {
     }
 }
 
-fn machine(seed: u64, harts: u32) -> Machine {
+fn machine(image: &[u8], harts: u32) -> Machine {
     let board = BoardConfig {
         memory_bytes: MEMORY_BYTES,
         harts,
@@ -98,9 +99,15 @@ fn machine(seed: u64, harts: u32) -> Machine {
         virtio_console: false,
         entropy: false,
     };
-    let kernel = Some(elf(RAM_BASE, &generate(seed)));
-    let images = BootImages { kernel, ..BootImages::default() };
-    let config = MachineConfig { board, unix_base_ns: 1 << 60 };
+    let kernel = Some(image.to_vec());
+    let images = BootImages {
+        kernel,
+        ..BootImages::default()
+    };
+    let config = MachineConfig {
+        board,
+        unix_base_ns: 1 << 60,
+    };
     Machine::new(config, &images).expect("the program loads")
 }
 
@@ -110,7 +117,10 @@ fn append(all: &mut Vec<Output>, new: Vec<Output>) {
         match (all.last_mut(), &output) {
             (
                 Some(Output::ConsoleBytes { console, bytes }),
-                Output::ConsoleBytes { console: other, bytes: more },
+                Output::ConsoleBytes {
+                    console: other,
+                    bytes: more,
+                },
             ) if console == other => bytes.extend(more),
             _ => all.push(output),
         }
@@ -120,9 +130,10 @@ fn append(all: &mut Vec<Output>, new: Vec<Output>) {
 /// Runs the guest of a seed with inputs at random counts.
 pub fn record(seed: u64, harts: u32) -> Recording {
     let mut random = Random::new(seed ^ u64::from(harts) << 32);
-    let mut machine = machine(seed, harts);
+    let image = elf(RAM_BASE, &generate(seed));
+    let mut machine = machine(&image, harts);
     let mut recording = Recording {
-        seed,
+        image,
         harts,
         inputs: Vec::new(),
         checkpoints: Vec::new(),
@@ -139,7 +150,11 @@ pub fn record(seed: u64, harts: u32) -> Recording {
             Stop::Reached => random_input(&mut random, &machine),
             Stop::Idle { wake_at_ns } => {
                 recording.idle_stops += 1;
-                dead_waits = if wake_at_ns.is_none() { dead_waits + 1 } else { 0 };
+                dead_waits = if wake_at_ns.is_none() {
+                    dead_waits + 1
+                } else {
+                    0
+                };
                 Some(wake(&mut random, &machine, wake_at_ns))
             }
             Stop::Output => None,
@@ -150,19 +165,28 @@ pub fn record(seed: u64, harts: u32) -> Recording {
             machine.inject(&input).expect("the board has such a device");
             recording.inputs.push((count, input));
         }
-        recording.checkpoints.push((recording.inputs.len(), count, machine.digest()));
+        recording
+            .checkpoints
+            .push((recording.inputs.len(), count, machine.digest()));
     }
     append(&mut recording.outputs, machine.outputs());
     recording.end = machine.instruction_count();
-    recording.checkpoints.push((recording.inputs.len(), recording.end, machine.digest()));
+    recording
+        .checkpoints
+        .push((recording.inputs.len(), recording.end, machine.digest()));
     recording
 }
 
 fn random_input(random: &mut Random, machine: &Machine) -> Option<Input> {
     match random.below(4) {
         0 => {
-            let bytes = (0..1 + random.below(4)).map(|_| random.bits() as u8).collect();
-            Some(Input::ConsoleBytes { console: Console::Uart, bytes })
+            let bytes = (0..1 + random.below(4))
+                .map(|_| random.bits() as u8)
+                .collect();
+            Some(Input::ConsoleBytes {
+                console: Console::Uart,
+                bytes,
+            })
         }
         1 => {
             let time_ns = machine.guest_time_ns() + random.below(10_000);
@@ -178,19 +202,28 @@ fn wake(random: &mut Random, machine: &Machine, wake_at_ns: Option<u64>) -> Inpu
     let now_ns = machine.guest_time_ns();
     let soon = |time_ns: &u64| *time_ns < now_ns + (1 << 40);
     match wake_at_ns.filter(soon) {
-        Some(time_ns) if !random.once_in(4) => {
-            Input::Clock(ClockRecord { time_ns: time_ns.max(now_ns), rate: 4 << 32 })
-        }
-        _ if random.once_in(2) => {
-            Input::ConsoleBytes { console: Console::Uart, bytes: vec![random.bits() as u8] }
-        }
-        _ => Input::Clock(ClockRecord { time_ns: now_ns + 100_000, rate: 4 << 32 }),
+        Some(time_ns) if !random.once_in(4) => Input::Clock(ClockRecord {
+            time_ns: time_ns.max(now_ns),
+            rate: 4 << 32,
+        }),
+        _ if random.once_in(2) => Input::ConsoleBytes {
+            console: Console::Uart,
+            bytes: vec![random.bits() as u8],
+        },
+        _ => Input::Clock(ClockRecord {
+            time_ns: now_ns + 100_000,
+            rate: 4 << 32,
+        }),
     }
 }
 
 /// Runs the recorded guest again and compares with the recording.
-pub fn replay(recording: &Recording, treatment: Treatment, random: &mut Random) -> Result<(), String> {
-    let mut machine = machine(recording.seed, recording.harts);
+pub fn replay(
+    recording: &Recording,
+    treatment: Treatment,
+    random: &mut Random,
+) -> Result<(), String> {
+    let mut machine = machine(&recording.image, recording.harts);
     let mut outputs = Vec::new();
     let mut injected = 0;
     loop {
@@ -198,12 +231,17 @@ pub fn replay(recording: &Recording, treatment: Treatment, random: &mut Random) 
         if let Some((at, input)) = recording.inputs.get(injected)
             && *at == count
         {
-            machine.inject(input).map_err(|error| format!("at {count}: {error}"))?;
+            machine
+                .inject(input)
+                .map_err(|error| format!("at {count}: {error}"))?;
             injected += 1;
             compare_digest(recording, treatment, random, &mut machine, injected)?;
             continue;
         }
-        let end = recording.inputs.get(injected).map_or(recording.end, |(at, _)| *at);
+        let end = recording
+            .inputs
+            .get(injected)
+            .map_or(recording.end, |(at, _)| *at);
         if count >= end {
             break;
         }
@@ -215,7 +253,9 @@ pub fn replay(recording: &Recording, treatment: Treatment, random: &mut Random) 
                 return Err(format!("at {arrived} it waits, but not in the recording"));
             }
             Stop::Finished(_) if arrived != recording.end => {
-                return Err(format!("at {arrived} it finishes, but not in the recording"));
+                return Err(format!(
+                    "at {arrived} it finishes, but not in the recording"
+                ));
             }
             Stop::Finished(_) => break,
             _ => {}
@@ -226,7 +266,10 @@ pub fn replay(recording: &Recording, treatment: Treatment, random: &mut Random) 
         compare_digest(recording, treatment, random, &mut machine, injected)?;
     }
     if outputs != recording.outputs {
-        return Err(format!("outputs differ: {outputs:?}, recorded {:?}", recording.outputs));
+        return Err(format!(
+            "outputs differ: {outputs:?}, recorded {:?}",
+            recording.outputs
+        ));
     }
     let (_, _, expected) = recording.checkpoints[recording.checkpoints.len() - 1];
     if machine.digest() != expected {
@@ -250,9 +293,10 @@ fn compare_digest(
     let count = machine.instruction_count();
     let here = |(inputs, at, _): &&(usize, u64, u128)| *inputs == injected && *at == count;
     match recording.checkpoints.iter().find(here) {
-        Some((_, _, expected)) if *expected != digest => {
-            Err(format!("digests differ at {count}, after {injected} inputs\n{}", machine.describe()))
-        }
+        Some((_, _, expected)) if *expected != digest => Err(format!(
+            "digests differ at {count}, after {injected} inputs\n{}",
+            machine.describe()
+        )),
         _ => Ok(()),
     }
 }
@@ -260,7 +304,9 @@ fn compare_digest(
 fn through_bytes(machine: &Machine) -> Result<Machine, String> {
     let mut bytes = Vec::new();
     let snapshot = machine.snapshot();
-    snapshot.write_to(&mut bytes).map_err(|error| error.to_string())?;
+    snapshot
+        .write_to(&mut bytes)
+        .map_err(|error| error.to_string())?;
     if bytes.len() as u64 != snapshot.encoded_length() {
         return Err("a snapshot's length is not what it says".into());
     }

@@ -142,14 +142,16 @@ impl Assembler {
     /// A branch.
     pub fn branch(&mut self, op: Op, rs1: u8, rs2: u8, target: Label) {
         let branch = instruction(op, 0, rs1, rs2, 0);
-        self.fixups.push((self.here(), target, Fixup::Relative(branch)));
+        self.fixups
+            .push((self.here(), target, Fixup::Relative(branch)));
         self.word(0);
     }
 
     /// `jal`.
     pub fn jal(&mut self, rd: u8, target: Label) {
         let jump = instruction(Op::Jal, rd, 0, 0, 0);
-        self.fixups.push((self.here(), target, Fixup::Relative(jump)));
+        self.fixups
+            .push((self.here(), target, Fixup::Relative(jump)));
         self.word(0);
     }
 
@@ -191,7 +193,9 @@ impl Assembler {
             let target = self.address(label);
             let distance = target.wrapping_sub(at) as i32;
             let encode = |instruction: &Instruction| {
-                isa::encode(instruction).expect("a target is within reach").to_le_bytes()
+                isa::encode(instruction)
+                    .expect("a target is within reach")
+                    .to_le_bytes()
             };
             let bytes: Vec<u8> = match fixup {
                 Fixup::Relative(mut instruction) => {
@@ -233,7 +237,11 @@ pub fn elf(base: u64, program: &[u8]) -> Vec<u8> {
     file.extend(1u32.to_le_bytes());
     file.extend([base, 64, 0].iter().flat_map(|double| double.to_le_bytes()));
     file.extend(0u32.to_le_bytes());
-    file.extend([64u16, 56, 1, 0, 0, 0].iter().flat_map(|half| half.to_le_bytes()));
+    file.extend(
+        [64u16, 56, 1, 0, 0, 0]
+            .iter()
+            .flat_map(|half| half.to_le_bytes()),
+    );
     file.extend([1u32, 7].iter().flat_map(|word| word.to_le_bytes())); // PT_LOAD, RWX
     let header = [HEADERS, base, base, length, length, 4096];
     file.extend(header.iter().flat_map(|double| double.to_le_bytes()));

@@ -6,12 +6,26 @@ use crate::operands::{EDGES, signed, signed_word, wrap, wrap_word};
 use machine::isa::Op;
 
 const DOUBLE: &[Op] = &[
-    Op::AmoswapD, Op::AmoaddD, Op::AmoxorD, Op::AmoandD, Op::AmoorD, Op::AmominD, Op::AmomaxD,
-    Op::AmominuD, Op::AmomaxuD,
+    Op::AmoswapD,
+    Op::AmoaddD,
+    Op::AmoxorD,
+    Op::AmoandD,
+    Op::AmoorD,
+    Op::AmominD,
+    Op::AmomaxD,
+    Op::AmominuD,
+    Op::AmomaxuD,
 ];
 const WORD: &[Op] = &[
-    Op::AmoswapW, Op::AmoaddW, Op::AmoxorW, Op::AmoandW, Op::AmoorW, Op::AmominW, Op::AmomaxW,
-    Op::AmominuW, Op::AmomaxuW,
+    Op::AmoswapW,
+    Op::AmoaddW,
+    Op::AmoxorW,
+    Op::AmoandW,
+    Op::AmoorW,
+    Op::AmominW,
+    Op::AmomaxW,
+    Op::AmominuW,
+    Op::AmomaxuW,
 ];
 
 /// What an AMO on double-words leaves in memory.

@@ -8,7 +8,14 @@ use machine::isa::{self, Instruction, Op};
 /// The bits of a CSR instruction: what `mtval` holds when it is illegal.
 fn bits(op: Op, rd: u8, csr: u16, source: u8) -> u64 {
     let immediate = i32::from(csr);
-    let instruction = Instruction { op, rd, rs1: source, rs2: 0, immediate, length: 4 };
+    let instruction = Instruction {
+        op,
+        rd,
+        rs1: source,
+        rs2: 0,
+        immediate,
+        length: 4,
+    };
     u64::from(isa::encode(&instruction).expect("a CSR instruction"))
 }
 

@@ -87,7 +87,9 @@ fn both(guest: &mut Guest, ops: (Op, Op), values: &[Value], result: Value, flags
 fn to_integer(guest: &mut Guest, op: Op, bits: &[u64], rm: i32, result: u64, flags: u64) {
     guest.tests(op);
     operands(guest, bits);
-    guest.asm.op(op, A4, 1, if bits.len() > 1 { 2 } else { 0 }, rm);
+    guest
+        .asm
+        .op(op, A4, 1, if bits.len() > 1 { 2 } else { 0 }, rm);
     let what = format!("{op:?} {bits:x?} rm {rm}");
     guest.check(A4, result, what.clone());
     guest.check_csr(number::FFLAGS, flags, format!("{what}: flags"));

@@ -6,8 +6,9 @@
 
 use crate::assembler::{Assembler, Label, elf, register::*};
 use machine::boot::BootImages;
-use machine::bus::{BoardConfig, FINISHER_BASE};
+use machine::bus::{BoardConfig, FINISHER_BASE, VIRTIO_BASE};
 use machine::hart::csr::{number, status};
+use machine::input::{ClockRecord, Console, Input};
 use machine::isa::Op;
 use machine::machine::{Machine, MachineConfig, Stop};
 use machine::memory::RAM_BASE;
@@ -23,7 +24,7 @@ pub enum Engine {
 pub const ENGINES: &[Engine] = &[Engine::Interpreter];
 
 /// RAM of the machine, in bytes.
-const MEMORY_BYTES: u64 = 16 << 20;
+pub const MEMORY_BYTES: u64 = 16 << 20;
 /// Where results go; the double-word before them says where the next one would have gone.
 const RESULTS: u64 = RAM_BASE + (4 << 20);
 /// `mstatus` as the trap handler found it.
@@ -32,11 +33,14 @@ pub const TRAP_STATUS: u64 = RESULTS - 16;
 pub const SCRATCH: u64 = RAM_BASE + (8 << 20);
 /// End of that room.
 pub const SCRATCH_END: u64 = RAM_BASE + (12 << 20);
+/// The queue of the virtio console, and the number of transfers that the program has asked for.
+const TRANSFER_QUEUE: u64 = SCRATCH_END;
+const TRANSFER_QUEUE_SIZE: u64 = 8;
+const TRANSFER_REQUEST: u64 = TRANSFER_QUEUE + 0xc00;
 /// Instructions after which a program that has not finished hangs.
 const LIMIT: u64 = 20_000_000;
 /// What the program reports when a trap comes that it did not expect.
 const UNEXPECTED_TRAP: u16 = 99;
-
 
 /// Privilege modes as in `mstatus.MPP`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,21 +89,21 @@ pub struct Guest {
     checks: Vec<(String, Expected)>,
     subjects: Vec<Op>,
     harts: u32,
+    /// What the virtio console receives at each [`Guest::transfer`].
+    transfers: Vec<u64>,
+    restored_every: Option<u64>,
 }
 
 impl Guest {
     /// A program for one hart: in M-mode, floating point on, all memory open to all modes.
     pub fn new() -> Guest {
-        Guest::with_harts(1)
-    }
-
-    /// A program that every one of `harts` harts starts with.
-    pub fn with_harts(harts: u32) -> Guest {
         let mut guest = Guest {
             asm: Assembler::new(RAM_BASE),
             checks: Vec::new(),
             subjects: Vec::new(),
-            harts,
+            harts: 1,
+            transfers: Vec::new(),
+            restored_every: None,
         };
         guest.prologue();
         guest
@@ -111,7 +115,10 @@ impl Guest {
         asm.jal(ZERO, start);
         asm.align(4);
         let handler = asm.bound_label();
-        for (offset, csr) in [number::MCAUSE, number::MEPC, number::MTVAL].into_iter().enumerate() {
+        for (offset, csr) in [number::MCAUSE, number::MEPC, number::MTVAL]
+            .into_iter()
+            .enumerate()
+        {
             asm.csr(Op::Csrrs, S11, csr, ZERO);
             asm.store(Op::Sd, S11, S9, 8 * offset as i32);
         }
@@ -140,6 +147,20 @@ impl Guest {
         asm.csr(Op::Csrrw, ZERO, number::PMPCFG0, S8);
         asm.li(S8, 1 << 13); // FS = Initial
         asm.csr(Op::Csrrs, ZERO, number::MSTATUS, S8);
+    }
+
+    /// There is a second hart, which executes this and then spins.
+    pub fn on_a_second_hart(&mut self, body: impl FnOnce(&mut Assembler)) {
+        assert_eq!(self.harts, 1, "there are two harts at most");
+        self.harts = 2;
+        let asm = &mut self.asm;
+        let first = asm.label();
+        asm.csr(Op::Csrrs, S8, number::MHARTID, ZERO);
+        asm.branch(Op::Beq, S8, ZERO, first);
+        body(asm);
+        let forever = asm.bound_label();
+        asm.jal(ZERO, forever);
+        asm.bind(first);
     }
 
     fn finish_with(&mut self, code: u64) {
@@ -264,13 +285,7 @@ impl Guest {
     }
 
     /// The handler has stored the trap's three results here.
-    fn trap_results(
-        &mut self,
-        cause: u64,
-        pc: Expected,
-        value: impl Into<Expected>,
-        what: &str,
-    ) {
+    fn trap_results(&mut self, cause: u64, pc: Expected, value: impl Into<Expected>, what: &str) {
         self.checks.push((format!("{what}: mcause"), cause.into()));
         self.checks.push((format!("{what}: mepc"), pc));
         self.checks.push((format!("{what}: mtval"), value.into()));
@@ -299,7 +314,10 @@ impl Guest {
         asm.jal(ZERO, past);
         asm.align(4);
         let entry = asm.bound_label();
-        for (index, csr) in [number::SCAUSE, number::SEPC, number::STVAL].into_iter().enumerate() {
+        for (index, csr) in [number::SCAUSE, number::SEPC, number::STVAL]
+            .into_iter()
+            .enumerate()
+        {
             asm.csr(Op::Csrrs, S8, csr, ZERO);
             asm.store(Op::Sd, S8, S9, 8 * index as i32);
         }
@@ -322,13 +340,19 @@ impl Guest {
         what: &str,
         body: impl FnOnce(&mut Guest) -> E,
     ) {
-        self.traps(mode, 9, 0, &format!("{what}: the handler's ecall"), |guest| {
-            let pc = body(guest).into();
-            guest.checks.push((format!("{what}: scause"), cause.into()));
-            guest.checks.push((format!("{what}: sepc"), pc));
-            guest.checks.push((format!("{what}: stval"), value.into()));
-            handler.call
-        });
+        self.traps(
+            mode,
+            9,
+            0,
+            &format!("{what}: the handler's ecall"),
+            |guest| {
+                let pc = body(guest).into();
+                guest.checks.push((format!("{what}: scause"), cause.into()));
+                guest.checks.push((format!("{what}: sepc"), pc));
+                guest.checks.push((format!("{what}: stval"), value.into()));
+                handler.call
+            },
+        );
     }
 
     /// An interrupt has to be taken in M-mode at the place that `body` gives.
@@ -347,11 +371,70 @@ impl Guest {
         self.finish_with(0x5555);
         let addresses: Vec<_> = self.checks.iter().map(|(_, e)| self.resolve(*e)).collect();
         let program = self.asm.finish();
-        assert!(program.len() < (RESULTS - RAM_BASE) as usize, "the program reaches its results");
+        assert!(
+            program.len() < (RESULTS - RAM_BASE) as usize,
+            "the program reaches its results"
+        );
+        let image = elf(RAM_BASE, &program);
         for &engine in ENGINES {
-            let machine = run_program(engine, &program, self.harts);
-            compare(&machine, engine, &self.checks, &addresses);
+            for restored_every in [None, self.restored_every] {
+                let run = Run {
+                    engine,
+                    harts: self.harts,
+                    transfers: &self.transfers,
+                    restored_every,
+                };
+                let machine = run.program(&image);
+                compare(&machine, &run, &self.checks, &addresses);
+                if self.restored_every.is_none() {
+                    break;
+                }
+            }
         }
+    }
+
+    /// The program is run twice: the second time on a machine that is replaced by one restored from
+    /// its snapshot, whose caches are cold, every so many instructions.
+    pub fn also_restored_every(&mut self, instructions: u64) {
+        self.restored_every = Some(instructions);
+    }
+
+    /// Makes the virtio console ready for [`Guest::transfer`].
+    pub fn set_up_transfers(&mut self) {
+        for (register, value) in [
+            (0x70, 3),                                      // status: acknowledge, driver
+            (0x24, 1),                                      // driver features, upper half:
+            (0x20, 1),                                      // VIRTIO_F_VERSION_1
+            (0x70, 11),                                     // features OK
+            (0x30, 0),                                      // the receive queue
+            (0x38, TRANSFER_QUEUE_SIZE),                    //
+            (0x80, TRANSFER_QUEUE & 0xffff_ffff),           // descriptors
+            (0x90, (TRANSFER_QUEUE + 0x400) & 0xffff_ffff), // driver ring
+            (0xa0, (TRANSFER_QUEUE + 0x800) & 0xffff_ffff), // device ring
+            (0x44, 1),                                      // ready
+            (0x70, 15),                                     // driver OK
+        ] {
+            self.poke(VIRTIO_BASE + register, 4, value);
+        }
+    }
+
+    /// The device writes `value` to `address`; the program goes on when it has.
+    pub fn transfer(&mut self, address: u64, value: u64) {
+        self.transfers.push(value);
+        let number = self.transfers.len() as u64;
+        self.poke(TRANSFER_QUEUE, 8, address);
+        self.poke(TRANSFER_QUEUE + 8, 8, 2 << 32 | 8); // 8 bytes, for the device to write
+        self.poke(TRANSFER_QUEUE + 0x402, 2, number); // available: descriptor 0, once more
+        self.poke(VIRTIO_BASE + 0x50, 4, 0);
+        self.poke(TRANSFER_REQUEST, 8, number);
+        let asm = &mut self.asm;
+        asm.li(S8, TRANSFER_QUEUE + 0x802);
+        asm.li(S11, number & 0xffff);
+        let (top, done) = (asm.bound_label(), asm.label());
+        asm.i(Op::Lhu, T6, S8, 0);
+        asm.branch(Op::Beq, T6, S11, done);
+        asm.jal(ZERO, top);
+        asm.bind(done);
     }
 
     fn resolve(&self, expected: Expected) -> (u64, u64) {
@@ -364,39 +447,86 @@ impl Guest {
     }
 }
 
-/// Runs a program until it finishes.
-pub fn run_program(engine: Engine, program: &[u8], harts: u32) -> Machine {
-    let board = BoardConfig {
-        memory_bytes: MEMORY_BYTES,
-        harts,
-        network: Vec::new(),
-        disks: Vec::new(),
-        virtio_console: false,
-        entropy: false,
-    };
-    let config = MachineConfig { board, unix_base_ns: 0 };
-    let images = BootImages { kernel: Some(elf(RAM_BASE, program)), ..BootImages::default() };
-    let mut machine = match engine {
-        Engine::Interpreter => Machine::new(config, &images).expect("the program loads"),
-    };
-    loop {
-        match machine.run(LIMIT) {
-            Stop::Finished(_) => return machine,
-            Stop::Output => drop(machine.outputs()),
-            Stop::Idle { wake_at_ns: Some(time_ns) } => skip_to(&mut machine, time_ns),
-            stop => panic!("{engine:?}: {stop:?}, not finished\n{}", machine.describe()),
+/// How a program is run.
+#[derive(Debug)]
+struct Run<'a> {
+    engine: Engine,
+    harts: u32,
+    transfers: &'a [u64],
+    restored_every: Option<u64>,
+}
+
+impl Run<'_> {
+    /// Runs a program until it finishes.
+    fn program(&self, image: &[u8]) -> Machine {
+        let board = BoardConfig {
+            memory_bytes: MEMORY_BYTES,
+            harts: self.harts,
+            network: Vec::new(),
+            disks: Vec::new(),
+            virtio_console: true,
+            entropy: false,
+        };
+        let config = MachineConfig {
+            board,
+            unix_base_ns: 0,
+        };
+        let images = BootImages {
+            kernel: Some(image.to_vec()),
+            ..BootImages::default()
+        };
+        let mut machine = match self.engine {
+            Engine::Interpreter => Machine::new(config, &images).expect("the program loads"),
+        };
+        // Stops are needed only to see that a transfer is asked for, or to restore.
+        let polls = if self.transfers.is_empty() {
+            LIMIT
+        } else {
+            2000
+        };
+        let step = self.restored_every.unwrap_or(polls);
+        let mut transfers = self.transfers.iter().enumerate();
+        let mut next_transfer = transfers.next();
+        loop {
+            match machine.run(LIMIT.min(machine.instruction_count() + step)) {
+                Stop::Finished(_) => return machine,
+                Stop::Output => drop(machine.outputs()),
+                Stop::Idle {
+                    wake_at_ns: Some(time_ns),
+                } => skip_to(&mut machine, time_ns),
+                Stop::Reached if machine.instruction_count() < LIMIT => {}
+                stop => panic!("{self:?}: {stop:?}, not finished\n{}", machine.describe()),
+            }
+            if let Some((number, value)) = next_transfer
+                && requested_transfers(&machine) > number as u64
+            {
+                let bytes = value.to_le_bytes().to_vec();
+                let input = Input::ConsoleBytes {
+                    console: Console::Virtio,
+                    bytes,
+                };
+                machine.inject(&input).expect("there is a virtio console");
+                next_transfer = transfers.next();
+            }
+            if self.restored_every.is_some() {
+                machine = Machine::restore(&machine.snapshot()).expect("its own snapshot");
+            }
         }
     }
+}
+
+fn requested_transfers(machine: &Machine) -> u64 {
+    u64::from_le_bytes(machine.read_memory(TRANSFER_REQUEST).expect("it is RAM"))
 }
 
 /// Moves guest time to the next timer, as a host does while all harts wait.
 fn skip_to(machine: &mut Machine, time_ns: u64) {
     let rate = machine.clock().rate;
-    let record = machine::input::ClockRecord { time_ns, rate };
-    machine.inject(&machine::input::Input::Clock(record)).expect("time moves on");
+    let input = Input::Clock(ClockRecord { time_ns, rate });
+    machine.inject(&input).expect("time moves on");
 }
 
-fn compare(machine: &Machine, engine: Engine, checks: &[(String, Expected)], expected: &[(u64, u64)]) {
+fn compare(machine: &Machine, run: &Run, checks: &[(String, Expected)], expected: &[(u64, u64)]) {
     let read = |address| u64::from_le_bytes(machine.read_memory(address).expect("it is RAM"));
     let mut shown = 0;
     let found = (read(RESULTS - 8).wrapping_sub(RESULTS) / 8).min(1 << 18) as usize;
@@ -422,7 +552,7 @@ fn compare(machine: &Machine, engine: Engine, checks: &[(String, Expected)], exp
             last(1)
         );
     }
-    assert!(wrong.is_empty(), "{engine:?}:\n{wrong}{}", machine.describe());
+    assert!(wrong.is_empty(), "{run:?}:\n{wrong}{}", machine.describe());
 }
 
 /// Declares guest programs: each is a test, and all of them are in `GUESTS`.

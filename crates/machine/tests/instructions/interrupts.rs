@@ -178,6 +178,19 @@ guests! {
         }
     }
 
+    /// The address of an entry is a number modulo 2^64 like any other.
+    fn a_vector_at_the_end_of_the_address_space_wraps(guest) {
+        guest.write_csr(number::MIDELEG, 2);
+        guest.write_csr(number::MIE, 2);
+        guest.write_csr(number::STVEC, u64::MAX - 2); // vectored, base 2^64 - 4
+        guest.write_csr(number::MIP, 2);
+        guest.traps(Mode::User, 1, 0, "the fetch from entry 1", |guest| {
+            next(guest);
+            0 // the interrupt goes to address 0, where nothing is
+        });
+        guest.check_csr(number::SCAUSE, 1 << 63 | 1, "scause");
+    }
+
     fn the_machine_timer_fires_when_time_comes_to_mtimecmp(guest) {
         guest.write_csr(number::MIE, 1 << 7);
         guest.poke(CLINT_MTIMECMP, 8, u64::MAX);

@@ -7,14 +7,17 @@ mod operands;
 
 mod atomic;
 mod base;
+mod compressed;
 mod control_flow;
 mod counters;
 mod csr;
 mod float;
+mod harts;
 mod interrupts;
 mod memory_access;
 mod multiply;
 mod protection;
+mod random_translation;
 mod self_modifying;
 mod traps;
 mod virtual_memory;
@@ -27,10 +30,12 @@ fn every_instruction_has_a_guest_program() {
     let guests = [
         atomic::GUESTS,
         base::GUESTS,
+        compressed::GUESTS,
         control_flow::GUESTS,
         counters::GUESTS,
         csr::GUESTS,
         float::GUESTS,
+        harts::GUESTS,
         interrupts::GUESTS,
         memory_access::GUESTS,
         multiply::GUESTS,
@@ -41,9 +46,14 @@ fn every_instruction_has_a_guest_program() {
     ];
     let mut tested = [false; 256];
     for build in guests.into_iter().flatten() {
-        build().subjects().iter().for_each(|&op| tested[op as usize] = true);
+        build()
+            .subjects()
+            .iter()
+            .for_each(|&op| tested[op as usize] = true);
     }
-    let missing: Vec<_> =
-        isa::encodings().filter(|row| !tested[row.op as usize]).map(|row| row.name).collect();
+    let missing: Vec<_> = isa::encodings()
+        .filter(|row| !tested[row.op as usize])
+        .map(|row| row.name)
+        .collect();
     assert!(missing.is_empty(), "no guest program tests {missing:?}");
 }

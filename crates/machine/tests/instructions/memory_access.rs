@@ -49,7 +49,7 @@ guests! {
                 let bytes: Vec<u8> = (0..size as u64).map(|i| pattern(address + i)).collect();
                 for offset in [0, -2048, 2047] {
                     guest.asm.li(A0, address.wrapping_sub(offset as u64));
-                    guest.asm.i(op, A0, A0, offset as i32);
+                    guest.asm.i(op, A0, A0, offset);
                     let expected = extended(&bytes, signed);
                     guest.check(A0, expected, format!("{op:?} at {address:#x}, offset {offset}"));
                 }

@@ -89,7 +89,11 @@ pub fn register_table(guest: &mut Guest, ops: &[Op], reference: fn(Op, u64, u64)
                 guest.asm.i(Op::Ld, rs2, TABLE, 8 * j as i32);
                 guest.asm.r(op, rd, rs1, rs2);
                 let expected = if rd == ZERO { 0 } else { reference(op, a, b) };
-                guest.check(rd, expected, format!("{op:?} x{rd}, x{rs1}={a:#x}, x{rs2}={b:#x}"));
+                guest.check(
+                    rd,
+                    expected,
+                    format!("{op:?} x{rd}, x{rs1}={a:#x}, x{rs2}={b:#x}"),
+                );
             }
         }
     }
@@ -117,8 +121,16 @@ pub fn immediate_table(
                 };
                 guest.asm.i(Op::Ld, rs1, TABLE, 8 * i as i32);
                 guest.asm.i(op, rd, rs1, immediate);
-                let expected = if rd == ZERO { 0 } else { reference(op, a, immediate) };
-                guest.check(rd, expected, format!("{op:?} x{rd}, x{rs1}={a:#x}, {immediate}"));
+                let expected = if rd == ZERO {
+                    0
+                } else {
+                    reference(op, a, immediate)
+                };
+                guest.check(
+                    rd,
+                    expected,
+                    format!("{op:?} x{rd}, x{rs1}={a:#x}, {immediate}"),
+                );
             }
         }
     }

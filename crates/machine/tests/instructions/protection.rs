@@ -37,11 +37,15 @@ fn napot(address: u64, size: u64) -> u64 {
 
 /// A load of S-mode, by MPRV: with the faulting address, or without a fault.
 fn load(guest: &mut Guest, op: Op, address: u64, fault: Option<u64>, what: &str) {
-    access(guest, fault.map(|at| (5, at)), address, what, |guest| guest.asm.i(op, A1, A0, 0));
+    access(guest, fault.map(|at| (5, at)), address, what, |guest| {
+        guest.asm.i(op, A1, A0, 0)
+    });
 }
 
 fn store(guest: &mut Guest, op: Op, address: u64, fault: Option<u64>, what: &str) {
-    access(guest, fault.map(|at| (7, at)), address, what, |guest| guest.asm.store(op, A1, A0, 0));
+    access(guest, fault.map(|at| (7, at)), address, what, |guest| {
+        guest.asm.store(op, A1, A0, 0)
+    });
 }
 
 fn access(

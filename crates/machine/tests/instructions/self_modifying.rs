@@ -112,6 +112,20 @@ guests! {
         guest.check(A1, 0x22, "the half in the first page changed");
     }
 
+    fn a_device_changes_what_is_fetched(guest) {
+        guest.set_up_transfers();
+        guest.poke(SCRATCH, 8, RETURN << 32 | increment(1));
+        for value in 2..6u64 {
+            guest.asm.li(A0, 0);
+            call(guest, SCRATCH);
+            guest.check(A0, value - 1, "before");
+            guest.transfer(SCRATCH, RETURN << 32 | increment(value as u32));
+        }
+        guest.asm.li(A0, 0);
+        call(guest, SCRATCH);
+        guest.check(A0, 5, "the last");
+    }
+
     /// A misaligned store over a page boundary changes code in both pages.
     fn a_store_across_two_pages_of_code(guest) {
         let at = SCRATCH + 3 * 4096 - 4;

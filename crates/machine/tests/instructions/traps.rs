@@ -177,7 +177,7 @@ guests! {
         guest.instruction_traps(Mode::User, 2, 0, "to M", |asm| asm.half(0));
         guest.check_csr(number::SEPC, 0x1234, "sepc");
         guest.check_csr(number::SCAUSE, 0x77, "scause");
-        guest.traps(Mode::Supervisor, 9, 0, "mret of the harness", |guest| ecall(guest));
+        guest.traps(Mode::Supervisor, 9, 0, "mret of the harness", ecall);
         let pc = guest.asm.label();
         guest.supervisor_traps(handler, Mode::User, 3, pc, "to S", |guest| {
             guest.asm.bind(pc);

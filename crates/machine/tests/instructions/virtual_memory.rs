@@ -55,7 +55,11 @@ fn map(guest: &mut Guest, levels: u64, address: u64, leaf_level: u64, leaf: u64)
         let next = entry(table(levels, level - 1), V);
         guest.poke(table(levels, level) + 8 * index(address, level), 8, next);
     }
-    guest.poke(table(levels, leaf_level) + 8 * index(address, leaf_level), 8, leaf);
+    guest.poke(
+        table(levels, leaf_level) + 8 * index(address, leaf_level),
+        8,
+        leaf,
+    );
 }
 
 fn satp(mode: u64) -> u64 {
@@ -116,23 +120,57 @@ fn fetch(guest: &mut Guest, mode: Mode, bits: u64, address: u64, outcome: Outcom
 fn all_succeed(guest: &mut Guest, address: u64, physical: u64, what: &str) {
     use Outcome::Succeeds;
     guest.poke(physical, 8, EBREAK);
-    data_access(guest, Mode::Supervisor, 0, address, Succeeds, what, |asm| asm.i(Op::Ld, A1, A0, 0));
+    data_access(guest, Mode::Supervisor, 0, address, Succeeds, what, |asm| {
+        asm.i(Op::Ld, A1, A0, 0)
+    });
     guest.check(A1, EBREAK, format!("{what}: load"));
     guest.asm.li(A2, EBREAK | 0x77 << 32);
-    data_access(guest, Mode::Supervisor, 0, address, Succeeds, what, |asm| asm.store(Op::Sd, A2, A0, 0));
+    data_access(guest, Mode::Supervisor, 0, address, Succeeds, what, |asm| {
+        asm.store(Op::Sd, A2, A0, 0)
+    });
     guest.check_memory(physical, EBREAK | 0x77 << 32, format!("{what}: store"));
-    fetch(guest, Mode::Supervisor, 0, address, Succeeds, &format!("{what}: fetch"));
+    fetch(
+        guest,
+        Mode::Supervisor,
+        0,
+        address,
+        Succeeds,
+        &format!("{what}: fetch"),
+    );
 }
 
 fn all_fault(guest: &mut Guest, address: u64, causes: [u64; 3], what: &str) {
     let [fetch_cause, load, store] = causes.map(Outcome::Faults);
-    fetch(guest, Mode::Supervisor, 0, address, fetch_cause, &format!("{what}: fetch"));
-    data_access(guest, Mode::Supervisor, 0, address, load, &format!("{what}: load"), |asm| {
-        asm.i(Op::Ld, A1, A0, 0);
-    });
-    data_access(guest, Mode::Supervisor, 0, address, store, &format!("{what}: store"), |asm| {
-        asm.store(Op::Sd, A1, A0, 0);
-    });
+    fetch(
+        guest,
+        Mode::Supervisor,
+        0,
+        address,
+        fetch_cause,
+        &format!("{what}: fetch"),
+    );
+    data_access(
+        guest,
+        Mode::Supervisor,
+        0,
+        address,
+        load,
+        &format!("{what}: load"),
+        |asm| {
+            asm.i(Op::Ld, A1, A0, 0);
+        },
+    );
+    data_access(
+        guest,
+        Mode::Supervisor,
+        0,
+        address,
+        store,
+        &format!("{what}: store"),
+        |asm| {
+            asm.store(Op::Sd, A1, A0, 0);
+        },
+    );
 }
 
 const PAGE_FAULTS: [u64; 3] = [FETCH_FAULT, LOAD_FAULT, STORE_FAULT];
@@ -197,7 +235,7 @@ guests! {
                 for high in [0u64, 1] {
                     let bits = 12 + 9 * levels;
                     let size = 1u64 << (12 + 9 * leaf_level);
-                    let page = if high == 1 { u64::MAX << (bits - 1) } else { 0 } | size * 3 & (1 << (bits - 1)) - 1;
+                    let page = if high == 1 { u64::MAX << (bits - 1) } else { 0 } | (size * 3) & ((1 << (bits - 1)) - 1);
                     let base = TARGET & !(size - 1);
                     if leaf_level > 2 && base == 0 && high == 1 {
                         continue; // the low half shows all there is to a leaf at physical 0

@@ -6,7 +6,7 @@ use crate::ConnectionId;
 use crate::batch::RecordStream;
 use crate::event::Event;
 use crate::failure_detector::{DetectorConfig, SilenceDetector, Suspicion};
-use crate::lag::{LagConfig, LagMeter};
+use crate::lag::{LagConfig, LagMeter, Pressure};
 use crate::message::{Message, Parting};
 use crate::mutation::Mutation;
 use std::time::Duration;
@@ -69,10 +69,13 @@ impl Pair {
     }
 
     /// The worst of lag and bytes under way, in hundredths of its target.
-    pub fn pressure(&self, config: &LagConfig) -> u64 {
+    pub fn pressure(&self, config: &LagConfig) -> Pressure {
         let lag = self.meter.lag().as_micros() * 100 / config.target.as_micros().max(1);
         let bytes = self.stream.bytes_under_way() * 100 / config.bytes_in_flight.max(1);
-        (lag as u64).max(bytes as u64)
+        Pressure {
+            lag: lag as u64,
+            memory: bytes as u64,
+        }
     }
 
     pub fn deadline<O>(&self, primary: &Primary<O>) -> Duration {

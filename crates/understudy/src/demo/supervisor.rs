@@ -173,7 +173,7 @@ impl Supervisor {
             pair: Some(PairSection {
                 listen: "127.0.0.1:0".into(),
                 peer,
-                heartbeat: Milliseconds(50),
+                heartbeat: Milliseconds(60),
                 // A kill ends the connection and is noticed at once; a host that is busy with other
                 // things as well must not look like a dead one.
                 suspect_after: Milliseconds(500),

@@ -29,7 +29,7 @@ pub(crate) enum Change {
     /// Nothing.
     None,
     /// An address was seen for the first time.
-    NewAddress,
+    New(EthernetAddress),
     /// An address is behind another port than before: what was under way to it may be lost.
     Moved(EthernetAddress),
 }
@@ -99,7 +99,7 @@ impl Fabric {
     fn learn(&mut self, source: EthernetAddress, port: PortId, now: Instant) -> Change {
         match self.table.learn(source, port, now) {
             Learned::Known => return Change::None,
-            Learned::New => return Change::NewAddress,
+            Learned::New => return Change::New(source),
             Learned::MovedFrom(old) => {
                 let left_behind = self.queues.get_mut(&old).map(|queue| {
                     queue.extract(|frame| EthernetFrame::new_unchecked(frame).dst_addr() == source)
@@ -139,6 +139,13 @@ impl Fabric {
     /// The frames that wait for `port`.
     pub(crate) fn queue(&mut self, port: PortId) -> Option<&mut FrameQueue> {
         self.queues.get_mut(&port)
+    }
+
+    /// Whether frames wait for `port`.
+    pub(crate) fn has_frames(&self, port: PortId) -> bool {
+        self.queues
+            .get(&port)
+            .is_some_and(|queue| !queue.is_empty())
     }
 
     /// Frames for `port` that were dropped because its queue was full.

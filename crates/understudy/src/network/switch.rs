@@ -208,7 +208,7 @@ impl Switch {
             self.accept_again = self.accept_again.filter(|again| *again > now);
             self.fabric.expire(now);
             self.service_gateway(now)?;
-            self.flush_ports(now);
+            self.flush_ports(now)?;
             self.write_status(now)?;
             if let Some((path, capture)) = &mut self.capture {
                 capture
@@ -236,6 +236,9 @@ impl Switch {
     }
 
     fn timeout(&mut self, now: Instant) -> Option<Duration> {
+        if self.has_deliverable_frames() {
+            return Some(Duration::ZERO);
+        }
         let status = self.status_file.as_ref().filter(|_| self.status_due);
         let deadlines = [
             self.fabric.next_expiry(),
@@ -343,10 +346,11 @@ impl Switch {
         }
         self.status_due = true;
         match self.fabric.forward(id, frame, now) {
-            Change::None | Change::NewAddress => {}
-            Change::Moved(address) => {
+            Change::None => {}
+            // To a new guest, too, something may be under way: the opening of a connection.
+            Change::New(address) | Change::Moved(address) => {
                 if let Some(gateway) = &mut self.gateway {
-                    gateway.guest_moved(address, now);
+                    gateway.guest_appeared(address, now);
                 }
             }
         }
@@ -375,7 +379,7 @@ impl Switch {
     }
 
     /// Writes what waits for each port, as far as it takes it.
-    fn flush_ports(&mut self, now: Instant) {
+    fn flush_ports(&mut self, now: Instant) -> Result<(), SwitchError> {
         let mut gone = Vec::new();
         for (id, port) in &mut self.ports {
             let Some(queue) = self.fabric.queue(*id) else {
@@ -396,9 +400,22 @@ impl Switch {
             }
         }
         for id in gone {
-            self.ports.remove(&id);
-            self.port_gone(id, now);
+            if let Some(mut port) = self.ports.remove(&id) {
+                // The last frames of a dead replica may be answers that it had leave to send.
+                self.read_port(id, &mut port, now)?;
+                self.port_gone(id, now);
+            }
         }
+        Ok(())
+    }
+
+    /// Whether frames wait for a port that takes them: those that came in after it was served.
+    fn has_deliverable_frames(&self) -> bool {
+        self.fabric.has_frames(PortId::GATEWAY)
+            || self
+                .ports
+                .iter()
+                .any(|(id, port)| !port.blocked && self.fabric.has_frames(*id))
     }
 
     fn port_gone(&mut self, id: PortId, now: Instant) {

@@ -87,6 +87,10 @@ impl Tap {
     }
 }
 
+#[allow(
+    unsafe_code,
+    reason = "no crate in use has TUNSETIFF as a safe function"
+)]
 fn attach(name: &str) -> io::Result<OwnedFd> {
     if name.is_empty() || name.len() > MAX_NAME_LENGTH || name.bytes().any(|byte| byte <= b' ') {
         let text = format!("a name has 1 to {MAX_NAME_LENGTH} characters without spaces");

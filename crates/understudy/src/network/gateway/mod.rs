@@ -71,8 +71,8 @@ pub(crate) struct Gateway {
     repeated: Option<Instant>,
     /// When to repeat what is under way.
     repeat_at: Option<Instant>,
-    /// Who moved since it was repeated last.
-    moved: BTreeSet<EthernetAddress>,
+    /// Who appeared since it was repeated last.
+    appeared: BTreeSet<EthernetAddress>,
 }
 
 impl Gateway {
@@ -94,7 +94,7 @@ impl Gateway {
             neighbours: BTreeMap::new(),
             repeated: None,
             repeat_at: None,
-            moved: BTreeSet::new(),
+            appeared: BTreeSet::new(),
         })
     }
 
@@ -226,10 +226,10 @@ impl Gateway {
         }
     }
 
-    /// A guest is behind another port than before: what was under way to it died with its replica,
-    /// and is sent again now instead of after a time-out.
-    pub(crate) fn guest_moved(&mut self, mac: EthernetAddress, now: Instant) {
-        self.moved.insert(mac);
+    /// A guest is new, or behind another port than before: what was under way to it is lost, or died
+    /// with its replica, and is sent again now instead of after a time-out.
+    pub(crate) fn guest_appeared(&mut self, mac: EthernetAddress, now: Instant) {
+        self.appeared.insert(mac);
         let earliest = self
             .repeated
             .map_or(now, |repeated| (repeated + REPEAT_INTERVAL).max(now));
@@ -242,7 +242,7 @@ impl Gateway {
         if self.repeat_at.take_if(|when| *when <= now).is_some() {
             self.repeated = Some(now);
             self.stack.repeat();
-            for mac in std::mem::take(&mut self.moved) {
+            for mac in std::mem::take(&mut self.appeared) {
                 if let Some(address) = self.neighbours.get(&mac) {
                     // So that no question about the address comes first.
                     self.stack.expect(mac, *address, now);

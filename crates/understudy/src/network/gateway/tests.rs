@@ -4,7 +4,7 @@ use super::*;
 use proptest::prelude::*;
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
-    EthernetRepr, Ipv4Repr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber, TcpTimestampRepr,
+    EthernetRepr, Ipv4Repr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber, TcpTimestampRepr, UdpRepr,
 };
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
@@ -50,28 +50,82 @@ fn arp(operation: ArpOperation, target: Ipv4Addr) -> Vec<u8> {
     bytes
 }
 
-fn segment(repr: &TcpRepr<'_>, destination: Ipv4Addr) -> Vec<u8> {
+/// A packet from the guest whose payload `fill` writes.
+fn packet(
+    next_header: IpProtocol,
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    payload_len: usize,
+    fill: impl FnOnce(&mut [u8]),
+) -> Vec<u8> {
     let ethernet = EthernetRepr {
         src_addr: MAC,
         dst_addr: addresses::GATEWAY_MAC,
         ethertype: EthernetProtocol::Ipv4,
     };
     let ip = Ipv4Repr {
-        src_addr: GUEST,
+        src_addr: source,
         dst_addr: destination,
-        next_header: IpProtocol::Tcp,
-        payload_len: repr.buffer_len(),
+        next_header,
+        payload_len,
         hop_limit: 64,
     };
-    let checksums = ChecksumCapabilities::default();
-    let mut bytes = vec![0; ethernet.buffer_len() + ip.buffer_len() + repr.buffer_len()];
+    let mut bytes = vec![0; ethernet.buffer_len() + ip.buffer_len() + payload_len];
     let mut frame = EthernetFrame::new_unchecked(&mut bytes[..]);
     ethernet.emit(&mut frame);
     let mut packet = Ipv4Packet::new_unchecked(frame.payload_mut());
-    ip.emit(&mut packet, &checksums);
-    let mut tcp = TcpPacket::new_unchecked(packet.payload_mut());
-    repr.emit(&mut tcp, &GUEST.into(), &destination.into(), &checksums);
+    ip.emit(&mut packet, &ChecksumCapabilities::default());
+    fill(packet.payload_mut());
     bytes
+}
+
+fn segment(repr: &TcpRepr<'_>, destination: Ipv4Addr) -> Vec<u8> {
+    packet(
+        IpProtocol::Tcp,
+        GUEST,
+        destination,
+        repr.buffer_len(),
+        |payload| {
+            let mut tcp = TcpPacket::new_unchecked(payload);
+            let checksums = ChecksumCapabilities::default();
+            repr.emit(&mut tcp, &GUEST.into(), &destination.into(), &checksums);
+        },
+    )
+}
+
+fn datagram(source: Ipv4Addr, destination: Ipv4Addr, ports: (u16, u16), data: &[u8]) -> Vec<u8> {
+    let repr = UdpRepr {
+        src_port: ports.0,
+        dst_port: ports.1,
+    };
+    let length = repr.header_len() + data.len();
+    packet(IpProtocol::Udp, source, destination, length, |payload| {
+        repr.emit(
+            &mut UdpPacket::new_unchecked(payload),
+            &source.into(),
+            &destination.into(),
+            data.len(),
+            |payload| payload.copy_from_slice(data),
+            &ChecksumCapabilities::default(),
+        );
+    })
+}
+
+/// A DHCPDISCOVER (RFC 2131, figure 1).
+fn discover() -> Vec<u8> {
+    let mut message = vec![0; 240];
+    message[..4].copy_from_slice(&[1, 1, 6, 0]);
+    message[28..34].copy_from_slice(&MAC.0);
+    message[236..].copy_from_slice(&[99, 130, 83, 99]);
+    message.extend([
+        53, 1, 1, 61, 7, 1, 2, 3, 4, 5, 6, 7, 50, 4, 10, 0, 2, 20, 55, 2, 1, 3, 255,
+    ]);
+    datagram(
+        Ipv4Addr::UNSPECIFIED,
+        Ipv4Addr::BROADCAST,
+        (68, 67),
+        &message,
+    )
 }
 
 fn tcp_repr(control: TcpControl, from: u16, to: u16) -> TcpRepr<'static> {
@@ -162,7 +216,7 @@ fn a_lost_request_is_repeated_at_once_when_the_guest_moves() {
     sent(&mut gateway);
     gateway.service(later);
     assert!(sent(&mut gateway).is_empty());
-    gateway.guest_moved(MAC, later);
+    gateway.guest_appeared(MAC, later);
     gateway.service(later);
     let repeated = sent(&mut gateway);
     assert_eq!(repeated.len(), 1);
@@ -180,10 +234,10 @@ fn moves_in_quick_succession_are_repeated_after_a_short_while() {
     let mut gateway = gateway(now);
     let (mut client, _) = open_forwarded(&mut gateway, now);
     request(&mut gateway, &mut client, now);
-    gateway.guest_moved(MAC, now);
+    gateway.guest_appeared(MAC, now);
     gateway.service(now);
     assert_eq!(sent(&mut gateway).len(), 1);
-    gateway.guest_moved(MAC, now);
+    gateway.guest_appeared(MAC, now);
     gateway.service(now);
     assert!(sent(&mut gateway).is_empty());
     assert!(gateway.delay(now).unwrap() <= REPEAT_INTERVAL);
@@ -222,6 +276,19 @@ fn arp_is_answered_for_the_gateways_own_addresses_only() {
 }
 
 #[test]
+fn a_dhcp_client_without_the_broadcast_flag_is_answered_at_its_mac_address() {
+    let now = Instant::now();
+    let mut gateway = gateway(now);
+    gateway.receive(&discover(), now);
+    let frames = sent(&mut gateway);
+    assert_eq!(frames.len(), 1);
+    assert_eq!(EthernetFrame::new_unchecked(&frames[0][..]).dst_addr(), MAC);
+    let ip = Ipv4Packet::new_checked(&frames[0][14..]).unwrap();
+    assert_eq!(ip.dst_addr(), Ipv4Addr::new(10, 0, 2, 20));
+    assert_eq!(gateway.status().leases[0].address, "10.0.2.20");
+}
+
+#[test]
 fn segments_of_unknown_connections_are_reset() {
     let now = Instant::now();
     let mut gateway = gateway(now);
@@ -243,8 +310,6 @@ fn segments_of_unknown_connections_are_reset() {
 
 /// Frames that a gateway looks into, to be damaged.
 fn seeds() -> Vec<Vec<u8>> {
-    let mut discover = arp(ArpOperation::Reply, addresses::GATEWAY);
-    discover.resize(400, 0);
     let mut with_options = tcp_repr(TcpControl::None, 7, 32_768);
     with_options.ack_number = Some(TcpSeqNumber(1));
     with_options.sack_permitted = true;
@@ -260,7 +325,11 @@ fn seeds() -> Vec<Vec<u8>> {
         segment(&tcp_repr(TcpControl::Rst, 7, 32_768), addresses::GATEWAY),
         segment(&tcp_repr(TcpControl::Fin, 7, 32_768), addresses::GATEWAY),
         segment(&with_options, addresses::GATEWAY),
-        discover,
+        discover(),
+        datagram(GUEST, addresses::DNS, (5353, 53), b"no question"),
+        packet(IpProtocol::Icmp, GUEST, addresses::GATEWAY, 12, |payload| {
+            payload[0] = 8
+        }),
     ]
 }
 
@@ -295,7 +364,7 @@ proptest! {
     #[test]
     fn no_frame_brings_the_gateway_down(
         damages in prop::collection::vec(
-            (0usize..7, prop::collection::vec((12usize..120, any::<u8>()), 0..6), any::<bool>()),
+            (0usize..9, prop::collection::vec((12usize..320, any::<u8>()), 0..6), any::<bool>()),
             1..40,
         ),
     ) {

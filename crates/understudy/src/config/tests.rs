@@ -53,7 +53,7 @@ fn a_whole_file_is_read_and_its_paths_are_relative_to_it() {
     let pair = config.pair.unwrap();
     assert_eq!(
         (pair.heartbeat, pair.suspect_after),
-        (Milliseconds(50), Milliseconds(250))
+        (Milliseconds(60), Milliseconds(250))
     );
 }
 

@@ -68,6 +68,7 @@ mod tests {
         let (mut stream, _) = listener.accept().unwrap();
         stream.write_all(b"+PONG\r\n").unwrap();
         probe.answered.recv().unwrap();
+        assert!(probe.answered.recv().is_err(), "the probe asks once more");
         assert!(probe.has_answered(), "an answer is for good");
     }
 }

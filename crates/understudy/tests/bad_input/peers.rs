@@ -237,7 +237,8 @@ impl LyingPrimary {
 
 #[test]
 fn a_backup_ends_with_status_5_when_its_primary_is_of_another_kind() {
-    let changes: [(fn(&mut Greeting), &str); 3] = [
+    type Change = (fn(&mut Greeting), &'static str);
+    let changes: [Change; 3] = [
         (
             |greeting| greeting.semantics_version += 1,
             "semantics version",

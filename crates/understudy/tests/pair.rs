@@ -7,7 +7,7 @@ use std::io::Write;
 use std::net::TcpStream;
 use support::guest_program::{counting_busily, counting_slowly, counting_to};
 use support::history::{assert_one_history, await_lines, numbers};
-use support::{PairDirectory, Process, ReplicaFiles, wait_for};
+use support::{PairDirectory, Process, wait_for};
 
 #[test]
 fn a_killed_primary_is_replaced_again_and_again() {

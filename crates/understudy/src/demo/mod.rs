@@ -17,7 +17,7 @@ use crate::signals::StopSignals;
 use crate::terminal::RawMode;
 use anyhow::{Context, anyhow};
 use layout::Layout;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -47,9 +47,10 @@ const SCREEN_INTERVAL_NS: u64 = 200_000_000;
 
 /// Runs the demonstration until it is told to stop.
 pub fn run(options: &DemoOptions) -> Result<ExitStatus, Failure> {
+    // Before signals are caught: Ctrl-C ends a build at once, and nothing else is there yet.
+    let image = guest(options)?;
     let signals = StopSignals::catch()?;
     let layout = Layout::open(options.directory.as_deref()).map_err(Failure::usage)?;
-    let image = guest(options)?;
     let mut supervisor = Supervisor::start(layout, image, options)?;
     let outcome = serve(&mut supervisor, &signals, options.headless);
     supervisor.stop();
@@ -73,18 +74,38 @@ fn guest(options: &DemoOptions) -> Result<GuestImage, Failure> {
     }
 }
 
-/// Prints the image's steps, one line each.
+/// Prints the image's steps: on a terminal as they advance, otherwise one line each.
 #[derive(Default)]
 pub struct StepPrinter {
-    last: String,
+    step: String,
+    drawn_at_ns: u64,
 }
+
+/// Between two updates of a step on a terminal, in nanoseconds.
+const STEP_INTERVAL_NS: u64 = 100_000_000;
 
 impl Progress for StepPrinter {
     fn on_step(&mut self, name: &str, done: u64, total: u64) {
-        if self.last != name {
-            self.last = name.into();
-            eprintln!("  {name} ({done} of {total})");
-        }
+        let mut stderr = io::stderr().lock();
+        let is_new = self.step != name;
+        self.step.replace_range(.., name);
+        let now_ns = monotonic_ns();
+        let finished = done == total && total > 0;
+        // Standard error may be closed: the build does not depend on it.
+        let _printed = if !stderr.is_terminal() {
+            if is_new {
+                writeln!(stderr, "  {name}")
+            } else {
+                Ok(())
+            }
+        } else if is_new || finished || now_ns - self.drawn_at_ns >= STEP_INTERVAL_NS {
+            self.drawn_at_ns = now_ns;
+            let percent = done.saturating_mul(100).checked_div(total).unwrap_or(0);
+            let end = if finished { "\n" } else { "" };
+            write!(stderr, "\r  {name}: {percent}%\x1b[K{end}").and_then(|()| stderr.flush())
+        } else {
+            Ok(())
+        };
     }
 }
 

@@ -34,6 +34,8 @@ const CONNECTION_LIMIT: usize = 8;
 const SNAPSHOT_WAITING_BYTES: usize = 4 << 20;
 /// However idle everything is, figures are taken this often.
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
+/// No work between two waits should take so long.
+const SLOW: Duration = Duration::from_millis(100);
 /// The file that the guest's consoles are printed to.
 const CONSOLE_LOG: &str = "console.log";
 
@@ -78,6 +80,8 @@ pub struct Host {
     listener: TcpListener,
     channels: BTreeMap<ConnectionId, Channel>,
     next_connection: u64,
+    /// When the last wait ended, on the monotonic clock.
+    woken_at: Option<Duration>,
 }
 
 impl Host {
@@ -120,6 +124,7 @@ impl Host {
             listener,
             channels: BTreeMap::new(),
             next_connection: 1,
+            woken_at: None,
             config,
         })
     }
@@ -181,7 +186,19 @@ impl Host {
         status: impl Fn(&Host) -> ReplicaStatus,
     ) -> Result<Happened, Failure> {
         let timeout = self.timeout(deadline);
+        let worked = self
+            .woken_at
+            .map_or(Duration::ZERO, |at| monotonic().saturating_sub(at));
+        if worked > SLOW {
+            // Heartbeats waited meanwhile: whoever looks for the reason of a suspicion wants this.
+            let detail = format!(
+                "this process was busy or blocked for {} ms",
+                worked.as_millis()
+            );
+            self.events.add("slow", 0, 0, detail);
+        }
         let ready = self.poll(timeout, accept)?;
+        self.woken_at = Some(monotonic());
         self.waker.clear();
         let mut happened = Happened {
             stop: self.signals.arrived(),

@@ -237,8 +237,8 @@ impl LyingPrimary {
 
 #[test]
 fn a_backup_ends_with_status_5_when_its_primary_is_of_another_kind() {
-    type Change = fn(&mut Greeting);
-    let changes: [(Change, &str); 3] = [
+    type Change = (fn(&mut Greeting), &'static str);
+    let changes: [Change; 3] = [
         (
             |greeting| greeting.semantics_version += 1,
             "semantics version",

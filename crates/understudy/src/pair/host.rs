@@ -36,6 +36,8 @@ const SNAPSHOT_WAITING_BYTES: usize = 4 << 20;
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
 /// No work between two waits should take so long.
 const SLOW: Duration = Duration::from_millis(100);
+/// Garbage is told at most this often: a flood of it must not fill the state directory.
+const GARBAGE_INTERVAL: Duration = Duration::from_secs(1);
 /// The file that the guest's consoles are printed to.
 const CONSOLE_LOG: &str = "console.log";
 
@@ -80,6 +82,8 @@ pub struct Host {
     listener: TcpListener,
     channels: BTreeMap<ConnectionId, Channel>,
     next_connection: u64,
+    /// When garbage was told last.
+    garbage_told_at: Option<Duration>,
     /// When the last wait ended, on the monotonic clock.
     woken_at: Option<Duration>,
 }
@@ -124,6 +128,7 @@ impl Host {
             listener,
             channels: BTreeMap::new(),
             next_connection: 1,
+            garbage_told_at: None,
             woken_at: None,
             config,
         })
@@ -306,7 +311,11 @@ impl Host {
                     .extend(messages.into_iter().map(|message| (*id, message)));
                 if let Err(error) = result {
                     failed = true;
-                    if matches!(error, super::channel::ChannelError::Garbage(_)) {
+                    let told = self.garbage_told_at;
+                    if matches!(error, super::channel::ChannelError::Garbage(_))
+                        && told.is_none_or(|at| monotonic() >= at + GARBAGE_INTERVAL)
+                    {
+                        self.garbage_told_at = Some(monotonic());
                         self.events.add("garbage", 0, 0, error.to_string());
                     }
                 }

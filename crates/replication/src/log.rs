@@ -114,7 +114,7 @@ impl LogWriter {
     }
 
     /// Adds a record; its count is not below the one before, its input at most
-    /// [`MAX_INPUT_BYTES`](crate::record::MAX_INPUT_BYTES). It is in the bytes after the next
+    /// [`MAX_INPUT_BYTES`]. It is in the bytes after the next
     /// [`flush`](Self::flush), or sooner.
     pub fn record(&mut self, record: Record) {
         assert!(

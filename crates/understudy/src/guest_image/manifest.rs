@@ -17,7 +17,7 @@ pub const FORMAT: u32 = 1;
 /// What an image was made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// [`FORMAT`] at the time.
+    /// `FORMAT` at the time.
     pub format: u32,
     /// Names the options, added files and scripts that the image was made with.
     pub key: String,

@@ -37,6 +37,9 @@ pub enum SnapshotError {
     /// It was damaged.
     #[error("the snapshot is damaged: {0}")]
     Damaged(&'static str),
+    /// The host cannot provide the machine's memory.
+    #[error("the machine has {0} bytes of memory, more than this host can provide")]
+    Memory(u64),
 }
 
 /// A machine's whole state at an instruction count.
@@ -78,7 +81,15 @@ impl Machine {
         {
             return Err(SnapshotError::Damaged("its state contradicts itself"));
         }
-        let mut memory = Memory::new(state.config.board.memory_bytes);
+        let memory_bytes = state.config.board.memory_bytes;
+        // A request that the host cannot grant would end the program.
+        if Vec::<u8>::new()
+            .try_reserve_exact(memory_bytes as usize)
+            .is_err()
+        {
+            return Err(SnapshotError::Memory(memory_bytes));
+        }
+        let mut memory = Memory::new(memory_bytes);
         for (index, bytes) in snapshot
             .page_indices
             .iter()

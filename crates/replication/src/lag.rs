@@ -46,6 +46,9 @@ const CATCH_UP: Duration = Duration::from_secs(4);
 const CATCH_UP_LAG: u64 = 2_000;
 const CATCH_UP_SHARE: i64 = 400_000;
 
+/// Below so many hundredths of the target nothing presses.
+const RELIEVED: i64 = 20;
+
 /// What presses on the primary, each in hundredths of its target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Pressure {
@@ -53,6 +56,9 @@ pub(crate) struct Pressure {
     pub lag: u64,
     /// Records and outputs that have to be kept.
     pub memory: u64,
+    /// The backup has not yet been where the primary was when the pairing began: what it is behind
+    /// is what its restore took.
+    pub catching_up: bool,
 }
 
 /// Remembers when the primary passed which instruction count.
@@ -62,11 +68,14 @@ pub(crate) struct LagMeter {
     executed: u64,
     /// The lag when `executed` was last told.
     told: Duration,
+    /// Where the primary was when the pairing began.
+    begin: Option<u64>,
 }
 
 impl LagMeter {
     /// The primary is at `count` now.
     pub fn primary_at(&mut self, now: Duration, count: u64) {
+        self.begin.get_or_insert(count);
         let due = self.samples.back().is_none_or(|(time, last)| {
             count > *last && now.saturating_sub(*time) >= SAMPLE_SPACING
         });
@@ -94,6 +103,11 @@ impl LagMeter {
     /// The instruction count that the backup has reached, as far as is known.
     pub fn executed(&self) -> u64 {
         self.executed
+    }
+
+    /// Whether the backup has been where the primary was when the pairing began.
+    pub fn has_caught_up(&self) -> bool {
+        self.begin.is_some_and(|begin| self.executed >= begin)
     }
 
     /// The lag in time, as the backup last told.
@@ -141,7 +155,11 @@ impl Throttle {
         let above = percent.max(SET_POINT);
         let change = above - std::mem::replace(&mut self.before, above);
         let share = self.share();
-        let factor = (1000 - (percent - SET_POINT) - 10 * change).clamp(700, 1150);
+        let factor = if percent < RELIEVED {
+            1500
+        } else {
+            (1000 - (percent - SET_POINT) - 10 * change).clamp(700, 1150)
+        };
         self.share = if self.is_catching_up(now, pressure) {
             (self.share.max(SLOWEST) * factor / 1000).clamp(CATCH_UP_SHARE, FULL)
         } else if pressure.lag.max(pressure.memory) >= HALT_AT {
@@ -153,12 +171,10 @@ impl Throttle {
     }
 
     fn is_catching_up(&mut self, now: Duration, pressure: Pressure) -> bool {
-        if pressure.lag <= 100 {
-            self.behind_since = None;
-            return false;
-        }
-        if pressure.lag >= HALT_AT {
+        if pressure.catching_up || pressure.lag >= HALT_AT {
             self.behind_since.get_or_insert(now);
+        } else if pressure.lag <= 100 {
+            self.behind_since = None;
         }
         let Some(since) = self.behind_since else {
             return false;
@@ -197,6 +213,7 @@ mod tests {
     fn a_backup_that_has_just_joined_far_behind_does_not_halt_the_service() {
         let mut throttle = Throttle::new();
         let far_behind = Pressure {
+            catching_up: false,
             lag: 1000,
             memory: 0,
         };
@@ -204,9 +221,25 @@ mod tests {
     }
 
     #[test]
+    fn a_backup_that_has_caught_up_gives_full_speed_back_at_once() {
+        let mut throttle = Throttle::new();
+        let joined = Pressure {
+            lag: 350,
+            memory: 0,
+            catching_up: true,
+        };
+        assert_eq!(share_after(&mut throttle, 0, 1000, joined), 400);
+        assert_eq!(
+            share_after(&mut throttle, 1000, 1100, Pressure::default()),
+            FULL_SPEED
+        );
+    }
+
+    #[test]
     fn a_backup_that_stays_far_behind_halts_the_primary() {
         let mut throttle = Throttle::new();
         let far_behind = Pressure {
+            catching_up: false,
             lag: 1000,
             memory: 0,
         };
@@ -221,6 +254,7 @@ mod tests {
     fn records_that_pile_up_halt_the_primary_at_once() {
         let mut throttle = Throttle::new();
         let full = Pressure {
+            catching_up: false,
             lag: 1000,
             memory: 500,
         };

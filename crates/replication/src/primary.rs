@@ -547,7 +547,10 @@ impl<O> Primary<O> {
     fn control_speed(&mut self, now: Duration) {
         let percent = |value: usize, target: usize| (value * 100 / target.max(1)) as u64;
         let held = percent(self.gate.held_outputs(), self.config.lag.held_outputs);
-        let memory = |memory| Pressure { lag: 0, memory };
+        let memory = |memory| Pressure {
+            memory,
+            ..Pressure::default()
+        };
         let pressure = match &self.state {
             State::Alone { join: Some(join) } => memory(percent(
                 join.bytes_waiting(),

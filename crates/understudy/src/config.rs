@@ -7,7 +7,8 @@ mod units;
 pub use units::{ByteSize, MacAddress, Milliseconds};
 
 use serde::{Deserialize, Serialize};
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -144,6 +145,30 @@ pub struct ArbiterSection {
     pub directory: PathBuf,
 }
 
+/// A configuration is no longer; a device or a pipe without an end is not read for ever.
+const FILE_LIMIT_BYTES: u64 = 1 << 20;
+
+fn read_bounded(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let length = File::open(path)?
+        .take(FILE_LIMIT_BYTES + 1)
+        .read_to_string(&mut text)?;
+    if length as u64 > FILE_LIMIT_BYTES {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            "it has more than 1 MiB",
+        ));
+    }
+    Ok(text)
+}
+
+/// Whether this can be the address of a socket. Whether the host's name is known is another matter,
+/// and may change.
+fn is_host_and_port(address: &str) -> bool {
+    let parts = address.rsplit_once(':');
+    parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+}
+
 fn one() -> u32 {
     1
 }
@@ -171,7 +196,7 @@ fn default_digest_interval() -> Milliseconds {
 impl VmConfig {
     /// Reads and checks a file; its relative paths are resolved against its directory.
     pub fn load(path: &Path) -> Result<VmConfig, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+        let text = read_bounded(path).map_err(|source| ConfigError::Unreadable {
             path: path.into(),
             source,
         })?;
@@ -222,6 +247,21 @@ impl VmConfig {
             && network.switch.is_some() == network.tap.is_some()
         {
             return wrong("network", "give either `switch` or `tap`".into());
+        }
+        if let Some(pair) = &self.pair {
+            for (key, address) in [
+                ("pair.listen", Some(&pair.listen)),
+                ("pair.peer", pair.peer.as_ref()),
+            ] {
+                if let Some(address) = address
+                    && !is_host_and_port(address)
+                {
+                    return wrong(
+                        key,
+                        format!("{address:?} is not an address such as 192.0.2.7:7400"),
+                    );
+                }
+            }
         }
         if let Some(pair) = &self.pair
             && pair.suspect_after.0 < 2 * pair.heartbeat.0

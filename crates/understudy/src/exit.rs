@@ -63,7 +63,17 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#}", self.error)
+        // Most errors tell their cause themselves, and what is told once is enough.
+        let mut told = String::new();
+        for cause in self.error.chain() {
+            let text = cause.to_string();
+            if told.is_empty() {
+                told = text;
+            } else if !told.contains(&text) {
+                told = format!("{told}: {text}");
+            }
+        }
+        f.write_str(&told)
     }
 }
 

@@ -6,6 +6,7 @@ use machine::machine::{Machine, SEMANTICS_VERSION};
 use replication::log::{LogHeader, LogSummary, LogWriter};
 use replication::record::{Record, RecordBody};
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -13,10 +14,21 @@ use thiserror::Error;
 
 /// A recording that cannot be written.
 #[derive(Debug, Error)]
-#[error("cannot write the recording {}: {source}", path.display())]
-pub struct RecordError {
-    path: PathBuf,
-    source: io::Error,
+pub enum RecordError {
+    /// The file cannot be made or written.
+    #[error("cannot write the recording {}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Somebody records there or replays it.
+    #[error("the recording {} is in use by another process: name another file", path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
 }
 
 /// Bytes that wait in memory before they go to the file.
@@ -43,7 +55,7 @@ impl Recorder {
         config: &VmConfig,
         machine: &mut Machine,
     ) -> Result<Recorder, RecordError> {
-        let wrong = |source| RecordError {
+        let wrong = |source| RecordError::Write {
             path: path.into(),
             source,
         };
@@ -53,8 +65,11 @@ impl Recorder {
             .truncate(false)
             .open(path)
             .map_err(wrong)?;
-        flock(&file, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|error| wrong(error.into()))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Err(RecordError::InUse { path: path.into() }),
+            Err(error) => return Err(wrong(error.into())),
+        }
         file.set_len(0).map_err(wrong)?;
         let log = LogWriter::new(&LogHeader {
             semantics_version: SEMANTICS_VERSION,
@@ -83,7 +98,7 @@ impl Recorder {
             .and_then(|()| pieces.flush());
         written.map_err(wrong)?;
         recorder.log.end_snapshot(count);
-        recorder.write_out(0)?;
+        recorder.write_out(0).map_err(wrong)?;
         Ok(recorder)
     }
 
@@ -124,6 +139,7 @@ impl Recorder {
             self.log.flush();
         }
         self.write_out(if digest_was_taken { 0 } else { BUFFER_BYTES })
+            .map_err(|source| self.error(source))
     }
 
     /// Ends the recording properly. The last digest that was added is that of the end.
@@ -135,24 +151,39 @@ impl Recorder {
             digest: self.last_digest,
             reason: reason.into(),
         });
-        self.write_out(0)?;
-        self.file.sync_all().map_err(|source| RecordError {
-            path: self.path.clone(),
-            source,
-        })
+        self.write_out(0)
+            .and_then(|()| self.file.sync_all())
+            .map_err(|source| self.error(source))
     }
 
-    fn write_out(&mut self, unless_fewer_than: usize) -> Result<(), RecordError> {
-        self.waiting.append(&mut self.log.take_bytes());
-        if self.waiting.len() >= unless_fewer_than {
-            let written = self.file.write_all(&self.waiting);
-            written.map_err(|source| RecordError {
-                path: self.path.clone(),
-                source,
-            })?;
-            self.waiting.clear();
+    fn error(&self, source: io::Error) -> RecordError {
+        RecordError::Write {
+            path: self.path.clone(),
+            source,
         }
-        Ok(())
+    }
+
+    /// Writes what waits. After an error the file ends in whatever part of it was written, and the
+    /// next attempt goes on right there.
+    fn write_out(&mut self, unless_fewer_than: usize) -> io::Result<()> {
+        self.waiting.append(&mut self.log.take_bytes());
+        if self.waiting.len() < unless_fewer_than {
+            return Ok(());
+        }
+        let mut written = 0;
+        let result = loop {
+            if written == self.waiting.len() {
+                break Ok(());
+            }
+            match self.file.write(&self.waiting[written..]) {
+                Ok(0) => break Err(io::ErrorKind::WriteZero.into()),
+                Ok(length) => written += length,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => break Err(error),
+            }
+        };
+        self.waiting.drain(..written);
+        result
     }
 }
 
@@ -173,8 +204,6 @@ impl Write for Pieces<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.recorder.log.snapshot(&std::mem::take(&mut self.piece));
-        self.recorder
-            .write_out(BUFFER_BYTES)
-            .map_err(|error| error.source)
+        self.recorder.write_out(BUFFER_BYTES)
     }
 }

@@ -34,15 +34,22 @@ const STEP: u64 = 50_000_000;
 /// Replays the recording and prints a summary.
 pub fn replay(path: &Path, options: ReplayOptions) -> Result<ExitStatus, Failure> {
     let named = || format!("the recording {}", path.display());
-    let mut file = File::open(path)
+    let file = File::open(path)
         .with_context(|| format!("cannot open {}", named()))
         .map_err(Failure::usage)?;
+    // A recording that grows while it is replayed would never end.
+    let kind = file.metadata().with_context(named)?;
+    let length = if kind.is_file() { kind.len() } else { u64::MAX };
     let writer_alive = flock(&file, FlockOperation::NonBlockingLockShared).is_err();
+    let mut file = file.take(length);
     let mut replay = Replay::new(options);
     let mut reader = LogReader::new();
     let mut buffer = vec![0; READ_BYTES];
     while !replay.is_over() {
-        let length = file.read(&mut buffer).with_context(named)?;
+        let length = file
+            .read(&mut buffer)
+            .with_context(named)
+            .map_err(Failure::usage)?;
         if length == 0 {
             break;
         }
@@ -69,7 +76,8 @@ pub fn replay(path: &Path, options: ReplayOptions) -> Result<ExitStatus, Failure
                 .map_err(Failure::usage)?,
         )
     };
-    replay.finish(end.as_ref(), writer_alive)
+    let finished = replay.finish(end.as_ref(), writer_alive);
+    finished.map_err(|failure| Failure::new(failure.status, failure.error.context(named())))
 }
 
 /// Where a replay has come to.
@@ -168,9 +176,7 @@ impl Replay {
     fn finish(mut self, end: Option<&LogEnd>, writer_alive: bool) -> Result<ExitStatus, Failure> {
         self.run()?;
         let Stage::Records(replayer) = &mut self.stage else {
-            return Err(Failure::usage(anyhow!(
-                "the recording ends before its snapshot does"
-            )));
+            return Err(Failure::usage(anyhow!("it ends before its snapshot does")));
         };
         let target = match (&self.summary, self.options.until) {
             (_, Some(until)) => until,

@@ -1,12 +1,13 @@
 //! From a configuration to a machine: images are read, disks opened, the board put together.
 
-use crate::config::VmConfig;
+use crate::config::{ByteSize, VmConfig};
 use crate::disk::{Disk, DiskError};
 use crate::host_time;
 use machine::boot::{BootError, BootImages};
 use machine::bus::{BoardConfig, DiskConfig, NetworkConfig};
 use machine::machine::{Machine, MachineConfig, configuration_hash};
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -29,6 +30,22 @@ pub enum SetupError {
     /// The images do not make a machine.
     #[error("cannot start the machine: {0}")]
     Boot(#[from] BootError),
+    /// An image that cannot fit, or has no end.
+    #[error(
+        "the {what} {} is larger than the machine's memory of {memory}: give another file or more memory",
+        path.display()
+    )]
+    ImageTooLarge {
+        /// Firmware, kernel or initrd.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The machine's memory.
+        memory: ByteSize,
+    },
+    /// The host cannot promise so much.
+    #[error("memory: this host cannot provide {0}: give the machine less")]
+    Memory(ByteSize),
     /// Two uses of the state directory, or none possible.
     #[error("cannot use the state directory {}: {source}", path.display())]
     StateDirectory {
@@ -50,6 +67,7 @@ pub fn open_disks(config: &VmConfig) -> Result<Vec<Disk>, DiskError> {
 
 /// A machine at power-on.
 pub fn power_on(config: &VmConfig, disks: &[Disk]) -> Result<Machine, SetupError> {
+    check_memory(config.memory)?;
     let board = board(config, disks.iter().map(Disk::sectors));
     let images = images(config)?;
     let config = MachineConfig {
@@ -57,6 +75,15 @@ pub fn power_on(config: &VmConfig, disks: &[Disk]) -> Result<Machine, SetupError
         unix_base_ns: host_time::unix_ns(),
     };
     Ok(Machine::new(config, &images)?)
+}
+
+/// Asks the host for so much memory and gives it back: where this fails, the machine's own request
+/// would end the program.
+pub fn check_memory(memory: ByteSize) -> Result<(), SetupError> {
+    let length = usize::try_from(memory.0).map_err(|_| SetupError::Memory(memory))?;
+    Vec::<u8>::new()
+        .try_reserve_exact(length)
+        .map_err(|_| SetupError::Memory(memory))
 }
 
 fn board(config: &VmConfig, sectors: impl Iterator<Item = u64>) -> BoardConfig {
@@ -93,7 +120,7 @@ pub fn pairing_hash(config: &VmConfig) -> u64 {
 
 fn images(config: &VmConfig) -> Result<BootImages, SetupError> {
     let read = |what, path: &Option<PathBuf>| match path {
-        Some(path) => read_image(what, path).map(Some),
+        Some(path) => read_image(what, path, config.memory).map(Some),
         None => Ok(None),
     };
     Ok(BootImages {
@@ -104,12 +131,26 @@ fn images(config: &VmConfig) -> Result<BootImages, SetupError> {
     })
 }
 
-fn read_image(what: &'static str, path: &Path) -> Result<Vec<u8>, SetupError> {
-    std::fs::read(path).map_err(|source| SetupError::Image {
-        what,
-        path: path.into(),
-        source,
-    })
+fn read_image(what: &'static str, path: &Path, memory: ByteSize) -> Result<Vec<u8>, SetupError> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| {
+            file.take(memory.0.saturating_add(1))
+                .read_to_end(&mut bytes)
+        })
+        .map_err(|source| SetupError::Image {
+            what,
+            path: path.into(),
+            source,
+        })?;
+    if bytes.len() as u64 > memory.0 {
+        return Err(SetupError::ImageTooLarge {
+            what,
+            path: path.into(),
+            memory,
+        });
+    }
+    Ok(bytes)
 }
 
 /// Makes the state directory when it is absent.

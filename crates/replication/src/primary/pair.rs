@@ -75,6 +75,7 @@ impl Pair {
         Pressure {
             lag: lag as u64,
             memory: bytes as u64,
+            catching_up: !self.meter.has_caught_up(),
         }
     }
 

@@ -1,7 +1,10 @@
 //! What the tests of the program share: bare-metal guests, processes, waiting for a condition.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub mod assembler;
+pub mod device_programs;
 pub mod guest_program;
+pub mod history;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -50,6 +53,17 @@ impl Process {
         let child = understudy()
             .args(arguments)
             .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Process { child }
+    }
+
+    /// Starts one whose standard output goes to a file.
+    pub fn start_printing(arguments: &[&str], output: &Path) -> Process {
+        let child = understudy()
+            .args(arguments)
+            .stdout(std::fs::File::create(output).unwrap())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -168,7 +182,12 @@ impl PairDirectory {
 
     /// A primary that listens, and where.
     pub fn primary(&self, name: &str) -> (ReplicaFiles, Process, String) {
-        let files = self.replica(name, None, "");
+        self.primary_with(name, "")
+    }
+
+    /// The same with more in its configuration.
+    pub fn primary_with(&self, name: &str, extra: &str) -> (ReplicaFiles, Process, String) {
+        let files = self.replica(name, None, extra);
         let process = Process::start(&["primary", "--config", files.config()]);
         let listen = wait_for("the primary to listen", || {
             files.status()?["listen"].as_str().map(str::to_owned)
@@ -178,7 +197,12 @@ impl PairDirectory {
 
     /// A backup of the primary at `peer`, once it protects it.
     pub fn backup(&self, name: &str, peer: &str) -> (ReplicaFiles, Process) {
-        let files = self.replica(name, Some(peer), "");
+        self.backup_with(name, peer, "")
+    }
+
+    /// The same with more in its configuration.
+    pub fn backup_with(&self, name: &str, peer: &str, extra: &str) -> (ReplicaFiles, Process) {
+        let files = self.replica(name, Some(peer), extra);
         let process = Process::start(&["backup", "--config", files.config()]);
         files.await_state("replaying");
         (files, process)

@@ -1,0 +1,276 @@
+//! `vm.toml`, and what it names besides images.
+
+use crate::assert_refused;
+use crate::support::guest_program::counting_slowly;
+use crate::support::{PairDirectory, Process};
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+
+const GOOD: &str = r#"name = "test"
+memory = "8M"
+kernel = "guest.elf"
+state_directory = "state"
+
+[pair]
+listen = "127.0.0.1:0"
+peer = "127.0.0.1:1"
+
+[arbiter]
+directory = "arbiter"
+"#;
+
+/// Refuses `GOOD` with `from` replaced, and leaves no socket behind.
+fn refuse_changed(command: &str, from: &str, to: &str, words: &[&str]) {
+    assert!(GOOD.contains(from), "{from:?}");
+    refuse_text(command, &GOOD.replace(from, to), words);
+}
+
+fn refuse_text(command: &str, text: &str, words: &[&str]) {
+    let pair = PairDirectory::new(&counting_slowly());
+    let config = pair.path().join("vm.toml");
+    fs::write(&config, text).unwrap();
+    let words = [&[config.file_name().unwrap().to_str().unwrap()], words].concat();
+    assert_refused(&[command, "--config", config.to_str().unwrap()], 2, &words);
+    assert_no_socket(pair.path());
+}
+
+fn assert_no_socket(directory: &Path) {
+    assert!(
+        !directory.join("state/control.sock").exists(),
+        "a control socket was left behind"
+    );
+}
+
+#[test]
+fn a_configuration_that_cannot_be_read_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    for command in ["run", "primary", "backup"] {
+        assert_refused(
+            &[command, "--config", "/nonexistent/vm.toml"],
+            2,
+            &["/nonexistent/vm.toml"],
+        );
+        let path = directory.path().to_str().unwrap();
+        assert_refused(&[command, "--config", path], 2, &[path, "directory"]);
+        // A file without an end is not read for ever.
+        assert_refused(&[command, "--config", "/dev/zero"], 2, &["/dev/zero"]);
+    }
+    let binary = env!("CARGO_BIN_EXE_understudy");
+    assert_refused(&["primary", "--config", binary], 2, &["configuration"]);
+}
+
+#[test]
+fn wrong_syntax_keys_and_types_are_refused_with_their_line() {
+    refuse_text("primary", "", &["name"]);
+    refuse_text("primary", "name = \n", &["line 1"]);
+    refuse_changed("primary", "[pair]", "[pair", &["line 6"]);
+    refuse_changed("primary", "memory =", "memroy =", &["line 2", "memroy"]);
+    refuse_changed("primary", "listen =", "lisen =", &["line 7", "lisen"]);
+    refuse_changed("primary", "\"test\"", "7", &["line 1", "name"]);
+    refuse_changed(
+        "primary",
+        "\"8M\"",
+        "\"8X\"",
+        &["line 2", "memory", "8X", "512M"],
+    );
+    refuse_changed("primary", "\"8M\"", "-8", &["line 2", "memory"]);
+    refuse_changed(
+        "primary",
+        "\"8M\"",
+        "\"8M\"\nmemory = \"9M\"",
+        &["line 3", "memory"],
+    );
+    refuse_changed("primary", "[arbiter]", "[[arbiter]]", &["line 10"]);
+}
+
+#[test]
+fn values_that_cannot_be_are_refused_with_their_key() {
+    refuse_changed("primary", "\"8M\"", "\"0\"", &["memory", "1M"]);
+    refuse_changed("primary", "\"8M\"", "\"1000001\"", &["memory", "4096"]);
+    refuse_changed("primary", "\"8M\"", "\"17179869184G\"", &["memory"]);
+    refuse_changed("primary", "\"test\"", "\"\"", &["name"]);
+    refuse_changed("primary", "\"test\"", "\"../evil\"", &["name"]);
+    refuse_changed(
+        "primary",
+        "\"8M\"",
+        "\"8M\"\nharts = 0",
+        &["harts", "1 to 8"],
+    );
+    refuse_changed(
+        "primary",
+        "\"8M\"",
+        "\"8M\"\nharts = 9",
+        &["harts", "1 to 8"],
+    );
+    refuse_changed("primary", "kernel = \"guest.elf\"\n", "", &["kernel"]);
+    refuse_changed(
+        "primary",
+        "[pair]",
+        "[network]\nmac = \"52:54:00:12:34\"\n[pair]",
+        &["mac", "52:54:00:12:34"],
+    );
+    refuse_changed(
+        "primary",
+        "[pair]",
+        "[network]\n[pair]",
+        &["network", "switch", "tap"],
+    );
+    refuse_changed(
+        "primary",
+        "[pair]",
+        "[network]\nswitch = \"unix:a\"\ntap = \"b\"\n[pair]",
+        &["network"],
+    );
+    refuse_changed(
+        "primary",
+        "[pair]",
+        "[pair]\nsuspect_after = \"60ms\"",
+        &["suspect_after", "heartbeat"],
+    );
+    refuse_changed(
+        "primary",
+        "[pair]",
+        "[pair]\nheartbeat = \"0ms\"",
+        &["heartbeat", "1ms"],
+    );
+    refuse_changed(
+        "primary",
+        "[pair]",
+        "[pair]\nheartbeat = \"5h\"",
+        &["heartbeat", "5h"],
+    );
+}
+
+#[test]
+fn a_multicast_or_empty_ethernet_address_is_refused() {
+    for mac in [
+        "00:00:00:00:00:00",
+        "ff:ff:ff:ff:ff:ff",
+        "53:54:00:12:34:56",
+    ] {
+        let network = format!("[network]\nswitch = \"unix:a\"\nmac = \"{mac}\"\n[pair]");
+        refuse_changed("primary", "[pair]", &network, &["mac", mac]);
+    }
+}
+
+#[test]
+fn addresses_that_cannot_be_are_refused_with_their_key() {
+    for address in ["nonsense", "127.0.0.1", "127.0.0.1:99999", ":7400", ""] {
+        let address = format!("{address:?}");
+        refuse_changed(
+            "primary",
+            "\"127.0.0.1:0\"",
+            &address,
+            &["pair.listen", &address],
+        );
+        refuse_changed(
+            "backup",
+            "\"127.0.0.1:1\"",
+            &address,
+            &["pair.peer", &address],
+        );
+    }
+}
+
+#[test]
+fn sections_that_a_pair_needs_are_asked_for() {
+    refuse_changed(
+        "primary",
+        "[arbiter]\ndirectory = \"arbiter\"\n",
+        "",
+        &["[arbiter]"],
+    );
+    refuse_changed("backup", "peer = \"127.0.0.1:1\"\n", "", &["pair.peer"]);
+    let without_pair = GOOD.replace(
+        "[pair]\nlisten = \"127.0.0.1:0\"\npeer = \"127.0.0.1:1\"\n",
+        "",
+    );
+    refuse_text("primary", &without_pair, &["[pair]"]);
+}
+
+/// Refuses to start with `GOOD` in a directory that `prepare` made unfit.
+fn refuse_in(prepare: impl Fn(&PairDirectory), text: &str, words: &[&str]) {
+    for command in ["primary", "backup"] {
+        let pair = PairDirectory::new(&counting_slowly());
+        prepare(&pair);
+        let config = pair.path().join("vm.toml");
+        fs::write(&config, text).unwrap();
+        assert_refused(&[command, "--config", config.to_str().unwrap()], 2, words);
+        assert_no_socket(pair.path());
+    }
+}
+
+#[test]
+fn an_arbiter_that_cannot_be_written_is_refused_at_the_start() {
+    let missing = |pair: &PairDirectory| fs::remove_dir(pair.path().join("arbiter")).unwrap();
+    refuse_in(missing, GOOD, &["arbiter directory", "shared", "writable"]);
+    let file = |pair: &PairDirectory| {
+        missing(pair);
+        fs::write(pair.path().join("arbiter"), "").unwrap();
+    };
+    refuse_in(file, GOOD, &["arbiter directory", "not a directory"]);
+    // sysfs takes no files, not even root's.
+    let unwritable = GOOD.replace("\"arbiter\"", "\"/sys\"");
+    refuse_in(|_| {}, &unwritable, &["arbiter directory /sys", "writable"]);
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_made_is_refused() {
+    let file = |pair: &PairDirectory| fs::write(pair.path().join("state"), "").unwrap();
+    refuse_in(file, GOOD, &["state directory"]);
+    let nowhere = GOOD.replace("\"state\"", "\"/sys/state\"");
+    refuse_in(|_| {}, &nowhere, &["state directory /sys/state"]);
+}
+
+#[test]
+fn a_port_in_use_is_refused() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let text = GOOD.replace("127.0.0.1:0", &address);
+    refuse_in(|_| {}, &text, &[&address, "in use"]);
+    let listen = format!("tcp:{address}");
+    assert_refused(&["switch", "--listen", &listen], 2, &[&address, "in use"]);
+    let directory = tempfile::tempdir().unwrap();
+    let socket = format!("unix:{}", directory.path().join("s").display());
+    let forward = format!("{address}=10.0.2.15:6379");
+    assert_refused(
+        &["switch", "--listen", &socket, "--forward", &forward],
+        2,
+        &[&address, "in use"],
+    );
+    assert!(
+        !directory.path().join("s").exists(),
+        "the switch left its socket behind"
+    );
+}
+
+#[test]
+fn a_state_directory_in_use_is_refused_and_its_user_goes_on() {
+    let pair = PairDirectory::new(&counting_slowly());
+    let (primary, _process, listen) = pair.primary("r1");
+    let second = pair.replica("r1", Some(&listen), "");
+    for command in ["primary", "backup"] {
+        assert_refused(
+            &[command, "--config", second.config()],
+            2,
+            &["in use by process"],
+        );
+    }
+    primary.await_state("alone");
+}
+
+#[test]
+fn a_backup_without_its_primary_tries_again_until_it_is_asked_to_end() {
+    let pair = PairDirectory::new(&counting_slowly());
+    let backup = pair.replica("r1", Some("127.0.0.1:1"), "");
+    let mut process = Process::start(&["backup", "--config", backup.config()]);
+    backup.await_state("connecting");
+    crate::support::wait_for("an attempt", || {
+        backup.has_event("connect_failed").then_some(())
+    });
+    process.signal(rustix::process::Signal::TERM);
+    let (status, said) = process.end();
+    assert!(status.success() && said.is_empty(), "{said}");
+    assert!(!backup.state.join("control.sock").exists());
+}

@@ -1,0 +1,330 @@
+//! A peer on the logging channel that is another program, another guest, or tells lies.
+
+use crate::support::guest_program::counting_slowly;
+use crate::support::{PairDirectory, Process, ReplicaFiles, wait_for};
+use machine::machine::SEMANTICS_VERSION;
+use replication::message::{
+    Greeting, LifeId, Message, MessageReader, MessageWriter, PROTOCOL_VERSION, Refusal,
+    SnapshotChunk, SnapshotPart,
+};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+/// The other end of the logging channel, in the test's hands.
+struct Peer {
+    stream: TcpStream,
+    writer: MessageWriter,
+    reader: MessageReader,
+}
+
+impl Peer {
+    fn new(stream: TcpStream) -> Peer {
+        stream
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .unwrap();
+        Peer {
+            stream,
+            writer: MessageWriter::default(),
+            reader: MessageReader::new(),
+        }
+    }
+
+    fn send(&mut self, message: &Message) {
+        let mut bytes = Vec::new();
+        self.writer.write(&mut bytes, message);
+        // The other side may hang up at any time: what it says matters, not what it hears.
+        let _sent = self.stream.write_all(&bytes);
+    }
+
+    /// The next message; `None` at the connection's end.
+    fn receive(&mut self) -> Option<Message> {
+        let mut buffer = [0; 4096];
+        loop {
+            if let Some(message) = self.reader.next_message().unwrap() {
+                return Some(message);
+            }
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return None,
+                Ok(length) => self.reader.push(&buffer[..length]),
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
+                Err(error) => panic!("no answer: {error}"),
+            }
+        }
+    }
+}
+
+fn greeting() -> Greeting {
+    Greeting {
+        semantics_version: SEMANTICS_VERSION,
+        configuration_hash: 0,
+        vm: "test".into(),
+        node: "stranger:1".into(),
+        run: 17,
+    }
+}
+
+/// What a primary answers to a greeting.
+fn ask(listen: &str, protocol: u32, greeting: Greeting) -> Option<Message> {
+    let mut peer = Peer::new(TcpStream::connect(listen).unwrap());
+    peer.send(&Message::Hello { protocol, greeting });
+    peer.receive()
+}
+
+#[test]
+fn a_primary_refuses_a_backup_of_another_kind_and_says_why() {
+    let pair = PairDirectory::new(&counting_slowly());
+    let (primary, _process, listen) = pair.primary("r1");
+    let refusal = |protocol, greeting| match ask(&listen, protocol, greeting) {
+        Some(Message::Refuse(refusal)) => refusal,
+        other => panic!("not refused: {other:?}"),
+    };
+    let other_protocol = refusal(PROTOCOL_VERSION + 1, greeting());
+    assert_eq!(
+        other_protocol,
+        Refusal::ProtocolVersion {
+            ours: PROTOCOL_VERSION
+        }
+    );
+    let other_semantics = Greeting {
+        semantics_version: SEMANTICS_VERSION + 1,
+        ..greeting()
+    };
+    let other_semantics = refusal(PROTOCOL_VERSION, other_semantics);
+    assert_eq!(
+        other_semantics,
+        Refusal::SemanticsVersion {
+            ours: SEMANTICS_VERSION
+        }
+    );
+    let other_guest = refusal(
+        PROTOCOL_VERSION,
+        Greeting {
+            vm: "other".into(),
+            ..greeting()
+        },
+    );
+    assert_eq!(
+        other_guest,
+        Refusal::Vm {
+            ours: "test".into()
+        }
+    );
+    let Refusal::Configuration { ours } = refusal(PROTOCOL_VERSION, greeting()) else {
+        panic!("another configuration was not refused");
+    };
+    wait_for("the refusals to be told", || {
+        primary.has_event("refused").then_some(())
+    });
+    let equal = Greeting {
+        configuration_hash: ours,
+        ..greeting()
+    };
+    let welcome = ask(&listen, PROTOCOL_VERSION, equal);
+    assert!(
+        matches!(welcome, Some(Message::Welcome { .. })),
+        "an equal one is welcome: {welcome:?}"
+    );
+    primary.await_state("alone");
+}
+
+/// A message that makes no sense before the greeting ends the connection, not the primary.
+#[test]
+fn a_primary_hangs_up_on_a_backup_that_does_not_greet() {
+    let pair = PairDirectory::new(&counting_slowly());
+    let (primary, _process, listen) = pair.primary("r1");
+    let lies = [
+        Message::Ack {
+            generation: u64::MAX,
+            sequence: u64::MAX,
+            executed: u64::MAX,
+            echo: u64::MAX,
+        },
+        Message::Ready { generation: 1 },
+        Message::SnapshotEnd {
+            generation: 1,
+            chunks: 0,
+            count: u64::MAX,
+            visible_outputs: u64::MAX,
+        },
+        Message::Heartbeat {
+            generation: 1,
+            sequence: u64::MAX,
+            released: u64::MAX,
+            probe: 1,
+        },
+    ];
+    for lie in lies {
+        let mut peer = Peer::new(TcpStream::connect(&listen).unwrap());
+        peer.send(&lie);
+        // It may hang up at once, or answer that this is no way to begin.
+        drop(peer);
+    }
+    let (_backup, _backup_process) = pair.backup("r2", &listen);
+    primary.await_state("protected");
+}
+
+/// A backup, and a primary in the test's hands that has heard its greeting.
+struct LyingPrimary {
+    _pair: PairDirectory,
+    backup: ReplicaFiles,
+    process: Process,
+    peer: Peer,
+    theirs: Greeting,
+}
+
+impl LyingPrimary {
+    fn new() -> LyingPrimary {
+        let pair = PairDirectory::new(&counting_slowly());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listen = listener.local_addr().unwrap().to_string();
+        let backup = pair.replica("r1", Some(&listen), "");
+        let process = Process::start(&["backup", "--config", backup.config()]);
+        let mut peer = Peer::new(listener.accept().unwrap().0);
+        let Some(Message::Hello {
+            greeting: theirs, ..
+        }) = peer.receive()
+        else {
+            panic!("a backup greets first");
+        };
+        LyingPrimary {
+            _pair: pair,
+            backup,
+            process,
+            peer,
+            theirs,
+        }
+    }
+
+    fn welcome(&mut self, greeting: Greeting) {
+        self.peer.send(&Message::Welcome {
+            greeting,
+            life: LifeId(1),
+            generation: 1,
+        });
+    }
+
+    /// A welcome, this as the machine's snapshot, and its end.
+    fn send_snapshot(&mut self, part: SnapshotPart, offset: u64, bytes: Vec<u8>) {
+        self.welcome(self.theirs.clone());
+        let chunk = SnapshotChunk {
+            generation: 1,
+            part,
+            offset,
+            bytes,
+        };
+        self.peer.send(&Message::Snapshot(chunk));
+        let end = Message::SnapshotEnd {
+            generation: 1,
+            chunks: 1,
+            count: 5,
+            visible_outputs: 0,
+        };
+        self.peer.send(&end);
+    }
+
+    /// The backup ends with this status, one line of these words, and leaves no socket behind.
+    fn assert_ended(mut self, status: i32, words: &[&str]) {
+        let (ended, said) = self.process.end();
+        assert_eq!(ended.code(), Some(status), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        for word in words {
+            assert!(said.contains(word), "{word:?} is not in: {said}");
+        }
+        assert!(!self.backup.state.join("control.sock").exists());
+    }
+}
+
+#[test]
+fn a_backup_ends_with_status_5_when_its_primary_is_of_another_kind() {
+    type Change = (fn(&mut Greeting), &'static str);
+    let changes: [Change; 3] = [
+        (
+            |greeting| greeting.semantics_version += 1,
+            "semantics version",
+        ),
+        (
+            |greeting| greeting.configuration_hash ^= 1,
+            "configured differently",
+        ),
+        (
+            |greeting| greeting.vm = "other".into(),
+            "another machine, \"other\"",
+        ),
+    ];
+    for (change, word) in changes {
+        let mut primary = LyingPrimary::new();
+        let mut greeting = primary.theirs.clone();
+        change(&mut greeting);
+        primary.welcome(greeting);
+        primary.assert_ended(5, &[word]);
+    }
+}
+
+#[test]
+fn a_backup_that_is_refused_for_good_ends_with_status_5() {
+    for (refusal, word) in [
+        (Refusal::ProtocolVersion { ours: 99 }, "protocol version 99"),
+        (
+            Refusal::SemanticsVersion { ours: 99 },
+            "semantics version 99",
+        ),
+        (
+            Refusal::Configuration { ours: 99 },
+            "configured differently",
+        ),
+        (
+            Refusal::Vm {
+                ours: "other".into(),
+            },
+            "\"other\"",
+        ),
+    ] {
+        let mut primary = LyingPrimary::new();
+        primary.peer.send(&Message::Refuse(refusal));
+        primary.assert_ended(5, &[word]);
+    }
+}
+
+#[test]
+fn a_snapshot_that_is_none_is_not_taken_over() {
+    let cases: [(SnapshotPart, u64, Vec<u8>); 5] = [
+        (SnapshotPart::Machine, 0, b"nothing of the kind".to_vec()),
+        (
+            SnapshotPart::Machine,
+            0,
+            [&b"USNAPSHT\x01\0\0\0\x01\0\0\0"[..], &[0xff; 64]].concat(),
+        ),
+        (SnapshotPart::Machine, 1 << 40, vec![1; 1000]),
+        (SnapshotPart::Disk(0), 0, vec![1; 1000]),
+        (SnapshotPart::Disk(255), 1 << 40, vec![1; 1000]),
+    ];
+    for (part, offset, bytes) in cases {
+        let mut primary = LyingPrimary::new();
+        primary.send_snapshot(part, offset, bytes);
+        primary.assert_ended(1, &["cannot be taken over", "snapshot"]);
+    }
+}
+
+/// A primary that hangs up, or sends what is no message, is one that may come back.
+#[test]
+fn a_backup_whose_primary_talks_garbage_tries_again() {
+    let pair = PairDirectory::new(&counting_slowly());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = listener.local_addr().unwrap().to_string();
+    let backup = pair.replica("r1", Some(&listen), "");
+    let mut process = Process::start(&["backup", "--config", backup.config()]);
+    for attempt in 0..4 {
+        let (mut stream, _) = listener.accept().unwrap();
+        let garbage: &[u8] = if attempt % 2 == 0 {
+            b"HTTP/1.1 400 Bad Request\r\n\r\n"
+        } else {
+            &[0xff; 99]
+        };
+        let _sent = stream.write_all(garbage);
+    }
+    assert_eq!(backup.status().unwrap()["role"], "backup");
+    process.signal(rustix::process::Signal::TERM);
+    let (status, said) = process.end();
+    assert!(status.success(), "{said}");
+}

@@ -1,0 +1,253 @@
+//! Guests that misuse their devices, one that writes to its disk, and one of several harts.
+
+use super::assembler::*;
+use machine::isa::Op;
+
+/// Windows of devices, as the board has them: begin, end, and the distance of the places that are
+/// touched. The finisher's first word is left out: it would end the machine.
+const WINDOWS: [(u64, u64, i32); 9] = [
+    (0x0, 0x2000, 36),                         // nothing, and the boot ROM
+    (0x10_0004, 0x10_1000, 4),                 // finisher
+    (0x10_1000, 0x10_2000, 4),                 // RTC
+    (0x200_0000, 0x201_0000, 4),               // CLINT
+    (0xc00_0000, 0xc60_0000, 0xfc),            // PLIC
+    (0x1000_0000, 0x1000_0100, 1),             // UART
+    (0x1000_1000, 0x1000_a000, 4),             // virtio slots, and what is behind them
+    (0x3000_0000, 0x3001_0000, 508),           // nothing
+    (0x80_7fff_ff00, 0x81_0000_0100, 1 << 19), // above RAM
+];
+
+const VIRTIO_BASE: u64 = 0x1000_1000;
+const VIRTIO_SLOTS: u64 = 8;
+/// What queues are pointed at: random bytes.
+const JUNK: u64 = RAM + (1 << 20);
+const JUNK_BYTES: u64 = 1 << 16;
+
+/// Next pseudo-random number in A3 (xorshift64). Uses A4.
+fn random(program: &mut Assembler) {
+    for (op, shift) in [(Op::Slli, 13), (Op::Srli, 7), (Op::Slli, 17)] {
+        program.immediate(op, A4, A3, shift);
+        program.register(Op::Xor, A3, A3, A4);
+    }
+}
+
+/// Every width of every kind of access at A0.
+fn abuse(program: &mut Assembler) {
+    for op in [Op::Sd, Op::Sw, Op::Sh, Op::Sb] {
+        program.store(op, A3, A0, 0);
+    }
+    for op in [Op::Lb, Op::Lhu, Op::Lw, Op::Ld] {
+        program.immediate(op, A4, A0, 0);
+    }
+    program.store(Op::Sw, ZERO, A0, 0);
+    program.store(Op::Sd, A5, A0, 0);
+    for op in [Op::AmoaddW, Op::AmoswapD, Op::ScW] {
+        program.register(op, A4, A0, A3);
+    }
+    program.register(Op::LrD, A4, A0, ZERO);
+}
+
+fn sweep(program: &mut Assembler) {
+    for (begin, end, distance) in WINDOWS {
+        program.load(A0, begin);
+        program.load(A1, end);
+        program.load(A2, distance as u64);
+        let again = program.here();
+        random(program);
+        abuse(program);
+        program.register(Op::Add, A0, A0, A2);
+        program.branch(Op::Bltu, A0, A1, again);
+    }
+}
+
+fn fill_with_junk(program: &mut Assembler) {
+    program.load(A0, JUNK);
+    program.load(A1, JUNK + JUNK_BYTES);
+    let again = program.here();
+    random(program);
+    program.store(Op::Sd, A3, A0, 0);
+    program.immediate(Op::Addi, A0, A0, 8);
+    program.branch(Op::Bltu, A0, A1, again);
+}
+
+/// Sets every queue of every slot up over junk, and notifies it. Uses A0 to A5.
+fn junk_queues(program: &mut Assembler) {
+    let write = |program: &mut Assembler, register: i32, value: u64| {
+        program.load(A1, value);
+        program.store(Op::Sw, A1, A0, register);
+    };
+    let somewhere = |program: &mut Assembler, register: i32| {
+        random(program);
+        program.load(A1, JUNK_BYTES - 8);
+        program.register(Op::And, A1, A1, A3);
+        program.load(A4, JUNK);
+        program.register(Op::Add, A1, A1, A4);
+        program.store(Op::Sw, A1, A0, register);
+        program.store(Op::Sw, ZERO, A0, register + 4);
+    };
+    for slot in 0..VIRTIO_SLOTS {
+        program.load(A0, VIRTIO_BASE + slot * 0x1000);
+        write(program, 0x70, 0); // reset
+        write(program, 0x70, 3);
+        write(program, 0x24, 1);
+        write(program, 0x20, 1); // VERSION_1
+        write(program, 0x70, 11);
+        for queue in 0..3 {
+            write(program, 0x30, queue);
+            write(program, 0x38, 64);
+            for register in [0x80, 0x90, 0xa0] {
+                somewhere(program, register);
+            }
+            write(program, 0x44, 1);
+        }
+        write(program, 0x70, 15);
+        for queue in [0, 1, 2, 0xffff_ffff] {
+            write(program, 0x50, queue);
+        }
+    }
+}
+
+/// Writes nonsense to every device `rounds` times, then powers off.
+pub fn hostile(rounds: u64) -> Vec<u8> {
+    let mut program = Assembler::default();
+    program.skip_faults();
+    program.load(A3, 0x9e37_79b9_7f4a_7c15);
+    program.load(A5, u64::MAX);
+    program.load(S0, rounds);
+    let round = program.here();
+    fill_with_junk(&mut program);
+    junk_queues(&mut program);
+    program.load(A5, u64::MAX);
+    sweep(&mut program);
+    program.immediate(Op::Addi, S0, S0, -1);
+    // The loop is longer than a branch reaches.
+    program.branch_ahead(Op::Beq, S0, ZERO);
+    program.far_jump(round);
+    program.land();
+    program.finish(0);
+    program.elf(0, &[])
+}
+
+/// Where the disk writer's queue is, from the beginning of RAM.
+const QUEUE: u64 = 0x4000;
+
+/// Writes a sector of ones to its disk, and ends with the device's status plus one: 1 is success,
+/// 2 an I/O error (virtio 1.2, 5.2.6).
+pub fn disk_writer() -> Vec<u8> {
+    let mut program = Assembler::default();
+    // The disk is the only virtio device but for the entropy one: find its slot.
+    program.load(A0, VIRTIO_BASE);
+    program.load(A2, 0x1000);
+    let probe = program.here();
+    program.immediate(Op::Lw, A1, A0, 8);
+    program.immediate(Op::Addi, A1, A1, -2);
+    program.branch_ahead(Op::Beq, A1, ZERO);
+    program.register(Op::Add, A0, A0, A2);
+    program.jump(probe);
+    program.land();
+    let queue = RAM + QUEUE;
+    let registers = [
+        (0x70, 0),
+        (0x70, 3),
+        (0x24, 1),
+        (0x20, 1), // VERSION_1
+        (0x70, 11),
+        (0x30, 0),
+        (0x38, 8),
+        (0x80, queue),
+        (0x84, 0),
+        (0x90, queue + 0x100),
+        (0x94, 0),
+        (0xa0, queue + 0x200),
+        (0xa4, 0),
+        (0x44, 1),
+        (0x70, 15),
+        (0x50, 0),
+    ];
+    for (register, value) in registers {
+        program.load(A1, value);
+        program.store(Op::Sw, A1, A0, register);
+    }
+    program.load(A2, queue);
+    let wait = program.here();
+    program.immediate(Op::Lhu, A1, A2, 0x202); // the used ring's index
+    program.branch(Op::Beq, A1, ZERO, wait);
+    program.immediate(Op::Lbu, A1, A2, 0x310);
+    program.immediate(Op::Addi, A1, A1, 1);
+    program.finish_with(A1);
+    program.elf(QUEUE, &disk_write_queue(queue))
+}
+
+/// Descriptors, the available ring with one request, and the request: write sector 0.
+fn disk_write_queue(queue: u64) -> Vec<u8> {
+    let mut bytes = vec![0; 0x600];
+    let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+    let descriptors: [(u64, u32, u16, u16); 3] = [
+        (queue + 0x300, 16, 1, 1), // the header; next is 1
+        (queue + 0x400, 512, 1, 2),
+        (queue + 0x310, 1, 2, 0), // the status, which the device writes
+    ];
+    for (index, (address, length, flags, next)) in descriptors.into_iter().enumerate() {
+        put(16 * index, &address.to_le_bytes());
+        put(16 * index + 8, &length.to_le_bytes());
+        put(16 * index + 12, &flags.to_le_bytes());
+        put(16 * index + 14, &next.to_le_bytes());
+    }
+    put(0x102, &1u16.to_le_bytes()); // available: one, descriptor 0
+    put(0x300, &1u32.to_le_bytes()); // VIRTIO_BLK_T_OUT
+    put(0x310, &[0xff]);
+    put(0x400, &[1; 512]);
+    bytes
+}
+
+/// Every hart prints 0000, 0001, … in turn with the others (whoever holds a lock prints the next
+/// number), and waits about 0.2 ms with `wfi` after each.
+pub fn counting_on_all_harts() -> Vec<u8> {
+    let mut program = Assembler::default();
+    program.load(S0, RAM + QUEUE); // lock at 0, counter at 8
+    program.load(S1, 0x1000_0000);
+    program.immediate(Op::Addi, T0, ZERO, 128);
+    program.immediate(Op::Csrrw, ZERO, T0, MIE);
+    program.immediate(Op::Csrrs, A5, ZERO, MHARTID);
+    program.immediate(Op::Slli, A5, A5, 3);
+    program.load(T0, 0x200_4000);
+    program.register(Op::Add, A5, A5, T0); // this hart's mtimecmp
+    let round = program.here();
+    program.immediate(Op::Addi, T0, ZERO, 1);
+    let lock = program.here();
+    program.register(Op::AmoswapW, T1, S0, T0);
+    program.branch(Op::Bne, T1, ZERO, lock);
+    program.immediate(Op::Lw, A0, S0, 8);
+    print_number(&mut program);
+    program.immediate(Op::Addi, A0, A0, 1);
+    program.store(Op::Sw, A0, S0, 8);
+    program.register(Op::AmoswapW, ZERO, S0, ZERO);
+    program.load(A4, 0x200_bff8);
+    program.immediate(Op::Ld, A2, A4, 0);
+    program.immediate(Op::Addi, A2, A2, 2000);
+    program.store(Op::Sd, A2, A5, 0);
+    let wait = program.here();
+    program.plain(Op::Wfi);
+    program.immediate(Op::Ld, A3, A4, 0);
+    program.branch(Op::Bltu, A3, A2, wait);
+    program.jump(round);
+    program.elf(QUEUE, &[0; 16])
+}
+
+/// Prints A0 as four hexadecimal digits and a newline at the UART in S1. Uses A1 to A3.
+fn print_number(program: &mut Assembler) {
+    program.immediate(Op::Addi, A1, ZERO, 12);
+    let digit = program.here();
+    program.register(Op::Srl, A2, A0, A1);
+    program.immediate(Op::Andi, A2, A2, 15);
+    program.immediate(Op::Addi, A2, A2, 48);
+    program.immediate(Op::Addi, A3, ZERO, 58);
+    program.branch_ahead(Op::Blt, A2, A3);
+    program.immediate(Op::Addi, A2, A2, 39);
+    program.land();
+    program.store(Op::Sb, A2, S1, 0);
+    program.immediate(Op::Addi, A1, A1, -4);
+    program.branch(Op::Bge, A1, ZERO, digit);
+    program.immediate(Op::Addi, A2, ZERO, 10);
+    program.store(Op::Sb, A2, S1, 0);
+}

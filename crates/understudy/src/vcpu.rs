@@ -25,7 +25,7 @@ use replication::message::DivergenceReport;
 use replication::record::Record;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
 
@@ -127,6 +127,8 @@ pub struct Gauges {
     pub guest_time_ns: AtomicU64,
     /// Visible outputs since power-on.
     pub visible: AtomicU64,
+    /// Replaying: somebody waits for the end of the replay.
+    eager: AtomicBool,
 }
 
 /// The thread as seen from outside. It ends when it is told to or this is dropped.
@@ -156,6 +158,10 @@ impl Ends {
     pub(crate) fn report(&self, report: Report) {
         self.report_quietly(report);
         self.waker.wake();
+    }
+
+    pub(crate) fn is_eager(&self) -> bool {
+        self.gauges.eager.load(Ordering::SeqCst)
     }
 
     /// Lets the machine's figures be seen.
@@ -258,6 +264,12 @@ impl Vcpu {
     /// The next report, if there is one.
     pub fn report(&self) -> Option<Report> {
         self.reports.try_recv().ok()
+    }
+
+    /// Replaying: from now on every report wakes the event loop, because it waits for the end of the
+    /// replay.
+    pub fn hurry(&self) {
+        self.gauges.eager.store(true, Ordering::SeqCst);
     }
 
     /// Figures that may be read at any time.

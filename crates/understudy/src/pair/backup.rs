@@ -48,6 +48,7 @@ pub fn run_backup(config: VmConfig, config_path: &Path) -> Result<ExitStatus, Fa
         recent: RecentRecords::default(),
         generation: 0,
         connect_error: String::new(),
+        hurried: false,
     };
     backup.serve()
 }
@@ -74,6 +75,8 @@ struct BackupLoop {
     generation: u64,
     /// Why the last attempt to connect failed; told once.
     connect_error: String,
+    /// The replay was told that its end is waited for.
+    hurried: bool,
 }
 
 impl BackupLoop {
@@ -126,7 +129,20 @@ impl BackupLoop {
                 .arbiter_answered(monotonic(), generation, &outcome);
         }
         self.core.tick(monotonic());
-        self.actions()
+        let end = self.actions();
+        let is_waited_for = matches!(
+            self.core.status().phase,
+            BackupPhase::Claiming | BackupPhase::Draining
+        );
+        if is_waited_for
+            && !std::mem::replace(&mut self.hurried, true)
+            && let Some(vcpu) = self.replica.as_ref().and_then(Replica::vcpu)
+        {
+            vcpu.hurry();
+            // What was reported before it hurried is looked at once more.
+            self.host.waker.wake();
+        }
+        end
     }
 
     fn take(&mut self, happened: Happened) -> Option<Result<ExitStatus, Failure>> {

@@ -204,9 +204,11 @@ impl Host {
         }
         let ready = self.poll(timeout, accept)?;
         self.woken_at = Some(monotonic());
-        self.waker.clear();
+        if ready.waker {
+            self.waker.clear();
+        }
         let mut happened = Happened {
-            stop: self.signals.arrived(),
+            stop: ready.signals && self.signals.arrived(),
             ..Happened::default()
         };
         if ready.control {
@@ -216,7 +218,7 @@ impl Host {
             self.accept_all(&mut happened);
         }
         self.read_channels(&ready.channels, &mut happened);
-        self.serve_network(&mut happened);
+        self.serve_network(ready.network, &mut happened);
         Ok(happened)
     }
 
@@ -261,15 +263,23 @@ impl Host {
         }
         fds.extend(self.outside.network.as_ref().and_then(Network::poll));
         let ready = readiness::wait(&fds, Some(timeout))?;
+        let after = fixed + self.channels.len();
         let channels = self
             .channels
             .keys()
             .copied()
-            .zip(ready[fixed..].iter().copied());
+            .zip(ready[fixed..after].iter().copied());
         Ok(PollResult {
+            waker: ready[0].read,
+            signals: ready[1].read,
             control: ready[2].read,
             listener: ready[3].read,
-            channels: channels.collect(),
+            channels: channels
+                .filter(|(_, ready)| ready.read || ready.write)
+                .collect(),
+            network: ready
+                .get(after)
+                .is_some_and(|ready| ready.read || ready.write),
         })
     }
 
@@ -327,11 +337,13 @@ impl Host {
         }
     }
 
-    fn serve_network(&mut self, happened: &mut Happened) {
+    fn serve_network(&mut self, is_ready: bool, happened: &mut Happened) {
         let Some(network) = &mut self.outside.network else {
             return;
         };
-        if let Err(error) = network.serve(|frame| happened.frames.push(frame)) {
+        if (is_ready || network.has_frame())
+            && let Err(error) = network.serve(|frame| happened.frames.push(frame))
+        {
             self.events.add("network_lost", 0, 0, error.to_string());
         }
         if network.reconnect(monotonic_ns()) {
@@ -366,9 +378,12 @@ impl Host {
 }
 
 struct PollResult {
+    waker: bool,
+    signals: bool,
     control: bool,
     listener: bool,
     channels: Vec<(ConnectionId, Ready)>,
+    network: bool,
 }
 
 /// An event's short name and generation.

@@ -17,6 +17,10 @@ use std::time::Duration;
 const QUANTUM_NS: u64 = 200_000;
 /// Instructions of a quantum, whatever the speed.
 const QUANTUM_LIMITS: std::ops::RangeInclusive<u64> = 2_000..=2_000_000;
+/// A guest that runs on often has more to say: its outputs wait so long for each other.
+const COALESCING_NS: u64 = 100_000;
+/// Records that nothing waits for are reported this often.
+const BATCH_NS: u64 = 1_000_000;
 /// How often the event loop is told how far a guest that only computes has come.
 const PROGRESS_INTERVAL_NS: u64 = 10_000_000;
 /// A throttled guest sleeps when it owes this much.
@@ -48,10 +52,21 @@ pub(super) fn run(guest: ReplicaGuest, encoding: InputEncoding, options: LiveOpt
         }
     };
     live.digest();
-    live.flush(true);
+    live.flush(Flush::Whole);
     if let Err(error) = result {
         ends.report(Report::Failed(error.to_string()));
     }
+}
+
+/// When the event loop is told what happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flush {
+    /// The guest runs on: more may come at once.
+    Passing,
+    /// The guest waits: nothing more comes for now.
+    Pausing,
+    /// Everything, whatever it is.
+    Whole,
 }
 
 struct Live<'a> {
@@ -62,8 +77,8 @@ struct Live<'a> {
     /// Guest time less host time at the moment at which both should be equal, modulo 2^64.
     offset_ns: u64,
     steps: Vec<Step>,
-    /// A step that the event loop should see at once.
-    urgent: bool,
+    /// Since when a step waits that the event loop should see soon.
+    urgent_since_ns: Option<u64>,
     flushed_at_ns: u64,
     flushed_count: u64,
     digest_interval_ns: u64,
@@ -90,7 +105,7 @@ impl<'a> Live<'a> {
             steering,
             offset_ns,
             steps: Vec::new(),
-            urgent: false,
+            urgent_since_ns: None,
             flushed_at_ns: host_ns,
             flushed_count: 0,
             digest_interval_ns: options.digest_interval_ns,
@@ -132,16 +147,16 @@ impl<'a> Live<'a> {
         match stop {
             Stop::Reached | Stop::Output => {
                 self.after_running(began_ns)?;
-                self.flush(false);
+                self.flush(Flush::Passing);
                 Ok(ControlFlow::Continue(()))
             }
             Stop::Idle { wake_at_ns } => {
-                self.flush(false);
+                self.flush(Flush::Pausing);
                 self.wait(wake_at_ns)
             }
             Stop::Finished(finish) => {
                 self.digest();
-                self.flush(true);
+                self.flush(Flush::Whole);
                 self.ends.report(Report::Finished(finish));
                 Ok(ControlFlow::Break(()))
             }
@@ -208,7 +223,7 @@ impl<'a> Live<'a> {
         if !outputs.is_empty() {
             let count = self.guest.machine.instruction_count();
             let visible = self.guest.machine.visible_outputs();
-            self.urgent = true;
+            self.urgent_since_ns.get_or_insert_with(monotonic_ns);
             self.steps.push(Step::Outputs(VisibleOutputs {
                 count,
                 visible,
@@ -239,7 +254,7 @@ impl<'a> Live<'a> {
         let share = u64::from(self.run_share.max(LEAST_SHARE));
         self.sleep_owed_ns += ran_ns * (u64::from(FULL_SPEED) - share) / share;
         if self.sleep_owed_ns >= LEAST_SLEEP_NS {
-            self.flush(false);
+            self.flush(Flush::Pausing);
             let sleep_ns = self.sleep_owed_ns.min(LONGEST_SLEEP_NS);
             std::thread::sleep(Duration::from_nanos(sleep_ns));
             self.sleep_owed_ns -= sleep_ns;
@@ -293,7 +308,7 @@ impl<'a> Live<'a> {
                     if self.command(command)?.is_break() {
                         return Ok(ControlFlow::Break(()));
                     }
-                    self.flush(false);
+                    self.flush(Flush::Pausing);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(ControlFlow::Break(())),
@@ -322,7 +337,7 @@ impl<'a> Live<'a> {
                 break;
             }
         }
-        self.flush(true);
+        self.flush(Flush::Whole);
         let disk_chunks = match self.guest.disk_thread() {
             Some(thread) => thread.begin_copy(),
             None => mpsc::sync_channel(1).1,
@@ -340,23 +355,30 @@ impl<'a> Live<'a> {
     }
 
     /// Reports what happened, if anybody should know now.
-    fn flush(&mut self, always: bool) {
+    fn flush(&mut self, flush: Flush) {
         let count = self.guest.machine.instruction_count();
         self.ends.publish(&self.guest.machine);
         let now_ns = monotonic_ns();
-        let progress = count != self.flushed_count
-            && now_ns.saturating_sub(self.flushed_at_ns) >= PROGRESS_INTERVAL_NS;
-        if self.steps.is_empty() && !progress && !always {
+        let since_flush_ns = now_ns.saturating_sub(self.flushed_at_ns);
+        let progress = count != self.flushed_count && since_flush_ns >= PROGRESS_INTERVAL_NS;
+        let urgent = self.urgent_since_ns.is_some_and(|since_ns| {
+            flush != Flush::Passing || now_ns.saturating_sub(since_ns) >= COALESCING_NS
+        });
+        let batch_is_due = flush == Flush::Pausing || since_flush_ns >= BATCH_NS;
+        let quiet = !self.steps.is_empty() && self.urgent_since_ns.is_none() && batch_is_due;
+        if !(urgent || progress || quiet || flush == Flush::Whole) {
             return;
         }
         self.flushed_at_ns = now_ns;
         self.flushed_count = count;
+        self.urgent_since_ns = None;
+        let steps = std::mem::take(&mut self.steps);
         let report = Report::Steps {
-            steps: std::mem::take(&mut self.steps),
+            steps,
             count,
             replayed: 0,
         };
-        if std::mem::take(&mut self.urgent) || progress || always {
+        if urgent || progress || flush == Flush::Whole {
             self.ends.report(report);
         } else {
             self.ends.report_quietly(report);

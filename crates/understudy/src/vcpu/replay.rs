@@ -3,17 +3,21 @@
 use super::guest::ReplicaGuest;
 use super::live::{LiveOptions, visible_units};
 use super::{Command, Ends, Report, Step, VisibleOutputs};
+use crate::host_time::monotonic_ns;
 use replication::replay::{Progress, Replayer};
 use std::sync::mpsc::TryRecvError;
 
 /// Instructions between two looks at the commands: a millisecond or less.
 const QUANTUM: u64 = 200_000;
+/// Between two reports that wake the event loop, unless it waits for them.
+const REPORT_INTERVAL_NS: u64 = 5_000_000;
 /// Records that are replayed between two reports.
 const RECORDS_A_REPORT: u32 = 64;
 
 /// Replays until it is told to go live or to stop. Returns the machine that is to go live.
 pub(super) fn run(guest: ReplicaGuest, ends: &Ends) -> Option<(ReplicaGuest, LiveOptions)> {
     let mut replayer = Replayer::new(guest);
+    let mut woken_at_ns = 0;
     let mut go_live = None;
     let mut progress = Progress::Waiting;
     loop {
@@ -34,7 +38,7 @@ pub(super) fn run(guest: ReplicaGuest, ends: &Ends) -> Option<(ReplicaGuest, Liv
             ) => {}
             Err(TryRecvError::Empty) => {}
         }
-        progress = work(&mut replayer, ends)?;
+        progress = work(&mut replayer, &mut woken_at_ns, ends)?;
         if progress == Progress::Waiting
             && let Some(options) = go_live
         {
@@ -47,7 +51,11 @@ pub(super) fn run(guest: ReplicaGuest, ends: &Ends) -> Option<(ReplicaGuest, Liv
 }
 
 /// Replays a little, and reports how far it came. `None` after a divergence.
-fn work(replayer: &mut Replayer<ReplicaGuest>, ends: &Ends) -> Option<Progress> {
+fn work(
+    replayer: &mut Replayer<ReplicaGuest>,
+    woken_at_ns: &mut u64,
+    ends: &Ends,
+) -> Option<Progress> {
     let (count_before, replayed_before) = (replayer.executed(), replayer.replayed());
     let mut progress = Progress::Working;
     let mut steps = 0;
@@ -68,8 +76,13 @@ fn work(replayer: &mut Replayer<ReplicaGuest>, ends: &Ends) -> Option<Progress> 
         }
     }
     if replayer.replayed() != replayed_before || replayer.executed() != count_before {
-        // The event loop acknowledges by itself; it wants to know when the replay has caught up.
-        report(replayer, ends, progress == Progress::Waiting);
+        // The event loop acknowledges by itself, and looks now and then how far the replay is.
+        let now_ns = monotonic_ns();
+        let wake = ends.is_eager() || now_ns.saturating_sub(*woken_at_ns) >= REPORT_INTERVAL_NS;
+        if wake {
+            *woken_at_ns = now_ns;
+        }
+        report(replayer, ends, wake);
     }
     Some(progress)
 }

@@ -193,7 +193,10 @@ fn boot_understudy(guest: &Path, scratch: &Path) -> Result<f64> {
 
 fn boot_qemu(guest: &Path, scratch: &Path) -> Result<f64> {
     let port = free_port()?;
-    let command_line = std::fs::read_to_string(guest.join("command_line"))?;
+    let manifest: Value = serde_json::from_slice(&std::fs::read(guest.join("manifest.json"))?)?;
+    let command_line = manifest["command_line"]
+        .as_str()
+        .context("the manifest names no command line")?;
     let start = Instant::now();
     let mut run = Running(
         Command::new(QEMU)
@@ -206,7 +209,7 @@ fn boot_qemu(guest: &Path, scratch: &Path) -> Result<f64> {
             .arg(guest.join("kernel"))
             .arg("-initrd")
             .arg(guest.join("initrd"))
-            .args(["-append", command_line.trim()])
+            .args(["-append", command_line])
             .args(["-global", "virtio-mmio.force-legacy=false"])
             .args([
                 "-device",

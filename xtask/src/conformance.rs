@@ -48,25 +48,7 @@ fn run_one(path: &Path) -> Result<()> {
         .symbols()
         .find(|symbol| symbol.name() == Ok("tohost"))
         .map(|symbol| symbol.address());
-    let board = BoardConfig {
-        memory_bytes: 64 << 20,
-        harts: 1,
-        network: Vec::new(),
-        disks: Vec::new(),
-        virtio_console: false,
-        entropy: false,
-    };
-    let images = BootImages {
-        kernel: Some(elf),
-        ..BootImages::default()
-    };
-    let mut machine = Machine::new(
-        MachineConfig {
-            board,
-            unix_base_ns: 0,
-        },
-        &images,
-    )?;
+    let mut machine = bare_machine(elf)?;
     while machine.instruction_count() < LIMIT {
         let stop = machine.run(machine.instruction_count() + 10_000);
         machine.outputs();
@@ -88,4 +70,25 @@ fn run_one(path: &Path) -> Result<()> {
         "no result after {LIMIT} instructions\n{}",
         machine.describe()
     )
+}
+
+/// A machine with 64 MiB and one hart that starts the ELF program in M-mode.
+pub fn bare_machine(elf: Vec<u8>) -> Result<Machine> {
+    let board = BoardConfig {
+        memory_bytes: 64 << 20,
+        harts: 1,
+        network: Vec::new(),
+        disks: Vec::new(),
+        virtio_console: false,
+        entropy: false,
+    };
+    let config = MachineConfig {
+        board,
+        unix_base_ns: 0,
+    };
+    let images = BootImages {
+        kernel: Some(elf),
+        ..BootImages::default()
+    };
+    Ok(Machine::new(config, &images)?)
 }

@@ -151,16 +151,7 @@ pub fn describe(status: &Status) -> String {
             replica.instruction_count
         );
         if replica.role == "primary" {
-            let lag = replica
-                .lag_ms
-                .map_or_else(|| "-".to_owned(), |lag| format!("{lag:.1} ms"));
-            let _ = writeln!(
-                text,
-                "         lag {lag}, log {:.1} kbit/s, output delay p50 {:.2} ms p99 {:.2} ms",
-                replica.log_bits_per_second as f64 / 1000.0,
-                replica.output_delay.p50_ms,
-                replica.output_delay.p99_ms
-            );
+            let _ = writeln!(text, "         {}", describe_pair(replica));
         }
     }
     for forward in &status.forwards {
@@ -170,6 +161,19 @@ pub fn describe(status: &Status) -> String {
         let _ = writeln!(text, "{}", describe_event(event));
     }
     text
+}
+
+/// Lag, bandwidth and output delay of a primary, on one line.
+pub fn describe_pair(primary: &ReplicaStatus) -> String {
+    let lag = primary
+        .lag_ms
+        .map_or_else(|| "no backup".to_owned(), |lag| format!("{lag:.1} ms"));
+    format!(
+        "lag {lag}   log {:.1} kbit/s   output delay p50 {:.2} ms, p99 {:.2} ms",
+        primary.log_bits_per_second as f64 / 1000.0,
+        primary.output_delay.p50_ms,
+        primary.output_delay.p99_ms
+    )
 }
 
 /// One event for people.

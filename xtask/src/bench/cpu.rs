@@ -1,12 +1,11 @@
 //! Speed of the machine on bare-metal programs and from power-on to Redis, side by side with
 //! `qemu-system-riscv64 -icount shift=auto,rr=record`.
 
+use crate::conformance::bare_machine;
 use crate::program::{self, exists, median, timed};
 use crate::single::{Running, Single, free_port, wait_for_redis};
 use anyhow::{Context, Result, bail};
-use machine::boot::BootImages;
-use machine::bus::BoardConfig;
-use machine::machine::{Machine, MachineConfig, Stop};
+use machine::machine::Stop;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -122,25 +121,7 @@ fn compile(name: &str, scratch: &Path) -> Result<PathBuf> {
 }
 
 fn count_instructions(elf: &Path) -> Result<u64> {
-    let board = BoardConfig {
-        memory_bytes: 64 << 20,
-        harts: 1,
-        network: Vec::new(),
-        disks: Vec::new(),
-        virtio_console: false,
-        entropy: false,
-    };
-    let images = BootImages {
-        kernel: Some(std::fs::read(elf)?),
-        ..BootImages::default()
-    };
-    let mut machine = Machine::new(
-        MachineConfig {
-            board,
-            unix_base_ns: 0,
-        },
-        &images,
-    )?;
+    let mut machine = bare_machine(std::fs::read(elf)?)?;
     while !matches!(machine.run(u64::MAX), Stop::Finished(_)) {
         machine.outputs();
     }

@@ -55,16 +55,7 @@ fn render(view: &View) -> String {
         .iter()
         .find(|replica| replica.role == "primary")
     {
-        let lag = primary
-            .lag_ms
-            .map_or_else(|| "no backup".to_owned(), |lag| format!("{lag:.1} ms"));
-        let _ = writeln!(
-            text,
-            "\nlag {lag}   log {:.1} kbit/s   output delay p50 {:.2} ms, p99 {:.2} ms",
-            primary.log_bits_per_second as f64 / 1000.0,
-            primary.output_delay.p50_ms,
-            primary.output_delay.p99_ms
-        );
+        let _ = writeln!(text, "\n{}", status::describe_pair(primary));
     }
     match (view.address, view.ready) {
         (Some(address), true) => {

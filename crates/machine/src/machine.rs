@@ -4,6 +4,7 @@ use crate::boot::{self, BootError, BootImages, IsaDescription};
 use crate::bus::{BoardConfig, Bus, DeviceContext, InputError};
 use crate::clock::{Clock, NANOSECONDS_PER_TICK, TimeTurnsBack};
 use crate::digest::PageDigests;
+use crate::engine::Engine;
 use crate::hart::Hart;
 use crate::hart::interrupt::Lines;
 use crate::input::{ClockRecord, Input, InstructionCount};
@@ -80,6 +81,9 @@ pub struct Machine {
     pub(crate) memory: Memory,
     pub(crate) page_digests: PageDigests,
     blocks: BlockCache,
+    engine: Engine,
+    /// Seeds random disturbances of caches: see [`Machine::set_chaos`].
+    chaos_seed: Option<u64>,
 }
 
 impl Machine {
@@ -117,7 +121,28 @@ impl Machine {
             memory,
             page_digests,
             blocks: BlockCache::default(),
+            engine: Engine::Interpreter,
+            chaos_seed: None,
         }
+    }
+
+    /// Chooses what executes instructions from here on, and says what it is on this host. At first
+    /// (and after [`Machine::restore`]) it is the interpreter.
+    pub fn set_engine(&mut self, engine: Engine) -> Engine {
+        self.engine = engine.available();
+        self.engine
+    }
+
+    /// What executes instructions.
+    pub fn engine(&self) -> Engine {
+        self.engine
+    }
+
+    /// For tests: at places that depend on the seed only, the JIT drops translations, site caches
+    /// and code, and changes the number of executions after which it compiles. The guest cannot see
+    /// it.
+    pub fn set_chaos(&mut self, seed: Option<u64>) {
+        self.chaos_seed = seed;
     }
 
     /// Executes until the instruction count is `until`, or until something stops it before.

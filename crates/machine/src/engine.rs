@@ -1,0 +1,30 @@
+//! What executes guest instructions. Never visible to the guest.
+
+/// An engine. All of them compute the same state at every instruction count; a pair may run one on
+/// each side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Engine {
+    /// The reference: a `match` over decoded blocks, on every host.
+    Interpreter,
+    /// Hot blocks are compiled to the host's instructions, the rest is interpreted.
+    #[default]
+    Jit,
+    /// Every block is executed by both and the results are compared; a difference is a bug of this
+    /// program and ends it. Slow.
+    Paranoid,
+}
+
+impl Engine {
+    /// All engines.
+    pub const ALL: [Engine; 3] = [Engine::Interpreter, Engine::Jit, Engine::Paranoid];
+
+    /// The engine that runs where this one is asked for: the interpreter, on hosts that the JIT does
+    /// not know.
+    pub fn available(self) -> Engine {
+        if crate::jit::IS_SUPPORTED {
+            self
+        } else {
+            Engine::Interpreter
+        }
+    }
+}

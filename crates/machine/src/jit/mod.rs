@@ -1,0 +1,4 @@
+//! The JIT.
+
+/// Whether there is an emitter for this host.
+pub const IS_SUPPORTED: bool = false;

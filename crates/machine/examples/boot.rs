@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)] // measures: outside the machine
 use machine::boot::BootImages;
 use machine::bus::{BoardConfig, NetworkConfig};
+use machine::engine::Engine;
 use machine::input::{ClockRecord, Input};
 use machine::machine::{Machine, MachineConfig, Stop};
 use machine::output::Output;
@@ -42,6 +43,12 @@ fn main() {
         &images,
     )
     .expect("boots");
+    let engine = match std::env::var("ENGINE").as_deref() {
+        Ok("interpreter") => Engine::Interpreter,
+        Ok("paranoid") => Engine::Paranoid,
+        _ => Engine::Jit,
+    };
+    let engine = machine.set_engine(engine);
     let step: u64 = std::env::var("STEP").map_or(1 << 40, |h| h.parse().expect("a number"));
     let start = std::time::Instant::now();
     let mut idle = 0u64;
@@ -83,7 +90,7 @@ fn main() {
     let seconds = start.elapsed().as_secs_f64();
     let count = machine.instruction_count();
     eprintln!(
-        "\n{count} instructions, {idle} idles, guest time {:.3} s, {seconds:.3} s, {:.0} MIPS, digest {:x}",
+        "\n{engine:?}: {count} instructions, {idle} idles, guest time {:.3} s, {seconds:.3} s, {:.0} MIPS, digest {:x}",
         machine.guest_time_ns() as f64 / 1e9,
         count as f64 / seconds / 1e6,
         machine.digest()

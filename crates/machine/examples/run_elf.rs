@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)] // measures: outside the machine
 use machine::boot::BootImages;
 use machine::bus::BoardConfig;
+use machine::engine::Engine;
 use machine::machine::{Machine, MachineConfig, Stop};
 
 fn main() {
@@ -27,6 +28,12 @@ fn main() {
             &images,
         )
         .expect("boots");
+        let engine = match std::env::var("ENGINE").as_deref() {
+            Ok("interpreter") => Engine::Interpreter,
+            Ok("paranoid") => Engine::Paranoid,
+            _ => Engine::Jit,
+        };
+        let engine = machine.set_engine(engine);
         let start = std::time::Instant::now();
         while !matches!(machine.run(u64::MAX), Stop::Finished(_)) {
             machine.outputs();
@@ -34,7 +41,7 @@ fn main() {
         let seconds = start.elapsed().as_secs_f64();
         let count = machine.instruction_count();
         println!(
-            "{path}: {count} in {seconds:.3} s, {:.0} MIPS",
+            "{path}: {engine:?} {count} in {seconds:.3} s, {:.0} MIPS",
             count as f64 / seconds / 1e6
         );
     }

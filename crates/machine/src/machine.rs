@@ -11,6 +11,7 @@ use crate::input::{ClockRecord, Input, InstructionCount};
 use crate::interpreter;
 use crate::interpreter::block::BlockCache;
 use crate::interpreter::environment::Environment;
+use crate::jit::Jit;
 use crate::memory::{Disturbance, Memory, OutsideRam};
 use crate::output::{DiskRequest, Finish, Output, Outputs};
 use serde::{Deserialize, Serialize};
@@ -82,6 +83,7 @@ pub struct Machine {
     pub(crate) page_digests: PageDigests,
     blocks: BlockCache,
     engine: Engine,
+    jit: Option<Box<Jit>>,
     /// Seeds random disturbances of caches: see [`Machine::set_chaos`].
     chaos_seed: Option<u64>,
 }
@@ -122,6 +124,7 @@ impl Machine {
             page_digests,
             blocks: BlockCache::default(),
             engine: Engine::Interpreter,
+            jit: None,
             chaos_seed: None,
         }
     }
@@ -129,7 +132,15 @@ impl Machine {
     /// Chooses what executes instructions from here on, and says what it is on this host. At first
     /// (and after [`Machine::restore`]) it is the interpreter.
     pub fn set_engine(&mut self, engine: Engine) -> Engine {
-        self.engine = engine.available();
+        self.jit = match engine {
+            Engine::Interpreter => None,
+            Engine::Jit | Engine::Paranoid => self.jit.take().or_else(|| Jit::new().map(Box::new)),
+        };
+        self.engine = if self.jit.is_some() {
+            engine
+        } else {
+            Engine::Interpreter
+        };
         self.engine
     }
 
@@ -202,7 +213,10 @@ impl Machine {
             attention: false,
         };
         let end = until.min(slice_end).min(timer);
-        interpreter::run(&mut self.blocks, &mut environment, end);
+        match &mut self.jit {
+            None => interpreter::run(&mut self.blocks, &mut environment, end),
+            Some(jit) => jit.run(&mut self.blocks, &mut environment, end),
+        }
         self.state.count = environment.count;
         if self.memory.is_disturbed() {
             self.settle_disturbances();
@@ -292,9 +306,9 @@ impl Machine {
         for disturbance in self.memory.take_disturbances() {
             match disturbance {
                 Disturbance::Code { page_offset } => self.blocks.drop_page(page_offset),
-                Disturbance::LeafEntry { index } => {
+                Disturbance::LeafEntry { index, executable } => {
                     for hart in &mut self.state.harts {
-                        hart.tlb.drop_index(index);
+                        hart.tlb.drop_index(index, executable);
                     }
                 }
                 Disturbance::Translations => {

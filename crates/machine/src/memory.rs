@@ -20,6 +20,9 @@ pub const PAGE_IS_CLEAN: u8 = 8;
 /// Either kind of page table.
 pub const PAGE_HOLDS_PAGE_TABLE: u8 = PAGE_HOLDS_LEAF_TABLE | PAGE_HOLDS_UPPER_TABLE;
 
+/// X of a page-table entry (privileged specification, 12.3.1).
+const ENTRY_EXECUTE: u64 = 1 << 3;
+
 /// An access outside RAM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("guest physical address {address:#x} (+{length} bytes) is outside RAM")]
@@ -43,6 +46,8 @@ pub enum Disturbance {
     LeafEntry {
         /// Index of the entry in its table (0 to 511).
         index: u64,
+        /// Whether the old entry allowed fetches.
+        executable: bool,
     },
     /// Some translation may have changed.
     Translations,
@@ -120,6 +125,11 @@ impl Memory {
             table_stores: 0,
             flag_epoch: 0,
         }
+    }
+
+    /// Where RAM is in the host's address space, for compiled code.
+    pub(crate) fn host_address(&mut self) -> *mut u8 {
+        self.bytes.as_mut_ptr()
     }
 
     /// Bytes of RAM.
@@ -229,6 +239,21 @@ impl Memory {
         !self.disturbances.is_empty()
     }
 
+    /// Whether [`Memory::store`] might disturb something; false means that it will not.
+    pub fn might_disturb(&self, offset: usize, size: usize) -> bool {
+        let flags = self.flags[offset / PAGE_SIZE as usize];
+        if flags & PAGE_HOLDS_CODE != 0 {
+            return true;
+        }
+        if flags & PAGE_HOLDS_PAGE_TABLE == 0 {
+            return false;
+        }
+        let valid = |entry: usize| self.load_u64(entry) & 1 != 0;
+        valid(offset & !7)
+            || valid((offset + size - 1) & !7)
+            || self.table_stores + 1 >= TABLE_STORES_BEFORE_FLUSH
+    }
+
     fn store_bytes(&mut self, offset: usize, size: usize, value: u64) {
         self.bytes[offset..offset + size].copy_from_slice(&value.to_le_bytes()[..size]);
     }
@@ -250,7 +275,9 @@ impl Memory {
                 self.disturbances.push(Disturbance::Translations);
             } else {
                 let index = (entry as u64 % PAGE_SIZE) / 8;
-                self.disturbances.push(Disturbance::LeafEntry { index });
+                let executable = old & ENTRY_EXECUTE != 0;
+                self.disturbances
+                    .push(Disturbance::LeafEntry { index, executable });
             }
         }
         if self.table_stores >= TABLE_STORES_BEFORE_FLUSH {

@@ -63,6 +63,25 @@ pub struct Hart {
     /// Cached translations; never visible to the guest.
     #[serde(skip)]
     pub tlb: Tlb,
+    /// What compiled code keeps beside the registers; never visible to the guest.
+    #[serde(skip)]
+    pub compiled: CompiledWords,
+}
+
+/// What compiled code reads and writes by its address: see `jit`.
+#[derive(Default)]
+#[repr(C)]
+pub struct CompiledWords {
+    /// Virtual address of the page that `pc` is in.
+    pub page: u64,
+    /// XORed into the tags of site caches: bits 3 to 11, other ones in each context.
+    pub site_key: u64,
+    /// Number that entries of the jump cache must have.
+    pub jump_key: u64,
+    /// Host address of guest RAM.
+    pub ram: u64,
+    /// Host address of the jump cache.
+    pub jump_cache: u64,
 }
 
 impl Hart {
@@ -80,6 +99,7 @@ impl Hart {
             reservation: None,
             waiting: false,
             tlb: Tlb::default(),
+            compiled: CompiledWords::default(),
         }
     }
 }

@@ -7,6 +7,7 @@ pub const SINK: u8 = 32;
 
 /// The integer registers x0 to x31 and a sink, padded so that six bits index without a check.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[repr(transparent)]
 pub struct Registers([u64; 64]);
 
 impl Default for Registers {

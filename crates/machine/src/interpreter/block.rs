@@ -3,6 +3,7 @@
 use crate::hart::registers::SINK;
 use crate::isa::{self, Instruction, Op};
 use crate::memory::{Memory, PAGE_SIZE};
+use std::num::NonZeroU32;
 
 /// An instruction ready to execute.
 #[derive(Clone, Copy, Debug)]
@@ -142,7 +143,14 @@ pub struct Block {
     pub taken: u32,
     /// The block that follows this one in memory, likewise.
     pub fall_through: u32,
+    /// How often it was interpreted, up to the limit at which it counts as hot.
+    pub heat: u32,
+    /// Where its compiled code begins, if it was compiled.
+    pub code: Option<NonZeroU32>,
 }
+
+/// The heat of a block that is never to be compiled.
+pub const NEVER_HOT: u32 = u32::MAX;
 
 #[derive(Clone, Copy)]
 struct Slot {
@@ -167,6 +175,10 @@ pub struct BlockCache {
     slots: Box<[Slot]>,
     blocks: Vec<Block>,
     ops: Vec<DecodedOp>,
+    /// How often everything was dropped.
+    clears: u64,
+    /// How often anything was dropped.
+    drops: u64,
 }
 
 impl Default for BlockCache {
@@ -175,6 +187,8 @@ impl Default for BlockCache {
             slots: vec![EMPTY; SLOTS].into_boxed_slice(),
             blocks: Vec::new(),
             ops: Vec::new(),
+            clears: 0,
+            drops: 0,
         }
     }
 }
@@ -243,6 +257,8 @@ impl BlockCache {
             length: length as u32,
             taken: NONE,
             fall_through: NONE,
+            heat: 0,
+            code: None,
         });
         self.slots[Self::slot(start)] = Slot { start, block };
         Some(block)
@@ -250,6 +266,7 @@ impl BlockCache {
 
     /// Drops the blocks of the page that begins `page_offset` bytes into RAM.
     pub fn drop_page(&mut self, page_offset: usize) {
+        self.drops += 1;
         let end = page_offset + PAGE_SIZE as usize;
         let first = Self::slot(page_offset);
         for slot in &mut self.slots[first..first + PAGE_SIZE as usize / 2] {
@@ -264,5 +281,17 @@ impl BlockCache {
         self.slots.fill(EMPTY);
         self.blocks.clear();
         self.ops.clear();
+        self.clears += 1;
+        self.drops += 1;
+    }
+
+    /// Changes when everything was dropped.
+    pub fn clears(&self) -> u64 {
+        self.clears
+    }
+
+    /// Changes when anything was dropped.
+    pub fn drops(&self) -> u64 {
+        self.drops
     }
 }

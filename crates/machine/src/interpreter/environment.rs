@@ -231,6 +231,44 @@ impl Environment<'_> {
         Ok(())
     }
 
+    /// For compiled code: lets the TLB know the page of a load. False if it cannot: the access faults,
+    /// crosses a page or is none to RAM. Nothing has happened then.
+    pub(crate) fn fill_load(&mut self, address: u64, size: usize) -> bool {
+        let Some((physical, offset)) = self.ram_access(address, size, Access::Load) else {
+            return false;
+        };
+        let may_cache = self.may_cache(physical);
+        if may_cache {
+            let page_offset = offset & !(PAGE_SIZE as usize - 1);
+            self.hart.tlb.insert_load(address, page_offset);
+        }
+        may_cache
+    }
+
+    /// For compiled code: `Some(true)` if the TLB now knows the page, `Some(false)` if the store is
+    /// done, `None` if the interpreter has to do it; nothing has happened then.
+    pub(crate) fn try_store(&mut self, address: u64, size: usize, value: u64) -> Option<bool> {
+        let (physical, offset) = self.ram_access(address, size, Access::Store)?;
+        if self.memory.might_disturb(offset, size) {
+            return None;
+        }
+        self.store_physical(physical, size, value, 0, address)
+            .ok()?;
+        Some(false)
+    }
+
+    /// Where in RAM an access goes that neither faults nor crosses a page.
+    fn ram_access(&mut self, address: u64, size: usize, access: Access) -> Option<(u64, usize)> {
+        if address % PAGE_SIZE + size as u64 > PAGE_SIZE {
+            return None;
+        }
+        let physical = self.data_address(address, access).ok()?;
+        self.check_protection(physical, size, access, address)
+            .ok()?;
+        let offset = self.memory.offset(physical, size as u64).ok()?;
+        Some((physical, offset))
+    }
+
     /// The offset in RAM of naturally aligned data for an atomic, which must be RAM.
     pub fn atomic_offset(
         &mut self,

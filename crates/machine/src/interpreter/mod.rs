@@ -3,7 +3,7 @@
 mod atomic;
 pub mod block;
 pub mod environment;
-mod execute;
+pub(crate) mod execute;
 mod float;
 mod system;
 
@@ -20,7 +20,7 @@ use execute::{Exit, execute};
 pub fn run(blocks: &mut BlockCache, environment: &mut Environment, until: InstructionCount) {
     while environment.count < until && !environment.attention {
         match find_block(blocks, environment) {
-            Ok(Some(block)) => run_chain(blocks, environment, block, until),
+            Ok(Some(block)) => run_chain::<false>(blocks, environment, block, until, 0),
             Ok(None) => step(environment),
             Err(exception) => {
                 environment.count += 1;
@@ -30,10 +30,36 @@ pub fn run(blocks: &mut BlockCache, environment: &mut Environment, until: Instru
     }
 }
 
+/// Interprets the block at the hart's pc, or as much of it as may run, whether it was compiled or
+/// not.
+pub(crate) fn run_one_block(
+    blocks: &mut BlockCache,
+    environment: &mut Environment,
+    until: InstructionCount,
+) {
+    match find_block(blocks, environment) {
+        Ok(Some(block)) => {
+            let ops = blocks.ops(block);
+            let remaining = (until - environment.count) as usize;
+            let (executed, exit) = execute(environment, &ops[..ops.len().min(remaining)]);
+            environment.count += executed as u64;
+            if let Exit::Exception(exception) = exit {
+                environment.count += 1;
+                environment.take_exception(exception);
+            }
+        }
+        Ok(None) => step(environment),
+        Err(exception) => {
+            environment.count += 1;
+            environment.take_exception(exception);
+        }
+    }
+}
+
 /// The block at the hart's pc; `None` if its first instruction crosses a page, is not in RAM or
 /// shares its page with the end of a PMP range.
 #[inline(always)]
-fn find_block(
+pub(crate) fn find_block(
     blocks: &mut BlockCache,
     environment: &mut Environment,
 ) -> Result<Option<u32>, Exception> {
@@ -61,14 +87,23 @@ fn decode_block(
     Some(block)
 }
 
-/// Runs `block` and the blocks that it leads to within its page.
-fn run_chain(
+/// Runs `block` and the blocks that it leads to within its page. Where `COUNTS`, it counts how often
+/// each was run, and returns before one that has reached `hot`.
+pub(crate) fn run_chain<const COUNTS: bool>(
     blocks: &mut BlockCache,
     environment: &mut Environment,
     mut block: u32,
     until: InstructionCount,
+    hot: u32,
 ) {
     loop {
+        if COUNTS {
+            let heat = &mut blocks.block_mut(block).heat;
+            if *heat == hot {
+                return;
+            }
+            *heat = heat.saturating_add(1);
+        }
         let ops = blocks.ops(block);
         let remaining = (until - environment.count) as usize;
         let ops = if ops.len() > remaining {
@@ -120,7 +155,7 @@ fn find_block_of_page(
 
 /// Executes one instruction that no block can hold: see [`find_block`].
 #[cold]
-fn step(environment: &mut Environment) {
+pub(crate) fn step(environment: &mut Environment) {
     let exit = match fetch(environment) {
         Ok(op) => execute(environment, &[op]).1,
         Err(exception) => Exit::Exception(exception),

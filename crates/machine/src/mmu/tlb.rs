@@ -1,15 +1,16 @@
 //! The software TLB: three direct-mapped tables, for fetches, loads and stores.
 
 /// Entries of each table.
-const ENTRIES: usize = 4096;
+pub(crate) const ENTRIES: usize = 4096;
 const INDEX_MASK: u64 = ENTRIES as u64 - 1;
 /// Address spaces that can be told apart before all is flushed.
 const SPACES: usize = 255;
 
-/// A cached translation of a page that is RAM, all of which may be accessed.
+/// A cached translation of a page that is RAM, all of which may be accessed. Compiled code reads it.
 #[derive(Clone, Copy)]
+#[repr(C)]
 struct Entry {
-    /// Virtual page number, with the context in the upper twelve bits.
+    /// Virtual page number XOR the context.
     tag: u64,
     /// Offset of the page in RAM.
     page_offset: usize,
@@ -21,7 +22,8 @@ const EMPTY: Entry = Entry {
     page_offset: 0,
 };
 
-/// One table.
+/// One table. Compiled code reads its address from here.
+#[repr(transparent)]
 pub struct Table(Box<[Entry; ENTRIES]>);
 
 impl Default for Table {
@@ -66,6 +68,21 @@ impl Table {
     }
 }
 
+/// Virtual pages by the low nine bits of their number: a set.
+#[derive(Clone, Copy, Default)]
+struct PageIndices([u64; 8]);
+
+impl PageIndices {
+    fn insert(&mut self, address: u64) {
+        let index = address >> 12 & 511;
+        self.0[(index / 64) as usize] |= 1 << (index % 64);
+    }
+
+    fn contains(&self, index: u64) -> bool {
+        self.0[(index / 64) as usize] >> (index % 64) & 1 != 0
+    }
+}
+
 /// The TLB of a hart.
 #[derive(Default)]
 pub struct Tlb {
@@ -81,8 +98,14 @@ pub struct Tlb {
     pub data_context: u64,
     /// [`Memory::flag_epoch`](crate::memory::Memory::flag_epoch) when the hart was switched out.
     pub seen_flag_epoch: u64,
+    /// Changes whenever a translation of a fetch was dropped that someone may have copied.
+    pub fetch_generation: u64,
+    /// Changes whenever a translation of a load or store was dropped that someone may have copied.
+    pub data_generation: u64,
     /// `satp` values by the number they have in the tags.
     spaces: Vec<u64>,
+    fetch_indices: PageIndices,
+    data_indices: PageIndices,
 }
 
 impl Tlb {
@@ -116,37 +139,53 @@ impl Tlb {
         self.fetch.clear();
         self.load.clear();
         self.store.clear();
+        self.fetch_indices = PageIndices::default();
+        self.data_indices = PageIndices::default();
+        self.fetch_generation += 1;
+        self.data_generation += 1;
     }
 
-    /// Forgets the translations of virtual pages whose low nine bits are `index`.
-    pub fn drop_index(&mut self, index: u64) {
-        self.fetch.drop_index(index);
-        self.load.drop_index(index);
-        self.store.drop_index(index);
+    /// Forgets the translations of virtual pages whose low nine bits are `index`; those of fetches
+    /// only if the page-table entry that changed allowed them.
+    pub fn drop_index(&mut self, index: u64, executable: bool) {
+        if executable && self.fetch_indices.contains(index) {
+            self.fetch.drop_index(index);
+            self.fetch_generation += 1;
+        }
+        if self.data_indices.contains(index) {
+            self.load.drop_index(index);
+            self.store.drop_index(index);
+            self.data_generation += 1;
+        }
     }
 
     /// Forgets all stores: dirty tracking begins anew.
     pub fn clear_stores(&mut self) {
         self.store.clear();
+        self.data_generation += 1;
     }
 
     /// Forgets the stores to the page of RAM at `page_offset`.
     pub fn drop_stores_to(&mut self, page_offset: usize) {
         self.store.drop_page(page_offset);
+        self.data_generation += 1;
     }
 
     /// Remembers a fetch.
     pub fn insert_fetch(&mut self, address: u64, page_offset: usize) {
         self.fetch.insert(address, self.fetch_context, page_offset);
+        self.fetch_indices.insert(address);
     }
 
     /// Remembers a load.
     pub fn insert_load(&mut self, address: u64, page_offset: usize) {
         self.load.insert(address, self.data_context, page_offset);
+        self.data_indices.insert(address);
     }
 
     /// Remembers a store.
     pub fn insert_store(&mut self, address: u64, page_offset: usize) {
         self.store.insert(address, self.data_context, page_offset);
+        self.data_indices.insert(address);
     }
 }

@@ -1,0 +1,70 @@
+//! Which instructions become one piece of compiled code.
+
+use crate::interpreter::block::DecodedOp;
+use crate::isa::{self, Op};
+use crate::memory::{Memory, PAGE_SIZE};
+
+/// Instructions of the longest piece.
+pub const LONGEST: usize = 96;
+
+/// Instructions of one page in the order of their addresses, none of them after an unconditional
+/// jump: one way in, and a way out at each branch.
+pub struct Piece {
+    /// Offset in RAM of the page.
+    pub page_offset: usize,
+    /// The instructions; their `offset` is the one in the page.
+    pub ops: Vec<DecodedOp>,
+}
+
+impl Piece {
+    /// The piece that begins at `start`, an offset in RAM. Empty if its first instruction reaches
+    /// into the next page.
+    pub fn at(memory: &Memory, start: usize) -> Piece {
+        let page_offset = start & !(PAGE_SIZE as usize - 1);
+        let page_end = page_offset + PAGE_SIZE as usize;
+        let mut ops = Vec::new();
+        let mut at = start;
+        while at < page_end && ops.len() < LONGEST {
+            let half = memory.load_u16(at);
+            let length = isa::length(half) as usize;
+            if at + length > page_end {
+                break;
+            }
+            let bits = if length == 4 {
+                memory.load_u32(at)
+            } else {
+                half.into()
+            };
+            let op = DecodedOp::new(isa::decode(bits), (at - page_offset) as u16);
+            ops.push(op);
+            at += length;
+            if ends_piece(&op) {
+                break;
+            }
+        }
+        Piece { page_offset, ops }
+    }
+
+    /// Offset in the page of what follows the last instruction; the page's size if it is the next
+    /// page.
+    pub fn end(&self) -> i32 {
+        let last = self.ops.last().expect("a piece has instructions");
+        i32::from(last.offset) + i32::from(last.length)
+    }
+}
+
+/// What follows an unconditional jump is not reached from it, and what follows a loop rarely.
+fn ends_piece(op: &DecodedOp) -> bool {
+    use Op::*;
+    match op.op {
+        Beq | Bne | Blt | Bge | Bltu | Bgeu => op.immediate <= 0,
+        Jal | Jalr => true,
+        other => leaves(other),
+    }
+}
+
+/// Whether the pc after it is not that of the next instruction, or may be executed in another mode.
+pub fn leaves(op: Op) -> bool {
+    use Op::*;
+    matches!(op, Ecall | Ebreak | Mret | Sret | Wfi | FenceI | Illegal)
+}

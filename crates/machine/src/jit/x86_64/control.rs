@@ -1,0 +1,135 @@
+//! Branches and jumps.
+
+use super::emitter::{Cold, Emitter};
+use super::layout::*;
+use crate::interpreter::block::DecodedOp;
+use crate::isa::Op;
+use crate::jit::tier::JUMP_ENTRIES;
+use crate::memory::PAGE_SIZE;
+use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
+use std::num::NonZeroU32;
+
+impl Emitter<'_> {
+    /// Jumps to `target`, bytes from the begin of the page.
+    pub(super) fn jump(&mut self, target: i32, known: &mut impl FnMut(i32) -> Option<NonZeroU32>) {
+        if !is_in_page(target) {
+            dynasm!(self.asm; .arch x64; mov rax, [rbp + PAGE]; add rax, target);
+            self.dispatch();
+        } else if let Some(code) = known(target) {
+            let address = self.address(code);
+            dynasm!(self.asm; .arch x64; jmp extern address);
+        } else {
+            let from = self.asm.new_dynamic_label();
+            dynasm!(self.asm; .arch x64; jmp =>from);
+            self.add_link(target, from);
+        }
+    }
+
+    /// Jumps to the guest address in `rax`, by the jump cache.
+    pub(super) fn dispatch(&mut self) {
+        dynasm!(self.asm; .arch x64
+            ; mov ecx, eax
+            ; shr ecx, 12
+            ; xor ecx, eax
+            ; and ecx, 2 * JUMP_ENTRIES as i32 - 2
+            ; shl ecx, 4
+            ; add rcx, [rbp + JUMP_CACHE]
+            ; mov rdx, [rbp + JUMP_KEY]
+            ; cmp rax, [rcx]
+            ; jne extern self.routines.exit_to
+            ; cmp rdx, [rcx + 8]
+            ; jne extern self.routines.exit_to
+            ; and rax, -(PAGE_SIZE as i32)
+            ; mov [rbp + PAGE], rax
+            ; jmp QWORD [rcx + 16]
+        );
+    }
+
+    /// `jal` or `jalr`.
+    pub(super) fn unconditional(
+        &mut self,
+        op: DecodedOp,
+        known: &mut impl FnMut(i32) -> Option<NonZeroU32>,
+    ) {
+        let next = i32::from(op.offset) + i32::from(op.length);
+        if op.op == Op::Jalr {
+            let base = self.source(op.rs1, RAX);
+            dynasm!(self.asm; .arch x64; lea rax, [Rq(base) + op.immediate]; and rax, -2);
+            self.link_register(op.rd, next);
+            self.dispatch();
+        } else {
+            self.link_register(op.rd, next);
+            self.jump(i32::from(op.offset) + op.immediate, known);
+        }
+    }
+
+    /// `rd` becomes the address `next` bytes into the page. Keeps `rax`.
+    fn link_register(&mut self, rd: u8, next: i32) {
+        if rd >= 32 {
+            return;
+        }
+        let target = Self::pinned(rd).unwrap_or(RCX);
+        dynasm!(self.asm; .arch x64; mov Rq(target), [rbp + PAGE]; add Rq(target), next);
+        if target == RCX {
+            dynasm!(self.asm; .arch x64; mov [rbp + x(rd)], rcx);
+        }
+    }
+
+    /// A conditional branch.
+    pub(super) fn branch(
+        &mut self,
+        op: DecodedOp,
+        known: &mut impl FnMut(i32) -> Option<NonZeroU32>,
+    ) {
+        self.compare(op.rs1, op.rs2);
+        let target = i32::from(op.offset) + op.immediate;
+        let rest = self.rest();
+        if rest == 0 && is_in_page(target) {
+            if let Some(code) = known(target) {
+                let address = self.address(code);
+                match op.op {
+                    Op::Beq => dynasm!(self.asm; .arch x64; je extern address),
+                    Op::Bne => dynasm!(self.asm; .arch x64; jne extern address),
+                    Op::Blt => dynasm!(self.asm; .arch x64; jl extern address),
+                    Op::Bge => dynasm!(self.asm; .arch x64; jge extern address),
+                    Op::Bltu => dynasm!(self.asm; .arch x64; jb extern address),
+                    _ => dynasm!(self.asm; .arch x64; jae extern address),
+                }
+                return;
+            }
+            let from = self.asm.new_dynamic_label();
+            self.jump_if(op.op, from);
+            self.add_link(target, from);
+            return;
+        }
+        let from = self.asm.new_dynamic_label();
+        self.jump_if(op.op, from);
+        self.cold.push(Cold::Branch { from, rest, target });
+    }
+
+    fn jump_if(&mut self, op: Op, to: dynasmrt::DynamicLabel) {
+        match op {
+            Op::Beq => dynasm!(self.asm; .arch x64; je =>to),
+            Op::Bne => dynasm!(self.asm; .arch x64; jne =>to),
+            Op::Blt => dynasm!(self.asm; .arch x64; jl =>to),
+            Op::Bge => dynasm!(self.asm; .arch x64; jge =>to),
+            Op::Bltu => dynasm!(self.asm; .arch x64; jb =>to),
+            _ => dynasm!(self.asm; .arch x64; jae =>to),
+        }
+    }
+
+    /// Compares two guest registers.
+    pub(super) fn compare(&mut self, rs1: u8, rs2: u8) {
+        let a = self.source(rs1, RAX);
+        match Self::pinned(rs2) {
+            Some(b) => dynasm!(self.asm; .arch x64; cmp Rq(a), Rq(b)),
+            None if rs2 == 0 => dynasm!(self.asm; .arch x64; test Rq(a), Rq(a)),
+            None => dynasm!(self.asm; .arch x64; cmp Rq(a), [rbp + x(rs2)]),
+        }
+    }
+}
+
+/// Whether an offset from the begin of the page is in the page.
+fn is_in_page(offset: i32) -> bool {
+    (0..PAGE_SIZE as i32).contains(&offset)
+}

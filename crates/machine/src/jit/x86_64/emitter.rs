@@ -1,0 +1,249 @@
+//! One piece of code: its head, its instructions, and behind them what is rarely reached.
+
+use super::layout::*;
+use super::routines::Routines;
+use crate::interpreter::block::DecodedOp;
+use crate::isa::Op;
+use crate::jit::call_back::Place;
+use crate::jit::code_cache::{CodeCache, Link};
+use crate::jit::tier::Exit;
+use crate::jit::translate::{Piece, leaves};
+use dynasmrt::x64::X64Relocation;
+use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, VecAssembler, dynasm};
+use std::num::NonZeroU32;
+
+/// What is emitted behind the piece, out of the way.
+pub(super) enum Cold {
+    /// The slow half of a load.
+    Load {
+        from: DynamicLabel,
+        back: DynamicLabel,
+        op: Op,
+        /// Base register and offset of the address.
+        base: HostRegister,
+        offset: i32,
+        target: HostRegister,
+        site: usize,
+        place: Place,
+    },
+    /// The slow half of a store.
+    Store {
+        from: DynamicLabel,
+        back: DynamicLabel,
+        log_size: usize,
+        base: HostRegister,
+        offset: i32,
+        value: HostRegister,
+        site: usize,
+        place: Place,
+    },
+    /// A branch that is taken before the end of the piece.
+    Branch {
+        from: DynamicLabel,
+        /// Instructions of the piece that are not executed then.
+        rest: i32,
+        /// Where it leads, relative to the page.
+        target: i32,
+    },
+    /// Gives up: the interpreter executes the instruction.
+    Interpret {
+        from: DynamicLabel,
+        rest: i32,
+        offset: i32,
+    },
+    /// A jump within the page to what was not compiled yet.
+    Link {
+        from: DynamicLabel,
+        number: usize,
+        target: i32,
+    },
+}
+
+/// Emits one piece.
+pub struct Emitter<'a> {
+    pub(super) asm: VecAssembler<X64Relocation>,
+    pub(super) piece: &'a Piece,
+    pub(super) cache: &'a mut CodeCache,
+    pub(super) routines: &'a Routines,
+    rare_ops: &'a mut Vec<DecodedOp>,
+    pub(super) cold: Vec<Cold>,
+    /// Offset of the piece in the code cache.
+    start: usize,
+    /// The instruction that is emitted.
+    pub(super) index: usize,
+    /// Whether it was seen already that floating point is on.
+    pub(super) float_is_on: bool,
+    /// Whether `mstatus.FS` was set to Dirty already.
+    pub(super) float_is_dirty: bool,
+}
+
+impl<'a> Emitter<'a> {
+    /// An emitter for `piece`, which will be put into `cache` next.
+    pub fn new(
+        piece: &'a Piece,
+        cache: &'a mut CodeCache,
+        routines: &'a Routines,
+        rare_ops: &'a mut Vec<DecodedOp>,
+    ) -> Emitter<'a> {
+        let address = cache.next_address();
+        Emitter {
+            asm: VecAssembler::new(address),
+            piece,
+            start: address - cache.base(),
+            cache,
+            routines,
+            rare_ops,
+            cold: Vec::new(),
+            index: 0,
+            float_is_on: false,
+            float_is_dirty: false,
+        }
+    }
+
+    /// The code. `known` gives the code at an offset of the same page, where there is some.
+    pub fn emit(mut self, known: impl FnMut(i32) -> Option<NonZeroU32>) -> Vec<u8> {
+        let mut known = known;
+        let length = self.piece.ops.len() as i32;
+        let budget = self.asm.new_dynamic_label();
+        dynasm!(self.asm; .arch x64; sub r15, length; jl =>budget);
+        for index in 0..self.piece.ops.len() {
+            self.index = index;
+            self.instruction(self.piece.ops[index], &mut known);
+        }
+        let last = self.piece.ops[self.index];
+        if !matches!(last.op, Op::Jal | Op::Jalr) && !leaves(last.op) {
+            self.jump(self.piece.end(), &mut known);
+        }
+        let first = i32::from(self.piece.ops[0].offset);
+        dynasm!(self.asm; .arch x64
+            ; =>budget
+            ; add r15, length
+            ; mov ecx, first
+            ; mov eax, Exit::Budget.number()
+            ; jmp extern self.routines.exit_at
+        );
+        let mut next = 0;
+        while next < self.cold.len() {
+            for cold in self.cold.split_off(next) {
+                self.cold(cold, &mut known);
+            }
+            next = 0;
+        }
+        self.asm.finalize().expect("every label is bound")
+    }
+
+    fn cold(&mut self, cold: Cold, known: &mut impl FnMut(i32) -> Option<NonZeroU32>) {
+        match cold {
+            Cold::Load { .. } | Cold::Store { .. } => self.cold_access(cold),
+            Cold::Branch { from, rest, target } => {
+                dynasm!(self.asm; .arch x64; =>from; add r15, rest);
+                self.jump(target, known);
+            }
+            Cold::Interpret { from, rest, offset } => dynasm!(self.asm; .arch x64
+                ; =>from
+                ; add r15, rest
+                ; mov ecx, offset
+                ; mov eax, Exit::Interpret.number()
+                ; jmp extern self.routines.exit_at
+            ),
+            Cold::Link {
+                from,
+                number,
+                target,
+            } => dynasm!(self.asm; .arch x64
+                ; =>from
+                ; mov ecx, target
+                ; mov eax, Exit::Link(number).number()
+                ; jmp extern self.routines.exit_at
+            ),
+        }
+    }
+
+    /// Instructions of the piece behind the present one.
+    pub(super) fn rest(&self) -> i32 {
+        (self.piece.ops.len() - self.index - 1) as i32
+    }
+
+    /// Where the present instruction is.
+    pub(super) fn place(&self) -> Place {
+        let op = &self.piece.ops[self.index];
+        Place::new(self.piece.ops.len() - self.index, op.offset)
+    }
+
+    /// A jump within the page can be patched from here on: the last four bytes emitted are its
+    /// relative address, and it leads to the label given meanwhile.
+    pub(super) fn add_link(&mut self, target: i32, from: DynamicLabel) {
+        let number = self.cache.next_link();
+        let patch = (self.start + self.asm.offset().0 - 4) as u32;
+        self.cache.add_link(Link { patch });
+        self.cold.push(Cold::Link {
+            from,
+            number,
+            target,
+        });
+    }
+
+    /// Address of compiled code by its offset in the cache.
+    pub(super) fn address(&self, code: NonZeroU32) -> usize {
+        self.cache.base() + code.get() as usize
+    }
+
+    /// Lets the interpreter's `execute` do it.
+    pub(super) fn rare(&mut self, op: DecodedOp) {
+        let number = self.rare_ops.len() as i32;
+        self.rare_ops.push(op);
+        let place = self.place().0 as i32;
+        dynasm!(self.asm; .arch x64
+            ; mov eax, number
+            ; mov ecx, place
+            ; call extern self.routines.execute
+        );
+        // A CSR may have changed anything.
+        self.float_is_on = false;
+        self.float_is_dirty = false;
+        if leaves(op.op) {
+            dynasm!(self.asm; .arch x64; mov rax, [rbp + PC]);
+            self.dispatch();
+        }
+    }
+
+    /// The host register of a guest register, if it has one.
+    pub(super) fn pinned(guest: u8) -> Option<HostRegister> {
+        PINNED
+            .iter()
+            .find(|(pinned, _)| *pinned == guest)
+            .map(|(_, host)| *host)
+    }
+
+    /// A host register that holds a guest register: its own, or `scratch`.
+    pub(super) fn source(&mut self, guest: u8, scratch: HostRegister) -> HostRegister {
+        if let Some(host) = Self::pinned(guest) {
+            return host;
+        }
+        if guest == 0 {
+            dynasm!(self.asm; .arch x64; xor Rd(scratch), Rd(scratch));
+        } else {
+            dynasm!(self.asm; .arch x64; mov Rq(scratch), [rbp + x(guest)]);
+        }
+        scratch
+    }
+
+    /// The host register in which a result is to be computed.
+    pub(super) fn target(guest: u8) -> HostRegister {
+        Self::pinned(guest).unwrap_or(RAX)
+    }
+
+    /// A result is in [`Emitter::target`].
+    pub(super) fn finish(&mut self, guest: u8) {
+        if Self::pinned(guest).is_none() && guest < 32 {
+            dynasm!(self.asm; .arch x64; mov [rbp + x(guest)], rax);
+        }
+    }
+
+    /// Copies one host register to another.
+    pub(super) fn copy(&mut self, to: HostRegister, from: HostRegister) {
+        if to != from {
+            dynasm!(self.asm; .arch x64; mov Rq(to), Rq(from));
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! The emitter for x86-64 (with BMI1, BMI2, FMA and AVX: x86-64-v3).
+//!
+//! Registers while compiled code runs: `rbp` the hart, `r15` the instructions left, ten guest
+//! registers in [`layout::PINNED`], and `rax`, `rcx`, `rdx` free within an instruction.
+
+mod control;
+mod emitter;
+mod integer;
+mod layout;
+mod memory;
+mod routines;
+
+pub use emitter::Emitter;
+pub use routines::Routines;
+
+/// Whether this host has the instructions that the emitter uses.
+pub fn host_is_capable() -> bool {
+    is_x86_feature_detected!("bmi1")
+        && is_x86_feature_detected!("bmi2")
+        && is_x86_feature_detected!("lzcnt")
+        && is_x86_feature_detected!("popcnt")
+        && is_x86_feature_detected!("avx")
+        && is_x86_feature_detected!("fma")
+}

@@ -4,6 +4,7 @@
 use anyhow::{Context, Result, bail};
 use machine::boot::BootImages;
 use machine::bus::BoardConfig;
+use machine::engine::Engine;
 use machine::machine::{Machine, MachineConfig, Stop};
 use machine::output::Finish;
 use object::{Object, ObjectSymbol};
@@ -26,7 +27,7 @@ pub fn run(directory: &Path, prefix: &str) -> Result<()> {
     let mut failed = 0;
     for path in &programs {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        match run_one(path) {
+        match run_on_all_engines(path) {
             Ok(()) => println!("pass {name}"),
             Err(error) => {
                 failed += 1;
@@ -41,7 +42,18 @@ pub fn run(directory: &Path, prefix: &str) -> Result<()> {
     Ok(())
 }
 
-fn run_one(path: &Path) -> Result<()> {
+/// The JIT runs each program twice: as always, and disturbed, with everything compiled at once.
+fn run_on_all_engines(path: &Path) -> Result<()> {
+    for engine in Engine::ALL {
+        run_one(path, engine, None).with_context(|| format!("{engine:?}"))?;
+        if engine != Engine::Interpreter {
+            run_one(path, engine, Some(0)).with_context(|| format!("{engine:?}, disturbed"))?;
+        }
+    }
+    Ok(())
+}
+
+fn run_one(path: &Path, engine: Engine, chaos_seed: Option<u64>) -> Result<()> {
     let elf = std::fs::read(path)?;
     let tohost = object::File::parse(&*elf)
         .context("not an ELF file")?
@@ -49,6 +61,8 @@ fn run_one(path: &Path) -> Result<()> {
         .find(|symbol| symbol.name() == Ok("tohost"))
         .map(|symbol| symbol.address());
     let mut machine = bare_machine(elf)?;
+    machine.set_engine(engine);
+    machine.set_chaos(chaos_seed);
     while machine.instruction_count() < LIMIT {
         let stop = machine.run(machine.instruction_count() + 10_000);
         machine.outputs();

@@ -136,6 +136,7 @@ impl Machine {
             Engine::Interpreter => None,
             Engine::Jit | Engine::Paranoid => self.jit.take().or_else(|| Jit::new().map(Box::new)),
         };
+        self.set_chaos(self.chaos_seed);
         self.engine = if self.jit.is_some() {
             engine
         } else {
@@ -154,6 +155,9 @@ impl Machine {
     /// it.
     pub fn set_chaos(&mut self, seed: Option<u64>) {
         self.chaos_seed = seed;
+        if let Some(jit) = &mut self.jit {
+            jit.set_chaos(seed);
+        }
     }
 
     /// Executes until the instruction count is `until`, or until something stops it before.

@@ -149,9 +149,6 @@ pub struct Block {
     pub code: Option<NonZeroU32>,
 }
 
-/// The heat of a block that is never to be compiled.
-pub const NEVER_HOT: u32 = u32::MAX;
-
 #[derive(Clone, Copy)]
 struct Slot {
     /// Offset in RAM.

@@ -12,6 +12,8 @@
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod call_back;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod chaos;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod code_cache;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod executable_memory;

@@ -1,12 +1,13 @@
 //! When to interpret, when to compile, and what to do when compiled code gives up.
 
 use super::call_back::{Frame, enter};
+use super::chaos::Chaos;
 use super::code_cache::{CodeCache, LARGEST_PIECE};
 use super::keys::{JumpKeys, SiteKeys};
 use super::translate::Piece;
 use super::x86_64::{Emitter, Routines, host_is_capable};
 use crate::input::InstructionCount;
-use crate::interpreter::block::{BlockCache, DecodedOp, NEVER_HOT};
+use crate::interpreter::block::{BlockCache, DecodedOp};
 use crate::interpreter::environment::Environment;
 use crate::interpreter::{self, find_block, run_chain, step};
 use crate::memory::PAGE_SIZE;
@@ -88,6 +89,7 @@ pub struct Jit {
     /// [`BlockCache::clears`] when it was last looked at.
     clears: u64,
     hot: u32,
+    chaos: Option<Chaos>,
 }
 
 impl Jit {
@@ -107,7 +109,14 @@ impl Jit {
             jump_keys: JumpKeys::default(),
             clears: 0,
             hot: HOT,
+            chaos: None,
         })
+    }
+
+    /// See [`Machine::set_chaos`](crate::machine::Machine::set_chaos).
+    pub fn set_chaos(&mut self, seed: Option<u64>) {
+        self.chaos = seed.map(Chaos::new);
+        self.hot = self.chaos.as_mut().map_or(HOT, Chaos::threshold);
     }
 
     /// As [`interpreter::run`].
@@ -118,6 +127,15 @@ impl Jit {
         until: InstructionCount,
     ) {
         while environment.count < until && !environment.attention {
+            let until = match self.chaos.take() {
+                None => until,
+                Some(mut chaos) => {
+                    self.disturb(&mut chaos, blocks, environment);
+                    let quantum = chaos.quantum();
+                    self.chaos = Some(chaos);
+                    until.min(environment.count + quantum)
+                }
+            };
             match find_block(blocks, environment) {
                 Ok(Some(block)) => self.run_block(blocks, environment, block, until),
                 Ok(None) => step(environment),
@@ -126,6 +144,31 @@ impl Jit {
                     environment.take_exception(exception);
                 }
             }
+        }
+    }
+
+    #[cold]
+    fn disturb(
+        &mut self,
+        chaos: &mut Chaos,
+        blocks: &mut BlockCache,
+        environment: &mut Environment,
+    ) {
+        if chaos.once_in(200) {
+            environment.hart.tlb.clear();
+        }
+        if chaos.once_in(100) {
+            self.code.clear_sites();
+        }
+        if chaos.once_in(100) {
+            self.jump_cache.fill(NO_JUMP);
+        }
+        if chaos.once_in(1000) {
+            blocks.clear();
+            environment.memory.forget_code();
+        }
+        if chaos.once_in(50) {
+            self.hot = chaos.threshold();
         }
     }
 
@@ -140,7 +183,7 @@ impl Jit {
             let block = blocks.block_mut(block);
             (block.heat, block.code)
         };
-        if code.is_none() && heat == self.hot {
+        if code.is_none() && heat >= self.hot {
             code = self.compile(blocks, environment, block);
         }
         let Some(code) = code else {
@@ -233,11 +276,7 @@ impl Jit {
         });
         assert!(code.len() <= LARGEST_PIECE, "a piece is short");
         let added = self.code.add(&code);
-        let block = blocks.block_mut(block);
-        block.code = added;
-        if added.is_none() {
-            block.heat = NEVER_HOT;
-        }
+        blocks.block_mut(block).code = added;
         added
     }
 }

@@ -57,10 +57,19 @@ pub enum Disturbance {
 pub struct Memory {
     bytes: Vec<u8>,
     flags: Vec<u8>,
+    /// Of each page that holds decoded code, the lines of 64 bytes that do: a bit each.
+    code_lines: Vec<u64>,
     disturbances: Vec<Disturbance>,
     /// Stores to page-table pages since the flags of page tables were last dropped.
     table_stores: u32,
     flag_epoch: u64,
+}
+
+/// The lines of 64 bytes of a page that `length` bytes at `offset` touch: a bit each.
+fn lines(offset: usize, length: usize) -> u64 {
+    let first = offset % PAGE_SIZE as usize / 64;
+    let last = (offset + length - 1) % PAGE_SIZE as usize / 64;
+    (u64::MAX << first) & (u64::MAX >> (63 - last))
 }
 
 /// After so many stores to pages that hold (or once held) page tables everything is flushed, so
@@ -121,6 +130,7 @@ impl Memory {
         Memory {
             bytes: vec![0; size as usize],
             flags: vec![PAGE_IS_CLEAN; pages],
+            code_lines: vec![0; pages],
             disturbances: Vec::new(),
             table_stores: 0,
             flag_epoch: 0,
@@ -188,6 +198,7 @@ impl Memory {
         for index in offset / page..=(offset + data.len() - 1) / page {
             let flags = self.flags[index];
             self.flags[index] &= !(PAGE_HOLDS_CODE | PAGE_IS_CLEAN);
+            self.code_lines[index] = 0;
             if flags & PAGE_HOLDS_CODE != 0 {
                 self.disturbances.push(Disturbance::Code {
                     page_offset: index * page,
@@ -216,6 +227,18 @@ impl Memory {
         was_plain
     }
 
+    /// The `length` bytes at `offset`, all in one page, are decoded code now. True as in
+    /// [`Memory::set_flag`].
+    pub fn mark_code(&mut self, offset: usize, length: usize) -> bool {
+        self.code_lines[offset / PAGE_SIZE as usize] |= lines(offset, length);
+        self.set_flag(offset, PAGE_HOLDS_CODE)
+    }
+
+    /// Whether any of `length` bytes at `offset`, all in one page, may be decoded code.
+    fn holds_code(&self, offset: usize, length: usize) -> bool {
+        self.code_lines[offset / PAGE_SIZE as usize] & lines(offset, length) != 0
+    }
+
     /// Changes whenever a plain page got a flag: write TLBs filled before may know too much.
     pub fn flag_epoch(&self) -> u64 {
         self.flag_epoch
@@ -231,18 +254,20 @@ impl Memory {
         } else {
             self.store_bytes(offset, size, value);
         }
-        if flags & PAGE_HOLDS_CODE != 0 {
+        self.flags[index] &= !PAGE_IS_CLEAN;
+        if flags & PAGE_HOLDS_CODE != 0 && self.holds_code(offset, size) {
             let page_offset = index * PAGE_SIZE as usize;
             self.disturbances.push(Disturbance::Code { page_offset });
+            self.flags[index] &= !PAGE_HOLDS_CODE;
+            self.code_lines[index] = 0;
         }
-        self.flags[index] &= !(PAGE_HOLDS_CODE | PAGE_IS_CLEAN);
         !self.disturbances.is_empty()
     }
 
     /// Whether [`Memory::store`] might disturb something; false means that it will not.
     pub fn might_disturb(&self, offset: usize, size: usize) -> bool {
         let flags = self.flags[offset / PAGE_SIZE as usize];
-        if flags & PAGE_HOLDS_CODE != 0 {
+        if flags & PAGE_HOLDS_CODE != 0 && self.holds_code(offset, size) {
             return true;
         }
         if flags & PAGE_HOLDS_PAGE_TABLE == 0 {
@@ -310,6 +335,7 @@ impl Memory {
         for flags in &mut self.flags {
             *flags &= !PAGE_HOLDS_CODE;
         }
+        self.code_lines.fill(0);
     }
 
     /// Calls `f` with the index and the bytes of every page written since the last call, and marks

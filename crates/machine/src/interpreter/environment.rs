@@ -8,7 +8,7 @@ use crate::hart::physical_memory_protection::Access;
 use crate::hart::trap::{Cause, Exception};
 use crate::hart::{Hart, Privilege};
 use crate::input::InstructionCount;
-use crate::memory::{Memory, PAGE_HOLDS_CODE, PAGE_SIZE};
+use crate::memory::{Memory, PAGE_SIZE};
 use crate::mmu::access_fault;
 use crate::output::Outputs;
 
@@ -374,9 +374,9 @@ impl Environment<'_> {
         }
     }
 
-    /// The page at `offset` now holds decoded code.
-    pub fn mark_code(&mut self, offset: usize) {
-        if self.memory.set_flag(offset, PAGE_HOLDS_CODE) {
+    /// The `length` bytes at `offset`, all in one page, are decoded code now.
+    pub fn mark_code(&mut self, offset: usize, length: usize) {
+        if self.memory.mark_code(offset, length) {
             self.hart
                 .tlb
                 .drop_stores_to(offset & !(PAGE_SIZE as usize - 1));

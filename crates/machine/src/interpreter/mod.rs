@@ -83,7 +83,8 @@ fn decode_block(
         environment.memory.forget_code();
     }
     let block = blocks.decode(environment.memory, start)?;
-    environment.mark_code(start);
+    let last = blocks.ops(block).last().expect("a block has instructions");
+    environment.mark_code(start, usize::from(last.offset) + usize::from(last.length));
     Some(block)
 }
 

@@ -268,6 +268,7 @@ impl Jit {
         }
         let start = environment.fetch_offset(environment.hart.pc).ok()??;
         let piece = Piece::at(environment.memory, start);
+        environment.mark_code(start, piece.page_offset + piece.end() as usize - start);
         let emitter = Emitter::new(&piece, &mut self.code, &self.routines, &mut self.rare_ops);
         let page_offset = piece.page_offset;
         let code = emitter.emit(|target| {

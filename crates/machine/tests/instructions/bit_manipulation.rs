@@ -177,6 +177,7 @@ guests! {
 
     fn all_are_illegal_on_a_board_without_them(guest) {
         guest.without_bit_manipulation();
+        guest.also_restored_every(300);
         guest.asm.li(A0, 7);
         for row in isa::encodings().filter(|row| row.op.is_bit_manipulation()) {
             let word = row.bits | u32::from(A0) << 7 | u32::from(A0) << 15;

@@ -95,6 +95,7 @@ pub fn bare_machine(elf: Vec<u8>) -> Result<Machine> {
         disks: Vec::new(),
         virtio_console: false,
         entropy: false,
+        bit_manipulation: true,
     };
     let config = MachineConfig {
         board,

@@ -28,6 +28,7 @@ fn main() {
         disks: vec![],
         virtio_console: true,
         entropy: true,
+        bit_manipulation: true,
     };
     let images = BootImages {
         firmware: read(0),

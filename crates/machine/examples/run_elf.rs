@@ -15,6 +15,7 @@ fn main() {
             disks: vec![],
             virtio_console: false,
             entropy: false,
+            bit_manipulation: true,
         };
         let images = BootImages {
             kernel: Some(elf),

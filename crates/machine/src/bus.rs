@@ -13,6 +13,7 @@ use crate::devices::virtio::mmio::{self, VirtioMmio};
 use crate::devices::virtio::network::Network;
 use crate::devices::virtio::queue::QueueError;
 use crate::input::{Console, Input};
+use crate::isa::Extensions;
 use crate::memory::{Memory, PAGE_SIZE};
 use crate::output::{DiskRequest, Finish, Output, Outputs};
 use serde::{Deserialize, Serialize};
@@ -108,6 +109,8 @@ pub struct BoardConfig {
     pub virtio_console: bool,
     /// Whether there is an entropy device.
     pub entropy: bool,
+    /// Whether the harts have Zba, Zbb and Zbs.
+    pub bit_manipulation: bool,
 }
 
 /// A board that cannot be built.
@@ -157,6 +160,13 @@ pub enum BoardConfigError {
 }
 
 impl BoardConfig {
+    /// The optional extensions that the harts have.
+    pub fn extensions(&self) -> Extensions {
+        Extensions {
+            bit_manipulation: self.bit_manipulation,
+        }
+    }
+
     /// Checks that such a board can be built.
     pub fn validate(&self) -> Result<(), BoardConfigError> {
         let bytes = self.memory_bytes;

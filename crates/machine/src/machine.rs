@@ -11,6 +11,7 @@ use crate::input::{ClockRecord, Input, InstructionCount};
 use crate::interpreter;
 use crate::interpreter::block::BlockCache;
 use crate::interpreter::environment::Environment;
+use crate::isa::Extensions;
 use crate::jit::Jit;
 use crate::memory::{Disturbance, Memory, OutsideRam};
 use crate::output::{DiskRequest, Finish, Output, Outputs};
@@ -20,7 +21,7 @@ use thiserror::Error;
 /// Number of the semantics: what the machine computes from the same inputs. Two builds replay each
 /// other's logs only when it is equal; every change of an instruction, a device or the clock that a
 /// guest could see raises it.
-pub const SEMANTICS_VERSION: u32 = 1;
+pub const SEMANTICS_VERSION: u32 = 2;
 
 /// Instructions that a hart runs before the next one has its turn.
 const SLICE: u64 = 20_000;
@@ -93,7 +94,7 @@ impl Machine {
     pub fn new(config: MachineConfig, images: &BootImages) -> Result<Machine, BootError> {
         let mut memory = Memory::new(config.board.memory_bytes);
         let mut bus = Bus::new(&config.board)?;
-        let isa = isa_description();
+        let isa = isa_description(config.board.extensions());
         let entry = boot::load(&config.board, images, &isa, &mut memory, &mut bus)?;
         let harts = (0..config.board.harts)
             .map(|id| {
@@ -118,11 +119,12 @@ impl Machine {
     pub(crate) fn from_parts(state: State, mut memory: Memory) -> Machine {
         memory.take_disturbances();
         let page_digests = PageDigests::new(memory.pages());
+        let blocks = BlockCache::new(state.config.board.extensions());
         Machine {
             state,
             memory,
             page_digests,
-            blocks: BlockCache::default(),
+            blocks,
             engine: Engine::Interpreter,
             jit: None,
             chaos_seed: None,
@@ -413,14 +415,17 @@ impl Machine {
 }
 
 /// What the device tree says of the harts. Sv57 is the widest mode; the guest may choose another.
-fn isa_description() -> IsaDescription {
-    let extensions = [
-        "i", "m", "a", "f", "d", "c", "zicntr", "zicsr", "zifencei", "sstc", "svade",
-    ];
+fn isa_description(extensions: Extensions) -> IsaDescription {
+    let letters = ["i", "m", "a", "f", "d", "c"];
+    let mut names = vec!["zicntr", "zicsr", "zifencei"];
+    if extensions.bit_manipulation {
+        names.extend(["zba", "zbb", "zbs"]);
+    }
+    names.extend(["sstc", "svade"]);
     IsaDescription {
-        isa: "rv64imafdc_zicntr_zicsr_zifencei_sstc_svade".into(),
+        isa: format!("rv64{}_{}", letters.concat(), names.join("_")),
         isa_base: "rv64i".into(),
-        isa_extensions: extensions.map(String::from).to_vec(),
+        isa_extensions: letters.into_iter().chain(names).map(String::from).collect(),
         mmu_type: "riscv,sv57".into(),
     }
 }
@@ -437,5 +442,29 @@ fn lines(bus: &Bus, hart: usize) -> Lines {
         machine_external: bus.machine_external_interrupt(hart),
         supervisor_external: bus.supervisor_external_interrupt(hart),
         machine_timer_compare: bus.machine_timer_compare(hart),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(bit_manipulation: bool) -> (String, Vec<String>) {
+        let description = isa_description(Extensions { bit_manipulation });
+        (description.isa, description.isa_extensions)
+    }
+
+    /// The guest uses what it is told of: both properties have to say the same, with and without.
+    #[test]
+    fn bit_manipulation_is_announced_where_it_is() {
+        let (isa, list) = names(true);
+        assert_eq!(
+            isa,
+            "rv64imafdc_zicntr_zicsr_zifencei_zba_zbb_zbs_sstc_svade"
+        );
+        assert_eq!(list[6..].join("_"), isa["rv64imafdc_".len()..]);
+        let (isa, list) = names(false);
+        assert_eq!(isa, "rv64imafdc_zicntr_zicsr_zifencei_sstc_svade");
+        assert_eq!(list[6..].join("_"), isa["rv64imafdc_".len()..]);
     }
 }

@@ -72,6 +72,9 @@ pub struct VmConfig {
     /// A virtio entropy device.
     #[serde(default = "yes")]
     pub entropy: bool,
+    /// The bit-manipulation extensions Zba, Zbb and Zbs.
+    #[serde(default = "yes")]
+    pub bit_manipulation: bool,
     /// Sockets, events and evidence of this host's replica; made when absent.
     pub state_directory: PathBuf,
     /// Disks, `vda` first.

@@ -109,6 +109,7 @@ fn board(config: &VmConfig, sectors: impl Iterator<Item = u64>) -> BoardConfig {
         disks,
         virtio_console: config.virtio_console,
         entropy: config.entropy,
+        bit_manipulation: config.bit_manipulation,
     }
 }
 

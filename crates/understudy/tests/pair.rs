@@ -122,7 +122,11 @@ fn a_guest_that_powers_off_ends_both_replicas() {
 fn a_backup_of_another_machine_is_refused_with_status_5() {
     let pair = PairDirectory::new(&counting_slowly());
     let (primary, _process, listen) = pair.primary("r1");
-    for (name, extra) in [("m", "memory = \"16M\""), ("h", "harts = 2")] {
+    for (name, extra) in [
+        ("m", "memory = \"16M\""),
+        ("h", "harts = 2"),
+        ("b", "bit_manipulation = false"),
+    ] {
         let files = pair.replica(name, Some(&listen), extra);
         let (status, said) = Process::start(&["backup", "--config", files.config()]).end();
         assert_eq!(status.code(), Some(5), "{said}");

@@ -2,7 +2,9 @@
 
 mod support;
 
+use machine::isa::Op;
 use std::fs;
+use support::assembler::{A0, A1, Assembler, ZERO};
 use support::guest_program::{counting_busily, counting_to};
 use support::{Process, error_text, run, wait_for};
 
@@ -127,6 +129,48 @@ fn a_recorder_that_was_killed_leaves_a_recording_that_replays() {
     assert!(output.status.success(), "{said}");
     assert!(said.contains("not complete"), "{said}");
     assert!(!said.contains(" 0 digests"), "{said}");
+}
+
+/// Ends with the number of ones in 21 as its status: 3, or 7 if `cpop` is illegal.
+fn counting_ones() -> Vec<u8> {
+    let mut asm = Assembler::default();
+    asm.skip_faults();
+    asm.immediate(Op::Addi, A0, ZERO, 7);
+    asm.immediate(Op::Addi, A1, ZERO, 21);
+    asm.immediate(Op::Cpop, A0, A1, 0);
+    asm.finish_with(A0);
+    asm.elf(0, &[])
+}
+
+#[test]
+fn bit_manipulation_is_there_unless_it_is_left_out_and_a_replay_knows() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    fs::write(path("guest.elf"), counting_ones()).unwrap();
+    for (key, option, expected) in [
+        ("", None, 3),
+        ("bit_manipulation = true\n", None, 3),
+        ("bit_manipulation = false\n", None, 7),
+        ("", Some("--no-bit-manipulation"), 7),
+    ] {
+        let text = format!(
+            "name = \"m\"\nmemory = \"8M\"\nkernel = \"guest.elf\"\nstate_directory = \"s\"\n{key}"
+        );
+        fs::write(path("vm.toml"), text).unwrap();
+        let (config, log) = (path("vm.toml"), path("run.log"));
+        let mut arguments = vec!["run", "--config", &config, "--record", &log];
+        arguments.extend(option);
+        let output = run(&arguments);
+        let said = error_text(&output);
+        assert_eq!(
+            output.status.code(),
+            Some(expected),
+            "{key}{option:?}: {said}"
+        );
+        let output = run(&["replay", &log]);
+        assert!(output.status.success(), "{}", error_text(&output));
+        fs::remove_file(log).unwrap();
+    }
 }
 
 #[test]

@@ -19,6 +19,7 @@ fn config(memory_bytes: u64) -> BoardConfig {
         }],
         virtio_console: true,
         entropy: true,
+        bit_manipulation: true,
     }
 }
 

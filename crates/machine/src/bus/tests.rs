@@ -161,6 +161,7 @@ fn inputs_for_devices_that_are_not_there_are_refused() {
     let config = BoardConfig {
         virtio_console: false,
         entropy: false,
+        bit_manipulation: true,
         network: vec![],
         ..driver::config()
     };

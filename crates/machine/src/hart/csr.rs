@@ -52,7 +52,8 @@ pub mod interrupt_bit {
     pub const ALL: u64 = SUPERVISOR | MSI | MTI | MEI;
 }
 
-/// RV64 with A, C, D, F, I, M, S and U.
+/// RV64 with A, C, D, F, I, M, S and U. B is 0 on every board: that only says that Zba, Zbb or Zbs
+/// might be missing (privileged specification, 3.1.1); the device tree says what there is.
 pub const MISA: u64 =
     2 << 62 | 1 << 0 | 1 << 2 | 1 << 3 | 1 << 5 | 1 << 8 | 1 << 12 | 1 << 18 | 1 << 20;
 

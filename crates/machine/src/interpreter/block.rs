@@ -1,7 +1,7 @@
 //! The cache of decoded blocks, keyed by where in RAM they begin.
 
 use crate::hart::registers::SINK;
-use crate::isa::{self, Instruction, Op};
+use crate::isa::{self, Extensions, Instruction, Op};
 use crate::memory::{Memory, PAGE_SIZE};
 use std::num::NonZeroU32;
 
@@ -176,21 +176,27 @@ pub struct BlockCache {
     clears: u64,
     /// How often anything was dropped.
     drops: u64,
+    extensions: Extensions,
 }
 
-impl Default for BlockCache {
-    fn default() -> BlockCache {
+impl BlockCache {
+    /// An empty cache for harts with these extensions.
+    pub fn new(extensions: Extensions) -> BlockCache {
         BlockCache {
             slots: vec![EMPTY; SLOTS].into_boxed_slice(),
             blocks: Vec::new(),
             ops: Vec::new(),
             clears: 0,
             drops: 0,
+            extensions,
         }
     }
-}
 
-impl BlockCache {
+    /// What it decodes.
+    pub fn extensions(&self) -> Extensions {
+        self.extensions
+    }
+
     fn slot(start: usize) -> usize {
         (start / 2) & (SLOTS - 1)
     }
@@ -237,7 +243,7 @@ impl BlockCache {
             } else {
                 half.into()
             };
-            let op = DecodedOp::new(isa::decode(bits), (at - start) as u16);
+            let op = DecodedOp::new(isa::decode(bits, self.extensions), (at - start) as u16);
             self.ops.push(op);
             at += length;
             if ends_block(op.op) {

@@ -6,6 +6,9 @@ use super::{atomic, float, system};
 use crate::hart::trap::{Cause, Exception};
 use crate::isa::Op;
 
+/// What `.uw` instructions take of rs1.
+const LOW_WORD: u64 = 0xffff_ffff;
+
 /// How a run of instructions ended. Except after an exception, `hart.pc` is that of the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -237,6 +240,52 @@ pub fn execute(environment: &mut Environment, ops: &[DecodedOp]) -> (usize, Exit
                     .checked_rem(x!(op.rs2) as u32)
                     .unwrap_or(x!(op.rs1) as u32)
             )),
+            Op::AddUw => set!((x!(op.rs1) & LOW_WORD).wrapping_add(x!(op.rs2))),
+            Op::Sh1add => set!((x!(op.rs1) << 1).wrapping_add(x!(op.rs2))),
+            Op::Sh2add => set!((x!(op.rs1) << 2).wrapping_add(x!(op.rs2))),
+            Op::Sh3add => set!((x!(op.rs1) << 3).wrapping_add(x!(op.rs2))),
+            Op::Sh1addUw => set!(((x!(op.rs1) & LOW_WORD) << 1).wrapping_add(x!(op.rs2))),
+            Op::Sh2addUw => set!(((x!(op.rs1) & LOW_WORD) << 2).wrapping_add(x!(op.rs2))),
+            Op::Sh3addUw => set!(((x!(op.rs1) & LOW_WORD) << 3).wrapping_add(x!(op.rs2))),
+            Op::SlliUw => set!((x!(op.rs1) & LOW_WORD) << (immediate & 63)),
+            Op::Andn => set!(x!(op.rs1) & !x!(op.rs2)),
+            Op::Orn => set!(x!(op.rs1) | !x!(op.rs2)),
+            Op::Xnor => set!(!(x!(op.rs1) ^ x!(op.rs2))),
+            Op::Clz => set!(x!(op.rs1).leading_zeros().into()),
+            Op::Ctz => set!(x!(op.rs1).trailing_zeros().into()),
+            Op::Cpop => set!(x!(op.rs1).count_ones().into()),
+            Op::Clzw => set!((x!(op.rs1) as u32).leading_zeros().into()),
+            Op::Ctzw => set!((x!(op.rs1) as u32).trailing_zeros().into()),
+            Op::Cpopw => set!((x!(op.rs1) as u32).count_ones().into()),
+            Op::Max => set!((x!(op.rs1) as i64).max(x!(op.rs2) as i64) as u64),
+            Op::Maxu => set!(x!(op.rs1).max(x!(op.rs2))),
+            Op::Min => set!((x!(op.rs1) as i64).min(x!(op.rs2) as i64) as u64),
+            Op::Minu => set!(x!(op.rs1).min(x!(op.rs2))),
+            Op::SextB => set!(x!(op.rs1) as i8 as i64 as u64),
+            Op::SextH => set!(x!(op.rs1) as i16 as i64 as u64),
+            Op::ZextH => set!(x!(op.rs1) & 0xffff),
+            Op::Rol => set!(x!(op.rs1).rotate_left(x!(op.rs2) as u32 & 63)),
+            Op::Ror => set!(x!(op.rs1).rotate_right(x!(op.rs2) as u32 & 63)),
+            Op::Rori => set!(x!(op.rs1).rotate_right(immediate as u32 & 63)),
+            Op::Rolw => set!(word(
+                (x!(op.rs1) as u32).rotate_left(x!(op.rs2) as u32 & 31)
+            )),
+            Op::Rorw => set!(word(
+                (x!(op.rs1) as u32).rotate_right(x!(op.rs2) as u32 & 31)
+            )),
+            Op::Roriw => set!(word(
+                (x!(op.rs1) as u32).rotate_right(immediate as u32 & 31)
+            )),
+            Op::OrcB => set!(or_combine_bytes(x!(op.rs1))),
+            Op::Rev8 => set!(x!(op.rs1).swap_bytes()),
+            Op::Bclr => set!(x!(op.rs1) & !(1 << (x!(op.rs2) & 63))),
+            Op::Bext => set!(x!(op.rs1) >> (x!(op.rs2) & 63) & 1),
+            Op::Binv => set!(x!(op.rs1) ^ 1 << (x!(op.rs2) & 63)),
+            Op::Bset => set!(x!(op.rs1) | 1 << (x!(op.rs2) & 63)),
+            Op::Bclri => set!(x!(op.rs1) & !(1 << (immediate & 63))),
+            Op::Bexti => set!(x!(op.rs1) >> (immediate & 63) & 1),
+            Op::Binvi => set!(x!(op.rs1) ^ 1 << (immediate & 63)),
+            Op::Bseti => set!(x!(op.rs1) | 1 << (immediate & 63)),
             Op::Flw => float_load!(load_u32, u32, v => crate::float::box_f32(v)),
             Op::Fld => float_load!(load_u64, u64, v => v),
             Op::Fsw => float_store!(store_u32, u32),
@@ -325,6 +374,16 @@ fn illegal(environment: &mut Environment, base: u64, op: &DecodedOp) -> Exceptio
 #[inline(always)]
 fn word(value: u32) -> u64 {
     value as i32 as i64 as u64
+}
+
+/// `orc.b`: every byte that is not zero becomes 0xff.
+#[inline(always)]
+fn or_combine_bytes(value: u64) -> u64 {
+    const LOW_BITS: u64 = 0x0101_0101_0101_0101;
+    const REST: u64 = 0x7f * LOW_BITS;
+    // the top bit of a byte: set in it, or carried there by any of the others
+    let top = (value & REST).wrapping_add(REST) | value;
+    (top >> 7 & LOW_BITS) * 0xff
 }
 
 /// Division by zero gives −1, overflow the dividend (unprivileged specification, 13.2).

@@ -9,7 +9,7 @@ mod system;
 
 use crate::hart::trap::Exception;
 use crate::input::InstructionCount;
-use crate::isa;
+use crate::isa::{self, Extensions};
 use block::{BlockCache, DecodedOp, NONE};
 use environment::Environment;
 use execute::{Exit, execute};
@@ -21,7 +21,7 @@ pub fn run(blocks: &mut BlockCache, environment: &mut Environment, until: Instru
     while environment.count < until && !environment.attention {
         match find_block(blocks, environment) {
             Ok(Some(block)) => run_chain::<false>(blocks, environment, block, until, 0),
-            Ok(None) => step(environment),
+            Ok(None) => step(environment, blocks.extensions()),
             Err(exception) => {
                 environment.count += 1;
                 environment.take_exception(exception);
@@ -48,7 +48,7 @@ pub(crate) fn run_one_block(
                 environment.take_exception(exception);
             }
         }
-        Ok(None) => step(environment),
+        Ok(None) => step(environment, blocks.extensions()),
         Err(exception) => {
             environment.count += 1;
             environment.take_exception(exception);
@@ -156,8 +156,8 @@ fn find_block_of_page(
 
 /// Executes one instruction that no block can hold: see [`find_block`].
 #[cold]
-pub(crate) fn step(environment: &mut Environment) {
-    let exit = match fetch(environment) {
+pub(crate) fn step(environment: &mut Environment, extensions: Extensions) {
+    let exit = match fetch(environment, extensions) {
         Ok(op) => execute(environment, &[op]).1,
         Err(exception) => Exit::Exception(exception),
     };
@@ -167,7 +167,7 @@ pub(crate) fn step(environment: &mut Environment) {
     }
 }
 
-fn fetch(environment: &mut Environment) -> Result<DecodedOp, Exception> {
+fn fetch(environment: &mut Environment, extensions: Extensions) -> Result<DecodedOp, Exception> {
     let pc = environment.hart.pc;
     let low = environment.fetch_half(pc)?;
     let bits = if isa::length(low) == 4 {
@@ -175,5 +175,5 @@ fn fetch(environment: &mut Environment) -> Result<DecodedOp, Exception> {
     } else {
         low.into()
     };
-    Ok(DecodedOp::new(isa::decode(bits), 0))
+    Ok(DecodedOp::new(isa::decode(bits, extensions), 0))
 }

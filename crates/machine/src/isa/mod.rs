@@ -3,6 +3,7 @@
 
 pub mod atomic;
 pub mod base;
+pub mod bit_manipulation;
 pub mod compressed;
 pub mod float;
 pub mod format;
@@ -31,6 +32,13 @@ pub enum Op {
     // A
     LrW, ScW, AmoswapW, AmoaddW, AmoxorW, AmoandW, AmoorW, AmominW, AmomaxW, AmominuW, AmomaxuW,
     LrD, ScD, AmoswapD, AmoaddD, AmoxorD, AmoandD, AmoorD, AmominD, AmomaxD, AmominuD, AmomaxuD,
+    // Zba
+    AddUw, Sh1add, Sh2add, Sh3add, Sh1addUw, Sh2addUw, Sh3addUw, SlliUw,
+    // Zbb
+    Andn, Orn, Xnor, Clz, Ctz, Cpop, Clzw, Ctzw, Cpopw, Max, Maxu, Min, Minu,
+    SextB, SextH, ZextH, Rol, Ror, Rori, Rolw, Rorw, Roriw, OrcB, Rev8,
+    // Zbs
+    Bclr, Bext, Binv, Bset, Bclri, Bexti, Binvi, Bseti,
     // F
     Flw, Fsw, FmaddS, FmsubS, FnmsubS, FnmaddS, FaddS, FsubS, FmulS, FdivS, FsqrtS,
     FsgnjS, FsgnjnS, FsgnjxS, FminS, FmaxS, FcvtWS, FcvtWuS, FcvtLS, FcvtLuS, FmvXW,
@@ -44,6 +52,31 @@ pub enum Op {
     Ecall, Ebreak, Mret, Sret, Wfi, SfenceVma,
     /// Not an instruction of this machine; `immediate` holds the bits.
     Illegal,
+}
+
+impl Op {
+    /// Whether it is in Zba, Zbb or Zbs.
+    pub fn is_bit_manipulation(self) -> bool {
+        (Op::AddUw as u8..=Op::Bseti as u8).contains(&(self as u8))
+    }
+}
+
+/// The extensions that a board may have or not; everything else of the table is always there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extensions {
+    /// Zba, Zbb and Zbs.
+    pub bit_manipulation: bool,
+}
+
+impl Extensions {
+    /// All that the table holds.
+    pub const ALL: Extensions = Extensions {
+        bit_manipulation: true,
+    };
+
+    fn include(self, op: Op) -> bool {
+        self.bit_manipulation || !op.is_bit_manipulation()
+    }
 }
 
 /// A decoded instruction.
@@ -85,6 +118,9 @@ pub fn encodings() -> impl Iterator<Item = &'static Encoding> {
         base::ROWS,
         multiply::ROWS,
         atomic::ROWS,
+        bit_manipulation::ADDRESS_GENERATION,
+        bit_manipulation::BASIC,
+        bit_manipulation::SINGLE_BIT,
         float::SINGLE,
         float::DOUBLE,
         system::ROWS,
@@ -108,8 +144,9 @@ pub fn length(first_half: u16) -> u8 {
     if first_half & 3 == 3 { 4 } else { 2 }
 }
 
-/// Decodes the instruction in the low bits of `bits`.
-pub fn decode(bits: u32) -> Instruction {
+/// Decodes the instruction in the low bits of `bits`; one of an extension that is not among these is
+/// illegal.
+pub fn decode(bits: u32, extensions: Extensions) -> Instruction {
     if length(bits as u16) == 2 {
         let mut instruction = compressed::decode(bits as u16);
         instruction.length = 2;
@@ -118,6 +155,7 @@ pub fn decode(bits: u32) -> Instruction {
     BY_OPCODE[(bits >> 2 & 31) as usize]
         .iter()
         .find(|row| bits & row.mask == row.bits)
+        .filter(|row| extensions.include(row.op))
         .map_or_else(|| illegal(bits, 4), |row| row.format.decode(row.op, bits))
 }
 

@@ -138,7 +138,7 @@ impl Jit {
             };
             match find_block(blocks, environment) {
                 Ok(Some(block)) => self.run_block(blocks, environment, block, until),
-                Ok(None) => step(environment),
+                Ok(None) => step(environment, blocks.extensions()),
                 Err(exception) => {
                     environment.count += 1;
                     environment.take_exception(exception);
@@ -267,7 +267,7 @@ impl Jit {
             return None; // the block is gone; it will be hot again soon
         }
         let start = environment.fetch_offset(environment.hart.pc).ok()??;
-        let piece = Piece::at(environment.memory, start);
+        let piece = Piece::at(environment.memory, start, blocks.extensions());
         environment.mark_code(start, piece.page_offset + piece.end() as usize - start);
         let emitter = Emitter::new(&piece, &mut self.code, &self.routines, &mut self.rare_ops);
         let page_offset = piece.page_offset;

@@ -1,7 +1,7 @@
 //! Which instructions become one piece of compiled code.
 
 use crate::interpreter::block::DecodedOp;
-use crate::isa::{self, Op};
+use crate::isa::{self, Extensions, Op};
 use crate::memory::{Memory, PAGE_SIZE};
 
 /// Instructions of the longest piece.
@@ -19,7 +19,7 @@ pub struct Piece {
 impl Piece {
     /// The piece that begins at `start`, an offset in RAM. Empty if its first instruction reaches
     /// into the next page.
-    pub fn at(memory: &Memory, start: usize) -> Piece {
+    pub fn at(memory: &Memory, start: usize, extensions: Extensions) -> Piece {
         let page_offset = start & !(PAGE_SIZE as usize - 1);
         let page_end = page_offset + PAGE_SIZE as usize;
         let mut ops = Vec::new();
@@ -35,7 +35,7 @@ impl Piece {
             } else {
                 half.into()
             };
-            let op = DecodedOp::new(isa::decode(bits), (at - page_offset) as u16);
+            let op = DecodedOp::new(isa::decode(bits, extensions), (at - page_offset) as u16);
             ops.push(op);
             at += length;
             if ends_piece(&op) {

@@ -98,6 +98,7 @@ fn machine(image: &[u8], harts: u32) -> Machine {
         disks: Vec::new(),
         virtio_console: false,
         entropy: false,
+        bit_manipulation: true,
     };
     let kernel = Some(image.to_vec());
     let images = BootImages {

@@ -2,7 +2,7 @@
 
 mod compressed_table;
 
-use machine::isa::{self, Encoding, Format, Instruction, Op};
+use machine::isa::{self, Encoding, Extensions, Format, Instruction, Op};
 use proptest::prelude::*;
 
 /// Fields that fit the row's format, from random bits.
@@ -68,7 +68,7 @@ proptest! {
             let instruction = fields(row, bits);
             let encoded = isa::encode(&instruction);
             prop_assert!(encoded.is_some(), "{} does not encode {instruction:?}", row.name);
-            prop_assert_eq!(isa::decode(encoded.unwrap_or_default()), instruction, "{}", row.name);
+            prop_assert_eq!(isa::decode(encoded.unwrap_or_default(), Extensions::ALL), instruction, "{}", row.name);
         }
     }
 
@@ -113,7 +113,7 @@ proptest! {
 }
 
 fn check_word(word: u32) -> Result<(), TestCaseError> {
-    let instruction = isa::decode(word);
+    let instruction = isa::decode(word, Extensions::ALL);
     if instruction.op == Op::Illegal {
         prop_assert_eq!(
             instruction.immediate as u32,
@@ -157,7 +157,7 @@ fn rows_exclude_each_other() {
 fn every_compressed_encoding_expands_as_drawn() {
     let mut legal = 0;
     for half in (0..=u16::MAX).filter(|half| half & 3 != 3) {
-        let decoded = isa::decode(u32::from(half));
+        let decoded = isa::decode(u32::from(half), Extensions::ALL);
         match compressed_table::expand(half) {
             Some(expected) => {
                 assert_eq!(decoded, expected, "{half:#06x}");
@@ -177,7 +177,7 @@ fn every_compressed_encoding_expands_as_drawn() {
                 assert_eq!(decoded.length, 2);
             }
         }
-        let dirty = isa::decode(u32::from(half) | 0xabcd_0000);
+        let dirty = isa::decode(u32::from(half) | 0xabcd_0000, Extensions::ALL);
         assert_eq!(dirty, decoded, "what follows {half:#06x} does not matter");
     }
     assert!(legal > 40_000, "hardly any half-word is legal: {legal}");

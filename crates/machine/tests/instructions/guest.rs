@@ -92,6 +92,7 @@ pub struct Guest {
     /// What the virtio console receives at each [`Guest::transfer`].
     transfers: Vec<u64>,
     restored_every: Option<u64>,
+    bit_manipulation: bool,
 }
 
 impl Guest {
@@ -104,6 +105,7 @@ impl Guest {
             harts: 1,
             transfers: Vec::new(),
             restored_every: None,
+            bit_manipulation: true,
         };
         guest.prologue();
         guest
@@ -383,6 +385,7 @@ impl Guest {
                     harts: self.harts,
                     transfers: &self.transfers,
                     restored_every,
+                    bit_manipulation: self.bit_manipulation,
                 };
                 let machine = run.program(&image);
                 compare(&machine, &run, &self.checks, &addresses);
@@ -397,6 +400,11 @@ impl Guest {
     /// its snapshot, whose caches are cold, every so many instructions.
     pub fn also_restored_every(&mut self, instructions: u64) {
         self.restored_every = Some(instructions);
+    }
+
+    /// The board has no Zba, Zbb and Zbs.
+    pub fn without_bit_manipulation(&mut self) {
+        self.bit_manipulation = false;
     }
 
     /// Makes the virtio console ready for [`Guest::transfer`].
@@ -454,6 +462,7 @@ struct Run<'a> {
     harts: u32,
     transfers: &'a [u64],
     restored_every: Option<u64>,
+    bit_manipulation: bool,
 }
 
 impl Run<'_> {
@@ -466,6 +475,7 @@ impl Run<'_> {
             disks: Vec::new(),
             virtio_console: true,
             entropy: false,
+            bit_manipulation: self.bit_manipulation,
         };
         let config = MachineConfig {
             board,

@@ -7,6 +7,7 @@ mod operands;
 
 mod atomic;
 mod base;
+mod bit_manipulation;
 mod compressed;
 mod control_flow;
 mod counters;
@@ -30,6 +31,7 @@ fn every_instruction_has_a_guest_program() {
     let guests = [
         atomic::GUESTS,
         base::GUESTS,
+        bit_manipulation::GUESTS,
         compressed::GUESTS,
         control_flow::GUESTS,
         counters::GUESTS,

@@ -53,6 +53,9 @@ pub struct Run {
     /// Leave the entropy device out
     #[arg(long)]
     no_entropy: bool,
+    /// Leave the bit-manipulation extensions Zba, Zbb and Zbs out
+    #[arg(long)]
+    no_bit_manipulation: bool,
     /// Record the run in FILE, to be run again with `understudy replay FILE`
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
@@ -107,6 +110,7 @@ impl Run {
         }
         config.virtio_console |= self.virtio_console;
         config.entropy &= !self.no_entropy;
+        config.bit_manipulation &= !self.no_bit_manipulation;
         let named = self.config.as_deref().unwrap_or(Path::new("command line"));
         config.check(named).map_err(Failure::usage)?;
         Ok(config)
@@ -124,6 +128,7 @@ fn default_machine() -> VmConfig {
         command_line: String::new(),
         virtio_console: false,
         entropy: true,
+        bit_manipulation: true,
         state_directory: PathBuf::new(),
         disks: Vec::new(),
         network: None,

@@ -163,6 +163,7 @@ impl Supervisor {
             command_line: self.image.command_line.clone(),
             virtio_console: false,
             entropy: true,
+            bit_manipulation: true,
             state_directory: directory.into(),
             disks: Vec::new(),
             network: Some(NetworkSection {

@@ -62,6 +62,7 @@ pub fn config() -> BoardConfig {
         disks: vec![disk(false), disk(true)],
         virtio_console: true,
         entropy: true,
+        bit_manipulation: true,
     }
 }
 

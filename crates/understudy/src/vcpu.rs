@@ -16,6 +16,7 @@ pub use live::LiveOptions;
 
 use crate::disk::{DiskChunk, DiskThread};
 use crate::wake::Waker;
+use machine::engine::Engine;
 use machine::input::Input;
 use machine::machine::Machine;
 use machine::output::{Finish, Output};
@@ -127,6 +128,8 @@ pub struct Gauges {
     pub guest_time_ns: AtomicU64,
     /// Visible outputs since power-on.
     pub visible: AtomicU64,
+    /// Recorded digests that the machine was compared with: the first that differs ends the replay.
+    pub digests_compared: AtomicU64,
     /// Replaying: somebody waits for the end of the replay.
     eager: AtomicBool,
 }
@@ -136,6 +139,7 @@ pub struct Vcpu {
     commands: Sender<Command>,
     reports: Receiver<Report>,
     gauges: Arc<Gauges>,
+    engine: Engine,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -234,6 +238,7 @@ impl Vcpu {
             gauges: gauges.clone(),
         };
         ends.publish(&parts.guest.machine);
+        let engine = parts.guest.machine.engine();
         let thread = std::thread::Builder::new()
             .name("vcpu".into())
             .spawn(move || {
@@ -251,6 +256,7 @@ impl Vcpu {
             commands: channel.sender,
             reports,
             gauges,
+            engine,
             thread: Some(thread),
         })
     }
@@ -270,6 +276,11 @@ impl Vcpu {
     /// replay.
     pub fn hurry(&self) {
         self.gauges.eager.store(true, Ordering::SeqCst);
+    }
+
+    /// What executes the guest on this host.
+    pub fn engine(&self) -> Engine {
+        self.engine
     }
 
     /// Figures that may be read at any time.

@@ -1,6 +1,8 @@
 //! `understudy run`.
 
+use super::engine::EngineOption;
 use crate::config::{ByteSize, DiskSection, MacAddress, NetworkSection, VmConfig};
+use crate::engine::EngineName;
 use crate::exit::{ExitStatus, Failure};
 use crate::guest_image::GuestImage;
 use crate::single::{self, SingleOptions};
@@ -53,6 +55,8 @@ pub struct Run {
     /// Leave the entropy device out
     #[arg(long)]
     no_entropy: bool,
+    #[command(flatten)]
+    engine: EngineOption,
     /// Record the run in FILE, to be run again with `understudy replay FILE`
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
@@ -107,6 +111,7 @@ impl Run {
         }
         config.virtio_console |= self.virtio_console;
         config.entropy &= !self.no_entropy;
+        config.engine = self.engine.or(config.engine);
         let named = self.config.as_deref().unwrap_or(Path::new("command line"));
         config.check(named).map_err(Failure::usage)?;
         Ok(config)
@@ -125,6 +130,7 @@ fn default_machine() -> VmConfig {
         virtio_console: false,
         entropy: true,
         state_directory: PathBuf::new(),
+        engine: EngineName::default(),
         disks: Vec::new(),
         network: None,
         pair: None,

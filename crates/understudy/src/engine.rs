@@ -55,7 +55,7 @@ impl EngineName {
 
     /// Says that the host has no JIT, if this engine needs one: for a process that has its machines
     /// in others.
-    pub fn foretell(self) {
+    pub fn say_if_missing(self) {
         if self.0.available() != self.0 {
             say_no_jit();
         }

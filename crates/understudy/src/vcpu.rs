@@ -25,6 +25,7 @@ use replication::lag::RunShare;
 use replication::message::DivergenceReport;
 use replication::record::Record;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -221,6 +222,21 @@ impl CommandChannel {
     }
 }
 
+/// Runs the thread. Should it panic, which is a bug of this program or a difference that the
+/// paranoid engine found, the machine has failed: a primary that went on with heartbeats alone would
+/// keep its backup from taking over.
+fn report_panic(ends: &Ends, run: impl FnOnce()) {
+    // Nothing of what `run` had is looked at afterwards but its ends, which are channels and counters.
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
+        let what = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied())
+            .unwrap_or("a panic");
+        ends.report(Report::Failed(what.to_owned()));
+    }
+}
+
 impl Vcpu {
     /// Starts the thread; `waker` is woken by every report that should be seen at once.
     pub fn start(
@@ -242,15 +258,17 @@ impl Vcpu {
         let thread = std::thread::Builder::new()
             .name("vcpu".into())
             .spawn(move || {
-                let Parts { guest, encoding } = parts;
-                match start {
-                    Start::Live(options) => live::run(guest, encoding, options, &ends),
-                    Start::Replaying => {
-                        if let Some((guest, options)) = replay::run(guest, &ends) {
-                            live::run(guest, encoding, options, &ends);
+                report_panic(&ends, || {
+                    let Parts { guest, encoding } = parts;
+                    match start {
+                        Start::Live(options) => live::run(guest, encoding, options, &ends),
+                        Start::Replaying => {
+                            if let Some((guest, options)) = replay::run(guest, &ends) {
+                                live::run(guest, encoding, options, &ends);
+                            }
                         }
                     }
-                }
+                });
             })?;
         Ok(Vcpu {
             commands: channel.sender,
@@ -319,4 +337,35 @@ pub fn start_disks(
         let _sent = look.send(Command::Look);
     })?;
     Ok((thread, completions))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::readiness::{self, Interest};
+
+    #[test]
+    fn a_panic_of_the_machines_thread_is_a_failure_of_the_machine() {
+        let (_commands, commands) = mpsc::channel();
+        let (reports, reported) = mpsc::channel();
+        let waker = Waker::new().unwrap();
+        let ends = Ends {
+            commands,
+            reports,
+            waker: waker.clone(),
+            gauges: Arc::default(),
+        };
+        report_panic(&ends, || {});
+        assert!(reported.try_recv().is_err());
+        report_panic(&ends, || panic!("block at {:#x}", 0x8000_0000_u32));
+        let Ok(Report::Failed(what)) = reported.try_recv() else {
+            panic!("no failure was reported");
+        };
+        assert_eq!(what, "block at 0x80000000");
+        let woken = readiness::wait(
+            &[(waker.fd(), Interest::Read)],
+            Some(std::time::Duration::ZERO),
+        );
+        assert!(woken.unwrap()[0].read);
+    }
 }

@@ -54,7 +54,7 @@ pub fn run(options: &DemoOptions) -> Result<ExitStatus, Failure> {
     let image = guest(options)?;
     let signals = StopSignals::catch()?;
     let layout = Layout::open(options.directory.as_deref()).map_err(Failure::usage)?;
-    options.engine.foretell();
+    options.engine.say_if_missing();
     let mut supervisor = Supervisor::start(layout, image, options)?;
     let outcome = serve(&mut supervisor, &signals, options.headless);
     supervisor.stop();

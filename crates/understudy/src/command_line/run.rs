@@ -55,14 +55,14 @@ pub struct Run {
     /// Leave the entropy device out
     #[arg(long)]
     no_entropy: bool,
-    #[command(flatten)]
-    engine: EngineOption,
     /// Record the run in FILE, to be run again with `understudy replay FILE`
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
     /// Say how fast the machine ran when it ends
     #[arg(long)]
     summary: bool,
+    #[command(flatten)]
+    engine: EngineOption,
 }
 
 impl Run {
@@ -109,9 +109,9 @@ impl Run {
         if let (Some(mac), Some(network)) = (self.mac, &mut config.network) {
             network.mac = mac;
         }
+        config.engine = self.engine.or(config.engine);
         config.virtio_console |= self.virtio_console;
         config.entropy &= !self.no_entropy;
-        config.engine = self.engine.or(config.engine);
         let named = self.config.as_deref().unwrap_or(Path::new("command line"));
         config.check(named).map_err(Failure::usage)?;
         Ok(config)

@@ -14,7 +14,7 @@ use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Instructions after which a program that has not finished is given up.
-const LIMIT: InstructionCount = 2_000_000;
+const LIMIT: InstructionCount = 600_000;
 /// Waits without a timer after which it is given up.
 const MOST_DEAD_WAITS: u32 = 3;
 

@@ -185,7 +185,7 @@ fn blocks(asm: &mut Assembler, random: &mut Random) -> Vec<Block> {
             start + random.below(64) * 2
         };
         emitter.asm.skip_to(at.max(emitter.asm.here()));
-        let fragments = 2 + random.below(40);
+        let fragments = 2 + random.below(30);
         blocks.push(emitter.block(fragments));
     }
     emitter.functions();
@@ -226,7 +226,7 @@ fn emit_run(asm: &mut Assembler, block: &Block, situation: Situation, random: &m
         random.bits() & random.bits() & !(7 << 8),
         random.pick(&[0, 0, 0x20, 0x40, 0x60, 0x80, 0xa0, 0xff]),
         random.pick(&[7, 7, 7, 5, 0]),
-        300 + random.below(300),
+        400 + random.below(800),
     ];
     fields.into_iter().for_each(|field| asm.double(field));
     for register in 0..32 {

@@ -259,7 +259,13 @@ impl<'a> Emitter<'a> {
 
     /// Any row of the table that neither jumps, nor accesses memory, nor belongs to the system.
     fn computation(&mut self) {
-        const FORMATS: &[Format] = &[Format::R, Format::I, Format::Shift6, Format::Shift5, Format::U];
+        const FORMATS: &[Format] = &[
+            Format::R,
+            Format::I,
+            Format::Shift6,
+            Format::Shift5,
+            Format::U,
+        ];
         self.any_row(|row| {
             (FORMATS.contains(&row.format) || row.format == Format::Unary && !is_float(row.name))
                 && row.op != Op::Jalr
@@ -399,7 +405,11 @@ impl<'a> Emitter<'a> {
             return;
         }
         let op = rows[self.random.below(rows.len() as u64) as usize].op;
-        let rs2 = if matches!(op, Op::LrW | Op::LrD) { 0 } else { rs2 };
+        let rs2 = if matches!(op, Op::LrW | Op::LrD) {
+            0
+        } else {
+            rs2
+        };
         let order = self.immediate(Format::Atomic);
         self.asm.op(op, rd, address, rs2, order);
     }
@@ -407,7 +417,11 @@ impl<'a> Emitter<'a> {
     fn forward_branch(&mut self) {
         let label = self.asm.label();
         if self.random.once_in(8) {
-            let link = if self.random.once_in(2) { ZERO } else { self.target() };
+            let link = if self.random.once_in(2) {
+                ZERO
+            } else {
+                self.target()
+            };
             self.asm.jal(link, label);
         } else {
             const OPS: &[Op] = &[Op::Beq, Op::Bne, Op::Blt, Op::Bge, Op::Bltu, Op::Bgeu];
@@ -470,7 +484,11 @@ impl<'a> Emitter<'a> {
             }
         };
         let other = if via == T6 { T5 } else { T6 };
-        let other = if self.roles.contains(other) { via } else { other };
+        let other = if self.roles.contains(other) {
+            via
+        } else {
+            other
+        };
         self.asm.i(Op::Andi, via, self.roles.counter, 3);
         self.asm.i(Op::Slli, via, via, 2);
         if other == via {
@@ -511,7 +529,11 @@ impl<'a> Emitter<'a> {
         ];
         let csr = self.random.pick(WRITTEN);
         let op = self.random.pick(OPS);
-        let source = if self.random.once_in(2) { 0 } else { self.source() };
+        let source = if self.random.once_in(2) {
+            0
+        } else {
+            self.source()
+        };
         self.asm.csr(op, rd, csr, source);
     }
 
@@ -635,7 +657,11 @@ impl<'a> Emitter<'a> {
             2 => self.random.pick(&[1 << 13, 3 << 13]),
             _ => self.random.pick(&[1 << 17, 1 << 17 | 1 << 11, 1 << 11]),
         };
-        let csr = if machine { number::MSTATUS } else { number::SSTATUS };
+        let csr = if machine {
+            number::MSTATUS
+        } else {
+            number::SSTATUS
+        };
         self.asm.li(value, bits);
         let op = self.random.pick(&[Op::Csrrs, Op::Csrrs, Op::Csrrc]);
         let rd = self.target();
@@ -652,7 +678,8 @@ impl<'a> Emitter<'a> {
             _ => (RTC_BASE, Op::Lw, Op::Lw),
         };
         let low = (address as i32) << 20 >> 20;
-        self.asm.op(Op::Lui, at, 0, 0, (address as i32).wrapping_sub(low));
+        self.asm
+            .op(Op::Lui, at, 0, 0, (address as i32).wrapping_sub(low));
         let through_stray = self.random.once_in(2);
         let at = if through_stray { self.roles.stray } else { at };
         if self.random.once_in(2) || store == load {
@@ -668,7 +695,15 @@ impl<'a> Emitter<'a> {
     }
 
     fn system(&mut self) {
-        const OPS: &[Op] = &[Op::Ecall, Op::Ecall, Op::Ebreak, Op::Ebreak, Op::Wfi, Op::Mret, Op::Sret];
+        const OPS: &[Op] = &[
+            Op::Ecall,
+            Op::Ecall,
+            Op::Ebreak,
+            Op::Ebreak,
+            Op::Wfi,
+            Op::Mret,
+            Op::Sret,
+        ];
         let op = self.random.pick(OPS);
         self.asm.op(op, 0, 0, 0, 0);
     }

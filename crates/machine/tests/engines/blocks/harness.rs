@@ -2,9 +2,7 @@
 //! skips instructions that trap, and ends runs that come to their `ecall` or take too long.
 
 use super::assembler::{Assembler, Label, register::*};
-use super::layout::{
-    CHANGED_ENTRIES, CHANGED_FIRST, CONTEXTS, OFFSET_MASK, RUNS, context, run,
-};
+use super::layout::{CHANGED_ENTRIES, CHANGED_FIRST, CONTEXTS, OFFSET_MASK, RUNS, context, run};
 use super::tables::{LEAVES, ORIGINALS, UPPER};
 use machine::bus::{CLINT_BASE, FINISHER_BASE};
 use machine::hart::csr::{number, status};
@@ -214,7 +212,12 @@ fn next_run(asm: &mut Assembler, labels: &Labels, runs: u64) {
     asm.i(Op::Ld, T0, T5, run::STATUS);
     asm.csr(Op::Csrrw, ZERO, number::MSTATUS, T0);
     for register in (1..32).filter(|&register| register != T5).chain([T5]) {
-        asm.i(Op::Ld, register, T5, run::INTEGERS + 8 * i32::from(register));
+        asm.i(
+            Op::Ld,
+            register,
+            T5,
+            run::INTEGERS + 8 * i32::from(register),
+        );
     }
     asm.op(Op::Mret, 0, 0, 0, 0);
     asm.bind(labels.finish);

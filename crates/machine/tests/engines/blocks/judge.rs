@@ -236,7 +236,9 @@ impl Visit<'_> {
             a.instruction_count() == b.instruction_count() && a.digest() == b.digest()
         };
         if are_equal(differs) {
-            return format!("{what}\nbut it is the same when stopped there only: an input differs?");
+            return format!(
+                "{what}\nbut it is the same when stopped there only: an input differs?"
+            );
         }
         while differs - equal > 1 {
             let middle = equal + (differs - equal) / 2;
@@ -276,7 +278,10 @@ fn differences(good: &Machine, bad: &Machine) -> String {
         .take(8)
     {
         let (expected, found) = (word(good, address), word(bad, address));
-        let _ = writeln!(text, "  at {address:#x}: {found:#x}, expected {expected:#x}");
+        let _ = writeln!(
+            text,
+            "  at {address:#x}: {found:#x}, expected {expected:#x}"
+        );
     }
     if text.is_empty() {
         text.push_str("  neither in x registers nor in RAM: f registers, CSRs or devices\n");
@@ -313,11 +318,7 @@ fn code(machine: &Machine) -> String {
 ///
 /// # Errors
 /// What differs, where, and how to see it again.
-pub fn judge(
-    program: &Program,
-    seed: u64,
-    executions: &[Execution],
-) -> Result<Reference, String> {
+pub fn judge(program: &Program, seed: u64, executions: &[Execution]) -> Result<Reference, String> {
     let reference = reference(program, &mut Random::new(seed ^ 0x5709));
     for execution in executions {
         let visit = Visit {

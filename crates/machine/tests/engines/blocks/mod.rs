@@ -28,6 +28,7 @@ use layout::{
 use machine::boot::BootImages;
 use machine::bus::{BoardConfig, CLINT_BASE, PLIC_BASE, UART_BASE};
 use machine::hart::csr::status;
+use machine::isa::{self, Op};
 use machine::machine::{Machine, MachineConfig};
 use machine::memory::RAM_BASE;
 use random::Random;
@@ -134,7 +135,12 @@ impl Program {
         let end = entry + block.len().next_multiple_of(2) as u64;
         contexts(&mut asm);
         let situation = Situation::random(&mut random);
-        emit_run(&mut asm, &Block { entry, end, roles }, situation, &mut random);
+        emit_run(
+            &mut asm,
+            &Block { entry, end, roles },
+            situation,
+            &mut random,
+        );
         asm.skip_to(entry);
         asm.bytes(block);
         asm.bytes(&vec![0; block.len() % 2]);
@@ -146,6 +152,21 @@ impl Program {
             image: elf(RAM_BASE, &asm.finish()),
             harts: 1,
         }
+    }
+
+    /// The instructions of its blocks, with what lies between them.
+    pub fn block_ops(&self) -> impl Iterator<Item = Op> {
+        let start = self.image.len() - (tables::END - CODE) as usize;
+        let code = &self.image[start..][..(FUNCTIONS - CODE) as usize];
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            let low = code.get(at..at + 2)?;
+            let high = code.get(at + 2..at + 4).unwrap_or(&[0; 2]);
+            let bits = u32::from_le_bytes([low[0], low[1], high[0], high[1]]);
+            let instruction = isa::decode(bits);
+            at += usize::from(instruction.length);
+            Some(instruction.op)
+        })
     }
 
     /// A machine at power-on, about to run it.

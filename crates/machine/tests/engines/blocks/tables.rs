@@ -20,6 +20,8 @@ pub const MIDDLES: [u64; 2] = [TABLES + 0x3000, TABLES + 0x4000];
 pub const LEAVES: [u64; 2] = [TABLES + 0x5000, TABLES + 0x6000];
 /// The changed leaves of both as they were at first.
 pub const ORIGINALS: u64 = TABLES + 0x7000;
+/// What follows all of it.
+pub const END: u64 = ORIGINALS + 16 * CHANGED_ENTRIES;
 /// Entries for giant and large pages, which blocks change too, and what they were.
 pub const UPPER: [(u64, u64); 4] = [
     (MIDDLES[0] + 8, entry(RAM_BASE, ALL | USER)),

@@ -278,6 +278,9 @@ fn status_bits(situation: Situation, random: &mut Random) -> u64 {
     bits
 }
 
+/// No program does anything so often.
+const ABSURD: u64 = 1 << 32;
+
 /// What the runs of a program did, by the harness's own account.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Account {
@@ -292,13 +295,14 @@ pub struct Account {
 }
 
 impl Account {
-    /// Of a machine that ran a program.
+    /// Of a machine that ran a program; nothing if the program has written over it.
     pub fn of(machine: &Machine) -> Account {
         let mut account = Account::default();
         for hart in 0..machine.config().board.harts {
             let read = |field: i32, index: u64| {
                 let address = CONTEXTS + u64::from(hart) * 4096 + field as u64 + index * 8;
-                u64::from_le_bytes(machine.read_memory(address).expect("it is RAM"))
+                let bytes = machine.read_memory(address).expect("it is RAM");
+                u64::from_le_bytes(bytes).min(ABSURD)
             };
             account.completed += read(context::COMPLETED, 0);
             account.timed_out += read(context::TIMED_OUT, 0);
@@ -306,6 +310,10 @@ impl Account {
                 account.exceptions[cause as usize] += read(context::EXCEPTIONS, cause);
                 account.interrupts[cause as usize] += read(context::INTERRUPTS, cause);
             }
+        }
+        let counts = account.exceptions.iter().chain(&account.interrupts);
+        if counts.chain([&account.completed, &account.timed_out]).any(|&n| n >= ABSURD) {
+            return Account::default();
         }
         account
     }

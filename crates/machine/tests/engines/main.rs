@@ -7,6 +7,7 @@ mod exact_stop;
 
 use blocks::execution::Execution;
 use blocks::judge::judge;
+use blocks::random::Random;
 use blocks::{Account, BLOCKS, Program};
 use machine::isa;
 
@@ -53,4 +54,18 @@ fn every_instruction_is_in_some_block() {
         .map(|row| row.name)
         .collect();
     assert!(missing.is_empty(), "no block has {missing:?}");
+}
+
+/// What the fuzzer does, with bytes that nobody chose: mostly illegal instructions.
+#[test]
+fn arbitrary_bytes_are_the_same_on_every_engine() {
+    for seed in 0..40 {
+        let mut random = Random::new(seed);
+        let length = random.below(200);
+        let bytes: Vec<u8> = (0..length).map(|_| random.bits() as u8).collect();
+        let program = Program::of_bytes(seed, &bytes);
+        if let Err(difference) = judge(&program, seed, &Execution::all(seed)) {
+            panic!("{difference}");
+        }
+    }
 }

@@ -147,13 +147,19 @@ impl<'a> Emitter<'a> {
             self.fragment();
         }
         self.bind_all();
+        self.end_block(entry, roles)
+    }
+
+    /// Goes back to `entry` while the counter is not zero; behind that is the `ecall`.
+    pub fn end_block(&mut self, entry: u64, roles: Roles) -> Block {
+        self.roles = roles;
         self.close_loop(entry);
         let end = self.asm.here();
         self.asm.op(Op::Ecall, 0, 0, 0, 0);
         Block { entry, end, roles }
     }
 
-    /// Goes back to the start while the counter is not zero, in one of several ways.
+    /// The way back, one of several.
     fn close_loop(&mut self, entry: u64) {
         let counter = self.roles.counter;
         if self.random.once_in(2) {

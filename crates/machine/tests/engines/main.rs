@@ -8,18 +8,27 @@ mod exact_stop;
 use blocks::execution::Execution;
 use blocks::judge::judge;
 use blocks::random::Random;
-use blocks::{Account, BLOCKS, Program};
+use blocks::{Account, Program};
 use machine::isa;
 
 /// Programs that every test run tries.
 const PROGRAMS: u64 = 250;
 
+/// Ways to execute that are judged on one program: all of them on the first, then one in turn.
+fn judged(seed: u64) -> Vec<Execution> {
+    let all = Execution::all(seed);
+    if seed == 0 || all.len() == 1 {
+        return all;
+    }
+    vec![all[1 + seed as usize % (all.len() - 1)]]
+}
+
 fn judge_seed(seed: u64) -> Account {
-    match judge(&Program::random(seed), seed, &Execution::all(seed)) {
+    match judge(&Program::random(seed), seed, &judged(seed)) {
         Ok(reference) => reference.account,
         Err(difference) => panic!(
             "{difference}\nto see it again: \
-             cargo xtask blocks --seed {seed} --count {BLOCKS}"
+             cargo xtask blocks --seed {seed} --count 1"
         ),
     }
 }
@@ -64,7 +73,7 @@ fn arbitrary_bytes_are_the_same_on_every_engine() {
         let length = random.below(200);
         let bytes: Vec<u8> = (0..length).map(|_| random.bits() as u8).collect();
         let program = Program::of_bytes(seed, &bytes);
-        if let Err(difference) = judge(&program, seed, &Execution::all(seed)) {
+        if let Err(difference) = judge(&program, seed, &judged(seed)) {
             panic!("{difference}");
         }
     }

@@ -2,13 +2,12 @@
 
 use super::assembler::{Assembler, Label, register::*};
 use super::compressed;
-use super::layout::{CODE, CODE_PAGES, DATA, DATA_PAGES, FUNCTION_PAGES, FUNCTIONS};
+use super::layout::{CHANGED_FIRST, CODE, CODE_PAGES, DATA, DATA_PAGES, FUNCTION_PAGES, FUNCTIONS};
 use super::random::Random;
 use super::tables::{LEAVES, UPPER};
 use machine::bus::{CLINT_BASE, PLIC_BASE, RTC_BASE, UART_BASE};
 use machine::hart::csr::number;
 use machine::isa::{self, Format, Instruction, Op};
-use machine::memory::RAM_BASE;
 
 /// The registers that the JIT keeps in the host's.
 const PINNED: [u8; 10] = [RA, SP, S0, S1, A0, A1, A2, A3, A4, A5];
@@ -230,7 +229,9 @@ impl<'a> Emitter<'a> {
     /// An instruction or a few that belong together.
     fn fragment(&mut self) {
         match self.random.below(1000) {
-            0..330 => self.computation(),
+            0..315 => self.computation(),
+            315..325 if !self.in_function => self.remap_and_call(),
+            325..330 if !self.in_function => self.change_space(),
             330..500 => self.access(),
             500..540 => self.compressed(),
             540..640 => self.compressed_computation(),
@@ -294,11 +295,18 @@ impl<'a> Emitter<'a> {
     fn any_row(&mut self, accepts: impl Fn(&isa::Encoding) -> bool) {
         let rows: Vec<_> = isa::encodings().filter(|row| accepts(row)).collect();
         let row = rows[self.random.below(rows.len() as u64) as usize];
+        let rd = self.target();
+        let (rs1, rs2) = match self.random.below(6) {
+            0 => (rd, self.source()),
+            1 => (self.source(), rd),
+            2 => (rd, rd),
+            _ => (self.source(), self.source()),
+        };
         let instruction = Instruction {
             op: row.op,
-            rd: self.target(),
-            rs1: self.source(),
-            rs2: self.source(),
+            rd,
+            rs1,
+            rs2,
             immediate: self.immediate(row.format),
             length: 4,
         };
@@ -466,8 +474,40 @@ impl<'a> Emitter<'a> {
     }
 
     fn call(&mut self) {
-        let number = self.random.below(4096 / FUNCTION_STRIDE);
         let page = self.random.below(FUNCTION_PAGES);
+        self.call_page(page);
+    }
+
+    /// Lets a page of functions and its neighbour change places, as U and as S see them, and calls
+    /// what is there now.
+    fn remap_and_call(&mut self) {
+        let page = self.random.below(FUNCTION_PAGES);
+        let (value, at) = self.two_scratch();
+        for table in LEAVES {
+            let low = self.relative(at, table + 8 * (CHANGED_FIRST + page));
+            self.asm.i(Op::Ld, value, at, low);
+            self.asm.i(Op::Xori, value, value, 0x400);
+            self.asm.store(Op::Sd, value, at, low);
+        }
+        self.call_page(page);
+    }
+
+    /// Some fragments without translation, in S.
+    fn change_space(&mut self) {
+        let (value, _) = self.two_scratch();
+        self.asm.csr(Op::Csrrw, value, number::SATP, ZERO);
+        self.asm.csr(Op::Csrrw, ZERO, number::SSCRATCH, value);
+        for _ in 0..self.random.below(3) {
+            self.access();
+            self.call();
+        }
+        self.asm.csr(Op::Csrrs, value, number::SSCRATCH, ZERO);
+        self.asm.csr(Op::Csrrw, ZERO, number::SATP, value);
+    }
+
+    /// Calls a function in this page.
+    fn call_page(&mut self, page: u64) {
+        let number = self.random.below(4096 / FUNCTION_STRIDE);
         let target = FUNCTIONS + page * 4096 + number * FUNCTION_STRIDE;
         let link = LINKS[number as usize % 2];
         if self.random.once_in(2) {
@@ -514,7 +554,6 @@ impl<'a> Emitter<'a> {
             number::FFLAGS,
             number::FRM,
             number::FCSR,
-            number::SSCRATCH,
             number::STVAL,
             number::MTVAL,
             number::MCYCLE,
@@ -615,13 +654,12 @@ impl<'a> Emitter<'a> {
     /// Flips a flag of a leaf, or where it leads.
     fn change_leaf(&mut self) {
         let (value, at) = self.two_scratch();
-        let first_function = (FUNCTIONS - RAM_BASE) / 4096;
         let page = match self.random.below(3) {
             0 => self.random.below(FUNCTION_PAGES),
             _ => FUNCTION_PAGES + self.random.below(DATA_PAGES),
         };
         let table = self.random.pick(&LEAVES);
-        let low = self.relative(at, table + 8 * (first_function + page));
+        let low = self.relative(at, table + 8 * (CHANGED_FIRST + page));
         let flip = if page < FUNCTION_PAGES {
             self.random.pick(&[0x400, 0x800, 0xc00, 0x400, 8])
         } else {

@@ -266,7 +266,7 @@ fn emit_run(asm: &mut Assembler, block: &Block, situation: Situation, random: &m
 
 fn status_bits(situation: Situation, random: &mut Random) -> u64 {
     let mut bits = situation.mode << 11 | status::MPIE;
-    bits |= random.pick(&[3, 3, 3, 3, 3, 2, 1, 0]) << 13;
+    bits |= random.pick(&[3, 3, 3, 2, 2, 1, 1, 0]) << 13;
     bits |= random.bits() & (status::SUM | status::MXR | status::SPIE);
     if random.once_in(8) {
         bits |= random.bits() & (status::TVM | status::TW | status::TSR);

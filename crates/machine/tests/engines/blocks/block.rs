@@ -6,7 +6,7 @@ use super::layout::{CHANGED_FIRST, CODE, CODE_PAGES, DATA, DATA_PAGES, FUNCTION_
 use super::random::Random;
 use super::tables::{LEAVES, UPPER};
 use machine::bus::{CLINT_BASE, PLIC_BASE, RTC_BASE, UART_BASE};
-use machine::hart::csr::number;
+use machine::hart::csr::{number, status};
 use machine::isa::{self, Format, Instruction, Op};
 
 /// The registers that the JIT keeps in the host's.
@@ -166,24 +166,34 @@ impl<'a> Emitter<'a> {
         } else {
             self.asm.i(Op::Addi, counter, counter, -1);
         }
+        let (scratch, _) = self.two_scratch();
+        let way = self.random.below(9);
+        match way {
+            0 => self.asm.i(Op::Slti, scratch, counter, 1),
+            1 => self.asm.i(Op::Addi, scratch, ZERO, 1),
+            _ => {}
+        }
         let distance = entry.wrapping_sub(self.asm.here()) as i32;
-        match self.random.below(5) {
-            0 if (8..16).contains(&counter) && distance >= -256 => {
-                let branch = compressed::branch(Op::Bne, counter, distance);
-                self.asm.half(branch);
-            }
-            0..2 => self.asm.op(Op::Bne, 0, counter, ZERO, distance),
-            2 => self.asm.op(Op::Blt, 0, ZERO, counter, distance),
-            3 => {
+        match way {
+            0 => self.asm.op(Op::Beq, 0, scratch, ZERO, distance),
+            1 => self.asm.op(Op::Bgeu, 0, counter, scratch, distance),
+            2 => self.asm.op(Op::Bge, 0, counter, ZERO, distance),
+            3 => self.asm.op(Op::Blt, 0, ZERO, counter, distance),
+            4 => self.asm.op(Op::Bltu, 0, ZERO, counter, distance),
+            5 => {
                 self.asm.op(Op::Beq, 0, counter, ZERO, 8);
                 self.asm.op(Op::Jal, ZERO, 0, 0, distance - 4);
             }
-            _ => {
-                let register = if self.random.once_in(2) { A5 } else { T4 };
-                let low = self.relative(register, entry);
+            6 => {
+                let low = self.relative(scratch, entry);
                 self.asm.op(Op::Beq, 0, counter, ZERO, 8);
-                self.asm.i(Op::Jalr, ZERO, register, low);
+                self.asm.i(Op::Jalr, ZERO, scratch, low);
             }
+            _ if (8..16).contains(&counter) && distance >= -256 => {
+                let branch = compressed::branch(Op::Bne, counter, distance);
+                self.asm.half(branch);
+            }
+            _ => self.asm.op(Op::Bne, 0, counter, ZERO, distance),
         }
     }
 
@@ -237,15 +247,16 @@ impl<'a> Emitter<'a> {
             540..640 => self.compressed_computation(),
             640..690 => self.atomic(),
             690..820 => self.float(),
-            820..880 => self.forward_branch(),
-            880..900 => self.move_base(),
+            820..870 => self.forward_branch(),
+            870..900 => self.move_base(),
             900..920 if !self.in_function => self.call(),
             920..945 => self.counter_or_flags(),
             945..950 if !self.in_function => self.computed_jump(),
             950..962 => self.patch(),
             962..970 => self.change_leaf(),
             970..972 => self.change_upper(),
-            972..980 => self.status(),
+            972..977 => self.status(),
+            977..980 => self.switch_float(),
             980..988 => self.device(),
             988..991 => self.fence(),
             991..996 => self.system(),
@@ -464,7 +475,7 @@ impl<'a> Emitter<'a> {
         }
         let base = self.random.pick(&self.roles.bases);
         if self.random.once_in(2) {
-            let step = self.random.pick(&[1, 4, 8, 8, 64, 512, -8, -512]);
+            let step = self.random.pick(&[1, 2, 4, 4, 4, 8, 64, 512, -4, -512]);
             self.asm.i(Op::Addi, base, base, step);
         } else {
             let target = data_address(self.random);
@@ -691,6 +702,38 @@ impl<'a> Emitter<'a> {
         }
     }
 
+    /// Floating point, then off or clean, then again.
+    fn switch_float(&mut self) {
+        let (value, _) = self.two_scratch();
+        let csr = self.random.pick(&[number::MSTATUS, number::SSTATUS]);
+        self.float_access();
+        self.asm.li(value, status::FS);
+        self.asm.csr(Op::Csrrc, ZERO, csr, value);
+        let left = self.random.pick(&[0, 1, 1, 2]);
+        if left != 0 {
+            self.asm.li(value, left << 13);
+            self.asm.csr(Op::Csrrs, ZERO, csr, value);
+        }
+        match self.random.below(3) {
+            0 => {}
+            1 => self.float(),
+            _ => self.float_access(),
+        }
+        if left == 0 {
+            self.asm.li(value, status::FS);
+            self.asm.csr(Op::Csrrs, ZERO, csr, value);
+        }
+    }
+
+    fn float_access(&mut self) {
+        let (register, base) = (self.random.below(32) as u8, self.base());
+        let offset = self.random.below(16) as i32 * 8;
+        match self.random.pick(&[Op::Flw, Op::Fld, Op::Fsw, Op::Fsd]) {
+            load @ (Op::Flw | Op::Fld) => self.asm.i(load, register, base, offset),
+            store => self.asm.store(store, register, base, offset),
+        }
+    }
+
     /// SUM, MXR, FS; in M also MPRV and the mode that it stands for.
     fn status(&mut self) {
         let (value, _) = self.two_scratch();
@@ -767,11 +810,12 @@ impl<'a> Emitter<'a> {
     }
 }
 
-/// Somewhere in the data: anywhere, or near the end or the start of a page.
+/// Somewhere in the data: anywhere, near the end or the start of a page.
 pub fn data_address(random: &mut Random) -> u64 {
     let page = DATA + random.below(DATA_PAGES) * 4096;
-    let within = match random.below(4) {
+    let within = match random.below(5) {
         0 => 0x1000 - random.below(16),
+        4 => 0x1000 - 8 * random.below(24), // blocks walk over the end from here
         1 => random.below(16),
         2 => random.below(512) * 8,
         _ => random.below(4096),

@@ -46,7 +46,10 @@ pub fn emit(asm: &mut Assembler, random: &mut Random) {
     let leaves: Vec<u64> = [USER, 0]
         .into_iter()
         .flat_map(|user| (0..512).map(move |page| (page, user)))
-        .map(|(page, user)| entry(RAM_BASE + page * 4096, leaf_flags(page, user, random)))
+        .map(|(page, user)| {
+            let flags = leaf_flags(page, user, random);
+            entry(RAM_BASE + page * 4096, flags) ^ swap(page, random)
+        })
         .collect();
     leaves.iter().for_each(|&leaf| asm.double(leaf));
     for window in leaves.chunks(512) {
@@ -73,9 +76,18 @@ fn upper_entry(address: u64) -> u64 {
     }
 }
 
+fn is_data(page: u64) -> bool {
+    let first = (DATA - RAM_BASE) / 4096;
+    (first..first + DATA_PAGES).contains(&page)
+}
+
+/// Some data pages are where their neighbours should be.
+fn swap(page: u64, random: &mut Random) -> u64 {
+    u64::from(is_data(page) && random.once_in(3)) << 10
+}
+
 fn leaf_flags(page: u64, user: u64, random: &mut Random) -> u64 {
-    let first_data = (DATA - RAM_BASE) / 4096;
-    let is_data = (first_data..first_data + DATA_PAGES).contains(&page);
+    let is_data = is_data(page);
     let is_code = (32..32 + CODE_PAGES).contains(&page);
     let flags = ALL | user;
     match random.below(4) {

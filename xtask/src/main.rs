@@ -4,7 +4,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
-use xtask::{bench, check, conformance, simulate, test};
+use xtask::{bench, blocks, check, conformance, simulate, test};
 
 #[derive(Parser)]
 #[command(about = "What a developer of Understudy runs")]
@@ -30,6 +30,15 @@ enum Command {
         /// Only this seed, with everything that happens in it.
         #[arg(long)]
         seed: Option<u64>,
+    },
+    /// Judge every engine by the interpreter, on programs of random blocks.
+    Blocks {
+        /// How many blocks at least.
+        #[arg(long, default_value_t = 100_000)]
+        count: u64,
+        /// The first program.
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
     },
     /// Run bare-metal ELF programs (riscv-tests) that report through `tohost` or the finisher.
     Conformance {
@@ -99,6 +108,7 @@ fn main() -> Result<()> {
             start,
             seed: None,
         } => simulate::many(start..start + seeds),
+        Command::Blocks { count, seed } => blocks::run(count, seed),
         Command::Conformance { directory, prefix } => conformance::run(&directory, &prefix),
         Command::Bench(bench) => run_bench(bench),
     }

@@ -103,14 +103,12 @@ struct Cpu {
     #[arg(long)]
     engine: Vec<String>,
     /// RVVM's program, built elsewhere.
-    #[arg(long)]
+    #[arg(long, requires = "rvvm_firmware")]
     rvvm: Option<PathBuf>,
-    /// OpenSBI's `fw_jump.bin`, for RVVM.
-    #[arg(
-        long,
-        default_value = "/usr/lib/riscv64-linux-gnu/opensbi/generic/fw_jump.bin"
-    )]
-    rvvm_firmware: PathBuf,
+    /// OpenSBI's `fw_jump.bin` for RVVM, from Debian 13's package opensbi (older ones do not start
+    /// the kernel there).
+    #[arg(long)]
+    rvvm_firmware: Option<PathBuf>,
     /// Directory of a built guest image with a disk, for the boot to a login.
     #[arg(long)]
     login_guest: Option<PathBuf>,
@@ -151,8 +149,10 @@ fn run_bench(bench: Bench) -> Result<()> {
         Bench::Cpu(cpu) => bench::cpu::bench(&bench::cpu::Options {
             repetitions: cpu.repetitions,
             engines: cpu.engine,
-            rvvm: cpu.rvvm,
-            rvvm_firmware: cpu.rvvm_firmware,
+            rvvm: cpu
+                .rvvm
+                .zip(cpu.rvvm_firmware)
+                .map(|(program, firmware)| bench::cpu::Rvvm { program, firmware }),
             login_guest: cpu.login_guest,
             programs: cpu.program,
             scale: cpu.scale,

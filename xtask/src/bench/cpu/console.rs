@@ -80,8 +80,18 @@ impl Console {
         Ok(self.lines.pop_front())
     }
 
-    /// When `text` was printed, at the end of a line or as a prompt.
-    pub fn wait_for(&mut self, text: &str) -> Result<Moment> {
+    /// When a line with `text` ended.
+    pub fn wait_for_line(&mut self, text: &str) -> Result<Moment> {
+        while let Some((line, moment)) = self.line()? {
+            if line.contains(text) {
+                return Ok(moment);
+            }
+        }
+        bail!("it ended without {text:?}: {}", self.last_words())
+    }
+
+    /// When `text` stood on a line that may not have ended.
+    pub fn wait_for_prompt(&mut self, text: &str) -> Result<Moment> {
         loop {
             while let Some((line, moment)) = self.lines.pop_front() {
                 if line.contains(text) {
@@ -186,12 +196,12 @@ mod tests {
     #[test]
     fn a_prompt_without_the_end_of_a_line_is_seen() {
         let mut console = shell("echo hello; printf 'host login: '; exec sleep 100");
-        console.wait_for("login: ").unwrap();
+        console.wait_for_prompt("login: ").unwrap();
     }
 
     #[test]
     fn an_end_without_the_text_says_what_was_last_printed() {
-        let error = shell("echo panic").wait_for("login: ").unwrap_err();
+        let error = shell("echo panic").wait_for_prompt("login: ").unwrap_err();
         assert!(error.to_string().contains("panic"), "{error}");
     }
 
@@ -200,8 +210,8 @@ mod tests {
         let mut console = shell(
             "echo begin; sh -c 'i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done'; echo end",
         );
-        let begin = console.wait_for("begin").unwrap();
-        let spent = console.wait_for("end").unwrap().since(begin);
+        let begin = console.wait_for_line("begin").unwrap();
+        let spent = console.wait_for_line("end").unwrap().since(begin);
         assert!(spent.cpu > 0.0, "{spent:?}");
     }
 }

@@ -12,6 +12,7 @@ pub const QEMU: &str = "qemu-system-riscv64";
 /// Where RVVM is.
 #[derive(Clone, Debug)]
 pub struct Rvvm {
+    /// Built elsewhere.
     pub program: PathBuf,
     /// Firmware that jumps to a fixed address (OpenSBI `fw_jump`).
     pub firmware: PathBuf,

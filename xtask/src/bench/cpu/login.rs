@@ -74,5 +74,5 @@ fn boot(command: &mut Command, original: &Path, copy: &Path) -> Result<Moment> {
     if !status.success() {
         bail!("{} cannot be copied", original.display());
     }
-    Console::start(command)?.wait_for(PROMPT)
+    Console::start(command)?.wait_for_prompt(PROMPT)
 }

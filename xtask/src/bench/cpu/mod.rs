@@ -13,7 +13,7 @@ mod results;
 use crate::program::{self, exists};
 use anyhow::{Context, Result, bail};
 use console::Console;
-use contenders::{Contender, QEMU, Rvvm};
+use contenders::{Contender, QEMU};
 use guest::Images;
 use programs::Program;
 use report::Figures;
@@ -21,8 +21,7 @@ use results::Column;
 use std::path::{Path, PathBuf};
 
 pub use bare::bench as bare;
-pub use contenders::qemu;
-pub use contenders::understudy;
+pub use contenders::{Rvvm, qemu, understudy};
 pub use guest::Images as GuestImages;
 
 /// What is measured.
@@ -33,10 +32,8 @@ pub struct Options {
     /// `--engine` of our machine; each is a column, the figures are about the first. None is the
     /// program's own choice.
     pub engines: Vec<String>,
-    /// RVVM's program; none to do without.
-    pub rvvm: Option<PathBuf>,
-    /// OpenSBI's `fw_jump.bin`.
-    pub rvvm_firmware: PathBuf,
+    /// None to do without.
+    pub rvvm: Option<Rvvm>,
     /// A guest with a disk, for the boot to a login.
     pub login_guest: Option<PathBuf>,
     /// Names of programs; none for all.
@@ -140,20 +137,10 @@ fn contenders(
     } else {
         println!("{QEMU} is missing: apt-get install qemu-system-misc");
     }
-    if let Some(program) = &options.rvvm {
-        let rvvm = Rvvm {
-            program: program.clone(),
-            firmware: options.rvvm_firmware.clone(),
-        };
-        if !rvvm.firmware.is_file() {
-            bail!(
-                "{} is missing: apt-get install opensbi, or --rvvm-firmware",
-                rvvm.firmware.display()
-            );
-        }
+    if let Some(rvvm) = &options.rvvm {
         let (payload, command_line) = guest::rvvm_payload(images, scratch)?;
         contenders.push(Contender::Rvvm {
-            rvvm,
+            rvvm: rvvm.clone(),
             payload,
             command_line,
         });
@@ -170,13 +157,13 @@ fn run(
     scratch: &Path,
 ) -> Result<Vec<String>> {
     let mut console = Console::start(&mut contender.command(images, scratch))?;
-    let ready = console.wait_for(programs::READY)?;
+    let ready = console.wait_for_line(programs::READY)?;
     if !matches!(contender, Contender::Native { .. }) {
         column.boots.push(ready);
     }
     let mut wrong = Vec::new();
     for program in programs {
-        let begin = console.wait_for(&format!("{}{}", programs::BEGIN, program.name))?;
+        let begin = console.wait_for_line(&format!("{}{}", programs::BEGIN, program.name))?;
         let (line, end) = console
             .line()?
             .with_context(|| format!("it ended in {}: {}", program.name, console.last_words()))?;

@@ -59,33 +59,34 @@ pub const PROGRAMS: &[Program] = &[
     own("fib", Kind::Integer, 600),
     own("crc32", Kind::Integer, 120),
     own("sieve", Kind::Integer, 200),
-    own("bytecode", Kind::Integer, 20_000),
-    own("mixed", Kind::Integer, 40_000),
-    own("sort", Kind::Integer, 100),
+    own("bytecode", Kind::Integer, 8_000),
+    own("mixed", Kind::Integer, 50_000),
+    own("sort", Kind::Integer, 120),
     own("sha256", Kind::Integer, 80),
-    own("chase", Kind::Memory, 3_000),
-    own("copy", Kind::Memory, 400),
-    own("nbody", Kind::FloatingPoint, 500),
-    own("matmul", Kind::FloatingPoint, 80),
+    own("chase", Kind::Memory, 8_000),
+    own("copy", Kind::Memory, 100),
+    own("nbody", Kind::FloatingPoint, 700),
+    own("matmul", Kind::FloatingPoint, 120),
     debian(
         "gzip",
-        2,
-        "i=0; while [ $i -lt $N ]; do /usr/bin/gzip -6nc \"$D\"; i=$((i + 1)); done | cksum",
+        4,
+        "i=0; while [ $i -lt $N ]; do /usr/bin/gzip -6nc \"$D\"; i=$((i + 1)); done | md5sum",
     ),
     debian(
         "openssl-sha256",
-        12,
+        10,
         "i=0; while [ $i -lt $N ]; do cat \"$D\"; i=$((i + 1)); done | /usr/bin/openssl dgst -sha256 -r",
     ),
     debian(
         "openssl-aes",
-        8,
+        6,
         "i=0; while [ $i -lt $N ]; do cat \"$D\"; i=$((i + 1)); done | /usr/bin/openssl enc \
-         -aes-128-cbc -K 000102030405060708090a0b0c0d0e0f -iv 0f0e0d0c0b0a09080706050403020100 | cksum",
+         -aes-128-cbc -K 000102030405060708090a0b0c0d0e0f -iv 0f0e0d0c0b0a09080706050403020100 \
+         | tail -c 16 | md5sum",
     ),
     own("syscalls", Kind::System, 2_000),
-    own("forkexec", Kind::System, 600),
-    own("pipes", Kind::System, 60),
+    own("forkexec", Kind::System, 400),
+    own("pipes", Kind::System, 20),
 ];
 
 /// What the programs that read data are given, in KiB of text.
@@ -143,7 +144,7 @@ pub fn build(
     Ok(names)
 }
 
-/// The shell script that runs one program after another. Its argument is its directory.
+/// The name of the shell script that runs one program after another. Its argument is its directory.
 pub const RUNNER: &str = "run";
 
 fn runner(programs: &[Program], scale: f64) -> String {

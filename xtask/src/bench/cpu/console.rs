@@ -13,7 +13,7 @@ use crate::single::Running;
 /// Ticks a second of `/proc/PID/stat`: `USER_HZ`, 100 on every host that the benchmark runs on.
 const TICKS_PER_SECOND: f64 = 100.0;
 /// Longest silence of a process that is not stuck.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// How far a process was.
 #[derive(Clone, Copy, Debug, Default)]

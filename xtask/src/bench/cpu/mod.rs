@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail};
 use console::Console;
 use contenders::{Contender, QEMU};
 use guest::Images;
+use login::{Login, LoginBoot};
 use programs::Program;
 use report::Figures;
 use results::Column;
@@ -50,51 +51,30 @@ pub fn bench(options: &Options) -> Result<()> {
     println!("load at the start: {}", program::load());
     let images = Images::build(&understudy, &programs, options.scale, &scratch)?;
     let contenders = contenders(options, &understudy, &programs, &images, &scratch)?;
-    let mut columns: Vec<Column> = contenders
-        .iter()
-        .map(|contender| Column::new(&contender.name()))
-        .collect();
     let mut errors = Vec::new();
-    for repetition in 1..=options.repetitions {
-        for (contender, column) in contenders.iter().zip(&mut columns) {
-            println!("{repetition}: {} (load {})", column.name, program::load());
-            let run = run(contender, column, &programs, &images, &scratch);
-            errors.extend(match run {
-                Ok(wrong) => wrong,
-                Err(error) => vec![format!("{}: {error:#}", column.name)],
-            });
-            contender.clean_up(&scratch)?;
-        }
-    }
-    let reference = columns.first().cloned().unwrap_or_default();
-    for column in &columns {
-        errors.extend(column.contradictions(&reference));
-    }
+    let columns = measure(
+        options,
+        &contenders,
+        &programs,
+        &images,
+        &scratch,
+        &mut errors,
+    )?;
     let engine = options.engines.first().map(String::as_str);
     let ours = our_contender(&understudy, engine, false).name();
-    let login = options.login_guest.as_deref().map(|directory| {
-        login::measure(
-            directory,
-            &understudy,
-            engine,
-            &ours,
-            exists(QEMU),
-            options.repetitions,
-            &scratch,
-        )
+    let login = boot_to_login(options, &understudy, &ours, &scratch).unwrap_or_else(|error| {
+        errors.push(format!("boot to login: {error:#}"));
+        None
     });
+    std::fs::remove_dir_all(&scratch)?;
+    println!("load at the end: {}\n", program::load());
     let figures = Figures {
         programs: &programs,
         columns: &columns,
         ours,
         recording: our_contender(&understudy, engine, true).name(),
-        login: login.transpose().unwrap_or_else(|error| {
-            errors.push(format!("boot to login: {error:#}"));
-            None
-        }),
+        login,
     };
-    std::fs::remove_dir_all(&scratch)?;
-    println!("load at the end: {}\n", program::load());
     figures.print_table();
     figures.print_speedups();
     for error in &errors {
@@ -105,6 +85,65 @@ pub fn bench(options: &Options) -> Result<()> {
         bail!("{} errors, listed above the last line", errors.len());
     }
     Ok(())
+}
+
+/// Runs everything the demanded number of times, the contenders in turn. What failed, and results
+/// that are not those of the first contender, are added to `errors`: the others are still measured.
+fn measure(
+    options: &Options,
+    contenders: &[Contender],
+    programs: &[Program],
+    images: &Images,
+    scratch: &Path,
+    errors: &mut Vec<String>,
+) -> Result<Vec<Column>> {
+    let mut columns: Vec<Column> = contenders
+        .iter()
+        .map(|contender| Column::new(&contender.name()))
+        .collect();
+    for repetition in 1..=options.repetitions {
+        for (contender, column) in contenders.iter().zip(&mut columns) {
+            let load = program::load();
+            println!("repetition {repetition}: {} (load {load})", column.name);
+            match run(contender, column, programs, images, scratch) {
+                Ok(wrong) => errors.extend(wrong),
+                Err(error) => errors.push(format!("{}: {error:#}", column.name)),
+            }
+            contender.clean_up(scratch)?;
+        }
+    }
+    if let [reference, others @ ..] = columns.as_slice() {
+        for column in others {
+            errors.extend(column.contradictions(reference));
+        }
+    }
+    Ok(columns)
+}
+
+fn boot_to_login(
+    options: &Options,
+    understudy: &Path,
+    ours: &str,
+    scratch: &Path,
+) -> Result<Option<Login>> {
+    let Some(directory) = &options.login_guest else {
+        return Ok(None);
+    };
+    println!("boot to login (load {})", program::load());
+    let boot = LoginBoot::new(directory, scratch)?;
+    let engine = options.engines.first().map(String::as_str);
+    let (mut our_runs, mut qemu_runs) = (Vec::new(), Vec::new());
+    for _ in 0..options.repetitions {
+        our_runs.push(boot.measure(&mut contenders::understudy(
+            understudy,
+            &boot.images,
+            engine,
+        ))?);
+        if exists(QEMU) {
+            qemu_runs.push(boot.measure(qemu(&boot.images).args(["-nic", "none"]))?);
+        }
+    }
+    Ok(Some(Login::new(&[(ours, our_runs), ("qemu", qemu_runs)])))
 }
 
 fn our_contender(understudy: &Path, engine: Option<&str>, records: bool) -> Contender {

@@ -185,3 +185,27 @@ fn compile(compiler: &[&str], name: &str, directory: &Path) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_runner_is_a_shell_script_that_frames_every_program() {
+        let script = runner(PROGRAMS, 0.001);
+        let status = Command::new("sh").args(["-n", "-c", &script]).status();
+        assert!(status.unwrap().success(), "{script}");
+        for program in PROGRAMS {
+            let begin = format!("echo '{BEGIN}{}'\n", program.name);
+            let end = format!("echo \"{END}{} $sum\"\n", program.name);
+            assert!(script.find(&begin).unwrap() < script.find(&end).unwrap());
+        }
+        assert!(!script.contains("N=0"), "a program without work: {script}");
+    }
+
+    #[test]
+    fn an_unknown_program_is_refused_with_the_names_of_all() {
+        let error = select(&["dhrystone".into()]).unwrap_err().to_string();
+        assert!(error.contains("dhrystone") && error.contains("forkexec"));
+    }
+}

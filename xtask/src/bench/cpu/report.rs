@@ -1,9 +1,9 @@
 //! The table and the last line.
 
+use super::console::Moment;
 use super::login::Login;
 use super::programs::{Kind, Program};
 use super::results::{Column, geometric_mean};
-use crate::bench::cpu::console::Moment;
 
 /// Which columns the figures are about.
 pub struct Figures<'a> {
@@ -117,5 +117,41 @@ fn cell(moment: Option<Moment>) -> String {
     match moment {
         Some(Moment { cpu, wall }) => format!("{cpu:.2}/{wall:.2}"),
         None => "-".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::programs::PROGRAMS;
+    use super::*;
+
+    fn column(name: &str, cpu: f64) -> Column {
+        let mut column = Column::new(name);
+        let moment = Moment { cpu, wall: cpu };
+        column.add(&PROGRAMS[0], moment, "1");
+        column.boots.push(moment);
+        column
+    }
+
+    #[test]
+    fn more_than_one_is_faster_and_what_was_not_measured_is_null() {
+        let columns = [
+            column("native", 0.5),
+            column("ours", 1.0),
+            column("ours+record", 1.25),
+            column("qemu", 3.0),
+        ];
+        let figures = Figures {
+            programs: PROGRAMS,
+            columns: &columns,
+            ours: "ours".into(),
+            recording: "ours+record".into(),
+            login: None,
+        };
+        assert_eq!(
+            figures.json(),
+            "{\"vs_qemu_rr\":null,\"vs_qemu\":3.000,\"vs_rvvm\":null,\
+             \"vs_native_integer\":0.500,\"boot_vs_qemu\":0.333,\"record_vs_run\":0.800}"
+        );
     }
 }

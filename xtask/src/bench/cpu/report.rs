@@ -34,11 +34,7 @@ impl Figures<'_> {
         }
         self.print_row("boot to shell", Column::boot);
         if let Some(login) = &self.login {
-            print!("{:<16}", "boot to login");
-            for column in self.columns {
-                print!("{:>19}", cell(login.of(&column.name)));
-            }
-            println!();
+            self.print_row("boot to login", |column| login.of(&column.name));
         }
         println!();
     }

@@ -138,6 +138,9 @@ impl Machine {
             Engine::Interpreter => None,
             Engine::Jit | Engine::Paranoid => self.jit.take().or_else(|| Jit::new().map(Box::new)),
         };
+        if let Some(jit) = &mut self.jit {
+            jit.set_paranoid(engine == Engine::Paranoid);
+        }
         self.set_chaos(self.chaos_seed);
         self.engine = if self.jit.is_some() {
             engine

@@ -1,0 +1,3 @@
+use crate::interpreter::environment::Environment;
+/// Breaks.
+pub type Sabotage = fn(&mut Environment);

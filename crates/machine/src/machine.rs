@@ -84,7 +84,7 @@ pub struct Machine {
     pub(crate) page_digests: PageDigests,
     blocks: BlockCache,
     engine: Engine,
-    jit: Option<Box<Jit>>,
+    pub(crate) jit: Option<Box<Jit>>,
     /// Seeds random disturbances of caches: see [`Machine::set_chaos`].
     chaos_seed: Option<u64>,
 }

@@ -49,9 +49,8 @@ impl Paranoid {
         {
             if expected != found {
                 let value = |step: &Architecture| step.registers().nth(number);
-                let writer = self.last_change(executed, |before, after| {
-                    value(before) != value(after)
-                });
+                let writer =
+                    self.last_change(executed, |before, after| value(before) != value(after));
                 let _ = writeln!(text, "  {name}: {expected:#x}, {found:#x} {writer}");
             }
         }

@@ -144,6 +144,7 @@ impl Emitter<'_> {
                     self.integer(op);
                 }
             }
+            _ if self.float(op) => {}
             _ => self.rare(op),
         }
     }

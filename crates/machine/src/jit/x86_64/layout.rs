@@ -52,6 +52,10 @@ pub const fn f(index: u8) -> i32 {
 pub const PC: i32 = relative(offset_of!(Hart, pc));
 /// `mstatus`.
 pub const STATUS: i32 = relative(offset_of!(Hart, csr) + offset_of!(Csrs, status));
+/// `fflags`, one byte.
+pub const FFLAGS: i32 = relative(offset_of!(Hart, csr) + offset_of!(Csrs, fflags));
+/// `frm`, one byte.
+pub const FRM: i32 = relative(offset_of!(Hart, csr) + offset_of!(Csrs, frm));
 const WORDS: usize = offset_of!(Hart, compiled);
 /// [`CompiledWords::page`].
 pub const PAGE: i32 = relative(WORDS + offset_of!(CompiledWords, page));

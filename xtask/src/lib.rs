@@ -5,6 +5,7 @@ pub mod bench;
 pub mod check;
 pub mod conformance;
 pub mod demo;
+pub mod engines;
 pub mod program;
 pub mod redis;
 pub mod simulate;

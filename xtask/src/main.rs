@@ -4,7 +4,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
-use xtask::{bench, check, conformance, simulate, test};
+use xtask::{bench, check, conformance, engines, simulate, test};
 
 #[derive(Parser)]
 #[command(about = "What a developer of Understudy runs")]
@@ -38,6 +38,21 @@ enum Command {
         /// Only programs whose name begins so.
         #[arg(long, default_value = "rv64")]
         prefix: String,
+    },
+    /// Record Debian guests under one engine and replay them under the other.
+    Engines {
+        /// Only this workload (login, redis, postgresql, compiler, node); may be repeated.
+        #[arg(long)]
+        workload: Vec<String>,
+        /// Where guest images are built, and used again; several GB.
+        #[arg(long, default_value = "target/guest-workloads")]
+        guest_dir: PathBuf,
+        /// Only one direction: the engine that records (default: both directions).
+        #[arg(long)]
+        first: Option<String>,
+        /// Only one direction: the engine that replays.
+        #[arg(long)]
+        second: Option<String>,
     },
     /// Measure; each benchmark ends with one line of JSON.
     #[command(subcommand)]
@@ -100,6 +115,16 @@ fn main() -> Result<()> {
             seed: None,
         } => simulate::many(start..start + seeds),
         Command::Conformance { directory, prefix } => conformance::run(&directory, &prefix),
+        Command::Engines {
+            workload,
+            guest_dir,
+            first,
+            second,
+        } => engines::run(&engines::Options {
+            workloads: workload,
+            guest_directory: guest_dir,
+            directions: engines::Options::directions(first, second),
+        }),
         Command::Bench(bench) => run_bench(bench),
     }
 }

@@ -293,8 +293,11 @@ impl Jit {
             return None; // the block is gone; it will be hot again soon
         }
         let start = environment.fetch_offset(environment.hart.pc).ok()??;
-        let piece = Piece::at(environment.memory, start, blocks.extensions());
-        environment.mark_code(start, piece.page_offset + piece.end() as usize - start);
+        let next_page = (environment.hart.pc | (PAGE_SIZE - 1)).wrapping_add(1);
+        let next_page = environment.fetch_offset(next_page).ok().flatten();
+        let piece = Piece::at(environment.memory, start, next_page, blocks.extensions());
+        let end = piece.end().min(PAGE_SIZE as i32) as usize;
+        environment.mark_code(start, piece.page_offset + end - start);
         let emitter = Emitter::new(&piece, &mut self.code, &self.routines, &mut self.rare_ops);
         let page_offset = piece.page_offset;
         let code = emitter.emit(|target| {

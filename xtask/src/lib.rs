@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bench;
+pub mod blocks;
 pub mod check;
 pub mod conformance;
 pub mod demo;

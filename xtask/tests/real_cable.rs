@@ -3,82 +3,19 @@
 
 #[path = "cable/namespaces.rs"]
 mod namespaces;
+mod pair;
 #[path = "cable/site.rs"]
 mod site;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use namespaces::{Host, Lan};
-use site::{Replica, Site, wait_for};
-use std::time::{Duration, Instant};
-use xtask::redis::{Connection, Reply};
+use pair::client::Client;
+use pair::replica::{Replica, wait_for};
+use site::Site;
+use std::time::Duration;
 
-/// How long one reply may take before the client counts it as an error.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// The status of a replica that must not go on.
 const CLAIM_LOST: i32 = 3;
-
-/// One open connection to a counter: every reply has to be the next number.
-struct Client {
-    connection: Connection,
-    value: i64,
-    longest_wait: Duration,
-}
-
-impl Client {
-    /// Connects as soon as Redis answers.
-    fn connect(address: &str) -> Result<Client> {
-        wait_for("Redis", || {
-            let mut probe = Connection::open(address, Duration::from_secs(1))?;
-            Ok(probe.call(&["PING"]).ok())
-        })?;
-        let connection = Connection::open(address, PATIENCE)?;
-        Ok(Client {
-            connection,
-            value: 0,
-            longest_wait: Duration::ZERO,
-        })
-    }
-
-    fn count(&mut self, increments: u32) -> Result<()> {
-        for _ in 0..increments {
-            let start = Instant::now();
-            let reply = self
-                .connection
-                .call(&["INCR", "counter"])
-                .context("the one connection broke")?;
-            self.longest_wait = self.longest_wait.max(start.elapsed());
-            self.value += 1;
-            ensure!(
-                reply == Reply::Integer(self.value),
-                "{reply:?} instead of {}",
-                self.value
-            );
-        }
-        Ok(())
-    }
-
-    /// Counts while `done` is not yet so.
-    fn count_until<T>(
-        &mut self,
-        what: &str,
-        mut done: impl FnMut() -> Result<Option<T>>,
-    ) -> Result<T> {
-        wait_for(what, || {
-            self.count(1)?;
-            done()
-        })
-    }
-
-    fn check(&mut self) -> Result<()> {
-        let reply = self.connection.call(&["GET", "counter"])?;
-        ensure!(
-            reply == Reply::Text(self.value.to_string().into()),
-            "{reply:?}, not {}",
-            self.value
-        );
-        Ok(())
-    }
-}
 
 /// The replica comes back to a world in which the other one went on: it ends, and did nothing.
 fn assert_stands_down(replica: &mut Replica, client: &mut Client) -> Result<()> {

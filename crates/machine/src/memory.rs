@@ -237,8 +237,19 @@ impl Memory {
         }
         let flags = &mut self.flags[offset / PAGE_SIZE as usize];
         let was_plain = std::mem::replace(flags, *flags | flag) == 0;
-        self.flag_epoch += u64::from(was_plain);
+        if was_plain {
+            self.begin_flag_epoch();
+        }
         was_plain
+    }
+
+    /// Not inlined: rustc 1.95.0 drops the increment where it is inlined into the page-table walk of
+    /// an optimised build with one codegen unit (seen in its machine code; the instruction tests of
+    /// two harts then fail in release).
+    #[cold]
+    #[inline(never)]
+    fn begin_flag_epoch(&mut self) {
+        self.flag_epoch += 1;
     }
 
     /// The `length` bytes at `offset`, all in one page, are decoded code now. True as in

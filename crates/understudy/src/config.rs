@@ -6,6 +6,7 @@ mod units;
 
 pub use units::{ByteSize, MacAddress, Milliseconds};
 
+use crate::engine::EngineName;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Read};
@@ -77,6 +78,9 @@ pub struct VmConfig {
     pub bit_manipulation: bool,
     /// Sockets, events and evidence of this host's replica; made when absent.
     pub state_directory: PathBuf,
+    /// What executes the guest on this host; the other one may have another.
+    #[serde(default)]
+    pub engine: EngineName,
     /// Disks, `vda` first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub disks: Vec<DiskSection>,

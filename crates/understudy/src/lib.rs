@@ -9,6 +9,7 @@ pub mod config;
 pub mod control;
 pub mod demo;
 pub mod disk;
+pub mod engine;
 pub mod events;
 pub mod exit;
 pub mod guest_image;

@@ -1,5 +1,6 @@
 //! Runs a recording again.
 
+use crate::engine::EngineName;
 use crate::exit::{ExitStatus, Failure};
 use crate::host_time::monotonic_ns;
 use crate::outside::ConsoleSink;
@@ -24,6 +25,8 @@ pub struct ReplayOptions {
     pub until: Option<u64>,
     /// Print what the guest printed.
     pub dump_console: bool,
+    /// What executes the guest; the recording does not know what did.
+    pub engine: EngineName,
 }
 
 /// Bytes that are read from the file in one go.
@@ -130,7 +133,8 @@ impl Replay {
             }
             (LogItem::Snapshot(piece), Stage::Snapshot(bytes)) => bytes.extend_from_slice(&piece),
             (LogItem::SnapshotEnd { .. }, Stage::Snapshot(bytes)) => {
-                let machine = restore(bytes).map_err(Failure::usage)?;
+                let mut machine = restore(bytes).map_err(Failure::usage)?;
+                self.options.engine.drive(&mut machine);
                 self.first_count = machine.instruction_count();
                 self.stage =
                     Stage::Records(Box::new(Replayer::new(ReplicaGuest::new(machine, None))));
@@ -197,9 +201,10 @@ impl Replay {
         let instructions = guest.instruction_count() - self.first_count;
         let seconds = self.elapsed_ns as f64 / 1e9;
         eprintln!(
-            "understudy: replayed {instructions} instructions in {seconds:.2} s, {:.0} MIPS; {} records, \
-             {} digests equal; {} visible outputs; digest {:032x} at {}; the recording is {}",
+            "understudy: replayed {instructions} instructions in {seconds:.2} s, {:.0} MIPS ({}); \
+             {} records, {} digests equal; {} visible outputs; digest {:032x} at {}; the recording is {}",
             instructions as f64 / 1e6 / seconds.max(1e-9),
+            EngineName(guest.machine.engine()),
             self.records,
             self.digests,
             guest.visible_outputs(),

@@ -70,11 +70,13 @@ pub fn power_on(config: &VmConfig, disks: &[Disk]) -> Result<Machine, SetupError
     check_memory(config.memory)?;
     let board = board(config, disks.iter().map(Disk::sectors));
     let images = images(config)?;
-    let config = MachineConfig {
+    let machine_config = MachineConfig {
         board,
         unix_base_ns: host_time::unix_ns(),
     };
-    Ok(Machine::new(config, &images)?)
+    let mut machine = Machine::new(machine_config, &images)?;
+    config.engine.drive(&mut machine);
+    Ok(machine)
 }
 
 /// Asks the host for so much memory and gives it back: where this fails, the machine's own request

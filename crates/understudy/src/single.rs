@@ -1,6 +1,7 @@
 //! One machine alone, in this terminal: no pair, no output rule.
 
 use crate::config::VmConfig;
+use crate::engine::EngineName;
 use crate::exit::{ExitStatus, Failure};
 use crate::host_time::monotonic_ns;
 use crate::outside::{self, Network, Outside};
@@ -89,17 +90,18 @@ pub fn run(config: &VmConfig, options: SingleOptions) -> Result<ExitStatus, Fail
             .gauges()
             .count
             .load(std::sync::atomic::Ordering::Relaxed);
-        print_summary(count, monotonic_ns() - began_ns);
+        let engine = EngineName(single.vcpu.engine());
+        print_summary(count, monotonic_ns() - began_ns, engine);
     }
     let status = status?;
     recorded?;
     Ok(status)
 }
 
-fn print_summary(count: u64, elapsed_ns: u64) {
+fn print_summary(count: u64, elapsed_ns: u64, engine: EngineName) {
     let seconds = elapsed_ns as f64 / 1e9;
     let mips = count as f64 / 1e6 / seconds;
-    eprintln!("understudy: {count} instructions in {seconds:.2} s: {mips:.0} MIPS");
+    eprintln!("understudy: {count} instructions in {seconds:.2} s: {mips:.0} MIPS ({engine})");
 }
 
 struct Single {

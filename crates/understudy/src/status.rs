@@ -1,6 +1,7 @@
 //! What a replica tells about itself, and how a directory of replicas is asked.
 
 use crate::control;
+use crate::engine::EngineName;
 use crate::events::{self, Event};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -33,6 +34,8 @@ pub struct ReplicaStatus {
     pub pid: u32,
     /// The machine's name.
     pub name: String,
+    /// What executes the guest here; in a backup that has no machine yet, what is configured.
+    pub engine: EngineName,
     /// The fencing number of the pairing in force, 0 before the first.
     pub generation: u64,
     /// Whether another replica can take over.
@@ -43,6 +46,9 @@ pub struct ReplicaStatus {
     pub guest_time_ms: u64,
     /// Million instructions a second, over the last second or so.
     pub mips: f64,
+    /// Digests of its primary's that its machine was compared with as a backup; after one that
+    /// differs it joins anew.
+    pub digests_compared: u64,
     /// How far the backup's execution is behind, in milliseconds of guest time; absent when there
     /// is none.
     pub lag_ms: Option<f64>,
@@ -142,13 +148,14 @@ pub fn describe(status: &Status) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
-            "{:8} {:10} pid {:<7} generation {:<3} {:>8.1} MIPS  {:>15} instructions",
+            "{:8} {:10} pid {:<7} generation {:<3} {:>8.1} MIPS  {:>15} instructions  {}",
             replica.role,
             replica.state,
             replica.pid,
             replica.generation,
             replica.mips,
-            replica.instruction_count
+            replica.instruction_count,
+            replica.engine
         );
         if replica.role == "primary" {
             let _ = writeln!(text, "         {}", describe_pair(replica));

@@ -16,6 +16,7 @@ pub use live::LiveOptions;
 
 use crate::disk::{DiskChunk, DiskThread};
 use crate::wake::Waker;
+use machine::engine::Engine;
 use machine::input::Input;
 use machine::machine::Machine;
 use machine::output::{Finish, Output};
@@ -24,6 +25,7 @@ use replication::lag::RunShare;
 use replication::message::DivergenceReport;
 use replication::record::Record;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -127,6 +129,8 @@ pub struct Gauges {
     pub guest_time_ns: AtomicU64,
     /// Visible outputs since power-on.
     pub visible: AtomicU64,
+    /// Recorded digests that the machine was compared with: the first that differs ends the replay.
+    pub digests_compared: AtomicU64,
     /// Replaying: somebody waits for the end of the replay.
     eager: AtomicBool,
 }
@@ -136,6 +140,7 @@ pub struct Vcpu {
     commands: Sender<Command>,
     reports: Receiver<Report>,
     gauges: Arc<Gauges>,
+    engine: Engine,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -217,6 +222,21 @@ impl CommandChannel {
     }
 }
 
+/// Runs the thread. Should it panic, which is a bug of this program or a difference that the
+/// paranoid engine found, the machine has failed: a primary that went on with heartbeats alone would
+/// keep its backup from taking over.
+fn report_panic(ends: &Ends, run: impl FnOnce()) {
+    // Nothing of what `run` had is looked at afterwards but its ends, which are channels and counters.
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
+        let what = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied())
+            .unwrap_or("a panic");
+        ends.report(Report::Failed(what.to_owned()));
+    }
+}
+
 impl Vcpu {
     /// Starts the thread; `waker` is woken by every report that should be seen at once.
     pub fn start(
@@ -234,23 +254,27 @@ impl Vcpu {
             gauges: gauges.clone(),
         };
         ends.publish(&parts.guest.machine);
+        let engine = parts.guest.machine.engine();
         let thread = std::thread::Builder::new()
             .name("vcpu".into())
             .spawn(move || {
-                let Parts { guest, encoding } = parts;
-                match start {
-                    Start::Live(options) => live::run(guest, encoding, options, &ends),
-                    Start::Replaying => {
-                        if let Some((guest, options)) = replay::run(guest, &ends) {
-                            live::run(guest, encoding, options, &ends);
+                report_panic(&ends, || {
+                    let Parts { guest, encoding } = parts;
+                    match start {
+                        Start::Live(options) => live::run(guest, encoding, options, &ends),
+                        Start::Replaying => {
+                            if let Some((guest, options)) = replay::run(guest, &ends) {
+                                live::run(guest, encoding, options, &ends);
+                            }
                         }
                     }
-                }
+                });
             })?;
         Ok(Vcpu {
             commands: channel.sender,
             reports,
             gauges,
+            engine,
             thread: Some(thread),
         })
     }
@@ -270,6 +294,11 @@ impl Vcpu {
     /// replay.
     pub fn hurry(&self) {
         self.gauges.eager.store(true, Ordering::SeqCst);
+    }
+
+    /// What executes the guest on this host.
+    pub fn engine(&self) -> Engine {
+        self.engine
     }
 
     /// Figures that may be read at any time.
@@ -308,4 +337,35 @@ pub fn start_disks(
         let _sent = look.send(Command::Look);
     })?;
     Ok((thread, completions))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::readiness::{self, Interest};
+
+    #[test]
+    fn a_panic_of_the_machines_thread_is_a_failure_of_the_machine() {
+        let (_commands, commands) = mpsc::channel();
+        let (reports, reported) = mpsc::channel();
+        let waker = Waker::new().unwrap();
+        let ends = Ends {
+            commands,
+            reports,
+            waker: waker.clone(),
+            gauges: Arc::default(),
+        };
+        report_panic(&ends, || {});
+        assert!(reported.try_recv().is_err());
+        report_panic(&ends, || panic!("block at {:#x}", 0x8000_0000_u32));
+        let Ok(Report::Failed(what)) = reported.try_recv() else {
+            panic!("no failure was reported");
+        };
+        assert_eq!(what, "block at 0x80000000");
+        let woken = readiness::wait(
+            &[(waker.fd(), Interest::Read)],
+            Some(std::time::Duration::ZERO),
+        );
+        assert!(woken.unwrap()[0].read);
+    }
 }

@@ -44,6 +44,19 @@ fn a_guest_that_never_waits_is_protected_too() {
     assert_one_history(&primary, &backup);
 }
 
+/// It waits long before each quantum is over.
+#[test]
+fn the_machines_of_a_guest_that_always_waits_are_compared_too() {
+    let mut pair = PairDirectory::new(&counting_slowly());
+    pair.pair_keys = "digest_interval = \"20ms\"\n";
+    let (_primary, _process, listen) = pair.primary("r1");
+    let (backup, _backup_process) = pair.backup("r2", &listen);
+    wait_for("digests to be compared", || {
+        (backup.status()?["digests_compared"].as_u64().unwrap() >= 3).then_some(())
+    });
+    assert!(!backup.has_event("diverged"));
+}
+
 #[test]
 fn a_killed_backup_is_replaced_and_the_primary_goes_on() {
     let pair = PairDirectory::new(&counting_slowly());

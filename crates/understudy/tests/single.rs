@@ -6,7 +6,9 @@ use machine::isa::Op;
 use std::fs;
 use support::assembler::{A0, A1, Assembler, ZERO};
 use support::guest_program::{counting_busily, counting_to};
-use support::{Process, error_text, run, wait_for};
+use support::{Process, error_text, no_jit_line, run, wait_for};
+
+const ENGINES: [&str; 3] = ["interpreter", "jit", "paranoid"];
 
 fn expected_lines(count: u32) -> String {
     (0..count).map(|line| format!("{line:04x}\n")).collect()
@@ -38,7 +40,39 @@ fn the_finishers_code_is_the_exit_status() {
     }
 }
 
+/// Whatever executes it, the guest does the same; on a host without a JIT that is said once.
+#[test]
+fn each_engine_replays_what_each_recorded() {
+    let directory = tempfile::tempdir().unwrap();
+    for recorder in ENGINES {
+        let log = record_with(directory.path(), recorder);
+        for engine in ENGINES {
+            let output = run(&["replay", log.to_str().unwrap(), "--engine", engine]);
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.success(), "{recorder}, {engine}: {said}");
+            let expected = if engine == "interpreter" {
+                String::new()
+            } else {
+                no_jit_line()
+            };
+            let (first, rest) = said.split_at(expected.len());
+            assert_eq!(first, expected);
+            assert_eq!(rest.lines().count(), 1, "{said}");
+            let runs = if expected.is_empty() {
+                engine
+            } else {
+                "interpreter"
+            };
+            assert!(rest.contains(&format!("MIPS ({runs})")), "{said}");
+        }
+    }
+}
+
 fn record(directory: &std::path::Path) -> std::path::PathBuf {
+    record_with(directory, "jit")
+}
+
+fn record_with(directory: &std::path::Path, engine: &str) -> std::path::PathBuf {
     let kernel = directory.join("guest.elf");
     fs::write(&kernel, counting_to(200, 0)).unwrap();
     let log = directory.join("run.log");
@@ -50,6 +84,8 @@ fn record(directory: &std::path::Path) -> std::path::PathBuf {
         "8M",
         "--record",
         log.to_str().unwrap(),
+        "--engine",
+        engine,
     ]);
     assert!(output.status.success(), "{}", error_text(&output));
     log

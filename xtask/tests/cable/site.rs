@@ -1,103 +1,14 @@
 //! A switch in the LAN, and replicas on the hosts, each with its own way to the arbiter.
 
 use super::namespaces::{Host, LAN_ADDRESS, Lan};
-use anyhow::{Context, Result, bail};
+use super::pair::replica::{Configuration, Process, Replica, demo_guest, wait_for};
+use anyhow::{Context, Result};
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::process::Stdio;
 use xtask::program;
-
-/// Whatever is waited for is there long before, unless it never comes.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-/// Asks again and again until there is an answer.
-pub fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(answer) = ask()? {
-            return Ok(answer);
-        }
-        if Instant::now() > deadline {
-            bail!("waited in vain for {what}");
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// A process that ends with the test.
-pub struct Process(Child);
-
-impl Process {
-    fn start(command: &mut Command) -> Result<Process> {
-        let child = command.stdin(Stdio::null()).spawn();
-        Ok(Process(
-            child.with_context(|| format!("{command:?} does not start"))?,
-        ))
-    }
-
-    /// Its status, if it has ended.
-    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
-        Ok(self.0.try_wait()?)
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _killed = self.0.kill();
-        let _reaped = self.0.wait();
-    }
-}
-
-/// A replica on a host.
-pub struct Replica {
-    /// Where it runs.
-    pub host: Host,
-    /// Its process.
-    pub process: Process,
-    state: PathBuf,
-    program: PathBuf,
-}
-
-impl Replica {
-    /// What it says of itself; `None` when it does not answer.
-    pub fn status(&self) -> Result<Option<Value>> {
-        let output = Command::new(&self.program)
-            .args(["status", "--json", "--dir"])
-            .arg(&self.state)
-            .output()?;
-        let status: Option<Value> = serde_json::from_slice(&output.stdout).ok();
-        Ok(status.and_then(|status| status["replicas"].get(0).cloned()))
-    }
-
-    /// Waits until it says `state`.
-    pub fn await_state(&self, state: &str) -> Result<Value> {
-        let what = format!("state {state} on host {}", self.host.name());
-        wait_for(&what, || {
-            Ok(self.status()?.filter(|status| status["state"] == state))
-        })
-    }
-
-    /// Waits until it is the primary.
-    pub fn await_live(&self) -> Result<Value> {
-        let what = format!("host {} to go live", self.host.name());
-        wait_for(&what, || {
-            Ok(self.status()?.filter(|status| status["role"] == "primary"))
-        })
-    }
-
-    /// How often an event of this name happened.
-    pub fn events(&self, name: &str) -> usize {
-        let text = fs::read_to_string(self.state.join("events.jsonl")).unwrap_or_default();
-        let events = text
-            .lines()
-            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        events.filter(|event| event["event"] == name).count()
-    }
-}
 
 /// Everything of one test. The processes end before the LAN is removed.
 pub struct Site {
@@ -202,39 +113,18 @@ impl Site {
     pub fn start(&mut self, host: Host, peer: Option<Host>) -> Result<Replica> {
         self.replicas += 1;
         let state = self.directory.join(format!("replica-{}", self.replicas));
-        let config = state.with_extension("toml");
-        fs::write(&config, self.configuration(host, peer, &state)?)?;
-        let role = if peer.is_some() { "backup" } else { "primary" };
-        let mut command = self.lan.on_host(host, &self.program);
-        let process = Process::start(command.args([role, "--config"]).arg(&config))?;
-        Ok(Replica {
-            host,
-            process,
-            state,
-            program: self.program.clone(),
-        })
-    }
-
-    fn configuration(&self, host: Host, peer: Option<Host>, state: &Path) -> Result<String> {
-        let manifest: Value = serde_json::from_slice(&fs::read(self.guest.join("manifest.json"))?)?;
-        let command_line = manifest["command_line"]
-            .as_str()
-            .context("no command line in the manifest")?;
-        let peer = peer.map_or(String::new(), |peer| {
-            format!("peer = \"{}:7400\"\n", peer.address())
-        });
-        Ok(format!(
-            "name = \"cable\"\nmemory = \"256M\"\ncommand_line = \"{command_line}\"\n\
-             firmware = \"{guest}/firmware\"\nkernel = \"{guest}/kernel\"\ninitrd = \"{guest}/initrd\"\n\
-             state_directory = \"{state}\"\n\
-             [network]\nswitch = \"tcp:{LAN_ADDRESS}:7500\"\n\
-             [pair]\nlisten = \"{address}:7400\"\n{peer}\
-             [arbiter]\ndirectory = \"{arbiter}\"\n",
-            guest = self.guest.display(),
-            state = state.display(),
-            address = host.address(),
-            arbiter = self.arbiter_path(host).display(),
-        ))
+        let peer = peer.map(|peer| format!("{}:7400", peer.address()));
+        let configuration = Configuration {
+            program: &self.program,
+            guest: &self.guest,
+            state: &state,
+            switch: &format!("tcp:{LAN_ADDRESS}:7500"),
+            listen: &format!("{}:7400", host.address()),
+            peer: peer.as_deref(),
+            arbiter: &self.arbiter_path(host),
+            engine: None,
+        };
+        Replica::start(self.lan.on_host(host, &self.program), &configuration)
     }
 }
 
@@ -247,24 +137,4 @@ impl Drop for Site {
             let _removed = fs::remove_dir_all(&self.directory);
         }
     }
-}
-
-/// The demonstration's guest, where the demonstration keeps it, built now if it is not there.
-fn demo_guest(program: &Path) -> Result<PathBuf> {
-    let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
-    let cache = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(home);
-    let guest = cache
-        .context("no home directory")?
-        .join("understudy/guests/demo");
-    let status = Command::new(program)
-        .args(["guest", "build", "--output"])
-        .arg(&guest)
-        .stdout(Stdio::null())
-        .status()?;
-    if !status.success() {
-        bail!("the guest cannot be built: {status}");
-    }
-    Ok(guest)
 }

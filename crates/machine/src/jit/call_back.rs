@@ -19,8 +19,6 @@ pub struct Frame<'a, 'b> {
     end: u64,
     /// Instructions left; in a register while compiled code runs.
     pub(super) remaining: i64,
-    /// Where compiled code keeps MXCSR for a moment.
-    pub(super) mxcsr: u32,
     lifetime: PhantomData<&'a mut ()>,
 }
 
@@ -38,7 +36,6 @@ impl<'a, 'b> Frame<'a, 'b> {
             drops,
             end,
             remaining: 0,
-            mxcsr: 0,
             lifetime: PhantomData,
         }
     }

@@ -3,28 +3,52 @@
 
 #[path = "../instructions/assembler.rs"]
 mod assembler;
+#[path = "../engines/execution.rs"]
+mod execution;
 mod program;
 mod random;
 mod recording;
 
+use execution::Execution;
 use random::Random;
 use recording::{Recording, Treatment, record, replay};
 
 /// Seeds for each number of harts.
 const SEEDS: u64 = 8;
 
-/// Every way of running a guest gives the same digests and outputs.
+/// Every way of running a guest gives the same digests and outputs, on every engine; and what
+/// another engine records, the reference replays.
 fn check(seed: u64, harts: u32) -> Recording {
-    let recording = record(seed, harts);
+    let recording = record(seed, harts, Execution::REFERENCE);
     for treatment in Treatment::ALL {
-        if let Err(difference) = replay(&recording, treatment, &mut Random::new(seed ^ 0x5eed)) {
-            panic!(
-                "{difference}\nseed {seed}, {harts} harts, {treatment:?}; to see it again: \
-                 UNDERSTUDY_SEED={seed} cargo test -p machine --test determinism one_seed"
-            );
+        check_replay(&recording, seed, Execution::REFERENCE, treatment);
+    }
+    let others: Vec<_> = Execution::others(seed).collect();
+    for (turn, execution) in others.iter().enumerate() {
+        let turn = turn + seed as usize;
+        let treatment = Treatment::ALL[turn % (Treatment::ALL.len() - 1)];
+        check_replay(&recording, seed, *execution, treatment);
+        check_replay(&recording, seed, *execution, Treatment::Everything);
+    }
+    if let Some(execution) = others.get(seed as usize % others.len().max(1)) {
+        let recording = record(seed, harts, *execution);
+        for treatment in [Treatment::Undisturbed, Treatment::Everything] {
+            check_replay(&recording, seed, Execution::REFERENCE, treatment);
         }
     }
     recording
+}
+
+fn check_replay(recording: &Recording, seed: u64, execution: Execution, treatment: Treatment) {
+    let mut random = Random::new(seed ^ 0x5eed);
+    if let Err(difference) = replay(recording, execution, treatment, &mut random) {
+        panic!(
+            "{difference}\nseed {seed}, {} harts, recorded by {:?}, replayed by {execution:?}, \
+             {treatment:?}; to see it again: \
+             UNDERSTUDY_SEED={seed} cargo test -p machine --test determinism one_seed",
+            recording.harts, recording.execution
+        );
+    }
 }
 
 /// What the guests of a test have to have done between them, lest it tests nothing.

@@ -1,6 +1,7 @@
 //! Runs a random guest once and records its inputs; runs it again, treated otherwise.
 
 use crate::assembler::elf;
+use crate::execution::Execution;
 use crate::program::{MEMORY_BYTES, generate};
 use crate::random::Random;
 use machine::boot::BootImages;
@@ -19,7 +20,10 @@ const MOST_DEAD_WAITS: u32 = 5;
 /// A guest, its inputs and what came of it.
 pub struct Recording {
     image: Vec<u8>,
-    harts: u32,
+    /// Harts of its machine.
+    pub harts: u32,
+    /// What executed it.
+    pub execution: Execution,
     /// Inputs and the counts at which they took effect.
     pub inputs: Vec<(InstructionCount, Input)>,
     /// Digests after so many inputs, at a count.
@@ -90,7 +94,7 @@ impl Treatment {
     }
 }
 
-fn machine(image: &[u8], harts: u32) -> Machine {
+fn machine(image: &[u8], harts: u32, execution: Execution) -> Machine {
     let board = BoardConfig {
         memory_bytes: MEMORY_BYTES,
         harts,
@@ -109,7 +113,9 @@ fn machine(image: &[u8], harts: u32) -> Machine {
         board,
         unix_base_ns: 1 << 60,
     };
-    Machine::new(config, &images).expect("the program loads")
+    let mut machine = Machine::new(config, &images).expect("the program loads");
+    execution.apply(&mut machine);
+    machine
 }
 
 /// Adds outputs, so that it does not matter when they were collected.
@@ -129,13 +135,14 @@ fn append(all: &mut Vec<Output>, new: Vec<Output>) {
 }
 
 /// Runs the guest of a seed with inputs at random counts.
-pub fn record(seed: u64, harts: u32) -> Recording {
+pub fn record(seed: u64, harts: u32, execution: Execution) -> Recording {
     let mut random = Random::new(seed ^ u64::from(harts) << 32);
     let image = elf(RAM_BASE, &generate(seed));
-    let mut machine = machine(&image, harts);
+    let mut machine = machine(&image, harts, execution);
     let mut recording = Recording {
         image,
         harts,
+        execution,
         inputs: Vec::new(),
         checkpoints: Vec::new(),
         outputs: Vec::new(),
@@ -221,10 +228,11 @@ fn wake(random: &mut Random, machine: &Machine, wake_at_ns: Option<u64>) -> Inpu
 /// Runs the recorded guest again and compares with the recording.
 pub fn replay(
     recording: &Recording,
+    execution: Execution,
     treatment: Treatment,
     random: &mut Random,
 ) -> Result<(), String> {
-    let mut machine = machine(&recording.image, recording.harts);
+    let mut machine = machine(&recording.image, recording.harts, execution);
     let mut outputs = Vec::new();
     let mut injected = 0;
     loop {
@@ -263,6 +271,7 @@ pub fn replay(
         }
         if treatment.takes_snapshot(random) {
             machine = through_bytes(&machine)?;
+            execution.apply(&mut machine);
         }
         compare_digest(recording, treatment, random, &mut machine, injected)?;
     }

@@ -93,6 +93,11 @@ impl Assembler {
         self.bytes.extend(double.to_le_bytes());
     }
 
+    /// Bytes as they are.
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        self.bytes.extend(bytes);
+    }
+
     /// A double-word that holds an address.
     pub fn pointer(&mut self, label: Label) {
         self.fixups.push((self.here(), label, Fixup::Data));

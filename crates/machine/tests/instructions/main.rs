@@ -2,6 +2,8 @@
 //! bare-metal on whole machines by every engine.
 
 mod assembler;
+#[path = "../engines/execution.rs"]
+mod execution;
 mod guest;
 mod operands;
 

@@ -1,7 +1,9 @@
 //! `understudy demo`.
 
+use super::engine::EngineOption;
 use crate::config::ByteSize;
 use crate::demo::{self, DemoOptions};
+use crate::engine::EngineName;
 use crate::exit::{ExitStatus, Failure};
 use crate::guest_image;
 use anyhow::anyhow;
@@ -33,6 +35,8 @@ pub struct Demo {
     /// Take this image, built by `understudy guest build`, instead of the demonstration's own
     #[arg(long, value_name = "DIR")]
     guest: Option<PathBuf>,
+    #[command(flatten)]
+    engine: EngineOption,
 }
 
 impl Demo {
@@ -53,6 +57,7 @@ impl Demo {
             port: self.port,
             memory: self.memory.0,
             guest: self.guest,
+            engine: self.engine.or(EngineName::default()),
         })
     }
 }

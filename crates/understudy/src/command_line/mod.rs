@@ -1,6 +1,7 @@
 //! The command line.
 
 mod demo;
+mod engine;
 mod guest;
 mod replay;
 mod replica;

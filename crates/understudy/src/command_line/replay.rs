@@ -1,5 +1,7 @@
 //! `understudy replay`.
 
+use super::engine::EngineOption;
+use crate::engine::EngineName;
 use crate::exit::{ExitStatus, Failure};
 use crate::replaying::{self, ReplayOptions};
 use clap::Args;
@@ -20,6 +22,8 @@ pub struct Replay {
     /// Print what the guest printed
     #[arg(long)]
     dump_console: bool,
+    #[command(flatten)]
+    engine: EngineOption,
 }
 
 impl Replay {
@@ -30,6 +34,7 @@ impl Replay {
             ReplayOptions {
                 until: self.until,
                 dump_console: self.dump_console,
+                engine: self.engine.or(EngineName::default()),
             },
         )
     }

@@ -1,5 +1,6 @@
 //! `understudy primary` and `understudy backup`.
 
+use super::engine::EngineOption;
 use crate::config::VmConfig;
 use crate::exit::{ExitStatus, Failure};
 use crate::pair;
@@ -14,6 +15,8 @@ pub struct Primary {
     /// The machine and its pair
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+    #[command(flatten)]
+    engine: EngineOption,
 }
 
 /// Follow the primary at the configured peer, and go on in its place when it dies.
@@ -26,12 +29,15 @@ pub struct Backup {
     /// The machine and its pair
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+    #[command(flatten)]
+    engine: EngineOption,
 }
 
 impl Primary {
     /// Carries the command out.
     pub fn execute(self) -> Result<ExitStatus, Failure> {
-        let config = VmConfig::load(&self.config).map_err(Failure::usage)?;
+        let mut config = VmConfig::load(&self.config).map_err(Failure::usage)?;
+        config.engine = self.engine.or(config.engine);
         pair::run_primary(config, &self.config)
     }
 }
@@ -39,7 +45,8 @@ impl Primary {
 impl Backup {
     /// Carries the command out.
     pub fn execute(self) -> Result<ExitStatus, Failure> {
-        let config = VmConfig::load(&self.config).map_err(Failure::usage)?;
+        let mut config = VmConfig::load(&self.config).map_err(Failure::usage)?;
+        config.engine = self.engine.or(config.engine);
         pair::run_backup(config, &self.config)
     }
 }

@@ -1,6 +1,8 @@
 //! `understudy run`.
 
+use super::engine::EngineOption;
 use crate::config::{ByteSize, DiskSection, MacAddress, NetworkSection, VmConfig};
+use crate::engine::EngineName;
 use crate::exit::{ExitStatus, Failure};
 use crate::guest_image::GuestImage;
 use crate::single::{self, SingleOptions};
@@ -62,6 +64,8 @@ pub struct Run {
     /// Say how fast the machine ran when it ends
     #[arg(long)]
     summary: bool,
+    #[command(flatten)]
+    engine: EngineOption,
 }
 
 impl Run {
@@ -108,6 +112,7 @@ impl Run {
         if let (Some(mac), Some(network)) = (self.mac, &mut config.network) {
             network.mac = mac;
         }
+        config.engine = self.engine.or(config.engine);
         config.virtio_console |= self.virtio_console;
         config.entropy &= !self.no_entropy;
         config.bit_manipulation &= !self.no_bit_manipulation;
@@ -130,6 +135,7 @@ fn default_machine() -> VmConfig {
         entropy: true,
         bit_manipulation: true,
         state_directory: PathBuf::new(),
+        engine: EngineName::default(),
         disks: Vec::new(),
         network: None,
         pair: None,

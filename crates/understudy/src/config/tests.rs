@@ -9,6 +9,7 @@ kernel = "/boot/Image"
 initrd = "initrd.gz"
 command_line = "console=ttyS0"
 state_directory = "state"
+engine = "interpreter"
 
 [[disks]]
 path = "disk.raw"
@@ -42,6 +43,7 @@ fn a_whole_file_is_read_and_its_paths_are_relative_to_it() {
     let config = load(WHOLE).unwrap();
     assert_eq!(config.memory, ByteSize(512 << 20));
     assert_eq!(config.harts, 2);
+    assert_eq!(config.engine.to_string(), "interpreter");
     assert_eq!(config.kernel.as_deref(), Some(Path::new("/boot/Image")));
     assert!(config.initrd.unwrap().is_absolute());
     assert!(config.disks[0].path.is_absolute());

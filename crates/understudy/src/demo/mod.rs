@@ -9,6 +9,7 @@ mod supervisor;
 
 pub use child::{Supervised, die_with_supervisor};
 
+use crate::engine::EngineName;
 use crate::exit::{ExitStatus, Failure};
 use crate::guest_image::{self, GuestImage, Progress};
 use crate::host_time::monotonic_ns;
@@ -38,6 +39,8 @@ pub struct DemoOptions {
     pub memory: u64,
     /// A built guest image instead of the demonstration's own.
     pub guest: Option<PathBuf>,
+    /// What executes the guest in every replica.
+    pub engine: EngineName,
 }
 
 /// How often children are looked after.
@@ -51,6 +54,7 @@ pub fn run(options: &DemoOptions) -> Result<ExitStatus, Failure> {
     let image = guest(options)?;
     let signals = StopSignals::catch()?;
     let layout = Layout::open(options.directory.as_deref()).map_err(Failure::usage)?;
+    options.engine.say_if_missing();
     let mut supervisor = Supervisor::start(layout, image, options)?;
     let outcome = serve(&mut supervisor, &signals, options.headless);
     supervisor.stop();

@@ -40,13 +40,14 @@ fn render(view: &View) -> String {
     for replica in &view.status.replicas {
         let _ = writeln!(
             text,
-            "{:8} {:11} pid {:<7} generation {:<3} {:>7.1} MIPS  {:>14} instructions",
+            "{:8} {:11} pid {:<7} generation {:<3} {:>7.1} MIPS  {:>14} instructions  {}",
             replica.role,
             replica.state,
             replica.pid,
             replica.generation,
             replica.mips,
-            replica.instruction_count
+            replica.instruction_count,
+            replica.engine
         );
     }
     if let Some(primary) = view

@@ -9,6 +9,7 @@ use crate::config::{
     ArbiterSection, ByteSize, MacAddress, Milliseconds, NetworkSection, PairSection, VmConfig,
 };
 use crate::control;
+use crate::engine::EngineName;
 use crate::events::EventLog;
 use crate::exit::Failure;
 use crate::guest_image::GuestImage;
@@ -45,6 +46,7 @@ pub struct Supervisor {
     events: EventLog,
     image: GuestImage,
     memory: u64,
+    engine: EngineName,
     next_number: u32,
     started_at_ns: u64,
     ready_at_ns: Option<u64>,
@@ -71,6 +73,7 @@ impl Supervisor {
             events,
             image,
             memory: options.memory,
+            engine: options.engine,
             next_number: 1,
             started_at_ns,
             ready_at_ns: None,
@@ -165,6 +168,7 @@ impl Supervisor {
             entropy: true,
             bit_manipulation: true,
             state_directory: directory.into(),
+            engine: self.engine,
             disks: Vec::new(),
             network: Some(NetworkSection {
                 switch: Some(format!("unix:{}", switch_socket(&self.layout).display())),

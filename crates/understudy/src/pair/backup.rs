@@ -374,16 +374,14 @@ fn stop(why: BackupStop) -> Result<ExitStatus, Failure> {
 
 fn status(host: &Host, core: &Backup<Output>, replica: Option<&Replica>) -> ReplicaStatus {
     let pair = core.status();
-    let gauges = replica.and_then(Replica::vcpu).map(|vcpu| vcpu.gauges());
-    let count = gauges.map_or(0, |gauges| gauges.count.load(Ordering::Relaxed));
-    let guest_time_ns = gauges.map_or(0, |gauges| gauges.guest_time_ns.load(Ordering::Relaxed));
+    let base = host.base_status(replica.and_then(Replica::vcpu));
     ReplicaStatus {
         role: "backup".into(),
         state: state_name(pair.phase).into(),
         generation: pair.generation,
         protected: pair.phase == BackupPhase::Following,
-        lag_instructions: Some(pair.received_count.saturating_sub(count)),
-        ..host.base_status(count, guest_time_ns)
+        lag_instructions: Some(pair.received_count.saturating_sub(base.instruction_count)),
+        ..base
     }
 }
 

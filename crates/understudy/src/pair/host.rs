@@ -7,6 +7,7 @@ use super::rates::Rate;
 use crate::arbiter::DirectoryStore;
 use crate::config::{PairSection, VmConfig};
 use crate::control::ControlSocket;
+use crate::engine::EngineName;
 use crate::events::EventLog;
 use crate::exit::Failure;
 use crate::host_time::{monotonic, monotonic_ns};
@@ -16,6 +17,7 @@ use crate::setup;
 use crate::signals::StopSignals;
 use crate::status::ReplicaStatus;
 use crate::transport::{self, Connection};
+use crate::vcpu::{Gauges, Vcpu};
 use crate::wake::Waker;
 use replication::ConnectionId;
 use replication::config::PairConfig;
@@ -26,6 +28,7 @@ use std::fs::OpenOptions;
 use std::io;
 use std::net::TcpListener;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Connections that are open at once; the oldest is closed for one more.
@@ -360,13 +363,19 @@ impl Host {
     }
 
     /// What is the same for both roles in a status.
-    pub fn base_status(&self, count: u64, guest_time_ns: u64) -> ReplicaStatus {
+    pub fn base_status(&self, vcpu: Option<&Vcpu>) -> ReplicaStatus {
         let now_ns = monotonic_ns();
+        let gauge = |read: fn(&Gauges) -> &AtomicU64| {
+            vcpu.map_or(0, |vcpu| read(vcpu.gauges()).load(Ordering::Relaxed))
+        };
+        let count = gauge(|gauges| &gauges.count);
         ReplicaStatus {
             pid: std::process::id(),
             name: self.config.name.clone(),
             instruction_count: count,
-            guest_time_ms: guest_time_ns / 1_000_000,
+            guest_time_ms: gauge(|gauges| &gauges.guest_time_ns) / 1_000_000,
+            digests_compared: gauge(|gauges| &gauges.digests_compared),
+            engine: vcpu.map_or(self.config.engine, |vcpu| EngineName(vcpu.engine())),
             mips: self.speed.per_second(now_ns, count) / 1e6,
             log_bytes_sent: self.log_bytes,
             log_bits_per_second: (self.log.per_second(now_ns, self.log_bytes) * 8.0) as u64,

@@ -304,8 +304,6 @@ fn describe(ended: &Result<ExitStatus, Failure>) -> String {
 
 fn status(host: &Host, core: &ReplicationCore, vcpu: &Vcpu) -> ReplicaStatus {
     let pair = core.status();
-    let count = vcpu.gauges().count.load(Ordering::Relaxed);
-    let guest_time_ns = vcpu.gauges().guest_time_ns.load(Ordering::Relaxed);
     let mut delays: Vec<Duration> = core.output_delays().collect();
     delays.sort_unstable();
     let lag_is_known = pair.phase == PrimaryPhase::Paired;
@@ -322,7 +320,7 @@ fn status(host: &Host, core: &ReplicationCore, vcpu: &Vcpu) -> ReplicaStatus {
             outputs: delays.len() as u64,
         },
         listen: host.listen_address(),
-        ..host.base_status(count, guest_time_ns)
+        ..host.base_status(Some(vcpu))
     }
 }
 

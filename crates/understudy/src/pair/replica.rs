@@ -118,7 +118,8 @@ impl Replica {
         let bytes = std::mem::take(bytes);
         let snapshot = Snapshot::read_from(&mut &bytes[..]).map_err(|error| error.to_string())?;
         drop(bytes);
-        let machine = Machine::restore(&snapshot).map_err(|error| error.to_string())?;
+        let mut machine = Machine::restore(&snapshot).map_err(|error| error.to_string())?;
+        config.engine.drive(&mut machine);
         let board = &machine.config().board;
         if board.memory_bytes != config.memory.0 || board.disks.len() != config.disks.len() {
             return Err("its memory or disks are not those of this configuration".into());

@@ -73,6 +73,8 @@ pub struct ReplicaGuest {
     open_requests: u64,
     /// Entropy requests that were not answered.
     open_entropy: Vec<u32>,
+    /// Recorded digests that the machine was compared with.
+    digests: u64,
 }
 
 impl ReplicaGuest {
@@ -85,6 +87,7 @@ impl ReplicaGuest {
             disks,
             open_requests: 0,
             open_entropy: Vec::new(),
+            digests: 0,
         };
         for request in open {
             guest.submit(request);
@@ -200,6 +203,11 @@ impl ReplicaGuest {
         }
     }
 
+    /// How often a replay has asked for the digest, to compare it with a recorded one.
+    pub fn digests(&self) -> u64 {
+        self.digests
+    }
+
     /// The disks' thread.
     pub fn disk_thread(&self) -> Option<&DiskThread> {
         self.disks.as_ref().map(|(thread, _)| thread)
@@ -236,6 +244,7 @@ impl Guest for ReplicaGuest {
     }
 
     fn digest(&mut self) -> u128 {
+        self.digests += 1;
         self.machine.digest()
     }
 }

@@ -5,6 +5,7 @@ use super::live::{LiveOptions, visible_units};
 use super::{Command, Ends, Report, Step, VisibleOutputs};
 use crate::host_time::monotonic_ns;
 use replication::replay::{Progress, Replayer};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::TryRecvError;
 
 /// Instructions between two looks at the commands: a millisecond or less.
@@ -103,6 +104,9 @@ fn report(replayer: &mut Replayer<ReplicaGuest>, ends: &Ends, at_once: bool) {
         })
         .collect();
     ends.publish(&replayer.guest().machine);
+    ends.gauges
+        .digests_compared
+        .store(replayer.guest().digests(), Ordering::Release);
     let report = Report::Steps {
         steps,
         count,

@@ -2,7 +2,7 @@
 
 use crate::assert_refused;
 use crate::support::guest_program::counting_slowly;
-use crate::support::{PairDirectory, Process};
+use crate::support::{PairDirectory, Process, error_text, run};
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
@@ -82,6 +82,39 @@ fn wrong_syntax_keys_and_types_are_refused_with_their_line() {
         &["line 3", "memory"],
     );
     refuse_changed("primary", "[arbiter]", "[[arbiter]]", &["line 10"]);
+}
+
+#[test]
+fn an_engine_that_is_none_is_refused_with_the_engines_that_there_are() {
+    let names = ["jit", "interpreter", "paranoid"];
+    for value in ["\"fast\"", "\"JIT\"", "\"\"", "3", "[\"jit\"]"] {
+        let line = format!("\"8M\"\nengine = {value}");
+        let words = [&["line 3", "engine"], &names[..]].concat();
+        refuse_changed("primary", "\"8M\"", &line, &words);
+        refuse_changed("backup", "\"8M\"", &line, &words);
+    }
+    for command in [
+        &["run"][..],
+        &["primary", "--config", "vm.toml"],
+        &["backup", "--config", "vm.toml"],
+        &["replay", "run.log"],
+        &["demo"],
+    ] {
+        for value in ["fast", "JIT", ""] {
+            let output = run(&[command, &["--engine", value]].concat());
+            let said = error_text(&output);
+            assert_eq!(
+                output.status.code(),
+                Some(2),
+                "{command:?} {value:?}: {said}"
+            );
+            let names_it = |line: &str| names.iter().all(|name| line.contains(name));
+            assert!(
+                said.contains("--engine <ENGINE>") && said.lines().any(names_it),
+                "{command:?} {value:?}: {said}"
+            );
+        }
+    }
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! File systems without room, each a small one of the test's own.
 
-use crate::support::PairDirectory;
 use crate::support::device_programs::disk_writer;
 use crate::support::guest_program::{counting_busily, counting_slowly};
+use crate::support::{PairDirectory, without_no_jit};
 use std::fs;
 use std::process::{Command, Output, Stdio};
 
@@ -42,7 +42,7 @@ fn with_small_file_system(size_kib: u32, argument: &str, script: &str) -> Option
 }
 
 fn texts(output: &Output) -> (String, String) {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let text = |bytes: &[u8]| without_no_jit(&String::from_utf8_lossy(bytes));
     (text(&output.stdout), text(&output.stderr))
 }
 

@@ -1,6 +1,7 @@
 //! Guests that misuse their devices, one that writes to its disk, and one of several harts.
 
 use super::assembler::*;
+use super::guest_program::{COUNTER, OWN_MTIMECMP, begin, print_counter, wait};
 use machine::isa::Op;
 
 /// Windows of devices, as the board has them: begin, end, and the distance of the places that are
@@ -204,50 +205,22 @@ fn disk_write_queue(queue: u64) -> Vec<u8> {
 /// number), and waits about 0.2 ms with `wfi` after each.
 pub fn counting_on_all_harts() -> Vec<u8> {
     let mut program = Assembler::default();
+    begin(&mut program);
     program.load(S0, RAM + QUEUE); // lock at 0, counter at 8
-    program.load(S1, 0x1000_0000);
-    program.immediate(Op::Addi, T0, ZERO, 128);
-    program.immediate(Op::Csrrw, ZERO, T0, MIE);
-    program.immediate(Op::Csrrs, A5, ZERO, MHARTID);
-    program.immediate(Op::Slli, A5, A5, 3);
-    program.load(T0, 0x200_4000);
-    program.register(Op::Add, A5, A5, T0); // this hart's mtimecmp
+    program.immediate(Op::Csrrs, T0, ZERO, MHARTID);
+    program.immediate(Op::Slli, T0, T0, 3);
+    program.register(Op::Add, OWN_MTIMECMP, OWN_MTIMECMP, T0);
     let round = program.here();
     program.immediate(Op::Addi, T0, ZERO, 1);
     let lock = program.here();
     program.register(Op::AmoswapW, T1, S0, T0);
     program.branch(Op::Bne, T1, ZERO, lock);
-    program.immediate(Op::Lw, A0, S0, 8);
-    print_number(&mut program);
-    program.immediate(Op::Addi, A0, A0, 1);
-    program.store(Op::Sw, A0, S0, 8);
+    program.immediate(Op::Lw, COUNTER, S0, 8);
+    print_counter(&mut program);
+    program.immediate(Op::Addi, COUNTER, COUNTER, 1);
+    program.store(Op::Sw, COUNTER, S0, 8);
     program.register(Op::AmoswapW, ZERO, S0, ZERO);
-    program.load(A4, 0x200_bff8);
-    program.immediate(Op::Ld, A2, A4, 0);
-    program.immediate(Op::Addi, A2, A2, 2000);
-    program.store(Op::Sd, A2, A5, 0);
-    let wait = program.here();
-    program.plain(Op::Wfi);
-    program.immediate(Op::Ld, A3, A4, 0);
-    program.branch(Op::Bltu, A3, A2, wait);
+    wait(&mut program);
     program.jump(round);
     program.elf(QUEUE, &[0; 16])
-}
-
-/// Prints A0 as four hexadecimal digits and a newline at the UART in S1. Uses A1 to A3.
-fn print_number(program: &mut Assembler) {
-    program.immediate(Op::Addi, A1, ZERO, 12);
-    let digit = program.here();
-    program.register(Op::Srl, A2, A0, A1);
-    program.immediate(Op::Andi, A2, A2, 15);
-    program.immediate(Op::Addi, A2, A2, 48);
-    program.immediate(Op::Addi, A3, ZERO, 58);
-    program.branch_ahead(Op::Blt, A2, A3);
-    program.immediate(Op::Addi, A2, A2, 39);
-    program.land();
-    program.store(Op::Sb, A2, S1, 0);
-    program.immediate(Op::Addi, A1, A1, -4);
-    program.branch(Op::Bge, A1, ZERO, digit);
-    program.immediate(Op::Addi, A2, ZERO, 10);
-    program.store(Op::Sb, A2, S1, 0);
 }

@@ -6,10 +6,12 @@ pub mod device_programs;
 pub mod guest_program;
 pub mod history;
 
+use machine::engine::Engine;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
+use understudy::engine::NO_JIT;
 
 /// Whatever is waited for is there long before, unless it never comes.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -26,9 +28,24 @@ pub fn run(arguments: &[&str]) -> Output {
     understudy().args(arguments).output().unwrap()
 }
 
-/// The standard error of a program that ended.
+/// The standard error of a program that ended, but for what every machine's host without a JIT
+/// says.
 pub fn error_text(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
+    without_no_jit(&String::from_utf8_lossy(&output.stderr))
+}
+
+/// What the program says on this host when it is asked for a JIT: a line, or nothing.
+pub fn no_jit_line() -> String {
+    if Engine::Jit.available() == Engine::Jit {
+        String::new()
+    } else {
+        format!("understudy: {NO_JIT}\n")
+    }
+}
+
+/// What processes said besides that line.
+pub fn without_no_jit(said: &str) -> String {
+    said.replace(&no_jit_line(), "")
 }
 
 /// Asks again and again until there is an answer.
@@ -91,7 +108,7 @@ impl Process {
         if let Some(mut stderr) = self.child.stderr.take() {
             stderr.read_to_string(&mut text).unwrap();
         }
-        (status, text)
+        (status, without_no_jit(&text))
     }
 }
 
@@ -145,6 +162,8 @@ impl ReplicaFiles {
 /// The directory of a pair, with an arbiter and a guest program.
 pub struct PairDirectory {
     pub directory: tempfile::TempDir,
+    /// More for the section of the pair.
+    pub pair_keys: &'static str,
 }
 
 impl PairDirectory {
@@ -152,7 +171,10 @@ impl PairDirectory {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join("arbiter")).unwrap();
         std::fs::write(directory.path().join("guest.elf"), program).unwrap();
-        PairDirectory { directory }
+        PairDirectory {
+            directory,
+            pair_keys: "",
+        }
     }
 
     pub fn path(&self) -> &Path {
@@ -170,8 +192,9 @@ impl PairDirectory {
         };
         let text = format!(
             "name = \"test\"\n{memory}kernel = \"guest.elf\"\nstate_directory = \"{name}\"\n{extra}\n\
-             [pair]\nlisten = \"127.0.0.1:0\"\n{peer}\
-             [arbiter]\ndirectory = \"arbiter\"\n"
+             [pair]\nlisten = \"127.0.0.1:0\"\n{peer}{}\
+             [arbiter]\ndirectory = \"arbiter\"\n",
+            self.pair_keys
         );
         std::fs::write(&config, text).unwrap();
         ReplicaFiles {

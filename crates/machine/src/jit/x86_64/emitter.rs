@@ -1,8 +1,9 @@
 //! One piece of code: its head, its instructions, and behind them what is rarely reached.
 
+use super::float::{FloatCold, FloatRegisters};
 use super::layout::*;
 use super::routines::Routines;
-use crate::interpreter::block::DecodedOp;
+use crate::interpreter::block::{DecodedOp, writes_float};
 use crate::isa::Op;
 use crate::jit::call_back::Place;
 use crate::jit::code_cache::{CodeCache, Link};
@@ -45,6 +46,8 @@ pub(super) enum Cold {
         /// Where it leads, relative to the page.
         target: i32,
     },
+    /// What floating point rarely needs.
+    Float(FloatCold),
     /// Gives up: the interpreter executes the instruction.
     Interpret {
         from: DynamicLabel,
@@ -71,10 +74,8 @@ pub struct Emitter<'a> {
     start: usize,
     /// The instruction that is emitted.
     pub(super) index: usize,
-    /// Whether it was seen already that floating point is on.
-    pub(super) float_is_on: bool,
-    /// Whether `mstatus.FS` was set to Dirty already.
-    pub(super) float_is_dirty: bool,
+    /// What is known of floating point here.
+    pub(super) floats: FloatRegisters,
 }
 
 impl<'a> Emitter<'a> {
@@ -95,8 +96,7 @@ impl<'a> Emitter<'a> {
             rare_ops,
             cold: Vec::new(),
             index: 0,
-            float_is_on: false,
-            float_is_dirty: false,
+            floats: FloatRegisters::default(),
         }
     }
 
@@ -105,7 +105,7 @@ impl<'a> Emitter<'a> {
         let mut known = known;
         let length = self.piece.ops.len() as i32;
         let budget = self.asm.new_dynamic_label();
-        dynasm!(self.asm; .arch x64; sub r15, length; jl =>budget);
+        dynasm!(self.asm; .arch x64; sub r15, BYTE length as i8; jl =>budget);
         for index in 0..self.piece.ops.len() {
             self.index = index;
             self.instruction(self.piece.ops[index], &mut known);
@@ -135,6 +135,7 @@ impl<'a> Emitter<'a> {
     fn cold(&mut self, cold: Cold, known: &mut impl FnMut(i32) -> Option<NonZeroU32>) {
         match cold {
             Cold::Load { .. } | Cold::Store { .. } => self.cold_access(cold),
+            Cold::Float(cold) => self.cold_float(cold),
             Cold::Branch { from, rest, target } => {
                 dynasm!(self.asm; .arch x64; =>from; add r15, rest);
                 self.jump(target, known);
@@ -188,19 +189,28 @@ impl<'a> Emitter<'a> {
         self.cache.base() + code.get() as usize
     }
 
+    /// The number of `op` among the rare instructions.
+    pub(super) fn add_rare(&mut self, op: DecodedOp) -> i32 {
+        self.rare_ops.push(op);
+        self.rare_ops.len() as i32 - 1
+    }
+
     /// Lets the interpreter's `execute` do it.
     pub(super) fn rare(&mut self, op: DecodedOp) {
-        let number = self.rare_ops.len() as i32;
-        self.rare_ops.push(op);
+        let number = self.add_rare(op);
         let place = self.place().0 as i32;
         dynasm!(self.asm; .arch x64
             ; mov eax, number
             ; mov ecx, place
             ; call extern self.routines.execute
         );
-        // A CSR may have changed anything.
-        self.float_is_on = false;
-        self.float_is_dirty = false;
+        self.floats.forget_registers();
+        if is_csr_access(op.op) {
+            self.floats.forget_modes();
+        }
+        if writes_float(op.op) {
+            self.floats.set_boxed(op.rd, false);
+        }
         if leaves(op.op) {
             dynasm!(self.asm; .arch x64; mov rax, [rbp + PC]);
             self.dispatch();
@@ -223,7 +233,7 @@ impl<'a> Emitter<'a> {
         if guest == 0 {
             dynasm!(self.asm; .arch x64; xor Rd(scratch), Rd(scratch));
         } else {
-            dynasm!(self.asm; .arch x64; mov Rq(scratch), [rbp + x(guest)]);
+            dynasm!(self.asm; .arch x64; mov Rq(scratch), [BYTE rbp + x(guest)]);
         }
         scratch
     }
@@ -236,7 +246,7 @@ impl<'a> Emitter<'a> {
     /// A result is in [`Emitter::target`].
     pub(super) fn finish(&mut self, guest: u8) {
         if Self::pinned(guest).is_none() && guest < 32 {
-            dynasm!(self.asm; .arch x64; mov [rbp + x(guest)], rax);
+            dynasm!(self.asm; .arch x64; mov [BYTE rbp + x(guest)], rax);
         }
     }
 
@@ -246,4 +256,9 @@ impl<'a> Emitter<'a> {
             dynasm!(self.asm; .arch x64; mov Rq(to), Rq(from));
         }
     }
+}
+
+fn is_csr_access(op: Op) -> bool {
+    use Op::*;
+    matches!(op, Csrrw | Csrrs | Csrrc | Csrrwi | Csrrsi | Csrrci)
 }

@@ -3,7 +3,6 @@
 
 use super::emitter::{Cold, Emitter};
 use super::layout::*;
-use crate::hart::csr::status;
 use crate::interpreter::block::DecodedOp;
 use crate::isa::Op;
 use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
@@ -52,7 +51,8 @@ impl Emitter<'_> {
         self.finish(op.rd);
     }
 
-    fn load_to(&mut self, op: DecodedOp, target: HostRegister) {
+    /// Loads into a host register; into an `xmm` register for `flw` and `fld`.
+    pub(super) fn load_to(&mut self, op: DecodedOp, target: HostRegister) {
         let (from, back) = (self.asm.new_dynamic_label(), self.asm.new_dynamic_label());
         let base = self.source(op.rs1, RAX);
         let site = self.check_site(base, op, from);
@@ -73,9 +73,11 @@ impl Emitter<'_> {
             Op::Lw => {
                 dynasm!(self.asm; .arch x64; movsxd Rq(target), DWORD [Rq(base) + rcx + offset]);
             }
-            Op::Lwu | Op::Flw => {
+            Op::Lwu => {
                 dynasm!(self.asm; .arch x64; mov Rd(target), [Rq(base) + rcx + offset]);
             }
+            Op::Flw => dynasm!(self.asm; .arch x64; vmovss Rx(target), [Rq(base) + rcx + offset]),
+            Op::Fld => dynasm!(self.asm; .arch x64; vmovsd Rx(target), [Rq(base) + rcx + offset]),
             _ => dynasm!(self.asm; .arch x64; mov Rq(target), [Rq(base) + rcx + offset]),
         }
         dynasm!(self.asm; .arch x64; =>back);
@@ -99,7 +101,7 @@ impl Emitter<'_> {
         self.store_from(op, base, value);
     }
 
-    fn store_from(&mut self, op: DecodedOp, base: HostRegister, value: HostRegister) {
+    pub(super) fn store_from(&mut self, op: DecodedOp, base: HostRegister, value: HostRegister) {
         let (from, back) = (self.asm.new_dynamic_label(), self.asm.new_dynamic_label());
         let site = self.check_site(base, op, from);
         let offset = op.immediate;
@@ -151,6 +153,7 @@ impl Emitter<'_> {
                     Op::Lb => dynasm!(self.asm; .arch x64; movsx Rq(target), al),
                     Op::Lh => dynasm!(self.asm; .arch x64; movsx Rq(target), ax),
                     Op::Lw => dynasm!(self.asm; .arch x64; movsxd Rq(target), eax),
+                    Op::Flw | Op::Fld => dynasm!(self.asm; .arch x64; vmovq Rx(target), rax),
                     _ => self.copy(target, RAX),
                 }
                 dynasm!(self.asm; .arch x64; jmp =>back);
@@ -181,53 +184,10 @@ impl Emitter<'_> {
         }
     }
 
-    /// Leaves the instruction to the interpreter if floating point is off.
-    pub(super) fn check_float_is_on(&mut self) {
-        if self.float_is_on {
-            return;
-        }
-        self.float_is_on = true;
-        let from = self.asm.new_dynamic_label();
-        let mask = (status::FS >> 8) as i8;
-        dynasm!(self.asm; .arch x64; test BYTE [rbp + STATUS + 1], mask; jz =>from);
-        self.interpret_from(from);
-    }
-
     /// At the label, the interpreter takes over with the present instruction.
     pub(super) fn interpret_from(&mut self, from: dynasmrt::DynamicLabel) {
         let offset = i32::from(self.piece.ops[self.index].offset);
         let rest = self.rest() + 1;
         self.cold.push(Cold::Interpret { from, rest, offset });
-    }
-
-    /// `mstatus.FS` becomes Dirty.
-    pub(super) fn mark_float_dirty(&mut self) {
-        if !self.float_is_dirty {
-            self.float_is_dirty = true;
-            dynasm!(self.asm; .arch x64; or DWORD [rbp + STATUS], status::FS as i32);
-        }
-    }
-
-    /// `flw` or `fld`.
-    pub(super) fn float_load(&mut self, op: DecodedOp) {
-        self.check_float_is_on();
-        self.load_to(op, RAX);
-        if op.op == Op::Flw {
-            dynasm!(self.asm; .arch x64
-                ; mov [rbp + f(op.rd)], eax
-                ; mov DWORD [rbp + f(op.rd) + 4], -1
-            );
-        } else {
-            dynasm!(self.asm; .arch x64; mov [rbp + f(op.rd)], rax);
-        }
-        self.mark_float_dirty();
-    }
-
-    /// `fsw` or `fsd`.
-    pub(super) fn float_store(&mut self, op: DecodedOp) {
-        self.check_float_is_on();
-        let base = self.source(op.rs1, RAX);
-        dynasm!(self.asm; .arch x64; mov rdx, [rbp + f(op.rs2)]);
-        self.store_from(op, base, RDX);
     }
 }

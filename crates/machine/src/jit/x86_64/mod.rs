@@ -1,10 +1,12 @@
 //! The emitter for x86-64 (with BMI1, BMI2, FMA and AVX: x86-64-v3).
 //!
 //! Registers while compiled code runs: `rbp` the hart, `r15` the instructions left, ten guest
-//! registers in [`layout::PINNED`], and `rax`, `rcx`, `rdx` free within an instruction.
+//! registers in [`layout::PINNED`], `rax`, `rcx`, `rdx`, `xmm0` and `xmm1` free within an
+//! instruction, and in the other `xmm` registers what [`float::FloatRegisters`] says.
 
 mod control;
 mod emitter;
+mod float;
 mod integer;
 mod layout;
 mod memory;

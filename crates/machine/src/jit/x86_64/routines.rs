@@ -1,5 +1,6 @@
 //! What all pieces share: the way in, the ways out, the slow half of loads and stores.
 
+use super::float::{Constants, pop_floats, push_floats};
 use super::layout::*;
 
 use crate::jit::call_back::{self, Answer, Frame};
@@ -30,8 +31,12 @@ pub struct Routines {
     pub load: [usize; 4],
     /// Stores: as loads, with the value in `rdx`.
     pub store: [usize; 4],
-    /// Executes rare instruction `eax` at place `ecx`.
+    /// Executes rare instruction `eax` at place `ecx`; `xmm` registers are lost.
     pub execute: usize,
+    /// As `execute`, but keeps the `xmm` registers that hold F registers.
+    pub execute_float: usize,
+    /// Addresses of constants.
+    pub constants: Constants,
 }
 
 type Assembler = VecAssembler<X64Relocation>;
@@ -42,20 +47,23 @@ impl Routines {
         let base = code.next_address();
         let mut asm: Assembler = VecAssembler::new(base);
         dynasm!(asm; .arch x64; int3; .align 16); // no piece is at offset zero
-        let mut routines = Routines::default();
+        let mut routines = Routines {
+            constants: Constants::emit(&mut asm, base),
+            ..Routines::default()
+        };
         let here = |asm: &Assembler| {
             let offset: usize = asm.offset().0;
             base + offset
         };
         routines.enter = here(&asm);
-        enter(&mut asm);
+        enter(&mut asm, &routines.constants);
         routines.exit_to = here(&asm);
         dynasm!(asm; .arch x64; mov [rbp + PC], rax; mov eax, Exit::Next.number(); jmp >exit);
         routines.exit_at = here(&asm);
         dynasm!(asm; .arch x64; add rcx, [rbp + PAGE]; mov [rbp + PC], rcx);
         routines.exit = here(&asm);
         dynasm!(asm; .arch x64; exit:);
-        exit(&mut asm);
+        exit(&mut asm, &routines.constants);
         for (log, size) in [1u8, 2, 4, 8].into_iter().enumerate() {
             asm_align(&mut asm);
             routines.load[log] = here(&asm);
@@ -66,7 +74,10 @@ impl Routines {
         }
         asm_align(&mut asm);
         routines.execute = here(&asm);
-        execute(&mut asm, routines.exit);
+        execute(&mut asm, &routines, false);
+        asm_align(&mut asm);
+        routines.execute_float = here(&asm);
+        execute(&mut asm, &routines, true);
         code.add_routines(&asm.finalize().expect("the routines refer to themselves"));
         routines
     }
@@ -78,17 +89,17 @@ fn asm_align(asm: &mut Assembler) {
 
 fn load_pinned(asm: &mut Assembler) {
     for (guest, host) in PINNED {
-        dynasm!(asm; .arch x64; mov Rq(host), [rbp + x(guest)]);
+        dynasm!(asm; .arch x64; mov Rq(host), [BYTE rbp + x(guest)]);
     }
 }
 
 fn store_pinned(asm: &mut Assembler) {
     for (guest, host) in PINNED {
-        dynasm!(asm; .arch x64; mov [rbp + x(guest)], Rq(host));
+        dynasm!(asm; .arch x64; mov [BYTE rbp + x(guest)], Rq(host));
     }
 }
 
-fn enter(asm: &mut Assembler) {
+fn enter(asm: &mut Assembler, constants: &Constants) {
     dynasm!(asm; .arch x64
         ; push rbp; push rbx; push r12; push r13; push r14; push r15
         ; sub rsp, STACK as i32
@@ -98,12 +109,14 @@ fn enter(asm: &mut Assembler) {
         ; mov rax, rsi
     );
     load_pinned(asm);
+    constants.clear_flags(asm);
     dynasm!(asm; .arch x64; jmp rax);
 }
 
 /// The number of the exit is in `eax`.
-fn exit(asm: &mut Assembler) {
+fn exit(asm: &mut Assembler, constants: &Constants) {
     store_pinned(asm);
+    constants.accrue_flags(asm);
     dynasm!(asm; .arch x64
         ; mov rdx, [rsp]
         ; mov [rdx + REMAINING as i32], r15
@@ -185,7 +198,9 @@ fn call(asm: &mut Assembler, size: u8, call_back: usize, depth: i32) {
     if misaligned {
         dynasm!(asm; .arch x64; sub rsp, 8);
     }
+    push_floats(asm);
     dynasm!(asm; .arch x64; call rax);
+    pop_floats(asm);
     if misaligned {
         dynasm!(asm; .arch x64; add rsp, 8);
     }
@@ -243,9 +258,10 @@ fn store(asm: &mut Assembler, size: u8, exit_at: usize) {
 }
 
 /// Rare instruction `eax` at place `ecx`.
-fn execute(asm: &mut Assembler, exit: usize) {
+fn execute(asm: &mut Assembler, routines: &Routines, keeps_floats: bool) {
     let leaves = asm.new_dynamic_label();
     store_pinned(asm);
+    routines.constants.accrue_flags(asm);
     dynasm!(asm; .arch x64
         ; mov rdi, [rsp + 8]
         ; mov [rdi + REMAINING as i32], r15
@@ -253,12 +269,21 @@ fn execute(asm: &mut Assembler, exit: usize) {
         ; mov edx, eax
         ; mov rax, QWORD call_back::execute_rare as *const () as i64
         ; sub rsp, 8
-        ; call rax
+    );
+    if keeps_floats {
+        push_floats(asm);
+    }
+    dynasm!(asm; .arch x64; call rax);
+    if keeps_floats {
+        pop_floats(asm);
+    }
+    dynasm!(asm; .arch x64
         ; add rsp, 8
         ; mov rdi, [rsp + 8]
         ; mov r15, [rdi + REMAINING as i32]
     );
     load_pinned(asm);
+    routines.constants.clear_flags(asm);
     dynasm!(asm; .arch x64
         ; test al, al
         ; jnz =>leaves
@@ -266,6 +291,6 @@ fn execute(asm: &mut Assembler, exit: usize) {
         ; =>leaves
         ; add rsp, 8
         ; mov eax, Exit::Next.number()
-        ; jmp extern exit
+        ; jmp extern routines.exit
     );
 }

@@ -1,0 +1,189 @@
+//! Replicas as processes, and what they say of themselves.
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// Whatever is waited for is there long before, unless it never comes.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Asks again and again until there is an answer.
+pub fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask()? {
+            return Ok(answer);
+        }
+        if Instant::now() > deadline {
+            bail!("waited in vain for {what}");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A process that ends with the test.
+pub struct Process(Child);
+
+impl Process {
+    /// Starts it.
+    pub fn start(command: &mut Command) -> Result<Process> {
+        let child = command.stdin(Stdio::null()).spawn();
+        Ok(Process(
+            child.with_context(|| format!("{command:?} does not start"))?,
+        ))
+    }
+
+    /// Its status, if it has ended.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.0.try_wait()?)
+    }
+
+    /// `kill -9`, and waits until it is gone.
+    pub fn kill(&mut self) -> Result<()> {
+        self.0.kill()?;
+        self.0.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _killed = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
+/// What a replica is started with: the program, and what its vm.toml says.
+pub struct Configuration<'a> {
+    /// The program, for asking it.
+    pub program: &'a Path,
+    /// Directory of the built guest.
+    pub guest: &'a Path,
+    /// The state directory.
+    pub state: &'a Path,
+    /// The switch's address.
+    pub switch: &'a str,
+    /// Where it listens.
+    pub listen: &'a str,
+    /// Where its primary listens.
+    pub peer: Option<&'a str>,
+    /// The arbiter's directory.
+    pub arbiter: &'a Path,
+    /// What executes the guest; the default where it is not said.
+    pub engine: Option<&'a str>,
+}
+
+impl Configuration<'_> {
+    fn text(&self) -> Result<String> {
+        let manifest: Value = serde_json::from_slice(&fs::read(self.guest.join("manifest.json"))?)?;
+        let command_line = manifest["command_line"]
+            .as_str()
+            .context("no command line in the manifest")?;
+        let line = |key: &str, value: Option<&str>| {
+            value.map_or(String::new(), |value| format!("{key} = \"{value}\"\n"))
+        };
+        Ok(format!(
+            "name = \"pair\"\nmemory = \"256M\"\ncommand_line = \"{command_line}\"\n\
+             firmware = \"{guest}/firmware\"\nkernel = \"{guest}/kernel\"\ninitrd = \"{guest}/initrd\"\n\
+             state_directory = \"{state}\"\n{engine}\
+             [network]\nswitch = \"{switch}\"\n\
+             [pair]\nlisten = \"{listen}\"\n{peer}\
+             [arbiter]\ndirectory = \"{arbiter}\"\n",
+            guest = self.guest.display(),
+            state = self.state.display(),
+            engine = line("engine", self.engine),
+            switch = self.switch,
+            listen = self.listen,
+            peer = line("peer", self.peer),
+            arbiter = self.arbiter.display(),
+        ))
+    }
+}
+
+/// A replica.
+pub struct Replica {
+    name: String,
+    /// Its process.
+    pub process: Process,
+    state: PathBuf,
+    program: PathBuf,
+}
+
+impl Replica {
+    /// Starts one with this configuration in this state directory; `command` is the program on
+    /// its host. It is a backup where the configuration names a peer.
+    pub fn start(mut command: Command, configuration: &Configuration<'_>) -> Result<Replica> {
+        let file = configuration.state.with_extension("toml");
+        fs::write(&file, configuration.text()?)?;
+        let role = match configuration.peer {
+            Some(_) => "backup",
+            None => "primary",
+        };
+        let process = Process::start(command.args([role, "--config"]).arg(&file))?;
+        Ok(Replica {
+            name: configuration.state.display().to_string(),
+            process,
+            state: configuration.state.into(),
+            program: configuration.program.into(),
+        })
+    }
+
+    /// What it says of itself; `None` when it does not answer.
+    pub fn status(&self) -> Result<Option<Value>> {
+        let output = Command::new(&self.program)
+            .args(["status", "--json", "--dir"])
+            .arg(&self.state)
+            .output()?;
+        let status: Option<Value> = serde_json::from_slice(&output.stdout).ok();
+        Ok(status.and_then(|status| status["replicas"].get(0).cloned()))
+    }
+
+    /// Waits until it says `state`.
+    pub fn await_state(&self, state: &str) -> Result<Value> {
+        let what = format!("state {state} of {}", self.name);
+        wait_for(&what, || {
+            Ok(self.status()?.filter(|status| status["state"] == state))
+        })
+    }
+
+    /// Waits until it is the primary.
+    pub fn await_live(&self) -> Result<Value> {
+        let what = format!("{} to go live", self.name);
+        wait_for(&what, || {
+            Ok(self.status()?.filter(|status| status["role"] == "primary"))
+        })
+    }
+
+    /// How often an event of this name happened.
+    pub fn events(&self, name: &str) -> usize {
+        let text = fs::read_to_string(self.state.join("events.jsonl")).unwrap_or_default();
+        let events = text
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        events.filter(|event| event["event"] == name).count()
+    }
+}
+
+/// The demonstration's guest, where the demonstration keeps it, built now if it is not there.
+pub fn demo_guest(program: &Path) -> Result<PathBuf> {
+    let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
+    let cache = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(home);
+    let guest = cache
+        .context("no home directory")?
+        .join("understudy/guests/demo");
+    let status = Command::new(program)
+        .args(["guest", "build", "--output"])
+        .arg(&guest)
+        .stdout(Stdio::null())
+        .status()?;
+    if !status.success() {
+        bail!("the guest cannot be built: {status}");
+    }
+    Ok(guest)
+}

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use xtask::{bench, blocks, check, conformance, simulate, test};
 
@@ -55,14 +55,20 @@ enum Command {
 
 #[derive(Subcommand)]
 enum Bench {
-    /// Bare-metal programs and boot to Redis, side by side with QEMU's record and replay.
-    Cpu {
+    /// Linux programs in a Debian guest, boots and recording, side by side with this host itself,
+    /// QEMU and RVVM.
+    Cpu(Cpu),
+    /// Redis in a guest behind a TAP device (root), side by side with QEMU.
+    Redis {
         /// How often each is run; the median counts.
         #[arg(long, default_value_t = 3)]
         repetitions: usize,
-        /// Directory of a built guest image, for the boot.
+        /// Directory of a built guest image with Redis.
         #[arg(long)]
-        guest: Option<PathBuf>,
+        guest: PathBuf,
+        /// Engine of our machine (default: the program's own choice).
+        #[arg(long)]
+        engine: Option<String>,
     },
     /// One Redis connection while primaries are killed.
     Failover {
@@ -96,6 +102,39 @@ enum Bench {
     },
 }
 
+#[derive(Args)]
+struct Cpu {
+    /// How often each is run; the median counts.
+    #[arg(long, default_value_t = 3)]
+    repetitions: usize,
+    /// Engine of our machine, may be repeated: the figures are about the first (default: the
+    /// program's own choice).
+    #[arg(long)]
+    engine: Vec<String>,
+    /// RVVM's program, built elsewhere.
+    #[arg(long, requires = "rvvm_firmware")]
+    rvvm: Option<PathBuf>,
+    /// OpenSBI's `fw_jump.bin` for RVVM, from Debian 13's package opensbi (older ones do not start
+    /// the kernel there).
+    #[arg(long)]
+    rvvm_firmware: Option<PathBuf>,
+    /// Directory of a built guest image with a disk, for the boot to a login.
+    #[arg(long)]
+    login_guest: Option<PathBuf>,
+    /// Only these programs; may be repeated or name several, separated by commas.
+    #[arg(long, value_delimiter = ',')]
+    program: Vec<String>,
+    /// Multiplies the programs' amounts of work.
+    #[arg(long, default_value_t = 1.0)]
+    scale: f64,
+    /// Quick: four bare-metal programs against QEMU's record, and boot to Redis.
+    #[arg(long)]
+    bare: bool,
+    /// Directory of a built guest image with Redis, for the boot with --bare.
+    #[arg(long, requires = "bare")]
+    guest: Option<PathBuf>,
+}
+
 fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Check => check::run(),
@@ -116,7 +155,23 @@ fn main() -> Result<()> {
 
 fn run_bench(bench: Bench) -> Result<()> {
     match bench {
-        Bench::Cpu { repetitions, guest } => bench::cpu::bench(repetitions, guest.as_deref()),
+        Bench::Cpu(cpu) if cpu.bare => bench::cpu::bare(cpu.repetitions, cpu.guest.as_deref()),
+        Bench::Cpu(cpu) => bench::cpu::bench(&bench::cpu::Options {
+            repetitions: cpu.repetitions,
+            engines: cpu.engine,
+            rvvm: cpu
+                .rvvm
+                .zip(cpu.rvvm_firmware)
+                .map(|(program, firmware)| bench::cpu::Rvvm { program, firmware }),
+            login_guest: cpu.login_guest,
+            programs: cpu.program,
+            scale: cpu.scale,
+        }),
+        Bench::Redis {
+            repetitions,
+            guest,
+            engine,
+        } => bench::redis::bench(repetitions, &guest, engine.as_deref()),
         Bench::Failover { kills, seed, demo } => bench::failover::bench(kills, seed, &words(&demo)),
         Bench::Pair { repetitions, guest } => bench::pair::bench(repetitions, &guest),
         Bench::Log { seconds, demo } => bench::log::bench(seconds, &words(&demo)),

@@ -84,7 +84,7 @@ pub struct Machine {
     pub(crate) page_digests: PageDigests,
     blocks: BlockCache,
     engine: Engine,
-    jit: Option<Box<Jit>>,
+    pub(crate) jit: Option<Box<Jit>>,
     /// Seeds random disturbances of caches: see [`Machine::set_chaos`].
     chaos_seed: Option<u64>,
 }
@@ -138,6 +138,9 @@ impl Machine {
             Engine::Interpreter => None,
             Engine::Jit | Engine::Paranoid => self.jit.take().or_else(|| Jit::new().map(Box::new)),
         };
+        if let Some(jit) = &mut self.jit {
+            jit.set_paranoid(engine == Engine::Paranoid);
+        }
         self.set_chaos(self.chaos_seed);
         self.engine = if self.jit.is_some() {
             engine

@@ -2,6 +2,9 @@
 //!
 //! RAM begins at [`RAM_BASE`]. Addresses here are guest physical addresses.
 
+pub(crate) mod journal;
+
+use journal::Journal;
 use thiserror::Error;
 
 /// Where RAM begins on the `virt` board.
@@ -63,6 +66,8 @@ pub struct Memory {
     /// Stores to page-table pages since the flags of page tables were last dropped.
     table_stores: u32,
     flag_epoch: u64,
+    /// While the interpreter runs for trial: see `journal`.
+    journal: Option<Box<Journal>>,
 }
 
 /// The lines of 64 bytes of a page that `length` bytes at `offset` touch: a bit each.
@@ -134,6 +139,7 @@ impl Memory {
             disturbances: Vec::new(),
             table_stores: 0,
             flag_epoch: 0,
+            journal: None,
         }
     }
 
@@ -215,12 +221,20 @@ impl Memory {
     /// Whether the page at `offset` may have entries in a write TLB.
     #[inline]
     pub fn is_plain(&self, offset: usize) -> bool {
-        self.flags[offset / PAGE_SIZE as usize] == 0
+        self.flags[offset / PAGE_SIZE as usize] == 0 && self.journal.is_none()
+    }
+
+    /// Whether the page at `offset` was not written since dirty tracking last looked.
+    pub(crate) fn is_clean(&self, offset: usize) -> bool {
+        self.flags[offset / PAGE_SIZE as usize] & PAGE_IS_CLEAN != 0
     }
 
     /// Sets a flag of the page at `offset`. True if the page had no flags before: then write TLB
     /// entries for it may exist and have to go.
     pub fn set_flag(&mut self, offset: usize, flag: u8) -> bool {
+        if self.journal.is_some() {
+            self.note_page(offset);
+        }
         let flags = &mut self.flags[offset / PAGE_SIZE as usize];
         let was_plain = std::mem::replace(flags, *flags | flag) == 0;
         if was_plain {
@@ -258,6 +272,9 @@ impl Memory {
     /// A store of a hart to any page: `size` low bytes of `value` (1, 2, 4 or 8) that do not cross
     /// a page. True if it disturbed code or translations.
     pub fn store(&mut self, offset: usize, size: usize, value: u64) -> bool {
+        if self.journal.is_some() {
+            self.note_store(offset, size);
+        }
         let index = offset / PAGE_SIZE as usize;
         let flags = self.flags[index];
         if flags & PAGE_HOLDS_PAGE_TABLE != 0 {

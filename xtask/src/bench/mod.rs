@@ -4,6 +4,7 @@ pub mod cpu;
 pub mod failover;
 pub mod log;
 pub mod pair;
+pub mod redis;
 
 use anyhow::Result;
 use std::path::PathBuf;

@@ -1,13 +1,13 @@
 //! What protection costs: the same load on a machine alone (`understudy run`) and on a pair.
 
+use super::redis::redis_benchmark;
 use crate::demo::Demo;
 use crate::program::{self, exists, median};
 use crate::redis::{Connection, Reply};
 use crate::single::Single;
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde_json::{Value, json};
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Requests per second of the loads that are compared.
@@ -71,34 +71,14 @@ fn measure_pair(figures: &mut Figures, guest: &Path) -> Result<()> {
 
 impl Figures {
     fn measure(&mut self, address: &str) -> Result<()> {
-        self.plain.push(redis_benchmark(address, &["-n", "20000"])?);
+        self.plain
+            .push(redis_benchmark(address, &["-n", "20000"])?.mean());
         self.pipelined
-            .push(redis_benchmark(address, &["-n", "200000", "-P", "16"])?);
+            .push(redis_benchmark(address, &["-n", "200000", "-P", "16"])?.mean());
         self.cpu.push(cpu_bound(address)?);
         println!("{:.0?} {:.0?} {:.3?}", self.plain, self.pipelined, self.cpu);
         Ok(())
     }
-}
-
-/// Requests per second: the mean of SET and GET with 20 clients.
-fn redis_benchmark(address: &str, extra: &[&str]) -> Result<f64> {
-    let (host, port) = address
-        .rsplit_once(':')
-        .context("an address without a port")?;
-    let output = Command::new("redis-benchmark")
-        .args(["-h", host, "-p", port, "-c", "20", "-t", "set,get", "--csv"])
-        .args(extra)
-        .output()?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let rates: Vec<f64> = text
-        .lines()
-        .filter(|line| line.starts_with("\"SET\"") || line.starts_with("\"GET\""))
-        .filter_map(|line| line.split(',').nth(1)?.trim_matches('"').parse().ok())
-        .collect();
-    if rates.len() != 2 {
-        bail!("redis-benchmark printed no rates: {text}");
-    }
-    Ok(rates.iter().sum::<f64>() / 2.0)
 }
 
 /// Runs per second of a script that only computes, inside the guest's Redis.

@@ -20,6 +20,8 @@ mod executable_memory;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod keys;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod paranoid;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod tier;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod translate;

@@ -4,6 +4,7 @@ use super::call_back::{Frame, enter};
 use super::chaos::Chaos;
 use super::code_cache::{CodeCache, LARGEST_PIECE};
 use super::keys::{JumpKeys, SiteKeys};
+use super::paranoid::Paranoid;
 use super::translate::Piece;
 use super::x86_64::{Emitter, Routines, host_is_capable};
 use crate::input::InstructionCount;
@@ -90,6 +91,8 @@ pub struct Jit {
     clears: u64,
     hot: u32,
     chaos: Option<Chaos>,
+    /// Compares everything with the interpreter.
+    pub(super) paranoid: Option<Box<Paranoid>>,
 }
 
 impl Jit {
@@ -110,6 +113,7 @@ impl Jit {
             clears: 0,
             hot: HOT,
             chaos: None,
+            paranoid: None,
         })
     }
 
@@ -117,6 +121,11 @@ impl Jit {
     pub fn set_chaos(&mut self, seed: Option<u64>) {
         self.chaos = seed.map(Chaos::new);
         self.hot = self.chaos.as_mut().map_or(HOT, Chaos::threshold);
+    }
+
+    /// Whether all that compiled code does is compared with the interpreter.
+    pub fn set_paranoid(&mut self, paranoid: bool) {
+        self.paranoid = paranoid.then(|| Box::new(Paranoid::new()));
     }
 
     /// As [`interpreter::run`].
@@ -207,6 +216,23 @@ impl Jit {
 
     /// Runs compiled code until it gives up.
     fn enter(
+        &mut self,
+        blocks: &BlockCache,
+        environment: &mut Environment,
+        code: NonZeroU32,
+        until: InstructionCount,
+    ) -> Exit {
+        let Some(mut paranoid) = self.paranoid.take() else {
+            return self.enter_unwatched(blocks, environment, code, until);
+        };
+        let until = paranoid.rehearse(environment, blocks.extensions(), until);
+        let exit = self.enter_unwatched(blocks, environment, code, until);
+        let exit = paranoid.compare(environment, exit);
+        self.paranoid = Some(paranoid);
+        exit
+    }
+
+    fn enter_unwatched(
         &mut self,
         blocks: &BlockCache,
         environment: &mut Environment,

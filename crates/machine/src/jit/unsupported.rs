@@ -22,4 +22,9 @@ impl Jit {
     pub fn set_chaos(&mut self, _: Option<u64>) {
         match *self {}
     }
+
+    /// Never called.
+    pub fn set_paranoid(&mut self, _: bool) {
+        match *self {}
+    }
 }

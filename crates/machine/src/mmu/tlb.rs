@@ -6,6 +6,9 @@ const INDEX_MASK: u64 = ENTRIES as u64 - 1;
 /// Address spaces that can be told apart before all is flushed.
 const SPACES: usize = 255;
 
+/// No `satp`: its mode does not exist.
+const NO_SPACE: u64 = u64::MAX;
+
 /// A cached translation of a page that is RAM, all of which may be accessed. Compiled code reads it.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -143,6 +146,12 @@ impl Tlb {
         self.data_indices = PageIndices::default();
         self.fetch_generation += 1;
         self.data_generation += 1;
+    }
+
+    /// Makes every translation one of an address space that is never used again, which is cheaper
+    /// than to forget it. The contexts have to be set anew.
+    pub fn abandon_spaces(&mut self) {
+        self.spaces.fill(NO_SPACE);
     }
 
     /// Forgets the translations of virtual pages whose low nine bits are `index`; those of fetches

@@ -71,7 +71,7 @@ impl Emitter<'_> {
         let target = Self::pinned(rd).unwrap_or(RCX);
         dynasm!(self.asm; .arch x64; mov Rq(target), [rbp + PAGE]; add Rq(target), next);
         if target == RCX {
-            dynasm!(self.asm; .arch x64; mov [rbp + x(rd)], rcx);
+            dynasm!(self.asm; .arch x64; mov [BYTE rbp + x(rd)], rcx);
         }
     }
 
@@ -124,7 +124,7 @@ impl Emitter<'_> {
         match Self::pinned(rs2) {
             Some(b) => dynasm!(self.asm; .arch x64; cmp Rq(a), Rq(b)),
             None if rs2 == 0 => dynasm!(self.asm; .arch x64; test Rq(a), Rq(a)),
-            None => dynasm!(self.asm; .arch x64; cmp Rq(a), [rbp + x(rs2)]),
+            None => dynasm!(self.asm; .arch x64; cmp Rq(a), [BYTE rbp + x(rs2)]),
         }
     }
 }

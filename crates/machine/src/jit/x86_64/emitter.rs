@@ -105,7 +105,7 @@ impl<'a> Emitter<'a> {
         let mut known = known;
         let length = self.piece.ops.len() as i32;
         let budget = self.asm.new_dynamic_label();
-        dynasm!(self.asm; .arch x64; sub r15, length; jl =>budget);
+        dynasm!(self.asm; .arch x64; sub r15, BYTE length as i8; jl =>budget);
         for index in 0..self.piece.ops.len() {
             self.index = index;
             self.instruction(self.piece.ops[index], &mut known);
@@ -233,7 +233,7 @@ impl<'a> Emitter<'a> {
         if guest == 0 {
             dynasm!(self.asm; .arch x64; xor Rd(scratch), Rd(scratch));
         } else {
-            dynasm!(self.asm; .arch x64; mov Rq(scratch), [rbp + x(guest)]);
+            dynasm!(self.asm; .arch x64; mov Rq(scratch), [BYTE rbp + x(guest)]);
         }
         scratch
     }
@@ -246,7 +246,7 @@ impl<'a> Emitter<'a> {
     /// A result is in [`Emitter::target`].
     pub(super) fn finish(&mut self, guest: u8) {
         if Self::pinned(guest).is_none() && guest < 32 {
-            dynasm!(self.asm; .arch x64; mov [rbp + x(guest)], rax);
+            dynasm!(self.asm; .arch x64; mov [BYTE rbp + x(guest)], rax);
         }
     }
 

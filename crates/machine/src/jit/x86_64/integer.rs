@@ -39,7 +39,7 @@ macro_rules! two_operands {
             None => {
                 let a = $self.source(rs1, target);
                 $self.copy(target, a);
-                dynasm!($self.asm; .arch x64; $instruction Rq(target), [rbp + x(rs2)]);
+                dynasm!($self.asm; .arch x64; $instruction Rq(target), [BYTE rbp + x(rs2)]);
             }
         }
         $self.finish($op.rd);
@@ -59,7 +59,7 @@ macro_rules! two_words {
             None if $op.rs2 == 0 => {
                 dynasm!($self.asm; .arch x64; xor ecx, ecx; $instruction eax, ecx);
             }
-            None => dynasm!($self.asm; .arch x64; $instruction eax, [rbp + x($op.rs2)]),
+            None => dynasm!($self.asm; .arch x64; $instruction eax, [BYTE rbp + x($op.rs2)]),
         }
         dynasm!($self.asm; .arch x64; movsxd Rq(target), eax);
         $self.finish($op.rd);
@@ -218,7 +218,7 @@ impl Emitter<'_> {
     fn constant(&mut self, op: DecodedOp) {
         match Self::pinned(op.rd) {
             Some(target) => dynasm!(self.asm; .arch x64; mov Rq(target), op.immediate),
-            None => dynasm!(self.asm; .arch x64; mov QWORD [rbp + x(op.rd)], op.immediate),
+            None => dynasm!(self.asm; .arch x64; mov QWORD [BYTE rbp + x(op.rd)], op.immediate),
         }
     }
 

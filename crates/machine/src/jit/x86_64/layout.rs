@@ -36,9 +36,11 @@ const fn relative(offset: usize) -> i32 {
     offset as i32 - BIAS as i32
 }
 
-/// Integer register `index`.
-pub const fn x(index: u8) -> i32 {
-    relative(offset_of!(Hart, x) + 8 * index as usize)
+/// Integer register `index` (0 to 31).
+pub const fn x(index: u8) -> i8 {
+    let displacement = relative(offset_of!(Hart, x) + 8 * index as usize);
+    assert!(displacement >= i8::MIN as i32 && displacement <= i8::MAX as i32);
+    displacement as i8
 }
 
 /// Floating-point register `index`.

@@ -89,13 +89,13 @@ fn asm_align(asm: &mut Assembler) {
 
 fn load_pinned(asm: &mut Assembler) {
     for (guest, host) in PINNED {
-        dynasm!(asm; .arch x64; mov Rq(host), [rbp + x(guest)]);
+        dynasm!(asm; .arch x64; mov Rq(host), [BYTE rbp + x(guest)]);
     }
 }
 
 fn store_pinned(asm: &mut Assembler) {
     for (guest, host) in PINNED {
-        dynasm!(asm; .arch x64; mov [rbp + x(guest)], Rq(host));
+        dynasm!(asm; .arch x64; mov [BYTE rbp + x(guest)], Rq(host));
     }
 }
 

@@ -11,7 +11,7 @@ pub fn find(random: &mut Random, accepts: impl Fn(&Instruction) -> bool) -> u16 
     for _ in 0..TRIES {
         let half = random.bits() as u16;
         if half & 3 != 3 {
-            let instruction = isa::decode(half.into());
+            let instruction = isa::decode(half.into(), isa::Extensions::ALL);
             if instruction.op != Op::Illegal && accepts(&instruction) {
                 return half;
             }
@@ -33,7 +33,7 @@ pub fn branch(op: Op, register: u8, offset: i32) -> u16 {
         | bit(1, 3)
         | bit(5, 2);
     let half = function << 13 | u16::from(register - 8) << 7 | offset_bits | 1;
-    let decoded = isa::decode(half.into());
+    let decoded = isa::decode(half.into(), isa::Extensions::ALL);
     assert_eq!(
         (decoded.op, decoded.rs1, decoded.immediate),
         (op, register, offset)

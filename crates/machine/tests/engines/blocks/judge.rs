@@ -303,7 +303,7 @@ fn code(machine: &Machine) -> String {
                 break;
             };
             let mut bits = u32::from_le_bytes(bytes);
-            let instruction = isa::decode(bits);
+            let instruction = isa::decode(bits, isa::Extensions::ALL);
             if instruction.length == 2 {
                 bits &= 0xffff;
             }

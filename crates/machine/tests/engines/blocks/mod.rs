@@ -159,7 +159,7 @@ impl Program {
             let low = code.get(at..at + 2)?;
             let high = code.get(at + 2..at + 4).unwrap_or(&[0; 2]);
             let bits = u32::from_le_bytes([low[0], low[1], high[0], high[1]]);
-            let instruction = isa::decode(bits);
+            let instruction = isa::decode(bits, isa::Extensions::ALL);
             at += usize::from(instruction.length);
             Some(instruction.op)
         })
@@ -169,6 +169,7 @@ impl Program {
     pub fn machine(&self) -> Machine {
         let board = BoardConfig {
             memory_bytes: MEMORY_BYTES,
+            bit_manipulation: true,
             harts: self.harts,
             network: Vec::new(),
             disks: Vec::new(),

@@ -1,6 +1,7 @@
 //! Speed of the machine on bare-metal programs and from power-on to Redis, side by side with
 //! `qemu-system-riscv64 -icount shift=auto,rr=record`.
 
+use super::contenders::{QEMU, record_option};
 use crate::conformance::bare_machine;
 use crate::program::{self, exists, median, timed};
 use crate::single::{Running, Single, free_port, wait_for_redis};
@@ -11,17 +12,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-const QEMU: &str = "qemu-system-riscv64";
 const COMPILER: &str = "riscv64-linux-gnu-gcc";
 const PROGRAMS: [&str; 4] = ["fib", "crc32", "sort", "matmul"];
 
-/// `cargo xtask bench cpu`.
+/// `cargo xtask bench cpu --bare`.
 pub fn bench(repetitions: usize, guest: Option<&Path>) -> Result<()> {
     if !exists(COMPILER) {
         bail!("{COMPILER} is missing: apt-get install gcc-riscv64-linux-gnu");
     }
     let understudy = program::path()?;
-    let scratch = super::scratch("bench-cpu")?;
+    let scratch = crate::bench::scratch("bench-bare")?;
     println!("load at the start: {}", program::load());
     let mut rows = Vec::new();
     for name in PROGRAMS {
@@ -85,7 +85,7 @@ fn one_program(name: &str, understudy: &Path, scratch: &Path, repetitions: usize
 }
 
 fn compile(name: &str, scratch: &Path) -> Result<PathBuf> {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest-programs");
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest-programs/bare");
     let elf = scratch.join(name);
     let status = Command::new(COMPILER)
         .args([
@@ -128,14 +128,6 @@ fn count_instructions(elf: &Path) -> Result<u64> {
     Ok(machine.instruction_count())
 }
 
-fn record_arguments(scratch: &Path) -> [String; 2] {
-    let file = scratch.join("qemu.replay");
-    [
-        "-icount".into(),
-        format!("shift=auto,rr=record,rrfile={}", file.display()),
-    ]
-}
-
 fn qemu_bare(elf: &Path, scratch: &Path) -> Command {
     let mut command = Command::new(QEMU);
     command
@@ -144,7 +136,8 @@ fn qemu_bare(elf: &Path, scratch: &Path) -> Command {
         ])
         .args(["-bios", "none", "-kernel"])
         .arg(elf)
-        .args(record_arguments(scratch))
+        .arg("-icount")
+        .arg(record_option(scratch))
         .stdin(Stdio::null());
     command
 }
@@ -201,7 +194,8 @@ fn boot_qemu(guest: &Path, scratch: &Path) -> Result<f64> {
                 "user,id=n0,hostfwd=tcp:127.0.0.1:{port}-10.0.2.15:6379"
             ))
             .args(["-object", "filter-replay,id=replay,netdev=n0"])
-            .args(record_arguments(scratch))
+            .arg("-icount")
+            .arg(record_option(scratch))
             .stdin(Stdio::null())
             .spawn()?,
     );

@@ -1,0 +1,162 @@
+//! Who runs the programs: this host itself, our machine, QEMU and RVVM.
+
+use super::guest::{Images, MEMORY_MIB};
+use super::programs;
+use anyhow::Result;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// QEMU's program.
+pub const QEMU: &str = "qemu-system-riscv64";
+
+/// Where RVVM is.
+#[derive(Clone, Debug)]
+pub struct Rvvm {
+    /// Built elsewhere.
+    pub program: PathBuf,
+    /// Firmware that jumps to a fixed address (OpenSBI `fw_jump`).
+    pub firmware: PathBuf,
+}
+
+/// One column of the table.
+#[derive(Clone, Debug)]
+pub enum Contender {
+    /// The same sources, compiled for this host.
+    Native { programs: PathBuf },
+    /// Our machine.
+    Understudy {
+        program: PathBuf,
+        /// `--engine`, or the program's own choice.
+        engine: Option<String>,
+        /// Whether the run is recorded.
+        records: bool,
+    },
+    /// `qemu-system-riscv64`, plain or with `-icount shift=auto,rr=record`.
+    Qemu { records: bool },
+    /// RVVM, with kernel and initial RAM disk in one file.
+    Rvvm {
+        rvvm: Rvvm,
+        payload: PathBuf,
+        command_line: String,
+    },
+}
+
+impl Contender {
+    /// The heading of its column.
+    pub fn name(&self) -> String {
+        match self {
+            Contender::Native { .. } => "native".into(),
+            Contender::Understudy {
+                engine, records, ..
+            } => {
+                let recording = if *records { "+record" } else { "" };
+                format!("{}{recording}", engine.as_deref().unwrap_or("understudy"))
+            }
+            Contender::Qemu { records: false } => "qemu".into(),
+            Contender::Qemu { records: true } => "qemu-rr".into(),
+            Contender::Rvvm { .. } => "rvvm".into(),
+        }
+    }
+
+    /// The process that boots the images (or, natively, just runs the programs).
+    pub fn command(&self, images: &Images, scratch: &Path) -> Command {
+        match self {
+            Contender::Native { programs } => {
+                let mut command = Command::new("sh");
+                command
+                    .arg(programs.join(programs::RUNNER))
+                    .arg(programs)
+                    .env("TMPDIR", scratch);
+                command
+            }
+            Contender::Understudy {
+                program,
+                engine,
+                records,
+            } => {
+                let mut command = understudy(program, images, engine.as_deref());
+                if *records {
+                    command.arg("--record").arg(scratch.join("recording"));
+                }
+                command
+            }
+            Contender::Qemu { records } => {
+                let mut command = qemu(images);
+                command.args(["-nic", "none"]);
+                if *records {
+                    command.arg("-icount").arg(record_option(scratch));
+                }
+                command
+            }
+            Contender::Rvvm {
+                rvvm,
+                payload,
+                command_line,
+            } => {
+                let mut command = Command::new(&rvvm.program);
+                command.arg(&rvvm.firmware).arg("-k").arg(payload);
+                command.args(["-m", &format!("{MEMORY_MIB}M")]).args([
+                    "-nogui",
+                    "-nonet",
+                    "-cmdline",
+                    command_line,
+                ]);
+                command
+            }
+        }
+    }
+
+    /// Removes what a run left behind.
+    pub fn clean_up(&self, scratch: &Path) -> Result<()> {
+        for file in ["recording", "qemu.replay"] {
+            let path = scratch.join(file);
+            if path.exists() {
+                std::fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The value of QEMU's `-icount` that records the run below `scratch`.
+pub fn record_option(scratch: &Path) -> String {
+    let file = scratch.join("qemu.replay");
+    format!("shift=auto,rr=record,rrfile={}", file.display())
+}
+
+/// `understudy run` with these images, its console on standard output.
+pub fn understudy(program: &Path, images: &Images, engine: Option<&str>) -> Command {
+    let mut command = Command::new(program);
+    command.arg("run").arg("--kernel").arg(&images.kernel);
+    command.arg("--initrd").arg(&images.initrd);
+    command.arg("--firmware").arg(&images.firmware);
+    command.args(["--append", &images.command_line]);
+    command.args(["--memory", &format!("{MEMORY_MIB}M")]);
+    if let Some(disk) = &images.disk {
+        command.arg("--disk").arg(disk);
+    }
+    if let Some(engine) = engine {
+        command.args(["--engine", engine]);
+    }
+    command
+}
+
+/// QEMU with these images, its console on standard output.
+pub fn qemu(images: &Images) -> Command {
+    let mut command = Command::new(QEMU);
+    command.args(["-M", "virt", "-m", &MEMORY_MIB.to_string()]);
+    command.args(["-display", "none", "-monitor", "none", "-serial", "stdio"]);
+    command.args(["-global", "virtio-mmio.force-legacy=false"]);
+    command.arg("-bios").arg(&images.firmware);
+    command.arg("-kernel").arg(&images.kernel);
+    command.arg("-initrd").arg(&images.initrd);
+    command.args(["-append", &images.command_line]);
+    if let Some(disk) = &images.disk {
+        command.arg("-drive").arg(format!(
+            "file={},format=raw,if=none,id=disk0",
+            disk.display()
+        ));
+        command.args(["-device", "virtio-blk-device,drive=disk0"]);
+    }
+    command
+}

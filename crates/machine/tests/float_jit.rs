@@ -299,6 +299,10 @@ const RUN: u64 = 70;
 /// Runs of a program, and how often each is repeated.
 const RUNS: u64 = 25;
 const ROUNDS: u64 = 20;
+/// Loops of a program, their instructions, and how often each goes round.
+const LOOPS: u64 = 120;
+const LOOP: u64 = 14;
+const LOOP_ROUNDS: u64 = 60;
 /// What is stored after a run: F registers, integer registers, `fcsr`, `mstatus`.
 const STORED: u64 = 32 + 6 + 2;
 
@@ -327,11 +331,9 @@ fn random_instruction(asm: &mut Assembler, operands: &mut Operands, rows: &[&'st
     }
 }
 
-/// Random instructions on random registers, with `mstatus.FS` and `fcsr` as they come.
-fn random_run(asm: &mut Assembler, operands: &mut Operands, rows: &[&'static Encoding]) {
+/// Registers, `fcsr` and `mstatus.FS` as a run finds them.
+fn set_up(asm: &mut Assembler, operands: &mut Operands) {
     asm.li(S1, INPUTS);
-    asm.li(S2, ROUNDS);
-    let top = asm.bound_label();
     for register in 0..32 {
         asm.i(Op::Fld, register, S1, 8 * i32::from(register));
     }
@@ -347,9 +349,10 @@ fn random_run(asm: &mut Assembler, operands: &mut Operands, rows: &[&'static Enc
         operands.pick(&[1, 2, 3, 3]) * (status::FS & status::FS.wrapping_neg()),
     );
     asm.csr(Op::Csrrs, ZERO, number::MSTATUS, T0);
-    for _ in 0..operands.below(RUN) {
-        random_instruction(asm, operands, rows);
-    }
+}
+
+/// Stores what a run leaves behind.
+fn store_state(asm: &mut Assembler) {
     asm.csr(Op::Csrrs, T0, number::FCSR, ZERO);
     asm.csr(Op::Csrrs, T1, number::MSTATUS, ZERO);
     for register in 0..32 {
@@ -359,6 +362,17 @@ fn random_run(asm: &mut Assembler, operands: &mut Operands, rows: &[&'static Enc
         asm.store(Op::Sd, register, S0, 8 * (32 + index as i32));
     }
     asm.i(Op::Addi, S0, S0, 8 * STORED as i32);
+}
+
+/// Random instructions on random registers, repeated from the same state.
+fn random_run(asm: &mut Assembler, operands: &mut Operands, rows: &[&'static Encoding]) {
+    asm.li(S2, ROUNDS);
+    let top = asm.bound_label();
+    set_up(asm, operands);
+    for _ in 0..operands.below(RUN) {
+        random_instruction(asm, operands, rows);
+    }
+    store_state(asm);
     asm.i(Op::Addi, S2, S2, -1);
     // The loop is longer than a branch reaches.
     let done = asm.label();
@@ -367,33 +381,93 @@ fn random_run(asm: &mut Assembler, operands: &mut Operands, rows: &[&'static Enc
     asm.bind(done);
 }
 
-#[test]
-fn results_that_become_operands_are_the_same() {
+/// A short loop in which each round goes on with what the last one left, on one format or both,
+/// perhaps with a jump over some of its instructions.
+fn random_loop(asm: &mut Assembler, operands: &mut Operands, rows: &[&'static Encoding]) {
+    let formats: &[&str] = operands.pick(&[&[".s"], &[".d"], &[".s", ".d"]]);
+    let rows: Vec<_> = rows
+        .iter()
+        .copied()
+        .filter(|row| formats.iter().any(|format| row.name.contains(format)))
+        .collect();
+    set_up(asm, operands);
+    asm.li(S2, LOOP_ROUNDS);
+    let top = asm.bound_label();
+    let instructions = 1 + operands.below(LOOP);
+    let (from, to) = (operands.below(2 * LOOP), operands.below(LOOP));
+    let skip = asm.label();
+    for index in 0..instructions {
+        if index == from.min(to) && from < to {
+            let (a, b) = (operands.pick(&INTEGERS), operands.pick(&INTEGERS));
+            asm.branch(operands.pick(&[Op::Blt, Op::Bgeu, Op::Beq]), a, b, skip);
+        }
+        if index == to {
+            asm.bind(skip);
+        }
+        random_instruction(asm, operands, &rows);
+    }
+    if to >= instructions {
+        asm.bind(skip);
+    }
+    asm.i(Op::Addi, S2, S2, -1);
+    asm.branch(Op::Bne, S2, ZERO, top);
+    store_state(asm);
+}
+
+/// What runs read, and may write.
+fn window(operands: &mut Operands) -> Vec<u64> {
+    let mut inputs = Vec::new();
+    while inputs.len() < WINDOW as usize {
+        inputs.extend(operands.triple());
+        inputs.push(operands.integer());
+    }
+    inputs
+}
+
+/// A program of `runs` pieces by `emit`, each of which stores its state `rounds` times.
+fn compare_runs(
+    seed: u64,
+    (runs, rounds): (u64, u64),
+    emit: impl Fn(&mut Assembler, &mut Operands, &[&'static Encoding]),
+) {
     let rows = computing();
-    for seed in 0..12 {
-        let mut operands = Operands::new(seed ^ 0x5eed);
-        let mut inputs = Vec::new();
-        while inputs.len() < WINDOW as usize {
-            inputs.extend(operands.triple());
-            inputs.push(operands.integer());
-        }
-        let mut asm = Assembler::new(RAM_BASE);
-        start(&mut asm);
-        let mut begins = Vec::new();
-        for _ in 0..RUNS {
-            begins.push(asm.here());
-            random_run(&mut asm, &mut operands, &rows);
-        }
-        finish(&mut asm);
-        let results = RUNS * ROUNDS * STORED;
-        compare(&asm.finish(), &inputs, results, seed, |index| {
-            let run = index / STORED / ROUNDS;
+    let mut operands = Operands::new(seed ^ 0x5eed);
+    let inputs = window(&mut operands);
+    let mut asm = Assembler::new(RAM_BASE);
+    start(&mut asm);
+    let mut begins = Vec::new();
+    for _ in 0..runs {
+        begins.push(asm.here());
+        emit(&mut asm, &mut operands, &rows);
+    }
+    finish(&mut asm);
+    compare(
+        &asm.finish(),
+        &inputs,
+        runs * rounds * STORED,
+        seed,
+        |index| {
+            let run = index / STORED / rounds;
             format!(
                 "the run at {:#x}, round {}, double-word {}",
                 begins[run as usize],
-                index / STORED % ROUNDS,
+                index / STORED % rounds,
                 index % STORED
             )
-        });
+        },
+    );
+}
+
+#[test]
+fn results_that_become_operands_are_the_same() {
+    for seed in 0..12 {
+        compare_runs(seed, (RUNS, ROUNDS), random_run);
+    }
+}
+
+#[test]
+fn loops_that_keep_registers_are_the_same() {
+    for seed in 0..12 {
+        compare_runs(seed, (LOOPS, 1), random_loop);
     }
 }

@@ -107,8 +107,12 @@ impl Emitter<'_> {
         op: DecodedOp,
         known: &mut impl FnMut(i32) -> Option<NonZeroU32>,
     ) {
-        self.compare(op.rs1, op.rs2);
         let target = i32::from(op.offset) + op.immediate;
+        let top = self.close_loop(target);
+        self.compare(op.rs1, op.rs2);
+        if let Some(top) = top {
+            return self.jump_if(op.op, top);
+        }
         let rest = self.rest();
         if rest == 0 && is_in_page(target) {
             if let Some(code) = known(target) {

@@ -1,6 +1,6 @@
 //! One piece of code: its head, its instructions, and behind them what is rarely reached.
 
-use super::float::{FloatCold, FloatRegisters};
+use super::float::{FloatCold, FloatRegisters, Loop};
 use super::layout::*;
 use super::routines::Routines;
 use crate::interpreter::block::{DecodedOp, writes_float};
@@ -76,6 +76,8 @@ pub struct Emitter<'a> {
     pub(super) index: usize,
     /// What is known of floating point here.
     pub(super) floats: FloatRegisters,
+    /// Where the last instruction may jump if it leads to the first.
+    pub(super) looped: Option<Loop>,
 }
 
 impl<'a> Emitter<'a> {
@@ -97,6 +99,7 @@ impl<'a> Emitter<'a> {
             cold: Vec::new(),
             index: 0,
             floats: FloatRegisters::default(),
+            looped: None,
         }
     }
 
@@ -105,6 +108,7 @@ impl<'a> Emitter<'a> {
         let mut known = known;
         let length = self.piece.ops.len() as i32;
         let budget = self.asm.new_dynamic_label();
+        self.begin_loop();
         dynasm!(self.asm; .arch x64; sub r15, BYTE length as i8; jl =>budget);
         for index in 0..self.piece.ops.len() {
             self.index = index;

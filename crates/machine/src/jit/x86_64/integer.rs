@@ -136,8 +136,6 @@ impl Emitter<'_> {
             Beq | Bne | Blt | Bge | Bltu | Bgeu => self.branch(op, known),
             Lb | Lh | Lw | Ld | Lbu | Lhu | Lwu => self.load(op),
             Sb | Sh | Sw | Sd => self.store(op),
-            Flw | Fld => self.float_load(op),
-            Fsw | Fsd => self.float_store(op),
             Fence => {}
             _ if is_integer(op.op) => {
                 if op.rd < 32 {

@@ -1,6 +1,7 @@
 //! Arithmetic and comparisons.
 
-use super::{FloatCold, Format, format};
+use super::kind::{format, rs3};
+use super::{FloatCold, Format};
 use crate::interpreter::block::DecodedOp;
 use crate::isa::Op;
 use crate::jit::x86_64::emitter::{Cold, Emitter};
@@ -10,7 +11,7 @@ use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
 impl Emitter<'_> {
     /// Addition, subtraction, multiplication, division.
     pub(super) fn binary(&mut self, op: DecodedOp) -> bool {
-        if !self.check_rounding(op) {
+        if !self.require_rounding(op) {
             return false;
         }
         let format = format(op.op);
@@ -33,7 +34,7 @@ impl Emitter<'_> {
     }
 
     pub(super) fn square_root(&mut self, op: DecodedOp) -> bool {
-        if !self.check_rounding(op) {
+        if !self.require_rounding(op) {
             return false;
         }
         let format = format(op.op);
@@ -52,13 +53,13 @@ impl Emitter<'_> {
     /// before they round, as RISC-V's do. Infinity times zero plus a quiet NaN raises nothing on the
     /// host: every NaN is left to the interpreter.
     pub(super) fn fused(&mut self, op: DecodedOp) -> bool {
-        if !self.check_rounding(op) {
+        if !self.require_rounding(op) {
             return false;
         }
         let format = format(op.op);
         let a = self.float_source(op.rs1, format);
         let b = self.float_source(op.rs2, format);
-        let c = self.float_source((op.immediate >> 8) as u8 & 31, format);
+        let c = self.float_source(rs3(op), format);
         let t = self.float_target(op.rd, format);
         // The result replaces an operand: the addend (231), or else a factor (213).
         let (replaces_addend, factor) = match t {
@@ -113,8 +114,8 @@ impl Emitter<'_> {
 
     /// The smaller or the larger operand. The host's own instructions raise invalid for quiet NaNs
     /// too, so operands are compared first.
-    pub(super) fn minimum(&mut self, op: DecodedOp) -> bool {
-        self.check_float_is_dirty();
+    pub(super) fn minimum(&mut self, op: DecodedOp) {
+        self.require_float_dirty();
         let format = format(op.op);
         let a = self.float_source(op.rs1, format);
         let b = self.float_source(op.rs2, format);
@@ -144,13 +145,12 @@ impl Emitter<'_> {
         let back = self.rare_from(op, nan, Some((t, op.rd)));
         self.finish_float(op.rd, t, format);
         dynasm!(self.asm; .arch x64; =>back);
-        true
     }
 
     /// Comparisons; the flags of the host are as after one of unsigned integers, and all set if a
     /// NaN is among the operands.
-    pub(super) fn float_compare(&mut self, op: DecodedOp) -> bool {
-        self.check_float_is_dirty();
+    pub(super) fn float_compare(&mut self, op: DecodedOp) {
+        self.require_float_dirty();
         let format = format(op.op);
         let a = self.float_source(op.rs1, format);
         let b = self.float_source(op.rs2, format);
@@ -170,6 +170,5 @@ impl Emitter<'_> {
         let target = Self::target(op.rd);
         dynasm!(self.asm; .arch x64; movzx Rd(target), al);
         self.finish(op.rd);
-        true
     }
 }

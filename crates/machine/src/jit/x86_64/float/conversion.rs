@@ -1,6 +1,7 @@
 //! Conversions.
 
-use super::{Format, format, rm};
+use super::kind::format;
+use super::{Format, rm};
 use crate::interpreter::block::DecodedOp;
 use crate::isa::Op;
 use crate::jit::x86_64::emitter::Emitter;
@@ -10,7 +11,7 @@ use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
 impl Emitter<'_> {
     /// `fcvt.d.s` and `fcvt.s.d`.
     pub(super) fn between_formats(&mut self, op: DecodedOp) -> bool {
-        if !self.check_rounding(op) {
+        if !self.require_rounding(op) {
             return false;
         }
         let (from, to) = match op.op {
@@ -31,7 +32,7 @@ impl Emitter<'_> {
     /// From an integer register.
     pub(super) fn from_integer(&mut self, op: DecodedOp) -> bool {
         use Op::*;
-        if !self.check_exactness(op) {
+        if !self.require_exactness(op) {
             return false;
         }
         let format = format(op.op);
@@ -65,14 +66,14 @@ impl Emitter<'_> {
         true
     }
 
-    /// As [`Emitter::check_rounding`], but a double holds every word in any legal mode.
-    fn check_exactness(&mut self, op: DecodedOp) -> bool {
+    /// As [`Emitter::require_rounding`], but a double holds every word in any legal mode.
+    fn require_exactness(&mut self, op: DecodedOp) -> bool {
         let is_exact = matches!(op.op, Op::FcvtDW | Op::FcvtDWu);
         if is_exact && (rm::RNE..=rm::RMM).contains(&(op.immediate & 7)) {
-            self.check_float_is_dirty();
+            self.require_float_dirty();
             return true;
         }
-        self.check_rounding(op)
+        self.require_rounding(op)
     }
 
     /// To an integer register. What does not fit is left to the interpreter, which saturates.
@@ -80,8 +81,8 @@ impl Emitter<'_> {
         use Op::*;
         let truncates = op.immediate & 7 == rm::RTZ;
         if truncates {
-            self.check_float_is_dirty();
-        } else if !self.check_rounding(op) {
+            self.require_float_dirty();
+        } else if !self.require_rounding(op) {
             return false;
         }
         let format = format(op.op);

@@ -9,18 +9,21 @@
 mod arithmetic;
 mod conversion;
 mod environment;
+mod kind;
+mod loops;
 mod registers;
 mod transfer;
 
 pub use environment::{Constants, pop_floats, push_floats};
+pub use loops::Loop;
 pub use registers::{FloatRegisters, Format};
 
 use super::emitter::{Cold, Emitter};
 use super::layout::*;
 use crate::hart::csr::status;
 use crate::interpreter::block::DecodedOp;
-use crate::isa::Op;
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
+use kind::Kind;
 
 /// Rounding modes in an instruction (unprivileged specification, table "Rounding mode encoding").
 mod rm {
@@ -60,107 +63,120 @@ pub enum FloatCold {
 }
 
 impl Emitter<'_> {
-    /// A floating-point instruction but for loads and stores. False if it is not done here.
+    /// A floating-point instruction. False if it is not done here.
     pub(super) fn float(&mut self, op: DecodedOp) -> bool {
-        use Op::*;
-        match op.op {
-            FaddS | FsubS | FmulS | FdivS | FaddD | FsubD | FmulD | FdivD => self.binary(op),
-            FsqrtS | FsqrtD => self.square_root(op),
-            FmaddS | FmsubS | FnmsubS | FnmaddS | FmaddD | FmsubD | FnmsubD | FnmaddD => {
-                self.fused(op)
-            }
-            FminS | FmaxS | FminD | FmaxD => self.minimum(op),
-            FeqS | FltS | FleS | FeqD | FltD | FleD => self.float_compare(op),
-            FsgnjS | FsgnjnS | FsgnjxS | FsgnjD | FsgnjnD | FsgnjxD => self.sign(op),
-            FmvXW | FmvXD | FmvWX | FmvDX => self.move_bits(op),
-            FcvtDS | FcvtSD => self.between_formats(op),
-            FcvtSW | FcvtSWu | FcvtSL | FcvtSLu | FcvtDW | FcvtDWu | FcvtDL | FcvtDLu => {
-                self.from_integer(op)
-            }
-            FcvtWS | FcvtWuS | FcvtLS | FcvtLuS | FcvtWD | FcvtWuD | FcvtLD | FcvtLuD => {
-                self.to_integer(op)
-            }
-            _ => false,
+        match Kind::of(op.op) {
+            None => return false,
+            Some(Kind::Load) => self.float_load(op),
+            Some(Kind::Store) => self.float_store(op),
+            Some(Kind::Binary) => return self.binary(op),
+            Some(Kind::SquareRoot) => return self.square_root(op),
+            Some(Kind::Fused) => return self.fused(op),
+            Some(Kind::Minimum) => self.minimum(op),
+            Some(Kind::Compare) => self.float_compare(op),
+            Some(Kind::Sign) => self.sign(op),
+            Some(Kind::Move) => self.move_bits(op),
+            Some(Kind::BetweenFormats) => return self.between_formats(op),
+            Some(Kind::FromInteger) => return self.from_integer(op),
+            Some(Kind::ToInteger) => return self.to_integer(op),
         }
+        true
     }
 
-    /// Leaves the instruction to the interpreter if floating point is off.
-    fn check_float_is_on(&mut self) {
-        if self.floats.is_on {
-            return;
-        }
-        self.floats.is_on = true;
-        let from = self.asm.new_dynamic_label();
+    /// Jumps if floating point is off.
+    fn check_float_is_on(&mut self, to: DynamicLabel) {
         let mask = (status::FS >> 8) as i8;
-        dynasm!(self.asm; .arch x64; test BYTE [rbp + STATUS + 1], mask; jz =>from);
-        self.interpret_from(from);
+        dynasm!(self.asm; .arch x64; test BYTE [rbp + STATUS + 1], mask; jz =>to);
+        self.floats.is_on = true;
     }
 
-    /// Leaves the instruction to the interpreter if `mstatus.FS` is not Dirty, as it will be after
-    /// it: that is once in a while, after the guest's kernel has saved the registers.
-    fn check_float_is_dirty(&mut self) {
-        if self.floats.is_dirty {
-            return;
-        }
-        self.floats.is_on = true;
-        self.floats.is_dirty = true;
-        let from = self.asm.new_dynamic_label();
+    /// Jumps if `mstatus.FS` is not Dirty.
+    fn check_float_is_dirty(&mut self, to: DynamicLabel) {
         let mask = status::FS as i32;
         dynasm!(self.asm; .arch x64
             ; mov eax, [rbp + STATUS]
             ; not eax
             ; test eax, mask
-            ; jnz =>from
+            ; jnz =>to
         );
-        self.interpret_from(from);
+        self.floats.is_on = true;
+        self.floats.is_dirty = true;
     }
 
-    /// As [`Emitter::check_float_is_dirty`] for an instruction that rounds. False if it rounds in
+    /// Jumps unless `frm` is to nearest even.
+    fn check_dynamic_rounding(&mut self, to: DynamicLabel) {
+        dynasm!(self.asm; .arch x64; cmp BYTE [rbp + FRM], 0; jne =>to);
+        self.floats.rounds_to_nearest = true;
+    }
+
+    /// Jumps if an F register is not NaN-boxed.
+    fn check_boxed(&mut self, guest: u8, to: DynamicLabel) {
+        dynasm!(self.asm; .arch x64; cmp DWORD [rbp + f(guest) + 4], -1; jne =>to);
+        self.floats.set_boxed(guest, true);
+    }
+
+    /// Leaves the instruction to the interpreter if floating point is off.
+    fn require_float_on(&mut self) {
+        if !self.floats.is_on {
+            let from = self.interpret_label();
+            self.check_float_is_on(from);
+        }
+    }
+
+    /// Leaves the instruction to the interpreter if `mstatus.FS` is not Dirty, as it will be after
+    /// it: that is once in a while, after the guest's kernel has saved the registers.
+    fn require_float_dirty(&mut self) {
+        if !self.floats.is_dirty {
+            let from = self.interpret_label();
+            self.check_float_is_dirty(from);
+        }
+    }
+
+    /// As [`Emitter::require_float_dirty`] for an instruction that rounds. False if it rounds in
     /// another way than to nearest even: nothing was emitted then.
-    fn check_rounding(&mut self, op: DecodedOp) -> bool {
+    fn require_rounding(&mut self, op: DecodedOp) -> bool {
         match op.immediate & 7 {
             rm::RNE => {}
-            rm::DYN => self.check_dynamic_rounding(),
+            rm::DYN => {
+                if !self.floats.rounds_to_nearest {
+                    let from = self.interpret_label();
+                    self.check_dynamic_rounding(from);
+                }
+            }
             _ => return false,
         }
-        self.check_float_is_dirty();
+        self.require_float_dirty();
         true
     }
 
-    /// Leaves the instruction to the interpreter unless `frm` is to nearest even.
-    fn check_dynamic_rounding(&mut self) {
-        if self.floats.rounds_to_nearest {
-            return;
-        }
-        self.floats.rounds_to_nearest = true;
+    /// A label at which the interpreter takes over with the present instruction.
+    fn interpret_label(&mut self) -> DynamicLabel {
         let from = self.asm.new_dynamic_label();
-        dynasm!(self.asm; .arch x64; cmp BYTE [rbp + FRM], 0; jne =>from);
         self.interpret_from(from);
+        from
     }
 
-    /// An `xmm` register with the F register `guest`. Before the instruction has done anything: one
-    /// that is not boxed leaves it to the interpreter.
+    /// An `xmm` register with the F register `guest`. Before the instruction has done anything: a
+    /// single that is not boxed leaves it to the interpreter.
     fn float_source(&mut self, guest: u8, format: Format) -> HostRegister {
-        let held = self.floats.find(guest, self.index);
-        if format == Format::Double {
-            if let Some((register, Format::Double)) = held {
-                return register;
-            }
-            let register = self.floats.assign(guest, format, self.index);
-            dynasm!(self.asm; .arch x64; vmovsd Rx(register), [rbp + f(guest)]);
-            return register;
+        let is_single = format == Format::Single;
+        if is_single && !self.floats.is_boxed(guest) {
+            let from = self.interpret_label();
+            self.check_boxed(guest, from);
         }
-        if !self.floats.is_boxed(guest) {
-            let from = self.asm.new_dynamic_label();
-            dynasm!(self.asm; .arch x64; cmp DWORD [rbp + f(guest) + 4], -1; jne =>from);
-            self.interpret_from(from);
-            self.floats.set_boxed(guest, true);
+        match self.floats.find(guest, self.index) {
+            Some((register, held)) if is_single || held == Format::Double => register,
+            _ => self.read(guest, format),
         }
-        if let Some((register, _)) = held {
-            return register;
-        }
+    }
+
+    /// Reads an F register into an `xmm` register.
+    fn read(&mut self, guest: u8, format: Format) -> HostRegister {
         let register = self.floats.assign(guest, format, self.index);
-        dynasm!(self.asm; .arch x64; vmovss Rx(register), [rbp + f(guest)]);
+        match format {
+            Format::Double => dynasm!(self.asm; .arch x64; vmovsd Rx(register), [rbp + f(guest)]),
+            Format::Single => dynasm!(self.asm; .arch x64; vmovss Rx(register), [rbp + f(guest)]),
+        }
         register
     }
 
@@ -278,14 +294,5 @@ impl Emitter<'_> {
                 dynasm!(self.asm; .arch x64; jmp =>back);
             }
         }
-    }
-}
-
-/// The format of the operands, or of the result where those are integers.
-fn format(op: Op) -> Format {
-    if op as u8 <= Op::FmvWX as u8 {
-        Format::Single
-    } else {
-        Format::Double
     }
 }

@@ -28,7 +28,7 @@ struct Held {
 }
 
 /// What is known at a place in a piece.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct FloatRegisters {
     held: [Option<Held>; COUNT],
     /// One bit for each F register whose upper half is known to be all ones.
@@ -65,6 +65,35 @@ impl FloatRegisters {
             used: now,
         });
         FIRST + position as HostRegister
+    }
+
+    /// Whether an `xmm` register holds nothing.
+    pub fn has_free(&self) -> bool {
+        self.held.iter().any(Option::is_none)
+    }
+
+    /// The `xmm` registers that hold something, what, and how much of it.
+    pub fn held(&self) -> impl Iterator<Item = (HostRegister, u8, Format)> {
+        let number = |index: usize| FIRST + index as HostRegister;
+        let held = self.held.iter().enumerate();
+        held.filter_map(move |(index, held)| {
+            held.map(|held| (number(index), held.guest, held.format))
+        })
+    }
+
+    /// Whether the `xmm` register holds so much of `guest`.
+    pub fn holds(&self, register: HostRegister, guest: u8, format: Format) -> bool {
+        self.held[usize::from(register - FIRST)].is_some_and(|held| {
+            held.guest == guest && (held.format == format || held.format == Format::Double)
+        })
+    }
+
+    /// Whether all that `other` knows is known here, but for what `xmm` registers hold.
+    pub fn implies_facts(&self, other: &FloatRegisters) -> bool {
+        self.is_on >= other.is_on
+            && self.is_dirty >= other.is_dirty
+            && self.rounds_to_nearest >= other.rounds_to_nearest
+            && self.boxed & other.boxed == other.boxed
     }
 
     fn position(&self, guest: u8) -> Option<usize> {

@@ -1,6 +1,7 @@
 //! What moves bits and rounds nothing: loads, stores, moves, sign injection.
 
-use super::{Format, format};
+use super::Format;
+use super::kind::format;
 use crate::interpreter::block::DecodedOp;
 use crate::isa::Op;
 use crate::jit::x86_64::emitter::Emitter;
@@ -9,8 +10,8 @@ use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
 
 impl Emitter<'_> {
     /// `flw` or `fld`.
-    pub(in crate::jit::x86_64) fn float_load(&mut self, op: DecodedOp) {
-        self.check_float_is_dirty();
+    pub(super) fn float_load(&mut self, op: DecodedOp) {
+        self.require_float_dirty();
         let format = format(op.op);
         let target = self.float_target(op.rd, format);
         self.load_to(op, target);
@@ -18,8 +19,8 @@ impl Emitter<'_> {
     }
 
     /// `fsw` or `fsd`: the bits as they are.
-    pub(in crate::jit::x86_64) fn float_store(&mut self, op: DecodedOp) {
-        self.check_float_is_on();
+    pub(super) fn float_store(&mut self, op: DecodedOp) {
+        self.require_float_on();
         let base = self.source(op.rs1, RAX);
         let held = self.floats.find(op.rs2, self.index);
         match (op.op, held) {
@@ -36,8 +37,8 @@ impl Emitter<'_> {
     }
 
     /// Bits from an integer register, or to one.
-    pub(super) fn move_bits(&mut self, op: DecodedOp) -> bool {
-        self.check_float_is_dirty();
+    pub(super) fn move_bits(&mut self, op: DecodedOp) {
+        self.require_float_dirty();
         if matches!(op.op, Op::FmvWX | Op::FmvDX) {
             let format = format(op.op);
             let target = self.float_target(op.rd, format);
@@ -48,7 +49,7 @@ impl Emitter<'_> {
                 dynasm!(self.asm; .arch x64; vmovq Rx(target), Rq(source));
             }
             self.finish_float(op.rd, target, format);
-            return true;
+            return;
         }
         let target = Self::target(op.rd);
         match (op.op, self.floats.find(op.rs1, self.index)) {
@@ -65,12 +66,11 @@ impl Emitter<'_> {
             _ => dynasm!(self.asm; .arch x64; mov Rq(target), [rbp + f(op.rs1)]),
         }
         self.finish(op.rd);
-        true
     }
 
     /// The first operand with the sign of the second, its opposite, or the product of both signs.
-    pub(super) fn sign(&mut self, op: DecodedOp) -> bool {
-        self.check_float_is_dirty();
+    pub(super) fn sign(&mut self, op: DecodedOp) {
+        self.require_float_dirty();
         let format = format(op.op);
         let a = self.float_source(op.rs1, format);
         let b = self.float_source(op.rs2, format);
@@ -107,6 +107,5 @@ impl Emitter<'_> {
             ),
         }
         self.finish_float(op.rd, t, format);
-        true
     }
 }

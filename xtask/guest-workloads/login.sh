@@ -14,13 +14,19 @@ ip link set right up
 ip addr add 192.0.2.1/24 dev lan
 ip link set lan up
 dd if=/dev/urandom of=/var/tmp/disk bs=64k count=32 2> /dev/null
-/sbin/mkfs.ext4 -q -F /var/tmp/disk
-mkdir -p /mnt/disk
-mount -o loop /var/tmp/disk /mnt/disk
-cp /etc/passwd /mnt/disk
+mkdir -p /run/lower /run/upper /run/work /run/merged
+cp /var/tmp/disk /run/lower
+mount -t overlay -o lowerdir=/run/lower,upperdir=/run/upper,workdir=/run/work overlay /run/merged
+echo more >> /run/merged/disk
+cmp -n 2097152 /run/lower/disk /run/upper/disk
+umount /run/merged
+loop=$(losetup --find --show /var/tmp/disk)
+cmp "$loop" /run/lower/disk
+mkswap "$loop" > /dev/null
+swapon "$loop"
+swapoff "$loop"
+losetup --detach "$loop"
 sync
-umount /mnt/disk
-losetup -D
 ip link del left
 ip link del lan
 for module in veth bridge tun erofs squashfs overlay; do

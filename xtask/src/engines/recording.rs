@@ -8,7 +8,7 @@ use crate::program;
 use anyhow::{Context, Result, bail, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 
 /// Instructions between two digests.
 const DIGEST_INTERVAL: u64 = 50_000_000;
@@ -53,26 +53,21 @@ impl Recording {
 
     /// Runs the workload and records it.
     pub fn make(&self, workload: &Workload, image: &Path) -> Result<()> {
-        let mut arguments: Vec<String> = [
-            "run",
-            "--summary",
-            "--memory",
-            workload.memory,
-            "--engine",
-            &self.engine,
-            "--digest-interval",
-            &DIGEST_INTERVAL.to_string(),
-            "--record",
-        ]
-        .map(str::to_owned)
-        .to_vec();
-        let mut add = |words: &[&str]| arguments.extend(words.iter().map(|&word| word.to_owned()));
-        add(&[
-            &self.log.to_string_lossy(),
-            "--guest",
-            &image.to_string_lossy(),
-        ]);
-        let console = match &workload.guest {
+        let (status, printed) = self.drive(workload, image).with_context(|| {
+            let said = fs::read_to_string(&self.messages).unwrap_or_default();
+            format!("{}: {}", self.evidence(), said.trim_end())
+        })?;
+        fs::write(&self.console, printed)
+            .with_context(|| format!("cannot write {}", self.console.display()))?;
+        let said = fs::read_to_string(&self.messages)?;
+        ensure!(status.success(), "{status}: {said}");
+        self.check_engine(&self.engine, &said)
+    }
+
+    /// Has the guest do its work and end; its status and what it printed.
+    fn drive(&self, workload: &Workload, image: &Path) -> Result<(ExitStatus, Vec<u8>)> {
+        let mut arguments = self.arguments(workload, image);
+        match &workload.guest {
             Guest::Script { .. } => {
                 let mut console = Console::start(&arguments, &self.messages)?;
                 console.expect("understudy: exit status 0\r\n")?;
@@ -81,16 +76,29 @@ impl Recording {
             Guest::Redis => redis_load::drive(arguments, &self.messages),
             Guest::DebianOnDisk { script } => {
                 debian_disk::copy(image, &self.disk)?;
-                add(&["--disk", &self.disk.to_string_lossy()]);
+                let disk = self.disk.to_string_lossy().into_owned();
+                arguments.extend(["--disk".to_owned(), disk]);
                 debian_disk::drive(&arguments, &self.messages, script)
             }
-        };
-        let (status, printed) = console.with_context(|| self.evidence())?;
-        fs::write(&self.console, printed)
-            .with_context(|| format!("cannot write {}", self.console.display()))?;
-        let said = fs::read_to_string(&self.messages)?;
-        ensure!(status.success(), "{status}: {said}");
-        self.check_engine(&self.engine, &said)
+        }
+    }
+
+    fn arguments(&self, workload: &Workload, image: &Path) -> Vec<String> {
+        let log = self.log.to_string_lossy();
+        let interval = DIGEST_INTERVAL.to_string();
+        let image = image.to_string_lossy();
+        [
+            ["run", "--summary"],
+            ["--memory", workload.memory],
+            ["--engine", &self.engine],
+            ["--record", &log],
+            ["--digest-interval", &interval],
+            ["--guest", &image],
+        ]
+        .concat()
+        .into_iter()
+        .map(str::to_owned)
+        .collect()
     }
 
     /// Replays the recording and compares what the guest prints as well.

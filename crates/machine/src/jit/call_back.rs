@@ -152,7 +152,7 @@ pub extern "sysv64" fn execute_rare(frame: *mut Frame, place: u32, number: u64) 
             environment.count += 1;
             environment.take_exception(exception);
             // Behind these, compiled code goes on wherever the pc is.
-            environment.attention || !ends_piece_by_itself(op.op)
+            environment.attention || jit.stops_at_traps || !ends_piece_by_itself(op.op)
         }
         _ => environment.attention,
     };

@@ -239,8 +239,8 @@ fn interpret(
     End::Reached
 }
 
-/// The instruction at the pc; none if compiled code cannot hold it: it faults, crosses a page, or
-/// shares its page with the end of a PMP range.
+/// The instruction at the pc; none if compiled code cannot hold it: it faults, or shares a page with
+/// the end of a PMP range.
 fn fetch(trial: &mut Environment, extensions: Extensions) -> Option<Fetched> {
     let offset = trial.fetch_offset(trial.hart.pc).ok()??;
     let half = trial.memory.load_u16(offset);
@@ -249,7 +249,9 @@ fn fetch(trial: &mut Environment, extensions: Extensions) -> Option<Fetched> {
     } else if offset % PAGE_SIZE as usize <= PAGE_SIZE as usize - 4 {
         trial.memory.load_u32(offset)
     } else {
-        return None;
+        let next_page = (trial.hart.pc | (PAGE_SIZE - 1)).wrapping_add(1);
+        let next = trial.fetch_offset(next_page).ok()??;
+        u32::from(trial.memory.load_u16(next)) << 16 | u32::from(half)
     };
     let op = DecodedOp::new(isa::decode(bits, extensions), 0);
     Some(Fetched { offset, bits, op })

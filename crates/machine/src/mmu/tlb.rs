@@ -107,6 +107,9 @@ pub struct Tlb {
     pub data_generation: u64,
     /// `satp` values by the number they have in the tags.
     spaces: Vec<u64>,
+    /// The last ones that were asked for, with their numbers: most often the kernel's turn and the
+    /// program's.
+    recent_spaces: [Option<(u64, u64)>; 2],
     fetch_indices: PageIndices,
     data_indices: PageIndices,
 }
@@ -126,12 +129,24 @@ impl Tlb {
     }
 
     fn space(&mut self, satp: u64) -> u64 {
+        for (known, number) in self.recent_spaces.into_iter().flatten() {
+            if known == satp {
+                return number;
+            }
+        }
+        let number = self.find_space(satp);
+        self.recent_spaces = [Some((satp, number)), self.recent_spaces[0]];
+        number
+    }
+
+    fn find_space(&mut self, satp: u64) -> u64 {
         if let Some(space) = self.spaces.iter().position(|&known| known == satp) {
             return space as u64;
         }
         if self.spaces.len() == SPACES {
             self.clear();
             self.spaces.clear();
+            self.recent_spaces = [None; 2];
         }
         self.spaces.push(satp);
         self.spaces.len() as u64 - 1

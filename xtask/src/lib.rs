@@ -6,6 +6,7 @@ pub mod blocks;
 pub mod check;
 pub mod conformance;
 pub mod demo;
+pub mod engines;
 pub mod program;
 pub mod redis;
 pub mod simulate;

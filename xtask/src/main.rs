@@ -4,7 +4,7 @@
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
-use xtask::{bench, blocks, check, conformance, simulate, test};
+use xtask::{bench, blocks, check, conformance, engines, simulate, test};
 
 #[derive(Parser)]
 #[command(about = "What a developer of Understudy runs")]
@@ -47,6 +47,21 @@ enum Command {
         /// Only programs whose name begins so.
         #[arg(long, default_value = "rv64")]
         prefix: String,
+    },
+    /// Record Debian guests under one engine and replay them under the other.
+    Engines {
+        /// Only this workload (login, redis, postgresql, compiler, node); may be repeated.
+        #[arg(long)]
+        workload: Vec<String>,
+        /// Where guest images are built, and used again; several GB.
+        #[arg(long, default_value = "target/guest-workloads")]
+        guest_dir: PathBuf,
+        /// Only one direction: the engine that records (default: both directions).
+        #[arg(long)]
+        first: Option<String>,
+        /// Only one direction: the engine that replays.
+        #[arg(long)]
+        second: Option<String>,
     },
     /// Measure; each benchmark ends with one line of JSON.
     #[command(subcommand)]
@@ -149,6 +164,16 @@ fn main() -> Result<()> {
         } => simulate::many(start..start + seeds),
         Command::Blocks { count, seed } => blocks::run(count, seed),
         Command::Conformance { directory, prefix } => conformance::run(&directory, &prefix),
+        Command::Engines {
+            workload,
+            guest_dir,
+            first,
+            second,
+        } => engines::run(&engines::Options {
+            workloads: workload,
+            guest_directory: guest_dir,
+            directions: engines::Options::directions(first, second),
+        }),
         Command::Bench(bench) => run_bench(bench),
     }
 }

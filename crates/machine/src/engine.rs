@@ -9,8 +9,9 @@ pub enum Engine {
     /// Hot blocks are compiled to the host's instructions, the rest is interpreted.
     #[default]
     Jit,
-    /// Every block is executed by both and the results are compared; a difference is a bug of this
-    /// program and ends it. Slow.
+    /// As [`Engine::Jit`], but whatever compiled code does is interpreted first, for trial, and the
+    /// results are compared; a difference is a bug of this program and ends it by a panic that says
+    /// all that is known. Slow.
     Paranoid,
 }
 

@@ -63,6 +63,8 @@ pub struct Memory {
     /// Of each page that holds decoded code, the lines of 64 bytes that do: a bit each.
     code_lines: Vec<u64>,
     disturbances: Vec<Disturbance>,
+    /// Stores beside code in its page since the last time that this cost a page its code.
+    code_page_stores: u32,
     /// Stores to page-table pages since the flags of page tables were last dropped.
     table_stores: u32,
     flag_epoch: u64,
@@ -80,6 +82,9 @@ fn lines(offset: usize, length: usize) -> u64 {
 /// After so many stores to pages that hold (or once held) page tables everything is flushed, so
 /// that a page which the guest now uses for something else becomes quick again.
 const TABLE_STORES_BEFORE_FLUSH: u32 = 1 << 16;
+/// After so many stores beside code in its page the code of the page is dropped: the page may have
+/// been freed, and what the guest keeps there now should become quick.
+const CODE_PAGE_STORES_BEFORE_DROP: u32 = 1 << 10;
 
 macro_rules! access {
     ($load:ident, $store:ident, $type:ty) => {
@@ -124,6 +129,30 @@ impl Memory {
     access!(load_u64, store_u64, u64);
 }
 
+/// Lets the host map guest RAM by pages of 2 MiB, so that a guest's access misses one TLB, not two.
+/// A host that cannot is slower, nothing else.
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code)] // advice on memory of its own
+fn ask_for_huge_pages(bytes: &mut [u8]) {
+    use rustix::mm::{Advice, madvise};
+    let page = PAGE_SIZE as usize;
+    let unaligned = bytes.as_ptr().align_offset(page);
+    let length = bytes.len().saturating_sub(unaligned) / page * page;
+    if length > 0 {
+        // SAFETY: the range is whole pages within `bytes`, and the advice changes no contents.
+        let _ = unsafe {
+            madvise(
+                bytes.as_mut_ptr().add(unaligned).cast(),
+                length,
+                Advice::LinuxHugepage,
+            )
+        };
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn ask_for_huge_pages(_: &mut [u8]) {}
+
 impl Memory {
     /// RAM of `size` bytes (a multiple of the page size), all zero, every page clean.
     pub fn new(size: u64) -> Memory {
@@ -132,11 +161,14 @@ impl Memory {
             "RAM size {size} is not whole pages"
         );
         let pages = (size / PAGE_SIZE) as usize;
+        let mut bytes = vec![0; size as usize];
+        ask_for_huge_pages(&mut bytes);
         Memory {
-            bytes: vec![0; size as usize],
+            bytes,
             flags: vec![PAGE_IS_CLEAN; pages],
             code_lines: vec![0; pages],
             disturbances: Vec::new(),
+            code_page_stores: 0,
             table_stores: 0,
             flag_epoch: 0,
             journal: None,
@@ -283,7 +315,7 @@ impl Memory {
             self.store_bytes(offset, size, value);
         }
         self.flags[index] &= !PAGE_IS_CLEAN;
-        if flags & PAGE_HOLDS_CODE != 0 && self.holds_code(offset, size) {
+        if flags & PAGE_HOLDS_CODE != 0 && self.counts_as_store_to_code(offset, size) {
             let page_offset = index * PAGE_SIZE as usize;
             self.disturbances.push(Disturbance::Code { page_offset });
             self.flags[index] &= !PAGE_HOLDS_CODE;
@@ -292,10 +324,21 @@ impl Memory {
         !self.disturbances.is_empty()
     }
 
+    /// A store to code; or one beside it, if there were many: the page may hold something else now.
+    fn counts_as_store_to_code(&mut self, offset: usize, size: usize) -> bool {
+        self.code_page_stores += 1;
+        let is_old = self.code_page_stores >= CODE_PAGE_STORES_BEFORE_DROP;
+        if is_old {
+            self.code_page_stores = 0;
+        }
+        is_old || self.holds_code(offset, size)
+    }
+
     /// Whether [`Memory::store`] might disturb something; false means that it will not.
     pub fn might_disturb(&self, offset: usize, size: usize) -> bool {
         let flags = self.flags[offset / PAGE_SIZE as usize];
-        if flags & PAGE_HOLDS_CODE != 0 && self.holds_code(offset, size) {
+        let is_due = self.code_page_stores + 1 >= CODE_PAGE_STORES_BEFORE_DROP;
+        if flags & PAGE_HOLDS_CODE != 0 && (is_due || self.holds_code(offset, size)) {
             return true;
         }
         if flags & PAGE_HOLDS_PAGE_TABLE == 0 {

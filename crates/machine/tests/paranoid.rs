@@ -2,7 +2,6 @@
 //! looked for.
 
 #[path = "instructions/assembler.rs"]
-#[allow(dead_code)] // of which this uses a part
 mod assembler;
 #[path = "determinism/program.rs"]
 mod program;

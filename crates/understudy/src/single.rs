@@ -28,6 +28,8 @@ use std::time::Duration;
 pub struct SingleOptions {
     /// Record into this file.
     pub record: Option<PathBuf>,
+    /// Instructions between two digests of the recording, besides one a second; 0 for none.
+    pub digest_interval_instructions: u64,
     /// Say how fast it was.
     pub summary: bool,
 }
@@ -59,12 +61,12 @@ pub fn run(config: &VmConfig, options: SingleOptions) -> Result<ExitStatus, Fail
         guest: ReplicaGuest::new(machine, disks),
         encoding: InputEncoding::WithDiskData,
     };
-    let live = LiveOptions {
-        digest_interval_ns: if recorder.is_some() {
-            DIGEST_INTERVAL_NS
-        } else {
-            0
+    let live = match recorder {
+        Some(_) => LiveOptions {
+            digest_interval_ns: DIGEST_INTERVAL_NS,
+            digest_interval_instructions: options.digest_interval_instructions,
         },
+        None => LiveOptions::default(),
     };
     let raw_mode = RawMode::enter().context("cannot put the terminal into raw mode")?;
     let began_ns = monotonic_ns();

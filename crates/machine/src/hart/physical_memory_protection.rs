@@ -27,9 +27,41 @@ pub enum Access {
 
 /// The registers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Registers")]
 pub struct PhysicalMemoryProtection {
     configuration: [u8; ENTRIES],
     address: [u64; ENTRIES],
+    /// The entries that are on, by priority: computed from the registers at each write.
+    #[serde(skip)]
+    ranges: Vec<Range>,
+}
+
+/// The registers alone, as they are stored.
+#[derive(Deserialize)]
+struct Registers {
+    configuration: [u8; ENTRIES],
+    address: [u64; ENTRIES],
+}
+
+impl From<Registers> for PhysicalMemoryProtection {
+    fn from(registers: Registers) -> PhysicalMemoryProtection {
+        let mut pmp = PhysicalMemoryProtection {
+            configuration: registers.configuration,
+            address: registers.address,
+            ranges: Vec::new(),
+        };
+        pmp.compute_ranges();
+        pmp
+    }
+}
+
+/// What an entry that is on covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Range {
+    first: u64,
+    /// One past the last byte.
+    last: u64,
+    configuration: u8,
 }
 
 impl PhysicalMemoryProtection {
@@ -54,6 +86,7 @@ impl PhysicalMemoryProtection {
                 *entry = byte & 0x9f;
             }
         }
+        self.compute_ranges();
     }
 
     /// `pmpaddr` register `index`.
@@ -68,6 +101,20 @@ impl PhysicalMemoryProtection {
         if self.configuration[index] & LOCKED == 0 && !next_locks {
             self.address[index] = value & ((1 << 54) - 1);
         }
+        self.compute_ranges();
+    }
+
+    fn compute_ranges(&mut self) {
+        self.ranges = (0..ENTRIES)
+            .filter_map(|index| {
+                let (first, last) = self.range(index)?;
+                Some(Range {
+                    first,
+                    last,
+                    configuration: self.configuration[index],
+                })
+            })
+            .collect();
     }
 
     /// First and one past the last byte of an entry that is on.
@@ -96,14 +143,15 @@ impl PhysicalMemoryProtection {
     /// Whether all of `length` bytes from `address` on may be accessed.
     pub fn allows(&self, address: u64, length: u64, access: Access, privilege: Privilege) -> bool {
         let end = address.saturating_add(length);
-        for index in 0..ENTRIES {
-            let Some((first, last)) = self.range(index) else {
-                continue;
-            };
+        for &Range {
+            first,
+            last,
+            configuration,
+        } in &self.ranges
+        {
             if address >= last || end <= first {
                 continue;
             }
-            let configuration = self.configuration[index];
             if address < first || end > last {
                 return false; // the lowest matching entry must match every byte
             }
@@ -123,12 +171,10 @@ impl PhysicalMemoryProtection {
     /// Whether no entry begins or ends inside the page at `page`: then one answer holds for all of it.
     pub fn is_uniform(&self, page: u64) -> bool {
         let end = page + crate::memory::PAGE_SIZE;
-        (0..ENTRIES)
-            .filter_map(|index| self.range(index))
-            .all(|(first, last)| {
-                let inside = |edge: u64| edge > page && edge < end;
-                !inside(first) && !inside(last)
-            })
+        let inside = |edge: u64| edge > page && edge < end;
+        self.ranges
+            .iter()
+            .all(|range| !inside(range.first) && !inside(range.last))
     }
 }
 

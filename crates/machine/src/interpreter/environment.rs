@@ -359,6 +359,9 @@ impl Environment<'_> {
 
     /// Fetches one half-word from anywhere.
     pub fn fetch_half(&mut self, address: u64) -> Result<u16, Exception> {
+        if let Some(offset) = self.fetch_offset(address)? {
+            return Ok(self.memory.load_u16(offset));
+        }
         let physical = self.fetch_address(address)?;
         if let Ok(offset) = self.memory.offset(physical, 2) {
             return Ok(self.memory.load_u16(offset));

@@ -5,6 +5,7 @@ use super::tier::Jit;
 use crate::hart::Hart;
 use crate::interpreter::environment::Environment;
 use crate::interpreter::execute::{Exit, execute};
+use crate::jit::translate::leaves as ends_piece_by_itself;
 use crate::memory::PAGE_SIZE;
 use std::marker::PhantomData;
 
@@ -150,7 +151,8 @@ pub extern "sysv64" fn execute_rare(frame: *mut Frame, place: u32, number: u64) 
         Exit::Exception(exception) => {
             environment.count += 1;
             environment.take_exception(exception);
-            true
+            // Behind these, compiled code goes on wherever the pc is.
+            environment.attention || jit.stops_at_traps || !ends_piece_by_itself(op.op)
         }
         _ => environment.attention,
     };

@@ -93,6 +93,8 @@ pub struct Jit {
     chaos: Option<Chaos>,
     /// Compares everything with the interpreter.
     pub(super) paranoid: Option<Box<Paranoid>>,
+    /// Compiled code is left at each trap: a rehearsal ends there too.
+    pub(super) stops_at_traps: bool,
 }
 
 impl Jit {
@@ -114,6 +116,7 @@ impl Jit {
             hot: HOT,
             chaos: None,
             paranoid: None,
+            stops_at_traps: false,
         })
     }
 
@@ -125,6 +128,7 @@ impl Jit {
 
     /// Whether all that compiled code does is compared with the interpreter.
     pub fn set_paranoid(&mut self, paranoid: bool) {
+        self.stops_at_traps = paranoid;
         self.paranoid = paranoid.then(|| Box::new(Paranoid::new()));
     }
 
@@ -193,6 +197,13 @@ impl Jit {
             (block.heat, block.code)
         };
         if code.is_none() && heat >= self.hot {
+            if self.code.is_full() {
+                // The block goes with all others; it will be hot again soon.
+                blocks.clear();
+                environment.memory.forget_code();
+                self.forget_code(blocks);
+                return;
+            }
             code = self.compile(blocks, environment, block);
         }
         let Some(code) = code else {
@@ -275,6 +286,13 @@ impl Jit {
         self.rare_ops[number]
     }
 
+    /// Follows `blocks`, which has dropped everything.
+    fn forget_code(&mut self, blocks: &BlockCache) {
+        self.clears = blocks.clears();
+        self.code.clear();
+        self.rare_ops.clear();
+    }
+
     #[cold]
     fn compile(
         &mut self,
@@ -282,19 +300,16 @@ impl Jit {
         environment: &mut Environment,
         block: u32,
     ) -> Option<NonZeroU32> {
-        if self.code.is_full() {
-            blocks.clear();
-            environment.memory.forget_code();
-        }
         if self.clears != blocks.clears() {
-            self.clears = blocks.clears();
-            self.code.clear();
-            self.rare_ops.clear();
-            return None; // the block is gone; it will be hot again soon
+            self.forget_code(blocks);
+            return None; // the next time
         }
         let start = environment.fetch_offset(environment.hart.pc).ok()??;
-        let piece = Piece::at(environment.memory, start, blocks.extensions());
-        environment.mark_code(start, piece.page_offset + piece.end() as usize - start);
+        let next_page = (environment.hart.pc | (PAGE_SIZE - 1)).wrapping_add(1);
+        let next_page = environment.fetch_offset(next_page).ok().flatten();
+        let piece = Piece::at(environment.memory, start, next_page, blocks.extensions());
+        let end = piece.end().min(PAGE_SIZE as i32) as usize;
+        environment.mark_code(start, piece.page_offset + end - start);
         let emitter = Emitter::new(&piece, &mut self.code, &self.routines, &mut self.rare_ops);
         let page_offset = piece.page_offset;
         let code = emitter.emit(|target| {

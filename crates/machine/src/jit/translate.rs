@@ -14,23 +14,48 @@ pub struct Piece {
     pub page_offset: usize,
     /// The instructions; their `offset` is the one in the page.
     pub ops: Vec<DecodedOp>,
+    /// If the last instruction reaches into the next page.
+    pub crossing: Option<Crossing>,
+}
+
+/// What is known of the second half of an instruction that crosses a page.
+#[derive(Clone, Copy)]
+pub struct Crossing {
+    /// Offset in RAM of the page that it is in.
+    pub page_offset: i32,
+    /// The half.
+    pub half: u16,
 }
 
 impl Piece {
-    /// The piece that begins at `start`, an offset in RAM. Empty if its first instruction reaches
-    /// into the next page.
-    pub fn at(memory: &Memory, start: usize, extensions: Extensions) -> Piece {
+    /// The piece that begins at `start`, an offset in RAM; `next_page` is that of the next virtual
+    /// page, if it is known.
+    pub fn at(
+        memory: &Memory,
+        start: usize,
+        next_page: Option<usize>,
+        extensions: Extensions,
+    ) -> Piece {
         let page_offset = start & !(PAGE_SIZE as usize - 1);
         let page_end = page_offset + PAGE_SIZE as usize;
-        let mut ops = Vec::new();
+        let mut ops: Vec<DecodedOp> = Vec::new();
+        let mut crossing = None;
         let mut at = start;
         while at < page_end && ops.len() < LONGEST {
             let half = memory.load_u16(at);
             let length = isa::length(half) as usize;
             if at + length > page_end {
-                break;
+                let Some((page_offset, next)) =
+                    next_page.and_then(|next| Some((i32::try_from(next).ok()?, next)))
+                else {
+                    break;
+                };
+                let half = memory.load_u16(next);
+                crossing = Some(Crossing { page_offset, half });
             }
-            let bits = if length == 4 {
+            let bits = if let Some(crossing) = &crossing {
+                u32::from(crossing.half) << 16 | u32::from(half)
+            } else if length == 4 {
                 memory.load_u32(at)
             } else {
                 half.into()
@@ -42,11 +67,15 @@ impl Piece {
                 break;
             }
         }
-        Piece { page_offset, ops }
+        Piece {
+            page_offset,
+            ops,
+            crossing,
+        }
     }
 
-    /// Offset in the page of what follows the last instruction; the page's size if it is the next
-    /// page.
+    /// Offset in the page of what follows the last instruction; the page's size or two bytes more if
+    /// it is in the next page.
     pub fn end(&self) -> i32 {
         let last = self.ops.last().expect("a piece has instructions");
         i32::from(last.offset) + i32::from(last.length)

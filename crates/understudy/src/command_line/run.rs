@@ -8,6 +8,7 @@ use crate::guest_image::GuestImage;
 use crate::single::{self, SingleOptions};
 use anyhow::anyhow;
 use clap::Args;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 /// Run a machine alone, its first console in this terminal (Ctrl-A x ends it).
@@ -61,6 +62,10 @@ pub struct Run {
     /// Record the run in FILE, to be run again with `understudy replay FILE`
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
+    /// A digest in the recording every COUNT instructions or so, besides one a second: a replay that
+    /// differs ends at the first that is not equal
+    #[arg(long, value_name = "COUNT", requires = "record")]
+    digest_interval: Option<NonZeroU64>,
     /// Say how fast the machine ran when it ends
     #[arg(long)]
     summary: bool,
@@ -74,6 +79,7 @@ impl Run {
         let config = self.configuration()?;
         let options = SingleOptions {
             record: self.record,
+            digest_interval_instructions: self.digest_interval.map_or(0, NonZeroU64::get),
             summary: self.summary,
         };
         single::run(&config, options)

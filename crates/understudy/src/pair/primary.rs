@@ -61,6 +61,7 @@ pub fn run_primary(config: VmConfig, config_path: &Path) -> Result<ExitStatus, F
 pub(super) fn live_options(host: &Host) -> LiveOptions {
     LiveOptions {
         digest_interval_ns: host.pair.digest_interval.0 * 1_000_000,
+        digest_interval_instructions: 0,
     }
 }
 

@@ -33,8 +33,11 @@ const LONGEST_SLEEP_NS: u64 = 5_000_000;
 /// How a machine goes live.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LiveOptions {
-    /// Nanoseconds between two digests; 0 for none.
+    /// Host time between two digests, nanoseconds; 0 for none.
     pub digest_interval_ns: u64,
+    /// Instructions between two digests, give or take a quantum, besides those of host time; 0 for
+    /// none.
+    pub digest_interval_instructions: u64,
 }
 
 /// A machine that goes live may be so far behind its host's calendar, and jumps; one that is further
@@ -81,8 +84,9 @@ struct Live<'a> {
     urgent_since_ns: Option<u64>,
     flushed_at_ns: u64,
     flushed_count: u64,
-    digest_interval_ns: u64,
+    options: LiveOptions,
     digest_at_ns: u64,
+    digest_at_count: u64,
     run_share: RunShare,
     sleep_owed_ns: u64,
 }
@@ -98,6 +102,7 @@ impl<'a> Live<'a> {
         let offset_ns = wanted_guest_time(&guest).wrapping_sub(host_ns);
         let steering =
             ClockSteering::new(guest.machine.clock().rate, host_ns.wrapping_add(offset_ns));
+        let count = guest.machine.instruction_count();
         Live {
             guest,
             encoding,
@@ -108,8 +113,9 @@ impl<'a> Live<'a> {
             urgent_since_ns: None,
             flushed_at_ns: host_ns,
             flushed_count: 0,
-            digest_interval_ns: options.digest_interval_ns,
+            options,
             digest_at_ns: host_ns.saturating_add(options.digest_interval_ns),
+            digest_at_count: count.saturating_add(options.digest_interval_instructions),
             run_share: FULL_SPEED,
             sleep_owed_ns: 0,
         }
@@ -262,17 +268,25 @@ impl<'a> Live<'a> {
     }
 
     fn digest_when_due(&mut self, now_ns: u64) {
-        if self.digest_interval_ns > 0 && now_ns >= self.digest_at_ns {
+        let count = self.guest.machine.instruction_count();
+        let LiveOptions {
+            digest_interval_ns: nanoseconds,
+            digest_interval_instructions: instructions,
+        } = self.options;
+        if nanoseconds > 0 && now_ns >= self.digest_at_ns
+            || instructions > 0 && count >= self.digest_at_count
+        {
             self.digest();
         }
     }
 
     fn digest(&mut self) {
         let count = self.guest.machine.instruction_count();
-        self.digest_at_ns = monotonic_ns().saturating_add(self.digest_interval_ns);
-        if self.digest_interval_ns == 0 {
+        if self.options == LiveOptions::default() {
             return;
         }
+        self.digest_at_ns = monotonic_ns().saturating_add(self.options.digest_interval_ns);
+        self.digest_at_count = count.saturating_add(self.options.digest_interval_instructions);
         let digest = self.guest.machine.digest();
         self.steps.push(Step::Record(Record {
             count,

@@ -5,6 +5,7 @@ use crate::support::guest_program::{counting_busily, counting_to};
 use crate::support::{Process, error_text, run, wait_for};
 use machine::machine::SEMANTICS_VERSION;
 use replication::log::{LogHeader, LogItem, LogReader, LogSummary, LogWriter};
+use replication::record::RecordBody;
 use std::fs;
 use std::path::PathBuf;
 
@@ -16,12 +17,18 @@ struct Recording {
 impl Recording {
     /// A small guest's whole run.
     fn new() -> Recording {
+        Recording::with_options(&[])
+    }
+
+    /// The same with further options of `understudy run`.
+    fn with_options(options: &[&str]) -> Recording {
         let directory = tempfile::tempdir().unwrap();
         let kernel = directory.path().join("guest.elf");
         fs::write(&kernel, counting_to(100, 0)).unwrap();
         let log = directory.path().join("run.log");
         let (kernel, log) = (kernel.to_str().unwrap(), log.to_str().unwrap());
-        let output = run(&["run", "--memory", "4M", "--kernel", kernel, "--record", log]);
+        let command = ["run", "--memory", "4M", "--kernel", kernel, "--record", log];
+        let output = run(&[&command, options].concat());
         assert!(output.status.success(), "{}", error_text(&output));
         let whole = fs::read(log).unwrap();
         Recording { directory, whole }
@@ -116,6 +123,41 @@ fn a_recording_without_its_snapshot_is_refused() {
         reason: String::new(),
     });
     recording.refuse(&writer.take_bytes(), &["not self-contained"]);
+}
+
+/// What makes a recording a proof: every digest on the way is compared, not only the one at the end.
+#[test]
+fn a_replay_ends_at_the_first_digest_that_differs_and_says_where() {
+    let recording = Recording::with_options(&["--digest-interval", "500"]);
+    let mut counts = Vec::new();
+    let mut reader = LogReader::new();
+    reader.push(&recording.whole);
+    while let Some(item) = reader.next_item().unwrap() {
+        if let LogItem::Record(_, record) = item
+            && matches!(record.body, RecordBody::Digest(_))
+        {
+            counts.push(record.count);
+        }
+    }
+    assert!(counts.len() >= 8, "too few digests: {counts:?}");
+    for first in [0, counts.len() / 2, counts.len() - 2] {
+        let changed = recording.rewritten(|item| {
+            if let LogItem::Record(_, record) = item
+                && record.count >= counts[first]
+                && let RecordBody::Digest(digest) = &mut record.body
+            {
+                *digest ^= 1;
+            }
+        });
+        assert_refused(
+            &["replay", &recording.write(&changed)],
+            4,
+            &[
+                "diverges",
+                &format!("at instruction {}: digest", counts[first]),
+            ],
+        );
+    }
 }
 
 /// The bytes are right for the log's checksums, so the snapshot's own checks have to see it.

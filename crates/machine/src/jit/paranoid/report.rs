@@ -7,6 +7,9 @@ use crate::jit::paranoid::architecture::Architecture;
 use crate::memory::RAM_BASE;
 use std::fmt::Write;
 
+/// Double-words of RAM that a report shows at most.
+const WORDS_SHOWN: usize = 16;
+
 impl Paranoid {
     /// All that is known when compiled code did not do what the interpreter did.
     #[cold]
@@ -31,12 +34,12 @@ impl Paranoid {
             self.describe_memory(environment, executed, &mut text);
         }
         self.describe_instructions(&mut text);
-        let _ = write!(
+        let _ = writeln!(
             text,
             "to replay: bring the machine to instruction count {start} by Engine::Interpreter (a \
              snapshot, the replay log, the seed of the test) and go on by Engine::Paranoid. If it \
              agrees then, what compiled code remembers is at fault: run all by Engine::Paranoid, \
-             which compares after {CHUNK} instructions at most.\n"
+             which compares after {CHUNK} instructions at most."
         );
         text
     }
@@ -83,7 +86,14 @@ impl Paranoid {
     }
 
     fn describe_memory(&self, environment: &Environment, executed: usize, text: &mut String) {
-        for (offset, expected) in self.wrong_words(environment, executed) {
+        let total = self.wrong_words(environment, executed).count();
+        if total > WORDS_SHOWN {
+            let _ = writeln!(
+                text,
+                "  RAM: the first {WORDS_SHOWN} of {total} double-words:"
+            );
+        }
+        for (offset, expected) in self.wrong_words(environment, executed).take(WORDS_SHOWN) {
             let found = environment.memory.load_u64(offset);
             let clean = if environment.memory.is_clean(offset) {
                 "clean"

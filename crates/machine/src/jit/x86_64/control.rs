@@ -5,7 +5,9 @@ use super::layout::*;
 use crate::interpreter::block::DecodedOp;
 use crate::isa::Op;
 use crate::jit::tier::JUMP_ENTRIES;
+use crate::jit::translate::Crossing;
 use crate::memory::PAGE_SIZE;
+use crate::mmu::tlb::ENTRIES;
 use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
 use std::num::NonZeroU32;
 
@@ -23,6 +25,30 @@ impl Emitter<'_> {
             dynasm!(self.asm; .arch x64; jmp =>from);
             self.add_link(target, from);
         }
+    }
+
+    /// Leaves an instruction that crosses a page to the interpreter, unless its second half is what it
+    /// was when it was compiled.
+    pub(super) fn check_crossing(&mut self, crossing: Crossing) {
+        let from = self.asm.new_dynamic_label();
+        dynasm!(self.asm; .arch x64
+            ; mov rax, [rbp + PAGE]
+            ; shr rax, 12
+            ; inc rax
+            ; mov ecx, eax
+            ; and ecx, ENTRIES as i32 - 1
+            ; shl ecx, 4
+            ; add rcx, [rbp + FETCH_TABLE]
+            ; xor rax, [rbp + FETCH_CONTEXT]
+            ; cmp rax, [rcx]
+            ; jne =>from
+            ; cmp QWORD [rcx + 8], crossing.page_offset
+            ; jne =>from
+            ; mov rax, [rbp + RAM]
+            ; cmp WORD [rax + crossing.page_offset], crossing.half as i16
+            ; jne =>from
+        );
+        self.interpret_from(from);
     }
 
     /// Jumps to the guest address in `rax`, by the jump cache.

@@ -112,6 +112,11 @@ impl<'a> Emitter<'a> {
         dynasm!(self.asm; .arch x64; sub r15, BYTE length as i8; jl =>budget);
         for index in 0..self.piece.ops.len() {
             self.index = index;
+            if index + 1 == self.piece.ops.len()
+                && let Some(crossing) = self.piece.crossing
+            {
+                self.check_crossing(crossing);
+            }
             self.instruction(self.piece.ops[index], &mut known);
         }
         let last = self.piece.ops[self.index];

@@ -68,6 +68,10 @@ pub const RAM: i32 = relative(WORDS + offset_of!(CompiledWords, ram));
 /// [`CompiledWords::jump_cache`].
 pub const JUMP_CACHE: i32 = relative(WORDS + offset_of!(CompiledWords, jump_cache));
 const TLB: usize = offset_of!(Hart, tlb);
+/// Address of the TLB's table for fetches.
+pub const FETCH_TABLE: i32 = relative(TLB + offset_of!(Tlb, fetch));
+/// [`Tlb::fetch_context`].
+pub const FETCH_CONTEXT: i32 = relative(TLB + offset_of!(Tlb, fetch_context));
 /// Address of the TLB's table for loads.
 pub const LOAD_TABLE: i32 = relative(TLB + offset_of!(Tlb, load));
 /// Address of the TLB's table for stores.

@@ -4,6 +4,8 @@
 //! registers in [`layout::PINNED`], `rax`, `rcx`, `rdx`, `xmm0` and `xmm1` free within an
 //! instruction, and in the other `xmm` registers what [`float::FloatRegisters`] says.
 
+#![allow(clippy::useless_conversion)] // `dynasm!` converts what need not be converted
+
 mod control;
 mod emitter;
 mod float;

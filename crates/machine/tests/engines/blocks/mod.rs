@@ -9,6 +9,7 @@
 mod assembler;
 mod block;
 mod compressed;
+mod disturbance;
 #[path = "../execution.rs"]
 pub mod execution;
 mod harness;

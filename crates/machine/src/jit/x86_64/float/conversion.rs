@@ -30,7 +30,7 @@ impl Emitter<'_> {
     }
 
     /// From an integer register.
-    pub(super) fn from_integer(&mut self, op: DecodedOp) -> bool {
+    pub(super) fn convert_from_integer(&mut self, op: DecodedOp) -> bool {
         use Op::*;
         if !self.require_exactness(op) {
             return false;
@@ -77,10 +77,10 @@ impl Emitter<'_> {
     }
 
     /// To an integer register. What does not fit is left to the interpreter, which saturates.
-    pub(super) fn to_integer(&mut self, op: DecodedOp) -> bool {
+    pub(super) fn convert_to_integer(&mut self, op: DecodedOp) -> bool {
         use Op::*;
-        let truncates = op.immediate & 7 == rm::RTZ;
-        if truncates {
+        let mode = op.immediate & 7;
+        if (rm::RTZ..=rm::RUP).contains(&mode) {
             self.require_float_dirty();
         } else if !self.require_rounding(op) {
             return false;
@@ -89,23 +89,26 @@ impl Emitter<'_> {
         let a = self.float_source(op.rs1, format);
         let rare = self.asm.new_dynamic_label();
         match op.op {
+            // The host gives the least integer for whatever does not fit.
             FcvtWS | FcvtWD => {
-                self.round_to_word(a, format, truncates);
-                // The host gives the least integer for whatever does not fit.
+                self.round_to_word(a, format, mode);
                 dynasm!(self.asm; .arch x64; cmp eax, i32::MIN; je =>rare; cdqe);
             }
             FcvtLS | FcvtLD => {
-                self.round_to_long(a, format, truncates);
+                self.round_to_long(a, format, mode);
                 dynasm!(self.asm; .arch x64; mov rcx, rax; neg rcx; jo =>rare);
             }
             _ => {
                 let is_word = matches!(op.op, FcvtWuS | FcvtWuD);
                 self.check_unsigned_range(a, format, is_word, rare);
-                self.round_to_long(a, format, truncates);
+                self.round_to_long(a, format, mode);
                 if is_word {
                     dynasm!(self.asm; .arch x64; cdqe);
                 }
             }
+        }
+        if matches!(mode, rm::RDN | rm::RUP) {
+            self.raise_inexact(a, format);
         }
         let target = Self::target(op.rd);
         self.copy(target, RAX);
@@ -115,7 +118,9 @@ impl Emitter<'_> {
         true
     }
 
-    fn round_to_word(&mut self, a: HostRegister, format: Format, truncates: bool) {
+    /// Rounds `a` to a word in `eax`. Down and up raise no inexact: the number may not fit.
+    fn round_to_word(&mut self, a: HostRegister, format: Format, mode: i32) {
+        let (a, truncates) = self.round_to_integral(a, format, mode);
         match (format, truncates) {
             (Format::Double, true) => dynasm!(self.asm; .arch x64; vcvttsd2si eax, Rx(a)),
             (Format::Double, false) => dynasm!(self.asm; .arch x64; vcvtsd2si eax, Rx(a)),
@@ -124,12 +129,45 @@ impl Emitter<'_> {
         }
     }
 
-    fn round_to_long(&mut self, a: HostRegister, format: Format, truncates: bool) {
+    /// As [`Emitter::round_to_word`], to a double-word in `rax`.
+    fn round_to_long(&mut self, a: HostRegister, format: Format, mode: i32) {
+        let (a, truncates) = self.round_to_integral(a, format, mode);
         match (format, truncates) {
             (Format::Double, true) => dynasm!(self.asm; .arch x64; vcvttsd2si rax, Rx(a)),
             (Format::Double, false) => dynasm!(self.asm; .arch x64; vcvtsd2si rax, Rx(a)),
             (Format::Single, true) => dynasm!(self.asm; .arch x64; vcvttss2si rax, Rx(a)),
             (Format::Single, false) => dynasm!(self.asm; .arch x64; vcvtss2si rax, Rx(a)),
+        }
+    }
+
+    /// For modes that the host's conversions do not have, rounds `a` first. Gives the number that is
+    /// left to convert, and whether to truncate it.
+    fn round_to_integral(
+        &mut self,
+        a: HostRegister,
+        format: Format,
+        mode: i32,
+    ) -> (HostRegister, bool) {
+        /// In the immediate of `vroundsd`: inexact is not raised; down, up.
+        const DOWN: i8 = 8 | 1;
+        const UP: i8 = 8 | 2;
+        let direction = match mode {
+            rm::RDN => DOWN,
+            rm::RUP => UP,
+            _ => return (a, mode == rm::RTZ),
+        };
+        match format {
+            Format::Double => dynasm!(self.asm; .arch x64; vroundsd xmm0, Rx(a), Rx(a), direction),
+            Format::Single => dynasm!(self.asm; .arch x64; vroundss xmm0, Rx(a), Rx(a), direction),
+        }
+        (0, true)
+    }
+
+    /// Raises inexact if `a`, which fits, is no integer: so does its conversion in any mode.
+    fn raise_inexact(&mut self, a: HostRegister, format: Format) {
+        match format {
+            Format::Double => dynasm!(self.asm; .arch x64; vcvttsd2si rcx, Rx(a)),
+            Format::Single => dynasm!(self.asm; .arch x64; vcvttss2si rcx, Rx(a)),
         }
     }
 

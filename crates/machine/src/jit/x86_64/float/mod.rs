@@ -29,6 +29,8 @@ use kind::Kind;
 mod rm {
     pub const RNE: i32 = 0;
     pub const RTZ: i32 = 1;
+    pub const RDN: i32 = 2;
+    pub const RUP: i32 = 3;
     pub const RMM: i32 = 4;
     pub const DYN: i32 = 7;
 }
@@ -77,8 +79,8 @@ impl Emitter<'_> {
             Some(Kind::Sign) => self.sign(op),
             Some(Kind::Move) => self.move_bits(op),
             Some(Kind::BetweenFormats) => return self.between_formats(op),
-            Some(Kind::FromInteger) => return self.from_integer(op),
-            Some(Kind::ToInteger) => return self.to_integer(op),
+            Some(Kind::FromInteger) => return self.convert_from_integer(op),
+            Some(Kind::ToInteger) => return self.convert_to_integer(op),
         }
         true
     }

@@ -28,6 +28,7 @@ pub struct Journal {
     pages: Vec<ChangedPage>,
     disturbances: usize,
     table_stores: u32,
+    code_page_stores: u32,
     flag_epoch: u64,
 }
 
@@ -40,6 +41,7 @@ impl Memory {
         journal.pages.clear();
         journal.disturbances = self.disturbances.len();
         journal.table_stores = self.table_stores;
+        journal.code_page_stores = self.code_page_stores;
         journal.flag_epoch = self.flag_epoch;
         self.journal = Some(journal);
     }
@@ -64,6 +66,7 @@ impl Memory {
         }
         self.disturbances.truncate(journal.disturbances);
         self.table_stores = journal.table_stores;
+        self.code_page_stores = journal.code_page_stores;
         self.flag_epoch = journal.flag_epoch;
         journal
     }

@@ -167,6 +167,7 @@ impl Tlb {
     /// than to forget it. The contexts have to be set anew.
     pub fn abandon_spaces(&mut self) {
         self.spaces.fill(NO_SPACE);
+        self.recent_spaces = [None; 2];
     }
 
     /// Forgets the translations of virtual pages whose low nine bits are `index`; those of fetches

@@ -29,7 +29,7 @@ impl Chaos {
 
     /// True once in `times` calls, on average.
     pub fn once_in(&mut self, times: u64) -> bool {
-        self.next() % times == 0
+        self.next().is_multiple_of(times)
     }
 
     /// Executions after which a block is compiled from now on.

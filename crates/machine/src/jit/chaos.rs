@@ -32,6 +32,11 @@ impl Chaos {
         self.next().is_multiple_of(times)
     }
 
+    /// Whether the code cache counts as full before the next compilation.
+    pub fn fills_code_cache(&mut self) -> bool {
+        self.once_in(300)
+    }
+
     /// Executions after which a block is compiled from now on.
     pub fn threshold(&mut self) -> u32 {
         if self.compiles_at_once {

@@ -197,7 +197,7 @@ impl Jit {
             (block.heat, block.code)
         };
         if code.is_none() && heat >= self.hot {
-            if self.code.is_full() {
+            if self.code.is_full() || self.chaos.as_mut().is_some_and(Chaos::fills_code_cache) {
                 // The block goes with all others; it will be hot again soon.
                 blocks.clear();
                 environment.memory.forget_code();

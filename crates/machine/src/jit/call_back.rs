@@ -71,11 +71,13 @@ impl Place {
         Place(instructions_to_end as u32 | u32::from(offset) << 16)
     }
 
-    fn instructions_to_end(self) -> i64 {
+    /// Instructions of the piece from this one on.
+    pub fn instructions_to_end(self) -> i64 {
         i64::from(self.0 & 0xffff)
     }
 
-    fn offset(self) -> u64 {
+    /// Offset of this one in its page.
+    pub fn offset(self) -> u64 {
         u64::from(self.0 >> 16)
     }
 }

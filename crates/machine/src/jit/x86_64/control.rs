@@ -14,6 +14,7 @@ use std::num::NonZeroU32;
 impl Emitter<'_> {
     /// Jumps to `target`, bytes from the begin of the page.
     pub(super) fn jump(&mut self, target: i32, known: &mut impl FnMut(i32) -> Option<NonZeroU32>) {
+        self.leave();
         if !is_in_page(target) {
             dynasm!(self.asm; .arch x64; mov rax, [rbp + PAGE]; add rax, target);
             self.dispatch();
@@ -53,6 +54,7 @@ impl Emitter<'_> {
 
     /// Jumps to the guest address in `rax`, by the jump cache.
     pub(super) fn dispatch(&mut self) {
+        self.leave();
         dynasm!(self.asm; .arch x64
             ; mov ecx, eax
             ; shr ecx, 12
@@ -78,6 +80,7 @@ impl Emitter<'_> {
         known: &mut impl FnMut(i32) -> Option<NonZeroU32>,
     ) {
         let next = i32::from(op.offset) + i32::from(op.length);
+        self.prepare(&op);
         if op.op == Op::Jalr {
             let base = self.source(op.rs1, RAX);
             dynasm!(self.asm; .arch x64; lea rax, [Rq(base) + op.immediate]; and rax, -2);
@@ -94,11 +97,12 @@ impl Emitter<'_> {
         if rd >= 32 {
             return;
         }
-        let target = Self::pinned(rd).unwrap_or(RCX);
+        let target = self.registers.home(rd).unwrap_or(RCX);
         dynasm!(self.asm; .arch x64; mov Rq(target), [rbp + PAGE]; add Rq(target), next);
         if target == RCX {
             dynasm!(self.asm; .arch x64; mov [BYTE rbp + x(rd)], rcx);
         }
+        self.registers.wrote(rd, false);
     }
 
     /// A conditional branch.
@@ -108,12 +112,17 @@ impl Emitter<'_> {
         known: &mut impl FnMut(i32) -> Option<NonZeroU32>,
     ) {
         let target = i32::from(op.offset) + op.immediate;
-        let top = self.close_loop(target);
-        self.compare(op.rs1, op.rs2);
-        if let Some(top) = top {
+        if let Some(top) = self.close_loop(target) {
+            self.compare(op.rs1, op.rs2);
             return self.jump_if(op.op, top);
         }
         let rest = self.rest();
+        if rest == 0 {
+            // Both ways lead out.
+            self.leave();
+        }
+        self.prepare(&op);
+        self.compare(op.rs1, op.rs2);
         if rest == 0 && is_in_page(target) {
             if let Some(code) = known(target) {
                 let address = self.address(code);
@@ -134,7 +143,13 @@ impl Emitter<'_> {
         }
         let from = self.asm.new_dynamic_label();
         self.jump_if(op.op, from);
-        self.cold.push(Cold::Branch { from, rest, target });
+        let registers = self.registers;
+        self.cold.push(Cold::Branch {
+            from,
+            rest,
+            target,
+            registers,
+        });
     }
 
     fn jump_if(&mut self, op: Op, to: dynasmrt::DynamicLabel) {
@@ -148,10 +163,13 @@ impl Emitter<'_> {
         }
     }
 
-    /// Compares two guest registers.
+    /// Compares two guest registers, which are prepared: if one is a word, both are, or zero.
     pub(super) fn compare(&mut self, rs1: u8, rs2: u8) {
         let a = self.source(rs1, RAX);
-        match Self::pinned(rs2) {
+        let are_words = self.registers.is_word(rs1) || self.registers.is_word(rs2);
+        match self.registers.home(rs2) {
+            Some(b) if are_words => dynasm!(self.asm; .arch x64; cmp Rd(a), Rd(b)),
+            None if are_words => dynasm!(self.asm; .arch x64; test Rd(a), Rd(a)), // rs2 is x0
             Some(b) => dynasm!(self.asm; .arch x64; cmp Rq(a), Rq(b)),
             None if rs2 == 0 => dynasm!(self.asm; .arch x64; test Rq(a), Rq(a)),
             None => dynasm!(self.asm; .arch x64; cmp Rq(a), [BYTE rbp + x(rs2)]),

@@ -2,6 +2,8 @@
 
 use super::float::{FloatCold, FloatRegisters, Loop};
 use super::layout::*;
+use super::lending::{self, Lending};
+use super::registers::{Registers, STANDARD};
 use super::routines::Routines;
 use crate::interpreter::block::{DecodedOp, writes_float};
 use crate::isa::Op;
@@ -26,6 +28,7 @@ pub(super) enum Cold {
         target: HostRegister,
         site: usize,
         place: Place,
+        registers: Registers,
     },
     /// The slow half of a store.
     Store {
@@ -37,6 +40,7 @@ pub(super) enum Cold {
         value: HostRegister,
         site: usize,
         place: Place,
+        registers: Registers,
     },
     /// A branch that is taken before the end of the piece.
     Branch {
@@ -45,6 +49,7 @@ pub(super) enum Cold {
         rest: i32,
         /// Where it leads, relative to the page.
         target: i32,
+        registers: Registers,
     },
     /// What floating point rarely needs.
     Float(FloatCold),
@@ -53,6 +58,7 @@ pub(super) enum Cold {
         from: DynamicLabel,
         rest: i32,
         offset: i32,
+        registers: Registers,
     },
     /// A jump within the page to what was not compiled yet.
     Link {
@@ -76,6 +82,10 @@ pub struct Emitter<'a> {
     pub(super) index: usize,
     /// What is known of floating point here.
     pub(super) floats: FloatRegisters,
+    /// Where the integer registers are here.
+    pub(super) registers: Registers,
+    /// What is to be lent when it is first needed.
+    pub(super) lendings: Vec<Lending>,
     /// Where the last instruction may jump if it leads to the first.
     pub(super) looped: Option<Loop>,
 }
@@ -99,6 +109,8 @@ impl<'a> Emitter<'a> {
             cold: Vec::new(),
             index: 0,
             floats: FloatRegisters::default(),
+            registers: STANDARD,
+            lendings: Vec::new(),
             looped: None,
         }
     }
@@ -108,7 +120,9 @@ impl<'a> Emitter<'a> {
         let mut known = known;
         let length = self.piece.ops.len() as i32;
         let budget = self.asm.new_dynamic_label();
+        self.lendings = lending::plan(&self.piece.ops, self.leads_to_itself());
         self.begin_loop();
+        let at_top = self.registers;
         dynasm!(self.asm; .arch x64; sub r15, BYTE length as i8; jl =>budget);
         for index in 0..self.piece.ops.len() {
             self.index = index;
@@ -127,6 +141,9 @@ impl<'a> Emitter<'a> {
         dynasm!(self.asm; .arch x64
             ; =>budget
             ; add r15, length
+        );
+        self.at(&at_top, Self::leave);
+        dynasm!(self.asm; .arch x64
             ; mov ecx, first
             ; mov eax, Exit::Budget.number()
             ; jmp extern self.routines.exit_at
@@ -145,17 +162,24 @@ impl<'a> Emitter<'a> {
         match cold {
             Cold::Load { .. } | Cold::Store { .. } => self.cold_access(cold),
             Cold::Float(cold) => self.cold_float(cold),
-            Cold::Branch { from, rest, target } => {
+            Cold::Branch {
+                from,
+                rest,
+                target,
+                registers,
+            } => {
                 dynasm!(self.asm; .arch x64; =>from; add r15, rest);
-                self.jump(target, known);
+                self.at(&registers, |emitter| emitter.jump(target, known));
             }
-            Cold::Interpret { from, rest, offset } => dynasm!(self.asm; .arch x64
-                ; =>from
-                ; add r15, rest
-                ; mov ecx, offset
-                ; mov eax, Exit::Interpret.number()
-                ; jmp extern self.routines.exit_at
-            ),
+            Cold::Interpret {
+                from,
+                rest,
+                offset,
+                registers,
+            } => {
+                dynasm!(self.asm; .arch x64; =>from);
+                self.at(&registers, |emitter| emitter.interpret(rest, offset));
+            }
             Cold::Link {
                 from,
                 number,
@@ -167,6 +191,17 @@ impl<'a> Emitter<'a> {
                 ; jmp extern self.routines.exit_at
             ),
         }
+    }
+
+    /// Leaves the piece for the interpreter; `rest` instructions from the one at `offset` on.
+    pub(super) fn interpret(&mut self, rest: i32, offset: i32) {
+        self.leave();
+        dynasm!(self.asm; .arch x64
+            ; add r15, rest
+            ; mov ecx, offset
+            ; mov eax, Exit::Interpret.number()
+            ; jmp extern self.routines.exit_at
+        );
     }
 
     /// Instructions of the piece behind the present one.
@@ -208,6 +243,8 @@ impl<'a> Emitter<'a> {
     pub(super) fn rare(&mut self, op: DecodedOp) {
         let number = self.add_rare(op);
         let place = self.place().0 as i32;
+        let before = self.registers;
+        self.leave();
         dynasm!(self.asm; .arch x64
             ; mov eax, number
             ; mov ecx, place
@@ -223,21 +260,15 @@ impl<'a> Emitter<'a> {
         if leaves(op.op) {
             dynasm!(self.asm; .arch x64; mov rax, [rbp + PC]);
             self.dispatch();
+        } else {
+            self.come_back(&before);
         }
-    }
-
-    /// The host register of a guest register, if it has one.
-    pub(super) fn pinned(guest: u8) -> Option<HostRegister> {
-        PINNED
-            .iter()
-            .find(|(pinned, _)| *pinned == guest)
-            .map(|(_, host)| *host)
     }
 
     /// A host register that holds a guest register: its own, or `scratch`.
     pub(super) fn source(&mut self, guest: u8, scratch: HostRegister) -> HostRegister {
-        if let Some(host) = Self::pinned(guest) {
-            return host;
+        if let Some(home) = self.registers.home(guest) {
+            return home;
         }
         if guest == 0 {
             dynasm!(self.asm; .arch x64; xor Rd(scratch), Rd(scratch));
@@ -248,15 +279,28 @@ impl<'a> Emitter<'a> {
     }
 
     /// The host register in which a result is to be computed.
-    pub(super) fn target(guest: u8) -> HostRegister {
-        Self::pinned(guest).unwrap_or(RAX)
+    pub(super) fn target(&self, guest: u8) -> HostRegister {
+        self.registers.home(guest).unwrap_or(RAX)
     }
 
     /// A result is in [`Emitter::target`].
     pub(super) fn finish(&mut self, guest: u8) {
-        if Self::pinned(guest).is_none() && guest < 32 {
+        if guest >= 32 {
+            return;
+        }
+        if self.registers.home(guest).is_none() {
             dynasm!(self.asm; .arch x64; mov [BYTE rbp + x(guest)], rax);
         }
+        self.registers.wrote(guest, false);
+    }
+
+    /// The low half of a result is in [`Emitter::target`]; its sign extends to the upper half.
+    pub(super) fn finish_word(&mut self, guest: u8) {
+        if self.registers.home(guest).is_some() {
+            return self.registers.wrote(guest, true);
+        }
+        dynasm!(self.asm; .arch x64; movsxd rax, eax);
+        self.finish(guest);
     }
 
     /// Copies one host register to another.

@@ -1,6 +1,7 @@
 //! The integer instructions, and the dispatch to all others.
 
 use super::emitter::Emitter;
+use super::float::is_emitted_float;
 use super::layout::*;
 use crate::interpreter::block::DecodedOp;
 use crate::isa::Op;
@@ -10,13 +11,14 @@ use std::num::NonZeroU32;
 /// `target = a OP b` for an instruction of the host with two operands.
 macro_rules! two_operands {
     ($self:ident, $op:ident, $instruction:tt, $commutes:expr) => {{
-        let (rs1, rs2) = if $commutes && Self::pinned($op.rs1).is_none() {
+        let (rs1, rs2) = if $commutes && $self.registers.home($op.rs1).is_none() {
             ($op.rs2, $op.rs1) // a register first, then memory
         } else {
             ($op.rs1, $op.rs2)
         };
-        let target = Self::target($op.rd);
-        match Self::pinned(rs2) {
+        let is_word = $self.registers.is_word(rs1) || $self.registers.is_word(rs2);
+        let target = $self.target($op.rd);
+        match $self.registers.home(rs2) {
             Some(b) if b == target && rs1 != rs2 => {
                 let a = $self.source(rs1, RCX);
                 if $commutes {
@@ -42,44 +44,66 @@ macro_rules! two_operands {
                 dynasm!($self.asm; .arch x64; $instruction Rq(target), [BYTE rbp + x(rs2)]);
             }
         }
-        $self.finish($op.rd);
+        $self.finish_as($op.rd, is_word);
     }};
 }
 
 /// `target = sext(a OP b)` in 32 bits.
 macro_rules! two_words {
-    ($self:ident, $op:ident, $instruction:tt) => {{
-        let target = Self::target($op.rd);
-        let a = $self.source($op.rs1, RAX);
-        if a != RAX {
-            dynasm!($self.asm; .arch x64; mov eax, Rd(a));
-        }
-        match Self::pinned($op.rs2) {
-            Some(b) => dynasm!($self.asm; .arch x64; $instruction eax, Rd(b)),
-            None if $op.rs2 == 0 => {
-                dynasm!($self.asm; .arch x64; xor ecx, ecx; $instruction eax, ecx);
+    ($self:ident, $op:ident, $instruction:tt, $commutes:expr) => {{
+        let (rs1, rs2) = if $commutes && $self.registers.home($op.rs1).is_none() {
+            ($op.rs2, $op.rs1)
+        } else {
+            ($op.rs1, $op.rs2)
+        };
+        let target = $self.target($op.rd);
+        match $self.registers.home(rs2) {
+            Some(b) if b == target && rs1 != rs2 => {
+                let a = $self.source(rs1, RAX);
+                if $commutes {
+                    dynasm!($self.asm; .arch x64; $instruction Rd(target), Rd(a));
+                } else {
+                    if a != RAX {
+                        dynasm!($self.asm; .arch x64; mov eax, Rd(a));
+                    }
+                    dynasm!($self.asm; .arch x64; $instruction eax, Rd(b); mov Rd(target), eax);
+                }
             }
-            None => dynasm!($self.asm; .arch x64; $instruction eax, [BYTE rbp + x($op.rs2)]),
+            Some(b) => {
+                let a = $self.source(rs1, target);
+                $self.copy_word(target, a);
+                dynasm!($self.asm; .arch x64; $instruction Rd(target), Rd(b));
+            }
+            None if rs2 == 0 => {
+                let a = $self.source(rs1, target);
+                $self.copy_word(target, a);
+                dynasm!($self.asm; .arch x64; xor ecx, ecx; $instruction Rd(target), ecx);
+            }
+            None => {
+                let a = $self.source(rs1, target);
+                $self.copy_word(target, a);
+                dynasm!($self.asm; .arch x64; $instruction Rd(target), [BYTE rbp + x(rs2)]);
+            }
         }
-        dynasm!($self.asm; .arch x64; movsxd Rq(target), eax);
-        $self.finish($op.rd);
+        $self.finish_word($op.rd);
     }};
 }
 
 /// `target = a OP immediate`.
 macro_rules! with_immediate {
     ($self:ident, $op:ident, $instruction:tt) => {{
-        let target = Self::target($op.rd);
+        let is_word = $self.registers.is_word($op.rs1);
+        let target = $self.target($op.rd);
         let a = $self.source($op.rs1, target);
         $self.copy(target, a);
         dynasm!($self.asm; .arch x64; $instruction Rq(target), $op.immediate);
-        $self.finish($op.rd);
+        $self.finish_as($op.rd, is_word);
     }};
 }
 
 macro_rules! shift_immediate {
     ($self:ident, $op:ident, $instruction:tt) => {{
-        let target = Self::target($op.rd);
+        let target = $self.target($op.rd);
         let a = $self.source($op.rs1, target);
         $self.copy(target, a);
         dynasm!($self.asm; .arch x64; $instruction Rq(target), ($op.immediate & 63) as i8);
@@ -89,20 +113,17 @@ macro_rules! shift_immediate {
 
 macro_rules! shift_word_immediate {
     ($self:ident, $op:ident, $instruction:tt) => {{
-        let target = Self::target($op.rd);
-        let a = $self.source($op.rs1, RAX);
-        dynasm!($self.asm; .arch x64
-            ; mov Rd(target), Rd(a)
-            ; $instruction Rd(target), ($op.immediate & 31) as i8
-            ; movsxd Rq(target), Rd(target)
-        );
-        $self.finish($op.rd);
+        let target = $self.target($op.rd);
+        let a = $self.source($op.rs1, target);
+        $self.copy_word(target, a);
+        dynasm!($self.asm; .arch x64; $instruction Rd(target), ($op.immediate & 31) as i8);
+        $self.finish_word($op.rd);
     }};
 }
 
 macro_rules! shift {
     ($self:ident, $op:ident, $instruction:tt) => {{
-        let target = Self::target($op.rd);
+        let target = $self.target($op.rd);
         let a = $self.source($op.rs1, RAX);
         let count = $self.source($op.rs2, RCX);
         dynasm!($self.asm; .arch x64; $instruction Rq(target), Rq(a), Rq(count));
@@ -112,14 +133,11 @@ macro_rules! shift {
 
 macro_rules! shift_word {
     ($self:ident, $op:ident, $instruction:tt) => {{
-        let target = Self::target($op.rd);
+        let target = $self.target($op.rd);
         let a = $self.source($op.rs1, RAX);
         let count = $self.source($op.rs2, RCX);
-        dynasm!($self.asm; .arch x64
-            ; $instruction Rd(target), Rd(a), Rd(count)
-            ; movsxd Rq(target), Rd(target)
-        );
-        $self.finish($op.rd);
+        dynasm!($self.asm; .arch x64; $instruction Rd(target), Rd(a), Rd(count));
+        $self.finish_word($op.rd);
     }};
 }
 
@@ -131,18 +149,35 @@ impl Emitter<'_> {
         known: &mut impl FnMut(i32) -> Option<NonZeroU32>,
     ) {
         use Op::*;
+        if self.fusion(&op) {
+            return;
+        }
         match op.op {
             Jal | Jalr => self.unconditional(op, known),
             Beq | Bne | Blt | Bge | Bltu | Bgeu => self.branch(op, known),
-            Lb | Lh | Lw | Ld | Lbu | Lhu | Lwu => self.load(op),
-            Sb | Sh | Sw | Sd => self.store(op),
+            Lb | Lh | Lw | Ld | Lbu | Lhu | Lwu => {
+                self.prepare(&op);
+                self.load(op);
+            }
+            Sb | Sh | Sw | Sd => {
+                self.prepare(&op);
+                self.store(op);
+            }
             Fence => {}
             _ if is_integer(op.op) => {
                 if op.rd < 32 {
+                    self.prepare(&op);
                     self.integer(op);
                 }
             }
-            _ if self.float(op) => {}
+            _ if is_emitted_float(op.op) => {
+                // Its rare cases execute what waits, which must do no harm a second time.
+                self.perform_in_place();
+                self.prepare(&op);
+                if !self.float(op) {
+                    self.rare(op);
+                }
+            }
             _ => self.rare(op),
         }
     }
@@ -152,34 +187,16 @@ impl Emitter<'_> {
         use Op::*;
         match op.op {
             Lui => self.constant(op),
-            Auipc => {
-                let target = Self::target(op.rd);
-                let offset = i32::from(op.offset);
-                dynasm!(self.asm; .arch x64; mov Rq(target), [rbp + PAGE]);
-                dynasm!(self.asm; .arch x64; add Rq(target), op.immediate);
-                dynasm!(self.asm; .arch x64; add Rq(target), offset);
-                self.finish(op.rd);
-            }
+            Auipc => self.add_to_page(op),
             Addi => self.add_immediate(op),
-            Addiw => {
-                let target = Self::target(op.rd);
-                let a = self.source(op.rs1, RAX);
-                if op.immediate == 0 {
-                    dynasm!(self.asm; .arch x64; movsxd Rq(target), Rd(a));
-                } else {
-                    dynasm!(self.asm; .arch x64
-                        ; lea Rd(target), [Rq(a) + op.immediate]
-                        ; movsxd Rq(target), Rd(target)
-                    );
-                }
-                self.finish(op.rd);
-            }
+            Addiw => self.add_immediate_word(op),
             Xori if op.immediate == -1 => {
-                let target = Self::target(op.rd);
+                let is_word = self.registers.is_word(op.rs1);
+                let target = self.target(op.rd);
                 let a = self.source(op.rs1, target);
                 self.copy(target, a);
                 dynasm!(self.asm; .arch x64; not Rq(target));
-                self.finish(op.rd);
+                self.finish_as(op.rd, is_word);
             }
             Xori => with_immediate!(self, op, xor),
             Ori => with_immediate!(self, op, or),
@@ -196,9 +213,9 @@ impl Emitter<'_> {
             Or => two_operands!(self, op, or, true),
             And => two_operands!(self, op, and, true),
             Mul => two_operands!(self, op, imul, true),
-            Addw => two_words!(self, op, add),
-            Subw => two_words!(self, op, sub),
-            Mulw => two_words!(self, op, imul),
+            Addw => self.add_words(op),
+            Subw => two_words!(self, op, sub, false),
+            Mulw => two_words!(self, op, imul, true),
             Sll => shift!(self, op, shlx),
             Srl => shift!(self, op, shrx),
             Sra => shift!(self, op, sarx),
@@ -214,9 +231,69 @@ impl Emitter<'_> {
     }
 
     fn constant(&mut self, op: DecodedOp) {
-        match Self::pinned(op.rd) {
+        match self.registers.home(op.rd) {
+            Some(target) if op.immediate == 0 => {
+                dynasm!(self.asm; .arch x64; xor Rd(target), Rd(target));
+            }
+            Some(target) if op.immediate > 0 => {
+                dynasm!(self.asm; .arch x64; mov Rd(target), op.immediate);
+            }
             Some(target) => dynasm!(self.asm; .arch x64; mov Rq(target), op.immediate),
             None => dynasm!(self.asm; .arch x64; mov QWORD [BYTE rbp + x(op.rd)], op.immediate),
+        }
+        self.registers.wrote(op.rd, false);
+    }
+
+    fn add_to_page(&mut self, op: DecodedOp) {
+        let target = self.target(op.rd);
+        let offset = i32::from(op.offset);
+        dynasm!(self.asm; .arch x64; mov Rq(target), [rbp + PAGE]);
+        match op.immediate.checked_add(offset) {
+            Some(sum) => dynasm!(self.asm; .arch x64; add Rq(target), sum),
+            None => {
+                dynasm!(self.asm; .arch x64; add Rq(target), op.immediate; add Rq(target), offset);
+            }
+        }
+        self.finish(op.rd);
+    }
+
+    fn add_immediate_word(&mut self, op: DecodedOp) {
+        let target = self.target(op.rd);
+        let a = self.source(op.rs1, target);
+        if op.immediate == 0 {
+            self.copy_word(target, a);
+        } else if a == target {
+            dynasm!(self.asm; .arch x64; add Rd(target), op.immediate);
+        } else {
+            dynasm!(self.asm; .arch x64; lea Rd(target), [Rq(a) + op.immediate]);
+        }
+        self.finish_word(op.rd);
+    }
+
+    fn add_words(&mut self, op: DecodedOp) {
+        let target = self.target(op.rd);
+        if let (Some(a), Some(b)) = (self.registers.home(op.rs1), self.registers.home(op.rs2))
+            && target != a
+            && target != b
+        {
+            dynasm!(self.asm; .arch x64; lea Rd(target), [Rq(a) + Rq(b)]);
+            return self.finish_word(op.rd);
+        }
+        two_words!(self, op, add, true);
+    }
+
+    /// Copies the low half of one host register to another.
+    fn copy_word(&mut self, to: HostRegister, from: HostRegister) {
+        if to != from {
+            dynasm!(self.asm; .arch x64; mov Rd(to), Rd(from));
+        }
+    }
+
+    fn finish_as(&mut self, guest: u8, is_word: bool) {
+        if is_word {
+            self.finish_word(guest);
+        } else {
+            self.finish(guest);
         }
     }
 
@@ -224,7 +301,7 @@ impl Emitter<'_> {
         if op.rs1 == 0 {
             return self.constant(op);
         }
-        let target = Self::target(op.rd);
+        let target = self.target(op.rd);
         let a = self.source(op.rs1, target);
         if op.immediate == 0 {
             self.copy(target, a);
@@ -237,25 +314,30 @@ impl Emitter<'_> {
     }
 
     fn and_immediate(&mut self, op: DecodedOp) {
-        if op.immediate == 255 {
-            let target = Self::target(op.rd);
-            let a = self.source(op.rs1, RAX);
-            dynasm!(self.asm; .arch x64; movzx Rd(target), Rb(a));
-            self.finish(op.rd);
-        } else {
+        if op.immediate < 0 {
             with_immediate!(self, op, and);
+            return;
         }
+        let target = self.target(op.rd);
+        let a = self.source(op.rs1, target);
+        if op.immediate == 255 {
+            dynasm!(self.asm; .arch x64; movzx Rd(target), Rb(a));
+        } else {
+            self.copy_word(target, a);
+            dynasm!(self.asm; .arch x64; and Rd(target), op.immediate);
+        }
+        self.finish(op.rd);
     }
 
     fn add(&mut self, op: DecodedOp) {
         if op.rs1 == 0 || op.rs2 == 0 {
-            let target = Self::target(op.rd);
+            let target = self.target(op.rd);
             let a = self.source(op.rs1 | op.rs2, target);
             self.copy(target, a);
             return self.finish(op.rd);
         }
-        let target = Self::target(op.rd);
-        if let (Some(a), Some(b)) = (Self::pinned(op.rs1), Self::pinned(op.rs2))
+        let target = self.target(op.rd);
+        if let (Some(a), Some(b)) = (self.registers.home(op.rs1), self.registers.home(op.rs2))
             && target != a
             && target != b
         {
@@ -270,14 +352,18 @@ impl Emitter<'_> {
             Op::Slt | Op::Sltu => self.compare(op.rs1, op.rs2),
             _ => {
                 let a = self.source(op.rs1, RAX);
-                dynasm!(self.asm; .arch x64; cmp Rq(a), op.immediate);
+                if self.registers.is_word(op.rs1) {
+                    dynasm!(self.asm; .arch x64; cmp Rd(a), op.immediate);
+                } else {
+                    dynasm!(self.asm; .arch x64; cmp Rq(a), op.immediate);
+                }
             }
         }
         match op.op {
             Op::Slt | Op::Slti => dynasm!(self.asm; .arch x64; setl al),
             _ => dynasm!(self.asm; .arch x64; setb al),
         }
-        let target = Self::target(op.rd);
+        let target = self.target(op.rd);
         dynasm!(self.asm; .arch x64; movzx Rd(target), al);
         self.finish(op.rd);
     }
@@ -296,7 +382,7 @@ impl Emitter<'_> {
             self.copy(RAX, a);
             dynasm!(self.asm; .arch x64; sar rax, 63; and rax, Rq(b); sub rdx, rax);
         }
-        let target = Self::target(op.rd);
+        let target = self.target(op.rd);
         self.copy(target, RDX);
         self.finish(op.rd);
     }
@@ -379,7 +465,7 @@ impl Emitter<'_> {
     }
 
     fn finish_rax(&mut self, rd: u8) {
-        let target = Self::target(rd);
+        let target = self.target(rd);
         self.copy(target, RAX);
         self.finish(rd);
     }

@@ -3,9 +3,12 @@
 
 use super::emitter::{Cold, Emitter};
 use super::layout::*;
+use super::registers::Registers;
+use super::routines::SlowHalves;
 use crate::interpreter::block::DecodedOp;
 use crate::isa::Op;
-use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
+use crate::jit::call_back::Place;
+use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
 
 /// Logarithm of the bytes that a load or store moves.
 fn log_size(op: Op) -> usize {
@@ -24,7 +27,7 @@ impl Emitter<'_> {
         &mut self,
         base: HostRegister,
         op: DecodedOp,
-        slow: dynasmrt::DynamicLabel,
+        slow: DynamicLabel,
     ) -> usize {
         let site = self.cache.add_site();
         let mask = -4096 | ((1 << log_size(op.op)) - 1);
@@ -45,7 +48,7 @@ impl Emitter<'_> {
 
     /// An integer load.
     pub(super) fn load(&mut self, op: DecodedOp) {
-        let target = Self::target(op.rd);
+        let target = self.target(op.rd);
         let target = if op.rd >= 32 { RAX } else { target };
         self.load_to(op, target);
         self.finish(op.rd);
@@ -91,6 +94,7 @@ impl Emitter<'_> {
             target,
             site,
             place,
+            registers: self.registers,
         });
     }
 
@@ -123,6 +127,7 @@ impl Emitter<'_> {
             value,
             site,
             place,
+            registers: self.registers,
         });
     }
 
@@ -138,8 +143,9 @@ impl Emitter<'_> {
                 target,
                 site,
                 place,
+                registers,
             } => {
-                let routine = self.routines.load[log_size(op)];
+                let routine = self.slow_routines(&registers).load[log_size(op)];
                 dynasm!(self.asm; .arch x64
                     ; =>from
                     ; lea rax, [Rq(base) + offset]
@@ -149,6 +155,7 @@ impl Emitter<'_> {
                     ; call extern routine
                     ; pop rcx
                 );
+                let given_up = self.given_up(&registers);
                 match op {
                     Op::Lb => dynasm!(self.asm; .arch x64; movsx Rq(target), al),
                     Op::Lh => dynasm!(self.asm; .arch x64; movsx Rq(target), ax),
@@ -157,6 +164,7 @@ impl Emitter<'_> {
                     _ => self.copy(target, RAX),
                 }
                 dynasm!(self.asm; .arch x64; jmp =>back);
+                self.give_up(given_up, place, &registers);
             }
             Cold::Store {
                 from,
@@ -167,8 +175,9 @@ impl Emitter<'_> {
                 value,
                 site,
                 place,
+                registers,
             } => {
-                let routine = self.routines.store[log_size];
+                let routine = self.slow_routines(&registers).store[log_size];
                 dynasm!(self.asm; .arch x64; =>from; lea rax, [Rq(base) + offset]);
                 self.copy(RDX, value);
                 dynasm!(self.asm; .arch x64
@@ -177,17 +186,56 @@ impl Emitter<'_> {
                     ; mov ecx, place.0 as i32
                     ; call extern routine
                     ; pop rcx
-                    ; jmp =>back
                 );
+                let given_up = self.given_up(&registers);
+                dynasm!(self.asm; .arch x64; jmp =>back);
+                self.give_up(given_up, place, &registers);
             }
             _ => unreachable!("only loads and stores have a slow half"),
         }
     }
 
+    /// The routines for the slow halves: those that leave the piece themselves if they give up, or
+    /// those that leave it to the piece, which has to put registers right before.
+    fn slow_routines(&self, registers: &Registers) -> &SlowHalves {
+        if registers.is_standard() {
+            &self.routines.leaving
+        } else {
+            &self.routines.returning
+        }
+    }
+
+    /// Jumps to the label it gives if a routine has given up.
+    fn given_up(&mut self, registers: &Registers) -> Option<DynamicLabel> {
+        if registers.is_standard() {
+            return None;
+        }
+        let given_up = self.asm.new_dynamic_label();
+        dynasm!(self.asm; .arch x64; jc =>given_up);
+        Some(given_up)
+    }
+
+    fn give_up(&mut self, from: Option<DynamicLabel>, place: Place, registers: &Registers) {
+        let Some(from) = from else {
+            return;
+        };
+        dynasm!(self.asm; .arch x64; =>from);
+        let (rest, offset) = (place.instructions_to_end(), place.offset());
+        self.at(registers, |emitter| {
+            emitter.interpret(rest as i32, offset as i32);
+        });
+    }
+
     /// At the label, the interpreter takes over with the present instruction.
-    pub(super) fn interpret_from(&mut self, from: dynasmrt::DynamicLabel) {
+    pub(super) fn interpret_from(&mut self, from: DynamicLabel) {
         let offset = i32::from(self.piece.ops[self.index].offset);
         let rest = self.rest() + 1;
-        self.cold.push(Cold::Interpret { from, rest, offset });
+        let registers = self.registers;
+        self.cold.push(Cold::Interpret {
+            from,
+            rest,
+            offset,
+            registers,
+        });
     }
 }

@@ -9,9 +9,13 @@
 mod control;
 mod emitter;
 mod float;
+mod fusion;
 mod integer;
 mod layout;
+mod lending;
 mod memory;
+mod operands;
+mod registers;
 mod routines;
 
 pub use emitter::Emitter;

@@ -26,17 +26,26 @@ pub struct Routines {
     pub exit_at: usize,
     /// Out because nothing is known of the code at `rax`.
     pub exit_to: usize,
-    /// Loads of 1, 2, 4 and 8 bytes: address in `rax`, place in `ecx`, the site's address on the
-    /// stack; gives the value, zero-extended, in `rax`.
-    pub load: [usize; 4],
-    /// Stores: as loads, with the value in `rdx`.
-    pub store: [usize; 4],
+    /// Slow halves that leave compiled code if they give up.
+    pub leaving: SlowHalves,
+    /// Slow halves that return with the carry flag set if they give up.
+    pub returning: SlowHalves,
     /// Executes rare instruction `eax` at place `ecx`; `xmm` registers are lost.
     pub execute: usize,
     /// As `execute`, but keeps the `xmm` registers that hold F registers.
     pub execute_float: usize,
     /// Addresses of constants.
     pub constants: Constants,
+}
+
+/// The slow halves of loads and stores.
+#[derive(Clone, Copy, Default)]
+pub struct SlowHalves {
+    /// Loads of 1, 2, 4 and 8 bytes: address in `rax`, place in `ecx`, the site's address on the
+    /// stack; gives the value, zero-extended, in `rax`.
+    pub load: [usize; 4],
+    /// Stores: as loads, with the value in `rdx`.
+    pub store: [usize; 4],
 }
 
 type Assembler = VecAssembler<X64Relocation>;
@@ -65,12 +74,17 @@ impl Routines {
         dynasm!(asm; .arch x64; exit:);
         exit(&mut asm, &routines.constants);
         for (log, size) in [1u8, 2, 4, 8].into_iter().enumerate() {
-            asm_align(&mut asm);
-            routines.load[log] = here(&asm);
-            load(&mut asm, size, routines.exit_at);
-            asm_align(&mut asm);
-            routines.store[log] = here(&asm);
-            store(&mut asm, size, routines.exit_at);
+            for (halves, exit_at) in [
+                (&mut routines.leaving, Some(routines.exit_at)),
+                (&mut routines.returning, None),
+            ] {
+                asm_align(&mut asm);
+                halves.load[log] = here(&asm);
+                load(&mut asm, size, exit_at);
+                asm_align(&mut asm);
+                halves.store[log] = here(&asm);
+                store(&mut asm, size, exit_at);
+            }
         }
         asm_align(&mut asm);
         routines.execute = here(&asm);
@@ -210,7 +224,11 @@ fn call(asm: &mut Assembler, size: u8, call_back: usize, depth: i32) {
 
 /// Gives up before the instruction at place `ecx`: the interpreter executes it. `depth` bytes are on
 /// the stack.
-fn give_up(asm: &mut Assembler, exit_at: usize, depth: i32) {
+fn give_up(asm: &mut Assembler, exit_at: Option<usize>, depth: i32) {
+    let Some(exit_at) = exit_at else {
+        dynasm!(asm; .arch x64; stc; ret);
+        return;
+    };
     dynasm!(asm; .arch x64
         ; add rsp, depth
         ; movzx eax, cx
@@ -221,7 +239,7 @@ fn give_up(asm: &mut Assembler, exit_at: usize, depth: i32) {
     );
 }
 
-fn load(asm: &mut Assembler, size: u8, exit_at: usize) {
+fn load(asm: &mut Assembler, size: u8, exit_at: Option<usize>) {
     let (again, miss) = (asm.new_dynamic_label(), asm.new_dynamic_label());
     // On the stack: return address, site, frame.
     dynasm!(asm; .arch x64; =>again; push rsi; push rdi);
@@ -233,13 +251,13 @@ fn load(asm: &mut Assembler, size: u8, exit_at: usize) {
         4 => dynasm!(asm; .arch x64; mov eax, [rax + rdi]),
         _ => dynasm!(asm; .arch x64; mov rax, [rax + rdi]),
     }
-    dynasm!(asm; .arch x64; pop rdi; pop rsi; ret; =>miss; pop rdi; pop rsi);
+    dynasm!(asm; .arch x64; pop rdi; pop rsi; clc; ret; =>miss; pop rdi; pop rsi);
     call(asm, size, call_back::load_missed as *const () as usize, 16);
     dynasm!(asm; .arch x64; je =>again);
     give_up(asm, exit_at, 16);
 }
 
-fn store(asm: &mut Assembler, size: u8, exit_at: usize) {
+fn store(asm: &mut Assembler, size: u8, exit_at: Option<usize>) {
     let (done, miss) = (asm.new_dynamic_label(), asm.new_dynamic_label());
     dynasm!(asm; .arch x64; push rsi; push rdi);
     probe(asm, STORE_TABLE, size, miss);
@@ -250,11 +268,11 @@ fn store(asm: &mut Assembler, size: u8, exit_at: usize) {
         4 => dynasm!(asm; .arch x64; mov [rax + rdi], edx),
         _ => dynasm!(asm; .arch x64; mov [rax + rdi], rdx),
     }
-    dynasm!(asm; .arch x64; pop rdi; pop rsi; ret; =>miss; pop rdi; pop rsi);
+    dynasm!(asm; .arch x64; pop rdi; pop rsi; clc; ret; =>miss; pop rdi; pop rsi);
     call(asm, size, call_back::store_missed as *const () as usize, 16);
     dynasm!(asm; .arch x64; ja =>done); // Answer::Done
     give_up(asm, exit_at, 16);
-    dynasm!(asm; .arch x64; =>done; ret);
+    dynasm!(asm; .arch x64; =>done; clc; ret);
 }
 
 /// Rare instruction `eax` at place `ecx`.

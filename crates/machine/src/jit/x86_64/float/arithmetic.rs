@@ -167,7 +167,7 @@ impl Emitter<'_> {
             Op::FltD | Op::FltS => dynasm!(self.asm; .arch x64; seta al),
             _ => dynasm!(self.asm; .arch x64; setae al),
         }
-        let target = Self::target(op.rd);
+        let target = self.target(op.rd);
         dynasm!(self.asm; .arch x64; movzx Rd(target), al);
         self.finish(op.rd);
     }

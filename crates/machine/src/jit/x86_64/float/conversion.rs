@@ -110,7 +110,7 @@ impl Emitter<'_> {
         if matches!(mode, rm::RDN | rm::RUP) {
             self.raise_inexact(a, format);
         }
-        let target = Self::target(op.rd);
+        let target = self.target(op.rd);
         self.copy(target, RAX);
         self.finish(op.rd);
         let back = self.rare_from(op, rare, None);

@@ -29,13 +29,15 @@ impl Emitter<'_> {
         if self.leads_to_itself() {
             self.check_before_loop();
             self.read_before_loop();
+            self.lend_before_loop();
         }
         dynasm!(self.asm; .arch x64; =>top);
         let known = self.floats.clone();
         self.looped = Some(Loop { entry, top, known });
     }
 
-    fn leads_to_itself(&self) -> bool {
+    /// Whether the last instruction may lead to the first.
+    pub(in crate::jit::x86_64) fn leads_to_itself(&self) -> bool {
         let (first, last) = (
             &self.piece.ops[0],
             &self.piece.ops[self.piece.ops.len() - 1],
@@ -45,15 +47,18 @@ impl Emitter<'_> {
 
     /// If the present instruction, which leads to `target`, bytes from the begin of the page, closes
     /// a loop of this piece alone: makes true what is known at its top, and gives the label to jump
-    /// to. Changes no flags.
+    /// to.
     pub(in crate::jit::x86_64) fn close_loop(&mut self, target: i32) -> Option<DynamicLabel> {
         if self.rest() != 0 || target != i32::from(self.piece.ops[0].offset) {
             return None;
         }
         let looped = self.looped.take()?;
         if !self.floats.implies_facts(&looped.known) {
+            self.leave();
             return Some(looped.entry);
         }
+        self.perform_all(!0);
+        self.extend_all(!0);
         for (register, guest, format) in looped.known.held() {
             if !self.floats.holds(register, guest, format) {
                 dynasm!(self.asm; .arch x64; vmovsd Rx(register), [rbp + f(guest)]);
@@ -101,6 +106,7 @@ impl Emitter<'_> {
             from,
             rest: 0,
             offset,
+            registers: self.registers,
         });
     }
 

@@ -20,9 +20,11 @@ pub use registers::{FloatRegisters, Format};
 
 use super::emitter::{Cold, Emitter};
 use super::layout::*;
+use super::registers::Registers;
 use crate::hart::csr::status;
 use crate::interpreter::block::DecodedOp;
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
+use crate::isa::Op;
 use kind::Kind;
 
 /// Rounding modes in an instruction (unprivileged specification, table "Rounding mode encoding").
@@ -46,6 +48,7 @@ pub enum FloatCold {
         place: i32,
         /// The `xmm` register and the F register that it writes, if it does.
         target: Option<(HostRegister, u8)>,
+        registers: Registers,
     },
     /// The result is a NaN.
     CanonicalNan {
@@ -62,6 +65,11 @@ pub enum FloatCold {
         operands: (HostRegister, HostRegister),
         is_minimum: bool,
     },
+}
+
+/// Whether a floating-point instruction is emitted here.
+pub fn is_emitted_float(op: Op) -> bool {
+    Kind::of(op).is_some()
 }
 
 impl Emitter<'_> {
@@ -218,6 +226,7 @@ impl Emitter<'_> {
             number,
             place,
             target,
+            registers: self.registers,
         }));
         back
     }
@@ -253,13 +262,18 @@ impl Emitter<'_> {
                 number,
                 place,
                 target,
+                registers,
             } => {
-                dynasm!(self.asm; .arch x64
-                    ; =>from
-                    ; mov eax, number
-                    ; mov ecx, place
-                    ; call extern self.routines.execute_float
-                );
+                dynasm!(self.asm; .arch x64; =>from);
+                self.at(&registers, |emitter| {
+                    emitter.leave();
+                    dynasm!(emitter.asm; .arch x64
+                        ; mov eax, number
+                        ; mov ecx, place
+                        ; call extern emitter.routines.execute_float
+                    );
+                    emitter.come_back(&registers);
+                });
                 if let Some((register, guest)) = target {
                     dynasm!(self.asm; .arch x64; vmovsd Rx(register), [rbp + f(guest)]);
                 }

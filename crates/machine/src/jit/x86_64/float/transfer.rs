@@ -51,7 +51,7 @@ impl Emitter<'_> {
             self.finish_float(op.rd, target, format);
             return;
         }
-        let target = Self::target(op.rd);
+        let target = self.target(op.rd);
         match (op.op, self.floats.find(op.rs1, self.index)) {
             (Op::FmvXW, Some((register, _))) => dynasm!(self.asm; .arch x64
                 ; vmovd eax, Rx(register)

@@ -32,6 +32,7 @@ impl Emitter<'_> {
     /// was when it was compiled.
     pub(super) fn check_crossing(&mut self, crossing: Crossing) {
         let from = self.asm.new_dynamic_label();
+        self.addend = None;
         dynasm!(self.asm; .arch x64
             ; mov rax, [rbp + PAGE]
             ; shr rax, 12

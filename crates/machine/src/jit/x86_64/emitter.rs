@@ -1,8 +1,11 @@
 //! One piece of code: its head, its instructions, and behind them what is rarely reached.
 
 use super::float::{FloatCold, FloatRegisters, Loop};
+use super::groups::Groups;
+use super::integer::is_rare;
 use super::layout::*;
 use super::lending::{self, Lending};
+use super::memory::SlowHalf;
 use super::registers::{Registers, STANDARD};
 use super::routines::Routines;
 use crate::interpreter::block::{DecodedOp, writes_float};
@@ -17,31 +20,8 @@ use std::num::NonZeroU32;
 
 /// What is emitted behind the piece, out of the way.
 pub(super) enum Cold {
-    /// The slow half of a load.
-    Load {
-        from: DynamicLabel,
-        back: DynamicLabel,
-        op: Op,
-        /// Base register and offset of the address.
-        base: HostRegister,
-        offset: i32,
-        target: HostRegister,
-        site: usize,
-        place: Place,
-        registers: Registers,
-    },
-    /// The slow half of a store.
-    Store {
-        from: DynamicLabel,
-        back: DynamicLabel,
-        log_size: usize,
-        base: HostRegister,
-        offset: i32,
-        value: HostRegister,
-        site: usize,
-        place: Place,
-        registers: Registers,
-    },
+    /// The slow half of a load or store.
+    Access(SlowHalf),
     /// A branch that is taken before the end of the piece.
     Branch {
         from: DynamicLabel,
@@ -86,6 +66,12 @@ pub struct Emitter<'a> {
     pub(super) registers: Registers,
     /// What is to be lent when it is first needed.
     pub(super) lendings: Vec<Lending>,
+    /// Loads and stores that have one check together.
+    pub(super) groups: Groups,
+    /// The sites of the groups.
+    pub(super) group_sites: Vec<usize>,
+    /// The site whose addend is in `rcx`.
+    pub(super) addend: Option<usize>,
     /// Where the last instruction may jump if it leads to the first.
     pub(super) looped: Option<Loop>,
 }
@@ -111,6 +97,9 @@ impl<'a> Emitter<'a> {
             floats: FloatRegisters::default(),
             registers: STANDARD,
             lendings: Vec::new(),
+            groups: Groups::default(),
+            group_sites: Vec::new(),
+            addend: None,
             looped: None,
         }
     }
@@ -121,6 +110,8 @@ impl<'a> Emitter<'a> {
         let length = self.piece.ops.len() as i32;
         let budget = self.asm.new_dynamic_label();
         self.lendings = lending::plan(&self.piece.ops, self.leads_to_itself());
+        self.groups = Groups::plan(&self.piece.ops, |op| !is_rare(op.op));
+        self.group_sites = vec![0; self.groups.groups.len()];
         self.begin_loop();
         let at_top = self.registers;
         dynasm!(self.asm; .arch x64; sub r15, BYTE length as i8; jl =>budget);
@@ -160,7 +151,7 @@ impl<'a> Emitter<'a> {
 
     fn cold(&mut self, cold: Cold, known: &mut impl FnMut(i32) -> Option<NonZeroU32>) {
         match cold {
-            Cold::Load { .. } | Cold::Store { .. } => self.cold_access(cold),
+            Cold::Access(half) => self.slow_half(half, known),
             Cold::Float(cold) => self.cold_float(cold),
             Cold::Branch {
                 from,

@@ -2,6 +2,7 @@
 
 use super::emitter::Emitter;
 use super::float::is_emitted_float;
+use super::groups::log_size;
 use super::layout::*;
 use crate::interpreter::block::DecodedOp;
 use crate::isa::Op;
@@ -149,6 +150,9 @@ impl Emitter<'_> {
         known: &mut impl FnMut(i32) -> Option<NonZeroU32>,
     ) {
         use Op::*;
+        if log_size(op.op).is_none() {
+            self.addend = None;
+        }
         if self.fusion(&op) {
             return;
         }
@@ -469,6 +473,15 @@ impl Emitter<'_> {
         self.copy(target, RAX);
         self.finish(rd);
     }
+}
+
+/// Whether an instruction is one for the interpreter.
+pub fn is_rare(op: Op) -> bool {
+    use Op::*;
+    !is_integer(op)
+        && !is_emitted_float(op)
+        && log_size(op).is_none()
+        && !matches!(op, Jal | Jalr | Beq | Bne | Blt | Bge | Bltu | Bgeu | Fence)
 }
 
 /// Whether an instruction computes an integer register from integer registers.

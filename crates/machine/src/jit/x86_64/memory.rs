@@ -1,7 +1,8 @@
 //! Loads and stores: a page cache of its own at each site, behind it the TLB, behind that a
-//! call-back.
+//! call-back. Accesses of a [`Group`] have one site together.
 
 use super::emitter::{Cold, Emitter};
+use super::groups::{Group, log_size};
 use super::layout::*;
 use super::registers::Registers;
 use super::routines::SlowHalves;
@@ -9,93 +10,40 @@ use crate::interpreter::block::DecodedOp;
 use crate::isa::Op;
 use crate::jit::call_back::Place;
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
+use std::num::NonZeroU32;
 
-/// Logarithm of the bytes that a load or store moves.
-fn log_size(op: Op) -> usize {
-    use Op::*;
-    match op {
-        Lb | Lbu | Sb => 0,
-        Lh | Lhu | Sh => 1,
-        Lw | Lwu | Sw | Flw | Fsw => 2,
-        _ => 3,
-    }
+/// What a load or store moves.
+#[derive(Clone, Copy)]
+enum Moved {
+    /// To a host register, or to an `xmm` register that holds an F register.
+    To(HostRegister),
+    From(HostRegister),
+}
+
+/// The slow half of a load or store.
+pub(super) struct SlowHalf {
+    from: DynamicLabel,
+    back: DynamicLabel,
+    /// Number of the instruction in the piece.
+    index: usize,
+    base: HostRegister,
+    moved: Moved,
+    site: usize,
+    registers: Registers,
 }
 
 impl Emitter<'_> {
-    /// Leaves the addend in `rcx` or jumps to the slow half.
-    fn check_site(
-        &mut self,
-        base: HostRegister,
-        op: DecodedOp,
-        slow: DynamicLabel,
-    ) -> usize {
-        let site = self.cache.add_site();
-        let mask = -4096 | ((1 << log_size(op.op)) - 1);
-        if op.immediate == 0 {
-            dynasm!(self.asm; .arch x64; mov rcx, Rq(base));
-        } else {
-            dynasm!(self.asm; .arch x64; lea rcx, [Rq(base) + op.immediate]);
-        }
-        dynasm!(self.asm; .arch x64
-            ; and rcx, DWORD mask
-            ; xor rcx, [rbp + SITE_KEY]
-            ; cmp rcx, [extern site]
-            ; jne =>slow
-            ; mov rcx, [extern site + 8]
-        );
-        site
-    }
-
     /// An integer load.
     pub(super) fn load(&mut self, op: DecodedOp) {
         let target = self.target(op.rd);
-        let target = if op.rd >= 32 { RAX } else { target };
         self.load_to(op, target);
         self.finish(op.rd);
     }
 
     /// Loads into a host register; into an `xmm` register for `flw` and `fld`.
     pub(super) fn load_to(&mut self, op: DecodedOp, target: HostRegister) {
-        let (from, back) = (self.asm.new_dynamic_label(), self.asm.new_dynamic_label());
         let base = self.source(op.rs1, RAX);
-        let site = self.check_site(base, op, from);
-        let offset = op.immediate;
-        match op.op {
-            Op::Lb => {
-                dynasm!(self.asm; .arch x64; movsx Rq(target), BYTE [Rq(base) + rcx + offset])
-            }
-            Op::Lbu => {
-                dynasm!(self.asm; .arch x64; movzx Rd(target), BYTE [Rq(base) + rcx + offset])
-            }
-            Op::Lh => {
-                dynasm!(self.asm; .arch x64; movsx Rq(target), WORD [Rq(base) + rcx + offset])
-            }
-            Op::Lhu => {
-                dynasm!(self.asm; .arch x64; movzx Rd(target), WORD [Rq(base) + rcx + offset])
-            }
-            Op::Lw => {
-                dynasm!(self.asm; .arch x64; movsxd Rq(target), DWORD [Rq(base) + rcx + offset]);
-            }
-            Op::Lwu => {
-                dynasm!(self.asm; .arch x64; mov Rd(target), [Rq(base) + rcx + offset]);
-            }
-            Op::Flw => dynasm!(self.asm; .arch x64; vmovss Rx(target), [Rq(base) + rcx + offset]),
-            Op::Fld => dynasm!(self.asm; .arch x64; vmovsd Rx(target), [Rq(base) + rcx + offset]),
-            _ => dynasm!(self.asm; .arch x64; mov Rq(target), [Rq(base) + rcx + offset]),
-        }
-        dynasm!(self.asm; .arch x64; =>back);
-        let place = self.place();
-        self.cold.push(Cold::Load {
-            from,
-            back,
-            op: op.op,
-            base,
-            offset,
-            target,
-            site,
-            place,
-            registers: self.registers,
-        });
+        self.access(op, base, Moved::To(target));
     }
 
     /// An integer store.
@@ -106,124 +54,277 @@ impl Emitter<'_> {
     }
 
     pub(super) fn store_from(&mut self, op: DecodedOp, base: HostRegister, value: HostRegister) {
-        let (from, back) = (self.asm.new_dynamic_label(), self.asm.new_dynamic_label());
-        let site = self.check_site(base, op, from);
-        let offset = op.immediate;
-        let log_size = log_size(op.op);
-        match log_size {
-            0 => dynasm!(self.asm; .arch x64; mov [Rq(base) + rcx + offset], Rb(value)),
-            1 => dynasm!(self.asm; .arch x64; mov [Rq(base) + rcx + offset], Rw(value)),
-            2 => dynasm!(self.asm; .arch x64; mov [Rq(base) + rcx + offset], Rd(value)),
-            _ => dynasm!(self.asm; .arch x64; mov [Rq(base) + rcx + offset], Rq(value)),
-        }
-        dynasm!(self.asm; .arch x64; =>back);
-        let place = self.place();
-        self.cold.push(Cold::Store {
-            from,
-            back,
-            log_size,
-            base,
-            offset,
-            value,
-            site,
-            place,
-            registers: self.registers,
-        });
+        self.access(op, base, Moved::From(value));
     }
 
-    /// The slow half of a load or store.
-    pub(super) fn cold_access(&mut self, cold: Cold) {
-        match cold {
-            Cold::Load {
-                from,
-                back,
-                op,
-                base,
-                offset,
-                target,
-                site,
-                place,
-                registers,
-            } => {
-                let routine = self.slow_routines(&registers).load[log_size(op)];
-                dynasm!(self.asm; .arch x64
-                    ; =>from
-                    ; lea rax, [Rq(base) + offset]
-                    ; lea rcx, [extern site]
-                    ; push rcx
-                    ; mov ecx, place.0 as i32
-                    ; call extern routine
-                    ; pop rcx
-                );
-                let given_up = self.given_up(&registers);
-                match op {
-                    Op::Lb => dynasm!(self.asm; .arch x64; movsx Rq(target), al),
-                    Op::Lh => dynasm!(self.asm; .arch x64; movsx Rq(target), ax),
-                    Op::Lw => dynasm!(self.asm; .arch x64; movsxd Rq(target), eax),
-                    Op::Flw | Op::Fld => dynasm!(self.asm; .arch x64; vmovq Rx(target), rax),
-                    _ => self.copy(target, RAX),
-                }
-                dynasm!(self.asm; .arch x64; jmp =>back);
-                self.give_up(given_up, place, &registers);
-            }
-            Cold::Store {
-                from,
-                back,
-                log_size,
-                base,
-                offset,
-                value,
-                site,
-                place,
-                registers,
-            } => {
-                let routine = self.slow_routines(&registers).store[log_size];
-                dynasm!(self.asm; .arch x64; =>from; lea rax, [Rq(base) + offset]);
-                self.copy(RDX, value);
-                dynasm!(self.asm; .arch x64
-                    ; lea rcx, [extern site]
-                    ; push rcx
-                    ; mov ecx, place.0 as i32
-                    ; call extern routine
-                    ; pop rcx
-                );
-                let given_up = self.given_up(&registers);
-                dynasm!(self.asm; .arch x64; jmp =>back);
-                self.give_up(given_up, place, &registers);
-            }
-            _ => unreachable!("only loads and stores have a slow half"),
-        }
-    }
-
-    /// The routines for the slow halves: those that leave the piece themselves if they give up, or
-    /// those that leave it to the piece, which has to put registers right before.
-    fn slow_routines(&self, registers: &Registers) -> &SlowHalves {
-        if registers.is_standard() {
-            &self.routines.leaving
+    fn access(&mut self, op: DecodedOp, base: HostRegister, moved: Moved) {
+        let Some((number, group)) = self.groups.group(self.index) else {
+            let site = self.cache.add_site();
+            let from = self.asm.new_dynamic_label();
+            self.addend = None;
+            self.check_site(base, op, site, from);
+            return self.access_site(op, base, moved, Some((from, site)));
+        };
+        if self.index == group.first {
+            let site = self.cache.add_site();
+            self.group_sites[number] = site;
+            let from = self.asm.new_dynamic_label();
+            self.check_group(base, &group, site, from);
+            self.access_site(op, base, moved, Some((from, site)));
         } else {
-            &self.routines.returning
+            let site = self.group_sites[number];
+            if self.addend != Some(site) {
+                dynasm!(self.asm; .arch x64; mov rcx, [extern site + 8]);
+            }
+            self.access_site(op, base, moved, None);
+        }
+        self.addend = Some(self.group_sites[number]);
+    }
+
+    /// `rcx` becomes the address.
+    fn address_in_rcx(&mut self, base: HostRegister, offset: i32) {
+        if offset == 0 {
+            dynasm!(self.asm; .arch x64; mov rcx, Rq(base));
+        } else if let Ok(offset) = i8::try_from(offset) {
+            dynasm!(self.asm; .arch x64; lea rcx, [BYTE Rq(base) + offset]);
+        } else {
+            dynasm!(self.asm; .arch x64; lea rcx, [Rq(base) + offset]);
         }
     }
 
-    /// Jumps to the label it gives if a routine has given up.
-    fn given_up(&mut self, registers: &Registers) -> Option<DynamicLabel> {
-        if registers.is_standard() {
-            return None;
-        }
-        let given_up = self.asm.new_dynamic_label();
-        dynasm!(self.asm; .arch x64; jc =>given_up);
-        Some(given_up)
+    /// Leaves the addend in `rcx` or jumps to the slow half.
+    fn check_site(
+        &mut self,
+        base: HostRegister,
+        op: DecodedOp,
+        site: usize,
+        slow: DynamicLabel,
+    ) {
+        let alignment = (1 << log_size(op.op).unwrap_or_default()) - 1;
+        self.address_in_rcx(base, op.immediate);
+        dynasm!(self.asm; .arch x64
+            ; and rcx, DWORD -4096 | alignment
+            ; xor rcx, [rbp + SITE_KEY]
+            ; cmp rcx, [extern site]
+            ; jne =>slow
+            ; mov rcx, [extern site + 8]
+        );
     }
 
-    fn give_up(&mut self, from: Option<DynamicLabel>, place: Place, registers: &Registers) {
-        let Some(from) = from else {
+    /// As [`Emitter::check_site`] for all accesses of a group.
+    fn check_group(
+        &mut self,
+        base: HostRegister,
+        group: &Group,
+        site: usize,
+        slow: DynamicLabel,
+    ) {
+        self.address_in_rcx(base, group.low);
+        dynasm!(self.asm; .arch x64
+            ; and ecx, 4095
+            ; cmp ecx, 4096 - group.span
+            ; ja =>slow
+        );
+        self.check_page(base, group, site, slow);
+        dynasm!(self.asm; .arch x64; mov rcx, [extern site + 8]);
+    }
+
+    /// Jumps unless the site is right for the page of a group.
+    fn check_page(&mut self, base: HostRegister, group: &Group, site: usize, slow: DynamicLabel) {
+        self.address_in_rcx(base, group.low);
+        dynasm!(self.asm; .arch x64
+            ; and rcx, DWORD -4096
+            ; xor rcx, [rbp + SITE_KEY]
+            ; cmp rcx, [extern site]
+            ; jne =>slow
+        );
+    }
+
+    /// Moves by the addend in `rcx`.
+    fn access_site(
+        &mut self,
+        op: DecodedOp,
+        base: HostRegister,
+        moved: Moved,
+        slow: Option<(DynamicLabel, usize)>,
+    ) {
+        match (moved, i8::try_from(op.immediate)) {
+            (Moved::To(target), Ok(offset)) => self.move_near(op.op, target, base, offset),
+            (Moved::To(target), _) => self.move_far(op.op, target, base, op.immediate),
+            (Moved::From(value), Ok(offset)) => self.put_near(op.op, value, base, offset),
+            (Moved::From(value), _) => self.put_far(op.op, value, base, op.immediate),
+        }
+        let Some((from, site)) = slow else {
             return;
         };
-        dynasm!(self.asm; .arch x64; =>from);
-        let (rest, offset) = (place.instructions_to_end(), place.offset());
-        self.at(registers, |emitter| {
-            emitter.interpret(rest as i32, offset as i32);
-        });
+        let back = self.asm.new_dynamic_label();
+        dynasm!(self.asm; .arch x64; =>back);
+        self.cold.push(Cold::Access(SlowHalf {
+            from,
+            back,
+            index: self.index,
+            base,
+            moved,
+            site,
+            registers: self.registers,
+        }));
+    }
+}
+
+/// Moves between a register and `[base + rcx + offset]`.
+macro_rules! moves {
+    ($load:ident, $store:ident, $offset:ty, $($size:tt)?) => {
+        impl Emitter<'_> {
+            fn $load(&mut self, op: Op, t: HostRegister, base: HostRegister, offset: $offset) {
+                match op {
+                    Op::Lb => dynasm!(self.asm; .arch x64
+                        ; movsx Rq(t), BYTE [$($size)? Rq(base) + rcx + offset]),
+                    Op::Lbu => dynasm!(self.asm; .arch x64
+                        ; movzx Rd(t), BYTE [$($size)? Rq(base) + rcx + offset]),
+                    Op::Lh => dynasm!(self.asm; .arch x64
+                        ; movsx Rq(t), WORD [$($size)? Rq(base) + rcx + offset]),
+                    Op::Lhu => dynasm!(self.asm; .arch x64
+                        ; movzx Rd(t), WORD [$($size)? Rq(base) + rcx + offset]),
+                    Op::Lw => dynasm!(self.asm; .arch x64
+                        ; movsxd Rq(t), DWORD [$($size)? Rq(base) + rcx + offset]),
+                    Op::Lwu => dynasm!(self.asm; .arch x64
+                        ; mov Rd(t), [$($size)? Rq(base) + rcx + offset]),
+                    Op::Flw => dynasm!(self.asm; .arch x64
+                        ; vmovss Rx(t), [$($size)? Rq(base) + rcx + offset]),
+                    Op::Fld => dynasm!(self.asm; .arch x64
+                        ; vmovsd Rx(t), [$($size)? Rq(base) + rcx + offset]),
+                    _ => dynasm!(self.asm; .arch x64
+                        ; mov Rq(t), [$($size)? Rq(base) + rcx + offset]),
+                }
+            }
+
+            fn $store(&mut self, op: Op, v: HostRegister, base: HostRegister, offset: $offset) {
+                match log_size(op) {
+                    Some(0) => dynasm!(self.asm; .arch x64
+                        ; mov [$($size)? Rq(base) + rcx + offset], Rb(v)),
+                    Some(1) => dynasm!(self.asm; .arch x64
+                        ; mov [$($size)? Rq(base) + rcx + offset], Rw(v)),
+                    Some(2) => dynasm!(self.asm; .arch x64
+                        ; mov [$($size)? Rq(base) + rcx + offset], Rd(v)),
+                    _ => dynasm!(self.asm; .arch x64
+                        ; mov [$($size)? Rq(base) + rcx + offset], Rq(v)),
+                }
+            }
+        }
+    };
+}
+
+moves!(move_near, put_near, i8, BYTE);
+moves!(move_far, put_far, i32,);
+
+impl Emitter<'_> {
+    /// The slow half of a load or store.
+    pub(super) fn slow_half(
+        &mut self,
+        half: SlowHalf,
+        known: &mut impl FnMut(i32) -> Option<NonZeroU32>,
+    ) {
+        let op = self.piece.ops[half.index];
+        let place = Place::new(self.piece.ops.len() - half.index, op.offset);
+        let leads = self.groups.group(half.index);
+        let around: Vec<(usize, Group)> = self.groups.around(half.index).collect();
+        let returns = !around.is_empty() || !half.registers.is_standard();
+        self.registers = half.registers;
+        self.call_slow_half(&half, &op, place, returns);
+        let given_up = self.asm.new_dynamic_label();
+        if returns {
+            dynasm!(self.asm; .arch x64; jc =>given_up);
+        }
+        self.take_result(op.op, half.moved);
+        // What was known of the groups' pages may not be true any more.
+        let stale = self.asm.new_dynamic_label();
+        for (number, group) in &around {
+            let (base, site) = (self.source(group.base, RDX), self.group_sites[*number]);
+            match &leads {
+                Some((leads, _)) if leads == number => self.check_group(base, group, site, stale),
+                _ => self.check_page(base, group, site, stale),
+            }
+        }
+        if let Some((number, _)) = leads {
+            let site = self.group_sites[number];
+            dynasm!(self.asm; .arch x64; mov rcx, [extern site + 8]);
+        }
+        dynasm!(self.asm; .arch x64; jmp =>half.back);
+        if returns {
+            dynasm!(self.asm; .arch x64; =>given_up);
+            let rest = place.instructions_to_end() as i32;
+            let offset = i32::from(op.offset);
+            self.at(&half.registers, |emitter| emitter.interpret(rest, offset));
+        }
+        if !around.is_empty() {
+            dynasm!(self.asm; .arch x64; =>stale);
+            self.go_on_ungrouped(&half, &op, known);
+        }
+    }
+
+    fn call_slow_half(&mut self, half: &SlowHalf, op: &DecodedOp, place: Place, returns: bool) {
+        let halves: &SlowHalves = if returns {
+            &self.routines.returning
+        } else {
+            &self.routines.leaving
+        };
+        let log_size = log_size(op.op).unwrap_or_default();
+        let routine = match half.moved {
+            Moved::To(_) => halves.load[log_size],
+            Moved::From(_) => halves.store[log_size],
+        };
+        dynasm!(self.asm; .arch x64
+            ; =>half.from
+            ; lea rax, [Rq(half.base) + op.immediate]
+        );
+        if let Moved::From(value) = half.moved {
+            self.copy(RDX, value);
+        }
+        dynasm!(self.asm; .arch x64
+            ; lea rcx, [extern half.site]
+            ; push rcx
+            ; mov ecx, place.0 as i32
+            ; call extern routine
+            ; pop rcx // changes no flags
+        );
+    }
+
+    /// Puts what a slow half loaded where the piece expects it.
+    fn take_result(&mut self, op: Op, moved: Moved) {
+        let Moved::To(target) = moved else {
+            return;
+        };
+        match op {
+            Op::Lb => dynasm!(self.asm; .arch x64; movsx Rq(target), al),
+            Op::Lh => dynasm!(self.asm; .arch x64; movsx Rq(target), ax),
+            Op::Lw => dynasm!(self.asm; .arch x64; movsxd Rq(target), eax),
+            Op::Flw | Op::Fld => dynasm!(self.asm; .arch x64; vmovq Rx(target), rax),
+            _ => self.copy(target, RAX),
+        }
+    }
+
+    /// Leaves the piece behind a load or store whose slow half is done, for the piece that begins
+    /// there.
+    fn go_on_ungrouped(
+        &mut self,
+        half: &SlowHalf,
+        op: &DecodedOp,
+        known: &mut impl FnMut(i32) -> Option<NonZeroU32>,
+    ) {
+        match (half.moved, op.op) {
+            (Moved::From(_), _) => {}
+            (Moved::To(target), Op::Fld) => {
+                dynasm!(self.asm; .arch x64; vmovsd [rbp + f(op.rd)], Rx(target));
+            }
+            (Moved::To(target), Op::Flw) => dynasm!(self.asm; .arch x64
+                ; vmovss [rbp + f(op.rd)], Rx(target)
+                ; mov DWORD [rbp + f(op.rd) + 4], -1
+            ),
+            (Moved::To(_), _) => self.finish(op.rd),
+        }
+        let rest = (self.piece.ops.len() - half.index - 1) as i32;
+        dynasm!(self.asm; .arch x64; add r15, rest);
+        self.jump(i32::from(op.offset) + i32::from(op.length), known);
     }
 
     /// At the label, the interpreter takes over with the present instruction.

@@ -10,6 +10,7 @@ mod control;
 mod emitter;
 mod float;
 mod fusion;
+mod groups;
 mod integer;
 mod layout;
 mod lending;

@@ -154,7 +154,9 @@ impl Emitter<'_> {
     /// The shift that `guest` is before instruction `index`, if it is one.
     fn shift_before(&self, index: usize, guest: u8) -> Option<Shift> {
         let before = &self.piece.ops[..index];
-        let writer = before.iter().rposition(|op| destination(op) == Some(guest))?;
+        let writer = before
+            .iter()
+            .rposition(|op| destination(op) == Some(guest))?;
         let found = shift(&before[writer])?;
         let is_intact = before[writer..]
             .iter()
@@ -184,9 +186,9 @@ impl Emitter<'_> {
         | Fusion::Extension { source, .. }
         | Fusion::ScaledAddition { source, .. }) = fusion;
         let is_in_place = self.registers.shift(source).is_some();
-        self.resolve(sources.map(|operand| {
-            operand.filter(|(guest, _)| !(is_in_place && *guest == source))
-        }));
+        self.resolve(
+            sources.map(|operand| operand.filter(|(guest, _)| !(is_in_place && *guest == source))),
+        );
         self.perform_all(self.registers.shifts_of(rd));
         match fusion {
             Fusion::Rotation {

@@ -63,7 +63,10 @@ impl Groups {
         };
         for (index, op) in ops.iter().enumerate() {
             if !keeps_translations(op) {
-                planned.groups.iter_mut().for_each(|group| group.is_open = false);
+                planned
+                    .groups
+                    .iter_mut()
+                    .for_each(|group| group.is_open = false);
             }
             if let Some(log_size) = log_size(op.op) {
                 planned.add(index, op, 1 << log_size);
@@ -131,10 +134,8 @@ mod tests {
 
     fn piece(words: &[u32]) -> Vec<DecodedOp> {
         let ops = words.iter().enumerate();
-        ops.map(|(index, &bits)| {
-            DecodedOp::new(decode(bits, Extensions::ALL), 4 * index as u16)
-        })
-        .collect()
+        ops.map(|(index, &bits)| DecodedOp::new(decode(bits, Extensions::ALL), 4 * index as u16))
+            .collect()
     }
 
     #[test]

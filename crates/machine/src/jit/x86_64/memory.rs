@@ -93,13 +93,7 @@ impl Emitter<'_> {
     }
 
     /// Leaves the addend in `rcx` or jumps to the slow half.
-    fn check_site(
-        &mut self,
-        base: HostRegister,
-        op: DecodedOp,
-        site: usize,
-        slow: DynamicLabel,
-    ) {
+    fn check_site(&mut self, base: HostRegister, op: DecodedOp, site: usize, slow: DynamicLabel) {
         let alignment = (1 << log_size(op.op).unwrap_or_default()) - 1;
         self.address_in_rcx(base, op.immediate);
         dynasm!(self.asm; .arch x64
@@ -112,13 +106,7 @@ impl Emitter<'_> {
     }
 
     /// As [`Emitter::check_site`] for all accesses of a group.
-    fn check_group(
-        &mut self,
-        base: HostRegister,
-        group: &Group,
-        site: usize,
-        slow: DynamicLabel,
-    ) {
+    fn check_group(&mut self, base: HostRegister, group: &Group, site: usize, slow: DynamicLabel) {
         self.address_in_rcx(base, group.low);
         dynasm!(self.asm; .arch x64
             ; and ecx, 4095

@@ -23,8 +23,8 @@ use super::layout::*;
 use super::registers::Registers;
 use crate::hart::csr::status;
 use crate::interpreter::block::DecodedOp;
-use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
 use crate::isa::Op;
+use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
 use kind::Kind;
 
 /// Rounding modes in an instruction (unprivileged specification, table "Rounding mode encoding").

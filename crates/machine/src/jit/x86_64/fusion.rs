@@ -126,9 +126,8 @@ impl Emitter<'_> {
     /// Whether the next instruction that reads `rd` makes something better of `shift`.
     fn will_be_fused(&self, shift: Shift, rd: u8) -> bool {
         let ops = &self.piece.ops;
-        let end = ops.len().min(self.index + REACH);
-        for index in self.index + 1..end {
-            let op = &ops[index];
+        let behind = ops.iter().enumerate().skip(self.index + 1);
+        for (index, op) in behind.take(REACH) {
             let reads = |guest| {
                 let mut sources = sources(op).into_iter().flatten();
                 sources.any(|(source, _)| source == guest)

@@ -83,6 +83,8 @@ pub struct Emitter<'a> {
     in_function: bool,
     /// Forward branches under way: label, fragments until it is bound.
     pending: Vec<(Label, u64)>,
+    /// Registers that the present idioms use.
+    pub(super) familiar: Vec<u8>,
 }
 
 impl<'a> Emitter<'a> {
@@ -104,6 +106,7 @@ impl<'a> Emitter<'a> {
             roles,
             in_function: false,
             pending: Vec::new(),
+            familiar: Vec::new(),
         }
     }
 
@@ -221,6 +224,15 @@ impl<'a> Emitter<'a> {
         }
     }
 
+    /// Whether that is one.
+    pub(super) fn may_write(&self, register: u8) -> bool {
+        if self.in_function {
+            self.functions_write.contains(&register) && !LINKS.contains(&register)
+        } else {
+            !self.roles.contains(register)
+        }
+    }
+
     pub(super) fn source(&mut self) -> u8 {
         pick_register(self.random)
     }
@@ -236,7 +248,8 @@ impl<'a> Emitter<'a> {
     /// An instruction or a few that belong together.
     fn fragment(&mut self) {
         match self.random.below(1000) {
-            0..315 => self.computation(),
+            0..215 => self.computation(),
+            215..315 => self.idiom(),
             315..325 if !self.in_function => self.remap_and_call(),
             325..330 if !self.in_function => self.change_space(),
             330..500 => self.access(),

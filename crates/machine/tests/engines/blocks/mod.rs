@@ -13,6 +13,7 @@ mod disturbance;
 #[path = "../execution.rs"]
 pub mod execution;
 mod harness;
+mod idioms;
 pub mod judge;
 mod layout;
 mod operands;

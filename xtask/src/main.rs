@@ -73,6 +73,12 @@ enum Bench {
     /// Linux programs in a Debian guest, boots and recording, side by side with this host itself,
     /// QEMU and RVVM.
     Cpu(Cpu),
+    /// Exact counting, side by side with a build that counts nothing.
+    Counting {
+        /// How often each is run; the median counts.
+        #[arg(long, default_value_t = 5)]
+        repetitions: usize,
+    },
     /// Redis in a guest behind a TAP device (root), side by side with QEMU.
     Redis {
         /// How often each is run; the median counts.
@@ -192,6 +198,7 @@ fn run_bench(bench: Bench) -> Result<()> {
             programs: cpu.program,
             scale: cpu.scale,
         }),
+        Bench::Counting { repetitions } => bench::counting::bench(repetitions),
         Bench::Redis {
             repetitions,
             guest,

@@ -1,5 +1,6 @@
 //! Benchmarks: commands, each of which ends with one line of JSON.
 
+pub mod counting;
 pub mod cpu;
 pub mod failover;
 pub mod log;

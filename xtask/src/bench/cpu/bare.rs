@@ -17,9 +17,6 @@ const PROGRAMS: [&str; 4] = ["fib", "crc32", "sort", "matmul"];
 
 /// `cargo xtask bench cpu --bare`.
 pub fn bench(repetitions: usize, guest: Option<&Path>) -> Result<()> {
-    if !exists(COMPILER) {
-        bail!("{COMPILER} is missing: apt-get install gcc-riscv64-linux-gnu");
-    }
     let understudy = program::path()?;
     let scratch = crate::bench::scratch("bench-bare")?;
     println!("load at the start: {}", program::load());
@@ -84,7 +81,11 @@ fn one_program(name: &str, understudy: &Path, scratch: &Path, repetitions: usize
     }))
 }
 
-fn compile(name: &str, scratch: &Path) -> Result<PathBuf> {
+/// Compiles a program of `xtask/guest-programs/bare`.
+pub fn compile(name: &str, scratch: &Path) -> Result<PathBuf> {
+    if !exists(COMPILER) {
+        bail!("{COMPILER} is missing: apt-get install gcc-riscv64-linux-gnu");
+    }
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest-programs/bare");
     let elf = scratch.join(name);
     let status = Command::new(COMPILER)

@@ -21,7 +21,7 @@ use report::Figures;
 use results::Column;
 use std::path::{Path, PathBuf};
 
-pub use bare::bench as bare;
+pub use bare::{bench as bare, compile as compile_bare};
 pub use contenders::{Rvvm, qemu, understudy};
 pub use guest::Images as GuestImages;
 

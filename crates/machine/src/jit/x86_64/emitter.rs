@@ -18,6 +18,9 @@ use dynasmrt::x64::X64Relocation;
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, VecAssembler, dynasm};
 use std::num::NonZeroU32;
 
+/// Whether instructions are counted. Always, but for the build that measures what that costs.
+pub(super) const COUNTS: bool = !cfg!(feature = "uncounted");
+
 /// What is emitted behind the piece, out of the way.
 pub(super) enum Cold {
     /// The slow half of a load or store.
@@ -114,7 +117,7 @@ impl<'a> Emitter<'a> {
         self.group_sites = vec![0; self.groups.groups.len()];
         self.begin_loop();
         let at_top = self.registers;
-        dynasm!(self.asm; .arch x64; sub r15, BYTE length as i8; jl =>budget);
+        self.count(length as i8, budget);
         for index in 0..self.piece.ops.len() {
             self.index = index;
             if index + 1 == self.piece.ops.len()
@@ -129,10 +132,8 @@ impl<'a> Emitter<'a> {
             self.jump(self.piece.end(), &mut known);
         }
         let first = i32::from(self.piece.ops[0].offset);
-        dynasm!(self.asm; .arch x64
-            ; =>budget
-            ; add r15, length
-        );
+        dynasm!(self.asm; .arch x64; =>budget);
+        self.uncount(length);
         self.at(&at_top, Self::leave);
         dynasm!(self.asm; .arch x64
             ; mov ecx, first
@@ -159,7 +160,8 @@ impl<'a> Emitter<'a> {
                 target,
                 registers,
             } => {
-                dynasm!(self.asm; .arch x64; =>from; add r15, rest);
+                dynasm!(self.asm; .arch x64; =>from);
+                self.uncount(rest);
                 self.at(&registers, |emitter| emitter.jump(target, known));
             }
             Cold::Interpret {
@@ -184,11 +186,25 @@ impl<'a> Emitter<'a> {
         }
     }
 
+    /// Counts the instructions of the piece; jumps if fewer are left.
+    fn count(&mut self, length: i8, budget: DynamicLabel) {
+        if COUNTS {
+            dynasm!(self.asm; .arch x64; sub r15, BYTE length; jl =>budget);
+        }
+    }
+
+    /// Gives back what was counted and is not executed.
+    pub(super) fn uncount(&mut self, rest: i32) {
+        if COUNTS {
+            dynasm!(self.asm; .arch x64; add r15, rest);
+        }
+    }
+
     /// Leaves the piece for the interpreter; `rest` instructions from the one at `offset` on.
     pub(super) fn interpret(&mut self, rest: i32, offset: i32) {
         self.leave();
+        self.uncount(rest);
         dynasm!(self.asm; .arch x64
-            ; add r15, rest
             ; mov ecx, offset
             ; mov eax, Exit::Interpret.number()
             ; jmp extern self.routines.exit_at

@@ -311,7 +311,7 @@ impl Emitter<'_> {
             (Moved::To(_), _) => self.finish(op.rd),
         }
         let rest = (self.piece.ops.len() - half.index - 1) as i32;
-        dynasm!(self.asm; .arch x64; add r15, rest);
+        self.uncount(rest);
         self.jump(i32::from(op.offset) + i32::from(op.length), known);
     }
 

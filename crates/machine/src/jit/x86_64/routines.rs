@@ -1,5 +1,6 @@
 //! What all pieces share: the way in, the ways out, the slow half of loads and stores.
 
+use super::emitter::COUNTS;
 use super::float::{Constants, pop_floats, push_floats};
 use super::layout::*;
 
@@ -229,10 +230,11 @@ fn give_up(asm: &mut Assembler, exit_at: Option<usize>, depth: i32) {
         dynasm!(asm; .arch x64; stc; ret);
         return;
     };
+    dynasm!(asm; .arch x64; add rsp, depth);
+    if COUNTS {
+        dynasm!(asm; .arch x64; movzx eax, cx; add r15, rax);
+    }
     dynasm!(asm; .arch x64
-        ; add rsp, depth
-        ; movzx eax, cx
-        ; add r15, rax
         ; shr ecx, 16
         ; mov eax, Exit::Interpret.number()
         ; jmp extern exit_at

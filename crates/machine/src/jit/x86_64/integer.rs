@@ -171,7 +171,11 @@ impl Emitter<'_> {
             _ if is_integer(op.op) => {
                 if op.rd < 32 {
                     self.prepare(&op);
-                    self.integer(op);
+                    if op.op.is_bit_manipulation() {
+                        self.bit_manipulation(op);
+                    } else {
+                        self.integer(op);
+                    }
                 }
             }
             _ if is_emitted_float(op.op) => {
@@ -468,7 +472,7 @@ impl Emitter<'_> {
         self.copy(RCX, b);
     }
 
-    fn finish_rax(&mut self, rd: u8) {
+    pub(super) fn finish_rax(&mut self, rd: u8) {
         let target = self.target(rd);
         self.copy(target, RAX);
         self.finish(rd);
@@ -487,6 +491,9 @@ pub fn is_rare(op: Op) -> bool {
 /// Whether an instruction computes an integer register from integer registers.
 fn is_integer(op: Op) -> bool {
     use Op::*;
+    if op.is_bit_manipulation() {
+        return true;
+    }
     matches!(
         op,
         Lui | Auipc

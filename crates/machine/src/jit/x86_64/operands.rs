@@ -41,7 +41,12 @@ pub fn sources(op: &DecodedOp) -> [Option<Source>; 2] {
         Addw | Subw | Mulw | Sllw | Srlw | Sraw | Divw | Divuw | Remw | Remuw => {
             (Some(Word), Some(Word))
         }
-        Sll | Srl | Sra => (Some(Long), Some(Word)),
+        Sll | Srl | Sra | Rol | Ror | Bclr | Bext | Binv | Bset => (Some(Long), Some(Word)),
+        AddUw | Sh1addUw | Sh2addUw | Sh3addUw => (Some(Word), Some(Long)),
+        Andn | Orn | Xnor => (Some(Alike), Some(Alike)),
+        Rolw | Rorw => (Some(Word), Some(Word)),
+        SlliUw | Clzw | Ctzw | Cpopw | SextB | SextH | ZextH | Roriw => (Some(Word), None),
+        Clz | Ctz | Cpop | Rori | OrcB | Rev8 | Bclri | Bexti | Binvi | Bseti => (Some(Long), None),
         _ if is_emitted_float(op.op) => (reads_integer(op.op).then_some(Long), None),
         _ => (Some(Long), Some(Long)),
     };

@@ -213,6 +213,14 @@ impl Emitter<'_> {
             Srli => shift_immediate!(self, op, shr),
             Srai => shift_immediate!(self, op, sar),
             Slliw => shift_word_immediate!(self, op, shl),
+            // A word that was shifted to the right is not negative.
+            Srliw if op.immediate & 31 != 0 => {
+                let target = self.target(op.rd);
+                let a = self.source(op.rs1, target);
+                self.copy_word(target, a);
+                dynasm!(self.asm; .arch x64; shr Rd(target), (op.immediate & 31) as i8);
+                self.finish(op.rd);
+            }
             Srliw => shift_word_immediate!(self, op, shr),
             Sraiw => shift_word_immediate!(self, op, sar),
             Add => self.add(op),
@@ -268,6 +276,11 @@ impl Emitter<'_> {
     fn add_immediate_word(&mut self, op: DecodedOp) {
         let target = self.target(op.rd);
         let a = self.source(op.rs1, target);
+        if op.immediate == 0 && a != target && !self.registers.is_word(op.rs1) {
+            // As cheap as a copy.
+            dynasm!(self.asm; .arch x64; movsxd Rq(target), Rd(a));
+            return self.finish(op.rd);
+        }
         if op.immediate == 0 {
             self.copy_word(target, a);
         } else if a == target {

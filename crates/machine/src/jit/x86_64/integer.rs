@@ -143,6 +143,7 @@ impl Emitter<'_> {
                 }
             }
             _ if self.float(op) => {}
+            _ if self.csr_access(op) => {}
             _ => self.rare(op),
         }
     }

@@ -7,6 +7,7 @@
 #![allow(clippy::useless_conversion)] // `dynasm!` converts what need not be converted
 
 mod control;
+mod csr;
 mod emitter;
 mod float;
 mod integer;

@@ -9,6 +9,7 @@
 mod arithmetic;
 mod conversion;
 mod environment;
+mod flags;
 mod kind;
 mod loops;
 mod registers;
@@ -53,6 +54,12 @@ pub enum FloatCold {
         back: DynamicLabel,
         target: HostRegister,
         format: Format,
+    },
+    /// The flags, or all of `fcsr`, become what they are not.
+    Flags {
+        from: DynamicLabel,
+        back: DynamicLabel,
+        with_mode: bool,
     },
     /// Two operands are equal: their bits are, or they are zeros.
     MinimumOfEqual {
@@ -278,6 +285,15 @@ impl Emitter<'_> {
                     Format::Single => dynasm!(self.asm; .arch x64
                         ; vmovss Rx(target), [extern self.routines.constants.nan_single]),
                 }
+                dynasm!(self.asm; .arch x64; jmp =>back);
+            }
+            FloatCold::Flags {
+                from,
+                back,
+                with_mode,
+            } => {
+                dynasm!(self.asm; .arch x64; =>from);
+                self.cold_flags(with_mode);
                 dynasm!(self.asm; .arch x64; jmp =>back);
             }
             FloatCold::MinimumOfEqual {

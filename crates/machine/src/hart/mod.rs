@@ -76,6 +76,11 @@ pub struct CompiledWords {
     pub page: u64,
     /// XORed into the tags of site caches: bits 3 to 11, other ones in each context.
     pub site_key: u64,
+    /// The key of the same context with the other `sstatus.SUM`, XORed with this one's; 0 if it has
+    /// none.
+    pub sum_difference: u64,
+    /// `mip` while compiled code runs: whatever changes it ends that.
+    pub interrupts_pending: u64,
     /// Number that entries of the jump cache must have.
     pub jump_key: u64,
     /// Host address of guest RAM.

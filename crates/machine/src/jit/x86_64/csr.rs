@@ -2,11 +2,12 @@
 
 use super::emitter::Emitter;
 use super::layout::*;
-use crate::hart::csr::number;
+use crate::hart::Privilege;
+use crate::hart::csr::{number, status};
 use crate::hart::registers::SINK;
 use crate::interpreter::block::DecodedOp;
 use crate::isa::Op;
-use dynasmrt::{DynasmApi, dynasm};
+use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
 
 /// How an instruction makes the new value of its CSR.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +31,7 @@ impl Change {
 }
 
 /// Whether the source of a CSR instruction is five bits of itself.
-fn is_immediate(op: DecodedOp) -> bool {
+pub(super) fn is_immediate(op: DecodedOp) -> bool {
     matches!(op.op, Op::Csrrwi | Op::Csrrsi | Op::Csrrci)
 }
 
@@ -43,9 +44,49 @@ impl Emitter<'_> {
         }
         match op.immediate as u16 {
             number::FFLAGS | number::FRM | number::FCSR => self.float_csr(op),
+            number::SSTATUS => self.supervisor_status(op),
+            number::SSCRATCH => self.supervisor_register(op, SSCRATCH),
+            number::SEPC => self.supervisor_register(op, SEPC),
+            number::SCAUSE => self.supervisor_register(op, SCAUSE),
+            number::STVAL => self.supervisor_register(op, STVAL),
             _ => return false,
         }
         true
+    }
+
+    /// Leaves the instruction to the interpreter in U-mode. Within a piece the mode does not change.
+    pub(super) fn require_supervisor(&mut self) {
+        if !self.is_privileged {
+            let from = self.asm.new_dynamic_label();
+            dynasm!(self.asm; .arch x64
+                ; cmp BYTE [rbp + PRIVILEGE], Privilege::Supervisor as i8
+                ; jb =>from
+            );
+            self.interpret_from(from);
+            self.is_privileged = true;
+        }
+    }
+
+    /// A register of S-mode that is nothing but a number.
+    fn supervisor_register(&mut self, op: DecodedOp, register: i32) {
+        self.require_supervisor();
+        dynasm!(self.asm; .arch x64; mov rax, [rbp + register]);
+        if let Some(change) = Change::of(op) {
+            self.new_csr_value(op, change);
+            if register == SEPC {
+                dynasm!(self.asm; .arch x64; and rcx, -2);
+            }
+            dynasm!(self.asm; .arch x64; mov [rbp + register], rcx);
+        }
+        self.finish_csr(op);
+    }
+
+    /// `sfence.vma`: every access behaves as if freshly walked, so nothing is left to do.
+    pub(super) fn fence_translations(&mut self) {
+        self.require_supervisor();
+        let from = self.asm.new_dynamic_label();
+        dynasm!(self.asm; .arch x64; test DWORD [rbp + STATUS], status::TVM as i32; jnz =>from);
+        self.interpret_from(from);
     }
 
     /// The new value goes to `rcx`; the old one is in `rax`.

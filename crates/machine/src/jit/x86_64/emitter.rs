@@ -48,6 +48,12 @@ pub(super) enum Cold {
     },
     /// What floating point rarely needs.
     Float(FloatCold),
+    /// A write of `sstatus` changes SUM, or is for `rare`.
+    Sum {
+        from: DynamicLabel,
+        back: DynamicLabel,
+        rare: DynamicLabel,
+    },
     /// Gives up: the interpreter executes the instruction.
     Interpret {
         from: DynamicLabel,
@@ -76,6 +82,8 @@ pub struct Emitter<'a> {
     pub(super) index: usize,
     /// What is known of floating point here.
     pub(super) floats: FloatRegisters,
+    /// The mode is known to be S or M.
+    pub(super) is_privileged: bool,
     /// Where the last instruction may jump if it leads to the first.
     pub(super) looped: Option<Loop>,
 }
@@ -99,6 +107,7 @@ impl<'a> Emitter<'a> {
             cold: Vec::new(),
             index: 0,
             floats: FloatRegisters::default(),
+            is_privileged: false,
             looped: None,
         }
     }
@@ -145,6 +154,11 @@ impl<'a> Emitter<'a> {
         match cold {
             Cold::Load { .. } | Cold::Store { .. } => self.cold_access(cold),
             Cold::Float(cold) => self.cold_float(cold),
+            Cold::Sum { from, back, rare } => {
+                dynasm!(self.asm; .arch x64; =>from);
+                self.cold_sum(rare);
+                dynasm!(self.asm; .arch x64; jmp =>back);
+            }
             Cold::Branch { from, rest, target } => {
                 dynasm!(self.asm; .arch x64; =>from; add r15, rest);
                 self.jump(target, known);

@@ -137,6 +137,8 @@ impl Emitter<'_> {
             Lb | Lh | Lw | Ld | Lbu | Lhu | Lwu => self.load(op),
             Sb | Sh | Sw | Sd => self.store(op),
             Fence => {}
+            FenceI => self.jump(i32::from(op.offset) + i32::from(op.length), known),
+            SfenceVma => self.fence_translations(),
             _ if is_integer(op.op) => {
                 if op.rd < 32 {
                     self.integer(op);

@@ -14,6 +14,7 @@ mod integer;
 mod layout;
 mod memory;
 mod routines;
+mod status;
 
 pub use emitter::Emitter;
 pub use routines::Routines;

@@ -210,7 +210,7 @@ impl Emitter<'_> {
 
     /// At `from`, lets the interpreter do the present instruction, which writes the F register
     /// `target`, and goes on at the label given.
-    fn rare_from(
+    pub(super) fn rare_from(
         &mut self,
         op: DecodedOp,
         from: DynamicLabel,

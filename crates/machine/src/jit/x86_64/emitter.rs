@@ -1,5 +1,6 @@
 //! One piece of code: its head, its instructions, and behind them what is rarely reached.
 
+use super::atomic::AtomicCold;
 use super::float::{FloatCold, FloatRegisters, Loop};
 use super::layout::*;
 use super::routines::Routines;
@@ -48,6 +49,8 @@ pub(super) enum Cold {
     },
     /// What floating point rarely needs.
     Float(FloatCold),
+    /// What atomics rarely need.
+    Atomic(AtomicCold),
     /// A write of `sstatus` changes SUM, or is for `rare`.
     Sum {
         from: DynamicLabel,
@@ -154,6 +157,7 @@ impl<'a> Emitter<'a> {
         match cold {
             Cold::Load { .. } | Cold::Store { .. } => self.cold_access(cold),
             Cold::Float(cold) => self.cold_float(cold),
+            Cold::Atomic(cold) => self.cold_atomic(cold),
             Cold::Sum { from, back, rare } => {
                 dynasm!(self.asm; .arch x64; =>from);
                 self.cold_sum(rare);

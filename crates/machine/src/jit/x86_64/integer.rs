@@ -145,7 +145,7 @@ impl Emitter<'_> {
                 }
             }
             _ if self.float(op) => {}
-            _ if self.csr_access(op) => {}
+            _ if self.csr_access(op) || self.atomic(op) => {}
             _ => self.rare(op),
         }
     }

@@ -58,6 +58,8 @@ pub const FFLAGS: i32 = relative(offset_of!(Hart, csr) + offset_of!(Csrs, fflags
 pub const FRM: i32 = relative(offset_of!(Hart, csr) + offset_of!(Csrs, frm));
 /// `hart.privilege`, one byte.
 pub const PRIVILEGE: i32 = relative(offset_of!(Hart, privilege));
+/// `hart.reservation`.
+pub const RESERVATION: i32 = relative(offset_of!(Hart, reservation));
 /// `mie`.
 pub const MIE: i32 = relative(offset_of!(Hart, csr) + offset_of!(Csrs, mie));
 /// `sscratch`.

@@ -20,7 +20,7 @@ fn log_size(op: Op) -> usize {
 
 impl Emitter<'_> {
     /// Leaves the addend in `rcx` or jumps to the slow half.
-    fn check_site(
+    pub(super) fn check_site(
         &mut self,
         base: HostRegister,
         op: DecodedOp,

@@ -6,6 +6,7 @@
 
 #![allow(clippy::useless_conversion)] // `dynasm!` converts what need not be converted
 
+mod atomic;
 mod control;
 mod csr;
 mod emitter;

@@ -7,6 +7,7 @@ use crate::digest::PageDigests;
 use crate::engine::Engine;
 use crate::hart::Hart;
 use crate::hart::interrupt::Lines;
+use crate::hart::reservation::Reservation;
 use crate::input::{ClockRecord, Input, InstructionCount};
 use crate::interpreter;
 use crate::interpreter::block::BlockCache;
@@ -258,7 +259,7 @@ impl Machine {
         if next != state.current {
             let old = &mut state.harts[state.current];
             old.counters.stop(state.count);
-            old.reservation = None;
+            old.reservation = Reservation::NONE;
             old.tlb.seen_flag_epoch = self.memory.flag_epoch();
             let new = &mut state.harts[next];
             new.counters.go_on(state.count);
@@ -340,7 +341,7 @@ impl Machine {
         }
         self.raise_device_timers(); // a clock record moves time
         for hart in &mut self.state.harts {
-            hart.reservation = None;
+            hart.reservation = Reservation::NONE;
         }
         self.settle_disturbances();
         Ok(())

@@ -5,6 +5,7 @@ pub mod csr;
 pub mod interrupt;
 pub mod physical_memory_protection;
 pub mod registers;
+pub mod reservation;
 pub mod trap;
 
 use crate::mmu::tlb::Tlb;
@@ -12,6 +13,7 @@ use counters::Counters;
 use csr::Csrs;
 use physical_memory_protection::PhysicalMemoryProtection;
 use registers::Registers;
+use reservation::Reservation;
 use serde::{Deserialize, Serialize};
 
 /// Privilege modes (privileged specification, 1.2).
@@ -56,8 +58,8 @@ pub struct Hart {
     pub pmp: PhysicalMemoryProtection,
     /// `mcycle` and `minstret`.
     pub counters: Counters,
-    /// Physical address of an open reservation (`lr`). Ends at every trap, input and switch of harts.
-    pub reservation: Option<u64>,
+    /// An open reservation (`lr`). Ends at every trap, input and switch of harts.
+    pub reservation: Reservation,
     /// In `wfi`, until an interrupt that is enabled in `mie` is pending.
     pub waiting: bool,
     /// Cached translations; never visible to the guest.
@@ -76,6 +78,11 @@ pub struct CompiledWords {
     pub page: u64,
     /// XORed into the tags of site caches: bits 3 to 11, other ones in each context.
     pub site_key: u64,
+    /// The key of the same context with the other `sstatus.SUM`, XORed with this one's; 0 if it has
+    /// none.
+    pub sum_difference: u64,
+    /// `mip` while compiled code runs: whatever changes it ends that.
+    pub interrupts_pending: u64,
     /// Number that entries of the jump cache must have.
     pub jump_key: u64,
     /// Host address of guest RAM.
@@ -96,7 +103,7 @@ impl Hart {
             csr: Csrs::default(),
             pmp: PhysicalMemoryProtection::default(),
             counters: Counters::default(),
-            reservation: None,
+            reservation: Reservation::NONE,
             waiting: false,
             tlb: Tlb::default(),
             compiled: CompiledWords::default(),

@@ -1,6 +1,7 @@
 //! Exceptions, traps and returns (privileged specification, 3.1.6, 3.3.2 and 12.1).
 
 use super::csr::status;
+use super::reservation::Reservation;
 use super::{Hart, Privilege};
 
 /// A synchronous exception: cause and `tval`.
@@ -58,7 +59,7 @@ impl Hart {
     }
 
     fn trap(&mut self, cause: u64, value: u64, to_supervisor: bool) {
-        self.reservation = None;
+        self.reservation = Reservation::NONE;
         let c = &mut self.csr;
         let vector = if to_supervisor {
             c.scause = cause;

@@ -3,6 +3,7 @@
 use super::block::DecodedOp;
 use super::environment::Environment;
 use crate::hart::physical_memory_protection::Access;
+use crate::hart::reservation::Reservation;
 use crate::hart::trap::Exception;
 use crate::isa::Op;
 use crate::memory::RAM_BASE;
@@ -15,12 +16,13 @@ pub fn execute(environment: &mut Environment, op: &DecodedOp) -> Result<(), Exce
     let result = match op.op {
         Op::LrW | Op::LrD => {
             let offset = environment.atomic_offset(address, size, Access::Load)?;
-            environment.hart.reservation = Some(RAM_BASE + offset as u64);
+            environment.hart.reservation = Reservation::at(RAM_BASE + offset as u64);
             load(environment, offset, size)
         }
         Op::ScW | Op::ScD => {
             let offset = environment.atomic_offset(address, size, Access::Store)?;
-            let holds = environment.hart.reservation.take() == Some(RAM_BASE + offset as u64);
+            let address = RAM_BASE + offset as u64;
+            let holds = environment.hart.reservation.end(address);
             if holds {
                 store(environment, offset, size, source);
             }

@@ -16,11 +16,28 @@ struct Context {
     generation: u64,
 }
 
+/// The bit of a context of data that `sstatus.SUM` is.
+pub const SUM_OF_CONTEXT: u64 = 1 << 54;
+
+struct KnownSite {
+    context: Context,
+    key: u64,
+    /// XORed with the key: that of the same context with the other SUM, if it is known too.
+    sum_difference: u64,
+}
+
+impl KnownSite {
+    fn set(&self, hart: &mut Hart) {
+        hart.compiled.site_key = self.key;
+        hart.compiled.sum_difference = self.sum_difference;
+    }
+}
+
 /// Gives each context of loads and stores (hart, address space, mode) a key of its own, and a new
 /// one whenever a translation was dropped.
 #[derive(Default)]
 pub struct SiteKeys {
-    known: Vec<(Context, u64)>,
+    known: Vec<KnownSite>,
     last: u64,
 }
 
@@ -37,8 +54,10 @@ impl SiteKeys {
             context: hart.tlb.data_context,
             generation: hart.tlb.data_generation,
         };
-        if let Some((_, key)) = self.known.iter().find(|(known, _)| *known == context) {
-            hart.compiled.site_key = *key;
+        let mut known = self.known.iter();
+        if let Some(index) = known.position(|known| known.context == context) {
+            self.known[index].set(hart);
+            self.known.swap(index, index / 2);
             return Ok(());
         }
         self.add(hart, context)
@@ -46,8 +65,8 @@ impl SiteKeys {
 
     #[cold]
     fn add(&mut self, hart: &mut Hart, context: Context) -> Result<(), SitesAreStale> {
-        self.known.retain(|(known, _)| {
-            known.hart != context.hart || known.generation == context.generation
+        self.known.retain(|known| {
+            known.context.hart != context.hart || known.context.generation == context.generation
         });
         if self.known.len() == CONTEXTS {
             self.known.clear();
@@ -58,8 +77,22 @@ impl SiteKeys {
         }
         self.last = if wraps { FIRST_SITE_KEY } else { self.last + 1 };
         let key = self.last << SITE_KEY_SHIFT;
-        self.known.push((context, key));
-        hart.compiled.site_key = key;
+        let mut added = KnownSite {
+            context,
+            key,
+            sum_difference: 0,
+        };
+        let other = Context {
+            context: context.context ^ SUM_OF_CONTEXT,
+            ..context
+        };
+        let mut known = self.known.iter_mut();
+        if let Some(known) = known.find(|known| known.context == other) {
+            added.sum_difference = known.key ^ key;
+            known.sum_difference = known.key ^ key;
+        }
+        added.set(hart);
+        self.known.push(added);
         if wraps { Err(SitesAreStale) } else { Ok(()) }
     }
 }

@@ -253,6 +253,7 @@ impl Jit {
         let pc = environment.hart.pc;
         self.refresh_keys(environment, blocks.drops());
         let hart = &mut *environment.hart;
+        hart.compiled.interrupts_pending = environment.interrupts_pending;
         hart.compiled.page = pc & !(PAGE_SIZE - 1);
         let entry = self.code.base() + code.get() as usize;
         self.jump_cache[jump_slot(pc)] = JumpEntry {

@@ -5,7 +5,7 @@ use crate::guest::{Guest, Mode, SCRATCH, guests};
 use crate::operands::{EDGES, signed, signed_word, wrap, wrap_word};
 use machine::isa::Op;
 
-const DOUBLE: &[Op] = &[
+pub const DOUBLE: &[Op] = &[
     Op::AmoswapD,
     Op::AmoaddD,
     Op::AmoxorD,
@@ -16,7 +16,7 @@ const DOUBLE: &[Op] = &[
     Op::AmominuD,
     Op::AmomaxuD,
 ];
-const WORD: &[Op] = &[
+pub const WORD: &[Op] = &[
     Op::AmoswapW,
     Op::AmoaddW,
     Op::AmoxorW,
@@ -29,7 +29,7 @@ const WORD: &[Op] = &[
 ];
 
 /// What an AMO on double-words leaves in memory.
-fn double_result(op: Op, old: u64, source: u64) -> u64 {
+pub fn double_result(op: Op, old: u64, source: u64) -> u64 {
     let smaller = |condition: bool| if condition { old } else { source };
     match op {
         Op::AmoswapD => source,
@@ -46,7 +46,7 @@ fn double_result(op: Op, old: u64, source: u64) -> u64 {
 }
 
 /// What an AMO on words leaves in memory: the operation on the low halves.
-fn word_result(op: Op, old: u32, source: u32) -> u32 {
+pub fn word_result(op: Op, old: u32, source: u32) -> u32 {
     let (a, b) = (signed_word(old.into()), signed_word(source.into()));
     let result = match op {
         Op::AmoswapW => b,

@@ -195,6 +195,27 @@ impl Guest {
         self.checks.push((what.into(), expected.into()));
     }
 
+    /// What the program itself stores at S9 next, moving S9 on, has to be this.
+    pub fn expects(&mut self, expected: impl Into<Expected>, what: impl Into<String>) {
+        self.checks.push((what.into(), expected.into()));
+    }
+
+    /// What `body` emits runs so often that an engine which compiles does; its checks are about the
+    /// last round. Takes S6 and S7.
+    pub fn rounds(&mut self, body: impl FnOnce(&mut Guest)) {
+        const ROUNDS: u64 = 40;
+        self.asm.i(Op::Addi, S7, S9, 0);
+        self.asm.li(S6, ROUNDS);
+        let top = self.asm.bound_label();
+        let done = self.asm.label();
+        self.asm.i(Op::Addi, S9, S7, 0);
+        body(self);
+        self.asm.i(Op::Addi, S6, S6, -1);
+        self.asm.branch(Op::Beq, S6, ZERO, done);
+        self.asm.jal(ZERO, top);
+        self.asm.bind(done);
+    }
+
     /// The CSR has to read as this now.
     pub fn check_csr(&mut self, csr: u16, expected: impl Into<Expected>, what: impl Into<String>) {
         self.asm.csr(Op::Csrrs, S8, csr, ZERO);

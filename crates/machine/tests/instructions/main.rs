@@ -8,6 +8,7 @@ mod guest;
 mod operands;
 
 mod atomic;
+mod atomic_loops;
 mod base;
 mod bit_manipulation;
 mod compressed;
@@ -15,6 +16,7 @@ mod control_flow;
 mod counters;
 mod csr;
 mod float;
+mod float_csr;
 mod harts;
 mod interrupts;
 mod memory_access;
@@ -22,6 +24,7 @@ mod multiply;
 mod protection;
 mod random_translation;
 mod self_modifying;
+mod supervisor_csr;
 mod traps;
 mod virtual_memory;
 
@@ -32,6 +35,7 @@ use machine::isa;
 fn every_instruction_has_a_guest_program() {
     let guests = [
         atomic::GUESTS,
+        atomic_loops::GUESTS,
         base::GUESTS,
         bit_manipulation::GUESTS,
         compressed::GUESTS,
@@ -39,12 +43,14 @@ fn every_instruction_has_a_guest_program() {
         counters::GUESTS,
         csr::GUESTS,
         float::GUESTS,
+        float_csr::GUESTS,
         harts::GUESTS,
         interrupts::GUESTS,
         memory_access::GUESTS,
         multiply::GUESTS,
         protection::GUESTS,
         self_modifying::GUESTS,
+        supervisor_csr::GUESTS,
         traps::GUESTS,
         virtual_memory::GUESTS,
     ];

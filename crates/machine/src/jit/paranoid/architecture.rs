@@ -3,6 +3,7 @@
 use crate::hart::counters::Counters;
 use crate::hart::csr::Csrs;
 use crate::hart::physical_memory_protection::PhysicalMemoryProtection;
+use crate::hart::reservation::Reservation;
 use crate::hart::{Hart, Privilege};
 
 /// The state of a hart, without what only makes it quick.
@@ -22,7 +23,7 @@ pub struct Rest {
     csr: Csrs,
     pmp: PhysicalMemoryProtection,
     counters: Counters,
-    reservation: Option<u64>,
+    reservation: Reservation,
     waiting: bool,
 }
 

@@ -4,6 +4,7 @@ use crate::boot::BootImages;
 use crate::bus::BoardConfig;
 use crate::engine::Engine;
 use crate::hart::csr::status;
+use crate::hart::reservation::Reservation;
 use crate::interpreter::environment::Environment;
 use crate::isa::{self, Instruction, Op};
 use crate::machine::{Machine, MachineConfig, Stop};
@@ -175,7 +176,7 @@ fn attention_out_of_nothing_is_found() {
 
 #[test]
 fn a_lost_reservation_is_found() {
-    let report = report_of(|environment| environment.hart.reservation = Some(RAM_BASE));
+    let report = report_of(|environment| environment.hart.reservation = Reservation::at(RAM_BASE));
     assert_says(&report, &["reservation: None"]);
 }
 

@@ -1,5 +1,6 @@
 //! One piece of code: its head, its instructions, and behind them what is rarely reached.
 
+use super::atomic::AtomicCold;
 use super::float::{FloatCold, FloatRegisters, Loop};
 use super::groups::Groups;
 use super::integer::is_rare;
@@ -36,6 +37,14 @@ pub(super) enum Cold {
     },
     /// What floating point rarely needs.
     Float(FloatCold),
+    /// What atomics rarely need.
+    Atomic(AtomicCold),
+    /// A write of `sstatus` changes SUM, or is for `rare`.
+    Sum {
+        from: DynamicLabel,
+        back: DynamicLabel,
+        rare: DynamicLabel,
+    },
     /// Gives up: the interpreter executes the instruction.
     Interpret {
         from: DynamicLabel,
@@ -75,6 +84,8 @@ pub struct Emitter<'a> {
     pub(super) group_sites: Vec<usize>,
     /// The site whose addend is in `rcx`.
     pub(super) addend: Option<usize>,
+    /// The mode is known to be S or M.
+    pub(super) is_privileged: bool,
     /// Where the last instruction may jump if it leads to the first.
     pub(super) looped: Option<Loop>,
 }
@@ -103,6 +114,7 @@ impl<'a> Emitter<'a> {
             groups: Groups::default(),
             group_sites: Vec::new(),
             addend: None,
+            is_privileged: false,
             looped: None,
         }
     }
@@ -154,6 +166,12 @@ impl<'a> Emitter<'a> {
         match cold {
             Cold::Access(half) => self.slow_half(half, known),
             Cold::Float(cold) => self.cold_float(cold),
+            Cold::Atomic(cold) => self.cold_atomic(cold),
+            Cold::Sum { from, back, rare } => {
+                dynasm!(self.asm; .arch x64; =>from);
+                self.cold_sum(rare);
+                dynasm!(self.asm; .arch x64; jmp =>back);
+            }
             Cold::Branch {
                 from,
                 rest,
@@ -198,6 +216,20 @@ impl<'a> Emitter<'a> {
         if COUNTS {
             dynasm!(self.asm; .arch x64; add r15, rest);
         }
+    }
+
+    /// Behind the piece, from a place where the registers are `registers`: lets the interpreter
+    /// execute a rare instruction. The piece goes on.
+    pub(super) fn execute_beside(&mut self, registers: &Registers, number: i32, place: i32) {
+        self.at(registers, |emitter| {
+            emitter.leave();
+            dynasm!(emitter.asm; .arch x64
+                ; mov eax, number
+                ; mov ecx, place
+                ; call extern emitter.routines.execute_float
+            );
+            emitter.come_back(registers);
+        });
     }
 
     /// Leaves the piece for the interpreter; `rest` instructions from the one at `offset` on.
@@ -318,7 +350,8 @@ impl<'a> Emitter<'a> {
     }
 }
 
-fn is_csr_access(op: Op) -> bool {
+/// Whether an instruction is one of Zicsr.
+pub(super) fn is_csr_access(op: Op) -> bool {
     use Op::*;
     matches!(op, Csrrw | Csrrs | Csrrc | Csrrwi | Csrrsi | Csrrci)
 }

@@ -1,6 +1,7 @@
 //! The integer instructions, and the dispatch to all others.
 
-use super::emitter::Emitter;
+use super::atomic::is_atomic;
+use super::emitter::{Emitter, is_csr_access};
 use super::float::is_emitted_float;
 use super::groups::log_size;
 use super::layout::*;
@@ -168,6 +169,8 @@ impl Emitter<'_> {
                 self.store(op);
             }
             Fence => {}
+            FenceI => self.jump(i32::from(op.offset) + i32::from(op.length), known),
+            SfenceVma => self.fence_translations(),
             _ if is_integer(op.op) => {
                 if op.rd < 32 {
                     self.prepare(&op);
@@ -183,6 +186,13 @@ impl Emitter<'_> {
                 self.perform_in_place();
                 self.prepare(&op);
                 if !self.float(op) {
+                    self.rare(op);
+                }
+            }
+            _ if is_csr_access(op.op) || is_atomic(op.op) => {
+                self.perform_in_place();
+                self.prepare(&op);
+                if !self.csr_access(op) && !self.atomic(op) {
                     self.rare(op);
                 }
             }

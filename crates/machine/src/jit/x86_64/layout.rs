@@ -56,11 +56,29 @@ pub const STATUS: i32 = relative(offset_of!(Hart, csr) + offset_of!(Csrs, status
 pub const FFLAGS: i32 = relative(offset_of!(Hart, csr) + offset_of!(Csrs, fflags));
 /// `frm`, one byte.
 pub const FRM: i32 = relative(offset_of!(Hart, csr) + offset_of!(Csrs, frm));
+/// `hart.privilege`, one byte.
+pub const PRIVILEGE: i32 = relative(offset_of!(Hart, privilege));
+/// `hart.reservation`.
+pub const RESERVATION: i32 = relative(offset_of!(Hart, reservation));
+/// `mie`.
+pub const MIE: i32 = relative(offset_of!(Hart, csr) + offset_of!(Csrs, mie));
+/// `sscratch`.
+pub const SSCRATCH: i32 = relative(offset_of!(Hart, csr) + offset_of!(Csrs, sscratch));
+/// `sepc`.
+pub const SEPC: i32 = relative(offset_of!(Hart, csr) + offset_of!(Csrs, sepc));
+/// `scause`.
+pub const SCAUSE: i32 = relative(offset_of!(Hart, csr) + offset_of!(Csrs, scause));
+/// `stval`.
+pub const STVAL: i32 = relative(offset_of!(Hart, csr) + offset_of!(Csrs, stval));
 const WORDS: usize = offset_of!(Hart, compiled);
 /// [`CompiledWords::page`].
 pub const PAGE: i32 = relative(WORDS + offset_of!(CompiledWords, page));
 /// [`CompiledWords::site_key`].
 pub const SITE_KEY: i32 = relative(WORDS + offset_of!(CompiledWords, site_key));
+/// [`CompiledWords::sum_difference`].
+pub const SUM_DIFFERENCE: i32 = relative(WORDS + offset_of!(CompiledWords, sum_difference));
+/// [`CompiledWords::interrupts_pending`].
+pub const INTERRUPTS_PENDING: i32 = relative(WORDS + offset_of!(CompiledWords, interrupts_pending));
 /// [`CompiledWords::jump_key`].
 pub const JUMP_KEY: i32 = relative(WORDS + offset_of!(CompiledWords, jump_key));
 /// [`CompiledWords::ram`].

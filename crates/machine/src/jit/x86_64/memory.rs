@@ -93,7 +93,13 @@ impl Emitter<'_> {
     }
 
     /// Leaves the addend in `rcx` or jumps to the slow half.
-    fn check_site(&mut self, base: HostRegister, op: DecodedOp, site: usize, slow: DynamicLabel) {
+    pub(super) fn check_site(
+        &mut self,
+        base: HostRegister,
+        op: DecodedOp,
+        site: usize,
+        slow: DynamicLabel,
+    ) {
         let alignment = (1 << log_size(op.op).unwrap_or_default()) - 1;
         self.address_in_rcx(base, op.immediate);
         dynasm!(self.asm; .arch x64

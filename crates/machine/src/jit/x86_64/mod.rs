@@ -6,8 +6,10 @@
 
 #![allow(clippy::useless_conversion)] // `dynasm!` converts what need not be converted
 
+mod atomic;
 mod bit_manipulation;
 mod control;
+mod csr;
 mod emitter;
 mod float;
 mod fusion;
@@ -19,6 +21,7 @@ mod memory;
 mod operands;
 mod registers;
 mod routines;
+mod status;
 
 pub use emitter::Emitter;
 pub use routines::Routines;

@@ -47,6 +47,8 @@ pub fn sources(op: &DecodedOp) -> [Option<Source>; 2] {
         Rolw | Rorw => (Some(Word), Some(Word)),
         SlliUw | Clzw | Ctzw | Cpopw | SextB | SextH | ZextH | Roriw => (Some(Word), None),
         Clz | Ctz | Cpop | Rori | OrcB | Rev8 | Bclri | Bexti | Binvi | Bseti => (Some(Long), None),
+        Csrrwi | Csrrsi | Csrrci => (None, None),
+        Csrrw | Csrrs | Csrrc | LrW | LrD => (Some(Long), None),
         _ if is_emitted_float(op.op) => (reads_integer(op.op).then_some(Long), None),
         _ => (Some(Long), Some(Long)),
     };

@@ -1,5 +1,6 @@
 //! What all pieces share: the way in, the ways out, the slow half of loads and stores.
 
+use super::atomic;
 use super::emitter::COUNTS;
 use super::float::{Constants, pop_floats, push_floats};
 use super::layout::*;
@@ -31,6 +32,8 @@ pub struct Routines {
     pub leaving: SlowHalves,
     /// Slow halves that return with the carry flag set if they give up.
     pub returning: SlowHalves,
+    /// [`atomic::find`] for stores and loads, of 4 and 8 bytes.
+    pub find: [[usize; 2]; 2],
     /// Executes rare instruction `eax` at place `ecx`; `xmm` registers are lost.
     pub execute: usize,
     /// As `execute`, but keeps the `xmm` registers that hold F registers.
@@ -49,7 +52,7 @@ pub struct SlowHalves {
     pub store: [usize; 4],
 }
 
-type Assembler = VecAssembler<X64Relocation>;
+pub(super) type Assembler = VecAssembler<X64Relocation>;
 
 impl Routines {
     /// Emits them at the begin of the cache.
@@ -85,6 +88,13 @@ impl Routines {
                 asm_align(&mut asm);
                 halves.store[log] = here(&asm);
                 store(&mut asm, size, exit_at);
+            }
+        }
+        for is_load in [false, true] {
+            for is_double in [false, true] {
+                asm_align(&mut asm);
+                routines.find[usize::from(is_load)][usize::from(is_double)] = here(&asm);
+                atomic::find(&mut asm, is_load, is_double);
             }
         }
         asm_align(&mut asm);
@@ -153,7 +163,7 @@ fn pop_volatile(asm: &mut Assembler) {
 
 /// Looks the page of `rax` up in the table at `[rbp + table]`: falls through with the host address of
 /// the page in `rdi`, or jumps to `miss`. Uses `rsi`.
-fn probe(asm: &mut Assembler, table: i32, size: u8, miss: dynasmrt::DynamicLabel) {
+pub(super) fn probe(asm: &mut Assembler, table: i32, size: u8, miss: dynasmrt::DynamicLabel) {
     dynasm!(asm; .arch x64
         ; mov rsi, rax
         ; shr rsi, 12
@@ -178,7 +188,7 @@ fn probe(asm: &mut Assembler, table: i32, size: u8, miss: dynasmrt::DynamicLabel
 
 /// Fills the site at `[rsp + site]` for the page of `rax`, which is at `rdi`, if the access is
 /// aligned; leaves in `rdi` what has to be added to an address. Uses `rsi`.
-fn fill(asm: &mut Assembler, size: u8, site: i32) {
+pub(super) fn fill(asm: &mut Assembler, size: u8, site: i32) {
     let unaligned = asm.new_dynamic_label();
     dynasm!(asm; .arch x64; mov rsi, rax; and rsi, -4096; sub rdi, rsi);
     if size > 1 {

@@ -157,7 +157,7 @@ impl Emitter<'_> {
         }
     }
 
-    /// SUM, MXR, FS; in M also MPRV and the mode that it stands for.
+    /// SUM, MXR, FS, SIE; in M also MPRV and the mode that it stands for.
     pub(super) fn status(&mut self) {
         let (value, _) = self.two_scratch();
         let machine = self.random.once_in(2);
@@ -173,8 +173,13 @@ impl Emitter<'_> {
             number::SSTATUS
         };
         self.asm.li(value, bits);
-        let op = self.random.pick(&[Op::Csrrs, Op::Csrrs, Op::Csrrc]);
         let rd = self.target();
+        if self.random.once_in(4) {
+            let op = self.random.pick(&[Op::Csrrsi, Op::Csrrci, Op::Csrrci]);
+            let bits = self.random.pick(&[2, 2, 31]);
+            return self.asm.csr(op, rd, number::SSTATUS, bits);
+        }
+        let op = self.random.pick(&[Op::Csrrs, Op::Csrrs, Op::Csrrc]);
         self.asm.csr(op, rd, csr, value);
     }
 
@@ -239,6 +244,7 @@ impl Emitter<'_> {
             number::FRM,
             number::FCSR,
             number::STVAL,
+            number::SSCRATCH,
             number::MTVAL,
             number::MCYCLE,
             number::MINSTRET,

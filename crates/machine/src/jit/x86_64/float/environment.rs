@@ -70,6 +70,15 @@ impl Constants {
         dynasm!(asm; .arch x64; vldmxcsr [extern self.mxcsr]);
     }
 
+    /// MXCSR is in `eax`: leaves the flags that it holds there, as RISC-V has them. Uses `rcx`.
+    pub fn map_flags(&self, asm: &mut Assembler) {
+        dynasm!(asm; .arch x64
+            ; and eax, MXCSR_FLAGS
+            ; lea rcx, [extern self.flags]
+            ; movzx eax, BYTE [rcx + rax]
+        );
+    }
+
     /// Adds the flags of MXCSR to `fflags`. Uses `rsi` and `rdi`.
     pub fn accrue_flags(&self, asm: &mut Assembler) {
         let none = asm.new_dynamic_label();

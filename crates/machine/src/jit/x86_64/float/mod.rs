@@ -9,6 +9,7 @@
 mod arithmetic;
 mod conversion;
 mod environment;
+mod flags;
 mod kind;
 mod loops;
 mod registers;
@@ -56,6 +57,12 @@ pub enum FloatCold {
         back: DynamicLabel,
         target: HostRegister,
         format: Format,
+    },
+    /// The flags, or all of `fcsr`, become what they are not.
+    Flags {
+        from: DynamicLabel,
+        back: DynamicLabel,
+        with_mode: bool,
     },
     /// Two operands are equal: their bits are, or they are zeros.
     MinimumOfEqual {
@@ -211,7 +218,7 @@ impl Emitter<'_> {
 
     /// At `from`, lets the interpreter do the present instruction, which writes the F register
     /// `target`, and goes on at the label given.
-    fn rare_from(
+    pub(super) fn rare_from(
         &mut self,
         op: DecodedOp,
         from: DynamicLabel,
@@ -265,15 +272,7 @@ impl Emitter<'_> {
                 registers,
             } => {
                 dynasm!(self.asm; .arch x64; =>from);
-                self.at(&registers, |emitter| {
-                    emitter.leave();
-                    dynasm!(emitter.asm; .arch x64
-                        ; mov eax, number
-                        ; mov ecx, place
-                        ; call extern emitter.routines.execute_float
-                    );
-                    emitter.come_back(&registers);
-                });
+                self.execute_beside(&registers, number, place);
                 if let Some((register, guest)) = target {
                     dynasm!(self.asm; .arch x64; vmovsd Rx(register), [rbp + f(guest)]);
                 }
@@ -292,6 +291,15 @@ impl Emitter<'_> {
                     Format::Single => dynasm!(self.asm; .arch x64
                         ; vmovss Rx(target), [extern self.routines.constants.nan_single]),
                 }
+                dynasm!(self.asm; .arch x64; jmp =>back);
+            }
+            FloatCold::Flags {
+                from,
+                back,
+                with_mode,
+            } => {
+                dynasm!(self.asm; .arch x64; =>from);
+                self.cold_flags(with_mode);
                 dynasm!(self.asm; .arch x64; jmp =>back);
             }
             FloatCold::MinimumOfEqual {

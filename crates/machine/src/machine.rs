@@ -412,7 +412,14 @@ impl Machine {
             for register in 0..32 {
                 text += &format!("x{register}={:#x} ", hart.x.get(register));
             }
-            text.push('\n');
+            for (register, bits) in hart.f.iter().enumerate() {
+                text += &format!("f{register}={bits:#x} ");
+            }
+            let csr = &hart.csr;
+            text += &format!(
+                "fflags={:#x} frm={} mstatus={:#x}\n",
+                csr.fflags, csr.frm, csr.status
+            );
         }
         text
     }

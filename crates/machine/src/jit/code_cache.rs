@@ -9,8 +9,9 @@ use std::num::NonZeroU32;
 const CODE_BYTES: usize = 48 << 20;
 /// Bytes for site caches, 16 each.
 const SITE_BYTES: usize = 24 << 20;
-/// Bytes that the longest piece may take.
-pub const LARGEST_PIECE: usize = 64 << 10;
+/// Bytes that the longest piece may take: a load or store, the largest, takes less than 5 KiB where
+/// all registers have to be put right on each way out and all groups to be checked again.
+pub const LARGEST_PIECE: usize = 1 << 20;
 /// Numbers of a site cache: tag and addend.
 const SITE_WORDS: usize = 2;
 /// A tag that no access has: its key is zero.

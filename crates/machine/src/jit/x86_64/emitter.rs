@@ -355,3 +355,40 @@ pub(super) fn is_csr_access(op: Op) -> bool {
     use Op::*;
     matches!(op, Csrrw | Csrrs | Csrrc | Csrrwi | Csrrsi | Csrrci)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hart::registers::SINK;
+    use crate::jit::code_cache::LARGEST_PIECE;
+    use crate::jit::translate::LONGEST;
+
+    /// Loads and stores by all registers in turn: nearly all of them have to check all groups again.
+    #[test]
+    fn the_largest_piece_fits() {
+        let ops = (0..LONGEST).map(|index| {
+            let (op, rd) = [(Op::Ld, SINK), (Op::Fsd, 0)][index % 2];
+            DecodedOp {
+                op,
+                rd,
+                rs1: (1 + index / 2 % 31) as u8,
+                rs2: (index % 32) as u8,
+                immediate: 8 * (index / 62) as i32,
+                offset: 4 * index as u16,
+                length: 4,
+            }
+        });
+        let piece = Piece {
+            page_offset: 0,
+            ops: ops.collect(),
+            crossing: None,
+        };
+        let mut cache = CodeCache::new().expect("executable memory");
+        let routines = Routines::emit(&mut cache);
+        let mut rare_ops = Vec::new();
+        let emitter = Emitter::new(&piece, &mut cache, &routines, &mut rare_ops);
+        let code = emitter.emit(|_| None);
+        assert!(code.len() > 32 << 10, "{} bytes", code.len());
+        assert!(code.len() < LARGEST_PIECE / 2, "{} bytes", code.len());
+    }
+}

@@ -5,6 +5,7 @@ use super::tier::Jit;
 use crate::hart::Hart;
 use crate::interpreter::environment::Environment;
 use crate::interpreter::execute::{Exit, execute};
+use crate::isa::Op;
 use crate::jit::translate::leaves as ends_piece_by_itself;
 use crate::memory::PAGE_SIZE;
 use std::marker::PhantomData;
@@ -148,7 +149,11 @@ pub extern "sysv64" fn execute_rare(frame: *mut Frame, place: u32, number: u64) 
     environment.hart.pc = environment.hart.compiled.page + place.offset();
     let mut op = jit.rare_op(number as usize);
     op.offset = 0;
-    let (_, exit) = execute(environment, &[op]);
+    let exit = match op.op {
+        // Every system call begins and ends with these.
+        Op::Ecall => Exit::Exception(environment.environment_call()),
+        _ => execute(environment, &[op]).1,
+    };
     let leaves = match exit {
         Exit::Exception(exception) => {
             environment.count += 1;

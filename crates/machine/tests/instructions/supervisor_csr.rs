@@ -198,17 +198,16 @@ guests! {
             guest.rounds(|guest| {
                 guest.poke(CELL, 8, 77);
                 guest.traps(Mode::Supervisor, 13, USER, "a user page without SUM", |guest| {
-                    guest.asm.csr(opened, ZERO, number::SSTATUS, T4);
-                    guest.asm.li(A0, USER);
-                    guest.asm.jal(RA, load);
-                    guest.check(A1, 77, "a user page with SUM");
                     guest.asm.li(A0, CELL);
                     guest.asm.jal(RA, load);
-                    guest.check(A1, 78, "a page of S-mode with SUM");
-                    guest.asm.csr(Op::Csrrc, A3, number::SSTATUS, T4);
+                    guest.check(A1, 77, "a page of S-mode without SUM");
+                    guest.asm.csr(opened, ZERO, number::SSTATUS, T4);
                     guest.asm.jal(RA, load);
-                    guest.check(A1, 79, "a page of S-mode without SUM");
+                    guest.check(A1, 78, "a page of S-mode with SUM");
                     guest.asm.li(A0, USER);
+                    guest.asm.jal(RA, load);
+                    guest.check(A1, 79, "a user page with SUM");
+                    guest.asm.csr(Op::Csrrc, A3, number::SSTATUS, T4);
                     guest.asm.jal(RA, load);
                     load
                 });

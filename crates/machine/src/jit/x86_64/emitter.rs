@@ -282,12 +282,17 @@ impl<'a> Emitter<'a> {
     pub(super) fn rare(&mut self, op: DecodedOp) {
         let number = self.add_rare(op);
         let place = self.place().0 as i32;
+        let routine = if is_csr_access(op.op) || leaves(op.op) {
+            self.routines.execute_system // the CSRs of floating point are not rare
+        } else {
+            self.routines.execute
+        };
         let before = self.registers;
         self.leave();
         dynasm!(self.asm; .arch x64
             ; mov eax, number
             ; mov ecx, place
-            ; call extern self.routines.execute
+            ; call extern routine
         );
         self.floats.forget_registers();
         if is_csr_access(op.op) {

@@ -2,7 +2,7 @@
 
 use super::atomic;
 use super::emitter::COUNTS;
-use super::float::{Constants, pop_floats, push_floats};
+use super::float::{Constants, pop_floats, push_floats, put_flags_back};
 use super::layout::*;
 
 use crate::jit::call_back::{self, Answer, Frame};
@@ -36,6 +36,9 @@ pub struct Routines {
     pub find: [[usize; 2]; 2],
     /// Executes rare instruction `eax` at place `ecx`; `xmm` registers are lost.
     pub execute: usize,
+    /// As `execute`, for an instruction that neither computes in floating point nor reads or writes
+    /// its flags: they stay in MXCSR.
+    pub execute_system: usize,
     /// As `execute`, but keeps the `xmm` registers that hold F registers.
     pub execute_float: usize,
     /// Addresses of constants.
@@ -99,10 +102,13 @@ impl Routines {
         }
         asm_align(&mut asm);
         routines.execute = here(&asm);
-        execute(&mut asm, &routines, false);
+        execute(&mut asm, &routines, Floats::Lost);
+        asm_align(&mut asm);
+        routines.execute_system = here(&asm);
+        execute(&mut asm, &routines, Floats::Untouched);
         asm_align(&mut asm);
         routines.execute_float = here(&asm);
-        execute(&mut asm, &routines, true);
+        execute(&mut asm, &routines, Floats::Kept);
         code.add_routines(&asm.finalize().expect("the routines refer to themselves"));
         routines
     }
@@ -287,11 +293,24 @@ fn store(asm: &mut Assembler, size: u8, exit_at: Option<usize>) {
     dynasm!(asm; .arch x64; =>done; clc; ret);
 }
 
+/// What a call to execute an instruction does to floating point.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Floats {
+    /// Flags go to the hart, `xmm` registers are lost.
+    Lost,
+    /// Flags go to the hart, `xmm` registers are kept.
+    Kept,
+    /// Flags stay in MXCSR, `xmm` registers are lost.
+    Untouched,
+}
+
 /// Rare instruction `eax` at place `ecx`.
-fn execute(asm: &mut Assembler, routines: &Routines, keeps_floats: bool) {
+fn execute(asm: &mut Assembler, routines: &Routines, floats: Floats) {
     let leaves = asm.new_dynamic_label();
     store_pinned(asm);
-    routines.constants.accrue_flags(asm);
+    if floats != Floats::Untouched {
+        routines.constants.accrue_flags(asm);
+    }
     dynasm!(asm; .arch x64
         ; mov rdi, [rsp + 8]
         ; mov [rdi + REMAINING as i32], r15
@@ -300,12 +319,16 @@ fn execute(asm: &mut Assembler, routines: &Routines, keeps_floats: bool) {
         ; mov rax, QWORD call_back::execute_rare as *const () as i64
         ; sub rsp, 8
     );
-    if keeps_floats {
-        push_floats(asm);
+    match floats {
+        Floats::Lost => {}
+        Floats::Kept => push_floats(asm),
+        Floats::Untouched => dynasm!(asm; .arch x64; vstmxcsr [rsp]),
     }
     dynasm!(asm; .arch x64; call rax);
-    if keeps_floats {
-        pop_floats(asm);
+    match floats {
+        Floats::Lost => {}
+        Floats::Kept => pop_floats(asm),
+        Floats::Untouched => put_flags_back(asm, 0),
     }
     dynasm!(asm; .arch x64
         ; add rsp, 8
@@ -313,7 +336,9 @@ fn execute(asm: &mut Assembler, routines: &Routines, keeps_floats: bool) {
         ; mov r15, [rdi + REMAINING as i32]
     );
     load_pinned(asm);
-    routines.constants.clear_flags(asm);
+    if floats != Floats::Untouched {
+        routines.constants.clear_flags(asm);
+    }
     dynasm!(asm; .arch x64
         ; test al, al
         ; jnz =>leaves

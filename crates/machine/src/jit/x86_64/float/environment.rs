@@ -65,9 +65,16 @@ impl Constants {
         constants
     }
 
-    /// No flag is raised in MXCSR.
+    /// No flag is raised in MXCSR: it is written only if one was, for that waits for all arithmetic.
     pub fn clear_flags(&self, asm: &mut Assembler) {
-        dynasm!(asm; .arch x64; vldmxcsr [extern self.mxcsr]);
+        let clear = asm.new_dynamic_label();
+        dynasm!(asm; .arch x64
+            ; vstmxcsr [rsp - 8]
+            ; cmp DWORD [rsp - 8], MXCSR
+            ; je =>clear
+            ; vldmxcsr [extern self.mxcsr]
+            ; =>clear
+        );
     }
 
     /// MXCSR is in `eax`: leaves the flags that it holds there, as RISC-V has them. Uses `rcx`.
@@ -109,10 +116,25 @@ pub fn push_floats(asm: &mut Assembler) {
     }
 }
 
-/// The reverse. Keeps all other registers.
+/// The reverse. Uses `rcx`.
 pub fn pop_floats(asm: &mut Assembler) {
     for (slot, register) in HELD.enumerate() {
         dynasm!(asm; .arch x64; vmovsd Rx(register), [rsp + 8 * slot as i32]);
     }
-    dynasm!(asm; .arch x64; vldmxcsr [rsp + STACK_MXCSR]; add rsp, STACK);
+    put_flags_back(asm, STACK_MXCSR);
+    dynasm!(asm; .arch x64; add rsp, STACK);
+}
+
+/// MXCSR becomes what was saved at `[rsp + slot]`, if a call has changed it: writing it waits for all
+/// arithmetic. Uses `rcx`.
+pub fn put_flags_back(asm: &mut Assembler, slot: i32) {
+    let same = asm.new_dynamic_label();
+    dynasm!(asm; .arch x64
+        ; vstmxcsr [rsp - 8]
+        ; mov ecx, [rsp - 8]
+        ; cmp ecx, [rsp + slot]
+        ; je =>same
+        ; vldmxcsr [rsp + slot]
+        ; =>same
+    );
 }

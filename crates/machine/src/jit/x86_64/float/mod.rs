@@ -15,7 +15,7 @@ mod loops;
 mod registers;
 mod transfer;
 
-pub use environment::{Constants, pop_floats, push_floats};
+pub use environment::{Constants, pop_floats, push_floats, put_flags_back};
 pub use loops::Loop;
 pub use registers::{FloatRegisters, Format};
 

@@ -12,6 +12,8 @@ const SITE_BYTES: usize = 24 << 20;
 /// Bytes that the longest piece may take: a load or store, the largest, takes less than 5 KiB where
 /// all registers have to be put right on each way out and all groups to be checked again.
 pub const LARGEST_PIECE: usize = 1 << 20;
+/// Sites that a piece may have: one for each instruction, twice in a loop.
+const SITES_OF_PIECE: usize = 2 * super::translate::LONGEST;
 /// Numbers of a site cache: tag and addend.
 const SITE_WORDS: usize = 2;
 /// A tag that no access has: its key is zero.
@@ -65,7 +67,7 @@ impl CodeCache {
     /// Whether another piece may not fit.
     pub fn is_full(&self) -> bool {
         self.used + LARGEST_PIECE > CODE_BYTES
-            || (self.sites + super::translate::LONGEST) * SITE_WORDS * 8 > SITE_BYTES
+            || (self.sites + SITES_OF_PIECE) * SITE_WORDS * 8 > SITE_BYTES
     }
 
     /// Appends code; gives its offset, which is never zero for a piece.

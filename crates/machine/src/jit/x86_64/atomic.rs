@@ -92,8 +92,8 @@ impl Emitter<'_> {
             ..op
         };
         let site = self.cache.add_site();
-        self.check_site(base, access, site, from);
-        dynasm!(self.asm; .arch x64; add rcx, Rq(base));
+        self.check_site(base, access, (site, None), from);
+        dynasm!(self.asm; .arch x64; mov rcx, [extern site + 8]; add rcx, Rq(base));
         let number = self.add_rare(op);
         let place = self.place().0 as i32;
         self.cold.push(Cold::Atomic(AtomicCold {

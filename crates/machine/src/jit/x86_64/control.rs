@@ -124,6 +124,12 @@ impl Emitter<'_> {
         }
         self.prepare(&op);
         self.compare(op.rs1, op.rs2);
+        if rest == 0
+            && target == i32::from(self.piece.ops[0].offset)
+            && let Some(other_rounds) = self.other_rounds
+        {
+            return self.jump_if(op.op, other_rounds);
+        }
         if rest == 0 && is_in_page(target) {
             if let Some(code) = known(target) {
                 let address = self.address(code);

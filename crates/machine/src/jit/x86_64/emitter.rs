@@ -4,6 +4,7 @@ use super::atomic::AtomicCold;
 use super::float::{FloatCold, FloatRegisters, Loop};
 use super::groups::Groups;
 use super::integer::is_rare;
+use super::kept_sites::KeptSite;
 use super::layout::*;
 use super::lending::{self, Lending};
 use super::memory::SlowHalf;
@@ -84,10 +85,14 @@ pub struct Emitter<'a> {
     pub(super) group_sites: Vec<usize>,
     /// The site whose addend is in `rcx`.
     pub(super) addend: Option<usize>,
+    /// What a loop keeps of its sites.
+    pub(super) kept: Vec<KeptSite>,
     /// The mode is known to be S or M.
     pub(super) is_privileged: bool,
     /// Where the last instruction may jump if it leads to the first.
     pub(super) looped: Option<Loop>,
+    /// In the first round of a loop: where the others are.
+    pub(super) other_rounds: Option<DynamicLabel>,
 }
 
 impl<'a> Emitter<'a> {
@@ -114,20 +119,44 @@ impl<'a> Emitter<'a> {
             groups: Groups::default(),
             group_sites: Vec::new(),
             addend: None,
+            kept: Vec::new(),
             is_privileged: false,
             looped: None,
+            other_rounds: None,
         }
     }
 
     /// The code. `known` gives the code at an offset of the same page, where there is some.
     pub fn emit(mut self, known: impl FnMut(i32) -> Option<NonZeroU32>) -> Vec<u8> {
         let mut known = known;
+        self.groups = Groups::plan(&self.piece.ops, |op| !is_rare(op.op));
+        self.other_rounds = self.leads_to_itself().then(|| self.asm.new_dynamic_label());
+        self.instructions(false, &mut known);
+        if let Some(other_rounds) = self.other_rounds.take() {
+            dynasm!(self.asm; .arch x64; =>other_rounds);
+            self.instructions(true, &mut known);
+        }
+        self.asm.finalize().expect("every label is bound")
+    }
+
+    /// All instructions, once or as the rounds of a loop, and what is behind them. What a loop does
+    /// once for all rounds is done before the second: many loops have but one.
+    fn instructions(
+        &mut self,
+        are_rounds: bool,
+        known: &mut impl FnMut(i32) -> Option<NonZeroU32>,
+    ) {
         let length = self.piece.ops.len() as i32;
         let budget = self.asm.new_dynamic_label();
-        self.lendings = lending::plan(&self.piece.ops, self.leads_to_itself());
-        self.groups = Groups::plan(&self.piece.ops, |op| !is_rare(op.op));
+        self.floats = FloatRegisters::default();
+        self.registers = STANDARD;
+        self.lendings = lending::plan(&self.piece.ops, are_rounds);
         self.group_sites = vec![0; self.groups.groups.len()];
-        self.begin_loop();
+        self.addend = None;
+        self.is_privileged = false;
+        if are_rounds {
+            self.begin_loop();
+        }
         let at_top = self.registers;
         self.count(length as i8, budget);
         for index in 0..self.piece.ops.len() {
@@ -137,11 +166,11 @@ impl<'a> Emitter<'a> {
             {
                 self.check_crossing(crossing);
             }
-            self.instruction(self.piece.ops[index], &mut known);
+            self.instruction(self.piece.ops[index], known);
         }
         let last = self.piece.ops[self.index];
         if !matches!(last.op, Op::Jal | Op::Jalr) && !leaves(last.op) {
-            self.jump(self.piece.end(), &mut known);
+            self.jump(self.piece.end(), known);
         }
         let first = i32::from(self.piece.ops[0].offset);
         dynasm!(self.asm; .arch x64; =>budget);
@@ -155,11 +184,10 @@ impl<'a> Emitter<'a> {
         let mut next = 0;
         while next < self.cold.len() {
             for cold in self.cold.split_off(next) {
-                self.cold(cold, &mut known);
+                self.cold(cold, known);
             }
             next = 0;
         }
-        self.asm.finalize().expect("every label is bound")
     }
 
     fn cold(&mut self, cold: Cold, known: &mut impl FnMut(i32) -> Option<NonZeroU32>) {

@@ -20,15 +20,21 @@ pub struct Lending {
     pub borrower: u8,
 }
 
-/// What to lend in a piece.
-pub fn plan(ops: &[DecodedOp], is_loop: bool) -> Vec<Lending> {
-    let mut uses = [0_u32; 32];
+/// How often each register is read or written.
+pub fn uses(ops: &[DecodedOp]) -> [u32; 32] {
+    let mut uses = [0; 32];
     for op in ops {
         let read = sources(op).into_iter().flatten().map(|(guest, _)| guest);
         for guest in read.chain(destination(op)) {
             uses[usize::from(guest)] += 1;
         }
     }
+    uses
+}
+
+/// What to lend in a piece.
+pub fn plan(ops: &[DecodedOp], is_loop: bool) -> Vec<Lending> {
+    let uses = uses(ops);
     let is_pinned = |guest: u8| STANDARD.home(guest).is_some();
     let mut owners: Vec<u8> = PINNED.iter().map(|(guest, _)| *guest).collect();
     owners.sort_by_key(|&guest| uses[usize::from(guest)]);
@@ -134,6 +140,7 @@ impl Emitter<'_> {
                 dynasm!(self.asm; .arch x64; mov Rq(home), [BYTE rbp + x(guest)]);
             }
         }
+        self.load_kept();
     }
 
     /// Behind the piece: emits what `emit` does as if it were at a place where the registers are

@@ -58,27 +58,33 @@ impl Emitter<'_> {
     }
 
     fn access(&mut self, op: DecodedOp, base: HostRegister, moved: Moved) {
-        let Some((number, group)) = self.groups.group(self.index) else {
-            let site = self.cache.add_site();
-            let from = self.asm.new_dynamic_label();
-            self.addend = None;
-            self.check_site(base, op, site, from);
-            return self.access_site(op, base, moved, Some((from, site)));
-        };
-        if self.index == group.first {
-            let site = self.cache.add_site();
-            self.group_sites[number] = site;
-            let from = self.asm.new_dynamic_label();
-            self.check_group(base, &group, site, from);
-            self.access_site(op, base, moved, Some((from, site)));
-        } else {
-            let site = self.group_sites[number];
-            if self.addend != Some(site) {
+        let group = self.groups.group(self.index);
+        let first = group.map_or(self.index, |(_, group)| group.first);
+        let kept = self.kept(first);
+        let addend = kept.map_or(RCX, |kept| kept.addend);
+        if self.index != first {
+            let site = group.map(|(number, _)| self.group_sites[number]);
+            if let Some(site) = site.filter(|site| kept.is_none() && self.addend != Some(*site)) {
                 dynasm!(self.asm; .arch x64; mov rcx, [extern site + 8]);
+                self.addend = Some(site);
             }
-            self.access_site(op, base, moved, None);
+            return self.access_site(op, base, addend, moved, None);
         }
-        self.addend = Some(self.group_sites[number]);
+        let site = kept.map_or_else(|| self.cache.add_site(), |kept| kept.site);
+        let tag = kept.and_then(|kept| kept.tag);
+        let from = self.asm.new_dynamic_label();
+        self.addend = None;
+        if let Some((number, group)) = group {
+            self.group_sites[number] = site;
+            self.check_group(base, &group, (site, tag), from);
+            self.addend = kept.is_none().then_some(site);
+        } else {
+            self.check_site(base, op, (site, tag), from);
+        }
+        if kept.is_none() {
+            dynasm!(self.asm; .arch x64; mov rcx, [extern site + 8]);
+        }
+        self.access_site(op, base, addend, moved, Some((from, site)));
     }
 
     /// `rcx` becomes the address.
@@ -92,27 +98,29 @@ impl Emitter<'_> {
         }
     }
 
-    /// Leaves the addend in `rcx` or jumps to the slow half.
+    /// Jumps to the slow half unless the site is right for an access. The site may have its tag in a
+    /// host register.
     pub(super) fn check_site(
         &mut self,
         base: HostRegister,
         op: DecodedOp,
-        site: usize,
+        site: (usize, Option<HostRegister>),
         slow: DynamicLabel,
     ) {
         let alignment = (1 << log_size(op.op).unwrap_or_default()) - 1;
         self.address_in_rcx(base, op.immediate);
-        dynasm!(self.asm; .arch x64
-            ; and rcx, DWORD -4096 | alignment
-            ; xor rcx, [rbp + SITE_KEY]
-            ; cmp rcx, [extern site]
-            ; jne =>slow
-            ; mov rcx, [extern site + 8]
-        );
+        dynasm!(self.asm; .arch x64; and rcx, DWORD -4096 | alignment);
+        self.compare_tag(site, slow);
     }
 
     /// As [`Emitter::check_site`] for all accesses of a group.
-    fn check_group(&mut self, base: HostRegister, group: &Group, site: usize, slow: DynamicLabel) {
+    fn check_group(
+        &mut self,
+        base: HostRegister,
+        group: &Group,
+        site: (usize, Option<HostRegister>),
+        slow: DynamicLabel,
+    ) {
         self.address_in_rcx(base, group.low);
         dynasm!(self.asm; .arch x64
             ; and ecx, 4095
@@ -120,33 +128,48 @@ impl Emitter<'_> {
             ; ja =>slow
         );
         self.check_page(base, group, site, slow);
-        dynasm!(self.asm; .arch x64; mov rcx, [extern site + 8]);
     }
 
     /// Jumps unless the site is right for the page of a group.
-    fn check_page(&mut self, base: HostRegister, group: &Group, site: usize, slow: DynamicLabel) {
+    fn check_page(
+        &mut self,
+        base: HostRegister,
+        group: &Group,
+        site: (usize, Option<HostRegister>),
+        slow: DynamicLabel,
+    ) {
         self.address_in_rcx(base, group.low);
-        dynasm!(self.asm; .arch x64
-            ; and rcx, DWORD -4096
-            ; xor rcx, [rbp + SITE_KEY]
-            ; cmp rcx, [extern site]
-            ; jne =>slow
-        );
+        dynasm!(self.asm; .arch x64; and rcx, DWORD -4096);
+        self.compare_tag(site, slow);
     }
 
-    /// Moves by the addend in `rcx`.
+    /// Jumps unless the tag of a site is `rcx`.
+    fn compare_tag(&mut self, site: (usize, Option<HostRegister>), slow: DynamicLabel) {
+        match site {
+            (_, Some(tag)) => dynasm!(self.asm; .arch x64; cmp rcx, Rq(tag); jne =>slow),
+            (site, None) => dynasm!(self.asm; .arch x64
+                ; xor rcx, [rbp + SITE_KEY]
+                ; cmp rcx, [extern site]
+                ; jne =>slow
+            ),
+        }
+    }
+
+    /// Moves, with the addend in a host register.
     fn access_site(
         &mut self,
         op: DecodedOp,
         base: HostRegister,
+        addend: HostRegister,
         moved: Moved,
         slow: Option<(DynamicLabel, usize)>,
     ) {
+        let at = (base, addend);
         match (moved, i8::try_from(op.immediate)) {
-            (Moved::To(target), Ok(offset)) => self.move_near(op.op, target, base, offset),
-            (Moved::To(target), _) => self.move_far(op.op, target, base, op.immediate),
-            (Moved::From(value), Ok(offset)) => self.put_near(op.op, value, base, offset),
-            (Moved::From(value), _) => self.put_far(op.op, value, base, op.immediate),
+            (Moved::To(target), Ok(offset)) => self.move_near(op.op, target, at, offset),
+            (Moved::To(target), _) => self.move_far(op.op, target, at, op.immediate),
+            (Moved::From(value), Ok(offset)) => self.put_near(op.op, value, at, offset),
+            (Moved::From(value), _) => self.put_far(op.op, value, at, op.immediate),
         }
         let Some((from, site)) = slow else {
             return;
@@ -165,43 +188,55 @@ impl Emitter<'_> {
     }
 }
 
-/// Moves between a register and `[base + rcx + offset]`.
+/// Moves between a register and `[base + addend + offset]`.
 macro_rules! moves {
     ($load:ident, $store:ident, $offset:ty, $($size:tt)?) => {
         impl Emitter<'_> {
-            fn $load(&mut self, op: Op, t: HostRegister, base: HostRegister, offset: $offset) {
+            fn $load(
+                &mut self,
+                op: Op,
+                t: HostRegister,
+                (base, addend): (HostRegister, HostRegister),
+                offset: $offset,
+            ) {
                 match op {
                     Op::Lb => dynasm!(self.asm; .arch x64
-                        ; movsx Rq(t), BYTE [$($size)? Rq(base) + rcx + offset]),
+                        ; movsx Rq(t), BYTE [$($size)? Rq(base) + Rq(addend) + offset]),
                     Op::Lbu => dynasm!(self.asm; .arch x64
-                        ; movzx Rd(t), BYTE [$($size)? Rq(base) + rcx + offset]),
+                        ; movzx Rd(t), BYTE [$($size)? Rq(base) + Rq(addend) + offset]),
                     Op::Lh => dynasm!(self.asm; .arch x64
-                        ; movsx Rq(t), WORD [$($size)? Rq(base) + rcx + offset]),
+                        ; movsx Rq(t), WORD [$($size)? Rq(base) + Rq(addend) + offset]),
                     Op::Lhu => dynasm!(self.asm; .arch x64
-                        ; movzx Rd(t), WORD [$($size)? Rq(base) + rcx + offset]),
+                        ; movzx Rd(t), WORD [$($size)? Rq(base) + Rq(addend) + offset]),
                     Op::Lw => dynasm!(self.asm; .arch x64
-                        ; movsxd Rq(t), DWORD [$($size)? Rq(base) + rcx + offset]),
+                        ; movsxd Rq(t), DWORD [$($size)? Rq(base) + Rq(addend) + offset]),
                     Op::Lwu => dynasm!(self.asm; .arch x64
-                        ; mov Rd(t), [$($size)? Rq(base) + rcx + offset]),
+                        ; mov Rd(t), [$($size)? Rq(base) + Rq(addend) + offset]),
                     Op::Flw => dynasm!(self.asm; .arch x64
-                        ; vmovss Rx(t), [$($size)? Rq(base) + rcx + offset]),
+                        ; vmovss Rx(t), [$($size)? Rq(base) + Rq(addend) + offset]),
                     Op::Fld => dynasm!(self.asm; .arch x64
-                        ; vmovsd Rx(t), [$($size)? Rq(base) + rcx + offset]),
+                        ; vmovsd Rx(t), [$($size)? Rq(base) + Rq(addend) + offset]),
                     _ => dynasm!(self.asm; .arch x64
-                        ; mov Rq(t), [$($size)? Rq(base) + rcx + offset]),
+                        ; mov Rq(t), [$($size)? Rq(base) + Rq(addend) + offset]),
                 }
             }
 
-            fn $store(&mut self, op: Op, v: HostRegister, base: HostRegister, offset: $offset) {
+            fn $store(
+                &mut self,
+                op: Op,
+                v: HostRegister,
+                (base, addend): (HostRegister, HostRegister),
+                offset: $offset,
+            ) {
                 match log_size(op) {
                     Some(0) => dynasm!(self.asm; .arch x64
-                        ; mov [$($size)? Rq(base) + rcx + offset], Rb(v)),
+                        ; mov [$($size)? Rq(base) + Rq(addend) + offset], Rb(v)),
                     Some(1) => dynasm!(self.asm; .arch x64
-                        ; mov [$($size)? Rq(base) + rcx + offset], Rw(v)),
+                        ; mov [$($size)? Rq(base) + Rq(addend) + offset], Rw(v)),
                     Some(2) => dynasm!(self.asm; .arch x64
-                        ; mov [$($size)? Rq(base) + rcx + offset], Rd(v)),
+                        ; mov [$($size)? Rq(base) + Rq(addend) + offset], Rd(v)),
                     _ => dynasm!(self.asm; .arch x64
-                        ; mov [$($size)? Rq(base) + rcx + offset], Rq(v)),
+                        ; mov [$($size)? Rq(base) + Rq(addend) + offset], Rq(v)),
                 }
             }
         }
@@ -230,15 +265,18 @@ impl Emitter<'_> {
             dynasm!(self.asm; .arch x64; jc =>given_up);
         }
         self.take_result(op.op, half.moved);
-        // What was known of the groups' pages may not be true any more.
+        // What was known of pages may not be true any more.
         let stale = self.asm.new_dynamic_label();
         for (number, group) in &around {
             let (base, site) = (self.source(group.base, RDX), self.group_sites[*number]);
             match &leads {
-                Some((leads, _)) if leads == number => self.check_group(base, group, site, stale),
-                _ => self.check_page(base, group, site, stale),
+                Some((leads, _)) if leads == number => {
+                    self.check_group(base, group, (site, None), stale);
+                }
+                _ => self.check_page(base, group, (site, None), stale),
             }
         }
+        self.load_kept();
         if let Some((number, _)) = leads {
             let site = self.group_sites[number];
             dynasm!(self.asm; .arch x64; mov rcx, [extern site + 8]);

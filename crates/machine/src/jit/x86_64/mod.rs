@@ -15,6 +15,7 @@ mod float;
 mod fusion;
 mod groups;
 mod integer;
+mod kept_sites;
 mod layout;
 mod lending;
 mod memory;

@@ -34,7 +34,9 @@ pub struct Registers {
     homes: [Option<HostRegister>; 32],
     /// Guest registers that have a host register of another one. One bit each, as below.
     pub lent: u32,
-    /// Those of them whose value in the hart may be out of date.
+    /// Guest registers whose host register holds something else.
+    displaced: u32,
+    /// Those of the lent whose value in the hart may be out of date.
     pub stale: u32,
     /// Registers that are the sign extension of the low half of their host register, whose upper
     /// half is undefined.
@@ -61,6 +63,7 @@ pub const STANDARD: Registers = {
     Registers {
         homes,
         lent: 0,
+        displaced: 0,
         stale: 0,
         words: 0,
         waiting: 0,
@@ -76,7 +79,7 @@ impl Registers {
 
     /// Whether a way out has nothing to put right.
     pub fn is_standard(&self) -> bool {
-        self.lent | self.words | self.waiting == 0
+        self.displaced | self.words | self.waiting == 0
     }
 
     /// Whether only the low half of the host register is defined.
@@ -112,15 +115,26 @@ impl Registers {
 
     /// The host register of `owner` is lent to `borrower`.
     pub fn lend(&mut self, owner: u8, borrower: u8) {
-        self.homes[usize::from(borrower)] = self.homes[usize::from(owner)].take();
+        self.homes[usize::from(borrower)] = self.displace(owner);
         self.lent |= 1 << borrower;
     }
 
-    /// The owners of the host registers that are lent.
+    /// The host register of `owner`, if it has it, is free for something else.
+    pub fn displace(&mut self, owner: u8) -> Option<HostRegister> {
+        self.displaced |= 1 << owner;
+        self.homes[usize::from(owner)].take()
+    }
+
+    /// Whether `owner` has a host register.
+    pub fn is_home(&self, owner: u8) -> bool {
+        self.home(owner).is_some()
+    }
+
+    /// The owners of the host registers that hold something else.
     pub fn owners(&self) -> impl Iterator<Item = (u8, HostRegister)> {
-        let homes = self.homes;
+        let displaced = self.displaced;
         let owners = PINNED.into_iter();
-        owners.filter(move |(guest, _)| homes[usize::from(*guest)].is_none())
+        owners.filter(move |(guest, _)| is_in(displaced, *guest))
     }
 }
 

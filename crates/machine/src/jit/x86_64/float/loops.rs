@@ -13,7 +13,7 @@ use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
 
 /// Where the last instruction of a piece may jump if it leads to the first.
 pub struct Loop {
-    /// The head of the piece: nothing is known there.
+    /// Before what is done once: nothing is known there.
     entry: DynamicLabel,
     /// Behind what is done once.
     top: DynamicLabel,
@@ -22,15 +22,14 @@ pub struct Loop {
 }
 
 impl Emitter<'_> {
-    /// Begins a piece whose last instruction may lead to its first.
+    /// Begins the rounds of a loop behind the first.
     pub(in crate::jit::x86_64) fn begin_loop(&mut self) {
         let (entry, top) = (self.asm.new_dynamic_label(), self.asm.new_dynamic_label());
         dynasm!(self.asm; .arch x64; =>entry);
-        if self.leads_to_itself() {
-            self.check_before_loop();
-            self.read_before_loop();
-            self.lend_before_loop();
-        }
+        self.check_before_loop();
+        self.read_before_loop();
+        self.lend_before_loop();
+        self.keep_sites();
         dynasm!(self.asm; .arch x64; =>top);
         let known = self.floats.clone();
         self.looped = Some(Loop { entry, top, known });

@@ -16,6 +16,18 @@ struct Context {
     generation: u64,
 }
 
+/// The key of a context. Contexts that were asked for of late are looked for first: modes take
+/// turns, and those of address spaces that are gone stay until the list is full.
+#[inline]
+fn find(known: &mut [(Context, u64)], context: Context) -> Option<u64> {
+    let at = known.iter().position(|(known, _)| *known == context)?;
+    let key = known[at].1;
+    if at > 2 {
+        known.swap(at, at / 2);
+    }
+    Some(key)
+}
+
 /// Gives each context of loads and stores (hart, address space, mode) a key of its own, and a new
 /// one whenever a translation was dropped.
 #[derive(Default)]
@@ -35,10 +47,10 @@ impl SiteKeys {
         let context = Context {
             hart: hart.id,
             context: hart.tlb.data_context,
-            generation: hart.tlb.data_generation,
+            generation: hart.tlb.data_generation(hart.tlb.data_context),
         };
-        if let Some((_, key)) = self.known.iter().find(|(known, _)| *known == context) {
-            hart.compiled.site_key = *key;
+        if let Some(key) = find(&mut self.known, context) {
+            hart.compiled.site_key = key;
             return Ok(());
         }
         self.add(hart, context)
@@ -47,7 +59,8 @@ impl SiteKeys {
     #[cold]
     fn add(&mut self, hart: &mut Hart, context: Context) -> Result<(), SitesAreStale> {
         self.known.retain(|(known, _)| {
-            known.hart != context.hart || known.generation == context.generation
+            known.hart != context.hart
+                || known.generation == hart.tlb.data_generation(known.context)
         });
         if self.known.len() == CONTEXTS {
             self.known.clear();
@@ -84,14 +97,15 @@ impl JumpKeys {
         let context = Context {
             hart: hart.id,
             context: hart.tlb.fetch_context,
-            generation: hart.tlb.fetch_generation,
+            generation: hart.tlb.fetch_generation(hart.tlb.fetch_context),
         };
-        if let Some((_, key)) = self.known.iter().find(|(known, _)| *known == context) {
-            hart.compiled.jump_key = *key;
+        if let Some(key) = find(&mut self.known, context) {
+            hart.compiled.jump_key = key;
             return;
         }
         self.known.retain(|(known, _)| {
-            known.hart != context.hart || known.generation == context.generation
+            known.hart != context.hart
+                || known.generation == hart.tlb.fetch_generation(known.context)
         });
         if self.known.len() == CONTEXTS {
             self.known.clear();

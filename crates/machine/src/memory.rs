@@ -168,20 +168,21 @@ impl Memory {
     access!(load_u64, store_u64, u64);
 }
 
-/// Lets the host map guest RAM by pages of 2 MiB, so that a guest's access misses one TLB, not two.
-/// A host that cannot is slower, nothing else.
+/// Lets the host map what is accessed here and there by pages of 2 MiB, so that an access misses its
+/// TLB less often. A host that cannot is slower, nothing else.
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code)] // advice on memory of its own
-fn ask_for_huge_pages(bytes: &mut [u8]) {
+pub(crate) fn ask_for_huge_pages<T>(memory: &mut [T]) {
     use rustix::mm::{Advice, madvise};
     let page = PAGE_SIZE as usize;
-    let unaligned = bytes.as_ptr().align_offset(page);
-    let length = bytes.len().saturating_sub(unaligned) / page * page;
+    let bytes = memory.as_mut_ptr().cast::<u8>();
+    let unaligned = bytes.align_offset(page);
+    let length = size_of_val(memory).saturating_sub(unaligned) / page * page;
     if length > 0 {
-        // SAFETY: the range is whole pages within `bytes`, and the advice changes no contents.
+        // SAFETY: the range is whole pages within `memory`, and the advice changes no contents.
         let _ = unsafe {
             madvise(
-                bytes.as_mut_ptr().add(unaligned).cast(),
+                bytes.add(unaligned).cast(),
                 length,
                 Advice::LinuxHugepage,
             )
@@ -190,7 +191,7 @@ fn ask_for_huge_pages(bytes: &mut [u8]) {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn ask_for_huge_pages(_: &mut [u8]) {}
+pub(crate) fn ask_for_huge_pages<T>(_: &mut [T]) {}
 
 impl Memory {
     /// RAM of `size` bytes (a multiple of the page size), all zero, every page clean.

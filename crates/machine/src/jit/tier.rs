@@ -17,7 +17,7 @@ use std::num::NonZeroU32;
 /// Executions after which a block is compiled.
 const HOT: u32 = 16;
 /// Entries of the jump cache.
-pub const JUMP_ENTRIES: usize = 8192;
+pub const JUMP_ENTRIES: usize = 32768;
 
 /// Why compiled code came back. `hart.pc` is that of the next instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! Where the block is that begins at a place in RAM: a table that forgets rather than grows.
 
-use crate::memory::PAGE_SIZE;
+use crate::memory::{PAGE_SIZE, ask_for_huge_pages};
 use std::num::NonZeroU32;
 
 /// What is known of the code that begins somewhere.
@@ -48,7 +48,9 @@ fn bucket(start: usize) -> usize {
 impl Slots {
     /// An empty table. The host gives it memory as it fills.
     pub fn new() -> Slots {
-        Slots(vec![[0; 2 * WAYS]; BUCKETS].into_boxed_slice())
+        let mut buckets = vec![[0; 2 * WAYS]; BUCKETS].into_boxed_slice();
+        ask_for_huge_pages(&mut buckets);
+        Slots(buckets)
     }
 
     /// What is known of `start`, an offset in RAM.

@@ -180,13 +180,7 @@ pub(crate) fn ask_for_huge_pages<T>(memory: &mut [T]) {
     let length = size_of_val(memory).saturating_sub(unaligned) / page * page;
     if length > 0 {
         // SAFETY: the range is whole pages within `memory`, and the advice changes no contents.
-        let _ = unsafe {
-            madvise(
-                bytes.add(unaligned).cast(),
-                length,
-                Advice::LinuxHugepage,
-            )
-        };
+        let _ = unsafe { madvise(bytes.add(unaligned).cast(), length, Advice::LinuxHugepage) };
     }
 }
 

@@ -532,6 +532,14 @@ guests! {
                     load(guest, changed, address, Outcome::Succeeds, &what);
                 }
             }
+            // a lower half changes meanwhile, by which roots that are not in use are forgotten
+            load(guest, 1, address, Outcome::Succeeds, "in use");
+            load(guest, 0, address, Outcome::Succeeds, "not in use");
+            guest.poke(ROOT + 8 * 3, 8, pointer);
+            guest.poke(ROOT + 8 * 3, 8, 0);
+            guest.poke(other_root + root_entry, 8, 0);
+            load(guest, 1, address, Outcome::Faults(LOAD_FAULT), "changed when it was not in use");
+            guest.poke(other_root + root_entry, 8, pointer);
             // what was not there appears in one of them only
             load(guest, 0, free, Outcome::Faults(LOAD_FAULT), "nothing there yet");
             guest.poke(other_root + 8 * index(free, levels - 1), 8, pointer);

@@ -14,7 +14,7 @@ use crate::interpreter::block::BlockCache;
 use crate::interpreter::environment::Environment;
 use crate::isa::Extensions;
 use crate::jit::Jit;
-use crate::memory::{Disturbance, Memory, OutsideRam};
+use crate::memory::{Disturbance, Memory, OutsideRam, PAGE_SIZE, RAM_BASE};
 use crate::output::{DiskRequest, Finish, Output, Outputs};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -316,19 +316,57 @@ impl Machine {
         for disturbance in self.memory.take_disturbances() {
             match disturbance {
                 Disturbance::Code { page_offset } => self.blocks.drop_page(page_offset),
-                Disturbance::LeafEntry { index, executable } => {
+                Disturbance::LeafEntry(leaf) => {
                     for hart in &mut self.state.harts {
-                        hart.tlb.drop_index(index, executable);
+                        hart.tlb.drop_leaf(leaf);
                     }
                 }
-                Disturbance::Translations => {
-                    for hart in &mut self.state.harts {
-                        hart.tlb.clear();
-                    }
-                    self.memory.forget_page_tables();
-                }
+                Disturbance::LowerHalf => self.drop_lower_halves(),
+                Disturbance::Root { page_offset } => self.root_changed(page_offset),
+                Disturbance::Translations => self.drop_translations(),
             }
         }
+    }
+
+    fn drop_translations(&mut self) {
+        for hart in &mut self.state.harts {
+            hart.tlb.abandon_spaces();
+            hart.update_translation_context();
+        }
+        self.memory.forget_page_tables();
+    }
+
+    /// A page table changed by which only lower halves of address spaces were translated.
+    fn drop_lower_halves(&mut self) {
+        let roots: Vec<usize> = self.current_roots().collect();
+        for hart in &mut self.state.harts {
+            hart.tlb.abandon_whole_spaces(hart.csr.satp);
+            hart.update_translation_context();
+        }
+        self.memory.forget_lower_tables(&roots);
+    }
+
+    /// The upper half of a root page table changed. It is most often one of the past, which becomes
+    /// the root of a new process.
+    fn root_changed(&mut self, page_offset: usize) {
+        if self.current_roots().any(|root| root == page_offset) {
+            return self.drop_translations();
+        }
+        let page = (RAM_BASE + page_offset as u64) / PAGE_SIZE;
+        for hart in &mut self.state.harts {
+            hart.tlb.forget_root(page);
+            hart.update_translation_context();
+        }
+        self.memory.forget_root(page_offset);
+    }
+
+    /// Offsets in RAM of the root page tables that `satp` of the harts names.
+    fn current_roots(&self) -> impl Iterator<Item = usize> {
+        let harts = self.state.harts.iter();
+        harts.filter_map(|hart| {
+            let root = hart.root_page_table()?;
+            self.memory.offset(root, PAGE_SIZE).ok()
+        })
     }
 
     /// Lets an input take effect here.

@@ -4,6 +4,7 @@
 
 pub(crate) mod journal;
 
+use crate::mmu::tlb::Leaf;
 use journal::Journal;
 use thiserror::Error;
 
@@ -20,11 +21,23 @@ pub const PAGE_HOLDS_LEAF_TABLE: u8 = 2;
 pub const PAGE_HOLDS_UPPER_TABLE: u8 = 4;
 /// The page has not been written since dirty tracking last looked.
 pub const PAGE_IS_CLEAN: u8 = 8;
+/// Besides [`PAGE_HOLDS_LEAF_TABLE`] or [`PAGE_HOLDS_UPPER_TABLE`]: a walk for an address in the
+/// upper half of an address space has read the page, other than as a root that has [`PAGE_IS_ROOT`].
+pub const PAGE_SERVES_UPPER_HALF: u8 = 16;
+/// Besides [`PAGE_HOLDS_UPPER_TABLE`]: a root page table, the upper half of which was compared with
+/// that of others: whoever changes it in any way has to be known.
+pub const PAGE_IS_ROOT: u8 = 32;
+/// The write TLB of some hart may know the page.
+const PAGE_IS_IN_WRITE_TLB: u8 = 64;
 /// Either kind of page table.
 pub const PAGE_HOLDS_PAGE_TABLE: u8 = PAGE_HOLDS_LEAF_TABLE | PAGE_HOLDS_UPPER_TABLE;
+/// All that is known of page tables.
+const PAGE_TABLE_FLAGS: u8 = PAGE_HOLDS_PAGE_TABLE | PAGE_SERVES_UPPER_HALF | PAGE_IS_ROOT;
 
 /// X of a page-table entry (privileged specification, 12.3.1).
 const ENTRY_EXECUTE: u64 = 1 << 3;
+/// U of a page-table entry.
+const ENTRY_USER: u64 = 1 << 4;
 
 /// An access outside RAM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -45,12 +58,15 @@ pub enum Disturbance {
         page_offset: usize,
     },
     /// A valid entry of a page that was only ever walked at level 0 changed: it can only concern
-    /// virtual pages whose low nine bits of the page number are `index`.
-    LeafEntry {
-        /// Index of the entry in its table (0 to 511).
-        index: u64,
-        /// Whether the old entry allowed fetches.
-        executable: bool,
+    /// virtual pages whose low nine bits of the page number are its index.
+    LeafEntry(Leaf),
+    /// A valid entry of a page changed that was walked for lower halves of address spaces only: what
+    /// it concerns was never shared.
+    LowerHalf,
+    /// The upper half of a root page table changed.
+    Root {
+        /// Offset of its page in RAM.
+        page_offset: usize,
     },
     /// Some translation may have changed.
     Translations,
@@ -63,6 +79,9 @@ pub struct Memory {
     /// Of each page that holds decoded code, the lines of 64 bytes that do: a bit each.
     code_lines: Vec<u64>,
     disturbances: Vec<Disturbance>,
+    /// Indices of the pages that hold page tables and may lose that flag when the translations of
+    /// lower halves are dropped.
+    lower_tables: Vec<u32>,
     /// Stores beside code in its page since the last time that this cost a page its code.
     code_page_stores: u32,
     /// Stores to page-table pages since the flags of page tables were last dropped.
@@ -85,6 +104,26 @@ const TABLE_STORES_BEFORE_FLUSH: u32 = 1 << 16;
 /// After so many stores beside code in its page the code of the page is dropped: the page may have
 /// been freed, and what the guest keeps there now should become quick.
 const CODE_PAGE_STORES_BEFORE_DROP: u32 = 1 << 10;
+
+/// Whether the page-table entry at `offset` would be of the upper half, were its table a root.
+fn is_of_upper_half(offset: usize) -> bool {
+    offset % PAGE_SIZE as usize >= PAGE_SIZE as usize / 2
+}
+
+/// What a change of a valid page-table entry at `offset` concerns.
+fn concerns(offset: usize, old: u64, flags: u8) -> Disturbance {
+    if flags & PAGE_HOLDS_UPPER_TABLE == 0 {
+        Disturbance::LeafEntry(Leaf {
+            index: (offset as u64 % PAGE_SIZE) / 8,
+            executable: old & ENTRY_EXECUTE != 0,
+            user: old & ENTRY_USER != 0,
+        })
+    } else if flags & PAGE_SERVES_UPPER_HALF == 0 {
+        Disturbance::LowerHalf
+    } else {
+        Disturbance::Translations
+    }
+}
 
 macro_rules! access {
     ($load:ident, $store:ident, $type:ty) => {
@@ -129,29 +168,24 @@ impl Memory {
     access!(load_u64, store_u64, u64);
 }
 
-/// Lets the host map guest RAM by pages of 2 MiB, so that a guest's access misses one TLB, not two.
-/// A host that cannot is slower, nothing else.
+/// Lets the host map what is accessed here and there by pages of 2 MiB, so that an access misses its
+/// TLB less often. A host that cannot is slower, nothing else.
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code)] // advice on memory of its own
-fn ask_for_huge_pages(bytes: &mut [u8]) {
+pub(crate) fn ask_for_huge_pages<T>(memory: &mut [T]) {
     use rustix::mm::{Advice, madvise};
     let page = PAGE_SIZE as usize;
-    let unaligned = bytes.as_ptr().align_offset(page);
-    let length = bytes.len().saturating_sub(unaligned) / page * page;
+    let bytes = memory.as_mut_ptr().cast::<u8>();
+    let unaligned = bytes.align_offset(page);
+    let length = size_of_val(memory).saturating_sub(unaligned) / page * page;
     if length > 0 {
-        // SAFETY: the range is whole pages within `bytes`, and the advice changes no contents.
-        let _ = unsafe {
-            madvise(
-                bytes.as_mut_ptr().add(unaligned).cast(),
-                length,
-                Advice::LinuxHugepage,
-            )
-        };
+        // SAFETY: the range is whole pages within `memory`, and the advice changes no contents.
+        let _ = unsafe { madvise(bytes.add(unaligned).cast(), length, Advice::LinuxHugepage) };
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn ask_for_huge_pages(_: &mut [u8]) {}
+pub(crate) fn ask_for_huge_pages<T>(_: &mut [T]) {}
 
 impl Memory {
     /// RAM of `size` bytes (a multiple of the page size), all zero, every page clean.
@@ -168,6 +202,7 @@ impl Memory {
             flags: vec![PAGE_IS_CLEAN; pages],
             code_lines: vec![0; pages],
             disturbances: Vec::new(),
+            lower_tables: Vec::new(),
             code_page_stores: 0,
             table_stores: 0,
             flag_epoch: 0,
@@ -253,7 +288,8 @@ impl Memory {
     /// Whether the page at `offset` may have entries in a write TLB.
     #[inline]
     pub fn is_plain(&self, offset: usize) -> bool {
-        self.flags[offset / PAGE_SIZE as usize] == 0 && self.journal.is_none()
+        self.flags[offset / PAGE_SIZE as usize] & !PAGE_IS_IN_WRITE_TLB == 0
+            && self.journal.is_none()
     }
 
     /// Whether the page at `offset` was not written since dirty tracking last looked.
@@ -261,18 +297,35 @@ impl Memory {
         self.flags[offset / PAGE_SIZE as usize] & PAGE_IS_CLEAN != 0
     }
 
-    /// Sets a flag of the page at `offset`. True if the page had no flags before: then write TLB
-    /// entries for it may exist and have to go.
+    /// The write TLB of a hart is about to know the page at `offset`, which is plain.
+    #[inline]
+    pub fn enters_write_tlb(&mut self, offset: usize) {
+        self.flags[offset / PAGE_SIZE as usize] |= PAGE_IS_IN_WRITE_TLB;
+    }
+
+    /// Whether the page at `offset` has all these flags.
+    #[inline]
+    pub fn has_flags(&self, offset: usize, flags: u8) -> bool {
+        self.flags[offset / PAGE_SIZE as usize] & flags == flags
+    }
+
+    /// Sets flags of the page at `offset`. True if the page was plain before, and a write TLB may
+    /// know it: then its entries have to go.
     pub fn set_flag(&mut self, offset: usize, flag: u8) -> bool {
         if self.journal.is_some() {
             self.note_page(offset);
         }
-        let flags = &mut self.flags[offset / PAGE_SIZE as usize];
-        let was_plain = std::mem::replace(flags, *flags | flag) == 0;
-        if was_plain {
+        let index = offset / PAGE_SIZE as usize;
+        let old = self.flags[index];
+        self.flags[index] = (old | flag) & !PAGE_IS_IN_WRITE_TLB;
+        if flag & PAGE_HOLDS_PAGE_TABLE != 0 && old & PAGE_HOLDS_PAGE_TABLE == 0 {
+            self.lower_tables.push(index as u32);
+        }
+        let was_known = old & PAGE_IS_IN_WRITE_TLB != 0;
+        if was_known {
             self.begin_flag_epoch();
         }
-        was_plain
+        was_known
     }
 
     /// Not inlined: rustc 1.95.0 drops the increment where it is inlined into the page-table walk of
@@ -344,9 +397,12 @@ impl Memory {
         if flags & PAGE_HOLDS_PAGE_TABLE == 0 {
             return false;
         }
-        let valid = |entry: usize| self.load_u64(entry) & 1 != 0;
-        valid(offset & !7)
-            || valid((offset + size - 1) & !7)
+        let matters = |entry: usize| {
+            let is_upper_root_entry = flags & PAGE_IS_ROOT != 0 && is_of_upper_half(entry);
+            is_upper_root_entry || self.load_u64(entry) & 1 != 0
+        };
+        matters(offset & !7)
+            || matters((offset + size - 1) & !7)
             || self.table_stores + 1 >= TABLE_STORES_BEFORE_FLUSH
     }
 
@@ -363,17 +419,16 @@ impl Memory {
         let old = [self.load_u64(first), self.load_u64(last)];
         self.store_bytes(offset, size, value);
         for (entry, old) in [first, last].into_iter().zip(old) {
-            let valid_before = old & 1 != 0;
-            if !valid_before || self.load_u64(entry) == old {
+            if self.load_u64(entry) == old {
                 continue;
             }
-            if flags & PAGE_HOLDS_UPPER_TABLE != 0 {
-                self.disturbances.push(Disturbance::Translations);
-            } else {
-                let index = (entry as u64 % PAGE_SIZE) / 8;
-                let executable = old & ENTRY_EXECUTE != 0;
-                self.disturbances
-                    .push(Disturbance::LeafEntry { index, executable });
+            if flags & PAGE_IS_ROOT != 0 && is_of_upper_half(entry) {
+                let page_offset = entry & !(PAGE_SIZE as usize - 1);
+                self.disturbances.push(Disturbance::Root { page_offset });
+            }
+            let valid_before = old & 1 != 0;
+            if valid_before {
+                self.disturbances.push(concerns(entry, old, flags));
             }
         }
         if self.table_stores >= TABLE_STORES_BEFORE_FLUSH {
@@ -396,9 +451,32 @@ impl Memory {
     /// All translations were dropped: no page holds page tables until the next walk says so.
     pub fn forget_page_tables(&mut self) {
         self.table_stores = 0;
+        self.lower_tables.clear();
         for flags in &mut self.flags {
-            *flags &= !PAGE_HOLDS_PAGE_TABLE;
+            *flags &= !PAGE_TABLE_FLAGS;
         }
+    }
+
+    /// All translations of lower halves were dropped, and what was known of the roots that are not
+    /// among `roots`, offsets in RAM: likewise what held page tables for these only.
+    pub fn forget_lower_tables(&mut self, roots: &[usize]) {
+        let page = PAGE_SIZE as usize;
+        for index in std::mem::take(&mut self.lower_tables) {
+            let flags = &mut self.flags[index as usize];
+            if roots.contains(&(index as usize * page)) {
+                self.lower_tables.push(index);
+            } else if *flags & PAGE_SERVES_UPPER_HALF != 0 {
+                *flags &= !PAGE_IS_ROOT;
+            } else {
+                *flags &= !PAGE_TABLE_FLAGS;
+            }
+        }
+    }
+
+    /// Nothing is known any more of the root page table at `page_offset`. It may be some other page
+    /// table besides.
+    pub fn forget_root(&mut self, page_offset: usize) {
+        self.flags[page_offset / PAGE_SIZE as usize] &= !PAGE_IS_ROOT;
     }
 
     /// All decoded code was dropped.

@@ -1,8 +1,12 @@
 //! The cache of decoded blocks, keyed by where in RAM they begin.
 
+mod slots;
+
 use crate::hart::registers::SINK;
 use crate::isa::{self, Extensions, Instruction, Op};
 use crate::memory::{Memory, PAGE_SIZE};
+pub use slots::Found;
+use slots::Slots;
 use std::num::NonZeroU32;
 
 /// An instruction ready to execute.
@@ -145,23 +149,8 @@ pub struct Block {
     pub fall_through: u32,
     /// How often it was interpreted, up to the limit at which it counts as hot.
     pub heat: u32,
-    /// Where its compiled code begins, if it was compiled.
-    pub code: Option<NonZeroU32>,
 }
 
-#[derive(Clone, Copy)]
-struct Slot {
-    /// Offset in RAM.
-    start: usize,
-    block: u32,
-}
-
-const EMPTY: Slot = Slot {
-    start: usize::MAX,
-    block: NONE,
-};
-/// Slots of the table; consecutive half-words have consecutive slots.
-const SLOTS: usize = 1 << 17;
 /// Instructions of the longest block.
 const LONGEST: usize = 64;
 /// Instructions that are kept before all is dropped: 12 bytes each.
@@ -169,7 +158,7 @@ const CAPACITY: usize = 4 << 20;
 
 /// The cache. Never visible to the guest: a store to a page that holds decoded code drops it.
 pub struct BlockCache {
-    slots: Box<[Slot]>,
+    slots: Slots,
     blocks: Vec<Block>,
     ops: Vec<DecodedOp>,
     /// How often everything was dropped.
@@ -183,7 +172,7 @@ impl BlockCache {
     /// An empty cache for harts with these extensions.
     pub fn new(extensions: Extensions) -> BlockCache {
         BlockCache {
-            slots: vec![EMPTY; SLOTS].into_boxed_slice(),
+            slots: Slots::new(),
             blocks: Vec::new(),
             ops: Vec::new(),
             clears: 0,
@@ -197,15 +186,15 @@ impl BlockCache {
         self.extensions
     }
 
-    fn slot(start: usize) -> usize {
-        (start / 2) & (SLOTS - 1)
-    }
-
     /// The block that begins `start` bytes into RAM.
     #[inline(always)]
-    pub fn lookup(&self, start: usize) -> Option<u32> {
-        let slot = &self.slots[Self::slot(start)];
-        (slot.start == start).then_some(slot.block)
+    pub fn lookup(&self, start: usize) -> Option<Found> {
+        self.slots.find(start)
+    }
+
+    /// The block that begins at `start` was compiled.
+    pub fn set_code(&mut self, start: usize, code: Option<NonZeroU32>) {
+        self.slots.set_code(start, code);
     }
 
     /// A block by its number.
@@ -261,27 +250,20 @@ impl BlockCache {
             taken: NONE,
             fall_through: NONE,
             heat: 0,
-            code: None,
         });
-        self.slots[Self::slot(start)] = Slot { start, block };
+        self.slots.insert(start, block);
         Some(block)
     }
 
     /// Drops the blocks of the page that begins `page_offset` bytes into RAM.
     pub fn drop_page(&mut self, page_offset: usize) {
         self.drops += 1;
-        let end = page_offset + PAGE_SIZE as usize;
-        let first = Self::slot(page_offset);
-        for slot in &mut self.slots[first..first + PAGE_SIZE as usize / 2] {
-            if (page_offset..end).contains(&slot.start) {
-                *slot = EMPTY;
-            }
-        }
+        self.slots.drop_page(page_offset);
     }
 
     /// Drops everything.
     pub fn clear(&mut self) {
-        self.slots.fill(EMPTY);
+        self.slots.clear();
         self.blocks.clear();
         self.ops.clear();
         self.clears += 1;

@@ -196,9 +196,7 @@ impl Environment<'_> {
         if let Ok(offset) = self.memory.offset(physical, size as u64) {
             self.attention |= self.memory.store(offset, size, value);
             if self.memory.is_plain(offset) && self.may_cache(physical) {
-                self.hart
-                    .tlb
-                    .insert_store(address, offset & !(PAGE_SIZE as usize - 1));
+                self.remember_store(address, offset & !(PAGE_SIZE as usize - 1));
             }
             return Ok(());
         }
@@ -215,6 +213,12 @@ impl Environment<'_> {
         self.bus
             .write(physical, size as u8, value, &mut context)
             .map_err(|_| access_fault(Access::Store, address))
+    }
+
+    /// Lets the TLB know the page of a store, which is plain.
+    fn remember_store(&mut self, address: u64, page_offset: usize) {
+        self.memory.enters_write_tlb(page_offset);
+        self.hart.tlb.insert_store(address, page_offset);
     }
 
     /// Nothing is stored unless all of it can be.
@@ -309,7 +313,7 @@ impl Environment<'_> {
             match access {
                 Access::Load => self.hart.tlb.insert_load(address, page_offset),
                 _ if self.memory.is_plain(offset) => {
-                    self.hart.tlb.insert_store(address, page_offset);
+                    self.remember_store(address, page_offset);
                 }
                 _ => {}
             }

@@ -10,7 +10,7 @@ mod system;
 use crate::hart::trap::Exception;
 use crate::input::InstructionCount;
 use crate::isa::{self, Extensions};
-use block::{BlockCache, DecodedOp, NONE};
+use block::{BlockCache, DecodedOp, Found, NONE};
 use environment::Environment;
 use execute::{Exit, execute};
 
@@ -20,7 +20,7 @@ use execute::{Exit, execute};
 pub fn run(blocks: &mut BlockCache, environment: &mut Environment, until: InstructionCount) {
     while environment.count < until && !environment.attention {
         match find_block(blocks, environment) {
-            Ok(Some(block)) => run_chain::<false>(blocks, environment, block, until, 0),
+            Ok(Some(found)) => run_chain::<false>(blocks, environment, found.block, until, 0),
             Ok(None) => step(environment, blocks.extensions()),
             Err(exception) => {
                 environment.count += 1;
@@ -38,8 +38,8 @@ pub(crate) fn run_one_block(
     until: InstructionCount,
 ) {
     match find_block(blocks, environment) {
-        Ok(Some(block)) => {
-            let ops = blocks.ops(block);
+        Ok(Some(found)) => {
+            let ops = blocks.ops(found.block);
             let remaining = (until - environment.count) as usize;
             let (executed, exit) = execute(environment, &ops[..ops.len().min(remaining)]);
             environment.count += executed as u64;
@@ -62,14 +62,15 @@ pub(crate) fn run_one_block(
 pub(crate) fn find_block(
     blocks: &mut BlockCache,
     environment: &mut Environment,
-) -> Result<Option<u32>, Exception> {
+) -> Result<Option<Found>, Exception> {
     let Some(start) = environment.fetch_offset(environment.hart.pc)? else {
         return Ok(None);
     };
-    if let Some(block) = blocks.lookup(start) {
-        return Ok(Some(block));
+    if let Some(found) = blocks.lookup(start) {
+        return Ok(Some(found));
     }
-    Ok(decode_block(blocks, environment, start))
+    let block = decode_block(blocks, environment, start);
+    Ok(block.map(|block| Found { block, code: None }))
 }
 
 #[cold]
@@ -151,7 +152,7 @@ fn find_block_of_page(
     environment: &mut Environment,
 ) -> Result<Option<u32>, Exception> {
     let start = environment.fetch_offset(environment.hart.pc)?;
-    Ok(start.and_then(|start| blocks.lookup(start)))
+    Ok(start.and_then(|start| Some(blocks.lookup(start)?.block)))
 }
 
 /// Executes one instruction that no block can hold: see [`find_block`].

@@ -73,7 +73,7 @@ fn after_write(environment: &mut Environment, csr: u16) {
         | number::STIMECMP
         | number::MENVCFG => environment.attention = true,
         number::PMPCFG0..0x3f0 => {
-            environment.hart.tlb.clear();
+            environment.hart.tlb.abandon_spaces();
             environment.hart.update_translation_context();
             environment.attention = true;
         }

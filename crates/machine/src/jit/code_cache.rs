@@ -2,6 +2,7 @@
 //! is dropped and what is hot is compiled again.
 
 use super::executable_memory::ExecutableMemory;
+use crate::memory::ask_for_huge_pages;
 use std::io;
 use std::num::NonZeroU32;
 
@@ -39,8 +40,10 @@ pub struct CodeCache {
 impl CodeCache {
     /// An empty cache. Fails where the host does not grant executable memory.
     pub fn new() -> io::Result<CodeCache> {
+        let mut memory = ExecutableMemory::new(CODE_BYTES, SITE_BYTES)?;
+        ask_for_huge_pages(memory.data());
         Ok(CodeCache {
-            memory: ExecutableMemory::new(CODE_BYTES, SITE_BYTES)?,
+            memory,
             first: 0,
             used: 0,
             sites: 0,

@@ -1,6 +1,6 @@
 //! Numbers that say whether what compiled code remembers of translations is still true.
 
-use crate::hart::Hart;
+use crate::hart::{Hart, Privilege};
 
 /// Keys of site caches: bits 3 to 11 of a tag. Zero is in no tag that matches.
 const FIRST_SITE_KEY: u64 = 1;
@@ -16,28 +16,33 @@ struct Context {
     generation: u64,
 }
 
-/// The bit of a context of data that `sstatus.SUM` is.
-pub const SUM_OF_CONTEXT: u64 = 1 << 54;
-
-struct KnownSite {
-    context: Context,
-    key: u64,
-    /// XORed with the key: that of the same context with the other SUM, if it is known too.
-    sum_difference: u64,
+impl Context {
+    fn of_data(hart: &Hart, context: u64) -> Context {
+        Context {
+            hart: hart.id,
+            context,
+            generation: hart.tlb.data_generation(context),
+        }
+    }
 }
 
-impl KnownSite {
-    fn set(&self, hart: &mut Hart) {
-        hart.compiled.site_key = self.key;
-        hart.compiled.sum_difference = self.sum_difference;
+/// The key of a context. Contexts that were asked for of late are looked for first: modes take
+/// turns, and those of address spaces that are gone stay until the list is full.
+#[inline]
+fn find(known: &mut [(Context, u64)], context: Context) -> Option<u64> {
+    let at = known.iter().position(|(known, _)| *known == context)?;
+    let key = known[at].1;
+    if at > 2 {
+        known.swap(at, at / 2);
     }
+    Some(key)
 }
 
 /// Gives each context of loads and stores (hart, address space, mode) a key of its own, and a new
 /// one whenever a translation was dropped.
 #[derive(Default)]
 pub struct SiteKeys {
-    known: Vec<KnownSite>,
+    known: Vec<(Context, u64)>,
     last: u64,
 }
 
@@ -46,27 +51,30 @@ pub struct SiteKeys {
 pub struct SitesAreStale;
 
 impl SiteKeys {
-    /// Sets the key of `hart` for its present context.
+    /// Sets the key of `hart` for its present context, and what changes if `sstatus.SUM` does.
     #[inline]
     pub fn refresh(&mut self, hart: &mut Hart) -> Result<(), SitesAreStale> {
-        let context = Context {
-            hart: hart.id,
-            context: hart.tlb.data_context,
-            generation: hart.tlb.data_generation,
+        let context = Context::of_data(hart, hart.tlb.data_context);
+        let (key, result) = match find(&mut self.known, context) {
+            Some(key) => (key, Ok(())),
+            None => self.add(hart, context),
         };
-        let mut known = self.known.iter();
-        if let Some(index) = known.position(|known| known.context == context) {
-            self.known[index].set(hart);
-            self.known.swap(index, index / 2);
-            return Ok(());
+        hart.compiled.site_key = key;
+        hart.compiled.sum_difference = 0;
+        if hart.privilege == Privilege::Supervisor {
+            let other = hart.tlb.data_context ^ hart.tlb.sum_difference;
+            if let Some(other) = find(&mut self.known, Context::of_data(hart, other)) {
+                hart.compiled.sum_difference = other ^ key;
+            }
         }
-        self.add(hart, context)
+        result
     }
 
     #[cold]
-    fn add(&mut self, hart: &mut Hart, context: Context) -> Result<(), SitesAreStale> {
-        self.known.retain(|known| {
-            known.context.hart != context.hart || known.context.generation == context.generation
+    fn add(&mut self, hart: &Hart, context: Context) -> (u64, Result<(), SitesAreStale>) {
+        self.known.retain(|(known, _)| {
+            known.hart != context.hart
+                || known.generation == hart.tlb.data_generation(known.context)
         });
         if self.known.len() == CONTEXTS {
             self.known.clear();
@@ -77,23 +85,8 @@ impl SiteKeys {
         }
         self.last = if wraps { FIRST_SITE_KEY } else { self.last + 1 };
         let key = self.last << SITE_KEY_SHIFT;
-        let mut added = KnownSite {
-            context,
-            key,
-            sum_difference: 0,
-        };
-        let other = Context {
-            context: context.context ^ SUM_OF_CONTEXT,
-            ..context
-        };
-        let mut known = self.known.iter_mut();
-        if let Some(known) = known.find(|known| known.context == other) {
-            added.sum_difference = known.key ^ key;
-            known.sum_difference = known.key ^ key;
-        }
-        added.set(hart);
-        self.known.push(added);
-        if wraps { Err(SitesAreStale) } else { Ok(()) }
+        self.known.push((context, key));
+        (key, if wraps { Err(SitesAreStale) } else { Ok(()) })
     }
 }
 
@@ -117,14 +110,15 @@ impl JumpKeys {
         let context = Context {
             hart: hart.id,
             context: hart.tlb.fetch_context,
-            generation: hart.tlb.fetch_generation,
+            generation: hart.tlb.fetch_generation(hart.tlb.fetch_context),
         };
-        if let Some((_, key)) = self.known.iter().find(|(known, _)| *known == context) {
-            hart.compiled.jump_key = *key;
+        if let Some(key) = find(&mut self.known, context) {
+            hart.compiled.jump_key = key;
             return;
         }
         self.known.retain(|(known, _)| {
-            known.hart != context.hart || known.generation == context.generation
+            known.hart != context.hart
+                || known.generation == hart.tlb.fetch_generation(known.context)
         });
         if self.known.len() == CONTEXTS {
             self.known.clear();

@@ -8,7 +8,7 @@ use super::paranoid::Paranoid;
 use super::translate::Piece;
 use super::x86_64::{Emitter, Routines, host_is_capable};
 use crate::input::InstructionCount;
-use crate::interpreter::block::{BlockCache, DecodedOp};
+use crate::interpreter::block::{BlockCache, DecodedOp, Found};
 use crate::interpreter::environment::Environment;
 use crate::interpreter::{self, find_block, run_chain, step};
 use crate::memory::PAGE_SIZE;
@@ -17,10 +17,10 @@ use std::num::NonZeroU32;
 /// Executions after which a block is compiled.
 const HOT: u32 = 16;
 /// Entries of a bank of the jump cache.
-pub const JUMP_ENTRIES: usize = 8192;
+pub const JUMP_ENTRIES: usize = 32768;
 /// Banks of the jump cache. Contexts that take turns (two processes and their kernel) would each
 /// overwrite what the other needs: the same code has the same slot.
-const JUMP_BANKS: usize = 8;
+const JUMP_BANKS: usize = 1;
 
 /// Why compiled code came back. `hart.pc` is that of the next instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,7 +158,7 @@ impl Jit {
                 }
             };
             match find_block(blocks, environment) {
-                Ok(Some(block)) => self.run_block(blocks, environment, block, until),
+                Ok(Some(found)) => self.run_block(blocks, environment, found, until),
                 Ok(None) => step(environment, blocks.extensions()),
                 Err(exception) => {
                     environment.count += 1;
@@ -197,14 +197,11 @@ impl Jit {
         &mut self,
         blocks: &mut BlockCache,
         environment: &mut Environment,
-        block: u32,
+        found: Found,
         until: InstructionCount,
     ) {
-        let (heat, mut code) = {
-            let block = blocks.block_mut(block);
-            (block.heat, block.code)
-        };
-        if code.is_none() && heat >= self.hot {
+        let Found { block, mut code } = found;
+        if code.is_none() && blocks.block_mut(block).heat >= self.hot {
             if self.code.is_full() || self.chaos.as_mut().is_some_and(Chaos::fills_code_cache) {
                 // The block goes with all others; it will be hot again soon.
                 blocks.clear();
@@ -212,7 +209,7 @@ impl Jit {
                 self.forget_code(blocks);
                 return;
             }
-            code = self.compile(blocks, environment, block);
+            code = self.compile(blocks, environment);
         }
         let Some(code) = code else {
             run_chain::<true>(blocks, environment, block, until, self.hot);
@@ -223,8 +220,8 @@ impl Jit {
             Exit::Budget => interpreter::run(blocks, environment, until),
             Exit::Interpret => interpreter::run_one_block(blocks, environment, until),
             Exit::Link(link) => {
-                if let Ok(Some(block)) = find_block(blocks, environment)
-                    && let Some(target) = blocks.block_mut(block).code
+                if let Ok(Some(found)) = find_block(blocks, environment)
+                    && let Some(target) = found.code
                     && self.clears == blocks.clears()
                 {
                     self.code.patch(link, target);
@@ -309,7 +306,6 @@ impl Jit {
         &mut self,
         blocks: &mut BlockCache,
         environment: &mut Environment,
-        block: u32,
     ) -> Option<NonZeroU32> {
         if self.clears != blocks.clears() {
             self.forget_code(blocks);
@@ -323,13 +319,10 @@ impl Jit {
         environment.mark_code(start, piece.page_offset + end - start);
         let emitter = Emitter::new(&piece, &mut self.code, &self.routines, &mut self.rare_ops);
         let page_offset = piece.page_offset;
-        let code = emitter.emit(|target| {
-            let known = blocks.lookup(page_offset + target as usize)?;
-            blocks.block_mut(known).code
-        });
+        let code = emitter.emit(|target| blocks.lookup(page_offset + target as usize)?.code);
         assert!(code.len() <= LARGEST_PIECE, "a piece is short");
         let added = self.code.add(&code);
-        blocks.block_mut(block).code = added;
+        blocks.set_code(start, added);
         added
     }
 }

@@ -30,6 +30,7 @@ pub struct Journal {
     table_stores: u32,
     code_page_stores: u32,
     flag_epoch: u64,
+    lower_tables: usize,
 }
 
 impl Memory {
@@ -43,6 +44,7 @@ impl Memory {
         journal.table_stores = self.table_stores;
         journal.code_page_stores = self.code_page_stores;
         journal.flag_epoch = self.flag_epoch;
+        journal.lower_tables = self.lower_tables.len();
         self.journal = Some(journal);
     }
 
@@ -68,6 +70,7 @@ impl Memory {
         self.table_stores = journal.table_stores;
         self.code_page_stores = journal.code_page_stores;
         self.flag_epoch = journal.flag_epoch;
+        self.lower_tables.truncate(journal.lower_tables);
         journal
     }
 

@@ -3,6 +3,7 @@
 //! Every access behaves as if freshly walked. What the TLB holds is never visible to the guest:
 //! pages that hold page tables are flagged, and a store to one drops what it concerns.
 
+pub mod spaces;
 pub mod tlb;
 pub mod walk;
 
@@ -10,6 +11,7 @@ use crate::hart::csr::status;
 use crate::hart::physical_memory_protection::Access;
 use crate::hart::trap::{Cause, Exception};
 use crate::hart::{Hart, Privilege};
+use crate::memory::PAGE_SIZE;
 
 /// The exception of a translation that does not exist.
 pub fn page_fault(access: Access, address: u64) -> Exception {
@@ -32,6 +34,12 @@ pub fn access_fault(access: Access, address: u64) -> Exception {
 }
 
 impl Hart {
+    /// Physical address of the root page table that `satp` names.
+    pub fn root_page_table(&self) -> Option<u64> {
+        let satp = self.csr.satp;
+        spaces::is_paged(satp).then(|| spaces::root_page(satp) * PAGE_SIZE)
+    }
+
     /// What the TLB keys its entries with besides the page: `satp`, the mode, SUM and MXR. To be
     /// called after every change of these.
     pub fn update_translation_context(&mut self) {

@@ -1,12 +1,16 @@
 //! The page-table walk (privileged specification, 12.3.2), with Svade: an access to a page whose A
 //! bit (or, for a store, D bit) is clear faults, so the walk never writes.
 
+use super::spaces::root_page;
 use super::{access_fault, page_fault};
 use crate::hart::csr::status;
 use crate::hart::physical_memory_protection::Access;
 use crate::hart::trap::Exception;
 use crate::hart::{Hart, Privilege};
-use crate::memory::{Memory, PAGE_HOLDS_LEAF_TABLE, PAGE_HOLDS_UPPER_TABLE};
+use crate::memory::{
+    Memory, PAGE_HOLDS_LEAF_TABLE, PAGE_HOLDS_UPPER_TABLE, PAGE_IS_ROOT, PAGE_SERVES_UPPER_HALF,
+    PAGE_SIZE,
+};
 
 const VALID: u64 = 1;
 const READ: u64 = 1 << 1;
@@ -18,6 +22,15 @@ const DIRTY: u64 = 1 << 7;
 /// N, PBMT and what is reserved: none of their extensions is here.
 const RESERVED: u64 = 0x3ff << 54;
 const PHYSICAL_PAGE: u64 = ((1 << 44) - 1) << 10;
+
+/// A page-table entry that a walk reads.
+struct Place {
+    /// Its physical address.
+    entry: u64,
+    level: u32,
+    /// Its table is the root.
+    is_root: bool,
+}
 
 impl Hart {
     /// Translates `address` for `access` in `privilege`. Marks the page-table pages that it reads.
@@ -40,10 +53,19 @@ impl Hart {
         if (address << sign) as i64 >> sign != address as i64 {
             return Err(page_fault(access, address));
         }
-        let mut table = (self.csr.satp & ((1 << 44) - 1)) << 12;
+        let satp = self.csr.satp;
+        if !self.tlb.knows_root(satp) {
+            self.look_at_root(memory);
+        }
+        let mut table = root_page(satp) * PAGE_SIZE;
         for level in (0..levels).rev() {
             let index = address >> (12 + 9 * level) & 511;
-            let entry = self.read_entry(memory, table + index * 8, level, access, address)?;
+            let place = Place {
+                entry: table + index * 8,
+                level,
+                is_root: level == levels - 1,
+            };
+            let entry = self.read_entry(memory, place, access, address)?;
             if entry & VALID == 0 || entry & (READ | WRITE) == WRITE || entry & RESERVED != 0 {
                 return Err(page_fault(access, address));
             }
@@ -56,6 +78,11 @@ impl Hart {
             }
             if !self.leaf_allows(entry, access, privilege) {
                 return Err(page_fault(access, address));
+            }
+            let is_lower_half = address >> 63 == 0;
+            if is_lower_half && entry & USER == 0 && self.tlb.shares_upper_half(satp) {
+                self.tlb.stop_sharing(satp);
+                self.update_translation_context();
             }
             let within = (1u64 << (12 + 9 * level)) - 1;
             let base = (entry & PHYSICAL_PAGE) << 2;
@@ -70,11 +97,11 @@ impl Hart {
     fn read_entry(
         &mut self,
         memory: &mut Memory,
-        entry: u64,
-        level: u32,
+        place: Place,
         access: Access,
         address: u64,
     ) -> Result<u64, Exception> {
+        let entry = place.entry;
         if !self
             .pmp
             .allows(entry, 8, Access::Load, Privilege::Supervisor)
@@ -84,15 +111,47 @@ impl Hart {
         let offset = memory
             .offset(entry, 8)
             .map_err(|_| access_fault(access, address))?;
-        let flag = if level == 0 {
+        let mut flags = if place.level == 0 {
             PAGE_HOLDS_LEAF_TABLE
         } else {
             PAGE_HOLDS_UPPER_TABLE
         };
-        if memory.set_flag(offset, flag) {
-            self.tlb.drop_stores_to(offset & !0xfff);
+        let is_upper_half = address >> 63 != 0;
+        if is_upper_half && !(place.is_root && memory.has_flags(offset, PAGE_IS_ROOT)) {
+            flags |= PAGE_SERVES_UPPER_HALF;
         }
+        self.flag_table(memory, offset, flags);
         Ok(memory.load_u64(offset))
+    }
+
+    fn flag_table(&mut self, memory: &mut Memory, offset: usize, flags: u8) {
+        if !memory.has_flags(offset, flags) && memory.set_flag(offset, flags) {
+            self.tlb.drop_stores_to(offset & !(PAGE_SIZE as usize - 1));
+        }
+    }
+
+    /// Lets the TLB know which address spaces have the upper half of this one's root page table, and
+    /// sees to it that who changes it is noticed. A root that the hart may not read in one piece has
+    /// none.
+    #[cold]
+    fn look_at_root(&mut self, memory: &mut Memory) {
+        let satp = self.csr.satp;
+        let root = root_page(satp) * PAGE_SIZE;
+        let may_read = self.pmp.is_uniform(root)
+            && self
+                .pmp
+                .allows(root, 8, Access::Load, Privilege::Supervisor);
+        match memory.offset(root, PAGE_SIZE) {
+            Ok(offset) if may_read => {
+                self.flag_table(memory, offset, PAGE_HOLDS_UPPER_TABLE | PAGE_IS_ROOT);
+                let (_, upper_half) = memory
+                    .page(offset / PAGE_SIZE as usize)
+                    .split_at(PAGE_SIZE as usize / 2);
+                self.tlb.add_root(satp, Some(upper_half));
+            }
+            _ => self.tlb.add_root(satp, None),
+        }
+        self.update_translation_context();
     }
 
     fn leaf_allows(&self, entry: u64, access: Access, privilege: Privilege) -> bool {

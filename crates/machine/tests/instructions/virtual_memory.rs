@@ -496,4 +496,149 @@ guests! {
             data_access(guest, Mode::Supervisor, 0, address, outcome, "an empty root", |asm| asm.i(Op::Ld, A1, A0, 0));
         }
     }
+
+    /// Two address spaces with equal upper halves, as kernels make them; then only one changes.
+    fn an_upper_half_that_was_shared_and_changes_is_that_of_one_space(guest) {
+        for &(mode, levels) in MODES {
+            let other_root = ROOT + 0x8000;
+            let address = u64::MAX << (12 + 9 * levels - 1) | 0x20_0000;
+            let free = address + (1 << (12 + 9 * (levels - 1))); // another entry of the root
+            let root_entry = 8 * index(address, levels - 1);
+            let spaces = [satp(mode), mode << 60 | other_root >> 12];
+            let load = |guest: &mut Guest, space: usize, address: u64, outcome: Outcome, what: &str| {
+                guest.write_csr(number::SATP, spaces[space]);
+                data_access(guest, Mode::Supervisor, 0, address, outcome, what, |asm| asm.i(Op::Ld, A1, A0, 0));
+            };
+            map(guest, levels, address, 0, entry(TARGET, RWX));
+            guest.poke(TARGET, 8, 77);
+            let pointer = entry(table(levels, levels - 2), V);
+            guest.poke(other_root + root_entry, 8, pointer);
+            for round in 0..3 {
+                for space in [0, 1, 0, 1] {
+                    let what = format!("Sv of mode {mode}, round {round}, space {space}");
+                    load(guest, space, address, Outcome::Succeeds, &what);
+                    guest.check(A1, 77, &what);
+                    all_succeed(guest, address, TARGET, &what);
+                    guest.poke(TARGET, 8, 77);
+                }
+                // the root that satp does not name, then the one that it does
+                for changed in [0, 1] {
+                    let what = format!("mode {mode}, round {round}, root {changed} was emptied");
+                    let root = [ROOT, other_root][changed];
+                    guest.poke(root + root_entry, 8, 0);
+                    load(guest, 1 - changed, address, Outcome::Succeeds, &what);
+                    load(guest, changed, address, Outcome::Faults(LOAD_FAULT), &what);
+                    guest.poke(root + root_entry, 8, pointer);
+                    load(guest, changed, address, Outcome::Succeeds, &what);
+                }
+            }
+            // a lower half changes meanwhile, by which roots that are not in use are forgotten
+            load(guest, 1, address, Outcome::Succeeds, "in use");
+            load(guest, 0, address, Outcome::Succeeds, "not in use");
+            guest.poke(ROOT + 8 * 3, 8, pointer);
+            guest.poke(ROOT + 8 * 3, 8, 0);
+            guest.poke(other_root + root_entry, 8, 0);
+            load(guest, 1, address, Outcome::Faults(LOAD_FAULT), "changed when it was not in use");
+            guest.poke(other_root + root_entry, 8, pointer);
+            // what was not there appears in one of them only
+            load(guest, 0, free, Outcome::Faults(LOAD_FAULT), "nothing there yet");
+            guest.poke(other_root + 8 * index(free, levels - 1), 8, pointer);
+            load(guest, 0, free, Outcome::Faults(LOAD_FAULT), "nothing here yet");
+            load(guest, 1, free, Outcome::Succeeds, "appeared");
+            load(guest, 0, free, Outcome::Faults(LOAD_FAULT), "nothing here still");
+        }
+    }
+
+    /// Address spaces share their upper half while supervisor code uses lower ones, which differ.
+    fn supervisor_pages_in_lower_halves_do_not_mix(guest) {
+        let (upper, lower) = (u64::MAX << 38 | 0x20_0000, 0x20_0000u64);
+        let roots = [ROOT, ROOT + 0x8000];
+        let middle = ROOT + 0x9000;
+        map(guest, 3, upper, 0, entry(TARGET, RWX));
+        guest.poke(roots[1] + 8 * index(upper, 2), 8, entry(table(3, 1), V));
+        // 1 GiB each of lower half: the pages differ in the table of level 1
+        guest.poke(roots[0] + 8 * index(lower, 2), 8, entry(table(3, 1), V));
+        guest.poke(roots[1] + 8 * index(lower, 2), 8, entry(middle, V));
+        guest.poke(middle + 8 * index(lower, 1), 8, entry(middle + 0x1000, V));
+        guest.poke(middle + 0x1000 + 8 * index(lower, 0), 8, entry(TARGET + 4096, RWX));
+        guest.poke(TARGET, 8, 70);
+        guest.poke(TARGET + 4096, 8, 71);
+        for round in 0..6u64 {
+            for space in [0, 1] {
+                guest.write_csr(number::SATP, 8 << 60 | roots[space as usize] >> 12);
+                for (address, expected) in [(upper, 70), (lower, 70 + space), (upper, 70), (lower, 70 + space)] {
+                    let what = format!("round {round}, space {space}, {address:#x}");
+                    data_access(guest, Mode::Supervisor, 0, address, Outcome::Succeeds, &what, |asm| asm.i(Op::Ld, A1, A0, 0));
+                    guest.check(A1, expected, &what);
+                }
+            }
+        }
+    }
+
+    /// A change of a user page's entry counts for all who see it, and one of a supervisor page's too.
+    fn a_changed_leaf_counts_for_whoever_sees_its_page(guest) {
+        let address = 0x20_0000u64;
+        let leaf = table(3, 0) + 8 * index(address, 0);
+        guest.write_csr(number::SATP, satp(8));
+        map(guest, 3, address, 0, entry(TARGET, RWX));
+        for page in 0..4u64 {
+            guest.poke(TARGET + page * 4096, 8, 90 + page);
+        }
+        let viewers = [(Mode::User, 0), (Mode::Supervisor, 0), (Mode::Supervisor, SUM), (Mode::User, SUM)];
+        for round in 0..16u64 {
+            let page = round * 3 % 4;
+            let user = [0, U][(round >> 1 & 1) as usize];
+            guest.poke(leaf, 8, entry(TARGET + page * 4096, RWX | user));
+            for (mode, bits) in viewers {
+                let sees = if user == U { mode == Mode::User || bits == SUM } else { mode == Mode::Supervisor };
+                let outcome = if sees { Outcome::Succeeds } else { Outcome::Faults(LOAD_FAULT) };
+                let what = format!("round {round}, {mode:?} with {bits:#x}");
+                data_access(guest, mode, bits, address, outcome, &what, |asm| asm.i(Op::Ld, A1, A0, 0));
+                if sees {
+                    guest.check(A1, 90 + page, what);
+                }
+            }
+        }
+    }
+
+    /// A page that held a table holds data for a while, is stored to by quick stores, and then holds
+    /// a table again: what is stored there counts again.
+    fn a_page_that_is_a_table_by_turns_is_watched_by_turns(guest) {
+        let (address, window) = (0x20_0000u64, 0x40_0000u64);
+        let middle = table(3, 1);
+        let bottom = table(3, 0);
+        let window_bottom = ROOT + 0x8000;
+        guest.write_csr(number::SATP, satp(8));
+        map(guest, 3, address, 0, entry(TARGET, RWX));
+        // the window shows the bottom table
+        guest.poke(middle + 8 * index(window, 1), 8, entry(window_bottom, V));
+        guest.poke(window_bottom, 8, entry(bottom, RWX));
+        for page in 0..4u64 {
+            guest.poke(TARGET + page * 4096, 8, 60 + page);
+        }
+        let load = |guest: &mut Guest, outcome: Outcome, what: &str| {
+            data_access(guest, Mode::Supervisor, 0, address, outcome, what, |asm| asm.i(Op::Ld, A1, A0, 0));
+        };
+        for round in 0..8u64 {
+            let what = format!("round {round}");
+            load(guest, Outcome::Succeeds, &what);
+            guest.poke(middle + 8 * index(address, 1), 8, 0); // a lower half lost a table
+            load(guest, Outcome::Faults(LOAD_FAULT), &what);
+            for _ in 0..3 {
+                guest.asm.li(A2, entry(TARGET + round % 4 * 4096, RWX));
+                data_access(guest, Mode::Supervisor, 0, window + 8 * index(address, 0), Outcome::Succeeds, &what, |asm| {
+                    asm.store(Op::Sd, A2, A0, 0);
+                });
+            }
+            guest.poke(middle + 8 * index(address, 1), 8, entry(bottom, V));
+            load(guest, Outcome::Succeeds, &what);
+            guest.check(A1, 60 + round % 4, &what);
+            guest.asm.li(A2, entry(TARGET + (round + 1) % 4 * 4096, RWX));
+            data_access(guest, Mode::Supervisor, 0, window + 8 * index(address, 0), Outcome::Succeeds, &what, |asm| {
+                asm.store(Op::Sd, A2, A0, 0);
+            });
+            load(guest, Outcome::Succeeds, &what);
+            guest.check(A1, 60 + (round + 1) % 4, &what);
+        }
+    }
 }

@@ -37,11 +37,11 @@ impl Emitter<'_> {
             ; mov rax, [rbp + PAGE]
             ; shr rax, 12
             ; inc rax
+            ; xor rax, [rbp + FETCH_CONTEXT]
             ; mov ecx, eax
             ; and ecx, ENTRIES as i32 - 1
             ; shl ecx, 4
             ; add rcx, [rbp + FETCH_TABLE]
-            ; xor rax, [rbp + FETCH_CONTEXT]
             ; cmp rax, [rcx]
             ; jne =>from
             ; cmp QWORD [rcx + 8], crossing.page_offset

@@ -94,5 +94,7 @@ pub const FETCH_CONTEXT: i32 = relative(TLB + offset_of!(Tlb, fetch_context));
 pub const LOAD_TABLE: i32 = relative(TLB + offset_of!(Tlb, load));
 /// Address of the TLB's table for stores.
 pub const STORE_TABLE: i32 = relative(TLB + offset_of!(Tlb, store));
+/// [`Tlb::sum_difference`].
+pub const CONTEXT_DIFFERENCE: i32 = relative(TLB + offset_of!(Tlb, sum_difference));
 /// [`Tlb::data_context`].
 pub const DATA_CONTEXT: i32 = relative(TLB + offset_of!(Tlb, data_context));

@@ -6,7 +6,6 @@ use super::layout::*;
 use crate::hart::csr::status;
 use crate::hart::registers::SINK;
 use crate::interpreter::block::DecodedOp;
-use crate::jit::keys::SUM_OF_CONTEXT;
 use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
 
 /// What a write can change (privileged specification, 12.1.1).
@@ -72,7 +71,7 @@ impl Emitter<'_> {
             ; test rdx, rdx
             ; jz =>rare
             ; xor [rbp + SITE_KEY], rdx
-            ; mov rdx, QWORD SUM_OF_CONTEXT as i64
+            ; mov rdx, [rbp + CONTEXT_DIFFERENCE]
             ; xor [rbp + DATA_CONTEXT], rdx
         );
     }

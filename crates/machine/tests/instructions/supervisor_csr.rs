@@ -216,6 +216,48 @@ guests! {
         guest.write_csr(number::SATP, 0);
     }
 
+    /// 12.3.1: a leaf of a user page changes while SUM is clear; the page is another one when SUM is
+    /// set again, though nothing changed for S-mode without SUM.
+    fn a_user_page_that_changed_while_sum_was_clear(guest) {
+        const TABLES: u64 = SCRATCH;
+        const PAGES: [u64; 2] = [SCRATCH + (1 << 20), SCRATCH + (2 << 20)];
+        const USER: u64 = 5 << 12;
+        const POINTER: u64 = 1;
+        const RWAD_U: u64 = 0xd7;
+        map_ram_twice(guest);
+        let number = |address: u64| address >> 12 << 10;
+        guest.poke(TABLES, 8, number(TABLES + 0x1000) | POINTER);
+        guest.poke(TABLES + 0x1000, 8, number(TABLES + 0x2000) | POINTER);
+        let leaf = TABLES + 0x2000 + 8 * (USER >> 12);
+        let leaves = PAGES.map(|page| number(page) | RWAD_U);
+        guest.poke(leaf, 8, leaves[0]);
+        guest.poke(PAGES[0], 8, 11);
+        guest.poke(PAGES[1], 8, 22);
+        in_supervisor_mode(guest, |guest| {
+            guest.asm.li(A0, USER);
+            guest.asm.li(A4, leaf);
+            guest.asm.li(T4, SUM);
+            guest.asm.li(T5, leaves[0]);
+            guest.asm.li(T6, leaves[1]);
+            guest.rounds(|guest| {
+                let past = guest.asm.label();
+                guest.asm.jal(ZERO, past);
+                let load = guest.asm.bound_label();
+                guest.asm.csr(Op::Csrrs, ZERO, number::SSTATUS, T4);
+                guest.asm.i(Op::Ld, A1, A0, 0);
+                guest.asm.csr(Op::Csrrc, ZERO, number::SSTATUS, T4);
+                guest.asm.i(Op::Jalr, ZERO, RA, 0);
+                guest.asm.bind(past);
+                for (changed, expected) in [(T6, 22), (T5, 11)] {
+                    guest.asm.store(Op::Sd, changed, A4, 0);
+                    guest.asm.jal(RA, load);
+                    guest.check(A1, expected, "a user page after its leaf changed");
+                }
+            });
+        });
+        guest.write_csr(number::SATP, 0);
+    }
+
     /// 3.1.9 and 12.1.1: an interrupt that `sstatus` lets in is taken before the next instruction.
     fn each_way_to_set_sie_lets_a_pending_interrupt_in(guest) {
         let handler = guest.supervisor_handler();

@@ -16,11 +16,8 @@ use std::num::NonZeroU32;
 
 /// Executions after which a block is compiled.
 const HOT: u32 = 16;
-/// Entries of a bank of the jump cache.
+/// Entries of the jump cache.
 pub const JUMP_ENTRIES: usize = 32768;
-/// Banks of the jump cache. Contexts that take turns (two processes and their kernel) would each
-/// overwrite what the other needs: the same code has the same slot.
-const JUMP_BANKS: usize = 1;
 
 /// Why compiled code came back. `hart.pc` is that of the next instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,12 +73,7 @@ const NO_JUMP: JumpEntry = JumpEntry {
     unused: 0,
 };
 
-/// Where the bank begins that a key has.
-fn jump_bank(key: u64) -> usize {
-    key as usize % JUMP_BANKS * JUMP_ENTRIES
-}
-
-/// The slot of `pc` in its bank; compiled code computes the same.
+/// The slot of `pc`; compiled code computes the same.
 pub fn jump_slot(pc: u64) -> usize {
     ((pc ^ pc >> 12) as usize & (2 * JUMP_ENTRIES - 2)) / 2
 }
@@ -117,7 +109,7 @@ impl Jit {
             code,
             routines,
             rare_ops: Vec::new(),
-            jump_cache: vec![NO_JUMP; JUMP_ENTRIES * JUMP_BANKS].into_boxed_slice(),
+            jump_cache: vec![NO_JUMP; JUMP_ENTRIES].into_boxed_slice(),
             site_keys: SiteKeys::default(),
             jump_keys: JumpKeys::default(),
             clears: 0,
@@ -261,12 +253,13 @@ impl Jit {
         hart.compiled.interrupts_pending = environment.interrupts_pending;
         hart.compiled.page = pc & !(PAGE_SIZE - 1);
         let entry = self.code.base() + code.get() as usize;
-        self.jump_cache[jump_bank(hart.compiled.jump_key) + jump_slot(pc)] = JumpEntry {
+        self.jump_cache[jump_slot(pc)] = JumpEntry {
             pc,
             key: hart.compiled.jump_key,
             code: entry as u64,
             unused: 0,
         };
+        hart.compiled.jump_cache = self.jump_cache.as_ptr() as u64;
         hart.compiled.ram = environment.memory.host_address() as u64;
         let budget = (until - environment.count).min(i64::MAX as u64 / 2) as i64;
         let end = environment.count + budget as u64;
@@ -284,9 +277,6 @@ impl Jit {
             self.code.clear_sites();
         }
         self.jump_keys.refresh(environment.hart, drops);
-        let compiled = &mut environment.hart.compiled;
-        let bank = jump_bank(compiled.jump_key) * size_of::<JumpEntry>();
-        compiled.jump_cache = self.jump_cache.as_ptr() as u64 + bank as u64;
     }
 
     /// An instruction by its number.

@@ -18,7 +18,7 @@ mod status;
 mod stream;
 mod switch;
 mod switch_port;
-#[allow(unsafe_code)] // one ioctl, TUNSETIFF, that no safe wrapper offers
+#[allow(unsafe_code)] // two ioctls, TUNSETIFF and TUNSETOFFLOAD, that no safe wrapper offers
 mod tap;
 
 pub use address::{SwitchAddress, SwitchAddressError};

@@ -5,12 +5,14 @@ use super::frame_stream::{MAX_FRAME_LENGTH, MIN_FRAME_LENGTH};
 use super::stream::ready_or_none;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::ioctl::{Opcode, Setter, ioctl};
+use rustix::ioctl::{IntegerSetter, Opcode, Setter, ioctl};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// `_IOW('T', 202, int)` in `linux/if_tun.h`.
 const TUNSETIFF: Opcode = rustix::ioctl::opcode::write::<core::ffi::c_int>(b'T', 202);
+/// `_IOW('T', 208, unsigned int)` in `linux/if_tun.h`.
+const TUNSETOFFLOAD: Opcode = rustix::ioctl::opcode::write::<core::ffi::c_uint>(b'T', 208);
 /// Ethernet frames, and nothing in front of them (`linux/if_tun.h`).
 const IFF_TAP: u16 = 0x0002;
 const IFF_NO_PI: u16 = 0x1000;
@@ -89,7 +91,7 @@ impl Tap {
 
 #[allow(
     unsafe_code,
-    reason = "no crate in use has TUNSETIFF as a safe function"
+    reason = "no crate in use has TUNSETIFF and TUNSETOFFLOAD as safe functions"
 )]
 fn attach(name: &str) -> io::Result<OwnedFd> {
     if name.is_empty() || name.len() > MAX_NAME_LENGTH || name.bytes().any(|byte| byte <= b' ') {
@@ -108,6 +110,10 @@ fn attach(name: &str) -> io::Result<OwnedFd> {
     // out); `InterfaceRequest` has its 40 octets and its layout up to the flags, lives in the
     // setter during the call, and has no invalid bit patterns.
     unsafe { ioctl(&fd, Setter::<TUNSETIFF, InterfaceRequest>::new(request))? };
+    // A persistent device keeps what its last user asked for. QEMU asks for frames without
+    // checksums, which a guest would drop.
+    // SAFETY: TUNSETOFFLOAD takes a set of flags as an integer; none is a set.
+    unsafe { ioctl(&fd, IntegerSetter::<TUNSETOFFLOAD>::new_usize(0))? };
     Ok(fd)
 }
 

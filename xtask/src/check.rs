@@ -1,4 +1,4 @@
-//! Format, lints, documentation, licences.
+//! Format, lints, documentation, licences, and what the compiler made of it.
 
 use anyhow::{Context, Result, bail};
 use std::process::Command;
@@ -22,6 +22,7 @@ pub fn run() -> Result<()> {
         &[("RUSTDOCFLAGS", "-D warnings")],
     )?;
     licences()?;
+    crate::compiler::run()?;
     println!("check: all is well");
     Ok(())
 }

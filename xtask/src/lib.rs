@@ -4,6 +4,7 @@
 pub mod bench;
 pub mod blocks;
 pub mod check;
+pub mod compiler;
 pub mod conformance;
 pub mod demo;
 pub mod engines;

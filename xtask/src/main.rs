@@ -15,7 +15,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Format, clippy with warnings as errors, documentation, licences.
+    /// Format, clippy with warnings as errors, documentation, licences, a bug of the compiler.
     Check,
     /// All tests.
     Test,

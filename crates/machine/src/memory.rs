@@ -323,18 +323,9 @@ impl Memory {
         }
         let was_known = old & PAGE_IS_IN_WRITE_TLB != 0;
         if was_known {
-            self.begin_flag_epoch();
+            self.flag_epoch += 1;
         }
         was_known
-    }
-
-    /// Not inlined: rustc 1.95.0 drops the increment where it is inlined into the page-table walk of
-    /// an optimised build with one codegen unit (seen in its machine code; the instruction tests of
-    /// two harts then fail in release).
-    #[cold]
-    #[inline(never)]
-    fn begin_flag_epoch(&mut self) {
-        self.flag_epoch += 1;
     }
 
     /// The `length` bytes at `offset`, all in one page, are decoded code now. True as in

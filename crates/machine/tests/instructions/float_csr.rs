@@ -2,6 +2,7 @@
 //! arithmetic raises flags around them.
 
 use crate::assembler::register::*;
+use crate::csr_forms::{FORMS, REGISTERS, changed, is_immediate};
 use crate::guest::{Guest, Mode, guests};
 use machine::hart::csr::number;
 use machine::isa::{self, Instruction, Op};
@@ -10,30 +11,6 @@ const NX: u64 = 1;
 const DZ: u64 = 8;
 const NV: u64 = 16;
 const FS: u64 = 3 << 13;
-
-const FORMS: [Op; 6] = [
-    Op::Csrrw,
-    Op::Csrrs,
-    Op::Csrrc,
-    Op::Csrrwi,
-    Op::Csrrsi,
-    Op::Csrrci,
-];
-/// Destination and source: with and without a register of the host, the same one, none.
-const REGISTERS: [(u8, u8); 5] = [(A1, A2), (T3, T4), (ZERO, A2), (A2, A2), (T3, T3)];
-
-fn is_immediate(op: Op) -> bool {
-    matches!(op, Op::Csrrwi | Op::Csrrsi | Op::Csrrci)
-}
-
-/// What a form makes of the old value.
-fn changed(op: Op, old: u64, source: u64) -> u64 {
-    match op {
-        Op::Csrrw | Op::Csrrwi => source,
-        Op::Csrrs | Op::Csrrsi => old | source,
-        _ => old & !source,
-    }
-}
 
 /// f1 = 1, f2 = 3; f3 is a quiet NaN, f4 a signaling one.
 fn numbers(guest: &mut Guest) {

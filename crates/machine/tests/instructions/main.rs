@@ -2,6 +2,7 @@
 //! bare-metal on whole machines by every engine.
 
 mod assembler;
+mod csr_forms;
 #[path = "../engines/execution.rs"]
 mod execution;
 mod guest;

@@ -1,6 +1,7 @@
 //! The CSRs of S-mode (privileged specification, 12.1) in code that runs often.
 
 use crate::assembler::{Label, register::*};
+use crate::csr_forms::{FORMS, REGISTERS, changed, is_immediate};
 use crate::guest::{Expected, Guest, Mode, SCRATCH, guests};
 use machine::hart::csr::number;
 use machine::isa::{self, Instruction, Op};
@@ -14,30 +15,6 @@ const SUM: u64 = 1 << 18;
 const MXR: u64 = 1 << 19;
 const TVM: u64 = 1 << 20;
 const WRITABLE: u64 = SIE | SPIE | SPP | FS | SUM | MXR;
-
-const FORMS: [Op; 6] = [
-    Op::Csrrw,
-    Op::Csrrs,
-    Op::Csrrc,
-    Op::Csrrwi,
-    Op::Csrrsi,
-    Op::Csrrci,
-];
-/// Destination and source: with and without a register of the host, the same one, none.
-const REGISTERS: [(u8, u8); 5] = [(A1, A2), (T3, T4), (ZERO, A2), (A2, A2), (T3, T3)];
-
-/// What a form writes, of a source that may be five bits of the instruction.
-fn changed(op: Op, old: u64, source: u64) -> u64 {
-    match op {
-        Op::Csrrw | Op::Csrrwi => source,
-        Op::Csrrs | Op::Csrrsi => old | source,
-        _ => old & !source,
-    }
-}
-
-fn is_immediate(op: Op) -> bool {
-    matches!(op, Op::Csrrwi | Op::Csrrsi | Op::Csrrci)
-}
 
 /// `sstatus` as it is read: with UXL, and SD if FS is Dirty.
 fn read(status: u64) -> u64 {

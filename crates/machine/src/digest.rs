@@ -38,9 +38,7 @@ impl Machine {
         let pages = &mut self.page_digests;
         self.memory
             .visit_dirty_pages(|index, bytes| pages.update(index, bytes));
-        for hart in &mut self.state.harts {
-            hart.tlb.clear_stores();
-        }
+        self.state.current_hart().tlb.clear_stores();
         let mut bytes = postcard::to_stdvec(&self.state).expect("plain data serialises");
         bytes.extend(self.page_digests.sum.to_le_bytes());
         xxh3_128(&bytes)

@@ -1,5 +1,7 @@
 //! The machine: run, inject, outputs.
 
+mod turns;
+
 use crate::boot::{self, BootError, BootImages, IsaDescription};
 use crate::bus::{BoardConfig, Bus, DeviceContext, InputError};
 use crate::clock::{Clock, NANOSECONDS_PER_TICK, TimeTurnsBack};
@@ -22,10 +24,7 @@ use thiserror::Error;
 /// Number of the semantics: what the machine computes from the same inputs. Two builds replay each
 /// other's logs only when it is equal; every change of an instruction, a device or the clock that a
 /// guest could see raises it.
-pub const SEMANTICS_VERSION: u32 = 2;
-
-/// Instructions that a hart runs before the next one has its turn.
-const SLICE: u64 = 20_000;
+pub const SEMANTICS_VERSION: u32 = 3;
 
 /// What a machine is made from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -78,6 +77,13 @@ pub(crate) struct State {
     pub(crate) outputs: Outputs,
 }
 
+impl State {
+    /// The hart that runs: it has the TLB.
+    pub(crate) fn current_hart(&mut self) -> &mut Hart {
+        &mut self.harts[self.current]
+    }
+}
+
 /// The deterministic machine.
 pub struct Machine {
     pub(crate) state: State,
@@ -110,7 +116,7 @@ impl Machine {
             clock: Clock::new(),
             harts,
             current: 0,
-            slice_end: SLICE,
+            slice_end: turns::SLICE,
             bus,
             outputs: Outputs::default(),
         };
@@ -195,6 +201,7 @@ impl Machine {
         } else {
             u64::MAX
         };
+        let called = self.others_called();
         let state = &mut self.state;
         let lines = lines(&state.bus, state.current);
         let ticks = state.clock.ticks(state.count);
@@ -221,56 +228,21 @@ impl Machine {
             unix_base_ns: state.config.unix_base_ns,
             interrupts_pending: pending,
             attention: false,
+            turn_is_over: false,
         };
         let end = until.min(slice_end).min(timer);
         match &mut self.jit {
             None => interpreter::run(&mut self.blocks, &mut environment, end),
             Some(jit) => jit.run(&mut self.blocks, &mut environment, end),
         }
+        let turn_is_over = environment.turn_is_over;
         self.state.count = environment.count;
+        if turn_is_over || self.others_called() > called {
+            self.state.slice_end = self.state.count;
+        }
         if self.memory.is_disturbed() {
             self.settle_disturbances();
         }
-    }
-
-    /// Makes a hart that can run the current one; false if all wait.
-    fn choose_hart(&mut self) -> bool {
-        let state = &mut self.state;
-        let harts = state.harts.len();
-        let ticks = state.clock.ticks(state.count);
-        let turn_is_over = harts > 1 && state.count >= state.slice_end;
-        let first = if turn_is_over { 1 } else { 0 };
-        for candidate in (first..first + harts).map(|i| (state.current + i) % harts) {
-            let hart = &mut state.harts[candidate];
-            if hart.waiting {
-                let pending = hart.interrupts_pending(&lines(&state.bus, candidate), ticks);
-                hart.waiting = pending & hart.csr.mie == 0;
-            }
-            if !hart.waiting {
-                self.switch_to(candidate, turn_is_over);
-                return true;
-            }
-        }
-        false
-    }
-
-    fn switch_to(&mut self, next: usize, turn_is_over: bool) {
-        let state = &mut self.state;
-        if next != state.current {
-            let old = &mut state.harts[state.current];
-            old.counters.stop(state.count);
-            old.reservation = Reservation::NONE;
-            old.tlb.seen_flag_epoch = self.memory.flag_epoch();
-            let new = &mut state.harts[next];
-            new.counters.go_on(state.count);
-            if new.tlb.seen_flag_epoch != self.memory.flag_epoch() {
-                new.tlb.clear_stores();
-            }
-        }
-        if turn_is_over || next != state.current {
-            state.slice_end = state.count + SLICE;
-        }
-        state.current = next;
     }
 
     /// Guest time of the next timer of any hart or device.
@@ -316,11 +288,7 @@ impl Machine {
         for disturbance in self.memory.take_disturbances() {
             match disturbance {
                 Disturbance::Code { page_offset } => self.blocks.drop_page(page_offset),
-                Disturbance::LeafEntry(leaf) => {
-                    for hart in &mut self.state.harts {
-                        hart.tlb.drop_leaf(leaf);
-                    }
-                }
+                Disturbance::LeafEntry(leaf) => self.state.current_hart().tlb.drop_leaf(leaf),
                 Disturbance::LowerHalf => self.drop_lower_halves(),
                 Disturbance::Root { page_offset } => self.root_changed(page_offset),
                 Disturbance::Translations => self.drop_translations(),
@@ -329,20 +297,20 @@ impl Machine {
     }
 
     fn drop_translations(&mut self) {
-        for hart in &mut self.state.harts {
-            hart.tlb.abandon_spaces();
-            hart.update_translation_context();
-        }
+        let hart = self.state.current_hart();
+        hart.tlb.abandon_spaces();
+        hart.update_translation_context();
         self.memory.forget_page_tables();
     }
 
     /// A page table changed by which only lower halves of address spaces were translated.
     fn drop_lower_halves(&mut self) {
         let roots: Vec<usize> = self.current_roots().collect();
-        for hart in &mut self.state.harts {
-            hart.tlb.abandon_whole_spaces(hart.csr.satp);
-            hart.update_translation_context();
-        }
+        let harts = &self.state.harts;
+        let spaces: Vec<u64> = harts.iter().map(|hart| hart.csr.satp).collect();
+        let hart = self.state.current_hart();
+        hart.tlb.abandon_whole_spaces(&spaces);
+        hart.update_translation_context();
         self.memory.forget_lower_tables(&roots);
     }
 
@@ -353,10 +321,9 @@ impl Machine {
             return self.drop_translations();
         }
         let page = (RAM_BASE + page_offset as u64) / PAGE_SIZE;
-        for hart in &mut self.state.harts {
-            hart.tlb.forget_root(page);
-            hart.update_translation_context();
-        }
+        let hart = self.state.current_hart();
+        hart.tlb.forget_root(page);
+        hart.update_translation_context();
         self.memory.forget_root(page_offset);
     }
 
@@ -466,7 +433,7 @@ impl Machine {
 /// What the device tree says of the harts. Sv57 is the widest mode; the guest may choose another.
 fn isa_description(extensions: Extensions) -> IsaDescription {
     let letters = ["i", "m", "a", "f", "d", "c"];
-    let mut names = vec!["zicntr", "zicsr", "zifencei"];
+    let mut names = vec!["zicntr", "zicsr", "zifencei", "zihintpause"];
     if extensions.bit_manipulation {
         names.extend(["zba", "zbb", "zbs"]);
     }
@@ -509,11 +476,14 @@ mod tests {
         let (isa, list) = names(true);
         assert_eq!(
             isa,
-            "rv64imafdc_zicntr_zicsr_zifencei_zba_zbb_zbs_sstc_svade"
+            "rv64imafdc_zicntr_zicsr_zifencei_zihintpause_zba_zbb_zbs_sstc_svade"
         );
         assert_eq!(list[6..].join("_"), isa["rv64imafdc_".len()..]);
         let (isa, list) = names(false);
-        assert_eq!(isa, "rv64imafdc_zicntr_zicsr_zifencei_sstc_svade");
+        assert_eq!(
+            isa,
+            "rv64imafdc_zicntr_zicsr_zifencei_zihintpause_sstc_svade"
+        );
         assert_eq!(list[6..].join("_"), isa["rv64imafdc_".len()..]);
     }
 }

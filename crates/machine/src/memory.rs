@@ -27,7 +27,7 @@ pub const PAGE_SERVES_UPPER_HALF: u8 = 16;
 /// Besides [`PAGE_HOLDS_UPPER_TABLE`]: a root page table, the upper half of which was compared with
 /// that of others: whoever changes it in any way has to be known.
 pub const PAGE_IS_ROOT: u8 = 32;
-/// The write TLB of some hart may know the page.
+/// The write TLB may know the page.
 const PAGE_IS_IN_WRITE_TLB: u8 = 64;
 /// Either kind of page table.
 pub const PAGE_HOLDS_PAGE_TABLE: u8 = PAGE_HOLDS_LEAF_TABLE | PAGE_HOLDS_UPPER_TABLE;
@@ -86,7 +86,6 @@ pub struct Memory {
     code_page_stores: u32,
     /// Stores to page-table pages since the flags of page tables were last dropped.
     table_stores: u32,
-    flag_epoch: u64,
     /// While the interpreter runs for trial: see `journal`.
     journal: Option<Box<Journal>>,
 }
@@ -205,7 +204,6 @@ impl Memory {
             lower_tables: Vec::new(),
             code_page_stores: 0,
             table_stores: 0,
-            flag_epoch: 0,
             journal: None,
         }
     }
@@ -297,7 +295,7 @@ impl Memory {
         self.flags[offset / PAGE_SIZE as usize] & PAGE_IS_CLEAN != 0
     }
 
-    /// The write TLB of a hart is about to know the page at `offset`, which is plain.
+    /// The write TLB is about to know the page at `offset`, which is plain.
     #[inline]
     pub fn enters_write_tlb(&mut self, offset: usize) {
         self.flags[offset / PAGE_SIZE as usize] |= PAGE_IS_IN_WRITE_TLB;
@@ -321,11 +319,7 @@ impl Memory {
         if flag & PAGE_HOLDS_PAGE_TABLE != 0 && old & PAGE_HOLDS_PAGE_TABLE == 0 {
             self.lower_tables.push(index as u32);
         }
-        let was_known = old & PAGE_IS_IN_WRITE_TLB != 0;
-        if was_known {
-            self.flag_epoch += 1;
-        }
-        was_known
+        old & PAGE_IS_IN_WRITE_TLB != 0
     }
 
     /// The `length` bytes at `offset`, all in one page, are decoded code now. True as in
@@ -338,11 +332,6 @@ impl Memory {
     /// Whether any of `length` bytes at `offset`, all in one page, may be decoded code.
     fn holds_code(&self, offset: usize, length: usize) -> bool {
         self.code_lines[offset / PAGE_SIZE as usize] & lines(offset, length) != 0
-    }
-
-    /// Changes whenever a plain page got a flag: write TLBs filled before may know too much.
-    pub fn flag_epoch(&self) -> u64 {
-        self.flag_epoch
     }
 
     /// A store of a hart to any page: `size` low bytes of `value` (1, 2, 4 or 8) that do not cross

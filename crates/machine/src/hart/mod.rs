@@ -62,7 +62,7 @@ pub struct Hart {
     pub reservation: Reservation,
     /// In `wfi`, until an interrupt that is enabled in `mie` is pending.
     pub waiting: bool,
-    /// Cached translations; never visible to the guest.
+    /// Cached translations, of the hart that runs; never visible to the guest.
     #[serde(skip)]
     pub tlb: Tlb,
     /// What compiled code keeps beside the registers; never visible to the guest.

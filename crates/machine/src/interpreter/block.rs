@@ -124,6 +124,7 @@ fn ends_block(op: Op) -> bool {
             | Csrrsi
             | Csrrci
             | FenceI
+            | Pause
             | Ecall
             | Ebreak
             | Mret

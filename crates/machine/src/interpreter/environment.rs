@@ -34,9 +34,17 @@ pub struct Environment<'a> {
     /// Something happened that has to be looked at before the next instruction: a device was
     /// touched, code or translations were disturbed, an interrupt may have to be taken.
     pub attention: bool,
+    /// The hart waits for another one, which should have its turn now.
+    pub turn_is_over: bool,
 }
 
 impl Environment<'_> {
+    /// Another hart should have its turn.
+    pub fn end_turn(&mut self) {
+        self.turn_is_over = true;
+        self.attention = true;
+    }
+
     /// The interrupt lines that enter the hart.
     pub fn lines(&self) -> Lines {
         let hart = self.hart.id as usize;

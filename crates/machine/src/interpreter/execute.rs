@@ -296,6 +296,10 @@ pub fn execute(environment: &mut Environment, ops: &[DecodedOp]) -> (usize, Exit
                     Err(exception) => raise!(index, op, exception),
                 }
             }
+            Op::Pause => {
+                environment.end_turn();
+                leave!(index, op, Exit::Other)
+            }
             Op::FenceI => leave!(index, op, Exit::FallThrough), // fetches always see every store
             Op::Ecall => raise!(index, op, environment.environment_call()),
             Op::Ebreak => {

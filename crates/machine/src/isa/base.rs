@@ -54,6 +54,8 @@ pub const ROWS: &[Encoding] = &[
     row("sllw", Op::Sllw, Format::R, 0xfe00_707f, 0x0000_103b),
     row("srlw", Op::Srlw, Format::R, 0xfe00_707f, 0x0000_503b),
     row("sraw", Op::Sraw, Format::R, 0xfe00_707f, 0x4000_503b),
+    // Zihintpause (unprivileged specification, "Zihintpause"): one of the fences that order nothing.
+    row("pause", Op::Pause, Format::Fixed, 0xffff_ffff, 0x0100_000f),
     // Every fence orders at least what it says: this machine executes in order.
     row("fence", Op::Fence, Format::Fence, 0x0000_707f, 0x0000_000f),
 ];

@@ -11,7 +11,6 @@ const CONTEXTS: usize = 64;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Context {
-    hart: u32,
     context: u64,
     generation: u64,
 }
@@ -19,7 +18,6 @@ struct Context {
 impl Context {
     fn of_data(hart: &Hart, context: u64) -> Context {
         Context {
-            hart: hart.id,
             context,
             generation: hart.tlb.data_generation(context),
         }
@@ -38,7 +36,7 @@ fn find(known: &mut [(Context, u64)], context: Context) -> Option<u64> {
     Some(key)
 }
 
-/// Gives each context of loads and stores (hart, address space, mode) a key of its own, and a new
+/// Gives each context of loads and stores (address space, mode) a key of its own, and a new
 /// one whenever a translation was dropped.
 #[derive(Default)]
 pub struct SiteKeys {
@@ -72,10 +70,8 @@ impl SiteKeys {
 
     #[cold]
     fn add(&mut self, hart: &Hart, context: Context) -> (u64, Result<(), SitesAreStale>) {
-        self.known.retain(|(known, _)| {
-            known.hart != context.hart
-                || known.generation == hart.tlb.data_generation(known.context)
-        });
+        self.known
+            .retain(|(known, _)| known.generation == hart.tlb.data_generation(known.context));
         if self.known.len() == CONTEXTS {
             self.known.clear();
         }
@@ -108,7 +104,6 @@ impl JumpKeys {
             self.drops = drops;
         }
         let context = Context {
-            hart: hart.id,
             context: hart.tlb.fetch_context,
             generation: hart.tlb.fetch_generation(hart.tlb.fetch_context),
         };
@@ -116,10 +111,8 @@ impl JumpKeys {
             hart.compiled.jump_key = key;
             return;
         }
-        self.known.retain(|(known, _)| {
-            known.hart != context.hart
-                || known.generation == hart.tlb.fetch_generation(known.context)
-        });
+        self.known
+            .retain(|(known, _)| known.generation == hart.tlb.fetch_generation(known.context));
         if self.known.len() == CONTEXTS {
             self.known.clear();
         }

@@ -125,6 +125,7 @@ impl Paranoid {
             unix_base_ns: environment.unix_base_ns,
             interrupts_pending: environment.interrupts_pending,
             attention: false,
+            turn_is_over: false,
         };
         self.end = interpret(&mut trial, &mut self.steps, extensions, until);
         self.journal = environment.memory.undo_trial();

@@ -29,7 +29,6 @@ pub struct Journal {
     disturbances: usize,
     table_stores: u32,
     code_page_stores: u32,
-    flag_epoch: u64,
     lower_tables: usize,
 }
 
@@ -43,7 +42,6 @@ impl Memory {
         journal.disturbances = self.disturbances.len();
         journal.table_stores = self.table_stores;
         journal.code_page_stores = self.code_page_stores;
-        journal.flag_epoch = self.flag_epoch;
         journal.lower_tables = self.lower_tables.len();
         self.journal = Some(journal);
     }
@@ -69,7 +67,6 @@ impl Memory {
         self.disturbances.truncate(journal.disturbances);
         self.table_stores = journal.table_stores;
         self.code_page_stores = journal.code_page_stores;
-        self.flag_epoch = journal.flag_epoch;
         self.lower_tables.truncate(journal.lower_tables);
         journal
     }
@@ -128,7 +125,7 @@ mod tests {
             memory.flags.clone(),
             memory.code_lines.clone(),
         );
-        let (table_stores, flag_epoch) = (memory.table_stores, memory.flag_epoch);
+        let table_stores = memory.table_stores;
         memory.begin_trial(Box::default());
         assert!(memory.store(PAGE + 8, 8, 3), "a translation changed");
         assert!(memory.store(2 * PAGE + 4, 2, 3), "code changed");
@@ -144,10 +141,7 @@ mod tests {
         );
         assert!(before == after);
         assert!(!memory.is_disturbed());
-        assert_eq!(
-            (table_stores, flag_epoch),
-            (memory.table_stores, memory.flag_epoch)
-        );
+        assert_eq!(table_stores, memory.table_stores);
         let written: Vec<_> = journal.words[2..]
             .iter()
             .map(|word| (word.offset, word.old, word.new))

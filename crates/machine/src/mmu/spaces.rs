@@ -196,15 +196,16 @@ impl Spaces {
         self.upper_halves.clear();
     }
 
-    /// Likewise the numbers of whole address spaces; no root but that of `current` was looked at.
-    pub fn abandon_whole(&mut self, current: u64) {
+    /// Likewise the numbers of whole address spaces; no root but those of `current`, values of
+    /// `satp`, was looked at.
+    pub fn abandon_whole(&mut self, current: &[u64]) {
         for space in &mut self.spaces {
             if matches!(space, Space::Whole(satp) if is_paged(*satp)) {
                 *space = Space::Abandoned;
             }
         }
         self.recent = [None; 2];
-        self.roots.retain(|root| root.satp == current);
+        self.roots.retain(|root| current.contains(&root.satp));
     }
 
     /// The root at physical page number `page` was changed: nothing is known of it any more. The
@@ -256,7 +257,7 @@ mod tests {
         spaces.add_root(SV39 | 1, Some(&half(1)));
         spaces.add_root(SV39 | 2, Some(&half(1)));
         let (bare, before) = (spaces.numbers(0), spaces.numbers(SV39 | 1));
-        spaces.abandon_whole(SV39 | 1);
+        spaces.abandon_whole(&[SV39 | 1]);
         let after = spaces.numbers(SV39 | 1);
         assert_ne!(before.whole, after.whole);
         assert_eq!(before.upper, after.upper);

@@ -144,7 +144,7 @@ pub struct Leaf {
     pub user: bool,
 }
 
-/// The TLB of a hart.
+/// The TLB of the hart that runs.
 #[derive(Default)]
 pub struct Tlb {
     /// For instruction fetches.
@@ -159,8 +159,6 @@ pub struct Tlb {
     pub data_context: u64,
     /// XORed with `data_context`: the same with the other `sstatus.SUM`.
     pub sum_difference: u64,
-    /// [`Memory::flag_epoch`](crate::memory::Memory::flag_epoch) when the hart was switched out.
-    pub seen_flag_epoch: u64,
     /// By viewer.
     fetch_generations: [u64; VIEWERS],
     data_generations: [u64; VIEWERS],
@@ -259,8 +257,8 @@ impl Tlb {
     }
 
     /// Likewise all but what is remembered of shared upper halves and without page tables. Of roots
-    /// only that of `current` is known then.
-    pub fn abandon_whole_spaces(&mut self, current: u64) {
+    /// only those of `current`, values of `satp`, are known then.
+    pub fn abandon_whole_spaces(&mut self, current: &[u64]) {
         self.spaces.abandon_whole(current);
     }
 

@@ -473,6 +473,8 @@ impl Generator {
             Op::SfenceVma,
             Op::FenceI,
             Op::Fence,
+            Op::Pause,
+            Op::Pause,
         ]);
         self.asm.op(op, 0, 0, 0, 0);
     }

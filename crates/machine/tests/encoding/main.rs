@@ -5,6 +5,9 @@ mod compressed_table;
 use machine::isa::{self, Encoding, Extensions, Format, Instruction, Op};
 use proptest::prelude::*;
 
+/// The fence that is an instruction of its own.
+const PAUSE: u32 = 0x0100_000f;
+
 /// Fields that fit the row's format, from random bits.
 fn fields(row: &Encoding, bits: u64) -> Instruction {
     let register = |at: u32| (bits >> at & 31) as u8;
@@ -67,6 +70,9 @@ proptest! {
         for row in isa::encodings() {
             let instruction = fields(row, bits);
             let encoded = isa::encode(&instruction);
+            if row.op == Op::Fence && encoded == Some(PAUSE) {
+                continue;
+            }
             prop_assert!(encoded.is_some(), "{} does not encode {instruction:?}", row.name);
             prop_assert_eq!(isa::decode(encoded.unwrap_or_default(), Extensions::ALL), instruction, "{}", row.name);
         }
@@ -128,16 +134,17 @@ fn check_word(word: u32) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// No word is in two rows.
+/// No word is in two rows, but for `pause`, which is one of the fences: its row comes first.
 #[test]
 fn rows_exclude_each_other() {
     let rows: Vec<_> = isa::encodings().collect();
     for (index, a) in rows.iter().enumerate() {
         for b in &rows[index + 1..] {
             let shared = a.mask & b.mask;
-            assert_ne!(
-                a.bits & shared,
-                b.bits & shared,
+            let overlap = a.bits & shared == b.bits & shared;
+            assert_eq!(
+                overlap,
+                (a.op, b.op) == (Op::Pause, Op::Fence),
                 "{} and {}",
                 a.name,
                 b.name

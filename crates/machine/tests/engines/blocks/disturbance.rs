@@ -205,7 +205,9 @@ impl Emitter<'_> {
     }
 
     pub(super) fn fence(&mut self) {
-        let op = self.random.pick(&[Op::Fence, Op::FenceI, Op::SfenceVma]);
+        let op = self
+            .random
+            .pick(&[Op::Fence, Op::FenceI, Op::SfenceVma, Op::Pause]);
         self.asm.op(op, 0, 0, 0, 0);
     }
 

@@ -50,12 +50,15 @@ enum Command {
     },
     /// Record Debian guests under one engine and replay them under the other.
     Engines {
-        /// Only this workload (login, redis, postgresql, compiler, node); may be repeated.
+        /// Only this workload (login, redis, postgresql, compiler, node, java); may be repeated.
         #[arg(long)]
         workload: Vec<String>,
         /// Where guest images are built, and used again; several GB.
         #[arg(long, default_value = "target/guest-workloads")]
         guest_dir: PathBuf,
+        /// Harts of the guests.
+        #[arg(long, default_value_t = 1)]
+        harts: u32,
         /// Only one direction: the engine that records (default: both directions).
         #[arg(long)]
         first: Option<String>,
@@ -78,6 +81,21 @@ enum Bench {
         /// How often each is run; the median counts.
         #[arg(long, default_value_t = 5)]
         repetitions: usize,
+    },
+    /// Copies of a program at once, on as many harts and on one.
+    Harts {
+        /// How often each is run; the median counts.
+        #[arg(long, default_value_t = 3)]
+        repetitions: usize,
+        /// How many harts, and copies.
+        #[arg(long, default_value_t = 2)]
+        harts: usize,
+        /// Only these programs; may be repeated or name several, separated by commas.
+        #[arg(long, value_delimiter = ',')]
+        program: Vec<String>,
+        /// Multiplies the programs' amounts of work.
+        #[arg(long, default_value_t = 0.5)]
+        scale: f64,
     },
     /// Redis in a guest behind a TAP device (root), side by side with QEMU.
     Redis {
@@ -173,11 +191,13 @@ fn main() -> Result<()> {
         Command::Engines {
             workload,
             guest_dir,
+            harts,
             first,
             second,
         } => engines::run(&engines::Options {
             workloads: workload,
             guest_directory: guest_dir,
+            harts,
             directions: engines::Options::directions(first, second),
         }),
         Command::Bench(bench) => run_bench(bench),
@@ -199,6 +219,12 @@ fn run_bench(bench: Bench) -> Result<()> {
             scale: cpu.scale,
         }),
         Bench::Counting { repetitions } => bench::counting::bench(repetitions),
+        Bench::Harts {
+            repetitions,
+            harts,
+            program,
+            scale,
+        } => bench::cpu::harts(repetitions, harts, &program, scale),
         Bench::Redis {
             repetitions,
             guest,

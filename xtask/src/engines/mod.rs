@@ -20,6 +20,8 @@ pub struct Options {
     pub workloads: Vec<String>,
     /// Guest images are built here, unless they are here already.
     pub guest_directory: PathBuf,
+    /// Of every guest.
+    pub harts: u32,
     /// Recorded under the first engine and replayed under the second, in this order.
     pub directions: Vec<(String, String)>,
 }
@@ -53,7 +55,8 @@ pub fn run(options: &Options) -> Result<()> {
                 "{}: recorded under {first}, replayed under {second}",
                 workload.name
             );
-            match prove(&workload, &image, &recordings, first, second) {
+            let recording = Recording::new(&recordings, workload.name, first, options.harts);
+            match prove(&workload, &image, &recording, second) {
                 Ok(line) => {
                     println!("  {line}");
                     lines.push(line);
@@ -74,19 +77,12 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 /// Records and replays once. What it is about stays on the disk only if it failed.
-fn prove(
-    workload: &Workload,
-    image: &Path,
-    recordings: &Path,
-    first: &str,
-    second: &str,
-) -> Result<Line> {
-    let recording = Recording::new(recordings, workload.name, first);
+fn prove(workload: &Workload, image: &Path, recording: &Recording, second: &str) -> Result<Line> {
     recording.make(workload, image)?;
     let replayed = recording.replay(second)?;
     let line = Line {
         workload: workload.name,
-        first: first.to_owned(),
+        first: recording.engine.clone(),
         second: second.to_owned(),
         replayed,
     };

@@ -20,7 +20,9 @@ const NO_JIT: &str = "this host has no JIT";
 
 /// Files of a recording.
 pub struct Recording {
-    engine: String,
+    /// Under which it is made.
+    pub engine: String,
+    harts: u32,
     log: PathBuf,
     console: PathBuf,
     messages: PathBuf,
@@ -40,10 +42,11 @@ pub struct Replayed {
 
 impl Recording {
     /// Names the files.
-    pub fn new(directory: &Path, workload: &str, engine: &str) -> Recording {
+    pub fn new(directory: &Path, workload: &str, engine: &str, harts: u32) -> Recording {
         let path = |suffix: &str| directory.join(format!("{workload}-{engine}.{suffix}"));
         Recording {
             engine: engine.to_owned(),
+            harts,
             log: path("log"),
             console: path("console"),
             messages: path("messages"),
@@ -86,10 +89,12 @@ impl Recording {
     fn arguments(&self, workload: &Workload, image: &Path) -> Vec<String> {
         let log = self.log.to_string_lossy();
         let interval = DIGEST_INTERVAL.to_string();
+        let harts = self.harts.to_string();
         let image = image.to_string_lossy();
         [
             ["run", "--summary"],
             ["--memory", workload.memory],
+            ["--harts", &harts],
             ["--engine", &self.engine],
             ["--record", &log],
             ["--digest-interval", &interval],

@@ -34,7 +34,7 @@ pub enum Guest {
 }
 
 /// All workloads.
-pub fn all() -> [Workload; 5] {
+pub fn all() -> [Workload; 6] {
     [
         Workload {
             name: "login",
@@ -73,6 +73,14 @@ pub fn all() -> [Workload; 5] {
             guest: Guest::Script {
                 packages: &["nodejs"],
                 files: &["node.sh", "node.js"],
+            },
+        },
+        Workload {
+            name: "java",
+            memory: "2G",
+            guest: Guest::Script {
+                packages: &["openjdk-21-jdk-headless"],
+                files: &["java.sh", "Workload.java"],
             },
         },
     ]

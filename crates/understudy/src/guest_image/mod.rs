@@ -41,7 +41,7 @@ const U_BOOT_FILE: &str = "usr/lib/u-boot/qemu-riscv64_smode/u-boot.bin";
 /// What every guest's kernel is told. Each word after `quiet` spares the boot what a virtual machine
 /// has no use for; `docs/guest-images.md` has the measurements.
 const COMMAND_LINE: &str = "console=ttyS0 quiet cryptomgr.notests \
-     initcall_blacklist=jent_mod_init,load_system_certificate_list";
+     initcall_blacklist=jent_mod_init,load_system_certificate_list no5lvl";
 
 /// A guest that can be started.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -30,6 +30,7 @@ pub enum Contender {
         engine: Option<String>,
         /// Whether the run is recorded.
         records: bool,
+        harts: usize,
     },
     /// `qemu-system-riscv64`, plain or with `-icount shift=auto,rr=record`.
     Qemu { records: bool },
@@ -47,10 +48,18 @@ impl Contender {
         match self {
             Contender::Native { .. } => "native".into(),
             Contender::Understudy {
-                engine, records, ..
+                engine,
+                records,
+                harts,
+                ..
             } => {
                 let recording = if *records { "+record" } else { "" };
-                format!("{}{recording}", engine.as_deref().unwrap_or("understudy"))
+                let harts = match harts {
+                    1 => String::new(),
+                    several => format!(", {several} harts"),
+                };
+                let engine = engine.as_deref().unwrap_or("understudy");
+                format!("{engine}{recording}{harts}")
             }
             Contender::Qemu { records: false } => "qemu".into(),
             Contender::Qemu { records: true } => "qemu-rr".into(),
@@ -73,8 +82,10 @@ impl Contender {
                 program,
                 engine,
                 records,
+                harts,
             } => {
                 let mut command = understudy(program, images, engine.as_deref());
+                command.args(["--harts", &harts.to_string()]);
                 if *records {
                     command.arg("--record").arg(scratch.join("recording"));
                 }

@@ -1,7 +1,7 @@
 //! The images that every emulator boots: a Debian guest in RAM with the programs, which runs them and
 //! powers off.
 
-use super::programs::{self, Program};
+use super::programs::{self, Program, Work};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -54,7 +54,7 @@ impl Images {
     pub fn build(
         understudy: &Path,
         programs: &[Program],
-        scale: f64,
+        work: Work,
         scratch: &Path,
     ) -> Result<Images> {
         let binaries = scratch.join("guest-programs");
@@ -69,7 +69,7 @@ impl Images {
                  understudy.run=\"sh {PROGRAMS}/{} {PROGRAMS}\"",
                 programs::RUNNER
             ));
-        for name in programs::build(programs::GUEST_COMPILER, programs, scale, &binaries)? {
+        for name in programs::build(programs::GUEST_COMPILER, programs, work, &binaries)? {
             let file = binaries.join(name);
             command
                 .arg("--add-file")

@@ -5,6 +5,7 @@ mod bare;
 mod console;
 mod contenders;
 mod guest;
+mod harts;
 mod login;
 mod programs;
 mod report;
@@ -16,7 +17,7 @@ use console::Console;
 use contenders::{Contender, QEMU};
 use guest::Images;
 use login::{Login, LoginBoot};
-use programs::Program;
+use programs::{Program, Work};
 use report::Figures;
 use results::Column;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ use std::path::{Path, PathBuf};
 pub use bare::{bench as bare, compile as compile_bare};
 pub use contenders::{Rvvm, qemu, understudy};
 pub use guest::Images as GuestImages;
+pub use harts::bench as harts;
 
 /// What is measured.
 #[derive(Clone, Debug)]
@@ -43,17 +45,26 @@ pub struct Options {
     pub scale: f64,
 }
 
+impl Options {
+    fn work(&self) -> Work {
+        Work {
+            scale: self.scale,
+            copies: 1,
+        }
+    }
+}
+
 /// `cargo xtask bench cpu`.
 pub fn bench(options: &Options) -> Result<()> {
     let understudy = program::path()?;
     let programs = programs::select(&options.programs)?;
     let scratch = super::scratch("bench-cpu")?;
     println!("load at the start: {}", program::load());
-    let images = Images::build(&understudy, &programs, options.scale, &scratch)?;
+    let images = Images::build(&understudy, &programs, options.work(), &scratch)?;
     let contenders = contenders(options, &understudy, &programs, &images, &scratch)?;
     let mut errors = Vec::new();
     let columns = measure(
-        options,
+        options.repetitions,
         &contenders,
         &programs,
         &images,
@@ -90,7 +101,7 @@ pub fn bench(options: &Options) -> Result<()> {
 /// Runs everything the demanded number of times, the contenders in turn. What failed, and results
 /// that are not those of the first contender, are added to `errors`: the others are still measured.
 fn measure(
-    options: &Options,
+    repetitions: usize,
     contenders: &[Contender],
     programs: &[Program],
     images: &Images,
@@ -101,7 +112,7 @@ fn measure(
         .iter()
         .map(|contender| Column::new(&contender.name()))
         .collect();
-    for repetition in 1..=options.repetitions {
+    for repetition in 1..=repetitions {
         for (contender, column) in contenders.iter().zip(&mut columns) {
             let load = program::load();
             println!("repetition {repetition}: {} (load {load})", column.name);
@@ -151,6 +162,7 @@ fn our_contender(understudy: &Path, engine: Option<&str>, records: bool) -> Cont
         program: understudy.to_owned(),
         engine: engine.map(str::to_owned),
         records,
+        harts: 1,
     }
 }
 
@@ -162,7 +174,7 @@ fn contenders(
     scratch: &Path,
 ) -> Result<Vec<Contender>> {
     let native = scratch.join("native-programs");
-    programs::build(programs::NATIVE_COMPILER, programs, options.scale, &native)?;
+    programs::build(programs::NATIVE_COMPILER, programs, options.work(), &native)?;
     let mut contenders = vec![Contender::Native { programs: native }];
     let first = options.engines.first().map(String::as_str);
     contenders.push(our_contender(understudy, first, false));

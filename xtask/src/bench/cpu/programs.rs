@@ -89,6 +89,15 @@ pub const PROGRAMS: &[Program] = &[
     own("pipes", Kind::System, 20),
 ];
 
+/// How much the programs do.
+#[derive(Clone, Copy, Debug)]
+pub struct Work {
+    /// Multiplies their amounts of work.
+    pub scale: f64,
+    /// How many copies of a program run at once.
+    pub copies: usize,
+}
+
 /// What the programs that read data are given, in KiB of text.
 const DATA_KIB: u64 = 4096;
 /// Writes that text.
@@ -121,12 +130,11 @@ pub fn select(names: &[String]) -> Result<Vec<Program>> {
         .collect()
 }
 
-/// Compiles the programs of this repository into `directory`, and puts the runner beside them. The
-/// amounts of work are multiplied by `scale`.
+/// Compiles the programs of this repository into `directory`, and puts the runner beside them.
 pub fn build(
     compiler: &[&str],
     programs: &[Program],
-    scale: f64,
+    work: Work,
     directory: &Path,
 ) -> Result<Vec<&'static str>> {
     std::fs::create_dir_all(directory)?;
@@ -139,7 +147,7 @@ pub fn build(
     for name in &names {
         compile(compiler, name, directory)?;
     }
-    std::fs::write(directory.join(RUNNER), runner(programs, scale))?;
+    std::fs::write(directory.join(RUNNER), runner(programs, work))?;
     names.push(RUNNER);
     Ok(names)
 }
@@ -147,15 +155,20 @@ pub fn build(
 /// The name of the shell script that runs one program after another. Its argument is its directory.
 pub const RUNNER: &str = "run";
 
-fn runner(programs: &[Program], scale: f64) -> String {
+fn runner(programs: &[Program], work: Work) -> String {
     let mut script =
         format!("echo '{READY}'\nP=$1\nD=$(mktemp)\n\"$P\"/{TEXT} {DATA_KIB} > \"$D\"\n",);
     for program in programs {
-        let amount = ((program.amount as f64 * scale).round() as u64).max(1);
+        let amount = ((program.amount as f64 * work.scale).round() as u64).max(1);
         let own = format!("\"$P\"/{} $N", program.name);
         let command = match program.command {
             "" => own.as_str(),
             command => command,
+        };
+        let others = format!("({command}) & ").repeat(work.copies - 1);
+        let command = match work.copies {
+            1 => command.to_owned(),
+            _ => format!("{{ {others}({command}); wait; }} | sort -u"),
         };
         script += &format!(
             "N={amount}\necho '{BEGIN}{name}'\nsum=$({command})\necho \"{END}{name} $sum\"\n",
@@ -192,8 +205,19 @@ mod tests {
 
     #[test]
     fn the_runner_is_a_shell_script_that_frames_every_program() {
-        let script = runner(PROGRAMS, 0.001);
-        let status = Command::new("sh").args(["-n", "-c", &script]).status();
+        for copies in [1, 2, 3] {
+            frames_every_program(&runner(
+                PROGRAMS,
+                Work {
+                    scale: 0.001,
+                    copies,
+                },
+            ));
+        }
+    }
+
+    fn frames_every_program(script: &str) {
+        let status = Command::new("sh").args(["-n", "-c", script]).status();
         assert!(status.unwrap().success(), "{script}");
         for program in PROGRAMS {
             let begin = format!("echo '{BEGIN}{}'\n", program.name);

@@ -98,7 +98,8 @@ pub fn bench(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Runs everything the demanded number of times, the contenders in turn. What failed, and results
+/// Runs everything the demanded number of times, the contenders in turn; each repetition begins with
+/// another one, as the first emulator pays for memory that the host has to clear. What failed, and results
 /// that are not those of the first contender, are added to `errors`: the others are still measured.
 fn measure(
     repetitions: usize,
@@ -112,10 +113,12 @@ fn measure(
         .iter()
         .map(|contender| Column::new(&contender.name()))
         .collect();
-    for repetition in 1..=repetitions {
-        for (contender, column) in contenders.iter().zip(&mut columns) {
-            let load = program::load();
-            println!("repetition {repetition}: {} (load {load})", column.name);
+    for repetition in 0..repetitions {
+        for turn in 0..contenders.len() {
+            let index = (repetition + turn) % contenders.len();
+            let (contender, column) = (&contenders[index], &mut columns[index]);
+            let (number, load) = (repetition + 1, program::load());
+            println!("repetition {number}: {} (load {load})", column.name);
             match run(contender, column, programs, images, scratch) {
                 Ok(wrong) => errors.extend(wrong),
                 Err(error) => errors.push(format!("{}: {error:#}", column.name)),

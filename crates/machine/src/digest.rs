@@ -4,6 +4,7 @@
 //! digest that is only computed again when the page was written.
 
 use crate::machine::Machine;
+use crate::memory::PAGE_SIZE;
 use xxhash_rust::xxh3::{xxh3_128, xxh3_128_with_seed};
 
 /// The digests of all pages of RAM and their sum.
@@ -21,6 +22,11 @@ impl PageDigests {
         }
     }
 
+    /// Whether the page was all zero when it was last looked at.
+    fn is_zero(&self, index: usize) -> bool {
+        self.pages[index] == 0
+    }
+
     fn update(&mut self, index: usize, bytes: &[u8]) {
         let digest = if bytes.iter().all(|&byte| byte == 0) {
             0
@@ -33,6 +39,12 @@ impl PageDigests {
 }
 
 impl Machine {
+    /// Whether page `index` of RAM is all zero and this is known without a look at it: most of RAM
+    /// was never touched, and a look would have the host map all of it.
+    pub(crate) fn is_known_to_be_zero(&self, index: usize) -> bool {
+        self.memory.is_clean(index * PAGE_SIZE as usize) && self.page_digests.is_zero(index)
+    }
+
     /// A digest of the whole state: registers, devices and RAM.
     pub fn digest(&mut self) -> u128 {
         let pages = &mut self.page_digests;

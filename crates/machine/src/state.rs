@@ -58,6 +58,9 @@ impl Machine {
         // saves copying what was copied already.
         let mut pages = Vec::with_capacity(self.memory.size() as usize);
         for index in 0..self.memory.pages() {
+            if self.is_known_to_be_zero(index) {
+                continue;
+            }
             let bytes = self.memory.page(index);
             if !is_zero(bytes) {
                 page_indices.push(index as u32);

@@ -1,7 +1,7 @@
 //! Random guests: legal and illegal instructions in M, S and U, with traps, page tables that they
 //! change under their feet, self-modifying stores, timers, devices and several harts.
 
-use crate::assembler::{Assembler, Label, register::*};
+use crate::assembler::{Assembler, CSR_FORMS, Label, register::*};
 use crate::random::Random;
 use machine::bus::{CLINT_BASE, PLIC_BASE, RTC_BASE, UART_BASE};
 use machine::hart::csr::number;
@@ -437,14 +437,7 @@ impl Generator {
             return self.protection();
         }
         let csr = self.random.pick(NUMBERS);
-        let op = self.random.pick(&[
-            Op::Csrrw,
-            Op::Csrrs,
-            Op::Csrrc,
-            Op::Csrrwi,
-            Op::Csrrsi,
-            Op::Csrrci,
-        ]);
+        let op = self.random.pick(&CSR_FORMS);
         let source = if self.random.once_in(2) { 0 } else { source };
         self.asm.csr(op, rd, csr, source);
     }

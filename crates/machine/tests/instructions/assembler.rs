@@ -17,6 +17,16 @@ pub mod register {
     pub const T3: u8 = 28; pub const T4: u8 = 29; pub const T5: u8 = 30; pub const T6: u8 = 31;
 }
 
+/// The forms of Zicsr's instructions (unprivileged specification, 7.1).
+pub const CSR_FORMS: [Op; 6] = [
+    Op::Csrrw,
+    Op::Csrrs,
+    Op::Csrrc,
+    Op::Csrrwi,
+    Op::Csrrsi,
+    Op::Csrrci,
+];
+
 /// A place in the program, perhaps not known yet.
 #[derive(Clone, Copy, Debug)]
 pub struct Label(usize);

@@ -1,18 +1,10 @@
 //! The forms of Zicsr's instructions (unprivileged specification, 7.1), for tests of what lies behind
 //! a CSR.
 
+pub use crate::assembler::CSR_FORMS;
 use crate::assembler::register::*;
 use machine::isa::Op;
 
-/// All of them.
-pub const FORMS: [Op; 6] = [
-    Op::Csrrw,
-    Op::Csrrs,
-    Op::Csrrc,
-    Op::Csrrwi,
-    Op::Csrrsi,
-    Op::Csrrci,
-];
 /// Destination and source: with and without a register of the host, the same one, none.
 pub const REGISTERS: [(u8, u8); 5] = [(A1, A2), (T3, T4), (ZERO, A2), (A2, A2), (T3, T3)];
 

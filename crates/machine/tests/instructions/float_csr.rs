@@ -2,7 +2,7 @@
 //! arithmetic raises flags around them.
 
 use crate::assembler::register::*;
-use crate::csr_forms::{FORMS, REGISTERS, changed, is_immediate};
+use crate::csr_forms::{CSR_FORMS, REGISTERS, changed, is_immediate};
 use crate::guest::{Guest, Mode, guests};
 use machine::hart::csr::number;
 use machine::isa::{self, Instruction, Op};
@@ -47,7 +47,7 @@ fn dynamic_addition() -> u32 {
 fn all_forms(guest: &mut Guest, csr: u16, mask: u64, shift: u32) {
     numbers(guest);
     guest.rounds(|guest| {
-        for (turn, op) in FORMS.into_iter().enumerate() {
+        for (turn, op) in CSR_FORMS.into_iter().enumerate() {
             for (rd, rs1) in REGISTERS {
                 for source in [0u64, 0x15, 0x0a, u64::MAX << 5 | 9, u64::MAX] {
                     let source = if is_immediate(op) {

@@ -595,7 +595,6 @@ macro_rules! guests {
             use super::*;
             $(
                 pub fn $name() -> Guest {
-                    #[allow(unused_mut)]
                     let mut $guest = Guest::new();
                     {
                         let $guest = &mut $guest;

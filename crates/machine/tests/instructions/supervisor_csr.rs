@@ -1,7 +1,7 @@
 //! The CSRs of S-mode (privileged specification, 12.1) in code that runs often.
 
 use crate::assembler::{Label, register::*};
-use crate::csr_forms::{FORMS, REGISTERS, changed, is_immediate};
+use crate::csr_forms::{CSR_FORMS, REGISTERS, changed, is_immediate};
 use crate::guest::{Expected, Guest, Mode, SCRATCH, guests};
 use machine::hart::csr::number;
 use machine::isa::{self, Instruction, Op};
@@ -36,7 +36,7 @@ fn in_supervisor_mode(guest: &mut Guest, body: impl FnOnce(&mut Guest)) {
 fn all_forms(guest: &mut Guest, csr: u16, mask: u64, values: &[u64], read: fn(u64) -> u64) {
     guest.rounds(|guest| {
         in_supervisor_mode(guest, |guest| {
-            for op in FORMS {
+            for op in CSR_FORMS {
                 for (turn, &old) in values.iter().enumerate() {
                     for (other, &source) in values.iter().enumerate() {
                         let (rd, rs1) = REGISTERS[(turn + other) % REGISTERS.len()];

@@ -3,8 +3,8 @@
 
 use super::contenders::Contender;
 use super::guest::Images;
+use super::measure;
 use super::programs::{self, Work};
-use super::{measure, our_contender};
 use crate::program;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
@@ -23,19 +23,11 @@ pub fn bench(repetitions: usize, harts: usize, names: &[String], scale: f64) -> 
         copies: harts,
     };
     let images = Images::build(&understudy, &programs, work, &scratch)?;
-    let contenders = [1, harts].map(|count| match our_contender(&understudy, None, false) {
-        Contender::Understudy {
-            program,
-            engine,
-            records,
-            ..
-        } => Contender::Understudy {
-            program,
-            engine,
-            records,
-            harts: count,
-        },
-        other => other,
+    let contenders = [1, harts].map(|count| Contender::Understudy {
+        program: understudy.clone(),
+        engine: None,
+        records: false,
+        harts: count,
     });
     let mut errors = Vec::new();
     let columns = measure(

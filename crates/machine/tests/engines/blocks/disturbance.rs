@@ -1,6 +1,6 @@
 //! What a block does to its own ground: its code, its translations, its mode and the devices.
 
-use super::assembler::register::*;
+use super::assembler::{CSR_FORMS, register::*};
 use super::block::{Emitter, FUNCTION_STRIDE};
 use super::layout::{CHANGED_FIRST, CODE, CODE_PAGES, DATA, DATA_PAGES, FUNCTION_PAGES, FUNCTIONS};
 use super::random::Random;
@@ -256,16 +256,8 @@ impl Emitter<'_> {
             let csr = self.random.pick(READ);
             return self.asm.csr(Op::Csrrs, rd, csr, ZERO);
         }
-        const OPS: &[Op] = &[
-            Op::Csrrw,
-            Op::Csrrs,
-            Op::Csrrc,
-            Op::Csrrwi,
-            Op::Csrrsi,
-            Op::Csrrci,
-        ];
         let csr = self.random.pick(WRITTEN);
-        let op = self.random.pick(OPS);
+        let op = self.random.pick(&CSR_FORMS);
         let source = if self.random.once_in(2) {
             0
         } else {

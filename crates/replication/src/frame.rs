@@ -201,6 +201,10 @@ impl FrameReader {
         let damaged = FrameError::Header {
             offset: self.offset,
         };
+        // The first byte alone tells this damage: `00 01` is no frame whose end is missing.
+        if rest.first() == Some(&0) {
+            return Err(damaged);
+        }
         let mut length = 0usize;
         let mut at = 1;
         loop {
@@ -219,7 +223,7 @@ impl FrameReader {
         let Some(&check) = rest.get(at) else {
             return Ok(None);
         };
-        if rest[0] == 0 || header_check(&rest[..at]) != check {
+        if header_check(&rest[..at]) != check {
             return Err(damaged);
         }
         if length > self.limit {

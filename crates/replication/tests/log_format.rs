@@ -224,6 +224,28 @@ fn an_empty_file_is_an_unfinished_log_and_another_file_is_none() {
     );
 }
 
+/// Found by `an_unwritten_tail_of_zeros_loses_only_the_tail`, which saw it once in twenty runs.
+#[test]
+fn a_lone_zero_before_other_bytes_is_damage_and_no_torn_frame() {
+    let whole = written(&[], 1);
+    let (_, cut) = read(&whole[..whole.len() - 1], 4096);
+    let Ok(LogEnd::Unfinished { torn_bytes }) = cut else {
+        panic!("{cut:?}")
+    };
+    let frames = &whole[..whole.len() - 1 - torn_bytes as usize];
+    for piece in [1, 4096] {
+        let zero = read(&[frames, &[0]].concat(), piece).1;
+        assert_eq!(zero, Ok(LogEnd::Unfinished { torn_bytes: 1 }));
+        for byte in 1..=255 {
+            let end = read(&[frames, &[0, byte]].concat(), piece).1;
+            assert!(
+                matches!(end, Err(LogError::Corrupt(_))),
+                "00 {byte:02x}: {end:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn how_a_log_ends_is_told_by_its_tail_and_its_lock() {
     let torn = LogEnd::Unfinished { torn_bytes: 5 };

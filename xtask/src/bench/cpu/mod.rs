@@ -13,7 +13,7 @@ mod results;
 
 use crate::program::{self, exists};
 use anyhow::{Context, Result, bail};
-use console::Console;
+use console::{Console, Moment};
 use contenders::{Contender, QEMU};
 use guest::Images;
 use login::{Login, LoginBoot};
@@ -50,6 +50,7 @@ impl Options {
         Work {
             scale: self.scale,
             copies: 1,
+            counts: false,
         }
     }
 }
@@ -228,9 +229,13 @@ fn run(
     let mut wrong = Vec::new();
     for program in programs {
         let begin = console.wait_for_line(&format!("{}{}", programs::BEGIN, program.name))?;
-        let (line, end) = console
-            .line()?
-            .with_context(|| format!("it ended in {}: {}", program.name, console.last_words()))?;
+        let (mut line, mut end) = next_line(&mut console, program)?;
+        if let Some(count) = line.strip_prefix(programs::INSTRUCTIONS) {
+            let count = count.parse();
+            let count = count.with_context(|| format!("{} printed {line:?}", program.name))?;
+            column.add_instructions(program, count);
+            (line, end) = next_line(&mut console, program)?;
+        }
         let checksum = line
             .split_once(&format!("{}{} ", programs::END, program.name))
             .map(|(_, checksum)| checksum.trim())
@@ -240,4 +245,10 @@ fn run(
     }
     console.wait()?;
     Ok(wrong)
+}
+
+fn next_line(console: &mut Console, program: &Program) -> Result<(String, Moment)> {
+    console
+        .line()?
+        .with_context(|| format!("it ended in {}: {}", program.name, console.last_words()))
 }

@@ -96,12 +96,16 @@ pub struct Work {
     pub scale: f64,
     /// How many copies of a program run at once.
     pub copies: usize,
+    /// Whether the runner says how many instructions each takes: in a guest on our machine.
+    pub counts: bool,
 }
 
 /// What the programs that read data are given, in KiB of text.
 const DATA_KIB: u64 = 4096;
 /// Writes that text.
 const TEXT: &str = "text";
+/// Prints the instructions of all harts; for our machine only.
+const INSTRET: &str = "instret";
 
 /// The runner prints this once the machine is up.
 pub const READY: &str = "bench: ready";
@@ -109,6 +113,8 @@ pub const READY: &str = "bench: ready";
 pub const BEGIN: &str = "bench: begin ";
 /// The runner prints this, the name and the checksum after a program.
 pub const END: &str = "bench: end ";
+/// If it counts, the runner prints this and the number before that.
+pub const INSTRUCTIONS: &str = "bench: instructions ";
 
 /// The programs of that names, or all.
 pub fn select(names: &[String]) -> Result<Vec<Program>> {
@@ -144,6 +150,9 @@ pub fn build(
         .map(|program| program.name)
         .collect();
     names.push(TEXT);
+    if work.counts {
+        names.push(INSTRET);
+    }
     for name in &names {
         compile(compiler, name, directory)?;
     }
@@ -158,6 +167,11 @@ pub const RUNNER: &str = "run";
 fn runner(programs: &[Program], work: Work) -> String {
     let mut script =
         format!("echo '{READY}'\nP=$1\nD=$(mktemp)\n\"$P\"/{TEXT} {DATA_KIB} > \"$D\"\n",);
+    let count = format!("$(\"$P\"/{INSTRET})");
+    if work.counts {
+        // Linux's documentation, admin-guide/sysctl/kernel: 2 lets programs read `instret`.
+        script += "echo 2 > /proc/sys/kernel/perf_user_access\n";
+    }
     for program in programs {
         let amount = ((program.amount as f64 * work.scale).round() as u64).max(1);
         let own = format!("\"$P\"/{} $N", program.name);
@@ -170,8 +184,15 @@ fn runner(programs: &[Program], work: Work) -> String {
             1 => command.to_owned(),
             _ => format!("{{ {others}({command}); wait; }} | sort -u"),
         };
+        let (before, after) = match work.counts {
+            false => (String::new(), String::new()),
+            true => (
+                format!("I={count}\n"),
+                format!("echo \"{INSTRUCTIONS}$(({count} - I))\"\n"),
+            ),
+        };
         script += &format!(
-            "N={amount}\necho '{BEGIN}{name}'\nsum=$({command})\necho \"{END}{name} $sum\"\n",
+            "{before}N={amount}\necho '{BEGIN}{name}'\nsum=$({command})\n{after}echo \"{END}{name} $sum\"\n",
             name = program.name,
         );
     }
@@ -205,14 +226,13 @@ mod tests {
 
     #[test]
     fn the_runner_is_a_shell_script_that_frames_every_program() {
-        for copies in [1, 2, 3] {
-            frames_every_program(&runner(
-                PROGRAMS,
-                Work {
-                    scale: 0.001,
-                    copies,
-                },
-            ));
+        for (copies, counts) in [(1, false), (2, true), (3, false)] {
+            let work = Work {
+                scale: 0.001,
+                copies,
+                counts,
+            };
+            frames_every_program(&runner(PROGRAMS, work));
         }
     }
 

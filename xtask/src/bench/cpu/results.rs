@@ -12,6 +12,7 @@ pub struct Column {
     /// From the start of the process to the runner's first line.
     pub boots: Vec<Moment>,
     programs: BTreeMap<&'static str, Vec<Moment>>,
+    instructions: BTreeMap<&'static str, Vec<f64>>,
     checksums: BTreeMap<&'static str, String>,
 }
 
@@ -37,6 +38,17 @@ impl Column {
                 self.name, program.name
             )
         })
+    }
+
+    /// Adds how many instructions a run of a program took.
+    pub fn add_instructions(&mut self, program: &Program, count: u64) {
+        let counts = self.instructions.entry(program.name).or_default();
+        counts.push(count as f64);
+    }
+
+    /// Median of a program's instructions, where they were counted.
+    pub fn instructions(&self, name: &str) -> Option<f64> {
+        self.instructions.get(name).map(|counts| median(counts))
     }
 
     /// Median CPU and wall seconds of a program.

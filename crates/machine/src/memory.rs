@@ -2,6 +2,7 @@
 //!
 //! RAM begins at [`RAM_BASE`]. Addresses here are guest physical addresses.
 
+#[cfg_attr(not(jit), allow(dead_code))] // only a JIT under watch begins a trial
 pub(crate) mod journal;
 
 use crate::mmu::tlb::Leaf;
@@ -209,6 +210,7 @@ impl Memory {
     }
 
     /// Where RAM is in the host's address space, for compiled code.
+    #[cfg(jit)]
     pub(crate) fn host_address(&mut self) -> *mut u8 {
         self.bytes.as_mut_ptr()
     }

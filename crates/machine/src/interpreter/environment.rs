@@ -245,6 +245,7 @@ impl Environment<'_> {
 
     /// For compiled code: lets the TLB know the page of a load. False if it cannot: the access faults,
     /// crosses a page or is none to RAM. Nothing has happened then.
+    #[cfg(jit)]
     pub(crate) fn fill_load(&mut self, address: u64, size: usize) -> bool {
         let Some((physical, offset)) = self.ram_access(address, size, Access::Load) else {
             return false;
@@ -259,6 +260,7 @@ impl Environment<'_> {
 
     /// For compiled code: `Some(true)` if the TLB now knows the page, `Some(false)` if the store is
     /// done, `None` if the interpreter has to do it; nothing has happened then.
+    #[cfg(jit)]
     pub(crate) fn try_store(&mut self, address: u64, size: usize, value: u64) -> Option<bool> {
         let (physical, offset) = self.ram_access(address, size, Access::Store)?;
         if self.memory.might_disturb(offset, size) {
@@ -270,6 +272,7 @@ impl Environment<'_> {
     }
 
     /// Where in RAM an access goes that neither faults nor crosses a page.
+    #[cfg(jit)]
     fn ram_access(&mut self, address: u64, size: usize, access: Access) -> Option<(u64, usize)> {
         if address % PAGE_SIZE + size as u64 > PAGE_SIZE {
             return None;

@@ -32,6 +32,7 @@ pub fn run(blocks: &mut BlockCache, environment: &mut Environment, until: Instru
 
 /// Interprets the block at the hart's pc, or as much of it as may run, whether it was compiled or
 /// not.
+#[cfg(jit)]
 pub(crate) fn run_one_block(
     blocks: &mut BlockCache,
     environment: &mut Environment,

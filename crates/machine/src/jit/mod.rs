@@ -9,28 +9,28 @@
 //!
 //! Nothing that is asynchronous reaches compiled code, and it never raises an exception by itself.
 
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[cfg(jit)]
 mod call_back;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[cfg(jit)]
 mod chaos;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[cfg(jit)]
 mod code_cache;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[cfg(jit)]
 mod executable_memory;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[cfg(jit)]
 mod keys;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[cfg(jit)]
 mod paranoid;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[cfg(jit)]
 mod tier;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[cfg(jit)]
 mod translate;
-#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+#[cfg(not(jit))]
 mod unsupported;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[cfg(jit)]
 mod x86_64;
 
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[cfg(jit)]
 pub(crate) use tier::Jit;
-#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+#[cfg(not(jit))]
 pub(crate) use unsupported::Jit;

@@ -65,6 +65,9 @@ enum Command {
         /// Only one direction: the engine that replays.
         #[arg(long)]
         second: Option<String>,
+        /// Another build of the program that replays, for another host for example.
+        #[arg(long)]
+        replay_program: Option<PathBuf>,
     },
     /// Measure; each benchmark ends with one line of JSON.
     #[command(subcommand)]
@@ -194,11 +197,13 @@ fn main() -> Result<()> {
             harts,
             first,
             second,
+            replay_program,
         } => engines::run(&engines::Options {
             workloads: workload,
             guest_directory: guest_dir,
             harts,
             directions: engines::Options::directions(first, second),
+            replay_program,
         }),
         Command::Bench(bench) => run_bench(bench),
     }

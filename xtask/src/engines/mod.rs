@@ -8,6 +8,7 @@ mod recording;
 mod redis_load;
 mod workload;
 
+use crate::program;
 use anyhow::{Context, Result, bail};
 use recording::{Recording, Replayed};
 use std::fs;
@@ -24,6 +25,8 @@ pub struct Options {
     pub harts: u32,
     /// Recorded under the first engine and replayed under the second, in this order.
     pub directions: Vec<(String, String)>,
+    /// The build of the program that replays; none for the one that records.
+    pub replay_program: Option<PathBuf>,
 }
 
 impl Options {
@@ -46,6 +49,10 @@ pub fn run(options: &Options) -> Result<()> {
     let recordings = options.guest_directory.join("recordings");
     fs::create_dir_all(&recordings)
         .with_context(|| format!("cannot make {}", recordings.display()))?;
+    let replay_program = match &options.replay_program {
+        Some(program) => program.clone(),
+        None => program::path()?,
+    };
     let mut failures = 0;
     let mut lines = Vec::new();
     for workload in workloads {
@@ -56,7 +63,7 @@ pub fn run(options: &Options) -> Result<()> {
                 workload.name
             );
             let recording = Recording::new(&recordings, workload.name, first, options.harts);
-            match prove(&workload, &image, &recording, second) {
+            match prove(&workload, &image, &recording, &replay_program, second) {
                 Ok(line) => {
                     println!("  {line}");
                     lines.push(line);
@@ -77,9 +84,15 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 /// Records and replays once. What it is about stays on the disk only if it failed.
-fn prove(workload: &Workload, image: &Path, recording: &Recording, second: &str) -> Result<Line> {
+fn prove(
+    workload: &Workload,
+    image: &Path,
+    recording: &Recording,
+    replay_program: &Path,
+    second: &str,
+) -> Result<Line> {
     recording.make(workload, image)?;
-    let replayed = recording.replay(second)?;
+    let replayed = recording.replay(replay_program, second)?;
     let line = Line {
         workload: workload.name,
         first: recording.engine.clone(),

@@ -4,7 +4,6 @@ use super::console::Console;
 use super::debian_disk;
 use super::redis_load;
 use super::workload::{Guest, Workload};
-use crate::program;
 use anyhow::{Context, Result, bail, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -107,12 +106,12 @@ impl Recording {
     }
 
     /// Replays the recording and compares what the guest prints as well.
-    pub fn replay(&self, engine: &str) -> Result<Replayed> {
-        let output = Command::new(program::path()?)
+    pub fn replay(&self, understudy: &Path, engine: &str) -> Result<Replayed> {
+        let output = Command::new(understudy)
             .args(["replay", "--dump-console", "--engine", engine])
             .arg(&self.log)
             .output()
-            .context("understudy does not start")?;
+            .with_context(|| format!("{} does not start", understudy.display()))?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "{}{}", said, self.evidence());
         self.check_engine(engine, &said)?;

@@ -1,7 +1,12 @@
-//! Format, lints, documentation, licences, and what the compiler made of it.
+//! Format, lints (here and for a host without a JIT), documentation, licences, and what the compiler
+//! made of it.
 
 use anyhow::{Context, Result, bail};
+use std::path::Path;
 use std::process::Command;
+
+/// A host without a JIT.
+const HOST_WITHOUT_JIT: &str = "aarch64-unknown-linux-gnu";
 
 /// Runs every check, all with warnings as errors.
 pub fn run() -> Result<()> {
@@ -17,6 +22,7 @@ pub fn run() -> Result<()> {
         ],
         &[],
     )?;
+    host_without_jit()?;
     cargo(
         &["doc", "--workspace", "--no-deps"],
         &[("RUSTDOCFLAGS", "-D warnings")],
@@ -25,6 +31,35 @@ pub fn run() -> Result<()> {
     crate::compiler::run()?;
     println!("check: all is well");
     Ok(())
+}
+
+/// The machine as it is where there is no JIT: what only compiled code needs must not be there.
+fn host_without_jit() -> Result<()> {
+    let libraries = Command::new("rustc")
+        .args(["--print", "target-libdir", "--target", HOST_WITHOUT_JIT])
+        .output()
+        .context("rustc does not start")?;
+    let libraries = String::from_utf8_lossy(&libraries.stdout).into_owned();
+    if !Path::new(libraries.trim()).is_dir() {
+        println!(
+            "> not looked at: the machine without a JIT (rustup target add {HOST_WITHOUT_JIT})"
+        );
+        return Ok(());
+    }
+    cargo(
+        &[
+            "clippy",
+            "--package",
+            "machine",
+            "--all-targets",
+            "--target",
+            HOST_WITHOUT_JIT,
+            "--",
+            "-D",
+            "warnings",
+        ],
+        &[],
+    )
 }
 
 /// Runs cargo and fails if it fails.

@@ -266,3 +266,24 @@ fn random_bytes(length: u32) -> Vec<u8> {
     bytes.truncate(filled);
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use machine::devices::virtio::block::MAX_READ_BYTES;
+    use replication::record::MAX_INPUT_BYTES;
+
+    /// The length is the guest's choice: a longer one would end the recording by an assertion.
+    #[test]
+    fn the_longest_read_that_a_guest_can_ask_for_fits_into_a_record() {
+        let input = Input::DiskCompletion {
+            device: u8::MAX,
+            request: u64::MAX,
+            status: DiskStatus::Ok,
+            data: vec![0; MAX_READ_BYTES as usize],
+        };
+        let encoded = encode_input(&input, InputEncoding::WithDiskData);
+        assert!(encoded.len() as u64 > MAX_READ_BYTES);
+        assert!(encoded.len() <= MAX_INPUT_BYTES, "{}", encoded.len());
+    }
+}

@@ -16,6 +16,9 @@ pub const QUEUE_SIZES: [u16; 1] = [128];
 pub const SECTOR_BYTES: u64 = 512;
 /// Data of open requests at which no further one is begun, in bytes.
 pub const MAX_OPEN_BYTES: u64 = 32 << 20;
+/// Bytes that a read has at most, whatever the guest asks for: what a chain has room for besides
+/// header and status.
+pub const MAX_READ_BYTES: u64 = (CHAIN_LIMIT - HEADER_BYTES - 1) / SECTOR_BYTES * SECTOR_BYTES;
 /// Open requests at which no further one is begun.
 pub const MAX_OPEN_REQUESTS: usize = 256;
 /// Sectors that one discard or write-zeroes request covers at most.

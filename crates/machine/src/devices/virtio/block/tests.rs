@@ -289,6 +289,28 @@ fn open_requests_are_repeated_as_they_were_even_after_the_guest_changed_its_buff
 }
 
 #[test]
+fn a_read_is_bounded_however_much_the_guest_asks_for() {
+    let longest = MAX_READ_BYTES as u32;
+    for (length, is_taken) in [(longest, true), (longest + 512, false)] {
+        let mut board = TestBoard::new();
+        let mut config = config();
+        config.disks[0].sectors = 1 << 20;
+        board.bus = crate::bus::Bus::new(&config).unwrap();
+        board.memory = crate::memory::Memory::new(32 << 20);
+        board.negotiate(DISK, super::super::FEATURE_VERSION_1);
+        let mut queue = board.queue(DISK, 0, 64);
+        board.driver_ok(DISK);
+        submit(&mut board, &mut queue, TYPE_IN, 0, Some((length, true)));
+        assert_eq!(
+            disk_outputs(&mut board).len(),
+            usize::from(is_taken),
+            "{length}"
+        );
+        assert_eq!(board.needs_reset(DISK), !is_taken, "{length}");
+    }
+}
+
+#[test]
 fn data_of_open_requests_is_bounded_and_the_rest_follows_as_they_complete() {
     const LENGTH: u32 = 4 << 20;
     let mut board = TestBoard::new();

@@ -1,0 +1,11 @@
+//! An x86-64 PC that is deterministic by construction: the same records give the same state at every
+//! instruction count, on every host.
+#![forbid(unsafe_code)]
+
+pub mod bus;
+pub mod cpu;
+pub mod fault;
+pub mod operands;
+pub mod ram;
+pub mod simd;
+pub mod x87;

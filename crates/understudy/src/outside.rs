@@ -1,13 +1,11 @@
 //! The outside world of a live machine: its network and its consoles.
 
 use crate::config::{MacAddress, NetworkSection};
-use crate::network::NetworkAttachment;
-use crate::readiness::Interest;
 use machine::input::{Console, Input};
 use machine::output::Output;
+use network::{NetworkAttachment, PollSet};
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::BorrowedFd;
 use thiserror::Error;
 
 /// Frames taken from the network in one go, so that a flood leaves time for everything else.
@@ -72,15 +70,11 @@ impl Network {
         self.section.mac
     }
 
-    /// What to poll for, while it is connected.
-    pub fn poll(&self) -> Option<(BorrowedFd<'_>, Interest)> {
-        let attachment = self.attachment.as_ref()?;
-        let interest = if attachment.wants_write() {
-            Interest::ReadWrite
-        } else {
-            Interest::Read
-        };
-        Some((attachment.fd(), interest))
+    /// Adds what to wait for, while it is connected.
+    pub fn interests<'fd, Token>(&'fd self, set: &mut PollSet<'fd, Token>, token: Token) {
+        if let Some(attachment) = &self.attachment {
+            set.add(attachment.fd(), token, true, attachment.wants_write());
+        }
     }
 
     /// Whether a frame waits in this process, so that polling would not tell.

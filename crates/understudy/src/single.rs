@@ -5,7 +5,6 @@ use crate::engine::EngineName;
 use crate::exit::{ExitStatus, Failure};
 use crate::host_time::monotonic_ns;
 use crate::outside::{self, Network, Outside};
-use crate::readiness::{self, Interest};
 use crate::recording::Recorder;
 use crate::setup;
 use crate::signals::StopSignals;
@@ -17,6 +16,7 @@ use crate::vcpu::{
 use crate::wake::Waker;
 use anyhow::{Context, anyhow};
 use machine::output::Finish;
+use network::PollSet;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -106,6 +106,15 @@ fn print_summary(count: u64, elapsed_ns: u64, engine: EngineName) {
     eprintln!("understudy: {count} instructions in {seconds:.2} s: {mips:.0} MIPS ({engine})");
 }
 
+/// What the loop waits for.
+#[derive(Clone, Copy, Debug)]
+enum Token {
+    Waker,
+    Signals,
+    Keyboard,
+    Network,
+}
+
 struct Single {
     vcpu: Vcpu,
     outside: Outside,
@@ -123,24 +132,20 @@ impl Single {
                 return Ok(status);
             }
             let stdin = io::stdin();
-            let typing = if self.typing {
-                Interest::Read
-            } else {
-                Interest::Nothing
-            };
-            let mut fds = vec![
-                (waker.fd(), Interest::Read),
-                (signals.fd(), Interest::Read),
-                (stdin.as_fd(), typing),
-            ];
-            let network = self.outside.network.as_ref();
-            fds.extend(network.and_then(Network::poll));
-            let ready = readiness::wait(&fds, self.timeout())?;
-            if ready[1].read && signals.arrived() {
-                return Ok(ExitStatus::Success);
+            let mut set = PollSet::new();
+            set.add(waker.fd(), Token::Waker, true, false);
+            set.add(signals.fd(), Token::Signals, true, false);
+            set.add(stdin.as_fd(), Token::Keyboard, self.typing, false);
+            if let Some(network) = &self.outside.network {
+                network.interests(&mut set, Token::Network);
             }
-            if ready[2].read && self.typed()? {
-                return Ok(ExitStatus::Success);
+            for (token, _) in set.wait(self.timeout())? {
+                match token {
+                    Token::Signals if signals.arrived() => return Ok(ExitStatus::Success),
+                    Token::Keyboard if self.typed()? => return Ok(ExitStatus::Success),
+                    // Looked at in every turn.
+                    Token::Waker | Token::Signals | Token::Keyboard | Token::Network => {}
+                }
             }
             let vcpu = &self.vcpu;
             let served = self

@@ -1,8 +1,9 @@
 //! The logging channel's TCP connection: non-blocking, buffered, bounded.
 
+use network::Stream;
 use rustix::net::sockopt::set_tcp_user_timeout;
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
@@ -85,7 +86,7 @@ pub fn connect(address: &str, timeout: Duration) -> Result<Connection, AddressEr
 /// A connection. What cannot be sent at once waits here; the caller bounds how much.
 #[derive(Debug)]
 pub struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     waiting: VecDeque<u8>,
     buffer: Vec<u8>,
 }
@@ -93,11 +94,9 @@ pub struct Connection {
 impl Connection {
     /// Takes an accepted or connected stream.
     pub fn new(stream: TcpStream) -> io::Result<Connection> {
-        stream.set_nonblocking(true)?;
-        stream.set_nodelay(true)?;
         set_tcp_user_timeout(&stream, USER_TIMEOUT.as_millis() as u32)?;
         Ok(Connection {
-            stream,
+            stream: Stream::tcp(stream)?,
             waiting: VecDeque::new(),
             buffer: vec![0; READ_BYTES],
         })
@@ -122,12 +121,10 @@ impl Connection {
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut sent = 0;
         while self.waiting.is_empty() && sent < bytes.len() {
-            match self.stream.write(&bytes[sent..]) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(length) => sent += length,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+            match self.stream.write_now(&bytes[sent..])? {
+                Some(0) => return Err(ErrorKind::WriteZero.into()),
+                Some(length) => sent += length,
+                None => break,
             }
         }
         self.waiting.extend(&bytes[sent..]);
@@ -137,14 +134,12 @@ impl Connection {
     /// Sends what waits, as far as the kernel takes it.
     pub fn flush(&mut self) -> io::Result<()> {
         while !self.waiting.is_empty() {
-            match self.stream.write(self.waiting.as_slices().0) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(length) => {
+            match self.stream.write_now(self.waiting.as_slices().0)? {
+                Some(0) => return Err(ErrorKind::WriteZero.into()),
+                Some(length) => {
                     self.waiting.drain(..length);
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                None => return Ok(()),
             }
         }
         Ok(())
@@ -153,25 +148,25 @@ impl Connection {
     /// Gives what has arrived to `take`, at most one buffer full. `Ok(false)` when the peer has
     /// closed the connection.
     pub fn receive(&mut self, take: impl FnOnce(&[u8])) -> io::Result<bool> {
-        loop {
-            match self.stream.read(&mut self.buffer) {
-                Ok(0) => return Ok(false),
-                Ok(length) => {
-                    take(&self.buffer[..length]);
-                    return Ok(true);
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(true),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
+        match self.stream.read_now(&mut self.buffer)? {
+            Some(0) => return Ok(false),
+            Some(length) => take(&self.buffer[..length]),
+            None => {}
         }
+        Ok(true)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::readiness::{self, Interest};
+    use network::PollSet;
+
+    fn wait_readable(connection: &Connection) {
+        let mut set = PollSet::new();
+        set.add(connection.fd(), (), true, false);
+        set.wait(Some(Duration::from_secs(5))).unwrap();
+    }
 
     #[test]
     fn what_the_kernel_does_not_take_waits_and_arrives_in_order() {
@@ -186,8 +181,7 @@ mod tests {
         assert!(sender.has_waiting(), "the kernel took 20 MB at once");
         let mut received = Vec::new();
         while received.len() < sent.len() {
-            let fds = [(receiver.fd(), Interest::Read)];
-            readiness::wait(&fds, Some(Duration::from_secs(5))).unwrap();
+            wait_readable(&receiver);
             assert!(
                 receiver
                     .receive(|bytes| received.extend_from_slice(bytes))
@@ -197,7 +191,7 @@ mod tests {
         }
         assert!(received == sent);
         drop(sender);
-        readiness::wait(&[(receiver.fd(), Interest::Read)], None).unwrap();
+        wait_readable(&receiver);
         assert!(!receiver.receive(|_| {}).unwrap());
     }
 

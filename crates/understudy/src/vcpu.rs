@@ -342,7 +342,7 @@ pub fn start_disks(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::readiness::{self, Interest};
+    use network::PollSet;
 
     #[test]
     fn a_panic_of_the_machines_thread_is_a_failure_of_the_machine() {
@@ -362,10 +362,9 @@ mod tests {
             panic!("no failure was reported");
         };
         assert_eq!(what, "block at 0x80000000");
-        let woken = readiness::wait(
-            &[(waker.fd(), Interest::Read)],
-            Some(std::time::Duration::ZERO),
-        );
-        assert!(woken.unwrap()[0].read);
+        let mut set = PollSet::new();
+        set.add(waker.fd(), (), true, false);
+        let woken = set.wait(Some(std::time::Duration::ZERO)).unwrap();
+        assert_eq!(woken.len(), 1);
     }
 }

@@ -5,7 +5,6 @@ use crate::config::ByteSize;
 use crate::demo::{self, DemoOptions};
 use crate::engine::EngineName;
 use crate::exit::{ExitStatus, Failure};
-use crate::guest_image;
 use anyhow::anyhow;
 use clap::Args;
 use std::path::PathBuf;

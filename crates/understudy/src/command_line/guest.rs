@@ -3,9 +3,9 @@
 use crate::config::ByteSize;
 use crate::demo::StepPrinter;
 use crate::exit::{ExitStatus, Failure};
-use crate::guest_image::{self, AddedFile, BuildOptions, GuestImage, Profile, Service};
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
+use guest_image::{AddedFile, BuildOptions, GuestImage, Profile, Service};
 use std::io::Write;
 use std::path::PathBuf;
 

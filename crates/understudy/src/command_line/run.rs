@@ -4,10 +4,10 @@ use super::engine::EngineOption;
 use crate::config::{ByteSize, DiskSection, MacAddress, NetworkSection, VmConfig};
 use crate::engine::EngineName;
 use crate::exit::{ExitStatus, Failure};
-use crate::guest_image::GuestImage;
 use crate::single::{self, SingleOptions};
 use anyhow::anyhow;
 use clap::Args;
+use guest_image::GuestImage;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 

@@ -1,9 +1,9 @@
 //! `understudy switch`.
 
 use crate::exit::{ExitStatus, Failure};
-use crate::network::{self, Forward, StaticLease, SwitchAddress, SwitchOptions};
 use crate::signals::StopSignals;
 use clap::Args;
+use network::{Forward, StaticLease, SwitchAddress, SwitchOptions};
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;

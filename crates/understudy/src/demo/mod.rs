@@ -11,13 +11,13 @@ pub use child::{Supervised, die_with_supervisor};
 
 use crate::engine::EngineName;
 use crate::exit::{ExitStatus, Failure};
-use crate::guest_image::{self, GuestImage, Progress};
 use crate::host_time::monotonic_ns;
-use crate::readiness::{self, Interest};
 use crate::signals::StopSignals;
 use crate::terminal::RawMode;
 use anyhow::{Context, anyhow};
+use guest_image::{GuestImage, Progress};
 use layout::Layout;
+use network::PollSet;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -113,6 +113,13 @@ impl Progress for StepPrinter {
     }
 }
 
+/// What the loop waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Token {
+    Signals,
+    Keyboard,
+}
+
 fn serve(
     supervisor: &mut Supervisor,
     signals: &StopSignals,
@@ -137,19 +144,14 @@ fn serve(
             screen::draw(&supervisor.view());
         }
         let stdin = io::stdin();
-        let keys = if interactive {
-            Interest::Read
-        } else {
-            Interest::Nothing
-        };
-        let ready = readiness::wait(
-            &[(signals.fd(), Interest::Read), (stdin.as_fd(), keys)],
-            Some(TICK),
-        )?;
-        if ready[0].read && signals.arrived() {
+        let mut set = PollSet::new();
+        set.add(signals.fd(), Token::Signals, true, false);
+        set.add(stdin.as_fd(), Token::Keyboard, interactive, false);
+        let ready: Vec<Token> = set.wait(Some(TICK))?.iter().map(|ready| ready.0).collect();
+        if ready.contains(&Token::Signals) && signals.arrived() {
             return Ok(ExitStatus::Success);
         }
-        if ready[1].read {
+        if ready.contains(&Token::Keyboard) {
             let mut buffer = [0; 16];
             let length = rustix::io::read(&stdin, &mut buffer[..]).map_err(io::Error::from)?;
             if length == 0 {

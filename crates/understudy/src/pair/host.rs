@@ -12,13 +12,13 @@ use crate::events::EventLog;
 use crate::exit::Failure;
 use crate::host_time::{monotonic, monotonic_ns};
 use crate::outside::{ConsoleSink, Network, Outside};
-use crate::readiness::{self, Interest, Ready};
 use crate::setup;
 use crate::signals::StopSignals;
 use crate::status::ReplicaStatus;
 use crate::transport::{self, Connection};
 use crate::vcpu::{Gauges, Vcpu};
 use crate::wake::Waker;
+use network::{PollSet, Readiness};
 use replication::ConnectionId;
 use replication::config::PairConfig;
 use replication::event::Event;
@@ -27,6 +27,7 @@ use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io;
 use std::net::TcpListener;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -207,21 +208,19 @@ impl Host {
         }
         let ready = self.poll(timeout, accept)?;
         self.woken_at = Some(monotonic());
-        if ready.waker {
-            self.waker.clear();
+        let mut happened = Happened::default();
+        let mut network_is_ready = false;
+        for (source, readiness) in ready {
+            match source {
+                Source::Waker => self.waker.clear(),
+                Source::Signals => happened.stop = self.signals.arrived(),
+                Source::Control => self.control.answer(|| status(self)),
+                Source::Listener => self.accept_all(&mut happened),
+                Source::Channel(id) => self.serve_channel(id, readiness, &mut happened),
+                Source::Network => network_is_ready = true,
+            }
         }
-        let mut happened = Happened {
-            stop: ready.signals && self.signals.arrived(),
-            ..Happened::default()
-        };
-        if ready.control {
-            self.control.answer(|| status(self));
-        }
-        if ready.listener {
-            self.accept_all(&mut happened);
-        }
-        self.read_channels(&ready.channels, &mut happened);
-        self.serve_network(ready.network, &mut happened);
+        self.serve_network(network_is_ready, &mut happened);
         Ok(happened)
     }
 
@@ -241,49 +240,20 @@ impl Host {
             .fold(LONGEST_WAIT, Duration::min)
     }
 
-    fn poll(&self, timeout: Duration, accept: bool) -> io::Result<PollResult> {
-        use std::os::fd::AsFd;
-        let listening = if accept {
-            Interest::Read
-        } else {
-            Interest::Nothing
-        };
-        let mut fds = vec![
-            (self.waker.fd(), Interest::Read),
-            (self.signals.fd(), Interest::Read),
-            (self.control.fd(), Interest::Read),
-            (self.listener.as_fd(), listening),
-        ];
-        let fixed = fds.len();
-        for channel in self.channels.values() {
+    fn poll(&self, timeout: Duration, accept: bool) -> io::Result<Vec<(Source, Readiness)>> {
+        let mut set = PollSet::new();
+        set.add(self.waker.fd(), Source::Waker, true, false);
+        set.add(self.signals.fd(), Source::Signals, true, false);
+        set.add(self.control.fd(), Source::Control, true, false);
+        set.add(self.listener.as_fd(), Source::Listener, accept, false);
+        for (id, channel) in &self.channels {
             let waits = channel.connection.has_waiting();
-            let interest = if waits {
-                Interest::ReadWrite
-            } else {
-                Interest::Read
-            };
-            fds.push((channel.connection.fd(), interest));
+            set.add(channel.connection.fd(), Source::Channel(*id), true, waits);
         }
-        fds.extend(self.outside.network.as_ref().and_then(Network::poll));
-        let ready = readiness::wait(&fds, Some(timeout))?;
-        let after = fixed + self.channels.len();
-        let channels = self
-            .channels
-            .keys()
-            .copied()
-            .zip(ready[fixed..after].iter().copied());
-        Ok(PollResult {
-            waker: ready[0].read,
-            signals: ready[1].read,
-            control: ready[2].read,
-            listener: ready[3].read,
-            channels: channels
-                .filter(|(_, ready)| ready.read || ready.write)
-                .collect(),
-            network: ready
-                .get(after)
-                .is_some_and(|ready| ready.read || ready.write),
-        })
+        if let Some(network) = &self.outside.network {
+            network.interests(&mut set, Source::Network);
+        }
+        set.wait(Some(timeout))
     }
 
     fn accept_all(&mut self, happened: &mut Happened) {
@@ -311,32 +281,30 @@ impl Host {
             .map(|(id, _)| *id)
     }
 
-    fn read_channels(&mut self, ready: &[(ConnectionId, Ready)], happened: &mut Happened) {
-        for (id, ready) in ready {
-            let Some(channel) = self.channels.get_mut(id) else {
-                continue;
-            };
-            let mut failed = ready.write && channel.connection.flush().is_err();
-            if ready.read {
-                let (messages, result) = channel.receive();
-                happened
-                    .messages
-                    .extend(messages.into_iter().map(|message| (*id, message)));
-                if let Err(error) = result {
-                    failed = true;
-                    let told = self.garbage_told_at;
-                    if matches!(error, super::channel::ChannelError::Garbage(_))
-                        && told.is_none_or(|at| monotonic() >= at + GARBAGE_INTERVAL)
-                    {
-                        self.garbage_told_at = Some(monotonic());
-                        self.events.add("garbage", 0, 0, error.to_string());
-                    }
+    fn serve_channel(&mut self, id: ConnectionId, ready: Readiness, happened: &mut Happened) {
+        let Some(channel) = self.channels.get_mut(&id) else {
+            return;
+        };
+        let mut failed = ready.writable && channel.connection.flush().is_err();
+        if ready.readable {
+            let (messages, result) = channel.receive();
+            happened
+                .messages
+                .extend(messages.into_iter().map(|message| (id, message)));
+            if let Err(error) = result {
+                failed = true;
+                let told = self.garbage_told_at;
+                if matches!(error, super::channel::ChannelError::Garbage(_))
+                    && told.is_none_or(|at| monotonic() >= at + GARBAGE_INTERVAL)
+                {
+                    self.garbage_told_at = Some(monotonic());
+                    self.events.add("garbage", 0, 0, error.to_string());
                 }
             }
-            if failed {
-                self.close(*id);
-                happened.ended.push(*id);
-            }
+        }
+        if failed {
+            self.close(id);
+            happened.ended.push(id);
         }
     }
 
@@ -386,13 +354,15 @@ impl Host {
     }
 }
 
-struct PollResult {
-    waker: bool,
-    signals: bool,
-    control: bool,
-    listener: bool,
-    channels: Vec<(ConnectionId, Ready)>,
-    network: bool,
+/// What the loop waits for.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    Waker,
+    Signals,
+    Control,
+    Listener,
+    Channel(ConnectionId),
+    Network,
 }
 
 /// An event's short name and generation.

@@ -2,12 +2,12 @@
 
 use crate::support::guest_program::counting_slowly;
 use crate::support::{PairDirectory, Process, ReplicaFiles, wait_for};
+use network::SwitchPort;
 use replication::frame::FrameWriter;
 use replication::message::{Greeting, Message, MessageWriter, PROTOCOL_VERSION};
 use std::io::Write;
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
-use understudy::network::SwitchPort;
 
 /// Pseudo-random bytes.
 fn noise(seed: u64, length: usize) -> Vec<u8> {

@@ -1,0 +1,81 @@
+//! How a replica's network card reaches the world.
+
+use crate::address::SwitchAddress;
+use crate::switch_port::SwitchPort;
+use crate::tap::Tap;
+use std::io;
+use std::os::fd::BorrowedFd;
+
+/// A connection that carries the guest's Ethernet frames; non-blocking.
+#[derive(Debug)]
+pub enum NetworkAttachment {
+    /// A port of an `understudy switch`.
+    Switch(SwitchPort),
+    /// A TAP device.
+    Tap(Tap),
+}
+
+impl NetworkAttachment {
+    /// Connects to the switch at `address`, written as `unix:/path` or `tcp:127.0.0.1:7500`.
+    pub fn switch(address: &str) -> io::Result<NetworkAttachment> {
+        let address: SwitchAddress = address
+            .parse()
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        SwitchPort::connect(&address).map(NetworkAttachment::Switch)
+    }
+
+    /// Attaches to the TAP device `name`.
+    pub fn tap(name: &str) -> io::Result<NetworkAttachment> {
+        Tap::open(name).map(NetworkAttachment::Tap)
+    }
+
+    /// To be polled for reading, and for writing while [`Self::wants_write`].
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            NetworkAttachment::Switch(port) => port.fd(),
+            NetworkAttachment::Tap(tap) => tap.fd(),
+        }
+    }
+
+    /// Sends a frame; when there is no room for it, it is dropped as on a cable. An error means
+    /// that the network has gone.
+    pub fn send(&mut self, frame: &[u8]) -> io::Result<()> {
+        match self {
+            NetworkAttachment::Switch(port) => port.send(frame),
+            NetworkAttachment::Tap(tap) => tap.send(frame),
+        }
+    }
+
+    /// The next frame, `None` when none waits. Call until `None`, or ask [`Self::has_frame`] before
+    /// polling: several frames may come with one read.
+    pub fn receive(&mut self) -> io::Result<Option<Vec<u8>>> {
+        match self {
+            NetworkAttachment::Switch(port) => port.receive(),
+            NetworkAttachment::Tap(tap) => tap.receive(),
+        }
+    }
+
+    /// Whether a received frame waits in this process, so that polling would not tell.
+    pub fn has_frame(&self) -> bool {
+        match self {
+            NetworkAttachment::Switch(port) => port.has_frame(),
+            NetworkAttachment::Tap(_) => false,
+        }
+    }
+
+    /// Whether sent frames wait in this process: then poll for writing and call [`Self::flush`].
+    pub fn wants_write(&self) -> bool {
+        match self {
+            NetworkAttachment::Switch(port) => port.wants_write(),
+            NetworkAttachment::Tap(_) => false,
+        }
+    }
+
+    /// Writes what waits, as far as the other side takes it.
+    pub fn flush(&mut self) -> io::Result<()> {
+        match self {
+            NetworkAttachment::Switch(port) => port.flush(),
+            NetworkAttachment::Tap(_) => Ok(()),
+        }
+    }
+}

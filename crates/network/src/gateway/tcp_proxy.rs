@@ -1,0 +1,360 @@
+//! All TCP connections through the gateway: forwards from host ports to guests, and guests'
+//! connections to the world.
+
+use super::addresses;
+use super::connection::{Connection, FlowKey};
+use super::stack::Stack;
+use super::upstream::Upstream;
+use super::{GatewayToken, Packet};
+use crate::options::Forward;
+use crate::poll_set::{PollSet, Readiness};
+use crate::status::ForwardStatus;
+use crate::stream::ready_or_none;
+use crate::switch::SwitchError;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use smoltcp::wire::TcpPacket;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// Connections at the same time; each has half a megabyte of buffers.
+const MAX_CONNECTIONS: usize = 1024;
+/// Connections taken from one listener in one turn of the event loop.
+const MAX_ACCEPTED_A_TURN: usize = 64;
+/// How long the host may take to connect to the world for a guest.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
+/// After the host ran out of descriptors, nothing is accepted for this time.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Ports of the gateway for forwarded connections.
+const FIRST_PORT: u16 = 32_768;
+
+struct ForwardListener {
+    listener: TcpListener,
+    host: SocketAddr,
+    guest: SocketAddrV4,
+    accepted: u64,
+    /// Somebody may wait.
+    ready: bool,
+}
+
+/// A connection that the host is opening for a guest, with the segment by which the guest asked.
+struct Pending {
+    socket: OwnedFd,
+    frame: Vec<u8>,
+    until: Instant,
+    /// It is connected, or refused.
+    answered: bool,
+}
+
+/// The connections.
+pub(crate) struct TcpProxy {
+    forwards: Vec<ForwardListener>,
+    connections: Vec<Connection>,
+    pending: BTreeMap<FlowKey, Pending>,
+    next_port: u16,
+    outbound: u64,
+    accept_again: Option<Instant>,
+}
+
+impl TcpProxy {
+    /// Listens on the forwards' host ports.
+    pub(crate) fn open(forwards: &[Forward]) -> Result<TcpProxy, SwitchError> {
+        let listen = |forward: &Forward| {
+            let wrong = |source| SwitchError::Forward {
+                address: forward.host,
+                source,
+            };
+            let listener = TcpListener::bind(forward.host).map_err(wrong)?;
+            listener.set_nonblocking(true).map_err(wrong)?;
+            let host = listener.local_addr().map_err(wrong)?;
+            Ok(ForwardListener {
+                listener,
+                host,
+                guest: forward.guest,
+                accepted: 0,
+                ready: false,
+            })
+        };
+        Ok(TcpProxy {
+            forwards: forwards
+                .iter()
+                .map(listen)
+                .collect::<Result<_, SwitchError>>()?,
+            connections: Vec::new(),
+            pending: BTreeMap::new(),
+            next_port: FIRST_PORT,
+            outbound: 0,
+            accept_again: None,
+        })
+    }
+
+    /// Adds the host's sockets to `set`.
+    pub(crate) fn interests<'fd, T: From<GatewayToken>>(
+        &'fd self,
+        stack: &Stack,
+        set: &mut PollSet<'fd, T>,
+    ) {
+        let accept = self.accept_again.is_none() && self.has_room();
+        for (index, forward) in self.forwards.iter().enumerate() {
+            set.add(
+                forward.listener.as_fd(),
+                GatewayToken::Forward(index).into(),
+                accept,
+                false,
+            );
+        }
+        for (index, connection) in self.connections.iter().enumerate() {
+            let (fd, read, write) = connection.interest(stack.socket_ref(connection.handle));
+            set.add(fd, GatewayToken::Connection(index).into(), read, write);
+        }
+        for (key, pending) in &self.pending {
+            set.add(
+                pending.socket.as_fd(),
+                GatewayToken::Pending(*key).into(),
+                false,
+                true,
+            );
+        }
+    }
+
+    /// A listener has somebody who waits.
+    pub(crate) fn forward_ready(&mut self, index: usize) {
+        if let Some(forward) = self.forwards.get_mut(index) {
+            forward.ready = true;
+        }
+    }
+
+    /// A connection's host socket is ready.
+    pub(crate) fn connection_ready(&mut self, index: usize, readiness: Readiness) {
+        if let Some(connection) = self.connections.get_mut(index) {
+            connection.ready(readiness);
+        }
+    }
+
+    /// The host's connection for a guest is there, or refused.
+    pub(crate) fn pending_ready(&mut self, key: FlowKey) {
+        if let Some(pending) = self.pending.get_mut(&key) {
+            pending.answered = true;
+        }
+    }
+
+    /// Takes a segment from a guest: opens the host's side first if it opens a connection, else
+    /// gives it to the stack.
+    pub(crate) fn receive(
+        &mut self,
+        packet: &Packet<'_>,
+        upstream: &Upstream,
+        stack: &mut Stack,
+        now: Instant,
+    ) {
+        let Ok(segment) = TcpPacket::new_checked(packet.payload) else {
+            return;
+        };
+        let key = FlowKey {
+            guest: SocketAddrV4::new(packet.source, segment.src_port()),
+            peer: SocketAddrV4::new(packet.destination, segment.dst_port()),
+        };
+        let opens = segment.syn() && !segment.ack() && !segment.rst();
+        if !opens
+            || self
+                .connections
+                .iter()
+                .any(|connection| connection.key == key)
+        {
+            stack.receive(packet.frame, now);
+        } else if !self.pending.contains_key(&key) {
+            let destination = upstream.translate(key.peer).filter(|_| self.has_room());
+            match destination.and_then(|destination| connect(destination).ok()) {
+                Some(socket) => {
+                    let until = now + CONNECT_TIMEOUT;
+                    let frame = packet.frame.to_vec();
+                    self.pending.insert(
+                        key,
+                        Pending {
+                            socket,
+                            frame,
+                            until,
+                            answered: false,
+                        },
+                    );
+                }
+                // Nobody listens there: the stack resets it.
+                None => stack.receive(packet.frame, now),
+            }
+        }
+    }
+
+    /// Opens what became ready and moves bytes. Before the stack transmits.
+    pub(crate) fn pump(&mut self, stack: &mut Stack, now: Instant) {
+        self.accept_again = self.accept_again.filter(|again| *again > now);
+        self.accept_forwarded(stack, now);
+        self.open_outbound(stack, now);
+        for connection in &mut self.connections {
+            connection.pump(stack.socket(connection.handle), now);
+        }
+    }
+
+    /// Forgets what is over. After the stack has transmitted.
+    pub(crate) fn reap(&mut self, stack: &mut Stack, now: Instant) {
+        self.connections.retain_mut(|connection| {
+            let over = connection.is_over(stack.socket_ref(connection.handle), now);
+            if over {
+                stack.remove(connection.handle);
+            }
+            !over
+        });
+    }
+
+    /// When something is given up.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let connections = self.connections.iter().filter_map(Connection::deadline);
+        let pending = self.pending.values().map(|pending| pending.until);
+        connections.chain(pending).chain(self.accept_again).min()
+    }
+
+    /// The forwards, with real ports.
+    pub(crate) fn forwards(&self) -> Vec<ForwardStatus> {
+        let status = |forward: &ForwardListener| ForwardStatus {
+            host: forward.host.to_string(),
+            guest: forward.guest.to_string(),
+            accepted: forward.accepted,
+        };
+        self.forwards.iter().map(status).collect()
+    }
+
+    /// Connections that exist now.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Connections that guests opened.
+    pub(crate) fn outbound(&self) -> u64 {
+        self.outbound
+    }
+
+    fn has_room(&self) -> bool {
+        self.connections.len() + self.pending.len() < MAX_CONNECTIONS
+    }
+
+    fn accept_forwarded(&mut self, stack: &mut Stack, now: Instant) {
+        for index in 0..self.forwards.len() {
+            if !std::mem::take(&mut self.forwards[index].ready) {
+                continue;
+            }
+            for _ in 0..MAX_ACCEPTED_A_TURN {
+                if !self.has_room() {
+                    break;
+                }
+                let forward = &mut self.forwards[index];
+                match ready_or_none(|| forward.listener.accept()) {
+                    Ok(Some((host, _))) => {
+                        forward.accepted += 1;
+                        let guest = forward.guest;
+                        // A client that is gone already, or no port left: it is closed.
+                        let _joined = self.join_forwarded(host, guest, stack, now);
+                    }
+                    Ok(None) => break,
+                    Err(error) if is_clients_fault(&error) => {}
+                    Err(_) => {
+                        self.accept_again = Some(now + ACCEPT_PAUSE);
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    fn join_forwarded(
+        &mut self,
+        host: TcpStream,
+        guest: SocketAddrV4,
+        stack: &mut Stack,
+        now: Instant,
+    ) -> io::Result<()> {
+        host.set_nonblocking(true)?;
+        host.set_nodelay(true)?;
+        let key = self
+            .free_key(guest)
+            .ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let handle = stack
+            .connect(guest, key.peer.port())
+            .map_err(|_| io::ErrorKind::AddrNotAvailable)?;
+        self.connections
+            .push(Connection::new(handle, key, host, now));
+        Ok(())
+    }
+
+    /// The next port of the gateway that has no connection with `guest`.
+    fn free_key(&mut self, guest: SocketAddrV4) -> Option<FlowKey> {
+        for _ in FIRST_PORT..=u16::MAX {
+            let port = self.next_port;
+            self.next_port = port.checked_add(1).unwrap_or(FIRST_PORT);
+            let key = FlowKey {
+                guest,
+                peer: SocketAddrV4::new(addresses::GATEWAY, port),
+            };
+            if self
+                .connections
+                .iter()
+                .all(|connection| connection.key != key)
+            {
+                return Some(key);
+            }
+        }
+        None
+    }
+
+    fn open_outbound(&mut self, stack: &mut Stack, now: Instant) {
+        let answered =
+            |_: &FlowKey, pending: &mut Pending| pending.answered || now >= pending.until;
+        let answered: Vec<_> = self.pending.extract_if(.., answered).collect();
+        for (key, pending) in answered {
+            let connected = pending.answered
+                && matches!(sockopt::socket_error(&pending.socket), Ok(Ok(())))
+                && sockopt::set_tcp_nodelay(&pending.socket, true).is_ok();
+            if !connected {
+                // Nobody listens in the stack: it resets the connection.
+                stack.receive(&pending.frame, now);
+            } else if let Some(handle) = stack.accept(&pending.frame, key.peer, now) {
+                let host = TcpStream::from(pending.socket);
+                self.connections
+                    .push(Connection::new(handle, key, host, now));
+                self.outbound += 1;
+            }
+        }
+    }
+}
+
+impl Drop for TcpProxy {
+    /// Clients learn at once that the switch has gone, rather than see an orderly end.
+    fn drop(&mut self) {
+        for connection in &self.connections {
+            connection.reset_host();
+        }
+    }
+}
+
+/// Begins to connect to `destination`, without waiting.
+fn connect(destination: SocketAddr) -> io::Result<OwnedFd> {
+    let family = match destination {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    match rustix::net::connect(&socket, &destination) {
+        Ok(()) | Err(Errno::INPROGRESS | Errno::INTR) => Ok(socket),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Errors of `accept` that concern one client only (accept(2)).
+fn is_clients_fault(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::TimedOut
+    )
+}

@@ -1,0 +1,37 @@
+//! The guest's network: a layer-2 switch with a gateway, which needs no root and outlives the
+//! replicas, or a TAP device on the host's bridge.
+//!
+//! Replicas connect to either through [`NetworkAttachment`]. At a failover the new primary announces
+//! the guest's MAC address with a broadcast frame, and the switch moves the address to its port at
+//! once.
+//!
+//! It knows nothing of machines or replicas. What every event loop needs, a [`PollSet`] and
+//! non-blocking [`Stream`]s, is here as well.
+#![deny(unsafe_code)] // allowed in `tap` only
+
+mod address;
+mod attachment;
+mod fabric;
+mod frame_stream;
+mod gateway;
+mod mac_table;
+mod options;
+mod pcap;
+mod poll_set;
+mod status;
+mod stream;
+mod switch;
+mod switch_port;
+#[allow(unsafe_code)] // two ioctls, TUNSETIFF and TUNSETOFFLOAD, that no safe wrapper offers
+mod tap;
+
+pub use address::{SwitchAddress, SwitchAddressError};
+pub use attachment::NetworkAttachment;
+pub use frame_stream::{FrameLengthError, MAX_FRAME_LENGTH, MIN_FRAME_LENGTH};
+pub use options::{Forward, ForwardError, StaticLease, StaticLeaseError, SwitchOptions};
+pub use poll_set::{PollSet, Readiness};
+pub use status::{ForwardStatus, GatewayStatus, LeaseStatus, PortStatus, SwitchStatus};
+pub use stream::{Stream, ready_or_none};
+pub use switch::{Switch, SwitchError, run};
+pub use switch_port::SwitchPort;
+pub use tap::Tap;

@@ -1,0 +1,219 @@
+//! Stream sockets that carry frames: Unix or TCP, always non-blocking.
+
+use crate::address::SwitchAddress;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A switch that does not answer within this time is not there.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A connected stream socket.
+#[derive(Debug)]
+pub enum Stream {
+    /// On this host.
+    Unix(UnixStream),
+    /// Anywhere.
+    Tcp(TcpStream),
+}
+
+impl Stream {
+    /// Connects. A Unix socket answers at once, a TCP socket within five seconds.
+    pub fn connect(address: &SwitchAddress) -> io::Result<Stream> {
+        match address {
+            SwitchAddress::Unix(path) => Stream::unix(UnixStream::connect(path)?),
+            SwitchAddress::Tcp(address) => {
+                Stream::tcp(TcpStream::connect_timeout(address, CONNECT_TIMEOUT)?)
+            }
+        }
+    }
+
+    fn unix(stream: UnixStream) -> io::Result<Stream> {
+        stream.set_nonblocking(true)?;
+        Ok(Stream::Unix(stream))
+    }
+
+    /// Takes an accepted or connected socket; what is written leaves at once (TCP_NODELAY).
+    pub fn tcp(stream: TcpStream) -> io::Result<Stream> {
+        stream.set_nonblocking(true)?;
+        stream.set_nodelay(true)?;
+        Ok(Stream::Tcp(stream))
+    }
+
+    /// Reads; `None` when nothing is there now, 0 at the stream's end.
+    pub fn read_now(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        ready_or_none(|| match self {
+            Stream::Unix(stream) => stream.read(buffer),
+            Stream::Tcp(stream) => stream.read(buffer),
+        })
+    }
+
+    /// Writes; `None` when nothing can be taken now.
+    pub fn write_now(&mut self, bytes: &[u8]) -> io::Result<Option<usize>> {
+        ready_or_none(|| match self {
+            Stream::Unix(stream) => stream.write(bytes),
+            Stream::Tcp(stream) => stream.write(bytes),
+        })
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Stream::Unix(stream) => stream.as_fd(),
+            Stream::Tcp(stream) => stream.as_fd(),
+        }
+    }
+}
+
+/// Calls again after a signal; turns "would block" into `None`.
+pub fn ready_or_none<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<Option<T>> {
+    loop {
+        match call() {
+            Ok(value) => return Ok(Some(value)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// A listening stream socket; a Unix socket's path is removed with it.
+#[derive(Debug)]
+pub(crate) enum Listener {
+    Unix {
+        listener: UnixListener,
+        path: PathBuf,
+    },
+    Tcp(TcpListener),
+}
+
+impl Listener {
+    /// Binds. A Unix path that a dead process left behind is replaced; one on which somebody
+    /// listens, or which is no socket, is `AddrInUse`.
+    pub(crate) fn bind(address: &SwitchAddress) -> io::Result<Listener> {
+        let listener = match address {
+            SwitchAddress::Unix(path) => {
+                let listener = match UnixListener::bind(path) {
+                    Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                        remove_stale_socket(path)?;
+                        UnixListener::bind(path)?
+                    }
+                    bound => bound?,
+                };
+                Listener::Unix {
+                    listener,
+                    path: path.clone(),
+                }
+            }
+            SwitchAddress::Tcp(address) => Listener::Tcp(TcpListener::bind(address)?),
+        };
+        match &listener {
+            Listener::Unix { listener, .. } => listener.set_nonblocking(true)?,
+            Listener::Tcp(listener) => listener.set_nonblocking(true)?,
+        }
+        Ok(listener)
+    }
+
+    /// The address with the real port.
+    pub(crate) fn address(&self) -> io::Result<SwitchAddress> {
+        Ok(match self {
+            Listener::Unix { path, .. } => SwitchAddress::Unix(path.clone()),
+            Listener::Tcp(listener) => SwitchAddress::Tcp(listener.local_addr()?),
+        })
+    }
+
+    /// The next connection and who it is, `None` when nobody waits.
+    pub(crate) fn accept(&self) -> io::Result<Option<(Stream, String)>> {
+        match self {
+            Listener::Unix { listener, path } => {
+                let Some((stream, _peer)) = ready_or_none(|| listener.accept())? else {
+                    return Ok(None);
+                };
+                Ok(Some((
+                    Stream::unix(stream)?,
+                    format!("unix:{}", path.display()),
+                )))
+            }
+            Listener::Tcp(listener) => {
+                let Some((stream, peer)) = ready_or_none(|| listener.accept())? else {
+                    return Ok(None);
+                };
+                Ok(Some((Stream::tcp(stream)?, format!("tcp:{peer}"))))
+            }
+        }
+    }
+}
+
+/// Removes the socket at `path` if nobody listens on it.
+fn remove_stale_socket(path: &PathBuf) -> io::Result<()> {
+    match UnixStream::connect(path) {
+        // Only a socket without a listener refuses.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            let is_socket = fs::symlink_metadata(path).is_ok_and(|metadata| {
+                std::os::unix::fs::FileTypeExt::is_socket(&metadata.file_type())
+            });
+            if is_socket {
+                fs::remove_file(path)
+            } else {
+                Err(io::ErrorKind::AddrInUse.into())
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Ok(_) | Err(_) => Err(io::ErrorKind::AddrInUse.into()),
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Listener::Unix { listener, .. } => listener.as_fd(),
+            Listener::Tcp(listener) => listener.as_fd(),
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Listener::Unix { path, .. } = self {
+            // Someone else may have removed it: then there is nothing left to do.
+            let _removed = fs::remove_file(path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stale_unix_socket_is_replaced_and_a_live_one_is_in_use() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("switch.sock");
+        let address = SwitchAddress::Unix(path.clone());
+        // The standard library does not remove the path: this is what a killed switch leaves.
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        let live = Listener::bind(&address).unwrap();
+        assert_eq!(
+            Listener::bind(&address).unwrap_err().kind(),
+            io::ErrorKind::AddrInUse
+        );
+        drop(live);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_file_that_is_no_socket_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("precious");
+        fs::write(&path, b"data").unwrap();
+        let error = Listener::bind(&SwitchAddress::Unix(path.clone())).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(fs::read(&path).unwrap(), b"data");
+    }
+}

@@ -1,0 +1,489 @@
+//! The event loop around the switch: sockets in, sockets out.
+
+use crate::address::SwitchAddress;
+use crate::fabric::{Change, Fabric};
+use crate::frame_stream::FrameDecoder;
+use crate::gateway::{Gateway, GatewayToken, addresses};
+use crate::mac_table::PortId;
+use crate::options::SwitchOptions;
+use crate::pcap::Capture;
+use crate::poll_set::{PollSet, Readiness};
+use crate::status::{PortStatus, StatusFile, SwitchStatus};
+use crate::stream::{Listener, Stream};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// What is read from one port in one turn of the event loop at most, in octets.
+const MAX_BYTES_A_TURN: usize = 512 << 10;
+/// Ports at the same time.
+const MAX_PORTS: usize = 256;
+/// After the host ran out of descriptors, nothing is accepted for this time.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why a switch cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum SwitchError {
+    /// Nothing to listen on.
+    #[error("a switch needs an address to listen on, as in --listen unix:/run/switch.sock")]
+    NoAddress,
+    /// An address that cannot be listened on.
+    #[error(
+        "cannot listen on {address}: {source}{}",
+        in_use(
+            source,
+            "another switch listens there, or the path is no socket; end it, remove it or choose another address"
+        )
+    )]
+    Listen {
+        /// The address.
+        address: SwitchAddress,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A forward's host port that cannot be listened on.
+    #[error(
+        "cannot listen on {address} for a forward: {source}{}",
+        in_use(
+            source,
+            "another program has this port; choose another, or 0 for any free one"
+        )
+    )]
+    Forward {
+        /// The host's address and port.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Forwards without a gateway.
+    #[error("forwards need the gateway: leave out --no-gateway or the forwards")]
+    ForwardsWithoutGateway,
+    /// A file that cannot be written.
+    #[error("cannot write {what} {}: {source}", path.display())]
+    File {
+        /// What the file is.
+        what: &'static str,
+        /// Where it is.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Waiting for events failed.
+    #[error("cannot wait for events: {0}")]
+    Poll(io::Error),
+}
+
+fn in_use(error: &io::Error, advice: &str) -> String {
+    if error.kind() == io::ErrorKind::AddrInUse {
+        format!(" ({advice})")
+    } else {
+        String::new()
+    }
+}
+
+/// Runs a switch until `stop` becomes readable. `ready` is told once where it listens, with real
+/// ports, before anything else happens.
+pub fn run(
+    options: &SwitchOptions,
+    stop: BorrowedFd<'_>,
+    ready: impl FnOnce(&SwitchStatus),
+) -> Result<(), SwitchError> {
+    let mut switch = Switch::open(options)?;
+    ready(&switch.status());
+    switch.run(stop)
+}
+
+/// A connected replica.
+struct Port {
+    stream: Stream,
+    decoder: FrameDecoder,
+    peer: String,
+    /// The last write did not take everything.
+    blocked: bool,
+    frames_in: u64,
+    bytes_in: u64,
+    bytes_out: u64,
+}
+
+/// A layer-2 switch with a gateway. All its sockets are open once it exists.
+pub struct Switch {
+    listeners: Vec<Listener>,
+    ports: BTreeMap<PortId, Port>,
+    next_port: u64,
+    fabric: Fabric,
+    gateway: Option<Gateway>,
+    capture: Option<(PathBuf, Capture)>,
+    status_file: Option<StatusFile>,
+    /// The status file is behind.
+    status_due: bool,
+    accept_again: Option<Instant>,
+}
+
+enum Token {
+    Stop,
+    Listener(usize),
+    Port(PortId),
+    Gateway(GatewayToken),
+}
+
+impl From<GatewayToken> for Token {
+    fn from(token: GatewayToken) -> Token {
+        Token::Gateway(token)
+    }
+}
+
+impl Switch {
+    /// Opens all sockets and files, and writes the status file.
+    pub fn open(options: &SwitchOptions) -> Result<Switch, SwitchError> {
+        if options.listen.is_empty() {
+            return Err(SwitchError::NoAddress);
+        }
+        if !options.gateway && !options.forwards.is_empty() {
+            return Err(SwitchError::ForwardsWithoutGateway);
+        }
+        let listen = |address: &SwitchAddress| {
+            Listener::bind(address).map_err(|source| SwitchError::Listen {
+                address: address.clone(),
+                source,
+            })
+        };
+        let listeners = options
+            .listen
+            .iter()
+            .map(listen)
+            .collect::<Result<_, _>>()?;
+        let now = Instant::now();
+        let gateway = if options.gateway {
+            Some(Gateway::open(options, now)?)
+        } else {
+            None
+        };
+        let mut fabric = Fabric::new(addresses::GATEWAY_MAC);
+        if gateway.is_some() {
+            fabric.add_port(PortId::GATEWAY);
+        }
+        let capture = match &options.pcap {
+            Some(path) => {
+                let capture =
+                    Capture::create(path).map_err(|source| capture_error(path, source))?;
+                Some((path.clone(), capture))
+            }
+            None => None,
+        };
+        let mut switch = Switch {
+            listeners,
+            ports: BTreeMap::new(),
+            next_port: PortId::GATEWAY.0 + 1,
+            fabric,
+            gateway,
+            capture,
+            status_file: options.status_file.clone().map(StatusFile::new),
+            status_due: false,
+            accept_again: None,
+        };
+        switch.write_status(now)?;
+        Ok(switch)
+    }
+
+    /// Switches until `stop` becomes readable.
+    pub fn run(&mut self, stop: BorrowedFd<'_>) -> Result<(), SwitchError> {
+        loop {
+            let ready = self.wait(stop).map_err(SwitchError::Poll)?;
+            let now = Instant::now();
+            for (token, readiness) in ready {
+                match token {
+                    Token::Stop => return Ok(()),
+                    Token::Listener(index) => self.accept(index, now),
+                    Token::Port(id) => self.port_ready(id, readiness, now)?,
+                    Token::Gateway(token) => {
+                        if let Some(gateway) = &mut self.gateway {
+                            gateway.ready(token, readiness, now);
+                        }
+                    }
+                }
+            }
+            self.accept_again = self.accept_again.filter(|again| *again > now);
+            self.fabric.expire(now);
+            self.service_gateway(now)?;
+            self.flush_ports(now)?;
+            self.write_status(now)?;
+            if let Some((path, capture)) = &mut self.capture {
+                capture
+                    .flush()
+                    .map_err(|source| capture_error(path, source))?;
+            }
+        }
+    }
+
+    fn wait(&mut self, stop: BorrowedFd<'_>) -> io::Result<Vec<(Token, Readiness)>> {
+        let timeout = self.timeout(Instant::now());
+        let mut set = PollSet::new();
+        set.add(stop, Token::Stop, true, false);
+        let accept = self.accept_again.is_none() && self.ports.len() < MAX_PORTS;
+        for (index, listener) in self.listeners.iter().enumerate() {
+            set.add(listener.as_fd(), Token::Listener(index), accept, false);
+        }
+        for (id, port) in &self.ports {
+            set.add(port.stream.as_fd(), Token::Port(*id), true, port.blocked);
+        }
+        if let Some(gateway) = &self.gateway {
+            gateway.interests(&mut set);
+        }
+        set.wait(timeout)
+    }
+
+    fn timeout(&mut self, now: Instant) -> Option<Duration> {
+        if self.has_deliverable_frames() {
+            return Some(Duration::ZERO);
+        }
+        let status = self.status_file.as_ref().filter(|_| self.status_due);
+        let deadlines = [
+            self.fabric.next_expiry(),
+            self.accept_again,
+            status.and_then(StatusFile::not_before),
+        ];
+        let delays = deadlines
+            .into_iter()
+            .flatten()
+            .map(|when| when.saturating_duration_since(now));
+        let gateway = self.gateway.as_mut().and_then(|gateway| gateway.delay(now));
+        delays.chain(gateway).min()
+    }
+
+    fn accept(&mut self, index: usize, now: Instant) {
+        let Some(listener) = self.listeners.get(index) else {
+            return;
+        };
+        match listener.accept() {
+            Ok(Some((stream, peer))) => {
+                let id = PortId(self.next_port);
+                self.next_port += 1;
+                self.fabric.add_port(id);
+                let port = Port {
+                    stream,
+                    decoder: FrameDecoder::default(),
+                    peer,
+                    blocked: false,
+                    frames_in: 0,
+                    bytes_in: 0,
+                    bytes_out: 0,
+                };
+                self.ports.insert(id, port);
+                self.status_due = true;
+            }
+            Ok(None) => {}
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(_) => self.accept_again = Some(now + ACCEPT_PAUSE),
+        }
+    }
+
+    fn port_ready(
+        &mut self,
+        id: PortId,
+        ready: Readiness,
+        now: Instant,
+    ) -> Result<(), SwitchError> {
+        let Some(mut port) = self.ports.remove(&id) else {
+            return Ok(());
+        };
+        if ready.writable {
+            port.blocked = false;
+        }
+        let open = !ready.readable || self.read_port(id, &mut port, now)?;
+        if open {
+            self.ports.insert(id, port);
+        } else {
+            self.port_gone(id, now);
+        }
+        Ok(())
+    }
+
+    /// Takes in what the port sent; false when its connection is over.
+    fn read_port(
+        &mut self,
+        id: PortId,
+        port: &mut Port,
+        now: Instant,
+    ) -> Result<bool, SwitchError> {
+        let mut budget = MAX_BYTES_A_TURN;
+        while budget > 0 {
+            let space = port.decoder.space();
+            let room = space.len();
+            let length = match port.stream.read_now(space) {
+                Ok(Some(0)) | Err(_) => return Ok(false),
+                Ok(Some(length)) => length,
+                Ok(None) => break,
+            };
+            port.decoder.filled(length);
+            budget = budget.saturating_sub(length);
+            loop {
+                match port.decoder.next_frame() {
+                    Ok(Some(frame)) => {
+                        port.frames_in += 1;
+                        port.bytes_in += frame.len() as u64;
+                        self.switch_frame(id, frame, now)?;
+                    }
+                    Ok(None) => break,
+                    // The stream carries something else: only this port is closed.
+                    Err(_) => return Ok(false),
+                }
+            }
+            if length < room {
+                break;
+            }
+        }
+        Ok(true)
+    }
+
+    fn switch_frame(&mut self, id: PortId, frame: &[u8], now: Instant) -> Result<(), SwitchError> {
+        if let Some((path, capture)) = &mut self.capture {
+            capture
+                .record(frame)
+                .map_err(|source| capture_error(path, source))?;
+        }
+        self.status_due = true;
+        match self.fabric.forward(id, frame, now) {
+            Change::None => {}
+            // To a new guest, too, something may be under way: the opening of a connection.
+            Change::New(address) | Change::Moved(address) => {
+                if let Some(gateway) = &mut self.gateway {
+                    gateway.guest_appeared(address, now);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the gateway its frames, and takes what it sends.
+    fn service_gateway(&mut self, now: Instant) -> Result<(), SwitchError> {
+        let Some(mut gateway) = self.gateway.take() else {
+            return Ok(());
+        };
+        if let Some(queue) = self.fabric.queue(PortId::GATEWAY) {
+            for frame in queue.frames() {
+                gateway.receive(frame, now);
+            }
+            queue.clear();
+        }
+        gateway.service(now);
+        let mut sent = Ok(());
+        for frame in gateway.outgoing().frames() {
+            sent = sent.and_then(|()| self.switch_frame(PortId::GATEWAY, frame, now));
+        }
+        gateway.outgoing().clear();
+        self.gateway = Some(gateway);
+        sent
+    }
+
+    /// Writes what waits for each port, as far as it takes it.
+    fn flush_ports(&mut self, now: Instant) -> Result<(), SwitchError> {
+        let mut gone = Vec::new();
+        for (id, port) in &mut self.ports {
+            let Some(queue) = self.fabric.queue(*id) else {
+                continue;
+            };
+            while !port.blocked && !queue.is_empty() {
+                match port.stream.write_now(queue.unwritten()) {
+                    Ok(Some(length)) if length > 0 => {
+                        port.bytes_out += length as u64;
+                        queue.advance(length);
+                    }
+                    Ok(None) => port.blocked = true,
+                    Ok(Some(_)) | Err(_) => {
+                        gone.push(*id);
+                        break;
+                    }
+                }
+            }
+        }
+        for id in gone {
+            if let Some(mut port) = self.ports.remove(&id) {
+                // The last frames of a dead replica may be answers that it had leave to send.
+                self.read_port(id, &mut port, now)?;
+                self.port_gone(id, now);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether frames wait for a port that takes them: those that came in after it was served.
+    fn has_deliverable_frames(&self) -> bool {
+        self.fabric.has_frames(PortId::GATEWAY)
+            || self
+                .ports
+                .iter()
+                .any(|(id, port)| !port.blocked && self.fabric.has_frames(*id))
+    }
+
+    fn port_gone(&mut self, id: PortId, now: Instant) {
+        self.fabric.remove_port(id, now);
+        self.status_due = true;
+    }
+
+    fn write_status(&mut self, now: Instant) -> Result<(), SwitchError> {
+        let due = self.status_file.as_ref().is_some_and(|file| {
+            let unwritten = file.not_before().is_none();
+            unwritten || (self.status_due && file.not_before().is_some_and(|when| now >= when))
+        });
+        if !due {
+            return Ok(());
+        }
+        let status = self.status();
+        if let Some(file) = &mut self.status_file {
+            let path = file.path().to_owned();
+            self.status_due = file
+                .update(status, now)
+                .map_err(|source| SwitchError::File {
+                    what: "the status file",
+                    path,
+                    source,
+                })?;
+        }
+        Ok(())
+    }
+
+    /// The present state.
+    pub fn status(&self) -> SwitchStatus {
+        let listen = self
+            .listeners
+            .iter()
+            .filter_map(|listener| listener.address().ok());
+        let port = |(id, port): (&PortId, &Port)| PortStatus {
+            id: id.0,
+            peer: port.peer.clone(),
+            macs: self
+                .fabric
+                .addresses(*id)
+                .map(|address| address.to_string())
+                .collect(),
+            frames_in: port.frames_in,
+            bytes_in: port.bytes_in,
+            bytes_out: port.bytes_out,
+            dropped: self.fabric.dropped(*id),
+        };
+        SwitchStatus {
+            pid: std::process::id(),
+            listen: listen.map(|address| address.to_string()).collect(),
+            forwards: self
+                .gateway
+                .as_ref()
+                .map(Gateway::forwards)
+                .unwrap_or_default(),
+            ports: self.ports.iter().map(port).collect(),
+            moves: self.fabric.moves(),
+            rescued_frames: self.fabric.rescued(),
+            gateway: self.gateway.as_ref().map(Gateway::status),
+        }
+    }
+}
+
+fn capture_error(path: &std::path::Path, source: io::Error) -> SwitchError {
+    SwitchError::File {
+        what: "the capture",
+        path: path.to_owned(),
+        source,
+    }
+}

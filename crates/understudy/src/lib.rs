@@ -2,7 +2,6 @@
 //! sockets, disks, arbiter, status and demonstration.
 #![forbid(unsafe_code)]
 
-pub mod arbiter;
 pub mod clock;
 pub mod command_line;
 pub mod config;

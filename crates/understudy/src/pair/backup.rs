@@ -234,7 +234,7 @@ impl BackupLoop {
                 }
                 BackupAction::Discard { .. } => self.discard(),
                 BackupAction::KeepEvidence { report, .. } => self.keep_evidence(&report),
-                BackupAction::Ask(request) => self.host.arbiter.ask(monotonic(), &request),
+                BackupAction::Ask(request) => self.host.arbiter.ask(monotonic(), request),
                 BackupAction::GoLive {
                     life,
                     generation,

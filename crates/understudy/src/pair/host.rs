@@ -1,10 +1,8 @@
 //! What a replica has of its host, whichever its role.
 
-use super::arbiter_desk::ArbiterDesk;
 use super::channel::Channel;
 use super::identity;
 use super::rates::Rate;
-use crate::arbiter::DirectoryStore;
 use crate::config::{PairSection, VmConfig};
 use crate::control::ControlSocket;
 use crate::engine::EngineName;
@@ -18,6 +16,7 @@ use crate::status::ReplicaStatus;
 use crate::transport::{self, Connection};
 use crate::vcpu::{Gauges, Vcpu};
 use crate::wake::Waker;
+use arbiter::{ArbiterDesk, DirectoryStore};
 use network::{PollSet, Readiness};
 use replication::ConnectionId;
 use replication::config::PairConfig;
@@ -95,8 +94,8 @@ pub struct Host {
 impl Host {
     /// Opens everything that `config` names, or says what cannot be opened.
     pub fn open(config: VmConfig, config_path: &Path) -> Result<Host, Failure> {
-        let (pair, arbiter) = config.require_pair(config_path).map_err(Failure::usage)?;
-        let (pair, arbiter_directory) = (pair.clone(), arbiter.directory.clone());
+        let (pair, section) = config.require_pair(config_path).map_err(Failure::usage)?;
+        let (pair, arbiter_directory) = (pair.clone(), section.directory.clone());
         let signals = StopSignals::catch()?;
         setup::state_directory(&config.state_directory).map_err(Failure::usage)?;
         let control = ControlSocket::bind(&config.state_directory).map_err(Failure::usage)?;
@@ -117,12 +116,16 @@ impl Host {
             file: Some(file),
         };
         let waker = Waker::new()?;
+        let arbiter = ArbiterDesk::start(Box::new(store), {
+            let waker = waker.clone();
+            move || waker.wake()
+        })?;
         Ok(Host {
             pair_config: identity::pair_config(&config, &pair)?,
             pair,
             events,
             outside: Outside { network, console },
-            arbiter: ArbiterDesk::start(store, waker.clone())?,
+            arbiter,
             waker,
             speed: Rate::default(),
             log: Rate::default(),

@@ -3,7 +3,6 @@
 //! One thread waits for everything that can happen to a replica, tells the core, and does what the
 //! core says. The vcpu, the disks, the arbiter and the sending of a snapshot have their own threads.
 
-mod arbiter_desk;
 mod backup;
 mod channel;
 mod evidence;

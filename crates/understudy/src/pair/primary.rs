@@ -212,7 +212,7 @@ impl PrimaryLoop {
                     self.snapshot_connection = Some(connection);
                 }
                 PrimaryAction::AbortSnapshot { .. } => self.drop_snapshot(),
-                PrimaryAction::Ask(request) => self.host.arbiter.ask(monotonic(), &request),
+                PrimaryAction::Ask(request) => self.host.arbiter.ask(monotonic(), request),
                 PrimaryAction::Throttle(share) => self.vcpu.command(Command::Throttle(share)),
                 PrimaryAction::Report(event) => {
                     let count = self.count();

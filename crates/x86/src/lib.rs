@@ -3,8 +3,10 @@
 #![forbid(unsafe_code)]
 
 pub mod bus;
+mod bytes;
 pub mod cpu;
 pub mod fault;
+pub mod float;
 pub mod operands;
 pub mod ram;
 pub mod simd;

@@ -1,10 +1,32 @@
-//! MMX, SSE to SSE4.2, AES, CLMUL and SHA.
+//! MMX and SSE to SSE4.2, AES-NI, PCLMULQDQ, SHA and CRC32.
+//!
+//! [`execute`] takes the forms family by family, those that programs use most first. The files that
+//! end the chain are pure functions on `u64` and `u128`: `integer`, `shuffle`, `crypto`, `strings`,
+//! and `float` and `convert` for one lane of floating point.
 
+mod access;
+mod convert;
+mod crypto;
+mod float;
+mod floating;
+mod integer;
+mod moves;
+mod mxcsr;
+mod packed;
+mod shuffle;
+mod special;
+mod strings;
+mod unit;
+mod vector;
+
+use iced_x86::{Code, Instruction};
+use serde::{Deserialize, Serialize};
+
+use self::access::Outcome;
+use self::unit::Unit;
 use crate::fault::Fault;
 use crate::operands::Operands;
 use crate::x87::X87State;
-use iced_x86::Instruction;
-use serde::{Deserialize, Serialize};
 
 /// XMM0 to XMM15 and MXCSR.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,13 +47,55 @@ impl Default for VectorState {
     }
 }
 
-/// Executes an MMX, SSE, AES, CLMUL or SHA instruction, FXSAVE and FXRSTOR among them. #UD for what is
-/// not announced.
+/// Executes an MMX, SSE, AES, CLMUL or SHA instruction, FXSAVE and FXRSTOR among them.
+///
+/// # Errors
+/// The fault that it ended in, with nothing changed but MXCSR's flags; #UD for what is not
+/// announced.
 pub fn execute(
-    _instruction: &Instruction,
-    _vector: &mut VectorState,
-    _x87: &mut X87State,
-    _operands: &mut impl Operands,
+    instruction: &Instruction,
+    vector: &mut VectorState,
+    x87: &mut X87State,
+    operands: &mut impl Operands,
 ) -> Result<(), Fault> {
-    Err(Fault::INVALID_OPCODE)
+    let mut unit = Unit {
+        vector,
+        x87,
+        operands,
+    };
+    let done = if touches_mmx(instruction) {
+        mmx(&mut unit, instruction)?
+    } else {
+        sse(&mut unit, instruction)?
+    };
+    if done {
+        Ok(())
+    } else {
+        Err(Fault::INVALID_OPCODE)
+    }
+}
+
+/// Whether an instruction uses MMX registers, and so reports pending x87 exceptions.
+#[inline]
+fn touches_mmx(i: &Instruction) -> bool {
+    i.op0_register().is_mm() || i.op1_register().is_mm() || i.code() == Code::Emms
+}
+
+fn sse<O: Operands>(m: &mut Unit<'_, O>, i: &Instruction) -> Outcome {
+    Ok(moves::whole(m, i)?
+        || packed::sse(m, i)?
+        || moves::partial(m, i)?
+        || floating::arithmetic(m, i)?
+        || floating::from_mmx(m, i)?
+        || special::special(m, i)?)
+}
+
+fn mmx<O: Operands>(m: &mut Unit<'_, O>, i: &Instruction) -> Outcome {
+    if m.x87.is_pending() {
+        return Err(Fault::X87);
+    }
+    Ok(packed::mmx(m, i)?
+        || moves::mmx(m, i)?
+        || floating::to_mmx(m, i)?
+        || floating::from_mmx(m, i)?)
 }

@@ -1,0 +1,221 @@
+//! The host's processor as the oracle.
+
+use std::collections::BTreeMap;
+
+use crate::machine::{Machine, STATUS};
+use crate::native::{DATA, FxArea, Native, State};
+use crate::state::{MEMORY_BYTES, Registers, place_image, state};
+use crate::tolerance::Tolerance;
+use crate::values::Random;
+use crate::{ENCODINGS, forms, setting};
+
+/// Where RAX, RCX, RDX, RSI and RDI are among the general registers.
+const GENERAL: [usize; 5] = [0, 1, 2, 6, 7];
+
+/// Runs an instruction natively; gives the vector of the exception that it ended in.
+fn execute(
+    native: &mut Native,
+    instruction: &[u8],
+    registers: &mut Registers,
+    memory: &mut [u8; MEMORY_BYTES],
+) -> Option<u8> {
+    let mut state = State::new();
+    state.fx = FxArea(registers.fxsave);
+    for (place, value) in GENERAL.into_iter().zip(registers.general) {
+        state.gpr[place] = value;
+    }
+    state.rflags = registers.flags;
+    state.data[..MEMORY_BYTES].copy_from_slice(memory);
+    native.execute(instruction, &mut state);
+    registers.fxsave = state.fx.0;
+    registers.general = GENERAL.map(|place| state.gpr[place]);
+    registers.flags = state.rflags;
+    memory.copy_from_slice(&state.data[..MEMORY_BYTES]);
+    state.raised.map(|raised| raised.vector as u8)
+}
+
+/// What differs, in words.
+fn differences(
+    tolerance: &Tolerance,
+    host: &Registers,
+    host_memory: &[u8],
+    machine: &Machine,
+) -> Vec<String> {
+    let mut found = Vec::new();
+    let image = machine.fxsave();
+    let mut field = |name: &str, range: std::ops::Range<usize>| {
+        let (host, ours) = (&host.fxsave[range.clone()], &image[range]);
+        if host != ours {
+            let hex = |bytes: &[u8]| {
+                bytes
+                    .iter()
+                    .rev()
+                    .map(|b| format!("{b:02x}"))
+                    .collect::<String>()
+            };
+            found.push(format!("{name}: host {} here {}", hex(host), hex(ours)));
+        }
+    };
+    field("FCW", 0..2);
+    if !tolerance.status(&host.fxsave, &image) {
+        field("FSW", 2..4);
+    }
+    field("FTW", 4..5);
+    field("MXCSR", 24..28);
+    for i in 0..8 {
+        let range = 32 + 16 * i..42 + 16 * i;
+        if !tolerance.x87(&host.fxsave[range.clone()], &image[range.clone()]) {
+            field(&format!("ST{i}"), range);
+        }
+    }
+    for i in 0..16 {
+        let range = 160 + 16 * i..176 + 16 * i;
+        if !tolerance.xmm(&host.fxsave[range.clone()], &image[range.clone()]) {
+            field(&format!("XMM{i}"), range);
+        }
+    }
+    if host.general != machine.rest.general {
+        found.push(format!(
+            "general: host {:x?} here {:x?}",
+            host.general, machine.rest.general
+        ));
+    }
+    let (status, control) = (machine.x87.status, machine.x87.control);
+    let (host_flags, flags) = (host.flags & STATUS, machine.rest.flags & STATUS);
+    if !tolerance.flags(host_flags, flags, status, control) {
+        found.push(format!("flags: host {:x} here {:x}", host_flags, flags));
+    }
+    if let Some(at) = tolerance.memory(host_memory, &machine.rest.memory, machine.operand()) {
+        let end = (at + 16).min(MEMORY_BYTES);
+        found.push(format!(
+            "memory at {at}: host {:02x?} here {:02x?}",
+            &host_memory[at..end],
+            &machine.rest.memory[at..end]
+        ));
+    }
+    found
+}
+
+/// Tries every form; the cases of each, and what went wrong.
+fn run(seed: u64, cases: u64, only: Option<&str>) -> (BTreeMap<String, u64>, Vec<String>) {
+    let mut native = Native::new();
+    let base = DATA;
+    let mut counts = BTreeMap::new();
+    let mut failures = Vec::new();
+    for code in forms::all() {
+        let name = format!("{code:?}");
+        if only.is_some_and(|only| !name.starts_with(only)) {
+            continue;
+        }
+        let mut failed = 0;
+        let tolerance = Tolerance::of(code);
+        for encoding_number in 0..ENCODINGS {
+            let mut random = Random::of(seed, code, encoding_number);
+            let encoding = forms::encode(code, encoding_number % 2 == 0, &mut random);
+            for case in 0..cases {
+                let all_masked = case % 4 != 0;
+                let (start, mut start_memory) = state(&mut random, base, all_masked);
+                place_image(code, &mut random, base, &start, &mut start_memory);
+                if tolerance.skips(&start, &start_memory[(start.general[3] - base) as usize..]) {
+                    continue;
+                }
+                let mut host_memory = start_memory;
+                let mut host = start.clone();
+                let host_fault = execute(&mut native, &encoding.bytes, &mut host, &mut host_memory);
+                let mut machine = Machine::new(&start, base, &start_memory);
+                let fault = machine.execute(&encoding.instruction);
+                *counts.entry(name.clone()).or_insert(0) += 1;
+                let mut found = differences(&tolerance, &host, &host_memory, &machine);
+                if fault != host_fault {
+                    found.push(format!("fault: host {host_fault:?} here {fault:?}"));
+                }
+                if !found.is_empty() {
+                    failed += 1;
+                    if failed <= 3 {
+                        failures.push(describe(&encoding, &start, &start_memory, base, &found));
+                    }
+                }
+            }
+        }
+        if failed > 0 {
+            failures.push(format!("{name}: {failed} of {} failed", counts[&name]));
+        }
+    }
+    (counts, failures)
+}
+
+fn describe(
+    encoding: &forms::Encoding,
+    start: &Registers,
+    memory: &[u8],
+    base: u64,
+    found: &[String],
+) -> String {
+    let hex = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .rev()
+            .map(|b| format!("{b:02x}"))
+            .collect::<String>()
+    };
+    let image = &start.fxsave;
+    let mut text = format!(
+        "{:?} {:02x?}\n",
+        encoding.instruction.code(),
+        encoding.bytes
+    );
+    text += &format!(
+        "  FCW {} FSW {} FTW {} MXCSR {} general {:x?}\n",
+        hex(&image[0..2]),
+        hex(&image[2..4]),
+        hex(&image[4..5]),
+        hex(&image[24..28]),
+        start.general
+    );
+    for n in 0..encoding.instruction.op_count() {
+        let register = encoding.instruction.op_register(n);
+        if register.is_xmm() {
+            let i = register.number();
+            text += &format!(
+                "  {register:?} {}\n",
+                hex(&image[160 + 16 * i..176 + 16 * i])
+            );
+        }
+        if register.is_st() {
+            let i = register.number();
+            text += &format!("  {register:?} {}\n", hex(&image[32 + 16 * i..42 + 16 * i]));
+        }
+    }
+    text += &format!(
+        "  ST0 {} ST1 {}\n",
+        hex(&image[32..42]),
+        hex(&image[48..58])
+    );
+    let operand = (start.general[3] - base) as usize;
+    text += &format!("  memory {}\n", hex(&memory[operand..operand + 16]));
+    for line in found {
+        text += &format!("  {line}\n");
+    }
+    text
+}
+
+#[test]
+fn every_form_does_what_the_host_does() {
+    let seed = setting("UNDERSTUDY_SEED", 1);
+    let cases = setting("UNDERSTUDY_ORACLE_CASES", 50);
+    let only = std::env::var("UNDERSTUDY_ORACLE_FORM").ok();
+    let (counts, failures) = run(seed, cases, only.as_deref());
+    let total: u64 = counts.values().sum();
+    println!("{} forms, {total} cases", counts.len());
+    let untried: Vec<_> = forms::all()
+        .into_iter()
+        .map(|code| format!("{code:?}"))
+        .filter(|name| only.is_none() && counts.get(name).is_none_or(|&n| n == 0))
+        .collect();
+    assert!(untried.is_empty(), "never tried: {untried:?}");
+    assert!(
+        failures.is_empty(),
+        "UNDERSTUDY_SEED={seed} UNDERSTUDY_ORACLE_CASES={cases}\n{}",
+        failures.join("\n")
+    );
+}

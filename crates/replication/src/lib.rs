@@ -15,13 +15,17 @@ pub mod frame;
 pub mod generation;
 pub mod guest;
 pub mod lag;
+mod line;
 pub mod log;
+pub mod marker;
 pub mod message;
 pub mod mutation;
 mod output_gate;
 pub mod primary;
 pub mod record;
 pub mod replay;
+pub mod startup;
+pub mod succession;
 pub mod wire;
 
 /// Names a connection of the logging channel. The caller numbers them and never uses a number twice.

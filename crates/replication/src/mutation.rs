@@ -23,6 +23,16 @@ pub enum Mutation {
     OutputsNotRepeated,
     /// A primary that slept trusts the acknowledgements that came before it fell asleep.
     NoDoubtAfterSleep,
+    /// A start from the disk does not ask the members whether they hold the running machine.
+    MembersNotAsked,
+    /// A start from the disk does not look at what the disk is worth.
+    AnyDiskStarts,
+    /// A disk that was being copied counts as whole.
+    HalfCopiedDiskStarts,
+    /// The disk of the reign before starts without asking whether its successor's was settled.
+    NeverSettledNotAsked,
+    /// A member that does not answer is taken for one without a machine.
+    SilentPeersAreGone,
 }
 
 /// Which bug is brought back, if any.

@@ -1,0 +1,317 @@
+//! The decision itself: a function of what was found.
+
+use super::rights::{Open, Right};
+use super::{PeerAnswer, PeerId, Refusal, Stance, Standing, StartupConfig, Waiting, Word};
+use crate::marker::{DiskState, Role, Worth};
+use crate::mutation::Mutation;
+use crate::succession::{
+    Entry, Generation, Host, Key, Kind, LifeNumber, Membership, Newest, Origin, RecordNumber,
+};
+use std::collections::BTreeMap;
+
+/// What to do next.
+pub(super) enum Decision {
+    /// It depends on what the peers say.
+    AskPeers,
+    /// Something changed meanwhile.
+    LookAgain,
+    /// Nothing now.
+    Wait(Waiting),
+    /// A peer is live.
+    Join(PeerId, Box<Entry>),
+    /// Ask for this key.
+    Claim(Box<Entry>),
+    /// Nothing ever.
+    Refuse(Refusal),
+}
+
+type Answers = BTreeMap<PeerId, PeerAnswer>;
+
+/// Everything that a decision rests on. `answers`: `None` while the peers were not yet asked.
+struct Situation<'a> {
+    config: &'a StartupConfig,
+    worth: &'a Worth,
+    word: &'a Word,
+    answers: Option<&'a Answers>,
+}
+
+pub(super) fn decide(
+    config: &StartupConfig,
+    worth: &Worth,
+    word: &Word,
+    newest: &Newest,
+    answers: Option<&Answers>,
+) -> Decision {
+    let situation = Situation {
+        config,
+        worth,
+        word,
+        answers,
+    };
+    match newest {
+        Newest::NoLife => situation.no_life(),
+        Newest::Key(entry) => match &entry.next {
+            None => situation.life_is_over(entry),
+            Some(membership) => situation.life_is_open(entry, membership),
+        },
+    }
+}
+
+impl Situation<'_> {
+    fn standings(&self) -> impl Iterator<Item = (PeerId, &Standing)> {
+        let answers = self.answers.into_iter().flatten();
+        answers.filter_map(|(peer, answer)| match answer {
+            PeerAnswer::Standing(standing) => Some((*peer, standing)),
+            PeerAnswer::Unreachable => None,
+        })
+    }
+
+    fn no_life(&self) -> Decision {
+        if self.worth.place().0 > LifeNumber(0) {
+            return Decision::Wait(Waiting::ArbiterForgot {
+                worth: self.worth.clone(),
+            });
+        }
+        if let Worth::Nothing(_) = self.worth {
+            return Decision::Wait(Waiting::OwnDisk(self.worth.clone()));
+        }
+        if self.answers.is_none() {
+            return Decision::AskPeers;
+        }
+        // Whoever knows of a life does not see this arbiter.
+        if let Some((_, knowing)) = self.standings().find(|(_, s)| s.life > LifeNumber(0)) {
+            return Decision::Wait(Waiting::ArbiterDiffers(knowing.host.clone()));
+        }
+        Decision::Claim(Box::new(self.power_on(LifeNumber(1))))
+    }
+
+    fn life_is_over(&self, last: &Entry) -> Decision {
+        if self.worth.place().0 > last.key.life {
+            return Decision::Wait(Waiting::ArbiterForgot {
+                worth: self.worth.clone(),
+            });
+        }
+        if !self.word.new_life {
+            return Decision::Refuse(Refusal::Ended(Box::new(last.clone())));
+        }
+        if !self.may_be_forced() {
+            return Decision::Refuse(Refusal::NotWhole(self.worth.clone()));
+        }
+        Decision::Claim(Box::new(self.power_on(last.key.life.next())))
+    }
+
+    /// Not even a person's word starts a disk that is not whole.
+    fn may_be_forced(&self) -> bool {
+        match self.worth {
+            Worth::Fresh => true,
+            Worth::Known(marker) => marker.disk == DiskState::Whole || !self.config.has_disks,
+            Worth::Nothing(_) => !self.config.has_disks,
+        }
+    }
+
+    fn life_is_open(&self, newest: &Entry, membership: &Membership) -> Decision {
+        let open = Open {
+            life: newest.key.life,
+            life_id: newest.life,
+            generation: newest.next_generation(),
+            membership,
+        };
+        let is_other_life = self
+            .worth
+            .marker()
+            .is_some_and(|marker| marker.life == open.life && marker.life_id != open.life_id);
+        if self.worth.place() > (open.life, open.generation) || is_other_life {
+            return Decision::Wait(Waiting::ArbiterForgot {
+                worth: self.worth.clone(),
+            });
+        }
+        let me = self.config.host.id;
+        let mut worth = self.worth.clone();
+        if let Worth::Known(marker) = &mut worth
+            && self.config.mutations.active(Mutation::HalfCopiedDiskStarts)
+        {
+            marker.disk = DiskState::Whole;
+            marker.role = Role::Member;
+        }
+        let right = open.right(me, &worth, self.config.has_disks);
+        let is_alone = membership.primary.id == me && membership.members.is_empty();
+        let is_alone = is_alone
+            || (self.config.mutations.active(Mutation::MembersNotAsked)
+                && membership.primary.id == me);
+        // This host's former process is gone, or this one would not have the state directory, and
+        // nobody else could leave the generation: there is nobody to ask.
+        if is_alone && right == Right::Reign && !self.word.new_life {
+            return Decision::Claim(Box::new(self.cold_start(newest, membership, right)));
+        }
+        if self.answers.is_none() {
+            return Decision::AskPeers;
+        }
+        match self.somebody_has_it(newest, &open) {
+            Some(decision) => decision,
+            None if self.word.new_life && !self.may_be_forced() => {
+                Decision::Refuse(Refusal::NotWhole(self.worth.clone()))
+            }
+            None if self.word.new_life => Decision::Claim(Box::new(self.lost(newest))),
+            None => self.nobody_has_it(newest, &open, right),
+        }
+    }
+
+    /// A peer that is live, or may be soon.
+    fn somebody_has_it(&self, newest: &Entry, open: &Open<'_>) -> Option<Decision> {
+        let here = (open.life, open.generation);
+        for (peer, standing) in self.standings() {
+            let host = standing.host.clone();
+            let there = (standing.life, standing.generation);
+            let same = standing.life_id == open.life_id;
+            let busy = Waiting::Peer(host.clone(), standing.stance);
+            match standing.stance {
+                Stance::NoMachine => {}
+                Stance::Live if self.word.new_life => {
+                    return Some(Decision::Refuse(Refusal::StillLive(host)));
+                }
+                Stance::Live if there == here && same => {
+                    return Some(Decision::Join(peer, Box::new(newest.clone())));
+                }
+                Stance::Live if there > here && same => return Some(Decision::LookAgain),
+                Stance::Live if there < here && same => return Some(Decision::Wait(busy)),
+                Stance::Live => return Some(Decision::Wait(Waiting::ArbiterDiffers(host))),
+                Stance::Joining | Stance::Following | Stance::Claiming => {
+                    return Some(Decision::Wait(busy));
+                }
+            }
+        }
+        None
+    }
+
+    /// Whether `host` says that it has no machine, or a person says that it is off.
+    fn is_known_to_have_none(&self, host: &Host) -> bool {
+        let says_so = |(_, standing): (PeerId, &Standing)| {
+            standing.host.id == host.id && standing.stance == Stance::NoMachine
+        };
+        self.word.without.contains(&host.id) || self.standings().any(says_so)
+    }
+
+    fn nobody_has_it(&self, newest: &Entry, open: &Open<'_>, right: Right) -> Decision {
+        let me = self.config.host.id;
+        let membership = open.membership;
+        let ignore = self.config.mutations.active(Mutation::SilentPeersAreGone);
+        let silent: Vec<Host> = membership
+            .others(me)
+            .filter(|host| !self.is_known_to_have_none(host) && !ignore)
+            .cloned()
+            .collect();
+        let primary = &membership.primary;
+        let primary_never_settled = self.standings().any(|(_, standing)| {
+            standing.host.id == primary.id && open.never_settled(&standing.worth)
+        });
+        let mine = match right {
+            Right::Reign | Right::Member => true,
+            Right::Before => {
+                primary_never_settled
+                    || self.config.mutations.active(Mutation::NeverSettledNotAsked)
+            }
+            Right::None => self.config.mutations.active(Mutation::AnyDiskStarts),
+        };
+        if mine && silent.is_empty() {
+            return Decision::Claim(Box::new(self.cold_start(newest, membership, right)));
+        }
+        if mine {
+            return Decision::Wait(Waiting::Silent(silent));
+        }
+        // The right disk is elsewhere; if a person says that it is gone, this one has to do.
+        let holders = [primary.id, membership.origin.host];
+        let given_up = holders
+            .iter()
+            .all(|holder| *holder == me || self.word.without.contains(holder));
+        let is_word = !self.word.without.is_empty();
+        if is_word && given_up && silent.is_empty() && self.may_be_forced() {
+            let forced = self.cold_start(newest, membership, Right::None);
+            return Decision::Claim(Box::new(forced));
+        }
+        Decision::Wait(self.whose_disk(open, primary_never_settled))
+    }
+
+    /// Where the right disk is, for people.
+    fn whose_disk(&self, open: &Open<'_>, primary_never_settled: bool) -> Waiting {
+        let me = self.config.host.id;
+        let Membership {
+            primary, origin, ..
+        } = open.membership;
+        let of_origin = primary.id == me || primary_never_settled;
+        let wanted = if of_origin { origin.host } else { primary.id };
+        if wanted == me {
+            return Waiting::OwnDisk(self.worth.clone());
+        }
+        let answering = self.standings().find(|(_, s)| s.host.id == wanted);
+        let known = open.membership.others(me).find(|host| host.id == wanted);
+        let host = answering
+            .map(|(_, standing)| standing.host.clone())
+            .or_else(|| known.cloned())
+            .unwrap_or_else(|| Host::new(wanted, &wanted.to_string()));
+        Waiting::RightDisk {
+            host,
+            answers: answering.is_some(),
+            own: self.worth.clone(),
+        }
+    }
+
+    fn origin_here(&self) -> Origin {
+        let (life, generation) = self.worth.place();
+        Origin {
+            host: self.config.host.id,
+            life,
+            generation,
+        }
+    }
+
+    fn power_on(&self, life: LifeNumber) -> Entry {
+        Entry {
+            key: Key::power_on(&self.config.machine, life),
+            kind: Kind::PowerOn,
+            writer: self.config.writer(),
+            life: self.config.new_life,
+            record: RecordNumber(1),
+            next: Some(Membership {
+                primary: self.config.host.clone(),
+                members: Vec::new(),
+                since: Generation(1),
+                durability: self.config.durability,
+                origin: self.origin_here(),
+            }),
+        }
+    }
+
+    fn lost(&self, newest: &Entry) -> Entry {
+        Entry {
+            key: newest.next_key(),
+            kind: Kind::Lost,
+            writer: self.config.writer(),
+            next: None,
+            ..newest.clone()
+        }
+    }
+
+    /// The key of starting from the disk here.
+    fn cold_start(&self, newest: &Entry, left: &Membership, right: Right) -> Entry {
+        let (since, origin) = match right {
+            Right::Reign => (left.since, left.origin),
+            Right::Before => (left.origin.generation, left.origin),
+            Right::Member | Right::None => (newest.next_generation().next(), self.origin_here()),
+        };
+        let known = self.worth.marker().map_or(RecordNumber(0), |m| m.record);
+        Entry {
+            key: newest.next_key(),
+            kind: Kind::ColdStart,
+            writer: self.config.writer(),
+            life: newest.life,
+            record: newest.record.max(known).after_cold_start(),
+            next: Some(Membership {
+                primary: self.config.host.clone(),
+                members: Vec::new(),
+                since,
+                durability: self.config.durability,
+                origin,
+            }),
+        }
+    }
+}

@@ -1,0 +1,521 @@
+//! How a replica starts: what it finds decides whether it joins, waits, powers on or starts the
+//! machine again from its disk. `docs/protocol.md`, "Starting".
+//!
+//! The same on every host, at any time, twice: nothing here rests on who was started first.
+
+mod decide;
+mod rights;
+mod standing;
+
+pub use standing::{Stance, Standing};
+
+use crate::marker::Worth;
+use crate::message::LifeId;
+use crate::mutation::Mutations;
+use crate::succession::{
+    Claim, ClaimPacing, Durability, Entry, Host, HostId, Kind, LifeNumber, MachineName, Newest,
+    Outcome, Request, RunId, Search, SearchVerdict, Verdict, Writer,
+};
+use decide::Decision;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
+use std::time::Duration;
+
+/// Names a configured peer: its place in the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PeerId(pub u8);
+
+/// What a start needs to know about itself.
+#[derive(Clone, Debug)]
+pub struct StartupConfig {
+    /// The machine.
+    pub machine: MachineName,
+    /// This host.
+    pub host: Host,
+    /// This start of the process; new each time.
+    pub run: RunId,
+    /// 128 random bits for a life that this process may begin.
+    pub new_life: LifeId,
+    /// Peers in the configuration.
+    pub peers: u8,
+    /// Whether the machine has disks that it can write.
+    pub has_disks: bool,
+    /// When a flush is to be complete, in generations that this host begins.
+    pub durability: Durability,
+    /// How often the arbiter is asked.
+    pub pacing: ClaimPacing,
+    /// How long peers have to answer.
+    pub peer_timeout: Duration,
+    /// How long to wait before looking again.
+    pub look_again: Duration,
+    /// Old bugs, for the simulator.
+    pub mutations: Mutations,
+}
+
+impl StartupConfig {
+    /// The default times.
+    pub fn new(machine: MachineName, host: Host, run: RunId, new_life: LifeId) -> StartupConfig {
+        StartupConfig {
+            machine,
+            host,
+            run,
+            new_life,
+            peers: 1,
+            has_disks: true,
+            durability: Durability::default(),
+            pacing: ClaimPacing::default(),
+            peer_timeout: Duration::from_secs(1),
+            look_again: Duration::from_millis(300),
+            mutations: Mutations::default(),
+        }
+    }
+}
+
+/// What a person may say to a start. Each has a consequence that the person was told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Word {
+    /// These hosts are off and stay off: what only they have is given up. A host that is in fact
+    /// the live primary, alone and out of reach, makes this a lie with two live machines.
+    pub without: BTreeSet<HostId>,
+    /// If the newest life is over, begin another; if it is open, declare it lost first.
+    pub new_life: bool,
+}
+
+/// What a peer said, or that it said nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerAnswer {
+    /// How it stands.
+    Standing(Standing),
+    /// It cannot be reached, or did not answer in time, or speaks of another machine.
+    Unreachable,
+}
+
+/// What the caller has to do, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StartupAction {
+    /// Ask the arbiter, answer with [`Startup::arbiter_answered`].
+    Ask(Request),
+    /// Ask every peer how it stands, answer with [`Startup::peer_answered`], once for each.
+    AskPeers,
+    /// Nothing can be done now, and why: for the status, and as an event when it changes.
+    Wait(Waiting),
+    /// Join that peer as a backup. When that ends without a machine, [`Startup::again`].
+    Join {
+        /// The peer, which says that it is live.
+        peer: PeerId,
+        /// The key that opened the generation in which it must be live.
+        newest: Box<Entry>,
+    },
+    /// The key is ours: make the machine from its images and meet the world, alone. Its disk is
+    /// settled (synced, markers written: the disks', then the state's) before any flush completes.
+    Start {
+        /// The key: [`Kind::PowerOn`] or [`Kind::ColdStart`].
+        won: Box<Entry>,
+    },
+    /// This process has nothing to do. Always last.
+    Refuse(Refusal),
+}
+
+/// Why a start ends without a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The newest life is over, and a new one is a person's word.
+    Ended(Box<Entry>),
+    /// A new life was asked for, but somebody is live.
+    StillLive(Host),
+    /// A new life was asked for on a host whose disk is no machine's: begin it where one is whole,
+    /// or put whole images here and remove the markers.
+    NotWhole(Worth),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::Ended(entry) => {
+                let how = if entry.kind == Kind::Ended {
+                    "the guest powered off"
+                } else {
+                    "it was declared lost"
+                };
+                write!(
+                    f,
+                    "life {} is over ({how}, says host {}); `understudy new-life {}` begins another",
+                    entry.key.life, entry.writer.host, entry.key.machine
+                )
+            }
+            Refusal::StillLive(host) => write!(
+                f,
+                "the machine is live on host {host}: power it off or stop it there first"
+            ),
+            Refusal::NotWhole(worth) => write!(
+                f,
+                "no life can begin here: {worth}; begin it on a host whose disk is whole, or put \
+                 whole images here and remove the markers beside them and in the state directory"
+            ),
+        }
+    }
+}
+
+/// Why a start waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// It has only just begun to look.
+    Looking,
+    /// The arbiter gave no useful answer.
+    Arbiter(String),
+    /// The arbiter does not know what this host's marker names.
+    ArbiterForgot {
+        /// What the marker names.
+        worth: Worth,
+    },
+    /// A peer lives in what this host's arbiter does not know.
+    ArbiterDiffers(Host),
+    /// Somebody holds the machine, and has not yet gone live or given it up.
+    Peer(Host, Stance),
+    /// Another host has the right disk.
+    RightDisk {
+        /// That host.
+        host: Host,
+        /// Whether it answers.
+        answers: bool,
+        /// What this host's own is worth.
+        own: Worth,
+    },
+    /// The disk here is the right one, but hosts that may hold the running machine do not answer.
+    Silent(Vec<Host>),
+    /// The disk here should be the right one, and is not.
+    OwnDisk(Worth),
+    /// The arbiter is asked for the key.
+    Claiming(Kind),
+    /// A peer is live and takes no backup now.
+    LiveElsewhere(Host),
+}
+
+impl fmt::Display for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Waiting::Looking => write!(f, "looking at the arbiter"),
+            Waiting::Arbiter(why) => write!(
+                f,
+                "the arbiter gives no answer, and nothing starts without it: {why}"
+            ),
+            Waiting::ArbiterForgot { worth } => write!(
+                f,
+                "this host has {worth}, of which the arbiter knows nothing: \
+                 is it the right one, and mounted?"
+            ),
+            Waiting::ArbiterDiffers(host) => write!(
+                f,
+                "host {host} is in a life that this host's arbiter does not know: \
+                 the two use different arbiters"
+            ),
+            Waiting::Peer(host, stance) => write!(f, "host {host} {stance}"),
+            Waiting::RightDisk { host, answers, own } => {
+                let how = if *answers {
+                    "answers"
+                } else {
+                    "does not answer"
+                };
+                write!(
+                    f,
+                    "host {host} has the right disk, and {how}; here is {own}"
+                )
+            }
+            Waiting::Silent(hosts) => {
+                let names: Vec<String> = hosts.iter().map(Host::to_string).collect();
+                write!(
+                    f,
+                    "the right disk is here, but {} may hold the running machine and does not \
+                     answer; if it is off, say so: `understudy start --without {}`",
+                    names.join(", "),
+                    names.join(",")
+                )
+            }
+            Waiting::OwnDisk(worth) => {
+                write!(f, "this host should have the right disk, but has {worth}")
+            }
+            Waiting::Claiming(kind) => write!(f, "asking the arbiter for the key of {kind}"),
+            Waiting::LiveElsewhere(host) => write!(f, "host {host} is live"),
+        }
+    }
+}
+
+enum State {
+    /// Looks for the newest key.
+    Looking(Search),
+    /// Waits for the peers' answers.
+    Asking {
+        newest: Newest,
+        answers: BTreeMap<PeerId, PeerAnswer>,
+        until: Duration,
+    },
+    /// Asks for a key.
+    Claiming(Claim),
+    /// Looks again when the time has come.
+    Resting { until: Duration },
+    /// Somebody else's turn: a backup, a primary, nobody.
+    Away,
+}
+
+/// The start of a replica, as far as replication goes.
+pub struct Startup {
+    config: StartupConfig,
+    worth: Worth,
+    word: Word,
+    state: State,
+    waiting: Waiting,
+    /// The newest life and generation seen, to be told to peers and to look from.
+    seen: (LifeNumber, crate::succession::Generation, LifeId),
+    actions: VecDeque<StartupAction>,
+}
+
+impl Startup {
+    /// Begins to look. `worth`: what the markers of this host say.
+    pub fn new(now: Duration, config: StartupConfig, worth: Worth) -> Startup {
+        let mut startup = Startup {
+            config,
+            worth,
+            word: Word::default(),
+            state: State::Away,
+            waiting: Waiting::Looking,
+            seen: Default::default(),
+            actions: VecDeque::new(),
+        };
+        startup.look(now);
+        startup.maintain(now);
+        startup
+    }
+
+    /// The next thing to do.
+    pub fn next_action(&mut self) -> Option<StartupAction> {
+        self.actions.pop_front()
+    }
+
+    /// When [`tick`](Self::tick) is to be called, if nothing else is called before.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        match &self.state {
+            State::Looking(search) => search.deadline(),
+            State::Asking { until, .. } | State::Resting { until } => Some(*until),
+            State::Claiming(claim) => claim.deadline(),
+            State::Away => None,
+        }
+    }
+
+    /// Time passed.
+    pub fn tick(&mut self, now: Duration) {
+        self.maintain(now);
+    }
+
+    /// A person said something. It counts until somebody is live.
+    pub fn word(&mut self, now: Duration, word: Word) {
+        self.word = word;
+        if let State::Resting { .. } = self.state {
+            self.look(now);
+        }
+        self.maintain(now);
+    }
+
+    /// Joining ended without a machine, or the machine was given up: look again. `worth`: what the
+    /// markers say now.
+    pub fn again(&mut self, now: Duration, worth: Worth) {
+        assert!(
+            matches!(self.state, State::Away),
+            "only whoever was away comes back"
+        );
+        self.worth = worth;
+        self.state = State::Resting {
+            until: now + self.config.look_again,
+        };
+        self.maintain(now);
+    }
+
+    /// The answer to [`StartupAction::Ask`].
+    pub fn arbiter_answered(&mut self, now: Duration, request: &Request, outcome: &Outcome) {
+        match &mut self.state {
+            State::Looking(search) => {
+                let verdict = search.answer(now, request, outcome);
+                let trouble = search.trouble().map(|(_, why)| why.to_owned());
+                match (verdict, trouble) {
+                    (SearchVerdict::Found(newest), _) => self.found(now, newest),
+                    (SearchVerdict::Pending, Some(why)) => self.wait_for(Waiting::Arbiter(why)),
+                    (SearchVerdict::Pending, None) => {}
+                }
+            }
+            State::Claiming(claim) => {
+                let verdict = claim.answer(now, request, outcome);
+                let trouble = claim.trouble().map(|(_, why)| why.to_owned());
+                match verdict {
+                    Verdict::Won => self.won(now),
+                    Verdict::Lost(_) => self.look(now),
+                    Verdict::Pending => {
+                        if let Some(why) = trouble {
+                            self.wait_for(Waiting::Arbiter(why));
+                        }
+                    }
+                }
+            }
+            State::Asking { .. } | State::Resting { .. } | State::Away => {}
+        }
+        self.maintain(now);
+    }
+
+    /// What a peer said.
+    pub fn peer_answered(&mut self, now: Duration, peer: PeerId, answer: PeerAnswer) {
+        if let State::Asking { answers, .. } = &mut self.state {
+            answers.insert(peer, answer);
+        }
+        self.maintain(now);
+    }
+
+    /// What to answer a peer that asks how this replica stands, while it is starting.
+    pub fn standing(&self) -> Standing {
+        let (life, generation, life_id) = self.seen;
+        let stance = match self.state {
+            State::Claiming(_) => Stance::Claiming,
+            _ => Stance::NoMachine,
+        };
+        Standing {
+            host: self.config.host.clone(),
+            stance,
+            life,
+            life_id,
+            generation,
+            worth: self.worth.clone(),
+        }
+    }
+
+    /// Why it waits, for the status.
+    pub fn waiting(&self) -> &Waiting {
+        &self.waiting
+    }
+
+    fn wait_for(&mut self, waiting: Waiting) {
+        if waiting != self.waiting {
+            self.waiting = waiting.clone();
+            self.actions.push_back(StartupAction::Wait(waiting));
+        }
+    }
+
+    fn look(&mut self, now: Duration) {
+        let (life, generation, _) = self.seen;
+        let guess = self.worth.place().max((life, generation));
+        let machine = self.config.machine.clone();
+        let search = Search::new(now, machine, guess, self.config.pacing);
+        self.state = State::Looking(search);
+    }
+
+    fn found(&mut self, now: Duration, newest: Newest) {
+        if let Newest::Key(entry) = &newest {
+            self.seen = (entry.key.life, entry.key.generation, entry.life);
+        }
+        self.state = State::Asking {
+            newest,
+            answers: BTreeMap::new(),
+            until: now + self.config.peer_timeout,
+        };
+        if !self.decide(now, false) {
+            self.actions.push_back(StartupAction::AskPeers);
+        }
+    }
+
+    fn claim(&mut self, now: Duration, entry: Entry) {
+        assert!(
+            entry.writer.run == self.config.run,
+            "a claim is its claimant's own"
+        );
+        self.wait_for(Waiting::Claiming(entry.kind));
+        let (pacing, mutations) = (self.config.pacing, self.config.mutations);
+        self.state = State::Claiming(Claim::new(now, entry, pacing, mutations));
+    }
+
+    fn won(&mut self, now: Duration) {
+        let State::Claiming(claim) = std::mem::replace(&mut self.state, State::Away) else {
+            return;
+        };
+        let won = claim.entry().clone();
+        self.seen = (won.key.life, won.key.generation, won.life);
+        if won.kind.ends_life() {
+            return self.look(now);
+        }
+        // What a person allowed was used up.
+        self.word = Word::default();
+        self.actions
+            .push_back(StartupAction::Start { won: Box::new(won) });
+    }
+
+    fn maintain(&mut self, now: Duration) {
+        match &mut self.state {
+            State::Looking(search) => {
+                if let Some(request) = search.poll(now) {
+                    self.actions.push_back(StartupAction::Ask(request));
+                }
+            }
+            State::Claiming(claim) => {
+                if let Some(request) = claim.poll(now) {
+                    self.actions.push_back(StartupAction::Ask(request));
+                }
+            }
+            State::Asking { answers, until, .. } => {
+                let all = answers.len() >= usize::from(self.config.peers);
+                if all || now >= *until {
+                    let decided = self.decide(now, true);
+                    assert!(decided, "with all answers something is decided");
+                    self.maintain(now);
+                }
+            }
+            State::Resting { until } if now >= *until => {
+                self.look(now);
+                self.maintain(now);
+            }
+            State::Resting { .. } | State::Away => {}
+        }
+    }
+
+    /// Decides what to do, if that can be known (`asked`: with what the peers answered). Says
+    /// whether it was.
+    fn decide(&mut self, now: Duration, asked: bool) -> bool {
+        let State::Asking {
+            newest, answers, ..
+        } = &self.state
+        else {
+            return true;
+        };
+        let answers = asked.then_some(answers);
+        let decision = decide::decide(&self.config, &self.worth, &self.word, newest, answers);
+        match decision {
+            Decision::AskPeers => return false,
+            Decision::LookAgain => {
+                self.state = State::Resting {
+                    until: now + self.config.look_again,
+                };
+            }
+            Decision::Wait(waiting) => {
+                self.wait_for(waiting);
+                self.state = State::Resting {
+                    until: now + self.config.look_again,
+                };
+            }
+            Decision::Join(peer, newest) => {
+                // Somebody is live: whatever a person had allowed was for the case that nobody is.
+                self.word = Word::default();
+                self.state = State::Away;
+                self.actions.push_back(StartupAction::Join { peer, newest });
+            }
+            Decision::Claim(entry) => self.claim(now, *entry),
+            Decision::Refuse(refusal) => {
+                self.state = State::Away;
+                self.actions.push_back(StartupAction::Refuse(refusal));
+            }
+        }
+        true
+    }
+}
+
+impl StartupConfig {
+    fn writer(&self) -> Writer {
+        Writer {
+            host: self.host.clone(),
+            run: self.run,
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! One attempt to leave a generation, from the question to the verdict.
+
+use super::entry::Entry;
+use super::store::{Key, Outcome, Request};
+use crate::mutation::{Mutation, Mutations};
+use std::time::Duration;
+
+/// How long to wait between requests that got no useful answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClaimPacing {
+    /// After the first.
+    pub first: Duration,
+    /// At most; each wait is twice the one before.
+    pub longest: Duration,
+}
+
+impl Default for ClaimPacing {
+    fn default() -> ClaimPacing {
+        ClaimPacing {
+            first: Duration::from_millis(50),
+            longest: Duration::from_secs(1),
+        }
+    }
+}
+
+/// What came out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not known yet.
+    Pending,
+    /// The key holds what we wrote.
+    Won,
+    /// It holds this, which somebody else wrote.
+    Lost(Box<Entry>),
+}
+
+/// When to ask what next, and how patient to be.
+#[derive(Debug)]
+pub(super) struct Pacer<S> {
+    next: Option<(S, Duration)>,
+    /// The request whose answer is awaited.
+    asked: Option<Request>,
+    wait: Duration,
+    pacing: ClaimPacing,
+    /// Requests that brought nothing.
+    pub unanswered: u32,
+    /// What the last of them said.
+    pub trouble: String,
+}
+
+impl<S> Pacer<S> {
+    pub fn new(now: Duration, step: S, pacing: ClaimPacing) -> Pacer<S> {
+        Pacer {
+            next: Some((step, now)),
+            asked: None,
+            wait: pacing.first,
+            pacing,
+            unanswered: 0,
+            trouble: String::new(),
+        }
+    }
+
+    pub fn deadline(&self) -> Option<Duration> {
+        self.next.as_ref().map(|(_, at)| *at)
+    }
+
+    pub fn take_due(&mut self, now: Duration) -> Option<S> {
+        self.next
+            .take_if(|(_, at)| *at <= now)
+            .map(|(step, _)| step)
+    }
+
+    pub fn ask(&mut self, request: Request) -> Request {
+        assert!(self.next.is_none(), "one request is under way at a time");
+        self.asked = Some(request.clone());
+        request
+    }
+
+    /// Whether an answer to `request` is awaited; from here on it is not. An answer to anything else
+    /// says nothing, not even when it is about the same key.
+    pub fn take_asked(&mut self, request: &Request) -> bool {
+        self.asked.take_if(|asked| asked == request).is_some()
+    }
+
+    pub fn at_once(&mut self, now: Duration, step: S) {
+        self.next = Some((step, now));
+    }
+
+    pub fn after_pause(&mut self, now: Duration, step: S) {
+        self.next = Some((step, now + self.wait));
+        self.wait = (self.wait * 2).min(self.pacing.longest);
+    }
+
+    pub fn failed(&mut self, why: String) {
+        self.unanswered += 1;
+        self.trouble = why;
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Create,
+    ReadBack,
+}
+
+/// Asks until the key is ours or somebody else's. One request is under way at a time, and a claim
+/// is never given up: what was asked once may land at any time.
+#[derive(Debug)]
+pub struct Claim {
+    entry: Entry,
+    content: Vec<u8>,
+    pacer: Pacer<Step>,
+    asked: Step,
+    mutations: Mutations,
+}
+
+impl Claim {
+    /// A claim of `entry`'s key. Whoever claims must not claim the same key with anything else.
+    pub fn new(now: Duration, entry: Entry, pacing: ClaimPacing, mutations: Mutations) -> Claim {
+        Claim {
+            content: entry.content(),
+            entry,
+            pacer: Pacer::new(now, Step::Create, pacing),
+            asked: Step::Create,
+            mutations,
+        }
+    }
+
+    /// Which key.
+    pub fn key(&self) -> &Key {
+        &self.entry.key
+    }
+
+    /// What the key holds if the claim is won.
+    pub fn entry(&self) -> &Entry {
+        &self.entry
+    }
+
+    /// Requests that brought no verdict, and what the last of them said.
+    pub fn trouble(&self) -> Option<(u32, &str)> {
+        let Pacer {
+            unanswered,
+            trouble,
+            ..
+        } = &self.pacer;
+        (*unanswered > 0).then_some((*unanswered, trouble))
+    }
+
+    /// When [`poll`](Self::poll) has something to ask; `None` while an answer is awaited.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.pacer.deadline()
+    }
+
+    /// What to ask now.
+    pub fn poll(&mut self, now: Duration) -> Option<Request> {
+        self.asked = self.pacer.take_due(now)?;
+        let key = self.entry.key.clone();
+        Some(self.pacer.ask(match self.asked {
+            Step::Create => Request::Create {
+                key,
+                content: self.content.clone(),
+            },
+            Step::ReadBack => Request::Read { key },
+        }))
+    }
+
+    /// On anything but plain success the key is read back: ours, won; another's, lost; absent, ask
+    /// again; anything that nobody would have written, read again.
+    pub fn answer(&mut self, now: Duration, request: &Request, outcome: &Outcome) -> Verdict {
+        if !self.pacer.take_asked(request) {
+            return Verdict::Pending;
+        }
+        match (outcome, self.asked) {
+            (Outcome::Created, Step::Create) => return Verdict::Won,
+            _ if self.mutations.active(Mutation::LostAnswerIsDefeat) => {
+                return Verdict::Lost(Box::new(self.entry.clone()));
+            }
+            (Outcome::Holds(content), Step::ReadBack) => {
+                match Entry::parse(&self.entry.key, content) {
+                    _ if *content == self.content => return Verdict::Won,
+                    Ok(entry) => return Verdict::Lost(Box::new(entry)),
+                    Err(error) => {
+                        self.pacer
+                            .failed(format!("the key cannot be read: {error}"));
+                        self.pacer.after_pause(now, Step::ReadBack);
+                    }
+                }
+            }
+            // A key that exists was perhaps created by a request of ours whose answer got lost.
+            (Outcome::NotCreated, Step::Create) => self.pacer.at_once(now, Step::ReadBack),
+            (Outcome::Unknown(why), Step::Create) => {
+                self.pacer.failed(why.clone());
+                self.pacer.at_once(now, Step::ReadBack);
+            }
+            (Outcome::Absent, Step::ReadBack) => self.pacer.after_pause(now, Step::Create),
+            (Outcome::Unknown(why), Step::ReadBack) => {
+                self.pacer.failed(why.clone());
+                self.pacer.after_pause(now, Step::ReadBack);
+            }
+            (other, step) => {
+                self.pacer
+                    .failed(format!("{other:?} is no answer to {step:?}"));
+                self.pacer.after_pause(now, Step::ReadBack);
+            }
+        }
+        Verdict::Pending
+    }
+}

@@ -1,0 +1,22 @@
+//! Who may carry a machine on, and who did: the create-only keys of a life. `docs/protocol.md`,
+//! "The succession".
+//!
+//! Key (life, generation) is the *leaving* of that generation; what it holds says what follows.
+//! One test-and-set per key therefore gives both promises at once: a generation is left at most
+//! once, and at most one life of a name is open.
+
+mod claim;
+mod entry;
+mod names;
+mod search;
+mod store;
+
+pub use claim::{Claim, ClaimPacing, Verdict};
+pub use entry::{
+    Durability, Entry, Kind, MAX_ENTRY_BYTES, MAX_MEMBERS, Membership, Origin, Writer,
+};
+pub use names::{
+    Generation, Host, HostId, LifeNumber, MachineName, NameError, RecordNumber, RunId,
+};
+pub use search::{Newest, Search, SearchVerdict};
+pub use store::{BeaconName, Key, Outcome, Request};

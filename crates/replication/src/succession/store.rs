@@ -1,0 +1,110 @@
+//! What an arbiter's store is asked, and what it answers.
+
+use super::names::{Generation, HostId, LifeNumber, MachineName};
+
+/// The leaving of one generation of one life: created at most once, never changed, and never
+/// removed while the machine lives.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    /// The machine.
+    pub machine: MachineName,
+    /// Its life, from 1.
+    pub life: LifeNumber,
+    /// The generation that is left. Generation 0 is left by powering on.
+    pub generation: Generation,
+}
+
+impl Key {
+    /// The key of powering on for `life`.
+    pub fn power_on(machine: &MachineName, life: LifeNumber) -> Key {
+        Key {
+            machine: machine.clone(),
+            life,
+            generation: Generation(0),
+        }
+    }
+
+    /// The key of leaving `generation` of the same life.
+    pub fn of(&self, generation: Generation) -> Key {
+        Key {
+            generation,
+            ..self.clone()
+        }
+    }
+
+    /// The name of the file or object: letters, digits, `-`, `_` and `.`, at most 117 bytes.
+    pub fn object_name(&self) -> String {
+        let Key {
+            machine,
+            life,
+            generation,
+        } = self;
+        format!("succession.{machine}.{life}.{generation}")
+    }
+}
+
+/// A small object that its owner overwrites at will. No claim is ever read from one: they show
+/// that two hosts see the same arbiter.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BeaconName {
+    /// The machine.
+    pub machine: MachineName,
+    /// Whose.
+    pub host: HostId,
+}
+
+impl BeaconName {
+    /// The name of the file or object: letters, digits, `-`, `_` and `.`, at most 104 bytes.
+    pub fn object_name(&self) -> String {
+        format!("beacon.{}.{}", self.machine, self.host)
+    }
+}
+
+/// What to ask the store. Each request gets exactly one [`Outcome`], given back together with it;
+/// a store that takes too long answers [`Outcome::Unknown`], and may still do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Create `key` with `content` if it does not exist, durably and as a whole:
+    /// [`Outcome::Created`] or [`Outcome::NotCreated`].
+    Create {
+        /// The key.
+        key: Key,
+        /// What it shall hold.
+        content: Vec<u8>,
+    },
+    /// Say what `key` holds, never from before the last create of anybody that was answered:
+    /// [`Outcome::Holds`] or [`Outcome::Absent`].
+    Read {
+        /// The key.
+        key: Key,
+    },
+    /// Write a beacon, whatever it held: [`Outcome::Written`].
+    WriteBeacon {
+        /// Which.
+        beacon: BeaconName,
+        /// What it shall hold.
+        content: Vec<u8>,
+    },
+    /// Say what a beacon holds: [`Outcome::Holds`] or [`Outcome::Absent`].
+    ReadBeacon {
+        /// Which.
+        beacon: BeaconName,
+    },
+}
+
+/// What a store answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The key did not exist and now holds what was asked, durably.
+    Created,
+    /// The store says that it did not create the key (it exists, or a conflict).
+    NotCreated,
+    /// It holds this.
+    Holds(Vec<u8>),
+    /// There is no such key or beacon.
+    Absent,
+    /// The beacon was written.
+    Written,
+    /// Nobody knows: no answer in time, an error, read-only.
+    Unknown(String),
+}

@@ -11,9 +11,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The crates of the product, and which of their targets.
-const TARGETS: [(&str, &[&str]); 4] = [
+const TARGETS: [(&str, &[&str]); 8] = [
     ("machine", &["--lib"]),
     ("replication", &["--lib"]),
+    ("arbiter", &["--lib"]),
+    ("network", &["--lib"]),
+    ("guest-image", &["--lib"]),
+    ("replica", &["--lib"]),
     ("understudy", &["--lib"]),
     ("understudy", &["--bin", "understudy"]),
 ];

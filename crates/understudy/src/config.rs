@@ -7,6 +7,8 @@ mod units;
 pub use units::{ByteSize, MacAddress, Milliseconds};
 
 use crate::engine::EngineName;
+use replica::ReplicaConfig;
+use replica::config::{Attachment, DiskFile, NetworkEnd, PairOptions};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Read};
@@ -200,6 +202,21 @@ fn default_digest_interval() -> Milliseconds {
     Milliseconds(1000)
 }
 
+impl NetworkSection {
+    /// As a replica takes it. Of a checked configuration: it names a switch or a TAP device.
+    pub fn network_end(&self) -> NetworkEnd {
+        let attachment = match (&self.switch, &self.tap) {
+            (Some(address), None) => Attachment::Switch(address.clone()),
+            (None, Some(name)) => Attachment::Tap(name.clone()),
+            (None, None) | (Some(_), Some(_)) => unreachable!("the configuration was checked"),
+        };
+        NetworkEnd {
+            attachment,
+            mac: self.mac.0,
+        }
+    }
+}
+
 impl VmConfig {
     /// Reads and checks a file; its relative paths are resolved against its directory.
     pub fn load(path: &Path) -> Result<VmConfig, ConfigError> {
@@ -226,11 +243,15 @@ impl VmConfig {
             })
         };
         let name_is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        if self.name.is_empty() || self.name.len() > 64 || !self.name.chars().all(name_is_plain) {
+        // The arbiter's keys begin with it, and no store has keys that begin with a dot.
+        if !(1..=64).contains(&self.name.len())
+            || !self.name.chars().all(name_is_plain)
+            || self.name.starts_with('.')
+        {
             return wrong(
                 "name",
                 format!(
-                    "{:?} is not 1 to 64 letters, digits, '-', '_' or '.'",
+                    "{:?} is not 1 to 64 letters, digits, '-', '_' or '.', beginning with no '.'",
                     self.name
                 ),
             );
@@ -305,20 +326,57 @@ impl VmConfig {
         }
     }
 
-    /// The pair's section, or an error that says that `command` needs it.
-    pub fn require_pair(
-        &self,
-        path: &Path,
-    ) -> Result<(&PairSection, &ArbiterSection), ConfigError> {
-        let missing = |key| ConfigError::Value {
-            path: path.into(),
-            key,
-            message: format!("a pair needs the section [{key}]"),
+    /// What a replica has to know of it, and the arbiter's section, or an error that says what is
+    /// missing in the file at `path`.
+    pub fn replica(&self, path: &Path) -> Result<(ReplicaConfig, &ArbiterSection), ConfigError> {
+        let pair = self.pair.as_ref().ok_or_else(|| missing(path, "pair"))?;
+        let arbiter = self.arbiter.as_ref();
+        let arbiter = arbiter.ok_or_else(|| missing(path, "arbiter"))?;
+        let replica = ReplicaConfig {
+            name: self.name.clone(),
+            state_directory: self.state_directory.clone(),
+            memory_bytes: self.memory.0,
+            engine: self.engine.0,
+            disks: self.disk_files(),
+            network: self.network.as_ref().map(NetworkSection::network_end),
+            pair: PairOptions {
+                listen: pair.listen.clone(),
+                heartbeat: pair.heartbeat.duration(),
+                suspect_after: pair.suspect_after.duration(),
+                lag_target: pair.lag_target.duration(),
+                digest_interval: pair.digest_interval.duration(),
+            },
         };
-        Ok((
-            self.pair.as_ref().ok_or_else(|| missing("pair"))?,
-            self.arbiter.as_ref().ok_or_else(|| missing("arbiter"))?,
-        ))
+        Ok((replica, arbiter))
+    }
+
+    /// The disks as a replica takes them.
+    pub fn disk_files(&self) -> Vec<DiskFile> {
+        self.disks
+            .iter()
+            .map(|disk| DiskFile {
+                path: disk.path.clone(),
+                read_only: disk.read_only,
+            })
+            .collect()
+    }
+
+    /// Where a backup finds its primary.
+    pub fn peer(&self, path: &Path) -> Result<String, ConfigError> {
+        let peer = self.pair.as_ref().and_then(|pair| pair.peer.clone());
+        peer.ok_or_else(|| ConfigError::Value {
+            path: path.into(),
+            key: "pair.peer",
+            message: "a backup needs the address of its primary".into(),
+        })
+    }
+}
+
+fn missing(path: &Path, key: &'static str) -> ConfigError {
+    ConfigError::Value {
+        path: path.into(),
+        key,
+        message: format!("a pair needs the section [{key}]"),
     }
 }
 

@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use clap::builder::PossibleValue;
 use machine::engine::Engine;
 use machine::machine::Machine;
+use replica::status::engine_name;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
@@ -30,11 +31,7 @@ impl EngineName {
     ];
 
     fn text(self) -> &'static str {
-        match self.0 {
-            Engine::Interpreter => "interpreter",
-            Engine::Jit => "jit",
-            Engine::Paranoid => "paranoid",
-        }
+        engine_name(self.0)
     }
 
     fn help(self) -> &'static str {

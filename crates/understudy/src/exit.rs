@@ -1,5 +1,7 @@
 //! Why the program ends, as an exit status.
 
+use machine::output::Finish;
+use replica::{Ended, ReplicaError};
 use std::fmt;
 
 /// The exit statuses of `understudy` (`docs/operations.md`). `understudy run` ends with the guest's
@@ -80,6 +82,48 @@ impl fmt::Display for Failure {
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Failure {
         Failure::new(ExitStatus::Failure, error)
+    }
+}
+
+impl From<ReplicaError> for Failure {
+    fn from(error: ReplicaError) -> Failure {
+        let status = match &error {
+            ReplicaError::StateDirectory { .. }
+            | ReplicaError::Control(_)
+            | ReplicaError::Address(_)
+            | ReplicaError::Network(_)
+            | ReplicaError::Disk(_)
+            | ReplicaError::PowerOn(_) => ExitStatus::Usage,
+            ReplicaError::ClaimLost { .. } => ExitStatus::ClaimLost,
+            ReplicaError::Refused(_) => ExitStatus::Refused,
+            ReplicaError::Diverged(_) => ExitStatus::Diverged,
+            ReplicaError::Unusable(_) | ReplicaError::MachineFailed(_) | ReplicaError::Host(_) => {
+                ExitStatus::Failure
+            }
+        };
+        Failure::new(status, error)
+    }
+}
+
+impl From<Ended> for ExitStatus {
+    fn from(ended: Ended) -> ExitStatus {
+        match ended {
+            Ended::Guest(finish) => finish.into(),
+            Ended::AtThePrimary | Ended::Asked => ExitStatus::Success,
+        }
+    }
+}
+
+impl From<Finish> for ExitStatus {
+    fn from(finish: Finish) -> ExitStatus {
+        match finish {
+            Finish::PowerOff | Finish::Reset => ExitStatus::Success,
+            Finish::Fail(code) => ExitStatus::Guest(match code.to_le_bytes() {
+                // A code that the shell cannot see must not look like success.
+                [0, _] => 1,
+                [low, _] => low,
+            }),
+        }
     }
 }
 

@@ -2,13 +2,13 @@
 
 use crate::engine::EngineName;
 use crate::exit::{ExitStatus, Failure};
-use crate::host_time::monotonic_ns;
-use crate::outside::ConsoleSink;
-use crate::vcpu::ReplicaGuest;
 use anyhow::{Context, anyhow};
 use machine::machine::{Machine, SEMANTICS_VERSION};
 use machine::output::Output;
 use machine::state::Snapshot;
+use replica::host_time::monotonic_ns;
+use replica::outside::ConsoleSink;
+use replica::vcpu::ReplicaGuest;
 use replication::guest::{Guest, GuestStop};
 use replication::log::{LogEnd, LogHeader, LogItem, LogReader, LogSummary};
 use replication::record::{Record, RecordBody};

@@ -1,11 +1,13 @@
 //! From a configuration to a machine: images are read, disks opened, the board put together.
 
 use crate::config::{ByteSize, VmConfig};
-use crate::disk::{Disk, DiskError};
-use crate::host_time;
 use machine::boot::{BootError, BootImages};
 use machine::bus::{BoardConfig, DiskConfig, NetworkConfig};
-use machine::machine::{Machine, MachineConfig, configuration_hash};
+use machine::machine::{Machine, MachineConfig, SEMANTICS_VERSION, configuration_hash};
+use machine::state::Snapshot;
+use replica::disk::Disk;
+use replica::host_time;
+use replica::machines::{MachineError, Machines};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -24,9 +26,6 @@ pub enum SetupError {
         /// Why.
         source: io::Error,
     },
-    /// A disk cannot be used.
-    #[error(transparent)]
-    Disk(#[from] DiskError),
     /// The images do not make a machine.
     #[error("cannot start the machine: {0}")]
     Boot(#[from] BootError),
@@ -46,23 +45,30 @@ pub enum SetupError {
     /// The host cannot promise so much.
     #[error("memory: this host cannot provide {0}: give the machine less")]
     Memory(ByteSize),
-    /// Two uses of the state directory, or none possible.
-    #[error("cannot use the state directory {}: {source}", path.display())]
-    StateDirectory {
-        /// The directory.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
 }
 
-/// Opens the configured disks for a machine that owns what is on them.
-pub fn open_disks(config: &VmConfig) -> Result<Vec<Disk>, DiskError> {
-    config
-        .disks
-        .iter()
-        .map(|disk| Disk::open(&disk.path, disk.read_only))
-        .collect()
+/// The RISC-V machine of one configuration.
+#[derive(Clone, Debug)]
+pub struct ConfiguredMachine(pub VmConfig);
+
+impl Machines for ConfiguredMachine {
+    fn semantics_version(&self) -> u32 {
+        SEMANTICS_VERSION
+    }
+
+    fn configuration_hash(&self) -> u64 {
+        configuration_hash(&board(&self.0, self.0.disks.iter().map(|_| 0)))
+    }
+
+    fn power_on(&self, disks: &[Disk]) -> Result<Machine, MachineError> {
+        Ok(power_on(&self.0, disks)?)
+    }
+
+    fn restore(&self, snapshot: &Snapshot) -> Result<Machine, MachineError> {
+        let mut machine = Machine::restore(snapshot)?;
+        self.0.engine.drive(&mut machine);
+        Ok(machine)
+    }
 }
 
 /// A machine at power-on.
@@ -115,12 +121,6 @@ fn board(config: &VmConfig, sectors: impl Iterator<Item = u64>) -> BoardConfig {
     }
 }
 
-/// What two hosts must agree on before they pair, as a hash: everything of the configuration that
-/// the guest sees, but for the length of the disks, which the backup takes from the primary.
-pub fn pairing_hash(config: &VmConfig) -> u64 {
-    configuration_hash(&board(config, config.disks.iter().map(|_| 0)))
-}
-
 fn images(config: &VmConfig) -> Result<BootImages, SetupError> {
     let read = |what, path: &Option<PathBuf>| match path {
         Some(path) => read_image(what, path, config.memory).map(Some),
@@ -154,12 +154,4 @@ fn read_image(what: &'static str, path: &Path, memory: ByteSize) -> Result<Vec<u
         });
     }
     Ok(bytes)
-}
-
-/// Makes the state directory when it is absent.
-pub fn state_directory(path: &Path) -> Result<(), SetupError> {
-    std::fs::create_dir_all(path).map_err(|source| SetupError::StateDirectory {
-        path: path.into(),
-        source,
-    })
 }

@@ -3,20 +3,21 @@
 use crate::config::VmConfig;
 use crate::engine::EngineName;
 use crate::exit::{ExitStatus, Failure};
-use crate::host_time::monotonic_ns;
-use crate::outside::{self, Network, Outside};
-use crate::recording::Recorder;
 use crate::setup;
-use crate::signals::StopSignals;
 use crate::terminal::{self, EscapeFilter, RawMode};
-use crate::vcpu::{
-    Command, CommandChannel, InputEncoding, LiveOptions, Parts, ReplicaGuest, Report, Start, Step,
-    Vcpu, start_disks,
-};
-use crate::wake::Waker;
 use anyhow::{Context, anyhow};
-use machine::output::Finish;
+use machine::machine::SEMANTICS_VERSION;
 use network::PollSet;
+use replica::disk::Disk;
+use replica::host_time::monotonic_ns;
+use replica::outside::{self, Network, Outside};
+use replica::recording::Recorder;
+use replica::signals::StopSignals;
+use replica::vcpu::{
+    CommandChannel, InputEncoding, LiveOptions, LiveReport, LiveVcpu, Parts, ReplicaGuest, Step,
+    start_disks,
+};
+use replica::wake::Waker;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -39,14 +40,17 @@ const DIGEST_INTERVAL_NS: u64 = 1_000_000_000;
 
 /// Runs the machine until the guest ends it or somebody asks.
 pub fn run(config: &VmConfig, options: SingleOptions) -> Result<ExitStatus, Failure> {
-    let disks = Arc::new(setup::open_disks(config).map_err(Failure::usage)?);
+    let disks = Disk::open_all(&config.disk_files()).map_err(Failure::usage)?;
     let mut machine = setup::power_on(config, &disks).map_err(Failure::usage)?;
     let recorder = match &options.record {
-        Some(path) => Some(Recorder::create(path, config, &mut machine).map_err(Failure::usage)?),
+        Some(path) => Some(
+            Recorder::create(path, &config.name, SEMANTICS_VERSION, &mut machine)
+                .map_err(Failure::usage)?,
+        ),
         None => None,
     };
     let network = match &config.network {
-        Some(section) => Some(Network::connect(section).map_err(Failure::usage)?),
+        Some(section) => Some(Network::connect(&section.network_end()).map_err(Failure::usage)?),
         None => None,
     };
     let signals = StopSignals::catch()?;
@@ -55,11 +59,12 @@ pub fn run(config: &VmConfig, options: SingleOptions) -> Result<ExitStatus, Fail
     let disks = if disks.is_empty() {
         None
     } else {
-        Some(start_disks(disks, &channel)?)
+        Some(start_disks(Arc::new(disks), &channel)?)
     };
     let parts = Parts {
         guest: ReplicaGuest::new(machine, disks),
         encoding: InputEncoding::WithDiskData,
+        evidence: None,
     };
     let live = match recorder {
         Some(_) => LiveOptions {
@@ -70,7 +75,7 @@ pub fn run(config: &VmConfig, options: SingleOptions) -> Result<ExitStatus, Fail
     };
     let raw_mode = RawMode::enter().context("cannot put the terminal into raw mode")?;
     let began_ns = monotonic_ns();
-    let vcpu = Vcpu::start(parts, Start::Live(live), channel, waker.clone())?;
+    let vcpu = LiveVcpu::start(parts, live, channel, waker.clone())?;
     let mut single = Single {
         vcpu,
         outside: Outside {
@@ -83,16 +88,16 @@ pub fn run(config: &VmConfig, options: SingleOptions) -> Result<ExitStatus, Fail
     };
     single.outside.console.to_stdout = true;
     let status = single.serve(&waker, &signals);
-    single.vcpu.stop();
+    single.vcpu.thread_mut().stop();
     let recorded = single.finish_recording(&status);
     drop(raw_mode);
     if options.summary {
-        let count = single
-            .vcpu
+        let thread = single.vcpu.thread();
+        let count = thread
             .gauges()
             .count
             .load(std::sync::atomic::Ordering::Relaxed);
-        let engine = EngineName(single.vcpu.engine());
+        let engine = EngineName(thread.engine());
         print_summary(count, monotonic_ns() - began_ns, engine);
     }
     let status = status?;
@@ -116,7 +121,7 @@ enum Token {
 }
 
 struct Single {
-    vcpu: Vcpu,
+    vcpu: LiveVcpu,
     outside: Outside,
     recorder: Option<Recorder>,
     escape: EscapeFilter,
@@ -148,9 +153,7 @@ impl Single {
                 }
             }
             let vcpu = &self.vcpu;
-            let served = self
-                .outside
-                .serve(|input| vcpu.command(Command::Input(input)));
+            let served = self.outside.serve(|input| vcpu.input(input));
             self.network_error(served);
             if let Some(network) = &mut self.outside.network
                 && network.reconnect(monotonic_ns())
@@ -184,8 +187,7 @@ impl Single {
             self.outside.console.print(terminal::HELP.as_bytes());
         }
         if !typed.bytes.is_empty() {
-            self.vcpu
-                .command(Command::Input(outside::typed(typed.bytes)));
+            self.vcpu.input(outside::typed(typed.bytes));
         }
         Ok(typed.quit)
     }
@@ -193,14 +195,14 @@ impl Single {
     fn reports(&mut self) -> Result<Option<ExitStatus>, Failure> {
         while let Some(report) = self.vcpu.report() {
             match report {
-                Report::Steps { steps, .. } => self.steps(&steps)?,
-                Report::Finished(finish) => return Ok(Some(exit_status(finish))),
-                Report::Failed(reason) => {
-                    return Err(anyhow!("the machine failed: {reason}").into());
+                LiveReport::Steps { steps, .. } => self.steps(&steps)?,
+                LiveReport::Finished(finish) => return Ok(Some(finish.into())),
+                LiveReport::Failed(failure) => {
+                    return Err(anyhow!("the machine failed: {}", failure.reason).into());
                 }
-                Report::DiskError(error) => eprint!("understudy: {error}\r\n"),
-                // A live machine alone is asked for no snapshot and replays nothing.
-                Report::Snapshot(_) | Report::Live { .. } | Report::Diverged { .. } => {}
+                LiveReport::DiskError(error) => eprint!("understudy: {error}\r\n"),
+                // A machine alone is asked for no snapshot.
+                LiveReport::Snapshot(_) => {}
             }
         }
         Ok(None)
@@ -209,7 +211,7 @@ impl Single {
     /// Adds what the vcpu thread did last, and ends the recording.
     fn finish_recording(&mut self, status: &Result<ExitStatus, Failure>) -> Result<(), Failure> {
         while let Some(report) = self.vcpu.report() {
-            if let Report::Steps { steps, .. } = report {
+            if let LiveReport::Steps { steps, .. } = report {
                 self.steps(&steps)?;
             }
         }
@@ -246,17 +248,5 @@ impl Single {
         if let Err(error) = result {
             eprint!("understudy: the network has gone: {error}; trying again\r\n");
         }
-    }
-}
-
-/// The program's exit status for the guest's end.
-pub fn exit_status(finish: Finish) -> ExitStatus {
-    match finish {
-        Finish::PowerOff | Finish::Reset => ExitStatus::Success,
-        Finish::Fail(code) => ExitStatus::Guest(match code.to_le_bytes() {
-            // A code that the shell cannot see must not look like success.
-            [0, _] => 1,
-            [low, _] => low,
-        }),
     }
 }

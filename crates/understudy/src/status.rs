@@ -1,8 +1,8 @@
-//! What a replica tells about itself, and how a directory of replicas is asked.
+//! How a directory of replicas is asked, and what is told to people.
 
-use crate::control;
-use crate::engine::EngineName;
-use crate::events::{self, Event};
+use replica::control;
+use replica::events::{self, Event};
+use replica::status::ReplicaStatus;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -10,63 +10,6 @@ use std::path::{Path, PathBuf};
 pub const SWITCH_DIRECTORY: &str = "switch";
 /// The switch's status file there.
 pub const SWITCH_STATUS: &str = "status.json";
-
-/// How long a replica's visible outputs waited for the backup's acknowledgement.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct OutputDelay {
-    /// Median of the newest outputs, in milliseconds.
-    pub p50_ms: f64,
-    /// 99th percentile, in milliseconds.
-    pub p99_ms: f64,
-    /// How many outputs were ever held.
-    pub outputs: u64,
-}
-
-/// One replica.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct ReplicaStatus {
-    /// `primary` or `backup`.
-    pub role: String,
-    /// More exactly: `alone`, `joining`, `protected`, `claiming`, `replaying`, `going live`,
-    /// `finished`.
-    pub state: String,
-    /// The process.
-    pub pid: u32,
-    /// The machine's name.
-    pub name: String,
-    /// What executes the guest here; in a backup that has no machine yet, what is configured.
-    pub engine: EngineName,
-    /// The fencing number of the pairing in force, 0 before the first.
-    pub generation: u64,
-    /// Whether another replica can take over.
-    pub protected: bool,
-    /// Instructions retired here since power-on.
-    pub instruction_count: u64,
-    /// Guest time, milliseconds since power-on.
-    pub guest_time_ms: u64,
-    /// Million instructions a second, over the last second or so.
-    pub mips: f64,
-    /// Digests of its primary's that its machine was compared with as a backup; after one that
-    /// differs it joins anew.
-    pub digests_compared: u64,
-    /// How far the backup's execution is behind, in milliseconds of guest time; absent when there
-    /// is none.
-    pub lag_ms: Option<f64>,
-    /// The same in instructions.
-    pub lag_instructions: Option<u64>,
-    /// What the primary sends on the logging channel, bits a second over the last second or so.
-    pub log_bits_per_second: u64,
-    /// Bytes sent on the logging channel since this process started, snapshots apart.
-    pub log_bytes_sent: u64,
-    /// How long outputs were held back.
-    pub output_delay: OutputDelay,
-    /// Where it listens for a backup, when it does.
-    pub listen: Option<String>,
-    /// The replica's state directory.
-    pub directory: PathBuf,
-    /// Its newest events.
-    pub events: Vec<Event>,
-}
 
 /// A host address that leads to a guest address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -194,8 +137,8 @@ pub fn describe_event(event: &Event) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::ControlSocket;
-    use crate::events::EventLog;
+    use replica::control::ControlSocket;
+    use replica::events::EventLog;
 
     #[test]
     fn a_directory_of_replicas_is_collected() {
@@ -215,7 +158,10 @@ mod tests {
         };
         let status = std::thread::scope(|scope| {
             let asked = scope.spawn(|| collect(directory.path()));
-            socket.wait_and_answer(&replica).unwrap();
+            let mut set = network::PollSet::new();
+            set.add(socket.fd(), (), true, false);
+            set.wait(None).unwrap();
+            socket.answer(|| replica.clone());
             asked.join().unwrap()
         });
         assert_eq!(status.replicas, [replica]);

@@ -3,9 +3,11 @@
 use super::engine::EngineOption;
 use crate::config::VmConfig;
 use crate::exit::{ExitStatus, Failure};
-use crate::pair;
+use crate::setup::ConfiguredMachine;
+use arbiter::DirectoryStore;
 use clap::Args;
-use std::path::PathBuf;
+use replica::{ReplicaConfig, run_backup, run_primary};
+use std::path::{Path, PathBuf};
 
 /// Start a machine, and protect it as soon as a backup joins.
 ///
@@ -36,17 +38,33 @@ pub struct Backup {
 impl Primary {
     /// Carries the command out.
     pub fn execute(self) -> Result<ExitStatus, Failure> {
-        let mut config = VmConfig::load(&self.config).map_err(Failure::usage)?;
-        config.engine = self.engine.or(config.engine);
-        pair::run_primary(config, &self.config)
+        let config = load(&self.config, &self.engine)?;
+        let (replica, store) = open(&config, &self.config)?;
+        let machines = Box::new(ConfiguredMachine(config));
+        Ok(run_primary(replica, machines, Box::new(store))?.into())
     }
 }
 
 impl Backup {
     /// Carries the command out.
     pub fn execute(self) -> Result<ExitStatus, Failure> {
-        let mut config = VmConfig::load(&self.config).map_err(Failure::usage)?;
-        config.engine = self.engine.or(config.engine);
-        pair::run_backup(config, &self.config)
+        let config = load(&self.config, &self.engine)?;
+        let (replica, store) = open(&config, &self.config)?;
+        let peer = config.peer(&self.config).map_err(Failure::usage)?;
+        let machines = Box::new(ConfiguredMachine(config));
+        Ok(run_backup(replica, peer, machines, Box::new(store))?.into())
     }
+}
+
+fn load(path: &Path, engine: &EngineOption) -> Result<VmConfig, Failure> {
+    let mut config = VmConfig::load(path).map_err(Failure::usage)?;
+    config.engine = engine.or(config.engine);
+    Ok(config)
+}
+
+/// What the replica has to know, and its arbiter.
+fn open(config: &VmConfig, path: &Path) -> Result<(ReplicaConfig, DirectoryStore), Failure> {
+    let (replica, arbiter) = config.replica(path).map_err(Failure::usage)?;
+    let store = DirectoryStore::open(&arbiter.directory).map_err(Failure::usage)?;
+    Ok((replica, store))
 }

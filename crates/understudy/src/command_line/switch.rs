@@ -1,9 +1,9 @@
 //! `understudy switch`.
 
 use crate::exit::{ExitStatus, Failure};
-use crate::signals::StopSignals;
 use clap::Args;
 use network::{Forward, StaticLease, SwitchAddress, SwitchOptions};
+use replica::signals::StopSignals;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! The demonstration's live status in the terminal.
 
-use crate::events::Event;
 use crate::status::{self, Status};
+use replica::events::Event;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 

@@ -8,14 +8,14 @@ use super::screen::View;
 use crate::config::{
     ArbiterSection, ByteSize, MacAddress, Milliseconds, NetworkSection, PairSection, VmConfig,
 };
-use crate::control;
 use crate::engine::EngineName;
-use crate::events::EventLog;
 use crate::exit::Failure;
-use crate::host_time::monotonic_ns;
 use crate::status::{self, SWITCH_STATUS, Status};
 use anyhow::{Context, anyhow, bail};
 use guest_image::GuestImage;
+use replica::control;
+use replica::events::EventLog;
+use replica::host_time::monotonic_ns;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

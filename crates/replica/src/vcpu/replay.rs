@@ -1,8 +1,9 @@
 //! The replaying mode: the machine does what the records say, and is checked against them.
 
-use super::guest::ReplicaGuest;
+use super::Ends;
+use super::guest::{GuestError, ReplicaGuest};
 use super::live::{LiveOptions, visible_units};
-use super::{Command, Ends, Report, Step, VisibleOutputs};
+use super::messages::{Command, LiveCommand, ReplayCommand, ReplayReport, VisibleOutputs};
 use crate::host_time::monotonic_ns;
 use replication::replay::{Progress, Replayer};
 use std::sync::atomic::Ordering;
@@ -15,11 +16,14 @@ const REPORT_INTERVAL_NS: u64 = 5_000_000;
 /// Records that are replayed between two reports.
 const RECORDS_A_REPORT: u32 = 64;
 
-/// Replays until it is told to go live or to stop. Returns the machine that is to go live.
-pub(super) fn run(guest: ReplicaGuest, ends: &Ends) -> Option<(ReplicaGuest, LiveOptions)> {
+/// How a machine goes live, with what it was told before it did.
+type GoneLive = (LiveOptions, Vec<LiveCommand>);
+
+/// Replays until the machine goes live, or (`None`) it diverged or the thread was told to stop.
+pub(super) fn run(guest: &mut ReplicaGuest, ends: &Ends) -> Result<Option<GoneLive>, GuestError> {
     let mut replayer = Replayer::new(guest);
     let mut woken_at_ns = 0;
-    let mut go_live = None;
+    let mut go_live: Option<GoneLive> = None;
     let mut progress = Progress::Waiting;
     loop {
         // Only a replay that has something to do looks in passing.
@@ -30,33 +34,39 @@ pub(super) fn run(guest: ReplicaGuest, ends: &Ends) -> Option<(ReplicaGuest, Liv
             }
         };
         match command {
-            Ok(Command::Records(records)) => records.into_iter().for_each(|r| replayer.push(r)),
-            Ok(Command::GoLive(options)) => go_live = Some(options),
-            Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return None,
-            // A disk's completion may be what the replay waited for; the rest is for live machines.
-            Ok(
-                Command::Look | Command::Input(_) | Command::Throttle(_) | Command::Snapshot { .. },
-            ) => {}
-            Err(TryRecvError::Empty) => {}
+            Ok(Command::Replay(ReplayCommand::Records(records))) => {
+                records.into_iter().for_each(|record| replayer.push(record));
+            }
+            Ok(Command::Replay(ReplayCommand::GoLive(options))) => {
+                go_live = Some((options, Vec::new()));
+            }
+            Ok(Command::Live(command)) => go_live
+                .as_mut()
+                .expect("a machine is told to go live before it is treated as one")
+                .1
+                .push(command),
+            Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return Ok(None),
+            // A disk's completion may be what the replay waited for.
+            Ok(Command::Look) | Err(TryRecvError::Empty) => {}
         }
-        progress = work(&mut replayer, &mut woken_at_ns, ends)?;
+        match work(&mut replayer, &mut woken_at_ns, ends)? {
+            Some(made) => progress = made,
+            None => return Ok(None),
+        }
         if progress == Progress::Waiting
-            && let Some(options) = go_live
+            && let Some(gone_live) = go_live.take()
         {
-            ends.report(Report::Live {
-                count: replayer.executed(),
-            });
-            return Some((replayer.into_guest(), options));
+            return Ok(Some(gone_live));
         }
     }
 }
 
 /// Replays a little, and reports how far it came. `None` after a divergence.
 fn work(
-    replayer: &mut Replayer<ReplicaGuest>,
+    replayer: &mut Replayer<&mut ReplicaGuest>,
     woken_at_ns: &mut u64,
     ends: &Ends,
-) -> Option<Progress> {
+) -> Result<Option<Progress>, GuestError> {
     let (count_before, replayed_before) = (replayer.executed(), replayer.replayed());
     let mut progress = Progress::Working;
     let mut steps = 0;
@@ -67,12 +77,15 @@ fn work(
             Ok(made) => progress = made,
             Err(divergence) => {
                 report(replayer, ends, true);
-                let snapshot = Box::new(replayer.guest().machine.snapshot());
-                ends.report(Report::Diverged {
+                if let Some(error) = replayer.guest_mut().take_host_error() {
+                    return Err(error);
+                }
+                let snapshot = Box::new(replayer.guest_mut().machine.snapshot());
+                ends.replay(ReplayReport::Diverged {
                     report: divergence.report(),
                     snapshot,
                 });
-                return None;
+                return Ok(None);
             }
         }
     }
@@ -85,36 +98,36 @@ fn work(
         }
         report(replayer, ends, wake);
     }
-    Some(progress)
+    Ok(Some(progress))
 }
 
-fn report(replayer: &mut Replayer<ReplicaGuest>, ends: &Ends, at_once: bool) {
+fn report(replayer: &mut Replayer<&mut ReplicaGuest>, ends: &Ends, at_once: bool) {
     let count = replayer.executed();
     let replayed = replayer.replayed();
-    let steps = replayer
+    let outputs = replayer
         .take_outputs()
         .into_iter()
         .filter_map(|mut batch| {
             batch.outputs.retain(|output| visible_units(output) > 0);
-            (!batch.outputs.is_empty()).then_some(Step::Outputs(VisibleOutputs {
+            (!batch.outputs.is_empty()).then_some(VisibleOutputs {
                 count,
                 visible: batch.visible_outputs,
                 outputs: batch.outputs,
-            }))
+            })
         })
         .collect();
     ends.publish(&replayer.guest().machine);
     ends.gauges
         .digests_compared
         .store(replayer.guest().digests(), Ordering::Release);
-    let report = Report::Steps {
-        steps,
+    let report = ReplayReport::Progress {
+        outputs,
         count,
         replayed,
     };
     if at_once {
-        ends.report(report)
+        ends.replay(report)
     } else {
-        ends.report_quietly(report)
+        ends.replay_quietly(report)
     }
 }

@@ -1,6 +1,6 @@
 //! The outside world of a live machine: its network and its consoles.
 
-use crate::config::{MacAddress, NetworkSection};
+use crate::config::{Attachment, NetworkEnd};
 use machine::input::{Console, Input};
 use machine::output::Output;
 use network::{NetworkAttachment, PollSet};
@@ -38,7 +38,7 @@ impl ConsoleSink {
 /// The guest's network: an attachment that is made again when it breaks.
 #[derive(Debug)]
 pub struct Network {
-    section: NetworkSection,
+    end: NetworkEnd,
     attachment: Option<NetworkAttachment>,
     retry_at_ns: u64,
 }
@@ -56,18 +56,13 @@ pub enum NetworkError {
 
 impl Network {
     /// Connects as configured.
-    pub fn connect(section: &NetworkSection) -> Result<Network, NetworkError> {
-        let attachment = Some(attach(section)?);
+    pub fn connect(end: &NetworkEnd) -> Result<Network, NetworkError> {
+        let attachment = Some(attach(end)?);
         Ok(Network {
-            section: section.clone(),
+            end: end.clone(),
             attachment,
             retry_at_ns: 0,
         })
-    }
-
-    /// The guest's address.
-    pub fn mac(&self) -> MacAddress {
-        self.section.mac
     }
 
     /// Adds what to wait for, while it is connected.
@@ -95,7 +90,7 @@ impl Network {
             return false;
         }
         self.retry_at_ns = now_ns + RETRY_NS;
-        self.attachment = attach(&self.section).ok();
+        self.attachment = attach(&self.end).ok();
         self.attachment.is_some()
     }
 
@@ -132,7 +127,7 @@ impl Network {
     /// Tells the network where the guest is now: a reverse ARP request from its address, which
     /// every switch learns from and no station answers (RFC 903; as hypervisors do).
     pub fn announce(&mut self) -> io::Result<()> {
-        self.send(&rarp_announcement(self.section.mac.0))
+        self.send(&rarp_announcement(self.end.mac))
     }
 
     fn check(&mut self, result: io::Result<()>) -> io::Result<()> {
@@ -144,11 +139,12 @@ impl Network {
     }
 }
 
-fn attach(section: &NetworkSection) -> Result<NetworkAttachment, NetworkError> {
-    match (&section.switch, &section.tap) {
-        (Some(address), _) => NetworkAttachment::switch(address).map_err(NetworkError::Switch),
-        (None, Some(name)) => NetworkAttachment::tap(name).map_err(NetworkError::Tap),
-        (None, None) => Err(NetworkError::Switch(io::ErrorKind::InvalidInput.into())),
+fn attach(end: &NetworkEnd) -> Result<NetworkAttachment, NetworkError> {
+    match &end.attachment {
+        Attachment::Switch(address) => {
+            NetworkAttachment::switch(address).map_err(NetworkError::Switch)
+        }
+        Attachment::Tap(name) => NetworkAttachment::tap(name).map_err(NetworkError::Tap),
     }
 }
 

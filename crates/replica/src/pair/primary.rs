@@ -2,27 +2,26 @@
 
 use super::ReplicationCore;
 use super::host::{Happened, Host};
-use super::identity;
 use super::rates::percentile_ms;
 use super::snapshot_sender::{Piece, SnapshotSender};
-use crate::config::VmConfig;
+use crate::config::ReplicaConfig;
 use crate::disk::Disk;
-use crate::exit::{ExitStatus, Failure};
+use crate::end::{Ended, ReplicaError};
+use crate::evidence::EvidenceStore;
 use crate::host_time::monotonic;
-use crate::setup;
-use crate::single::exit_status;
+use crate::machines::Machines;
+use crate::random;
 use crate::status::{OutputDelay, ReplicaStatus};
 use crate::vcpu::{
-    Command, CommandChannel, InputEncoding, LiveOptions, Parts, ReplicaGuest, Report, Start, Step,
-    Vcpu, start_disks,
+    CommandChannel, InputEncoding, LiveOptions, LiveReport, LiveVcpu, Parts, ReplicaGuest, Step,
+    start_disks,
 };
-use anyhow::anyhow;
+use arbiter::Store;
 use machine::input::Input;
 use machine::output::{Finish, Output};
 use replication::ConnectionId;
 use replication::message::{LifeId, Message};
 use replication::primary::{Primary, PrimaryAction, PrimaryPhase, PrimaryStop};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -30,28 +29,35 @@ use std::time::Duration;
 /// Pieces of a snapshot that are sent between two looks at everything else.
 const PIECES_A_TURN: usize = 4;
 
-/// `understudy primary`: powers a machine on, and protects it when a backup comes.
-pub fn run_primary(config: VmConfig, config_path: &Path) -> Result<ExitStatus, Failure> {
-    let mut host = Host::open(config, config_path)?;
-    let disks: Arc<Vec<Disk>> = Arc::new(setup::open_disks(&host.config).map_err(Failure::usage)?);
-    let machine = setup::power_on(&host.config, &disks).map_err(Failure::usage)?;
+/// Powers a machine on, and protects it when a backup comes.
+///
+/// # Errors
+/// Something of the configuration cannot be used, the claim is lost, or the machine or the host
+/// fails.
+pub fn run_primary(
+    config: ReplicaConfig,
+    machines: Box<dyn Machines>,
+    arbiter: Box<dyn Store>,
+) -> Result<Ended, ReplicaError> {
+    let mut host = Host::open(config, machines, arbiter)?;
+    let disks = Disk::open_all(&host.config.disks)?;
+    let machine = host
+        .machines
+        .power_on(&disks)
+        .map_err(ReplicaError::PowerOn)?;
     let channel = CommandChannel::new();
     let disks = if disks.is_empty() {
         None
     } else {
-        Some(start_disks(disks, &channel)?)
+        Some(start_disks(Arc::new(disks), &channel)?)
     };
     let parts = Parts {
         guest: ReplicaGuest::new(machine, disks),
         encoding: InputEncoding::WithoutDiskData,
+        evidence: Some(EvidenceStore::new(&host.config.state_directory)),
     };
-    let vcpu = Vcpu::start(
-        parts,
-        Start::Live(live_options(&host)),
-        channel,
-        host.waker.clone(),
-    )?;
-    let life = LifeId(identity::random_u128()?);
+    let vcpu = LiveVcpu::start(parts, live_options(&host), channel, host.waker.clone())?;
+    let life = LifeId(random::number()?);
     let core = Primary::new(monotonic(), host.pair_config.clone(), life, 0, 0, 0);
     host.events.add("started", 0, 0, "as the primary");
     PrimaryLoop::new(host, vcpu, core).serve()
@@ -60,7 +66,7 @@ pub fn run_primary(config: VmConfig, config_path: &Path) -> Result<ExitStatus, F
 /// How a machine of this pair goes live.
 pub(super) fn live_options(host: &Host) -> LiveOptions {
     LiveOptions {
-        digest_interval_ns: host.pair.digest_interval.0 * 1_000_000,
+        digest_interval_ns: host.config.pair.digest_interval.as_nanos() as u64,
         digest_interval_instructions: 0,
     }
 }
@@ -68,17 +74,17 @@ pub(super) fn live_options(host: &Host) -> LiveOptions {
 /// The event loop of a primary.
 pub(super) struct PrimaryLoop {
     host: Host,
-    vcpu: Vcpu,
+    vcpu: LiveVcpu,
     core: ReplicationCore,
     snapshot: Option<SnapshotSender>,
     /// Where a snapshot goes once the core has said so.
     snapshot_connection: Option<ConnectionId>,
     finish: Option<Finish>,
-    ended: Option<Result<ExitStatus, Failure>>,
+    ended: Option<Result<Ended, ReplicaError>>,
 }
 
 impl PrimaryLoop {
-    pub(super) fn new(host: Host, vcpu: Vcpu, core: ReplicationCore) -> PrimaryLoop {
+    pub(super) fn new(host: Host, vcpu: LiveVcpu, core: ReplicationCore) -> PrimaryLoop {
         PrimaryLoop {
             host,
             vcpu,
@@ -91,20 +97,17 @@ impl PrimaryLoop {
     }
 
     /// Serves until the machine ends, the claim is lost, or somebody asks.
-    pub(super) fn serve(mut self) -> Result<ExitStatus, Failure> {
+    pub(super) fn serve(mut self) -> Result<Ended, ReplicaError> {
         loop {
             self.turn();
             if let Some(ended) = self.ended.take() {
-                self.host.events.add(
-                    "stopped",
-                    self.core.status().generation,
-                    self.count(),
-                    describe(&ended),
-                );
+                let status = self.core.status();
+                self.host
+                    .stopped(status.generation, status.instruction_count, &ended);
                 return ended;
             }
-            self.host
-                .sample(self.vcpu.gauges().count.load(Ordering::Relaxed));
+            let gauges = self.vcpu.thread().gauges();
+            self.host.sample(gauges.count.load(Ordering::Relaxed));
             let (core, vcpu) = (&self.core, &self.vcpu);
             let deadline = self.core.next_deadline();
             let happened = self
@@ -121,6 +124,9 @@ impl PrimaryLoop {
     /// Does everything that can be done without waiting.
     fn turn(&mut self) {
         self.vcpu_reports();
+        if self.ended.is_some() {
+            return;
+        }
         if let Some((generation, outcome)) = self.host.arbiter.answer(monotonic()) {
             self.core
                 .arbiter_answered(monotonic(), generation, &outcome);
@@ -132,12 +138,11 @@ impl PrimaryLoop {
 
     fn take(&mut self, happened: Happened) {
         if happened.stop {
-            self.ended.get_or_insert(Ok(ExitStatus::Success));
+            self.ended.get_or_insert(Ok(Ended::Asked));
             return;
         }
         for frame in happened.frames {
-            self.vcpu
-                .command(Command::Input(Input::NetworkFrame { device: 0, frame }));
+            self.vcpu.input(Input::NetworkFrame { device: 0, frame });
         }
         for (connection, message) in happened.messages {
             self.core.received(monotonic(), connection, message);
@@ -155,8 +160,8 @@ impl PrimaryLoop {
     fn vcpu_reports(&mut self) {
         while let Some(report) = self.vcpu.report() {
             match report {
-                Report::Steps { steps, count, .. } => self.steps(steps, count),
-                Report::Snapshot(taken) => {
+                LiveReport::Steps { steps, count } => self.steps(steps, count),
+                LiveReport::Snapshot(taken) => {
                     let (generation, count) = (taken.generation, taken.count);
                     match SnapshotSender::start(*taken, self.host.waker.clone()) {
                         Ok(sender) => {
@@ -166,18 +171,18 @@ impl PrimaryLoop {
                         Err(_) => self.core.snapshot_failed(monotonic(), generation),
                     }
                 }
-                Report::Finished(finish) => {
+                LiveReport::Finished(finish) => {
                     self.finish = Some(finish);
                     self.core.finished(monotonic(), self.count());
                 }
-                Report::DiskError(error) => {
+                LiveReport::DiskError(error) => {
                     self.host.events.add("disk_error", 0, self.count(), error);
                 }
-                Report::Failed(reason) => {
-                    self.ended = Some(Err(anyhow!("the machine failed: {reason}").into()));
+                LiveReport::Failed(failure) => {
+                    let error = self.host.machine_failed(&failure, self.vcpu.thread_mut());
+                    self.ended = Some(Err(error));
+                    return;
                 }
-                // The machine has been live for as long as this loop has it.
-                Report::Live { .. } | Report::Diverged { .. } => {}
             }
             self.actions();
         }
@@ -206,14 +211,14 @@ impl PrimaryLoop {
                 PrimaryAction::Close(connection) => self.host.close(connection),
                 PrimaryAction::Emit(outputs) => self.emit(&outputs),
                 PrimaryAction::TakeSnapshot { generation } => {
-                    self.vcpu.command(Command::Snapshot { generation });
+                    self.vcpu.snapshot(generation);
                 }
                 PrimaryAction::SendSnapshot { connection, .. } => {
                     self.snapshot_connection = Some(connection);
                 }
                 PrimaryAction::AbortSnapshot { .. } => self.drop_snapshot(),
                 PrimaryAction::Ask(request) => self.host.arbiter.ask(monotonic(), request),
-                PrimaryAction::Throttle(share) => self.vcpu.command(Command::Throttle(share)),
+                PrimaryAction::Throttle(share) => self.vcpu.throttle(share),
                 PrimaryAction::Report(event) => {
                     let count = self.count();
                     self.host.report(&event, count);
@@ -230,14 +235,13 @@ impl PrimaryLoop {
 
     fn stop(&mut self, why: PrimaryStop) {
         self.ended = Some(match why {
-            PrimaryStop::Finished => Ok(self.finish.map_or(ExitStatus::Success, exit_status)),
-            PrimaryStop::LostClaim { generation, holder } => Err(Failure::new(
-                ExitStatus::ClaimLost,
-                anyhow!(
-                    "generation {generation} is another's ({}): the other replica goes on, this one stops",
-                    holder.trim_end()
-                ),
-            )),
+            PrimaryStop::Finished => {
+                let finish = self.finish.expect("the core ends after the machine did");
+                Ok(Ended::Guest(finish))
+            }
+            PrimaryStop::LostClaim { generation, holder } => {
+                Err(ReplicaError::ClaimLost { generation, holder })
+            }
         });
     }
 
@@ -296,14 +300,7 @@ impl PrimaryLoop {
     }
 }
 
-fn describe(ended: &Result<ExitStatus, Failure>) -> String {
-    match ended {
-        Ok(status) => format!("with status {}", status.code()),
-        Err(failure) => failure.to_string(),
-    }
-}
-
-fn status(host: &Host, core: &ReplicationCore, vcpu: &Vcpu) -> ReplicaStatus {
+fn status(host: &Host, core: &ReplicationCore, vcpu: &LiveVcpu) -> ReplicaStatus {
     let pair = core.status();
     let mut delays: Vec<Duration> = core.output_delays().collect();
     delays.sort_unstable();
@@ -321,7 +318,7 @@ fn status(host: &Host, core: &ReplicationCore, vcpu: &Vcpu) -> ReplicaStatus {
             outputs: delays.len() as u64,
         },
         listen: host.listen_address(),
-        ..host.base_status(Some(vcpu))
+        ..host.base_status(Some(vcpu.thread()))
     }
 }
 

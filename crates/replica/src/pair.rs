@@ -4,13 +4,12 @@
 //! core says. The vcpu, the disks, the arbiter and the sending of a snapshot have their own threads.
 
 mod backup;
+mod backup_machine;
 mod channel;
-mod evidence;
 mod host;
 mod identity;
 mod primary;
 mod rates;
-mod replica;
 mod snapshot_sender;
 
 pub use backup::run_backup;

@@ -11,13 +11,13 @@ pub use child::{Supervised, die_with_supervisor};
 
 use crate::engine::EngineName;
 use crate::exit::{ExitStatus, Failure};
-use crate::host_time::monotonic_ns;
-use crate::signals::StopSignals;
 use crate::terminal::RawMode;
 use anyhow::{Context, anyhow};
 use guest_image::{GuestImage, Progress};
 use layout::Layout;
 use network::PollSet;
+use replica::host_time::monotonic_ns;
+use replica::signals::StopSignals;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;

@@ -1,10 +1,10 @@
 //! A backup's machine, from the first piece of its snapshot to the moment when it goes live.
 
-use crate::config::VmConfig;
+use crate::config::ReplicaConfig;
 use crate::disk::Disk;
-use crate::vcpu::{
-    Command, CommandChannel, InputEncoding, Parts, ReplicaGuest, Start, Vcpu, start_disks,
-};
+use crate::evidence::EvidenceStore;
+use crate::machines::Machines;
+use crate::vcpu::{CommandChannel, InputEncoding, Parts, ReplayingVcpu, ReplicaGuest, start_disks};
 use crate::wake::Waker;
 use machine::machine::Machine;
 use machine::state::Snapshot;
@@ -14,13 +14,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// No machine's snapshot is longer, whatever the peer sends: RAM and as much again.
-fn snapshot_limit(config: &VmConfig) -> u64 {
-    config.memory.0 * 2 + (128 << 20)
+fn snapshot_limit(config: &ReplicaConfig) -> u64 {
+    config.memory_bytes * 2 + (128 << 20)
 }
 
 /// The machine, or what has come of it so far.
 #[derive(Default)]
-pub struct Replica {
+pub struct BackupMachine {
     stage: Stage,
     /// The first thing that went wrong: told when the snapshot is whole.
     trouble: Option<String>,
@@ -34,7 +34,7 @@ enum Stage {
     /// The machine is made, its disks are coming.
     Disks(Box<Machine>, Vec<Disk>),
     /// The machine replays.
-    Running(Vcpu),
+    Running(ReplayingVcpu),
     /// The snapshot was of no use.
     Failed,
 }
@@ -45,9 +45,17 @@ impl Default for Stage {
     }
 }
 
-impl Replica {
+impl BackupMachine {
+    /// The vcpu thread, to be ended.
+    pub fn vcpu_mut(&mut self) -> Option<&mut ReplayingVcpu> {
+        match &mut self.stage {
+            Stage::Running(vcpu) => Some(vcpu),
+            Stage::Receiving(_) | Stage::Disks(..) | Stage::Failed => None,
+        }
+    }
+
     /// The vcpu thread, once it runs.
-    pub fn vcpu(&self) -> Option<&Vcpu> {
+    pub fn vcpu(&self) -> Option<&ReplayingVcpu> {
         match &self.stage {
             Stage::Running(vcpu) => Some(vcpu),
             Stage::Receiving(_) | Stage::Disks(..) | Stage::Failed => None,
@@ -55,10 +63,12 @@ impl Replica {
     }
 
     /// Keeps a piece of the snapshot.
-    pub fn store(&mut self, chunk: SnapshotChunk, config: &VmConfig) {
+    pub fn store(&mut self, chunk: SnapshotChunk, config: &ReplicaConfig, machines: &dyn Machines) {
         let stored = match chunk.part {
             SnapshotPart::Machine => self.store_machine(&chunk, config),
-            SnapshotPart::Disk(index) => self.store_disk(index, &chunk, config),
+            SnapshotPart::Disk(index) => self
+                .make_machine(config, machines)
+                .and_then(|()| self.store_disk(index, &chunk)),
         };
         if let Err(reason) = stored {
             self.fail(reason);
@@ -70,7 +80,11 @@ impl Replica {
         self.stage = Stage::Failed;
     }
 
-    fn store_machine(&mut self, chunk: &SnapshotChunk, config: &VmConfig) -> Result<(), String> {
+    fn store_machine(
+        &mut self,
+        chunk: &SnapshotChunk,
+        config: &ReplicaConfig,
+    ) -> Result<(), String> {
         match &mut self.stage {
             Stage::Receiving(bytes) if chunk.offset == bytes.len() as u64 => {
                 bytes.extend_from_slice(&chunk.bytes);
@@ -88,13 +102,7 @@ impl Replica {
         }
     }
 
-    fn store_disk(
-        &mut self,
-        index: u8,
-        chunk: &SnapshotChunk,
-        config: &VmConfig,
-    ) -> Result<(), String> {
-        self.make_machine(config)?;
+    fn store_disk(&mut self, index: u8, chunk: &SnapshotChunk) -> Result<(), String> {
         match &self.stage {
             Stage::Disks(_, disks) => {
                 let disk = disks
@@ -111,17 +119,22 @@ impl Replica {
     }
 
     /// Makes the machine of its snapshot, and empty disks of the right length, if not yet done.
-    fn make_machine(&mut self, config: &VmConfig) -> Result<(), String> {
+    fn make_machine(
+        &mut self,
+        config: &ReplicaConfig,
+        machines: &dyn Machines,
+    ) -> Result<(), String> {
         let Stage::Receiving(bytes) = &mut self.stage else {
             return Ok(());
         };
         let bytes = std::mem::take(bytes);
         let snapshot = Snapshot::read_from(&mut &bytes[..]).map_err(|error| error.to_string())?;
         drop(bytes);
-        let mut machine = Machine::restore(&snapshot).map_err(|error| error.to_string())?;
-        config.engine.drive(&mut machine);
+        let machine = machines
+            .restore(&snapshot)
+            .map_err(|error| error.to_string())?;
         let board = &machine.config().board;
-        if board.memory_bytes != config.memory.0 || board.disks.len() != config.disks.len() {
+        if board.memory_bytes != config.memory_bytes || board.disks.len() != config.disks.len() {
             return Err("its memory or disks are not those of this configuration".into());
         }
         let disks: Result<Vec<Disk>, _> = config
@@ -142,14 +155,20 @@ impl Replica {
     }
 
     /// The snapshot is whole: the machine replays from here on.
-    pub fn start(&mut self, config: &VmConfig, waker: Waker) -> Result<(), String> {
-        if let Err(reason) = self.make_machine(config) {
+    pub fn start(
+        &mut self,
+        config: &ReplicaConfig,
+        machines: &dyn Machines,
+        evidence: EvidenceStore,
+        waker: Waker,
+    ) -> Result<(), String> {
+        if let Err(reason) = self.make_machine(config, machines) {
             self.fail(reason);
         }
         match std::mem::replace(&mut self.stage, Stage::Failed) {
             Stage::Disks(machine, disks) => {
-                let vcpu = run(*machine, disks, waker)?;
-                vcpu.command(Command::Records(std::mem::take(&mut self.early)));
+                let vcpu = run(*machine, disks, evidence, waker)?;
+                vcpu.replay(std::mem::take(&mut self.early));
                 self.stage = Stage::Running(vcpu);
                 Ok(())
             }
@@ -163,17 +182,17 @@ impl Replica {
     /// Replays records after those that came before.
     pub fn replay(&mut self, records: Vec<Record>) {
         match &self.stage {
-            Stage::Running(vcpu) => vcpu.command(Command::Records(records)),
+            Stage::Running(vcpu) => vcpu.replay(records),
             Stage::Receiving(_) | Stage::Disks(..) | Stage::Failed => self.early.extend(records),
         }
     }
 
     /// The vcpu thread, the instruction count and the number of visible outputs to go live with.
-    pub fn into_live(self) -> Option<(Vcpu, u64, u64)> {
+    pub fn into_live(self) -> Option<(ReplayingVcpu, u64, u64)> {
         match self.stage {
             Stage::Running(vcpu) => {
-                let count = vcpu.gauges().count.load(Ordering::Acquire);
-                let visible = vcpu.gauges().visible.load(Ordering::Acquire);
+                let count = vcpu.thread().gauges().count.load(Ordering::Acquire);
+                let visible = vcpu.thread().gauges().visible.load(Ordering::Acquire);
                 Some((vcpu, count, visible))
             }
             Stage::Receiving(_) | Stage::Disks(..) | Stage::Failed => None,
@@ -181,7 +200,12 @@ impl Replica {
     }
 }
 
-fn run(machine: Machine, disks: Vec<Disk>, waker: Waker) -> Result<Vcpu, String> {
+fn run(
+    machine: Machine,
+    disks: Vec<Disk>,
+    evidence: EvidenceStore,
+    waker: Waker,
+) -> Result<ReplayingVcpu, String> {
     for disk in &disks {
         disk.sync()
             .map_err(|error| format!("its disks cannot be written here: {error}"))?;
@@ -197,8 +221,9 @@ fn run(machine: Machine, disks: Vec<Disk>, waker: Waker) -> Result<Vcpu, String>
         let parts = Parts {
             guest,
             encoding: InputEncoding::WithoutDiskData,
+            evidence: Some(evidence),
         };
-        Vcpu::start(parts, Start::Replaying, channel, waker)
+        ReplayingVcpu::start(parts, channel, waker)
     };
     start().map_err(|error| format!("its thread cannot be started: {error}"))
 }

@@ -6,6 +6,7 @@ mod worker;
 pub use copy::{CHUNK_BYTES, DiskChunk};
 pub use worker::{Completion, DiskThread};
 
+use crate::config::DiskFile;
 use machine::input::DiskStatus;
 use machine::output::DiskOperation;
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
@@ -85,6 +86,17 @@ pub struct Outcome {
 }
 
 impl Disk {
+    /// Opens the configured disks for a machine that owns what is on them.
+    ///
+    /// # Errors
+    /// The first one that cannot be used.
+    pub fn open_all(files: &[DiskFile]) -> Result<Vec<Disk>, DiskError> {
+        files
+            .iter()
+            .map(|file| Disk::open(&file.path, file.read_only))
+            .collect()
+    }
+
     /// Opens an image.
     pub fn open(path: &Path, read_only: bool) -> Result<Disk, DiskError> {
         let mut options = OpenOptions::new();

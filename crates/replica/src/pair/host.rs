@@ -3,31 +3,30 @@
 use super::channel::Channel;
 use super::identity;
 use super::rates::Rate;
-use crate::config::{PairSection, VmConfig};
+use crate::config::ReplicaConfig;
 use crate::control::ControlSocket;
-use crate::engine::EngineName;
+use crate::end::{Ended, ReplicaError};
 use crate::events::EventLog;
-use crate::exit::Failure;
+use crate::evidence::{EvidenceDesk, EvidenceStore, Kept};
 use crate::host_time::{monotonic, monotonic_ns};
+use crate::machines::Machines;
 use crate::outside::{ConsoleSink, Network, Outside};
-use crate::setup;
 use crate::signals::StopSignals;
-use crate::status::ReplicaStatus;
+use crate::status::{ReplicaStatus, engine_name};
 use crate::transport::{self, Connection};
-use crate::vcpu::{Gauges, Vcpu};
+use crate::vcpu::{Gauges, VcpuFailure, VcpuThread};
 use crate::wake::Waker;
-use arbiter::{ArbiterDesk, DirectoryStore};
+use arbiter::{ArbiterDesk, Store};
 use network::{PollSet, Readiness};
 use replication::ConnectionId;
 use replication::config::PairConfig;
 use replication::event::Event;
 use replication::message::Message;
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::AsFd;
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -41,6 +40,8 @@ const LONGEST_WAIT: Duration = Duration::from_millis(500);
 const SLOW: Duration = Duration::from_millis(100);
 /// Garbage is told at most this often: a flood of it must not fill the state directory.
 const GARBAGE_INTERVAL: Duration = Duration::from_secs(1);
+/// A process that ends waits so long for evidence to be written.
+const EVIDENCE_PATIENCE: Duration = Duration::from_secs(30);
 /// The file that the guest's consoles are printed to.
 const CONSOLE_LOG: &str = "console.log";
 
@@ -61,10 +62,10 @@ pub struct Happened {
 
 /// Sockets, files and threads of a replica.
 pub struct Host {
-    /// The machine's configuration.
-    pub config: VmConfig,
-    /// The pair's section.
-    pub pair: PairSection,
+    /// The replica's configuration.
+    pub config: ReplicaConfig,
+    /// Where machines come from.
+    pub machines: Box<dyn Machines>,
     /// For the core.
     pub pair_config: PairConfig,
     /// What happened.
@@ -73,6 +74,8 @@ pub struct Host {
     pub outside: Outside,
     /// The arbiter.
     pub arbiter: ArbiterDesk,
+    /// Keeps what is known of divergences.
+    pub evidence: EvidenceDesk,
     /// Woken by all threads.
     pub waker: Waker,
     /// Speed of the machine, in instructions.
@@ -93,39 +96,41 @@ pub struct Host {
 
 impl Host {
     /// Opens everything that `config` names, or says what cannot be opened.
-    pub fn open(config: VmConfig, config_path: &Path) -> Result<Host, Failure> {
-        let (pair, section) = config.require_pair(config_path).map_err(Failure::usage)?;
-        let (pair, arbiter_directory) = (pair.clone(), section.directory.clone());
+    pub fn open(
+        config: ReplicaConfig,
+        machines: Box<dyn Machines>,
+        store: Box<dyn Store>,
+    ) -> Result<Host, ReplicaError> {
         let signals = StopSignals::catch()?;
-        setup::state_directory(&config.state_directory).map_err(Failure::usage)?;
-        let control = ControlSocket::bind(&config.state_directory).map_err(Failure::usage)?;
-        let events = EventLog::open(&config.state_directory)?;
-        let store = DirectoryStore::open(&arbiter_directory).map_err(Failure::usage)?;
-        let listener = transport::listen(&pair.listen).map_err(Failure::usage)?;
-        let network = match &config.network {
-            Some(section) => Some(Network::connect(section).map_err(Failure::usage)?),
-            None => None,
-        };
-        let console_path = config.state_directory.join(CONSOLE_LOG);
+        let directory = &config.state_directory;
+        fs::create_dir_all(directory).map_err(|source| ReplicaError::StateDirectory {
+            path: directory.clone(),
+            source,
+        })?;
+        let control = ControlSocket::bind(directory)?;
+        let events = EventLog::open(directory)?;
+        let listener = transport::listen(&config.pair.listen)?;
+        let network = config.network.as_ref().map(Network::connect).transpose()?;
         let file = OpenOptions::new()
             .create(true)
             .append(true)
-            .open(console_path)?;
+            .open(directory.join(CONSOLE_LOG))?;
         let console = ConsoleSink {
             to_stdout: false,
             file: Some(file),
         };
         let waker = Waker::new()?;
-        let arbiter = ArbiterDesk::start(Box::new(store), {
+        let arbiter = ArbiterDesk::start(store, {
             let waker = waker.clone();
             move || waker.wake()
         })?;
         Ok(Host {
-            pair_config: identity::pair_config(&config, &pair)?,
-            pair,
+            pair_config: identity::pair_config(&config, &*machines)?,
+            arbiter,
+            evidence: EvidenceDesk::new(EvidenceStore::new(directory), waker.clone()),
+            machines,
             events,
             outside: Outside { network, console },
-            arbiter,
             waker,
             speed: Rate::default(),
             log: Rate::default(),
@@ -174,6 +179,45 @@ impl Host {
         }
     }
 
+    /// Stops speaking for a machine that cannot go on, so that the other replica does not wait, and
+    /// says what was kept of it.
+    pub fn machine_failed(&mut self, failure: &VcpuFailure, vcpu: &mut VcpuThread) -> ReplicaError {
+        self.events
+            .add("machine_failed", 0, failure.count, &*failure.reason);
+        let open: Vec<ConnectionId> = self.channels.keys().copied().collect();
+        open.into_iter().for_each(|id| self.close(id));
+        if let Some(directory) = vcpu.evidence(EVIDENCE_PATIENCE) {
+            self.evidence_kept(Kept {
+                generation: 0,
+                count: failure.count,
+                directory,
+            });
+        }
+        ReplicaError::MachineFailed(failure.reason.clone())
+    }
+
+    /// Says where evidence is.
+    pub fn evidence_kept(&mut self, kept: Kept) {
+        let detail = match kept.directory {
+            Ok(path) => path.display().to_string(),
+            Err(error) => format!("the evidence could not be kept: {error}"),
+        };
+        self.events
+            .add("evidence", kept.generation, kept.count, detail);
+    }
+
+    /// Writes the last event.
+    pub fn stopped(&mut self, generation: u64, count: u64, end: &Result<Ended, ReplicaError>) {
+        while let Some(kept) = self.evidence.kept(EVIDENCE_PATIENCE) {
+            self.evidence_kept(kept);
+        }
+        let detail = match end {
+            Ok(ended) => ended.to_string(),
+            Err(error) => error.to_string(),
+        };
+        self.events.add("stopped", generation, count, detail);
+    }
+
     /// Whether a snapshot's next piece may be sent on this connection.
     pub fn has_room(&self, id: ConnectionId) -> bool {
         self.channels
@@ -196,7 +240,7 @@ impl Host {
         deadline: Option<Duration>,
         accept: bool,
         status: impl Fn(&Host) -> ReplicaStatus,
-    ) -> Result<Happened, Failure> {
+    ) -> io::Result<Happened> {
         let timeout = self.timeout(deadline);
         let worked = self
             .woken_at
@@ -208,6 +252,9 @@ impl Host {
                 worked.as_millis()
             );
             self.events.add("slow", 0, 0, detail);
+        }
+        while let Some(kept) = self.evidence.kept(Duration::ZERO) {
+            self.evidence_kept(kept);
         }
         let ready = self.poll(timeout, accept)?;
         self.woken_at = Some(monotonic());
@@ -334,7 +381,7 @@ impl Host {
     }
 
     /// What is the same for both roles in a status.
-    pub fn base_status(&self, vcpu: Option<&Vcpu>) -> ReplicaStatus {
+    pub fn base_status(&self, vcpu: Option<&VcpuThread>) -> ReplicaStatus {
         let now_ns = monotonic_ns();
         let gauge = |read: fn(&Gauges) -> &AtomicU64| {
             vcpu.map_or(0, |vcpu| read(vcpu.gauges()).load(Ordering::Relaxed))
@@ -346,7 +393,7 @@ impl Host {
             instruction_count: count,
             guest_time_ms: gauge(|gauges| &gauges.guest_time_ns) / 1_000_000,
             digests_compared: gauge(|gauges| &gauges.digests_compared),
-            engine: vcpu.map_or(self.config.engine, |vcpu| EngineName(vcpu.engine())),
+            engine: engine_name(vcpu.map_or(self.config.engine, VcpuThread::engine)).into(),
             mips: self.speed.per_second(now_ns, count) / 1e6,
             log_bytes_sent: self.log_bytes,
             log_bits_per_second: (self.log.per_second(now_ns, self.log_bytes) * 8.0) as u64,

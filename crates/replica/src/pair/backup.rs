@@ -1,41 +1,41 @@
 //! The replica that follows, until it goes live.
 
-use super::evidence::{self, RecentRecords};
+use super::backup_machine::BackupMachine;
 use super::host::{Happened, Host};
 use super::primary::{PrimaryLoop, live_options};
-use super::replica::Replica;
-use crate::config::{ConfigError, VmConfig};
-use crate::exit::{ExitStatus, Failure};
+use crate::config::ReplicaConfig;
+use crate::end::{Ended, ReplicaError};
+use crate::evidence::{Divergence, EvidenceStore, Kept, RecentRecords};
 use crate::host_time::monotonic;
+use crate::machines::Machines;
 use crate::status::ReplicaStatus;
 use crate::transport;
-use crate::vcpu::{Command, Report, Step};
-use anyhow::anyhow;
-use machine::machine::SEMANTICS_VERSION;
+use crate::vcpu::{ReplayReport, ReplayingVcpu};
+use arbiter::Store;
 use machine::output::Output;
 use machine::state::Snapshot;
 use replication::backup::{Backup, BackupAction, BackupPhase, BackupStop};
 use replication::log::LogHeader;
 use replication::message::{DivergenceReport, LifeId};
 use replication::primary::Primary;
-use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// How long one attempt to connect may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// `understudy backup`: follows the primary at the configured peer, and goes on in its place when
-/// it dies.
-pub fn run_backup(config: VmConfig, config_path: &Path) -> Result<ExitStatus, Failure> {
-    let mut host = Host::open(config, config_path)?;
-    let peer = host.pair.peer.clone().ok_or_else(|| {
-        Failure::usage(ConfigError::Value {
-            path: config_path.into(),
-            key: "pair.peer",
-            message: "a backup needs the address of its primary".into(),
-        })
-    })?;
+/// Follows the primary at `peer`, and goes on in its place when it dies.
+///
+/// # Errors
+/// Something of the configuration cannot be used, the claim is lost, the primary refuses this replica
+/// for good, the machine differs while there is no primary, or the machine or the host fails.
+pub fn run_backup(
+    config: ReplicaConfig,
+    peer: String,
+    machines: Box<dyn Machines>,
+    arbiter: Box<dyn Store>,
+) -> Result<Ended, ReplicaError> {
+    let mut host = Host::open(config, machines, arbiter)?;
     let core = Backup::new(monotonic(), host.pair_config.clone());
     host.events
         .add("started", 0, 0, format!("as a backup of {peer}"));
@@ -43,8 +43,8 @@ pub fn run_backup(config: VmConfig, config_path: &Path) -> Result<ExitStatus, Fa
         host,
         core,
         peer,
-        replica: None,
-        evidence: None,
+        machine: None,
+        found: None,
         recent: RecentRecords::default(),
         generation: 0,
         connect_error: String::new(),
@@ -55,7 +55,7 @@ pub fn run_backup(config: VmConfig, config_path: &Path) -> Result<ExitStatus, Fa
 
 /// How the loop of a backup ends.
 enum End {
-    Exit(Result<ExitStatus, Failure>),
+    Exit(Result<Ended, ReplicaError>),
     GoLive {
         life: LifeId,
         generation: u64,
@@ -68,9 +68,9 @@ struct BackupLoop {
     core: Backup<Output>,
     peer: String,
     /// The machine, or what has come of it.
-    replica: Option<Replica>,
+    machine: Option<BackupMachine>,
     /// The machine as it was found when it differed.
-    evidence: Option<Box<Snapshot>>,
+    found: Option<Box<Snapshot>>,
     recent: RecentRecords,
     generation: u64,
     /// Why the last attempt to connect failed; told once.
@@ -80,16 +80,12 @@ struct BackupLoop {
 }
 
 impl BackupLoop {
-    fn serve(mut self) -> Result<ExitStatus, Failure> {
+    fn serve(mut self) -> Result<Ended, ReplicaError> {
         loop {
             match self.turn() {
                 Some(End::Exit(ended)) => {
-                    let detail = ended
-                        .as_ref()
-                        .map_or_else(Failure::to_string, |s| format!("with status {}", s.code()));
-                    self.host
-                        .events
-                        .add("stopped", self.generation, self.executed(), detail);
+                    let count = self.executed();
+                    self.host.stopped(self.generation, count, &ended);
                     return ended;
                 }
                 Some(End::GoLive {
@@ -103,11 +99,11 @@ impl BackupLoop {
             }
             let count = self.executed();
             self.host.sample(count);
-            let (core, replica) = (&self.core, &self.replica);
+            let (core, machine) = (&self.core, &self.machine);
             let deadline = self.core.next_deadline();
             let happened = self
                 .host
-                .wait(deadline, false, |host| status(host, core, replica.as_ref()))?;
+                .wait(deadline, false, |host| status(host, core, machine.as_ref()))?;
             if let Some(end) = self.take(happened) {
                 return end;
             }
@@ -115,15 +111,20 @@ impl BackupLoop {
     }
 
     fn executed(&self) -> u64 {
-        self.replica
-            .as_ref()
-            .and_then(Replica::vcpu)
-            .map_or(0, |vcpu| vcpu.gauges().count.load(Ordering::Relaxed))
+        self.vcpu().map_or(0, |vcpu| {
+            vcpu.thread().gauges().count.load(Ordering::Relaxed)
+        })
+    }
+
+    fn vcpu(&self) -> Option<&ReplayingVcpu> {
+        self.machine.as_ref().and_then(BackupMachine::vcpu)
     }
 
     /// Does everything that can be done without waiting.
     fn turn(&mut self) -> Option<End> {
-        self.vcpu_reports();
+        if let Some(error) = self.vcpu_reports() {
+            return Some(End::Exit(Err(error)));
+        }
         if let Some((generation, outcome)) = self.host.arbiter.answer(monotonic()) {
             self.core
                 .arbiter_answered(monotonic(), generation, &outcome);
@@ -136,7 +137,7 @@ impl BackupLoop {
         );
         if is_waited_for
             && !std::mem::replace(&mut self.hurried, true)
-            && let Some(vcpu) = self.replica.as_ref().and_then(Replica::vcpu)
+            && let Some(vcpu) = self.vcpu()
         {
             vcpu.hurry();
             // What was reported before it hurried is looked at once more.
@@ -145,12 +146,12 @@ impl BackupLoop {
         end
     }
 
-    fn take(&mut self, happened: Happened) -> Option<Result<ExitStatus, Failure>> {
+    fn take(&mut self, happened: Happened) -> Option<Result<Ended, ReplicaError>> {
         // Asked to end while it may be the only one to go on, it goes on, and ends as a primary
         // when it is asked again.
         if happened.stop && self.core.leave(monotonic()) {
             let _left = self.actions();
-            return Some(Ok(ExitStatus::Success));
+            return Some(Ok(Ended::Asked));
         }
         for (connection, message) in happened.messages {
             self.core.received(monotonic(), connection, message);
@@ -161,51 +162,33 @@ impl BackupLoop {
         None
     }
 
-    fn vcpu_reports(&mut self) {
+    /// Takes what the machine reports. An error ends this replica.
+    fn vcpu_reports(&mut self) -> Option<ReplicaError> {
         let generation = self.generation;
-        while let Some(report) = self
-            .replica
-            .as_ref()
-            .and_then(Replica::vcpu)
-            .and_then(|vcpu| vcpu.report())
-        {
+        while let Some(report) = self.vcpu().and_then(ReplayingVcpu::report) {
             match report {
-                Report::Steps {
-                    steps,
+                ReplayReport::Progress {
+                    outputs,
                     count,
                     replayed,
                 } => {
-                    for step in steps {
-                        if let Step::Outputs(batch) = step {
-                            self.core.outputs(
-                                monotonic(),
-                                generation,
-                                batch.visible,
-                                batch.outputs,
-                            );
-                        }
+                    for batch in outputs {
+                        self.core
+                            .outputs(monotonic(), generation, batch.visible, batch.outputs);
                     }
                     self.core.replayed(monotonic(), generation, replayed, count);
                 }
-                Report::Diverged { report, snapshot } => {
-                    self.evidence = Some(snapshot);
+                ReplayReport::Diverged { report, snapshot } => {
+                    self.found = Some(snapshot);
                     self.core.diverged(monotonic(), generation, report);
                 }
-                Report::DiskError(error) => {
-                    self.host.events.add("disk_error", generation, 0, error)
+                ReplayReport::Failed(failure) => {
+                    let vcpu = self.machine.as_mut().and_then(BackupMachine::vcpu_mut)?;
+                    return Some(self.host.machine_failed(&failure, vcpu.thread_mut()));
                 }
-                Report::Failed(reason) => {
-                    let report = DivergenceReport {
-                        sequence: 0,
-                        count: self.executed(),
-                        what: reason,
-                    };
-                    self.core.diverged(monotonic(), generation, report);
-                }
-                // Only live machines report these.
-                Report::Snapshot(_) | Report::Live { .. } | Report::Finished(_) => {}
             }
         }
+        None
     }
 
     fn actions(&mut self) -> Option<End> {
@@ -218,8 +201,8 @@ impl BackupLoop {
                 } => self.host.send(connection, &message),
                 BackupAction::Close(connection) => self.host.close(connection),
                 BackupAction::Store(chunk) => {
-                    let replica = self.replica.get_or_insert_with(Replica::default);
-                    replica.store(chunk, &self.host.config);
+                    let machine = self.machine.get_or_insert_default();
+                    machine.store(chunk, &self.host.config, &*self.host.machines);
                 }
                 BackupAction::Restore { generation, .. } => self.restore(generation),
                 BackupAction::Replay {
@@ -228,12 +211,10 @@ impl BackupLoop {
                 } => {
                     self.generation = generation;
                     self.recent.add(&records);
-                    self.replica
-                        .get_or_insert_with(Replica::default)
-                        .replay(records);
+                    self.machine.get_or_insert_default().replay(records);
                 }
                 BackupAction::Discard { .. } => self.discard(),
-                BackupAction::KeepEvidence { report, .. } => self.keep_evidence(&report),
+                BackupAction::KeepEvidence { report, .. } => self.keep_evidence(report),
                 BackupAction::Ask(request) => self.host.arbiter.ask(monotonic(), request),
                 BackupAction::GoLive {
                     life,
@@ -278,41 +259,47 @@ impl BackupLoop {
 
     fn restore(&mut self, generation: u64) {
         self.generation = generation;
-        let replica = self.replica.get_or_insert_with(Replica::default);
-        let restored = replica.start(&self.host.config, self.host.waker.clone());
+        let machine = self.machine.get_or_insert_default();
+        let restored = machine.start(
+            &self.host.config,
+            &*self.host.machines,
+            EvidenceStore::new(&self.host.config.state_directory),
+            self.host.waker.clone(),
+        );
         self.host.speed.restart();
         self.core.restored(monotonic(), generation, restored);
     }
 
     fn discard(&mut self) {
-        self.replica = None;
-        self.evidence = None;
+        self.machine = None;
+        self.found = None;
         self.recent.clear();
     }
 
-    fn keep_evidence(&mut self, report: &DivergenceReport) {
+    fn keep_evidence(&mut self, report: DivergenceReport) {
+        let greeting = &self.host.pair_config.greeting;
         let header = LogHeader {
-            semantics_version: SEMANTICS_VERSION,
-            configuration_hash: self.host.pair_config.greeting.configuration_hash,
+            semantics_version: greeting.semantics_version,
+            configuration_hash: greeting.configuration_hash,
             guest_identity: self.host.config.name.clone(),
             has_snapshot: false,
             has_disk_reads: false,
         };
-        let directory = &self.host.config.state_directory;
-        let kept = evidence::keep(
-            directory,
-            header,
+        let (generation, count) = (self.generation, report.count);
+        let begun = self.host.evidence.keep(Divergence {
+            generation,
             report,
-            self.evidence.as_deref(),
-            &self.recent,
-        );
-        let detail = match kept {
-            Ok(path) => path.display().to_string(),
-            Err(error) => format!("the evidence could not be kept: {error}"),
-        };
-        self.host
-            .events
-            .add("evidence", self.generation, report.count, detail);
+            snapshot: self.found.take(),
+            recent: std::mem::take(&mut self.recent),
+            header,
+        });
+        if let Err(error) = begun {
+            self.host.evidence_kept(Kept {
+                generation,
+                count,
+                directory: Err(error),
+            });
+        }
     }
 
     /// Goes on in the primary's place.
@@ -321,11 +308,11 @@ impl BackupLoop {
         life: LifeId,
         generation: u64,
         outputs: Vec<Output>,
-    ) -> Result<ExitStatus, Failure> {
-        let Some((vcpu, count, visible)) = self.replica.take().and_then(Replica::into_live) else {
-            return Err(anyhow!("the backup has no machine to go live with").into());
-        };
-        vcpu.command(Command::GoLive(live_options(&self.host)));
+    ) -> Result<Ended, ReplicaError> {
+        let machine = self.machine.take().and_then(BackupMachine::into_live);
+        let (vcpu, count, visible) =
+            machine.expect("the core goes live only with a machine that has replayed all");
+        let vcpu = vcpu.go_live(live_options(&self.host));
         if let Some(network) = &mut self.host.outside.network {
             // A network that has gone is announced to when it is back.
             let _announced = network.announce();
@@ -345,36 +332,26 @@ impl BackupLoop {
     }
 }
 
-fn stop(why: BackupStop) -> Result<ExitStatus, Failure> {
+fn stop(why: BackupStop) -> Result<Ended, ReplicaError> {
     match why {
-        BackupStop::Finished | BackupStop::Left => Ok(ExitStatus::Success),
-        BackupStop::LostClaim { generation, holder } => Err(Failure::new(
-            ExitStatus::ClaimLost,
-            anyhow!(
-                "generation {generation} is another's ({}): the primary goes on, this backup stops",
-                holder.trim_end()
-            ),
-        )),
-        BackupStop::Refused(refusal) => {
-            Err(Failure::new(ExitStatus::Refused, anyhow!("{refusal}")))
+        BackupStop::Finished => Ok(Ended::AtThePrimary),
+        BackupStop::Left => Ok(Ended::Asked),
+        BackupStop::LostClaim { generation, holder } => {
+            Err(ReplicaError::ClaimLost { generation, holder })
         }
-        BackupStop::Unusable(reason) => {
-            Err(anyhow!("the primary's machine cannot be taken over here: {reason}").into())
-        }
-        BackupStop::Diverged(report) => Err(Failure::new(
-            ExitStatus::Diverged,
-            anyhow!(
-                "the machine differs from the primary's at instruction {} ({}), and the primary is gone",
-                report.count,
-                report.what
-            ),
-        )),
+        BackupStop::Refused(refusal) => Err(ReplicaError::Refused(refusal)),
+        BackupStop::Unusable(reason) => Err(ReplicaError::Unusable(reason)),
+        BackupStop::Diverged(report) => Err(ReplicaError::Diverged(report)),
     }
 }
 
-fn status(host: &Host, core: &Backup<Output>, replica: Option<&Replica>) -> ReplicaStatus {
+fn status(host: &Host, core: &Backup<Output>, machine: Option<&BackupMachine>) -> ReplicaStatus {
     let pair = core.status();
-    let base = host.base_status(replica.and_then(Replica::vcpu));
+    let base = host.base_status(
+        machine
+            .and_then(BackupMachine::vcpu)
+            .map(ReplayingVcpu::thread),
+    );
     ReplicaStatus {
         role: "backup".into(),
         state: state_name(pair.phase).into(),

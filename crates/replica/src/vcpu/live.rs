@@ -1,12 +1,13 @@
 //! The live mode: time is steered, inputs are injected and recorded, outputs are reported.
 
+use super::Ends;
 use super::guest::{GuestError, InputEncoding, ReplicaGuest, encode_input};
-use super::{Command, Ends, Report, Step, TakenSnapshot, VisibleOutputs};
+use super::messages::{Command, LiveCommand, LiveReport, Step, TakenSnapshot, VisibleOutputs};
 use crate::clock::{ClockSteering, GuestNow};
 use crate::host_time::{monotonic_ns, unix_ns};
 use machine::input::Input;
 use machine::machine::Stop;
-use machine::output::Output;
+use machine::output::{Finish, Output};
 use replication::lag::{FULL_SPEED, RunShare};
 use replication::record::{Record, RecordBody};
 use std::ops::ControlFlow;
@@ -44,21 +45,26 @@ pub struct LiveOptions {
 /// behind, or ahead, keeps its own time: the two hosts' calendars do not agree.
 const CALENDAR_JUMP_NS: u64 = 60_000_000_000;
 
-/// Runs the machine until the guest ends it or the thread is told to stop.
-pub(super) fn run(guest: ReplicaGuest, encoding: InputEncoding, options: LiveOptions, ends: &Ends) {
+/// Whether to go on, or how it ended: by the guest, or because the thread was told to stop.
+type Turn = ControlFlow<Option<Finish>>;
+
+/// Runs the machine until the guest ends it or the thread is told to stop. `commands` came while it
+/// replayed.
+pub(super) fn run(
+    guest: &mut ReplicaGuest,
+    encoding: InputEncoding,
+    options: LiveOptions,
+    commands: Vec<LiveCommand>,
+    ends: &Ends,
+) -> Result<(), GuestError> {
     let mut live = Live::new(guest, encoding, options, ends);
-    let result = loop {
-        match live.turn() {
-            Ok(ControlFlow::Continue(())) => {}
-            Ok(ControlFlow::Break(())) => break Ok(()),
-            Err(error) => break Err(error),
-        }
-    };
+    let result = live.run(commands);
     live.digest();
     live.flush(Flush::Whole);
-    if let Err(error) = result {
-        ends.report(Report::Failed(error.to_string()));
+    if let Some(finish) = result? {
+        ends.live(LiveReport::Finished(finish));
     }
+    Ok(())
 }
 
 /// When the event loop is told what happened.
@@ -73,7 +79,7 @@ enum Flush {
 }
 
 struct Live<'a> {
-    guest: ReplicaGuest,
+    guest: &'a mut ReplicaGuest,
     encoding: InputEncoding,
     ends: &'a Ends,
     steering: ClockSteering,
@@ -93,13 +99,13 @@ struct Live<'a> {
 
 impl<'a> Live<'a> {
     fn new(
-        guest: ReplicaGuest,
+        guest: &'a mut ReplicaGuest,
         encoding: InputEncoding,
         options: LiveOptions,
         ends: &'a Ends,
     ) -> Live<'a> {
         let host_ns = monotonic_ns();
-        let offset_ns = wanted_guest_time(&guest).wrapping_sub(host_ns);
+        let offset_ns = wanted_guest_time(guest).wrapping_sub(host_ns);
         let steering =
             ClockSteering::new(guest.machine.clock().rate, host_ns.wrapping_add(offset_ns));
         let count = guest.machine.instruction_count();
@@ -121,6 +127,17 @@ impl<'a> Live<'a> {
         }
     }
 
+    fn run(&mut self, commands: Vec<LiveCommand>) -> Result<Option<Finish>, GuestError> {
+        for command in commands {
+            self.live_command(command)?;
+        }
+        loop {
+            if let ControlFlow::Break(finish) = self.turn()? {
+                return Ok(finish);
+            }
+        }
+    }
+
     /// What guest time should be now.
     fn host_ns(&self) -> u64 {
         monotonic_ns().wrapping_add(self.offset_ns)
@@ -135,9 +152,9 @@ impl<'a> Live<'a> {
     }
 
     /// Takes what arrived, runs a quantum, and waits if the guest does.
-    fn turn(&mut self) -> Result<ControlFlow<()>, GuestError> {
-        if self.commands()?.is_break() {
-            return Ok(ControlFlow::Break(()));
+    fn turn(&mut self) -> Result<Turn, GuestError> {
+        if let stopped @ ControlFlow::Break(_) = self.commands()? {
+            return Ok(stopped);
         }
         self.internal_inputs()?;
         let quantum = self.steering.instructions_in(QUANTUM_NS);
@@ -162,40 +179,43 @@ impl<'a> Live<'a> {
                 self.flush(Flush::Pausing);
                 self.wait(wake_at_ns)
             }
-            Stop::Finished(finish) => {
-                self.digest();
-                self.flush(Flush::Whole);
-                self.ends.report(Report::Finished(finish));
-                Ok(ControlFlow::Break(()))
-            }
+            Stop::Finished(finish) => Ok(ControlFlow::Break(Some(finish))),
         }
     }
 
-    fn commands(&mut self) -> Result<ControlFlow<()>, GuestError> {
+    fn commands(&mut self) -> Result<Turn, GuestError> {
         loop {
             match self.ends.commands.try_recv() {
                 Ok(command) => {
                     if self.command(command)?.is_break() {
-                        return Ok(ControlFlow::Break(()));
+                        return Ok(ControlFlow::Break(None));
                     }
                 }
                 Err(TryRecvError::Empty) => return Ok(ControlFlow::Continue(())),
-                Err(TryRecvError::Disconnected) => return Ok(ControlFlow::Break(())),
+                Err(TryRecvError::Disconnected) => return Ok(ControlFlow::Break(None)),
             }
         }
     }
 
-    fn command(&mut self, command: Command) -> Result<ControlFlow<()>, GuestError> {
+    fn command(&mut self, command: Command) -> Result<Turn, GuestError> {
         match command {
-            Command::Input(input) => self.inject(&input)?,
-            Command::Throttle(share) => self.run_share = share.min(FULL_SPEED),
-            Command::Snapshot { generation } => self.snapshot(generation)?,
+            Command::Live(command) => self.live_command(command)?,
             Command::Look => {}
-            // A machine that is live replays nothing; the event loop does not send these.
-            Command::Records(_) | Command::GoLive(_) => {}
-            Command::Stop => return Ok(ControlFlow::Break(())),
+            Command::Replay(command) => unreachable!("a live machine replays nothing: {command:?}"),
+            Command::Stop => return Ok(ControlFlow::Break(None)),
         }
         Ok(ControlFlow::Continue(()))
+    }
+
+    fn live_command(&mut self, command: LiveCommand) -> Result<(), GuestError> {
+        match command {
+            LiveCommand::Input(input) => self.inject(&input),
+            LiveCommand::Throttle(share) => {
+                self.run_share = share.min(FULL_SPEED);
+                Ok(())
+            }
+            LiveCommand::Snapshot { generation } => self.snapshot(generation),
+        }
     }
 
     /// Injects what the guest's own requests brought. Says whether there was anything.
@@ -203,12 +223,12 @@ impl<'a> Live<'a> {
         let mut any = false;
         for mut completion in self.guest.completions() {
             if let Some(error) = completion.error.take() {
-                self.ends.report(Report::DiskError(error));
+                self.ends.live(LiveReport::DiskError(error));
             }
             self.inject(&completion.into_input())?;
             any = true;
         }
-        for input in self.guest.entropy() {
+        for input in self.guest.entropy()? {
             self.inject(&input)?;
             any = true;
         }
@@ -295,7 +315,7 @@ impl<'a> Live<'a> {
     }
 
     /// All harts wait: sleep until the guest's next timer or the next input, then move time.
-    fn wait(&mut self, wake_at_ns: Option<u64>) -> Result<ControlFlow<()>, GuestError> {
+    fn wait(&mut self, wake_at_ns: Option<u64>) -> Result<Turn, GuestError> {
         let before = self.guest_now();
         loop {
             let left_ns = wake_at_ns.map(|wake_at_ns| wake_at_ns.saturating_sub(self.host_ns()));
@@ -314,7 +334,7 @@ impl<'a> Live<'a> {
                     .map_err(|mpsc::RecvError| RecvTimeoutError::Disconnected),
             };
             match command {
-                Ok(command @ Command::Input(_)) => {
+                Ok(command @ Command::Live(LiveCommand::Input(_))) => {
                     // Time moves first, so that the guest sees the input at its own time.
                     let _ = self.end_wait(before, None)?;
                     return self.command(command);
@@ -326,21 +346,17 @@ impl<'a> Live<'a> {
                 }
                 Ok(command) => {
                     if self.command(command)?.is_break() {
-                        return Ok(ControlFlow::Break(()));
+                        return Ok(ControlFlow::Break(None));
                     }
                     self.flush(Flush::Pausing);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return Ok(ControlFlow::Break(())),
+                Err(RecvTimeoutError::Disconnected) => return Ok(ControlFlow::Break(None)),
             }
         }
     }
 
-    fn end_wait(
-        &mut self,
-        before: GuestNow,
-        timer_ns: Option<u64>,
-    ) -> Result<ControlFlow<()>, GuestError> {
+    fn end_wait(&mut self, before: GuestNow, timer_ns: Option<u64>) -> Result<Turn, GuestError> {
         let record = self
             .steering
             .after_waiting(before, self.host_ns(), timer_ns);
@@ -369,7 +385,7 @@ impl<'a> Live<'a> {
             snapshot: self.guest.machine.snapshot(),
             disk_chunks,
         };
-        self.ends.report(Report::Snapshot(Box::new(taken)));
+        self.ends.live(LiveReport::Snapshot(Box::new(taken)));
         self.steering.resume();
         Ok(())
     }
@@ -393,15 +409,11 @@ impl<'a> Live<'a> {
         self.flushed_count = count;
         self.urgent_since_ns = None;
         let steps = std::mem::take(&mut self.steps);
-        let report = Report::Steps {
-            steps,
-            count,
-            replayed: 0,
-        };
+        let report = LiveReport::Steps { steps, count };
         if urgent || progress || flush == Flush::Whole {
-            self.ends.report(report);
+            self.ends.live(report);
         } else {
-            self.ends.report_quietly(report);
+            self.ends.live_quietly(report);
         }
     }
 }

@@ -1,8 +1,7 @@
 //! Recordings: written by `understudy run --record`, run again by `understudy replay`.
 
-use crate::config::VmConfig;
 use crate::vcpu::Step;
-use machine::machine::{Machine, SEMANTICS_VERSION};
+use machine::machine::Machine;
 use replication::log::{LogHeader, LogSummary, LogWriter};
 use replication::record::{Record, RecordBody};
 use rustix::fs::{FlockOperation, flock};
@@ -50,9 +49,13 @@ pub struct Recorder {
 
 impl Recorder {
     /// Begins a recording of `machine` as it is now: self-contained, with a snapshot.
+    ///
+    /// # Errors
+    /// The file cannot be made or written, or is in use.
     pub fn create(
         path: &Path,
-        config: &VmConfig,
+        guest_identity: &str,
+        semantics_version: u32,
         machine: &mut Machine,
     ) -> Result<Recorder, RecordError> {
         let wrong = |source| RecordError::Write {
@@ -72,9 +75,9 @@ impl Recorder {
         }
         file.set_len(0).map_err(wrong)?;
         let log = LogWriter::new(&LogHeader {
-            semantics_version: SEMANTICS_VERSION,
+            semantics_version,
             configuration_hash: machine.configuration_hash(),
-            guest_identity: config.name.clone(),
+            guest_identity: guest_identity.into(),
             has_snapshot: true,
             has_disk_reads: true,
         });

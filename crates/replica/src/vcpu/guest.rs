@@ -3,6 +3,7 @@
 
 use super::Completions;
 use crate::disk::{Completion, DiskThread};
+use crate::random;
 use machine::input::{DiskStatus, Input};
 use machine::machine::{Machine, Stop};
 use machine::output::{DiskOperation, DiskRequest, Output};
@@ -62,6 +63,9 @@ pub enum GuestError {
     /// This host's own disk failed where the primary's did not.
     #[error("this host's disk failed where the primary's did not: {0}")]
     OwnDisk(String),
+    /// The guest wants entropy and this host has none.
+    #[error("this host has no random numbers: {0}")]
+    NoEntropy(String),
 }
 
 /// A machine, its disks, and the requests that are under way.
@@ -75,6 +79,8 @@ pub struct ReplicaGuest {
     open_entropy: Vec<u32>,
     /// Recorded digests that the machine was compared with.
     digests: u64,
+    /// Why the last recorded input was refused, when it is this host's fault.
+    host_error: Option<GuestError>,
 }
 
 impl ReplicaGuest {
@@ -88,6 +94,7 @@ impl ReplicaGuest {
             open_requests: 0,
             open_entropy: Vec::new(),
             digests: 0,
+            host_error: None,
         };
         for request in open {
             guest.submit(request);
@@ -142,7 +149,9 @@ impl ReplicaGuest {
                     };
                     self.open_requests = self.open_requests.saturating_sub(1);
                     if *status == DiskStatus::Ok && own.status != DiskStatus::Ok {
-                        return Err(GuestError::OwnDisk(own.error.unwrap_or_default()));
+                        let error = GuestError::OwnDisk(own.error.unwrap_or_default());
+                        self.host_error = Some(error.clone());
+                        return Err(error);
                     }
                     if *status == DiskStatus::Ok {
                         *data = own.data;
@@ -166,13 +175,22 @@ impl ReplicaGuest {
     }
 
     /// The answers to entropy requests that wait, from the host's random numbers.
-    pub fn entropy(&mut self) -> Vec<Input> {
+    pub fn entropy(&mut self) -> Result<Vec<Input>, GuestError> {
         std::mem::take(&mut self.open_entropy)
             .into_iter()
-            .map(|length| Input::Entropy {
-                bytes: random_bytes(length),
+            .map(|length| {
+                let mut bytes = vec![0; length.min(ENTROPY_LIMIT) as usize];
+                random::fill(&mut bytes)
+                    .map_err(|error| GuestError::NoEntropy(error.to_string()))?;
+                Ok(Input::Entropy { bytes })
             })
             .collect()
+    }
+
+    /// Why a recorded input was refused, when that is this host's fault and no difference between
+    /// the machines.
+    pub fn take_host_error(&mut self) -> Option<GuestError> {
+        self.host_error.take()
     }
 
     /// Disk requests that ended since the last call.
@@ -249,23 +267,37 @@ impl Guest for ReplicaGuest {
     }
 }
 
+/// Replays on a machine that somebody else keeps, to look at it should the replay panic.
+impl Guest for &mut ReplicaGuest {
+    type Output = Output;
+
+    fn instruction_count(&self) -> u64 {
+        (**self).instruction_count()
+    }
+
+    fn run(&mut self, until: u64) -> GuestStop {
+        (**self).run(until)
+    }
+
+    fn inject(&mut self, input: &[u8]) -> Result<Injection, InjectionError> {
+        (**self).inject(input)
+    }
+
+    fn take_outputs(&mut self) -> Vec<Output> {
+        (**self).take_outputs()
+    }
+
+    fn visible_outputs(&self) -> u64 {
+        (**self).visible_outputs()
+    }
+
+    fn digest(&mut self) -> u128 {
+        (**self).digest()
+    }
+}
+
 /// Bytes that one request of the entropy device may ask for.
 const ENTROPY_LIMIT: u32 = 64 << 10;
-
-fn random_bytes(length: u32) -> Vec<u8> {
-    let mut bytes = vec![0; length.min(ENTROPY_LIMIT) as usize];
-    let mut filled = 0;
-    while filled < bytes.len() {
-        match rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
-            Ok(length) => filled += length,
-            Err(rustix::io::Errno::INTR) => {}
-            // A kernel without random numbers: the guest gets what there is.
-            Err(_) => break,
-        }
-    }
-    bytes.truncate(filled);
-    bytes
-}
 
 #[cfg(test)]
 mod tests {

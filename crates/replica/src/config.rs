@@ -1,0 +1,66 @@
+//! What a replica has to know, as the program reads it from its configuration.
+
+use machine::engine::Engine;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// One replica of a pair.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaConfig {
+    /// The machine's name, the same on both hosts: the arbiter's keys and the handshake carry it.
+    pub name: String,
+    /// Sockets, events and evidence; made when absent.
+    pub state_directory: PathBuf,
+    /// Bytes of RAM: a snapshot that is much larger is none of this machine's.
+    pub memory_bytes: u64,
+    /// What executes the guest, as the status tells it while there is no machine yet.
+    pub engine: Engine,
+    /// Disks, the first one first.
+    pub disks: Vec<DiskFile>,
+    /// The network device's other end.
+    pub network: Option<NetworkEnd>,
+    /// How the pair meets.
+    pub pair: PairOptions,
+}
+
+/// One disk's file or block device on this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskFile {
+    /// A raw image, a multiple of 512 bytes long.
+    pub path: PathBuf,
+    /// The guest may not write.
+    pub read_only: bool,
+}
+
+/// Where the guest's frames go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkEnd {
+    /// The switch or device.
+    pub attachment: Attachment,
+    /// The guest's Ethernet address, the same on both hosts.
+    pub mac: [u8; 6],
+}
+
+/// What the network device is attached to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Attachment {
+    /// A switch at an address such as `unix:/path` or `tcp:127.0.0.1:7500`.
+    Switch(String),
+    /// A TAP device of this host, by name.
+    Tap(String),
+}
+
+/// How the pair meets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PairOptions {
+    /// Where this host listens for a backup while it is the primary, as in `0.0.0.0:7400`.
+    pub listen: String,
+    /// Time between two heartbeats.
+    pub heartbeat: Duration,
+    /// Silence after which the peer is suspected.
+    pub suspect_after: Duration,
+    /// The primary slows down when the backup is further behind than this.
+    pub lag_target: Duration,
+    /// Time between two digest records.
+    pub digest_interval: Duration,
+}

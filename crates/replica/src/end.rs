@@ -1,0 +1,93 @@
+//! How the life of a replica's process ends.
+
+use crate::control::ControlError;
+use crate::disk::DiskError;
+use crate::machines::MachineError;
+use crate::outside::NetworkError;
+use crate::transport::AddressError;
+use machine::output::Finish;
+use replication::message::{DivergenceReport, Refusal};
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use thiserror::Error;
+
+/// An end in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The guest ended the machine here.
+    Guest(Finish),
+    /// The guest ended the machine at the primary.
+    AtThePrimary,
+    /// The process was asked to end.
+    Asked,
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Ended::Guest(Finish::PowerOff) => f.write_str("the guest powered off"),
+            Ended::Guest(Finish::Reset) => f.write_str("the guest reset itself"),
+            Ended::Guest(Finish::Fail(code)) => write!(f, "the guest ended with status {code}"),
+            Ended::AtThePrimary => f.write_str("the guest ended at the primary"),
+            Ended::Asked => f.write_str("asked to"),
+        }
+    }
+}
+
+/// An end that is none.
+#[derive(Debug, Error)]
+pub enum ReplicaError {
+    /// Two uses of the state directory, or none possible.
+    #[error("cannot use the state directory {}: {source}", path.display())]
+    StateDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The control socket.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The address of the logging channel.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// The guest's network.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// A disk.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The machine cannot be powered on.
+    #[error("{0}")]
+    PowerOn(MachineError),
+    /// The arbiter gave the generation to the other replica.
+    #[error(
+        "generation {generation} is another's ({}): the other replica goes on, this one stops",
+        holder.trim_end()
+    )]
+    ClaimLost {
+        /// Which.
+        generation: u64,
+        /// What its key holds.
+        holder: String,
+    },
+    /// The peer runs another machine.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// The primary's snapshot is of no use here.
+    #[error("the primary's machine cannot be taken over here: {0}")]
+    Unusable(String),
+    /// The machine differs from the primary's, which is gone: nobody can go on rightly.
+    #[error(
+        "the machine differs from the primary's at instruction {} ({}), and the primary is gone",
+        .0.count, .0.what
+    )]
+    Diverged(DivergenceReport),
+    /// The machine cannot go on on this host: a bug of this program, or the host failed it.
+    #[error("the machine failed: {0}")]
+    MachineFailed(String),
+    /// A socket, a file, a thread.
+    #[error(transparent)]
+    Host(#[from] io::Error),
+}

@@ -1,0 +1,30 @@
+//! One replica of one machine: the machine's thread, its disks, the copying of both, and the event
+//! loop around the replication core.
+//!
+//! The machine comes from outside, by way of [`Machines`]: nothing here knows its architecture.
+#![forbid(unsafe_code)]
+
+pub mod clock;
+pub mod config;
+pub mod control;
+pub mod disk;
+pub mod end;
+pub mod events;
+pub mod evidence;
+pub mod host_time;
+pub mod machines;
+pub mod outside;
+pub mod pair;
+pub mod panic;
+mod random;
+pub mod recording;
+pub mod signals;
+pub mod status;
+pub mod transport;
+pub mod vcpu;
+pub mod wake;
+
+pub use config::ReplicaConfig;
+pub use end::{Ended, ReplicaError};
+pub use machines::Machines;
+pub use pair::{run_backup, run_primary};

@@ -1,0 +1,32 @@
+//! Where machines come from.
+
+use crate::disk::Disk;
+use machine::machine::Machine;
+use machine::state::Snapshot;
+use std::error::Error;
+
+/// Why there is no machine.
+pub type MachineError = Box<dyn Error + Send + Sync>;
+
+/// Makes the machine of one configuration, under the engine that was chosen for this host. The
+/// program implements it, and with it alone chooses the architecture.
+pub trait Machines: Send {
+    /// The number of the machine's semantics: replicas of different numbers do not pair.
+    fn semantics_version(&self) -> u32;
+
+    /// What two hosts must agree on before they pair, as a hash: everything of the configuration
+    /// that the guest sees, but for the length of the disks, which the backup takes from the primary.
+    fn configuration_hash(&self) -> u64;
+
+    /// The machine at power-on, with these disks.
+    ///
+    /// # Errors
+    /// An image cannot be read or does not fit, or the host has not so much memory.
+    fn power_on(&self, disks: &[Disk]) -> Result<Machine, MachineError>;
+
+    /// The machine as it was when the snapshot was taken.
+    ///
+    /// # Errors
+    /// The snapshot is damaged, or of another kind of machine.
+    fn restore(&self, snapshot: &Snapshot) -> Result<Machine, MachineError>;
+}

@@ -1,0 +1,72 @@
+//! What a replica tells about itself.
+
+use crate::events::Event;
+use machine::engine::Engine;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// How long a replica's visible outputs waited for the backup's acknowledgement.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct OutputDelay {
+    /// Median of the newest outputs, in milliseconds.
+    pub p50_ms: f64,
+    /// 99th percentile, in milliseconds.
+    pub p99_ms: f64,
+    /// How many outputs were ever held.
+    pub outputs: u64,
+}
+
+/// One replica.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ReplicaStatus {
+    /// `primary` or `backup`.
+    pub role: String,
+    /// More exactly: `alone`, `joining`, `protected`, `claiming`, `replaying`, `going live`,
+    /// `finished`.
+    pub state: String,
+    /// The process.
+    pub pid: u32,
+    /// The machine's name.
+    pub name: String,
+    /// What executes the guest here; in a backup that has no machine yet, what is configured.
+    pub engine: String,
+    /// The fencing number of the pairing in force, 0 before the first.
+    pub generation: u64,
+    /// Whether another replica can take over.
+    pub protected: bool,
+    /// Instructions retired here since power-on.
+    pub instruction_count: u64,
+    /// Guest time, milliseconds since power-on.
+    pub guest_time_ms: u64,
+    /// Million instructions a second, over the last second or so.
+    pub mips: f64,
+    /// Digests of its primary's that its machine was compared with as a backup; after one that
+    /// differs it joins anew.
+    pub digests_compared: u64,
+    /// How far the backup's execution is behind, in milliseconds of guest time; absent when there
+    /// is none.
+    pub lag_ms: Option<f64>,
+    /// The same in instructions.
+    pub lag_instructions: Option<u64>,
+    /// What the primary sends on the logging channel, bits a second over the last second or so.
+    pub log_bits_per_second: u64,
+    /// Bytes sent on the logging channel since this process started, snapshots apart.
+    pub log_bytes_sent: u64,
+    /// How long outputs were held back.
+    pub output_delay: OutputDelay,
+    /// Where it listens for a backup, when it does.
+    pub listen: Option<String>,
+    /// The replica's state directory.
+    pub directory: PathBuf,
+    /// Its newest events.
+    pub events: Vec<Event>,
+}
+
+/// An engine as people write it: `interpreter`, `jit` or `paranoid`.
+pub fn engine_name(engine: Engine) -> &'static str {
+    match engine {
+        Engine::Interpreter => "interpreter",
+        Engine::Jit => "jit",
+        Engine::Paranoid => "paranoid",
+    }
+}

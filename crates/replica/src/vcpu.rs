@@ -1,0 +1,355 @@
+//! The vcpu thread: it owns the machine and runs it.
+//!
+//! The thread is in one of two modes. **Live**, it steers guest time along host time, injects what
+//! arrives at the end of a quantum, and reports every input and output in the order in which they
+//! took effect. **Replaying**, it does what the records say and nothing else. A replica goes live
+//! once; it never goes back.
+
+mod completions;
+mod failure;
+mod guest;
+mod live;
+mod messages;
+mod replay;
+
+pub use completions::Completions;
+pub use guest::{InputEncoding, ReplicaGuest, decode_input, encode_input};
+pub use live::LiveOptions;
+pub use messages::{LiveReport, ReplayReport, Step, TakenSnapshot, VcpuFailure, VisibleOutputs};
+
+use crate::disk::DiskThread;
+use crate::evidence::EvidenceStore;
+use crate::wake::Waker;
+use machine::engine::Engine;
+use machine::input::Input;
+use machine::machine::Machine;
+use messages::{Command, LiveCommand, ReplayCommand};
+use replication::lag::RunShare;
+use replication::record::Record;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Figures that anybody may read at any time.
+#[derive(Debug, Default)]
+pub struct Gauges {
+    /// The instruction count.
+    pub count: AtomicU64,
+    /// Guest time in nanoseconds.
+    pub guest_time_ns: AtomicU64,
+    /// Visible outputs since power-on.
+    pub visible: AtomicU64,
+    /// Recorded digests that the machine was compared with: the first that differs ends the replay.
+    pub digests_compared: AtomicU64,
+    /// Replaying: somebody waits for the end of the replay.
+    eager: AtomicBool,
+}
+
+/// The ends of the channels that the thread holds.
+pub(crate) struct Ends {
+    commands: Receiver<Command>,
+    live: Sender<LiveReport>,
+    replay: Sender<ReplayReport>,
+    evidence: Sender<io::Result<PathBuf>>,
+    waker: Waker,
+    gauges: Arc<Gauges>,
+}
+
+impl Ends {
+    // An event loop that has gone needs no reports; the channel of commands ends the thread.
+
+    /// Reports without waking the event loop, which looks at the reports every few milliseconds.
+    fn live_quietly(&self, report: LiveReport) {
+        let _sent = self.live.send(report);
+    }
+
+    /// Reports and wakes the event loop.
+    fn live(&self, report: LiveReport) {
+        self.live_quietly(report);
+        self.waker.wake();
+    }
+
+    /// As [`Ends::live_quietly`].
+    fn replay_quietly(&self, report: ReplayReport) {
+        let _sent = self.replay.send(report);
+    }
+
+    /// As [`Ends::live`].
+    fn replay(&self, report: ReplayReport) {
+        self.replay_quietly(report);
+        self.waker.wake();
+    }
+
+    fn is_eager(&self) -> bool {
+        self.gauges.eager.load(Ordering::SeqCst)
+    }
+
+    /// Lets the machine's figures be seen.
+    fn publish(&self, machine: &Machine) {
+        self.gauges
+            .count
+            .store(machine.instruction_count(), Ordering::Release);
+        self.gauges
+            .guest_time_ns
+            .store(machine.guest_time_ns(), Ordering::Release);
+        self.gauges
+            .visible
+            .store(machine.visible_outputs(), Ordering::Release);
+    }
+}
+
+/// Where the machine's thread begins.
+enum Start {
+    /// Live from the first instruction.
+    Live(LiveOptions),
+    /// Replaying records that begin at the machine's instruction count.
+    Replaying,
+}
+
+/// The parts that the thread works with.
+pub struct Parts {
+    /// The machine in its disks' company.
+    pub guest: ReplicaGuest,
+    /// How inputs are encoded in the steps.
+    pub encoding: InputEncoding,
+    /// Where evidence of a failure goes, if it is to be kept.
+    pub evidence: Option<EvidenceStore>,
+}
+
+/// A channel of commands, made before the thread because the disks' thread needs its end.
+pub struct CommandChannel {
+    sender: Sender<Command>,
+    receiver: Receiver<Command>,
+}
+
+impl CommandChannel {
+    /// A new channel.
+    #[expect(
+        clippy::new_without_default,
+        reason = "a default channel would be a surprise"
+    )]
+    pub fn new() -> CommandChannel {
+        let (sender, receiver) = mpsc::channel();
+        CommandChannel { sender, receiver }
+    }
+}
+
+/// The thread as seen from outside, in either mode. It ends when it is told to or this is dropped.
+pub struct VcpuThread {
+    commands: Sender<Command>,
+    evidence: Receiver<io::Result<PathBuf>>,
+    gauges: Arc<Gauges>,
+    engine: Engine,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl VcpuThread {
+    fn command(&self, command: Command) {
+        // A thread that has ended has reported why.
+        let _sent = self.commands.send(command);
+    }
+
+    /// What executes the guest on this host.
+    pub fn engine(&self) -> Engine {
+        self.engine
+    }
+
+    /// Figures that may be read at any time.
+    pub fn gauges(&self) -> &Gauges {
+        &self.gauges
+    }
+
+    /// After a failure: waits until its evidence is kept, and says where. `None` when none was to be
+    /// kept. A thread that does not get it done within `patience` is left to itself.
+    pub fn evidence(&mut self, patience: Duration) -> Option<io::Result<PathBuf>> {
+        match self.evidence.recv_timeout(patience) {
+            Ok(kept) => Some(kept),
+            Err(mpsc::RecvTimeoutError::Disconnected) => None,
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                self.thread = None;
+                Some(Err(io::ErrorKind::TimedOut.into()))
+            }
+        }
+    }
+
+    /// Ends the thread. Its last reports are still there.
+    pub fn stop(&mut self) {
+        self.command(Command::Stop);
+        if let Some(thread) = self.thread.take() {
+            // The thread guards itself, and has reported its panic.
+            let _joined = thread.join();
+        }
+    }
+}
+
+impl Drop for VcpuThread {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// A thread with a live machine.
+pub struct LiveVcpu {
+    thread: VcpuThread,
+    reports: Receiver<LiveReport>,
+}
+
+impl LiveVcpu {
+    /// Starts a thread that is live at once; `waker` is woken by every report that should be seen
+    /// at once.
+    ///
+    /// # Errors
+    /// The host gives no thread.
+    pub fn start(
+        parts: Parts,
+        options: LiveOptions,
+        channel: CommandChannel,
+        waker: Waker,
+    ) -> io::Result<LiveVcpu> {
+        let (thread, reports, _) = start(parts, Start::Live(options), channel, waker)?;
+        Ok(LiveVcpu { thread, reports })
+    }
+
+    /// Injects this at the end of the quantum.
+    pub fn input(&self, input: Input) {
+        self.thread
+            .command(Command::Live(LiveCommand::Input(input)));
+    }
+
+    /// Lets the machine run this share of the time.
+    pub fn throttle(&self, share: RunShare) {
+        self.thread
+            .command(Command::Live(LiveCommand::Throttle(share)));
+    }
+
+    /// Takes a snapshot for this pairing, and begins to copy the disks.
+    pub fn snapshot(&self, generation: u64) {
+        self.thread
+            .command(Command::Live(LiveCommand::Snapshot { generation }));
+    }
+
+    /// The next report, if there is one.
+    pub fn report(&self) -> Option<LiveReport> {
+        self.reports.try_recv().ok()
+    }
+
+    /// The thread.
+    pub fn thread(&self) -> &VcpuThread {
+        &self.thread
+    }
+
+    /// The thread, to be ended.
+    pub fn thread_mut(&mut self) -> &mut VcpuThread {
+        &mut self.thread
+    }
+}
+
+/// A thread with a replaying machine.
+pub struct ReplayingVcpu {
+    thread: VcpuThread,
+    reports: Receiver<ReplayReport>,
+    live_reports: Receiver<LiveReport>,
+}
+
+impl ReplayingVcpu {
+    /// Starts a thread that replays records which begin at the machine's instruction count.
+    ///
+    /// # Errors
+    /// The host gives no thread.
+    pub fn start(parts: Parts, channel: CommandChannel, waker: Waker) -> io::Result<ReplayingVcpu> {
+        let (thread, live_reports, reports) = start(parts, Start::Replaying, channel, waker)?;
+        Ok(ReplayingVcpu {
+            thread,
+            reports,
+            live_reports,
+        })
+    }
+
+    /// Replays records that follow those that were given before.
+    pub fn replay(&self, records: Vec<Record>) {
+        self.thread
+            .command(Command::Replay(ReplayCommand::Records(records)));
+    }
+
+    /// All records were given: the machine goes live when they were replayed.
+    pub fn go_live(self, options: LiveOptions) -> LiveVcpu {
+        self.thread
+            .command(Command::Replay(ReplayCommand::GoLive(options)));
+        LiveVcpu {
+            thread: self.thread,
+            reports: self.live_reports,
+        }
+    }
+
+    /// From now on every report wakes the event loop, because it waits for the end of the replay.
+    pub fn hurry(&self) {
+        self.thread.gauges.eager.store(true, Ordering::SeqCst);
+    }
+
+    /// The next report, if there is one.
+    pub fn report(&self) -> Option<ReplayReport> {
+        self.reports.try_recv().ok()
+    }
+
+    /// The thread.
+    pub fn thread(&self) -> &VcpuThread {
+        &self.thread
+    }
+
+    /// The thread, to be ended.
+    pub fn thread_mut(&mut self) -> &mut VcpuThread {
+        &mut self.thread
+    }
+}
+
+type Started = (VcpuThread, Receiver<LiveReport>, Receiver<ReplayReport>);
+
+fn start(parts: Parts, start: Start, channel: CommandChannel, waker: Waker) -> io::Result<Started> {
+    let (live, live_reports) = mpsc::channel();
+    let (replay, replay_reports) = mpsc::channel();
+    let (evidence, kept) = mpsc::channel();
+    let gauges = Arc::new(Gauges::default());
+    let ends = Ends {
+        commands: channel.receiver,
+        live,
+        replay,
+        evidence,
+        waker,
+        gauges: gauges.clone(),
+    };
+    ends.publish(&parts.guest.machine);
+    let engine = parts.guest.machine.engine();
+    let thread = std::thread::Builder::new()
+        .name("vcpu".into())
+        .spawn(move || failure::run_guarded(parts, start, &ends))?;
+    let thread = VcpuThread {
+        commands: channel.sender,
+        evidence: kept,
+        gauges,
+        engine,
+        thread: Some(thread),
+    };
+    Ok((thread, live_reports, replay_reports))
+}
+
+/// Starts the disks' thread so that its completions reach the vcpu thread.
+///
+/// # Errors
+/// The host gives no thread.
+pub fn start_disks(
+    disks: Arc<Vec<crate::disk::Disk>>,
+    channel: &CommandChannel,
+) -> io::Result<(DiskThread, Arc<Completions>)> {
+    let completions = Arc::new(Completions::default());
+    let (board, look) = (completions.clone(), channel.sender.clone());
+    let thread = DiskThread::start(disks, move |completion| {
+        board.add(completion);
+        // The vcpu thread may have ended before its disks.
+        let _sent = look.send(Command::Look);
+    })?;
+    Ok((thread, completions))
+}

@@ -1,0 +1,129 @@
+//! What the vcpu thread is told and what it reports. A live machine and a replaying one have nothing
+//! in common here but their end.
+
+use super::LiveOptions;
+use crate::disk::DiskChunk;
+use machine::input::Input;
+use machine::output::{Finish, Output};
+use machine::state::Snapshot;
+use replication::lag::RunShare;
+use replication::message::DivergenceReport;
+use replication::record::Record;
+use std::sync::mpsc::Receiver;
+
+/// What the thread is told.
+pub(crate) enum Command {
+    Live(LiveCommand),
+    Replay(ReplayCommand),
+    /// Something else than the channel has news: a disk's completion.
+    Look,
+    /// End the thread.
+    Stop,
+}
+
+/// What a live machine is told.
+#[derive(Debug)]
+pub(crate) enum LiveCommand {
+    /// Inject this at the end of the quantum.
+    Input(Input),
+    /// Run this share of the time.
+    Throttle(RunShare),
+    /// Take a snapshot for this pairing, and begin to copy the disks.
+    Snapshot { generation: u64 },
+}
+
+/// What a replaying machine is told.
+#[derive(Debug)]
+pub(crate) enum ReplayCommand {
+    /// These records follow those that were given before.
+    Records(Vec<Record>),
+    /// All records were given; go live when they were replayed.
+    GoLive(LiveOptions),
+}
+
+/// What happened to a live machine, in the order in which it took effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// An input was injected, or a digest taken.
+    Record(Record),
+    /// Something that the outside can see.
+    Outputs(VisibleOutputs),
+}
+
+/// Outputs that were collected together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VisibleOutputs {
+    /// Where the machine had come to when they were collected.
+    pub count: u64,
+    /// The machine's running number of visible outputs, with these.
+    pub visible: u64,
+    /// Frames and console bytes, in order.
+    pub outputs: Vec<Output>,
+}
+
+/// What a live machine reports.
+pub enum LiveReport {
+    /// What happened since the last report.
+    Steps {
+        /// In order; empty when the guest only computed.
+        steps: Vec<Step>,
+        /// Where the machine is now.
+        count: u64,
+    },
+    /// The snapshot that was asked for, at this instruction count. All that was reported before is
+    /// in it, nothing that is reported after.
+    Snapshot(Box<TakenSnapshot>),
+    /// The host could not carry out a disk request; the guest got an I/O error.
+    DiskError(String),
+    /// The guest ended the machine; nothing follows.
+    Finished(Finish),
+    /// The machine cannot go on; nothing follows but the evidence.
+    Failed(VcpuFailure),
+}
+
+/// What a replaying machine reports.
+pub enum ReplayReport {
+    /// How far it came since the last report.
+    Progress {
+        /// What the outside would have seen meanwhile.
+        outputs: Vec<VisibleOutputs>,
+        /// Where the machine is now.
+        count: u64,
+        /// The number of the last record replayed.
+        replayed: u64,
+    },
+    /// The machine does not do what the records say; nothing follows.
+    Diverged {
+        /// Where and how.
+        report: DivergenceReport,
+        /// The machine as it is, for the evidence.
+        snapshot: Box<Snapshot>,
+    },
+    /// The machine cannot go on, though nothing says that it differs; nothing follows but the
+    /// evidence.
+    Failed(VcpuFailure),
+}
+
+/// Why a machine cannot go on: a bug of this program, a difference that the paranoid engine found, or
+/// a host that fails it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VcpuFailure {
+    /// Where the machine had come to when it was last looked at.
+    pub count: u64,
+    /// Why, on one line.
+    pub reason: String,
+}
+
+/// A snapshot, and the disks that belong to it.
+pub struct TakenSnapshot {
+    /// The pairing that it is for.
+    pub generation: u64,
+    /// Where it was taken.
+    pub count: u64,
+    /// The running number of visible outputs.
+    pub visible: u64,
+    /// The machine.
+    pub snapshot: Snapshot,
+    /// What its disks hold.
+    pub disk_chunks: Receiver<DiskChunk>,
+}

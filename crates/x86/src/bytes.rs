@@ -63,6 +63,21 @@ fn step(left: usize) -> usize {
 /// The memory operand, of any size, from its first byte on.
 #[inline]
 pub(crate) fn load<O: Operands, const N: usize>(operands: &mut O) -> Result<[u8; N], Fault> {
+    if matches!(N, 1 | 2 | 4 | 8 | 10 | 16) {
+        return Ok(first(operands.load(0, N)?));
+    }
+    load_in_steps(operands)
+}
+
+/// The low `N` bytes.
+#[inline]
+pub(crate) fn first<const N: usize>(bits: u128) -> [u8; N] {
+    let mut bytes = [0; N];
+    bytes.copy_from_slice(&bits.to_le_bytes()[..N]);
+    bytes
+}
+
+fn load_in_steps<O: Operands, const N: usize>(operands: &mut O) -> Result<[u8; N], Fault> {
     let mut bytes = [0; N];
     let mut at = 0;
     while at < N {
@@ -80,9 +95,12 @@ pub(crate) fn store<O: Operands, const N: usize>(
     operands: &mut O,
     bytes: [u8; N],
 ) -> Result<(), Fault> {
-    if step(N) < N {
-        each(N, |at, size| operands.check_store(at as u64, size))?;
+    if matches!(N, 1 | 2 | 4 | 8 | 10 | 16) {
+        let mut value = [0; 16];
+        value[..N].copy_from_slice(&bytes);
+        return operands.store(0, N, u128::from_le_bytes(value));
     }
+    each(N, |at, size| operands.check_store(at as u64, size))?;
     each(N, |at, size| {
         let mut part = [0; 16];
         part[..size].copy_from_slice(&bytes[at..at + size]);

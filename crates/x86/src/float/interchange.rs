@@ -40,6 +40,11 @@ pub(crate) trait Interchange {
     /// The square root of `a`, as [`host_add`](Self::host_add).
     fn host_square_root(a: u64) -> u64;
 
+    /// An integer of at most [`Range::precision`] bits, which is exact.
+    fn host_from_integer(integer: i64) -> u64;
+    /// The integer part of a number that is neither NaN nor 2^63 or more.
+    fn host_truncate(a: u64) -> i64;
+
     /// The encoding without its sign.
     #[inline]
     fn magnitude(bits: u64) -> u64 {
@@ -150,6 +155,14 @@ macro_rules! interchange {
                 ($float::from_bits(a as $bits) / $float::from_bits(b as $bits))
                     .to_bits()
                     .into()
+            }
+            #[inline]
+            fn host_from_integer(integer: i64) -> u64 {
+                (integer as $float).to_bits().into()
+            }
+            #[inline]
+            fn host_truncate(a: u64) -> i64 {
+                $float::from_bits(a as $bits) as i64
             }
             #[inline]
             fn host_square_root(a: u64) -> u64 {

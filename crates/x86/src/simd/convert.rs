@@ -6,8 +6,8 @@ use crate::float::{self, Interchange, Number, Operand, Rounding, flags};
 
 /// CVTSI2SS and its like: from a signed integer.
 pub(super) fn from_integer<F: Interchange>(environment: &mut Environment, integer: i64) -> u64 {
-    if integer == 0 {
-        return 0;
+    if integer.unsigned_abs() < 2 * F::MIN_NORMAL {
+        return F::host_from_integer(integer);
     }
     let number = Number {
         negative: integer < 0,
@@ -23,6 +23,13 @@ pub(super) fn convert<From: Interchange, To: Interchange>(
     bits: u64,
 ) -> u64 {
     let negative = From::negative(bits);
+    let magnitude = From::magnitude(bits);
+    if From::BITS < To::BITS && From::MIN_NORMAL <= magnitude && magnitude < From::INFINITY {
+        // A normal number widens by fields.
+        let rebias = (To::BIAS - From::BIAS) as u64;
+        let fields = magnitude << (To::FRACTION_BITS - From::FRACTION_BITS);
+        return To::zero(negative) | (fields + (rebias << To::FRACTION_BITS));
+    }
     if From::is_nan(bits) {
         if From::is_signaling(bits) {
             environment.raise(flags::INVALID);
@@ -56,6 +63,19 @@ pub(super) fn to_integer<F: Interchange>(
     rounding: Rounding,
 ) -> u64 {
     let indefinite = 1 << (bits - 1);
+    // Below the limit by far, and truncated: the host does the same.
+    let limit = (F::BIAS as u64 + u64::from(bits) - 2) << F::FRACTION_BITS;
+    if rounding == Rounding::Zero && F::magnitude(value) < limit && !F::is_denormal(value) {
+        let integer = F::host_truncate(value);
+        if F::host_from_integer(integer) != value && F::magnitude(value) != 0 {
+            environment.raise(flags::PRECISION);
+        }
+        return if bits == 32 {
+            integer as u32 as u64
+        } else {
+            integer as u64
+        };
+    }
     let number = match F::unpack(value) {
         Operand::Zero { .. } => return 0,
         Operand::Finite(_) if environment.denormals_are_zero && F::is_denormal(value) => return 0,

@@ -128,13 +128,17 @@ pub(super) fn aeskeygenassist(key: u128, constant: u8) -> u128 {
     })
 }
 
-/// PCLMULQDQ: the product without carries of two chosen quadwords.
+/// PCLMULQDQ: the product without carries of two chosen quadwords, four bits at a time.
 pub(super) fn pclmulqdq(a: u128, b: u128, control: u8) -> u128 {
     let a = u128::from(a.qword(usize::from(control & 1)));
     let b = b.qword(usize::from(control >> 4 & 1));
-    (0..64).fold(0, |product, i| {
-        let chosen = 0u128.wrapping_sub(u128::from(b >> i & 1));
-        product ^ ((a << i) & chosen)
+    let mut multiples = [0; 16];
+    for i in 1..16 {
+        let odd = if i & 1 != 0 { a } else { 0 };
+        multiples[i] = multiples[i / 2] << 1 ^ odd;
+    }
+    (0..16).rev().fold(0, |product, i| {
+        product << 4 ^ multiples[(b >> (4 * i)) as usize & 15]
     })
 }
 

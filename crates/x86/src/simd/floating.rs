@@ -22,6 +22,7 @@ use crate::operands::Operands;
 type Lane = fn(&mut Environment, u64, u64) -> u64;
 
 /// Executes an arithmetic form. Tells whether it was one.
+#[inline(always)]
 pub(super) fn arithmetic<O: Operands>(m: &mut Unit<'_, O>, i: &Instruction) -> Outcome {
     match i.code() {
         Code::Addps_xmm_xmmm128 => packed_single(m, i, float::add::<f32>),
@@ -75,42 +76,46 @@ pub(super) fn arithmetic<O: Operands>(m: &mut Unit<'_, O>, i: &Instruction) -> O
 }
 
 /// Comparisons, rounding and dot products.
+#[inline(always)]
 fn comparison<O: Operands>(m: &mut Unit<'_, O>, i: &Instruction) -> Outcome {
-    let control = i.immediate8();
-    let mask = |holds| if holds { u64::MAX } else { 0 };
     match i.code() {
         Code::Cmpps_xmm_xmmm128_imm8 => packed_single(m, i, |e, a, b| {
-            mask(float::compare_predicate::<f32>(e, a, b, control))
+            mask_if(float::compare_predicate::<f32>(e, a, b, i.immediate8()))
         }),
         Code::Cmppd_xmm_xmmm128_imm8 => packed_double(m, i, |e, a, b| {
-            mask(float::compare_predicate::<f64>(e, a, b, control))
+            mask_if(float::compare_predicate::<f64>(e, a, b, i.immediate8()))
         }),
         Code::Cmpss_xmm_xmmm32_imm8 => scalar_single(m, i, |e, a, b| {
-            mask(float::compare_predicate::<f32>(e, a, b, control))
+            mask_if(float::compare_predicate::<f32>(e, a, b, i.immediate8()))
         }),
         Code::Cmpsd_xmm_xmmm64_imm8 => scalar_double(m, i, |e, a, b| {
-            mask(float::compare_predicate::<f64>(e, a, b, control))
+            mask_if(float::compare_predicate::<f64>(e, a, b, i.immediate8()))
         }),
         Code::Roundps_xmm_xmmm128_imm8 => packed_single(m, i, |e, _, b| {
-            float::round_to_integral::<f32>(e, b, control)
+            float::round_to_integral::<f32>(e, b, i.immediate8())
         }),
         Code::Roundpd_xmm_xmmm128_imm8 => packed_double(m, i, |e, _, b| {
-            float::round_to_integral::<f64>(e, b, control)
+            float::round_to_integral::<f64>(e, b, i.immediate8())
         }),
         Code::Roundss_xmm_xmmm32_imm8 => scalar_single(m, i, |e, _, b| {
-            float::round_to_integral::<f32>(e, b, control)
+            float::round_to_integral::<f32>(e, b, i.immediate8())
         }),
         Code::Roundsd_xmm_xmmm64_imm8 => scalar_double(m, i, |e, _, b| {
-            float::round_to_integral::<f64>(e, b, control)
+            float::round_to_integral::<f64>(e, b, i.immediate8())
         }),
         Code::Ucomiss_xmm_xmmm32 => compare_flags::<O, f32, 4>(m, i, true),
         Code::Ucomisd_xmm_xmmm64 => compare_flags::<O, f64, 8>(m, i, true),
         Code::Comiss_xmm_xmmm32 => compare_flags::<O, f32, 4>(m, i, false),
         Code::Comisd_xmm_xmmm64 => compare_flags::<O, f64, 8>(m, i, false),
-        Code::Dpps_xmm_xmmm128_imm8 => dot_product_single(m, i, control),
-        Code::Dppd_xmm_xmmm128_imm8 => dot_product_double(m, i, control),
+        Code::Dpps_xmm_xmmm128_imm8 => dot_product_single(m, i, i.immediate8()),
+        Code::Dppd_xmm_xmmm128_imm8 => dot_product_double(m, i, i.immediate8()),
         _ => conversion(m, i),
     }
+}
+
+/// All ones where a comparison holds.
+fn mask_if(holds: bool) -> u64 {
+    if holds { u64::MAX } else { 0 }
 }
 
 /// Applies `f` to every pair of singles.
@@ -328,6 +333,7 @@ impl<'a, 'b, O: Operands> Steps<'a, 'b, O> {
 }
 
 /// Conversions between the formats and packed integers.
+#[inline(always)]
 fn conversion<O: Operands>(m: &mut Unit<'_, O>, i: &Instruction) -> Outcome {
     match i.code() {
         Code::Cvtss2sd_xmm_xmmm32 => {
@@ -421,6 +427,7 @@ fn packed_integers<O: Operands, F: Interchange>(
 }
 
 /// Conversions between one number and a general register.
+#[inline(always)]
 fn scalar_conversion<O: Operands>(m: &mut Unit<'_, O>, i: &Instruction) -> Outcome {
     match i.code() {
         Code::Cvtsi2ss_xmm_rm32 => {

@@ -1,5 +1,6 @@
 //! Packed integer arithmetic, comparisons and shifts of MMX, SSE2, SSSE3 and SSE4.1.
 
+use super::bytewise;
 use super::vector::Vector;
 
 /// A mask of all ones where `condition` holds, in the lane's type.
@@ -36,41 +37,41 @@ macro_rules! lanewise {
 }
 
 lanewise! {
-    paddb: zip8(a: u8 as u8, b) => a.wrapping_add(b);
+    paddb: zip64(a: u64 as u64, b) => bytewise::add(a, b);
     paddw: zip16(a: u16 as u16, b) => a.wrapping_add(b);
     paddd: zip32(a: u32 as u32, b) => a.wrapping_add(b);
     paddq: zip64(a: u64 as u64, b) => a.wrapping_add(b);
-    psubb: zip8(a: u8 as u8, b) => a.wrapping_sub(b);
+    psubb: zip64(a: u64 as u64, b) => bytewise::subtract(a, b);
     psubw: zip16(a: u16 as u16, b) => a.wrapping_sub(b);
     psubd: zip32(a: u32 as u32, b) => a.wrapping_sub(b);
     psubq: zip64(a: u64 as u64, b) => a.wrapping_sub(b);
     paddsb: zip8(a: u8 as i8, b) => a.saturating_add(b);
     paddsw: zip16(a: u16 as i16, b) => a.saturating_add(b);
-    paddusb: zip8(a: u8 as u8, b) => a.saturating_add(b);
+    paddusb: zip64(a: u64 as u64, b) => bytewise::add_saturating(a, b);
     paddusw: zip16(a: u16 as u16, b) => a.saturating_add(b);
     psubsb: zip8(a: u8 as i8, b) => a.saturating_sub(b);
     psubsw: zip16(a: u16 as i16, b) => a.saturating_sub(b);
-    psubusb: zip8(a: u8 as u8, b) => a.saturating_sub(b);
+    psubusb: zip64(a: u64 as u64, b) => bytewise::subtract_saturating(a, b);
     psubusw: zip16(a: u16 as u16, b) => a.saturating_sub(b);
     pavgb: zip8(a: u8 as u16, b) => (a + b + 1) >> 1;
     pavgw: zip16(a: u16 as u32, b) => (a + b + 1) >> 1;
-    pminub: zip8(a: u8 as u8, b) => a.min(b);
+    pminub: zip64(a: u64 as u64, b) => bytewise::minimum(a, b);
     pminuw: zip16(a: u16 as u16, b) => a.min(b);
     pminud: zip32(a: u32 as u32, b) => a.min(b);
     pminsb: zip8(a: u8 as i8, b) => a.min(b);
     pminsw: zip16(a: u16 as i16, b) => a.min(b);
     pminsd: zip32(a: u32 as i32, b) => a.min(b);
-    pmaxub: zip8(a: u8 as u8, b) => a.max(b);
+    pmaxub: zip64(a: u64 as u64, b) => bytewise::maximum(a, b);
     pmaxuw: zip16(a: u16 as u16, b) => a.max(b);
     pmaxud: zip32(a: u32 as u32, b) => a.max(b);
     pmaxsb: zip8(a: u8 as i8, b) => a.max(b);
     pmaxsw: zip16(a: u16 as i16, b) => a.max(b);
     pmaxsd: zip32(a: u32 as i32, b) => a.max(b);
-    pcmpeqb: zip8(a: u8 as u8, b) => mask!(a == b);
+    pcmpeqb: zip64(a: u64 as u64, b) => bytewise::equal(a, b);
     pcmpeqw: zip16(a: u16 as u16, b) => mask!(a == b);
     pcmpeqd: zip32(a: u32 as u32, b) => mask!(a == b);
     pcmpeqq: zip64(a: u64 as u64, b) => mask!(a == b);
-    pcmpgtb: zip8(a: u8 as i8, b) => mask!(a > b);
+    pcmpgtb: zip64(a: u64 as u64, b) => bytewise::greater(a, b);
     pcmpgtw: zip16(a: u16 as i16, b) => mask!(a > b);
     pcmpgtd: zip32(a: u32 as i32, b) => mask!(a > b);
     pcmpgtq: zip64(a: u64 as i64, b) => mask!(a > b);

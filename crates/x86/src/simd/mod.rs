@@ -5,6 +5,7 @@
 //! and `float` and `convert` for one lane of floating point.
 
 mod access;
+mod bytewise;
 mod convert;
 mod crypto;
 mod float;

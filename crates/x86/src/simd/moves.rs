@@ -12,7 +12,7 @@ use crate::fault::Fault;
 use crate::operands::Operands;
 
 /// Executes a move of whole registers. Tells whether it was one.
-#[inline]
+#[inline(always)]
 pub(super) fn whole<O: Operands>(m: &mut Unit<'_, O>, i: &Instruction) -> Outcome {
     match i.code() {
         Code::Movdqa_xmm_xmmm128
@@ -56,6 +56,7 @@ pub(super) fn whole<O: Operands>(m: &mut Unit<'_, O>, i: &Instruction) -> Outcom
 }
 
 /// Executes a move of parts of registers. Tells whether it was one.
+#[inline(always)]
 pub(super) fn partial<O: Operands>(m: &mut Unit<'_, O>, i: &Instruction) -> Outcome {
     match i.code() {
         Code::Movss_xmm_xmmm32 => {
@@ -154,8 +155,8 @@ pub(super) fn partial<O: Operands>(m: &mut Unit<'_, O>, i: &Instruction) -> Outc
 
 /// Executes a move between a vector register and a general register or its size of memory. Tells
 /// whether it was one.
+#[inline(always)]
 fn general<O: Operands>(m: &mut Unit<'_, O>, i: &Instruction) -> Outcome {
-    let control = i.immediate8();
     match i.code() {
         Code::Movd_xmm_rm32 => {
             let value = general_source::<O, 4>(m, i)?;
@@ -183,15 +184,19 @@ fn general<O: Operands>(m: &mut Unit<'_, O>, i: &Instruction) -> Outcome {
         }
         Code::Pinsrb_xmm_r32m8_imm8 | Code::Pinsrb_xmm_r64m8_imm8 => {
             let value = general_source::<O, 1>(m, i)? as u8;
-            update(m, i, |a| a.with_byte(usize::from(control & 15), value));
+            update(m, i, |a| {
+                a.with_byte(usize::from(i.immediate8() & 15), value)
+            });
         }
         Code::Pinsrw_xmm_r32m16_imm8 | Code::Pinsrw_xmm_r64m16_imm8 => {
             let value = general_source::<O, 2>(m, i)? as u16;
-            update(m, i, |a| a.with_word(usize::from(control & 7), value));
+            update(m, i, |a| {
+                a.with_word(usize::from(i.immediate8() & 7), value)
+            });
         }
         Code::Pinsrd_xmm_rm32_imm8 => {
             let value = general_source::<O, 4>(m, i)? as u32;
-            let place = usize::from(control & 3);
+            let place = usize::from(i.immediate8() & 3);
             update(m, i, |a| {
                 u128::build32(|k| if k == place { value } else { a.dword(k) })
             });
@@ -199,7 +204,7 @@ fn general<O: Operands>(m: &mut Unit<'_, O>, i: &Instruction) -> Outcome {
         Code::Pinsrq_xmm_rm64_imm8 => {
             let value = general_source::<O, 8>(m, i)?;
             update(m, i, |a| {
-                if control & 1 == 0 {
+                if i.immediate8() & 1 == 0 {
                     qwords(value, a.qword(1))
                 } else {
                     qwords(a.qword(0), value)
@@ -210,29 +215,30 @@ fn general<O: Operands>(m: &mut Unit<'_, O>, i: &Instruction) -> Outcome {
             let value = if in_memory(i, 1) {
                 narrow::<O, 4>(m, i, 1)? as u32
             } else {
-                m.xmm(register(i, 1)).dword(usize::from(control >> 6))
+                m.xmm(register(i, 1))
+                    .dword(usize::from(i.immediate8() >> 6))
             };
-            update(m, i, |a| shuffle::insertps(a, value, control));
+            update(m, i, |a| shuffle::insertps(a, value, i.immediate8()));
         }
         Code::Pextrb_r32m8_xmm_imm8 | Code::Pextrb_r64m8_xmm_imm8 => {
-            let value = m.xmm(register(i, 1)).byte(usize::from(control & 15));
+            let value = m.xmm(register(i, 1)).byte(usize::from(i.immediate8() & 15));
             general_destination(m, i, value.into(), value.to_le_bytes())?;
         }
         Code::Pextrw_r32_xmm_imm8
         | Code::Pextrw_r64_xmm_imm8
         | Code::Pextrw_r32m16_xmm_imm8
         | Code::Pextrw_r64m16_xmm_imm8 => {
-            let value = m.xmm(register(i, 1)).word(usize::from(control & 7));
+            let value = m.xmm(register(i, 1)).word(usize::from(i.immediate8() & 7));
             general_destination(m, i, value.into(), value.to_le_bytes())?;
         }
         Code::Pextrd_rm32_xmm_imm8
         | Code::Extractps_rm32_xmm_imm8
         | Code::Extractps_r64m32_xmm_imm8 => {
-            let value = m.xmm(register(i, 1)).dword(usize::from(control & 3));
+            let value = m.xmm(register(i, 1)).dword(usize::from(i.immediate8() & 3));
             general_destination(m, i, value.into(), value.to_le_bytes())?;
         }
         Code::Pextrq_rm64_xmm_imm8 => {
-            let value = m.xmm(register(i, 1)).qword(usize::from(control & 1));
+            let value = m.xmm(register(i, 1)).qword(usize::from(i.immediate8() & 1));
             general_destination(m, i, value, value.to_le_bytes())?;
         }
         _ => return Ok(false),
@@ -295,7 +301,7 @@ pub(super) fn mmx<O: Operands>(m: &mut Unit<'_, O>, i: &Instruction) -> Outcome 
             m.set_gpr(i.op0_register(), value.into());
         }
         Code::Pmovmskb_r32_mm | Code::Pmovmskb_r64_mm => {
-            let mask = shuffle::pmovmskb(m.x87.mmx(register(i, 1)));
+            let mask = shuffle::pmovmskb(m.x87.mmx(register(i, 1)).into());
             m.x87.enter_mmx();
             m.set_gpr(i.op0_register(), mask.into());
         }

@@ -92,12 +92,15 @@ pub(super) fn mmx<O: Operands>(m: &mut Unit<'_, O>, i: &Instruction) -> Outcome 
         Code::Pshufw_mm_mmm64_imm8 => {
             access::mmx_unary(m, i, |a| shuffle::pshufw(a, i.immediate8()))
         }
-        Code::Palignr_mm_mmm64_imm8 => binary(m, i, |a, b| shuffle::palignr(a, b, i.immediate8())),
+        Code::Palignr_mm_mmm64_imm8 => {
+            binary(m, i, |a, b| shuffle::palignr_mmx(a, b, i.immediate8()))
+        }
         _ => Ok(false),
     }
 }
 
 /// Executes an SSE form whose source is a register or aligned memory. Tells whether it was one.
+#[inline(always)]
 pub(super) fn sse<O: Operands>(m: &mut Unit<'_, O>, i: &Instruction) -> Outcome {
     use access::{binary, shift, shift_immediate as shift_by};
     match i.code() {
@@ -220,27 +223,41 @@ pub(super) fn sse<O: Operands>(m: &mut Unit<'_, O>, i: &Instruction) -> Outcome 
 }
 
 /// The forms that take an immediate byte, or XMM0.
+#[inline(always)]
 fn sse_with_immediate<O: Operands>(m: &mut Unit<'_, O>, i: &Instruction) -> Outcome {
     use access::{binary, unary};
-    let control = i.immediate8();
     match i.code() {
-        Code::Palignr_xmm_xmmm128_imm8 => binary(m, i, |a, b| shuffle::palignr(a, b, control)),
-        Code::Shufps_xmm_xmmm128_imm8 => binary(m, i, |a, b| shuffle::shufps(a, b, control)),
-        Code::Shufpd_xmm_xmmm128_imm8 => binary(m, i, |a, b| shuffle::shufpd(a, b, control)),
-        Code::Pblendw_xmm_xmmm128_imm8 => binary(m, i, |a, b| shuffle::pblendw(a, b, control)),
-        Code::Blendps_xmm_xmmm128_imm8 => binary(m, i, |a, b| shuffle::blendps(a, b, control)),
-        Code::Blendpd_xmm_xmmm128_imm8 => binary(m, i, |a, b| shuffle::blendpd(a, b, control)),
-        Code::Mpsadbw_xmm_xmmm128_imm8 => binary(m, i, |a, b| integer::mpsadbw(a, b, control)),
-        Code::Pclmulqdq_xmm_xmmm128_imm8 => binary(m, i, |a, b| crypto::pclmulqdq(a, b, control)),
-        Code::Sha1rnds4_xmm_xmmm128_imm8 => binary(m, i, |a, b| crypto::sha1rnds4(a, b, control)),
-        Code::Pshufd_xmm_xmmm128_imm8 => unary(m, i, |a| shuffle::pshufd(a, control)),
-        Code::Pshufhw_xmm_xmmm128_imm8 => unary(m, i, |a| shuffle::pshufhw(a, control)),
-        Code::Pshuflw_xmm_xmmm128_imm8 => unary(m, i, |a| shuffle::pshuflw(a, control)),
-        Code::Aeskeygenassist_xmm_xmmm128_imm8 => {
-            unary(m, i, |a| crypto::aeskeygenassist(a, control))
+        Code::Palignr_xmm_xmmm128_imm8 => {
+            binary(m, i, |a, b| shuffle::palignr(a, b, i.immediate8()))
         }
-        Code::Pslldq_xmm_imm8 => access::in_place(m, i, |a| integer::pslldq(a, control)),
-        Code::Psrldq_xmm_imm8 => access::in_place(m, i, |a| integer::psrldq(a, control)),
+        Code::Shufps_xmm_xmmm128_imm8 => binary(m, i, |a, b| shuffle::shufps(a, b, i.immediate8())),
+        Code::Shufpd_xmm_xmmm128_imm8 => binary(m, i, |a, b| shuffle::shufpd(a, b, i.immediate8())),
+        Code::Pblendw_xmm_xmmm128_imm8 => {
+            binary(m, i, |a, b| shuffle::pblendw(a, b, i.immediate8()))
+        }
+        Code::Blendps_xmm_xmmm128_imm8 => {
+            binary(m, i, |a, b| shuffle::blendps(a, b, i.immediate8()))
+        }
+        Code::Blendpd_xmm_xmmm128_imm8 => {
+            binary(m, i, |a, b| shuffle::blendpd(a, b, i.immediate8()))
+        }
+        Code::Mpsadbw_xmm_xmmm128_imm8 => {
+            binary(m, i, |a, b| integer::mpsadbw(a, b, i.immediate8()))
+        }
+        Code::Pclmulqdq_xmm_xmmm128_imm8 => {
+            binary(m, i, |a, b| crypto::pclmulqdq(a, b, i.immediate8()))
+        }
+        Code::Sha1rnds4_xmm_xmmm128_imm8 => {
+            binary(m, i, |a, b| crypto::sha1rnds4(a, b, i.immediate8()))
+        }
+        Code::Pshufd_xmm_xmmm128_imm8 => unary(m, i, |a| shuffle::pshufd(a, i.immediate8())),
+        Code::Pshufhw_xmm_xmmm128_imm8 => unary(m, i, |a| shuffle::pshufhw(a, i.immediate8())),
+        Code::Pshuflw_xmm_xmmm128_imm8 => unary(m, i, |a| shuffle::pshuflw(a, i.immediate8())),
+        Code::Aeskeygenassist_xmm_xmmm128_imm8 => {
+            unary(m, i, |a| crypto::aeskeygenassist(a, i.immediate8()))
+        }
+        Code::Pslldq_xmm_imm8 => access::in_place(m, i, |a| integer::pslldq(a, i.immediate8())),
+        Code::Psrldq_xmm_imm8 => access::in_place(m, i, |a| integer::psrldq(a, i.immediate8())),
         Code::Phminposuw_xmm_xmmm128 => unary(m, i, integer::phminposuw),
         Code::Aesimc_xmm_xmmm128 => unary(m, i, crypto::aesimc),
         Code::Pblendvb_xmm_xmmm128 => access::with_xmm0(m, i, shuffle::pblendvb),

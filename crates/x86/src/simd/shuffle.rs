@@ -1,5 +1,6 @@
 //! Packing, unpacking, shuffling, blending, inserting, extracting: lanes that move.
 
+use super::bytewise;
 use super::vector::Vector;
 
 /// Packs the wider lanes of `a`, then those of `b`, with saturation.
@@ -129,18 +130,19 @@ pub(super) fn shufpd(a: u128, b: u128, control: u8) -> u128 {
 
 /// PALIGNR: `a` above `b`, shifted right by bytes.
 #[inline]
-pub(super) fn palignr<V: Vector>(a: V, b: V, bytes: u8) -> V {
-    let bytes = usize::from(bytes);
-    V::build8(|i| {
-        let from = i + bytes;
-        if from < V::BYTES {
-            b.byte(from)
-        } else if from < 2 * V::BYTES {
-            a.byte(from - V::BYTES)
-        } else {
-            0
-        }
-    })
+pub(super) fn palignr(a: u128, b: u128, bytes: u8) -> u128 {
+    let bits = 8 * u32::from(bytes);
+    match bits {
+        0 => b,
+        1..128 => b >> bits | a << (128 - bits),
+        _ => a.checked_shr(bits - 128).unwrap_or(0),
+    }
+}
+
+/// PALIGNR of MMX.
+#[inline]
+pub(super) fn palignr_mmx(a: u64, b: u64, bytes: u8) -> u64 {
+    qwords(b, a).checked_shr(8 * u32::from(bytes)).unwrap_or(0) as u64
 }
 
 /// PBLENDW: words of `b` where the control has a one.
@@ -227,8 +229,8 @@ pub(super) fn insertps(a: u128, value: u32, control: u8) -> u128 {
 
 /// PMOVMSKB: the top bits of the bytes.
 #[inline]
-pub(super) fn pmovmskb<V: Vector>(a: V) -> u32 {
-    (0..V::BYTES).fold(0, |mask, i| mask | u32::from(a.byte(i) >> 7) << i)
+pub(super) fn pmovmskb(a: u128) -> u32 {
+    bytewise::top_bits(a.qword(0)) | bytewise::top_bits(a.qword(1)) << 8
 }
 
 /// MOVMSKPS.

@@ -280,15 +280,15 @@ fn stores<O: Operands>(m: &mut Unit<'_, O>, i: &Instruction) -> Outcome {
         Code::Fisttp_m32int => store_integer::<O, 4>(m, Some(Rounding::Zero), true)?,
         Code::Fisttp_m64int => store_integer::<O, 8>(m, Some(Rounding::Zero), true)?,
         Code::Fstp_m80fp => {
-            let indefinite = first_bytes(DoubleExtended::INDEFINITE.to_bits());
-            let prepared = m.x87.store(indefinite, |_, a| first_bytes(a.to_bits()));
+            let indefinite = bytes::first(DoubleExtended::INDEFINITE.to_bits());
+            let prepared = m.x87.store(indefinite, |_, a| bytes::first(a.to_bits()));
             finish_store::<O, 10>(m, &prepared, true)?;
         }
         Code::Fbstp_m80bcd => {
-            let indefinite = first_bytes(conversion::DECIMAL_INDEFINITE);
-            let prepared = m
-                .x87
-                .store(indefinite, |e, a| first_bytes(conversion::to_decimal(e, a)));
+            let indefinite = bytes::first(conversion::DECIMAL_INDEFINITE);
+            let prepared = m.x87.store(indefinite, |e, a| {
+                bytes::first(conversion::to_decimal(e, a))
+            });
             finish_store::<O, 10>(m, &prepared, true)?;
         }
         _ => return Ok(false),
@@ -296,20 +296,13 @@ fn stores<O: Operands>(m: &mut Unit<'_, O>, i: &Instruction) -> Outcome {
     Ok(true)
 }
 
-/// The low `N` bytes.
-fn first_bytes<const N: usize>(bits: u128) -> [u8; N] {
-    let mut bytes = [0; N];
-    bytes.copy_from_slice(&bits.to_le_bytes()[..N]);
-    bytes
-}
-
 fn store_interchange<O: Operands, F: Interchange, const N: usize>(
     m: &mut Unit<'_, O>,
     pop: bool,
 ) -> Result<(), Fault> {
-    let indefinite = first_bytes(F::INDEFINITE.into());
+    let indefinite = bytes::first(F::INDEFINITE.into());
     let prepared = m.x87.store(indefinite, |e, a| {
-        first_bytes(conversion::to_interchange::<F>(e, a).into())
+        bytes::first(conversion::to_interchange::<F>(e, a).into())
     });
     finish_store::<O, N>(m, &prepared, pop)
 }
@@ -320,10 +313,10 @@ fn store_integer<O: Operands, const N: usize>(
     pop: bool,
 ) -> Result<(), Fault> {
     let bits = 8 * N as u32;
-    let indefinite = first_bytes(1 << (bits - 1));
+    let indefinite = bytes::first(1 << (bits - 1));
     let prepared = m.x87.store(indefinite, |e, a| {
         let rounding = rounding.unwrap_or(e.rounding);
-        first_bytes(conversion::to_integer(e, a, bits, rounding) as u128)
+        bytes::first(conversion::to_integer(e, a, bits, rounding) as u128)
     });
     finish_store::<O, N>(m, &prepared, pop)
 }

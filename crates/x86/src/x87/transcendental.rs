@@ -124,7 +124,30 @@ impl Angle {
     }
 
     pub fn tangent(&self, e: &mut Environment) -> DoubleExtended {
-        finish(e, self.sine_wide().divide(self.cosine_wide()))
+        let value = if self.rest.exponent + 127 < -34 {
+            self.tangent_near_quarter_turns()
+        } else {
+            self.sine_wide().divide(self.cosine_wide())
+        };
+        finish(e, value)
+    }
+
+    /// The tangent of almost nothing more than quarter turns: the first two terms of its series,
+    /// which tell above from below where the first alone would be a result.
+    fn tangent_near_quarter_turns(&self) -> Wide {
+        let r = self.rest;
+        let correction = r.multiply(r).divide(Wide::integer(3));
+        let value = if self.quadrant & 1 == 0 {
+            r.add(r.multiply(correction))
+        } else {
+            let q = Wide::ONE.divide(r);
+            q.subtract(q.multiply(correction)).negated()
+        };
+        if self.number.negative {
+            value.negated()
+        } else {
+            value
+        }
     }
 }
 

@@ -15,10 +15,12 @@ mod machine;
 #[allow(dead_code)] // what the tests of other instructions use
 #[path = "../oracle/native.rs"]
 mod native;
+mod references;
 mod same_everywhere;
 mod state;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod tolerance;
+mod transcendental;
 mod values;
 
 /// Encodings of each form: with registers and with memory.

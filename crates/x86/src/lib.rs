@@ -2,6 +2,8 @@
 //! instruction count, on every host.
 #![forbid(unsafe_code)]
 
+pub mod board;
+pub mod boot;
 pub mod bus;
 mod bytes;
 pub mod cpu;

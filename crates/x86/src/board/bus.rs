@@ -1,0 +1,231 @@
+//! What a CPU sees of the board while it runs.
+
+use super::io_apic::{IO_APIC_BASE, IO_APIC_SIZE};
+use super::{Board, ports};
+use crate::bus::Bus;
+use crate::ram::Ram;
+use machine::clock::Clock;
+use machine::output::Outputs;
+
+const SERIAL_LAST: u16 = ports::SERIAL + ports::SERIAL_PORTS - 1;
+
+/// Where PCI's configuration address would be: as 32 bits another register than the one for resets, which
+/// is a byte in the middle of it.
+const PCI_CONFIGURATION: u16 = 0xcf8;
+
+/// What a board's devices may touch besides their own state.
+pub struct Surroundings<'a> {
+    /// RAM.
+    pub ram: &'a mut Ram,
+    /// Where outputs go.
+    pub outputs: &'a mut Outputs,
+    /// Guest time, as a function of the instruction count.
+    pub clock: &'a Clock,
+    /// Unix time at power-on in nanoseconds.
+    pub unix_base_ns: u64,
+}
+
+impl Surroundings<'_> {
+    fn unix_time_ns(&self, now: u64) -> u64 {
+        self.unix_base_ns.saturating_add(self.clock.time_ns(now))
+    }
+}
+
+/// The board, to one of its CPUs.
+pub struct BoardBus<'a> {
+    board: &'a mut Board,
+    cpu: usize,
+    surroundings: Surroundings<'a>,
+    wants_attention: bool,
+}
+
+impl<'a> BoardBus<'a> {
+    /// For a run of a CPU.
+    pub fn new(board: &'a mut Board, cpu: usize, surroundings: Surroundings<'a>) -> BoardBus<'a> {
+        BoardBus {
+            board,
+            cpu,
+            surroundings,
+            wants_attention: false,
+        }
+    }
+
+    /// Lets devices work, and sees whether the machine has to look at what came of it.
+    fn with_board<T>(&mut self, work: impl FnOnce(&mut Board, &mut Surroundings) -> T) -> T {
+        let before = self.watched();
+        let result = work(self.board, &mut self.surroundings);
+        self.wants_attention |= self.watched() != before
+            || self.board.finish().is_some()
+            || self.surroundings.outputs.is_urgent();
+        result
+    }
+
+    /// What the run depends on: the interrupt to be taken, and when the next timer runs down.
+    fn watched(&self) -> (Option<u8>, Option<u64>) {
+        let pending = self.board.apics[self.cpu].pending();
+        (pending, self.board.next_timer_ns())
+    }
+
+    fn write_port_byte(&mut self, port: u16, value: u8, now: u64) {
+        match port {
+            ports::SERIAL..=SERIAL_LAST => self.with_board(|board, around| {
+                let offset = u64::from(port - ports::SERIAL);
+                board.uart.write(offset, value, around.outputs);
+                let level = board.uart.interrupt();
+                board.set_interrupt(ports::SERIAL_INTERRUPT, level);
+            }),
+            ports::CMOS_INDEX => self.board.cmos.select(value),
+            ports::CMOS_DATA => {
+                let unix_time_ns = self.surroundings.unix_time_ns(now);
+                self.board.cmos.write(value, unix_time_ns);
+            }
+            ports::KEYBOARD_COMMAND
+            | ports::RESET_CONTROL
+            | ports::SLEEP_CONTROL
+            | ports::SLEEP_STATUS
+            | ports::EXIT => self.with_board(|board, _| board.power.write(port, value)),
+            _ => {} // nobody is there
+        }
+    }
+
+    fn read_port_byte(&mut self, port: u16, now: u64) -> u8 {
+        match port {
+            ports::SERIAL..=SERIAL_LAST => self.with_board(|board, _| {
+                let value = board.uart.read(u64::from(port - ports::SERIAL));
+                let level = board.uart.interrupt();
+                board.set_interrupt(ports::SERIAL_INTERRUPT, level);
+                value
+            }),
+            ports::CMOS_DATA => self.board.cmos.read(self.surroundings.unix_time_ns(now)),
+            ports::KEYBOARD_DATA
+            | ports::KEYBOARD_COMMAND
+            | ports::RESET_CONTROL
+            | ports::SLEEP_CONTROL
+            | ports::SLEEP_STATUS => self.board.power.read(port),
+            _ => u8::MAX,
+        }
+    }
+}
+
+/// The offset of an address in a region, if it lies there.
+fn within(address: u64, base: u64, length: u64) -> Option<u64> {
+    let offset = address.wrapping_sub(base);
+    (offset < length).then_some(offset)
+}
+
+/// All ones, as far as an access goes: what a bus without a device reads.
+fn nobody(size: usize) -> u64 {
+    u64::MAX >> (64 - 8 * size)
+}
+
+impl Bus for BoardBus<'_> {
+    fn ram(&self) -> &Ram {
+        self.surroundings.ram
+    }
+
+    fn ram_mut(&mut self) -> &mut Ram {
+        self.surroundings.ram
+    }
+
+    fn read_device(&mut self, address: u64, size: usize, now: u64) -> u64 {
+        let cpu = self.cpu;
+        if let Some(offset) = self.board.apics[cpu].offset(address) {
+            let now_ns = self.surroundings.clock.time_ns(now);
+            // Section 11.4.1: 32-bit accesses at multiples of 16 are defined. A narrower one gets its
+            // part of the register.
+            let value = self.with_board(|board, _| board.apics[cpu].read(offset & !0xf, now_ns));
+            return part(value, offset, size);
+        }
+        if let Some(offset) = within(address, IO_APIC_BASE, IO_APIC_SIZE) {
+            return part(self.board.io_apic.read(offset & !0xf), offset, size);
+        }
+        nobody(size)
+    }
+
+    fn write_device(&mut self, address: u64, size: usize, value: u64, now: u64) {
+        let cpu = self.cpu;
+        if let Some(offset) = self.board.apics[cpu].offset(address) {
+            if size >= 4 {
+                let now_ns = self.surroundings.clock.time_ns(now);
+                self.with_board(|board, _| {
+                    let effect = board.apics[cpu].write(offset, value as u32, now_ns);
+                    board.carry_out(cpu, effect);
+                });
+            }
+        } else if let Some(offset) = within(address, IO_APIC_BASE, IO_APIC_SIZE) {
+            // The register select is a byte, the window 32 bits.
+            self.with_board(|board, _| {
+                board.io_apic.write(offset, value as u32);
+                board.send_interrupts();
+            });
+        }
+    }
+
+    fn read_port(&mut self, port: u16, size: usize, now: u64) -> u32 {
+        if size == 4 && port == PCI_CONFIGURATION {
+            return u32::MAX;
+        }
+        (0..size as u16).rev().fold(0, |value, index| {
+            let byte = self.read_port_byte(port.wrapping_add(index), now);
+            value << 8 | u32::from(byte)
+        })
+    }
+
+    fn write_port(&mut self, port: u16, size: usize, value: u32, now: u64) {
+        if size == 4 && port == PCI_CONFIGURATION {
+            return;
+        }
+        for index in 0..size as u16 {
+            let byte = (value >> (8 * index)) as u8;
+            self.write_port_byte(port.wrapping_add(index), byte, now);
+        }
+    }
+
+    fn pending_interrupt(&self) -> Option<u8> {
+        self.board.apics[self.cpu].pending()
+    }
+
+    fn acknowledge_interrupt(&mut self) -> u8 {
+        self.board.apics[self.cpu].acknowledge()
+    }
+
+    fn task_priority(&self) -> u8 {
+        self.board.apics[self.cpu].task_priority()
+    }
+
+    fn set_task_priority(&mut self, priority: u8) {
+        let cpu = self.cpu;
+        self.with_board(|board, _| board.apics[cpu].set_task_priority(priority));
+    }
+
+    fn time_stamp_counter(&self, now: u64) -> u64 {
+        let now_ns = self.surroundings.clock.time_ns(now);
+        self.board.apics[self.cpu].time_stamp_counter(now_ns)
+    }
+
+    fn set_time_stamp_counter(&mut self, value: u64, now: u64) {
+        let cpu = self.cpu;
+        let now_ns = self.surroundings.clock.time_ns(now);
+        self.with_board(|board, _| board.apics[cpu].set_time_stamp_counter(value, now_ns));
+    }
+
+    fn read_apic_msr(&mut self, index: u32, _now: u64) -> Option<u64> {
+        self.board.apics[self.cpu].read_msr(index)
+    }
+
+    fn write_apic_msr(&mut self, index: u32, value: u64, now: u64) -> Option<()> {
+        let cpu = self.cpu;
+        let now_ns = self.surroundings.clock.time_ns(now);
+        self.with_board(|board, _| board.apics[cpu].write_msr(index, value, now_ns))
+    }
+
+    fn wants_attention(&self) -> bool {
+        self.wants_attention
+    }
+}
+
+/// What an access at `offset` gets of the 32-bit register at the multiple of 16 below it.
+fn part(register: u32, offset: u64, size: usize) -> u64 {
+    let shifted = u64::from(register) >> (8 * (offset % 16)).min(63);
+    shifted & nobody(size)
+}

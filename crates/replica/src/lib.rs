@@ -26,5 +26,5 @@ pub mod wake;
 
 pub use config::ReplicaConfig;
 pub use end::{Ended, ReplicaError};
-pub use machines::Machines;
+pub use machines::{Machine, Machines};
 pub use pair::{run_backup, run_primary};

@@ -1,7 +1,7 @@
 //! Recordings: written by `understudy run --record`, run again by `understudy replay`.
 
+use crate::machines::Machine;
 use crate::vcpu::Step;
-use machine::machine::Machine;
 use replication::log::{LogHeader, LogSummary, LogWriter};
 use replication::record::{Record, RecordBody};
 use rustix::fs::{FlockOperation, flock};
@@ -56,7 +56,7 @@ impl Recorder {
         path: &Path,
         guest_identity: &str,
         semantics_version: u32,
-        machine: &mut Machine,
+        machine: &mut dyn Machine,
     ) -> Result<Recorder, RecordError> {
         let wrong = |source| RecordError::Write {
             path: path.into(),

@@ -19,10 +19,10 @@ pub use messages::{LiveReport, ReplayReport, Step, TakenSnapshot, VcpuFailure, V
 
 use crate::disk::DiskThread;
 use crate::evidence::EvidenceStore;
+use crate::machines::Machine;
 use crate::wake::Waker;
 use machine::engine::Engine;
 use machine::input::Input;
-use machine::machine::Machine;
 use messages::{Command, LiveCommand, ReplayCommand};
 use replication::lag::RunShare;
 use replication::record::Record;
@@ -89,7 +89,7 @@ impl Ends {
     }
 
     /// Lets the machine's figures be seen.
-    fn publish(&self, machine: &Machine) {
+    fn publish(&self, machine: &dyn Machine) {
         self.gauges
             .count
             .store(machine.instruction_count(), Ordering::Release);
@@ -321,7 +321,7 @@ fn start(parts: Parts, start: Start, channel: CommandChannel, waker: Waker) -> i
         waker,
         gauges: gauges.clone(),
     };
-    ends.publish(&parts.guest.machine);
+    ends.publish(&*parts.guest.machine);
     let engine = parts.guest.machine.engine();
     let thread = std::thread::Builder::new()
         .name("vcpu".into())

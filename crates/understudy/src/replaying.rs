@@ -136,8 +136,10 @@ impl Replay {
                 let mut machine = restore(bytes).map_err(Failure::usage)?;
                 self.options.engine.drive(&mut machine);
                 self.first_count = machine.instruction_count();
-                self.stage =
-                    Stage::Records(Box::new(Replayer::new(ReplicaGuest::new(machine, None))));
+                self.stage = Stage::Records(Box::new(Replayer::new(ReplicaGuest::new(
+                    Box::new(machine),
+                    None,
+                ))));
             }
             (LogItem::Record(_, record), Stage::Records(replayer)) => {
                 if self.options.until.is_some_and(|until| record.count > until) {

@@ -60,14 +60,14 @@ impl Machines for ConfiguredMachine {
         configuration_hash(&board(&self.0, self.0.disks.iter().map(|_| 0)))
     }
 
-    fn power_on(&self, disks: &[Disk]) -> Result<Machine, MachineError> {
-        Ok(power_on(&self.0, disks)?)
+    fn power_on(&self, disks: &[Disk]) -> Result<Box<dyn replica::Machine>, MachineError> {
+        Ok(Box::new(power_on(&self.0, disks)?))
     }
 
-    fn restore(&self, snapshot: &Snapshot) -> Result<Machine, MachineError> {
+    fn restore(&self, snapshot: &Snapshot) -> Result<Box<dyn replica::Machine>, MachineError> {
         let mut machine = Machine::restore(snapshot)?;
         self.0.engine.drive(&mut machine);
-        Ok(machine)
+        Ok(Box::new(machine))
     }
 }
 

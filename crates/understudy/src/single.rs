@@ -62,7 +62,7 @@ pub fn run(config: &VmConfig, options: SingleOptions) -> Result<ExitStatus, Fail
         Some(start_disks(Arc::new(disks), &channel)?)
     };
     let parts = Parts {
-        guest: ReplicaGuest::new(machine, disks),
+        guest: ReplicaGuest::new(Box::new(machine), disks),
         encoding: InputEncoding::WithDiskData,
         evidence: None,
     };

@@ -3,10 +3,9 @@
 use crate::config::ReplicaConfig;
 use crate::disk::Disk;
 use crate::evidence::EvidenceStore;
-use crate::machines::Machines;
+use crate::machines::{Machine, Machines};
 use crate::vcpu::{CommandChannel, InputEncoding, Parts, ReplayingVcpu, ReplicaGuest, start_disks};
 use crate::wake::Waker;
-use machine::machine::Machine;
 use machine::state::Snapshot;
 use replication::message::{SnapshotChunk, SnapshotPart};
 use replication::record::Record;
@@ -32,7 +31,7 @@ enum Stage {
     /// Pieces of the machine's snapshot come.
     Receiving(Vec<u8>),
     /// The machine is made, its disks are coming.
-    Disks(Box<Machine>, Vec<Disk>),
+    Disks(Box<dyn Machine>, Vec<Disk>),
     /// The machine replays.
     Running(ReplayingVcpu),
     /// The snapshot was of no use.
@@ -133,24 +132,24 @@ impl BackupMachine {
         let machine = machines
             .restore(&snapshot)
             .map_err(|error| error.to_string())?;
-        let board = &machine.config().board;
-        if board.memory_bytes != config.memory_bytes || board.disks.len() != config.disks.len() {
+        let sectors = machine.disk_sectors();
+        if machine.memory_bytes() != config.memory_bytes || sectors.len() != config.disks.len() {
             return Err("its memory or disks are not those of this configuration".into());
         }
         let disks: Result<Vec<Disk>, _> = config
             .disks
             .iter()
-            .zip(&board.disks)
-            .map(|(own, its)| {
+            .zip(sectors)
+            .map(|(own, sectors)| {
                 Disk::for_copy(
                     &own.path,
                     own.read_only,
-                    its.sectors * crate::disk::SECTOR_BYTES,
+                    sectors * crate::disk::SECTOR_BYTES,
                 )
             })
             .collect();
         let disks = disks.map_err(|error| error.to_string())?;
-        self.stage = Stage::Disks(Box::new(machine), disks);
+        self.stage = Stage::Disks(machine, disks);
         Ok(())
     }
 
@@ -167,7 +166,7 @@ impl BackupMachine {
         }
         match std::mem::replace(&mut self.stage, Stage::Failed) {
             Stage::Disks(machine, disks) => {
-                let vcpu = run(*machine, disks, evidence, waker)?;
+                let vcpu = run(machine, disks, evidence, waker)?;
                 vcpu.replay(std::mem::take(&mut self.early));
                 self.stage = Stage::Running(vcpu);
                 Ok(())
@@ -201,7 +200,7 @@ impl BackupMachine {
 }
 
 fn run(
-    machine: Machine,
+    machine: Box<dyn Machine>,
     disks: Vec<Disk>,
     evidence: EvidenceStore,
     waker: Waker,

@@ -3,9 +3,10 @@
 
 use super::Completions;
 use crate::disk::{Completion, DiskThread};
+use crate::machines::Machine;
 use crate::random;
 use machine::input::{DiskStatus, Input};
-use machine::machine::{Machine, Stop};
+use machine::machine::Stop;
 use machine::output::{DiskOperation, DiskRequest, Output};
 use replication::guest::{Guest, GuestStop, Injection, InjectionError};
 use std::sync::Arc;
@@ -71,7 +72,7 @@ pub enum GuestError {
 /// A machine, its disks, and the requests that are under way.
 pub struct ReplicaGuest {
     /// The machine.
-    pub machine: Machine,
+    pub machine: Box<dyn Machine>,
     disks: Option<(DiskThread, Arc<Completions>)>,
     /// Disk requests that were submitted and whose completion was not injected.
     open_requests: u64,
@@ -86,7 +87,10 @@ pub struct ReplicaGuest {
 impl ReplicaGuest {
     /// A machine whose disks are served by this thread. Requests that the machine has open (it
     /// comes from a snapshot) are issued again.
-    pub fn new(machine: Machine, disks: Option<(DiskThread, Arc<Completions>)>) -> ReplicaGuest {
+    pub fn new(
+        machine: Box<dyn Machine>,
+        disks: Option<(DiskThread, Arc<Completions>)>,
+    ) -> ReplicaGuest {
         let open = machine.open_disk_requests();
         let mut guest = ReplicaGuest {
             machine,

@@ -393,7 +393,7 @@ impl<'a> Live<'a> {
     /// Reports what happened, if anybody should know now.
     fn flush(&mut self, flush: Flush) {
         let count = self.guest.machine.instruction_count();
-        self.ends.publish(&self.guest.machine);
+        self.ends.publish(&*self.guest.machine);
         let now_ns = monotonic_ns();
         let since_flush_ns = now_ns.saturating_sub(self.flushed_at_ns);
         let progress = count != self.flushed_count && since_flush_ns >= PROGRESS_INTERVAL_NS;
@@ -422,7 +422,7 @@ impl<'a> Live<'a> {
 fn wanted_guest_time(guest: &ReplicaGuest) -> u64 {
     let machine = &guest.machine;
     let guest_ns = machine.guest_time_ns();
-    let calendar_ns = unix_ns().saturating_sub(machine.config().unix_base_ns);
+    let calendar_ns = unix_ns().saturating_sub(machine.unix_base_ns());
     let agrees = (guest_ns..=guest_ns.saturating_add(CALENDAR_JUMP_NS)).contains(&calendar_ns);
     if agrees { calendar_ns } else { guest_ns }
 }

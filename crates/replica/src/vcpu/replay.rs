@@ -116,7 +116,7 @@ fn report(replayer: &mut Replayer<&mut ReplicaGuest>, ends: &Ends, at_once: bool
             })
         })
         .collect();
-    ends.publish(&replayer.guest().machine);
+    ends.publish(&*replayer.guest().machine);
     ends.gauges
         .digests_compared
         .store(replayer.guest().digests(), Ordering::Release);

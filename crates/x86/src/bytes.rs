@@ -100,12 +100,17 @@ pub(crate) fn store<O: Operands, const N: usize>(
         value[..N].copy_from_slice(&bytes);
         return operands.store(0, N, u128::from_le_bytes(value));
     }
-    each(N, |at, size| operands.check_store(at as u64, size))?;
+    check_store::<O, N>(operands)?;
     each(N, |at, size| {
         let mut part = [0; 16];
         part[..size].copy_from_slice(&bytes[at..at + size]);
         operands.store(at as u64, size, u128::from_le_bytes(part))
     })
+}
+
+/// Faults as a store of `N` bytes would.
+pub(crate) fn check_store<O: Operands, const N: usize>(operands: &mut O) -> Result<(), Fault> {
+    each(N, |at, size| operands.check_store(at as u64, size))
 }
 
 fn each(

@@ -362,20 +362,16 @@ fn general_destination<O: Operands, const N: usize>(
     Ok(())
 }
 
-/// MASKMOVDQU and MASKMOVQ: stores the bytes whose mask has its top bit set, from the lowest on.
-/// Without any, memory is not touched at all.
+/// MASKMOVDQU and MASKMOVQ: stores the bytes whose mask has its top bit set, from the lowest on. All
+/// of the operand has to be writable.
 fn masked<O: Operands>(
     m: &mut Unit<'_, O>,
     value: u128,
     mask: u128,
     bytes: usize,
 ) -> Result<(), Fault> {
-    // All bytes are looked at before the first is stored, so that a fault leaves memory as it was.
-    let chosen = |k: usize| mask.byte(k) & 0x80 != 0;
-    for k in (0..bytes).filter(|&k| chosen(k)) {
-        m.operands.check_store(k as u64, 1)?;
-    }
-    for k in (0..bytes).filter(|&k| chosen(k)) {
+    m.operands.check_store(0, bytes)?;
+    for k in (0..bytes).filter(|&k| mask.byte(k) & 0x80 != 0) {
         m.operands.store(k as u64, 1, value.byte(k).into())?;
     }
     Ok(())

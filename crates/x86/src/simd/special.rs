@@ -155,11 +155,14 @@ fn crc32<O: Operands, const N: usize>(m: &mut Unit<'_, O>, i: &Instruction) -> O
 
 /// Where XMM0 is in the save area.
 const XMM: usize = 160;
-/// Bytes that FXSAVE writes: the rest of the 512 is software's.
+/// Bytes that FXSAVE writes: the rest of the area is software's, but has to be there.
 const SAVED: usize = XMM + 256;
+/// Bytes of the save area.
+const AREA: usize = 512;
 
 /// FXSAVE and FXSAVE64, which differ in pointers that are always zero here.
 fn save<O: Operands>(m: &mut Unit<'_, O>) -> Outcome {
+    m.check_store_aligned::<AREA>()?;
     let mut image = [0; SAVED];
     let mut legacy = [0; XMM];
     m.x87.store_fxsave(&mut legacy);
@@ -169,13 +172,13 @@ fn save<O: Operands>(m: &mut Unit<'_, O>) -> Outcome {
     for (k, place) in image[XMM..].chunks_exact_mut(16).enumerate() {
         place.copy_from_slice(&m.xmm(k).to_le_bytes());
     }
-    m.store_aligned(image)?;
+    m.store(image)?;
     Ok(true)
 }
 
 /// FXRSTOR and FXRSTOR64.
 fn restore<O: Operands>(m: &mut Unit<'_, O>) -> Outcome {
-    let image: [u8; SAVED] = m.load_aligned()?;
+    let image: [u8; AREA] = m.load_aligned()?;
     let mxcsr = mxcsr(u32::from_le_bytes([
         image[24], image[25], image[26], image[27],
     ]))?;
@@ -183,7 +186,7 @@ fn restore<O: Operands>(m: &mut Unit<'_, O>) -> Outcome {
     legacy.copy_from_slice(&image[..XMM]);
     m.x87.load_fxsave(&legacy);
     m.set_mxcsr(mxcsr);
-    for (k, place) in image[XMM..].chunks_exact(16).enumerate() {
+    for (k, place) in image[XMM..SAVED].chunks_exact(16).enumerate() {
         let mut bytes = [0; 16];
         bytes.copy_from_slice(place);
         m.set_xmm(k, u128::from_le_bytes(bytes));

@@ -68,6 +68,12 @@ impl<O: Operands> Unit<'_, O> {
         bytes::store(self.operands, value)
     }
 
+    /// Faults as a store to the memory operand would, which is at a multiple of 16.
+    pub fn check_store_aligned<const N: usize>(&mut self) -> Result<(), Fault> {
+        self.operands.require_alignment(16)?;
+        bytes::check_store::<O, N>(self.operands)
+    }
+
     /// Stores the memory operand, which is at a multiple of 16.
     #[inline]
     pub fn store_aligned<const N: usize>(&mut self, value: [u8; N]) -> Result<(), Fault> {

@@ -327,8 +327,9 @@ fn finish_store<O: Operands, const N: usize>(
     prepared: &Store<[u8; N]>,
     pop: bool,
 ) -> Result<(), Fault> {
-    if let Some(bytes) = prepared.value {
-        store(m, bytes)?;
+    match prepared.value {
+        Some(bytes) => store(m, bytes)?,
+        None => bytes::check_store::<O, N>(m.operands)?,
     }
     m.x87.stored(prepared, pop);
     Ok(())

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::machine::{Machine, STATUS};
-use crate::native::{DATA, FxArea, Native, State};
+use x86::fault::PAGE_FAULT;
+
+use crate::native::{DATA, DATA_SIZE, FxArea, Native, State};
 use crate::state::{MEMORY_BYTES, Registers, place_image, state};
 use crate::tolerance::Tolerance;
 use crate::values::Random;
@@ -18,6 +20,7 @@ fn execute(
     instruction: &[u8],
     registers: &mut Registers,
     memory: &mut [u8; MEMORY_BYTES],
+    base: u64,
 ) -> Option<u8> {
     let mut state = State::new();
     state.fx = FxArea(registers.fxsave);
@@ -25,12 +28,13 @@ fn execute(
         state.gpr[place] = value;
     }
     state.rflags = registers.flags;
-    state.data[..MEMORY_BYTES].copy_from_slice(memory);
+    let window = (base - DATA) as usize..(base - DATA) as usize + MEMORY_BYTES;
+    state.data[window.clone()].copy_from_slice(memory);
     native.execute(instruction, &mut state);
     registers.fxsave = state.fx.0;
     registers.general = GENERAL.map(|place| state.gpr[place]);
     registers.flags = state.rflags;
-    memory.copy_from_slice(&state.data[..MEMORY_BYTES]);
+    memory.copy_from_slice(&state.data[window]);
     state.raised.map(|raised| raised.vector as u8)
 }
 
@@ -96,10 +100,36 @@ fn differences(
     found
 }
 
+/// Where operands in memory are.
+#[derive(Clone, Copy, PartialEq)]
+enum Place {
+    /// Anywhere.
+    Mapped,
+    /// Near the end of what is mapped, half of them beyond it.
+    Edge,
+}
+
+/// Moves the operands to the last bytes that are mapped.
+fn move_to_the_edge(random: &mut Random, base: u64, registers: &mut Registers) {
+    let reach = [24, 24, 24, 130, 600][random.below(5) as usize];
+    let mut address = || base + MEMORY_BYTES as u64 - random.below(reach);
+    let (rsi, rdi) = (address(), address());
+    registers.general[3] = if random.chance(2) { rsi & !15 } else { rsi };
+    registers.general[4] = rdi;
+}
+
 /// Tries every form; the cases of each, and what went wrong.
-fn run(seed: u64, cases: u64, only: Option<&str>) -> (BTreeMap<String, u64>, Vec<String>) {
+fn run(
+    place: Place,
+    seed: u64,
+    cases: u64,
+    only: Option<&str>,
+) -> (BTreeMap<String, u64>, Vec<String>) {
     let mut native = Native::new();
-    let base = DATA;
+    let base = match place {
+        Place::Mapped => DATA,
+        Place::Edge => DATA + (DATA_SIZE - MEMORY_BYTES) as u64,
+    };
     let mut counts = BTreeMap::new();
     let mut failures = Vec::new();
     for code in forms::all() {
@@ -114,17 +144,34 @@ fn run(seed: u64, cases: u64, only: Option<&str>) -> (BTreeMap<String, u64>, Vec
             let encoding = forms::encode(code, encoding_number % 2 == 0, &mut random);
             for case in 0..cases {
                 let all_masked = case % 4 != 0;
-                let (start, mut start_memory) = state(&mut random, base, all_masked);
-                place_image(code, &mut random, base, &start, &mut start_memory);
+                let (mut start, mut start_memory) = state(&mut random, base, all_masked);
+                match place {
+                    Place::Mapped => {
+                        place_image(code, &mut random, base, &start, &mut start_memory);
+                    }
+                    Place::Edge => move_to_the_edge(&mut random, base, &mut start),
+                }
                 if tolerance.skips(&start, &start_memory[(start.general[3] - base) as usize..]) {
                     continue;
                 }
                 let mut host_memory = start_memory;
                 let mut host = start.clone();
-                let host_fault = execute(&mut native, &encoding.bytes, &mut host, &mut host_memory);
+                let host_fault = execute(
+                    &mut native,
+                    &encoding.bytes,
+                    &mut host,
+                    &mut host_memory,
+                    base,
+                );
                 let mut machine = Machine::new(&start, base, &start_memory);
                 let fault = machine.execute(&encoding.instruction);
                 *counts.entry(name.clone()).or_insert(0) += 1;
+                if fault == Some(PAGE_FAULT) && tolerance.enters_mmx_before_a_fault() {
+                    machine.x87.enter_mmx();
+                }
+                if fault == Some(PAGE_FAULT) && tolerance.stores_in_parts() {
+                    host_memory = start_memory;
+                }
                 let mut found = differences(&tolerance, &host, &host_memory, &machine);
                 if fault != host_fault {
                     found.push(format!("fault: host {host_fault:?} here {fault:?}"));
@@ -192,19 +239,19 @@ fn describe(
         hex(&image[48..58])
     );
     let operand = (start.general[3] - base) as usize;
-    text += &format!("  memory {}\n", hex(&memory[operand..operand + 16]));
+    let end = (operand + 16).min(MEMORY_BYTES);
+    text += &format!("  memory {}\n", hex(&memory[operand..end]));
     for line in found {
         text += &format!("  {line}\n");
     }
     text
 }
 
-#[test]
-fn every_form_does_what_the_host_does() {
+fn check(place: Place, default_cases: u64) {
     let seed = setting("UNDERSTUDY_SEED", 1);
-    let cases = setting("UNDERSTUDY_ORACLE_CASES", 50);
+    let cases = setting("UNDERSTUDY_ORACLE_CASES", default_cases);
     let only = std::env::var("UNDERSTUDY_ORACLE_FORM").ok();
-    let (counts, failures) = run(seed, cases, only.as_deref());
+    let (counts, failures) = run(place, seed, cases, only.as_deref());
     let total: u64 = counts.values().sum();
     println!("{} forms, {total} cases", counts.len());
     let untried: Vec<_> = forms::all()
@@ -218,4 +265,14 @@ fn every_form_does_what_the_host_does() {
         "UNDERSTUDY_SEED={seed} UNDERSTUDY_ORACLE_CASES={cases}\n{}",
         failures.join("\n")
     );
+}
+
+#[test]
+fn every_form_does_what_the_host_does() {
+    check(Place::Mapped, 50);
+}
+
+#[test]
+fn a_fault_at_the_edge_of_memory_leaves_what_the_host_leaves() {
+    check(Place::Edge, 20);
 }

@@ -100,10 +100,15 @@ impl Machine {
 }
 
 impl Rest {
-    fn range(&self, offset: u64, bytes: usize) -> std::ops::Range<usize> {
+    /// Where bytes are in the memory, behind which nothing is mapped.
+    fn range(&self, offset: u64, bytes: usize) -> Result<std::ops::Range<usize>, Fault> {
         let start = self.address.wrapping_add(offset).wrapping_sub(self.base) as usize;
-        assert!(start + bytes <= MEMORY_BYTES, "outside of the memory");
-        start..start + bytes
+        let end = start + bytes;
+        if end <= MEMORY_BYTES {
+            Ok(start..end)
+        } else {
+            Err(Fault::page(self.base + start.max(MEMORY_BYTES) as u64, 0))
+        }
     }
 }
 
@@ -114,18 +119,17 @@ impl Operands for Rest {
     fn load(&mut self, offset: u64, size: usize) -> Result<u128, Fault> {
         assert!([1, 2, 4, 8, 10, 16].contains(&size));
         let mut bytes = [0; 16];
-        bytes[..size].copy_from_slice(&self.memory[self.range(offset, size)]);
+        bytes[..size].copy_from_slice(&self.memory[self.range(offset, size)?]);
         Ok(u128::from_le_bytes(bytes))
     }
     fn store(&mut self, offset: u64, size: usize, value: u128) -> Result<(), Fault> {
         assert!([1, 2, 4, 8, 10, 16].contains(&size));
-        let range = self.range(offset, size);
+        let range = self.range(offset, size)?;
         self.memory[range].copy_from_slice(&value.to_le_bytes()[..size]);
         Ok(())
     }
     fn check_store(&mut self, offset: u64, size: usize) -> Result<(), Fault> {
-        self.range(offset, size);
-        Ok(())
+        self.range(offset, size).map(|_| ())
     }
     fn gpr(&self, register: Register) -> u64 {
         let value = self.general[place(register)];

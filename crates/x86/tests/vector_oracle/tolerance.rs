@@ -27,6 +27,8 @@ enum Kind {
     CompareFlags,
     /// SHA.
     Sha,
+    /// MASKMOVQ.
+    MaskedMmx,
     /// A transcendental function: one unit in the last place, and C1.
     Transcendental,
 }
@@ -46,6 +48,7 @@ impl Tolerance {
             | Code::F2xm1
             | Code::Fyl2x
             | Code::Fyl2xp1 => Kind::Transcendental,
+            Code::Maskmovq_rDI_mm_mm => Kind::MaskedMmx,
             Code::Ldmxcsr_m32 => Kind::Mxcsr,
             Code::Fxsave_m512byte | Code::Fxsave64_m512byte => Kind::Save,
             Code::Fxrstor_m512byte | Code::Fxrstor64_m512byte => Kind::Restore,
@@ -73,10 +76,22 @@ impl Tolerance {
             // The SHA instructions take operands that are not aligned, where the manuals say #GP.
             Kind::Sha => unaligned,
             // MXCSR has a bit 17: misaligned operands.
-            Kind::Mxcsr => operand[2] & 2 != 0,
-            Kind::Restore => operand[26] & 2 != 0,
+            Kind::Mxcsr => operand.get(2).is_some_and(|byte| byte & 2 != 0),
+            Kind::Restore => operand.get(26).is_some_and(|byte| byte & 2 != 0),
             _ => false,
         }
+    }
+
+    /// Whether the host has ended x87's use of the registers before the fault, which makes no
+    /// difference to what is restarted.
+    pub fn enters_mmx_before_a_fault(&self) -> bool {
+        self.kind == Kind::MaskedMmx
+    }
+
+    /// Whether the host may have stored the first part of an operand whose last part faults, where
+    /// here it is all or nothing.
+    pub fn stores_in_parts(&self) -> bool {
+        self.kind == Kind::Save
     }
 
     /// Whether the status words are equal enough.

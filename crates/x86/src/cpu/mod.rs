@@ -116,9 +116,6 @@ pub struct Registers {
     pub pat: u64,
     /// IA32_MISC_ENABLE.
     pub misc_enable: u64,
-    /// MTRRs: what was written, without effect. Default type, eleven fixed ones, eight pairs of variable
-    /// ones.
-    pub mtrr: [u64; 28],
     /// Interrupts are kept out until the next instruction has ended.
     pub shadow: Shadow,
     /// HLT, until an interrupt.
@@ -174,7 +171,6 @@ impl Cpu {
                 tsc_aux: 0,
                 pat: 0x0007_0406_0007_0406,
                 misc_enable: 1,
-                mtrr: [0; 28],
                 shadow: Shadow::None,
                 is_halted: false,
             },

@@ -1,10 +1,14 @@
 //! The host's CPU as the oracle: one instruction with random state, executed natively and by this
 //! crate, and all that is defined compared.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
-#![allow(clippy::disallowed_types)] // tests take turns with the one native CPU
+#![allow(clippy::disallowed_types, clippy::disallowed_methods)] // tests take turns; rounds by the environment
 
 #[allow(dead_code)] // what the tests of the vector and x87 units use
+mod integer;
+mod machine;
 mod native;
+
+mod random;
 
 use native::{CODE, DATA, Native, State};
 

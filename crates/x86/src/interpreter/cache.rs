@@ -1,0 +1,123 @@
+//! Decoded blocks, kept by physical address, and the way from RIP to them.
+
+use super::op::Op;
+use crate::bus::Bus;
+use crate::ram::PAGE_SIZE;
+
+/// Instructions that follow each other within a page.
+pub(super) struct Block<B: Bus> {
+    pub ops: Box<[Op<B>]>,
+}
+
+/// How many addresses the way from RIP to a block is remembered for.
+const JUMPS: usize = 8192;
+
+#[derive(Clone, Copy)]
+struct Jump {
+    /// RIP, with a bit flipped for user mode.
+    key: u64,
+    /// The TLB's fetch generation when this was found.
+    generation: u32,
+    block: u32,
+}
+
+/// The blocks that begin in a page: offset and number, by offset.
+type PageBlocks = Vec<(u16, u32)>;
+
+/// All decoded blocks.
+pub(super) struct Cache<B: Bus> {
+    blocks: Vec<Block<B>>,
+    free: Vec<u32>,
+    pages: Vec<PageBlocks>,
+    jumps: Box<[Jump; JUMPS]>,
+}
+
+impl<B: Bus> Cache<B> {
+    pub fn new() -> Cache<B> {
+        let empty = Jump {
+            key: 0,
+            generation: 0,
+            block: 0,
+        };
+        Cache {
+            blocks: Vec::new(),
+            free: Vec::new(),
+            pages: Vec::new(),
+            jumps: Box::new([empty; JUMPS]),
+        }
+    }
+
+    /// What jumps are remembered by.
+    pub fn key(rip: u64, is_user: bool) -> u64 {
+        rip ^ u64::from(is_user) << 62
+    }
+
+    fn slot(key: u64) -> usize {
+        (key ^ key >> 13) as usize % JUMPS
+    }
+
+    /// The block that a jump led to before.
+    #[inline(always)]
+    pub fn jump(&self, key: u64, generation: u32) -> Option<u32> {
+        let jump = &self.jumps[Self::slot(key)];
+        (jump.key == key && jump.generation == generation).then_some(jump.block)
+    }
+
+    /// Remembers where a jump leads to.
+    pub fn remember(&mut self, key: u64, generation: u32, block: u32) {
+        self.jumps[Self::slot(key)] = Jump {
+            key,
+            generation,
+            block,
+        };
+    }
+
+    /// The block's instructions.
+    #[inline(always)]
+    pub fn block(&self, number: u32) -> &Block<B> {
+        &self.blocks[number as usize]
+    }
+
+    /// The block at a physical address.
+    pub fn find(&self, physical: u64) -> Option<u32> {
+        let page = self.pages.get((physical / PAGE_SIZE) as usize)?;
+        let offset = (physical % PAGE_SIZE) as u16;
+        let at = page.binary_search_by_key(&offset, |entry| entry.0).ok()?;
+        page.get(at).map(|entry| entry.1)
+    }
+
+    /// Keeps a block.
+    pub fn insert(&mut self, physical: u64, block: Block<B>) -> u32 {
+        let number = match self.free.pop() {
+            Some(number) => {
+                self.blocks[number as usize] = block;
+                number
+            }
+            None => {
+                self.blocks.push(block);
+                (self.blocks.len() - 1) as u32
+            }
+        };
+        let page = (physical / PAGE_SIZE) as usize;
+        if page >= self.pages.len() {
+            self.pages.resize_with(page + 1, Vec::new);
+        }
+        let offset = (physical % PAGE_SIZE) as u16;
+        let blocks = &mut self.pages[page];
+        if let Err(at) = blocks.binary_search_by_key(&offset, |entry| entry.0) {
+            blocks.insert(at, (offset, number));
+        }
+        number
+    }
+
+    /// Drops the blocks of a page. Remembered jumps must be dead by another generation.
+    pub fn drop_page(&mut self, page: usize) {
+        let Some(blocks) = self.pages.get_mut(page) else {
+            return;
+        };
+        for (_, number) in std::mem::take(blocks) {
+            self.blocks[number as usize].ops = Box::default();
+            self.free.push(number);
+        }
+    }
+}

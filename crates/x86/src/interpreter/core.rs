@@ -1,0 +1,325 @@
+//! The CPU at work: registers at hand, memory through the TLB.
+
+use super::flags::{AC, RF, STATUS, Status};
+use super::op::{Op, RIP};
+use super::width::Width;
+use crate::bus::Bus;
+use crate::cpu::{CS, Registers, SS};
+use crate::fault::Fault;
+use crate::mmu::{Kind, Mode, Tlb, is_canonical};
+use crate::simd::VectorState;
+use crate::x87::X87State;
+
+/// An exception was raised: [`Core::raised`] says which.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Raised;
+
+/// The state while instructions execute.
+pub(super) struct Core<'a, B: Bus> {
+    /// General registers, then a zero and the address of the next instruction.
+    pub r: [u64; 32],
+    pub status: Status,
+    /// RFLAGS without the status flags.
+    pub flags: u64,
+    /// All else; its `gpr`, `rip` and `rflags` are stale meanwhile.
+    pub registers: &'a mut Registers,
+    /// Taken while a vector or x87 instruction executes.
+    pub vector: Option<&'a mut VectorState>,
+    pub x87: Option<&'a mut X87State>,
+    pub bus: &'a mut B,
+    pub tlb: &'a mut Tlb,
+    /// CPL is 3.
+    pub is_user: bool,
+    /// Tag bits of data accesses.
+    pub data_tag: u64,
+    /// The count before the current instruction.
+    pub now: u64,
+    /// String instructions stop before this count.
+    pub until: u64,
+    /// Instructions of the current block that may still be executed, counted from its start: zero
+    /// ends the block after the current one.
+    pub limit: usize,
+    /// Why [`Raised`] was returned.
+    pub raised: Fault,
+    /// The fault is #GP for a non-canonical address: #SS where the stack segment was meant.
+    pub is_non_canonical: bool,
+    /// Interrupts may have become possible.
+    pub check_interrupts: bool,
+    /// A device was accessed.
+    pub touched_device: bool,
+    /// An event was delivered since this was last cleared.
+    pub has_delivered: bool,
+}
+
+const CR4_SMAP: u64 = 1 << 21;
+
+impl<B: Bus> Core<'_, B> {
+    /// Raises an exception.
+    #[cold]
+    pub fn raise(&mut self, fault: Fault) -> Raised {
+        self.raised = fault;
+        self.is_non_canonical = false;
+        Raised
+    }
+
+    /// #GP(0).
+    #[cold]
+    pub fn general_protection(&mut self) -> Raised {
+        self.raise(Fault::GENERAL_PROTECTION)
+    }
+
+    /// RFLAGS.
+    pub fn rflags(&self) -> u64 {
+        self.flags | self.status.to_flags()
+    }
+
+    /// Replaces RFLAGS.
+    pub fn set_rflags(&mut self, value: u64) {
+        let old = self.flags;
+        self.status = Status::from_flags(value);
+        self.flags = value & !STATUS | 2;
+        if (old ^ self.flags) & (AC | RF | super::flags::TF) != 0 {
+            self.mode_changed();
+        }
+        self.check_interrupts = true;
+    }
+
+    /// CPL, AC, CR4 or the TLB's generation changed.
+    pub fn mode_changed(&mut self) {
+        self.data_tag = self.tlb.tag_bits(self.data_mode());
+        self.limit = 0;
+    }
+
+    /// CPL.
+    pub fn privilege(&self) -> u8 {
+        // CS.RPL in 64-bit code; SS's DPL is the same.
+        (self.registers.segments[CS].selector & 3) as u8
+    }
+
+    /// Who data accesses are made by.
+    pub fn data_mode(&self) -> Mode {
+        if self.is_user {
+            Mode::User
+        } else if self.registers.cr4 & CR4_SMAP != 0 && self.flags & AC == 0 {
+            Mode::Supervisor
+        } else {
+            Mode::SupervisorReachingUser
+        }
+    }
+
+    /// Drops all translations.
+    pub fn flush_translations(&mut self) {
+        self.tlb.flush(self.bus.ram_mut());
+        self.mode_changed();
+    }
+
+    /// The linear address of the memory operand.
+    #[inline(always)]
+    pub fn address(&self, op: &Op<B>) -> u64 {
+        let mut address = self.offset(op);
+        if op.segment > 3 {
+            address = address.wrapping_add(self.registers.segments[usize::from(op.segment)].base);
+        }
+        address
+    }
+
+    /// The effective address, without the segment's base.
+    #[inline(always)]
+    pub fn offset(&self, op: &Op<B>) -> u64 {
+        let offset = self.r[usize::from(op.base & 31)]
+            .wrapping_add(self.r[usize::from(op.index & 31)] << op.scale)
+            .wrapping_add(op.displacement as u64);
+        if op.is_address_32 {
+            offset & 0xffff_ffff
+        } else {
+            offset
+        }
+    }
+
+    /// The instruction pointer: while an instruction executes, that of the next one.
+    #[inline(always)]
+    pub fn rip(&self) -> u64 {
+        self.r[usize::from(RIP)]
+    }
+
+    /// Loads.
+    #[inline(always)]
+    pub fn load<W: Width>(&mut self, address: u64) -> Result<u64, Raised> {
+        match self.tlb.read(address, W::SIZE, self.data_tag) {
+            Some(physical) => Ok(self.bus.ram().load(physical, W::SIZE)),
+            None => self.load_slowly(address, W::SIZE, self.data_mode()),
+        }
+    }
+
+    /// Loads what will be stored to: faults as the store would.
+    #[inline(always)]
+    pub fn load_to_change<W: Width>(&mut self, address: u64) -> Result<u64, Raised> {
+        match self.tlb.write(address, W::SIZE, self.data_tag) {
+            Some(physical) => Ok(self.bus.ram().load(physical, W::SIZE)),
+            None => {
+                self.check_store(address, W::SIZE as u64)?;
+                self.load_slowly(address, W::SIZE, self.data_mode())
+            }
+        }
+    }
+
+    /// Stores.
+    #[inline(always)]
+    pub fn store<W: Width>(&mut self, address: u64, value: u64) -> Result<(), Raised> {
+        match self.tlb.write(address, W::SIZE, self.data_tag) {
+            Some(physical) => {
+                self.bus.ram_mut().store_plain(physical, W::SIZE, value);
+                Ok(())
+            }
+            None => self.store_slowly(address, W::SIZE, value, self.data_mode()),
+        }
+    }
+
+    /// The physical address of one byte.
+    pub fn translate(&mut self, address: u64, kind: Kind, mode: Mode) -> Result<u64, Raised> {
+        if !is_canonical(address) {
+            self.raised = Fault::GENERAL_PROTECTION;
+            self.is_non_canonical = true;
+            return Err(Raised);
+        }
+        match self
+            .tlb
+            .translate(self.registers, self.bus.ram_mut(), address, kind, mode)
+        {
+            Ok(physical) => Ok(physical),
+            Err(fault) => Err(self.raise(fault)),
+        }
+    }
+
+    /// Faults as a store would.
+    #[inline(never)]
+    pub fn check_store(&mut self, address: u64, size: u64) -> Result<(), Raised> {
+        let mode = self.data_mode();
+        self.translate(address, Kind::Write, mode)?;
+        let last = address.wrapping_add(size - 1);
+        if (last ^ address) & !0xfff != 0 {
+            // The fault's address is that of the first byte of the second page.
+            self.translate(last & !0xfff, Kind::Write, mode)?;
+        }
+        Ok(())
+    }
+
+    /// Loads by a full translation. Crossing into another page, both are translated first.
+    #[inline(never)]
+    pub fn load_slowly(&mut self, address: u64, size: usize, mode: Mode) -> Result<u64, Raised> {
+        let physical = self.translate(address, Kind::Read, mode)?;
+        let first = (4096 - (address & 0xfff)).min(size as u64) as usize;
+        if first == size {
+            return Ok(self.load_physical(physical, size));
+        }
+        let next = address.wrapping_add(first as u64);
+        let second = self.translate(next, Kind::Read, mode)?;
+        let mut value = 0;
+        for index in 0..size {
+            let at = if index < first {
+                physical + index as u64
+            } else {
+                second + (index - first) as u64
+            };
+            value |= self.load_physical(at, 1) << (8 * index);
+        }
+        Ok(value)
+    }
+
+    /// Loads from RAM or a device, within a page.
+    pub fn load_physical(&mut self, physical: u64, size: usize) -> u64 {
+        if self.bus.ram().contains(physical, size as u64) {
+            self.bus.ram().load(physical, size)
+        } else {
+            self.touched_device = true;
+            self.limit = 0;
+            self.bus.read_device(physical, size, self.now)
+        }
+    }
+
+    /// Stores by a full translation, all or nothing.
+    #[inline(never)]
+    pub fn store_slowly(
+        &mut self,
+        address: u64,
+        size: usize,
+        value: u64,
+        mode: Mode,
+    ) -> Result<(), Raised> {
+        let physical = self.translate(address, Kind::Write, mode)?;
+        let first = (4096 - (address & 0xfff)).min(size as u64) as usize;
+        if first == size {
+            self.store_physical(physical, size, value);
+            return Ok(());
+        }
+        let next = address.wrapping_add(first as u64);
+        let second = self.translate(next, Kind::Write, mode)?;
+        for index in 0..size {
+            let at = if index < first {
+                physical + index as u64
+            } else {
+                second + (index - first) as u64
+            };
+            self.store_physical(at, 1, value >> (8 * index) & 0xff);
+        }
+        Ok(())
+    }
+
+    /// Stores to RAM or a device, within a page.
+    pub fn store_physical(&mut self, physical: u64, size: usize, value: u64) {
+        if self.bus.ram().contains(physical, size as u64) {
+            self.bus.ram_mut().store(physical, size, value);
+            if self.bus.ram().is_disturbed() {
+                self.limit = 0;
+            }
+        } else {
+            self.touched_device = true;
+            self.limit = 0;
+            let now = self.now;
+            self.bus.write_device(physical, size, value, now);
+        }
+    }
+
+    /// Pushes onto the stack of the current privilege.
+    #[inline(always)]
+    pub fn push<W: Width>(&mut self, value: u64) -> Result<(), Raised> {
+        let rsp = self.r[4].wrapping_sub(W::SIZE as u64);
+        self.store::<W>(rsp, value)?;
+        self.r[4] = rsp;
+        Ok(())
+    }
+
+    /// Jumps to an address that must be canonical.
+    #[inline(always)]
+    pub fn jump(&mut self, target: u64) -> Result<(), Raised> {
+        if !is_canonical(target) {
+            return Err(self.general_protection());
+        }
+        self.r[usize::from(RIP)] = target;
+        Ok(())
+    }
+
+    /// A load of the CPU's own, from a descriptor table or the TSS.
+    pub fn load_system(&mut self, address: u64, size: usize) -> Result<u64, Raised> {
+        self.load_slowly(address, size, Mode::Supervisor)
+    }
+
+    /// A store of the CPU's own.
+    pub fn store_system(&mut self, address: u64, size: usize, value: u64) -> Result<(), Raised> {
+        self.store_slowly(address, size, value, Mode::Supervisor)
+    }
+
+    /// Only CPL 0 may.
+    pub fn require_kernel(&mut self) -> Result<(), Raised> {
+        if self.privilege() == 0 {
+            Ok(())
+        } else {
+            Err(self.general_protection())
+        }
+    }
+
+    /// Whether the address is in the stack segment: #SS instead of #GP.
+    pub fn is_stack(op: &Op<B>) -> bool {
+        usize::from(op.segment) == SS
+    }
+}

@@ -1,0 +1,404 @@
+//! The interpreter: the reference for what instructions do.
+//!
+//! Instructions are decoded once, into blocks within a page that are kept by physical address. A store
+//! to decoded bytes drops the page's blocks before the next instruction.
+
+mod alu;
+mod bits;
+mod cache;
+mod control;
+mod core;
+mod data;
+mod decode;
+mod exception;
+pub mod flags;
+mod msr;
+mod multiply;
+mod op;
+mod port;
+mod segment;
+mod shift;
+mod string;
+mod system;
+mod vector;
+mod width;
+
+use self::cache::{Block, Cache};
+use self::core::{Core, Raised};
+use self::exception::TripleFault;
+use self::flags::{IF, RF, STATUS, Status, TF};
+use self::op::{Op, RIP};
+use crate::bus::Bus;
+use crate::cpu::{CS, Cpu, Shadow};
+use crate::fault::{DEBUG, Fault};
+use crate::mmu::{Kind, Mode, Tlb};
+use crate::ram::{Disturbance, PAGE_SIZE};
+
+/// Why a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// The count is reached.
+    Count,
+    /// HLT, and no interrupt that could be taken: time has to pass.
+    Halted,
+    /// A device was touched, and the bus wants attention.
+    Attention,
+    /// The guest's exception handling failed: the machine resets.
+    TripleFault,
+}
+
+/// At most so many instructions make a block.
+const LONGEST_BLOCK: usize = 64;
+
+/// Executes instructions. It keeps nothing that belongs to the machine's state.
+pub struct Interpreter<B: Bus> {
+    tlb: Tlb,
+    cache: Cache<B>,
+}
+
+impl<B: Bus> Default for Interpreter<B> {
+    fn default() -> Interpreter<B> {
+        Interpreter::new()
+    }
+}
+
+impl<B: Bus> Interpreter<B> {
+    /// With nothing decoded.
+    pub fn new() -> Interpreter<B> {
+        Interpreter {
+            tlb: Tlb::new(),
+            cache: Cache::new(),
+        }
+    }
+
+    /// Forgets everything: for when RAM or the CPU's state were replaced from outside.
+    pub fn forget(&mut self, bus: &mut B) {
+        *self = Interpreter::new();
+        bus.ram_mut().forget_everything();
+    }
+
+    /// Executes from count `now` until count `until` at the latest, and moves `now` along. A pending
+    /// interrupt is taken before the next instruction wherever the CPU lets it; taking one counts
+    /// nothing. An instruction that faults counts as one, so does each iteration of a repeated string
+    /// instruction.
+    pub fn run(&mut self, cpu: &mut Cpu, bus: &mut B, now: &mut u64, until: u64) -> Exit {
+        let mut core = Core::enter(cpu, bus, &mut self.tlb, *now, until);
+        let exit = self.cache.run(&mut core);
+        *now = core.now;
+        core.leave();
+        exit
+    }
+
+    /// Executes one instruction, or one iteration of a repeated one, and delivers nothing: the fault that
+    /// it raised is returned, RIP being that of the instruction. For tests and for comparing engines.
+    pub fn step(&mut self, cpu: &mut Cpu, bus: &mut B, now: u64) -> Result<(), Fault> {
+        let mut core = Core::enter(cpu, bus, &mut self.tlb, now, now + 1);
+        if core.bus.ram().is_disturbed() {
+            self.cache.settle(&mut core);
+        }
+        let outcome = self.cache.step(&mut core);
+        core.leave();
+        outcome
+    }
+}
+
+impl<'a, B: Bus> Core<'a, B> {
+    fn enter(cpu: &'a mut Cpu, bus: &'a mut B, tlb: &'a mut Tlb, now: u64, until: u64) -> Self {
+        let registers = &mut cpu.registers;
+        let mut r = [0; 32];
+        r[..16].copy_from_slice(&registers.gpr);
+        r[usize::from(RIP)] = registers.rip;
+        let mut core = Core {
+            r,
+            status: Status::from_flags(registers.rflags),
+            flags: registers.rflags & !STATUS,
+            is_user: registers.segments[CS].selector & 3 == 3,
+            registers,
+            vector: Some(&mut cpu.vector),
+            x87: Some(&mut cpu.x87),
+            bus,
+            tlb,
+            data_tag: 0,
+            now,
+            until,
+            limit: 0,
+            raised: Fault::GENERAL_PROTECTION,
+            is_non_canonical: false,
+            check_interrupts: true,
+            touched_device: false,
+            has_delivered: false,
+        };
+        core.mode_changed();
+        core
+    }
+
+    fn leave(self) {
+        self.registers.gpr.copy_from_slice(&self.r[..16]);
+        self.registers.rip = self.r[usize::from(RIP)];
+        self.registers.rflags = self.flags | self.status.to_flags();
+    }
+
+    /// The interrupt that would be taken now.
+    fn deliverable_interrupt(&self) -> Option<u8> {
+        if self.flags & IF != 0 && self.registers.shadow == Shadow::None {
+            self.bus.pending_interrupt()
+        } else {
+            None
+        }
+    }
+
+    /// Where the instruction at RIP is, physically.
+    fn fetch_address(&mut self, address: u64) -> Result<u64, Raised> {
+        let mode = if self.is_user {
+            Mode::User
+        } else {
+            Mode::Supervisor
+        };
+        self.translate(address, Kind::Fetch, mode)
+    }
+}
+
+impl<B: Bus> Cache<B> {
+    fn run(&mut self, core: &mut Core<'_, B>) -> Exit {
+        loop {
+            if core.bus.ram().is_disturbed() {
+                self.settle(core);
+            }
+            if core.touched_device {
+                core.touched_device = false;
+                core.check_interrupts = true;
+                if core.bus.wants_attention() {
+                    return Exit::Attention;
+                }
+            }
+            if core.check_interrupts {
+                match self.take_interrupt(core) {
+                    Ok(()) => {}
+                    Err(TripleFault) => return Exit::TripleFault,
+                }
+                if core.registers.is_halted {
+                    return Exit::Halted;
+                }
+            }
+            if core.now >= core.until {
+                return Exit::Count;
+            }
+            if self.execute_next(core).is_err() {
+                return Exit::TripleFault;
+            }
+        }
+    }
+
+    fn take_interrupt(&mut self, core: &mut Core<'_, B>) -> Result<(), TripleFault> {
+        // In a shadow the next look is after the next instruction.
+        core.check_interrupts = core.registers.shadow != Shadow::None;
+        if core.deliverable_interrupt().is_some() {
+            let vector = core.bus.acknowledge_interrupt();
+            core.registers.is_halted = false;
+            core.deliver_interrupt(vector)?;
+        }
+        Ok(())
+    }
+
+    /// Acts on stores that concern what is cached.
+    #[cold]
+    fn settle(&mut self, core: &mut Core<'_, B>) {
+        for disturbance in core.bus.ram_mut().take_disturbances() {
+            match disturbance {
+                Disturbance::Code(page) => {
+                    self.drop_page(page as usize);
+                    core.tlb.drop_fetches();
+                }
+                Disturbance::Leaf(index) => core.tlb.drop_leaf(index),
+                Disturbance::Translations => core.flush_translations(),
+            }
+        }
+    }
+
+    /// Executes a block, or as much of it as the run's end allows.
+    #[inline(always)]
+    fn execute_next(&mut self, core: &mut Core<'_, B>) -> Result<(), TripleFault> {
+        let rip = core.rip();
+        let key = Self::key(rip, core.is_user);
+        let generation = core.tlb.fetch_generation;
+        let number = match self.jump(key, generation) {
+            Some(number) => number,
+            None => match self.look_up(core, rip) {
+                Ok(Found::Block(number)) => {
+                    self.remember(key, core.tlb.fetch_generation, number);
+                    number
+                }
+                Ok(Found::Crossing(op)) => return execute(core, std::slice::from_ref(&*op)),
+                Err(Raised) => {
+                    core.now += 1;
+                    let fault = core.raised;
+                    return core.deliver_fault(fault);
+                }
+            },
+        };
+        execute(core, &self.block(number).ops)
+    }
+
+    fn step(&mut self, core: &mut Core<'_, B>) -> Result<(), Fault> {
+        let rip = core.rip();
+        let found = self.look_up(core, rip).map_err(|Raised| core.raised)?;
+        let op = match &found {
+            Found::Block(number) => &self.block(*number).ops[0],
+            Found::Crossing(op) => op,
+        };
+        core.limit = 1;
+        core.r[usize::from(RIP)] = rip.wrapping_add(u64::from(op.length));
+        let executed = (op.handler)(core, op);
+        if executed.is_ok() {
+            return Ok(());
+        }
+        core.r[usize::from(RIP)] = rip;
+        if core.is_non_canonical && Core::is_stack(op) {
+            return Err(Fault::STACK);
+        }
+        Err(core.raised)
+    }
+
+    /// Finds or decodes what is at RIP.
+    #[inline(never)]
+    fn look_up(&mut self, core: &mut Core<'_, B>, rip: u64) -> Result<Found<B>, Raised> {
+        let physical = core.fetch_address(rip)?;
+        if let Some(number) = self.find(physical) {
+            return Ok(Found::Block(number));
+        }
+        let offset = (physical % PAGE_SIZE) as usize;
+        let length = PAGE_SIZE - offset as u64;
+        let Some(bytes) = core.bus.ram().slice(physical, length) else {
+            // Nothing but RAM can be executed.
+            return Err(core.raise(Fault::INVALID_OPCODE));
+        };
+        let mut ops = Vec::new();
+        let mut at = 0;
+        while at < bytes.len() && ops.len() < LONGEST_BLOCK {
+            let Some(decoded) = decode::decode(&bytes[at..], offset + at) else {
+                break;
+            };
+            at += usize::from(decoded.op.length);
+            ops.push(decoded.op);
+            if decoded.ends_block {
+                break;
+            }
+        }
+        if ops.is_empty() {
+            return Self::decode_crossing(core, rip, physical);
+        }
+        let block = Block {
+            ops: ops.into_boxed_slice(),
+        };
+        if core.bus.ram_mut().mark_code(physical, at) {
+            core.tlb.drop_writes();
+        }
+        Ok(Found::Block(self.insert(physical, block)))
+    }
+
+    /// Decodes an instruction that goes on in the next page. Such ones are not kept.
+    fn decode_crossing(
+        core: &mut Core<'_, B>,
+        rip: u64,
+        physical: u64,
+    ) -> Result<Found<B>, Raised> {
+        let offset = (physical % PAGE_SIZE) as usize;
+        let first = PAGE_SIZE as usize - offset;
+        let second = core.fetch_address(rip.wrapping_add(first as u64))?;
+        let mut bytes = [0; 15];
+        for (index, byte) in bytes.iter_mut().enumerate() {
+            let at = if index < first {
+                physical + index as u64
+            } else {
+                second + (index - first) as u64
+            };
+            *byte = match core.bus.ram().slice(at, 1) {
+                Some(found) => found[0],
+                None => 0xff,
+            };
+        }
+        match decode::decode(&bytes, offset) {
+            Some(decoded) => Ok(Found::Crossing(Box::new(decoded.op))),
+            None => Err(core.general_protection()),
+        }
+    }
+}
+
+/// What is at RIP.
+enum Found<B: Bus> {
+    Block(u32),
+    Crossing(Box<Op<B>>),
+}
+
+/// Executes the instructions of a block, from its start.
+#[inline(always)]
+fn execute<B: Bus>(core: &mut Core<'_, B>, ops: &[Op<B>]) -> Result<(), TripleFault> {
+    if core.flags & (TF | RF) != 0 || core.registers.shadow != Shadow::None {
+        return execute_one(core, &ops[0]);
+    }
+    execute_block(core, ops)
+}
+
+#[inline(always)]
+fn execute_block<B: Bus>(core: &mut Core<'_, B>, ops: &[Op<B>]) -> Result<(), TripleFault> {
+    let page = core.rip() & !(PAGE_SIZE - 1);
+    let start = core.now;
+    let allowed = core.until - start;
+    core.limit = ops
+        .len()
+        .min(usize::try_from(allowed).unwrap_or(usize::MAX));
+    let mut index = 0;
+    while index < core.limit {
+        let op = &ops[index];
+        core.r[usize::from(RIP)] = page.wrapping_add(u64::from(op.next));
+        core.now = start + index as u64;
+        if (op.handler)(core, op).is_err() {
+            return fault(core, op, page);
+        }
+        index += 1;
+    }
+    core.now += 1;
+    Ok(())
+}
+
+/// The instruction raised an exception.
+#[cold]
+#[inline(never)]
+fn fault<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>, page: u64) -> Result<(), TripleFault> {
+    core.now += 1;
+    let start = u64::from(op.next).wrapping_sub(u64::from(op.length));
+    core.r[usize::from(RIP)] = page.wrapping_add(start);
+    let mut fault = core.raised;
+    if core.is_non_canonical && Core::is_stack(op) {
+        fault = Fault::STACK;
+    }
+    core.is_non_canonical = false;
+    core.deliver_fault(fault)
+}
+
+/// Executes one instruction where something has to be looked at after it: single step, an interrupt
+/// shadow, RF.
+#[cold]
+#[inline(never)]
+fn execute_one<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), TripleFault> {
+    let page = core.rip() & !(PAGE_SIZE - 1);
+    let steps = core.flags & TF != 0;
+    core.flags &= !RF;
+    core.registers.shadow = Shadow::None;
+    core.check_interrupts = true;
+    core.has_delivered = false;
+    let until = std::mem::replace(&mut core.until, core.now + 1);
+    core.limit = 1;
+    core.r[usize::from(RIP)] = page.wrapping_add(u64::from(op.next));
+    let executed = (op.handler)(core, op);
+    core.until = until;
+    if executed.is_err() {
+        return fault(core, op, page);
+    }
+    core.now += 1;
+    if steps && !core.has_delivered && core.registers.shadow != Shadow::StackSegment {
+        core.registers.dr6 |= 1 << 14; // BS
+        return core.deliver_fault(Fault::plain(DEBUG));
+    }
+    Ok(())
+}

@@ -1,0 +1,295 @@
+//! Four-level paging (SDM volume 3, chapter 4) and the cache of its results.
+//!
+//! Every access behaves as if its tables were freshly walked: pages that a walk read are flagged in
+//! RAM, and a store to one drops what it may concern. So the guest never sees the cache, INVLPG has
+//! nothing to do, and two hosts may have caches of different sizes.
+
+use crate::cpu::Registers;
+use crate::fault::Fault;
+use crate::ram::{HOLDS_LEAF_TABLE, HOLDS_UPPER_TABLE, Ram};
+
+/// Physical address bits that the machine announces.
+pub const PHYSICAL_BITS: u32 = 40;
+
+const PRESENT: u64 = 1;
+const WRITABLE: u64 = 1 << 1;
+const USER: u64 = 1 << 2;
+const ACCESSED: u64 = 1 << 5;
+const DIRTY: u64 = 1 << 6;
+const LARGE: u64 = 1 << 7;
+const NO_EXECUTE: u64 = 1 << 63;
+const ADDRESS: u64 = ((1 << PHYSICAL_BITS) - 1) & !0xfff;
+const RESERVED: u64 = ((1 << 52) - 1) & !((1 << PHYSICAL_BITS) - 1);
+
+const CR0_WP: u64 = 1 << 16;
+const CR0_PG: u64 = 1 << 31;
+const CR4_SMEP: u64 = 1 << 20;
+const CR4_SMAP: u64 = 1 << 21;
+const EFER_NXE: u64 = 1 << 11;
+
+/// What an access wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Read,
+    Write,
+    Fetch,
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// CPL 3.
+    User,
+    /// CPL below 3, user pages out of reach where SMAP is on (EFLAGS.AC clear, or an access of the
+    /// CPU's own to a descriptor table or stack).
+    Supervisor,
+    /// CPL below 3 with EFLAGS.AC set.
+    SupervisorReachingUser,
+}
+
+/// Bits 47 to 63 are equal.
+#[inline(always)]
+pub(crate) fn is_canonical(address: u64) -> bool {
+    (((address << 16) as i64) >> 16) as u64 == address
+}
+
+/// Error code bits of #PF.
+fn error_code(registers: &Registers, kind: Kind, mode: Mode, bits: u32) -> u32 {
+    let mut code = bits;
+    if kind == Kind::Write {
+        code |= 2;
+    }
+    if mode == Mode::User {
+        code |= 4;
+    }
+    if kind == Kind::Fetch && (registers.efer & EFER_NXE != 0 || registers.cr4 & CR4_SMEP != 0) {
+        code |= 16;
+    }
+    code
+}
+
+/// Walks the tables for a canonical address. Accessed and dirty bits are set, in all levels, once the
+/// whole walk has succeeded. `write_tlb_is_stale` is set when a page became a table just now.
+fn walk(
+    registers: &Registers,
+    ram: &mut Ram,
+    address: u64,
+    kind: Kind,
+    mode: Mode,
+    write_tlb_is_stale: &mut bool,
+) -> Result<u64, Fault> {
+    if registers.cr0 & CR0_PG == 0 {
+        return Ok(address);
+    }
+    let fault = |bits| Fault::page(address, error_code(registers, kind, mode, bits));
+    let mut reserved = RESERVED;
+    if registers.efer & EFER_NXE == 0 {
+        reserved |= NO_EXECUTE;
+    }
+    let mut table = registers.cr3 & ADDRESS;
+    let mut entries = [(0u64, 0u64); 4];
+    let mut rights = WRITABLE | USER;
+    let mut no_execute = 0;
+    let mut level = 3;
+    let (leaf, size) = loop {
+        let at = table + (address >> (12 + 9 * level) & 511) * 8;
+        if !ram.contains(at, 8) {
+            return Err(fault(0));
+        }
+        let entry = ram.load(at, 8);
+        if entry & PRESENT == 0 {
+            return Err(fault(0));
+        }
+        if entry & reserved != 0 || level == 3 && entry & LARGE != 0 {
+            return Err(fault(9));
+        }
+        entries[level as usize] = (at, entry);
+        rights &= entry;
+        no_execute |= entry & NO_EXECUTE;
+        let size = 1u64 << (12 + 9 * level);
+        if level == 0 || entry & LARGE != 0 {
+            // Bit 12 of a large leaf is PAT.
+            if level > 0 && entry & ADDRESS & (size - 1) & !0x1fff != 0 {
+                return Err(fault(9));
+            }
+            break (entry, size);
+        }
+        table = entry & ADDRESS;
+        level -= 1;
+    };
+
+    let is_user_page = rights & USER != 0;
+    let is_allowed = match (kind, mode) {
+        (Kind::Read, Mode::User) => is_user_page,
+        (Kind::Write, Mode::User) => is_user_page && rights & WRITABLE != 0,
+        (Kind::Fetch, Mode::User) => is_user_page && no_execute == 0,
+        (Kind::Fetch, _) => no_execute == 0 && !(is_user_page && registers.cr4 & CR4_SMEP != 0),
+        (_, _) => {
+            let smap = registers.cr4 & CR4_SMAP != 0 && mode == Mode::Supervisor;
+            let read_only =
+                kind == Kind::Write && rights & WRITABLE == 0 && registers.cr0 & CR0_WP != 0;
+            !(read_only || is_user_page && smap)
+        }
+    };
+    if !is_allowed {
+        return Err(fault(1));
+    }
+    for (depth, &(at, entry)) in entries.iter().enumerate().skip(level as usize) {
+        let mut bits = ACCESSED;
+        if depth == level as usize && kind == Kind::Write {
+            bits |= DIRTY;
+        }
+        if entry & bits != bits {
+            ram.set_entry_bits(at, bits);
+        }
+        let flag = if depth == 0 {
+            HOLDS_LEAF_TABLE
+        } else {
+            HOLDS_UPPER_TABLE
+        };
+        *write_tlb_is_stale |= ram.mark_table(at, flag);
+    }
+    Ok(leaf & ADDRESS & !(size - 1) | address & (size - 1))
+}
+
+const SLOTS: usize = 1024;
+const FETCH_SLOTS: usize = 256;
+const GENERATIONS: u64 = 1024;
+
+#[derive(Clone, Copy)]
+struct Slot {
+    /// Page, generation, mode.
+    tag: u64,
+    /// Physical address of the page.
+    page: u64,
+}
+
+const EMPTY: Slot = Slot {
+    tag: u64::MAX,
+    page: 0,
+};
+
+/// The cache of translations to RAM.
+pub(crate) struct Tlb {
+    read: Box<[Slot; SLOTS]>,
+    write: Box<[Slot; SLOTS]>,
+    fetch: Box<[Slot; FETCH_SLOTS]>,
+    generation: u64,
+    /// Changes whenever a fetch might be translated differently from before.
+    pub(crate) fetch_generation: u32,
+}
+
+impl Tlb {
+    pub(crate) fn new() -> Tlb {
+        Tlb {
+            read: Box::new([EMPTY; SLOTS]),
+            write: Box::new([EMPTY; SLOTS]),
+            fetch: Box::new([EMPTY; FETCH_SLOTS]),
+            generation: 0,
+            fetch_generation: 1,
+        }
+    }
+
+    /// The low bits of all tags of accesses in this mode, now.
+    pub(crate) fn tag_bits(&self, mode: Mode) -> u64 {
+        self.generation << 2 | mode as u64
+    }
+
+    /// Where a read of `size` bytes goes, if that is known.
+    #[inline(always)]
+    pub(crate) fn read(&self, address: u64, size: usize, tag_bits: u64) -> Option<u64> {
+        let slot = &self.read[(address >> 12) as usize % SLOTS];
+        let offset = address & 0xfff;
+        if slot.tag == address & !0xfff | tag_bits && offset <= 4096 - size as u64 {
+            Some(slot.page + offset)
+        } else {
+            None
+        }
+    }
+
+    /// Where a write of `size` bytes goes, if that is known and nobody has to be told.
+    #[inline(always)]
+    pub(crate) fn write(&self, address: u64, size: usize, tag_bits: u64) -> Option<u64> {
+        let slot = &self.write[(address >> 12) as usize % SLOTS];
+        let offset = address & 0xfff;
+        if slot.tag == address & !0xfff | tag_bits && offset <= 4096 - size as u64 {
+            Some(slot.page + offset)
+        } else {
+            None
+        }
+    }
+
+    /// Drops everything. Whoever keeps tag bits has to ask for them again.
+    pub(crate) fn flush(&mut self, ram: &mut Ram) {
+        ram.forget_tables();
+        self.drop_fetches();
+        self.generation += 1;
+        if self.generation == GENERATIONS {
+            self.generation = 0;
+            self.read.fill(EMPTY);
+            self.write.fill(EMPTY);
+            self.fetch.fill(EMPTY);
+        }
+    }
+
+    /// Another fetch generation: remembered jumps are dead.
+    pub(crate) fn drop_fetches(&mut self) {
+        self.fetch_generation = self.fetch_generation.wrapping_add(1);
+    }
+
+    /// Drops the pages whose number ends in this index.
+    pub(crate) fn drop_leaf(&mut self, index: usize) {
+        for slot in [index, index + 512] {
+            self.read[slot] = EMPTY;
+            self.write[slot] = EMPTY;
+        }
+        self.fetch[index % FETCH_SLOTS] = EMPTY;
+        self.drop_fetches();
+    }
+
+    pub(crate) fn drop_writes(&mut self) {
+        self.write.fill(EMPTY);
+    }
+
+    /// Translates a canonical address, by the cache or by a walk.
+    pub(crate) fn translate(
+        &mut self,
+        registers: &Registers,
+        ram: &mut Ram,
+        address: u64,
+        kind: Kind,
+        mode: Mode,
+    ) -> Result<u64, Fault> {
+        let tag = address & !0xfff | self.tag_bits(mode);
+        let number = (address >> 12) as usize;
+        let cached = match kind {
+            Kind::Read => self.read[number % SLOTS],
+            Kind::Write => self.write[number % SLOTS],
+            Kind::Fetch => self.fetch[number % FETCH_SLOTS],
+        };
+        if cached.tag == tag {
+            return Ok(cached.page + (address & 0xfff));
+        }
+        let mut write_tlb_is_stale = false;
+        let result = walk(registers, ram, address, kind, mode, &mut write_tlb_is_stale);
+        if write_tlb_is_stale {
+            self.drop_writes();
+        }
+        let physical = result?;
+        if ram.contains(physical, 1) {
+            let slot = Slot {
+                tag,
+                page: physical & !0xfff,
+            };
+            match kind {
+                Kind::Read => self.read[number % SLOTS] = slot,
+                Kind::Fetch => self.fetch[number % FETCH_SLOTS] = slot,
+                Kind::Write if ram.enters_write_tlb(physical) => {
+                    self.write[number % SLOTS] = slot;
+                }
+                Kind::Write => {}
+            }
+        }
+        Ok(physical)
+    }
+}

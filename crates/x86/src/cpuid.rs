@@ -98,9 +98,9 @@ pub fn leaf(leaf: u32, subleaf: u32) -> Leaf {
             eax: bits(&[2]),
             ..Leaf::default()
         },
-        // FSGSBASE, SMEP, ERMS, SMAP, SHA; ARCH_CAPABILITIES.
+        // FSGSBASE, TSC_ADJUST, SMEP, ERMS, SMAP, SHA; ARCH_CAPABILITIES.
         7 if subleaf == 0 => Leaf {
-            ebx: bits(&[0, 7, 9, 20, 29]),
+            ebx: bits(&[0, 1, 7, 9, 20, 29]),
             edx: bits(&[29]),
             ..Leaf::default()
         },

@@ -8,6 +8,7 @@ use crate::mmu::is_canonical;
 const TIME_STAMP_COUNTER: u32 = 0x10;
 const PLATFORM_ID: u32 = 0x17;
 const APIC_BASE: u32 = 0x1b;
+const TSC_ADJUST: u32 = 0x3b;
 const FEATURE_CONTROL: u32 = 0x3a;
 const BIOS_SIGNATURE: u32 = 0x8b;
 const ARCH_CAPABILITIES: u32 = 0x10a;
@@ -51,7 +52,7 @@ pub(super) fn read<B: Bus>(core: &mut Core<'_, B>, index: u32) -> Option<u64> {
     let registers = &core.registers;
     Some(match index {
         TIME_STAMP_COUNTER => core.bus.time_stamp_counter(core.now),
-        APIC_BASE | TSC_DEADLINE | 0x800..=0x8ff => {
+        APIC_BASE | TSC_ADJUST | TSC_DEADLINE | 0x800..=0x8ff => {
             let now = core.now;
             return core.bus.read_apic_msr(index, now);
         }
@@ -87,7 +88,7 @@ pub(super) fn write<B: Bus>(core: &mut Core<'_, B>, index: u32, value: u64) -> O
             core.touched_device = true;
             core.limit = 0;
         }
-        APIC_BASE | TSC_DEADLINE | 0x800..=0x8ff => {
+        APIC_BASE | TSC_ADJUST | TSC_DEADLINE | 0x800..=0x8ff => {
             core.touched_device = true;
             core.limit = 0;
             let now = core.now;

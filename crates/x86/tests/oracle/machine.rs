@@ -4,6 +4,7 @@
 use crate::native::{CODE, DATA, DATA_SIZE, FxArea, Raised, State};
 use x86::bus::Bus;
 use x86::cpu::{CS, Cpu, SS};
+use x86::float::DoubleExtended;
 use x86::interpreter::Interpreter;
 use x86::ram::Ram;
 
@@ -159,31 +160,13 @@ fn load_fx(cpu: &mut Cpu, fx: &FxArea) {
     }
     cpu.x87.control = fx.u16(0);
     cpu.x87.status = fx.u16(2);
+    cpu.x87.occupied = fx.0[4];
     let top = usize::from(fx.u16(2) >> 11 & 7);
     for index in 0..8 {
-        cpu.x87.registers[(top + index) % 8] = fx.st(index);
-    }
-    let valid = fx.0[4];
-    cpu.x87.tags = 0;
-    for register in 0..8 {
-        let tag = if valid >> register & 1 == 0 {
-            3
-        } else {
-            tag_of(cpu.x87.registers[register])
+        cpu.x87.registers[(top + index) % 8] = DoubleExtended {
+            sign_exponent: (fx.st(index) >> 64) as u16,
+            significand: fx.st(index) as u64,
         };
-        cpu.x87.tags |= tag << (2 * register);
-    }
-}
-
-/// The tag of a register that is not empty (SDM volume 1, 8.1.7).
-fn tag_of(value: u128) -> u16 {
-    let exponent = (value >> 64) as u16 & 0x7fff;
-    let significand = value as u64;
-    match (exponent, significand) {
-        (0, 0) => 1,
-        (0, _) | (0x7fff, _) => 2,
-        (_, significand) if significand >> 63 == 0 => 2,
-        _ => 0,
     }
 }
 
@@ -195,15 +178,11 @@ fn store_fx(cpu: &Cpu, fx: &mut FxArea) {
     }
     fx.set_u16(0, cpu.x87.control);
     fx.set_u16(2, cpu.x87.status);
+    fx.0[4] = cpu.x87.occupied;
     let top = usize::from(cpu.x87.status >> 11 & 7);
-    let mut valid = 0;
-    for register in 0..8 {
-        if cpu.x87.tags >> (2 * register) & 3 != 3 {
-            valid |= 1 << register;
-        }
-    }
-    fx.0[4] = valid;
     for index in 0..8 {
-        fx.set_st(index, cpu.x87.registers[(top + index) % 8]);
+        let register = cpu.x87.registers[(top + index) % 8];
+        let value = u128::from(register.sign_exponent) << 64 | u128::from(register.significand);
+        fx.set_st(index, value);
     }
 }

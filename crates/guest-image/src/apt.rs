@@ -1,5 +1,5 @@
-//! A private apt: its own lists, cache and configuration in a directory of the user's, for riscv64,
-//! without root and without touching the machine's own packages. apt checks every signature and
+//! A private apt: its own lists, cache and configuration in a directory of the user's, for the
+//! guest's architecture, without root and without touching the machine's own packages. apt checks every signature and
 //! checksum.
 
 use std::fs::{self, File};
@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
-use crate::GuestImageError;
 use crate::apt_sources::{SUITE, debian_archive, debian_keyring};
 use crate::output;
 use crate::package::{Package, program_error};
 use crate::progress::Progress;
+use crate::{Architecture, GuestImageError};
 
 /// Where fetched packages are kept. Not apt's own directory: apt leaves out of a closure what it finds
 /// there.
@@ -37,19 +37,21 @@ const NETWORK_SETTINGS: &[&str] = &[
 /// A private apt. Only one is at work on its directory at a time.
 pub struct Apt {
     directory: PathBuf,
+    architecture: Architecture,
     archive: String,
     _lock: File,
 }
 
 impl Apt {
-    /// Prepares a private apt in `directory` (made if missing) for the archive at `mirror`, or else
-    /// for the one that this machine's apt uses. Waits while another build uses the directory.
+    /// Prepares a private apt in `directory` (made if missing) for an architecture and the archive at
+    /// `mirror`, or else for the one that this machine's apt uses. Waits while another build uses the directory.
     ///
     /// # Errors
     /// If apt, the keys of Debian's archive or an archive are missing, or the directory cannot be
     /// written.
     pub fn open(
         directory: &Path,
+        architecture: Architecture,
         mirror: Option<&str>,
         progress: &mut dyn Progress,
     ) -> Result<Self, GuestImageError> {
@@ -69,6 +71,7 @@ impl Apt {
         };
         let apt = Self {
             directory: directory.to_owned(),
+            architecture,
             archive,
             _lock: lock,
         };
@@ -170,6 +173,7 @@ impl Apt {
             .map(str::to_owned)
             .ok_or_else(|| GuestImageError::Unresolvable {
                 packages: name.to_owned(),
+                architecture: self.architecture,
                 message: format!("{name} depends on nothing that begins with {prefix}"),
             })
     }
@@ -274,6 +278,7 @@ impl Apt {
         let output = self.output(command).map_err(|error| match error {
             GuestImageError::ProgramFailed { message, .. } => GuestImageError::Unresolvable {
                 packages: packages.join(" "),
+                architecture: self.architecture,
                 message,
             },
             error => error,
@@ -350,8 +355,9 @@ impl Apt {
 
     fn write_configuration(&self) -> Result<(), GuestImageError> {
         let keyring = debian_keyring()?;
+        let architecture = self.architecture;
         let source = format!(
-            "deb [arch=riscv64 signed-by={}] {} {SUITE} main\n",
+            "deb [arch={architecture} signed-by={}] {} {SUITE} main\n",
             keyring.display(),
             self.archive
         );
@@ -360,8 +366,8 @@ impl Apt {
         let network = self.network_settings()?;
         let directory = self.directory.display();
         let text = format!(
-            "APT::Architecture \"riscv64\";\n\
-             APT::Architectures {{ \"riscv64\"; }};\n\
+            "APT::Architecture \"{architecture}\";\n\
+             APT::Architectures {{ \"{architecture}\"; }};\n\
              APT::Install-Recommends \"false\";\n\
              APT::Sandbox::User \"\";\n\
              Acquire::Languages \"none\";\n\

@@ -44,11 +44,13 @@ pub enum GuestImageError {
     },
     /// apt does not know a package, or cannot satisfy its dependencies.
     #[error(
-        "the packages `{packages}` cannot be installed together on Debian 13 for riscv64. apt says: {message}"
+        "the packages `{packages}` cannot be installed together on Debian 13 for {architecture}. apt says: {message}"
     )]
     Unresolvable {
         /// The packages that were asked for.
         packages: String,
+        /// For which architecture.
+        architecture: crate::Architecture,
         /// apt's own words.
         message: String,
     },

@@ -8,7 +8,9 @@ use crate::kernel_modules::{KernelModule, KernelModules};
 use crate::package::Package;
 use crate::progress::Progress;
 use crate::shared_libraries::copy_program;
-use crate::{Board, BuildOptions, GuestImageError, Profile, Service, insert_added_files};
+use crate::{
+    Architecture, Board, BuildOptions, GuestImageError, Profile, Service, insert_added_files,
+};
 
 /// Where `busybox-static` has its program.
 pub const BUSYBOX: &str = "usr/bin/busybox";
@@ -113,7 +115,7 @@ pub fn build(
     let mut tree = match &options.profile {
         Profile::Demo { append_only } => {
             services.push(redis_service());
-            demo_tree(&unpacked, *append_only)?
+            demo_tree(&unpacked, options.architecture, *append_only)?
         }
         _ => unpacked,
     };
@@ -145,10 +147,14 @@ fn modules(board: &Board, wanted: &[&str]) -> Result<Vec<KernelModule>, GuestIma
     KernelModules::new(&board.modules).in_load_order(wanted)
 }
 
-fn demo_tree(packages: &FileTree, append_only: bool) -> Result<FileTree, GuestImageError> {
+fn demo_tree(
+    packages: &FileTree,
+    architecture: Architecture,
+    append_only: bool,
+) -> Result<FileTree, GuestImageError> {
     let mut tree = FileTree::with_merged_usr();
     for program in DEMO_PROGRAMS {
-        copy_program(packages, program, &mut tree)?;
+        copy_program(packages, architecture, program, &mut tree)?;
     }
     for file in ["etc/ssl/openssl.cnf", "usr/lib/ssl/openssl.cnf"] {
         if let Some(node) = packages.get(file) {
@@ -298,7 +304,7 @@ mod tests {
         Board {
             kernel: Vec::new(),
             kernel_release: "6.12".to_owned(),
-            firmware: Vec::new(),
+            firmware: None,
             u_boot: None,
             busybox: (*b"busybox").into(),
             modules,

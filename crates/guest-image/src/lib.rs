@@ -1,10 +1,11 @@
-//! Guest images from Debian's packages for riscv64: kernel, initial file system, firmware, and a
+//! Guest images from Debian's packages for riscv64 or amd64: kernel, initial file system, firmware, and a
 //! disk if wanted. Needs apt and dpkg-deb, no root; nothing of what is fetched is run on the host.
 //! `docs/guest-images.md` describes the images.
 #![forbid(unsafe_code)]
 
 mod apt;
 mod apt_sources;
+mod architecture;
 mod cpio;
 mod dpkg_database;
 mod elf;
@@ -26,6 +27,7 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::Xxh3;
 
+pub use architecture::Architecture;
 pub use error::GuestImageError;
 pub use manifest::{FILE_NAME as MANIFEST_FILE_NAME, Manifest, ManifestFile, ManifestPackage};
 pub use options::{AddedFile, BuildOptions, MIN_DISK_BYTES, Profile, Service};
@@ -35,24 +37,15 @@ use apt::{Apt, PackageFile};
 use file_tree::{FileTree, Node};
 use package::Package;
 
-const KERNEL_META_PACKAGE: &str = "linux-image-riscv64";
-const FIRMWARE_FILE: &str = "usr/lib/riscv64-linux-gnu/opensbi/generic/fw_dynamic.bin";
-const U_BOOT_FILE: &str = "usr/lib/u-boot/qemu-riscv64_smode/u-boot.bin";
-
-/// What every guest's kernel is told. Each word after `quiet` spares the boot what a virtual machine
-/// has no use for; `docs/guest-images.md` has the measurements.
-const COMMAND_LINE: &str = "console=ttyS0 quiet cryptomgr.notests \
-     initcall_blacklist=jent_mod_init,load_system_certificate_list no5lvl";
-
 /// A guest that can be started.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuestImage {
-    /// The kernel: a raw RISC-V boot image.
+    /// The kernel: a raw RISC-V boot image, or a bzImage for x86-64.
     pub kernel: PathBuf,
     /// The initial file system.
     pub initrd: PathBuf,
-    /// The firmware: OpenSBI's `fw_dynamic.bin`.
-    pub firmware: PathBuf,
+    /// The firmware: OpenSBI's `fw_dynamic.bin` on RISC-V.
+    pub firmware: Option<PathBuf>,
     /// U-Boot for S-mode, if it was asked for.
     pub u_boot: Option<PathBuf>,
     /// The disk with the root file system, for guests that have one.
@@ -105,6 +98,12 @@ pub fn build(
     for service in &options.services {
         service.check()?;
     }
+    if options.u_boot && options.architecture.u_boot().is_none() {
+        return Err(GuestImageError::BadOptions(format!(
+            "there is no U-Boot for {}",
+            options.architecture
+        )));
+    }
     let key = key(options)?;
     if let Some(manifest) = Manifest::of_complete_image(&options.output)
         && manifest.key == key
@@ -117,7 +116,8 @@ pub fn build(
     }
     create_directory(&options.output)?;
     let apt = Apt::open(
-        &options.cache.join("apt"),
+        &options.cache.join(options.architecture.apt_directory()),
+        options.architecture,
         options.mirror.as_deref(),
         progress,
     )?;
@@ -142,7 +142,7 @@ fn build_with(
 ) -> Result<Manifest, GuestImageError> {
     let selection = Selection::resolve(apt, options)?;
     let fetched = apt.fetch(&selection.files(), progress)?;
-    let board = Board::unpack(&fetched, options.u_boot, progress)?;
+    let board = Board::unpack(&fetched, options, progress)?;
     let userland: Vec<Package> = fetched
         .iter()
         .filter(|package| {
@@ -156,7 +156,7 @@ fn build_with(
 
     let manifest_path = options.output.join(manifest::FILE_NAME);
     output::remove(&manifest_path)?;
-    let mut command_line = COMMAND_LINE.to_owned();
+    let mut command_line = options.architecture.command_line().to_owned();
     let initrd = match &options.profile {
         Profile::Demo { .. } | Profile::Packages { .. } => {
             initramfs::build(options, &board, &userland, progress)?
@@ -199,11 +199,11 @@ fn write_files(
     let initrd_path = options.output.join(output::INITRD);
     cpio::write(initrd, &mut archive)
         .map_err(|error| GuestImageError::file("packing", &initrd_path, error))?;
-    let mut contents: Vec<(&str, &[u8])> = vec![
-        (output::KERNEL, &board.kernel),
-        (output::INITRD, &archive),
-        (output::FIRMWARE, &board.firmware),
-    ];
+    let mut contents: Vec<(&str, &[u8])> =
+        vec![(output::KERNEL, &board.kernel), (output::INITRD, &archive)];
+    if let Some(firmware) = &board.firmware {
+        contents.push((output::FIRMWARE, firmware));
+    }
     if let Some(u_boot) = &board.u_boot {
         contents.push((output::U_BOOT, u_boot));
     }
@@ -229,14 +229,19 @@ struct Selection {
 
 impl Selection {
     fn resolve(apt: &Apt, options: &BuildOptions) -> Result<Self, GuestImageError> {
+        let architecture = options.architecture;
         let mut board = vec![
-            apt.behind_meta_package(KERNEL_META_PACKAGE, "linux-image-")?,
-            "opensbi".to_owned(),
+            apt.behind_meta_package(architecture.kernel_meta_package(), "linux-image-")?,
             "busybox-static".to_owned(),
         ];
-        if options.u_boot {
-            board.push("u-boot-qemu".to_owned());
-        }
+        let u_boot = architecture.u_boot().filter(|_| options.u_boot);
+        board.extend(
+            architecture
+                .firmware()
+                .into_iter()
+                .chain(u_boot)
+                .map(|(package, _)| package.to_owned()),
+        );
         let board = apt.without_dependencies(&board)?;
         let mut userland = match &options.profile {
             Profile::Demo { .. } => {
@@ -264,7 +269,7 @@ struct Board {
     kernel: Vec<u8>,
     /// As `uname -r` says it.
     kernel_release: String,
-    firmware: Vec<u8>,
+    firmware: Option<Vec<u8>>,
     u_boot: Option<Vec<u8>>,
     busybox: std::sync::Arc<[u8]>,
     /// `usr/lib/modules` of the kernel's package.
@@ -274,24 +279,30 @@ struct Board {
 impl Board {
     fn unpack(
         packages: &[Package],
-        u_boot: bool,
+        options: &BuildOptions,
         progress: &mut dyn Progress,
     ) -> Result<Self, GuestImageError> {
         let step = "unpacking kernel and firmware";
         progress.on_step(step, 0, 1);
+        let firmware = options.architecture.firmware();
+        let u_boot = options.architecture.u_boot().filter(|_| options.u_boot);
+        let parts = [
+            Some(("busybox-static", initramfs::BUSYBOX)),
+            firmware,
+            u_boot,
+        ];
         let mut tree = FileTree::with_merged_usr();
         for package in packages {
             if package.name.starts_with("linux-image-") {
                 package.unpack(&mut tree, |path| {
                     path.starts_with("boot/vmlinu") || path.contains("lib/modules")
                 })?;
-            } else if matches!(
-                package.name.as_str(),
-                "opensbi" | "busybox-static" | "u-boot-qemu"
-            ) {
-                package.unpack(&mut tree, |path| {
-                    [FIRMWARE_FILE, U_BOOT_FILE, initramfs::BUSYBOX].contains(&path)
-                })?;
+            } else if let Some((_, file)) = parts
+                .iter()
+                .flatten()
+                .find(|(name, _)| *name == package.name)
+            {
+                package.unpack(&mut tree, |path| path == *file)?;
             }
         }
         let need = |path: &str| {
@@ -311,12 +322,12 @@ impl Board {
         let board = Self {
             kernel: need(&kernel_path)?.to_vec(),
             kernel_release: kernel_release.to_owned(),
-            firmware: need(FIRMWARE_FILE)?.to_vec(),
-            u_boot: if u_boot {
-                Some(need(U_BOOT_FILE)?.to_vec())
-            } else {
-                None
-            },
+            firmware: firmware
+                .map(|(_, file)| Ok(need(file)?.to_vec()))
+                .transpose()?,
+            u_boot: u_boot
+                .map(|(_, file)| Ok(need(file)?.to_vec()))
+                .transpose()?,
             busybox: need(initramfs::BUSYBOX)?,
             modules: {
                 tree.remove_where(|path| path.starts_with("boot/"));
@@ -352,7 +363,7 @@ fn key(options: &BuildOptions) -> Result<String, GuestImageError> {
     };
     add(&manifest::FORMAT.to_le_bytes());
     for text in [
-        COMMAND_LINE,
+        options.architecture.command_line(),
         &options.extra_command_line,
         root_filesystem::COMMAND_LINE,
     ] {
@@ -361,7 +372,12 @@ fn key(options: &BuildOptions) -> Result<String, GuestImageError> {
     for script in initramfs::SCRIPTS.iter().chain(root_filesystem::SCRIPTS) {
         add(script.as_bytes());
     }
-    let described = serde_json::to_vec(&(&options.profile, &options.services, options.u_boot));
+    let described = serde_json::to_vec(&(
+        options.architecture,
+        &options.profile,
+        &options.services,
+        options.u_boot,
+    ));
     add(&described.map_err(|error| GuestImageError::BadOptions(error.to_string()))?);
     for file in &options.added_files {
         add(file.guest.as_bytes());
@@ -408,6 +424,11 @@ mod tests {
                 ..plain.clone()
             })
             .unwrap(),
+            key(&BuildOptions {
+                architecture: Architecture::Amd64,
+                ..plain.clone()
+            })
+            .unwrap(),
             key(&with_file).unwrap(),
         ];
         fs::write(&host, "two").unwrap();
@@ -420,6 +441,6 @@ mod tests {
         assert_eq!(key(&elsewhere).unwrap(), keys[0]);
         keys.sort();
         keys.dedup();
-        assert_eq!(keys.len(), 6);
+        assert_eq!(keys.len(), 7);
     }
 }

@@ -49,7 +49,7 @@ pub struct ManifestPackage {
     pub name: String,
     /// Its version.
     pub version: String,
-    /// `riscv64` or `all`.
+    /// `riscv64`, `amd64` or `all`.
     pub architecture: String,
 }
 
@@ -91,12 +91,15 @@ impl Manifest {
 
     /// The image that the manifest in `directory` describes.
     pub fn image(&self, directory: &Path) -> GuestImage {
-        let has_u_boot = self.files.iter().any(|file| file.name == output::U_BOOT);
+        let file = |name: &str| {
+            let is_there = self.files.iter().any(|file| file.name == name);
+            is_there.then(|| directory.join(name))
+        };
         GuestImage {
             kernel: directory.join(output::KERNEL),
             initrd: directory.join(output::INITRD),
-            firmware: directory.join(output::FIRMWARE),
-            u_boot: has_u_boot.then(|| directory.join(output::U_BOOT)),
+            firmware: file(output::FIRMWARE),
+            u_boot: file(output::U_BOOT),
             disk: self.disk.clone(),
             command_line: self.command_line.clone(),
         }

@@ -3,7 +3,7 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
-use crate::GuestImageError;
+use crate::{Architecture, GuestImageError};
 
 /// The smallest disk that a Debian system and its journal fit on, bytes.
 pub const MIN_DISK_BYTES: u64 = 1 << 30;
@@ -17,6 +17,8 @@ pub struct BuildOptions {
     pub output: PathBuf,
     /// The Debian archive's address; `None`: the one that this machine's apt uses.
     pub mirror: Option<String>,
+    /// For which machine.
+    pub architecture: Architecture,
     /// What kind of guest.
     pub profile: Profile,
     /// Files of the host to put into the guest.
@@ -25,19 +27,20 @@ pub struct BuildOptions {
     pub services: Vec<Service>,
     /// Put at the end of the kernel's command line.
     pub extra_command_line: String,
-    /// Also put Debian's U-Boot for S-mode (`u-boot.bin`) into the output directory.
+    /// Also put Debian's U-Boot for S-mode (`u-boot.bin`) into the output directory (riscv64 only).
     pub u_boot: bool,
     /// Fetch the package lists and build again even if the same image is there already.
     pub refresh: bool,
 }
 
 impl BuildOptions {
-    /// The demo guest, and else the defaults.
+    /// The demo guest for riscv64, and else the defaults.
     pub fn new(cache: impl Into<PathBuf>, output: impl Into<PathBuf>) -> Self {
         Self {
             cache: cache.into(),
             output: output.into(),
             mirror: None,
+            architecture: Architecture::default(),
             profile: Profile::Demo { append_only: false },
             added_files: Vec::new(),
             services: Vec::new(),

@@ -17,7 +17,7 @@ pub struct Package {
     pub name: String,
     /// Its version, epoch included.
     pub version: String,
-    /// `riscv64` or `all`.
+    /// `riscv64`, `amd64` or `all`.
     pub architecture: String,
     /// The file.
     pub path: PathBuf,

@@ -1,11 +1,9 @@
 //! Takes programs out of unpacked packages together with the shared libraries that they need, and
 //! nothing else.
 
-use crate::GuestImageError;
 use crate::elf;
 use crate::file_tree::{FileTree, Node};
-
-const LIBRARY_DIRECTORIES: &[&str] = &["usr/lib/riscv64-linux-gnu", "usr/lib"];
+use crate::{Architecture, GuestImageError};
 
 /// Copies the program at `path` and all libraries that it needs, directly or not, from `packages`
 /// to `guest`, to the same paths.
@@ -14,6 +12,7 @@ const LIBRARY_DIRECTORIES: &[&str] = &["usr/lib/riscv64-linux-gnu", "usr/lib"];
 /// [`GuestImageError::FileNotInPackages`] for the first that is missing.
 pub fn copy_program(
     packages: &FileTree,
+    architecture: Architecture,
     path: &str,
     guest: &mut FileTree,
 ) -> Result<(), GuestImageError> {
@@ -31,7 +30,8 @@ pub fn copy_program(
     }
     let mut pending = elf::needed_libraries(content);
     while let Some(library) = pending.pop() {
-        let candidates = LIBRARY_DIRECTORIES
+        let candidates = architecture
+            .library_directories()
             .iter()
             .map(|directory| format!("{directory}/{library}"));
         let found = candidates

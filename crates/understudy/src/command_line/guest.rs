@@ -5,7 +5,7 @@ use crate::demo::StepPrinter;
 use crate::exit::{ExitStatus, Failure};
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
-use guest_image::{AddedFile, BuildOptions, GuestImage, Profile, Service};
+use guest_image::{AddedFile, Architecture, BuildOptions, GuestImage, Profile, Service};
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -21,7 +21,7 @@ enum GuestCommand {
     Build(Box<Build>),
 }
 
-/// Build a Debian guest for riscv64 from the packages that this host's apt can fetch.
+/// Build a Debian guest from the packages that this host's apt can fetch.
 ///
 /// Without --package and --root-filesystem: the demonstration's guest, Redis in an initramfs. With
 /// --package: these packages and what they depend on in an initramfs. With --root-filesystem: a
@@ -31,6 +31,9 @@ struct Build {
     /// The directory for kernel, initrd and firmware
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
+    /// The architecture: riscv64 or amd64
+    #[arg(long, value_name = "NAME", default_value = "riscv64")]
+    arch: Architecture,
     /// A Debian package to put into the guest; may be repeated or name several, separated by commas
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     package: Vec<String>,
@@ -109,6 +112,7 @@ impl Build {
                 ))
             })?;
         let mut options = BuildOptions::new(cache, &self.output);
+        options.architecture = self.arch;
         options.profile = self.profile();
         options.mirror = self.mirror;
         options.added_files = self.add_file;
@@ -142,9 +146,11 @@ impl Build {
 
 /// How to start it.
 fn describe(image: &GuestImage) -> String {
+    let firmware = image.firmware.as_deref().map_or(String::new(), |path| {
+        format!("--firmware {} ", path.display())
+    });
     let mut command = format!(
-        "understudy run --firmware {} --kernel {} --initrd {} --append '{}'",
-        image.firmware.display(),
+        "understudy run {firmware}--kernel {} --initrd {} --append '{}'",
         image.kernel.display(),
         image.initrd.display(),
         image.command_line

@@ -156,7 +156,7 @@ fn take_guest(config: &mut VmConfig, directory: &Path) -> Result<(), Failure> {
             directory.display()
         ))
     })?;
-    config.firmware = Some(image.firmware);
+    config.firmware = image.firmware;
     config.kernel = Some(image.kernel);
     config.initrd = Some(image.initrd);
     config.command_line = image.command_line;

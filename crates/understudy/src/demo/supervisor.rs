@@ -160,7 +160,7 @@ impl Supervisor {
             name: "demo".into(),
             memory: ByteSize(self.memory),
             harts: 1,
-            firmware: Some(self.image.firmware.clone()),
+            firmware: self.image.firmware.clone(),
             kernel: Some(self.image.kernel.clone()),
             initrd: Some(self.image.initrd.clone()),
             command_line: self.image.command_line.clone(),

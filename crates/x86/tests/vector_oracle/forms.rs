@@ -63,9 +63,23 @@ pub struct Encoding {
     pub bytes: Vec<u8>,
 }
 
-/// An encoding with chosen operands; `memory` prefers memory to a register.
-pub fn encode(code: Code, memory: bool, random: &mut Random) -> Encoding {
+/// How many encodings of a form are tried: with every immediate byte where there is one.
+pub fn encodings(code: Code) -> u64 {
+    if code.op_code().op_kinds().contains(&OpCodeOperandKind::imm8) {
+        256
+    } else {
+        6
+    }
+}
+
+/// One of a form's encodings, with random registers; half of them prefer memory to a register.
+pub fn encode(code: Code, number: u64, random: &mut Random) -> Encoding {
     let op_code = code.op_code();
+    let memory = if encodings(code) == 256 {
+        random.chance(2)
+    } else {
+        number.is_multiple_of(2)
+    };
     let mut instruction = Instruction::default();
     instruction.set_code(code);
     for (n, &kind) in op_code.op_kinds().iter().enumerate() {
@@ -90,7 +104,7 @@ pub fn encode(code: Code, memory: bool, random: &mut Random) -> Encoding {
             OpCodeOperandKind::r64_or_mem if !memory => Register::RAX + general,
             OpCodeOperandKind::imm8 => {
                 instruction.set_op_kind(n, iced_x86::OpKind::Immediate8);
-                instruction.set_immediate8(random.next() as u8);
+                instruction.set_immediate8(number as u8);
                 continue;
             }
             OpCodeOperandKind::seg_rDI => {

@@ -20,8 +20,32 @@ pub const MEMORY_BYTES: usize = 1024;
 /// Where RSI and RDI point within the memory.
 pub const OPERAND: u64 = 64;
 
+/// The string comparisons.
+const IS_STRING: [Code; 6] = [
+    Code::Pcmpestri_xmm_xmmm128_imm8,
+    Code::Pcmpestri64_xmm_xmmm128_imm8,
+    Code::Pcmpestrm_xmm_xmmm128_imm8,
+    Code::Pcmpestrm64_xmm_xmmm128_imm8,
+    Code::Pcmpistri_xmm_xmmm128_imm8,
+    Code::Pcmpistrm_xmm_xmmm128_imm8,
+];
+
+fn some_vector(random: &mut Random, is_string: bool) -> u128 {
+    if is_string {
+        random.string()
+    } else {
+        random.vector()
+    }
+}
+
 /// A state to begin with.
-pub fn state(random: &mut Random, base: u64, all_masked: bool) -> (Registers, [u8; MEMORY_BYTES]) {
+pub fn state(
+    code: Code,
+    random: &mut Random,
+    base: u64,
+    all_masked: bool,
+) -> (Registers, [u8; MEMORY_BYTES]) {
+    let is_string = IS_STRING.contains(&code);
     let mut registers = Registers {
         fxsave: [0; 512],
         general: [0; 5],
@@ -87,7 +111,8 @@ pub fn state(random: &mut Random, base: u64, all_masked: bool) -> (Registers, [u
     let mxcsr = (masks << 7 | raised | mode) as u32;
     image[24..28].copy_from_slice(&mxcsr.to_le_bytes());
     for i in 0..16 {
-        image[160 + 16 * i..176 + 16 * i].copy_from_slice(&random.vector().to_le_bytes());
+        image[160 + 16 * i..176 + 16 * i]
+            .copy_from_slice(&some_vector(random, is_string).to_le_bytes());
     }
     let offset = if random.chance(8) {
         random.below(16)
@@ -106,10 +131,14 @@ pub fn state(random: &mut Random, base: u64, all_masked: bool) -> (Registers, [u
     registers.general[4] = base + OPERAND + random.below(16);
     let mut memory = [0; MEMORY_BYTES];
     for chunk in memory.chunks_exact_mut(16) {
-        chunk.copy_from_slice(&random.vector().to_le_bytes());
+        chunk.copy_from_slice(&some_vector(random, is_string).to_le_bytes());
     }
     let operand = (OPERAND + offset) as usize;
-    let value = random.memory();
+    let value = if is_string {
+        random.string()
+    } else {
+        random.memory()
+    };
     memory[operand..operand + 16].copy_from_slice(&value.to_le_bytes());
     (registers, memory)
 }
@@ -123,7 +152,7 @@ pub fn place_image(
     memory: &mut [u8],
 ) {
     let operand = (registers.general[3] - base) as usize;
-    let (image, _) = state(random, base, false);
+    let (image, _) = state(code, random, base, false);
     match code {
         Code::Fxrstor_m512byte | Code::Fxrstor64_m512byte => {
             memory[operand..operand + 512].copy_from_slice(&image.fxsave);

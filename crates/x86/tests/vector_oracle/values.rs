@@ -169,6 +169,20 @@ impl Random {
         }
     }
 
+    /// Characters of a small alphabet, so that strings match, mostly without an end.
+    pub fn string(&mut self) -> u128 {
+        let wide = self.chance(2);
+        let zero_in = self.pick(&[4, 16, 64]);
+        let mut bytes = [0; 16];
+        for (i, byte) in bytes.iter_mut().enumerate() {
+            let character = self.pick(&[0x41, 0x42, 0x43, 0x7f, 0x80, 0xff]);
+            if !(wide && i % 2 == 1 || self.chance(zero_in)) {
+                *byte = character;
+            }
+        }
+        u128::from_le_bytes(bytes)
+    }
+
     /// What an instruction may find in memory.
     pub fn memory(&mut self) -> u128 {
         match self.below(6) {

@@ -5,14 +5,16 @@ use core::cmp::Ordering;
 use super::mxcsr::Environment;
 use crate::float::{self, Interchange, Number, Operand, Rounding, flags};
 
-/// A result that the host may compute: from operands that are normal or zero, normal itself, and
-/// above the smallest normal number, which may have been tiny before rounding.
+/// A result that the host may compute: from operands that are normal or zero; and normal itself, above
+/// the smallest normal number, which may have been tiny before rounding, or an exact zero.
 macro_rules! by_the_host {
-    ($F:ident, $environment:ident, $host:ident($($operand:ident),+)) => {
+    ($F:ident, $environment:ident, $host:ident($($operand:ident),+), zero if $exact_zero:expr) => {
         if $environment.host_rounds && $(!$F::is_denormal($operand))&&+ {
             let result = $F::$host($($operand),+);
             let magnitude = $F::magnitude(result);
-            if $F::MIN_NORMAL < magnitude && magnitude < $F::INFINITY {
+            if $F::MIN_NORMAL < magnitude && magnitude < $F::INFINITY
+                || magnitude == 0 && $exact_zero
+            {
                 return result;
             }
         }
@@ -86,7 +88,8 @@ pub(super) fn finish<F: Interchange>(environment: &mut Environment, number: Numb
 /// ADDSS, ADDSD.
 #[inline]
 pub(super) fn add<F: Interchange>(environment: &mut Environment, a: u64, b: u64) -> u64 {
-    by_the_host!(F, environment, host_add(a, b));
+    // A sum of normal numbers is zero only where they cancel.
+    by_the_host!(F, environment, host_add(a, b), zero if true);
     add_in_software::<F>(environment, a, b)
 }
 
@@ -129,7 +132,8 @@ fn add_in_software<F: Interchange>(environment: &mut Environment, a: u64, b: u64
 /// MULSS, MULSD.
 #[inline]
 pub(super) fn multiply<F: Interchange>(environment: &mut Environment, a: u64, b: u64) -> u64 {
-    by_the_host!(F, environment, host_multiply(a, b));
+    let is_zero = |x| F::magnitude(x) == 0;
+    by_the_host!(F, environment, host_multiply(a, b), zero if is_zero(a) || is_zero(b));
     multiply_in_software::<F>(environment, a, b)
 }
 
@@ -158,7 +162,7 @@ fn multiply_in_software<F: Interchange>(environment: &mut Environment, a: u64, b
 /// DIVSS, DIVSD.
 #[inline]
 pub(super) fn divide<F: Interchange>(environment: &mut Environment, a: u64, b: u64) -> u64 {
-    by_the_host!(F, environment, host_divide(a, b));
+    by_the_host!(F, environment, host_divide(a, b), zero if F::magnitude(a) == 0);
     divide_in_software::<F>(environment, a, b)
 }
 
@@ -191,7 +195,7 @@ fn divide_in_software<F: Interchange>(environment: &mut Environment, a: u64, b: 
 /// SQRTSS, SQRTSD.
 #[inline]
 pub(super) fn square_root<F: Interchange>(environment: &mut Environment, a: u64) -> u64 {
-    by_the_host!(F, environment, host_square_root(a));
+    by_the_host!(F, environment, host_square_root(a), zero if true);
     square_root_in_software::<F>(environment, a)
 }
 

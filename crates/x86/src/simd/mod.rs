@@ -3,6 +3,9 @@
 //! [`execute`] takes the forms family by family, those that programs use most first. The files that
 //! end the chain are pure functions on `u64` and `u128`: `integer`, `shuffle`, `crypto`, `strings`,
 //! and `float` and `convert` for one lane of floating point.
+//!
+//! In the tables of forms, `m` is the unit with all that it reaches, `i` the instruction, `e` the
+//! environment of one floating-point operation.
 
 mod access;
 mod bytewise;

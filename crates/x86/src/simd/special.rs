@@ -1,7 +1,7 @@
 //! What is neither a move nor arithmetic on lanes: string comparisons, CRC32, the control register,
 //! the save area, fences and hints.
 
-use iced_x86::{Code, Instruction, Register};
+use iced_x86::{Code, CodeSize, Instruction, Register};
 
 use super::access::{Outcome, register, source_unaligned};
 use super::moves::general_source;
@@ -49,8 +49,8 @@ pub(super) fn special<O: Operands>(m: &mut Unit<'_, O>, i: &Instruction) -> Outc
             m.store(bits.to_le_bytes())?;
             Ok(true)
         }
-        Code::Fxsave_m512byte | Code::Fxsave64_m512byte => save(m),
-        Code::Fxrstor_m512byte | Code::Fxrstor64_m512byte => restore(m),
+        Code::Fxsave_m512byte | Code::Fxsave64_m512byte => save(m, i),
+        Code::Fxrstor_m512byte | Code::Fxrstor64_m512byte => restore(m, i),
         _ => Ok(is_hint(i.code())),
     }
 }
@@ -157,11 +157,13 @@ fn crc32<O: Operands, const N: usize>(m: &mut Unit<'_, O>, i: &Instruction) -> O
 const XMM: usize = 160;
 /// Bytes that FXSAVE writes: the rest of the area is software's, but has to be there.
 const SAVED: usize = XMM + 256;
+/// Bytes that it writes outside of 64-bit mode, which has eight registers.
+const SAVED_32: usize = XMM + 128;
 /// Bytes of the save area.
 const AREA: usize = 512;
 
 /// FXSAVE and FXSAVE64, which differ in pointers that are always zero here.
-fn save<O: Operands>(m: &mut Unit<'_, O>) -> Outcome {
+fn save<O: Operands>(m: &mut Unit<'_, O>, i: &Instruction) -> Outcome {
     m.check_store_aligned::<AREA>()?;
     let mut image = [0; SAVED];
     let mut legacy = [0; XMM];
@@ -172,12 +174,18 @@ fn save<O: Operands>(m: &mut Unit<'_, O>) -> Outcome {
     for (k, place) in image[XMM..].chunks_exact_mut(16).enumerate() {
         place.copy_from_slice(&m.xmm(k).to_le_bytes());
     }
-    m.store(image)?;
+    if i.code_size() == CodeSize::Code64 {
+        m.store(image)?;
+    } else {
+        let mut narrow = [0; SAVED_32];
+        narrow.copy_from_slice(&image[..SAVED_32]);
+        m.store(narrow)?;
+    }
     Ok(true)
 }
 
 /// FXRSTOR and FXRSTOR64.
-fn restore<O: Operands>(m: &mut Unit<'_, O>) -> Outcome {
+fn restore<O: Operands>(m: &mut Unit<'_, O>, i: &Instruction) -> Outcome {
     let image: [u8; AREA] = m.load_aligned()?;
     let mxcsr = mxcsr(u32::from_le_bytes([
         image[24], image[25], image[26], image[27],
@@ -186,7 +194,12 @@ fn restore<O: Operands>(m: &mut Unit<'_, O>) -> Outcome {
     legacy.copy_from_slice(&image[..XMM]);
     m.x87.load_fxsave(&legacy);
     m.set_mxcsr(mxcsr);
-    for (k, place) in image[XMM..SAVED].chunks_exact(16).enumerate() {
+    let end = if i.code_size() == CodeSize::Code64 {
+        SAVED
+    } else {
+        SAVED_32
+    };
+    for (k, place) in image[XMM..end].chunks_exact(16).enumerate() {
         let mut bytes = [0; 16];
         bytes.copy_from_slice(place);
         m.set_xmm(k, u128::from_le_bytes(bytes));

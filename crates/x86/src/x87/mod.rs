@@ -2,6 +2,9 @@
 //!
 //! Exceptions are precise and delayed as on a processor: an instruction leaves one pending in the
 //! status word, and the next waiting instruction ends in #MF. CR0.NE is taken for set.
+//!
+//! As in `simd`, `m` is the unit with all that it reaches, `i` the instruction, `e` the environment of
+//! one operation.
 
 mod arithmetic;
 mod constants;

@@ -12,6 +12,7 @@
     allow(dead_code)
 )]
 
+mod compatibility;
 mod forms;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod host;

@@ -1,32 +1,26 @@
-//! What a CPU sees outside itself: RAM, devices, its local APIC and the time.
+//! What a CPU sees outside itself besides RAM: devices, its local APIC and the time.
 
 use crate::ram::Ram;
 
 /// The rest of the PC, to its CPU. `now` is always the machine's instruction count at the instruction
-/// that asks.
+/// that asks; `ram` is for the devices that look into it.
 ///
 /// Devices never reach into a running CPU: after an instruction that touched a device, the CPU asks
 /// [`Bus::wants_attention`] and, if so, leaves its run for the machine to look at deadlines and
 /// interrupts.
 pub trait Bus {
-    /// RAM.
-    fn ram(&self) -> &Ram;
-
-    /// RAM.
-    fn ram_mut(&mut self) -> &mut Ram;
-
     /// Loads `size` bytes (1, 2, 4 or 8) from a physical address that is not RAM. Where nothing is, all
     /// ones.
-    fn read_device(&mut self, address: u64, size: usize, now: u64) -> u64;
+    fn read_device(&mut self, ram: &mut Ram, address: u64, size: usize, now: u64) -> u64;
 
     /// Stores `size` bytes (1, 2, 4 or 8) to a physical address that is not RAM.
-    fn write_device(&mut self, address: u64, size: usize, value: u64, now: u64);
+    fn write_device(&mut self, ram: &mut Ram, address: u64, size: usize, value: u64, now: u64);
 
     /// IN of 1, 2 or 4 bytes. Where nothing is, all ones.
-    fn read_port(&mut self, port: u16, size: usize, now: u64) -> u32;
+    fn read_port(&mut self, ram: &mut Ram, port: u16, size: usize, now: u64) -> u32;
 
     /// OUT of 1, 2 or 4 bytes.
-    fn write_port(&mut self, port: u16, size: usize, value: u32, now: u64);
+    fn write_port(&mut self, ram: &mut Ram, port: u16, size: usize, value: u32, now: u64);
 
     /// The vector that the local APIC would deliver now, priorities looked at.
     fn pending_interrupt(&self) -> Option<u8>;

@@ -15,8 +15,6 @@ const PCI_CONFIGURATION: u16 = 0xcf8;
 
 /// What a board's devices may touch besides their own state.
 pub struct Surroundings<'a> {
-    /// RAM.
-    pub ram: &'a mut Ram,
     /// Where outputs go.
     pub outputs: &'a mut Outputs,
     /// Guest time, as a function of the instruction count.
@@ -119,15 +117,7 @@ fn nobody(size: usize) -> u64 {
 }
 
 impl Bus for BoardBus<'_> {
-    fn ram(&self) -> &Ram {
-        self.surroundings.ram
-    }
-
-    fn ram_mut(&mut self) -> &mut Ram {
-        self.surroundings.ram
-    }
-
-    fn read_device(&mut self, address: u64, size: usize, now: u64) -> u64 {
+    fn read_device(&mut self, _: &mut Ram, address: u64, size: usize, now: u64) -> u64 {
         let cpu = self.cpu;
         if let Some(offset) = self.board.apics[cpu].offset(address) {
             let now_ns = self.surroundings.clock.time_ns(now);
@@ -142,7 +132,7 @@ impl Bus for BoardBus<'_> {
         nobody(size)
     }
 
-    fn write_device(&mut self, address: u64, size: usize, value: u64, now: u64) {
+    fn write_device(&mut self, _: &mut Ram, address: u64, size: usize, value: u64, now: u64) {
         let cpu = self.cpu;
         if let Some(offset) = self.board.apics[cpu].offset(address) {
             if size >= 4 {
@@ -161,7 +151,7 @@ impl Bus for BoardBus<'_> {
         }
     }
 
-    fn read_port(&mut self, port: u16, size: usize, now: u64) -> u32 {
+    fn read_port(&mut self, _: &mut Ram, port: u16, size: usize, now: u64) -> u32 {
         if size == 4 && port == PCI_CONFIGURATION {
             return u32::MAX;
         }
@@ -171,7 +161,7 @@ impl Bus for BoardBus<'_> {
         })
     }
 
-    fn write_port(&mut self, port: u16, size: usize, value: u32, now: u64) {
+    fn write_port(&mut self, _: &mut Ram, port: u16, size: usize, value: u32, now: u64) {
         if size == 4 && port == PCI_CONFIGURATION {
             return;
         }

@@ -4,10 +4,14 @@ use crate::ram::Ram;
 use machine::clock::Clock;
 use machine::output::{Output, Outputs};
 
+/// What these devices look into: nothing.
+fn no_ram() -> Ram {
+    Ram::new(crate::ram::PAGE_SIZE)
+}
+
 /// A board with all that it stands in.
 struct Bench {
     board: Board,
-    ram: Ram,
     outputs: Outputs,
     clock: Clock,
 }
@@ -16,17 +20,17 @@ impl Bench {
     fn new() -> Bench {
         let mut bench = Bench {
             board: Board::new(1),
-            ram: Ram::new(1 << 16),
             outputs: Outputs::default(),
             clock: Clock::new(), // 4 ns an instruction
         };
-        bench.bus().write_device(APIC + 0xf0, 4, 0x1ff, 0);
+        bench
+            .bus()
+            .write_device(&mut no_ram(), APIC + 0xf0, 4, 0x1ff, 0);
         bench
     }
 
     fn bus(&mut self) -> BoardBus<'_> {
         let surroundings = Surroundings {
-            ram: &mut self.ram,
             outputs: &mut self.outputs,
             clock: &self.clock,
             unix_base_ns: 1_709_210_096_000_000_000,
@@ -36,8 +40,8 @@ impl Bench {
 
     fn route(&mut self, pin: u64, low: u64) {
         let mut bus = self.bus();
-        bus.write_device(IO_APIC, 4, 0x10 + 2 * pin, 0);
-        bus.write_device(IO_APIC + 0x10, 4, low, 0);
+        bus.write_device(&mut no_ram(), IO_APIC, 4, 0x10 + 2 * pin, 0);
+        bus.write_device(&mut no_ram(), IO_APIC + 0x10, 4, low, 0);
     }
 }
 
@@ -50,14 +54,14 @@ fn a_received_byte_interrupts_through_both_controllers() {
     let mut bench = Bench::new();
     bench.route(4, 0x34);
     let mut bus = bench.bus();
-    bus.write_port(SERIAL + 1, 1, 0x01, 10);
+    bus.write_port(&mut no_ram(), SERIAL + 1, 1, 0x01, 10);
     assert!(!bus.wants_attention());
     bench.board.receive_serial(b"x");
     let mut bus = bench.bus();
     assert_eq!(bus.pending_interrupt(), Some(0x34));
     assert_eq!(bus.acknowledge_interrupt(), 0x34);
-    assert_eq!(bus.read_port(SERIAL, 1, 11), u32::from(b'x'));
-    bus.write_device(APIC + 0xb0, 4, 0, 12);
+    assert_eq!(bus.read_port(&mut no_ram(), SERIAL, 1, 11), u32::from(b'x'));
+    bus.write_device(&mut no_ram(), APIC + 0xb0, 4, 0, 12);
     assert_eq!(bus.pending_interrupt(), None);
 }
 
@@ -66,11 +70,11 @@ fn a_level_interrupts_again_after_its_end() {
     let mut bench = Bench::new();
     bench.route(4, 0x8034);
     let mut bus = bench.bus();
-    bus.write_port(SERIAL + 1, 1, 0x02, 10); // the transmitter is empty
+    bus.write_port(&mut no_ram(), SERIAL + 1, 1, 0x02, 10); // the transmitter is empty
     assert!(bus.wants_attention());
     assert_eq!(bus.acknowledge_interrupt(), 0x34);
     assert_eq!(bus.pending_interrupt(), None);
-    bus.write_device(APIC + 0xb0, 4, 0, 12);
+    bus.write_device(&mut no_ram(), APIC + 0xb0, 4, 0, 12);
     assert_eq!(bus.pending_interrupt(), Some(0x34));
 }
 
@@ -78,12 +82,12 @@ fn a_level_interrupts_again_after_its_end() {
 fn a_timer_that_is_set_wants_attention_and_counts_guest_time() {
     let mut bench = Bench::new();
     let mut bus = bench.bus();
-    bus.write_device(APIC + 0x320, 4, 0xec, 0);
-    bus.write_device(APIC + 0x3e0, 4, 0xb, 0);
+    bus.write_device(&mut no_ram(), APIC + 0x320, 4, 0xec, 0);
+    bus.write_device(&mut no_ram(), APIC + 0x3e0, 4, 0xb, 0);
     assert!(!bus.wants_attention());
-    bus.write_device(APIC + 0x380, 4, 1000, 100);
+    bus.write_device(&mut no_ram(), APIC + 0x380, 4, 1000, 100);
     assert!(bus.wants_attention());
-    assert_eq!(bus.read_device(APIC + 0x390, 4, 110), 960);
+    assert_eq!(bus.read_device(&mut no_ram(), APIC + 0x390, 4, 110), 960);
     assert_eq!(bench.board.next_timer_ns(), Some(1400));
     bench.board.time_passed(1400);
     assert_eq!(bench.bus().pending_interrupt(), Some(0xec));
@@ -93,8 +97,8 @@ fn a_timer_that_is_set_wants_attention_and_counts_guest_time() {
 fn printed_bytes_leave_and_wake_nobody() {
     let mut bench = Bench::new();
     let mut bus = bench.bus();
-    bus.write_port(SERIAL, 1, u32::from(b'o'), 0);
-    bus.write_port(SERIAL, 1, u32::from(b'k'), 1);
+    bus.write_port(&mut no_ram(), SERIAL, 1, u32::from(b'o'), 0);
+    bus.write_port(&mut no_ram(), SERIAL, 1, u32::from(b'k'), 1);
     assert!(!bus.wants_attention());
     let [Output::ConsoleBytes { bytes, .. }] = &bench.outputs.take()[..] else {
         panic!("something else came out");
@@ -106,7 +110,7 @@ fn printed_bytes_leave_and_wake_nobody() {
 fn the_end_wants_attention() {
     let mut bench = Bench::new();
     let mut bus = bench.bus();
-    bus.write_port(ports::SLEEP_CONTROL, 1, 5 << 2 | 1 << 5, 0);
+    bus.write_port(&mut no_ram(), ports::SLEEP_CONTROL, 1, 5 << 2 | 1 << 5, 0);
     assert!(bus.wants_attention());
     assert_eq!(bench.board.finish(), Some(Finish::PowerOff));
 }
@@ -116,11 +120,14 @@ fn where_nobody_is_all_ones_are_read() {
     let mut bench = Bench::new();
     let mut bus = bench.bus();
     for (size, ones) in [(1, 0xff), (2, 0xffff), (4, 0xffff_ffff), (8, u64::MAX)] {
-        assert_eq!(bus.read_device(0xd800_0000, size, 0), ones);
-        bus.write_device(0xd800_0000, size, 0, 0);
+        assert_eq!(bus.read_device(&mut no_ram(), 0xd800_0000, size, 0), ones);
+        bus.write_device(&mut no_ram(), 0xd800_0000, size, 0, 0);
     }
-    assert_eq!(bus.read_port(0xcf8, 4, 0), u32::MAX);
-    assert_eq!(bus.read_port(ports::KEYBOARD_COMMAND, 1, 0), 0);
+    assert_eq!(bus.read_port(&mut no_ram(), 0xcf8, 4, 0), u32::MAX);
+    assert_eq!(
+        bus.read_port(&mut no_ram(), ports::KEYBOARD_COMMAND, 1, 0),
+        0
+    );
 }
 
 #[test]
@@ -128,17 +135,26 @@ fn the_clock_tells_the_time_of_day() {
     let mut bench = Bench::new();
     let mut bus = bench.bus();
     let a_minute_later = 60_000_000_000 / 4;
-    bus.write_port(ports::CMOS_INDEX, 1, 2, 0);
-    assert_eq!(bus.read_port(ports::CMOS_DATA, 1, 0), 0x34);
-    assert_eq!(bus.read_port(ports::CMOS_DATA, 1, a_minute_later), 0x35);
+    bus.write_port(&mut no_ram(), ports::CMOS_INDEX, 1, 2, 0);
+    assert_eq!(bus.read_port(&mut no_ram(), ports::CMOS_DATA, 1, 0), 0x34);
+    assert_eq!(
+        bus.read_port(&mut no_ram(), ports::CMOS_DATA, 1, a_minute_later),
+        0x35
+    );
 }
 
 #[test]
 fn an_access_beside_a_register_gets_its_part() {
     let mut bench = Bench::new();
     let mut bus = bench.bus();
-    assert_eq!(bus.read_device(APIC + 0x30, 4, 0), 0x0005_0014);
-    assert_eq!(bus.read_device(APIC + 0x32, 1, 0), 0x05);
-    assert_eq!(bus.read_device(APIC + 0x30, 8, 0), 0x0005_0014);
-    assert_eq!(bus.read_device(APIC + 0x38, 4, 0), 0);
+    assert_eq!(
+        bus.read_device(&mut no_ram(), APIC + 0x30, 4, 0),
+        0x0005_0014
+    );
+    assert_eq!(bus.read_device(&mut no_ram(), APIC + 0x32, 1, 0), 0x05);
+    assert_eq!(
+        bus.read_device(&mut no_ram(), APIC + 0x30, 8, 0),
+        0x0005_0014
+    );
+    assert_eq!(bus.read_device(&mut no_ram(), APIC + 0x38, 4, 0), 0);
 }

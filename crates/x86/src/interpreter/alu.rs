@@ -4,11 +4,10 @@ use super::core::{Core, Raised};
 use super::flags::Status;
 use super::op::{Handler, Op};
 use super::width::{Byte, Double, Quad, Width, Word, by_width};
-use crate::bus::Bus;
 
 /// Where an operand comes from.
 pub(super) trait Source: 'static {
-    fn get<B: Bus, W: Width>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<u64, Raised>;
+    fn get<W: Width>(core: &mut Core<'_>, op: &Op) -> Result<u64, Raised>;
 }
 
 pub(super) struct FromRegister;
@@ -17,21 +16,21 @@ pub(super) struct FromImmediate;
 
 impl Source for FromRegister {
     #[inline(always)]
-    fn get<B: Bus, W: Width>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<u64, Raised> {
+    fn get<W: Width>(core: &mut Core<'_>, op: &Op) -> Result<u64, Raised> {
         Ok(W::get(&core.r, op.source))
     }
 }
 
 impl Source for FromMemory {
     #[inline(always)]
-    fn get<B: Bus, W: Width>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<u64, Raised> {
+    fn get<W: Width>(core: &mut Core<'_>, op: &Op) -> Result<u64, Raised> {
         core.load::<W>(core.address(op))
     }
 }
 
 impl Source for FromImmediate {
     #[inline(always)]
-    fn get<B: Bus, W: Width>(_: &mut Core<'_, B>, op: &Op<B>) -> Result<u64, Raised> {
+    fn get<W: Width>(_: &mut Core<'_>, op: &Op) -> Result<u64, Raised> {
         Ok(op.immediate & W::MASK)
     }
 }
@@ -125,11 +124,8 @@ logic!(Or, true, |);
 logic!(Xor, true, ^);
 logic!(Test, false, &);
 
-fn to_register<B: Bus, W: Width, O: Binary, S: Source>(
-    core: &mut Core<'_, B>,
-    op: &Op<B>,
-) -> Result<(), Raised> {
-    let b = S::get::<B, W>(core, op)?;
+fn to_register<W: Width, O: Binary, S: Source>(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
+    let b = S::get::<W>(core, op)?;
     let a = W::get(&core.r, op.target);
     let result = O::apply::<W>(&mut core.status, a, b);
     if O::STORES {
@@ -138,12 +134,9 @@ fn to_register<B: Bus, W: Width, O: Binary, S: Source>(
     Ok(())
 }
 
-fn to_memory<B: Bus, W: Width, O: Binary, S: Source>(
-    core: &mut Core<'_, B>,
-    op: &Op<B>,
-) -> Result<(), Raised> {
+fn to_memory<W: Width, O: Binary, S: Source>(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let address = core.address(op);
-    let b = S::get::<B, W>(core, op)?;
+    let b = S::get::<W>(core, op)?;
     if O::STORES {
         let a = core.load_to_change::<W>(address)?;
         let mut status = core.status;
@@ -168,13 +161,13 @@ pub(super) enum Form {
 }
 
 /// The handler of a two-operand instruction.
-pub(super) fn binary<B: Bus, O: Binary>(size: usize, form: Form) -> Handler<B> {
+pub(super) fn binary<O: Binary>(size: usize, form: Form) -> Handler {
     match form {
-        Form::RegisterRegister => by_width!(size, W => to_register::<B, W, O, FromRegister>),
-        Form::RegisterMemory => by_width!(size, W => to_register::<B, W, O, FromMemory>),
-        Form::RegisterImmediate => by_width!(size, W => to_register::<B, W, O, FromImmediate>),
-        Form::MemoryRegister => by_width!(size, W => to_memory::<B, W, O, FromRegister>),
-        Form::MemoryImmediate => by_width!(size, W => to_memory::<B, W, O, FromImmediate>),
+        Form::RegisterRegister => by_width!(size, W => to_register::<W, O, FromRegister>),
+        Form::RegisterMemory => by_width!(size, W => to_register::<W, O, FromMemory>),
+        Form::RegisterImmediate => by_width!(size, W => to_register::<W, O, FromImmediate>),
+        Form::MemoryRegister => by_width!(size, W => to_memory::<W, O, FromRegister>),
+        Form::MemoryImmediate => by_width!(size, W => to_memory::<W, O, FromImmediate>),
     }
 }
 
@@ -222,20 +215,14 @@ impl Unary for Not {
     }
 }
 
-fn unary_register<B: Bus, W: Width, O: Unary>(
-    core: &mut Core<'_, B>,
-    op: &Op<B>,
-) -> Result<(), Raised> {
+fn unary_register<W: Width, O: Unary>(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let a = W::get(&core.r, op.target);
     let result = O::apply::<W>(&mut core.status, a);
     W::set(&mut core.r, op.target, result);
     Ok(())
 }
 
-fn unary_memory<B: Bus, W: Width, O: Unary>(
-    core: &mut Core<'_, B>,
-    op: &Op<B>,
-) -> Result<(), Raised> {
+fn unary_memory<W: Width, O: Unary>(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let address = core.address(op);
     let a = core.load_to_change::<W>(address)?;
     let mut status = core.status;
@@ -246,10 +233,10 @@ fn unary_memory<B: Bus, W: Width, O: Unary>(
 }
 
 /// The handler of a one-operand instruction.
-pub(super) fn unary<B: Bus, O: Unary>(size: usize, is_memory: bool) -> Handler<B> {
+pub(super) fn unary<O: Unary>(size: usize, is_memory: bool) -> Handler {
     if is_memory {
-        by_width!(size, W => unary_memory::<B, W, O>)
+        by_width!(size, W => unary_memory::<W, O>)
     } else {
-        by_width!(size, W => unary_register::<B, W, O>)
+        by_width!(size, W => unary_register::<W, O>)
     }
 }

@@ -8,7 +8,6 @@ use super::core::{Core, Raised};
 use super::flags::{Status, ZF};
 use super::op::{Handler, Op};
 use super::width::{Byte, Double, Quad, Width, Word, by_width};
-use crate::bus::Bus;
 
 /// What happens to the bit that was tested: 0 nothing, 1 set, 2 reset, 3 complemented.
 fn changed(value: u64, bit: u64, operation: u8) -> u64 {
@@ -21,7 +20,7 @@ fn changed(value: u64, bit: u64, operation: u8) -> u64 {
 }
 
 /// `detail`: the operation in bits 0 and 1, bit 2 an immediate index.
-fn bit_register<B: Bus, W: Width>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+fn bit_register<W: Width>(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let index = if op.detail & 4 != 0 {
         op.immediate
     } else {
@@ -36,7 +35,7 @@ fn bit_register<B: Bus, W: Width>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<
     Ok(())
 }
 
-fn bit_memory<B: Bus, W: Width>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+fn bit_memory<W: Width>(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let mut offset = core.offset(op);
     let index = if op.detail & 4 != 0 {
         op.immediate
@@ -63,19 +62,19 @@ fn bit_memory<B: Bus, W: Width>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<()
 }
 
 /// The handler of BT, BTS, BTR and BTC.
-pub(super) fn bit_test<B: Bus>(size: usize, is_memory: bool) -> Handler<B> {
+pub(super) fn bit_test(size: usize, is_memory: bool) -> Handler {
     if is_memory {
-        by_width!(size, W => bit_memory::<B, W>)
+        by_width!(size, W => bit_memory::<W>)
     } else {
-        by_width!(size, W => bit_register::<B, W>)
+        by_width!(size, W => bit_register::<W>)
     }
 }
 
-fn scan<B: Bus, W: Width, S: Source, const FORWARD: bool>(
-    core: &mut Core<'_, B>,
-    op: &Op<B>,
+fn scan<W: Width, S: Source, const FORWARD: bool>(
+    core: &mut Core<'_>,
+    op: &Op,
 ) -> Result<(), Raised> {
-    let value = S::get::<B, W>(core, op)?;
+    let value = S::get::<W>(core, op)?;
     let flags = core.status.to_flags();
     if value == 0 {
         core.status = Status::from_flags(flags | ZF);
@@ -92,28 +91,28 @@ fn scan<B: Bus, W: Width, S: Source, const FORWARD: bool>(
 }
 
 /// The handler of BSF (forward) and BSR.
-pub(super) fn bit_scan<B: Bus>(size: usize, is_memory: bool, is_forward: bool) -> Handler<B> {
+pub(super) fn bit_scan(size: usize, is_memory: bool, is_forward: bool) -> Handler {
     match (is_memory, is_forward) {
-        (false, true) => by_width!(size, W => scan::<B, W, FromRegister, true>),
-        (false, false) => by_width!(size, W => scan::<B, W, FromRegister, false>),
-        (true, true) => by_width!(size, W => scan::<B, W, FromMemory, true>),
-        (true, false) => by_width!(size, W => scan::<B, W, FromMemory, false>),
+        (false, true) => by_width!(size, W => scan::<W, FromRegister, true>),
+        (false, false) => by_width!(size, W => scan::<W, FromRegister, false>),
+        (true, true) => by_width!(size, W => scan::<W, FromMemory, true>),
+        (true, false) => by_width!(size, W => scan::<W, FromMemory, false>),
     }
 }
 
-fn count<B: Bus, W: Width, S: Source>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
-    let value = S::get::<B, W>(core, op)?;
+fn count<W: Width, S: Source>(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
+    let value = S::get::<W>(core, op)?;
     core.status = Status::from_flags(if value == 0 { ZF } else { 0 });
     W::set(&mut core.r, op.target, u64::from(value.count_ones()));
     Ok(())
 }
 
 /// The handler of POPCNT.
-pub(super) fn population_count<B: Bus>(size: usize, is_memory: bool) -> Handler<B> {
+pub(super) fn population_count(size: usize, is_memory: bool) -> Handler {
     if is_memory {
-        by_width!(size, W => count::<B, W, FromMemory>)
+        by_width!(size, W => count::<W, FromMemory>)
     } else {
-        by_width!(size, W => count::<B, W, FromRegister>)
+        by_width!(size, W => count::<W, FromRegister>)
     }
 }
 
@@ -126,8 +125,8 @@ fn crc_byte(crc: u32, byte: u8) -> u32 {
     crc
 }
 
-fn crc<B: Bus, W: Width, S: Source>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
-    let value = S::get::<B, W>(core, op)?;
+fn crc<W: Width, S: Source>(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
+    let value = S::get::<W>(core, op)?;
     let mut crc = core.r[usize::from(op.target & 15)] as u32;
     for index in 0..W::SIZE {
         crc = crc_byte(crc, (value >> (8 * index)) as u8);
@@ -137,16 +136,16 @@ fn crc<B: Bus, W: Width, S: Source>(core: &mut Core<'_, B>, op: &Op<B>) -> Resul
 }
 
 /// The handler of CRC32.
-pub(super) fn crc32<B: Bus>(size: usize, is_memory: bool) -> Handler<B> {
+pub(super) fn crc32(size: usize, is_memory: bool) -> Handler {
     if is_memory {
-        by_width!(size, W => crc::<B, W, FromMemory>)
+        by_width!(size, W => crc::<W, FromMemory>)
     } else {
-        by_width!(size, W => crc::<B, W, FromRegister>)
+        by_width!(size, W => crc::<W, FromRegister>)
     }
 }
 
 /// BSWAP. Of 16 bits it is undefined: it clears them, as the hosts do.
-pub(super) fn byte_swap<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn byte_swap(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     match op.detail {
         2 => Word::set(&mut core.r, op.target, 0),
         4 => {

@@ -1,12 +1,11 @@
 //! Decoded blocks, kept by physical address, and the way from RIP to them.
 
 use super::op::Op;
-use crate::bus::Bus;
 use crate::ram::PAGE_SIZE;
 
 /// Instructions that follow each other within a page.
-pub(super) struct Block<B: Bus> {
-    pub ops: Box<[Op<B>]>,
+pub(super) struct Block {
+    pub ops: Box<[Op]>,
 }
 
 /// How many addresses the way from RIP to a block is remembered for.
@@ -25,15 +24,15 @@ struct Jump {
 type PageBlocks = Vec<(u16, u32)>;
 
 /// All decoded blocks.
-pub(super) struct Cache<B: Bus> {
-    blocks: Vec<Block<B>>,
+pub(super) struct Cache {
+    blocks: Vec<Block>,
     free: Vec<u32>,
     pages: Vec<PageBlocks>,
     jumps: Box<[Jump; JUMPS]>,
 }
 
-impl<B: Bus> Cache<B> {
-    pub fn new() -> Cache<B> {
+impl Cache {
+    pub fn new() -> Cache {
         let empty = Jump {
             key: 0,
             generation: 0,
@@ -74,7 +73,7 @@ impl<B: Bus> Cache<B> {
 
     /// The block's instructions.
     #[inline(always)]
-    pub fn block(&self, number: u32) -> &Block<B> {
+    pub fn block(&self, number: u32) -> &Block {
         &self.blocks[number as usize]
     }
 
@@ -87,7 +86,7 @@ impl<B: Bus> Cache<B> {
     }
 
     /// Keeps a block.
-    pub fn insert(&mut self, physical: u64, block: Block<B>) -> u32 {
+    pub fn insert(&mut self, physical: u64, block: Block) -> u32 {
         let number = match self.free.pop() {
             Some(number) => {
                 self.blocks[number as usize] = block;

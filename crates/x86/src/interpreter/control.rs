@@ -5,7 +5,6 @@ use super::exception::Cause;
 use super::flags::{AC, DF, ID, IF, IOPL, NT, RF, STATUS, TF, VM};
 use super::op::{Op, RIP};
 use super::width::{Double, Quad, Width, Word};
-use crate::bus::Bus;
 use crate::cpu::{CS, DS, ES, FS, GS, Segment};
 use crate::fault::{BREAKPOINT, Fault};
 use crate::mmu::is_canonical;
@@ -13,12 +12,12 @@ use crate::mmu::is_canonical;
 const EFER_SCE: u64 = 1;
 
 /// JMP relative.
-pub(super) fn jump<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn jump(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     core.jump(core.rip().wrapping_add(op.immediate))
 }
 
 /// Jcc; `detail` is the condition.
-pub(super) fn jump_if<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn jump_if(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     if core.status.holds(op.detail) {
         core.jump(core.rip().wrapping_add(op.immediate))
     } else {
@@ -27,17 +26,17 @@ pub(super) fn jump_if<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), 
 }
 
 /// JMP through a register.
-pub(super) fn jump_register<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn jump_register(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     core.jump(core.r[usize::from(op.target & 15)])
 }
 
 /// JMP through memory.
-pub(super) fn jump_memory<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn jump_memory(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let target = core.load::<Quad>(core.address(op))?;
     core.jump(target)
 }
 
-fn call_to<B: Bus>(core: &mut Core<'_, B>, target: u64) -> Result<(), Raised> {
+fn call_to(core: &mut Core<'_>, target: u64) -> Result<(), Raised> {
     if !is_canonical(target) {
         return Err(core.general_protection());
     }
@@ -47,30 +46,30 @@ fn call_to<B: Bus>(core: &mut Core<'_, B>, target: u64) -> Result<(), Raised> {
 }
 
 /// CALL relative.
-pub(super) fn call<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn call(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     call_to(core, core.rip().wrapping_add(op.immediate))
 }
 
 /// CALL through a register.
-pub(super) fn call_register<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn call_register(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     call_to(core, core.r[usize::from(op.target & 15)])
 }
 
 /// CALL through memory.
-pub(super) fn call_memory<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn call_memory(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let target = core.load::<Quad>(core.address(op))?;
     call_to(core, target)
 }
 
 /// RET, with what it drops from the stack besides in `immediate`.
-pub(super) fn ret<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn ret(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let target = core.load::<Quad>(core.r[4])?;
     core.jump(target)?;
     core.r[4] = core.r[4].wrapping_add(8 + (op.immediate & 0xffff));
     Ok(())
 }
 
-fn count<B: Bus>(core: &Core<'_, B>, op: &Op<B>) -> u64 {
+fn count(core: &Core<'_>, op: &Op) -> u64 {
     if op.is_address_32 {
         core.r[1] & 0xffff_ffff
     } else {
@@ -79,7 +78,7 @@ fn count<B: Bus>(core: &Core<'_, B>, op: &Op<B>) -> u64 {
 }
 
 /// JRCXZ, JECXZ.
-pub(super) fn jump_if_no_count<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn jump_if_no_count(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     if count(core, op) == 0 {
         core.jump(core.rip().wrapping_add(op.immediate))
     } else {
@@ -88,7 +87,7 @@ pub(super) fn jump_if_no_count<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Re
 }
 
 /// LOOP, LOOPE, LOOPNE: `detail` 0, 1, 2.
-pub(super) fn count_down<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn count_down(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let left = count(core, op).wrapping_sub(1);
     let condition = match op.detail {
         0 => true,
@@ -108,12 +107,12 @@ pub(super) fn count_down<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(
 }
 
 /// INT n and INT3: `immediate` is the vector.
-pub(super) fn interrupt<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn interrupt(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     core.deliver(op.immediate as u8, None, Cause::Software)
 }
 
 /// INT1: a #DB that no gate's privilege stops.
-pub(super) fn interrupt_debug<B: Bus>(core: &mut Core<'_, B>, _: &Op<B>) -> Result<(), Raised> {
+pub(super) fn interrupt_debug(core: &mut Core<'_>, _: &Op) -> Result<(), Raised> {
     core.deliver(1, None, Cause::Trap)
 }
 
@@ -121,7 +120,7 @@ pub(super) fn interrupt_debug<B: Bus>(core: &mut Core<'_, B>, _: &Op<B>) -> Resu
 pub(super) const INT3: u64 = BREAKPOINT as u64;
 
 /// SYSCALL.
-pub(super) fn system_call<B: Bus>(core: &mut Core<'_, B>, _: &Op<B>) -> Result<(), Raised> {
+pub(super) fn system_call(core: &mut Core<'_>, _: &Op) -> Result<(), Raised> {
     if core.registers.efer & EFER_SCE == 0 {
         return Err(core.raise(Fault::INVALID_OPCODE));
     }
@@ -137,7 +136,7 @@ pub(super) fn system_call<B: Bus>(core: &mut Core<'_, B>, _: &Op<B>) -> Result<(
 }
 
 /// SYSRET: only to 64-bit code (`detail` 8).
-pub(super) fn system_return<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn system_return(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     if core.registers.efer & EFER_SCE == 0 {
         return Err(core.raise(Fault::INVALID_OPCODE));
     }
@@ -154,7 +153,7 @@ pub(super) fn system_return<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Resul
     Ok(())
 }
 
-fn popped<B: Bus>(core: &mut Core<'_, B>, size: u8, index: u64) -> Result<u64, Raised> {
+fn popped(core: &mut Core<'_>, size: u8, index: u64) -> Result<u64, Raised> {
     let address = core.r[4].wrapping_add(index * u64::from(size));
     match size {
         2 => core.load::<Word>(address),
@@ -164,7 +163,7 @@ fn popped<B: Bus>(core: &mut Core<'_, B>, size: u8, index: u64) -> Result<u64, R
 }
 
 /// A return to an outer privilege leaves no segment behind that is out of reach there.
-fn forget_inner_segments<B: Bus>(core: &mut Core<'_, B>, privilege: u8) {
+fn forget_inner_segments(core: &mut Core<'_>, privilege: u8) {
     for index in [ES, DS, FS, GS] {
         let segment = &mut core.registers.segments[index];
         if segment.attributes != 0 && !segment.is_conforming() && segment.privilege() < privilege {
@@ -174,7 +173,7 @@ fn forget_inner_segments<B: Bus>(core: &mut Core<'_, B>, privilege: u8) {
 }
 
 /// IRET, IRETD, IRETQ: `detail` is the operand size.
-pub(super) fn interrupt_return<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn interrupt_return(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     if core.flags & NT != 0 {
         return Err(core.general_protection());
     }
@@ -217,7 +216,7 @@ pub(super) fn interrupt_return<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Re
 }
 
 /// RETF: `detail` is the operand size, `immediate` what is dropped besides.
-pub(super) fn far_return<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn far_return(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let size = op.detail;
     let dropped = op.immediate & 0xffff;
     let rip = popped(core, size, 0)?;
@@ -249,7 +248,7 @@ pub(super) fn far_return<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(
     Ok(())
 }
 
-fn far_pointer<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(u64, u16), Raised> {
+fn far_pointer(core: &mut Core<'_>, op: &Op) -> Result<(u64, u16), Raised> {
     let address = core.address(op);
     let size = op.detail;
     let offset = match size {
@@ -262,7 +261,7 @@ fn far_pointer<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(u64, u16),
 }
 
 /// JMP through a far pointer in memory: `detail` is the size of its offset. Only to code segments.
-pub(super) fn far_jump<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn far_jump(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let (offset, selector) = far_pointer(core, op)?;
     let privilege = core.privilege();
     let code = core.code_segment(selector, privilege)?;
@@ -272,7 +271,7 @@ pub(super) fn far_jump<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(),
 }
 
 /// CALL through a far pointer in memory. Only to code segments.
-pub(super) fn far_call<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn far_call(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let (offset, selector) = far_pointer(core, op)?;
     let privilege = core.privilege();
     let code = core.code_segment(selector, privilege)?;
@@ -303,7 +302,7 @@ pub(super) fn far_call<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(),
 }
 
 /// LSS, LFS, LGS: `target` is the register, `source` the segment.
-pub(super) fn load_far_pointer<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn load_far_pointer(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let (offset, selector) = far_pointer(core, op)?;
     super::system::load_segment(core, usize::from(op.source), selector)?;
     match op.detail {

@@ -7,6 +7,7 @@ use crate::bus::Bus;
 use crate::cpu::{CS, Registers, SS};
 use crate::fault::Fault;
 use crate::mmu::{Kind, Mode, Tlb, is_canonical};
+use crate::ram::Ram;
 use crate::simd::VectorState;
 use crate::x87::X87State;
 
@@ -15,7 +16,7 @@ use crate::x87::X87State;
 pub(super) struct Raised;
 
 /// The state while instructions execute.
-pub(super) struct Core<'a, B: Bus> {
+pub(super) struct Core<'a> {
     /// General registers, then a zero and the address of the next instruction.
     pub r: [u64; 32],
     pub status: Status,
@@ -26,7 +27,8 @@ pub(super) struct Core<'a, B: Bus> {
     /// Taken while a vector or x87 instruction executes.
     pub vector: Option<&'a mut VectorState>,
     pub x87: Option<&'a mut X87State>,
-    pub bus: &'a mut B,
+    pub ram: &'a mut Ram,
+    pub bus: &'a mut dyn Bus,
     pub tlb: &'a mut Tlb,
     /// CPL is 3.
     pub is_user: bool,
@@ -53,7 +55,7 @@ pub(super) struct Core<'a, B: Bus> {
 
 const CR4_SMAP: u64 = 1 << 21;
 
-impl<B: Bus> Core<'_, B> {
+impl Core<'_> {
     /// Raises an exception.
     #[cold]
     pub fn raise(&mut self, fault: Fault) -> Raised {
@@ -109,13 +111,13 @@ impl<B: Bus> Core<'_, B> {
 
     /// Drops all translations.
     pub fn flush_translations(&mut self) {
-        self.tlb.flush(self.bus.ram_mut());
+        self.tlb.flush(self.ram);
         self.mode_changed();
     }
 
     /// The linear address of the memory operand.
     #[inline(always)]
-    pub fn address(&self, op: &Op<B>) -> u64 {
+    pub fn address(&self, op: &Op) -> u64 {
         let mut address = self.offset(op);
         if op.segment > 3 {
             address = address.wrapping_add(self.registers.segments[usize::from(op.segment)].base);
@@ -125,7 +127,7 @@ impl<B: Bus> Core<'_, B> {
 
     /// The effective address, without the segment's base.
     #[inline(always)]
-    pub fn offset(&self, op: &Op<B>) -> u64 {
+    pub fn offset(&self, op: &Op) -> u64 {
         let offset = self.r[usize::from(op.base & 31)]
             .wrapping_add(self.r[usize::from(op.index & 31)] << op.scale)
             .wrapping_add(op.displacement as u64);
@@ -146,7 +148,7 @@ impl<B: Bus> Core<'_, B> {
     #[inline(always)]
     pub fn load<W: Width>(&mut self, address: u64) -> Result<u64, Raised> {
         match self.tlb.read(address, W::SIZE, self.data_tag) {
-            Some(physical) => Ok(self.bus.ram().load(physical, W::SIZE)),
+            Some(physical) => Ok(self.ram.load(physical, W::SIZE)),
             None => self.load_slowly(address, W::SIZE, self.data_mode()),
         }
     }
@@ -155,7 +157,7 @@ impl<B: Bus> Core<'_, B> {
     #[inline(always)]
     pub fn load_to_change<W: Width>(&mut self, address: u64) -> Result<u64, Raised> {
         match self.tlb.write(address, W::SIZE, self.data_tag) {
-            Some(physical) => Ok(self.bus.ram().load(physical, W::SIZE)),
+            Some(physical) => Ok(self.ram.load(physical, W::SIZE)),
             None => {
                 self.check_store(address, W::SIZE as u64)?;
                 self.load_slowly(address, W::SIZE, self.data_mode())
@@ -168,7 +170,7 @@ impl<B: Bus> Core<'_, B> {
     pub fn store<W: Width>(&mut self, address: u64, value: u64) -> Result<(), Raised> {
         match self.tlb.write(address, W::SIZE, self.data_tag) {
             Some(physical) => {
-                self.bus.ram_mut().store_plain(physical, W::SIZE, value);
+                self.ram.store_plain(physical, W::SIZE, value);
                 Ok(())
             }
             None => self.store_slowly(address, W::SIZE, value, self.data_mode()),
@@ -184,7 +186,7 @@ impl<B: Bus> Core<'_, B> {
         }
         match self
             .tlb
-            .translate(self.registers, self.bus.ram_mut(), address, kind, mode)
+            .translate(self.registers, self.ram, address, kind, mode)
         {
             Ok(physical) => Ok(physical),
             Err(fault) => Err(self.raise(fault)),
@@ -228,12 +230,12 @@ impl<B: Bus> Core<'_, B> {
 
     /// Loads from RAM or a device, within a page.
     pub fn load_physical(&mut self, physical: u64, size: usize) -> u64 {
-        if self.bus.ram().contains(physical, size as u64) {
-            self.bus.ram().load(physical, size)
+        if self.ram.contains(physical, size as u64) {
+            self.ram.load(physical, size)
         } else {
             self.touched_device = true;
             self.limit = 0;
-            self.bus.read_device(physical, size, self.now)
+            self.bus.read_device(self.ram, physical, size, self.now)
         }
     }
 
@@ -267,16 +269,16 @@ impl<B: Bus> Core<'_, B> {
 
     /// Stores to RAM or a device, within a page.
     pub fn store_physical(&mut self, physical: u64, size: usize, value: u64) {
-        if self.bus.ram().contains(physical, size as u64) {
-            self.bus.ram_mut().store(physical, size, value);
-            if self.bus.ram().is_disturbed() {
+        if self.ram.contains(physical, size as u64) {
+            self.ram.store(physical, size, value);
+            if self.ram.is_disturbed() {
                 self.limit = 0;
             }
         } else {
             self.touched_device = true;
             self.limit = 0;
             let now = self.now;
-            self.bus.write_device(physical, size, value, now);
+            self.bus.write_device(self.ram, physical, size, value, now);
         }
     }
 
@@ -319,7 +321,7 @@ impl<B: Bus> Core<'_, B> {
     }
 
     /// Whether the address is in the stack segment: #SS instead of #GP.
-    pub fn is_stack(op: &Op<B>) -> bool {
+    pub fn is_stack(op: &Op) -> bool {
         usize::from(op.segment) == SS
     }
 }

@@ -5,51 +5,44 @@ use super::core::{Core, Raised};
 use super::flags::{AF, CF, IF, IOPL, NT, OF, PF, RF, SF, Status, TF, VM, ZF};
 use super::op::{Handler, Op};
 use super::width::{Byte, Double, Quad, Width, Word, by_width};
-use crate::bus::Bus;
 use crate::cpu::Shadow;
 use crate::fault::Fault;
 
-fn move_to_register<B: Bus, W: Width, S: Source>(
-    core: &mut Core<'_, B>,
-    op: &Op<B>,
-) -> Result<(), Raised> {
-    let value = S::get::<B, W>(core, op)?;
+fn move_to_register<W: Width, S: Source>(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
+    let value = S::get::<W>(core, op)?;
     W::set(&mut core.r, op.target, value);
     Ok(())
 }
 
-fn move_to_memory<B: Bus, W: Width, S: Source>(
-    core: &mut Core<'_, B>,
-    op: &Op<B>,
-) -> Result<(), Raised> {
-    let value = S::get::<B, W>(core, op)?;
+fn move_to_memory<W: Width, S: Source>(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
+    let value = S::get::<W>(core, op)?;
     core.store::<W>(core.address(op), value)
 }
 
 /// The handler of MOV, by what it reads and writes.
-pub(super) fn mov<B: Bus>(size: usize, form: super::alu::Form) -> Handler<B> {
+pub(super) fn mov(size: usize, form: super::alu::Form) -> Handler {
     use super::alu::Form;
     match form {
-        Form::RegisterRegister => by_width!(size, W => move_to_register::<B, W, FromRegister>),
-        Form::RegisterMemory => by_width!(size, W => move_to_register::<B, W, FromMemory>),
-        Form::RegisterImmediate => by_width!(size, W => move_to_register::<B, W, FromImmediate>),
-        Form::MemoryRegister => by_width!(size, W => move_to_memory::<B, W, FromRegister>),
-        Form::MemoryImmediate => by_width!(size, W => move_to_memory::<B, W, FromImmediate>),
+        Form::RegisterRegister => by_width!(size, W => move_to_register::<W, FromRegister>),
+        Form::RegisterMemory => by_width!(size, W => move_to_register::<W, FromMemory>),
+        Form::RegisterImmediate => by_width!(size, W => move_to_register::<W, FromImmediate>),
+        Form::MemoryRegister => by_width!(size, W => move_to_memory::<W, FromRegister>),
+        Form::MemoryImmediate => by_width!(size, W => move_to_memory::<W, FromImmediate>),
     }
 }
 
-fn load_absolute<B: Bus, W: Width>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+fn load_absolute<W: Width>(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let value = core.load::<W>(absolute(core, op))?;
     W::set(&mut core.r, 0, value);
     Ok(())
 }
 
-fn store_absolute<B: Bus, W: Width>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+fn store_absolute<W: Width>(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let value = W::get(&core.r, 0);
     core.store::<W>(absolute(core, op), value)
 }
 
-fn absolute<B: Bus>(core: &Core<'_, B>, op: &Op<B>) -> u64 {
+fn absolute(core: &Core<'_>, op: &Op) -> u64 {
     if op.segment > 3 {
         let base = core.registers.segments[usize::from(op.segment)].base;
         op.immediate.wrapping_add(base)
@@ -59,19 +52,19 @@ fn absolute<B: Bus>(core: &Core<'_, B>, op: &Op<B>) -> u64 {
 }
 
 /// The handler of MOV between rAX and an absolute address, in `immediate`.
-pub(super) fn mov_absolute<B: Bus>(size: usize, is_load: bool) -> Handler<B> {
+pub(super) fn mov_absolute(size: usize, is_load: bool) -> Handler {
     if is_load {
-        by_width!(size, W => load_absolute::<B, W>)
+        by_width!(size, W => load_absolute::<W>)
     } else {
-        by_width!(size, W => store_absolute::<B, W>)
+        by_width!(size, W => store_absolute::<W>)
     }
 }
 
-fn extend<B: Bus, To: Width, From: Width, S: Source, const SIGNED: bool>(
-    core: &mut Core<'_, B>,
-    op: &Op<B>,
+fn extend<To: Width, From: Width, S: Source, const SIGNED: bool>(
+    core: &mut Core<'_>,
+    op: &Op,
 ) -> Result<(), Raised> {
-    let mut value = S::get::<B, From>(core, op)?;
+    let mut value = S::get::<From>(core, op)?;
     if SIGNED {
         value = From::sign_extend(value) & To::MASK;
     }
@@ -80,15 +73,10 @@ fn extend<B: Bus, To: Width, From: Width, S: Source, const SIGNED: bool>(
 }
 
 /// The handler of MOVZX, MOVSX and MOVSXD.
-pub(super) fn extending<B: Bus>(
-    to: usize,
-    from: usize,
-    is_memory: bool,
-    is_signed: bool,
-) -> Handler<B> {
+pub(super) fn extending(to: usize, from: usize, is_memory: bool, is_signed: bool) -> Handler {
     macro_rules! pick {
         ($from:ty, $source:ty, $signed:expr) => {
-            by_width!(to, W => extend::<B, W, $from, $source, $signed>)
+            by_width!(to, W => extend::<W, $from, $source, $signed>)
         };
     }
     match (from, is_memory, is_signed) {
@@ -105,18 +93,18 @@ pub(super) fn extending<B: Bus>(
     }
 }
 
-fn lea<B: Bus, W: Width>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+fn lea<W: Width>(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let offset = core.offset(op);
     W::set(&mut core.r, op.target, offset);
     Ok(())
 }
 
 /// The handler of LEA.
-pub(super) fn load_address<B: Bus>(size: usize) -> Handler<B> {
-    by_width!(size, W => lea::<B, W>)
+pub(super) fn load_address(size: usize) -> Handler {
+    by_width!(size, W => lea::<W>)
 }
 
-fn exchange_registers<B: Bus, W: Width>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+fn exchange_registers<W: Width>(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let a = W::get(&core.r, op.target);
     let b = W::get(&core.r, op.source);
     W::set(&mut core.r, op.target, b);
@@ -124,7 +112,7 @@ fn exchange_registers<B: Bus, W: Width>(core: &mut Core<'_, B>, op: &Op<B>) -> R
     Ok(())
 }
 
-fn exchange_memory<B: Bus, W: Width>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+fn exchange_memory<W: Width>(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let address = core.address(op);
     let a = core.load_to_change::<W>(address)?;
     let b = W::get(&core.r, op.source);
@@ -134,18 +122,15 @@ fn exchange_memory<B: Bus, W: Width>(core: &mut Core<'_, B>, op: &Op<B>) -> Resu
 }
 
 /// The handler of XCHG; a register operand of the memory form is the source.
-pub(super) fn exchange<B: Bus>(size: usize, is_memory: bool) -> Handler<B> {
+pub(super) fn exchange(size: usize, is_memory: bool) -> Handler {
     if is_memory {
-        by_width!(size, W => exchange_memory::<B, W>)
+        by_width!(size, W => exchange_memory::<W>)
     } else {
-        by_width!(size, W => exchange_registers::<B, W>)
+        by_width!(size, W => exchange_registers::<W>)
     }
 }
 
-fn exchange_add_register<B: Bus, W: Width>(
-    core: &mut Core<'_, B>,
-    op: &Op<B>,
-) -> Result<(), Raised> {
+fn exchange_add_register<W: Width>(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let a = W::get(&core.r, op.target);
     let b = W::get(&core.r, op.source);
     let sum = add::<W>(&mut core.status, a, b, 0);
@@ -154,7 +139,7 @@ fn exchange_add_register<B: Bus, W: Width>(
     Ok(())
 }
 
-fn exchange_add_memory<B: Bus, W: Width>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+fn exchange_add_memory<W: Width>(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let address = core.address(op);
     let a = core.load_to_change::<W>(address)?;
     let b = W::get(&core.r, op.source);
@@ -167,18 +152,15 @@ fn exchange_add_memory<B: Bus, W: Width>(core: &mut Core<'_, B>, op: &Op<B>) -> 
 }
 
 /// The handler of XADD.
-pub(super) fn exchange_add<B: Bus>(size: usize, is_memory: bool) -> Handler<B> {
+pub(super) fn exchange_add(size: usize, is_memory: bool) -> Handler {
     if is_memory {
-        by_width!(size, W => exchange_add_memory::<B, W>)
+        by_width!(size, W => exchange_add_memory::<W>)
     } else {
-        by_width!(size, W => exchange_add_register::<B, W>)
+        by_width!(size, W => exchange_add_register::<W>)
     }
 }
 
-fn compare_exchange_register<B: Bus, W: Width>(
-    core: &mut Core<'_, B>,
-    op: &Op<B>,
-) -> Result<(), Raised> {
+fn compare_exchange_register<W: Width>(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let expected = W::get(&core.r, 0);
     let found = W::get(&core.r, op.target);
     subtract::<W>(&mut core.status, expected, found, 0);
@@ -192,10 +174,7 @@ fn compare_exchange_register<B: Bus, W: Width>(
     Ok(())
 }
 
-fn compare_exchange_memory<B: Bus, W: Width>(
-    core: &mut Core<'_, B>,
-    op: &Op<B>,
-) -> Result<(), Raised> {
+fn compare_exchange_memory<W: Width>(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let address = core.address(op);
     let expected = W::get(&core.r, 0);
     let found = core.load_to_change::<W>(address)?;
@@ -212,19 +191,16 @@ fn compare_exchange_memory<B: Bus, W: Width>(
 }
 
 /// The handler of CMPXCHG.
-pub(super) fn compare_exchange<B: Bus>(size: usize, is_memory: bool) -> Handler<B> {
+pub(super) fn compare_exchange(size: usize, is_memory: bool) -> Handler {
     if is_memory {
-        by_width!(size, W => compare_exchange_memory::<B, W>)
+        by_width!(size, W => compare_exchange_memory::<W>)
     } else {
-        by_width!(size, W => compare_exchange_register::<B, W>)
+        by_width!(size, W => compare_exchange_register::<W>)
     }
 }
 
 /// CMPXCHG8B (`W` is [`Double`]) and CMPXCHG16B.
-fn compare_exchange_pair<B: Bus, W: Width>(
-    core: &mut Core<'_, B>,
-    op: &Op<B>,
-) -> Result<(), Raised> {
+fn compare_exchange_pair<W: Width>(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let address = core.address(op);
     if W::BITS == 64 && address & 15 != 0 {
         return Err(core.general_protection());
@@ -248,19 +224,16 @@ fn compare_exchange_pair<B: Bus, W: Width>(
 }
 
 /// The handler of CMPXCHG8B and CMPXCHG16B, by the size of a half.
-pub(super) fn compare_exchange_double<B: Bus>(half: usize) -> Handler<B> {
+pub(super) fn compare_exchange_double(half: usize) -> Handler {
     if half == 4 {
-        compare_exchange_pair::<B, Double>
+        compare_exchange_pair::<Double>
     } else {
-        compare_exchange_pair::<B, Quad>
+        compare_exchange_pair::<Quad>
     }
 }
 
-fn conditional_move<B: Bus, W: Width, S: Source>(
-    core: &mut Core<'_, B>,
-    op: &Op<B>,
-) -> Result<(), Raised> {
-    let value = S::get::<B, W>(core, op)?;
+fn conditional_move<W: Width, S: Source>(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
+    let value = S::get::<W>(core, op)?;
     let value = if core.status.holds(op.detail) {
         value
     } else {
@@ -271,48 +244,45 @@ fn conditional_move<B: Bus, W: Width, S: Source>(
 }
 
 /// The handler of CMOVcc; `detail` is the condition.
-pub(super) fn cmov<B: Bus>(size: usize, is_memory: bool) -> Handler<B> {
+pub(super) fn cmov(size: usize, is_memory: bool) -> Handler {
     if is_memory {
-        by_width!(size, W => conditional_move::<B, W, FromMemory>)
+        by_width!(size, W => conditional_move::<W, FromMemory>)
     } else {
-        by_width!(size, W => conditional_move::<B, W, FromRegister>)
+        by_width!(size, W => conditional_move::<W, FromRegister>)
     }
 }
 
 /// SETcc of a register.
-pub(super) fn set_register<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn set_register(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let value = u64::from(core.status.holds(op.detail));
     Byte::set(&mut core.r, op.target, value);
     Ok(())
 }
 
 /// SETcc of a byte in memory.
-pub(super) fn set_memory<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn set_memory(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     core.store::<Byte>(core.address(op), u64::from(core.status.holds(op.detail)))
 }
 
-fn push_value<B: Bus, W: Width, S: Source>(
-    core: &mut Core<'_, B>,
-    op: &Op<B>,
-) -> Result<(), Raised> {
-    let value = S::get::<B, W>(core, op)?;
+fn push_value<W: Width, S: Source>(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
+    let value = S::get::<W>(core, op)?;
     core.push::<W>(value)
 }
 
 /// The handler of PUSH, of 2 or 8 bytes; `form` names the source only.
-pub(super) fn push<B: Bus>(size: usize, form: super::alu::Form) -> Handler<B> {
+pub(super) fn push(size: usize, form: super::alu::Form) -> Handler {
     use super::alu::Form;
     match (form, size) {
-        (Form::RegisterRegister, 2) => push_value::<B, Word, FromRegister>,
-        (Form::RegisterRegister, _) => push_value::<B, Quad, FromRegister>,
-        (Form::RegisterMemory, 2) => push_value::<B, Word, FromMemory>,
-        (Form::RegisterMemory, _) => push_value::<B, Quad, FromMemory>,
-        (_, 2) => push_value::<B, Word, FromImmediate>,
-        (_, _) => push_value::<B, Quad, FromImmediate>,
+        (Form::RegisterRegister, 2) => push_value::<Word, FromRegister>,
+        (Form::RegisterRegister, _) => push_value::<Quad, FromRegister>,
+        (Form::RegisterMemory, 2) => push_value::<Word, FromMemory>,
+        (Form::RegisterMemory, _) => push_value::<Quad, FromMemory>,
+        (_, 2) => push_value::<Word, FromImmediate>,
+        (_, _) => push_value::<Quad, FromImmediate>,
     }
 }
 
-fn pop_to_register<B: Bus, W: Width>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+fn pop_to_register<W: Width>(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let value = core.load::<W>(core.r[4])?;
     core.r[4] = core.r[4].wrapping_add(W::SIZE as u64);
     W::set(&mut core.r, op.target, value);
@@ -320,7 +290,7 @@ fn pop_to_register<B: Bus, W: Width>(core: &mut Core<'_, B>, op: &Op<B>) -> Resu
 }
 
 /// The address is computed after rSP has moved (SDM volume 2, POP).
-fn pop_to_memory<B: Bus, W: Width>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+fn pop_to_memory<W: Width>(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let old = core.r[4];
     let value = core.load::<W>(old)?;
     core.r[4] = old.wrapping_add(W::SIZE as u64);
@@ -333,17 +303,17 @@ fn pop_to_memory<B: Bus, W: Width>(core: &mut Core<'_, B>, op: &Op<B>) -> Result
 }
 
 /// The handler of POP, of 2 or 8 bytes.
-pub(super) fn pop<B: Bus>(size: usize, is_memory: bool) -> Handler<B> {
+pub(super) fn pop(size: usize, is_memory: bool) -> Handler {
     match (is_memory, size) {
-        (false, 2) => pop_to_register::<B, Word>,
-        (false, _) => pop_to_register::<B, Quad>,
-        (true, 2) => pop_to_memory::<B, Word>,
-        (true, _) => pop_to_memory::<B, Quad>,
+        (false, 2) => pop_to_register::<Word>,
+        (false, _) => pop_to_register::<Quad>,
+        (true, 2) => pop_to_memory::<Word>,
+        (true, _) => pop_to_memory::<Quad>,
     }
 }
 
 /// PUSHF and PUSHFQ; `detail` is the size.
-pub(super) fn push_flags<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn push_flags(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let flags = core.rflags() & !(RF | VM);
     if op.detail == 2 {
         core.push::<Word>(flags & 0xffff)
@@ -363,7 +333,7 @@ const WRITABLE: u64 = super::flags::STATUS
     | super::flags::ID;
 
 /// POPF and POPFQ; `detail` is the size.
-pub(super) fn pop_flags<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn pop_flags(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let (value, size, mut mask) = if op.detail == 2 {
         (core.load::<Word>(core.r[4])?, 2, WRITABLE & 0xffff)
     } else {
@@ -383,10 +353,7 @@ pub(super) fn pop_flags<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<()
 }
 
 /// CBW, CWDE, CDQE: `detail` is the size of the result.
-pub(super) fn sign_extend_accumulator<B: Bus>(
-    core: &mut Core<'_, B>,
-    op: &Op<B>,
-) -> Result<(), Raised> {
+pub(super) fn sign_extend_accumulator(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     match op.detail {
         2 => {
             let value = Byte::sign_extend(core.r[0]);
@@ -402,7 +369,7 @@ pub(super) fn sign_extend_accumulator<B: Bus>(
 }
 
 /// CWD, CDQ, CQO: `detail` is the size of a half.
-pub(super) fn sign_to_data<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn sign_to_data(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let a = core.r[0];
     match op.detail {
         2 => Word::set(&mut core.r, 2, ((a as i16) >> 15) as u64),
@@ -413,7 +380,7 @@ pub(super) fn sign_to_data<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result
 }
 
 /// SAHF.
-pub(super) fn store_ah<B: Bus>(core: &mut Core<'_, B>, _: &Op<B>) -> Result<(), Raised> {
+pub(super) fn store_ah(core: &mut Core<'_>, _: &Op) -> Result<(), Raised> {
     let given = SF | ZF | AF | PF | CF;
     let flags = core.status.to_flags() & OF | core.r[0] >> 8 & given;
     core.status = Status::from_flags(flags);
@@ -421,14 +388,14 @@ pub(super) fn store_ah<B: Bus>(core: &mut Core<'_, B>, _: &Op<B>) -> Result<(), 
 }
 
 /// LAHF.
-pub(super) fn load_ah<B: Bus>(core: &mut Core<'_, B>, _: &Op<B>) -> Result<(), Raised> {
+pub(super) fn load_ah(core: &mut Core<'_>, _: &Op) -> Result<(), Raised> {
     let value = core.status.to_flags() & 0xff | 2;
     Byte::set(&mut core.r, super::width::HIGH_BYTES, value);
     Ok(())
 }
 
 /// CLC, STC and CMC: `detail` 0, 1, 2.
-pub(super) fn change_carry<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn change_carry(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let carry = match op.detail {
         0 => false,
         1 => true,
@@ -439,13 +406,13 @@ pub(super) fn change_carry<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result
 }
 
 /// CLD and STD: `detail` 0, 1.
-pub(super) fn change_direction<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn change_direction(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     core.flags = core.flags & !super::flags::DF | u64::from(op.detail) << 10;
     Ok(())
 }
 
 /// CLI and STI: `detail` 0, 1. Both need CPL to be at most IOPL.
-pub(super) fn change_interrupts<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn change_interrupts(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     if u64::from(core.privilege()) > (core.flags & IOPL) >> 12 {
         return Err(core.general_protection());
     }
@@ -460,7 +427,7 @@ pub(super) fn change_interrupts<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> R
 }
 
 /// XLAT: the operand's index is AL, which addresses know nothing of.
-pub(super) fn translate_byte<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn translate_byte(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let mut offset = core.r[3].wrapping_add(core.r[0] & 0xff);
     if op.is_address_32 {
         offset &= 0xffff_ffff;
@@ -474,27 +441,27 @@ pub(super) fn translate_byte<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Resu
 }
 
 /// ENTER: `immediate` is the frame's size, `source` the nesting level, `detail` the operand size.
-pub(super) fn enter<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn enter(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     if op.detail == 2 {
-        enter_sized::<B, Word>(core, op)
+        enter_sized::<Word>(core, op)
     } else {
-        enter_sized::<B, Quad>(core, op)
+        enter_sized::<Quad>(core, op)
     }
 }
 
-fn enter_sized<B: Bus, W: Width>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+fn enter_sized<W: Width>(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let size = W::SIZE as u64;
     let level = u64::from(op.source & 31);
     let old = core.r[4];
-    let outcome = enter_frame::<B, W>(core, op.immediate & 0xffff, level, size);
+    let outcome = enter_frame::<W>(core, op.immediate & 0xffff, level, size);
     if outcome.is_err() {
         core.r[4] = old;
     }
     outcome
 }
 
-fn enter_frame<B: Bus, W: Width>(
-    core: &mut Core<'_, B>,
+fn enter_frame<W: Width>(
+    core: &mut Core<'_>,
     frame_size: u64,
     level: u64,
     size: u64,
@@ -518,7 +485,7 @@ fn enter_frame<B: Bus, W: Width>(
 }
 
 /// LEAVE: `detail` is the operand size.
-pub(super) fn leave<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn leave(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let frame = core.r[5];
     if op.detail == 2 {
         let value = core.load::<Word>(frame)?;
@@ -532,16 +499,16 @@ pub(super) fn leave<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Ra
 }
 
 /// NOP, PAUSE, the fences, prefetches, ENDBR64.
-pub(super) fn nothing<B: Bus>(_: &mut Core<'_, B>, _: &Op<B>) -> Result<(), Raised> {
+pub(super) fn nothing(_: &mut Core<'_>, _: &Op) -> Result<(), Raised> {
     Ok(())
 }
 
 /// CLFLUSH: a load that goes nowhere.
-pub(super) fn flush_line<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn flush_line(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     core.load::<Byte>(core.address(op)).map(|_| ())
 }
 
 /// UD0, UD1, UD2, and all that is not announced.
-pub(super) fn undefined<B: Bus>(core: &mut Core<'_, B>, _: &Op<B>) -> Result<(), Raised> {
+pub(super) fn undefined(core: &mut Core<'_>, _: &Op) -> Result<(), Raised> {
     Err(core.raise(Fault::INVALID_OPCODE))
 }

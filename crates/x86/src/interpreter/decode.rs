@@ -6,7 +6,6 @@ use super::op::{Handler, Op, RIP, ZERO};
 use super::string::{REPEAT, REPEAT_NOT_EQUAL, Which};
 use super::vector::{needs, number};
 use super::{bits, control, data, multiply, port, shift, string, system, vector};
-use crate::bus::Bus;
 use iced_x86::{
     Code, ConditionCode, CpuidFeature, Decoder, DecoderError, DecoderOptions, Instruction,
     Mnemonic, OpKind, Register,
@@ -21,14 +20,14 @@ const OPTIONS: u32 =
 const ORIGIN: u64 = 1 << 40;
 
 /// An instruction, and whether a block ends behind it.
-pub(super) struct Decoded<B: Bus> {
-    pub op: Op<B>,
+pub(super) struct Decoded {
+    pub op: Op,
     pub ends_block: bool,
 }
 
 /// Decodes the instruction at the beginning of `bytes`, `offset` bytes into its page. `None` if its
 /// bytes do not suffice.
-pub(super) fn decode<B: Bus>(bytes: &[u8], offset: usize) -> Option<Decoded<B>> {
+pub(super) fn decode(bytes: &[u8], offset: usize) -> Option<Decoded> {
     let mut decoder = Decoder::with_ip(64, bytes, ORIGIN, OPTIONS);
     let instruction = decoder.decode();
     if decoder.last_error() == DecoderError::NoMoreBytes && bytes.len() < 15 {
@@ -68,7 +67,7 @@ pub(super) fn decode<B: Bus>(bytes: &[u8], offset: usize) -> Option<Decoded<B>> 
     Some(Decoded { op, ends_block })
 }
 
-fn set_memory<B: Bus>(op: &mut Op<B>, instruction: &Instruction) {
+fn set_memory(op: &mut Op, instruction: &Instruction) {
     for operand in 0..instruction.op_count() {
         match instruction.op_kind(operand) {
             OpKind::Memory => {
@@ -134,7 +133,7 @@ fn register(instruction: &Instruction, operand: u32) -> u8 {
 }
 
 /// Sets target, source and immediate for the first two operands, and says which they are.
-fn two_operands<B: Bus>(op: &mut Op<B>, instruction: &Instruction) -> Form {
+fn two_operands(op: &mut Op, instruction: &Instruction) -> Form {
     let to_register = is_register(instruction, 0);
     if to_register {
         op.target = register(instruction, 0);
@@ -159,7 +158,7 @@ fn two_operands<B: Bus>(op: &mut Op<B>, instruction: &Instruction) -> Form {
 }
 
 /// Sets the register of a register-or-memory operand as source; true if it is memory.
-fn source_or_memory<B: Bus>(op: &mut Op<B>, instruction: &Instruction, operand: u32) -> bool {
+fn source_or_memory(op: &mut Op, instruction: &Instruction, operand: u32) -> bool {
     if is_register(instruction, operand) {
         op.source = register(instruction, operand);
         false
@@ -169,7 +168,7 @@ fn source_or_memory<B: Bus>(op: &mut Op<B>, instruction: &Instruction, operand: 
 }
 
 /// As [`source_or_memory`], for a target.
-fn target_or_memory<B: Bus>(op: &mut Op<B>, instruction: &Instruction, operand: u32) -> bool {
+fn target_or_memory(op: &mut Op, instruction: &Instruction, operand: u32) -> bool {
     if is_register(instruction, operand) {
         op.target = register(instruction, operand);
         false
@@ -187,7 +186,7 @@ fn branch(instruction: &Instruction) -> u64 {
 
 /// Chooses the handler. True if a block ends behind the instruction: it jumps, or changes what the next
 /// instruction depends on.
-fn set_handler<B: Bus>(op: &mut Op<B>, instruction: &Instruction) -> bool {
+fn set_handler(op: &mut Op, instruction: &Instruction) -> bool {
     if instruction.is_string_instruction() {
         return set_string(op, instruction);
     }
@@ -209,7 +208,7 @@ fn set_handler<B: Bus>(op: &mut Op<B>, instruction: &Instruction) -> bool {
     set_vector(op, instruction)
 }
 
-fn set_string<B: Bus>(op: &mut Op<B>, instruction: &Instruction) -> bool {
+fn set_string(op: &mut Op, instruction: &Instruction) -> bool {
     let which = match instruction.mnemonic() {
         Mnemonic::Movsb | Mnemonic::Movsw | Mnemonic::Movsd | Mnemonic::Movsq => Which::Movs,
         Mnemonic::Stosb | Mnemonic::Stosw | Mnemonic::Stosd | Mnemonic::Stosq => Which::Stos,
@@ -230,17 +229,17 @@ fn set_string<B: Bus>(op: &mut Op<B>, instruction: &Instruction) -> bool {
     true
 }
 
-fn arithmetic<B: Bus>(op: &mut Op<B>, instruction: &Instruction) -> Option<Handler<B>> {
+fn arithmetic(op: &mut Op, instruction: &Instruction) -> Option<Handler> {
     macro_rules! two {
         ($operation:ty) => {{
             let form = two_operands(op, instruction);
-            binary::<B, $operation>(size(instruction, 0), form)
+            binary::<$operation>(size(instruction, 0), form)
         }};
     }
     macro_rules! one {
         ($operation:ty) => {{
             let is_memory = target_or_memory(op, instruction, 0);
-            unary::<B, $operation>(size(instruction, 0), is_memory)
+            unary::<$operation>(size(instruction, 0), is_memory)
         }};
     }
     macro_rules! shift {
@@ -250,10 +249,10 @@ fn arithmetic<B: Bus>(op: &mut Op<B>, instruction: &Instruction) -> Option<Handl
             if !by_cl {
                 op.immediate = instruction.immediate(1);
             }
-            shift::shift::<B, $operation>(size(instruction, 0), is_memory, by_cl)
+            shift::shift::<$operation>(size(instruction, 0), is_memory, by_cl)
         }};
     }
-    let wide = |op: &mut Op<B>, which| {
+    let wide = |op: &mut Op, which| {
         let is_memory = source_or_memory(op, instruction, 0);
         multiply::one_operand(which, size(instruction, 0), is_memory)
     };
@@ -316,7 +315,7 @@ fn arithmetic<B: Bus>(op: &mut Op<B>, instruction: &Instruction) -> Option<Handl
     })
 }
 
-fn double_shift<B: Bus>(op: &mut Op<B>, instruction: &Instruction) -> Handler<B> {
+fn double_shift(op: &mut Op, instruction: &Instruction) -> Handler {
     op.source = register(instruction, 1);
     if target_or_memory(op, instruction, 0) {
         op.detail |= 4;
@@ -332,7 +331,7 @@ fn double_shift<B: Bus>(op: &mut Op<B>, instruction: &Instruction) -> Handler<B>
     shift::double_precision(size(instruction, 0))
 }
 
-fn bit_test<B: Bus>(op: &mut Op<B>, instruction: &Instruction, operation: u8) -> Handler<B> {
+fn bit_test(op: &mut Op, instruction: &Instruction, operation: u8) -> Handler {
     op.detail = operation;
     let is_memory = target_or_memory(op, instruction, 0);
     if is_register(instruction, 1) {
@@ -344,7 +343,7 @@ fn bit_test<B: Bus>(op: &mut Op<B>, instruction: &Instruction, operation: u8) ->
     bits::bit_test(size(instruction, 0), is_memory)
 }
 
-fn moves<B: Bus>(op: &mut Op<B>, instruction: &Instruction) -> Option<Handler<B>> {
+fn moves(op: &mut Op, instruction: &Instruction) -> Option<Handler> {
     Some(match instruction.mnemonic() {
         Mnemonic::Mov => return mov(op, instruction),
         Mnemonic::Movnti => {
@@ -404,7 +403,7 @@ fn moves<B: Bus>(op: &mut Op<B>, instruction: &Instruction) -> Option<Handler<B>
     })
 }
 
-fn push<B: Bus>(op: &mut Op<B>, instruction: &Instruction) -> Option<Handler<B>> {
+fn push(op: &mut Op, instruction: &Instruction) -> Option<Handler> {
     let size = -instruction.stack_pointer_increment() as usize;
     Some(match instruction.op_kind(0) {
         OpKind::Register if instruction.op_register(0).is_segment_register() => {
@@ -425,7 +424,7 @@ fn push<B: Bus>(op: &mut Op<B>, instruction: &Instruction) -> Option<Handler<B>>
 }
 
 /// MOV of general registers; those of segment, control and debug registers are in `systems`.
-fn mov<B: Bus>(op: &mut Op<B>, instruction: &Instruction) -> Option<Handler<B>> {
+fn mov(op: &mut Op, instruction: &Instruction) -> Option<Handler> {
     for operand in 0..2 {
         if is_register(instruction, operand) && !instruction.op_register(operand).is_gpr() {
             return None;
@@ -455,8 +454,8 @@ fn mov<B: Bus>(op: &mut Op<B>, instruction: &Instruction) -> Option<Handler<B>> 
 }
 
 /// Instructions without or with fixed operands that only change registers.
-fn plain<B: Bus>(op: &mut Op<B>, instruction: &Instruction) -> Option<Handler<B>> {
-    let mut with = |detail: u8, handler: Handler<B>| {
+fn plain(op: &mut Op, instruction: &Instruction) -> Option<Handler> {
+    let mut with = |detail: u8, handler: Handler| {
         op.detail = detail;
         Some(handler)
     };
@@ -551,21 +550,13 @@ fn plain<B: Bus>(op: &mut Op<B>, instruction: &Instruction) -> Option<Handler<B>
     }
 }
 
-fn segment_base<B: Bus>(
-    op: &mut Op<B>,
-    instruction: &Instruction,
-    detail: u8,
-) -> Option<Handler<B>> {
+fn segment_base(op: &mut Op, instruction: &Instruction, detail: u8) -> Option<Handler> {
     op.target = register(instruction, 0);
     op.detail = detail | if size(instruction, 0) == 8 { 4 } else { 0 };
     Some(system::segment_base)
 }
 
-fn store_selector<B: Bus>(
-    op: &mut Op<B>,
-    instruction: &Instruction,
-    which: u8,
-) -> Option<Handler<B>> {
+fn store_selector(op: &mut Op, instruction: &Instruction, which: u8) -> Option<Handler> {
     op.source = which;
     if !target_or_memory(op, instruction, 0) {
         op.detail = size(instruction, 0) as u8;
@@ -573,7 +564,7 @@ fn store_selector<B: Bus>(
     Some(system::store_selector)
 }
 
-fn jumps<B: Bus>(op: &mut Op<B>, instruction: &Instruction) -> Option<Handler<B>> {
+fn jumps(op: &mut Op, instruction: &Instruction) -> Option<Handler> {
     let is_far = matches!(
         instruction.code(),
         Code::Jmp_m1616
@@ -687,7 +678,7 @@ fn jumps<B: Bus>(op: &mut Op<B>, instruction: &Instruction) -> Option<Handler<B>
     })
 }
 
-fn far_load<B: Bus>(op: &mut Op<B>, instruction: &Instruction, segment: Register) -> Handler<B> {
+fn far_load(op: &mut Op, instruction: &Instruction, segment: Register) -> Handler {
     op.target = register(instruction, 0);
     op.detail = size(instruction, 0) as u8;
     op.source = segment.number() as u8;
@@ -695,7 +686,7 @@ fn far_load<B: Bus>(op: &mut Op<B>, instruction: &Instruction, segment: Register
 }
 
 /// System instructions behind which a block ends.
-fn systems<B: Bus>(op: &mut Op<B>, instruction: &Instruction) -> Option<Handler<B>> {
+fn systems(op: &mut Op, instruction: &Instruction) -> Option<Handler> {
     Some(match instruction.mnemonic() {
         Mnemonic::Mov => return system_move(op, instruction),
         Mnemonic::Popfq => {
@@ -752,7 +743,7 @@ fn systems<B: Bus>(op: &mut Op<B>, instruction: &Instruction) -> Option<Handler<
     })
 }
 
-fn system_move<B: Bus>(op: &mut Op<B>, instruction: &Instruction) -> Option<Handler<B>> {
+fn system_move(op: &mut Op, instruction: &Instruction) -> Option<Handler> {
     let other = |operand: u32| {
         let register = if is_register(instruction, operand) {
             instruction.op_register(operand)
@@ -798,7 +789,7 @@ fn system_move<B: Bus>(op: &mut Op<B>, instruction: &Instruction) -> Option<Hand
 }
 
 /// Jcc, SETcc, CMOVcc.
-fn conditional<B: Bus>(op: &mut Op<B>, instruction: &Instruction) -> Option<Handler<B>> {
+fn conditional(op: &mut Op, instruction: &Instruction) -> Option<Handler> {
     let condition = instruction.condition_code();
     if condition == ConditionCode::None {
         return None;
@@ -824,7 +815,7 @@ fn conditional<B: Bus>(op: &mut Op<B>, instruction: &Instruction) -> Option<Hand
 }
 
 /// What the vector and x87 units have; all else is undefined.
-fn set_vector<B: Bus>(op: &mut Op<B>, instruction: &Instruction) -> bool {
+fn set_vector(op: &mut Op, instruction: &Instruction) -> bool {
     let mut needs = needs::X87;
     for feature in instruction.cpuid_features() {
         needs = needs.max(match feature {

@@ -2,7 +2,6 @@
 
 use super::core::{Core, Raised};
 use super::flags::{IF, NT, RF, TF, VM};
-use crate::bus::Bus;
 use crate::cpu::{CS, SS, Segment, Shadow};
 use crate::fault::{
     BREAKPOINT, DEBUG, DIVIDE_ERROR, DOUBLE_FAULT, Fault, GENERAL_PROTECTION, INVALID_TSS,
@@ -48,7 +47,7 @@ fn combine(first: Fault, second: Fault) -> Result<Fault, TripleFault> {
     }
 }
 
-impl<B: Bus> Core<'_, B> {
+impl Core<'_> {
     /// Delivers a fault of the instruction at RIP, with all that its delivery may raise.
     pub(super) fn deliver_fault(&mut self, fault: Fault) -> Result<(), TripleFault> {
         let cause = match fault.vector {

@@ -32,7 +32,7 @@ use crate::bus::Bus;
 use crate::cpu::{CS, Cpu, Shadow};
 use crate::fault::{DEBUG, Fault};
 use crate::mmu::{Kind, Mode, Tlb};
-use crate::ram::{Disturbance, PAGE_SIZE};
+use crate::ram::{Disturbance, PAGE_SIZE, Ram};
 
 /// Why a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,20 +51,20 @@ pub enum Exit {
 const LONGEST_BLOCK: usize = 64;
 
 /// Executes instructions. It keeps nothing that belongs to the machine's state.
-pub struct Interpreter<B: Bus> {
+pub struct Interpreter {
     tlb: Tlb,
-    cache: Cache<B>,
+    cache: Cache,
 }
 
-impl<B: Bus> Default for Interpreter<B> {
-    fn default() -> Interpreter<B> {
+impl Default for Interpreter {
+    fn default() -> Interpreter {
         Interpreter::new()
     }
 }
 
-impl<B: Bus> Interpreter<B> {
+impl Interpreter {
     /// With nothing decoded.
-    pub fn new() -> Interpreter<B> {
+    pub fn new() -> Interpreter {
         Interpreter {
             tlb: Tlb::new(),
             cache: Cache::new(),
@@ -72,17 +72,24 @@ impl<B: Bus> Interpreter<B> {
     }
 
     /// Forgets everything: for when RAM or the CPU's state were replaced from outside.
-    pub fn forget(&mut self, bus: &mut B) {
+    pub fn forget(&mut self, ram: &mut Ram) {
         *self = Interpreter::new();
-        bus.ram_mut().forget_everything();
+        ram.forget_everything();
     }
 
     /// Executes from count `now` until count `until` at the latest, and moves `now` along. A pending
     /// interrupt is taken before the next instruction wherever the CPU lets it; taking one counts
     /// nothing. An instruction that faults counts as one, so does each iteration of a repeated string
     /// instruction.
-    pub fn run(&mut self, cpu: &mut Cpu, bus: &mut B, now: &mut u64, until: u64) -> Exit {
-        let mut core = Core::enter(cpu, bus, &mut self.tlb, *now, until);
+    pub fn run(
+        &mut self,
+        cpu: &mut Cpu,
+        ram: &mut Ram,
+        bus: &mut dyn Bus,
+        now: &mut u64,
+        until: u64,
+    ) -> Exit {
+        let mut core = Core::enter(cpu, ram, bus, &mut self.tlb, *now, until);
         let exit = self.cache.run(&mut core);
         *now = core.now;
         core.leave();
@@ -91,9 +98,15 @@ impl<B: Bus> Interpreter<B> {
 
     /// Executes one instruction, or one iteration of a repeated one, and delivers nothing: the fault that
     /// it raised is returned, RIP being that of the instruction. For tests and for comparing engines.
-    pub fn step(&mut self, cpu: &mut Cpu, bus: &mut B, now: u64) -> Result<(), Fault> {
-        let mut core = Core::enter(cpu, bus, &mut self.tlb, now, now + 1);
-        if core.bus.ram().is_disturbed() {
+    pub fn step(
+        &mut self,
+        cpu: &mut Cpu,
+        ram: &mut Ram,
+        bus: &mut dyn Bus,
+        now: u64,
+    ) -> Result<(), Fault> {
+        let mut core = Core::enter(cpu, ram, bus, &mut self.tlb, now, now + 1);
+        if core.ram.is_disturbed() {
             self.cache.settle(&mut core);
         }
         let outcome = self.cache.step(&mut core);
@@ -102,8 +115,15 @@ impl<B: Bus> Interpreter<B> {
     }
 }
 
-impl<'a, B: Bus> Core<'a, B> {
-    fn enter(cpu: &'a mut Cpu, bus: &'a mut B, tlb: &'a mut Tlb, now: u64, until: u64) -> Self {
+impl<'a> Core<'a> {
+    fn enter(
+        cpu: &'a mut Cpu,
+        ram: &'a mut Ram,
+        bus: &'a mut dyn Bus,
+        tlb: &'a mut Tlb,
+        now: u64,
+        until: u64,
+    ) -> Self {
         let registers = &mut cpu.registers;
         let mut r = [0; 32];
         r[..16].copy_from_slice(&registers.gpr);
@@ -116,6 +136,7 @@ impl<'a, B: Bus> Core<'a, B> {
             registers,
             vector: Some(&mut cpu.vector),
             x87: Some(&mut cpu.x87),
+            ram,
             bus,
             tlb,
             data_tag: 0,
@@ -158,10 +179,10 @@ impl<'a, B: Bus> Core<'a, B> {
     }
 }
 
-impl<B: Bus> Cache<B> {
-    fn run(&mut self, core: &mut Core<'_, B>) -> Exit {
+impl Cache {
+    fn run(&mut self, core: &mut Core<'_>) -> Exit {
         loop {
-            if core.bus.ram().is_disturbed() {
+            if core.ram.is_disturbed() {
                 self.settle(core);
             }
             if core.touched_device {
@@ -189,7 +210,7 @@ impl<B: Bus> Cache<B> {
         }
     }
 
-    fn take_interrupt(&mut self, core: &mut Core<'_, B>) -> Result<(), TripleFault> {
+    fn take_interrupt(&mut self, core: &mut Core<'_>) -> Result<(), TripleFault> {
         // In a shadow the next look is after the next instruction.
         core.check_interrupts = core.registers.shadow != Shadow::None;
         if core.deliverable_interrupt().is_some() {
@@ -202,8 +223,8 @@ impl<B: Bus> Cache<B> {
 
     /// Acts on stores that concern what is cached.
     #[cold]
-    fn settle(&mut self, core: &mut Core<'_, B>) {
-        for disturbance in core.bus.ram_mut().take_disturbances() {
+    fn settle(&mut self, core: &mut Core<'_>) {
+        for disturbance in core.ram.take_disturbances() {
             match disturbance {
                 Disturbance::Code(page) => {
                     self.drop_page(page as usize);
@@ -217,7 +238,7 @@ impl<B: Bus> Cache<B> {
 
     /// Executes a block, or as much of it as the run's end allows.
     #[inline(always)]
-    fn execute_next(&mut self, core: &mut Core<'_, B>) -> Result<(), TripleFault> {
+    fn execute_next(&mut self, core: &mut Core<'_>) -> Result<(), TripleFault> {
         let rip = core.rip();
         let key = Self::key(rip, core.is_user);
         let generation = core.tlb.fetch_generation;
@@ -239,7 +260,7 @@ impl<B: Bus> Cache<B> {
         execute(core, &self.block(number).ops)
     }
 
-    fn step(&mut self, core: &mut Core<'_, B>) -> Result<(), Fault> {
+    fn step(&mut self, core: &mut Core<'_>) -> Result<(), Fault> {
         let rip = core.rip();
         let found = self.look_up(core, rip).map_err(|Raised| core.raised)?;
         let op = match &found {
@@ -261,14 +282,14 @@ impl<B: Bus> Cache<B> {
 
     /// Finds or decodes what is at RIP.
     #[inline(never)]
-    fn look_up(&mut self, core: &mut Core<'_, B>, rip: u64) -> Result<Found<B>, Raised> {
+    fn look_up(&mut self, core: &mut Core<'_>, rip: u64) -> Result<Found, Raised> {
         let physical = core.fetch_address(rip)?;
         if let Some(number) = self.find(physical) {
             return Ok(Found::Block(number));
         }
         let offset = (physical % PAGE_SIZE) as usize;
         let length = PAGE_SIZE - offset as u64;
-        let Some(bytes) = core.bus.ram().slice(physical, length) else {
+        let Some(bytes) = core.ram.slice(physical, length) else {
             // Nothing but RAM can be executed.
             return Err(core.raise(Fault::INVALID_OPCODE));
         };
@@ -290,18 +311,14 @@ impl<B: Bus> Cache<B> {
         let block = Block {
             ops: ops.into_boxed_slice(),
         };
-        if core.bus.ram_mut().mark_code(physical, at) {
+        if core.ram.mark_code(physical, at) {
             core.tlb.drop_writes();
         }
         Ok(Found::Block(self.insert(physical, block)))
     }
 
     /// Decodes an instruction that goes on in the next page. Such ones are not kept.
-    fn decode_crossing(
-        core: &mut Core<'_, B>,
-        rip: u64,
-        physical: u64,
-    ) -> Result<Found<B>, Raised> {
+    fn decode_crossing(core: &mut Core<'_>, rip: u64, physical: u64) -> Result<Found, Raised> {
         let offset = (physical % PAGE_SIZE) as usize;
         let first = PAGE_SIZE as usize - offset;
         let second = core.fetch_address(rip.wrapping_add(first as u64))?;
@@ -312,7 +329,7 @@ impl<B: Bus> Cache<B> {
             } else {
                 second + (index - first) as u64
             };
-            *byte = match core.bus.ram().slice(at, 1) {
+            *byte = match core.ram.slice(at, 1) {
                 Some(found) => found[0],
                 None => 0xff,
             };
@@ -325,14 +342,14 @@ impl<B: Bus> Cache<B> {
 }
 
 /// What is at RIP.
-enum Found<B: Bus> {
+enum Found {
     Block(u32),
-    Crossing(Box<Op<B>>),
+    Crossing(Box<Op>),
 }
 
 /// Executes the instructions of a block, from its start.
 #[inline(always)]
-fn execute<B: Bus>(core: &mut Core<'_, B>, ops: &[Op<B>]) -> Result<(), TripleFault> {
+fn execute(core: &mut Core<'_>, ops: &[Op]) -> Result<(), TripleFault> {
     if core.flags & (TF | RF) != 0 || core.registers.shadow != Shadow::None {
         return execute_one(core, &ops[0]);
     }
@@ -340,7 +357,7 @@ fn execute<B: Bus>(core: &mut Core<'_, B>, ops: &[Op<B>]) -> Result<(), TripleFa
 }
 
 #[inline(always)]
-fn execute_block<B: Bus>(core: &mut Core<'_, B>, ops: &[Op<B>]) -> Result<(), TripleFault> {
+fn execute_block(core: &mut Core<'_>, ops: &[Op]) -> Result<(), TripleFault> {
     let page = core.rip() & !(PAGE_SIZE - 1);
     let start = core.now;
     let allowed = core.until - start;
@@ -364,7 +381,7 @@ fn execute_block<B: Bus>(core: &mut Core<'_, B>, ops: &[Op<B>]) -> Result<(), Tr
 /// The instruction raised an exception.
 #[cold]
 #[inline(never)]
-fn fault<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>, page: u64) -> Result<(), TripleFault> {
+fn fault(core: &mut Core<'_>, op: &Op, page: u64) -> Result<(), TripleFault> {
     core.now += 1;
     let start = u64::from(op.next).wrapping_sub(u64::from(op.length));
     core.r[usize::from(RIP)] = page.wrapping_add(start);
@@ -380,7 +397,7 @@ fn fault<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>, page: u64) -> Result<(), Tr
 /// shadow, RF.
 #[cold]
 #[inline(never)]
-fn execute_one<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), TripleFault> {
+fn execute_one(core: &mut Core<'_>, op: &Op) -> Result<(), TripleFault> {
     let page = core.rip() & !(PAGE_SIZE - 1);
     let steps = core.flags & TF != 0;
     core.flags &= !RF;

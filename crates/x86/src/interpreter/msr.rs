@@ -1,7 +1,6 @@
 //! Model-specific registers. What is not here raises #GP(0), as on any CPU that has not got it.
 
 use super::core::Core;
-use crate::bus::Bus;
 use crate::cpu::{FS, GS};
 use crate::mmu::is_canonical;
 
@@ -48,7 +47,7 @@ const EFER_DEFINED: u64 = 0xd01;
 const EFER_LME_LMA: u64 = 0x500;
 
 /// RDMSR; `None` is #GP.
-pub(super) fn read<B: Bus>(core: &mut Core<'_, B>, index: u32) -> Option<u64> {
+pub(super) fn read(core: &mut Core<'_>, index: u32) -> Option<u64> {
     let registers = &core.registers;
     Some(match index {
         TIME_STAMP_COUNTER => core.bus.time_stamp_counter(core.now),
@@ -80,7 +79,7 @@ fn canonical(value: u64) -> Option<u64> {
 }
 
 /// WRMSR; `None` is #GP.
-pub(super) fn write<B: Bus>(core: &mut Core<'_, B>, index: u32, value: u64) -> Option<()> {
+pub(super) fn write(core: &mut Core<'_>, index: u32, value: u64) -> Option<()> {
     match index {
         TIME_STAMP_COUNTER => {
             let now = core.now;

@@ -8,7 +8,6 @@ use super::core::{Core, Raised};
 use super::flags::Status;
 use super::op::{Handler, Op};
 use super::width::{Byte, Double, Quad, Width, Word, by_width};
-use crate::bus::Bus;
 use crate::fault::Fault;
 
 fn signed<W: Width>(value: u64) -> i128 {
@@ -33,8 +32,8 @@ fn wide<W: Width>(registers: &[u64; 32]) -> u128 {
     }
 }
 
-fn mul<B: Bus, W: Width, S: Source>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
-    let b = S::get::<B, W>(core, op)?;
+fn mul<W: Width, S: Source>(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
+    let b = S::get::<W>(core, op)?;
     let product = u128::from(W::get(&core.r, 0)) * u128::from(b);
     set_wide::<W>(&mut core.r, product);
     let is_wide = product >> W::BITS != 0;
@@ -46,11 +45,8 @@ fn truncates<W: Width>(product: i128) -> bool {
     product != signed::<W>(product as u64)
 }
 
-fn imul_wide<B: Bus, W: Width, S: Source>(
-    core: &mut Core<'_, B>,
-    op: &Op<B>,
-) -> Result<(), Raised> {
-    let b = S::get::<B, W>(core, op)?;
+fn imul_wide<W: Width, S: Source>(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
+    let b = S::get::<W>(core, op)?;
     let product = signed::<W>(W::get(&core.r, 0)) * signed::<W>(b);
     set_wide::<W>(&mut core.r, product as u128);
     let is_wide = truncates::<W>(product);
@@ -58,11 +54,11 @@ fn imul_wide<B: Bus, W: Width, S: Source>(
     Ok(())
 }
 
-fn imul<B: Bus, W: Width, S: Source, const IMMEDIATE: bool>(
-    core: &mut Core<'_, B>,
-    op: &Op<B>,
+fn imul<W: Width, S: Source, const IMMEDIATE: bool>(
+    core: &mut Core<'_>,
+    op: &Op,
 ) -> Result<(), Raised> {
-    let b = S::get::<B, W>(core, op)?;
+    let b = S::get::<W>(core, op)?;
     let a = if IMMEDIATE {
         op.immediate
     } else {
@@ -75,8 +71,8 @@ fn imul<B: Bus, W: Width, S: Source, const IMMEDIATE: bool>(
     Ok(())
 }
 
-fn div<B: Bus, W: Width, S: Source>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
-    let divisor = u128::from(S::get::<B, W>(core, op)?);
+fn div<W: Width, S: Source>(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
+    let divisor = u128::from(S::get::<W>(core, op)?);
     let dividend = wide::<W>(&core.r);
     if divisor == 0 || dividend >> W::BITS >= divisor {
         return Err(core.raise(Fault::DIVIDE_ERROR));
@@ -94,8 +90,8 @@ fn div<B: Bus, W: Width, S: Source>(core: &mut Core<'_, B>, op: &Op<B>) -> Resul
     Ok(())
 }
 
-fn idiv<B: Bus, W: Width, S: Source>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
-    let divisor = signed::<W>(S::get::<B, W>(core, op)?);
+fn idiv<W: Width, S: Source>(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
+    let divisor = signed::<W>(S::get::<W>(core, op)?);
     let shift = 128 - 2 * W::BITS;
     let dividend = ((wide::<W>(&core.r) << shift) as i128) >> shift;
     let quotient = match dividend.checked_div(divisor) {
@@ -121,29 +117,25 @@ pub(super) enum Wide {
 }
 
 /// The handler of a one-operand multiplication or division.
-pub(super) fn one_operand<B: Bus>(which: Wide, size: usize, is_memory: bool) -> Handler<B> {
+pub(super) fn one_operand(which: Wide, size: usize, is_memory: bool) -> Handler {
     match (which, is_memory) {
-        (Wide::Mul, false) => by_width!(size, W => mul::<B, W, FromRegister>),
-        (Wide::Mul, true) => by_width!(size, W => mul::<B, W, FromMemory>),
-        (Wide::Imul, false) => by_width!(size, W => imul_wide::<B, W, FromRegister>),
-        (Wide::Imul, true) => by_width!(size, W => imul_wide::<B, W, FromMemory>),
-        (Wide::Div, false) => by_width!(size, W => div::<B, W, FromRegister>),
-        (Wide::Div, true) => by_width!(size, W => div::<B, W, FromMemory>),
-        (Wide::Idiv, false) => by_width!(size, W => idiv::<B, W, FromRegister>),
-        (Wide::Idiv, true) => by_width!(size, W => idiv::<B, W, FromMemory>),
+        (Wide::Mul, false) => by_width!(size, W => mul::<W, FromRegister>),
+        (Wide::Mul, true) => by_width!(size, W => mul::<W, FromMemory>),
+        (Wide::Imul, false) => by_width!(size, W => imul_wide::<W, FromRegister>),
+        (Wide::Imul, true) => by_width!(size, W => imul_wide::<W, FromMemory>),
+        (Wide::Div, false) => by_width!(size, W => div::<W, FromRegister>),
+        (Wide::Div, true) => by_width!(size, W => div::<W, FromMemory>),
+        (Wide::Idiv, false) => by_width!(size, W => idiv::<W, FromRegister>),
+        (Wide::Idiv, true) => by_width!(size, W => idiv::<W, FromMemory>),
     }
 }
 
 /// The handler of IMUL with two or three operands.
-pub(super) fn imul_to_register<B: Bus>(
-    size: usize,
-    is_memory: bool,
-    has_immediate: bool,
-) -> Handler<B> {
+pub(super) fn imul_to_register(size: usize, is_memory: bool, has_immediate: bool) -> Handler {
     match (is_memory, has_immediate) {
-        (false, false) => by_width!(size, W => imul::<B, W, FromRegister, false>),
-        (false, true) => by_width!(size, W => imul::<B, W, FromRegister, true>),
-        (true, false) => by_width!(size, W => imul::<B, W, FromMemory, false>),
-        (true, true) => by_width!(size, W => imul::<B, W, FromMemory, true>),
+        (false, false) => by_width!(size, W => imul::<W, FromRegister, false>),
+        (false, true) => by_width!(size, W => imul::<W, FromRegister, true>),
+        (true, false) => by_width!(size, W => imul::<W, FromMemory, false>),
+        (true, true) => by_width!(size, W => imul::<W, FromMemory, true>),
     }
 }

@@ -1,11 +1,10 @@
 //! Decoded instructions, as the interpreter keeps them.
 
 use super::core::{Core, Raised};
-use crate::bus::Bus;
 use iced_x86::Instruction;
 
 /// What executes an instruction.
-pub(super) type Handler<B> = fn(&mut Core<'_, B>, &Op<B>) -> Result<(), Raised>;
+pub(super) type Handler = fn(&mut Core<'_>, &Op) -> Result<(), Raised>;
 
 /// Register number that always reads as zero.
 pub(super) const ZERO: u8 = 16;
@@ -14,8 +13,8 @@ pub(super) const RIP: u8 = 17;
 
 /// One instruction. `base` + (`index` << `scale`) + `displacement` + the segment's base is its memory
 /// operand, if it has one.
-pub(super) struct Op<B: Bus> {
-    pub handler: Handler<B>,
+pub(super) struct Op {
+    pub handler: Handler,
     /// Immediate, sign-extended; a branch's displacement.
     pub immediate: u64,
     pub displacement: i32,

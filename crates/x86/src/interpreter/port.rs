@@ -4,15 +4,10 @@ use super::core::{Core, Raised};
 use super::flags::IOPL;
 use super::op::Op;
 use super::width::{Byte, Double, Width, Word};
-use crate::bus::Bus;
 use crate::fault::Fault;
 
 /// #GP(0) unless IOPL or the TSS's bit map allows the port.
-pub(super) fn require<B: Bus>(
-    core: &mut Core<'_, B>,
-    port: u16,
-    size: usize,
-) -> Result<(), Raised> {
+pub(super) fn require(core: &mut Core<'_>, port: u16, size: usize) -> Result<(), Raised> {
     if u64::from(core.privilege()) <= (core.flags & IOPL) >> 12 {
         return Ok(());
     }
@@ -35,22 +30,22 @@ pub(super) fn require<B: Bus>(
 }
 
 /// Reads a port.
-pub(super) fn read<B: Bus>(core: &mut Core<'_, B>, port: u16, size: usize) -> u64 {
+pub(super) fn read(core: &mut Core<'_>, port: u16, size: usize) -> u64 {
     core.touched_device = true;
     core.limit = 0;
     let now = core.now;
-    u64::from(core.bus.read_port(port, size, now))
+    u64::from(core.bus.read_port(core.ram, port, size, now))
 }
 
 /// Writes a port.
-pub(super) fn write<B: Bus>(core: &mut Core<'_, B>, port: u16, size: usize, value: u64) {
+pub(super) fn write(core: &mut Core<'_>, port: u16, size: usize, value: u64) {
     core.touched_device = true;
     core.limit = 0;
     let now = core.now;
-    core.bus.write_port(port, size, value as u32, now);
+    core.bus.write_port(core.ram, port, size, value as u32, now);
 }
 
-fn number<B: Bus>(core: &Core<'_, B>, op: &Op<B>) -> u16 {
+fn number(core: &Core<'_>, op: &Op) -> u16 {
     if op.source == 1 {
         core.r[2] as u16
     } else {
@@ -59,7 +54,7 @@ fn number<B: Bus>(core: &Core<'_, B>, op: &Op<B>) -> u16 {
 }
 
 /// IN: `detail` is the size, `source` 1 for DX.
-pub(super) fn input<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn input(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let port = number(core, op);
     let size = usize::from(op.detail);
     require(core, port, size)?;
@@ -73,7 +68,7 @@ pub(super) fn input<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Ra
 }
 
 /// OUT: as [`input`].
-pub(super) fn output<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn output(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let port = number(core, op);
     let size = usize::from(op.detail);
     require(core, port, size)?;

@@ -1,7 +1,6 @@
 //! Selectors and descriptors (SDM volume 3, chapters 3 and 5), as 64-bit code sees them.
 
 use super::core::{Core, Raised};
-use crate::bus::Bus;
 use crate::cpu::{CS, SS, Segment};
 use crate::fault::{Fault, GENERAL_PROTECTION, SEGMENT_NOT_PRESENT, STACK_FAULT};
 
@@ -100,7 +99,7 @@ fn protection(selector: u16) -> Fault {
     Fault::with_code(GENERAL_PROTECTION, u32::from(selector & !3))
 }
 
-impl<B: Bus> Core<'_, B> {
+impl Core<'_> {
     /// #GP(selector).
     pub(super) fn selector_fault(&mut self, selector: u16) -> Raised {
         self.raise(protection(selector))

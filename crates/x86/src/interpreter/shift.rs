@@ -7,7 +7,6 @@ use super::core::{Core, Raised};
 use super::flags::Status;
 use super::op::{Handler, Op};
 use super::width::{Byte, Double, Quad, Width, Word, by_width};
-use crate::bus::Bus;
 
 /// A shift by a count that is already masked and not zero.
 pub(super) trait Shift: 'static {
@@ -125,7 +124,7 @@ impl Shift for Rcr {
 
 /// Where a count comes from.
 pub(super) trait Count: 'static {
-    fn get<B: Bus>(core: &Core<'_, B>, op: &Op<B>) -> u64;
+    fn get(core: &Core<'_>, op: &Op) -> u64;
 }
 
 pub(super) struct ByImmediate;
@@ -133,14 +132,14 @@ pub(super) struct ByCl;
 
 impl Count for ByImmediate {
     #[inline(always)]
-    fn get<B: Bus>(_: &Core<'_, B>, op: &Op<B>) -> u64 {
+    fn get(_: &Core<'_>, op: &Op) -> u64 {
         op.immediate
     }
 }
 
 impl Count for ByCl {
     #[inline(always)]
-    fn get<B: Bus>(core: &Core<'_, B>, _: &Op<B>) -> u64 {
+    fn get(core: &Core<'_>, _: &Op) -> u64 {
         core.r[1]
     }
 }
@@ -149,9 +148,9 @@ fn masked<W: Width>(count: u64) -> u32 {
     (count & if W::BITS == 64 { 63 } else { 31 }) as u32
 }
 
-fn shift_register<B: Bus, W: Width, O: Shift, C: Count>(
-    core: &mut Core<'_, B>,
-    op: &Op<B>,
+fn shift_register<W: Width, O: Shift, C: Count>(
+    core: &mut Core<'_>,
+    op: &Op,
 ) -> Result<(), Raised> {
     let count = masked::<W>(C::get(core, op));
     let a = W::get(&core.r, op.target);
@@ -164,10 +163,7 @@ fn shift_register<B: Bus, W: Width, O: Shift, C: Count>(
     Ok(())
 }
 
-fn shift_memory<B: Bus, W: Width, O: Shift, C: Count>(
-    core: &mut Core<'_, B>,
-    op: &Op<B>,
-) -> Result<(), Raised> {
+fn shift_memory<W: Width, O: Shift, C: Count>(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let address = core.address(op);
     let count = masked::<W>(C::get(core, op));
     let a = core.load_to_change::<W>(address)?;
@@ -181,12 +177,12 @@ fn shift_memory<B: Bus, W: Width, O: Shift, C: Count>(
 }
 
 /// The handler of a shift or rotation.
-pub(super) fn shift<B: Bus, O: Shift>(size: usize, is_memory: bool, by_cl: bool) -> Handler<B> {
+pub(super) fn shift<O: Shift>(size: usize, is_memory: bool, by_cl: bool) -> Handler {
     match (is_memory, by_cl) {
-        (false, false) => by_width!(size, W => shift_register::<B, W, O, ByImmediate>),
-        (false, true) => by_width!(size, W => shift_register::<B, W, O, ByCl>),
-        (true, false) => by_width!(size, W => shift_memory::<B, W, O, ByImmediate>),
-        (true, true) => by_width!(size, W => shift_memory::<B, W, O, ByCl>),
+        (false, false) => by_width!(size, W => shift_register::<W, O, ByImmediate>),
+        (false, true) => by_width!(size, W => shift_register::<W, O, ByCl>),
+        (true, false) => by_width!(size, W => shift_memory::<W, O, ByImmediate>),
+        (true, true) => by_width!(size, W => shift_memory::<W, O, ByCl>),
     }
 }
 
@@ -223,7 +219,7 @@ fn double_shift<W: Width>(status: &mut Status, a: u64, b: u64, count: u32, is_le
     result
 }
 
-fn double<B: Bus, W: Width>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+fn double<W: Width>(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let count = masked::<W>(if op.detail & 2 != 0 {
         core.r[1]
     } else {
@@ -253,6 +249,6 @@ fn double<B: Bus, W: Width>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Ra
 }
 
 /// The handler of SHLD and SHRD: `detail` bit 0 is left, bit 1 by CL, bit 2 a memory destination.
-pub(super) fn double_precision<B: Bus>(size: usize) -> Handler<B> {
-    by_width!(size, W => double::<B, W>)
+pub(super) fn double_precision(size: usize) -> Handler {
+    by_width!(size, W => double::<W>)
 }

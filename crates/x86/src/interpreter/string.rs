@@ -5,7 +5,6 @@ use super::core::{Core, Raised};
 use super::flags::DF;
 use super::op::{Handler, Op, RIP};
 use super::width::{Byte, Double, Quad, Width, Word, by_width};
-use crate::bus::Bus;
 
 /// `detail`: REP or REPE.
 pub(super) const REPEAT: u8 = 1;
@@ -19,17 +18,17 @@ const RDI: usize = 7;
 trait Step: 'static {
     const COMPARES: bool = false;
     /// Whether it may be executed at all, even no time.
-    fn is_allowed<B: Bus, W: Width>(_: &mut Core<'_, B>) -> Result<(), Raised> {
+    fn is_allowed<W: Width>(_: &mut Core<'_>) -> Result<(), Raised> {
         Ok(())
     }
-    fn step<B: Bus, W: Width>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised>;
+    fn step<W: Width>(core: &mut Core<'_>, op: &Op) -> Result<(), Raised>;
     /// Many iterations at once, where nothing can go wrong: how many were done, at most `most`.
-    fn bulk<B: Bus, W: Width>(_: &mut Core<'_, B>, _: &Op<B>, _most: u64) -> u64 {
+    fn bulk<W: Width>(_: &mut Core<'_>, _: &Op, _most: u64) -> u64 {
         0
     }
 }
 
-fn pointer<B: Bus>(core: &Core<'_, B>, op: &Op<B>, register: usize) -> u64 {
+fn pointer(core: &Core<'_>, op: &Op, register: usize) -> u64 {
     if op.is_address_32 {
         core.r[register] & 0xffff_ffff
     } else {
@@ -37,7 +36,7 @@ fn pointer<B: Bus>(core: &Core<'_, B>, op: &Op<B>, register: usize) -> u64 {
     }
 }
 
-fn source<B: Bus>(core: &Core<'_, B>, op: &Op<B>) -> u64 {
+fn source(core: &Core<'_>, op: &Op) -> u64 {
     let offset = pointer(core, op, RSI);
     if op.segment > 3 {
         offset.wrapping_add(core.registers.segments[usize::from(op.segment)].base)
@@ -46,7 +45,7 @@ fn source<B: Bus>(core: &Core<'_, B>, op: &Op<B>) -> u64 {
     }
 }
 
-fn set_pointer<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>, register: usize, value: u64) {
+fn set_pointer(core: &mut Core<'_>, op: &Op, register: usize, value: u64) {
     if op.is_address_32 {
         Double::set(&mut core.r, register as u8, value);
     } else {
@@ -54,7 +53,7 @@ fn set_pointer<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>, register: usize, valu
     }
 }
 
-fn advance<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>, register: usize, bytes: u64) {
+fn advance(core: &mut Core<'_>, op: &Op, register: usize, bytes: u64) {
     let value = pointer(core, op, register);
     let value = if core.flags & DF == 0 {
         value.wrapping_add(bytes)
@@ -79,7 +78,7 @@ struct Outs;
 
 impl Step for Movs {
     #[inline(always)]
-    fn step<B: Bus, W: Width>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+    fn step<W: Width>(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
         let value = core.load::<W>(source(core, op))?;
         core.store::<W>(pointer(core, op, RDI), value)?;
         advance(core, op, RSI, W::SIZE as u64);
@@ -87,7 +86,7 @@ impl Step for Movs {
         Ok(())
     }
 
-    fn bulk<B: Bus, W: Width>(core: &mut Core<'_, B>, op: &Op<B>, most: u64) -> u64 {
+    fn bulk<W: Width>(core: &mut Core<'_>, op: &Op, most: u64) -> u64 {
         let (from, to) = (source(core, op), pointer(core, op, RDI));
         let count = most.min(fits::<W>(from)).min(fits::<W>(to));
         let bytes = count * W::SIZE as u64;
@@ -97,12 +96,12 @@ impl Step for Movs {
         ) else {
             return 0;
         };
-        let ram = core.bus.ram_mut();
         if physical_to > physical_from && physical_to - physical_from < bytes {
             // Overlapping forwards, the bytes repeat: one by one.
             return 0;
         }
-        ram.copy_plain(physical_from, physical_to, bytes as usize);
+        core.ram
+            .copy_plain(physical_from, physical_to, bytes as usize);
         advance(core, op, RSI, bytes);
         advance(core, op, RDI, bytes);
         count
@@ -111,14 +110,14 @@ impl Step for Movs {
 
 impl Step for Stos {
     #[inline(always)]
-    fn step<B: Bus, W: Width>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+    fn step<W: Width>(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
         let value = W::get(&core.r, 0);
         core.store::<W>(pointer(core, op, RDI), value)?;
         advance(core, op, RDI, W::SIZE as u64);
         Ok(())
     }
 
-    fn bulk<B: Bus, W: Width>(core: &mut Core<'_, B>, op: &Op<B>, most: u64) -> u64 {
+    fn bulk<W: Width>(core: &mut Core<'_>, op: &Op, most: u64) -> u64 {
         let to = pointer(core, op, RDI);
         let count = most.min(fits::<W>(to));
         let bytes = count * W::SIZE as u64;
@@ -126,7 +125,7 @@ impl Step for Stos {
             return 0;
         };
         let pattern = core.r[0].to_le_bytes();
-        let target = core.bus.ram_mut().plain_bytes(physical, bytes as usize);
+        let target = core.ram.plain_bytes(physical, bytes as usize);
         for unit in target.chunks_exact_mut(W::SIZE) {
             unit.copy_from_slice(&pattern[..W::SIZE]);
         }
@@ -136,7 +135,7 @@ impl Step for Stos {
 }
 
 impl Step for Lods {
-    fn step<B: Bus, W: Width>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+    fn step<W: Width>(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
         let value = core.load::<W>(source(core, op))?;
         W::set(&mut core.r, 0, value);
         advance(core, op, RSI, W::SIZE as u64);
@@ -146,7 +145,7 @@ impl Step for Lods {
 
 impl Step for Cmps {
     const COMPARES: bool = true;
-    fn step<B: Bus, W: Width>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+    fn step<W: Width>(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
         let a = core.load::<W>(source(core, op))?;
         let b = core.load::<W>(pointer(core, op, RDI))?;
         super::alu::subtract::<W>(&mut core.status, a, b, 0);
@@ -158,7 +157,7 @@ impl Step for Cmps {
 
 impl Step for Scas {
     const COMPARES: bool = true;
-    fn step<B: Bus, W: Width>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+    fn step<W: Width>(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
         let a = W::get(&core.r, 0);
         let b = core.load::<W>(pointer(core, op, RDI))?;
         super::alu::subtract::<W>(&mut core.status, a, b, 0);
@@ -168,12 +167,12 @@ impl Step for Scas {
 }
 
 impl Step for Ins {
-    fn is_allowed<B: Bus, W: Width>(core: &mut Core<'_, B>) -> Result<(), Raised> {
+    fn is_allowed<W: Width>(core: &mut Core<'_>) -> Result<(), Raised> {
         let port = core.r[2] as u16;
         super::port::require(core, port, W::SIZE)
     }
 
-    fn step<B: Bus, W: Width>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+    fn step<W: Width>(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
         let port = core.r[2] as u16;
         let to = pointer(core, op, RDI);
         core.check_store(to, W::SIZE as u64)?;
@@ -185,12 +184,12 @@ impl Step for Ins {
 }
 
 impl Step for Outs {
-    fn is_allowed<B: Bus, W: Width>(core: &mut Core<'_, B>) -> Result<(), Raised> {
+    fn is_allowed<W: Width>(core: &mut Core<'_>) -> Result<(), Raised> {
         let port = core.r[2] as u16;
         super::port::require(core, port, W::SIZE)
     }
 
-    fn step<B: Bus, W: Width>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+    fn step<W: Width>(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
         let port = core.r[2] as u16;
         let value = core.load::<W>(source(core, op))?;
         super::port::write(core, port, W::SIZE, value);
@@ -199,10 +198,10 @@ impl Step for Outs {
     }
 }
 
-fn execute<B: Bus, W: Width, S: Step>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
-    S::is_allowed::<B, W>(core)?;
+fn execute<W: Width, S: Step>(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
+    S::is_allowed::<W>(core)?;
     if op.detail & (REPEAT | REPEAT_NOT_EQUAL) == 0 {
-        return S::step::<B, W>(core, op);
+        return S::step::<W>(core, op);
     }
     let mut left = pointer(core, op, 1);
     if left == 0 {
@@ -212,7 +211,7 @@ fn execute<B: Bus, W: Width, S: Step>(core: &mut Core<'_, B>, op: &Op<B>) -> Res
         // This iteration and those that fit before the run's end.
         let most = left.min(core.until - core.now);
         if !S::COMPARES && most > 8 && core.flags & DF == 0 {
-            let done = S::bulk::<B, W>(core, op, most);
+            let done = S::bulk::<W>(core, op, most);
             if done > 0 {
                 left -= done;
                 set_pointer(core, op, 1, left);
@@ -223,7 +222,7 @@ fn execute<B: Bus, W: Width, S: Step>(core: &mut Core<'_, B>, op: &Op<B>) -> Res
                 continue;
             }
         }
-        S::step::<B, W>(core, op)?;
+        S::step::<W>(core, op)?;
         left -= 1;
         set_pointer(core, op, 1, left);
         let has_ended = S::COMPARES && core.status.zero() != (op.detail & REPEAT != 0);
@@ -234,7 +233,7 @@ fn execute<B: Bus, W: Width, S: Step>(core: &mut Core<'_, B>, op: &Op<B>) -> Res
 }
 
 /// Whether the next iteration is to be done now; if not, RIP is where it has to be.
-fn goes_on<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>, left: u64) -> bool {
+fn goes_on(core: &mut Core<'_>, op: &Op, left: u64) -> bool {
     if left == 0 {
         return false;
     }
@@ -261,14 +260,14 @@ pub(super) enum Which {
 }
 
 /// The handler of a string instruction.
-pub(super) fn string<B: Bus>(which: Which, size: usize) -> Handler<B> {
+pub(super) fn string(which: Which, size: usize) -> Handler {
     match which {
-        Which::Movs => by_width!(size, W => execute::<B, W, Movs>),
-        Which::Stos => by_width!(size, W => execute::<B, W, Stos>),
-        Which::Lods => by_width!(size, W => execute::<B, W, Lods>),
-        Which::Cmps => by_width!(size, W => execute::<B, W, Cmps>),
-        Which::Scas => by_width!(size, W => execute::<B, W, Scas>),
-        Which::Ins => by_width!(size, W => execute::<B, W, Ins>),
-        Which::Outs => by_width!(size, W => execute::<B, W, Outs>),
+        Which::Movs => by_width!(size, W => execute::<W, Movs>),
+        Which::Stos => by_width!(size, W => execute::<W, Stos>),
+        Which::Lods => by_width!(size, W => execute::<W, Lods>),
+        Which::Cmps => by_width!(size, W => execute::<W, Cmps>),
+        Which::Scas => by_width!(size, W => execute::<W, Scas>),
+        Which::Ins => by_width!(size, W => execute::<W, Ins>),
+        Which::Outs => by_width!(size, W => execute::<W, Outs>),
     }
 }

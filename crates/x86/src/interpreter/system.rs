@@ -4,7 +4,6 @@ use super::core::{Core, Raised};
 use super::flags::{AC, Status, ZF};
 use super::op::Op;
 use super::width::{Double, Quad, Width, Word};
-use crate::bus::Bus;
 use crate::cpu::{FS, GS, SS, Segment, Shadow};
 use crate::fault::{Fault, SEGMENT_NOT_PRESENT};
 use crate::mmu::{PHYSICAL_BITS, is_canonical};
@@ -27,11 +26,7 @@ const CR4_FSGSBASE: u64 = 1 << 16;
 const CR4_DEFINED: u64 = 0x31_07fc;
 
 /// Loads a segment register other than CS.
-pub(super) fn load_segment<B: Bus>(
-    core: &mut Core<'_, B>,
-    index: usize,
-    selector: u16,
-) -> Result<(), Raised> {
+pub(super) fn load_segment(core: &mut Core<'_>, index: usize, selector: u16) -> Result<(), Raised> {
     if index == SS {
         let privilege = core.privilege();
         let segment = core.stack_segment(selector, privilege)?;
@@ -44,7 +39,7 @@ pub(super) fn load_segment<B: Bus>(
 }
 
 /// MOV to a segment register: `target` is the segment; `source` the register unless `detail` is 1.
-pub(super) fn move_to_segment<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn move_to_segment(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let selector = if op.detail == 1 {
         core.load::<Word>(core.address(op))?
     } else {
@@ -55,7 +50,7 @@ pub(super) fn move_to_segment<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Res
 
 /// MOV from a segment register, STR, SLDT and SMSW: `source` 0 to 5 is the segment, then LDTR, TR, CR0;
 /// `detail` is the size of the register, 0 for memory.
-pub(super) fn store_selector<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn store_selector(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let value = match op.source {
         6 => u64::from(core.registers.ldtr.selector),
         7 => u64::from(core.registers.tr.selector),
@@ -72,7 +67,7 @@ pub(super) fn store_selector<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Resu
 }
 
 /// POP of FS and GS: `target` is the segment, `detail` the operand size.
-pub(super) fn pop_segment<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn pop_segment(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let (value, size) = if op.detail == 2 {
         (core.load::<Word>(core.r[4])?, 2)
     } else {
@@ -84,7 +79,7 @@ pub(super) fn pop_segment<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<
 }
 
 /// PUSH of FS and GS: `source` is the segment, `detail` the operand size.
-pub(super) fn push_segment<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn push_segment(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let value = u64::from(core.registers.segments[usize::from(op.source)].selector);
     if op.detail == 2 {
         core.push::<Word>(value)
@@ -94,7 +89,7 @@ pub(super) fn push_segment<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result
 }
 
 /// MOV from CRn: `source` is n.
-pub(super) fn move_from_control<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn move_from_control(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     core.require_kernel()?;
     let value = match op.source {
         0 => core.registers.cr0,
@@ -108,7 +103,7 @@ pub(super) fn move_from_control<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> R
     Ok(())
 }
 
-fn set_cr0<B: Bus>(core: &mut Core<'_, B>, value: u64) -> Result<(), Raised> {
+fn set_cr0(core: &mut Core<'_>, value: u64) -> Result<(), Raised> {
     let is_wrong = value >> 32 != 0
         || value & (CR0_PE | CR0_PG) != CR0_PE | CR0_PG // long mode cannot be left from 64-bit code
         || value & (CR0_NW | CR0_CD) == CR0_NW;
@@ -121,7 +116,7 @@ fn set_cr0<B: Bus>(core: &mut Core<'_, B>, value: u64) -> Result<(), Raised> {
 }
 
 /// MOV to CRn: `target` is n.
-pub(super) fn move_to_control<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn move_to_control(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     core.require_kernel()?;
     let value = core.r[usize::from(op.source & 15)];
     match op.target {
@@ -156,7 +151,7 @@ pub(super) fn move_to_control<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Res
 
 const CR4_DE: u64 = 1 << 3;
 
-fn debug_register<B: Bus>(core: &mut Core<'_, B>, number: u8) -> Result<usize, Raised> {
+fn debug_register(core: &mut Core<'_>, number: u8) -> Result<usize, Raised> {
     core.require_kernel()?;
     match number {
         4 | 5 if core.registers.cr4 & CR4_DE != 0 => Err(core.raise(Fault::INVALID_OPCODE)),
@@ -166,7 +161,7 @@ fn debug_register<B: Bus>(core: &mut Core<'_, B>, number: u8) -> Result<usize, R
 }
 
 /// MOV from DRn: `source` is n.
-pub(super) fn move_from_debug<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn move_from_debug(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let value = match debug_register(core, op.source)? {
         6 => core.registers.dr6,
         7 => core.registers.dr7,
@@ -177,7 +172,7 @@ pub(super) fn move_from_debug<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Res
 }
 
 /// MOV to DRn: `target` is n. Breakpoints are kept and never hit.
-pub(super) fn move_to_debug<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn move_to_debug(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let number = debug_register(core, op.target)?;
     let value = core.r[usize::from(op.source & 15)];
     if number >= 6 && value >> 32 != 0 {
@@ -192,10 +187,7 @@ pub(super) fn move_to_debug<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Resul
 }
 
 /// LMSW: `source` is the register unless `detail` is 1.
-pub(super) fn load_machine_status<B: Bus>(
-    core: &mut Core<'_, B>,
-    op: &Op<B>,
-) -> Result<(), Raised> {
+pub(super) fn load_machine_status(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     core.require_kernel()?;
     let value = if op.detail == 1 {
         core.load::<Word>(core.address(op))?
@@ -208,14 +200,14 @@ pub(super) fn load_machine_status<B: Bus>(
 }
 
 /// CLTS.
-pub(super) fn clear_task_switched<B: Bus>(core: &mut Core<'_, B>, _: &Op<B>) -> Result<(), Raised> {
+pub(super) fn clear_task_switched(core: &mut Core<'_>, _: &Op) -> Result<(), Raised> {
     core.require_kernel()?;
     core.registers.cr0 &= !CR0_TS;
     Ok(())
 }
 
 /// LGDT and LIDT: `detail` 0 and 1.
-pub(super) fn load_table<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn load_table(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     core.require_kernel()?;
     let address = core.address(op);
     let limit = core.load::<Word>(address)? as u16;
@@ -234,7 +226,7 @@ pub(super) fn load_table<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(
 }
 
 /// SGDT and SIDT: `detail` 0 and 1.
-pub(super) fn store_table<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn store_table(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let address = core.address(op);
     let table = if op.detail == 0 {
         core.registers.gdtr
@@ -247,10 +239,7 @@ pub(super) fn store_table<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<
 }
 
 /// LLDT and LTR: `detail` bit 0 is memory, bit 1 is LTR.
-pub(super) fn load_system_segment<B: Bus>(
-    core: &mut Core<'_, B>,
-    op: &Op<B>,
-) -> Result<(), Raised> {
+pub(super) fn load_system_segment(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     core.require_kernel()?;
     let selector = if op.detail & 1 != 0 {
         core.load::<Word>(core.address(op))?
@@ -296,17 +285,17 @@ pub(super) fn load_system_segment<B: Bus>(
 }
 
 /// INVLPG: every access behaves as if freshly walked, so nothing is left to do.
-pub(super) fn invalidate_page<B: Bus>(core: &mut Core<'_, B>, _: &Op<B>) -> Result<(), Raised> {
+pub(super) fn invalidate_page(core: &mut Core<'_>, _: &Op) -> Result<(), Raised> {
     core.require_kernel()
 }
 
 /// INVD and WBINVD: memory is always coherent.
-pub(super) fn write_back<B: Bus>(core: &mut Core<'_, B>, _: &Op<B>) -> Result<(), Raised> {
+pub(super) fn write_back(core: &mut Core<'_>, _: &Op) -> Result<(), Raised> {
     core.require_kernel()
 }
 
 /// HLT.
-pub(super) fn halt<B: Bus>(core: &mut Core<'_, B>, _: &Op<B>) -> Result<(), Raised> {
+pub(super) fn halt(core: &mut Core<'_>, _: &Op) -> Result<(), Raised> {
     core.require_kernel()?;
     core.registers.is_halted = true;
     core.check_interrupts = true;
@@ -314,7 +303,7 @@ pub(super) fn halt<B: Bus>(core: &mut Core<'_, B>, _: &Op<B>) -> Result<(), Rais
 }
 
 /// SWAPGS.
-pub(super) fn swap_gs<B: Bus>(core: &mut Core<'_, B>, _: &Op<B>) -> Result<(), Raised> {
+pub(super) fn swap_gs(core: &mut Core<'_>, _: &Op) -> Result<(), Raised> {
     core.require_kernel()?;
     std::mem::swap(
         &mut core.registers.segments[GS].base,
@@ -324,10 +313,7 @@ pub(super) fn swap_gs<B: Bus>(core: &mut Core<'_, B>, _: &Op<B>) -> Result<(), R
 }
 
 /// CLAC and STAC: `detail` 0, 1.
-pub(super) fn change_alignment_check<B: Bus>(
-    core: &mut Core<'_, B>,
-    op: &Op<B>,
-) -> Result<(), Raised> {
+pub(super) fn change_alignment_check(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     if core.privilege() != 0 {
         return Err(core.raise(Fault::INVALID_OPCODE));
     }
@@ -342,7 +328,7 @@ pub(super) fn change_alignment_check<B: Bus>(
 
 /// RDFSBASE, RDGSBASE, WRFSBASE, WRGSBASE: `detail` bit 0 is GS, bit 1 a write, bit 2 of 64 bits;
 /// `target` is the register.
-pub(super) fn segment_base<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn segment_base(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     if core.registers.cr4 & CR4_FSGSBASE == 0 {
         return Err(core.raise(Fault::INVALID_OPCODE));
     }
@@ -370,7 +356,7 @@ pub(super) fn segment_base<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result
 }
 
 /// RDTSC; RDTSCP with `detail` 1.
-pub(super) fn read_time_stamp<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn read_time_stamp(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     if core.registers.cr4 & CR4_TSD != 0 && core.privilege() != 0 {
         return Err(core.general_protection());
     }
@@ -384,15 +370,12 @@ pub(super) fn read_time_stamp<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Res
 }
 
 /// RDPMC: no counter is announced.
-pub(super) fn read_performance_counter<B: Bus>(
-    core: &mut Core<'_, B>,
-    _: &Op<B>,
-) -> Result<(), Raised> {
+pub(super) fn read_performance_counter(core: &mut Core<'_>, _: &Op) -> Result<(), Raised> {
     Err(core.general_protection())
 }
 
 /// CPUID.
-pub(super) fn identify<B: Bus>(core: &mut Core<'_, B>, _: &Op<B>) -> Result<(), Raised> {
+pub(super) fn identify(core: &mut Core<'_>, _: &Op) -> Result<(), Raised> {
     let leaf = crate::cpuid::leaf(core.r[0] as u32, core.r[1] as u32);
     for (register, value) in [(0, leaf.eax), (3, leaf.ebx), (1, leaf.ecx), (2, leaf.edx)] {
         core.r[register] = u64::from(value);
@@ -401,7 +384,7 @@ pub(super) fn identify<B: Bus>(core: &mut Core<'_, B>, _: &Op<B>) -> Result<(), 
 }
 
 /// RDMSR.
-pub(super) fn read_msr<B: Bus>(core: &mut Core<'_, B>, _: &Op<B>) -> Result<(), Raised> {
+pub(super) fn read_msr(core: &mut Core<'_>, _: &Op) -> Result<(), Raised> {
     core.require_kernel()?;
     let index = core.r[1] as u32;
     match super::msr::read(core, index) {
@@ -415,7 +398,7 @@ pub(super) fn read_msr<B: Bus>(core: &mut Core<'_, B>, _: &Op<B>) -> Result<(), 
 }
 
 /// WRMSR.
-pub(super) fn write_msr<B: Bus>(core: &mut Core<'_, B>, _: &Op<B>) -> Result<(), Raised> {
+pub(super) fn write_msr(core: &mut Core<'_>, _: &Op) -> Result<(), Raised> {
     core.require_kernel()?;
     let index = core.r[1] as u32;
     let value = core.r[2] << 32 | core.r[0] & 0xffff_ffff;
@@ -425,7 +408,7 @@ pub(super) fn write_msr<B: Bus>(core: &mut Core<'_, B>, _: &Op<B>) -> Result<(),
     }
 }
 
-fn selector_operand<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<u16, Raised> {
+fn selector_operand(core: &mut Core<'_>, op: &Op) -> Result<u16, Raised> {
     Ok(if op.source == 255 {
         core.load::<Word>(core.address(op))?
     } else {
@@ -434,7 +417,7 @@ fn selector_operand<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<u16, R
 }
 
 /// LAR and LSL: `detail` bit 7 is LSL, the rest the operand size; `source` 255 is memory.
-pub(super) fn look_at_segment<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn look_at_segment(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let selector = selector_operand(core, op)?;
     let seen = if op.detail & 0x80 != 0 {
         core.segment_limit(selector)?
@@ -456,7 +439,7 @@ pub(super) fn look_at_segment<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Res
 }
 
 /// VERR and VERW: `detail` 0, 1; `source` 255 is memory.
-pub(super) fn verify_segment<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn verify_segment(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let selector = selector_operand(core, op)?;
     let flags = core.status.to_flags() & !ZF;
     let verified = core.can_access(selector, op.detail == 1)?;

@@ -4,7 +4,6 @@ use super::core::{Core, Raised};
 use super::flags::{STATUS, Status};
 use super::op::Op;
 use super::width::{Byte, Double, HIGH_BYTES, Quad, Width, Word};
-use crate::bus::Bus;
 use crate::fault::{Fault, SIMD_FAULT};
 use crate::operands::Operands;
 use iced_x86::Register;
@@ -16,18 +15,18 @@ const CR4_OSFXSR: u64 = 1 << 9;
 const CR4_OSXMMEXCPT: u64 = 1 << 10;
 
 /// The CPU, to one instruction.
-struct View<'b, 'a, B: Bus> {
-    core: &'b mut Core<'a, B>,
+struct View<'b, 'a> {
+    core: &'b mut Core<'a>,
     address: u64,
 }
 
-impl<B: Bus> View<'_, '_, B> {
+impl View<'_, '_> {
     fn fault(&self) -> Fault {
         self.core.raised
     }
 }
 
-impl<B: Bus> Operands for View<'_, '_, B> {
+impl Operands for View<'_, '_> {
     fn address(&self) -> u64 {
         self.address
     }
@@ -142,7 +141,7 @@ pub(super) mod needs {
     pub const FXSR: u8 = 4;
 }
 
-fn check<B: Bus>(core: &mut Core<'_, B>, needs: u8) -> Result<(), Raised> {
+fn check(core: &mut Core<'_>, needs: u8) -> Result<(), Raised> {
     let (cr0, cr4) = (core.registers.cr0, core.registers.cr4);
     let is_undefined = match needs {
         needs::MMX => cr0 & CR0_EM != 0,
@@ -164,7 +163,7 @@ fn check<B: Bus>(core: &mut Core<'_, B>, needs: u8) -> Result<(), Raised> {
 }
 
 /// Vector and x87 instructions; `detail` is one of [`needs`].
-pub(super) fn execute<B: Bus>(core: &mut Core<'_, B>, op: &Op<B>) -> Result<(), Raised> {
+pub(super) fn execute(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     check(core, op.detail)?;
     let Some(instruction) = op.instruction.as_deref() else {
         return Err(core.raise(Fault::INVALID_OPCODE));

@@ -9,25 +9,17 @@ use x86::interpreter::Interpreter;
 use x86::ram::Ram;
 
 /// A PC without devices.
-pub struct Bare {
-    ram: Ram,
-}
+pub struct Bare;
 
 impl Bus for Bare {
-    fn ram(&self) -> &Ram {
-        &self.ram
-    }
-    fn ram_mut(&mut self) -> &mut Ram {
-        &mut self.ram
-    }
-    fn read_device(&mut self, _: u64, _: usize, _: u64) -> u64 {
+    fn read_device(&mut self, _: &mut Ram, _: u64, _: usize, _: u64) -> u64 {
         u64::MAX
     }
-    fn write_device(&mut self, _: u64, _: usize, _: u64, _: u64) {}
-    fn read_port(&mut self, _: u16, _: usize, _: u64) -> u32 {
+    fn write_device(&mut self, _: &mut Ram, _: u64, _: usize, _: u64, _: u64) {}
+    fn read_port(&mut self, _: &mut Ram, _: u16, _: usize, _: u64) -> u32 {
         u32::MAX
     }
-    fn write_port(&mut self, _: u16, _: usize, _: u32, _: u64) {}
+    fn write_port(&mut self, _: &mut Ram, _: u16, _: usize, _: u32, _: u64) {}
     fn pending_interrupt(&self) -> Option<u8> {
         None
     }
@@ -55,8 +47,8 @@ impl Bus for Bare {
 
 /// The CPU and its memory.
 pub struct Machine {
-    bus: Bare,
-    interpreter: Interpreter<Bare>,
+    ram: Ram,
+    interpreter: Interpreter,
     cpu: Cpu,
 }
 
@@ -91,7 +83,7 @@ impl Machine {
         cpu.registers.cr4 |= 0x600; // OSFXSR, OSXMMEXCPT
         cpu.registers.efer |= 0x801; // NXE, SCE
         Machine {
-            bus: Bare { ram },
+            ram,
             interpreter: Interpreter::new(),
             cpu,
         }
@@ -101,8 +93,8 @@ impl Machine {
     pub fn execute(&mut self, instruction: &[u8], state: &mut State) {
         let mut code = [0x90; 32];
         code[..instruction.len()].copy_from_slice(instruction);
-        self.bus.ram.write(CODE_PHYSICAL, &code).unwrap();
-        self.bus.ram.write(DATA_PHYSICAL, &state.data[..]).unwrap();
+        self.ram.write(CODE_PHYSICAL, &code).unwrap();
+        self.ram.write(DATA_PHYSICAL, &state.data[..]).unwrap();
         let registers = &mut self.cpu.registers;
         registers.gpr = state.gpr;
         registers.rip = CODE;
@@ -111,7 +103,9 @@ impl Machine {
         state.raised = None;
         let mut now = 0;
         loop {
-            let stepped = self.interpreter.step(&mut self.cpu, &mut self.bus, now);
+            let stepped = self
+                .interpreter
+                .step(&mut self.cpu, &mut self.ram, &mut Bare, now);
             now += 1;
             if let Err(fault) = stepped {
                 state.raised = Some(Raised {
@@ -129,7 +123,7 @@ impl Machine {
         state.gpr = self.cpu.registers.gpr;
         state.rflags = self.cpu.registers.rflags & !0x1_0200 | 2;
         store_fx(&self.cpu, &mut state.fx);
-        let data = self.bus.ram.slice(DATA_PHYSICAL, DATA_SIZE as u64).unwrap();
+        let data = self.ram.slice(DATA_PHYSICAL, DATA_SIZE as u64).unwrap();
         state.data.copy_from_slice(data);
     }
 }

@@ -62,8 +62,8 @@ impl Machine {
         }
     }
 
-    /// Executes one instruction, or tells the vector of its fault.
-    pub fn execute(&mut self, i: &Instruction) -> Option<u8> {
+    /// Executes one instruction, or tells its fault.
+    pub fn execute(&mut self, i: &Instruction) -> Option<Fault> {
         let by_rdi = i.op_kinds().any(|kind| kind == OpKind::MemorySegRDI);
         self.rest.address = self.rest.general[if by_rdi { 4 } else { 3 }];
         let x87 = [
@@ -77,12 +77,7 @@ impl Machine {
         } else {
             simd::execute(i, &mut self.vector, &mut self.x87, &mut self.rest)
         };
-        outcome.err().map(|fault| fault.vector)
-    }
-
-    /// Where RSI points within the memory.
-    pub fn operand(&self) -> usize {
-        (self.rest.general[3] - self.rest.base) as usize
+        outcome.err()
     }
 
     /// The image that FXSAVE would leave.

@@ -28,6 +28,9 @@ mod state;
 mod tolerance;
 mod transcendental;
 mod values;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[path = "../oracle/machine.rs"]
+mod whole;
 
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().expect("a number"))

@@ -41,7 +41,7 @@ fn digest() -> u64 {
                     digest.add(&general.to_le_bytes());
                 }
                 digest.add(&machine.rest.flags().to_le_bytes());
-                digest.add(&[fault.unwrap_or(0xff)]);
+                digest.add(&[fault.map_or(0xff, |fault| fault.vector)]);
             }
         }
     }

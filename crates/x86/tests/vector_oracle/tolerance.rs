@@ -21,6 +21,8 @@ enum Kind {
     Save,
     /// FXRSTOR.
     Restore,
+    /// FSAVE, FSTENV and their reverse.
+    Image,
     /// A comparison into the condition codes.
     Compare,
     /// A comparison into RFLAGS.
@@ -55,7 +57,9 @@ impl Tolerance {
             _ => {
                 let name = format!("{code:?}");
                 let starts = |prefixes: &[&str]| prefixes.iter().any(|p| name.starts_with(p));
-                if starts(&["Sha"]) {
+                if starts(&["Fldenv", "Fnstenv", "Frstor", "Fnsave"]) {
+                    Kind::Image
+                } else if starts(&["Sha"]) {
                     Kind::Sha
                 } else if starts(&["Fcomi", "Fucomi"]) {
                     Kind::CompareFlags
@@ -88,10 +92,10 @@ impl Tolerance {
         self.kind == Kind::MaskedMmx
     }
 
-    /// Whether the host may have stored the first part of an operand whose last part faults, where
-    /// here it is all or nothing.
-    pub fn stores_in_parts(&self) -> bool {
-        self.kind == Kind::Save
+    /// Whether the operand is accessed in parts: the host begins with the last, so that CR2 may be any
+    /// address of the page, and may have stored some of them before a fault; here it is all or nothing.
+    pub fn accesses_in_parts(&self) -> bool {
+        matches!(self.kind, Kind::Save | Kind::Restore | Kind::Image)
     }
 
     /// Whether the status words are equal enough.
@@ -111,7 +115,9 @@ impl Tolerance {
     }
 
     /// Whether the flags are equal enough.
-    pub fn flags(&self, host: u64, here: u64, status: u16, control: u16) -> bool {
+    pub fn flags(&self, host: u64, here: u64, image: &[u8]) -> bool {
+        let control = u16::from_le_bytes([image[0], image[1]]);
+        let status = u16::from_le_bytes([image[2], image[3]]);
         // With an exception that is not masked the host sets the flags nonetheless.
         let stopped = status & !control & 3 != 0;
         host == here || self.kind == Kind::CompareFlags && stopped

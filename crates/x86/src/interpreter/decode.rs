@@ -816,13 +816,28 @@ fn conditional(op: &mut Op, instruction: &Instruction) -> Option<Handler> {
 
 /// What the vector and x87 units have; all else is undefined.
 fn set_vector(op: &mut Op, instruction: &Instruction) -> bool {
-    let mut needs = needs::X87;
+    let Some(needs) = needs(instruction) else {
+        return true;
+    };
+    op.detail = needs;
+    op.instruction = Some(Box::new(*instruction));
+    op.handler = vector::execute;
+    false
+}
+
+/// What a vector or x87 instruction needs to be set up; `None` for what is neither.
+fn needs(instruction: &Instruction) -> Option<u8> {
+    if instruction.mnemonic() == Mnemonic::Wait {
+        // To the decoder it is the 8086's.
+        return Some(needs::WAIT);
+    }
+    let mut needs = None;
     for feature in instruction.cpuid_features() {
-        needs = needs.max(match feature {
-            CpuidFeature::FPU
-            | CpuidFeature::FPU287
-            | CpuidFeature::FPU387
-            | CpuidFeature::CMOV => needs::X87,
+        let by_feature = match feature {
+            CpuidFeature::FPU | CpuidFeature::FPU287 | CpuidFeature::FPU387 => {
+                return Some(needs::X87);
+            }
+            CpuidFeature::CMOV => continue,
             CpuidFeature::MMX => needs::MMX,
             CpuidFeature::SSE
             | CpuidFeature::SSE2
@@ -834,25 +849,22 @@ fn set_vector(op: &mut Op, instruction: &Instruction) -> bool {
             | CpuidFeature::PCLMULQDQ
             | CpuidFeature::SHA => needs::SSE,
             CpuidFeature::FXSR => needs::FXSR,
-            _ => return true,
-        });
+            _ => return None,
+        };
+        needs = needs.max(Some(by_feature));
     }
-    let is_x87 = instruction.cpuid_features().iter().any(|feature| {
-        matches!(
-            feature,
-            CpuidFeature::FPU | CpuidFeature::FPU287 | CpuidFeature::FPU387
-        )
-    });
-    if is_x87 {
-        needs = needs::X87;
-    } else if needs == needs::X87 {
-        return true;
+    if needs == Some(needs::SSE) && is_mmx_only(instruction) {
+        needs = Some(needs::MMX);
     }
-    if instruction.mnemonic() == Mnemonic::Wait {
-        needs = needs::WAIT;
-    }
-    op.detail = needs;
-    op.instruction = Some(Box::new(*instruction));
-    op.handler = vector::execute;
-    false
+    needs
+}
+
+/// CR4.OSFXSR is about XMM registers and MXCSR, whichever extension brought the instruction.
+fn is_mmx_only(instruction: &Instruction) -> bool {
+    let registers = || (0..3).map(|operand| instruction.op_register(operand));
+    let converts = matches!(
+        instruction.mnemonic(),
+        Mnemonic::Cvtps2pi | Mnemonic::Cvttps2pi | Mnemonic::Cvtpd2pi | Mnemonic::Cvttpd2pi
+    );
+    registers().any(Register::is_mm) && !registers().any(Register::is_xmm) && !converts
 }

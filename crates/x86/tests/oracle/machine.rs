@@ -49,7 +49,7 @@ impl Bus for Bare {
 pub struct Machine {
     ram: Ram,
     interpreter: Interpreter,
-    cpu: Cpu,
+    pub cpu: Cpu,
 }
 
 const ROOT: u64 = 0x1000;

@@ -15,6 +15,8 @@
 mod compatibility;
 mod forms;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod gates;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod host;
 mod machine;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]

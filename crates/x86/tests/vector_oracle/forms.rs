@@ -26,13 +26,18 @@ const FEATURES: [CpuidFeature; 15] = [
     CpuidFeature::PREFETCHW,
 ];
 
+/// Whether a form is of one of the features.
+pub fn is_announced(code: Code) -> bool {
+    code.cpuid_features().iter().any(|f| FEATURES.contains(f))
+}
+
 /// Every form that the decoder gives in 64-bit mode.
 pub fn all() -> Vec<Code> {
     Code::values()
         .filter(|code| {
             code.op_code().encoding() == EncodingKind::Legacy
                 && code.op_code().mode64()
-                && code.cpuid_features().iter().any(|f| FEATURES.contains(f))
+                && is_announced(*code)
                 && !with_wait(*code)
         })
         .collect()

@@ -23,6 +23,8 @@ mod machine;
 #[allow(dead_code)] // what the tests of other instructions use
 #[path = "../oracle/native.rs"]
 mod native;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod opcodes;
 mod references;
 mod same_everywhere;
 mod state;

@@ -1,6 +1,6 @@
 //! Boots a kernel and an initrd without a host clock (idle time is skipped) and prints the serial port:
 //! `cargo run --release -p x86 --example boot -- KERNEL INITRD COMMAND_LINE`. `LIMIT` is a count to stop
-//! at, `INPUT` what is typed once the guest has printed `INPUT_AFTER`.
+//! at, `STEP` the longest run, `FORGET=true` drops all caches after each, `INPUT` is what is typed once the guest has printed `INPUT_AFTER`.
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)] // measures: outside the machine
 use machine::clock::Clock;
 use machine::input::ClockRecord;
@@ -17,6 +17,17 @@ fn variable<T: std::str::FromStr>(name: &str, default: T) -> T {
         .ok()
         .and_then(|text| text.parse().ok())
         .unwrap_or(default)
+}
+
+/// FNV-1a, by words: to compare two runs.
+fn digest(ram: &Ram, state: &str) -> u64 {
+    let all = ram.slice(0, ram.size()).expect("all of RAM");
+    let words = all.chunks(8).chain(state.as_bytes().chunks(8));
+    words.fold(0xcbf2_9ce4_8422_2325, |hash: u64, word| {
+        let mut bytes = [0; 8];
+        bytes[..word.len()].copy_from_slice(word);
+        (hash ^ u64::from_le_bytes(bytes)).wrapping_mul(0x100_0000_01b3)
+    })
 }
 
 fn main() {
@@ -41,6 +52,7 @@ fn main() {
     let mut clock = Clock::new();
     let mut outputs = Outputs::default();
     let mut interpreter = Interpreter::new();
+    let forgets = variable("FORGET", false);
     let (mut now, mut idle_ns) = (0, 0);
     let start = std::time::Instant::now();
     let input = variable("INPUT", String::new());
@@ -62,6 +74,9 @@ fn main() {
                 unix_base_ns: 1_700_000_000_000_000_000,
             },
         );
+        if forgets {
+            interpreter.forget(&mut ram);
+        }
         let exit = interpreter.run(&mut cpu, &mut ram, &mut bus, &mut now, until);
         for output in outputs.take() {
             if let Output::ConsoleBytes { bytes, .. } = output {
@@ -99,4 +114,8 @@ fn main() {
         now as f64 / seconds / 1e6
     );
     eprintln!("{:x?}", cpu.registers);
+    eprintln!(
+        "digest {:016x}",
+        digest(&ram, &format!("{cpu:?} {board:?}"))
+    );
 }

@@ -286,7 +286,12 @@ impl Core<'_> {
     #[inline(always)]
     pub fn push<W: Width>(&mut self, value: u64) -> Result<(), Raised> {
         let rsp = self.r[4].wrapping_sub(W::SIZE as u64);
-        self.store::<W>(rsp, value)?;
+        if self.store::<W>(rsp, value).is_err() {
+            if self.is_non_canonical {
+                return Err(self.raise(Fault::STACK));
+            }
+            return Err(Raised);
+        }
         self.r[4] = rsp;
         Ok(())
     }

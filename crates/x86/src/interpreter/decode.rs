@@ -6,6 +6,7 @@ use super::op::{Handler, Op, RIP, ZERO};
 use super::string::{REPEAT, REPEAT_NOT_EQUAL, Which};
 use super::vector::{needs, number};
 use super::{bits, control, data, multiply, port, shift, string, system, vector};
+use crate::cpu::SS;
 use iced_x86::{
     Code, ConditionCode, CpuidFeature, Decoder, DecoderError, DecoderOptions, Instruction,
     Mnemonic, OpKind, Register,
@@ -68,6 +69,9 @@ pub(super) fn decode(bytes: &[u8], offset: usize) -> Option<Decoded> {
 }
 
 fn set_memory(op: &mut Op, instruction: &Instruction) {
+    if instruction.is_stack_instruction() {
+        op.segment = SS as u8;
+    }
     for operand in 0..instruction.op_count() {
         match instruction.op_kind(operand) {
             OpKind::Memory => {

@@ -391,7 +391,7 @@ fn run(seed: u64, rounds: u64) -> BTreeMap<Code, u64> {
 /// All that is defined is what the host does.
 #[test]
 fn integer_instructions_equal_the_host() {
-    let rounds = std::env::var("X86_ORACLE_ROUNDS")
+    let rounds = std::env::var("UNDERSTUDY_ORACLE_ROUNDS")
         .ok()
         .and_then(|text| text.parse().ok())
         .unwrap_or(4);

@@ -1,0 +1,7 @@
+//! What system software sees: paging, exceptions, interrupts, counts. SDM is Intel's manual.
+
+mod exceptions;
+mod interrupts;
+mod paging;
+mod rig;
+mod self_modifying;

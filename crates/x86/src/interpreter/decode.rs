@@ -5,6 +5,7 @@ use super::multiply::Wide;
 use super::op::{Handler, Op, RIP, ZERO};
 use super::string::{REPEAT, REPEAT_NOT_EQUAL, Which};
 use super::vector::{needs, number};
+use super::width::{Double, Quad};
 use super::{bits, control, data, multiply, port, shift, string, system, vector};
 use crate::cpu::SS;
 use iced_x86::{
@@ -820,6 +821,10 @@ fn conditional(op: &mut Op, instruction: &Instruction) -> Option<Handler> {
 
 /// What the vector and x87 units have; all else is undefined.
 fn set_vector(op: &mut Op, instruction: &Instruction) -> bool {
+    if let Some(handler) = vector_move(op, instruction) {
+        op.handler = handler;
+        return false;
+    }
     let Some(needs) = needs(instruction) else {
         return true;
     };
@@ -827,6 +832,60 @@ fn set_vector(op: &mut Op, instruction: &Instruction) -> bool {
     op.instruction = Some(Box::new(*instruction));
     op.handler = vector::execute;
     false
+}
+
+/// The moves between XMM registers and memory, which are what copies are made of.
+fn vector_move(op: &mut Op, instruction: &Instruction) -> Option<Handler> {
+    let mut alignment = 0;
+    let is_whole = match instruction.code() {
+        Code::Movdqa_xmm_xmmm128
+        | Code::Movaps_xmm_xmmm128
+        | Code::Movapd_xmm_xmmm128
+        | Code::Movdqa_xmmm128_xmm
+        | Code::Movaps_xmmm128_xmm
+        | Code::Movapd_xmmm128_xmm => {
+            alignment = 15;
+            true
+        }
+        Code::Movdqu_xmm_xmmm128
+        | Code::Movups_xmm_xmmm128
+        | Code::Movupd_xmm_xmmm128
+        | Code::Movdqu_xmmm128_xmm
+        | Code::Movups_xmmm128_xmm
+        | Code::Movupd_xmmm128_xmm => true,
+        _ => false,
+    };
+    let handler: Handler = match instruction.code() {
+        _ if is_whole => match two_operands(op, instruction) {
+            Form::RegisterRegister => vector::move_register,
+            Form::RegisterMemory => vector::move_load,
+            _ => vector::move_store,
+        },
+        Code::Movss_xmm_xmmm32 | Code::Movd_xmm_rm32 if is_memory(instruction, 1) => {
+            vector::move_load_low::<Double>
+        }
+        Code::Movsd_xmm_xmmm64 | Code::Movq_xmm_xmmm64 | Code::Movq_xmm_rm64
+            if is_memory(instruction, 1) =>
+        {
+            vector::move_load_low::<Quad>
+        }
+        Code::Movss_xmmm32_xmm | Code::Movd_rm32_xmm if is_memory(instruction, 0) => {
+            vector::move_store_low::<Double>
+        }
+        Code::Movsd_xmmm64_xmm
+        | Code::Movq_xmmm64_xmm
+        | Code::Movq_rm64_xmm
+        | Code::Movlps_m64_xmm
+        | Code::Movlpd_m64_xmm
+            if is_memory(instruction, 0) =>
+        {
+            vector::move_store_low::<Quad>
+        }
+        _ => return None,
+    };
+    two_operands(op, instruction);
+    op.immediate = alignment;
+    Some(handler)
 }
 
 /// What a vector or x87 instruction needs to be set up; `None` for what is neither.

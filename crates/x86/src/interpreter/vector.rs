@@ -38,13 +38,9 @@ impl Operands for View<'_, '_> {
             2 => self.core.load::<Word>(address).map(u128::from),
             4 => self.core.load::<Double>(address).map(u128::from),
             8 => self.core.load::<Quad>(address).map(u128::from),
+            16 => load_16(self.core, address),
             _ => self.core.load::<Quad>(address).and_then(|low| {
-                let address = address.wrapping_add(8);
-                let high = if size == 10 {
-                    self.core.load::<Word>(address)?
-                } else {
-                    self.core.load::<Quad>(address)?
-                };
+                let high = self.core.load::<Word>(address.wrapping_add(8))?;
                 Ok(u128::from(high) << 64 | u128::from(low))
             }),
         };
@@ -59,18 +55,14 @@ impl Operands for View<'_, '_> {
             2 => self.core.store::<Word>(address, low),
             4 => self.core.store::<Double>(address, low),
             8 => self.core.store::<Quad>(address, low),
+            16 => store_16(self.core, address, value),
             _ => self
                 .core
                 .check_store(address, size as u64)
                 .and_then(|()| self.core.store::<Quad>(address, low))
                 .and_then(|()| {
-                    let address = address.wrapping_add(8);
                     let high = (value >> 64) as u64;
-                    if size == 10 {
-                        self.core.store::<Word>(address, high)
-                    } else {
-                        self.core.store::<Quad>(address, high)
-                    }
+                    self.core.store::<Word>(address.wrapping_add(8), high)
                 }),
         };
         stored.map_err(|Raised| self.fault())
@@ -111,6 +103,37 @@ impl Operands for View<'_, '_> {
         let mask = mask & STATUS;
         let flags = self.core.status.to_flags() & !mask | value & mask;
         self.core.status = Status::from_flags(flags);
+    }
+}
+
+/// Loads 16 bytes.
+#[inline(always)]
+fn load_16(core: &mut Core<'_>, address: u64) -> Result<u128, Raised> {
+    let (low, high) = match core.tlb.read(address, 16, core.data_tag) {
+        Some(physical) => (core.ram.load(physical, 8), core.ram.load(physical + 8, 8)),
+        None => {
+            let low = core.load::<Quad>(address)?;
+            (low, core.load::<Quad>(address.wrapping_add(8))?)
+        }
+    };
+    Ok(u128::from(high) << 64 | u128::from(low))
+}
+
+/// Stores 16 bytes, all or nothing.
+#[inline(always)]
+fn store_16(core: &mut Core<'_>, address: u64, value: u128) -> Result<(), Raised> {
+    let (low, high) = (value as u64, (value >> 64) as u64);
+    match core.tlb.write(address, 16, core.data_tag) {
+        Some(physical) => {
+            core.ram.store_plain(physical, 8, low);
+            core.ram.store_plain(physical + 8, 8, high);
+            Ok(())
+        }
+        None => {
+            core.check_store(address, 16)?;
+            core.store::<Quad>(address, low)?;
+            core.store::<Quad>(address.wrapping_add(8), high)
+        }
     }
 }
 
@@ -160,6 +183,82 @@ fn check(core: &mut Core<'_>, needs: u8) -> Result<(), Raised> {
         return Err(core.raise(Fault::DEVICE_NOT_AVAILABLE));
     }
     Ok(())
+}
+
+/// What a move between XMM registers and memory needs, which is what SSE needs.
+#[inline(always)]
+fn check_move(core: &mut Core<'_>) -> Result<(), Raised> {
+    let (cr0, cr4) = (core.registers.cr0, core.registers.cr4);
+    if cr0 & (CR0_EM | CR0_TS) == 0 && cr4 & CR4_OSFXSR != 0 {
+        Ok(())
+    } else {
+        check(core, needs::SSE)
+    }
+}
+
+#[inline(always)]
+fn xmm(core: &Core<'_>, number: u8) -> u128 {
+    match &core.vector {
+        Some(vector) => vector.xmm[usize::from(number & 15)],
+        None => 0,
+    }
+}
+
+#[inline(always)]
+fn set_xmm(core: &mut Core<'_>, number: u8, value: u128) {
+    if let Some(vector) = &mut core.vector {
+        vector.xmm[usize::from(number & 15)] = value;
+    }
+}
+
+/// The address of a move, of which the bits of `immediate` have to be zero.
+#[inline(always)]
+fn move_address(core: &mut Core<'_>, op: &Op) -> Result<u64, Raised> {
+    let address = core.address(op);
+    if address & op.immediate == 0 {
+        Ok(address)
+    } else {
+        Err(core.general_protection())
+    }
+}
+
+/// MOVDQU, MOVDQA and their like between registers.
+pub(super) fn move_register(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
+    check_move(core)?;
+    let value = xmm(core, op.source);
+    set_xmm(core, op.target, value);
+    Ok(())
+}
+
+/// MOVDQU, MOVDQA and their like from memory; `immediate` is 15 where it has to be aligned.
+pub(super) fn move_load(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
+    check_move(core)?;
+    let address = move_address(core, op)?;
+    let value = load_16(core, address)?;
+    set_xmm(core, op.target, value);
+    Ok(())
+}
+
+/// MOVDQU, MOVDQA and their like to memory; `immediate` is 15 where it has to be aligned.
+pub(super) fn move_store(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
+    check_move(core)?;
+    let address = move_address(core, op)?;
+    store_16(core, address, xmm(core, op.source))
+}
+
+/// MOVSS, MOVSD, MOVD, MOVQ from memory: the rest of the register becomes zero.
+pub(super) fn move_load_low<W: Width>(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
+    check_move(core)?;
+    let value = core.load::<W>(core.address(op))?;
+    set_xmm(core, op.target, value.into());
+    Ok(())
+}
+
+/// MOVSS, MOVSD, MOVD, MOVQ to memory.
+pub(super) fn move_store_low<W: Width>(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
+    check_move(core)?;
+    let value = xmm(core, op.source) as u64;
+    core.store::<W>(core.address(op), value)
 }
 
 /// Vector and x87 instructions; `detail` is one of [`needs`].

@@ -96,10 +96,10 @@ impl FileTree {
     /// A tree with the directories and the links of merged `/usr` that every Debian system has.
     pub fn with_merged_usr() -> Self {
         let mut tree = Self::default();
-        for directory in ["usr", "usr/bin", "usr/sbin", "usr/lib"] {
+        for directory in ["usr", "usr/bin", "usr/sbin", "usr/lib", "usr/lib64"] {
             tree.nodes.insert(directory.to_owned(), Node::directory());
         }
-        for link in ["bin", "sbin", "lib"] {
+        for link in ["bin", "sbin", "lib", "lib64"] {
             tree.nodes
                 .insert(link.to_owned(), Node::symbolic_link(format!("usr/{link}")));
         }

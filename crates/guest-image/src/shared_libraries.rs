@@ -23,9 +23,13 @@ pub fn copy_program(
             hint: "Debian's package may have changed; build with --package instead",
         })?;
     guest.insert(path, Node::file(content.clone(), 0o755))?;
-    if let Some(loader) = elf::interpreter(content)
-        && let Some(content) = packages.file(&loader)
-    {
+    if let Some(loader) = elf::interpreter(content) {
+        let content = packages
+            .file(&loader)
+            .ok_or_else(|| GuestImageError::FileNotInPackages {
+                file: loader.clone(),
+                hint: "it is what loads the program's shared libraries",
+            })?;
         guest.insert(&loader, Node::file(content.clone(), 0o755))?;
     }
     let mut pending = elf::needed_libraries(content);

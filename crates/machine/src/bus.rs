@@ -6,15 +6,16 @@ use crate::devices::plic::Plic;
 use crate::devices::rtc::GoldfishRtc;
 use crate::devices::uart16550::Uart16550;
 use crate::devices::virtio::VirtioDevice;
-use crate::devices::virtio::block::{Block, CompletionError};
+use crate::devices::virtio::block::Block;
 use crate::devices::virtio::console::VirtioConsole;
 use crate::devices::virtio::entropy::Entropy;
-use crate::devices::virtio::mmio::{self, VirtioMmio};
 use crate::devices::virtio::network::Network;
 use crate::devices::virtio::queue::QueueError;
+use crate::devices::virtio::slots::VirtioSlots;
+use crate::guest_ram::GuestRam;
 use crate::input::{Console, Input};
 use crate::isa::Extensions;
-use crate::memory::{Memory, PAGE_SIZE};
+use crate::memory::PAGE_SIZE;
 use crate::output::{DiskRequest, Finish, Output, Outputs};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -64,7 +65,7 @@ pub const MAX_MEMORY_BYTES: u64 = (1 << 40) - crate::memory::RAM_BASE;
 /// What a device may touch besides its own state.
 pub struct DeviceContext<'a> {
     /// Guest RAM.
-    pub memory: &'a mut Memory,
+    pub memory: &'a mut dyn GuestRam,
     /// Where outputs go.
     pub outputs: &'a mut Outputs,
     /// Guest time in nanoseconds since power-on.
@@ -194,8 +195,8 @@ impl BoardConfig {
         Ok(())
     }
 
-    /// The virtio devices in the order of their slots.
-    fn virtio_devices(&self) -> Vec<VirtioDevice> {
+    /// The virtio devices in the order of their slots, as after reset.
+    pub fn virtio_devices(&self) -> Vec<VirtioDevice> {
         let mut devices = Vec::new();
         for (index, disk) in self.disks.iter().enumerate() {
             let block = Block::new(index as u8, disk.sectors, disk.read_only, &disk.serial);
@@ -280,8 +281,8 @@ pub struct Bus {
     uart: Uart16550,
     rtc: GoldfishRtc,
     finisher: Finisher,
-    /// The occupied virtio slots, from the first on.
-    virtio: Vec<VirtioMmio>,
+    /// The devices of the virtio slots.
+    virtio: VirtioSlots,
 }
 
 impl Bus {
@@ -295,11 +296,7 @@ impl Bus {
             uart: Uart16550::default(),
             rtc: GoldfishRtc::default(),
             finisher: Finisher::default(),
-            virtio: config
-                .virtio_devices()
-                .into_iter()
-                .map(VirtioMmio::new)
-                .collect(),
+            virtio: VirtioSlots::new(config.virtio_devices()),
         })
     }
 
@@ -335,10 +332,7 @@ impl Bus {
                 self.plic.set_level(UART_INTERRUPT, self.uart.interrupt());
                 value
             }
-            Region::Virtio(slot) => match self.virtio.get(slot) {
-                Some(device) => device.read(offset, size),
-                None => mmio::read_empty_slot(offset, size),
-            },
+            Region::Virtio(slot) => self.virtio.read(slot, offset, size),
         };
         Ok(value)
     }
@@ -376,7 +370,8 @@ impl Bus {
                 self.plic.set_level(UART_INTERRUPT, self.uart.interrupt());
             }
             Region::Virtio(slot) => {
-                self.with_virtio(slot, |device| device.write(offset, size, value, context));
+                self.virtio.write(slot, offset, size, value, context);
+                self.set_virtio_level(slot);
             }
         }
         Ok(())
@@ -387,76 +382,21 @@ impl Bus {
     /// # Errors
     /// [`InputError`] for an input that does not belong to this machine; nothing has changed then.
     pub fn inject(&mut self, input: &Input, context: &mut DeviceContext) -> Result<(), InputError> {
+        if let Some(slot) = self.virtio.inject(input, context)? {
+            self.set_virtio_level(slot);
+            return Ok(());
+        }
         match input {
-            Input::NetworkFrame { device, frame } => {
-                let slot = self
-                    .nth_slot(*device, |d| matches!(d, VirtioDevice::Network(_)))
-                    .ok_or(InputError::NoSuchDevice {
-                        kind: "network device",
-                        device: *device,
-                    })?;
-                self.with_virtio(slot, |d| d.receive_frame(frame, context));
-            }
             Input::ConsoleBytes {
                 console: Console::Uart,
                 bytes,
             } => {
                 self.uart.receive(bytes);
                 self.plic.set_level(UART_INTERRUPT, self.uart.interrupt());
+                Ok(())
             }
-            Input::ConsoleBytes {
-                console: Console::Virtio,
-                bytes,
-            } => {
-                let slot = self
-                    .nth_slot(0, |d| matches!(d, VirtioDevice::Console(_)))
-                    .ok_or(InputError::NoSuchDevice {
-                        kind: "virtio console",
-                        device: 0,
-                    })?;
-                self.with_virtio(slot, |d| d.receive_console(bytes, context));
-            }
-            Input::DiskCompletion {
-                device,
-                request,
-                status,
-                data,
-            } => {
-                let (device, request) = (*device, *request);
-                let slot = self
-                    .nth_slot(device, |d| matches!(d, VirtioDevice::Block(_)))
-                    .ok_or(InputError::NoSuchDevice {
-                        kind: "disk",
-                        device,
-                    })?;
-                if let Some(block) = self.virtio[slot].block() {
-                    block
-                        .check_completion(request, *status, data)
-                        .map_err(|error| completion_error(error, device, request, data.len()))?;
-                }
-                self.with_virtio(slot, |d| {
-                    d.complete_disk_request(request, *status, data, context);
-                });
-            }
-            Input::Entropy { bytes } => {
-                let slot = self
-                    .nth_slot(0, |d| matches!(d, VirtioDevice::Entropy(_)))
-                    .ok_or(InputError::NoSuchDevice {
-                        kind: "entropy device",
-                        device: 0,
-                    })?;
-                let requested = self.open_entropy_request().unwrap_or(0);
-                if bytes.is_empty() || bytes.len() as u64 > u64::from(requested) {
-                    return Err(InputError::Entropy {
-                        requested,
-                        found: bytes.len() as u64,
-                    });
-                }
-                self.with_virtio(slot, |d| d.receive_entropy(bytes, context));
-            }
-            Input::Clock(_) => return Err(InputError::Clock),
+            _ => Err(InputError::Clock),
         }
-        Ok(())
     }
 
     /// Whether the PLIC drives a hart's M-mode external interrupt (`mip.MEIP`).
@@ -509,27 +449,17 @@ impl Bus {
     /// The disk requests without completion, oldest first for each disk: who goes live repeats
     /// them.
     pub fn open_disk_requests(&self) -> Vec<DiskRequest> {
-        self.virtio
-            .iter()
-            .filter_map(VirtioMmio::block)
-            .flat_map(Block::open_requests)
-            .collect()
+        self.virtio.open_disk_requests()
     }
 
     /// The random bytes that were asked for and have not come: who goes live brings them.
     pub fn open_entropy_request(&self) -> Option<u32> {
-        self.virtio.iter().find_map(|slot| match slot.device() {
-            VirtioDevice::Entropy(entropy) => entropy.open_request(),
-            _ => None,
-        })
+        self.virtio.open_entropy_request()
     }
 
     /// The virtio devices that need a reset, by slot, and what their drivers did wrong.
     pub fn driver_faults(&self) -> Vec<(usize, QueueError)> {
-        let faults = self.virtio.iter().enumerate();
-        faults
-            .filter_map(|(slot, device)| device.fault().map(|fault| (slot, fault)))
-            .collect()
+        self.virtio.driver_faults()
     }
 
     fn read_rom(&self, offset: u64, size: u8) -> u64 {
@@ -543,35 +473,10 @@ impl Bus {
         })
     }
 
-    /// The slot of the `index`-th device of a kind.
-    fn nth_slot(&self, index: u8, kind: impl Fn(&VirtioDevice) -> bool) -> Option<usize> {
-        let of_kind = self
-            .virtio
-            .iter()
-            .enumerate()
-            .filter(|(_, slot)| kind(slot.device()));
-        of_kind.map(|(slot, _)| slot).nth(usize::from(index))
-    }
-
-    /// Lets a virtio device work, then puts its interrupt line where it belongs.
-    fn with_virtio(&mut self, slot: usize, work: impl FnOnce(&mut VirtioMmio)) {
-        if let Some(device) = self.virtio.get_mut(slot) {
-            work(device);
-            self.plic
-                .set_level(VIRTIO_INTERRUPT + slot as u32, device.interrupt());
-        }
-    }
-}
-
-fn completion_error(error: CompletionError, device: u8, request: u64, found: usize) -> InputError {
-    match error {
-        CompletionError::Unknown => InputError::UnknownDiskRequest { device, request },
-        CompletionError::Length { expected } => InputError::DiskDataLength {
-            device,
-            request,
-            expected,
-            found: found as u64,
-        },
+    /// Puts a slot's interrupt line where it belongs.
+    fn set_virtio_level(&mut self, slot: usize) {
+        self.plic
+            .set_level(VIRTIO_INTERRUPT + slot as u32, self.virtio.interrupt(slot));
     }
 }
 

@@ -8,14 +8,14 @@ use crate::memory::PAGE_SIZE;
 use xxhash_rust::xxh3::{xxh3_128, xxh3_128_with_seed};
 
 /// The digests of all pages of RAM and their sum.
-pub(crate) struct PageDigests {
+pub struct PageDigests {
     pages: Vec<u128>,
     sum: u128,
 }
 
 impl PageDigests {
     /// For RAM that is all zero: such a page counts as nothing.
-    pub(crate) fn new(pages: usize) -> PageDigests {
+    pub fn new(pages: usize) -> PageDigests {
         PageDigests {
             pages: vec![0; pages],
             sum: 0,
@@ -23,11 +23,12 @@ impl PageDigests {
     }
 
     /// Whether the page was all zero when it was last looked at.
-    fn is_zero(&self, index: usize) -> bool {
+    pub fn is_zero(&self, index: usize) -> bool {
         self.pages[index] == 0
     }
 
-    fn update(&mut self, index: usize, bytes: &[u8]) {
+    /// Page `index` was written, and holds these bytes now.
+    pub fn update(&mut self, index: usize, bytes: &[u8]) {
         let digest = if bytes.iter().all(|&byte| byte == 0) {
             0
         } else {
@@ -35,6 +36,12 @@ impl PageDigests {
         };
         let old = std::mem::replace(&mut self.pages[index], digest);
         self.sum = self.sum.wrapping_sub(old).wrapping_add(digest);
+    }
+
+    /// The digest of a machine: of RAM, and of all else as bytes.
+    pub fn with_state(&self, mut state: Vec<u8>) -> u128 {
+        state.extend(self.sum.to_le_bytes());
+        xxh3_128(&state)
     }
 }
 
@@ -51,8 +58,7 @@ impl Machine {
         self.memory
             .visit_dirty_pages(|index, bytes| pages.update(index, bytes));
         self.state.current_hart().tlb.clear_stores();
-        let mut bytes = postcard::to_stdvec(&self.state).expect("plain data serialises");
-        bytes.extend(self.page_digests.sum.to_le_bytes());
-        xxh3_128(&bytes)
+        let state = postcard::to_stdvec(&self.state).expect("plain data serialises");
+        self.page_digests.with_state(state)
     }
 }

@@ -11,6 +11,7 @@ pub mod devices;
 pub mod digest;
 pub mod engine;
 pub mod float;
+pub mod guest_ram;
 pub mod hart;
 pub mod input;
 pub mod interpreter;

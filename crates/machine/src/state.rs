@@ -30,10 +30,15 @@ pub enum SnapshotError {
     Format(u32),
     /// Another semantics version.
     #[error(
-        "the snapshot was made under semantics version {0}, this program computes version \
-         {SEMANTICS_VERSION}: use the program that made it"
+        "the snapshot was made under semantics version {found}, this machine computes version \
+         {computed}: use the program that made it"
     )]
-    Semantics(u32),
+    Semantics {
+        /// The snapshot's.
+        found: u32,
+        /// This machine's.
+        computed: u32,
+    },
     /// It was damaged.
     #[error("the snapshot is damaged: {0}")]
     Damaged(&'static str),
@@ -44,6 +49,7 @@ pub enum SnapshotError {
 
 /// A machine's whole state at an instruction count.
 pub struct Snapshot {
+    semantics: u32,
     state: Vec<u8>,
     page_indices: Vec<u32>,
     pages: Vec<u8>,
@@ -53,31 +59,18 @@ impl Machine {
     /// Copies the whole state.
     pub fn snapshot(&self) -> Snapshot {
         let state = postcard::to_stdvec(&self.state).expect("plain data serialises");
-        let mut page_indices = Vec::new();
-        // The guest waits for this copy. Room for everything costs nothing until it is used, and
-        // saves copying what was copied already.
-        let mut pages = Vec::with_capacity(self.memory.size() as usize);
+        let mut snapshot = Snapshot::new(SEMANTICS_VERSION, state, self.memory.size());
         for index in 0..self.memory.pages() {
-            if self.is_known_to_be_zero(index) {
-                continue;
-            }
-            let bytes = self.memory.page(index);
-            if !is_zero(bytes) {
-                page_indices.push(index as u32);
-                pages.extend_from_slice(bytes);
+            if !self.is_known_to_be_zero(index) {
+                snapshot.add_page(index, self.memory.page(index));
             }
         }
-        Snapshot {
-            state,
-            page_indices,
-            pages,
-        }
+        snapshot
     }
 
     /// A machine in the state of the snapshot.
     pub fn restore(snapshot: &Snapshot) -> Result<Machine, SnapshotError> {
-        let mut state: State = postcard::from_bytes(&snapshot.state)
-            .map_err(|_| SnapshotError::Damaged("its state does not decode"))?;
+        let mut state: State = snapshot.state(SEMANTICS_VERSION)?;
         if state.config.board.validate().is_err()
             || state.harts.len() != state.config.board.harts as usize
             || state.current >= state.harts.len()
@@ -85,21 +78,11 @@ impl Machine {
             return Err(SnapshotError::Damaged("its state contradicts itself"));
         }
         let memory_bytes = state.config.board.memory_bytes;
-        // A request that the host cannot grant would end the program.
-        if Vec::<u8>::new()
-            .try_reserve_exact(memory_bytes as usize)
-            .is_err()
-        {
-            return Err(SnapshotError::Memory(memory_bytes));
-        }
+        check_that_the_host_has(memory_bytes)?;
         let mut memory = Memory::new(memory_bytes);
-        for (index, bytes) in snapshot
-            .page_indices
-            .iter()
-            .zip(snapshot.pages.chunks_exact(PAGE))
-        {
+        for (index, bytes) in snapshot.pages() {
             memory
-                .write(RAM_BASE + u64::from(*index) * PAGE_SIZE, bytes)
+                .write(RAM_BASE + index * PAGE_SIZE, bytes)
                 .map_err(|_| SnapshotError::Damaged("it holds a page outside RAM"))?;
         }
         for hart in &mut state.harts {
@@ -115,7 +98,57 @@ fn is_zero(bytes: &[u8]) -> bool {
         .all(|chunk| chunk.iter().fold(0, |or, byte| or | byte) == 0)
 }
 
+/// A request for memory that the host cannot grant would end the program.
+///
+/// # Errors
+/// [`SnapshotError::Memory`]
+pub fn check_that_the_host_has(memory_bytes: u64) -> Result<(), SnapshotError> {
+    let granted = Vec::<u8>::new().try_reserve_exact(memory_bytes as usize);
+    granted.map_err(|_| SnapshotError::Memory(memory_bytes))
+}
+
 impl Snapshot {
+    /// Of a machine that computes this semantics version and has RAM of so many bytes, with all pages
+    /// zero. `state` is everything else.
+    pub fn new(semantics: u32, state: Vec<u8>, memory_bytes: u64) -> Snapshot {
+        Snapshot {
+            semantics,
+            state,
+            page_indices: Vec::new(),
+            // The guest waits for this copy. Room for everything costs nothing until it is used, and
+            // saves copying what was copied already.
+            pages: Vec::with_capacity(memory_bytes as usize),
+        }
+    }
+
+    /// Adds a page of RAM, in ascending order of their indices; pages of zeros are left out.
+    pub fn add_page(&mut self, index: usize, bytes: &[u8]) {
+        assert_eq!(bytes.len(), PAGE, "page {index} is no page");
+        if !is_zero(bytes) {
+            self.page_indices.push(index as u32);
+            self.pages.extend_from_slice(bytes);
+        }
+    }
+
+    /// Everything but RAM, of a machine that computes this semantics version.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Semantics`], and [`SnapshotError::Damaged`] if it does not decode.
+    pub fn state<T: serde::de::DeserializeOwned>(&self, computed: u32) -> Result<T, SnapshotError> {
+        let found = self.semantics;
+        if found != computed {
+            return Err(SnapshotError::Semantics { found, computed });
+        }
+        postcard::from_bytes(&self.state)
+            .map_err(|_| SnapshotError::Damaged("its state does not decode"))
+    }
+
+    /// The pages of RAM that are not zero: index and bytes.
+    pub fn pages(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        let indices = self.page_indices.iter().map(|&index| u64::from(index));
+        indices.zip(self.pages.chunks_exact(PAGE))
+    }
+
     /// Bytes that [`Snapshot::write_to`] writes.
     pub fn encoded_length(&self) -> u64 {
         let pages = self.page_indices.len() as u64;
@@ -131,7 +164,7 @@ impl Snapshot {
         };
         put(&MAGIC)?;
         put(&FORMAT_VERSION.to_le_bytes())?;
-        put(&SEMANTICS_VERSION.to_le_bytes())?;
+        put(&self.semantics.to_le_bytes())?;
         put(&(self.state.len() as u64).to_le_bytes())?;
         put(&self.state)?;
         put(&(self.page_indices.len() as u64).to_le_bytes())?;
@@ -156,9 +189,6 @@ impl Snapshot {
             return Err(SnapshotError::Format(format));
         }
         let semantics = u32::from_le_bytes(reader.array()?);
-        if semantics != SEMANTICS_VERSION {
-            return Err(SnapshotError::Semantics(semantics));
-        }
         let length = u64::from_le_bytes(reader.array()?);
         if length > MAX_STATE_BYTES {
             return Err(SnapshotError::Damaged("its state has an impossible length"));
@@ -175,6 +205,7 @@ impl Snapshot {
             return Err(SnapshotError::Damaged("its checksum is wrong"));
         }
         Ok(Snapshot {
+            semantics,
             state,
             page_indices,
             pages,

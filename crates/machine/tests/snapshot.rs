@@ -102,7 +102,11 @@ fn each_kind_of_damage_has_its_name() {
     };
     assert!(matches!(with(0, b'X'), Some(SnapshotError::NotASnapshot)));
     assert!(matches!(with(8, 200), Some(SnapshotError::Format(200))));
-    assert!(matches!(with(12, 200), Some(SnapshotError::Semantics(200))));
+    let others = Snapshot::new(200, Vec::new(), 0);
+    assert!(matches!(
+        Machine::restore(&others).err(),
+        Some(SnapshotError::Semantics { found: 200, .. })
+    ));
     assert!(matches!(
         with(BYTES.len() / 2, !BYTES[BYTES.len() / 2]),
         Some(SnapshotError::Damaged(_))

@@ -1,121 +1,130 @@
-//! Boots a kernel and an initrd without a host clock (idle time is skipped) and prints the serial port:
-//! `cargo run --release -p x86 --example boot -- KERNEL INITRD COMMAND_LINE`. `LIMIT` is a count to stop
-//! at, `STEP` the longest run, `FORGET=true` drops all caches after each, `INPUT` is what is typed once the guest has printed `INPUT_AFTER`.
-#![allow(clippy::disallowed_types, clippy::disallowed_methods)] // measures: outside the machine
-use machine::clock::Clock;
-use machine::input::ClockRecord;
-use machine::output::{Output, Outputs};
-use std::io::Write;
-use x86::board::acpi::Description;
-use x86::board::{Board, BoardBus, Surroundings};
-use x86::boot::{BootImages, load};
-use x86::interpreter::{Exit, Interpreter};
-use x86::ram::Ram;
+//! Boots a kernel as fast as the interpreter goes, without waiting for idle time, and shows the serial
+//! port: `cargo run --release -p x86 --example boot -- KERNEL INITRD COMMAND_LINE [TYPED]`. What is typed
+//! follows the guest's first prompt. From the environment: `MEMORY_MIB` (512), `LIMIT` (instructions to stop
+//! at), `STEP` (the longest run), `FORGET=1` (drop all caches after each run): what is printed at the end
+//! must be the same whatever the last two are.
+#![allow(clippy::disallowed_types, clippy::disallowed_methods)] // outside the machine: files and clocks
 
-fn variable<T: std::str::FromStr>(name: &str, default: T) -> T {
-    std::env::var(name)
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(default)
+use machine::bus::BoardConfig;
+use machine::input::{ClockRecord, Console, Input};
+use machine::machine::{MachineConfig, Stop};
+use machine::output::Output;
+use std::io::Write;
+use std::time::Instant;
+use x86::boot::BootImages;
+use x86::machine::Machine;
+
+fn number(name: &str, default: u64) -> u64 {
+    let text = std::env::var(name).ok();
+    text.and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-/// FNV-1a, by words: to compare two runs.
-fn digest(ram: &Ram, state: &str) -> u64 {
-    let all = ram.slice(0, ram.size()).expect("all of RAM");
-    let words = all.chunks(8).chain(state.as_bytes().chunks(8));
-    words.fold(0xcbf2_9ce4_8422_2325, |hash: u64, word| {
-        let mut bytes = [0; 8];
-        bytes[..word.len()].copy_from_slice(word);
-        (hash ^ u64::from_le_bytes(bytes)).wrapping_mul(0x100_0000_01b3)
-    })
+fn images(arguments: &[String]) -> BootImages {
+    let file = |index: usize| {
+        let path = arguments.get(index).filter(|path| !path.is_empty())?;
+        Some(std::fs::read(path).unwrap_or_else(|error| panic!("{path}: {error}")))
+    };
+    BootImages {
+        kernel: file(0).expect("name a kernel"),
+        initrd: file(1),
+        command_line: arguments.get(2).cloned().unwrap_or_default(),
+    }
+}
+
+fn config() -> MachineConfig {
+    MachineConfig {
+        board: BoardConfig {
+            memory_bytes: number("MEMORY_MIB", 512) << 20,
+            harts: 1,
+            network: Vec::new(),
+            disks: Vec::new(),
+            virtio_console: false,
+            entropy: true,
+            bit_manipulation: false,
+        },
+        unix_base_ns: 1_700_000_000_000_000_000,
+    }
+}
+
+/// Shows what is printed, remembers it, and answers what the guest asks for.
+fn serve(machine: &mut Machine, printed: &mut Vec<u8>) {
+    for output in machine.outputs() {
+        match output {
+            Output::ConsoleBytes { bytes, .. } => {
+                std::io::stdout()
+                    .write_all(&bytes)
+                    .expect("standard output");
+                std::io::stdout().flush().expect("standard output");
+                printed.extend(bytes);
+            }
+            Output::EntropyRequest { length } => {
+                let seed = machine.instruction_count();
+                let bytes =
+                    (0..u64::from(length)).map(|i| (seed ^ i.wrapping_mul(0x9e37_79b9)) as u8);
+                let bytes = bytes.collect();
+                inject(machine, &Input::Entropy { bytes });
+            }
+            _ => {}
+        }
+    }
+}
+
+fn inject(machine: &mut Machine, input: &Input) {
+    machine
+        .inject(input)
+        .expect("the machine has such a device");
+}
+
+/// Idle time is skipped.
+fn wake(machine: &mut Machine, wake_at_ns: u64) -> u64 {
+    let now_ns = machine.guest_time_ns();
+    let time_ns = wake_at_ns.max(now_ns);
+    let rate = machine.clock().rate;
+    inject(machine, &Input::Clock(ClockRecord { time_ns, rate }));
+    time_ns - now_ns
 }
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let images = BootImages {
-        kernel: std::fs::read(&arguments[0]).expect("a kernel"),
-        initrd: arguments
-            .get(1)
-            .filter(|path| !path.is_empty())
-            .map(|path| std::fs::read(path).expect("an initrd")),
-        command_line: arguments.get(2).cloned().unwrap_or_default(),
-    };
-    let limit: u64 = variable("LIMIT", u64::MAX);
-    let step: u64 = variable("STEP", 1 << 24);
-    let mut ram = Ram::new(variable("MEMORY_MIB", 512u64) << 20);
-    let description = Description {
-        cpus: 1,
-        virtio_slots: 0,
-    };
-    let mut cpu = load(&mut ram, &images, &description).expect("boots");
-    let mut board = Board::new(1);
-    let mut clock = Clock::new();
-    let mut outputs = Outputs::default();
-    let mut interpreter = Interpreter::new();
-    let forgets = variable("FORGET", false);
-    let (mut now, mut idle_ns) = (0, 0);
-    let start = std::time::Instant::now();
-    let input = variable("INPUT", String::new());
-    let input_after = variable("INPUT_AFTER", String::from("# "));
-    let mut printed = String::new();
-    let mut is_typed = input.is_empty();
-    let exit = loop {
-        board.time_passed(clock.time_ns(now));
-        let deadline = board
-            .next_timer_ns()
-            .map_or(u64::MAX, |time_ns| clock.count_at(time_ns));
-        let until = limit.min(now + step).min(deadline.max(now + 1));
-        let mut bus = BoardBus::new(
-            &mut board,
-            0,
-            Surroundings {
-                outputs: &mut outputs,
-                clock: &clock,
-                unix_base_ns: 1_700_000_000_000_000_000,
-            },
-        );
+    let mut machine =
+        Machine::new(config(), &images(&arguments)).unwrap_or_else(|error| panic!("{error}"));
+    let (limit, step) = (number("LIMIT", u64::MAX), number("STEP", 1 << 22));
+    let forgets = number("FORGET", 0) != 0;
+    let mut typed = arguments.get(3).map(|text| text.replace("\\n", "\n"));
+    let (mut printed, mut idle_ns) = (Vec::new(), 0);
+    let start = Instant::now();
+    let last = loop {
+        let stop = machine.run(limit.min(machine.instruction_count() + step));
+        serve(&mut machine, &mut printed);
         if forgets {
-            interpreter.forget(&mut ram);
+            machine.forget_caches();
         }
-        let exit = interpreter.run(&mut cpu, &mut ram, &mut bus, &mut now, until);
-        for output in outputs.take() {
-            if let Output::ConsoleBytes { bytes, .. } = output {
-                std::io::stdout().write_all(&bytes).expect("printed");
-                std::io::stdout().flush().expect("printed");
-                printed.push_str(&String::from_utf8_lossy(&bytes));
-                if !is_typed && printed.contains(&input_after) {
-                    is_typed = true;
-                    board.receive_serial(input.replace("\\n", "\n").as_bytes());
+        match stop {
+            Stop::Idle {
+                wake_at_ns: Some(time_ns),
+            } => {
+                // The prompt is out: the guest waits for somebody to type.
+                let is_prompt = printed.windows(2).any(|end| end == b"# ");
+                if let Some(text) = typed.take_if(|_| is_prompt) {
+                    let (console, bytes) = (Console::Uart, text.into_bytes());
+                    inject(&mut machine, &Input::ConsoleBytes { console, bytes });
+                } else {
+                    idle_ns += wake(&mut machine, time_ns);
                 }
             }
-        }
-        if board.finish().is_some() || now >= limit || exit == Exit::TripleFault {
-            break exit;
-        }
-        if exit == Exit::Halted {
-            let Some(time_ns) = board.next_timer_ns() else {
-                break exit;
-            };
-            let present = clock.time_ns(now);
-            if time_ns > present {
-                idle_ns += time_ns - present;
-                let rate = clock.record().rate;
-                let record = ClockRecord { time_ns, rate };
-                clock.set(now, record).expect("time goes on");
-            }
+            Stop::Reached if machine.instruction_count() < limit => {}
+            Stop::Output => {}
+            stop => break stop,
         }
     };
     let seconds = start.elapsed().as_secs_f64();
+    let count = machine.instruction_count();
     eprintln!(
-        "\n{exit:?}, {:?}: {now} instructions, guest time {:.3} s ({:.3} idle), {seconds:.2} s, {:.1} MIPS",
-        board.finish(),
-        clock.time_ns(now) as f64 / 1e9,
+        "\n{last:?} at {count}: {:.1} M/s in {seconds:.2} s; guest time {:.3} s, idle {:.3} s\n{}digest {:032x}",
+        count as f64 / seconds / 1e6,
+        machine.guest_time_ns() as f64 / 1e9,
         idle_ns as f64 / 1e9,
-        now as f64 / seconds / 1e6
-    );
-    eprintln!("{:x?}", cpu.registers);
-    eprintln!(
-        "digest {:016x}",
-        digest(&ram, &format!("{cpu:?} {board:?}"))
+        machine.describe(),
+        machine.digest()
     );
 }

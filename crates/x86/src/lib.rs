@@ -11,6 +11,7 @@ pub mod cpuid;
 pub mod fault;
 pub mod float;
 pub mod interpreter;
+pub mod machine;
 mod mmu;
 pub mod operands;
 pub mod ram;

@@ -1,5 +1,8 @@
 //! RAM: one region from physical address 0 on, with what is known of each page.
 
+use machine::guest_ram::GuestRam;
+use machine::memory::OutsideRam;
+
 /// Bytes of a page.
 pub const PAGE_SIZE: u64 = 4096;
 const PAGE: usize = PAGE_SIZE as usize;
@@ -12,6 +15,8 @@ pub(crate) const HOLDS_LEAF_TABLE: u8 = 2;
 pub(crate) const HOLDS_UPPER_TABLE: u8 = 4;
 /// The write TLB may know the page.
 const IN_WRITE_TLB: u8 = 8;
+/// The page may have been written since [`Ram::visit_dirty_pages`] last looked.
+const IS_DIRTY: u8 = 16;
 const HOLDS_TABLE: u8 = HOLDS_LEAF_TABLE | HOLDS_UPPER_TABLE;
 
 /// After so many stores beside code in its page the page's code is dropped: it may have been freed,
@@ -101,6 +106,7 @@ impl Ram {
         while !rest.is_empty() {
             let (now, later) = rest.split_at(rest.len().min(PAGE - at % PAGE));
             let page = at / PAGE;
+            self.flags[page] |= IS_DIRTY;
             if self.flags[page] & HOLDS_TABLE != 0 {
                 self.disturbances.push(Disturbance::Translations);
             }
@@ -162,6 +168,7 @@ impl Ram {
         let at = address as usize;
         let page = at / PAGE;
         let flags = self.flags[page];
+        self.flags[page] |= IS_DIRTY;
         if flags & HOLDS_TABLE != 0 {
             self.store_to_table(at, size, value, flags);
         } else {
@@ -209,6 +216,7 @@ impl Ram {
     pub(crate) fn set_entry_bits(&mut self, address: u64, bits: u64) {
         let entry = self.load(address, 8) | bits;
         let page = address as usize / PAGE;
+        self.flags[page] |= IS_DIRTY;
         self.store_plain(address, 8, entry);
         if self.flags[page] & HOLDS_CODE != 0
             && self.code_lines[page] & lines(address as usize, 8) != 0
@@ -220,9 +228,9 @@ impl Ram {
     /// Whether a page may enter the write TLB; if so it counts as entered.
     pub(crate) fn enters_write_tlb(&mut self, address: u64) -> bool {
         let flags = &mut self.flags[address as usize / PAGE];
-        let is_plain = *flags & !IN_WRITE_TLB == 0;
+        let is_plain = *flags & !(IN_WRITE_TLB | IS_DIRTY) == 0;
         if is_plain {
-            *flags |= IN_WRITE_TLB;
+            *flags |= IN_WRITE_TLB | IS_DIRTY;
         }
         is_plain
     }
@@ -260,6 +268,32 @@ impl Ram {
         }
     }
 
+    /// Number of pages.
+    pub fn pages(&self) -> usize {
+        self.flags.len()
+    }
+
+    /// The bytes of page `index`.
+    pub fn page(&self, index: usize) -> &[u8] {
+        &self.bytes[index * PAGE..][..PAGE]
+    }
+
+    /// Whether page `index` may have been written since [`Ram::visit_dirty_pages`] last looked.
+    pub(crate) fn is_dirty(&self, index: usize) -> bool {
+        self.flags[index] & IS_DIRTY != 0
+    }
+
+    /// Calls `f` with the index and the bytes of every page that may have been written since the last
+    /// call. All entries of the write TLB have to go afterwards.
+    pub(crate) fn visit_dirty_pages(&mut self, mut f: impl FnMut(usize, &[u8])) {
+        for (index, flags) in self.flags.iter_mut().enumerate() {
+            if *flags & IS_DIRTY != 0 {
+                *flags &= !(IS_DIRTY | IN_WRITE_TLB);
+                f(index, &self.bytes[index * PAGE..][..PAGE]);
+            }
+        }
+    }
+
     /// Whether there is something in [`Ram::take_disturbances`].
     #[inline(always)]
     pub(crate) fn is_disturbed(&self) -> bool {
@@ -273,9 +307,24 @@ impl Ram {
 
     /// No engine has anything cached of this RAM: flags from another one's time go.
     pub(crate) fn forget_everything(&mut self) {
-        self.flags.fill(0);
+        for flags in &mut self.flags {
+            *flags &= IS_DIRTY;
+        }
         self.code_lines.fill(0);
         self.tables.clear();
         self.disturbances.clear();
+    }
+}
+
+impl GuestRam for Ram {
+    fn slice(&self, address: u64, length: u64) -> Result<&[u8], OutsideRam> {
+        self.slice(address, length)
+            .ok_or(OutsideRam { address, length })
+    }
+
+    fn write(&mut self, address: u64, data: &[u8]) -> Result<(), OutsideRam> {
+        let length = data.len() as u64;
+        self.write(address, data)
+            .ok_or(OutsideRam { address, length })
     }
 }

@@ -1,9 +1,10 @@
 //! What a CPU sees of the board while it runs.
 
 use super::io_apic::{IO_APIC_BASE, IO_APIC_SIZE};
-use super::{Board, ports};
+use super::{Board, VIRTIO_BASE, VIRTIO_SLOT_SIZE, VIRTIO_SLOTS, ports};
 use crate::bus::Bus;
 use crate::ram::Ram;
+use machine::bus::DeviceContext;
 use machine::clock::Clock;
 use machine::output::Outputs;
 
@@ -24,6 +25,16 @@ pub struct Surroundings<'a> {
 }
 
 impl Surroundings<'_> {
+    /// For a device that works at instruction count `now`.
+    pub fn context<'a>(&'a mut self, ram: &'a mut Ram, now: u64) -> DeviceContext<'a> {
+        DeviceContext {
+            memory: ram,
+            outputs: self.outputs,
+            time_ns: self.clock.time_ns(now),
+            unix_base_ns: self.unix_base_ns,
+        }
+    }
+
     fn unix_time_ns(&self, now: u64) -> u64 {
         self.unix_base_ns.saturating_add(self.clock.time_ns(now))
     }
@@ -111,6 +122,13 @@ fn within(address: u64, base: u64, length: u64) -> Option<u64> {
     (offset < length).then_some(offset)
 }
 
+/// The virtio slot that an address lies in, and the offset there.
+fn virtio_slot(address: u64) -> Option<(usize, u64)> {
+    let offset = within(address, VIRTIO_BASE, VIRTIO_SLOT_SIZE * VIRTIO_SLOTS as u64)?;
+    let slot = (offset / VIRTIO_SLOT_SIZE) as usize;
+    Some((slot, offset % VIRTIO_SLOT_SIZE))
+}
+
 /// All ones, as far as an access goes: what a bus without a device reads.
 fn nobody(size: usize) -> u64 {
     u64::MAX >> (64 - 8 * size)
@@ -129,10 +147,13 @@ impl Bus for BoardBus<'_> {
         if let Some(offset) = within(address, IO_APIC_BASE, IO_APIC_SIZE) {
             return part(self.board.io_apic.read(offset & !0xf), offset, size);
         }
+        if let Some((slot, offset)) = virtio_slot(address) {
+            return self.board.virtio.read(slot, offset, size as u8);
+        }
         nobody(size)
     }
 
-    fn write_device(&mut self, _: &mut Ram, address: u64, size: usize, value: u64, now: u64) {
+    fn write_device(&mut self, ram: &mut Ram, address: u64, size: usize, value: u64, now: u64) {
         let cpu = self.cpu;
         if let Some(offset) = self.board.apics[cpu].offset(address) {
             if size >= 4 {
@@ -147,6 +168,14 @@ impl Bus for BoardBus<'_> {
             self.with_board(|board, _| {
                 board.io_apic.write(offset, value as u32);
                 board.send_interrupts();
+            });
+        } else if let Some((slot, offset)) = virtio_slot(address) {
+            self.with_board(|board, around| {
+                let mut context = around.context(ram, now);
+                board
+                    .virtio
+                    .write(slot, offset, size as u8, value, &mut context);
+                board.set_virtio_level(slot);
             });
         }
     }

@@ -16,8 +16,12 @@ use cmos::Cmos;
 use interrupt::InterruptMessage;
 use io_apic::IoApic;
 use local_apic::{Effect, LocalApic, Shorthand};
+use machine::bus::{BoardConfig, DeviceContext, InputError};
 use machine::devices::uart16550::Uart16550;
-use machine::output::Finish;
+use machine::devices::virtio::queue::QueueError;
+use machine::devices::virtio::slots::VirtioSlots;
+use machine::input::{Console, Input};
+use machine::output::{DiskRequest, Finish};
 use power::Power;
 use serde::{Deserialize, Serialize};
 
@@ -51,17 +55,27 @@ pub struct Board {
     uart: Uart16550,
     cmos: Cmos,
     power: Power,
+    virtio: VirtioSlots,
 }
 
 impl Board {
-    /// As after power-on.
-    pub fn new(cpus: u8) -> Board {
+    /// As after power-on, with one CPU.
+    pub fn new(config: &BoardConfig) -> Board {
         Board {
-            apics: (0..cpus).map(LocalApic::new).collect(),
+            apics: vec![LocalApic::new(0)],
             io_apic: IoApic::default(),
             uart: Uart16550::default(),
             cmos: Cmos::default(),
             power: Power::default(),
+            virtio: VirtioSlots::new(config.virtio_devices()),
+        }
+    }
+
+    /// What the ACPI tables say of it.
+    pub fn description(&self) -> acpi::Description {
+        acpi::Description {
+            cpus: self.apics.len() as u8,
+            virtio_slots: self.virtio.occupied(),
         }
     }
 
@@ -75,11 +89,42 @@ impl Board {
         self.power.finish()
     }
 
-    /// Bytes from the serial line.
-    pub fn receive_serial(&mut self, bytes: &[u8]) {
-        self.uart.receive(bytes);
-        let level = self.uart.interrupt();
-        self.set_interrupt(ports::SERIAL_INTERRUPT, level);
+    /// How the guest ended the machine, the first time that this is asked.
+    pub fn take_new_finish(&mut self) -> Option<Finish> {
+        self.power.take_new_finish()
+    }
+
+    /// Takes an input from outside. DMA lands and the interrupt is on its way before this returns.
+    ///
+    /// # Errors
+    /// [`InputError`] for an input that does not belong to this machine; nothing has changed then.
+    pub fn inject(&mut self, input: &Input, context: &mut DeviceContext) -> Result<(), InputError> {
+        if let Some(slot) = self.virtio.inject(input, context)? {
+            self.set_virtio_level(slot);
+            return Ok(());
+        }
+        match input {
+            Input::ConsoleBytes {
+                console: Console::Uart,
+                bytes,
+            } => {
+                self.uart.receive(bytes);
+                let level = self.uart.interrupt();
+                self.set_interrupt(ports::SERIAL_INTERRUPT, level);
+                Ok(())
+            }
+            _ => Err(InputError::Clock),
+        }
+    }
+
+    /// The disk requests without completion, oldest first for each disk.
+    pub fn open_disk_requests(&self) -> Vec<DiskRequest> {
+        self.virtio.open_disk_requests()
+    }
+
+    /// The virtio devices that need a reset, by slot, and what their drivers did wrong.
+    pub fn driver_faults(&self) -> Vec<(usize, QueueError)> {
+        self.virtio.driver_faults()
     }
 
     /// A CPU could not go on: a PC resets.
@@ -97,6 +142,12 @@ impl Board {
         for apic in &mut self.apics {
             apic.time_passed(now_ns);
         }
+    }
+
+    /// Puts a slot's interrupt line where it belongs.
+    fn set_virtio_level(&mut self, slot: usize) {
+        let level = self.virtio.interrupt(slot);
+        self.set_interrupt(virtio_slot_interrupt(slot), level);
     }
 
     /// A pin of the I/O APIC has this level.

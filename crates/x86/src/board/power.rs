@@ -23,12 +23,21 @@ const KEYBOARD_PULSE_RESET: u8 = 0xfe;
 pub struct Power {
     reset_control: u8,
     finish: Option<Finish>,
+    /// The end has become an output.
+    is_reported: bool,
 }
 
 impl Power {
     /// How the guest ended the machine.
     pub fn finish(&self) -> Option<Finish> {
         self.finish
+    }
+
+    /// How the guest ended the machine, the first time that this is asked.
+    pub fn take_new_finish(&mut self) -> Option<Finish> {
+        let finish = self.finish.filter(|_| !self.is_reported)?;
+        self.is_reported = true;
+        Some(finish)
     }
 
     /// The CPU could not go on (triple fault): a PC resets.

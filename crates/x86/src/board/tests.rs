@@ -4,6 +4,25 @@ use crate::ram::Ram;
 use machine::clock::Clock;
 use machine::output::{Output, Outputs};
 
+/// With a disk, a network device and a source of random bytes.
+fn config() -> BoardConfig {
+    BoardConfig {
+        memory_bytes: 1 << 20,
+        harts: 1,
+        network: vec![machine::bus::NetworkConfig {
+            mac: [0x52, 0x54, 0, 0, 0, 1],
+        }],
+        disks: vec![machine::bus::DiskConfig {
+            sectors: 64,
+            read_only: false,
+            serial: "disk".into(),
+        }],
+        virtio_console: false,
+        entropy: true,
+        bit_manipulation: false,
+    }
+}
+
 /// What these devices look into: nothing.
 fn no_ram() -> Ram {
     Ram::new(crate::ram::PAGE_SIZE)
@@ -19,7 +38,7 @@ struct Bench {
 impl Bench {
     fn new() -> Bench {
         let mut bench = Bench {
-            board: Board::new(1),
+            board: Board::new(&config()),
             outputs: Outputs::default(),
             clock: Clock::new(), // 4 ns an instruction
         };
@@ -36,6 +55,17 @@ impl Bench {
             unix_base_ns: 1_709_210_096_000_000_000,
         };
         BoardBus::new(&mut self.board, 0, surroundings)
+    }
+
+    fn inject(&mut self, input: &Input) -> Result<(), InputError> {
+        let mut surroundings = Surroundings {
+            outputs: &mut self.outputs,
+            clock: &self.clock,
+            unix_base_ns: 0,
+        };
+        let mut ram = no_ram();
+        let mut context = surroundings.context(&mut ram, 0);
+        self.board.inject(input, &mut context)
     }
 
     fn route(&mut self, pin: u64, low: u64) {
@@ -56,7 +86,11 @@ fn a_received_byte_interrupts_through_both_controllers() {
     let mut bus = bench.bus();
     bus.write_port(&mut no_ram(), SERIAL + 1, 1, 0x01, 10);
     assert!(!bus.wants_attention());
-    bench.board.receive_serial(b"x");
+    let input = Input::ConsoleBytes {
+        console: Console::Uart,
+        bytes: b"x".to_vec(),
+    };
+    bench.inject(&input).unwrap();
     let mut bus = bench.bus();
     assert_eq!(bus.pending_interrupt(), Some(0x34));
     assert_eq!(bus.acknowledge_interrupt(), 0x34);
@@ -157,4 +191,30 @@ fn an_access_beside_a_register_gets_its_part() {
         0x0005_0014
     );
     assert_eq!(bus.read_device(&mut no_ram(), APIC + 0x38, 4, 0), 0);
+}
+
+#[test]
+fn virtio_slots_answer_where_the_tables_say() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.board.description().virtio_slots, 3);
+    let mut bus = bench.bus();
+    let mut device_id = |slot| {
+        let base = virtio_slot_base(slot);
+        assert_eq!(bus.read_device(&mut no_ram(), base, 4, 0), 0x7472_6976);
+        bus.read_device(&mut no_ram(), base + 8, 4, 0)
+    };
+    assert_eq!([0, 1, 2, 3].map(&mut device_id), [2, 1, 4, 0]);
+}
+
+#[test]
+fn an_input_for_a_device_that_is_not_there_is_refused() {
+    let mut bench = Bench::new();
+    let input = Input::NetworkFrame {
+        device: 1,
+        frame: vec![0; 60],
+    };
+    assert!(matches!(
+        bench.inject(&input),
+        Err(InputError::NoSuchDevice { device: 1, .. })
+    ));
 }

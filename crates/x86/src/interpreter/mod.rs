@@ -77,6 +77,11 @@ impl Interpreter {
         ram.forget_everything();
     }
 
+    /// RAM was looked at for what changed, and has to hear of stores to any page again.
+    pub(crate) fn forget_writable_pages(&mut self) {
+        self.tlb.drop_writes();
+    }
+
     /// Executes from count `now` until count `until` at the latest, and moves `now` along. A pending
     /// interrupt is taken before the next instruction wherever the CPU lets it; taking one counts
     /// nothing. An instruction that faults counts as one, so does each iteration of a repeated string

@@ -10,6 +10,7 @@ pub mod entropy;
 pub mod mmio;
 pub mod network;
 pub mod queue;
+pub mod slots;
 
 #[cfg(test)]
 pub(crate) mod driver;

@@ -1,7 +1,8 @@
 //! Split virtqueues (virtio 1.2, section 2.7), the device's side.
 
 use super::{FEATURE_EVENT_INDEX, FEATURE_INDIRECT_DESCRIPTORS};
-use crate::memory::{Memory, OutsideRam};
+use crate::guest_ram::GuestRam;
+use crate::memory::OutsideRam;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -109,7 +110,7 @@ pub fn total_length(segments: &[Segment]) -> u64 {
 /// Reads `length` bytes from byte `start` of the segments on; fewer if they end before.
 pub fn gather(
     segments: &[Segment],
-    memory: &Memory,
+    memory: &dyn GuestRam,
     start: u64,
     length: u64,
 ) -> Result<Vec<u8>, QueueError> {
@@ -126,7 +127,7 @@ pub fn gather(
 /// Writes `data` from byte `start` of the segments on; what does not fit is left out.
 pub fn scatter(
     segments: &[Segment],
-    memory: &mut Memory,
+    memory: &mut dyn GuestRam,
     start: u64,
     data: &[u8],
 ) -> Result<(), QueueError> {
@@ -240,7 +241,7 @@ impl Queue {
     }
 
     /// The driver says that the queue is set up: checks it and begins at its start.
-    pub fn enable(&mut self, features: u64, memory: &Memory) -> Result<(), QueueError> {
+    pub fn enable(&mut self, features: u64, memory: &dyn GuestRam) -> Result<(), QueueError> {
         self.disable();
         if !self.size.is_power_of_two() || self.size > self.max_size {
             return Err(QueueError::Size {
@@ -258,7 +259,7 @@ impl Queue {
             if address % alignment != 0 {
                 return Err(QueueError::Address { address, length });
             }
-            memory.offset(address, length)?;
+            memory.slice(address, length)?;
         }
         self.event_index = features & FEATURE_EVENT_INDEX != 0;
         self.indirect = features & FEATURE_INDIRECT_DESCRIPTORS != 0;
@@ -267,7 +268,7 @@ impl Queue {
     }
 
     /// Takes the next available chain, whose bytes must not be more than `limit`.
-    pub fn pop(&mut self, memory: &Memory, limit: u64) -> Result<Option<Chain>, QueueError> {
+    pub fn pop(&mut self, memory: &dyn GuestRam, limit: u64) -> Result<Option<Chain>, QueueError> {
         let available = u16::from_le_bytes(memory.read_array(self.available + 2)?);
         let ahead = available.wrapping_sub(self.next_available);
         if ahead > self.size {
@@ -292,7 +293,12 @@ impl Queue {
     }
 
     /// Returns a chain to the driver, `written` bytes of whose writable part were written.
-    pub fn push(&mut self, memory: &mut Memory, head: u16, written: u32) -> Result<(), QueueError> {
+    pub fn push(
+        &mut self,
+        memory: &mut dyn GuestRam,
+        head: u16,
+        written: u32,
+    ) -> Result<(), QueueError> {
         let slot = u64::from(self.next_used % self.size);
         let mut element = [0; 8];
         element[..4].copy_from_slice(&u32::from(head).to_le_bytes());
@@ -304,7 +310,7 @@ impl Queue {
     }
 
     /// Asks for a notification when the driver makes the next chain available (section 2.7.10).
-    pub fn request_notification(&mut self, memory: &mut Memory) -> Result<(), QueueError> {
+    pub fn request_notification(&mut self, memory: &mut dyn GuestRam) -> Result<(), QueueError> {
         if self.event_index {
             let event = self.used + 4 + 8 * u64::from(self.size);
             memory.write(event, &self.next_available.to_le_bytes())?;
@@ -314,7 +320,7 @@ impl Queue {
 
     /// Whether the driver is to be interrupted for what was pushed since the last call
     /// (section 2.7.7).
-    pub fn take_interrupt(&mut self, memory: &Memory) -> Result<bool, QueueError> {
+    pub fn take_interrupt(&mut self, memory: &dyn GuestRam) -> Result<bool, QueueError> {
         let (old, new) = (self.signalled_used, self.next_used);
         if old == new || !self.ready {
             return Ok(false);
@@ -331,7 +337,7 @@ impl Queue {
     }
 
     /// Follows the chain from descriptor `head`.
-    fn chain(&self, head: u16, limit: u64, memory: &Memory) -> Result<Chain, QueueError> {
+    fn chain(&self, head: u16, limit: u64, memory: &dyn GuestRam) -> Result<Chain, QueueError> {
         let mut walk = Walk {
             chain: Chain {
                 head,
@@ -366,7 +372,7 @@ impl Walk {
         (table, size): Table,
         first: u16,
         allow_indirect: bool,
-        memory: &Memory,
+        memory: &dyn GuestRam,
     ) -> Result<Option<Table>, QueueError> {
         let head = self.chain.head;
         let mut index = first;
@@ -399,7 +405,7 @@ impl Walk {
         Err(QueueError::Loop { head })
     }
 
-    fn add(&mut self, descriptor: &Descriptor, memory: &Memory) -> Result<(), QueueError> {
+    fn add(&mut self, descriptor: &Descriptor, memory: &dyn GuestRam) -> Result<(), QueueError> {
         let Descriptor {
             address,
             length,
@@ -410,7 +416,7 @@ impl Walk {
         if length == 0 {
             return Ok(());
         }
-        memory.offset(address, u64::from(length))?;
+        memory.slice(address, u64::from(length))?;
         let Some(rest) = self.limit.checked_sub(u64::from(length)) else {
             let held = total_length(&self.chain.readable) + total_length(&self.chain.writable);
             return Err(QueueError::TooLong {
@@ -440,7 +446,7 @@ struct Descriptor {
 }
 
 impl Descriptor {
-    fn read(memory: &Memory, address: u64) -> Result<Descriptor, QueueError> {
+    fn read(memory: &dyn GuestRam, address: u64) -> Result<Descriptor, QueueError> {
         Ok(Descriptor {
             address: u64::from_le_bytes(memory.read_array(address)?),
             length: u32::from_le_bytes(memory.read_array(address.wrapping_add(8))?),

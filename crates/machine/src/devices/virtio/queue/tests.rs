@@ -1,5 +1,6 @@
 use super::super::{FEATURE_EVENT_INDEX, FEATURE_INDIRECT_DESCRIPTORS};
 use super::*;
+use crate::memory::Memory;
 use crate::memory::RAM_BASE;
 use proptest::prelude::*;
 

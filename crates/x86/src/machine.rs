@@ -1,0 +1,299 @@
+//! The machine: run, inject, outputs.
+
+use crate::board::{Board, BoardBus, HOLE_BASE, Surroundings};
+use crate::boot::{self, BootError, BootImages};
+use crate::cpu::Cpu;
+use crate::interpreter::flags::IF;
+use crate::interpreter::{Exit, Interpreter};
+use crate::ram::{PAGE_SIZE, Ram};
+use machine::bus::BoardConfigError;
+use machine::clock::Clock;
+use machine::digest::PageDigests;
+use machine::input::{ClockRecord, Input, InstructionCount};
+use machine::machine::{InjectError, MachineConfig, Stop};
+use machine::output::{DiskRequest, Output, Outputs};
+use machine::state::{Snapshot, SnapshotError, check_that_the_host_has};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// Number of the semantics: what the machine computes from the same inputs. Every change of an
+/// instruction, a device or the clock that a guest could see raises it. The numbers of x86-64 begin at
+/// 8,600,000, so that no snapshot or log of another architecture is taken for one of this.
+pub const SEMANTICS_VERSION: u32 = 8_600_001;
+
+/// Why a machine cannot be powered on.
+#[derive(Debug, PartialEq, Eq, Error)]
+pub enum PowerOnError {
+    /// The board cannot be built.
+    #[error(transparent)]
+    Board(#[from] BoardConfigError),
+    /// Too much RAM.
+    #[error("{bytes} bytes of memory: an x86-64 machine has {HOLE_BASE} at most")]
+    Memory {
+        /// What was given.
+        bytes: u64,
+    },
+    /// Too many CPUs.
+    #[error("{cpus} CPUs: an x86-64 machine has one")]
+    Cpus {
+        /// What was given.
+        cpus: u32,
+    },
+    /// The images cannot be started.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+}
+
+/// Everything but RAM: plain, and the same on every replica at the same instruction count.
+#[derive(Serialize, Deserialize)]
+struct State {
+    config: MachineConfig,
+    count: InstructionCount,
+    clock: Clock,
+    cpu: Cpu,
+    board: Board,
+    outputs: Outputs,
+}
+
+impl State {
+    /// The board, and what its devices may touch besides their own state.
+    fn board_in_surroundings(&mut self) -> (&mut Cpu, &mut Board, Surroundings<'_>) {
+        let surroundings = Surroundings {
+            outputs: &mut self.outputs,
+            clock: &self.clock,
+            unix_base_ns: self.config.unix_base_ns,
+        };
+        (&mut self.cpu, &mut self.board, surroundings)
+    }
+}
+
+/// The deterministic machine.
+pub struct Machine {
+    state: State,
+    ram: Ram,
+    page_digests: PageDigests,
+    interpreter: Interpreter,
+}
+
+impl Machine {
+    /// A machine at power-on, its images loaded.
+    ///
+    /// # Errors
+    /// [`PowerOnError`] for a board that cannot be built and images that cannot be started.
+    pub fn new(config: MachineConfig, images: &BootImages) -> Result<Machine, PowerOnError> {
+        check(&config)?;
+        let mut ram = Ram::new(config.board.memory_bytes);
+        let board = Board::new(&config.board);
+        let cpu = boot::load(&mut ram, images, &board.description())?;
+        let state = State {
+            config,
+            count: 0,
+            clock: Clock::new(),
+            cpu,
+            board,
+            outputs: Outputs::default(),
+        };
+        Ok(Machine::from_parts(state, ram))
+    }
+
+    fn from_parts(state: State, ram: Ram) -> Machine {
+        Machine {
+            state,
+            page_digests: PageDigests::new(ram.pages()),
+            ram,
+            interpreter: Interpreter::new(),
+        }
+    }
+
+    /// Executes until the instruction count is `until`, or until something stops it before.
+    pub fn run(&mut self, until: InstructionCount) -> Stop {
+        loop {
+            self.raise_timers();
+            if self.state.outputs.is_urgent() {
+                return Stop::Output;
+            }
+            if let Some(finish) = self.state.board.finish() {
+                return Stop::Finished(finish);
+            }
+            if self.state.count >= until {
+                return Stop::Reached;
+            }
+            if self.waits() {
+                return Stop::Idle {
+                    wake_at_ns: self.wake_at_ns(),
+                };
+            }
+            self.run_cpu(until);
+        }
+    }
+
+    fn run_cpu(&mut self, until: InstructionCount) {
+        let timer = self.state.board.next_timer_ns();
+        let timer = timer.map_or(u64::MAX, |time_ns| self.state.clock.count_at(time_ns));
+        let mut count = self.state.count;
+        let (cpu, board, surroundings) = self.state.board_in_surroundings();
+        let mut bus = BoardBus::new(board, 0, surroundings);
+        let exit = self
+            .interpreter
+            .run(cpu, &mut self.ram, &mut bus, &mut count, until.min(timer));
+        self.state.count = count;
+        match exit {
+            Exit::Count | Exit::Halted | Exit::Attention => {}
+            Exit::TripleFault => self.state.board.triple_fault(),
+        }
+        // The end itself is an output, once.
+        if let Some(finish) = self.state.board.take_new_finish() {
+            self.state.outputs.other(Output::Finish(finish));
+        }
+    }
+
+    /// The CPU has halted, and no interrupt wakes it now.
+    fn waits(&self) -> bool {
+        let can_wake =
+            self.lets_interrupts_in() && self.state.board.local_apic(0).pending().is_some();
+        self.state.cpu.registers.is_halted && !can_wake
+    }
+
+    fn lets_interrupts_in(&self) -> bool {
+        self.state.cpu.registers.rflags & IF != 0
+    }
+
+    /// Guest time of the next timer that can wake the CPU: none can if it keeps interrupts out.
+    fn wake_at_ns(&self) -> Option<u64> {
+        let timer = self.state.board.next_timer_ns();
+        timer.filter(|_| self.lets_interrupts_in())
+    }
+
+    /// Brings the devices up to guest time. Whoever can be asked for a digest next has done so: else a
+    /// machine that found its CPU waiting would differ from one that was stopped there.
+    fn raise_timers(&mut self) {
+        let now_ns = self.guest_time_ns();
+        self.state.board.time_passed(now_ns);
+    }
+
+    /// Lets an input take effect here.
+    ///
+    /// # Errors
+    /// [`InjectError`], and nothing has changed.
+    pub fn inject(&mut self, input: &Input) -> Result<(), InjectError> {
+        let count = self.state.count;
+        if let Input::Clock(record) = input {
+            self.state.clock.set(count, *record)?;
+        } else {
+            let (_, board, mut surroundings) = self.state.board_in_surroundings();
+            board.inject(input, &mut surroundings.context(&mut self.ram, count))?;
+        }
+        self.raise_timers(); // a clock record moves time
+        Ok(())
+    }
+
+    /// Takes what the machine wants the world to see or do, in order.
+    pub fn outputs(&mut self) -> Vec<Output> {
+        self.state.outputs.take()
+    }
+
+    /// Frames and console bytes since power-on, collected or not.
+    pub fn visible_outputs(&self) -> u64 {
+        self.state.outputs.visible()
+    }
+
+    /// Instructions since power-on.
+    pub fn instruction_count(&self) -> InstructionCount {
+        self.state.count
+    }
+
+    /// Guest time, in nanoseconds since power-on.
+    pub fn guest_time_ns(&self) -> u64 {
+        self.state.clock.time_ns(self.state.count)
+    }
+
+    /// The last clock record.
+    pub fn clock(&self) -> ClockRecord {
+        self.state.clock.record()
+    }
+
+    /// What the machine was made from.
+    pub fn config(&self) -> &MachineConfig {
+        &self.state.config
+    }
+
+    /// Disk requests without completion, oldest first: to be issued again after a failover.
+    pub fn open_disk_requests(&self) -> Vec<DiskRequest> {
+        self.state.board.open_disk_requests()
+    }
+
+    /// A digest of the whole state: registers, devices and RAM.
+    pub fn digest(&mut self) -> u128 {
+        let digests = &mut self.page_digests;
+        self.ram
+            .visit_dirty_pages(|index, bytes| digests.update(index, bytes));
+        self.interpreter.forget_writable_pages();
+        let state = postcard::to_stdvec(&self.state).expect("plain data serialises");
+        self.page_digests.with_state(state)
+    }
+
+    /// Copies the whole state.
+    pub fn snapshot(&self) -> Snapshot {
+        let state = postcard::to_stdvec(&self.state).expect("plain data serialises");
+        let mut snapshot = Snapshot::new(SEMANTICS_VERSION, state, self.ram.size());
+        for index in 0..self.ram.pages() {
+            // Most of RAM was never touched, and a look would have the host map all of it.
+            if self.ram.is_dirty(index) || !self.page_digests.is_zero(index) {
+                snapshot.add_page(index, self.ram.page(index));
+            }
+        }
+        snapshot
+    }
+
+    /// A machine in the state of the snapshot.
+    ///
+    /// # Errors
+    /// [`SnapshotError`] for what is no state of such a machine, or has more RAM than the host.
+    pub fn restore(snapshot: &Snapshot) -> Result<Machine, SnapshotError> {
+        let state: State = snapshot.state(SEMANTICS_VERSION)?;
+        check(&state.config).map_err(|_| SnapshotError::Damaged("its state contradicts itself"))?;
+        let memory_bytes = state.config.board.memory_bytes;
+        check_that_the_host_has(memory_bytes)?;
+        let mut ram = Ram::new(memory_bytes);
+        for (index, bytes) in snapshot.pages() {
+            ram.write(index * PAGE_SIZE, bytes)
+                .ok_or(SnapshotError::Damaged("it holds a page outside RAM"))?;
+        }
+        Ok(Machine::from_parts(state, ram))
+    }
+
+    /// For tests: forgets everything that only makes the machine quick. The guest cannot see it.
+    pub fn forget_caches(&mut self) {
+        self.interpreter.forget(&mut self.ram);
+    }
+
+    /// Where the CPU is, for people who look for a fault.
+    pub fn describe(&self) -> String {
+        let state = &self.state;
+        format!(
+            "count {}\n{:x?}\nvirtio {:?}\n",
+            state.count,
+            state.cpu.registers,
+            state.board.driver_faults()
+        )
+    }
+}
+
+/// Equal for boards that can replay each other's inputs under the same semantics.
+pub fn configuration_hash(board: &machine::bus::BoardConfig) -> u64 {
+    let bytes = postcard::to_stdvec(&(SEMANTICS_VERSION, board)).expect("plain data serialises");
+    xxhash_rust::xxh3::xxh3_64(&bytes)
+}
+
+/// Whether such a machine can be built.
+fn check(config: &MachineConfig) -> Result<(), PowerOnError> {
+    config.board.validate()?;
+    let (bytes, cpus) = (config.board.memory_bytes, config.board.harts);
+    if bytes > HOLE_BASE {
+        return Err(PowerOnError::Memory { bytes });
+    }
+    if cpus != 1 {
+        return Err(PowerOnError::Cpus { cpus });
+    }
+    Ok(())
+}

@@ -8,6 +8,7 @@ use super::vector::{needs, number};
 use super::width::{Double, Quad};
 use super::{bits, control, data, multiply, port, shift, string, system, vector};
 use crate::cpu::SS;
+use crate::simd::operations;
 use iced_x86::{
     Code, ConditionCode, CpuidFeature, Decoder, DecoderError, DecoderOptions, Instruction,
     Mnemonic, OpKind, Register,
@@ -821,7 +822,9 @@ fn conditional(op: &mut Op, instruction: &Instruction) -> Option<Handler> {
 
 /// What the vector and x87 units have; all else is undefined.
 fn set_vector(op: &mut Op, instruction: &Instruction) -> bool {
-    if let Some(handler) = vector_move(op, instruction) {
+    if let Some(handler) =
+        vector_move(op, instruction).or_else(|| vector_operation(op, instruction))
+    {
         op.handler = handler;
         return false;
     }
@@ -885,6 +888,17 @@ fn vector_move(op: &mut Op, instruction: &Instruction) -> Option<Handler> {
     };
     two_operands(op, instruction);
     op.immediate = alignment;
+    Some(handler)
+}
+
+/// The operations that are a function of two registers and nothing else.
+fn vector_operation(op: &mut Op, instruction: &Instruction) -> Option<Handler> {
+    let index = operations::find(instruction.code())?;
+    let handler: Handler = match two_operands(op, instruction) {
+        Form::RegisterRegister => vector::operate,
+        _ => vector::operate_memory,
+    };
+    op.immediate = index as u64;
     Some(handler)
 }
 

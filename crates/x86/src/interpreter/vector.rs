@@ -6,6 +6,7 @@ use super::op::Op;
 use super::width::{Byte, Double, HIGH_BYTES, Quad, Width, Word};
 use crate::fault::{Fault, SIMD_FAULT};
 use crate::operands::Operands;
+use crate::simd::operations::OPERATIONS;
 use iced_x86::Register;
 
 const CR0_MP: u64 = 1 << 1;
@@ -185,7 +186,7 @@ fn check(core: &mut Core<'_>, needs: u8) -> Result<(), Raised> {
     Ok(())
 }
 
-/// What a move between XMM registers and memory needs, which is what SSE needs.
+/// What a move or an operation of XMM registers needs: what SSE needs.
 #[inline(always)]
 fn check_move(core: &mut Core<'_>) -> Result<(), Raised> {
     let (cr0, cr4) = (core.registers.cr0, core.registers.cr4);
@@ -259,6 +260,32 @@ pub(super) fn move_store_low<W: Width>(core: &mut Core<'_>, op: &Op) -> Result<(
     check_move(core)?;
     let value = xmm(core, op.source) as u64;
     core.store::<W>(core.address(op), value)
+}
+
+/// A form of [`OPERATIONS`] on two registers; `immediate` is its place there.
+pub(super) fn operate(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
+    check_move(core)?;
+    operate_with(core, op, xmm(core, op.source));
+    Ok(())
+}
+
+/// A form of [`OPERATIONS`] with memory as its source.
+pub(super) fn operate_memory(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
+    check_move(core)?;
+    let address = core.address(op);
+    if address & 15 != 0 {
+        return Err(core.general_protection());
+    }
+    let source = load_16(core, address)?;
+    operate_with(core, op, source);
+    Ok(())
+}
+
+#[inline(always)]
+fn operate_with(core: &mut Core<'_>, op: &Op, source: u128) {
+    let (_, operation) = OPERATIONS[op.immediate as usize];
+    let result = operation(xmm(core, op.target), source);
+    set_xmm(core, op.target, result);
 }
 
 /// Vector and x87 instructions; `detail` is one of [`needs`].

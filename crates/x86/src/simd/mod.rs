@@ -16,6 +16,7 @@ mod floating;
 mod integer;
 mod moves;
 mod mxcsr;
+pub(crate) mod operations;
 mod packed;
 mod shuffle;
 mod special;
@@ -91,7 +92,8 @@ fn sse<O: Operands>(m: &mut Unit<'_, O>, i: &Instruction) -> Outcome {
         || moves::partial(m, i)?
         || floating::arithmetic(m, i)?
         || floating::from_mmx(m, i)?
-        || special::special(m, i)?)
+        || special::special(m, i)?
+        || packed::operation(m, i)?)
 }
 
 fn mmx<O: Operands>(m: &mut Unit<'_, O>, i: &Instruction) -> Outcome {

@@ -4,7 +4,7 @@ use iced_x86::{Code, Instruction};
 
 use super::access::{self, Outcome};
 use super::unit::Unit;
-use super::{crypto, integer, shuffle};
+use super::{crypto, integer, operations, shuffle};
 use crate::operands::Operands;
 
 /// Executes an MMX form of two registers or a register and memory. Tells whether it was one.
@@ -102,106 +102,8 @@ pub(super) fn mmx<O: Operands>(m: &mut Unit<'_, O>, i: &Instruction) -> Outcome 
 /// Executes an SSE form whose source is a register or aligned memory. Tells whether it was one.
 #[inline(always)]
 pub(super) fn sse<O: Operands>(m: &mut Unit<'_, O>, i: &Instruction) -> Outcome {
-    use access::{binary, shift, shift_immediate as shift_by};
+    use access::{shift, shift_immediate as shift_by};
     match i.code() {
-        Code::Paddb_xmm_xmmm128 => binary(m, i, integer::paddb),
-        Code::Paddw_xmm_xmmm128 => binary(m, i, integer::paddw),
-        Code::Paddd_xmm_xmmm128 => binary(m, i, integer::paddd),
-        Code::Paddq_xmm_xmmm128 => binary(m, i, integer::paddq),
-        Code::Psubb_xmm_xmmm128 => binary(m, i, integer::psubb),
-        Code::Psubw_xmm_xmmm128 => binary(m, i, integer::psubw),
-        Code::Psubd_xmm_xmmm128 => binary(m, i, integer::psubd),
-        Code::Psubq_xmm_xmmm128 => binary(m, i, integer::psubq),
-        Code::Paddsb_xmm_xmmm128 => binary(m, i, integer::paddsb),
-        Code::Paddsw_xmm_xmmm128 => binary(m, i, integer::paddsw),
-        Code::Paddusb_xmm_xmmm128 => binary(m, i, integer::paddusb),
-        Code::Paddusw_xmm_xmmm128 => binary(m, i, integer::paddusw),
-        Code::Psubsb_xmm_xmmm128 => binary(m, i, integer::psubsb),
-        Code::Psubsw_xmm_xmmm128 => binary(m, i, integer::psubsw),
-        Code::Psubusb_xmm_xmmm128 => binary(m, i, integer::psubusb),
-        Code::Psubusw_xmm_xmmm128 => binary(m, i, integer::psubusw),
-        Code::Pavgb_xmm_xmmm128 => binary(m, i, integer::pavgb),
-        Code::Pavgw_xmm_xmmm128 => binary(m, i, integer::pavgw),
-        Code::Pminub_xmm_xmmm128 => binary(m, i, integer::pminub),
-        Code::Pminuw_xmm_xmmm128 => binary(m, i, integer::pminuw),
-        Code::Pminud_xmm_xmmm128 => binary(m, i, integer::pminud),
-        Code::Pminsb_xmm_xmmm128 => binary(m, i, integer::pminsb),
-        Code::Pminsw_xmm_xmmm128 => binary(m, i, integer::pminsw),
-        Code::Pminsd_xmm_xmmm128 => binary(m, i, integer::pminsd),
-        Code::Pmaxub_xmm_xmmm128 => binary(m, i, integer::pmaxub),
-        Code::Pmaxuw_xmm_xmmm128 => binary(m, i, integer::pmaxuw),
-        Code::Pmaxud_xmm_xmmm128 => binary(m, i, integer::pmaxud),
-        Code::Pmaxsb_xmm_xmmm128 => binary(m, i, integer::pmaxsb),
-        Code::Pmaxsw_xmm_xmmm128 => binary(m, i, integer::pmaxsw),
-        Code::Pmaxsd_xmm_xmmm128 => binary(m, i, integer::pmaxsd),
-        Code::Pcmpeqb_xmm_xmmm128 => binary(m, i, integer::pcmpeqb),
-        Code::Pcmpeqw_xmm_xmmm128 => binary(m, i, integer::pcmpeqw),
-        Code::Pcmpeqd_xmm_xmmm128 => binary(m, i, integer::pcmpeqd),
-        Code::Pcmpeqq_xmm_xmmm128 => binary(m, i, integer::pcmpeqq),
-        Code::Pcmpgtb_xmm_xmmm128 => binary(m, i, integer::pcmpgtb),
-        Code::Pcmpgtw_xmm_xmmm128 => binary(m, i, integer::pcmpgtw),
-        Code::Pcmpgtd_xmm_xmmm128 => binary(m, i, integer::pcmpgtd),
-        Code::Pcmpgtq_xmm_xmmm128 => binary(m, i, integer::pcmpgtq),
-        Code::Pmullw_xmm_xmmm128 => binary(m, i, integer::pmullw),
-        Code::Pmulhw_xmm_xmmm128 => binary(m, i, integer::pmulhw),
-        Code::Pmulhuw_xmm_xmmm128 => binary(m, i, integer::pmulhuw),
-        Code::Pmulhrsw_xmm_xmmm128 => binary(m, i, integer::pmulhrsw),
-        Code::Pmulld_xmm_xmmm128 => binary(m, i, integer::pmulld),
-        Code::Pmuludq_xmm_xmmm128 => binary(m, i, integer::pmuludq),
-        Code::Pmuldq_xmm_xmmm128 => binary(m, i, integer::pmuldq),
-        Code::Psignb_xmm_xmmm128 => binary(m, i, integer::psignb),
-        Code::Psignw_xmm_xmmm128 => binary(m, i, integer::psignw),
-        Code::Psignd_xmm_xmmm128 => binary(m, i, integer::psignd),
-        Code::Pabsb_xmm_xmmm128 => binary(m, i, integer::pabsb),
-        Code::Pabsw_xmm_xmmm128 => binary(m, i, integer::pabsw),
-        Code::Pabsd_xmm_xmmm128 => binary(m, i, integer::pabsd),
-        Code::Pand_xmm_xmmm128 => binary(m, i, integer::pand),
-        Code::Pandn_xmm_xmmm128 => binary(m, i, integer::pandn),
-        Code::Por_xmm_xmmm128 => binary(m, i, integer::por),
-        Code::Pxor_xmm_xmmm128 => binary(m, i, integer::pxor),
-        Code::Pmaddwd_xmm_xmmm128 => binary(m, i, integer::pmaddwd),
-        Code::Pmaddubsw_xmm_xmmm128 => binary(m, i, integer::pmaddubsw),
-        Code::Psadbw_xmm_xmmm128 => binary(m, i, integer::psadbw),
-        Code::Phaddw_xmm_xmmm128 => binary(m, i, integer::phaddw),
-        Code::Phaddd_xmm_xmmm128 => binary(m, i, integer::phaddd),
-        Code::Phaddsw_xmm_xmmm128 => binary(m, i, integer::phaddsw),
-        Code::Phsubw_xmm_xmmm128 => binary(m, i, integer::phsubw),
-        Code::Phsubd_xmm_xmmm128 => binary(m, i, integer::phsubd),
-        Code::Phsubsw_xmm_xmmm128 => binary(m, i, integer::phsubsw),
-        Code::Packsswb_xmm_xmmm128 => binary(m, i, shuffle::packsswb),
-        Code::Packuswb_xmm_xmmm128 => binary(m, i, shuffle::packuswb),
-        Code::Packssdw_xmm_xmmm128 => binary(m, i, shuffle::packssdw),
-        Code::Packusdw_xmm_xmmm128 => binary(m, i, shuffle::packusdw),
-        Code::Punpcklbw_xmm_xmmm128 => binary(m, i, shuffle::punpcklbw),
-        Code::Punpckhbw_xmm_xmmm128 => binary(m, i, shuffle::punpckhbw),
-        Code::Punpcklwd_xmm_xmmm128 => binary(m, i, shuffle::punpcklwd),
-        Code::Punpckhwd_xmm_xmmm128 => binary(m, i, shuffle::punpckhwd),
-        Code::Punpckldq_xmm_xmmm128 => binary(m, i, shuffle::punpckldq),
-        Code::Punpckhdq_xmm_xmmm128 => binary(m, i, shuffle::punpckhdq),
-        Code::Pshufb_xmm_xmmm128 => binary(m, i, shuffle::pshufb),
-        Code::Punpcklqdq_xmm_xmmm128 => binary(m, i, shuffle::punpcklqdq),
-        Code::Punpckhqdq_xmm_xmmm128 => binary(m, i, shuffle::punpckhqdq),
-        Code::Andps_xmm_xmmm128 => binary(m, i, integer::pand),
-        Code::Andpd_xmm_xmmm128 => binary(m, i, integer::pand),
-        Code::Andnps_xmm_xmmm128 => binary(m, i, integer::pandn),
-        Code::Andnpd_xmm_xmmm128 => binary(m, i, integer::pandn),
-        Code::Orps_xmm_xmmm128 => binary(m, i, integer::por),
-        Code::Orpd_xmm_xmmm128 => binary(m, i, integer::por),
-        Code::Xorps_xmm_xmmm128 => binary(m, i, integer::pxor),
-        Code::Xorpd_xmm_xmmm128 => binary(m, i, integer::pxor),
-        Code::Unpcklps_xmm_xmmm128 => binary(m, i, shuffle::punpckldq),
-        Code::Unpckhps_xmm_xmmm128 => binary(m, i, shuffle::punpckhdq),
-        Code::Unpcklpd_xmm_xmmm128 => binary(m, i, shuffle::punpcklqdq),
-        Code::Unpckhpd_xmm_xmmm128 => binary(m, i, shuffle::punpckhqdq),
-        Code::Aesenc_xmm_xmmm128 => binary(m, i, crypto::aesenc),
-        Code::Aesenclast_xmm_xmmm128 => binary(m, i, crypto::aesenclast),
-        Code::Aesdec_xmm_xmmm128 => binary(m, i, crypto::aesdec),
-        Code::Aesdeclast_xmm_xmmm128 => binary(m, i, crypto::aesdeclast),
-        Code::Sha1nexte_xmm_xmmm128 => binary(m, i, crypto::sha1nexte),
-        Code::Sha1msg1_xmm_xmmm128 => binary(m, i, crypto::sha1msg1),
-        Code::Sha1msg2_xmm_xmmm128 => binary(m, i, crypto::sha1msg2),
-        Code::Sha256msg1_xmm_xmmm128 => binary(m, i, crypto::sha256msg1),
-        Code::Sha256msg2_xmm_xmmm128 => binary(m, i, crypto::sha256msg2),
         Code::Psllw_xmm_xmmm128 => shift(m, i, integer::psllw),
         Code::Psllw_xmm_imm8 => shift_by(m, i, integer::psllw),
         Code::Pslld_xmm_xmmm128 => shift(m, i, integer::pslld),
@@ -219,6 +121,14 @@ pub(super) fn sse<O: Operands>(m: &mut Unit<'_, O>, i: &Instruction) -> Outcome 
         Code::Psrad_xmm_xmmm128 => shift(m, i, integer::psrad),
         Code::Psrad_xmm_imm8 => shift_by(m, i, integer::psrad),
         _ => sse_with_immediate(m, i),
+    }
+}
+
+/// Executes a form of [`OPERATIONS`](super::operations::OPERATIONS). Tells whether it was one.
+pub(super) fn operation<O: Operands>(m: &mut Unit<'_, O>, i: &Instruction) -> Outcome {
+    match operations::find(i.code()) {
+        Some(index) => access::binary(m, i, operations::OPERATIONS[index].1),
+        None => Ok(false),
     }
 }
 

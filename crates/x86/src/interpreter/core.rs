@@ -49,6 +49,8 @@ pub(super) struct Core<'a> {
     pub check_interrupts: bool,
     /// A device was accessed.
     pub touched_device: bool,
+    /// The fault cannot be delivered: the CPU shuts down.
+    pub has_shut_down: bool,
     /// An event was delivered since this was last cleared.
     pub has_delivered: bool,
 }

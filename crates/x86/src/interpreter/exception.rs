@@ -50,6 +50,9 @@ fn combine(first: Fault, second: Fault) -> Result<Fault, TripleFault> {
 impl Core<'_> {
     /// Delivers a fault of the instruction at RIP, with all that its delivery may raise.
     pub(super) fn deliver_fault(&mut self, fault: Fault) -> Result<(), TripleFault> {
+        if self.has_shut_down {
+            return Err(TripleFault);
+        }
         let cause = match fault.vector {
             DEBUG | BREAKPOINT => Cause::Trap,
             _ => Cause::Fault,

@@ -152,6 +152,7 @@ impl<'a> Core<'a> {
             is_non_canonical: false,
             check_interrupts: true,
             touched_device: false,
+            has_shut_down: false,
             has_delivered: false,
         };
         core.mode_changed();

@@ -197,7 +197,8 @@ impl Core<'_> {
     }
 
     /// Reads and checks what is to become CS, by a far jump, call or return to `privilege`. Code that
-    /// is not 64-bit is refused: this machine has no compatibility mode.
+    /// is not 64-bit is refused: this machine has no compatibility mode. A kernel that leaves 64-bit mode
+    /// is on its way to real mode, to reboot: it gets there by a shutdown.
     pub(super) fn code_segment(&mut self, selector: u16, privilege: u8) -> Result<Segment, Raised> {
         if is_null(selector) {
             return Err(self.general_protection());
@@ -209,6 +210,7 @@ impl Core<'_> {
             segment.privilege() == privilege
         };
         if !segment.is_long_code() || !is_allowed {
+            self.has_shut_down = segment.is_code() && is_allowed && privilege == 0;
             return Err(self.selector_fault(selector));
         }
         if !segment.is_present() {

@@ -248,3 +248,27 @@ fn what_counts() {
     );
     assert!(rig.cpu.registers.rip > HANDLERS);
 }
+
+/// This machine has no compatibility mode: user code cannot get there, a kernel resets by trying.
+#[test]
+fn code_that_is_not_64_bit() {
+    // retfq
+    for (is_user, descriptor) in [
+        (true, 0x00cf_fb00_0000_ffff_u64),
+        (false, 0x00cf_9b00_0000_ffff),
+    ] {
+        let mut rig = Rig::new(&[0x48, 0xcb]);
+        rig.poke(crate::rig::GDT + 0x20, descriptor);
+        let selector = if is_user { 0x23 } else { 0x20 };
+        rig.poke(STACK - 16, CODE);
+        rig.poke(STACK - 8, selector);
+        rig.cpu.registers.gpr[4] = STACK - 16;
+        if is_user {
+            rig = rig.user();
+            let (vector, code, _) = rig.exception();
+            assert_eq!((vector, code), (13, Some(0x20)));
+        } else {
+            assert_eq!(rig.run(10), Exit::TripleFault);
+        }
+    }
+}

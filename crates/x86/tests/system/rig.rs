@@ -10,7 +10,8 @@ use x86::ram::Ram;
 pub const ROOT: u64 = 0x1000;
 /// The table that maps the first 2 MiB, page by page, to themselves.
 pub const PAGES: u64 = 0x4000;
-const GDT: u64 = 0x8000;
+/// The descriptor table; 0x20 is free.
+pub const GDT: u64 = 0x8000;
 const IDT: u64 = 0x9000;
 const TSS: u64 = 0xc000;
 /// The handler of exception n is a HLT at 16 n bytes behind here.

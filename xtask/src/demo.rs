@@ -52,10 +52,11 @@ impl Demo {
             .args(["status", "--json", "--dir"])
             .arg(&self.directory)
             .output()?;
-        if !output.status.success() {
-            bail!("status failed: {}", String::from_utf8_lossy(&output.stderr));
-        }
-        serde_json::from_slice(&output.stdout).context("status printed no JSON")
+        // Its exit status tells whether the machine is protected, which it need not be.
+        serde_json::from_slice(&output.stdout).with_context(|| {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            format!("status printed no JSON: {said}")
+        })
     }
 
     /// Host address of the forward to Redis.

@@ -1,9 +1,11 @@
 //! The control socket: one JSON document, the replica's status, for each connection.
 
+use crate::state_directory::StateDirectory;
 use crate::status::ReplicaStatus;
-use std::fs::File;
+use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,14 +21,6 @@ const ANSWER_LIMIT: u64 = 1 << 20;
 /// The control socket cannot be made.
 #[derive(Debug, Error)]
 pub enum ControlError {
-    /// A living replica answers there.
-    #[error("the state directory {} is in use by process {pid}", directory.display())]
-    InUse {
-        /// The state directory.
-        directory: PathBuf,
-        /// Who uses it.
-        pid: u32,
-    },
     /// The socket cannot be bound.
     #[error("cannot make the control socket in {}: {source}", directory.display())]
     Bind {
@@ -45,21 +39,18 @@ pub struct ControlSocket {
 }
 
 impl ControlSocket {
-    /// Binds the socket in `directory`. One that a dead process left behind is replaced.
-    pub fn bind(directory: &Path) -> Result<ControlSocket, ControlError> {
+    /// Binds the socket in `directory`, which is this process's own: what is there was left behind by
+    /// a dead one.
+    pub fn bind(directory: &StateDirectory) -> Result<ControlSocket, ControlError> {
+        let directory = directory.path();
         let path = directory.join(SOCKET_NAME);
-        if let Ok(replica) = ask(directory) {
-            return Err(ControlError::InUse {
-                directory: directory.into(),
-                pid: replica.pid,
-            });
-        }
         let bind = || {
             match std::fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
             let listener = with_short_path(directory, |short| UnixListener::bind(short))?;
+            fs::set_permissions(&path, Permissions::from_mode(0o600))?;
             listener.set_nonblocking(true)?;
             Ok(listener)
         };
@@ -138,24 +129,17 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_of_a_dead_process_is_replaced_and_one_of_a_living_is_not() {
+    fn a_socket_of_a_dead_process_is_replaced() {
         let parent = tempfile::tempdir().unwrap();
-        let directory = parent.path().join("d".repeat(120));
-        std::fs::create_dir(&directory).unwrap();
+        let path = parent.path().join("d".repeat(120));
+        let directory = StateDirectory::take(&path).unwrap();
+        File::create(path.join(SOCKET_NAME)).unwrap();
         let socket = ControlSocket::bind(&directory).unwrap();
-        let error = std::thread::scope(|scope| {
-            let second = scope.spawn(|| ControlSocket::bind(&directory));
+        let asked = std::thread::scope(|scope| {
+            let asked = scope.spawn(|| ask(&path));
             socket.wait_and_answer(&status(17)).unwrap();
-            second.join().unwrap().unwrap_err()
+            asked.join().unwrap().unwrap()
         });
-        assert!(
-            matches!(error, ControlError::InUse { pid: 17, .. }),
-            "{error}"
-        );
-        let path = socket.path.clone();
-        std::mem::forget(socket.listener.try_clone());
-        drop(socket);
-        File::create(path).unwrap();
-        ControlSocket::bind(&directory).unwrap();
+        assert_eq!(asked.pid, 17);
     }
 }

@@ -9,11 +9,11 @@ pub use worker::{Completion, DiskThread};
 use crate::config::DiskFile;
 use machine::input::DiskStatus;
 use machine::output::DiskOperation;
-use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use rustix::fs::{FallocateFlags, FlockOperation, OFlags, fallocate, flock};
 use rustix::io::Errno;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, FileType, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -122,10 +122,22 @@ impl Disk {
             path: path.into(),
             source,
         };
-        let file = options.open(path).map_err(open_error)?;
+        // Without O_NONBLOCK the opening of a pipe waits for its other end.
+        let mut options = options.clone();
+        options.custom_flags(OFlags::NONBLOCK.bits() as i32);
+        let is_disk = |kind: FileType| kind.is_file() || kind.is_block_device();
+        let not_a_disk = || DiskError::Kind { path: path.into() };
+        let file = options.open(path).map_err(|error| {
+            // Some of what is no disk cannot even be opened so.
+            let there = std::fs::metadata(path).ok();
+            match there.is_some_and(|there| !is_disk(there.file_type())) {
+                true => not_a_disk(),
+                false => open_error(error),
+            }
+        })?;
         let kind = file.metadata().map_err(open_error)?.file_type();
-        if !kind.is_file() && !kind.is_block_device() {
-            return Err(DiskError::Kind { path: path.into() });
+        if !is_disk(kind) {
+            return Err(not_a_disk());
         }
         let lock = if read_only && new_length.is_none() {
             FlockOperation::NonBlockingLockShared

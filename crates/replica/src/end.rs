@@ -4,12 +4,13 @@ use crate::control::ControlError;
 use crate::disk::DiskError;
 use crate::machines::MachineError;
 use crate::outside::NetworkError;
+use crate::state_directory::StateDirectoryError;
 use crate::transport::AddressError;
 use machine::output::Finish;
 use replication::message::{DivergenceReport, Refusal};
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+
 use thiserror::Error;
 
 /// An end in order.
@@ -39,13 +40,8 @@ impl fmt::Display for Ended {
 #[derive(Debug, Error)]
 pub enum ReplicaError {
     /// Two uses of the state directory, or none possible.
-    #[error("cannot use the state directory {}: {source}", path.display())]
-    StateDirectory {
-        /// The directory.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    StateDirectory(#[from] StateDirectoryError),
     /// The control socket.
     #[error(transparent)]
     Control(#[from] ControlError),

@@ -19,6 +19,7 @@ pub mod panic;
 mod random;
 pub mod recording;
 pub mod signals;
+pub mod state_directory;
 pub mod status;
 pub mod transport;
 pub mod vcpu;

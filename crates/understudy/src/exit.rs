@@ -1,6 +1,7 @@
 //! Why the program ends, as an exit status.
 
 use machine::output::Finish;
+use replica::state_directory::StateDirectoryError;
 use replica::{Ended, ReplicaError};
 use std::fmt;
 
@@ -20,6 +21,14 @@ pub enum ExitStatus {
     Diverged,
     /// The peer is of another kind: semantics, guest, memory size.
     Refused,
+    /// Another process uses the state directory.
+    InUse,
+    /// `status`: the machine runs, and no other replica could take over.
+    NotProtected,
+    /// `status`: no replica answers.
+    NoReplica,
+    /// `status`: this user may not ask.
+    NotPermitted,
     /// The guest gave this status through its finisher.
     Guest(u8),
 }
@@ -34,6 +43,10 @@ impl ExitStatus {
             ExitStatus::ClaimLost => 3,
             ExitStatus::Diverged => 4,
             ExitStatus::Refused => 5,
+            ExitStatus::InUse => 6,
+            ExitStatus::NotProtected => 7,
+            ExitStatus::NoReplica => 8,
+            ExitStatus::NotPermitted => 9,
             ExitStatus::Guest(code) => code,
         }
     }
@@ -88,7 +101,8 @@ impl From<anyhow::Error> for Failure {
 impl From<ReplicaError> for Failure {
     fn from(error: ReplicaError) -> Failure {
         let status = match &error {
-            ReplicaError::StateDirectory { .. }
+            ReplicaError::StateDirectory(StateDirectoryError::InUse { .. }) => ExitStatus::InUse,
+            ReplicaError::StateDirectory(StateDirectoryError::Unusable { .. })
             | ReplicaError::Control(_)
             | ReplicaError::Address(_)
             | ReplicaError::Network(_)

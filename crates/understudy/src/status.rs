@@ -1,9 +1,10 @@
 //! How a directory of replicas is asked, and what is told to people.
 
 use replica::control;
-use replica::events::{self, Event};
+use replica::events::{self, Event, printable};
 use replica::status::ReplicaStatus;
 use serde::{Deserialize, Serialize};
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// The directory of the network switch within a demonstration's directory.
@@ -25,6 +26,9 @@ pub struct ForwardStatus {
 pub struct Status {
     /// The replicas that answer, the primary first.
     pub replicas: Vec<ReplicaStatus>,
+    /// State directories whose replica this user may not ask.
+    #[serde(default)]
+    pub not_permitted: Vec<PathBuf>,
     /// The switch's forwards.
     pub forwards: Vec<ForwardStatus>,
     /// The events of all replicas that ever were under the directory, oldest first.
@@ -38,8 +42,12 @@ pub fn collect(directory: &Path) -> Status {
         ..Status::default()
     };
     for directory in state_directories(directory) {
-        if let Ok(replica) = control::ask(&directory) {
-            status.replicas.push(replica);
+        match control::ask(&directory) {
+            Ok(replica) => status.replicas.push(replica),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                status.not_permitted.push(directory.clone());
+            }
+            Err(_) => {}
         }
         status.events.extend(events::read(&directory));
     }
@@ -61,7 +69,12 @@ fn state_directories(directory: &Path) -> Vec<PathBuf> {
         );
     }
     directories.retain(|path| {
-        path.join(control::SOCKET_NAME).exists() || path.join(events::FILE_NAME).exists()
+        let is_there = |name| {
+            let file = path.join(name).try_exists();
+            // What may not be looked at may well be one.
+            file.unwrap_or_else(|error| error.kind() == io::ErrorKind::PermissionDenied)
+        };
+        is_there(control::SOCKET_NAME) || is_there(events::FILE_NAME)
     });
     directories.sort();
     directories
@@ -84,7 +97,14 @@ fn forwards(directory: &Path) -> Vec<ForwardStatus> {
 pub fn describe(status: &Status) -> String {
     use std::fmt::Write;
     let mut text = String::new();
-    if status.replicas.is_empty() {
+    for directory in &status.not_permitted {
+        let directory = printable(&directory.display().to_string());
+        let _ = writeln!(
+            text,
+            "{directory} is another user's: its replica cannot be asked"
+        );
+    }
+    if status.replicas.is_empty() && status.not_permitted.is_empty() {
         text.push_str("no replica answers\n");
     }
     for replica in &status.replicas {
@@ -92,20 +112,25 @@ pub fn describe(status: &Status) -> String {
         let _ = writeln!(
             text,
             "{:8} {:10} pid {:<7} generation {:<3} {:>8.1} MIPS  {:>15} instructions  {}",
-            replica.role,
-            replica.state,
+            printable(&replica.role),
+            printable(&replica.state),
             replica.pid,
             replica.generation,
             replica.mips,
             replica.instruction_count,
-            replica.engine
+            printable(&replica.engine)
         );
         if replica.role == "primary" {
             let _ = writeln!(text, "         {}", describe_pair(replica));
         }
     }
     for forward in &status.forwards {
-        let _ = writeln!(text, "forward  {} -> {}", forward.host, forward.guest);
+        let _ = writeln!(
+            text,
+            "forward  {} -> {}",
+            printable(&forward.host),
+            printable(&forward.guest)
+        );
     }
     for event in status.events.iter().rev().take(12).rev() {
         let _ = writeln!(text, "{}", describe_event(event));
@@ -130,7 +155,11 @@ pub fn describe_pair(primary: &ReplicaStatus) -> String {
 pub fn describe_event(event: &Event) -> String {
     format!(
         "{}  pid {:<7} {:12} generation {:<3} {}",
-        event.time, event.pid, event.event, event.generation, event.detail
+        printable(&event.time),
+        event.pid,
+        printable(&event.event),
+        event.generation,
+        printable(&event.detail)
     )
 }
 
@@ -139,18 +168,19 @@ mod tests {
     use super::*;
     use replica::control::ControlSocket;
     use replica::events::EventLog;
+    use replica::state_directory::StateDirectory;
 
     #[test]
     fn a_directory_of_replicas_is_collected() {
         let directory = tempfile::tempdir().unwrap();
         let state = directory.path().join("r1");
-        std::fs::create_dir(&state).unwrap();
+        let own = StateDirectory::take(&state).unwrap();
         EventLog::open(&state).unwrap().add("live", 2, 5, "");
         let switch = directory.path().join(SWITCH_DIRECTORY);
         std::fs::create_dir(&switch).unwrap();
         let json = r#"{"ports":[],"forwards":[{"host":"127.0.0.1:1","guest":"10.0.2.15:6379"}]}"#;
         std::fs::write(switch.join(SWITCH_STATUS), json).unwrap();
-        let socket = ControlSocket::bind(&state).unwrap();
+        let socket = ControlSocket::bind(&own).unwrap();
         let replica = ReplicaStatus {
             role: "primary".into(),
             pid: 7,
@@ -167,5 +197,32 @@ mod tests {
         assert_eq!(status.replicas, [replica]);
         assert_eq!(status.forwards[0].guest, "10.0.2.15:6379");
         assert_eq!(status.events[0].event, "live");
+    }
+
+    #[test]
+    fn a_strangers_name_cannot_steer_the_terminal() {
+        let event = Event {
+            unix_ns: 0,
+            time: "2026-11-23".into(),
+            pid: 7,
+            event: "refused".into(),
+            generation: 0,
+            instruction_count: 0,
+            detail: "\u{1b}]0;owned\u{7} was refused".into(),
+        };
+        let replica = ReplicaStatus {
+            state: "\u{1b}[2J".into(),
+            ..ReplicaStatus::default()
+        };
+        let status = Status {
+            replicas: vec![replica],
+            events: vec![event],
+            ..Status::default()
+        };
+        let text = describe(&status);
+        assert!(
+            text.chars().all(|c| c == '\n' || !c.is_control()),
+            "{text:?}"
+        );
     }
 }

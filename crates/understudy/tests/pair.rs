@@ -194,6 +194,6 @@ fn what_cannot_be_opened_is_one_clear_error_and_nothing_is_left_running() {
     assert!(said.contains("pair.peer"), "{said}");
     let second = pair.path().join("r1.toml");
     let (status, said) = Process::start(&["primary", "--config", second.to_str().unwrap()]).end();
-    assert_eq!(status.code(), Some(2), "{said}");
+    assert_eq!(status.code(), Some(6), "{said}");
     assert!(said.contains("in use by process"), "{said}");
 }

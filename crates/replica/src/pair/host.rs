@@ -12,6 +12,7 @@ use crate::host_time::{monotonic, monotonic_ns};
 use crate::machines::Machines;
 use crate::outside::{ConsoleSink, Network, Outside};
 use crate::signals::StopSignals;
+use crate::state_directory::{StateDirectory, StateDirectoryError};
 use crate::status::{ReplicaStatus, engine_name};
 use crate::transport::{self, Connection};
 use crate::vcpu::{Gauges, VcpuFailure, VcpuThread};
@@ -23,10 +24,10 @@ use replication::config::PairConfig;
 use replication::event::Event;
 use replication::message::Message;
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -84,6 +85,8 @@ pub struct Host {
     log: Rate,
     log_bytes: u64,
     control: ControlSocket,
+    /// After the socket: whoever takes the directory next finds none.
+    _directory: StateDirectory,
     signals: StopSignals,
     listener: TcpListener,
     channels: BTreeMap<ConnectionId, Channel>,
@@ -103,18 +106,16 @@ impl Host {
     ) -> Result<Host, ReplicaError> {
         let signals = StopSignals::catch()?;
         let directory = &config.state_directory;
-        fs::create_dir_all(directory).map_err(|source| ReplicaError::StateDirectory {
-            path: directory.clone(),
-            source,
-        })?;
-        let control = ControlSocket::bind(directory)?;
-        let events = EventLog::open(directory)?;
+        let own = StateDirectory::take(directory)?;
+        let control = ControlSocket::bind(&own)?;
+        let mut events =
+            EventLog::open(directory).map_err(|source| state_file(directory, source))?;
+        events.tell(&config.name);
         let listener = transport::listen(&config.pair.listen)?;
         let network = config.network.as_ref().map(Network::connect).transpose()?;
-        let file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(directory.join(CONSOLE_LOG))?;
+        let file = own
+            .append(CONSOLE_LOG)
+            .map_err(|source| state_file(directory, source))?;
         let console = ConsoleSink {
             to_stdout: false,
             file: Some(file),
@@ -136,6 +137,7 @@ impl Host {
             log: Rate::default(),
             log_bytes: 0,
             control,
+            _directory: own,
             signals,
             listener,
             channels: BTreeMap::new(),
@@ -413,6 +415,13 @@ enum Source {
     Listener,
     Channel(ConnectionId),
     Network,
+}
+
+fn state_file(directory: &Path, source: io::Error) -> StateDirectoryError {
+    StateDirectoryError::Unusable {
+        directory: directory.into(),
+        source,
+    }
 }
 
 /// An event's short name and generation.

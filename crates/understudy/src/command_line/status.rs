@@ -35,9 +35,19 @@ impl Status {
             status::describe(&status)
         };
         std::io::stdout().write_all(text.as_bytes())?;
-        if status.replicas.is_empty() && !self.json {
-            return Ok(ExitStatus::Failure);
-        }
-        Ok(ExitStatus::Success)
+        Ok(verdict(&status))
+    }
+}
+
+/// One status, one meaning, so that a monitor needs to read nothing.
+fn verdict(status: &status::Status) -> ExitStatus {
+    if status.replicas.iter().any(|replica| replica.protected) {
+        ExitStatus::Success
+    } else if !status.not_permitted.is_empty() {
+        ExitStatus::NotPermitted
+    } else if status.replicas.is_empty() {
+        ExitStatus::NoReplica
+    } else {
+        ExitStatus::NotProtected
     }
 }

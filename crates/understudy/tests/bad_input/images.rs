@@ -121,6 +121,10 @@ fn a_disk_that_is_none_is_refused() {
     disk(&files.write("empty", b""), &["0 bytes"]);
     disk(files.0.path().to_str().unwrap(), &["disk"]);
     disk("/dev/zero", &["neither a file nor a block device"]);
+    let pipe = files.path("pipe");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    disk(&pipe, &["neither a file nor a block device"]);
     let readonly = format!("{},readonly", files.path("missing"));
     disk(&readonly, &["missing"]);
 }

@@ -43,9 +43,25 @@ pub fn no_jit_line() -> String {
     }
 }
 
-/// What processes said besides that line.
+/// What processes said besides that line and the events that replicas tell.
 pub fn without_no_jit(said: &str) -> String {
-    said.replace(&no_jit_line(), "")
+    let said = said.replace(&no_jit_line(), "");
+    said.split_inclusive('\n')
+        .filter(|line| !is_event(line))
+        .collect()
+}
+
+/// `understudy: NAME: LEVEL: generation N: …`
+fn is_event(line: &str) -> bool {
+    let mut parts = line.split(": ");
+    parts.next() == Some("understudy")
+        && parts.next().is_some()
+        && parts
+            .next()
+            .is_some_and(|level| ["info", "warning", "error"].contains(&level))
+        && parts
+            .next()
+            .is_some_and(|generation| generation.starts_with("generation "))
 }
 
 /// Asks again and again until there is an answer.

@@ -1,0 +1,186 @@
+//! A replica's state directory: used by one process at a time, read by its owner alone, and nothing
+//! in it is a way to somewhere else.
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// The file that is locked for as long as a process uses the directory; it holds the process's
+/// number, for people.
+pub const LOCK_NAME: &str = "lock";
+
+/// The state directory cannot be used.
+#[derive(Debug, Error)]
+pub enum StateDirectoryError {
+    /// A process has it, and be it stopped or hung.
+    #[error(
+        "the state directory {} is in use by process {pid}: end that one first, or give this replica \
+         a directory of its own",
+        directory.display()
+    )]
+    InUse {
+        /// The directory.
+        directory: PathBuf,
+        /// The process.
+        pid: String,
+    },
+    /// It cannot be made, opened or locked.
+    #[error("cannot use the state directory {}: {source}", directory.display())]
+    Unusable {
+        /// The directory.
+        directory: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// The directory, for as long as this lives: the lock goes with the process however it ends, and a
+/// process that is only stopped keeps it.
+#[derive(Debug)]
+pub struct StateDirectory {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl StateDirectory {
+    /// Makes the directory if it is absent (for its owner alone) and takes it.
+    ///
+    /// # Errors
+    /// It cannot be used, or another process has it.
+    pub fn take(path: &Path) -> Result<StateDirectory, StateDirectoryError> {
+        let unusable = |source| StateDirectoryError::Unusable {
+            directory: path.into(),
+            source,
+        };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(unusable)?;
+        let mut lock = options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path.join(LOCK_NAME))
+            .map_err(unusable)?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                let mut pid = String::new();
+                let _read = lock.take(20).read_to_string(&mut pid);
+                return Err(StateDirectoryError::InUse {
+                    directory: path.into(),
+                    pid: pid.trim().to_owned(),
+                });
+            }
+            Err(error) => return Err(unusable(error.into())),
+        }
+        let write_pid = |lock: &mut File| {
+            lock.set_len(0)?;
+            lock.rewind()?;
+            writeln!(lock, "{}", std::process::id())
+        };
+        // Its number is a courtesy: a full disk keeps nobody from running.
+        let _written = write_pid(&mut lock);
+        Ok(StateDirectory {
+            path: path.into(),
+            _lock: lock,
+        })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens a file of the directory, made if it is absent, to append to.
+    ///
+    /// # Errors
+    /// It cannot be opened, or is no file of the directory's own: a symbolic link, a pipe, a device.
+    pub fn append(&self, name: &str) -> io::Result<File> {
+        append_to(&self.path.join(name))
+    }
+}
+
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    // Without O_NONBLOCK a pipe that somebody planted would be waited for.
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    options.custom_flags(flags.bits() as i32).mode(0o600);
+    options
+}
+
+/// Opens a file for its owner alone, made if it is absent, to append to.
+///
+/// # Errors
+/// It cannot be opened, or it is a symbolic link, a pipe, a device.
+pub fn append_to(path: &Path) -> io::Result<File> {
+    let file = options().append(true).create(true).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{} is not a plain file", path.display()),
+        ));
+    }
+    // One that an older version made was everybody's to read.
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_second_taker_is_told_who_has_it() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("state");
+        let first = StateDirectory::take(&path).unwrap();
+        let error = StateDirectory::take(&path).unwrap_err();
+        let expected = format!("in use by process {}", std::process::id());
+        assert!(error.to_string().contains(&expected), "{error}");
+        drop(first);
+        StateDirectory::take(&path).unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+    }
+
+    #[test]
+    fn links_and_pipes_are_not_written_to() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = StateDirectory::take(&parent.path().join("state")).unwrap();
+        let elsewhere = parent.path().join("elsewhere");
+        fs::write(&elsewhere, "as it was").unwrap();
+        std::os::unix::fs::symlink(&elsewhere, directory.path().join("events.jsonl")).unwrap();
+        directory.append("events.jsonl").unwrap_err();
+        assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "as it was");
+        let pipe = directory.path().join("console.log");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &pipe,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::from_raw_mode(0o600),
+            0,
+        )
+        .unwrap();
+        directory.append("console.log").unwrap_err();
+    }
+
+    #[test]
+    fn what_everybody_could_read_is_its_owners_again() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = StateDirectory::take(parent.path()).unwrap();
+        let path = parent.path().join("console.log");
+        fs::write(&path, "old").unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
+        directory.append("console.log").unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+}

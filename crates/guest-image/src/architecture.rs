@@ -1,13 +1,14 @@
 //! What is different between the architectures that Debian 13 is taken for.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
 use crate::GuestImageError;
 
 /// The architecture of a guest, by Debian's name.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Architecture {
     /// 64-bit RISC-V.
     #[default]

@@ -40,6 +40,8 @@ use package::Package;
 /// A guest that can be started.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuestImage {
+    /// For which machine.
+    pub architecture: Architecture,
     /// The kernel: a raw RISC-V boot image, or a bzImage for x86-64.
     pub kernel: PathBuf,
     /// The initial file system.
@@ -177,6 +179,7 @@ fn build_with(
     let manifest = Manifest {
         format: manifest::FORMAT,
         key: key.to_owned(),
+        architecture: options.architecture,
         kernel_release: board.kernel_release,
         command_line,
         files,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::package::Package;
-use crate::{GuestImage, GuestImageError, output};
+use crate::{Architecture, GuestImage, GuestImageError, output};
 
 /// The manifest's file name in the output directory.
 pub const FILE_NAME: &str = "manifest.json";
@@ -21,6 +21,9 @@ pub struct Manifest {
     pub format: u32,
     /// Names the options, added files and scripts that the image was made with.
     pub key: String,
+    /// Debian's name of the architecture; images from before there was a second one do not say it.
+    #[serde(default)]
+    pub architecture: Architecture,
     /// The kernel's release, as `uname -r` says it.
     pub kernel_release: String,
     /// The kernel's command line.
@@ -96,6 +99,7 @@ impl Manifest {
             is_there.then(|| directory.join(name))
         };
         GuestImage {
+            architecture: self.architecture,
             kernel: directory.join(output::KERNEL),
             initrd: directory.join(output::INITRD),
             firmware: file(output::FIRMWARE),
@@ -114,6 +118,7 @@ mod tests {
         Manifest {
             format: FORMAT,
             key: "k".to_owned(),
+            architecture: Architecture::Amd64,
             kernel_release: "6.12".to_owned(),
             command_line: "quiet".to_owned(),
             files: vec![ManifestFile {

@@ -6,6 +6,7 @@ mod units;
 
 pub use units::{ByteSize, MacAddress, Milliseconds};
 
+use crate::architecture::Architecture;
 use crate::engine::EngineName;
 use replica::ReplicaConfig;
 use replica::config::{Attachment, DiskFile, NetworkEnd, PairOptions};
@@ -52,6 +53,9 @@ pub enum ConfigError {
 pub struct VmConfig {
     /// The machine's name, the same on both hosts: the arbiter's keys and the handshake carry it.
     pub name: String,
+    /// `riscv64` or `x86-64`; the same on both hosts.
+    #[serde(default)]
+    pub arch: Architecture,
     /// Bytes of RAM, as in `512M`; a multiple of 4096, 1 MiB at least.
     pub memory: ByteSize,
     /// Harts, 1 to 8.
@@ -60,7 +64,7 @@ pub struct VmConfig {
     /// Firmware image (OpenSBI's `fw_dynamic.bin`); absent: the kernel starts in M-mode.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub firmware: Option<PathBuf>,
-    /// Kernel: a RISC-V boot image or an ELF file.
+    /// Kernel: a RISC-V boot image or an ELF file, or a bzImage for x86-64.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel: Option<PathBuf>,
     /// Initial RAM disk.
@@ -270,6 +274,15 @@ impl VmConfig {
         }
         if self.firmware.is_none() && self.kernel.is_none() {
             return wrong("kernel", "neither a kernel nor a firmware is given".into());
+        }
+        if self.arch == Architecture::X86_64 {
+            if self.harts != 1 {
+                return wrong("harts", "an x86-64 machine has one CPU so far".into());
+            }
+            if self.firmware.is_some() {
+                let message = "an x86-64 machine takes none: its kernel is entered directly";
+                return wrong("firmware", message.into());
+            }
         }
         if let Some(network) = &self.network
             && network.switch.is_some() == network.tap.is_some()

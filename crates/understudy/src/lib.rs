@@ -1,7 +1,8 @@
 //! The program around one replica of a deterministic machine: command line, configuration, status
-//! and demonstration. It alone chooses the machine's architecture ([`setup`]).
+//! and demonstration. It alone chooses the machine's architecture ([`architecture`]).
 #![forbid(unsafe_code)]
 
+pub mod architecture;
 pub mod command_line;
 pub mod config;
 pub mod demo;

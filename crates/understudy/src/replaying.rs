@@ -1,9 +1,10 @@
 //! Runs a recording again.
 
+use crate::architecture::Architecture;
 use crate::engine::EngineName;
 use crate::exit::{ExitStatus, Failure};
 use anyhow::{Context, anyhow};
-use machine::machine::{Machine, SEMANTICS_VERSION};
+use clap::ValueEnum;
 use machine::output::Output;
 use machine::state::Snapshot;
 use replica::host_time::monotonic_ns;
@@ -86,7 +87,7 @@ pub fn replay(path: &Path, options: ReplayOptions) -> Result<ExitStatus, Failure
 /// Where a replay has come to.
 enum Stage {
     Header,
-    Snapshot(Vec<u8>),
+    Snapshot(Architecture, Vec<u8>),
     Records(Box<Replayer<ReplicaGuest>>),
 }
 
@@ -128,18 +129,19 @@ impl Replay {
     fn item(&mut self, item: LogItem) -> Result<(), Failure> {
         match (item, &mut self.stage) {
             (LogItem::Header(header), Stage::Header) => {
-                check_header(&header).map_err(Failure::usage)?;
-                self.stage = Stage::Snapshot(Vec::new());
+                let architecture = check_header(&header).map_err(Failure::usage)?;
+                self.stage = Stage::Snapshot(architecture, Vec::new());
             }
-            (LogItem::Snapshot(piece), Stage::Snapshot(bytes)) => bytes.extend_from_slice(&piece),
-            (LogItem::SnapshotEnd { .. }, Stage::Snapshot(bytes)) => {
-                let mut machine = restore(bytes).map_err(Failure::usage)?;
-                self.options.engine.drive(&mut machine);
+            (LogItem::Snapshot(piece), Stage::Snapshot(_, bytes)) => {
+                bytes.extend_from_slice(&piece);
+            }
+            (LogItem::SnapshotEnd { .. }, Stage::Snapshot(architecture, bytes)) => {
+                let machine = Snapshot::read_from(&mut &bytes[..])
+                    .and_then(|snapshot| architecture.restore(&snapshot, self.options.engine));
+                let machine = machine.map_err(Failure::usage)?;
                 self.first_count = machine.instruction_count();
-                self.stage = Stage::Records(Box::new(Replayer::new(ReplicaGuest::new(
-                    Box::new(machine),
-                    None,
-                ))));
+                let guest = ReplicaGuest::new(machine, None);
+                self.stage = Stage::Records(Box::new(Replayer::new(guest)));
             }
             (LogItem::Record(_, record), Stage::Records(replayer)) => {
                 if self.options.until.is_some_and(|until| record.count > until) {
@@ -225,23 +227,24 @@ fn count_checked(record: &Record, records: &mut u64, digests: &mut u64) {
     }
 }
 
-fn check_header(header: &LogHeader) -> anyhow::Result<()> {
-    if header.semantics_version != SEMANTICS_VERSION {
+/// Says whose recording it is.
+fn check_header(header: &LogHeader) -> anyhow::Result<Architecture> {
+    let version = header.semantics_version;
+    let Some(architecture) = Architecture::of_semantics(version) else {
+        let computed: Vec<String> = Architecture::value_variants()
+            .iter()
+            .map(|architecture| architecture.semantics_version().to_string())
+            .collect();
         anyhow::bail!(
-            "it was made under semantics version {}, this program computes version {SEMANTICS_VERSION}: \
+            "it was made under semantics version {version}, this program computes version {}: \
              use the program that made it",
-            header.semantics_version
+            computed.join(" and ")
         );
-    }
+    };
     if !header.has_snapshot || !header.has_disk_reads {
         anyhow::bail!("it is not self-contained: it has no snapshot or no disk reads");
     }
-    Ok(())
-}
-
-fn restore(bytes: &[u8]) -> anyhow::Result<Machine> {
-    let snapshot = Snapshot::read_from(&mut &bytes[..])?;
-    Ok(Machine::restore(&snapshot)?)
+    Ok(architecture)
 }
 
 /// Runs on to a count at which no record is.

@@ -3,7 +3,7 @@
 use crate::config::{ByteSize, VmConfig};
 use machine::boot::{BootError, BootImages};
 use machine::bus::{BoardConfig, DiskConfig, NetworkConfig};
-use machine::machine::{Machine, MachineConfig, SEMANTICS_VERSION, configuration_hash};
+use machine::machine::MachineConfig;
 use machine::state::Snapshot;
 use replica::disk::Disk;
 use replica::host_time;
@@ -12,6 +12,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
+use x86::machine::PowerOnError;
 
 /// Why a machine cannot be made from its configuration.
 #[derive(Debug, Error)]
@@ -29,6 +30,12 @@ pub enum SetupError {
     /// The images do not make a machine.
     #[error("cannot start the machine: {0}")]
     Boot(#[from] BootError),
+    /// The images do not make an x86-64 machine, or there is no such machine.
+    #[error("cannot start the machine: {0}")]
+    PowerOn(#[from] PowerOnError),
+    /// Firmware is for RISC-V.
+    #[error("firmware: an x86-64 machine takes none, its kernel is entered directly: leave it out")]
+    Firmware,
     /// An image that cannot fit, or has no end.
     #[error(
         "the {what} {} is larger than the machine's memory of {memory}: give another file or more memory",
@@ -47,32 +54,34 @@ pub enum SetupError {
     Memory(ByteSize),
 }
 
-/// The RISC-V machine of one configuration.
+/// The machine of one configuration.
 #[derive(Clone, Debug)]
 pub struct ConfiguredMachine(pub VmConfig);
 
 impl Machines for ConfiguredMachine {
     fn semantics_version(&self) -> u32 {
-        SEMANTICS_VERSION
+        self.0.arch.semantics_version()
     }
 
     fn configuration_hash(&self) -> u64 {
-        configuration_hash(&board(&self.0, self.0.disks.iter().map(|_| 0)))
+        let board = board(&self.0, self.0.disks.iter().map(|_| 0));
+        self.0.arch.configuration_hash(&board)
     }
 
     fn power_on(&self, disks: &[Disk]) -> Result<Box<dyn replica::Machine>, MachineError> {
-        Ok(Box::new(power_on(&self.0, disks)?))
+        Ok(power_on(&self.0, disks)?)
     }
 
     fn restore(&self, snapshot: &Snapshot) -> Result<Box<dyn replica::Machine>, MachineError> {
-        let mut machine = Machine::restore(snapshot)?;
-        self.0.engine.drive(&mut machine);
-        Ok(Box::new(machine))
+        Ok(self.0.arch.restore(snapshot, self.0.engine)?)
     }
 }
 
 /// A machine at power-on.
-pub fn power_on(config: &VmConfig, disks: &[Disk]) -> Result<Machine, SetupError> {
+pub fn power_on(
+    config: &VmConfig,
+    disks: &[Disk],
+) -> Result<Box<dyn replica::Machine>, SetupError> {
     check_memory(config.memory)?;
     let board = board(config, disks.iter().map(Disk::sectors));
     let images = images(config)?;
@@ -80,9 +89,7 @@ pub fn power_on(config: &VmConfig, disks: &[Disk]) -> Result<Machine, SetupError
         board,
         unix_base_ns: host_time::unix_ns(),
     };
-    let mut machine = Machine::new(machine_config, &images)?;
-    config.engine.drive(&mut machine);
-    Ok(machine)
+    config.arch.power_on(machine_config, images, config.engine)
 }
 
 /// Asks the host for so much memory and gives it back: where this fails, the machine's own request

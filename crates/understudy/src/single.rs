@@ -6,7 +6,6 @@ use crate::exit::{ExitStatus, Failure};
 use crate::setup;
 use crate::terminal::{self, EscapeFilter, RawMode};
 use anyhow::{Context, anyhow};
-use machine::machine::SEMANTICS_VERSION;
 use network::PollSet;
 use replica::disk::Disk;
 use replica::host_time::monotonic_ns;
@@ -44,8 +43,13 @@ pub fn run(config: &VmConfig, options: SingleOptions) -> Result<ExitStatus, Fail
     let mut machine = setup::power_on(config, &disks).map_err(Failure::usage)?;
     let recorder = match &options.record {
         Some(path) => Some(
-            Recorder::create(path, &config.name, SEMANTICS_VERSION, &mut machine)
-                .map_err(Failure::usage)?,
+            Recorder::create(
+                path,
+                &config.name,
+                config.arch.semantics_version(),
+                machine.as_mut(),
+            )
+            .map_err(Failure::usage)?,
         ),
         None => None,
     };
@@ -62,7 +66,7 @@ pub fn run(config: &VmConfig, options: SingleOptions) -> Result<ExitStatus, Fail
         Some(start_disks(Arc::new(disks), &channel)?)
     };
     let parts = Parts {
-        guest: ReplicaGuest::new(Box::new(machine), disks),
+        guest: ReplicaGuest::new(machine, disks),
         encoding: InputEncoding::WithDiskData,
         evidence: None,
     };

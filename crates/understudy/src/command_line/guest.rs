@@ -150,7 +150,8 @@ fn describe(image: &GuestImage) -> String {
         format!("--firmware {} ", path.display())
     });
     let mut command = format!(
-        "understudy run {firmware}--kernel {} --initrd {} --append '{}'",
+        "understudy run --arch {} {firmware}--kernel {} --initrd {} --append '{}'",
+        image.architecture,
         image.kernel.display(),
         image.initrd.display(),
         image.command_line

@@ -1,6 +1,7 @@
 //! `understudy run`.
 
 use super::engine::EngineOption;
+use crate::architecture::Architecture;
 use crate::config::{ByteSize, DiskSection, MacAddress, NetworkSection, VmConfig};
 use crate::engine::EngineName;
 use crate::exit::{ExitStatus, Failure};
@@ -23,7 +24,10 @@ pub struct Run {
     /// `understudy guest build` made; the other options change it
     #[arg(long, value_name = "DIR", conflicts_with = "config")]
     guest: Option<PathBuf>,
-    /// Kernel: a RISC-V boot image or an ELF file
+    /// What the machine is (default: what the guest image is for, or riscv64)
+    #[arg(long, value_name = "NAME")]
+    arch: Option<Architecture>,
+    /// Kernel: a RISC-V boot image or an ELF file, or a bzImage for x86-64
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
     /// Firmware image, or `none`: the kernel is an ELF file that starts in M-mode at its entry
@@ -93,6 +97,7 @@ impl Run {
         if let Some(directory) = &self.guest {
             take_guest(&mut config, directory)?;
         }
+        config.arch = self.arch.unwrap_or(config.arch);
         let take = |target: &mut Option<PathBuf>, given: &Option<PathBuf>| {
             if given.is_some() {
                 target.clone_from(given);
@@ -131,6 +136,7 @@ impl Run {
 fn default_machine() -> VmConfig {
     VmConfig {
         name: "run".into(),
+        arch: Architecture::default(),
         memory: ByteSize(512 << 20),
         harts: 1,
         firmware: None,
@@ -156,6 +162,7 @@ fn take_guest(config: &mut VmConfig, directory: &Path) -> Result<(), Failure> {
             directory.display()
         ))
     })?;
+    config.arch = image.architecture.into();
     config.firmware = image.firmware;
     config.kernel = Some(image.kernel);
     config.initrd = Some(image.initrd);

@@ -158,6 +158,7 @@ impl Supervisor {
     fn configuration(&self, directory: &Path, peer: Option<String>) -> VmConfig {
         VmConfig {
             name: "demo".into(),
+            arch: self.image.architecture.into(),
             memory: ByteSize(self.memory),
             harts: 1,
             firmware: self.image.firmware.clone(),

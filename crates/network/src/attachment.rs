@@ -16,12 +16,24 @@ pub enum NetworkAttachment {
 }
 
 impl NetworkAttachment {
-    /// Connects to the switch at `address`, written as `unix:/path` or `tcp:127.0.0.1:7500`.
+    /// Connects to the switch at `address`, written as `unix:/path` or `tcp:127.0.0.1:7500`, and
+    /// waits for that, five seconds at most. Not for an event loop.
     pub fn switch(address: &str) -> io::Result<NetworkAttachment> {
-        let address: SwitchAddress = address
-            .parse()
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        SwitchPort::connect(&address).map(NetworkAttachment::Switch)
+        SwitchPort::connect(&parse(address)?).map(NetworkAttachment::Switch)
+    }
+
+    /// Begins to connect to the switch at `address` and waits for nothing: poll for writing, and
+    /// ask [`Self::is_connected`].
+    pub fn begin_switch(address: &str) -> io::Result<NetworkAttachment> {
+        SwitchPort::begin(&parse(address)?).map(NetworkAttachment::Switch)
+    }
+
+    /// Whether the other side has taken the attachment; an error if it refused.
+    pub fn is_connected(&mut self) -> io::Result<bool> {
+        match self {
+            NetworkAttachment::Switch(port) => port.is_connected(),
+            NetworkAttachment::Tap(_) => Ok(true),
+        }
     }
 
     /// Attaches to the TAP device `name`.
@@ -63,7 +75,8 @@ impl NetworkAttachment {
         }
     }
 
-    /// Whether sent frames wait in this process: then poll for writing and call [`Self::flush`].
+    /// Whether sent frames wait in this process, or the other side has not answered yet: then poll
+    /// for writing and call [`Self::flush`].
     pub fn wants_write(&self) -> bool {
         match self {
             NetworkAttachment::Switch(port) => port.wants_write(),
@@ -78,4 +91,10 @@ impl NetworkAttachment {
             NetworkAttachment::Tap(_) => Ok(()),
         }
     }
+}
+
+fn parse(address: &str) -> io::Result<SwitchAddress> {
+    address
+        .parse()
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))
 }

@@ -1,16 +1,14 @@
 //! Stream sockets that carry frames: Unix or TCP, always non-blocking.
 
 use crate::address::SwitchAddress;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use std::fs;
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::time::Duration;
-
-/// A switch that does not answer within this time is not there.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A connected stream socket.
 #[derive(Debug)]
@@ -22,13 +20,39 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// Connects. A Unix socket answers at once, a TCP socket within five seconds.
-    pub fn connect(address: &SwitchAddress) -> io::Result<Stream> {
+    /// Begins to connect, without waiting for anything: the stream is writable once it is connected
+    /// or refused, and [`Self::connected`] tells which. An error comes at once when the host knows
+    /// it, which for a Unix socket includes a listener that takes nobody for now (`WouldBlock`).
+    pub fn begin(address: &SwitchAddress) -> io::Result<Stream> {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let socket = |family| rustix::net::socket_with(family, SocketType::STREAM, flags, None);
         match address {
-            SwitchAddress::Unix(path) => Stream::unix(UnixStream::connect(path)?),
-            SwitchAddress::Tcp(address) => {
-                Stream::tcp(TcpStream::connect_timeout(address, CONNECT_TIMEOUT)?)
+            SwitchAddress::Unix(path) => {
+                let socket = socket(AddressFamily::UNIX)?;
+                rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+                Stream::unix(socket.into())
             }
+            SwitchAddress::Tcp(address) => {
+                let family = match address {
+                    SocketAddr::V4(_) => AddressFamily::INET,
+                    SocketAddr::V6(_) => AddressFamily::INET6,
+                };
+                let socket = socket(family)?;
+                match rustix::net::connect(&socket, address) {
+                    Ok(()) | Err(Errno::INPROGRESS | Errno::INTR) => Stream::tcp(socket.into()),
+                    Err(error) => Err(error.into()),
+                }
+            }
+        }
+    }
+
+    /// Whether a stream from [`Self::begin`] is connected by now; an error if it was refused.
+    pub fn connected(&self) -> io::Result<bool> {
+        sockopt::socket_error(self)??;
+        match rustix::net::getpeername(self) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOTCONN) => Ok(false),
+            Err(error) => Err(error.into()),
         }
     }
 

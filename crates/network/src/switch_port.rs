@@ -2,36 +2,66 @@
 
 use crate::address::SwitchAddress;
 use crate::frame_stream::{FrameDecoder, FrameQueue};
+use crate::poll_set::PollSet;
 use crate::stream::Stream;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
 /// Frames that wait here because the switch does not read, in octets.
 const SEND_QUEUE_LIMIT: usize = 4 << 20;
+/// A switch that does not answer within this time is not there.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One port of a switch, from outside: a non-blocking stream of frames. After an error it is of no
 /// use; whether and when to connect again is the caller's decision.
 #[derive(Debug)]
 pub struct SwitchPort {
+    address: SwitchAddress,
     stream: Stream,
+    /// The switch has not answered yet.
+    connecting: bool,
     decoder: FrameDecoder,
     queue: FrameQueue,
 }
 
 impl SwitchPort {
-    /// Connects to the switch. A refusal comes at once, no answer over TCP after five seconds.
+    /// Connects to the switch, and waits for that: five seconds at most. Not for an event loop.
     pub fn connect(address: &SwitchAddress) -> io::Result<SwitchPort> {
-        let stream = Stream::connect(address).map_err(|error| {
-            io::Error::new(
-                error.kind(),
-                format!("cannot reach the switch at {address}: {error}; is `understudy switch` running there?"),
-            )
-        })?;
+        let mut port = SwitchPort::begin(address)?;
+        let until = Instant::now() + CONNECT_TIMEOUT;
+        while !port.is_connected()? {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(unreachable(address, &io::ErrorKind::TimedOut.into()));
+            }
+            let mut set = PollSet::new();
+            set.add(port.fd(), (), false, true);
+            set.wait(Some(left))?;
+        }
+        Ok(port)
+    }
+
+    /// Begins to connect to the switch, and waits for nothing: poll for writing and ask
+    /// [`Self::is_connected`]. Frames that are sent before wait here.
+    pub fn begin(address: &SwitchAddress) -> io::Result<SwitchPort> {
+        let stream = Stream::begin(address).map_err(|error| unreachable(address, &error))?;
         Ok(SwitchPort {
+            address: address.clone(),
             stream,
+            connecting: true,
             decoder: FrameDecoder::default(),
             queue: FrameQueue::new(SEND_QUEUE_LIMIT),
         })
+    }
+
+    /// Whether the switch has taken the connection; an error if it refused it.
+    pub fn is_connected(&mut self) -> io::Result<bool> {
+        if self.connecting {
+            let connected = self.stream.connected();
+            self.connecting = !connected.map_err(|error| unreachable(&self.address, &error))?;
+        }
+        Ok(!self.connecting)
     }
 
     /// To be polled for reading, and for writing while [`Self::wants_write`].
@@ -54,6 +84,9 @@ impl SwitchPort {
 
     /// Writes what is kept, as far as the switch takes it.
     pub fn flush(&mut self) -> io::Result<()> {
+        if !self.is_connected()? {
+            return Ok(());
+        }
         while !self.queue.is_empty() {
             match self.stream.write_now(self.queue.unwritten())? {
                 Some(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -64,9 +97,10 @@ impl SwitchPort {
         Ok(())
     }
 
-    /// Whether frames are kept: then poll for writing and call [`Self::flush`].
+    /// Whether frames are kept or the switch has not answered yet: then poll for writing and call
+    /// [`Self::flush`].
     pub fn wants_write(&self) -> bool {
-        !self.queue.is_empty()
+        self.connecting || !self.queue.is_empty()
     }
 
     /// The next frame, `None` when none has arrived in full. Several frames may come with one read:
@@ -75,6 +109,9 @@ impl SwitchPort {
     /// `UnexpectedEof` when the switch closed the connection, `InvalidData` when it does not speak
     /// the protocol.
     pub fn receive(&mut self) -> io::Result<Option<Vec<u8>>> {
+        if !self.is_connected()? {
+            return Ok(None);
+        }
         loop {
             let next = self.decoder.next_frame();
             if let Some(frame) =
@@ -95,4 +132,11 @@ impl SwitchPort {
     pub fn has_frame(&self) -> bool {
         self.decoder.has_frame()
     }
+}
+
+fn unreachable(address: &SwitchAddress, error: &io::Error) -> io::Error {
+    let text = format!(
+        "cannot reach the switch at {address}: {error}; is `understudy switch` running there?"
+    );
+    io::Error::new(error.kind(), text)
 }

@@ -12,6 +12,8 @@ use thiserror::Error;
 const FRAMES_A_TURN: usize = 256;
 /// Between two attempts to reach a network that has gone, in nanoseconds.
 const RETRY_NS: u64 = 200_000_000;
+/// A switch that does not answer for this long is tried anew, in nanoseconds.
+const ANSWER_NS: u64 = 5_000_000_000;
 
 /// Where console output goes.
 #[derive(Debug, Default)]
@@ -40,6 +42,8 @@ impl ConsoleSink {
 pub struct Network {
     end: NetworkEnd,
     attachment: Option<NetworkAttachment>,
+    /// An attachment that the other side has not taken yet, and when it is given up.
+    attempt: Option<(NetworkAttachment, u64)>,
     retry_at_ns: u64,
 }
 
@@ -55,20 +59,29 @@ pub enum NetworkError {
 }
 
 impl Network {
-    /// Connects as configured.
+    /// Connects as configured, and waits for that: five seconds at most. Later attempts, those of
+    /// [`Network::reconnect`], wait for nothing.
     pub fn connect(end: &NetworkEnd) -> Result<Network, NetworkError> {
-        let attachment = Some(attach(end)?);
+        let attachment = match &end.attachment {
+            Attachment::Switch(address) => {
+                NetworkAttachment::switch(address).map_err(NetworkError::Switch)
+            }
+            Attachment::Tap(name) => NetworkAttachment::tap(name).map_err(NetworkError::Tap),
+        };
         Ok(Network {
             end: end.clone(),
-            attachment,
+            attachment: Some(attachment?),
+            attempt: None,
             retry_at_ns: 0,
         })
     }
 
-    /// Adds what to wait for, while it is connected.
+    /// Adds what to wait for, connected or on the way there.
     pub fn interests<'fd, Token>(&'fd self, set: &mut PollSet<'fd, Token>, token: Token) {
         if let Some(attachment) = &self.attachment {
             set.add(attachment.fd(), token, true, attachment.wants_write());
+        } else if let Some((attempt, _)) = &self.attempt {
+            set.add(attempt.fd(), token, false, true);
         }
     }
 
@@ -81,16 +94,34 @@ impl Network {
 
     /// When [`Network::reconnect`] should be called, on the monotonic clock.
     pub fn retry_at_ns(&self) -> Option<u64> {
-        self.attachment.is_none().then_some(self.retry_at_ns)
+        let next = self.attempt.as_ref().map(|(_, until_ns)| *until_ns);
+        let next = next.unwrap_or(self.retry_at_ns);
+        self.attachment.is_none().then_some(next)
     }
 
-    /// Tries again when it is time to. True when it is connected again.
+    /// Goes on with connecting, or tries again when it is time to; it never waits. True when it is
+    /// connected again. To be called whenever the event loop has turned.
     pub fn reconnect(&mut self, now_ns: u64) -> bool {
-        if self.attachment.is_some() || now_ns < self.retry_at_ns {
+        if self.attachment.is_some() {
             return false;
         }
-        self.retry_at_ns = now_ns + RETRY_NS;
-        self.attachment = attach(&self.end).ok();
+        if self.attempt.is_none() {
+            if now_ns < self.retry_at_ns {
+                return false;
+            }
+            self.retry_at_ns = now_ns + RETRY_NS;
+            let attempt = begin(&self.end).ok();
+            self.attempt = attempt.map(|attempt| (attempt, now_ns + ANSWER_NS));
+        }
+        let Some((mut attempt, until_ns)) = self.attempt.take() else {
+            return false;
+        };
+        match attempt.is_connected() {
+            Ok(true) => self.attachment = Some(attempt),
+            Ok(false) if now_ns < until_ns => self.attempt = Some((attempt, until_ns)),
+            // Refused, or no answer: again when it is time to.
+            Ok(false) | Err(_) => {}
+        }
         self.attachment.is_some()
     }
 
@@ -139,12 +170,11 @@ impl Network {
     }
 }
 
-fn attach(end: &NetworkEnd) -> Result<NetworkAttachment, NetworkError> {
+/// Begins to attach, without waiting.
+fn begin(end: &NetworkEnd) -> io::Result<NetworkAttachment> {
     match &end.attachment {
-        Attachment::Switch(address) => {
-            NetworkAttachment::switch(address).map_err(NetworkError::Switch)
-        }
-        Attachment::Tap(name) => NetworkAttachment::tap(name).map_err(NetworkError::Tap),
+        Attachment::Switch(address) => NetworkAttachment::begin_switch(address),
+        Attachment::Tap(name) => NetworkAttachment::tap(name),
     }
 }
 
@@ -208,6 +238,58 @@ fn rarp_announcement(mac: [u8; 6]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Both calls return although nobody answers: the listener's queue is full, so that the kernel
+    /// drops what asks for a connection (listen(2)).
+    #[test]
+    fn a_switch_that_does_not_answer_is_tried_without_waiting() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let end = NetworkEnd {
+            attachment: Attachment::Switch(format!("tcp:{address}")),
+            mac: [0x52, 0x54, 0, 1, 2, 3],
+        };
+        let mut network = Network::connect(&end).unwrap();
+        drop(listener.accept().unwrap());
+        let mut give = |_| {};
+        while network.serve(&mut give).is_ok() {
+            std::thread::yield_now();
+        }
+        rustix::net::listen(&listener, 0).unwrap();
+        let filler = std::net::TcpStream::connect(address).unwrap();
+        assert!(!network.reconnect(1));
+        // The attempt is under way, and is given up after its time, not in the middle of a turn.
+        assert_eq!(network.retry_at_ns(), Some(1 + ANSWER_NS));
+        assert!(!network.reconnect(2));
+        assert_eq!(network.retry_at_ns(), Some(1 + ANSWER_NS));
+        assert!(!network.reconnect(1 + ANSWER_NS));
+        assert!(network.retry_at_ns().unwrap() <= 1 + ANSWER_NS);
+        drop(filler);
+    }
+
+    #[test]
+    fn a_network_that_is_back_is_told_once() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let end = NetworkEnd {
+            attachment: Attachment::Switch(format!("tcp:{address}")),
+            mac: [0x52, 0x54, 0, 1, 2, 3],
+        };
+        let mut network = Network::connect(&end).unwrap();
+        drop(listener.accept().unwrap());
+        while network.serve(|_| {}).is_ok() {
+            std::thread::yield_now();
+        }
+        let mut told = network.reconnect(1);
+        while !told {
+            let mut set = PollSet::new();
+            network.interests(&mut set, ());
+            set.wait(None).unwrap();
+            told = network.reconnect(2);
+        }
+        assert!(!network.reconnect(3));
+        assert_eq!(network.retry_at_ns(), None);
+    }
 
     #[test]
     fn rfc903_request_reverse_is_a_broadcast_from_the_guest() {

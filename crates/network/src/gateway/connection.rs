@@ -191,6 +191,25 @@ impl Connection {
         let _set = sockopt::set_socket_linger(&self.host, Some(Duration::ZERO));
     }
 
+    /// Whether the guest has no more part in it: it reset the connection, was told that it is broken
+    /// off, or closed it in order. Such a connection gives way to a new one between the same ports.
+    pub(crate) fn is_over_for_guest(&self, socket: &tcp::Socket<'_>) -> bool {
+        match socket.state() {
+            // One that was reset before it was open listens again (RFC 9293, 3.10.7.4).
+            State::Closed | State::Listen => true,
+            // The host may still have to take what the guest sent.
+            State::TimeWait => !socket.can_recv(),
+            _ => matches!(self.phase, Phase::Aborted { .. }),
+        }
+    }
+
+    /// Lets the host know of the end before its time: an orderly one if both sides had finished.
+    pub(crate) fn finish_host(&self) {
+        if self.phase != Phase::Ended {
+            self.reset_host();
+        }
+    }
+
     /// Whether nothing is left to do. To be asked after the stack has transmitted.
     pub(crate) fn is_over(&mut self, socket: &tcp::Socket<'_>, now: Instant) -> bool {
         match self.phase {

@@ -158,32 +158,71 @@ impl TcpProxy {
             peer: SocketAddrV4::new(packet.destination, segment.dst_port()),
         };
         let opens = segment.syn() && !segment.ack() && !segment.rst();
-        if !opens
-            || self
-                .connections
-                .iter()
-                .any(|connection| connection.key == key)
+        if opens {
+            self.open_for_guest(key, packet.frame, upstream, stack, now);
+            return;
+        }
+        if segment.rst() {
+            // A guest that gives up before the host has answered.
+            self.pending.remove(&key);
+        }
+        stack.receive(packet.frame, now);
+        if segment.rst() {
+            // At once, not at the end of the turn: the next segment may open the port anew.
+            self.remove_if_over(key, stack);
+        }
+    }
+
+    /// A guest opens a connection. Whoever opens one has no other between the same two ports, so
+    /// what is left of a former one ends here.
+    fn open_for_guest(
+        &mut self,
+        key: FlowKey,
+        frame: &[u8],
+        upstream: &Upstream,
+        stack: &mut Stack,
+        now: Instant,
+    ) {
+        self.remove_if_over(key, stack);
+        if self
+            .connections
+            .iter()
+            .any(|connection| connection.key == key)
         {
-            stack.receive(packet.frame, now);
-        } else if !self.pending.contains_key(&key) {
+            // A repeated segment, or a guest that forgot its connection: the stack knows (RFC 9293,
+            // 3.5.1).
+            stack.receive(frame, now);
+        } else if let Some(pending) = self.pending.get_mut(&key) {
+            // A repetition, or a new attempt with another initial sequence number.
+            pending.frame = frame.to_vec();
+        } else {
             let destination = upstream.translate(key.peer).filter(|_| self.has_room());
             match destination.and_then(|destination| connect(destination).ok()) {
                 Some(socket) => {
-                    let until = now + CONNECT_TIMEOUT;
-                    let frame = packet.frame.to_vec();
-                    self.pending.insert(
-                        key,
-                        Pending {
-                            socket,
-                            frame,
-                            until,
-                            answered: false,
-                        },
-                    );
+                    let pending = Pending {
+                        socket,
+                        frame: frame.to_vec(),
+                        until: now + CONNECT_TIMEOUT,
+                        answered: false,
+                    };
+                    self.pending.insert(key, pending);
                 }
                 // Nobody listens there: the stack resets it.
-                None => stack.receive(packet.frame, now),
+                None => stack.receive(frame, now),
             }
+        }
+    }
+
+    /// Forgets the connection of `key` if the guest has no more part in it.
+    fn remove_if_over(&mut self, key: FlowKey, stack: &mut Stack) {
+        let over = |connection: &Connection| {
+            connection.key == key
+                && connection.is_over_for_guest(stack.socket_ref(connection.handle))
+        };
+        if let Some(index) = self.connections.iter().position(over) {
+            let connection = self.connections.swap_remove(index);
+            connection.finish_host();
+            stack.remove(connection.handle);
         }
     }
 

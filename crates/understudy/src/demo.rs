@@ -158,12 +158,10 @@ fn serve(
                 return Err(anyhow!("the terminal has gone").into());
             }
             for key in &buffer[..length] {
-                match key {
-                    b'k' => supervisor.kill_primary(),
-                    b'b' => supervisor.kill_backup(),
-                    b'q' | 0x03 => return Ok(ExitStatus::Success),
-                    _ => {}
+                if supervisor.pressed(*key).is_break() {
+                    return Ok(ExitStatus::Success);
                 }
+                drawn_at_ns = 0;
             }
         }
     }

@@ -18,14 +18,36 @@ pub struct View {
     pub uptime_seconds: u64,
     /// The state directory.
     pub directory: String,
+    /// Whether a kill waits for its confirmation.
+    pub asks: bool,
 }
 
 /// Draws the screen anew. The terminal is in raw mode: lines end with CR LF.
 pub fn draw(view: &View) {
-    let text = render(view).replace('\n', "\x1b[K\r\n");
+    let size = rustix::termios::tcgetwinsize(io::stdout())
+        .ok()
+        .filter(|size| size.ws_row > 0 && size.ws_col > 0);
+    let (rows, columns) = size.map_or((24, 80), |size| (size.ws_row, size.ws_col));
+    let text = fit(&render(view), rows.into(), columns.into()).replace('\n', "\x1b[K\r\n");
     let mut stdout = io::stdout().lock();
     // A terminal that has gone is noticed by reading keys.
     let _drawn = write!(stdout, "\x1b[H{text}\x1b[J").and_then(|()| stdout.flush());
+}
+
+/// As much of the text as the terminal shows without scrolling: long lines are cut, and of the story
+/// below the last empty line the oldest events go first.
+fn fit(text: &str, rows: usize, columns: usize) -> String {
+    let lines: Vec<String> = text
+        .lines()
+        .map(|line| line.chars().take(columns).collect())
+        .collect();
+    let rows = rows.saturating_sub(1); // the cursor's own line
+    let story = lines.iter().rposition(String::is_empty).unwrap_or(0) + 1;
+    let left_out = lines.len().saturating_sub(rows);
+    let shown = lines.iter().enumerate().filter(|(index, _)| {
+        *index < rows.min(story) || *index >= story + left_out && *index >= story
+    });
+    shown.map(|(_, line)| format!("{line}\n")).collect()
 }
 
 fn render(view: &View) -> String {
@@ -81,6 +103,12 @@ fn render(view: &View) -> String {
         .map(|r| r.pid);
     if let Some(pid) = primary_pid {
         let _ = writeln!(text, "kill the primary: key k, or kill -9 {pid}");
+    }
+    if view.asks {
+        let _ = writeln!(
+            text,
+            "NOT PROTECTED: no backup could take over yet; this kill ends the machine. y: do it"
+        );
     }
     let _ = writeln!(text, "keys: k kill primary   b kill backup   q quit\n");
     text.push_str(&story(&view.status.events));
@@ -141,5 +169,21 @@ mod tests {
             lines[2].contains("live") && lines[2].ends_with("+12.5 ms"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn on_a_small_terminal_the_title_stays_and_the_oldest_events_go() {
+        let head: String = (0..10).map(|n| format!("head {n}\n")).collect();
+        let story: String = (0..30)
+            .map(|n| format!("event {n} {}\n", "x".repeat(100)))
+            .collect();
+        let shown = fit(&format!("{head}\n{story}"), 24, 80);
+        let lines: Vec<&str> = shown.lines().collect();
+        assert_eq!(lines.len(), 23);
+        assert!(lines.iter().all(|line| line.chars().count() <= 80));
+        assert_eq!(lines[0], "head 0");
+        assert!(lines[22].starts_with("event 29 "), "{}", lines[22]);
+        assert!(lines[11].starts_with("event 18 "), "{}", lines[11]);
+        assert_eq!(fit("head\n\nevent\n", 24, 80), "head\n\nevent\n");
     }
 }

@@ -16,8 +16,11 @@ use guest_image::GuestImage;
 use replica::control;
 use replica::events::EventLog;
 use replica::host_time::monotonic_ns;
+use rustix::process::Signal;
 use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -50,6 +53,8 @@ pub struct Supervisor {
     next_number: u32,
     started_at_ns: u64,
     ready_at_ns: Option<u64>,
+    /// A kill would end the machine: the next key says whether it is meant.
+    asks: bool,
     replica_started_at_ns: u64,
     layout: Layout,
 }
@@ -77,6 +82,7 @@ impl Supervisor {
             next_number: 1,
             started_at_ns,
             ready_at_ns: None,
+            asks: false,
             replica_started_at_ns: 0,
             layout,
         };
@@ -97,6 +103,7 @@ impl Supervisor {
             );
         }
         let mut last_words = String::new();
+        let mut was_killed = false;
         let mut index = 0;
         while index < self.replicas.len() {
             match self.replicas[index].process.ended()? {
@@ -104,12 +111,19 @@ impl Supervisor {
                 Some(status) => {
                     let replica = self.replicas.remove(index);
                     last_words = replica.process.last_words();
+                    was_killed = status.signal() == Some(Signal::KILL.as_raw());
                     let detail = format!("process {} ended: {status}", replica.process.pid());
                     self.events.add("ended", 0, 0, detail);
                 }
             }
         }
         match self.replicas.len() {
+            0 if was_killed => Err(anyhow!(
+                "both replicas have ended, and the machine with them: the last one was killed before \
+                 a new backup had joined (its events are in {})",
+                self.layout.root().display()
+            )
+            .into()),
             0 => Err(anyhow!("both replicas have ended; the last one said: {last_words}").into()),
             1 => self.start_new_backup(),
             _ => Ok(()),
@@ -219,14 +233,27 @@ impl Supervisor {
         }
     }
 
-    /// Kills the primary, as `kill -9` does.
-    pub fn kill_primary(&mut self) {
-        self.kill("primary");
+    /// Does what a key is for; `Break`: it is for the end.
+    pub fn pressed(&mut self, key: u8) -> ControlFlow<()> {
+        let asked = std::mem::take(&mut self.asks);
+        match key {
+            b'k' if self.is_protected() => self.kill("primary"),
+            // The last one that has the machine dies only if that is really meant.
+            b'k' => self.asks = true,
+            b'y' if asked => self.kill("primary"),
+            b'b' => self.kill("backup"),
+            b'q' | 0x03 => return ControlFlow::Break(()),
+            _ => {}
+        }
+        ControlFlow::Continue(())
     }
 
-    /// Kills the backup.
-    pub fn kill_backup(&mut self) {
-        self.kill("backup");
+    /// Whether the primary may die now, as it says itself.
+    fn is_protected(&self) -> bool {
+        self.replicas.iter().any(|replica| {
+            control::ask(&replica.directory)
+                .is_ok_and(|status| status.role == "primary" && status.protected)
+        })
     }
 
     fn kill(&mut self, role: &str) {
@@ -259,6 +286,7 @@ impl Supervisor {
             ready: self.ready_at_ns.is_some(),
             uptime_seconds: (monotonic_ns() - self.started_at_ns) / 1_000_000_000,
             directory: self.layout.root().display().to_string(),
+            asks: self.asks,
         }
     }
 

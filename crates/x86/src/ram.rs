@@ -261,6 +261,14 @@ impl Ram {
         self.set_flag(at / PAGE, HOLDS_CODE)
     }
 
+    /// Nothing is decoded any more.
+    pub(crate) fn forget_code(&mut self) {
+        for flags in &mut self.flags {
+            *flags &= !HOLDS_CODE;
+        }
+        self.code_lines.fill(0);
+    }
+
     /// No translation is cached any more.
     pub(crate) fn forget_tables(&mut self) {
         for page in self.tables.drain(..) {

@@ -23,8 +23,14 @@ struct Jump {
 /// The blocks that begin in a page: offset and number, by offset.
 type PageBlocks = Vec<(u16, u32)>;
 
+/// So many decoded instructions are kept: some 100 MiB. A guest that executes more code than that in
+/// turn, or makes it up, must not fill the host's memory.
+const MOST_OPS: usize = 2 << 20;
+
 /// All decoded blocks.
 pub(super) struct Cache {
+    /// Instructions in all blocks.
+    ops: usize,
     blocks: Vec<Block>,
     free: Vec<u32>,
     pages: Vec<PageBlocks>,
@@ -39,6 +45,7 @@ impl Cache {
             block: 0,
         };
         Cache {
+            ops: 0,
             blocks: Vec::new(),
             free: Vec::new(),
             pages: Vec::new(),
@@ -85,8 +92,22 @@ impl Cache {
         page.get(at).map(|entry| entry.1)
     }
 
+    /// Whether all should be dropped before another block is kept.
+    pub fn is_full(&self) -> bool {
+        self.ops >= MOST_OPS
+    }
+
+    /// Drops all blocks. Remembered jumps must be dead by another generation.
+    pub fn clear(&mut self) {
+        self.ops = 0;
+        self.blocks = Vec::new();
+        self.free = Vec::new();
+        self.pages = Vec::new();
+    }
+
     /// Keeps a block.
     pub fn insert(&mut self, physical: u64, block: Block) -> u32 {
+        self.ops += block.ops.len();
         let number = match self.free.pop() {
             Some(number) => {
                 self.blocks[number as usize] = block;
@@ -115,6 +136,7 @@ impl Cache {
             return;
         };
         for (_, number) in std::mem::take(blocks) {
+            self.ops -= self.blocks[number as usize].ops.len();
             self.blocks[number as usize].ops = Box::default();
             self.free.push(number);
         }

@@ -64,7 +64,14 @@ pub(super) fn decode(bytes: &[u8], offset: usize) -> Option<Decoded> {
         if rex & 0xf1 == 0x41 {
             op.target = 8;
             op.source = 0;
-            op.handler = data::exchange(if rex & 8 != 0 { 8 } else { 4 }, false);
+            let size = if rex & 8 != 0 {
+                8
+            } else if bytes[..length - 2].contains(&0x66) {
+                2
+            } else {
+                4
+            };
+            op.handler = data::exchange(size, false);
         }
     }
     Some(Decoded { op, ends_block })

@@ -293,6 +293,11 @@ impl Cache {
         if let Some(number) = self.find(physical) {
             return Ok(Found::Block(number));
         }
+        if self.is_full() {
+            self.clear();
+            core.ram.forget_code();
+            core.tlb.drop_fetches();
+        }
         let offset = (physical % PAGE_SIZE) as usize;
         let length = PAGE_SIZE - offset as u64;
         let Some(bytes) = core.ram.slice(physical, length) else {

@@ -70,26 +70,56 @@ impl Machine {
 
     /// A machine in the state of the snapshot.
     pub fn restore(snapshot: &Snapshot) -> Result<Machine, SnapshotError> {
-        let mut state: State = snapshot.state(SEMANTICS_VERSION)?;
-        if state.config.board.validate().is_err()
-            || state.harts.len() != state.config.board.harts as usize
-            || state.current >= state.harts.len()
-        {
-            return Err(SnapshotError::Damaged("its state contradicts itself"));
-        }
-        let memory_bytes = state.config.board.memory_bytes;
-        check_that_the_host_has(memory_bytes)?;
-        let mut memory = Memory::new(memory_bytes);
+        let (state, mut memory) = prepare(snapshot.state(SEMANTICS_VERSION)?)?;
         for (index, bytes) in snapshot.pages() {
-            memory
-                .write(RAM_BASE + index * PAGE_SIZE, bytes)
-                .map_err(|_| SnapshotError::Damaged("it holds a page outside RAM"))?;
-        }
-        for hart in &mut state.harts {
-            hart.update_translation_context();
+            put_page(&mut memory, index, bytes)?;
         }
         Ok(Machine::from_parts(state, memory))
     }
+
+    /// A machine in the state of a snapshot as [`Snapshot::write_to`] wrote it, made while it is read:
+    /// its pages are nowhere but in the machine's memory.
+    pub fn restore_from(reader: impl Read) -> Result<Machine, SnapshotError> {
+        let mut reader = SnapshotReader::open(reader)?;
+        let (state, mut memory) = prepare(reader.state(SEMANTICS_VERSION)?)?;
+        while let Some((index, bytes)) = reader.next_page()? {
+            put_page(&mut memory, index.into(), &bytes)?;
+        }
+        Ok(Machine::from_parts(state, memory))
+    }
+}
+
+/// The state if it makes sense, and memory of zeros for it.
+fn prepare(mut state: State) -> Result<(State, Memory), SnapshotError> {
+    if state.config.board.validate().is_err()
+        || state.harts.len() != state.config.board.harts as usize
+        || state.current >= state.harts.len()
+    {
+        return Err(SnapshotError::Damaged("its state contradicts itself"));
+    }
+    let memory_bytes = state.config.board.memory_bytes;
+    check_that_the_host_has(memory_bytes)?;
+    for hart in &mut state.harts {
+        hart.update_translation_context();
+    }
+    Ok((state, Memory::new(memory_bytes)))
+}
+
+fn put_page(memory: &mut Memory, index: u64, bytes: &[u8]) -> Result<(), SnapshotError> {
+    memory
+        .write(RAM_BASE + index * PAGE_SIZE, bytes)
+        .map_err(|_| SnapshotError::Damaged("it holds a page outside RAM"))
+}
+
+fn decode_state<T: serde::de::DeserializeOwned>(
+    found: u32,
+    computed: u32,
+    state: &[u8],
+) -> Result<T, SnapshotError> {
+    if found != computed {
+        return Err(SnapshotError::Semantics { found, computed });
+    }
+    postcard::from_bytes(state).map_err(|_| SnapshotError::Damaged("its state does not decode"))
 }
 
 fn is_zero(bytes: &[u8]) -> bool {
@@ -135,12 +165,7 @@ impl Snapshot {
     /// # Errors
     /// [`SnapshotError::Semantics`], and [`SnapshotError::Damaged`] if it does not decode.
     pub fn state<T: serde::de::DeserializeOwned>(&self, computed: u32) -> Result<T, SnapshotError> {
-        let found = self.semantics;
-        if found != computed {
-            return Err(SnapshotError::Semantics { found, computed });
-        }
-        postcard::from_bytes(&self.state)
-            .map_err(|_| SnapshotError::Damaged("its state does not decode"))
+        decode_state(self.semantics, computed, &self.state)
     }
 
     /// The pages of RAM that are not zero: index and bytes.
@@ -177,6 +202,35 @@ impl Snapshot {
 
     /// Reads it back. Never allocates more than the bytes that really come.
     pub fn read_from(reader: &mut impl Read) -> Result<Snapshot, SnapshotError> {
+        let mut reader = SnapshotReader::open(reader)?;
+        let (mut page_indices, mut pages) = (Vec::new(), Vec::new());
+        while let Some((index, bytes)) = reader.next_page()? {
+            page_indices.push(index);
+            pages.extend_from_slice(&bytes);
+        }
+        Ok(Snapshot {
+            semantics: reader.semantics,
+            state: reader.state,
+            page_indices,
+            pages,
+        })
+    }
+}
+
+/// A snapshot that is read piece by piece: everything but RAM first, then page by page.
+pub struct SnapshotReader<R> {
+    reader: Hashing<R>,
+    semantics: u32,
+    state: Vec<u8>,
+    pages_left: u64,
+}
+
+impl<R: Read> SnapshotReader<R> {
+    /// Reads everything but RAM.
+    ///
+    /// # Errors
+    /// [`SnapshotError`] for what is no snapshot, and when reading fails.
+    pub fn open(reader: R) -> Result<SnapshotReader<R>, SnapshotError> {
         let mut reader = Hashing {
             reader,
             hash: Xxh3::new(),
@@ -194,31 +248,48 @@ impl Snapshot {
             return Err(SnapshotError::Damaged("its state has an impossible length"));
         }
         let state = reader.bytes(length)?;
-        let count = u64::from_le_bytes(reader.array()?);
-        let (mut page_indices, mut pages) = (Vec::new(), Vec::new());
-        for _ in 0..count {
-            page_indices.push(u32::from_le_bytes(reader.array()?));
-            pages.extend_from_slice(&reader.array::<PAGE>()?);
-        }
-        let expected = reader.hash.digest();
-        if u64::from_le_bytes(reader.array()?) != expected {
-            return Err(SnapshotError::Damaged("its checksum is wrong"));
-        }
-        Ok(Snapshot {
+        let pages_left = u64::from_le_bytes(reader.array()?);
+        Ok(SnapshotReader {
+            reader,
             semantics,
             state,
-            page_indices,
-            pages,
+            pages_left,
         })
+    }
+
+    /// As [`Snapshot::state`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn state<T: serde::de::DeserializeOwned>(&self, computed: u32) -> Result<T, SnapshotError> {
+        decode_state(self.semantics, computed, &self.state)
+    }
+
+    /// The next page's index and bytes. `None` after the last, when the checksum was right.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Damaged`] for a wrong checksum, and when reading fails.
+    pub fn next_page(&mut self) -> Result<Option<(u32, [u8; PAGE])>, SnapshotError> {
+        if self.pages_left > 0 {
+            self.pages_left -= 1;
+            let index = u32::from_le_bytes(self.reader.array()?);
+            return Ok(Some((index, self.reader.array()?)));
+        }
+        let expected = self.reader.hash.digest();
+        if u64::from_le_bytes(self.reader.array()?) == expected {
+            Ok(None)
+        } else {
+            Err(SnapshotError::Damaged("its checksum is wrong"))
+        }
     }
 }
 
-struct Hashing<'a, R> {
-    reader: &'a mut R,
+struct Hashing<R> {
+    reader: R,
     hash: Xxh3,
 }
 
-impl<R: Read> Hashing<'_, R> {
+impl<R: Read> Hashing<R> {
     fn fill(&mut self, buffer: &mut [u8]) -> io::Result<()> {
         self.reader.read_exact(buffer)?;
         self.hash.update(buffer);
@@ -228,7 +299,7 @@ impl<R: Read> Hashing<'_, R> {
     /// `length` bytes, for which memory is reserved as they come.
     fn bytes(&mut self, length: u64) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        self.reader.take(length).read_to_end(&mut bytes)?;
+        self.reader.by_ref().take(length).read_to_end(&mut bytes)?;
         if bytes.len() as u64 != length {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }

@@ -7,6 +7,7 @@ use machine::machine::Stop;
 use machine::output::{DiskRequest, Output};
 use machine::state::Snapshot;
 use std::error::Error;
+use std::io::Read;
 
 /// Why there is no machine, or why it refuses an input.
 pub type MachineError = Box<dyn Error + Send + Sync>;
@@ -114,7 +115,7 @@ impl Machine for machine::machine::Machine {
 
 /// Makes the machine of one configuration, under the engine that was chosen for this host. The
 /// program implements it, and with it alone chooses the architecture.
-pub trait Machines: Send {
+pub trait Machines: Send + Sync {
     /// The number of the machine's semantics: replicas of different numbers do not pair.
     fn semantics_version(&self) -> u32;
 
@@ -128,9 +129,9 @@ pub trait Machines: Send {
     /// An image cannot be read or does not fit, or the host has not so much memory.
     fn power_on(&self, disks: &[Disk]) -> Result<Box<dyn Machine>, MachineError>;
 
-    /// The machine as it was when the snapshot was taken.
+    /// The machine as it was when the snapshot was taken, made as the snapshot comes.
     ///
     /// # Errors
     /// The snapshot is damaged, or of another kind of machine.
-    fn restore(&self, snapshot: &Snapshot) -> Result<Box<dyn Machine>, MachineError>;
+    fn restore(&self, snapshot: &mut dyn Read) -> Result<Box<dyn Machine>, MachineError>;
 }

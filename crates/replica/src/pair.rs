@@ -10,6 +10,7 @@ mod host;
 mod identity;
 mod primary;
 mod rates;
+mod restore;
 mod snapshot_sender;
 
 pub use backup::run_backup;

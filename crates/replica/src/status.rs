@@ -52,6 +52,12 @@ pub struct ReplicaStatus {
     pub log_bits_per_second: u64,
     /// Bytes sent on the logging channel since this process started, snapshots apart.
     pub log_bytes_sent: u64,
+    /// The longest time that the event loop did anything else than wait, in milliseconds.
+    #[serde(default)]
+    pub loop_longest_ms: f64,
+    /// Bytes of the snapshot that a joining backup has put in their place.
+    #[serde(default)]
+    pub joining_bytes: Option<u64>,
     /// How long outputs were held back.
     pub output_delay: OutputDelay,
     /// Where it listens for a backup, when it does.

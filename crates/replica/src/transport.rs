@@ -1,11 +1,13 @@
 //! The logging channel's TCP connection: non-blocking, buffered, bounded.
 
+use crate::wake::Waker;
 use network::Stream;
 use rustix::net::sockopt::set_tcp_user_timeout;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 use thiserror::Error;
 
@@ -68,8 +70,8 @@ pub fn listen(address: &str) -> Result<TcpListener, AddressError> {
         })
 }
 
-/// Connects to a primary.
-pub fn connect(address: &str, timeout: Duration) -> Result<Connection, AddressError> {
+/// Connects to a primary. Waits: see [`Dialing`].
+fn connect(address: &str, timeout: Duration) -> Result<Connection, AddressError> {
     let mut last = io::Error::from(ErrorKind::AddrNotAvailable);
     for socket_address in resolve(address)? {
         match TcpStream::connect_timeout(&socket_address, timeout).and_then(Connection::new) {
@@ -81,6 +83,36 @@ pub fn connect(address: &str, timeout: Duration) -> Result<Connection, AddressEr
         address: address.into(),
         source: last,
     })
+}
+
+/// An attempt to connect, on a thread of its own: looking a name up may take long, and so may a
+/// network. One that is dropped goes on without anybody who listens.
+#[derive(Debug)]
+pub struct Dialing {
+    dialed: Receiver<Result<Connection, AddressError>>,
+}
+
+impl Dialing {
+    /// Begins; `waker` is woken when it has ended.
+    ///
+    /// # Errors
+    /// The host gives no thread.
+    pub fn start(address: &str, timeout: Duration, waker: Waker) -> io::Result<Dialing> {
+        let (sender, dialed) = mpsc::channel();
+        let address = address.to_owned();
+        std::thread::Builder::new()
+            .name("dial".into())
+            .spawn(move || {
+                let _sent = sender.send(connect(&address, timeout));
+                waker.wake();
+            })?;
+        Ok(Dialing { dialed })
+    }
+
+    /// What came of it, once.
+    pub fn dialed(&self) -> Option<Result<Connection, AddressError>> {
+        self.dialed.try_recv().ok()
+    }
 }
 
 /// A connection. What cannot be sent at once waits here; the caller bounds how much.

@@ -145,6 +145,8 @@ pub struct VcpuThread {
     gauges: Arc<Gauges>,
     engine: Engine,
     thread: Option<JoinHandle<()>>,
+    /// That of its disks, which ends after it.
+    disks: Option<JoinHandle<()>>,
 }
 
 impl VcpuThread {
@@ -182,6 +184,17 @@ impl VcpuThread {
         if let Some(thread) = self.thread.take() {
             // The thread guards itself, and has reported its panic.
             let _joined = thread.join();
+        }
+    }
+}
+
+impl VcpuThread {
+    /// Ends the thread, and waits until its disks are closed. That may take as long as a disk does.
+    pub fn close(mut self) {
+        self.stop();
+        if let Some(disks) = self.disks.take() {
+            // A panic has ended the process.
+            let _joined = disks.join();
         }
     }
 }
@@ -285,6 +298,11 @@ impl ReplayingVcpu {
         }
     }
 
+    /// As [`VcpuThread::close`].
+    pub fn close(self) {
+        self.thread.close();
+    }
+
     /// From now on every report wakes the event loop, because it waits for the end of the replay.
     pub fn hurry(&self) {
         self.thread.gauges.eager.store(true, Ordering::SeqCst);
@@ -323,6 +341,7 @@ fn start(parts: Parts, start: Start, channel: CommandChannel, waker: Waker) -> i
     };
     ends.publish(&*parts.guest.machine);
     let engine = parts.guest.machine.engine();
+    let disks = parts.guest.disk_thread().and_then(DiskThread::join_handle);
     let thread = std::thread::Builder::new()
         .name("vcpu".into())
         .spawn(move || failure::run_guarded(parts, start, &ends))?;
@@ -332,6 +351,7 @@ fn start(parts: Parts, start: Start, channel: CommandChannel, waker: Waker) -> i
         gauges,
         engine,
         thread: Some(thread),
+        disks,
     };
     Ok((thread, live_reports, replay_reports))
 }

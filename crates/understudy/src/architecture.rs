@@ -10,6 +10,7 @@ use machine::bus::BoardConfig;
 use machine::machine::{Machine, MachineConfig};
 use machine::state::{Snapshot, SnapshotError};
 use serde::{Deserialize, Serialize};
+use std::io::Read;
 use x86_64::X86Machine;
 
 /// What executes the guest's instructions, and the board around it.
@@ -86,6 +87,25 @@ impl Architecture {
                 Ok(Box::new(machine))
             }
             Architecture::X86_64 => Ok(Box::new(X86Machine::restore(snapshot)?)),
+        }
+    }
+
+    /// The same, made while the snapshot is read.
+    ///
+    /// # Errors
+    /// As [`Architecture::restore`].
+    pub fn restore_from(
+        self,
+        snapshot: &mut dyn Read,
+        engine: EngineName,
+    ) -> Result<Box<dyn replica::Machine>, SnapshotError> {
+        match self {
+            Architecture::Riscv64 => {
+                let mut machine = Machine::restore_from(snapshot)?;
+                engine.drive(&mut machine);
+                Ok(Box::new(machine))
+            }
+            Architecture::X86_64 => Ok(Box::new(X86Machine::restore_from(snapshot)?)),
         }
     }
 }

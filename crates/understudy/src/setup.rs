@@ -4,7 +4,6 @@ use crate::config::{ByteSize, VmConfig};
 use machine::boot::{BootError, BootImages};
 use machine::bus::{BoardConfig, DiskConfig, NetworkConfig};
 use machine::machine::MachineConfig;
-use machine::state::Snapshot;
 use replica::disk::Disk;
 use replica::host_time;
 use replica::machines::{MachineError, Machines};
@@ -72,8 +71,8 @@ impl Machines for ConfiguredMachine {
         Ok(power_on(&self.0, disks)?)
     }
 
-    fn restore(&self, snapshot: &Snapshot) -> Result<Box<dyn replica::Machine>, MachineError> {
-        Ok(self.0.arch.restore(snapshot, self.0.engine)?)
+    fn restore(&self, snapshot: &mut dyn Read) -> Result<Box<dyn replica::Machine>, MachineError> {
+        Ok(self.0.arch.restore_from(snapshot, self.0.engine)?)
     }
 }
 

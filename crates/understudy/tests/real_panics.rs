@@ -17,6 +17,7 @@ use replica::machines::{Machine, MachineError, Machines};
 use replica::{run_backup, run_primary};
 use replication::generation::{ClaimOutcome, ClaimRequest};
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -118,7 +119,7 @@ impl Machines for FailingMachines {
         Ok(self.failing(self.machines.power_on(disks)?))
     }
 
-    fn restore(&self, snapshot: &Snapshot) -> Result<Box<dyn Machine>, MachineError> {
+    fn restore(&self, snapshot: &mut dyn Read) -> Result<Box<dyn Machine>, MachineError> {
         Ok(self.failing(self.machines.restore(snapshot)?))
     }
 }

@@ -12,8 +12,9 @@ use machine::digest::PageDigests;
 use machine::input::{ClockRecord, Input, InstructionCount};
 use machine::machine::{InjectError, MachineConfig, Stop};
 use machine::output::{DiskRequest, Output, Outputs};
-use machine::state::{Snapshot, SnapshotError, check_that_the_host_has};
+use machine::state::{Snapshot, SnapshotError, SnapshotReader, check_that_the_host_has};
 use serde::{Deserialize, Serialize};
+use std::io::Read;
 use thiserror::Error;
 
 /// Number of the semantics: what the machine computes from the same inputs. Every change of an
@@ -251,13 +252,23 @@ impl Machine {
     /// [`SnapshotError`] for what is no state of such a machine, or has more RAM than the host.
     pub fn restore(snapshot: &Snapshot) -> Result<Machine, SnapshotError> {
         let state: State = snapshot.state(SEMANTICS_VERSION)?;
-        check(&state.config).map_err(|_| SnapshotError::Damaged("its state contradicts itself"))?;
-        let memory_bytes = state.config.board.memory_bytes;
-        check_that_the_host_has(memory_bytes)?;
-        let mut ram = Ram::new(memory_bytes);
+        let mut ram = empty_ram(&state)?;
         for (index, bytes) in snapshot.pages() {
-            ram.write(index * PAGE_SIZE, bytes)
-                .ok_or(SnapshotError::Damaged("it holds a page outside RAM"))?;
+            put_page(&mut ram, index, bytes)?;
+        }
+        Ok(Machine::from_parts(state, ram))
+    }
+
+    /// The same, made while the snapshot is read.
+    ///
+    /// # Errors
+    /// As [`Machine::restore`].
+    pub fn restore_from(reader: impl Read) -> Result<Machine, SnapshotError> {
+        let mut reader = SnapshotReader::open(reader)?;
+        let state: State = reader.state(SEMANTICS_VERSION)?;
+        let mut ram = empty_ram(&state)?;
+        while let Some((index, bytes)) = reader.next_page()? {
+            put_page(&mut ram, index.into(), &bytes)?;
         }
         Ok(Machine::from_parts(state, ram))
     }
@@ -277,6 +288,19 @@ impl Machine {
             state.board.driver_faults()
         )
     }
+}
+
+/// RAM of zeros for a state that makes sense.
+fn empty_ram(state: &State) -> Result<Ram, SnapshotError> {
+    check(&state.config).map_err(|_| SnapshotError::Damaged("its state contradicts itself"))?;
+    let memory_bytes = state.config.board.memory_bytes;
+    check_that_the_host_has(memory_bytes)?;
+    Ok(Ram::new(memory_bytes))
+}
+
+fn put_page(ram: &mut Ram, index: u64, bytes: &[u8]) -> Result<(), SnapshotError> {
+    ram.write(index * PAGE_SIZE, bytes)
+        .ok_or(SnapshotError::Damaged("it holds a page outside RAM"))
 }
 
 /// Equal for boards that can replay each other's inputs under the same semantics.

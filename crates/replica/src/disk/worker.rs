@@ -5,8 +5,9 @@ use super::copy::{DiskChunk, DiskCopy};
 use machine::input::{DiskStatus, Input};
 use machine::output::{DiskOperation, DiskRequest};
 use std::io;
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvError, Sender, SyncSender, TryRecvError};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
 /// A request that ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +46,7 @@ enum Command {
 #[derive(Clone)]
 pub struct DiskThread {
     commands: Sender<Command>,
+    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
 impl DiskThread {
@@ -54,10 +56,19 @@ impl DiskThread {
         completed: impl Fn(Completion) + Send + 'static,
     ) -> io::Result<DiskThread> {
         let (commands, received) = mpsc::channel();
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("disk".into())
             .spawn(move || serve(&disks, &received, &completed))?;
-        Ok(DiskThread { commands })
+        Ok(DiskThread {
+            commands,
+            thread: Arc::new(Mutex::new(Some(thread))),
+        })
+    }
+
+    /// For the one who wants to wait for its end, when the disks are closed: the first call has it.
+    pub fn join_handle(&self) -> Option<JoinHandle<()>> {
+        // The lock is held for this only, and nothing here panics.
+        self.thread.lock().ok()?.take()
     }
 
     /// Submits a request; its completion comes through the callback.

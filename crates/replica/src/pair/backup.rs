@@ -1,24 +1,27 @@
 //! The replica that follows, until it goes live.
 
-use super::backup_machine::BackupMachine;
+use super::backup_machine::{BackupMachine, discard};
 use super::host::{Happened, Host};
 use super::primary::{PrimaryLoop, live_options};
+use super::restore::RestoreParts;
 use crate::config::ReplicaConfig;
 use crate::end::{Ended, ReplicaError};
 use crate::evidence::{Divergence, EvidenceStore, Kept, RecentRecords};
 use crate::host_time::monotonic;
 use crate::machines::Machines;
 use crate::status::ReplicaStatus;
-use crate::transport;
+use crate::transport::{AddressError, Connection, Dialing};
 use crate::vcpu::{ReplayReport, ReplayingVcpu};
 use arbiter::Store;
 use machine::output::Output;
 use machine::state::Snapshot;
+use replication::ConnectionId;
 use replication::backup::{Backup, BackupAction, BackupPhase, BackupStop};
 use replication::log::LogHeader;
 use replication::message::{DivergenceReport, LifeId};
 use replication::primary::Primary;
 use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// How long one attempt to connect may take.
@@ -43,7 +46,10 @@ pub fn run_backup(
         host,
         core,
         peer,
+        dialing: None,
+        connection: None,
         machine: None,
+        discarding: None,
         found: None,
         recent: RecentRecords::default(),
         generation: 0,
@@ -67,8 +73,14 @@ struct BackupLoop {
     host: Host,
     core: Backup<Output>,
     peer: String,
+    /// An attempt to connect that is under way.
+    dialing: Option<Dialing>,
+    /// The last connection that was made.
+    connection: Option<ConnectionId>,
     /// The machine, or what has come of it.
     machine: Option<BackupMachine>,
+    /// The machines before it, until they have let go of their disks.
+    discarding: Option<JoinHandle<()>>,
     /// The machine as it was found when it differed.
     found: Option<Box<Snapshot>>,
     recent: RecentRecords,
@@ -122,6 +134,8 @@ impl BackupLoop {
 
     /// Does everything that can be done without waiting.
     fn turn(&mut self) -> Option<End> {
+        self.dialed();
+        self.restored();
         if let Some(error) = self.vcpu_reports() {
             return Some(End::Exit(Err(error)));
         }
@@ -131,6 +145,10 @@ impl BackupLoop {
         }
         self.core.tick(monotonic());
         let end = self.actions();
+        if let Some(connection) = self.connection {
+            let reads = self.machine.as_mut().is_none_or(BackupMachine::has_room);
+            self.host.read(connection, reads);
+        }
         let is_waited_for = matches!(
             self.core.status().phase,
             BackupPhase::Claiming | BackupPhase::Draining
@@ -201,17 +219,23 @@ impl BackupLoop {
                 } => self.host.send(connection, &message),
                 BackupAction::Close(connection) => self.host.close(connection),
                 BackupAction::Store(chunk) => {
-                    let machine = self.machine.get_or_insert_default();
-                    machine.store(chunk, &self.host.config, &*self.host.machines);
+                    if let Some(machine) = self.machine(chunk.generation) {
+                        machine.store(chunk);
+                    }
                 }
-                BackupAction::Restore { generation, .. } => self.restore(generation),
+                BackupAction::Restore { generation, .. } => {
+                    if let Some(machine) = self.machine(generation) {
+                        machine.end_of_snapshot();
+                    }
+                }
                 BackupAction::Replay {
                     generation,
                     records,
                 } => {
-                    self.generation = generation;
                     self.recent.add(&records);
-                    self.machine.get_or_insert_default().replay(records);
+                    if let Some(machine) = self.machine(generation) {
+                        machine.replay(records);
+                    }
                 }
                 BackupAction::Discard { .. } => self.discard(),
                 BackupAction::KeepEvidence { report, .. } => self.keep_evidence(report),
@@ -238,41 +262,79 @@ impl BackupLoop {
     }
 
     fn connect(&mut self) {
-        match transport::connect(&self.peer, CONNECT_TIMEOUT) {
-            Ok(connection) => {
-                self.connect_error.clear();
-                let id = self.host.add_connection(connection);
-                self.core.connected(monotonic(), id);
-            }
-            Err(error) => {
-                let error = error.to_string();
-                if error != self.connect_error {
-                    self.host
-                        .events
-                        .add("connect_failed", 0, 0, format!("{error}; trying again"));
-                    self.connect_error = error;
-                }
-                self.core.disconnected(monotonic(), None);
-            }
+        let dialing = Dialing::start(&self.peer, CONNECT_TIMEOUT, self.host.waker.clone());
+        match dialing {
+            Ok(dialing) => self.dialing = Some(dialing),
+            Err(error) => self.not_connected(error.to_string()),
         }
     }
 
-    fn restore(&mut self, generation: u64) {
+    /// Takes what came of an attempt to connect.
+    fn dialed(&mut self) {
+        let dialed: Option<Result<Connection, AddressError>> =
+            self.dialing.as_ref().and_then(Dialing::dialed);
+        let Some(dialed) = dialed else {
+            return;
+        };
+        self.dialing = None;
+        match dialed {
+            Ok(connection) => {
+                self.connect_error.clear();
+                let id = self.host.add_connection(connection);
+                self.connection = Some(id);
+                self.core.connected(monotonic(), id);
+            }
+            Err(error) => self.not_connected(error.to_string()),
+        }
+    }
+
+    fn not_connected(&mut self, error: String) {
+        if error != self.connect_error {
+            self.host
+                .events
+                .add("connect_failed", 0, 0, format!("{error}; trying again"));
+            self.connect_error = error;
+        }
+        self.core.disconnected(monotonic(), None);
+    }
+
+    /// The machine of this pairing, begun with the first that comes of it.
+    fn machine(&mut self, generation: u64) -> Option<&mut BackupMachine> {
         self.generation = generation;
-        let machine = self.machine.get_or_insert_default();
-        let restored = machine.start(
-            &self.host.config,
-            &*self.host.machines,
-            EvidenceStore::new(&self.host.config.state_directory),
-            self.host.waker.clone(),
-        );
-        self.host.speed.restart();
-        self.core.restored(monotonic(), generation, restored);
+        if self.machine.is_none() {
+            let begun = BackupMachine::begin(RestoreParts {
+                config: self.host.config.clone(),
+                machines: self.host.machines.clone(),
+                evidence: EvidenceStore::new(&self.host.config.state_directory),
+                waker: self.host.waker.clone(),
+                previous: self.discarding.take(),
+            });
+            match begun {
+                Ok(machine) => self.machine = Some(machine),
+                Err(error) => {
+                    let reason = format!("its thread cannot be started: {error}");
+                    self.core.restored(monotonic(), generation, Err(reason));
+                }
+            }
+        }
+        self.machine.as_mut()
+    }
+
+    /// Takes what came of a snapshot.
+    fn restored(&mut self) {
+        let restored = self.machine.as_mut().and_then(BackupMachine::restored);
+        if let Some(restored) = restored {
+            self.host.speed.restart();
+            self.core.restored(monotonic(), self.generation, restored);
+        }
     }
 
     fn discard(&mut self) {
-        self.machine = None;
-        self.found = None;
+        self.discarding = discard(
+            self.machine.take(),
+            self.found.take(),
+            self.discarding.take(),
+        );
         self.recent.clear();
     }
 
@@ -357,6 +419,7 @@ fn status(host: &Host, core: &Backup<Output>, machine: Option<&BackupMachine>) -
         state: state_name(pair.phase).into(),
         generation: pair.generation,
         protected: pair.phase == BackupPhase::Following,
+        joining_bytes: machine.and_then(BackupMachine::stored_bytes),
         lag_instructions: Some(pair.received_count.saturating_sub(base.instruction_count)),
         ..base
     }

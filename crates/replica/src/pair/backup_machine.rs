@@ -1,55 +1,47 @@
 //! A backup's machine, from the first piece of its snapshot to the moment when it goes live.
 
-use crate::config::ReplicaConfig;
-use crate::disk::Disk;
-use crate::evidence::EvidenceStore;
-use crate::machines::{Machine, Machines};
-use crate::vcpu::{CommandChannel, InputEncoding, Parts, ReplayingVcpu, ReplicaGuest, start_disks};
-use crate::wake::Waker;
+use super::restore::{RestoreParts, Restoring};
+use crate::vcpu::ReplayingVcpu;
 use machine::state::Snapshot;
-use replication::message::{SnapshotChunk, SnapshotPart};
+use replication::message::SnapshotChunk;
 use replication::record::Record;
-use std::sync::Arc;
+use std::io;
 use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
 
-/// No machine's snapshot is longer, whatever the peer sends: RAM and as much again.
-fn snapshot_limit(config: &ReplicaConfig) -> u64 {
-    config.memory_bytes * 2 + (128 << 20)
-}
-
-/// The machine, or what has come of it so far.
-#[derive(Default)]
+/// The machine, or what has come of it so far. Nothing here waits.
 pub struct BackupMachine {
     stage: Stage,
-    /// The first thing that went wrong: told when the snapshot is whole.
-    trouble: Option<String>,
     /// Records that came before the machine was made.
     early: Vec<Record>,
 }
 
 enum Stage {
-    /// Pieces of the machine's snapshot come.
-    Receiving(Vec<u8>),
-    /// The machine is made, its disks are coming.
-    Disks(Box<dyn Machine>, Vec<Disk>),
+    /// A thread makes the machine of its snapshot.
+    Restoring(Restoring),
     /// The machine replays.
     Running(ReplayingVcpu),
     /// The snapshot was of no use.
     Failed,
 }
 
-impl Default for Stage {
-    fn default() -> Stage {
-        Stage::Receiving(Vec::new())
-    }
-}
-
 impl BackupMachine {
+    /// Begins to make it.
+    ///
+    /// # Errors
+    /// The host gives no thread.
+    pub(super) fn begin(parts: RestoreParts) -> io::Result<BackupMachine> {
+        Ok(BackupMachine {
+            stage: Stage::Restoring(Restoring::start(parts)?),
+            early: Vec::new(),
+        })
+    }
+
     /// The vcpu thread, to be ended.
     pub fn vcpu_mut(&mut self) -> Option<&mut ReplayingVcpu> {
         match &mut self.stage {
             Stage::Running(vcpu) => Some(vcpu),
-            Stage::Receiving(_) | Stage::Disks(..) | Stage::Failed => None,
+            Stage::Restoring(_) | Stage::Failed => None,
         }
     }
 
@@ -57,124 +49,55 @@ impl BackupMachine {
     pub fn vcpu(&self) -> Option<&ReplayingVcpu> {
         match &self.stage {
             Stage::Running(vcpu) => Some(vcpu),
-            Stage::Receiving(_) | Stage::Disks(..) | Stage::Failed => None,
+            Stage::Restoring(_) | Stage::Failed => None,
         }
     }
 
     /// Keeps a piece of the snapshot.
-    pub fn store(&mut self, chunk: SnapshotChunk, config: &ReplicaConfig, machines: &dyn Machines) {
-        let stored = match chunk.part {
-            SnapshotPart::Machine => self.store_machine(&chunk, config),
-            SnapshotPart::Disk(index) => self
-                .make_machine(config, machines)
-                .and_then(|()| self.store_disk(index, &chunk)),
-        };
-        if let Err(reason) = stored {
-            self.fail(reason);
+    pub fn store(&mut self, chunk: SnapshotChunk) {
+        if let Stage::Restoring(restoring) = &mut self.stage {
+            restoring.store(chunk);
         }
     }
 
-    fn fail(&mut self, reason: String) {
-        self.trouble.get_or_insert(reason);
-        self.stage = Stage::Failed;
+    /// The snapshot is whole.
+    pub fn end_of_snapshot(&mut self) {
+        if let Stage::Restoring(restoring) = &mut self.stage {
+            restoring.end();
+        }
     }
 
-    fn store_machine(
-        &mut self,
-        chunk: &SnapshotChunk,
-        config: &ReplicaConfig,
-    ) -> Result<(), String> {
+    /// Hands over what waits for the thread. False while nothing more should be read.
+    pub fn has_room(&mut self) -> bool {
         match &mut self.stage {
-            Stage::Receiving(bytes) if chunk.offset == bytes.len() as u64 => {
-                bytes.extend_from_slice(&chunk.bytes);
-                let fits = bytes.len() as u64 <= snapshot_limit(config);
-                if fits {
-                    Ok(())
-                } else {
-                    Err("its snapshot is larger than its memory".into())
-                }
-            }
-            Stage::Failed => Ok(()),
-            Stage::Receiving(_) | Stage::Disks(..) | Stage::Running(_) => {
-                Err("the pieces of its snapshot are out of order".into())
-            }
+            Stage::Restoring(restoring) => restoring.hand_over(),
+            Stage::Running(_) | Stage::Failed => true,
         }
     }
 
-    fn store_disk(&mut self, index: u8, chunk: &SnapshotChunk) -> Result<(), String> {
-        match &self.stage {
-            Stage::Disks(_, disks) => {
-                let disk = disks
-                    .get(usize::from(index))
-                    .ok_or("it has more disks than this configuration")?;
-                disk.write_copied(chunk.offset, &chunk.bytes)
-                    .map_err(|error| format!("its disk {index} cannot be written here: {error}"))
-            }
-            Stage::Failed => Ok(()),
-            Stage::Receiving(_) | Stage::Running(_) => {
-                Err("the pieces of its disks are out of order".into())
-            }
-        }
-    }
-
-    /// Makes the machine of its snapshot, and empty disks of the right length, if not yet done.
-    fn make_machine(
-        &mut self,
-        config: &ReplicaConfig,
-        machines: &dyn Machines,
-    ) -> Result<(), String> {
-        let Stage::Receiving(bytes) = &mut self.stage else {
-            return Ok(());
+    /// What came of the snapshot, once: the machine replays from here on, or why it cannot.
+    pub fn restored(&mut self) -> Option<Result<(), String>> {
+        let Stage::Restoring(restoring) = &self.stage else {
+            return None;
         };
-        let bytes = std::mem::take(bytes);
-        let snapshot = Snapshot::read_from(&mut &bytes[..]).map_err(|error| error.to_string())?;
-        drop(bytes);
-        let machine = machines
-            .restore(&snapshot)
-            .map_err(|error| error.to_string())?;
-        let sectors = machine.disk_sectors();
-        if machine.memory_bytes() != config.memory_bytes || sectors.len() != config.disks.len() {
-            return Err("its memory or disks are not those of this configuration".into());
-        }
-        let disks: Result<Vec<Disk>, _> = config
-            .disks
-            .iter()
-            .zip(sectors)
-            .map(|(own, sectors)| {
-                Disk::for_copy(
-                    &own.path,
-                    own.read_only,
-                    sectors * crate::disk::SECTOR_BYTES,
-                )
-            })
-            .collect();
-        let disks = disks.map_err(|error| error.to_string())?;
-        self.stage = Stage::Disks(machine, disks);
-        Ok(())
-    }
-
-    /// The snapshot is whole: the machine replays from here on.
-    pub fn start(
-        &mut self,
-        config: &ReplicaConfig,
-        machines: &dyn Machines,
-        evidence: EvidenceStore,
-        waker: Waker,
-    ) -> Result<(), String> {
-        if let Err(reason) = self.make_machine(config, machines) {
-            self.fail(reason);
-        }
-        match std::mem::replace(&mut self.stage, Stage::Failed) {
-            Stage::Disks(machine, disks) => {
-                let vcpu = run(machine, disks, evidence, waker)?;
+        match restoring.made()? {
+            Ok(vcpu) => {
                 vcpu.replay(std::mem::take(&mut self.early));
                 self.stage = Stage::Running(vcpu);
-                Ok(())
+                Some(Ok(()))
             }
-            Stage::Receiving(_) | Stage::Running(_) | Stage::Failed => Err(self
-                .trouble
-                .take()
-                .unwrap_or_else(|| "its snapshot is not whole".into())),
+            Err(reason) => {
+                self.stage = Stage::Failed;
+                Some(Err(reason))
+            }
+        }
+    }
+
+    /// Bytes of the snapshot that were put in their place, while that goes on.
+    pub fn stored_bytes(&self) -> Option<u64> {
+        match &self.stage {
+            Stage::Restoring(restoring) => Some(restoring.stored_bytes()),
+            Stage::Running(_) | Stage::Failed => None,
         }
     }
 
@@ -182,7 +105,7 @@ impl BackupMachine {
     pub fn replay(&mut self, records: Vec<Record>) {
         match &self.stage {
             Stage::Running(vcpu) => vcpu.replay(records),
-            Stage::Receiving(_) | Stage::Disks(..) | Stage::Failed => self.early.extend(records),
+            Stage::Restoring(_) | Stage::Failed => self.early.extend(records),
         }
     }
 
@@ -194,35 +117,41 @@ impl BackupMachine {
                 let visible = vcpu.thread().gauges().visible.load(Ordering::Acquire);
                 Some((vcpu, count, visible))
             }
-            Stage::Receiving(_) | Stage::Disks(..) | Stage::Failed => None,
+            Stage::Restoring(_) | Stage::Failed => None,
+        }
+    }
+
+    fn close(self) {
+        match self.stage {
+            Stage::Restoring(restoring) => restoring.close(),
+            Stage::Running(vcpu) => vcpu.close(),
+            Stage::Failed => {}
         }
     }
 }
 
-fn run(
-    machine: Box<dyn Machine>,
-    disks: Vec<Disk>,
-    evidence: EvidenceStore,
-    waker: Waker,
-) -> Result<ReplayingVcpu, String> {
-    for disk in &disks {
-        disk.sync()
-            .map_err(|error| format!("its disks cannot be written here: {error}"))?;
+/// Drops a machine, and how it was found when it differed, on a thread of its own: giving gigabytes
+/// back takes its time, and so may a disk. The handle is joined when its disks are closed, and all
+/// that was dropped before is gone as well.
+pub(super) fn discard(
+    machine: Option<BackupMachine>,
+    found: Option<Box<Snapshot>>,
+    previous: Option<JoinHandle<()>>,
+) -> Option<JoinHandle<()>> {
+    if machine.is_none() && found.is_none() {
+        return previous;
     }
-    let channel = CommandChannel::new();
-    let start = || {
-        let disks = if disks.is_empty() {
-            None
-        } else {
-            Some(start_disks(Arc::new(disks), &channel)?)
-        };
-        let guest = ReplicaGuest::new(machine, disks);
-        let parts = Parts {
-            guest,
-            encoding: InputEncoding::WithoutDiskData,
-            evidence: Some(evidence),
-        };
-        ReplayingVcpu::start(parts, channel, waker)
-    };
-    start().map_err(|error| format!("its thread cannot be started: {error}"))
+    let thread = std::thread::Builder::new().name("discard".into());
+    let discarding = thread.spawn(move || {
+        drop(found);
+        if let Some(machine) = machine {
+            machine.close();
+        }
+        if let Some(previous) = previous {
+            // A panic has ended the process.
+            let _joined = previous.join();
+        }
+    });
+    // A host without a thread to give has dropped it here and now.
+    discarding.ok()
 }

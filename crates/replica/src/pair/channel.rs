@@ -26,6 +26,8 @@ pub enum ChannelError {
 pub struct Channel {
     /// The connection under it.
     pub connection: Connection,
+    /// Whether what comes is to be read; the peer waits otherwise.
+    pub reads: bool,
     writer: MessageWriter,
     reader: MessageReader,
     encoded: Vec<u8>,
@@ -37,6 +39,7 @@ impl Channel {
     pub fn new(connection: Connection) -> Channel {
         Channel {
             connection,
+            reads: true,
             writer: MessageWriter::default(),
             reader: MessageReader::new(),
             encoded: Vec::new(),

@@ -28,6 +28,7 @@ use std::io;
 use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -38,7 +39,9 @@ const SNAPSHOT_WAITING_BYTES: usize = 4 << 20;
 /// However idle everything is, figures are taken this often.
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
 /// No work between two waits should take so long.
-const SLOW: Duration = Duration::from_millis(100);
+const SLOW: Duration = Duration::from_millis(20);
+/// Slow turns are told at most this often, the longest of them.
+const SLOW_INTERVAL: Duration = Duration::from_secs(1);
 /// Garbage is told at most this often: a flood of it must not fill the state directory.
 const GARBAGE_INTERVAL: Duration = Duration::from_secs(1);
 /// A process that ends waits so long for evidence to be written.
@@ -66,7 +69,7 @@ pub struct Host {
     /// The replica's configuration.
     pub config: ReplicaConfig,
     /// Where machines come from.
-    pub machines: Box<dyn Machines>,
+    pub machines: Arc<dyn Machines>,
     /// For the core.
     pub pair_config: PairConfig,
     /// What happened.
@@ -95,6 +98,11 @@ pub struct Host {
     garbage_told_at: Option<Duration>,
     /// When the last wait ended, on the monotonic clock.
     woken_at: Option<Duration>,
+    /// The longest time that the loop ever did anything else than wait.
+    longest: Duration,
+    /// The same since it was told last, and when that was.
+    longest_untold: Duration,
+    slow_told_at: Option<Duration>,
 }
 
 impl Host {
@@ -129,7 +137,7 @@ impl Host {
             pair_config: identity::pair_config(&config, &*machines)?,
             arbiter,
             evidence: EvidenceDesk::new(EvidenceStore::new(directory), waker.clone()),
-            machines,
+            machines: Arc::from(machines),
             events,
             outside: Outside { network, console },
             waker,
@@ -144,6 +152,9 @@ impl Host {
             next_connection: 1,
             garbage_told_at: None,
             woken_at: None,
+            longest: Duration::ZERO,
+            longest_untold: Duration::ZERO,
+            slow_told_at: None,
             config,
         })
     }
@@ -220,6 +231,13 @@ impl Host {
         self.events.add("stopped", generation, count, detail);
     }
 
+    /// Whether what comes on this connection is read, or waits for this side.
+    pub fn read(&mut self, id: ConnectionId, reads: bool) {
+        if let Some(channel) = self.channels.get_mut(&id) {
+            channel.reads = reads;
+        }
+    }
+
     /// Whether a snapshot's next piece may be sent on this connection.
     pub fn has_room(&self, id: ConnectionId) -> bool {
         self.channels
@@ -244,17 +262,7 @@ impl Host {
         status: impl Fn(&Host) -> ReplicaStatus,
     ) -> io::Result<Happened> {
         let timeout = self.timeout(deadline);
-        let worked = self
-            .woken_at
-            .map_or(Duration::ZERO, |at| monotonic().saturating_sub(at));
-        if worked > SLOW {
-            // Heartbeats waited meanwhile: whoever looks for the reason of a suspicion wants this.
-            let detail = format!(
-                "this process was busy or blocked for {} ms",
-                worked.as_millis()
-            );
-            self.events.add("slow", 0, 0, detail);
-        }
+        self.measure_turn();
         while let Some(kept) = self.evidence.kept(Duration::ZERO) {
             self.evidence_kept(kept);
         }
@@ -274,6 +282,28 @@ impl Host {
         }
         self.serve_network(network_is_ready, &mut happened);
         Ok(happened)
+    }
+
+    /// Measures how long the loop did anything else than wait: heartbeats waited meanwhile, and
+    /// whoever looks for the reason of a suspicion wants to know.
+    fn measure_turn(&mut self) {
+        let now = monotonic();
+        let Some(woken_at) = self.woken_at.take() else {
+            return;
+        };
+        let worked = now.saturating_sub(woken_at);
+        self.longest = self.longest.max(worked);
+        self.longest_untold = self.longest_untold.max(worked);
+        let told = self.slow_told_at;
+        if self.longest_untold >= SLOW && told.is_none_or(|at| now >= at + SLOW_INTERVAL) {
+            let detail = format!(
+                "this process was busy or blocked for {} ms",
+                self.longest_untold.as_millis()
+            );
+            self.events.add("slow", 0, 0, detail);
+            self.slow_told_at = Some(now);
+            self.longest_untold = Duration::ZERO;
+        }
     }
 
     fn timeout(&self, deadline: Option<Duration>) -> Duration {
@@ -300,7 +330,12 @@ impl Host {
         set.add(self.listener.as_fd(), Source::Listener, accept, false);
         for (id, channel) in &self.channels {
             let waits = channel.connection.has_waiting();
-            set.add(channel.connection.fd(), Source::Channel(*id), true, waits);
+            set.add(
+                channel.connection.fd(),
+                Source::Channel(*id),
+                channel.reads,
+                waits,
+            );
         }
         if let Some(network) = &self.outside.network {
             network.interests(&mut set, Source::Network);
@@ -338,7 +373,7 @@ impl Host {
             return;
         };
         let mut failed = ready.writable && channel.connection.flush().is_err();
-        if ready.readable {
+        if ready.readable && channel.reads {
             let (messages, result) = channel.receive();
             happened
                 .messages
@@ -398,6 +433,7 @@ impl Host {
             engine: engine_name(vcpu.map_or(self.config.engine, VcpuThread::engine)).into(),
             mips: self.speed.per_second(now_ns, count) / 1e6,
             log_bytes_sent: self.log_bytes,
+            loop_longest_ms: self.longest.as_secs_f64() * 1e3,
             log_bits_per_second: (self.log.per_second(now_ns, self.log_bytes) * 8.0) as u64,
             directory: self.config.state_directory.clone(),
             events: self.events.newest().cloned().collect(),

@@ -8,6 +8,7 @@ use machine::machine::{MachineConfig, Stop};
 use machine::output::{DiskRequest, Output};
 use machine::state::{Snapshot, SnapshotError};
 use replica::machines::MachineError;
+use std::io::Read;
 use x86::machine::Machine;
 
 /// A machine. Its engine is the interpreter, whatever the configuration asks for.
@@ -30,6 +31,11 @@ impl X86Machine {
     /// As it was when the snapshot was taken.
     pub fn restore(snapshot: &Snapshot) -> Result<X86Machine, SnapshotError> {
         Ok(X86Machine(Machine::restore(snapshot)?))
+    }
+
+    /// The same, made while the snapshot is read.
+    pub fn restore_from(snapshot: &mut dyn Read) -> Result<X86Machine, SnapshotError> {
+        Ok(X86Machine(Machine::restore_from(snapshot)?))
     }
 }
 

@@ -55,6 +55,9 @@ pub struct ReplicaStatus {
     /// The longest time that the event loop did anything else than wait, in milliseconds.
     #[serde(default)]
     pub loop_longest_ms: f64,
+    /// Snapshots that were taken for backups that came, since this process is the primary.
+    #[serde(default)]
+    pub snapshots_taken: u64,
     /// Bytes of the snapshot that a joining backup has put in their place.
     #[serde(default)]
     pub joining_bytes: Option<u64>,

@@ -45,6 +45,8 @@ pub struct Gauges {
     pub visible: AtomicU64,
     /// Recorded digests that the machine was compared with: the first that differs ends the replay.
     pub digests_compared: AtomicU64,
+    /// The pairing whose snapshot is wanted; 0 for none.
+    wanted_snapshot: AtomicU64,
     /// Replaying: somebody waits for the end of the replay.
     eager: AtomicBool,
 }
@@ -242,7 +244,19 @@ impl LiveVcpu {
     /// Takes a snapshot for this pairing, and begins to copy the disks.
     pub fn snapshot(&self, generation: u64) {
         self.thread
+            .gauges
+            .wanted_snapshot
+            .store(generation, Ordering::Release);
+        self.thread
             .command(Command::Live(LiveCommand::Snapshot { generation }));
+    }
+
+    /// Nobody wants the snapshot any more: if it was not begun, the guest does not stand still for it.
+    pub fn cancel_snapshot(&self) {
+        self.thread
+            .gauges
+            .wanted_snapshot
+            .store(0, Ordering::Release);
     }
 
     /// The next report, if there is one.

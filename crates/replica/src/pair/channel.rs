@@ -5,7 +5,11 @@ use replication::frame::FrameError;
 use replication::message::{Message, MessageReader, MessageWriter};
 use std::collections::VecDeque;
 use std::io;
+use std::time::Duration;
 use thiserror::Error;
+
+/// Whoever was not taken as a backup by then was none.
+const ADMISSION_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why a connection is of no more use.
 #[derive(Debug, Error)]
@@ -31,19 +35,22 @@ pub struct Channel {
     writer: MessageWriter,
     reader: MessageReader,
     encoded: Vec<u8>,
-    greeted: bool,
+    /// Whether the core has to do with the peer. Until then it is a stranger, whatever it says.
+    pub admitted: bool,
+    opened_at: Duration,
 }
 
 impl Channel {
-    /// On a new connection.
-    pub fn new(connection: Connection) -> Channel {
+    /// On a connection that was made just now.
+    pub fn new(connection: Connection, now: Duration) -> Channel {
         Channel {
             connection,
             reads: true,
             writer: MessageWriter::default(),
             reader: MessageReader::new(),
             encoded: Vec::new(),
-            greeted: false,
+            admitted: false,
+            opened_at: now,
         }
     }
 
@@ -55,9 +62,9 @@ impl Channel {
         Ok(self.encoded.len())
     }
 
-    /// Whether the peer has said anything that makes sense.
-    pub fn has_greeted(&self) -> bool {
-        self.greeted
+    /// When a stranger's time is up.
+    pub fn admission_deadline(&self) -> Option<Duration> {
+        (!self.admitted).then_some(self.opened_at + ADMISSION_PATIENCE)
     }
 
     /// Takes the messages that have arrived. With an error come those before it.
@@ -67,10 +74,7 @@ impl Channel {
         let received = self.connection.receive(|bytes| reader.push(bytes));
         let result = loop {
             match self.reader.next_message() {
-                Ok(Some(message)) => {
-                    self.greeted = true;
-                    messages.push_back(message);
-                }
+                Ok(Some(message)) => messages.push_back(message),
                 Ok(None) => break Ok(()),
                 Err(error) => break Err(error.into()),
             }

@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Connections that are open at once; the oldest is closed for one more.
+/// Connections that are open at once; the oldest stranger's is closed for one more.
 const CONNECTION_LIMIT: usize = 8;
 /// Bytes that may wait on a connection before snapshot pieces have to wait too.
 const SNAPSHOT_WAITING_BYTES: usize = 4 << 20;
@@ -167,21 +167,29 @@ impl Host {
             .map(|address| address.to_string())
     }
 
-    /// Takes a connection over.
+    /// Takes a connection over that this side has made.
     pub fn add_connection(&mut self, connection: Connection) -> ConnectionId {
+        let mut channel = Channel::new(connection, monotonic());
+        channel.admitted = true;
+        self.add_channel(channel)
+    }
+
+    fn add_channel(&mut self, channel: Channel) -> ConnectionId {
         let id = ConnectionId(self.next_connection);
         self.next_connection += 1;
-        self.channels.insert(id, Channel::new(connection));
+        self.channels.insert(id, channel);
         id
     }
 
     /// Sends a message. A connection that fails is noticed when it is read.
     pub fn send(&mut self, id: ConnectionId, message: &Message) {
-        if let Some(channel) = self.channels.get_mut(&id)
+        let channel = self.channels.get_mut(&id);
+        if let Some(channel) = channel
             && let Ok(bytes) = channel.send(message)
             && !matches!(message, Message::Snapshot(_))
         {
             self.log_bytes += bytes as u64;
+            channel.admitted |= matches!(message, Message::Welcome { .. });
         }
     }
 
@@ -280,6 +288,7 @@ impl Host {
                 Source::Network => network_is_ready = true,
             }
         }
+        self.close_strangers(&mut happened);
         self.serve_network(network_is_ready, &mut happened);
         Ok(happened)
     }
@@ -315,9 +324,14 @@ impl Host {
         let retry = network
             .and_then(Network::retry_at_ns)
             .map(Duration::from_nanos);
+        let strangers = self
+            .channels
+            .values()
+            .filter_map(Channel::admission_deadline);
         [deadline, retry, self.arbiter.deadline()]
             .into_iter()
             .flatten()
+            .chain(strangers)
             .map(|at| at.saturating_sub(now))
             .fold(LONGEST_WAIT, Duration::min)
     }
@@ -346,7 +360,7 @@ impl Host {
     fn accept_all(&mut self, happened: &mut Happened) {
         while let Ok((stream, _)) = self.listener.accept() {
             if let Ok(connection) = Connection::new(stream) {
-                self.add_connection(connection);
+                self.add_channel(Channel::new(connection, monotonic()));
             }
             if self.channels.len() > CONNECTION_LIMIT
                 && let Some(oldest) = self.oldest_stranger()
@@ -357,15 +371,26 @@ impl Host {
         }
     }
 
-    /// The oldest connection on which nobody has greeted, or the oldest of all.
+    /// The oldest connection that the core has nothing to do with.
     fn oldest_stranger(&self) -> Option<ConnectionId> {
-        let stranger = self
+        let mut channels = self.channels.iter();
+        let stranger = channels.find(|(_, channel)| !channel.admitted);
+        stranger.map(|(id, _)| *id)
+    }
+
+    /// Closes the connections of those who came and wanted nothing.
+    fn close_strangers(&mut self, happened: &mut Happened) {
+        let now = monotonic();
+        let is_over = |channel: &Channel| channel.admission_deadline().is_some_and(|at| at <= now);
+        let over: Vec<ConnectionId> = self
             .channels
             .iter()
-            .find(|(_, channel)| !channel.has_greeted());
-        stranger
-            .or_else(|| self.channels.iter().next())
-            .map(|(id, _)| *id)
+            .filter_map(|(id, channel)| is_over(channel).then_some(*id))
+            .collect();
+        for id in over {
+            self.close(id);
+            happened.ended.push(id);
+        }
     }
 
     fn serve_channel(&mut self, id: ConnectionId, ready: Readiness, happened: &mut Happened) {

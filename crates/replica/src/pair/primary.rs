@@ -3,7 +3,7 @@
 use super::ReplicationCore;
 use super::host::{Happened, Host};
 use super::rates::percentile_ms;
-use super::snapshot_sender::{Piece, SnapshotSender};
+use super::snapshot_sender::{Piece, SnapshotRequests, SnapshotSender, discard};
 use crate::config::ReplicaConfig;
 use crate::disk::Disk;
 use crate::end::{Ended, ReplicaError};
@@ -14,7 +14,7 @@ use crate::random;
 use crate::status::{OutputDelay, ReplicaStatus};
 use crate::vcpu::{
     CommandChannel, InputEncoding, LiveOptions, LiveReport, LiveVcpu, Parts, ReplicaGuest, Step,
-    start_disks,
+    TakenSnapshot, start_disks,
 };
 use arbiter::Store;
 use machine::input::Input;
@@ -76,9 +76,12 @@ pub(super) struct PrimaryLoop {
     host: Host,
     vcpu: LiveVcpu,
     core: ReplicationCore,
+    requests: SnapshotRequests,
     snapshot: Option<SnapshotSender>,
     /// Where a snapshot goes once the core has said so.
     snapshot_connection: Option<ConnectionId>,
+    /// Since this process is the primary.
+    snapshots_taken: u64,
     finish: Option<Finish>,
     ended: Option<Result<Ended, ReplicaError>>,
 }
@@ -89,8 +92,10 @@ impl PrimaryLoop {
             host,
             vcpu,
             core,
+            requests: SnapshotRequests::default(),
             snapshot: None,
             snapshot_connection: None,
+            snapshots_taken: 0,
             finish: None,
             ended: None,
         }
@@ -109,10 +114,13 @@ impl PrimaryLoop {
             let gauges = self.vcpu.thread().gauges();
             self.host.sample(gauges.count.load(Ordering::Relaxed));
             let (core, vcpu) = (&self.core, &self.vcpu);
-            let deadline = self.core.next_deadline();
-            let happened = self
-                .host
-                .wait(deadline, true, |host| status(host, core, vcpu))?;
+            let snapshots_taken = self.snapshots_taken;
+            let deadlines = [self.core.next_deadline(), self.requests.deadline()];
+            let deadline = deadlines.into_iter().flatten().min();
+            let happened = self.host.wait(deadline, true, |host| ReplicaStatus {
+                snapshots_taken,
+                ..status(host, core, vcpu)
+            })?;
             self.take(happened);
         }
     }
@@ -133,6 +141,9 @@ impl PrimaryLoop {
         }
         self.core.tick(monotonic());
         self.actions();
+        if let Some(generation) = self.requests.begin(monotonic()) {
+            self.vcpu.snapshot(generation);
+        }
         self.send_snapshot();
     }
 
@@ -161,16 +172,7 @@ impl PrimaryLoop {
         while let Some(report) = self.vcpu.report() {
             match report {
                 LiveReport::Steps { steps, count } => self.steps(steps, count),
-                LiveReport::Snapshot(taken) => {
-                    let (generation, count) = (taken.generation, taken.count);
-                    match SnapshotSender::start(*taken, self.host.waker.clone()) {
-                        Ok(sender) => {
-                            self.snapshot = Some(sender);
-                            self.core.snapshot_taken(monotonic(), generation, count);
-                        }
-                        Err(_) => self.core.snapshot_failed(monotonic(), generation),
-                    }
-                }
+                LiveReport::Snapshot(taken) => self.snapshot_taken(taken),
                 LiveReport::Finished(finish) => {
                     self.finish = Some(finish);
                     self.core.finished(monotonic(), self.count());
@@ -185,6 +187,21 @@ impl PrimaryLoop {
                 }
             }
             self.actions();
+        }
+    }
+
+    fn snapshot_taken(&mut self, taken: Box<TakenSnapshot>) {
+        let (generation, count) = (taken.generation, taken.count);
+        self.snapshots_taken += 1;
+        if !self.requests.taken(monotonic(), generation, taken.pause) {
+            return discard(taken);
+        }
+        match SnapshotSender::start(*taken, self.host.waker.clone()) {
+            Ok(sender) => {
+                self.snapshot = Some(sender);
+                self.core.snapshot_taken(monotonic(), generation, count);
+            }
+            Err(_) => self.core.snapshot_failed(monotonic(), generation),
         }
     }
 
@@ -210,9 +227,7 @@ impl PrimaryLoop {
                 } => self.host.send(connection, &message),
                 PrimaryAction::Close(connection) => self.host.close(connection),
                 PrimaryAction::Emit(outputs) => self.emit(&outputs),
-                PrimaryAction::TakeSnapshot { generation } => {
-                    self.vcpu.snapshot(generation);
-                }
+                PrimaryAction::TakeSnapshot { generation } => self.requests.ask(generation),
                 PrimaryAction::SendSnapshot { connection, .. } => {
                     self.snapshot_connection = Some(connection);
                 }
@@ -229,6 +244,8 @@ impl PrimaryLoop {
     }
 
     fn drop_snapshot(&mut self) {
+        self.requests.cancel();
+        self.vcpu.cancel_snapshot();
         self.snapshot = None;
         self.snapshot_connection = None;
     }

@@ -6,9 +6,71 @@ use crate::wake::Waker;
 use replication::message::{MAX_CHUNK_BYTES, SnapshotChunk, SnapshotPart};
 use std::io::{self, Write};
 use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError};
+use std::time::Duration;
 
 /// Pieces that are ready before the network takes them.
 const READY_PIECES: usize = 4;
+
+/// Of the guest's time so much goes into snapshots at most, however often somebody asks for one: one
+/// part in twenty.
+const LEAST_RUN: u32 = 19;
+/// …and at least so long between two of them, and never longer.
+const SPACING: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(200)..=Duration::from_secs(10);
+
+/// When the next snapshot may be taken, and for whom.
+#[derive(Debug, Default)]
+pub struct SnapshotRequests {
+    /// Asked for and not yet begun.
+    asked: Option<u64>,
+    /// Begun, or being sent.
+    begun: Option<u64>,
+    not_before: Duration,
+}
+
+impl SnapshotRequests {
+    /// This pairing wants one.
+    pub fn ask(&mut self, generation: u64) {
+        self.asked = Some(generation);
+        self.begun = None;
+    }
+
+    /// Nobody wants one any more.
+    pub fn cancel(&mut self) {
+        self.asked = None;
+        self.begun = None;
+    }
+
+    /// When [`SnapshotRequests::begin`] has something to say.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.asked.map(|_| self.not_before)
+    }
+
+    /// The pairing whose snapshot is to be taken now, once.
+    pub fn begin(&mut self, now: Duration) -> Option<u64> {
+        if now < self.not_before {
+            return None;
+        }
+        let generation = self.asked.take()?;
+        self.begun = Some(generation);
+        Some(generation)
+    }
+
+    /// One was taken for `generation`, for which the guest stood still so long. Says whether it is
+    /// wanted.
+    pub fn taken(&mut self, now: Duration, generation: u64, pause: Duration) -> bool {
+        let spacing = pause.saturating_mul(LEAST_RUN);
+        self.not_before = now + spacing.clamp(*SPACING.start(), *SPACING.end());
+        self.begun == Some(generation)
+    }
+}
+
+/// Drops a snapshot that nobody wants, on a thread of its own: it may be large.
+pub fn discard(taken: Box<TakenSnapshot>) {
+    let thread = std::thread::Builder::new().name("discard".into());
+    // A host without a thread to give drops it here and now.
+    let _started = thread.spawn(move || drop(taken));
+}
 
 /// The pieces of one snapshot: first the machine, then the disks.
 pub struct SnapshotSender {
@@ -146,5 +208,51 @@ impl Write for Cutter {
         let offset = self.offset;
         self.offset += piece.len() as u64;
         self.send(SnapshotPart::Machine, offset, piece)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(milliseconds: u64) -> Duration {
+        Duration::from_millis(milliseconds)
+    }
+
+    /// Finding 6: 100 greetings stopped the guest for 21 s.
+    #[test]
+    fn however_often_somebody_asks_the_guest_stands_still_for_a_twentieth_of_its_time() {
+        let mut requests = SnapshotRequests::default();
+        let pause = ms(200);
+        let (mut now, mut still) = (ms(0), ms(0));
+        for generation in 1..=1000 {
+            requests.ask(generation);
+            if let Some(begun) = requests.begin(now) {
+                now += pause;
+                still += pause;
+                assert!(requests.taken(now, begun, pause));
+            }
+            requests.cancel();
+            now += ms(10);
+        }
+        assert!(
+            still >= pause && still * 20 <= now + pause * 20,
+            "{still:?} of {now:?}"
+        );
+    }
+
+    #[test]
+    fn a_snapshot_is_begun_once_and_is_wanted_until_it_is_cancelled() {
+        let mut requests = SnapshotRequests::default();
+        requests.ask(1);
+        assert_eq!(requests.begin(ms(0)), Some(1));
+        assert_eq!(requests.begin(ms(0)), None);
+        requests.cancel();
+        requests.ask(2);
+        assert!(!requests.taken(ms(1), 1, ms(1)), "it is the first one's");
+        assert_eq!(requests.deadline(), Some(ms(201)));
+        assert_eq!(requests.begin(ms(200)), None);
+        assert_eq!(requests.begin(ms(201)), Some(2));
+        assert!(requests.taken(ms(202), 2, ms(1)));
     }
 }

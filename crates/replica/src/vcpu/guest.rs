@@ -64,6 +64,16 @@ pub enum GuestError {
     /// This host's own disk failed where the primary's did not.
     #[error("this host's disk failed where the primary's did not: {0}")]
     OwnDisk(String),
+    /// The primary's disk failed where this host's did not: what is on them differs from here on.
+    #[error(
+        "request {request} of disk {device} failed at the primary and not here: the disks differ"
+    )]
+    OtherOutcome {
+        /// Index among the machine's disks.
+        device: u8,
+        /// The request's number.
+        request: u64,
+    },
     /// The guest wants entropy and this host has none.
     #[error("this host has no random numbers: {0}")]
     NoEntropy(String),
@@ -156,6 +166,12 @@ impl ReplicaGuest {
                         let error = GuestError::OwnDisk(own.error.unwrap_or_default());
                         self.host_error = Some(error.clone());
                         return Err(error);
+                    }
+                    if *status != own.status {
+                        return Err(GuestError::OtherOutcome {
+                            device: *device,
+                            request: *request,
+                        });
                     }
                     if *status == DiskStatus::Ok {
                         *data = own.data;

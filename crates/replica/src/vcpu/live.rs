@@ -11,6 +11,7 @@ use machine::output::{Finish, Output};
 use replication::lag::{FULL_SPEED, RunShare};
 use replication::record::{Record, RecordBody};
 use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, RecvTimeoutError, TryRecvError};
 use std::time::Duration;
 
@@ -367,6 +368,11 @@ impl<'a> Live<'a> {
     /// Takes a snapshot with no disk request under way, so that the copy of the disks and the
     /// machine are of the same moment.
     fn snapshot(&mut self, generation: u64) -> Result<(), GuestError> {
+        let wanted = &self.ends.gauges.wanted_snapshot;
+        if wanted.load(Ordering::Acquire) != generation {
+            return Ok(());
+        }
+        let began_ns = monotonic_ns();
         loop {
             self.internal_inputs()?;
             if !self.guest.wait_for_completion() {
@@ -384,6 +390,7 @@ impl<'a> Live<'a> {
             visible: self.guest.machine.visible_outputs(),
             snapshot: self.guest.machine.snapshot(),
             disk_chunks,
+            pause: Duration::from_nanos(monotonic_ns().saturating_sub(began_ns)),
         };
         self.ends.live(LiveReport::Snapshot(Box::new(taken)));
         self.steering.resume();

@@ -10,6 +10,7 @@ use replication::lag::RunShare;
 use replication::message::DivergenceReport;
 use replication::record::Record;
 use std::sync::mpsc::Receiver;
+use std::time::Duration;
 
 /// What the thread is told.
 pub(crate) enum Command {
@@ -126,4 +127,6 @@ pub struct TakenSnapshot {
     pub snapshot: Snapshot,
     /// What its disks hold.
     pub disk_chunks: Receiver<DiskChunk>,
+    /// How long the guest stood still for it.
+    pub pause: Duration,
 }

@@ -207,3 +207,72 @@ fn a_switch_hangs_up_on_garbage_and_goes_on_switching() {
     assert!(status.success() && said.is_empty(), "{said}");
     assert!(!socket.exists(), "the switch left its socket behind");
 }
+
+/// A greeting that the primary at the other end of `pair` takes for a backup's.
+fn right_greeting(config: &str) -> Vec<u8> {
+    let config = understudy::config::VmConfig::load(std::path::Path::new(config)).unwrap();
+    let machine = understudy::setup::ConfiguredMachine(config);
+    let greeting = Greeting {
+        semantics_version: replica::Machines::semantics_version(&machine),
+        configuration_hash: replica::Machines::configuration_hash(&machine),
+        vm: "test".into(),
+        node: "stranger".into(),
+        run: 1,
+    };
+    let mut hello = Vec::new();
+    MessageWriter::default().write(
+        &mut hello,
+        &Message::Hello {
+            protocol: PROTOCOL_VERSION,
+            greeting,
+        },
+    );
+    hello
+}
+
+/// Finding 6: each of them was worth a snapshot, which a hang-up did not cancel.
+#[test]
+fn a_hundred_greetings_and_hang_ups_cost_the_guest_a_few_snapshots() {
+    let pair = PairDirectory::new(&counting_slowly());
+    let (primary, _process, listen) = pair.primary("r1");
+    let hello = right_greeting(primary.config());
+    for _ in 0..100 {
+        let mut stream = TcpStream::connect(&listen).unwrap();
+        stream.write_all(&hello).unwrap();
+    }
+    let joined = |primary: &ReplicaFiles| {
+        let text = std::fs::read_to_string(primary.state.join("events.jsonl")).unwrap();
+        text.matches("\"join_failed\"").count()
+    };
+    wait_for("the greetings to be read", || {
+        (joined(&primary) > 10).then_some(())
+    });
+    let (_backup, _backup_process) = pair.backup("r2", &listen);
+    let status = primary.await_state("protected");
+    let taken = status["snapshots_taken"].as_u64().unwrap();
+    assert!((1..10).contains(&taken), "{taken} snapshots");
+}
+
+/// Finding 6: eight connections kept every backup out. These even say something that makes sense.
+#[test]
+fn strangers_who_talk_keep_no_backup_out_and_are_closed() {
+    let pair = PairDirectory::new(&counting_slowly());
+    let (primary, _process, listen) = pair.primary("r1");
+    let mut said = Vec::new();
+    let heartbeat = Message::Ready { generation: 7 };
+    MessageWriter::default().write(&mut said, &heartbeat);
+    let strangers: Vec<TcpStream> = (0..8)
+        .map(|_| {
+            let mut stream = TcpStream::connect(&listen).unwrap();
+            stream.write_all(&said).unwrap();
+            stream
+        })
+        .collect();
+    let (_backup, _backup_process) = pair.backup("r2", &listen);
+    primary.await_state("protected");
+    for mut stream in strangers {
+        // An end, however the primary makes it.
+        let _ended = std::io::copy(&mut stream, &mut std::io::sink());
+    }
+    assert_undisturbed([&primary, &_backup]);
+}

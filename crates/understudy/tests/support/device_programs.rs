@@ -147,9 +147,27 @@ pub fn disk_writer() -> Vec<u8> {
     program.jump(probe);
     program.land();
     let queue = RAM + QUEUE;
-    let registers = [
+    for (register, value) in disk_setup(queue, true) {
+        program.load(A1, value);
+        program.store(Op::Sw, A1, A0, register);
+    }
+    program.load(A2, queue);
+    let wait = program.here();
+    program.immediate(Op::Lhu, A1, A2, 0x202); // the used ring's index
+    program.branch(Op::Beq, A1, ZERO, wait);
+    program.immediate(Op::Lbu, A1, A2, 0x310);
+    program.immediate(Op::Addi, A1, A1, 1);
+    program.finish_with(A1);
+    program.elf(QUEUE, &disk_write_queue(queue))
+}
+
+/// What is written to the registers of a disk whose queue is there; `notify` it of what is available.
+fn disk_setup(queue: u64, notify: bool) -> Vec<(i32, u64)> {
+    let mut registers = vec![
         (0x70, 0),
         (0x70, 3),
+        (0x24, 0),
+        (0x20, 1 << 9), // VIRTIO_BLK_F_FLUSH
         (0x24, 1),
         (0x20, 1), // VERSION_1
         (0x70, 11),
@@ -163,20 +181,11 @@ pub fn disk_writer() -> Vec<u8> {
         (0xa4, 0),
         (0x44, 1),
         (0x70, 15),
-        (0x50, 0),
     ];
-    for (register, value) in registers {
-        program.load(A1, value);
-        program.store(Op::Sw, A1, A0, register);
+    if notify {
+        registers.push((0x50, 0));
     }
-    program.load(A2, queue);
-    let wait = program.here();
-    program.immediate(Op::Lhu, A1, A2, 0x202); // the used ring's index
-    program.branch(Op::Beq, A1, ZERO, wait);
-    program.immediate(Op::Lbu, A1, A2, 0x310);
-    program.immediate(Op::Addi, A1, A1, 1);
-    program.finish_with(A1);
-    program.elf(QUEUE, &disk_write_queue(queue))
+    registers
 }
 
 /// Descriptors, the available ring with one request, and the request: write sector 0.
@@ -223,4 +232,92 @@ pub fn counting_on_all_harts() -> Vec<u8> {
     wait(&mut program);
     program.jump(round);
     program.elf(QUEUE, &[0; 16])
+}
+
+/// What [`counting_to_disk`] writes the sectors of in turn.
+pub const COUNTED_SECTORS: u64 = 64;
+
+/// Where the slot of the disk is, the queue, and how many requests were made.
+const DISK: u8 = 18;
+const REQUESTS: u8 = 19;
+const MADE: u8 = 20;
+
+/// Makes the request whose first descriptor is `head`, waits for its end, and ends the machine with
+/// the status plus one (at `status` in the queue's memory) when that is not zero.
+fn disk_request(program: &mut Assembler, head: i32, status: i32) {
+    program.immediate(Op::Andi, A1, MADE, 7);
+    program.immediate(Op::Slli, A1, A1, 1);
+    program.register(Op::Add, A1, A1, REQUESTS);
+    program.immediate(Op::Addi, A2, ZERO, head);
+    program.store(Op::Sh, A2, A1, 0x104);
+    program.immediate(Op::Addi, MADE, MADE, 1);
+    program.store(Op::Sh, MADE, REQUESTS, 0x102);
+    program.store(Op::Sw, ZERO, DISK, 0x50);
+    program.immediate(Op::Slli, A2, MADE, 48);
+    program.immediate(Op::Srli, A2, A2, 48);
+    let wait = program.here();
+    program.immediate(Op::Lhu, A1, REQUESTS, 0x202);
+    program.branch(Op::Bne, A1, A2, wait);
+    program.immediate(Op::Lbu, A1, REQUESTS, status);
+    program.branch_ahead(Op::Beq, A1, ZERO);
+    program.immediate(Op::Addi, A1, A1, 1);
+    program.finish_with(A1);
+    program.land();
+}
+
+/// For 0, 1, … `lines` - 1: writes the number to the sector that is its remainder by
+/// [`COUNTED_SECTORS`], flushes the disk, and prints it. Then powers off; ends with the device's
+/// status plus one when that is an error.
+pub fn counting_to_disk(lines: u16) -> Vec<u8> {
+    let mut program = Assembler::default();
+    let queue = RAM + QUEUE;
+    program.load(DISK, VIRTIO_BASE);
+    program.load(A2, 0x1000);
+    let probe = program.here();
+    program.immediate(Op::Lw, A1, DISK, 8);
+    program.immediate(Op::Addi, A1, A1, -2);
+    program.branch_ahead(Op::Beq, A1, ZERO);
+    program.register(Op::Add, DISK, DISK, A2);
+    program.jump(probe);
+    program.land();
+    for (register, value) in disk_setup(queue, false) {
+        program.load(A1, value);
+        program.store(Op::Sw, A1, DISK, register);
+    }
+    program.load(REQUESTS, queue);
+    program.load(MADE, 0);
+    begin(&mut program);
+    program.load(S0, lines.into());
+    let line = program.here();
+    program.immediate(Op::Andi, A1, COUNTER, COUNTED_SECTORS as i32 - 1);
+    program.store(Op::Sd, A1, REQUESTS, 0x308);
+    program.store(Op::Sd, COUNTER, REQUESTS, 0x400);
+    disk_request(&mut program, 0, 0x310);
+    disk_request(&mut program, 3, 0x330);
+    print_counter(&mut program);
+    program.immediate(Op::Addi, COUNTER, COUNTER, 1);
+    program.branch_ahead(Op::Beq, COUNTER, S0);
+    program.far_jump(line);
+    program.land();
+    program.finish(0);
+    program.elf(QUEUE, &counting_queue(queue))
+}
+
+/// As [`disk_write_queue`], with nothing available yet, and a flush from descriptor 3.
+fn counting_queue(queue: u64) -> Vec<u8> {
+    let mut bytes = disk_write_queue(queue);
+    let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+    put(0x102, &0u16.to_le_bytes());
+    for (index, address, length, flags, next) in [
+        (3usize, queue + 0x320, 16u32, 1u16, 4u16),
+        (4, queue + 0x330, 1, 2, 0),
+    ] {
+        put(16 * index, &address.to_le_bytes());
+        put(16 * index + 8, &length.to_le_bytes());
+        put(16 * index + 12, &flags.to_le_bytes());
+        put(16 * index + 14, &next.to_le_bytes());
+    }
+    put(0x320, &4u32.to_le_bytes()); // VIRTIO_BLK_T_FLUSH
+    put(0x330, &[0xff]);
+    bytes
 }

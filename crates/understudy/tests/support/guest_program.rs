@@ -97,3 +97,27 @@ pub fn counting_to(lines: u16, status: u16) -> Vec<u8> {
     program.finish(status);
     program.elf(0, &[])
 }
+
+/// Fills `bytes` of RAM, from a megabyte after its beginning, with numbers that do not compress, then
+/// counts as [`counting_slowly`] does.
+pub fn filling_memory_then_counting(bytes: u64) -> Vec<u8> {
+    let mut program = Assembler::default();
+    program.load(T0, RAM + (1 << 20));
+    program.load(T1, RAM + (1 << 20) + bytes);
+    program.load(A3, 0x9e37_79b9_7f4a_7c15);
+    let fill = program.here();
+    for (op, shift) in [(Op::Slli, 13), (Op::Srli, 7), (Op::Slli, 17)] {
+        program.immediate(op, A4, A3, shift);
+        program.register(Op::Xor, A3, A3, A4);
+    }
+    program.store(Op::Sd, A3, T0, 0);
+    program.immediate(Op::Addi, T0, T0, 8);
+    program.branch(Op::Bltu, T0, T1, fill);
+    begin(&mut program);
+    let line = program.here();
+    print_counter(&mut program);
+    program.immediate(Op::Addi, COUNTER, COUNTER, 1);
+    wait(&mut program);
+    program.jump(line);
+    program.elf(0, &[])
+}

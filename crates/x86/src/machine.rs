@@ -223,6 +223,12 @@ impl Machine {
         self.state.board.open_disk_requests()
     }
 
+    /// Bytes of RAM at a guest physical address; `None` unless all are RAM.
+    pub fn read_memory<const N: usize>(&self, address: u64) -> Option<[u8; N]> {
+        let bytes = self.ram.slice(address, N as u64)?;
+        bytes.try_into().ok()
+    }
+
     /// A digest of the whole state: registers, devices and RAM.
     pub fn digest(&mut self) -> u128 {
         let digests = &mut self.page_digests;

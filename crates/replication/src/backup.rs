@@ -139,6 +139,8 @@ pub struct BackupStatus {
     pub backlog_records: u64,
     /// Outputs kept because the primary has not said that they are out.
     pub kept_outputs: usize,
+    /// While it restores: bytes done, of how many.
+    pub restored: Option<(u64, u64)>,
 }
 
 enum State<O> {
@@ -270,6 +272,18 @@ impl<O> Backup<O> {
         self.maintain(now);
     }
 
+    /// The machine of `generation` is being made of its snapshot: `done` bytes of `total`. To be
+    /// called now and then while that lasts; [`tick`](Self::tick) has to be called as ever.
+    pub fn restoring(&mut self, now: Duration, generation: u64, done: u64, total: u64) {
+        self.enter(now);
+        if let State::Following(follow) = &mut self.state
+            && follow.generation() == generation
+        {
+            follow.restoring(done, total);
+        }
+        self.maintain(now);
+    }
+
     /// The machine of `generation` is made of its snapshot, or could not be.
     pub fn restored(&mut self, now: Duration, generation: u64, result: Result<(), String>) {
         self.enter(now);
@@ -366,15 +380,14 @@ impl<O> Backup<O> {
         if let State::Claiming(_, claim) = &mut self.state
             && claim.generation() == generation
         {
-            match claim.answer(now, outcome) {
+            let verdict = claim.answer(now, outcome);
+            if let Some(event) = claim.answers_again(now, outcome) {
+                self.actions.push_back(BackupAction::Report(event));
+            }
+            match verdict {
                 Verdict::Pending => {
-                    if let ClaimOutcome::Unknown(why) = outcome {
-                        let (requests, why) = (claim.unanswered, why.clone());
-                        self.report(Event::ArbiterUnanswered {
-                            generation,
-                            requests,
-                            why,
-                        });
+                    if let Some(event) = claim.trouble_to_tell(now, outcome) {
+                        self.report(event);
                     }
                 }
                 Verdict::Won => self.won(generation),
@@ -440,6 +453,7 @@ impl<O> Backup<O> {
             received_count: 0,
             backlog_records: 0,
             kept_outputs: 0,
+            restored: None,
         };
         if let Some(follow) = follow {
             follow.describe(&mut status);
@@ -473,11 +487,17 @@ impl<O> Backup<O> {
                 self.rest(now);
             }
             State::Following(follow) => {
-                if let Some(why) = follow.suspicion(now, &self.config.detector) {
+                if let Some(why) = follow.suspicion(now) {
                     return self.lost_primary(now, why);
                 }
+                let connection = follow.connection();
+                if let Some(progress) = follow.progress_if_due(now) {
+                    self.send(connection, progress);
+                }
+                let State::Following(follow) = &mut self.state else {
+                    return;
+                };
                 if let Some(ack) = follow.ack_if_due(now, &self.config.detector) {
-                    let connection = follow.connection();
                     self.send(connection, ack);
                 }
             }
@@ -532,6 +552,11 @@ impl<O> Backup<O> {
     /// The primary of this attempt or pairing is gone, perhaps. Before Begin it is free to go on
     /// alone at any time, so this replica must not; after it, the arbiter decides.
     fn lost_primary(&mut self, now: Duration, why: Suspicion) {
+        self.lost_primary_for(now, why, Duration::ZERO);
+    }
+
+    /// `courtesy`: so long another claimant has before this replica asks as well.
+    fn lost_primary_for(&mut self, now: Duration, why: Suspicion, courtesy: Duration) {
         let State::Following(follow) = &self.state else {
             return;
         };
@@ -546,7 +571,7 @@ impl<O> Backup<O> {
         let key = self.config.key(follow.life(), generation);
         self.report(Event::Suspected { generation, why });
         let claim = Claim::new(
-            now,
+            now + courtesy,
             key,
             &self.config.claimant(),
             self.config.claim_pacing,

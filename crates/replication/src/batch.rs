@@ -36,6 +36,16 @@ pub(crate) struct Sending {
     pub released: u64,
 }
 
+/// A batch that was sent and is not acknowledged.
+#[derive(Clone, Copy, Debug)]
+struct InFlight {
+    /// Number and instruction count of its last record.
+    last: u64,
+    count: u64,
+    bytes: usize,
+    sent: Duration,
+}
+
 /// Numbers records from 1 and puts them into messages.
 #[derive(Debug)]
 pub(crate) struct RecordStream {
@@ -47,10 +57,16 @@ pub(crate) struct RecordStream {
     batch: Vec<Record>,
     batch_bytes: usize,
     batch_since: Option<Duration>,
-    /// Batches sent and not acknowledged: last number, bytes, when.
-    in_flight: VecDeque<(u64, usize, Duration)>,
+    in_flight: VecDeque<InFlight>,
     bytes_in_flight: usize,
     acknowledged: u64,
+    /// Count of the last record that the backup holds, and of the last that it held before the
+    /// newest acknowledgement that brought something new.
+    held_count: u64,
+    held_before: u64,
+    /// When the clock for the next acknowledgement began: the last time that one brought something
+    /// new, or Begin.
+    awaited_since: Duration,
     /// Count of the last record sent.
     sent_count: u64,
     last_sent: Duration,
@@ -76,6 +92,9 @@ impl RecordStream {
             in_flight: VecDeque::new(),
             bytes_in_flight: 0,
             acknowledged: 0,
+            held_count: 0,
+            held_before: 0,
+            awaited_since: now,
             sent_count: 0,
             last_sent: now,
             bytes_sent: 0,
@@ -112,6 +131,14 @@ impl RecordStream {
 
     pub fn starts_at(&mut self, count: u64) {
         self.sent_count = count;
+        self.held_count = count;
+        self.held_before = count;
+    }
+
+    /// Instruction count of the last record that the backup held before the records that it
+    /// acknowledged last: where it could be by now.
+    pub fn held_before(&self) -> u64 {
+        self.held_before
     }
 
     /// Bytes not yet sent or not yet acknowledged.
@@ -119,9 +146,24 @@ impl RecordStream {
         self.bytes_in_flight + self.batch_bytes
     }
 
-    /// When the oldest batch that is not acknowledged was sent.
-    pub fn oldest_unacknowledged(&self) -> Option<Duration> {
-        self.in_flight.front().map(|(_, _, sent)| *sent)
+    /// Since when an acknowledgement is due: since the oldest batch that is not acknowledged was
+    /// sent, but not since before the last acknowledgement that brought something new. What takes
+    /// its time on a slow link is not late as long as it proceeds.
+    pub fn awaited_since(&self) -> Option<Duration> {
+        let oldest = self.in_flight.front()?;
+        Some(oldest.sent.max(self.awaited_since))
+    }
+
+    /// How long the oldest batch that is not acknowledged has been under way.
+    pub fn oldest_age(&self, now: Duration) -> Duration {
+        self.in_flight
+            .front()
+            .map_or(Duration::ZERO, |oldest| now.saturating_sub(oldest.sent))
+    }
+
+    /// The pairing begins: what was sent before, while the backup restored, is due from now on.
+    pub fn begin(&mut self, now: Duration) {
+        self.awaited_since = now;
     }
 
     pub fn last_sent(&self) -> Duration {
@@ -158,7 +200,12 @@ impl RecordStream {
                 part.push(record);
             }
             let last = first_sequence + part.len() as u64 - 1;
-            self.in_flight.push_back((last, bytes, sending.now));
+            self.in_flight.push_back(InFlight {
+                last,
+                count: self.sent_count,
+                bytes,
+                sent: sending.now,
+            });
             self.bytes_in_flight += bytes;
             self.bytes_sent += bytes as u64;
             messages.push(Message::Records {
@@ -180,27 +227,31 @@ impl RecordStream {
 
     /// The backup says that it holds everything up to `sequence`. False: that cannot be.
     #[must_use]
-    pub fn acknowledge(&mut self, sequence: u64) -> bool {
+    pub fn acknowledge(&mut self, now: Duration, sequence: u64) -> bool {
         if sequence < self.acknowledged || sequence > self.sent_sequence() {
             return false;
         }
+        if sequence > self.acknowledged {
+            self.awaited_since = now;
+            self.held_before = self.held_count;
+        }
         self.acknowledged = sequence;
-        while self
-            .in_flight
-            .front()
-            .is_some_and(|(last, _, _)| *last <= sequence)
-        {
-            if let Some((_, bytes, _)) = self.in_flight.pop_front() {
-                self.bytes_in_flight -= bytes;
-            }
+        while let Some(batch) = self.in_flight.pop_front_if(|batch| batch.last <= sequence) {
+            assert!(
+                batch.count >= self.held_count && batch.bytes <= self.bytes_in_flight,
+                "batches are in order, and their bytes were counted"
+            );
+            self.bytes_in_flight -= batch.bytes;
+            self.held_count = batch.count;
         }
         true
     }
 
     /// Time stood still here: what is under way is not late.
     pub fn forgive(&mut self, pause: Duration) {
-        for (_, _, sent) in &mut self.in_flight {
-            *sent += pause;
+        self.awaited_since += pause;
+        for batch in &mut self.in_flight {
+            batch.sent += pause;
         }
     }
 }

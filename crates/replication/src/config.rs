@@ -17,6 +17,9 @@ pub struct PairConfig {
     pub detector: DetectorConfig,
     /// When records are sent.
     pub batch: BatchConfig,
+    /// How often this replica's program makes a digest record as a primary, even if the guest
+    /// idles. Begin tells it to the backup, whose own may be another.
+    pub digest_interval: Duration,
     /// How far the backup may be behind.
     pub lag: LagConfig,
     /// Bytes of records that may wait for a joining backup; the primary is slowed beyond.
@@ -36,6 +39,7 @@ impl PairConfig {
             greeting,
             detector: DetectorConfig::default(),
             batch: BatchConfig::default(),
+            digest_interval: Duration::from_secs(1),
             lag: LagConfig::default(),
             join_backlog_bytes: 64 << 20,
             claim_pacing: ClaimPacing::default(),

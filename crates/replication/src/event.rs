@@ -41,7 +41,8 @@ pub enum Event {
         /// Why.
         why: Suspicion,
     },
-    /// The arbiter gave no useful answer; it is asked again, outputs wait.
+    /// The arbiter gave no useful answer; it is asked again, outputs wait. Told at the first such
+    /// answer, then at growing distances.
     ArbiterUnanswered {
         /// The pairing.
         generation: u64,
@@ -49,6 +50,15 @@ pub enum Event {
         requests: u32,
         /// What the last one said.
         why: String,
+    },
+    /// The arbiter answers again.
+    ArbiterAnswers {
+        /// The pairing.
+        generation: u64,
+        /// Requests without a verdict meanwhile.
+        requests: u32,
+        /// How long it gave none.
+        outage: Duration,
     },
     /// The generation is ours.
     Claimed {
@@ -109,6 +119,16 @@ impl fmt::Display for Event {
                 f,
                 "the arbiter gave no verdict on generation {generation} \
                  ({requests} requests): {why}; outputs wait, it is asked again"
+            ),
+            Event::ArbiterAnswers {
+                generation,
+                requests,
+                outage,
+            } => write!(
+                f,
+                "the arbiter answers about generation {generation} again, after {} s and \
+                 {requests} requests",
+                outage.as_secs()
             ),
             Event::Claimed { generation } => write!(f, "claimed generation {generation}"),
             Event::LostClaim { generation, holder } => {

@@ -14,10 +14,11 @@ pub struct DetectorConfig {
     pub ack_timeout: Duration,
     /// A backup whose machine stands still for so long, with records to replay, is suspected.
     pub stall_timeout: Duration,
-    /// A primary that is heard but sends no record for so long is suspected. The program makes a
-    /// digest record every second or so even when the guest idles. `None`: never.
+    /// A primary that is heard but sends no record for so long beyond three times the interval that
+    /// it told in Begin is suspected. `None`: never.
     pub record_timeout: Option<Duration>,
-    /// How long joining may be silent: restoring a snapshot takes its time.
+    /// How long joining may be silent. It may last as long as it takes: whoever copies or restores
+    /// says so.
     pub join_timeout: Duration,
 }
 
@@ -28,7 +29,7 @@ impl Default for DetectorConfig {
             silence_timeout: Duration::from_millis(220),
             ack_timeout: Duration::from_secs(1),
             stall_timeout: Duration::from_secs(3),
-            record_timeout: Some(Duration::from_secs(5)),
+            record_timeout: Some(Duration::from_secs(2)),
             join_timeout: Duration::from_secs(10),
         }
     }
@@ -53,6 +54,8 @@ pub enum Suspicion {
     Diverged,
     /// The peer said that it leaves.
     Left,
+    /// The primary said that it suspects this backup.
+    SuspectsUs,
 }
 
 impl fmt::Display for Suspicion {
@@ -66,6 +69,7 @@ impl fmt::Display for Suspicion {
             Suspicion::Protocol(what) => write!(f, "it broke the protocol: {what}"),
             Suspicion::Diverged => write!(f, "its machine differs"),
             Suspicion::Left => write!(f, "it said that it leaves"),
+            Suspicion::SuspectsUs => write!(f, "it said that it suspects this replica"),
         }
     }
 }

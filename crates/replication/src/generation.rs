@@ -1,5 +1,6 @@
 //! Generations and claims: who may go on alone. `docs/protocol.md`, "Claims".
 
+use crate::event::Event;
 use crate::message::LifeId;
 use crate::mutation::{Mutation, Mutations};
 use std::time::Duration;
@@ -115,9 +116,23 @@ pub(crate) struct Claim {
     next: Option<(Step, Duration)>,
     asked: Step,
     /// Requests that brought no verdict.
-    pub unanswered: u32,
+    unanswered: u32,
+    outage: Option<Outage>,
     mutations: Mutations,
 }
+
+/// The arbiter gives no useful answer, and people were told.
+#[derive(Clone, Copy, Debug)]
+struct Outage {
+    since: Duration,
+    tell_next: Duration,
+    spacing: Duration,
+}
+
+/// How long after the first word about an outage comes the second; each distance is twice the last.
+const FIRST_SPACING: Duration = Duration::from_secs(10);
+/// But no longer than this.
+const LONGEST_SPACING: Duration = Duration::from_secs(3600);
 
 impl Claim {
     pub fn new(
@@ -136,6 +151,7 @@ impl Claim {
             next: Some((Step::Create, now)),
             asked: Step::Create,
             unanswered: 0,
+            outage: None,
             mutations,
         }
     }
@@ -190,6 +206,42 @@ impl Claim {
             }
         }
         Verdict::Pending
+    }
+
+    /// What people should know of an answer that is of no use: at the first one, then at growing
+    /// distances, however long the outage lasts.
+    pub fn trouble_to_tell(&mut self, now: Duration, outcome: &ClaimOutcome) -> Option<Event> {
+        let ClaimOutcome::Unknown(why) = outcome else {
+            return None;
+        };
+        let outage = self.outage.get_or_insert(Outage {
+            since: now,
+            tell_next: now,
+            spacing: FIRST_SPACING,
+        });
+        if now < outage.tell_next {
+            return None;
+        }
+        outage.tell_next = now + outage.spacing;
+        outage.spacing = (outage.spacing * 2).min(LONGEST_SPACING);
+        Some(Event::ArbiterUnanswered {
+            generation: self.key.generation,
+            requests: self.unanswered,
+            why: why.clone(),
+        })
+    }
+
+    /// Whether this answer ends an outage.
+    pub fn answers_again(&mut self, now: Duration, outcome: &ClaimOutcome) -> Option<Event> {
+        if matches!(outcome, ClaimOutcome::Unknown(_)) {
+            return None;
+        }
+        let outage = self.outage.take()?;
+        Some(Event::ArbiterAnswers {
+            generation: self.key.generation,
+            requests: self.unanswered,
+            outage: now.saturating_sub(outage.since),
+        })
     }
 
     fn pause(&mut self, now: Duration, step: Step) {

@@ -8,9 +8,11 @@ use std::time::Duration;
 pub struct LagConfig {
     /// The primary is slowed when the lag is more than this.
     pub target: Duration,
-    /// The primary is slowed when more bytes of records than this are under way.
+    /// The primary is slowed when more bytes of records than this are under way, on a channel
+    /// without delay. On another it may be as many more as the round trip is longer than the target.
     pub bytes_in_flight: usize,
-    /// The primary is slowed when more outputs than this wait.
+    /// The primary is slowed when more outputs than this wait, on a channel without delay; the
+    /// round trip allows for more in the same way.
     pub held_outputs: usize,
 }
 
@@ -46,6 +48,27 @@ const CATCH_UP: Duration = Duration::from_secs(4);
 const CATCH_UP_LAG: u64 = 2_000;
 const CATCH_UP_SHARE: i64 = 400_000;
 
+/// No channel allows for more under way than one of this round trip.
+const LONGEST_ROUND_TRIP: Duration = Duration::from_secs(1);
+
+impl LagConfig {
+    /// A time in hundredths of the target.
+    pub(crate) fn of_target(&self, time: Duration) -> u64 {
+        (time.as_micros() * 100 / self.target.as_micros().max(1)) as u64
+    }
+
+    /// How full of `limit` units something is, in hundredths, that is measured for a channel without
+    /// delay. Whatever waits for a round trip is more, the longer that is, and slowing the primary
+    /// does not make it shorter.
+    pub(crate) fn filled(&self, value: usize, limit: usize, round_trip: Duration) -> u64 {
+        let target = self.target.as_micros().max(1);
+        let round_trip = round_trip.min(LONGEST_ROUND_TRIP).as_micros();
+        let hundredths =
+            value as u128 * 100 * target / (limit.max(1) as u128 * (target + round_trip));
+        hundredths as u64
+    }
+}
+
 /// Below so many hundredths of the target nothing presses.
 const RELIEVED: i64 = 20;
 
@@ -54,17 +77,34 @@ const RELIEVED: i64 = 20;
 pub(crate) struct Pressure {
     /// How far the backup is behind.
     pub lag: u64,
-    /// Records and outputs that have to be kept.
+    /// Records and outputs that have to be kept, and records that wait for others on the channel.
     pub memory: u64,
     /// The backup has not yet been where the primary was when the pairing began: what it is behind
     /// is what its restore took.
     pub catching_up: bool,
 }
 
-/// Remembers when the primary passed which instruction count.
+/// Where the primary was at one time.
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    time: Duration,
+    /// How long its harts were allowed to run by then: time, as far as it was not slowed.
+    ran: Duration,
+    count: u64,
+}
+
+/// Remembers when the primary passed which instruction count, and so turns what the backup says
+/// into time.
+///
+/// The lag is execution against execution: the backup cannot execute what it does not have, so it
+/// is behind by what it *holds* and has not executed, in the time for which the primary had to run
+/// for that. How long the channel takes, there and back, is no part of it, and neither is what came
+/// with the last records only just now: slowing the primary lowers neither.
 #[derive(Debug, Default)]
 pub(crate) struct LagMeter {
-    samples: VecDeque<(Duration, u64)>,
+    samples: VecDeque<Sample>,
+    now: Option<Duration>,
+    ran: Duration,
     executed: u64,
     /// The lag when `executed` was last told.
     told: Duration,
@@ -73,31 +113,46 @@ pub(crate) struct LagMeter {
 }
 
 impl LagMeter {
-    /// The primary is at `count` now.
-    pub fn primary_at(&mut self, now: Duration, count: u64) {
+    /// The primary is at `count` now, and has been running this share of the time.
+    pub fn primary_at(&mut self, now: Duration, count: u64, share: RunShare) {
         self.begin.get_or_insert(count);
-        let due = self.samples.back().is_none_or(|(time, last)| {
-            count > *last && now.saturating_sub(*time) >= SAMPLE_SPACING
+        let passed = now.saturating_sub(self.now.unwrap_or(now));
+        self.now = Some(now);
+        self.ran += passed * share.into() / FULL_SPEED.into();
+        let due = self.samples.back().is_none_or(|last| {
+            count > last.count && now.saturating_sub(last.time) >= SAMPLE_SPACING
         });
         if due && count > self.executed && self.samples.len() < MAX_SAMPLES {
-            self.samples.push_back((now, count));
+            self.samples.push_back(Sample {
+                time: now,
+                ran: self.ran,
+                count,
+            });
         }
     }
 
-    /// The backup said that it is at `count`.
-    pub fn backup_at(&mut self, now: Duration, count: u64) {
+    /// The backup said that it is at `count`; it could be at `possible` by now.
+    pub fn backup_at(&mut self, count: u64, possible: u64) {
         self.executed = self.executed.max(count);
         while self
             .samples
-            .front()
-            .is_some_and(|(_, sample)| *sample <= count)
-        {
-            self.samples.pop_front();
-        }
-        self.told = self
+            .pop_front_if(|sample| sample.count <= count)
+            .is_some()
+        {}
+        let held = self
             .samples
+            .partition_point(|sample| sample.count <= possible);
+        self.told = match (self.samples.front(), held.checked_sub(1)) {
+            (Some(from), Some(last)) => self.samples[last].ran.saturating_sub(from.ran),
+            _ => Duration::ZERO,
+        };
+    }
+
+    /// How long ago the primary was where the backup is: what the lag was taken for once.
+    pub fn since_primary_was_there(&self, now: Duration) -> Duration {
+        self.samples
             .front()
-            .map_or(Duration::ZERO, |(t, _)| now.saturating_sub(*t));
+            .map_or(Duration::ZERO, |sample| now.saturating_sub(sample.time))
     }
 
     /// The instruction count that the backup has reached, as far as is known.

@@ -24,6 +24,7 @@ mod output_gate;
 pub mod primary;
 pub mod record;
 pub mod replay;
+mod round_trip;
 pub mod startup;
 pub mod succession;
 pub mod wire;

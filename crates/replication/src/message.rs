@@ -6,7 +6,7 @@ use crate::wire::{Fields, WireError, put_bytes, put_varint};
 use std::fmt;
 
 /// The version of this protocol; both sides must speak the same.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 /// The longest payload of a frame on the channel once the greetings are over: 9 MiB.
 pub const MAX_MESSAGE_BYTES: usize = 9 << 20;
 /// The longest payload before: whoever has not greeted makes nobody hold more.
@@ -130,6 +130,8 @@ pub enum Parting {
     Finished,
     /// The backup is being stopped. It will not claim.
     Leaving,
+    /// The primary suspects the backup and is asking the arbiter already. The backup lets it.
+    Suspected,
 }
 
 /// Where two replicas were found to differ.
@@ -182,6 +184,15 @@ pub enum Message {
         /// The pairing.
         generation: u64,
     },
+    /// B: still makes a machine of the snapshot.
+    Restoring {
+        /// The pairing.
+        generation: u64,
+        /// Bytes done.
+        done: u64,
+        /// Bytes to do, as far as is known.
+        total: u64,
+    },
     /// P: from here on outputs wait for acknowledgements; either side may claim the generation,
     /// and neither may go on alone without it.
     Begin {
@@ -191,6 +202,8 @@ pub enum Message {
         sequence: u64,
         /// Visible outputs released so far.
         released: u64,
+        /// There is a record at least this often, even if the guest idles: milliseconds.
+        record_interval_ms: u64,
     },
     /// P: records.
     Records {
@@ -256,6 +269,7 @@ mod kind {
     pub const ACK: u8 = 10;
     pub const DIVERGED: u8 = 11;
     pub const GOODBYE: u8 = 12;
+    pub const RESTORING: u8 = 22;
 }
 
 /// Encodes messages for one direction of one connection.
@@ -445,12 +459,24 @@ fn encode(out: &mut Vec<u8>, message: &Message) -> u8 {
             numbers(out, &[*generation]);
             kind::READY
         }
+        Message::Restoring {
+            generation,
+            done,
+            total,
+        } => {
+            numbers(out, &[*generation, *done, *total]);
+            kind::RESTORING
+        }
         Message::Begin {
             generation,
             sequence,
             released,
+            record_interval_ms,
         } => {
-            numbers(out, &[*generation, *sequence, *released]);
+            numbers(
+                out,
+                &[*generation, *sequence, *released, *record_interval_ms],
+            );
             kind::BEGIN
         }
         Message::Records {
@@ -497,6 +523,7 @@ fn encode(out: &mut Vec<u8>, message: &Message) -> u8 {
             out.push(match parting {
                 Parting::Finished => 0,
                 Parting::Leaving => 1,
+                Parting::Suspected => 2,
             });
             kind::GOODBYE
         }
@@ -529,10 +556,16 @@ fn decode(kind: u8, payload: &[u8]) -> Result<Message, WireError> {
         kind::READY => Message::Ready {
             generation: f.varint()?,
         },
+        kind::RESTORING => Message::Restoring {
+            generation: f.varint()?,
+            done: f.varint()?,
+            total: f.varint()?,
+        },
         kind::BEGIN => Message::Begin {
             generation: f.varint()?,
             sequence: f.varint()?,
             released: f.varint()?,
+            record_interval_ms: f.varint()?,
         },
         kind::RECORDS => get_records(&mut f)?,
         kind::HEARTBEAT => Message::Heartbeat {
@@ -560,6 +593,7 @@ fn decode(kind: u8, payload: &[u8]) -> Result<Message, WireError> {
             parting: match f.byte()? {
                 0 => Parting::Finished,
                 1 => Parting::Leaving,
+                2 => Parting::Suspected,
                 tag => {
                     return Err(WireError::UnknownTag {
                         what: "parting",

@@ -23,6 +23,12 @@ pub enum Mutation {
     OutputsNotRepeated,
     /// A primary that slept trusts the acknowledgements that came before it fell asleep.
     NoDoubtAfterSleep,
+    /// Records sent while a backup restored count as unacknowledged since they were sent.
+    RestoreCountsAsSilence,
+    /// The channel's round trip counts as lag.
+    RoundTripIsLag,
+    /// A primary has to send records more often than it was configured to make them.
+    RecordTimeoutIsFixed,
     /// A start from the disk does not ask the members whether they hold the running machine.
     MembersNotAsked,
     /// A start from the disk does not look at what the disk is worth.

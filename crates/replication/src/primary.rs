@@ -105,8 +105,11 @@ pub struct PrimaryStatus {
     pub instruction_count: u64,
     /// How many instructions the backup's execution is behind.
     pub lag_instructions: u64,
-    /// How long ago the primary was where the backup is.
+    /// How far the backup's execution is behind what it holds, in time for which the primary ran:
+    /// without the round trip.
     pub lag: Duration,
+    /// The shortest round trip of the channel of late, once it is known.
+    pub round_trip: Option<Duration>,
     /// Share of time that the harts may run, in thousandths.
     pub run_share: RunShare,
     /// Outputs that wait.
@@ -115,6 +118,8 @@ pub struct PrimaryStatus {
     pub record_bytes_sent: u64,
     /// Number of the last record that the backup acknowledged.
     pub acknowledged: u64,
+    /// While a backup restores: bytes done, of how many.
+    pub restored: Option<(u64, u64)>,
 }
 
 enum State {
@@ -326,15 +331,14 @@ impl<O> Primary<O> {
         if let State::Claiming(claim) = &mut self.state
             && claim.generation() == generation
         {
-            match claim.answer(now, outcome) {
+            let verdict = claim.answer(now, outcome);
+            if let Some(event) = claim.answers_again(now, outcome) {
+                self.actions.push_back(PrimaryAction::Report(event));
+            }
+            match verdict {
                 Verdict::Pending => {
-                    if let ClaimOutcome::Unknown(why) = outcome {
-                        let (requests, why) = (claim.unanswered, why.clone());
-                        self.report(Event::ArbiterUnanswered {
-                            generation,
-                            requests,
-                            why,
-                        });
+                    if let Some(event) = claim.trouble_to_tell(now, outcome) {
+                        self.report(event);
                     }
                 }
                 Verdict::Won => self.go_on_alone(now),
@@ -365,14 +369,16 @@ impl<O> Primary<O> {
             instruction_count: self.count,
             lag_instructions: 0,
             lag: Duration::ZERO,
+            round_trip: None,
             run_share: self.throttle.share(),
             held_outputs: self.gate.held_outputs(),
             record_bytes_sent: 0,
             acknowledged: 0,
+            restored: None,
         };
         match &self.state {
             State::Alone { join: None } => {}
-            State::Alone { join: Some(_) } => status.phase = PrimaryPhase::Joining,
+            State::Alone { join: Some(join) } => join.describe(&mut status),
             State::Paired(pair) => pair.describe(&mut status),
             State::Claiming(_) => status.phase = PrimaryPhase::Claiming,
             State::Parting { .. } | State::Stopped => status.phase = PrimaryPhase::Stopped,
@@ -467,7 +473,7 @@ impl<O> Primary<O> {
         );
         self.count = count;
         if let State::Paired(pair) = &mut self.state {
-            pair.primary_at(now, count);
+            pair.primary_at(now, count, self.throttle.share());
         }
     }
 
@@ -480,6 +486,16 @@ impl<O> Primary<O> {
         assert!(
             generation == self.generation,
             "only the newest pairing is ever in force"
+        );
+        // A backup that was stopped and wakes now reads it, and does not vie for the generation
+        // with a primary that is well.
+        let parting = Parting::Suspected;
+        self.send(
+            connection,
+            Message::Goodbye {
+                generation,
+                parting,
+            },
         );
         self.actions.push_back(PrimaryAction::Close(connection));
         self.report(Event::Suspected { generation, why });
@@ -557,13 +573,12 @@ impl<O> Primary<O> {
                 self.config.join_backlog_bytes,
             )),
             State::Alone { join: None } => Pressure::default(),
-            State::Paired(pair) => {
-                let pressure = pair.pressure(&self.config.lag);
-                Pressure {
-                    memory: pressure.memory.max(held),
-                    ..pressure
-                }
-            }
+            State::Paired(pair) => pair.pressure(
+                now,
+                &self.config.lag,
+                self.gate.held_outputs(),
+                &self.config.mutations,
+            ),
             State::Claiming(_) => memory(held),
             State::Parting { .. } | State::Stopped => return,
         };

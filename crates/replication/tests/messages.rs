@@ -81,10 +81,18 @@ fn message() -> impl Strategy<Value = Message> {
             }
         }),
         n().prop_map(|generation| Message::Ready { generation }),
-        (n(), n(), n()).prop_map(|(generation, sequence, released)| Message::Begin {
+        (n(), n(), n()).prop_map(|(generation, done, total)| Message::Restoring {
             generation,
-            sequence,
-            released
+            done,
+            total
+        }),
+        (n(), n(), n(), n()).prop_map(|(generation, sequence, released, record_interval_ms)| {
+            Message::Begin {
+                generation,
+                sequence,
+                released,
+                record_interval_ms,
+            }
         }),
         (n(), 0..1u64 << 60, any::<bool>(), n(), records).prop_map(
             |(generation, first_sequence, urgent, released, records)| Message::Records {
@@ -119,14 +127,18 @@ fn message() -> impl Strategy<Value = Message> {
                 },
             }
         }),
-        (n(), any::<bool>()).prop_map(|(generation, finished)| Message::Goodbye {
-            generation,
-            parting: if finished {
-                Parting::Finished
-            } else {
-                Parting::Leaving
-            },
-        }),
+        (
+            n(),
+            prop_oneof![
+                Just(Parting::Finished),
+                Just(Parting::Leaving),
+                Just(Parting::Suspected)
+            ]
+        )
+            .prop_map(|(generation, parting)| Message::Goodbye {
+                generation,
+                parting
+            }),
     ]
 }
 

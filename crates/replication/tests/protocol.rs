@@ -37,6 +37,11 @@ struct Pair {
     to_backup: bool,
     to_primary: bool,
     replays: bool,
+    /// The restore lasts until [`Pair::restored`] is called.
+    restores_at_once: bool,
+    /// The backup's process is stopped; what is sent to it waits.
+    backup_is_stopped: bool,
+    inbox: Vec<Message>,
     emitted: Vec<u32>,
     to_replay: Vec<Record>,
     replayed: u64,
@@ -55,6 +60,9 @@ impl Pair {
             to_backup: true,
             to_primary: true,
             replays: true,
+            restores_at_once: true,
+            backup_is_stopped: false,
+            inbox: Vec::new(),
             emitted: Vec::new(),
             to_replay: Vec::new(),
             replayed: 0,
@@ -96,11 +104,13 @@ impl Pair {
         match &action {
             PrimaryAction::Send { message, .. } => {
                 self.count_bytes(message);
-                if self.to_backup {
+                if self.backup_is_stopped {
+                    self.inbox.push(message.clone());
+                } else if self.to_backup {
                     self.backup.received(self.now, WIRE, message.clone());
                 }
             }
-            PrimaryAction::Close(_) if self.to_backup => {
+            PrimaryAction::Close(_) if self.to_backup && !self.backup_is_stopped => {
                 self.backup.disconnected(self.now, Some(WIRE));
             }
             PrimaryAction::Emit(outputs) => self.emitted.extend(outputs),
@@ -131,7 +141,7 @@ impl Pair {
             BackupAction::Close(_) if self.to_primary => {
                 self.primary.disconnected(self.now, WIRE);
             }
-            BackupAction::Restore { generation, .. } => {
+            BackupAction::Restore { generation, .. } if self.restores_at_once => {
                 self.backup.restored(self.now, *generation, Ok(()));
             }
             BackupAction::Replay { records, .. } => {
@@ -169,15 +179,39 @@ impl Pair {
             {
                 self.primary.tick(self.now);
             }
-            if self
-                .backup
-                .next_deadline()
-                .is_some_and(|deadline| deadline <= self.now)
+            if !self.backup_is_stopped
+                && self
+                    .backup
+                    .next_deadline()
+                    .is_some_and(|deadline| deadline <= self.now)
             {
                 self.backup.tick(self.now);
             }
             self.settle();
         }
+    }
+
+    /// The backup's process goes on: it reads what has come meanwhile.
+    fn wake_backup(&mut self) {
+        self.backup_is_stopped = false;
+        for message in std::mem::take(&mut self.inbox) {
+            self.backup.received(self.now, WIRE, message);
+        }
+        let closed = PrimaryAction::Close(WIRE);
+        if self.primary_did.contains(&closed) {
+            self.backup.disconnected(self.now, Some(WIRE));
+        }
+        self.settle();
+    }
+
+    fn restored(&mut self) {
+        self.backup.restored(self.now, 1, Ok(()));
+        self.settle();
+    }
+
+    fn backup_asks(&self) -> usize {
+        let is_question = |action: &&BackupAction<u32>| matches!(action, BackupAction::Ask(_));
+        self.backup_did.iter().filter(is_question).count()
     }
 
     fn output(&mut self, count: u64, visible: u64) {
@@ -318,7 +352,7 @@ fn a_peer_that_does_not_fit_is_told_why_and_stops() {
 fn a_primary_that_has_a_backup_takes_no_other() {
     let mut pair = Pair::protected();
     let hello = Message::Hello {
-        protocol: 1,
+        protocol: replication::message::PROTOCOL_VERSION,
         greeting: config("c").greeting,
     };
     pair.primary.received(pair.now, ConnectionId(2), hello);
@@ -341,7 +375,7 @@ fn before_begin_the_primary_is_free_and_the_backup_may_not_claim() {
         pair.now,
         WIRE,
         Message::Hello {
-            protocol: 1,
+            protocol: replication::message::PROTOCOL_VERSION,
             greeting: config("b").greeting,
         },
     );
@@ -367,6 +401,84 @@ fn after_begin_the_primary_asks_although_the_backup_may_never_have_read_it() {
     assert_eq!(pair.primary_asks().len(), 1);
     pair.answer_primary(ClaimOutcome::Created);
     assert_eq!(pair.emitted, [1]);
+}
+
+/// Finding: records that were sent during the restore counted as unacknowledged since then, so that
+/// a restore of more than a second ended the pairing at the moment of Begin.
+#[test]
+fn a_restore_during_which_nothing_is_acknowledged_may_take_long() {
+    for seconds in [1, 2, 25] {
+        let mut pair = Pair::new(joins_slowly("long"), joins_slowly("b"));
+        pair.restores_at_once = false;
+        pair.settle();
+        pair.backup_is_stopped = true;
+        for step in 0..seconds * 10 {
+            pair.run(ms(100));
+            pair.input(5_000_000 * (step + 1));
+        }
+        pair.restored();
+        assert_eq!(pair.primary.status().phase, PrimaryPhase::Paired);
+        pair.run(ms(100));
+        pair.wake_backup();
+        pair.run(ms(2000));
+        assert_eq!(pair.suspicions(), [], "{seconds} s");
+        assert!(pair.primary.status().protected, "{seconds} s");
+    }
+}
+
+#[test]
+fn a_restore_that_tells_its_progress_may_last_longer_than_the_join_timeout() {
+    let mut pair = Pair::new(config("long"), config("b"));
+    pair.restores_at_once = false;
+    pair.settle();
+    for second in 0..60u64 {
+        pair.input(5_000_000 * (second + 1));
+        pair.backup.restoring(pair.now, 1, second << 20, 60 << 20);
+        pair.run(ms(1000));
+    }
+    let told = Some((59 << 20, 60 << 20));
+    assert_eq!(pair.primary.status().restored, told);
+    assert_eq!(pair.backup.status().restored, told);
+    pair.restored();
+    pair.run(ms(100));
+    assert!(pair.primary.status().protected);
+    assert_eq!(pair.suspicions(), []);
+    assert_eq!(pair.backup.status().restored, None);
+}
+
+/// What was acknowledged last says that a slow link still moves.
+#[test]
+fn acknowledgements_that_proceed_are_never_late() {
+    let mut pair = Pair::protected();
+    pair.to_primary = false;
+    for output in 1..=20 {
+        pair.output(10 * output, output);
+    }
+    for sequence in 1..=20 {
+        for _ in 0..6 {
+            pair.run(ms(100));
+            let ack = Message::Ack {
+                generation: 1,
+                sequence: sequence - 1,
+                executed: 0,
+                echo: 1,
+            };
+            pair.primary.received(pair.now, WIRE, ack);
+            pair.settle();
+            // Its machine stands still for longer than would be forgiven otherwise.
+            if !pair.suspicions().is_empty() {
+                assert_eq!(pair.suspicions()[0], Suspicion::Stalled);
+                assert!(pair.now >= ms(3000));
+                return;
+            }
+        }
+    }
+}
+
+fn joins_slowly(node: &str) -> PairConfig {
+    let mut config = config(node);
+    config.detector.join_timeout = Duration::from_secs(30);
+    config
 }
 
 // --- Suspicion ---------------------------------------------------------------------------------
@@ -417,6 +529,42 @@ fn a_backup_whose_machine_stands_still_is_suspected() {
     assert_eq!(pair.suspicions()[0], Suspicion::Stalled);
 }
 
+/// Whoever was stopped and wakes does not vie with a primary that is well: the primary says that it
+/// is asking already.
+#[test]
+fn a_backup_that_was_stopped_lets_the_primary_ask_first() {
+    let mut pair = Pair::protected();
+    pair.backup_is_stopped = true;
+    pair.output(10, 1);
+    pair.run(ms(250));
+    assert_eq!(pair.suspicions(), [Suspicion::Silent]);
+    pair.wake_backup();
+    pair.run(ms(1900));
+    assert_eq!((pair.primary_asks().len(), pair.backup_asks()), (1, 0));
+    // If nothing comes of that, it asks.
+    pair.run(ms(200));
+    assert_eq!(pair.backup_asks(), 1);
+}
+
+/// Finding: an interval of more than five seconds with a guest that idles was taken for a hang.
+#[test]
+fn records_are_awaited_as_often_as_the_primary_is_configured_to_make_them() {
+    let mut seldom = config("long");
+    seldom.digest_interval = Duration::from_secs(60);
+    let mut pair = Pair::new(seldom, config("b"));
+    for minute in 0..3 {
+        pair.run(Duration::from_secs(60));
+        let body = RecordBody::Digest(minute);
+        pair.primary.record(pair.now, Record { count: 1, body });
+    }
+    assert_eq!(pair.suspicions(), []);
+    assert!(pair.primary.status().protected);
+    pair.run(Duration::from_secs(175));
+    assert_eq!(pair.suspicions(), []);
+    pair.run(Duration::from_secs(10));
+    assert!(pair.suspicions().contains(&Suspicion::NoRecords));
+}
+
 #[test]
 fn a_primary_that_sends_heartbeats_but_no_records_is_suspected() {
     let mut pair = Pair::protected();
@@ -442,7 +590,25 @@ fn messages_of_another_generation_and_gaps_end_the_connection() {
             body: RecordBody::Digest(0),
         }],
     };
-    for message in [heartbeat(2, 0), heartbeat(1, 1), records(2), records(0)] {
+    let falling = Message::Records {
+        generation: 1,
+        first_sequence: 1,
+        urgent: false,
+        released: 0,
+        records: [2, 1, 2]
+            .map(|count| Record {
+                count,
+                body: RecordBody::Digest(0),
+            })
+            .to_vec(),
+    };
+    for message in [
+        heartbeat(2, 0),
+        heartbeat(1, 1),
+        records(2),
+        records(0),
+        falling,
+    ] {
         let mut pair = Pair::protected();
         pair.backup.received(pair.now, WIRE, message);
         pair.settle();
@@ -463,6 +629,77 @@ fn messages_of_another_generation_and_gaps_end_the_connection() {
         let broken = |why: &Suspicion| matches!(why, Suspicion::Protocol(_));
         assert!(pair.suspicions().iter().any(broken));
     }
+}
+
+#[test]
+fn counts_that_fall_from_one_batch_to_the_next_end_the_connection() {
+    let mut pair = Pair::protected();
+    pair.output(10, 1);
+    let earlier = Message::Records {
+        generation: 1,
+        first_sequence: 2,
+        urgent: false,
+        released: 1,
+        records: vec![Record {
+            count: 9,
+            body: RecordBody::Digest(0),
+        }],
+    };
+    pair.backup.received(pair.now, WIRE, earlier);
+    pair.settle();
+    let broken = |why: &Suspicion| matches!(why, Suspicion::Protocol(_));
+    assert!(pair.suspicions().iter().any(broken));
+}
+
+/// What waits in the primary for company was never sent.
+#[test]
+fn an_acknowledgement_of_a_record_that_was_not_sent_yet_ends_the_connection() {
+    let mut pair = Pair::protected();
+    pair.input(5_000_000);
+    assert_eq!(pair.replayed, 0, "it is not sent yet");
+    let ack = Message::Ack {
+        generation: 1,
+        sequence: 1,
+        executed: 0,
+        echo: 1,
+    };
+    pair.primary.received(pair.now, WIRE, ack.clone());
+    pair.settle();
+    assert!(matches!(pair.suspicions()[0], Suspicion::Protocol(_)));
+    assert!(!pair.primary.status().protected);
+
+    let mut pair = Pair::new(config("a"), config("b"));
+    pair.restores_at_once = false;
+    pair.settle();
+    pair.primary.received(pair.now, WIRE, ack);
+    pair.settle();
+    assert_eq!(pair.primary.status().phase, PrimaryPhase::Alone);
+    let broken = |action: &PrimaryAction<u32>| {
+        matches!(
+            action,
+            PrimaryAction::Report(Event::JoinFailed {
+                why: Suspicion::Protocol(_),
+                ..
+            })
+        )
+    };
+    assert!(pair.primary_did.iter().any(broken));
+}
+
+#[test]
+fn an_acknowledgement_that_takes_another_back_ends_the_connection() {
+    let mut pair = Pair::protected();
+    pair.output(10, 1);
+    assert_eq!(pair.primary.status().acknowledged, 1);
+    let ack = Message::Ack {
+        generation: 1,
+        sequence: 0,
+        executed: 0,
+        echo: 1,
+    };
+    pair.primary.received(pair.now, WIRE, ack);
+    pair.settle();
+    assert!(matches!(pair.suspicions()[0], Suspicion::Protocol(_)));
 }
 
 #[test]
@@ -534,6 +771,61 @@ fn on_anything_but_plain_success_the_key_is_read_back() {
     pair.answer_primary(ClaimOutcome::HeldBy(content));
     assert_eq!(pair.emitted, [1]);
     assert_eq!(pair.primary.status().phase, PrimaryPhase::Alone);
+}
+
+#[test]
+fn an_answer_about_another_generation_is_not_taken() {
+    let mut pair = Pair::protected();
+    (pair.to_backup, pair.to_primary) = (false, false);
+    pair.output(10, 1);
+    pair.run(ms(300));
+    for generation in [0, 2] {
+        let created = ClaimOutcome::Created;
+        pair.primary
+            .arbiter_answered(pair.now, generation, &created);
+        pair.backup.arbiter_answered(pair.now, generation, &created);
+        pair.settle();
+    }
+    assert!(pair.emitted.is_empty());
+    assert_eq!(pair.primary.status().phase, PrimaryPhase::Claiming);
+    assert_eq!(pair.backup.status().phase, BackupPhase::Claiming);
+}
+
+/// Finding: an event a second for as long as an outage of the arbiter lasts.
+#[test]
+fn an_outage_of_the_arbiter_is_told_ever_more_seldom_and_its_end_is_told() {
+    let mut pair = Pair::protected();
+    (pair.to_backup, pair.to_primary) = (false, false);
+    pair.run(ms(300));
+    let asked = |pair: &Pair| pair.primary_asks().len();
+    let told = |pair: &Pair| {
+        let is_word = |action: &&PrimaryAction<u32>| {
+            matches!(
+                action,
+                PrimaryAction::Report(Event::ArbiterUnanswered { .. })
+            )
+        };
+        pair.primary_did.iter().filter(is_word).count()
+    };
+    let mut answered = 0;
+    let mut words = Vec::new();
+    for second in 0..3600 {
+        if asked(&pair) > answered {
+            answered = asked(&pair);
+            pair.answer_primary(ClaimOutcome::Unknown("timeout".into()));
+        }
+        pair.run(ms(1000));
+        if [0, 9, 60, 3599].contains(&second) {
+            words.push(told(&pair));
+        }
+    }
+    assert_eq!(words, [1, 1, 3, 9]);
+    pair.answer_primary(ClaimOutcome::Created);
+    let again = pair.primary_did.iter().any(|action| {
+        matches!(action, PrimaryAction::Report(Event::ArbiterAnswers { outage, .. })
+            if *outage > Duration::from_secs(3590))
+    });
+    assert!(again);
 }
 
 #[test]

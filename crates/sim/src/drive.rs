@@ -13,7 +13,7 @@ use replication::failure_detector::Suspicion;
 use replication::generation::{ClaimOutcome, ClaimRequest};
 use replication::guest::Guest;
 use replication::lag::FULL_SPEED;
-use replication::message::{Message, Refusal, SnapshotChunk, SnapshotPart};
+use replication::message::{Message, Parting, Refusal, SnapshotChunk, SnapshotPart};
 use replication::primary::{Primary, PrimaryAction, PrimaryStop};
 use replication::record::RecordBody;
 
@@ -282,7 +282,10 @@ impl World {
                 return self.note(|| format!("node {node}: a message is lost: {message:?}"));
             }
             Message::Welcome { .. } | Message::SnapshotEnd { .. } => self.delicate(),
-            Message::Goodbye { .. } => self.guest_ended(node),
+            Message::Goodbye {
+                parting: Parting::Finished,
+                ..
+            } => self.guest_ended(node),
             _ => {}
         }
         self.send(run, connection, message);

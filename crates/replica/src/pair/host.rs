@@ -494,6 +494,7 @@ fn name_event(event: &Event) -> (&'static str, u64) {
         Event::Protected { generation } => ("protected", *generation),
         Event::Suspected { generation, .. } => ("suspected", *generation),
         Event::ArbiterUnanswered { generation, .. } => ("arbiter_unanswered", *generation),
+        Event::ArbiterAnswers { generation, .. } => ("arbiter_answers", *generation),
         Event::Claimed { generation } => ("claimed", *generation),
         Event::LostClaim { generation, .. } => ("claim_lost", *generation),
         Event::Live { generation, .. } => ("live", *generation),

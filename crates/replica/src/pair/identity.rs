@@ -25,6 +25,7 @@ pub fn pair_config(config: &ReplicaConfig, machines: &dyn Machines) -> io::Resul
     let mut pair_config = PairConfig::new(greeting);
     pair_config.detector.heartbeat_interval = config.pair.heartbeat;
     pair_config.detector.silence_timeout = config.pair.suspect_after;
+    pair_config.digest_interval = config.pair.digest_interval;
     pair_config.lag.target = config.pair.lag_target;
     // A disk of many gigabytes takes its time.
     pair_config.detector.join_timeout = Duration::from_secs(30);

@@ -28,6 +28,14 @@ const ACK_DELAY: Duration = Duration::from_millis(5);
 /// How often progress is told when nothing else is to be said.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(20);
 
+/// What a primary says about how often it makes records counts up to a day.
+const MAX_RECORD_INTERVAL_MS: u64 = 24 * 3600 * 1000;
+/// How often the progress of the restore is told.
+const RESTORE_PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
+/// So long a backup waits with its claim when the primary says that it is claiming. Were it to ask
+/// at once, a primary that is well could be ended by a backup that had been stopped for a while.
+const COURTESY: Duration = Duration::from_secs(2);
+
 /// One pairing, as the backup sees it.
 pub(super) struct Follow<O> {
     connection: ConnectionId,
@@ -52,6 +60,12 @@ pub(super) struct Follow<O> {
     ack_due: Option<Duration>,
     last_sent: Duration,
     told_executed: u64,
+    /// Bytes of the snapshot restored, of how many; whether and when that was told.
+    restored: Option<(u64, u64)>,
+    restored_news: bool,
+    restored_told: Duration,
+    /// No record for so long makes the primary suspect. Begin says how often there is one.
+    record_timeout: Option<Duration>,
 }
 
 impl<O> Follow<O> {
@@ -80,7 +94,31 @@ impl<O> Follow<O> {
             ack_due: None,
             last_sent: now,
             told_executed: 0,
+            restored: None,
+            restored_news: false,
+            restored_told: now,
+            record_timeout: detector.record_timeout,
         }
+    }
+
+    pub fn restoring(&mut self, done: u64, total: u64) {
+        if self.phase == Phase::Restoring {
+            self.restored_news |= self.restored != Some((done, total));
+            self.restored = Some((done, total));
+        }
+    }
+
+    pub fn progress_if_due(&mut self, now: Duration) -> Option<Message> {
+        let is_due = self.restored_news && now >= self.restored_told + RESTORE_PROGRESS_INTERVAL;
+        let (done, total) = self.restored.filter(|_| is_due)?;
+        self.restored_news = false;
+        self.restored_told = now;
+        self.last_sent = now;
+        Some(Message::Restoring {
+            generation: self.generation,
+            done,
+            total,
+        })
     }
 
     pub fn connection(&self) -> ConnectionId {
@@ -150,6 +188,7 @@ impl<O> Follow<O> {
         status.executed = self.executed;
         status.received_count = self.received_count;
         status.backlog_records = self.backlog();
+        status.restored = self.restored;
         status.kept_outputs = self.kept.iter().map(|(_, outputs)| outputs.len()).sum();
     }
 
@@ -159,9 +198,9 @@ impl<O> Follow<O> {
         ack.min(self.silence.deadline())
     }
 
-    pub fn suspicion(&self, now: Duration, detector: &DetectorConfig) -> Option<Suspicion> {
+    pub fn suspicion(&self, now: Duration) -> Option<Suspicion> {
         let records_stopped = self.has_begun()
-            && detector
+            && self
                 .record_timeout
                 .is_some_and(|timeout| now >= self.last_record + timeout);
         if self.silence.is_silent(now) {
@@ -223,7 +262,9 @@ impl<O> Follow<O> {
         let (Some(first), Some(last)) = (records.first(), records.last()) else {
             return Err("a batch without records");
         };
-        if first.count < self.received_count && look {
+        let falls = first.count < self.received_count
+            || records.windows(2).any(|pair| pair[0].count > pair[1].count);
+        if falls && look {
             return Err("instruction counts fall");
         }
         self.received += records.len() as u64;
@@ -269,7 +310,8 @@ impl<O> Backup<O> {
                 generation,
                 sequence,
                 released,
-            } if generation == expected => self.begun(now, sequence, released),
+                record_interval_ms,
+            } if generation == expected => self.begun(now, sequence, released, record_interval_ms),
             Message::Heartbeat {
                 generation,
                 sequence,
@@ -293,6 +335,12 @@ impl<O> Backup<O> {
                 parting: Parting::Finished,
             } if generation == expected => {
                 return self.primary_finished();
+            }
+            Message::Goodbye {
+                generation,
+                parting: Parting::Suspected,
+            } if generation == expected => {
+                return self.lost_primary_for(now, Suspicion::SuspectsUs, COURTESY);
             }
             _ => Err("an unexpected message, or one of another pairing"),
         };
@@ -332,13 +380,21 @@ impl<O> Backup<O> {
         };
         if follow.phase == Phase::Restoring {
             follow.phase = Phase::Ready;
+            follow.restored = None;
+            follow.restored_news = false;
             follow.last_sent = now;
             let (connection, generation) = (follow.connection, follow.generation);
             self.send(connection, Message::Ready { generation });
         }
     }
 
-    fn begun(&mut self, now: Duration, sequence: u64, released: u64) -> Result<(), &'static str> {
+    fn begun(
+        &mut self,
+        now: Duration,
+        sequence: u64,
+        released: u64,
+        record_interval_ms: u64,
+    ) -> Result<(), &'static str> {
         let State::Following(follow) = &mut self.state else {
             return Ok(());
         };
@@ -352,6 +408,10 @@ impl<O> Backup<O> {
         follow.phase = Phase::Begun;
         follow.silence = SilenceDetector::new(now, self.config.detector.silence_timeout);
         follow.last_record = now;
+        if !self.config.mutations.active(Mutation::RecordTimeoutIsFixed) {
+            let interval = Duration::from_millis(record_interval_ms.min(MAX_RECORD_INTERVAL_MS));
+            follow.record_timeout = follow.record_timeout.map(|timeout| timeout + 3 * interval);
+        }
         follow.echo = 1;
         follow.release(released);
         let (connection, generation) = (follow.connection, follow.generation);

@@ -1,11 +1,12 @@
 //! A backup joins while the primary runs. `docs/protocol.md`, "Joining".
 
-use super::{Primary, PrimaryAction, State};
+use super::{Primary, PrimaryAction, PrimaryPhase, PrimaryStatus, State};
 use crate::ConnectionId;
 use crate::batch::{RecordStream, Sending};
 use crate::event::Event;
 use crate::failure_detector::{SilenceDetector, Suspicion};
 use crate::message::{Greeting, Message, PROTOCOL_VERSION, Parting, Refusal};
+use crate::mutation::Mutation;
 use crate::primary::pair::Pair;
 use std::time::Duration;
 
@@ -24,9 +25,16 @@ pub(super) struct Join {
     stream: RecordStream,
     phase: Phase,
     silence: SilenceDetector,
+    /// What the backup said about its restore: bytes done, of how many.
+    restored: Option<(u64, u64)>,
 }
 
 impl Join {
+    pub fn describe(&self, status: &mut PrimaryStatus) {
+        status.phase = PrimaryPhase::Joining;
+        status.restored = self.restored;
+    }
+
     pub fn is_on(&self, connection: ConnectionId) -> bool {
         self.stream.connection == connection
     }
@@ -99,6 +107,7 @@ impl<O> Primary<O> {
             stream: RecordStream::new(now, connection, generation, self.config.batch),
             phase: Phase::AwaitSnapshot,
             silence: SilenceDetector::new(now, self.config.detector.join_timeout),
+            restored: None,
         };
         self.state = State::Alone { join: Some(join) };
         self.actions
@@ -206,12 +215,19 @@ impl<O> Primary<O> {
                     self.join_failed(protocol_error("ready before it has the snapshot"));
                 }
             }
+            Message::Restoring {
+                generation,
+                done,
+                total,
+            } if generation == expected && join.phase == Phase::AwaitReady => {
+                join.restored = Some((done, total));
+            }
             Message::Ack {
                 generation,
                 sequence,
                 ..
             } if generation == expected => {
-                if !join.stream.acknowledge(sequence) {
+                if !join.stream.acknowledge(now, sequence) {
                     self.join_failed(protocol_error("acknowledges what it was not sent"));
                 }
             }
@@ -243,8 +259,17 @@ impl<O> Primary<O> {
             generation: stream.generation,
             sequence: stream.sent_sequence(),
             released: self.gate.released_visible(),
+            record_interval_ms: self.config.digest_interval.as_millis() as u64,
         };
         stream.touched(now);
+        // While it restored it did not have to acknowledge anything.
+        if !self
+            .config
+            .mutations
+            .active(Mutation::RestoreCountsAsSilence)
+        {
+            stream.begin(now);
+        }
         let connection = stream.connection;
         self.gate.begin();
         self.state = State::Paired(Box::new(Pair::new(now, stream, &self.config.detector)));

@@ -6,9 +6,10 @@ use crate::ConnectionId;
 use crate::batch::RecordStream;
 use crate::event::Event;
 use crate::failure_detector::{DetectorConfig, SilenceDetector, Suspicion};
-use crate::lag::{LagConfig, LagMeter, Pressure};
+use crate::lag::{LagConfig, LagMeter, Pressure, RunShare};
 use crate::message::{Message, Parting};
-use crate::mutation::Mutation;
+use crate::mutation::{Mutation, Mutations};
+use crate::round_trip::RoundTrip;
 use std::time::Duration;
 
 /// A backup, and what is known about it.
@@ -18,9 +19,13 @@ pub(super) struct Pair {
     meter: LagMeter,
     /// When the backup's machine last moved, or had nothing to do.
     moved: Duration,
-    /// Raised to make sure that the backup still listens. Begin is the first.
+    /// The newest question whether the backup listens, raised now and then. Begin is the first.
     probe: u64,
-    /// The backup has not yet echoed the newest probe: its acknowledgements may be from a time
+    probed: Duration,
+    round_trip: RoundTrip,
+    /// The echo of this probe ends the doubt.
+    doubted: u64,
+    /// The backup has not yet echoed that probe: its acknowledgements may be from a time
     /// when it had not yet suspected us.
     in_doubt: bool,
     /// Both sides know that the pairing is in force.
@@ -29,12 +34,17 @@ pub(super) struct Pair {
 
 impl Pair {
     pub fn new(now: Duration, stream: RecordStream, detector: &DetectorConfig) -> Pair {
+        let mut round_trip = RoundTrip::default();
+        round_trip.sent(now, 1, stream.bytes_under_way());
         Pair {
             stream,
             silence: SilenceDetector::new(now, detector.silence_timeout),
             meter: LagMeter::default(),
             moved: now,
             probe: 1,
+            probed: now,
+            round_trip,
+            doubted: 1,
             in_doubt: true,
             protected: false,
         }
@@ -64,19 +74,50 @@ impl Pair {
         self.stream.acknowledged() == self.stream.sequence() && !self.in_doubt
     }
 
-    pub fn primary_at(&mut self, now: Duration, count: u64) {
-        self.meter.primary_at(now, count);
+    pub fn primary_at(&mut self, now: Duration, count: u64, share: RunShare) {
+        self.meter.primary_at(now, count, share);
     }
 
-    /// The worst of lag and bytes under way, in hundredths of its target.
-    pub fn pressure(&self, config: &LagConfig) -> Pressure {
-        let lag = self.meter.lag().as_micros() * 100 / config.target.as_micros().max(1);
-        let bytes = self.stream.bytes_under_way() * 100 / config.bytes_in_flight.max(1);
+    /// Lag, and the worst of what waits: bytes under way, outputs, and records for others on the
+    /// channel; in hundredths of the targets.
+    pub fn pressure(
+        &self,
+        now: Duration,
+        config: &LagConfig,
+        held_outputs: usize,
+        mutations: &Mutations,
+    ) -> Pressure {
+        let mut lag = self.meter.lag();
+        let mut round_trip = self.round_trip.shortest().unwrap_or_default();
+        if mutations.active(Mutation::RoundTripIsLag) {
+            lag = self.meter.since_primary_was_there(now);
+            round_trip = Duration::ZERO;
+        }
+        let bytes = self.stream.bytes_under_way();
+        let age = self.stream.oldest_age(now);
+        let queueing = self.round_trip.queueing(age, bytes);
+        let waiting = [
+            config.filled(bytes, config.bytes_in_flight, round_trip),
+            config.filled(held_outputs, config.held_outputs, round_trip),
+            config.of_target(queueing),
+        ];
         Pressure {
-            lag: lag as u64,
-            memory: bytes as u64,
+            lag: config.of_target(lag),
+            memory: waiting.into_iter().fold(0, u64::max),
             catching_up: !self.meter.has_caught_up(),
         }
+    }
+
+    fn probe_due(&self, detector: &DetectorConfig) -> Duration {
+        self.probed + 2 * detector.heartbeat_interval
+    }
+
+    /// Asks anew; the number goes with the next heartbeat, which has to be sent at once.
+    fn raise_probe(&mut self, now: Duration) {
+        self.probe += 1;
+        self.probed = now;
+        let bytes = self.stream.bytes_under_way();
+        self.round_trip.sent(now, self.probe, bytes);
     }
 
     pub fn deadline<O>(&self, primary: &Primary<O>) -> Duration {
@@ -84,9 +125,10 @@ impl Pair {
         [
             Some(self.stream.last_sent() + detector.heartbeat_interval),
             Some(self.silence.deadline()),
+            Some(self.probe_due(detector)),
             self.stream.batch_deadline(primary.count),
             self.stream
-                .oldest_unacknowledged()
+                .awaited_since()
                 .map(|sent| sent + detector.ack_timeout),
         ]
         .into_iter()
@@ -102,6 +144,7 @@ impl Pair {
             .saturating_sub(self.meter.executed());
         status.lag_instructions = if self.protected { behind } else { 0 };
         status.lag = self.meter.lag();
+        status.round_trip = self.round_trip.shortest();
         status.record_bytes_sent = self.stream.bytes_sent;
         status.acknowledged = self.stream.acknowledged();
     }
@@ -110,10 +153,10 @@ impl Pair {
         if self.meter.executed() >= self.stream.sent_count() {
             self.moved = now;
         }
-        let unacknowledged = self.stream.oldest_unacknowledged();
+        let unacknowledged = self.stream.awaited_since();
         if self.silence.is_silent(now) {
             Some(Suspicion::Silent)
-        } else if unacknowledged.is_some_and(|sent| now >= sent + detector.ack_timeout) {
+        } else if unacknowledged.is_some_and(|since| now >= since + detector.ack_timeout) {
             Some(Suspicion::NotAcknowledging)
         } else if now >= self.moved + detector.stall_timeout {
             Some(Suspicion::Stalled)
@@ -162,15 +205,17 @@ impl<O> Primary<O> {
         if executed > pair.stream.sent_count() || echo > pair.probe {
             return self.suspect(now, protocol_error("it is ahead of what it was sent"));
         }
-        if !pair.stream.acknowledge(sequence) {
+        if !pair.stream.acknowledge(now, sequence) {
             return self.suspect(now, protocol_error("acknowledges what it was not sent"));
         }
         pair.silence.heard(now);
         if executed > pair.meter.executed() {
             pair.moved = now;
         }
-        pair.meter.backup_at(now, executed);
-        if echo == pair.probe {
+        let possible = pair.stream.held_before();
+        pair.meter.backup_at(executed, possible);
+        pair.round_trip.echoed(now, echo);
+        if echo >= pair.doubted {
             pair.in_doubt = false;
         }
         if pair.in_doubt {
@@ -196,15 +241,22 @@ impl<O> Primary<O> {
         pair.silence.forgive(pause);
         pair.stream.forgive(pause);
         pair.moved += pause;
+        pair.round_trip.forget_probes();
         if !no_doubt {
             pair.in_doubt = true;
-            pair.probe += 1;
+            pair.doubted = pair.probe + 1;
         }
         self.flush(now, true);
-        // A heartbeat carries the question even if records were just sent.
+        self.ask_whether_it_listens(now);
+        self.report(Event::Paused { pause });
+    }
+
+    /// A heartbeat with a new question, even if records were just sent.
+    fn ask_whether_it_listens(&mut self, now: Duration) {
         let State::Paired(pair) = &mut self.state else {
             return;
         };
+        pair.raise_probe(now);
         let (connection, generation, probe) = (pair.connection(), pair.generation(), pair.probe);
         let sequence = pair.stream.sent_sequence();
         pair.stream.touched(now);
@@ -218,7 +270,6 @@ impl<O> Primary<O> {
                 probe,
             },
         );
-        self.report(Event::Paused { pause });
     }
 
     pub(super) fn maintain_pair(&mut self, now: Duration) {
@@ -234,10 +285,13 @@ impl<O> Primary<O> {
             .stream
             .batch_deadline(self.count)
             .is_some_and(|deadline| now >= deadline);
+        let probe_due = now >= pair.probe_due(&self.config.detector);
         if heartbeat_due || batch_due {
             self.flush(now, false);
         }
-        if heartbeat_due {
+        if probe_due {
+            self.ask_whether_it_listens(now);
+        } else if heartbeat_due {
             self.heartbeat_unless_sent(now);
         }
     }

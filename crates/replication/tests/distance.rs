@@ -29,12 +29,15 @@ fn config(node: &str) -> PairConfig {
     })
 }
 
+/// Milliseconds there and back at a time in milliseconds.
+type Way = fn(u64) -> (u64, u64);
+
 /// A pair whose channel has a delay each way, in milliseconds, that may change with time.
 struct Distant {
     now: Duration,
     primary: Primary<u64>,
     backup: Backup<u64>,
-    delays: fn(u64) -> (u64, u64),
+    delays: Way,
     /// Bytes of records in a millisecond that the channel carries to the backup.
     bandwidth: usize,
     free_at: f64,
@@ -54,7 +57,7 @@ struct Distant {
 }
 
 impl Distant {
-    fn new(delays: fn(u64) -> (u64, u64)) -> Distant {
+    fn new(delays: Way) -> Distant {
         Distant {
             now: Duration::ZERO,
             primary: Primary::new(Duration::ZERO, config("primary"), LifeId(9), 0, 0, 0),
@@ -76,7 +79,7 @@ impl Distant {
         }
     }
 
-    fn protected(delays: fn(u64) -> (u64, u64)) -> Distant {
+    fn protected(delays: Way) -> Distant {
         let mut pair = Distant::new(delays);
         while !pair.primary.status().protected {
             pair.step();
@@ -217,7 +220,7 @@ impl Distant {
 /// Finding: 5 ms each way left a guest that computes 0.82 of its speed, 20 ms 0.0003.
 #[test]
 fn a_guest_that_computes_is_not_slowed_by_the_way() {
-    let ways: [(&str, fn(u64) -> (u64, u64)); 8] = [
+    let ways: [(&str, Way); 8] = [
         ("0 ms", |_| (0, 0)),
         ("5 ms", |_| (5, 5)),
         ("20 ms", |_| (20, 20)),
@@ -246,7 +249,7 @@ fn a_guest_that_computes_is_not_slowed_by_the_way() {
 #[test]
 fn requests_are_bounded_by_the_round_trip_only() {
     for (delays, round_trip, crowd) in [
-        ((|_| (5, 5)) as fn(u64) -> (u64, u64), 10.0, 2000),
+        ((|_| (5, 5)) as Way, 10.0, 2000),
         (|_| (50, 50), 100.0, 4500),
         (|_| (200, 10), 210.0, 7000),
     ] {
@@ -268,7 +271,7 @@ fn requests_are_bounded_by_the_round_trip_only() {
 #[test]
 fn a_slow_backup_far_away_slows_the_primary_to_its_own_speed() {
     for (delays, bound) in [
-        ((|_| (0, 0)) as fn(u64) -> (u64, u64), 150),
+        ((|_| (0, 0)) as Way, 150),
         (|_| (50, 50), 250),
         (|_| (200, 20), 350),
     ] {

@@ -39,6 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ["switch", address, ref forwards @ ..] => {
             let mut options = SwitchOptions {
                 listen: vec![address.parse()?],
+                host_loopback: true,
                 ..SwitchOptions::default()
             };
             for forward in forwards {
@@ -49,7 +50,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         ["bridge", address, tap] => {
             bridge(
-                NetworkAttachment::switch(address)?,
+                NetworkAttachment::switch(address, None)?,
                 NetworkAttachment::tap(tap)?,
             )?;
         }

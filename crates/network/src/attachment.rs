@@ -17,15 +17,16 @@ pub enum NetworkAttachment {
 
 impl NetworkAttachment {
     /// Connects to the switch at `address`, written as `unix:/path` or `tcp:127.0.0.1:7500`, and
-    /// waits for that, five seconds at most. Not for an event loop.
-    pub fn switch(address: &str) -> io::Result<NetworkAttachment> {
-        SwitchPort::connect(&parse(address)?).map(NetworkAttachment::Switch)
+    /// waits for that, five seconds at most. Not for an event loop. `serves` is the guest's MAC
+    /// address if this is a replica.
+    pub fn switch(address: &str, serves: Option<[u8; 6]>) -> io::Result<NetworkAttachment> {
+        SwitchPort::connect(&parse(address)?).map(|port| greeting(port, serves))
     }
 
     /// Begins to connect to the switch at `address` and waits for nothing: poll for writing, and
     /// ask [`Self::is_connected`].
-    pub fn begin_switch(address: &str) -> io::Result<NetworkAttachment> {
-        SwitchPort::begin(&parse(address)?).map(NetworkAttachment::Switch)
+    pub fn begin_switch(address: &str, serves: Option<[u8; 6]>) -> io::Result<NetworkAttachment> {
+        SwitchPort::begin(&parse(address)?).map(|port| greeting(port, serves))
     }
 
     /// Whether the other side has taken the attachment; an error if it refused.
@@ -91,6 +92,13 @@ impl NetworkAttachment {
             NetworkAttachment::Tap(_) => Ok(()),
         }
     }
+}
+
+fn greeting(port: SwitchPort, serves: Option<[u8; 6]>) -> NetworkAttachment {
+    NetworkAttachment::Switch(match serves {
+        Some(mac) => port.serving(mac),
+        None => port,
+    })
 }
 
 fn parse(address: &str) -> io::Result<SwitchAddress> {

@@ -17,8 +17,12 @@ pub(crate) struct Fabric {
     queues: BTreeMap<PortId, FrameQueue>,
     /// An address that only the gateway may use.
     gateway_address: EthernetAddress,
+    /// Which address a port said that it serves.
+    declared: BTreeMap<PortId, EthernetAddress>,
     /// How often an address appeared behind another port than before.
     moves: u64,
+    /// Frames that were dropped since their source is another port's.
+    foreign: u64,
     /// Frames that were kept for an address whose port had gone, and delivered behind its new one.
     rescued: u64,
 }
@@ -32,6 +36,8 @@ pub(crate) enum Change {
     New(EthernetAddress),
     /// An address is behind another port than before: what was under way to it may be lost.
     Moved(EthernetAddress),
+    /// The frame was dropped: its source is another port's.
+    Foreign(EthernetAddress),
 }
 
 impl Fabric {
@@ -41,7 +47,9 @@ impl Fabric {
             table: MacTable::default(),
             queues: BTreeMap::new(),
             gateway_address,
+            declared: BTreeMap::new(),
             moves: 0,
+            foreign: 0,
             rescued: 0,
         }
     }
@@ -51,9 +59,22 @@ impl Fabric {
         self.queues.insert(port, FrameQueue::new(QUEUE_LIMIT));
     }
 
+    /// A port says that it serves `address`: it may take it over from another that says so.
+    pub(crate) fn declare(&mut self, port: PortId, address: EthernetAddress) {
+        if address != self.gateway_address {
+            self.declared.insert(port, address);
+        }
+    }
+
+    /// The address that a port said it serves.
+    pub(crate) fn declared(&self, port: PortId) -> Option<EthernetAddress> {
+        self.declared.get(&port).copied()
+    }
+
     /// A port has gone. What waits in its queue is kept with what comes for its addresses.
     pub(crate) fn remove_port(&mut self, port: PortId, now: Instant) {
         self.table.port_gone(port, now);
+        self.declared.remove(&port);
         let Some(queue) = self.queues.remove(&port) else {
             return;
         };
@@ -75,6 +96,10 @@ impl Fabric {
         if !source.is_unicast() || (source == self.gateway_address && ingress != PortId::GATEWAY) {
             return Change::None;
         }
+        if !self.may_use(ingress, source, now) {
+            self.foreign += 1;
+            return Change::Foreign(source);
+        }
         let change = self.learn(source, ingress, now);
         match self.table.destination(destination) {
             Destination::Port(port) if port == ingress => {}
@@ -95,9 +120,18 @@ impl Fabric {
         change
     }
 
+    /// Whether `source` may be behind `port`. A declared address belongs to those that declared it.
+    fn may_use(&self, port: PortId, source: EthernetAddress, now: Instant) -> bool {
+        port == PortId::GATEWAY
+            || self.declared(port) == Some(source)
+            || (self.declared.values().all(|declared| *declared != source)
+                && self.table.is_free(source, port, now))
+    }
+
     /// Notes where `source` is, and sends after it what waited elsewhere.
     fn learn(&mut self, source: EthernetAddress, port: PortId, now: Instant) -> Change {
-        match self.table.learn(source, port, now) {
+        let declared = self.declared(port) == Some(source);
+        match self.table.learn(source, port, declared, now) {
             Learned::Known => return Change::None,
             Learned::New => return Change::New(source),
             Learned::MovedFrom(old) => {
@@ -163,6 +197,11 @@ impl Fabric {
         self.moves
     }
 
+    /// Frames that were dropped because their source is another port's.
+    pub(crate) fn foreign(&self) -> u64 {
+        self.foreign
+    }
+
     /// Frames that were sent after an address that had moved.
     pub(crate) fn rescued(&self) -> u64 {
         self.rescued
@@ -200,6 +239,8 @@ mod tests {
         for port in [PRIMARY, BACKUP, OTHER] {
             fabric.add_port(port);
         }
+        fabric.declare(PRIMARY, GUEST);
+        fabric.declare(BACKUP, GUEST);
         let now = Instant::now();
         fabric.forward(PRIMARY, &frame(EthernetAddress::BROADCAST, GUEST, 0), now);
         fabric.forward(OTHER, &frame(EthernetAddress::BROADCAST, CLIENT, 0), now);
@@ -255,6 +296,50 @@ mod tests {
         );
         assert_eq!(received(&mut fabric, BACKUP), [2, 1]);
         assert_eq!(received(&mut fabric, PRIMARY), [2, 3]);
+    }
+
+    #[test]
+    fn only_a_port_that_declared_an_address_takes_it_over() {
+        let (mut fabric, now) = pair();
+        let broadcast = EthernetAddress::BROADCAST;
+        for from in [GUEST, GATEWAY] {
+            fabric.forward(OTHER, &frame(broadcast, from, 1), now);
+        }
+        // Neither declared nor free: a frame takes nothing.
+        let foreign = Change::Foreign(CLIENT);
+        assert_eq!(
+            fabric.forward(PRIMARY, &frame(broadcast, CLIENT, 1), now),
+            foreign
+        );
+        assert_eq!(fabric.foreign(), 2);
+        assert!(received(&mut fabric, BACKUP).is_empty());
+        fabric.forward(OTHER, &frame(GUEST, CLIENT, 2), now);
+        assert_eq!(received(&mut fabric, PRIMARY), [2]);
+        // Nor while the guest moves, and not by filling the table with other addresses either.
+        fabric.remove_port(PRIMARY, now);
+        for number in 0..5000u32 {
+            let [a, b, c, d] = number.to_be_bytes();
+            let other = EthernetAddress([6, 0, a, b, c, d]);
+            fabric.forward(OTHER, &frame(broadcast, other, 3), now);
+        }
+        fabric.forward(OTHER, &frame(broadcast, GUEST, 3), now);
+        assert_eq!(fabric.foreign(), 3);
+        fabric.remove_port(OTHER, now);
+        fabric.queue(BACKUP).unwrap().clear();
+        let announced = fabric.forward(BACKUP, &frame(broadcast, GUEST, 4), now);
+        assert_eq!(announced, Change::Moved(GUEST));
+    }
+
+    #[test]
+    fn an_undeclared_address_comes_back_behind_another_port_once_its_own_has_gone() {
+        let (mut fabric, now) = pair();
+        fabric.remove_port(OTHER, now);
+        fabric.add_port(PortId(4));
+        let hello = frame(EthernetAddress::BROADCAST, CLIENT, 1);
+        assert_eq!(
+            fabric.forward(PortId(4), &hello, now),
+            Change::Moved(CLIENT)
+        );
     }
 
     #[test]

@@ -14,7 +14,9 @@ mod attachment;
 mod fabric;
 mod frame_stream;
 mod gateway;
+mod greeting;
 mod mac_table;
+mod notices;
 mod options;
 mod pcap;
 mod poll_set;
@@ -30,7 +32,9 @@ pub use attachment::NetworkAttachment;
 pub use frame_stream::{FrameLengthError, MAX_FRAME_LENGTH, MIN_FRAME_LENGTH};
 pub use options::{Forward, ForwardError, StaticLease, StaticLeaseError, SwitchOptions};
 pub use poll_set::{PollSet, Readiness};
-pub use status::{ForwardStatus, GatewayStatus, LeaseStatus, PortStatus, SwitchStatus};
+pub use status::{
+    ForwardStatus, GatewayStatus, LeaseStatus, NoticeStatus, PortStatus, SwitchStatus,
+};
 pub use stream::{Stream, ready_or_none};
 pub use switch::{Switch, SwitchError, run};
 pub use switch_port::SwitchPort;

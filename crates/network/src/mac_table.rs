@@ -7,6 +7,10 @@ use std::time::{Duration, Instant};
 
 /// Addresses that are remembered; beyond, the one that was silent for longest is forgotten.
 const MAX_ADDRESSES: usize = 1024;
+/// Of these behind one port.
+const MAX_PORT_ADDRESSES: usize = 256;
+/// An address that was silent for this time may appear behind another port (IEEE 802.1Q, table 8-6).
+const AGEING_TIME: Duration = Duration::from_secs(300);
 /// Frames kept for one address.
 const MAX_HELD_FRAMES: usize = 256;
 /// For how long after a port has gone frames for its addresses are kept. A failover takes a tenth
@@ -62,6 +66,8 @@ enum Place {
 struct Entry {
     place: Place,
     seen: Instant,
+    /// Its port said that it serves it.
+    declared: bool,
     held: VecDeque<Vec<u8>>,
 }
 
@@ -77,29 +83,56 @@ impl MacTable {
         &mut self,
         address: EthernetAddress,
         port: PortId,
+        declared: bool,
         now: Instant,
     ) -> Learned {
         if let Some(entry) = self.entries.get_mut(&address) {
             entry.seen = now;
+            entry.declared = declared;
             return match std::mem::replace(&mut entry.place, Place::Behind(port)) {
                 Place::Behind(old) if old == port => Learned::Known,
                 Place::Behind(old) => Learned::MovedFrom(old),
                 Place::Departed { .. } => Learned::Returned,
             };
         }
-        if self.entries.len() >= MAX_ADDRESSES {
-            let oldest = self.entries.iter().min_by_key(|(_, entry)| entry.seen);
-            if let Some(oldest) = oldest.map(|(address, _)| *address) {
-                self.entries.remove(&oldest);
-            }
+        if self.entries.len() >= MAX_ADDRESSES || self.addresses(port).count() >= MAX_PORT_ADDRESSES
+        {
+            self.forget_one(port);
         }
         let entry = Entry {
             place: Place::Behind(port),
             seen: now,
+            declared,
             held: VecDeque::new(),
         };
         self.entries.insert(address, entry);
         Learned::New
+    }
+
+    /// Whether a port that did not say that it serves `address` may use it: nobody has it, or this
+    /// port has, or another had it and went or was silent for long.
+    pub(crate) fn is_free(&self, address: EthernetAddress, port: PortId, now: Instant) -> bool {
+        let Some(entry) = self.entries.get(&address) else {
+            return true;
+        };
+        match entry.place {
+            Place::Behind(behind) if behind == port => true,
+            Place::Behind(_) => now.saturating_duration_since(entry.seen) >= AGEING_TIME,
+            Place::Departed { .. } => !entry.declared,
+        }
+    }
+
+    /// Makes room: of the port's own addresses, so that none can make the switch forget another's,
+    /// else of all, the one that was silent for longest. Declared ones stay if others can go.
+    fn forget_one(&mut self, port: PortId) {
+        let key = |(_, entry): &(&EthernetAddress, &Entry)| {
+            let own = matches!(entry.place, Place::Behind(behind) if behind == port);
+            (!own, entry.declared, entry.seen)
+        };
+        let oldest = self.entries.iter().min_by_key(key);
+        if let Some(oldest) = oldest.map(|(address, _)| *address) {
+            self.entries.remove(&oldest);
+        }
     }
 
     /// Where a frame for `address` goes.
@@ -189,10 +222,10 @@ mod tests {
         let mut table = MacTable::default();
         let now = Instant::now();
         assert_eq!(table.destination(A), Destination::All);
-        assert_eq!(table.learn(A, PortId(1), now), Learned::New);
-        assert_eq!(table.learn(A, PortId(1), now), Learned::Known);
+        assert_eq!(table.learn(A, PortId(1), false, now), Learned::New);
+        assert_eq!(table.learn(A, PortId(1), false, now), Learned::Known);
         assert_eq!(
-            table.learn(A, PortId(2), now),
+            table.learn(A, PortId(2), false, now),
             Learned::MovedFrom(PortId(1))
         );
         assert_eq!(table.destination(A), Destination::Port(PortId(2)));
@@ -204,7 +237,7 @@ mod tests {
     fn a_departed_address_is_flooded_again_after_the_hold_time() {
         let mut table = MacTable::default();
         let now = Instant::now();
-        table.learn(A, PortId(1), now);
+        table.learn(A, PortId(1), false, now);
         table.port_gone(PortId(1), now);
         assert_eq!(table.destination(A), Destination::Departed);
         assert!(table.hold(A, vec![0; 14]));
@@ -218,7 +251,7 @@ mod tests {
     fn held_frames_and_addresses_are_bounded() {
         let mut table = MacTable::default();
         let now = Instant::now();
-        table.learn(A, PortId(1), now);
+        table.learn(A, PortId(1), false, now);
         table.port_gone(PortId(1), now);
         for _ in 0..MAX_HELD_FRAMES {
             assert!(table.hold(A, vec![0; 14]));
@@ -227,7 +260,7 @@ mod tests {
         for number in 0..3 * MAX_ADDRESSES as u32 {
             let [a, b, c, d] = number.to_be_bytes();
             let address = EthernetAddress([4, 0, a, b, c, d]);
-            table.learn(address, PortId(1), now + Duration::from_secs(1));
+            table.learn(address, PortId(u64::from(number) % 10), false, now);
         }
         assert_eq!(table.entries.len(), MAX_ADDRESSES);
     }

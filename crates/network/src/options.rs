@@ -35,7 +35,7 @@ impl Default for SwitchOptions {
             listen: Vec::new(),
             forwards: Vec::new(),
             gateway: true,
-            host_loopback: true,
+            host_loopback: false,
             resolver: None,
             static_leases: Vec::new(),
             status_file: None,

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 /// The status file is written at most this often.
 const WRITE_INTERVAL: Duration = Duration::from_millis(200);
+/// After an attempt that failed (a full disk), it is tried again after this time.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A switch's state.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,8 +26,23 @@ pub struct SwitchStatus {
     pub moves: u64,
     /// Frames that were kept for an address while it moved, and delivered.
     pub rescued_frames: u64,
+    /// Frames that were dropped because their source address is another port's.
+    pub foreign_frames: u64,
+    /// What the operator should know, by kind.
+    pub events: Vec<NoticeStatus>,
     /// The gateway, if the switch has one.
     pub gateway: Option<GatewayStatus>,
+}
+
+/// A kind of event that happened.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoticeStatus {
+    /// Its name.
+    pub event: String,
+    /// How often.
+    pub count: u64,
+    /// What was written of it last.
+    pub detail: String,
 }
 
 /// A forwarded port.
@@ -46,6 +63,8 @@ pub struct PortStatus {
     pub id: u64,
     /// Who is connected, as far as the socket tells.
     pub peer: String,
+    /// The address that it said it serves: only ports that say so may take an address over.
+    pub serves: Option<String>,
     /// The addresses seen behind it.
     pub macs: Vec<String>,
     /// Frames from the port.
@@ -86,6 +105,8 @@ pub struct LeaseStatus {
 pub(crate) struct StatusFile {
     path: PathBuf,
     written: Option<(Instant, SwitchStatus)>,
+    /// When writing failed last.
+    failed: Option<Instant>,
 }
 
 impl StatusFile {
@@ -93,6 +114,7 @@ impl StatusFile {
         StatusFile {
             path,
             written: None,
+            failed: None,
         }
     }
 
@@ -102,9 +124,10 @@ impl StatusFile {
 
     /// When the file may be written again.
     pub(crate) fn not_before(&self) -> Option<Instant> {
-        self.written
-            .as_ref()
-            .map(|(when, _)| *when + WRITE_INTERVAL)
+        let written = self.written.as_ref();
+        let written = written.map(|(when, _)| *when + WRITE_INTERVAL);
+        let failed = self.failed.map(|when| when + RETRY_INTERVAL);
+        written.max(failed)
     }
 
     /// Writes the status if it changed and the last time is long enough ago. True while a change
@@ -114,18 +137,21 @@ impl StatusFile {
             .written
             .as_ref()
             .is_some_and(|(_, written)| *written == status)
+            && self.failed.is_none()
         {
             return Ok(false);
         }
         if self.not_before().is_some_and(|not_before| now < not_before) {
             return Ok(true);
         }
+        self.failed = Some(now);
         let mut text = serde_json::to_vec_pretty(&status)?;
         text.push(b'\n');
         let mut staged = self.path.clone().into_os_string();
         staged.push(".new");
         fs::write(&staged, text)?;
         fs::rename(&staged, &self.path)?;
+        self.failed = None;
         self.written = Some((now, status));
         Ok(false)
     }

@@ -4,7 +4,9 @@ use crate::address::SwitchAddress;
 use crate::fabric::{Change, Fabric};
 use crate::frame_stream::FrameDecoder;
 use crate::gateway::{Gateway, GatewayToken, addresses};
+use crate::greeting;
 use crate::mac_table::PortId;
+use crate::notices::Notices;
 use crate::options::SwitchOptions;
 use crate::pcap::Capture;
 use crate::poll_set::{PollSet, Readiness};
@@ -101,6 +103,8 @@ struct Port {
     stream: Stream,
     decoder: FrameDecoder,
     peer: String,
+    /// When it sent something that was a frame; before that, when it connected.
+    heard: Instant,
     /// The last write did not take everything.
     blocked: bool,
     frames_in: u64,
@@ -117,6 +121,7 @@ pub struct Switch {
     gateway: Option<Gateway>,
     capture: Option<(PathBuf, Capture)>,
     status_file: Option<StatusFile>,
+    notices: Notices,
     /// The status file is behind.
     status_due: bool,
     accept_again: Option<Instant>,
@@ -181,10 +186,17 @@ impl Switch {
             gateway,
             capture,
             status_file: options.status_file.clone().map(StatusFile::new),
+            notices: Notices::default(),
             status_due: false,
             accept_again: None,
         };
-        switch.write_status(now)?;
+        switch
+            .write_status(now)
+            .map_err(|(path, source)| SwitchError::File {
+                what: "the status file",
+                path,
+                source,
+            })?;
         Ok(switch)
     }
 
@@ -197,7 +209,7 @@ impl Switch {
                 match token {
                     Token::Stop => return Ok(()),
                     Token::Listener(index) => self.accept(index, now),
-                    Token::Port(id) => self.port_ready(id, readiness, now)?,
+                    Token::Port(id) => self.port_ready(id, readiness, now),
                     Token::Gateway(token) => {
                         if let Some(gateway) = &mut self.gateway {
                             gateway.ready(token, readiness, now);
@@ -207,14 +219,16 @@ impl Switch {
             }
             self.accept_again = self.accept_again.filter(|again| *again > now);
             self.fabric.expire(now);
-            self.service_gateway(now)?;
-            self.flush_ports(now)?;
-            self.write_status(now)?;
-            if let Some((path, capture)) = &mut self.capture {
-                capture
-                    .flush()
-                    .map_err(|source| capture_error(path, source))?;
+            self.service_gateway(now);
+            self.flush_ports(now);
+            if let Err((path, error)) = self.write_status(now) {
+                // Tried again in a second: a full disk is no reason to cut the guest off.
+                self.notices.add("status_unwritten", now, || {
+                    format!("cannot write the status file {}: {error}", path.display())
+                });
             }
+            let flushed = self.capture.as_mut().map(|(_, capture)| capture.flush());
+            self.check_capture(flushed, now);
         }
     }
 
@@ -222,7 +236,7 @@ impl Switch {
         let timeout = self.timeout(Instant::now());
         let mut set = PollSet::new();
         set.add(stop, Token::Stop, true, false);
-        let accept = self.accept_again.is_none() && self.ports.len() < MAX_PORTS;
+        let accept = self.accept_again.is_none();
         for (index, listener) in self.listeners.iter().enumerate() {
             set.add(listener.as_fd(), Token::Listener(index), accept, false);
         }
@@ -259,6 +273,12 @@ impl Switch {
         };
         match listener.accept() {
             Ok(Some((stream, peer))) => {
+                if self.ports.len() >= MAX_PORTS && !self.make_place(now) {
+                    self.notices.add("port_refused", now, || {
+                        format!("{peer}: all {MAX_PORTS} ports are taken by replicas")
+                    });
+                    return;
+                }
                 let id = PortId(self.next_port);
                 self.next_port += 1;
                 self.fabric.add_port(id);
@@ -266,6 +286,7 @@ impl Switch {
                     stream,
                     decoder: FrameDecoder::default(),
                     peer,
+                    heard: now,
                     blocked: false,
                     frames_in: 0,
                     bytes_in: 0,
@@ -280,40 +301,52 @@ impl Switch {
         }
     }
 
-    fn port_ready(
-        &mut self,
-        id: PortId,
-        ready: Readiness,
-        now: Instant,
-    ) -> Result<(), SwitchError> {
+    /// Ends the connection that has been silent for longest of those that did not say that they
+    /// serve a guest; false when all did.
+    fn make_place(&mut self, now: Instant) -> bool {
+        let strangers = self
+            .ports
+            .iter()
+            .filter(|(id, _)| self.fabric.declared(**id).is_none());
+        let silent = strangers.min_by_key(|(_, port)| (port.frames_in > 0, port.heard));
+        let Some(id) = silent.map(|(id, _)| *id) else {
+            return false;
+        };
+        if let Some(port) = self.ports.remove(&id) {
+            self.notices.add("port_reaped", now, || {
+                format!(
+                    "{}: it serves no guest, and all {MAX_PORTS} ports are taken",
+                    port.peer
+                )
+            });
+        }
+        self.port_gone(id, now);
+        true
+    }
+
+    fn port_ready(&mut self, id: PortId, ready: Readiness, now: Instant) {
         let Some(mut port) = self.ports.remove(&id) else {
-            return Ok(());
+            return;
         };
         if ready.writable {
             port.blocked = false;
         }
-        let open = !ready.readable || self.read_port(id, &mut port, now)?;
+        let open = !ready.readable || self.read_port(id, &mut port, now);
         if open {
             self.ports.insert(id, port);
         } else {
             self.port_gone(id, now);
         }
-        Ok(())
     }
 
     /// Takes in what the port sent; false when its connection is over.
-    fn read_port(
-        &mut self,
-        id: PortId,
-        port: &mut Port,
-        now: Instant,
-    ) -> Result<bool, SwitchError> {
+    fn read_port(&mut self, id: PortId, port: &mut Port, now: Instant) -> bool {
         let mut budget = MAX_BYTES_A_TURN;
         while budget > 0 {
             let space = port.decoder.space();
             let room = space.len();
             let length = match port.stream.read_now(space) {
-                Ok(Some(0)) | Err(_) => return Ok(false),
+                Ok(Some(0)) | Err(_) => return false,
                 Ok(Some(length)) => length,
                 Ok(None) => break,
             };
@@ -322,31 +355,58 @@ impl Switch {
             loop {
                 match port.decoder.next_frame() {
                     Ok(Some(frame)) => {
+                        let served = greeting::parse(frame).filter(|_| port.frames_in == 0);
                         port.frames_in += 1;
                         port.bytes_in += frame.len() as u64;
-                        self.switch_frame(id, frame, now)?;
+                        port.heard = now;
+                        match served {
+                            Some(mac) => {
+                                self.fabric.declare(id, mac);
+                                self.status_due = true;
+                            }
+                            None => self.switch_frame(id, &port.peer, frame, now),
+                        }
                     }
                     Ok(None) => break,
                     // The stream carries something else: only this port is closed.
-                    Err(_) => return Ok(false),
+                    Err(_) => return false,
                 }
             }
             if length < room {
                 break;
             }
         }
-        Ok(true)
+        true
     }
 
-    fn switch_frame(&mut self, id: PortId, frame: &[u8], now: Instant) -> Result<(), SwitchError> {
-        if let Some((path, capture)) = &mut self.capture {
-            capture
-                .record(frame)
-                .map_err(|source| capture_error(path, source))?;
+    /// A capture that cannot be written ends, for a file with a gap would mislead; the switch does
+    /// not.
+    fn check_capture(&mut self, written: Option<io::Result<()>>, now: Instant) {
+        if let Some(Err(error)) = written
+            && let Some((path, _)) = self.capture.take()
+        {
+            self.notices.add("capture_ended", now, || {
+                format!("cannot write the capture {}: {error}", path.display())
+            });
         }
+    }
+
+    fn switch_frame(&mut self, id: PortId, peer: &str, frame: &[u8], now: Instant) {
+        let recorded = self
+            .capture
+            .as_mut()
+            .map(|(_, capture)| capture.record(frame));
+        self.check_capture(recorded, now);
         self.status_due = true;
         match self.fabric.forward(id, frame, now) {
             Change::None => {}
+            Change::Foreign(address) => {
+                self.notices.add("foreign_address", now, || {
+                    format!(
+                        "port {id}, {peer}, sent as {address}, which is another port's: dropped"
+                    )
+                });
+            }
             // To a new guest, too, something may be under way: the opening of a connection.
             Change::New(address) | Change::Moved(address) => {
                 if let Some(gateway) = &mut self.gateway {
@@ -354,13 +414,12 @@ impl Switch {
                 }
             }
         }
-        Ok(())
     }
 
     /// Gives the gateway its frames, and takes what it sends.
-    fn service_gateway(&mut self, now: Instant) -> Result<(), SwitchError> {
+    fn service_gateway(&mut self, now: Instant) {
         let Some(mut gateway) = self.gateway.take() else {
-            return Ok(());
+            return;
         };
         if let Some(queue) = self.fabric.queue(PortId::GATEWAY) {
             for frame in queue.frames() {
@@ -369,17 +428,15 @@ impl Switch {
             queue.clear();
         }
         gateway.service(now);
-        let mut sent = Ok(());
         for frame in gateway.outgoing().frames() {
-            sent = sent.and_then(|()| self.switch_frame(PortId::GATEWAY, frame, now));
+            self.switch_frame(PortId::GATEWAY, "gateway", frame, now);
         }
         gateway.outgoing().clear();
         self.gateway = Some(gateway);
-        sent
     }
 
     /// Writes what waits for each port, as far as it takes it.
-    fn flush_ports(&mut self, now: Instant) -> Result<(), SwitchError> {
+    fn flush_ports(&mut self, now: Instant) {
         let mut gone = Vec::new();
         for (id, port) in &mut self.ports {
             let Some(queue) = self.fabric.queue(*id) else {
@@ -402,11 +459,10 @@ impl Switch {
         for id in gone {
             if let Some(mut port) = self.ports.remove(&id) {
                 // The last frames of a dead replica may be answers that it had leave to send.
-                self.read_port(id, &mut port, now)?;
+                self.read_port(id, &mut port, now);
                 self.port_gone(id, now);
             }
         }
-        Ok(())
     }
 
     /// Whether frames wait for a port that takes them: those that came in after it was served.
@@ -423,7 +479,8 @@ impl Switch {
         self.status_due = true;
     }
 
-    fn write_status(&mut self, now: Instant) -> Result<(), SwitchError> {
+    /// Writes the status if it is time to. An error is the file's.
+    fn write_status(&mut self, now: Instant) -> Result<(), (PathBuf, io::Error)> {
         let due = self.status_file.as_ref().is_some_and(|file| {
             let unwritten = file.not_before().is_none();
             unwritten || (self.status_due && file.not_before().is_some_and(|when| now >= when))
@@ -433,14 +490,13 @@ impl Switch {
         }
         let status = self.status();
         if let Some(file) = &mut self.status_file {
-            let path = file.path().to_owned();
-            self.status_due = file
-                .update(status, now)
-                .map_err(|source| SwitchError::File {
-                    what: "the status file",
-                    path,
-                    source,
-                })?;
+            match file.update(status, now) {
+                Ok(due) => self.status_due = due,
+                Err(error) => {
+                    self.status_due = true;
+                    return Err((file.path().to_owned(), error));
+                }
+            }
         }
         Ok(())
     }
@@ -454,6 +510,7 @@ impl Switch {
         let port = |(id, port): (&PortId, &Port)| PortStatus {
             id: id.0,
             peer: port.peer.clone(),
+            serves: self.fabric.declared(*id).map(|mac| mac.to_string()),
             macs: self
                 .fabric
                 .addresses(*id)
@@ -475,6 +532,8 @@ impl Switch {
             ports: self.ports.iter().map(port).collect(),
             moves: self.fabric.moves(),
             rescued_frames: self.fabric.rescued(),
+            foreign_frames: self.fabric.foreign(),
+            events: self.notices.status(),
             gateway: self.gateway.as_ref().map(Gateway::status),
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::address::SwitchAddress;
 use crate::frame_stream::{FrameDecoder, FrameQueue};
+use crate::greeting;
 use crate::poll_set::PollSet;
 use crate::stream::Stream;
 use std::io;
@@ -53,6 +54,13 @@ impl SwitchPort {
             decoder: FrameDecoder::default(),
             queue: FrameQueue::new(SEND_QUEUE_LIMIT),
         })
+    }
+
+    /// Tells the switch which MAC address this port serves, before anything else: only ports that
+    /// said so may take the address over from one another, as at a failover.
+    pub fn serving(mut self, mac: [u8; 6]) -> SwitchPort {
+        self.queue.push(&greeting::frame(mac));
+        self
     }
 
     /// Whether the switch has taken the connection; an error if it refused it.

@@ -64,7 +64,7 @@ impl Network {
     pub fn connect(end: &NetworkEnd) -> Result<Network, NetworkError> {
         let attachment = match &end.attachment {
             Attachment::Switch(address) => {
-                NetworkAttachment::switch(address).map_err(NetworkError::Switch)
+                NetworkAttachment::switch(address, Some(end.mac)).map_err(NetworkError::Switch)
             }
             Attachment::Tap(name) => NetworkAttachment::tap(name).map_err(NetworkError::Tap),
         };
@@ -173,7 +173,7 @@ impl Network {
 /// Begins to attach, without waiting.
 fn begin(end: &NetworkEnd) -> io::Result<NetworkAttachment> {
     match &end.attachment {
-        Attachment::Switch(address) => NetworkAttachment::begin_switch(address),
+        Attachment::Switch(address) => NetworkAttachment::begin_switch(address, Some(end.mac)),
         Attachment::Tap(name) => NetworkAttachment::tap(name),
     }
 }

@@ -31,7 +31,8 @@ pub struct Guest {
 impl Guest {
     /// Connects to the switch, without an address.
     pub fn connect(address: &SwitchAddress) -> Guest {
-        let mut port = SwitchPort::connect(address).expect("the switch listens");
+        let port = SwitchPort::connect(address).expect("the switch listens");
+        let mut port = port.serving(MAC);
         let config = Config::new(EthernetAddress(MAC).into());
         let start = Instant::now();
         let now = GuestInstant::from_millis(0);

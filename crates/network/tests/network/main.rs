@@ -10,6 +10,7 @@ use smoltcp::socket::{dhcpv4, tcp};
 use smoltcp::wire::Ipv4Address;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
@@ -104,7 +105,10 @@ fn ask(destination: impl Fn(SocketAddr) -> (Ipv4Address, u16)) -> Vec<u8> {
     let server = UdpSocket::bind("127.0.0.1:0").unwrap();
     server.set_read_timeout(Some(PATIENCE)).unwrap();
     let address = server.local_addr().unwrap();
-    let switch = RunningSwitch::start(&[], |options| options.resolver = Some(address));
+    let switch = RunningSwitch::start(&[], |options| {
+        options.resolver = Some(address);
+        options.host_loopback = true;
+    });
     let answerer = thread::spawn(move || {
         let mut buffer = [0; 2000];
         let (length, from) = server.recv_from(&mut buffer).unwrap();
@@ -163,7 +167,7 @@ fn reversing_server() -> (SocketAddr, JoinHandle<()>) {
 
 #[test]
 fn a_guest_connects_out_and_half_closes_are_passed_on() {
-    let switch = RunningSwitch::start(&[], |_| {});
+    let switch = RunningSwitch::start(&[], |options| options.host_loopback = true);
     let (server, thread) = reversing_server();
     let mut guest = Guest::with_address(&switch.address);
     let handle = guest.open((GATEWAY, server.port()));
@@ -213,8 +217,8 @@ fn a_connection_that_the_host_refuses_is_reset() {
 }
 
 #[test]
-fn the_hosts_loopback_can_be_closed_to_guests() {
-    let switch = RunningSwitch::start(&[], |options| options.host_loopback = false);
+fn the_hosts_loopback_is_closed_to_guests_unless_it_is_opened() {
+    let switch = RunningSwitch::start(&[], |_| {});
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut guest = Guest::with_address(&switch.address);
     let handle = guest.open((GATEWAY, server.local_addr().unwrap().port()));
@@ -332,13 +336,13 @@ fn connection_survives_moves(old_primary: OldPrimary) {
     let mut frozen = Vec::new();
     for round in 0..10 {
         // The backup is connected all the time, and silent.
-        let backup = SwitchPort::connect(&switch.address).unwrap();
+        let backup = SwitchPort::connect(&switch.address).unwrap().serving(MAC);
         let request = pattern(REQUEST_LENGTH + round);
         client.write_all(&request).unwrap();
         // The old primary takes a frame of the request, and nobody learns of it.
         assert!(!receive(&mut guest.port).is_empty());
         if old_primary == OldPrimary::Killed {
-            guest.port = SwitchPort::connect(&switch.address).unwrap();
+            guest.port = SwitchPort::connect(&switch.address).unwrap().serving(MAC);
         }
         let old = guest.move_to(backup);
         if old_primary == OldPrimary::Frozen {
@@ -371,8 +375,9 @@ fn an_open_connection_survives_ten_frozen_primaries() {
 #[test]
 fn frames_for_a_dead_primary_reach_the_new_one() {
     let switch = RunningSwitch::start(&[], |options| options.gateway = false);
-    let mut primary = SwitchPort::connect(&switch.address).unwrap();
-    let mut backup = SwitchPort::connect(&switch.address).unwrap();
+    let port = || SwitchPort::connect(&switch.address).unwrap().serving(MAC);
+    let (mut primary, mut backup) = (port(), port());
+    backup.flush().unwrap();
     let mut client = SwitchPort::connect(&switch.address).unwrap();
     let client_mac = [2, 0, 0, 0, 0, 9];
     // The port that connected last speaks first: then the others are connected, too.
@@ -404,6 +409,138 @@ fn the_status_file_names_the_real_port_of_a_forward() {
     assert_eq!(status.forwards[0].guest, format!("{ADDRESS}:6379"));
     drop(switch);
     assert!(!path.exists());
+}
+
+/// The switch as its status file tells it, once `done` says so.
+fn await_status(path: &std::path::Path, done: impl Fn(&SwitchStatus) -> bool) -> SwitchStatus {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let text = std::fs::read(path).unwrap_or_default();
+        if let Ok(status) = serde_json::from_slice::<SwitchStatus>(&text)
+            && done(&status)
+        {
+            return status;
+        }
+        assert!(Instant::now() < deadline, "the status never told it");
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn a_status_file_or_capture_that_cannot_be_written_does_not_end_the_switch() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("status.json");
+    let staged = directory.path().join("status.json.new");
+    let (reader, capture) = io::pipe().unwrap();
+    let switch = RunningSwitch::start(&[], |options| {
+        options.gateway = false;
+        options.status_file = Some(path.clone());
+        options.pcap = Some(format!("/proc/self/fd/{}", capture.as_raw_fd()).into());
+    });
+    drop(reader);
+    // Nothing can be put in the place of a directory, as nothing can on a full disk.
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    let mut first = SwitchPort::connect(&switch.address).unwrap();
+    let mut second = SwitchPort::connect(&switch.address).unwrap();
+    let a = [2, 0, 0, 0, 0, 1];
+    for number in 0..3 {
+        second.send(&frame([0xff; 6], a, number)).unwrap();
+        assert_eq!(receive(&mut first), frame([0xff; 6], a, number));
+    }
+    let deadline = Instant::now() + PATIENCE;
+    while !staged.exists() {
+        assert!(
+            Instant::now() < deadline,
+            "the status was never written anew"
+        );
+        thread::yield_now();
+    }
+    // A later turn than the attempt's.
+    second.send(&frame([0xff; 6], a, 9)).unwrap();
+    assert_eq!(receive(&mut first), frame([0xff; 6], a, 9));
+    std::fs::remove_dir(&path).unwrap();
+    await_status(&path, |status| {
+        let told = |name| status.events.iter().any(|event| event.event == name);
+        told("status_unwritten") && told("capture_ended")
+    });
+}
+
+#[test]
+fn idle_strangers_do_not_keep_a_replica_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("status.json");
+    let switch = RunningSwitch::start(&[], |options| {
+        options.gateway = false;
+        options.listen.push("tcp:127.0.0.1:0".parse().unwrap());
+        options.status_file = Some(path.clone());
+    });
+    let tcp: SwitchAddress = switch.status.listen[1].parse().unwrap();
+    let SwitchAddress::Tcp(socket) = tcp else {
+        panic!("{tcp}")
+    };
+    let mut primary = SwitchPort::connect(&tcp).unwrap().serving(MAC);
+    primary.flush().unwrap();
+    await_status(&path, |status| {
+        status.ports.iter().any(|port| port.serves.is_some())
+    });
+    let strangers: Vec<_> = (0..300)
+        .map(|_| TcpStream::connect(socket).unwrap())
+        .collect();
+    let mut backup = SwitchPort::connect(&tcp).unwrap().serving(MAC);
+    backup.send(&announcement()).unwrap();
+    // The guest is known to be behind the backup, and the primary was not put out either.
+    assert_eq!(receive(&mut primary), announcement());
+    let status = await_status(&path, |status| {
+        status
+            .ports
+            .iter()
+            .filter(|port| port.serves.is_some())
+            .count()
+            == 2
+    });
+    assert!(
+        status
+            .events
+            .iter()
+            .any(|event| event.event == "port_reaped")
+    );
+    drop(strangers);
+}
+
+#[test]
+fn a_stranger_cannot_take_a_guests_address_by_a_frame() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("status.json");
+    let switch = RunningSwitch::start(&[], |options| {
+        options.gateway = false;
+        options.status_file = Some(path.clone());
+    });
+    let mut primary = SwitchPort::connect(&switch.address).unwrap().serving(MAC);
+    let mut backup = SwitchPort::connect(&switch.address).unwrap().serving(MAC);
+    let mut stranger = SwitchPort::connect(&switch.address).unwrap();
+    backup.flush().unwrap();
+    let own = [2, 0, 0, 0, 0, 9];
+    // The port that connected last speaks first: then the others are connected, too.
+    stranger.send(&frame([0xff; 6], own, 0)).unwrap();
+    assert_eq!(receive(&mut primary), frame([0xff; 6], own, 0));
+    assert_eq!(receive(&mut backup), frame([0xff; 6], own, 0));
+    primary.send(&announcement()).unwrap();
+    assert_eq!(receive(&mut stranger), announcement());
+    assert_eq!(receive(&mut backup), announcement());
+    stranger.send(&announcement()).unwrap();
+    stranger.send(&frame(MAC, own, 1)).unwrap();
+    assert_eq!(receive(&mut primary), frame(MAC, own, 1));
+    let status = await_status(&path, |status| status.foreign_frames == 1);
+    assert_eq!(
+        (status.moves, status.events[0].event.as_str()),
+        (0, "foreign_address")
+    );
+    // At a failover the address moves at once, from a port that is still there.
+    backup.send(&announcement()).unwrap();
+    assert_eq!(receive(&mut primary), announcement());
+    stranger.send(&frame(MAC, own, 2)).unwrap();
+    assert_eq!(receive(&mut backup), frame(MAC, own, 2));
 }
 
 #[test]

@@ -119,7 +119,7 @@ fn replica(
     kills: &Receiver<Duration>,
     killed: &Sender<()>,
 ) {
-    let connect = || NetworkAttachment::switch(&address.to_string()).unwrap();
+    let connect = || NetworkAttachment::switch(&address.to_string(), None).unwrap();
     let mut port = connect();
     let mut takeover = None;
     loop {

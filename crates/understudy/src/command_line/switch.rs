@@ -27,9 +27,9 @@ pub struct Switch {
     /// No gateway: only connect the ports
     #[arg(long)]
     no_gateway: bool,
-    /// Keep guests from this host's own loopback services (10.0.2.2 leads to them otherwise)
+    /// Let whoever is connected reach this host's own loopback services, at 10.0.2.2
     #[arg(long)]
-    no_host_loopback: bool,
+    allow_host_loopback: bool,
     /// Where DNS requests go (default: this host's resolver)
     #[arg(long, value_name = "ADDRESS:PORT")]
     resolver: Option<SocketAddr>,
@@ -48,7 +48,7 @@ impl Switch {
             listen: self.listen,
             forwards: self.forward,
             gateway: !self.no_gateway,
-            host_loopback: !self.no_host_loopback,
+            host_loopback: self.allow_host_loopback,
             resolver: self.resolver,
             static_leases: self.lease,
             status_file: self.status_file,

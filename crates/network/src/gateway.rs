@@ -13,11 +13,11 @@ mod udp_relay;
 mod upstream;
 
 use crate::frame_stream::FrameQueue;
-use crate::options::SwitchOptions;
+use crate::options::{ConnectionLimits, SwitchOptions};
 use crate::poll_set::{PollSet, Readiness};
 use crate::status::{ForwardStatus, GatewayStatus, LeaseStatus};
 use crate::switch::SwitchError;
-use connection::FlowKey;
+use connection::{Direction, FlowKey};
 use datagram::Datagram;
 use dhcp::DhcpServer;
 use smoltcp::wire::{
@@ -28,7 +28,7 @@ use stack::Stack;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
-use tcp_proxy::TcpProxy;
+use tcp_proxy::{Refused, TcpProxy};
 use udp_relay::UdpRelay;
 use upstream::Upstream;
 
@@ -66,6 +66,9 @@ pub(crate) struct Gateway {
     udp: UdpRelay,
     dhcp: DhcpServer,
     upstream: Upstream,
+    limits: ConnectionLimits,
+    /// Refused connections of which [`Gateway::warnings`] told.
+    told: Refused,
     /// Who has which address, as ARP and DHCP told.
     neighbours: BTreeMap<EthernetAddress, Ipv4Addr>,
     repeated: Option<Instant>,
@@ -84,13 +87,15 @@ impl Gateway {
             .map(|lease| (EthernetAddress(lease.mac), lease.address));
         Ok(Gateway {
             stack: Stack::new(now),
-            tcp: TcpProxy::open(&options.forwards)?,
+            tcp: TcpProxy::open(&options.forwards, options.connections)?,
             udp: UdpRelay::new(),
             dhcp: DhcpServer::new(fixed),
             upstream: Upstream {
                 host_loopback: options.host_loopback,
                 resolver: options.resolver,
             },
+            limits: options.connections,
+            told: Refused::default(),
             neighbours: BTreeMap::new(),
             repeated: None,
             repeat_at: None,
@@ -269,6 +274,28 @@ impl Gateway {
         delays.chain(self.stack.delay(now)).min()
     }
 
+    /// What the operator should know since it was asked last: a kind and a text.
+    pub(crate) fn warnings(&mut self) -> Vec<(&'static str, String)> {
+        let refused = self.tcp.refused();
+        let told = std::mem::replace(&mut self.told, refused);
+        let mut warnings = Vec::new();
+        if refused.inwards > told.inwards {
+            let text = format!(
+                "all {} connections to guests are taken; more are reset",
+                self.limits.inwards
+            );
+            warnings.push(("inward_connections_refused", text));
+        }
+        if refused.outwards > told.outwards {
+            let text = format!(
+                "all {} connections from guests are taken; more are reset",
+                self.limits.outwards
+            );
+            warnings.push(("outward_connections_refused", text));
+        }
+        warnings
+    }
+
     /// The forwards, with real ports.
     pub(crate) fn forwards(&self) -> Vec<ForwardStatus> {
         self.tcp.forwards()
@@ -282,6 +309,12 @@ impl Gateway {
         };
         GatewayStatus {
             tcp_connections: self.tcp.connections(),
+            tcp_inwards: self.tcp.count(Direction::Inwards),
+            tcp_outwards: self.tcp.count(Direction::Outwards),
+            tcp_inwards_limit: self.limits.inwards,
+            tcp_outwards_limit: self.limits.outwards,
+            tcp_inwards_refused: self.tcp.refused().inwards,
+            tcp_outwards_refused: self.tcp.refused().outwards,
             tcp_outbound: self.tcp.outbound(),
             udp_flows: self.udp.flows(),
             leases: self.dhcp.leases().map(lease).collect(),

@@ -30,7 +30,9 @@ mod tap;
 pub use address::{SwitchAddress, SwitchAddressError};
 pub use attachment::NetworkAttachment;
 pub use frame_stream::{FrameLengthError, MAX_FRAME_LENGTH, MIN_FRAME_LENGTH};
-pub use options::{Forward, ForwardError, StaticLease, StaticLeaseError, SwitchOptions};
+pub use options::{
+    ConnectionLimits, Forward, ForwardError, StaticLease, StaticLeaseError, SwitchOptions,
+};
 pub use poll_set::{PollSet, Readiness};
 pub use status::{
     ForwardStatus, GatewayStatus, LeaseStatus, NoticeStatus, PortStatus, SwitchStatus,

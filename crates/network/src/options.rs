@@ -19,6 +19,8 @@ pub struct SwitchOptions {
     pub gateway: bool,
     /// Whether 10.0.2.2 leads to the host's own loopback services.
     pub host_loopback: bool,
+    /// TCP connections at the same time, those to guests and those from guests apart.
+    pub connections: ConnectionLimits,
     /// Where DNS requests go; the host's own resolver when `None`.
     pub resolver: Option<SocketAddr>,
     /// Addresses that the user has fixed.
@@ -36,10 +38,30 @@ impl Default for SwitchOptions {
             forwards: Vec::new(),
             gateway: true,
             host_loopback: false,
+            connections: ConnectionLimits::default(),
             resolver: None,
             static_leases: Vec::new(),
             status_file: None,
             pcap: None,
+        }
+    }
+}
+
+/// How many TCP connections the gateway carries at the same time. Neither direction can take the
+/// other's places; each connection has half a megabyte of buffers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionLimits {
+    /// Through forwards, to guests.
+    pub inwards: usize,
+    /// Opened by guests.
+    pub outwards: usize,
+}
+
+impl Default for ConnectionLimits {
+    fn default() -> ConnectionLimits {
+        ConnectionLimits {
+            inwards: 1024,
+            outwards: 1024,
         }
     }
 }

@@ -82,6 +82,18 @@ pub struct PortStatus {
 pub struct GatewayStatus {
     /// TCP connections through the gateway, in both directions.
     pub tcp_connections: usize,
+    /// Of these, those through forwards, to guests.
+    pub tcp_inwards: usize,
+    /// Of these, those that guests opened, with those that are being opened.
+    pub tcp_outwards: usize,
+    /// How many there may be at the same time, to guests.
+    pub tcp_inwards_limit: usize,
+    /// How many there may be at the same time, from guests.
+    pub tcp_outwards_limit: usize,
+    /// Connections to guests that were reset because of the limit, since the start.
+    pub tcp_inwards_refused: u64,
+    /// Connections from guests that were reset because of the limit, since the start.
+    pub tcp_outwards_refused: u64,
     /// TCP connections that guests opened since the start.
     pub tcp_outbound: u64,
     /// UDP flows through the gateway.

@@ -432,6 +432,10 @@ impl Switch {
             self.switch_frame(PortId::GATEWAY, "gateway", frame, now);
         }
         gateway.outgoing().clear();
+        for (kind, text) in gateway.warnings() {
+            self.status_due = true;
+            self.notices.add(kind, now, || text);
+        }
         self.gateway = Some(gateway);
     }
 

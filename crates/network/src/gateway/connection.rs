@@ -13,8 +13,22 @@ use std::time::{Duration, Instant};
 
 /// How long a guest may take to accept a forwarded connection.
 const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
+/// A host connection that was silent for this time is asked whether it is still there, and given up
+/// after so many questions without an answer: after five minutes in all.
+const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(120);
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEP_ALIVE_PROBES: u32 = 6;
 /// How long the stack may take to send a reset, if it does not know where the guest is.
 const RESET_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A silent host connection is asked whether it is still there, so that one whose other end has
+/// vanished gives its place back. A host that cannot do so keeps it.
+fn keep_alive(host: &TcpStream) {
+    let _set = sockopt::set_socket_keepalive(host, true)
+        .and_then(|()| sockopt::set_tcp_keepidle(host, KEEP_ALIVE_IDLE))
+        .and_then(|()| sockopt::set_tcp_keepintvl(host, KEEP_ALIVE_INTERVAL))
+        .and_then(|()| sockopt::set_tcp_keepcnt(host, KEEP_ALIVE_PROBES));
+}
 
 /// The two ends of a connection as the guest sees them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,6 +37,15 @@ pub(crate) struct FlowKey {
     pub(crate) guest: SocketAddrV4,
     /// The other end's.
     pub(crate) peer: SocketAddrV4,
+}
+
+/// Who opened a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// A client of the host, through a forward.
+    Inwards,
+    /// A guest.
+    Outwards,
 }
 
 /// Where a connection is in its life.
@@ -42,6 +65,7 @@ enum Phase {
 pub(crate) struct Connection {
     pub(crate) handle: SocketHandle,
     pub(crate) key: FlowKey,
+    pub(crate) direction: Direction,
     host: TcpStream,
     phase: Phase,
     /// Reading from the host may bring something.
@@ -61,12 +85,15 @@ impl Connection {
     pub(crate) fn new(
         handle: SocketHandle,
         key: FlowKey,
+        direction: Direction,
         host: TcpStream,
         now: Instant,
     ) -> Connection {
+        keep_alive(&host);
         Connection {
             handle,
             key,
+            direction,
             host,
             phase: Phase::Opening {
                 until: now + OPENING_TIMEOUT,

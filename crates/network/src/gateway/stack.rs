@@ -26,6 +26,9 @@ const MAX_SPARE_SOCKETS: usize = 64;
 /// How long a guest may leave data unacknowledged: longer than an arbiter is likely to be out of
 /// reach, during which a pair's outputs wait.
 const USER_TIMEOUT: Duration = Duration::from_secs(900);
+/// A guest that was silent for this time is asked whether it is still there; without an answer for
+/// [`USER_TIMEOUT`] it is not.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(120);
 /// The stack never asks to be polled sooner: what is due now has just been done.
 const MIN_DELAY: Duration = Duration::from_millis(1);
 
@@ -182,6 +185,7 @@ impl Stack {
         let mut socket = tcp::Socket::new(buffer(), buffer());
         socket.set_ack_delay(None);
         socket.set_nagle_enabled(false);
+        socket.set_keep_alive(Some(TcpClock::in_tcp_time(KEEP_ALIVE_INTERVAL)));
         socket.set_timeout(Some(TcpClock::in_tcp_time(USER_TIMEOUT)));
         socket
     }

@@ -2,11 +2,11 @@
 //! connections to the world.
 
 use super::addresses;
-use super::connection::{Connection, FlowKey};
+use super::connection::{Connection, Direction, FlowKey};
 use super::stack::Stack;
 use super::upstream::Upstream;
 use super::{GatewayToken, Packet};
-use crate::options::Forward;
+use crate::options::{ConnectionLimits, Forward};
 use crate::poll_set::{PollSet, Readiness};
 use crate::status::ForwardStatus;
 use crate::stream::ready_or_none;
@@ -20,8 +20,6 @@ use std::net::{SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-/// Connections at the same time; each has half a megabyte of buffers.
-const MAX_CONNECTIONS: usize = 1024;
 /// Connections taken from one listener in one turn of the event loop.
 const MAX_ACCEPTED_A_TURN: usize = 64;
 /// How long the host may take to connect to the world for a guest.
@@ -49,6 +47,13 @@ struct Pending {
     answered: bool,
 }
 
+/// Connections that were reset because their direction's places were taken, since the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Refused {
+    pub(crate) inwards: u64,
+    pub(crate) outwards: u64,
+}
+
 /// The connections.
 pub(crate) struct TcpProxy {
     forwards: Vec<ForwardListener>,
@@ -56,12 +61,17 @@ pub(crate) struct TcpProxy {
     pending: BTreeMap<FlowKey, Pending>,
     next_port: u16,
     outbound: u64,
+    limits: ConnectionLimits,
+    refused: Refused,
     accept_again: Option<Instant>,
 }
 
 impl TcpProxy {
     /// Listens on the forwards' host ports.
-    pub(crate) fn open(forwards: &[Forward]) -> Result<TcpProxy, SwitchError> {
+    pub(crate) fn open(
+        forwards: &[Forward],
+        limits: ConnectionLimits,
+    ) -> Result<TcpProxy, SwitchError> {
         let listen = |forward: &Forward| {
             let wrong = |source| SwitchError::Forward {
                 address: forward.host,
@@ -87,6 +97,8 @@ impl TcpProxy {
             pending: BTreeMap::new(),
             next_port: FIRST_PORT,
             outbound: 0,
+            limits,
+            refused: Refused::default(),
             accept_again: None,
         })
     }
@@ -97,7 +109,7 @@ impl TcpProxy {
         stack: &Stack,
         set: &mut PollSet<'fd, T>,
     ) {
-        let accept = self.accept_again.is_none() && self.has_room();
+        let accept = self.accept_again.is_none();
         for (index, forward) in self.forwards.iter().enumerate() {
             set.add(
                 forward.listener.as_fd(),
@@ -196,7 +208,12 @@ impl TcpProxy {
             // A repetition, or a new attempt with another initial sequence number.
             pending.frame = frame.to_vec();
         } else {
-            let destination = upstream.translate(key.peer).filter(|_| self.has_room());
+            if self.count(Direction::Outwards) >= self.limits.outwards {
+                self.refused.outwards += 1;
+                // Nobody listens: the stack resets it.
+                return stack.receive(frame, now);
+            }
+            let destination = upstream.translate(key.peer);
             match destination.and_then(|destination| connect(destination).ok()) {
                 Some(socket) => {
                     let pending = Pending {
@@ -274,8 +291,19 @@ impl TcpProxy {
         self.outbound
     }
 
-    fn has_room(&self) -> bool {
-        self.connections.len() + self.pending.len() < MAX_CONNECTIONS
+    /// Connections of this direction that exist or are being opened.
+    pub(crate) fn count(&self, direction: Direction) -> usize {
+        let open = self.connections.iter();
+        let open = open.filter(|connection| connection.direction == direction);
+        match direction {
+            Direction::Inwards => open.count(),
+            Direction::Outwards => open.count() + self.pending.len(),
+        }
+    }
+
+    /// Connections that found no place.
+    pub(crate) fn refused(&self) -> Refused {
+        self.refused
     }
 
     fn accept_forwarded(&mut self, stack: &mut Stack, now: Instant) {
@@ -284,11 +312,14 @@ impl TcpProxy {
                 continue;
             }
             for _ in 0..MAX_ACCEPTED_A_TURN {
-                if !self.has_room() {
-                    break;
-                }
+                let full = self.count(Direction::Inwards) >= self.limits.inwards;
                 let forward = &mut self.forwards[index];
                 match ready_or_none(|| forward.listener.accept()) {
+                    Ok(Some((host, _))) if full => {
+                        self.refused.inwards += 1;
+                        // Told at once, rather than left to wait: a reset.
+                        let _set = sockopt::set_socket_linger(&host, Some(Duration::ZERO));
+                    }
                     Ok(Some((host, _))) => {
                         forward.accepted += 1;
                         let guest = forward.guest;
@@ -322,7 +353,7 @@ impl TcpProxy {
             .connect(guest, key.peer.port())
             .map_err(|_| io::ErrorKind::AddrNotAvailable)?;
         self.connections
-            .push(Connection::new(handle, key, host, now));
+            .push(Connection::new(handle, key, Direction::Inwards, host, now));
         Ok(())
     }
 
@@ -360,7 +391,7 @@ impl TcpProxy {
             } else if let Some(handle) = stack.accept(&pending.frame, key.peer, now) {
                 let host = TcpStream::from(pending.socket);
                 self.connections
-                    .push(Connection::new(handle, key, host, now));
+                    .push(Connection::new(handle, key, Direction::Outwards, host, now));
                 self.outbound += 1;
             }
         }

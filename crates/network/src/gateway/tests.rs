@@ -392,6 +392,50 @@ fn an_attempt_that_is_begun_anew_before_the_host_answers_is_answered_with_its_ow
     assert_eq!(acknowledged(&answer[0]), TcpSeqNumber(2001));
 }
 
+#[test]
+fn a_connection_over_the_limit_is_reset_at_once_and_the_directions_do_not_share_places() {
+    let now = Instant::now();
+    let options = SwitchOptions {
+        forwards: vec!["0:7".parse().unwrap()],
+        host_loopback: true,
+        connections: ConnectionLimits {
+            inwards: 1,
+            outwards: 1,
+        },
+        ..SwitchOptions::default()
+    };
+    let mut gateway = Gateway::open(&options, now).unwrap();
+    let (_client, _) = open_forwarded(&mut gateway, now);
+    let mut second = TcpStream::connect(gateway.forwards()[0].host.as_str()).unwrap();
+    let both = Readiness {
+        readable: true,
+        writable: true,
+    };
+    gateway.ready(GatewayToken::Forward(0), both, now);
+    gateway.service(now);
+    let error = std::io::Read::read(&mut second, &mut [0; 1]).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    // The guest's own place is free, and its second connection is reset at once.
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = server.local_addr().unwrap().port();
+    let syn = |from| segment(&tcp_repr(TcpControl::Syn, from, port), addresses::GATEWAY);
+    gateway.receive(&syn(5000), now);
+    let answer = answer_pending(&mut gateway, port, now);
+    assert_eq!(parse_segment(&answer[0]).0, TcpControl::Syn);
+    gateway.receive(&syn(5001), now);
+    gateway.service(now);
+    let answer = sent(&mut gateway);
+    assert_eq!(parse_segment(&answer[0]).0, TcpControl::Rst);
+    let status = gateway.status();
+    assert_eq!((status.tcp_inwards, status.tcp_outwards), (1, 1));
+    assert_eq!(
+        (status.tcp_inwards_refused, status.tcp_outwards_refused),
+        (1, 1)
+    );
+    assert_eq!(gateway.warnings().len(), 2);
+    assert!(gateway.warnings().is_empty());
+}
+
 /// Frames that a gateway looks into, to be damaged.
 fn seeds() -> Vec<Vec<u8>> {
     let mut with_options = tcp_repr(TcpControl::None, 7, 32_768);

@@ -2,7 +2,7 @@
 
 use crate::exit::{ExitStatus, Failure};
 use clap::Args;
-use network::{Forward, StaticLease, SwitchAddress, SwitchOptions};
+use network::{ConnectionLimits, Forward, StaticLease, SwitchAddress, SwitchOptions};
 use replica::signals::StopSignals;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -30,6 +30,12 @@ pub struct Switch {
     /// Let whoever is connected reach this host's own loopback services, at 10.0.2.2
     #[arg(long)]
     allow_host_loopback: bool,
+    /// TCP connections to guests at the same time; more are reset
+    #[arg(long, value_name = "COUNT", default_value_t = ConnectionLimits::default().inwards)]
+    max_inward_connections: usize,
+    /// TCP connections from guests at the same time; more are reset
+    #[arg(long, value_name = "COUNT", default_value_t = ConnectionLimits::default().outwards)]
+    max_outward_connections: usize,
     /// Where DNS requests go (default: this host's resolver)
     #[arg(long, value_name = "ADDRESS:PORT")]
     resolver: Option<SocketAddr>,
@@ -49,6 +55,10 @@ impl Switch {
             forwards: self.forward,
             gateway: !self.no_gateway,
             host_loopback: self.allow_host_loopback,
+            connections: ConnectionLimits {
+                inwards: self.max_inward_connections,
+                outwards: self.max_outward_connections,
+            },
             resolver: self.resolver,
             static_leases: self.lease,
             status_file: self.status_file,

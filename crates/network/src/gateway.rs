@@ -7,6 +7,8 @@ mod clock;
 mod connection;
 mod datagram;
 mod dhcp;
+mod dns;
+mod icmp_error;
 mod stack;
 mod tcp_proxy;
 mod udp_relay;
@@ -177,7 +179,10 @@ impl Gateway {
                 self.tcp
                     .receive(packet, &self.upstream, &mut self.stack, now);
             }
-            IpProtocol::Udp => self.udp.receive(packet, &self.upstream, now),
+            IpProtocol::Udp => {
+                self.udp
+                    .receive(packet, &self.upstream, &mut self.stack.outgoing, now);
+            }
             IpProtocol::Icmp if own => self.stack.receive(packet.frame, now),
             _ => {}
         }

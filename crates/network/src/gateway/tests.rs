@@ -436,6 +436,82 @@ fn a_connection_over_the_limit_is_reset_at_once_and_the_directions_do_not_share_
     assert!(gateway.warnings().is_empty());
 }
 
+/// What the gateway sends for the UDP flow from the guest's port 4000, once there is something.
+fn answer_udp(gateway: &mut Gateway, peer: SocketAddrV4, now: Instant) -> Vec<u8> {
+    let key = FlowKey {
+        guest: SocketAddrV4::new(GUEST, 4000),
+        peer,
+    };
+    let both = Readiness {
+        readable: true,
+        writable: true,
+    };
+    // Over loopback it is there, but nothing promises when.
+    for _ in 0..1_000_000 {
+        gateway.ready(GatewayToken::Udp(key), both, now);
+        if let Some(frame) = sent(gateway).pop() {
+            return frame;
+        }
+        std::thread::yield_now();
+    }
+    panic!("nothing ever came");
+}
+
+#[test]
+fn rfc_792_a_refused_udp_port_and_a_closed_loopback_are_port_unreachable() {
+    let now = Instant::now();
+    let unused = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = unused.local_addr().unwrap().port();
+    drop(unused);
+    for open in [true, false] {
+        let mut gateway = if open {
+            gateway_with_loopback(now)
+        } else {
+            gateway(now)
+        };
+        let question = datagram(GUEST, addresses::GATEWAY, (4000, port), b"who is there?");
+        gateway.receive(&question, now);
+        let error = if open {
+            answer_udp(
+                &mut gateway,
+                SocketAddrV4::new(addresses::GATEWAY, port),
+                now,
+            )
+        } else {
+            sent(&mut gateway).pop().unwrap()
+        };
+        let ip = Ipv4Packet::new_checked(&error[14..]).unwrap();
+        assert_eq!((ip.src_addr(), ip.dst_addr()), (addresses::GATEWAY, GUEST));
+        // Type 3, code 3; then the header and eight octets of the datagram.
+        assert_eq!(ip.payload()[..2], [3, 3]);
+        assert_eq!(ip.payload()[28..36], question[34..42]);
+    }
+}
+
+#[test]
+fn rfc_2181_9_a_long_answer_of_dns_comes_cut_with_tc() {
+    let now = Instant::now();
+    let server = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let options = SwitchOptions {
+        resolver: Some(server.local_addr().unwrap()),
+        ..SwitchOptions::default()
+    };
+    let mut gateway = Gateway::open(&options, now).unwrap();
+    let mut question = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    question.extend(b"\x07example\x00\x00\x10\x00\x01");
+    gateway.receive(&datagram(GUEST, addresses::DNS, (4000, 53), &question), now);
+    let mut answer = [0; 2000];
+    let (length, from) = server.recv_from(&mut answer).unwrap();
+    assert_eq!(answer[..length], question[..]);
+    answer[2] = 0x81;
+    server.send_to(&answer, from).unwrap();
+    let frame = answer_udp(&mut gateway, SocketAddrV4::new(addresses::DNS, 53), now);
+    let ip = Ipv4Packet::new_checked(&frame[14..]).unwrap();
+    let udp = UdpPacket::new_checked(ip.payload()).unwrap();
+    assert_eq!(udp.payload().len(), question.len());
+    assert_eq!(udp.payload()[2], 0x83);
+}
+
 /// Frames that a gateway looks into, to be damaged.
 fn seeds() -> Vec<Vec<u8>> {
     let mut with_options = tcp_repr(TcpControl::None, 7, 32_768);

@@ -2,12 +2,13 @@
 
 use super::connection::FlowKey;
 use super::datagram::{self, Datagram, MAX_PAYLOAD_LENGTH};
-use super::upstream::Upstream;
-use super::{GatewayToken, Packet};
+use super::icmp_error::Quotation;
+use super::upstream::{DNS_PORT, Upstream};
+use super::{GatewayToken, Packet, addresses, dns, icmp_error};
 use crate::frame_stream::FrameQueue;
 use crate::poll_set::PollSet;
 use crate::stream::ready_or_none;
-use smoltcp::wire::{EthernetAddress, UdpPacket};
+use smoltcp::wire::{EthernetAddress, Icmpv4DstUnreachable, IpProtocol, Ipv4Repr, UdpPacket};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, UdpSocket};
@@ -19,6 +20,8 @@ const MAX_FLOWS: usize = 512;
 /// A flow without a datagram in either direction for this time is closed (RFC 4787, 4.3 asks for two
 /// minutes).
 const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+/// No datagram is longer.
+const MAX_DATAGRAM_LENGTH: usize = 65_535;
 /// Datagrams taken from one flow in one turn of the event loop.
 const MAX_DATAGRAMS_A_TURN: usize = 64;
 
@@ -26,6 +29,8 @@ struct Flow {
     socket: UdpSocket,
     guest: EthernetAddress,
     used: Instant,
+    /// The guest's last datagram, for an error that comes back.
+    quotation: Quotation,
 }
 
 /// The flows.
@@ -36,15 +41,21 @@ pub(crate) struct UdpRelay {
 
 impl UdpRelay {
     pub(crate) fn new() -> UdpRelay {
-        // One more than fits tells a datagram that is too long.
         UdpRelay {
             flows: BTreeMap::new(),
-            buffer: vec![0; MAX_PAYLOAD_LENGTH + 1],
+            buffer: vec![0; MAX_DATAGRAM_LENGTH],
         }
     }
 
-    /// Takes a datagram from a guest. What the host does not take is dropped, as UDP may be.
-    pub(crate) fn receive(&mut self, packet: &Packet<'_>, upstream: &Upstream, now: Instant) {
+    /// Takes a datagram from a guest. What the host does not take is dropped, as UDP may be; where
+    /// nobody can be reached, the guest is told.
+    pub(crate) fn receive(
+        &mut self,
+        packet: &Packet<'_>,
+        upstream: &Upstream,
+        outgoing: &mut FrameQueue,
+        now: Instant,
+    ) {
         let Ok(udp) = UdpPacket::new_checked(packet.payload) else {
             return;
         };
@@ -55,9 +66,16 @@ impl UdpRelay {
             guest: SocketAddrV4::new(packet.source, udp.src_port()),
             peer: SocketAddrV4::new(packet.destination, udp.dst_port()),
         };
+        let quotation = quotation(packet);
         if !self.flows.contains_key(&key) {
             let destination = upstream.translate(key.peer);
             let Some(socket) = destination.and_then(|to| connect(to).ok()) else {
+                // Not to what came by broadcast or was sent to many (RFC 1122, 3.2.2).
+                if addresses::is_own(packet.destination) || addresses::is_world(packet.destination)
+                {
+                    let reason = Icmpv4DstUnreachable::PortUnreachable;
+                    icmp_error::send(reason, &quotation, packet.source_mac, outgoing);
+                }
                 return;
             };
             self.close_idlest_if_full();
@@ -67,13 +85,21 @@ impl UdpRelay {
                     socket,
                     guest: packet.source_mac,
                     used: now,
+                    quotation: quotation.clone(),
                 },
             );
         }
         if let Some(flow) = self.flows.get_mut(&key) {
             flow.used = now;
             flow.guest = packet.source_mac;
-            let _sent = flow.socket.send(udp.payload());
+            flow.quotation = quotation;
+            // An error of a former datagram may come back first (udp(7)): this one is sent then.
+            if let Err(error) = flow.socket.send(udp.payload())
+                && error.kind() == io::ErrorKind::ConnectionRefused
+            {
+                flow.refuse(outgoing);
+                let _sent = flow.socket.send(udp.payload());
+            }
         }
     }
 
@@ -89,28 +115,41 @@ impl UdpRelay {
         }
     }
 
-    /// Answers have come: they go to the guest. One that does not fit into a frame is dropped.
+    /// Answers have come: they go to the guest. One that does not fit into a frame is dropped, but
+    /// one of DNS says so.
     pub(crate) fn ready(&mut self, key: FlowKey, outgoing: &mut FrameQueue, now: Instant) {
         let Some(flow) = self.flows.get_mut(&key) else {
             return;
         };
         for _ in 0..MAX_DATAGRAMS_A_TURN {
             match ready_or_none(|| flow.socket.recv(&mut self.buffer)) {
-                Ok(Some(length)) if length <= MAX_PAYLOAD_LENGTH => {
+                Ok(Some(length)) => {
                     flow.used = now;
+                    let cut;
+                    let payload = match &self.buffer[..length] {
+                        whole if length <= MAX_PAYLOAD_LENGTH => whole,
+                        long if key.peer.port() == DNS_PORT => match dns::truncated(long) {
+                            Some(truncated) => {
+                                cut = truncated;
+                                &cut
+                            }
+                            None => continue,
+                        },
+                        _ => continue,
+                    };
                     let datagram = Datagram {
                         source: key.peer,
                         destination: key.guest,
                         destination_mac: flow.guest,
-                        payload: &self.buffer[..length],
+                        payload,
                     };
                     datagram::send(&datagram, outgoing);
                 }
-                Ok(Some(_)) => {}
                 Ok(None) => return,
-                // Nobody listens there (an ICMP error that came back): the guest's own time-out
-                // tells it, as with a lost datagram.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+                // Nobody listens there: the ICMP error that came back goes on to the guest.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    flow.refuse(outgoing);
+                }
                 Err(_) => {
                     self.flows.remove(&key);
                     return;
@@ -146,6 +185,25 @@ impl UdpRelay {
             }
         }
     }
+}
+
+impl Flow {
+    /// Tells the guest that nobody listens where its last datagram went.
+    fn refuse(&self, outgoing: &mut FrameQueue) {
+        let reason = Icmpv4DstUnreachable::PortUnreachable;
+        icmp_error::send(reason, &self.quotation, self.guest, outgoing);
+    }
+}
+
+fn quotation(packet: &Packet<'_>) -> Quotation {
+    let header = Ipv4Repr {
+        src_addr: packet.source,
+        dst_addr: packet.destination,
+        next_header: IpProtocol::Udp,
+        payload_len: packet.payload.len(),
+        hop_limit: 64,
+    };
+    Quotation::new(header, packet.payload)
 }
 
 fn connect(destination: SocketAddr) -> io::Result<UdpSocket> {

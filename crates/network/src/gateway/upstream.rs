@@ -5,7 +5,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 
 /// The port of DNS.
-const DNS_PORT: u16 = 53;
+pub(crate) const DNS_PORT: u16 = 53;
 const RESOLVER_CONFIGURATION: &str = "/etc/resolv.conf";
 
 /// The translation of destinations.

@@ -5,7 +5,7 @@ use crate::support::{PairDirectory, Process, ReplicaFiles, wait_for};
 use network::SwitchPort;
 use replication::frame::FrameWriter;
 use replication::message::{Greeting, Message, MessageWriter, PROTOCOL_VERSION};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 
@@ -239,13 +239,15 @@ fn a_hundred_greetings_and_hang_ups_cost_the_guest_a_few_snapshots() {
     for _ in 0..100 {
         let mut stream = TcpStream::connect(&listen).unwrap();
         stream.write_all(&hello).unwrap();
+        // It is welcome, or refused because the one before has not gone yet.
+        stream.read_exact(&mut [0]).unwrap();
     }
     let joined = |primary: &ReplicaFiles| {
         let text = std::fs::read_to_string(primary.state.join("events.jsonl")).unwrap();
         text.matches("\"join_failed\"").count()
     };
     wait_for("the greetings to be read", || {
-        (joined(&primary) > 10).then_some(())
+        (joined(&primary) > 0).then_some(())
     });
     let (_backup, _backup_process) = pair.backup("r2", &listen);
     let status = primary.await_state("protected");

@@ -24,7 +24,7 @@ use thiserror::Error;
 /// Number of the semantics: what the machine computes from the same inputs. Two builds replay each
 /// other's logs only when it is equal; every change of an instruction, a device or the clock that a
 /// guest could see raises it.
-pub const SEMANTICS_VERSION: u32 = 3;
+pub const SEMANTICS_VERSION: u32 = 4;
 
 /// What a machine is made from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -437,7 +437,7 @@ fn isa_description(extensions: Extensions) -> IsaDescription {
     if extensions.bit_manipulation {
         names.extend(["zba", "zbb", "zbs"]);
     }
-    names.extend(["sstc", "svade"]);
+    names.extend(["sstc", "svadu"]);
     IsaDescription {
         isa: format!("rv64{}_{}", letters.concat(), names.join("_")),
         isa_base: "rv64i".into(),
@@ -476,13 +476,13 @@ mod tests {
         let (isa, list) = names(true);
         assert_eq!(
             isa,
-            "rv64imafdc_zicntr_zicsr_zifencei_zihintpause_zba_zbb_zbs_sstc_svade"
+            "rv64imafdc_zicntr_zicsr_zifencei_zihintpause_zba_zbb_zbs_sstc_svadu"
         );
         assert_eq!(list[6..].join("_"), isa["rv64imafdc_".len()..]);
         let (isa, list) = names(false);
         assert_eq!(
             isa,
-            "rv64imafdc_zicntr_zicsr_zifencei_zihintpause_sstc_svade"
+            "rv64imafdc_zicntr_zicsr_zifencei_zihintpause_sstc_svadu"
         );
         assert_eq!(list[6..].join("_"), isa["rv64imafdc_".len()..]);
     }

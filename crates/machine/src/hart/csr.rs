@@ -59,8 +59,11 @@ pub const MISA: u64 =
 
 /// Exceptions that `medeleg` can delegate: all that exist but `ecall` from M.
 const DELEGABLE: u64 = 0xb3ff;
-/// `menvcfg.FIOM` and `menvcfg.STCE`.
-const MENVCFG_WRITABLE: u64 = 1 | MENVCFG_STCE;
+/// `menvcfg.FIOM`, `menvcfg.ADUE` and `menvcfg.STCE`.
+const MENVCFG_WRITABLE: u64 = 1 | MENVCFG_ADUE | MENVCFG_STCE;
+/// `menvcfg.ADUE`: the page-table walk sets A and D (Svadu). Set at reset, as on QEMU's default CPU:
+/// kernels that know nothing of it rely on it.
+pub const MENVCFG_ADUE: u64 = 1 << 61;
 /// `menvcfg.STCE`: S-mode has its own timer compare (Sstc).
 pub const MENVCFG_STCE: u64 = 1 << 63;
 
@@ -105,7 +108,7 @@ impl Default for Csrs {
             mip_written: 0,
             mtvec: 0,
             mcounteren: 0,
-            menvcfg: 0,
+            menvcfg: MENVCFG_ADUE,
             mscratch: 0,
             mepc: 0,
             mcause: 0,

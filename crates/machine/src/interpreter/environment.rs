@@ -74,7 +74,9 @@ impl Environment<'_> {
 
     fn data_address(&mut self, address: u64, access: Access) -> Result<u64, Exception> {
         let privilege = self.hart.data_privilege();
-        self.hart.translate(self.memory, address, access, privilege)
+        let physical = self.hart.translate(self.memory, address, access, privilege);
+        self.attention |= self.memory.is_disturbed(); // A or D was set, even if it faults later
+        physical
     }
 
     fn check_protection(
@@ -244,7 +246,7 @@ impl Environment<'_> {
     }
 
     /// For compiled code: lets the TLB know the page of a load. False if it cannot: the access faults,
-    /// crosses a page or is none to RAM. Nothing has happened then.
+    /// sets A, crosses a page or is none to RAM. Nothing has happened then.
     #[cfg(jit)]
     pub(crate) fn fill_load(&mut self, address: u64, size: usize) -> bool {
         let Some((physical, offset)) = self.ram_access(address, size, Access::Load) else {
@@ -271,13 +273,16 @@ impl Environment<'_> {
         Some(false)
     }
 
-    /// Where in RAM an access goes that neither faults nor crosses a page.
+    /// Where in RAM an access goes that neither faults nor crosses a page, nor sets A or D.
     #[cfg(jit)]
     fn ram_access(&mut self, address: u64, size: usize, access: Access) -> Option<(u64, usize)> {
         if address % PAGE_SIZE + size as u64 > PAGE_SIZE {
             return None;
         }
-        let physical = self.data_address(address, access).ok()?;
+        let privilege = self.hart.data_privilege();
+        let physical = self
+            .hart
+            .translate_unchanged(self.memory, address, access, privilege)?;
         self.check_protection(physical, size, access, address)
             .ok()?;
         let offset = self.memory.offset(physical, size as u64).ok()?;
@@ -332,8 +337,9 @@ impl Environment<'_> {
         Ok(offset)
     }
 
-    /// The offset in RAM of the instruction at `address`; `None` if it is not RAM, or if a PMP range
-    /// ends within its page, so that each instruction has to be checked.
+    /// The offset in RAM of the instruction at `address`, which is executed next; `None` if it is not
+    /// RAM, or if a PMP range ends within its page, so that each instruction has to be checked. Asks
+    /// for attention if it had to set A: then the fetch has to begin anew.
     #[inline(always)]
     pub fn fetch_offset(&mut self, address: u64) -> Result<Option<usize>, Exception> {
         match self
@@ -351,23 +357,43 @@ impl Environment<'_> {
     #[inline(never)]
     fn fetch_offset_slow(&mut self, address: u64) -> Result<Option<usize>, Exception> {
         let physical = self.fetch_address(address)?;
-        let Ok(offset) = self.memory.offset(physical, 2) else {
-            return Ok(None);
-        };
+        Ok(self.remember_fetch(address, physical))
+    }
+
+    fn remember_fetch(&mut self, address: u64, physical: u64) -> Option<usize> {
+        let offset = self.memory.offset(physical, 2).ok()?;
         if !self.may_cache(physical) {
-            return Ok(None); // a block would run over the boundary that lies in the page
+            return None; // a block would run over the boundary that lies in the page
         }
         self.hart
             .tlb
             .insert_fetch(address, offset & !(PAGE_SIZE as usize - 1));
-        Ok(Some(offset))
+        Some(offset)
+    }
+
+    /// As [`Environment::fetch_offset`], of an instruction that may never be executed; `None` also if
+    /// its fetch would fault or set A.
+    pub fn possible_fetch_offset(&mut self, address: u64) -> Option<usize> {
+        let tlb = &self.hart.tlb;
+        if let Some(offset) = tlb.fetch.lookup(address, tlb.fetch_context) {
+            return Some(offset);
+        }
+        let privilege = self.hart.privilege;
+        let physical =
+            self.hart
+                .translate_unchanged(self.memory, address, Access::Fetch, privilege)?;
+        self.check_protection(physical, 2, Access::Fetch, address)
+            .ok()?;
+        self.remember_fetch(address, physical)
     }
 
     fn fetch_address(&mut self, address: u64) -> Result<u64, Exception> {
         let privilege = self.hart.privilege;
         let physical = self
             .hart
-            .translate(self.memory, address, Access::Fetch, privilege)?;
+            .translate(self.memory, address, Access::Fetch, privilege);
+        self.attention |= self.memory.is_disturbed();
+        let physical = physical?;
         self.check_protection(physical, 2, Access::Fetch, address)?;
         Ok(physical)
     }

@@ -19,7 +19,11 @@ use execute::{Exit, execute};
 /// Whatever asks for attention is looked at by the caller, which then calls again.
 pub fn run(blocks: &mut BlockCache, environment: &mut Environment, until: InstructionCount) {
     while environment.count < until && !environment.attention {
-        match find_block(blocks, environment) {
+        let found = find_block(blocks, environment);
+        if environment.attention {
+            return; // the fetch set A of its page: it begins anew
+        }
+        match found {
             Ok(Some(found)) => run_chain::<false>(blocks, environment, found.block, until, 0),
             Ok(None) => step(environment, blocks.extensions()),
             Err(exception) => {
@@ -38,7 +42,11 @@ pub(crate) fn run_one_block(
     environment: &mut Environment,
     until: InstructionCount,
 ) {
-    match find_block(blocks, environment) {
+    let found = find_block(blocks, environment);
+    if environment.attention {
+        return; // as in `run`
+    }
+    match found {
         Ok(Some(found)) => {
             let ops = blocks.ops(found.block);
             let remaining = (until - environment.count) as usize;
@@ -135,25 +143,24 @@ pub(crate) fn run_chain<const COUNTS: bool>(
             block = next;
             continue;
         }
-        let Ok(Some(found)) = find_block_of_page(blocks, environment) else {
+        let Some(found) = find_known_block(blocks, environment) else {
             return;
         };
         match exit {
-            Exit::Taken => blocks.block_mut(block).taken = found,
-            _ => blocks.block_mut(block).fall_through = found,
+            Exit::Taken => blocks.block_mut(block).taken = found.block,
+            _ => blocks.block_mut(block).fall_through = found.block,
         }
-        block = found;
+        block = found.block;
     }
 }
 
 /// As [`find_block`], but only if it is known already: a decode could drop the blocks of the page
 /// that is running.
-fn find_block_of_page(
-    blocks: &mut BlockCache,
+pub(crate) fn find_known_block(
+    blocks: &BlockCache,
     environment: &mut Environment,
-) -> Result<Option<u32>, Exception> {
-    let start = environment.fetch_offset(environment.hart.pc)?;
-    Ok(start.and_then(|start| Some(blocks.lookup(start)?.block)))
+) -> Option<Found> {
+    blocks.lookup(environment.possible_fetch_offset(environment.hart.pc)?)
 }
 
 /// Executes one instruction that no block can hold: see [`find_block`].

@@ -240,10 +240,10 @@ fn interpret(
     End::Reached
 }
 
-/// The instruction at the pc; none if compiled code cannot hold it: it faults, or shares a page with
-/// the end of a PMP range.
+/// The instruction at the pc; none if compiled code cannot hold it: its fetch faults or sets A, or it
+/// shares a page with the end of a PMP range.
 fn fetch(trial: &mut Environment, extensions: Extensions) -> Option<Fetched> {
-    let offset = trial.fetch_offset(trial.hart.pc).ok()??;
+    let offset = trial.possible_fetch_offset(trial.hart.pc)?;
     let half = trial.memory.load_u16(offset);
     let bits = if isa::length(half) == 2 {
         half.into()
@@ -251,7 +251,7 @@ fn fetch(trial: &mut Environment, extensions: Extensions) -> Option<Fetched> {
         trial.memory.load_u32(offset)
     } else {
         let next_page = (trial.hart.pc | (PAGE_SIZE - 1)).wrapping_add(1);
-        let next = trial.fetch_offset(next_page).ok()??;
+        let next = trial.possible_fetch_offset(next_page)?;
         u32::from(trial.memory.load_u16(next)) << 16 | u32::from(half)
     };
     let op = DecodedOp::new(isa::decode(bits, extensions), 0);

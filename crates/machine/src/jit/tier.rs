@@ -10,7 +10,7 @@ use super::x86_64::{Emitter, Routines, host_is_capable};
 use crate::input::InstructionCount;
 use crate::interpreter::block::{BlockCache, DecodedOp, Found};
 use crate::interpreter::environment::Environment;
-use crate::interpreter::{self, find_block, run_chain, step};
+use crate::interpreter::{self, find_block, find_known_block, run_chain, step};
 use crate::memory::PAGE_SIZE;
 use std::num::NonZeroU32;
 
@@ -149,7 +149,11 @@ impl Jit {
                     until.min(environment.count + quantum)
                 }
             };
-            match find_block(blocks, environment) {
+            let found = find_block(blocks, environment);
+            if environment.attention {
+                return; // as in `interpreter::run`
+            }
+            match found {
                 Ok(Some(found)) => self.run_block(blocks, environment, found, until),
                 Ok(None) => step(environment, blocks.extensions()),
                 Err(exception) => {
@@ -212,7 +216,7 @@ impl Jit {
             Exit::Budget => interpreter::run(blocks, environment, until),
             Exit::Interpret => interpreter::run_one_block(blocks, environment, until),
             Exit::Link(link) => {
-                if let Ok(Some(found)) = find_block(blocks, environment)
+                if let Some(found) = find_known_block(blocks, environment)
                     && let Some(target) = found.code
                     && self.clears == blocks.clears()
                 {
@@ -301,9 +305,9 @@ impl Jit {
             self.forget_code(blocks);
             return None; // the next time
         }
-        let start = environment.fetch_offset(environment.hart.pc).ok()??;
+        let start = environment.possible_fetch_offset(environment.hart.pc)?;
         let next_page = (environment.hart.pc | (PAGE_SIZE - 1)).wrapping_add(1);
-        let next_page = environment.fetch_offset(next_page).ok().flatten();
+        let next_page = environment.possible_fetch_offset(next_page);
         let piece = Piece::at(environment.memory, start, next_page, blocks.extensions());
         let end = piece.end().min(PAGE_SIZE as i32) as usize;
         environment.mark_code(start, piece.page_offset + end - start);

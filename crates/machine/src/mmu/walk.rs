@@ -1,9 +1,9 @@
-//! The page-table walk (privileged specification, 12.3.2), with Svade: an access to a page whose A
-//! bit (or, for a store, D bit) is clear faults, so the walk never writes.
+//! The page-table walk (privileged specification, 12.3.2). Where A, or for a store D, is clear it sets
+//! them (Svadu, `menvcfg.ADUE`) by a store like any other, or the access faults.
 
 use super::spaces::root_page;
 use super::{access_fault, page_fault};
-use crate::hart::csr::status;
+use crate::hart::csr::{MENVCFG_ADUE, status};
 use crate::hart::physical_memory_protection::Access;
 use crate::hart::trap::Exception;
 use crate::hart::{Hart, Privilege};
@@ -24,6 +24,7 @@ const RESERVED: u64 = 0x3ff << 54;
 const PHYSICAL_PAGE: u64 = ((1 << 44) - 1) << 10;
 
 /// A page-table entry that a walk reads.
+#[derive(Clone, Copy)]
 struct Place {
     /// Its physical address.
     entry: u64,
@@ -33,13 +34,37 @@ struct Place {
 }
 
 impl Hart {
-    /// Translates `address` for `access` in `privilege`. Marks the page-table pages that it reads.
+    /// Translates `address` for an `access` that happens now, in `privilege`: sets A and D, after
+    /// which `memory` is disturbed. Marks the page-table pages that it reads.
     pub fn translate(
         &mut self,
         memory: &mut Memory,
         address: u64,
         access: Access,
         privilege: Privilege,
+    ) -> Result<u64, Exception> {
+        let updates = self.csr.menvcfg & MENVCFG_ADUE != 0;
+        self.walk(memory, address, access, privilege, updates)
+    }
+
+    /// Likewise for an access that may not happen: `None` if it faults or would set A or D.
+    pub fn translate_unchanged(
+        &mut self,
+        memory: &mut Memory,
+        address: u64,
+        access: Access,
+        privilege: Privilege,
+    ) -> Option<u64> {
+        self.walk(memory, address, access, privilege, false).ok()
+    }
+
+    fn walk(
+        &mut self,
+        memory: &mut Memory,
+        address: u64,
+        access: Access,
+        privilege: Privilege,
+        updates: bool,
     ) -> Result<u64, Exception> {
         let levels = match self.csr.satp >> 60 {
             _ if privilege == Privilege::Machine => return Ok(address),
@@ -89,6 +114,17 @@ impl Hart {
             if base & within != 0 {
                 return Err(page_fault(access, address)); // misaligned superpage
             }
+            let marks = match access {
+                Access::Store => ACCESSED | DIRTY,
+                _ => ACCESSED,
+            };
+            if entry & marks != marks {
+                if !updates {
+                    return Err(page_fault(access, address));
+                }
+                self.update_entry(memory, place.entry, entry | marks)
+                    .map_err(|()| access_fault(access, address))?;
+            }
             return Ok(base | address & within);
         }
         Err(page_fault(access, address))
@@ -122,6 +158,17 @@ impl Hart {
         }
         self.flag_table(memory, offset, flags);
         Ok(memory.load_u64(offset))
+    }
+
+    /// Sets A and D: a store to the page of a page table, whose flags the walk has set before.
+    fn update_entry(&mut self, memory: &mut Memory, at: u64, value: u64) -> Result<(), ()> {
+        let may_store = self.pmp.allows(at, 8, Access::Store, Privilege::Supervisor);
+        let offset = memory.offset(at, 8).map_err(|_| ())?;
+        if !may_store {
+            return Err(());
+        }
+        memory.store(offset, 8, value);
+        Ok(())
     }
 
     fn flag_table(&mut self, memory: &mut Memory, offset: usize, flags: u8) {
@@ -169,8 +216,8 @@ impl Hart {
         let bits_allow = match access {
             Access::Fetch => entry & EXECUTE != 0,
             Access::Load => entry & readable != 0,
-            Access::Store => entry & WRITE != 0 && entry & DIRTY != 0,
+            Access::Store => entry & WRITE != 0,
         };
-        mode_allows && bits_allow && entry & ACCESSED != 0
+        mode_allows && bits_allow
     }
 }

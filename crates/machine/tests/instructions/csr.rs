@@ -129,8 +129,8 @@ guests! {
         writable(guest, number::MEDELEG, 0xb3ff, 0);
         writable(guest, number::MIDELEG, 0x222, 0);
         writable(guest, number::MIE, 0xaaa, 0);
-        // FIOM and STCE (3.1.18; Sstc)
-        writable(guest, number::MENVCFG, 1 << 63 | 1, 0);
+        // FIOM, ADUE and STCE (3.1.18; Svadu; Sstc)
+        writable(guest, number::MENVCFG, 1 << 63 | 1 << 61 | 1, 0);
         writable(guest, number::SENVCFG, 1, 0);
         writable(guest, number::MCOUNTEREN, 0xffff_ffff, 0);
         writable(guest, number::SCOUNTEREN, 0xffff_ffff, 0);

@@ -50,6 +50,8 @@ enum Kind {
 struct Model {
     arena: Vec<u8>,
     satp: u64,
+    /// `menvcfg.ADUE`.
+    updates: bool,
 }
 
 /// Causes by kind of access.
@@ -151,8 +153,9 @@ impl Model {
                 _ => !u || kind != Kind::Fetch && bits & SUM != 0,
             };
             let aligned = ppn & ((1 << (9 * i)) - 1) == 0;
-            // step 7, with Svade
-            if !right || !privilege || !aligned || !accessed || kind == Kind::Store && !dirty {
+            // step 7, with Svade where there are no updates
+            let marked = accessed && (kind != Kind::Store || dirty);
+            if !right || !privilege || !aligned || !marked && !self.updates {
                 return fault;
             }
             // step 8
@@ -160,6 +163,18 @@ impl Model {
             let base = (ppn * 4096) >> offset_bits << offset_bits;
             return Some(Ok(base | va & ((1 << offset_bits) - 1)));
         }
+    }
+}
+
+impl Model {
+    /// Step 9, with Svadu: the access happens, the leaf is the last of the path. Gives the entry that
+    /// was there.
+    fn mark(&mut self, kind: Kind, path: &[u64]) -> (u64, u64) {
+        let leaf = *path.last().expect("a walk read something");
+        let old = self.read(leaf, 8).expect("the walk read it");
+        let marks = if kind == Kind::Store { 0xc0 } else { 0x40 };
+        self.write(leaf, 8, old | marks);
+        (leaf, old)
     }
 }
 
@@ -194,6 +209,8 @@ struct Seen {
     stores_to_tables: u32,
     fetches: u32,
     transfers: u32,
+    /// Entries of which the walk set A or D.
+    marks: u32,
 }
 
 impl Scenario {
@@ -201,6 +218,7 @@ impl Scenario {
         let model = Model {
             arena: vec![0; ARENA_BYTES as usize],
             satp: 0,
+            updates: true,
         };
         let mut scenario = Scenario {
             random: Random::new(seed),
@@ -274,7 +292,7 @@ impl Scenario {
         }
         let flags = self
             .random
-            .pick(&[0xcf, 0xcf, 0xdf, 0xdf, 0xc7, 0xd7, 0xcb, 0xdb, 0xc9]);
+            .pick(&[0xcf, 0x0f, 0xdf, 0x1f, 0xc7, 0x57, 0xcb, 0xdb, 0x49]);
         let page = self.random.below(TABLE_PAGES + DATA_PAGES);
         ((ARENA >> 12) + page) << 10 | flags
     }
@@ -341,10 +359,17 @@ impl Scenario {
         self.guest.write_csr(number::SATP, self.model.satp);
     }
 
+    fn change_updates(&mut self) {
+        self.model.updates = !self.model.updates;
+        let value = u64::from(self.model.updates) << 61;
+        self.guest.write_csr(number::MENVCFG, value);
+    }
+
     fn step(&mut self, number: u64) {
         match self.random.below(20) {
             0 if self.alike => self.copy_upper_halves(),
             0 if self.random.once_in(2) => self.change_space(),
+            0 if self.random.once_in(4) => self.change_updates(),
             4..9 if self.alike => {
                 self.change_space();
                 self.access(number);
@@ -454,7 +479,13 @@ impl Scenario {
             self.model.satp
         );
         self.seen.faults += u32::from(outcome.is_err());
-        if outcome.is_ok() {
+        if let Ok(physical) = outcome {
+            let (leaf, old) = self.model.mark(kind, &path);
+            if kind == Kind::Fetch && self.model.read(physical, 4) != Some(EBREAK) {
+                self.model.write(leaf, 8, old);
+                return; // it would execute a page table
+            }
+            self.seen.marks += u32::from(self.model.read(leaf, 8) != Some(old));
             self.recent.push((access, path));
             self.recent.drain(..self.recent.len().saturating_sub(6));
         }
@@ -467,11 +498,10 @@ impl Scenario {
     fn fetch(&mut self, mode: Mode, address: u64, outcome: Result<u64, u64>, what: &str) {
         let cause = match outcome {
             Err(cause) => cause,
-            Ok(physical) if self.model.read(physical, 4) == Some(EBREAK) => {
+            Ok(_) => {
                 self.seen.fetches += 1;
                 3
             }
-            Ok(_) => return, // it would execute a page table
         };
         let guest = &mut self.guest;
         guest.clear_csr(number::MSTATUS, MPP | SUM | MXR);
@@ -547,6 +577,7 @@ fn run(seeds: std::ops::Range<u64>, alike: bool) {
         total.stores_to_tables += seen.stores_to_tables;
         total.fetches += seen.fetches;
         total.transfers += seen.transfers;
+        total.marks += seen.marks;
         guest.also_restored_every(2111);
         guest.run(); // says which step of which program, and its registers
     }
@@ -555,7 +586,8 @@ fn run(seeds: std::ops::Range<u64>, alike: bool) {
         .min(total.loads)
         .min(total.stores_to_tables)
         .min(total.fetches)
-        .min(total.transfers);
+        .min(total.transfers)
+        .min(total.marks);
     assert!(least > 20, "something hardly ever happened: {total:?}");
 }
 

@@ -18,6 +18,9 @@ const D: u64 = 128;
 /// All that a supervisor page can allow, and be spared faults for A and D.
 const RWX: u64 = V | R | W | X | A | D;
 
+/// `menvcfg.ADUE`.
+const ADUE: u64 = 1 << 61;
+
 const MPP: u64 = 3 << 11;
 const MPRV: u64 = 1 << 17;
 const SUM: u64 = 1 << 18;
@@ -196,6 +199,7 @@ guests! {
     /// Every combination of V, R, W, X, U, A and D, for every access from S and U, with SUM, MXR.
     fn permission_bits_allow_what_the_algorithm_says(guest) {
         guest.tests(Op::SfenceVma); // there is nothing that it would have to do
+        guest.write_csr(number::MENVCFG, 0);
         let address = 0x4000_0000u64;
         guest.poke(TARGET, 8, EBREAK);
         guest.write_csr(number::SATP, satp(8));
@@ -225,6 +229,99 @@ guests! {
                 }
             }
         }
+    }
+
+    /// Svadu, at reset: a leaf without A and D, at every level, in both halves. A load and a fetch set
+    /// A, a store both; what is refused sets nothing.
+    fn the_walk_sets_accessed_and_dirty(guest) {
+        use Outcome::{Faults, Succeeds};
+        guest.check_bits(number::MENVCFG, ADUE, ADUE, "at reset");
+        guest.poke(TARGET, 8, EBREAK);
+        for &(mode, levels) in MODES {
+            guest.write_csr(number::SATP, satp(mode));
+            for (leaf_level, high) in (0..3).flat_map(|level| [(level, false), (level, true)]) {
+                let size = 1u64 << (12 + 9 * leaf_level);
+                let page = if high { u64::MAX << (11 + 9 * levels) } else { 0 } | size * 3 & ((1 << (11 + 9 * levels)) - 1);
+                let address = page | TARGET & (size - 1);
+                let place = table(levels, leaf_level) + 8 * index(address, leaf_level);
+                let clear = entry(TARGET & !(size - 1), V | R | W | X);
+                let what = format!("satp mode {mode}, leaf at level {leaf_level}, {address:#x}");
+                map(guest, levels, address, leaf_level, clear);
+                data_access(guest, Mode::User, 0, address, Faults(LOAD_FAULT), &what, |asm| asm.i(Op::Ld, A1, A0, 0));
+                guest.check_memory(place, clear, format!("{what}: a load that is refused"));
+                data_access(guest, Mode::Supervisor, 0, address, Succeeds, &what, |asm| asm.i(Op::Ld, A1, A0, 0));
+                guest.check(A1, EBREAK, format!("{what}: load"));
+                guest.check_memory(place, clear | A, format!("{what}: after a load"));
+                guest.asm.li(A2, EBREAK);
+                data_access(guest, Mode::Supervisor, 0, address, Succeeds, &what, |asm| asm.store(Op::Sd, A2, A0, 0));
+                guest.check_memory(place, clear | A | D, format!("{what}: after a store"));
+                guest.poke(place, 8, clear);
+                fetch(guest, Mode::Supervisor, 0, address, Succeeds, &what);
+                guest.check_memory(place, clear | A, format!("{what}: after a fetch"));
+                guest.poke(place, 8, clear);
+                data_access(guest, Mode::Supervisor, 0, address, Succeeds, &what, |asm| asm.op(Op::AmoaddD, A1, A0, ZERO, 0));
+                guest.check_memory(place, clear | A | D, format!("{what}: after an atomic"));
+                guest.poke(place, 8, clear & !W);
+                data_access(guest, Mode::Supervisor, 0, address, Faults(STORE_FAULT), &what, |asm| asm.store(Op::Sd, A2, A0, 0));
+                guest.check_memory(place, clear & !W, format!("{what}: a store that is refused"));
+                guest.poke(place, 8, 0);
+            }
+        }
+    }
+
+    /// Svadu: what cannot be stored to, by PMP, raises the access fault of the original access.
+    fn a_table_that_cannot_be_written_raises_access_faults(guest) {
+        let address = 0x4000_0000u64;
+        guest.poke(TARGET, 8, EBREAK);
+        guest.write_csr(number::SATP, satp(8));
+        map(guest, 3, address, 0, entry(TARGET, V | R | W | X));
+        // All may be read and executed; by M-mode, written too.
+        guest.write_csr(number::PMPCFG0, 0x1d);
+        all_fault(guest, address, ACCESS_FAULTS, "A is clear");
+        guest.write_csr(number::PMPCFG0, 0x1f);
+        guest.check_memory(table(3, 0) + 8 * index(address, 0), entry(TARGET, V | R | W | X), "untouched");
+    }
+
+    /// Pages are cleared again and again, while code that was compiled long ago runs on them: an
+    /// instruction that crosses from one to the next, loads, stores, a jump from one to the other.
+    fn hot_code_sets_accessed_and_dirty_when_it_runs(guest) {
+        let code = 0x4000_0000u64;
+        let data = 0x4000_4000u64;
+        let places = [0, 1, 4].map(|page| table(3, 0) + 8 * index(code + page * 4096, 0));
+        let clear = |page: u64| entry(TARGET + page * 4096, V | R | W | X);
+        guest.write_csr(number::SATP, satp(8));
+        for (page, place) in [0, 1, 4].into_iter().zip(places) {
+            map(guest, 3, code + page * 4096, 0, clear(page));
+            assert_eq!(place, table(3, 0) + 8 * index(code + page * 4096, 0));
+        }
+        let mut at = TARGET + 4092; // the second of these crosses the page
+        for (length, bits) in [(2, 0x0001u64), (4, 0x0005_3583), (4, 0x00b5_3423), (4, EBREAK)] {
+            for half in 0..length / 2 {
+                guest.poke(at, 2, bits >> (16 * half) & 0xffff);
+                at += 2;
+            }
+        }
+        guest.rounds(|guest| {
+            for (page, place) in [0, 1, 4].into_iter().zip(places) {
+                guest.poke(place, 8, clear(page));
+            }
+            guest.clear_csr(number::MSTATUS, MPP);
+            guest.set_csr(number::MSTATUS, 1 << 11);
+            guest.traps(Mode::Machine, 3, code + 4102, "the end", |guest| {
+                guest.asm.li(A0, code + 4092);
+                guest.asm.csr(Op::Csrrw, ZERO, number::MEPC, A0);
+                guest.asm.li(A0, data);
+                guest.asm.op(Op::Mret, 0, 0, 0, 0);
+                code + 4102
+            });
+            for (what, page, place, marks) in [
+                ("the first page of the code", 0, places[0], A),
+                ("the page it crosses to", 1, places[1], A),
+                ("its data", 4, places[2], A | D),
+            ] {
+                guest.check_memory(place, clear(page) | marks, what);
+            }
+        });
     }
 
     fn a_chain_of_tables_or_a_superpage_at_every_level_translates(guest) {
@@ -434,6 +531,7 @@ guests! {
 
     /// A store to a table counts for the next access, by whichever address it is written.
     fn a_changed_entry_counts_at_once(guest) {
+        guest.write_csr(number::MENVCFG, 0);
         let address = 0x20_0000u64;
         let window = 0x40_0000u64;
         let leaf = table(3, 0) + 8 * index(address, 0);

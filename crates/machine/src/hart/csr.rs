@@ -250,7 +250,7 @@ impl Hart {
             0x3b0..0x3c0 => self.pmp.address((csr - number::PMPADDR0) as usize),
             0x3a4..=0x3ae if csr & 1 == 0 => 0, // entries 16 to 63 read as zero
             0x3c0..=0x3ef => 0,
-            0x7a0..=0x7a3 => 0, // tselect, tdata1 to tdata3: no triggers
+            // There are no triggers, so tselect and tdata1 to tdata3 do not exist.
             _ => return Err(IllegalAccess),
         })
     }

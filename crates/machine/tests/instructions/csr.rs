@@ -142,6 +142,16 @@ guests! {
         writable(guest, number::FFLAGS, 31, 0);
     }
 
+    /// Debug specification, 5.7: without triggers there is no tselect, by which firmware counts them.
+    fn without_triggers_their_registers_do_not_exist(guest) {
+        for csr in 0x7a0..0x7b0u16 {
+            let bits = u64::from(csr) << 20 | 10 << 7 | 2 << 12 | 0x73; // csrr a0, csr
+            guest.instruction_traps(Mode::Machine, 2, bits, &format!("{csr:#x}"), |asm| {
+                asm.csr(Op::Csrrs, A0, csr, ZERO);
+            });
+        }
+    }
+
     /// 3.1.7: MODE of mtvec and stvec is 0 or 1, BASE is aligned to four bytes.
     fn trap_vectors_have_two_modes(guest) {
         guest.asm.csr(Op::Csrrs, S0, number::MTVEC, ZERO);

@@ -241,7 +241,8 @@ guests! {
             guest.write_csr(number::SATP, satp(mode));
             for (leaf_level, high) in (0..3).flat_map(|level| [(level, false), (level, true)]) {
                 let size = 1u64 << (12 + 9 * leaf_level);
-                let page = if high { u64::MAX << (11 + 9 * levels) } else { 0 } | size * 3 & ((1 << (11 + 9 * levels)) - 1);
+                let half = 1u64 << (11 + 9 * levels);
+                let page = if high { !(half - 1) } else { 0 } | (size * 3) & (half - 1);
                 let address = page | TARGET & (size - 1);
                 let place = table(levels, leaf_level) + 8 * index(address, leaf_level);
                 let clear = entry(TARGET & !(size - 1), V | R | W | X);

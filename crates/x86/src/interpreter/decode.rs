@@ -100,7 +100,7 @@ fn set_memory(op: &mut Op, instruction: &Instruction) {
                     displacement = displacement.wrapping_sub(instruction.next_ip());
                 }
                 op.displacement = displacement as i32;
-                op.segment = instruction.memory_segment().number() as u8;
+                op.segment = segment(instruction, base);
                 op.is_address_32 = base.size() == 4
                     || index.size() == 4
                     || base == Register::None
@@ -108,13 +108,13 @@ fn set_memory(op: &mut Op, instruction: &Instruction) {
                         && instruction.memory_displ_size() == 4;
             }
             OpKind::MemorySegRDI | OpKind::MemorySegRSI => {
-                op.segment = instruction.memory_segment().number() as u8;
+                op.segment = segment(instruction, Register::None);
                 if instruction.op_kind(operand) == OpKind::MemorySegRDI {
                     op.base = 7;
                 }
             }
             OpKind::MemorySegEDI | OpKind::MemorySegESI => {
-                op.segment = instruction.memory_segment().number() as u8;
+                op.segment = segment(instruction, Register::None);
                 op.is_address_32 = true;
                 if instruction.op_kind(operand) == OpKind::MemorySegEDI {
                     op.base = 7;
@@ -124,6 +124,23 @@ fn set_memory(op: &mut Op, instruction: &Instruction) {
             _ => {}
         }
     }
+}
+
+/// Overrides with ES, CS, SS and DS are ignored in 64-bit mode: only the base says whether the stack is
+/// meant (SDM volume 1, 3.7.4; what #SS and #GP depend on).
+fn segment(instruction: &Instruction, base: Register) -> u8 {
+    let segment = match instruction.memory_segment() {
+        segment @ (Register::FS | Register::GS) => segment,
+        _ if matches!(
+            base,
+            Register::RSP | Register::RBP | Register::ESP | Register::EBP
+        ) =>
+        {
+            Register::SS
+        }
+        _ => Register::DS,
+    };
+    segment.number() as u8
 }
 
 fn size(instruction: &Instruction, operand: u32) -> usize {

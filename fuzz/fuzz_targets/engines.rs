@@ -2,7 +2,7 @@
 //! mode, address space, stops and chaos; the rest is the body of a loop.
 #![no_main]
 
-#[path = "../../crates/machine/tests/engines/blocks/mod.rs"]
+#[path = "../../crates/riscv/tests/engines/blocks/mod.rs"]
 mod blocks;
 
 use blocks::Program;

@@ -1,7 +1,7 @@
 //! Programs of random blocks that judge every engine by the interpreter, for as long as wanted.
-//! The tests of the `machine` crate try a few of the same programs.
+//! The tests of the `riscv` crate try a few of the same programs.
 
-#[path = "../../crates/machine/tests/engines/blocks/mod.rs"]
+#[path = "../../crates/riscv/tests/engines/blocks/mod.rs"]
 mod programs;
 
 use anyhow::{Result, bail};

@@ -11,6 +11,7 @@ const HOST_WITHOUT_JIT: &str = "aarch64-unknown-linux-gnu";
 /// Runs every check, all with warnings as errors.
 pub fn run() -> Result<()> {
     cargo(&["fmt", "--all", "--check"], &[])?;
+    crate::imports::run()?;
     cargo(
         &[
             "clippy",
@@ -70,6 +71,12 @@ fn host_without_jit() -> Result<()> {
             "clippy",
             "--package",
             "machine",
+            "--package",
+            "devices",
+            "--package",
+            "jit",
+            "--package",
+            "riscv",
             "--all-targets",
             "--target",
             HOST_WITHOUT_JIT,

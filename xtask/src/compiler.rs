@@ -11,8 +11,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The crates of the product, and which of their targets.
-const TARGETS: [(&str, &[&str]); 8] = [
+const TARGETS: [(&str, &[&str]); 11] = [
     ("machine", &["--lib"]),
+    ("devices", &["--lib"]),
+    ("jit", &["--lib"]),
+    ("riscv", &["--lib"]),
     ("replication", &["--lib"]),
     ("arbiter", &["--lib"]),
     ("network", &["--lib"]),

@@ -2,12 +2,13 @@
 //! or through the finisher.
 
 use anyhow::{Context, Result, bail};
-use machine::boot::BootImages;
-use machine::bus::BoardConfig;
+use machine::config::{BoardConfig, BootImages};
 use machine::engine::Engine;
-use machine::machine::{Machine, MachineConfig, Stop};
 use machine::output::Finish;
+use machine::{Machine as _, Stop};
 use object::{Object, ObjectSymbol};
+use riscv::isa::Extensions;
+use riscv::{Config, Machine};
 use std::path::{Path, PathBuf};
 
 /// Instructions after which a program that has not reported counts as hanging.
@@ -67,7 +68,7 @@ fn run_one(path: &Path, engine: Engine, chaos_seed: Option<u64>) -> Result<()> {
         let stop = machine.run(machine.instruction_count() + 10_000);
         machine.outputs();
         if let Some(address) = tohost {
-            match u64::from_le_bytes(machine.read_memory(address)?) {
+            match u64::from_le_bytes(machine.read_array(address)?) {
                 0 => {}
                 1 => return Ok(()),
                 code => bail!("test number {} failed", code >> 1),
@@ -95,10 +96,10 @@ pub fn bare_machine(elf: Vec<u8>) -> Result<Machine> {
         disks: Vec::new(),
         virtio_console: false,
         entropy: false,
-        bit_manipulation: true,
     };
-    let config = MachineConfig {
+    let config = Config {
         board,
+        extensions: Extensions::ALL,
         unix_base_ns: 0,
     };
     let images = BootImages {

@@ -8,6 +8,7 @@ pub mod compiler;
 pub mod conformance;
 pub mod demo;
 pub mod engines;
+pub mod imports;
 pub mod program;
 pub mod redis;
 pub mod simulate;

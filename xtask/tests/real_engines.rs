@@ -95,7 +95,7 @@ fn listen_address(status: &Value) -> Result<String> {
 
 /// What runs on this host where `engine` is asked for.
 fn runs(engine: &str) -> &str {
-    if Engine::Jit.available() == Engine::Jit {
+    if riscv::RISCV64.available(Engine::Jit) == Engine::Jit {
         engine
     } else {
         "interpreter"

@@ -4,9 +4,6 @@ use crate::input::{ClockRecord, InstructionCount};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Nanoseconds of one tick of `mtime` (the board's timebase is 10 MHz).
-pub const NANOSECONDS_PER_TICK: u64 = 100;
-
 /// A clock record that would turn guest time back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("a clock record sets guest time to {record_ns} ns, before the present {now_ns} ns")]
@@ -46,12 +43,6 @@ impl Clock {
     pub fn time_ns(&self, count: InstructionCount) -> u64 {
         let passed = (u128::from(count - self.at) * u128::from(self.record.rate)) >> 32;
         self.record.time_ns.saturating_add(passed as u64)
-    }
-
-    /// `mtime` at `count`.
-    #[inline]
-    pub fn ticks(&self, count: InstructionCount) -> u64 {
-        self.time_ns(count) / NANOSECONDS_PER_TICK
     }
 
     /// The first instruction count at which guest time is `time_ns` or later; `u64::MAX` if never.

@@ -18,14 +18,4 @@ pub enum Engine {
 impl Engine {
     /// All engines.
     pub const ALL: [Engine; 3] = [Engine::Interpreter, Engine::Jit, Engine::Paranoid];
-
-    /// The engine that runs where this one is asked for: the interpreter, on hosts that the JIT does
-    /// not know or that do not grant it executable memory.
-    pub fn available(self) -> Engine {
-        if self == Engine::Interpreter || crate::jit::Jit::new().is_some() {
-            self
-        } else {
-            Engine::Interpreter
-        }
-    }
 }

@@ -1,6 +1,7 @@
 //! Everything that reaches the machine from outside.
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 /// Retired instructions since power-on over all harts; the only time that the machine knows.
 ///
@@ -76,4 +77,48 @@ pub enum Input {
     },
     /// A clock record.
     Clock(ClockRecord),
+}
+
+/// An input that this machine cannot take. Nothing has changed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum InputError {
+    /// The machine has no such device.
+    #[error("there is no {kind} {device} in this machine")]
+    NoSuchDevice {
+        /// What kind of device.
+        kind: &'static str,
+        /// Its index.
+        device: u8,
+    },
+    /// The completion of a disk request that is not open.
+    #[error("disk {device} has no open request {request}")]
+    UnknownDiskRequest {
+        /// Index of the disk.
+        device: u8,
+        /// Number of the request.
+        request: u64,
+    },
+    /// The completion of a disk request with too much or too little data.
+    #[error("request {request} of disk {device} needs {expected} bytes of data, not {found}")]
+    DiskDataLength {
+        /// Index of the disk.
+        device: u8,
+        /// Number of the request.
+        request: u64,
+        /// Bytes that the request reads.
+        expected: u64,
+        /// Bytes that came.
+        found: u64,
+    },
+    /// Random bytes that were not asked for, or not so many.
+    #[error("{found} random bytes came, but {requested} at most (and at least one) were asked for")]
+    Entropy {
+        /// Bytes that were asked for; 0 if none were.
+        requested: u32,
+        /// Bytes that came.
+        found: u64,
+    },
+    /// A clock record, which is for the machine and not for its devices.
+    #[error("a clock record is no input of a device")]
+    Clock,
 }

@@ -1,44 +1,38 @@
-//! Guest RAM, its page flags and its dirty pages.
+//! Guest RAM, its page flags, its dirty pages and its digest.
 //!
-//! RAM begins at [`RAM_BASE`]. Addresses here are guest physical addresses.
+//! Addresses are guest physical addresses; an offset is one in RAM, which has no holes.
+//!
+//! Each page has a byte of flags. Some are known here: whether it was written since dirty tracking
+//! last looked, whether decoded code is in it. The rest are the architecture's, for what it remembers
+//! of the page's contents (page tables, most of all): it is told when a device writes to a page that
+//! has any of them, and sees to the stores of its harts itself.
 
-#[cfg_attr(not(jit), allow(dead_code))] // only a JIT under watch begins a trial
-pub(crate) mod journal;
+mod digests;
+mod guest_ram;
+mod huge_pages;
+pub mod journal;
+mod layout;
 
-use crate::mmu::tlb::Leaf;
+pub use digests::PageDigests;
+pub use guest_ram::GuestRam;
+pub use huge_pages::ask_for_huge_pages;
+pub use layout::Region;
+
 use journal::Journal;
+use layout::Layout;
 use thiserror::Error;
 
-/// Where RAM begins on the `virt` board.
-pub const RAM_BASE: u64 = 0x8000_0000;
 /// Bytes of a page.
 pub const PAGE_SIZE: u64 = 4096;
 
 /// The page holds instructions that are in the cache of decoded blocks.
 pub const PAGE_HOLDS_CODE: u8 = 1;
-/// The page holds page-table entries that a walk has read at level 0 (leaves of 4 KiB pages).
-pub const PAGE_HOLDS_LEAF_TABLE: u8 = 2;
-/// The page holds page-table entries that a walk has read at a level above 0.
-pub const PAGE_HOLDS_UPPER_TABLE: u8 = 4;
 /// The page has not been written since dirty tracking last looked.
 pub const PAGE_IS_CLEAN: u8 = 8;
-/// Besides [`PAGE_HOLDS_LEAF_TABLE`] or [`PAGE_HOLDS_UPPER_TABLE`]: a walk for an address in the
-/// upper half of an address space has read the page, other than as a root that has [`PAGE_IS_ROOT`].
-pub const PAGE_SERVES_UPPER_HALF: u8 = 16;
-/// Besides [`PAGE_HOLDS_UPPER_TABLE`]: a root page table, the upper half of which was compared with
-/// that of others: whoever changes it in any way has to be known.
-pub const PAGE_IS_ROOT: u8 = 32;
 /// The write TLB may know the page.
 const PAGE_IS_IN_WRITE_TLB: u8 = 64;
-/// Either kind of page table.
-pub const PAGE_HOLDS_PAGE_TABLE: u8 = PAGE_HOLDS_LEAF_TABLE | PAGE_HOLDS_UPPER_TABLE;
-/// All that is known of page tables.
-const PAGE_TABLE_FLAGS: u8 = PAGE_HOLDS_PAGE_TABLE | PAGE_SERVES_UPPER_HALF | PAGE_IS_ROOT;
-
-/// X of a page-table entry (privileged specification, 12.3.1).
-const ENTRY_EXECUTE: u64 = 1 << 3;
-/// U of a page-table entry.
-const ENTRY_USER: u64 = 1 << 4;
+/// The flags that an architecture may give a meaning of its own.
+pub const ARCHITECTURE_FLAGS: u8 = !(PAGE_HOLDS_CODE | PAGE_IS_CLEAN | PAGE_IS_IN_WRITE_TLB);
 
 /// An access outside RAM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -50,45 +44,29 @@ pub struct OutsideRam {
     pub length: u64,
 }
 
-/// A store that the engine has to know of: it may have changed code or a translation.
+/// A write to a page of which the engine remembers something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Disturbance {
-    /// Bytes of a page that holds decoded code were written.
-    Code {
-        /// Offset of the page in RAM.
-        page_offset: usize,
-    },
-    /// A valid entry of a page that was only ever walked at level 0 changed: it can only concern
-    /// virtual pages whose low nine bits of the page number are its index.
-    LeafEntry(Leaf),
-    /// A valid entry of a page changed that was walked for lower halves of address spaces only: what
-    /// it concerns was never shared.
-    LowerHalf,
-    /// The upper half of a root page table changed.
-    Root {
-        /// Offset of its page in RAM.
-        page_offset: usize,
-    },
-    /// Some translation may have changed.
-    Translations,
+pub struct FlaggedWrite {
+    /// Offset of the page in RAM.
+    pub page_offset: usize,
+    /// What may not be true any more: [`PAGE_HOLDS_CODE`], which the page has no longer, or
+    /// [`ARCHITECTURE_FLAGS`], which it still has.
+    pub flags: u8,
 }
 
 /// Guest RAM.
-pub struct Memory {
+pub struct Ram {
+    layout: Layout,
     bytes: Vec<u8>,
     flags: Vec<u8>,
     /// Of each page that holds decoded code, the lines of 64 bytes that do: a bit each.
     code_lines: Vec<u64>,
-    disturbances: Vec<Disturbance>,
-    /// Indices of the pages that hold page tables and may lose that flag when the translations of
-    /// lower halves are dropped.
-    lower_tables: Vec<u32>,
+    flagged_writes: Vec<FlaggedWrite>,
     /// Stores beside code in its page since the last time that this cost a page its code.
     code_page_stores: u32,
-    /// Stores to page-table pages since the flags of page tables were last dropped.
-    table_stores: u32,
     /// While the interpreter runs for trial: see `journal`.
     journal: Option<Box<Journal>>,
+    digests: PageDigests,
 }
 
 /// The lines of 64 bytes of a page that `length` bytes at `offset` touch: a bit each.
@@ -98,36 +76,13 @@ fn lines(offset: usize, length: usize) -> u64 {
     (u64::MAX << first) & (u64::MAX >> (63 - last))
 }
 
-/// After so many stores to pages that hold (or once held) page tables everything is flushed, so
-/// that a page which the guest now uses for something else becomes quick again.
-const TABLE_STORES_BEFORE_FLUSH: u32 = 1 << 16;
 /// After so many stores beside code in its page the code of the page is dropped: the page may have
 /// been freed, and what the guest keeps there now should become quick.
 const CODE_PAGE_STORES_BEFORE_DROP: u32 = 1 << 10;
 
-/// Whether the page-table entry at `offset` would be of the upper half, were its table a root.
-fn is_of_upper_half(offset: usize) -> bool {
-    offset % PAGE_SIZE as usize >= PAGE_SIZE as usize / 2
-}
-
-/// What a change of a valid page-table entry at `offset` concerns.
-fn concerns(offset: usize, old: u64, flags: u8) -> Disturbance {
-    if flags & PAGE_HOLDS_UPPER_TABLE == 0 {
-        Disturbance::LeafEntry(Leaf {
-            index: (offset as u64 % PAGE_SIZE) / 8,
-            executable: old & ENTRY_EXECUTE != 0,
-            user: old & ENTRY_USER != 0,
-        })
-    } else if flags & PAGE_SERVES_UPPER_HALF == 0 {
-        Disturbance::LowerHalf
-    } else {
-        Disturbance::Translations
-    }
-}
-
 macro_rules! access {
     ($load:ident, $store:ident, $type:ty) => {
-        /// Loads a little-endian number at an offset that [`Memory::offset`] gave.
+        /// Loads a little-endian number at an offset that [`Ram::offset`] gave.
         #[inline(always)]
         pub fn $load(&self, offset: usize) -> $type {
             const SIZE: usize = size_of::<$type>();
@@ -142,8 +97,8 @@ macro_rules! access {
             })
         }
 
-        /// Stores a little-endian number at an offset that [`Memory::offset`] gave. Only for pages
-        /// without flags; [`Memory::store`] is for all others.
+        /// Stores a little-endian number at an offset that [`Ram::offset`] gave. Only for pages
+        /// without flags; [`Ram::store`] is for all others.
         #[inline(always)]
         pub fn $store(&mut self, offset: usize, value: $type) {
             const SIZE: usize = size_of::<$type>();
@@ -160,64 +115,55 @@ macro_rules! access {
     };
 }
 
-#[allow(unsafe_code)] // guest RAM: the one place in this crate, beside the JIT, that may use it
-impl Memory {
+#[allow(unsafe_code)] // guest RAM: the one place in this crate that may use it
+impl Ram {
     access!(load_u8, store_u8, u8);
     access!(load_u16, store_u16, u16);
     access!(load_u32, store_u32, u32);
     access!(load_u64, store_u64, u64);
 }
 
-/// Lets the host map what is accessed here and there by pages of 2 MiB, so that an access misses its
-/// TLB less often. A host that cannot is slower, nothing else.
-#[cfg(target_os = "linux")]
-#[allow(unsafe_code)] // advice on memory of its own
-pub(crate) fn ask_for_huge_pages<T>(memory: &mut [T]) {
-    use rustix::mm::{Advice, madvise};
-    let page = PAGE_SIZE as usize;
-    let bytes = memory.as_mut_ptr().cast::<u8>();
-    let unaligned = bytes.align_offset(page);
-    let length = size_of_val(memory).saturating_sub(unaligned) / page * page;
-    if length > 0 {
-        // SAFETY: the range is whole pages within `memory`, and the advice changes no contents.
-        let _ = unsafe { madvise(bytes.add(unaligned).cast(), length, Advice::LinuxHugepage) };
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn ask_for_huge_pages<T>(_: &mut [T]) {}
-
-impl Memory {
-    /// RAM of `size` bytes (a multiple of the page size), all zero, every page clean.
-    pub fn new(size: u64) -> Memory {
-        assert!(
-            size > 0 && size.is_multiple_of(PAGE_SIZE),
-            "RAM size {size} is not whole pages"
-        );
-        let pages = (size / PAGE_SIZE) as usize;
-        let mut bytes = vec![0; size as usize];
+impl Ram {
+    /// RAM of these regions, in the order of their addresses and with gaps between them: all zero,
+    /// every page clean.
+    ///
+    /// # Panics
+    /// For regions that are none, not whole pages, not in order, or touch.
+    pub fn new(regions: &[Region]) -> Ram {
+        let layout = Layout::new(regions);
+        let pages = (layout.size() / PAGE_SIZE) as usize;
+        let mut bytes = vec![0; layout.size() as usize];
         ask_for_huge_pages(&mut bytes);
-        Memory {
+        Ram {
+            layout,
             bytes,
             flags: vec![PAGE_IS_CLEAN; pages],
             code_lines: vec![0; pages],
-            disturbances: Vec::new(),
-            lower_tables: Vec::new(),
+            flagged_writes: Vec::new(),
             code_page_stores: 0,
-            table_stores: 0,
             journal: None,
+            digests: PageDigests::new(pages),
         }
     }
 
     /// Where RAM is in the host's address space, for compiled code.
-    #[cfg(jit)]
-    pub(crate) fn host_address(&mut self) -> *mut u8 {
+    #[inline]
+    pub fn host_address(&mut self) -> *mut u8 {
         self.bytes.as_mut_ptr()
+    }
+
+    /// Fills page `index` of RAM that no engine has seen yet, as a snapshot does.
+    ///
+    /// # Panics
+    /// There is no such page, or `bytes` is none.
+    pub fn load_page(&mut self, index: usize, bytes: &[u8]) {
+        self.flags[index] &= !PAGE_IS_CLEAN;
+        self.bytes[index * PAGE_SIZE as usize..][..PAGE_SIZE as usize].copy_from_slice(bytes);
     }
 
     /// Bytes of RAM.
     pub fn size(&self) -> u64 {
-        self.bytes.len() as u64
+        self.layout.size()
     }
 
     /// Number of pages.
@@ -226,6 +172,9 @@ impl Memory {
     }
 
     /// The bytes of page `index`.
+    ///
+    /// # Panics
+    /// There is no such page.
     pub fn page(&self, index: usize) -> &[u8] {
         &self.bytes[index * PAGE_SIZE as usize..][..PAGE_SIZE as usize]
     }
@@ -233,12 +182,7 @@ impl Memory {
     /// The offset of `address` in RAM, if `length` bytes from there are all RAM.
     #[inline]
     pub fn offset(&self, address: u64, length: u64) -> Result<usize, OutsideRam> {
-        let offset = address.wrapping_sub(RAM_BASE);
-        if offset < self.size() && self.size() - offset >= length {
-            Ok(offset as usize)
-        } else {
-            Err(OutsideRam { address, length })
-        }
+        self.layout.offset(address, length)
     }
 
     /// Reads bytes (DMA, loaders).
@@ -272,13 +216,12 @@ impl Memory {
             let flags = self.flags[index];
             self.flags[index] &= !(PAGE_HOLDS_CODE | PAGE_IS_CLEAN);
             self.code_lines[index] = 0;
-            if flags & PAGE_HOLDS_CODE != 0 {
-                self.disturbances.push(Disturbance::Code {
+            let flags = flags & (PAGE_HOLDS_CODE | ARCHITECTURE_FLAGS);
+            if flags != 0 {
+                self.flagged_writes.push(FlaggedWrite {
                     page_offset: index * page,
+                    flags,
                 });
-            }
-            if flags & PAGE_HOLDS_PAGE_TABLE != 0 {
-                self.disturbances.push(Disturbance::Translations);
             }
         }
         self.bytes[offset..offset + data.len()].copy_from_slice(data);
@@ -293,7 +236,8 @@ impl Memory {
     }
 
     /// Whether the page at `offset` was not written since dirty tracking last looked.
-    pub(crate) fn is_clean(&self, offset: usize) -> bool {
+    #[inline]
+    pub fn is_clean(&self, offset: usize) -> bool {
         self.flags[offset / PAGE_SIZE as usize] & PAGE_IS_CLEAN != 0
     }
 
@@ -309,26 +253,43 @@ impl Memory {
         self.flags[offset / PAGE_SIZE as usize] & flags == flags
     }
 
+    /// The flags of the page at `offset`: [`PAGE_HOLDS_CODE`], [`PAGE_IS_CLEAN`] and
+    /// [`ARCHITECTURE_FLAGS`] mean something.
+    #[inline]
+    pub fn flags(&self, offset: usize) -> u8 {
+        self.flags[offset / PAGE_SIZE as usize]
+    }
+
     /// Sets flags of the page at `offset`. True if the page was plain before, and a write TLB may
     /// know it: then its entries have to go.
-    pub fn set_flag(&mut self, offset: usize, flag: u8) -> bool {
+    pub fn set_flags(&mut self, offset: usize, flags: u8) -> bool {
         if self.journal.is_some() {
             self.note_page(offset);
         }
         let index = offset / PAGE_SIZE as usize;
         let old = self.flags[index];
-        self.flags[index] = (old | flag) & !PAGE_IS_IN_WRITE_TLB;
-        if flag & PAGE_HOLDS_PAGE_TABLE != 0 && old & PAGE_HOLDS_PAGE_TABLE == 0 {
-            self.lower_tables.push(index as u32);
-        }
+        self.flags[index] = (old | flags) & !PAGE_IS_IN_WRITE_TLB;
         old & PAGE_IS_IN_WRITE_TLB != 0
     }
 
+    /// Takes flags of the architecture from the page at `offset`.
+    pub fn clear_flags(&mut self, offset: usize, flags: u8) {
+        self.flags[offset / PAGE_SIZE as usize] &= !(flags & ARCHITECTURE_FLAGS);
+    }
+
+    /// Takes flags of the architecture from every page.
+    pub fn clear_flags_everywhere(&mut self, flags: u8) {
+        let flags = flags & ARCHITECTURE_FLAGS;
+        for page in &mut self.flags {
+            *page &= !flags;
+        }
+    }
+
     /// The `length` bytes at `offset`, all in one page, are decoded code now. True as in
-    /// [`Memory::set_flag`].
+    /// [`Ram::set_flags`].
     pub fn mark_code(&mut self, offset: usize, length: usize) -> bool {
         self.code_lines[offset / PAGE_SIZE as usize] |= lines(offset, length);
-        self.set_flag(offset, PAGE_HOLDS_CODE)
+        self.set_flags(offset, PAGE_HOLDS_CODE)
     }
 
     /// Whether any of `length` bytes at `offset`, all in one page, may be decoded code.
@@ -337,26 +298,26 @@ impl Memory {
     }
 
     /// A store of a hart to any page: `size` low bytes of `value` (1, 2, 4 or 8) that do not cross
-    /// a page. True if it disturbed code or translations.
+    /// a page. True if it disturbed code. What flags of the architecture say is for the architecture
+    /// to look after.
+    #[inline]
     pub fn store(&mut self, offset: usize, size: usize, value: u64) -> bool {
         if self.journal.is_some() {
             self.note_store(offset, size);
         }
+        self.bytes[offset..offset + size].copy_from_slice(&value.to_le_bytes()[..size]);
         let index = offset / PAGE_SIZE as usize;
         let flags = self.flags[index];
-        if flags & PAGE_HOLDS_PAGE_TABLE != 0 {
-            self.store_to_table(offset, size, value, flags);
-        } else {
-            self.store_bytes(offset, size, value);
-        }
-        self.flags[index] &= !PAGE_IS_CLEAN;
+        self.flags[index] = flags & !PAGE_IS_CLEAN;
         if flags & PAGE_HOLDS_CODE != 0 && self.counts_as_store_to_code(offset, size) {
-            let page_offset = index * PAGE_SIZE as usize;
-            self.disturbances.push(Disturbance::Code { page_offset });
+            self.flagged_writes.push(FlaggedWrite {
+                page_offset: index * PAGE_SIZE as usize,
+                flags: PAGE_HOLDS_CODE,
+            });
             self.flags[index] &= !PAGE_HOLDS_CODE;
             self.code_lines[index] = 0;
         }
-        !self.disturbances.is_empty()
+        !self.flagged_writes.is_empty()
     }
 
     /// A store to code; or one beside it, if there were many: the page may hold something else now.
@@ -369,96 +330,23 @@ impl Memory {
         is_old || self.holds_code(offset, size)
     }
 
-    /// Whether [`Memory::store`] might disturb something; false means that it will not.
-    pub fn might_disturb(&self, offset: usize, size: usize) -> bool {
-        let flags = self.flags[offset / PAGE_SIZE as usize];
-        let is_due = self.code_page_stores + 1 >= CODE_PAGE_STORES_BEFORE_DROP;
-        if flags & PAGE_HOLDS_CODE != 0 && (is_due || self.holds_code(offset, size)) {
-            return true;
-        }
-        if flags & PAGE_HOLDS_PAGE_TABLE == 0 {
-            return false;
-        }
-        let matters = |entry: usize| {
-            let is_upper_root_entry = flags & PAGE_IS_ROOT != 0 && is_of_upper_half(entry);
-            is_upper_root_entry || self.load_u64(entry) & 1 != 0
-        };
-        matters(offset & !7)
-            || matters((offset + size - 1) & !7)
-            || self.table_stores + 1 >= TABLE_STORES_BEFORE_FLUSH
-    }
-
-    fn store_bytes(&mut self, offset: usize, size: usize, value: u64) {
-        self.bytes[offset..offset + size].copy_from_slice(&value.to_le_bytes()[..size]);
-    }
-
-    /// `shared/speed.md`, section 3: what was not valid was never cached, and a leaf of a table
-    /// that is only ever walked at level 0 concerns few slots.
-    fn store_to_table(&mut self, offset: usize, size: usize, value: u64, flags: u8) {
-        self.table_stores += 1;
-        let first = offset & !7;
-        let last = (offset + size - 1) & !7;
-        let old = [self.load_u64(first), self.load_u64(last)];
-        self.store_bytes(offset, size, value);
-        for (entry, old) in [first, last].into_iter().zip(old) {
-            if self.load_u64(entry) == old {
-                continue;
-            }
-            if flags & PAGE_IS_ROOT != 0 && is_of_upper_half(entry) {
-                let page_offset = entry & !(PAGE_SIZE as usize - 1);
-                self.disturbances.push(Disturbance::Root { page_offset });
-            }
-            let valid_before = old & 1 != 0;
-            if valid_before {
-                self.disturbances.push(concerns(entry, old, flags));
-            }
-        }
-        if self.table_stores >= TABLE_STORES_BEFORE_FLUSH {
-            self.disturbances.push(Disturbance::Translations);
-        }
-    }
-
-    /// Whether a store or a transfer disturbed code or translations since the last
-    /// [`Memory::take_disturbances`].
+    /// Whether [`Ram::store`] might disturb code; false means that it will not.
     #[inline]
-    pub fn is_disturbed(&self) -> bool {
-        !self.disturbances.is_empty()
+    pub fn might_disturb_code(&self, offset: usize, size: usize) -> bool {
+        let is_due = self.code_page_stores + 1 >= CODE_PAGE_STORES_BEFORE_DROP;
+        self.has_flags(offset, PAGE_HOLDS_CODE) && (is_due || self.holds_code(offset, size))
     }
 
-    /// What was disturbed. Whoever takes it must act on it before the next instruction.
-    pub fn take_disturbances(&mut self) -> Vec<Disturbance> {
-        std::mem::take(&mut self.disturbances)
+    /// Whether pages that had flags were written since the last [`Ram::take_flagged_writes`].
+    #[inline]
+    pub fn has_flagged_writes(&self) -> bool {
+        !self.flagged_writes.is_empty()
     }
 
-    /// All translations were dropped: no page holds page tables until the next walk says so.
-    pub fn forget_page_tables(&mut self) {
-        self.table_stores = 0;
-        self.lower_tables.clear();
-        for flags in &mut self.flags {
-            *flags &= !PAGE_TABLE_FLAGS;
-        }
-    }
-
-    /// All translations of lower halves were dropped, and what was known of the roots that are not
-    /// among `roots`, offsets in RAM: likewise what held page tables for these only.
-    pub fn forget_lower_tables(&mut self, roots: &[usize]) {
-        let page = PAGE_SIZE as usize;
-        for index in std::mem::take(&mut self.lower_tables) {
-            let flags = &mut self.flags[index as usize];
-            if roots.contains(&(index as usize * page)) {
-                self.lower_tables.push(index);
-            } else if *flags & PAGE_SERVES_UPPER_HALF != 0 {
-                *flags &= !PAGE_IS_ROOT;
-            } else {
-                *flags &= !PAGE_TABLE_FLAGS;
-            }
-        }
-    }
-
-    /// Nothing is known any more of the root page table at `page_offset`. It may be some other page
-    /// table besides.
-    pub fn forget_root(&mut self, page_offset: usize) {
-        self.flags[page_offset / PAGE_SIZE as usize] &= !PAGE_IS_ROOT;
+    /// Writes to pages that had flags. Whoever takes them must act on them before the next
+    /// instruction.
+    pub fn take_flagged_writes(&mut self) -> Vec<FlaggedWrite> {
+        std::mem::take(&mut self.flagged_writes)
     }
 
     /// All decoded code was dropped.

@@ -2,10 +2,10 @@
 
 use crate::control::ControlError;
 use crate::disk::DiskError;
-use crate::machines::MachineError;
 use crate::outside::NetworkError;
 use crate::state_directory::StateDirectoryError;
 use crate::transport::AddressError;
+use machine::Failure;
 use machine::output::Finish;
 use replication::message::{DivergenceReport, Refusal};
 use std::fmt;
@@ -56,7 +56,7 @@ pub enum ReplicaError {
     Disk(#[from] DiskError),
     /// The machine cannot be powered on.
     #[error("{0}")]
-    PowerOn(MachineError),
+    PowerOn(Failure),
     /// The arbiter gave the generation to the other replica.
     #[error(
         "generation {generation} is another's ({}): the other replica goes on, this one stops",

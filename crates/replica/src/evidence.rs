@@ -3,7 +3,7 @@
 
 use crate::host_time;
 use crate::wake::Waker;
-use machine::state::Snapshot;
+use machine::snapshot::Snapshot;
 use replication::log::{LogHeader, LogSummary, LogWriter};
 use replication::message::DivergenceReport;
 use replication::record::{Record, RecordBody};

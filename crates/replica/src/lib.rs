@@ -27,5 +27,5 @@ pub mod wake;
 
 pub use config::ReplicaConfig;
 pub use end::{Ended, ReplicaError};
-pub use machines::{Machine, Machines};
+pub use machines::Machines;
 pub use pair::{run_backup, run_primary};

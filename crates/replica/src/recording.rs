@@ -1,7 +1,7 @@
 //! Recordings: written by `understudy run --record`, run again by `understudy replay`.
 
-use crate::machines::Machine;
 use crate::vcpu::Step;
+use machine::Machine;
 use replication::log::{LogHeader, LogSummary, LogWriter};
 use replication::record::{Record, RecordBody};
 use rustix::fs::{FlockOperation, flock};

@@ -19,8 +19,8 @@ pub use messages::{LiveReport, ReplayReport, Step, TakenSnapshot, VcpuFailure, V
 
 use crate::disk::DiskThread;
 use crate::evidence::EvidenceStore;
-use crate::machines::Machine;
 use crate::wake::Waker;
+use machine::Machine;
 use machine::engine::Engine;
 use machine::input::Input;
 use messages::{Command, LiveCommand, ReplayCommand};

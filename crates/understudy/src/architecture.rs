@@ -1,17 +1,13 @@
 //! The architectures that a machine may have. Here, and nowhere else, one is chosen.
 
-mod x86_64;
-
 use crate::engine::EngineName;
-use crate::setup::SetupError;
 use clap::ValueEnum;
-use machine::boot::BootImages;
-use machine::bus::BoardConfig;
-use machine::machine::{Machine, MachineConfig};
-use machine::state::{Snapshot, SnapshotError};
+use machine::config::{BootImages, MachineConfig};
+use machine::snapshot::{Snapshot, SnapshotError};
+use machine::{Failure, Machine};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::io::Read;
-use x86_64::X86Machine;
 
 /// What executes the guest's instructions, and the board around it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
@@ -28,12 +24,16 @@ pub enum Architecture {
 }
 
 impl Architecture {
+    fn implementation(self) -> &'static dyn machine::Architecture {
+        match self {
+            Architecture::Riscv64 => riscv::RISCV64,
+            Architecture::X86_64 => x86::X86_64,
+        }
+    }
+
     /// The number of its semantics: no number belongs to two architectures.
     pub fn semantics_version(self) -> u32 {
-        match self {
-            Architecture::Riscv64 => machine::machine::SEMANTICS_VERSION,
-            Architecture::X86_64 => x86::machine::SEMANTICS_VERSION,
-        }
+        self.implementation().semantics_version()
     }
 
     /// The architecture whose machines compute this semantics version here.
@@ -43,32 +43,42 @@ impl Architecture {
             .find(|architecture| architecture.semantics_version() == version)
     }
 
-    /// Equal for boards that can replay each other's inputs.
-    pub fn configuration_hash(self, board: &BoardConfig) -> u64 {
-        match self {
-            Architecture::Riscv64 => machine::machine::configuration_hash(board),
-            Architecture::X86_64 => x86::machine::configuration_hash(board),
-        }
+    /// The engine that runs on this host where this one is asked for.
+    pub fn available(self, engine: EngineName) -> EngineName {
+        EngineName(self.implementation().available(engine.0))
+    }
+
+    /// The features that a configuration asks for.
+    pub fn features(self, bit_manipulation: bool) -> BTreeSet<String> {
+        let feature = match self {
+            Architecture::Riscv64 => {
+                bit_manipulation.then(|| riscv::architecture::BIT_MANIPULATION.to_owned())
+            }
+            Architecture::X86_64 => None,
+        };
+        feature.into_iter().collect()
+    }
+
+    /// Equal for machines that can replay each other's inputs.
+    ///
+    /// # Errors
+    /// There is no such feature.
+    pub fn configuration_hash(self, config: &MachineConfig) -> Result<u64, Failure> {
+        self.implementation().configuration_hash(config)
     }
 
     /// A machine at power-on.
     ///
     /// # Errors
-    /// [`SetupError`] for images that cannot be started, and for a board that cannot be built.
+    /// The images cannot be started, or the board cannot be built.
     pub fn power_on(
         self,
-        config: MachineConfig,
-        images: BootImages,
+        config: &MachineConfig,
+        images: &BootImages,
         engine: EngineName,
-    ) -> Result<Box<dyn replica::Machine>, SetupError> {
-        match self {
-            Architecture::Riscv64 => {
-                let mut machine = Machine::new(config, &images)?;
-                engine.drive(&mut machine);
-                Ok(Box::new(machine))
-            }
-            Architecture::X86_64 => Ok(Box::new(X86Machine::power_on(config, images)?)),
-        }
+    ) -> Result<Box<dyn Machine>, Failure> {
+        let machine = self.implementation().power_on(config, images)?;
+        Ok(self.driven(machine, engine))
     }
 
     /// The machine as it was when the snapshot was taken.
@@ -79,15 +89,9 @@ impl Architecture {
         self,
         snapshot: &Snapshot,
         engine: EngineName,
-    ) -> Result<Box<dyn replica::Machine>, SnapshotError> {
-        match self {
-            Architecture::Riscv64 => {
-                let mut machine = Machine::restore(snapshot)?;
-                engine.drive(&mut machine);
-                Ok(Box::new(machine))
-            }
-            Architecture::X86_64 => Ok(Box::new(X86Machine::restore(snapshot)?)),
-        }
+    ) -> Result<Box<dyn Machine>, SnapshotError> {
+        let machine = self.implementation().restore(snapshot)?;
+        Ok(self.driven(machine, engine))
     }
 
     /// The same, made while the snapshot is read.
@@ -98,15 +102,18 @@ impl Architecture {
         self,
         snapshot: &mut dyn Read,
         engine: EngineName,
-    ) -> Result<Box<dyn replica::Machine>, SnapshotError> {
+    ) -> Result<Box<dyn Machine>, SnapshotError> {
+        let machine = self.implementation().restore_from(snapshot)?;
+        Ok(self.driven(machine, engine))
+    }
+
+    fn driven(self, mut machine: Box<dyn Machine>, engine: EngineName) -> Box<dyn Machine> {
         match self {
-            Architecture::Riscv64 => {
-                let mut machine = Machine::restore_from(snapshot)?;
-                engine.drive(&mut machine);
-                Ok(Box::new(machine))
-            }
-            Architecture::X86_64 => Ok(Box::new(X86Machine::restore_from(snapshot)?)),
+            Architecture::Riscv64 => engine.drive(&mut *machine),
+            // No host has a JIT for it: that is not worth a warning.
+            Architecture::X86_64 => {}
         }
+        machine
     }
 }
 
@@ -122,6 +129,7 @@ impl From<guest_image::Architecture> for Architecture {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use machine::config::BoardConfig;
 
     #[test]
     fn a_semantics_version_names_one_architecture() {
@@ -143,18 +151,24 @@ mod tests {
 
     #[test]
     fn what_cannot_replay_each_other_has_another_configuration_hash() {
-        let board = BoardConfig {
-            memory_bytes: 1 << 20,
-            harts: 1,
-            network: Vec::new(),
-            disks: Vec::new(),
-            virtio_console: false,
-            entropy: true,
-            bit_manipulation: true,
+        let hash = |architecture: Architecture, bit_manipulation| {
+            let board = BoardConfig {
+                memory_bytes: 1 << 20,
+                harts: 1,
+                network: Vec::new(),
+                disks: Vec::new(),
+                virtio_console: false,
+                entropy: true,
+            };
+            let config = MachineConfig {
+                board,
+                features: architecture.features(bit_manipulation),
+                unix_base_ns: 0,
+            };
+            architecture.configuration_hash(&config).unwrap()
         };
-        assert_ne!(
-            Architecture::Riscv64.configuration_hash(&board),
-            Architecture::X86_64.configuration_hash(&board)
-        );
+        let with = hash(Architecture::Riscv64, true);
+        assert_ne!(with, hash(Architecture::Riscv64, false));
+        assert_ne!(with, hash(Architecture::X86_64, true));
     }
 }

@@ -3,10 +3,11 @@
 //! Every machine that the program makes or restores gets its engine here. The engine is this host's
 //! own affair: it is in no hash, log or handshake, and a pair may run one on each side.
 
+use crate::architecture::Architecture;
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
+use machine::Machine;
 use machine::engine::Engine;
-use machine::machine::Machine;
 use replica::status::engine_name;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -44,7 +45,7 @@ impl EngineName {
 
     /// Has the machine executed by this engine from here on, or by the interpreter where the host
     /// has no JIT, which is said on standard error the first time.
-    pub fn drive(self, machine: &mut Machine) {
+    pub fn drive(self, machine: &mut dyn Machine) {
         if machine.set_engine(self.0) != self.0 {
             say_no_jit();
         }
@@ -53,7 +54,7 @@ impl EngineName {
     /// Says that the host has no JIT, if this engine needs one: for a process that has its machines
     /// in others.
     pub fn say_if_missing(self) {
-        if self.0.available() != self.0 {
+        if Architecture::Riscv64.available(self) != self {
             say_no_jit();
         }
     }

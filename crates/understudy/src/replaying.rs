@@ -6,7 +6,7 @@ use crate::exit::{ExitStatus, Failure};
 use anyhow::{Context, anyhow};
 use clap::ValueEnum;
 use machine::output::Output;
-use machine::state::Snapshot;
+use machine::snapshot::Snapshot;
 use replica::host_time::monotonic_ns;
 use replica::outside::ConsoleSink;
 use replica::vcpu::ReplicaGuest;

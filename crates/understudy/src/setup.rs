@@ -1,17 +1,15 @@
 //! From a configuration to a machine: images are read, disks opened, the board put together.
 
 use crate::config::{ByteSize, VmConfig};
-use machine::boot::{BootError, BootImages};
-use machine::bus::{BoardConfig, DiskConfig, NetworkConfig};
-use machine::machine::MachineConfig;
+use machine::config::{BoardConfig, BootImages, DiskConfig, MachineConfig, NetworkConfig};
+use machine::{Failure, Machine};
 use replica::disk::Disk;
 use replica::host_time;
-use replica::machines::{MachineError, Machines};
+use replica::machines::Machines;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
-use x86::machine::PowerOnError;
 
 /// Why a machine cannot be made from its configuration.
 #[derive(Debug, Error)]
@@ -26,15 +24,9 @@ pub enum SetupError {
         /// Why.
         source: io::Error,
     },
-    /// The images do not make a machine.
+    /// There is no such machine, or the images do not make one.
     #[error("cannot start the machine: {0}")]
-    Boot(#[from] BootError),
-    /// The images do not make an x86-64 machine, or there is no such machine.
-    #[error("cannot start the machine: {0}")]
-    PowerOn(#[from] PowerOnError),
-    /// Firmware is for RISC-V.
-    #[error("firmware: an x86-64 machine takes none, its kernel is entered directly: leave it out")]
-    Firmware,
+    PowerOn(Failure),
     /// An image that cannot fit, or has no end.
     #[error(
         "the {what} {} is larger than the machine's memory of {memory}: give another file or more memory",
@@ -63,32 +55,31 @@ impl Machines for ConfiguredMachine {
     }
 
     fn configuration_hash(&self) -> u64 {
-        let board = board(&self.0, self.0.disks.iter().map(|_| 0));
-        self.0.arch.configuration_hash(&board)
+        let sectors = self.0.disks.iter().map(|_| 0);
+        let config = machine_config(&self.0, sectors, 0);
+        let hash = self.0.arch.configuration_hash(&config);
+        hash.expect("a configuration asks for features that there are")
     }
 
-    fn power_on(&self, disks: &[Disk]) -> Result<Box<dyn replica::Machine>, MachineError> {
+    fn power_on(&self, disks: &[Disk]) -> Result<Box<dyn Machine>, Failure> {
         Ok(power_on(&self.0, disks)?)
     }
 
-    fn restore(&self, snapshot: &mut dyn Read) -> Result<Box<dyn replica::Machine>, MachineError> {
+    fn restore(&self, snapshot: &mut dyn Read) -> Result<Box<dyn Machine>, Failure> {
         Ok(self.0.arch.restore_from(snapshot, self.0.engine)?)
     }
 }
 
 /// A machine at power-on.
-pub fn power_on(
-    config: &VmConfig,
-    disks: &[Disk],
-) -> Result<Box<dyn replica::Machine>, SetupError> {
+pub fn power_on(config: &VmConfig, disks: &[Disk]) -> Result<Box<dyn Machine>, SetupError> {
     check_memory(config.memory)?;
-    let board = board(config, disks.iter().map(Disk::sectors));
     let images = images(config)?;
-    let machine_config = MachineConfig {
-        board,
-        unix_base_ns: host_time::unix_ns(),
-    };
-    config.arch.power_on(machine_config, images, config.engine)
+    let sectors = disks.iter().map(Disk::sectors);
+    let machine_config = machine_config(config, sectors, host_time::unix_ns());
+    let machine = config
+        .arch
+        .power_on(&machine_config, &images, config.engine);
+    machine.map_err(SetupError::PowerOn)
 }
 
 /// Asks the host for so much memory and gives it back: where this fails, the machine's own request
@@ -98,6 +89,18 @@ pub fn check_memory(memory: ByteSize) -> Result<(), SetupError> {
     Vec::<u8>::new()
         .try_reserve_exact(length)
         .map_err(|_| SetupError::Memory(memory))
+}
+
+fn machine_config(
+    config: &VmConfig,
+    sectors: impl Iterator<Item = u64>,
+    unix_base_ns: u64,
+) -> MachineConfig {
+    MachineConfig {
+        board: board(config, sectors),
+        features: config.arch.features(config.bit_manipulation),
+        unix_base_ns,
+    }
 }
 
 fn board(config: &VmConfig, sectors: impl Iterator<Item = u64>) -> BoardConfig {
@@ -123,7 +126,6 @@ fn board(config: &VmConfig, sectors: impl Iterator<Item = u64>) -> BoardConfig {
         disks,
         virtio_console: config.virtio_console,
         entropy: config.entropy,
-        bit_manipulation: config.bit_manipulation,
     }
 }
 

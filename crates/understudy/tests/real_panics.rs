@@ -7,13 +7,15 @@
 mod support;
 
 use arbiter::{DirectoryStore, Store};
+use machine::config::BoardConfig;
 use machine::engine::Engine;
 use machine::input::{ClockRecord, Input};
-use machine::machine::Stop;
+use machine::memory::OutsideRam;
 use machine::output::{DiskRequest, Output};
-use machine::state::Snapshot;
+use machine::snapshot::Snapshot;
+use machine::{Failure as MachineFailure, InjectError, Machine, Stop};
 use replica::disk::Disk;
-use replica::machines::{Machine, MachineError, Machines};
+use replica::machines::Machines;
 use replica::{run_backup, run_primary};
 use replication::generation::{ClaimOutcome, ClaimRequest};
 use std::fs;
@@ -115,11 +117,11 @@ impl Machines for FailingMachines {
         self.machines.configuration_hash()
     }
 
-    fn power_on(&self, disks: &[Disk]) -> Result<Box<dyn Machine>, MachineError> {
+    fn power_on(&self, disks: &[Disk]) -> Result<Box<dyn Machine>, MachineFailure> {
         Ok(self.failing(self.machines.power_on(disks)?))
     }
 
-    fn restore(&self, snapshot: &mut dyn Read) -> Result<Box<dyn Machine>, MachineError> {
+    fn restore(&self, snapshot: &mut dyn Read) -> Result<Box<dyn Machine>, MachineFailure> {
         Ok(self.failing(self.machines.restore(snapshot)?))
     }
 }
@@ -159,12 +161,24 @@ impl Machine for FailingMachine {
         self.machine.visible_outputs()
     }
 
-    fn memory_bytes(&self) -> u64 {
-        self.machine.memory_bytes()
+    fn board(&self) -> &BoardConfig {
+        self.machine.board()
     }
 
-    fn disk_sectors(&self) -> Vec<u64> {
-        self.machine.disk_sectors()
+    fn set_engine(&mut self, engine: Engine) -> Engine {
+        self.machine.set_engine(engine)
+    }
+
+    fn set_chaos(&mut self, seed: Option<u64>) {
+        self.machine.set_chaos(seed);
+    }
+
+    fn read_memory(&self, address: u64, buffer: &mut [u8]) -> Result<(), OutsideRam> {
+        self.machine.read_memory(address, buffer)
+    }
+
+    fn describe(&self) -> String {
+        self.machine.describe()
     }
 
     fn configuration_hash(&self) -> u64 {
@@ -175,7 +189,7 @@ impl Machine for FailingMachine {
         self.machine.open_disk_requests()
     }
 
-    fn inject(&mut self, input: &Input) -> Result<(), MachineError> {
+    fn inject(&mut self, input: &Input) -> Result<(), InjectError> {
         self.machine.inject(input)
     }
 
@@ -246,7 +260,7 @@ fn assert_failure_is_kept(replica: &ReplicaFiles, said: &str) {
     }
     let snapshot = fs::read(directory.join("machine.snapshot")).unwrap();
     let snapshot = Snapshot::read_from(&mut &snapshot[..]).unwrap();
-    let machine = machine::machine::Machine::restore(&snapshot).unwrap();
+    let machine = riscv::RISCV64.restore(&snapshot).unwrap();
     assert_eq!(failed["instruction_count"], machine.instruction_count());
 }
 

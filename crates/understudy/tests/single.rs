@@ -2,7 +2,7 @@
 
 mod support;
 
-use machine::isa::Op;
+use riscv::isa::Op;
 use std::fs;
 use support::assembler::{A0, A1, Assembler, ZERO};
 use support::guest_program::{counting_busily, counting_to};

@@ -5,9 +5,9 @@
 //! must be the same whatever the last two are.
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)] // outside the machine: files and clocks
 
-use machine::bus::BoardConfig;
+use machine::Stop;
+use machine::config::{BoardConfig, MachineConfig};
 use machine::input::{ClockRecord, Console, Input};
-use machine::machine::{MachineConfig, Stop};
 use machine::output::Output;
 use std::io::Write;
 use std::time::Instant;
@@ -40,8 +40,8 @@ fn config() -> MachineConfig {
             disks: Vec::new(),
             virtio_console: false,
             entropy: true,
-            bit_manipulation: false,
         },
+        features: Default::default(),
         unix_base_ns: 1_700_000_000_000_000_000,
     }
 }

@@ -2,6 +2,7 @@
 //! instruction count, on every host.
 #![forbid(unsafe_code)]
 
+pub mod architecture;
 pub mod board;
 pub mod boot;
 pub mod bus;
@@ -17,3 +18,5 @@ pub mod operands;
 pub mod ram;
 pub mod simd;
 pub mod x87;
+
+pub use architecture::X86_64;

@@ -6,16 +6,19 @@ use crate::cpu::Cpu;
 use crate::interpreter::flags::IF;
 use crate::interpreter::{Exit, Interpreter};
 use crate::ram::{PAGE_SIZE, Ram};
-use machine::bus::BoardConfigError;
 use machine::clock::Clock;
-use machine::digest::PageDigests;
+use machine::config::{BoardConfigError, BoardLimits, MachineConfig};
 use machine::input::{ClockRecord, Input, InstructionCount};
-use machine::machine::{InjectError, MachineConfig, Stop};
+use machine::memory::PageDigests;
 use machine::output::{DiskRequest, Output, Outputs};
-use machine::state::{Snapshot, SnapshotError, SnapshotReader, check_that_the_host_has};
+use machine::snapshot::{Snapshot, SnapshotError, SnapshotReader, check_that_the_host_has};
+use machine::{InjectError, Stop};
 use serde::{Deserialize, Serialize};
 use std::io::Read;
 use thiserror::Error;
+
+/// The architecture's name.
+pub const NAME: &str = "x86-64";
 
 /// Number of the semantics: what the machine computes from the same inputs. Every change of an
 /// instruction, a device or the clock that a guest could see raises it. The numbers of x86-64 begin at
@@ -213,6 +216,11 @@ impl Machine {
         self.state.clock.record()
     }
 
+    /// Bytes of RAM; none unless all are RAM.
+    pub fn memory(&self, address: u64, length: u64) -> Option<&[u8]> {
+        self.ram.slice(address, length)
+    }
+
     /// What the machine was made from.
     pub fn config(&self) -> &MachineConfig {
         &self.state.config
@@ -236,13 +244,15 @@ impl Machine {
             .visit_dirty_pages(|index, bytes| digests.update(index, bytes));
         self.interpreter.forget_writable_pages();
         let state = postcard::to_stdvec(&self.state).expect("plain data serialises");
-        self.page_digests.with_state(state)
+        let mut state = state;
+        state.extend(self.page_digests.sum().to_le_bytes());
+        xxhash_rust::xxh3::xxh3_128(&state)
     }
 
     /// Copies the whole state.
     pub fn snapshot(&self) -> Snapshot {
         let state = postcard::to_stdvec(&self.state).expect("plain data serialises");
-        let mut snapshot = Snapshot::new(SEMANTICS_VERSION, state, self.ram.size());
+        let mut snapshot = Snapshot::new(NAME, SEMANTICS_VERSION, state, self.ram.size());
         for index in 0..self.ram.pages() {
             // Most of RAM was never touched, and a look would have the host map all of it.
             if self.ram.is_dirty(index) || !self.page_digests.is_zero(index) {
@@ -257,7 +267,7 @@ impl Machine {
     /// # Errors
     /// [`SnapshotError`] for what is no state of such a machine, or has more RAM than the host.
     pub fn restore(snapshot: &Snapshot) -> Result<Machine, SnapshotError> {
-        let state: State = snapshot.state(SEMANTICS_VERSION)?;
+        let state = decode(snapshot.state(NAME, SEMANTICS_VERSION)?)?;
         let mut ram = empty_ram(&state)?;
         for (index, bytes) in snapshot.pages() {
             put_page(&mut ram, index, bytes)?;
@@ -271,7 +281,7 @@ impl Machine {
     /// As [`Machine::restore`].
     pub fn restore_from(reader: impl Read) -> Result<Machine, SnapshotError> {
         let mut reader = SnapshotReader::open(reader)?;
-        let state: State = reader.state(SEMANTICS_VERSION)?;
+        let state = decode(reader.state(NAME, SEMANTICS_VERSION)?)?;
         let mut ram = empty_ram(&state)?;
         while let Some((index, bytes)) = reader.next_page()? {
             put_page(&mut ram, index.into(), &bytes)?;
@@ -296,6 +306,10 @@ impl Machine {
     }
 }
 
+fn decode(state: &[u8]) -> Result<State, SnapshotError> {
+    postcard::from_bytes(state).map_err(|_| SnapshotError::Damaged("its state does not decode"))
+}
+
 /// RAM of zeros for a state that makes sense.
 fn empty_ram(state: &State) -> Result<Ram, SnapshotError> {
     check(&state.config).map_err(|_| SnapshotError::Damaged("its state contradicts itself"))?;
@@ -310,14 +324,22 @@ fn put_page(ram: &mut Ram, index: u64, bytes: &[u8]) -> Result<(), SnapshotError
 }
 
 /// Equal for boards that can replay each other's inputs under the same semantics.
-pub fn configuration_hash(board: &machine::bus::BoardConfig) -> u64 {
-    let bytes = postcard::to_stdvec(&(SEMANTICS_VERSION, board)).expect("plain data serialises");
+pub fn configuration_hash(board: &machine::config::BoardConfig) -> u64 {
+    let bytes =
+        postcard::to_stdvec(&(NAME, SEMANTICS_VERSION, board)).expect("plain data serialises");
     xxhash_rust::xxh3::xxh3_64(&bytes)
 }
 
+/// What a board has room for, but for what [`PowerOnError`] says better.
+const LIMITS: BoardLimits = BoardLimits {
+    memory_bytes: (1 << 40) - (2 << 30),
+    harts: 512,
+    virtio_devices: 8,
+};
+
 /// Whether such a machine can be built.
 fn check(config: &MachineConfig) -> Result<(), PowerOnError> {
-    config.board.validate()?;
+    config.board.validate(&LIMITS)?;
     let (bytes, cpus) = (config.board.memory_bytes, config.board.harts);
     if bytes > HOLE_BASE {
         return Err(PowerOnError::Memory { bytes });

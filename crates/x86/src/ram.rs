@@ -1,7 +1,6 @@
 //! RAM: one region from physical address 0 on, with what is known of each page.
 
-use machine::guest_ram::GuestRam;
-use machine::memory::OutsideRam;
+use machine::memory::{GuestRam, OutsideRam};
 
 /// Bytes of a page.
 pub const PAGE_SIZE: u64 = 4096;

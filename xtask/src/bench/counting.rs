@@ -42,14 +42,7 @@ fn build(name: &str, features: &[&str]) -> Result<PathBuf> {
         .join(name);
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let status = Command::new(cargo)
-        .args([
-            "build",
-            "--release",
-            "-p",
-            "machine",
-            "--example",
-            "run_elf",
-        ])
+        .args(["build", "--release", "-p", "riscv", "--example", "run_elf"])
         .args(features)
         .arg("--target-dir")
         .arg(&target)

@@ -1,6 +1,6 @@
 //! What a trial run did to RAM, so that it can be undone and compared.
 
-use super::{Memory, PAGE_SIZE};
+use super::{PAGE_SIZE, Ram};
 
 /// A double-word of RAM that was stored to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,38 +23,34 @@ struct ChangedPage {
 #[derive(Default)]
 pub struct Journal {
     /// A store that reaches into two double-words is two entries. `new` is known from
-    /// [`Memory::undo_trial`] on.
+    /// [`Ram::undo_trial`] on.
     pub words: Vec<WrittenWord>,
     pages: Vec<ChangedPage>,
-    disturbances: usize,
-    table_stores: u32,
+    flagged_writes: usize,
     code_page_stores: u32,
-    lower_tables: usize,
 }
 
-impl Memory {
+impl Ram {
     /// From here on every store of a hart and every flag of a page is remembered, and no page is
     /// plain, so that no TLB learns to store behind the journal's back. What transfers of devices
     /// write is not remembered.
-    pub(crate) fn begin_trial(&mut self, mut journal: Box<Journal>) {
+    pub fn begin_trial(&mut self, mut journal: Box<Journal>) {
         journal.words.clear();
         journal.pages.clear();
-        journal.disturbances = self.disturbances.len();
-        journal.table_stores = self.table_stores;
+        journal.flagged_writes = self.flagged_writes.len();
         journal.code_page_stores = self.code_page_stores;
-        journal.lower_tables = self.lower_tables.len();
         self.journal = Some(journal);
     }
 
-    /// Double-words written since [`Memory::begin_trial`]; zero without a trial.
-    pub(crate) fn words_written(&self) -> usize {
+    /// Double-words written since [`Ram::begin_trial`]; zero without a trial.
+    pub fn words_written(&self) -> usize {
         self.journal
             .as_ref()
             .map_or(0, |journal| journal.words.len())
     }
 
-    /// Ends the trial: RAM, flags and disturbances are as they were at its begin.
-    pub(crate) fn undo_trial(&mut self) -> Box<Journal> {
+    /// Ends the trial: RAM, flags and flagged writes are as they were at its begin.
+    pub fn undo_trial(&mut self) -> Box<Journal> {
         let mut journal = self.journal.take().expect("a trial was begun");
         for word in journal.words.iter_mut().rev() {
             word.new = self.load_u64(word.offset);
@@ -64,10 +60,8 @@ impl Memory {
             self.flags[page.index] = page.flags;
             self.code_lines[page.index] = page.code_lines;
         }
-        self.disturbances.truncate(journal.disturbances);
-        self.table_stores = journal.table_stores;
+        self.flagged_writes.truncate(journal.flagged_writes);
         self.code_page_stores = journal.code_page_stores;
-        self.lower_tables.truncate(journal.lower_tables);
         journal
     }
 
@@ -108,41 +102,35 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::{PAGE_HOLDS_LEAF_TABLE, PAGE_HOLDS_UPPER_TABLE};
+    use crate::memory::Region;
 
     const PAGE: usize = PAGE_SIZE as usize;
+    /// Some flag of an architecture.
+    const FLAG: u8 = 4;
 
     /// A trial that leaves a trace would change the machine that it only watches.
     #[test]
     fn a_trial_that_was_undone_left_no_trace() {
-        let mut memory = Memory::new(4 * PAGE_SIZE);
-        memory.set_flag(PAGE, PAGE_HOLDS_UPPER_TABLE);
-        memory.store(PAGE + 8, 8, 1); // a valid entry
-        memory.mark_code(2 * PAGE, 64);
-        memory.take_disturbances();
-        let before = (
-            memory.bytes.clone(),
-            memory.flags.clone(),
-            memory.code_lines.clone(),
-        );
-        let table_stores = memory.table_stores;
-        memory.begin_trial(Box::default());
-        assert!(memory.store(PAGE + 8, 8, 3), "a translation changed");
-        assert!(memory.store(2 * PAGE + 4, 2, 3), "code changed");
-        memory.store(5, 8, u64::MAX);
-        memory.store(9, 1, 7);
-        memory.set_flag(3 * PAGE, PAGE_HOLDS_LEAF_TABLE);
-        assert!(!memory.is_plain(0), "no TLB may learn of it");
-        let journal = memory.undo_trial();
-        let after = (
-            memory.bytes.clone(),
-            memory.flags.clone(),
-            memory.code_lines.clone(),
-        );
-        assert!(before == after);
-        assert!(!memory.is_disturbed());
-        assert_eq!(table_stores, memory.table_stores);
-        let written: Vec<_> = journal.words[2..]
+        let mut ram = Ram::new(&[Region {
+            base: 0,
+            length: 4 * PAGE_SIZE,
+        }]);
+        ram.mark_code(2 * PAGE, 64);
+        let state = |ram: &Ram| {
+            let (bytes, flags) = (ram.bytes.clone(), ram.flags.clone());
+            (bytes, flags, ram.code_lines.clone(), ram.code_page_stores)
+        };
+        let before = state(&ram);
+        ram.begin_trial(Box::default());
+        assert!(ram.store(2 * PAGE + 4, 2, 3), "code changed");
+        ram.store(5, 8, u64::MAX);
+        ram.store(9, 1, 7);
+        ram.set_flags(3 * PAGE, FLAG);
+        assert!(!ram.is_plain(0), "no TLB may learn of it");
+        let journal = ram.undo_trial();
+        assert!(before == state(&ram));
+        assert!(!ram.has_flagged_writes());
+        let written: Vec<_> = journal.words[1..]
             .iter()
             .map(|word| (word.offset, word.old, word.new))
             .collect();

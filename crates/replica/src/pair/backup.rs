@@ -14,7 +14,7 @@ use crate::transport::{AddressError, Connection, Dialing};
 use crate::vcpu::{ReplayReport, ReplayingVcpu};
 use arbiter::Store;
 use machine::output::Output;
-use machine::state::Snapshot;
+use machine::snapshot::Snapshot;
 use replication::ConnectionId;
 use replication::backup::{Backup, BackupAction, BackupPhase, BackupStop};
 use replication::log::LogHeader;

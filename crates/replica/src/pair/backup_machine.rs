@@ -2,7 +2,7 @@
 
 use super::restore::{RestoreParts, Restoring};
 use crate::vcpu::ReplayingVcpu;
-use machine::state::Snapshot;
+use machine::snapshot::Snapshot;
 use replication::message::SnapshotChunk;
 use replication::record::Record;
 use std::io;

@@ -8,9 +8,10 @@
 use crate::config::ReplicaConfig;
 use crate::disk::{Disk, SECTOR_BYTES};
 use crate::evidence::EvidenceStore;
-use crate::machines::{Machine, Machines};
+use crate::machines::Machines;
 use crate::vcpu::{CommandChannel, InputEncoding, Parts, ReplayingVcpu, ReplicaGuest, start_disks};
 use crate::wake::Waker;
+use machine::Machine;
 use replication::message::{SnapshotChunk, SnapshotPart};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read};
@@ -160,8 +161,9 @@ fn restore(mut parts: RestoreParts, mut stream: PieceStream) -> Result<Replaying
 
 /// Disks of the right length with nothing on them.
 fn empty_disks(machine: &dyn Machine, config: &ReplicaConfig) -> Result<Vec<Disk>, String> {
-    let sectors = machine.disk_sectors();
-    if machine.memory_bytes() != config.memory_bytes || sectors.len() != config.disks.len() {
+    let board = machine.board();
+    let sectors: Vec<u64> = board.disks.iter().map(|disk| disk.sectors).collect();
+    if board.memory_bytes != config.memory_bytes || sectors.len() != config.disks.len() {
         return Err("its memory or disks are not those of this configuration".into());
     }
     let disks = config.disks.iter().zip(sectors).map(|(own, sectors)| {

@@ -3,11 +3,10 @@
 
 use super::Completions;
 use crate::disk::{Completion, DiskThread};
-use crate::machines::Machine;
 use crate::random;
 use machine::input::{DiskStatus, Input};
-use machine::machine::Stop;
 use machine::output::{DiskOperation, DiskRequest, Output};
+use machine::{Machine, Stop};
 use replication::guest::{Guest, GuestStop, Injection, InjectionError};
 use std::sync::Arc;
 use thiserror::Error;
@@ -322,7 +321,7 @@ const ENTROPY_LIMIT: u32 = 64 << 10;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use machine::devices::virtio::block::MAX_READ_BYTES;
+    use devices::virtio::block::MAX_READ_BYTES;
     use replication::record::MAX_INPUT_BYTES;
 
     /// The length is the guest's choice: a longer one would end the recording by an assertion.

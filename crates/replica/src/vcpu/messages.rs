@@ -5,7 +5,7 @@ use super::LiveOptions;
 use crate::disk::DiskChunk;
 use machine::input::Input;
 use machine::output::{Finish, Output};
-use machine::state::Snapshot;
+use machine::snapshot::Snapshot;
 use replication::lag::RunShare;
 use replication::message::DivergenceReport;
 use replication::record::Record;

@@ -2,11 +2,11 @@
 
 use crate::support::guest_program::counting_slowly;
 use crate::support::{PairDirectory, Process, ReplicaFiles, wait_for};
-use machine::machine::SEMANTICS_VERSION;
 use replication::message::{
     Greeting, LifeId, Message, MessageReader, MessageWriter, PROTOCOL_VERSION, Refusal,
     SnapshotChunk, SnapshotPart,
 };
+use riscv::SEMANTICS_VERSION;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;

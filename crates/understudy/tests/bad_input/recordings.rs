@@ -3,9 +3,9 @@
 use crate::assert_refused;
 use crate::support::guest_program::{counting_busily, counting_to};
 use crate::support::{Process, error_text, run, wait_for};
-use machine::machine::SEMANTICS_VERSION;
 use replication::log::{LogHeader, LogItem, LogReader, LogSummary, LogWriter};
 use replication::record::RecordBody;
+use riscv::SEMANTICS_VERSION;
 use std::fs;
 use std::path::PathBuf;
 

@@ -1,6 +1,6 @@
 //! A small assembler on the machine's own instruction table, and ELF files made of what it gives.
 
-use machine::isa::{Instruction, Op, encode};
+use riscv::isa::{Instruction, Op, encode};
 
 /// Where RAM begins, and a program.
 pub const RAM: u64 = 0x8000_0000;

@@ -2,7 +2,7 @@
 
 use super::assembler::*;
 use super::guest_program::{COUNTER, OWN_MTIMECMP, begin, print_counter, wait};
-use machine::isa::Op;
+use riscv::isa::Op;
 
 /// Windows of devices, as the board has them: begin, end, and the distance of the places that are
 /// touched. The finisher's first word is left out: it would end the machine.

@@ -1,7 +1,7 @@
 //! Guests for M-mode that count aloud.
 
 use super::assembler::*;
-use machine::isa::Op;
+use riscv::isa::Op;
 
 /// The UART's transmit register.
 const UART: u64 = 0x1000_0000;

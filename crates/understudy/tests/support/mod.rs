@@ -36,7 +36,7 @@ pub fn error_text(output: &Output) -> String {
 
 /// What the program says on this host when it is asked for a JIT: a line, or nothing.
 pub fn no_jit_line() -> String {
-    if Engine::Jit.available() == Engine::Jit {
+    if riscv::RISCV64.available(Engine::Jit) == Engine::Jit {
         String::new()
     } else {
         format!("understudy: {NO_JIT}\n")

@@ -4,7 +4,7 @@ use super::io_apic::{IO_APIC_BASE, IO_APIC_SIZE};
 use super::{Board, VIRTIO_BASE, VIRTIO_SLOT_SIZE, VIRTIO_SLOTS, ports};
 use crate::bus::Bus;
 use crate::ram::Ram;
-use machine::bus::DeviceContext;
+use devices::DeviceContext;
 use machine::clock::Clock;
 use machine::output::Outputs;
 

@@ -13,14 +13,15 @@ pub mod power;
 pub use bus::{BoardBus, Surroundings};
 
 use cmos::Cmos;
+use devices::DeviceContext;
+use devices::uart16550::Uart16550;
+use devices::virtio::queue::QueueError;
+use devices::virtio::slots::VirtioSlots;
 use interrupt::InterruptMessage;
 use io_apic::IoApic;
 use local_apic::{Effect, LocalApic, Shorthand};
-use machine::bus::{BoardConfig, DeviceContext, InputError};
-use machine::devices::uart16550::Uart16550;
-use machine::devices::virtio::queue::QueueError;
-use machine::devices::virtio::slots::VirtioSlots;
-use machine::input::{Console, Input};
+use machine::config::BoardConfig;
+use machine::input::{Console, Input, InputError};
 use machine::output::{DiskRequest, Finish};
 use power::Power;
 use serde::{Deserialize, Serialize};
@@ -67,7 +68,7 @@ impl Board {
             uart: Uart16550::default(),
             cmos: Cmos::default(),
             power: Power::default(),
-            virtio: VirtioSlots::new(config.virtio_devices()),
+            virtio: VirtioSlots::new(config),
         }
     }
 

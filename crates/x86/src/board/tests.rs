@@ -9,17 +9,16 @@ fn config() -> BoardConfig {
     BoardConfig {
         memory_bytes: 1 << 20,
         harts: 1,
-        network: vec![machine::bus::NetworkConfig {
+        network: vec![machine::config::NetworkConfig {
             mac: [0x52, 0x54, 0, 0, 0, 1],
         }],
-        disks: vec![machine::bus::DiskConfig {
+        disks: vec![machine::config::DiskConfig {
             sectors: 64,
             read_only: false,
             serial: "disk".into(),
         }],
         virtio_console: false,
         entropy: true,
-        bit_manipulation: false,
     }
 }
 

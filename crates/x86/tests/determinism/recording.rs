@@ -2,11 +2,11 @@
 
 use crate::guest::{COUNTERS, MEMORY_BYTES, generate};
 use crate::random::Random;
-use machine::bus::BoardConfig;
+use machine::Stop;
+use machine::config::{BoardConfig, MachineConfig};
 use machine::input::{ClockRecord, Console, Input, InstructionCount};
-use machine::machine::{MachineConfig, Stop};
 use machine::output::Output;
-use machine::state::Snapshot;
+use machine::snapshot::Snapshot;
 use x86::boot::BootImages;
 use x86::machine::Machine;
 
@@ -77,7 +77,6 @@ fn machine(seed: u64) -> Machine {
         disks: Vec::new(),
         virtio_console: false,
         entropy: false,
-        bit_manipulation: false,
     };
     let images = BootImages {
         kernel: generate(seed),
@@ -85,6 +84,7 @@ fn machine(seed: u64) -> Machine {
     };
     let config = MachineConfig {
         board,
+        features: Default::default(),
         unix_base_ns: 1 << 60,
     };
     Machine::new(config, &images).expect("the guest is a kernel")

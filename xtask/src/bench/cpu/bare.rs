@@ -6,7 +6,7 @@ use crate::conformance::bare_machine;
 use crate::program::{self, exists, median, timed};
 use crate::single::{Running, Single, free_port, wait_for_redis};
 use anyhow::{Context, Result, bail};
-use machine::machine::Stop;
+use machine::{Machine as _, Stop};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

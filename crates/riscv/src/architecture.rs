@@ -1,0 +1,114 @@
+//! RISC-V as one of the architectures that a program may choose from.
+
+use crate::emitter::Jit;
+use crate::isa::Extensions;
+use crate::machine::{Config, Machine};
+use machine::config::{BoardConfig, BootImages, MachineConfig};
+use machine::engine::Engine;
+use machine::snapshot::{Snapshot, SnapshotError};
+use machine::{Architecture, Failure};
+use std::collections::BTreeSet;
+use std::io::Read;
+use thiserror::Error;
+
+/// Its name.
+pub const NAME: &str = "riscv64";
+
+/// Number of the semantics: what the machine computes from the same inputs. Two builds replay each
+/// other's logs only when it is equal; every change of an instruction, a device or the clock that a
+/// guest could see raises it.
+pub const SEMANTICS_VERSION: u32 = 4;
+
+/// The feature of harts that have Zba, Zbb and Zbs.
+pub const BIT_MANIPULATION: &str = "bit-manipulation";
+
+/// RV64GC on the `virt` board.
+pub const RISCV64: &dyn Architecture = &Riscv64;
+
+/// A feature that RISC-V harts do not have.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{NAME} has no feature {0:?}: there is {BIT_MANIPULATION:?}")]
+pub struct NoSuchFeature(pub String);
+
+struct Riscv64;
+
+impl Architecture for Riscv64 {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn semantics_version(&self) -> u32 {
+        SEMANTICS_VERSION
+    }
+
+    fn available(&self, engine: Engine) -> Engine {
+        if engine == Engine::Interpreter || Jit::new().is_some() {
+            engine
+        } else {
+            Engine::Interpreter
+        }
+    }
+
+    fn configuration_hash(&self, config: &MachineConfig) -> Result<u64, Failure> {
+        let extensions = extensions(&config.features)?;
+        Ok(configuration_hash(&config.board, extensions))
+    }
+
+    fn power_on(
+        &self,
+        config: &MachineConfig,
+        images: &BootImages,
+    ) -> Result<Box<dyn machine::Machine>, Failure> {
+        let config = Config {
+            board: config.board.clone(),
+            extensions: extensions(&config.features)?,
+            unix_base_ns: config.unix_base_ns,
+        };
+        Ok(Box::new(Machine::new(config, images)?))
+    }
+
+    fn restore(&self, snapshot: &Snapshot) -> Result<Box<dyn machine::Machine>, SnapshotError> {
+        Ok(Box::new(Machine::restore(snapshot)?))
+    }
+
+    fn restore_from(
+        &self,
+        snapshot: &mut dyn Read,
+    ) -> Result<Box<dyn machine::Machine>, SnapshotError> {
+        Ok(Box::new(Machine::restore_from(snapshot)?))
+    }
+}
+
+/// What features say of the harts.
+fn extensions(features: &BTreeSet<String>) -> Result<Extensions, NoSuchFeature> {
+    match features.iter().find(|feature| *feature != BIT_MANIPULATION) {
+        Some(unknown) => Err(NoSuchFeature(unknown.clone())),
+        None => Ok(Extensions {
+            bit_manipulation: features.contains(BIT_MANIPULATION),
+        }),
+    }
+}
+
+/// See [`Architecture::configuration_hash`].
+pub(crate) fn configuration_hash(board: &BoardConfig, extensions: Extensions) -> u64 {
+    let bytes = postcard::to_stdvec(&(NAME, SEMANTICS_VERSION, board, extensions))
+        .expect("plain data serialises");
+    xxhash_rust::xxh3::xxh3_64(&bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_feature_that_there_is_not_is_refused_by_its_name() {
+        let features = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let with = Extensions {
+            bit_manipulation: true,
+        };
+        assert_eq!(extensions(&features(&[BIT_MANIPULATION])), Ok(with));
+        assert_ne!(extensions(&features(&[])), Ok(with));
+        let unknown = extensions(&features(&[BIT_MANIPULATION, "vector"]));
+        assert_eq!(unknown, Err(NoSuchFeature("vector".to_owned())));
+    }
+}

@@ -1,0 +1,55 @@
+//! Snapshots of a RISC-V machine: everything but RAM is encoded by postcard.
+
+use super::{Machine, State};
+use crate::architecture::{NAME, SEMANTICS_VERSION};
+use crate::board::config::LIMITS;
+use crate::memory::{Memory, region};
+use machine::snapshot::{Snapshot, SnapshotError, SnapshotReader};
+use std::io::Read;
+
+impl Machine {
+    pub(super) fn take_snapshot(&self) -> Snapshot {
+        let state = postcard::to_stdvec(&self.state).expect("plain data serialises");
+        let mut snapshot = Snapshot::new(NAME, SEMANTICS_VERSION, state, self.memory.size());
+        snapshot.add_ram(&self.memory);
+        snapshot
+    }
+
+    /// A machine in the state of the snapshot.
+    ///
+    /// # Errors
+    /// The snapshot is damaged, of another architecture or of other semantics.
+    pub fn restore(snapshot: &Snapshot) -> Result<Machine, SnapshotError> {
+        let state = decode(snapshot.state(NAME, SEMANTICS_VERSION)?)?;
+        let ram = snapshot.ram(&[region(state.config.board.memory_bytes)])?;
+        Ok(Machine::from_parts(state, Memory::of(ram)))
+    }
+
+    /// The same, made while the snapshot is read.
+    ///
+    /// # Errors
+    /// As [`Machine::restore`], and when reading fails.
+    pub fn restore_from(reader: impl Read) -> Result<Machine, SnapshotError> {
+        let mut reader = SnapshotReader::open(reader)?;
+        let state = decode(reader.state(NAME, SEMANTICS_VERSION)?)?;
+        let ram = reader.ram(&[region(state.config.board.memory_bytes)])?;
+        Ok(Machine::from_parts(state, Memory::of(ram)))
+    }
+}
+
+/// The state, if it makes sense.
+fn decode(state: &[u8]) -> Result<State, SnapshotError> {
+    let mut state: State = postcard::from_bytes(state)
+        .map_err(|_| SnapshotError::Damaged("its state does not decode"))?;
+    let board = &state.config.board;
+    if board.validate(&LIMITS).is_err()
+        || state.harts.len() != board.harts as usize
+        || state.current >= state.harts.len()
+    {
+        return Err(SnapshotError::Damaged("its state contradicts itself"));
+    }
+    for hart in &mut state.harts {
+        hart.update_translation_context();
+    }
+    Ok(state)
+}

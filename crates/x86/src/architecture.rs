@@ -1,0 +1,162 @@
+//! x86-64 as one of the architectures that a program may choose from.
+
+use crate::boot;
+use crate::machine::{Machine, NAME, SEMANTICS_VERSION, configuration_hash};
+use machine::config::{BoardConfig, BootImages, MachineConfig};
+use machine::engine::Engine;
+use machine::input::{ClockRecord, Input, InstructionCount};
+use machine::memory::OutsideRam;
+use machine::output::{DiskRequest, Output};
+use machine::snapshot::{Snapshot, SnapshotError};
+use machine::{Architecture, Failure, InjectError, Stop};
+use std::io::Read;
+use thiserror::Error;
+
+/// A PC without legacy devices.
+pub const X86_64: &dyn Architecture = &X86;
+
+/// What a configuration may ask for that there is not.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Unsupported {
+    /// A feature of the CPUs.
+    #[error("{NAME} has no feature {0:?}: it has none that can be chosen")]
+    Feature(String),
+    /// Firmware.
+    #[error("firmware: an x86-64 machine takes none, its kernel is entered directly: leave it out")]
+    Firmware,
+}
+
+struct X86;
+
+fn check_features(config: &MachineConfig) -> Result<(), Unsupported> {
+    match config.features.first() {
+        Some(feature) => Err(Unsupported::Feature(feature.clone())),
+        None => Ok(()),
+    }
+}
+
+impl Architecture for X86 {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn semantics_version(&self) -> u32 {
+        SEMANTICS_VERSION
+    }
+
+    fn available(&self, _: Engine) -> Engine {
+        Engine::Interpreter
+    }
+
+    fn configuration_hash(&self, config: &MachineConfig) -> Result<u64, Failure> {
+        check_features(config)?;
+        Ok(configuration_hash(&config.board))
+    }
+
+    fn power_on(
+        &self,
+        config: &MachineConfig,
+        images: &BootImages,
+    ) -> Result<Box<dyn machine::Machine>, Failure> {
+        check_features(config)?;
+        if images.firmware.is_some() {
+            return Err(Unsupported::Firmware.into());
+        }
+        let images = boot::BootImages {
+            kernel: images.kernel.clone().unwrap_or_default(),
+            initrd: images.initrd.clone(),
+            command_line: images.command_line.clone(),
+        };
+        Ok(Box::new(Machine::new(config.clone(), &images)?))
+    }
+
+    fn restore(&self, snapshot: &Snapshot) -> Result<Box<dyn machine::Machine>, SnapshotError> {
+        Ok(Box::new(Machine::restore(snapshot)?))
+    }
+
+    fn restore_from(
+        &self,
+        snapshot: &mut dyn Read,
+    ) -> Result<Box<dyn machine::Machine>, SnapshotError> {
+        Ok(Box::new(Machine::restore_from(snapshot)?))
+    }
+}
+
+impl machine::Machine for Machine {
+    fn run(&mut self, until: InstructionCount) -> Stop {
+        self.run(until)
+    }
+
+    fn inject(&mut self, input: &Input) -> Result<(), InjectError> {
+        self.inject(input)
+    }
+
+    fn outputs(&mut self) -> Vec<Output> {
+        self.outputs()
+    }
+
+    fn visible_outputs(&self) -> u64 {
+        self.visible_outputs()
+    }
+
+    fn instruction_count(&self) -> InstructionCount {
+        self.instruction_count()
+    }
+
+    fn guest_time_ns(&self) -> u64 {
+        self.guest_time_ns()
+    }
+
+    fn clock(&self) -> ClockRecord {
+        self.clock()
+    }
+
+    fn board(&self) -> &BoardConfig {
+        &self.config().board
+    }
+
+    fn unix_base_ns(&self) -> u64 {
+        self.config().unix_base_ns
+    }
+
+    fn configuration_hash(&self) -> u64 {
+        configuration_hash(&self.config().board)
+    }
+
+    fn open_disk_requests(&self) -> Vec<DiskRequest> {
+        self.open_disk_requests()
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        self.snapshot()
+    }
+
+    fn digest(&mut self) -> u128 {
+        self.digest()
+    }
+
+    /// There is the interpreter only.
+    fn set_engine(&mut self, _: Engine) -> Engine {
+        Engine::Interpreter
+    }
+
+    fn engine(&self) -> Engine {
+        Engine::Interpreter
+    }
+
+    /// The interpreter has nothing to disturb but its caches, which go.
+    fn set_chaos(&mut self, _: Option<u64>) {
+        self.forget_caches();
+    }
+
+    fn read_memory(&self, address: u64, buffer: &mut [u8]) -> Result<(), OutsideRam> {
+        let length = buffer.len() as u64;
+        let bytes = self.memory(address, length);
+        buffer.copy_from_slice(bytes.ok_or(OutsideRam { address, length })?);
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        self.describe()
+    }
+}

@@ -1,8 +1,8 @@
 //! IEEE 754 arithmetic as x86 defines it, in integers: the three formats of SSE and x87, every
 //! rounding mode, every exception flag, the same bits on every host.
 //!
-//! [`Number`] is what all formats have in common: an exact value other than zero, or a value whose
-//! lowest bit is sticky. [`Rounded`] is a number brought to a precision and an exponent range.
+//! `Number` is what all formats have in common: an exact value other than zero, or a value whose
+//! lowest bit is sticky. `Rounded` is a number brought to a precision and an exponent range.
 //! `sse` and `x87` differ in what they do with NaNs, with exceptions and with tiny results, so each
 //! has its own layer on top.
 

@@ -147,7 +147,7 @@ const FUNCTIONS: &str = r#"
         for attempt in $(seq 600); do status "$1" | grep -q "$2" && return; sleep 0.1; done
         echo "$1 never said $2"; status "$1"; kill -9 $first $second; exit 1
     }
-    has_event() { grep "\"event\":\"$2\"" "$1/events.jsonl"; }
+    has_event() { grep -q "\"event\":\"$2\"" "$1/events.jsonl"; }
     lines() { wc -l < "$1/console.log"; }
     # until_lines REPLICA MORE
     until_lines() {

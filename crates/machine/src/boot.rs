@@ -13,6 +13,7 @@ use crate::bus::{BoardConfig, Bus, ROM_BASE};
 use crate::memory::{Memory, PAGE_SIZE, RAM_BASE};
 use device_tree::Chosen;
 use elf::Elf;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use thiserror::Error;
 
@@ -29,7 +30,7 @@ const DEVICE_TREE_CEILING: u64 = 3 << 30;
 const INITRD_DISTANCE: u64 = 128 << 20;
 
 /// What is loaded at power-on.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BootImages {
     /// M-mode firmware, raw (loaded at 0x80000000) or ELF. Without it the kernel starts in M-mode.
     pub firmware: Option<Vec<u8>>,

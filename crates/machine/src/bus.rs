@@ -300,6 +300,18 @@ impl Bus {
         })
     }
 
+    /// All devices as after power-on, with an empty boot ROM; but what the outside was asked for and
+    /// has not brought will come, and then serves nobody.
+    ///
+    /// # Errors
+    /// [`BoardConfigError`]; nothing has changed then.
+    pub fn reset(&mut self, config: &BoardConfig) -> Result<(), BoardConfigError> {
+        let mut new = Bus::new(config)?;
+        new.virtio.take_requests_of(&self.virtio);
+        *self = new;
+        Ok(())
+    }
+
     /// Reads 1, 2, 4 or 8 bytes outside RAM.
     ///
     /// # Errors
@@ -354,7 +366,10 @@ impl Bus {
             Region::Rom => return Err(fault),
             Region::Finisher => {
                 if let Some(finish) = self.finisher.write(offset, value) {
-                    context.outputs.other(Output::Finish(finish));
+                    // What a reset means is the machine's to say.
+                    if finish != Finish::Reset {
+                        context.outputs.other(Output::Finish(finish));
+                    }
                 }
             }
             Region::Rtc if size == 4 => {

@@ -1,8 +1,9 @@
 //! The machine: run, inject, outputs.
 
+pub(crate) mod reboot;
 mod turns;
 
-use crate::boot::{self, BootError, BootImages, IsaDescription};
+use crate::boot::{BootError, BootImages, IsaDescription};
 use crate::bus::{BoardConfig, Bus, DeviceContext, InputError};
 use crate::clock::{Clock, NANOSECONDS_PER_TICK, TimeTurnsBack};
 use crate::digest::PageDigests;
@@ -19,6 +20,7 @@ use crate::jit::Jit;
 use crate::memory::{Disturbance, Memory, OutsideRam, PAGE_SIZE, RAM_BASE};
 use crate::output::{DiskRequest, Finish, Output, Outputs};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use thiserror::Error;
 
 /// Number of the semantics: what the machine computes from the same inputs. Two builds replay each
@@ -47,7 +49,8 @@ pub enum Stop {
     },
     /// An output waits that should not wait longer; collect it with [`Machine::outputs`].
     Output,
-    /// The guest ended the machine.
+    /// The guest ended the machine. (One that resets begins anew instead: see
+    /// [`Machine::end_at_reset`].)
     Finished(Finish),
 }
 
@@ -75,6 +78,8 @@ pub(crate) struct State {
     pub(crate) slice_end: InstructionCount,
     pub(crate) bus: Bus,
     pub(crate) outputs: Outputs,
+    /// See [`Machine::end_at_reset`].
+    pub(crate) ends_at_reset: bool,
 }
 
 impl State {
@@ -89,6 +94,8 @@ pub struct Machine {
     pub(crate) state: State,
     pub(crate) memory: Memory,
     pub(crate) page_digests: PageDigests,
+    /// What a reboot loads: see `reboot`.
+    pub(crate) images: Arc<[u8]>,
     blocks: BlockCache,
     engine: Engine,
     pub(crate) jit: Option<Box<Jit>>,
@@ -101,15 +108,8 @@ impl Machine {
     pub fn new(config: MachineConfig, images: &BootImages) -> Result<Machine, BootError> {
         let mut memory = Memory::new(config.board.memory_bytes);
         let mut bus = Bus::new(&config.board)?;
-        let isa = isa_description(config.board.extensions());
-        let entry = boot::load(&config.board, images, &isa, &mut memory, &mut bus)?;
-        let harts = (0..config.board.harts)
-            .map(|id| {
-                let mut hart = Hart::new(id, entry.pc);
-                hart.update_translation_context();
-                hart
-            })
-            .collect();
+        let entry = reboot::load(&config.board, images, &mut memory, &mut bus)?;
+        let harts = reboot::harts(&config.board, entry, 0);
         let state = State {
             config,
             count: 0,
@@ -119,11 +119,12 @@ impl Machine {
             slice_end: turns::SLICE,
             bus,
             outputs: Outputs::default(),
+            ends_at_reset: false,
         };
-        Ok(Machine::from_parts(state, memory))
+        Ok(Machine::from_parts(state, memory, reboot::encode(images)))
     }
 
-    pub(crate) fn from_parts(state: State, mut memory: Memory) -> Machine {
+    pub(crate) fn from_parts(state: State, mut memory: Memory, images: Arc<[u8]>) -> Machine {
         memory.take_disturbances();
         let page_digests = PageDigests::new(memory.pages());
         let blocks = BlockCache::new(state.config.board.extensions());
@@ -131,6 +132,7 @@ impl Machine {
             state,
             memory,
             page_digests,
+            images,
             blocks,
             engine: Engine::Interpreter,
             jit: None,
@@ -175,6 +177,7 @@ impl Machine {
     /// Executes until the instruction count is `until`, or until something stops it before.
     pub fn run(&mut self, until: InstructionCount) -> Stop {
         loop {
+            self.reboot_if_asked();
             self.raise_device_timers();
             if self.state.outputs.is_urgent() {
                 return Stop::Output;

@@ -285,6 +285,12 @@ impl Memory {
         Ok(())
     }
 
+    /// Zeroes the page at `offset`, as a write from outside the hart.
+    pub fn clear_page(&mut self, offset: usize) {
+        let written = self.write(RAM_BASE + offset as u64, &[0; PAGE_SIZE as usize]);
+        written.expect("it is a page of RAM");
+    }
+
     /// Whether the page at `offset` may have entries in a write TLB.
     #[inline]
     pub fn is_plain(&self, offset: usize) -> bool {

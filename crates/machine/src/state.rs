@@ -1,19 +1,23 @@
 //! Snapshots: plain, versioned state.
 //!
 //! Layout, little-endian: magic `USNAPSHT`, format version u32, semantics version u32, length of
-//! the state u64, the state (postcard), number of pages u64, then per page its index u32 and its
+//! the state u64, the state (postcard), length of the boot images u64, these, number of pages u64, then per page its index u32 and its
 //! 4096 bytes (pages of zeros are left out), and at the end XXH3-64 of all that precedes.
 
+use crate::machine::reboot;
 use crate::machine::{Machine, SEMANTICS_VERSION, State};
 use crate::memory::{Memory, PAGE_SIZE, RAM_BASE};
 use std::io::{self, Read, Write};
+use std::sync::Arc;
 use thiserror::Error;
 use xxhash_rust::xxh3::Xxh3;
 
 const MAGIC: [u8; 8] = *b"USNAPSHT";
-const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 2;
 /// No machine's state without RAM comes near it: a larger length is garbage.
 const MAX_STATE_BYTES: u64 = 64 << 20;
+/// No images that a machine boots from are larger.
+const MAX_IMAGES_BYTES: u64 = 4 << 30;
 const PAGE: usize = PAGE_SIZE as usize;
 
 /// Why a snapshot cannot be used.
@@ -51,6 +55,8 @@ pub enum SnapshotError {
 pub struct Snapshot {
     semantics: u32,
     state: Vec<u8>,
+    /// What a machine that can reboot loads then; the machine's own bytes, not a copy.
+    images: Arc<[u8]>,
     page_indices: Vec<u32>,
     pages: Vec<u8>,
 }
@@ -60,6 +66,7 @@ impl Machine {
     pub fn snapshot(&self) -> Snapshot {
         let state = postcard::to_stdvec(&self.state).expect("plain data serialises");
         let mut snapshot = Snapshot::new(SEMANTICS_VERSION, state, self.memory.size());
+        snapshot.images = Arc::clone(&self.images);
         for index in 0..self.memory.pages() {
             if !self.is_known_to_be_zero(index) {
                 snapshot.add_page(index, self.memory.page(index));
@@ -70,32 +77,39 @@ impl Machine {
 
     /// A machine in the state of the snapshot.
     pub fn restore(snapshot: &Snapshot) -> Result<Machine, SnapshotError> {
-        let (state, mut memory) = prepare(snapshot.state(SEMANTICS_VERSION)?)?;
+        let (state, mut memory) = prepare(snapshot.state(SEMANTICS_VERSION)?, &snapshot.images)?;
         for (index, bytes) in snapshot.pages() {
             put_page(&mut memory, index, bytes)?;
         }
-        Ok(Machine::from_parts(state, memory))
+        Ok(Machine::from_parts(
+            state,
+            memory,
+            Arc::clone(&snapshot.images),
+        ))
     }
 
     /// A machine in the state of a snapshot as [`Snapshot::write_to`] wrote it, made while it is read:
     /// its pages are nowhere but in the machine's memory.
     pub fn restore_from(reader: impl Read) -> Result<Machine, SnapshotError> {
         let mut reader = SnapshotReader::open(reader)?;
-        let (state, mut memory) = prepare(reader.state(SEMANTICS_VERSION)?)?;
+        let (state, mut memory) = prepare(reader.state(SEMANTICS_VERSION)?, &reader.images)?;
         while let Some((index, bytes)) = reader.next_page()? {
             put_page(&mut memory, index.into(), &bytes)?;
         }
-        Ok(Machine::from_parts(state, memory))
+        Ok(Machine::from_parts(state, memory, reader.images))
     }
 }
 
 /// The state if it makes sense, and memory of zeros for it.
-fn prepare(mut state: State) -> Result<(State, Memory), SnapshotError> {
+fn prepare(mut state: State, images: &[u8]) -> Result<(State, Memory), SnapshotError> {
     if state.config.board.validate().is_err()
         || state.harts.len() != state.config.board.harts as usize
         || state.current >= state.harts.len()
     {
         return Err(SnapshotError::Damaged("its state contradicts itself"));
+    }
+    if reboot::decode(images).is_none() {
+        return Err(SnapshotError::Damaged("its boot images do not decode"));
     }
     let memory_bytes = state.config.board.memory_bytes;
     check_that_the_host_has(memory_bytes)?;
@@ -144,6 +158,7 @@ impl Snapshot {
         Snapshot {
             semantics,
             state,
+            images: Arc::default(),
             page_indices: Vec::new(),
             // The guest waits for this copy. Room for everything costs nothing until it is used, and
             // saves copying what was copied already.
@@ -177,7 +192,9 @@ impl Snapshot {
     /// Bytes that [`Snapshot::write_to`] writes.
     pub fn encoded_length(&self) -> u64 {
         let pages = self.page_indices.len() as u64;
-        (8 + 4 + 4 + 8 + self.state.len() as u64 + 8) + pages * (4 + PAGE_SIZE) + 8
+        (8 + 4 + 4 + 8 + self.state.len() as u64 + 8 + self.images.len() as u64 + 8)
+            + pages * (4 + PAGE_SIZE)
+            + 8
     }
 
     /// Writes it as bytes.
@@ -192,6 +209,8 @@ impl Snapshot {
         put(&self.semantics.to_le_bytes())?;
         put(&(self.state.len() as u64).to_le_bytes())?;
         put(&self.state)?;
+        put(&(self.images.len() as u64).to_le_bytes())?;
+        put(&self.images)?;
         put(&(self.page_indices.len() as u64).to_le_bytes())?;
         for (index, bytes) in self.page_indices.iter().zip(self.pages.chunks_exact(PAGE)) {
             put(&index.to_le_bytes())?;
@@ -211,6 +230,7 @@ impl Snapshot {
         Ok(Snapshot {
             semantics: reader.semantics,
             state: reader.state,
+            images: reader.images,
             page_indices,
             pages,
         })
@@ -222,6 +242,7 @@ pub struct SnapshotReader<R> {
     reader: Hashing<R>,
     semantics: u32,
     state: Vec<u8>,
+    images: Arc<[u8]>,
     pages_left: u64,
 }
 
@@ -248,11 +269,19 @@ impl<R: Read> SnapshotReader<R> {
             return Err(SnapshotError::Damaged("its state has an impossible length"));
         }
         let state = reader.bytes(length)?;
+        let length = u64::from_le_bytes(reader.array()?);
+        if length > MAX_IMAGES_BYTES {
+            return Err(SnapshotError::Damaged(
+                "its images have an impossible length",
+            ));
+        }
+        let images = reader.bytes(length)?.into();
         let pages_left = u64::from_le_bytes(reader.array()?);
         Ok(SnapshotReader {
             reader,
             semantics,
             state,
+            images,
             pages_left,
         })
     }

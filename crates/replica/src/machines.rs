@@ -37,6 +37,8 @@ pub trait Machine: Send {
     fn open_disk_requests(&self) -> Vec<DiskRequest>;
     /// Runs until `until`, or stops before.
     fn run(&mut self, until: u64) -> Stop;
+    /// A guest that resets ends its machine from here on, instead of beginning anew. Some always do.
+    fn end_at_reset(&mut self) {}
     /// Lets an input take effect here.
     ///
     /// # Errors
@@ -57,6 +59,10 @@ impl Machine for machine::machine::Machine {
 
     fn instruction_count(&self) -> u64 {
         self.instruction_count()
+    }
+
+    fn end_at_reset(&mut self) {
+        self.end_at_reset();
     }
 
     fn guest_time_ns(&self) -> u64 {

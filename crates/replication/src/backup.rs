@@ -34,6 +34,8 @@ pub enum BackupStop {
     Unusable(String),
     /// The machine differs from the primary's, and the primary is gone: nobody can go on rightly.
     Diverged(DivergenceReport),
+    /// A disk of this host failed: its machine is not the primary's any more.
+    DiskFailed(String),
     /// It was asked to.
     Left,
 }
@@ -343,6 +345,30 @@ impl<O> Backup<O> {
             && !forget
         {
             follow.keep(visible_outputs, outputs);
+        }
+        self.maintain(now);
+    }
+
+    /// A disk of this host failed a request of `generation`'s machine that the primary's disk did,
+    /// or did another than the record says. The machine is worth nothing from here on: this replica
+    /// says so and leaves, and if it was about to take over, it does not.
+    pub fn own_disk_failed(&mut self, now: Duration, generation: u64, what: String) {
+        self.enter(now);
+        if self.follow_mut(generation).is_some() {
+            self.report(Event::DiskFailed { what: what.clone() });
+            if let State::Following(follow) = &self.state {
+                let connection = follow.connection();
+                let parting = Parting::DiskFailed;
+                self.send(
+                    connection,
+                    Message::Goodbye {
+                        generation,
+                        parting,
+                    },
+                );
+                self.actions.push_back(BackupAction::Close(connection));
+            }
+            self.stop(BackupStop::DiskFailed(what));
         }
         self.maintain(now);
     }

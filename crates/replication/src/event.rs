@@ -72,6 +72,16 @@ pub enum Event {
         /// What its key holds.
         holder: String,
     },
+    /// A disk of this host failed a request of the guest, which was not told.
+    DiskFailed {
+        /// How.
+        what: String,
+    },
+    /// The machine stands still, and the backup was asked to take over.
+    HandingOver {
+        /// The pairing.
+        generation: u64,
+    },
     /// The backup has finished the log and meets the world now.
     Live {
         /// The pairing that ended.
@@ -138,6 +148,11 @@ impl fmt::Display for Event {
                     holder.trim_end()
                 )
             }
+            Event::DiskFailed { what } => write!(f, "a disk of this host failed: {what}"),
+            Event::HandingOver { generation } => write!(
+                f,
+                "the machine is handed over to the backup of pairing {generation}"
+            ),
             Event::Live {
                 generation,
                 drained_records,

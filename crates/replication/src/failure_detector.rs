@@ -54,6 +54,10 @@ pub enum Suspicion {
     Diverged,
     /// The peer said that it leaves.
     Left,
+    /// The backup said that its own disk failed.
+    DiskFailed,
+    /// The primary handed the machine over.
+    HandedOver,
     /// The primary said that it suspects this backup.
     SuspectsUs,
 }
@@ -69,6 +73,8 @@ impl fmt::Display for Suspicion {
             Suspicion::Protocol(what) => write!(f, "it broke the protocol: {what}"),
             Suspicion::Diverged => write!(f, "its machine differs"),
             Suspicion::Left => write!(f, "it said that it leaves"),
+            Suspicion::DiskFailed => write!(f, "its disk failed"),
+            Suspicion::HandedOver => write!(f, "it handed the machine over"),
             Suspicion::SuspectsUs => write!(f, "it said that it suspects this replica"),
         }
     }

@@ -99,6 +99,10 @@ impl Default for ClaimPacing {
     }
 }
 
+/// So long a claim waits for one of a peer that said that it is making one, or was asked to. Were a
+/// backup that had been stopped to ask at once, it could end a primary that is well.
+pub(crate) const COURTESY: Duration = Duration::from_secs(2);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Create,

@@ -130,6 +130,8 @@ pub enum Parting {
     Finished,
     /// The backup is being stopped. It will not claim.
     Leaving,
+    /// The backup's own disk failed: its machine is worth nothing any more, it will not claim.
+    DiskFailed,
     /// The primary suspects the backup and is asking the arbiter already. The backup lets it.
     Suspected,
 }
@@ -240,6 +242,13 @@ pub enum Message {
         /// The newest probe seen.
         echo: u64,
     },
+    /// P: goes on no further than this; the backup shall take over.
+    Handover {
+        /// The pairing.
+        generation: u64,
+        /// Number of the last record.
+        sequence: u64,
+    },
     /// B: its machine differs; it will not claim this generation.
     Diverged {
         /// The pairing.
@@ -269,6 +278,7 @@ mod kind {
     pub const ACK: u8 = 10;
     pub const DIVERGED: u8 = 11;
     pub const GOODBYE: u8 = 12;
+    pub const HANDOVER: u8 = 16;
     pub const RESTORING: u8 = 22;
 }
 
@@ -509,6 +519,13 @@ fn encode(out: &mut Vec<u8>, message: &Message) -> u8 {
             numbers(out, &[*generation, *sequence, *executed, *echo]);
             kind::ACK
         }
+        Message::Handover {
+            generation,
+            sequence,
+        } => {
+            numbers(out, &[*generation, *sequence]);
+            kind::HANDOVER
+        }
         Message::Diverged { generation, report } => {
             numbers(out, &[*generation, report.sequence, report.count]);
             let end = report.what.floor_char_boundary(MAX_GREETING_BYTES / 2);
@@ -524,6 +541,7 @@ fn encode(out: &mut Vec<u8>, message: &Message) -> u8 {
                 Parting::Finished => 0,
                 Parting::Leaving => 1,
                 Parting::Suspected => 2,
+                Parting::DiskFailed => 3,
             });
             kind::GOODBYE
         }
@@ -580,6 +598,10 @@ fn decode(kind: u8, payload: &[u8]) -> Result<Message, WireError> {
             executed: f.varint()?,
             echo: f.varint()?,
         },
+        kind::HANDOVER => Message::Handover {
+            generation: f.varint()?,
+            sequence: f.varint()?,
+        },
         kind::DIVERGED => Message::Diverged {
             generation: f.varint()?,
             report: DivergenceReport {
@@ -594,6 +616,7 @@ fn decode(kind: u8, payload: &[u8]) -> Result<Message, WireError> {
                 0 => Parting::Finished,
                 1 => Parting::Leaving,
                 2 => Parting::Suspected,
+                3 => Parting::DiskFailed,
                 tag => {
                     return Err(WireError::UnknownTag {
                         what: "parting",

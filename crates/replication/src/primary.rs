@@ -1,5 +1,6 @@
 //! The replica that meets the world. `docs/protocol.md`, "The primary".
 
+mod handover;
 mod join;
 mod pair;
 
@@ -7,7 +8,7 @@ use crate::ConnectionId;
 use crate::config::PairConfig;
 use crate::event::Event;
 use crate::failure_detector::{PauseDetector, Suspicion};
-use crate::generation::{Claim, ClaimOutcome, ClaimRequest, Verdict};
+use crate::generation::{COURTESY, Claim, ClaimOutcome, ClaimRequest, Verdict};
 use crate::lag::{Pressure, RunShare, Throttle};
 use crate::message::{LifeId, Message, Parting};
 use crate::mutation::Mutation;
@@ -69,6 +70,8 @@ pub enum PrimaryAction<O> {
     /// Ask the arbiter, answer with [`Primary::arbiter_answered`]: exactly one answer a request,
     /// [`ClaimOutcome::Unknown`] when it takes too long.
     Ask(ClaimRequest),
+    /// Nobody took over what was handed over: let the vcpu run on.
+    Resume,
     /// Let the harts run this share of the time.
     Throttle(RunShare),
     /// Tell people.
@@ -86,6 +89,8 @@ pub enum PrimaryPhase {
     Joining,
     /// Has a backup; outputs wait for its acknowledgement.
     Paired,
+    /// Stands still, and its backup is asked to take over.
+    HandingOver,
     /// Lost its backup and asks the arbiter; outputs wait.
     Claiming,
     /// Has ended.
@@ -149,6 +154,8 @@ pub struct Primary<O> {
     count: u64,
     visible_outputs: u64,
     finishing: bool,
+    /// The machine was handed over: the vcpu is stopped, nothing leaves.
+    stands_still: bool,
     delays: VecDeque<Duration>,
     actions: VecDeque<PrimaryAction<O>>,
 }
@@ -176,6 +183,7 @@ impl<O> Primary<O> {
             count,
             visible_outputs,
             finishing: false,
+            stands_still: false,
             delays: VecDeque::new(),
             actions: VecDeque::new(),
         }
@@ -379,7 +387,12 @@ impl<O> Primary<O> {
         match &self.state {
             State::Alone { join: None } => {}
             State::Alone { join: Some(join) } => join.describe(&mut status),
-            State::Paired(pair) => pair.describe(&mut status),
+            State::Paired(pair) => {
+                pair.describe(&mut status);
+                if self.stands_still {
+                    status.phase = PrimaryPhase::HandingOver;
+                }
+            }
             State::Claiming(_) => status.phase = PrimaryPhase::Claiming,
             State::Parting { .. } | State::Stopped => status.phase = PrimaryPhase::Stopped,
         }
@@ -447,7 +460,9 @@ impl<O> Primary<O> {
                 }
                 self.stop(PrimaryStop::Finished);
             }
-            State::Paired(pair) if pair.is_all_acknowledged() && self.gate.is_empty() => {
+            State::Paired(pair)
+                if pair.is_all_acknowledged() && self.gate.is_empty() && !self.stands_still =>
+            {
                 let (connection, generation) = (pair.connection(), pair.generation());
                 self.send(
                     connection,
@@ -468,6 +483,10 @@ impl<O> Primary<O> {
 
     fn advance_to(&mut self, now: Duration, count: u64) {
         assert!(
+            !self.stands_still || count == self.count,
+            "whoever hands over stands still"
+        );
+        assert!(
             count >= self.count,
             "the vcpu's stream is in order of instruction counts"
         );
@@ -487,21 +506,29 @@ impl<O> Primary<O> {
             generation == self.generation,
             "only the newest pairing is ever in force"
         );
-        // A backup that was stopped and wakes now reads it, and does not vie for the generation
-        // with a primary that is well.
-        let parting = Parting::Suspected;
-        self.send(
-            connection,
-            Message::Goodbye {
-                generation,
-                parting,
-            },
-        );
+        if !self.stands_still {
+            // A backup that was stopped and wakes now reads it, and does not vie for the generation
+            // with a primary that is well.
+            let parting = Parting::Suspected;
+            self.send(
+                connection,
+                Message::Goodbye {
+                    generation,
+                    parting,
+                },
+            );
+        }
         self.actions.push_back(PrimaryAction::Close(connection));
         self.report(Event::Suspected { generation, why });
         let key = self.config.key(self.life, generation);
+        // Whoever was asked to take over is let to.
+        let courtesy = if self.stands_still {
+            COURTESY
+        } else {
+            Duration::ZERO
+        };
         let claim = Claim::new(
-            now,
+            now + courtesy,
             key,
             &self.config.claimant(),
             self.config.claim_pacing,
@@ -524,6 +551,7 @@ impl<O> Primary<O> {
         self.state = State::Alone { join: None };
         let released = self.gate.alone(now);
         self.emit(released);
+        self.resume();
         if let Some(share) = self.throttle.lift() {
             self.actions.push_back(PrimaryAction::Throttle(share));
         }

@@ -81,6 +81,10 @@ fn message() -> impl Strategy<Value = Message> {
             }
         }),
         n().prop_map(|generation| Message::Ready { generation }),
+        (n(), n()).prop_map(|(generation, sequence)| Message::Handover {
+            generation,
+            sequence
+        }),
         (n(), n(), n()).prop_map(|(generation, done, total)| Message::Restoring {
             generation,
             done,
@@ -132,6 +136,7 @@ fn message() -> impl Strategy<Value = Message> {
             prop_oneof![
                 Just(Parting::Finished),
                 Just(Parting::Leaving),
+                Just(Parting::DiskFailed),
                 Just(Parting::Suspected)
             ]
         )

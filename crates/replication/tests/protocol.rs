@@ -879,6 +879,108 @@ fn going_live_drains_the_log_and_repeats_what_may_not_be_out() {
     assert_eq!(pair.backup_did.last(), Some(&live));
 }
 
+// --- Disks -------------------------------------------------------------------------------------
+
+/// Finding: the guest got errors of the primary's disk though its backup's was good.
+#[test]
+fn a_primary_whose_disk_fails_hands_over() {
+    let mut pair = Pair::protected();
+    pair.to_primary = false;
+    pair.output(10, 1);
+    pair.input(5_000_000);
+    assert!(pair.primary.disk_failed(pair.now, "no space".into()));
+    assert!(
+        !pair.primary.disk_failed(pair.now, "no space".into()),
+        "twice"
+    );
+    assert_eq!(pair.primary.status().phase, PrimaryPhase::HandingOver);
+    pair.settle();
+    assert_eq!(pair.replayed, 2, "all of it was sent");
+    assert_eq!(pair.backup.status().phase, BackupPhase::Claiming);
+    assert_eq!(pair.backup_asks(), 1);
+    // An acknowledgement that comes now lets nothing out: the backup sends it.
+    let ack = Message::Ack {
+        generation: 1,
+        sequence: 2,
+        executed: 10,
+        echo: 1,
+    };
+    pair.primary.received(pair.now, WIRE, ack);
+    pair.primary.disconnected(pair.now, WIRE);
+    pair.settle();
+    assert!(pair.emitted.is_empty());
+    assert!(pair.primary_asks().is_empty(), "the backup is let to");
+    pair.answer_backup(ClaimOutcome::Created);
+    let live = BackupAction::GoLive {
+        life: LifeId(9),
+        generation: 1,
+        outputs: vec![1],
+    };
+    assert_eq!(pair.backup_did.last(), Some(&live));
+    pair.run(ms(2100));
+    pair.answer_primary(ClaimOutcome::HeldBy(b"claimed by b\n".to_vec()));
+    let stop = PrimaryAction::Stop(PrimaryStop::LostClaim {
+        generation: 1,
+        holder: "claimed by b".into(),
+    });
+    assert_eq!(pair.primary_did.last(), Some(&stop));
+    assert!(pair.emitted.is_empty());
+}
+
+#[test]
+fn what_nobody_takes_over_goes_on_where_it_was() {
+    let mut pair = Pair::protected();
+    (pair.to_primary, pair.to_backup) = (false, false);
+    pair.output(10, 1);
+    assert!(pair.primary.disk_failed(pair.now, "no space".into()));
+    pair.settle();
+    pair.run(ms(2400));
+    pair.answer_primary(ClaimOutcome::Created);
+    assert!(pair.primary_did.contains(&PrimaryAction::Resume));
+    assert_eq!(pair.emitted, [1]);
+    assert_eq!(pair.primary.status().phase, PrimaryPhase::Alone);
+    assert!(
+        !pair.primary.disk_failed(pair.now, "no space".into()),
+        "there is nobody"
+    );
+}
+
+/// What is missing from the log of the one that shall take over is no handover.
+#[test]
+fn a_handover_of_more_than_the_backup_holds_ends_the_connection() {
+    let mut pair = Pair::protected();
+    let handover = Message::Handover {
+        generation: 1,
+        sequence: 1,
+    };
+    pair.backup.received(pair.now, WIRE, handover);
+    pair.settle();
+    let broken = |why: &Suspicion| matches!(why, Suspicion::Protocol(_));
+    assert!(pair.suspicions().iter().any(broken));
+}
+
+/// Mutant: a backup that ignores its own disk's failure.
+#[test]
+fn a_backup_whose_disk_fails_says_so_and_never_goes_live() {
+    let mut pair = Pair::protected();
+    pair.backup.own_disk_failed(pair.now, 1, "no space".into());
+    pair.settle();
+    assert_eq!(pair.suspicions(), [Suspicion::DiskFailed]);
+    let stop = BackupAction::Stop(BackupStop::DiskFailed("no space".into()));
+    assert_eq!(pair.backup_did.last(), Some(&stop));
+
+    let mut pair = Pair::protected();
+    pair.replays = false;
+    pair.output(10, 1);
+    pair.backup.disconnected(pair.now, Some(WIRE));
+    pair.settle();
+    pair.answer_backup(ClaimOutcome::Created);
+    assert_eq!(pair.backup.status().phase, BackupPhase::Draining);
+    pair.backup.own_disk_failed(pair.now, 1, "no space".into());
+    pair.settle();
+    assert_eq!(pair.backup_did.last(), Some(&stop));
+}
+
 // --- Lag ---------------------------------------------------------------------------------------
 
 /// A backup at 40% of the primary's speed: the lag is held near its target, and the pair still

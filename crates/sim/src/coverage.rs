@@ -70,6 +70,24 @@ situations! {
     RefusedNotNow,
     /// The machine was lost as it must be: more failed than it can bear.
     LostLife,
+    /// A restore lasted for longer than any timeout but the one for joining.
+    LongRestore,
+    /// A restore stopped everything else.
+    BlockingRestore,
+    /// An event loop did nothing for a while, and the vcpu ran on.
+    EventLoopStalled,
+    /// A pair far from each other was protected, and its speed looked at.
+    FarAway,
+    /// A protected pair idled for longer than any timeout.
+    Quiet,
+    /// A backup that had been away let the primary ask first.
+    SuspectedBackupWaited,
+    /// A primary whose disk failed handed over, and the backup went live.
+    HandedOver,
+    /// Nobody took over what was handed over.
+    Resumed,
+    /// A backup whose own disk failed said so and left.
+    OwnDiskFailed,
     /// A replay waited for this host's disk.
     ReplayBlocked,
 }

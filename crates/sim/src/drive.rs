@@ -2,7 +2,8 @@
 
 use crate::arbiter::Mood;
 use crate::coverage::Situation;
-use crate::guest::StubOutput;
+use crate::faults::Fault;
+use crate::guest::{DISK_FAILED, StubOutput};
 use crate::process::{FromReplay, FromVcpu, PrimaryProcess, Role, Sending};
 use crate::scenario::MS;
 use crate::world::{What, World};
@@ -50,7 +51,7 @@ impl World {
         };
         let mut wanted = Vec::new();
         if let Some(deadline) = deadline {
-            let at = (deadline.as_nanos() as u64).max(self.now) + lateness;
+            let at = self.scenario.world_time(node, deadline).max(self.now) + lateness;
             if at < process.tick_at {
                 process.tick_at = at;
                 wanted.push((at, What::Tick));
@@ -68,7 +69,7 @@ impl World {
     }
 
     pub(crate) fn tick(&mut self, node: usize) {
-        let now = self.clock();
+        let now = self.clock(node);
         if let Some(process) = &mut self.nodes[node].process {
             process.tick_at = u64::MAX;
             match &mut process.role {
@@ -86,13 +87,14 @@ impl World {
             return;
         }
         let (now, percent) = (self.now, self.replay_percent);
+        let disk = self.nodes[node].disk;
         if let Some(process) = &mut self.nodes[node].process {
             match &mut process.role {
                 Role::Primary(primary) => {
-                    primary.quantum(now, &self.scenario, &mut self.random);
+                    primary.quantum(now, &self.scenario, disk, &mut self.random);
                 }
                 Role::Backup(backup) => {
-                    backup.quantum(now, &self.scenario, percent, &mut self.random);
+                    backup.quantum(now, &self.scenario, disk, percent, &mut self.random);
                     if std::mem::take(&mut backup.blocked) {
                         self.coverage.reached(Situation::ReplayBlocked);
                     }
@@ -129,7 +131,7 @@ impl World {
     }
 
     fn vcpu_said(&mut self, node: usize, item: FromVcpu) {
-        let now = self.clock();
+        let now = self.clock(node);
         let Some(Role::Primary(primary)) = self.role(node) else {
             return;
         };
@@ -159,6 +161,18 @@ impl World {
                 primary.core.snapshot_taken(now, generation, count);
             }
             FromVcpu::Finished(count) => primary.core.finished(now, count),
+            FromVcpu::DiskFailed => {
+                let is_protected = primary.core.status().protected;
+                if primary.core.disk_failed(now, "no space".to_owned()) {
+                    return self.strike_heir(1 - node);
+                }
+                primary.resume();
+                if is_protected {
+                    return self.violated(
+                        "the guest is told of an error that its backup does not have".to_owned(),
+                    );
+                }
+            }
         }
         if let Some((generation, sequence, fingerprint)) = recorded {
             let life = primary.life;
@@ -168,7 +182,7 @@ impl World {
     }
 
     fn replay_said(&mut self, node: usize, item: FromReplay) {
-        let now = self.clock();
+        let now = self.clock(node);
         let Some(Role::Backup(backup)) = self.role(node) else {
             return;
         };
@@ -192,6 +206,12 @@ impl World {
                                 .replayed(life, generation, sequence, fingerprint);
                         self.check(verdict);
                     }
+                }
+            }
+            FromReplay::Diverged(report) if report.what.contains(DISK_FAILED) => {
+                self.coverage.reached(Situation::OwnDiskFailed);
+                if let Some(Role::Backup(backup)) = self.role(node) {
+                    backup.core.own_disk_failed(now, generation, report.what);
                 }
             }
             FromReplay::Diverged(report) => {
@@ -247,9 +267,16 @@ impl World {
                 }
             }
             PrimaryAction::Ask(request) => self.ask(node, run, request),
+            PrimaryAction::Resume => {
+                self.coverage.reached(Situation::Resumed);
+                if let Some(Role::Primary(primary)) = self.role(node) {
+                    primary.resume();
+                }
+            }
             PrimaryAction::Throttle(share) => {
                 if let Some(Role::Primary(primary)) = self.role(node) {
                     primary.share = share.into();
+
                     if share < FULL_SPEED {
                         self.coverage.reached(Situation::Slowed);
                     }
@@ -293,6 +320,9 @@ impl World {
 
     fn primary_reports(&mut self, node: usize, event: Event) {
         self.note(|| format!("node {node} (primary): {event}"));
+        if matches!(event, Event::Suspected { .. }) {
+            self.suspected(node, &event);
+        }
         let Some(Role::Primary(primary)) = self.role(node) else {
             return;
         };
@@ -375,11 +405,7 @@ impl World {
                 }
             }
             BackupAction::Restore { generation, .. } => {
-                let time = self.scenario.restore_time;
-                if let Some(Role::Backup(backup)) = self.role(node) {
-                    let attempt = backup.attempt;
-                    self.at(time, Some((node, run)), What::Restored(generation, attempt));
-                }
+                self.begin_restore(node, run, generation);
             }
             BackupAction::Replay {
                 generation,
@@ -411,7 +437,9 @@ impl World {
                     BackupStop::LostClaim { .. } => {
                         self.coverage.reached(Situation::BackupLostClaim);
                     }
-                    BackupStop::Diverged(_) => self.checker.excuse(run),
+                    BackupStop::Diverged(_) | BackupStop::DiskFailed(_) => {
+                        self.checker.excuse(run);
+                    }
                     BackupStop::Finished => {}
                     BackupStop::Refused(_) | BackupStop::Unusable(_) | BackupStop::Left => {
                         self.violated(format!("a good backup stops: {why:?}"));
@@ -420,6 +448,44 @@ impl World {
                 self.leave(node, run);
             }
         }
+    }
+
+    /// Whoever is asked to take over dies, sometimes, before it knows.
+    fn strike_heir(&mut self, heir: usize) {
+        if self.random.percent(40) {
+            self.at(0, None, What::Fault(Fault::Kill(heir)));
+        }
+    }
+
+    fn begin_restore(&mut self, node: usize, run: u64, generation: u64) {
+        let time = self.scenario.restore_time;
+        let Some(Role::Backup(backup)) = self.role(node) else {
+            return;
+        };
+        let attempt = backup.attempt;
+        if self.scenario.restore_blocks {
+            if time > 1_000 * MS {
+                self.coverage.reached(Situation::BlockingRestore);
+            }
+            self.freeze(node, time);
+        }
+        for quarters in 1..4 {
+            let what = What::Restoring(generation, attempt, quarters);
+            self.at(time * quarters / 4, Some((node, run)), what);
+        }
+        self.at(time, Some((node, run)), What::Restored(generation, attempt));
+    }
+
+    /// A part of the snapshot is restored.
+    pub(crate) fn restoring(&mut self, node: usize, generation: u64, attempt: u64, quarters: u64) {
+        let now = self.clock(node);
+        if let Some(Role::Backup(backup)) = self.role(node)
+            && backup.attempt == attempt
+            && backup.replayer.is_none()
+        {
+            backup.core.restoring(now, generation, quarters, 4);
+        }
+        self.settle(node);
     }
 
     fn backup_replays(
@@ -444,6 +510,9 @@ impl World {
 
     fn backup_reports(&mut self, node: usize, run: u64, event: Event) {
         self.note(|| format!("node {node} (backup): {event}"));
+        if matches!(event, Event::Suspected { .. }) {
+            self.suspected(node, &event);
+        }
         let Some(Role::Backup(backup)) = self.role(node) else {
             return;
         };
@@ -465,6 +534,14 @@ impl World {
             } if what.contains("missing") => {
                 self.coverage.reached(Situation::GapNoticed);
             }
+            Event::Suspected {
+                why: Suspicion::HandedOver,
+                ..
+            } => self.coverage.reached(Situation::HandedOver),
+            Event::Suspected {
+                why: Suspicion::SuspectsUs,
+                ..
+            } => self.coverage.reached(Situation::SuspectedBackupWaited),
             Event::Live {
                 drained_records,
                 repeated_outputs,
@@ -503,7 +580,7 @@ impl World {
         let config = self
             .scenario
             .config(&crate::checker::node_name(node), run, mutations);
-        let clock = self.clock();
+        let clock = self.clock(node);
         let Some(Role::Backup(backup)) = self.role(node) else {
             return;
         };
@@ -517,8 +594,12 @@ impl World {
         }
         let mut guest = replayer.into_guest();
         guest.disk_slowness = 0;
+        guest.disk_fails = false;
+        guest.disk_lies = false;
         let (count, visible) = (guest.instruction_count(), guest.visible_outputs());
         let core = Primary::new(clock, config, life, generation, count, visible);
+        // It may have slept as a backup: what it holds now it holds by the arbiter's key.
+        self.nodes[node].slept = None;
         self.emit(node, run, life, outputs);
         if let Some(process) = &mut self.nodes[node].process {
             process.role = Role::Primary(Box::new(PrimaryProcess::new(core, life, guest)));
@@ -555,7 +636,7 @@ impl World {
     }
 
     pub(crate) fn send_chunk(&mut self, node: usize, generation: u64) {
-        let now = self.clock();
+        let now = self.clock(node);
         let Some(run) = self.run_of(node) else { return };
         let Some(Role::Primary(primary)) = self.role(node) else {
             return;
@@ -591,13 +672,19 @@ impl World {
     }
 
     pub(crate) fn restored(&mut self, node: usize, generation: u64, attempt: u64) {
-        let now = self.clock();
+        let now = self.clock(node);
         let slowness = if self.scenario.disk_percent > 0 { 2 } else { 0 };
         let Some(Role::Backup(backup)) = self.role(node) else {
             return;
         };
         // What belongs to an attempt that has been given up comes too late.
         if backup.attempt == attempt {
+            if self.scenario.restore_time > 2_000 * MS {
+                self.coverage.reached(Situation::LongRestore);
+            }
+            let Some(Role::Backup(backup)) = self.role(node) else {
+                return;
+            };
             let result = backup.restore(slowness);
             backup.core.restored(now, generation, result);
         }
@@ -672,7 +759,7 @@ impl World {
     }
 
     pub(crate) fn arbiter_answers(&mut self, node: usize, generation: u64, outcome: &ClaimOutcome) {
-        let now = self.clock();
+        let now = self.clock(node);
         let mine = self
             .run_of(node)
             .map(|run| crate::checker::claim_content(node, run));

@@ -4,8 +4,8 @@ use crate::arbiter::Mood;
 use crate::coverage::Situation;
 use crate::guest::StubInput;
 use crate::network::Segment;
-use crate::process::Role;
-use crate::scenario::MS;
+use crate::process::{Disk, Role};
+use crate::scenario::{MAX_DELAY, MS};
 use crate::world::{What, World};
 use replication::message::{Greeting, Message, PROTOCOL_VERSION};
 
@@ -18,6 +18,12 @@ pub enum Fault {
     HostDies(usize, u64),
     /// `SIGSTOP`, and `SIGCONT` after a while.
     Freeze(usize, u64),
+    /// The disk fails, or is full.
+    DiskFails(usize, u64),
+    /// The disk says that it wrote what it did not write.
+    DiskLies(usize, u64),
+    /// The event loop does nothing; the vcpu thread runs on.
+    Stall(usize, u64),
     /// Nothing gets from one node to the other.
     CutOneWay(usize, u64),
     /// Nothing gets through at all.
@@ -59,6 +65,8 @@ pub enum Relief {
     ArbiterCut(usize),
     /// A slow backup.
     Replay,
+    /// A node's disk.
+    Disk(usize),
 }
 
 impl World {
@@ -74,7 +82,7 @@ impl World {
             Mood::LandsLate,
             Mood::ReadOnly,
         ]);
-        let fault = match self.random.between(0, 25) {
+        let fault = match self.random.between(0, 33) {
             0..=2 => Fault::Kill(node),
             3 | 4 => Fault::HostDies(node, long),
             5 | 6 => Fault::Freeze(node, short),
@@ -93,6 +101,10 @@ impl World {
             22 => Fault::Ghost(node),
             23 => Fault::SlowReplay(long),
             24 => Fault::HangVcpu(node, long),
+            26 | 27 => Fault::Stall(node, short),
+            28 => Fault::Stall(node, long),
+            29..=31 => Fault::DiskFails(node, long),
+            32 => Fault::DiskLies(node, short),
             _ if self.scenario.power_off => Fault::PowerOff,
             _ => Fault::Kill(node),
         };
@@ -116,7 +128,23 @@ impl World {
                 self.kill(node, false);
                 self.nodes[node].start_at = self.now + time;
             }
-            Fault::Freeze(node, time) => self.freeze(node, time),
+            Fault::Freeze(node, time) => {
+                self.freeze(node, time);
+            }
+            Fault::DiskFails(node, time) => {
+                self.nodes[node].disk.fails = true;
+                self.at(time, None, What::Relief(Relief::Disk(node)));
+            }
+            Fault::DiskLies(node, time) => {
+                self.nodes[node].disk.lies = true;
+                self.at(time, None, What::Relief(Relief::Disk(node)));
+            }
+            Fault::Stall(node, time) => {
+                if self.freeze(node, time) {
+                    self.nodes[node].is_stalled = true;
+                    self.coverage.reached(Situation::EventLoopStalled);
+                }
+            }
             Fault::CutOneWay(from, time) => self.cut(from, time),
             Fault::CutBoth(time) => {
                 self.cut(0, time);
@@ -124,6 +152,7 @@ impl World {
             }
             Fault::Reset => self.reset_connections(),
             Fault::SlowLink(time) => {
+                self.links_are_slow = true;
                 for link in self.network.links.iter_mut().flatten() {
                     link.delay = 120 * MS;
                     link.jitter = 150 * MS;
@@ -165,13 +194,12 @@ impl World {
                 self.pump_all();
             }
             Relief::Links => {
-                for link in self.network.links.iter_mut().flatten() {
-                    link.delay = self.scenario.link.delay;
-                    link.jitter = self.scenario.link.jitter;
-                }
+                self.links_are_slow = false;
+                self.place_nodes();
             }
             Relief::Arbiter => self.mood = Mood::Well,
             Relief::ArbiterCut(node) => self.nodes[node].arbiter_cut = false,
+            Relief::Disk(node) => self.nodes[node].disk = Disk::default(),
             Relief::Replay => self.replay_percent = self.scenario.replay_percent,
         }
     }
@@ -187,6 +215,8 @@ impl World {
             Relief::ArbiterCut(0),
             Relief::ArbiterCut(1),
             Relief::Replay,
+            Relief::Disk(0),
+            Relief::Disk(1),
         ] {
             self.relieve(relief);
         }
@@ -251,10 +281,35 @@ impl World {
         }
     }
 
-    fn freeze(&mut self, node: usize, time: u64) {
-        if self.nodes[node].process.is_some() && self.nodes[node].frozen_since.is_none() {
-            self.nodes[node].frozen_since = Some(self.now);
-            self.at(time, None, What::Thaw(node));
+    /// Stops the node's process; not if it is stopped already, or there is none.
+    pub fn freeze(&mut self, node: usize, time: u64) -> bool {
+        if self.nodes[node].process.is_none() || self.nodes[node].frozen_since.is_some() {
+            return false;
+        }
+        self.nodes[node].frozen_since = Some(self.now);
+        self.at(time, None, What::Thaw(node));
+        true
+    }
+
+    /// The way between the nodes as it is when nothing is wrong.
+    pub fn place_nodes(&mut self) {
+        for from in 0..2 {
+            let link = &mut self.network.links[from][1 - from];
+            link.delay = self.scenario.delays[from];
+            link.jitter = self.scenario.link.jitter;
+        }
+    }
+
+    /// The way becomes a little longer or shorter, each direction for itself.
+    pub fn drift(&mut self) {
+        self.at(200 * MS, None, What::Drift);
+        for from in 0..2 {
+            let step = self.random.between(0, 40) * MS;
+            let delay = self.scenario.delays[from] + step;
+            self.scenario.delays[from] = delay.saturating_sub(20 * MS).min(MAX_DELAY);
+        }
+        if !self.links_are_slow {
+            self.place_nodes();
         }
     }
 

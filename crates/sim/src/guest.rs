@@ -29,6 +29,8 @@ pub enum StubInput {
     Disk(u64),
     /// Ends the machine.
     PowerOff,
+    /// The host's disk failed a request, and nobody could take over: the guest is told.
+    DiskError(u64),
 }
 
 impl StubInput {
@@ -39,12 +41,16 @@ impl StubInput {
             StubInput::Clock(ns) => (1, ns),
             StubInput::Disk(id) => (2, id),
             StubInput::PowerOff => (3, 0),
+            StubInput::DiskError(id) => (4, id),
         };
         let mut bytes = vec![tag];
         bytes.extend_from_slice(&u64::to_le_bytes(value));
         bytes
     }
 }
+
+/// Why a replica whose own disk failed cannot take an input.
+pub const DISK_FAILED: &str = "this host's disk failed";
 
 /// The machine.
 #[derive(Clone, Debug)]
@@ -61,6 +67,12 @@ pub struct StubGuest {
     waiting: Vec<StubOutput>,
     /// How often a disk input says "not yet" on this host. Not part of the state.
     pub disk_slowness: u32,
+    /// This host's disk fails, or says that it did what it did not do. Not part of the state.
+    pub disk_fails: bool,
+    /// See there.
+    pub disk_lies: bool,
+    /// It did lie.
+    pub was_lied_to: bool,
     not_yet: u32,
 }
 
@@ -82,6 +94,9 @@ impl StubGuest {
             finished: false,
             waiting: Vec::new(),
             disk_slowness: 0,
+            disk_fails: false,
+            disk_lies: false,
+            was_lied_to: false,
             not_yet: 0,
         }
     }
@@ -116,6 +131,9 @@ impl StubGuest {
             finished: word(8)? != 0,
             waiting: Vec::new(),
             disk_slowness: 0,
+            disk_fails: false,
+            disk_lies: false,
+            was_lied_to: false,
             not_yet: 0,
         })
     }
@@ -204,12 +222,19 @@ impl Guest for StubGuest {
             self.not_yet += 1;
             return Ok(Injection::NotYet);
         }
+        if input[0] == 2 && self.disk_fails {
+            return Err(InjectionError(DISK_FAILED.to_owned()));
+        }
+        if input[0] == 2 && self.disk_lies {
+            self.was_lied_to = true;
+            self.state ^= 1 << 23;
+        }
         self.not_yet = 0;
         self.state = mix(self.state ^ value ^ u64::from(input[0]) << 56 ^ self.count);
         self.busy_until = self.busy_until.max(self.count) + 1 + self.work_per_input;
         match input[0] {
             0 => self.speak(value),
-            1 | 2 => {}
+            1 | 2 | 4 => {}
             3 => {
                 self.finished = true;
                 self.speak(0);

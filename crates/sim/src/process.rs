@@ -34,6 +34,8 @@ pub enum FromVcpu {
     },
     /// The guest ended.
     Finished(u64),
+    /// This host's disk failed a request; the vcpu stands still.
+    DiskFailed,
 }
 
 /// From the backup's vcpu thread to its event loop, in order.
@@ -87,6 +89,15 @@ impl<T> Channel<T> {
     }
 }
 
+/// How a host's disk behaves at present.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Disk {
+    /// It fails every request: it is full, or broken.
+    pub fails: bool,
+    /// It says that it did what it did not do.
+    pub lies: bool,
+}
+
 /// A snapshot on its way to a backup.
 #[derive(Debug)]
 pub struct Sending {
@@ -122,6 +133,8 @@ pub struct PrimaryProcess {
     pub channel: Channel<FromVcpu>,
     /// The pairing whose stream records go to, and the number of the last.
     pub stream: Option<(u64, u64)>,
+    /// The request that failed; while there is one the vcpu stands still.
+    pub failed_request: Option<u64>,
     next_digest: u64,
     idle_since: Option<u64>,
     said_finished: bool,
@@ -141,6 +154,7 @@ impl PrimaryProcess {
             sending: None,
             channel: Channel::default(),
             stream: None,
+            failed_request: None,
             next_digest: 0,
             idle_since: None,
             said_finished: false,
@@ -148,9 +162,9 @@ impl PrimaryProcess {
     }
 
     /// One quantum of the vcpu thread.
-    pub fn quantum(&mut self, now: u64, scenario: &Scenario, random: &mut Random) {
+    pub fn quantum(&mut self, now: u64, scenario: &Scenario, disk: Disk, random: &mut Random) {
         let at = |random: &mut Random| now + random.between(0, scenario.channel_delay);
-        if self.said_finished {
+        if self.said_finished || self.failed_request.is_some() {
             return;
         }
         let budget = scenario.speed * scenario.quantum / crate::scenario::MS * self.share / 1000;
@@ -176,10 +190,18 @@ impl PrimaryProcess {
             self.inputs.push(StubInput::Disk(now));
         }
         for input in std::mem::take(&mut self.inputs) {
-            if !self.guest.is_finished() {
-                self.inject(at(random), input);
+            match input {
+                StubInput::Disk(id) if disk.fails => self.failed_request = Some(id),
+                _ if self.failed_request.is_some() => self.inputs.push(input),
+                _ if !self.guest.is_finished() => self.inject(at(random), input),
+                _ => {}
             }
         }
+        if self.failed_request.is_some() && !self.guest.is_finished() {
+            self.channel.put(at(random), FromVcpu::DiskFailed);
+            return;
+        }
+        self.failed_request = None;
         if now >= self.next_digest {
             self.next_digest = now + scenario.digest_interval;
             let body = RecordBody::Digest(self.guest.digest());
@@ -201,6 +223,13 @@ impl PrimaryProcess {
         if self.guest.is_finished() {
             self.said_finished = true;
             self.channel.put(at(random), FromVcpu::Finished(count));
+        }
+    }
+
+    /// Nobody took over: the guest is told of the error.
+    pub fn resume(&mut self) {
+        if let Some(id) = self.failed_request.take() {
+            self.inputs.insert(0, StubInput::DiskError(id));
         }
     }
 
@@ -322,10 +351,19 @@ impl BackupProcess {
     }
 
     /// One quantum of the vcpu thread.
-    pub fn quantum(&mut self, now: u64, scenario: &Scenario, percent: u64, random: &mut Random) {
+    pub fn quantum(
+        &mut self,
+        now: u64,
+        scenario: &Scenario,
+        disk: Disk,
+        percent: u64,
+        random: &mut Random,
+    ) {
         let Some(replayer) = &mut self.replayer else {
             return;
         };
+        replayer.guest_mut().disk_fails = disk.fails;
+        replayer.guest_mut().disk_lies = disk.lies;
         if self.stopped {
             return;
         }
@@ -359,6 +397,7 @@ impl BackupProcess {
                 }
             }
         }
+        self.poisoned |= replayer.guest().was_lied_to;
         let (sequence, executed) = (replayer.replayed(), replayer.executed());
         if (sequence, executed) != before {
             self.channel.put(

@@ -7,11 +7,13 @@ use crate::coverage::{Coverage, Situation};
 use crate::faults::{Fault, Relief};
 use crate::guest::{StubGuest, StubInput, StubOutput};
 use crate::network::{Network, Segment};
-use crate::process::{BackupProcess, PrimaryProcess, Process, Role};
+use crate::process::{BackupProcess, Disk, PrimaryProcess, Process, Role};
 use crate::random::Random;
 use crate::scenario::{MS, Scenario};
 use replication::ConnectionId;
 use replication::backup::{Backup, BackupPhase};
+use replication::event::Event;
+use replication::failure_detector::Suspicion;
 use replication::generation::{ClaimOutcome, ClaimRequest};
 use replication::message::LifeId;
 use replication::primary::{Primary, PrimaryPhase};
@@ -21,6 +23,11 @@ use std::time::Duration;
 
 /// How long calm may last until all is well again.
 const PATIENCE: u64 = 30_000 * MS;
+/// The least mean share of a primary whose backup keeps up and is far away. Records that bunch up on
+/// a way with jitter take a little of it where the target is short.
+const MEAN_SHARE: u64 = 800;
+/// How long after the last fault somebody may still be suspected for it.
+const AFTERMATH: u64 = 4_000 * MS;
 /// Requests that must be answered once all is calm.
 const PROOF: u64 = 3;
 
@@ -61,6 +68,10 @@ pub enum What {
     Thaw(usize),
     /// The outside asks and looks.
     Client,
+    /// The way between the nodes changes.
+    Drift,
+    /// The backup of this pairing and attempt tells how far its restore is, in quarters.
+    Restoring(u64, u64, u64),
     /// Processes are started where there are none.
     Supervise,
     /// Faults end.
@@ -76,10 +87,14 @@ pub struct Node {
     pub start_at: u64,
     /// Stopped since.
     pub frozen_since: Option<u64>,
+    /// Only the event loop is; the vcpu thread runs on.
+    pub is_stalled: bool,
     /// What waits for it to wake.
     pub deferred: VecDeque<(Option<(usize, u64)>, What)>,
     /// The process's last sleep that it must have noticed.
     pub slept: Option<(u64, u64)>,
+    /// Its disk.
+    pub disk: Disk,
     /// It cannot reach the arbiter.
     pub arbiter_cut: bool,
     /// The next message of records is lost.
@@ -123,6 +138,15 @@ struct Clients {
     answered_in_calm: u64,
 }
 
+/// What is looked at in the calm.
+#[derive(Default)]
+struct Watch {
+    /// There has been a protected pair since.
+    protected_since: Option<u64>,
+    /// Shares of time for the primary's harts, now and then.
+    shares: Vec<u64>,
+}
+
 /// One seed's world.
 pub struct World {
     /// Nanoseconds since its beginning.
@@ -134,6 +158,7 @@ pub struct World {
     pub(crate) network: Network,
     pub(crate) arbiter: Arbiter,
     pub(crate) mood: Mood,
+    pub(crate) links_are_slow: bool,
     pub(crate) replay_percent: u64,
     pub(crate) checker: Checker,
     pub(crate) coverage: Coverage,
@@ -143,6 +168,7 @@ pub struct World {
     pub(crate) asked: BTreeSet<(u64, u64)>,
     calm: bool,
     done: bool,
+    watch: Watch,
     next_run: u64,
     clients: Clients,
     queue: BinaryHeap<Reverse<Entry>>,
@@ -160,6 +186,7 @@ impl World {
             now: 0,
             random,
             network: Network::new(scenario.link),
+            links_are_slow: false,
             replay_percent: scenario.replay_percent,
             scenario,
             options: options.clone(),
@@ -173,6 +200,7 @@ impl World {
             asked: BTreeSet::new(),
             calm: false,
             done: false,
+            watch: Watch::default(),
             next_run: 1,
             clients: Clients::default(),
             queue: BinaryHeap::new(),
@@ -184,6 +212,10 @@ impl World {
         world.at(0, None, What::Supervise);
         world.at(0, None, What::Client);
         world.at(world.scenario.calm_from, None, What::Calm);
+        world.place_nodes();
+        if world.scenario.is_far {
+            world.at(0, None, What::Drift);
+        }
         for _ in 0..world.scenario.faults {
             let after = world.random.between(0, world.scenario.calm_from);
             let fault = world.random_fault();
@@ -252,8 +284,9 @@ impl World {
         self.queue.push(Reverse(entry));
     }
 
-    pub(crate) fn clock(&self) -> Duration {
-        Duration::from_nanos(self.now)
+    /// What the node's clock says.
+    pub(crate) fn clock(&self, node: usize) -> Duration {
+        self.scenario.clock(node, self.now)
     }
 
     pub(crate) fn role(&mut self, node: usize) -> Option<&mut Role> {
@@ -280,7 +313,8 @@ impl World {
             if self.run_of(node) != Some(run) {
                 return;
             }
-            if self.nodes[node].frozen_since.is_some() {
+            let runs_on = self.nodes[node].is_stalled && matches!(what, What::Vcpu);
+            if self.nodes[node].frozen_since.is_some() && !runs_on {
                 return self.nodes[node].deferred.push_back((target, what));
             }
         }
@@ -296,6 +330,10 @@ impl World {
             (Some((node, _)), What::Restored(generation, attempt)) => {
                 self.restored(node, generation, attempt);
             }
+            (Some((node, _)), What::Restoring(generation, attempt, quarters)) => {
+                self.restoring(node, generation, attempt, quarters);
+            }
+            (_, What::Drift) => self.drift(),
             (_, What::Pump(connection, side)) => self.pump(connection, side),
             (_, What::SayEnd(connection, side)) => {
                 self.post(connection, side, Segment::End);
@@ -358,7 +396,7 @@ impl World {
         let seed = self.random.bits();
         let (work, spacing) = (self.scenario.work_per_input, self.scenario.output_spacing);
         let guest = StubGuest::new(seed, work, spacing);
-        let core = Primary::new(self.clock(), config, self.life, 0, 0, 0);
+        let core = Primary::new(self.clock(node), config, self.life, 0, 0, 0);
         let primary = PrimaryProcess::new(core, self.life, guest);
         self.note(|| format!("node {node}: process {run} begins a life"));
         self.place(node, run, Role::Primary(Box::new(primary)));
@@ -387,7 +425,7 @@ impl World {
         let run = self.start_run(node);
         let name = node_name(node);
         let config = self.scenario.config(&name, run, self.options.mutations());
-        let core = Backup::new(self.clock(), config);
+        let core = Backup::new(self.clock(node), config);
         self.note(|| format!("node {node}: process {run} starts as a backup"));
         self.place(node, run, Role::Backup(Box::new(BackupProcess::new(core))));
     }
@@ -431,12 +469,76 @@ impl World {
         }
     }
 
+    /// Whether nothing more is to be seen in this world: of the speed of a guest whose backup is
+    /// far away, and of a pair that idles.
+    fn has_been_watched(&mut self, protected: bool) -> bool {
+        let watch = &mut self.watch;
+        let looks = self.scenario.quiet > 0 || self.scenario.is_far;
+        // What faults left behind may still come to light.
+        if !protected || looks && self.now < self.scenario.calm_from + AFTERMATH {
+            *watch = Watch::default();
+            return false;
+        }
+        let since = *watch.protected_since.get_or_insert(self.now);
+        let lasts = self.now - since;
+        if self.scenario.quiet > 0 && lasts < self.scenario.quiet {
+            return false;
+        }
+        if !self.scenario.is_far || !self.scenario.is_roomy() {
+            return true;
+        }
+        // What a restore left behind is caught up with first.
+        if lasts < 5_000 * MS {
+            return false;
+        }
+        let share = (0..2).find_map(|node| match self.role(node) {
+            Some(Role::Primary(primary)) => Some(primary.share),
+            _ => None,
+        });
+        self.watch.shares.extend(share);
+        if self.watch.shares.len() < 40 {
+            return false;
+        }
+        let mean = self.watch.shares.iter().sum::<u64>() / self.watch.shares.len() as u64;
+        self.coverage.reached(Situation::FarAway);
+        if mean < MEAN_SHARE {
+            self.violated(format!(
+                "a guest whose backup keeps up is slowed to {mean} thousandths"
+            ));
+        }
+        true
+    }
+
+    /// In the quiet the outside says nothing.
+    fn is_quiet(&self) -> bool {
+        self.calm
+            && self
+                .watch
+                .protected_since
+                .is_some_and(|since| self.now < since + self.scenario.quiet)
+    }
+
+    /// Somebody suspects somebody. Nobody has reason to while a protected pair idles.
+    pub(crate) fn suspected(&mut self, node: usize, event: &Event) {
+        let differs = matches!(
+            event,
+            Event::Suspected {
+                why: Suspicion::Diverged,
+                ..
+            }
+        );
+        if self.is_quiet() && !differs {
+            self.violated(format!("in the quiet, node {node}: {event}"));
+        }
+    }
+
     fn judge_progress(&mut self) {
         let protected = (0..2).any(|node| {
             matches!(self.nodes[node].process.as_ref().map(|process| &process.role),
                 Some(Role::Primary(primary)) if primary.core.status().protected)
         });
-        if protected && self.clients.answered_in_calm >= PROOF {
+        let watched = self.has_been_watched(protected);
+        if watched && self.clients.answered_in_calm >= PROOF {
             self.done = true;
         } else if self.now > self.scenario.calm_from + PATIENCE {
             let answered = self.clients.answered_in_calm;
@@ -449,6 +551,9 @@ impl World {
     fn client(&mut self) {
         let every = self.random.between(5, 40) * MS;
         self.at(every, None, What::Client);
+        if self.is_quiet() {
+            return self.coverage.reached(Situation::Quiet);
+        }
         if self.clients.open.len() < 3 {
             self.clients.next += 1;
             self.clients.open.insert(self.clients.next, 0);
@@ -500,7 +605,9 @@ impl World {
         let Some(since) = self.nodes[node].frozen_since.take() else {
             return;
         };
-        if self.now - since > 110 * MS {
+        self.nodes[node].is_stalled = false;
+        // As the slowest clock says it.
+        if self.now - since > 112 * MS {
             self.nodes[node].slept = Some((since, self.now));
         }
         self.note(|| format!("node {node} wakes"));
@@ -518,6 +625,7 @@ impl World {
     /// The node's next process has not slept.
     pub(crate) fn forget_sleep(&mut self, node: usize) {
         self.nodes[node].frozen_since = None;
+        self.nodes[node].is_stalled = false;
         self.nodes[node].slept = None;
         self.nodes[node].deferred.clear();
     }

@@ -37,4 +37,7 @@ found! {
     a_claim_before_begin_is_found: ClaimBeforeBegin within 500,
     outputs_that_are_not_repeated_are_found: OutputsNotRepeated within 200,
     trust_after_sleep_is_found: NoDoubtAfterSleep within 2000,
+    a_restore_taken_for_silence_is_found: RestoreCountsAsSilence within 500,
+    a_round_trip_taken_for_lag_is_found: RoundTripIsLag within 500,
+    a_fixed_time_for_records_is_found: RecordTimeoutIsFixed within 500,
 }

@@ -403,6 +403,7 @@ fn stop(why: BackupStop) -> Result<Ended, ReplicaError> {
         }
         BackupStop::Refused(refusal) => Err(ReplicaError::Refused(refusal)),
         BackupStop::Unusable(reason) => Err(ReplicaError::Unusable(reason)),
+        BackupStop::DiskFailed(reason) => Err(ReplicaError::Unusable(reason)),
         BackupStop::Diverged(report) => Err(ReplicaError::Diverged(report)),
     }
 }

@@ -497,6 +497,8 @@ fn name_event(event: &Event) -> (&'static str, u64) {
         Event::ArbiterAnswers { generation, .. } => ("arbiter_answers", *generation),
         Event::Claimed { generation } => ("claimed", *generation),
         Event::LostClaim { generation, .. } => ("claim_lost", *generation),
+        Event::DiskFailed { .. } => ("disk_failed", 0),
+        Event::HandingOver { generation } => ("handing_over", *generation),
         Event::Live { generation, .. } => ("live", *generation),
         Event::Diverged { generation, .. } => ("diverged", *generation),
         Event::Paused { .. } => ("paused", 0),

@@ -233,6 +233,8 @@ impl PrimaryLoop {
                 }
                 PrimaryAction::AbortSnapshot { .. } => self.drop_snapshot(),
                 PrimaryAction::Ask(request) => self.host.arbiter.ask(monotonic(), request),
+                // This loop does not hand over yet.
+                PrimaryAction::Resume => {}
                 PrimaryAction::Throttle(share) => self.vcpu.throttle(share),
                 PrimaryAction::Report(event) => {
                     let count = self.count();
@@ -345,6 +347,7 @@ fn state_name(phase: PrimaryPhase, protected: bool) -> &'static str {
         PrimaryPhase::Joining => "joining",
         PrimaryPhase::Paired if protected => "protected",
         PrimaryPhase::Paired => "paired",
+        PrimaryPhase::HandingOver => "handing over",
         PrimaryPhase::Claiming => "claiming",
         PrimaryPhase::Stopped => "finished",
     }

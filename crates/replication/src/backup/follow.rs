@@ -4,6 +4,7 @@ use super::{Backup, BackupAction, BackupStatus, BackupStop, State};
 use crate::ConnectionId;
 use crate::event::Event;
 use crate::failure_detector::{DetectorConfig, SilenceDetector, Suspicion};
+use crate::generation::COURTESY;
 use crate::message::{LifeId, Message, Parting};
 use crate::mutation::Mutation;
 use crate::record::Record;
@@ -32,10 +33,6 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(20);
 const MAX_RECORD_INTERVAL_MS: u64 = 24 * 3600 * 1000;
 /// How often the progress of the restore is told.
 const RESTORE_PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
-/// So long a backup waits with its claim when the primary says that it is claiming. Were it to ask
-/// at once, a primary that is well could be ended by a backup that had been stopped for a while.
-const COURTESY: Duration = Duration::from_secs(2);
-
 /// One pairing, as the backup sees it.
 pub(super) struct Follow<O> {
     connection: ConnectionId,
@@ -335,6 +332,15 @@ impl<O> Backup<O> {
                 parting: Parting::Finished,
             } if generation == expected => {
                 return self.primary_finished();
+            }
+            Message::Handover {
+                generation,
+                sequence,
+            } if generation == expected => {
+                if follow.phase == Phase::Begun && sequence == follow.received {
+                    return self.lost_primary(now, Suspicion::HandedOver);
+                }
+                Err("what is handed over is not what we have")
             }
             Message::Goodbye {
                 generation,

@@ -237,6 +237,12 @@ impl<O> Primary<O> {
             } if generation == expected => {
                 self.join_failed(Suspicion::Left);
             }
+            Message::Goodbye {
+                generation,
+                parting: Parting::DiskFailed,
+            } if generation == expected => {
+                self.join_failed(Suspicion::DiskFailed);
+            }
             Message::Diverged { generation, report } if generation == expected => {
                 self.report(Event::Diverged { generation, report });
                 self.join_failed(Suspicion::Diverged);

@@ -70,6 +70,10 @@ impl Pair {
         &mut self.stream
     }
 
+    pub fn is_protected(&self) -> bool {
+        self.protected
+    }
+
     pub fn is_all_acknowledged(&self) -> bool {
         self.stream.acknowledged() == self.stream.sequence() && !self.in_doubt
     }
@@ -191,6 +195,12 @@ impl<O> Primary<O> {
             } if generation == expected => {
                 self.suspect(now, Suspicion::Left);
             }
+            Message::Goodbye {
+                generation,
+                parting: Parting::DiskFailed,
+            } if generation == expected => {
+                self.suspect(now, Suspicion::DiskFailed);
+            }
             _ => self.suspect(
                 now,
                 protocol_error("an unexpected message, or one of another pairing"),
@@ -226,6 +236,9 @@ impl<O> Primary<O> {
         let acknowledged = pair.stream.acknowledged();
         if newly_protected {
             self.report(Event::Protected { generation });
+        }
+        if self.stands_still {
+            return;
         }
         let released = self.gate.acknowledged(now, acknowledged);
         self.emit(released);

@@ -90,8 +90,10 @@ pub enum BackupAction<O> {
     /// Ask the arbiter, answer with [`Backup::arbiter_answered`]: exactly one answer a request,
     /// [`ClaimOutcome::Unknown`] when it takes too long.
     Ask(ClaimRequest),
-    /// Go live: the log is replayed to its end. Re-issue open disk requests, announce the guest on
-    /// the network, emit `outputs`, let the machine run, and go on with
+    /// Tell the network that the guest is here now: comes right before
+    /// [`BackupAction::GoLive`].
+    Announce,
+    /// Go live: the log is replayed to its end. Re-issue open disk requests, emit `outputs`, let the machine run, and go on with
     /// [`Primary::new`](crate::primary::Primary::new). Always last.
     GoLive {
         /// The life of the machine, for the primary to be.
@@ -635,6 +637,7 @@ impl<O> Backup<O> {
             drained_records,
             repeated_outputs,
         });
+        self.actions.push_back(BackupAction::Announce);
         self.actions.push_back(BackupAction::GoLive {
             life,
             generation,

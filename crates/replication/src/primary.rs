@@ -70,6 +70,8 @@ pub enum PrimaryAction<O> {
     /// Ask the arbiter, answer with [`Primary::arbiter_answered`]: exactly one answer a request,
     /// [`ClaimOutcome::Unknown`] when it takes too long.
     Ask(ClaimRequest),
+    /// Tell the network that the guest is here.
+    Announce,
     /// Nobody took over what was handed over: let the vcpu run on.
     Resume,
     /// Let the harts run this share of the time.
@@ -156,6 +158,8 @@ pub struct Primary<O> {
     finishing: bool,
     /// The machine was handed over: the vcpu is stopped, nothing leaves.
     stands_still: bool,
+    /// The network is back, and it was not certain that the guest is here.
+    owes_announcement: bool,
     delays: VecDeque<Duration>,
     actions: VecDeque<PrimaryAction<O>>,
 }
@@ -184,6 +188,7 @@ impl<O> Primary<O> {
             visible_outputs,
             finishing: false,
             stands_still: false,
+            owes_announcement: false,
             delays: VecDeque::new(),
             actions: VecDeque::new(),
         }
@@ -333,6 +338,26 @@ impl<O> Primary<O> {
         self.maintain(now);
     }
 
+    /// The guest's network was lost and is back: it may have forgotten where the guest is. It is
+    /// told as soon as it is certain that this is still the place: not while the arbiter is asked
+    /// or after a pause, when another replica may have gone live.
+    pub fn network_back(&mut self, now: Duration) {
+        self.enter(now);
+        self.owes_announcement = true;
+        self.maintain(now);
+    }
+
+    fn announce_if_certain(&mut self) {
+        let is_certain = match &self.state {
+            State::Alone { .. } => true,
+            State::Paired(pair) => !pair.is_in_doubt() && !self.stands_still,
+            State::Claiming(_) | State::Parting { .. } | State::Stopped => false,
+        };
+        if is_certain && std::mem::take(&mut self.owes_announcement) {
+            self.actions.push_back(PrimaryAction::Announce);
+        }
+    }
+
     /// The answer to [`PrimaryAction::Ask`].
     pub fn arbiter_answered(&mut self, now: Duration, generation: u64, outcome: &ClaimOutcome) {
         self.enter(now);
@@ -435,6 +460,7 @@ impl<O> Primary<O> {
             }
             _ => {}
         }
+        self.announce_if_certain();
         self.control_speed(now);
         self.finish_if_done(now);
     }

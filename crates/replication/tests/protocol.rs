@@ -879,6 +879,48 @@ fn going_live_drains_the_log_and_repeats_what_may_not_be_out() {
     assert_eq!(pair.backup_did.last(), Some(&live));
 }
 
+/// Mutant: no announcement at going live. The network would send the guest's traffic to the old
+/// host.
+#[test]
+fn whoever_goes_live_announces_the_guest_first() {
+    let mut pair = Pair::protected();
+    pair.output(10, 1);
+    pair.backup.disconnected(pair.now, Some(WIRE));
+    pair.settle();
+    assert!(!pair.backup_did.contains(&BackupAction::Announce));
+    pair.answer_backup(ClaimOutcome::Created);
+    let last_two = &pair.backup_did[pair.backup_did.len() - 2..];
+    assert!(matches!(
+        last_two,
+        [BackupAction::Announce, BackupAction::GoLive { .. }]
+    ));
+}
+
+/// Mutant: no announcement after the network is back.
+#[test]
+fn a_network_that_is_back_is_told_where_the_guest_is_once_that_is_certain() {
+    let announced = |pair: &mut Pair| {
+        pair.primary.network_back(pair.now);
+        pair.settle();
+        let done = pair.primary_did.contains(&PrimaryAction::Announce);
+        pair.primary_did
+            .retain(|action| *action != PrimaryAction::Announce);
+        done
+    };
+    let mut alone = Pair::new(config("a"), config("b"));
+    alone.connected = true;
+    assert!(announced(&mut alone));
+    let mut pair = Pair::protected();
+    assert!(announced(&mut pair));
+    (pair.to_backup, pair.to_primary) = (false, false);
+    pair.now += ms(150);
+    assert!(!announced(&mut pair), "the backup may have gone live");
+    pair.run(ms(300));
+    assert!(!announced(&mut pair), "the arbiter is asked");
+    pair.answer_primary(ClaimOutcome::Created);
+    assert!(pair.primary_did.contains(&PrimaryAction::Announce));
+}
+
 // --- Disks -------------------------------------------------------------------------------------
 
 /// Finding: the guest got errors of the primary's disk though its backup's was good.

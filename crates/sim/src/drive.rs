@@ -267,6 +267,7 @@ impl World {
                 }
             }
             PrimaryAction::Ask(request) => self.ask(node, run, request),
+            PrimaryAction::Announce => {}
             PrimaryAction::Resume => {
                 self.coverage.reached(Situation::Resumed);
                 if let Some(Role::Primary(primary)) = self.role(node) {
@@ -419,6 +420,7 @@ impl World {
                 }
             }
             BackupAction::KeepEvidence { .. } => {}
+            BackupAction::Announce => self.nodes[node].announced = Some(run),
             BackupAction::Ask(request) => {
                 self.delicate();
                 self.ask(node, run, request);
@@ -573,6 +575,9 @@ impl World {
             .checker
             .goes_live(now, life, generation, who, &self.arbiter);
         self.check(verdict);
+        if self.nodes[node].announced != Some(run) {
+            self.violated(format!("process {run} goes live and does not say where"));
+        }
         if self.checker.failovers(life) > 1 {
             self.coverage.reached(Situation::RepeatedFailover);
         }

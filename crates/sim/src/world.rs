@@ -95,6 +95,8 @@ pub struct Node {
     pub slept: Option<(u64, u64)>,
     /// Its disk.
     pub disk: Disk,
+    /// The process that told the network that the guest is here.
+    pub announced: Option<u64>,
     /// It cannot reach the arbiter.
     pub arbiter_cut: bool,
     /// The next message of records is lost.

@@ -240,6 +240,12 @@ impl BackupLoop {
                 BackupAction::Discard { .. } => self.discard(),
                 BackupAction::KeepEvidence { report, .. } => self.keep_evidence(report),
                 BackupAction::Ask(request) => self.host.arbiter.ask(monotonic(), request),
+                BackupAction::Announce => {
+                    if let Some(network) = &mut self.host.outside.network {
+                        // A network that has gone is announced to when it is back.
+                        let _announced = network.announce();
+                    }
+                }
                 BackupAction::GoLive {
                     life,
                     generation,
@@ -375,10 +381,6 @@ impl BackupLoop {
         let (vcpu, count, visible) =
             machine.expect("the core goes live only with a machine that has replayed all");
         let vcpu = vcpu.go_live(live_options(&self.host));
-        if let Some(network) = &mut self.host.outside.network {
-            // A network that has gone is announced to when it is back.
-            let _announced = network.announce();
-        }
         for output in &outputs {
             let _emitted = self.host.outside.emit(output);
         }

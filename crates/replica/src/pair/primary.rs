@@ -164,7 +164,8 @@ impl PrimaryLoop {
             self.actions();
         }
         if happened.reconnected {
-            self.announce();
+            self.core.network_back(monotonic());
+            self.actions();
         }
     }
 
@@ -233,6 +234,7 @@ impl PrimaryLoop {
                 }
                 PrimaryAction::AbortSnapshot { .. } => self.drop_snapshot(),
                 PrimaryAction::Ask(request) => self.host.arbiter.ask(monotonic(), request),
+                PrimaryAction::Announce => self.announce(),
                 // This loop does not hand over yet.
                 PrimaryAction::Resume => {}
                 PrimaryAction::Throttle(share) => self.vcpu.throttle(share),

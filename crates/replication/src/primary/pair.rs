@@ -74,6 +74,10 @@ impl Pair {
         self.protected
     }
 
+    pub fn is_in_doubt(&self) -> bool {
+        self.in_doubt
+    }
+
     pub fn is_all_acknowledged(&self) -> bool {
         self.stream.acknowledged() == self.stream.sequence() && !self.in_doubt
     }

@@ -11,11 +11,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The crates of the product, and which of their targets.
-const TARGETS: [(&str, &[&str]); 11] = [
+const TARGETS: [(&str, &[&str]); 12] = [
     ("machine", &["--lib"]),
     ("devices", &["--lib"]),
     ("jit", &["--lib"]),
     ("riscv", &["--lib"]),
+    ("x86", &["--lib"]),
     ("replication", &["--lib"]),
     ("arbiter", &["--lib"]),
     ("network", &["--lib"]),
@@ -67,7 +68,11 @@ fn dump_all(dump: &Path) -> Result<()> {
         arguments.extend(target);
         arguments.extend(["--", &dump_pass, &directory]);
         // shows what a stable compiler does; `-Z` is for looking only
-        crate::check::cargo(&arguments, &[("RUSTC_BOOTSTRAP", "1")])?;
+        let environment = [
+            ("RUSTC_BOOTSTRAP", "1"),
+            ("CARGO_PROFILE_RELEASE_DEBUG", "false"),
+        ];
+        crate::check::cargo(&arguments, &environment)?;
     }
     Ok(())
 }

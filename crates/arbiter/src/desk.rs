@@ -3,7 +3,8 @@
 //! takes too long.
 
 use crate::Store;
-use replication::generation::{ClaimOutcome, ClaimRequest};
+use replication::succession::{Outcome, Request};
+use std::collections::VecDeque;
 use std::io;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
@@ -12,18 +13,19 @@ use std::time::Duration;
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 struct Pending {
-    request: ClaimRequest,
+    request: Request,
     /// The store was given it.
     is_asked: bool,
     until: Duration,
 }
 
-/// The arbiter's thread and the question that is under way. The thread ends when this is dropped, as
+/// The arbiter's thread and the questions that are under way. The thread ends when this is dropped, as
 /// soon as the store answers.
 pub struct ArbiterDesk {
-    requests: Sender<ClaimRequest>,
-    answers: Receiver<(ClaimRequest, ClaimOutcome)>,
-    pending: Option<Pending>,
+    requests: Sender<Request>,
+    answers: Receiver<(Request, Outcome)>,
+    /// In the order in which they were asked, but those about keys before those about beacons.
+    pending: VecDeque<Pending>,
     /// The store has not answered its last question, which may be one that was given up.
     is_busy: bool,
 }
@@ -34,7 +36,7 @@ impl ArbiterDesk {
         mut store: Box<dyn Store>,
         wake: impl Fn() + Send + 'static,
     ) -> io::Result<ArbiterDesk> {
-        let (requests, asked) = mpsc::channel::<ClaimRequest>();
+        let (requests, asked) = mpsc::channel::<Request>();
         let (sender, answers) = mpsc::channel();
         std::thread::Builder::new()
             .name("arbiter".into())
@@ -49,27 +51,44 @@ impl ArbiterDesk {
         Ok(ArbiterDesk {
             requests,
             answers,
-            pending: None,
+            pending: VecDeque::new(),
             is_busy: false,
         })
     }
 
-    /// Asks. The core asks one question at a time: a new one takes the place of the last. `now` is
-    /// monotonic.
-    pub fn ask(&mut self, now: Duration, request: ClaimRequest) {
-        self.pending = Some(Pending {
+    /// Asks. `now` is monotonic.
+    pub fn ask(&mut self, now: Duration, request: Request) {
+        let is_beacon = |request: &Request| {
+            matches!(
+                request,
+                Request::WriteBeacon { .. } | Request::ReadBeacon { .. }
+            )
+        };
+        let place = if is_beacon(&request) {
+            self.pending.len()
+        } else {
+            let before = |pending: &&Pending| pending.is_asked || !is_beacon(&pending.request);
+            self.pending.iter().take_while(before).count()
+        };
+        let pending = Pending {
             request,
             is_asked: false,
             until: now + ANSWER_TIMEOUT,
-        });
+        };
+        self.pending.insert(place, pending);
         self.give();
     }
 
-    /// Gives the question to the store if it has no other: a store that hangs is given no more
+    /// Forgets all questions: whoever asked them is gone.
+    pub fn forget(&mut self) {
+        self.pending.clear();
+    }
+
+    /// Gives the next question to the store if it has no other: a store that hangs is given no more
     /// questions, which it would only answer too late.
     fn give(&mut self) {
-        if let Some(pending) = &mut self.pending
-            && !pending.is_asked
+        let next = self.pending.iter_mut().find(|pending| !pending.is_asked);
+        if let Some(pending) = next
             && !self.is_busy
         {
             pending.is_asked = true;
@@ -81,49 +100,50 @@ impl ArbiterDesk {
 
     /// When [`ArbiterDesk::answer`] has something without being woken.
     pub fn deadline(&self) -> Option<Duration> {
-        self.pending.as_ref().map(|pending| pending.until)
+        self.pending.iter().map(|pending| pending.until).min()
     }
 
-    /// The generation of the question that is under way and the answer to it, if there is one.
-    pub fn answer(&mut self, now: Duration) -> Option<(u64, ClaimOutcome)> {
+    /// An answer, and the question to which it is one.
+    pub fn answer(&mut self, now: Duration) -> Option<(Request, Outcome)> {
         while let Ok((request, outcome)) = self.answers.try_recv() {
             assert!(self.is_busy, "an answer to no question");
             self.is_busy = false;
-            let is_answer = |pending: &mut Pending| pending.is_asked && pending.request == request;
-            if self.pending.take_if(is_answer).is_some() {
-                return Some((generation(&request), outcome));
-            }
+            let is_answered = |pending: &Pending| pending.is_asked && pending.request == request;
+            let place = self.pending.iter().position(is_answered);
+            let answered = place.and_then(|place| self.pending.remove(place));
             self.give();
+            if answered.is_some() {
+                return Some((request, outcome));
+            }
         }
-        let pending = self.pending.take_if(|pending| pending.until <= now)?;
+        let late = self
+            .pending
+            .iter()
+            .position(|pending| pending.until <= now)?;
+        let pending = self.pending.remove(late)?;
         let why = format!("no answer within {} ms", ANSWER_TIMEOUT.as_millis());
-        Some((generation(&pending.request), ClaimOutcome::Unknown(why)))
+        Some((pending.request, Outcome::Unknown(why)))
     }
-}
-
-fn generation(request: &ClaimRequest) -> u64 {
-    let (ClaimRequest::Create { key, .. } | ClaimRequest::ReadBack { key }) = request;
-    key.generation
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::DirectoryStore;
-    use replication::generation::ClaimKey;
-    use replication::message::LifeId;
+    use replication::succession::{BeaconName, Generation, HostId, Key, LifeNumber, MachineName};
 
-    fn key(generation: u64) -> ClaimKey {
-        ClaimKey {
-            vm: "vm".into(),
-            life: LifeId(7),
-            generation,
+    fn key(generation: u64) -> Key {
+        Key {
+            machine: MachineName::new("vm").unwrap(),
+            life: LifeNumber(7),
+            generation: Generation(generation),
         }
     }
 
-    fn create(generation: u64, content: &[u8]) -> ClaimRequest {
-        ClaimRequest::Create {
+    fn create(generation: u64, content: &[u8]) -> Request {
+        Request::Create {
             key: key(generation),
+            after: None,
             content: content.to_vec(),
         }
     }
@@ -142,29 +162,28 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (mut desk, woken) = desk(DirectoryStore::open(directory.path()).unwrap());
         let questions = [
-            (create(1, b"me"), ClaimOutcome::Created),
-            (create(1, b"you"), ClaimOutcome::NotCreated),
+            (create(1, b"me"), Outcome::Created),
+            (create(1, b"you"), Outcome::NotCreated),
             (
-                ClaimRequest::ReadBack { key: key(1) },
-                ClaimOutcome::HeldBy(b"me".to_vec()),
+                Request::Read { key: key(1) },
+                Outcome::Holds(b"me".to_vec()),
             ),
-            (ClaimRequest::ReadBack { key: key(2) }, ClaimOutcome::Absent),
+            (Request::Read { key: key(2) }, Outcome::Absent),
         ];
         for (request, outcome) in questions {
-            let generation = generation(&request);
-            desk.ask(NOW, request);
+            desk.ask(NOW, request.clone());
             woken.recv().unwrap();
-            assert_eq!(desk.answer(NOW), Some((generation, outcome)));
+            assert_eq!(desk.answer(NOW), Some((request, outcome)));
             assert_eq!(desk.answer(NOW), None);
             assert_eq!(desk.deadline(), None);
         }
     }
 
     /// Answers when the test says so.
-    struct SlowStore(Receiver<ClaimOutcome>);
+    struct SlowStore(Receiver<Outcome>);
 
     impl Store for SlowStore {
-        fn answer(&mut self, _: &ClaimRequest) -> ClaimOutcome {
+        fn answer(&mut self, _: &Request) -> Outcome {
             self.0.recv().unwrap()
         }
     }
@@ -177,17 +196,38 @@ mod tests {
         assert_eq!(desk.answer(NOW), None);
         let late = desk.deadline().unwrap();
         let given_up = desk.answer(late).unwrap();
-        assert!(
-            matches!(given_up, (1, ClaimOutcome::Unknown(_))),
-            "{given_up:?}"
-        );
+        assert!(matches!(given_up.1, Outcome::Unknown(_)), "{given_up:?}");
+        assert_eq!(given_up.0, create(1, b"me"));
         desk.ask(late, create(2, b"me"));
-        answer.send(ClaimOutcome::Created).unwrap();
+        answer.send(Outcome::Created).unwrap();
         woken.recv().unwrap();
         assert_eq!(desk.answer(late), None, "that was generation 1");
         // The store is free again: it is given the question that waited.
-        answer.send(ClaimOutcome::NotCreated).unwrap();
+        answer.send(Outcome::NotCreated).unwrap();
         woken.recv().unwrap();
-        assert_eq!(desk.answer(late), Some((2, ClaimOutcome::NotCreated)));
+        let answered = desk.answer(late);
+        assert_eq!(answered, Some((create(2, b"me"), Outcome::NotCreated)));
+    }
+
+    #[test]
+    fn a_claim_does_not_wait_behind_a_beacon() {
+        let (answer, answers) = mpsc::channel();
+        let (mut desk, woken) = desk(SlowStore(answers));
+        let beacon = |host| Request::ReadBeacon {
+            beacon: BeaconName {
+                machine: MachineName::new("vm").unwrap(),
+                host: HostId(host),
+            },
+        };
+        for request in [beacon(1), beacon(2), create(1, b"me")] {
+            desk.ask(NOW, request);
+        }
+        let mut order = Vec::new();
+        for _ in 0..3 {
+            answer.send(Outcome::Absent).unwrap();
+            woken.recv().unwrap();
+            order.push(desk.answer(NOW).unwrap().0);
+        }
+        assert_eq!(order, [beacon(1), create(1, b"me"), beacon(2)]);
     }
 }

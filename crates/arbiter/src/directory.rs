@@ -5,9 +5,10 @@
 //! version. A link whose answer was lost reports an error though it landed, so the caller reads
 //! the key back on anything but plain success.
 
-use crate::{CONTENT_LIMIT, Store, key_name};
-use replication::generation::{ClaimKey, ClaimOutcome, ClaimRequest};
-use std::fs::{self, File, OpenOptions};
+use crate::{CONTENT_LIMIT, Store};
+use replication::succession::{BeaconName, Key, Outcome, Request};
+use rustix::fs::{AtFlags, Mode, OFlags};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -47,89 +48,139 @@ impl DirectoryStore {
             tag,
             attempts: 0,
         };
-        let (probe, file) = store.temporary().map_err(wrong)?;
+        let opened = store.open_directory().map_err(wrong)?;
+        let (probe, file) = store.temporary(&opened).map_err(wrong)?;
         drop(file);
-        fs::remove_file(probe).map_err(wrong)?;
+        rustix::fs::unlinkat(&opened, probe, AtFlags::empty()).map_err(|e| wrong(e.into()))?;
         Ok(store)
     }
 
-    fn temporary(&mut self) -> io::Result<(PathBuf, File)> {
-        self.attempts += 1;
-        let path = self
-            .directory
-            .join(format!(".claim-{}-{}", self.tag, self.attempts));
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(&path)?;
-        Ok((path, file))
+    /// The directory as it is mounted now. All that one answer takes happens in it, so that it is
+    /// one store however mounts come and go.
+    fn open_directory(&self) -> io::Result<File> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(rustix::fs::open(&self.directory, flags, Mode::empty())?.into())
     }
 
-    fn create(&mut self, name: &str, content: &[u8]) -> io::Result<ClaimOutcome> {
+    fn temporary(&mut self, directory: &File) -> io::Result<(String, File)> {
+        self.attempts += 1;
+        let name = format!(".claim-{}-{}", self.tag, self.attempts);
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(directory, &name, flags, Mode::from_raw_mode(0o644))?;
+        Ok((name, file.into()))
+    }
+
+    /// Writes `content` to a file of its own and lets `then` give it its name.
+    fn write(
+        &mut self,
+        directory: &File,
+        content: &[u8],
+        then: impl FnOnce(&str) -> rustix::io::Result<()>,
+    ) -> io::Result<()> {
         if content.len() > CONTENT_LIMIT {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
-        let (temporary, mut file) = self.temporary()?;
-        let linked = file
+        let (temporary, mut file) = self.temporary(directory)?;
+        let written = file
             .write_all(content)
             .and_then(|()| file.sync_all())
-            .and_then(|()| fs::hard_link(&temporary, self.directory.join(name)));
-        // What is left of a failed removal is a hidden file of a hundred bytes, no key.
-        let _removed = fs::remove_file(&temporary);
+            .and_then(|()| Ok(then(&temporary)?));
+        // What is left of a failed removal is a hidden file of a few hundred bytes, no key.
+        let _removed = rustix::fs::unlinkat(directory, &temporary, AtFlags::empty());
+        written
+    }
+
+    fn create(
+        &mut self,
+        directory: &File,
+        key: &Key,
+        after: Option<&Key>,
+        content: &[u8],
+    ) -> io::Result<Outcome> {
+        if let Some(after) = after
+            && read(directory, &after.object_name())?.is_none()
+        {
+            return Ok(Outcome::Unknown(after.missing()));
+        }
+        let name = key.object_name();
+        let linked = self.write(directory, content, |temporary| {
+            rustix::fs::linkat(directory, temporary, directory, &name, AtFlags::empty())
+        });
         match linked {
             Ok(()) => {
-                self.sync()?;
-                Ok(ClaimOutcome::Created)
+                directory.sync_all()?;
+                Ok(Outcome::Created)
             }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                Ok(ClaimOutcome::NotCreated)
-            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Outcome::NotCreated),
             Err(error) => Err(error),
         }
     }
 
-    fn read_back(&self, name: &str) -> io::Result<ClaimOutcome> {
-        let mut content = Vec::new();
-        let read = File::open(self.directory.join(name)).and_then(|file| {
-            file.take(CONTENT_LIMIT as u64 + 1)
-                .read_to_end(&mut content)
-        });
-        match read {
-            Ok(length) if length > CONTENT_LIMIT => Ok(ClaimOutcome::Unknown(format!(
-                "the arbiter's key {name} has been tampered with"
-            ))),
-            Ok(_) => {
+    fn read_key(directory: &File, key: &Key) -> io::Result<Outcome> {
+        match read(directory, &key.object_name())? {
+            None => Ok(Outcome::Absent),
+            Some(content) => {
                 // The create that made it may have failed here: a key that a crash of the store
                 // takes back is nobody's.
-                self.sync()?;
-                Ok(ClaimOutcome::HeldBy(content))
+                directory.sync_all()?;
+                Ok(Outcome::Holds(content))
             }
-            // A directory that was unmounted or removed says "not found" for every key.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && self.directory.is_dir() => {
-                Ok(ClaimOutcome::Absent)
-            }
-            Err(error) => Err(error),
         }
     }
 
-    /// Makes the directory's entries durable.
-    fn sync(&self) -> io::Result<()> {
-        File::open(&self.directory)?.sync_all()
+    fn write_beacon(
+        &mut self,
+        directory: &File,
+        beacon: &BeaconName,
+        content: &[u8],
+    ) -> io::Result<Outcome> {
+        let name = beacon.object_name();
+        self.write(directory, content, |temporary| {
+            rustix::fs::renameat(directory, temporary, directory, &name)
+        })?;
+        Ok(Outcome::Written)
     }
 }
 
+/// What a file holds; `None` if there is none.
+fn read(directory: &File, name: &str) -> io::Result<Option<Vec<u8>>> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file: File = match rustix::fs::openat(directory, name, flags, Mode::empty()) {
+        Ok(file) => file.into(),
+        Err(rustix::io::Errno::NOENT) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let mut content = Vec::new();
+    file.take(CONTENT_LIMIT as u64 + 1)
+        .read_to_end(&mut content)?;
+    if content.len() > CONTENT_LIMIT {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("{name} has been tampered with"),
+        ));
+    }
+    Ok(Some(content))
+}
+
 impl Store for DirectoryStore {
-    fn answer(&mut self, request: &ClaimRequest) -> ClaimOutcome {
-        let (ClaimRequest::Create { key, .. } | ClaimRequest::ReadBack { key }) = request;
-        let Some(name) = key_name(key) else {
-            return ClaimOutcome::Unknown(format!("{} cannot be a key", describe(key)));
-        };
-        let outcome = match request {
-            ClaimRequest::Create { content, .. } => self.create(&name, content),
-            ClaimRequest::ReadBack { .. } => self.read_back(&name),
-        };
+    fn answer(&mut self, request: &Request) -> Outcome {
+        let outcome = self.open_directory().and_then(|directory| match request {
+            Request::Create {
+                key,
+                after,
+                content,
+            } => self.create(&directory, key, after.as_ref(), content),
+            Request::Read { key } => DirectoryStore::read_key(&directory, key),
+            Request::WriteBeacon { beacon, content } => {
+                self.write_beacon(&directory, beacon, content)
+            }
+            Request::ReadBeacon { beacon } => {
+                let found = read(&directory, &beacon.object_name())?;
+                Ok(found.map_or(Outcome::Absent, Outcome::Holds))
+            }
+        });
         outcome.unwrap_or_else(|error| {
-            ClaimOutcome::Unknown(format!(
+            Outcome::Unknown(format!(
                 "arbiter directory {}: {error}",
                 self.directory.display()
             ))
@@ -137,31 +188,30 @@ impl Store for DirectoryStore {
     }
 }
 
-fn describe(key: &ClaimKey) -> String {
-    format!("{:?} with generation {}", key.vm, key.generation)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use replication::message::LifeId;
+    use replication::succession::{Generation, HostId, LifeNumber, MachineName};
     use std::sync::Barrier;
 
-    fn key(vm: &str, generation: u64) -> ClaimKey {
-        ClaimKey {
-            vm: vm.into(),
-            life: LifeId(7),
-            generation,
+    fn key(generation: u64) -> Key {
+        Key {
+            machine: MachineName::new("vm").unwrap(),
+            life: LifeNumber(7),
+            generation: Generation(generation),
         }
     }
 
-    fn create(store: &mut DirectoryStore, key: ClaimKey, content: &[u8]) -> ClaimOutcome {
-        let content = content.to_vec();
-        store.answer(&ClaimRequest::Create { key, content })
+    fn create(store: &mut DirectoryStore, key: Key, content: &[u8]) -> Outcome {
+        store.answer(&Request::Create {
+            key,
+            after: None,
+            content: content.to_vec(),
+        })
     }
 
-    fn read_back(store: &mut DirectoryStore, key: ClaimKey) -> ClaimOutcome {
-        store.answer(&ClaimRequest::ReadBack { key })
+    fn read_key(store: &mut DirectoryStore, key: Key) -> Outcome {
+        store.answer(&Request::Read { key })
     }
 
     #[test]
@@ -178,9 +228,9 @@ mod tests {
                             // Threads of one process share the process's tag.
                             store.tag = format!("{}-{claimant}", store.tag);
                             barrier.wait();
-                            match create(&mut store, key("vm", race), &[claimant]) {
-                                ClaimOutcome::Created => Some(claimant),
-                                ClaimOutcome::NotCreated => None,
+                            match create(&mut store, key(race), &[claimant]) {
+                                Outcome::Created => Some(claimant),
+                                Outcome::NotCreated => None,
                                 other => panic!("{other:?}"),
                             }
                         })
@@ -193,8 +243,7 @@ mod tests {
             });
             assert_eq!(winners.len(), 1);
             let mut store = DirectoryStore::open(directory.path()).unwrap();
-            let held = read_back(&mut store, key("vm", race));
-            assert_eq!(held, ClaimOutcome::HeldBy(winners));
+            assert_eq!(read_key(&mut store, key(race)), Outcome::Holds(winners));
         }
         let left: Vec<_> = fs::read_dir(directory.path()).unwrap().collect();
         assert_eq!(left.len(), 100, "temporary files were left behind");
@@ -206,12 +255,51 @@ mod tests {
         let directory = parent.path().join("arbiter");
         fs::create_dir(&directory).unwrap();
         let mut store = DirectoryStore::open(&directory).unwrap();
-        assert_eq!(read_back(&mut store, key("vm", 1)), ClaimOutcome::Absent);
+        assert_eq!(read_key(&mut store, key(1)), Outcome::Absent);
         fs::remove_dir(&directory).unwrap();
-        let read = read_back(&mut store, key("vm", 1));
-        assert!(matches!(read, ClaimOutcome::Unknown(_)), "{read:?}");
-        let created = create(&mut store, key("vm", 1), b"me");
-        assert!(matches!(created, ClaimOutcome::Unknown(_)), "{created:?}");
+        let read = read_key(&mut store, key(1));
+        assert!(matches!(read, Outcome::Unknown(_)), "{read:?}");
+        let created = create(&mut store, key(1), b"me");
+        assert!(matches!(created, Outcome::Unknown(_)), "{created:?}");
+    }
+
+    /// A mount point without its mount is an empty directory: there everybody would win.
+    #[test]
+    fn nothing_is_created_where_the_key_before_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = DirectoryStore::open(directory.path()).unwrap();
+        let request = Request::Create {
+            key: key(2),
+            after: Some(key(1)),
+            content: b"me".to_vec(),
+        };
+        assert_eq!(store.answer(&request), Outcome::Unknown(key(1).missing()));
+        assert_eq!(read_key(&mut store, key(2)), Outcome::Absent);
+        assert_eq!(create(&mut store, key(1), b"you"), Outcome::Created);
+        assert_eq!(store.answer(&request), Outcome::Created);
+    }
+
+    #[test]
+    fn a_beacon_is_overwritten() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = DirectoryStore::open(directory.path()).unwrap();
+        let beacon = BeaconName {
+            machine: MachineName::new("vm").unwrap(),
+            host: HostId(3),
+        };
+        let read = Request::ReadBeacon {
+            beacon: beacon.clone(),
+        };
+        assert_eq!(store.answer(&read), Outcome::Absent);
+        for content in [b"one", b"two"] {
+            let request = Request::WriteBeacon {
+                beacon: beacon.clone(),
+                content: content.to_vec(),
+            };
+            assert_eq!(store.answer(&request), Outcome::Written);
+            assert_eq!(store.answer(&read), Outcome::Holds(content.to_vec()));
+        }
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
     #[test]
@@ -226,18 +314,12 @@ mod tests {
     }
 
     #[test]
-    fn a_key_cannot_leave_the_directory() {
+    fn a_content_beyond_the_limit_makes_no_key() {
         let directory = tempfile::tempdir().unwrap();
         let mut store = DirectoryStore::open(directory.path()).unwrap();
-        for vm in ["../x", "a/b", ".hidden", &"x".repeat(200)] {
-            let created = create(&mut store, key(vm, 1), b"");
-            assert!(matches!(created, ClaimOutcome::Unknown(_)), "{vm}");
-            let read = read_back(&mut store, key(vm, 1));
-            assert!(matches!(read, ClaimOutcome::Unknown(_)), "{vm}");
-        }
         let too_long = vec![0; CONTENT_LIMIT + 1];
-        let created = create(&mut store, key("vm", 1), &too_long);
-        assert!(matches!(created, ClaimOutcome::Unknown(_)), "{created:?}");
+        let created = create(&mut store, key(1), &too_long);
+        assert!(matches!(created, Outcome::Unknown(_)), "{created:?}");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 }

@@ -7,7 +7,8 @@ use crate::state_directory::StateDirectoryError;
 use crate::transport::AddressError;
 use machine::Failure;
 use machine::output::Finish;
-use replication::message::{DivergenceReport, Refusal};
+use replication::message::Refusal;
+use replication::startup::Refusal as StartRefusal;
 use std::fmt;
 use std::io;
 
@@ -57,29 +58,15 @@ pub enum ReplicaError {
     /// The machine cannot be powered on.
     #[error("{0}")]
     PowerOn(Failure),
-    /// The arbiter gave the generation to the other replica.
-    #[error(
-        "generation {generation} is another's ({}): the other replica goes on, this one stops",
-        holder.trim_end()
-    )]
-    ClaimLost {
-        /// Which.
-        generation: u64,
-        /// What its key holds.
-        holder: String,
-    },
+    /// There is no life to take part in.
+    #[error("{0}")]
+    LifeIsOver(StartRefusal),
     /// The peer runs another machine.
     #[error("{0}")]
     Refused(Refusal),
     /// The primary's snapshot is of no use here.
     #[error("the primary's machine cannot be taken over here: {0}")]
     Unusable(String),
-    /// The machine differs from the primary's, which is gone: nobody can go on rightly.
-    #[error(
-        "the machine differs from the primary's at instruction {} ({}), and the primary is gone",
-        .0.count, .0.what
-    )]
-    Diverged(DivergenceReport),
     /// The machine cannot go on on this host: a bug of this program, or the host failed it.
     #[error("the machine failed: {0}")]
     MachineFailed(String),

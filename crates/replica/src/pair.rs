@@ -1,22 +1,92 @@
-//! A replica of a pair: the event loop around the replication core.
+//! A replica of a machine: the event loop around the replication core.
 //!
 //! One thread waits for everything that can happen to a replica, tells the core, and does what the
-//! core says. The vcpu, the disks, the arbiter and the sending of a snapshot have their own threads.
+//! core says. The vcpu, the disks, their markers, the arbiter and the sending of a snapshot have
+//! their own threads.
 
 mod backup;
 mod backup_machine;
 mod channel;
 mod host;
 mod identity;
+mod markers;
+mod peers;
 mod primary;
 mod rates;
 mod restore;
 mod snapshot_sender;
+mod starting;
 
-pub use backup::run_backup;
-pub use primary::run_primary;
-
+use crate::config::ReplicaConfig;
+use crate::end::{Ended, ReplicaError};
+use crate::host_time::monotonic;
+use crate::machines::Machines;
+use crate::random;
+use arbiter::Store;
+use backup::{BackupEnding, BackupLoop};
+use host::Host;
 use machine::output::Output;
+use primary::{PrimaryEnding, PrimaryLoop};
+use replication::message::LifeId;
+use replication::startup::{Startup, StartupConfig};
+use starting::Next;
 
 /// What the core holds back and releases.
 type ReplicationCore = replication::primary::Primary<Output>;
+
+/// Runs a replica: it looks at the arbiter, its own markers and its peers, and joins, waits, starts
+/// the machine again or powers it on; and looks again when it has lost its machine to another.
+///
+/// # Errors
+/// Something of the configuration cannot be used, the life is over, a peer refuses this replica for
+/// good, or the machine or the host fails.
+pub fn run_replica(
+    config: ReplicaConfig,
+    peers: Vec<String>,
+    machines: Box<dyn Machines>,
+    arbiter: Box<dyn Store>,
+) -> Result<Ended, ReplicaError> {
+    let mut host = Host::open(config, machines, arbiter)?;
+    host.events.add("started", 0, 0, "as a replica");
+    let greeting = &host.pair_config.greeting;
+    let startup = StartupConfig {
+        peers: peers.len() as u8,
+        has_disks: host.config.disks.iter().any(|disk| !disk.read_only),
+        durability: host.pair_config.durability,
+        ..StartupConfig::new(
+            greeting.machine.clone(),
+            greeting.host.clone(),
+            greeting.run,
+            LifeId(random::number()?),
+        )
+    };
+    let mut startup = Startup::new(monotonic(), startup, host.markers.worth());
+    loop {
+        let mut primary = match starting::serve(&mut host, &mut startup, &peers)? {
+            Next::Exit(ended) => {
+                host.stopped(0, 0, &ended);
+                return ended;
+            }
+            Next::Start(won) => PrimaryLoop::from_disk(host, *won)?,
+            Next::Join(peer, newest) => {
+                let backup = BackupLoop::new(host, peer, *newest);
+                match backup.serve()? {
+                    BackupEnding::Exit(ended) => return ended,
+                    BackupEnding::Again(left) => {
+                        host = *left;
+                        startup.again(monotonic(), host.markers.worth());
+                        continue;
+                    }
+                    BackupEnding::Live(primary) => *primary,
+                }
+            }
+        };
+        match primary.serve()? {
+            PrimaryEnding::Exit(ended) => return ended,
+            PrimaryEnding::Again => {
+                host = primary.into_host();
+                startup.again(monotonic(), host.markers.worth());
+            }
+        }
+    }
+}

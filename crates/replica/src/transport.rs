@@ -72,10 +72,19 @@ pub fn listen(address: &str) -> Result<TcpListener, AddressError> {
 
 /// Connects to a primary. Waits: see [`Dialing`].
 fn connect(address: &str, timeout: Duration) -> Result<Connection, AddressError> {
+    let stream = connect_blocking(address, timeout)?;
+    Connection::new(stream).map_err(|source| AddressError::Connect {
+        address: address.into(),
+        source,
+    })
+}
+
+/// Connects, for a thread that may wait.
+pub fn connect_blocking(address: &str, timeout: Duration) -> Result<TcpStream, AddressError> {
     let mut last = io::Error::from(ErrorKind::AddrNotAvailable);
     for socket_address in resolve(address)? {
-        match TcpStream::connect_timeout(&socket_address, timeout).and_then(Connection::new) {
-            Ok(connection) => return Ok(connection),
+        match TcpStream::connect_timeout(&socket_address, timeout) {
+            Ok(stream) => return Ok(stream),
             Err(error) => last = error,
         }
     }

@@ -214,6 +214,11 @@ pub struct LiveVcpu {
 }
 
 impl LiveVcpu {
+    /// As [`VcpuThread::close`].
+    pub fn close(self) {
+        self.thread.close();
+    }
+
     /// Starts a thread that is live at once; `waker` is woken by every report that should be seen
     /// at once.
     ///
@@ -241,14 +246,20 @@ impl LiveVcpu {
             .command(Command::Live(LiveCommand::Throttle(share)));
     }
 
+    /// Lets flushes that ended be told to the guest, or has them wait.
+    pub fn complete_flushes(&self, may: bool) {
+        self.thread
+            .command(Command::Live(LiveCommand::CompleteFlushes(may)));
+    }
+
     /// Takes a snapshot for this pairing, and begins to copy the disks.
-    pub fn snapshot(&self, generation: u64) {
+    pub fn snapshot(&self, pairing: u64) {
         self.thread
             .gauges
             .wanted_snapshot
-            .store(generation, Ordering::Release);
+            .store(pairing, Ordering::Release);
         self.thread
-            .command(Command::Live(LiveCommand::Snapshot { generation }));
+            .command(Command::Live(LiveCommand::Snapshot { pairing }));
     }
 
     /// Nobody wants the snapshot any more: if it was not begun, the guest does not stand still for it.

@@ -1,38 +1,44 @@
 //! The replica that follows. `docs/protocol.md`, "The backup".
 
 mod follow;
+mod taking_over;
 
 use crate::ConnectionId;
 use crate::config::PairConfig;
 use crate::event::Event;
 use crate::failure_detector::{PauseDetector, SilenceDetector, Suspicion};
-use crate::generation::{Claim, ClaimOutcome, ClaimRequest, Verdict};
+use crate::marker::{DiskState, Marker, Role, Worth};
 use crate::message::{
-    DivergenceReport, Greeting, LifeId, Message, PROTOCOL_VERSION, Parting, Refusal, SnapshotChunk,
+    DivergenceReport, Greeting, Message, PROTOCOL_VERSION, Parting, Refusal, SnapshotChunk,
 };
 use crate::mutation::Mutation;
 use crate::record::Record;
+use crate::startup::{Stance, Standing};
+use crate::succession::{Claim, Entry, Generation, Host, LifeNumber, RecordNumber, Request};
+use crate::watch::{Agreement, Outage};
 use follow::Follow;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Why a backup has to end.
+/// Why a backup ends. In all cases its machine is to be dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BackupStop {
     /// The guest ended the machine on the primary, and everything it said is out.
     Finished,
-    /// The primary goes on without us.
-    LostClaim {
-        /// The generation that was lost.
-        generation: u64,
-        /// What its key holds.
-        holder: String,
+    /// Nothing came of it, and nothing is lost: look again with
+    /// [`Startup::again`](crate::startup::Startup::again).
+    Again(String),
+    /// Somebody else left the generation: look again, too.
+    Superseded {
+        /// What the key holds.
+        by: Box<Entry>,
     },
     /// The primary will never take us as we are.
     Refused(Refusal),
     /// The snapshot came whole, but this host cannot use it.
     Unusable(String),
-    /// The machine differs from the primary's, and the primary is gone: nobody can go on rightly.
+    /// The machine differs from the primary's. If it was found while taking over, nobody can go on
+    /// rightly. Look again.
     Diverged(DivergenceReport),
     /// It was asked to.
     Left,
@@ -43,6 +49,18 @@ pub enum BackupStop {
 pub enum BackupAction<O> {
     /// Connect to the primary, then call [`Backup::connected`] or [`Backup::disconnected`].
     Connect,
+    /// Write this marker, beside each disk first and then in the state directory, and make it
+    /// durable, before carrying out any later action; then call [`Backup::marked`]. It takes rights
+    /// away.
+    Mark(Marker),
+    /// When the machine has replayed record `sequence`: sync the disks, then write this marker as
+    /// with [`BackupAction::Mark`], then call [`Backup::settled`]. It gives rights.
+    Settle {
+        /// The pairing.
+        pairing: u64,
+        /// The marker.
+        marker: Marker,
+    },
     /// Send on the logging channel.
     Send {
         /// Which connection.
@@ -57,7 +75,9 @@ pub enum BackupAction<O> {
     /// The snapshot is whole: make the machine of it, then call [`Backup::restored`].
     Restore {
         /// The pairing.
-        generation: u64,
+        pairing: u64,
+        /// Number of the last record before it.
+        sequence: u64,
         /// Instruction count at which it was taken.
         count: u64,
         /// Visible outputs there.
@@ -67,35 +87,29 @@ pub enum BackupAction<O> {
     /// [`Backup::replayed`] and [`Backup::outputs`] as it proceeds.
     Replay {
         /// The pairing.
-        generation: u64,
-        /// In order; the first ever of a pairing has number 1.
+        pairing: u64,
+        /// In order; the first of a pairing follows the snapshot.
         records: Vec<Record>,
     },
-    /// Drop the machine, the snapshot and all records of this pairing, and with them what they still
-    /// wanted to report: another life may use the same generation again.
-    Discard {
-        /// The pairing.
-        generation: u64,
-    },
-    /// The machine differs: keep the evidence (snapshot, records, state) before the
-    /// [`BackupAction::Discard`] that follows.
+    /// The machine differs: keep the evidence (snapshot, records, state).
     KeepEvidence {
         /// The pairing.
-        generation: u64,
+        pairing: u64,
         /// Where and how.
         report: DivergenceReport,
     },
     /// Ask the arbiter, answer with [`Backup::arbiter_answered`]: exactly one answer a request,
-    /// [`ClaimOutcome::Unknown`] when it takes too long.
-    Ask(ClaimRequest),
+    /// [`Outcome::Unknown`] when it takes too long. At most one about keys and one about beacons
+    /// are under way.
+    Ask(Request),
     /// Go live: the log is replayed to its end. Re-issue open disk requests, announce the guest on
     /// the network, emit `outputs`, let the machine run, and go on with
     /// [`Primary::new`](crate::primary::Primary::new). Always last.
     GoLive {
-        /// The life of the machine, for the primary to be.
-        life: LifeId,
-        /// The generation that was won, for the primary to be.
-        generation: u64,
+        /// The key by which this host is the primary.
+        opened: Box<Entry>,
+        /// Number of the last record of the life.
+        record: RecordNumber,
         /// Outputs that the old primary may not have sent.
         outputs: Vec<O>,
     },
@@ -108,7 +122,7 @@ pub enum BackupAction<O> {
 /// What a backup is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BackupPhase {
-    /// Looks for the primary.
+    /// Connects to the primary, and greets it.
     Connecting,
     /// Receives the snapshot, restores it, or is ready: not protected yet.
     Joining,
@@ -129,8 +143,16 @@ pub enum BackupPhase {
 pub struct BackupStatus {
     /// What it is doing.
     pub phase: BackupPhase,
+    /// The life.
+    pub life: LifeNumber,
+    /// The generation: that of its primary until it is a member.
+    pub generation: Generation,
+    /// What the last look at both arbiters said.
+    pub arbiter: Agreement,
+    /// Whether this host's disk is known to have everything that the primary's has.
+    pub settled: bool,
     /// The pairing; 0 when there is none.
-    pub generation: u64,
+    pub pairing: u64,
     /// Instruction count that its machine has reached.
     pub executed: u64,
     /// Instruction count of the last record received.
@@ -144,41 +166,50 @@ pub struct BackupStatus {
 }
 
 enum State<O> {
-    /// Dials when the time has come.
-    Resting {
-        until: Duration,
-    },
     Dialing,
     Greeting {
         connection: ConnectionId,
         silence: SilenceDetector,
     },
     Following(Box<Follow<O>>),
-    Claiming(Box<Follow<O>>, Claim),
-    Draining(Box<Follow<O>>, u64),
+    Claiming(Box<Follow<O>>, Box<Claim>),
+    Draining(Box<Follow<O>>, Box<Drain>),
     Live,
     Stopped,
 }
 
-/// The replica that follows, as far as replication goes.
+/// Won, with so many records to replay.
+struct Drain {
+    opened: Entry,
+    records: u64,
+}
+
+/// The replica that follows, as far as replication goes: one attempt to join one primary, and what
+/// comes of it.
 pub struct Backup<O> {
     config: PairConfig,
+    /// The key that opened the generation in which the primary must live.
+    newest: Entry,
     state: State<O>,
+    outage: Outage,
     pauses: PauseDetector,
     actions: VecDeque<BackupAction<O>>,
 }
 
 impl<O> Backup<O> {
-    /// A backup that begins to look for its primary.
-    pub fn new(now: Duration, config: PairConfig) -> Backup<O> {
+    /// A backup of the primary that lives in the generation that `newest` opened.
+    pub fn new(now: Duration, config: PairConfig, newest: Entry) -> Backup<O> {
+        assert!(newest.next.is_some(), "a life that is over has no primary");
         let pauses = PauseDetector::new(now, &config.detector);
         let mut backup = Backup {
             config,
-            state: State::Resting { until: now },
+            newest,
+            state: State::Dialing,
+            outage: Outage::default(),
             pauses,
             actions: VecDeque::new(),
         };
-        backup.maintain(now);
+        backup.actions.push_back(BackupAction::Connect);
         backup
     }
 
@@ -190,14 +221,18 @@ impl<O> Backup<O> {
     /// When [`tick`](Self::tick) is to be called, if nothing else is called before.
     pub fn next_deadline(&self) -> Option<Duration> {
         match &self.state {
-            State::Resting { until } => Some(*until),
             State::Greeting { silence, .. } => Some(silence.deadline().min(self.pauses.due())),
             State::Following(follow) => Some(
                 follow
                     .deadline(&self.config.detector)
                     .min(self.pauses.due()),
             ),
-            State::Claiming(_, claim) => claim.deadline(),
+            State::Claiming(follow, claim) => {
+                let heartbeat = follow
+                    .is_handed_over()
+                    .then(|| follow.heartbeat_deadline(&self.config.detector));
+                [heartbeat, claim.deadline()].into_iter().flatten().min()
+            }
             State::Dialing | State::Draining(..) | State::Live | State::Stopped => None,
         }
     }
@@ -235,12 +270,12 @@ impl<O> Backup<O> {
     pub fn disconnected(&mut self, now: Duration, connection: Option<ConnectionId>) {
         self.enter(now);
         match &self.state {
-            State::Dialing if connection.is_none() => self.rest(now),
+            State::Dialing if connection.is_none() => self.again("no connection could be made"),
             State::Greeting {
                 connection: greeting,
                 ..
             } if Some(*greeting) == connection => {
-                self.rest(now);
+                self.again("the connection ended");
             }
             State::Following(follow) if Some(follow.connection()) == connection => {
                 self.lost_primary(now, Suspicion::ConnectionEnded);
@@ -263,6 +298,10 @@ impl<O> Backup<O> {
             ) if *greeting == connection => {
                 self.primary_greeted(now, connection, message);
             }
+            (_, Message::Ask { .. } | Message::Hello { .. }) => {
+                // Of a connection to this replica's own port: the caller answers those, for it
+                // knows what the markers say.
+            }
             (State::Following(follow), message) if follow.connection() == connection => {
                 self.primary_said(now, message);
             }
@@ -272,23 +311,23 @@ impl<O> Backup<O> {
         self.maintain(now);
     }
 
-    /// The machine of `generation` is being made of its snapshot: `done` bytes of `total`. To be
+    /// The machine of `pairing` is being made of its snapshot: `done` bytes of `total`. To be
     /// called now and then while that lasts; [`tick`](Self::tick) has to be called as ever.
-    pub fn restoring(&mut self, now: Duration, generation: u64, done: u64, total: u64) {
+    pub fn restoring(&mut self, now: Duration, pairing: u64, done: u64, total: u64) {
         self.enter(now);
         if let State::Following(follow) = &mut self.state
-            && follow.generation() == generation
+            && follow.pairing() == pairing
         {
             follow.restoring(done, total);
         }
         self.maintain(now);
     }
 
-    /// The machine of `generation` is made of its snapshot, or could not be.
-    pub fn restored(&mut self, now: Duration, generation: u64, result: Result<(), String>) {
+    /// The machine of `pairing` is made of its snapshot, or could not be.
+    pub fn restored(&mut self, now: Duration, pairing: u64, result: Result<(), String>) {
         self.enter(now);
         if let State::Following(follow) = &mut self.state
-            && follow.generation() == generation
+            && follow.pairing() == pairing
         {
             match result {
                 Ok(()) => self.ready(now),
@@ -297,7 +336,7 @@ impl<O> Backup<O> {
                     self.send(
                         connection,
                         Message::Goodbye {
-                            generation,
+                            pairing,
                             parting: Parting::Leaving,
                         },
                     );
@@ -311,9 +350,9 @@ impl<O> Backup<O> {
 
     /// The replayer has replayed record `sequence` and all before; its machine is at `executed`.
     /// To be called now and then, and always when it has nothing left to do.
-    pub fn replayed(&mut self, now: Duration, generation: u64, sequence: u64, executed: u64) {
+    pub fn replayed(&mut self, now: Duration, pairing: u64, sequence: u64, executed: u64) {
         self.enter(now);
-        if let Some(follow) = self.follow_mut(generation)
+        if let Some(follow) = self.follow_mut(pairing)
             && !follow.replayed(sequence, executed)
         {
             // The snapshot says another count than the message that announced it.
@@ -323,23 +362,17 @@ impl<O> Backup<O> {
                 count: executed,
                 what,
             };
-            self.diverged(now, generation, report);
+            self.diverged(now, pairing, report);
         }
         self.maintain(now);
     }
 
     /// The replayer collected visible outputs; `visible_outputs` is the machine's running count
     /// including these. Before the [`replayed`](Self::replayed) that they belong to.
-    pub fn outputs(
-        &mut self,
-        now: Duration,
-        generation: u64,
-        visible_outputs: u64,
-        outputs: Vec<O>,
-    ) {
+    pub fn outputs(&mut self, now: Duration, pairing: u64, visible_outputs: u64, outputs: Vec<O>) {
         self.enter(now);
         let forget = self.config.mutations.active(Mutation::OutputsNotRepeated);
-        if let Some(follow) = self.follow_mut(generation)
+        if let Some(follow) = self.follow_mut(pairing)
             && !forget
         {
             follow.keep(visible_outputs, outputs);
@@ -348,58 +381,29 @@ impl<O> Backup<O> {
     }
 
     /// The replayer found a difference.
-    pub fn diverged(&mut self, now: Duration, generation: u64, report: DivergenceReport) {
+    pub fn diverged(&mut self, now: Duration, pairing: u64, report: DivergenceReport) {
         self.enter(now);
         match &mut self.state {
-            State::Following(follow) if follow.generation() == generation => {
+            State::Following(follow) if follow.pairing() == pairing => {
                 let connection = follow.connection();
+                self.suspect_own_disk();
                 let message = Message::Diverged {
-                    generation,
+                    pairing,
                     report: report.clone(),
                 };
                 self.send(connection, message);
                 self.actions.push_back(BackupAction::Close(connection));
-                self.keep_evidence(generation, report);
-                self.actions.push_back(BackupAction::Discard { generation });
-                self.rest(now);
+                self.keep_evidence(pairing, report.clone());
+                self.stop(BackupStop::Diverged(report));
             }
             State::Claiming(follow, _) | State::Draining(follow, _)
-                if follow.generation() == generation =>
+                if follow.pairing() == pairing =>
             {
-                self.keep_evidence(generation, report.clone());
+                self.suspect_own_disk();
+                self.keep_evidence(pairing, report.clone());
                 self.stop(BackupStop::Diverged(report));
             }
             _ => {}
-        }
-        self.maintain(now);
-    }
-
-    /// The answer to [`BackupAction::Ask`].
-    pub fn arbiter_answered(&mut self, now: Duration, generation: u64, outcome: &ClaimOutcome) {
-        self.enter(now);
-        if let State::Claiming(_, claim) = &mut self.state
-            && claim.generation() == generation
-        {
-            let verdict = claim.answer(now, outcome);
-            if let Some(event) = claim.answers_again(now, outcome) {
-                self.actions.push_back(BackupAction::Report(event));
-            }
-            match verdict {
-                Verdict::Pending => {
-                    if let Some(event) = claim.trouble_to_tell(now, outcome) {
-                        self.report(event);
-                    }
-                }
-                Verdict::Won => self.won(generation),
-                Verdict::Lost(holder) => {
-                    let holder = String::from_utf8_lossy(&holder).trim_end().to_owned();
-                    self.report(Event::LostClaim {
-                        generation,
-                        holder: holder.clone(),
-                    });
-                    self.stop(BackupStop::LostClaim { generation, holder });
-                }
-            }
         }
         self.maintain(now);
     }
@@ -411,11 +415,11 @@ impl<O> Backup<O> {
         match &self.state {
             State::Claiming(..) | State::Draining(..) | State::Live => return false,
             State::Following(follow) => {
-                let (connection, generation) = (follow.connection(), follow.generation());
+                let (connection, pairing) = (follow.connection(), follow.pairing());
                 self.send(
                     connection,
                     Message::Goodbye {
-                        generation,
+                        pairing,
                         parting: Parting::Leaving,
                     },
                 );
@@ -424,7 +428,7 @@ impl<O> Backup<O> {
             State::Greeting { connection, .. } => {
                 self.actions.push_back(BackupAction::Close(*connection));
             }
-            State::Resting { .. } | State::Dialing => {}
+            State::Dialing => {}
             State::Stopped => return true,
         }
         self.stop(BackupStop::Left);
@@ -434,9 +438,7 @@ impl<O> Backup<O> {
     /// A look at it.
     pub fn status(&self) -> BackupStatus {
         let (phase, follow) = match &self.state {
-            State::Resting { .. } | State::Dialing | State::Greeting { .. } => {
-                (BackupPhase::Connecting, None)
-            }
+            State::Dialing | State::Greeting { .. } => (BackupPhase::Connecting, None),
             State::Following(follow) if follow.has_begun() => {
                 (BackupPhase::Following, Some(follow))
             }
@@ -448,7 +450,11 @@ impl<O> Backup<O> {
         };
         let mut status = BackupStatus {
             phase,
-            generation: 0,
+            life: self.newest.key.life,
+            generation: self.newest.next_generation(),
+            arbiter: Agreement::Unknown,
+            settled: false,
+            pairing: 0,
             executed: 0,
             received_count: 0,
             backlog_records: 0,
@@ -474,17 +480,13 @@ impl<O> Backup<O> {
 
     fn maintain(&mut self, now: Duration) {
         match &mut self.state {
-            State::Resting { until } if now >= *until => {
-                self.state = State::Dialing;
-                self.actions.push_back(BackupAction::Connect);
-            }
             State::Greeting {
                 connection,
                 silence,
             } if silence.is_silent(now) => {
                 let connection = *connection;
                 self.actions.push_back(BackupAction::Close(connection));
-                self.rest(now);
+                self.again("the primary did not answer the greeting");
             }
             State::Following(follow) => {
                 if let Some(why) = follow.suspicion(now) {
@@ -494,16 +496,17 @@ impl<O> Backup<O> {
                 if let Some(progress) = follow.progress_if_due(now) {
                     self.send(connection, progress);
                 }
-                let State::Following(follow) = &mut self.state else {
-                    return;
-                };
-                if let Some(ack) = follow.ack_if_due(now, &self.config.detector) {
-                    self.send(connection, ack);
-                }
+                self.talk(now);
             }
-            State::Claiming(_, claim) => {
+            State::Claiming(follow, claim) => {
                 if let Some(request) = claim.poll(now) {
                     self.actions.push_back(BackupAction::Ask(request));
+                }
+                if follow.is_handed_over()
+                    && let Some(ack) = follow.ack_if_due(now, &self.config.detector)
+                {
+                    let connection = follow.connection();
+                    self.send(connection, ack);
                 }
             }
             State::Draining(follow, _)
@@ -516,128 +519,131 @@ impl<O> Backup<O> {
     }
 
     fn primary_greeted(&mut self, now: Duration, connection: ConnectionId, message: Message) {
-        match message {
+        let failed = match message {
             Message::Welcome {
                 greeting,
                 life,
+                life_id,
                 generation,
+                pairing,
             } => match check(&self.config.greeting, &greeting) {
                 Ok(()) => {
-                    let node = greeting.node;
-                    self.report(Event::Joining { generation, node });
-                    let follow =
-                        Follow::new(now, connection, life, generation, &self.config.detector);
-                    self.state = State::Following(Box::new(follow));
+                    let here = (self.newest.key.life, self.newest.life);
+                    let is_newest =
+                        (life, life_id) == here && generation == self.newest.next_generation();
+                    // A primary of before, or of another arbiter's life, must not overwrite a disk
+                    // that may be the right one.
+                    if is_newest {
+                        return self.welcomed(now, connection, pairing, greeting.host);
+                    }
+                    BackupStop::Again(format!(
+                        "host {} is live in generation {generation} of life {life}, which is not \
+                         what the arbiter says",
+                        greeting.host
+                    ))
                 }
-                Err(refusal) => {
-                    self.actions.push_back(BackupAction::Close(connection));
-                    self.stop(BackupStop::Refused(refusal));
-                }
+                Err(refusal) => BackupStop::Refused(refusal),
             },
-            Message::Refuse(refusal) => {
-                self.actions.push_back(BackupAction::Close(connection));
-                if refusal.is_temporary() {
-                    self.rest(now);
-                } else {
-                    self.stop(BackupStop::Refused(refusal));
-                }
+            Message::Refuse(refusal) if refusal.is_temporary() => {
+                BackupStop::Again(refusal.to_string())
             }
-            _ => {
-                self.actions.push_back(BackupAction::Close(connection));
-                self.rest(now);
-            }
-        }
-    }
-
-    /// The primary of this attempt or pairing is gone, perhaps. Before Begin it is free to go on
-    /// alone at any time, so this replica must not; after it, the arbiter decides.
-    fn lost_primary(&mut self, now: Duration, why: Suspicion) {
-        self.lost_primary_for(now, why, Duration::ZERO);
-    }
-
-    /// `courtesy`: so long another claimant has before this replica asks as well.
-    fn lost_primary_for(&mut self, now: Duration, why: Suspicion, courtesy: Duration) {
-        let State::Following(follow) = &self.state else {
-            return;
+            Message::Refuse(refusal) => BackupStop::Refused(refusal),
+            Message::Standing(standing) => BackupStop::Again(format!(
+                "host {} is not live: it {}",
+                standing.host, standing.stance
+            )),
+            _ => BackupStop::Again("the greeting was answered with something else".to_owned()),
         };
-        let (connection, generation) = (follow.connection(), follow.generation());
         self.actions.push_back(BackupAction::Close(connection));
-        let early = self.config.mutations.active(Mutation::ClaimBeforeBegin) && follow.is_ready();
-        if !follow.has_begun() && !early {
-            self.report(Event::JoinFailed { generation, why });
-            self.actions.push_back(BackupAction::Discard { generation });
-            return self.rest(now);
-        }
-        let key = self.config.key(follow.life(), generation);
-        self.report(Event::Suspected { generation, why });
-        let claim = Claim::new(
-            now + courtesy,
-            key,
-            &self.config.claimant(),
-            self.config.claim_pacing,
-            self.config.mutations,
-        );
-        let resting = State::Resting { until: now };
-        if let State::Following(follow) = std::mem::replace(&mut self.state, resting) {
-            self.state = State::Claiming(follow, claim);
-        }
-        if self.config.mutations.active(Mutation::GoLiveWithoutAsking) {
-            self.won(generation);
-        }
-        self.maintain(now);
+        self.stop(failed);
     }
 
-    fn won(&mut self, generation: u64) {
-        self.report(Event::Claimed { generation });
-        if let State::Claiming(follow, _) = std::mem::replace(&mut self.state, State::Stopped) {
-            let backlog = follow.backlog();
-            self.state = State::Draining(follow, backlog);
+    /// May join. First of all, what is here loses its rights.
+    fn welcomed(&mut self, now: Duration, connection: ConnectionId, pairing: u64, primary: Host) {
+        self.report(Event::Joining {
+            pairing,
+            host: primary,
+        });
+        let marker = self.marker(&self.newest, Role::None, DiskState::Copying, 0);
+        self.actions.push_back(BackupAction::Mark(marker));
+        let follow = Follow::new(now, connection, pairing, &self.newest, &self.config);
+        self.state = State::Following(Box::new(follow));
+        if self
+            .config
+            .mutations
+            .active(Mutation::OverwrittenBeforeMarked)
+        {
+            self.marked(now);
         }
     }
 
-    fn go_live(&mut self) {
-        let State::Draining(follow, drained_records) =
-            std::mem::replace(&mut self.state, State::Live)
+    /// A marker of this host in the generation that `opened` opened.
+    fn marker(&self, opened: &Entry, role: Role, disk: DiskState, record: u64) -> Marker {
+        Marker {
+            machine: self.config.greeting.machine.clone(),
+            life: opened.key.life,
+            life_id: opened.life,
+            generation: opened.next_generation(),
+            role,
+            record: RecordNumber(record),
+            disk,
+        }
+    }
+
+    /// What to answer a peer that asks how this replica stands. `worth`: what its markers say.
+    pub fn standing(&self, worth: Worth) -> Standing {
+        let (stance, opened) = match &self.state {
+            State::Following(follow) if follow.has_begun() => (Stance::Following, follow.opened()),
+            State::Claiming(follow, _) => (Stance::Claiming, follow.opened()),
+            State::Draining(_, drain) => (Stance::Claiming, &drain.opened),
+            State::Live => (Stance::Claiming, &self.newest),
+            State::Stopped => (Stance::NoMachine, &self.newest),
+            State::Dialing | State::Greeting { .. } | State::Following(_) => {
+                (Stance::Joining, &self.newest)
+            }
+        };
+        Standing {
+            machine: self.config.greeting.machine.clone(),
+            host: self.config.greeting.host.clone(),
+            stance,
+            life: opened.key.life,
+            life_id: opened.life,
+            generation: opened.next_generation(),
+            worth,
+        }
+    }
+
+    /// The disk here belongs to a machine that differs: it is worth nothing, before anybody is told.
+    fn suspect_own_disk(&mut self) {
+        let (State::Following(follow) | State::Claiming(follow, _) | State::Draining(follow, _)) =
+            &self.state
         else {
             return;
         };
-        let (life, generation) = (follow.life(), follow.generation());
-        let outputs = follow.into_kept_outputs();
-        let repeated_outputs = outputs.len();
-        self.report(Event::Live {
-            generation,
-            drained_records,
-            repeated_outputs,
-        });
-        self.actions.push_back(BackupAction::GoLive {
-            life,
-            generation,
-            outputs,
-        });
+        let marker = self.marker(follow.opened(), Role::None, DiskState::Suspect, 0);
+        self.actions.push_back(BackupAction::Mark(marker));
     }
 
-    fn keep_evidence(&mut self, generation: u64, report: DivergenceReport) {
+    fn keep_evidence(&mut self, pairing: u64, report: DivergenceReport) {
         self.report(Event::Diverged {
-            generation,
+            pairing,
             report: report.clone(),
         });
         self.actions
-            .push_back(BackupAction::KeepEvidence { generation, report });
+            .push_back(BackupAction::KeepEvidence { pairing, report });
     }
 
-    fn follow_mut(&mut self, generation: u64) -> Option<&mut Follow<O>> {
+    fn follow_mut(&mut self, pairing: u64) -> Option<&mut Follow<O>> {
         match &mut self.state {
             State::Following(follow) | State::Claiming(follow, _) | State::Draining(follow, _) => {
-                (follow.generation() == generation).then_some(follow)
+                (follow.pairing() == pairing).then_some(follow)
             }
             _ => None,
         }
     }
 
-    fn rest(&mut self, now: Duration) {
-        self.state = State::Resting {
-            until: now + self.config.reconnect_delay,
-        };
+    fn again(&mut self, why: &str) {
+        self.stop(BackupStop::Again(why.to_owned()));
     }
 
     fn stop(&mut self, why: BackupStop) {
@@ -658,9 +664,9 @@ impl<O> Backup<O> {
 }
 
 fn check(ours: &Greeting, theirs: &Greeting) -> Result<(), Refusal> {
-    if theirs.vm != ours.vm {
-        return Err(Refusal::Vm {
-            ours: theirs.vm.clone(),
+    if theirs.machine != ours.machine {
+        return Err(Refusal::Machine {
+            ours: theirs.machine.clone(),
         });
     }
     if theirs.semantics_version != ours.semantics_version {

@@ -46,11 +46,11 @@ struct InFlight {
     sent: Duration,
 }
 
-/// Numbers records from 1 and puts them into messages.
+/// Puts the log's records, from where the snapshot was taken, into messages.
 #[derive(Debug)]
 pub(crate) struct RecordStream {
     pub connection: ConnectionId,
-    pub generation: u64,
+    pub pairing: u64,
     config: BatchConfig,
     /// Number of the last record added.
     sequence: u64,
@@ -78,12 +78,12 @@ impl RecordStream {
     pub fn new(
         now: Duration,
         connection: ConnectionId,
-        generation: u64,
+        pairing: u64,
         config: BatchConfig,
     ) -> RecordStream {
         RecordStream {
             connection,
-            generation,
+            pairing,
             config,
             sequence: 0,
             batch: Vec::new(),
@@ -129,7 +129,14 @@ impl RecordStream {
         self.sent_count
     }
 
-    pub fn starts_at(&mut self, count: u64) {
+    /// The stream begins after record `sequence`, at `count`: where the snapshot was taken.
+    pub fn starts_at(&mut self, sequence: u64, count: u64) {
+        assert!(
+            self.batch.is_empty() && self.in_flight.is_empty(),
+            "a stream begins before its first record"
+        );
+        self.sequence = sequence;
+        self.acknowledged = sequence;
         self.sent_count = count;
         self.held_count = count;
         self.held_before = count;
@@ -209,7 +216,7 @@ impl RecordStream {
             self.bytes_in_flight += bytes;
             self.bytes_sent += bytes as u64;
             messages.push(Message::Records {
-                generation: self.generation,
+                pairing: self.pairing,
                 first_sequence,
                 urgent: sending.urgent && records.peek().is_none(),
                 released: sending.released,

@@ -2,10 +2,10 @@
 
 use crate::batch::BatchConfig;
 use crate::failure_detector::DetectorConfig;
-use crate::generation::{ClaimKey, ClaimPacing, Claimant};
 use crate::lag::LagConfig;
-use crate::message::{Greeting, LifeId};
+use crate::message::Greeting;
 use crate::mutation::Mutations;
+use crate::succession::{BeaconName, ClaimPacing, Durability, HostId, Writer};
 use std::time::Duration;
 
 /// Configuration of a replica, primary or backup. Both sides should have the same times.
@@ -26,8 +26,10 @@ pub struct PairConfig {
     pub join_backlog_bytes: usize,
     /// How often the arbiter is asked.
     pub claim_pacing: ClaimPacing,
-    /// How long a backup waits between attempts to join.
-    pub reconnect_delay: Duration,
+    /// How often it is looked whether the arbiter is there and the same on both sides.
+    pub watch_interval: Duration,
+    /// When a guest's flush is complete, in generations with members.
+    pub durability: Durability,
     /// Old bugs, for the simulator. `Mutations::default()` is none.
     pub mutations: Mutations,
 }
@@ -43,23 +45,24 @@ impl PairConfig {
             lag: LagConfig::default(),
             join_backlog_bytes: 64 << 20,
             claim_pacing: ClaimPacing::default(),
-            reconnect_delay: Duration::from_millis(200),
+            watch_interval: Duration::from_secs(3),
+            durability: Durability::default(),
             mutations: Mutations::default(),
         }
     }
 
-    pub(crate) fn claimant(&self) -> Claimant {
-        Claimant {
-            node: self.greeting.node.clone(),
-            nonce: self.greeting.run,
+    /// Who writes the keys that this process claims.
+    pub fn writer(&self) -> Writer {
+        Writer {
+            host: self.greeting.host.clone(),
+            run: self.greeting.run,
         }
     }
 
-    pub(crate) fn key(&self, life: LifeId, generation: u64) -> ClaimKey {
-        ClaimKey {
-            vm: self.greeting.vm.clone(),
-            life,
-            generation,
+    pub(crate) fn beacon(&self, host: HostId) -> BeaconName {
+        BeaconName {
+            machine: self.greeting.machine.clone(),
+            host,
         }
     }
 }

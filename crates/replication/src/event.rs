@@ -2,6 +2,8 @@
 
 use crate::failure_detector::Suspicion;
 use crate::message::{DivergenceReport, Refusal};
+use crate::succession::{Entry, Generation, Host};
+use crate::watch::Agreement;
 use std::fmt;
 use std::time::Duration;
 
@@ -10,42 +12,40 @@ use std::time::Duration;
 pub enum Event {
     /// A backup asked to join and was turned away.
     RefusedBackup {
-        /// Its node.
-        node: String,
+        /// Its host.
+        host: Host,
         /// Why.
         refusal: Refusal,
     },
     /// A pairing is being made: the snapshot comes next.
     Joining {
         /// The pairing.
-        generation: u64,
-        /// The other node.
-        node: String,
+        pairing: u64,
+        /// The other host.
+        host: Host,
     },
     /// The pairing did not come to be; nothing is lost.
     JoinFailed {
         /// The pairing.
-        generation: u64,
+        pairing: u64,
         /// Why.
         why: Suspicion,
     },
     /// Both sides keep the output rule from here on.
     Protected {
         /// The pairing.
-        generation: u64,
+        pairing: u64,
     },
     /// The peer is suspected; the arbiter is asked.
     Suspected {
         /// The pairing.
-        generation: u64,
+        pairing: u64,
         /// Why.
         why: Suspicion,
     },
-    /// The arbiter gave no useful answer; it is asked again, outputs wait. Told at the first such
-    /// answer, then at growing distances.
+    /// The arbiter gave no useful answer; it is asked again. Told at the first such answer, then at
+    /// growing distances.
     ArbiterUnanswered {
-        /// The pairing.
-        generation: u64,
         /// Requests without a verdict so far.
         requests: u32,
         /// What the last one said.
@@ -53,30 +53,36 @@ pub enum Event {
     },
     /// The arbiter answers again.
     ArbiterAnswers {
-        /// The pairing.
-        generation: u64,
-        /// Requests without a verdict meanwhile.
+        /// Requests that brought nothing meanwhile.
         requests: u32,
-        /// How long it gave none.
+        /// How long it gave no answer.
         outage: Duration,
     },
-    /// The generation is ours.
-    Claimed {
-        /// The pairing.
-        generation: u64,
+    /// What is known about the arbiters of both sides has changed.
+    Arbiter {
+        /// What.
+        agreement: Agreement,
     },
-    /// The generation is another's.
-    LostClaim {
+    /// The generation is ours alone.
+    Claimed {
+        /// The one that was won.
+        generation: Generation,
+    },
+    /// Somebody else left the generation that this replica was in.
+    Superseded {
+        /// What the key holds.
+        by: Box<Entry>,
+    },
+    /// The machine stands still, and the backup was asked to take over.
+    HandingOver {
         /// The pairing.
-        generation: u64,
-        /// What its key holds.
-        holder: String,
+        pairing: u64,
     },
     /// The backup has finished the log and meets the world now.
     Live {
         /// The pairing that ended.
-        generation: u64,
-        /// Records that were still to be replayed when the generation was won.
+        pairing: u64,
+        /// Records that were still to be replayed when the pairing was won.
         drained_records: u64,
         /// Outputs sent again.
         repeated_outputs: usize,
@@ -84,7 +90,7 @@ pub enum Event {
     /// The replicas differ.
     Diverged {
         /// The pairing.
-        generation: u64,
+        pairing: u64,
         /// Where.
         report: DivergenceReport,
     },
@@ -98,58 +104,49 @@ pub enum Event {
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Event::RefusedBackup { node, refusal } => {
-                write!(f, "turned away node {node}: {refusal}")
+            Event::RefusedBackup { host, refusal } => {
+                write!(f, "turned away host {host}: {refusal}")
             }
-            Event::Joining { generation, node } => {
-                write!(f, "pairing {generation} with node {node} is being made")
+            Event::Joining { pairing, host } => {
+                write!(f, "pairing {pairing} with host {host} is being made")
             }
-            Event::JoinFailed { generation, why } => {
-                write!(f, "pairing {generation} did not come to be: {why}")
+            Event::JoinFailed { pairing, why } => {
+                write!(f, "pairing {pairing} did not come to be: {why}")
             }
-            Event::Protected { generation } => write!(f, "protected: pairing {generation}"),
-            Event::Suspected { generation, why } => {
-                write!(f, "the peer of pairing {generation} is suspected: {why}")
+            Event::Protected { pairing } => write!(f, "protected: pairing {pairing}"),
+            Event::Suspected { pairing, why } => {
+                write!(f, "the peer of pairing {pairing} is suspected: {why}")
             }
-            Event::ArbiterUnanswered {
-                generation,
-                requests,
-                why,
-            } => write!(
+            Event::ArbiterUnanswered { requests, why } => write!(
                 f,
-                "the arbiter gave no verdict on generation {generation} \
-                 ({requests} requests): {why}; outputs wait, it is asked again"
+                "the arbiter gave no answer ({requests} requests): {why}; it is asked again"
             ),
-            Event::ArbiterAnswers {
-                generation,
-                requests,
-                outage,
-            } => write!(
+            Event::ArbiterAnswers { requests, outage } => write!(
                 f,
-                "the arbiter answers about generation {generation} again, after {} s and \
-                 {requests} requests",
+                "the arbiter answers again, after {} s and {requests} requests",
                 outage.as_secs()
             ),
-            Event::Claimed { generation } => write!(f, "claimed generation {generation}"),
-            Event::LostClaim { generation, holder } => {
+            Event::Arbiter { agreement } => write!(f, "the arbiter is {agreement}"),
+            Event::Claimed { generation } => write!(f, "generation {generation} is ours, alone"),
+            Event::Superseded { by } => write!(f, "{by}: this replica's machine is given up"),
+            Event::HandingOver { pairing } => {
                 write!(
                     f,
-                    "generation {generation} is another's: {}",
-                    holder.trim_end()
+                    "the machine is handed over to the backup of pairing {pairing}"
                 )
             }
             Event::Live {
-                generation,
+                pairing,
                 drained_records,
                 repeated_outputs,
             } => write!(
                 f,
-                "live after pairing {generation}: {drained_records} records replayed, \
+                "live after pairing {pairing}: {drained_records} records replayed, \
                  {repeated_outputs} outputs sent again"
             ),
-            Event::Diverged { generation, report } => write!(
+            Event::Diverged { pairing, report } => write!(
                 f,
-                "the replicas of pairing {generation} differ at instruction {}: {}",
+                "the replicas of pairing {pairing} differ at instruction {}: {}",
                 report.count, report.what
             ),
             Event::Paused { pause } => {

@@ -56,6 +56,8 @@ pub enum Suspicion {
     Left,
     /// The primary said that it suspects this backup.
     SuspectsUs,
+    /// It says that it has taken over what was handed over.
+    HandedOver,
 }
 
 impl fmt::Display for Suspicion {
@@ -70,6 +72,7 @@ impl fmt::Display for Suspicion {
             Suspicion::Diverged => write!(f, "its machine differs"),
             Suspicion::Left => write!(f, "it said that it leaves"),
             Suspicion::SuspectsUs => write!(f, "it said that it suspects this replica"),
+            Suspicion::HandedOver => write!(f, "it says that it has taken over"),
         }
     }
 }

@@ -12,7 +12,6 @@ pub mod config;
 pub mod event;
 pub mod failure_detector;
 pub mod frame;
-pub mod generation;
 pub mod guest;
 pub mod lag;
 mod line;
@@ -27,6 +26,7 @@ pub mod replay;
 mod round_trip;
 pub mod startup;
 pub mod succession;
+pub mod watch;
 pub mod wire;
 
 /// Names a connection of the logging channel. The caller numbers them and never uses a number twice.

@@ -1,12 +1,17 @@
 //! The messages of the logging channel and their encoding. `docs/protocol.md`, "Messages".
 
+mod encoding;
+
 use crate::frame::{FrameError, FrameReader, FrameWriter};
-use crate::record::{Record, decode_batch, encode_batch};
-use crate::wire::{Fields, WireError, put_bytes, put_varint};
+use crate::record::Record;
+use crate::startup::Standing;
+use crate::succession::{Generation, Host, LifeNumber, MachineName, RunId};
+use crate::watch::Agreement;
+use encoding::{decode, encode};
 use std::fmt;
 
 /// The version of this protocol; both sides must speak the same.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 /// The longest payload of a frame on the channel once the greetings are over: 9 MiB.
 pub const MAX_MESSAGE_BYTES: usize = 9 << 20;
 /// The longest payload before: whoever has not greeted makes nobody hold more.
@@ -33,12 +38,12 @@ pub struct Greeting {
     pub semantics_version: u32,
     /// Hash of the machine's configuration: board, memory, devices, images.
     pub configuration_hash: u64,
-    /// The virtual machine's name, at most [`MAX_NAME_BYTES`].
-    pub vm: String,
-    /// The node's name, for people, at most [`MAX_NAME_BYTES`].
-    pub node: String,
-    /// Random, new for each start of a process: tells a node from itself before it restarted.
-    pub run: u128,
+    /// The virtual machine's name.
+    pub machine: MachineName,
+    /// The host.
+    pub host: Host,
+    /// New for each start of a process: tells a host from itself before it restarted.
+    pub run: RunId,
 }
 
 /// Why a primary does not take a backup.
@@ -62,10 +67,12 @@ pub enum Refusal {
         ours: u64,
     },
     /// Another virtual machine.
-    Vm {
+    Machine {
         /// The primary's name for it.
-        ours: String,
+        ours: MachineName,
     },
+    /// The backup calls itself what the primary's own host is called.
+    SameHost,
 }
 
 impl Refusal {
@@ -96,7 +103,14 @@ impl fmt::Display for Refusal {
                 "the primary's machine is configured differently (hash {ours:016x}): \
                  compare memory, harts, devices and images in both configurations"
             ),
-            Refusal::Vm { ours } => write!(f, "the primary runs another machine, \"{ours}\""),
+            Refusal::Machine { ours } => {
+                write!(f, "the primary runs another machine, \"{ours}\"")
+            }
+            Refusal::SameHost => write!(
+                f,
+                "the primary has the same host identity: one of the two state directories is a \
+                 copy of the other; remove it on this host"
+            ),
         }
     }
 }
@@ -114,7 +128,7 @@ pub enum SnapshotPart {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SnapshotChunk {
     /// The pairing that it is for.
-    pub generation: u64,
+    pub pairing: u64,
     /// What it belongs to.
     pub part: SnapshotPart,
     /// Where in that, in bytes. For the machine's state without gaps; a disk may leave out zeros.
@@ -155,14 +169,24 @@ pub enum Message {
         /// Who asks.
         greeting: Greeting,
     },
-    /// P: may join, as this generation.
+    /// P: may join, as this pairing.
     Welcome {
         /// Who answers.
         greeting: Greeting,
-        /// The life of the machine.
-        life: LifeId,
+        /// The number of the machine's life.
+        life: LifeNumber,
+        /// The identity of that life.
+        life_id: LifeId,
+        /// The generation in which the primary lives: it must be the newest that the arbiter
+        /// knows, or the backup's disk may be worth more than the primary's.
+        generation: Generation,
         /// The pairing that is to be.
-        generation: u64,
+        pairing: u64,
+    },
+    /// B: what is here may be overwritten: send the snapshot.
+    Accept {
+        /// The pairing.
+        pairing: u64,
     },
     /// P: may not join.
     Refuse(Refusal),
@@ -171,9 +195,11 @@ pub enum Message {
     /// P: the snapshot is whole.
     SnapshotEnd {
         /// The pairing.
-        generation: u64,
+        pairing: u64,
         /// Pieces that were sent.
         chunks: u64,
+        /// Number of the last record before it.
+        sequence: u64,
         /// Instruction count at which it was taken.
         count: u64,
         /// Visible outputs there.
@@ -182,22 +208,34 @@ pub enum Message {
     /// B: holds the snapshot and runs.
     Ready {
         /// The pairing.
-        generation: u64,
+        pairing: u64,
     },
     /// B: still makes a machine of the snapshot.
     Restoring {
         /// The pairing.
-        generation: u64,
+        pairing: u64,
         /// Bytes done.
         done: u64,
         /// Bytes to do, as far as is known.
         total: u64,
     },
-    /// P: from here on outputs wait for acknowledgements; either side may claim the generation,
-    /// and neither may go on alone without it.
+    /// P: the key that makes the backup a member is there: this is what it holds.
+    Joined {
+        /// The pairing.
+        pairing: u64,
+        /// The key's content.
+        key: Vec<u8>,
+    },
+    /// B: it has read the same at its own arbiter.
+    Confirmed {
+        /// The pairing.
+        pairing: u64,
+    },
+    /// P: from here on outputs wait for acknowledgements; either side may leave the generation by
+    /// its key, and neither may go on alone without it.
     Begin {
         /// The pairing.
-        generation: u64,
+        pairing: u64,
         /// Number of the last record before it.
         sequence: u64,
         /// Visible outputs released so far.
@@ -208,7 +246,7 @@ pub enum Message {
     /// P: records.
     Records {
         /// The pairing.
-        generation: u64,
+        pairing: u64,
         /// Number of the first.
         first_sequence: u64,
         /// An output waits for the acknowledgement.
@@ -221,7 +259,7 @@ pub enum Message {
     /// P: nothing new, still here.
     Heartbeat {
         /// The pairing.
-        generation: u64,
+        pairing: u64,
         /// Number of the last record sent.
         sequence: u64,
         /// Visible outputs released so far.
@@ -232,44 +270,68 @@ pub enum Message {
     /// B: holds every record up to here. Also its heartbeat.
     Ack {
         /// The pairing.
-        generation: u64,
+        pairing: u64,
         /// Number of the last record held.
         sequence: u64,
         /// Instruction count that its machine has reached.
         executed: u64,
         /// The newest probe seen.
         echo: u64,
+        /// Its disk has everything that the guest had written up to this instruction count; 0
+        /// until the disk is settled.
+        durable: u64,
     },
-    /// B: its machine differs; it will not claim this generation.
+    /// P: goes on no further than this; the backup shall take over.
+    Handover {
+        /// The pairing.
+        pairing: u64,
+        /// Number of the last record.
+        sequence: u64,
+    },
+    /// B: has taken over what was handed over.
+    TakenOver {
+        /// The pairing.
+        pairing: u64,
+    },
+    /// B: let the beacon hold this, to show that both see the same arbiter.
+    Challenge {
+        /// The pairing.
+        pairing: u64,
+        /// Never used before.
+        nonce: u128,
+        /// What came of the last.
+        agreement: Agreement,
+    },
+    /// P: the beacon holds it.
+    Challenged {
+        /// The pairing.
+        pairing: u64,
+        /// What it holds.
+        nonce: u128,
+    },
+    /// Anybody: how do you stand? First, instead of a Hello.
+    Ask {
+        /// Protocol version.
+        protocol: u32,
+        /// Who asks.
+        greeting: Greeting,
+    },
+    /// The answer to [`Message::Ask`], and to a Hello that did not find a primary.
+    Standing(Standing),
+    /// B: its machine differs; it will not take over.
     Diverged {
         /// The pairing.
-        generation: u64,
+        pairing: u64,
         /// Where.
         report: DivergenceReport,
     },
     /// Both: the end, in an orderly way; and the answer to it.
     Goodbye {
         /// The pairing.
-        generation: u64,
+        pairing: u64,
         /// Why.
         parting: Parting,
     },
-}
-
-mod kind {
-    pub const HELLO: u8 = 1;
-    pub const WELCOME: u8 = 2;
-    pub const REFUSE: u8 = 3;
-    pub const SNAPSHOT: u8 = 4;
-    pub const SNAPSHOT_END: u8 = 5;
-    pub const READY: u8 = 6;
-    pub const BEGIN: u8 = 7;
-    pub const RECORDS: u8 = 8;
-    pub const HEARTBEAT: u8 = 9;
-    pub const ACK: u8 = 10;
-    pub const DIVERGED: u8 = 11;
-    pub const GOODBYE: u8 = 12;
-    pub const RESTORING: u8 = 22;
 }
 
 /// Encodes messages for one direction of one connection.
@@ -329,347 +391,4 @@ impl MessageReader {
         }
         Ok(Some(message))
     }
-}
-
-fn put_greeting(out: &mut Vec<u8>, greeting: &Greeting) {
-    put_varint(out, greeting.semantics_version.into());
-    out.extend_from_slice(&greeting.configuration_hash.to_le_bytes());
-    put_bytes(out, greeting.vm.as_bytes());
-    put_bytes(out, greeting.node.as_bytes());
-    out.extend_from_slice(&greeting.run.to_le_bytes());
-}
-
-fn get_u32(fields: &mut Fields<'_>, what: &'static str) -> Result<u32, WireError> {
-    let value = fields.varint()?;
-    u32::try_from(value).map_err(|_| WireError::TooLarge {
-        what,
-        value,
-        limit: u32::MAX.into(),
-    })
-}
-
-fn get_greeting(fields: &mut Fields<'_>) -> Result<Greeting, WireError> {
-    Ok(Greeting {
-        semantics_version: get_u32(fields, "the semantics version")?,
-        configuration_hash: u64::from_le_bytes(fields.array()?),
-        vm: fields.string("the machine's name", MAX_NAME_BYTES)?,
-        node: fields.string("the node's name", MAX_NAME_BYTES)?,
-        run: u128::from_le_bytes(fields.array()?),
-    })
-}
-
-fn put_refusal(out: &mut Vec<u8>, refusal: &Refusal) {
-    match refusal {
-        Refusal::NotNow => out.push(0),
-        Refusal::ProtocolVersion { ours } => {
-            out.push(1);
-            put_varint(out, (*ours).into());
-        }
-        Refusal::SemanticsVersion { ours } => {
-            out.push(2);
-            put_varint(out, (*ours).into());
-        }
-        Refusal::Configuration { ours } => {
-            out.push(3);
-            out.extend_from_slice(&ours.to_le_bytes());
-        }
-        Refusal::Vm { ours } => {
-            out.push(4);
-            put_bytes(out, ours.as_bytes());
-        }
-    }
-}
-
-fn get_refusal(fields: &mut Fields<'_>) -> Result<Refusal, WireError> {
-    Ok(match fields.byte()? {
-        0 => Refusal::NotNow,
-        1 => Refusal::ProtocolVersion {
-            ours: get_u32(fields, "the protocol version")?,
-        },
-        2 => Refusal::SemanticsVersion {
-            ours: get_u32(fields, "the semantics version")?,
-        },
-        3 => Refusal::Configuration {
-            ours: u64::from_le_bytes(fields.array()?),
-        },
-        4 => Refusal::Vm {
-            ours: fields.string("the machine's name", MAX_NAME_BYTES)?,
-        },
-        tag => {
-            return Err(WireError::UnknownTag {
-                what: "refusal",
-                tag,
-            });
-        }
-    })
-}
-
-/// Appends the payload and says its kind.
-fn encode(out: &mut Vec<u8>, message: &Message) -> u8 {
-    let numbers = |out: &mut Vec<u8>, numbers: &[u64]| {
-        for number in numbers {
-            put_varint(out, *number);
-        }
-    };
-    match message {
-        Message::Hello { protocol, greeting } => {
-            put_varint(out, (*protocol).into());
-            put_greeting(out, greeting);
-            kind::HELLO
-        }
-        Message::Welcome {
-            greeting,
-            life,
-            generation,
-        } => {
-            put_greeting(out, greeting);
-            out.extend_from_slice(&life.0.to_le_bytes());
-            put_varint(out, *generation);
-            kind::WELCOME
-        }
-        Message::Refuse(refusal) => {
-            put_refusal(out, refusal);
-            kind::REFUSE
-        }
-        Message::Snapshot(chunk) => {
-            put_varint(out, chunk.generation);
-            match chunk.part {
-                SnapshotPart::Machine => out.push(0),
-                SnapshotPart::Disk(index) => out.extend_from_slice(&[1, index]),
-            }
-            put_varint(out, chunk.offset);
-            assert!(
-                chunk.bytes.len() <= MAX_CHUNK_BYTES,
-                "a chunk of {}",
-                chunk.bytes.len()
-            );
-            out.extend_from_slice(&chunk.bytes);
-            kind::SNAPSHOT
-        }
-        Message::SnapshotEnd {
-            generation,
-            chunks,
-            count,
-            visible_outputs,
-        } => {
-            numbers(out, &[*generation, *chunks, *count, *visible_outputs]);
-            kind::SNAPSHOT_END
-        }
-        Message::Ready { generation } => {
-            numbers(out, &[*generation]);
-            kind::READY
-        }
-        Message::Restoring {
-            generation,
-            done,
-            total,
-        } => {
-            numbers(out, &[*generation, *done, *total]);
-            kind::RESTORING
-        }
-        Message::Begin {
-            generation,
-            sequence,
-            released,
-            record_interval_ms,
-        } => {
-            numbers(
-                out,
-                &[*generation, *sequence, *released, *record_interval_ms],
-            );
-            kind::BEGIN
-        }
-        Message::Records {
-            generation,
-            first_sequence,
-            urgent,
-            released,
-            records,
-        } => {
-            numbers(out, &[*generation, *first_sequence, *released]);
-            out.push((*urgent).into());
-            encode_batch(out, records);
-            kind::RECORDS
-        }
-        Message::Heartbeat {
-            generation,
-            sequence,
-            released,
-            probe,
-        } => {
-            numbers(out, &[*generation, *sequence, *released, *probe]);
-            kind::HEARTBEAT
-        }
-        Message::Ack {
-            generation,
-            sequence,
-            executed,
-            echo,
-        } => {
-            numbers(out, &[*generation, *sequence, *executed, *echo]);
-            kind::ACK
-        }
-        Message::Diverged { generation, report } => {
-            numbers(out, &[*generation, report.sequence, report.count]);
-            let end = report.what.floor_char_boundary(MAX_GREETING_BYTES / 2);
-            put_bytes(out, &report.what.as_bytes()[..end]);
-            kind::DIVERGED
-        }
-        Message::Goodbye {
-            generation,
-            parting,
-        } => {
-            numbers(out, &[*generation]);
-            out.push(match parting {
-                Parting::Finished => 0,
-                Parting::Leaving => 1,
-                Parting::Suspected => 2,
-            });
-            kind::GOODBYE
-        }
-    }
-}
-
-fn decode(kind: u8, payload: &[u8]) -> Result<Message, WireError> {
-    let mut f = Fields::new(payload);
-    let message = match kind {
-        kind::HELLO => {
-            let protocol = get_u32(&mut f, "the protocol version")?;
-            Message::Hello {
-                protocol,
-                greeting: get_greeting(&mut f)?,
-            }
-        }
-        kind::WELCOME => Message::Welcome {
-            greeting: get_greeting(&mut f)?,
-            life: LifeId(u128::from_le_bytes(f.array()?)),
-            generation: f.varint()?,
-        },
-        kind::REFUSE => Message::Refuse(get_refusal(&mut f)?),
-        kind::SNAPSHOT => Message::Snapshot(get_chunk(&mut f)?),
-        kind::SNAPSHOT_END => Message::SnapshotEnd {
-            generation: f.varint()?,
-            chunks: f.varint()?,
-            count: f.varint()?,
-            visible_outputs: f.varint()?,
-        },
-        kind::READY => Message::Ready {
-            generation: f.varint()?,
-        },
-        kind::RESTORING => Message::Restoring {
-            generation: f.varint()?,
-            done: f.varint()?,
-            total: f.varint()?,
-        },
-        kind::BEGIN => Message::Begin {
-            generation: f.varint()?,
-            sequence: f.varint()?,
-            released: f.varint()?,
-            record_interval_ms: f.varint()?,
-        },
-        kind::RECORDS => get_records(&mut f)?,
-        kind::HEARTBEAT => Message::Heartbeat {
-            generation: f.varint()?,
-            sequence: f.varint()?,
-            released: f.varint()?,
-            probe: f.varint()?,
-        },
-        kind::ACK => Message::Ack {
-            generation: f.varint()?,
-            sequence: f.varint()?,
-            executed: f.varint()?,
-            echo: f.varint()?,
-        },
-        kind::DIVERGED => Message::Diverged {
-            generation: f.varint()?,
-            report: DivergenceReport {
-                sequence: f.varint()?,
-                count: f.varint()?,
-                what: f.string("the divergence", MAX_GREETING_BYTES / 2)?,
-            },
-        },
-        kind::GOODBYE => Message::Goodbye {
-            generation: f.varint()?,
-            parting: match f.byte()? {
-                0 => Parting::Finished,
-                1 => Parting::Leaving,
-                2 => Parting::Suspected,
-                tag => {
-                    return Err(WireError::UnknownTag {
-                        what: "parting",
-                        tag,
-                    });
-                }
-            },
-        },
-        tag => {
-            return Err(WireError::UnknownTag {
-                what: "message",
-                tag,
-            });
-        }
-    };
-    f.end()?;
-    Ok(message)
-}
-
-fn get_chunk(f: &mut Fields<'_>) -> Result<SnapshotChunk, WireError> {
-    let generation = f.varint()?;
-    let part = match f.byte()? {
-        0 => SnapshotPart::Machine,
-        1 => SnapshotPart::Disk(f.byte()?),
-        tag => {
-            return Err(WireError::UnknownTag {
-                what: "snapshot part",
-                tag,
-            });
-        }
-    };
-    let offset = f.varint()?;
-    let bytes = f.remainder().to_vec();
-    if bytes.len() > MAX_CHUNK_BYTES {
-        let (value, limit) = (bytes.len() as u64, MAX_CHUNK_BYTES as u64);
-        return Err(WireError::TooLarge {
-            what: "a snapshot chunk",
-            value,
-            limit,
-        });
-    }
-    if offset.checked_add(bytes.len() as u64).is_none() {
-        return Err(WireError::Overflow);
-    }
-    Ok(SnapshotChunk {
-        generation,
-        part,
-        offset,
-        bytes,
-    })
-}
-
-fn get_records(f: &mut Fields<'_>) -> Result<Message, WireError> {
-    let (generation, first_sequence, released) = (f.varint()?, f.varint()?, f.varint()?);
-    let urgent = match f.byte()? {
-        0 => false,
-        1 => true,
-        tag => {
-            return Err(WireError::UnknownTag {
-                what: "urgency",
-                tag,
-            });
-        }
-    };
-    let records = decode_batch(f)?;
-    if records.is_empty() {
-        return Err(WireError::Truncated);
-    }
-    if first_sequence.checked_add(records.len() as u64).is_none() {
-        return Err(WireError::Overflow);
-    }
-    Ok(Message::Records {
-        generation,
-        first_sequence,
-        urgent,
-        released,
-        records,
-    })
 }

@@ -39,6 +39,24 @@ pub enum Mutation {
     NeverSettledNotAsked,
     /// A member that does not answer is taken for one without a machine.
     SilentPeersAreGone,
+    /// The primary does not look whether somebody left its generation.
+    OwnKeyNotLookedAt,
+    /// Flushes complete before the disk of a new primary is settled.
+    FlushBeforeSettled,
+    /// A flush completes when the primary's disk has it, though both should.
+    FlushOnOneDiskOnly,
+    /// A primary that hands over still lets out what is acknowledged.
+    EmitsAfterHandover,
+    /// A backup lets its disk be overwritten before its marker says so.
+    OverwrittenBeforeMarked,
+    /// A guest's end leaves the life open.
+    EndWithoutKey,
+    /// A backup becomes a member without reading the key at its own arbiter.
+    KeyNotReadBack,
+    /// Markers are not written in the order in which they were asked for (a bug of the program).
+    MarkersOvertake,
+    /// A claim does not care whether the store has the key of the generation before.
+    KeyBeforeNotRequired,
 }
 
 /// Which bug is brought back, if any.

@@ -50,10 +50,9 @@ impl<O> OutputGate<O> {
         self.held.is_empty()
     }
 
-    /// A new pairing begins: markers are numbered anew.
+    /// A new pairing begins: the backup holds nothing yet that anybody waits for.
     pub fn begin(&mut self) {
         assert!(self.held.is_empty(), "whoever is alone holds nothing back");
-        self.acknowledged = 0;
     }
 
     /// Notes outputs that left at once, the machine being alone.

@@ -1,18 +1,25 @@
 //! The replica that meets the world. `docs/protocol.md`, "The primary".
 
+mod handover;
 mod join;
+mod leaving;
 mod pair;
 
 use crate::ConnectionId;
 use crate::config::PairConfig;
 use crate::event::Event;
 use crate::failure_detector::{PauseDetector, Suspicion};
-use crate::generation::{Claim, ClaimOutcome, ClaimRequest, Verdict};
 use crate::lag::{Pressure, RunShare, Throttle};
-use crate::message::{LifeId, Message, Parting};
+use crate::marker::{DiskState, Marker, Role, Worth};
+use crate::message::{Message, Parting};
 use crate::mutation::Mutation;
 use crate::output_gate::{OutputGate, Released};
 use crate::record::{MAX_INPUT_BYTES, Record, RecordBody};
+use crate::startup::{Stance, Standing};
+use crate::succession::{
+    Claim, Entry, Generation, Kind, LifeNumber, Membership, RecordNumber, Request,
+};
+use crate::watch::{Agreement, BeaconWriter, KeyWatch, Outage};
 use join::Join;
 use pair::Pair;
 use std::collections::VecDeque;
@@ -23,12 +30,11 @@ use std::time::Duration;
 pub enum PrimaryStop {
     /// The guest ended the machine, and everything it said is out.
     Finished,
-    /// Another replica goes on. Outputs that waited are not ours to send.
-    LostClaim {
-        /// The generation that was lost.
-        generation: u64,
-        /// What its key holds.
-        holder: String,
+    /// Somebody else left the generation. Outputs that waited are not ours to send, the machine is
+    /// to be dropped. Look again with [`Startup`](crate::startup::Startup): this host can be a backup.
+    Superseded {
+        /// What the key holds.
+        by: Box<Entry>,
     },
 }
 
@@ -50,7 +56,7 @@ pub enum PrimaryAction<O> {
     /// place in the vcpu's stream of records and outputs.
     TakeSnapshot {
         /// The pairing that it is for.
-        generation: u64,
+        pairing: u64,
     },
     /// Send the snapshot as [`Message::Snapshot`] chunks on the connection, through the same
     /// message writer as everything else, then call [`Primary::snapshot_sent`]. Messages of
@@ -59,16 +65,28 @@ pub enum PrimaryAction<O> {
         /// Which connection.
         connection: ConnectionId,
         /// The pairing.
-        generation: u64,
+        pairing: u64,
     },
     /// The snapshot is not needed any more.
     AbortSnapshot {
         /// The pairing.
-        generation: u64,
+        pairing: u64,
     },
     /// Ask the arbiter, answer with [`Primary::arbiter_answered`]: exactly one answer a request,
-    /// [`ClaimOutcome::Unknown`] when it takes too long.
-    Ask(ClaimRequest),
+    /// [`Outcome::Unknown`] when it takes too long. At most one about keys and one about beacons
+    /// are under way.
+    Ask(Request),
+    /// Sync the disks, then write this marker, beside each disk first and then in the state
+    /// directory; then call [`Primary::settled`]. Until then no flush of the guest may complete.
+    Settle(Marker),
+    /// From here on a flush that the guest asked for at an instruction count of at most this may
+    /// complete when this host's disk has it; one that came later has to wait. `u64::MAX`: all may.
+    CompleteFlushes {
+        /// The instruction count.
+        up_to: u64,
+    },
+    /// Nobody took over what was handed over: let the machine run on.
+    Resume,
     /// Let the harts run this share of the time.
     Throttle(RunShare),
     /// Tell people.
@@ -88,6 +106,8 @@ pub enum PrimaryPhase {
     Paired,
     /// Lost its backup and asks the arbiter; outputs wait.
     Claiming,
+    /// Stands still, for its backup to take over.
+    HandingOver,
     /// Has ended.
     Stopped,
 }
@@ -97,8 +117,18 @@ pub enum PrimaryPhase {
 pub struct PrimaryStatus {
     /// What it is doing.
     pub phase: PrimaryPhase,
+    /// The life.
+    pub life: LifeNumber,
+    /// The generation.
+    pub generation: Generation,
     /// The last pairing that was tried or made; 0 before the first.
-    pub generation: u64,
+    pub pairing: u64,
+    /// What the last look at the arbiter, or the backup's, said.
+    pub arbiter: Agreement,
+    /// Number of the last record made.
+    pub record: RecordNumber,
+    /// Whether this host's disk is settled: see [`PrimaryAction::Settle`].
+    pub settled: bool,
     /// Whether the death of this process would lose nothing.
     pub protected: bool,
     /// The primary's instruction count.
@@ -124,10 +154,11 @@ pub struct PrimaryStatus {
 
 enum State {
     Alone {
-        join: Option<Join>,
+        join: Option<Box<Join>>,
     },
     Paired(Box<Pair>),
-    Claiming(Claim),
+    /// The member is lost, perhaps: outputs wait for the key.
+    Unpaired,
     Parting {
         connection: ConnectionId,
         deadline: Duration,
@@ -137,47 +168,172 @@ enum State {
 
 const KEPT_DELAYS: usize = 1024;
 
+/// Where a machine stands that becomes a primary's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Beginning {
+    /// The key by which this host is the primary.
+    pub opened: Entry,
+    /// Number of the last record of the life so far: of a machine that was started from its disk
+    /// or powered on, the one before [`Entry::record`].
+    pub record: RecordNumber,
+    /// Its instruction count.
+    pub count: u64,
+    /// Its visible outputs.
+    pub visible_outputs: u64,
+}
+
+impl Beginning {
+    /// A machine that was made from its images and disks, at instruction 0.
+    pub fn from_disk(opened: Entry) -> Beginning {
+        let before = opened.record.0.checked_sub(1);
+        assert!(before.is_some(), "records are numbered from 1");
+        Beginning {
+            record: RecordNumber(before.unwrap_or_default()),
+            opened,
+            count: 0,
+            visible_outputs: 0,
+        }
+    }
+}
+
 /// The replica that meets the world, as far as replication goes.
 pub struct Primary<O> {
     config: PairConfig,
-    life: LifeId,
-    generation: u64,
+    /// The key that opened the generation.
+    opened: Entry,
+    /// The key by which it is being left, while the arbiter is asked. One at a time, and never
+    /// given up: what was asked once may land at any time.
+    leaving: Option<Claim>,
+    pairing: u64,
     state: State,
+    settled: bool,
+    flushes_up_to: u64,
     gate: OutputGate<O>,
     throttle: Throttle,
     pauses: PauseDetector,
+    watch: KeyWatch,
+    beacon: BeaconWriter,
+    agreement: Agreement,
+    outage: Outage,
+    record: u64,
     count: u64,
     visible_outputs: u64,
     finishing: bool,
+    /// The vcpu was stopped for a handover.
+    stands_still: bool,
     delays: VecDeque<Duration>,
     actions: VecDeque<PrimaryAction<O>>,
 }
 
 impl<O> Primary<O> {
-    /// A machine that runs alone: just started (`generation` 0 and a `life` never used before), or
-    /// gone live as a backup of `generation`. It stands at `count` with `visible_outputs`.
-    pub fn new(
-        now: Duration,
-        config: PairConfig,
-        life: LifeId,
-        generation: u64,
-        count: u64,
-        visible_outputs: u64,
-    ) -> Primary<O> {
+    /// A machine that runs alone: just started, or gone live.
+    pub fn new(now: Duration, config: PairConfig, beginning: Beginning) -> Primary<O> {
+        let Beginning {
+            opened,
+            record,
+            count,
+            visible_outputs,
+        } = beginning;
+        let membership = opened.membership();
+        assert!(
+            membership.primary == config.greeting.host && membership.members.is_empty(),
+            "whoever becomes a primary is one by the key, and alone"
+        );
         let pauses = PauseDetector::new(now, &config.detector);
-        Primary {
+        let mut primary = Primary {
+            watch: KeyWatch::new(now, config.watch_interval),
+            beacon: BeaconWriter::new(config.beacon(config.greeting.host.id)),
             config,
-            life,
-            generation,
+            opened,
+            leaving: None,
+            pairing: 0,
             state: State::Alone { join: None },
+            settled: false,
+            flushes_up_to: u64::MAX,
             gate: OutputGate::new(visible_outputs),
             throttle: Throttle::new(),
             pauses,
+            agreement: Agreement::Unknown,
+            outage: Outage::default(),
+            record: record.0,
             count,
             visible_outputs,
             finishing: false,
+            stands_still: false,
             delays: VecDeque::new(),
             actions: VecDeque::new(),
+        };
+        let mutations = primary.config.mutations;
+        if !mutations.active(Mutation::FlushBeforeSettled) {
+            primary.flushes_up_to = 0;
+        }
+        let up_to = primary.flushes_up_to;
+        primary
+            .actions
+            .push_back(PrimaryAction::CompleteFlushes { up_to });
+        let marker = primary.marker();
+        primary.actions.push_back(PrimaryAction::Settle(marker));
+        primary
+    }
+
+    /// The marker of this host's disks in this generation.
+    pub fn marker(&self) -> Marker {
+        Marker {
+            machine: self.opened.key.machine.clone(),
+            life: self.opened.key.life,
+            life_id: self.opened.life,
+            generation: self.generation(),
+            role: Role::Primary,
+            record: RecordNumber(self.record),
+            disk: DiskState::Whole,
+        }
+    }
+
+    /// [`PrimaryAction::Settle`] was done: this host's disk is the right one from here on.
+    pub fn settled(&mut self, now: Duration) {
+        self.enter(now);
+        if !std::mem::replace(&mut self.settled, true) {
+            self.complete_flushes(u64::MAX);
+        }
+        self.maintain(now);
+    }
+
+    fn complete_flushes(&mut self, up_to: u64) {
+        if up_to != self.flushes_up_to {
+            self.flushes_up_to = up_to;
+            self.actions
+                .push_back(PrimaryAction::CompleteFlushes { up_to });
+        }
+    }
+
+    /// The generation in which it lives.
+    pub fn generation(&self) -> Generation {
+        self.opened.next_generation()
+    }
+
+    /// The key that opened the generation in which it lives.
+    pub fn opened(&self) -> &Entry {
+        &self.opened
+    }
+
+    /// What to answer a peer that asks how this replica stands.
+    pub fn standing(&self) -> Standing {
+        let worth = if self.settled {
+            Worth::Known(self.marker())
+        } else {
+            Worth::Fresh
+        };
+        Standing {
+            machine: self.opened.key.machine.clone(),
+            host: self.config.greeting.host.clone(),
+            stance: match self.state {
+                State::Stopped | State::Parting { .. } => Stance::NoMachine,
+                _ => Stance::Live,
+            },
+            life: self.opened.key.life,
+            life_id: self.opened.life,
+            generation: self.generation(),
+            worth,
         }
     }
 
@@ -188,15 +344,20 @@ impl<O> Primary<O> {
 
     /// When [`tick`](Self::tick) is to be called, if nothing else is called before.
     pub fn next_deadline(&self) -> Option<Duration> {
-        match &self.state {
+        let state = match &self.state {
             State::Alone { join } => join
                 .as_ref()
                 .map(|join| join.deadline(self).min(self.pauses.due())),
             State::Paired(pair) => Some(pair.deadline(self).min(self.pauses.due())),
-            State::Claiming(claim) => claim.deadline(),
-            State::Parting { deadline, .. } => Some(*deadline),
-            State::Stopped => None,
-        }
+            State::Unpaired => None,
+            State::Parting { deadline, .. } => return Some(*deadline),
+            State::Stopped => return None,
+        };
+        let key = match &self.leaving {
+            Some(claim) => claim.deadline(),
+            None => self.watch.deadline(),
+        };
+        [state, key].into_iter().flatten().min()
     }
 
     /// Time passed.
@@ -215,10 +376,18 @@ impl<O> Primary<O> {
             RecordBody::Marker { .. } => panic!("markers are made by the primary itself"),
             RecordBody::Digest(_) => {}
         }
-        if let Some(stream) = self.stream_mut() {
-            stream.push(now, record);
-        }
+        self.append(now, record);
         self.maintain(now);
+    }
+
+    /// One more record of the life's log. Gives its number if a backup gets it.
+    fn append(&mut self, now: Duration, record: Record) -> Option<u64> {
+        self.record += 1;
+        let number = self.record;
+        let stream = self.stream_mut()?;
+        let pushed = stream.push(now, record);
+        assert!(pushed == number, "a stream has the log's numbers");
+        Some(number)
     }
 
     /// The vcpu collected outputs at `count`, in order with its records; `visible_outputs` is the
@@ -235,7 +404,7 @@ impl<O> Primary<O> {
             count,
             body: RecordBody::Marker { visible_outputs },
         };
-        let marker = self.stream_mut().map(|stream| stream.push(now, marker));
+        let marker = self.append(now, marker);
         match &mut self.state {
             _ if self.config.mutations.active(Mutation::NoOutputRule) => {
                 self.actions.push_back(PrimaryAction::Emit(outputs));
@@ -249,7 +418,7 @@ impl<O> Primary<O> {
                 self.gate.hold(now, marker, visible_outputs, outputs);
                 self.flush(now, true);
             }
-            State::Claiming(_) => self.gate.hold(now, None, visible_outputs, outputs),
+            State::Unpaired => self.gate.hold(now, None, visible_outputs, outputs),
             State::Parting { .. } | State::Stopped => {}
         }
         self.maintain(now);
@@ -280,6 +449,11 @@ impl<O> Primary<O> {
             (_, Message::Hello { protocol, greeting }) => {
                 self.hello(now, connection, protocol, greeting);
             }
+            (_, Message::Ask { .. }) => {
+                let standing = self.standing();
+                self.send(connection, Message::Standing(standing));
+                self.actions.push_back(PrimaryAction::Close(connection));
+            }
             (State::Alone { join: Some(join) }, message) if join.is_on(connection) => {
                 self.joiner_said(now, message);
             }
@@ -309,7 +483,7 @@ impl<O> Primary<O> {
         self.enter(now);
         match &self.state {
             State::Alone { join: Some(join) } if join.is_on(connection) => {
-                self.join_failed(Suspicion::ConnectionEnded);
+                self.join_failed(now, Suspicion::ConnectionEnded);
             }
             State::Paired(pair) if pair.is_on(connection) => {
                 self.suspect(now, Suspicion::ConnectionEnded);
@@ -325,46 +499,16 @@ impl<O> Primary<O> {
         self.maintain(now);
     }
 
-    /// The answer to [`PrimaryAction::Ask`].
-    pub fn arbiter_answered(&mut self, now: Duration, generation: u64, outcome: &ClaimOutcome) {
-        self.enter(now);
-        if let State::Claiming(claim) = &mut self.state
-            && claim.generation() == generation
-        {
-            let verdict = claim.answer(now, outcome);
-            if let Some(event) = claim.answers_again(now, outcome) {
-                self.actions.push_back(PrimaryAction::Report(event));
-            }
-            match verdict {
-                Verdict::Pending => {
-                    if let Some(event) = claim.trouble_to_tell(now, outcome) {
-                        self.report(event);
-                    }
-                }
-                Verdict::Won => self.go_on_alone(now),
-                Verdict::Lost(holder) => {
-                    let holder = String::from_utf8_lossy(&holder).trim_end().to_owned();
-                    self.report(Event::LostClaim {
-                        generation,
-                        holder: holder.clone(),
-                    });
-                    self.stop(PrimaryStop::LostClaim { generation, holder });
-                }
-            }
-        }
-        self.maintain(now);
-    }
-
-    /// The life of the machine.
-    pub fn life(&self) -> LifeId {
-        self.life
-    }
-
     /// A look at it.
     pub fn status(&self) -> PrimaryStatus {
         let mut status = PrimaryStatus {
             phase: PrimaryPhase::Alone,
-            generation: self.generation,
+            life: self.opened.key.life,
+            generation: self.generation(),
+            pairing: self.pairing,
+            arbiter: self.agreement,
+            record: RecordNumber(self.record),
+            settled: self.settled,
             protected: false,
             instruction_count: self.count,
             lag_instructions: 0,
@@ -380,8 +524,11 @@ impl<O> Primary<O> {
             State::Alone { join: None } => {}
             State::Alone { join: Some(join) } => join.describe(&mut status),
             State::Paired(pair) => pair.describe(&mut status),
-            State::Claiming(_) => status.phase = PrimaryPhase::Claiming,
+            State::Unpaired => status.phase = PrimaryPhase::Claiming,
             State::Parting { .. } | State::Stopped => status.phase = PrimaryPhase::Stopped,
+        }
+        if self.stands_still && status.phase == PrimaryPhase::Paired {
+            status.phase = PrimaryPhase::HandingOver;
         }
         status
     }
@@ -407,11 +554,6 @@ impl<O> Primary<O> {
         match &mut self.state {
             State::Alone { join: Some(_) } => self.maintain_join(now),
             State::Paired(_) => self.maintain_pair(now),
-            State::Claiming(claim) => {
-                if let Some(request) = claim.poll(now) {
-                    self.actions.push_back(PrimaryAction::Ask(request));
-                }
-            }
             State::Parting {
                 deadline,
                 connection,
@@ -424,43 +566,33 @@ impl<O> Primary<O> {
         }
         self.control_speed(now);
         self.finish_if_done(now);
+        self.ask_arbiter(now);
     }
 
+    /// The guest has ended: the life ends when all that it said is out, and the member knows.
     fn finish_if_done(&mut self, now: Duration) {
-        if !self.finishing {
+        if !self.finishing || self.leaving.is_some() {
             return;
         }
         match &self.state {
             State::Alone { join } => {
                 if let Some(join) = join {
-                    let (connection, generation) = (join.connection(), join.generation());
-                    self.send(
-                        connection,
-                        Message::Goodbye {
-                            generation,
-                            parting: Parting::Finished,
-                        },
-                    );
+                    let (connection, pairing) = (join.connection(), join.pairing());
                     self.actions.push_back(PrimaryAction::Close(connection));
                     self.actions
-                        .push_back(PrimaryAction::AbortSnapshot { generation });
+                        .push_back(PrimaryAction::AbortSnapshot { pairing });
+                    self.state = State::Alone { join: None };
                 }
-                self.stop(PrimaryStop::Finished);
+                self.leave_generation(now, Kind::Ended, None);
             }
             State::Paired(pair) if pair.is_all_acknowledged() && self.gate.is_empty() => {
-                let (connection, generation) = (pair.connection(), pair.generation());
-                self.send(
-                    connection,
-                    Message::Goodbye {
-                        generation,
-                        parting: Parting::Finished,
-                    },
-                );
-                let deadline = now + self.config.detector.silence_timeout;
-                self.state = State::Parting {
-                    connection,
-                    deadline,
-                };
+                if self.stands_still {
+                    return;
+                }
+                if self.config.mutations.active(Mutation::EndWithoutKey) {
+                    return self.life_ended(now);
+                }
+                self.leave_generation(now, Kind::Ended, None);
             }
             _ => {}
         }
@@ -482,48 +614,54 @@ impl<O> Primary<O> {
         let State::Paired(pair) = &self.state else {
             return;
         };
-        let (connection, generation) = (pair.connection(), pair.generation());
+        let (connection, pairing) = (pair.connection(), pair.pairing());
         assert!(
-            generation == self.generation,
+            pairing == self.pairing,
             "only the newest pairing is ever in force"
         );
-        // A backup that was stopped and wakes now reads it, and does not vie for the generation
+        // A backup that was stopped and wakes now reads it, and does not vie for the pairing
         // with a primary that is well.
         let parting = Parting::Suspected;
-        self.send(
-            connection,
-            Message::Goodbye {
-                generation,
-                parting,
-            },
-        );
+        self.send(connection, Message::Goodbye { pairing, parting });
         self.actions.push_back(PrimaryAction::Close(connection));
-        self.report(Event::Suspected { generation, why });
-        let key = self.config.key(self.life, generation);
-        let claim = Claim::new(
-            now,
-            key,
-            &self.config.claimant(),
-            self.config.claim_pacing,
-            self.config.mutations,
-        );
-        self.state = State::Claiming(claim);
+        self.report(Event::Suspected { pairing, why });
+        self.state = State::Unpaired;
+        // The end of the life may be on its way to the arbiter: then that is the question.
+        if self.leaving.is_none() {
+            let next = self.without_members();
+            self.leave_generation(now, Kind::Dropped, Some(next));
+        }
         if self
             .config
             .mutations
             .active(Mutation::DropBackupWithoutAsking)
         {
+            self.leaving = None;
             self.go_on_alone(now);
+        }
+    }
+
+    fn without_members(&self) -> Membership {
+        Membership {
+            members: Vec::new(),
+            ..self.opened.membership().clone()
         }
     }
 
     fn go_on_alone(&mut self, now: Duration) {
         self.report(Event::Claimed {
-            generation: self.generation,
+            generation: self.generation(),
         });
         self.state = State::Alone { join: None };
+        self.agreement = Agreement::Unknown;
         let released = self.gate.alone(now);
         self.emit(released);
+        if self.settled {
+            self.complete_flushes(u64::MAX);
+        }
+        if std::mem::take(&mut self.stands_still) {
+            self.actions.push_back(PrimaryAction::Resume);
+        }
         if let Some(share) = self.throttle.lift() {
             self.actions.push_back(PrimaryAction::Throttle(share));
         }
@@ -545,6 +683,7 @@ impl<O> Primary<O> {
 
     fn stop(&mut self, why: PrimaryStop) {
         self.gate.discard();
+        self.leaving = None;
         self.state = State::Stopped;
         self.actions.push_back(PrimaryAction::Stop(why));
     }
@@ -579,7 +718,7 @@ impl<O> Primary<O> {
                 self.gate.held_outputs(),
                 &self.config.mutations,
             ),
-            State::Claiming(_) => memory(held),
+            State::Unpaired => memory(held),
             State::Parting { .. } | State::Stopped => return,
         };
         if let Some(share) = self.throttle.update(now, pressure) {

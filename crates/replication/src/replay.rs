@@ -104,10 +104,15 @@ pub struct Replayer<G: Guest> {
 impl<G: Guest> Replayer<G> {
     /// Replays on `guest`, which stands where its snapshot was taken.
     pub fn new(guest: G) -> Replayer<G> {
+        Replayer::after(guest, 0)
+    }
+
+    /// The same, and the first record to come follows record `sequence`.
+    pub fn after(guest: G, sequence: u64) -> Replayer<G> {
         Replayer {
             guest,
             queue: VecDeque::new(),
-            replayed: 0,
+            replayed: sequence,
             outputs: Vec::new(),
             diverged: None,
         }

@@ -33,6 +33,12 @@ pub enum WireError {
     /// More bytes than fields.
     #[error("{0} bytes too many at the end of a frame")]
     TrailingBytes(usize),
+    /// A machine's name is none.
+    #[error("a machine cannot have this name")]
+    Name,
+    /// A marker is none.
+    #[error("a marker cannot be read")]
+    Marker,
     /// A name is not UTF-8.
     #[error("a name is not UTF-8")]
     NotUtf8,

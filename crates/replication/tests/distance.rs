@@ -1,15 +1,17 @@
 //! A channel that takes its time: `docs/protocol.md`, "Lag". Slowing the primary does not make the
 //! way shorter, so the way must not slow the primary.
 
+mod support;
+
 use replication::ConnectionId;
 use replication::backup::{Backup, BackupAction};
-use replication::config::PairConfig;
 use replication::event::Event;
-use replication::message::{Greeting, LifeId, Message};
-use replication::primary::{Primary, PrimaryAction};
+use replication::message::Message;
+use replication::primary::{Beginning, Primary, PrimaryAction};
 use replication::record::{Record, RecordBody};
 use std::collections::VecDeque;
 use std::time::Duration;
+use support::{Store, config, power_on};
 
 const WIRE: ConnectionId = ConnectionId(1);
 /// Instructions of the primary's guest in a millisecond at full speed.
@@ -17,16 +19,6 @@ const PER_MS: u64 = 300_000;
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
-}
-
-fn config(node: &str) -> PairConfig {
-    PairConfig::new(Greeting {
-        semantics_version: 1,
-        configuration_hash: 2,
-        vm: "vm".to_owned(),
-        node: node.to_owned(),
-        run: node.len() as u128,
-    })
 }
 
 /// Milliseconds there and back at a time in milliseconds.
@@ -37,6 +29,7 @@ struct Distant {
     now: Duration,
     primary: Primary<u64>,
     backup: Backup<u64>,
+    store: Store,
     delays: Way,
     /// Bytes of records in a millisecond that the channel carries to the backup.
     bandwidth: usize,
@@ -58,10 +51,16 @@ struct Distant {
 
 impl Distant {
     fn new(delays: Way) -> Distant {
+        let opened = power_on(&config("primary"));
         Distant {
             now: Duration::ZERO,
-            primary: Primary::new(Duration::ZERO, config("primary"), LifeId(9), 0, 0, 0),
-            backup: Backup::new(Duration::ZERO, config("b")),
+            primary: Primary::new(
+                Duration::ZERO,
+                config("primary"),
+                Beginning::from_disk(opened.clone()),
+            ),
+            store: Store::with(&opened),
+            backup: Backup::new(Duration::ZERO, config("b"), opened),
             delays,
             bandwidth: usize::MAX,
             free_at: 0.0,
@@ -107,13 +106,17 @@ impl Distant {
                         self.to_backup.push_back((arrives.max(before), message));
                     }
                     PrimaryAction::Emit(outputs) => self.emitted += outputs.len() as u64,
-                    PrimaryAction::TakeSnapshot { generation } => {
-                        self.primary
-                            .snapshot_taken(self.now, generation, self.count);
+                    PrimaryAction::TakeSnapshot { pairing } => {
+                        self.primary.snapshot_taken(self.now, pairing, self.count);
                         self.executed = self.count;
                     }
-                    PrimaryAction::SendSnapshot { generation, .. } => {
-                        self.primary.snapshot_sent(self.now, generation, 0);
+                    PrimaryAction::SendSnapshot { pairing, .. } => {
+                        self.primary.snapshot_sent(self.now, pairing, 0);
+                    }
+                    PrimaryAction::Settle(_) => self.primary.settled(self.now),
+                    PrimaryAction::Ask(request) => {
+                        let outcome = self.store.carry_out(&request);
+                        self.primary.arbiter_answered(self.now, &request, &outcome);
                     }
                     PrimaryAction::Throttle(share) => self.share = share.into(),
                     PrimaryAction::Report(Event::Suspected { why, .. }) => {
@@ -129,8 +132,19 @@ impl Distant {
                         let arrives = (self.now + ms(back)).max(before);
                         self.to_primary.push_back((arrives, message));
                     }
-                    BackupAction::Restore { generation, .. } => {
-                        self.backup.restored(self.now, generation, Ok(()));
+                    BackupAction::Mark(_) => self.backup.marked(self.now),
+                    BackupAction::Settle { pairing, .. } => {
+                        self.backup.settled(self.now, pairing);
+                    }
+                    BackupAction::Ask(request) => {
+                        let outcome = self.store.carry_out(&request);
+                        self.backup.arbiter_answered(self.now, &request, &outcome);
+                    }
+                    BackupAction::Restore {
+                        pairing, sequence, ..
+                    } => {
+                        self.replayed = sequence;
+                        self.backup.restored(self.now, pairing, Ok(()));
                     }
                     BackupAction::Replay { records, .. } => self.log.extend(records),
                     BackupAction::Report(Event::Suspected { why, .. }) => {

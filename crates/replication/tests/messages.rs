@@ -1,29 +1,82 @@
 //! `docs/protocol.md`, "Messages": encoding, and what garbage does.
 
 use proptest::prelude::*;
+use replication::marker::{DiskState, Marker, Role, Worth};
 use replication::message::{
     DivergenceReport, Greeting, LifeId, Message, MessageReader, MessageWriter, Parting, Refusal,
     SnapshotChunk, SnapshotPart,
 };
 use replication::record::{Record, RecordBody};
+use replication::startup::{Stance, Standing};
+use replication::succession::{
+    Generation, Host, HostId, LifeNumber, MachineName, RecordNumber, RunId,
+};
+use replication::watch::Agreement;
 
 fn greeting() -> impl Strategy<Value = Greeting> {
-    (
-        any::<u32>(),
-        any::<u64>(),
-        "\\PC{0,60}",
-        "\\PC{0,60}",
-        any::<u128>(),
+    (any::<u32>(), any::<u64>(), machine(), host(), any::<u128>()).prop_map(
+        |(semantics_version, configuration_hash, machine, host, run)| Greeting {
+            semantics_version,
+            configuration_hash,
+            machine,
+            host,
+            run: RunId(run),
+        },
     )
-        .prop_map(
-            |(semantics_version, configuration_hash, vm, node, run)| Greeting {
-                semantics_version,
-                configuration_hash,
-                vm,
-                node,
-                run,
-            },
-        )
+}
+
+fn machine() -> impl Strategy<Value = MachineName> {
+    "[A-Za-z0-9_-][A-Za-z0-9._-]{0,20}".prop_map(|name| MachineName::new(&name).unwrap())
+}
+
+fn host() -> impl Strategy<Value = Host> {
+    (any::<u128>(), "\\PC{0,60}").prop_map(|(id, node)| Host::new(HostId(id), &node))
+}
+
+fn agreement() -> impl Strategy<Value = Agreement> {
+    prop::sample::select(vec![
+        Agreement::Unknown,
+        Agreement::Agreed,
+        Agreement::Differs,
+        Agreement::Unreachable,
+    ])
+}
+
+fn standing() -> impl Strategy<Value = Standing> {
+    let stance = prop::sample::select(vec![
+        Stance::NoMachine,
+        Stance::Joining,
+        Stance::Following,
+        Stance::Claiming,
+        Stance::Live,
+    ]);
+    let numbers = any::<(u64, u128, u64)>();
+    (machine(), host(), stance, numbers, 0..3u8, "\\PC{0,60}").prop_map(
+        |(machine, host, stance, (life, life_id, generation), kind, why)| {
+            let worth = match kind {
+                0 => Worth::Fresh,
+                1 => Worth::Nothing(why),
+                _ => Worth::Known(Marker {
+                    machine: machine.clone(),
+                    life: LifeNumber(life.max(1)),
+                    life_id: LifeId(life_id),
+                    generation: Generation(generation),
+                    role: Role::Member,
+                    record: RecordNumber(generation),
+                    disk: DiskState::Whole,
+                }),
+            };
+            Standing {
+                machine,
+                host,
+                stance,
+                life: LifeNumber(life),
+                life_id: LifeId(life_id),
+                generation: Generation(generation),
+                worth,
+            }
+        },
+    )
 }
 
 fn message() -> impl Strategy<Value = Message> {
@@ -34,7 +87,8 @@ fn message() -> impl Strategy<Value = Message> {
         any::<u32>().prop_map(|ours| Refusal::ProtocolVersion { ours }),
         any::<u32>().prop_map(|ours| Refusal::SemanticsVersion { ours }),
         n().prop_map(|ours| Refusal::Configuration { ours }),
-        "\\PC{0,60}".prop_map(|ours| Refusal::Vm { ours }),
+        machine().prop_map(|ours| Refusal::Machine { ours }),
+        Just(Refusal::SameHost),
     ];
     let part = prop_oneof![
         Just(SnapshotPart::Machine),
@@ -56,70 +110,92 @@ fn message() -> impl Strategy<Value = Message> {
     prop_oneof![
         (any::<u32>(), greeting())
             .prop_map(|(protocol, greeting)| Message::Hello { protocol, greeting }),
-        (greeting(), any::<u128>(), n()).prop_map(|(greeting, life, generation)| {
-            Message::Welcome {
+        (greeting(), n(), any::<u128>(), n(), n()).prop_map(
+            |(greeting, life, life_id, generation, pairing)| Message::Welcome {
                 greeting,
-                life: LifeId(life),
-                generation,
+                life: LifeNumber(life),
+                life_id: LifeId(life_id),
+                generation: Generation(generation),
+                pairing,
+            }
+        ),
+        n().prop_map(|pairing| Message::Accept { pairing }),
+        (n(), bytes()).prop_map(|(pairing, key)| Message::Joined { pairing, key }),
+        n().prop_map(|pairing| Message::Confirmed { pairing }),
+        (n(), n()).prop_map(|(pairing, sequence)| Message::Handover { pairing, sequence }),
+        n().prop_map(|pairing| Message::TakenOver { pairing }),
+        (n(), any::<u128>(), agreement()).prop_map(|(pairing, nonce, agreement)| {
+            Message::Challenge {
+                pairing,
+                nonce,
+                agreement,
             }
         }),
+        (n(), any::<u128>()).prop_map(|(pairing, nonce)| Message::Challenged { pairing, nonce }),
+        (any::<u32>(), greeting())
+            .prop_map(|(protocol, greeting)| Message::Ask { protocol, greeting }),
+        standing().prop_map(Message::Standing),
         refusal.prop_map(Message::Refuse),
-        (n(), part, 0..1u64 << 60, bytes()).prop_map(|(generation, part, offset, bytes)| {
+        (n(), part, 0..1u64 << 60, bytes()).prop_map(|(pairing, part, offset, bytes)| {
             Message::Snapshot(SnapshotChunk {
-                generation,
+                pairing,
                 part,
                 offset,
                 bytes,
             })
         }),
-        (n(), n(), n(), n()).prop_map(|(generation, chunks, count, visible_outputs)| {
-            Message::SnapshotEnd {
-                generation,
+        (n(), n(), n(), n(), n()).prop_map(
+            |(pairing, chunks, sequence, count, visible_outputs)| Message::SnapshotEnd {
+                pairing,
                 chunks,
+                sequence,
                 count,
                 visible_outputs,
             }
-        }),
-        n().prop_map(|generation| Message::Ready { generation }),
-        (n(), n(), n()).prop_map(|(generation, done, total)| Message::Restoring {
-            generation,
+        ),
+        n().prop_map(|pairing| Message::Ready { pairing }),
+        (n(), n(), n()).prop_map(|(pairing, done, total)| Message::Restoring {
+            pairing,
             done,
             total
         }),
-        (n(), n(), n(), n()).prop_map(|(generation, sequence, released, record_interval_ms)| {
+        (n(), n(), n(), n()).prop_map(|(pairing, sequence, released, record_interval_ms)| {
             Message::Begin {
-                generation,
+                pairing,
                 sequence,
                 released,
                 record_interval_ms,
             }
         }),
         (n(), 0..1u64 << 60, any::<bool>(), n(), records).prop_map(
-            |(generation, first_sequence, urgent, released, records)| Message::Records {
-                generation,
+            |(pairing, first_sequence, urgent, released, records)| Message::Records {
+                pairing,
                 first_sequence,
                 urgent,
                 released,
                 records
             }
         ),
-        (n(), n(), n(), n()).prop_map(|(generation, sequence, released, probe)| {
+        (n(), n(), n(), n()).prop_map(|(pairing, sequence, released, probe)| {
             Message::Heartbeat {
-                generation,
+                pairing,
                 sequence,
                 released,
                 probe,
             }
         }),
-        (n(), n(), n(), n()).prop_map(|(generation, sequence, executed, echo)| Message::Ack {
-            generation,
-            sequence,
-            executed,
-            echo
+        (n(), n(), n(), n(), n()).prop_map(|(pairing, sequence, executed, echo, durable)| {
+            Message::Ack {
+                pairing,
+                sequence,
+                executed,
+                echo,
+                durable,
+            }
         }),
-        (n(), n(), n(), "\\PC{0,60}").prop_map(|(generation, sequence, count, what)| {
+        (n(), n(), n(), "\\PC{0,60}").prop_map(|(pairing, sequence, count, what)| {
             Message::Diverged {
-                generation,
+                pairing,
                 report: DivergenceReport {
                     sequence,
                     count,
@@ -135,10 +211,7 @@ fn message() -> impl Strategy<Value = Message> {
                 Just(Parting::Suspected)
             ]
         )
-            .prop_map(|(generation, parting)| Message::Goodbye {
-                generation,
-                parting
-            }),
+            .prop_map(|(pairing, parting)| Message::Goodbye { pairing, parting }),
     ]
 }
 
@@ -214,7 +287,7 @@ proptest! {
 fn a_flood_before_the_greeting_is_refused() {
     let mut bytes = Vec::new();
     let chunk = SnapshotChunk {
-        generation: 1,
+        pairing: 1,
         part: SnapshotPart::Machine,
         offset: 0,
         bytes: vec![0; 1 << 20],
@@ -239,17 +312,18 @@ fn what_an_idle_pair_sends_is_small() {
         body: RecordBody::Input(vec![4; 14]),
     };
     let records = size(Message::Records {
-        generation: 3,
+        pairing: 3,
         first_sequence: 500_000,
         urgent: false,
         released: 1_000_000,
         records: vec![clock],
     });
     let ack = size(Message::Ack {
-        generation: 3,
+        pairing: 3,
         sequence: 500_000,
         executed: count,
         echo: 2,
+        durable: 0,
     });
     // Twenty of each a second are the most that an idle pair needs: under 10 kbit/s.
     assert!(

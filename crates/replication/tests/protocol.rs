@@ -1,30 +1,28 @@
 //! `docs/protocol.md`, section by section, with two cores and a wire that loses nothing.
 
+mod support;
+
 use replication::ConnectionId;
 use replication::backup::{Backup, BackupAction, BackupPhase, BackupStop};
 use replication::config::PairConfig;
 use replication::event::Event;
 use replication::failure_detector::Suspicion;
-use replication::generation::{ClaimOutcome, ClaimRequest};
-use replication::message::{DivergenceReport, Greeting, LifeId, Message, Refusal};
-use replication::primary::{Primary, PrimaryAction, PrimaryPhase, PrimaryStop};
+use replication::marker::{DiskState, Role};
+use replication::message::{DivergenceReport, Greeting, Message, PROTOCOL_VERSION, Refusal};
+use replication::primary::{Beginning, Primary, PrimaryAction, PrimaryPhase, PrimaryStop};
 use replication::record::{Record, RecordBody};
+use replication::succession::{
+    Durability, Entry, Generation, Kind, MachineName, Membership, Outcome, RecordNumber, Request,
+    RunId, Writer,
+};
+use replication::watch::Agreement;
 use std::time::Duration;
+use support::{Store, config, host, key, power_on};
 
 const WIRE: ConnectionId = ConnectionId(1);
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
-}
-
-fn config(node: &str) -> PairConfig {
-    PairConfig::new(Greeting {
-        semantics_version: 1,
-        configuration_hash: 2,
-        vm: "vm".to_owned(),
-        node: node.to_owned(),
-        run: node.len() as u128,
-    })
 }
 
 /// Both cores, and everything that they wanted of the program.
@@ -48,14 +46,25 @@ struct Pair {
     primary_did: Vec<PrimaryAction<u32>>,
     backup_did: Vec<BackupAction<u32>>,
     wire_bytes: usize,
+    /// The arbiter, and whether it answers by itself.
+    store: Store,
+    answers: bool,
+    /// Another one for the backup.
+    split: bool,
 }
 
 impl Pair {
     fn new(primary: PairConfig, backup: PairConfig) -> Pair {
+        let opened = power_on(&primary);
+        let store = Store::with(&opened);
+        let beginning = Beginning::from_disk(opened.clone());
         Pair {
             now: Duration::ZERO,
-            primary: Primary::new(Duration::ZERO, primary, LifeId(9), 0, 0, 0),
-            backup: Backup::new(Duration::ZERO, backup),
+            primary: Primary::new(Duration::ZERO, primary, beginning),
+            backup: Backup::new(Duration::ZERO, backup, opened),
+            store,
+            answers: true,
+            split: false,
             connected: false,
             to_backup: true,
             to_primary: true,
@@ -72,14 +81,28 @@ impl Pair {
         }
     }
 
-    /// A protected pair of generation 1.
+    /// A protected pair of pairing 1, in generation 2. From here on the arbiter answers when the
+    /// test says so.
     fn protected() -> Pair {
         let mut pair = Pair::new(config("long"), config("b"));
         pair.settle();
         pair.run(ms(100));
         assert!(pair.primary.status().protected);
+        assert_eq!(pair.primary.status().generation, Generation(2));
         assert_eq!(pair.backup.status().phase, BackupPhase::Following);
+        pair.answers = false;
+        pair.primary_did.clear();
+        pair.backup_did.clear();
         pair
+    }
+
+    /// What the store does. Another one than the primary's has none of its keys.
+    fn carry_out(&mut self, request: &Request, of_backup: bool) -> Outcome {
+        if of_backup && self.split {
+            Store::default().carry_out(request)
+        } else {
+            self.store.carry_out(request)
+        }
     }
 
     fn settle(&mut self) {
@@ -114,12 +137,17 @@ impl Pair {
                 self.backup.disconnected(self.now, Some(WIRE));
             }
             PrimaryAction::Emit(outputs) => self.emitted.extend(outputs),
-            PrimaryAction::TakeSnapshot { generation } => {
+            PrimaryAction::TakeSnapshot { pairing } => {
                 let count = self.primary.status().instruction_count;
-                self.primary.snapshot_taken(self.now, *generation, count);
+                self.primary.snapshot_taken(self.now, *pairing, count);
             }
-            PrimaryAction::SendSnapshot { generation, .. } => {
-                self.primary.snapshot_sent(self.now, *generation, 0);
+            PrimaryAction::SendSnapshot { pairing, .. } => {
+                self.primary.snapshot_sent(self.now, *pairing, 0);
+            }
+            PrimaryAction::Settle(_) => self.primary.settled(self.now),
+            PrimaryAction::Ask(request) if self.answers => {
+                let outcome = self.carry_out(request, false);
+                self.primary.arbiter_answered(self.now, request, &outcome);
             }
             _ => {}
         }
@@ -141,8 +169,14 @@ impl Pair {
             BackupAction::Close(_) if self.to_primary => {
                 self.primary.disconnected(self.now, WIRE);
             }
-            BackupAction::Restore { generation, .. } if self.restores_at_once => {
-                self.backup.restored(self.now, *generation, Ok(()));
+            BackupAction::Mark(_) => self.backup.marked(self.now),
+            BackupAction::Settle { pairing, .. } => self.backup.settled(self.now, *pairing),
+            BackupAction::Ask(request) if self.answers => {
+                let outcome = self.carry_out(request, true);
+                self.backup.arbiter_answered(self.now, request, &outcome);
+            }
+            BackupAction::Restore { pairing, .. } if self.restores_at_once => {
+                self.backup.restored(self.now, *pairing, Ok(()));
             }
             BackupAction::Replay { records, .. } => {
                 self.to_replay.extend(records.iter().cloned());
@@ -209,11 +243,6 @@ impl Pair {
         self.settle();
     }
 
-    fn backup_asks(&self) -> usize {
-        let is_question = |action: &&BackupAction<u32>| matches!(action, BackupAction::Ask(_));
-        self.backup_did.iter().filter(is_question).count()
-    }
-
     fn output(&mut self, count: u64, visible: u64) {
         self.primary
             .outputs(self.now, count, visible, vec![visible as u32]);
@@ -226,14 +255,51 @@ impl Pair {
         self.settle();
     }
 
-    fn primary_asks(&self) -> Vec<&ClaimRequest> {
+    /// What the primary asked about the key of leaving its generation.
+    fn primary_asks(&self) -> Vec<Request> {
+        let next = self.primary.opened().next_key();
         let actions = self.primary_did.iter();
         actions
             .filter_map(|action| match action {
-                PrimaryAction::Ask(request) => Some(request),
+                PrimaryAction::Ask(request) => Some(request.clone()),
+                _ => None,
+            })
+            .filter(|request| match request {
+                Request::Create { key, .. } | Request::Read { key } => *key == next,
+                _ => false,
+            })
+            .collect()
+    }
+
+    fn backup_asks(&self) -> Vec<Request> {
+        let actions = self.backup_did.iter();
+        actions
+            .filter_map(|action| match action {
+                BackupAction::Ask(request @ (Request::Create { .. } | Request::Read { .. })) => {
+                    Some(request.clone())
+                }
                 _ => None,
             })
             .collect()
+    }
+
+    /// The key that the backup would leave the generation by, by its own word or another's.
+    fn left_by(&self, node: &str, run: u128) -> Entry {
+        let content = &self.store.keys[&key(1)];
+        let joined = Entry::parse(&key(1), content).unwrap();
+        let writer = Writer {
+            host: host(node),
+            run: RunId(run),
+        };
+        if joined.membership().primary == host(node) {
+            let next = Membership {
+                members: Vec::new(),
+                ..joined.membership().clone()
+            };
+            joined.left(writer, Kind::Dropped, RecordNumber(7), Some(next))
+        } else {
+            joined.taken_over(writer, Kind::TookOver, RecordNumber(7))
+        }
     }
 
     fn suspicions(&self) -> Vec<Suspicion> {
@@ -256,13 +322,24 @@ impl Pair {
             .collect()
     }
 
-    fn answer_primary(&mut self, outcome: ClaimOutcome) {
-        self.primary.arbiter_answered(self.now, 1, &outcome);
+    /// Answers the last question of the primary about its generation.
+    fn answer_primary(&mut self, outcome: Outcome) {
+        let request = self
+            .primary_asks()
+            .last()
+            .cloned()
+            .expect("nothing was asked");
+        self.primary.arbiter_answered(self.now, &request, &outcome);
         self.settle();
     }
 
-    fn answer_backup(&mut self, outcome: ClaimOutcome) {
-        self.backup.arbiter_answered(self.now, 1, &outcome);
+    fn answer_backup(&mut self, outcome: Outcome) {
+        let request = self
+            .backup_asks()
+            .last()
+            .cloned()
+            .expect("nothing was asked");
+        self.backup.arbiter_answered(self.now, &request, &outcome);
         self.settle();
     }
 }
@@ -342,17 +419,19 @@ fn a_peer_that_does_not_fit_is_told_why_and_stops() {
         refusal(|g| g.configuration_hash = 7),
         Refusal::Configuration { ours: 2 }
     );
+    let ours = MachineName::new("vm").unwrap();
     assert_eq!(
-        refusal(|g| g.vm = "x".into()),
-        Refusal::Vm { ours: "vm".into() }
+        refusal(|g| g.machine = MachineName::new("x").unwrap()),
+        Refusal::Machine { ours }
     );
+    assert_eq!(refusal(|g| g.host = host("a")), Refusal::SameHost);
 }
 
 #[test]
 fn a_primary_that_has_a_backup_takes_no_other() {
     let mut pair = Pair::protected();
     let hello = Message::Hello {
-        protocol: replication::message::PROTOCOL_VERSION,
+        protocol: PROTOCOL_VERSION,
         greeting: config("c").greeting,
     };
     pair.primary.received(pair.now, ConnectionId(2), hello);
@@ -366,26 +445,108 @@ fn a_primary_that_has_a_backup_takes_no_other() {
     assert!(pair.primary.status().protected);
 }
 
+/// Before the backup's own disk is overwritten, its marker says so; before it is a member, its own
+/// arbiter has the key; and until Begin the primary's outputs leave at once.
 #[test]
 fn before_begin_the_primary_is_free_and_the_backup_may_not_claim() {
+    for last in ["Accept", "Ready", "Confirmed"] {
+        let mut pair = Pair::new(config("a"), config("b"));
+        // The backup gets no further than this.
+        while let Some(action) = pair.primary.next_action() {
+            pair.primary_wants(action);
+        }
+        let mut stopped = false;
+        while !stopped {
+            pair.now += ms(1);
+            while let Some(action) = pair.backup.next_action() {
+                let sends_last = match &action {
+                    BackupAction::Send { message, .. } => format!("{message:?}").starts_with(last),
+                    _ => false,
+                };
+                pair.to_primary = !sends_last;
+                stopped |= sends_last;
+                pair.backup_wants(action);
+            }
+            while let Some(action) = pair.primary.next_action() {
+                pair.primary_wants(action);
+            }
+        }
+        pair.output(10, 1);
+        assert_eq!(pair.emitted, [1], "{last}");
+        pair.backup.disconnected(pair.now, Some(WIRE));
+        pair.settle();
+        assert!(pair.suspicions().is_empty());
+        let again =
+            |action: &BackupAction<u32>| matches!(action, BackupAction::Stop(BackupStop::Again(_)));
+        assert!(pair.backup_did.iter().any(again), "{last}");
+        pair.primary.disconnected(pair.now, WIRE);
+        pair.settle();
+        pair.run(ms(100));
+        pair.output(20, 2);
+        assert_eq!(pair.emitted, [1, 2], "{last}");
+        // The key of joining, if it was there, was left again.
+        let alone = pair.primary.opened().membership().members.is_empty();
+        assert!(alone && pair.primary.status().phase == PrimaryPhase::Alone);
+    }
+}
+
+#[test]
+fn a_backup_gives_up_its_disk_before_it_accepts_a_snapshot() {
     let mut pair = Pair::new(config("a"), config("b"));
-    pair.to_primary = false; // Ready never comes
     pair.settle();
-    pair.primary.received(
-        pair.now,
-        WIRE,
-        Message::Hello {
-            protocol: replication::message::PROTOCOL_VERSION,
-            greeting: config("b").greeting,
-        },
+    let place =
+        |wanted: fn(&BackupAction<u32>) -> bool| pair.backup_did.iter().position(wanted).unwrap();
+    let marked = place(
+        |action| matches!(action, BackupAction::Mark(marker) if marker.disk == DiskState::Copying),
     );
+    let accepted = place(|action| {
+        matches!(
+            action,
+            BackupAction::Send {
+                message: Message::Accept { .. },
+                ..
+            }
+        )
+    });
+    let settled = place(|action| {
+        matches!(action, BackupAction::Settle { marker, .. }
+            if (marker.disk, marker.role) == (DiskState::Whole, Role::Member))
+    });
+    assert!(marked < accepted && accepted < settled);
+}
+
+/// A primary of a generation that was left must not overwrite what may be the right disk.
+#[test]
+fn a_primary_of_another_generation_is_not_joined() {
+    let mut pair = Pair::new(config("a"), config("b"));
+    let opened = pair.primary.opened().clone();
+    let ended = opened.left(config("a").writer(), Kind::ColdStart, RecordNumber(5), {
+        Some(opened.membership().clone())
+    });
+    pair.backup = Backup::new(pair.now, config("b"), ended);
     pair.settle();
+    assert!(matches!(
+        pair.backup_did.last(),
+        Some(BackupAction::Stop(BackupStop::Again(_)))
+    ));
+    let marks = |action: &BackupAction<u32>| matches!(action, BackupAction::Mark(_));
+    assert!(!pair.backup_did.iter().any(marks));
+}
+
+/// The backup looks for the key of joining at its own arbiter.
+#[test]
+fn two_arbiters_make_no_pair() {
+    let mut pair = Pair::new(config("a"), config("b"));
+    pair.split = true;
+    pair.settle();
+    pair.run(ms(300));
+    let Some(BackupAction::Stop(BackupStop::Again(why))) = pair.backup_did.last() else {
+        panic!("{:?}", pair.backup_did.last())
+    };
+    assert!(why.contains("different"), "{why}");
+    assert_eq!(pair.primary.status().phase, PrimaryPhase::Alone);
     pair.output(10, 1);
     assert_eq!(pair.emitted, [1]);
-    pair.backup.disconnected(pair.now, Some(WIRE));
-    pair.settle();
-    assert_eq!(pair.backup.status().phase, BackupPhase::Connecting);
-    assert!(pair.suspicions().is_empty());
 }
 
 #[test]
@@ -394,12 +555,14 @@ fn after_begin_the_primary_asks_although_the_backup_may_never_have_read_it() {
     pair.settle();
     // The backup's answer to Begin is the last thing that came: forget it.
     assert_eq!(pair.primary.status().phase, PrimaryPhase::Paired);
+    pair.answers = false;
+    pair.primary_did.clear();
     pair.primary.disconnected(pair.now, WIRE);
     pair.settle();
     pair.output(10, 1);
     assert!(pair.emitted.is_empty());
     assert_eq!(pair.primary_asks().len(), 1);
-    pair.answer_primary(ClaimOutcome::Created);
+    pair.answer_primary(Outcome::Created);
     assert_eq!(pair.emitted, [1]);
 }
 
@@ -417,7 +580,6 @@ fn a_restore_during_which_nothing_is_acknowledged_may_take_long() {
             pair.input(5_000_000 * (step + 1));
         }
         pair.restored();
-        assert_eq!(pair.primary.status().phase, PrimaryPhase::Paired);
         pair.run(ms(100));
         pair.wake_backup();
         pair.run(ms(2000));
@@ -458,10 +620,11 @@ fn acknowledgements_that_proceed_are_never_late() {
         for _ in 0..6 {
             pair.run(ms(100));
             let ack = Message::Ack {
-                generation: 1,
+                pairing: 1,
                 sequence: sequence - 1,
                 executed: 0,
                 echo: 1,
+                durable: 0,
             };
             pair.primary.received(pair.now, WIRE, ack);
             pair.settle();
@@ -508,10 +671,11 @@ fn a_backup_that_is_heard_but_acknowledges_nothing_is_suspected() {
     for _ in 0..30 {
         pair.run(ms(50));
         let ack = Message::Ack {
-            generation: 1,
+            pairing: 1,
             sequence: 0,
             executed: 0,
             echo: 1,
+            durable: 0,
         };
         pair.primary.received(pair.now, WIRE, ack);
     }
@@ -540,10 +704,13 @@ fn a_backup_that_was_stopped_lets_the_primary_ask_first() {
     assert_eq!(pair.suspicions(), [Suspicion::Silent]);
     pair.wake_backup();
     pair.run(ms(1900));
-    assert_eq!((pair.primary_asks().len(), pair.backup_asks()), (1, 0));
+    assert_eq!(
+        (pair.primary_asks().len(), pair.backup_asks().len()),
+        (1, 0)
+    );
     // If nothing comes of that, it asks.
     pair.run(ms(200));
-    assert_eq!(pair.backup_asks(), 1);
+    assert_eq!(pair.backup_asks().len(), 1);
 }
 
 /// Finding: an interval of more than five seconds with a guest that idles was taken for a hang.
@@ -574,14 +741,14 @@ fn a_primary_that_sends_heartbeats_but_no_records_is_suspected() {
 
 #[test]
 fn messages_of_another_generation_and_gaps_end_the_connection() {
-    let heartbeat = |generation, sequence| Message::Heartbeat {
-        generation,
+    let heartbeat = |pairing, sequence| Message::Heartbeat {
+        pairing,
         sequence,
         released: 0,
         probe: 1,
     };
     let records = |first_sequence| Message::Records {
-        generation: 1,
+        pairing: 1,
         first_sequence,
         urgent: false,
         released: 0,
@@ -591,7 +758,7 @@ fn messages_of_another_generation_and_gaps_end_the_connection() {
         }],
     };
     let falling = Message::Records {
-        generation: 1,
+        pairing: 1,
         first_sequence: 1,
         urgent: false,
         released: 0,
@@ -616,13 +783,14 @@ fn messages_of_another_generation_and_gaps_end_the_connection() {
         assert!(pair.suspicions().iter().any(broken));
     }
     let acks = [(2, 0, 0, 1), (1, 1, 0, 1), (1, 0, 1, 1), (1, 0, 0, 99)];
-    for (generation, sequence, executed, echo) in acks {
+    for (pairing, sequence, executed, echo) in acks {
         let mut pair = Pair::protected();
         let ack = Message::Ack {
-            generation,
+            pairing,
             sequence,
             executed,
             echo,
+            durable: 0,
         };
         pair.primary.received(pair.now, WIRE, ack);
         pair.settle();
@@ -636,7 +804,7 @@ fn counts_that_fall_from_one_batch_to_the_next_end_the_connection() {
     let mut pair = Pair::protected();
     pair.output(10, 1);
     let earlier = Message::Records {
-        generation: 1,
+        pairing: 1,
         first_sequence: 2,
         urgent: false,
         released: 1,
@@ -658,10 +826,11 @@ fn an_acknowledgement_of_a_record_that_was_not_sent_yet_ends_the_connection() {
     pair.input(5_000_000);
     assert_eq!(pair.replayed, 0, "it is not sent yet");
     let ack = Message::Ack {
-        generation: 1,
+        pairing: 1,
         sequence: 1,
         executed: 0,
         echo: 1,
+        durable: 0,
     };
     pair.primary.received(pair.now, WIRE, ack.clone());
     pair.settle();
@@ -692,10 +861,11 @@ fn an_acknowledgement_that_takes_another_back_ends_the_connection() {
     pair.output(10, 1);
     assert_eq!(pair.primary.status().acknowledged, 1);
     let ack = Message::Ack {
-        generation: 1,
+        pairing: 1,
         sequence: 0,
         executed: 0,
         echo: 1,
+        durable: 0,
     };
     pair.primary.received(pair.now, WIRE, ack);
     pair.settle();
@@ -709,10 +879,11 @@ fn a_primary_that_slept_lets_nothing_out_until_its_backup_answers_anew() {
     pair.output(10, 1);
     pair.now += ms(150); // stopped, but not for so long that it must be suspected
     let stale = Message::Ack {
-        generation: 1,
+        pairing: 1,
         sequence: 1,
         executed: 0,
         echo: 1,
+        durable: 0,
     };
     pair.primary.received(pair.now, WIRE, stale);
     pair.settle();
@@ -721,10 +892,11 @@ fn a_primary_that_slept_lets_nothing_out_until_its_backup_answers_anew() {
         "that acknowledgement may be from before a takeover"
     );
     let fresh = Message::Ack {
-        generation: 1,
+        pairing: 1,
         sequence: 1,
         executed: 10,
         echo: 2,
+        durable: 0,
     };
     pair.primary.received(pair.now, WIRE, fresh);
     pair.settle();
@@ -740,35 +912,22 @@ fn on_anything_but_plain_success_the_key_is_read_back() {
     pair.to_primary = false;
     pair.output(10, 1);
     pair.run(ms(300));
-    let Some(ClaimRequest::Create { content, .. }) = pair.primary_asks().first().copied().cloned()
-    else {
+    let Some(Request::Create { content, .. }) = pair.primary_asks().first().cloned() else {
         panic!("nothing asked")
     };
     // No answer; then unreadable; then absent: asked again; a conflict; then it is ours.
-    pair.answer_primary(ClaimOutcome::Unknown("timeout".into()));
-    assert!(matches!(
-        pair.primary_asks()[1],
-        ClaimRequest::ReadBack { .. }
-    ));
-    pair.answer_primary(ClaimOutcome::Unknown("timeout".into()));
+    pair.answer_primary(Outcome::Unknown("timeout".into()));
+    assert!(matches!(pair.primary_asks()[1], Request::Read { .. }));
+    pair.answer_primary(Outcome::Unknown("timeout".into()));
     pair.run(ms(60));
-    assert!(matches!(
-        pair.primary_asks()[2],
-        ClaimRequest::ReadBack { .. }
-    ));
-    pair.answer_primary(ClaimOutcome::Absent);
+    assert!(matches!(pair.primary_asks()[2], Request::Read { .. }));
+    pair.answer_primary(Outcome::Absent);
     pair.run(ms(110));
-    assert!(matches!(
-        pair.primary_asks()[3],
-        ClaimRequest::Create { .. }
-    ));
-    pair.answer_primary(ClaimOutcome::NotCreated);
-    assert!(matches!(
-        pair.primary_asks()[4],
-        ClaimRequest::ReadBack { .. }
-    ));
+    assert!(matches!(pair.primary_asks()[3], Request::Create { .. }));
+    pair.answer_primary(Outcome::NotCreated);
+    assert!(matches!(pair.primary_asks()[4], Request::Read { .. }));
     assert!(pair.emitted.is_empty(), "outputs wait for the arbiter");
-    pair.answer_primary(ClaimOutcome::HeldBy(content));
+    pair.answer_primary(Outcome::Holds(content));
     assert_eq!(pair.emitted, [1]);
     assert_eq!(pair.primary.status().phase, PrimaryPhase::Alone);
 }
@@ -779,11 +938,15 @@ fn an_answer_about_another_generation_is_not_taken() {
     (pair.to_backup, pair.to_primary) = (false, false);
     pair.output(10, 1);
     pair.run(ms(300));
-    for generation in [0, 2] {
-        let created = ClaimOutcome::Created;
-        pair.primary
-            .arbiter_answered(pair.now, generation, &created);
-        pair.backup.arbiter_answered(pair.now, generation, &created);
+    for generation in [0, 1, 3] {
+        let request = Request::Create {
+            key: key(generation),
+            after: None,
+            content: Vec::new(),
+        };
+        let created = Outcome::Created;
+        pair.primary.arbiter_answered(pair.now, &request, &created);
+        pair.backup.arbiter_answered(pair.now, &request, &created);
         pair.settle();
     }
     assert!(pair.emitted.is_empty());
@@ -812,7 +975,7 @@ fn an_outage_of_the_arbiter_is_told_ever_more_seldom_and_its_end_is_told() {
     for second in 0..3600 {
         if asked(&pair) > answered {
             answered = asked(&pair);
-            pair.answer_primary(ClaimOutcome::Unknown("timeout".into()));
+            pair.answer_primary(Outcome::Unknown("timeout".into()));
         }
         pair.run(ms(1000));
         if [0, 9, 60, 3599].contains(&second) {
@@ -820,7 +983,7 @@ fn an_outage_of_the_arbiter_is_told_ever_more_seldom_and_its_end_is_told() {
         }
     }
     assert_eq!(words, [1, 1, 3, 9]);
-    pair.answer_primary(ClaimOutcome::Created);
+    pair.answer_primary(Outcome::Absent);
     let again = pair.primary_did.iter().any(|action| {
         matches!(action, PrimaryAction::Report(Event::ArbiterAnswers { outage, .. })
             if *outage > Duration::from_secs(3590))
@@ -828,24 +991,174 @@ fn an_outage_of_the_arbiter_is_told_ever_more_seldom_and_its_end_is_told() {
     assert!(again);
 }
 
+/// Finding 8: an empty or torn key was taken for somebody else's claim.
 #[test]
-fn the_loser_stops_and_lets_nothing_out() {
+fn a_key_that_makes_no_sense_is_nobodys() {
     let mut pair = Pair::protected();
     (pair.to_backup, pair.to_primary) = (false, false);
     pair.output(10, 1);
     pair.run(ms(300));
-    pair.answer_primary(ClaimOutcome::HeldBy(b"claimed by b\n".to_vec()));
-    let stop = PrimaryStop::LostClaim {
-        generation: 1,
-        holder: "claimed by b".into(),
-    };
+    pair.answer_primary(Outcome::NotCreated);
+    let whole = pair.left_by("b", 1).content();
+    for torn in [&b""[..], b"claimed by b\n", &whole[..whole.len() - 1]] {
+        pair.answer_primary(Outcome::Holds(torn.to_vec()));
+        assert_eq!(pair.primary.status().phase, PrimaryPhase::Claiming);
+        pair.run(ms(1100));
+    }
+    assert!(pair.emitted.is_empty());
+    pair.answer_primary(Outcome::Holds(whole));
+    assert!(matches!(
+        pair.primary_did.last(),
+        Some(PrimaryAction::Stop(PrimaryStop::Superseded { .. }))
+    ));
+}
+
+#[test]
+fn the_loser_gives_its_machine_up_and_lets_nothing_out() {
+    let mut pair = Pair::protected();
+    (pair.to_backup, pair.to_primary) = (false, false);
+    pair.output(10, 1);
+    pair.run(ms(300));
+    let by = Box::new(pair.left_by("b", 1));
+    pair.answer_primary(Outcome::NotCreated);
+    pair.answer_primary(Outcome::Holds(by.content()));
+    let stop = PrimaryStop::Superseded { by };
     assert_eq!(pair.primary_did.last(), Some(&PrimaryAction::Stop(stop)));
     assert!(pair.emitted.is_empty());
-    pair.answer_backup(ClaimOutcome::HeldBy(b"claimed by a\n".to_vec()));
+    let by = Box::new(pair.left_by("long", 4));
+    pair.answer_backup(Outcome::NotCreated);
+    pair.answer_backup(Outcome::Holds(by.content()));
+    let stop = BackupStop::Superseded { by };
+    assert_eq!(pair.backup_did.last(), Some(&BackupAction::Stop(stop)));
+}
+
+/// A person declares the life lost, or starts it elsewhere: whoever is alone finds out.
+#[test]
+fn a_primary_whose_generation_was_left_by_another_gives_its_machine_up() {
+    let mut pair = Pair::new(config("a"), config("b"));
+    pair.connected = true; // nobody connects
+    let opened = pair.primary.opened().clone();
+    let lost = opened.left(config("x").writer(), Kind::Lost, RecordNumber(2), None);
+    pair.store.keys.insert(lost.key.clone(), lost.content());
+    pair.run(ms(7000));
     assert!(matches!(
-        pair.backup_did.last(),
-        Some(BackupAction::Stop(BackupStop::LostClaim { .. }))
+        pair.primary_did.last(),
+        Some(PrimaryAction::Stop(PrimaryStop::Superseded { by })) if **by == lost
     ));
+}
+
+// --- The same arbiter --------------------------------------------------------------------------
+
+#[test]
+fn another_arbiter_is_noticed_while_all_is_well() {
+    let mut pair = Pair::protected();
+    pair.answers = true;
+    let feed = |pair: &mut Pair, seconds: u64| {
+        for _ in 0..seconds {
+            let count = pair.primary.status().instruction_count + 5_000_000;
+            pair.input(count);
+            pair.run(ms(1000));
+        }
+    };
+    feed(&mut pair, 8);
+    assert_eq!(pair.primary.status().arbiter, Agreement::Agreed);
+    assert_eq!(pair.backup.status().arbiter, Agreement::Agreed);
+    pair.split = true;
+    feed(&mut pair, 8);
+    assert_eq!(pair.primary.status().arbiter, Agreement::Differs);
+    assert_eq!(pair.backup.status().arbiter, Agreement::Differs);
+    let told = |event: &Event| {
+        matches!(
+            event,
+            Event::Arbiter {
+                agreement: Agreement::Differs
+            }
+        )
+    };
+    let events = pair
+        .primary_did
+        .iter()
+        .filter(|action| matches!(action, PrimaryAction::Report(event) if told(event)));
+    assert_eq!(events.count(), 1, "told once, not once for each look");
+    assert!(pair.primary.status().protected && pair.suspicions().is_empty());
+}
+
+// --- Flushes -----------------------------------------------------------------------------------
+
+#[test]
+fn a_flush_waits_for_both_disks() {
+    let both = |node| PairConfig {
+        durability: Durability::Both,
+        ..config(node)
+    };
+    let mut pair = Pair::new(both("a"), both("b"));
+    pair.settle();
+    pair.run(ms(50));
+    let allowed = |pair: &Pair| {
+        let actions = pair.primary_did.iter().rev();
+        actions
+            .filter_map(|action| match action {
+                PrimaryAction::CompleteFlushes { up_to } => Some(*up_to),
+                _ => None,
+            })
+            .next()
+    };
+    assert_eq!(allowed(&pair), Some(0));
+    pair.input(5_000_000);
+    pair.run(ms(50));
+    pair.backup.flushed(pair.now, 1, 5_000_000);
+    pair.settle();
+    assert_eq!(allowed(&pair), Some(5_000_000));
+    pair.backup.disconnected(pair.now, Some(WIRE));
+    pair.answers = false;
+    pair.primary_did.clear();
+    pair.primary.disconnected(pair.now, WIRE);
+    pair.settle();
+    assert_eq!(allowed(&pair), None, "not before the member is dropped");
+    pair.answer_primary(Outcome::Created);
+    assert_eq!(allowed(&pair), Some(u64::MAX));
+}
+
+// --- Handing over ------------------------------------------------------------------------------
+
+#[test]
+fn a_primary_hands_over_and_says_nothing_more() {
+    let mut pair = Pair::protected();
+    pair.answers = true;
+    pair.to_primary = false;
+    pair.output(10, 1);
+    assert!(pair.primary.hand_over(pair.now));
+    pair.to_primary = true;
+    pair.settle();
+    pair.run(ms(100));
+    let live = pair.backup_did.iter().find_map(|action| match action {
+        BackupAction::GoLive {
+            opened, outputs, ..
+        } => Some((opened.kind, outputs.clone())),
+        _ => None,
+    });
+    assert_eq!(live, Some((Kind::HandedOver, vec![1])));
+    assert!(pair.emitted.is_empty());
+    assert!(matches!(
+        pair.primary_did.last(),
+        Some(PrimaryAction::Stop(PrimaryStop::Superseded { by })) if by.kind == Kind::HandedOver
+    ));
+}
+
+#[test]
+fn a_machine_that_nobody_took_over_runs_on() {
+    let mut pair = Pair::protected();
+    pair.answers = true;
+    (pair.to_backup, pair.to_primary) = (false, false);
+    pair.output(10, 1);
+    assert!(pair.primary.hand_over(pair.now));
+    pair.settle();
+    assert_eq!(pair.primary.status().phase, PrimaryPhase::HandingOver);
+    pair.run(ms(300));
+    let resumes = |action: &PrimaryAction<u32>| matches!(action, PrimaryAction::Resume);
+    assert!(pair.primary_did.iter().any(resumes));
+    assert_eq!(pair.primary.status().phase, PrimaryPhase::Alone);
+    assert_eq!(pair.emitted, [1]);
 }
 
 // --- Going live --------------------------------------------------------------------------------
@@ -861,7 +1174,7 @@ fn going_live_drains_the_log_and_repeats_what_may_not_be_out() {
     pair.output(30, 3);
     pair.backup.disconnected(pair.now, Some(WIRE));
     pair.settle();
-    pair.answer_backup(ClaimOutcome::Created);
+    pair.answer_backup(Outcome::Created);
     assert_eq!(pair.backup.status().phase, BackupPhase::Draining);
     assert!(
         !pair
@@ -871,12 +1184,17 @@ fn going_live_drains_the_log_and_repeats_what_may_not_be_out() {
     );
     pair.replay_all();
     pair.settle();
-    let live = BackupAction::GoLive {
-        life: LifeId(9),
-        generation: 1,
-        outputs: vec![2, 3],
+    let Some(BackupAction::GoLive {
+        opened,
+        record,
+        outputs,
+    }) = pair.backup_did.last()
+    else {
+        panic!("{:?}", pair.backup_did.last())
     };
-    assert_eq!(pair.backup_did.last(), Some(&live));
+    assert_eq!((opened.kind, *record), (Kind::TookOver, RecordNumber(3)));
+    assert_eq!(opened.next_generation(), Generation(3));
+    assert_eq!(outputs, &[2, 3]);
 }
 
 // --- Lag ---------------------------------------------------------------------------------------
@@ -964,16 +1282,30 @@ fn a_backup_that_differs_says_so_keeps_the_evidence_and_joins_anew() {
     pair.backup.diverged(pair.now, 1, report.clone());
     pair.settle();
     assert_eq!(pair.suspicions(), [Suspicion::Diverged]);
-    let evidence = BackupAction::KeepEvidence {
-        generation: 1,
-        report,
-    };
+    let evidence = BackupAction::KeepEvidence { pairing: 1, report };
     assert!(pair.backup_did.contains(&evidence));
-    assert_eq!(pair.backup.status().phase, BackupPhase::Connecting);
-    pair.connected = false;
-    pair.run(ms(250));
-    pair.answer_primary(ClaimOutcome::Created);
-    assert!(pair.connected, "it asked to be connected again");
+    let suspect = pair.backup_did.iter().position(
+        |action| matches!(action, BackupAction::Mark(marker) if marker.disk == DiskState::Suspect),
+    );
+    let said = pair.backup_did.iter().position(|action| {
+        matches!(
+            action,
+            BackupAction::Send {
+                message: Message::Diverged { .. },
+                ..
+            }
+        )
+    });
+    assert!(
+        suspect.unwrap() < said.unwrap(),
+        "first its disk loses its rights"
+    );
+    assert!(matches!(
+        pair.backup_did.last(),
+        Some(BackupAction::Stop(BackupStop::Diverged(_)))
+    ));
+    pair.answer_primary(Outcome::Created);
+    assert_eq!(pair.primary.status().phase, PrimaryPhase::Alone);
 }
 
 #[test]
@@ -983,6 +1315,11 @@ fn the_guest_ends_and_nobody_claims() {
     pair.primary.finished(pair.now, 10);
     pair.settle();
     assert_eq!(pair.emitted, [1]);
+    assert!(
+        !matches!(pair.primary_did.last(), Some(PrimaryAction::Stop(_))),
+        "the end of the life waits for its key"
+    );
+    pair.answer_primary(Outcome::Created);
     assert_eq!(
         pair.primary_did.last(),
         Some(&PrimaryAction::Stop(PrimaryStop::Finished))
@@ -1000,7 +1337,7 @@ fn a_backup_that_leaves_is_replaced_after_the_arbiter_was_asked() {
     assert!(pair.backup.leave(pair.now));
     pair.settle();
     assert_eq!(pair.suspicions(), [Suspicion::Left]);
-    pair.answer_primary(ClaimOutcome::Created);
+    pair.answer_primary(Outcome::Created);
     assert_eq!(pair.primary.status().phase, PrimaryPhase::Alone);
 }
 

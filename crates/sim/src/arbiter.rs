@@ -1,6 +1,6 @@
-//! The arbiter: create-only keys, and everything that can go wrong on the way to them.
+//! The arbiter: create-only keys and beacons, and everything that can go wrong on the way to them.
 
-use replication::generation::{ClaimKey, ClaimOutcome, ClaimRequest};
+use replication::succession::{BeaconName, Entry, Key, Outcome, Request};
 use std::collections::BTreeMap;
 
 /// How the arbiter and the way to it behave at present.
@@ -23,29 +23,51 @@ pub enum Mood {
 /// The store.
 #[derive(Debug, Default)]
 pub struct Arbiter {
-    keys: BTreeMap<ClaimKey, Vec<u8>>,
+    keys: BTreeMap<Key, Vec<u8>>,
+    beacons: BTreeMap<BeaconName, Vec<u8>>,
 }
 
 impl Arbiter {
     /// What the key holds.
-    pub fn holder(&self, key: &ClaimKey) -> Option<&[u8]> {
-        self.keys.get(key).map(Vec::as_slice)
+    pub fn entry(&self, key: &Key) -> Option<Entry> {
+        Entry::parse(key, self.keys.get(key)?).ok()
+    }
+
+    /// The newest key.
+    pub fn newest(&self) -> Option<Entry> {
+        let (key, content) = self.keys.last_key_value()?;
+        Entry::parse(key, content).ok()
     }
 
     /// Carries a request out.
-    pub fn carry_out(&mut self, request: &ClaimRequest) -> ClaimOutcome {
+    pub fn carry_out(&mut self, request: &Request) -> Outcome {
+        let found = |content: Option<&Vec<u8>>| match content {
+            Some(content) => Outcome::Holds(content.clone()),
+            None => Outcome::Absent,
+        };
         match request {
-            ClaimRequest::Create { key, content } => {
+            Request::Create {
+                key,
+                after,
+                content,
+            } => {
+                if let Some(after) = after
+                    && !self.keys.contains_key(after)
+                {
+                    return Outcome::Unknown(after.missing());
+                }
                 if self.keys.contains_key(key) {
-                    return ClaimOutcome::NotCreated;
+                    return Outcome::NotCreated;
                 }
                 self.keys.insert(key.clone(), content.clone());
-                ClaimOutcome::Created
+                Outcome::Created
             }
-            ClaimRequest::ReadBack { key } => match self.keys.get(key) {
-                Some(content) => ClaimOutcome::HeldBy(content.clone()),
-                None => ClaimOutcome::Absent,
-            },
+            Request::Read { key } => found(self.keys.get(key)),
+            Request::WriteBeacon { beacon, content } => {
+                self.beacons.insert(beacon.clone(), content.clone());
+                Outcome::Written
+            }
+            Request::ReadBeacon { beacon } => found(self.beacons.get(beacon)),
         }
     }
 }

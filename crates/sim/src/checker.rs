@@ -2,35 +2,28 @@
 
 use crate::arbiter::Arbiter;
 use crate::guest::StubOutput;
-use replication::generation::{ClaimKey, Claimant};
-use replication::message::LifeId;
-use std::collections::{BTreeMap, BTreeSet};
+use replication::succession::{
+    Entry, Generation, Host, HostId, Kind, LifeNumber, MachineName, RunId,
+};
+use std::collections::BTreeMap;
 
 /// The machine's name in every simulated world.
-pub const VM: &str = "vm";
-
-/// What the process `run` writes into a key that it claims.
-pub fn claim_content(node: usize, run: u64) -> Vec<u8> {
-    Claimant {
-        node: node_name(node),
-        nonce: run.into(),
-    }
-    .content()
-}
-
-/// A node's name.
-pub fn node_name(node: usize) -> String {
-    ["a", "b"][node].to_owned()
-}
-
-/// The key of a generation.
-pub fn key(life: LifeId, generation: u64) -> ClaimKey {
-    ClaimKey {
-        vm: VM.to_owned(),
-        life,
-        generation,
+pub fn machine() -> MachineName {
+    match MachineName::new("vm") {
+        Ok(name) => name,
+        Err(error) => panic!("{error}"),
     }
 }
+
+/// A node's host.
+pub fn host(node: usize) -> Host {
+    Host::new(HostId(node as u128 + 1), ["a", "b"][node])
+}
+
+/// One start of the machine from its images or its disk, and everything until the next: named by
+/// the key that stands for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BootId(LifeNumber, Generation);
 
 /// One pairing for which Begin was sent.
 #[derive(Debug, Default)]
@@ -40,28 +33,28 @@ struct Pairing {
     backup: Option<u64>,
     /// Visible outputs of the newest marker that the backup holds.
     received_visible: u64,
+    /// The primary said that it goes no further.
+    handed_over: bool,
 }
 
-/// One life of the machine, as the outside and an all-seeing observer know it.
-#[derive(Debug)]
-struct Life {
-    first: u64,
+/// As the outside and an all-seeing observer know it.
+#[derive(Debug, Default)]
+struct Boot {
     /// `content` of every output that left, in order.
     seen: Vec<u64>,
-    pairings: BTreeMap<u64, Pairing>,
-    /// Who went live after which pairing, and when.
-    live: BTreeMap<u64, (u64, u64)>,
-    /// Processes that were killed by the world, or ended for a reason that the world made.
-    excused: BTreeSet<u64>,
+    /// By the generation.
+    pairings: BTreeMap<Generation, Pairing>,
+    /// Who went live by leaving which generation, and when.
+    live: BTreeMap<Generation, (u64, u64)>,
 }
 
 /// Somebody who lets outputs out.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Emitter {
-    /// Its node.
-    pub node: usize,
     /// The process.
     pub run: u64,
+    /// The key by which it is live.
+    pub opened: Entry,
     /// Its last sleep that was long enough to be noticed: from, to (nanoseconds).
     pub slept: Option<(u64, u64)>,
 }
@@ -69,195 +62,193 @@ pub struct Emitter {
 /// The observer.
 #[derive(Debug, Default)]
 pub struct Checker {
-    lives: BTreeMap<LifeId, Life>,
+    boots: BTreeMap<BootId, Boot>,
+    /// Which generation belongs to which boot.
+    boot_of: BTreeMap<(LifeNumber, Generation), BootId>,
     /// Fingerprint of the primary's guest right after each record.
-    truth: BTreeMap<(LifeId, u64, u64), u64>,
-    holders: BTreeMap<Vec<u8>, u64>,
+    truth: BTreeMap<(BootId, u64), u64>,
+    /// Writes whose flush the outside knows to be complete, in each life.
+    durable: BTreeMap<LifeNumber, Vec<u64>>,
 }
 
 impl Checker {
-    /// A life begins with the process `run`.
-    pub fn life_begins(&mut self, life: LifeId, run: u64) {
-        let begun = Life {
-            first: run,
-            seen: Vec::new(),
-            pairings: BTreeMap::new(),
-            live: BTreeMap::new(),
-            excused: BTreeSet::new(),
-        };
-        self.lives.insert(life, begun);
-    }
-
-    /// A process starts; its claims are known by their content.
-    pub fn process_starts(&mut self, node: usize, run: u64) {
-        self.holders.insert(claim_content(node, run), run);
-    }
-
-    /// The world killed the process, or it ended for a reason that the world made.
-    pub fn excuse(&mut self, run: u64) {
-        for life in self.lives.values_mut() {
-            life.excused.insert(run);
+    /// A key was created.
+    pub fn key_created(&mut self, entry: &Entry) {
+        let (life, left) = (entry.key.life, entry.key.generation);
+        if entry.next.is_none() {
+            return;
         }
+        let begins = matches!(entry.kind, Kind::PowerOn | Kind::ColdStart);
+        let boot = if begins {
+            BootId(life, left)
+        } else {
+            self.boot_of[&(life, left)]
+        };
+        self.boots.entry(boot).or_default();
+        self.boot_of.insert((life, entry.next_generation()), boot);
+    }
+
+    /// The boot to which the generation belongs that `opened` opened.
+    pub fn boot(&self, opened: &Entry) -> BootId {
+        self.boot_of[&(opened.key.life, opened.next_generation())]
+    }
+
+    fn of(&mut self, opened: &Entry) -> &mut Boot {
+        let boot = self.boot(opened);
+        self.boots.entry(boot).or_default()
     }
 
     /// Outputs that left so far.
-    pub fn outputs_seen(&self, life: LifeId) -> usize {
-        self.lives.get(&life).map_or(0, |life| life.seen.len())
+    pub fn outputs_seen(&self, opened: &Entry) -> usize {
+        self.boots[&self.boot(opened)].seen.len()
     }
 
     /// How often a backup went live.
-    pub fn failovers(&self, life: LifeId) -> usize {
-        self.lives.get(&life).map_or(0, |life| life.live.len())
+    pub fn failovers(&self, opened: &Entry) -> usize {
+        self.boots[&self.boot(opened)].live.len()
     }
 
     /// A primary sends Begin.
-    pub fn begin_sent(&mut self, life: LifeId, generation: u64, run: u64) -> Result<(), String> {
-        let Some(life) = self.lives.get_mut(&life) else {
-            return Ok(());
-        };
-        if life
-            .pairings
+    pub fn begin_sent(&mut self, opened: &Entry, run: u64) -> Result<(), String> {
+        let generation = opened.next_generation();
+        if opened.kind != Kind::Joined || opened.writer.run != RunId(run.into()) {
+            return Err(format!("{run} begins without a key of joining"));
+        }
+        let pairings = &mut self.of(opened).pairings;
+        if pairings
             .last_key_value()
             .is_some_and(|(last, _)| *last >= generation)
         {
             return Err(format!("generation {generation} begins a second time"));
         }
-        life.pairings.insert(
-            generation,
-            Pairing {
-                primary: run,
-                ..Pairing::default()
-            },
-        );
+        let pairing = Pairing {
+            primary: run,
+            ..Pairing::default()
+        };
+        pairings.insert(generation, pairing);
         Ok(())
     }
 
     /// A backup has read Begin.
-    pub fn begin_read(&mut self, life: LifeId, generation: u64, run: u64) {
-        if let Some(pairing) = self.pairing(life, generation) {
-            pairing.backup = Some(run);
-        }
+    pub fn begin_read(&mut self, opened: &Entry, run: u64) -> Result<(), String> {
+        let Some(pairing) = self.of(opened).pairings.get_mut(&opened.next_generation()) else {
+            return Err(format!("{run} read a Begin that nobody sent"));
+        };
+        pairing.backup = Some(run);
+        Ok(())
     }
 
-    /// Whether a backup has read Begin of the newest pairing.
-    pub fn newest_begin_was_read(&self, life: LifeId) -> Option<bool> {
-        let (_, pairing) = self.lives.get(&life)?.pairings.last_key_value()?;
+    /// Whether a backup has read Begin of this generation.
+    pub fn begin_was_read(&self, opened: &Entry) -> Option<bool> {
+        let pairings = &self.boots[&self.boot(opened)].pairings;
+        let pairing = pairings.get(&opened.next_generation())?;
         Some(pairing.backup.is_some())
     }
 
     /// A backup holds a marker.
-    pub fn marker_received(&mut self, life: LifeId, generation: u64, visible_outputs: u64) {
-        if let Some(pairing) = self.pairing(life, generation) {
+    pub fn marker_received(&mut self, opened: &Entry, visible_outputs: u64) {
+        let generation = opened.next_generation();
+        if let Some(pairing) = self.of(opened).pairings.get_mut(&generation) {
             pairing.received_visible = pairing.received_visible.max(visible_outputs);
         }
     }
 
-    fn pairing(&mut self, life: LifeId, generation: u64) -> Option<&mut Pairing> {
-        self.lives.get_mut(&life)?.pairings.get_mut(&generation)
+    /// A primary says that it goes no further.
+    pub fn handed_over(&mut self, opened: &Entry) {
+        let generation = opened.next_generation();
+        if let Some(pairing) = self.of(opened).pairings.get_mut(&generation) {
+            pairing.handed_over = true;
+        }
     }
 
     /// The primary's guest after a record.
-    pub fn recorded(&mut self, life: LifeId, generation: u64, sequence: u64, fingerprint: u64) {
-        self.truth.insert((life, generation, sequence), fingerprint);
+    pub fn recorded(&mut self, opened: &Entry, record: u64, fingerprint: u64) {
+        let boot = self.boot(opened);
+        self.truth.insert((boot, record), fingerprint);
     }
 
     /// Replicas are equal at equal instruction counts: the backup's guest after the same record.
-    pub fn replayed(
-        &self,
-        life: LifeId,
-        generation: u64,
-        sequence: u64,
-        fingerprint: u64,
-    ) -> Result<(), String> {
-        match self.truth.get(&(life, generation, sequence)) {
+    pub fn replayed(&self, opened: &Entry, record: u64, fingerprint: u64) -> Result<(), String> {
+        match self.truth.get(&(self.boot(opened), record)) {
             Some(truth) if *truth == fingerprint => Ok(()),
             Some(_) => Err(format!(
-                "after record {sequence} of generation {generation} the replicas differ, \
-                 and nobody made them"
+                "after record {record} the replicas differ, and nobody made them"
             )),
-            None => Err(format!(
-                "record {sequence} of generation {generation} was replayed, but never made"
-            )),
+            None => Err(format!("record {record} was replayed, but never made")),
         }
     }
 
-    /// A backup goes live.
+    /// Somebody goes live, by `opened`.
     pub fn goes_live(
         &mut self,
         now: u64,
-        life: LifeId,
-        generation: u64,
-        who: Emitter,
+        run: u64,
+        opened: &Entry,
         arbiter: &Arbiter,
     ) -> Result<(), String> {
-        if arbiter.holder(&key(life, generation)) != Some(&claim_content(who.node, who.run)) {
-            return Err(format!(
-                "process {} goes live without generation {generation}",
-                who.run
-            ));
+        if arbiter.entry(&opened.key).as_ref() != Some(opened)
+            || opened.writer.run != RunId(run.into())
+        {
+            return Err(format!("process {run} goes live without the key: {opened}"));
         }
-        if let Some(life) = self.lives.get_mut(&life) {
-            if let Some((other, _)) = life.live.insert(generation, (who.run, now)) {
-                return Err(format!(
-                    "{other} and {} are live after {generation}",
-                    who.run
-                ));
-            }
-            if !life.pairings.contains_key(&generation) {
-                return Err(format!(
-                    "live after generation {generation}, which never began"
-                ));
-            }
+        let left = opened.key.generation;
+        let is_takeover = matches!(opened.kind, Kind::TookOver | Kind::HandedOver);
+        let boot = self.of(opened);
+        if is_takeover && !boot.pairings.contains_key(&left) {
+            return Err(format!("{opened}, but that generation never began"));
+        }
+        if is_takeover && let Some((other, _)) = boot.live.insert(left, (run, now)) {
+            return Err(format!("{other} and {run} are live after {left}"));
         }
         Ok(())
     }
 
     /// Outputs leave. Checks the output rule, that the emitter may emit, and that the outside sees
-    /// one history without a gap. Says whether something was seen twice.
+    /// one history without a gap. Says whether something was seen twice. `disk`: what the emitter's
+    /// guest has written.
     pub fn emitted(
         &mut self,
-        life_id: LifeId,
-        who: Emitter,
+        who: &Emitter,
         outputs: &[StubOutput],
+        disk: &[u64],
         arbiter: &Arbiter,
     ) -> Result<bool, String> {
-        let Some(life) = self.lives.get_mut(&life_id) else {
-            return Err("output of an unknown life".to_owned());
-        };
-        let held = |generation| {
-            arbiter.holder(&key(life_id, generation)) == Some(&claim_content(who.node, who.run))
-        };
-        // The newest pairing in which it was the primary rules; before any, how it came to be live.
-        let pairing = life
-            .pairings
-            .iter()
-            .rev()
-            .find(|(_, pairing)| pairing.primary == who.run);
-        let limit = match pairing {
-            Some((generation, pairing)) if !held(*generation) => pairing.received_visible,
-            Some(_) => u64::MAX,
-            None => {
-                let went_live = life
-                    .live
-                    .iter()
-                    .any(|(g, (run, _))| *run == who.run && held(*g));
-                if !went_live && life.first != who.run {
-                    return Err(format!("process {} emits and was never live", who.run));
-                }
-                u64::MAX
+        let (run, opened) = (who.run, &who.opened);
+        if arbiter.entry(&opened.key).as_ref() != Some(opened) {
+            return Err(format!("process {run} emits without the key: {opened}"));
+        }
+        let left_by = arbiter
+            .entry(&opened.next_key())
+            .filter(|left| left.writer.run != RunId(run.into()));
+        let boot = self.of(opened);
+        let limit = match (boot.pairings.get(&opened.next_generation()), left_by) {
+            (Some(pairing), _) if pairing.handed_over => {
+                return Err(format!("process {run} emits after it has handed over"));
             }
+            (Some(pairing), _) => {
+                assert!(pairing.primary == run, "a generation has one primary");
+                pairing.received_visible
+            }
+            // A person's word stops it when it next looks, not at once: the person was told so.
+            (None, Some(left)) if left.kind == Kind::Lost => u64::MAX,
+            (None, Some(left)) => {
+                return Err(format!("two live machines: {run} emits, though {left}"));
+            }
+            (None, None) => u64::MAX,
         };
-        for (generation, (run, at)) in &life.live {
+        for (generation, (other, at)) in &boot.live {
             let slept_over = who.slept.is_some_and(|(from, to)| from <= *at && *at <= to);
-            if *run != who.run && slept_over {
+            // By a later key it may well be live again.
+            let is_older = opened.next_generation() <= *generation;
+            if *other != run && slept_over && is_older {
                 return Err(format!(
-                    "process {} slept while {run} went live after generation {generation}, woke, \
-                     and emits",
-                    who.run
+                    "process {run} slept while {other} went live after generation {generation}, \
+                     woke, and emits"
                 ));
             }
         }
         let mut twice = false;
+        let mut durable = 0;
         for output in outputs {
             if output.index > limit {
                 return Err(format!(
@@ -265,45 +256,30 @@ impl Checker {
                     output.index
                 ));
             }
-            twice |= life.see(output)?;
+            twice |= boot.see(output)?;
+            durable = durable.max(output.durable as usize);
+        }
+        let known = self.durable.entry(opened.key.life).or_default();
+        if durable > known.len() {
+            *known = disk[..durable].to_vec();
         }
         Ok(twice)
     }
 
-    /// Nobody carries the machine on. That must be the world's fault: whoever had the right to go
-    /// on was killed.
-    pub fn lost(&self, life_id: LifeId, arbiter: &Arbiter) -> Result<(), String> {
-        let Some(life) = self.lives.get(&life_id) else {
-            return Ok(());
-        };
-        let excused = |run: u64| life.excused.contains(&run);
-        let Some((generation, pairing)) = life.pairings.last_key_value() else {
-            return if excused(life.first) {
-                Ok(())
-            } else {
-                Err(format!(
-                    "process {} ran alone and ended by itself",
-                    life.first
-                ))
-            };
-        };
-        match arbiter.holder(&key(life_id, *generation)) {
-            Some(content) => match self.holders.get(content) {
-                Some(run) if excused(*run) => Ok(()),
-                _ => Err(format!(
-                    "nobody goes on, though the holder of generation {generation} was not killed"
-                )),
-            },
-            None if excused(pairing.primary) && pairing.backup.is_none_or(excused) => Ok(()),
-            None => Err(format!(
-                "nobody goes on and nobody holds generation {generation}, though not both replicas \
-                 were killed"
+    /// A machine goes on from this disk: everything that the outside knows to be durable is there.
+    pub fn goes_on_from(&self, life: LifeNumber, disk: &[u64]) -> Result<(), String> {
+        match self.durable.get(&life) {
+            Some(durable) if !disk.starts_with(durable) => Err(format!(
+                "the machine goes on from a disk with {} writes, though other {} are durable",
+                disk.len(),
+                durable.len()
             )),
+            _ => Ok(()),
         }
     }
 }
 
-impl Life {
+impl Boot {
     fn see(&mut self, output: &StubOutput) -> Result<bool, String> {
         let position = output.index as usize - 1;
         if position > self.seen.len() {

@@ -68,8 +68,40 @@ situations! {
     GhostConnection,
     /// A backup was told to come later.
     RefusedNotNow,
-    /// The machine was lost as it must be: more failed than it can bear.
-    LostLife,
+    /// The machine was started again from the disk of the host that was its primary.
+    StartedFromDisk,
+    /// It was started from a member's disk.
+    StartedFromMembersDisk,
+    /// It was started from the disk of the reign before, whose successor had never settled.
+    StartedFromDiskBefore,
+    /// A start waited for a host with the right disk.
+    WaitedForRightDisk,
+    /// A start waited for hosts that may hold the running machine.
+    WaitedForSilentHost,
+    /// A host lost writes that it had not synced.
+    UnsyncedWritesLost,
+    /// A host died with a half-copied disk.
+    CopyCutOff,
+    /// A primary handed its machine over.
+    HandedOver,
+    /// Nobody took over, and the machine ran on.
+    HandoverFailed,
+    /// The primary died between the key of joining and Begin, or the joiner did.
+    JoinerDropped,
+    /// Somebody saw another arbiter, and it was said while all was well.
+    ArbitersDiffered,
+    /// A claim was held back because the store did not have the key before.
+    WrongStoreNoticed,
+    /// A start met an arbiter that did not know what its marker names.
+    ArbiterForgot,
+    /// A start was refused after the end.
+    RefusedAfterEnd,
+    /// A replica that lost its claim joined again by itself.
+    LoserBecameBackup,
+    /// A person declared a life lost that was not.
+    DeclaredLost,
+    /// A flush completed on both hosts.
+    FlushedOnBoth,
     /// A replay waited for this host's disk.
     ReplayBlocked,
 }

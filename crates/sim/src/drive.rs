@@ -2,6 +2,8 @@
 
 use crate::arbiter::Mood;
 use crate::coverage::Situation;
+use crate::disk::Purpose;
+use crate::faults::Fault;
 use crate::guest::StubOutput;
 use crate::process::{FromReplay, FromVcpu, PrimaryProcess, Role, Sending};
 use crate::scenario::MS;
@@ -10,16 +12,20 @@ use replication::ConnectionId;
 use replication::backup::{BackupAction, BackupStop};
 use replication::event::Event;
 use replication::failure_detector::Suspicion;
-use replication::generation::{ClaimOutcome, ClaimRequest};
 use replication::guest::Guest;
 use replication::lag::FULL_SPEED;
+use replication::marker::DiskState;
 use replication::message::{Message, Parting, Refusal, SnapshotChunk, SnapshotPart};
-use replication::primary::{Primary, PrimaryAction, PrimaryStop};
+use replication::primary::{Beginning, Primary, PrimaryAction, PrimaryPhase, PrimaryStop};
 use replication::record::RecordBody;
+use replication::startup::StartupAction;
+use replication::succession::{Entry, Kind, Outcome, RecordNumber, Request, RunId};
+use replication::watch::Agreement;
 
 enum Action {
     Primary(PrimaryAction<StubOutput>),
     Backup(BackupAction<StubOutput>),
+    Startup(StartupAction),
 }
 
 impl World {
@@ -29,11 +35,13 @@ impl World {
             let action = match self.role(node) {
                 Some(Role::Primary(primary)) => primary.core.next_action().map(Action::Primary),
                 Some(Role::Backup(backup)) => backup.core.next_action().map(Action::Backup),
+                Some(Role::Starting) => self.startup_action(node).map(Action::Startup),
                 None => None,
             };
             match action {
                 Some(Action::Primary(action)) => self.primary_wants(node, run, action),
                 Some(Action::Backup(action)) => self.backup_wants(node, run, action),
+                Some(Action::Startup(action)) => self.startup_wants(node, run, action),
                 None => return self.set_timers(node, run),
             }
         }
@@ -47,6 +55,7 @@ impl World {
         let (deadline, channel) = match &process.role {
             Role::Primary(primary) => (primary.core.next_deadline(), primary.channel.next()),
             Role::Backup(backup) => (backup.core.next_deadline(), backup.channel.next()),
+            Role::Starting => (process.startup.next_deadline(), None),
         };
         let mut wanted = Vec::new();
         if let Some(deadline) = deadline {
@@ -74,6 +83,7 @@ impl World {
             match &mut process.role {
                 Role::Primary(primary) => primary.core.tick(now),
                 Role::Backup(backup) => backup.core.tick(now),
+                Role::Starting => process.startup.tick(now),
             }
         }
         self.settle(node);
@@ -97,9 +107,12 @@ impl World {
                         self.coverage.reached(Situation::ReplayBlocked);
                     }
                 }
+                Role::Starting => {}
             }
         }
-        self.set_timers(node, run);
+        self.see_to_flushes(node);
+        self.hand_over_if_still(node);
+        self.settle(node);
     }
 
     pub(crate) fn event_loop(&mut self, node: usize) {
@@ -121,6 +134,7 @@ impl World {
                     };
                     self.replay_said(node, item);
                 }
+                Some(Role::Starting) => break,
                 None => return,
             }
             self.settle(node);
@@ -136,7 +150,7 @@ impl World {
         let mut recorded = None;
         match item {
             FromVcpu::Record(record, fingerprint) => {
-                recorded = primary.count_record(fingerprint);
+                recorded = Some((primary.count_record(), fingerprint));
                 primary.core.record(now, record);
             }
             FromVcpu::Outputs {
@@ -145,25 +159,23 @@ impl World {
                 outputs,
                 fingerprint,
             } => {
-                recorded = primary.count_record(fingerprint);
+                recorded = Some((primary.count_record(), fingerprint));
                 primary.core.outputs(now, count, visible, outputs);
             }
             FromVcpu::Progress(count) => primary.core.progress(now, count),
             FromVcpu::Snapshot {
-                generation,
+                pairing,
                 count,
                 bytes,
             } => {
-                primary.snapshot = Some((generation, bytes));
-                primary.stream = Some((generation, 0));
-                primary.core.snapshot_taken(now, generation, count);
+                primary.snapshot = Some((pairing, bytes));
+                primary.core.snapshot_taken(now, pairing, count);
             }
             FromVcpu::Finished(count) => primary.core.finished(now, count),
         }
-        if let Some((generation, sequence, fingerprint)) = recorded {
-            let life = primary.life;
-            self.checker
-                .recorded(life, generation, sequence, fingerprint);
+        if let Some((record, fingerprint)) = recorded {
+            let opened = primary.core.opened().clone();
+            self.checker.recorded(&opened, record, fingerprint);
         }
     }
 
@@ -172,34 +184,28 @@ impl World {
         let Some(Role::Backup(backup)) = self.role(node) else {
             return;
         };
-        let generation = backup.generation;
+        let (pairing, opened) = (backup.pairing, backup.opened.clone());
         match item {
             FromReplay::Outputs { visible, outputs } => {
-                backup.core.outputs(now, generation, visible, outputs);
+                backup.core.outputs(now, pairing, visible, outputs);
             }
             FromReplay::Replayed {
                 sequence,
                 executed,
                 fingerprints,
             } => {
-                backup.core.replayed(now, generation, sequence, executed);
+                backup.core.replayed(now, pairing, sequence, executed);
                 let poisoned = backup.poisoned;
-                let Some(life) = backup.life else { return };
                 for (sequence, fingerprint) in fingerprints {
                     if !poisoned {
-                        let verdict =
-                            self.checker
-                                .replayed(life, generation, sequence, fingerprint);
+                        let verdict = self.checker.replayed(&opened, sequence, fingerprint);
                         self.check(verdict);
                     }
                 }
             }
             FromReplay::Diverged(report) => {
                 if backup.poisoned {
-                    backup.core.diverged(now, generation, report);
-                    if let Some(run) = self.run_of(node) {
-                        self.checker.excuse(run);
-                    }
+                    backup.core.diverged(now, pairing, report);
                     self.coverage.reached(Situation::DivergenceFound);
                 } else {
                     self.violated(format!(
@@ -221,20 +227,21 @@ impl World {
             PrimaryAction::Close(connection) => self.close(connection, run),
             PrimaryAction::Emit(outputs) => {
                 if let Some(Role::Primary(primary)) = self.role(node) {
-                    let life = primary.life;
-                    self.emit(node, run, life, &outputs);
+                    let opened = primary.core.opened().clone();
+                    let disk = primary.guest.disk().to_vec();
+                    self.emit(node, run, opened, &outputs, &disk);
                 }
             }
-            PrimaryAction::TakeSnapshot { generation } => {
+            PrimaryAction::TakeSnapshot { pairing } => {
                 if let Some(Role::Primary(primary)) = self.role(node) {
-                    primary.snapshot_wanted = Some(generation);
+                    primary.snapshot_wanted = Some(pairing);
                 }
             }
             PrimaryAction::SendSnapshot {
                 connection,
-                generation,
+                pairing,
             } => {
-                self.begin_sending(node, run, connection, generation);
+                self.begin_sending(node, run, connection, pairing);
             }
             PrimaryAction::AbortSnapshot { .. } => {
                 if let Some(Role::Primary(primary)) = self.role(node) {
@@ -246,7 +253,23 @@ impl World {
                     }
                 }
             }
-            PrimaryAction::Ask(request) => self.ask(node, run, request),
+            PrimaryAction::Ask(request) => {
+                self.delicate();
+                self.ask(node, run, request);
+            }
+            PrimaryAction::Settle(marker) => self.begin_write(node, run, marker, Purpose::Primary),
+            PrimaryAction::CompleteFlushes { up_to } => {
+                if let Some(Role::Primary(primary)) = self.role(node) {
+                    primary.flushes_up_to = up_to;
+                }
+            }
+            PrimaryAction::Resume => {
+                self.coverage.reached(Situation::HandoverFailed);
+                if let Some(Role::Primary(primary)) = self.role(node) {
+                    primary.stands_still = false;
+                    primary.handed_over = false;
+                }
+            }
             PrimaryAction::Throttle(share) => {
                 if let Some(Role::Primary(primary)) = self.role(node) {
                     primary.share = share.into();
@@ -268,20 +291,29 @@ impl World {
         message: &Message,
     ) {
         match message {
-            Message::Begin { generation, .. } => {
+            Message::Begin { .. } => {
                 let Some(Role::Primary(primary)) = self.role(node) else {
                     return;
                 };
-                let life = primary.life;
-                let verdict = self.checker.begin_sent(life, *generation, run);
+                let opened = primary.core.opened().clone();
+                let verdict = self.checker.begin_sent(&opened, run);
                 self.check(verdict);
+                self.delicate();
+            }
+            Message::Handover { .. } => {
+                if let Some(Role::Primary(primary)) = self.role(node) {
+                    let opened = primary.core.opened().clone();
+                    self.checker.handed_over(&opened);
+                }
                 self.delicate();
             }
             Message::Refuse(Refusal::NotNow) => self.coverage.reached(Situation::RefusedNotNow),
             Message::Records { .. } if std::mem::take(&mut self.nodes[node].lose_message) => {
                 return self.note(|| format!("node {node}: a message is lost: {message:?}"));
             }
-            Message::Welcome { .. } | Message::SnapshotEnd { .. } => self.delicate(),
+            Message::Welcome { .. } | Message::SnapshotEnd { .. } | Message::Joined { .. } => {
+                self.delicate();
+            }
             Message::Goodbye {
                 parting: Parting::Finished,
                 ..
@@ -296,21 +328,34 @@ impl World {
         let Some(Role::Primary(primary)) = self.role(node) else {
             return;
         };
-        let life = primary.life;
+        let opened = primary.core.opened().clone();
         let status = primary.core.status();
         match event {
-            Event::Claimed { .. } => self.coverage.reached(Situation::PrimaryWentOnAlone),
-            Event::LostClaim { .. } => self.coverage.reached(Situation::PrimaryLostClaim),
-            Event::Protected { .. } if self.checker.failovers(life) > 0 => {
+            Event::Claimed { .. } => {
+                self.coverage.reached(Situation::PrimaryWentOnAlone);
+                if opened.kind == Kind::Dropped && status.phase == PrimaryPhase::Alone {
+                    self.coverage.reached(Situation::JoinerDropped);
+                }
+            }
+            Event::Superseded { .. } => self.coverage.reached(Situation::PrimaryLostClaim),
+            Event::Protected { .. } if self.checker.failovers(&opened) > 0 => {
                 self.coverage.reached(Situation::Reprotected);
             }
-            Event::Suspected { .. } if self.checker.newest_begin_was_read(life) == Some(false) => {
+            Event::Suspected { .. } if self.checker.begin_was_read(&opened) == Some(false) => {
                 self.coverage.reached(Situation::BeginLost);
             }
             Event::JoinFailed { .. } => self.coverage.reached(Situation::JoinInterruptedLate),
-            Event::ArbiterUnanswered { .. } if status.held_outputs > 0 => {
-                self.coverage.reached(Situation::OutputsWaitedForArbiter);
+            Event::ArbiterUnanswered { why, .. } => {
+                if status.held_outputs > 0 {
+                    self.coverage.reached(Situation::OutputsWaitedForArbiter);
+                }
+                if why.contains("was emptied") {
+                    self.coverage.reached(Situation::WrongStoreNoticed);
+                }
             }
+            Event::Arbiter {
+                agreement: Agreement::Differs,
+            } => self.coverage.reached(Situation::ArbitersDiffered),
             Event::Paused { .. } if status.protected => {
                 self.coverage.reached(Situation::PauseNoticed);
             }
@@ -323,15 +368,26 @@ impl World {
         match why {
             PrimaryStop::Finished => {
                 self.guest_ended(node);
+                if self
+                    .arbiter
+                    .newest()
+                    .is_some_and(|newest| newest.next.is_some())
+                {
+                    self.violated(format!("process {run} ends, but the life does not"));
+                }
                 self.coverage.reached(Situation::OrderlyEnd);
             }
-            PrimaryStop::LostClaim { .. } => {
+            PrimaryStop::Superseded { by } => {
+                self.is_superseded(run, by);
                 if self.nodes[node].slept.is_some() {
                     self.coverage.reached(Situation::FrozenPrimaryWoke);
                 }
+                if by.kind == Kind::HandedOver {
+                    self.coverage.reached(Situation::HandedOver);
+                }
             }
         }
-        self.leave(node, run);
+        self.look_again(node, run);
     }
 
     /// A primary says that its guest has ended: all that the guest said must be out.
@@ -339,21 +395,14 @@ impl World {
         let Some(Role::Primary(primary)) = self.role(node) else {
             return;
         };
-        let (life, said) = (primary.life, primary.guest.visible_outputs());
-        let seen = self.checker.outputs_seen(life) as u64;
+        let said = primary.guest.visible_outputs();
+        let opened = primary.core.opened().clone();
+        let seen = self.checker.outputs_seen(&opened) as u64;
         if seen != said {
             self.violated(format!(
                 "the guest ended, {said} outputs, {seen} of them seen"
             ));
         }
-        self.finished |= life == self.life;
-    }
-
-    fn leave(&mut self, node: usize, run: u64) {
-        self.end_connections(run, true);
-        self.nodes[node].process = None;
-        self.forget_sleep(node);
-        self.nodes[node].start_at = self.now + self.random.between(10, 500) * MS;
     }
 
     fn backup_wants(&mut self, node: usize, run: u64, action: BackupAction<StubOutput>) {
@@ -366,68 +415,74 @@ impl World {
                 if matches!(message, Message::Ready { .. }) {
                     self.delicate();
                 }
+                if matches!(message, Message::Confirmed { .. }) {
+                    self.confirms(node, run);
+                }
+                if matches!(message, Message::Accept { .. }) {
+                    self.accepts(node, run);
+                }
                 self.send(run, connection, &message);
             }
             BackupAction::Close(connection) => self.close(connection, run),
+            BackupAction::Mark(marker) => self.begin_write(node, run, marker, Purpose::Mark),
+            BackupAction::Settle { pairing, marker } => {
+                self.begin_write(node, run, marker, Purpose::Member(pairing));
+            }
             BackupAction::Store(chunk) => {
+                self.nodes[node].disk.is_being_copied();
                 if let Some(Role::Backup(backup)) = self.role(node) {
                     backup.stored.extend_from_slice(&chunk.bytes);
                 }
             }
-            BackupAction::Restore { generation, .. } => {
+            BackupAction::Restore {
+                pairing, sequence, ..
+            } => {
                 let time = self.scenario.restore_time;
                 if let Some(Role::Backup(backup)) = self.role(node) {
-                    let attempt = backup.attempt;
-                    self.at(time, Some((node, run)), What::Restored(generation, attempt));
+                    backup.snapshot_at = sequence;
+                    self.at(time, Some((node, run)), What::Restored(pairing));
                 }
             }
-            BackupAction::Replay {
-                generation,
-                records,
-            } => {
-                self.backup_replays(node, generation, records);
-            }
-            BackupAction::Discard { .. } => {
-                if let Some(Role::Backup(backup)) = self.role(node) {
-                    backup.discard();
-                }
-            }
+            BackupAction::Replay { records, .. } => self.backup_replays(node, records),
             BackupAction::KeepEvidence { .. } => {}
             BackupAction::Ask(request) => {
                 self.delicate();
                 self.ask(node, run, request);
             }
             BackupAction::GoLive {
-                life,
-                generation,
+                opened,
+                record,
                 outputs,
-            } => {
-                self.go_live(node, run, life, generation, &outputs);
-            }
+            } => self.go_live(node, run, *opened, record, &outputs),
             BackupAction::Report(event) => self.backup_reports(node, run, event),
             BackupAction::Stop(why) => {
                 self.note(|| format!("node {node}: backup {run} stops: {why:?}"));
                 match &why {
-                    BackupStop::LostClaim { .. } => {
+                    BackupStop::Superseded { by } => {
+                        self.is_superseded(run, by);
                         self.coverage.reached(Situation::BackupLostClaim);
                     }
-                    BackupStop::Diverged(_) => self.checker.excuse(run),
-                    BackupStop::Finished => {}
+                    BackupStop::Diverged(_) | BackupStop::Finished | BackupStop::Again(_) => {}
                     BackupStop::Refused(_) | BackupStop::Unusable(_) | BackupStop::Left => {
                         self.violated(format!("a good backup stops: {why:?}"));
                     }
                 }
-                self.leave(node, run);
+                self.look_again(node, run);
             }
         }
     }
 
-    fn backup_replays(
-        &mut self,
-        node: usize,
-        generation: u64,
-        records: Vec<replication::record::Record>,
-    ) {
+    /// A machine is given up only if somebody else's key says so.
+    fn is_superseded(&mut self, run: u64, by: &Entry) {
+        let is_there = self.arbiter.entry(&by.key).as_ref() == Some(by);
+        if !is_there || by.writer.run == RunId(run.into()) {
+            self.violated(format!(
+                "process {run} gives its machine up, and nobody has it: {by}"
+            ));
+        }
+    }
+
+    fn backup_replays(&mut self, node: usize, records: Vec<replication::record::Record>) {
         let Some(Role::Backup(backup)) = self.role(node) else {
             return;
         };
@@ -437,8 +492,9 @@ impl World {
         });
         let marker = markers.max();
         backup.replay(records);
-        if let (Some(life), Some(marker)) = (backup.life, marker) {
-            self.checker.marker_received(life, generation, marker);
+        let opened = backup.opened.clone();
+        if let Some(marker) = marker {
+            self.checker.marker_received(&opened, marker);
         }
     }
 
@@ -447,14 +503,28 @@ impl World {
         let Some(Role::Backup(backup)) = self.role(node) else {
             return;
         };
-        let life = backup.life;
         match event {
-            Event::Joining { generation, .. } => backup.generation = generation,
-            Event::Protected { generation } => {
-                if let Some(life) = life {
-                    self.checker.begin_read(life, generation, run);
+            Event::Joining { pairing, .. } => backup.pairing = pairing,
+            Event::Protected { .. } => {
+                let key = backup.opened.next_key();
+                let Some(opened) = self.arbiter.entry(&key) else {
+                    return self.violated("protected without a key".to_owned());
+                };
+                if let Some(Role::Backup(backup)) = self.role(node) {
+                    backup.opened = opened.clone();
+                }
+                let verdict = self.checker.begin_read(&opened, run);
+                self.check(verdict);
+                if self.nodes[node].joined_before {
+                    self.coverage.reached(Situation::LoserBecameBackup);
                 }
             }
+            Event::ArbiterUnanswered { why, .. } if why.contains("was emptied") => {
+                self.coverage.reached(Situation::WrongStoreNoticed);
+            }
+            Event::Arbiter {
+                agreement: Agreement::Differs,
+            } => self.coverage.reached(Situation::ArbitersDiffered),
             Event::Suspected {
                 why: Suspicion::Protocol(what),
                 ..
@@ -486,23 +556,17 @@ impl World {
         &mut self,
         node: usize,
         run: u64,
-        life: replication::message::LifeId,
-        generation: u64,
+        opened: Entry,
+        record: RecordNumber,
         outputs: &[StubOutput],
     ) {
-        let who = self.emitter(node, run);
         let now = self.now;
-        let verdict = self
-            .checker
-            .goes_live(now, life, generation, who, &self.arbiter);
+        let verdict = self.checker.goes_live(now, run, &opened, &self.arbiter);
         self.check(verdict);
-        if self.checker.failovers(life) > 1 {
+        if self.checker.failovers(&opened) > 1 {
             self.coverage.reached(Situation::RepeatedFailover);
         }
-        let mutations = self.options.mutations();
-        let config = self
-            .scenario
-            .config(&crate::checker::node_name(node), run, mutations);
+        let config = self.scenario.config(node, run, self.options.mutations());
         let clock = self.clock();
         let Some(Role::Backup(backup)) = self.role(node) else {
             return;
@@ -517,23 +581,37 @@ impl World {
         }
         let mut guest = replayer.into_guest();
         guest.disk_slowness = 0;
-        let (count, visible) = (guest.instruction_count(), guest.visible_outputs());
-        let core = Primary::new(clock, config, life, generation, count, visible);
-        self.emit(node, run, life, outputs);
-        if let Some(process) = &mut self.nodes[node].process {
-            process.role = Role::Primary(Box::new(PrimaryProcess::new(core, life, guest)));
-            process.tick_at = u64::MAX;
-            process.loop_at = u64::MAX;
-        }
+        let verdict = self.checker.goes_on_from(opened.key.life, guest.disk());
+        self.check(verdict);
+        let beginning = Beginning {
+            opened: opened.clone(),
+            record,
+            count: guest.instruction_count(),
+            visible_outputs: guest.visible_outputs(),
+        };
+        self.emit(node, run, opened, outputs, guest.disk());
+        let core = Primary::new(clock, config, beginning);
+        self.become_primary(node, PrimaryProcess::new(core, guest));
         self.delicate();
+        self.lose_power_before_it_settles();
     }
 
-    fn begin_sending(&mut self, node: usize, run: u64, connection: ConnectionId, generation: u64) {
+    /// Until the disk of a new primary is settled, another host's is the right one: a time of its
+    /// own to lose power.
+    fn lose_power_before_it_settles(&mut self) {
+        if self.random.percent(self.scenario.strike_percent) {
+            let after = self.random.between(0, 2 * self.scenario.sync_time);
+            let off = self.random.between(10, 500) * MS;
+            self.at(after, None, What::Fault(Fault::AllDie(off)));
+        }
+    }
+
+    fn begin_sending(&mut self, node: usize, run: u64, connection: ConnectionId, pairing: u64) {
         let pieces = self.scenario.chunks.max(1) as usize;
         let Some(Role::Primary(primary)) = self.role(node) else {
             return;
         };
-        let Some((_, bytes)) = primary.snapshot.take_if(|(g, _)| *g == generation) else {
+        let Some((_, bytes)) = primary.snapshot.take_if(|(g, _)| *g == pairing) else {
             return;
         };
         let left: std::collections::VecDeque<Vec<u8>> = bytes
@@ -542,7 +620,7 @@ impl World {
             .collect();
         let chunks = left.len() as u64;
         primary.sending = Some(Sending {
-            generation,
+            pairing,
             connection,
             left,
             chunks,
@@ -550,21 +628,17 @@ impl World {
         self.at(
             self.scenario.chunk_time,
             Some((node, run)),
-            What::Chunk(generation),
+            What::Chunk(pairing),
         );
     }
 
-    pub(crate) fn send_chunk(&mut self, node: usize, generation: u64) {
+    pub(crate) fn send_chunk(&mut self, node: usize, pairing: u64) {
         let now = self.clock();
         let Some(run) = self.run_of(node) else { return };
         let Some(Role::Primary(primary)) = self.role(node) else {
             return;
         };
-        let Some(sending) = primary
-            .sending
-            .as_mut()
-            .filter(|s| s.generation == generation)
-        else {
+        let Some(sending) = primary.sending.as_mut().filter(|s| s.pairing == pairing) else {
             return;
         };
         let (connection, chunks) = (sending.connection, sending.chunks);
@@ -572,7 +646,7 @@ impl World {
             let offset = 0;
             let part = SnapshotPart::Machine;
             let chunk = SnapshotChunk {
-                generation,
+                pairing,
                 part,
                 offset,
                 bytes,
@@ -581,40 +655,42 @@ impl World {
             self.at(
                 self.scenario.chunk_time,
                 Some((node, run)),
-                What::Chunk(generation),
+                What::Chunk(pairing),
             );
         } else {
             primary.sending = None;
-            primary.core.snapshot_sent(now, generation, chunks);
+            primary.core.snapshot_sent(now, pairing, chunks);
         }
         self.settle(node);
     }
 
-    pub(crate) fn restored(&mut self, node: usize, generation: u64, attempt: u64) {
+    pub(crate) fn restored(&mut self, node: usize, pairing: u64) {
         let now = self.clock();
         let slowness = if self.scenario.disk_percent > 0 { 2 } else { 0 };
         let Some(Role::Backup(backup)) = self.role(node) else {
             return;
         };
         // What belongs to an attempt that has been given up comes too late.
-        if backup.attempt == attempt {
+        if backup.pairing == pairing && backup.replayer.is_none() {
             let result = backup.restore(slowness);
-            backup.core.restored(now, generation, result);
+            let disk = backup.replayer.as_ref().map(|r| r.guest().disk().to_vec());
+            backup.core.restored(now, pairing, result);
+            self.nodes[node].disk.was_copied(disk.unwrap_or_default());
         }
         self.settle(node);
     }
 
-    fn ask(&mut self, node: usize, run: u64, request: ClaimRequest) {
-        let (key, create) = match &request {
-            ClaimRequest::Create { key, .. } => (key, true),
-            ClaimRequest::ReadBack { key } => (key, false),
-        };
-        let generation = key.generation;
-        let life = key.life.0 as u64;
-        self.asked.insert((life << 32 | generation, run));
-        let both = (life << 32 | generation, 0)..=(life << 32 | generation, u64::MAX);
-        if create && self.asked.range(both).count() > 1 {
-            self.coverage.reached(Situation::ClaimRace);
+    pub(crate) fn ask(&mut self, node: usize, run: u64, request: Request) {
+        let create = matches!(
+            request,
+            Request::Create { .. } | Request::WriteBeacon { .. }
+        );
+        if let Request::Create { key, .. } = &request {
+            self.asked.insert((key.clone(), run));
+            let both = (key.clone(), 0)..=(key.clone(), u64::MAX);
+            if self.asked.range(both).count() > 1 {
+                self.coverage.reached(Situation::ClaimRace);
+            }
         }
         let soon = self.random.between(1, 4) * MS;
         let late = self.random.between(100, 3000) * MS;
@@ -623,6 +699,7 @@ impl World {
         } else {
             self.mood
         };
+        let is_wrong = self.nodes[node].wrong_arbiter;
         let lands = |world: &mut World, after: u64, answer: bool| {
             let request = request.clone();
             world.at(
@@ -631,9 +708,9 @@ impl World {
                 What::Lands {
                     node,
                     run,
-                    generation,
                     request,
                     answer,
+                    is_wrong,
                 },
             );
         };
@@ -663,32 +740,94 @@ impl World {
                 "no answer yet"
             }
         };
-        let outcome = ClaimOutcome::Unknown(gives_up.to_owned());
-        self.at(
-            250 * MS,
-            Some((node, run)),
-            What::Answer(generation, outcome),
-        );
+        let outcome = Outcome::Unknown(gives_up.to_owned());
+        self.at(250 * MS, Some((node, run)), What::Answer(request, outcome));
     }
 
-    pub(crate) fn arbiter_answers(&mut self, node: usize, generation: u64, outcome: &ClaimOutcome) {
-        let now = self.clock();
-        let mine = self
-            .run_of(node)
-            .map(|run| crate::checker::claim_content(node, run));
-        match outcome {
-            ClaimOutcome::HeldBy(content) if Some(content) == mine.as_ref() => {
-                self.coverage.reached(Situation::WonByReadBack);
+    /// A backup says that its own arbiter has the key.
+    fn confirms(&mut self, node: usize, run: u64) {
+        if let Some(Role::Backup(backup)) = self.role(node) {
+            let key = backup.opened.next_key();
+            if !self.seen.contains(&(key, run)) {
+                self.violated(format!("process {run} confirms a key that it did not read"));
             }
-            ClaimOutcome::Absent => self.coverage.reached(Situation::AskedAgain),
+        }
+    }
+
+    /// A backup lets its disk be overwritten: nothing may give it rights any more.
+    fn accepts(&mut self, node: usize, run: u64) {
+        let worth = self.nodes[node].disk.worth();
+        let is_marked = worth
+            .marker()
+            .is_some_and(|marker| marker.disk != DiskState::Whole);
+        if !is_marked {
+            self.violated(format!(
+                "process {run} lets its disk be overwritten, which says that it is {worth}"
+            ));
+        }
+    }
+
+    /// A request reaches the store that the node sees.
+    pub(crate) fn lands(
+        &mut self,
+        (node, run): (usize, u64),
+        request: Request,
+        answer: bool,
+        is_wrong: bool,
+    ) {
+        let store = if is_wrong {
+            &mut self.wrong_arbiter
+        } else {
+            &mut self.arbiter
+        };
+        let outcome = store.carry_out(&request);
+        self.note(|| format!("arbiter: {request:?} of process {run}: {outcome:?}"));
+        if let (Request::Create { key, .. }, Outcome::Created) = (&request, &outcome) {
+            if is_wrong {
+                self.violated(format!(
+                    "process {run} created {} at an arbiter that knows nothing of its life",
+                    key.object_name()
+                ));
+            } else if let Some(entry) = self.arbiter.entry(key) {
+                self.checker.key_created(&entry);
+                self.nobody_else_holds_it(run, &entry);
+            }
+        }
+        if let (Request::Read { key }, Outcome::Holds(_), false) = (&request, &outcome, is_wrong) {
+            self.seen.insert((key.clone(), run));
+        }
+        if answer {
+            let after = self.random.between(0, 3) * MS;
+            self.at(after, Some((node, run)), What::Answer(request, outcome));
+        }
+    }
+
+    pub(crate) fn arbiter_answers(&mut self, node: usize, request: &Request, outcome: &Outcome) {
+        let now = self.clock();
+        match (request, outcome) {
+            (Request::Read { key }, Outcome::Holds(content)) => {
+                let run = self.run_of(node).map(|run| RunId(run.into()));
+                let asked =
+                    run.is_some_and(|run| self.asked.contains(&(key.clone(), run.0 as u64)));
+                let is_own = Entry::parse(key, content).is_ok_and(|e| Some(e.writer.run) == run);
+                if asked && is_own {
+                    self.coverage.reached(Situation::WonByReadBack);
+                }
+            }
+            (Request::Read { key }, Outcome::Absent) => {
+                let run = self.run_of(node).unwrap_or(0);
+                if self.asked.contains(&(key.clone(), run)) {
+                    self.coverage.reached(Situation::AskedAgain);
+                }
+            }
             _ => {}
         }
-        match self.role(node) {
-            Some(Role::Primary(primary)) => {
-                primary.core.arbiter_answered(now, generation, outcome);
+        if let Some(process) = &mut self.nodes[node].process {
+            match &mut process.role {
+                Role::Primary(primary) => primary.core.arbiter_answered(now, request, outcome),
+                Role::Backup(backup) => backup.core.arbiter_answered(now, request, outcome),
+                Role::Starting => process.startup.arbiter_answered(now, request, outcome),
             }
-            Some(Role::Backup(backup)) => backup.core.arbiter_answered(now, generation, outcome),
-            None => {}
         }
         self.settle(node);
     }

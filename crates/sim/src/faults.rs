@@ -8,6 +8,7 @@ use crate::process::Role;
 use crate::scenario::MS;
 use crate::world::{What, World};
 use replication::message::{Greeting, Message, PROTOCOL_VERSION};
+use replication::succession::{Host, HostId, Kind, Outcome, Request, RunId, Writer};
 
 /// A fault. Times are in nanoseconds.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +45,14 @@ pub enum Fault {
     HangVcpu(usize, u64),
     /// The guest is told to end.
     PowerOff,
+    /// `SIGTERM` to a primary: it hands over.
+    HandOver,
+    /// Both hosts lose power.
+    AllDie(u64),
+    /// A node's arbiter is not mounted: it sees an empty one.
+    WrongArbiter(usize, u64),
+    /// A person declares the life lost, though it is not.
+    DeclareLost,
 }
 
 /// What ends after a while.
@@ -59,6 +68,8 @@ pub enum Relief {
     ArbiterCut(usize),
     /// A slow backup.
     Replay,
+    /// A node's wrong arbiter.
+    WrongArbiter(usize),
 }
 
 impl World {
@@ -74,7 +85,7 @@ impl World {
             Mood::LandsLate,
             Mood::ReadOnly,
         ]);
-        let fault = match self.random.between(0, 25) {
+        let fault = match self.random.between(0, 33) {
             0..=2 => Fault::Kill(node),
             3 | 4 => Fault::HostDies(node, long),
             5 | 6 => Fault::Freeze(node, short),
@@ -93,6 +104,10 @@ impl World {
             22 => Fault::Ghost(node),
             23 => Fault::SlowReplay(long),
             24 => Fault::HangVcpu(node, long),
+            25 | 26 => Fault::HandOver,
+            27 | 28 => Fault::AllDie(long),
+            29 | 30 => Fault::WrongArbiter(node, long),
+            31 if self.random.percent(30) => Fault::DeclareLost,
             _ if self.scenario.power_off => Fault::PowerOff,
             _ => Fault::Kill(node),
         };
@@ -113,8 +128,35 @@ impl World {
         match fault {
             Fault::Kill(node) => self.kill(node, true),
             Fault::HostDies(node, time) => {
-                self.kill(node, false);
+                self.host_dies(node);
                 self.nodes[node].start_at = self.now + time;
+            }
+            Fault::AllDie(time) => {
+                for node in 0..2 {
+                    self.host_dies(node);
+                    let later = self.random.between(0, time);
+                    self.nodes[node].start_at = self.now + later;
+                }
+            }
+            Fault::HandOver => {
+                for node in 0..2 {
+                    if let Some(Role::Primary(primary)) = self.role(node) {
+                        primary.stands_still = primary.core.can_hand_over();
+                        // Whoever is to take over may die at any step of it.
+                        if primary.stands_still && self.random.percent(30) {
+                            let after = self.random.between(0, 15) * MS;
+                            self.at(after, None, What::Fault(Fault::Kill(1 - node)));
+                        }
+                    }
+                }
+            }
+            Fault::DeclareLost => self.declare_lost(),
+            // A fresh host cannot know which arbiter is the right one.
+            Fault::WrongArbiter(node, time) => {
+                if self.nodes[node].disk.has_markers() {
+                    self.nodes[node].wrong_arbiter = true;
+                    self.at(time, None, What::Relief(Relief::WrongArbiter(node)));
+                }
             }
             Fault::Freeze(node, time) => self.freeze(node, time),
             Fault::CutOneWay(from, time) => self.cut(from, time),
@@ -172,6 +214,7 @@ impl World {
             }
             Relief::Arbiter => self.mood = Mood::Well,
             Relief::ArbiterCut(node) => self.nodes[node].arbiter_cut = false,
+            Relief::WrongArbiter(node) => self.nodes[node].wrong_arbiter = false,
             Relief::Replay => self.replay_percent = self.scenario.replay_percent,
         }
     }
@@ -186,6 +229,8 @@ impl World {
             Relief::Arbiter,
             Relief::ArbiterCut(0),
             Relief::ArbiterCut(1),
+            Relief::WrongArbiter(0),
+            Relief::WrongArbiter(1),
             Relief::Replay,
         ] {
             self.relieve(relief);
@@ -212,10 +257,41 @@ impl World {
             return;
         };
         self.note(|| format!("node {node}: process {} is killed", process.run));
-        self.checker.excuse(process.run);
+        if self.nodes[node].disk.is_half_copied() {
+            self.coverage.reached(Situation::CopyCutOff);
+        }
         self.end_connections(process.run, said);
         self.forget_sleep(node);
         self.nodes[node].start_at = self.now + self.random.between(10, 800) * MS;
+    }
+
+    fn declare_lost(&mut self) {
+        let newest = self.arbiter.newest();
+        let Some(newest) = newest.filter(|newest| newest.next.is_some()) else {
+            return;
+        };
+        let writer = Writer {
+            host: Host::new(HostId(98), "a person"),
+            run: RunId(98),
+        };
+        let lost = newest.left(writer, Kind::Lost, newest.record, None);
+        let request = Request::Create {
+            key: lost.key.clone(),
+            after: None,
+            content: lost.content(),
+        };
+        let outcome = self.arbiter.carry_out(&request);
+        assert!(outcome == Outcome::Created, "the newest key was the newest");
+        self.coverage.reached(Situation::DeclaredLost);
+    }
+
+    /// The host loses power: nothing more is heard of it, and what was not synced is lost.
+    fn host_dies(&mut self, node: usize) {
+        self.kill(node, false);
+        let kept = self.random.bits();
+        if self.nodes[node].disk.lose_power(kept) {
+            self.coverage.reached(Situation::UnsyncedWritesLost);
+        }
     }
 
     /// Ends all connections of a process.
@@ -280,9 +356,9 @@ impl World {
         let greeting = Greeting {
             semantics_version: 1,
             configuration_hash: 7,
-            vm: crate::checker::VM.to_owned(),
-            node: "ghost".to_owned(),
-            run: 0,
+            machine: crate::checker::machine(),
+            host: Host::new(HostId(99), "ghost"),
+            run: RunId(0),
         };
         let hello = Message::Hello {
             protocol: PROTOCOL_VERSION,

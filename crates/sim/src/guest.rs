@@ -16,6 +16,8 @@ pub struct StubOutput {
     pub content: u64,
     /// The request that it answers, or 0.
     pub answers: u64,
+    /// So many of the guest's writes are durable, it says; 0: says nothing.
+    pub durable: u64,
 }
 
 /// What comes to the stub.
@@ -29,6 +31,8 @@ pub enum StubInput {
     Disk(u64),
     /// Ends the machine.
     PowerOff,
+    /// A flush is complete: so many writes are durable.
+    Flushed(u64),
 }
 
 impl StubInput {
@@ -39,6 +43,7 @@ impl StubInput {
             StubInput::Clock(ns) => (1, ns),
             StubInput::Disk(id) => (2, id),
             StubInput::PowerOff => (3, 0),
+            StubInput::Flushed(writes) => (4, writes),
         };
         let mut bytes = vec![tag];
         bytes.extend_from_slice(&u64::to_le_bytes(value));
@@ -58,18 +63,23 @@ pub struct StubGuest {
     work_per_input: u64,
     output_spacing: u64,
     finished: bool,
+    /// The flush that is not complete: instruction count at which it was asked for, and how many
+    /// writes it covers (0: none).
+    flush: (u64, u64),
+    /// Everything that it wrote to its disk, from the beginning.
+    disk: Vec<u64>,
     waiting: Vec<StubOutput>,
     /// How often a disk input says "not yet" on this host. Not part of the state.
     pub disk_slowness: u32,
     not_yet: u32,
 }
 
-const WORDS: usize = 9;
+const WORDS: usize = 11;
 
 impl StubGuest {
-    /// Powers on. It works for `work_per_input` instructions after each input, and speaks unasked
+    /// Powers on, with what is on its disk. It works for `work_per_input` instructions after each input, and speaks unasked
     /// about every `output_spacing` instructions.
-    pub fn new(seed: u64, work_per_input: u64, output_spacing: u64) -> StubGuest {
+    pub fn new(seed: u64, disk: Vec<u64>, work_per_input: u64, output_spacing: u64) -> StubGuest {
         StubGuest {
             count: 0,
             state: mix(seed),
@@ -80,13 +90,15 @@ impl StubGuest {
             work_per_input,
             output_spacing,
             finished: false,
+            flush: (0, 0),
+            disk,
             waiting: Vec::new(),
             disk_slowness: 0,
             not_yet: 0,
         }
     }
 
-    /// The whole state.
+    /// The whole state, and what is on the disk.
     pub fn snapshot(&self) -> Vec<u8> {
         assert!(
             self.waiting.is_empty(),
@@ -94,13 +106,14 @@ impl StubGuest {
         );
         self.words()
             .iter()
+            .chain(&self.disk)
             .flat_map(|word| word.to_le_bytes())
             .collect()
     }
 
     /// The machine of a [`snapshot`](Self::snapshot).
     pub fn restore(bytes: &[u8]) -> Option<StubGuest> {
-        if bytes.len() != WORDS * 8 {
+        if bytes.len() < WORDS * 8 || !bytes.len().is_multiple_of(8) {
             return None;
         }
         let word = |i: usize| Some(u64::from_le_bytes(bytes[i * 8..i * 8 + 8].try_into().ok()?));
@@ -114,6 +127,8 @@ impl StubGuest {
             work_per_input: word(6)?,
             output_spacing: word(7)?,
             finished: word(8)? != 0,
+            flush: (word(9)?, word(10)?),
+            disk: (WORDS..bytes.len() / 8).map(word).collect::<Option<_>>()?,
             waiting: Vec::new(),
             disk_slowness: 0,
             not_yet: 0,
@@ -131,6 +146,8 @@ impl StubGuest {
             self.work_per_input,
             self.output_spacing,
             u64::from(self.finished),
+            self.flush.0,
+            self.flush.1,
         ]
     }
 
@@ -139,6 +156,17 @@ impl StubGuest {
         self.words()
             .iter()
             .fold(0, |hash, word| mix(hash ^ word).wrapping_add(1))
+    }
+
+    /// Everything on its disk.
+    pub fn disk(&self) -> &[u64] {
+        &self.disk
+    }
+
+    /// The flush that it waits for: instruction count at which it was asked for, writes that it
+    /// covers.
+    pub fn open_flush(&self) -> Option<(u64, u64)> {
+        (self.flush.1 > 0).then_some(self.flush)
     }
 
     /// A bit of its memory flips.
@@ -151,7 +179,7 @@ impl StubGuest {
         self.finished
     }
 
-    fn speak(&mut self, answers: u64) {
+    fn speak(&mut self, answers: u64, durable: u64) {
         self.visible += 1;
         let previous = self.chain;
         self.chain = mix(self.chain ^ self.state ^ self.count.rotate_left(20) ^ self.visible);
@@ -160,6 +188,7 @@ impl StubGuest {
             previous,
             content: self.chain,
             answers,
+            durable,
         };
         self.waiting.push(output);
     }
@@ -183,7 +212,7 @@ impl Guest for StubGuest {
         self.count = self.count.max(next);
         if self.count >= self.next_output {
             self.state = mix(self.state ^ self.count);
-            self.speak(0);
+            self.speak(0, 0);
             self.next_output = self.count + 1 + self.state % self.output_spacing.max(1);
             return GuestStop::Output;
         }
@@ -208,11 +237,21 @@ impl Guest for StubGuest {
         self.state = mix(self.state ^ value ^ u64::from(input[0]) << 56 ^ self.count);
         self.busy_until = self.busy_until.max(self.count) + 1 + self.work_per_input;
         match input[0] {
-            0 => self.speak(value),
+            0 => {
+                self.disk.push(value);
+                if self.flush.1 == 0 {
+                    self.flush = (self.count, self.disk.len() as u64);
+                }
+                self.speak(value, 0);
+            }
             1 | 2 => {}
             3 => {
                 self.finished = true;
-                self.speak(0);
+                self.speak(0, 0);
+            }
+            4 if value == self.flush.1 => {
+                self.flush = (0, 0);
+                self.speak(0, value);
             }
             _ => return Err(bad()),
         }

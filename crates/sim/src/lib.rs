@@ -10,9 +10,11 @@
 mod arbiter;
 mod checker;
 pub mod coverage;
+mod disk;
 mod drive;
 mod faults;
 mod guest;
+mod lives;
 mod network;
 mod process;
 mod random;
@@ -25,6 +27,7 @@ use replication::mutation::{Mutation, Mutations};
 use std::fmt;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+pub use world::Violation;
 use world::World;
 
 /// How a world is run.
@@ -74,7 +77,7 @@ pub struct Failure {
     /// The seed.
     pub seed: u64,
     /// What was seen.
-    pub violation: String,
+    pub violation: Violation,
     /// What happened before.
     pub trace: Vec<String>,
 }
@@ -166,7 +169,7 @@ fn announce_panics(seed: u64) {
 #[cfg(not(panic = "abort"))]
 fn announce_panics(_: u64) {}
 
-fn run_world(seed: u64, options: &Options) -> (Result<(), String>, Vec<String>, Coverage, u64) {
+fn run_world(seed: u64, options: &Options) -> (Result<(), Violation>, Vec<String>, Coverage, u64) {
     announce_panics(seed);
     let mut world = World::new(seed, options);
     // The core's own assertions are checkers too.
@@ -176,7 +179,8 @@ fn run_world(seed: u64, options: &Options) -> (Result<(), String>, Vec<String>, 
             .downcast_ref::<String>()
             .cloned()
             .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        Err(format!("an assertion failed: {}", text.unwrap_or_default()))
+        let text = text.unwrap_or_default();
+        Err(Violation::Safety(format!("an assertion failed: {text}")))
     });
     let coverage = world.coverage().clone();
     (result, world.take_trace(), coverage, world.now)

@@ -6,10 +6,12 @@ use crate::scenario::Scenario;
 use replication::ConnectionId;
 use replication::backup::Backup;
 use replication::guest::{Guest, GuestStop};
-use replication::message::{DivergenceReport, LifeId};
+use replication::message::DivergenceReport;
 use replication::primary::Primary;
 use replication::record::{Record, RecordBody};
 use replication::replay::{Progress, Replayer};
+use replication::startup::Startup;
+use replication::succession::Entry;
 use std::collections::VecDeque;
 
 /// From the primary's vcpu thread to its event loop, in order.
@@ -28,7 +30,7 @@ pub enum FromVcpu {
     Progress(u64),
     /// A snapshot was taken here.
     Snapshot {
-        generation: u64,
+        pairing: u64,
         count: u64,
         bytes: Vec<u8>,
     },
@@ -91,7 +93,7 @@ impl<T> Channel<T> {
 #[derive(Debug)]
 pub struct Sending {
     /// The pairing.
-    pub generation: u64,
+    pub pairing: u64,
     /// Where to.
     pub connection: ConnectionId,
     /// Pieces that are still to go.
@@ -104,8 +106,6 @@ pub struct Sending {
 pub struct PrimaryProcess {
     /// The real core.
     pub core: Primary<StubOutput>,
-    /// The life it carries.
-    pub life: LifeId,
     /// The machine.
     pub guest: StubGuest,
     /// Inputs that wait for the end of the quantum.
@@ -120,8 +120,16 @@ pub struct PrimaryProcess {
     pub sending: Option<Sending>,
     /// To the event loop.
     pub channel: Channel<FromVcpu>,
-    /// The pairing whose stream records go to, and the number of the last.
-    pub stream: Option<(u64, u64)>,
+    /// Number of the last record that it made.
+    pub record: u64,
+    /// Flushes asked for up to this instruction count may complete.
+    pub flushes_up_to: u64,
+    /// The flush under way: what it covers, and when this host's disk has it.
+    pub flush: Option<(u64, u64)>,
+    /// It was told to hand over: the machine stands still.
+    pub stands_still: bool,
+    /// The core was told so.
+    pub handed_over: bool,
     next_digest: u64,
     idle_since: Option<u64>,
     said_finished: bool,
@@ -129,10 +137,14 @@ pub struct PrimaryProcess {
 
 impl PrimaryProcess {
     /// Around a core and a machine.
-    pub fn new(core: Primary<StubOutput>, life: LifeId, guest: StubGuest) -> PrimaryProcess {
+    pub fn new(core: Primary<StubOutput>, guest: StubGuest) -> PrimaryProcess {
         PrimaryProcess {
+            record: core.status().record.0,
+            flushes_up_to: 0,
+            flush: None,
+            stands_still: false,
+            handed_over: false,
             core,
-            life,
             guest,
             inputs: Vec::new(),
             share: 1000,
@@ -140,7 +152,6 @@ impl PrimaryProcess {
             snapshot: None,
             sending: None,
             channel: Channel::default(),
-            stream: None,
             next_digest: 0,
             idle_since: None,
             said_finished: false,
@@ -150,7 +161,7 @@ impl PrimaryProcess {
     /// One quantum of the vcpu thread.
     pub fn quantum(&mut self, now: u64, scenario: &Scenario, random: &mut Random) {
         let at = |random: &mut Random| now + random.between(0, scenario.channel_delay);
-        if self.said_finished {
+        if self.said_finished || self.stands_still {
             return;
         }
         let budget = scenario.speed * scenario.quantum / crate::scenario::MS * self.share / 1000;
@@ -186,12 +197,12 @@ impl PrimaryProcess {
             self.put_record(at(random), body);
         }
         let count = self.guest.instruction_count();
-        if let Some(generation) = self.snapshot_wanted.take() {
+        if let Some(pairing) = self.snapshot_wanted.take() {
             let bytes = self.guest.snapshot();
             self.channel.put(
                 at(random),
                 FromVcpu::Snapshot {
-                    generation,
+                    pairing,
                     count,
                     bytes,
                 },
@@ -204,11 +215,10 @@ impl PrimaryProcess {
         }
     }
 
-    /// Counts a record of the stream that is under way, as the core does.
-    pub fn count_record(&mut self, fingerprint: u64) -> Option<(u64, u64, u64)> {
-        let (generation, sequence) = self.stream.as_mut()?;
-        *sequence += 1;
-        Some((*generation, *sequence, fingerprint))
+    /// Counts a record, as the core does.
+    pub fn count_record(&mut self) -> u64 {
+        self.record += 1;
+        self.record
     }
 
     fn inject(&mut self, at: u64, input: StubInput) {
@@ -250,12 +260,17 @@ impl PrimaryProcess {
 pub struct BackupProcess {
     /// The real core.
     pub core: Backup<StubOutput>,
-    /// The life it follows, once it is told.
-    pub life: Option<LifeId>,
+    /// The key that opened the generation that it is in.
+    pub opened: Entry,
     /// The pairing whose machine this is.
-    pub generation: u64,
-    /// Counts attempts to join.
-    pub attempt: u64,
+    pub pairing: u64,
+    /// Number of the last record before the snapshot.
+    pub snapshot_at: u64,
+    /// Flushes of the guest that this host's disk does not have yet: instruction count, writes,
+    /// when it will.
+    pub flush: Option<(u64, u64, u64)>,
+    /// The last flush that was seen.
+    pub flush_seen: (u64, u64),
     /// The snapshot so far.
     pub stored: Vec<u8>,
     /// Records that came before the machine was made.
@@ -273,12 +288,14 @@ pub struct BackupProcess {
 
 impl BackupProcess {
     /// Around a core.
-    pub fn new(core: Backup<StubOutput>) -> BackupProcess {
+    pub fn new(core: Backup<StubOutput>, opened: Entry) -> BackupProcess {
         BackupProcess {
             core,
-            life: None,
-            generation: 0,
-            attempt: 0,
+            opened,
+            pairing: 0,
+            snapshot_at: 0,
+            flush: None,
+            flush_seen: (0, 0),
             stored: Vec::new(),
             early: Vec::new(),
             replayer: None,
@@ -288,17 +305,6 @@ impl BackupProcess {
             blocked: false,
             stopped: false,
         }
-    }
-
-    /// Drops the machine and everything that belongs to it.
-    pub fn discard(&mut self) {
-        self.attempt += 1;
-        self.stored.clear();
-        self.early.clear();
-        self.replayer = None;
-        self.channel = Channel::default();
-        self.poisoned = false;
-        self.stopped = false;
     }
 
     /// Adds records to replay.
@@ -313,7 +319,7 @@ impl BackupProcess {
     pub fn restore(&mut self, disk_slowness: u32) -> Result<(), String> {
         let mut guest = StubGuest::restore(&self.stored).ok_or("the snapshot is broken")?;
         guest.disk_slowness = disk_slowness;
-        let mut replayer = Replayer::new(guest);
+        let mut replayer = Replayer::after(guest, self.snapshot_at);
         self.early
             .drain(..)
             .for_each(|record| replayer.push(record));
@@ -378,6 +384,8 @@ impl BackupProcess {
 
 /// What a process is.
 pub enum Role {
+    /// It looks what it can be.
+    Starting,
     /// It meets the world.
     Primary(Box<PrimaryProcess>),
     /// It follows.
@@ -388,8 +396,12 @@ pub enum Role {
 pub struct Process {
     /// Unique over the world.
     pub run: u64,
+    /// Its start; it comes back to it.
+    pub startup: Startup,
     /// What it is.
     pub role: Role,
+    /// Markers that are to be written, the first of them under way.
+    pub writes: VecDeque<crate::disk::Write>,
     /// For when a tick is scheduled; `u64::MAX` if none is.
     pub tick_at: u64,
     /// For when the event loop looks into its channel; `u64::MAX` if it does not.

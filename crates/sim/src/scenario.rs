@@ -1,13 +1,16 @@
 //! What a seed's world is like: chosen once, at the beginning.
 
+use crate::checker::{host, machine};
 use crate::network::Link;
 use crate::random::Random;
 use replication::batch::BatchConfig;
 use replication::config::PairConfig;
 use replication::failure_detector::DetectorConfig;
 use replication::lag::LagConfig;
-use replication::message::Greeting;
+use replication::message::{Greeting, LifeId};
 use replication::mutation::Mutations;
+use replication::startup::StartupConfig;
+use replication::succession::{Durability, RunId};
 use std::time::Duration;
 
 /// A millisecond, in nanoseconds.
@@ -46,6 +49,10 @@ pub struct Scenario {
     pub chunk_time: u64,
     /// Time to make a machine of a snapshot.
     pub restore_time: u64,
+    /// When a flush is complete.
+    pub durability: Durability,
+    /// Most time that a sync or the writing of a marker takes.
+    pub sync_time: u64,
     /// Whether the guest ends the machine in between.
     pub power_off: bool,
     /// The network when nothing is wrong.
@@ -75,6 +82,8 @@ impl Scenario {
             chunks: random.pick(&[0, 1, 8, 30]),
             chunk_time: random.pick(&[0, ms(2), ms(20)]),
             restore_time: random.pick(&[0, ms(10), ms(300)]),
+            durability: random.pick(&[Durability::Primary, Durability::Both]),
+            sync_time: random.pick(&[MS, ms(20), ms(400)]),
             power_off: random.percent(8),
             link: Link {
                 cut: false,
@@ -95,16 +104,29 @@ impl Scenario {
         }
     }
 
+    /// How the process `run` on a node starts.
+    pub fn startup(&self, node: usize, run: u64, mutations: Mutations) -> StartupConfig {
+        let life = LifeId(u128::from(run) << 64);
+        StartupConfig {
+            durability: self.durability,
+            peer_timeout: Duration::from_millis(400),
+            mutations,
+            ..StartupConfig::new(machine(), host(node), RunId(run.into()), life)
+        }
+    }
+
     /// The configuration of the process `run` on a node.
-    pub fn config(&self, node: &str, run: u64, mutations: Mutations) -> PairConfig {
+    pub fn config(&self, node: usize, run: u64, mutations: Mutations) -> PairConfig {
         let greeting = Greeting {
             semantics_version: 1,
             configuration_hash: 7,
-            vm: crate::checker::VM.to_owned(),
-            node: node.to_owned(),
-            run: run.into(),
+            machine: machine(),
+            host: host(node),
+            run: RunId(run.into()),
         };
         PairConfig {
+            watch_interval: Duration::from_millis(500),
+            durability: self.durability,
             detector: DetectorConfig {
                 join_timeout: Duration::from_secs(2),
                 record_timeout: Some(Duration::from_secs(2)),

@@ -7,17 +7,12 @@ use crate::scenario::MS;
 use crate::world::{What, World};
 use replication::ConnectionId;
 use replication::message::Message;
-use replication::primary::PrimaryPhase;
 
 impl World {
     pub(crate) fn dial(&mut self, node: usize, run: u64) {
         let other = 1 - node;
         let open = !self.network.links[node][other].cut && !self.network.links[other][node].cut;
-        let listening = matches!(
-            self.nodes[other].process.as_ref().map(|process| &process.role),
-            Some(Role::Primary(primary)) if primary.core.status().phase != PrimaryPhase::Stopped
-        );
-        let listener = self.run_of(other).filter(|_| open && listening);
+        let listener = self.run_of(other).filter(|_| open);
         let round_trip = 2 * self.network.links[node][other].delay + MS / 10;
         match listener {
             Some(listener) => {
@@ -169,15 +164,14 @@ impl World {
 
     fn hear(&mut self, node: usize, connection: ConnectionId, message: Message) {
         let now = self.clock();
+        let is_hello = matches!(message, Message::Hello { .. });
         match self.role(node) {
             Some(Role::Primary(primary)) => primary.core.received(now, connection, message),
-            Some(Role::Backup(backup)) => {
-                if let Message::Welcome { life, .. } = &message {
-                    backup.life = Some(*life);
-                }
-                backup.core.received(now, connection, message);
+            Some(Role::Backup(_) | Role::Starting) if is_hello => {
+                self.answer_standing(node, connection);
             }
-            None => {}
+            Some(Role::Backup(backup)) => backup.core.received(now, connection, message),
+            Some(Role::Starting) | None => {}
         }
         self.settle(node);
     }
@@ -190,7 +184,7 @@ impl World {
         match self.role(node) {
             Some(Role::Primary(primary)) => primary.core.disconnected(now, connection),
             Some(Role::Backup(backup)) => backup.core.disconnected(now, Some(connection)),
-            None => {}
+            Some(Role::Starting) | None => {}
         }
         self.settle(node);
     }

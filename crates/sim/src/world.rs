@@ -2,19 +2,18 @@
 
 use crate::Options;
 use crate::arbiter::{Arbiter, Mood};
-use crate::checker::{Checker, Emitter, node_name};
+use crate::checker::{Checker, Emitter};
 use crate::coverage::{Coverage, Situation};
+use crate::disk::{HostDisk, Write};
 use crate::faults::{Fault, Relief};
-use crate::guest::{StubGuest, StubInput, StubOutput};
+use crate::guest::{StubInput, StubOutput};
 use crate::network::{Network, Segment};
-use crate::process::{BackupProcess, PrimaryProcess, Process, Role};
+use crate::process::{Process, Role};
 use crate::random::Random;
 use crate::scenario::{MS, Scenario};
 use replication::ConnectionId;
-use replication::backup::{Backup, BackupPhase};
-use replication::generation::{ClaimOutcome, ClaimRequest};
-use replication::message::LifeId;
-use replication::primary::{Primary, PrimaryPhase};
+use replication::startup::{PeerAnswer, Startup};
+use replication::succession::{Entry as KeyEntry, Key, Outcome, Request};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::time::Duration;
@@ -23,6 +22,24 @@ use std::time::Duration;
 const PATIENCE: u64 = 30_000 * MS;
 /// Requests that must be answered once all is calm.
 const PROOF: u64 = 3;
+
+/// What was broken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Violation {
+    /// Something happened that must never happen.
+    Safety(String),
+    /// Something did not happen that must happen once all is calm.
+    Liveness(String),
+}
+
+impl std::fmt::Display for Violation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Violation::Safety(what) => write!(f, "safety: {what}"),
+            Violation::Liveness(what) => write!(f, "liveness: {what}"),
+        }
+    }
+}
 
 /// What happens to a process or to the world.
 #[derive(Debug)]
@@ -36,11 +53,17 @@ pub enum What {
     /// A dialled connection.
     Connected(Option<ConnectionId>),
     /// The arbiter's answer.
-    Answer(u64, ClaimOutcome),
+    Answer(Request, Outcome),
+    /// The other node is asked how it stands.
+    PeerAsked,
+    /// It answered, or not.
+    PeerSaid(PeerAnswer),
+    /// The next step of writing a marker.
+    Write(Write),
     /// The next piece of a snapshot goes out.
     Chunk(u64),
-    /// The snapshot of this pairing and attempt became a machine.
-    Restored(u64, u64),
+    /// The snapshot of this pairing became a machine.
+    Restored(u64),
     /// Something arrives from this side of the connection.
     Pump(ConnectionId, usize),
     /// This side of a connection ends.
@@ -49,9 +72,10 @@ pub enum What {
     Lands {
         node: usize,
         run: u64,
-        generation: u64,
-        request: ClaimRequest,
+        request: Request,
         answer: bool,
+        /// At the store of a node whose arbiter is not mounted.
+        is_wrong: bool,
     },
     /// A fault strikes.
     Fault(Fault),
@@ -76,6 +100,12 @@ pub struct Node {
     pub start_at: u64,
     /// Stopped since.
     pub frozen_since: Option<u64>,
+    /// Its disk and its markers.
+    pub disk: HostDisk,
+    /// It sees another arbiter than it should.
+    pub wrong_arbiter: bool,
+    /// A process of it lost its machine to another, and may join again.
+    pub joined_before: bool,
     /// What waits for it to wake.
     pub deferred: VecDeque<(Option<(usize, u64)>, What)>,
     /// The process's last sleep that it must have noticed.
@@ -133,21 +163,22 @@ pub struct World {
     pub(crate) nodes: [Node; 2],
     pub(crate) network: Network,
     pub(crate) arbiter: Arbiter,
+    /// What a node sees whose arbiter is not mounted: nothing may ever be created there.
+    pub(crate) wrong_arbiter: Arbiter,
     pub(crate) mood: Mood,
     pub(crate) replay_percent: u64,
     pub(crate) checker: Checker,
     pub(crate) coverage: Coverage,
-    pub(crate) life: LifeId,
-    /// The guest of this life has ended.
-    pub(crate) finished: bool,
-    pub(crate) asked: BTreeSet<(u64, u64)>,
-    calm: bool,
+    pub(crate) asked: BTreeSet<(Key, u64)>,
+    /// Keys that a process really read, at the right arbiter.
+    pub(crate) seen: BTreeSet<(Key, u64)>,
+    pub(crate) calm: bool,
     done: bool,
     next_run: u64,
     clients: Clients,
     queue: BinaryHeap<Reverse<Entry>>,
     entries: u64,
-    violation: Option<String>,
+    violation: Option<Violation>,
     trace: VecDeque<String>,
 }
 
@@ -165,12 +196,12 @@ impl World {
             options: options.clone(),
             nodes: [Node::default(), Node::default()],
             arbiter: Arbiter::default(),
+            wrong_arbiter: Arbiter::default(),
             mood: Mood::Well,
             checker: Checker::default(),
             coverage: Coverage::default(),
-            life: LifeId(0),
-            finished: false,
             asked: BTreeSet::new(),
+            seen: BTreeSet::new(),
             calm: false,
             done: false,
             next_run: 1,
@@ -180,7 +211,6 @@ impl World {
             violation: None,
             trace: VecDeque::new(),
         };
-        world.begin_life(0);
         world.at(0, None, What::Supervise);
         world.at(0, None, What::Client);
         world.at(world.scenario.calm_from, None, What::Calm);
@@ -193,10 +223,10 @@ impl World {
     }
 
     /// Runs to the end. `Err`: a promise was broken.
-    pub fn run(&mut self) -> Result<(), String> {
+    pub fn run(&mut self) -> Result<(), Violation> {
         while !self.done {
             let Some(Reverse(entry)) = self.queue.pop() else {
-                return Err("nothing is left to happen".to_owned());
+                return Err(Violation::Liveness("nothing is left to happen".to_owned()));
             };
             self.now = entry.at;
             self.happen(entry.target, entry.what);
@@ -231,7 +261,7 @@ impl World {
     /// A promise was broken.
     pub(crate) fn violated(&mut self, what: String) {
         self.note(|| format!("VIOLATION {what}"));
-        self.violation.get_or_insert(what);
+        self.violation.get_or_insert(Violation::Safety(what));
     }
 
     pub(crate) fn check(&mut self, result: Result<(), String>) {
@@ -267,10 +297,10 @@ impl World {
         self.nodes[node].process.as_ref().map(|process| process.run)
     }
 
-    pub(crate) fn emitter(&self, node: usize, run: u64) -> Emitter {
+    pub(crate) fn emitter(&self, node: usize, run: u64, opened: KeyEntry) -> Emitter {
         Emitter {
-            node,
             run,
+            opened,
             slept: self.nodes[node].slept,
         }
     }
@@ -289,13 +319,14 @@ impl World {
             (Some((node, _)), What::Loop) => self.event_loop(node),
             (Some((node, _)), What::Tick) => self.tick(node),
             (Some((node, _)), What::Connected(connection)) => self.connected(node, connection),
-            (Some((node, _)), What::Answer(generation, outcome)) => {
-                self.arbiter_answers(node, generation, &outcome);
+            (Some((node, _)), What::Answer(request, outcome)) => {
+                self.arbiter_answers(node, &request, &outcome);
             }
-            (Some((node, _)), What::Chunk(generation)) => self.send_chunk(node, generation),
-            (Some((node, _)), What::Restored(generation, attempt)) => {
-                self.restored(node, generation, attempt);
-            }
+            (Some((node, run)), What::PeerAsked) => self.peer_asked(node, run),
+            (Some((node, run)), What::PeerSaid(answer)) => self.peer_says(node, run, answer),
+            (Some((node, run)), What::Write(write)) => self.write(node, run, write),
+            (Some((node, _)), What::Chunk(pairing)) => self.send_chunk(node, pairing),
+            (Some((node, _)), What::Restored(pairing)) => self.restored(node, pairing),
             (_, What::Pump(connection, side)) => self.pump(connection, side),
             (_, What::SayEnd(connection, side)) => {
                 self.post(connection, side, Segment::End);
@@ -305,18 +336,11 @@ impl World {
                 What::Lands {
                     node,
                     run,
-                    generation,
                     request,
                     answer,
+                    is_wrong,
                 },
-            ) => {
-                let outcome = self.arbiter.carry_out(&request);
-                self.note(|| format!("arbiter: {request:?} of process {run}: {outcome:?}"));
-                if answer {
-                    let after = self.random.between(0, 3) * MS;
-                    self.at(after, Some((node, run)), What::Answer(generation, outcome));
-                }
-            }
+            ) => self.lands((node, run), request, answer, is_wrong),
             (_, What::Fault(fault)) => {
                 if !self.calm {
                     self.strike(fault);
@@ -343,87 +367,33 @@ impl World {
         }
     }
 
-    /// A new life begins on a node.
-    fn begin_life(&mut self, node: usize) {
-        if let Some(process) = self.nodes[node].process.take() {
-            self.end_connections(process.run, true);
-            self.forget_sleep(node);
-        }
-        self.life = LifeId(self.life.0 + 1);
-        self.finished = false;
-        let run = self.start_run(node);
-        self.checker.life_begins(self.life, run);
-        let name = node_name(node);
-        let config = self.scenario.config(&name, run, self.options.mutations());
-        let seed = self.random.bits();
-        let (work, spacing) = (self.scenario.work_per_input, self.scenario.output_spacing);
-        let guest = StubGuest::new(seed, work, spacing);
-        let core = Primary::new(self.clock(), config, self.life, 0, 0, 0);
-        let primary = PrimaryProcess::new(core, self.life, guest);
-        self.note(|| format!("node {node}: process {run} begins a life"));
-        self.place(node, run, Role::Primary(Box::new(primary)));
-    }
-
-    fn start_run(&mut self, node: usize) -> u64 {
+    /// The one command, the same on every node. A second process of a node does not start: the
+    /// first one holds the state directory.
+    fn start(&mut self, node: usize) {
         let run = self.next_run;
         self.next_run += 1;
-        self.checker.process_starts(node, run);
-        run
-    }
-
-    fn place(&mut self, node: usize, run: u64, role: Role) {
-        let process = Process {
+        let worth = self.nodes[node].disk.worth();
+        self.note(|| format!("node {node}: process {run} starts with {worth}"));
+        let config = self.scenario.startup(node, run, self.options.mutations());
+        let startup = Startup::new(self.clock(), config, worth);
+        self.nodes[node].process = Some(Process {
             run,
-            role,
+            startup,
+            role: Role::Starting,
+            writes: VecDeque::new(),
             tick_at: u64::MAX,
             loop_at: u64::MAX,
-        };
-        self.nodes[node].process = Some(process);
+        });
+        self.begin_new_life_perhaps(node);
         self.at(self.scenario.quantum, Some((node, run)), What::Vcpu);
         self.settle(node);
-    }
-
-    fn start_backup(&mut self, node: usize) {
-        let run = self.start_run(node);
-        let name = node_name(node);
-        let config = self.scenario.config(&name, run, self.options.mutations());
-        let core = Backup::new(self.clock(), config);
-        self.note(|| format!("node {node}: process {run} starts as a backup"));
-        self.place(node, run, Role::Backup(Box::new(BackupProcess::new(core))));
-    }
-
-    /// Whether a process may still carry the machine on.
-    fn carries(&self, node: usize) -> bool {
-        match self.nodes[node]
-            .process
-            .as_ref()
-            .map(|process| &process.role)
-        {
-            Some(Role::Primary(primary)) => primary.core.status().phase != PrimaryPhase::Stopped,
-            Some(Role::Backup(backup)) => !matches!(
-                backup.core.status().phase,
-                BackupPhase::Connecting | BackupPhase::Stopped
-            ),
-            None => false,
-        }
     }
 
     fn supervise(&mut self) {
         self.at(50 * MS, None, What::Supervise);
         for node in 0..2 {
             if self.nodes[node].process.is_none() && self.nodes[node].start_at <= self.now {
-                self.start_backup(node);
-            }
-        }
-        if !self.carries(0) && !self.carries(1) {
-            if !self.finished {
-                let verdict = self.checker.lost(self.life, &self.arbiter);
-                self.check(verdict);
-                self.coverage.reached(Situation::LostLife);
-            }
-            let node = self.random.between(0, 1) as usize;
-            if self.nodes[node].frozen_since.is_none() {
-                self.begin_life(node);
+                self.start(node);
             }
         }
         if self.calm {
@@ -440,9 +410,11 @@ impl World {
             self.done = true;
         } else if self.now > self.scenario.calm_from + PATIENCE {
             let answered = self.clients.answered_in_calm;
-            self.violated(format!(
+            let what = format!(
                 "no progress though all is calm: protected {protected}, {answered} answers"
-            ));
+            );
+            self.note(|| format!("VIOLATION {what}"));
+            self.violation.get_or_insert(Violation::Liveness(what));
         }
     }
 
@@ -479,10 +451,17 @@ impl World {
         self.done = true;
     }
 
-    /// Outputs leave a node.
-    pub(crate) fn emit(&mut self, node: usize, run: u64, life: LifeId, outputs: &[StubOutput]) {
-        let who = self.emitter(node, run);
-        match self.checker.emitted(life, who, outputs, &self.arbiter) {
+    /// Outputs leave a node, by the right of `opened`. `disk`: what the guest has written.
+    pub(crate) fn emit(
+        &mut self,
+        node: usize,
+        run: u64,
+        opened: KeyEntry,
+        outputs: &[StubOutput],
+        disk: &[u64],
+    ) {
+        let who = self.emitter(node, run, opened);
+        match self.checker.emitted(&who, outputs, disk, &self.arbiter) {
             Ok(true) => self.coverage.reached(Situation::DuplicateSeen),
             Ok(false) => {}
             Err(what) => self.violated(what),

@@ -12,7 +12,7 @@ fn seeds_until_found(mutation: Mutation, at_most: u64) -> Option<(u64, String)> 
     (0..at_most).find_map(|seed| {
         run_seed(seed, &options)
             .err()
-            .map(|failure| (seed + 1, failure.violation))
+            .map(|failure| (seed + 1, failure.violation.to_string()))
     })
 }
 
@@ -37,4 +37,17 @@ found! {
     a_claim_before_begin_is_found: ClaimBeforeBegin within 500,
     outputs_that_are_not_repeated_are_found: OutputsNotRepeated within 200,
     trust_after_sleep_is_found: NoDoubtAfterSleep within 2000,
+    members_that_are_not_asked_are_found: MembersNotAsked within 2000,
+    a_start_from_any_disk_is_found: AnyDiskStarts within 2000,
+    a_start_from_a_half_copied_disk_is_found: HalfCopiedDiskStarts within 2000,
+    silence_taken_for_absence_is_found: SilentPeersAreGone within 2000,
+    an_own_key_that_is_not_looked_at_is_found: OwnKeyNotLookedAt within 2000,
+    a_flush_before_the_disk_is_settled_is_found: FlushBeforeSettled within 2000,
+    a_flush_on_one_disk_only_is_found: FlushOnOneDiskOnly within 2000,
+    words_after_a_handover_are_found: EmitsAfterHandover within 2000,
+    a_disk_overwritten_before_it_is_marked_is_found: OverwrittenBeforeMarked within 2000,
+    an_end_without_a_key_is_found: EndWithoutKey within 2000,
+    a_key_that_is_not_read_back_is_found: KeyNotReadBack within 2000,
+    markers_that_overtake_are_found: MarkersOvertake within 3000,
+    a_key_without_the_one_before_is_found: KeyBeforeNotRequired within 2000,
 }

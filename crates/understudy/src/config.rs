@@ -374,6 +374,12 @@ impl VmConfig {
             .collect()
     }
 
+    /// Where other replicas may be found.
+    pub fn peers(&self) -> Vec<String> {
+        let pair = self.pair.iter();
+        pair.filter_map(|pair| pair.peer.clone()).collect()
+    }
+
     /// Where a backup finds its primary.
     pub fn peer(&self, path: &Path) -> Result<String, ConfigError> {
         let peer = self.pair.as_ref().and_then(|pair| pair.peer.clone());

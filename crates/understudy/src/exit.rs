@@ -15,8 +15,8 @@ pub enum ExitStatus {
     Failure,
     /// Wrong usage, configuration, image or file.
     Usage,
-    /// The arbiter gave the generation to the other replica: this one must not go on.
-    ClaimLost,
+    /// The machine's life is over: a new one is a person's word.
+    LifeIsOver,
     /// The replay did not do what the recording says.
     Diverged,
     /// The peer is of another kind: semantics, guest, memory size.
@@ -40,7 +40,7 @@ impl ExitStatus {
             ExitStatus::Success => 0,
             ExitStatus::Failure => 1,
             ExitStatus::Usage => 2,
-            ExitStatus::ClaimLost => 3,
+            ExitStatus::LifeIsOver => 3,
             ExitStatus::Diverged => 4,
             ExitStatus::Refused => 5,
             ExitStatus::InUse => 6,
@@ -108,9 +108,8 @@ impl From<ReplicaError> for Failure {
             | ReplicaError::Network(_)
             | ReplicaError::Disk(_)
             | ReplicaError::PowerOn(_) => ExitStatus::Usage,
-            ReplicaError::ClaimLost { .. } => ExitStatus::ClaimLost,
+            ReplicaError::LifeIsOver(_) => ExitStatus::LifeIsOver,
             ReplicaError::Refused(_) => ExitStatus::Refused,
-            ReplicaError::Diverged(_) => ExitStatus::Diverged,
             ReplicaError::Unusable(_) | ReplicaError::MachineFailed(_) | ReplicaError::Host(_) => {
                 ExitStatus::Failure
             }

@@ -165,7 +165,7 @@ const FUNCTIONS: &str = r#"
     }
     pair() {
         "$PROGRAM" primary --config r1.toml & first=$!
-        until_says r1 '"listen":"127'
+        until_says r1 '"role":"primary"'
         listen=$(status r1 | grep -o '"listen":"[^"]*' | cut -d'"' -f4)
         sed -i "s|PEER|$listen|" r2.toml
         "$PROGRAM" backup --config r2.toml & second=$!

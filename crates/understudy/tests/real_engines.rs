@@ -115,7 +115,10 @@ fn the_option_comes_before_the_file_and_is_no_part_of_the_pairing() {
     };
     let _process = start("primary", &primary.config, "jit");
     let listen = wait_for("the primary to listen", || {
-        primary.status()?["listen"].as_str().map(str::to_owned)
+        let status = primary
+            .status()
+            .filter(|status| status["role"] == "primary")?;
+        status["listen"].as_str().map(str::to_owned)
     });
     let backup = pair.replica("r2", Some(&listen), "");
     let _backup_process = start("backup", &backup.config, "interpreter");

@@ -16,8 +16,8 @@ use machine::snapshot::Snapshot;
 use machine::{Failure as MachineFailure, InjectError, Machine, Stop};
 use replica::disk::Disk;
 use replica::machines::Machines;
-use replica::{run_backup, run_primary};
-use replication::generation::{ClaimOutcome, ClaimRequest};
+use replica::run_replica;
+use replication::succession::{Outcome, Request};
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
@@ -75,10 +75,11 @@ fn the_replica_that_fails() {
         machines: ConfiguredMachine(config.clone()),
         fault: directory.join(MACHINE_FAULT),
     });
-    let ended = match role.as_str() {
-        "primary" => run_primary(replica, machines, store),
-        _ => run_backup(replica, config.peer(&path).unwrap(), machines, store),
+    let peers = match role.as_str() {
+        "primary" => Vec::new(),
+        _ => config.peers(),
     };
+    let ended = run_replica(replica, peers, machines, store);
     let failure = Failure::from(ended.expect_err("it was to fail"));
     eprintln!("{failure}");
     std::process::exit(failure.status.code().into());
@@ -90,7 +91,7 @@ struct FailingStore {
 }
 
 impl Store for FailingStore {
-    fn answer(&mut self, request: &ClaimRequest) -> ClaimOutcome {
+    fn answer(&mut self, request: &Request) -> Outcome {
         assert!(!self.fault.exists(), "an invariant of the store is broken");
         self.store.answer(request)
     }
@@ -212,7 +213,10 @@ fn cause(pair: &PairDirectory, fault: &str) {
 
 fn listen_address(primary: &ReplicaFiles) -> String {
     wait_for("the primary to listen", || {
-        primary.status()?["listen"].as_str().map(str::to_owned)
+        let status = primary
+            .status()
+            .filter(|status| status["role"] == "primary")?;
+        status["listen"].as_str().map(str::to_owned)
     })
 }
 

@@ -18,6 +18,8 @@ pub struct Completion {
     pub request: u64,
     /// How it ended, for the guest.
     pub status: DiskStatus,
+    /// It was a flush: the guest takes its end for a promise.
+    pub is_flush: bool,
     /// What was read.
     pub data: Vec<u8>,
     /// For the event log, when the host could not carry it out.
@@ -122,6 +124,7 @@ fn carry_out(disks: &[Disk], request: DiskRequest) -> Completion {
         request,
         operation,
     } = request;
+    let is_flush = matches!(operation, DiskOperation::Flush);
     match disks.get(usize::from(device)) {
         Some(disk) => {
             let outcome = disk.perform(&operation);
@@ -129,6 +132,7 @@ fn carry_out(disks: &[Disk], request: DiskRequest) -> Completion {
                 device,
                 request,
                 status: outcome.status,
+                is_flush,
                 data: outcome.data,
                 error: outcome.error,
             }
@@ -137,6 +141,7 @@ fn carry_out(disks: &[Disk], request: DiskRequest) -> Completion {
             device,
             request,
             status: DiskStatus::Unsupported,
+            is_flush,
             data: Vec::new(),
             error: Some(format!("the machine has no disk {device}")),
         },

@@ -2,74 +2,52 @@
 
 use super::backup_machine::{BackupMachine, discard};
 use super::host::{Happened, Host};
+use super::markers::Purpose;
 use super::primary::{PrimaryLoop, live_options};
 use super::restore::RestoreParts;
-use crate::config::ReplicaConfig;
 use crate::end::{Ended, ReplicaError};
 use crate::evidence::{Divergence, EvidenceStore, Kept, RecentRecords};
 use crate::host_time::monotonic;
-use crate::machines::Machines;
 use crate::status::ReplicaStatus;
 use crate::transport::{AddressError, Connection, Dialing};
 use crate::vcpu::{ReplayReport, ReplayingVcpu};
-use arbiter::Store;
 use machine::output::Output;
 use machine::snapshot::Snapshot;
 use replication::ConnectionId;
 use replication::backup::{Backup, BackupAction, BackupPhase, BackupStop};
 use replication::log::LogHeader;
-use replication::message::{DivergenceReport, LifeId};
-use replication::primary::Primary;
+use replication::message::{DivergenceReport, Message};
+use replication::primary::{Beginning, Primary};
+use replication::succession::{Entry, RecordNumber};
 use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// How long one attempt to connect may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Follows the primary at `peer`, and goes on in its place when it dies.
-///
-/// # Errors
-/// Something of the configuration cannot be used, the claim is lost, the primary refuses this replica
-/// for good, the machine differs while there is no primary, or the machine or the host fails.
-pub fn run_backup(
-    config: ReplicaConfig,
-    peer: String,
-    machines: Box<dyn Machines>,
-    arbiter: Box<dyn Store>,
-) -> Result<Ended, ReplicaError> {
-    let mut host = Host::open(config, machines, arbiter)?;
-    let core = Backup::new(monotonic(), host.pair_config.clone());
-    host.events
-        .add("started", 0, 0, format!("as a backup of {peer}"));
-    let backup = BackupLoop {
-        host,
-        core,
-        peer,
-        dialing: None,
-        connection: None,
-        machine: None,
-        discarding: None,
-        found: None,
-        recent: RecentRecords::default(),
-        generation: 0,
-        connect_error: String::new(),
-        hurried: false,
-    };
-    backup.serve()
+/// How the loop of a backup ends.
+pub(super) enum BackupEnding {
+    /// The process ends.
+    Exit(Result<Ended, ReplicaError>),
+    /// Nothing came of it: this replica looks again.
+    Again(Box<Host>),
+    /// It goes on in the primary's place.
+    Live(Box<PrimaryLoop>),
 }
 
-/// How the loop of a backup ends.
+/// What the core's actions come to.
 enum End {
     Exit(Result<Ended, ReplicaError>),
+    Again,
     GoLive {
-        life: LifeId,
-        generation: u64,
+        opened: Box<Entry>,
+        record: RecordNumber,
         outputs: Vec<Output>,
     },
 }
 
-struct BackupLoop {
+/// The event loop of a backup.
+pub(super) struct BackupLoop {
     host: Host,
     core: Backup<Output>,
     peer: String,
@@ -79,33 +57,53 @@ struct BackupLoop {
     connection: Option<ConnectionId>,
     /// The machine, or what has come of it.
     machine: Option<BackupMachine>,
-    /// The machines before it, until they have let go of their disks.
-    discarding: Option<JoinHandle<()>>,
     /// The machine as it was found when it differed.
     found: Option<Box<Snapshot>>,
     recent: RecentRecords,
-    generation: u64,
-    /// Why the last attempt to connect failed; told once.
-    connect_error: String,
+    pairing: u64,
+    /// Number of the last record before the snapshot.
+    snapshot_at: u64,
     /// The replay was told that its end is waited for.
     hurried: bool,
 }
 
 impl BackupLoop {
-    fn serve(mut self) -> Result<Ended, ReplicaError> {
+    /// Of the primary at `peer`, which lives in the generation that `newest` opened.
+    pub(super) fn new(host: Host, peer: String, newest: Entry) -> BackupLoop {
+        let core = Backup::new(monotonic(), host.pair_config.clone(), newest);
+        BackupLoop {
+            host,
+            core,
+            peer,
+            dialing: None,
+            connection: None,
+            machine: None,
+            found: None,
+            recent: RecentRecords::default(),
+            pairing: 0,
+            snapshot_at: 0,
+            hurried: false,
+        }
+    }
+
+    /// Serves until it is known what comes of it.
+    pub(super) fn serve(mut self) -> Result<BackupEnding, ReplicaError> {
+        self.host.arbiter.forget();
         loop {
             match self.turn() {
-                Some(End::Exit(ended)) => {
-                    let count = self.executed();
-                    self.host.stopped(self.generation, count, &ended);
-                    return ended;
+                Some(End::Exit(ended)) => return Ok(self.exit(ended)),
+                Some(End::Again) => {
+                    self.discard();
+                    self.host.close_all();
+                    return Ok(BackupEnding::Again(Box::new(self.host)));
                 }
                 Some(End::GoLive {
-                    life,
-                    generation,
+                    opened,
+                    record,
                     outputs,
                 }) => {
-                    return self.go_live(life, generation, outputs);
+                    let primary = self.go_live(*opened, record, &outputs);
+                    return Ok(BackupEnding::Live(Box::new(primary)));
                 }
                 None => {}
             }
@@ -115,11 +113,17 @@ impl BackupLoop {
             let deadline = self.core.next_deadline();
             let happened = self
                 .host
-                .wait(deadline, false, |host| status(host, core, machine.as_ref()))?;
+                .wait(deadline, true, |host| status(host, core, machine.as_ref()))?;
             if let Some(end) = self.take(happened) {
-                return end;
+                return Ok(self.exit(end));
             }
         }
+    }
+
+    fn exit(mut self, ended: Result<Ended, ReplicaError>) -> BackupEnding {
+        let (pairing, count) = (self.pairing, self.executed());
+        self.host.stopped(pairing, count, &ended);
+        BackupEnding::Exit(ended)
     }
 
     fn executed(&self) -> u64 {
@@ -139,9 +143,17 @@ impl BackupLoop {
         if let Some(error) = self.vcpu_reports() {
             return Some(End::Exit(Err(error)));
         }
-        if let Some((generation, outcome)) = self.host.arbiter.answer(monotonic()) {
-            self.core
-                .arbiter_answered(monotonic(), generation, &outcome);
+        while let Some((request, outcome)) = self.host.arbiter.answer(monotonic()) {
+            self.core.arbiter_answered(monotonic(), &request, &outcome);
+        }
+        while let Some((purpose, result)) = self.host.markers.done() {
+            match (purpose, &result) {
+                (Purpose::Mark, Ok(())) => self.core.marked(monotonic()),
+                (Purpose::Member(pairing), Ok(())) => self.core.settled(monotonic(), pairing),
+                // Without its marker nothing here is overwritten: the primary gives up.
+                (Purpose::Mark | Purpose::Member(_), Err(_)) | (Purpose::Primary, _) => {}
+            }
+            self.host.marker_written(purpose, result);
         }
         self.core.tick(monotonic());
         let end = self.actions();
@@ -172,7 +184,13 @@ impl BackupLoop {
             return Some(Ok(Ended::Asked));
         }
         for (connection, message) in happened.messages {
-            self.core.received(monotonic(), connection, message);
+            if matches!(message, Message::Ask { .. } | Message::Hello { .. }) {
+                let standing = self.core.standing(self.host.markers.worth());
+                self.host.send(connection, &Message::Standing(standing));
+                self.host.close(connection);
+            } else {
+                self.core.received(monotonic(), connection, message);
+            }
         }
         for connection in happened.ended {
             self.core.disconnected(monotonic(), Some(connection));
@@ -182,7 +200,7 @@ impl BackupLoop {
 
     /// Takes what the machine reports. An error ends this replica.
     fn vcpu_reports(&mut self) -> Option<ReplicaError> {
-        let generation = self.generation;
+        let pairing = self.pairing;
         while let Some(report) = self.vcpu().and_then(ReplayingVcpu::report) {
             match report {
                 ReplayReport::Progress {
@@ -192,13 +210,18 @@ impl BackupLoop {
                 } => {
                     for batch in outputs {
                         self.core
-                            .outputs(monotonic(), generation, batch.visible, batch.outputs);
+                            .outputs(monotonic(), pairing, batch.visible, batch.outputs);
                     }
-                    self.core.replayed(monotonic(), generation, replayed, count);
+                    let replayed = self.snapshot_at + replayed;
+                    self.core.replayed(monotonic(), pairing, replayed, count);
                 }
-                ReplayReport::Diverged { report, snapshot } => {
+                ReplayReport::Diverged {
+                    mut report,
+                    snapshot,
+                } => {
                     self.found = Some(snapshot);
-                    self.core.diverged(monotonic(), generation, report);
+                    report.sequence += self.snapshot_at;
+                    self.core.diverged(monotonic(), pairing, report);
                 }
                 ReplayReport::Failed(failure) => {
                     let vcpu = self.machine.as_mut().and_then(BackupMachine::vcpu_mut)?;
@@ -219,35 +242,38 @@ impl BackupLoop {
                 } => self.host.send(connection, &message),
                 BackupAction::Close(connection) => self.host.close(connection),
                 BackupAction::Store(chunk) => {
-                    if let Some(machine) = self.machine(chunk.generation) {
+                    if let Some(machine) = self.machine(chunk.pairing) {
                         machine.store(chunk);
                     }
                 }
-                BackupAction::Restore { generation, .. } => {
-                    if let Some(machine) = self.machine(generation) {
+                BackupAction::Mark(marker) => self.host.markers.write(Purpose::Mark, marker),
+                BackupAction::Settle { pairing, marker } => {
+                    self.host.markers.write(Purpose::Member(pairing), marker);
+                }
+                BackupAction::Restore {
+                    pairing, sequence, ..
+                } => {
+                    self.snapshot_at = sequence;
+                    if let Some(machine) = self.machine(pairing) {
                         machine.end_of_snapshot();
                     }
                 }
-                BackupAction::Replay {
-                    generation,
-                    records,
-                } => {
+                BackupAction::Replay { pairing, records } => {
                     self.recent.add(&records);
-                    if let Some(machine) = self.machine(generation) {
+                    if let Some(machine) = self.machine(pairing) {
                         machine.replay(records);
                     }
                 }
-                BackupAction::Discard { .. } => self.discard(),
                 BackupAction::KeepEvidence { report, .. } => self.keep_evidence(report),
                 BackupAction::Ask(request) => self.host.arbiter.ask(monotonic(), request),
                 BackupAction::GoLive {
-                    life,
-                    generation,
+                    opened,
+                    record,
                     outputs,
                 } => {
                     return Some(End::GoLive {
-                        life,
-                        generation,
+                        opened,
+                        record,
                         outputs,
                     });
                 }
@@ -255,7 +281,7 @@ impl BackupLoop {
                     let count = self.executed();
                     self.host.report(&event, count);
                 }
-                BackupAction::Stop(why) => return Some(End::Exit(stop(why))),
+                BackupAction::Stop(why) => return Some(self.stop(why)),
             }
         }
         None
@@ -279,7 +305,6 @@ impl BackupLoop {
         self.dialing = None;
         match dialed {
             Ok(connection) => {
-                self.connect_error.clear();
                 let id = self.host.add_connection(connection);
                 self.connection = Some(id);
                 self.core.connected(monotonic(), id);
@@ -289,31 +314,40 @@ impl BackupLoop {
     }
 
     fn not_connected(&mut self, error: String) {
-        if error != self.connect_error {
-            self.host
-                .events
-                .add("connect_failed", 0, 0, format!("{error}; trying again"));
-            self.connect_error = error;
-        }
+        self.host.events.add("connect_failed", 0, 0, error);
         self.core.disconnected(monotonic(), None);
     }
 
+    fn stop(&mut self, why: BackupStop) -> End {
+        match why {
+            BackupStop::Left => End::Exit(Ok(Ended::Asked)),
+            BackupStop::Refused(refusal) => End::Exit(Err(ReplicaError::Refused(refusal))),
+            BackupStop::Unusable(reason) => End::Exit(Err(ReplicaError::Unusable(reason))),
+            BackupStop::Finished => End::Exit(Ok(Ended::AtThePrimary)),
+            BackupStop::Superseded { .. } | BackupStop::Diverged(_) => End::Again,
+            BackupStop::Again(why) => {
+                self.host.events.add("looks_again", self.pairing, 0, why);
+                End::Again
+            }
+        }
+    }
+
     /// The machine of this pairing, begun with the first that comes of it.
-    fn machine(&mut self, generation: u64) -> Option<&mut BackupMachine> {
-        self.generation = generation;
+    fn machine(&mut self, pairing: u64) -> Option<&mut BackupMachine> {
+        self.pairing = pairing;
         if self.machine.is_none() {
             let begun = BackupMachine::begin(RestoreParts {
                 config: self.host.config.clone(),
                 machines: self.host.machines.clone(),
                 evidence: EvidenceStore::new(&self.host.config.state_directory),
                 waker: self.host.waker.clone(),
-                previous: self.discarding.take(),
+                previous: self.host.discarding.take(),
             });
             match begun {
                 Ok(machine) => self.machine = Some(machine),
                 Err(error) => {
                     let reason = format!("its thread cannot be started: {error}");
-                    self.core.restored(monotonic(), generation, Err(reason));
+                    self.core.restored(monotonic(), pairing, Err(reason));
                 }
             }
         }
@@ -325,15 +359,15 @@ impl BackupLoop {
         let restored = self.machine.as_mut().and_then(BackupMachine::restored);
         if let Some(restored) = restored {
             self.host.speed.restart();
-            self.core.restored(monotonic(), self.generation, restored);
+            self.core.restored(monotonic(), self.pairing, restored);
         }
     }
 
     fn discard(&mut self) {
-        self.discarding = discard(
+        self.host.discarding = discard(
             self.machine.take(),
             self.found.take(),
-            self.discarding.take(),
+            self.host.discarding.take(),
         );
         self.recent.clear();
     }
@@ -347,9 +381,9 @@ impl BackupLoop {
             has_snapshot: false,
             has_disk_reads: false,
         };
-        let (generation, count) = (self.generation, report.count);
+        let (pairing, count) = (self.pairing, report.count);
         let begun = self.host.evidence.keep(Divergence {
-            generation,
+            generation: pairing,
             report,
             snapshot: self.found.take(),
             recent: std::mem::take(&mut self.recent),
@@ -357,7 +391,7 @@ impl BackupLoop {
         });
         if let Err(error) = begun {
             self.host.evidence_kept(Kept {
-                generation,
+                generation: pairing,
                 count,
                 directory: Err(error),
             });
@@ -365,12 +399,7 @@ impl BackupLoop {
     }
 
     /// Goes on in the primary's place.
-    fn go_live(
-        mut self,
-        life: LifeId,
-        generation: u64,
-        outputs: Vec<Output>,
-    ) -> Result<Ended, ReplicaError> {
+    fn go_live(mut self, opened: Entry, record: RecordNumber, outputs: &[Output]) -> PrimaryLoop {
         let machine = self.machine.take().and_then(BackupMachine::into_live);
         let (vcpu, count, visible) =
             machine.expect("the core goes live only with a machine that has replayed all");
@@ -379,31 +408,17 @@ impl BackupLoop {
             // A network that has gone is announced to when it is back.
             let _announced = network.announce();
         }
-        for output in &outputs {
+        for output in outputs {
             let _emitted = self.host.outside.emit(output);
         }
-        let core = Primary::new(
-            monotonic(),
-            self.host.pair_config.clone(),
-            life,
-            generation,
+        let beginning = Beginning {
+            opened,
+            record,
             count,
-            visible,
-        );
-        PrimaryLoop::new(self.host, vcpu, core).serve()
-    }
-}
-
-fn stop(why: BackupStop) -> Result<Ended, ReplicaError> {
-    match why {
-        BackupStop::Finished => Ok(Ended::AtThePrimary),
-        BackupStop::Left => Ok(Ended::Asked),
-        BackupStop::LostClaim { generation, holder } => {
-            Err(ReplicaError::ClaimLost { generation, holder })
-        }
-        BackupStop::Refused(refusal) => Err(ReplicaError::Refused(refusal)),
-        BackupStop::Unusable(reason) => Err(ReplicaError::Unusable(reason)),
-        BackupStop::Diverged(report) => Err(ReplicaError::Diverged(report)),
+            visible_outputs: visible,
+        };
+        let core = Primary::new(monotonic(), self.host.pair_config.clone(), beginning);
+        PrimaryLoop::new(self.host, vcpu, core)
     }
 }
 
@@ -417,7 +432,7 @@ fn status(host: &Host, core: &Backup<Output>, machine: Option<&BackupMachine>) -
     ReplicaStatus {
         role: "backup".into(),
         state: state_name(pair.phase).into(),
-        generation: pair.generation,
+        generation: pair.generation.0,
         protected: pair.phase == BackupPhase::Following,
         joining_bytes: machine.and_then(BackupMachine::stored_bytes),
         lag_instructions: Some(pair.received_count.saturating_sub(base.instruction_count)),

@@ -2,6 +2,7 @@
 
 use super::channel::Channel;
 use super::identity;
+use super::markers::Markers;
 use super::rates::Rate;
 use crate::config::ReplicaConfig;
 use crate::control::ControlSocket;
@@ -30,6 +31,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Connections that are open at once; the oldest stranger's is closed for one more.
@@ -78,6 +80,10 @@ pub struct Host {
     pub outside: Outside,
     /// The arbiter.
     pub arbiter: ArbiterDesk,
+    /// What the disks here are worth.
+    pub markers: Markers,
+    /// The machines that were here before, until they have let go of their disks.
+    pub discarding: Option<JoinHandle<()>>,
     /// Keeps what is known of divergences.
     pub evidence: EvidenceDesk,
     /// Woken by all threads.
@@ -133,8 +139,12 @@ impl Host {
             let waker = waker.clone();
             move || waker.wake()
         })?;
+        let pair_config = identity::pair_config(&config, &*machines)?;
+        let machine = pair_config.greeting.machine.clone();
         Ok(Host {
-            pair_config: identity::pair_config(&config, &*machines)?,
+            markers: Markers::open(&config, machine, waker.clone())?,
+            discarding: None,
+            pair_config,
             arbiter,
             evidence: EvidenceDesk::new(EvidenceStore::new(directory), waker.clone()),
             machines: Arc::from(machines),
@@ -193,6 +203,12 @@ impl Host {
         }
     }
 
+    /// Closes all connections: the role that had them is over.
+    pub fn close_all(&mut self) {
+        let open: Vec<ConnectionId> = self.channels.keys().copied().collect();
+        open.into_iter().for_each(|id| self.close(id));
+    }
+
     /// Closes a connection; what was sent before is still delivered if the network can.
     pub fn close(&mut self, id: ConnectionId) {
         if let Some(mut channel) = self.channels.remove(&id) {
@@ -205,8 +221,7 @@ impl Host {
     pub fn machine_failed(&mut self, failure: &VcpuFailure, vcpu: &mut VcpuThread) -> ReplicaError {
         self.events
             .add("machine_failed", 0, failure.count, &*failure.reason);
-        let open: Vec<ConnectionId> = self.channels.keys().copied().collect();
-        open.into_iter().for_each(|id| self.close(id));
+        self.close_all();
         if let Some(directory) = vcpu.evidence(EVIDENCE_PATIENCE) {
             self.evidence_kept(Kept {
                 generation: 0,
@@ -485,20 +500,22 @@ fn state_file(directory: &Path, source: io::Error) -> StateDirectoryError {
     }
 }
 
-/// An event's short name and generation.
+/// An event's short name, and its pairing or generation.
 fn name_event(event: &Event) -> (&'static str, u64) {
     match event {
         Event::RefusedBackup { .. } => ("refused", 0),
-        Event::Joining { generation, .. } => ("joining", *generation),
-        Event::JoinFailed { generation, .. } => ("join_failed", *generation),
-        Event::Protected { generation } => ("protected", *generation),
-        Event::Suspected { generation, .. } => ("suspected", *generation),
-        Event::ArbiterUnanswered { generation, .. } => ("arbiter_unanswered", *generation),
-        Event::ArbiterAnswers { generation, .. } => ("arbiter_answers", *generation),
-        Event::Claimed { generation } => ("claimed", *generation),
-        Event::LostClaim { generation, .. } => ("claim_lost", *generation),
-        Event::Live { generation, .. } => ("live", *generation),
-        Event::Diverged { generation, .. } => ("diverged", *generation),
+        Event::Joining { pairing, .. } => ("joining", *pairing),
+        Event::JoinFailed { pairing, .. } => ("join_failed", *pairing),
+        Event::Protected { pairing } => ("protected", *pairing),
+        Event::Suspected { pairing, .. } => ("suspected", *pairing),
+        Event::ArbiterUnanswered { .. } => ("arbiter_unanswered", 0),
+        Event::ArbiterAnswers { .. } => ("arbiter_answers", 0),
+        Event::Arbiter { .. } => ("arbiter", 0),
+        Event::Claimed { generation } => ("claimed", generation.0),
+        Event::Superseded { by } => ("claim_lost", by.key.generation.0),
+        Event::HandingOver { pairing } => ("handing_over", *pairing),
+        Event::Live { pairing, .. } => ("live", *pairing),
+        Event::Diverged { pairing, .. } => ("diverged", *pairing),
         Event::Paused { .. } => ("paused", 0),
     }
 }

@@ -5,22 +5,57 @@ use crate::machines::Machines;
 use crate::random;
 use replication::config::PairConfig;
 use replication::message::Greeting;
-use std::io;
+use replication::succession::{Host, HostId, MachineName, RunId};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
 use std::time::Duration;
+
+/// Holds this host's identity, as far as this machine is concerned.
+const FILE: &str = "host-id";
+
+/// The identity in the state directory; made when there is none.
+fn host_id(directory: &Path) -> io::Result<HostId> {
+    let path = directory.join(FILE);
+    match fs::read_to_string(&path) {
+        Ok(text) => {
+            let id = text.trim_end();
+            let id = (id.len() == 32).then(|| u128::from_str_radix(id, 16));
+            return match id {
+                Some(Ok(id)) => Ok(HostId(id)),
+                _ => Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("{} is no host's identity", path.display()),
+                )),
+            };
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let id = HostId(random::number()?);
+    let new = directory.join("host-id.new");
+    let mut file = File::create(&new)?;
+    writeln!(file, "{id}")?;
+    file.sync_all()?;
+    fs::rename(&new, &path)?;
+    File::open(directory)?.sync_all()?;
+    Ok(id)
+}
 
 /// What the replication core has to know of this replica.
 pub fn pair_config(config: &ReplicaConfig, machines: &dyn Machines) -> io::Result<PairConfig> {
     let host = rustix::system::uname();
+    let machine = MachineName::new(&config.name)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     let greeting = Greeting {
         semantics_version: machines.semantics_version(),
         configuration_hash: machines.configuration_hash(),
-        vm: config.name.clone(),
-        node: format!(
-            "{}:{}",
-            host.nodename().to_string_lossy(),
-            std::process::id()
+        machine,
+        host: Host::new(
+            host_id(&config.state_directory)?,
+            &host.nodename().to_string_lossy(),
         ),
-        run: random::number()?,
+        run: RunId(random::number()?),
     };
     let mut pair_config = PairConfig::new(greeting);
     pair_config.detector.heartbeat_interval = config.pair.heartbeat;

@@ -2,26 +2,24 @@
 
 use super::ReplicationCore;
 use super::host::{Happened, Host};
+use super::markers::Purpose;
 use super::rates::percentile_ms;
 use super::snapshot_sender::{Piece, SnapshotRequests, SnapshotSender, discard};
-use crate::config::ReplicaConfig;
 use crate::disk::Disk;
 use crate::end::{Ended, ReplicaError};
 use crate::evidence::EvidenceStore;
 use crate::host_time::monotonic;
-use crate::machines::Machines;
-use crate::random;
 use crate::status::{OutputDelay, ReplicaStatus};
 use crate::vcpu::{
     CommandChannel, InputEncoding, LiveOptions, LiveReport, LiveVcpu, Parts, ReplicaGuest, Step,
     TakenSnapshot, start_disks,
 };
-use arbiter::Store;
 use machine::input::Input;
 use machine::output::{Finish, Output};
 use replication::ConnectionId;
-use replication::message::{LifeId, Message};
-use replication::primary::{Primary, PrimaryAction, PrimaryPhase, PrimaryStop};
+use replication::message::Message;
+use replication::primary::{Beginning, Primary, PrimaryAction, PrimaryPhase, PrimaryStop};
+use replication::succession::Entry;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -29,45 +27,12 @@ use std::time::Duration;
 /// Pieces of a snapshot that are sent between two looks at everything else.
 const PIECES_A_TURN: usize = 4;
 
-/// Powers a machine on, and protects it when a backup comes.
-///
-/// # Errors
-/// Something of the configuration cannot be used, the claim is lost, or the machine or the host
-/// fails.
-pub fn run_primary(
-    config: ReplicaConfig,
-    machines: Box<dyn Machines>,
-    arbiter: Box<dyn Store>,
-) -> Result<Ended, ReplicaError> {
-    let mut host = Host::open(config, machines, arbiter)?;
-    let disks = Disk::open_all(&host.config.disks)?;
-    let machine = host
-        .machines
-        .power_on(&disks)
-        .map_err(ReplicaError::PowerOn)?;
-    let channel = CommandChannel::new();
-    let disks = if disks.is_empty() {
-        None
-    } else {
-        Some(start_disks(Arc::new(disks), &channel)?)
-    };
-    let parts = Parts {
-        guest: ReplicaGuest::new(machine, disks),
-        encoding: InputEncoding::WithoutDiskData,
-        evidence: Some(EvidenceStore::new(&host.config.state_directory)),
-    };
-    let vcpu = LiveVcpu::start(parts, live_options(&host), channel, host.waker.clone())?;
-    let life = LifeId(random::number()?);
-    let core = Primary::new(monotonic(), host.pair_config.clone(), life, 0, 0, 0);
-    host.events.add("started", 0, 0, "as the primary");
-    PrimaryLoop::new(host, vcpu, core).serve()
-}
-
 /// How a machine of this pair goes live.
 pub(super) fn live_options(host: &Host) -> LiveOptions {
     LiveOptions {
         digest_interval_ns: host.config.pair.digest_interval.as_nanos() as u64,
         digest_interval_instructions: 0,
+        flushes_wait: true,
     }
 }
 
@@ -83,7 +48,15 @@ pub(super) struct PrimaryLoop {
     /// Since this process is the primary.
     snapshots_taken: u64,
     finish: Option<Finish>,
-    ended: Option<Result<Ended, ReplicaError>>,
+    ended: Option<PrimaryEnding>,
+}
+
+/// How the loop of a primary ends.
+pub(super) enum PrimaryEnding {
+    /// The process ends.
+    Exit(Result<Ended, ReplicaError>),
+    /// Somebody else has the machine: it is given up here, and this replica looks again.
+    Again,
 }
 
 impl PrimaryLoop {
@@ -101,15 +74,68 @@ impl PrimaryLoop {
         }
     }
 
-    /// Serves until the machine ends, the claim is lost, or somebody asks.
-    pub(super) fn serve(mut self) -> Result<Ended, ReplicaError> {
+    /// Makes the machine from its images and disks, at this host's key.
+    pub(super) fn from_disk(mut host: Host, won: Entry) -> Result<PrimaryLoop, ReplicaError> {
+        if let Some(discarding) = host.discarding.take() {
+            // The machine before this one has the disks open until then. A panic has ended the
+            // process.
+            let _joined = discarding.join();
+        }
+        let disks = Disk::open_all(&host.config.disks)?;
+        let machine = host
+            .machines
+            .power_on(&disks)
+            .map_err(ReplicaError::PowerOn)?;
+        let channel = CommandChannel::new();
+        let disks = if disks.is_empty() {
+            None
+        } else {
+            Some(start_disks(Arc::new(disks), &channel)?)
+        };
+        let parts = Parts {
+            guest: ReplicaGuest::new(machine, disks),
+            encoding: InputEncoding::WithoutDiskData,
+            evidence: Some(EvidenceStore::new(&host.config.state_directory)),
+        };
+        let vcpu = LiveVcpu::start(parts, live_options(&host), channel, host.waker.clone())?;
+        host.events
+            .add("machine_started", won.key.generation.0, 0, won.to_string());
+        let beginning = Beginning::from_disk(won);
+        let core = Primary::new(monotonic(), host.pair_config.clone(), beginning);
+        Ok(PrimaryLoop::new(host, vcpu, core))
+    }
+
+    /// What is left when it is over. The machine is dropped on a thread of its own: it takes as long
+    /// as its disks do.
+    pub(super) fn into_host(self) -> Host {
+        let PrimaryLoop { mut host, vcpu, .. } = self;
+        host.close_all();
+        let previous = host.discarding.take();
+        let thread = std::thread::Builder::new().name("discard".into());
+        let discarding = thread.spawn(move || {
+            vcpu.close();
+            if let Some(previous) = previous {
+                // A panic has ended the process.
+                let _joined = previous.join();
+            }
+        });
+        // A host without a thread to give has dropped it here and now.
+        host.discarding = discarding.ok();
+        host
+    }
+
+    /// Serves until the machine ends, somebody else has it, or somebody asks.
+    pub(super) fn serve(&mut self) -> Result<PrimaryEnding, ReplicaError> {
+        self.host.arbiter.forget();
         loop {
             self.turn();
-            if let Some(ended) = self.ended.take() {
+            if let Some(ending) = self.ended.take() {
                 let status = self.core.status();
-                self.host
-                    .stopped(status.generation, status.instruction_count, &ended);
-                return ended;
+                if let PrimaryEnding::Exit(ended) = &ending {
+                    let (generation, count) = (status.generation.0, status.instruction_count);
+                    self.host.stopped(generation, count, ended);
+                }
+                return Ok(ending);
             }
             let gauges = self.vcpu.thread().gauges();
             self.host.sample(gauges.count.load(Ordering::Relaxed));
@@ -135,21 +161,27 @@ impl PrimaryLoop {
         if self.ended.is_some() {
             return;
         }
-        if let Some((generation, outcome)) = self.host.arbiter.answer(monotonic()) {
-            self.core
-                .arbiter_answered(monotonic(), generation, &outcome);
+        while let Some((request, outcome)) = self.host.arbiter.answer(monotonic()) {
+            self.core.arbiter_answered(monotonic(), &request, &outcome);
+        }
+        while let Some((purpose, result)) = self.host.markers.done() {
+            if purpose == Purpose::Primary && result.is_ok() {
+                self.core.settled(monotonic());
+            }
+            self.host.marker_written(purpose, result);
         }
         self.core.tick(monotonic());
         self.actions();
-        if let Some(generation) = self.requests.begin(monotonic()) {
-            self.vcpu.snapshot(generation);
+        if let Some(pairing) = self.requests.begin(monotonic()) {
+            self.vcpu.snapshot(pairing);
         }
         self.send_snapshot();
     }
 
     fn take(&mut self, happened: Happened) {
         if happened.stop {
-            self.ended.get_or_insert(Ok(Ended::Asked));
+            self.ended
+                .get_or_insert(PrimaryEnding::Exit(Ok(Ended::Asked)));
             return;
         }
         for frame in happened.frames {
@@ -182,7 +214,7 @@ impl PrimaryLoop {
                 }
                 LiveReport::Failed(failure) => {
                     let error = self.host.machine_failed(&failure, self.vcpu.thread_mut());
-                    self.ended = Some(Err(error));
+                    self.ended = Some(PrimaryEnding::Exit(Err(error)));
                     return;
                 }
             }
@@ -191,17 +223,17 @@ impl PrimaryLoop {
     }
 
     fn snapshot_taken(&mut self, taken: Box<TakenSnapshot>) {
-        let (generation, count) = (taken.generation, taken.count);
+        let (pairing, count) = (taken.pairing, taken.count);
         self.snapshots_taken += 1;
-        if !self.requests.taken(monotonic(), generation, taken.pause) {
+        if !self.requests.taken(monotonic(), pairing, taken.pause) {
             return discard(taken);
         }
         match SnapshotSender::start(*taken, self.host.waker.clone()) {
             Ok(sender) => {
                 self.snapshot = Some(sender);
-                self.core.snapshot_taken(monotonic(), generation, count);
+                self.core.snapshot_taken(monotonic(), pairing, count);
             }
-            Err(_) => self.core.snapshot_failed(monotonic(), generation),
+            Err(_) => self.core.snapshot_failed(monotonic(), pairing),
         }
     }
 
@@ -227,12 +259,20 @@ impl PrimaryLoop {
                 } => self.host.send(connection, &message),
                 PrimaryAction::Close(connection) => self.host.close(connection),
                 PrimaryAction::Emit(outputs) => self.emit(&outputs),
-                PrimaryAction::TakeSnapshot { generation } => self.requests.ask(generation),
+                PrimaryAction::TakeSnapshot { pairing } => self.requests.ask(pairing),
                 PrimaryAction::SendSnapshot { connection, .. } => {
                     self.snapshot_connection = Some(connection);
                 }
                 PrimaryAction::AbortSnapshot { .. } => self.drop_snapshot(),
                 PrimaryAction::Ask(request) => self.host.arbiter.ask(monotonic(), request),
+                PrimaryAction::Settle(marker) => {
+                    self.host.markers.write(Purpose::Primary, marker);
+                }
+                PrimaryAction::CompleteFlushes { up_to } => {
+                    self.vcpu.complete_flushes(up_to == u64::MAX);
+                }
+                // This program does not hand over yet, so nothing stands still.
+                PrimaryAction::Resume => {}
                 PrimaryAction::Throttle(share) => self.vcpu.throttle(share),
                 PrimaryAction::Report(event) => {
                     let count = self.count();
@@ -254,11 +294,9 @@ impl PrimaryLoop {
         self.ended = Some(match why {
             PrimaryStop::Finished => {
                 let finish = self.finish.expect("the core ends after the machine did");
-                Ok(Ended::Guest(finish))
+                PrimaryEnding::Exit(Ok(Ended::Guest(finish)))
             }
-            PrimaryStop::LostClaim { generation, holder } => {
-                Err(ReplicaError::ClaimLost { generation, holder })
-            }
+            PrimaryStop::Superseded { .. } => PrimaryEnding::Again,
         });
     }
 
@@ -289,7 +327,7 @@ impl PrimaryLoop {
         else {
             return;
         };
-        let generation = snapshot.generation();
+        let pairing = snapshot.pairing();
         for _ in 0..PIECES_A_TURN {
             if !self.host.has_room(connection) {
                 return;
@@ -299,15 +337,13 @@ impl PrimaryLoop {
                 Piece::Later => return,
                 Piece::Done { chunks } => {
                     self.drop_snapshot();
-                    self.core.snapshot_sent(monotonic(), generation, chunks);
+                    self.core.snapshot_sent(monotonic(), pairing, chunks);
                     return self.actions();
                 }
                 Piece::Failed(reason) => {
                     self.drop_snapshot();
-                    self.host
-                        .events
-                        .add("snapshot_failed", generation, 0, reason);
-                    self.core.snapshot_failed(monotonic(), generation);
+                    self.host.events.add("snapshot_failed", pairing, 0, reason);
+                    self.core.snapshot_failed(monotonic(), pairing);
                     return self.actions();
                 }
             }
@@ -325,7 +361,7 @@ fn status(host: &Host, core: &ReplicationCore, vcpu: &LiveVcpu) -> ReplicaStatus
     ReplicaStatus {
         role: "primary".into(),
         state: state_name(pair.phase, pair.protected).into(),
-        generation: pair.generation,
+        generation: pair.generation.0,
         protected: pair.protected,
         lag_ms: lag_is_known.then_some(pair.lag.as_secs_f64() * 1000.0),
         lag_instructions: lag_is_known.then_some(pair.lag_instructions),
@@ -346,6 +382,7 @@ fn state_name(phase: PrimaryPhase, protected: bool) -> &'static str {
         PrimaryPhase::Paired if protected => "protected",
         PrimaryPhase::Paired => "paired",
         PrimaryPhase::Claiming => "claiming",
+        PrimaryPhase::HandingOver => "handing over",
         PrimaryPhase::Stopped => "finished",
     }
 }

@@ -30,8 +30,8 @@ pub struct SnapshotRequests {
 
 impl SnapshotRequests {
     /// This pairing wants one.
-    pub fn ask(&mut self, generation: u64) {
-        self.asked = Some(generation);
+    pub fn ask(&mut self, pairing: u64) {
+        self.asked = Some(pairing);
         self.begun = None;
     }
 
@@ -51,17 +51,17 @@ impl SnapshotRequests {
         if now < self.not_before {
             return None;
         }
-        let generation = self.asked.take()?;
-        self.begun = Some(generation);
-        Some(generation)
+        let pairing = self.asked.take()?;
+        self.begun = Some(pairing);
+        Some(pairing)
     }
 
-    /// One was taken for `generation`, for which the guest stood still so long. Says whether it is
+    /// One was taken for `pairing`, for which the guest stood still so long. Says whether it is
     /// wanted.
-    pub fn taken(&mut self, now: Duration, generation: u64, pause: Duration) -> bool {
+    pub fn taken(&mut self, now: Duration, pairing: u64, pause: Duration) -> bool {
         let spacing = pause.saturating_mul(LEAST_RUN);
         self.not_before = now + spacing.clamp(*SPACING.start(), *SPACING.end());
-        self.begun == Some(generation)
+        self.begun == Some(pairing)
     }
 }
 
@@ -75,7 +75,7 @@ pub fn discard(taken: Box<TakenSnapshot>) {
 /// The pieces of one snapshot: first the machine, then the disks.
 pub struct SnapshotSender {
     pieces: Receiver<Result<SnapshotChunk, String>>,
-    generation: u64,
+    pairing: u64,
     sent: u64,
 }
 
@@ -98,7 +98,7 @@ pub enum Piece {
 impl SnapshotSender {
     /// Begins. The thread ends when this is dropped.
     pub fn start(taken: TakenSnapshot, waker: Waker) -> io::Result<SnapshotSender> {
-        let generation = taken.generation;
+        let pairing = taken.pairing;
         let (sender, pieces) = mpsc::sync_channel(READY_PIECES);
         std::thread::Builder::new()
             .name("snapshot".into())
@@ -106,7 +106,7 @@ impl SnapshotSender {
                 let mut cutter = Cutter {
                     sender,
                     waker: waker.clone(),
-                    generation,
+                    pairing,
                     offset: 0,
                     piece: Vec::new(),
                 };
@@ -119,14 +119,14 @@ impl SnapshotSender {
             })?;
         Ok(SnapshotSender {
             pieces,
-            generation,
+            pairing,
             sent: 0,
         })
     }
 
     /// The pairing that it is for.
-    pub fn generation(&self) -> u64 {
-        self.generation
+    pub fn pairing(&self) -> u64 {
+        self.pairing
     }
 
     /// The next piece.
@@ -146,7 +146,7 @@ impl SnapshotSender {
 struct Cutter {
     sender: SyncSender<Result<SnapshotChunk, String>>,
     waker: Waker,
-    generation: u64,
+    pairing: u64,
     offset: u64,
     piece: Vec<u8>,
 }
@@ -174,7 +174,7 @@ impl Cutter {
 
     fn send(&mut self, part: SnapshotPart, offset: u64, bytes: Vec<u8>) -> io::Result<()> {
         self.give(Ok(SnapshotChunk {
-            generation: self.generation,
+            pairing: self.pairing,
             part,
             offset,
             bytes,
@@ -225,8 +225,8 @@ mod tests {
         let mut requests = SnapshotRequests::default();
         let pause = ms(200);
         let (mut now, mut still) = (ms(0), ms(0));
-        for generation in 1..=1000 {
-            requests.ask(generation);
+        for pairing in 1..=1000 {
+            requests.ask(pairing);
             if let Some(begun) = requests.begin(now) {
                 now += pause;
                 still += pause;

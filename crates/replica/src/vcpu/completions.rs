@@ -73,6 +73,7 @@ mod tests {
             device: 0,
             request,
             status: DiskStatus::Ok,
+            is_flush: false,
             data: vec![],
             error: None,
         }

@@ -4,6 +4,7 @@ use super::Ends;
 use super::guest::{GuestError, InputEncoding, ReplicaGuest, encode_input};
 use super::messages::{Command, LiveCommand, LiveReport, Step, TakenSnapshot, VisibleOutputs};
 use crate::clock::{ClockSteering, GuestNow};
+use crate::disk::Completion;
 use crate::host_time::{monotonic_ns, unix_ns};
 use machine::Stop;
 use machine::input::Input;
@@ -40,6 +41,9 @@ pub struct LiveOptions {
     /// Instructions between two digests, give or take a quantum, besides those of host time; 0 for
     /// none.
     pub digest_interval_instructions: u64,
+    /// Flushes are not told to the guest until [`super::LiveVcpu::complete_flushes`] says so: the
+    /// disk is not yet known to be the right one.
+    pub flushes_wait: bool,
 }
 
 /// A machine that goes live may be so far behind its host's calendar, and jumps; one that is further
@@ -96,6 +100,9 @@ struct Live<'a> {
     digest_at_count: u64,
     run_share: RunShare,
     sleep_owed_ns: u64,
+    /// Flushes that ended are not told to the guest yet, and which those are.
+    flushes_wait: bool,
+    ended_flushes: Vec<Completion>,
 }
 
 impl<'a> Live<'a> {
@@ -125,6 +132,8 @@ impl<'a> Live<'a> {
             digest_at_count: count.saturating_add(options.digest_interval_instructions),
             run_share: FULL_SPEED,
             sleep_owed_ns: 0,
+            flushes_wait: options.flushes_wait,
+            ended_flushes: Vec::new(),
         }
     }
 
@@ -215,7 +224,18 @@ impl<'a> Live<'a> {
                 self.run_share = share.min(FULL_SPEED);
                 Ok(())
             }
-            LiveCommand::Snapshot { generation } => self.snapshot(generation),
+            LiveCommand::CompleteFlushes(may) => {
+                self.flushes_wait = !may;
+                let ended = if may {
+                    std::mem::take(&mut self.ended_flushes)
+                } else {
+                    Vec::new()
+                };
+                ended
+                    .into_iter()
+                    .try_for_each(|completion| self.inject(&completion.into_input()))
+            }
+            LiveCommand::Snapshot { pairing } => self.snapshot(pairing),
         }
     }
 
@@ -225,6 +245,10 @@ impl<'a> Live<'a> {
         for mut completion in self.guest.completions() {
             if let Some(error) = completion.error.take() {
                 self.ends.live(LiveReport::DiskError(error));
+            }
+            if completion.is_flush && self.flushes_wait {
+                self.ended_flushes.push(completion);
+                continue;
             }
             self.inject(&completion.into_input())?;
             any = true;
@@ -293,6 +317,7 @@ impl<'a> Live<'a> {
         let LiveOptions {
             digest_interval_ns: nanoseconds,
             digest_interval_instructions: instructions,
+            flushes_wait: _,
         } = self.options;
         if nanoseconds > 0 && now_ns >= self.digest_at_ns
             || instructions > 0 && count >= self.digest_at_count
@@ -335,7 +360,11 @@ impl<'a> Live<'a> {
                     .map_err(|mpsc::RecvError| RecvTimeoutError::Disconnected),
             };
             match command {
-                Ok(command @ Command::Live(LiveCommand::Input(_))) => {
+                Ok(
+                    command @ Command::Live(
+                        LiveCommand::Input(_) | LiveCommand::CompleteFlushes(true),
+                    ),
+                ) => {
                     // Time moves first, so that the guest sees the input at its own time.
                     let _ = self.end_wait(before, None)?;
                     return self.command(command);
@@ -367,9 +396,9 @@ impl<'a> Live<'a> {
 
     /// Takes a snapshot with no disk request under way, so that the copy of the disks and the
     /// machine are of the same moment.
-    fn snapshot(&mut self, generation: u64) -> Result<(), GuestError> {
+    fn snapshot(&mut self, pairing: u64) -> Result<(), GuestError> {
         let wanted = &self.ends.gauges.wanted_snapshot;
-        if wanted.load(Ordering::Acquire) != generation {
+        if wanted.load(Ordering::Acquire) != pairing {
             return Ok(());
         }
         let began_ns = monotonic_ns();
@@ -385,7 +414,7 @@ impl<'a> Live<'a> {
             None => mpsc::sync_channel(1).1,
         };
         let taken = TakenSnapshot {
-            generation,
+            pairing,
             count: self.guest.machine.instruction_count(),
             visible: self.guest.machine.visible_outputs(),
             snapshot: self.guest.machine.snapshot(),

@@ -29,8 +29,10 @@ pub(crate) enum LiveCommand {
     Input(Input),
     /// Run this share of the time.
     Throttle(RunShare),
+    /// Flushes that ended may be told to the guest, or have to wait.
+    CompleteFlushes(bool),
     /// Take a snapshot for this pairing, and begin to copy the disks.
-    Snapshot { generation: u64 },
+    Snapshot { pairing: u64 },
 }
 
 /// What a replaying machine is told.
@@ -118,7 +120,7 @@ pub struct VcpuFailure {
 /// A snapshot, and the disks that belong to it.
 pub struct TakenSnapshot {
     /// The pairing that it is for.
-    pub generation: u64,
+    pub pairing: u64,
     /// Where it was taken.
     pub count: u64,
     /// The running number of visible outputs.

@@ -2,22 +2,32 @@
 
 use super::{Backup, BackupAction, BackupStatus, BackupStop, State};
 use crate::ConnectionId;
+use crate::config::PairConfig;
 use crate::event::Event;
 use crate::failure_detector::{DetectorConfig, SilenceDetector, Suspicion};
-use crate::message::{LifeId, Message, Parting};
+use crate::marker::{DiskState, Role};
+use crate::message::{Message, Parting};
 use crate::mutation::Mutation;
 use crate::record::Record;
+use crate::succession::{ClaimPacing, Entry, Kind, Outcome, Request};
+use crate::watch::{Agreement, BeaconReader};
 use std::collections::VecDeque;
 use std::time::Duration;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
+    /// What is here loses its rights: its marker is being written.
+    Marking,
     Snapshot {
         chunks: u64,
     },
     Restoring,
     /// Ready was sent. The primary is still free to go on alone.
     Ready,
+    /// The primary says that the key is there; it is being read.
+    Confirming,
+    /// This host's own arbiter says so, too. The primary is still free to go on alone.
+    Confirmed,
     /// Begin was read: the pairing is in force.
     Begun,
 }
@@ -36,12 +46,87 @@ const RESTORE_PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 /// at once, a primary that is well could be ended by a backup that had been stopped for a while.
 const COURTESY: Duration = Duration::from_secs(2);
 
+/// The read of the key that makes this host a member, until there is an answer.
+#[derive(Debug)]
+struct KeyRead {
+    entry: Entry,
+    wait: Duration,
+    longest: Duration,
+    due: Duration,
+    asked: Option<Request>,
+}
+
+impl KeyRead {
+    fn new(now: Duration, entry: Entry, pacing: ClaimPacing) -> KeyRead {
+        KeyRead {
+            entry,
+            wait: pacing.first,
+            longest: pacing.longest,
+            due: now,
+            asked: None,
+        }
+    }
+
+    fn deadline(&self) -> Option<Duration> {
+        self.asked.is_none().then_some(self.due)
+    }
+
+    fn poll(&mut self, now: Duration) -> Option<Request> {
+        if self.asked.is_some() || now < self.due {
+            return None;
+        }
+        let key = self.entry.key.clone();
+        let request = Request::Read { key };
+        self.asked = Some(request.clone());
+        Some(request)
+    }
+
+    /// The entry, once this host's own arbiter says that it is there.
+    fn answer(
+        &mut self,
+        now: Duration,
+        request: &Request,
+        outcome: &Outcome,
+    ) -> Option<Result<Entry, String>> {
+        self.asked.take_if(|asked| asked == request)?;
+        match outcome {
+            Outcome::Holds(content) if *content == self.entry.content() => {
+                return Some(Ok(self.entry.clone()));
+            }
+            Outcome::Absent | Outcome::Holds(_) => {
+                return Some(Err(
+                    "the primary's key is not at this host's arbiter: the two use different \
+                     arbiters"
+                        .to_owned(),
+                ));
+            }
+            _ => {}
+        }
+        self.due = now + self.wait;
+        self.wait = (self.wait * 2).min(self.longest);
+        None
+    }
+}
+
 /// One pairing, as the backup sees it.
 pub(super) struct Follow<O> {
     connection: ConnectionId,
-    life: LifeId,
-    generation: u64,
+    pairing: u64,
+    /// The key that opened the generation that it is in: its primary's, until it is a member.
+    opened: Entry,
     phase: Phase,
+    /// The read of the key that makes it a member.
+    reading: Option<KeyRead>,
+    beacon: BeaconReader,
+    /// What was told last about the arbiters.
+    told_agreement: Agreement,
+    handed_over: bool,
+    /// The record before Begin; the settling of the disk was asked for; it is done.
+    begun_at: u64,
+    settling: bool,
+    settled: bool,
+    /// Instruction count up to which this host's disk has what the guest wrote.
+    durable: u64,
     silence: SilenceDetector,
     /// Number of the last record received, and its instruction count.
     received: u64,
@@ -72,16 +157,28 @@ impl<O> Follow<O> {
     pub fn new(
         now: Duration,
         connection: ConnectionId,
-        life: LifeId,
-        generation: u64,
-        detector: &DetectorConfig,
+        pairing: u64,
+        opened: &Entry,
+        config: &PairConfig,
     ) -> Follow<O> {
+        let primary = opened.membership().primary.id;
+        // Of this process only, and of this pairing only.
+        let nonce = config.greeting.run.0 ^ u128::from(pairing) << 64;
+        let interval = config.watch_interval;
         Follow {
             connection,
-            life,
-            generation,
-            phase: Phase::Snapshot { chunks: 0 },
-            silence: SilenceDetector::new(now, detector.join_timeout),
+            pairing,
+            opened: opened.clone(),
+            phase: Phase::Marking,
+            reading: None,
+            beacon: BeaconReader::new(now, config.beacon(primary), nonce, interval),
+            told_agreement: Agreement::Unknown,
+            handed_over: false,
+            begun_at: 0,
+            settling: false,
+            settled: false,
+            durable: 0,
+            silence: SilenceDetector::new(now, config.detector.join_timeout),
             received: 0,
             overlooked: 0,
             received_count: 0,
@@ -97,7 +194,7 @@ impl<O> Follow<O> {
             restored: None,
             restored_news: false,
             restored_told: now,
-            record_timeout: detector.record_timeout,
+            record_timeout: config.detector.record_timeout,
         }
     }
 
@@ -115,7 +212,7 @@ impl<O> Follow<O> {
         self.restored_told = now;
         self.last_sent = now;
         Some(Message::Restoring {
-            generation: self.generation,
+            pairing: self.pairing,
             done,
             total,
         })
@@ -125,20 +222,53 @@ impl<O> Follow<O> {
         self.connection
     }
 
-    pub fn life(&self) -> LifeId {
-        self.life
+    pub fn opened(&self) -> &Entry {
+        &self.opened
     }
 
-    pub fn generation(&self) -> u64 {
-        self.generation
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    pub fn is_handed_over(&self) -> bool {
+        self.handed_over
+    }
+
+    pub fn pairing(&self) -> u64 {
+        self.pairing
     }
 
     pub fn has_begun(&self) -> bool {
         self.phase == Phase::Begun
     }
 
-    pub fn is_ready(&self) -> bool {
-        matches!(self.phase, Phase::Ready | Phase::Begun)
+    pub fn is_member(&self) -> bool {
+        matches!(self.phase, Phase::Confirmed | Phase::Begun)
+    }
+
+    /// The first thing that the arbiter says about the key, or why it cannot be a member.
+    pub fn key_was_read(
+        &mut self,
+        now: Duration,
+        request: &Request,
+        outcome: &Outcome,
+    ) -> Option<Result<(), String>> {
+        let reading = self.reading.as_mut()?;
+        let verdict = reading.answer(now, request, outcome)?;
+        self.reading = None;
+        Some(verdict.map(|opened| {
+            self.opened = opened;
+            self.phase = Phase::Confirmed;
+        }))
+    }
+
+    pub fn beacon_answered(&mut self, request: &Request, outcome: &Outcome) {
+        self.beacon.answer(request, outcome);
+    }
+
+    pub fn heartbeat_deadline(&self, detector: &DetectorConfig) -> Duration {
+        let heartbeat = self.last_sent + detector.heartbeat_interval;
+        self.ack_due.map_or(heartbeat, |due| due.min(heartbeat))
     }
 
     pub fn backlog(&self) -> u64 {
@@ -184,7 +314,10 @@ impl<O> Follow<O> {
     }
 
     pub fn describe(&self, status: &mut BackupStatus) {
-        status.generation = self.generation;
+        status.pairing = self.pairing;
+        status.generation = self.opened.next_generation();
+        status.arbiter = self.beacon.agreement;
+        status.settled = self.settled;
         status.executed = self.executed;
         status.received_count = self.received_count;
         status.backlog_records = self.backlog();
@@ -193,9 +326,13 @@ impl<O> Follow<O> {
     }
 
     pub fn deadline(&self, detector: &DetectorConfig) -> Duration {
-        let heartbeat = self.last_sent + detector.heartbeat_interval;
-        let ack = self.ack_due.map_or(heartbeat, |due| due.min(heartbeat));
-        ack.min(self.silence.deadline())
+        let reading = self.reading.as_ref().and_then(KeyRead::deadline);
+        let beacon = self.has_begun().then(|| self.beacon.deadline()).flatten();
+        [reading, beacon]
+            .into_iter()
+            .flatten()
+            .fold(self.heartbeat_deadline(detector), Duration::min)
+            .min(self.silence.deadline())
     }
 
     pub fn suspicion(&self, now: Duration) -> Option<Suspicion> {
@@ -227,10 +364,11 @@ impl<O> Follow<O> {
         self.last_sent = now;
         self.told_executed = self.executed;
         Message::Ack {
-            generation: self.generation,
+            pairing: self.pairing,
             sequence: self.received + self.overlooked,
             executed: self.executed,
             echo: self.echo,
+            durable: self.durable,
         }
     }
 
@@ -253,7 +391,7 @@ impl<O> Follow<O> {
         records: &[Record],
         look: bool,
     ) -> Result<(), &'static str> {
-        if matches!(self.phase, Phase::Snapshot { .. }) {
+        if matches!(self.phase, Phase::Marking | Phase::Snapshot { .. }) {
             return Err("records before the snapshot");
         }
         if first_sequence != self.received + 1 && look {
@@ -281,9 +419,9 @@ impl<O> Backup<O> {
             return;
         };
         follow.silence.heard(now);
-        let expected = follow.generation;
+        let expected = follow.pairing;
         let result = match message {
-            Message::Snapshot(chunk) if chunk.generation == expected => match &mut follow.phase {
+            Message::Snapshot(chunk) if chunk.pairing == expected => match &mut follow.phase {
                 Phase::Snapshot { chunks } => {
                     *chunks += 1;
                     self.actions.push_back(BackupAction::Store(chunk));
@@ -292,35 +430,51 @@ impl<O> Backup<O> {
                 _ => Err("a piece of a snapshot after its end"),
             },
             Message::SnapshotEnd {
-                generation,
+                pairing,
                 chunks,
+                sequence,
                 count,
                 visible_outputs,
-            } if generation == expected => self.snapshot_ended(chunks, count, visible_outputs),
+            } if pairing == expected => {
+                let place = (sequence, count, visible_outputs);
+                self.snapshot_ended(chunks, place)
+            }
+            Message::Joined { pairing, key } if pairing == expected => self.joined(now, key),
+            Message::Handover { pairing, sequence } if pairing == expected => {
+                return self.handed_over(now, sequence);
+            }
+            Message::Challenged { pairing, nonce } if pairing == expected => {
+                if let Some(request) = follow.beacon.met(nonce) {
+                    self.actions.push_back(BackupAction::Ask(request));
+                }
+                Ok(())
+            }
             Message::Records {
-                generation,
+                pairing,
                 first_sequence,
                 urgent,
                 released,
                 records,
-            } if generation == expected => {
+            } if pairing == expected => {
                 self.records_came(now, first_sequence, urgent, released, records)
             }
             Message::Begin {
-                generation,
+                pairing,
                 sequence,
                 released,
                 record_interval_ms,
-            } if generation == expected => self.begun(now, sequence, released, record_interval_ms),
+            } if pairing == expected => self.begun(now, sequence, released, record_interval_ms),
             Message::Heartbeat {
-                generation,
+                pairing,
                 sequence,
                 released,
                 probe,
-            } if generation == expected => {
+            } if pairing == expected => {
                 follow.release(released);
                 let look = !self.config.mutations.active(Mutation::GapUnnoticed);
-                if sequence != follow.received && look {
+                // Where the records begin is known when the snapshot is whole.
+                let knows_place = !matches!(follow.phase, Phase::Marking | Phase::Snapshot { .. });
+                if sequence != follow.received && knows_place && look {
                     Err("records are missing")
                 } else {
                     if probe > follow.echo {
@@ -331,15 +485,15 @@ impl<O> Backup<O> {
                 }
             }
             Message::Goodbye {
-                generation,
+                pairing,
                 parting: Parting::Finished,
-            } if generation == expected => {
+            } if pairing == expected => {
                 return self.primary_finished();
             }
             Message::Goodbye {
-                generation,
+                pairing,
                 parting: Parting::Suspected,
-            } if generation == expected => {
+            } if pairing == expected => {
                 return self.lost_primary_for(now, Suspicion::SuspectsUs, COURTESY);
             }
             _ => Err("an unexpected message, or one of another pairing"),
@@ -352,8 +506,7 @@ impl<O> Backup<O> {
     fn snapshot_ended(
         &mut self,
         chunks: u64,
-        count: u64,
-        visible_outputs: u64,
+        (sequence, count, visible_outputs): (u64, u64, u64),
     ) -> Result<(), &'static str> {
         let State::Following(follow) = &mut self.state else {
             return Ok(());
@@ -362,16 +515,139 @@ impl<O> Backup<O> {
             return Err("the snapshot is not whole");
         }
         follow.phase = Phase::Restoring;
+        follow.received = sequence;
+        follow.replayed = sequence;
         follow.received_count = count;
         follow.executed = count;
         follow.released = visible_outputs;
-        let generation = follow.generation;
+        let pairing = follow.pairing;
         self.actions.push_back(BackupAction::Restore {
-            generation,
+            pairing,
+            sequence,
             count,
             visible_outputs,
         });
         Ok(())
+    }
+
+    /// The primary says that the key is there which makes this host a member.
+    fn joined(&mut self, now: Duration, key: Vec<u8>) -> Result<(), &'static str> {
+        let pacing = self.config.claim_pacing;
+        let State::Following(follow) = &mut self.state else {
+            return Ok(());
+        };
+        if follow.phase != Phase::Ready {
+            return Err("a key before we are ready");
+        }
+        let Ok(entry) = Entry::parse(&follow.opened.next_key(), &key) else {
+            return Err("what it says that the key holds makes no sense");
+        };
+        let me = &self.config.greeting.host;
+        let is_right = entry.kind == Kind::Joined
+            && entry.membership().primary == follow.opened.membership().primary
+            && entry.membership().has_member(me.id);
+        if !is_right {
+            return Err("the key makes nobody here a member");
+        }
+        if self.config.mutations.active(Mutation::KeyNotReadBack) {
+            follow.opened = entry;
+            follow.phase = Phase::Confirmed;
+            let (connection, pairing) = (follow.connection, follow.pairing);
+            self.send(connection, Message::Confirmed { pairing });
+            return Ok(());
+        }
+        follow.phase = Phase::Confirming;
+        follow.reading = Some(KeyRead::new(now, entry, pacing));
+        Ok(())
+    }
+
+    fn handed_over(&mut self, now: Duration, sequence: u64) {
+        let State::Following(follow) = &mut self.state else {
+            return;
+        };
+        if !follow.has_begun() || sequence != follow.received {
+            let what = "it hands over what we do not hold";
+            return self.lost_primary(now, Suspicion::Protocol(what.to_owned()));
+        }
+        follow.handed_over = true;
+        let connection = follow.connection;
+        let ack = follow.ack(now);
+        self.send(connection, ack);
+        self.claim(now, Kind::HandedOver);
+        self.maintain(now);
+    }
+
+    /// What time brings while the primary is heard: acknowledgements, the key, the beacon, settling.
+    pub(super) fn talk(&mut self, now: Duration) {
+        let State::Following(follow) = &mut self.state else {
+            return;
+        };
+        let (connection, pairing) = (follow.connection, follow.pairing);
+        let mut messages = Vec::new();
+        messages.extend(follow.ack_if_due(now, &self.config.detector));
+        if follow.has_begun() {
+            messages.extend(follow.beacon.poll(now, pairing));
+        }
+        let request = follow.reading.as_mut().and_then(|read| read.poll(now));
+        let agreement = follow.beacon.agreement;
+        let told = std::mem::replace(&mut follow.told_agreement, agreement);
+        let settles = follow.has_begun() && !follow.settling && follow.replayed >= follow.begun_at;
+        follow.settling |= settles;
+        let replayed = follow.replayed;
+        for message in messages {
+            self.send(connection, message);
+        }
+        if let Some(request) = request {
+            self.actions.push_back(BackupAction::Ask(request));
+        }
+        if told != agreement {
+            self.report(Event::Arbiter { agreement });
+        }
+        if settles && let State::Following(follow) = &self.state {
+            let marker = self.marker(follow.opened(), Role::Member, DiskState::Whole, replayed);
+            self.actions
+                .push_back(BackupAction::Settle { pairing, marker });
+        }
+    }
+
+    /// [`BackupAction::Mark`] was done.
+    pub fn marked(&mut self, now: Duration) {
+        self.enter(now);
+        if let State::Following(follow) = &mut self.state
+            && follow.phase == Phase::Marking
+        {
+            follow.phase = Phase::Snapshot { chunks: 0 };
+            let (connection, pairing) = (follow.connection, follow.pairing);
+            self.send(connection, Message::Accept { pairing });
+        }
+        self.maintain(now);
+    }
+
+    /// [`BackupAction::Settle`] of this pairing was done.
+    pub fn settled(&mut self, now: Duration, pairing: u64) {
+        self.enter(now);
+        if let State::Following(follow) | State::Claiming(follow, _) = &mut self.state
+            && follow.pairing == pairing
+        {
+            assert!(follow.settling, "settling was asked for");
+            follow.settled = true;
+        }
+        self.maintain(now);
+    }
+
+    /// This host's disks have everything that the guest had written up to instruction `count`, for
+    /// good: the guest's own flush, replayed here, was done. Says nothing before the disk is settled.
+    pub fn flushed(&mut self, now: Duration, pairing: u64, count: u64) {
+        self.enter(now);
+        if let State::Following(follow) = &mut self.state
+            && follow.pairing == pairing
+            && follow.settled
+            && count > follow.durable
+        {
+            follow.durable = count;
+            follow.ack_due = Some(now);
+        }
+        self.maintain(now);
     }
 
     pub(super) fn ready(&mut self, now: Duration) {
@@ -383,8 +659,8 @@ impl<O> Backup<O> {
             follow.restored = None;
             follow.restored_news = false;
             follow.last_sent = now;
-            let (connection, generation) = (follow.connection, follow.generation);
-            self.send(connection, Message::Ready { generation });
+            let (connection, pairing) = (follow.connection, follow.pairing);
+            self.send(connection, Message::Ready { pairing });
         }
     }
 
@@ -399,13 +675,14 @@ impl<O> Backup<O> {
             return Ok(());
         };
         let look = !self.config.mutations.active(Mutation::GapUnnoticed);
-        if follow.phase != Phase::Ready {
-            return Err("it begins before we are ready");
+        if follow.phase != Phase::Confirmed {
+            return Err("it begins before we confirmed the key");
         }
         if sequence != follow.received && look {
             return Err("records before Begin are missing");
         }
         follow.phase = Phase::Begun;
+        follow.begun_at = sequence;
         follow.silence = SilenceDetector::new(now, self.config.detector.silence_timeout);
         follow.last_record = now;
         if !self.config.mutations.active(Mutation::RecordTimeoutIsFixed) {
@@ -414,10 +691,10 @@ impl<O> Backup<O> {
         }
         follow.echo = 1;
         follow.release(released);
-        let (connection, generation) = (follow.connection, follow.generation);
+        let (connection, pairing) = (follow.connection, follow.pairing);
         let ack = follow.ack(now);
         self.send(connection, ack);
-        self.report(Event::Protected { generation });
+        self.report(Event::Protected { pairing });
         Ok(())
     }
 
@@ -445,11 +722,9 @@ impl<O> Backup<O> {
         let State::Following(follow) = &self.state else {
             return Ok(());
         };
-        let generation = follow.generation;
-        self.actions.push_back(BackupAction::Replay {
-            generation,
-            records,
-        });
+        let pairing = follow.pairing;
+        self.actions
+            .push_back(BackupAction::Replay { pairing, records });
         Ok(())
     }
 
@@ -457,11 +732,11 @@ impl<O> Backup<O> {
         let State::Following(follow) = &self.state else {
             return;
         };
-        let (connection, generation) = (follow.connection, follow.generation);
+        let (connection, pairing) = (follow.connection, follow.pairing);
         self.send(
             connection,
             Message::Goodbye {
-                generation,
+                pairing,
                 parting: Parting::Finished,
             },
         );

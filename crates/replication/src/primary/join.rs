@@ -8,28 +8,58 @@ use crate::failure_detector::{SilenceDetector, Suspicion};
 use crate::message::{Greeting, Message, PROTOCOL_VERSION, Parting, Refusal};
 use crate::mutation::Mutation;
 use crate::primary::pair::Pair;
+use crate::succession::{Durability, Host, Kind, Membership};
 use std::time::Duration;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+pub(super) enum JoinStep {
+    /// The backup takes away the rights of what it has.
+    AwaitAccept,
     /// The vcpu was asked for the snapshot.
     AwaitSnapshot,
     /// The program sends it; records wait.
-    SendSnapshot { count: u64, visible_outputs: u64 },
+    SendSnapshot {
+        sequence: u64,
+        count: u64,
+        visible_outputs: u64,
+    },
     /// Records flow; the backup restores.
     AwaitReady,
+    /// The arbiter is asked for the key that makes it a member.
+    Claiming,
+    /// The backup reads that key at its own arbiter.
+    AwaitConfirmed,
 }
 
 /// A pairing that is being made. The primary is still alone and free.
 pub(super) struct Join {
     stream: RecordStream,
-    phase: Phase,
+    host: Host,
+    step: JoinStep,
     silence: SilenceDetector,
     /// What the backup said about its restore: bytes done, of how many.
     restored: Option<(u64, u64)>,
 }
 
 impl Join {
+    pub fn step(&self) -> JoinStep {
+        self.step
+    }
+
+    /// Whether records are sent, and not only kept.
+    fn has_snapshot(&self) -> bool {
+        matches!(
+            self.step,
+            JoinStep::AwaitReady | JoinStep::Claiming | JoinStep::AwaitConfirmed
+        )
+    }
+
+    pub fn key_is_there(&mut self, now: Duration) {
+        assert!(self.step == JoinStep::Claiming, "the key was asked for");
+        self.step = JoinStep::AwaitConfirmed;
+        self.silence.heard(now);
+    }
+
     pub fn describe(&self, status: &mut PrimaryStatus) {
         status.phase = PrimaryPhase::Joining;
         status.restored = self.restored;
@@ -43,8 +73,8 @@ impl Join {
         self.stream.connection
     }
 
-    pub fn generation(&self) -> u64 {
-        self.stream.generation
+    pub fn pairing(&self) -> u64 {
+        self.stream.pairing
     }
 
     pub fn bytes_waiting(&self) -> usize {
@@ -57,15 +87,16 @@ impl Join {
 
     /// Records are part of the stream from the snapshot on.
     pub fn stream_mut(&mut self) -> Option<&mut RecordStream> {
-        (self.phase != Phase::AwaitSnapshot).then_some(&mut self.stream)
+        let begun = !matches!(self.step, JoinStep::AwaitAccept | JoinStep::AwaitSnapshot);
+        begun.then_some(&mut self.stream)
     }
 
     pub fn deadline<O>(&self, primary: &Primary<O>) -> Duration {
         let heartbeat = self.stream.last_sent() + primary.config.detector.heartbeat_interval;
-        let batch = match self.phase {
-            Phase::AwaitReady => self.stream.batch_deadline(primary.count),
-            _ => None,
-        };
+        let batch = self
+            .has_snapshot()
+            .then(|| self.stream.batch_deadline(primary.count))
+            .flatten();
         batch
             .map_or(heartbeat, |batch| batch.min(heartbeat))
             .min(self.silence.deadline())
@@ -84,34 +115,37 @@ impl<O> Primary<O> {
             self.send(connection, Message::Refuse(refusal.clone()));
             self.actions.push_back(PrimaryAction::Close(connection));
             self.report(Event::RefusedBackup {
-                node: greeting.node,
+                host: greeting.host,
                 refusal,
             });
             return;
         }
         // A number is used for one attempt only, so that nothing of an attempt that failed can
         // ever be taken for the next.
-        self.generation += 1;
-        let generation = self.generation;
+        self.pairing += 1;
+        let pairing = self.pairing;
         let welcome = Message::Welcome {
             greeting: self.config.greeting.clone(),
-            life: self.life,
-            generation,
+            life: self.opened.key.life,
+            life_id: self.opened.life,
+            generation: self.generation(),
+            pairing,
         };
         self.send(connection, welcome);
         self.report(Event::Joining {
-            generation,
-            node: greeting.node,
+            pairing,
+            host: greeting.host.clone(),
         });
         let join = Join {
-            stream: RecordStream::new(now, connection, generation, self.config.batch),
-            phase: Phase::AwaitSnapshot,
+            stream: RecordStream::new(now, connection, pairing, self.config.batch),
+            host: greeting.host,
+            step: JoinStep::AwaitAccept,
             silence: SilenceDetector::new(now, self.config.detector.join_timeout),
             restored: None,
         };
-        self.state = State::Alone { join: Some(join) };
-        self.actions
-            .push_back(PrimaryAction::TakeSnapshot { generation });
+        self.state = State::Alone {
+            join: Some(Box::new(join)),
+        };
     }
 
     fn may_join(&self, protocol: u32, theirs: &Greeting) -> Result<(), Refusal> {
@@ -121,10 +155,13 @@ impl<O> Primary<O> {
                 ours: PROTOCOL_VERSION,
             });
         }
-        if theirs.vm != ours.vm {
-            return Err(Refusal::Vm {
-                ours: ours.vm.clone(),
+        if theirs.machine != ours.machine {
+            return Err(Refusal::Machine {
+                ours: ours.machine.clone(),
             });
+        }
+        if theirs.host == ours.host {
+            return Err(Refusal::SameHost);
         }
         if theirs.semantics_version != ours.semantics_version {
             return Err(Refusal::SemanticsVersion {
@@ -137,50 +174,57 @@ impl<O> Primary<O> {
             });
         }
         match self.state {
-            State::Alone { join: None } if !self.finishing => Ok(()),
+            State::Alone { join: None }
+                if !self.finishing && self.settled && self.leaving.is_none() =>
+            {
+                Ok(())
+            }
             _ => Err(Refusal::NotNow),
         }
     }
 
     /// The snapshot was taken at `count`, at this place in the vcpu's stream.
-    pub fn snapshot_taken(&mut self, now: Duration, generation: u64, count: u64) {
+    pub fn snapshot_taken(&mut self, now: Duration, pairing: u64, count: u64) {
         self.enter(now);
         self.advance_to(now, count);
-        let visible_outputs = self.visible_outputs;
+        let (visible_outputs, sequence) = (self.visible_outputs, self.record);
         if let State::Alone { join: Some(join) } = &mut self.state
-            && join.generation() == generation
-            && join.phase == Phase::AwaitSnapshot
+            && join.pairing() == pairing
+            && join.step == JoinStep::AwaitSnapshot
         {
-            join.phase = Phase::SendSnapshot {
+            join.step = JoinStep::SendSnapshot {
+                sequence,
                 count,
                 visible_outputs,
             };
-            join.stream.starts_at(count);
+            join.stream.starts_at(sequence, count);
             let connection = join.connection();
             self.actions.push_back(PrimaryAction::SendSnapshot {
                 connection,
-                generation,
+                pairing,
             });
         }
         self.maintain(now);
     }
 
     /// All chunks of the snapshot were given to the connection. The backup's disks count as well.
-    pub fn snapshot_sent(&mut self, now: Duration, generation: u64, chunks: u64) {
+    pub fn snapshot_sent(&mut self, now: Duration, pairing: u64, chunks: u64) {
         self.enter(now);
         if let State::Alone { join: Some(join) } = &mut self.state
-            && join.generation() == generation
-            && let Phase::SendSnapshot {
+            && join.pairing() == pairing
+            && let JoinStep::SendSnapshot {
+                sequence,
                 count,
                 visible_outputs,
-            } = join.phase
+            } = join.step
         {
-            join.phase = Phase::AwaitReady;
+            join.step = JoinStep::AwaitReady;
             join.silence.heard(now);
             let connection = join.connection();
             let end = Message::SnapshotEnd {
-                generation,
+                pairing,
                 chunks,
+                sequence,
                 count,
                 visible_outputs,
             };
@@ -191,12 +235,12 @@ impl<O> Primary<O> {
     }
 
     /// The snapshot could not be taken or sent: the join is given up, the machine runs on.
-    pub fn snapshot_failed(&mut self, now: Duration, generation: u64) {
+    pub fn snapshot_failed(&mut self, now: Duration, pairing: u64) {
         self.enter(now);
         if let State::Alone { join: Some(join) } = &self.state
-            && join.generation() == generation
+            && join.pairing() == pairing
         {
-            self.join_failed(Suspicion::Left);
+            self.join_failed(now, Suspicion::Left);
         }
         self.maintain(now);
     }
@@ -205,49 +249,79 @@ impl<O> Primary<O> {
         let State::Alone { join: Some(join) } = &mut self.state else {
             return;
         };
-        let expected = join.generation();
+        let expected = join.pairing();
         join.silence.heard(now);
         match message {
-            Message::Ready { generation } if generation == expected => {
-                if join.phase == Phase::AwaitReady {
+            Message::Accept { pairing } if pairing == expected => {
+                if join.step == JoinStep::AwaitAccept {
+                    join.step = JoinStep::AwaitSnapshot;
+                    self.actions
+                        .push_back(PrimaryAction::TakeSnapshot { pairing });
+                } else {
+                    self.join_failed(now, protocol_error("accepts a second time"));
+                }
+            }
+            Message::Ready { pairing } if pairing == expected => {
+                if join.step == JoinStep::AwaitReady {
+                    self.claim_joining(now);
+                } else {
+                    self.join_failed(now, protocol_error("ready before it has the snapshot"));
+                }
+            }
+            Message::Confirmed { pairing } if pairing == expected => {
+                if join.step == JoinStep::AwaitConfirmed {
                     self.begin(now);
                 } else {
-                    self.join_failed(protocol_error("ready before it has the snapshot"));
+                    self.join_failed(now, protocol_error("confirms a key that it was not told"));
                 }
             }
             Message::Restoring {
-                generation,
+                pairing,
                 done,
                 total,
-            } if generation == expected && join.phase == Phase::AwaitReady => {
+            } if pairing == expected && join.step == JoinStep::AwaitReady => {
                 join.restored = Some((done, total));
             }
             Message::Ack {
-                generation,
-                sequence,
-                ..
-            } if generation == expected => {
-                if !join.stream.acknowledge(now, sequence) {
-                    self.join_failed(protocol_error("acknowledges what it was not sent"));
+                pairing, sequence, ..
+            } if pairing == expected => {
+                // Before it has the snapshot it holds nothing, and only says that it is there.
+                if sequence > 0 && !join.stream.acknowledge(now, sequence) {
+                    self.join_failed(now, protocol_error("acknowledges what it was not sent"));
                 }
             }
             Message::Goodbye {
-                generation,
+                pairing,
                 parting: Parting::Leaving,
-            } if generation == expected => {
-                self.join_failed(Suspicion::Left);
+            } if pairing == expected => {
+                self.join_failed(now, Suspicion::Left);
             }
-            Message::Diverged { generation, report } if generation == expected => {
-                self.report(Event::Diverged { generation, report });
-                self.join_failed(Suspicion::Diverged);
+            Message::Diverged { pairing, report } if pairing == expected => {
+                self.report(Event::Diverged { pairing, report });
+                self.join_failed(now, Suspicion::Diverged);
             }
-            _ => self.join_failed(protocol_error("an unexpected message while joining")),
+            _ => self.join_failed(now, protocol_error("an unexpected message while joining")),
         }
     }
 
-    /// The backup holds the snapshot and is ready. From here on outputs wait, and this replica does
-    /// not go on alone without the arbiter. The backup may ask the arbiter once it has read Begin,
-    /// so it never does before this moment.
+    /// The backup holds the snapshot and is ready: the arbiter is asked to make it a member.
+    /// Outputs still leave at once: nobody but this host can leave the generation.
+    fn claim_joining(&mut self, now: Duration) {
+        let State::Alone { join: Some(join) } = &mut self.state else {
+            return;
+        };
+        join.step = JoinStep::Claiming;
+        let next = Membership {
+            members: vec![join.host.clone()],
+            durability: self.config.durability,
+            ..self.opened.membership().clone()
+        };
+        self.leave_generation(now, Kind::Joined, Some(next));
+    }
+
+    /// The backup has read the key at its own arbiter. From here on outputs wait, and this replica
+    /// does not go on alone without the next key. The backup may ask for that key once it has read
+    /// Begin, so it never does before this moment.
     fn begin(&mut self, now: Duration) {
         self.flush(now, false);
         let State::Alone { join } = &mut self.state else {
@@ -256,7 +330,7 @@ impl<O> Primary<O> {
         let Some(join) = join.take() else { return };
         let mut stream = join.stream;
         let begin = Message::Begin {
-            generation: stream.generation,
+            pairing: stream.pairing,
             sequence: stream.sent_sequence(),
             released: self.gate.released_visible(),
             record_interval_ms: self.config.digest_interval.as_millis() as u64,
@@ -271,24 +345,31 @@ impl<O> Primary<O> {
             stream.begin(now);
         }
         let connection = stream.connection;
+        let mutated = self.config.mutations.active(Mutation::FlushOnOneDiskOnly);
+        if self.opened.membership().durability == Durability::Both && !mutated {
+            self.complete_flushes(0);
+        }
         self.gate.begin();
         self.state = State::Paired(Box::new(Pair::new(now, stream, &self.config.detector)));
         self.send(connection, begin);
     }
 
-    pub(super) fn join_failed(&mut self, why: Suspicion) {
+    pub(super) fn join_failed(&mut self, now: Duration, why: Suspicion) {
         let State::Alone { join } = &mut self.state else {
             return;
         };
         let Some(join) = join.take() else { return };
-        let generation = join.generation();
+        let pairing = join.pairing();
         self.actions
             .push_back(PrimaryAction::Close(join.connection()));
-        if join.phase != Phase::AwaitReady {
+        if !join.has_snapshot() {
             self.actions
-                .push_back(PrimaryAction::AbortSnapshot { generation });
+                .push_back(PrimaryAction::AbortSnapshot { pairing });
         }
-        self.report(Event::JoinFailed { generation, why });
+        self.report(Event::JoinFailed { pairing, why });
+        if join.step == JoinStep::AwaitConfirmed && self.leaving.is_none() {
+            self.drop_joiner(now);
+        }
         if let Some(share) = self.throttle.lift() {
             self.actions.push_back(PrimaryAction::Throttle(share));
         }
@@ -299,11 +380,11 @@ impl<O> Primary<O> {
             return;
         };
         if join.silence.is_silent(now) {
-            return self.join_failed(Suspicion::Silent);
+            return self.join_failed(now, Suspicion::Silent);
         }
         let heartbeat_due =
             now >= join.stream.last_sent() + self.config.detector.heartbeat_interval;
-        let batch_due = join.phase == Phase::AwaitReady
+        let batch_due = join.has_snapshot()
             && join
                 .stream
                 .batch_deadline(self.count)
@@ -320,9 +401,7 @@ impl<O> Primary<O> {
     pub(super) fn flush(&mut self, now: Duration, urgent: bool) {
         let released = self.gate.released_visible();
         let stream = match &mut self.state {
-            State::Alone { join: Some(join) } if join.phase == Phase::AwaitReady => {
-                &mut join.stream
-            }
+            State::Alone { join: Some(join) } if join.has_snapshot() => &mut join.stream,
             State::Paired(pair) => pair.stream_mut(),
             _ => return,
         };
@@ -359,12 +438,12 @@ impl<O> Primary<O> {
             return;
         }
         stream.touched(now);
-        let (connection, generation) = (stream.connection, stream.generation);
+        let (connection, pairing) = (stream.connection, stream.pairing);
         let sequence = stream.sent_sequence();
         self.send(
             connection,
             Message::Heartbeat {
-                generation,
+                pairing,
                 sequence,
                 released,
                 probe,

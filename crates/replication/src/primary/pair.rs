@@ -10,6 +10,7 @@ use crate::lag::{LagConfig, LagMeter, Pressure, RunShare};
 use crate::message::{Message, Parting};
 use crate::mutation::{Mutation, Mutations};
 use crate::round_trip::RoundTrip;
+use crate::succession::Durability;
 use std::time::Duration;
 
 /// A backup, and what is known about it.
@@ -58,8 +59,8 @@ impl Pair {
         self.stream.connection
     }
 
-    pub fn generation(&self) -> u64 {
-        self.stream.generation
+    pub fn pairing(&self) -> u64 {
+        self.stream.pairing
     }
 
     pub fn probe(&self) -> u64 {
@@ -68,6 +69,10 @@ impl Pair {
 
     pub fn stream_mut(&mut self) -> &mut RecordStream {
         &mut self.stream
+    }
+
+    pub fn is_protected(&self) -> bool {
+        self.protected && !self.in_doubt
     }
 
     pub fn is_all_acknowledged(&self) -> bool {
@@ -171,24 +176,39 @@ impl<O> Primary<O> {
         let State::Paired(pair) = &mut self.state else {
             return;
         };
-        let expected = pair.generation();
+        let expected = pair.pairing();
         match message {
             Message::Ack {
-                generation,
+                pairing,
                 sequence,
                 executed,
                 echo,
-            } if generation == expected => {
+                durable,
+            } if pairing == expected => {
                 self.acknowledged(now, sequence, executed, echo);
+                self.member_is_durable(durable);
             }
-            Message::Diverged { generation, report } if generation == expected => {
-                self.report(Event::Diverged { generation, report });
+            Message::Challenge {
+                pairing,
+                nonce,
+                agreement,
+            } if pairing == expected => {
+                pair.silence.heard(now);
+                self.beacon.challenge(nonce);
+                self.agree(agreement);
+            }
+            // The arbiter knows whether that is so.
+            Message::TakenOver { pairing } if pairing == expected && self.stands_still => {
+                self.suspect(now, Suspicion::HandedOver);
+            }
+            Message::Diverged { pairing, report } if pairing == expected => {
+                self.report(Event::Diverged { pairing, report });
                 self.suspect(now, Suspicion::Diverged);
             }
             Message::Goodbye {
-                generation,
+                pairing,
                 parting: Parting::Leaving,
-            } if generation == expected => {
+            } if pairing == expected => {
                 self.suspect(now, Suspicion::Left);
             }
             _ => self.suspect(
@@ -222,13 +242,28 @@ impl<O> Primary<O> {
             return;
         }
         let newly_protected = !std::mem::replace(&mut pair.protected, true);
-        let generation = pair.generation();
+        let pairing = pair.pairing();
         let acknowledged = pair.stream.acknowledged();
         if newly_protected {
-            self.report(Event::Protected { generation });
+            self.report(Event::Protected { pairing });
         }
-        let released = self.gate.acknowledged(now, acknowledged);
-        self.emit(released);
+        // Whoever hands over says nothing more: its successor says it again.
+        let mutated = self.config.mutations.active(Mutation::EmitsAfterHandover);
+        if !self.stands_still || mutated {
+            let released = self.gate.acknowledged(now, acknowledged);
+            self.emit(released);
+        }
+    }
+
+    /// The member's disk has what the guest had written up to `count`.
+    fn member_is_durable(&mut self, count: u64) {
+        let State::Paired(_) = &self.state else {
+            return;
+        };
+        let is_waited_for = self.opened.membership().durability == Durability::Both;
+        if is_waited_for && self.settled && count > self.flushes_up_to {
+            self.complete_flushes(count);
+        }
     }
 
     /// This process did not run for `pause`. The backup may have gone live meanwhile: nothing
@@ -257,14 +292,14 @@ impl<O> Primary<O> {
             return;
         };
         pair.raise_probe(now);
-        let (connection, generation, probe) = (pair.connection(), pair.generation(), pair.probe);
+        let (connection, pairing, probe) = (pair.connection(), pair.pairing(), pair.probe);
         let sequence = pair.stream.sent_sequence();
         pair.stream.touched(now);
         let released = self.gate.released_visible();
         self.send(
             connection,
             Message::Heartbeat {
-                generation,
+                pairing,
                 sequence,
                 released,
                 probe,

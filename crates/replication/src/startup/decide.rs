@@ -66,11 +66,18 @@ impl Situation<'_> {
         })
     }
 
+    fn forgot(&self) -> Waiting {
+        let (life, generation) = self.worth.place();
+        Waiting::ArbiterForgot {
+            life,
+            generation,
+            worth: self.worth.clone(),
+        }
+    }
+
     fn no_life(&self) -> Decision {
         if self.worth.place().0 > LifeNumber(0) {
-            return Decision::Wait(Waiting::ArbiterForgot {
-                worth: self.worth.clone(),
-            });
+            return Decision::Wait(self.forgot());
         }
         if let Worth::Nothing(_) = self.worth {
             return Decision::Wait(Waiting::OwnDisk(self.worth.clone()));
@@ -78,8 +85,9 @@ impl Situation<'_> {
         if self.answers.is_none() {
             return Decision::AskPeers;
         }
-        // Whoever knows of a life does not see this arbiter.
-        if let Some((_, knowing)) = self.standings().find(|(_, s)| s.life > LifeNumber(0)) {
+        // Whoever knows of a life does not see this arbiter, or saw another before.
+        let knows = |standing: &Standing| standing.life.max(standing.worth.place().0);
+        if let Some((_, knowing)) = self.standings().find(|(_, s)| knows(s) > LifeNumber(0)) {
             return Decision::Wait(Waiting::ArbiterDiffers(knowing.host.clone()));
         }
         Decision::Claim(Box::new(self.power_on(LifeNumber(1))))
@@ -87,9 +95,7 @@ impl Situation<'_> {
 
     fn life_is_over(&self, last: &Entry) -> Decision {
         if self.worth.place().0 > last.key.life {
-            return Decision::Wait(Waiting::ArbiterForgot {
-                worth: self.worth.clone(),
-            });
+            return Decision::Wait(self.forgot());
         }
         if !self.word.new_life {
             return Decision::Refuse(Refusal::Ended(Box::new(last.clone())));
@@ -121,9 +127,7 @@ impl Situation<'_> {
             .marker()
             .is_some_and(|marker| marker.life == open.life && marker.life_id != open.life_id);
         if self.worth.place() > (open.life, open.generation) || is_other_life {
-            return Decision::Wait(Waiting::ArbiterForgot {
-                worth: self.worth.clone(),
-            });
+            return Decision::Wait(self.forgot());
         }
         let me = self.config.host.id;
         let mut worth = self.worth.clone();
@@ -282,13 +286,7 @@ impl Situation<'_> {
     }
 
     fn lost(&self, newest: &Entry) -> Entry {
-        Entry {
-            key: newest.next_key(),
-            kind: Kind::Lost,
-            writer: self.config.writer(),
-            next: None,
-            ..newest.clone()
-        }
+        newest.left(self.config.writer(), Kind::Lost, newest.record, None)
     }
 
     /// The key of starting from the disk here.
@@ -299,19 +297,14 @@ impl Situation<'_> {
             Right::Member | Right::None => (newest.next_generation().next(), self.origin_here()),
         };
         let known = self.worth.marker().map_or(RecordNumber(0), |m| m.record);
-        Entry {
-            key: newest.next_key(),
-            kind: Kind::ColdStart,
-            writer: self.config.writer(),
-            life: newest.life,
-            record: newest.record.max(known).after_cold_start(),
-            next: Some(Membership {
-                primary: self.config.host.clone(),
-                members: Vec::new(),
-                since,
-                durability: self.config.durability,
-                origin,
-            }),
-        }
+        let record = newest.record.max(known).after_cold_start();
+        let next = Membership {
+            primary: self.config.host.clone(),
+            members: Vec::new(),
+            since,
+            durability: self.config.durability,
+            origin,
+        };
+        newest.left(self.config.writer(), Kind::ColdStart, record, Some(next))
     }
 }

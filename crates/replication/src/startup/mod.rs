@@ -13,8 +13,8 @@ use crate::marker::Worth;
 use crate::message::LifeId;
 use crate::mutation::Mutations;
 use crate::succession::{
-    Claim, ClaimPacing, Durability, Entry, Host, HostId, Kind, LifeNumber, MachineName, Newest,
-    Outcome, Request, RunId, Search, SearchVerdict, Verdict, Writer,
+    Claim, ClaimPacing, Durability, Entry, Generation, Host, HostId, Key, Kind, LifeNumber,
+    MachineName, Newest, Outcome, Request, RunId, Search, SearchVerdict, Verdict, Writer,
 };
 use decide::Decision;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -163,9 +163,13 @@ pub enum Waiting {
     Looking,
     /// The arbiter gave no useful answer.
     Arbiter(String),
-    /// The arbiter does not know what this host's marker names.
+    /// The arbiter does not know what this host's marker names, or what it itself once said.
     ArbiterForgot {
-        /// What the marker names.
+        /// The life that this host knows of.
+        life: LifeNumber,
+        /// Its generation.
+        generation: Generation,
+        /// What the disks here are worth.
         worth: Worth,
     },
     /// A peer lives in what this host's arbiter does not know.
@@ -199,10 +203,14 @@ impl fmt::Display for Waiting {
                 f,
                 "the arbiter gives no answer, and nothing starts without it: {why}"
             ),
-            Waiting::ArbiterForgot { worth } => write!(
+            Waiting::ArbiterForgot {
+                life,
+                generation,
+                worth,
+            } => write!(
                 f,
-                "this host has {worth}, of which the arbiter knows nothing: \
-                 is it the right one, and mounted?"
+                "the arbiter knows nothing of generation {generation} of life {life}: is it the \
+                 right one, and mounted? Here is {worth}"
             ),
             Waiting::ArbiterDiffers(host) => write!(
                 f,
@@ -265,7 +273,7 @@ pub struct Startup {
     state: State,
     waiting: Waiting,
     /// The newest life and generation seen, to be told to peers and to look from.
-    seen: (LifeNumber, crate::succession::Generation, LifeId),
+    seen: (LifeNumber, Generation, LifeId),
     actions: VecDeque<StartupAction>,
 }
 
@@ -329,6 +337,12 @@ impl Startup {
         self.maintain(now);
     }
 
+    /// The markers of this host say this now: a write that was under way when this was last told is
+    /// done.
+    pub fn worth_is(&mut self, worth: Worth) {
+        self.worth = worth;
+    }
+
     /// The answer to [`StartupAction::Ask`].
     pub fn arbiter_answered(&mut self, now: Duration, request: &Request, outcome: &Outcome) {
         match &mut self.state {
@@ -361,6 +375,13 @@ impl Startup {
 
     /// What a peer said.
     pub fn peer_answered(&mut self, now: Duration, peer: PeerId, answer: PeerAnswer) {
+        let answer = match answer {
+            // Somebody else's port.
+            PeerAnswer::Standing(standing) if standing.machine != self.config.machine => {
+                PeerAnswer::Unreachable
+            }
+            answer => answer,
+        };
         if let State::Asking { answers, .. } = &mut self.state {
             answers.insert(peer, answer);
         }
@@ -375,6 +396,7 @@ impl Startup {
             _ => Stance::NoMachine,
         };
         Standing {
+            machine: self.config.machine.clone(),
             host: self.config.host.clone(),
             stance,
             life,
@@ -405,9 +427,24 @@ impl Startup {
     }
 
     fn found(&mut self, now: Duration, newest: Newest) {
-        if let Newest::Key(entry) = &newest {
-            self.seen = (entry.key.life, entry.key.generation, entry.life);
+        let found = match &newest {
+            Newest::NoLife => Default::default(),
+            Newest::Key(entry) => (entry.key.life, entry.key.generation, entry.life),
+        };
+        let (life, generation, _) = self.seen;
+        if (found.0, found.1) < (life, generation) {
+            // What this process itself has seen there is gone.
+            self.wait_for(Waiting::ArbiterForgot {
+                life,
+                generation,
+                worth: self.worth.clone(),
+            });
+            self.state = State::Resting {
+                until: now + self.config.look_again,
+            };
+            return;
         }
+        self.seen = found;
         self.state = State::Asking {
             newest,
             answers: BTreeMap::new(),
@@ -418,14 +455,15 @@ impl Startup {
         }
     }
 
-    fn claim(&mut self, now: Duration, entry: Entry) {
+    /// `after`: the last key of the life before, for one that begins a life.
+    fn claim(&mut self, now: Duration, entry: Entry, after: Option<Key>) {
         assert!(
             entry.writer.run == self.config.run,
             "a claim is its claimant's own"
         );
         self.wait_for(Waiting::Claiming(entry.kind));
         let (pacing, mutations) = (self.config.pacing, self.config.mutations);
-        self.state = State::Claiming(Claim::new(now, entry, pacing, mutations));
+        self.state = State::Claiming(Claim::new(now, entry, after, pacing, mutations));
     }
 
     fn won(&mut self, now: Duration) {
@@ -501,7 +539,15 @@ impl Startup {
                 self.state = State::Away;
                 self.actions.push_back(StartupAction::Join { peer, newest });
             }
-            Decision::Claim(entry) => self.claim(now, *entry),
+            Decision::Claim(entry) => {
+                let after = match newest {
+                    Newest::Key(last) if entry.key.generation == Generation(0) => {
+                        Some(last.key.clone())
+                    }
+                    _ => None,
+                };
+                self.claim(now, *entry, after);
+            }
             Decision::Refuse(refusal) => {
                 self.state = State::Away;
                 self.actions.push_back(StartupAction::Refuse(refusal));

@@ -82,6 +82,14 @@ impl Open<'_> {
             if is_primary && marker.role == Role::Primary && marker.generation >= *since {
                 return Right::Reign;
             }
+            // A member's disk that had every flush, and took over.
+            if *durability == Durability::Both
+                && is_primary
+                && marker.role == Role::Member
+                && marker.generation.next() == *since
+            {
+                return Right::Reign;
+            }
             if *durability == Durability::Both
                 && self.membership.has_member(host)
                 && marker.role == Role::Member

@@ -2,7 +2,7 @@
 
 use crate::marker::Worth;
 use crate::message::LifeId;
-use crate::succession::{Generation, Host, LifeNumber};
+use crate::succession::{Generation, Host, LifeNumber, MachineName};
 use std::fmt;
 
 /// What a replica is doing, as far as others need to know.
@@ -23,6 +23,8 @@ pub enum Stance {
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
+    /// Of which machine.
+    pub machine: MachineName,
     /// Who answers.
     pub host: Host,
     /// What it is doing.

@@ -1,6 +1,7 @@
 //! One attempt to leave a generation, from the question to the verdict.
 
 use super::entry::Entry;
+use super::names::Generation;
 use super::store::{Key, Outcome, Request};
 use crate::mutation::{Mutation, Mutations};
 use std::time::Duration;
@@ -105,9 +106,14 @@ enum Step {
 
 /// Asks until the key is ours or somebody else's. One request is under way at a time, and a claim
 /// is never given up: what was asked once may land at any time.
+///
+/// The store is asked to create the key only after the one of the generation before. A store that does
+/// not have that one is another, or was emptied (a mount point without its mount): there everybody
+/// would win.
 #[derive(Debug)]
 pub struct Claim {
     entry: Entry,
+    after: Option<Key>,
     content: Vec<u8>,
     pacer: Pacer<Step>,
     asked: Step,
@@ -116,9 +122,17 @@ pub struct Claim {
 
 impl Claim {
     /// A claim of `entry`'s key. Whoever claims must not claim the same key with anything else.
-    pub fn new(now: Duration, entry: Entry, pacing: ClaimPacing, mutations: Mutations) -> Claim {
+    /// `after`: for a key that powers on, the last one of the life before.
+    pub fn new(
+        now: Duration,
+        entry: Entry,
+        after: Option<Key>,
+        pacing: ClaimPacing,
+        mutations: Mutations,
+    ) -> Claim {
         Claim {
             content: entry.content(),
+            after,
             entry,
             pacer: Pacer::new(now, Step::Create, pacing),
             asked: Step::Create,
@@ -134,6 +148,16 @@ impl Claim {
     /// What the key holds if the claim is won.
     pub fn entry(&self) -> &Entry {
         &self.entry
+    }
+
+    /// Requests that brought no verdict.
+    pub fn unanswered(&self) -> u32 {
+        self.pacer.unanswered
+    }
+
+    /// What the last request said that brought nothing, if there was one since `before`.
+    pub fn trouble_since(&self, before: u32) -> Option<String> {
+        (self.pacer.unanswered > before).then(|| self.pacer.trouble.clone())
     }
 
     /// Requests that brought no verdict, and what the last of them said.
@@ -157,11 +181,23 @@ impl Claim {
         let key = self.entry.key.clone();
         Some(self.pacer.ask(match self.asked {
             Step::Create => Request::Create {
+                after: self.key_before(),
                 key,
                 content: self.content.clone(),
             },
             Step::ReadBack => Request::Read { key },
         }))
+    }
+
+    fn key_before(&self) -> Option<Key> {
+        if self.mutations.active(Mutation::KeyBeforeNotRequired) {
+            return None;
+        }
+        let key = &self.entry.key;
+        match key.generation.0.checked_sub(1) {
+            Some(before) => Some(key.of(Generation(before))),
+            None => self.after.clone(),
+        }
     }
 
     /// On anything but plain success the key is read back: ours, won; another's, lost; absent, ask

@@ -183,6 +183,59 @@ impl Entry {
         self.key.of(self.next_generation())
     }
 
+    /// The generation that follows. Of a life that goes on: whoever lives in it has nothing else.
+    pub fn membership(&self) -> &Membership {
+        match &self.next {
+            Some(next) => next,
+            None => panic!("no generation follows the end of a life"),
+        }
+    }
+
+    /// The key of leaving the generation that this one opened; `next`: who is in the one after.
+    pub fn left(
+        &self,
+        writer: Writer,
+        kind: Kind,
+        record: RecordNumber,
+        next: Option<Membership>,
+    ) -> Entry {
+        assert!(self.next.is_some(), "a life that is over is not left");
+        Entry {
+            key: self.next_key(),
+            kind,
+            writer,
+            life: self.life,
+            record,
+            next,
+        }
+    }
+
+    /// The key by which a member leaves the generation that this one opened, and goes on alone.
+    pub fn taken_over(&self, writer: Writer, kind: Kind, record: RecordNumber) -> Entry {
+        assert!(
+            matches!(kind, Kind::TookOver | Kind::HandedOver),
+            "{kind} is no way for a member to go on"
+        );
+        let left = self.membership();
+        assert!(
+            left.has_member(writer.host.id),
+            "only a member of the generation goes on from it"
+        );
+        let origin = Origin {
+            host: left.primary.id,
+            life: self.key.life,
+            generation: left.since,
+        };
+        let next = Membership {
+            primary: writer.host.clone(),
+            members: Vec::new(),
+            since: self.next_generation().next(),
+            durability: left.durability,
+            origin,
+        };
+        self.left(writer, kind, record, Some(next))
+    }
+
     /// The line that the key holds, at most [`MAX_ENTRY_BYTES`].
     pub fn content(&self) -> Vec<u8> {
         assert!(self.is_consistent(), "no such entry may be made: {self:?}");

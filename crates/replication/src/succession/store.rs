@@ -32,6 +32,12 @@ impl Key {
         }
     }
 
+    /// Why a store is not the right one that does not have this key.
+    pub fn missing(&self) -> String {
+        let name = self.object_name();
+        format!("it does not have {name}: it is another arbiter, or was emptied")
+    }
+
     /// The name of the file or object: letters, digits, `-`, `_` and `.`, at most 117 bytes.
     pub fn object_name(&self) -> String {
         let Key {
@@ -65,10 +71,14 @@ impl BeaconName {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// Create `key` with `content` if it does not exist, durably and as a whole:
-    /// [`Outcome::Created`] or [`Outcome::NotCreated`].
+    /// [`Outcome::Created`] or [`Outcome::NotCreated`]. If `after` is not there, in the very same
+    /// store (the same open directory, the same transaction), nothing is created and the answer is
+    /// [`Outcome::Unknown`] with [`Key::missing`].
     Create {
         /// The key.
         key: Key,
+        /// The key without which it cannot be.
+        after: Option<Key>,
         /// What it shall hold.
         content: Vec<u8>,
     },

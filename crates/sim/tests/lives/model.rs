@@ -294,7 +294,7 @@ impl World {
 
     fn land(&mut self, host: usize, run: u64, request: Request, answered: bool) {
         let outcome = match &request {
-            Request::Create { key, content } => {
+            Request::Create { key, content, .. } => {
                 if let Some(held) = self.arbiter.get(key) {
                     if key.generation == Generation(0) && held != content {
                         self.reached("lost the race to power on");

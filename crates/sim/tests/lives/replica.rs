@@ -6,8 +6,8 @@ use replication::startup::{
     PeerAnswer, PeerId, Stance, Standing, Startup, StartupAction, StartupConfig,
 };
 use replication::succession::{
-    Claim, ClaimPacing, Durability, Entry, Generation, Key, Kind, Membership, Origin, Outcome,
-    Request, RunId, Verdict, Writer,
+    Claim, ClaimPacing, Durability, Entry, Generation, Key, Kind, Membership, Outcome, Request,
+    RunId, Verdict, Writer,
 };
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -183,6 +183,7 @@ impl World {
             Body::Primary(primary) => (&primary.entry, Stance::Live),
         };
         Some(Standing {
+            machine: crate::model::name(),
             host: host(index),
             stance,
             life: entry.key.life,
@@ -498,38 +499,12 @@ impl World {
         let (now, run) = (self.now, self.run_of(index).unwrap());
         let backup = self.backup(index);
         let left = backup.entry.clone().unwrap();
-        let membership = left.next.clone().unwrap();
-        let settled = backup.settled == 3 && membership.durability == Durability::Both;
-        let origin = if settled {
-            Origin {
-                host: host(index).id,
-                life: left.key.life,
-                generation: left.next_generation(),
-            }
-        } else {
-            Origin {
-                host: membership.primary.id,
-                life: left.key.life,
-                generation: membership.since,
-            }
-        };
-        let entry = Entry {
-            key: left.next_key(),
-            kind: Kind::TookOver,
-            writer: writer(index, run),
-            next: Some(Membership {
-                primary: host(index),
-                members: Vec::new(),
-                since: left.next_generation().next(),
-                origin,
-                ..membership
-            }),
-            ..left
-        };
+        let entry = left.taken_over(writer(index, run), Kind::TookOver, left.record);
         let backup = self.backup(index);
         backup.claim = Some(Claim::new(
             now,
             entry,
+            None,
             ClaimPacing::default(),
             Default::default(),
         ));
@@ -638,16 +613,13 @@ impl World {
     fn claim_leaving(&mut self, index: usize, kind: Kind, next: Option<Membership>) {
         let (now, run) = (self.now, self.run_of(index).unwrap());
         let primary = self.primary(index);
-        let entry = Entry {
-            key: primary.entry.next_key(),
-            kind,
-            writer: writer(index, run),
-            next,
-            ..primary.entry.clone()
-        };
+        let entry = primary
+            .entry
+            .left(writer(index, run), kind, primary.entry.record, next);
         primary.claim = Some(Claim::new(
             now,
             entry,
+            None,
             ClaimPacing::default(),
             Default::default(),
         ));

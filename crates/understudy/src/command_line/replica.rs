@@ -6,12 +6,14 @@ use crate::exit::{ExitStatus, Failure};
 use crate::setup::ConfiguredMachine;
 use arbiter::DirectoryStore;
 use clap::Args;
-use replica::{ReplicaConfig, run_backup, run_primary};
+use replica::{ReplicaConfig, run_replica};
 use std::path::{Path, PathBuf};
 
-/// Start a machine, and protect it as soon as a backup joins.
+/// Start a replica of a machine: the same as `backup`, but it needs no peer.
 ///
-/// Status 0: the guest powered off, or asked to end; 3: a backup took over meanwhile.
+/// It looks at the arbiter, at its own markers and at its peer, and then joins, waits, starts the
+/// machine again from its disks, or powers it on. Status 0: the guest powered off, or asked to end;
+/// 3: the machine's life is over.
 #[derive(Debug, Args)]
 pub struct Primary {
     /// The machine and its pair
@@ -21,11 +23,11 @@ pub struct Primary {
     engine: EngineOption,
 }
 
-/// Follow the primary at the configured peer, and go on in its place when it dies.
+/// Start a replica of a machine, and follow the primary at the configured peer when there is one.
 ///
 /// The disks that the configuration names are overwritten by the primary's. Status 0: the guest
-/// powered off, or asked to end; 3: the primary went on without this backup; 4: the machines differ
-/// and the primary is gone; 5: the primary runs another machine.
+/// powered off, or asked to end; 3: the machine's life is over; 5: the primary runs another
+/// machine.
 #[derive(Debug, Args)]
 pub struct Backup {
     /// The machine and its pair
@@ -40,8 +42,9 @@ impl Primary {
     pub fn execute(self) -> Result<ExitStatus, Failure> {
         let config = load(&self.config, &self.engine)?;
         let (replica, store) = open(&config, &self.config)?;
+        let peers = config.peers();
         let machines = Box::new(ConfiguredMachine(config));
-        Ok(run_primary(replica, machines, Box::new(store))?.into())
+        Ok(run_replica(replica, peers, machines, Box::new(store))?.into())
     }
 }
 
@@ -52,7 +55,7 @@ impl Backup {
         let (replica, store) = open(&config, &self.config)?;
         let peer = config.peer(&self.config).map_err(Failure::usage)?;
         let machines = Box::new(ConfiguredMachine(config));
-        Ok(run_backup(replica, peer, machines, Box::new(store))?.into())
+        Ok(run_replica(replica, vec![peer], machines, Box::new(store))?.into())
     }
 }
 

@@ -218,6 +218,7 @@ impl Supervisor {
                 );
             }
             if let Ok(status) = control::ask(&primary.directory)
+                && status.role == "primary"
                 && let Some(listen) = status.listen
             {
                 return Ok(listen);

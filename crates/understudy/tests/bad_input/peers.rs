@@ -2,9 +2,15 @@
 
 use crate::support::guest_program::counting_slowly;
 use crate::support::{PairDirectory, Process, ReplicaFiles, wait_for};
+use replication::marker::Worth;
 use replication::message::{
     Greeting, LifeId, Message, MessageReader, MessageWriter, PROTOCOL_VERSION, Refusal,
     SnapshotChunk, SnapshotPart,
+};
+use replication::startup::{Stance, Standing};
+use replication::succession::{
+    Durability, Entry, Generation, Host, HostId, Key, Kind, LifeNumber, MachineName, Membership,
+    Origin, RecordNumber, RunId, Writer,
 };
 use riscv::SEMANTICS_VERSION;
 use std::io::{Read, Write};
@@ -54,13 +60,21 @@ impl Peer {
     }
 }
 
+fn stranger() -> Host {
+    Host::new(HostId(17), "stranger")
+}
+
+fn other() -> MachineName {
+    MachineName::new("other").unwrap()
+}
+
 fn greeting() -> Greeting {
     Greeting {
         semantics_version: SEMANTICS_VERSION,
         configuration_hash: 0,
-        vm: "test".into(),
-        node: "stranger:1".into(),
-        run: 17,
+        machine: MachineName::new("test").unwrap(),
+        host: stranger(),
+        run: RunId(17),
     }
 }
 
@@ -100,14 +114,14 @@ fn a_primary_refuses_a_backup_of_another_kind_and_says_why() {
     let other_guest = refusal(
         PROTOCOL_VERSION,
         Greeting {
-            vm: "other".into(),
+            machine: other(),
             ..greeting()
         },
     );
     assert_eq!(
         other_guest,
-        Refusal::Vm {
-            ours: "test".into()
+        Refusal::Machine {
+            ours: MachineName::new("test").unwrap()
         }
     );
     let Refusal::Configuration { ours } = refusal(PROTOCOL_VERSION, greeting()) else {
@@ -120,7 +134,13 @@ fn a_primary_refuses_a_backup_of_another_kind_and_says_why() {
         configuration_hash: ours,
         ..greeting()
     };
-    let welcome = ask(&listen, PROTOCOL_VERSION, equal);
+    // Until its disk is settled it takes nobody.
+    let welcome = wait_for("the primary to take a backup", || {
+        match ask(&listen, PROTOCOL_VERSION, equal.clone()) {
+            Some(Message::Refuse(Refusal::NotNow)) => None,
+            answer => Some(answer),
+        }
+    });
     assert!(
         matches!(welcome, Some(Message::Welcome { .. })),
         "an equal one is welcome: {welcome:?}"
@@ -135,20 +155,22 @@ fn a_primary_hangs_up_on_a_backup_that_does_not_greet() {
     let (primary, _process, listen) = pair.primary("r1");
     let lies = [
         Message::Ack {
-            generation: u64::MAX,
+            pairing: u64::MAX,
             sequence: u64::MAX,
             executed: u64::MAX,
             echo: u64::MAX,
+            durable: u64::MAX,
         },
-        Message::Ready { generation: 1 },
+        Message::Ready { pairing: 1 },
         Message::SnapshotEnd {
-            generation: 1,
+            pairing: 1,
             chunks: 0,
+            sequence: u64::MAX,
             count: u64::MAX,
             visible_outputs: u64::MAX,
         },
         Message::Heartbeat {
-            generation: 1,
+            pairing: 1,
             sequence: u64::MAX,
             released: u64::MAX,
             probe: 1,
@@ -162,6 +184,46 @@ fn a_primary_hangs_up_on_a_backup_that_does_not_greet() {
     }
     let (_backup, _backup_process) = pair.backup("r2", &listen);
     primary.await_state("protected");
+}
+
+/// The arbiter says that the stranger powered the machine on.
+fn strangers_life(pair: &PairDirectory) {
+    let opened = Entry {
+        key: Key::power_on(&greeting().machine, LifeNumber(1)),
+        kind: Kind::PowerOn,
+        writer: Writer {
+            host: stranger(),
+            run: RunId(17),
+        },
+        life: LifeId(1),
+        record: RecordNumber(1),
+        next: Some(Membership {
+            primary: stranger(),
+            members: Vec::new(),
+            since: Generation(1),
+            durability: Durability::Primary,
+            origin: Origin {
+                host: stranger().id,
+                life: LifeNumber(0),
+                generation: Generation(0),
+            },
+        }),
+    };
+    let path = pair.path().join("arbiter").join(opened.key.object_name());
+    std::fs::write(path, opened.content()).unwrap();
+}
+
+/// How the stranger says that it stands.
+fn live() -> Standing {
+    Standing {
+        machine: greeting().machine,
+        host: stranger(),
+        stance: Stance::Live,
+        life: LifeNumber(1),
+        life_id: LifeId(1),
+        generation: Generation(1),
+        worth: Worth::Fresh,
+    }
 }
 
 /// A backup, and a primary in the test's hands that has heard its greeting.
@@ -179,13 +241,18 @@ impl LyingPrimary {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let listen = listener.local_addr().unwrap().to_string();
         let backup = pair.replica("r1", Some(&listen), "");
+        strangers_life(&pair);
         let process = Process::start(&["backup", "--config", backup.config()]);
         let mut peer = Peer::new(listener.accept().unwrap().0);
-        let Some(Message::Hello {
-            greeting: theirs, ..
-        }) = peer.receive()
-        else {
-            panic!("a backup greets first");
+        let theirs = loop {
+            match peer.receive() {
+                Some(Message::Ask { .. }) => {
+                    peer.send(&Message::Standing(live()));
+                    peer = Peer::new(listener.accept().unwrap().0);
+                }
+                Some(Message::Hello { greeting, .. }) => break greeting,
+                other => panic!("a backup greets first: {other:?}"),
+            }
         };
         LyingPrimary {
             _pair: pair,
@@ -199,24 +266,36 @@ impl LyingPrimary {
     fn welcome(&mut self, greeting: Greeting) {
         self.peer.send(&Message::Welcome {
             greeting,
-            life: LifeId(1),
-            generation: 1,
+            life: LifeNumber(1),
+            life_id: LifeId(1),
+            generation: Generation(1),
+            pairing: 1,
         });
     }
 
     /// A welcome, this as the machine's snapshot, and its end.
     fn send_snapshot(&mut self, part: SnapshotPart, offset: u64, bytes: Vec<u8>) {
-        self.welcome(self.theirs.clone());
+        let mut greeting = self.theirs.clone();
+        greeting.host = stranger();
+        self.welcome(greeting);
+        loop {
+            match self.peer.receive() {
+                Some(Message::Accept { .. }) => break,
+                Some(Message::Ack { .. }) => {}
+                other => panic!("a backup first gives up what it has: {other:?}"),
+            }
+        }
         let chunk = SnapshotChunk {
-            generation: 1,
+            pairing: 1,
             part,
             offset,
             bytes,
         };
         self.peer.send(&Message::Snapshot(chunk));
         let end = Message::SnapshotEnd {
-            generation: 1,
+            pairing: 1,
             chunks: 1,
+            sequence: 0,
             count: 5,
             visible_outputs: 0,
         };
@@ -248,7 +327,7 @@ fn a_backup_ends_with_status_5_when_its_primary_is_of_another_kind() {
             "configured differently",
         ),
         (
-            |greeting| greeting.vm = "other".into(),
+            |greeting| greeting.machine = other(),
             "another machine, \"other\"",
         ),
     ];
@@ -274,8 +353,8 @@ fn a_backup_that_is_refused_for_good_ends_with_status_5() {
             "configured differently",
         ),
         (
-            Refusal::Vm {
-                ours: "other".into(),
+            Refusal::Machine {
+                ours: MachineName::new("other").unwrap(),
             },
             "\"other\"",
         ),
@@ -313,6 +392,7 @@ fn a_backup_whose_primary_talks_garbage_tries_again() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let listen = listener.local_addr().unwrap().to_string();
     let backup = pair.replica("r1", Some(&listen), "");
+    strangers_life(&pair);
     let mut process = Process::start(&["backup", "--config", backup.config()]);
     for attempt in 0..4 {
         let (mut stream, _) = listener.accept().unwrap();
@@ -323,7 +403,7 @@ fn a_backup_whose_primary_talks_garbage_tries_again() {
         };
         let _sent = stream.write_all(garbage);
     }
-    assert_eq!(backup.status().unwrap()["role"], "backup");
+    assert_eq!(backup.status().unwrap()["role"], "waiting");
     process.signal(rustix::process::Signal::TERM);
     let (status, said) = process.end();
     assert!(status.success(), "{said}");

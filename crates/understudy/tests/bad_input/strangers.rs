@@ -5,6 +5,7 @@ use crate::support::{PairDirectory, Process, ReplicaFiles, wait_for};
 use network::SwitchPort;
 use replication::frame::FrameWriter;
 use replication::message::{Greeting, Message, MessageWriter, PROTOCOL_VERSION};
+use replication::succession::{Host, HostId, MachineName, RunId};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
@@ -35,9 +36,9 @@ fn openings() -> Vec<Vec<u8>> {
     let greeting = Greeting {
         semantics_version: 1,
         configuration_hash: 1,
-        vm: "test".into(),
-        node: "stranger".into(),
-        run: 1,
+        machine: MachineName::new("test").unwrap(),
+        host: Host::new(HostId(1), "stranger"),
+        run: RunId(1),
     };
     let mut hello = Vec::new();
     let mut writer = MessageWriter::default();
@@ -71,7 +72,7 @@ fn assert_undisturbed(replicas: [&ReplicaFiles; 2]) {
         }
     }
     let status = replicas[0].await_state("protected");
-    assert_eq!(status["generation"], 1);
+    assert_eq!(status["generation"], 2);
 }
 
 #[test]
@@ -215,9 +216,9 @@ fn right_greeting(config: &str) -> Vec<u8> {
     let greeting = Greeting {
         semantics_version: replica::Machines::semantics_version(&machine),
         configuration_hash: replica::Machines::configuration_hash(&machine),
-        vm: "test".into(),
-        node: "stranger".into(),
-        run: 1,
+        machine: MachineName::new("test").unwrap(),
+        host: Host::new(HostId(1), "stranger"),
+        run: RunId(1),
     };
     let mut hello = Vec::new();
     MessageWriter::default().write(
@@ -261,7 +262,7 @@ fn strangers_who_talk_keep_no_backup_out_and_are_closed() {
     let pair = PairDirectory::new(&counting_slowly());
     let (primary, _process, listen) = pair.primary("r1");
     let mut said = Vec::new();
-    let heartbeat = Message::Ready { generation: 7 };
+    let heartbeat = Message::Ready { pairing: 7 };
     MessageWriter::default().write(&mut said, &heartbeat);
     let strangers: Vec<TcpStream> = (0..8)
         .map(|_| {

@@ -229,7 +229,10 @@ impl PairDirectory {
         let files = self.replica(name, None, extra);
         let process = Process::start(&["primary", "--config", files.config()]);
         let listen = wait_for("the primary to listen", || {
-            files.status()?["listen"].as_str().map(str::to_owned)
+            let status = files
+                .status()
+                .filter(|status| status["role"] == "primary")?;
+            status["listen"].as_str().map(str::to_owned)
         });
         (files, process, listen)
     }

@@ -1,0 +1,166 @@
+//! The markers of this host: read once, written on a thread of their own, one after the other.
+
+use crate::config::ReplicaConfig;
+use crate::wake::Waker;
+use replication::marker::{Found, Marker, Worth};
+use replication::succession::MachineName;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, Sender};
+
+/// The marker in the state directory.
+const FILE: &str = "marker";
+/// No marker is longer.
+const LIMIT_BYTES: u64 = 1024;
+
+/// Why a marker was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// What is here loses rights.
+    Mark,
+    /// The disk of this pairing's backup is settled.
+    Member(u64),
+    /// The primary's disk is settled.
+    Primary,
+}
+
+struct Job {
+    purpose: Purpose,
+    marker: Marker,
+}
+
+/// Where the markers are, and the thread that writes them.
+pub struct Markers {
+    machine: MachineName,
+    places: Places,
+    jobs: Sender<Job>,
+    done: Receiver<(Purpose, io::Result<()>)>,
+    pending: usize,
+}
+
+#[derive(Clone)]
+struct Places {
+    state: PathBuf,
+    /// The writable disks and their markers.
+    disks: Vec<(PathBuf, PathBuf)>,
+}
+
+impl Markers {
+    /// For this configuration; the thread ends when this is dropped.
+    pub fn open(config: &ReplicaConfig, machine: MachineName, waker: Waker) -> io::Result<Markers> {
+        let writable = config.disks.iter().filter(|disk| !disk.read_only);
+        let places = Places {
+            state: config.state_directory.join(FILE),
+            disks: writable
+                .map(|disk| {
+                    let marker = beside(&disk.path, &config.state_directory);
+                    (disk.path.clone(), marker)
+                })
+                .collect(),
+        };
+        let (jobs, received) = mpsc::channel::<Job>();
+        let (sender, done) = mpsc::channel();
+        let written = places.clone();
+        std::thread::Builder::new()
+            .name("markers".into())
+            .spawn(move || {
+                for job in received {
+                    let result = written.write(&job);
+                    // A replica that has ended wants no answer.
+                    let _sent = sender.send((job.purpose, result));
+                    waker.wake();
+                }
+            })?;
+        Ok(Markers {
+            machine,
+            places,
+            jobs,
+            done,
+            pending: 0,
+        })
+    }
+
+    /// What they say.
+    pub fn worth(&self) -> Worth {
+        let disks: Vec<Found> = self
+            .places
+            .disks
+            .iter()
+            .map(|(_, marker)| self.read(marker))
+            .collect();
+        Worth::of(&self.read(&self.places.state), &disks)
+    }
+
+    fn read(&self, path: &Path) -> Found {
+        let mut content = Vec::new();
+        let read =
+            File::open(path).and_then(|file| file.take(LIMIT_BYTES).read_to_end(&mut content));
+        match read {
+            Ok(_) => Found::read(&self.machine, Some(&content)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Found::Nothing,
+            Err(error) => Found::Unreadable(format!("{}: {error}", path.display())),
+        }
+    }
+
+    /// Writes a marker after all that were asked for before; one that gives rights after the disks
+    /// were synced.
+    pub fn write(&mut self, purpose: Purpose, marker: Marker) {
+        self.pending += 1;
+        // The thread ends only with this object.
+        let _sent = self.jobs.send(Job { purpose, marker });
+    }
+
+    /// What was done since the last call.
+    pub fn done(&mut self) -> Option<(Purpose, io::Result<()>)> {
+        let done = self.done.try_recv().ok()?;
+        self.pending -= 1;
+        Some(done)
+    }
+}
+
+/// Where a disk's marker is: beside its image, or for a block device (beside which nothing lasts) in
+/// the state directory.
+fn beside(disk: &Path, state_directory: &Path) -> PathBuf {
+    let is_device = fs::metadata(disk).is_ok_and(|metadata| metadata.file_type().is_block_device());
+    let disk = match disk.file_name() {
+        Some(name) if is_device => state_directory.join(name),
+        _ => disk.to_owned(),
+    };
+    let mut name = disk.into_os_string();
+    name.push(".understudy");
+    name.into()
+}
+
+impl Places {
+    fn write(&self, job: &Job) -> io::Result<()> {
+        if job.purpose != Purpose::Mark {
+            for (disk, _) in &self.disks {
+                File::open(disk)?.sync_all()?;
+            }
+        }
+        let content = job.marker.content();
+        for (_, marker) in &self.disks {
+            replace(marker, &content)?;
+        }
+        replace(&self.state, &content)
+    }
+}
+
+/// Replaces a file as a whole, durably.
+fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let new = PathBuf::from(name);
+    let mut file = File::create(&new)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    drop(file);
+    fs::rename(&new, path)?;
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    File::open(directory)?.sync_all()
+}

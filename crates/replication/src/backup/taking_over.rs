@@ -1,0 +1,148 @@
+//! From suspicion, or from a handover, to going live; and everything else about which the arbiter is
+//! asked. `docs/protocol.md`, "Taking over".
+
+use super::{Backup, BackupAction, BackupStop, Drain, State};
+use crate::event::Event;
+use crate::failure_detector::Suspicion;
+use crate::message::{Message, Parting};
+use crate::mutation::Mutation;
+use crate::succession::{Claim, Entry, Kind, Outcome, RecordNumber, Request, Verdict};
+use std::time::Duration;
+
+impl<O> Backup<O> {
+    /// The primary of this attempt or pairing is gone, perhaps. Before Begin it is free to go on
+    /// alone at any time, so this replica must not; after it, the arbiter decides.
+    pub(super) fn lost_primary(&mut self, now: Duration, why: Suspicion) {
+        self.lost_primary_for(now, why, Duration::ZERO);
+    }
+
+    /// `courtesy`: so long another claimant has before this replica asks as well.
+    pub(super) fn lost_primary_for(&mut self, now: Duration, why: Suspicion, courtesy: Duration) {
+        let State::Following(follow) = &self.state else {
+            return;
+        };
+        let (connection, pairing) = (follow.connection(), follow.pairing());
+        self.actions.push_back(BackupAction::Close(connection));
+        let early = self.config.mutations.active(Mutation::ClaimBeforeBegin) && follow.is_member();
+        if !follow.has_begun() && !early {
+            let stop = BackupStop::Again(why.to_string());
+            self.report(Event::JoinFailed { pairing, why });
+            return self.stop(stop);
+        }
+        self.report(Event::Suspected { pairing, why });
+        self.claim(now + courtesy, Kind::TookOver);
+        if self.config.mutations.active(Mutation::GoLiveWithoutAsking)
+            && let State::Claiming(_, claim) = &self.state
+        {
+            let entry = claim.entry().clone();
+            self.won(entry);
+        }
+        self.maintain(now);
+    }
+
+    /// Asks for the key of the generation in which this replica is a member, from `at` on.
+    pub(super) fn claim(&mut self, at: Duration, kind: Kind) {
+        let State::Following(follow) = &self.state else {
+            return;
+        };
+        let record = RecordNumber(follow.received()).next();
+        let entry = follow
+            .opened()
+            .taken_over(self.config.writer(), kind, record);
+        let (pacing, mutations) = (self.config.claim_pacing, self.config.mutations);
+        let claim = Claim::new(at, entry, None, pacing, mutations);
+        if let State::Following(follow) = std::mem::replace(&mut self.state, State::Stopped) {
+            self.state = State::Claiming(follow, Box::new(claim));
+        }
+    }
+
+    /// The answer to [`BackupAction::Ask`], with the request that it answers.
+    pub fn arbiter_answered(&mut self, now: Duration, request: &Request, outcome: &Outcome) {
+        self.enter(now);
+        match &mut self.state {
+            State::Following(follow) => {
+                follow.beacon_answered(request, outcome);
+                self.key_was_read(now, request, outcome);
+            }
+            State::Claiming(_, claim) => {
+                let before = claim.unanswered();
+                let verdict = claim.answer(now, request, outcome);
+                let trouble = claim.trouble_since(before);
+                let entry = claim.entry().clone();
+                if let Some(event) = self.outage.asked(now, trouble) {
+                    self.report(event);
+                }
+                match verdict {
+                    Verdict::Won => self.won(entry),
+                    Verdict::Lost(by) => self.lost(by),
+                    Verdict::Pending => {}
+                }
+            }
+            _ => {}
+        }
+        self.maintain(now);
+    }
+
+    /// The key that makes this replica a member, as its own arbiter has it.
+    fn key_was_read(&mut self, now: Duration, request: &Request, outcome: &Outcome) {
+        let State::Following(follow) = &mut self.state else {
+            return;
+        };
+        let (connection, pairing) = (follow.connection(), follow.pairing());
+        match follow.key_was_read(now, request, outcome) {
+            None => {}
+            Some(Ok(())) => self.send(connection, Message::Confirmed { pairing }),
+            Some(Err(what)) => {
+                let parting = Parting::Leaving;
+                self.send(connection, Message::Goodbye { pairing, parting });
+                self.actions.push_back(BackupAction::Close(connection));
+                self.again(&what);
+            }
+        }
+    }
+
+    fn won(&mut self, opened: Entry) {
+        self.report(Event::Claimed {
+            generation: opened.key.generation,
+        });
+        if let State::Claiming(follow, _) = std::mem::replace(&mut self.state, State::Stopped) {
+            if follow.is_handed_over() {
+                let (connection, pairing) = (follow.connection(), follow.pairing());
+                self.send(connection, Message::TakenOver { pairing });
+                self.actions.push_back(BackupAction::Close(connection));
+            }
+            let records = follow.backlog();
+            let drain = Box::new(Drain { opened, records });
+            self.state = State::Draining(follow, drain);
+        }
+    }
+
+    fn lost(&mut self, by: Box<Entry>) {
+        if let State::Claiming(follow, _) = &self.state
+            && follow.is_handed_over()
+        {
+            let connection = follow.connection();
+            self.actions.push_back(BackupAction::Close(connection));
+        }
+        self.report(Event::Superseded { by: by.clone() });
+        self.stop(BackupStop::Superseded { by });
+    }
+
+    pub(super) fn go_live(&mut self) {
+        let State::Draining(follow, drain) = std::mem::replace(&mut self.state, State::Live) else {
+            return;
+        };
+        let (pairing, record) = (follow.pairing(), RecordNumber(follow.received()));
+        let outputs = follow.into_kept_outputs();
+        self.report(Event::Live {
+            pairing,
+            drained_records: drain.records,
+            repeated_outputs: outputs.len(),
+        });
+        self.actions.push_back(BackupAction::GoLive {
+            opened: Box::new(drain.opened),
+            record,
+            outputs,
+        });
+    }
+}

@@ -1,0 +1,566 @@
+//! How messages are spelt. `docs/protocol.md`, "Messages".
+
+use super::{
+    DivergenceReport, Greeting, LifeId, MAX_CHUNK_BYTES, MAX_GREETING_BYTES, MAX_NAME_BYTES,
+    Message, Parting, Refusal, SnapshotChunk, SnapshotPart,
+};
+use crate::marker::{Marker, Worth};
+use crate::record::{decode_batch, encode_batch};
+use crate::startup::{Stance, Standing};
+use crate::succession::{
+    Generation, Host, HostId, LifeNumber, MAX_ENTRY_BYTES, MachineName, RunId,
+};
+use crate::watch::Agreement;
+use crate::wire::{Fields, WireError, put_bytes, put_varint};
+
+mod kind {
+    pub const HELLO: u8 = 1;
+    pub const WELCOME: u8 = 2;
+    pub const REFUSE: u8 = 3;
+    pub const SNAPSHOT: u8 = 4;
+    pub const SNAPSHOT_END: u8 = 5;
+    pub const READY: u8 = 6;
+    pub const BEGIN: u8 = 7;
+    pub const RECORDS: u8 = 8;
+    pub const HEARTBEAT: u8 = 9;
+    pub const ACK: u8 = 10;
+    pub const DIVERGED: u8 = 11;
+    pub const GOODBYE: u8 = 12;
+    pub const ACCEPT: u8 = 13;
+    pub const JOINED: u8 = 14;
+    pub const CONFIRMED: u8 = 15;
+    pub const HANDOVER: u8 = 16;
+    pub const TAKEN_OVER: u8 = 17;
+    pub const CHALLENGE: u8 = 18;
+    pub const CHALLENGED: u8 = 19;
+    pub const ASK: u8 = 20;
+    pub const STANDING: u8 = 21;
+    pub const RESTORING: u8 = 22;
+}
+
+fn put_greeting(out: &mut Vec<u8>, greeting: &Greeting) {
+    put_varint(out, greeting.semantics_version.into());
+    out.extend_from_slice(&greeting.configuration_hash.to_le_bytes());
+    put_bytes(out, greeting.machine.as_str().as_bytes());
+    put_host(out, &greeting.host);
+    out.extend_from_slice(&greeting.run.0.to_le_bytes());
+}
+
+fn put_host(out: &mut Vec<u8>, host: &Host) {
+    out.extend_from_slice(&host.id.0.to_le_bytes());
+    put_bytes(out, host.node().as_bytes());
+}
+
+fn get_host(fields: &mut Fields<'_>) -> Result<Host, WireError> {
+    let id = HostId(u128::from_le_bytes(fields.array()?));
+    Ok(Host::new(
+        id,
+        &fields.string("the node's name", MAX_NAME_BYTES)?,
+    ))
+}
+
+fn get_machine(fields: &mut Fields<'_>) -> Result<MachineName, WireError> {
+    let name = fields.string("the machine's name", MAX_NAME_BYTES)?;
+    MachineName::new(&name).map_err(|_| WireError::Name)
+}
+
+fn get_u32(fields: &mut Fields<'_>, what: &'static str) -> Result<u32, WireError> {
+    let value = fields.varint()?;
+    u32::try_from(value).map_err(|_| WireError::TooLarge {
+        what,
+        value,
+        limit: u32::MAX.into(),
+    })
+}
+
+fn get_greeting(fields: &mut Fields<'_>) -> Result<Greeting, WireError> {
+    Ok(Greeting {
+        semantics_version: get_u32(fields, "the semantics version")?,
+        configuration_hash: u64::from_le_bytes(fields.array()?),
+        machine: get_machine(fields)?,
+        host: get_host(fields)?,
+        run: RunId(u128::from_le_bytes(fields.array()?)),
+    })
+}
+
+fn put_refusal(out: &mut Vec<u8>, refusal: &Refusal) {
+    match refusal {
+        Refusal::NotNow => out.push(0),
+        Refusal::ProtocolVersion { ours } => {
+            out.push(1);
+            put_varint(out, (*ours).into());
+        }
+        Refusal::SemanticsVersion { ours } => {
+            out.push(2);
+            put_varint(out, (*ours).into());
+        }
+        Refusal::Configuration { ours } => {
+            out.push(3);
+            out.extend_from_slice(&ours.to_le_bytes());
+        }
+        Refusal::Machine { ours } => {
+            out.push(4);
+            put_bytes(out, ours.as_str().as_bytes());
+        }
+        Refusal::SameHost => out.push(5),
+    }
+}
+
+fn get_refusal(fields: &mut Fields<'_>) -> Result<Refusal, WireError> {
+    Ok(match fields.byte()? {
+        0 => Refusal::NotNow,
+        1 => Refusal::ProtocolVersion {
+            ours: get_u32(fields, "the protocol version")?,
+        },
+        2 => Refusal::SemanticsVersion {
+            ours: get_u32(fields, "the semantics version")?,
+        },
+        3 => Refusal::Configuration {
+            ours: u64::from_le_bytes(fields.array()?),
+        },
+        4 => Refusal::Machine {
+            ours: get_machine(fields)?,
+        },
+        5 => Refusal::SameHost,
+        tag => {
+            return Err(WireError::UnknownTag {
+                what: "refusal",
+                tag,
+            });
+        }
+    })
+}
+
+/// Appends the payload and says its kind.
+pub(super) fn encode(out: &mut Vec<u8>, message: &Message) -> u8 {
+    let numbers = |out: &mut Vec<u8>, numbers: &[u64]| {
+        for number in numbers {
+            put_varint(out, *number);
+        }
+    };
+    match message {
+        Message::Hello { protocol, greeting } => {
+            put_varint(out, (*protocol).into());
+            put_greeting(out, greeting);
+            kind::HELLO
+        }
+        Message::Welcome {
+            greeting,
+            life,
+            life_id,
+            generation,
+            pairing,
+        } => {
+            put_greeting(out, greeting);
+            out.extend_from_slice(&life_id.0.to_le_bytes());
+            numbers(out, &[life.0, generation.0, *pairing]);
+            kind::WELCOME
+        }
+        Message::Refuse(refusal) => {
+            put_refusal(out, refusal);
+            kind::REFUSE
+        }
+        Message::Snapshot(chunk) => {
+            put_varint(out, chunk.pairing);
+            match chunk.part {
+                SnapshotPart::Machine => out.push(0),
+                SnapshotPart::Disk(index) => out.extend_from_slice(&[1, index]),
+            }
+            put_varint(out, chunk.offset);
+            assert!(
+                chunk.bytes.len() <= MAX_CHUNK_BYTES,
+                "a chunk of {}",
+                chunk.bytes.len()
+            );
+            out.extend_from_slice(&chunk.bytes);
+            kind::SNAPSHOT
+        }
+        Message::SnapshotEnd {
+            pairing,
+            chunks,
+            sequence,
+            count,
+            visible_outputs,
+        } => {
+            numbers(
+                out,
+                &[*pairing, *chunks, *sequence, *count, *visible_outputs],
+            );
+            kind::SNAPSHOT_END
+        }
+        Message::Ready { pairing } => {
+            numbers(out, &[*pairing]);
+            kind::READY
+        }
+        Message::Accept { pairing } => {
+            numbers(out, &[*pairing]);
+            kind::ACCEPT
+        }
+        Message::Joined { pairing, key } => {
+            assert!(key.len() <= MAX_ENTRY_BYTES, "no key holds so much");
+            numbers(out, &[*pairing]);
+            put_bytes(out, key);
+            kind::JOINED
+        }
+        Message::Confirmed { pairing } => {
+            numbers(out, &[*pairing]);
+            kind::CONFIRMED
+        }
+        Message::Handover { pairing, sequence } => {
+            numbers(out, &[*pairing, *sequence]);
+            kind::HANDOVER
+        }
+        Message::TakenOver { pairing } => {
+            numbers(out, &[*pairing]);
+            kind::TAKEN_OVER
+        }
+        Message::Challenge {
+            pairing,
+            nonce,
+            agreement,
+        } => {
+            numbers(out, &[*pairing]);
+            out.extend_from_slice(&nonce.to_le_bytes());
+            out.push(put_agreement(*agreement));
+            kind::CHALLENGE
+        }
+        Message::Challenged { pairing, nonce } => {
+            numbers(out, &[*pairing]);
+            out.extend_from_slice(&nonce.to_le_bytes());
+            kind::CHALLENGED
+        }
+        Message::Ask { protocol, greeting } => {
+            put_varint(out, (*protocol).into());
+            put_greeting(out, greeting);
+            kind::ASK
+        }
+        Message::Standing(standing) => {
+            put_standing(out, standing);
+            kind::STANDING
+        }
+        Message::Restoring {
+            pairing,
+            done,
+            total,
+        } => {
+            numbers(out, &[*pairing, *done, *total]);
+            kind::RESTORING
+        }
+        Message::Begin {
+            pairing,
+            sequence,
+            released,
+            record_interval_ms,
+        } => {
+            numbers(out, &[*pairing, *sequence, *released, *record_interval_ms]);
+            kind::BEGIN
+        }
+        Message::Records {
+            pairing,
+            first_sequence,
+            urgent,
+            released,
+            records,
+        } => {
+            numbers(out, &[*pairing, *first_sequence, *released]);
+            out.push((*urgent).into());
+            encode_batch(out, records);
+            kind::RECORDS
+        }
+        Message::Heartbeat {
+            pairing,
+            sequence,
+            released,
+            probe,
+        } => {
+            numbers(out, &[*pairing, *sequence, *released, *probe]);
+            kind::HEARTBEAT
+        }
+        Message::Ack {
+            pairing,
+            sequence,
+            executed,
+            echo,
+            durable,
+        } => {
+            numbers(out, &[*pairing, *sequence, *executed, *echo, *durable]);
+            kind::ACK
+        }
+        Message::Diverged { pairing, report } => {
+            numbers(out, &[*pairing, report.sequence, report.count]);
+            let end = report.what.floor_char_boundary(MAX_GREETING_BYTES / 2);
+            put_bytes(out, &report.what.as_bytes()[..end]);
+            kind::DIVERGED
+        }
+        Message::Goodbye { pairing, parting } => {
+            numbers(out, &[*pairing]);
+            out.push(match parting {
+                Parting::Finished => 0,
+                Parting::Leaving => 1,
+                Parting::Suspected => 2,
+            });
+            kind::GOODBYE
+        }
+    }
+}
+
+pub(super) fn decode(kind: u8, payload: &[u8]) -> Result<Message, WireError> {
+    let mut f = Fields::new(payload);
+    let message = match kind {
+        kind::HELLO => {
+            let protocol = get_u32(&mut f, "the protocol version")?;
+            Message::Hello {
+                protocol,
+                greeting: get_greeting(&mut f)?,
+            }
+        }
+        kind::WELCOME => Message::Welcome {
+            greeting: get_greeting(&mut f)?,
+            life_id: LifeId(u128::from_le_bytes(f.array()?)),
+            life: LifeNumber(f.varint()?),
+            generation: Generation(f.varint()?),
+            pairing: f.varint()?,
+        },
+        kind::REFUSE => Message::Refuse(get_refusal(&mut f)?),
+        kind::SNAPSHOT => Message::Snapshot(get_chunk(&mut f)?),
+        kind::SNAPSHOT_END => Message::SnapshotEnd {
+            pairing: f.varint()?,
+            chunks: f.varint()?,
+            sequence: f.varint()?,
+            count: f.varint()?,
+            visible_outputs: f.varint()?,
+        },
+        kind::READY => Message::Ready {
+            pairing: f.varint()?,
+        },
+        kind::ACCEPT => Message::Accept {
+            pairing: f.varint()?,
+        },
+        kind::JOINED => Message::Joined {
+            pairing: f.varint()?,
+            key: f.bytes("a key's content", MAX_ENTRY_BYTES)?.to_vec(),
+        },
+        kind::CONFIRMED => Message::Confirmed {
+            pairing: f.varint()?,
+        },
+        kind::HANDOVER => Message::Handover {
+            pairing: f.varint()?,
+            sequence: f.varint()?,
+        },
+        kind::TAKEN_OVER => Message::TakenOver {
+            pairing: f.varint()?,
+        },
+        kind::CHALLENGE => Message::Challenge {
+            pairing: f.varint()?,
+            nonce: u128::from_le_bytes(f.array()?),
+            agreement: get_agreement(&mut f)?,
+        },
+        kind::CHALLENGED => Message::Challenged {
+            pairing: f.varint()?,
+            nonce: u128::from_le_bytes(f.array()?),
+        },
+        kind::ASK => Message::Ask {
+            protocol: get_u32(&mut f, "the protocol version")?,
+            greeting: get_greeting(&mut f)?,
+        },
+        kind::STANDING => Message::Standing(get_standing(&mut f)?),
+        kind::RESTORING => Message::Restoring {
+            pairing: f.varint()?,
+            done: f.varint()?,
+            total: f.varint()?,
+        },
+        kind::BEGIN => Message::Begin {
+            pairing: f.varint()?,
+            sequence: f.varint()?,
+            released: f.varint()?,
+            record_interval_ms: f.varint()?,
+        },
+        kind::RECORDS => get_records(&mut f)?,
+        kind::HEARTBEAT => Message::Heartbeat {
+            pairing: f.varint()?,
+            sequence: f.varint()?,
+            released: f.varint()?,
+            probe: f.varint()?,
+        },
+        kind::ACK => Message::Ack {
+            pairing: f.varint()?,
+            sequence: f.varint()?,
+            executed: f.varint()?,
+            echo: f.varint()?,
+            durable: f.varint()?,
+        },
+        kind::DIVERGED => Message::Diverged {
+            pairing: f.varint()?,
+            report: DivergenceReport {
+                sequence: f.varint()?,
+                count: f.varint()?,
+                what: f.string("the divergence", MAX_GREETING_BYTES / 2)?,
+            },
+        },
+        kind::GOODBYE => Message::Goodbye {
+            pairing: f.varint()?,
+            parting: match f.byte()? {
+                0 => Parting::Finished,
+                1 => Parting::Leaving,
+                2 => Parting::Suspected,
+                tag => {
+                    return Err(WireError::UnknownTag {
+                        what: "parting",
+                        tag,
+                    });
+                }
+            },
+        },
+        tag => {
+            return Err(WireError::UnknownTag {
+                what: "message",
+                tag,
+            });
+        }
+    };
+    f.end()?;
+    Ok(message)
+}
+
+fn get_chunk(f: &mut Fields<'_>) -> Result<SnapshotChunk, WireError> {
+    let pairing = f.varint()?;
+    let part = match f.byte()? {
+        0 => SnapshotPart::Machine,
+        1 => SnapshotPart::Disk(f.byte()?),
+        tag => {
+            return Err(WireError::UnknownTag {
+                what: "snapshot part",
+                tag,
+            });
+        }
+    };
+    let offset = f.varint()?;
+    let bytes = f.remainder().to_vec();
+    if bytes.len() > MAX_CHUNK_BYTES {
+        let (value, limit) = (bytes.len() as u64, MAX_CHUNK_BYTES as u64);
+        return Err(WireError::TooLarge {
+            what: "a snapshot chunk",
+            value,
+            limit,
+        });
+    }
+    if offset.checked_add(bytes.len() as u64).is_none() {
+        return Err(WireError::Overflow);
+    }
+    Ok(SnapshotChunk {
+        pairing,
+        part,
+        offset,
+        bytes,
+    })
+}
+
+fn get_records(f: &mut Fields<'_>) -> Result<Message, WireError> {
+    let (pairing, first_sequence, released) = (f.varint()?, f.varint()?, f.varint()?);
+    let urgent = match f.byte()? {
+        0 => false,
+        1 => true,
+        tag => {
+            return Err(WireError::UnknownTag {
+                what: "urgency",
+                tag,
+            });
+        }
+    };
+    let records = decode_batch(f)?;
+    if records.is_empty() {
+        return Err(WireError::Truncated);
+    }
+    if first_sequence.checked_add(records.len() as u64).is_none() {
+        return Err(WireError::Overflow);
+    }
+    Ok(Message::Records {
+        pairing,
+        first_sequence,
+        urgent,
+        released,
+        records,
+    })
+}
+
+const AGREEMENTS: [Agreement; 4] = [
+    Agreement::Unknown,
+    Agreement::Agreed,
+    Agreement::Differs,
+    Agreement::Unreachable,
+];
+const STANCES: [Stance; 5] = [
+    Stance::NoMachine,
+    Stance::Joining,
+    Stance::Following,
+    Stance::Claiming,
+    Stance::Live,
+];
+
+/// The place of `value` in `table`, as a tag.
+fn tag_of<T: PartialEq>(table: &[T], value: &T) -> u8 {
+    let place = table.iter().position(|known| known == value);
+    assert!(place.is_some(), "the table names every value");
+    place.unwrap_or_default() as u8
+}
+
+fn from_tag<T: Copy>(table: &[T], what: &'static str, tag: u8) -> Result<T, WireError> {
+    let found = table.get(usize::from(tag)).copied();
+    found.ok_or(WireError::UnknownTag { what, tag })
+}
+
+fn put_agreement(agreement: Agreement) -> u8 {
+    tag_of(&AGREEMENTS, &agreement)
+}
+
+fn get_agreement(f: &mut Fields<'_>) -> Result<Agreement, WireError> {
+    from_tag(&AGREEMENTS, "agreement", f.byte()?)
+}
+
+/// A marker's line is far shorter; a reason may be cut.
+const MAX_WORTH_BYTES: usize = 1024;
+
+fn put_standing(out: &mut Vec<u8>, standing: &Standing) {
+    put_bytes(out, standing.machine.as_str().as_bytes());
+    put_host(out, &standing.host);
+    out.push(tag_of(&STANCES, &standing.stance));
+    put_varint(out, standing.life.0);
+    out.extend_from_slice(&standing.life_id.0.to_le_bytes());
+    put_varint(out, standing.generation.0);
+    match &standing.worth {
+        Worth::Fresh => out.push(0),
+        Worth::Known(marker) => {
+            out.push(1);
+            put_bytes(out, &marker.content());
+        }
+        Worth::Nothing(why) => {
+            out.push(2);
+            put_bytes(
+                out,
+                &why.as_bytes()[..why.floor_char_boundary(MAX_WORTH_BYTES)],
+            );
+        }
+    }
+}
+
+fn get_standing(f: &mut Fields<'_>) -> Result<Standing, WireError> {
+    let machine = get_machine(f)?;
+    Ok(Standing {
+        host: get_host(f)?,
+        stance: from_tag(&STANCES, "stance", f.byte()?)?,
+        life: LifeNumber(f.varint()?),
+        life_id: LifeId(u128::from_le_bytes(f.array()?)),
+        generation: Generation(f.varint()?),
+        worth: match f.byte()? {
+            0 => Worth::Fresh,
+            1 => {
+                let content = f.bytes("a marker", MAX_WORTH_BYTES)?;
+                let marker = Marker::parse(&machine, content);
+                Worth::Known(marker.map_err(|_| WireError::Marker)?)
+            }
+            2 => Worth::Nothing(f.string("a worth", MAX_WORTH_BYTES)?),
+            tag => return Err(WireError::UnknownTag { what: "worth", tag }),
+        },
+        machine,
+    })
+}

@@ -1,0 +1,316 @@
+//! Looks at the arbiter while all is well: is it there, is it the same on both sides, and did
+//! somebody leave our generation? `docs/protocol.md`, "The same arbiter".
+
+use crate::event::Event;
+use crate::line::{LineReader, LineWriter};
+use crate::message::Message;
+use crate::succession::{BeaconName, Entry, Outcome, Request};
+use std::fmt;
+use std::time::Duration;
+
+/// What is known about the two sides' arbiters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Agreement {
+    /// Nothing yet.
+    #[default]
+    Unknown,
+    /// What one wrote the other read.
+    Agreed,
+    /// What one wrote the other did not find: two arbiters.
+    Differs,
+    /// One of them cannot reach it.
+    Unreachable,
+}
+
+impl fmt::Display for Agreement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Agreement::Unknown => "not yet looked at",
+            Agreement::Agreed => "the same on both hosts",
+            Agreement::Differs => "NOT the same on both hosts",
+            Agreement::Unreachable => "out of reach",
+        })
+    }
+}
+
+/// What a look at the key of our own generation said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Nothing that was asked.
+    None,
+    /// As it should be.
+    Well,
+    /// Somebody left our generation.
+    LeftBy(Box<Entry>),
+    /// No useful answer.
+    Unanswered(String),
+}
+
+/// Reads two keys in turn, again and again: the one that opened our generation must be there, the one
+/// of leaving it must not.
+#[derive(Debug)]
+pub(crate) struct KeyWatch {
+    interval: Duration,
+    due: Duration,
+    /// Which of the two is next.
+    opening_next: bool,
+    asked: Option<Request>,
+}
+
+impl KeyWatch {
+    pub fn new(now: Duration, interval: Duration) -> KeyWatch {
+        KeyWatch {
+            interval,
+            due: now + interval,
+            opening_next: true,
+            asked: None,
+        }
+    }
+
+    /// The generation was left by ourselves: what was asked about it says nothing any more.
+    pub fn restart(&mut self, now: Duration) {
+        self.asked = None;
+        self.due = now + self.interval;
+    }
+
+    pub fn deadline(&self) -> Option<Duration> {
+        self.asked.is_none().then_some(self.due)
+    }
+
+    /// `opened`: the key that opened our generation.
+    pub fn poll(&mut self, now: Duration, opened: &Entry) -> Option<Request> {
+        if self.asked.is_some() || now < self.due {
+            return None;
+        }
+        let key = if self.opening_next {
+            opened.key.clone()
+        } else {
+            opened.next_key()
+        };
+        self.opening_next = !self.opening_next;
+        let request = Request::Read { key };
+        self.asked = Some(request.clone());
+        Some(request)
+    }
+
+    pub fn answer(
+        &mut self,
+        now: Duration,
+        opened: &Entry,
+        request: &Request,
+        outcome: &Outcome,
+    ) -> Look {
+        if self.asked.take_if(|asked| asked == request).is_none() {
+            return Look::None;
+        }
+        self.due = now + self.interval;
+        let Request::Read { key } = request else {
+            return Look::None;
+        };
+        let is_opening = *key == opened.key;
+        match outcome {
+            Outcome::Absent if !is_opening => Look::Well,
+            Outcome::Holds(content) if is_opening && *content == opened.content() => Look::Well,
+            Outcome::Absent => Look::Unanswered(key.missing()),
+            Outcome::Holds(content) => match Entry::parse(key, content) {
+                Ok(entry) if !is_opening => Look::LeftBy(Box::new(entry)),
+                Ok(entry) => Look::Unanswered(format!("it is another life's arbiter: {entry}")),
+                Err(error) => Look::Unanswered(format!("a key cannot be read: {error}")),
+            },
+            Outcome::Unknown(why) => Look::Unanswered(why.clone()),
+            other => Look::Unanswered(format!("{other:?} is no answer to reading a key")),
+        }
+    }
+}
+
+/// The arbiter gives no useful answer: told at the first such answer, then at growing distances,
+/// however long it lasts; and its end is told.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Outage {
+    began: Option<Began>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Began {
+    since: Duration,
+    requests: u32,
+    tell_next: Duration,
+    spacing: Duration,
+}
+
+/// How long after the first word about an outage comes the second; each distance is twice the last.
+const FIRST_SPACING: Duration = Duration::from_secs(10);
+/// But no longer than this.
+const LONGEST_SPACING: Duration = Duration::from_secs(3600);
+
+impl Outage {
+    /// A request was answered, or brought nothing for this reason. What people should know.
+    pub fn asked(&mut self, now: Duration, trouble: Option<String>) -> Option<Event> {
+        let Some(why) = trouble else {
+            let began = self.began.take()?;
+            return Some(Event::ArbiterAnswers {
+                requests: began.requests,
+                outage: now.saturating_sub(began.since),
+            });
+        };
+        let began = self.began.get_or_insert(Began {
+            since: now,
+            requests: 0,
+            tell_next: now,
+            spacing: FIRST_SPACING,
+        });
+        began.requests += 1;
+        if now < began.tell_next {
+            return None;
+        }
+        began.tell_next = now + began.spacing;
+        began.spacing = (began.spacing * 2).min(LONGEST_SPACING);
+        Some(Event::ArbiterUnanswered {
+            requests: began.requests,
+            why,
+        })
+    }
+}
+
+fn beacon_content(beacon: &BeaconName, nonce: u128) -> Vec<u8> {
+    LineWriter::new("understudy-beacon", 1)
+        .field("machine", &beacon.machine)
+        .field("host", beacon.host)
+        .field("nonce", format!("{nonce:032x}"))
+        .finish()
+}
+
+fn beacon_nonce(beacon: &BeaconName, content: &[u8]) -> Option<u128> {
+    let mut line = LineReader::open(content, "understudy-beacon", 1).ok()?;
+    let machine = line.field("machine").ok()?;
+    let host = line.identity("host").ok()?;
+    let nonce = line.identity("nonce").ok()?;
+    (machine == beacon.machine.as_str() && host == beacon.host.0).then_some(nonce)
+}
+
+/// The primary's half: writes into its beacon what it is challenged with.
+#[derive(Debug)]
+pub(crate) struct BeaconWriter {
+    beacon: BeaconName,
+    wanted: Option<u128>,
+    asked: Option<(Request, u128)>,
+}
+
+impl BeaconWriter {
+    pub fn new(beacon: BeaconName) -> BeaconWriter {
+        BeaconWriter {
+            beacon,
+            wanted: None,
+            asked: None,
+        }
+    }
+
+    pub fn challenge(&mut self, nonce: u128) {
+        self.wanted = Some(nonce);
+    }
+
+    pub fn poll(&mut self) -> Option<Request> {
+        if self.asked.is_some() {
+            return None;
+        }
+        let nonce = self.wanted.take()?;
+        let request = Request::WriteBeacon {
+            beacon: self.beacon.clone(),
+            content: beacon_content(&self.beacon, nonce),
+        };
+        self.asked = Some((request.clone(), nonce));
+        Some(request)
+    }
+
+    /// The challenge that is met by now.
+    pub fn answer(&mut self, request: &Request, outcome: &Outcome) -> Option<u128> {
+        let (_, nonce) = self.asked.take_if(|(asked, _)| asked == request)?;
+        (*outcome == Outcome::Written).then_some(nonce)
+    }
+}
+
+#[derive(Debug)]
+enum Step {
+    Resting,
+    /// The primary was asked to write.
+    Challenged,
+    /// Its beacon is being read.
+    Reading(Request),
+}
+
+/// The backup's half: challenges the primary, and reads what it wrote.
+#[derive(Debug)]
+pub(crate) struct BeaconReader {
+    beacon: BeaconName,
+    interval: Duration,
+    due: Duration,
+    nonce: u128,
+    step: Step,
+    pub agreement: Agreement,
+}
+
+impl BeaconReader {
+    /// `nonce`: random, so that no beacon of before can be taken for an answer.
+    pub fn new(now: Duration, beacon: BeaconName, nonce: u128, interval: Duration) -> BeaconReader {
+        BeaconReader {
+            beacon,
+            interval,
+            due: now,
+            nonce,
+            step: Step::Resting,
+            agreement: Agreement::Unknown,
+        }
+    }
+
+    /// A challenge or a read may be due; while one is under way this is how long it may take.
+    pub fn deadline(&self) -> Option<Duration> {
+        match self.step {
+            Step::Resting | Step::Challenged => Some(self.due),
+            Step::Reading(_) => None,
+        }
+    }
+
+    /// The challenge to send, if one is due. A primary that did not meet the last one cannot reach
+    /// its arbiter.
+    pub fn poll(&mut self, now: Duration, pairing: u64) -> Option<Message> {
+        if now < self.due || matches!(self.step, Step::Reading(_)) {
+            return None;
+        }
+        if matches!(self.step, Step::Challenged) {
+            self.agreement = Agreement::Unreachable;
+        }
+        self.nonce = self.nonce.wrapping_add(1);
+        self.step = Step::Challenged;
+        self.due = now + self.interval;
+        Some(Message::Challenge {
+            pairing,
+            nonce: self.nonce,
+            agreement: self.agreement,
+        })
+    }
+
+    /// The primary says that it wrote.
+    pub fn met(&mut self, nonce: u128) -> Option<Request> {
+        if nonce != self.nonce || !matches!(self.step, Step::Challenged) {
+            return None;
+        }
+        let beacon = self.beacon.clone();
+        let request = Request::ReadBeacon { beacon };
+        self.step = Step::Reading(request.clone());
+        Some(request)
+    }
+
+    pub fn answer(&mut self, request: &Request, outcome: &Outcome) {
+        if !matches!(&self.step, Step::Reading(asked) if asked == request) {
+            return;
+        }
+        self.step = Step::Resting;
+        self.agreement = match outcome {
+            Outcome::Holds(content) if beacon_nonce(&self.beacon, content) == Some(self.nonce) => {
+                Agreement::Agreed
+            }
+            Outcome::Holds(_) | Outcome::Absent => Agreement::Differs,
+            _ => Agreement::Unreachable,
+        };
+    }
+}

@@ -1,0 +1,95 @@
+//! An arbiter in memory, and the key of a machine that was just powered on.
+#![allow(dead_code)]
+
+use replication::config::PairConfig;
+use replication::message::{Greeting, LifeId};
+use replication::succession::{
+    Entry, Generation, Host, HostId, Key, Kind, LifeNumber, MachineName, Membership, Origin,
+    Outcome, RecordNumber, Request, RunId,
+};
+use std::collections::BTreeMap;
+
+/// The configuration of a node.
+pub fn config(node: &str) -> PairConfig {
+    PairConfig::new(Greeting {
+        semantics_version: 1,
+        configuration_hash: 2,
+        machine: MachineName::new("vm").unwrap(),
+        host: host(node),
+        run: RunId(node.len() as u128),
+    })
+}
+
+pub fn host(node: &str) -> Host {
+    Host::new(HostId(node.bytes().map(u128::from).sum()), node)
+}
+
+pub fn key(generation: u64) -> Key {
+    Key {
+        machine: MachineName::new("vm").unwrap(),
+        life: LifeNumber(1),
+        generation: Generation(generation),
+    }
+}
+
+/// The key by which a host powered the machine on.
+pub fn power_on(config: &PairConfig) -> Entry {
+    Entry {
+        key: key(0),
+        kind: Kind::PowerOn,
+        writer: config.writer(),
+        life: LifeId(9),
+        record: RecordNumber(1),
+        next: Some(Membership {
+            primary: config.greeting.host.clone(),
+            members: Vec::new(),
+            since: Generation(1),
+            durability: config.durability,
+            origin: Origin {
+                host: config.greeting.host.id,
+                life: LifeNumber(0),
+                generation: Generation(0),
+            },
+        }),
+    }
+}
+
+/// The arbiter's store.
+#[derive(Default)]
+pub struct Store {
+    pub keys: BTreeMap<Key, Vec<u8>>,
+    beacon: Option<Vec<u8>>,
+}
+
+impl Store {
+    pub fn with(entry: &Entry) -> Store {
+        Store {
+            keys: BTreeMap::from([(entry.key.clone(), entry.content())]),
+            beacon: None,
+        }
+    }
+
+    pub fn carry_out(&mut self, request: &Request) -> Outcome {
+        let found = |content: Option<&Vec<u8>>| {
+            content.map_or(Outcome::Absent, |content| Outcome::Holds(content.clone()))
+        };
+        match request {
+            Request::Create {
+                after: Some(after), ..
+            } if !self.keys.contains_key(after) => Outcome::Unknown(after.missing()),
+            Request::Create { key, content, .. } => {
+                if self.keys.contains_key(key) {
+                    return Outcome::NotCreated;
+                }
+                self.keys.insert(key.clone(), content.clone());
+                Outcome::Created
+            }
+            Request::Read { key } => found(self.keys.get(key)),
+            Request::WriteBeacon { content, .. } => {
+                self.beacon = Some(content.clone());
+                Outcome::Written
+            }
+            Request::ReadBeacon { .. } => found(self.beacon.as_ref()),
+        }
+    }
+}

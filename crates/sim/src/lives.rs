@@ -1,0 +1,227 @@
+//! Starting, and coming back to it: what the program does around the cores.
+
+use crate::checker::host;
+use crate::coverage::Situation;
+use crate::guest::StubGuest;
+use crate::process::{BackupProcess, PrimaryProcess, Role};
+use crate::scenario::MS;
+use crate::world::{What, World};
+use replication::ConnectionId;
+use replication::backup::{Backup, BackupPhase};
+use replication::message::Message;
+use replication::primary::{Beginning, Primary, PrimaryPhase};
+use replication::startup::{PeerAnswer, PeerId, Standing, StartupAction, Waiting, Word};
+use replication::succession::{Entry, Kind};
+
+impl World {
+    pub(crate) fn startup_action(&mut self, node: usize) -> Option<StartupAction> {
+        self.nodes[node].process.as_mut()?.startup.next_action()
+    }
+
+    pub(crate) fn startup_wants(&mut self, node: usize, run: u64, action: StartupAction) {
+        match action {
+            StartupAction::Ask(request) => {
+                self.delicate();
+                self.ask(node, run, request);
+            }
+            StartupAction::AskPeers => {
+                let after = self.random.between(0, 20) * MS;
+                self.at(after, Some((node, run)), What::PeerAsked);
+            }
+            StartupAction::Wait(waiting) => {
+                self.note(|| format!("node {node}: process {run} waits: {waiting}"));
+                match waiting {
+                    Waiting::RightDisk { .. } => {
+                        self.coverage.reached(Situation::WaitedForRightDisk);
+                    }
+                    Waiting::Silent(_) => self.coverage.reached(Situation::WaitedForSilentHost),
+                    Waiting::ArbiterForgot { .. } => {
+                        self.coverage.reached(Situation::ArbiterForgot);
+                    }
+                    _ => {}
+                }
+            }
+            StartupAction::Join { newest, .. } => {
+                let config = self.scenario.config(node, run, self.options.mutations());
+                let core = Backup::new(self.clock(), config, (*newest).clone());
+                let backup = BackupProcess::new(core, *newest);
+                self.become_role(node, Role::Backup(Box::new(backup)));
+            }
+            StartupAction::Start { won } => self.start_from_disk(node, run, *won),
+            StartupAction::Refuse(why) => {
+                self.note(|| format!("node {node}: process {run} ends: {why}"));
+                self.coverage.reached(Situation::RefusedAfterEnd);
+                self.end_connections(run, true);
+                self.nodes[node].process = None;
+                self.forget_sleep(node);
+                self.nodes[node].start_at = self.now + self.random.between(10, 500) * MS;
+            }
+        }
+    }
+
+    pub(crate) fn become_role(&mut self, node: usize, role: Role) {
+        if let Some(process) = &mut self.nodes[node].process {
+            process.role = role;
+            process.tick_at = u64::MAX;
+            process.loop_at = u64::MAX;
+        }
+    }
+
+    pub(crate) fn become_primary(&mut self, node: usize, primary: PrimaryProcess) {
+        self.become_role(node, Role::Primary(Box::new(primary)));
+    }
+
+    fn start_from_disk(&mut self, node: usize, run: u64, won: Entry) {
+        self.note(|| format!("node {node}: process {run} starts the machine: {won}"));
+        let verdict = self.checker.goes_live(self.now, run, &won, &self.arbiter);
+        self.check(verdict);
+        if self.nodes[node].disk.is_half_copied() {
+            self.violated(format!("process {run} starts a half-copied disk"));
+        }
+        let disk = self.nodes[node].disk.content().to_vec();
+        let verdict = self.checker.goes_on_from(won.key.life, &disk);
+        self.check(verdict);
+        self.note_start(node, &won);
+        let seed = self.random.bits();
+        let (work, spacing) = (self.scenario.work_per_input, self.scenario.output_spacing);
+        let guest = StubGuest::new(seed, disk, work, spacing);
+        let config = self.scenario.config(node, run, self.options.mutations());
+        let core = Primary::new(self.clock(), config, Beginning::from_disk(won));
+        self.become_primary(node, PrimaryProcess::new(core, guest));
+        self.delicate();
+    }
+
+    fn note_start(&mut self, node: usize, won: &Entry) {
+        let before = replication::succession::Generation(won.key.generation.0.saturating_sub(1));
+        let left = self.arbiter.entry(&won.key.of(before));
+        let (Kind::ColdStart, Some(left)) = (won.kind, left) else {
+            return;
+        };
+        let is_new_reign = won.membership().since == won.next_generation();
+        let situation = match (left.membership().primary == host(node), is_new_reign) {
+            (true, _) => Situation::StartedFromDisk,
+            (false, true) => Situation::StartedFromMembersDisk,
+            (false, false) => Situation::StartedFromDiskBefore,
+        };
+        self.coverage.reached(situation);
+    }
+
+    /// Whoever starts the machine from a disk must be sure that nobody holds the running one.
+    pub(crate) fn nobody_else_holds_it(&mut self, run: u64, entry: &Entry) {
+        if entry.kind != Kind::ColdStart {
+            return;
+        }
+        let (life, left) = (entry.key.life, entry.key.generation);
+        for node in 0..2 {
+            let Some(process) = &self.nodes[node].process else {
+                continue;
+            };
+            let holds = match &process.role {
+                Role::Primary(primary) => {
+                    let status = primary.core.status();
+                    status.phase != PrimaryPhase::Stopped
+                        && (status.life, status.generation) == (life, left)
+                }
+                Role::Backup(backup) => {
+                    let status = backup.core.status();
+                    matches!(
+                        status.phase,
+                        BackupPhase::Following | BackupPhase::Claiming | BackupPhase::Draining
+                    ) && (status.life, status.generation) == (life, left)
+                }
+                Role::Starting => false,
+            };
+            if holds {
+                let other = process.run;
+                self.violated(format!(
+                    "process {run} gives up the running machine that {other} holds: {entry}"
+                ));
+            }
+        }
+    }
+
+    /// The machine is given up; the same process looks what it can be now.
+    pub(crate) fn look_again(&mut self, node: usize, run: u64) {
+        self.end_connections(run, true);
+        self.nodes[node].joined_before = true;
+        let worth = self.nodes[node].disk.worth();
+        let now = self.clock();
+        if let Some(process) = &mut self.nodes[node].process {
+            process.startup.again(now, worth);
+        }
+        self.become_role(node, Role::Starting);
+    }
+
+    /// After the end of a life a person begins the next, here or there.
+    pub(crate) fn begin_new_life_perhaps(&mut self, node: usize) {
+        let is_over = self
+            .arbiter
+            .newest()
+            .is_some_and(|newest| newest.next.is_none());
+        let now = self.clock();
+        if is_over
+            && self.random.percent(50)
+            && let Some(process) = &mut self.nodes[node].process
+        {
+            let word = Word {
+                new_life: true,
+                ..Word::default()
+            };
+            process.startup.word(now, word);
+        }
+    }
+
+    fn standing(&self, node: usize) -> Option<Standing> {
+        let process = self.nodes[node].process.as_ref()?;
+        Some(match &process.role {
+            Role::Primary(primary) => primary.core.standing(),
+            Role::Backup(backup) => backup.core.standing(self.nodes[node].disk.worth()),
+            Role::Starting => process.startup.standing(),
+        })
+    }
+
+    /// `node` asks the other one.
+    pub(crate) fn peer_asked(&mut self, node: usize, run: u64) {
+        let other = 1 - node;
+        let links = &self.network.links;
+        let open = !links[node][other].cut && !links[other][node].cut;
+        let is_awake = self.nodes[other].frozen_since.is_none();
+        let standing = self.standing(other).filter(|_| open && is_awake);
+        let (answer, after) = match standing {
+            Some(standing) => (PeerAnswer::Standing(standing), self.random.between(1, 40)),
+            None => (PeerAnswer::Unreachable, self.random.between(1, 400)),
+        };
+        self.at(after * MS, Some((node, run)), What::PeerSaid(answer));
+    }
+
+    pub(crate) fn peer_says(&mut self, node: usize, run: u64, answer: PeerAnswer) {
+        self.note(|| format!("process {run} hears: {answer:?}"));
+        let now = self.clock();
+        if let Some(process) = &mut self.nodes[node].process {
+            process.startup.peer_answered(now, PeerId(0), answer);
+        }
+        self.settle(node);
+    }
+
+    /// A Hello that did not find a primary.
+    pub(crate) fn answer_standing(&mut self, node: usize, connection: ConnectionId) {
+        let run = self.run_of(node);
+        if let (Some(standing), Some(run)) = (self.standing(node), run) {
+            self.send(run, connection, &Message::Standing(standing));
+            self.close(connection, run);
+        }
+    }
+
+    /// A primary that stands still has given everything to its core: it may say so.
+    pub(crate) fn hand_over_if_still(&mut self, node: usize) {
+        let now = self.clock();
+        if let Some(Role::Primary(primary)) = self.role(node)
+            && primary.stands_still
+            && !primary.handed_over
+            && primary.channel.next().is_none()
+        {
+            primary.handed_over = primary.core.hand_over(now);
+            primary.stands_still = primary.handed_over;
+        }
+    }
+}

@@ -77,6 +77,8 @@ fn host_without_jit() -> Result<()> {
             "jit",
             "--package",
             "riscv",
+            "--package",
+            "x86",
             "--all-targets",
             "--target",
             HOST_WITHOUT_JIT,

@@ -22,6 +22,8 @@ pub fn run() -> Result<()> {
         "jit",
         "-p",
         "riscv",
+        "-p",
+        "x86",
     ];
     cargo(&machine, &[])?;
     cargo(

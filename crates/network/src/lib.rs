@@ -22,6 +22,7 @@ mod pcap;
 mod poll_set;
 mod status;
 mod stream;
+mod subnet;
 mod switch;
 mod switch_port;
 #[allow(unsafe_code)] // two ioctls, TUNSETIFF and TUNSETOFFLOAD, that no safe wrapper offers
@@ -31,13 +32,14 @@ pub use address::{SwitchAddress, SwitchAddressError};
 pub use attachment::NetworkAttachment;
 pub use frame_stream::{FrameLengthError, MAX_FRAME_LENGTH, MIN_FRAME_LENGTH};
 pub use options::{
-    ConnectionLimits, Forward, ForwardError, StaticLease, StaticLeaseError, SwitchOptions,
+    ConnectionLimits, Forward, ForwardError, Protocol, StaticLease, StaticLeaseError, SwitchOptions,
 };
 pub use poll_set::{PollSet, Readiness};
 pub use status::{
     ForwardStatus, GatewayStatus, LeaseStatus, NoticeStatus, PortStatus, SwitchStatus,
 };
 pub use stream::{Stream, ready_or_none};
+pub use subnet::{Subnet, SubnetError};
 pub use switch::{Switch, SwitchError, run};
 pub use switch_port::SwitchPort;
 pub use tap::Tap;

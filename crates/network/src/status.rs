@@ -48,11 +48,13 @@ pub struct NoticeStatus {
 /// A forwarded port.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForwardStatus {
+    /// `tcp` or `udp`.
+    pub protocol: String,
     /// Where the host listens, as in `127.0.0.1:6379`.
     pub host: String,
     /// Where the guest listens, as in `10.0.2.15:6379`.
     pub guest: String,
-    /// Connections accepted since the start.
+    /// Connections accepted (for UDP: clients heard) since the start.
     pub accepted: u64,
 }
 
@@ -96,8 +98,12 @@ pub struct GatewayStatus {
     pub tcp_outwards_refused: u64,
     /// TCP connections that guests opened since the start.
     pub tcp_outbound: u64,
-    /// UDP flows through the gateway.
+    /// UDP flows through the gateway, in both directions.
     pub udp_flows: usize,
+    /// UDP flows that were closed because all places were taken, since the start.
+    pub udp_flows_closed: u64,
+    /// The guests' network.
+    pub subnet: String,
     /// Addresses given by DHCP.
     pub leases: Vec<LeaseStatus>,
 }

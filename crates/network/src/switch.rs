@@ -3,15 +3,16 @@
 use crate::address::SwitchAddress;
 use crate::fabric::{Change, Fabric};
 use crate::frame_stream::FrameDecoder;
-use crate::gateway::{Gateway, GatewayToken, addresses};
+use crate::gateway::{Gateway, GatewayToken};
 use crate::greeting;
 use crate::mac_table::PortId;
 use crate::notices::Notices;
-use crate::options::SwitchOptions;
+use crate::options::{Forward, StaticLease, SwitchOptions};
 use crate::pcap::Capture;
 use crate::poll_set::{PollSet, Readiness};
 use crate::status::{PortStatus, StatusFile, SwitchStatus};
 use crate::stream::{Listener, Stream};
+use crate::subnet::Subnet;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
@@ -59,6 +60,32 @@ pub enum SwitchError {
         address: SocketAddr,
         /// What the system said.
         source: io::Error,
+    },
+    /// A forward to a guest that cannot be.
+    #[error(
+        "the forward {forward} leads outside the guests' network {subnet}, or to the gateway's own \
+         addresses {} and {}: correct it, or --subnet",
+        subnet.gateway(),
+        subnet.dns()
+    )]
+    ForwardOutside {
+        /// The forward.
+        forward: Forward,
+        /// The guests' network.
+        subnet: Subnet,
+    },
+    /// A lease of an address that no guest can have.
+    #[error(
+        "the lease {lease} is outside the guests' network {subnet}, or one of the gateway's own \
+         addresses {} and {}: correct it, or --subnet",
+        subnet.gateway(),
+        subnet.dns()
+    )]
+    LeaseOutside {
+        /// The lease.
+        lease: StaticLease,
+        /// The guests' network.
+        subnet: Subnet,
     },
     /// Forwards without a gateway.
     #[error("forwards need the gateway: leave out --no-gateway or the forwards")]
@@ -166,7 +193,7 @@ impl Switch {
         } else {
             None
         };
-        let mut fabric = Fabric::new(addresses::GATEWAY_MAC);
+        let mut fabric = Fabric::new(options.subnet.gateway_mac());
         if gateway.is_some() {
             fabric.add_port(PortId::GATEWAY);
         }

@@ -1,9 +1,9 @@
 //! The proof on Debian guests that engines agree: each workload is recorded under one engine and
 //! replayed under the other, in both directions, and every digest on the way is compared.
 
-mod console;
+pub mod console;
 mod debian_disk;
-mod image;
+pub mod image;
 mod recording;
 mod redis_load;
 mod workload;

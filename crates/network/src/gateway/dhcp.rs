@@ -1,7 +1,7 @@
 //! The DHCP server (RFC 2131): an address for each MAC address, always the same, for as long as the
 //! switch lives.
 
-use super::addresses;
+use crate::subnet::Subnet;
 use smoltcp::wire::{DhcpMessageType, DhcpRepr, EthernetAddress};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -10,15 +10,20 @@ use std::net::Ipv4Addr;
 const LEASE_SECONDS: u32 = 86_400;
 
 /// The leases.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct DhcpServer {
+    subnet: Subnet,
     leases: BTreeMap<EthernetAddress, Ipv4Addr>,
 }
 
 impl DhcpServer {
     /// With addresses that the user has fixed.
-    pub(crate) fn new(fixed: impl IntoIterator<Item = (EthernetAddress, Ipv4Addr)>) -> DhcpServer {
+    pub(crate) fn new(
+        subnet: Subnet,
+        fixed: impl IntoIterator<Item = (EthernetAddress, Ipv4Addr)>,
+    ) -> DhcpServer {
         DhcpServer {
+            subnet,
             leases: fixed.into_iter().collect(),
         }
     }
@@ -38,7 +43,7 @@ impl DhcpServer {
             DhcpMessageType::Request => {
                 if request
                     .server_identifier
-                    .is_some_and(|server| server != addresses::GATEWAY)
+                    .is_some_and(|server| server != self.subnet.gateway())
                 {
                     return None;
                 }
@@ -53,7 +58,7 @@ impl DhcpServer {
             DhcpMessageType::Inform => (DhcpMessageType::Ack, Ipv4Addr::UNSPECIFIED),
             _ => return None,
         };
-        Some(reply(request, message_type, address))
+        Some(reply(self.subnet, request, message_type, address))
     }
 
     /// The client's address: what it has, else what it wants if that is free, else the first free.
@@ -61,7 +66,7 @@ impl DhcpServer {
         if let Some(address) = self.leases.get(&client) {
             return Some(*address);
         }
-        let pool = addresses::FIRST_GUEST..=addresses::LAST_GUEST;
+        let pool = self.subnet.first_guest()..=self.subnet.last_guest();
         let free = |address: &Ipv4Addr| self.leases.values().all(|leased| leased != address);
         let wanted = wanted.filter(|wanted| pool.contains(wanted) && free(wanted));
         let address = wanted.or_else(|| {
@@ -80,6 +85,7 @@ impl DhcpServer {
 }
 
 fn reply(
+    subnet: Subnet,
     request: &DhcpRepr<'_>,
     message_type: DhcpMessageType,
     address: Ipv4Addr,
@@ -98,15 +104,15 @@ fn reply(
         },
         your_ip: address,
         server_ip: Ipv4Addr::UNSPECIFIED,
-        router: (!refused).then_some(addresses::GATEWAY),
-        subnet_mask: (!refused).then_some(addresses::NETMASK),
+        router: (!refused).then_some(subnet.gateway()),
+        subnet_mask: (!refused).then_some(subnet.netmask()),
         relay_agent_ip: Ipv4Addr::UNSPECIFIED,
         broadcast: request.broadcast,
         requested_ip: None,
         client_identifier: None,
-        server_identifier: Some(addresses::GATEWAY),
+        server_identifier: Some(subnet.gateway()),
         parameter_request_list: None,
-        dns_servers: (!refused).then(|| [addresses::DNS].into_iter().collect()),
+        dns_servers: (!refused).then(|| [subnet.dns()].into_iter().collect()),
         max_size: None,
         lease_duration: leased.then_some(LEASE_SECONDS),
         renew_duration: None,
@@ -120,6 +126,10 @@ mod tests {
     use super::*;
 
     const CLIENT: EthernetAddress = EthernetAddress([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
+
+    fn server<const N: usize>(fixed: [(EthernetAddress, Ipv4Addr); N]) -> DhcpServer {
+        DhcpServer::new(Subnet::default(), fixed)
+    }
 
     fn message(message_type: DhcpMessageType, client: EthernetAddress) -> DhcpRepr<'static> {
         DhcpRepr {
@@ -158,7 +168,7 @@ mod tests {
 
     #[test]
     fn rfc_2131_3_1_an_offer_is_acknowledged_when_it_is_requested() {
-        let mut server = DhcpServer::default();
+        let mut server = server([]);
         let offer = server
             .answer(&message(DhcpMessageType::Discover, CLIENT))
             .unwrap();
@@ -167,17 +177,17 @@ mod tests {
         assert_eq!(offer.transaction_id, 0x1234);
         let mut request = message(DhcpMessageType::Request, CLIENT);
         request.requested_ip = Some(offer.your_ip);
-        request.server_identifier = Some(addresses::GATEWAY);
+        request.server_identifier = Some(Subnet::default().gateway());
         let ack = server.answer(&request).unwrap();
         assert_eq!(ack.message_type, DhcpMessageType::Ack);
         assert_eq!(ack.your_ip, offer.your_ip);
-        assert_eq!(ack.router, Some(addresses::GATEWAY));
+        assert_eq!(ack.router, Some(Subnet::default().gateway()));
         assert_eq!(ack.lease_duration, Some(LEASE_SECONDS));
     }
 
     #[test]
     fn rfc_2131_4_3_2_a_wrong_address_is_refused_and_another_servers_request_ignored() {
-        let mut server = DhcpServer::default();
+        let mut server = server([]);
         server
             .answer(&message(DhcpMessageType::Discover, CLIENT))
             .unwrap();
@@ -193,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_guest_keeps_its_address_when_the_switch_was_started_again() {
-        let mut server = DhcpServer::default();
+        let mut server = server([]);
         let mut request = message(DhcpMessageType::Request, CLIENT);
         request.requested_ip = Some(Ipv4Addr::new(10, 0, 2, 20));
         assert_eq!(
@@ -205,24 +215,39 @@ mod tests {
         request.requested_ip = Some(Ipv4Addr::new(10, 0, 2, 20));
         assert_eq!(
             server.answer(&request).unwrap().your_ip,
-            addresses::FIRST_GUEST
+            Subnet::default().first_guest()
         );
     }
 
     #[test]
     fn fixed_addresses_are_given_to_nobody_else_and_the_pool_ends() {
-        let mut server = DhcpServer::new([(CLIENT, addresses::FIRST_GUEST)]);
+        let mut server = server([(CLIENT, Subnet::default().first_guest())]);
         for number in 0..300u16 {
             let [high, low] = number.to_be_bytes();
             let other = EthernetAddress([2, 0, 0, 0, high, low]);
             match server.answer(&message(DhcpMessageType::Discover, other)) {
-                Some(offer) => assert_ne!(offer.your_ip, addresses::FIRST_GUEST),
+                Some(offer) => assert_ne!(offer.your_ip, Subnet::default().first_guest()),
                 None => assert!(number >= 239, "{number}"),
             }
         }
         let offer = server
             .answer(&message(DhcpMessageType::Discover, CLIENT))
             .unwrap();
-        assert_eq!(offer.your_ip, addresses::FIRST_GUEST);
+        assert_eq!(offer.your_ip, Subnet::default().first_guest());
+    }
+
+    #[test]
+    fn answers_follow_the_guests_network() {
+        let subnet: Subnet = "192.168.77.64/26".parse().unwrap();
+        let mut server = DhcpServer::new(subnet, []);
+        let mut request = message(DhcpMessageType::Discover, CLIENT);
+        // What it had in another network.
+        request.requested_ip = Some(Subnet::default().first_guest());
+        let offer = server.answer(&request).unwrap();
+        assert_eq!(offer.your_ip, Ipv4Addr::new(192, 168, 77, 79));
+        assert_eq!(offer.router, Some(Ipv4Addr::new(192, 168, 77, 66)));
+        assert_eq!(offer.subnet_mask, Some(Ipv4Addr::new(255, 255, 255, 192)));
+        let servers: Vec<_> = offer.dns_servers.into_iter().flatten().collect();
+        assert_eq!(servers, [Ipv4Addr::new(192, 168, 77, 67)]);
     }
 }

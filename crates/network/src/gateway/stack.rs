@@ -1,8 +1,9 @@
-//! The gateway's side of ARP, ICMP and TCP: smoltcp's interface and sockets, with frames in and out.
+//! The gateway's side of ARP and TCP: smoltcp's interface and sockets, with frames in and out.
 
-use super::addresses;
 use super::clock::TcpClock;
+use super::egress::Egress;
 use crate::frame_stream::FrameQueue;
+use crate::subnet::Subnet;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::tcp;
@@ -17,8 +18,6 @@ use std::time::{Duration, Instant};
 
 /// An Ethernet frame with 1500 octets of payload.
 const MAX_TRANSMISSION_UNIT: usize = 1514;
-/// What the gateway sends in one turn of the event loop at most, in octets.
-const OUTGOING_LIMIT: usize = 4 << 20;
 /// Each direction's buffer of a connection, which is also the window offered to the guest.
 const SOCKET_BUFFER_LENGTH: usize = 256 << 10;
 /// Closed sockets that are kept for the next connection, since their buffers are large.
@@ -37,26 +36,27 @@ pub(crate) struct Stack {
     interface: Interface,
     sockets: SocketSet<'static>,
     clock: TcpClock,
-    /// Frames that the gateway sends.
-    pub(crate) outgoing: FrameQueue,
+    /// What the gateway sends.
+    pub(crate) egress: Egress,
+    subnet: Subnet,
     spare: Vec<tcp::Socket<'static>>,
 }
 
 impl Stack {
-    pub(crate) fn new(now: Instant) -> Stack {
-        let mut config = Config::new(addresses::GATEWAY_MAC.into());
+    pub(crate) fn new(subnet: Subnet, now: Instant) -> Stack {
+        let mut config = Config::new(subnet.gateway_mac().into());
         // Initial sequence numbers: the standard library's source of randomness is enough here.
         config.random_seed = RandomState::new().build_hasher().finish();
-        let mut outgoing = FrameQueue::new(OUTGOING_LIMIT);
+        let mut egress = Egress::new(subnet);
         let clock = TcpClock::new(now);
         let mut device = FrameDevice {
             incoming: None,
-            outgoing: &mut outgoing,
+            outgoing: &mut egress.frames,
         };
         let mut interface = Interface::new(config, &mut device, clock.at(now));
         interface.update_ip_addrs(|list| {
             // The list has room: it is empty and holds two or more.
-            let _pushed = list.push(IpCidr::Ipv4(addresses::NETWORK));
+            let _pushed = list.push(IpCidr::Ipv4(subnet.gateway_cidr()));
         });
         // Connections to any address of the world end here.
         interface.set_any_ip(true);
@@ -64,7 +64,8 @@ impl Stack {
             interface,
             sockets: SocketSet::new(Vec::new()),
             clock,
-            outgoing,
+            egress,
+            subnet,
             spare: Vec::new(),
         }
     }
@@ -75,7 +76,7 @@ impl Stack {
         let now = self.clock.at(now);
         let mut device = FrameDevice {
             incoming: Some(frame),
-            outgoing: &mut self.outgoing,
+            outgoing: &mut self.egress.frames,
         };
         self.interface
             .poll_ingress_single(now, &mut device, &mut self.sockets);
@@ -86,7 +87,7 @@ impl Stack {
         let now = self.clock.at(now);
         let mut device = FrameDevice {
             incoming: None,
-            outgoing: &mut self.outgoing,
+            outgoing: &mut self.egress.frames,
         };
         self.interface.poll(now, &mut device, &mut self.sockets);
     }
@@ -106,7 +107,7 @@ impl Stack {
 
     /// Takes it as known that `guest` is at `mac`, for as long as an answer to a question would.
     pub(crate) fn expect(&mut self, mac: EthernetAddress, guest: Ipv4Addr, now: Instant) {
-        self.receive(&arp_reply(mac, guest), now);
+        self.receive(&arp_reply(self.subnet, mac, guest), now);
     }
 
     /// Opens a connection to a guest.
@@ -116,7 +117,7 @@ impl Stack {
         local_port: u16,
     ) -> Result<SocketHandle, tcp::ConnectError> {
         let mut socket = self.new_socket();
-        let local = (addresses::GATEWAY, local_port);
+        let local = (self.subnet.gateway(), local_port);
         match socket.connect(self.interface.context(), guest, local) {
             Ok(()) => Ok(self.sockets.add(socket)),
             Err(error) => {
@@ -192,17 +193,17 @@ impl Stack {
 }
 
 /// A reply, as if the guest had been asked.
-fn arp_reply(mac: EthernetAddress, address: Ipv4Addr) -> Vec<u8> {
+fn arp_reply(subnet: Subnet, mac: EthernetAddress, address: Ipv4Addr) -> Vec<u8> {
     let reply = ArpRepr::EthernetIpv4 {
         operation: ArpOperation::Reply,
         source_hardware_addr: mac,
         source_protocol_addr: address,
-        target_hardware_addr: addresses::GATEWAY_MAC,
-        target_protocol_addr: addresses::GATEWAY,
+        target_hardware_addr: subnet.gateway_mac(),
+        target_protocol_addr: subnet.gateway(),
     };
     let ethernet = EthernetRepr {
         src_addr: mac,
-        dst_addr: addresses::GATEWAY_MAC,
+        dst_addr: subnet.gateway_mac(),
         ethertype: EthernetProtocol::Arp,
     };
     let mut bytes = vec![0; ethernet.buffer_len() + reply.buffer_len()];

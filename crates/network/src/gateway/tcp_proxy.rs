@@ -1,15 +1,15 @@
 //! All TCP connections through the gateway: forwards from host ports to guests, and guests'
 //! connections to the world.
 
-use super::addresses;
 use super::connection::{Connection, Direction, FlowKey};
 use super::stack::Stack;
 use super::upstream::Upstream;
 use super::{GatewayToken, Packet};
-use crate::options::{ConnectionLimits, Forward};
+use crate::options::{ConnectionLimits, Forward, Protocol};
 use crate::poll_set::{PollSet, Readiness};
 use crate::status::ForwardStatus;
 use crate::stream::ready_or_none;
+use crate::subnet::Subnet;
 use crate::switch::SwitchError;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
@@ -56,6 +56,7 @@ pub(crate) struct Refused {
 
 /// The connections.
 pub(crate) struct TcpProxy {
+    subnet: Subnet,
     forwards: Vec<ForwardListener>,
     connections: Vec<Connection>,
     pending: BTreeMap<FlowKey, Pending>,
@@ -67,9 +68,10 @@ pub(crate) struct TcpProxy {
 }
 
 impl TcpProxy {
-    /// Listens on the forwards' host ports.
+    /// Listens on the host ports of those forwards that are TCP's.
     pub(crate) fn open(
         forwards: &[Forward],
+        subnet: Subnet,
         limits: ConnectionLimits,
     ) -> Result<TcpProxy, SwitchError> {
         let listen = |forward: &Forward| {
@@ -83,16 +85,17 @@ impl TcpProxy {
             Ok(ForwardListener {
                 listener,
                 host,
-                guest: forward.guest,
+                guest: forward.guest(subnet),
                 accepted: 0,
                 ready: false,
             })
         };
+        let tcp = forwards
+            .iter()
+            .filter(|forward| forward.protocol == Protocol::Tcp);
         Ok(TcpProxy {
-            forwards: forwards
-                .iter()
-                .map(listen)
-                .collect::<Result<_, SwitchError>>()?,
+            subnet,
+            forwards: tcp.map(listen).collect::<Result<_, SwitchError>>()?,
             connections: Vec::new(),
             pending: BTreeMap::new(),
             next_port: FIRST_PORT,
@@ -272,13 +275,13 @@ impl TcpProxy {
     }
 
     /// The forwards, with real ports.
-    pub(crate) fn forwards(&self) -> Vec<ForwardStatus> {
-        let status = |forward: &ForwardListener| ForwardStatus {
+    pub(crate) fn forwards(&self) -> impl Iterator<Item = ForwardStatus> {
+        self.forwards.iter().map(|forward| ForwardStatus {
+            protocol: Protocol::Tcp.to_string(),
             host: forward.host.to_string(),
             guest: forward.guest.to_string(),
             accepted: forward.accepted,
-        };
-        self.forwards.iter().map(status).collect()
+        })
     }
 
     /// Connections that exist now.
@@ -364,7 +367,7 @@ impl TcpProxy {
             self.next_port = port.checked_add(1).unwrap_or(FIRST_PORT);
             let key = FlowKey {
                 guest,
-                peer: SocketAddrV4::new(addresses::GATEWAY, port),
+                peer: SocketAddrV4::new(self.subnet.gateway(), port),
             };
             if self
                 .connections

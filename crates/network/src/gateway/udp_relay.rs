@@ -1,17 +1,16 @@
 //! UDP between guests and the world: a connected host socket for each flow.
 
 use super::connection::FlowKey;
-use super::datagram::{self, Datagram, MAX_PAYLOAD_LENGTH};
+use super::egress::Egress;
 use super::icmp_error::Quotation;
-use super::upstream::{DNS_PORT, Upstream};
-use super::{GatewayToken, Packet, addresses, dns, icmp_error};
-use crate::frame_stream::FrameQueue;
+use super::upstream::Upstream;
+use super::{GatewayToken, Packet, icmp_error};
 use crate::poll_set::PollSet;
 use crate::stream::ready_or_none;
-use smoltcp::wire::{EthernetAddress, Icmpv4DstUnreachable, IpProtocol, Ipv4Repr, UdpPacket};
+use smoltcp::wire::{EthernetAddress, Icmpv4DstUnreachable, IpProtocol, Ipv4Repr};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -20,8 +19,6 @@ const MAX_FLOWS: usize = 512;
 /// A flow without a datagram in either direction for this time is closed (RFC 4787, 4.3 asks for two
 /// minutes).
 const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
-/// No datagram is longer.
-const MAX_DATAGRAM_LENGTH: usize = 65_535;
 /// Datagrams taken from one flow in one turn of the event loop.
 const MAX_DATAGRAMS_A_TURN: usize = 64;
 
@@ -36,45 +33,38 @@ struct Flow {
 /// The flows.
 pub(crate) struct UdpRelay {
     flows: BTreeMap<FlowKey, Flow>,
-    buffer: Vec<u8>,
+    /// Flows that were closed because all places were taken, since the start.
+    closed: u64,
 }
 
 impl UdpRelay {
     pub(crate) fn new() -> UdpRelay {
         UdpRelay {
             flows: BTreeMap::new(),
-            buffer: vec![0; MAX_DATAGRAM_LENGTH],
+            closed: 0,
         }
     }
 
-    /// Takes a datagram from a guest. What the host does not take is dropped, as UDP may be; where
+    /// Takes a guest's datagram in `packet`. What the host does not take is dropped, as UDP may be; where
     /// nobody can be reached, the guest is told.
     pub(crate) fn receive(
         &mut self,
+        key: FlowKey,
+        payload: &[u8],
         packet: &Packet<'_>,
         upstream: &Upstream,
-        outgoing: &mut FrameQueue,
+        egress: &mut Egress,
         now: Instant,
     ) {
-        let Ok(udp) = UdpPacket::new_checked(packet.payload) else {
-            return;
-        };
-        if !udp.verify_checksum(&packet.source.into(), &packet.destination.into()) {
-            return;
-        }
-        let key = FlowKey {
-            guest: SocketAddrV4::new(packet.source, udp.src_port()),
-            peer: SocketAddrV4::new(packet.destination, udp.dst_port()),
-        };
         let quotation = quotation(packet);
         if !self.flows.contains_key(&key) {
             let destination = upstream.translate(key.peer);
             let Some(socket) = destination.and_then(|to| connect(to).ok()) else {
                 // Not to what came by broadcast or was sent to many (RFC 1122, 3.2.2).
-                if addresses::is_own(packet.destination) || addresses::is_world(packet.destination)
-                {
+                let subnet = upstream.subnet;
+                if subnet.is_own(packet.destination) || subnet.is_world(packet.destination) {
                     let reason = Icmpv4DstUnreachable::PortUnreachable;
-                    icmp_error::send(reason, &quotation, packet.source_mac, outgoing);
+                    icmp_error::send(reason, &quotation, packet.source_mac, egress);
                 }
                 return;
             };
@@ -94,11 +84,11 @@ impl UdpRelay {
             flow.guest = packet.source_mac;
             flow.quotation = quotation;
             // An error of a former datagram may come back first (udp(7)): this one is sent then.
-            if let Err(error) = flow.socket.send(udp.payload())
+            if let Err(error) = flow.socket.send(payload)
                 && error.kind() == io::ErrorKind::ConnectionRefused
             {
-                flow.refuse(outgoing);
-                let _sent = flow.socket.send(udp.payload());
+                flow.refuse(egress);
+                let _sent = flow.socket.send(payload);
             }
         }
     }
@@ -115,40 +105,27 @@ impl UdpRelay {
         }
     }
 
-    /// Answers have come: they go to the guest. One that does not fit into a frame is dropped, but
-    /// one of DNS says so.
-    pub(crate) fn ready(&mut self, key: FlowKey, outgoing: &mut FrameQueue, now: Instant) {
+    /// Answers have come: they go to the guest. `buffer` holds the longest datagram.
+    pub(crate) fn ready(
+        &mut self,
+        key: FlowKey,
+        buffer: &mut [u8],
+        egress: &mut Egress,
+        now: Instant,
+    ) {
         let Some(flow) = self.flows.get_mut(&key) else {
             return;
         };
         for _ in 0..MAX_DATAGRAMS_A_TURN {
-            match ready_or_none(|| flow.socket.recv(&mut self.buffer)) {
+            match ready_or_none(|| flow.socket.recv(buffer)) {
                 Ok(Some(length)) => {
                     flow.used = now;
-                    let cut;
-                    let payload = match &self.buffer[..length] {
-                        whole if length <= MAX_PAYLOAD_LENGTH => whole,
-                        long if key.peer.port() == DNS_PORT => match dns::truncated(long) {
-                            Some(truncated) => {
-                                cut = truncated;
-                                &cut
-                            }
-                            None => continue,
-                        },
-                        _ => continue,
-                    };
-                    let datagram = Datagram {
-                        source: key.peer,
-                        destination: key.guest,
-                        destination_mac: flow.guest,
-                        payload,
-                    };
-                    datagram::send(&datagram, outgoing);
+                    egress.send_udp(key.peer, key.guest, flow.guest, &buffer[..length]);
                 }
                 Ok(None) => return,
                 // Nobody listens there: the ICMP error that came back goes on to the guest.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                    flow.refuse(outgoing);
+                    flow.refuse(egress);
                 }
                 Err(_) => {
                     self.flows.remove(&key);
@@ -177,11 +154,17 @@ impl UdpRelay {
         self.flows.len()
     }
 
+    /// Flows that found no place any more, since the start.
+    pub(crate) fn closed(&self) -> u64 {
+        self.closed
+    }
+
     fn close_idlest_if_full(&mut self) {
         if self.flows.len() >= MAX_FLOWS {
             let idlest = self.flows.iter().min_by_key(|(_, flow)| flow.used);
             if let Some(idlest) = idlest.map(|(key, _)| *key) {
                 self.flows.remove(&idlest);
+                self.closed += 1;
             }
         }
     }
@@ -189,9 +172,9 @@ impl UdpRelay {
 
 impl Flow {
     /// Tells the guest that nobody listens where its last datagram went.
-    fn refuse(&self, outgoing: &mut FrameQueue) {
+    fn refuse(&self, egress: &mut Egress) {
         let reason = Icmpv4DstUnreachable::PortUnreachable;
-        icmp_error::send(reason, &self.quotation, self.guest, outgoing);
+        icmp_error::send(reason, &self.quotation, self.guest, egress);
     }
 }
 

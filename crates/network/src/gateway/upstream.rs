@@ -1,17 +1,18 @@
 //! Where on the host's side a guest's destination leads.
 
-use super::addresses;
+use crate::subnet::Subnet;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 
 /// The port of DNS.
-pub(crate) const DNS_PORT: u16 = 53;
+const DNS_PORT: u16 = 53;
 const RESOLVER_CONFIGURATION: &str = "/etc/resolv.conf";
 
 /// The translation of destinations.
 #[derive(Clone, Debug)]
 pub(crate) struct Upstream {
-    /// Whether 10.0.2.2 is the host's loopback.
+    pub(crate) subnet: Subnet,
+    /// Whether the gateway's address is the host's loopback.
     pub(crate) host_loopback: bool,
     /// Where DNS requests go, instead of the host's resolver.
     pub(crate) resolver: Option<SocketAddr>,
@@ -21,16 +22,18 @@ impl Upstream {
     /// Where a connection or datagram to `destination` goes. `None`: nowhere.
     pub(crate) fn translate(&self, destination: SocketAddrV4) -> Option<SocketAddr> {
         let address = *destination.ip();
-        if address == addresses::DNS && destination.port() == DNS_PORT {
+        if address == self.subnet.dns() && destination.port() == DNS_PORT {
             return self.resolver.or_else(host_resolver);
         }
-        if address == addresses::GATEWAY && self.host_loopback {
+        if address == self.subnet.gateway() && self.host_loopback {
             return Some(SocketAddr::new(
                 Ipv4Addr::LOCALHOST.into(),
                 destination.port(),
             ));
         }
-        addresses::is_world(address).then_some(SocketAddr::V4(destination))
+        self.subnet
+            .is_world(address)
+            .then_some(SocketAddr::V4(destination))
     }
 }
 
@@ -66,6 +69,7 @@ mod tests {
         let translate = |host_loopback, text: &str| {
             let resolver = Some("127.0.0.1:5353".parse().unwrap());
             let upstream = Upstream {
+                subnet: Subnet::default(),
                 host_loopback,
                 resolver,
             };

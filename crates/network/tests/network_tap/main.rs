@@ -10,12 +10,15 @@ mod guest;
 #[path = "../network/running_switch.rs"]
 mod running_switch;
 
-use guest::{ADDRESS, MAC, PATIENCE, announcement};
+use guest::{ADDRESS, GATEWAY, Guest, MAC, PATIENCE, announcement};
 use network::{NetworkAttachment, SwitchAddress, Tap};
 use running_switch::RunningSwitch;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use smoltcp::phy::ChecksumCapabilities;
+use smoltcp::socket::icmp;
+use smoltcp::wire::{Icmpv4Packet, Icmpv4Repr, Ipv4Address};
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
@@ -197,6 +200,111 @@ fn an_open_connection_of_linux_survives_twenty_failovers() {
             drop(client);
             server.join().unwrap();
             drop(kill);
+            replica.join().unwrap();
+        },
+    );
+}
+
+#[test]
+fn rfc_792_a_guest_pings_the_world_where_the_host_lets_the_switch_do_so() {
+    in_own_namespace(
+        "rfc_792_a_guest_pings_the_world_where_the_host_lets_the_switch_do_so",
+        || {
+            const WORLD: Ipv4Address = Ipv4Address::new(192, 0, 2, 7);
+            const IDENTIFIER: u16 = 0x4242;
+            ip("link set lo up");
+            ip("addr add 192.0.2.7/32 dev lo");
+            std::fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647").unwrap();
+            let switch = RunningSwitch::start(&[], |_| {});
+            let mut guest = Guest::with_address(&switch.address);
+            let buffer =
+                || icmp::PacketBuffer::new(vec![icmp::PacketMetadata::EMPTY; 4], vec![0; 8 << 10]);
+            let mut socket = icmp::Socket::new(buffer(), buffer());
+            socket.bind(icmp::Endpoint::Ident(IDENTIFIER)).unwrap();
+            let handle = guest.sockets.add(socket);
+            let data: Vec<u8> = (0..1400_u32).map(|i| i as u8).collect();
+            for seq_no in 0..3 {
+                let request = Icmpv4Repr::EchoRequest {
+                    ident: IDENTIFIER,
+                    seq_no,
+                    data: &data,
+                };
+                let socket = guest.sockets.get_mut::<icmp::Socket<'_>>(handle);
+                let room = socket.send(request.buffer_len(), WORLD.into()).unwrap();
+                request.emit(
+                    &mut Icmpv4Packet::new_unchecked(room),
+                    &ChecksumCapabilities::default(),
+                );
+                guest.run_until("an answer to a ping", |guest| {
+                    let socket = guest.sockets.get_mut::<icmp::Socket<'_>>(handle);
+                    let Ok((bytes, from)) = socket.recv() else {
+                        return false;
+                    };
+                    assert_eq!(from, WORLD.into());
+                    let reply = Icmpv4Repr::EchoReply {
+                        ident: IDENTIFIER,
+                        seq_no,
+                        data: &data,
+                    };
+                    let packet = Icmpv4Packet::new_checked(bytes).unwrap();
+                    let checksums = ChecksumCapabilities::default();
+                    assert_eq!(Icmpv4Repr::parse(&packet, &checksums).unwrap(), reply);
+                    true
+                });
+            }
+        },
+    );
+}
+
+#[test]
+fn rfc_791_linux_and_the_gateway_understand_each_others_fragments() {
+    in_own_namespace(
+        "rfc_791_linux_and_the_gateway_understand_each_others_fragments",
+        || {
+            ip("link set lo up");
+            let switch = RunningSwitch::start(&[], |options| {
+                options.host_loopback = true;
+                options.forwards = vec!["udp:0:9".parse().unwrap()];
+            });
+            let tap = NetworkAttachment::tap("us0").unwrap();
+            let [a, b, c, d, e, f] = MAC;
+            ip(&format!(
+                "link set us0 address {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x} up"
+            ));
+            ip(&format!("addr add {ADDRESS}/24 dev us0"));
+            let (stop, stopped) = channel();
+            let (confirm, _killed) = channel();
+            let address = switch.address.clone();
+            let replica = thread::spawn(move || replica(&address, tap, &stopped, &confirm));
+
+            let socket = |address: (Ipv4Address, u16)| {
+                let socket = UdpSocket::bind(address).unwrap();
+                socket.set_read_timeout(Some(PATIENCE)).unwrap();
+                socket
+            };
+            let longest: Vec<u8> = (0..65_507_u32).map(|i| (i * 13) as u8).collect();
+            let mut buffer = vec![0; 70_000];
+            let mut exchange = |from: &UdpSocket, to: &UdpSocket| {
+                from.send(&longest).unwrap();
+                let (length, sender) = to.recv_from(&mut buffer).unwrap();
+                assert!(buffer[..length] == longest[..]);
+                to.send_to(&buffer[..length], sender).unwrap();
+                let length = from.recv(&mut buffer).unwrap();
+                assert!(buffer[..length] == longest[..]);
+            };
+            // From the guest, whose kernel is Linux, to a server of the host.
+            let server = socket((Ipv4Address::LOCALHOST, 0));
+            let guest = socket((ADDRESS, 0));
+            guest
+                .connect((GATEWAY, server.local_addr().unwrap().port()))
+                .unwrap();
+            exchange(&guest, &server);
+            // From a client of the host to a server of the guest.
+            let server = socket((ADDRESS, 9));
+            let client = socket((Ipv4Address::LOCALHOST, 0));
+            client.connect(switch.forward(0)).unwrap();
+            exchange(&client, &server);
+            drop(stop);
             replica.join().unwrap();
         },
     );

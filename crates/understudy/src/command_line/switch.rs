@@ -2,7 +2,9 @@
 
 use crate::exit::{ExitStatus, Failure};
 use clap::Args;
-use network::{ConnectionLimits, Forward, StaticLease, SwitchAddress, SwitchOptions};
+use network::{
+    ConnectionLimits, Forward, Protocol, StaticLease, Subnet, SwitchAddress, SwitchOptions,
+};
 use replica::signals::StopSignals;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -11,15 +13,20 @@ use std::path::PathBuf;
 /// Run a network switch with a gateway, without root, that outlives the replicas.
 ///
 /// Guests get 10.0.2.15 and up by DHCP, reach the world through 10.0.2.2, and are reached through
-/// forwards of host ports. Prints where it listens when it is ready; SIGTERM ends it.
+/// forwards of host ports; --subnet chooses another network, with the same last numbers. Prints where
+/// it listens when it is ready; SIGTERM ends it.
 #[derive(Debug, Args)]
 pub struct Switch {
     /// Where replicas connect: unix:/path or tcp:127.0.0.1:7500; may be repeated
     #[arg(long, value_name = "ADDRESS", required = true)]
     listen: Vec<SwitchAddress>,
-    /// Lead a host port to a guest port: 127.0.0.1:6379=10.0.2.15:6379 or 6379:6379; host port 0
-    /// is any free one; may be repeated
-    #[arg(long, value_name = "HOST=GUEST")]
+    /// The guests' network: its second address is the gateway, its third the DNS relay, its fifteenth
+    /// the first guest
+    #[arg(long, value_name = "NETWORK/PREFIX", default_value_t)]
+    subnet: Subnet,
+    /// Lead a host port to a guest port: 127.0.0.1:6379=10.0.2.15:6379 or 6379:6379, of UDP as
+    /// udp:53:53; host port 0 is any free one; may be repeated
+    #[arg(long, value_name = "[udp:]HOST=GUEST")]
     forward: Vec<Forward>,
     /// Always give this guest this address: MAC=ADDRESS; may be repeated
     #[arg(long, value_name = "MAC=ADDRESS")]
@@ -27,7 +34,7 @@ pub struct Switch {
     /// No gateway: only connect the ports
     #[arg(long)]
     no_gateway: bool,
-    /// Let whoever is connected reach this host's own loopback services, at 10.0.2.2
+    /// Let whoever is connected reach this host's own loopback services, at the gateway's address
     #[arg(long)]
     allow_host_loopback: bool,
     /// TCP connections to guests at the same time; more are reset
@@ -54,6 +61,7 @@ impl Switch {
             listen: self.listen,
             forwards: self.forward,
             gateway: !self.no_gateway,
+            subnet: self.subnet,
             host_loopback: self.allow_host_loopback,
             connections: ConnectionLimits {
                 inwards: self.max_inward_connections,
@@ -68,7 +76,15 @@ impl Switch {
         network::run(&options, signals.fd(), |status| {
             let mut text = format!("listening at {}\n", status.listen.join(", "));
             for forward in &status.forwards {
-                text.push_str(&format!("{} leads to {}\n", forward.host, forward.guest));
+                let udp = if forward.protocol == Protocol::Udp.to_string() {
+                    "udp:"
+                } else {
+                    ""
+                };
+                text.push_str(&format!(
+                    "{udp}{} leads to {}\n",
+                    forward.host, forward.guest
+                ));
             }
             let mut stdout = std::io::stdout().lock();
             // Whoever closed it does not want to know.

@@ -50,7 +50,8 @@ fn linux_in_a_network_of_the_users_choice_pings_and_gets_long_datagrams_through_
 -> Result<()> {
     let directory = xtask::bench::scratch("network")?;
     let guest = directory.join("guest");
-    image::build(&guest, &[])?;
+    // busybox's own nc knows no UDP.
+    image::build(&guest, &["--package=socat".to_owned()])?;
     let (_switch, forward) = switch(&directory)?;
     let arguments = [
         "run".to_owned(),
@@ -65,7 +66,7 @@ fn linux_in_a_network_of_the_users_choice_pings_and_gets_long_datagrams_through_
     // Longer than a frame: in fragments there and back.
     console.send("ping -c 2 -s 4000 172.29.5.2\n")?;
     console.expect("2 packets received")?;
-    console.send("nc -u -l -p 9 -e cat & echo the server $((20 + 22))\n")?;
+    console.send("socat -b 65536 UDP-LISTEN:9 PIPE & echo the server $((20 + 22))\n")?;
     console.expect("the server 42")?;
 
     let client = UdpSocket::bind("127.0.0.1:0")?;

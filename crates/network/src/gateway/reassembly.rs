@@ -126,7 +126,7 @@ impl Partial {
         let overlaps = before.is_some_and(|(at, piece)| at + piece.len() > start)
             || self.pieces.range(start..end).next().is_some();
         // All but the last are counted in units of eight octets (RFC 791, 3.1).
-        let ragged = octets.is_empty() || (more && octets.len() % 8 != 0);
+        let ragged = octets.is_empty() || (more && !octets.len().is_multiple_of(8));
         let outside = end > MAX_PACKET_LENGTH - IP_HEADER_LENGTH
             || self
                 .length

@@ -126,12 +126,12 @@ impl UdpForwards {
                 Err(_) => continue,
             };
             if let Some(key) = self.flow(index, client, now) {
-                self.to_guest(key, &buffer[..length], neighbours, egress, now);
+                self.deliver(key, &buffer[..length], neighbours, egress, now);
             }
         }
     }
 
-    fn to_guest(
+    fn deliver(
         &mut self,
         key: FlowKey,
         payload: &[u8],

@@ -4,9 +4,9 @@ use crate::clock::TimeTurnsBack;
 use crate::config::{BoardConfig, BootImages, MachineConfig};
 use crate::engine::Engine;
 use crate::input::{ClockRecord, Input, InputError, InstructionCount};
-use crate::memory::OutsideRam;
+use crate::memory::{Capture, OutsideRam};
 use crate::output::{DiskRequest, Finish, Output};
-use crate::snapshot::{Snapshot, SnapshotError};
+use crate::snapshot::{Snapshot, SnapshotError, SnapshotHead};
 use std::error::Error;
 use std::io::Read;
 use thiserror::Error;
@@ -83,8 +83,19 @@ pub trait Machine: Send {
     /// live or restores a snapshot.
     fn open_disk_requests(&self) -> Vec<DiskRequest>;
 
-    /// Copies the whole state.
+    /// Copies the whole state, for which the guest stands still as long as its memory is large.
     fn snapshot(&self) -> Snapshot;
+
+    /// Begins a snapshot of this moment that is taken while the machine runs on: everything but RAM.
+    /// One that is under way ends without a result.
+    fn begin_snapshot(&mut self) -> SnapshotHead;
+
+    /// The RAM of the snapshot that was begun, as far as it was not taken yet; `None` when none is under
+    /// way. The guest cannot see it.
+    fn capture(&mut self) -> Option<Capture<'_>>;
+
+    /// Pages of RAM in use, as last known: an estimate of what a snapshot holds.
+    fn pages_in_use(&self) -> usize;
 
     /// A digest of the whole state: equal on two replicas if and only if their states are equal.
     fn digest(&mut self) -> u128;

@@ -2,22 +2,29 @@
 //!
 //! Addresses are guest physical addresses; an offset is one in RAM, which has no holes.
 //!
-//! Each page has a byte of flags. Some are known here: whether it was written since dirty tracking
-//! last looked, whether decoded code is in it. The rest are the architecture's, for what it remembers
+//! Each page has a byte of flags. Some are known here: whether its next write is to be noticed (see
+//! [`tracking`](Consumer)), whether decoded code is in it. The rest are the architecture's, for what it remembers
 //! of the page's contents (page tables, most of all): it is told when a device writes to a page that
 //! has any of them, and sees to the stores of its harts itself.
 
+mod batch;
+mod capture;
 mod digests;
 mod guest_ram;
 mod huge_pages;
 pub mod journal;
 mod layout;
+mod tracking;
 
-pub use digests::PageDigests;
+pub use batch::{BATCH_PAGES, PageBatch};
+pub use capture::Capture;
 pub use guest_ram::GuestRam;
 pub use huge_pages::ask_for_huge_pages;
 pub use layout::Region;
+pub use tracking::Consumer;
 
+use capture::Captured;
+use digests::PageDigests;
 use journal::Journal;
 use layout::Layout;
 use thiserror::Error;
@@ -27,7 +34,7 @@ pub const PAGE_SIZE: u64 = 4096;
 
 /// The page holds instructions that are in the cache of decoded blocks.
 pub const PAGE_HOLDS_CODE: u8 = 1;
-/// The page has not been written since dirty tracking last looked.
+/// The next write to the page is to be noticed: somebody has not seen one yet, or keeps its bytes.
 pub const PAGE_IS_CLEAN: u8 = 8;
 /// The write TLB may know the page.
 const PAGE_IS_IN_WRITE_TLB: u8 = 64;
@@ -66,7 +73,11 @@ pub struct Ram {
     code_page_stores: u32,
     /// While the interpreter runs for trial: see `journal`.
     journal: Option<Box<Journal>>,
+    /// Of each page, who has not seen its last write yet, and whether its bytes are to be kept.
+    tracking: Vec<u8>,
     digests: PageDigests,
+    /// The snapshot that is taken while the machine runs.
+    captured: Option<Box<Captured>>,
 }
 
 /// The lines of 64 bytes of a page that `length` bytes at `offset` touch: a bit each.
@@ -142,7 +153,9 @@ impl Ram {
             flagged_writes: Vec::new(),
             code_page_stores: 0,
             journal: None,
+            tracking: vec![0; pages],
             digests: PageDigests::new(pages),
+            captured: None,
         }
     }
 
@@ -157,8 +170,11 @@ impl Ram {
     /// # Panics
     /// There is no such page, or `bytes` is none.
     pub fn load_page(&mut self, index: usize, bytes: &[u8]) {
-        self.flags[index] &= !PAGE_IS_CLEAN;
+        self.first_write(index);
         self.bytes[index * PAGE_SIZE as usize..][..PAGE_SIZE as usize].copy_from_slice(bytes);
+        // Whoever restores has the time for it. The first digest would take it from the guest.
+        self.digests.update(index, bytes);
+        self.has_seen(Consumer::Digest, index);
     }
 
     /// Bytes of RAM.
@@ -214,7 +230,10 @@ impl Ram {
         let page = PAGE_SIZE as usize;
         for index in offset / page..=(offset + data.len() - 1) / page {
             let flags = self.flags[index];
-            self.flags[index] &= !(PAGE_HOLDS_CODE | PAGE_IS_CLEAN);
+            if flags & PAGE_IS_CLEAN != 0 {
+                self.first_write(index);
+            }
+            self.flags[index] &= !PAGE_HOLDS_CODE;
             self.code_lines[index] = 0;
             let flags = flags & (PAGE_HOLDS_CODE | ARCHITECTURE_FLAGS);
             if flags != 0 {
@@ -235,7 +254,8 @@ impl Ram {
             && self.journal.is_none()
     }
 
-    /// Whether the page at `offset` was not written since dirty tracking last looked.
+    /// Whether the next write to the page at `offset` is to be noticed: [`Ram::store`] and
+    /// [`Ram::write`] do.
     #[inline]
     pub fn is_clean(&self, offset: usize) -> bool {
         self.flags[offset / PAGE_SIZE as usize] & PAGE_IS_CLEAN != 0
@@ -305,10 +325,12 @@ impl Ram {
         if self.journal.is_some() {
             self.note_store(offset, size);
         }
-        self.bytes[offset..offset + size].copy_from_slice(&value.to_le_bytes()[..size]);
         let index = offset / PAGE_SIZE as usize;
         let flags = self.flags[index];
-        self.flags[index] = flags & !PAGE_IS_CLEAN;
+        if flags & PAGE_IS_CLEAN != 0 {
+            self.first_write(index);
+        }
+        self.bytes[offset..offset + size].copy_from_slice(&value.to_le_bytes()[..size]);
         if flags & PAGE_HOLDS_CODE != 0 && self.counts_as_store_to_code(offset, size) {
             self.flagged_writes.push(FlaggedWrite {
                 page_offset: index * PAGE_SIZE as usize,
@@ -357,17 +379,21 @@ impl Ram {
         self.code_lines.fill(0);
     }
 
-    /// Calls `f` with the index and the bytes of every page written since the last call, and marks
-    /// them clean. All write TLB entries have to go afterwards.
-    pub fn visit_dirty_pages(&mut self, mut f: impl FnMut(usize, &[u8])) {
-        for (index, flags) in self.flags.iter_mut().enumerate() {
-            if *flags & PAGE_IS_CLEAN == 0 {
-                *flags |= PAGE_IS_CLEAN;
-                f(
-                    index,
-                    &self.bytes[index * PAGE_SIZE as usize..][..PAGE_SIZE as usize],
-                );
-            }
-        }
+    /// Copies bytes to pages without flags.
+    ///
+    /// # Panics
+    /// Not all of them are RAM.
+    pub fn copy_to_plain(&mut self, from: usize, to: usize, length: usize) {
+        debug_assert!(self.is_plain(to) && self.is_plain(to + length.max(1) - 1));
+        self.bytes.copy_within(from..from + length, to);
+    }
+
+    /// Borrows bytes of pages without flags, for bulk stores.
+    ///
+    /// # Panics
+    /// Not all of them are RAM.
+    pub fn plain_bytes(&mut self, offset: usize, length: usize) -> &mut [u8] {
+        debug_assert!(self.is_plain(offset) && self.is_plain(offset + length.max(1) - 1));
+        &mut self.bytes[offset..offset + length]
     }
 }

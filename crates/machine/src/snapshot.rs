@@ -2,16 +2,19 @@
 //!
 //! Layout, little-endian: magic `USNAPSHT`, format version u32, length of the architecture's name u8,
 //! the name, semantics version u32, length of the state u64, the state (the architecture's own
-//! encoding of everything but RAM), number of pages u64, then per page its index u32 and its 4096
-//! bytes (pages of zeros are left out), and at the end XXH3-64 of all that precedes.
+//! encoding of everything but RAM), then per page its index u32 and its 4096 bytes (in any order; pages
+//! of zeros are left out), after the last one the index 2^32-1, and at the end XXH3-64 of all that
+//! precedes.
 
-use crate::memory::{PAGE_SIZE, Ram, Region};
+use crate::memory::{PAGE_SIZE, PageBatch, Ram, Region};
 use std::io::{self, Read, Write};
 use thiserror::Error;
 use xxhash_rust::xxh3::Xxh3;
 
 const MAGIC: [u8; 8] = *b"USNAPSHT";
-const FORMAT_VERSION: u32 = 2;
+const FORMAT_VERSION: u32 = 3;
+/// Instead of a page's index: no page follows.
+const NO_MORE_PAGES: u32 = u32::MAX;
 /// No machine's state without RAM comes near it: a larger length is garbage.
 const MAX_STATE_BYTES: u64 = 64 << 20;
 const PAGE: usize = PAGE_SIZE as usize;
@@ -83,17 +86,15 @@ impl Header {
     }
 }
 
-/// A machine's whole state at an instruction count.
-pub struct Snapshot {
+/// A machine's whole state at an instruction count, but for its RAM.
+pub struct SnapshotHead {
     header: Header,
     state: Vec<u8>,
-    page_indices: Vec<u32>,
-    pages: Vec<u8>,
 }
 
-impl Snapshot {
-    /// Of a machine of this architecture and these semantics that has RAM of so many bytes, all of it
-    /// zero. `state` is everything else, in the architecture's own encoding.
+impl SnapshotHead {
+    /// Of a machine of this architecture and these semantics. `state` is everything but RAM, in the
+    /// architecture's own encoding.
     ///
     /// # Panics
     /// The name is none of 1 to 255 bytes.
@@ -101,50 +102,91 @@ impl Snapshot {
         architecture: &'static str,
         semantics_version: u32,
         state: Vec<u8>,
-        memory_bytes: u64,
-    ) -> Snapshot {
+    ) -> SnapshotHead {
         assert!(
             (1..=255).contains(&architecture.len()),
             "an architecture has a name of 1 to 255 bytes"
         );
-        Snapshot {
+        SnapshotHead {
             header: Header {
                 architecture: architecture.into(),
                 semantics_version,
             },
             state,
-            page_indices: Vec::new(),
-            // The guest waits for this copy. Room for everything costs nothing until it is used, and
-            // saves copying what was copied already.
-            pages: Vec::with_capacity(memory_bytes as usize),
         }
     }
+}
 
-    /// Copies RAM.
-    pub fn add_ram(&mut self, ram: &Ram) {
+/// Writes a snapshot as bytes, while its pages come.
+pub struct SnapshotWriter<W> {
+    writer: W,
+    hash: Xxh3,
+}
+
+impl<W: Write> SnapshotWriter<W> {
+    /// Writes everything but RAM.
+    ///
+    /// # Errors
+    /// As the writer.
+    pub fn begin(head: &SnapshotHead, writer: W) -> io::Result<SnapshotWriter<W>> {
+        let hash = Xxh3::new();
+        let mut this = SnapshotWriter { writer, hash };
+        let SnapshotHead { header, state } = head;
+        this.put(&MAGIC)?;
+        this.put(&FORMAT_VERSION.to_le_bytes())?;
+        this.put(&[header.architecture.len() as u8])?;
+        this.put(header.architecture.as_bytes())?;
+        this.put(&header.semantics_version.to_le_bytes())?;
+        this.put(&(state.len() as u64).to_le_bytes())?;
+        this.put(state)?;
+        Ok(this)
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.hash.update(bytes);
+        self.writer.write_all(bytes)
+    }
+
+    /// Writes pages; none may come twice.
+    ///
+    /// # Errors
+    /// As the writer.
+    pub fn pages(&mut self, pages: &PageBatch) -> io::Result<()> {
+        pages.iter().try_for_each(|(index, bytes)| {
+            self.put(&index.to_le_bytes())?;
+            self.put(bytes)
+        })
+    }
+
+    /// There are no more pages. Gives the writer back.
+    ///
+    /// # Errors
+    /// As the writer.
+    pub fn end(mut self) -> io::Result<W> {
+        self.put(&NO_MORE_PAGES.to_le_bytes())?;
+        self.writer.write_all(&self.hash.digest().to_le_bytes())?;
+        Ok(self.writer)
+    }
+}
+
+/// A machine's whole state at an instruction count.
+pub struct Snapshot {
+    head: SnapshotHead,
+    pages: PageBatch,
+}
+
+impl Snapshot {
+    /// With all pages of RAM.
+    pub fn new(head: SnapshotHead, ram: &Ram) -> Snapshot {
+        // Room for everything costs nothing until it is used, and saves copying what was copied
+        // already.
+        let mut pages = PageBatch::with_capacity(ram.pages());
         for index in 0..ram.pages() {
             if !ram.is_known_to_be_zero(index) {
-                self.add_page(index, ram.page(index));
+                pages.add(index, ram.page(index));
             }
         }
-    }
-
-    /// Adds a page of RAM, in ascending order of their indices; pages of zeros are left out.
-    ///
-    /// # Panics
-    /// `bytes` is no page.
-    pub fn add_page(&mut self, index: usize, bytes: &[u8]) {
-        assert_eq!(bytes.len(), PAGE, "page {index} is no page");
-        if !is_zero(bytes) {
-            self.page_indices.push(index as u32);
-            self.pages.extend_from_slice(bytes);
-        }
-    }
-
-    /// The pages of RAM that are not zero: index and bytes.
-    pub fn pages(&self) -> impl Iterator<Item = (u64, &[u8])> {
-        let indices = self.page_indices.iter().map(|&index| u64::from(index));
-        indices.zip(self.pages.chunks_exact(PAGE))
+        Snapshot { head, pages }
     }
 
     /// The state without RAM, if it is of this architecture and these semantics.
@@ -156,8 +198,8 @@ impl Snapshot {
         architecture: &'static str,
         semantics_version: u32,
     ) -> Result<&[u8], SnapshotError> {
-        self.header.check(architecture, semantics_version)?;
-        Ok(&self.state)
+        self.head.header.check(architecture, semantics_version)?;
+        Ok(&self.head.state)
     }
 
     /// RAM of these regions (see [`Ram::new`]) with the pages of the snapshot.
@@ -166,7 +208,7 @@ impl Snapshot {
     /// The host has not so much memory, or the snapshot holds a page outside of it.
     pub fn ram(&self, regions: &[Region]) -> Result<Ram, SnapshotError> {
         let mut ram = new_ram(regions)?;
-        for (index, bytes) in self.pages() {
+        for (index, bytes) in self.pages.iter() {
             load_page(&mut ram, index, bytes)?;
         }
         Ok(ram)
@@ -174,45 +216,30 @@ impl Snapshot {
 
     /// Bytes that [`Snapshot::write_to`] writes.
     pub fn encoded_length(&self) -> u64 {
-        let pages = self.page_indices.len() as u64;
-        let header = 8 + 4 + 1 + self.header.architecture.len() as u64 + 4 + 8;
-        header + self.state.len() as u64 + 8 + pages * (4 + PAGE_SIZE) + 8
+        let SnapshotHead { header, state } = &self.head;
+        let head = 8 + 4 + 1 + header.architecture.len() as u64 + 4 + 8 + state.len() as u64;
+        head + self.pages.len() as u64 * (4 + PAGE_SIZE) + 4 + 8
     }
 
     /// Writes it as bytes.
+    ///
+    /// # Errors
+    /// As the writer.
     pub fn write_to(&self, writer: &mut impl Write) -> io::Result<()> {
-        let mut hash = Xxh3::new();
-        let mut put = |bytes: &[u8]| {
-            hash.update(bytes);
-            writer.write_all(bytes)
-        };
-        put(&MAGIC)?;
-        put(&FORMAT_VERSION.to_le_bytes())?;
-        put(&[self.header.architecture.len() as u8])?;
-        put(self.header.architecture.as_bytes())?;
-        put(&self.header.semantics_version.to_le_bytes())?;
-        put(&(self.state.len() as u64).to_le_bytes())?;
-        put(&self.state)?;
-        put(&(self.page_indices.len() as u64).to_le_bytes())?;
-        for (index, bytes) in self.page_indices.iter().zip(self.pages.chunks_exact(PAGE)) {
-            put(&index.to_le_bytes())?;
-            put(bytes)?;
-        }
-        writer.write_all(&hash.digest().to_le_bytes())
+        let mut writer = SnapshotWriter::begin(&self.head, writer)?;
+        writer.pages(&self.pages)?;
+        writer.end().map(drop)
     }
 
     /// Reads it back. Never allocates more than the bytes that really come.
     pub fn read_from(reader: &mut impl Read) -> Result<Snapshot, SnapshotError> {
         let mut reader = SnapshotReader::open(reader)?;
-        let (mut page_indices, mut pages) = (Vec::new(), Vec::new());
+        let mut pages = PageBatch::default();
         while let Some((index, bytes)) = reader.next_page()? {
-            page_indices.push(index);
-            pages.extend_from_slice(&bytes);
+            pages.add(index as usize, &bytes);
         }
         Ok(Snapshot {
-            header: reader.header,
-            state: reader.state,
-            page_indices,
+            head: reader.head,
             pages,
         })
     }
@@ -221,9 +248,8 @@ impl Snapshot {
 /// A snapshot that is read piece by piece: everything but RAM first, then page by page.
 pub struct SnapshotReader<R> {
     reader: Hashing<R>,
-    header: Header,
-    state: Vec<u8>,
-    pages_left: u64,
+    head: SnapshotHead,
+    is_read: bool,
 }
 
 impl<R: Read> SnapshotReader<R> {
@@ -252,15 +278,14 @@ impl<R: Read> SnapshotReader<R> {
             return Err(SnapshotError::Damaged("its state has an impossible length"));
         }
         let state = reader.bytes(length)?;
-        let pages_left = u64::from_le_bytes(reader.array()?);
+        let header = Header {
+            architecture,
+            semantics_version,
+        };
         Ok(SnapshotReader {
             reader,
-            header: Header {
-                architecture,
-                semantics_version,
-            },
-            state,
-            pages_left,
+            head: SnapshotHead { header, state },
+            is_read: false,
         })
     }
 
@@ -273,8 +298,8 @@ impl<R: Read> SnapshotReader<R> {
         architecture: &'static str,
         semantics_version: u32,
     ) -> Result<&[u8], SnapshotError> {
-        self.header.check(architecture, semantics_version)?;
-        Ok(&self.state)
+        self.head.header.check(architecture, semantics_version)?;
+        Ok(&self.head.state)
     }
 
     /// The next page's index and bytes. `None` after the last, when the checksum was right.
@@ -282,11 +307,14 @@ impl<R: Read> SnapshotReader<R> {
     /// # Errors
     /// [`SnapshotError::Damaged`] for a wrong checksum, and when reading fails.
     pub fn next_page(&mut self) -> Result<Option<(u32, [u8; PAGE])>, SnapshotError> {
-        if self.pages_left > 0 {
-            self.pages_left -= 1;
-            let index = u32::from_le_bytes(self.reader.array()?);
+        if self.is_read {
+            return Ok(None);
+        }
+        let index = u32::from_le_bytes(self.reader.array()?);
+        if index != NO_MORE_PAGES {
             return Ok(Some((index, self.reader.array()?)));
         }
+        self.is_read = true;
         let expected = self.reader.hash.digest();
         if u64::from_le_bytes(self.reader.array()?) == expected {
             Ok(None)
@@ -302,7 +330,7 @@ impl<R: Read> SnapshotReader<R> {
     pub fn ram(&mut self, regions: &[Region]) -> Result<Ram, SnapshotError> {
         let mut ram = new_ram(regions)?;
         while let Some((index, bytes)) = self.next_page()? {
-            load_page(&mut ram, index.into(), &bytes)?;
+            load_page(&mut ram, index, &bytes)?;
         }
         Ok(ram)
     }
@@ -313,8 +341,8 @@ fn new_ram(regions: &[Region]) -> Result<Ram, SnapshotError> {
     Ok(Ram::new(regions))
 }
 
-fn load_page(ram: &mut Ram, index: u64, bytes: &[u8]) -> Result<(), SnapshotError> {
-    if index >= ram.pages() as u64 {
+fn load_page(ram: &mut Ram, index: u32, bytes: &[u8]) -> Result<(), SnapshotError> {
+    if index as usize >= ram.pages() {
         return Err(SnapshotError::Damaged("it holds a page outside RAM"));
     }
     ram.load_page(index as usize, bytes);
@@ -328,12 +356,6 @@ fn load_page(ram: &mut Ram, index: u64, bytes: &[u8]) -> Result<(), SnapshotErro
 pub fn check_that_the_host_has(memory_bytes: u64) -> Result<(), SnapshotError> {
     let granted = Vec::<u8>::new().try_reserve_exact(memory_bytes as usize);
     granted.map_err(|_| SnapshotError::Memory(memory_bytes))
-}
-
-fn is_zero(bytes: &[u8]) -> bool {
-    bytes
-        .chunks_exact(64)
-        .all(|chunk| chunk.iter().fold(0, |or, byte| or | byte) == 0)
 }
 
 struct Hashing<R> {

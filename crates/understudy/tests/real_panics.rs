@@ -10,9 +10,9 @@ use arbiter::{DirectoryStore, Store};
 use machine::config::BoardConfig;
 use machine::engine::Engine;
 use machine::input::{ClockRecord, Input};
-use machine::memory::OutsideRam;
+use machine::memory::{Capture, OutsideRam};
 use machine::output::{DiskRequest, Output};
-use machine::snapshot::Snapshot;
+use machine::snapshot::{Snapshot, SnapshotHead};
 use machine::{Failure as MachineFailure, InjectError, Machine, Stop};
 use replica::disk::Disk;
 use replica::machines::Machines;
@@ -200,6 +200,18 @@ impl Machine for FailingMachine {
 
     fn snapshot(&self) -> Snapshot {
         self.machine.snapshot()
+    }
+
+    fn begin_snapshot(&mut self) -> SnapshotHead {
+        self.machine.begin_snapshot()
+    }
+
+    fn capture(&mut self) -> Option<Capture<'_>> {
+        self.machine.capture()
+    }
+
+    fn pages_in_use(&self) -> usize {
+        self.machine.pages_in_use()
     }
 
     fn digest(&mut self) -> u128 {

@@ -5,9 +5,9 @@ use crate::machine::{Machine, NAME, SEMANTICS_VERSION, configuration_hash};
 use machine::config::{BoardConfig, BootImages, MachineConfig};
 use machine::engine::Engine;
 use machine::input::{ClockRecord, Input, InstructionCount};
-use machine::memory::OutsideRam;
+use machine::memory::{Capture, OutsideRam};
 use machine::output::{DiskRequest, Output};
-use machine::snapshot::{Snapshot, SnapshotError};
+use machine::snapshot::{Snapshot, SnapshotError, SnapshotHead};
 use machine::{Architecture, Failure, InjectError, Stop};
 use std::io::Read;
 use thiserror::Error;
@@ -129,6 +129,18 @@ impl machine::Machine for Machine {
 
     fn snapshot(&self) -> Snapshot {
         self.snapshot()
+    }
+
+    fn begin_snapshot(&mut self) -> SnapshotHead {
+        self.begin_snapshot()
+    }
+
+    fn capture(&mut self) -> Option<Capture<'_>> {
+        self.capture()
+    }
+
+    fn pages_in_use(&self) -> usize {
+        self.pages_in_use()
     }
 
     fn digest(&mut self) -> u128 {

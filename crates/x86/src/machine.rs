@@ -5,13 +5,13 @@ use crate::boot::{self, BootError, BootImages};
 use crate::cpu::Cpu;
 use crate::interpreter::flags::IF;
 use crate::interpreter::{Exit, Interpreter};
-use crate::ram::{PAGE_SIZE, Ram};
+use crate::ram::{Ram, region};
 use machine::clock::Clock;
 use machine::config::{BoardConfigError, BoardLimits, MachineConfig};
 use machine::input::{ClockRecord, Input, InstructionCount};
-use machine::memory::PageDigests;
+use machine::memory::Capture;
 use machine::output::{DiskRequest, Output, Outputs};
-use machine::snapshot::{Snapshot, SnapshotError, SnapshotReader, check_that_the_host_has};
+use machine::snapshot::{Snapshot, SnapshotError, SnapshotHead, SnapshotReader};
 use machine::{InjectError, Stop};
 use serde::{Deserialize, Serialize};
 use std::io::Read;
@@ -75,7 +75,6 @@ impl State {
 pub struct Machine {
     state: State,
     ram: Ram,
-    page_digests: PageDigests,
     interpreter: Interpreter,
 }
 
@@ -103,7 +102,6 @@ impl Machine {
     fn from_parts(state: State, ram: Ram) -> Machine {
         Machine {
             state,
-            page_digests: PageDigests::new(ram.pages()),
             ram,
             interpreter: Interpreter::new(),
         }
@@ -239,27 +237,39 @@ impl Machine {
 
     /// A digest of the whole state: registers, devices and RAM.
     pub fn digest(&mut self) -> u128 {
-        let digests = &mut self.page_digests;
-        self.ram
-            .visit_dirty_pages(|index, bytes| digests.update(index, bytes));
+        let ram = self.ram.digest();
         self.interpreter.forget_writable_pages();
-        let state = postcard::to_stdvec(&self.state).expect("plain data serialises");
-        let mut state = state;
-        state.extend(self.page_digests.sum().to_le_bytes());
+        let mut state = postcard::to_stdvec(&self.state).expect("plain data serialises");
+        state.extend(ram.to_le_bytes());
         xxhash_rust::xxh3::xxh3_128(&state)
     }
 
     /// Copies the whole state.
     pub fn snapshot(&self) -> Snapshot {
+        Snapshot::new(self.snapshot_head(), self.ram.inner())
+    }
+
+    /// Everything but RAM.
+    fn snapshot_head(&self) -> SnapshotHead {
         let state = postcard::to_stdvec(&self.state).expect("plain data serialises");
-        let mut snapshot = Snapshot::new(NAME, SEMANTICS_VERSION, state, self.ram.size());
-        for index in 0..self.ram.pages() {
-            // Most of RAM was never touched, and a look would have the host map all of it.
-            if self.ram.is_dirty(index) || !self.page_digests.is_zero(index) {
-                snapshot.add_page(index, self.ram.page(index));
-            }
-        }
-        snapshot
+        SnapshotHead::new(NAME, SEMANTICS_VERSION, state)
+    }
+
+    /// Begins a snapshot of this moment, which is taken while the machine runs on.
+    pub fn begin_snapshot(&mut self) -> SnapshotHead {
+        self.ram.begin_capture();
+        self.interpreter.forget_writable_pages();
+        self.snapshot_head()
+    }
+
+    /// The RAM of the snapshot that was begun.
+    pub fn capture(&mut self) -> Option<Capture<'_>> {
+        self.ram.capture()
+    }
+
+    /// Pages of RAM in use, as last known.
+    pub fn pages_in_use(&self) -> usize {
+        self.ram.inner().pages_in_use()
     }
 
     /// A machine in the state of the snapshot.
@@ -268,11 +278,8 @@ impl Machine {
     /// [`SnapshotError`] for what is no state of such a machine, or has more RAM than the host.
     pub fn restore(snapshot: &Snapshot) -> Result<Machine, SnapshotError> {
         let state = decode(snapshot.state(NAME, SEMANTICS_VERSION)?)?;
-        let mut ram = empty_ram(&state)?;
-        for (index, bytes) in snapshot.pages() {
-            put_page(&mut ram, index, bytes)?;
-        }
-        Ok(Machine::from_parts(state, ram))
+        let ram = snapshot.ram(&[region(state.config.board.memory_bytes)])?;
+        Ok(Machine::from_parts(state, Ram::of(ram)))
     }
 
     /// The same, made while the snapshot is read.
@@ -282,11 +289,8 @@ impl Machine {
     pub fn restore_from(reader: impl Read) -> Result<Machine, SnapshotError> {
         let mut reader = SnapshotReader::open(reader)?;
         let state = decode(reader.state(NAME, SEMANTICS_VERSION)?)?;
-        let mut ram = empty_ram(&state)?;
-        while let Some((index, bytes)) = reader.next_page()? {
-            put_page(&mut ram, index.into(), &bytes)?;
-        }
-        Ok(Machine::from_parts(state, ram))
+        let ram = reader.ram(&[region(state.config.board.memory_bytes)])?;
+        Ok(Machine::from_parts(state, Ram::of(ram)))
     }
 
     /// For tests: forgets everything that only makes the machine quick. The guest cannot see it.
@@ -306,21 +310,12 @@ impl Machine {
     }
 }
 
+/// The state, if it makes sense.
 fn decode(state: &[u8]) -> Result<State, SnapshotError> {
-    postcard::from_bytes(state).map_err(|_| SnapshotError::Damaged("its state does not decode"))
-}
-
-/// RAM of zeros for a state that makes sense.
-fn empty_ram(state: &State) -> Result<Ram, SnapshotError> {
+    let state: State = postcard::from_bytes(state)
+        .map_err(|_| SnapshotError::Damaged("its state does not decode"))?;
     check(&state.config).map_err(|_| SnapshotError::Damaged("its state contradicts itself"))?;
-    let memory_bytes = state.config.board.memory_bytes;
-    check_that_the_host_has(memory_bytes)?;
-    Ok(Ram::new(memory_bytes))
-}
-
-fn put_page(ram: &mut Ram, index: u64, bytes: &[u8]) -> Result<(), SnapshotError> {
-    ram.write(index * PAGE_SIZE, bytes)
-        .ok_or(SnapshotError::Damaged("it holds a page outside RAM"))
+    Ok(state)
 }
 
 /// Equal for boards that can replay each other's inputs under the same semantics.

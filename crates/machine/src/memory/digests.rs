@@ -3,22 +3,25 @@
 //! XXH3 (128 bits) guards against divergence, not against an adversary. Each page has a digest that
 //! is only computed again when the page was written.
 
-use super::{PAGE_SIZE, Ram};
+use super::{Consumer, Ram};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 /// The digests of all pages of RAM and their sum.
 #[derive(Default)]
-pub struct PageDigests {
+pub(super) struct PageDigests {
     pages: Vec<u128>,
     sum: u128,
+    /// Pages that are not all zero.
+    not_zero: usize,
 }
 
 impl PageDigests {
     /// For RAM that is all zero: such a page counts as nothing.
-    pub fn new(pages: usize) -> PageDigests {
+    pub(super) fn new(pages: usize) -> PageDigests {
         PageDigests {
             pages: vec![0; pages],
             sum: 0,
+            not_zero: 0,
         }
     }
 
@@ -40,23 +43,32 @@ impl PageDigests {
             xxh3_128_with_seed(bytes, index as u64 + 1)
         };
         let old = std::mem::replace(&mut self.pages[index], digest);
+        self.not_zero = self.not_zero + usize::from(digest != 0) - usize::from(old != 0);
         self.sum = self.sum.wrapping_sub(old).wrapping_add(digest);
     }
 }
 
 impl Ram {
     /// A digest of RAM. All write TLB entries have to go afterwards: see
-    /// [`Ram::visit_dirty_pages`].
+    /// [`Ram::visit_written`].
     pub fn digest(&mut self) -> u128 {
         let mut digests = std::mem::take(&mut self.digests);
-        self.visit_dirty_pages(|index, bytes| digests.update(index, bytes));
+        self.visit_written(Consumer::Digest, |index, bytes| {
+            digests.update(index, bytes)
+        });
         self.digests = digests;
         self.digests.sum()
+    }
+
+    /// Pages that were not all zero when they were last looked at: an estimate of what a snapshot
+    /// holds.
+    pub fn pages_in_use(&self) -> usize {
+        self.digests.not_zero
     }
 
     /// Whether page `index` is all zero and this is known without a look at it: most of RAM was
     /// never touched, and a look would have the host map all of it.
     pub fn is_known_to_be_zero(&self, index: usize) -> bool {
-        self.is_clean(index * PAGE_SIZE as usize) && self.digests.is_zero(index)
+        !self.is_unseen(Consumer::Digest, index) && self.digests.is_zero(index)
     }
 }

@@ -7,9 +7,9 @@ use crate::hart::reservation::Reservation;
 use machine::config::BoardConfig;
 use machine::engine::Engine;
 use machine::input::{ClockRecord, Input, InstructionCount};
-use machine::memory::OutsideRam;
+use machine::memory::{Capture, OutsideRam};
 use machine::output::{DiskRequest, Output};
-use machine::snapshot::Snapshot;
+use machine::snapshot::{Snapshot, SnapshotHead};
 use machine::{InjectError, Stop};
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -89,6 +89,20 @@ impl machine::Machine for Machine {
 
     fn snapshot(&self) -> Snapshot {
         self.take_snapshot()
+    }
+
+    fn begin_snapshot(&mut self) -> SnapshotHead {
+        self.memory.begin_capture();
+        self.state.current_hart().tlb.clear_stores();
+        self.snapshot_head()
+    }
+
+    fn capture(&mut self) -> Option<Capture<'_>> {
+        self.memory.capture()
+    }
+
+    fn pages_in_use(&self) -> usize {
+        self.memory.pages_in_use()
     }
 
     fn digest(&mut self) -> u128 {

@@ -4,15 +4,18 @@ use super::{Machine, State};
 use crate::architecture::{NAME, SEMANTICS_VERSION};
 use crate::board::config::LIMITS;
 use crate::memory::{Memory, region};
-use machine::snapshot::{Snapshot, SnapshotError, SnapshotReader};
+use machine::snapshot::{Snapshot, SnapshotError, SnapshotHead, SnapshotReader};
 use std::io::Read;
 
 impl Machine {
     pub(super) fn take_snapshot(&self) -> Snapshot {
+        Snapshot::new(self.snapshot_head(), &self.memory)
+    }
+
+    /// Everything but RAM.
+    pub(super) fn snapshot_head(&self) -> SnapshotHead {
         let state = postcard::to_stdvec(&self.state).expect("plain data serialises");
-        let mut snapshot = Snapshot::new(NAME, SEMANTICS_VERSION, state, self.memory.size());
-        snapshot.add_ram(&self.memory);
-        snapshot
+        SnapshotHead::new(NAME, SEMANTICS_VERSION, state)
     }
 
     /// A machine in the state of the snapshot.

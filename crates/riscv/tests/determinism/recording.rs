@@ -4,6 +4,7 @@ use crate::assembler::elf;
 use crate::execution::Execution;
 use crate::program::{MEMORY_BYTES, generate};
 use crate::random::Random;
+use crate::running_snapshot::RunningSnapshot;
 use machine::config::BoardConfig;
 use machine::config::BootImages;
 use machine::input::{ClockRecord, Console, Input, InstructionCount};
@@ -49,6 +50,8 @@ pub enum Treatment {
     SmallSteps,
     /// Saved to bytes and restored at random counts.
     Snapshots,
+    /// Snapshots are taken of it while it runs.
+    RunningSnapshots,
     /// Looked at by digest at random counts.
     Digests,
     /// All of it.
@@ -57,11 +60,12 @@ pub enum Treatment {
 
 impl Treatment {
     /// All of them.
-    pub const ALL: [Treatment; 6] = [
+    pub const ALL: [Treatment; 7] = [
         Treatment::Undisturbed,
         Treatment::Steps,
         Treatment::SmallSteps,
         Treatment::Snapshots,
+        Treatment::RunningSnapshots,
         Treatment::Digests,
         Treatment::Everything,
     ];
@@ -74,6 +78,7 @@ impl Treatment {
             Treatment::SmallSteps if random.once_in(40) => 1 + random.below(20_000),
             Treatment::SmallSteps => 1 + random.below(40),
             Treatment::Snapshots => 1 + random.below(16_000),
+            Treatment::RunningSnapshots => 1 + random.below(2000),
             Treatment::Digests => 1 + random.below(8000),
             Treatment::Everything => 1 + random.magnitude() % 20_000,
         }
@@ -83,6 +88,13 @@ impl Treatment {
         match self {
             Treatment::Snapshots => true,
             Treatment::Everything => random.once_in(3),
+            _ => false,
+        }
+    }
+
+    fn begins_snapshot(self, random: &mut Random) -> bool {
+        match self {
+            Treatment::RunningSnapshots | Treatment::Everything => random.once_in(4),
             _ => false,
         }
     }
@@ -237,6 +249,7 @@ pub fn replay(
     let mut machine = machine(&recording.image, recording.harts, execution);
     let mut outputs = Vec::new();
     let mut injected = 0;
+    let mut running: Option<RunningSnapshot> = None;
     loop {
         let count = machine.instruction_count();
         if let Some((at, input)) = recording.inputs.get(injected)
@@ -274,8 +287,19 @@ pub fn replay(
         if treatment.takes_snapshot(random) {
             machine = through_bytes(&machine)?;
             execution.apply(&mut machine);
+            running = None;
         }
+        running = match running {
+            Some(snapshot) => snapshot.go_on(&mut machine, random.below(60) as usize, restored)?,
+            None if treatment.begins_snapshot(random) => {
+                Some(RunningSnapshot::begin(&mut machine))
+            }
+            None => None,
+        };
         compare_digest(recording, treatment, random, &mut machine, injected)?;
+    }
+    if let Some(snapshot) = running {
+        snapshot.go_on(&mut machine, usize::MAX >> 8, restored)?;
     }
     if outputs != recording.outputs {
         return Err(format!(
@@ -311,6 +335,10 @@ fn compare_digest(
         )),
         _ => Ok(()),
     }
+}
+
+fn restored(bytes: &[u8]) -> Box<dyn machine::Machine> {
+    Box::new(Machine::restore_from(bytes).expect("it is a snapshot"))
 }
 
 fn through_bytes(machine: &Machine) -> Result<Machine, String> {

@@ -4,6 +4,8 @@
 mod guest;
 mod random;
 mod recording;
+#[path = "../../../machine/testing/running_snapshot.rs"]
+mod running_snapshot;
 
 use random::Random;
 use recording::{Recording, Treatment, record, replay};

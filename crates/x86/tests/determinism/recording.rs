@@ -2,6 +2,7 @@
 
 use crate::guest::{COUNTERS, MEMORY_BYTES, generate};
 use crate::random::Random;
+use crate::running_snapshot::RunningSnapshot;
 use machine::Stop;
 use machine::config::{BoardConfig, MachineConfig};
 use machine::input::{ClockRecord, Console, Input, InstructionCount};
@@ -39,6 +40,8 @@ pub enum Treatment {
     SmallSteps,
     /// Saved to bytes and restored at random counts.
     Snapshots,
+    /// Snapshots are taken of it while it runs.
+    RunningSnapshots,
     /// Looked at by digest at random counts.
     Digests,
     /// All that only makes it quick is forgotten at random counts.
@@ -47,11 +50,12 @@ pub enum Treatment {
 
 impl Treatment {
     /// All of them.
-    pub const ALL: [Treatment; 6] = [
+    pub const ALL: [Treatment; 7] = [
         Treatment::Undisturbed,
         Treatment::Steps,
         Treatment::SmallSteps,
         Treatment::Snapshots,
+        Treatment::RunningSnapshots,
         Treatment::Digests,
         Treatment::Forgetting,
     ];
@@ -63,6 +67,7 @@ impl Treatment {
             Treatment::Steps => 1 + random.below(3000),
             Treatment::SmallSteps => 1 + random.below(40),
             Treatment::Snapshots => 1 + random.below(16_000),
+            Treatment::RunningSnapshots => 1 + random.below(2000),
             Treatment::Digests => 1 + random.below(8000),
             Treatment::Forgetting => 1 + random.below(500),
         }
@@ -175,6 +180,7 @@ pub fn replay(
     let mut machine = machine(recording.seed);
     let mut printed = Vec::new();
     let mut injected = 0;
+    let mut running: Option<RunningSnapshot> = None;
     loop {
         let count = machine.instruction_count();
         let next = recording.inputs.get(injected);
@@ -200,8 +206,23 @@ pub fn replay(
             Treatment::Snapshots => machine = through_bytes(&machine)?,
             Treatment::Forgetting => machine.forget_caches(),
             Treatment::Digests => compare(recording, &mut machine, injected, treatment)?,
+            Treatment::RunningSnapshots => {
+                running = Some(match running {
+                    None => RunningSnapshot::begin(&mut machine),
+                    Some(snapshot) => {
+                        let pages = random.below(60) as usize;
+                        match snapshot.go_on(&mut machine, pages, restored)? {
+                            Some(snapshot) => snapshot,
+                            None => RunningSnapshot::begin(&mut machine),
+                        }
+                    }
+                });
+            }
             Treatment::Undisturbed | Treatment::Steps | Treatment::SmallSteps => {}
         }
+    }
+    if let Some(snapshot) = running {
+        snapshot.go_on(&mut machine, usize::MAX >> 8, restored)?;
     }
     if printed != recording.printed {
         return Err("something else was printed".into());
@@ -233,6 +254,10 @@ fn compare(
         )),
         _ => Ok(()),
     }
+}
+
+fn restored(bytes: &[u8]) -> Box<dyn machine::Machine> {
+    Box::new(Machine::restore_from(bytes).expect("it is a snapshot"))
 }
 
 fn through_bytes(machine: &Machine) -> Result<Machine, String> {

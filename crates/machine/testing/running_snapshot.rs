@@ -1,0 +1,56 @@
+//! For the tests of architectures: a snapshot that is taken while the machine runs, and is the machine
+//! as it was at its moment.
+
+use machine::Machine;
+use machine::snapshot::SnapshotWriter;
+
+/// A snapshot under way.
+pub struct RunningSnapshot {
+    count: u64,
+    digest: u128,
+    writer: SnapshotWriter<Vec<u8>>,
+}
+
+impl RunningSnapshot {
+    /// Of this moment.
+    pub fn begin(machine: &mut dyn Machine) -> RunningSnapshot {
+        let (count, digest) = (machine.instruction_count(), machine.digest());
+        let head = machine.begin_snapshot();
+        RunningSnapshot {
+            count,
+            digest,
+            writer: SnapshotWriter::begin(&head, Vec::new()).expect("memory takes it"),
+        }
+    }
+
+    /// Takes it along by the work of so many pages. When it is complete, `restore` makes a machine of its
+    /// bytes, which has to be the one that it was taken of.
+    pub fn go_on(
+        mut self,
+        machine: &mut dyn Machine,
+        pages: usize,
+        restore: impl FnOnce(&[u8]) -> Box<dyn Machine>,
+    ) -> Result<Option<RunningSnapshot>, String> {
+        let mut capture = machine.capture().ok_or("its pages are gone")?;
+        capture.copy(pages);
+        while let Some(batch) = capture.take_batch() {
+            self.writer.pages(&batch).expect("memory takes it");
+            capture.reuse(batch);
+        }
+        if !capture.is_complete() {
+            return Ok(Some(self));
+        }
+        capture.end();
+        let bytes = self.writer.end().expect("memory takes it");
+        let mut restored = restore(&bytes);
+        if restored.digest() == self.digest {
+            return Ok(None);
+        }
+        Err(format!(
+            "the snapshot of {} that was complete at {} is of another machine\n{}",
+            self.count,
+            machine.instruction_count(),
+            restored.describe()
+        ))
+    }
+}

@@ -98,11 +98,7 @@ impl SnapshotHead {
     ///
     /// # Panics
     /// The name is none of 1 to 255 bytes.
-    pub fn new(
-        architecture: &'static str,
-        semantics_version: u32,
-        state: Vec<u8>,
-    ) -> SnapshotHead {
+    pub fn new(architecture: &'static str, semantics_version: u32, state: Vec<u8>) -> SnapshotHead {
         assert!(
             (1..=255).contains(&architecture.len()),
             "an architecture has a name of 1 to 255 bytes"

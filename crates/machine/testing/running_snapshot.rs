@@ -4,6 +4,9 @@
 use machine::Machine;
 use machine::snapshot::SnapshotWriter;
 
+/// Makes a machine of a snapshot's bytes.
+pub type Restore = fn(&[u8]) -> Box<dyn Machine>;
+
 /// A snapshot under way.
 pub struct RunningSnapshot {
     count: u64,
@@ -12,13 +15,18 @@ pub struct RunningSnapshot {
 }
 
 impl RunningSnapshot {
-    /// Of this moment.
-    pub fn begin(machine: &mut dyn Machine) -> RunningSnapshot {
-        let (count, digest) = (machine.instruction_count(), machine.digest());
+    /// Of this moment. What is expected of it is a copy's digest: the machine's own would disturb what
+    /// it remembers of its pages.
+    pub fn begin(machine: &mut dyn Machine, restore: Restore) -> RunningSnapshot {
+        let mut copy = Vec::new();
+        machine
+            .snapshot()
+            .write_to(&mut copy)
+            .expect("memory takes it");
         let head = machine.begin_snapshot();
         RunningSnapshot {
-            count,
-            digest,
+            count: machine.instruction_count(),
+            digest: restore(&copy).digest(),
             writer: SnapshotWriter::begin(&head, Vec::new()).expect("memory takes it"),
         }
     }
@@ -29,7 +37,7 @@ impl RunningSnapshot {
         mut self,
         machine: &mut dyn Machine,
         pages: usize,
-        restore: impl FnOnce(&[u8]) -> Box<dyn Machine>,
+        restore: Restore,
     ) -> Result<Option<RunningSnapshot>, String> {
         let mut capture = machine.capture().ok_or("its pages are gone")?;
         capture.copy(pages);

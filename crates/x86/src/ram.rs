@@ -3,9 +3,7 @@
 //! What every machine's RAM knows of its pages (decoded code, who waits for a write) is
 //! [`machine::memory`]'s. Here is what a store to a page table entails.
 
-use machine::memory::{
-    Capture, GuestRam, OutsideRam, PAGE_HOLDS_CODE, Ram as MachineRam, Region,
-};
+use machine::memory::{Capture, GuestRam, OutsideRam, PAGE_HOLDS_CODE, Ram as MachineRam, Region};
 
 /// Bytes of a page.
 pub const PAGE_SIZE: u64 = machine::memory::PAGE_SIZE;

@@ -78,7 +78,9 @@ impl Ram {
         const GROUP: usize = 64;
         for first in (0..self.tracking.len()).step_by(GROUP) {
             let end = self.tracking.len().min(first + GROUP);
-            let of_any = self.tracking[first..end].iter().fold(0, |or, byte| or | byte);
+            let of_any = self.tracking[first..end]
+                .iter()
+                .fold(0, |or, byte| or | byte);
             if of_any & consumer as u8 == 0 {
                 continue;
             }

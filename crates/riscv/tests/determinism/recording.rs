@@ -292,7 +292,7 @@ pub fn replay(
         running = match running {
             Some(snapshot) => snapshot.go_on(&mut machine, random.below(60) as usize, restored)?,
             None if treatment.begins_snapshot(random) => {
-                Some(RunningSnapshot::begin(&mut machine))
+                Some(RunningSnapshot::begin(&mut machine, restored))
             }
             None => None,
         };

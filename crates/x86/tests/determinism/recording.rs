@@ -208,12 +208,12 @@ pub fn replay(
             Treatment::Digests => compare(recording, &mut machine, injected, treatment)?,
             Treatment::RunningSnapshots => {
                 running = Some(match running {
-                    None => RunningSnapshot::begin(&mut machine),
+                    None => RunningSnapshot::begin(&mut machine, restored),
                     Some(snapshot) => {
                         let pages = random.below(60) as usize;
                         match snapshot.go_on(&mut machine, pages, restored)? {
                             Some(snapshot) => snapshot,
-                            None => RunningSnapshot::begin(&mut machine),
+                            None => RunningSnapshot::begin(&mut machine, restored),
                         }
                     }
                 });

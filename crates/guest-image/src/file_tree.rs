@@ -167,6 +167,27 @@ impl FileTree {
         Ok(())
     }
 
+    /// Makes a directory, or gives the one that is there this mode and these owners.
+    ///
+    /// # Errors
+    /// As [`insert`](FileTree::insert).
+    pub fn make_directory(
+        &mut self,
+        path: &str,
+        mode: u32,
+        uid: u32,
+        gid: u32,
+    ) -> Result<(), GuestImageError> {
+        self.insert(path, Node::directory())?;
+        let path = self.resolve_parent(path)?;
+        if let Some(node) = self.nodes.get_mut(&path)
+            && node.kind == NodeKind::Directory
+        {
+            (node.mode, node.uid, node.gid) = (mode & 0o7777, uid, gid);
+        }
+        Ok(())
+    }
+
     /// Takes away everything at or below a path for which `unwanted` says so.
     pub fn remove_where(&mut self, unwanted: impl Fn(&str) -> bool) {
         self.nodes.retain(|path, _| {

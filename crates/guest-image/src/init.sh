@@ -47,39 +47,60 @@ start_network() {
 }
 
 # A service is a script /etc/understudy/services/NAME; NAME.port holds the TCP port that it listens
-# on when it is ready.
+# on when it is ready. When it ends, whenever that is, the console says so.
 start_services() {
     services=$(parameter understudy.service)
     [ "$services" = none ] && return
     [ -n "$services" ] || read -r services < /etc/understudy/default-services
+    mkdir -p /run/understudy
     for service in $(IFS=,; set -- $services; echo "$@"); do
-        script=/etc/understudy/services/$service
-        if [ ! -x "$script" ]; then
+        if [ ! -x "/etc/understudy/services/$service" ]; then
             say "there is no service $service"
             continue
         fi
-        "$script" < /dev/null > "/var/log/$service.log" 2>&1 &
+        run_service "$service" &
         started="$started $service"
     done
 }
 
+run_service() {
+    "/etc/understudy/services/$1" < /dev/null > "/var/log/$1.log" 2>&1
+    status=$?
+    echo $status > "/run/understudy/$1.ended"
+    say "$1 has ended with status $status; its log ends:"
+    tail -n 20 "/var/log/$1.log"
+}
+
+# Sets $states to what is to be said of all services once those with a port listen, or have ended, or
+# a minute is over.
 await_services() {
+    states=
     for service in $started; do
-        [ -r "/etc/understudy/services/$service.port" ] || continue
-        read -r port < "/etc/understudy/services/$service.port"
-        pattern=$(printf ':%04X [0-9A-F]*:0000 0A ' "$port")
-        tries=0
-        until grep -q "$pattern" /proc/net/tcp /proc/net/tcp6; do
-            tries=$((tries + 1))
-            if [ $tries -gt 3000 ]; then
-                say "$service does not listen on port $port; its log ends:"
-                tail -n 20 "/var/log/$service.log"
-                break
-            fi
-            usleep 20000
-        done
-        say "$service listens on port $port"
+        port=
+        [ -r "/etc/understudy/services/$service.port" ] &&
+            read -r port < "/etc/understudy/services/$service.port"
+        state=runs
+        if [ -n "$port" ]; then
+            pattern=$(printf ':%04X [0-9A-F]*:0000 0A ' "$port")
+            state="listens on port $port"
+            tries=0
+            until grep -q "$pattern" /proc/net/tcp /proc/net/tcp6; do
+                [ -e "/run/understudy/$service.ended" ] && break
+                tries=$((tries + 1))
+                if [ $tries -gt 3000 ]; then
+                    state="does not listen on port $port"
+                    break
+                fi
+                usleep 20000
+            done
+        fi
+        if [ -e "/run/understudy/$service.ended" ]; then
+            read -r status < "/run/understudy/$service.ended"
+            state="has ended with status $status"
+        fi
+        states="$states, $service $state"
     done
+    states=${states#, }
 }
 
 # Goes on in the Debian system on a disk, after its packages have been configured (once).
@@ -110,9 +131,13 @@ echo 1 > /proc/sys/vm/overcommit_memory
 start_services
 start_network
 await_services
-address=$(ip -4 -o addr show dev eth0 2> /dev/null)
-address=${address#* inet }
-say "guest ready (${address%% *})"
+address="no network"
+if [ -e /sys/class/net/eth0 ]; then
+    address=$(ip -4 -o addr show dev eth0)
+    address=${address#* inet }
+    address=${address%% *}
+fi
+say "guest ready (${address:-no address})${states:+: $states}"
 
 run=$(parameter understudy.run)
 if [ -n "$run" ]; then

@@ -3,11 +3,14 @@
 
 use std::fmt::Write as _;
 
-use crate::file_tree::{FileTree, Node};
+use crate::accounts::Accounts;
+use crate::file_tree::{FileTree, Node, NodeKind};
 use crate::kernel_modules::{KernelModule, KernelModules};
+use crate::maintainer_scripts;
 use crate::package::Package;
 use crate::progress::Progress;
 use crate::shared_libraries::copy_program;
+use crate::tmpfiles;
 use crate::{
     Architecture, Board, BuildOptions, GuestImageError, Profile, Service, insert_added_files,
 };
@@ -77,6 +80,9 @@ const REDIS_SCRIPT: &str = "\
     done\n\
     exec redis-server /etc/redis/redis.conf \"$@\"\n";
 
+/// The package with the users that every Debian has.
+const BASE_PASSWD: &str = "base-passwd";
+
 /// The packages that the demo guest is taken from.
 pub fn demo_packages() -> Vec<String> {
     ["redis-server", "redis-tools", "openssl", "gzip"]
@@ -91,6 +97,12 @@ pub fn is_demo_package(name: &str) -> bool {
     name.starts_with("lib")
         || name == "zlib1g"
         || demo_packages().iter().any(|package| package == name)
+}
+
+/// The packages, and that with the users that every Debian has.
+pub fn with_base_accounts(packages: &[String]) -> Vec<String> {
+    let base = std::iter::once(BASE_PASSWD.to_owned());
+    packages.iter().cloned().chain(base).collect()
 }
 
 /// The file tree of a guest that lives in RAM.
@@ -117,7 +129,11 @@ pub fn build(
             services.push(redis_service());
             demo_tree(&unpacked, options.architecture, *append_only)?
         }
-        _ => unpacked,
+        Profile::Packages { .. } => {
+            insert_accounts(packages, &mut unpacked, progress)?;
+            unpacked
+        }
+        Profile::RootFilesystem { .. } => unpacked,
     };
     services.extend(options.services.iter().cloned());
     insert_system(&mut tree, board)?;
@@ -177,6 +193,60 @@ fn redis_service() -> Service {
         script: REDIS_SCRIPT.to_owned(),
         port: Some(REDIS_PORT),
     }
+}
+
+/// The users and groups that every Debian has and that the packages make, with the directories that they
+/// need.
+fn insert_accounts(
+    packages: &[Package],
+    tree: &mut FileTree,
+    progress: &mut dyn Progress,
+) -> Result<(), GuestImageError> {
+    let text = |tree: &FileTree, path: &str| {
+        let content = tree.file(path).map(|content| content.to_vec());
+        String::from_utf8_lossy(&content.unwrap_or_default()).into_owned()
+    };
+    let mut accounts = Accounts::from_masters(
+        &text(tree, "usr/share/base-passwd/passwd.master"),
+        &text(tree, "usr/share/base-passwd/group.master"),
+    );
+    let below = |tree: &FileTree, directory: &str| {
+        let paths = tree.iter().map(|(path, _)| path.to_owned());
+        let here = paths.filter(|path| path.starts_with(directory) && path.ends_with(".conf"));
+        here.collect::<Vec<_>>()
+    };
+    for path in below(tree, "usr/lib/sysusers.d/") {
+        accounts.add_sysusers(&text(tree, &path));
+    }
+    for package in packages {
+        let control = package.control_files()?;
+        for script in ["preinst", "postinst"] {
+            let Some(NodeKind::File(script)) = control.get(script).map(|node| &node.kind) else {
+                continue;
+            };
+            let script = String::from_utf8_lossy(script);
+            let found = maintainer_scripts::add_accounts(&script, &mut accounts);
+            for (home, uid, gid) in found.homes {
+                if !tree.contains(&home) {
+                    tree.make_directory(&home, 0o755, uid, gid)?;
+                }
+            }
+            for command in found.unclear {
+                progress.on_note(&format!(
+                    "{}: its script makes an account in a way that is not understood: {command}",
+                    package.name
+                ));
+            }
+        }
+    }
+    for path in below(tree, "usr/lib/tmpfiles.d/") {
+        tmpfiles::make_directories(&text(tree, &path), &accounts, tree)?;
+    }
+    // Root has no password, as in other guests in RAM; the others cannot log in.
+    let passwd = accounts.passwd(|name| if name == "root" { "" } else { "*" });
+    tree.insert("etc/passwd", Node::file(passwd.into_bytes(), 0o644))?;
+    let group = accounts.group().into_bytes();
+    tree.insert("etc/group", Node::file(group, 0o644))
 }
 
 /// `/init`, busybox, and the directories and files that both rely on. What packages have brought

@@ -3,6 +3,7 @@
 //! `docs/guest-images.md` describes the images.
 #![forbid(unsafe_code)]
 
+mod accounts;
 mod apt;
 mod apt_sources;
 mod architecture;
@@ -14,6 +15,7 @@ mod ext4;
 mod file_tree;
 mod initramfs;
 mod kernel_modules;
+mod maintainer_scripts;
 mod manifest;
 mod options;
 mod output;
@@ -21,6 +23,7 @@ mod package;
 mod progress;
 mod root_filesystem;
 mod shared_libraries;
+mod tmpfiles;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -253,7 +256,9 @@ impl Selection {
                 closure
             }
             Profile::Packages { packages } if packages.is_empty() => Vec::new(),
-            Profile::Packages { packages } => apt.closure(packages)?,
+            Profile::Packages { packages } => {
+                apt.closure(&initramfs::with_base_accounts(packages))?
+            }
             Profile::RootFilesystem { packages, .. } => {
                 apt.closure(&root_filesystem::packages(packages))?
             }

@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::accounts::Accounts;
 use crate::apt_sources::SUITE;
 use crate::dpkg_database::DpkgDatabase;
 use crate::file_tree::{FileTree, Node};
@@ -16,8 +17,14 @@ use crate::{Board, BuildOptions, GuestImageError, ext4, insert_added_files};
 /// Put after the other words of the kernel's command line.
 pub const COMMAND_LINE: &str = " root=/dev/vda rw net.ifnames=0";
 const FIRST_BOOT: &str = include_str!("first_boot.sh");
+const NAME_SERVERS: &str = include_str!("name_servers.sh");
 /// What runs in the guest, for naming an image by its content.
-pub const SCRIPTS: &[&str] = &[FIRST_BOOT];
+pub const SCRIPTS: &[&str] = &[
+    FIRST_BOOT,
+    NAME_SERVERS,
+    NAME_SERVERS_PATH,
+    NAME_SERVERS_SERVICE,
+];
 
 /// Besides what is essential or of priority `required`: what makes it boot, reach the network and
 /// let somebody log in.
@@ -61,6 +68,13 @@ const MODULES: &[&str] = &[
 ];
 
 const NETWORK: &str = "[Match]\nName=eth*\n\n[Network]\nDHCP=ipv4\nLinkLocalAddressing=no\n";
+/// systemd-networkd tells nobody but systemd-resolved, which is a package of its own, of name servers.
+const NAME_SERVERS_PATH: &str = "[Unit]\nDescription=Name servers that DHCP tells\n\n\
+    [Path]\nPathChanged=/run/systemd/netif/state\nUnit=understudy-name-servers.service\n\n\
+    [Install]\nWantedBy=multi-user.target\n";
+const NAME_SERVERS_SERVICE: &str = "[Unit]\nDescription=Name servers that DHCP tells, into \
+    /etc/resolv.conf\n\n[Service]\nType=oneshot\nExecStart=/usr/lib/understudy/name-servers\n\n\
+    [Install]\nWantedBy=multi-user.target\n";
 /// Group `shadow`, fixed by base-passwd.
 const SHADOW_GROUP: u32 = 42;
 const FSTAB: &str = "/dev/vda / ext4 defaults 0 0\n";
@@ -153,7 +167,18 @@ fn configure(
     file("etc/hostname", "guest\n".to_owned(), 0o644)?;
     file("etc/hosts", HOSTS.to_owned(), 0o644)?;
     file("etc/fstab", FSTAB.to_owned(), 0o644)?;
-    file("etc/resolv.conf", "nameserver 10.0.2.3\n".to_owned(), 0o644)?;
+    file(
+        "usr/lib/understudy/name-servers",
+        NAME_SERVERS.to_owned(),
+        0o755,
+    )?;
+    for (name, unit) in [
+        ("path", NAME_SERVERS_PATH),
+        ("service", NAME_SERVERS_SERVICE),
+    ] {
+        let path = format!("etc/systemd/system/understudy-name-servers.{name}");
+        file(&path, unit.to_owned(), 0o644)?;
+    }
     file(
         "etc/systemd/network/80-ethernet.network",
         NETWORK.to_owned(),
@@ -192,44 +217,23 @@ fn configure(
 /// The accounts that base-passwd's script would make before it is unpacked, with their passwords in
 /// `/etc/shadow` as passwd's script wants them.
 fn insert_accounts(tree: &mut FileTree) -> Result<(), GuestImageError> {
-    for (master, open, secret) in [
-        (
-            "usr/share/base-passwd/passwd.master",
-            "etc/passwd",
-            "etc/shadow",
-        ),
-        (
-            "usr/share/base-passwd/group.master",
-            "etc/group",
-            "etc/gshadow",
-        ),
+    let master = |name: &str| {
+        let master = tree.file(&format!("usr/share/base-passwd/{name}.master"));
+        master.map(|content| String::from_utf8_lossy(content).into_owned())
+    };
+    let (Some(passwd), Some(group)) = (master("passwd"), master("group")) else {
+        return Ok(());
+    };
+    let accounts = Accounts::from_masters(&passwd, &group);
+    let (shadow, gshadow) = accounts.shadow();
+    for (path, content, mode, gid) in [
+        ("etc/passwd", accounts.passwd(|_| "x"), 0o644, 0),
+        ("etc/group", accounts.group(), 0o644, 0),
+        ("etc/shadow", shadow, 0o640, SHADOW_GROUP),
+        ("etc/gshadow", gshadow, 0o640, SHADOW_GROUP),
     ] {
-        let Some(master) = tree.file(master) else {
-            continue;
-        };
-        let (mut open_lines, mut secret_lines) = (String::new(), String::new());
-        for line in String::from_utf8_lossy(master).lines() {
-            let mut fields: Vec<&str> = line.split(':').collect();
-            if fields.len() < 3 {
-                continue;
-            }
-            fields[1] = "x";
-            let name = fields[0];
-            open_lines.push_str(&format!("{}\n", fields.join(":")));
-            secret_lines.push_str(&match secret {
-                "etc/shadow" => format!("{name}:*::0:99999:7:::\n"),
-                _ => format!("{name}:*::\n"),
-            });
-        }
-        tree.insert(open, Node::file(open_lines.into_bytes(), 0o644))?;
-        let secret_node = Node::file(secret_lines.into_bytes(), 0o640);
-        tree.insert(
-            secret,
-            Node {
-                gid: SHADOW_GROUP,
-                ..secret_node
-            },
-        )?;
+        let node = Node::file(content.into_bytes(), mode);
+        tree.insert(path, Node { gid, ..node })?;
     }
     Ok(())
 }

@@ -111,6 +111,10 @@ impl Progress for StepPrinter {
             Ok(())
         };
     }
+
+    fn on_note(&mut self, note: &str) {
+        let _printed = writeln!(io::stderr().lock(), "  note: {note}");
+    }
 }
 
 /// What the loop waits for.

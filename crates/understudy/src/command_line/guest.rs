@@ -54,8 +54,9 @@ struct Build {
     /// Put a file of this host into the guest, with mode 755 unless given; may be repeated
     #[arg(long, value_name = "HOST:GUEST[:MODE]")]
     add_file: Vec<AddedFile>,
-    /// A command that an initramfs guest runs as a service; may be repeated
-    #[arg(long, value_name = "NAME=COMMAND", value_parser = service)]
+    /// A command that an initramfs guest runs as a service, with the TCP port that it listens on when
+    /// it is ready; may be repeated
+    #[arg(long, value_name = "NAME[:PORT]=COMMAND", value_parser = service)]
     service: Vec<Service>,
     /// Append to the kernel's command line
     #[arg(
@@ -83,11 +84,19 @@ struct Build {
 }
 
 fn service(text: &str) -> Result<Service, String> {
-    let (name, script) = text.split_once('=').ok_or("write NAME=COMMAND")?;
+    let wrong = || "write NAME=COMMAND or NAME:PORT=COMMAND".to_owned();
+    let (name, script) = text.split_once('=').ok_or_else(wrong)?;
+    let (name, port) = match name.split_once(':') {
+        Some((name, port)) => {
+            let port: std::num::NonZeroU16 = port.parse().map_err(|_| wrong())?;
+            (name, Some(port.get()))
+        }
+        None => (name, None),
+    };
     Ok(Service {
         name: name.into(),
         script: script.into(),
-        port: None,
+        port,
     })
 }
 

@@ -23,7 +23,8 @@ pub enum Stop {
     },
     /// An output waits that should not wait longer; collect it with [`Machine::outputs`].
     Output,
-    /// The guest ended the machine.
+    /// The guest ended the machine. (One that resets begins anew instead, where the architecture can:
+    /// see [`Machine::end_at_reset`].)
     Finished(Finish),
 }
 
@@ -48,6 +49,11 @@ pub type Failure = Box<dyn Error + Send + Sync>;
 pub trait Machine: Send {
     /// Executes until the instruction count is `until`, or until something stops it before.
     fn run(&mut self, until: InstructionCount) -> Stop;
+
+    /// A guest that resets ends its machine from here on, instead of beginning anew within
+    /// [`Machine::run`], at the count of the instruction that asked for it. Machines that cannot begin
+    /// anew always end. It is part of the state.
+    fn end_at_reset(&mut self) {}
 
     /// Lets an input take effect exactly here.
     ///

@@ -247,6 +247,27 @@ impl Ram {
         Ok(())
     }
 
+    /// Makes all of it zero, as at power-on: no page has any flag of the architecture, none holds code.
+    /// Whatever an engine remembers of RAM is void. Pages that were never touched stay so.
+    pub fn clear(&mut self) {
+        assert!(
+            self.journal.is_none(),
+            "RAM is cleared between instructions"
+        );
+        for index in 0..self.pages() {
+            if !self.is_known_to_be_zero(index) {
+                if self.flags[index] & PAGE_IS_CLEAN != 0 {
+                    self.first_write(index);
+                }
+                self.bytes[index * PAGE_SIZE as usize..][..PAGE_SIZE as usize].fill(0);
+            }
+            self.flags[index] &= PAGE_IS_CLEAN;
+        }
+        self.code_lines.fill(0);
+        self.flagged_writes.clear();
+        self.code_page_stores = 0;
+    }
+
     /// Whether the page at `offset` may have entries in a write TLB.
     #[inline]
     pub fn is_plain(&self, offset: usize) -> bool {

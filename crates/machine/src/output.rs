@@ -49,7 +49,7 @@ pub enum Finish {
     PowerOff,
     /// `FINISHER_FAIL` (0x3333): power off with this exit status.
     Fail(u16),
-    /// `FINISHER_RESET` (0x7777): reboot.
+    /// `FINISHER_RESET` (0x7777), of a machine that does not begin anew.
     Reset,
 }
 
@@ -79,6 +79,8 @@ pub enum Output {
     },
     /// The guest ended the machine. Nothing comes after it.
     Finish(Finish),
+    /// The guest reset the machine, which has begun anew. Not visible outside: for people.
+    Reboot,
 }
 
 /// The outputs that nobody has collected yet, and how many there ever were.
@@ -117,7 +119,7 @@ impl Outputs {
         }
     }
 
-    /// Adds a disk request, an entropy request or the end.
+    /// Adds a disk request, an entropy request, a reboot or the end.
     pub fn other(&mut self, output: Output) {
         debug_assert!(!matches!(
             output,

@@ -3,10 +3,16 @@
 //! Layout, little-endian: magic `USNAPSHT`, format version u32, length of the architecture's name u8,
 //! the name, semantics version u32, length of the state u64, the state (the architecture's own
 //! encoding of everything but RAM), then per page its index u32 and its 4096 bytes (in any order; pages
-//! of zeros are left out), after the last one the index 2^32-1, and at the end XXH3-64 of all that
-//! precedes.
+//! of zeros are left out), after the last one the index 2^32-1, the boot images (see `images`), and at the end
+//! XXH3-64 of all that precedes.
+
+mod images;
+
+pub use images::KeptImage;
 
 use crate::memory::{PAGE_SIZE, PageBatch, Ram, Region};
+use images::{EncodedImage, ImageEncoder};
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use thiserror::Error;
 use xxhash_rust::xxh3::Xxh3;
@@ -90,6 +96,7 @@ impl Header {
 pub struct SnapshotHead {
     header: Header,
     state: Vec<u8>,
+    images: Vec<KeptImage>,
 }
 
 impl SnapshotHead {
@@ -109,7 +116,15 @@ impl SnapshotHead {
                 semantics_version,
             },
             state,
+            images: Vec::new(),
         }
+    }
+
+    /// With the images that the machine begins from when the guest resets it. They are the machine's
+    /// own bytes and not copied.
+    pub fn with_images(mut self, images: Vec<KeptImage>) -> SnapshotHead {
+        self.images = images;
+        self
     }
 }
 
@@ -117,6 +132,7 @@ impl SnapshotHead {
 pub struct SnapshotWriter<W> {
     writer: W,
     hash: Xxh3,
+    images: Vec<ImageEncoder>,
 }
 
 impl<W: Write> SnapshotWriter<W> {
@@ -125,9 +141,16 @@ impl<W: Write> SnapshotWriter<W> {
     /// # Errors
     /// As the writer.
     pub fn begin(head: &SnapshotHead, writer: W) -> io::Result<SnapshotWriter<W>> {
-        let hash = Xxh3::new();
-        let mut this = SnapshotWriter { writer, hash };
-        let SnapshotHead { header, state } = head;
+        let SnapshotHead {
+            header,
+            state,
+            images,
+        } = head;
+        let mut this = SnapshotWriter {
+            writer,
+            hash: Xxh3::new(),
+            images: images.iter().cloned().map(ImageEncoder::new).collect(),
+        };
         this.put(&MAGIC)?;
         this.put(&FORMAT_VERSION.to_le_bytes())?;
         this.put(&[header.architecture.len() as u8])?;
@@ -149,6 +172,9 @@ impl<W: Write> SnapshotWriter<W> {
     /// As the writer.
     pub fn pages(&mut self, pages: &PageBatch) -> io::Result<()> {
         pages.iter().try_for_each(|(index, bytes)| {
+            for image in &mut self.images {
+                image.look_at_page(index, bytes);
+            }
             self.put(&index.to_le_bytes())?;
             self.put(bytes)
         })
@@ -160,6 +186,8 @@ impl<W: Write> SnapshotWriter<W> {
     /// As the writer.
     pub fn end(mut self) -> io::Result<W> {
         self.put(&NO_MORE_PAGES.to_le_bytes())?;
+        let images = std::mem::take(&mut self.images);
+        images::write(&images, |bytes| self.put(bytes))?;
         self.writer.write_all(&self.hash.digest().to_le_bytes())?;
         Ok(self.writer)
     }
@@ -210,11 +238,9 @@ impl Snapshot {
         Ok(ram)
     }
 
-    /// Bytes that [`Snapshot::write_to`] writes.
-    pub fn encoded_length(&self) -> u64 {
-        let SnapshotHead { header, state } = &self.head;
-        let head = 8 + 4 + 1 + header.architecture.len() as u64 + 4 + 8 + state.len() as u64;
-        head + self.pages.len() as u64 * (4 + PAGE_SIZE) + 4 + 8
+    /// The images that the machine begins from when the guest resets it; none if it cannot.
+    pub fn images(&self) -> &[KeptImage] {
+        &self.head.images
     }
 
     /// Writes it as bytes.
@@ -234,10 +260,12 @@ impl Snapshot {
         while let Some((index, bytes)) = reader.next_page()? {
             pages.add(index as usize, &bytes);
         }
-        Ok(Snapshot {
-            head: reader.head,
-            pages,
-        })
+        let by_index: BTreeMap<u32, &[u8]> = pages.iter().collect();
+        let images = reader.images.iter();
+        let images = images.map(|image| image.decode(|index| by_index.get(&index).copied()));
+        let mut head = reader.head;
+        head.images = images.collect::<Result<_, _>>()?;
+        Ok(Snapshot { head, pages })
     }
 }
 
@@ -245,6 +273,8 @@ impl Snapshot {
 pub struct SnapshotReader<R> {
     reader: Hashing<R>,
     head: SnapshotHead,
+    /// There when all pages have come.
+    images: Vec<EncodedImage>,
     is_read: bool,
 }
 
@@ -254,10 +284,7 @@ impl<R: Read> SnapshotReader<R> {
     /// # Errors
     /// [`SnapshotError`] for what is no snapshot, and when reading fails.
     pub fn open(reader: R) -> Result<SnapshotReader<R>, SnapshotError> {
-        let mut reader = Hashing {
-            reader,
-            hash: Xxh3::new(),
-        };
+        let mut reader = Hashing::new(reader);
         if reader.array::<8>()? != MAGIC {
             return Err(SnapshotError::NotASnapshot);
         }
@@ -280,7 +307,12 @@ impl<R: Read> SnapshotReader<R> {
         };
         Ok(SnapshotReader {
             reader,
-            head: SnapshotHead { header, state },
+            head: SnapshotHead {
+                header,
+                state,
+                images: Vec::new(),
+            },
+            images: Vec::new(),
             is_read: false,
         })
     }
@@ -311,6 +343,7 @@ impl<R: Read> SnapshotReader<R> {
             return Ok(Some((index, self.reader.array()?)));
         }
         self.is_read = true;
+        self.images = images::read(&mut self.reader)?;
         let expected = self.reader.hash.digest();
         if u64::from_le_bytes(self.reader.array()?) == expected {
             Ok(None)
@@ -329,6 +362,15 @@ impl<R: Read> SnapshotReader<R> {
             load_page(&mut ram, index, &bytes)?;
         }
         Ok(ram)
+    }
+
+    /// As [`Snapshot::images`], once all pages have come and are in `ram`.
+    ///
+    /// # Errors
+    /// An image names a page outside of it.
+    pub fn images(&self, ram: &Ram) -> Result<Vec<KeptImage>, SnapshotError> {
+        let page = |index: u32| ((index as usize) < ram.pages()).then(|| ram.page(index as usize));
+        self.images.iter().map(|image| image.decode(page)).collect()
     }
 }
 
@@ -360,6 +402,13 @@ struct Hashing<R> {
 }
 
 impl<R: Read> Hashing<R> {
+    fn new(reader: R) -> Hashing<R> {
+        Hashing {
+            reader,
+            hash: Xxh3::new(),
+        }
+    }
+
     fn fill(&mut self, buffer: &mut [u8]) -> io::Result<()> {
         self.reader.read_exact(buffer)?;
         self.hash.update(buffer);

@@ -199,7 +199,10 @@ impl Outside {
                 self.console.print(bytes);
                 Ok(())
             }
-            Output::Disk(_) | Output::EntropyRequest { .. } | Output::Finish(_) => Ok(()),
+            Output::Disk(_)
+            | Output::EntropyRequest { .. }
+            | Output::Finish(_)
+            | Output::Reboot => Ok(()),
         }
     }
 

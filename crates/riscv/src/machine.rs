@@ -2,10 +2,11 @@
 
 mod contract;
 mod description;
+mod reboot;
 mod snapshot;
 mod turns;
 
-use crate::board::boot::{self, BootError};
+use crate::board::boot::BootError;
 use crate::board::bus::Bus;
 use crate::board::clint::{self, NANOSECONDS_PER_TICK};
 use crate::emitter::Jit;
@@ -24,6 +25,7 @@ use machine::engine::Engine;
 use machine::input::InstructionCount;
 use machine::memory::{OutsideRam, PAGE_SIZE};
 use machine::output::Outputs;
+use reboot::KeptImages;
 use serde::{Deserialize, Serialize};
 
 /// What a machine is made from.
@@ -63,6 +65,8 @@ impl State {
 pub struct Machine {
     pub(crate) state: State,
     pub(crate) memory: Memory,
+    /// What a reset loads: see `reboot`.
+    images: KeptImages,
     blocks: BlockCache,
     engine: Engine,
     pub(crate) jit: Option<Box<Jit>>,
@@ -78,15 +82,8 @@ impl Machine {
     pub fn new(config: Config, images: &BootImages) -> Result<Machine, BootError> {
         let mut memory = Memory::new(config.board.memory_bytes);
         let mut bus = Bus::new(&config.board)?;
-        let isa = description::of(config.extensions);
-        let entry = boot::load(&config.board, images, &isa, &mut memory, &mut bus)?;
-        let harts = (0..config.board.harts)
-            .map(|id| {
-                let mut hart = Hart::new(id, entry.pc);
-                hart.update_translation_context();
-                hart
-            })
-            .collect();
+        let entry = reboot::load(&config, images, &mut memory, &mut bus)?;
+        let harts = reboot::harts(&config, entry, 0);
         let state = State {
             config,
             count: 0,
@@ -97,7 +94,11 @@ impl Machine {
             bus,
             outputs: Outputs::default(),
         };
-        Ok(Machine::from_parts(state, memory))
+        Ok(Machine::from_parts(
+            state,
+            memory,
+            reboot::keep(images, entry),
+        ))
     }
 
     /// What the machine was made from.
@@ -113,12 +114,13 @@ impl Machine {
         self.memory.read_array(address)
     }
 
-    pub(crate) fn from_parts(state: State, mut memory: Memory) -> Machine {
+    pub(crate) fn from_parts(state: State, mut memory: Memory, images: KeptImages) -> Machine {
         memory.take_disturbances();
         let blocks = BlockCache::new(state.config.extensions);
         Machine {
             state,
             memory,
+            images,
             blocks,
             engine: Engine::Interpreter,
             jit: None,

@@ -136,6 +136,14 @@ impl Memory {
         }
     }
 
+    /// Makes all of it zero: see [`Ram::clear`].
+    pub fn clear(&mut self) {
+        self.ram.clear();
+        self.disturbances.clear();
+        self.lower_tables.clear();
+        self.table_stores = 0;
+    }
+
     /// The page at `offset` holds page tables, as `flags` say. True as in [`Ram::set_flags`].
     pub fn flag_table(&mut self, offset: usize, flags: u8) -> bool {
         if flags & PAGE_HOLDS_PAGE_TABLE != 0 && self.ram.flags(offset) & PAGE_HOLDS_PAGE_TABLE == 0

@@ -32,6 +32,8 @@ pub struct SingleOptions {
     pub digest_interval_instructions: u64,
     /// Say how fast it was.
     pub summary: bool,
+    /// End when the guest resets the machine.
+    pub no_reboot: bool,
 }
 
 /// Time between two digests of a recording.
@@ -41,6 +43,9 @@ const DIGEST_INTERVAL_NS: u64 = 1_000_000_000;
 pub fn run(config: &VmConfig, options: SingleOptions) -> Result<ExitStatus, Failure> {
     let disks = Disk::open_all(&config.disk_files()).map_err(Failure::usage)?;
     let mut machine = setup::power_on(config, &disks).map_err(Failure::usage)?;
+    if options.no_reboot {
+        machine.end_at_reset();
+    }
     let recorder = match &options.record {
         Some(path) => Some(
             Recorder::create(
@@ -206,6 +211,9 @@ impl Single {
                     return Err(anyhow!("the machine failed: {}", failure.reason).into());
                 }
                 LiveReport::DiskError(error) => eprint!("understudy: {error}\r\n"),
+                LiveReport::Rebooted { count } => {
+                    eprint!("understudy: the guest rebooted after {count} instructions\r\n");
+                }
                 // A machine alone is asked for no snapshot.
                 LiveReport::Snapshot(_) => {}
             }

@@ -5,8 +5,10 @@ mod support;
 use rustix::process::Signal;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
-use support::guest_program::{counting_busily, counting_slowly, counting_to};
-use support::history::{assert_one_history, await_lines, numbers};
+use support::guest_program::{
+    counting_and_resetting, counting_busily, counting_slowly, counting_to,
+};
+use support::history::{assert_one_history, assert_one_history_of, await_lines, numbers};
 use support::{PairDirectory, Process, wait_for};
 
 #[test]
@@ -42,6 +44,37 @@ fn a_guest_that_never_waits_is_protected_too() {
     process.kill();
     await_lines(&backup, 50);
     assert_one_history(&primary, &backup);
+}
+
+/// The life goes on: no failover, no divergence, and the backup goes live in the middle of it.
+#[test]
+fn a_guest_that_resets_begins_anew_on_both_sides() {
+    const LINES: u32 = 300;
+    let mut pair = PairDirectory::new(&counting_and_resetting(LINES as u16, u64::MAX >> 16));
+    pair.pair_keys = "digest_interval = \"20ms\"\n";
+    let (mut primary, mut process, mut listen) = pair.primary("r1");
+    await_lines(&primary, 2 * LINES as usize);
+    for round in 2..4 {
+        // It joins a machine that has reset itself, and restores it from a snapshot.
+        let (backup, backup_process) = pair.backup(&format!("r{round}"), &listen);
+        primary.await_state("protected");
+        let lines = numbers(&primary.console()).len();
+        await_lines(&primary, lines + 3 * LINES as usize);
+        assert!(primary.has_event("rebooted"));
+        assert!(!backup.has_event("diverged"));
+        process.kill();
+        let status = wait_for("the backup to go live", || {
+            backup.status().filter(|status| status["role"] == "primary")
+        });
+        assert_eq!(status["generation"], 2 * round - 1);
+        await_lines(&backup, 2 * LINES as usize);
+        assert!(backup.has_event("rebooted"));
+        if round == 2 {
+            assert_one_history_of(LINES, &primary, &backup);
+        }
+        listen = status["listen"].as_str().unwrap().to_owned();
+        (primary, process) = (backup, backup_process);
+    }
 }
 
 /// It waits long before each quantum is over.

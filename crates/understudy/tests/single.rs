@@ -5,7 +5,7 @@ mod support;
 use riscv::isa::Op;
 use std::fs;
 use support::assembler::{A0, A1, Assembler, ZERO};
-use support::guest_program::{counting_busily, counting_to};
+use support::guest_program::{counting_and_resetting, counting_busily, counting_to};
 use support::{Process, error_text, no_jit_line, run, wait_for};
 
 const ENGINES: [&str; 3] = ["interpreter", "jit", "paranoid"];
@@ -165,6 +165,33 @@ fn a_recorder_that_was_killed_leaves_a_recording_that_replays() {
     assert!(output.status.success(), "{said}");
     assert!(said.contains("not complete"), "{said}");
     assert!(!said.contains(" 0 digests"), "{said}");
+}
+
+#[test]
+fn a_guest_that_resets_begins_anew_or_ends_and_a_replay_knows() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    fs::write(path("guest.elf"), counting_and_resetting(20, 20)).unwrap();
+    for (option, reboots) in [(None, true), (Some("--no-reboot"), false)] {
+        let (kernel, log) = (path("guest.elf"), path("run.log"));
+        let mut arguments = vec!["run", "--kernel", &kernel, "--memory", "8M"];
+        arguments.extend(["--record", &log]);
+        arguments.extend(option);
+        let output = run(&arguments);
+        let said = error_text(&output);
+        assert!(output.status.success(), "{said}");
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        let times = printed.len() / expected_lines(20).len();
+        assert_eq!(printed, expected_lines(20).repeat(times));
+        assert_eq!(times > 2, reboots, "{printed}");
+        assert_eq!(said.matches("rebooted").count(), times - 1, "{said}");
+        for engine in ENGINES {
+            let output = run(&["replay", &log, "--dump-console", "--engine", engine]);
+            assert!(output.status.success(), "{}", error_text(&output));
+            assert_eq!(String::from_utf8_lossy(&output.stdout), printed);
+        }
+        fs::remove_file(log).unwrap();
+    }
 }
 
 /// Ends with the number of ones in 21 as its status: 3, or 7 if `cpop` is illegal.

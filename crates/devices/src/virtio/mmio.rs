@@ -201,6 +201,11 @@ impl VirtioMmio {
         }
     }
 
+    /// See [`VirtioSlots::take_requests_of`](super::slots::VirtioSlots::take_requests_of).
+    pub fn take_requests_of(&mut self, old: &VirtioMmio) {
+        self.device.take_requests_of(&old.device);
+    }
+
     fn reset(&mut self) {
         self.device.reset();
         self.queues = new_queues(&self.device);

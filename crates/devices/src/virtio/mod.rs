@@ -151,6 +151,14 @@ impl VirtioDevice {
         }
     }
 
+    /// It is a new device in the place of an `old` one, whose requests to the outside are under way.
+    fn take_requests_of(&mut self, old: &VirtioDevice) {
+        if let VirtioDevice::Block(_) | VirtioDevice::Entropy(_) = old {
+            *self = old.clone();
+            self.reset();
+        }
+    }
+
     /// The driver reset the device.
     fn reset(&mut self) {
         match self {

@@ -21,6 +21,14 @@ impl VirtioSlots {
         VirtioSlots(devices.map(VirtioMmio::new).collect())
     }
 
+    /// The devices are new ones in the place of `old` ones: their requests to the outside stay under
+    /// way, under their numbers, and nobody waits for them.
+    pub fn take_requests_of(&mut self, old: &VirtioSlots) {
+        for (new, old) in self.0.iter_mut().zip(&old.0) {
+            new.take_requests_of(old);
+        }
+    }
+
     /// How many slots are occupied.
     pub fn occupied(&self) -> usize {
         self.0.len()

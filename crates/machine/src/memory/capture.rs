@@ -188,6 +188,7 @@ mod tests {
                 ram.store(offset, 8, 99);
                 ram.undo_trial();
             }
+            4 if random.below(100) == 0 => ram.clear(),
             _ if ram.is_plain(offset) => ram.store_u64(offset, random.below(3) as u64),
             _ => {
                 let _disturbed = ram.store(offset, 8, random.below(3) as u64);

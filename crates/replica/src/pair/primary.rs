@@ -212,6 +212,10 @@ impl PrimaryLoop {
                 LiveReport::DiskError(error) => {
                     self.host.events.add("disk_error", 0, self.count(), error);
                 }
+                LiveReport::Rebooted { count } => {
+                    let detail = "the guest reset the machine, which begins anew";
+                    self.host.events.add("rebooted", 0, count, detail);
+                }
                 LiveReport::Failed(failure) => {
                     let error = self.host.machine_failed(&failure, self.vcpu.thread_mut());
                     self.ended = Some(PrimaryEnding::Exit(Err(error)));

@@ -133,7 +133,10 @@ impl ReplicaGuest {
                 self.open_entropy.push(*length);
                 false
             }
-            Output::NetworkFrame { .. } | Output::ConsoleBytes { .. } | Output::Finish(_) => true,
+            Output::NetworkFrame { .. }
+            | Output::ConsoleBytes { .. }
+            | Output::Finish(_)
+            | Output::Reboot => true,
         });
         outputs
     }

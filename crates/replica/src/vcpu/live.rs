@@ -272,6 +272,10 @@ impl<'a> Live<'a> {
 
     fn collect_outputs(&mut self) {
         let mut outputs = self.guest.outputs();
+        if outputs.contains(&Output::Reboot) {
+            let count = self.guest.machine.instruction_count();
+            self.ends.live(LiveReport::Rebooted { count });
+        }
         outputs.retain(|output| visible_units(output) > 0);
         if !outputs.is_empty() {
             let count = self.guest.machine.instruction_count();
@@ -468,6 +472,6 @@ pub(super) fn visible_units(output: &Output) -> u64 {
     match output {
         Output::NetworkFrame { .. } => 1,
         Output::ConsoleBytes { bytes, .. } => bytes.len() as u64,
-        Output::Disk(_) | Output::EntropyRequest { .. } | Output::Finish(_) => 0,
+        Output::Disk(_) | Output::EntropyRequest { .. } | Output::Finish(_) | Output::Reboot => 0,
     }
 }

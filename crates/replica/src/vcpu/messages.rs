@@ -78,6 +78,11 @@ pub enum LiveReport {
     Snapshot(Box<TakenSnapshot>),
     /// The host could not carry out a disk request; the guest got an I/O error.
     DiskError(String),
+    /// The guest reset the machine, which begins anew at this instruction count.
+    Rebooted {
+        /// Instructions since power-on.
+        count: u64,
+    },
     /// The guest ended the machine; nothing follows.
     Finished(Finish),
     /// The machine cannot go on; nothing follows but the evidence.

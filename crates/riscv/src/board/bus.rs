@@ -10,7 +10,7 @@ use devices::uart16550::Uart16550;
 use devices::virtio::slots::VirtioSlots;
 use machine::config::{BoardConfig, BoardConfigError};
 use machine::input::{Console, Input, InputError};
-use machine::output::{Finish, Output};
+use machine::output::Finish;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -88,6 +88,17 @@ impl Bus {
         })
     }
 
+    /// All devices as after power-on, with an empty boot ROM, in the place of these ones; but what the
+    /// outside was asked for and has not brought will come, and then serves nobody.
+    ///
+    /// # Errors
+    /// [`BoardConfigError`]
+    pub fn after_reset(&self, board: &BoardConfig) -> Result<Bus, BoardConfigError> {
+        let mut bus = Bus::new(board)?;
+        bus.virtio.take_requests_of(&self.virtio);
+        Ok(bus)
+    }
+
     /// Reads 1, 2, 4 or 8 bytes outside RAM.
     ///
     /// # Errors
@@ -141,8 +152,8 @@ impl Bus {
         match region {
             Region::Rom => return Err(fault),
             Region::Finisher => {
-                if let Some(finish) = self.finisher.write(offset, value) {
-                    context.outputs.other(Output::Finish(finish));
+                if let Some(output) = self.finisher.write(offset, value) {
+                    context.outputs.other(output);
                 }
             }
             Region::Rtc if size == 4 => {
@@ -232,6 +243,16 @@ impl Bus {
     /// How the guest ended the machine, if it did.
     pub fn finish(&self) -> Option<Finish> {
         self.finisher.finish()
+    }
+
+    /// Whether the guest reset the machine, which has to begin anew before its next instruction.
+    pub fn asks_for_reset(&self) -> bool {
+        self.finisher.asks_for_reset()
+    }
+
+    /// From here on a reset is an end.
+    pub fn end_at_reset(&mut self) {
+        self.finisher.end_at_reset();
     }
 
     /// The virtio devices.

@@ -41,6 +41,15 @@ impl Counters {
         self.retired_behind = self.retired_behind.wrapping_add(1);
     }
 
+    /// Both are 0 at `count`, at which the first hart begins to run.
+    pub fn begin(&mut self, count: InstructionCount) {
+        *self = Counters {
+            cycle_behind: count,
+            retired_behind: count,
+            stopped_at: count,
+        };
+    }
+
     /// Another hart runs from `count` on.
     pub fn stop(&mut self, count: InstructionCount) {
         self.stopped_at = count;

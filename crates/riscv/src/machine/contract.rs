@@ -16,6 +16,7 @@ use xxhash_rust::xxh3::xxh3_128;
 impl machine::Machine for Machine {
     fn run(&mut self, until: InstructionCount) -> Stop {
         loop {
+            self.reset_if_asked();
             self.raise_device_timers();
             if self.state.outputs.is_urgent() {
                 return Stop::Output;
@@ -33,6 +34,10 @@ impl machine::Machine for Machine {
             }
             self.run_hart(until);
         }
+    }
+
+    fn end_at_reset(&mut self) {
+        self.state.bus.end_at_reset();
     }
 
     fn inject(&mut self, input: &Input) -> Result<(), InjectError> {

@@ -1,10 +1,11 @@
 //! Snapshots of a RISC-V machine: everything but RAM is encoded by postcard.
 
-use super::{Machine, State};
+use super::{Machine, State, reboot};
 use crate::architecture::{NAME, SEMANTICS_VERSION};
 use crate::board::config::LIMITS;
 use crate::memory::{Memory, region};
-use machine::snapshot::{Snapshot, SnapshotError, SnapshotHead, SnapshotReader};
+use machine::memory::Ram;
+use machine::snapshot::{KeptImage, Snapshot, SnapshotError, SnapshotHead, SnapshotReader};
 use std::io::Read;
 
 impl Machine {
@@ -15,7 +16,7 @@ impl Machine {
     /// Everything but RAM.
     pub(super) fn snapshot_head(&self) -> SnapshotHead {
         let state = postcard::to_stdvec(&self.state).expect("plain data serialises");
-        SnapshotHead::new(NAME, SEMANTICS_VERSION, state)
+        SnapshotHead::new(NAME, SEMANTICS_VERSION, state).with_images(self.images.to_vec())
     }
 
     /// A machine in the state of the snapshot.
@@ -25,7 +26,7 @@ impl Machine {
     pub fn restore(snapshot: &Snapshot) -> Result<Machine, SnapshotError> {
         let state = decode(snapshot.state(NAME, SEMANTICS_VERSION)?)?;
         let ram = snapshot.ram(&[region(state.config.board.memory_bytes)])?;
-        Ok(Machine::from_parts(state, Memory::of(ram)))
+        Machine::of_snapshot(state, ram, snapshot.images().to_vec())
     }
 
     /// The same, made while the snapshot is read.
@@ -36,7 +37,18 @@ impl Machine {
         let mut reader = SnapshotReader::open(reader)?;
         let state = decode(reader.state(NAME, SEMANTICS_VERSION)?)?;
         let ram = reader.ram(&[region(state.config.board.memory_bytes)])?;
-        Ok(Machine::from_parts(state, Memory::of(ram)))
+        let images = reader.images(&ram)?;
+        Machine::of_snapshot(state, ram, images)
+    }
+
+    fn of_snapshot(
+        state: State,
+        ram: Ram,
+        images: Vec<KeptImage>,
+    ) -> Result<Machine, SnapshotError> {
+        let images = reboot::of_snapshot(images)
+            .ok_or(SnapshotError::Damaged("its boot images are no machine's"))?;
+        Ok(Machine::from_parts(state, Memory::of(ram), images))
     }
 }
 

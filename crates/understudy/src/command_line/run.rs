@@ -30,7 +30,8 @@ pub struct Run {
     /// Kernel: a RISC-V boot image or an ELF file, or a bzImage for x86-64
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
-    /// Firmware image, or `none`: the kernel is an ELF file that starts in M-mode at its entry
+    /// Firmware image, or `none`: the kernel is an ELF file that starts in M-mode at its entry (on
+    /// QEMU: at the start of RAM)
     #[arg(long, value_name = "FILE|none")]
     firmware: Option<PathBuf>,
     /// Initial RAM disk
@@ -73,6 +74,9 @@ pub struct Run {
     /// Say how fast the machine ran when it ends
     #[arg(long)]
     summary: bool,
+    /// End when the guest reboots, instead of starting it again (x86-64 machines always do)
+    #[arg(long)]
+    no_reboot: bool,
     #[command(flatten)]
     engine: EngineOption,
 }
@@ -85,6 +89,7 @@ impl Run {
             record: self.record,
             digest_interval_instructions: self.digest_interval.map_or(0, NonZeroU64::get),
             summary: self.summary,
+            no_reboot: self.no_reboot,
         };
         single::run(&config, options)
     }

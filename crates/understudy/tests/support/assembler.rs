@@ -177,11 +177,19 @@ impl Assembler {
 
     /// Ends the machine: `code` 0 is a power-off, another one a failure with that code.
     pub fn finish(&mut self, code: u16) {
-        let value = if code == 0 {
+        self.tell_finisher(if code == 0 {
             0x5555
         } else {
             u64::from(code) << 16 | 0x3333
-        };
+        });
+    }
+
+    /// Resets the machine.
+    pub fn reset(&mut self) {
+        self.tell_finisher(0x7777);
+    }
+
+    fn tell_finisher(&mut self, value: u64) {
         self.load(T0, 0x10_0000);
         self.load(T1, value);
         self.store(Op::Sw, T1, T0, 0);

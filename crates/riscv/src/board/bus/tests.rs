@@ -1,6 +1,7 @@
 use super::*;
 use devices::virtio::driver::{self, TestBus};
 use machine::input::{ClockRecord, DiskStatus};
+use machine::output::Output;
 use proptest::prelude::*;
 
 type TestBoard = driver::TestBoard<Bus>;

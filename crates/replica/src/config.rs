@@ -53,7 +53,9 @@ pub enum Attachment {
 /// How the pair meets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PairOptions {
-    /// Where this host listens for a backup while it is the primary, as in `0.0.0.0:7400`.
+    /// What this host is called; its node name when absent.
+    pub host: Option<String>,
+    /// Where this host listens for the other one, as in `0.0.0.0:7400`.
     pub listen: String,
     /// Time between two heartbeats.
     pub heartbeat: Duration,

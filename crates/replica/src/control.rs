@@ -1,109 +1,20 @@
-//! The control socket: one JSON document, the replica's status, for each connection.
+//! The control socket in the state directory: a request a connection, a line of JSON, and its answer.
 
-use crate::state_directory::StateDirectory;
-use crate::status::ReplicaStatus;
-use std::fs::{self, File, Permissions};
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+mod client;
+mod request;
+mod socket;
+
+pub use client::{ask, status};
+pub use request::{Answer, Request, Word};
+pub use socket::{ControlError, ControlSocket, ConversationId};
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-use thiserror::Error;
 
 /// The socket's name in the state directory.
 pub const SOCKET_NAME: &str = "control.sock";
-/// How long an answer may take.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
-/// No status is longer.
-const ANSWER_LIMIT: u64 = 1 << 20;
-
-/// The control socket cannot be made.
-#[derive(Debug, Error)]
-pub enum ControlError {
-    /// The socket cannot be bound.
-    #[error("cannot make the control socket in {}: {source}", directory.display())]
-    Bind {
-        /// The state directory.
-        directory: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-}
-
-/// The listening end; the file is removed when it is dropped.
-#[derive(Debug)]
-pub struct ControlSocket {
-    listener: UnixListener,
-    path: PathBuf,
-}
-
-impl ControlSocket {
-    /// Binds the socket in `directory`, which is this process's own: what is there was left behind by
-    /// a dead one.
-    pub fn bind(directory: &StateDirectory) -> Result<ControlSocket, ControlError> {
-        let directory = directory.path();
-        let path = directory.join(SOCKET_NAME);
-        let bind = || {
-            match std::fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            let listener = with_short_path(directory, |short| UnixListener::bind(short))?;
-            fs::set_permissions(&path, Permissions::from_mode(0o600))?;
-            listener.set_nonblocking(true)?;
-            Ok(listener)
-        };
-        let listener = bind().map_err(|source| ControlError::Bind {
-            directory: directory.into(),
-            source,
-        })?;
-        Ok(ControlSocket { listener, path })
-    }
-
-    /// To be polled for reading.
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.listener.as_fd()
-    }
-
-    /// Answers everybody who waits.
-    pub fn answer(&self, status: impl Fn() -> ReplicaStatus) {
-        while let Ok((stream, _)) = self.listener.accept() {
-            // Whoever does not take the answer at once goes without it: the socket's buffer holds
-            // it, and the event loop waits for nobody.
-            let _answered = answer_one(stream, &status());
-        }
-    }
-
-    /// Waits for one question and answers it.
-    #[cfg(test)]
-    pub fn wait_and_answer(&self, status: &ReplicaStatus) -> io::Result<()> {
-        self.listener.set_nonblocking(false)?;
-        answer_one(self.listener.accept()?.0, status)
-    }
-}
-
-impl Drop for ControlSocket {
-    fn drop(&mut self) {
-        let _removed = std::fs::remove_file(&self.path);
-    }
-}
-
-fn answer_one(mut stream: UnixStream, status: &ReplicaStatus) -> io::Result<()> {
-    stream.set_nonblocking(true)?;
-    let mut json = serde_json::to_vec(status)?;
-    json.push(b'\n');
-    stream.write_all(&json)
-}
-
-/// Asks the replica whose state directory this is.
-pub fn ask(directory: &Path) -> io::Result<ReplicaStatus> {
-    let stream = with_short_path(directory, |short| UnixStream::connect(short))?;
-    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-    let mut json = Vec::new();
-    stream.take(ANSWER_LIMIT).read_to_end(&mut json)?;
-    Ok(serde_json::from_slice(&json)?)
-}
 
 /// The socket's path through an open directory: a Unix socket's address holds 107 bytes only,
 /// a state directory may be deeper.
@@ -119,27 +30,72 @@ fn with_short_path<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state_directory::StateDirectory;
+    use crate::status::ReplicaStatus;
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
 
-    fn status(pid: u32) -> ReplicaStatus {
-        ReplicaStatus {
-            role: "backup".into(),
-            pid,
-            ..ReplicaStatus::default()
+    /// Serves until one request was answered as `answer` says.
+    fn serve_one(socket: &mut ControlSocket, answer: impl Fn(&Request) -> Answer) {
+        loop {
+            socket.accept();
+            for id in socket.conversations() {
+                if let Some(request) = socket.read(id) {
+                    let answer = answer(&request);
+                    return socket.answer(id, &answer);
+                }
+            }
+            std::thread::yield_now();
         }
     }
 
     #[test]
-    fn a_socket_of_a_dead_process_is_replaced() {
+    fn a_socket_of_a_dead_process_is_replaced_and_answers() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("d".repeat(120));
         let directory = StateDirectory::take(&path).unwrap();
         File::create(path.join(SOCKET_NAME)).unwrap();
-        let socket = ControlSocket::bind(&directory).unwrap();
+        let mut socket = ControlSocket::bind(&directory).unwrap();
         let asked = std::thread::scope(|scope| {
-            let asked = scope.spawn(|| ask(&path));
-            socket.wait_and_answer(&status(17)).unwrap();
+            let asked = scope.spawn(|| status(&path));
+            serve_one(&mut socket, |request| {
+                assert_eq!(*request, Request::Status);
+                Answer::Status(Box::new(ReplicaStatus {
+                    role: "backup".into(),
+                    pid: 17,
+                    ..ReplicaStatus::default()
+                }))
+            });
             asked.join().unwrap().unwrap()
         });
         assert_eq!(asked.pid, 17);
+    }
+
+    #[test]
+    fn nonsense_silence_and_a_flood_of_both_leave_room_for_a_request() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = StateDirectory::take(&parent.path().join("state")).unwrap();
+        let path = directory.path().to_owned();
+        let mut socket = ControlSocket::bind(&directory).unwrap();
+        let connect = || with_short_path(&path, |short| UnixStream::connect(short)).unwrap();
+        let silent: Vec<UnixStream> = (0..40).map(|_| connect()).collect();
+        let mut nonsense = connect();
+        nonsense.write_all(b"{\"word\":7}\n").unwrap();
+        let mut endless = connect();
+        endless.write_all(&[b' '; 8192]).unwrap();
+        let word = Word {
+            without: vec!["b".into()],
+            new_life: false,
+        };
+        let said = std::thread::scope(|scope| {
+            let asked = scope.spawn(|| ask(&path, &Request::Word(word.clone())));
+            serve_one(&mut socket, |request| {
+                assert_eq!(*request, Request::Word(word.clone()));
+                Answer::Done("so be it".into())
+            });
+            asked.join().unwrap().unwrap()
+        });
+        assert_eq!(said, Answer::Done("so be it".into()));
+        assert!(socket.conversations().len() < silent.len());
     }
 }

@@ -21,8 +21,13 @@ pub enum Ended {
     Guest(Finish),
     /// The guest ended the machine at the primary.
     AtThePrimary,
-    /// The process was asked to end.
-    Asked,
+    /// Asked to end, the primary handed its machine over: the service goes on elsewhere.
+    HandedOver,
+    /// Asked to end while it had no machine that was live: a backup, or a replica that waited.
+    Left,
+    /// Asked to end while nobody could take over: the machine ended as by a loss of power, and its
+    /// life stays open.
+    Unplugged,
 }
 
 impl fmt::Display for Ended {
@@ -32,7 +37,12 @@ impl fmt::Display for Ended {
             Ended::Guest(Finish::Reset) => f.write_str("the guest reset itself"),
             Ended::Guest(Finish::Fail(code)) => write!(f, "the guest ended with status {code}"),
             Ended::AtThePrimary => f.write_str("the guest ended at the primary"),
-            Ended::Asked => f.write_str("asked to"),
+            Ended::HandedOver => f.write_str("asked to end: the machine was handed over"),
+            Ended::Left => f.write_str("asked to end: nothing was live here"),
+            Ended::Unplugged => f.write_str(
+                "asked to end, and nobody could take over: the machine was unplugged; the next \
+                 start on this host begins from its disks",
+            ),
         }
     }
 }

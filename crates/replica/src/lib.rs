@@ -28,4 +28,4 @@ pub mod wake;
 pub use config::ReplicaConfig;
 pub use end::{Ended, ReplicaError};
 pub use machines::Machines;
-pub use pair::run_replica;
+pub use pair::{new_life, run_replica};

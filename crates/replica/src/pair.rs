@@ -10,12 +10,14 @@ mod channel;
 mod host;
 mod identity;
 mod markers;
+pub mod new_life;
 mod peers;
 mod primary;
 mod rates;
 mod restore;
 mod snapshot_sender;
 mod starting;
+mod stopping;
 
 use crate::config::ReplicaConfig;
 use crate::end::{Ended, ReplicaError};

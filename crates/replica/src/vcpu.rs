@@ -252,6 +252,17 @@ impl LiveVcpu {
             .command(Command::Live(LiveCommand::CompleteFlushes(may)));
     }
 
+    /// Has the machine go no further; [`LiveReport::StandsStill`] says when it does, and comes after
+    /// everything else.
+    pub fn stand_still(&self) {
+        self.thread.command(Command::Live(LiveCommand::StandStill));
+    }
+
+    /// Lets the machine go on after standing still.
+    pub fn resume(&self) {
+        self.thread.command(Command::Live(LiveCommand::Resume));
+    }
+
     /// Takes a snapshot for this pairing, and begins to copy the disks.
     pub fn snapshot(&self, pairing: u64) {
         self.thread

@@ -8,6 +8,7 @@ mod replica;
 mod run;
 mod status;
 mod switch;
+mod word;
 
 use crate::exit::{ExitStatus, Failure};
 use clap::{Parser, Subcommand};
@@ -31,8 +32,10 @@ struct CommandLine {
 enum Command {
     Run(run::Run),
     Replay(replay::Replay),
-    Primary(replica::Primary),
-    Backup(replica::Backup),
+    Replica(replica::Replica),
+    Start(word::Start),
+    #[command(name = "new-life")]
+    BeginLife(word::BeginLife),
     Status(status::Status),
     Switch(switch::Switch),
     Demo(demo::Demo),
@@ -62,8 +65,9 @@ pub fn main() -> ExitCode {
     let result = match command_line.command {
         Command::Run(command) => command.execute(),
         Command::Replay(command) => command.execute(),
-        Command::Primary(command) => command.execute(),
-        Command::Backup(command) => command.execute(),
+        Command::Replica(command) => command.execute(),
+        Command::Start(command) => command.execute(),
+        Command::BeginLife(command) => command.execute(),
         Command::Status(command) => command.execute(),
         Command::Switch(command) => command.execute(),
         Command::Demo(command) => command.execute(),

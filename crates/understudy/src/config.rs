@@ -93,10 +93,10 @@ pub struct VmConfig {
     /// The network device; absent: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkSection>,
-    /// The pair; needed by `primary` and `backup`.
+    /// The pair; needed by `replica`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pair: Option<PairSection>,
-    /// The arbiter; needed by `primary` and `backup`.
+    /// The arbiter; needed by `replica`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub arbiter: Option<ArbiterSection>,
 }
@@ -131,9 +131,12 @@ pub struct NetworkSection {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PairSection {
-    /// Where this host listens for a backup while it is the primary, as in `0.0.0.0:7400`.
+    /// Where this host listens for the other one, as in `0.0.0.0:7400`.
     pub listen: String,
-    /// Where the other host listens; needed by `backup`.
+    /// What this host is called in events, statuses and messages; its node name when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Where the other host listens.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<String>,
     /// Time between two heartbeats.
@@ -353,6 +356,7 @@ impl VmConfig {
             disks: self.disk_files(),
             network: self.network.as_ref().map(NetworkSection::network_end),
             pair: PairOptions {
+                host: pair.host.clone(),
                 listen: pair.listen.clone(),
                 heartbeat: pair.heartbeat.duration(),
                 suspect_after: pair.suspect_after.duration(),
@@ -378,16 +382,6 @@ impl VmConfig {
     pub fn peers(&self) -> Vec<String> {
         let pair = self.pair.iter();
         pair.filter_map(|pair| pair.peer.clone()).collect()
-    }
-
-    /// Where a backup finds its primary.
-    pub fn peer(&self, path: &Path) -> Result<String, ConfigError> {
-        let peer = self.pair.as_ref().and_then(|pair| pair.peer.clone());
-        peer.ok_or_else(|| ConfigError::Value {
-            path: path.into(),
-            key: "pair.peer",
-            message: "a backup needs the address of its primary".into(),
-        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Why the program ends, as an exit status.
 
 use machine::output::Finish;
+use replica::new_life::NewLifeError;
 use replica::state_directory::StateDirectoryError;
 use replica::{Ended, ReplicaError};
 use std::fmt;
@@ -9,7 +10,7 @@ use std::fmt;
 /// own status instead, when the guest gives one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitStatus {
-    /// The guest powered off, or the program was asked to stop.
+    /// The guest powered off; of a command that does one thing: it did.
     Success,
     /// Something on this host failed: a socket, a file, a thread.
     Failure,
@@ -29,6 +30,12 @@ pub enum ExitStatus {
     NoReplica,
     /// `status`: this user may not ask.
     NotPermitted,
+    /// A primary was asked to end, and handed its machine over.
+    HandedOver,
+    /// A replica was asked to end that had no live machine.
+    Left,
+    /// A primary was asked to end, nobody could take over: the machine ended as by a loss of power.
+    Unplugged,
     /// The guest gave this status through its finisher.
     Guest(u8),
 }
@@ -47,6 +54,9 @@ impl ExitStatus {
             ExitStatus::NotProtected => 7,
             ExitStatus::NoReplica => 8,
             ExitStatus::NotPermitted => 9,
+            ExitStatus::HandedOver => 10,
+            ExitStatus::Left => 11,
+            ExitStatus::Unplugged => 12,
             ExitStatus::Guest(code) => code,
         }
     }
@@ -118,11 +128,24 @@ impl From<ReplicaError> for Failure {
     }
 }
 
+impl From<NewLifeError> for Failure {
+    fn from(error: NewLifeError) -> Failure {
+        match error {
+            NewLifeError::Replica(error) => error.into(),
+            NewLifeError::Refused(_) => Failure::new(ExitStatus::Failure, error),
+            NewLifeError::NotMeant => Failure::usage(error),
+        }
+    }
+}
+
 impl From<Ended> for ExitStatus {
     fn from(ended: Ended) -> ExitStatus {
         match ended {
             Ended::Guest(finish) => finish.into(),
-            Ended::AtThePrimary | Ended::Asked => ExitStatus::Success,
+            Ended::AtThePrimary => ExitStatus::Success,
+            Ended::HandedOver => ExitStatus::HandedOver,
+            Ended::Left => ExitStatus::Left,
+            Ended::Unplugged => ExitStatus::Unplugged,
         }
     }
 }

@@ -214,8 +214,8 @@ impl Single {
                 LiveReport::Rebooted { count } => {
                     eprint!("understudy: the guest rebooted after {count} instructions\r\n");
                 }
-                // A machine alone is asked for no snapshot.
-                LiveReport::Snapshot(_) => {}
+                // A machine alone is asked for neither.
+                LiveReport::Snapshot(_) | LiveReport::StandsStill => {}
             }
         }
         Ok(None)

@@ -42,7 +42,7 @@ pub fn collect(directory: &Path) -> Status {
         ..Status::default()
     };
     for directory in state_directories(directory) {
-        match control::ask(&directory) {
+        match control::status(&directory) {
             Ok(replica) => status.replicas.push(replica),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 status.not_permitted.push(directory.clone());
@@ -166,7 +166,7 @@ pub fn describe_event(event: &Event) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use replica::control::ControlSocket;
+    use replica::control::{Answer, ControlSocket, Request};
     use replica::events::EventLog;
     use replica::state_directory::StateDirectory;
 
@@ -180,7 +180,7 @@ mod tests {
         std::fs::create_dir(&switch).unwrap();
         let json = r#"{"ports":[],"forwards":[{"host":"127.0.0.1:1","guest":"10.0.2.15:6379"}]}"#;
         std::fs::write(switch.join(SWITCH_STATUS), json).unwrap();
-        let socket = ControlSocket::bind(&own).unwrap();
+        let mut socket = ControlSocket::bind(&own).unwrap();
         let replica = ReplicaStatus {
             role: "primary".into(),
             pid: 7,
@@ -191,7 +191,13 @@ mod tests {
             let mut set = network::PollSet::new();
             set.add(socket.fd(), (), true, false);
             set.wait(None).unwrap();
-            socket.answer(|| replica.clone());
+            socket.accept();
+            let (id, fd) = socket.interests().next().unwrap();
+            let mut set = network::PollSet::new();
+            set.add(fd, (), true, false);
+            set.wait(None).unwrap();
+            assert_eq!(socket.read(id), Some(Request::Status));
+            socket.answer(id, &Answer::Status(Box::new(replica.clone())));
             asked.join().unwrap()
         });
         assert_eq!(status.replicas, [replica]);

@@ -147,7 +147,7 @@ fn a_killed_primary_that_is_started_again_joins_its_successor() {
     let text = std::fs::read_to_string(&primary.config).unwrap();
     let peer = format!("peer = {}\nlisten", status["listen"]);
     std::fs::write(&primary.config, text.replace("listen", &peer)).unwrap();
-    let _again = Process::start(&["primary", "--config", primary.config()]);
+    let _again = Process::start(&["replica", "--config", primary.config()]);
     backup.await_state("protected");
     assert_eq!(primary.status().unwrap()["role"], "backup");
     assert_one_history(&primary, &backup);
@@ -173,11 +173,11 @@ fn after_both_died_the_machine_is_started_once() {
     std::fs::write(&backup.config, backups).unwrap();
     let peer = format!("peer = \"{port}\"\nlisten");
     std::fs::write(&primary.config, text.replace("listen", &peer)).unwrap();
-    let _waits = Process::start(&["backup", "--config", backup.config()]);
+    let _waits = Process::start(&["replica", "--config", backup.config()]);
     wait_for("the backup to wait for the right disk", || {
         backup.status().filter(|status| status["role"] == "waiting")
     });
-    let _starts = Process::start(&["primary", "--config", primary.config()]);
+    let _starts = Process::start(&["replica", "--config", primary.config()]);
     primary.await_state("protected");
     assert_eq!(backup.status().unwrap()["role"], "backup");
 }
@@ -226,7 +226,7 @@ fn a_backup_of_another_machine_is_refused_with_status_5() {
         ("b", "bit_manipulation = false"),
     ] {
         let files = pair.replica(name, Some(&listen), extra);
-        let (status, said) = Process::start(&["backup", "--config", files.config()]).end();
+        let (status, said) = Process::start(&["replica", "--config", files.config()]).end();
         assert_eq!(status.code(), Some(5), "{said}");
         assert!(said.contains("configured differently"), "{said}");
     }
@@ -260,25 +260,17 @@ fn what_cannot_be_opened_is_one_clear_error_and_nothing_is_left_running() {
     let taken = pair.replica("taken", None, "");
     let text = std::fs::read_to_string(&taken.config).unwrap();
     std::fs::write(&taken.config, text.replace("127.0.0.1:0", &listen)).unwrap();
-    let (status, said) = Process::start(&["primary", "--config", taken.config()]).end();
+    let (status, said) = Process::start(&["replica", "--config", taken.config()]).end();
     assert_eq!(status.code(), Some(2), "{said}");
     assert!(said.contains(&listen), "{said}");
     let lost = pair.replica("lost", None, "");
     let text = std::fs::read_to_string(&lost.config).unwrap();
     std::fs::write(&lost.config, text.replace("\"arbiter\"", "\"nowhere\"")).unwrap();
-    let (status, said) = Process::start(&["primary", "--config", lost.config()]).end();
+    let (status, said) = Process::start(&["replica", "--config", lost.config()]).end();
     assert_eq!(status.code(), Some(2), "{said}");
     assert!(said.contains("nowhere"), "{said}");
-    let (status, said) = Process::start(&[
-        "backup",
-        "--config",
-        pair.replica("nopeer", None, "").config(),
-    ])
-    .end();
-    assert_eq!(status.code(), Some(2), "{said}");
-    assert!(said.contains("pair.peer"), "{said}");
     let second = pair.path().join("r1.toml");
-    let (status, said) = Process::start(&["primary", "--config", second.to_str().unwrap()]).end();
+    let (status, said) = Process::start(&["replica", "--config", second.to_str().unwrap()]).end();
     assert_eq!(status.code(), Some(6), "{said}");
     assert!(said.contains("in use by process"), "{said}");
 }

@@ -164,11 +164,11 @@ const FUNCTIONS: &str = r#"
         done
     }
     pair() {
-        "$PROGRAM" primary --config r1.toml & first=$!
+        "$PROGRAM" replica --config r1.toml & first=$!
         until_says r1 '"role":"primary"'
         listen=$(status r1 | grep -o '"listen":"[^"]*' | cut -d'"' -f4)
         sed -i "s|PEER|$listen|" r2.toml
-        "$PROGRAM" backup --config r2.toml & second=$!
+        "$PROGRAM" replica --config r2.toml & second=$!
         until_says r1 '"state":"protected"'
         until_lines r1 100
     }

@@ -109,11 +109,11 @@ fn the_option_comes_before_the_file_and_is_no_part_of_the_pairing() {
     let pair = guest(&counting_slowly());
     let engine = named(Engine::Interpreter);
     let primary = pair.replica("r1", None, &engine);
-    let start = |role, config: &Path, engine| {
+    let start = |config: &Path, engine| {
         let config = config.to_str().unwrap();
-        Process::start(&[role, "--config", config, "--engine", engine])
+        Process::start(&["replica", "--config", config, "--engine", engine])
     };
-    let _process = start("primary", &primary.config, "jit");
+    let _process = start(&primary.config, "jit");
     let listen = wait_for("the primary to listen", || {
         let status = primary
             .status()
@@ -121,7 +121,7 @@ fn the_option_comes_before_the_file_and_is_no_part_of_the_pairing() {
         status["listen"].as_str().map(str::to_owned)
     });
     let backup = pair.replica("r2", Some(&listen), "");
-    let _backup_process = start("backup", &backup.config, "interpreter");
+    let _backup_process = start(&backup.config, "interpreter");
     backup.await_state("replaying");
     assert_runs(&primary, Engine::Jit);
     assert_runs(&backup, Engine::Interpreter);

@@ -65,7 +65,7 @@ fn a_joining_backup_that_stands_still_harms_nobody() {
     let pair = PairDirectory::new(&filling_memory_then_counting(FILLED_BYTES));
     let (primary, _process, listen) = large(&pair);
     let backup = pair.replica("r2", Some(&listen), MEMORY);
-    let process = Process::start(&["backup", "--config", backup.config()]);
+    let process = Process::start(&["replica", "--config", backup.config()]);
     wait_for("the backup to receive", || {
         (backup.status()?["joining_bytes"].as_u64()? > 0).then_some(())
     });

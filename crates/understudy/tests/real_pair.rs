@@ -211,7 +211,8 @@ fn a_backup_that_is_asked_to_end_leaves_and_the_primary_goes_on() {
     let before = claims(&pair.directory);
     pair.backup.1.signal(Signal::TERM);
     let (status, said) = pair.backup.1.end();
-    assert!(status.success() && said.is_empty(), "{said}");
+    assert_eq!(status.code(), Some(11), "{said}");
+    assert!(said.is_empty(), "{said}");
     pair.primary.0.await_state("alone");
     assert_eq!(claims(&pair.directory), before + 1);
     let lines = numbers(&pair.primary.0.console()).len();
@@ -224,7 +225,11 @@ fn a_primary_that_is_asked_to_end_is_replaced_by_its_backup() {
     let mut pair = Pair::new(&counting_slowly(), "");
     pair.primary.1.signal(Signal::TERM);
     let (status, said) = pair.primary.1.end();
-    assert!(status.success(), "{said}");
+    assert_eq!(status.code(), Some(10), "{said}");
+    assert!(
+        pair.backup.0.has_event("live") && !pair.backup.0.has_event("suspected"),
+        "it was not handed over, but found dead"
+    );
     await_live(&pair.backup.0);
     await_lines(&pair.backup.0, 20);
     assert_one_history(&pair.primary.0, &pair.backup.0);

@@ -115,15 +115,11 @@ pub struct Replica {
 
 impl Replica {
     /// Starts one with this configuration in this state directory; `command` is the program on
-    /// its host. It is a backup where the configuration names a peer.
+    /// its host.
     pub fn start(mut command: Command, configuration: &Configuration<'_>) -> Result<Replica> {
         let file = configuration.state.with_extension("toml");
         fs::write(&file, configuration.text()?)?;
-        let role = match configuration.peer {
-            Some(_) => "backup",
-            None => "primary",
-        };
-        let process = Process::start(command.args([role, "--config"]).arg(&file))?;
+        let process = Process::start(command.args(["replica", "--config"]).arg(&file))?;
         Ok(Replica {
             name: configuration.state.display().to_string(),
             process,

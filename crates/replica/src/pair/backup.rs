@@ -181,8 +181,10 @@ impl BackupLoop {
         // when it is asked again.
         if happened.stop && self.core.leave(monotonic()) {
             let _left = self.actions();
-            return Some(Ok(Ended::Asked));
+            return Some(Ok(Ended::Left));
         }
+        let follows = "this replica follows the live machine of another host, or is about to";
+        self.host.refuse_words(&happened.words, follows);
         for (connection, message) in happened.messages {
             if matches!(message, Message::Ask { .. } | Message::Hello { .. }) {
                 let standing = self.core.standing(self.host.markers.worth());
@@ -320,7 +322,7 @@ impl BackupLoop {
 
     fn stop(&mut self, why: BackupStop) -> End {
         match why {
-            BackupStop::Left => End::Exit(Ok(Ended::Asked)),
+            BackupStop::Left => End::Exit(Ok(Ended::Left)),
             BackupStop::Refused(refusal) => End::Exit(Err(ReplicaError::Refused(refusal))),
             BackupStop::Unusable(reason) => End::Exit(Err(ReplicaError::Unusable(reason))),
             BackupStop::Finished => End::Exit(Ok(Ended::AtThePrimary)),

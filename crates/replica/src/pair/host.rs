@@ -5,7 +5,7 @@ use super::identity;
 use super::markers::Markers;
 use super::rates::Rate;
 use crate::config::ReplicaConfig;
-use crate::control::ControlSocket;
+use crate::control::{Answer, ControlSocket, ConversationId, Request, Word};
 use crate::end::{Ended, ReplicaError};
 use crate::events::EventLog;
 use crate::evidence::{EvidenceDesk, EvidenceStore, Kept};
@@ -64,6 +64,8 @@ pub struct Happened {
     pub frames: Vec<Vec<u8>>,
     /// The network was connected anew.
     pub reconnected: bool,
+    /// What a person said, to be answered.
+    pub words: Vec<(ConversationId, Word)>,
 }
 
 /// Sockets, files and threads of a replica.
@@ -297,7 +299,15 @@ impl Host {
             match source {
                 Source::Waker => self.waker.clear(),
                 Source::Signals => happened.stop = self.signals.arrived(),
-                Source::Control => self.control.answer(|| status(self)),
+                Source::Control => self.control.accept(),
+                Source::Conversation(id) => match self.control.read(id) {
+                    Some(Request::Status) => {
+                        let status = Answer::Status(Box::new(status(self)));
+                        self.control.answer(id, &status);
+                    }
+                    Some(Request::Word(word)) => happened.words.push((id, word)),
+                    None => {}
+                },
                 Source::Listener => self.accept_all(&mut happened),
                 Source::Channel(id) => self.serve_channel(id, readiness, &mut happened),
                 Source::Network => network_is_ready = true,
@@ -356,6 +366,9 @@ impl Host {
         set.add(self.waker.fd(), Source::Waker, true, false);
         set.add(self.signals.fd(), Source::Signals, true, false);
         set.add(self.control.fd(), Source::Control, true, false);
+        for (id, fd) in self.control.interests() {
+            set.add(fd, Source::Conversation(id), true, false);
+        }
         set.add(self.listener.as_fd(), Source::Listener, accept, false);
         for (id, channel) in &self.channels {
             let waits = channel.connection.has_waiting();
@@ -450,6 +463,18 @@ impl Host {
         }
     }
 
+    /// Answers what a person said.
+    pub fn answer(&mut self, id: ConversationId, answer: &Answer) {
+        self.control.answer(id, answer);
+    }
+
+    /// What a person says is for replicas that wait.
+    pub fn refuse_words(&mut self, words: &[(ConversationId, Word)], why: &str) {
+        for (id, _) in words {
+            self.control.answer(*id, &Answer::Refused(why.to_owned()));
+        }
+    }
+
     /// Takes the figures that speeds are computed from.
     pub fn sample(&mut self, count: u64) {
         let now_ns = monotonic_ns();
@@ -488,6 +513,7 @@ enum Source {
     Waker,
     Signals,
     Control,
+    Conversation(ConversationId),
     Listener,
     Channel(ConnectionId),
     Network,

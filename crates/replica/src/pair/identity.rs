@@ -44,17 +44,18 @@ fn host_id(directory: &Path) -> io::Result<HostId> {
 
 /// What the replication core has to know of this replica.
 pub fn pair_config(config: &ReplicaConfig, machines: &dyn Machines) -> io::Result<PairConfig> {
-    let host = rustix::system::uname();
+    let uname = rustix::system::uname();
+    let node = match &config.pair.host {
+        Some(host) => host.clone(),
+        None => uname.nodename().to_string_lossy().into_owned(),
+    };
     let machine = MachineName::new(&config.name)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     let greeting = Greeting {
         semantics_version: machines.semantics_version(),
         configuration_hash: machines.configuration_hash(),
         machine,
-        host: Host::new(
-            host_id(&config.state_directory)?,
-            &host.nodename().to_string_lossy(),
-        ),
+        host: Host::new(host_id(&config.state_directory)?, &node),
         run: RunId(random::number()?),
     };
     let mut pair_config = PairConfig::new(greeting);

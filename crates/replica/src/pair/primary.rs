@@ -5,6 +5,7 @@ use super::host::{Happened, Host};
 use super::markers::Purpose;
 use super::rates::percentile_ms;
 use super::snapshot_sender::{Piece, SnapshotRequests, SnapshotSender, discard};
+use super::stopping::Stopping;
 use crate::disk::Disk;
 use crate::end::{Ended, ReplicaError};
 use crate::evidence::EvidenceStore;
@@ -38,9 +39,9 @@ pub(super) fn live_options(host: &Host) -> LiveOptions {
 
 /// The event loop of a primary.
 pub(super) struct PrimaryLoop {
-    host: Host,
-    vcpu: LiveVcpu,
-    core: ReplicationCore,
+    pub(super) host: Host,
+    pub(super) vcpu: LiveVcpu,
+    pub(super) core: ReplicationCore,
     requests: SnapshotRequests,
     snapshot: Option<SnapshotSender>,
     /// Where a snapshot goes once the core has said so.
@@ -48,6 +49,8 @@ pub(super) struct PrimaryLoop {
     /// Since this process is the primary.
     snapshots_taken: u64,
     finish: Option<Finish>,
+    /// It was asked to end.
+    pub(super) stopping: Option<Stopping>,
     ended: Option<PrimaryEnding>,
 }
 
@@ -70,6 +73,7 @@ impl PrimaryLoop {
             snapshot_connection: None,
             snapshots_taken: 0,
             finish: None,
+            stopping: None,
             ended: None,
         }
     }
@@ -141,7 +145,11 @@ impl PrimaryLoop {
             self.host.sample(gauges.count.load(Ordering::Relaxed));
             let (core, vcpu) = (&self.core, &self.vcpu);
             let snapshots_taken = self.snapshots_taken;
-            let deadlines = [self.core.next_deadline(), self.requests.deadline()];
+            let deadlines = [
+                self.core.next_deadline(),
+                self.requests.deadline(),
+                self.stopping_deadline(),
+            ];
             let deadline = deadlines.into_iter().flatten().min();
             let happened = self.host.wait(deadline, true, |host| ReplicaStatus {
                 snapshots_taken,
@@ -151,7 +159,7 @@ impl PrimaryLoop {
         }
     }
 
-    fn count(&self) -> u64 {
+    pub(super) fn count(&self) -> u64 {
         self.core.status().instruction_count
     }
 
@@ -172,6 +180,7 @@ impl PrimaryLoop {
         }
         self.core.tick(monotonic());
         self.actions();
+        self.stop_in_time();
         if let Some(pairing) = self.requests.begin(monotonic()) {
             self.vcpu.snapshot(pairing);
         }
@@ -180,12 +189,15 @@ impl PrimaryLoop {
 
     fn take(&mut self, happened: Happened) {
         if happened.stop {
-            self.ended
-                .get_or_insert(PrimaryEnding::Exit(Ok(Ended::Asked)));
-            return;
+            self.asked_to_end();
         }
+        let is_live = "the machine is live on this host: there is nothing to start";
+        self.host.refuse_words(&happened.words, is_live);
+        // A guest that stands still hears nothing, as one that moves to another host.
         for frame in happened.frames {
-            self.vcpu.input(Input::NetworkFrame { device: 0, frame });
+            if self.stopping.is_none() {
+                self.vcpu.input(Input::NetworkFrame { device: 0, frame });
+            }
         }
         for (connection, message) in happened.messages {
             self.core.received(monotonic(), connection, message);
@@ -205,6 +217,7 @@ impl PrimaryLoop {
             match report {
                 LiveReport::Steps { steps, count } => self.steps(steps, count),
                 LiveReport::Snapshot(taken) => self.snapshot_taken(taken),
+                LiveReport::StandsStill => self.stands_still(),
                 LiveReport::Finished(finish) => {
                     self.finish = Some(finish);
                     self.core.finished(monotonic(), self.count());
@@ -218,8 +231,7 @@ impl PrimaryLoop {
                 }
                 LiveReport::Failed(failure) => {
                     let error = self.host.machine_failed(&failure, self.vcpu.thread_mut());
-                    self.ended = Some(PrimaryEnding::Exit(Err(error)));
-                    return;
+                    return self.end(PrimaryEnding::Exit(Err(error)));
                 }
             }
             self.actions();
@@ -275,8 +287,7 @@ impl PrimaryLoop {
                 PrimaryAction::CompleteFlushes { up_to } => {
                     self.vcpu.complete_flushes(up_to == u64::MAX);
                 }
-                // This program does not hand over yet, so nothing stands still.
-                PrimaryAction::Resume => {}
+                PrimaryAction::Resume => self.nobody_took_over(),
                 PrimaryAction::Throttle(share) => self.vcpu.throttle(share),
                 PrimaryAction::Report(event) => {
                     let count = self.count();
@@ -295,13 +306,19 @@ impl PrimaryLoop {
     }
 
     fn stop(&mut self, why: PrimaryStop) {
-        self.ended = Some(match why {
+        let ending = match why {
             PrimaryStop::Finished => {
                 let finish = self.finish.expect("the core ends after the machine did");
                 PrimaryEnding::Exit(Ok(Ended::Guest(finish)))
             }
-            PrimaryStop::Superseded { .. } => PrimaryEnding::Again,
-        });
+            PrimaryStop::Superseded { by } => self.ending_superseded(&by),
+        };
+        self.end(ending);
+    }
+
+    /// Ends the loop, if nothing has ended it already.
+    pub(super) fn end(&mut self, ending: PrimaryEnding) {
+        self.ended.get_or_insert(ending);
     }
 
     fn emit(&mut self, outputs: &[Output]) {

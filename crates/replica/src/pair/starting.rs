@@ -3,12 +3,14 @@
 use super::host::Host;
 use super::markers::Purpose;
 use super::peers::Peers;
+use crate::control::{Answer, ConversationId, Word};
 use crate::end::{Ended, ReplicaError};
 use crate::host_time::monotonic;
 use crate::status::ReplicaStatus;
 use replication::message::Message;
-use replication::startup::{Startup, StartupAction};
-use replication::succession::Entry;
+use replication::startup::{self, Startup, StartupAction, Waiting};
+use replication::succession::{Entry, HostId};
+use std::collections::BTreeSet;
 
 /// What comes of it.
 pub enum Next {
@@ -28,8 +30,38 @@ pub fn serve(
 ) -> Result<Next, ReplicaError> {
     host.arbiter.forget();
     let greeting = host.pair_config.greeting.clone();
-    let mut asked = Peers::new(peers.to_vec(), greeting, host.waker.clone());
+    let asked = Peers::new(peers.to_vec(), greeting, host.waker.clone());
+    let mut starting = Starting {
+        host,
+        startup,
+        peers,
+        asked,
+        said: None,
+    };
     loop {
+        starting.answers();
+        if let Some(next) = starting.actions() {
+            return Ok(next);
+        }
+        if let Some(next) = starting.wait()? {
+            return Ok(next);
+        }
+    }
+}
+
+struct Starting<'a> {
+    host: &'a mut Host,
+    startup: &'a mut Startup,
+    peers: &'a [String],
+    asked: Peers,
+    /// A person said something, and waits for what comes of it.
+    said: Option<ConversationId>,
+}
+
+impl Starting<'_> {
+    /// Takes what threads have answered.
+    fn answers(&mut self) {
+        let (host, startup) = (&mut *self.host, &mut *self.startup);
         while let Some((purpose, result)) = host.markers.done() {
             // Of a role that is given up: what it wrote still counts.
             host.marker_written(purpose, result);
@@ -38,52 +70,120 @@ pub fn serve(
         while let Some((request, outcome)) = host.arbiter.answer(monotonic()) {
             startup.arbiter_answered(monotonic(), &request, &outcome);
         }
-        while let Some((peer, answer)) = asked.answer() {
+        while let Some((peer, answer)) = self.asked.answer() {
             startup.peer_answered(monotonic(), peer, answer);
         }
         startup.tick(monotonic());
-        if let Some(next) = actions(host, startup, &mut asked, peers) {
-            return Ok(next);
-        }
-        let deadline = startup.next_deadline();
-        let waiting = startup.waiting().to_string();
-        let happened = host.wait(deadline, true, |host| status(host, &waiting))?;
+    }
+
+    fn wait(&mut self) -> Result<Option<Next>, ReplicaError> {
+        let deadline = self.startup.next_deadline();
+        let waiting = self.startup.waiting().to_string();
+        let happened = self
+            .host
+            .wait(deadline, true, |host| status(host, &waiting))?;
         if happened.stop {
-            return Ok(Next::Exit(Ok(Ended::Asked)));
+            return Ok(Some(Next::Exit(Ok(Ended::Left))));
         }
         for (connection, message) in happened.messages {
             if matches!(message, Message::Ask { .. } | Message::Hello { .. }) {
-                host.send(connection, &Message::Standing(startup.standing()));
+                let standing = Message::Standing(self.startup.standing());
+                self.host.send(connection, &standing);
             }
-            host.close(connection);
+            self.host.close(connection);
         }
+        for (id, word) in happened.words {
+            self.word(id, &word);
+        }
+        Ok(None)
+    }
+
+    /// A person said something: it is answered by what comes of it.
+    fn word(&mut self, id: ConversationId, word: &Word) {
+        self.answer("somebody else said something meanwhile", false);
+        match named(self.startup.waiting(), &word.without) {
+            Ok(without) => {
+                self.said = Some(id);
+                let new_life = word.new_life;
+                let word = startup::Word { without, new_life };
+                self.startup.word(monotonic(), word);
+            }
+            Err(why) => self.host.answer(id, &Answer::Refused(why)),
+        }
+    }
+
+    fn answer(&mut self, text: &str, is_done: bool) {
+        if let Some(id) = self.said.take() {
+            let answer = if is_done {
+                Answer::Done(text.into())
+            } else {
+                Answer::Refused(text.into())
+            };
+            self.host.answer(id, &answer);
+        }
+    }
+
+    fn actions(&mut self) -> Option<Next> {
+        while let Some(action) = self.startup.next_action() {
+            match action {
+                StartupAction::Ask(request) => self.host.arbiter.ask(monotonic(), request),
+                StartupAction::AskPeers => self.asked.ask(),
+                StartupAction::Wait(waiting) => {
+                    let text = waiting.to_string();
+                    if !matches!(waiting, Waiting::Claiming(_)) {
+                        self.answer(&text, false);
+                    }
+                    self.host.events.add("waiting", 0, 0, text);
+                }
+                StartupAction::Join { peer, newest } => {
+                    let address = self.peers[usize::from(peer.0)].clone();
+                    self.answer(&format!("the machine is live at {address}"), false);
+                    return Some(Next::Join(address, newest));
+                }
+                StartupAction::Start { won } => {
+                    self.answer(&format!("the machine starts here: {won}"), true);
+                    return Some(Next::Start(won));
+                }
+                StartupAction::Refuse(refusal) if self.said.is_some() => {
+                    self.answer(&refusal.to_string(), false);
+                    let worth = self.host.markers.worth();
+                    self.startup.again(monotonic(), worth);
+                }
+                StartupAction::Refuse(refusal) => {
+                    return Some(Next::Exit(Err(ReplicaError::LifeIsOver(refusal))));
+                }
+            }
+        }
+        None
     }
 }
 
-fn actions(
-    host: &mut Host,
-    startup: &mut Startup,
-    asked: &mut Peers,
-    peers: &[String],
-) -> Option<Next> {
-    while let Some(action) = startup.next_action() {
-        match action {
-            StartupAction::Ask(request) => host.arbiter.ask(monotonic(), request),
-            StartupAction::AskPeers => asked.ask(),
-            StartupAction::Wait(waiting) => {
-                host.events.add("waiting", 0, 0, waiting.to_string());
+/// The hosts of these names, among those that it waits for.
+fn named(waiting: &Waiting, names: &[String]) -> Result<BTreeSet<HostId>, String> {
+    let hosts = waiting.hosts();
+    let mut named = BTreeSet::new();
+    for name in names {
+        let of_name = |host: &&replication::succession::Host| {
+            host.node() == name || host.id.to_string() == *name
+        };
+        let found: Vec<HostId> = hosts.iter().filter(of_name).map(|host| host.id).collect();
+        match found[..] {
+            [id] => named.insert(id),
+            [] => {
+                return Err(format!(
+                    "the replica waits for no host {name:?}, but: {waiting}"
+                ));
             }
-            StartupAction::Join { peer, newest } => {
-                let address = peers[usize::from(peer.0)].clone();
-                return Some(Next::Join(address, newest));
+            _ => {
+                let ids: Vec<String> = found.iter().map(HostId::to_string).collect();
+                let ids = ids.join(", ");
+                return Err(format!(
+                    "several hosts are called {name:?}: give one of {ids}"
+                ));
             }
-            StartupAction::Start { won } => return Some(Next::Start(won)),
-            StartupAction::Refuse(refusal) => {
-                return Some(Next::Exit(Err(ReplicaError::LifeIsOver(refusal))));
-            }
-        }
+        };
     }
-    None
+    Ok(named)
 }
 
 fn status(host: &Host, waiting: &str) -> ReplicaStatus {

@@ -139,7 +139,9 @@ impl<'a> Live<'a> {
 
     fn run(&mut self, commands: Vec<LiveCommand>) -> Result<Option<Finish>, GuestError> {
         for command in commands {
-            self.live_command(command)?;
+            if let ControlFlow::Break(finish) = self.live_command(command)? {
+                return Ok(finish);
+            }
         }
         loop {
             if let ControlFlow::Break(finish) = self.turn()? {
@@ -209,34 +211,56 @@ impl<'a> Live<'a> {
 
     fn command(&mut self, command: Command) -> Result<Turn, GuestError> {
         match command {
-            Command::Live(command) => self.live_command(command)?,
-            Command::Look => {}
+            Command::Live(command) => self.live_command(command),
+            Command::Look => Ok(ControlFlow::Continue(())),
             Command::Replay(command) => unreachable!("a live machine replays nothing: {command:?}"),
-            Command::Stop => return Ok(ControlFlow::Break(None)),
+            Command::Stop => Ok(ControlFlow::Break(None)),
+        }
+    }
+
+    fn live_command(&mut self, command: LiveCommand) -> Result<Turn, GuestError> {
+        match command {
+            LiveCommand::Input(input) => self.inject(&input)?,
+            LiveCommand::Throttle(share) => self.run_share = share.min(FULL_SPEED),
+            LiveCommand::CompleteFlushes(may) => self.complete_flushes(may)?,
+            LiveCommand::Snapshot { pairing } => self.snapshot(pairing)?,
+            LiveCommand::StandStill => return self.stand_still(),
+            // It was told to go on before it was told to stand still.
+            LiveCommand::Resume => {}
         }
         Ok(ControlFlow::Continue(()))
     }
 
-    fn live_command(&mut self, command: LiveCommand) -> Result<(), GuestError> {
-        match command {
-            LiveCommand::Input(input) => self.inject(&input),
-            LiveCommand::Throttle(share) => {
-                self.run_share = share.min(FULL_SPEED);
-                Ok(())
-            }
-            LiveCommand::CompleteFlushes(may) => {
-                self.flushes_wait = !may;
-                let ended = if may {
-                    std::mem::take(&mut self.ended_flushes)
-                } else {
-                    Vec::new()
-                };
-                ended
-                    .into_iter()
-                    .try_for_each(|completion| self.inject(&completion.into_input()))
-            }
-            LiveCommand::Snapshot { pairing } => self.snapshot(pairing),
+    fn complete_flushes(&mut self, may: bool) -> Result<(), GuestError> {
+        self.flushes_wait = !may;
+        if !may {
+            return Ok(());
         }
+        let ended = std::mem::take(&mut self.ended_flushes);
+        ended
+            .into_iter()
+            .try_for_each(|completion| self.inject(&completion.into_input()))
+    }
+
+    /// Waits until the machine may go on. What came meanwhile takes effect then.
+    fn stand_still(&mut self) -> Result<Turn, GuestError> {
+        self.flush(Flush::Whole);
+        self.ends.live(LiveReport::StandsStill);
+        let mut meanwhile = Vec::new();
+        loop {
+            match self.ends.commands.recv() {
+                Ok(Command::Live(LiveCommand::Resume)) => break,
+                Ok(Command::Stop) | Err(mpsc::RecvError) => return Ok(ControlFlow::Break(None)),
+                Ok(command) => meanwhile.push(command),
+            }
+        }
+        self.steering.resume();
+        for command in meanwhile {
+            if let stopped @ ControlFlow::Break(_) = self.command(command)? {
+                return Ok(stopped);
+            }
+        }
+        Ok(ControlFlow::Continue(()))
     }
 
     /// Injects what the guest's own requests brought. Says whether there was anything.

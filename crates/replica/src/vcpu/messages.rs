@@ -33,6 +33,10 @@ pub(crate) enum LiveCommand {
     CompleteFlushes(bool),
     /// Take a snapshot for this pairing, and begin to copy the disks.
     Snapshot { pairing: u64 },
+    /// Go no further: report everything, then [`LiveReport::StandsStill`].
+    StandStill,
+    /// Go on after standing still.
+    Resume,
 }
 
 /// What a replaying machine is told.
@@ -76,6 +80,8 @@ pub enum LiveReport {
     /// The snapshot that was asked for, at this instruction count. All that was reported before is
     /// in it, nothing that is reported after.
     Snapshot(Box<TakenSnapshot>),
+    /// The machine stands still, as it was told; everything before was reported.
+    StandsStill,
     /// The host could not carry out a disk request; the guest got an I/O error.
     DiskError(String),
     /// The guest reset the machine, which begins anew at this instruction count.

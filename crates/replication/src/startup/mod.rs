@@ -139,8 +139,8 @@ impl fmt::Display for Refusal {
                 };
                 write!(
                     f,
-                    "life {} is over ({how}, says host {}); `understudy new-life {}` begins another",
-                    entry.key.life, entry.writer.host, entry.key.machine
+                    "life {} of {} is over ({how}, says host {}); `understudy new-life` begins another",
+                    entry.key.life, entry.key.machine, entry.writer.host
                 )
             }
             Refusal::StillLive(host) => write!(
@@ -193,6 +193,24 @@ pub enum Waiting {
     Claiming(Kind),
     /// A peer is live and takes no backup now.
     LiveElsewhere(Host),
+}
+
+impl Waiting {
+    /// The hosts that it is about, whom a person may declare to be off.
+    pub fn hosts(&self) -> &[Host] {
+        match self {
+            Waiting::Silent(hosts) => hosts,
+            Waiting::RightDisk { host, .. }
+            | Waiting::Peer(host, _)
+            | Waiting::ArbiterDiffers(host)
+            | Waiting::LiveElsewhere(host) => std::slice::from_ref(host),
+            Waiting::Looking
+            | Waiting::Arbiter(_)
+            | Waiting::ArbiterForgot { .. }
+            | Waiting::OwnDisk(_)
+            | Waiting::Claiming(_) => &[],
+        }
+    }
 }
 
 impl fmt::Display for Waiting {
@@ -314,9 +332,11 @@ impl Startup {
         self.maintain(now);
     }
 
-    /// A person said something. It counts until somebody is live.
+    /// A person said something. It counts for one decision: the next action but questions and the
+    /// asking for a key tells what came of it, the same reason to wait as before, too.
     pub fn word(&mut self, now: Duration, word: Word) {
         self.word = word;
+        self.waiting = Waiting::Looking;
         if let State::Resting { .. } = self.state {
             self.look(now);
         }
@@ -351,7 +371,10 @@ impl Startup {
                 let trouble = search.trouble().map(|(_, why)| why.to_owned());
                 match (verdict, trouble) {
                     (SearchVerdict::Found(newest), _) => self.found(now, newest),
-                    (SearchVerdict::Pending, Some(why)) => self.wait_for(Waiting::Arbiter(why)),
+                    (SearchVerdict::Pending, Some(why)) => {
+                        self.word = Word::default();
+                        self.wait_for(Waiting::Arbiter(why));
+                    }
                     (SearchVerdict::Pending, None) => {}
                 }
             }
@@ -528,6 +551,7 @@ impl Startup {
                 };
             }
             Decision::Wait(waiting) => {
+                self.word = Word::default();
                 self.wait_for(waiting);
                 self.state = State::Resting {
                     until: now + self.config.look_again,
@@ -549,6 +573,7 @@ impl Startup {
                 self.claim(now, *entry, after);
             }
             Decision::Refuse(refusal) => {
+                self.word = Word::default();
                 self.state = State::Away;
                 self.actions.push_back(StartupAction::Refuse(refusal));
             }

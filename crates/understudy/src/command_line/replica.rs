@@ -1,7 +1,7 @@
-//! `understudy primary` and `understudy backup`.
+//! `understudy replica`.
 
 use super::engine::EngineOption;
-use crate::config::VmConfig;
+use crate::config::{ConfigError, VmConfig};
 use crate::exit::{ExitStatus, Failure};
 use crate::setup::ConfiguredMachine;
 use arbiter::DirectoryStore;
@@ -9,13 +9,19 @@ use clap::Args;
 use replica::{ReplicaConfig, run_replica};
 use std::path::{Path, PathBuf};
 
-/// Start a replica of a machine: the same as `backup`, but it needs no peer.
+/// Run this host's replica of a machine: the same command on every host, at any time.
 ///
-/// It looks at the arbiter, at its own markers and at its peer, and then joins, waits, starts the
-/// machine again from its disks, or powers it on. Status 0: the guest powered off, or asked to end;
-/// 3: the machine's life is over.
+/// It looks at the arbiter, at its own markers and at its peer, and then joins the live machine as a
+/// backup, waits, starts the machine again from its disks, or powers it on; after losing the machine
+/// to another host it follows that. The disks that the configuration names are overwritten by the
+/// primary's when it joins. SIGTERM: a protected primary hands over first.
+///
+/// Status 0: the guest powered off. 3: the machine's life is over (a boot unit need not try again).
+/// 5: the primary runs another machine. 10: asked to end, the machine was handed over. 11: asked to
+/// end while nothing was live here. 12: asked to end, nobody could take over, the machine was
+/// unplugged.
 #[derive(Debug, Args)]
-pub struct Primary {
+pub struct Replica {
     /// The machine and its pair
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
@@ -23,24 +29,11 @@ pub struct Primary {
     engine: EngineOption,
 }
 
-/// Start a replica of a machine, and follow the primary at the configured peer when there is one.
-///
-/// The disks that the configuration names are overwritten by the primary's. Status 0: the guest
-/// powered off, or asked to end; 3: the machine's life is over; 5: the primary runs another
-/// machine.
-#[derive(Debug, Args)]
-pub struct Backup {
-    /// The machine and its pair
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
-    #[command(flatten)]
-    engine: EngineOption,
-}
-
-impl Primary {
+impl Replica {
     /// Carries the command out.
     pub fn execute(self) -> Result<ExitStatus, Failure> {
-        let config = load(&self.config, &self.engine)?;
+        let mut config = VmConfig::load(&self.config).map_err(Failure::usage)?;
+        config.engine = self.engine.or(config.engine);
         let (replica, store) = open(&config, &self.config)?;
         let peers = config.peers();
         let machines = Box::new(ConfiguredMachine(config));
@@ -48,26 +41,10 @@ impl Primary {
     }
 }
 
-impl Backup {
-    /// Carries the command out.
-    pub fn execute(self) -> Result<ExitStatus, Failure> {
-        let config = load(&self.config, &self.engine)?;
-        let (replica, store) = open(&config, &self.config)?;
-        let peer = config.peer(&self.config).map_err(Failure::usage)?;
-        let machines = Box::new(ConfiguredMachine(config));
-        Ok(run_replica(replica, vec![peer], machines, Box::new(store))?.into())
-    }
-}
-
-fn load(path: &Path, engine: &EngineOption) -> Result<VmConfig, Failure> {
-    let mut config = VmConfig::load(path).map_err(Failure::usage)?;
-    config.engine = engine.or(config.engine);
-    Ok(config)
-}
-
-/// What the replica has to know, and its arbiter.
-fn open(config: &VmConfig, path: &Path) -> Result<(ReplicaConfig, DirectoryStore), Failure> {
-    let (replica, arbiter) = config.replica(path).map_err(Failure::usage)?;
+/// What a replica has to know, and its arbiter.
+pub fn open(config: &VmConfig, path: &Path) -> Result<(ReplicaConfig, DirectoryStore), Failure> {
+    let usage = |error: ConfigError| Failure::usage(error);
+    let (replica, arbiter) = config.replica(path).map_err(usage)?;
     let store = DirectoryStore::open(&arbiter.directory).map_err(Failure::usage)?;
     Ok((replica, store))
 }

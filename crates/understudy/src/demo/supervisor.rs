@@ -86,9 +86,9 @@ impl Supervisor {
             replica_started_at_ns: 0,
             layout,
         };
-        supervisor.start_replica("primary", None)?;
+        supervisor.start_replica(None)?;
         let listen = supervisor.await_listening()?;
-        supervisor.start_replica("backup", Some(listen))?;
+        supervisor.start_replica(Some(listen))?;
         Ok(supervisor)
     }
 
@@ -136,31 +136,29 @@ impl Supervisor {
             return Ok(());
         }
         let left = &self.replicas[0].directory;
-        let Ok(survivor) = control::ask(left) else {
+        let Ok(survivor) = control::status(left) else {
             return Ok(());
         };
         match survivor.listen {
-            Some(listen) if survivor.role == "primary" => {
-                Ok(self.start_replica("backup", Some(listen))?)
-            }
+            Some(listen) if survivor.role == "primary" => Ok(self.start_replica(Some(listen))?),
             _ => Ok(()),
         }
     }
 
-    fn start_replica(&mut self, role: &str, peer: Option<String>) -> anyhow::Result<()> {
+    fn start_replica(&mut self, peer: Option<String>) -> anyhow::Result<()> {
         let number = self.next_number;
         self.next_number += 1;
         self.replica_started_at_ns = monotonic_ns();
         let directory = self.layout.replica(number);
         std::fs::create_dir(&directory)
             .with_context(|| format!("cannot make {}", directory.display()))?;
-        let config = self.configuration(&directory, peer);
+        let config = self.configuration(number, &directory, peer);
         let path = directory.join("vm.toml");
         std::fs::write(&path, toml::to_string(&config)?)
             .with_context(|| format!("cannot write {}", path.display()))?;
-        let arguments = vec![role.into(), "--config".into(), path.into_os_string()];
+        let arguments = vec!["replica".into(), "--config".into(), path.into_os_string()];
         let process = Supervised::start(arguments, &directory.join("log.txt"))
-            .with_context(|| format!("cannot start the {role}"))?;
+            .with_context(|| format!("cannot start replica {number}"))?;
         self.replicas.push(Replica {
             number,
             directory,
@@ -169,7 +167,7 @@ impl Supervisor {
         Ok(())
     }
 
-    fn configuration(&self, directory: &Path, peer: Option<String>) -> VmConfig {
+    fn configuration(&self, number: u32, directory: &Path, peer: Option<String>) -> VmConfig {
         VmConfig {
             name: "demo".into(),
             arch: self.image.architecture.into(),
@@ -191,6 +189,7 @@ impl Supervisor {
                 mac: MacAddress::default(),
             }),
             pair: Some(PairSection {
+                host: Some(format!("replica-{number}")),
                 listen: "127.0.0.1:0".into(),
                 peer,
                 heartbeat: Milliseconds(60),
@@ -217,7 +216,7 @@ impl Supervisor {
                     primary.process.last_words()
                 );
             }
-            if let Ok(status) = control::ask(&primary.directory)
+            if let Ok(status) = control::status(&primary.directory)
                 && status.role == "primary"
                 && let Some(listen) = status.listen
             {
@@ -252,14 +251,14 @@ impl Supervisor {
     /// Whether the primary may die now, as it says itself.
     fn is_protected(&self) -> bool {
         self.replicas.iter().any(|replica| {
-            control::ask(&replica.directory)
+            control::status(&replica.directory)
                 .is_ok_and(|status| status.role == "primary" && status.protected)
         })
     }
 
     fn kill(&mut self, role: &str) {
         let found = self.replicas.iter_mut().find(|replica| {
-            control::ask(&replica.directory).is_ok_and(|status| status.role == role)
+            control::status(&replica.directory).is_ok_and(|status| status.role == role)
         });
         if let Some(replica) = found {
             let detail = format!("the {role}, process {}", replica.process.pid());

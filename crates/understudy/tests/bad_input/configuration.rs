@@ -45,43 +45,46 @@ fn assert_no_socket(directory: &Path) {
 #[test]
 fn a_configuration_that_cannot_be_read_is_refused() {
     let directory = tempfile::tempdir().unwrap();
-    for command in ["run", "primary", "backup"] {
-        assert_refused(
-            &[command, "--config", "/nonexistent/vm.toml"],
-            2,
-            &["/nonexistent/vm.toml"],
-        );
+    for command in ["run", "replica", "start", "new-life"] {
+        let refused = |path: &str, words: &[&str]| {
+            let mut arguments = vec![command, "--config", path];
+            if command == "start" {
+                arguments.extend(["--without", "b"]);
+            }
+            assert_refused(&arguments, 2, words);
+        };
+        refused("/nonexistent/vm.toml", &["/nonexistent/vm.toml"]);
         let path = directory.path().to_str().unwrap();
-        assert_refused(&[command, "--config", path], 2, &[path, "directory"]);
+        refused(path, &[path, "directory"]);
         // A file without an end is not read for ever.
-        assert_refused(&[command, "--config", "/dev/zero"], 2, &["/dev/zero"]);
+        refused("/dev/zero", &["/dev/zero"]);
     }
     let binary = env!("CARGO_BIN_EXE_understudy");
-    assert_refused(&["primary", "--config", binary], 2, &["configuration"]);
+    assert_refused(&["replica", "--config", binary], 2, &["configuration"]);
 }
 
 #[test]
 fn wrong_syntax_keys_and_types_are_refused_with_their_line() {
-    refuse_text("primary", "", &["name"]);
-    refuse_text("primary", "name = \n", &["line 1"]);
-    refuse_changed("primary", "[pair]", "[pair", &["line 6"]);
-    refuse_changed("primary", "memory =", "memroy =", &["line 2", "memroy"]);
-    refuse_changed("primary", "listen =", "lisen =", &["line 7", "lisen"]);
-    refuse_changed("primary", "\"test\"", "7", &["line 1", "name"]);
+    refuse_text("replica", "", &["name"]);
+    refuse_text("replica", "name = \n", &["line 1"]);
+    refuse_changed("replica", "[pair]", "[pair", &["line 6"]);
+    refuse_changed("replica", "memory =", "memroy =", &["line 2", "memroy"]);
+    refuse_changed("replica", "listen =", "lisen =", &["line 7", "lisen"]);
+    refuse_changed("replica", "\"test\"", "7", &["line 1", "name"]);
     refuse_changed(
-        "primary",
+        "replica",
         "\"8M\"",
         "\"8X\"",
         &["line 2", "memory", "8X", "512M"],
     );
-    refuse_changed("primary", "\"8M\"", "-8", &["line 2", "memory"]);
+    refuse_changed("replica", "\"8M\"", "-8", &["line 2", "memory"]);
     refuse_changed(
-        "primary",
+        "replica",
         "\"8M\"",
         "\"8M\"\nmemory = \"9M\"",
         &["line 3", "memory"],
     );
-    refuse_changed("primary", "[arbiter]", "[[arbiter]]", &["line 10"]);
+    refuse_changed("replica", "[arbiter]", "[[arbiter]]", &["line 10"]);
 }
 
 #[test]
@@ -90,13 +93,13 @@ fn an_engine_that_is_none_is_refused_with_the_engines_that_there_are() {
     for value in ["\"fast\"", "\"JIT\"", "\"\"", "3", "[\"jit\"]"] {
         let line = format!("\"8M\"\nengine = {value}");
         let words = [&["line 3", "engine"], &names[..]].concat();
-        refuse_changed("primary", "\"8M\"", &line, &words);
-        refuse_changed("backup", "\"8M\"", &line, &words);
+        refuse_changed("replica", "\"8M\"", &line, &words);
+        refuse_changed("replica", "\"8M\"", &line, &words);
     }
     for command in [
         &["run"][..],
-        &["primary", "--config", "vm.toml"],
-        &["backup", "--config", "vm.toml"],
+        &["replica", "--config", "vm.toml"],
+        &["replica", "--config", "vm.toml"],
         &["replay", "run.log"],
         &["demo"],
     ] {
@@ -119,56 +122,56 @@ fn an_engine_that_is_none_is_refused_with_the_engines_that_there_are() {
 
 #[test]
 fn values_that_cannot_be_are_refused_with_their_key() {
-    refuse_changed("primary", "\"8M\"", "\"0\"", &["memory", "1M"]);
-    refuse_changed("primary", "\"8M\"", "\"1000001\"", &["memory", "4096"]);
-    refuse_changed("primary", "\"8M\"", "\"17179869184G\"", &["memory"]);
-    refuse_changed("primary", "\"test\"", "\"\"", &["name"]);
-    refuse_changed("primary", "\"test\"", "\"../evil\"", &["name"]);
+    refuse_changed("replica", "\"8M\"", "\"0\"", &["memory", "1M"]);
+    refuse_changed("replica", "\"8M\"", "\"1000001\"", &["memory", "4096"]);
+    refuse_changed("replica", "\"8M\"", "\"17179869184G\"", &["memory"]);
+    refuse_changed("replica", "\"test\"", "\"\"", &["name"]);
+    refuse_changed("replica", "\"test\"", "\"../evil\"", &["name"]);
     refuse_changed(
-        "primary",
+        "replica",
         "\"8M\"",
         "\"8M\"\nharts = 0",
         &["harts", "1 to 8"],
     );
     refuse_changed(
-        "primary",
+        "replica",
         "\"8M\"",
         "\"8M\"\nharts = 9",
         &["harts", "1 to 8"],
     );
-    refuse_changed("primary", "kernel = \"guest.elf\"\n", "", &["kernel"]);
+    refuse_changed("replica", "kernel = \"guest.elf\"\n", "", &["kernel"]);
     refuse_changed(
-        "primary",
+        "replica",
         "[pair]",
         "[network]\nmac = \"52:54:00:12:34\"\n[pair]",
         &["mac", "52:54:00:12:34"],
     );
     refuse_changed(
-        "primary",
+        "replica",
         "[pair]",
         "[network]\n[pair]",
         &["network", "switch", "tap"],
     );
     refuse_changed(
-        "primary",
+        "replica",
         "[pair]",
         "[network]\nswitch = \"unix:a\"\ntap = \"b\"\n[pair]",
         &["network"],
     );
     refuse_changed(
-        "primary",
+        "replica",
         "[pair]",
         "[pair]\nsuspect_after = \"60ms\"",
         &["suspect_after", "heartbeat"],
     );
     refuse_changed(
-        "primary",
+        "replica",
         "[pair]",
         "[pair]\nheartbeat = \"0ms\"",
         &["heartbeat", "1ms"],
     );
     refuse_changed(
-        "primary",
+        "replica",
         "[pair]",
         "[pair]\nheartbeat = \"5h\"",
         &["heartbeat", "5h"],
@@ -183,7 +186,7 @@ fn a_multicast_or_empty_ethernet_address_is_refused() {
         "53:54:00:12:34:56",
     ] {
         let network = format!("[network]\nswitch = \"unix:a\"\nmac = \"{mac}\"\n[pair]");
-        refuse_changed("primary", "[pair]", &network, &["mac", mac]);
+        refuse_changed("replica", "[pair]", &network, &["mac", mac]);
     }
 }
 
@@ -192,13 +195,13 @@ fn addresses_that_cannot_be_are_refused_with_their_key() {
     for address in ["nonsense", "127.0.0.1", "127.0.0.1:99999", ":7400", ""] {
         let address = format!("{address:?}");
         refuse_changed(
-            "primary",
+            "replica",
             "\"127.0.0.1:0\"",
             &address,
             &["pair.listen", &address],
         );
         refuse_changed(
-            "backup",
+            "replica",
             "\"127.0.0.1:1\"",
             &address,
             &["pair.peer", &address],
@@ -209,27 +212,27 @@ fn addresses_that_cannot_be_are_refused_with_their_key() {
 #[test]
 fn sections_that_a_pair_needs_are_asked_for() {
     refuse_changed(
-        "primary",
+        "replica",
         "[arbiter]\ndirectory = \"arbiter\"\n",
         "",
         &["[arbiter]"],
     );
-    refuse_changed("backup", "peer = \"127.0.0.1:1\"\n", "", &["pair.peer"]);
     let without_pair = GOOD.replace(
         "[pair]\nlisten = \"127.0.0.1:0\"\npeer = \"127.0.0.1:1\"\n",
         "",
     );
-    refuse_text("primary", &without_pair, &["[pair]"]);
+    refuse_text("replica", &without_pair, &["[pair]"]);
 }
 
 /// Refuses to start with `GOOD` in a directory that `prepare` made unfit.
 fn refuse_in(prepare: impl Fn(&PairDirectory), text: &str, words: &[&str]) {
-    for command in ["primary", "backup"] {
+    for command in [&["replica"][..], &["new-life", "--yes"]] {
         let pair = PairDirectory::new(&counting_slowly());
         prepare(&pair);
         let config = pair.path().join("vm.toml");
         fs::write(&config, text).unwrap();
-        assert_refused(&[command, "--config", config.to_str().unwrap()], 2, words);
+        let arguments = [command, &["--config", config.to_str().unwrap()]].concat();
+        assert_refused(&arguments, 2, words);
         assert_no_socket(pair.path());
     }
 }
@@ -284,10 +287,8 @@ fn a_state_directory_in_use_is_refused_and_its_user_goes_on() {
     let (primary, process, listen) = pair.primary("r1");
     let second = pair.replica("r1", Some(&listen), "");
     let refused = || {
-        for command in ["primary", "backup"] {
-            let user = format!("in use by process {}", process.pid());
-            assert_refused(&[command, "--config", second.config()], 6, &[&user]);
-        }
+        let user = format!("in use by process {}", process.pid());
+        assert_refused(&["replica", "--config", second.config()], 6, &[&user]);
     };
     refused();
     // One that answers nothing is as much there as any other, and is asked when it goes on.
@@ -301,10 +302,10 @@ fn a_state_directory_in_use_is_refused_and_its_user_goes_on() {
 fn a_replica_that_finds_no_life_and_no_peer_powers_the_machine_on() {
     let pair = PairDirectory::new(&counting_slowly());
     let backup = pair.replica("r1", Some("127.0.0.1:1"), "");
-    let mut process = Process::start(&["backup", "--config", backup.config()]);
+    let mut process = Process::start(&["replica", "--config", backup.config()]);
     backup.await_state("alone");
     process.signal(rustix::process::Signal::TERM);
     let (status, said) = process.end();
-    assert!(status.success() && said.is_empty(), "{said}");
-    assert!(!backup.state.join("control.sock").exists());
+    assert_eq!(status.code(), Some(12), "{said}");
+    assert!(said.is_empty() && !backup.state.join("control.sock").exists());
 }

@@ -144,11 +144,11 @@ fn a_state_directory_that_fills_up_does_not_disturb_a_pair() {
             echo "$1 never said $2"; status "$1"; kill -9 $!; exit 1
         }
         sed -i "s|FULL|$FULL|" r1.toml r2.toml
-        "$PROGRAM" primary --config r1.toml & primary=$!
+        "$PROGRAM" replica --config r1.toml & primary=$!
         until_says r1 '"listen":"127'
         listen=$(status r1 | grep -o '"listen":"[^"]*' | cut -d'"' -f4)
         sed -i "s|PEER|$listen|" r2.toml
-        "$PROGRAM" backup --config r2.toml & backup=$!
+        "$PROGRAM" replica --config r2.toml & backup=$!
         until_says r1 '"state":"protected"'
         cat /dev/zero >"$FULL/rest" 2>/dev/null
         console() { cat "$FULL/$1/console.log" | wc -c; }

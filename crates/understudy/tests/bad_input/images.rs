@@ -193,7 +193,10 @@ fn options_that_cannot_be_are_refused_with_status_2() {
         &["run", "--kernel", "x", "--harts", "-1"],
         &["run", "--kernel", "x", "--mac", "52:54:00"],
         &["nonsense"],
-        &["primary"],
+        &["replica"],
+        &["primary", "--config", "vm.toml"],
+        &["start", "--config", "vm.toml"],
+        &["new-life"],
         &["replay"],
         &["switch", "--listen", "nonsense"],
     ] {

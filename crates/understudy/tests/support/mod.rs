@@ -227,7 +227,7 @@ impl PairDirectory {
     /// The same with more in its configuration.
     pub fn primary_with(&self, name: &str, extra: &str) -> (ReplicaFiles, Process, String) {
         let files = self.replica(name, None, extra);
-        let process = Process::start(&["primary", "--config", files.config()]);
+        let process = Process::start(&["replica", "--config", files.config()]);
         let listen = wait_for("the primary to listen", || {
             let status = files
                 .status()
@@ -245,7 +245,7 @@ impl PairDirectory {
     /// The same with more in its configuration.
     pub fn backup_with(&self, name: &str, peer: &str, extra: &str) -> (ReplicaFiles, Process) {
         let files = self.replica(name, Some(peer), extra);
-        let process = Process::start(&["backup", "--config", files.config()]);
+        let process = Process::start(&["replica", "--config", files.config()]);
         files.await_state("replaying");
         (files, process)
     }

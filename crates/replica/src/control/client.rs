@@ -1,0 +1,41 @@
+//! Asks a replica.
+
+use super::{Answer, Request, with_short_path};
+use crate::status::ReplicaStatus;
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+/// How long an answer may take. A person's word takes as long as peers and arbiter.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
+const WORD_TIMEOUT: Duration = Duration::from_secs(30);
+/// No answer is longer.
+const ANSWER_LIMIT: u64 = 1 << 20;
+
+/// Asks the replica whose state directory this is.
+pub fn ask(directory: &Path, request: &Request) -> io::Result<Answer> {
+    let mut stream = with_short_path(directory, |short| UnixStream::connect(short))?;
+    let timeout = match request {
+        Request::Status => STATUS_TIMEOUT,
+        Request::Word(_) => WORD_TIMEOUT,
+    };
+    stream.set_read_timeout(Some(timeout))?;
+    stream.set_write_timeout(Some(timeout))?;
+    let mut line = serde_json::to_vec(request)?;
+    line.push(b'\n');
+    stream.write_all(&line)?;
+    let mut json = Vec::new();
+    stream.take(ANSWER_LIMIT).read_to_end(&mut json)?;
+    Ok(serde_json::from_slice(&json)?)
+}
+
+/// The status of the replica whose state directory this is.
+pub fn status(directory: &Path) -> io::Result<ReplicaStatus> {
+    match ask(directory, &Request::Status)? {
+        Answer::Status(status) => Ok(*status),
+        Answer::Done(text) | Answer::Refused(text) => {
+            Err(io::Error::new(io::ErrorKind::InvalidData, text))
+        }
+    }
+}

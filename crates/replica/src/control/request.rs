@@ -1,0 +1,37 @@
+//! What a replica is asked, and what it answers.
+
+use crate::status::ReplicaStatus;
+use serde::{Deserialize, Serialize};
+
+/// A request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Request {
+    /// How are you?
+    Status,
+    /// A person says something to a replica that waits.
+    Word(Word),
+}
+
+/// What only a person may say, after having been told what it costs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Word {
+    /// These hosts (their names, or their identities) are off and stay off.
+    #[serde(default)]
+    pub without: Vec<String>,
+    /// Begin another life.
+    #[serde(default)]
+    pub new_life: bool,
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answer {
+    /// To [`Request::Status`].
+    Status(Box<ReplicaStatus>),
+    /// It was done; what came of it.
+    Done(String),
+    /// It was not done, and why.
+    Refused(String),
+}

@@ -1,0 +1,211 @@
+//! Beginning another life of a machine, where no replica runs: a person's word.
+
+use super::identity;
+use super::markers::Markers;
+use super::peers::Peers;
+use crate::config::ReplicaConfig;
+use crate::end::ReplicaError;
+use crate::host_time::monotonic;
+use crate::machines::Machines;
+use crate::random;
+use crate::state_directory::StateDirectory;
+use crate::wake::Waker;
+use arbiter::{ArbiterDesk, Store};
+use network::PollSet;
+use replication::message::LifeId;
+use replication::startup::{Startup, StartupAction, StartupConfig, Waiting, Word};
+use replication::succession::{Entry, Newest, Search, SearchVerdict};
+use std::io;
+use std::time::Duration;
+use thiserror::Error;
+
+/// However quiet everything is, it is looked again so often.
+const LONGEST_WAIT: Duration = Duration::from_millis(500);
+/// An arbiter that gives no answer for so long is not waited for.
+const ARBITER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why no life was begun.
+#[derive(Debug, Error)]
+pub enum NewLifeError {
+    /// Something of this host or its configuration.
+    #[error(transparent)]
+    Replica(#[from] ReplicaError),
+    /// It was not the moment, and why.
+    #[error("no life was begun: {0}")]
+    Refused(String),
+    /// The person did not mean it.
+    #[error("nothing was changed")]
+    NotMeant,
+}
+
+impl From<io::Error> for NewLifeError {
+    fn from(error: io::Error) -> NewLifeError {
+        NewLifeError::Replica(error.into())
+    }
+}
+
+/// Who begins a life: a process that has the state directory, and is no replica.
+pub struct NewLife {
+    startup: StartupConfig,
+    markers: Markers,
+    arbiter: ArbiterDesk,
+    peers: Peers,
+    waker: Waker,
+    /// After the markers: whoever takes the directory next finds nobody at them.
+    _directory: StateDirectory,
+}
+
+impl NewLife {
+    /// Takes the state directory.
+    ///
+    /// # Errors
+    /// A replica has it, or something of the configuration cannot be used.
+    pub fn open(
+        config: &ReplicaConfig,
+        peers: Vec<String>,
+        machines: &dyn Machines,
+        store: Box<dyn Store>,
+    ) -> Result<NewLife, NewLifeError> {
+        let directory =
+            StateDirectory::take(&config.state_directory).map_err(ReplicaError::from)?;
+        let pair_config = identity::pair_config(config, machines)?;
+        let greeting = pair_config.greeting.clone();
+        let waker = Waker::new()?;
+        let arbiter = ArbiterDesk::start(store, {
+            let waker = waker.clone();
+            move || waker.wake()
+        })?;
+        let markers = Markers::open(config, greeting.machine.clone(), waker.clone())?;
+        let startup = StartupConfig {
+            peers: peers.len() as u8,
+            has_disks: config.disks.iter().any(|disk| !disk.read_only),
+            durability: pair_config.durability,
+            ..StartupConfig::new(
+                greeting.machine.clone(),
+                greeting.host.clone(),
+                greeting.run,
+                LifeId(random::number()?),
+            )
+        };
+        Ok(NewLife {
+            startup,
+            markers,
+            arbiter,
+            peers: Peers::new(peers, greeting, waker.clone()),
+            waker,
+            _directory: directory,
+        })
+    }
+
+    /// What stands now, for the person who is to decide: the newest key, and what is on this host.
+    ///
+    /// # Errors
+    /// The arbiter does not answer.
+    pub fn situation(&mut self) -> Result<String, NewLifeError> {
+        let worth = self.markers.worth();
+        let here = format!("on this host is {worth}");
+        let StartupConfig { machine, .. } = &self.startup;
+        let guess = worth.place();
+        let mut search = Search::new(monotonic(), machine.clone(), guess, self.startup.pacing);
+        let until = monotonic() + ARBITER_PATIENCE;
+        loop {
+            if let Some(request) = search.poll(monotonic()) {
+                self.arbiter.ask(monotonic(), request);
+            }
+            while let Some((request, outcome)) = self.arbiter.answer(monotonic()) {
+                let found = search.answer(monotonic(), &request, &outcome);
+                if let SearchVerdict::Found(newest) = found {
+                    return Ok(format!("{}; {here}", describe(&newest)));
+                }
+            }
+            if monotonic() >= until {
+                let why = search.trouble().map_or("", |(_, why)| why);
+                return Err(NewLifeError::Refused(format!(
+                    "the arbiter gives no answer: {why}"
+                )));
+            }
+            self.wait(search.deadline())?;
+        }
+    }
+
+    /// Declares an open life lost, and begins another one, whose machine starts from this host's
+    /// disks when its replica is started.
+    ///
+    /// # Errors
+    /// Somebody is live, the disk here is not whole, or the arbiter does not answer.
+    pub fn begin(&mut self) -> Result<Entry, NewLifeError> {
+        let worth = self.markers.worth();
+        let mut startup = Startup::new(monotonic(), self.startup.clone(), worth);
+        let word = Word {
+            new_life: true,
+            ..Word::default()
+        };
+        startup.word(monotonic(), word);
+        loop {
+            while let Some((request, outcome)) = self.arbiter.answer(monotonic()) {
+                startup.arbiter_answered(monotonic(), &request, &outcome);
+            }
+            while let Some((peer, answer)) = self.peers.answer() {
+                startup.peer_answered(monotonic(), peer, answer);
+            }
+            startup.tick(monotonic());
+            if let Some(outcome) = self.actions(&mut startup) {
+                return outcome;
+            }
+            self.wait(startup.next_deadline())?;
+        }
+    }
+
+    fn actions(&mut self, startup: &mut Startup) -> Option<Result<Entry, NewLifeError>> {
+        while let Some(action) = startup.next_action() {
+            let refused = match action {
+                StartupAction::Ask(request) => {
+                    self.arbiter.ask(monotonic(), request);
+                    continue;
+                }
+                StartupAction::AskPeers => {
+                    self.peers.ask();
+                    continue;
+                }
+                StartupAction::Wait(Waiting::Claiming(_)) => continue,
+                StartupAction::Start { won } => return Some(Ok(*won)),
+                StartupAction::Wait(waiting) => waiting.to_string(),
+                StartupAction::Join { .. } => "the machine is live on another host".to_owned(),
+                StartupAction::Refuse(refusal) => refusal.to_string(),
+            };
+            return Some(Err(NewLifeError::Refused(refused)));
+        }
+        None
+    }
+
+    fn wait(&self, deadline: Option<Duration>) -> io::Result<()> {
+        let left = deadline.map_or(LONGEST_WAIT, |at| at.saturating_sub(monotonic()));
+        let mut set = PollSet::new();
+        set.add(self.waker.fd(), (), true, false);
+        set.wait(Some(left.min(LONGEST_WAIT)))?;
+        self.waker.clear();
+        Ok(())
+    }
+}
+
+fn describe(newest: &Newest) -> String {
+    let entry = match newest {
+        Newest::NoLife => return "the arbiter knows of no life of this machine".to_owned(),
+        Newest::Key(entry) => entry,
+    };
+    let Some(membership) = &entry.next else {
+        return format!("life {} is over ({})", entry.key.life, entry.kind);
+    };
+    let primary = &membership.primary;
+    let members: Vec<String> = membership.members.iter().map(ToString::to_string).collect();
+    let members = if members.is_empty() {
+        "no member".to_owned()
+    } else {
+        format!("members {}", members.join(", "))
+    };
+    format!(
+        "life {} is open: in generation {}, host {primary} is its primary, with {members}",
+        entry.key.life,
+        entry.next_generation()
+    )
+}

@@ -223,7 +223,7 @@ impl Situation<'_> {
             return Decision::Wait(Waiting::Silent(silent));
         }
         // The right disk is elsewhere; if a person says that it is gone, this one has to do.
-        let holders = [primary.id, membership.origin.host];
+        let holders = [primary.id, membership.origin.host.id];
         let given_up = holders
             .iter()
             .all(|holder| *holder == me || self.word.without.contains(holder));
@@ -242,19 +242,13 @@ impl Situation<'_> {
             primary, origin, ..
         } = open.membership;
         let of_origin = primary.id == me || primary_never_settled;
-        let wanted = if of_origin { origin.host } else { primary.id };
-        if wanted == me {
+        let wanted = if of_origin { &origin.host } else { primary };
+        if wanted.id == me {
             return Waiting::OwnDisk(self.worth.clone());
         }
-        let answering = self.standings().find(|(_, s)| s.host.id == wanted);
-        let known = open.membership.others(me).find(|host| host.id == wanted);
-        let host = answering
-            .map(|(_, standing)| standing.host.clone())
-            .or_else(|| known.cloned())
-            .unwrap_or_else(|| Host::new(wanted, &wanted.to_string()));
         Waiting::RightDisk {
-            host,
-            answers: answering.is_some(),
+            host: wanted.clone(),
+            answers: self.standings().any(|(_, s)| s.host.id == wanted.id),
             own: self.worth.clone(),
         }
     }
@@ -262,7 +256,7 @@ impl Situation<'_> {
     fn origin_here(&self) -> Origin {
         let (life, generation) = self.worth.place();
         Origin {
-            host: self.config.host.id,
+            host: self.config.host.clone(),
             life,
             generation,
         }
@@ -292,8 +286,8 @@ impl Situation<'_> {
     /// The key of starting from the disk here.
     fn cold_start(&self, newest: &Entry, left: &Membership, right: Right) -> Entry {
         let (since, origin) = match right {
-            Right::Reign => (left.since, left.origin),
-            Right::Before => (left.origin.generation, left.origin),
+            Right::Reign => (left.since, left.origin.clone()),
+            Right::Before => (left.origin.generation, left.origin.clone()),
             Right::Member | Right::None => (newest.next_generation().next(), self.origin_here()),
         };
         let known = self.worth.marker().map_or(RecordNumber(0), |m| m.record);

@@ -98,7 +98,7 @@ impl Open<'_> {
                 return Right::Member;
             }
         }
-        let is_origin = origin.host == host
+        let is_origin = origin.host.id == host
             && worth.place() >= (origin.life, origin.generation)
             && worth.place() < (self.life, *since);
         match (is_origin, is_primary) {

@@ -101,10 +101,10 @@ impl Durability {
 /// Which disk is the right one as long as that of the primary is not yet settled: until its marker
 /// says that it is the primary's, no flush is complete, so nothing that was acknowledged as durable
 /// is missing on the disk from before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     /// Whose.
-    pub host: HostId,
+    pub host: Host,
     /// The life that the disk's marker has to name at least; 0: none.
     pub life: LifeNumber,
     /// The generation in that life, at least.
@@ -222,7 +222,7 @@ impl Entry {
             "only a member of the generation goes on from it"
         );
         let origin = Origin {
-            host: left.primary.id,
+            host: left.primary.clone(),
             life: self.key.life,
             generation: left.since,
         };
@@ -256,7 +256,7 @@ impl Entry {
                 .field("members", members_text(&next.members))
                 .field("since", next.since)
                 .field("durability", next.durability.word())
-                .field("origin", next.origin.host)
+                .field("origin", host_text(&next.origin.host))
                 .field("origin-life", next.origin.life)
                 .field("origin-generation", next.origin.generation),
         };
@@ -382,7 +382,7 @@ fn parse_next(line: &mut LineReader<'_>, key: &Key) -> Result<Option<Membership>
         durability: Durability::parse(line.field("durability")?)
             .ok_or(LineError::Field("durability"))?,
         origin: Origin {
-            host: HostId(line.identity("origin")?),
+            host: parse_host(line.field("origin")?).ok_or(LineError::Field("origin"))?,
             life: LifeNumber(line.number("origin-life")?),
             generation: Generation(line.number("origin-generation")?),
         },

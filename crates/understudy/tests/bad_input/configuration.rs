@@ -264,7 +264,15 @@ fn a_port_in_use_is_refused() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let text = GOOD.replace("127.0.0.1:0", &address);
-    refuse_in(|_| {}, &text, &[&address, "in use"]);
+    let pair = PairDirectory::new(&counting_slowly());
+    let config = pair.path().join("vm.toml");
+    fs::write(&config, text).unwrap();
+    assert_refused(
+        &["replica", "--config", config.to_str().unwrap()],
+        2,
+        &[&address, "in use"],
+    );
+    assert_no_socket(pair.path());
     let listen = format!("tcp:{address}");
     assert_refused(&["switch", "--listen", &listen], 2, &[&address, "in use"]);
     let directory = tempfile::tempdir().unwrap();

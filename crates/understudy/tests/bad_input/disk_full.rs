@@ -165,5 +165,5 @@ fn a_state_directory_that_fills_up_does_not_disturb_a_pair() {
         return;
     };
     let (printed, said) = texts(&output);
-    assert!(printed.ends_with("backup 0\n"), "{printed}{said}");
+    assert!(printed.ends_with("backup 12\n"), "{printed}{said}");
 }

@@ -203,7 +203,7 @@ fn strangers_life(pair: &PairDirectory) {
             since: Generation(1),
             durability: Durability::Primary,
             origin: Origin {
-                host: stranger().id,
+                host: stranger(),
                 life: LifeNumber(0),
                 generation: Generation(0),
             },

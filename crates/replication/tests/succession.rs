@@ -60,7 +60,7 @@ prop_compose! {
             since: Generation(since),
             durability: if both { Durability::Both } else { Durability::Primary },
             origin: Origin {
-                host: origin.id,
+                host: origin,
                 life: LifeNumber(origin_life),
                 generation: Generation(origin_generation),
             },
@@ -236,12 +236,12 @@ fn plain(key: &Key) -> Entry {
         life: LifeId(3),
         record: RecordNumber(1),
         next: Some(Membership {
-            primary: host,
+            primary: host.clone(),
             members: Vec::new(),
             since: Generation(1),
             durability: Durability::Primary,
             origin: Origin {
-                host: HostId(1),
+                host,
                 life: LifeNumber(0),
                 generation: Generation(0),
             },

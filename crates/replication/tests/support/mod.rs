@@ -46,7 +46,7 @@ pub fn power_on(config: &PairConfig) -> Entry {
             since: Generation(1),
             durability: config.durability,
             origin: Origin {
-                host: config.greeting.host.id,
+                host: config.greeting.host.clone(),
                 life: LifeNumber(0),
                 generation: Generation(0),
             },

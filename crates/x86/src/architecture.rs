@@ -1,6 +1,7 @@
 //! x86-64 as one of the architectures that a program may choose from.
 
 use crate::boot;
+use crate::emitter::Jit;
 use crate::machine::{Machine, NAME, SEMANTICS_VERSION, configuration_hash};
 use machine::config::{BoardConfig, BootImages, MachineConfig};
 use machine::engine::Engine;
@@ -44,8 +45,11 @@ impl Architecture for X86 {
         SEMANTICS_VERSION
     }
 
-    fn available(&self, _: Engine) -> Engine {
-        Engine::Interpreter
+    fn available(&self, engine: Engine) -> Engine {
+        match engine {
+            Engine::Jit | Engine::Paranoid if Jit::new().is_some() => Engine::Jit,
+            _ => Engine::Interpreter,
+        }
     }
 
     fn configuration_hash(&self, config: &MachineConfig) -> Result<u64, Failure> {
@@ -147,18 +151,16 @@ impl machine::Machine for Machine {
         self.digest()
     }
 
-    /// There is the interpreter only.
-    fn set_engine(&mut self, _: Engine) -> Engine {
-        Engine::Interpreter
+    fn set_engine(&mut self, engine: Engine) -> Engine {
+        self.set_engine(engine)
     }
 
     fn engine(&self) -> Engine {
-        Engine::Interpreter
+        self.engine()
     }
 
-    /// The interpreter has nothing to disturb but its caches, which go.
-    fn set_chaos(&mut self, _: Option<u64>) {
-        self.forget_caches();
+    fn set_chaos(&mut self, seed: Option<u64>) {
+        self.set_chaos(seed);
     }
 
     fn read_memory(&self, address: u64, buffer: &mut [u8]) -> Result<(), OutsideRam> {

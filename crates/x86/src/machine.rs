@@ -3,11 +3,13 @@
 use crate::board::{Board, BoardBus, HOLE_BASE, Surroundings};
 use crate::boot::{self, BootError, BootImages};
 use crate::cpu::Cpu;
+use crate::emitter::Jit;
 use crate::interpreter::flags::IF;
 use crate::interpreter::{Exit, Interpreter};
 use crate::ram::{Ram, region};
 use machine::clock::Clock;
 use machine::config::{BoardConfigError, BoardLimits, MachineConfig};
+use machine::engine::Engine;
 use machine::input::{ClockRecord, Input, InstructionCount};
 use machine::memory::Capture;
 use machine::output::{DiskRequest, Output, Outputs};
@@ -76,6 +78,10 @@ pub struct Machine {
     state: State,
     ram: Ram,
     interpreter: Interpreter,
+    engine: Engine,
+    jit: Option<Box<Jit>>,
+    /// Seeds random disturbances of caches.
+    chaos_seed: Option<u64>,
 }
 
 impl Machine {
@@ -104,6 +110,39 @@ impl Machine {
             state,
             ram,
             interpreter: Interpreter::new(),
+            engine: Engine::Interpreter,
+            jit: None,
+            chaos_seed: None,
+        }
+    }
+
+    /// Chooses the engine; gives the one that this host has of it.
+    pub fn set_engine(&mut self, engine: Engine) -> Engine {
+        let jit = match engine {
+            Engine::Interpreter => None,
+            Engine::Jit | Engine::Paranoid => Jit::new(),
+        };
+        self.engine = match &jit {
+            None => Engine::Interpreter,
+            Some(_) => Engine::Jit,
+        };
+        self.jit = jit.map(Box::new);
+        self.forget_caches();
+        self.set_chaos(self.chaos_seed);
+        self.engine
+    }
+
+    /// The engine that executes.
+    pub fn engine(&self) -> Engine {
+        self.engine
+    }
+
+    /// For tests: disturbs what only makes the machine quick, at places that depend on the seed only.
+    pub fn set_chaos(&mut self, seed: Option<u64>) {
+        self.chaos_seed = seed;
+        match &mut self.jit {
+            Some(jit) => jit.set_chaos(seed),
+            None => self.forget_caches(),
         }
     }
 
@@ -135,9 +174,12 @@ impl Machine {
         let mut count = self.state.count;
         let (cpu, board, surroundings) = self.state.board_in_surroundings();
         let mut bus = BoardBus::new(board, 0, surroundings);
-        let exit = self
-            .interpreter
-            .run(cpu, &mut self.ram, &mut bus, &mut count, until.min(timer));
+        let (interpreter, ram) = (&mut self.interpreter, &mut self.ram);
+        let until = until.min(timer);
+        let exit = match &mut self.jit {
+            None => interpreter.run(cpu, ram, &mut bus, &mut count, until),
+            Some(jit) => jit.run(interpreter, cpu, ram, &mut bus, &mut count, until),
+        };
         self.state.count = count;
         match exit {
             Exit::Count | Exit::Halted | Exit::Attention => {}
@@ -296,6 +338,9 @@ impl Machine {
     /// For tests: forgets everything that only makes the machine quick. The guest cannot see it.
     pub fn forget_caches(&mut self) {
         self.interpreter.forget(&mut self.ram);
+        if let Some(jit) = &mut self.jit {
+            jit.forget();
+        }
     }
 
     /// Where the CPU is, for people who look for a fault.

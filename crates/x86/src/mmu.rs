@@ -152,28 +152,81 @@ fn walk(
     Ok(leaf & ADDRESS & !(size - 1) | address & (size - 1))
 }
 
-const SLOTS: usize = 1024;
+/// Slots of a table of reads or writes.
+pub(crate) const SLOTS: usize = 1024;
 const FETCH_SLOTS: usize = 256;
 const GENERATIONS: u64 = 1024;
 
+/// A translation of a page. Compiled code reads it.
 #[derive(Clone, Copy)]
-struct Slot {
+#[repr(C)]
+pub(crate) struct Slot {
+    /// Linear address of the page.
+    page: u64,
+    /// Where the page is in the host's memory.
+    host: u64,
+}
+
+/// The translations of data accesses in one mode. Compiled code reads them.
+#[repr(C)]
+pub(crate) struct Bank {
+    pub(crate) read: [Slot; SLOTS],
+    pub(crate) write: [Slot; SLOTS],
+}
+
+/// A slot that answers nobody: its page is one that is looked for in another slot.
+const fn empty(number: usize) -> Slot {
+    Slot {
+        page: (number as u64 ^ 1) << 12,
+        host: 0,
+    }
+}
+
+const NOTHING: [Slot; SLOTS] = {
+    let mut slots = [empty(0); SLOTS];
+    let mut number = 0;
+    while number < SLOTS {
+        slots[number] = empty(number);
+        number += 1;
+    }
+    slots
+};
+
+/// Of each [`Mode`] one, and one that is not used: a number of two bits is always that of a bank.
+const BANKS: usize = 4;
+
+/// Slots that are filled one by one before all are emptied at once.
+const MOST_FILLED: usize = 4 * SLOTS;
+
+#[derive(Clone, Copy)]
+struct Filled {
+    bank: u8,
+    is_write: bool,
+    number: u16,
+}
+
+#[derive(Clone, Copy)]
+struct FetchSlot {
     /// Page, generation, mode.
     tag: u64,
     /// Physical address of the page.
     page: u64,
 }
 
-const EMPTY: Slot = Slot {
+const NO_FETCH: FetchSlot = FetchSlot {
     tag: u64::MAX,
     page: 0,
 };
 
 /// The cache of translations to RAM.
 pub(crate) struct Tlb {
-    read: Box<[Slot; SLOTS]>,
-    write: Box<[Slot; SLOTS]>,
-    fetch: Box<[Slot; FETCH_SLOTS]>,
+    banks: Box<[Bank; BANKS]>,
+    /// The slots that may not be empty.
+    filled: Vec<Filled>,
+    /// Where RAM is in the host's memory.
+    host_base: u64,
+    fetch: Box<[FetchSlot; FETCH_SLOTS]>,
+    /// Of the tags of fetches.
     generation: u64,
     /// Changes whenever a fetch might be translated differently from before.
     pub(crate) fetch_generation: u32,
@@ -181,55 +234,78 @@ pub(crate) struct Tlb {
 
 impl Tlb {
     pub(crate) fn new() -> Tlb {
+        let bank = || Bank {
+            read: NOTHING,
+            write: NOTHING,
+        };
         Tlb {
-            read: Box::new([EMPTY; SLOTS]),
-            write: Box::new([EMPTY; SLOTS]),
-            fetch: Box::new([EMPTY; FETCH_SLOTS]),
+            banks: Box::new([bank(), bank(), bank(), bank()]),
+            filled: Vec::new(),
+            host_base: 0,
+            fetch: Box::new([NO_FETCH; FETCH_SLOTS]),
             generation: 0,
             fetch_generation: 1,
         }
     }
 
-    /// The low bits of all tags of accesses in this mode, now.
-    pub(crate) fn tag_bits(&self, mode: Mode) -> u64 {
-        self.generation << 2 | mode as u64
+    /// The translations of a mode, for compiled code.
+    #[cfg(jit)]
+    pub(crate) fn bank(&self, bank: usize) -> *const Bank {
+        &raw const self.banks[bank % BANKS]
+    }
+
+    #[inline(always)]
+    fn find(&self, slots: &[Slot; SLOTS], address: u64, size: usize) -> Option<u64> {
+        let slot = &slots[(address >> 12) as usize % SLOTS];
+        let offset = address.wrapping_sub(slot.page);
+        if offset <= 4096 - size as u64 {
+            Some(slot.host.wrapping_sub(self.host_base).wrapping_add(offset))
+        } else {
+            None
+        }
     }
 
     /// Where a read of `size` bytes goes, if that is known.
     #[inline(always)]
-    pub(crate) fn read(&self, address: u64, size: usize, tag_bits: u64) -> Option<u64> {
-        let slot = &self.read[(address >> 12) as usize % SLOTS];
-        let offset = address & 0xfff;
-        if slot.tag == address & !0xfff | tag_bits && offset <= 4096 - size as u64 {
-            Some(slot.page + offset)
-        } else {
-            None
-        }
+    pub(crate) fn read(&self, address: u64, size: usize, bank: usize) -> Option<u64> {
+        self.find(&self.banks[bank % BANKS].read, address, size)
     }
 
     /// Where a write of `size` bytes goes, if that is known and nobody has to be told.
     #[inline(always)]
-    pub(crate) fn write(&self, address: u64, size: usize, tag_bits: u64) -> Option<u64> {
-        let slot = &self.write[(address >> 12) as usize % SLOTS];
-        let offset = address & 0xfff;
-        if slot.tag == address & !0xfff | tag_bits && offset <= 4096 - size as u64 {
-            Some(slot.page + offset)
-        } else {
-            None
-        }
+    pub(crate) fn write(&self, address: u64, size: usize, bank: usize) -> Option<u64> {
+        self.find(&self.banks[bank % BANKS].write, address, size)
     }
 
-    /// Drops everything. Whoever keeps tag bits has to ask for them again.
+    /// Drops everything.
     pub(crate) fn flush(&mut self, ram: &mut Ram) {
         ram.forget_tables();
         self.drop_fetches();
         self.generation += 1;
         if self.generation == GENERATIONS {
             self.generation = 0;
-            self.read.fill(EMPTY);
-            self.write.fill(EMPTY);
-            self.fetch.fill(EMPTY);
+            self.fetch.fill(NO_FETCH);
         }
+        self.empty(|_| true);
+    }
+
+    /// Empties the slots that are meant.
+    fn empty(&mut self, is_meant: impl Fn(&Filled) -> bool) {
+        let banks = &mut self.banks;
+        self.filled.retain(|filled| {
+            let is_meant = is_meant(filled);
+            if is_meant {
+                let number = usize::from(filled.number);
+                let bank = &mut banks[usize::from(filled.bank)];
+                let slots = if filled.is_write {
+                    &mut bank.write
+                } else {
+                    &mut bank.read
+                };
+                slots[number] = empty(number);
+            }
+            !is_meant
+        });
     }
 
     /// Another fetch generation: remembered jumps are dead.
@@ -239,16 +315,58 @@ impl Tlb {
 
     /// Drops the pages whose number ends in this index.
     pub(crate) fn drop_leaf(&mut self, index: usize) {
-        for slot in [index, index + 512] {
-            self.read[slot] = EMPTY;
-            self.write[slot] = EMPTY;
+        for bank in &mut *self.banks {
+            for number in [index, index + 512] {
+                bank.read[number] = empty(number);
+                bank.write[number] = empty(number);
+            }
         }
-        self.fetch[index % FETCH_SLOTS] = EMPTY;
+        self.fetch[index % FETCH_SLOTS] = NO_FETCH;
         self.drop_fetches();
     }
 
     pub(crate) fn drop_writes(&mut self) {
-        self.write.fill(EMPTY);
+        self.empty(|filled| filled.is_write);
+    }
+
+    fn fill(&mut self, address: u64, physical: u64, is_write: bool, mode: Mode) {
+        if self.filled.len() == MOST_FILLED {
+            self.empty(|_| true);
+        }
+        let number = (address >> 12) as usize % SLOTS;
+        let bank = mode as usize;
+        self.filled.push(Filled {
+            bank: bank as u8,
+            is_write,
+            number: number as u16,
+        });
+        let slot = Slot {
+            page: address & !0xfff,
+            host: self.host_base + (physical & !0xfff),
+        };
+        let bank = &mut self.banks[bank];
+        let slots = if is_write {
+            &mut bank.write
+        } else {
+            &mut bank.read
+        };
+        slots[number] = slot;
+    }
+
+    fn find_for(&self, address: u64, kind: Kind, mode: Mode) -> Option<u64> {
+        match kind {
+            Kind::Read => self.read(address, 1, mode as usize),
+            Kind::Write => self.write(address, 1, mode as usize),
+            Kind::Fetch => {
+                let slot = self.fetch[(address >> 12) as usize % FETCH_SLOTS];
+                let tag = self.fetch_tag(address, mode);
+                (slot.tag == tag).then_some(slot.page + (address & 0xfff))
+            }
+        }
+    }
+
+    fn fetch_tag(&self, address: u64, mode: Mode) -> u64 {
+        address & !0xfff | self.generation << 2 | mode as u64
     }
 
     /// Translates a canonical address, by the cache or by a walk.
@@ -260,15 +378,8 @@ impl Tlb {
         kind: Kind,
         mode: Mode,
     ) -> Result<u64, Fault> {
-        let tag = address & !0xfff | self.tag_bits(mode);
-        let number = (address >> 12) as usize;
-        let cached = match kind {
-            Kind::Read => self.read[number % SLOTS],
-            Kind::Write => self.write[number % SLOTS],
-            Kind::Fetch => self.fetch[number % FETCH_SLOTS],
-        };
-        if cached.tag == tag {
-            return Ok(cached.page + (address & 0xfff));
+        if let Some(physical) = self.find_for(address, kind, mode) {
+            return Ok(physical);
         }
         let mut write_tlb_is_stale = false;
         let result = walk(registers, ram, address, kind, mode, &mut write_tlb_is_stale);
@@ -277,15 +388,17 @@ impl Tlb {
         }
         let physical = result?;
         if ram.contains(physical, 1) {
-            let slot = Slot {
-                tag,
-                page: physical & !0xfff,
-            };
+            self.host_base = ram.host_base();
             match kind {
-                Kind::Read => self.read[number % SLOTS] = slot,
-                Kind::Fetch => self.fetch[number % FETCH_SLOTS] = slot,
+                Kind::Read => self.fill(address, physical, false, mode),
+                Kind::Fetch => {
+                    self.fetch[(address >> 12) as usize % FETCH_SLOTS] = FetchSlot {
+                        tag: self.fetch_tag(address, mode),
+                        page: physical & !0xfff,
+                    };
+                }
                 Kind::Write if ram.enters_write_tlb(physical) => {
-                    self.write[number % SLOTS] = slot;
+                    self.fill(address, physical, true, mode);
                 }
                 Kind::Write => {}
             }

@@ -78,6 +78,11 @@ impl Ram {
         self.ram.offset(address, length).is_ok()
     }
 
+    /// Where RAM is in the host's memory, for translations that compiled code uses.
+    pub(crate) fn host_base(&self) -> u64 {
+        self.bytes.as_ptr() as u64
+    }
+
     /// Borrows bytes; `None` unless all are RAM.
     pub fn slice(&self, address: u64, length: u64) -> Option<&[u8]> {
         self.ram.slice(address, length).ok()

@@ -4,8 +4,14 @@ use super::op::Op;
 use crate::ram::PAGE_SIZE;
 
 /// Instructions that follow each other within a page.
-pub(super) struct Block {
+pub(crate) struct Block {
     pub ops: Box<[Op]>,
+    /// Physical address of the first.
+    pub physical: u64,
+    /// How often it was executed, as far as that matters.
+    pub heat: u32,
+    /// Where its compiled code is; zero is nowhere.
+    pub code: u32,
 }
 
 /// How many addresses the way from RIP to a block is remembered for.
@@ -28,7 +34,7 @@ type PageBlocks = Vec<(u16, u32)>;
 const MOST_OPS: usize = 2 << 20;
 
 /// All decoded blocks.
-pub(super) struct Cache {
+pub(crate) struct Cache {
     /// Instructions in all blocks.
     ops: usize,
     blocks: Vec<Block>,
@@ -84,6 +90,18 @@ impl Cache {
         &self.blocks[number as usize]
     }
 
+    /// The same, to be changed.
+    pub fn block_mut(&mut self, number: u32) -> &mut Block {
+        &mut self.blocks[number as usize]
+    }
+
+    /// No block has compiled code any more.
+    pub fn forget_compiled(&mut self) {
+        for block in &mut self.blocks {
+            block.code = 0;
+        }
+    }
+
     /// The block at a physical address.
     pub fn find(&self, physical: u64) -> Option<u32> {
         let page = self.pages.get((physical / PAGE_SIZE) as usize)?;
@@ -137,7 +155,9 @@ impl Cache {
         };
         for (_, number) in std::mem::take(blocks) {
             self.ops -= self.blocks[number as usize].ops.len();
-            self.blocks[number as usize].ops = Box::default();
+            let block = &mut self.blocks[number as usize];
+            block.ops = Box::default();
+            block.code = 0;
             self.free.push(number);
         }
     }

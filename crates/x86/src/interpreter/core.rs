@@ -13,10 +13,10 @@ use crate::x87::X87State;
 
 /// An exception was raised: [`Core::raised`] says which.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Raised;
+pub(crate) struct Raised;
 
 /// The state while instructions execute.
-pub(super) struct Core<'a> {
+pub(crate) struct Core<'a> {
     /// General registers, then a zero and the address of the next instruction.
     pub r: [u64; 32],
     pub status: Status,
@@ -32,8 +32,8 @@ pub(super) struct Core<'a> {
     pub tlb: &'a mut Tlb,
     /// CPL is 3.
     pub is_user: bool,
-    /// Tag bits of data accesses.
-    pub data_tag: u64,
+    /// The TLB's bank of data accesses.
+    pub bank: usize,
     /// The count before the current instruction.
     pub now: u64,
     /// String instructions stop before this count.
@@ -90,7 +90,7 @@ impl Core<'_> {
 
     /// CPL, AC, CR4 or the TLB's generation changed.
     pub fn mode_changed(&mut self) {
-        self.data_tag = self.tlb.tag_bits(self.data_mode());
+        self.bank = self.data_mode() as usize;
         self.limit = 0;
     }
 
@@ -149,7 +149,7 @@ impl Core<'_> {
     /// Loads.
     #[inline(always)]
     pub fn load<W: Width>(&mut self, address: u64) -> Result<u64, Raised> {
-        match self.tlb.read(address, W::SIZE, self.data_tag) {
+        match self.tlb.read(address, W::SIZE, self.bank) {
             Some(physical) => Ok(self.ram.load(physical, W::SIZE)),
             None => self.load_slowly(address, W::SIZE, self.data_mode()),
         }
@@ -158,7 +158,7 @@ impl Core<'_> {
     /// Loads what will be stored to: faults as the store would.
     #[inline(always)]
     pub fn load_to_change<W: Width>(&mut self, address: u64) -> Result<u64, Raised> {
-        match self.tlb.write(address, W::SIZE, self.data_tag) {
+        match self.tlb.write(address, W::SIZE, self.bank) {
             Some(physical) => Ok(self.ram.load(physical, W::SIZE)),
             None => {
                 self.check_store(address, W::SIZE as u64)?;
@@ -170,7 +170,7 @@ impl Core<'_> {
     /// Stores.
     #[inline(always)]
     pub fn store<W: Width>(&mut self, address: u64, value: u64) -> Result<(), Raised> {
-        match self.tlb.write(address, W::SIZE, self.data_tag) {
+        match self.tlb.write(address, W::SIZE, self.bank) {
             Some(physical) => {
                 self.ram.store_plain(physical, W::SIZE, value);
                 Ok(())
@@ -190,7 +190,12 @@ impl Core<'_> {
             .tlb
             .translate(self.registers, self.ram, address, kind, mode)
         {
-            Ok(physical) => Ok(physical),
+            Ok(physical) => {
+                if self.ram.is_disturbed() {
+                    self.limit = 0; // an accessed bit can lie in what was decoded
+                }
+                Ok(physical)
+            }
             Err(fault) => Err(self.raise(fault)),
         }
     }

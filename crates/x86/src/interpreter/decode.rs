@@ -23,14 +23,15 @@ const OPTIONS: u32 =
 const ORIGIN: u64 = 1 << 40;
 
 /// An instruction, and whether a block ends behind it.
-pub(super) struct Decoded {
+pub(crate) struct Decoded {
     pub op: Op,
     pub ends_block: bool,
+    pub instruction: Instruction,
 }
 
 /// Decodes the instruction at the beginning of `bytes`, `offset` bytes into its page. `None` if its
 /// bytes do not suffice.
-pub(super) fn decode(bytes: &[u8], offset: usize) -> Option<Decoded> {
+pub(crate) fn decode(bytes: &[u8], offset: usize) -> Option<Decoded> {
     let mut decoder = Decoder::with_ip(64, bytes, ORIGIN, OPTIONS);
     let instruction = decoder.decode();
     if decoder.last_error() == DecoderError::NoMoreBytes && bytes.len() < 15 {
@@ -74,7 +75,11 @@ pub(super) fn decode(bytes: &[u8], offset: usize) -> Option<Decoded> {
             op.handler = data::exchange(size, false);
         }
     }
-    Some(Decoded { op, ends_block })
+    Some(Decoded {
+        op,
+        ends_block,
+        instruction,
+    })
 }
 
 fn set_memory(op: &mut Op, instruction: &Instruction) {

@@ -23,7 +23,7 @@ pub(super) enum Cause {
 
 /// A fault could not be delivered, nor the double fault: the machine resets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct TripleFault;
+pub(crate) struct TripleFault;
 
 fn is_contributory(vector: u8) -> bool {
     matches!(
@@ -49,7 +49,7 @@ fn combine(first: Fault, second: Fault) -> Result<Fault, TripleFault> {
 
 impl Core<'_> {
     /// Delivers a fault of the instruction at RIP, with all that its delivery may raise.
-    pub(super) fn deliver_fault(&mut self, fault: Fault) -> Result<(), TripleFault> {
+    pub(crate) fn deliver_fault(&mut self, fault: Fault) -> Result<(), TripleFault> {
         if self.has_shut_down {
             return Err(TripleFault);
         }

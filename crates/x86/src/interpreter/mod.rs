@@ -5,16 +5,16 @@
 
 mod alu;
 mod bits;
-mod cache;
+pub(crate) mod cache;
 mod control;
-mod core;
+pub(crate) mod core;
 mod data;
-mod decode;
-mod exception;
+pub(crate) mod decode;
+pub(crate) mod exception;
 pub mod flags;
 mod msr;
 mod multiply;
-mod op;
+pub(crate) mod op;
 mod port;
 mod segment;
 mod shift;
@@ -52,8 +52,8 @@ const LONGEST_BLOCK: usize = 64;
 
 /// Executes instructions. It keeps nothing that belongs to the machine's state.
 pub struct Interpreter {
-    tlb: Tlb,
-    cache: Cache,
+    pub(crate) tlb: Tlb,
+    pub(crate) cache: Cache,
 }
 
 impl Default for Interpreter {
@@ -121,7 +121,7 @@ impl Interpreter {
 }
 
 impl<'a> Core<'a> {
-    fn enter(
+    pub(crate) fn enter(
         cpu: &'a mut Cpu,
         ram: &'a mut Ram,
         bus: &'a mut dyn Bus,
@@ -144,7 +144,7 @@ impl<'a> Core<'a> {
             ram,
             bus,
             tlb,
-            data_tag: 0,
+            bank: 0,
             now,
             until,
             limit: 0,
@@ -159,10 +159,16 @@ impl<'a> Core<'a> {
         core
     }
 
-    fn leave(self) {
+    pub(crate) fn leave(self) {
         self.registers.gpr.copy_from_slice(&self.r[..16]);
         self.registers.rip = self.r[usize::from(RIP)];
         self.registers.rflags = self.flags | self.status.to_flags();
+    }
+
+    /// Something has to be looked at after the next instruction.
+    #[inline(always)]
+    pub(crate) fn goes_one_by_one(&self) -> bool {
+        self.flags & (TF | RF) != 0 || self.registers.shadow != Shadow::None
     }
 
     /// The interrupt that would be taken now.
@@ -188,32 +194,44 @@ impl<'a> Core<'a> {
 impl Cache {
     fn run(&mut self, core: &mut Core<'_>) -> Exit {
         loop {
-            if core.ram.is_disturbed() {
-                self.settle(core);
+            if let Some(exit) = self.before_next(core) {
+                return exit;
             }
-            if core.touched_device {
-                core.touched_device = false;
-                core.check_interrupts = true;
-                if core.bus.wants_attention() {
-                    return Exit::Attention;
+            match self.find_next(core) {
+                Ok(Some(number)) => {
+                    if self.execute(core, number).is_err() {
+                        return Exit::TripleFault;
+                    }
                 }
-            }
-            if core.check_interrupts {
-                match self.take_interrupt(core) {
-                    Ok(()) => {}
-                    Err(TripleFault) => return Exit::TripleFault,
-                }
-                if core.registers.is_halted {
-                    return Exit::Halted;
-                }
-            }
-            if core.now >= core.until {
-                return Exit::Count;
-            }
-            if self.execute_next(core).is_err() {
-                return Exit::TripleFault;
+                Ok(None) => {}
+                Err(TripleFault) => return Exit::TripleFault,
             }
         }
+    }
+
+    /// Does what has to be done before the next instruction; an exit if the run ends before it.
+    #[inline(always)]
+    pub(crate) fn before_next(&mut self, core: &mut Core<'_>) -> Option<Exit> {
+        if core.ram.is_disturbed() {
+            self.settle(core);
+        }
+        if core.touched_device {
+            core.touched_device = false;
+            core.check_interrupts = true;
+            if core.bus.wants_attention() {
+                return Some(Exit::Attention);
+            }
+        }
+        if core.check_interrupts {
+            match self.take_interrupt(core) {
+                Ok(()) => {}
+                Err(TripleFault) => return Some(Exit::TripleFault),
+            }
+            if core.registers.is_halted {
+                return Some(Exit::Halted);
+            }
+        }
+        (core.now >= core.until).then_some(Exit::Count)
     }
 
     fn take_interrupt(&mut self, core: &mut Core<'_>) -> Result<(), TripleFault> {
@@ -242,27 +260,32 @@ impl Cache {
         }
     }
 
-    /// Executes a block, or as much of it as the run's end allows.
+    /// The block at RIP. None if there is none: then the instruction at RIP was executed, or the fault of
+    /// its fetch delivered.
     #[inline(always)]
-    fn execute_next(&mut self, core: &mut Core<'_>) -> Result<(), TripleFault> {
+    pub(crate) fn find_next(&mut self, core: &mut Core<'_>) -> Result<Option<u32>, TripleFault> {
         let rip = core.rip();
         let key = Self::key(rip, core.is_user);
-        let generation = core.tlb.fetch_generation;
-        let number = match self.jump(key, generation) {
-            Some(number) => number,
-            None => match self.look_up(core, rip) {
-                Ok(Found::Block(number)) => {
-                    self.remember(key, core.tlb.fetch_generation, number);
-                    number
-                }
-                Ok(Found::Crossing(op)) => return execute(core, std::slice::from_ref(&*op)),
-                Err(Raised) => {
-                    core.now += 1;
-                    let fault = core.raised;
-                    return core.deliver_fault(fault);
-                }
-            },
-        };
+        if let Some(number) = self.jump(key, core.tlb.fetch_generation) {
+            return Ok(Some(number));
+        }
+        match self.look_up(core, rip) {
+            Ok(Found::Block(number)) => {
+                self.remember(key, core.tlb.fetch_generation, number);
+                Ok(Some(number))
+            }
+            Ok(Found::Crossing(op)) => execute(core, std::slice::from_ref(&*op)).map(|()| None),
+            Err(Raised) => {
+                core.now += 1;
+                let fault = core.raised;
+                core.deliver_fault(fault).map(|()| None)
+            }
+        }
+    }
+
+    /// Executes a block, or as much of it as the run's end allows.
+    #[inline(always)]
+    pub(crate) fn execute(&self, core: &mut Core<'_>, number: u32) -> Result<(), TripleFault> {
         execute(core, &self.block(number).ops)
     }
 
@@ -321,6 +344,9 @@ impl Cache {
         }
         let block = Block {
             ops: ops.into_boxed_slice(),
+            physical,
+            heat: 0,
+            code: 0,
         };
         if core.ram.mark_code(physical, at) {
             core.tlb.drop_writes();
@@ -361,7 +387,7 @@ enum Found {
 /// Executes the instructions of a block, from its start.
 #[inline(always)]
 fn execute(core: &mut Core<'_>, ops: &[Op]) -> Result<(), TripleFault> {
-    if core.flags & (TF | RF) != 0 || core.registers.shadow != Shadow::None {
+    if core.goes_one_by_one() {
         return execute_one(core, &ops[0]);
     }
     execute_block(core, ops)
@@ -392,7 +418,7 @@ fn execute_block(core: &mut Core<'_>, ops: &[Op]) -> Result<(), TripleFault> {
 /// The instruction raised an exception.
 #[cold]
 #[inline(never)]
-fn fault(core: &mut Core<'_>, op: &Op, page: u64) -> Result<(), TripleFault> {
+pub(crate) fn fault(core: &mut Core<'_>, op: &Op, page: u64) -> Result<(), TripleFault> {
     core.now += 1;
     let start = u64::from(op.next).wrapping_sub(u64::from(op.length));
     core.r[usize::from(RIP)] = page.wrapping_add(start);

@@ -4,16 +4,16 @@ use super::core::{Core, Raised};
 use iced_x86::Instruction;
 
 /// What executes an instruction.
-pub(super) type Handler = fn(&mut Core<'_>, &Op) -> Result<(), Raised>;
+pub(crate) type Handler = fn(&mut Core<'_>, &Op) -> Result<(), Raised>;
 
 /// Register number that always reads as zero.
-pub(super) const ZERO: u8 = 16;
+pub(crate) const ZERO: u8 = 16;
 /// Register number of the address of the next instruction.
-pub(super) const RIP: u8 = 17;
+pub(crate) const RIP: u8 = 17;
 
 /// One instruction. `base` + (`index` << `scale`) + `displacement` + the segment's base is its memory
 /// operand, if it has one.
-pub(super) struct Op {
+pub(crate) struct Op {
     pub handler: Handler,
     /// Immediate, sign-extended; a branch's displacement.
     pub immediate: u64,

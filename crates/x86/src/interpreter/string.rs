@@ -91,8 +91,8 @@ impl Step for Movs {
         let count = most.min(fits::<W>(from)).min(fits::<W>(to));
         let bytes = count * W::SIZE as u64;
         let (Some(physical_from), Some(physical_to)) = (
-            core.tlb.read(from, 1, core.data_tag),
-            core.tlb.write(to, 1, core.data_tag),
+            core.tlb.read(from, 1, core.bank),
+            core.tlb.write(to, 1, core.bank),
         ) else {
             return 0;
         };
@@ -121,7 +121,7 @@ impl Step for Stos {
         let to = pointer(core, op, RDI);
         let count = most.min(fits::<W>(to));
         let bytes = count * W::SIZE as u64;
-        let Some(physical) = core.tlb.write(to, 1, core.data_tag) else {
+        let Some(physical) = core.tlb.write(to, 1, core.bank) else {
             return 0;
         };
         let pattern = core.r[0].to_le_bytes();

@@ -322,7 +322,7 @@ pub(super) fn change_alignment_check(core: &mut Core<'_>, op: &Op) -> Result<(),
     } else {
         core.flags |= AC;
     }
-    core.data_tag = core.tlb.tag_bits(core.data_mode());
+    core.bank = core.data_mode() as usize;
     Ok(())
 }
 

@@ -110,7 +110,7 @@ impl Operands for View<'_, '_> {
 /// Loads 16 bytes.
 #[inline(always)]
 fn load_16(core: &mut Core<'_>, address: u64) -> Result<u128, Raised> {
-    let (low, high) = match core.tlb.read(address, 16, core.data_tag) {
+    let (low, high) = match core.tlb.read(address, 16, core.bank) {
         Some(physical) => (core.ram.load(physical, 8), core.ram.load(physical + 8, 8)),
         None => {
             let low = core.load::<Quad>(address)?;
@@ -124,7 +124,7 @@ fn load_16(core: &mut Core<'_>, address: u64) -> Result<u128, Raised> {
 #[inline(always)]
 fn store_16(core: &mut Core<'_>, address: u64, value: u128) -> Result<(), Raised> {
     let (low, high) = (value as u64, (value >> 64) as u64);
-    match core.tlb.write(address, 16, core.data_tag) {
+    match core.tlb.write(address, 16, core.bank) {
         Some(physical) => {
             core.ram.store_plain(physical, 8, low);
             core.ram.store_plain(physical + 8, 8, high);

@@ -1,7 +1,7 @@
 //! Operand widths, as types: values are zero-extended to 64 bits.
 
 /// Of 8, 16, 32 or 64 bits.
-pub(super) trait Width: 'static {
+pub(crate) trait Width: 'static {
     const BITS: u32;
     const SIZE: usize = Self::BITS as usize / 8;
     const MASK: u64 = u64::MAX >> (64 - Self::BITS);
@@ -22,13 +22,13 @@ pub(super) trait Width: 'static {
     fn set(registers: &mut [u64; 32], register: u8, value: u64);
 }
 
-pub(super) struct Byte;
-pub(super) struct Word;
-pub(super) struct Double;
-pub(super) struct Quad;
+pub(crate) struct Byte;
+pub(crate) struct Word;
+pub(crate) struct Double;
+pub(crate) struct Quad;
 
 /// AH's number.
-pub(super) const HIGH_BYTES: u8 = 24;
+pub(crate) const HIGH_BYTES: u8 = 24;
 
 impl Width for Byte {
     const BITS: u32 = 8;
@@ -120,4 +120,4 @@ macro_rules! by_width {
         }
     };
 }
-pub(super) use by_width;
+pub(crate) use by_width;

@@ -5,6 +5,7 @@ use crate::random::Random;
 use crate::running_snapshot::RunningSnapshot;
 use machine::Stop;
 use machine::config::{BoardConfig, MachineConfig};
+use machine::engine::Engine;
 use machine::input::{ClockRecord, Console, Input, InstructionCount};
 use machine::output::Output;
 use machine::snapshot::Snapshot;
@@ -46,11 +47,19 @@ pub enum Treatment {
     Digests,
     /// All that only makes it quick is forgotten at random counts.
     Forgetting,
+    /// Compiled.
+    Compiled,
+    /// Compiled, and stopped after each few instructions.
+    CompiledSteps,
+    /// Compiled, and looked at by digest at random counts.
+    CompiledDigests,
+    /// Compiled, and disturbed by this seed's chaos.
+    Chaos(u64),
 }
 
 impl Treatment {
     /// All of them.
-    pub const ALL: [Treatment; 7] = [
+    pub const ALL: [Treatment; 14] = [
         Treatment::Undisturbed,
         Treatment::Steps,
         Treatment::SmallSteps,
@@ -58,12 +67,35 @@ impl Treatment {
         Treatment::RunningSnapshots,
         Treatment::Digests,
         Treatment::Forgetting,
+        Treatment::Compiled,
+        Treatment::CompiledSteps,
+        Treatment::CompiledDigests,
+        Treatment::Chaos(0),
+        Treatment::Chaos(1),
+        Treatment::Chaos(2),
+        Treatment::Chaos(3),
     ];
+
+    fn prepare(self, machine: &mut Machine) {
+        match self {
+            Treatment::Compiled | Treatment::CompiledSteps | Treatment::CompiledDigests => {
+                machine.set_engine(Engine::Jit);
+            }
+            Treatment::Chaos(seed) => {
+                machine.set_engine(Engine::Jit);
+                machine.set_chaos(Some(seed));
+            }
+            _ => {}
+        }
+    }
 
     /// Instructions to the next stop.
     fn step(self, random: &mut Random) -> u64 {
         match self {
-            Treatment::Undisturbed => LENGTH,
+            Treatment::Undisturbed | Treatment::Compiled => LENGTH,
+            Treatment::Chaos(_) => 1 + random.below(20_000),
+            Treatment::CompiledSteps => 1 + random.below(200),
+            Treatment::CompiledDigests => 1 + random.below(8000),
             Treatment::Steps => 1 + random.below(3000),
             Treatment::SmallSteps => 1 + random.below(40),
             Treatment::Snapshots => 1 + random.below(16_000),
@@ -178,6 +210,7 @@ pub fn replay(
     random: &mut Random,
 ) -> Result<(), String> {
     let mut machine = machine(recording.seed);
+    treatment.prepare(&mut machine);
     let mut printed = Vec::new();
     let mut injected = 0;
     let mut running: Option<RunningSnapshot> = None;
@@ -205,20 +238,7 @@ pub fn replay(
         match treatment {
             Treatment::Snapshots => machine = through_bytes(&machine)?,
             Treatment::Forgetting => machine.forget_caches(),
-            Treatment::Digests => compare(recording, &mut machine, injected, treatment)?,
-            Treatment::RunningSnapshots => {
-                running = Some(match running {
-                    None => RunningSnapshot::begin(&mut machine, restored),
-                    Some(snapshot) => {
-                        let pages = random.below(60) as usize;
-                        match snapshot.go_on(&mut machine, pages, restored)? {
-                            Some(snapshot) => snapshot,
-                            None => RunningSnapshot::begin(&mut machine, restored),
-                        }
-                    }
-                });
-            }
-            Treatment::Undisturbed | Treatment::Steps | Treatment::SmallSteps => {}
+    pub const ALL: [Treatment; 14] = [
         }
     }
     if let Some(snapshot) = running {
@@ -241,7 +261,11 @@ fn compare(
     injected: usize,
     treatment: Treatment,
 ) -> Result<(), String> {
-    if !matches!(treatment, Treatment::Digests | Treatment::Snapshots) {
+    let looks = matches!(
+        treatment,
+        Treatment::Digests | Treatment::Snapshots | Treatment::CompiledDigests
+    );
+    if !looks {
         return Ok(());
     }
     let count = machine.instruction_count();

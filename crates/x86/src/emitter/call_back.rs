@@ -1,0 +1,144 @@
+//! The way into compiled code, and what compiled code calls.
+#![allow(unsafe_code)] // compiled code is entered, and knows its world by address
+
+use super::tier::Jit;
+use crate::interpreter::core::Core;
+use crate::interpreter::exception::TripleFault;
+use crate::interpreter::fault;
+use crate::interpreter::flags::{AF, CF, OF, PF, SF, Status, ZF};
+use crate::interpreter::op::RIP;
+use crate::mmu::Bank;
+use std::marker::PhantomData;
+
+/// What compiled code has at hand: a copy lies at the top of its stack while it runs.
+#[repr(C, align(16))]
+pub struct Frame<'a, 'b> {
+    pub(super) core: *mut Core<'b>,
+    pub(super) jit: *mut Jit,
+    /// Linear address of the page that executes.
+    pub(super) page: u64,
+    /// The table of jumps of the present privilege.
+    pub(super) jumps: u64,
+    /// The guest registers that have no host register.
+    pub(super) spilled: [u64; 5],
+    /// Instructions left; in a register while compiled code runs.
+    pub(super) remaining: i64,
+    /// The count at which nothing is left.
+    pub(super) end: u64,
+    /// Bases of FS and GS.
+    pub(super) segment_bases: [u64; 2],
+    /// The status flags: OF in bit 0, what LAHF gives in bits 8 to 15.
+    pub(super) flags: u64,
+    /// The TLB's bank of data accesses; in a register while compiled code runs.
+    pub(super) bank: *const Bank,
+    /// Where a call goes, while its stack is looked at.
+    pub(super) target: [u64; 2],
+    /// What a routine keeps for itself.
+    pub(super) kept: u64,
+    /// SSE instructions may be executed.
+    pub(super) allows_sse: u64,
+    /// The CPU shuts down.
+    pub(super) is_triple_fault: u64,
+    lifetime: PhantomData<&'a mut ()>,
+}
+
+const CR0_EM_TS: u64 = 1 << 2 | 1 << 3;
+const CR4_OSFXSR: u64 = 1 << 9;
+
+fn pack(status: Status) -> u64 {
+    let flags = status.to_flags();
+    (flags & (SF | ZF | AF | PF | CF)) << 8 | (flags & OF) >> 11
+}
+
+fn unpack(flags: u64) -> Status {
+    Status::from_flags(flags >> 8 & (SF | ZF | AF | PF | CF) | (flags & 1) << 11)
+}
+
+impl<'a, 'b> Frame<'a, 'b> {
+    /// A frame for one entry.
+    pub fn new(core: &'a mut Core<'b>, jit: &'a mut Jit) -> Frame<'a, 'b> {
+        let mut frame = Frame {
+            page: core.rip() & !0xfff,
+            jumps: jit.jumps.address(core.is_user),
+            spilled: [0; 5],
+            remaining: core.until.wrapping_sub(core.now).min(i64::MAX as u64 / 2) as i64,
+            end: 0,
+            segment_bases: [0; 2],
+            flags: 0,
+            bank: std::ptr::null(),
+            target: [0; 2],
+            kept: 0,
+            allows_sse: 0,
+            is_triple_fault: 0,
+            core,
+            jit,
+            lifetime: PhantomData,
+        };
+        // SAFETY: the pointer was made from a reference just now.
+        let core = unsafe { &mut *frame.core };
+        frame.end = core.now + frame.remaining as u64;
+        frame.refresh(core);
+        frame
+    }
+
+    /// What may have changed by an instruction that the interpreter executed.
+    fn refresh(&mut self, core: &Core<'_>) {
+        let segments = &core.registers.segments;
+        self.segment_bases = [segments[4].base, segments[5].base];
+        self.bank = core.tlb.bank(core.bank);
+        self.flags = pack(core.status);
+        let registers = &core.registers;
+        self.allows_sse =
+            (registers.cr0 & CR0_EM_TS == 0 && registers.cr4 & CR4_OSFXSR != 0).into();
+    }
+}
+
+/// Enters compiled code at `entry` through the routine at `routine`; gives the number of the exit.
+pub fn enter(routine: usize, entry: usize, frame: &mut Frame) -> Result<u64, TripleFault> {
+    // SAFETY: `routine` was emitted by `Routines::emit` with this signature, `entry` is a piece in
+    // the same cache. Both use the frame's core and JIT by the pointers in it only, which are valid
+    // and not used otherwise until this call returns.
+    let number = unsafe {
+        let routine: extern "sysv64" fn(*mut Frame, usize) -> u64 = std::mem::transmute(routine);
+        routine(frame, entry)
+    };
+    // SAFETY: compiled code does not run any more.
+    let core = unsafe { &mut *frame.core };
+    core.status = unpack(frame.flags);
+    core.now = frame.end - frame.remaining as u64;
+    if frame.is_triple_fault != 0 {
+        return Err(TripleFault);
+    }
+    Ok(number)
+}
+
+/// Executes an instruction for compiled code, which has stored all registers; `to_end` instructions
+/// of its piece are left, with this one. True if compiled code has to be left.
+///
+/// # Safety
+/// `frame` is the frame that compiled code runs with, and nothing else uses what it points to.
+pub unsafe extern "sysv64" fn execute(frame: *mut Frame, number: u64, to_end: u32) -> bool {
+    // SAFETY: as the caller promises.
+    let (frame, core, jit) = unsafe { (&mut *frame, &mut *(*frame).core, &*(*frame).jit) };
+    let remaining = frame.remaining + i64::from(to_end);
+    let op = jit.op(number as usize);
+    core.status = unpack(frame.flags);
+    core.now = frame.end - remaining as u64;
+    core.limit = 1;
+    let next = frame.page.wrapping_add(u64::from(op.next));
+    core.r[usize::from(RIP)] = next;
+    let generation = core.tlb.fetch_generation;
+    let leaves = if (op.handler)(core, op).is_ok() {
+        core.now += 1;
+        core.limit == 0 || core.check_interrupts || core.rip() != next
+    } else {
+        frame.is_triple_fault = fault(core, op, frame.page).is_err().into();
+        true
+    };
+    let remaining = (frame.end - core.now) as i64;
+    let rest = i64::from(to_end) - 1;
+    let leaves = leaves || remaining < rest || generation != core.tlb.fetch_generation;
+    frame.remaining = if leaves { remaining } else { remaining - rest };
+    frame.refresh(core);
+    leaves
+}

@@ -1,0 +1,339 @@
+//! Which instructions become one piece of compiled code, and which of their flags matter.
+
+use crate::interpreter::decode::{Decoded, decode};
+use crate::interpreter::op::Op;
+use crate::ram::{PAGE_SIZE, Ram};
+use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind, Register, RflagsBits};
+
+/// Instructions of the longest piece.
+pub const LONGEST: usize = 64;
+
+/// The six status flags, as the decoder numbers them.
+pub const STATUS: u32 = RflagsBits::OF
+    | RflagsBits::SF
+    | RflagsBits::ZF
+    | RflagsBits::AF
+    | RflagsBits::CF
+    | RflagsBits::PF;
+
+/// An instruction of a piece.
+pub struct Step {
+    pub instruction: Instruction,
+    /// As the interpreter knows it.
+    pub op: Op,
+    /// How it is compiled.
+    pub kind: Kind,
+    /// Status flags that it reads, and those that it writes.
+    pub reads: u32,
+    pub writes: u32,
+    /// Status flags that matter behind it.
+    pub live: u32,
+}
+
+/// How an instruction is compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The interpreter executes it.
+    CallBack,
+    /// The interpreter executes it, and RIP may be anywhere afterwards.
+    LastCallBack,
+    /// It does nothing.
+    Nothing,
+    /// The host has the same, with other registers.
+    Same,
+    /// LEA.
+    LoadAddress,
+    /// A shift by a constant that is not zero.
+    ShiftByConstant,
+    /// A shift by CL.
+    ShiftByCl,
+    /// IMUL with a destination, MUL and IMUL of rAX.
+    Multiply,
+    MultiplyWide,
+    Divide,
+    /// BT, BTS, BTR, BTC; BSF, BSR.
+    BitTest,
+    BitScan,
+    CompareExchange,
+    /// CWDE, CDQE; CDQ, CQO.
+    SignExtend,
+    Push,
+    Pop,
+    Leave,
+    /// Jumps: conditional, and the others.
+    Branch,
+    Jump,
+    JumpIndirect,
+    Call,
+    CallIndirect,
+    Return,
+    /// An SSE instruction that the host has in the same way.
+    Vector,
+}
+
+impl Kind {
+    /// Behind it nothing follows.
+    pub fn ends(self) -> bool {
+        matches!(
+            self,
+            Kind::LastCallBack
+                | Kind::Jump
+                | Kind::JumpIndirect
+                | Kind::Call
+                | Kind::CallIndirect
+                | Kind::Return
+        )
+    }
+}
+
+/// Instructions of one page in the order of their addresses: one way in, and a way out at each branch.
+pub struct Piece {
+    pub steps: Vec<Step>,
+    /// Offset in the page of the first, and of what follows the last.
+    pub start: usize,
+    pub end: usize,
+}
+
+impl Piece {
+    /// The piece at a physical address in RAM. None if there is no whole instruction.
+    pub fn at(ram: &Ram, physical: u64) -> Option<Piece> {
+        let start = (physical % PAGE_SIZE) as usize;
+        let bytes = ram.slice(physical, PAGE_SIZE - start as u64)?;
+        let mut steps: Vec<Step> = Vec::new();
+        let mut at = 0;
+        while at < bytes.len() && steps.len() < LONGEST {
+            let Some(decoded) = decode(&bytes[at..], start + at) else {
+                break;
+            };
+            at += usize::from(decoded.op.length);
+            let step = Step::new(decoded);
+            let ends = step.kind.ends() || step.leads_back();
+            steps.push(step);
+            if ends {
+                break;
+            }
+        }
+        if steps.is_empty() {
+            return None;
+        }
+        let mut piece = Piece {
+            steps,
+            start,
+            end: start + at,
+        };
+        piece.find_live_flags();
+        Some(piece)
+    }
+
+    /// Which flags matter: those that are read before they are written, and all where the piece may
+    /// be left, because then anyone may read them.
+    pub fn find_live_flags(&mut self) {
+        let mut live = STATUS;
+        for step in self.steps.iter_mut().rev() {
+            step.live = live;
+            live = if step.may_leave() {
+                STATUS
+            } else {
+                live & !step.writes | step.reads
+            };
+        }
+    }
+}
+
+impl Step {
+    fn new(decoded: Decoded) -> Step {
+        let instruction = decoded.instruction;
+        let kind = kind(&instruction, &decoded);
+        let mut writes = instruction.rflags_modified() & STATUS;
+        if kind == Kind::Divide {
+            writes = 0;
+        } else if kind == Kind::BitTest {
+            writes = RflagsBits::CF;
+        } else if kind == Kind::BitScan {
+            writes = RflagsBits::ZF;
+        } else if kind == Kind::ShiftByCl {
+            writes = 0; // perhaps none
+        }
+        Step {
+            instruction,
+            op: decoded.op,
+            kind,
+            reads: instruction.rflags_read() & STATUS,
+            writes,
+            live: STATUS,
+        }
+    }
+
+    /// Whether it has an operand in memory that it accesses.
+    pub fn has_memory(&self) -> bool {
+        has_memory(&self.instruction) && !matches!(self.kind, Kind::LoadAddress | Kind::Nothing)
+    }
+
+    /// Whether the piece may be left before or behind it.
+    fn may_leave(&self) -> bool {
+        use Kind::*;
+        match self.kind {
+            Nothing | LoadAddress | SignExtend => false,
+            Same | ShiftByConstant | ShiftByCl | Multiply | MultiplyWide | BitTest | BitScan => {
+                self.has_memory()
+            }
+            _ => true,
+        }
+    }
+
+    /// Where a relative jump leads, from the begin of the page.
+    pub fn target(&self) -> i64 {
+        i64::from(self.op.next) + self.op.immediate as i64
+    }
+
+    /// A branch that leads backwards: what follows a loop is rarely reached.
+    fn leads_back(&self) -> bool {
+        self.kind == Kind::Branch && self.op.immediate as i64 <= 0
+    }
+}
+
+fn has_memory(instruction: &Instruction) -> bool {
+    (0..instruction.op_count()).any(|operand| instruction.op_kind(operand) == OpKind::Memory)
+}
+
+/// AH, CH, DH, BH.
+fn is_high_byte(register: Register) -> bool {
+    matches!(
+        register,
+        Register::AH | Register::CH | Register::DH | Register::BH
+    )
+}
+
+fn kind(instruction: &Instruction, decoded: &Decoded) -> Kind {
+    let kind = if instruction.is_invalid() {
+        None
+    } else {
+        native(instruction)
+    };
+    match kind {
+        Some(kind) => kind,
+        None if decoded.ends_block || instruction.flow_control() != FlowControl::Next => {
+            Kind::LastCallBack
+        }
+        None => Kind::CallBack,
+    }
+}
+
+/// How an instruction can be compiled; none if it cannot.
+fn native(instruction: &Instruction) -> Option<Kind> {
+    use Mnemonic::*;
+    let operands = 0..instruction.op_count();
+    let registers = || {
+        operands
+            .clone()
+            .filter(|&operand| instruction.op_kind(operand) == OpKind::Register)
+            .map(|operand| instruction.op_register(operand))
+    };
+    if registers().any(is_high_byte) {
+        return None;
+    }
+    let all_general = registers().all(Register::is_gpr);
+    let memory = has_memory(instruction);
+    let size = match instruction.op_kind(0) {
+        OpKind::Register => instruction.op_register(0).size(),
+        _ => instruction.memory_size().size(),
+    };
+    let is_wide = size >= 4;
+    Some(match instruction.mnemonic() {
+        Nop | Reservednop | Endbr64 | Endbr32 | Lfence | Mfence | Sfence | Prefetchnta
+        | Prefetcht0 | Prefetcht1 | Prefetcht2 | Prefetchw => Kind::Nothing,
+        Pause if instruction.len() == 2 => Kind::Nothing,
+        Mov if all_general => {
+            if has_long_address(instruction.code()) {
+                return None;
+            }
+            Kind::Same
+        }
+        Movzx | Movsx | Movnti | Xchg | Xadd | Add | Or | Adc | Sbb | And | Sub | Xor | Cmp
+        | Test | Inc | Dec | Neg | Not => Kind::Same,
+        Movsxd if is_wide => Kind::Same,
+        Bswap if is_wide => Kind::Same,
+        Popcnt => Kind::Same,
+        Lea => Kind::LoadAddress,
+        Shl | Sal | Shr | Sar | Rol | Ror => {
+            if instruction.op_kind(1) == OpKind::Register {
+                return (is_wide && !memory).then_some(Kind::ShiftByCl);
+            }
+            let mask = if size == 8 { 63 } else { 31 };
+            let count = instruction.immediate8() & mask;
+            if count == 0 || usize::from(count) >= 8 * size {
+                return None;
+            }
+            Kind::ShiftByConstant
+        }
+        Imul if instruction.op_count() > 1 && is_wide => Kind::Multiply,
+        Mul | Imul if instruction.op_count() == 1 && is_wide => Kind::MultiplyWide,
+        Div | Idiv if is_wide => Kind::Divide,
+        Bt | Bts | Btr | Btc => {
+            if !is_wide || memory && instruction.op_kind(1) == OpKind::Register {
+                return None;
+            }
+            Kind::BitTest
+        }
+        Bsf | Bsr if is_wide => Kind::BitScan,
+        Cmpxchg if memory && is_wide => Kind::CompareExchange,
+        Cwde | Cdqe | Cdq | Cqo => Kind::SignExtend,
+        Push | Pop => {
+            let is_8_bytes = instruction.stack_pointer_increment().abs() == 8;
+            if !is_8_bytes || memory || !all_general {
+                return None;
+            }
+            if instruction.mnemonic() == Push {
+                Kind::Push
+            } else {
+                Kind::Pop
+            }
+        }
+        Leave if instruction.stack_pointer_increment() == 0 => Kind::Leave,
+        Jmp | Call => {
+            let is_call = instruction.mnemonic() == Call;
+            match instruction.flow_control() {
+                FlowControl::UnconditionalBranch if instruction.is_jmp_short_or_near() => {
+                    Kind::Jump
+                }
+                FlowControl::Call if instruction.is_call_near() => Kind::Call,
+                FlowControl::IndirectBranch if instruction.is_jmp_near_indirect() => {
+                    Kind::JumpIndirect
+                }
+                FlowControl::IndirectCall if instruction.is_call_near_indirect() => {
+                    Kind::CallIndirect
+                }
+                _ => {
+                    debug_assert!(!is_call || memory);
+                    return None;
+                }
+            }
+        }
+        Ret => Kind::Return,
+        _ if instruction.is_jcc_short_or_near() => Kind::Branch,
+        _ if instruction.condition_code() != iced_x86::ConditionCode::None
+            && all_general
+            && !instruction.is_jcc_short_or_near()
+            && !instruction.is_loop()
+            && !instruction.is_loopcc() =>
+        {
+            Kind::Same // SETcc, CMOVcc
+        }
+        _ => return None,
+    })
+}
+
+/// MOV between rAX and an address of 64 bits that is part of the instruction.
+fn has_long_address(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Mov_AL_moffs8
+            | Code::Mov_AX_moffs16
+            | Code::Mov_EAX_moffs32
+            | Code::Mov_RAX_moffs64
+            | Code::Mov_moffs8_AL
+            | Code::Mov_moffs16_AX
+            | Code::Mov_moffs32_EAX
+            | Code::Mov_moffs64_RAX
+    )
+}

@@ -1,0 +1,257 @@
+//! When to interpret, when to compile, and what to do when compiled code gives up.
+
+use super::call_back::{Frame, enter};
+use super::jumps::Jumps;
+use super::piece::{Kind, Piece};
+use super::x86_64::{Emitter, Routines, host_is_capable};
+use crate::bus::Bus;
+use crate::cpu::Cpu;
+use crate::interpreter::cache::Cache;
+use crate::interpreter::core::Core;
+use crate::interpreter::exception::TripleFault;
+use crate::interpreter::op::Op;
+use crate::interpreter::{self, Interpreter};
+use crate::ram::Ram;
+use jit::chaos::Chaos;
+use jit::code_cache::{CodeCache, LARGEST_PIECE};
+use std::num::NonZeroU32;
+
+/// Executions after which a block is compiled.
+const HOT: u32 = 16;
+
+/// So many instructions are kept for the interpreter: some 60 MiB.
+const MOST_OPS: usize = 1 << 20;
+
+/// Why compiled code came back. RIP is that of the next instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Nothing is known of the code there, or something has to be looked at.
+    Next,
+    /// The piece there is longer than what is left.
+    Budget,
+    /// The code there, in the same page, could be reached by this link.
+    Link(usize),
+}
+
+impl Exit {
+    /// As compiled code gives it.
+    pub fn number(self) -> i32 {
+        match self {
+            Exit::Next => 0,
+            Exit::Budget => 1,
+            Exit::Link(link) => (link as i32) << 2 | 2,
+        }
+    }
+
+    fn from_number(number: u64) -> Exit {
+        match number & 3 {
+            0 => Exit::Next,
+            1 => Exit::Budget,
+            _ => Exit::Link((number as u32 >> 2) as usize),
+        }
+    }
+}
+
+/// The compiler and what it has compiled.
+pub struct Jit {
+    code: CodeCache,
+    routines: Routines,
+    /// The instructions of all pieces, for the interpreter.
+    ops: Vec<Op>,
+    pub(super) jumps: Jumps,
+    hot: u32,
+    chaos: Option<Chaos>,
+    /// The next block is longer than what is left: it is interpreted.
+    interprets_next: bool,
+}
+
+impl Jit {
+    /// A compiler that has compiled nothing; none where the host lacks what it needs.
+    pub fn new() -> Option<Jit> {
+        if !host_is_capable() {
+            return None;
+        }
+        let mut code = CodeCache::new().ok()?;
+        let routines = Routines::emit(&mut code);
+        Some(Jit {
+            code,
+            routines,
+            ops: Vec::new(),
+            jumps: Jumps::new(),
+            hot: HOT,
+            chaos: None,
+            interprets_next: false,
+        })
+    }
+
+    /// Disturbs what the guest must not notice, as a seed says.
+    pub fn set_chaos(&mut self, seed: Option<u64>) {
+        self.chaos = seed.map(Chaos::new);
+        self.hot = self.chaos.as_mut().map_or(HOT, Chaos::threshold);
+    }
+
+    /// Forgets all code: nobody remembers any of it.
+    pub fn forget(&mut self) {
+        self.code.clear();
+        self.ops.clear();
+        self.jumps.clear();
+        self.interprets_next = false;
+    }
+
+    /// An instruction by its number.
+    pub(super) fn op(&self, number: usize) -> &Op {
+        &self.ops[number]
+    }
+
+    /// As [`Interpreter::run`].
+    pub fn run(
+        &mut self,
+        interpreter: &mut Interpreter,
+        cpu: &mut Cpu,
+        ram: &mut Ram,
+        bus: &mut dyn Bus,
+        now: &mut u64,
+        until: u64,
+    ) -> interpreter::Exit {
+        let mut core = Core::enter(cpu, ram, bus, &mut interpreter.tlb, *now, until);
+        let exit = self.run_core(&mut interpreter.cache, &mut core);
+        *now = core.now;
+        core.leave();
+        exit
+    }
+
+    fn run_core(&mut self, cache: &mut Cache, core: &mut Core<'_>) -> interpreter::Exit {
+        let until = core.until;
+        loop {
+            if let Some(mut chaos) = self.chaos.take() {
+                self.disturb(&mut chaos, cache, core);
+                core.until = until.min(core.now + chaos.quantum());
+                self.chaos = Some(chaos);
+            }
+            if let Some(exit) = cache.before_next(core) {
+                return exit;
+            }
+            let executed = match cache.find_next(core) {
+                Ok(Some(number)) => self.run_block(cache, core, number),
+                Ok(None) => Ok(()),
+                Err(fault) => Err(fault),
+            };
+            if executed.is_err() {
+                return interpreter::Exit::TripleFault;
+            }
+        }
+    }
+
+    #[cold]
+    fn disturb(&mut self, chaos: &mut Chaos, cache: &mut Cache, core: &mut Core<'_>) {
+        if chaos.once_in(200) {
+            core.flush_translations();
+        }
+        if chaos.once_in(100) {
+            self.jumps.clear();
+        }
+        if chaos.once_in(300) {
+            core.tlb.drop_writes();
+        }
+        if chaos.once_in(1000) {
+            cache.clear();
+            core.ram.forget_code();
+            core.tlb.drop_fetches();
+        }
+        if chaos.once_in(50) {
+            self.hot = chaos.threshold();
+        }
+    }
+
+    fn run_block(
+        &mut self,
+        cache: &mut Cache,
+        core: &mut Core<'_>,
+        number: u32,
+    ) -> Result<(), TripleFault> {
+        if core.goes_one_by_one() || std::mem::take(&mut self.interprets_next) {
+            return cache.execute(core, number);
+        }
+        let block = cache.block_mut(number);
+        let mut code = NonZeroU32::new(block.code);
+        if code.is_none() {
+            if block.heat < self.hot {
+                block.heat += 1;
+                return cache.execute(core, number);
+            }
+            let is_full = self.code.is_full() || self.ops.len() > MOST_OPS;
+            if is_full || self.chaos.as_mut().is_some_and(Chaos::fills_code_cache) {
+                cache.forget_compiled();
+                self.forget();
+            }
+            code = self.compile(cache, core, number);
+        }
+        let Some(code) = code else {
+            return cache.execute(core, number);
+        };
+        match self.enter(core, code)? {
+            Exit::Next => {}
+            Exit::Budget => self.interprets_next = true,
+            Exit::Link(link) => self.link(cache, core, link),
+        }
+        Ok(())
+    }
+
+    /// Lets a link lead to the code at RIP, if there is some.
+    fn link(&mut self, cache: &mut Cache, core: &mut Core<'_>, link: usize) {
+        let key = Cache::key(core.rip(), core.is_user);
+        let found = cache.jump(key, core.tlb.fetch_generation);
+        if let Some(number) = found
+            && let Some(target) = NonZeroU32::new(cache.block(number).code)
+        {
+            self.code.patch(link, target);
+        }
+    }
+
+    /// Runs compiled code until it gives up.
+    fn enter(&mut self, core: &mut Core<'_>, code: NonZeroU32) -> Result<Exit, TripleFault> {
+        let entry = self.code.base() + code.get() as usize;
+        self.jumps.refresh(core.tlb.fetch_generation);
+        self.jumps.add(core.is_user, core.rip(), entry as u64);
+        let routine = self.routines.enter;
+        let mut frame = Frame::new(core, self);
+        enter(routine, entry, &mut frame).map(Exit::from_number)
+    }
+
+    #[cold]
+    fn compile(
+        &mut self,
+        cache: &mut Cache,
+        core: &mut Core<'_>,
+        number: u32,
+    ) -> Option<NonZeroU32> {
+        let physical = cache.block(number).physical;
+        let mut piece = Piece::at(core.ram, physical)?;
+        if core.ram.mark_code(physical, piece.end - piece.start) {
+            core.tlb.drop_writes();
+        }
+        let page = physical & !0xfff;
+        let code = loop {
+            let known = |target: usize| {
+                let number = cache.find(page + target as u64)?;
+                NonZeroU32::new(cache.block(number).code)
+            };
+            let first = self.ops.len();
+            let emitter = Emitter::new(&piece, &mut self.code, &self.routines, first, &known);
+            match emitter.emit() {
+                Ok(code) => break code,
+                Err(unsupported) => {
+                    let step = &mut piece.steps[unsupported.0];
+                    assert_ne!(step.kind, Kind::CallBack, "a call-back can be emitted");
+                    step.kind = Kind::CallBack;
+                    piece.find_live_flags();
+                }
+            }
+        };
+        assert!(code.len() <= LARGEST_PIECE, "a piece is short");
+        self.ops.extend(piece.steps.into_iter().map(|step| step.op));
+        let added = self.code.add(&code);
+        cache.block_mut(number).code = added.map_or(0, NonZeroU32::get);
+        added
+    }
+}

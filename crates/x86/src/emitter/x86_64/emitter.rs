@@ -1,0 +1,351 @@
+//! One piece of code: its head, its instructions, and behind them what is rarely reached.
+
+use super::flags::Flags;
+use super::layout::*;
+use super::routines::{Assembler, Routines};
+use crate::emitter::piece::{Kind, Piece, Step};
+use crate::emitter::tier::Exit;
+use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, VecAssembler, dynasm};
+use iced_x86::Encoder;
+use jit::code_cache::{CodeCache, Link};
+use std::num::NonZeroU32;
+
+/// What is emitted behind the piece, out of the way.
+pub(super) enum Cold {
+    /// The interpreter executes an instruction, and the piece goes on.
+    CallBack {
+        from: DynamicLabel,
+        back: DynamicLabel,
+        index: usize,
+        /// The flags behind the instruction are in the host's.
+        loads_flags: bool,
+    },
+    /// The interpreter executes a jump, and the piece is left.
+    Leave { from: DynamicLabel, index: usize },
+    /// A branch that is taken.
+    Branch {
+        from: DynamicLabel,
+        index: usize,
+        flags: Flags,
+    },
+    /// A jump within the page to what was not compiled yet.
+    Link {
+        from: DynamicLabel,
+        number: usize,
+        target: i32,
+    },
+}
+
+/// An instruction that this emitter has no way to emit: which one.
+#[derive(Clone, Copy, Debug)]
+pub struct Unsupported(pub usize);
+
+/// What came of a piece.
+pub type Emitted = Result<Vec<u8>, Unsupported>;
+
+/// Emits one piece.
+pub struct Emitter<'a> {
+    pub(super) asm: Assembler,
+    pub(super) piece: &'a Piece,
+    cache: &'a mut CodeCache,
+    pub(super) routines: &'a Routines,
+    /// The code at an offset of the same page, where there is some.
+    known: &'a dyn Fn(usize) -> Option<NonZeroU32>,
+    /// Number of the first instruction, for the interpreter.
+    first_op: usize,
+    pub(super) cold: Vec<Cold>,
+    /// Offset of the piece in the code cache.
+    start: usize,
+    head: DynamicLabel,
+    /// The instruction that is emitted.
+    pub(super) index: usize,
+    pub(super) flags: Flags,
+    pub(super) encoder: Encoder,
+}
+
+impl<'a> Emitter<'a> {
+    /// An emitter for `piece`, which will be put into `cache` next.
+    pub fn new(
+        piece: &'a Piece,
+        cache: &'a mut CodeCache,
+        routines: &'a Routines,
+        first_op: usize,
+        known: &'a dyn Fn(usize) -> Option<NonZeroU32>,
+    ) -> Emitter<'a> {
+        let address = cache.next_address();
+        let mut asm = VecAssembler::new(address);
+        let head = asm.new_dynamic_label();
+        Emitter {
+            asm,
+            piece,
+            start: address - cache.base(),
+            cache,
+            routines,
+            known,
+            first_op,
+            cold: Vec::new(),
+            head,
+            index: 0,
+            flags: Flags::IN_FRAME,
+            encoder: Encoder::new(64),
+        }
+    }
+
+    /// The code.
+    pub fn emit(mut self) -> Emitted {
+        let length = self.piece.steps.len() as i32;
+        let budget = self.asm.new_dynamic_label();
+        let head = self.head;
+        dynasm!(self.asm; .arch x64; =>head; sub r15, length; jl =>budget);
+        for index in 0..self.piece.steps.len() {
+            self.index = index;
+            self.step().map_err(|()| Unsupported(index))?;
+        }
+        if !self.step_at(self.index).kind.ends() {
+            self.save_flags();
+            self.jump_to(self.piece.end as i64, None);
+        }
+        let first = self.piece.start as i32;
+        dynasm!(self.asm; .arch x64
+            ; =>budget
+            ; add r15, length
+            ; mov ecx, first
+            ; mov eax, Exit::Budget.number()
+            ; jmp extern self.routines.exit_at
+        );
+        while !self.cold.is_empty() {
+            for cold in std::mem::take(&mut self.cold) {
+                self.cold(cold);
+            }
+        }
+        Ok(self.asm.finalize().expect("every label is bound"))
+    }
+
+    pub(super) fn step_at(&self, index: usize) -> &'a Step {
+        &self.piece.steps[index]
+    }
+
+    /// The present instruction.
+    pub(super) fn present(&self) -> &'a Step {
+        self.step_at(self.index)
+    }
+
+    fn step(&mut self) -> Result<(), ()> {
+        let step = self.present();
+        match step.kind {
+            Kind::CallBack | Kind::LastCallBack => self.call_back(),
+            Kind::Nothing => {}
+            Kind::Same => return self.same(),
+            Kind::LoadAddress => return self.load_address(),
+            Kind::ShiftByConstant => return self.shift_by_constant(),
+            Kind::ShiftByCl => return self.shift_by_cl(),
+            Kind::Multiply => return self.multiply(),
+            Kind::MultiplyWide => return self.multiply_wide(),
+            Kind::Divide => return self.divide(),
+            Kind::BitTest => return self.bit_test(),
+            Kind::BitScan => return self.bit_scan(),
+            Kind::CompareExchange => return self.compare_exchange(),
+            Kind::SignExtend => self.sign_extend(),
+            Kind::Push => self.push(),
+            Kind::Pop => self.pop(),
+            Kind::Leave => self.leave_frame(),
+            Kind::Branch => self.branch(),
+            Kind::Jump => self.jump(),
+            Kind::JumpIndirect => self.jump_indirect(),
+            Kind::Call => self.call(),
+            Kind::CallIndirect => self.call_indirect(),
+            Kind::Return => self.return_(),
+            Kind::Vector => return Err(()),
+        }
+        Ok(())
+    }
+
+    /// Instructions of the piece from number `index` on.
+    fn to_end(&self, index: usize) -> i32 {
+        (self.piece.steps.len() - index) as i32
+    }
+
+    /// Calls the interpreter for instruction `index`; flags are in the frame.
+    fn execute(&mut self, index: usize) {
+        let number = (self.first_op + index) as i32;
+        let to_end = self.to_end(index);
+        dynasm!(self.asm; .arch x64
+            ; mov eax, number
+            ; mov ecx, to_end
+            ; call extern self.routines.execute
+        );
+    }
+
+    /// The interpreter executes the present instruction.
+    fn call_back(&mut self) {
+        self.save_flags();
+        self.execute(self.index);
+        self.flags = Flags::IN_FRAME;
+        if self.present().kind == Kind::LastCallBack {
+            self.exit_behind(self.index);
+        }
+    }
+
+    /// Leaves the piece for where the interpreter has got to.
+    fn exit_behind(&mut self, index: usize) {
+        let rest = self.to_end(index) - 1;
+        if rest != 0 {
+            dynasm!(self.asm; .arch x64; add r15, rest);
+        }
+        dynasm!(self.asm; .arch x64
+            ; mov rax, [rsp + CORE]
+            ; mov rcx, [rax + CORE_RIP]
+            ; mov eax, Exit::Next.number()
+            ; jmp extern self.routines.exit_to
+        );
+    }
+
+    /// A label behind the piece from which the interpreter executes the present instruction; the piece
+    /// goes on at `back`.
+    pub(super) fn call_back_from(&mut self, from: DynamicLabel) -> DynamicLabel {
+        let back = self.asm.new_dynamic_label();
+        self.cold.push(Cold::CallBack {
+            from,
+            back,
+            index: self.index,
+            loads_flags: true,
+        });
+        back
+    }
+
+    /// Binds the label behind the present instruction.
+    pub(super) fn come_back(&mut self, back: DynamicLabel) {
+        dynasm!(self.asm; .arch x64; =>back);
+        let in_host = self.flags.host && !self.flags.frame;
+        for cold in &mut self.cold {
+            if let Cold::CallBack {
+                back: of,
+                loads_flags,
+                ..
+            } = cold
+                && *of == back
+            {
+                *loads_flags = self.flags.host || in_host;
+            }
+        }
+    }
+
+    /// A label behind the piece from which the interpreter executes the present jump, and the piece is
+    /// left.
+    pub(super) fn leave_from(&mut self) -> DynamicLabel {
+        let from = self.asm.new_dynamic_label();
+        self.cold.push(Cold::Leave {
+            from,
+            index: self.index,
+        });
+        from
+    }
+
+    fn cold(&mut self, cold: Cold) {
+        match cold {
+            Cold::CallBack {
+                from,
+                back,
+                index,
+                loads_flags,
+            } => {
+                dynasm!(self.asm; .arch x64; =>from);
+                self.execute(index);
+                if loads_flags {
+                    self.load_flags_from_frame();
+                }
+                dynasm!(self.asm; .arch x64; jmp =>back);
+            }
+            Cold::Leave { from, index } => {
+                dynasm!(self.asm; .arch x64; =>from);
+                self.execute(index);
+                self.exit_behind(index);
+            }
+            Cold::Branch { from, index, flags } => {
+                dynasm!(self.asm; .arch x64; =>from);
+                self.index = index;
+                self.flags = flags;
+                self.save_flags();
+                let step = self.step_at(index);
+                let target = step.target();
+                let rest = self.to_end(index) - 1;
+                if is_in_page(target) {
+                    if rest != 0 {
+                        dynasm!(self.asm; .arch x64; add r15, rest);
+                    }
+                    self.link(target as i32);
+                } else {
+                    let miss = self.leave_from();
+                    self.find_code(target, miss);
+                    if rest != 0 {
+                        dynasm!(self.asm; .arch x64; add r15, rest);
+                    }
+                    self.enter_found();
+                }
+            }
+            Cold::Link {
+                from,
+                number,
+                target,
+            } => dynasm!(self.asm; .arch x64
+                ; =>from
+                ; mov ecx, target
+                ; mov eax, Exit::Link(number).number()
+                ; jmp extern self.routines.exit_at
+            ),
+        }
+    }
+
+    /// Goes on at an offset from the begin of the page; flags are in the frame, all of the piece is
+    /// executed. The interpreter executes the present instruction if that is in another page and nothing
+    /// is known of it; without `miss` the piece is left for there.
+    pub(super) fn jump_to(&mut self, target: i64, miss: Option<DynamicLabel>) {
+        if is_in_page(target) {
+            return self.link(target as i32);
+        }
+        match miss {
+            Some(miss) => {
+                self.find_code(target, miss);
+                self.enter_found();
+            }
+            None => {
+                let unknown = self.asm.new_dynamic_label();
+                self.find_code(target, unknown);
+                self.enter_found();
+                dynasm!(self.asm; .arch x64
+                    ; =>unknown
+                    ; mov ecx, target as i32
+                    ; mov eax, Exit::Next.number()
+                    ; jmp extern self.routines.exit_at
+                );
+            }
+        }
+    }
+
+    /// Jumps within the page.
+    pub(super) fn link(&mut self, target: i32) {
+        if target as usize == self.piece.start {
+            let head = self.head;
+            dynasm!(self.asm; .arch x64; jmp =>head);
+        } else if let Some(code) = (self.known)(target as usize) {
+            let address = self.cache.base() + code.get() as usize;
+            dynasm!(self.asm; .arch x64; jmp extern address);
+        } else {
+            let from = self.asm.new_dynamic_label();
+            dynasm!(self.asm; .arch x64; jmp =>from);
+            let number = self.cache.next_link();
+            let patch = (self.start + self.asm.offset().0 - 4) as u32;
+            self.cache.add_link(Link { patch });
+            self.cold.push(Cold::Link {
+                from,
+                number,
+                target,
+            });
+        }
+    }
+}
+
+/// Whether an offset from the begin of the page is in the page.
+pub(super) fn is_in_page(offset: i64) -> bool {
+    (0..4096).contains(&offset)
+}

@@ -1,0 +1,82 @@
+//! Where things are: guest registers in host registers, and what `rsp` points to.
+
+use crate::emitter::call_back::Frame;
+use crate::interpreter::core::Core;
+use crate::interpreter::op::RIP;
+use crate::mmu::Bank;
+use std::mem::offset_of;
+
+/// Number of a host register, as in its encoding.
+pub type Host = u8;
+
+/// `rax`: an address, or a value on its way; flags.
+pub const RAX: Host = 0;
+/// `rcx`: scratch.
+pub const RCX: Host = 1;
+
+/// The host registers of the guest's. Those without one are the temporary and callee-saved registers
+/// that compilers use last.
+pub const HOMES: [Option<Host>; 16] = [
+    Some(10), // rax
+    Some(11), // rcx
+    Some(2),  // rdx
+    Some(3),  // rbx
+    Some(12), // rsp
+    Some(5),  // rbp
+    Some(6),  // rsi
+    Some(7),  // rdi
+    Some(8),  // r8
+    Some(9),  // r9
+    None,
+    None,
+    Some(13), // r12
+    None,
+    None,
+    None,
+];
+/// The host register of guest rAX.
+pub const GUEST_RAX: Host = 10;
+/// The host register of guest rCX.
+pub const GUEST_RCX: Host = 11;
+/// The host register of guest rSP.
+pub const GUEST_RSP: Host = 12;
+/// The host register of guest rBP.
+pub const GUEST_RBP: Host = 5;
+
+/// The guest registers without a host register.
+pub const SPILLED: [u8; 5] = [10, 11, 13, 14, 15];
+
+/// Where a guest register without a host register is in the frame.
+pub fn spilled(guest: u8) -> i32 {
+    let index = SPILLED.iter().position(|&spilled| spilled == guest);
+    let index = index.expect("a register without a host register");
+    (offset_of!(Frame, spilled) + 8 * index) as i32
+}
+
+/// Guest register `guest` in the core.
+pub const fn register(guest: u8) -> i32 {
+    (offset_of!(Core, r) + 8 * guest as usize) as i32
+}
+
+/// The address of the next instruction, in the core.
+pub const CORE_RIP: i32 = register(RIP);
+pub const CORE: i32 = offset_of!(Frame, core) as i32;
+pub const PAGE: i32 = offset_of!(Frame, page) as i32;
+pub const JUMPS: i32 = offset_of!(Frame, jumps) as i32;
+pub const REMAINING: i32 = offset_of!(Frame, remaining) as i32;
+pub const FLAGS: i32 = offset_of!(Frame, flags) as i32;
+pub const BANK: i32 = offset_of!(Frame, bank) as i32;
+pub const TARGET: i32 = offset_of!(Frame, target) as i32;
+pub const KEPT: i32 = offset_of!(Frame, kept) as i32;
+pub const IS_TRIPLE_FAULT: i32 = offset_of!(Frame, is_triple_fault) as i32;
+/// Bytes of the frame.
+pub const FRAME: i32 = size_of::<Frame>() as i32;
+
+/// The base of FS (4) or GS (5).
+pub fn segment_base(segment: u8) -> i32 {
+    (offset_of!(Frame, segment_bases) + 8 * (usize::from(segment) - 4)) as i32
+}
+
+/// Where the TLB's tables are in its bank.
+pub const READS: i32 = offset_of!(Bank, read) as i32;
+pub const WRITES: i32 = offset_of!(Bank, write) as i32;

@@ -1,0 +1,159 @@
+//! What all pieces share: the way in, the ways out, the way to the interpreter.
+
+use super::layout::*;
+use crate::emitter::call_back;
+use crate::emitter::tier::Exit;
+use dynasmrt::x64::X64Relocation;
+use dynasmrt::{DynasmApi, DynasmLabelApi, VecAssembler, dynasm};
+use jit::code_cache::CodeCache;
+
+pub(super) type Assembler = VecAssembler<X64Relocation>;
+
+/// Addresses of the routines.
+#[derive(Clone, Copy, Default)]
+pub struct Routines {
+    /// The way in: `fn(frame, entry) -> exit number`.
+    pub enter: usize,
+    /// Out with the exit's number in `eax`; the next instruction is `rcx` bytes into the page.
+    pub exit_at: usize,
+    /// Out with the exit's number in `eax`; the next instruction is at `rcx`.
+    pub exit_to: usize,
+    /// Lets the interpreter execute instruction `eax`, with which `ecx` instructions of the piece are
+    /// left. Flags are in the frame.
+    pub execute: usize,
+}
+
+/// Bytes that the way in takes from the stack: the frame, and the address of the caller's.
+const STACK: i32 = FRAME + 8;
+/// The address of the caller's frame.
+const CALLERS: i32 = FRAME;
+
+impl Routines {
+    /// Emits them at the begin of the cache.
+    pub fn emit(code: &mut CodeCache) -> Routines {
+        let base = code.next_address();
+        let mut asm: Assembler = VecAssembler::new(base);
+        dynasm!(asm; .arch x64; int3; .align 16); // no piece is at offset zero
+        let here = |asm: &Assembler| {
+            let offset: usize = asm.offset().0;
+            base + offset
+        };
+        let mut routines = Routines {
+            enter: here(&asm),
+            ..Routines::default()
+        };
+        enter(&mut asm);
+        routines.exit_at = here(&asm);
+        dynasm!(asm; .arch x64; add rcx, [rsp + PAGE]);
+        routines.exit_to = here(&asm);
+        dynasm!(asm; .arch x64
+            ; mov [rsp + KEPT], rax
+            ; mov rax, [rsp + CORE]
+            ; mov [rax + CORE_RIP], rcx
+        );
+        store_registers(&mut asm, 0);
+        let exit = asm.new_dynamic_label();
+        dynasm!(asm; .arch x64; =>exit);
+        leave(&mut asm);
+        dynasm!(asm; .arch x64; .align 16);
+        routines.execute = here(&asm);
+        execute(&mut asm, exit);
+        code.add_routines(&asm.finalize().expect("the routines refer to themselves"));
+        routines
+    }
+}
+
+/// Loads all guest registers from the core at `rax`; the frame is `depth` bytes above `rsp`.
+fn load_registers(asm: &mut Assembler, depth: i32) {
+    for guest in SPILLED {
+        dynasm!(asm; .arch x64
+            ; mov rcx, [rax + register(guest)]
+            ; mov [rsp + depth + spilled(guest)], rcx
+        );
+    }
+    for (guest, home) in HOMES.into_iter().enumerate() {
+        if let Some(home) = home {
+            dynasm!(asm; .arch x64; mov Rq(home), [rax + register(guest as u8)]);
+        }
+    }
+}
+
+/// Stores them there; afterwards all but `rax` and `rcx` are free.
+fn store_registers(asm: &mut Assembler, depth: i32) {
+    for (guest, home) in HOMES.into_iter().enumerate() {
+        if let Some(home) = home {
+            dynasm!(asm; .arch x64; mov [rax + register(guest as u8)], Rq(home));
+        }
+    }
+    for guest in SPILLED {
+        dynasm!(asm; .arch x64
+            ; mov rdx, [rsp + depth + spilled(guest)]
+            ; mov [rax + register(guest)], rdx
+        );
+    }
+}
+
+fn enter(asm: &mut Assembler) {
+    dynasm!(asm; .arch x64
+        ; push rbp; push rbx; push r12; push r13; push r14; push r15
+        ; sub rsp, STACK
+        ; mov [rsp + CALLERS], rdi
+        ; mov r14, [rdi + BANK]
+        ; mov r15, [rdi + REMAINING]
+    );
+    for at in (0..FRAME).step_by(16) {
+        dynasm!(asm; .arch x64; movups xmm0, [rdi + at]; movups [rsp + at], xmm0);
+    }
+    dynasm!(asm; .arch x64; mov rax, [rdi + CORE]; mov [rsp + TARGET], rsi);
+    load_registers(asm, 0);
+    dynasm!(asm; .arch x64; jmp QWORD [rsp + TARGET]);
+}
+
+/// Leaves, with the number of the exit in the frame.
+fn leave(asm: &mut Assembler) {
+    dynasm!(asm; .arch x64
+        ; mov rdi, [rsp + CALLERS]
+        ; mov [rdi + REMAINING], r15
+        ; mov rcx, [rsp + FLAGS]
+        ; mov [rdi + FLAGS], rcx
+        ; mov rcx, [rsp + IS_TRIPLE_FAULT]
+        ; mov [rdi + IS_TRIPLE_FAULT], rcx
+        ; mov rax, [rsp + KEPT]
+        ; add rsp, STACK
+        ; pop r15; pop r14; pop r13; pop r12; pop rbx; pop rbp
+        ; ret
+    );
+}
+
+/// [`Routines::execute`].
+fn execute(asm: &mut Assembler, exit: dynasmrt::DynamicLabel) {
+    let leaves = asm.new_dynamic_label();
+    dynasm!(asm; .arch x64
+        ; mov [rsp + 8 + REMAINING], r15
+        ; mov [rsp + 8 + KEPT], rax
+        ; mov rax, [rsp + 8 + CORE]
+    );
+    store_registers(asm, 8);
+    dynasm!(asm; .arch x64
+        ; lea rdi, [rsp + 8]
+        ; mov rsi, [rsp + 8 + KEPT]
+        ; mov edx, ecx
+        ; mov rax, QWORD call_back::execute as *const () as i64
+        ; sub rsp, 8
+        ; call rax
+        ; add rsp, 8
+        ; mov r15, [rsp + 8 + REMAINING]
+        ; mov r14, [rsp + 8 + BANK]
+        ; test al, al
+        ; jnz =>leaves
+        ; mov rax, [rsp + 8 + CORE]
+    );
+    load_registers(asm, 8);
+    dynasm!(asm; .arch x64
+        ; ret
+        ; =>leaves
+        ; add rsp, 8
+        ; mov QWORD [rsp + KEPT], Exit::Next.number()
+        ; jmp =>exit
+    );
+}

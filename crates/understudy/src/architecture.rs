@@ -78,7 +78,7 @@ impl Architecture {
         engine: EngineName,
     ) -> Result<Box<dyn Machine>, Failure> {
         let machine = self.implementation().power_on(config, images)?;
-        Ok(self.driven(machine, engine))
+        Ok(driven(machine, engine))
     }
 
     /// The machine as it was when the snapshot was taken.
@@ -91,7 +91,7 @@ impl Architecture {
         engine: EngineName,
     ) -> Result<Box<dyn Machine>, SnapshotError> {
         let machine = self.implementation().restore(snapshot)?;
-        Ok(self.driven(machine, engine))
+        Ok(driven(machine, engine))
     }
 
     /// The same, made while the snapshot is read.
@@ -104,17 +104,13 @@ impl Architecture {
         engine: EngineName,
     ) -> Result<Box<dyn Machine>, SnapshotError> {
         let machine = self.implementation().restore_from(snapshot)?;
-        Ok(self.driven(machine, engine))
+        Ok(driven(machine, engine))
     }
+}
 
-    fn driven(self, mut machine: Box<dyn Machine>, engine: EngineName) -> Box<dyn Machine> {
-        match self {
-            Architecture::Riscv64 => engine.drive(&mut *machine),
-            // No host has a JIT for it: that is not worth a warning.
-            Architecture::X86_64 => {}
-        }
-        machine
-    }
+fn driven(mut machine: Box<dyn Machine>, engine: EngineName) -> Box<dyn Machine> {
+    engine.drive(&mut *machine);
+    machine
 }
 
 impl From<guest_image::Architecture> for Architecture {

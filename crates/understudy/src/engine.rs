@@ -46,7 +46,8 @@ impl EngineName {
     /// Has the machine executed by this engine from here on, or by the interpreter where the host
     /// has no JIT, which is said on standard error the first time.
     pub fn drive(self, machine: &mut dyn Machine) {
-        if machine.set_engine(self.0) != self.0 {
+        let runs = machine.set_engine(self.0);
+        if runs == Engine::Interpreter && runs != self.0 {
             say_no_jit();
         }
     }
@@ -54,7 +55,8 @@ impl EngineName {
     /// Says that the host has no JIT, if this engine needs one: for a process that has its machines
     /// in others.
     pub fn say_if_missing(self) {
-        if Architecture::Riscv64.available(self) != self {
+        let runs = Architecture::Riscv64.available(self).0;
+        if runs == Engine::Interpreter && runs != self.0 {
             say_no_jit();
         }
     }

@@ -1,12 +1,13 @@
-//! Boots a kernel as fast as the interpreter goes, without waiting for idle time, and shows the serial
+//! Boots a kernel as fast as it goes, without waiting for idle time, and shows the serial
 //! port: `cargo run --release -p x86 --example boot -- KERNEL INITRD COMMAND_LINE [TYPED]`. What is typed
 //! follows the guest's first prompt. From the environment: `MEMORY_MIB` (512), `LIMIT` (instructions to stop
-//! at), `STEP` (the longest run), `FORGET=1` (drop all caches after each run): what is printed at the end
-//! must be the same whatever the last two are.
+//! at), `STEP` (the longest run), `FORGET=1` (drop all caches after each run), `JIT=0` (interpret), `CHAOS` (a seed): what is printed at the end
+//! must be the same whatever all but the first two are.
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)] // outside the machine: files and clocks
 
 use machine::Stop;
 use machine::config::{BoardConfig, MachineConfig};
+use machine::engine::Engine;
 use machine::input::{ClockRecord, Console, Input};
 use machine::output::Output;
 use std::io::Write;
@@ -88,6 +89,12 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let mut machine =
         Machine::new(config(), &images(&arguments)).unwrap_or_else(|error| panic!("{error}"));
+    if number("JIT", 1) != 0 {
+        machine.set_engine(Engine::Jit);
+    }
+    if let Ok(seed) = std::env::var("CHAOS") {
+        machine.set_chaos(seed.parse().ok());
+    }
     let (limit, step) = (number("LIMIT", u64::MAX), number("STEP", 1 << 22));
     let forgets = number("FORGET", 0) != 0;
     let mut typed = arguments.get(3).map(|text| text.replace("\\n", "\n"));

@@ -79,8 +79,8 @@ impl Ram {
     }
 
     /// Where RAM is in the host's memory, for translations that compiled code uses.
-    pub(crate) fn host_base(&self) -> u64 {
-        self.bytes.as_ptr() as u64
+    pub(crate) fn host_base(&mut self) -> u64 {
+        self.ram.host_address() as u64
     }
 
     /// Borrows bytes; `None` unless all are RAM.

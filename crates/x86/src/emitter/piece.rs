@@ -67,8 +67,6 @@ pub enum Kind {
     Call,
     CallIndirect,
     Return,
-    /// An SSE instruction that the host has in the same way.
-    Vector,
 }
 
 impl Kind {
@@ -181,6 +179,11 @@ impl Step {
         }
     }
 
+    /// By how much it shifts, if that is a constant.
+    pub fn shift_count(&self) -> u8 {
+        shift_count(&self.instruction)
+    }
+
     /// Where a relative jump leads, from the begin of the page.
     pub fn target(&self) -> i64 {
         i64::from(self.op.next) + self.op.immediate as i64
@@ -194,6 +197,23 @@ impl Step {
 
 fn has_memory(instruction: &Instruction) -> bool {
     (0..instruction.op_count()).any(|operand| instruction.op_kind(operand) == OpKind::Memory)
+}
+
+/// The size of the first operand in bytes.
+fn operand_size(instruction: &Instruction) -> usize {
+    match instruction.op_kind(0) {
+        OpKind::Register => instruction.op_register(0).size(),
+        _ => instruction.memory_size().size(),
+    }
+}
+
+fn shift_count(instruction: &Instruction) -> u8 {
+    let mask = if operand_size(instruction) == 8 {
+        63
+    } else {
+        31
+    };
+    instruction.immediate8() & mask
 }
 
 /// AH, CH, DH, BH.
@@ -234,10 +254,7 @@ fn native(instruction: &Instruction) -> Option<Kind> {
     }
     let all_general = registers().all(Register::is_gpr);
     let memory = has_memory(instruction);
-    let size = match instruction.op_kind(0) {
-        OpKind::Register => instruction.op_register(0).size(),
-        _ => instruction.memory_size().size(),
-    };
+    let size = operand_size(instruction);
     let is_wide = size >= 4;
     Some(match instruction.mnemonic() {
         Nop | Reservednop | Endbr64 | Endbr32 | Lfence | Mfence | Sfence | Prefetchnta
@@ -259,8 +276,7 @@ fn native(instruction: &Instruction) -> Option<Kind> {
             if instruction.op_kind(1) == OpKind::Register {
                 return (is_wide && !memory).then_some(Kind::ShiftByCl);
             }
-            let mask = if size == 8 { 63 } else { 31 };
-            let count = instruction.immediate8() & mask;
+            let count = shift_count(instruction);
             if count == 0 || usize::from(count) >= 8 * size {
                 return None;
             }
@@ -289,7 +305,7 @@ fn native(instruction: &Instruction) -> Option<Kind> {
                 Kind::Pop
             }
         }
-        Leave if instruction.stack_pointer_increment() == 0 => Kind::Leave,
+        Leave if instruction.code() == Code::Leaveq => Kind::Leave,
         Jmp | Call => {
             let is_call = instruction.mnemonic() == Call;
             match instruction.flow_control() {

@@ -11,7 +11,7 @@ impl Emitter<'_> {
     /// SHL, SHR, SAR, ROL, ROR by a constant.
     pub(super) fn shift_by_constant(&mut self) -> Result<(), ()> {
         let step = self.present();
-        let is_one = step.instruction.immediate8() & 63 == 1;
+        let is_one = step.shift_count() == 1;
         let is_rotation = matches!(step.instruction.mnemonic(), Mnemonic::Rol | Mnemonic::Ror);
         if is_rotation && !is_one && step.live & step.writes != 0 {
             return Err(());

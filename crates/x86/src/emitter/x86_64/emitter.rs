@@ -155,7 +155,6 @@ impl<'a> Emitter<'a> {
             Kind::Call => self.call(),
             Kind::CallIndirect => self.call_indirect(),
             Kind::Return => self.return_(),
-            Kind::Vector => return Err(()),
         }
         Ok(())
     }

@@ -1,0 +1,451 @@
+//! Guests of random code: slots of a fixed size, each with a few instructions of any kind. A fault adds
+//! what it is told to a sum, and goes on with the next slot.
+
+use crate::random::Random;
+use iced_x86::code_asm::*;
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Mnemonic, OpKind, Register};
+
+const LOAD: u64 = 0x10_0000;
+const ENTRY: u64 = LOAD + 0x200;
+const SLOTS: u64 = LOAD + 0x2000;
+const SLOT: u64 = 128;
+/// Slots, and subroutines behind them.
+const STEPS: u64 = 90;
+const SUBROUTINES: u64 = 6;
+const DESCRIPTORS: u64 = 0x1_0000;
+const GDT: u64 = DESCRIPTORS + 0x1000;
+const TSS: u64 = DESCRIPTORS + 0x1100;
+const POINTER: u64 = DESCRIPTORS + 0x1200;
+const MONITOR: u64 = 0x2_0000;
+/// Where a fault goes on.
+const RESUME: u64 = MONITOR;
+/// Where the guest counts its faults; behind that, the sum of what they said.
+pub const FAULTS: u64 = MONITOR + 8;
+const SUM: u64 = MONITOR + 16;
+const LOOP: u64 = MONITOR + 24;
+const FAULT_STACK: u64 = 0x3_0000;
+const STACK: u64 = 0x8_0000;
+const DATA: u64 = 0x20_0000;
+
+/// RAM that a guest needs.
+pub const MEMORY_BYTES: u64 = 16 << 20;
+
+/// The guest of a seed, as a bzImage.
+pub fn generate(seed: u64) -> Vec<u8> {
+    let code = assemble(&mut Random::new(seed)).expect("the guest assembles");
+    let mut file = vec![0; 1024 + 0x200];
+    let mut put = |at: usize, bytes: &[u8]| file[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0x1f1, &[1]);
+    put(0x1fe, &[0x55, 0xaa]);
+    put(0x200, &[0xeb, 0x66]);
+    put(0x202, b"HdrS");
+    put(0x206, &0x020fu16.to_le_bytes());
+    put(0x211, &[1]);
+    put(0x22c, &0x7fff_ffffu32.to_le_bytes());
+    put(0x234, &[1]);
+    put(0x236, &1u16.to_le_bytes());
+    put(0x238, &2047u32.to_le_bytes());
+    put(0x258, &LOAD.to_le_bytes());
+    put(0x260, &0x2_0000u32.to_le_bytes());
+    file.extend(code);
+    file
+}
+
+fn assemble(random: &mut Random) -> Result<Vec<u8>, IcedError> {
+    let mut code = start(random)?;
+    assert!(code.len() < (SLOTS - ENTRY) as usize);
+    code.resize((SLOTS - ENTRY) as usize, 0x90);
+    for number in 0..STEPS {
+        let at = SLOTS + number * SLOT;
+        let mut slot = slot(random, at)?;
+        if number == STEPS - 1 {
+            slot = jump_back(at)?;
+        }
+        assert!(slot.len() <= SLOT as usize, "a slot of {}", slot.len());
+        slot.resize(SLOT as usize, 0x90);
+        code.extend(slot);
+    }
+    for _ in 0..SUBROUTINES {
+        let mut a = CodeAssembler::new(64)?;
+        for _ in 0..1 + random.below(3) {
+            any(&mut a, random)?;
+        }
+        a.ret()?;
+        let mut subroutine = a.assemble(0)?;
+        subroutine.resize(SLOT as usize, 0xcc);
+        code.extend(subroutine);
+    }
+    Ok(code)
+}
+
+fn jump_back(at: u64) -> Result<Vec<u8>, IcedError> {
+    let mut a = CodeAssembler::new(64)?;
+    a.mov(rsp, STACK)?;
+    a.jmp(SLOTS)?;
+    a.assemble(at)
+}
+
+/// Descriptors, registers, and what happens at a fault.
+fn start(random: &mut Random) -> Result<Vec<u8>, IcedError> {
+    let mut a = CodeAssembler::new(64)?;
+    let quads = [
+        (GDT + 0x10, 0x00af_9b00_0000_ffffu64),
+        (GDT + 0x18, 0x00cf_9300_0000_ffff),
+        (GDT + 0x20, 0x67 | (TSS & 0xff_ffff) << 16 | 0x89 << 40),
+        (GDT + 0x28, 0),
+        (TSS + 0x24, FAULT_STACK),
+    ];
+    for (at, value) in quads {
+        a.mov(rax, value)?;
+        a.mov(rcx, at)?;
+        a.mov(qword_ptr(rcx), rax)?;
+    }
+    a.mov(rcx, POINTER)?;
+    a.mov(word_ptr(rcx), 0x2f)?;
+    a.mov(rax, GDT)?;
+    a.mov(qword_ptr(rcx + 2), rax)?;
+    a.lgdt(ptr(rcx))?;
+    a.mov(eax, 0x20)?;
+    a.ltr(ax)?;
+    let mut common = a.create_label();
+    for vector in 0..32u32 {
+        let mut stub = a.create_label();
+        let mut behind = a.create_label();
+        a.jmp(behind)?;
+        a.set_label(&mut stub)?;
+        if !matches!(vector, 8 | 10..=14 | 17) {
+            a.push(0)?;
+        }
+        a.push(vector as i32)?;
+        a.jmp(common)?;
+        a.set_label(&mut behind)?;
+        a.mov(rdx, DESCRIPTORS + u64::from(vector) * 16)?;
+        a.lea(rax, ptr(stub))?;
+        a.mov(word_ptr(rdx), ax)?;
+        a.mov(word_ptr(rdx + 2), 0x10)?;
+        a.mov(word_ptr(rdx + 4), 0x8e01)?;
+        a.shr(rax, 16)?;
+        a.mov(word_ptr(rdx + 6), ax)?;
+        a.mov(qword_ptr(rdx + 8), 0)?;
+    }
+    a.mov(rcx, POINTER)?;
+    a.mov(word_ptr(rcx), 0x1ff)?;
+    a.mov(rax, DESCRIPTORS)?;
+    a.mov(qword_ptr(rcx + 2), rax)?;
+    a.lidt(ptr(rcx))?;
+    a.mov(rax, cr4)?;
+    a.or(rax, 0x600)?; // OSFXSR, OSXMMEXCPT
+    a.mov(cr4, rax)?;
+    for register in [
+        rax, rbx, rcx, rdx, rsi, rdi, rbp, r8, r9, r10, r11, r12, r13, r14, r15,
+    ] {
+        a.mov(register, random.bits())?;
+    }
+    a.mov(rsp, STACK)?;
+    a.jmp(SLOTS)?;
+
+    // On the stack: vector, code, RIP, CS, RFLAGS, RSP, SS.
+    a.set_label(&mut common)?;
+    a.push(rax)?;
+    a.inc(qword_ptr(FAULTS))?;
+    for at in [8, 16, 24, 40, 48] {
+        a.mov(rax, qword_ptr(rsp + at))?;
+        a.xor(qword_ptr(SUM), rax)?;
+        a.rol(qword_ptr(SUM), 7)?;
+    }
+    a.mov(rax, cr2)?;
+    a.xor(qword_ptr(SUM), rax)?;
+    a.mov(rax, qword_ptr(RESUME))?;
+    a.mov(qword_ptr(rsp + 24), rax)?;
+    a.pop(rax)?;
+    a.add(rsp, 16)?;
+    // Single steps end here, and RF is not always wanted.
+    a.and(dword_ptr(rsp + 16), random.pick(&[0xcd5, 0x1_0cd5]))?;
+    a.iretq()?;
+    a.assemble(ENTRY)
+}
+
+const ALL: [AsmRegister64; 16] = [
+    rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15,
+];
+
+fn slot(random: &mut Random, at: u64) -> Result<Vec<u8>, IcedError> {
+    let mut a = CodeAssembler::new(64)?;
+    let next = at + SLOT;
+    a.mov(qword_ptr(RESUME), next as i32)?;
+    if random.below(5) != 0 {
+        a.mov(rsp, STACK - 8 * random.below(600))?;
+    }
+    match random.below(16) {
+        0 => {
+            let mut over = a.create_label();
+            any(&mut a, random)?;
+            branch(&mut a, random, over)?;
+            any(&mut a, random)?;
+            a.set_label(&mut over)?;
+            any(&mut a, random)?;
+        }
+        1 => {
+            let mut again = a.create_label();
+            a.mov(dword_ptr(LOOP), 1 + random.below(40) as u32)?;
+            a.set_label(&mut again)?;
+            any(&mut a, random)?;
+            a.dec(dword_ptr(LOOP))?;
+            a.jne(again)?;
+        }
+        2 => {
+            any(&mut a, random)?;
+            let to = SLOTS + (STEPS + random.below(SUBROUTINES)) * SLOT;
+            match random.below(3) {
+                0 => a.call(to)?,
+                1 => {
+                    let register = random.pick(&ALL);
+                    a.mov(register, to)?;
+                    a.call(register)?;
+                }
+                _ => {
+                    a.mov(rdx, to)?;
+                    a.mov(qword_ptr(LOOP), rdx)?;
+                    a.call(qword_ptr(LOOP))?;
+                }
+            }
+            any(&mut a, random)?;
+        }
+        3 => {
+            any(&mut a, random)?;
+            let register = random.pick(&ALL);
+            a.mov(
+                register,
+                if random.once_in(8) {
+                    random.bits()
+                } else {
+                    next
+                },
+            )?;
+            a.jmp(register)?;
+        }
+        4 => {
+            // Changes the immediate of the instruction after the next.
+            let mut changed = a.create_label();
+            a.lea(rax, ptr(changed))?;
+            a.add(dword_ptr(rax + 2), random.below(1 << 20) as i32)?;
+            a.set_label(&mut changed)?;
+            a.mov(rcx, 0x1234_5678_9abc_def0u64)?;
+            any(&mut a, random)?;
+        }
+        5 => {
+            let flags = random.bits() as i32 & if random.once_in(4) { 0x4_0dd5 } else { 0xcd5 };
+            a.push(flags)?;
+            a.popfq()?;
+            any(&mut a, random)?;
+            any(&mut a, random)?;
+        }
+        6 => {
+            a.mov(rcx, random.below(40))?;
+            a.mov(rsi, DATA + random.below(0x2000))?;
+            a.mov(rdi, DATA + random.below(0x2000))?;
+            any(&mut a, random)?;
+            string(&mut a, random)?;
+        }
+        7 => {
+            // To the next slot or the one behind it, or to an odd place.
+            any(&mut a, random)?;
+            let over = next + SLOT * random.below(2);
+            branch_to(&mut a, random, over)?;
+            any(&mut a, random)?;
+        }
+        _ => {
+            for _ in 0..1 + random.below(3) {
+                any(&mut a, random)?;
+            }
+        }
+    }
+    a.assemble(at)
+}
+
+fn branch(a: &mut CodeAssembler, random: &mut Random, to: CodeLabel) -> Result<(), IcedError> {
+    match random.below(16) {
+        0 => a.jo(to),
+        1 => a.jno(to),
+        2 => a.jb(to),
+        3 => a.jae(to),
+        4 => a.je(to),
+        5 => a.jne(to),
+        6 => a.jbe(to),
+        7 => a.ja(to),
+        8 => a.js(to),
+        9 => a.jns(to),
+        10 => a.jp(to),
+        11 => a.jnp(to),
+        12 => a.jl(to),
+        13 => a.jge(to),
+        14 => a.jle(to),
+        _ => a.jg(to),
+    }
+}
+
+fn branch_to(a: &mut CodeAssembler, random: &mut Random, to: u64) -> Result<(), IcedError> {
+    match random.below(6) {
+        0 => a.jo(to),
+        1 => a.jb(to),
+        2 => a.je(to),
+        3 => a.jl(to),
+        4 => a.jg(to),
+        _ => a.ja(to),
+    }
+}
+
+fn string(a: &mut CodeAssembler, random: &mut Random) -> Result<(), IcedError> {
+    match random.below(8) {
+        0 => a.rep().movsb(),
+        1 => a.rep().movsq(),
+        2 => a.rep().stosb(),
+        3 => a.rep().stosd(),
+        4 => a.repe().cmpsb(),
+        5 => a.repne().scasb(),
+        6 => a.lodsq(),
+        _ => a.movsd(),
+    }
+}
+
+/// An instruction of any kind that goes on with the next, most often with an address that is mapped.
+fn any(a: &mut CodeAssembler, random: &mut Random) -> Result<(), IcedError> {
+    loop {
+        let bytes = bytes(random);
+        let mut decoder = Decoder::new(64, &bytes, DecoderOptions::NONE);
+        let instruction = decoder.decode();
+        if instruction.is_invalid() && !random.once_in(400) {
+            continue;
+        }
+        if !instruction.is_invalid() {
+            if instruction.flow_control() != FlowControl::Next
+                || is_unwanted(instruction.mnemonic())
+            {
+                continue;
+            }
+            let is_system = (0..instruction.op_count()).any(|operand| {
+                let register = instruction.op_register(operand);
+                register.is_segment_register() || register.is_cr() || register.is_dr()
+            });
+            if is_system || instruction.is_string_instruction() {
+                continue;
+            }
+            for operand in 0..instruction.op_count() {
+                if instruction.op_kind(operand) != OpKind::Memory || random.once_in(8) {
+                    continue;
+                }
+                let (base, index) = (instruction.memory_base(), instruction.memory_index());
+                if base.is_gpr() {
+                    let mut at = DATA + 0x1000 + random.below(0x1400);
+                    if random.below(3) == 0 {
+                        at &= !15;
+                    }
+                    a.mov(ALL[base.full_register().number()], at)?;
+                }
+                if index.is_gpr() {
+                    a.mov(ALL[index.full_register().number()], random.below(0x80))?;
+                }
+                if base == Register::None || base.is_ip() {
+                    // Wherever it leads.
+                }
+            }
+        }
+        return a.db(&bytes[..instruction.len().max(1)]);
+    }
+}
+
+/// What would end the guest, or lead it away.
+fn is_unwanted(mnemonic: Mnemonic) -> bool {
+    use Mnemonic::*;
+    matches!(
+        mnemonic,
+        Hlt | In
+            | Out
+            | Insb
+            | Insd
+            | Insw
+            | Outsb
+            | Outsd
+            | Outsw
+            | Lgdt
+            | Lidt
+            | Lldt
+            | Ltr
+            | Lmsw
+            | Cli
+            | Sti
+            | Popf
+            | Popfq
+            | Wrmsr
+            | Rdmsr
+            | Swapgs
+            | Clts
+            | Lss
+            | Lfs
+            | Lgs
+            | Wrfsbase
+            | Wrgsbase
+            | Invlpg
+            | Invd
+            | Wbinvd
+            | Cpuid
+            | Pushf
+            | Enter
+            | Xsetbv
+            | Ldmxcsr
+            | Fldcw
+            | Fxrstor
+            | Frstor
+            | Fldenv
+    ) && mnemonic != Pushf
+}
+
+fn bytes(random: &mut Random) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if random.once_in(6) {
+        bytes.push(0x66);
+    }
+    if random.once_in(12) {
+        bytes.push(random.pick(&[0xf2, 0xf3]));
+    }
+    if random.once_in(30) {
+        bytes.push(random.pick(&[0xf0, 0x64, 0x65, 0x67]));
+    }
+    if random.below(3) != 0 {
+        bytes.push(0x40 | random.below(16) as u8);
+    }
+    match random.below(8) {
+        0..=4 => {
+            // Half of all are of the first rows and groups, which programs are made of.
+            let opcode = match random.below(4) {
+                0 => random.pick(&[
+                    0x80, 0x81, 0x83, 0xc0, 0xc1, 0xd0, 0xd1, 0xd3, 0xf6, 0xf7, 0xff,
+                ]),
+                1 => random.below(0x40) as u8,
+                2 => random.pick(&[
+                    0x63, 0x69, 0x6b, 0x84, 0x85, 0x87, 0x88, 0x89, 0x8a, 0x8b, 0x8d,
+                ]),
+                _ => random.bits() as u8,
+            };
+            bytes.push(opcode);
+        }
+        5 | 6 => bytes.extend([0x0f, random.bits() as u8]),
+        _ => bytes.extend([0x0f, 0x38, random.bits() as u8]),
+    }
+    let mode = random.pick(&[0u8, 1, 2, 3, 3]);
+    let rm = random.below(8) as u8;
+    bytes.push(mode << 6 | (random.below(8) as u8) << 3 | rm);
+    if mode != 3 && rm == 4 {
+        bytes.push(random.bits() as u8);
+    }
+    match mode {
+        1 => bytes.push(random.bits() as u8),
+        2 => bytes.extend((random.below(0x1000) as i32 - 0x800).to_le_bytes()),
+        _ => {}
+    }
+    let any = random.bits();
+    let immediate = random.pick(&[1, any, any & 0x3f]);
+    bytes.extend(immediate.to_le_bytes());
+    bytes.extend([0; 8]);
+    bytes
+}

@@ -238,7 +238,22 @@ pub fn replay(
         match treatment {
             Treatment::Snapshots => machine = through_bytes(&machine)?,
             Treatment::Forgetting => machine.forget_caches(),
-    pub const ALL: [Treatment; 14] = [
+            Treatment::Digests | Treatment::CompiledDigests => {
+                compare(recording, &mut machine, injected, treatment)?;
+            }
+            Treatment::RunningSnapshots => {
+                running = Some(match running {
+                    None => RunningSnapshot::begin(&mut machine, restored),
+                    Some(snapshot) => {
+                        let pages = random.below(60) as usize;
+                        match snapshot.go_on(&mut machine, pages, restored)? {
+                            Some(snapshot) => snapshot,
+                            None => RunningSnapshot::begin(&mut machine, restored),
+                        }
+                    }
+                });
+            }
+            _ => {}
         }
     }
     if let Some(snapshot) = running {

@@ -1,7 +1,7 @@
 //! RISC-V as one of the architectures that a program may choose from.
 
 use crate::emitter::Jit;
-use crate::isa::Extensions;
+use crate::isa::{Extension, Extensions};
 use crate::machine::{Config, Machine};
 use machine::config::{BoardConfig, BootImages, MachineConfig};
 use machine::engine::Engine;
@@ -19,16 +19,24 @@ pub const NAME: &str = "riscv64";
 /// guest could see raises it.
 pub const SEMANTICS_VERSION: u32 = 5;
 
-/// The feature of harts that have Zba, Zbb and Zbs.
-pub const BIT_MANIPULATION: &str = "bit-manipulation";
-
 /// RV64GC on the `virt` board.
 pub const RISCV64: &dyn Architecture = &Riscv64;
 
 /// A feature that RISC-V harts do not have.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{NAME} has no feature {0:?}: there is {BIT_MANIPULATION:?}")]
+#[error("{NAME} has no extension {name:?} to choose: there are {all}", name = .0, all = EXTENSIONS.join(", "))]
 pub struct NoSuchFeature(pub String);
+
+/// The features that harts may have or not: the names of all [`Extension`]s.
+pub const EXTENSIONS: &[&str] = &{
+    let mut names = [""; Extension::ALL.len()];
+    let mut index = 0;
+    while index < names.len() {
+        names[index] = Extension::ALL[index].name();
+        index += 1;
+    }
+    names
+};
 
 struct Riscv64;
 
@@ -81,12 +89,13 @@ impl Architecture for Riscv64 {
 
 /// What features say of the harts.
 fn extensions(features: &BTreeSet<String>) -> Result<Extensions, NoSuchFeature> {
-    match features.iter().find(|feature| *feature != BIT_MANIPULATION) {
-        Some(unknown) => Err(NoSuchFeature(unknown.clone())),
-        None => Ok(Extensions {
-            bit_manipulation: features.contains(BIT_MANIPULATION),
-        }),
-    }
+    features.iter().try_fold(
+        Extensions::NONE,
+        |extensions, name| match Extension::of_name(name) {
+            Some(extension) => Ok(extensions.with(extension)),
+            None => Err(NoSuchFeature(name.clone())),
+        },
+    )
 }
 
 /// See [`Architecture::configuration_hash`].
@@ -103,12 +112,12 @@ mod tests {
     #[test]
     fn a_feature_that_there_is_not_is_refused_by_its_name() {
         let features = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        let with = Extensions {
-            bit_manipulation: true,
-        };
-        assert_eq!(extensions(&features(&[BIT_MANIPULATION])), Ok(with));
-        assert_ne!(extensions(&features(&[])), Ok(with));
-        let unknown = extensions(&features(&[BIT_MANIPULATION, "vector"]));
-        assert_eq!(unknown, Err(NoSuchFeature("vector".to_owned())));
+        assert_eq!(extensions(&features(EXTENSIONS)), Ok(Extensions::ALL));
+        assert_eq!(extensions(&features(&[])), Ok(Extensions::NONE));
+        let some = Extensions::NONE.with(Extension::Zicboz);
+        assert_eq!(extensions(&features(&["zicboz"])), Ok(some));
+        let unknown = extensions(&features(&["zicboz", "vector"])).unwrap_err();
+        assert_eq!(unknown, NoSuchFeature("vector".to_owned()));
+        assert!(unknown.to_string().contains("bit-manipulation, zbc, "));
     }
 }

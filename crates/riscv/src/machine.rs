@@ -160,6 +160,7 @@ impl Machine {
             clock: &state.clock,
             count: state.count,
             unix_base_ns: state.config.unix_base_ns,
+            extensions: state.config.extensions,
             interrupts_pending: pending,
             attention: false,
             turn_is_over: false,

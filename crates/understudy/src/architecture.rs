@@ -48,15 +48,19 @@ impl Architecture {
         EngineName(self.implementation().available(engine.0))
     }
 
-    /// The features that a configuration asks for.
-    pub fn features(self, bit_manipulation: bool) -> BTreeSet<String> {
-        let feature = match self {
-            Architecture::Riscv64 => {
-                bit_manipulation.then(|| riscv::architecture::BIT_MANIPULATION.to_owned())
-            }
-            Architecture::X86_64 => None,
-        };
-        feature.into_iter().collect()
+    /// The names of the extensions that a machine may have or not.
+    pub fn extensions(self) -> &'static [&'static str] {
+        match self {
+            Architecture::Riscv64 => riscv::architecture::EXTENSIONS,
+            Architecture::X86_64 => &[],
+        }
+    }
+
+    /// All extensions but these.
+    pub fn features(self, without: &BTreeSet<String>) -> BTreeSet<String> {
+        let names = self.extensions().iter().copied();
+        let names = names.filter(|name| !without.contains(*name));
+        names.map(str::to_owned).collect()
     }
 
     /// Equal for machines that can replay each other's inputs.
@@ -147,7 +151,7 @@ mod tests {
 
     #[test]
     fn what_cannot_replay_each_other_has_another_configuration_hash() {
-        let hash = |architecture: Architecture, bit_manipulation| {
+        let hash = |architecture: Architecture, without: &[&str]| {
             let board = BoardConfig {
                 memory_bytes: 1 << 20,
                 harts: 1,
@@ -158,13 +162,15 @@ mod tests {
             };
             let config = MachineConfig {
                 board,
-                features: architecture.features(bit_manipulation),
+                features: architecture
+                    .features(&without.iter().map(|name| (*name).to_owned()).collect()),
                 unix_base_ns: 0,
             };
             architecture.configuration_hash(&config).unwrap()
         };
-        let with = hash(Architecture::Riscv64, true);
-        assert_ne!(with, hash(Architecture::Riscv64, false));
-        assert_ne!(with, hash(Architecture::X86_64, true));
+        let with = hash(Architecture::Riscv64, &[]);
+        assert_ne!(with, hash(Architecture::Riscv64, &["bit-manipulation"]));
+        assert_ne!(with, hash(Architecture::Riscv64, &["zicboz"]));
+        assert_ne!(with, hash(Architecture::X86_64, &[]));
     }
 }

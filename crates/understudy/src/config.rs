@@ -11,6 +11,7 @@ use crate::engine::EngineName;
 use replica::ReplicaConfig;
 use replica::config::{Attachment, DiskFile, NetworkEnd, PairOptions};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -82,6 +83,9 @@ pub struct VmConfig {
     /// The bit-manipulation extensions Zba, Zbb and Zbs.
     #[serde(default = "yes")]
     pub bit_manipulation: bool,
+    /// Other extensions that the harts do not have, by their names.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub without_extensions: BTreeSet<String>,
     /// Sockets, events and evidence of this host's replica; made when absent.
     pub state_directory: PathBuf,
     /// What executes the guest on this host; the other one may have another.
@@ -277,6 +281,18 @@ impl VmConfig {
         }
         if self.firmware.is_none() && self.kernel.is_none() {
             return wrong("kernel", "neither a kernel nor a firmware is given".into());
+        }
+        let known = self.arch.extensions();
+        let unknown = self.without_extensions.iter();
+        if let Some(name) = unknown.into_iter().find(|name| !known.contains(&&***name)) {
+            let message = match known {
+                [] => format!("{name:?}: a machine of this architecture has none to leave out"),
+                _ => format!(
+                    "there is no {name:?} to leave out, but {}",
+                    known.join(", ")
+                ),
+            };
+            return wrong("without_extensions", message);
         }
         if self.arch == Architecture::X86_64 {
             if self.harts != 1 {

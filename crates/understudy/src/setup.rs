@@ -6,6 +6,7 @@ use machine::{Failure, Machine};
 use replica::disk::Disk;
 use replica::host_time;
 use replica::machines::Machines;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -98,9 +99,17 @@ fn machine_config(
 ) -> MachineConfig {
     MachineConfig {
         board: board(config, sectors),
-        features: config.arch.features(config.bit_manipulation),
+        features: features(config),
         unix_base_ns,
     }
+}
+
+fn features(config: &VmConfig) -> BTreeSet<String> {
+    let mut without = config.without_extensions.clone();
+    if !config.bit_manipulation {
+        without.insert("bit-manipulation".into());
+    }
+    config.arch.features(&without)
 }
 
 fn board(config: &VmConfig, sectors: impl Iterator<Item = u64>) -> BoardConfig {

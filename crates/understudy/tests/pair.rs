@@ -50,7 +50,7 @@ fn a_guest_that_never_waits_is_protected_too() {
 #[test]
 fn a_guest_that_resets_begins_anew_on_both_sides() {
     const LINES: u32 = 300;
-    let mut pair = PairDirectory::new(&counting_and_resetting(LINES as u16, u64::MAX >> 16));
+    let mut pair = PairDirectory::new(&counting_and_resetting(LINES as u16));
     pair.pair_keys = "digest_interval = \"20ms\"\n";
     let (mut primary, mut process, mut listen) = pair.primary("r1");
     await_lines(&primary, 2 * LINES as usize);

@@ -3,6 +3,7 @@
 mod support;
 
 use riscv::isa::Op;
+use rustix::process::Signal;
 use std::fs;
 use support::assembler::{A0, A1, Assembler, ZERO};
 use support::guest_program::{counting_and_resetting, counting_busily, counting_to};
@@ -168,30 +169,54 @@ fn a_recorder_that_was_killed_leaves_a_recording_that_replays() {
 }
 
 #[test]
-fn a_guest_that_resets_begins_anew_or_ends_and_a_replay_knows() {
+fn a_guest_that_resets_begins_anew_and_so_does_its_replay() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
-    fs::write(path("guest.elf"), counting_and_resetting(20, 20)).unwrap();
-    for (option, reboots) in [(None, true), (Some("--no-reboot"), false)] {
-        let (kernel, log) = (path("guest.elf"), path("run.log"));
-        let mut arguments = vec!["run", "--kernel", &kernel, "--memory", "8M"];
-        arguments.extend(["--record", &log]);
-        arguments.extend(option);
-        let output = run(&arguments);
-        let said = error_text(&output);
-        assert!(output.status.success(), "{said}");
-        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-        let times = printed.len() / expected_lines(20).len();
-        assert_eq!(printed, expected_lines(20).repeat(times));
-        assert_eq!(times > 2, reboots, "{printed}");
-        assert_eq!(said.matches("rebooted").count(), times - 1, "{said}");
-        for engine in ENGINES {
-            let output = run(&["replay", &log, "--dump-console", "--engine", engine]);
-            assert!(output.status.success(), "{}", error_text(&output));
-            assert_eq!(String::from_utf8_lossy(&output.stdout), printed);
-        }
-        fs::remove_file(log).unwrap();
+    fs::write(path("guest.elf"), counting_and_resetting(20)).unwrap();
+    let (kernel, log) = (path("guest.elf"), path("run.log"));
+    let arguments = [
+        "run", "--kernel", &kernel, "--memory", "8M", "--record", &log,
+    ];
+    let printed = || fs::read_to_string(path("printed")).unwrap();
+    let mut process = Process::start_printing(&arguments, path("printed").as_ref());
+    let three_boots = expected_lines(20).repeat(3);
+    wait_for("three boots", || {
+        (printed().len() >= three_boots.len()).then_some(())
+    });
+    process.signal(Signal::TERM);
+    let (status, said) = process.end();
+    assert!(status.success(), "{said}");
+    let boots = printed().len().div_ceil(expected_lines(20).len());
+    assert!(expected_lines(20).repeat(boots).starts_with(&printed()));
+    assert!(said.matches("rebooted").count() >= 2, "{said}");
+    for engine in ENGINES {
+        let output = run(&["replay", &log, "--dump-console", "--engine", engine]);
+        assert!(output.status.success(), "{}", error_text(&output));
+        assert_eq!(String::from_utf8_lossy(&output.stdout), printed());
     }
+}
+
+#[test]
+fn a_guest_that_shall_not_reboot_ends_and_its_replay_knows() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    fs::write(path("guest.elf"), counting_and_resetting(20)).unwrap();
+    let (kernel, log) = (path("guest.elf"), path("run.log"));
+    let output = run(&[
+        "run",
+        "--no-reboot",
+        "--kernel",
+        &kernel,
+        "--memory",
+        "8M",
+        "--record",
+        &log,
+    ]);
+    assert!(output.status.success(), "{}", error_text(&output));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), expected_lines(20));
+    let output = run(&["replay", &log, "--dump-console"]);
+    assert!(output.status.success(), "{}", error_text(&output));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), expected_lines(20));
 }
 
 /// Ends with the number of ones in 21 as its status: 3, or 7 if `cpop` is illegal.
@@ -230,6 +255,60 @@ fn bit_manipulation_is_there_unless_it_is_left_out_and_a_replay_knows() {
             Some(expected),
             "{key}{option:?}: {said}"
         );
+        let output = run(&["replay", &log]);
+        assert!(output.status.success(), "{}", error_text(&output));
+        fs::remove_file(log).unwrap();
+    }
+}
+
+/// Ends with the status 3, or 7 if `cbo.zero` is illegal.
+fn zeroing_a_block() -> Vec<u8> {
+    let mut asm = Assembler::default();
+    asm.skip_faults();
+    asm.load(A0, 0x8010_0000);
+    asm.immediate(Op::Addi, A1, ZERO, 7);
+    asm.store(Op::Sd, A1, A0, 8);
+    asm.immediate(Op::CboZero, 0, A0, 0);
+    asm.immediate(Op::Ld, A1, A0, 8);
+    asm.branch_ahead(Op::Bne, A1, ZERO);
+    asm.immediate(Op::Addi, A1, ZERO, 3);
+    asm.land();
+    asm.finish_with(A1);
+    asm.elf(0, &[])
+}
+
+#[test]
+fn each_extension_is_there_unless_it_is_left_out_and_a_replay_knows() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    fs::write(path("guest.elf"), zeroing_a_block()).unwrap();
+    let text = "name = \"m\"\nmemory = \"8M\"\nkernel = \"guest.elf\"\nstate_directory = \"s\"\n";
+    for (keys, option, expected) in [
+        ("", None, 3),
+        ("without_extensions = [\"zicboz\", \"zcb\"]\n", None, 7),
+        ("", Some("zicboz"), 7),
+        ("", Some("zbc"), 3),
+        ("", Some("zicbox"), 2),
+        (
+            "arch = \"x86-64\"\nwithout_extensions = [\"zcb\"]\n",
+            None,
+            2,
+        ),
+    ] {
+        fs::write(path("vm.toml"), format!("{text}{keys}")).unwrap();
+        let (config, log) = (path("vm.toml"), path("run.log"));
+        let mut arguments = vec!["run", "--config", &config, "--record", &log];
+        if let Some(name) = option {
+            arguments.extend(["--without-extension", name]);
+        }
+        let output = run(&arguments);
+        let said = error_text(&output);
+        let status = output.status.code();
+        assert_eq!(status, Some(expected), "{keys}{option:?}: {said}");
+        if expected == 2 {
+            assert!(said.contains("without_extensions"), "{said}");
+            continue;
+        }
         let output = run(&["replay", &log]);
         assert!(output.status.success(), "{}", error_text(&output));
         fs::remove_file(log).unwrap();

@@ -41,6 +41,8 @@ pub struct IsaDescription {
     pub isa_extensions: Vec<String>,
     /// `mmu-type`, for example `riscv,sv57`.
     pub mmu_type: String,
+    /// The properties that say how long a cache block is.
+    pub block_lengths: Vec<&'static str>,
 }
 
 /// Where the harts begin, and what lies where. All addresses are guest physical.

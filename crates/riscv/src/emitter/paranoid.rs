@@ -122,6 +122,7 @@ impl Paranoid {
             clock: environment.clock,
             count: environment.count,
             unix_base_ns: environment.unix_base_ns,
+            extensions,
             interrupts_pending: environment.interrupts_pending,
             attention: false,
             turn_is_over: false,

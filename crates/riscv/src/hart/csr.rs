@@ -2,6 +2,7 @@
 
 use super::physical_memory_protection::ENTRIES as PMP_ENTRIES;
 use super::{Hart, Privilege};
+use crate::isa::{Extension, Extensions};
 use machine::input::InstructionCount;
 use serde::{Deserialize, Serialize};
 
@@ -59,8 +60,51 @@ pub const MISA: u64 =
 
 /// Exceptions that `medeleg` can delegate: all that exist but `ecall` from M.
 const DELEGABLE: u64 = 0xb3ff;
-/// `menvcfg.FIOM`, `menvcfg.ADUE` and `menvcfg.STCE`.
-const MENVCFG_WRITABLE: u64 = 1 | MENVCFG_ADUE | MENVCFG_STCE;
+/// Fields of `menvcfg` and `senvcfg` (privileged specification, 3.1.18).
+#[rustfmt::skip]
+#[allow(missing_docs)] // the names are the specification's
+pub mod envcfg {
+    pub const FIOM: u64 = 1 << 0; pub const CBIE: u64 = 3 << 4; pub const CBCFE: u64 = 1 << 6;
+    pub const CBZE: u64 = 1 << 7;
+    /// Of `menvcfg` only: leaves may have a memory type (Svpbmt).
+    pub const PBMTE: u64 = 1 << 62;
+}
+
+/// What `senvcfg` has on a board with these extensions.
+fn senvcfg_writable(extensions: Extensions) -> u64 {
+    let field = |extension, field| {
+        if extensions.contain(extension) {
+            field
+        } else {
+            0
+        }
+    };
+    envcfg::FIOM
+        | field(Extension::Zicbom, envcfg::CBIE | envcfg::CBCFE)
+        | field(Extension::Zicboz, envcfg::CBZE)
+}
+
+/// What `menvcfg` has on a board with these extensions.
+fn menvcfg_writable(extensions: Extensions) -> u64 {
+    let memory_types = if extensions.contain(Extension::Svpbmt) {
+        envcfg::PBMTE
+    } else {
+        0
+    };
+    senvcfg_writable(extensions) | memory_types | MENVCFG_ADUE | MENVCFG_STCE
+}
+
+/// The new value of `menvcfg` or `senvcfg`. CBIE 2 is reserved (WARL: as it was).
+fn written_envcfg(old: u64, value: u64, writable: u64) -> u64 {
+    let writable = if value & envcfg::CBIE == 2 << 4 {
+        writable & !envcfg::CBIE
+    } else {
+        writable
+    };
+    let kept = old & envcfg::CBIE & !writable;
+    value & writable | kept
+}
+
 /// `menvcfg.ADUE`: the page-table walk sets A and D (Svadu). Set at reset, as on QEMU's default CPU:
 /// kernels that know nothing of it rely on it.
 pub const MENVCFG_ADUE: u64 = 1 << 61;
@@ -137,6 +181,8 @@ pub struct CsrContext {
     pub time_ticks: u64,
     /// `mip` with all its sources.
     pub interrupts_pending: u64,
+    /// What the hart has beyond RV64GC.
+    pub extensions: Extensions,
 }
 
 /// The CSR does not exist or may not be accessed from here.
@@ -272,7 +318,9 @@ impl Hart {
             number::SIE => c.mie = c.mie & !c.mideleg | value & c.mideleg,
             number::STVEC => c.stvec = vector(value),
             number::SCOUNTEREN => c.scounteren = value as u32,
-            number::SENVCFG => c.senvcfg = value & 1,
+            number::SENVCFG => {
+                c.senvcfg = written_envcfg(c.senvcfg, value, senvcfg_writable(ctx.extensions));
+            }
             number::SSCRATCH => c.sscratch = value,
             number::SEPC => c.sepc = value & !1,
             number::SCAUSE => c.scause = value,
@@ -294,7 +342,9 @@ impl Hart {
             number::MIE => c.mie = value & interrupt_bit::ALL,
             number::MTVEC => c.mtvec = vector(value),
             number::MCOUNTEREN => c.mcounteren = value as u32,
-            number::MENVCFG => c.menvcfg = value & MENVCFG_WRITABLE,
+            number::MENVCFG => {
+                c.menvcfg = written_envcfg(c.menvcfg, value, menvcfg_writable(ctx.extensions));
+            }
             number::MSCRATCH => c.mscratch = value,
             number::MEPC => c.mepc = value & !1,
             number::MCAUSE => c.mcause = value,

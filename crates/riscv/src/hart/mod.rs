@@ -89,6 +89,8 @@ pub struct CompiledWords {
     pub ram: u64,
     /// Host address of the jump cache.
     pub jump_cache: u64,
+    /// Not 0 if the present mode may execute `cbo.zero`.
+    pub may_zero_blocks: u64,
 }
 
 impl Hart {

@@ -126,6 +126,11 @@ fn ends_block(op: Op) -> bool {
             | Csrrci
             | FenceI
             | Pause
+            | WrsNto
+            | WrsSto
+            | SinvalVma
+            | SfenceWInval
+            | SfenceInvalIr
             | Ecall
             | Ebreak
             | Mret

@@ -7,6 +7,8 @@ use crate::hart::interrupt::Lines;
 use crate::hart::physical_memory_protection::Access;
 use crate::hart::trap::{Cause, Exception};
 use crate::hart::{Hart, Privilege};
+use crate::isa::Extensions;
+use crate::isa::cache_block::BLOCK_BYTES;
 use crate::memory::Memory;
 use crate::mmu::access_fault;
 use devices::DeviceContext;
@@ -31,6 +33,8 @@ pub struct Environment<'a> {
     pub count: InstructionCount,
     /// Unix time at power-on, in nanoseconds.
     pub unix_base_ns: u64,
+    /// What the hart has beyond RV64GC.
+    pub extensions: Extensions,
     /// `mip`; holds until a timer, a device or a CSR write changes it, each of which asks for
     /// attention.
     pub interrupts_pending: u64,
@@ -66,6 +70,7 @@ impl Environment<'_> {
             count,
             time_ticks: clint::ticks(self.clock.time_ns(count)),
             interrupts_pending: self.interrupts_pending,
+            extensions: self.extensions,
         }
     }
 
@@ -290,6 +295,47 @@ impl Environment<'_> {
             .ok()?;
         let offset = self.memory.offset(physical, size as u64).ok()?;
         Some((physical, offset))
+    }
+
+    /// Zeroes the cache block that `address` is in: all of it or, if it faults, nothing.
+    pub fn zero_block(&mut self, address: u64) -> Result<(), Exception> {
+        let within = address % BLOCK_BYTES;
+        let context = self.hart.tlb.data_context;
+        if let Some(offset) = self.hart.tlb.store.lookup(address, context) {
+            let block = offset - within as usize;
+            for at in (block..block + BLOCK_BYTES as usize).step_by(8) {
+                self.memory.store_u64(at, 0);
+            }
+            return Ok(());
+        }
+        let (physical, block) = self.block(address, Access::Store)?;
+        for at in (block..block + BLOCK_BYTES as usize).step_by(8) {
+            self.attention |= self.memory.store(at, 8, 0);
+        }
+        if self.memory.is_plain(block) && self.may_cache(physical) {
+            self.remember_store(address, block & !(PAGE_SIZE as usize - 1));
+        }
+        Ok(())
+    }
+
+    /// Cleans, flushes or invalidates the cache block that `address` is in: there is nothing to do, but
+    /// the hart must be allowed to access it. What faults is a store.
+    pub fn manage_block(&mut self, address: u64) -> Result<(), Exception> {
+        let block = self.block(address, Access::Load);
+        block.map(drop).map_err(|exception| match exception.cause {
+            Cause::LoadPageFault => Exception::new(Cause::StorePageFault, address),
+            _ => Exception::new(Cause::StoreAccessFault, address),
+        })
+    }
+
+    /// Physical address and offset in RAM of the cache block that `address` is in; what is no RAM has
+    /// none. A fault names `address`.
+    fn block(&mut self, address: u64, access: Access) -> Result<(u64, usize), Exception> {
+        let physical = self.data_address(address, access)? & !(BLOCK_BYTES - 1);
+        self.check_protection(physical, BLOCK_BYTES as usize, access, address)?;
+        let offset = self.memory.offset(physical, BLOCK_BYTES);
+        let offset = offset.map_err(|_| access_fault(access, address))?;
+        Ok((physical, offset))
     }
 
     /// The offset in RAM of naturally aligned data for an atomic, which must be RAM.

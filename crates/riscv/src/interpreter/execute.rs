@@ -2,7 +2,7 @@
 
 use super::block::DecodedOp;
 use super::environment::Environment;
-use super::{atomic, float, system};
+use super::{atomic, cache_block, float, system};
 use crate::hart::trap::{Cause, Exception};
 use crate::isa::Op;
 
@@ -286,6 +286,24 @@ pub fn execute(environment: &mut Environment, ops: &[DecodedOp]) -> (usize, Exit
             Op::Bexti => set!(x!(op.rs1) >> (immediate & 63) & 1),
             Op::Binvi => set!(x!(op.rs1) ^ 1 << (immediate & 63)),
             Op::Bseti => set!(x!(op.rs1) | 1 << (immediate & 63)),
+            Op::Clmul => set!(carry_less_product(x!(op.rs1), x!(op.rs2)) as u64),
+            Op::Clmulh => set!((carry_less_product(x!(op.rs1), x!(op.rs2)) >> 64) as u64),
+            Op::Clmulr => set!((carry_less_product(x!(op.rs1), x!(op.rs2)) >> 63) as u64),
+            Op::CzeroEqz => set!(if x!(op.rs2) == 0 { 0 } else { x!(op.rs1) }),
+            Op::CzeroNez => set!(if x!(op.rs2) == 0 { x!(op.rs1) } else { 0 }),
+            Op::CboInval | Op::CboClean | Op::CboFlush | Op::CboZero => {
+                if !cache_block::is_allowed(environment.hart, op.op) {
+                    raise!(index, op, illegal(environment, base, op))
+                }
+                match cache_block::execute(environment, op) {
+                    Ok(()) => {
+                        if environment.attention {
+                            leave!(index, op, Exit::Other)
+                        }
+                    }
+                    Err(exception) => raise!(index, op, exception),
+                }
+            }
             Op::Flw => float_load!(load_u32, u32, v => crate::float::box_f32(v)),
             Op::Fld => float_load!(load_u64, u64, v => v),
             Op::Fsw => float_store!(store_u32, u32),
@@ -296,7 +314,9 @@ pub fn execute(environment: &mut Environment, ops: &[DecodedOp]) -> (usize, Exit
                     Err(exception) => raise!(index, op, exception),
                 }
             }
-            Op::Pause => {
+            // A stall may end at any time (unprivileged specification, "Zawrs"): this one ends when all
+            // other harts had their turn, so it is bounded and `mstatus.TW` has nothing to trap.
+            Op::Pause | Op::WrsNto | Op::WrsSto => {
                 environment.end_turn();
                 leave!(index, op, Exit::Other)
             }
@@ -306,7 +326,13 @@ pub fn execute(environment: &mut Environment, ops: &[DecodedOp]) -> (usize, Exit
                 let pc = base.wrapping_add(u64::from(op.offset));
                 raise!(index, op, Exception::new(Cause::Breakpoint, pc))
             }
-            Op::Mret | Op::Sret | Op::Wfi | Op::SfenceVma => {
+            Op::Mret
+            | Op::Sret
+            | Op::Wfi
+            | Op::SfenceVma
+            | Op::SinvalVma
+            | Op::SfenceWInval
+            | Op::SfenceInvalIr => {
                 environment.hart.pc =
                     base.wrapping_add(u64::from(op.offset) + u64::from(op.length));
                 if !system::privileged(environment, op.op) {
@@ -388,6 +414,13 @@ fn or_combine_bytes(value: u64) -> u64 {
     // the top bit of a byte: set in it, or carried there by any of the others
     let top = (value & REST).wrapping_add(REST) | value;
     (top >> 7 & LOW_BITS) * 0xff
+}
+
+/// The product of polynomials over GF(2).
+fn carry_less_product(a: u64, b: u64) -> u128 {
+    (0..64)
+        .filter(|bit| b >> bit & 1 != 0)
+        .fold(0, |product, bit| product ^ u128::from(a) << bit)
 }
 
 /// Division by zero gives −1, overflow the dividend (unprivileged specification, 13.2).

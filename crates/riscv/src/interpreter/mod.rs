@@ -2,6 +2,7 @@
 
 mod atomic;
 pub mod block;
+pub(crate) mod cache_block;
 pub mod environment;
 pub(crate) mod execute;
 mod float;

@@ -70,8 +70,14 @@ fn after_write(environment: &mut Environment, csr: u16) {
         | number::MIP
         | number::SIP
         | number::MIDELEG
-        | number::STIMECMP
-        | number::MENVCFG => environment.attention = true,
+        | number::STIMECMP => environment.attention = true,
+        number::MENVCFG => {
+            // Svpbmt: entries that were reserved are not, or the other way round.
+            environment.hart.tlb.abandon_spaces();
+            environment.hart.update_translation_context();
+            environment.attention = true;
+        }
+        number::SENVCFG => environment.hart.update_translation_context(),
         number::PMPCFG0..0x3f0 => {
             environment.hart.tlb.abandon_spaces();
             environment.hart.update_translation_context();
@@ -81,7 +87,7 @@ fn after_write(environment: &mut Environment, csr: u16) {
     }
 }
 
-/// Executes `mret`, `sret`, `wfi` or `sfence.vma`; `hart.pc` is that of the next instruction.
+/// Executes `mret`, `sret`, `wfi`, `sfence.vma` or an instruction of Svinval; `hart.pc` is that of the next instruction.
 /// False if it is illegal in this mode.
 pub fn privileged(environment: &mut Environment, op: Op) -> bool {
     let privilege = environment.hart.privilege;
@@ -111,8 +117,9 @@ pub fn privileged(environment: &mut Environment, op: Op) -> bool {
                 environment.interrupts_pending & environment.hart.csr.mie == 0;
             environment.attention = true;
         }
+        // Every access behaves as if freshly walked: there is nothing left to do.
+        Op::SfenceWInval | Op::SfenceInvalIr => return privilege != Privilege::User,
         _ => {
-            // Every access behaves as if freshly walked: there is nothing left to do.
             let trapped = privilege == Privilege::Supervisor && status & status::TVM != 0;
             return privilege != Privilege::User && !trapped;
         }

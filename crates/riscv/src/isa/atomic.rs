@@ -28,3 +28,10 @@ pub const ROWS: &[Encoding] = &[
     row("amominu.d", Op::AmominuD, Format::Atomic, 0xf800_707f, 0xc000_302f),
     row("amomaxu.d", Op::AmomaxuD, Format::Atomic, 0xf800_707f, 0xe000_302f),
 ];
+
+/// The rows of Zawrs (unprivileged specification, "Zawrs").
+#[rustfmt::skip]
+pub const WAITING: &[Encoding] = &[
+    row("wrs.nto", Op::WrsNto, Format::Fixed, 0xffff_ffff, 0x00d0_0073),
+    row("wrs.sto", Op::WrsSto, Format::Fixed, 0xffff_ffff, 0x01d0_0073),
+];

@@ -1,4 +1,4 @@
-//! Zba, Zbb and Zbs: bit manipulation (unprivileged specification, 30).
+//! Zba, Zbb, Zbs and Zbc: bit manipulation (unprivileged specification, 30).
 
 use super::{Encoding, Format, Op, row};
 
@@ -55,4 +55,12 @@ pub const SINGLE_BIT: &[Encoding] = &[
     row("bexti", Op::Bexti, Format::Shift6, 0xfc00_707f, 0x4800_5013),
     row("binvi", Op::Binvi, Format::Shift6, 0xfc00_707f, 0x6800_1013),
     row("bseti", Op::Bseti, Format::Shift6, 0xfc00_707f, 0x2800_1013),
+];
+
+/// The rows of Zbc, carry-less multiplication.
+#[rustfmt::skip]
+pub const CARRY_LESS: &[Encoding] = &[
+    row("clmul", Op::Clmul, Format::R, 0xfe00_707f, 0x0a00_1033),
+    row("clmulh", Op::Clmulh, Format::R, 0xfe00_707f, 0x0a00_3033),
+    row("clmulr", Op::Clmulr, Format::R, 0xfe00_707f, 0x0a00_2033),
 ];

@@ -1,6 +1,7 @@
-//! C: compressed instructions (unprivileged specification, 28), expanded to what they stand for.
+//! C and Zcb: compressed instructions (unprivileged specification, 28 and 29), expanded to what they
+//! stand for.
 
-use super::{Instruction, Op, illegal};
+use super::{Extension, Extensions, Instruction, Op, illegal};
 
 fn field(bits: u16, low: u32, width: u32) -> u32 {
     u32::from(bits) >> low & ((1 << width) - 1)
@@ -36,14 +37,44 @@ fn double_offset(bits: u16) -> i32 {
     (field(bits, 10, 3) << 3 | field(bits, 5, 2) << 6) as i32
 }
 
-/// Decodes one half-word.
-pub fn decode(bits: u16) -> Instruction {
-    match bits & 3 {
+/// Decodes one half-word; one of an extension that is not among these is illegal.
+pub fn decode(bits: u16, extensions: Extensions) -> Instruction {
+    let expanded = match bits & 3 {
         0 => quadrant0(bits),
         1 => quadrant1(bits),
         _ => quadrant2(bits),
-    }
-    .unwrap_or_else(|| illegal(u32::from(bits), 2))
+    };
+    expanded
+        .or_else(|| zcb(bits).filter(|_| extensions.contain(Extension::Zcb)))
+        .filter(|instruction| extensions.include(instruction.op))
+        .unwrap_or_else(|| illegal(u32::from(bits), 2))
+}
+
+/// Zcb: what C leaves reserved. `c.sext.b` and the like stand for instructions of Zba and Zbb, and are
+/// only there with them.
+fn zcb(bits: u16) -> Option<Instruction> {
+    let high = field(bits, 7, 3) + 8;
+    let low = field(bits, 2, 3) + 8;
+    let byte_offset = (field(bits, 6, 1) | field(bits, 5, 1) << 1) as i32;
+    let half_offset = (field(bits, 5, 1) << 1) as i32;
+    Some(match (bits & 3, bits >> 13, field(bits, 10, 3)) {
+        (0, 4, 0) => expanded(Op::Lbu, low, high, 0, byte_offset),
+        (0, 4, 1) if field(bits, 6, 1) == 0 => expanded(Op::Lhu, low, high, 0, half_offset),
+        (0, 4, 1) => expanded(Op::Lh, low, high, 0, half_offset),
+        (0, 4, 2) => expanded(Op::Sb, 0, high, low, byte_offset),
+        (0, 4, 3) if field(bits, 6, 1) == 0 => expanded(Op::Sh, 0, high, low, half_offset),
+        (1, 4, 7) => match (field(bits, 5, 2), field(bits, 2, 3)) {
+            (2, _) => expanded(Op::Mul, high, high, low, 0),
+            (3, 0) => expanded(Op::Andi, high, high, 0, 0xff),
+            (3, 1) => expanded(Op::SextB, high, high, 0, 0),
+            (3, 2) => expanded(Op::ZextH, high, high, 0, 0),
+            (3, 3) => expanded(Op::SextH, high, high, 0, 0),
+            (3, 4) => expanded(Op::AddUw, high, high, 0, 0),
+            (3, 5) => expanded(Op::Xori, high, high, 0, -1),
+            _ => return None,
+        },
+        _ => return None,
+    })
 }
 
 fn quadrant0(bits: u16) -> Option<Instruction> {

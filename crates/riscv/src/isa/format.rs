@@ -41,6 +41,8 @@ pub enum Format {
     Fence,
     /// `sfence.vma`: two sources, no destination.
     TwoSources,
+    /// `cbo.zero`: one source, no destination.
+    OneSource,
     /// Nothing but fixed bits.
     Fixed,
 }
@@ -98,6 +100,7 @@ impl Format {
             Format::Csr | Format::CsrImmediate => (rd, rs1, 0, field(bits, 20, 12) as i32),
             Format::Fence => (rd, rs1, 0, field(bits, 20, 12) as i32),
             Format::TwoSources => (0, rs1, rs2, 0),
+            Format::OneSource => (0, rs1, 0, 0),
             Format::Fixed => (0, 0, 0, 0),
         };
         Instruction {
@@ -163,6 +166,7 @@ impl Format {
             }
             Format::Csr | Format::CsrImmediate | Format::Fence => rd | rs1 | unsigned(12)? << 20,
             Format::TwoSources => rs1 | rs2,
+            Format::OneSource => rs1,
             Format::Fixed => 0,
         };
         Some(bits | fields)

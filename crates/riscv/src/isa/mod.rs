@@ -4,15 +4,18 @@
 pub mod atomic;
 pub mod base;
 pub mod bit_manipulation;
+pub mod cache_block;
 pub mod compressed;
+pub mod conditional;
+mod extension;
 pub mod float;
 pub mod format;
 pub mod multiply;
 pub mod system;
 
+pub use extension::{Extension, Extensions};
 pub use format::Format;
 
-use serde::{Deserialize, Serialize};
 use std::sync::LazyLock;
 
 /// What an instruction does. Compressed instructions are expanded to these.
@@ -40,6 +43,14 @@ pub enum Op {
     SextB, SextH, ZextH, Rol, Ror, Rori, Rolw, Rorw, Roriw, OrcB, Rev8,
     // Zbs
     Bclr, Bext, Binv, Bset, Bclri, Bexti, Binvi, Bseti,
+    // Zbc
+    Clmul, Clmulh, Clmulr,
+    // Zicond
+    CzeroEqz, CzeroNez,
+    // Zicbom, Zicboz
+    CboInval, CboClean, CboFlush, CboZero,
+    // Zawrs
+    WrsNto, WrsSto,
     // F
     Flw, Fsw, FmaddS, FmsubS, FnmsubS, FnmaddS, FaddS, FsubS, FmulS, FdivS, FsqrtS,
     FsgnjS, FsgnjnS, FsgnjxS, FminS, FmaxS, FcvtWS, FcvtWuS, FcvtLS, FcvtLuS, FmvXW,
@@ -51,33 +62,10 @@ pub enum Op {
     // Zicsr, Zifencei, privileged
     Csrrw, Csrrs, Csrrc, Csrrwi, Csrrsi, Csrrci, FenceI,
     Ecall, Ebreak, Mret, Sret, Wfi, SfenceVma,
+    // Svinval
+    SinvalVma, SfenceWInval, SfenceInvalIr,
     /// Not an instruction of this machine; `immediate` holds the bits.
     Illegal,
-}
-
-impl Op {
-    /// Whether it is in Zba, Zbb or Zbs.
-    pub fn is_bit_manipulation(self) -> bool {
-        (Op::AddUw as u8..=Op::Bseti as u8).contains(&(self as u8))
-    }
-}
-
-/// The extensions that a board may have or not; everything else of the table is always there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Extensions {
-    /// Zba, Zbb and Zbs.
-    pub bit_manipulation: bool,
-}
-
-impl Extensions {
-    /// All that the table holds.
-    pub const ALL: Extensions = Extensions {
-        bit_manipulation: true,
-    };
-
-    fn include(self, op: Op) -> bool {
-        self.bit_manipulation || !op.is_bit_manipulation()
-    }
 }
 
 /// A decoded instruction.
@@ -119,12 +107,17 @@ pub fn encodings() -> impl Iterator<Item = &'static Encoding> {
         base::ROWS,
         multiply::ROWS,
         atomic::ROWS,
+        atomic::WAITING,
         bit_manipulation::ADDRESS_GENERATION,
         bit_manipulation::BASIC,
         bit_manipulation::SINGLE_BIT,
+        bit_manipulation::CARRY_LESS,
+        conditional::ROWS,
+        cache_block::ROWS,
         float::SINGLE,
         float::DOUBLE,
         system::ROWS,
+        system::INVALIDATION,
     ]
     .into_iter()
     .flatten()
@@ -149,7 +142,7 @@ pub fn length(first_half: u16) -> u8 {
 /// illegal.
 pub fn decode(bits: u32, extensions: Extensions) -> Instruction {
     if length(bits as u16) == 2 {
-        let mut instruction = compressed::decode(bits as u16);
+        let mut instruction = compressed::decode(bits as u16, extensions);
         instruction.length = 2;
         return instruction;
     }

@@ -20,3 +20,11 @@ pub const ROWS: &[Encoding] = &[
     row("wfi", Op::Wfi, Format::Fixed, 0xffff_ffff, 0x1050_0073),
     row("sfence.vma", Op::SfenceVma, Format::TwoSources, 0xfe00_7fff, 0x1200_0073),
 ];
+
+/// The rows of Svinval (privileged specification, "Svinval").
+#[rustfmt::skip]
+pub const INVALIDATION: &[Encoding] = &[
+    row("sinval.vma", Op::SinvalVma, Format::TwoSources, 0xfe00_7fff, 0x1600_0073),
+    row("sfence.w.inval", Op::SfenceWInval, Format::Fixed, 0xffff_ffff, 0x1800_0073),
+    row("sfence.inval.ir", Op::SfenceInvalIr, Format::Fixed, 0xffff_ffff, 0x1810_0073),
+];

@@ -8,6 +8,7 @@
 use super::{Machine, lines};
 use crate::board::clint;
 use crate::hart::Hart;
+use crate::hart::csr::envcfg;
 use crate::hart::reservation::Reservation;
 
 /// Instructions that a hart runs before the next one has its turn.
@@ -64,10 +65,12 @@ impl Machine {
 }
 
 /// The TLB goes to the hart that runs: the others have empty ones. What it holds is keyed by `satp`
-/// and the mode, and true of every hart that protects physical memory in the same way.
+/// and the mode, and true of every hart that protects physical memory in the same way and reads
+/// memory types alike.
 fn hand_over_translations(old: &mut Hart, new: &mut Hart) {
     std::mem::swap(&mut old.tlb, &mut new.tlb);
-    if old.pmp != new.pmp {
+    let has_memory_types = |hart: &Hart| hart.csr.menvcfg & envcfg::PBMTE != 0;
+    if old.pmp != new.pmp || has_memory_types(old) != has_memory_types(new) {
         new.tlb.abandon_spaces();
     }
     new.update_translation_context();

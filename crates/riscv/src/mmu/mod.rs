@@ -11,6 +11,8 @@ use crate::hart::csr::status;
 use crate::hart::physical_memory_protection::Access;
 use crate::hart::trap::{Cause, Exception};
 use crate::hart::{Hart, Privilege};
+use crate::interpreter::cache_block;
+use crate::isa::Op;
 use machine::memory::PAGE_SIZE;
 
 /// The exception of a translation that does not exist.
@@ -40,9 +42,11 @@ impl Hart {
         spaces::is_paged(satp).then(|| spaces::root_page(satp) * PAGE_SIZE)
     }
 
-    /// What the TLB keys its entries with besides the page: `satp`, the mode, SUM and MXR. To be
-    /// called after every change of these.
+    /// What the TLB keys its entries with besides the page: `satp`, the mode, SUM and MXR; and what
+    /// compiled code has to know of the mode. To be called after every change of these and of `menvcfg`
+    /// and `senvcfg`.
     pub fn update_translation_context(&mut self) {
+        self.compiled.may_zero_blocks = cache_block::is_allowed(self, Op::CboZero).into();
         let csr = &self.csr;
         let sum_mxr = (csr.status & (status::SUM | status::MXR)) >> 18;
         let space = |privilege: Privilege| {

@@ -3,7 +3,7 @@
 
 use super::spaces::root_page;
 use super::{access_fault, page_fault};
-use crate::hart::csr::{MENVCFG_ADUE, status};
+use crate::hart::csr::{MENVCFG_ADUE, envcfg, status};
 use crate::hart::physical_memory_protection::Access;
 use crate::hart::trap::Exception;
 use crate::hart::{Hart, Privilege};
@@ -19,8 +19,11 @@ const EXECUTE: u64 = 1 << 3;
 const USER: u64 = 1 << 4;
 const ACCESSED: u64 = 1 << 6;
 const DIRTY: u64 = 1 << 7;
-/// N, PBMT and what is reserved: none of their extensions is here.
+/// N and what is reserved: Svnapot is not here. Also PBMT, but for leaves with Svpbmt.
 const RESERVED: u64 = 0x3ff << 54;
+/// PBMT: the memory type of a page (Svpbmt). All of them are the same here: nothing is cached, and
+/// everything is in order.
+const MEMORY_TYPE: u64 = 3 << 61;
 const PHYSICAL_PAGE: u64 = ((1 << 44) - 1) << 10;
 
 /// A page-table entry that a walk reads.
@@ -91,10 +94,12 @@ impl Hart {
                 is_root: level == levels - 1,
             };
             let entry = self.read_entry(memory, place, access, address)?;
-            if entry & VALID == 0 || entry & (READ | WRITE) == WRITE || entry & RESERVED != 0 {
+            let is_leaf = entry & (READ | EXECUTE) != 0;
+            let reserved = RESERVED & !self.memory_type(entry, is_leaf);
+            if entry & VALID == 0 || entry & (READ | WRITE) == WRITE || entry & reserved != 0 {
                 return Err(page_fault(access, address));
             }
-            if entry & (READ | EXECUTE) == 0 {
+            if !is_leaf {
                 if entry & (DIRTY | ACCESSED | USER) != 0 {
                     return Err(page_fault(access, address)); // reserved in non-leaf entries
                 }
@@ -199,6 +204,17 @@ impl Hart {
             _ => self.tlb.add_root(satp, None),
         }
         self.update_translation_context();
+    }
+
+    /// The bits of an entry that hold a memory type: none if it may have none (`menvcfg.PBMTE`), or has
+    /// the reserved one.
+    fn memory_type(&self, entry: u64, is_leaf: bool) -> u64 {
+        let has_types = self.csr.menvcfg & envcfg::PBMTE != 0 && is_leaf;
+        if has_types && entry & MEMORY_TYPE != MEMORY_TYPE {
+            MEMORY_TYPE
+        } else {
+            0
+        }
     }
 
     fn leaf_allows(&self, entry: u64, access: Access, privilege: Privilege) -> bool {

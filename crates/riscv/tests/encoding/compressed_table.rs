@@ -17,6 +17,8 @@ struct Row {
     implied: [u8; 3],
     /// What must not be zero; encodings in which it is are reserved, or another row's.
     nonzero: &'static [char],
+    /// The immediate of an instruction whose drawing has none.
+    constant: i32,
 }
 
 const fn row(
@@ -34,6 +36,15 @@ const fn row(
         op,
         implied,
         nonzero,
+        constant: 0,
+    }
+}
+
+/// An instruction of one register and nothing else.
+const fn unary(drawing: &'static str, op: Op, constant: i32) -> Row {
+    Row {
+        constant,
+        ..row(drawing, &[], false, op, NONE, &[])
     }
 }
 
@@ -86,6 +97,19 @@ const ROWS: &[Row] = &[
     row("101iiiiiisssss10", DOUBLE_SP, false, Op::Fsd, SP, &[]),
     row("110iiiiiisssss10", WORD_SP, false, Op::Sw, SP, &[]),
     row("111iiiiiisssss10", DOUBLE_SP, false, Op::Sd, SP, &[]),
+    // Zcb (unprivileged specification, 29.2)
+    row("100000BBBiiDDD00", &[0, 1], false, Op::Lbu, NONE, &[]),
+    row("100001BBB0iDDD00", &[1], false, Op::Lhu, NONE, &[]),
+    row("100001BBB1iDDD00", &[1], false, Op::Lh, NONE, &[]),
+    row("100010BBBiiSSS00", &[0, 1], false, Op::Sb, NONE, &[]),
+    row("100011BBB0iSSS00", &[1], false, Op::Sh, NONE, &[]),
+    row("100111EEE10SSS01", &[], false, Op::Mul, NONE, &[]),
+    unary("100111EEE1100001", Op::Andi, 255), // c.zext.b
+    unary("100111EEE1100101", Op::SextB, 0),
+    unary("100111EEE1101001", Op::ZextH, 0),
+    unary("100111EEE1101101", Op::SextH, 0),
+    unary("100111EEE1110001", Op::AddUw, 0), // c.zext.w
+    unary("100111EEE1110101", Op::Xori, -1), // c.not
 ];
 
 impl Row {
@@ -130,7 +154,7 @@ impl Row {
         };
         let spread = self.field('i', half);
         let count = self.immediate.len() as u32;
-        let mut immediate = 0i32;
+        let mut immediate = self.constant;
         for (place, &bit) in self.immediate.iter().enumerate() {
             let set = (spread >> (count - 1 - place as u32) & 1) as i32;
             let highest = self.immediate.iter().max() == Some(&bit);

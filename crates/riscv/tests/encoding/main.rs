@@ -3,7 +3,7 @@
 mod compressed_table;
 
 use proptest::prelude::*;
-use riscv::isa::{self, Encoding, Extensions, Format, Instruction, Op};
+use riscv::isa::{self, Encoding, Extension, Extensions, Format, Instruction, Op};
 
 /// The fence that is an instruction of its own.
 const PAUSE: u32 = 0x0100_000f;
@@ -16,7 +16,12 @@ fn fields(row: &Encoding, bits: u64) -> Instruction {
     let signed = |width: u32| value << (32 - width) >> (32 - width);
     let unsigned = |width: u32| value & ((1 << width) - 1);
     let immediate = match row.format {
-        Format::R | Format::FloatR | Format::Unary | Format::TwoSources | Format::Fixed => 0,
+        Format::R
+        | Format::FloatR
+        | Format::Unary
+        | Format::TwoSources
+        | Format::OneSource
+        | Format::Fixed => 0,
         Format::I | Format::S => signed(12),
         Format::Shift6 => unsigned(6),
         Format::Shift5 => unsigned(5),
@@ -30,7 +35,7 @@ fn fields(row: &Encoding, bits: u64) -> Instruction {
     };
     if matches!(
         row.format,
-        Format::S | Format::B | Format::TwoSources | Format::Fixed
+        Format::S | Format::B | Format::TwoSources | Format::OneSource | Format::Fixed
     ) {
         rd = 0;
     }
@@ -45,6 +50,7 @@ fn fields(row: &Encoding, bits: u64) -> Instruction {
             | Format::U
             | Format::J
             | Format::Unary
+            | Format::OneSource
             | Format::FloatUnaryRounded
             | Format::Csr
             | Format::CsrImmediate
@@ -196,4 +202,30 @@ fn the_low_bits_give_the_length() {
     for half in 0..=u16::MAX {
         assert_eq!(isa::length(half), if half & 3 == 3 { 4 } else { 2 });
     }
+}
+
+/// Zcb's instructions that stand for some of Zba and Zbb are there with both only (29.2).
+#[test]
+fn what_zcb_brings_is_reserved_without_it() {
+    let decoded = |half: u16, extensions| isa::decode(u32::from(half), extensions).op;
+    let rv64gc = (0..=u16::MAX).filter(|half| decoded(*half, Extensions::NONE) != Op::Illegal);
+    let all = (0..=u16::MAX).filter(|half| decoded(*half, Extensions::ALL) != Op::Illegal);
+    let bare = Extensions::ALL.without(Extension::Zcb);
+    let (mut zcb, mut of_others) = (0, 0);
+    for half in all.filter(|half| half & 3 != 3) {
+        let op = decoded(half, Extensions::ALL);
+        let others = Extensions::NONE.with(Extension::Zcb);
+        if decoded(half, bare) == Op::Illegal {
+            zcb += 1;
+            of_others += usize::from(decoded(half, others) == Op::Illegal);
+            assert_eq!(
+                decoded(half, others) == Op::Illegal,
+                op.extension().is_some()
+            );
+        }
+    }
+    // Four offsets or two and two registers each; a register and a register; a register.
+    assert_eq!(zcb, 2 * 4 * 64 + 3 * 2 * 64 + 64 + 6 * 8);
+    assert_eq!(of_others, 4 * 8);
+    assert!(rv64gc.count() > 40_000);
 }

@@ -129,9 +129,9 @@ guests! {
         writable(guest, number::MEDELEG, 0xb3ff, 0);
         writable(guest, number::MIDELEG, 0x222, 0);
         writable(guest, number::MIE, 0xaaa, 0);
-        // FIOM, ADUE and STCE (3.1.18; Svadu; Sstc)
-        writable(guest, number::MENVCFG, 1 << 63 | 1 << 61 | 1, 0);
-        writable(guest, number::SENVCFG, 1, 0);
+        // FIOM, CBIE, CBCFE, CBZE, ADUE, PBMTE and STCE (3.1.18; Svadu; Svpbmt; Sstc)
+        writable(guest, number::MENVCFG, 7 << 61 | 0xf1, 0);
+        writable(guest, number::SENVCFG, 0xf1, 0);
         writable(guest, number::MCOUNTEREN, 0xffff_ffff, 0);
         writable(guest, number::SCOUNTEREN, 0xffff_ffff, 0);
         writable(guest, number::MCOUNTINHIBIT, 0, 0);

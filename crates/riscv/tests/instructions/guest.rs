@@ -12,8 +12,8 @@ use machine::input::{ClockRecord, Console, Input};
 use machine::{Machine as _, Stop};
 use riscv::board::bus::{FINISHER_BASE, VIRTIO_BASE};
 use riscv::hart::csr::{number, status};
-use riscv::isa::Extensions;
 use riscv::isa::Op;
+use riscv::isa::{Extension, Extensions};
 use riscv::memory::RAM_BASE;
 use riscv::{Config, Machine};
 
@@ -90,7 +90,7 @@ pub struct Guest {
     /// What the virtio console receives at each [`Guest::transfer`].
     transfers: Vec<u64>,
     restored_every: Option<u64>,
-    bit_manipulation: bool,
+    extensions: Extensions,
 }
 
 impl Guest {
@@ -103,7 +103,7 @@ impl Guest {
             harts: 1,
             transfers: Vec::new(),
             restored_every: None,
-            bit_manipulation: true,
+            extensions: Extensions::ALL,
         };
         guest.prologue();
         guest
@@ -404,7 +404,7 @@ impl Guest {
                     harts: self.harts,
                     transfers: &self.transfers,
                     restored_every,
-                    bit_manipulation: self.bit_manipulation,
+                    extensions: self.extensions,
                 };
                 let machine = run.program(&image);
                 compare(&machine, &run, &self.checks, &addresses);
@@ -421,9 +421,9 @@ impl Guest {
         self.restored_every = Some(instructions);
     }
 
-    /// The board has no Zba, Zbb and Zbs.
-    pub fn without_bit_manipulation(&mut self) {
-        self.bit_manipulation = false;
+    /// The board does not have this extension.
+    pub fn without(&mut self, extension: Extension) {
+        self.extensions = self.extensions.without(extension);
     }
 
     /// Makes the virtio console ready for [`Guest::transfer`].
@@ -481,7 +481,7 @@ struct Run<'a> {
     harts: u32,
     transfers: &'a [u64],
     restored_every: Option<u64>,
-    bit_manipulation: bool,
+    extensions: Extensions,
 }
 
 impl Run<'_> {
@@ -497,9 +497,7 @@ impl Run<'_> {
         };
         let config = Config {
             board,
-            extensions: Extensions {
-                bit_manipulation: self.bit_manipulation,
-            },
+            extensions: self.extensions,
             unix_base_ns: 0,
         };
         let images = BootImages {

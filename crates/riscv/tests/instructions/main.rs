@@ -12,6 +12,8 @@ mod atomic;
 mod atomic_loops;
 mod base;
 mod bit_manipulation;
+mod cache_blocks;
+mod carry_less;
 mod compressed;
 mod control_flow;
 mod counters;
@@ -39,6 +41,8 @@ fn every_instruction_has_a_guest_program() {
         atomic_loops::GUESTS,
         base::GUESTS,
         bit_manipulation::GUESTS,
+        cache_blocks::GUESTS,
+        carry_less::GUESTS,
         compressed::GUESTS,
         control_flow::GUESTS,
         counters::GUESTS,

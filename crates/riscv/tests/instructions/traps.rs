@@ -60,12 +60,12 @@ guests! {
             0x3020_00f3, 0x1050_0173, 0x1200_00f3, 0x0000_1007, 0x0000_4007, 0x0400_0043, 0x0600_0043,
             0x0000_5053, 0x0000_6053, 0x5810_0053, 0x2000_3053, 0xa000_3053, 0xe000_2053, 0x0000_0057,
             0x6030_1013, 0x6030_101b, 0x2860_5013, 0x6b00_5013, 0x0810_403b, 0x6200_501b, 0x4800_101b,
-            0x0000_002b, 0x0000_200f, 0x0000_800f | 0x4000,
+            0x0000_002b, 0x0030_200f, 0x0000_800f | 0x4000,
         ] {
             guest.instruction_traps(Mode::Machine, 2, u64::from(bits), &format!("{bits:#010x}"), |asm| asm.word(bits));
         }
         // c.illegal and reserved half-words; upper half of mtval is zero
-        for bits in [0x0000u16, 0x8000, 0x2001, 0x6101, 0x6081, 0x9c41, 0x9c61, 0x4002, 0x6002, 0x8002] {
+        for bits in [0x0000u16, 0x9000, 0x2001, 0x6101, 0x6081, 0x9c79, 0x9c7d, 0x4002, 0x6002, 0x8002] {
             guest.instruction_traps(Mode::Machine, 2, u64::from(bits), &format!("{bits:#06x}"), |asm| asm.half(bits));
         }
     }

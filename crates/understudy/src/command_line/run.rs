@@ -9,6 +9,7 @@ use crate::single::{self, SingleOptions};
 use anyhow::anyhow;
 use clap::Args;
 use guest_image::GuestImage;
+use std::collections::BTreeSet;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
@@ -64,6 +65,9 @@ pub struct Run {
     /// Leave the bit-manipulation extensions Zba, Zbb and Zbs out
     #[arg(long)]
     no_bit_manipulation: bool,
+    /// Leave another extension of the harts out, for example zicboz; may be given several times
+    #[arg(long, value_name = "NAME")]
+    without_extension: Vec<String>,
     /// Record the run in FILE, to be run again with `understudy replay FILE`
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
@@ -132,6 +136,8 @@ impl Run {
         config.virtio_console |= self.virtio_console;
         config.entropy &= !self.no_entropy;
         config.bit_manipulation &= !self.no_bit_manipulation;
+        let without = self.without_extension.iter().cloned();
+        config.without_extensions.extend(without);
         let named = self.config.as_deref().unwrap_or(Path::new("command line"));
         config.check(named).map_err(Failure::usage)?;
         Ok(config)
@@ -151,6 +157,7 @@ fn default_machine() -> VmConfig {
         virtio_console: false,
         entropy: true,
         bit_manipulation: true,
+        without_extensions: BTreeSet::new(),
         state_directory: PathBuf::new(),
         engine: EngineName::default(),
         disks: Vec::new(),

@@ -17,6 +17,7 @@ use replica::control;
 use replica::events::EventLog;
 use replica::host_time::monotonic_ns;
 use rustix::process::Signal;
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
@@ -180,6 +181,7 @@ impl Supervisor {
             virtio_console: false,
             entropy: true,
             bit_manipulation: true,
+            without_extensions: BTreeSet::new(),
             state_directory: directory.into(),
             engine: self.engine,
             disks: Vec::new(),

@@ -8,6 +8,7 @@ use crate::board::bus::{
 };
 use crate::board::clint::TIMEBASE_HZ;
 use crate::board::plic;
+use crate::isa::cache_block::BLOCK_BYTES;
 use crate::memory::RAM_BASE;
 use machine::config::BoardConfig;
 use vm_fdt::{Error, FdtWriter};
@@ -146,6 +147,9 @@ fn write_cpu(tree: &mut FdtWriter, hart: u32, isa: &IsaDescription) -> Result<()
     tree.property_string("riscv,isa-base", &isa.isa_base)?;
     tree.property_string("riscv,isa", &isa.isa)?;
     tree.property_string("mmu-type", &isa.mmu_type)?;
+    for property in &isa.block_lengths {
+        tree.property_u32(property, BLOCK_BYTES as u32)?;
+    }
     let controller = tree.begin_node("interrupt-controller")?;
     tree.property_u32("#address-cells", 0)?;
     tree.property_u32("#interrupt-cells", 1)?;

@@ -32,6 +32,7 @@ fn isa() -> IsaDescription {
             .map(String::from)
             .to_vec(),
         mmu_type: "riscv,sv57".into(),
+        block_lengths: vec!["riscv,cboz-block-size"],
     }
 }
 

@@ -9,6 +9,7 @@ use super::registers::Registers;
 use super::routines::{Assembler, fill, probe};
 use crate::interpreter::block::DecodedOp;
 use crate::isa::Op;
+use crate::isa::cache_block::BLOCK_BYTES;
 use crate::memory::RAM_BASE;
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
 
@@ -20,13 +21,27 @@ pub struct AtomicCold {
     /// Behind it.
     back: DynamicLabel,
     base: HostRegister,
-    is_double: bool,
+    shape: Shape,
     is_load: bool,
     site: usize,
     /// Number of the rare instruction.
     number: i32,
     place: i32,
     registers: Registers,
+}
+
+/// From an address to that of its cache block.
+const BLOCK_MASK: i32 = -(BLOCK_BYTES as i32);
+
+/// The place of the data.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    /// Four bytes, which must be aligned.
+    Word,
+    /// Eight bytes, which must be aligned.
+    Double,
+    /// The cache block that the address is in.
+    Block,
 }
 
 /// Bytes from a guest physical address to its offset in RAM, negative: that fits 32 bits.
@@ -58,7 +73,12 @@ impl Emitter<'_> {
             return false;
         };
         let back = self.asm.new_dynamic_label();
-        self.locate(op, is_double, back);
+        let shape = if is_double {
+            Shape::Double
+        } else {
+            Shape::Word
+        };
+        self.locate(op, shape, back);
         match op.op {
             LrW | LrD => {
                 self.load_located(is_double);
@@ -80,20 +100,48 @@ impl Emitter<'_> {
         true
     }
 
+    /// `cbo.zero` (unprivileged specification, "Zicboz"), where it is allowed. False if the instruction
+    /// is another one.
+    pub(super) fn zero_block(&mut self, op: DecodedOp) -> bool {
+        if op.op != Op::CboZero {
+            return false;
+        }
+        let back = self.asm.new_dynamic_label();
+        self.locate(op, Shape::Block, back);
+        dynasm!(self.asm; .arch x64; vpxor xmm0, xmm0, xmm0);
+        for offset in (0..BLOCK_BYTES as i8).step_by(16) {
+            dynasm!(self.asm; .arch x64; vmovdqu [BYTE rcx + offset], xmm0);
+        }
+        dynasm!(self.asm; .arch x64; =>back);
+        true
+    }
+
     /// The host's address of the data goes to `rcx`; `rax` and `rdx` are free then. Where the site
     /// does not know the page, the instruction begins anew or ends at `back`.
-    fn locate(&mut self, op: DecodedOp, is_double: bool, back: DynamicLabel) {
+    fn locate(&mut self, op: DecodedOp, shape: Shape, back: DynamicLabel) {
         let (again, from) = (self.asm.new_dynamic_label(), self.asm.new_dynamic_label());
         dynasm!(self.asm; .arch x64; =>again);
+        if shape == Shape::Block {
+            dynasm!(self.asm; .arch x64; cmp BYTE [rbp + MAY_ZERO_BLOCKS], 0; je =>from);
+        }
         let base = self.source(op.rs1, RAX);
         let access = DecodedOp {
-            op: if is_double { Op::Sd } else { Op::Sw },
+            op: match shape {
+                Shape::Word => Op::Sw,
+                Shape::Double => Op::Sd,
+                Shape::Block => Op::Sb, // wherever in the block
+            },
             immediate: 0, // it holds aq and rl
             ..op
         };
         let site = self.cache.add_site();
         self.check_site(base, access, (site, None), from);
-        dynasm!(self.asm; .arch x64; mov rcx, [extern site + 8]; add rcx, Rq(base));
+        if shape == Shape::Block {
+            self.copy(RCX, base);
+            dynasm!(self.asm; .arch x64; and rcx, BLOCK_MASK; add rcx, [extern site + 8]);
+        } else {
+            dynasm!(self.asm; .arch x64; mov rcx, [extern site + 8]; add rcx, Rq(base));
+        }
         let number = self.add_rare(op);
         let place = self.place().0 as i32;
         self.cold.push(Cold::Atomic(AtomicCold {
@@ -101,7 +149,7 @@ impl Emitter<'_> {
             again,
             back,
             base,
-            is_double,
+            shape,
             is_load: matches!(op.op, Op::LrW | Op::LrD),
             site,
             number,
@@ -183,13 +231,20 @@ impl Emitter<'_> {
     /// What is behind the piece.
     pub(super) fn cold_atomic(&mut self, cold: AtomicCold) {
         let rare = self.asm.new_dynamic_label();
-        let alignment = if cold.is_double { 7 } else { 3 };
-        let find = self.routines.find[usize::from(cold.is_load)][usize::from(cold.is_double)];
+        let is_double = cold.shape != Shape::Word;
+        let find = self.routines.find[usize::from(cold.is_load)][usize::from(is_double)];
         dynasm!(self.asm; .arch x64; =>cold.from);
         self.copy(RAX, cold.base);
+        match cold.shape {
+            Shape::Word => dynasm!(self.asm; .arch x64; test al, 3; jnz =>rare),
+            Shape::Double => dynasm!(self.asm; .arch x64; test al, 7; jnz =>rare),
+            Shape::Block => dynasm!(self.asm; .arch x64
+                ; cmp BYTE [rbp + MAY_ZERO_BLOCKS], 0
+                ; je =>rare
+                ; and rax, BLOCK_MASK
+            ),
+        }
         dynasm!(self.asm; .arch x64
-            ; test al, alignment
-            ; jnz =>rare
             ; lea rcx, [extern cold.site]
             ; push rcx
             ; call extern find

@@ -1,4 +1,4 @@
-//! Zba, Zbb and Zbs (unprivileged specification, 30): the host has nearly all of them.
+//! Zba, Zbb, Zbs, Zbc and Zicond (unprivileged specification, 30 and 12): the host has nearly all of them.
 
 use super::emitter::Emitter;
 use super::layout::*;
@@ -19,6 +19,7 @@ impl Emitter<'_> {
             Rol | Ror | Rolw | Rorw => self.rotate_by_register(op),
             Bclr | Bext | Binv | Bset => self.single_bit(op),
             Bclri | Bexti | Binvi | Bseti => self.single_bit_immediate(op),
+            Clmul | Clmulh | Clmulr => self.carry_less(op),
             _ => self.unary(op),
         }
     }
@@ -122,6 +123,41 @@ impl Emitter<'_> {
             _ => dynasm!(self.asm; .arch x64; shr Rq(t), bit; and Rd(t), 1),
         }
         self.finish(op.rd);
+    }
+
+    /// The low or high half of the product of polynomials, or its upper 64 bits of 127.
+    fn carry_less(&mut self, op: DecodedOp) {
+        let a = self.source(op.rs1, RAX);
+        let b = self.source(op.rs2, RCX);
+        dynasm!(self.asm; .arch x64
+            ; vmovq xmm0, Rq(a)
+            ; vmovq xmm1, Rq(b)
+            ; vpclmulqdq xmm0, xmm0, xmm1, 0
+        );
+        match op.op {
+            Op::Clmul => dynasm!(self.asm; .arch x64; vmovq rax, xmm0),
+            Op::Clmulh => dynasm!(self.asm; .arch x64; vpextrq rax, xmm0, 1),
+            _ => dynasm!(self.asm; .arch x64
+                ; vmovq rcx, xmm0
+                ; vpextrq rax, xmm0, 1
+                ; shld rax, rcx, 1
+            ),
+        }
+        self.finish_rax(op.rd);
+    }
+
+    /// Zicond: rs1, or zero where rs2 is or is not zero.
+    pub(super) fn conditional(&mut self, op: DecodedOp) {
+        let a = self.source(op.rs1, RAX);
+        let b = self.source(op.rs2, RCX);
+        self.copy(RAX, a);
+        dynasm!(self.asm; .arch x64; xor edx, edx; test Rq(b), Rq(b));
+        if op.op == Op::CzeroEqz {
+            dynasm!(self.asm; .arch x64; cmovz rax, rdx);
+        } else {
+            dynasm!(self.asm; .arch x64; cmovnz rax, rdx);
+        }
+        self.finish_rax(op.rd);
     }
 
     fn unary(&mut self, op: DecodedOp) {

@@ -6,7 +6,7 @@ use super::float::is_emitted_float;
 use super::groups::log_size;
 use super::layout::*;
 use crate::interpreter::block::DecodedOp;
-use crate::isa::Op;
+use crate::isa::{Extension, Op};
 use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
 use std::num::NonZeroU32;
 
@@ -174,10 +174,10 @@ impl Emitter<'_> {
             _ if is_integer(op.op) => {
                 if op.rd < 32 {
                     self.prepare(&op);
-                    if op.op.is_bit_manipulation() {
-                        self.bit_manipulation(op);
-                    } else {
-                        self.integer(op);
+                    match op.op.extension() {
+                        Some(Extension::Zicond) => self.conditional(op),
+                        Some(_) => self.bit_manipulation(op),
+                        None => self.integer(op),
                     }
                 }
             }
@@ -189,10 +189,10 @@ impl Emitter<'_> {
                     self.rare(op);
                 }
             }
-            _ if is_csr_access(op.op) || is_atomic(op.op) => {
+            _ if is_csr_access(op.op) || is_atomic(op.op) || op.op == CboZero => {
                 self.perform_in_place();
                 self.prepare(&op);
-                if !self.csr_access(op) && !self.atomic(op) {
+                if !self.csr_access(op) && !self.atomic(op) && !self.zero_block(op) {
                     self.rare(op);
                 }
             }
@@ -514,7 +514,7 @@ pub fn is_rare(op: Op) -> bool {
 /// Whether an instruction computes an integer register from integer registers.
 fn is_integer(op: Op) -> bool {
     use Op::*;
-    if op.is_bit_manipulation() {
+    if let Some(Extension::BitManipulation | Extension::Zbc | Extension::Zicond) = op.extension() {
         return true;
     }
     matches!(

@@ -85,6 +85,8 @@ pub const JUMP_KEY: i32 = relative(WORDS + offset_of!(CompiledWords, jump_key));
 pub const RAM: i32 = relative(WORDS + offset_of!(CompiledWords, ram));
 /// [`CompiledWords::jump_cache`].
 pub const JUMP_CACHE: i32 = relative(WORDS + offset_of!(CompiledWords, jump_cache));
+/// [`CompiledWords::may_zero_blocks`].
+pub const MAY_ZERO_BLOCKS: i32 = relative(WORDS + offset_of!(CompiledWords, may_zero_blocks));
 const TLB: usize = offset_of!(Hart, tlb);
 /// Address of the TLB's table for fetches.
 pub const FETCH_TABLE: i32 = relative(TLB + offset_of!(Tlb, fetch));

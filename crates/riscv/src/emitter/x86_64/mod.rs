@@ -1,4 +1,5 @@
-//! The emitter for x86-64 (with BMI1, BMI2, FMA and AVX: x86-64-v3).
+//! The emitter for x86-64 (with BMI1, BMI2, FMA and AVX: x86-64-v3; and the carry-less
+//! multiplication that all of these have).
 //!
 //! Registers while compiled code runs: `rbp` the hart, `r15` the instructions left, ten guest
 //! registers in [`layout::PINNED`], `rax`, `rcx`, `rdx`, `xmm0` and `xmm1` free within an
@@ -34,5 +35,6 @@ pub fn host_is_capable() -> bool {
         && is_x86_feature_detected!("lzcnt")
         && is_x86_feature_detected!("popcnt")
         && is_x86_feature_detected!("avx")
+        && is_x86_feature_detected!("pclmulqdq")
         && is_x86_feature_detected!("fma")
 }

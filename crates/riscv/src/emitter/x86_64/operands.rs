@@ -48,7 +48,7 @@ pub fn sources(op: &DecodedOp) -> [Option<Source>; 2] {
         SlliUw | Clzw | Ctzw | Cpopw | SextB | SextH | ZextH | Roriw => (Some(Word), None),
         Clz | Ctz | Cpop | Rori | OrcB | Rev8 | Bclri | Bexti | Binvi | Bseti => (Some(Long), None),
         Csrrwi | Csrrsi | Csrrci => (None, None),
-        Csrrw | Csrrs | Csrrc | LrW | LrD => (Some(Long), None),
+        Csrrw | Csrrs | Csrrc | LrW | LrD | CboZero => (Some(Long), None),
         _ if is_emitted_float(op.op) => (reads_integer(op.op).then_some(Long), None),
         _ => (Some(Long), Some(Long)),
     };
@@ -70,7 +70,7 @@ pub fn destination(op: &DecodedOp) -> Option<u8> {
     use Op::*;
     let is_none = matches!(
         op.op,
-        Beq | Bne | Blt | Bge | Bltu | Bgeu | Sb | Sh | Sw | Sd | Fsw | Fsd | Fence
+        Beq | Bne | Blt | Bge | Bltu | Bgeu | Sb | Sh | Sw | Sd | Fsw | Fsd | Fence | CboZero
     );
     (!is_none && !writes_float(op.op) && (1..32).contains(&op.rd)).then_some(op.rd)
 }

@@ -205,10 +205,40 @@ impl Emitter<'_> {
     }
 
     pub(super) fn fence(&mut self) {
-        let op = self
-            .random
-            .pick(&[Op::Fence, Op::FenceI, Op::SfenceVma, Op::Pause]);
+        let op = self.random.pick(&[
+            Op::Fence,
+            Op::FenceI,
+            Op::SfenceVma,
+            Op::Pause,
+            Op::WrsNto,
+            Op::WrsSto,
+            Op::SinvalVma,
+            Op::SfenceWInval,
+            Op::SfenceInvalIr,
+        ]);
         self.asm.op(op, 0, 0, 0, 0);
+    }
+
+    /// Zeroes or manages the cache block of some address near a base; or changes who may.
+    pub(super) fn cache_block(&mut self) {
+        if self.random.once_in(8) {
+            let (value, _) = self.two_scratch();
+            let bits = self.random.pick(&[0x80, 0x80, 0x40, 0x10, 0x30, 0xf0]);
+            self.asm.li(value, bits);
+            let csr = self.random.pick(&[number::MENVCFG, number::SENVCFG]);
+            let op = self.random.pick(&[Op::Csrrs, Op::Csrrs, Op::Csrrc]);
+            return self.asm.csr(op, ZERO, csr, value);
+        }
+        let (address, base) = (self.target(), self.base());
+        let offset = (self.random.bits() as i32) << 20 >> 20;
+        self.asm.i(Op::Addi, address, base, offset);
+        let op = match self.random.below(6) {
+            0 => self
+                .random
+                .pick(&[Op::CboInval, Op::CboClean, Op::CboFlush]),
+            _ => Op::CboZero,
+        };
+        self.asm.op(op, 0, address, 0, 0);
     }
 
     pub(super) fn system(&mut self) {

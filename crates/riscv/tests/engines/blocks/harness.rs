@@ -5,7 +5,7 @@ use super::assembler::{Assembler, Label, register::*};
 use super::layout::{CHANGED_ENTRIES, CHANGED_FIRST, CONTEXTS, OFFSET_MASK, RUNS, context, run};
 use super::tables::{LEAVES, ORIGINALS, UPPER};
 use riscv::board::bus::{CLINT_BASE, FINISHER_BASE};
-use riscv::hart::csr::{number, status};
+use riscv::hart::csr::{envcfg, number, status};
 use riscv::isa::Op;
 use riscv::memory::RAM_BASE;
 
@@ -55,6 +55,8 @@ fn start(asm: &mut Assembler, labels: &Labels, runs: u64) {
         (number::PMPADDR0 + 7, u64::MAX),
         (number::PMPCFG0, 0x1f << 56),
         (number::MIE, INTERRUPTS),
+        (number::MENVCFG, envcfg::CBZE | envcfg::CBCFE | envcfg::CBIE),
+        (number::SENVCFG, envcfg::CBZE | envcfg::CBCFE | envcfg::CBIE),
     ] {
         asm.li(T0, value);
         asm.csr(Op::Csrrw, ZERO, csr, T0);

@@ -112,6 +112,16 @@ enum Bench {
         #[arg(long)]
         engine: Option<String>,
     },
+    /// A pair whose logging channel is long: speed of a guest that computes, and requests of 20
+    /// Redis clients.
+    Distance {
+        /// How long the channel takes each way, in milliseconds; the first is the yardstick.
+        #[arg(long, value_delimiter = ',', default_value = "0,5,20,50")]
+        one_way_ms: Vec<u64>,
+        /// How often each is measured; the median counts.
+        #[arg(long, default_value_t = 3)]
+        repetitions: usize,
+    },
     /// One Redis connection while primaries are killed.
     Failover {
         /// How many kills.
@@ -235,6 +245,10 @@ fn run_bench(bench: Bench) -> Result<()> {
             guest,
             engine,
         } => bench::redis::bench(repetitions, &guest, engine.as_deref()),
+        Bench::Distance {
+            one_way_ms,
+            repetitions,
+        } => bench::distance::bench(&one_way_ms, repetitions),
         Bench::Failover { kills, seed, demo } => bench::failover::bench(kills, seed, &words(&demo)),
         Bench::Pair { repetitions, guest } => bench::pair::bench(repetitions, &guest),
         Bench::Log { seconds, demo } => bench::log::bench(seconds, &words(&demo)),

@@ -10,9 +10,9 @@ mod site;
 use anyhow::{Result, ensure};
 use namespaces::{Host, Lan};
 use pair::client::Client;
-use pair::replica::{Replica, wait_for};
 use site::Site;
 use std::time::Duration;
+use xtask::replica::{Replica, wait_for};
 
 /// The replica comes back to a world in which the other one went on: it says nothing more for the
 /// guest, and follows the other one.

@@ -7,13 +7,13 @@ mod pair;
 use anyhow::{Context, Result, ensure};
 use machine::engine::Engine;
 use pair::client::Client;
-use pair::replica::{Configuration, Process, Replica, demo_guest, wait_for};
 use serde_json::Value;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 use xtask::program;
+use xtask::replica::{Configuration, Process, Replica, demo_guest, wait_for};
 
 /// Digests that have to be compared, one a second, before a kill means anything.
 const DIGESTS: u64 = 4;

@@ -2,6 +2,7 @@
 
 pub mod counting;
 pub mod cpu;
+pub mod distance;
 pub mod failover;
 pub mod log;
 pub mod pair;

@@ -1,7 +1,6 @@
 //! A switch in the LAN, and replicas on the hosts, each with its own way to the arbiter.
 
 use super::namespaces::{Host, LAN_ADDRESS, Lan};
-use super::pair::replica::{Configuration, Process, Replica, demo_guest, wait_for};
 use anyhow::{Context, Result};
 use serde_json::Value;
 use std::fs;
@@ -9,6 +8,7 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::Stdio;
 use xtask::program;
+use xtask::replica::{Configuration, Process, Replica, demo_guest, wait_for};
 
 /// Everything of one test. The processes end before the LAN is removed.
 pub struct Site {

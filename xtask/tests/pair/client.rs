@@ -1,9 +1,9 @@
 //! A client that notices a lost connection, a lost reply and a repeated one.
 
-use super::replica::wait_for;
 use anyhow::{Context, Result, ensure};
 use std::time::{Duration, Instant};
 use xtask::redis::{Connection, Reply};
+use xtask::replica::wait_for;
 
 /// How long one reply may take before the client counts it as an error.
 const PATIENCE: Duration = Duration::from_secs(60);

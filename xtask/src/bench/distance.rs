@@ -1,0 +1,216 @@
+//! What distance costs: a pair whose logging channel takes its time.
+
+use crate::delay_line::DelayLine;
+use crate::program::{self, median};
+use crate::redis::{Connection, Reply};
+use crate::replica::{Configuration, Process, Replica, demo_guest, wait_for};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Clients that ask for one thing after the other.
+const CLIENTS: u32 = 20;
+/// How long each measurement takes.
+const WINDOW: Duration = Duration::from_secs(4);
+/// After the distance has changed: the core looks at the shortest round trip of two seconds.
+const SETTLING: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A pair of the demonstration's guest, with a delay line between the two, and a switch.
+pub struct Pair {
+    line: DelayLine,
+    /// The primary, to begin with.
+    pub primary: Replica,
+    /// The backup.
+    pub backup: Replica,
+    /// The address that leads to Redis.
+    pub redis: String,
+    _switch: Process,
+    directory: PathBuf,
+}
+
+impl Pair {
+    /// Starts it, and waits until it is protected and Redis answers.
+    pub fn start() -> Result<Pair> {
+        let directory = super::scratch("distance")?;
+        let program = program::path()?;
+        let guest = demo_guest(&program)?;
+        fs::create_dir(directory.join("arbiter"))?;
+        let switch_address = format!("unix:{}", directory.join("switch").display());
+        let switch = start_switch(&program, &switch_address, &directory)?;
+        let start = |name: &str, peer: Option<&str>| {
+            let configuration = Configuration {
+                program: &program,
+                guest: &guest,
+                state: &directory.join(name),
+                switch: &switch_address,
+                listen: "127.0.0.1:0",
+                peer,
+                arbiter: &directory.join("arbiter"),
+                engine: None,
+            };
+            Replica::start(Command::new(&program), &configuration)
+        };
+        let primary = start("a", None)?;
+        let status = primary.await_state("alone")?;
+        let listen = status["listen"].as_str().context("it listens nowhere")?;
+        let line = DelayLine::start(listen.to_owned())?;
+        let backup = start("b", Some(&line.address()))?;
+        primary.await_state("protected")?;
+        let switch_status: Value =
+            serde_json::from_slice(&fs::read(directory.join("switch.json"))?)?;
+        let redis = switch_status["forwards"][0]["host"].as_str();
+        let redis = redis.context("the switch has no forward")?.to_owned();
+        wait_for("Redis", || {
+            let connection = Connection::open(&redis, Duration::from_secs(5));
+            Ok(connection.and_then(|mut c| c.call(&["PING"])).ok())
+        })?;
+        Ok(Pair {
+            line,
+            primary,
+            backup,
+            redis,
+            _switch: switch,
+            directory,
+        })
+    }
+
+    /// Makes the way so long, and waits until that is known to the pair.
+    pub fn set_one_way(&self, one_way: Duration) -> Result<()> {
+        self.line.set_one_way(one_way);
+        std::thread::sleep(SETTLING);
+        let status = self.primary.await_state("protected")?;
+        ensure!(
+            status["protected"] == true,
+            "the distance cost the protection"
+        );
+        Ok(())
+    }
+
+    fn instruction_count(&self) -> Result<(f64, Instant)> {
+        let status = self.primary.status()?.context("the primary is silent")?;
+        let count = status["instruction_count"].as_f64();
+        Ok((count.context("no instruction count")?, Instant::now()))
+    }
+
+    /// Millions of instructions a second of a guest that only computes.
+    fn speed(&self) -> Result<f64> {
+        const SCRIPT: &str =
+            "local s = 0 for i = 1, 80000000 do s = (s * 31 + i) % 1000003 end return s";
+        let redis = self.redis.clone();
+        let computing = std::thread::spawn(move || -> Result<Reply> {
+            Connection::open(&redis, PATIENCE)?.call(&["EVAL", SCRIPT, "0"])
+        });
+        std::thread::sleep(Duration::from_millis(500));
+        let (before, at) = self.instruction_count()?;
+        std::thread::sleep(WINDOW);
+        let (after, until) = self.instruction_count()?;
+        ensure!(
+            !computing.is_finished(),
+            "the script was too short: make it longer"
+        );
+        let Ok(Ok(Reply::Integer(_))) = computing.join() else {
+            bail!("the script gave no number");
+        };
+        Ok((after - before) / (until - at).as_secs_f64() / 1e6)
+    }
+
+    /// Requests a second of all clients together.
+    fn requests(&self) -> Result<f64> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|number| {
+                let (redis, stop) = (self.redis.clone(), stop.clone());
+                std::thread::spawn(move || -> Result<u32> {
+                    let mut connection = Connection::open(&redis, PATIENCE)?;
+                    let key = format!("key:{number}");
+                    let mut requests = 0;
+                    while !stop.load(Ordering::Relaxed) {
+                        connection.call(&["SET", &key, "value"])?;
+                        requests += 1;
+                    }
+                    Ok(requests)
+                })
+            })
+            .collect();
+        let start = Instant::now();
+        std::thread::sleep(WINDOW);
+        stop.store(true, Ordering::Relaxed);
+        let mut requests = 0;
+        for client in clients {
+            let Ok(made) = client.join() else {
+                bail!("a client panicked");
+            };
+            requests += made?;
+        }
+        Ok(f64::from(requests) / start.elapsed().as_secs_f64())
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        for replica in [&mut self.primary, &mut self.backup] {
+            // It may have ended already.
+            let _killed = replica.process.kill();
+        }
+        // What cannot be removed now is in nobody's way.
+        let _removed = fs::remove_dir_all(&self.directory);
+    }
+}
+
+fn start_switch(program: &Path, address: &str, directory: &Path) -> Result<Process> {
+    let status = directory.join("switch.json");
+    let mut command = Command::new(program);
+    command
+        .args(["switch", "--listen", address])
+        .args(["--forward", "127.0.0.1:0=10.0.2.15:6379", "--status-file"])
+        .arg(&status)
+        .stdout(Stdio::null());
+    let switch = Process::start(&mut command)?;
+    wait_for("the switch", || {
+        Ok(fs::read(&status).ok().filter(|json| !json.is_empty()))
+    })?;
+    Ok(switch)
+}
+
+/// `cargo xtask bench distance`.
+pub fn bench(one_way_ms: &[u64], repetitions: usize) -> Result<()> {
+    println!("load at the start: {}", program::load());
+    let pair = Pair::start()?;
+    let mut speeds = vec![Vec::new(); one_way_ms.len()];
+    let mut requests = vec![Vec::new(); one_way_ms.len()];
+    // Around and around: what else this host does meanwhile meets all distances alike.
+    for _ in 0..repetitions {
+        for (index, one_way) in one_way_ms.iter().enumerate() {
+            pair.set_one_way(Duration::from_millis(*one_way))?;
+            speeds[index].push(pair.speed()?);
+            requests[index].push(pair.requests()?);
+            println!(
+                "{one_way} ms one way: {:.0?} M instructions/s, {:.0?} requests/s",
+                speeds[index], requests[index]
+            );
+        }
+    }
+    println!("load at the end: {}", program::load());
+    let speeds: Vec<f64> = speeds.iter().map(|speeds| median(speeds)).collect();
+    let requests: Vec<f64> = requests.iter().map(|rates| median(rates)).collect();
+    let two_places = |value: f64| (value * 100.0).round() / 100.0;
+    let bound = |one_way: u64| f64::from(CLIENTS) / (2.0 * one_way as f64 / 1e3);
+    println!(
+        "{}",
+        json!({
+            "one_way_ms": one_way_ms,
+            "speed": speeds.iter().map(|speed| two_places(speed / speeds[0])).collect::<Vec<_>>(),
+            "requests": requests.iter().map(|rate| rate.round()).collect::<Vec<_>>(),
+            "of_what_the_round_trip_allows": requests.iter().zip(one_way_ms)
+                .map(|(rate, one_way)| (*one_way > 0).then(|| two_places(rate / bound(*one_way))))
+                .collect::<Vec<_>>(),
+        })
+    );
+    Ok(())
+}

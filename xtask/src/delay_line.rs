@@ -1,0 +1,110 @@
+//! A TCP connection over a distance: what comes in goes out later, in both directions, as much of it
+//! as there is.
+
+use anyhow::Result;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+/// Leads connections to another address. Its threads end with the connections; the listening one
+/// with the process.
+#[derive(Debug)]
+pub struct DelayLine {
+    address: SocketAddr,
+    one_way_us: Arc<AtomicU64>,
+}
+
+impl DelayLine {
+    /// Listens on the loopback network for connections to `target`, without delay so far.
+    pub fn start(target: String) -> Result<DelayLine> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?;
+        let one_way_us = Arc::new(AtomicU64::new(0));
+        let delay = one_way_us.clone();
+        std::thread::spawn(move || {
+            for near in listener.incoming().flatten() {
+                // A target that is not there closes the connection, as a network would in the end.
+                if let Ok(far) = TcpStream::connect(&target) {
+                    let _led = lead(near, far, &delay);
+                }
+            }
+        });
+        Ok(DelayLine {
+            address,
+            one_way_us,
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// How long everything takes from now on, each way.
+    pub fn set_one_way(&self, delay: Duration) {
+        let delay = u64::try_from(delay.as_micros()).unwrap_or(u64::MAX);
+        self.one_way_us.store(delay, Ordering::Relaxed);
+    }
+}
+
+fn lead(near: TcpStream, far: TcpStream, delay: &Arc<AtomicU64>) -> std::io::Result<()> {
+    near.set_nodelay(true)?;
+    far.set_nodelay(true)?;
+    one_way(near.try_clone()?, far.try_clone()?, delay.clone());
+    one_way(far, near, delay.clone());
+    Ok(())
+}
+
+/// One thread reads as fast as it can and notes when each piece is due, another one writes it then.
+fn one_way(mut from: TcpStream, mut to: TcpStream, delay: Arc<AtomicU64>) {
+    let (sender, due) = mpsc::channel::<(Instant, Vec<u8>)>();
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; 256 << 10];
+        while let Ok(length) = from.read(&mut buffer)
+            && length > 0
+        {
+            let at = Instant::now() + Duration::from_micros(delay.load(Ordering::Relaxed));
+            if sender.send((at, buffer[..length].to_vec())).is_err() {
+                break;
+            }
+        }
+    });
+    std::thread::spawn(move || {
+        for (at, bytes) in due {
+            std::thread::sleep(at.saturating_duration_since(Instant::now()));
+            if to.write_all(&bytes).is_err() {
+                break;
+            }
+        }
+        // The end of a connection is late as well.
+        let _closed = to.shutdown(Shutdown::Both);
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_arrives_in_order_and_no_sooner() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let line = DelayLine::start(listener.local_addr().unwrap().to_string()).unwrap();
+        let delay = Duration::from_millis(20);
+        line.set_one_way(delay);
+        let mut near = TcpStream::connect(line.address()).unwrap();
+        let (mut far, _) = listener.accept().unwrap();
+        let sent = Instant::now();
+        near.write_all(b"there").unwrap();
+        let mut bytes = [0; 5];
+        far.read_exact(&mut bytes).unwrap();
+        far.write_all(&bytes).unwrap();
+        near.read_exact(&mut bytes).unwrap();
+        assert_eq!(&bytes, b"there");
+        assert!(sent.elapsed() >= 2 * delay, "{:?}", sent.elapsed());
+        drop(far);
+        assert_eq!(near.read(&mut bytes).unwrap(), 0);
+    }
+}

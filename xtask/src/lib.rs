@@ -15,4 +15,5 @@ pub mod redis;
 pub mod replica;
 pub mod simulate;
 pub mod single;
+pub mod site;
 pub mod test;

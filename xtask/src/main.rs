@@ -122,6 +122,18 @@ enum Bench {
         #[arg(long, default_value_t = 3)]
         repetitions: usize,
     },
+    /// PostgreSQL under pgbench while primaries are killed.
+    Postgresql {
+        /// How many kills.
+        #[arg(long, default_value_t = 10)]
+        kills: usize,
+        /// RAM of the guest.
+        #[arg(long, default_value = "1G")]
+        memory: String,
+        /// Where the guest image is built, and used again.
+        #[arg(long, default_value = "target/guest-workloads")]
+        guest_dir: PathBuf,
+    },
     /// One Redis connection while primaries are killed.
     Failover {
         /// How many kills.
@@ -249,6 +261,11 @@ fn run_bench(bench: Bench) -> Result<()> {
             one_way_ms,
             repetitions,
         } => bench::distance::bench(&one_way_ms, repetitions),
+        Bench::Postgresql {
+            kills,
+            memory,
+            guest_dir,
+        } => bench::postgresql::bench(kills, &memory, &guest_dir),
         Bench::Failover { kills, seed, demo } => bench::failover::bench(kills, seed, &words(&demo)),
         Bench::Pair { repetitions, guest } => bench::pair::bench(repetitions, &guest),
         Bench::Log { seconds, demo } => bench::log::bench(seconds, &words(&demo)),

@@ -63,6 +63,8 @@ pub struct Configuration<'a> {
     pub program: &'a Path,
     /// Directory of the built guest.
     pub guest: &'a Path,
+    /// RAM, as vm.toml takes it.
+    pub memory: &'a str,
     /// The state directory.
     pub state: &'a Path,
     /// The switch's address.
@@ -87,13 +89,14 @@ impl Configuration<'_> {
             value.map_or(String::new(), |value| format!("{key} = \"{value}\"\n"))
         };
         Ok(format!(
-            "name = \"pair\"\nmemory = \"256M\"\ncommand_line = \"{command_line}\"\n\
+            "name = \"pair\"\nmemory = \"{memory}\"\ncommand_line = \"{command_line}\"\n\
              firmware = \"{guest}/firmware\"\nkernel = \"{guest}/kernel\"\ninitrd = \"{guest}/initrd\"\n\
              state_directory = \"{state}\"\n{engine}\
              [network]\nswitch = \"{switch}\"\n\
              [pair]\nlisten = \"{listen}\"\n{peer}\
              [arbiter]\ndirectory = \"{arbiter}\"\n",
             guest = self.guest.display(),
+            memory = self.memory,
             state = self.state.display(),
             engine = line("engine", self.engine),
             switch = self.switch,

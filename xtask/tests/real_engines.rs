@@ -66,6 +66,7 @@ impl Site {
         let configuration = Configuration {
             program: &self.program,
             guest: &self.guest,
+            memory: "256M",
             state: &state,
             switch: &format!("unix:{}/switch.sock", self.directory.display()),
             listen: "127.0.0.1:0",

@@ -3,12 +3,10 @@
 use crate::delay_line::DelayLine;
 use crate::program::{self, median};
 use crate::redis::{Connection, Reply};
-use crate::replica::{Configuration, Process, Replica, demo_guest, wait_for};
+use crate::replica::{Replica, demo_guest, wait_for};
+use crate::site::{Site, listen_address};
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::{Value, json};
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -21,7 +19,7 @@ const WINDOW: Duration = Duration::from_secs(4);
 const SETTLING: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A pair of the demonstration's guest, with a delay line between the two, and a switch.
+/// A pair of the demonstration's guest with a delay line between the two.
 pub struct Pair {
     line: DelayLine,
     /// The primary, to begin with.
@@ -30,42 +28,21 @@ pub struct Pair {
     pub backup: Replica,
     /// The address that leads to Redis.
     pub redis: String,
-    _switch: Process,
-    directory: PathBuf,
+    /// After the replicas, whose files it has.
+    _site: Site,
 }
 
 impl Pair {
     /// Starts it, and waits until it is protected and Redis answers.
     pub fn start() -> Result<Pair> {
-        let directory = super::scratch("distance")?;
-        let program = program::path()?;
-        let guest = demo_guest(&program)?;
-        fs::create_dir(directory.join("arbiter"))?;
-        let switch_address = format!("unix:{}", directory.join("switch").display());
-        let switch = start_switch(&program, &switch_address, &directory)?;
-        let start = |name: &str, peer: Option<&str>| {
-            let configuration = Configuration {
-                program: &program,
-                guest: &guest,
-                state: &directory.join(name),
-                switch: &switch_address,
-                listen: "127.0.0.1:0",
-                peer,
-                arbiter: &directory.join("arbiter"),
-                engine: None,
-            };
-            Replica::start(Command::new(&program), &configuration)
-        };
-        let primary = start("a", None)?;
-        let status = primary.await_state("alone")?;
-        let listen = status["listen"].as_str().context("it listens nowhere")?;
-        let line = DelayLine::start(listen.to_owned())?;
-        let backup = start("b", Some(&line.address()))?;
+        let guest = demo_guest(&program::path()?)?;
+        let mut site = Site::open("distance", guest, "256M", 6379)?;
+        let primary = site.start(None)?;
+        primary.await_state("alone")?;
+        let line = DelayLine::start(listen_address(&primary)?)?;
+        let backup = site.start(Some(&line.address()))?;
         primary.await_state("protected")?;
-        let switch_status: Value =
-            serde_json::from_slice(&fs::read(directory.join("switch.json"))?)?;
-        let redis = switch_status["forwards"][0]["host"].as_str();
-        let redis = redis.context("the switch has no forward")?.to_owned();
+        let redis = site.service.clone();
         wait_for("Redis", || {
             let connection = Connection::open(&redis, Duration::from_secs(5));
             Ok(connection.and_then(|mut c| c.call(&["PING"])).ok())
@@ -75,8 +52,7 @@ impl Pair {
             primary,
             backup,
             redis,
-            _switch: switch,
-            directory,
+            _site: site,
         })
     }
 
@@ -150,32 +126,6 @@ impl Pair {
         }
         Ok(f64::from(requests) / start.elapsed().as_secs_f64())
     }
-}
-
-impl Drop for Pair {
-    fn drop(&mut self) {
-        for replica in [&mut self.primary, &mut self.backup] {
-            // It may have ended already.
-            let _killed = replica.process.kill();
-        }
-        // What cannot be removed now is in nobody's way.
-        let _removed = fs::remove_dir_all(&self.directory);
-    }
-}
-
-fn start_switch(program: &Path, address: &str, directory: &Path) -> Result<Process> {
-    let status = directory.join("switch.json");
-    let mut command = Command::new(program);
-    command
-        .args(["switch", "--listen", address])
-        .args(["--forward", "127.0.0.1:0=10.0.2.15:6379", "--status-file"])
-        .arg(&status)
-        .stdout(Stdio::null());
-    let switch = Process::start(&mut command)?;
-    wait_for("the switch", || {
-        Ok(fs::read(&status).ok().filter(|json| !json.is_empty()))
-    })?;
-    Ok(switch)
 }
 
 /// `cargo xtask bench distance`.

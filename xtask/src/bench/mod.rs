@@ -6,6 +6,7 @@ pub mod distance;
 pub mod failover;
 pub mod log;
 pub mod pair;
+pub mod postgresql;
 pub mod redis;
 
 use anyhow::Result;

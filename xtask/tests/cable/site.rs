@@ -117,6 +117,7 @@ impl Site {
         let configuration = Configuration {
             program: &self.program,
             guest: &self.guest,
+            memory: "256M",
             state: &state,
             switch: &format!("tcp:{LAN_ADDRESS}:7500"),
             listen: &format!("{}:7400", host.address()),

@@ -1,0 +1,99 @@
+//! A guest's site on this host: a switch that leads to its service, an arbiter, and replicas.
+
+use crate::bench;
+use crate::program;
+use crate::replica::{Configuration, Process, Replica, wait_for};
+use anyhow::{Context, Result};
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// The address that the switch gives to its first guest.
+const GUEST_ADDRESS: &str = "10.0.2.15";
+
+/// A site. Its directory goes with it.
+pub struct Site {
+    _switch: Process,
+    switch_address: String,
+    directory: PathBuf,
+    program: PathBuf,
+    guest: PathBuf,
+    memory: String,
+    replicas: u32,
+    /// The address on this host that leads to the guest's service.
+    pub service: String,
+}
+
+impl Site {
+    /// For a built guest with so much memory, whose service listens on `port`. `name` is for the
+    /// scratch directory.
+    pub fn open(name: &str, guest: PathBuf, memory: &str, port: u16) -> Result<Site> {
+        let directory = bench::scratch(name)?;
+        let program = program::path()?;
+        fs::create_dir(directory.join("arbiter"))?;
+        let switch_address = format!("unix:{}", directory.join("switch").display());
+        let status = directory.join("switch.json");
+        let switch = Process::start(
+            Command::new(&program)
+                .args(["switch", "--listen", &switch_address, "--forward"])
+                .arg(format!("127.0.0.1:0={GUEST_ADDRESS}:{port}"))
+                .arg("--status-file")
+                .arg(&status)
+                .stdout(Stdio::null()),
+        )?;
+        let service = wait_for("the switch", || Ok(forward(&status)))?;
+        Ok(Site {
+            _switch: switch,
+            switch_address,
+            directory,
+            program,
+            guest,
+            memory: memory.to_owned(),
+            replicas: 0,
+            service,
+        })
+    }
+
+    /// Starts a replica, on a host of its own as far as it can tell; one without a peer is only
+    /// joined.
+    pub fn start(&mut self, peer: Option<&str>) -> Result<Replica> {
+        self.replicas += 1;
+        let configuration = Configuration {
+            program: &self.program,
+            guest: &self.guest,
+            memory: &self.memory,
+            state: &self.directory.join(format!("replica-{}", self.replicas)),
+            switch: &self.switch_address,
+            listen: "127.0.0.1:0",
+            peer,
+            arbiter: &self.directory.join("arbiter"),
+            engine: None,
+        };
+        Replica::start(Command::new(&self.program), &configuration)
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("kept for a look: {}", self.directory.display());
+        } else {
+            // What cannot be removed now is in nobody's way.
+            let _removed = fs::remove_dir_all(&self.directory);
+        }
+    }
+}
+
+/// Where the first forward of a switch's status begins, once there is one.
+fn forward(status: &Path) -> Option<String> {
+    let status: Value = serde_json::from_slice(&fs::read(status).ok()?).ok()?;
+    status["forwards"][0]["host"].as_str().map(str::to_owned)
+}
+
+/// Where a replica listens.
+pub fn listen_address(replica: &Replica) -> Result<String> {
+    let status = replica.status()?.context("the replica is silent")?;
+    let listen = status["listen"].as_str();
+    Ok(listen.context("the replica listens nowhere")?.to_owned())
+}

@@ -32,7 +32,7 @@ impl Finisher {
 
     /// A write to the register: what leaves the machine, if this write is the one that ends or resets it.
     pub fn write(&mut self, offset: u64, value: u64) -> Option<Output> {
-        if offset != 0 || self.asked.is_some() {
+        if offset != 0 {
             return None;
         }
         let finish = match value & 0xffff {
@@ -41,6 +41,14 @@ impl Finisher {
             FINISHER_RESET => Finish::Reset,
             _ => return None,
         };
+        self.ask(finish)
+    }
+
+    /// Somebody ends or resets the machine: what leaves it, if nobody did before.
+    pub fn ask(&mut self, finish: Finish) -> Option<Output> {
+        if self.asked.is_some() {
+            return None;
+        }
         self.asked = Some(finish);
         Some(if self.asks_for_reset() {
             Output::Reboot

@@ -5,9 +5,13 @@
 #![forbid(unsafe_code)]
 
 pub mod finisher;
+pub mod gpio;
+pub mod panic;
+pub mod pvpanic;
 pub mod rtc;
 pub mod uart16550;
 pub mod virtio;
+pub mod watchdog;
 
 use machine::memory::GuestRam;
 use machine::output::Outputs;

@@ -46,6 +46,18 @@ start_network() {
     esac
 }
 
+# The machine is reset when nothing has reloaded the watchdog for so many seconds.
+start_watchdog() {
+    seconds=$(parameter understudy.watchdog)
+    [ -n "$seconds" ] || return
+    load_modules watchdog
+    if [ -e /dev/watchdog ]; then
+        watchdog -T "$seconds" -t $(((seconds + 2) / 3)) /dev/watchdog
+    else
+        say "there is no watchdog"
+    fi
+}
+
 # A service is a script /etc/understudy/services/NAME; NAME.port holds the TCP port that it listens
 # on when it is ready. When it ends, whenever that is, the console says so.
 start_services() {
@@ -128,6 +140,7 @@ mount -t devpts devpts /dev/pts
 mount -t tmpfs tmpfs /dev/shm
 hostname -F /etc/hostname
 echo 1 > /proc/sys/vm/overcommit_memory
+start_watchdog
 start_services
 start_network
 await_services

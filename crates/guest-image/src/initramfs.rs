@@ -25,6 +25,10 @@ pub const SCRIPTS: &[&str] = &[INIT, DHCP_EVENT, REDIS_CONFIGURATION, REDIS_SCRI
 /// Loaded at every boot: the board's devices. (The console's driver is built into the kernel.) The
 /// entropy source comes first, so that nobody waits for random numbers.
 const BOOT_MODULES: &[&str] = &["virtio_mmio", "virtio_rng", "virtio_net", "virtio_blk"];
+/// The panic lamp of the RISC-V board; kernels of other boards do not have it.
+const PANIC_MODULES: &[&str] = &["leds_gpio"];
+/// The watchdog of the RISC-V board, loaded if it is asked for.
+const WATCHDOG_MODULES: &[&str] = &["sunxi_wdt"];
 /// Loaded when the root file system is on a disk. ext4 asks for crc32c by an alias that nobody
 /// resolves in the initial file system.
 const DISK_MODULES: &[&str] = &["crc32c_generic", "ext4"];
@@ -34,9 +38,9 @@ const APPLETS: &str = "[ addgroup adduser awk base64 basename blkid cat chgrp ch
     clear cmp cp cttyhack cut date dd depmod df diff dirname dmesg du echo env expr false fdisk find \
     free getopt grep gunzip gzip halt head hexdump hostname id ifconfig insmod ip kill killall less \
     ln ls lsmod md5sum mkdir mkfifo mknod mktemp modprobe more mount mv nc netstat nproc nslookup od \
-    pgrep ping ping6 poweroff printf ps pwd readlink realpath reboot rm rmdir rmmod route sed seq \
+    ping ping6 poweroff printf ps pwd readlink realpath reboot rm rmdir rmmod route sed seq \
     setsid sh sha256sum sha512sum sleep sort stat stty su switch_root sync sysctl tail tar tee telnet \
-    test time timeout top touch tr true tty udhcpc umount uname uniq uptime usleep vi watch wc wget \
+    test time timeout top touch tr true tty udhcpc umount uname uniq uptime usleep vi watch watchdog wc wget \
     which whoami xargs xz yes zcat";
 
 const PASSWD: &str = "root::0:0:root:/root:/bin/sh\nnobody:*:65534:65534:nobody:/:/bin/false\n";
@@ -138,7 +142,7 @@ pub fn build(
     services.extend(options.services.iter().cloned());
     insert_system(&mut tree, board)?;
     insert_services(&mut tree, &services)?;
-    insert_modules(&mut tree, "boot", &modules(board, BOOT_MODULES)?)?;
+    insert_board_modules(&mut tree, board)?;
     insert_added_files(&options.added_files, &mut tree)?;
     Ok(tree)
 }
@@ -151,16 +155,38 @@ pub fn build_for_disk(board: &Board) -> Result<FileTree, GuestImageError> {
     let mut tree = FileTree::with_merged_usr();
     insert_system(&mut tree, board)?;
     insert_services(&mut tree, &[])?;
-    let boot = modules(board, BOOT_MODULES)?;
+    let boot = insert_board_modules(&mut tree, board)?;
     let mut disk = modules(board, DISK_MODULES)?;
     disk.retain(|module| !boot.contains(module));
-    insert_modules(&mut tree, "boot", &boot)?;
     insert_modules(&mut tree, "disk", &disk)?;
     Ok(tree)
 }
 
 fn modules(board: &Board, wanted: &[&str]) -> Result<Vec<KernelModule>, GuestImageError> {
     KernelModules::new(&board.modules).in_load_order(wanted)
+}
+
+/// Those of `wanted` that the kernel has, with what they need.
+fn modules_that_there_are(
+    board: &Board,
+    wanted: &[&str],
+) -> Result<Vec<KernelModule>, GuestImageError> {
+    let all = KernelModules::new(&board.modules);
+    let there = wanted.iter().copied().filter(|name| all.contains(name));
+    all.in_load_order(&there.collect::<Vec<_>>())
+}
+
+/// The modules that every guest loads, which are returned, and those of the watchdog.
+fn insert_board_modules(
+    tree: &mut FileTree,
+    board: &Board,
+) -> Result<Vec<KernelModule>, GuestImageError> {
+    let mut boot = modules(board, BOOT_MODULES)?;
+    boot.extend(modules_that_there_are(board, PANIC_MODULES)?);
+    insert_modules(tree, "boot", &boot)?;
+    let watchdog = modules_that_there_are(board, WATCHDOG_MODULES)?;
+    insert_modules(tree, "watchdog", &watchdog)?;
+    Ok(boot)
 }
 
 fn demo_tree(

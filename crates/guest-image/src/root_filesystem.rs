@@ -65,6 +65,8 @@ const MODULES: &[&str] = &[
     "binfmt_misc",
     "configfs",
     "efi_pstore",
+    "leds_gpio",
+    "sunxi_wdt",
 ];
 
 const NETWORK: &str = "[Match]\nName=eth*\n\n[Network]\nDHCP=ipv4\nLinkLocalAddressing=no\n";

@@ -36,6 +36,19 @@ pub struct BoardConfig {
     pub entropy: bool,
 }
 
+/// What becomes of a machine whose guest's kernel panicked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PanicPolicy {
+    /// It is told, and the machine goes on.
+    #[default]
+    Report,
+    /// The machine begins anew.
+    Reboot,
+    /// The machine ends.
+    Stop,
+}
+
 /// What an architecture's board has room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BoardLimits {

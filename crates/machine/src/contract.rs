@@ -1,7 +1,7 @@
 //! The contract: what whoever drives a machine may ask of it, of whatever architecture it is.
 
 use crate::clock::TimeTurnsBack;
-use crate::config::{BoardConfig, BootImages, MachineConfig};
+use crate::config::{BoardConfig, BootImages, MachineConfig, PanicPolicy};
 use crate::engine::Engine;
 use crate::input::{ClockRecord, Input, InputError, InstructionCount};
 use crate::memory::{Capture, OutsideRam};
@@ -54,6 +54,17 @@ pub trait Machine: Send {
     /// [`Machine::run`], at the count of the instruction that asked for it. Machines that cannot begin
     /// anew always end. It is part of the state.
     fn end_at_reset(&mut self) {}
+
+    /// What is done from here on when the guest's kernel panics. It is part of the state. False, and
+    /// nothing changes, where the architecture's board has nothing by which a guest could say so.
+    fn set_panic_policy(&mut self, policy: PanicPolicy) -> bool {
+        policy == PanicPolicy::Report
+    }
+
+    /// Whether the guest's kernel panicked since it was booted.
+    fn has_panicked(&self) -> bool {
+        false
+    }
 
     /// Lets an input take effect exactly here.
     ///

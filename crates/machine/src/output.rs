@@ -2,6 +2,7 @@
 
 use crate::input::Console;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// What a disk is asked to do. Sectors are 512 bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +52,41 @@ pub enum Finish {
     Fail(u16),
     /// `FINISHER_RESET` (0x7777), of a machine that does not begin anew.
     Reset,
+    /// The guest's kernel panicked, and the machine is to stop then.
+    Panicked,
+}
+
+/// What a guest got into of which its operator should know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Trouble {
+    /// Its kernel panicked.
+    Panicked,
+    /// Its watchdog was not reloaded in time, and resets the machine.
+    WatchdogEnded,
+    /// One of its drivers did what the device's specification forbids: the device does nothing until it is
+    /// reset.
+    DriverFault {
+        /// What the device is.
+        device: String,
+        /// What the driver did.
+        fault: String,
+    },
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Trouble::Panicked => f.write_str("the guest's kernel panicked"),
+            Trouble::WatchdogEnded => f.write_str(
+                "the guest did not reload its watchdog in time, which resets the machine",
+            ),
+            Trouble::DriverFault { device, fault } => write!(
+                f,
+                "the guest's driver of its {device} made a mistake, and the device stands still until \
+                 it is reset: {fault}"
+            ),
+        }
+    }
 }
 
 /// What leaves the machine, in order.
@@ -81,6 +117,8 @@ pub enum Output {
     Finish(Finish),
     /// The guest reset the machine, which has begun anew. Not visible outside: for people.
     Reboot,
+    /// The guest is in trouble. Not visible outside: for people.
+    Trouble(Trouble),
 }
 
 /// The outputs that nobody has collected yet, and how many there ever were.
@@ -119,7 +157,7 @@ impl Outputs {
         }
     }
 
-    /// Adds a disk request, an entropy request, a reboot or the end.
+    /// Adds a disk request, an entropy request, trouble, a reboot or the end.
     pub fn other(&mut self, output: Output) {
         debug_assert!(!matches!(
             output,

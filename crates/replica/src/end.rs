@@ -35,6 +35,7 @@ impl fmt::Display for Ended {
         match self {
             Ended::Guest(Finish::PowerOff) => f.write_str("the guest powered off"),
             Ended::Guest(Finish::Reset) => f.write_str("the guest reset itself"),
+            Ended::Guest(Finish::Panicked) => f.write_str("the guest's kernel panicked"),
             Ended::Guest(Finish::Fail(code)) => write!(f, "the guest ended with status {code}"),
             Ended::AtThePrimary => f.write_str("the guest ended at the primary"),
             Ended::HandedOver => f.write_str("asked to end: the machine was handed over"),

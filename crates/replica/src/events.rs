@@ -52,9 +52,11 @@ impl fmt::Display for Level {
 /// The level of a kind of event.
 pub fn level(event: &str) -> Level {
     match event {
-        "diverged" | "machine_failed" | "claim_lost" | "disk_error" | "unusable" => Level::Error,
+        "guest_panicked" | "diverged" | "machine_failed" | "claim_lost" | "disk_error"
+        | "unusable" => Level::Error,
         "suspected" | "backup_lost" | "alone" | "arbiter_unanswered" | "garbage" | "refused"
-        | "slow" | "paused" | "join_failed" | "snapshot_failed" | "network_lost" => Level::Warning,
+        | "slow" | "watchdog" | "driver_fault" | "paused" | "join_failed" | "snapshot_failed"
+        | "network_lost" => Level::Warning,
         _ => Level::Info,
     }
 }

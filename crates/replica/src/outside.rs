@@ -202,7 +202,8 @@ impl Outside {
             Output::Disk(_)
             | Output::EntropyRequest { .. }
             | Output::Finish(_)
-            | Output::Reboot => Ok(()),
+            | Output::Reboot
+            | Output::Trouble(_) => Ok(()),
         }
     }
 

@@ -55,6 +55,9 @@ pub struct ReplicaStatus {
     /// The longest time that the event loop did anything else than wait, in milliseconds.
     #[serde(default)]
     pub loop_longest_ms: f64,
+    /// Whether the guest's kernel panicked since it was booted, as far as the guest could say so.
+    #[serde(default)]
+    pub guest_panicked: bool,
     /// Snapshots that were taken for backups that came, since this process is the primary.
     #[serde(default)]
     pub snapshots_taken: u64,

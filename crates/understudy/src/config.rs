@@ -8,6 +8,7 @@ pub use units::{ByteSize, MacAddress, Milliseconds};
 
 use crate::architecture::Architecture;
 use crate::engine::EngineName;
+use machine::config::PanicPolicy;
 use replica::ReplicaConfig;
 use replica::config::{Attachment, DiskFile, NetworkEnd, PairOptions};
 use serde::{Deserialize, Serialize};
@@ -86,6 +87,9 @@ pub struct VmConfig {
     /// Other extensions that the harts do not have, by their names.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub without_extensions: BTreeSet<String>,
+    /// What becomes of the machine when the guest's kernel panics; decided at power-on.
+    #[serde(default)]
+    pub on_panic: PanicPolicy,
     /// Sockets, events and evidence of this host's replica; made when absent.
     pub state_directory: PathBuf,
     /// What executes the guest on this host; the other one may have another.

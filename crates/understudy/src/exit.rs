@@ -36,6 +36,8 @@ pub enum ExitStatus {
     Left,
     /// A primary was asked to end, nobody could take over: the machine ended as by a loss of power.
     Unplugged,
+    /// The guest's kernel panicked, and `on_panic` says to stop then.
+    GuestPanicked,
     /// The guest gave this status through its finisher.
     Guest(u8),
 }
@@ -57,6 +59,7 @@ impl ExitStatus {
             ExitStatus::HandedOver => 10,
             ExitStatus::Left => 11,
             ExitStatus::Unplugged => 12,
+            ExitStatus::GuestPanicked => 13,
             ExitStatus::Guest(code) => code,
         }
     }
@@ -154,6 +157,7 @@ impl From<Finish> for ExitStatus {
     fn from(finish: Finish) -> ExitStatus {
         match finish {
             Finish::PowerOff | Finish::Reset => ExitStatus::Success,
+            Finish::Panicked => ExitStatus::GuestPanicked,
             Finish::Fail(code) => ExitStatus::Guest(match code.to_le_bytes() {
                 // A code that the shell cannot see must not look like success.
                 [0, _] => 1,

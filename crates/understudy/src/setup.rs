@@ -41,6 +41,11 @@ pub enum SetupError {
         /// The machine's memory.
         memory: ByteSize,
     },
+    /// The board has nothing by which the guest could say that it panicked.
+    #[error(
+        "on_panic: a guest of this architecture has no way to say that it panicked: leave it out, or write \"report\""
+    )]
+    PanicPolicy,
     /// The host cannot promise so much.
     #[error("memory: this host cannot provide {0}: give the machine less")]
     Memory(ByteSize),
@@ -80,7 +85,11 @@ pub fn power_on(config: &VmConfig, disks: &[Disk]) -> Result<Box<dyn Machine>, S
     let machine = config
         .arch
         .power_on(&machine_config, &images, config.engine);
-    machine.map_err(SetupError::PowerOn)
+    let mut machine = machine.map_err(SetupError::PowerOn)?;
+    if !machine.set_panic_policy(config.on_panic) {
+        return Err(SetupError::PanicPolicy);
+    }
+    Ok(machine)
 }
 
 /// Asks the host for so much memory and gives it back: where this fails, the machine's own request

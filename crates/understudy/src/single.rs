@@ -8,6 +8,7 @@ use crate::terminal::{self, EscapeFilter, RawMode};
 use anyhow::{Context, anyhow};
 use network::PollSet;
 use replica::disk::Disk;
+use replica::events::printable;
 use replica::host_time::monotonic_ns;
 use replica::outside::{self, Network, Outside};
 use replica::recording::Recorder;
@@ -36,6 +37,8 @@ pub struct SingleOptions {
     pub no_reboot: bool,
 }
 
+/// A guest can make mistakes as often as it likes.
+const MAX_TROUBLES_TOLD: u32 = 10;
 /// Time between two digests of a recording.
 const DIGEST_INTERVAL_NS: u64 = 1_000_000_000;
 
@@ -95,6 +98,7 @@ pub fn run(config: &VmConfig, options: SingleOptions) -> Result<ExitStatus, Fail
         recorder,
         escape: EscapeFilter::default(),
         typing: true,
+        troubles: 0,
     };
     single.outside.console.to_stdout = true;
     let status = single.serve(&waker, &signals);
@@ -137,6 +141,8 @@ struct Single {
     escape: EscapeFilter,
     /// Standard input has not ended.
     typing: bool,
+    /// The guest's, so far.
+    troubles: u32,
 }
 
 impl Single {
@@ -213,6 +219,16 @@ impl Single {
                 LiveReport::DiskError(error) => eprint!("understudy: {error}\r\n"),
                 LiveReport::Rebooted { count } => {
                     eprint!("understudy: the guest rebooted after {count} instructions\r\n");
+                }
+                LiveReport::Trouble { count, trouble } => {
+                    self.troubles += 1;
+                    if self.troubles <= MAX_TROUBLES_TOLD {
+                        let trouble = printable(&trouble.to_string());
+                        eprint!("understudy: {trouble}, after {count} instructions\r\n");
+                    }
+                    if self.troubles == MAX_TROUBLES_TOLD {
+                        eprint!("understudy: more of the guest's mistakes are not told\r\n");
+                    }
                 }
                 // A machine alone is asked for neither.
                 LiveReport::Snapshot(_) | LiveReport::StandsStill => {}

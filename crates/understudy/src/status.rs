@@ -122,6 +122,9 @@ pub fn describe(status: &Status) -> String {
         );
         if replica.role == "primary" {
             let _ = writeln!(text, "         {}", describe_pair(replica));
+            if replica.guest_panicked {
+                text.push_str("         the guest's kernel panicked\n");
+            }
         }
     }
     for forward in &status.forwards {

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use support::guest_program::{
-    counting_and_resetting, counting_busily, counting_slowly, counting_to,
+    counting_and_panicking, counting_and_resetting, counting_busily, counting_slowly, counting_to,
 };
 use support::history::{assert_one_history, assert_one_history_of, await_lines, numbers};
 use support::{PairDirectory, Process, wait_for};
@@ -75,6 +75,49 @@ fn a_guest_that_resets_begins_anew_on_both_sides() {
         listen = status["listen"].as_str().unwrap().to_owned();
         (primary, process) = (backup, backup_process);
     }
+}
+
+/// The operator is told by the primary, and again by the one that takes over.
+#[test]
+fn a_guest_that_panics_is_told_at_both_primaries_and_goes_on() {
+    let pair = PairDirectory::new(&counting_and_panicking(50));
+    let (primary, mut process, listen) = pair.primary("r1");
+    let (backup, _backup_process) = pair.backup("r2", &listen);
+    primary.await_state("protected");
+    wait_for("the event", || {
+        primary.has_event("guest_panicked").then_some(())
+    });
+    wait_for("the status", || {
+        primary
+            .status()
+            .filter(|status| status["guest_panicked"] == true)
+    });
+    await_lines(&primary, 100);
+    assert!(!backup.has_event("guest_panicked"));
+    process.kill();
+    wait_for("the other one's event", || {
+        backup.has_event("guest_panicked").then_some(())
+    });
+    wait_for("the other one's status", || {
+        backup
+            .status()
+            .filter(|status| status["guest_panicked"] == true)
+    });
+    assert!(!backup.has_event("diverged"));
+}
+
+/// With `on_panic = "stop"` the life ends, on both hosts and for good.
+#[test]
+fn a_guest_that_panics_ends_its_life_if_that_is_wanted() {
+    let pair = PairDirectory::new(&counting_and_panicking(2000));
+    let (primary, mut process, listen) = pair.primary_with("r1", "on_panic = \"stop\"\n");
+    let (_backup, mut backup_process) = pair.backup("r2", &listen);
+    primary.await_state("protected");
+    let (status, said) = process.end();
+    assert_eq!(status.code(), Some(13), "{said}");
+    let (status, said) = backup_process.end();
+    assert!(status.success(), "{said}");
+    assert_eq!(numbers(&primary.console()).len(), 2000);
 }
 
 /// It waits long before each quantum is over.

@@ -5,6 +5,7 @@ use super::queue::{Queue, QueueError};
 use super::{Session, VirtioDevice};
 use crate::DeviceContext;
 use machine::input::DiskStatus;
+use machine::output::{Output, Outputs, Trouble};
 use serde::{Deserialize, Serialize};
 
 const MAGIC: u64 = 0x00;
@@ -156,7 +157,7 @@ impl VirtioMmio {
             } else if !queue.is_ready()
                 && let Err(fault) = queue.enable(features, context.memory)
             {
-                self.fail(fault);
+                self.fail(fault, context.outputs);
             }
             return;
         }
@@ -222,7 +223,13 @@ impl VirtioMmio {
         self.status & (STATUS_DRIVER_OK | STATUS_NEEDS_RESET) == STATUS_DRIVER_OK
     }
 
-    fn fail(&mut self, fault: QueueError) {
+    fn fail(&mut self, fault: QueueError, outputs: &mut Outputs) {
+        if self.fault.is_none() {
+            outputs.other(Output::Trouble(Trouble::DriverFault {
+                device: self.device.kind().to_owned(),
+                fault: fault.to_string(),
+            }));
+        }
         self.fault = Some(fault);
         self.status |= STATUS_NEEDS_RESET;
         if self.status & STATUS_DRIVER_OK != 0 {
@@ -258,7 +265,7 @@ impl VirtioMmio {
             }
         }
         if let Err(fault) = result {
-            self.fail(fault);
+            self.fail(fault, context.outputs);
         }
     }
 

@@ -16,7 +16,7 @@ use crate::vcpu::{
     TakenSnapshot, start_disks,
 };
 use machine::input::Input;
-use machine::output::{Finish, Output};
+use machine::output::{Finish, Output, Trouble};
 use replication::ConnectionId;
 use replication::message::Message;
 use replication::primary::{Beginning, Primary, PrimaryAction, PrimaryPhase, PrimaryStop};
@@ -48,6 +48,8 @@ pub(super) struct PrimaryLoop {
     snapshot_connection: Option<ConnectionId>,
     /// Since this process is the primary.
     snapshots_taken: u64,
+    /// Its kernel panicked since it was booted.
+    guest_panicked: bool,
     finish: Option<Finish>,
     /// It was asked to end.
     pub(super) stopping: Option<Stopping>,
@@ -72,6 +74,7 @@ impl PrimaryLoop {
             snapshot: None,
             snapshot_connection: None,
             snapshots_taken: 0,
+            guest_panicked: false,
             finish: None,
             stopping: None,
             ended: None,
@@ -144,7 +147,7 @@ impl PrimaryLoop {
             let gauges = self.vcpu.thread().gauges();
             self.host.sample(gauges.count.load(Ordering::Relaxed));
             let (core, vcpu) = (&self.core, &self.vcpu);
-            let snapshots_taken = self.snapshots_taken;
+            let (snapshots_taken, guest_panicked) = (self.snapshots_taken, self.guest_panicked);
             let deadlines = [
                 self.core.next_deadline(),
                 self.requests.deadline(),
@@ -153,6 +156,7 @@ impl PrimaryLoop {
             let deadline = deadlines.into_iter().flatten().min();
             let happened = self.host.wait(deadline, true, |host| ReplicaStatus {
                 snapshots_taken,
+                guest_panicked,
                 ..status(host, core, vcpu)
             })?;
             self.take(happened);
@@ -228,6 +232,12 @@ impl PrimaryLoop {
                 LiveReport::Rebooted { count } => {
                     let detail = "the guest reset the machine, which begins anew";
                     self.host.events.add("rebooted", 0, count, detail);
+                    self.guest_panicked = false;
+                }
+                LiveReport::Trouble { count, trouble } => {
+                    self.guest_panicked |= trouble == Trouble::Panicked;
+                    let event = trouble_event(&trouble);
+                    self.host.events.add(event, 0, count, trouble.to_string());
                 }
                 LiveReport::Failed(failure) => {
                     let error = self.host.machine_failed(&failure, self.vcpu.thread_mut());
@@ -405,5 +415,14 @@ fn state_name(phase: PrimaryPhase, protected: bool) -> &'static str {
         PrimaryPhase::Claiming => "claiming",
         PrimaryPhase::HandingOver => "handing over",
         PrimaryPhase::Stopped => "finished",
+    }
+}
+
+/// The event's name.
+fn trouble_event(trouble: &Trouble) -> &'static str {
+    match trouble {
+        Trouble::Panicked => "guest_panicked",
+        Trouble::WatchdogEnded => "watchdog",
+        Trouble::DriverFault { .. } => "driver_fault",
     }
 }

@@ -136,7 +136,8 @@ impl ReplicaGuest {
             Output::NetworkFrame { .. }
             | Output::ConsoleBytes { .. }
             | Output::Finish(_)
-            | Output::Reboot => true,
+            | Output::Reboot
+            | Output::Trouble(_) => true,
         });
         outputs
     }

@@ -8,7 +8,7 @@ use crate::disk::Completion;
 use crate::host_time::{monotonic_ns, unix_ns};
 use machine::Stop;
 use machine::input::Input;
-use machine::output::{Finish, Output};
+use machine::output::{Finish, Output, Trouble};
 use replication::lag::{FULL_SPEED, RunShare};
 use replication::record::{Record, RecordBody};
 use std::ops::ControlFlow;
@@ -138,6 +138,11 @@ impl<'a> Live<'a> {
     }
 
     fn run(&mut self, commands: Vec<LiveCommand>) -> Result<Option<Finish>, GuestError> {
+        if self.guest.machine.has_panicked() {
+            // Under the primary before this one.
+            let (count, trouble) = (self.flushed_count, Trouble::Panicked);
+            self.ends.live(LiveReport::Trouble { count, trouble });
+        }
         for command in commands {
             if let ControlFlow::Break(finish) = self.live_command(command)? {
                 return Ok(finish);
@@ -296,13 +301,19 @@ impl<'a> Live<'a> {
 
     fn collect_outputs(&mut self) {
         let mut outputs = self.guest.outputs();
-        if outputs.contains(&Output::Reboot) {
-            let count = self.guest.machine.instruction_count();
-            self.ends.live(LiveReport::Rebooted { count });
+        let count = self.guest.machine.instruction_count();
+        for output in &outputs {
+            match output {
+                Output::Reboot => self.ends.live(LiveReport::Rebooted { count }),
+                Output::Trouble(trouble) => self.ends.live(LiveReport::Trouble {
+                    count,
+                    trouble: trouble.clone(),
+                }),
+                _ => {}
+            }
         }
         outputs.retain(|output| visible_units(output) > 0);
         if !outputs.is_empty() {
-            let count = self.guest.machine.instruction_count();
             let visible = self.guest.machine.visible_outputs();
             self.urgent_since_ns.get_or_insert_with(monotonic_ns);
             self.steps.push(Step::Outputs(VisibleOutputs {
@@ -496,6 +507,10 @@ pub(super) fn visible_units(output: &Output) -> u64 {
     match output {
         Output::NetworkFrame { .. } => 1,
         Output::ConsoleBytes { bytes, .. } => bytes.len() as u64,
-        Output::Disk(_) | Output::EntropyRequest { .. } | Output::Finish(_) | Output::Reboot => 0,
+        Output::Disk(_)
+        | Output::EntropyRequest { .. }
+        | Output::Finish(_)
+        | Output::Reboot
+        | Output::Trouble(_) => 0,
     }
 }

@@ -4,7 +4,7 @@
 use super::LiveOptions;
 use crate::disk::DiskChunk;
 use machine::input::Input;
-use machine::output::{Finish, Output};
+use machine::output::{Finish, Output, Trouble};
 use machine::snapshot::Snapshot;
 use replication::lag::RunShare;
 use replication::message::DivergenceReport;
@@ -88,6 +88,13 @@ pub enum LiveReport {
     Rebooted {
         /// Instructions since power-on.
         count: u64,
+    },
+    /// The guest is in trouble.
+    Trouble {
+        /// Instructions since power-on.
+        count: u64,
+        /// Which.
+        trouble: Trouble,
     },
     /// The guest ended the machine; nothing follows.
     Finished(Finish),

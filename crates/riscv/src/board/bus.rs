@@ -1,16 +1,21 @@
-//! The address map of the board: QEMU's `virt` for RV64, without its PCI, flash and fw-cfg.
+//! The address map of the board: QEMU's `virt` for RV64, without its PCI, flash and fw-cfg, and with what a
+//! guest in trouble needs: pvpanic, a panic lamp and a watchdog.
 
 use super::clint::Clint;
 use super::config::LIMITS;
 use super::plic::Plic;
 use devices::DeviceContext;
 use devices::finisher::Finisher;
+use devices::gpio::Gpio;
+use devices::panic::PanicNotice;
+use devices::pvpanic;
 use devices::rtc::GoldfishRtc;
 use devices::uart16550::Uart16550;
 use devices::virtio::slots::VirtioSlots;
-use machine::config::{BoardConfig, BoardConfigError};
+use devices::watchdog::Watchdog;
+use machine::config::{BoardConfig, BoardConfigError, PanicPolicy};
 use machine::input::{Console, Input, InputError};
-use machine::output::Finish;
+use machine::output::{Finish, Output, Trouble};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -28,6 +33,22 @@ pub const RTC_BASE: u64 = 0x10_1000;
 pub const RTC_SIZE: u64 = 0x1000;
 /// Interrupt source of the RTC.
 pub const RTC_INTERRUPT: u32 = 11;
+/// QEMU's pvpanic.
+pub const PVPANIC_BASE: u64 = 0x10_2000;
+/// Bytes of pvpanic's register.
+pub const PVPANIC_SIZE: u64 = 0x2;
+/// The GPIO block with the panic lamp.
+pub const GPIO_BASE: u64 = 0x10_3000;
+/// Bytes of the GPIO block's registers.
+pub const GPIO_SIZE: u64 = 0x1000;
+/// Interrupt source of its only pin, never raised: its driver wants one.
+pub const GPIO_INTERRUPT: u32 = 12;
+/// The pin of the lamp that Linux lights when it panics.
+pub const PANIC_LAMP_PIN: u32 = 0;
+/// The watchdog.
+pub const WATCHDOG_BASE: u64 = 0x10_4000;
+/// Bytes of the watchdog's registers.
+pub const WATCHDOG_SIZE: u64 = 0x1000;
 /// The CLINT.
 pub const CLINT_BASE: u64 = 0x200_0000;
 /// Bytes of the CLINT's registers.
@@ -70,6 +91,9 @@ pub struct Bus {
     uart: Uart16550,
     rtc: GoldfishRtc,
     finisher: Finisher,
+    panic: PanicNotice,
+    gpio: Gpio,
+    watchdog: Watchdog,
     virtio: VirtioSlots,
 }
 
@@ -84,6 +108,9 @@ impl Bus {
             uart: Uart16550::default(),
             rtc: GoldfishRtc::default(),
             finisher: Finisher::default(),
+            panic: PanicNotice::default(),
+            gpio: Gpio::default(),
+            watchdog: Watchdog::default(),
             virtio: VirtioSlots::new(board),
         })
     }
@@ -96,6 +123,7 @@ impl Bus {
     pub fn after_reset(&self, board: &BoardConfig) -> Result<Bus, BoardConfigError> {
         let mut bus = Bus::new(board)?;
         bus.virtio.take_requests_of(&self.virtio);
+        bus.panic = self.panic.after_reset();
         Ok(bus)
     }
 
@@ -131,6 +159,10 @@ impl Bus {
                 self.plic.set_level(UART_INTERRUPT, self.uart.interrupt());
                 value
             }
+            Region::Pvpanic => pvpanic::read(offset),
+            Region::Gpio if size == 4 => self.gpio.read(offset),
+            Region::Watchdog if size == 4 => self.watchdog.read(offset),
+            Region::Gpio | Region::Watchdog => return Err(fault),
             Region::Virtio(slot) => self.virtio.read(slot, offset, size),
         };
         Ok(value)
@@ -168,6 +200,19 @@ impl Bus {
                 self.uart.write(offset, value as u8, context.outputs);
                 self.plic.set_level(UART_INTERRUPT, self.uart.interrupt());
             }
+            Region::Pvpanic => {
+                if pvpanic::says_panicked(offset, value) {
+                    self.panic.panic(&mut self.finisher, context.outputs);
+                }
+            }
+            Region::Gpio if size == 4 => {
+                self.gpio.write(offset, value);
+                if self.gpio.outputs() & 1 << PANIC_LAMP_PIN != 0 {
+                    self.panic.panic(&mut self.finisher, context.outputs);
+                }
+            }
+            Region::Watchdog if size == 4 => self.watchdog.write(offset, value, context.time_ns),
+            Region::Gpio | Region::Watchdog => return Err(fault),
             Region::Virtio(slot) => {
                 self.virtio.write(slot, offset, size, value, context);
                 self.update_virtio_line(slot);
@@ -220,13 +265,23 @@ impl Bus {
 
     /// Guest time at which a device wants [`time_passed`](Bus::time_passed), in nanoseconds.
     pub fn next_device_timer_ns(&self) -> Option<u64> {
-        self.rtc.next_alarm_ns()
+        let timers = [self.rtc.next_alarm_ns(), self.watchdog.ends_ns()];
+        timers.into_iter().flatten().min()
     }
 
-    /// Guest time has moved on: raises the RTC's alarm if it is due.
+    /// Guest time has moved on: raises the RTC's alarm, and lets the watchdog reset the machine, if it is
+    /// due.
     pub fn time_passed(&mut self, context: &mut DeviceContext) {
         self.rtc.time_passed(context.time_ns);
         self.plic.set_level(RTC_INTERRUPT, self.rtc.interrupt());
+        if self.watchdog.time_passed(context.time_ns) {
+            context
+                .outputs
+                .other(Output::Trouble(Trouble::WatchdogEnded));
+            if let Some(output) = self.finisher.ask(Finish::Reset) {
+                context.outputs.other(output);
+            }
+        }
     }
 
     /// The contents of the boot ROM from [`ROM_BASE`] on; what is behind them is zero.
@@ -253,6 +308,16 @@ impl Bus {
     /// From here on a reset is an end.
     pub fn end_at_reset(&mut self) {
         self.finisher.end_at_reset();
+    }
+
+    /// What is done from here on when the guest's kernel panics.
+    pub fn set_panic_policy(&mut self, policy: PanicPolicy) {
+        self.panic.set_policy(policy);
+    }
+
+    /// Whether the guest's kernel panicked since it was booted.
+    pub fn has_panicked(&self) -> bool {
+        self.panic.panicked()
     }
 
     /// The virtio devices.
@@ -284,6 +349,9 @@ impl Bus {
 enum Region {
     Rom,
     Finisher,
+    Pvpanic,
+    Gpio,
+    Watchdog,
     Rtc,
     Clint,
     Plic,
@@ -312,6 +380,9 @@ fn locate(address: u64, size: u8) -> Option<(Region, u64)> {
         (Region::Rom, ROM_BASE, ROM_SIZE),
         (Region::Rtc, RTC_BASE, RTC_SIZE),
         (Region::Finisher, FINISHER_BASE, FINISHER_SIZE),
+        (Region::Watchdog, WATCHDOG_BASE, WATCHDOG_SIZE),
+        (Region::Gpio, GPIO_BASE, GPIO_SIZE),
+        (Region::Pvpanic, PVPANIC_BASE, PVPANIC_SIZE),
     ] {
         if let Some(offset) = within(base, length) {
             return Some((region, offset));

@@ -4,7 +4,7 @@ use super::Machine;
 use crate::architecture::configuration_hash;
 use crate::emitter::Jit;
 use crate::hart::reservation::Reservation;
-use machine::config::BoardConfig;
+use machine::config::{BoardConfig, PanicPolicy};
 use machine::engine::Engine;
 use machine::input::{ClockRecord, Input, InstructionCount};
 use machine::memory::{Capture, OutsideRam};
@@ -16,8 +16,9 @@ use xxhash_rust::xxh3::xxh3_128;
 impl machine::Machine for Machine {
     fn run(&mut self, until: InstructionCount) -> Stop {
         loop {
-            self.reset_if_asked();
             self.raise_device_timers();
+            // Whatever asked for it, a device's timer too: nobody sees the machine between the two.
+            self.reset_if_asked();
             if self.state.outputs.is_urgent() {
                 return Stop::Output;
             }
@@ -40,6 +41,15 @@ impl machine::Machine for Machine {
         self.state.bus.end_at_reset();
     }
 
+    fn set_panic_policy(&mut self, policy: PanicPolicy) -> bool {
+        self.state.bus.set_panic_policy(policy);
+        true
+    }
+
+    fn has_panicked(&self) -> bool {
+        self.state.bus.has_panicked()
+    }
+
     fn inject(&mut self, input: &Input) -> Result<(), InjectError> {
         if let Input::Clock(record) = input {
             self.state.clock.set(self.state.count, *record)?;
@@ -48,6 +58,7 @@ impl machine::Machine for Machine {
             bus.inject(input, &mut context)?;
         }
         self.raise_device_timers(); // a clock record moves time
+        self.reset_if_asked();
         for hart in &mut self.state.harts {
             hart.reservation = Reservation::NONE;
         }

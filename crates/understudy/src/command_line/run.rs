@@ -9,6 +9,8 @@ use crate::single::{self, SingleOptions};
 use anyhow::anyhow;
 use clap::Args;
 use guest_image::GuestImage;
+use machine::config::PanicPolicy;
+use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
@@ -68,6 +70,9 @@ pub struct Run {
     /// Leave another extension of the harts out, for example zicboz; may be given several times
     #[arg(long, value_name = "NAME")]
     without_extension: Vec<String>,
+    /// When the guest's kernel panics: `report` it and go on, `reboot` the guest, or `stop`
+    #[arg(long, value_name = "POLICY", value_parser = panic_policy)]
+    on_panic: Option<PanicPolicy>,
     /// Record the run in FILE, to be run again with `understudy replay FILE`
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
@@ -123,6 +128,7 @@ impl Run {
         }
         config.memory = self.memory.unwrap_or(config.memory);
         config.harts = self.harts.unwrap_or(config.harts);
+        config.on_panic = self.on_panic.unwrap_or(config.on_panic);
         if !self.disk.is_empty() {
             config.disks = self.disk.iter().map(|text| disk(text)).collect();
         }
@@ -158,6 +164,7 @@ fn default_machine() -> VmConfig {
         entropy: true,
         bit_manipulation: true,
         without_extensions: BTreeSet::new(),
+        on_panic: PanicPolicy::default(),
         state_directory: PathBuf::new(),
         engine: EngineName::default(),
         disks: Vec::new(),
@@ -165,6 +172,11 @@ fn default_machine() -> VmConfig {
         pair: None,
         arbiter: None,
     }
+}
+
+fn panic_policy(text: &str) -> Result<PanicPolicy, String> {
+    let deserializer = serde::de::value::StrDeserializer::<serde::de::value::Error>::new(text);
+    PanicPolicy::deserialize(deserializer).map_err(|_| "write report, reboot or stop".to_owned())
 }
 
 fn take_guest(config: &mut VmConfig, directory: &Path) -> Result<(), Failure> {

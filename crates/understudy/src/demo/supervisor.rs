@@ -13,6 +13,7 @@ use crate::exit::Failure;
 use crate::status::{self, SWITCH_STATUS, Status};
 use anyhow::{Context, anyhow, bail};
 use guest_image::GuestImage;
+use machine::config::PanicPolicy;
 use replica::control;
 use replica::events::EventLog;
 use replica::host_time::monotonic_ns;
@@ -182,6 +183,7 @@ impl Supervisor {
             entropy: true,
             bit_manipulation: true,
             without_extensions: BTreeSet::new(),
+            on_panic: PanicPolicy::Report,
             state_directory: directory.into(),
             engine: self.engine,
             disks: Vec::new(),

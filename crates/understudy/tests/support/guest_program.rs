@@ -5,6 +5,8 @@ use riscv::isa::Op;
 
 /// The UART's transmit register.
 const UART: u64 = 0x1000_0000;
+/// The register of pvpanic.
+const PVPANIC: u64 = 0x10_2000;
 /// The CLINT's `mtime`; the harts' `mtimecmp` begin at [`MTIMECMP`].
 const MTIME: u64 = 0x200_bff8;
 /// The first hart's `mtimecmp`.
@@ -65,6 +67,23 @@ pub fn counting_slowly() -> Vec<u8> {
     print_counter(&mut program);
     program.immediate(Op::Addi, COUNTER, COUNTER, 1);
     wait(&mut program);
+    program.jump(line);
+    program.elf(0, &[])
+}
+
+/// Counts to `lines`, says by pvpanic that its kernel panicked, and counts on.
+pub fn counting_and_panicking(lines: u16) -> Vec<u8> {
+    let mut program = Assembler::default();
+    begin(&mut program);
+    program.load(LIMIT, lines.into());
+    let line = program.here();
+    print_counter(&mut program);
+    program.immediate(Op::Addi, COUNTER, COUNTER, 1);
+    wait(&mut program);
+    program.branch(Op::Bne, COUNTER, LIMIT, line);
+    program.load(A1, PVPANIC);
+    program.immediate(Op::Addi, A2, ZERO, 1);
+    program.store(Op::Sb, A2, A1, 0);
     program.jump(line);
     program.elf(0, &[])
 }

@@ -95,6 +95,11 @@ fn section_2_1_2_a_bad_queue_asks_for_a_reset_and_is_left_alone_until_it_comes()
         size: 16,
     };
     assert_eq!(board.bus.driver_faults(), [(CONSOLE, fault)]);
+    let told = Output::Trouble(Trouble::DriverFault {
+        device: "virtio console".to_owned(),
+        fault: fault.to_string(),
+    });
+    assert_eq!(board.take_outputs(), [told]);
 
     board.add(&mut queue, &[(BUFFERS, 5, false)]);
     board.notify(&queue);

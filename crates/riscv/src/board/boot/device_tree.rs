@@ -2,9 +2,10 @@
 
 use super::IsaDescription;
 use crate::board::bus::{
-    CLINT_BASE, CLINT_SIZE, FINISHER_BASE, FINISHER_SIZE, PLIC_BASE, PLIC_SIZE, RTC_BASE,
-    RTC_INTERRUPT, RTC_SIZE, UART_BASE, UART_INTERRUPT, UART_SIZE, VIRTIO_BASE, VIRTIO_INTERRUPT,
-    VIRTIO_SLOT_SIZE, VIRTIO_SLOTS,
+    CLINT_BASE, CLINT_SIZE, FINISHER_BASE, FINISHER_SIZE, GPIO_BASE, GPIO_INTERRUPT, GPIO_SIZE,
+    PANIC_LAMP_PIN, PLIC_BASE, PLIC_SIZE, PVPANIC_BASE, PVPANIC_SIZE, RTC_BASE, RTC_INTERRUPT,
+    RTC_SIZE, UART_BASE, UART_INTERRUPT, UART_SIZE, VIRTIO_BASE, VIRTIO_INTERRUPT,
+    VIRTIO_SLOT_SIZE, VIRTIO_SLOTS, WATCHDOG_BASE, WATCHDOG_SIZE,
 };
 use crate::board::clint::TIMEBASE_HZ;
 use crate::board::plic;
@@ -25,6 +26,7 @@ const MACHINE_EXTERNAL: u32 = 11;
 
 const PLIC_PHANDLE: u32 = 1;
 const FINISHER_PHANDLE: u32 = 2;
+const GPIO_PHANDLE: u32 = 3;
 
 /// What `/chosen` says.
 pub struct Chosen<'a> {
@@ -50,6 +52,7 @@ pub fn build(
     write_chosen(&mut tree, chosen)?;
     write_power(&mut tree, "poweroff", "syscon-poweroff", POWER_OFF)?;
     write_power(&mut tree, "reboot", "syscon-reboot", REBOOT)?;
+    write_panic_lamp(&mut tree)?;
     let memory = tree.begin_node(&format!("memory@{RAM_BASE:x}"))?;
     tree.property_string("device_type", "memory")?;
     tree.property_array_u64("reg", &[RAM_BASE, config.memory_bytes])?;
@@ -63,6 +66,9 @@ pub fn build(
     write_rtc(&mut tree)?;
     write_uart(&mut tree)?;
     write_finisher(&mut tree)?;
+    write_pvpanic(&mut tree)?;
+    write_gpio(&mut tree)?;
+    write_watchdog(&mut tree)?;
     write_virtio(&mut tree)?;
     write_plic(&mut tree, config.harts)?;
     write_clint(&mut tree, config.harts)?;
@@ -109,7 +115,7 @@ fn write_power(
 }
 
 fn cpu_phandle(hart: u32) -> u32 {
-    FINISHER_PHANDLE + 1 + 2 * hart
+    GPIO_PHANDLE + 1 + 2 * hart
 }
 
 fn interrupt_controller_phandle(hart: u32) -> u32 {
@@ -189,6 +195,47 @@ fn write_finisher(tree: &mut FdtWriter) -> Result<(), Error> {
     tree.property_array_u64("reg", &[FINISHER_BASE, FINISHER_SIZE])?;
     let compatible = ["sifive,test1", "sifive,test0", "syscon"];
     tree.property_string_list("compatible", compatible.map(String::from).to_vec())?;
+    tree.end_node(node)
+}
+
+/// For kernels that have its driver (Debian's for RISC-V does not).
+fn write_pvpanic(tree: &mut FdtWriter) -> Result<(), Error> {
+    let node = tree.begin_node(&format!("pvpanic@{PVPANIC_BASE:x}"))?;
+    tree.property_array_u64("reg", &[PVPANIC_BASE, PVPANIC_SIZE])?;
+    tree.property_string("compatible", "qemu,pvpanic-mmio")?;
+    tree.end_node(node)
+}
+
+fn write_gpio(tree: &mut FdtWriter) -> Result<(), Error> {
+    let node = tree.begin_node(&format!("gpio@{GPIO_BASE:x}"))?;
+    tree.property_phandle(GPIO_PHANDLE)?;
+    tree.property_array_u64("reg", &[GPIO_BASE, GPIO_SIZE])?;
+    tree.property_string("compatible", "sifive,gpio0")?;
+    write_interrupt(tree, GPIO_INTERRUPT)?;
+    tree.property_null("gpio-controller")?;
+    tree.property_u32("#gpio-cells", 2)?;
+    tree.property_null("interrupt-controller")?;
+    tree.property_u32("#interrupt-cells", 2)?;
+    tree.end_node(node)
+}
+
+/// A lamp that Linux lets blink when it panics (`leds-gpio`, the trigger `panic`).
+fn write_panic_lamp(tree: &mut FdtWriter) -> Result<(), Error> {
+    let leds = tree.begin_node("leds")?;
+    tree.property_string("compatible", "gpio-leds")?;
+    let lamp = tree.begin_node("led-panic")?;
+    tree.property_string("label", "panic")?;
+    tree.property_array_u32("gpios", &[GPIO_PHANDLE, PANIC_LAMP_PIN, 0])?;
+    tree.property_string("default-state", "off")?;
+    tree.property_null("panic-indicator")?;
+    tree.end_node(lamp)?;
+    tree.end_node(leds)
+}
+
+fn write_watchdog(tree: &mut FdtWriter) -> Result<(), Error> {
+    let node = tree.begin_node(&format!("watchdog@{WATCHDOG_BASE:x}"))?;
+    tree.property_array_u64("reg", &[WATCHDOG_BASE, WATCHDOG_SIZE])?;
+    tree.property_string("compatible", "allwinner,sun6i-a31-wdt")?;
     tree.end_node(node)
 }
 

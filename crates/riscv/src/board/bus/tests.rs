@@ -111,7 +111,8 @@ fn addresses_without_a_device_fault_and_so_do_misaligned_ones() {
         0,
         0xfff,
         0x1_0000,
-        0x10_2000,
+        0x10_2002,
+        0x10_5000,
         0x1000_0100,
         0x1000_9000,
         0x7fff_ffff,
@@ -129,6 +130,8 @@ fn addresses_without_a_device_fault_and_so_do_misaligned_ones() {
     for (address, size) in [
         (CLINT_BASE + 2, 4),
         (PLIC_BASE + 4, 8),
+        (GPIO_BASE, 1),
+        (WATCHDOG_BASE, 8),
         (ROM_BASE, 3),
         (ROM_BASE, 0),
     ] {

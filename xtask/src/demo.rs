@@ -100,21 +100,17 @@ impl Demo {
         }
     }
 
+    /// The process of the replica with this role.
+    pub fn pid(&self, role: &str) -> Result<i64> {
+        let replica = self.replica(role)?.with_context(|| format!("no {role}"))?;
+        replica["pid"]
+            .as_i64()
+            .context("a replica without a process")
+    }
+
     /// `kill -9` for the replica with this role.
     pub fn kill(&self, role: &str) -> Result<()> {
-        let replica = self
-            .replica(role)?
-            .with_context(|| format!("no {role} to kill"))?;
-        let pid = replica["pid"]
-            .as_i64()
-            .context("a replica without a process")?;
-        let status = Command::new("kill")
-            .args(["-9", &pid.to_string()])
-            .status()?;
-        if !status.success() {
-            bail!("kill -9 {pid} failed");
-        }
-        Ok(())
+        program::signal(self.pid(role)?, "KILL")
     }
 }
 

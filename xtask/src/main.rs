@@ -146,6 +146,18 @@ enum Bench {
         #[arg(last = true)]
         demo: Vec<String>,
     },
+    /// A backup joins while the guest computes: how long that takes, and what it costs the guest.
+    Join {
+        /// Megabytes that Redis is filled with before.
+        #[arg(long, default_value_t = 64)]
+        fill_mb: u64,
+        /// How many joins; the median counts, the longest pause of all.
+        #[arg(long, default_value_t = 3)]
+        joins: usize,
+        /// Passed on to `understudy demo`.
+        #[arg(last = true)]
+        demo: Vec<String>,
+    },
     /// Throughput of a pair against a single machine.
     Pair {
         /// How often each is run; the median counts.
@@ -267,6 +279,11 @@ fn run_bench(bench: Bench) -> Result<()> {
             guest_dir,
         } => bench::postgresql::bench(kills, &memory, &guest_dir),
         Bench::Failover { kills, seed, demo } => bench::failover::bench(kills, seed, &words(&demo)),
+        Bench::Join {
+            fill_mb,
+            joins,
+            demo,
+        } => bench::join::bench(fill_mb, joins, &words(&demo)),
         Bench::Pair { repetitions, guest } => bench::pair::bench(repetitions, &guest),
         Bench::Log { seconds, demo } => bench::log::bench(seconds, &words(&demo)),
     }

@@ -68,3 +68,14 @@ pub fn median(values: &[f64]) -> f64 {
         .copied()
         .unwrap_or(f64::NAN)
 }
+
+/// Sends a signal to a process.
+pub fn signal(pid: i64, signal: &str) -> Result<()> {
+    let status = Command::new("kill")
+        .args([format!("-{signal}"), pid.to_string()])
+        .status()?;
+    if !status.success() {
+        bail!("kill -{signal} {pid} failed");
+    }
+    Ok(())
+}

@@ -13,6 +13,11 @@ pub fn monotonic() -> Duration {
     Duration::from_nanos(monotonic_ns())
 }
 
+/// The time for which a core has executed this thread.
+pub fn thread_cpu() -> Duration {
+    Duration::from_nanos(nanoseconds(ClockId::ThreadCPUTime))
+}
+
 /// Nanoseconds since 1970-01-01 UTC.
 pub fn unix_ns() -> u64 {
     nanoseconds(ClockId::Realtime)

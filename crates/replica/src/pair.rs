@@ -13,6 +13,7 @@ mod markers;
 pub mod new_life;
 mod peers;
 mod primary;
+mod progress;
 mod rates;
 mod restore;
 mod snapshot_sender;

@@ -16,6 +16,21 @@ pub struct OutputDelay {
     pub outputs: u64,
 }
 
+/// How far the copy of the machine and its disks is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct JoinProgress {
+    /// Bytes done; zeros that need not be copied are among them.
+    pub done_bytes: u64,
+    /// Bytes altogether, as far as is known.
+    pub total_bytes: u64,
+    /// The share that is done, in hundredths.
+    pub percent: f64,
+    /// Bytes done in a second, on average.
+    pub bytes_per_second: u64,
+    /// How many seconds the rest takes at this rate.
+    pub seconds_left: Option<f64>,
+}
+
 /// One replica.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ReplicaStatus {
@@ -38,6 +53,9 @@ pub struct ReplicaStatus {
     pub instruction_count: u64,
     /// Guest time, milliseconds since power-on.
     pub guest_time_ms: u64,
+    /// Bytes of the machine's RAM in use, as last known: its pages that are not all zero.
+    #[serde(default)]
+    pub memory_in_use_bytes: u64,
     /// Million instructions a second, over the last second or so.
     pub mips: f64,
     /// Digests of its primary's that its machine was compared with as a backup; after one that
@@ -55,15 +73,23 @@ pub struct ReplicaStatus {
     /// The longest time that the event loop did anything else than wait, in milliseconds.
     #[serde(default)]
     pub loop_longest_ms: f64,
+    /// The longest time for which it was executed without a wait, in milliseconds: what is missing to
+    /// `loop_longest_ms` it was blocked, or the host had no core for it.
+    #[serde(default)]
+    pub loop_busiest_ms: f64,
     /// Whether the guest's kernel panicked since it was booted, as far as the guest could say so.
     #[serde(default)]
     pub guest_panicked: bool,
     /// Snapshots that were taken for backups that came, since this process is the primary.
     #[serde(default)]
     pub snapshots_taken: u64,
-    /// Bytes of the snapshot that a joining backup has put in their place.
+    /// The longest time that the guest stood still for one of them, in milliseconds.
     #[serde(default)]
-    pub joining_bytes: Option<u64>,
+    pub snapshot_pause_ms: f64,
+    /// How far the copy for a backup that joins is, on both sides while it lasts: sent by the primary, put
+    /// in its place by the backup.
+    #[serde(default)]
+    pub joining: Option<JoinProgress>,
     /// How long outputs were held back.
     pub output_delay: OutputDelay,
     /// Where it listens for a backup, when it does.

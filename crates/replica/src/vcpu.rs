@@ -6,6 +6,7 @@
 //! once; it never goes back.
 
 mod completions;
+mod copying;
 mod failure;
 mod guest;
 mod live;
@@ -13,9 +14,10 @@ mod messages;
 mod replay;
 
 pub use completions::Completions;
+pub use copying::{PagesLost, SnapshotPages};
 pub use guest::{InputEncoding, ReplicaGuest, decode_input, encode_input};
 pub use live::LiveOptions;
-pub use messages::{LiveReport, ReplayReport, Step, TakenSnapshot, VcpuFailure, VisibleOutputs};
+pub use messages::{BegunSnapshot, LiveReport, ReplayReport, Step, VcpuFailure, VisibleOutputs};
 
 use crate::disk::DiskThread;
 use crate::evidence::EvidenceStore;
@@ -23,6 +25,7 @@ use crate::wake::Waker;
 use machine::Machine;
 use machine::engine::Engine;
 use machine::input::Input;
+use machine::memory::PAGE_SIZE;
 use messages::{Command, LiveCommand, ReplayCommand};
 use replication::lag::RunShare;
 use replication::record::Record;
@@ -43,6 +46,8 @@ pub struct Gauges {
     pub guest_time_ns: AtomicU64,
     /// Visible outputs since power-on.
     pub visible: AtomicU64,
+    /// Bytes of RAM in use, as last known.
+    pub memory_in_use: AtomicU64,
     /// Recorded digests that the machine was compared with: the first that differs ends the replay.
     pub digests_compared: AtomicU64,
     /// The pairing whose snapshot is wanted; 0 for none.
@@ -54,6 +59,8 @@ pub struct Gauges {
 /// The ends of the channels that the thread holds.
 pub(crate) struct Ends {
     commands: Receiver<Command>,
+    /// For whoever has to wake the thread.
+    own: Sender<Command>,
     live: Sender<LiveReport>,
     replay: Sender<ReplayReport>,
     evidence: Sender<io::Result<PathBuf>>,
@@ -86,6 +93,11 @@ impl Ends {
         self.waker.wake();
     }
 
+    /// The pairing whose snapshot is wanted; 0 for none.
+    fn wanted_snapshot(&self) -> u64 {
+        self.gauges.wanted_snapshot.load(Ordering::Acquire)
+    }
+
     fn is_eager(&self) -> bool {
         self.gauges.eager.load(Ordering::SeqCst)
     }
@@ -101,6 +113,10 @@ impl Ends {
         self.gauges
             .visible
             .store(machine.visible_outputs(), Ordering::Release);
+        let memory_in_use = machine.pages_in_use() as u64 * PAGE_SIZE;
+        self.gauges
+            .memory_in_use
+            .store(memory_in_use, Ordering::Relaxed);
     }
 }
 
@@ -263,7 +279,7 @@ impl LiveVcpu {
         self.thread.command(Command::Live(LiveCommand::Resume));
     }
 
-    /// Takes a snapshot for this pairing, and begins to copy the disks.
+    /// Begins a snapshot for this pairing, and to copy the disks.
     pub fn snapshot(&self, pairing: u64) {
         self.thread
             .gauges
@@ -273,12 +289,13 @@ impl LiveVcpu {
             .command(Command::Live(LiveCommand::Snapshot { pairing }));
     }
 
-    /// Nobody wants the snapshot any more: if it was not begun, the guest does not stand still for it.
+    /// Nobody wants the snapshot any more: it is not begun, or ends.
     pub fn cancel_snapshot(&self) {
         self.thread
             .gauges
             .wanted_snapshot
             .store(0, Ordering::Release);
+        self.thread.command(Command::Look);
     }
 
     /// The next report, if there is one.
@@ -369,6 +386,7 @@ fn start(parts: Parts, start: Start, channel: CommandChannel, waker: Waker) -> i
     let gauges = Arc::new(Gauges::default());
     let ends = Ends {
         commands: channel.receiver,
+        own: channel.sender.clone(),
         live,
         replay,
         evidence,

@@ -41,12 +41,20 @@ const SLOWEST: i64 = 20_000;
 const SET_POINT: i64 = 60;
 /// Where the primary halts until the backup has caught up.
 const HALT_AT: u64 = 400;
-/// A backup that has just joined is as far behind as its restore took, and one whose host was busy
-/// as far as that took: clients must not pay for either. For this long after the lag has grown so
-/// large, and while it is below so many hundredths of its target, the harts keep this share.
+/// A backup whose host was busy is as far behind as that took: clients must not pay for it. For this
+/// long after the lag has grown so large, and while it is below so many hundredths of its target, the
+/// harts keep this share.
 const CATCH_UP: Duration = Duration::from_secs(4);
 const CATCH_UP_LAG: u64 = 2_000;
 const CATCH_UP_SHARE: i64 = 400_000;
+/// A backup that has just joined is as far behind as copying and restoring took. Until it has caught up
+/// the harts keep this share at most…
+const JOINED_SHARE: i64 = 750_000;
+/// …and so much less with each of these intervals in which it did not come nearer by as many hundredths
+/// of what it was behind: a share of thousandths.
+const JOINED_INTERVAL: Duration = Duration::from_millis(500);
+const LEAST_GAIN: u64 = 3;
+const JOINED_STEP: i64 = 850;
 
 /// No channel allows for more under way than one of this round trip.
 const LONGEST_ROUND_TRIP: Duration = Duration::from_secs(1);
@@ -82,6 +90,8 @@ pub(crate) struct Pressure {
     /// The backup has not yet been where the primary was when the pairing began: what it is behind
     /// is what its restore took.
     pub catching_up: bool,
+    /// How many instructions it is behind.
+    pub behind: u64,
 }
 
 /// Where the primary was at one time.
@@ -183,6 +193,32 @@ pub(crate) struct Throttle {
     next: Duration,
     /// Since when the lag has been as large as halts the primary, and above its target ever since.
     behind_since: Option<Duration>,
+    /// From Begin until the backup has caught up.
+    joined: Option<Joined>,
+}
+
+/// How a backup that has joined catches up.
+#[derive(Clone, Copy, Debug)]
+struct Joined {
+    /// When it was looked at last, and how many instructions it was behind.
+    looked: Duration,
+    behind: u64,
+    /// The share that leaves it the time for that, in millionths.
+    share: i64,
+}
+
+impl Joined {
+    fn look(&mut self, now: Duration, behind: u64) {
+        if now < self.looked + JOINED_INTERVAL {
+            return;
+        }
+        let gained = self.behind.saturating_sub(behind);
+        if gained < self.behind / 100 * LEAST_GAIN {
+            self.share = (self.share * JOINED_STEP / 1000).max(SLOWEST);
+        }
+        self.looked = now;
+        self.behind = behind;
+    }
 }
 
 impl Throttle {
@@ -192,6 +228,7 @@ impl Throttle {
             before: SET_POINT,
             next: Duration::ZERO,
             behind_since: None,
+            joined: None,
         }
     }
 
@@ -215,7 +252,11 @@ impl Throttle {
         } else {
             (1000 - (percent - SET_POINT) - 10 * change).clamp(700, 1150)
         };
-        self.share = if self.is_catching_up(now, pressure) {
+        self.share = if let Some(wanted) = self.joined(now, pressure) {
+            // Smoothly: a quarter of the way each time.
+            let step = (wanted - self.share) / 4;
+            (self.share + step).clamp(SLOWEST, FULL)
+        } else if self.is_catching_up(now, pressure) {
             (self.share.max(SLOWEST) * factor / 1000).clamp(CATCH_UP_SHARE, FULL)
         } else if pressure.lag.max(pressure.memory) >= HALT_AT {
             0
@@ -225,8 +266,23 @@ impl Throttle {
         (self.share() != share).then_some(self.share())
     }
 
+    /// The share while a backup that has joined catches up: what it is behind is no lag that halts.
+    fn joined(&mut self, now: Duration, pressure: Pressure) -> Option<i64> {
+        if !pressure.catching_up && pressure.lag <= 100 || pressure.memory > 100 {
+            self.joined = None;
+        } else if pressure.catching_up || self.joined.is_some() {
+            let joined = self.joined.get_or_insert(Joined {
+                looked: now,
+                behind: pressure.behind,
+                share: JOINED_SHARE,
+            });
+            joined.look(now, pressure.behind);
+        }
+        self.joined.map(|joined| joined.share)
+    }
+
     fn is_catching_up(&mut self, now: Duration, pressure: Pressure) -> bool {
-        if pressure.catching_up || pressure.lag >= HALT_AT {
+        if pressure.lag >= HALT_AT {
             self.behind_since.get_or_insert(now);
         } else if pressure.lag <= 100 {
             self.behind_since = None;
@@ -243,6 +299,7 @@ impl Throttle {
     pub fn lift(&mut self) -> Option<RunShare> {
         self.before = SET_POINT;
         self.behind_since = None;
+        self.joined = None;
         let before = std::mem::replace(&mut self.share, FULL);
         (before != FULL).then_some(FULL_SPEED)
     }
@@ -265,12 +322,11 @@ mod tests {
     }
 
     #[test]
-    fn a_backup_that_has_just_joined_far_behind_does_not_halt_the_service() {
+    fn a_backup_that_falls_far_behind_does_not_halt_the_service() {
         let mut throttle = Throttle::new();
         let far_behind = Pressure {
-            catching_up: false,
             lag: 1000,
-            memory: 0,
+            ..Pressure::default()
         };
         assert_eq!(share_after(&mut throttle, 0, 2000, far_behind), 400);
     }
@@ -278,25 +334,52 @@ mod tests {
     #[test]
     fn a_backup_that_has_caught_up_gives_full_speed_back_at_once() {
         let mut throttle = Throttle::new();
-        let joined = Pressure {
-            lag: 350,
-            memory: 0,
-            catching_up: true,
-        };
-        assert_eq!(share_after(&mut throttle, 0, 1000, joined), 400);
+        let mut ms = 0;
+        for behind in (1..20).rev() {
+            let joined = Pressure {
+                lag: 1000,
+                catching_up: behind > 10,
+                behind: behind * 500_000_000,
+                ..Pressure::default()
+            };
+            let share = share_after(&mut throttle, ms, ms + 500, joined);
+            assert!((750..=760).contains(&share), "{share} at {ms}");
+            ms += 500;
+        }
         assert_eq!(
-            share_after(&mut throttle, 1000, 1100, Pressure::default()),
+            share_after(&mut throttle, ms, ms + 100, Pressure::default()),
             FULL_SPEED
         );
+    }
+
+    #[test]
+    fn a_backup_that_has_joined_and_does_not_come_nearer_slows_the_primary_more_and_more() {
+        let mut throttle = Throttle::new();
+        let joined = Pressure {
+            lag: 1000,
+            catching_up: true,
+            behind: 5_000_000_000,
+            ..Pressure::default()
+        };
+        let mut before = FULL_SPEED;
+        for second in 1..=10 {
+            let (from_ms, to_ms) = (second * 1000, second * 1000 + 1000);
+            let share = share_after(&mut throttle, from_ms, to_ms, joined);
+            assert!(
+                share < before && share * 2 > before,
+                "{share} after {before}"
+            );
+            before = share;
+        }
+        assert!(before < 50, "{before}");
     }
 
     #[test]
     fn a_backup_that_stays_far_behind_halts_the_primary() {
         let mut throttle = Throttle::new();
         let far_behind = Pressure {
-            catching_up: false,
             lag: 1000,
-            memory: 0,
+            ..Pressure::default()
         };
         assert_eq!(share_after(&mut throttle, 0, 6000, far_behind), 0);
         assert_eq!(
@@ -309,9 +392,9 @@ mod tests {
     fn records_that_pile_up_halt_the_primary_at_once() {
         let mut throttle = Throttle::new();
         let full = Pressure {
-            catching_up: false,
             lag: 1000,
             memory: 500,
+            ..Pressure::default()
         };
         assert_eq!(share_after(&mut throttle, 0, 100, full), 0);
     }

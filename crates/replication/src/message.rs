@@ -133,6 +133,8 @@ pub struct SnapshotChunk {
     pub part: SnapshotPart,
     /// Where in that, in bytes. For the machine's state without gaps; a disk may leave out zeros.
     pub offset: u64,
+    /// About how many bytes all parts together have, for whoever wants to know how far it is.
+    pub total: u64,
     /// At most [`MAX_CHUNK_BYTES`].
     pub bytes: Vec<u8>,
 }

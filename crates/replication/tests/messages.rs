@@ -136,14 +136,17 @@ fn message() -> impl Strategy<Value = Message> {
             .prop_map(|(protocol, greeting)| Message::Ask { protocol, greeting }),
         standing().prop_map(Message::Standing),
         refusal.prop_map(Message::Refuse),
-        (n(), part, 0..1u64 << 60, bytes()).prop_map(|(pairing, part, offset, bytes)| {
-            Message::Snapshot(SnapshotChunk {
-                pairing,
-                part,
-                offset,
-                bytes,
-            })
-        }),
+        (n(), part, 0..1u64 << 60, n(), bytes()).prop_map(
+            |(pairing, part, offset, total, bytes)| {
+                Message::Snapshot(SnapshotChunk {
+                    pairing,
+                    part,
+                    offset,
+                    total,
+                    bytes,
+                })
+            }
+        ),
         (n(), n(), n(), n(), n()).prop_map(
             |(pairing, chunks, sequence, count, visible_outputs)| Message::SnapshotEnd {
                 pairing,
@@ -290,6 +293,7 @@ fn a_flood_before_the_greeting_is_refused() {
         pairing: 1,
         part: SnapshotPart::Machine,
         offset: 0,
+        total: 0,
         bytes: vec![0; 1 << 20],
     };
     MessageWriter::default().write(&mut bytes, &Message::Snapshot(chunk));

@@ -649,6 +649,7 @@ impl World {
                 pairing,
                 part,
                 offset,
+                total: bytes.len() as u64,
                 bytes,
             };
             self.send(run, connection, &Message::Snapshot(chunk));

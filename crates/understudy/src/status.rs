@@ -2,7 +2,7 @@
 
 use replica::control;
 use replica::events::{self, Event, printable};
-use replica::status::ReplicaStatus;
+use replica::status::{JoinProgress, ReplicaStatus};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -120,6 +120,9 @@ pub fn describe(status: &Status) -> String {
             replica.instruction_count,
             printable(&replica.engine)
         );
+        if let Some(joining) = &replica.joining {
+            let _ = writeln!(text, "         {}", describe_joining(joining));
+        }
         if replica.role == "primary" {
             let _ = writeln!(text, "         {}", describe_pair(replica));
             if replica.guest_panicked {
@@ -139,6 +142,21 @@ pub fn describe(status: &Status) -> String {
         let _ = writeln!(text, "{}", describe_event(event));
     }
     text
+}
+
+/// How far the copy for a backup is, on one line.
+fn describe_joining(joining: &JoinProgress) -> String {
+    const MIB: f64 = (1 << 20) as f64;
+    let left = joining
+        .seconds_left
+        .map_or_else(String::new, |seconds| format!("   {seconds:.0} s left"));
+    format!(
+        "copy {:.0}%   {:.0} of {:.0} MiB   {:.0} MiB/s{left}",
+        joining.percent,
+        joining.done_bytes as f64 / MIB,
+        joining.total_bytes as f64 / MIB,
+        joining.bytes_per_second as f64 / MIB
+    )
 }
 
 /// Lag, bandwidth and output delay of a primary, on one line.

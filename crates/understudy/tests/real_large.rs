@@ -67,7 +67,7 @@ fn a_joining_backup_that_stands_still_harms_nobody() {
     let backup = pair.replica("r2", Some(&listen), MEMORY);
     let process = Process::start(&["replica", "--config", backup.config()]);
     wait_for("the backup to receive", || {
-        (backup.status()?["joining_bytes"].as_u64()? > 0).then_some(())
+        (backup.status()?["joining"]["done_bytes"].as_u64()? > 0).then_some(())
     });
     process.signal(Signal::STOP);
     // This is the fault, not a wait for anything.

@@ -4,6 +4,7 @@ pub mod counting;
 pub mod cpu;
 pub mod distance;
 pub mod failover;
+pub mod join;
 pub mod log;
 pub mod pair;
 pub mod postgresql;

@@ -22,6 +22,8 @@ const PAGE_WORK: usize = 64;
 pub(super) struct Captured {
     /// The next page to be copied ahead; all before it were copied.
     next: usize,
+    /// Pages that were copied because somebody was about to write to them.
+    kept: u64,
     full: VecDeque<PageBatch>,
     filling: PageBatch,
     spare: Vec<PageBatch>,
@@ -52,8 +54,16 @@ impl Ram {
         self.keep_all();
     }
 
+    /// As [`Ram::capture_page`], before the page is written.
+    pub(super) fn keep_page(&mut self, index: usize) {
+        self.capture_page(index);
+        if let Some(captured) = &mut self.captured {
+            captured.kept += 1;
+        }
+    }
+
     /// The bytes of page `index` are those of the snapshot, and are copied now.
-    pub(super) fn capture_page(&mut self, index: usize) {
+    fn capture_page(&mut self, index: usize) {
         assert!(
             self.tracking[index] & TO_BE_KEPT != 0,
             "page {index} is copied a second time"
@@ -115,6 +125,13 @@ impl Capture<'_> {
         captured.full.len() * BATCH_PAGES + captured.filling.len()
     }
 
+    /// Pages that were copied because they were about to be written, since it began: that took the time
+    /// of whoever wrote.
+    pub fn kept_pages(&self) -> u64 {
+        let captured = self.ram.captured.as_ref().expect("it is under way");
+        captured.kept
+    }
+
     /// Takes copied pages: a full batch, or the last one when all pages are copied.
     pub fn take_batch(&mut self) -> Option<PageBatch> {
         let is_complete = self.is_complete();
@@ -134,12 +151,20 @@ impl Capture<'_> {
         }
     }
 
-    /// Ends it, complete or not: nothing is kept any more.
-    pub fn end(self) {
+    /// Ends it, complete or not: nothing is kept any more. Gives what was copied and not taken, to be
+    /// dropped where nobody waits for that.
+    pub fn end(self) -> Vec<PageBatch> {
         if !self.is_complete() {
             self.ram.keep_none();
         }
-        self.ram.captured = None;
+        let captured = self.ram.captured.take().expect("it is under way");
+        let Captured {
+            full,
+            filling,
+            spare,
+            ..
+        } = *captured;
+        full.into_iter().chain(spare).chain([filling]).collect()
     }
 }
 

@@ -28,7 +28,7 @@ impl Ram {
     #[cold]
     pub(super) fn first_write(&mut self, index: usize) {
         if self.tracking[index] & TO_BE_KEPT != 0 {
-            self.capture_page(index);
+            self.keep_page(index);
         }
         self.tracking[index] = UNSEEN;
         self.flags[index] &= !PAGE_IS_CLEAN;

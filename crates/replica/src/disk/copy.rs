@@ -8,6 +8,9 @@ use std::sync::mpsc::{SyncSender, TrySendError};
 
 /// Bytes of a chunk; the last one of a disk may be shorter.
 pub const CHUNK_BYTES: u64 = 256 << 10;
+/// Chunks that wait because the guest was about to write to them: 256 MiB. For one more, the guest's
+/// write waits.
+const MOST_WAITING: usize = if cfg!(test) { 8 } else { 1024 };
 
 /// A piece of a disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,20 +49,27 @@ impl DiskCopy {
         }
     }
 
-    /// Puts aside what `request` is about to change.
-    pub(super) fn before(&mut self, disks: &[Disk], request: &DiskRequest) {
+    /// Puts aside what `request` is about to change. False when nobody listens.
+    pub(super) fn before(&mut self, disks: &[Disk], request: &DiskRequest) -> bool {
         let device = usize::from(request.device);
         let Some((offset, length)) = changes(&request.operation).filter(|(_, length)| *length > 0)
         else {
-            return;
+            return true;
         };
         let Some(disk) = disks.get(device) else {
-            return;
+            return true;
         };
         let last = offset.saturating_add(length - 1).min(disk.length() - 1) / CHUNK_BYTES;
         for index in offset / CHUNK_BYTES..=last {
             self.take(disks, device, index as usize);
+            if self.waiting.len() > MOST_WAITING
+                && let Some(chunk) = self.waiting.pop_front()
+                && self.chunks.send(chunk).is_err()
+            {
+                return false;
+            }
         }
+        true
     }
 
     /// Sends a chunk or looks at the next one. False when all is done or nobody listens.

@@ -102,8 +102,11 @@ fn serve(disks: &[Disk], commands: &Receiver<Command>, completed: &impl Fn(Compl
         };
         match command {
             Ok(Command::Request(request)) => {
-                if let Some(copy) = &mut copy {
-                    copy.before(disks, &request);
+                if copy
+                    .as_mut()
+                    .is_some_and(|copy| !copy.before(disks, &request))
+                {
+                    copy = None;
                 }
                 completed(carry_out(disks, request));
             }

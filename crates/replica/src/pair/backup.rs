@@ -436,7 +436,7 @@ fn status(host: &Host, core: &Backup<Output>, machine: Option<&BackupMachine>) -
         state: state_name(pair.phase).into(),
         generation: pair.generation.0,
         protected: pair.phase == BackupPhase::Following,
-        joining_bytes: machine.and_then(BackupMachine::stored_bytes),
+        joining: machine.and_then(BackupMachine::progress),
         lag_instructions: Some(pair.received_count.saturating_sub(base.instruction_count)),
         ..base
     }

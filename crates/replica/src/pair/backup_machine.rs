@@ -1,6 +1,7 @@
 //! A backup's machine, from the first piece of its snapshot to the moment when it goes live.
 
 use super::restore::{RestoreParts, Restoring};
+use crate::status::JoinProgress;
 use crate::vcpu::ReplayingVcpu;
 use machine::snapshot::Snapshot;
 use replication::message::SnapshotChunk;
@@ -93,10 +94,10 @@ impl BackupMachine {
         }
     }
 
-    /// Bytes of the snapshot that were put in their place, while that goes on.
-    pub fn stored_bytes(&self) -> Option<u64> {
+    /// How much of the snapshot was put in its place, while that goes on.
+    pub fn progress(&self) -> Option<JoinProgress> {
         match &self.stage {
-            Stage::Restoring(restoring) => Some(restoring.stored_bytes()),
+            Stage::Restoring(restoring) => Some(restoring.progress()),
             Stage::Running(_) | Stage::Failed => None,
         }
     }

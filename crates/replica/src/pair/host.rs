@@ -9,7 +9,7 @@ use crate::control::{Answer, ControlSocket, ConversationId, Request, Word};
 use crate::end::{Ended, ReplicaError};
 use crate::events::EventLog;
 use crate::evidence::{EvidenceDesk, EvidenceStore, Kept};
-use crate::host_time::{monotonic, monotonic_ns};
+use crate::host_time::{monotonic, monotonic_ns, thread_cpu};
 use crate::machines::Machines;
 use crate::outside::{ConsoleSink, Network, Outside};
 use crate::signals::StopSignals;
@@ -104,12 +104,14 @@ pub struct Host {
     next_connection: u64,
     /// When garbage was told last.
     garbage_told_at: Option<Duration>,
-    /// When the last wait ended, on the monotonic clock.
-    woken_at: Option<Duration>,
-    /// The longest time that the loop ever did anything else than wait.
+    /// When the last wait ended: the monotonic clock, and that of the thread's execution.
+    woken_at: Option<(Duration, Duration)>,
+    /// The longest time that the loop ever did anything else than wait, and the longest for which it was
+    /// executed meanwhile: the rest it was blocked, or had no core.
     longest: Duration,
-    /// The same since it was told last, and when that was.
-    longest_untold: Duration,
+    longest_executed: Duration,
+    /// The longest since it was told last, for how long it was executed, and when that was told.
+    longest_untold: (Duration, Duration),
     slow_told_at: Option<Duration>,
 }
 
@@ -165,7 +167,8 @@ impl Host {
             garbage_told_at: None,
             woken_at: None,
             longest: Duration::ZERO,
-            longest_untold: Duration::ZERO,
+            longest_executed: Duration::ZERO,
+            longest_untold: Default::default(),
             slow_told_at: None,
             config,
         })
@@ -292,7 +295,7 @@ impl Host {
             self.evidence_kept(kept);
         }
         let ready = self.poll(timeout, accept)?;
-        self.woken_at = Some(monotonic());
+        self.woken_at = Some((monotonic(), thread_cpu()));
         let mut happened = Happened::default();
         let mut network_is_ready = false;
         for (source, readiness) in ready {
@@ -322,21 +325,24 @@ impl Host {
     /// whoever looks for the reason of a suspicion wants to know.
     fn measure_turn(&mut self) {
         let now = monotonic();
-        let Some(woken_at) = self.woken_at.take() else {
+        let Some((woken_at, executed_before)) = self.woken_at.take() else {
             return;
         };
         let worked = now.saturating_sub(woken_at);
+        let executed = thread_cpu().saturating_sub(executed_before);
         self.longest = self.longest.max(worked);
-        self.longest_untold = self.longest_untold.max(worked);
+        self.longest_executed = self.longest_executed.max(executed);
+        self.longest_untold = self.longest_untold.max((worked, executed));
         let told = self.slow_told_at;
-        if self.longest_untold >= SLOW && told.is_none_or(|at| now >= at + SLOW_INTERVAL) {
+        if self.longest_untold.0 >= SLOW && told.is_none_or(|at| now >= at + SLOW_INTERVAL) {
             let detail = format!(
-                "this process was busy or blocked for {} ms",
-                self.longest_untold.as_millis()
+                "this process was busy or blocked for {} ms, {} of them busy",
+                self.longest_untold.0.as_millis(),
+                self.longest_untold.1.as_millis()
             );
             self.events.add("slow", 0, 0, detail);
             self.slow_told_at = Some(now);
-            self.longest_untold = Duration::ZERO;
+            self.longest_untold = Default::default();
         }
     }
 
@@ -493,12 +499,14 @@ impl Host {
             pid: std::process::id(),
             name: self.config.name.clone(),
             instruction_count: count,
+            memory_in_use_bytes: gauge(|gauges| &gauges.memory_in_use),
             guest_time_ms: gauge(|gauges| &gauges.guest_time_ns) / 1_000_000,
             digests_compared: gauge(|gauges| &gauges.digests_compared),
             engine: engine_name(vcpu.map_or(self.config.engine, VcpuThread::engine)).into(),
             mips: self.speed.per_second(now_ns, count) / 1e6,
             log_bytes_sent: self.log_bytes,
             loop_longest_ms: self.longest.as_secs_f64() * 1e3,
+            loop_busiest_ms: self.longest_executed.as_secs_f64() * 1e3,
             log_bits_per_second: (self.log.per_second(now_ns, self.log_bytes) * 8.0) as u64,
             directory: self.config.state_directory.clone(),
             events: self.events.newest().cloned().collect(),

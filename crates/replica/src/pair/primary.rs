@@ -4,7 +4,7 @@ use super::ReplicationCore;
 use super::host::{Happened, Host};
 use super::markers::Purpose;
 use super::rates::percentile_ms;
-use super::snapshot_sender::{Piece, SnapshotRequests, SnapshotSender, discard};
+use super::snapshot_sender::{Piece, SnapshotRequests, SnapshotSender};
 use super::stopping::Stopping;
 use crate::disk::Disk;
 use crate::end::{Ended, ReplicaError};
@@ -12,8 +12,8 @@ use crate::evidence::EvidenceStore;
 use crate::host_time::monotonic;
 use crate::status::{OutputDelay, ReplicaStatus};
 use crate::vcpu::{
-    CommandChannel, InputEncoding, LiveOptions, LiveReport, LiveVcpu, Parts, ReplicaGuest, Step,
-    TakenSnapshot, start_disks,
+    BegunSnapshot, CommandChannel, InputEncoding, LiveOptions, LiveReport, LiveVcpu, Parts,
+    ReplicaGuest, Step, start_disks,
 };
 use machine::input::Input;
 use machine::output::{Finish, Output, Trouble};
@@ -50,6 +50,8 @@ pub(super) struct PrimaryLoop {
     snapshots_taken: u64,
     /// Its kernel panicked since it was booted.
     guest_panicked: bool,
+    /// The longest time that the guest stood still for one.
+    snapshot_pause: Duration,
     finish: Option<Finish>,
     /// It was asked to end.
     pub(super) stopping: Option<Stopping>,
@@ -75,6 +77,7 @@ impl PrimaryLoop {
             snapshot_connection: None,
             snapshots_taken: 0,
             guest_panicked: false,
+            snapshot_pause: Duration::ZERO,
             finish: None,
             stopping: None,
             ended: None,
@@ -147,7 +150,9 @@ impl PrimaryLoop {
             let gauges = self.vcpu.thread().gauges();
             self.host.sample(gauges.count.load(Ordering::Relaxed));
             let (core, vcpu) = (&self.core, &self.vcpu);
-            let (snapshots_taken, guest_panicked) = (self.snapshots_taken, self.guest_panicked);
+            let joining = self.snapshot.as_ref().map(SnapshotSender::progress);
+            let (snapshots_taken, pause) = (self.snapshots_taken, self.snapshot_pause);
+            let guest_panicked = self.guest_panicked;
             let deadlines = [
                 self.core.next_deadline(),
                 self.requests.deadline(),
@@ -155,8 +160,10 @@ impl PrimaryLoop {
             ];
             let deadline = deadlines.into_iter().flatten().min();
             let happened = self.host.wait(deadline, true, |host| ReplicaStatus {
+                joining,
                 snapshots_taken,
                 guest_panicked,
+                snapshot_pause_ms: pause.as_secs_f64() * 1e3,
                 ..status(host, core, vcpu)
             })?;
             self.take(happened);
@@ -220,7 +227,7 @@ impl PrimaryLoop {
         while let Some(report) = self.vcpu.report() {
             match report {
                 LiveReport::Steps { steps, count } => self.steps(steps, count),
-                LiveReport::Snapshot(taken) => self.snapshot_taken(taken),
+                LiveReport::Snapshot(begun) => self.snapshot_begun(begun),
                 LiveReport::StandsStill => self.stands_still(),
                 LiveReport::Finished(finish) => {
                     self.finish = Some(finish);
@@ -248,13 +255,15 @@ impl PrimaryLoop {
         }
     }
 
-    fn snapshot_taken(&mut self, taken: Box<TakenSnapshot>) {
-        let (pairing, count) = (taken.pairing, taken.count);
+    fn snapshot_begun(&mut self, begun: Box<BegunSnapshot>) {
+        let (pairing, count) = (begun.pairing, begun.count);
         self.snapshots_taken += 1;
-        if !self.requests.taken(monotonic(), pairing, taken.pause) {
-            return discard(taken);
+        self.snapshot_pause = self.snapshot_pause.max(begun.pause);
+        if !self.requests.taken(monotonic(), pairing, begun.pause) {
+            // Dropped here it is not taken any further.
+            return;
         }
-        match SnapshotSender::start(*taken, self.host.waker.clone()) {
+        match SnapshotSender::start(*begun, self.host.waker.clone()) {
             Ok(sender) => {
                 self.snapshot = Some(sender);
                 self.core.snapshot_taken(monotonic(), pairing, count);

@@ -5,19 +5,21 @@
 //! they come. The bounded channel is the back-pressure: while it is full, the event loop does not read
 //! the connection. An end of the channel ends the thread at its next look.
 
+use super::progress::CopyMeter;
 use crate::config::ReplicaConfig;
 use crate::disk::{Disk, SECTOR_BYTES};
 use crate::evidence::EvidenceStore;
+use crate::host_time::monotonic;
 use crate::machines::Machines;
+use crate::status::JoinProgress;
 use crate::vcpu::{CommandChannel, InputEncoding, Parts, ReplayingVcpu, ReplicaGuest, start_disks};
 use crate::wake::Waker;
 use machine::Machine;
 use replication::message::{SnapshotChunk, SnapshotPart};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
 /// Pieces that are on their way to the thread, a megabyte each.
@@ -47,7 +49,7 @@ pub(super) struct Restoring {
     waiting: VecDeque<Piece>,
     made: Receiver<Result<ReplayingVcpu, String>>,
     thread: JoinHandle<()>,
-    stored_bytes: Arc<AtomicU64>,
+    copied: Arc<Mutex<CopyMeter>>,
 }
 
 impl Restoring {
@@ -58,11 +60,11 @@ impl Restoring {
     pub(super) fn start(parts: RestoreParts) -> io::Result<Restoring> {
         let (pieces, received) = mpsc::sync_channel(PIECES_UNDER_WAY);
         let (made_sender, made) = mpsc::channel();
-        let stored_bytes = Arc::new(AtomicU64::new(0));
+        let copied = Arc::new(Mutex::new(CopyMeter::new(monotonic())));
         let stream = PieceStream {
             received,
             waker: parts.waker.clone(),
-            stored_bytes: stored_bytes.clone(),
+            copied: copied.clone(),
             chunk: Vec::new(),
             taken: 0,
             machine_bytes: 0,
@@ -82,7 +84,7 @@ impl Restoring {
             waiting: VecDeque::new(),
             made,
             thread,
-            stored_bytes,
+            copied,
         })
     }
 
@@ -119,9 +121,9 @@ impl Restoring {
         self.made.try_recv().ok()
     }
 
-    /// Bytes of the snapshot that were put in their place.
-    pub(super) fn stored_bytes(&self) -> u64 {
-        self.stored_bytes.load(Ordering::Relaxed)
+    /// How much of the snapshot was put in its place.
+    pub(super) fn progress(&self) -> JoinProgress {
+        lock(&self.copied).progress(monotonic())
     }
 
     /// Ends the thread and waits for it, wherever it is: its disks are closed then.
@@ -193,11 +195,18 @@ fn start(
     ReplayingVcpu::start(parts, channel, waker)
 }
 
+fn lock(meter: &Mutex<CopyMeter>) -> MutexGuard<'_, CopyMeter> {
+    // Plain numbers: a panic elsewhere leaves nothing half done that matters.
+    meter
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
 /// The pieces in their order: the machine's bytes to be read, and after them those of the disks.
 struct PieceStream {
     received: Receiver<Piece>,
     waker: Waker,
-    stored_bytes: Arc<AtomicU64>,
+    copied: Arc<Mutex<CopyMeter>>,
     /// The machine's piece that is being read, and how much of it was.
     chunk: Vec<u8>,
     taken: usize,
@@ -222,20 +231,17 @@ impl PieceStream {
         Ok(piece)
     }
 
-    fn stored(&self, bytes: usize) {
-        self.stored_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    fn stored(&self, chunk: &SnapshotChunk) {
+        lock(&self.copied).add(chunk);
     }
 
     /// The next of the machine's bytes; empty when there are no more.
     fn fill(&mut self) -> io::Result<()> {
         while self.taken == self.chunk.len() {
             match self.next()? {
-                Piece::Chunk(SnapshotChunk {
-                    part: SnapshotPart::Machine,
-                    offset,
-                    bytes,
-                    ..
-                }) => {
+                Piece::Chunk(chunk) if chunk.part == SnapshotPart::Machine => {
+                    self.stored(&chunk);
+                    let SnapshotChunk { offset, bytes, .. } = chunk;
                     if offset != self.machine_bytes {
                         return Err(io::Error::other("the pieces are out of order"));
                     }
@@ -273,7 +279,7 @@ impl PieceStream {
                 .ok_or("it has more disks than this configuration")?;
             disk.write_copied(chunk.offset, &chunk.bytes)
                 .map_err(|error| format!("its disk {index} cannot be written here: {error}"))?;
-            self.stored(chunk.bytes.len());
+            self.stored(&chunk);
         }
     }
 }
@@ -284,7 +290,6 @@ impl Read for PieceStream {
         let length = buffer.len().min(self.chunk.len() - self.taken);
         buffer[..length].copy_from_slice(&self.chunk[self.taken..self.taken + length]);
         self.taken += length;
-        self.stored(length);
         Ok(length)
     }
 }

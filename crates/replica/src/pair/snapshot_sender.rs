@@ -1,8 +1,12 @@
 //! Cuts a snapshot and its disks into pieces, on a thread of its own, while the guest runs on.
 
+use super::progress::CopyMeter;
 use crate::disk::DiskChunk;
-use crate::vcpu::TakenSnapshot;
+use crate::host_time::monotonic;
+use crate::status::JoinProgress;
+use crate::vcpu::{BegunSnapshot, SnapshotPages};
 use crate::wake::Waker;
+use machine::snapshot::{SnapshotHead, SnapshotWriter};
 use replication::message::{MAX_CHUNK_BYTES, SnapshotChunk, SnapshotPart};
 use std::io::{self, Write};
 use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError};
@@ -65,18 +69,12 @@ impl SnapshotRequests {
     }
 }
 
-/// Drops a snapshot that nobody wants, on a thread of its own: it may be large.
-pub fn discard(taken: Box<TakenSnapshot>) {
-    let thread = std::thread::Builder::new().name("discard".into());
-    // A host without a thread to give drops it here and now.
-    let _started = thread.spawn(move || drop(taken));
-}
-
 /// The pieces of one snapshot: first the machine, then the disks.
 pub struct SnapshotSender {
     pieces: Receiver<Result<SnapshotChunk, String>>,
     pairing: u64,
     sent: u64,
+    meter: CopyMeter,
 }
 
 /// What there is to send.
@@ -97,8 +95,16 @@ pub enum Piece {
 
 impl SnapshotSender {
     /// Begins. The thread ends when this is dropped.
-    pub fn start(taken: TakenSnapshot, waker: Waker) -> io::Result<SnapshotSender> {
-        let pairing = taken.pairing;
+    pub fn start(begun: BegunSnapshot, waker: Waker) -> io::Result<SnapshotSender> {
+        let BegunSnapshot {
+            pairing,
+            head,
+            pages,
+            memory_bytes,
+            disk_bytes,
+            disk_chunks,
+            ..
+        } = begun;
         let (sender, pieces) = mpsc::sync_channel(READY_PIECES);
         std::thread::Builder::new()
             .name("snapshot".into())
@@ -108,12 +114,13 @@ impl SnapshotSender {
                     waker: waker.clone(),
                     pairing,
                     offset: 0,
+                    total: memory_bytes.saturating_add(disk_bytes),
                     piece: Vec::new(),
                 };
                 // An error here means that nobody wants the pieces any more.
                 let _ended = cutter
-                    .machine(&taken)
-                    .and_then(|()| cutter.disks(&taken.disk_chunks));
+                    .machine(&head, &pages)
+                    .and_then(|()| cutter.disks(&disk_chunks));
                 drop(cutter);
                 waker.wake();
             })?;
@@ -121,6 +128,7 @@ impl SnapshotSender {
             pieces,
             pairing,
             sent: 0,
+            meter: CopyMeter::new(monotonic()),
         })
     }
 
@@ -129,11 +137,17 @@ impl SnapshotSender {
         self.pairing
     }
 
+    /// How far it is.
+    pub fn progress(&self) -> JoinProgress {
+        self.meter.progress(monotonic())
+    }
+
     /// The next piece.
     pub fn next_piece(&mut self) -> Piece {
         match self.pieces.try_recv() {
             Ok(Ok(chunk)) => {
                 self.sent += 1;
+                self.meter.add(&chunk);
                 Piece::Chunk(chunk)
             }
             Ok(Err(reason)) => Piece::Failed(reason),
@@ -148,12 +162,27 @@ struct Cutter {
     waker: Waker,
     pairing: u64,
     offset: u64,
+    total: u64,
     piece: Vec<u8>,
 }
 
 impl Cutter {
-    fn machine(&mut self, taken: &TakenSnapshot) -> io::Result<()> {
-        taken.snapshot.write_to(self)?;
+    fn machine(&mut self, head: &SnapshotHead, pages: &SnapshotPages) -> io::Result<()> {
+        let mut writer = SnapshotWriter::begin(head, &mut *self)?;
+        loop {
+            match pages.next_batch() {
+                Ok(Some(batch)) => {
+                    writer.pages(&batch)?;
+                    pages.reuse(batch);
+                }
+                Ok(None) => break,
+                Err(lost) => {
+                    self.give(Err(lost.to_string()))?;
+                    return Err(io::ErrorKind::BrokenPipe.into());
+                }
+            }
+        }
+        writer.end()?;
         self.flush()
     }
 
@@ -177,6 +206,7 @@ impl Cutter {
             pairing: self.pairing,
             part,
             offset,
+            total: self.total,
             bytes,
         }))
     }
@@ -192,6 +222,9 @@ impl Cutter {
 
 impl Write for Cutter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.piece.is_empty() {
+            self.piece.reserve_exact(MAX_CHUNK_BYTES);
+        }
         let taken = bytes.len().min(MAX_CHUNK_BYTES - self.piece.len());
         self.piece.extend_from_slice(&bytes[..taken]);
         if self.piece.len() == MAX_CHUNK_BYTES {

@@ -3,7 +3,7 @@
 use crate::disk::Completion;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard};
 
 type Board = BTreeMap<(u8, u64), Completion>;
 
@@ -13,7 +13,6 @@ type Board = BTreeMap<(u8, u64), Completion>;
 #[derive(Debug, Default)]
 pub struct Completions {
     board: Mutex<Board>,
-    added: Condvar,
     any: AtomicBool,
 }
 
@@ -23,7 +22,6 @@ impl Completions {
         self.lock()
             .insert((completion.device, completion.request), completion);
         self.any.store(true, Ordering::Release);
-        self.added.notify_all();
     }
 
     /// Takes all that are there, in the order of device and request. Cheap when there are none.
@@ -42,17 +40,6 @@ impl Completions {
     /// Takes one, if it is there.
     pub fn take(&self, device: u8, request: u64) -> Option<Completion> {
         self.lock().remove(&(device, request))
-    }
-
-    /// Waits until one is there.
-    pub fn wait_for_any(&self) {
-        let mut board = self.lock();
-        while board.is_empty() {
-            board = self
-                .added
-                .wait(board)
-                .unwrap_or_else(|poisoned| poisoned.into_inner());
-        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Board> {
@@ -89,15 +76,5 @@ mod tests {
         assert!(completions.any());
         assert_eq!(completions.take_all(), [completion(1)]);
         assert_eq!(completions.take_all(), []);
-    }
-
-    #[test]
-    fn a_machine_that_waits_for_its_disk_goes_on_when_the_request_ends() {
-        let completions = Completions::default();
-        std::thread::scope(|scope| {
-            let waited = scope.spawn(|| completions.wait_for_any());
-            completions.add(completion(0));
-            waited.join().unwrap();
-        });
     }
 }

@@ -85,6 +85,8 @@ pub struct ReplicaGuest {
     disks: Option<(DiskThread, Arc<Completions>)>,
     /// Disk requests that were submitted and whose completion was not injected.
     open_requests: u64,
+    /// Requests that are not submitted before those that are open have ended, while that is asked for.
+    held_requests: Option<Vec<DiskRequest>>,
     /// Entropy requests that were not answered.
     open_entropy: Vec<u32>,
     /// Recorded digests that the machine was compared with.
@@ -105,6 +107,7 @@ impl ReplicaGuest {
             machine,
             disks,
             open_requests: 0,
+            held_requests: None,
             open_entropy: Vec::new(),
             digests: 0,
             host_error: None,
@@ -143,6 +146,10 @@ impl ReplicaGuest {
     }
 
     fn submit(&mut self, request: DiskRequest) {
+        if let Some(held) = &mut self.held_requests {
+            held.push(request);
+            return;
+        }
         if let Some((thread, _)) = &self.disks {
             self.open_requests += 1;
             thread.submit(request);
@@ -233,15 +240,21 @@ impl ReplicaGuest {
             .is_some_and(|(_, completions)| completions.any())
     }
 
-    /// Waits until a request ends. False when none is open.
-    pub fn wait_for_completion(&self) -> bool {
-        match &self.disks {
-            Some((_, completions)) if self.open_requests > 0 => {
-                completions.wait_for_any();
-                true
-            }
-            _ => false,
+    /// From here on new requests wait. Those that were submitted go on to their end.
+    pub fn hold_requests(&mut self) {
+        self.held_requests.get_or_insert_default();
+    }
+
+    /// Submits what was held, in order.
+    pub fn release_requests(&mut self) {
+        for request in self.held_requests.take().into_iter().flatten() {
+            self.submit(request);
         }
+    }
+
+    /// Whether a request was submitted whose completion was not taken yet.
+    pub fn has_open_requests(&self) -> bool {
+        self.open_requests > 0
     }
 
     /// How often a replay has asked for the digest, to compare it with a recorded one.

@@ -1,18 +1,19 @@
 //! The live mode: time is steered, inputs are injected and recorded, outputs are reported.
 
 use super::Ends;
+use super::copying::{Copying, Progress};
 use super::guest::{GuestError, InputEncoding, ReplicaGuest, encode_input};
-use super::messages::{Command, LiveCommand, LiveReport, Step, TakenSnapshot, VisibleOutputs};
+use super::messages::{BegunSnapshot, Command, LiveCommand, LiveReport, Step, VisibleOutputs};
 use crate::clock::{ClockSteering, GuestNow};
-use crate::disk::Completion;
+use crate::disk::{Completion, SECTOR_BYTES};
 use crate::host_time::{monotonic_ns, unix_ns};
-use machine::Stop;
 use machine::input::Input;
+use machine::memory::PAGE_SIZE;
 use machine::output::{Finish, Output, Trouble};
+use machine::{Machine, Stop};
 use replication::lag::{FULL_SPEED, RunShare};
 use replication::record::{Record, RecordBody};
 use std::ops::ControlFlow;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, RecvTimeoutError, TryRecvError};
 use std::time::Duration;
 
@@ -103,6 +104,9 @@ struct Live<'a> {
     /// Flushes that ended are not told to the guest yet, and which those are.
     flushes_wait: bool,
     ended_flushes: Vec<Completion>,
+    /// The pairing that waits for its snapshot, which is begun when no disk request is under way.
+    asked_snapshot: Option<u64>,
+    copying: Option<Copying>,
 }
 
 impl<'a> Live<'a> {
@@ -134,6 +138,8 @@ impl<'a> Live<'a> {
             sleep_owed_ns: 0,
             flushes_wait: options.flushes_wait,
             ended_flushes: Vec::new(),
+            asked_snapshot: None,
+            copying: None,
         }
     }
 
@@ -174,6 +180,7 @@ impl<'a> Live<'a> {
             return Ok(stopped);
         }
         self.internal_inputs()?;
+        self.begin_snapshot();
         let quantum = self.steering.instructions_in(QUANTUM_NS);
         let quantum = quantum.clamp(*QUANTUM_LIMITS.start(), *QUANTUM_LIMITS.end());
         let began_ns = monotonic_ns();
@@ -187,7 +194,6 @@ impl<'a> Live<'a> {
         match stop {
             Stop::Reached | Stop::Output => {
                 self.after_running(began_ns)?;
-                self.flush(Flush::Passing);
                 Ok(ControlFlow::Continue(()))
             }
             Stop::Idle { wake_at_ns } => {
@@ -228,7 +234,11 @@ impl<'a> Live<'a> {
             LiveCommand::Input(input) => self.inject(&input)?,
             LiveCommand::Throttle(share) => self.run_share = share.min(FULL_SPEED),
             LiveCommand::CompleteFlushes(may) => self.complete_flushes(may)?,
-            LiveCommand::Snapshot { pairing } => self.snapshot(pairing)?,
+            LiveCommand::Snapshot { pairing } => {
+                self.asked_snapshot = Some(pairing);
+                self.guest.hold_requests();
+                self.begin_snapshot();
+            }
             LiveCommand::StandStill => return self.stand_still(),
             // It was told to go on before it was told to stand still.
             LiveCommand::Resume => {}
@@ -331,23 +341,50 @@ impl<'a> Live<'a> {
         }
         let now_ns = monotonic_ns();
         self.digest_when_due(now_ns);
-        self.throttle(now_ns.saturating_sub(began_ns));
+        self.flush(Flush::Passing);
+        let ran_ns = now_ns.saturating_sub(began_ns);
+        let copied_ns = self.copy_pages(|copying, machine| copying.after_running(machine, ran_ns));
+        self.throttle(ran_ns, copied_ns);
         Ok(())
     }
 
-    /// Sleeps as the run share wants after having run for `ran_ns`.
-    fn throttle(&mut self, ran_ns: u64) {
-        if self.run_share >= FULL_SPEED {
+    /// Sleeps as the run share wants after having run for `ran_ns`; what copying took is no less of a
+    /// rest.
+    fn throttle(&mut self, ran_ns: u64, copied_ns: u64) {
+        let share = self.copying.as_ref().map_or(FULL_SPEED, Copying::share);
+        let share = share.min(self.run_share);
+        if share >= FULL_SPEED {
             self.sleep_owed_ns = 0;
             return;
         }
-        let share = u64::from(self.run_share.max(LEAST_SHARE));
+        let share = u64::from(share.max(LEAST_SHARE));
         self.sleep_owed_ns += ran_ns * (u64::from(FULL_SPEED) - share) / share;
+        self.sleep_owed_ns = self.sleep_owed_ns.saturating_sub(copied_ns);
         if self.sleep_owed_ns >= LEAST_SLEEP_NS {
             self.flush(Flush::Pausing);
             let sleep_ns = self.sleep_owed_ns.min(LONGEST_SLEEP_NS);
             std::thread::sleep(Duration::from_nanos(sleep_ns));
             self.sleep_owed_ns -= sleep_ns;
+        }
+    }
+
+    /// Takes the snapshot that is under way along, and says how long that took.
+    fn copy_pages(&mut self, copy: impl FnOnce(&mut Copying, &mut dyn Machine) -> Progress) -> u64 {
+        let Some(copying) = &mut self.copying else {
+            return 0;
+        };
+        let began_ns = monotonic_ns();
+        let is_wanted = self.ends.wanted_snapshot() == copying.pairing();
+        let machine = &mut *self.guest.machine;
+        if !is_wanted || copy(copying, machine) == Progress::Done {
+            self.end_copying();
+        }
+        monotonic_ns().saturating_sub(began_ns)
+    }
+
+    fn end_copying(&mut self) {
+        if let Some(copying) = self.copying.take() {
+            copying.end(&mut *self.guest.machine);
         }
     }
 
@@ -388,6 +425,11 @@ impl<'a> Live<'a> {
                 return self.end_wait(before, wake_at_ns);
             }
             let command = match left_ns {
+                _ if self.copies_while_waiting() => match self.ends.commands.try_recv() {
+                    Ok(command) => Ok(command),
+                    Err(TryRecvError::Empty) => Err(RecvTimeoutError::Timeout),
+                    Err(TryRecvError::Disconnected) => Err(RecvTimeoutError::Disconnected),
+                },
                 Some(left_ns) => self
                     .ends
                     .commands
@@ -412,6 +454,7 @@ impl<'a> Live<'a> {
                     if self.guest.has_completions() {
                         return self.end_wait(before, None);
                     }
+                    self.begin_snapshot();
                 }
                 Ok(command) => {
                     if self.command(command)?.is_break() {
@@ -425,6 +468,16 @@ impl<'a> Live<'a> {
         }
     }
 
+    /// While the guest waits, the snapshot that is under way has the time. True if it needs more.
+    fn copies_while_waiting(&mut self) -> bool {
+        let mut progress = Progress::Done;
+        self.copy_pages(|copying, machine| {
+            progress = copying.while_waiting(machine);
+            progress
+        });
+        progress == Progress::More
+    }
+
     fn end_wait(&mut self, before: GuestNow, timer_ns: Option<u64>) -> Result<Turn, GuestError> {
         let record = self
             .steering
@@ -433,36 +486,49 @@ impl<'a> Live<'a> {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Takes a snapshot with no disk request under way, so that the copy of the disks and the
-    /// machine are of the same moment.
-    fn snapshot(&mut self, pairing: u64) -> Result<(), GuestError> {
-        let wanted = &self.ends.gauges.wanted_snapshot;
-        if wanted.load(Ordering::Acquire) != pairing {
-            return Ok(());
+    /// Begins the snapshot that was asked for, once no disk request is under way: so the copy of the
+    /// disks and the machine are of the same moment. The guest runs on until then, and its new requests
+    /// wait: they are open in the snapshot, and on the disks neither here nor in the copy.
+    fn begin_snapshot(&mut self) {
+        let Some(pairing) = self.asked_snapshot else {
+            return;
+        };
+        let is_wanted = self.ends.wanted_snapshot() == pairing;
+        if is_wanted && self.guest.has_open_requests() {
+            return;
         }
-        let began_ns = monotonic_ns();
-        loop {
-            self.internal_inputs()?;
-            if !self.guest.wait_for_completion() {
-                break;
-            }
+        self.asked_snapshot = None;
+        if is_wanted {
+            self.snapshot(pairing);
         }
+        self.guest.release_requests();
+    }
+
+    fn snapshot(&mut self, pairing: u64) {
+        self.end_copying();
         self.flush(Flush::Whole);
+        let began_ns = monotonic_ns();
         let disk_chunks = match self.guest.disk_thread() {
             Some(thread) => thread.begin_copy(),
             None => mpsc::sync_channel(1).1,
         };
-        let taken = TakenSnapshot {
+        let machine = &mut *self.guest.machine;
+        let head = machine.begin_snapshot();
+        let sectors: u64 = machine.board().disks.iter().map(|disk| disk.sectors).sum();
+        let (copying, pages) = Copying::begin(machine, pairing, self.ends.own.clone());
+        let begun = BegunSnapshot {
             pairing,
-            count: self.guest.machine.instruction_count(),
-            visible: self.guest.machine.visible_outputs(),
-            snapshot: self.guest.machine.snapshot(),
+            count: machine.instruction_count(),
+            visible: machine.visible_outputs(),
+            head,
+            pages,
+            disk_bytes: sectors.saturating_mul(SECTOR_BYTES),
+            memory_bytes: machine.pages_in_use() as u64 * PAGE_SIZE,
             disk_chunks,
             pause: Duration::from_nanos(monotonic_ns().saturating_sub(began_ns)),
         };
-        self.ends.live(LiveReport::Snapshot(Box::new(taken)));
-        self.steering.resume();
-        Ok(())
+        self.copying = Some(copying);
+        self.ends.live(LiveReport::Snapshot(Box::new(begun)));
     }
 
     /// Reports what happened, if anybody should know now.

@@ -2,10 +2,11 @@
 //! in common here but their end.
 
 use super::LiveOptions;
+use super::copying::SnapshotPages;
 use crate::disk::DiskChunk;
 use machine::input::Input;
 use machine::output::{Finish, Output, Trouble};
-use machine::snapshot::Snapshot;
+use machine::snapshot::{Snapshot, SnapshotHead};
 use replication::lag::RunShare;
 use replication::message::DivergenceReport;
 use replication::record::Record;
@@ -31,7 +32,7 @@ pub(crate) enum LiveCommand {
     Throttle(RunShare),
     /// Flushes that ended may be told to the guest, or have to wait.
     CompleteFlushes(bool),
-    /// Take a snapshot for this pairing, and begin to copy the disks.
+    /// Begin a snapshot for this pairing, and to copy the disks.
     Snapshot { pairing: u64 },
     /// Go no further: report everything, then [`LiveReport::StandsStill`].
     StandStill,
@@ -79,7 +80,7 @@ pub enum LiveReport {
     },
     /// The snapshot that was asked for, at this instruction count. All that was reported before is
     /// in it, nothing that is reported after.
-    Snapshot(Box<TakenSnapshot>),
+    Snapshot(Box<BegunSnapshot>),
     /// The machine stands still, as it was told; everything before was reported.
     StandsStill,
     /// The host could not carry out a disk request; the guest got an I/O error.
@@ -135,16 +136,22 @@ pub struct VcpuFailure {
     pub reason: String,
 }
 
-/// A snapshot, and the disks that belong to it.
-pub struct TakenSnapshot {
+/// A snapshot that is being taken while the machine runs on, and the disks that belong to it.
+pub struct BegunSnapshot {
     /// The pairing that it is for.
     pub pairing: u64,
-    /// Where it was taken.
+    /// Where it was begun: this is its moment.
     pub count: u64,
     /// The running number of visible outputs.
     pub visible: u64,
-    /// The machine.
-    pub snapshot: Snapshot,
+    /// The machine but for its RAM.
+    pub head: SnapshotHead,
+    /// Its RAM.
+    pub pages: SnapshotPages,
+    /// About how many bytes of RAM there are to come.
+    pub memory_bytes: u64,
+    /// How long its disks are together, in bytes.
+    pub disk_bytes: u64,
     /// What its disks hold.
     pub disk_chunks: Receiver<DiskChunk>,
     /// How long the guest stood still for it.

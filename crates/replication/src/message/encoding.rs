@@ -167,6 +167,7 @@ pub(super) fn encode(out: &mut Vec<u8>, message: &Message) -> u8 {
                 SnapshotPart::Disk(index) => out.extend_from_slice(&[1, index]),
             }
             put_varint(out, chunk.offset);
+            put_varint(out, chunk.total);
             assert!(
                 chunk.bytes.len() <= MAX_CHUNK_BYTES,
                 "a chunk of {}",
@@ -434,7 +435,7 @@ fn get_chunk(f: &mut Fields<'_>) -> Result<SnapshotChunk, WireError> {
             });
         }
     };
-    let offset = f.varint()?;
+    let (offset, total) = (f.varint()?, f.varint()?);
     let bytes = f.remainder().to_vec();
     if bytes.len() > MAX_CHUNK_BYTES {
         let (value, limit) = (bytes.len() as u64, MAX_CHUNK_BYTES as u64);
@@ -451,6 +452,7 @@ fn get_chunk(f: &mut Fields<'_>) -> Result<SnapshotChunk, WireError> {
         pairing,
         part,
         offset,
+        total,
         bytes,
     })
 }

@@ -110,6 +110,10 @@ impl Pair {
             lag: config.of_target(lag),
             memory: waiting.into_iter().fold(0, u64::max),
             catching_up: !self.meter.has_caught_up(),
+            behind: self
+                .stream
+                .sent_count()
+                .saturating_sub(self.meter.executed()),
         }
     }
 

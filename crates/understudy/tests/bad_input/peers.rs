@@ -289,6 +289,7 @@ impl LyingPrimary {
             pairing: 1,
             part,
             offset,
+            total: 0,
             bytes,
         };
         self.peer.send(&Message::Snapshot(chunk));

@@ -1,0 +1,106 @@
+//! How far the copy for a joining backup is, alike on both sides.
+
+use crate::status::JoinProgress;
+use replication::message::{SnapshotChunk, SnapshotPart};
+use std::time::Duration;
+
+/// Follows the pieces of one snapshot.
+#[derive(Clone, Copy, Debug)]
+pub struct CopyMeter {
+    began: Duration,
+    /// Bytes of the machine.
+    machine: u64,
+    /// Where in its disks the copy is, were they one; zeros count as copied.
+    disks: u64,
+    /// Where the disk of the newest piece begins there, and which it is.
+    disk: (u8, u64),
+    total: u64,
+}
+
+impl CopyMeter {
+    /// It begins now.
+    pub fn new(now: Duration) -> CopyMeter {
+        CopyMeter {
+            began: now,
+            machine: 0,
+            disks: 0,
+            disk: (0, 0),
+            total: 0,
+        }
+    }
+
+    /// A piece was sent, or came.
+    pub fn add(&mut self, chunk: &SnapshotChunk) {
+        self.total = chunk.total;
+        let end = chunk.offset.saturating_add(chunk.bytes.len() as u64);
+        match chunk.part {
+            SnapshotPart::Machine => self.machine = end,
+            SnapshotPart::Disk(index) => {
+                if index != self.disk.0 {
+                    self.disk = (index, self.disks);
+                }
+                // What is about to be written is sent before its turn.
+                self.disks = self.disks.max(self.disk.1.saturating_add(end));
+            }
+        }
+    }
+
+    /// For the status.
+    pub fn progress(&self, now: Duration) -> JoinProgress {
+        let done = self.machine.saturating_add(self.disks);
+        // The total is an estimate.
+        let total = self.total.max(done);
+        let seconds = now.saturating_sub(self.began).as_secs_f64();
+        let rate = if seconds > 0.0 {
+            done as f64 / seconds
+        } else {
+            0.0
+        };
+        JoinProgress {
+            done_bytes: done,
+            total_bytes: total,
+            percent: if total > 0 {
+                done as f64 * 100.0 / total as f64
+            } else {
+                0.0
+            },
+            bytes_per_second: rate as u64,
+            seconds_left: (rate > 0.0).then(|| (total - done) as f64 / rate),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chunk(part: SnapshotPart, offset: u64, bytes: usize) -> SnapshotChunk {
+        SnapshotChunk {
+            pairing: 1,
+            part,
+            offset,
+            total: 4_000,
+            bytes: vec![1; bytes],
+        }
+    }
+
+    #[test]
+    fn zeros_that_are_left_out_count_as_copied() {
+        let mut meter = CopyMeter::new(Duration::from_secs(5));
+        meter.add(&chunk(SnapshotPart::Machine, 0, 600));
+        meter.add(&chunk(SnapshotPart::Machine, 600, 400));
+        let progress = meter.progress(Duration::from_secs(6));
+        assert_eq!((progress.done_bytes, progress.total_bytes), (1_000, 4_000));
+        assert_eq!(progress.bytes_per_second, 1_000);
+        assert_eq!(progress.seconds_left, Some(3.0));
+        meter.add(&chunk(SnapshotPart::Disk(0), 500, 500));
+        meter.add(&chunk(SnapshotPart::Disk(0), 0, 500));
+        assert_eq!(meter.progress(Duration::from_secs(7)).percent, 50.0);
+        meter.add(&chunk(SnapshotPart::Disk(1), 1_500, 500));
+        let progress = meter.progress(Duration::from_secs(9));
+        assert_eq!(
+            (progress.percent, progress.seconds_left),
+            (100.0, Some(0.0))
+        );
+    }
+}

@@ -227,7 +227,7 @@ impl PrimaryLoop {
         while let Some(report) = self.vcpu.report() {
             match report {
                 LiveReport::Steps { steps, count } => self.steps(steps, count),
-                LiveReport::Snapshot(begun) => self.snapshot_begun(begun),
+                LiveReport::Snapshot(begun) => self.snapshot_begun(*begun),
                 LiveReport::StandsStill => self.stands_still(),
                 LiveReport::Finished(finish) => {
                     self.finish = Some(finish);
@@ -255,7 +255,7 @@ impl PrimaryLoop {
         }
     }
 
-    fn snapshot_begun(&mut self, begun: Box<BegunSnapshot>) {
+    fn snapshot_begun(&mut self, begun: BegunSnapshot) {
         let (pairing, count) = (begun.pairing, begun.count);
         self.snapshots_taken += 1;
         self.snapshot_pause = self.snapshot_pause.max(begun.pause);
@@ -263,7 +263,7 @@ impl PrimaryLoop {
             // Dropped here it is not taken any further.
             return;
         }
-        match SnapshotSender::start(*begun, self.host.waker.clone()) {
+        match SnapshotSender::start(begun, self.host.waker.clone()) {
             Ok(sender) => {
                 self.snapshot = Some(sender);
                 self.core.snapshot_taken(monotonic(), pairing, count);

@@ -37,7 +37,7 @@ use std::time::Duration;
 /// Connections that are open at once; the oldest stranger's is closed for one more.
 const CONNECTION_LIMIT: usize = 8;
 /// Bytes that may wait on a connection before snapshot pieces have to wait too.
-const SNAPSHOT_WAITING_BYTES: usize = 4 << 20;
+const SNAPSHOT_WAITING_BYTES: usize = 1 << 20;
 /// However idle everything is, figures are taken this often.
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
 /// No work between two waits should take so long.

@@ -1,7 +1,8 @@
 //! Boots a kernel as fast as it goes, without waiting for idle time, and shows the serial
 //! port: `cargo run --release -p x86 --example boot -- KERNEL INITRD COMMAND_LINE [TYPED]`. What is typed
 //! follows the guest's first prompt. From the environment: `MEMORY_MIB` (512), `LIMIT` (instructions to stop
-//! at), `STEP` (the longest run), `FORGET=1` (drop all caches after each run), `JIT=0` (interpret), `CHAOS` (a seed): what is printed at the end
+//! at), `STEP` (the longest run), `FORGET=1` (drop all caches after each run), `JIT=0` (interpret), `CHAOS` (a seed), `STAMPS=1`
+//! (count and processor time at each `@` printed): what is printed at the end
 //! must be the same whatever all but the first two are.
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)] // outside the machine: files and clocks
 
@@ -48,7 +49,7 @@ fn config() -> MachineConfig {
 }
 
 /// Shows what is printed, remembers it, and answers what the guest asks for.
-fn serve(machine: &mut Machine, printed: &mut Vec<u8>) {
+fn serve(machine: &mut Machine, printed: &mut Vec<u8>, stamps: bool) {
     for output in machine.outputs() {
         match output {
             Output::ConsoleBytes { bytes, .. } => {
@@ -56,6 +57,10 @@ fn serve(machine: &mut Machine, printed: &mut Vec<u8>) {
                     .write_all(&bytes)
                     .expect("standard output");
                 std::io::stdout().flush().expect("standard output");
+                if stamps && bytes.contains(&b'@') {
+                    let count = machine.instruction_count();
+                    eprintln!("[{count} {:.3}]", processor_seconds());
+                }
                 printed.extend(bytes);
             }
             Output::EntropyRequest { length } => {
@@ -74,6 +79,13 @@ fn inject(machine: &mut Machine, input: &Input) {
     machine
         .inject(input)
         .expect("the machine has such a device");
+}
+
+/// Processor time of this thread so far; zero where it is not told.
+fn processor_seconds() -> f64 {
+    let times = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let first = times.split(' ').next().and_then(|text| text.parse().ok());
+    first.map_or(0.0, |ns: f64| ns / 1e9)
 }
 
 /// Idle time is skipped.
@@ -96,13 +108,13 @@ fn main() {
         machine.set_chaos(seed.parse().ok());
     }
     let (limit, step) = (number("LIMIT", u64::MAX), number("STEP", 1 << 22));
-    let forgets = number("FORGET", 0) != 0;
+    let (forgets, stamps) = (number("FORGET", 0) != 0, number("STAMPS", 0) != 0);
     let mut typed = arguments.get(3).map(|text| text.replace("\\n", "\n"));
     let (mut printed, mut idle_ns) = (Vec::new(), 0);
     let start = Instant::now();
     let last = loop {
         let stop = machine.run(limit.min(machine.instruction_count() + step));
-        serve(&mut machine, &mut printed);
+        serve(&mut machine, &mut printed, stamps);
         if forgets {
             machine.forget_caches();
         }

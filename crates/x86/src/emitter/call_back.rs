@@ -8,6 +8,7 @@ use crate::interpreter::fault;
 use crate::interpreter::flags::{AF, CF, OF, PF, SF, Status, ZF};
 use crate::interpreter::op::RIP;
 use crate::mmu::Bank;
+use crate::simd::VectorState;
 use std::marker::PhantomData;
 
 /// What compiled code has at hand: a copy lies at the top of its stack while it runs.
@@ -35,8 +36,14 @@ pub struct Frame<'a, 'b> {
     pub(super) target: [u64; 2],
     /// What a routine keeps for itself.
     pub(super) kept: u64,
-    /// SSE instructions may be executed.
-    pub(super) allows_sse: u64,
+    /// SSE instructions may be executed, and raise nothing.
+    pub(super) allows_vectors: u64,
+    /// The XMM registers and MXCSR are in the host's.
+    pub(super) has_vectors: u64,
+    /// The vector unit's state.
+    pub(super) vectors: *mut VectorState,
+    /// The MXCSR that all other code runs with.
+    pub(super) host_mxcsr: u64,
     /// The CPU shuts down.
     pub(super) is_triple_fault: u64,
     lifetime: PhantomData<&'a mut ()>,
@@ -44,6 +51,9 @@ pub struct Frame<'a, 'b> {
 
 const CR0_EM_TS: u64 = 1 << 2 | 1 << 3;
 const CR4_OSFXSR: u64 = 1 << 9;
+/// All exceptions are masked.
+const MXCSR_MASKS: u32 = 0x1f80;
+const MXCSR_DEFAULT: u64 = 0x1f80;
 
 fn pack(status: Status) -> u64 {
     let flags = status.to_flags();
@@ -68,7 +78,10 @@ impl<'a, 'b> Frame<'a, 'b> {
             bank: std::ptr::null(),
             target: [0; 2],
             kept: 0,
-            allows_sse: 0,
+            allows_vectors: 0,
+            has_vectors: 0,
+            vectors: std::ptr::null_mut(),
+            host_mxcsr: MXCSR_DEFAULT,
             is_triple_fault: 0,
             core,
             jit,
@@ -77,6 +90,9 @@ impl<'a, 'b> Frame<'a, 'b> {
         // SAFETY: the pointer was made from a reference just now.
         let core = unsafe { &mut *frame.core };
         frame.end = core.now + frame.remaining as u64;
+        if let Some(vectors) = core.vector.as_deref_mut() {
+            frame.vectors = vectors;
+        }
         frame.refresh(core);
         frame
     }
@@ -88,8 +104,11 @@ impl<'a, 'b> Frame<'a, 'b> {
         self.bank = core.tlb.bank(core.bank);
         self.flags = pack(core.status);
         let registers = &core.registers;
-        self.allows_sse =
-            (registers.cr0 & CR0_EM_TS == 0 && registers.cr4 & CR4_OSFXSR != 0).into();
+        let mxcsr = core.vector.as_deref().map_or(0, |vectors| vectors.mxcsr);
+        let is_allowed = registers.cr0 & CR0_EM_TS == 0
+            && registers.cr4 & CR4_OSFXSR != 0
+            && mxcsr & MXCSR_MASKS == MXCSR_MASKS;
+        self.allows_vectors = is_allowed.into();
     }
 }
 

@@ -1,7 +1,9 @@
 //! Which instructions become one piece of compiled code, and which of their flags matter.
 
-use crate::interpreter::decode::{Decoded, decode};
+use super::x86_64::host_has;
+use crate::interpreter::decode::{Decoded, decode, needs};
 use crate::interpreter::op::Op;
+use crate::interpreter::vector::needs as units;
 use crate::ram::{PAGE_SIZE, Ram};
 use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind, Register, RflagsBits};
 
@@ -67,6 +69,8 @@ pub enum Kind {
     Call,
     CallIndirect,
     Return,
+    /// An SSE instruction that the host has in the same way.
+    Vector,
 }
 
 impl Kind {
@@ -335,8 +339,35 @@ fn native(instruction: &Instruction) -> Option<Kind> {
         {
             Kind::Same // SETcc, CMOVcc
         }
+        _ if is_same_vector(instruction) => Kind::Vector,
         _ => return None,
     })
+}
+
+/// Whether an instruction is one of SSE that every processor executes in the same way, and as it says.
+fn is_same_vector(instruction: &Instruction) -> bool {
+    use Mnemonic::*;
+    let mut registers = (0..instruction.op_count())
+        .filter(|&operand| instruction.op_kind(operand) == OpKind::Register)
+        .map(|operand| instruction.op_register(operand));
+    let is_other = matches!(
+        instruction.mnemonic(),
+        Rcpps
+            | Rcpss
+            | Rsqrtps
+            | Rsqrtss
+            | Maskmovdqu
+            | Pcmpestri
+            | Pcmpestrm
+            | Pcmpistri
+            | Pcmpistrm
+            | Ldmxcsr
+            | Stmxcsr
+    );
+    needs(instruction) == Some(units::SSE)
+        && !is_other
+        && registers.all(|register| register.is_xmm() || register.is_gpr())
+        && host_has(instruction)
 }
 
 /// MOV between rAX and an address of 64 bits that is part of the instruction.

@@ -932,7 +932,7 @@ fn vector_operation(op: &mut Op, instruction: &Instruction) -> Option<Handler> {
 }
 
 /// What a vector or x87 instruction needs to be set up; `None` for what is neither.
-fn needs(instruction: &Instruction) -> Option<u8> {
+pub(crate) fn needs(instruction: &Instruction) -> Option<u8> {
     if instruction.mnemonic() == Mnemonic::Wait {
         // To the decoder it is the 8086's.
         return Some(needs::WAIT);

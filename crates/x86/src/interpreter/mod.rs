@@ -20,7 +20,7 @@ mod segment;
 mod shift;
 mod string;
 mod system;
-mod vector;
+pub(crate) mod vector;
 mod width;
 
 use self::cache::{Block, Cache};

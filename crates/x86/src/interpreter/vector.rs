@@ -152,7 +152,7 @@ pub(super) fn number(register: Register) -> u8 {
 }
 
 /// What must be set up before an instruction of a kind may execute.
-pub(super) mod needs {
+pub(crate) mod needs {
     /// An x87 instruction.
     pub const X87: u8 = 0;
     /// FWAIT.

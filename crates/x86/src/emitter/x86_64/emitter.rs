@@ -19,6 +19,15 @@ pub(super) enum Cold {
         index: usize,
         /// The flags behind the instruction are in the host's.
         loads_flags: bool,
+        /// The XMM registers are in the host's.
+        loads_vectors: bool,
+    },
+    /// Loads the XMM registers; if that is not allowed the interpreter executes the instruction, and
+    /// the piece is left.
+    Vectors {
+        from: DynamicLabel,
+        back: DynamicLabel,
+        index: usize,
     },
     /// The interpreter executes a jump, and the piece is left.
     Leave { from: DynamicLabel, index: usize },
@@ -61,6 +70,8 @@ pub struct Emitter<'a> {
     pub(super) index: usize,
     pub(super) flags: Flags,
     pub(super) encoder: Encoder,
+    /// The XMM registers are in the host's.
+    pub(super) has_vectors: bool,
 }
 
 impl<'a> Emitter<'a> {
@@ -88,6 +99,7 @@ impl<'a> Emitter<'a> {
             index: 0,
             flags: Flags::IN_FRAME,
             encoder: Encoder::new(64),
+            has_vectors: false,
         }
     }
 
@@ -155,6 +167,7 @@ impl<'a> Emitter<'a> {
             Kind::Call => self.call(),
             Kind::CallIndirect => self.call_indirect(),
             Kind::Return => self.return_(),
+            Kind::Vector => return self.vector(),
         }
         Ok(())
     }
@@ -179,6 +192,7 @@ impl<'a> Emitter<'a> {
     fn call_back(&mut self) {
         self.save_flags();
         self.execute(self.index);
+        self.has_vectors = false;
         self.flags = Flags::IN_FRAME;
         if self.present().kind == Kind::LastCallBack {
             self.exit_behind(self.index);
@@ -203,13 +217,19 @@ impl<'a> Emitter<'a> {
     /// goes on at `back`.
     pub(super) fn call_back_from(&mut self, from: DynamicLabel) -> DynamicLabel {
         let back = self.asm.new_dynamic_label();
+        self.share_call_back(from, back);
+        back
+    }
+
+    /// Another label from which the interpreter does the same.
+    pub(super) fn share_call_back(&mut self, from: DynamicLabel, back: DynamicLabel) {
         self.cold.push(Cold::CallBack {
             from,
             back,
             index: self.index,
             loads_flags: true,
+            loads_vectors: self.has_vectors,
         });
-        back
     }
 
     /// Binds the label behind the present instruction.
@@ -247,13 +267,27 @@ impl<'a> Emitter<'a> {
                 back,
                 index,
                 loads_flags,
+                loads_vectors,
             } => {
                 dynasm!(self.asm; .arch x64; =>from);
                 self.execute(index);
+                if loads_vectors {
+                    dynasm!(self.asm; .arch x64; call extern self.routines.load_vectors);
+                }
                 if loads_flags {
                     self.load_flags_from_frame();
                 }
                 dynasm!(self.asm; .arch x64; jmp =>back);
+            }
+            Cold::Vectors { from, back, index } => {
+                dynasm!(self.asm; .arch x64
+                    ; =>from
+                    ; call extern self.routines.load_vectors
+                    ; cmp BYTE [rsp + HAS_VECTORS], 0
+                    ; jne =>back
+                );
+                self.execute(index);
+                self.exit_behind(index);
             }
             Cold::Leave { from, index } => {
                 dynasm!(self.asm; .arch x64; =>from);

@@ -4,6 +4,7 @@ use crate::emitter::call_back::Frame;
 use crate::interpreter::core::Core;
 use crate::interpreter::op::RIP;
 use crate::mmu::Bank;
+use crate::simd::VectorState;
 use std::mem::offset_of;
 
 /// Number of a host register, as in its encoding.
@@ -67,6 +68,13 @@ pub const REMAINING: i32 = offset_of!(Frame, remaining) as i32;
 pub const FLAGS: i32 = offset_of!(Frame, flags) as i32;
 pub const BANK: i32 = offset_of!(Frame, bank) as i32;
 pub const TARGET: i32 = offset_of!(Frame, target) as i32;
+pub const ALLOWS_VECTORS: i32 = offset_of!(Frame, allows_vectors) as i32;
+pub const HAS_VECTORS: i32 = offset_of!(Frame, has_vectors) as i32;
+pub const VECTORS: i32 = offset_of!(Frame, vectors) as i32;
+pub const HOST_MXCSR: i32 = offset_of!(Frame, host_mxcsr) as i32;
+/// Where the registers are in the vector unit's state.
+pub const XMM: i32 = offset_of!(VectorState, xmm) as i32;
+pub const MXCSR: i32 = offset_of!(VectorState, mxcsr) as i32;
 pub const KEPT: i32 = offset_of!(Frame, kept) as i32;
 pub const IS_TRIPLE_FAULT: i32 = offset_of!(Frame, is_triple_fault) as i32;
 /// Bytes of the frame.

@@ -17,9 +17,11 @@ mod memory;
 mod routines;
 mod same;
 mod stack;
+mod vector;
 
 pub use emitter::Emitter;
 pub use routines::Routines;
+pub use vector::host_has;
 
 /// Whether this host has the instructions that the emitter uses.
 pub fn host_is_capable() -> bool {

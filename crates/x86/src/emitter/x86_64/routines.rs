@@ -21,6 +21,8 @@ pub struct Routines {
     /// Lets the interpreter execute instruction `eax`, with which `ecx` instructions of the piece are
     /// left. Flags are in the frame.
     pub execute: usize,
+    /// Loads the XMM registers and MXCSR, if they may be used. Uses `rax`.
+    pub load_vectors: usize,
 }
 
 /// Bytes that the way in takes from the stack: the frame, and the address of the caller's.
@@ -52,12 +54,16 @@ impl Routines {
             ; mov [rax + CORE_RIP], rcx
         );
         store_registers(&mut asm, 0);
+        store_vectors(&mut asm, 0);
         let exit = asm.new_dynamic_label();
         dynasm!(asm; .arch x64; =>exit);
         leave(&mut asm);
         dynasm!(asm; .arch x64; .align 16);
         routines.execute = here(&asm);
         execute(&mut asm, exit);
+        dynasm!(asm; .arch x64; .align 16);
+        routines.load_vectors = here(&asm);
+        load_vectors(&mut asm);
         code.add_routines(&asm.finalize().expect("the routines refer to themselves"));
         routines
     }
@@ -125,6 +131,43 @@ fn leave(asm: &mut Assembler) {
     );
 }
 
+/// [`Routines::load_vectors`].
+fn load_vectors(asm: &mut Assembler) {
+    let done = asm.new_dynamic_label();
+    dynasm!(asm; .arch x64
+        ; cmp BYTE [rsp + 8 + HAS_VECTORS], 0
+        ; jne =>done
+        ; cmp BYTE [rsp + 8 + ALLOWS_VECTORS], 0
+        ; je =>done
+        ; mov BYTE [rsp + 8 + HAS_VECTORS], 1
+        ; mov rax, [rsp + 8 + VECTORS]
+        ; ldmxcsr [rax + MXCSR]
+    );
+    for number in 0..16u8 {
+        let at = XMM + 16 * i32::from(number);
+        dynasm!(asm; .arch x64; movups Rx(number), [rax + at]);
+    }
+    dynasm!(asm; .arch x64; =>done; ret);
+}
+
+/// Stores them, if they are loaded, and gives the host its MXCSR back. Uses `rdx`.
+fn store_vectors(asm: &mut Assembler, depth: i32) {
+    let done = asm.new_dynamic_label();
+    dynasm!(asm; .arch x64
+        ; cmp BYTE [rsp + depth + HAS_VECTORS], 0
+        ; je =>done
+        ; mov BYTE [rsp + depth + HAS_VECTORS], 0
+        ; mov rdx, [rsp + depth + VECTORS]
+        ; stmxcsr [rdx + MXCSR]
+        ; ldmxcsr [rsp + depth + HOST_MXCSR]
+    );
+    for number in 0..16u8 {
+        let at = XMM + 16 * i32::from(number);
+        dynasm!(asm; .arch x64; movups [rdx + at], Rx(number));
+    }
+    dynasm!(asm; .arch x64; =>done);
+}
+
 /// [`Routines::execute`].
 fn execute(asm: &mut Assembler, exit: dynasmrt::DynamicLabel) {
     let leaves = asm.new_dynamic_label();
@@ -134,6 +177,7 @@ fn execute(asm: &mut Assembler, exit: dynasmrt::DynamicLabel) {
         ; mov rax, [rsp + 8 + CORE]
     );
     store_registers(asm, 8);
+    store_vectors(asm, 8);
     dynasm!(asm; .arch x64
         ; lea rdi, [rsp + 8]
         ; mov rsi, [rsp + 8 + KEPT]

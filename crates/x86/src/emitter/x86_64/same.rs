@@ -71,7 +71,7 @@ fn without_accumulator(code: Code) -> Code {
 }
 
 /// What an instruction does to its operand in memory.
-fn access(instruction: &Instruction) -> Access {
+pub(super) fn access(instruction: &Instruction) -> Access {
     let is_written = instruction.op_kind(0) == OpKind::Memory
         && !matches!(
             instruction.mnemonic(),

@@ -74,6 +74,13 @@ impl Jumps {
         self.tables[usize::from(is_user)][slot] = Entry { rip, code };
     }
 
+    /// The code at an address, if it is remembered.
+    #[inline]
+    pub fn find(&self, is_user: bool, rip: u64) -> Option<u64> {
+        let entry = &self.tables[usize::from(is_user)][slot(rip)];
+        (entry.rip == rip).then_some(entry.code)
+    }
+
     /// The address of a table.
     pub fn address(&self, is_user: bool) -> u64 {
         self.tables[usize::from(is_user)].as_ptr() as u64

@@ -1,6 +1,7 @@
 //! Which instructions become one piece of compiled code, and which of their flags matter.
 
 use super::x86_64::host_has;
+use crate::interpreter::Crossing;
 use crate::interpreter::decode::{Decoded, decode, needs};
 use crate::interpreter::op::Op;
 use crate::interpreter::vector::needs as units;
@@ -94,6 +95,8 @@ pub struct Piece {
     /// Offset in the page of the first, and of what follows the last.
     pub start: usize,
     pub end: usize,
+    /// What follows goes on in the next page: it is not found by its place in RAM alone.
+    pub is_before_crossing: bool,
 }
 
 impl Piece {
@@ -103,8 +106,10 @@ impl Piece {
         let bytes = ram.slice(physical, PAGE_SIZE - start as u64)?;
         let mut steps: Vec<Step> = Vec::new();
         let mut at = 0;
+        let mut is_before_crossing = false;
         while at < bytes.len() && steps.len() < LONGEST {
             let Some(decoded) = decode(&bytes[at..], start + at) else {
+                is_before_crossing = true;
                 break;
             };
             at += usize::from(decoded.op.length);
@@ -122,9 +127,24 @@ impl Piece {
             steps,
             start,
             end: start + at,
+            is_before_crossing,
         };
         piece.find_live_flags();
         Some(piece)
+    }
+
+    /// The piece of one instruction that goes on in the next page. It is one of the linear address.
+    pub fn crossing(crossing: Crossing) -> Piece {
+        let start = (crossing.physical % PAGE_SIZE) as usize;
+        let step = Step::new(crossing.decoded);
+        let mut piece = Piece {
+            start,
+            end: start + usize::from(step.op.length),
+            steps: vec![step],
+            is_before_crossing: false,
+        };
+        piece.find_live_flags();
+        piece
     }
 
     /// Which flags matter: those that are read before they are written, and all where the piece may

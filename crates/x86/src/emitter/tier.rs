@@ -10,12 +10,14 @@ use crate::interpreter::cache::Cache;
 use crate::interpreter::core::Core;
 use crate::interpreter::exception::TripleFault;
 use crate::interpreter::op::Op;
-use crate::interpreter::{self, Interpreter};
-use crate::ram::Ram;
+use crate::interpreter::{self, Crossing, Interpreter, Next};
+use crate::ram::{PAGE_SIZE, Ram};
 use jit::chaos::Chaos;
 use jit::code_cache::{CodeCache, LARGEST_PIECE};
 use std::num::NonZeroU32;
 
+/// Pages whose instructions that go on in the next are counted apart.
+const CROSSINGS: usize = 256;
 /// Executions after which a block is compiled.
 const HOT: u32 = 16;
 
@@ -63,6 +65,8 @@ pub struct Jit {
     chaos: Option<Chaos>,
     /// The next block is longer than what is left: it is interpreted.
     interprets_next: bool,
+    /// How often instructions that go on in the next page were executed, by their pages.
+    crossings: [u32; CROSSINGS],
 }
 
 impl Jit {
@@ -81,6 +85,7 @@ impl Jit {
             hot: HOT,
             chaos: None,
             interprets_next: false,
+            crossings: [0; CROSSINGS],
         })
     }
 
@@ -131,14 +136,26 @@ impl Jit {
             if let Some(exit) = cache.before_next(core) {
                 return exit;
             }
-            let executed = match cache.find_next(core) {
-                Ok(Some(number)) => self.run_block(cache, core, number),
-                Ok(None) => Ok(()),
-                Err(fault) => Err(fault),
-            };
-            if executed.is_err() {
+            if self.execute_next(cache, core).is_err() {
                 return interpreter::Exit::TripleFault;
             }
+        }
+    }
+
+    fn execute_next(&mut self, cache: &mut Cache, core: &mut Core<'_>) -> Result<(), TripleFault> {
+        let is_interpreted = core.goes_one_by_one() || std::mem::take(&mut self.interprets_next);
+        if !is_interpreted {
+            self.jumps.refresh(core.tlb.fetch_generation);
+            if let Some(code) = self.jumps.find(core.is_user, core.rip()) {
+                return self.enter(cache, core, code);
+            }
+        }
+        match cache.find_next(core)? {
+            Next::Block(number) if is_interpreted => cache.execute(core, number),
+            Next::Block(number) => self.run_block(cache, core, number),
+            Next::Crossing(crossing) if is_interpreted => crossing.execute(core),
+            Next::Crossing(crossing) => self.run_crossing(cache, core, *crossing),
+            Next::Faulted => Ok(()),
         }
     }
 
@@ -169,9 +186,6 @@ impl Jit {
         core: &mut Core<'_>,
         number: u32,
     ) -> Result<(), TripleFault> {
-        if core.goes_one_by_one() || std::mem::take(&mut self.interprets_next) {
-            return cache.execute(core, number);
-        }
         let block = cache.block_mut(number);
         let mut code = NonZeroU32::new(block.code);
         if code.is_none() {
@@ -179,22 +193,45 @@ impl Jit {
                 block.heat += 1;
                 return cache.execute(core, number);
             }
-            let is_full = self.code.is_full() || self.ops.len() > MOST_OPS;
-            if is_full || self.chaos.as_mut().is_some_and(Chaos::fills_code_cache) {
-                cache.forget_compiled();
-                self.forget();
-            }
             code = self.compile(cache, core, number);
         }
         let Some(code) = code else {
             return cache.execute(core, number);
         };
-        match self.enter(core, code)? {
-            Exit::Next => {}
-            Exit::Budget => self.interprets_next = true,
-            Exit::Link(link) => self.link(cache, core, link),
+        let code = self.address(code);
+        self.jumps.add(core.is_user, core.rip(), code);
+        self.enter(cache, core, code)
+    }
+
+    /// An instruction that goes on in the next page. Its code is found by its linear address only: as
+    /// long as that is remembered both pages are where they were, and hold what they held.
+    #[cold]
+    fn run_crossing(
+        &mut self,
+        cache: &mut Cache,
+        core: &mut Core<'_>,
+        crossing: Crossing,
+    ) -> Result<(), TripleFault> {
+        let heat = &mut self.crossings[(core.rip() >> 12) as usize % CROSSINGS];
+        *heat += 1;
+        if *heat < self.hot || !core.ram.contains(crossing.second, 16) {
+            return crossing.execute(core);
         }
-        Ok(())
+        let (physical, second) = (crossing.physical, crossing.second);
+        let piece = Piece::crossing(crossing);
+        let in_first = (PAGE_SIZE - physical % PAGE_SIZE) as usize;
+        let mut is_stale = core.ram.mark_code(physical, in_first);
+        is_stale |= core.ram.mark_code(second, piece.end - PAGE_SIZE as usize);
+        if is_stale {
+            core.tlb.drop_writes();
+        }
+        self.make_room(cache);
+        let Some(code) = self.emit(cache, piece, physical & !(PAGE_SIZE - 1)) else {
+            return Ok(()); // executed the next time
+        };
+        let code = self.address(code);
+        self.jumps.add(core.is_user, core.rip(), code);
+        self.enter(cache, core, code)
     }
 
     /// Lets a link lead to the code at RIP, if there is some.
@@ -208,14 +245,35 @@ impl Jit {
         }
     }
 
+    fn address(&self, code: NonZeroU32) -> u64 {
+        (self.code.base() + code.get() as usize) as u64
+    }
+
     /// Runs compiled code until it gives up.
-    fn enter(&mut self, core: &mut Core<'_>, code: NonZeroU32) -> Result<Exit, TripleFault> {
-        let entry = self.code.base() + code.get() as usize;
-        self.jumps.refresh(core.tlb.fetch_generation);
-        self.jumps.add(core.is_user, core.rip(), entry as u64);
+    fn enter(
+        &mut self,
+        cache: &mut Cache,
+        core: &mut Core<'_>,
+        code: u64,
+    ) -> Result<(), TripleFault> {
         let routine = self.routines.enter;
         let mut frame = Frame::new(core, self);
-        enter(routine, entry, &mut frame).map(Exit::from_number)
+        let number = enter(routine, code as usize, &mut frame)?;
+        match Exit::from_number(number) {
+            Exit::Next => {}
+            Exit::Budget => self.interprets_next = true,
+            Exit::Link(link) => self.link(cache, core, link),
+        }
+        Ok(())
+    }
+
+    /// Drops all code if another piece may not fit.
+    fn make_room(&mut self, cache: &mut Cache) {
+        let is_full = self.code.is_full() || self.ops.len() > MOST_OPS;
+        if is_full || self.chaos.as_mut().is_some_and(Chaos::fills_code_cache) {
+            cache.forget_compiled();
+            self.forget();
+        }
     }
 
     #[cold]
@@ -225,17 +283,24 @@ impl Jit {
         core: &mut Core<'_>,
         number: u32,
     ) -> Option<NonZeroU32> {
+        self.make_room(cache);
         let physical = cache.block(number).physical;
-        let mut piece = Piece::at(core.ram, physical)?;
+        let piece = Piece::at(core.ram, physical)?;
         if core.ram.mark_code(physical, piece.end - piece.start) {
             core.tlb.drop_writes();
         }
-        let page = physical & !0xfff;
+        let added = self.emit(cache, piece, physical & !(PAGE_SIZE - 1));
+        cache.block_mut(number).code = added.map_or(0, NonZeroU32::get);
+        added
+    }
+
+    /// Compiles a piece that begins in this page.
+    fn emit(&mut self, cache: &Cache, mut piece: Piece, page: u64) -> Option<NonZeroU32> {
+        let known = |target: usize| {
+            let number = cache.find(page + target as u64)?;
+            NonZeroU32::new(cache.block(number).code)
+        };
         let code = loop {
-            let known = |target: usize| {
-                let number = cache.find(page + target as u64)?;
-                NonZeroU32::new(cache.block(number).code)
-            };
             let first = self.ops.len();
             let emitter = Emitter::new(&piece, &mut self.code, &self.routines, first, &known);
             match emitter.emit() {
@@ -250,8 +315,6 @@ impl Jit {
         };
         assert!(code.len() <= LARGEST_PIECE, "a piece is short");
         self.ops.extend(piece.steps.into_iter().map(|step| step.op));
-        let added = self.code.add(&code);
-        cache.block_mut(number).code = added.map_or(0, NonZeroU32::get);
-        added
+        self.code.add(&code)
     }
 }

@@ -198,12 +198,17 @@ impl Cache {
                 return exit;
             }
             match self.find_next(core) {
-                Ok(Some(number)) => {
+                Ok(Next::Block(number)) => {
                     if self.execute(core, number).is_err() {
                         return Exit::TripleFault;
                     }
                 }
-                Ok(None) => {}
+                Ok(Next::Crossing(crossing)) => {
+                    if crossing.execute(core).is_err() {
+                        return Exit::TripleFault;
+                    }
+                }
+                Ok(Next::Faulted) => {}
                 Err(TripleFault) => return Exit::TripleFault,
             }
         }
@@ -260,25 +265,24 @@ impl Cache {
         }
     }
 
-    /// The block at RIP. None if there is none: then the instruction at RIP was executed, or the fault of
-    /// its fetch delivered.
+    /// What is at RIP. If that cannot be fetched, its fault is delivered.
     #[inline(always)]
-    pub(crate) fn find_next(&mut self, core: &mut Core<'_>) -> Result<Option<u32>, TripleFault> {
+    pub(crate) fn find_next(&mut self, core: &mut Core<'_>) -> Result<Next, TripleFault> {
         let rip = core.rip();
         let key = Self::key(rip, core.is_user);
         if let Some(number) = self.jump(key, core.tlb.fetch_generation) {
-            return Ok(Some(number));
+            return Ok(Next::Block(number));
         }
         match self.look_up(core, rip) {
             Ok(Found::Block(number)) => {
                 self.remember(key, core.tlb.fetch_generation, number);
-                Ok(Some(number))
+                Ok(Next::Block(number))
             }
-            Ok(Found::Crossing(op)) => execute(core, std::slice::from_ref(&*op)).map(|()| None),
+            Ok(Found::Crossing(crossing)) => Ok(Next::Crossing(crossing)),
             Err(Raised) => {
                 core.now += 1;
                 let fault = core.raised;
-                core.deliver_fault(fault).map(|()| None)
+                core.deliver_fault(fault).map(|()| Next::Faulted)
             }
         }
     }
@@ -294,7 +298,7 @@ impl Cache {
         let found = self.look_up(core, rip).map_err(|Raised| core.raised)?;
         let op = match &found {
             Found::Block(number) => &self.block(*number).ops[0],
-            Found::Crossing(op) => op,
+            Found::Crossing(crossing) => &crossing.decoded.op,
         };
         core.limit = 1;
         core.r[usize::from(RIP)] = rip.wrapping_add(u64::from(op.length));
@@ -372,7 +376,11 @@ impl Cache {
             };
         }
         match decode::decode(&bytes, offset) {
-            Some(decoded) => Ok(Found::Crossing(Box::new(decoded.op))),
+            Some(decoded) => Ok(Found::Crossing(Box::new(Crossing {
+                decoded,
+                physical,
+                second,
+            }))),
             None => Err(core.general_protection()),
         }
     }
@@ -381,7 +389,33 @@ impl Cache {
 /// What is at RIP.
 enum Found {
     Block(u32),
-    Crossing(Box<Op>),
+    Crossing(Box<Crossing>),
+}
+
+/// What comes next.
+pub(crate) enum Next {
+    /// A block.
+    Block(u32),
+    /// An instruction that goes on in the next page.
+    Crossing(Box<Crossing>),
+    /// A fault was delivered.
+    Faulted,
+}
+
+/// An instruction that goes on in the next page.
+pub(crate) struct Crossing {
+    pub decoded: decode::Decoded,
+    /// Where it begins.
+    pub physical: u64,
+    /// Where the next page is.
+    pub second: u64,
+}
+
+impl Crossing {
+    /// Executes it.
+    pub(crate) fn execute(&self, core: &mut Core<'_>) -> Result<(), TripleFault> {
+        execute(core, std::slice::from_ref(&self.decoded.op))
+    }
 }
 
 /// Executes the instructions of a block, from its start.

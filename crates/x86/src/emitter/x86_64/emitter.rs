@@ -115,7 +115,11 @@ impl<'a> Emitter<'a> {
         }
         if !self.step_at(self.index).kind.ends() {
             self.save_flags();
-            self.jump_to(self.piece.end as i64, None);
+            if self.piece.is_before_crossing {
+                self.go_on_elsewhere(self.piece.end as i64);
+            } else {
+                self.jump_to(self.piece.end as i64, None);
+            }
         }
         let first = self.piece.start as i32;
         dynasm!(self.asm; .arch x64
@@ -341,18 +345,21 @@ impl<'a> Emitter<'a> {
                 self.find_code(target, miss);
                 self.enter_found();
             }
-            None => {
-                let unknown = self.asm.new_dynamic_label();
-                self.find_code(target, unknown);
-                self.enter_found();
-                dynasm!(self.asm; .arch x64
-                    ; =>unknown
-                    ; mov ecx, target as i32
-                    ; mov eax, Exit::Next.number()
-                    ; jmp extern self.routines.exit_at
-                );
-            }
+            None => self.go_on_elsewhere(target),
         }
+    }
+
+    /// Goes on with the code of a linear address, or leaves the piece.
+    fn go_on_elsewhere(&mut self, target: i64) {
+        let unknown = self.asm.new_dynamic_label();
+        self.find_code(target, unknown);
+        self.enter_found();
+        dynasm!(self.asm; .arch x64
+            ; =>unknown
+            ; mov ecx, target as i32
+            ; mov eax, Exit::Next.number()
+            ; jmp extern self.routines.exit_at
+        );
     }
 
     /// Jumps within the page.

@@ -1,6 +1,7 @@
 //! The way into compiled code, and what compiled code calls.
 #![allow(unsafe_code)] // compiled code is entered, and knows its world by address
 
+use super::groups::MOST;
 use super::tier::Jit;
 use crate::interpreter::core::Core;
 use crate::interpreter::exception::TripleFault;
@@ -34,6 +35,8 @@ pub struct Frame<'a, 'b> {
     pub(super) bank: *const Bank,
     /// Where a call goes, while its stack is looked at.
     pub(super) target: [u64; 2],
+    /// Of each group of accesses, what is to be added to a linear address.
+    pub(super) addends: [u64; MOST],
     /// What a routine keeps for itself.
     pub(super) kept: u64,
     /// SSE instructions may be executed, and raise nothing.
@@ -77,6 +80,7 @@ impl<'a, 'b> Frame<'a, 'b> {
             flags: 0,
             bank: std::ptr::null(),
             target: [0; 2],
+            addends: [0; MOST],
             kept: 0,
             allows_vectors: 0,
             has_vectors: 0,

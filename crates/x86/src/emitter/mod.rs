@@ -10,6 +10,8 @@
 #[cfg(jit)]
 mod call_back;
 #[cfg(jit)]
+mod groups;
+#[cfg(jit)]
 mod jumps;
 #[cfg(jit)]
 mod piece;

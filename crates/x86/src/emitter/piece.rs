@@ -1,5 +1,6 @@
 //! Which instructions become one piece of compiled code, and which of their flags matter.
 
+use super::groups::Groups;
 use super::x86_64::host_has;
 use crate::interpreter::Crossing;
 use crate::interpreter::decode::{Decoded, decode, needs};
@@ -97,11 +98,13 @@ pub struct Piece {
     pub end: usize,
     /// What follows goes on in the next page: it is not found by its place in RAM alone.
     pub is_before_crossing: bool,
+    /// Accesses to memory that are looked at together.
+    pub groups: Groups,
 }
 
 impl Piece {
     /// The piece at a physical address in RAM. None if there is no whole instruction.
-    pub fn at(ram: &Ram, physical: u64) -> Option<Piece> {
+    pub fn at(ram: &Ram, physical: u64, is_grouped: bool) -> Option<Piece> {
         let start = (physical % PAGE_SIZE) as usize;
         let bytes = ram.slice(physical, PAGE_SIZE - start as u64)?;
         let mut steps: Vec<Step> = Vec::new();
@@ -128,8 +131,9 @@ impl Piece {
             start,
             end: start + at,
             is_before_crossing,
+            groups: Groups::default(),
         };
-        piece.find_live_flags();
+        piece.look_ahead(is_grouped);
         Some(piece)
     }
 
@@ -142,18 +146,36 @@ impl Piece {
             end: start + usize::from(step.op.length),
             steps: vec![step],
             is_before_crossing: false,
+            groups: Groups::default(),
         };
-        piece.find_live_flags();
+        piece.look_ahead(false);
         piece
+    }
+
+    /// What has to be known of the instructions together.
+    fn look_ahead(&mut self, is_grouped: bool) {
+        if is_grouped {
+            self.groups = Groups::of(&self.steps);
+        }
+        self.find_live_flags();
+    }
+
+    /// Leaves an instruction to the interpreter.
+    pub fn call_back(&mut self, index: usize) {
+        let step = &mut self.steps[index];
+        assert_ne!(step.kind, Kind::CallBack, "a call-back can be emitted");
+        step.kind = Kind::CallBack;
+        let is_grouped = !self.groups.is_empty();
+        self.look_ahead(is_grouped);
     }
 
     /// Which flags matter: those that are read before they are written, and all where the piece may
     /// be left, because then anyone may read them.
-    pub fn find_live_flags(&mut self) {
+    fn find_live_flags(&mut self) {
         let mut live = STATUS;
-        for step in self.steps.iter_mut().rev() {
+        for (index, step) in self.steps.iter_mut().enumerate().rev() {
             step.live = live;
-            live = if step.may_leave() {
+            live = if step.may_leave(self.groups.follows(index)) {
                 STATUS
             } else {
                 live & !step.writes | step.reads
@@ -191,14 +213,15 @@ impl Step {
         has_memory(&self.instruction) && !matches!(self.kind, Kind::LoadAddress | Kind::Nothing)
     }
 
-    /// Whether the piece may be left before or behind it.
-    fn may_leave(&self) -> bool {
+    /// Whether the piece may be left before or behind it; not for its memory if that is known.
+    fn may_leave(&self, is_known: bool) -> bool {
         use Kind::*;
         match self.kind {
             Nothing | LoadAddress | SignExtend => false,
             Same | ShiftByConstant | ShiftByCl | Multiply | MultiplyWide | BitTest | BitScan => {
-                self.has_memory()
+                self.has_memory() && !is_known
             }
+            Push | Pop | Leave => !is_known,
             _ => true,
         }
     }

@@ -2,7 +2,7 @@
 
 use super::call_back::{Frame, enter};
 use super::jumps::Jumps;
-use super::piece::{Kind, Piece};
+use super::piece::Piece;
 use super::x86_64::{Emitter, Routines, host_is_capable};
 use crate::bus::Bus;
 use crate::cpu::Cpu;
@@ -33,6 +33,8 @@ pub enum Exit {
     Budget,
     /// The code there, in the same page, could be reached by this link.
     Link(usize),
+    /// The code there that looks at each access could be reached by this link.
+    Ungrouped(usize),
 }
 
 impl Exit {
@@ -42,6 +44,7 @@ impl Exit {
             Exit::Next => 0,
             Exit::Budget => 1,
             Exit::Link(link) => (link as i32) << 2 | 2,
+            Exit::Ungrouped(link) => (link as i32) << 2 | 3,
         }
     }
 
@@ -49,7 +52,8 @@ impl Exit {
         match number & 3 {
             0 => Exit::Next,
             1 => Exit::Budget,
-            _ => Exit::Link((number as u32 >> 2) as usize),
+            2 => Exit::Link((number as u32 >> 2) as usize),
+            _ => Exit::Ungrouped((number as u32 >> 2) as usize),
         }
     }
 }
@@ -65,6 +69,8 @@ pub struct Jit {
     chaos: Option<Chaos>,
     /// The next block is longer than what is left: it is interpreted.
     interprets_next: bool,
+    /// How often all code was dropped.
+    clears: u64,
     /// How often instructions that go on in the next page were executed, by their pages.
     crossings: [u32; CROSSINGS],
 }
@@ -85,6 +91,7 @@ impl Jit {
             hot: HOT,
             chaos: None,
             interprets_next: false,
+            clears: 0,
             crossings: [0; CROSSINGS],
         })
     }
@@ -97,6 +104,7 @@ impl Jit {
 
     /// Forgets all code: nobody remembers any of it.
     pub fn forget(&mut self) {
+        self.clears += 1;
         self.code.clear();
         self.ops.clear();
         self.jumps.clear();
@@ -155,7 +163,7 @@ impl Jit {
             Next::Block(number) => self.run_block(cache, core, number),
             Next::Crossing(crossing) if is_interpreted => crossing.execute(core),
             Next::Crossing(crossing) => self.run_crossing(cache, core, *crossing),
-            Next::Faulted => Ok(()),
+            Next::Again => Ok(()),
         }
     }
 
@@ -193,7 +201,7 @@ impl Jit {
                 block.heat += 1;
                 return cache.execute(core, number);
             }
-            code = self.compile(cache, core, number);
+            code = self.compile(cache, core, number, true);
         }
         let Some(code) = code else {
             return cache.execute(core, number);
@@ -245,6 +253,35 @@ impl Jit {
         }
     }
 
+    /// Goes on with code that looks at each access to memory, and lets a link lead to it.
+    fn go_on_ungrouped(
+        &mut self,
+        cache: &mut Cache,
+        core: &mut Core<'_>,
+        link: usize,
+    ) -> Result<(), TripleFault> {
+        if core.now >= core.until {
+            return Ok(());
+        }
+        let Next::Block(number) = cache.find_next(core)? else {
+            return Ok(()); // a fault was delivered
+        };
+        let mut code = NonZeroU32::new(cache.block(number).ungrouped);
+        if code.is_none() {
+            let clears = self.clears;
+            code = self.compile(cache, core, number, false);
+            if self.clears != clears {
+                return Ok(()); // the link is gone
+            }
+        }
+        let Some(code) = code else {
+            return Ok(());
+        };
+        self.code.patch(link, code);
+        let code = self.address(code);
+        self.enter(cache, core, code)
+    }
+
     fn address(&self, code: NonZeroU32) -> u64 {
         (self.code.base() + code.get() as usize) as u64
     }
@@ -256,6 +293,7 @@ impl Jit {
         core: &mut Core<'_>,
         code: u64,
     ) -> Result<(), TripleFault> {
+        self.jumps.refresh(core.tlb.fetch_generation);
         let routine = self.routines.enter;
         let mut frame = Frame::new(core, self);
         let number = enter(routine, code as usize, &mut frame)?;
@@ -263,6 +301,7 @@ impl Jit {
             Exit::Next => {}
             Exit::Budget => self.interprets_next = true,
             Exit::Link(link) => self.link(cache, core, link),
+            Exit::Ungrouped(link) => return self.go_on_ungrouped(cache, core, link),
         }
         Ok(())
     }
@@ -282,15 +321,22 @@ impl Jit {
         cache: &mut Cache,
         core: &mut Core<'_>,
         number: u32,
+        is_grouped: bool,
     ) -> Option<NonZeroU32> {
         self.make_room(cache);
         let physical = cache.block(number).physical;
-        let piece = Piece::at(core.ram, physical)?;
+        let piece = Piece::at(core.ram, physical, is_grouped)?;
         if core.ram.mark_code(physical, piece.end - piece.start) {
             core.tlb.drop_writes();
         }
         let added = self.emit(cache, piece, physical & !(PAGE_SIZE - 1));
-        cache.block_mut(number).code = added.map_or(0, NonZeroU32::get);
+        let block = cache.block_mut(number);
+        let code = if is_grouped {
+            &mut block.code
+        } else {
+            &mut block.ungrouped
+        };
+        *code = added.map_or(0, NonZeroU32::get);
         added
     }
 
@@ -305,12 +351,7 @@ impl Jit {
             let emitter = Emitter::new(&piece, &mut self.code, &self.routines, first, &known);
             match emitter.emit() {
                 Ok(code) => break code,
-                Err(unsupported) => {
-                    let step = &mut piece.steps[unsupported.0];
-                    assert_ne!(step.kind, Kind::CallBack, "a call-back can be emitted");
-                    step.kind = Kind::CallBack;
-                    piece.find_live_flags();
-                }
+                Err(unsupported) => piece.call_back(unsupported.0),
             }
         };
         assert!(code.len() <= LARGEST_PIECE, "a piece is short");

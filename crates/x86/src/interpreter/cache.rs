@@ -12,6 +12,8 @@ pub(crate) struct Block {
     pub heat: u32,
     /// Where its compiled code is; zero is nowhere.
     pub code: u32,
+    /// The same, each access to memory being looked at alone.
+    pub ungrouped: u32,
 }
 
 /// How many addresses the way from RIP to a block is remembered for.
@@ -99,6 +101,7 @@ impl Cache {
     pub fn forget_compiled(&mut self) {
         for block in &mut self.blocks {
             block.code = 0;
+            block.ungrouped = 0;
         }
     }
 
@@ -158,6 +161,7 @@ impl Cache {
             let block = &mut self.blocks[number as usize];
             block.ops = Box::default();
             block.code = 0;
+            block.ungrouped = 0;
             self.free.push(number);
         }
     }

@@ -208,7 +208,7 @@ impl Cache {
                         return Exit::TripleFault;
                     }
                 }
-                Ok(Next::Faulted) => {}
+                Ok(Next::Again) => {}
                 Err(TripleFault) => return Exit::TripleFault,
             }
         }
@@ -274,6 +274,8 @@ impl Cache {
             return Ok(Next::Block(number));
         }
         match self.look_up(core, rip) {
+            // An accessed bit that the walk has set can lie in what was decoded.
+            Ok(_) if core.ram.is_disturbed() => Ok(Next::Again),
             Ok(Found::Block(number)) => {
                 self.remember(key, core.tlb.fetch_generation, number);
                 Ok(Next::Block(number))
@@ -282,7 +284,7 @@ impl Cache {
             Err(Raised) => {
                 core.now += 1;
                 let fault = core.raised;
-                core.deliver_fault(fault).map(|()| Next::Faulted)
+                core.deliver_fault(fault).map(|()| Next::Again)
             }
         }
     }
@@ -351,6 +353,7 @@ impl Cache {
             physical,
             heat: 0,
             code: 0,
+            ungrouped: 0,
         };
         if core.ram.mark_code(physical, at) {
             core.tlb.drop_writes();
@@ -398,8 +401,8 @@ pub(crate) enum Next {
     Block(u32),
     /// An instruction that goes on in the next page.
     Crossing(Box<Crossing>),
-    /// A fault was delivered.
-    Faulted,
+    /// That has to be looked for again: a fault was delivered, or code was written.
+    Again,
 }
 
 /// An instruction that goes on in the next page.

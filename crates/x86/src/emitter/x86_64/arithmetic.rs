@@ -160,7 +160,7 @@ impl Emitter<'_> {
         } else {
             dynasm!(self.asm; .arch x64; mov ecx, [rax]);
         }
-        Ok((RCX, is_wide, Some(back)))
+        Ok((RCX, is_wide, back))
     }
 
     /// DIV and IDIV: the interpreter has those that may not have a result.
@@ -208,7 +208,9 @@ impl Emitter<'_> {
         self.encode(RCX, &[])?;
         dynasm!(self.asm; .arch x64; mov r10, rax);
         self.wrote_flags(step.writes);
-        self.come_back(back);
+        if let Some(back) = back {
+            self.come_back(back);
+        }
         Ok(())
     }
 

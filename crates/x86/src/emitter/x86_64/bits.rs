@@ -4,6 +4,7 @@ use super::emitter::Emitter;
 use super::flags::Flags;
 use super::layout::*;
 use super::memory::Access;
+use super::same::access;
 use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
 use iced_x86::{Mnemonic, OpKind, RflagsBits};
 
@@ -15,11 +16,9 @@ impl Emitter<'_> {
             self.save_flags();
         }
         let back = if step.has_memory() {
-            let is_read = step.instruction.mnemonic() == Mnemonic::Bt;
-            let access = if is_read { Access::Read } else { Access::Write };
-            let back = self.operand(access)?;
+            let back = self.operand(access(step))?;
             self.encode(RAX, &[RCX])?;
-            Some(back)
+            back
         } else {
             self.encode(RAX, &[RCX, RAX])?;
             None
@@ -56,7 +55,7 @@ impl Emitter<'_> {
             let source = step.instruction.op_register(1).full_register();
             self.source(source.number() as u8, RCX)
         } else {
-            back = Some(self.operand(Access::Read)?);
+            back = self.operand(Access::Read)?;
             if is_wide {
                 dynasm!(self.asm; .arch x64; mov rcx, [rax]);
             } else {

@@ -10,6 +10,7 @@ use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
 use iced_x86::{ConditionCode, OpKind};
 
 const _: () = assert!(ENTRIES == 0x1000);
+const RSP: u8 = 4;
 
 impl Emitter<'_> {
     /// Jcc.
@@ -52,6 +53,8 @@ impl Emitter<'_> {
             if target != RAX {
                 dynasm!(self.asm; .arch x64; mov rax, Rq(target));
             }
+        } else if self.in_group(step.op.base, step.op.displacement) {
+            dynasm!(self.asm; .arch x64; mov rax, [rax]);
         } else if self.address(&step.op).is_ok() {
             self.check(Access::Read, 8, miss);
             dynasm!(self.asm; .arch x64; mov rax, [rax]);
@@ -100,8 +103,10 @@ impl Emitter<'_> {
 
     fn push_return_address(&mut self, miss: DynamicLabel) {
         let next = i32::from(self.present().op.next);
-        self.lea(RAX, Some(GUEST_RSP), None, -8, true);
-        self.check(Access::Write, 8, miss);
+        if !self.in_group(RSP, -8) {
+            self.lea(RAX, Some(GUEST_RSP), None, -8, true);
+            self.check(Access::Write, 8, miss);
+        }
         dynasm!(self.asm; .arch x64; mov rcx, [rsp + PAGE]; add rcx, next; mov [rax], rcx);
         dynasm!(self.asm; .arch x64; lea Rq(GUEST_RSP), [Rq(GUEST_RSP) - 8]);
     }
@@ -111,8 +116,10 @@ impl Emitter<'_> {
         self.save_flags();
         let miss = self.leave_from();
         let dropped = dropped(&self.present().op);
-        dynasm!(self.asm; .arch x64; mov rax, Rq(GUEST_RSP));
-        self.check(Access::Read, 8, miss);
+        if !self.in_group(RSP, 0) {
+            dynasm!(self.asm; .arch x64; mov rax, Rq(GUEST_RSP));
+            self.check(Access::Read, 8, miss);
+        }
         dynasm!(self.asm; .arch x64; mov rax, [rax]);
         self.find(miss);
         dynasm!(self.asm; .arch x64; add Rq(GUEST_RSP), dropped);

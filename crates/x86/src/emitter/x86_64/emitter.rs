@@ -37,6 +37,9 @@ pub(super) enum Cold {
         index: usize,
         flags: Flags,
     },
+    /// Accesses that are looked at together are not in one page, or it is not known: goes on with the code
+    /// that looks at each.
+    Ungroup { from: DynamicLabel, index: usize },
     /// A jump within the page to what was not compiled yet.
     Link {
         from: DynamicLabel,
@@ -275,6 +278,7 @@ impl<'a> Emitter<'a> {
             } => {
                 dynasm!(self.asm; .arch x64; =>from);
                 self.execute(index);
+                self.check_groups_again(index);
                 if loads_vectors {
                     dynasm!(self.asm; .arch x64; call extern self.routines.load_vectors);
                 }
@@ -282,6 +286,20 @@ impl<'a> Emitter<'a> {
                     self.load_flags_from_frame();
                 }
                 dynasm!(self.asm; .arch x64; jmp =>back);
+            }
+            Cold::Ungroup { from, index } => {
+                let step = self.step_at(index);
+                let start = i32::from(step.op.next) - i32::from(step.op.length);
+                let to_end = self.to_end(index);
+                let unknown = self.asm.new_dynamic_label();
+                dynasm!(self.asm; .arch x64; =>from; add r15, to_end; jmp =>unknown);
+                let number = self.add_link();
+                dynasm!(self.asm; .arch x64
+                    ; =>unknown
+                    ; mov ecx, start
+                    ; mov eax, Exit::Ungrouped(number).number()
+                    ; jmp extern self.routines.exit_at
+                );
             }
             Cold::Vectors { from, back, index } => {
                 dynasm!(self.asm; .arch x64
@@ -362,6 +380,43 @@ impl<'a> Emitter<'a> {
         );
     }
 
+    /// The jump that was emitted last can be patched from here on. Gives its number.
+    fn add_link(&mut self) -> usize {
+        let number = self.cache.next_link();
+        let patch = (self.start + self.asm.offset().0 - 4) as u32;
+        self.cache.add_link(Link { patch });
+        number
+    }
+
+    /// A label behind the piece from which the present instruction, and what follows, looks at each
+    /// access. Flags are in the frame.
+    pub(super) fn ungroup_from(&mut self) -> DynamicLabel {
+        let from = self.asm.new_dynamic_label();
+        self.cold.push(Cold::Ungroup {
+            from,
+            index: self.index,
+        });
+        from
+    }
+
+    /// The interpreter has executed an instruction: what was known of the TLB may not be true any more.
+    /// If so the piece is left behind it.
+    fn check_groups_again(&mut self, index: usize) {
+        let piece = self.piece;
+        let mut groups = piece.groups.around(index).peekable();
+        if groups.peek().is_none() {
+            return;
+        }
+        let (stale, known) = (self.asm.new_dynamic_label(), self.asm.new_dynamic_label());
+        for (number, group) in groups {
+            let moved = group.moved(&piece.steps, index);
+            self.check_group(number, &group, moved, stale);
+        }
+        dynasm!(self.asm; .arch x64; jmp =>known; =>stale);
+        self.exit_behind(index);
+        dynasm!(self.asm; .arch x64; =>known);
+    }
+
     /// Jumps within the page.
     pub(super) fn link(&mut self, target: i32) {
         if target as usize == self.piece.start {
@@ -373,9 +428,7 @@ impl<'a> Emitter<'a> {
         } else {
             let from = self.asm.new_dynamic_label();
             dynasm!(self.asm; .arch x64; jmp =>from);
-            let number = self.cache.next_link();
-            let patch = (self.start + self.asm.offset().0 - 4) as u32;
-            self.cache.add_link(Link { patch });
+            let number = self.add_link();
             self.cold.push(Cold::Link {
                 from,
                 number,

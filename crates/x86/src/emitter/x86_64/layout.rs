@@ -75,6 +75,10 @@ pub const HOST_MXCSR: i32 = offset_of!(Frame, host_mxcsr) as i32;
 /// Where the registers are in the vector unit's state.
 pub const XMM: i32 = offset_of!(VectorState, xmm) as i32;
 pub const MXCSR: i32 = offset_of!(VectorState, mxcsr) as i32;
+/// Where the addend of a group is.
+pub fn addend(number: usize) -> i32 {
+    (offset_of!(Frame, addends) + 8 * number) as i32
+}
 pub const KEPT: i32 = offset_of!(Frame, kept) as i32;
 pub const IS_TRIPLE_FAULT: i32 = offset_of!(Frame, is_triple_fault) as i32;
 /// Bytes of the frame.

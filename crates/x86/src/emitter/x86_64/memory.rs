@@ -3,6 +3,7 @@
 
 use super::emitter::Emitter;
 use super::layout::*;
+use crate::emitter::groups::Group;
 use crate::interpreter::op::{Op, RIP, ZERO};
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
 
@@ -19,18 +20,65 @@ type Parts = (Option<Host>, Option<(Host, u8)>, i32);
 
 impl Emitter<'_> {
     /// Puts the host's address of the present instruction's operand into `rax`. Flags are in the frame
-    /// afterwards. Gives the label where the interpreter comes back to: behind the instruction.
-    pub(super) fn operand(&mut self, access: Access) -> Result<DynamicLabel, ()> {
+    /// afterwards, unless its page is known. Gives the label where the interpreter comes back to, if it may
+    /// have to execute the instruction: behind it.
+    pub(super) fn operand(&mut self, access: Access) -> Result<Option<DynamicLabel>, ()> {
         let step = self.present();
         let size = step.instruction.memory_size().size();
         if !matches!(size, 1 | 2 | 4 | 8 | 16) {
             return Err(());
         }
+        if self.in_group(step.op.base, step.op.displacement) {
+            return Ok(None);
+        }
         self.save_flags();
         self.address(&step.op)?;
         let miss = self.asm.new_dynamic_label();
         self.check(access, size as i32, miss);
-        Ok(self.call_back_from(miss))
+        Ok(Some(self.call_back_from(miss)))
+    }
+
+    /// If the present access belongs to a group, puts the host's address of `[base + displacement]` into
+    /// `rax`. Uses `rcx`; only the first of a group loses flags.
+    pub(super) fn in_group(&mut self, base: u8, displacement: i32) -> bool {
+        let Some((number, group)) = self.piece.groups.find(self.index) else {
+            return false;
+        };
+        if group.first == self.index {
+            self.save_flags();
+            let elsewhere = self.ungroup_from();
+            self.check_group(number, &group, 0, elsewhere);
+        } else {
+            dynasm!(self.asm; .arch x64; mov rax, [rsp + addend(number)]);
+        }
+        let base = self.source(base, RCX);
+        self.lea(RAX, Some(RAX), Some((base, 0)), displacement, true);
+        true
+    }
+
+    /// Looks up the page of a group whose register has moved by `moved`: its addend is in `rax` and in the
+    /// frame then.
+    pub(super) fn check_group(
+        &mut self,
+        number: usize,
+        group: &Group,
+        moved: i32,
+        elsewhere: DynamicLabel,
+    ) {
+        let table = if group.is_write { WRITES } else { READS };
+        let base = self.source(group.base, RAX);
+        self.lea(RAX, Some(base), None, group.low.wrapping_sub(moved), true);
+        dynasm!(self.asm; .arch x64
+            ; rorx ecx, eax, 8
+            ; and ecx, 0x3ff0
+            ; sub rax, [r14 + rcx + table]
+            ; cmp rax, 0x1000 - (group.high - group.low)
+            ; ja =>elsewhere
+            ; mov rax, [r14 + rcx + table + 8]
+            ; sub rax, [r14 + rcx + table]
+            ; mov [rsp + addend(number)], rax
+        );
+        self.lose_flags();
     }
 
     /// The parts of an effective address; `rax` and `rcx` hold what has no host register.

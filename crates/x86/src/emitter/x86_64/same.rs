@@ -3,6 +3,7 @@
 use super::emitter::Emitter;
 use super::layout::*;
 use super::memory::Access;
+use crate::emitter::piece::Step;
 use dynasmrt::{DynamicLabel, DynasmApi, dynasm};
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 
@@ -71,13 +72,8 @@ fn without_accumulator(code: Code) -> Code {
 }
 
 /// What an instruction does to its operand in memory.
-pub(super) fn access(instruction: &Instruction) -> Access {
-    let is_written = instruction.op_kind(0) == OpKind::Memory
-        && !matches!(
-            instruction.mnemonic(),
-            Mnemonic::Cmp | Mnemonic::Test | Mnemonic::Bt
-        );
-    if is_written {
+pub(super) fn access(step: &Step) -> Access {
+    if step.writes_memory() {
         Access::Write
     } else {
         Access::Read
@@ -125,7 +121,7 @@ impl Emitter<'_> {
             self.encode(RAX, &[RCX, RAX])?;
             return Ok(None);
         }
-        let back = self.operand(access(&step.instruction))?;
+        let back = self.operand(access(step))?;
         if needs == 0 {
             self.encode(RAX, &[RCX])?;
         } else {
@@ -133,7 +129,7 @@ impl Emitter<'_> {
             self.load_flags(needs);
             self.encode(RCX, &[RAX])?;
         }
-        Ok(Some(back))
+        Ok(back)
     }
 
     /// The present instruction with its operand in memory at `base`; guest registers without a host

@@ -6,24 +6,31 @@ use super::memory::Access;
 use dynasmrt::{DynamicLabel, DynasmApi, dynasm};
 use iced_x86::{OpKind, Register};
 
+const RSP: u8 = 4;
+const RBP: u8 = 5;
+
 fn guest(register: Register) -> u8 {
     register.full_register().number() as u8
 }
 
 impl Emitter<'_> {
     /// Puts the host's address of 8 bytes at a guest register, and `offset` bytes more, into `rax`.
-    fn stack(&mut self, at: Host, offset: i32, access: Access) -> DynamicLabel {
+    fn stack(&mut self, at: u8, offset: i32, access: Access) -> Option<DynamicLabel> {
+        if self.in_group(at, offset) {
+            return None;
+        }
         self.save_flags();
-        self.lea(RAX, Some(at), None, offset, true);
+        let base = self.source(at, RAX);
+        self.lea(RAX, Some(base), None, offset, true);
         let miss = self.asm.new_dynamic_label();
         self.check(access, 8, miss);
-        self.call_back_from(miss)
+        Some(self.call_back_from(miss))
     }
 
     /// PUSH of a register or a constant.
     pub(super) fn push(&mut self) {
         let instruction = &self.present().instruction;
-        let back = self.stack(GUEST_RSP, -8, Access::Write);
+        let back = self.stack(RSP, -8, Access::Write);
         if instruction.op_kind(0) == OpKind::Register {
             let value = self.source(guest(instruction.op_register(0)), RCX);
             dynasm!(self.asm; .arch x64; mov [rax], Rq(value));
@@ -32,27 +39,33 @@ impl Emitter<'_> {
             dynasm!(self.asm; .arch x64; mov QWORD [rax], value);
         }
         dynasm!(self.asm; .arch x64; lea Rq(GUEST_RSP), [Rq(GUEST_RSP) - 8]);
-        self.come_back(back);
+        if let Some(back) = back {
+            self.come_back(back);
+        }
     }
 
     /// POP to a register.
     pub(super) fn pop(&mut self) {
         let to = guest(self.present().instruction.op_register(0));
-        let back = self.stack(GUEST_RSP, 0, Access::Read);
+        let back = self.stack(RSP, 0, Access::Read);
         dynasm!(self.asm; .arch x64; lea Rq(GUEST_RSP), [Rq(GUEST_RSP) + 8]);
         let home = HOMES[usize::from(to)].unwrap_or(RCX);
         dynasm!(self.asm; .arch x64; mov Rq(home), [rax]);
         self.put(to, home);
-        self.come_back(back);
+        if let Some(back) = back {
+            self.come_back(back);
+        }
     }
 
     /// LEAVE.
     pub(super) fn leave_frame(&mut self) {
-        let back = self.stack(GUEST_RBP, 0, Access::Read);
+        let back = self.stack(RBP, 0, Access::Read);
         dynasm!(self.asm; .arch x64
             ; lea Rq(GUEST_RSP), [Rq(GUEST_RBP) + 8]
             ; mov Rq(GUEST_RBP), [rax]
         );
-        self.come_back(back);
+        if let Some(back) = back {
+            self.come_back(back);
+        }
     }
 }

@@ -64,14 +64,17 @@ impl Emitter<'_> {
         let has_memory = (0..step.instruction.op_count())
             .any(|at| step.instruction.op_kind(at) == OpKind::Memory);
         let back = if has_memory {
-            let back = self.operand(access(&step.instruction))?;
+            let mut back = self.operand(access(step))?;
             if is_aligned(&step.instruction) {
                 let odd = self.asm.new_dynamic_label();
                 dynasm!(self.asm; .arch x64; test al, 15; jnz =>odd);
-                self.share_call_back(odd, back);
+                match back {
+                    Some(back) => self.share_call_back(odd, back),
+                    None => back = Some(self.call_back_from(odd)),
+                }
             }
             self.encode(RAX, &[RCX])?;
-            Some(back)
+            back
         } else {
             self.encode(RAX, &[RCX, RAX])?;
             None

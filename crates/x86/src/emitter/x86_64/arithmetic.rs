@@ -81,7 +81,7 @@ impl Emitter<'_> {
                 (Mnemonic::Sar, _) => dynasm!(self.asm; .arch x64; lahf; mov al, 0),
                 _ => dynasm!(self.asm; .arch x64; lahf; sets al; setc cl; xor al, cl),
             }
-            dynasm!(self.asm; .arch x64; and ah, 0xefu8 as i8; mov [rsp + FLAGS], ax; =>done);
+            dynasm!(self.asm; .arch x64; and ah, 0xefu8 as i8; mov [BYTE rsp + (FLAGS) as i8], ax; =>done);
             self.flags = Flags::IN_FRAME;
         }
         self.put(guest, to);
@@ -130,7 +130,7 @@ impl Emitter<'_> {
 
     /// CF and OF are the host's, SF, ZF and PF those of the result, AF clear.
     fn save_product_flags(&mut self, result: Host, is_wide: bool) {
-        dynasm!(self.asm; .arch x64; seto BYTE [rsp + FLAGS]; setc BYTE [rsp + KEPT]);
+        dynasm!(self.asm; .arch x64; seto BYTE [BYTE rsp + (FLAGS) as i8]; setc BYTE [rsp + KEPT]);
         if is_wide {
             dynasm!(self.asm; .arch x64; test Rq(result), Rq(result));
         } else {
@@ -140,7 +140,7 @@ impl Emitter<'_> {
             ; lahf
             ; and ah, 0xefu8 as i8
             ; or ah, [rsp + KEPT]
-            ; mov [rsp + FLAGS + 1], ah
+            ; mov [BYTE rsp + (FLAGS + 1) as i8], ah
         );
         self.flags = Flags::IN_FRAME;
     }

@@ -28,8 +28,8 @@ impl Emitter<'_> {
             if step.live & RflagsBits::CF != 0 {
                 dynasm!(self.asm; .arch x64
                     ; setc cl
-                    ; and BYTE [rsp + FLAGS + 1], 0xfeu8 as i8
-                    ; or [rsp + FLAGS + 1], cl
+                    ; and BYTE [BYTE rsp + (FLAGS + 1) as i8], 0xfeu8 as i8
+                    ; or [BYTE rsp + (FLAGS + 1) as i8], cl
                 );
             }
             self.flags = Flags::IN_FRAME;
@@ -83,8 +83,8 @@ impl Emitter<'_> {
             if step.live & RflagsBits::ZF != 0 {
                 dynasm!(self.asm; .arch x64
                     ; shl al, 6
-                    ; and BYTE [rsp + FLAGS + 1], 0xbfu8 as i8
-                    ; or [rsp + FLAGS + 1], al
+                    ; and BYTE [BYTE rsp + (FLAGS + 1) as i8], 0xbfu8 as i8
+                    ; or [BYTE rsp + (FLAGS + 1) as i8], al
                 );
             }
             self.flags = Flags::IN_FRAME;

@@ -96,7 +96,7 @@ impl Emitter<'_> {
         self.push_return_address(miss);
         dynasm!(self.asm; .arch x64
             ; mov rax, [rsp + TARGET + 8]
-            ; mov [rsp + PAGE], rax
+            ; mov [BYTE rsp + (PAGE) as i8], rax
             ; jmp QWORD [rsp + TARGET]
         );
     }
@@ -107,7 +107,7 @@ impl Emitter<'_> {
             self.lea(RAX, Some(GUEST_RSP), None, -8, true);
             self.check(Access::Write, 8, miss);
         }
-        dynasm!(self.asm; .arch x64; mov rcx, [rsp + PAGE]; add rcx, next; mov [rax], rcx);
+        dynasm!(self.asm; .arch x64; mov rcx, [BYTE rsp + (PAGE) as i8]; add rcx, next; mov [rax], rcx);
         dynasm!(self.asm; .arch x64; lea Rq(GUEST_RSP), [Rq(GUEST_RSP) - 8]);
     }
 
@@ -132,7 +132,7 @@ impl Emitter<'_> {
             dynasm!(self.asm; .arch x64; jmp =>miss);
             return;
         };
-        dynasm!(self.asm; .arch x64; mov rax, [rsp + PAGE]; add rax, target);
+        dynasm!(self.asm; .arch x64; mov rax, [BYTE rsp + (PAGE) as i8]; add rax, target);
         self.find(miss);
     }
 
@@ -143,7 +143,7 @@ impl Emitter<'_> {
             ; xor ecx, eax
             ; and ecx, ENTRIES as i32 - 1
             ; shl ecx, 4
-            ; add rcx, [rsp + JUMPS]
+            ; add rcx, [BYTE rsp + (JUMPS) as i8]
             ; cmp rax, [rcx]
             ; jne =>miss
         );
@@ -153,7 +153,7 @@ impl Emitter<'_> {
     pub(super) fn enter_found(&mut self) {
         dynasm!(self.asm; .arch x64
             ; and rax, -4096
-            ; mov [rsp + PAGE], rax
+            ; mov [BYTE rsp + (PAGE) as i8], rax
             ; jmp QWORD [rcx + 8]
         );
     }

@@ -111,7 +111,7 @@ impl<'a> Emitter<'a> {
         let length = self.piece.steps.len() as i32;
         let budget = self.asm.new_dynamic_label();
         let head = self.head;
-        dynasm!(self.asm; .arch x64; =>head; sub r15, length; jl =>budget);
+        dynasm!(self.asm; .arch x64; =>head; sub r15, BYTE length as i8; jl =>budget);
         for index in 0..self.piece.steps.len() {
             self.index = index;
             self.step().map_err(|()| Unsupported(index))?;
@@ -213,7 +213,7 @@ impl<'a> Emitter<'a> {
             dynasm!(self.asm; .arch x64; add r15, rest);
         }
         dynasm!(self.asm; .arch x64
-            ; mov rax, [rsp + CORE]
+            ; mov rax, [BYTE rsp + (CORE) as i8]
             ; mov rcx, [rax + CORE_RIP]
             ; mov eax, Exit::Next.number()
             ; jmp extern self.routines.exit_to

@@ -71,7 +71,7 @@ impl Emitter<'_> {
         match HOMES[usize::from(guest & 15)] {
             Some(home) => home,
             None => {
-                dynasm!(self.asm; .arch x64; mov Rq(scratch), [rsp + spilled(guest)]);
+                dynasm!(self.asm; .arch x64; mov Rq(scratch), [BYTE rsp + spilled(guest) as i8]);
                 scratch
             }
         }
@@ -82,7 +82,7 @@ impl Emitter<'_> {
         match HOMES[usize::from(guest & 15)] {
             Some(home) if home == from => {}
             Some(home) => dynasm!(self.asm; .arch x64; mov Rq(home), Rq(from)),
-            None => dynasm!(self.asm; .arch x64; mov [rsp + spilled(guest)], Rq(from)),
+            None => dynasm!(self.asm; .arch x64; mov [BYTE rsp + spilled(guest) as i8], Rq(from)),
         }
     }
 }

@@ -64,7 +64,7 @@ impl Emitter<'_> {
             keeps_host = false;
             dynasm!(self.asm; .arch x64; and ah, 0xefu8 as i8);
         }
-        dynasm!(self.asm; .arch x64; mov [rsp + FLAGS], ax);
+        dynasm!(self.asm; .arch x64; mov [BYTE rsp + (FLAGS) as i8], ax);
         self.flags = Flags {
             host: keeps_host && self.flags.overflow == Overflow::Exact,
             ..Flags::IN_FRAME
@@ -115,7 +115,7 @@ impl Emitter<'_> {
     }
 
     pub(super) fn load_flags_from_frame(&mut self) {
-        dynasm!(self.asm; .arch x64; movzx eax, WORD [rsp + FLAGS]; add al, 0x7f; sahf);
+        dynasm!(self.asm; .arch x64; movzx eax, WORD [BYTE rsp + (FLAGS) as i8]; add al, 0x7f; sahf);
     }
 
     /// The host's flags are lost.

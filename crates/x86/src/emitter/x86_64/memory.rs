@@ -87,7 +87,7 @@ impl Emitter<'_> {
         let base = match op.base {
             ZERO => None,
             RIP => {
-                dynasm!(self.asm; .arch x64; mov rax, [rsp + PAGE]);
+                dynasm!(self.asm; .arch x64; mov rax, [BYTE rsp + (PAGE) as i8]);
                 displacement = displacement.checked_add(op.next.into()).ok_or(())?;
                 Some(RAX)
             }
@@ -115,19 +115,22 @@ impl Emitter<'_> {
 
     /// Looks the linear address in `rax` up: the host's is in `rax` then; or jumps to `miss`. Uses `rcx`.
     pub(super) fn check(&mut self, access: Access, size: i32, miss: DynamicLabel) {
-        let table = match access {
-            Access::Read => READS,
-            Access::Write => WRITES,
-        };
-        dynasm!(self.asm; .arch x64
-            ; rorx ecx, eax, 8
-            ; and ecx, 0x3ff0
-            ; sub rax, [r14 + rcx + table]
-            ; cmp rax, 0x1000 - size
-            ; ja =>miss
-            ; add rax, [r14 + rcx + table + 8]
-        );
+        dynasm!(self.asm; .arch x64; rorx ecx, eax, 8; and ecx, 0x3ff0);
+        match access {
+            Access::Read => dynasm!(self.asm; .arch x64
+                ; sub rax, [r14 + rcx]
+                ; cmp rax, 0x1000 - size
+                ; ja =>miss
+                ; add rax, [BYTE r14 + rcx + 8]
+            ),
+            Access::Write => dynasm!(self.asm; .arch x64
+                ; sub rax, [r14 + rcx + WRITES]
+                ; cmp rax, 0x1000 - size
+                ; ja =>miss
+                ; add rax, [r14 + rcx + WRITES + 8]
+            ),
+        }
         self.lose_flags();
     }
 }
-const _: () = assert!(crate::mmu::SLOTS == 0x400);
+const _: () = assert!(crate::mmu::SLOTS == 0x400 && READS == 0);

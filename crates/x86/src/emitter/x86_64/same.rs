@@ -89,6 +89,59 @@ fn writes(instruction: &Instruction, operand: u32) -> bool {
     }
 }
 
+/// Whether an instruction writes all of its first operand, a register, whatever was there.
+fn overwrites(instruction: &Instruction) -> bool {
+    let is_whole = instruction.op_register(0).size() >= 4;
+    is_whole
+        && matches!(
+            instruction.mnemonic(),
+            Mnemonic::Mov | Mnemonic::Movzx | Mnemonic::Movsx | Mnemonic::Movsxd
+        )
+}
+
+/// Whether it is the form whose first operand may be memory, and whose second is a register.
+fn takes_memory_first(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Add_rm8_r8
+            | Code::Add_rm16_r16
+            | Code::Add_rm32_r32
+            | Code::Add_rm64_r64
+            | Code::Or_rm8_r8
+            | Code::Or_rm16_r16
+            | Code::Or_rm32_r32
+            | Code::Or_rm64_r64
+            | Code::Adc_rm8_r8
+            | Code::Adc_rm16_r16
+            | Code::Adc_rm32_r32
+            | Code::Adc_rm64_r64
+            | Code::Sbb_rm8_r8
+            | Code::Sbb_rm16_r16
+            | Code::Sbb_rm32_r32
+            | Code::Sbb_rm64_r64
+            | Code::And_rm8_r8
+            | Code::And_rm16_r16
+            | Code::And_rm32_r32
+            | Code::And_rm64_r64
+            | Code::Sub_rm8_r8
+            | Code::Sub_rm16_r16
+            | Code::Sub_rm32_r32
+            | Code::Sub_rm64_r64
+            | Code::Xor_rm8_r8
+            | Code::Xor_rm16_r16
+            | Code::Xor_rm32_r32
+            | Code::Xor_rm64_r64
+            | Code::Cmp_rm8_r8
+            | Code::Cmp_rm16_r16
+            | Code::Cmp_rm32_r32
+            | Code::Cmp_rm64_r64
+            | Code::Mov_rm8_r8
+            | Code::Mov_rm16_r16
+            | Code::Mov_rm32_r32
+            | Code::Mov_rm64_r64
+    )
+}
+
 impl Emitter<'_> {
     /// The present instruction, done by the host's.
     pub(super) fn same(&mut self) -> Result<(), ()> {
@@ -133,13 +186,108 @@ impl Emitter<'_> {
     }
 
     /// The present instruction with its operand in memory at `base`; guest registers without a host
-    /// register are in `scratches` meanwhile.
+    /// register are in `scratches` meanwhile, or stay in the frame.
     pub(super) fn encode(&mut self, base: Host, scratches: &[Host]) -> Result<(), ()> {
         let mut instruction = self.present().instruction;
         instruction.set_code(without_accumulator(instruction.code()));
         instruction.set_has_lock_prefix(false); // one thread runs all
         instruction.set_has_rep_prefix(false);
         instruction.set_has_repne_prefix(false);
+        if self.encode_in_frame(&instruction).is_ok() {
+            return Ok(());
+        }
+        self.encode_in_scratches(instruction, base, scratches)
+    }
+
+    /// Emits an instruction without an operand in memory, one register of which has no host register: that
+    /// becomes an operand in memory, in the frame.
+    fn encode_in_frame(&mut self, instruction: &Instruction) -> Result<(), ()> {
+        let mut instruction = *instruction;
+        let mut in_frame = None;
+        for operand in 0..instruction.op_count() {
+            match instruction.op_kind(operand) {
+                OpKind::Memory => return Err(()),
+                OpKind::Register if instruction.op_register(operand).is_gpr() => {
+                    let register = instruction.op_register(operand);
+                    let guest = register.full_register().number() as u8;
+                    match HOMES[usize::from(guest)] {
+                        Some(home) => {
+                            instruction.set_op_register(operand, general(home, register.size()));
+                        }
+                        None if in_frame.is_some() => return Err(()),
+                        None => in_frame = Some((operand, guest, register.size())),
+                    }
+                }
+                _ => {}
+            }
+        }
+        let (operand, guest, size) = in_frame.ok_or(())?;
+        let mnemonic = instruction.mnemonic();
+        // Writing 32 bits clears the others, too.
+        let is_written = writes(&instruction, operand);
+        if size == 4 && is_written || mnemonic == Mnemonic::Xchg {
+            return Err(());
+        }
+        // Of memory, some take bits beyond the operand, or write less than a register.
+        let is_vector = (0..2).any(|operand| instruction.op_register(operand).is_xmm());
+        let is_bit_test = matches!(
+            mnemonic,
+            Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc
+        );
+        if is_bit_test || is_vector && is_written {
+            return Err(());
+        }
+        if operand == 1 {
+            match mnemonic {
+                // The form with memory as its second operand comes four codes later.
+                Mnemonic::Add
+                | Mnemonic::Or
+                | Mnemonic::Adc
+                | Mnemonic::Sbb
+                | Mnemonic::And
+                | Mnemonic::Sub
+                | Mnemonic::Xor
+                | Mnemonic::Cmp
+                | Mnemonic::Mov
+                    if takes_memory_first(instruction.code()) =>
+                {
+                    let code = Code::try_from(instruction.code() as usize + 4);
+                    instruction.set_code(code.map_err(|_| ())?);
+                }
+                Mnemonic::Test => {
+                    instruction.set_op1_register(instruction.op0_register());
+                    return self.encode_at_frame(instruction, 0, guest);
+                }
+                _ => {}
+            }
+        }
+        self.encode_at_frame(instruction, operand, guest)
+    }
+
+    fn encode_at_frame(
+        &mut self,
+        instruction: Instruction,
+        operand: u32,
+        guest: u8,
+    ) -> Result<(), ()> {
+        let mut instruction = instruction;
+        instruction.set_op_kind(operand, OpKind::Memory);
+        instruction.set_memory_base(Register::RSP);
+        instruction.set_memory_index(Register::None);
+        instruction.set_memory_index_scale(1);
+        instruction.set_memory_displacement64(spilled(guest) as u64);
+        instruction.set_memory_displ_size(1);
+        instruction.set_segment_prefix(Register::None);
+        self.emit_encoded(&instruction)
+    }
+
+    fn encode_in_scratches(
+        &mut self,
+        instruction: Instruction,
+        base: Host,
+        scratches: &[Host],
+    ) -> Result<(), ()> {
+        let mut instruction = instruction;
         let mut lent: [Option<(u8, Host, bool)>; 2] = [None; 2];
         let mut free = scratches.iter();
         for operand in 0..instruction.op_count() {
@@ -147,6 +295,7 @@ impl Emitter<'_> {
                 OpKind::Memory => {
                     instruction.set_memory_base(general(base, 8));
                     instruction.set_memory_index(Register::None);
+                    instruction.set_memory_index_scale(1);
                     instruction.set_memory_displacement64(0);
                     instruction.set_memory_displ_size(0);
                     instruction.set_segment_prefix(Register::None);
@@ -164,7 +313,18 @@ impl Emitter<'_> {
                         }
                         (None, None) => {
                             let scratch = *free.next().ok_or(())?;
-                            dynasm!(self.asm; .arch x64; mov Rq(scratch), [rsp + spilled(guest)]);
+                            let others = 1..instruction.op_count();
+                            let is_read = operand != 0
+                                || !overwrites(&instruction)
+                                || others.into_iter().any(|other| {
+                                    instruction.op_kind(other) == OpKind::Register
+                                        && instruction.op_register(other).full_register()
+                                            == register.full_register()
+                                });
+                            if is_read {
+                                dynasm!(self.asm; .arch x64
+                                    ; mov Rq(scratch), [BYTE rsp + spilled(guest) as i8]);
+                            }
                             let place = lent.iter_mut().find(|place| place.is_none());
                             *place.ok_or(())? = Some((guest, scratch, is_written));
                             scratch
@@ -185,8 +345,10 @@ impl Emitter<'_> {
     }
 
     fn emit_encoded(&mut self, instruction: &Instruction) -> Result<(), ()> {
-        self.encoder.encode(instruction, 0).map_err(|_| ())?;
+        let encoded = self.encoder.encode(instruction, 0);
+        // Of an instruction that has no encoding there may be something in the buffer.
         let bytes = self.encoder.take_buffer();
+        encoded.map_err(|_| ())?;
         self.asm.extend(&bytes);
         Ok(())
     }
@@ -205,5 +367,28 @@ impl Emitter<'_> {
         self.lea(to, base, index, displacement, is_wide);
         self.put(guest, to);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_form_with_memory_last_comes_four_codes_later() {
+        for (first, last) in [
+            (Code::Add_rm8_r8, Code::Add_r8_rm8),
+            (Code::Or_rm16_r16, Code::Or_r16_rm16),
+            (Code::Adc_rm32_r32, Code::Adc_r32_rm32),
+            (Code::Sbb_rm64_r64, Code::Sbb_r64_rm64),
+            (Code::And_rm8_r8, Code::And_r8_rm8),
+            (Code::Sub_rm16_r16, Code::Sub_r16_rm16),
+            (Code::Xor_rm32_r32, Code::Xor_r32_rm32),
+            (Code::Cmp_rm64_r64, Code::Cmp_r64_rm64),
+            (Code::Mov_rm8_r8, Code::Mov_r8_rm8),
+            (Code::Mov_rm64_r64, Code::Mov_r64_rm64),
+        ] {
+            assert_eq!(Code::try_from(first as usize + 4).ok(), Some(last));
+        }
     }
 }

@@ -325,6 +325,8 @@ impl Jit {
     ) -> Option<NonZeroU32> {
         self.make_room(cache);
         let physical = cache.block(number).physical;
+        // Where the guest may access 16 aligned bytes, the host may.
+        assert!(core.ram.host_base().is_multiple_of(16), "RAM is aligned");
         let piece = Piece::at(core.ram, physical, is_grouped)?;
         if core.ram.mark_code(physical, piece.end - piece.start) {
             core.tlb.drop_writes();

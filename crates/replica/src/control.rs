@@ -4,7 +4,7 @@ mod client;
 mod request;
 mod socket;
 
-pub use client::{ask, status};
+pub use client::{ask, attach, status};
 pub use request::{Answer, Request, Word};
 pub use socket::{ControlError, ControlSocket, ConversationId};
 

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod console;
 mod demo;
 mod engine;
 mod guest;
@@ -33,6 +34,7 @@ enum Command {
     Run(run::Run),
     Replay(replay::Replay),
     Replica(replica::Replica),
+    Console(console::Console),
     Start(word::Start),
     #[command(name = "new-life")]
     BeginLife(word::BeginLife),
@@ -66,6 +68,7 @@ pub fn main() -> ExitCode {
         Command::Run(command) => command.execute(),
         Command::Replay(command) => command.execute(),
         Command::Replica(command) => command.execute(),
+        Command::Console(command) => command.execute(),
         Command::Start(command) => command.execute(),
         Command::BeginLife(command) => command.execute(),
         Command::Status(command) => command.execute(),

@@ -213,7 +213,7 @@ mod tests {
             set.add(socket.fd(), (), true, false);
             set.wait(None).unwrap();
             socket.accept();
-            let (id, fd) = socket.interests().next().unwrap();
+            let (id, fd, _) = socket.interests().next().unwrap();
             let mut set = network::PollSet::new();
             set.add(fd, (), true, false);
             set.wait(None).unwrap();

@@ -6,11 +6,14 @@ mod support;
 
 use rustix::process::Signal;
 use std::fs;
+use std::io::{Read, Write};
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicU8, Ordering};
 use support::device_programs::counting_to_disk;
+use support::guest_program::echoing_the_next_letter;
 use support::history::{await_lines, numbers};
-use support::{PairDirectory, Process, ReplicaFiles, run, wait_for};
+use support::{PairDirectory, Process, ReplicaFiles, run, understudy, wait_for};
 
 const DISK_BYTES: usize = 1 << 20;
 /// Statuses of `understudy replica`.
@@ -31,7 +34,11 @@ struct Site {
 
 impl Site {
     fn new(lines: u16) -> Site {
-        let directory = PairDirectory::new(&counting_to_disk(lines));
+        Site::of(&counting_to_disk(lines))
+    }
+
+    fn of(program: &[u8]) -> Site {
+        let directory = PairDirectory::new(program);
         // The loopback network has many addresses: each test has two of its own.
         let number = SITES.fetch_add(1, Ordering::Relaxed);
         let address = |host: u8| {
@@ -310,8 +317,9 @@ fn a_backup_that_is_stopped_leaves_and_joins_when_it_is_started_again() {
 /// The end of a life is an end: what comes after it is a person's word.
 #[test]
 fn a_life_that_is_over_is_not_begun_again_by_a_boot_unit() {
-    let site = Site::new(300);
-    let (mut a, mut b) = (site.start(&site.a), site.start(&site.b));
+    const LINES: usize = 3000;
+    let site = Site::new(LINES as u16);
+    let (mut a, mut b) = site.protected();
     for process in [&mut a, &mut b] {
         let (status, said) = process.end();
         assert_eq!(status.code(), Some(0), "{said}");
@@ -335,7 +343,7 @@ fn a_life_that_is_over_is_not_begun_again_by_a_boot_unit() {
     let _a = site.start(&site.a);
     let _b = site.start(&site.b);
     wait_for("the second life to end", || {
-        (seen(&site.a).len() + seen(&site.b).len() > 500).then_some(())
+        (seen(&site.a).len() + seen(&site.b).len() > LINES + LINES / 2).then_some(())
     });
 }
 
@@ -380,4 +388,50 @@ fn hosts_with_different_arbiters_do_not_pair_and_say_so() {
     site.counts_on(&site.a);
     assert_eq!(site.b.console(), "");
     await_lines(&site.a, 10);
+}
+
+/// What is typed is an input like any other: the machine that goes on has had it, and the console is
+/// attached to it.
+#[test]
+fn a_console_stays_attached_when_the_primary_dies() {
+    let site = Site::of(&echoing_the_next_letter());
+    let mut a = site.start(&site.a);
+    site.a.await_state("alone");
+    let mut b = site.start(&site.b);
+    site.a.await_state("protected");
+    let mut console = understudy()
+        .args(["console", "--dir", site.directory.path().to_str().unwrap()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut keyboard = console.stdin.take().unwrap();
+    let mut screen = console.stdout.take().unwrap();
+    let mut types = |typed: &[u8], expected: &[u8]| {
+        keyboard.write_all(typed).unwrap();
+        let mut seen = vec![0; expected.len()];
+        screen.read_exact(&mut seen).unwrap();
+        assert_eq!(seen, expected);
+    };
+    types(b"ABC", b"BCD");
+    a.kill();
+    await_role(&site.b, "primary");
+    // What is typed between the two goes to nobody.
+    let mut said = String::new();
+    let mut stderr = console.stderr.take().unwrap();
+    let mut buffer = [0; 256];
+    while said.matches("attached").count() < 2 {
+        let length = stderr.read(&mut buffer).unwrap();
+        assert!(length > 0, "the console ended: {said}");
+        said.push_str(&String::from_utf8_lossy(&buffer[..length]));
+    }
+    types(b"HAL", b"IBM");
+    assert!(said.contains("no longer live there"), "{said}");
+    // Ctrl-A x leaves, and the machine goes on.
+    keyboard.write_all(b"\x01x").unwrap();
+    assert!(console.wait().unwrap().success());
+    site.b.await_state("alone");
+    b.signal(Signal::TERM);
+    assert_eq!(b.end().0.code(), Some(UNPLUGGED));
 }

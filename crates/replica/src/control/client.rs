@@ -19,15 +19,52 @@ pub fn ask(directory: &Path, request: &Request) -> io::Result<Answer> {
     let timeout = match request {
         Request::Status => STATUS_TIMEOUT,
         Request::Word(_) => WORD_TIMEOUT,
+        Request::Console => {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "a console is no question: attach to it",
+            ));
+        }
     };
+    send(&mut stream, request, timeout)?;
+    let mut json = Vec::new();
+    stream.take(ANSWER_LIMIT).read_to_end(&mut json)?;
+    Ok(serde_json::from_slice(&json)?)
+}
+
+fn send(stream: &mut UnixStream, request: &Request, timeout: Duration) -> io::Result<()> {
     stream.set_read_timeout(Some(timeout))?;
     stream.set_write_timeout(Some(timeout))?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
-    stream.write_all(&line)?;
-    let mut json = Vec::new();
-    stream.take(ANSWER_LIMIT).read_to_end(&mut json)?;
-    Ok(serde_json::from_slice(&json)?)
+    stream.write_all(&line)
+}
+
+/// Attaches to the console of the machine that is live in the replica whose state directory this is.
+///
+/// # Errors
+/// Nobody answers, or nothing is live there: the error's text is the replica's.
+pub fn attach(directory: &Path) -> io::Result<UnixStream> {
+    let mut stream = with_short_path(directory, |short| UnixStream::connect(short))?;
+    send(&mut stream, &Request::Console, STATUS_TIMEOUT)?;
+    match serde_json::from_slice(&read_line(&stream)?)? {
+        Answer::Done(_) => Ok(stream),
+        Answer::Refused(why) => Err(io::Error::other(why)),
+        Answer::Status(_) => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+/// Byte by byte: what follows the line is the guest's.
+fn read_line(mut stream: &UnixStream) -> io::Result<Vec<u8>> {
+    let (mut line, mut byte) = (Vec::new(), [0]);
+    while line.len() < ANSWER_LIMIT as usize {
+        stream.read_exact(&mut byte)?;
+        if byte[0] == b'\n' {
+            return Ok(line);
+        }
+        line.push(byte[0]);
+    }
+    Err(io::ErrorKind::InvalidData.into())
 }
 
 /// The status of the replica whose state directory this is.

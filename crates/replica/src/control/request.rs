@@ -11,6 +11,9 @@ pub enum Request {
     Status,
     /// A person says something to a replica that waits.
     Word(Word),
+    /// Be the guest's console: after an [`Answer::Done`] what the guest prints goes out on the
+    /// connection, and what comes on it is typed.
+    Console,
 }
 
 /// What only a person may say, after having been told what it costs.

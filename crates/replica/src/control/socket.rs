@@ -17,6 +17,10 @@ use thiserror::Error;
 const CONVERSATION_LIMIT: usize = 16;
 /// No request is longer.
 const REQUEST_LIMIT_BYTES: usize = 4096;
+/// Bytes that may wait for somebody at the console; who is further behind is let go.
+const CONSOLE_LIMIT_BYTES: usize = 256 << 10;
+/// Typed bytes that are taken at once.
+const TYPED_BYTES: usize = 1024;
 /// How long a request may take to come.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -41,9 +45,18 @@ pub struct ConversationId(u64);
 struct Conversation {
     stream: UnixStream,
     request: Vec<u8>,
-    /// The whole request has come; it is not answered yet.
-    is_asked: bool,
+    state: State,
     since: Duration,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum State {
+    /// The request has not come yet, or not as a whole.
+    Asking,
+    /// It is not answered yet.
+    Asked,
+    /// At the guest's console; what the guest printed and did not yet go out.
+    Console(Vec<u8>),
 }
 
 /// The listening end, and everybody who asks; the file is removed when it is dropped.
@@ -78,11 +91,88 @@ impl ControlSocket {
         self.listener.as_fd()
     }
 
-    /// Those whose request has not come yet, to be polled for reading.
-    pub fn interests(&self) -> impl Iterator<Item = (ConversationId, BorrowedFd<'_>)> {
-        let open = self.conversations.iter();
-        open.filter(|(_, conversation)| !conversation.is_asked)
-            .map(|(id, conversation)| (*id, conversation.stream.as_fd()))
+    /// Those whose request has not come yet, and those at the console, to be polled for reading, and
+    /// for writing where that is true.
+    pub fn interests(&self) -> impl Iterator<Item = (ConversationId, BorrowedFd<'_>, bool)> {
+        self.conversations.iter().filter_map(|(id, conversation)| {
+            let writes = match &conversation.state {
+                State::Asking => false,
+                State::Asked => return None,
+                State::Console(waiting) => !waiting.is_empty(),
+            };
+            Some((*id, conversation.stream.as_fd(), writes))
+        })
+    }
+
+    /// Lets somebody who asked for it be at the console.
+    pub fn attach(&mut self, id: ConversationId) {
+        if let Some(conversation) = self.conversations.get_mut(&id) {
+            let mut waiting = serde_json::to_vec(&Answer::Done("attached".into()))
+                .expect("a text can be written as JSON");
+            waiting.push(b'\n');
+            conversation.state = State::Console(waiting);
+            self.write(id);
+        }
+    }
+
+    /// Shows everybody at the console what the guest printed.
+    pub fn show(&mut self, bytes: &[u8]) {
+        let mut shown = Vec::new();
+        for (id, conversation) in &mut self.conversations {
+            if let State::Console(waiting) = &mut conversation.state {
+                waiting.extend_from_slice(bytes);
+                shown.push(*id);
+            }
+        }
+        shown.into_iter().for_each(|id| self.write(id));
+    }
+
+    /// Whether this is somebody at the console.
+    pub fn is_console(&self, id: ConversationId) -> bool {
+        let conversation = self.conversations.get(&id);
+        conversation.is_some_and(|open| matches!(open.state, State::Console(_)))
+    }
+
+    /// What was typed there.
+    pub fn typed(&mut self, id: ConversationId) -> Vec<u8> {
+        let mut buffer = [0; TYPED_BYTES];
+        let Some(conversation) = self.conversations.get_mut(&id) else {
+            return Vec::new();
+        };
+        match conversation.stream.read(&mut buffer) {
+            Ok(length) if length > 0 => buffer[..length].to_vec(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Vec::new(),
+            Ok(_) | Err(_) => {
+                self.conversations.remove(&id);
+                Vec::new()
+            }
+        }
+    }
+
+    /// Writes what waits for somebody at the console, as far as that goes.
+    pub fn write(&mut self, id: ConversationId) {
+        let Some(conversation) = self.conversations.get_mut(&id) else {
+            return;
+        };
+        let State::Console(waiting) = &mut conversation.state else {
+            return;
+        };
+        let written = match conversation.stream.write(waiting) {
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(_) => CONSOLE_LIMIT_BYTES,
+        };
+        if waiting.len().saturating_sub(written) > CONSOLE_LIMIT_BYTES || written > waiting.len() {
+            self.conversations.remove(&id);
+        } else {
+            waiting.drain(..written);
+        }
+    }
+
+    /// The machine is live here no more: whoever is at its console looks where it went.
+    pub fn detach_all(&mut self) {
+        self.conversations
+            .retain(|_, open| !matches!(open.state, State::Console(_)));
     }
 
     /// All that are open.
@@ -95,13 +185,14 @@ impl ControlSocket {
     pub fn accept(&mut self) {
         let now = monotonic();
         self.conversations
-            .retain(|_, open| open.is_asked || now < open.since + REQUEST_TIMEOUT);
+            .retain(|_, open| open.state != State::Asking || now < open.since + REQUEST_TIMEOUT);
         while let Ok((stream, _)) = self.listener.accept() {
             if stream.set_nonblocking(true).is_err() {
                 continue;
             }
             if self.conversations.len() >= CONVERSATION_LIMIT {
-                let mut silent = self.conversations.iter().filter(|(_, open)| !open.is_asked);
+                let open = self.conversations.iter();
+                let mut silent = open.filter(|(_, open)| open.state == State::Asking);
                 let oldest = silent.next().map(|(id, _)| *id);
                 let Some(oldest) = oldest else {
                     // All wait for their answers: this one goes without.
@@ -112,7 +203,7 @@ impl ControlSocket {
             let conversation = Conversation {
                 stream,
                 request: Vec::new(),
-                is_asked: false,
+                state: State::Asking,
                 since: now,
             };
             self.conversations
@@ -128,7 +219,7 @@ impl ControlSocket {
             Ok(None) => None,
             Ok(Some(line)) => match serde_json::from_slice(&line) {
                 Ok(request) => {
-                    conversation.is_asked = true;
+                    conversation.state = State::Asked;
                     Some(request)
                 }
                 Err(error) => {

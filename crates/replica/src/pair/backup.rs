@@ -5,6 +5,7 @@ use super::host::{Happened, Host};
 use super::markers::Purpose;
 use super::primary::{PrimaryLoop, live_options};
 use super::restore::RestoreParts;
+use crate::control::Answer;
 use crate::end::{Ended, ReplicaError};
 use crate::evidence::{Divergence, EvidenceStore, Kept, RecentRecords};
 use crate::host_time::monotonic;
@@ -183,8 +184,10 @@ impl BackupLoop {
             let _left = self.actions();
             return Some(Ok(Ended::Left));
         }
-        let follows = "this replica follows the live machine of another host, or is about to";
-        self.host.refuse_words(&happened.words, follows);
+        for (id, _) in &happened.requests {
+            let follows = "this replica follows the live machine of another host, or is about to";
+            self.host.answer(*id, &Answer::Refused(follows.into()));
+        }
         for (connection, message) in happened.messages {
             if matches!(message, Message::Ask { .. } | Message::Hello { .. }) {
                 let standing = self.core.standing(self.host.markers.worth());
@@ -411,7 +414,7 @@ impl BackupLoop {
             let _announced = network.announce();
         }
         for output in outputs {
-            let _emitted = self.host.outside.emit(output);
+            self.host.emit(output);
         }
         let beginning = Beginning {
             opened,

@@ -5,7 +5,7 @@ use super::identity;
 use super::markers::Markers;
 use super::rates::Rate;
 use crate::config::ReplicaConfig;
-use crate::control::{Answer, ControlSocket, ConversationId, Request, Word};
+use crate::control::{Answer, ControlSocket, ConversationId, Request};
 use crate::end::{Ended, ReplicaError};
 use crate::events::EventLog;
 use crate::evidence::{EvidenceDesk, EvidenceStore, Kept};
@@ -19,6 +19,7 @@ use crate::transport::{self, Connection};
 use crate::vcpu::{Gauges, VcpuFailure, VcpuThread};
 use crate::wake::Waker;
 use arbiter::{ArbiterDesk, Store};
+use machine::output::Output;
 use network::{PollSet, Readiness};
 use replication::ConnectionId;
 use replication::config::PairConfig;
@@ -64,8 +65,10 @@ pub struct Happened {
     pub frames: Vec<Vec<u8>>,
     /// The network was connected anew.
     pub reconnected: bool,
-    /// What a person said, to be answered.
-    pub words: Vec<(ConversationId, Word)>,
+    /// What a person asked for, to be answered.
+    pub requests: Vec<(ConversationId, Request)>,
+    /// What was typed at the guest's console.
+    pub typed: Vec<u8>,
 }
 
 /// Sockets, files and threads of a replica.
@@ -210,6 +213,7 @@ impl Host {
 
     /// Closes all connections: the role that had them is over.
     pub fn close_all(&mut self) {
+        self.control.detach_all();
         let open: Vec<ConnectionId> = self.channels.keys().copied().collect();
         open.into_iter().for_each(|id| self.close(id));
     }
@@ -303,12 +307,16 @@ impl Host {
                 Source::Waker => self.waker.clear(),
                 Source::Signals => happened.stop = self.signals.arrived(),
                 Source::Control => self.control.accept(),
+                Source::Conversation(id) if self.control.is_console(id) => {
+                    self.control.write(id);
+                    happened.typed.extend(self.control.typed(id));
+                }
                 Source::Conversation(id) => match self.control.read(id) {
                     Some(Request::Status) => {
                         let status = Answer::Status(Box::new(status(self)));
                         self.control.answer(id, &status);
                     }
-                    Some(Request::Word(word)) => happened.words.push((id, word)),
+                    Some(request) => happened.requests.push((id, request)),
                     None => {}
                 },
                 Source::Listener => self.accept_all(&mut happened),
@@ -372,8 +380,8 @@ impl Host {
         set.add(self.waker.fd(), Source::Waker, true, false);
         set.add(self.signals.fd(), Source::Signals, true, false);
         set.add(self.control.fd(), Source::Control, true, false);
-        for (id, fd) in self.control.interests() {
-            set.add(fd, Source::Conversation(id), true, false);
+        for (id, fd, writes) in self.control.interests() {
+            set.add(fd, Source::Conversation(id), true, writes);
         }
         set.add(self.listener.as_fd(), Source::Listener, accept, false);
         for (id, channel) in &self.channels {
@@ -474,10 +482,18 @@ impl Host {
         self.control.answer(id, answer);
     }
 
-    /// What a person says is for replicas that wait.
-    pub fn refuse_words(&mut self, words: &[(ConversationId, Word)], why: &str) {
-        for (id, _) in words {
-            self.control.answer(*id, &Answer::Refused(why.to_owned()));
+    /// Lets somebody be at the console of the machine that is live here.
+    pub fn attach(&mut self, id: ConversationId) {
+        self.control.attach(id);
+    }
+
+    /// Lets an output of the machine that is live here out.
+    pub fn emit(&mut self, output: &Output) {
+        if let Output::ConsoleBytes { bytes, .. } = output {
+            self.control.show(bytes);
+        }
+        if let Err(error) = self.outside.emit(output) {
+            self.events.add("network_lost", 0, 0, error.to_string());
         }
     }
 

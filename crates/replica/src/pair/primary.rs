@@ -6,10 +6,12 @@ use super::markers::Purpose;
 use super::rates::percentile_ms;
 use super::snapshot_sender::{Piece, SnapshotRequests, SnapshotSender};
 use super::stopping::Stopping;
+use crate::control::{Answer, ConversationId, Request};
 use crate::disk::Disk;
 use crate::end::{Ended, ReplicaError};
 use crate::evidence::EvidenceStore;
 use crate::host_time::monotonic;
+use crate::outside;
 use crate::status::{OutputDelay, ReplicaStatus};
 use crate::vcpu::{
     BegunSnapshot, CommandChannel, InputEncoding, LiveOptions, LiveReport, LiveVcpu, Parts,
@@ -203,8 +205,12 @@ impl PrimaryLoop {
         if happened.stop {
             self.asked_to_end();
         }
-        let is_live = "the machine is live on this host: there is nothing to start";
-        self.host.refuse_words(&happened.words, is_live);
+        for (id, request) in &happened.requests {
+            self.asked(*id, request);
+        }
+        if !happened.typed.is_empty() && self.stopping.is_none() {
+            self.vcpu.input(outside::typed(happened.typed));
+        }
         // A guest that stands still hears nothing, as one that moves to another host.
         for frame in happened.frames {
             if self.stopping.is_none() {
@@ -343,11 +349,19 @@ impl PrimaryLoop {
 
     fn emit(&mut self, outputs: &[Output]) {
         for output in outputs {
-            if let Err(error) = self.host.outside.emit(output) {
-                self.host
-                    .events
-                    .add("network_lost", 0, 0, error.to_string());
+            self.host.emit(output);
+        }
+    }
+
+    /// A person asked for something at the control socket.
+    fn asked(&mut self, id: ConversationId, request: &Request) {
+        match request {
+            Request::Console => self.host.attach(id),
+            Request::Word(_) => {
+                let is_live = "the machine is live on this host: there is nothing to start";
+                self.host.answer(id, &Answer::Refused(is_live.into()));
             }
+            Request::Status => unreachable!("the host answers it itself"),
         }
     }
 

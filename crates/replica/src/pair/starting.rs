@@ -3,7 +3,7 @@
 use super::host::Host;
 use super::markers::Purpose;
 use super::peers::Peers;
-use crate::control::{Answer, ConversationId, Word};
+use crate::control::{Answer, ConversationId, Request, Word};
 use crate::end::{Ended, ReplicaError};
 use crate::host_time::monotonic;
 use crate::status::ReplicaStatus;
@@ -92,8 +92,14 @@ impl Starting<'_> {
             }
             self.host.close(connection);
         }
-        for (id, word) in happened.words {
-            self.word(id, &word);
+        for (id, request) in happened.requests {
+            match request {
+                Request::Word(word) => self.word(id, &word),
+                Request::Console | Request::Status => {
+                    let waiting = format!("nothing is live here: {}", self.startup.waiting());
+                    self.host.answer(id, &Answer::Refused(waiting));
+                }
+            }
         }
         Ok(None)
     }

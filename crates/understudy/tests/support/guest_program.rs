@@ -117,6 +117,23 @@ pub fn counting_busily() -> Vec<u8> {
     program.elf(0, &[])
 }
 
+/// Prints what is typed, each byte one greater.
+pub fn echoing_the_next_letter() -> Vec<u8> {
+    const LINE_STATUS: i32 = 5;
+    let mut program = Assembler::default();
+    begin(&mut program);
+    let look = program.here();
+    wait(&mut program);
+    program.immediate(Op::Lbu, A1, UART_BASE, LINE_STATUS);
+    program.immediate(Op::Andi, A1, A1, 1);
+    program.branch(Op::Beq, A1, ZERO, look);
+    program.immediate(Op::Lbu, A2, UART_BASE, 0);
+    program.immediate(Op::Addi, A2, A2, 1);
+    program.store(Op::Sb, A2, UART_BASE, 0);
+    program.jump(look);
+    program.elf(0, &[])
+}
+
 /// Counts to `lines`, then ends the machine with `status`.
 pub fn counting_to(lines: u16, status: u16) -> Vec<u8> {
     let mut program = Assembler::default();

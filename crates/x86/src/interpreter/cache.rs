@@ -7,12 +7,16 @@ use crate::ram::PAGE_SIZE;
 pub(crate) struct Block {
     pub ops: Box<[Op]>,
     /// Physical address of the first.
+    #[cfg(jit)]
     pub physical: u64,
     /// How often it was executed, as far as that matters.
+    #[cfg(jit)]
     pub heat: u32,
     /// Where its compiled code is; zero is nowhere.
+    #[cfg(jit)]
     pub code: u32,
     /// The same, each access to memory being looked at alone.
+    #[cfg(jit)]
     pub ungrouped: u32,
 }
 
@@ -93,11 +97,13 @@ impl Cache {
     }
 
     /// The same, to be changed.
+    #[cfg(jit)]
     pub fn block_mut(&mut self, number: u32) -> &mut Block {
         &mut self.blocks[number as usize]
     }
 
     /// No block has compiled code any more.
+    #[cfg(jit)]
     pub fn forget_compiled(&mut self) {
         for block in &mut self.blocks {
             block.code = 0;
@@ -160,8 +166,11 @@ impl Cache {
             self.ops -= self.blocks[number as usize].ops.len();
             let block = &mut self.blocks[number as usize];
             block.ops = Box::default();
-            block.code = 0;
-            block.ungrouped = 0;
+            #[cfg(jit)]
+            {
+                block.code = 0;
+                block.ungrouped = 0;
+            }
             self.free.push(number);
         }
     }

@@ -26,6 +26,7 @@ const ORIGIN: u64 = 1 << 40;
 pub(crate) struct Decoded {
     pub op: Op,
     pub ends_block: bool,
+    #[cfg(jit)]
     pub instruction: Instruction,
 }
 
@@ -78,6 +79,7 @@ pub(crate) fn decode(bytes: &[u8], offset: usize) -> Option<Decoded> {
     Some(Decoded {
         op,
         ends_block,
+        #[cfg(jit)]
         instruction,
     })
 }

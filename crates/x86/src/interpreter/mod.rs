@@ -350,9 +350,13 @@ impl Cache {
         }
         let block = Block {
             ops: ops.into_boxed_slice(),
+            #[cfg(jit)]
             physical,
+            #[cfg(jit)]
             heat: 0,
+            #[cfg(jit)]
             code: 0,
+            #[cfg(jit)]
             ungrouped: 0,
         };
         if core.ram.mark_code(physical, at) {
@@ -381,7 +385,9 @@ impl Cache {
         match decode::decode(&bytes, offset) {
             Some(decoded) => Ok(Found::Crossing(Box::new(Crossing {
                 decoded,
+                #[cfg(jit)]
                 physical,
+                #[cfg(jit)]
                 second,
             }))),
             None => Err(core.general_protection()),
@@ -409,8 +415,10 @@ pub(crate) enum Next {
 pub(crate) struct Crossing {
     pub decoded: decode::Decoded,
     /// Where it begins.
+    #[cfg(jit)]
     pub physical: u64,
     /// Where the next page is.
+    #[cfg(jit)]
     pub second: u64,
 }
 

@@ -48,6 +48,15 @@ impl GoldfishRtc {
         }
     }
 
+    /// The calendar was moved: `base_ns` is Unix time at guest time 0 now. An armed alarm stays due at its
+    /// Unix time.
+    pub fn calendar_moved(&mut self, time_ns: u64, base_ns: u64) {
+        self.time_passed(time_ns);
+        if self.armed_ns.is_some() {
+            self.arm(time_ns, base_ns);
+        }
+    }
+
     /// Reads a register. `base_ns` is Unix time at guest time 0.
     pub fn read(&mut self, offset: u64, time_ns: u64, base_ns: u64) -> u64 {
         self.time_passed(time_ns);
@@ -161,6 +170,18 @@ mod tests {
         rtc.write(CLEAR_ALARM, 1, 2000, BASE_NS);
         rtc.time_passed(9000);
         assert!(!rtc.interrupt());
+    }
+
+    #[test]
+    fn a_calendar_that_is_moved_moves_the_clock_and_the_armed_alarm() {
+        let mut rtc = GoldfishRtc::default();
+        set_alarm(&mut rtc, BASE_NS + 5000, 0);
+        rtc.calendar_moved(1000, BASE_NS + 2000);
+        assert_eq!(rtc.next_alarm_ns(), Some(3000));
+        assert_eq!(rtc.read(TIME_LOW, 1500, BASE_NS + 2000), 3500);
+        // Past its time: at once.
+        rtc.calendar_moved(1500, BASE_NS + 9000);
+        assert_eq!(rtc.next_alarm_ns(), None);
     }
 
     #[test]

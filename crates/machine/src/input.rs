@@ -77,6 +77,11 @@ pub enum Input {
     },
     /// A clock record.
     Clock(ClockRecord),
+    /// The real-time clock shows guest time and this from now on. Guest time itself goes on as it was.
+    Calendar {
+        /// Unix time at guest time 0, in nanoseconds.
+        unix_base_ns: u64,
+    },
 }
 
 /// An input that this machine cannot take. Nothing has changed.

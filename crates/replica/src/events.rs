@@ -55,8 +55,8 @@ pub fn level(event: &str) -> Level {
         "guest_panicked" | "diverged" | "machine_failed" | "claim_lost" | "disk_error"
         | "unusable" => Level::Error,
         "suspected" | "backup_lost" | "alone" | "arbiter_unanswered" | "garbage" | "refused"
-        | "slow" | "watchdog" | "driver_fault" | "paused" | "join_failed" | "snapshot_failed"
-        | "network_lost" => Level::Warning,
+        | "slow" | "watchdog" | "calendar" | "driver_fault" | "paused" | "join_failed"
+        | "snapshot_failed" | "network_lost" => Level::Warning,
         _ => Level::Info,
     }
 }

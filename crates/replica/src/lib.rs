@@ -4,6 +4,7 @@
 //! The machine comes from outside, by way of [`Machines`]: nothing here knows its architecture.
 #![forbid(unsafe_code)]
 
+pub mod calendar;
 pub mod clock;
 pub mod config;
 pub mod control;

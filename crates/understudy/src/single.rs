@@ -7,6 +7,7 @@ use crate::setup;
 use crate::terminal::{self, EscapeFilter, RawMode};
 use anyhow::{Context, anyhow};
 use network::PollSet;
+use replica::calendar;
 use replica::disk::Disk;
 use replica::events::printable;
 use replica::host_time::monotonic_ns;
@@ -219,6 +220,9 @@ impl Single {
                 LiveReport::DiskError(error) => eprint!("understudy: {error}\r\n"),
                 LiveReport::Rebooted { count } => {
                     eprint!("understudy: the guest rebooted after {count} instructions\r\n");
+                }
+                LiveReport::Calendar { ahead_ns, .. } => {
+                    eprint!("understudy: {}\r\n", calendar::describe(ahead_ns));
                 }
                 LiveReport::Trouble { count, trouble } => {
                     self.troubles += 1;

@@ -5,8 +5,10 @@ mod support;
 use rustix::process::Signal;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
 use support::guest_program::{
     counting_and_panicking, counting_and_resetting, counting_busily, counting_slowly, counting_to,
+    counting_until_time_jumps,
 };
 use support::history::{assert_one_history, assert_one_history_of, await_lines, numbers};
 use support::{PairDirectory, Process, wait_for};
@@ -244,6 +246,31 @@ fn nobody_goes_live_while_the_arbiter_is_out_of_reach() {
         backup.status().filter(|status| status["role"] == "primary")
     });
     await_lines(&backup, 10);
+}
+
+/// The guest's monotonic clock goes on where it was, however long nobody was live; its calendar follows the
+/// host's, and the operator is told.
+#[test]
+fn an_outage_of_the_arbiter_is_no_jump_of_the_guests_time() {
+    const OUTAGE: Duration = Duration::from_secs(4);
+    let pair = PairDirectory::new(&counting_until_time_jumps(3000));
+    let (primary, mut process, listen) = pair.primary("r1");
+    let (backup, _backup_process) = pair.backup("r2", &listen);
+    primary.await_state("protected");
+    assert!(!primary.has_event("calendar"));
+    let (here, away) = (pair.path().join("arbiter"), pair.path().join("away"));
+    std::fs::rename(&here, &away).unwrap();
+    process.kill();
+    let killed = Instant::now();
+    wait_for("the outage to last", || {
+        (killed.elapsed() >= OUTAGE && backup.has_event("arbiter_unanswered")).then_some(())
+    });
+    std::fs::rename(&away, &here).unwrap();
+    wait_for("the calendar to be told", || {
+        backup.has_event("calendar").then_some(())
+    });
+    await_lines(&backup, 100);
+    assert_eq!(backup.status().unwrap()["role"], "primary");
 }
 
 #[test]

@@ -223,6 +223,8 @@ impl Machine {
         let count = self.state.count;
         if let Input::Clock(record) = input {
             self.state.clock.set(count, *record)?;
+        } else if let Input::Calendar { unix_base_ns } = input {
+            self.state.config.unix_base_ns = *unix_base_ns;
         } else {
             let (_, board, mut surroundings) = self.state.board_in_surroundings();
             board.inject(input, &mut surroundings.context(&mut self.ram, count))?;

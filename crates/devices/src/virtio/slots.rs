@@ -118,7 +118,8 @@ impl VirtioSlots {
                 console: Console::Uart,
                 ..
             }
-            | Input::Clock(_) => Ok(None),
+            | Input::Clock(_)
+            | Input::Calendar { .. } => Ok(None),
         }
     }
 

@@ -6,6 +6,7 @@ use super::markers::Purpose;
 use super::rates::percentile_ms;
 use super::snapshot_sender::{Piece, SnapshotRequests, SnapshotSender};
 use super::stopping::Stopping;
+use crate::calendar;
 use crate::control::{Answer, ConversationId, Request};
 use crate::disk::Disk;
 use crate::end::{Ended, ReplicaError};
@@ -247,6 +248,10 @@ impl PrimaryLoop {
                     let detail = "the guest reset the machine, which begins anew";
                     self.host.events.add("rebooted", 0, count, detail);
                     self.guest_panicked = false;
+                }
+                LiveReport::Calendar { count, ahead_ns } => {
+                    let detail = calendar::describe(ahead_ns);
+                    self.host.events.add("calendar", 0, count, detail);
                 }
                 LiveReport::Trouble { count, trouble } => {
                     self.guest_panicked |= trouble == Trouble::Panicked;

@@ -2,6 +2,7 @@
 //! speaking for the machine and the other replica goes on; then what is known is kept.
 
 use super::guest::GuestError;
+use super::live::GoingLive;
 use super::messages::{LiveReport, ReplayReport, VcpuFailure};
 use super::{Ends, Parts, ReplicaGuest, Start, live, replay};
 use crate::panic::{self, Panic};
@@ -24,14 +25,18 @@ fn run(parts: &mut Parts, start: Start, ends: &Ends) -> Result<(), GuestError> {
     let Parts {
         guest, encoding, ..
     } = parts;
-    let (options, commands) = match start {
-        Start::Live(options) => (options, Vec::new()),
+    let going_live = match start {
+        Start::Live(options) => GoingLive {
+            options,
+            commands: Vec::new(),
+            lost_ns: 0,
+        },
         Start::Replaying => match replay::run(guest, ends)? {
-            Some(gone_live) => gone_live,
+            Some(going_live) => going_live,
             None => return Ok(()),
         },
     };
-    live::run(guest, *encoding, options, commands, ends)
+    live::run(guest, *encoding, going_live, ends)
 }
 
 fn fail(parts: &mut Parts, ends: &Ends, reason: &str, panic: Option<&Panic>) {

@@ -4,6 +4,7 @@ use super::Ends;
 use super::copying::{Copying, Progress};
 use super::guest::{GuestError, InputEncoding, ReplicaGuest, encode_input};
 use super::messages::{BegunSnapshot, Command, LiveCommand, LiveReport, Step, VisibleOutputs};
+use crate::calendar::{CalendarWatch, GuestScale};
 use crate::clock::{ClockSteering, GuestNow};
 use crate::disk::{Completion, SECTOR_BYTES};
 use crate::host_time::{monotonic_ns, unix_ns};
@@ -47,9 +48,14 @@ pub struct LiveOptions {
     pub flushes_wait: bool,
 }
 
-/// A machine that goes live may be so far behind its host's calendar, and jumps; one that is further
-/// behind, or ahead, keeps its own time: the two hosts' calendars do not agree.
-const CALENDAR_JUMP_NS: u64 = 60_000_000_000;
+/// How a machine becomes live.
+pub(super) struct GoingLive {
+    pub(super) options: LiveOptions,
+    /// What came while it replayed.
+    pub(super) commands: Vec<LiveCommand>,
+    /// How long the guest has stood still since its primary was heard last, in nanoseconds.
+    pub(super) lost_ns: u64,
+}
 
 /// Whether to go on, or how it ended: by the guest, or because the thread was told to stop.
 type Turn = ControlFlow<Option<Finish>>;
@@ -59,12 +65,11 @@ type Turn = ControlFlow<Option<Finish>>;
 pub(super) fn run(
     guest: &mut ReplicaGuest,
     encoding: InputEncoding,
-    options: LiveOptions,
-    commands: Vec<LiveCommand>,
+    going_live: GoingLive,
     ends: &Ends,
 ) -> Result<(), GuestError> {
-    let mut live = Live::new(guest, encoding, options, ends);
-    let result = live.run(commands);
+    let mut live = Live::new(guest, encoding, &going_live, ends);
+    let result = live.run(going_live.commands);
     live.digest();
     live.flush(Flush::Whole);
     if let Some(finish) = result? {
@@ -89,8 +94,8 @@ struct Live<'a> {
     encoding: InputEncoding,
     ends: &'a Ends,
     steering: ClockSteering,
-    /// Guest time less host time at the moment at which both should be equal, modulo 2^64.
-    offset_ns: u64,
+    scale: GuestScale,
+    calendar: CalendarWatch,
     steps: Vec<Step>,
     /// Since when a step waits that the event loop should see soon.
     urgent_since_ns: Option<u64>,
@@ -113,20 +118,22 @@ impl<'a> Live<'a> {
     fn new(
         guest: &'a mut ReplicaGuest,
         encoding: InputEncoding,
-        options: LiveOptions,
+        going_live: &GoingLive,
         ends: &'a Ends,
     ) -> Live<'a> {
+        let (options, lost_ns) = (going_live.options, going_live.lost_ns);
         let host_ns = monotonic_ns();
-        let offset_ns = wanted_guest_time(guest).wrapping_sub(host_ns);
-        let steering =
-            ClockSteering::new(guest.machine.clock().rate, host_ns.wrapping_add(offset_ns));
+        let guest_ns = guest.machine.guest_time_ns();
+        let scale = GuestScale::begin(host_ns, guest_ns, lost_ns);
+        let steering = ClockSteering::new(guest.machine.clock().rate, guest_ns);
         let count = guest.machine.instruction_count();
         Live {
             guest,
             encoding,
             ends,
             steering,
-            offset_ns,
+            scale,
+            calendar: CalendarWatch::default(),
             steps: Vec::new(),
             urgent_since_ns: None,
             flushed_at_ns: host_ns,
@@ -163,7 +170,7 @@ impl<'a> Live<'a> {
 
     /// What guest time should be now.
     fn host_ns(&self) -> u64 {
-        monotonic_ns().wrapping_add(self.offset_ns)
+        self.scale.guest_ns(monotonic_ns())
     }
 
     fn guest_now(&self) -> GuestNow {
@@ -180,6 +187,7 @@ impl<'a> Live<'a> {
             return Ok(stopped);
         }
         self.internal_inputs()?;
+        self.watch_calendar()?;
         self.begin_snapshot();
         let quantum = self.steering.instructions_in(QUANTUM_NS);
         let quantum = quantum.clamp(*QUANTUM_LIMITS.start(), *QUANTUM_LIMITS.end());
@@ -204,6 +212,26 @@ impl<'a> Live<'a> {
             }
             Stop::Finished(finish) => Ok(ControlFlow::Break(Some(finish))),
         }
+    }
+
+    /// The guest's real-time clock follows this host's calendar.
+    fn watch_calendar(&mut self) -> Result<(), GuestError> {
+        let host_ns = monotonic_ns();
+        if !self.calendar.is_due(host_ns) {
+            return Ok(());
+        }
+        let machine = &self.guest.machine;
+        let (base_ns, guest_ns) = (machine.unix_base_ns(), machine.guest_time_ns());
+        let count = machine.instruction_count();
+        let Some(moved) = self.calendar.look(host_ns, unix_ns(), base_ns, guest_ns) else {
+            return Ok(());
+        };
+        if let Some(ahead_ns) = moved.told_ns {
+            self.ends.live(LiveReport::Calendar { count, ahead_ns });
+        }
+        self.inject(&Input::Calendar {
+            unix_base_ns: moved.unix_base_ns,
+        })
     }
 
     fn commands(&mut self) -> Result<Turn, GuestError> {
@@ -420,7 +448,7 @@ impl<'a> Live<'a> {
     fn wait(&mut self, wake_at_ns: Option<u64>) -> Result<Turn, GuestError> {
         let before = self.guest_now();
         loop {
-            let left_ns = wake_at_ns.map(|wake_at_ns| wake_at_ns.saturating_sub(self.host_ns()));
+            let left_ns = wake_at_ns.map(|wake_ns| self.scale.wait_ns(wake_ns, monotonic_ns()));
             if left_ns == Some(0) {
                 return self.end_wait(before, wake_at_ns);
             }
@@ -557,15 +585,6 @@ impl<'a> Live<'a> {
             self.ends.live_quietly(report);
         }
     }
-}
-
-/// What guest time should be when the machine goes live: the host's calendar if it agrees.
-fn wanted_guest_time(guest: &ReplicaGuest) -> u64 {
-    let machine = &guest.machine;
-    let guest_ns = machine.guest_time_ns();
-    let calendar_ns = unix_ns().saturating_sub(machine.unix_base_ns());
-    let agrees = (guest_ns..=guest_ns.saturating_add(CALENDAR_JUMP_NS)).contains(&calendar_ns);
-    if agrees { calendar_ns } else { guest_ns }
 }
 
 /// How much an output counts in the machine's running number of visible outputs.

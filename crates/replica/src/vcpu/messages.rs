@@ -90,6 +90,13 @@ pub enum LiveReport {
         /// Instructions since power-on.
         count: u64,
     },
+    /// This host's calendar and the guest's are a second apart or more.
+    Calendar {
+        /// Instructions since power-on.
+        count: u64,
+        /// How far this host's is ahead, in nanoseconds.
+        ahead_ns: i64,
+    },
     /// The guest is in trouble.
     Trouble {
         /// Instructions since power-on.

@@ -2,8 +2,8 @@
 
 use super::Ends;
 use super::guest::{GuestError, ReplicaGuest};
-use super::live::{LiveOptions, visible_units};
-use super::messages::{Command, LiveCommand, ReplayCommand, ReplayReport, VisibleOutputs};
+use super::live::{GoingLive, visible_units};
+use super::messages::{Command, ReplayCommand, ReplayReport, VisibleOutputs};
 use crate::host_time::monotonic_ns;
 use replication::replay::{Progress, Replayer};
 use std::sync::atomic::Ordering;
@@ -16,14 +16,12 @@ const REPORT_INTERVAL_NS: u64 = 5_000_000;
 /// Records that are replayed between two reports.
 const RECORDS_A_REPORT: u32 = 64;
 
-/// How a machine goes live, with what it was told before it did.
-type GoneLive = (LiveOptions, Vec<LiveCommand>);
-
 /// Replays until the machine goes live, or (`None`) it diverged or the thread was told to stop.
-pub(super) fn run(guest: &mut ReplicaGuest, ends: &Ends) -> Result<Option<GoneLive>, GuestError> {
+pub(super) fn run(guest: &mut ReplicaGuest, ends: &Ends) -> Result<Option<GoingLive>, GuestError> {
     let mut replayer = Replayer::new(guest);
     let mut woken_at_ns = 0;
-    let mut go_live: Option<GoneLive> = None;
+    let mut go_live: Option<GoingLive> = None;
+    let mut heard_at_ns = monotonic_ns();
     let mut progress = Progress::Waiting;
     loop {
         // Only a replay that has something to do looks in passing.
@@ -35,15 +33,20 @@ pub(super) fn run(guest: &mut ReplicaGuest, ends: &Ends) -> Result<Option<GoneLi
         };
         match command {
             Ok(Command::Replay(ReplayCommand::Records(records))) => {
+                heard_at_ns = monotonic_ns();
                 records.into_iter().for_each(|record| replayer.push(record));
             }
             Ok(Command::Replay(ReplayCommand::GoLive(options))) => {
-                go_live = Some((options, Vec::new()));
+                go_live = Some(GoingLive {
+                    options,
+                    commands: Vec::new(),
+                    lost_ns: 0,
+                });
             }
             Ok(Command::Live(command)) => go_live
                 .as_mut()
                 .expect("a machine is told to go live before it is treated as one")
-                .1
+                .commands
                 .push(command),
             Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return Ok(None),
             // A disk's completion may be what the replay waited for.
@@ -54,9 +57,10 @@ pub(super) fn run(guest: &mut ReplicaGuest, ends: &Ends) -> Result<Option<GoneLi
             None => return Ok(None),
         }
         if progress == Progress::Waiting
-            && let Some(gone_live) = go_live.take()
+            && let Some(mut going_live) = go_live.take()
         {
-            return Ok(Some(gone_live));
+            going_live.lost_ns = monotonic_ns().saturating_sub(heard_at_ns);
+            return Ok(Some(going_live));
         }
     }
 }

@@ -231,6 +231,11 @@ impl Bus {
             return Ok(());
         }
         match input {
+            Input::Calendar { unix_base_ns } => {
+                self.rtc.calendar_moved(context.time_ns, *unix_base_ns);
+                self.plic.set_level(RTC_INTERRUPT, self.rtc.interrupt());
+                Ok(())
+            }
             Input::ConsoleBytes {
                 console: Console::Uart,
                 bytes,

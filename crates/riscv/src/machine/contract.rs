@@ -57,6 +57,9 @@ impl machine::Machine for Machine {
             let (bus, mut context) = self.device_context();
             bus.inject(input, &mut context)?;
         }
+        if let Input::Calendar { unix_base_ns } = input {
+            self.state.config.unix_base_ns = *unix_base_ns;
+        }
         self.raise_device_timers(); // a clock record moves time
         self.reset_if_asked();
         for hart in &mut self.state.harts {

@@ -71,6 +71,28 @@ pub fn counting_slowly() -> Vec<u8> {
     program.elf(0, &[])
 }
 
+/// Counts as [`counting_slowly`] does, and ends the machine with status 9 when between two lines more than
+/// `ms` of its time have passed.
+pub fn counting_until_time_jumps(ms: u64) -> Vec<u8> {
+    const LAST: u8 = LIMIT;
+    let mut program = Assembler::default();
+    begin(&mut program);
+    program.immediate(Op::Ld, LAST, CLOCK, 0);
+    let line = program.here();
+    print_counter(&mut program);
+    program.immediate(Op::Addi, COUNTER, COUNTER, 1);
+    wait(&mut program);
+    program.immediate(Op::Ld, A1, CLOCK, 0);
+    program.register(Op::Sub, A2, A1, LAST);
+    program.load(A3, ms * 10_000); // of 100 ns
+    program.branch_ahead(Op::Bltu, A2, A3);
+    program.finish(9);
+    program.land();
+    program.immediate(Op::Addi, LAST, A1, 0);
+    program.jump(line);
+    program.elf(0, &[])
+}
+
 /// Counts to `lines`, says by pvpanic that its kernel panicked, and counts on.
 pub fn counting_and_panicking(lines: u16) -> Vec<u8> {
     let mut program = Assembler::default();

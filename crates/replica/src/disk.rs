@@ -1,6 +1,7 @@
 //! The disks' back-end: raw image files on this host.
 
 mod copy;
+pub mod probe;
 mod worker;
 
 pub use copy::{CHUNK_BYTES, DiskChunk};
@@ -81,8 +82,9 @@ pub struct Outcome {
     pub status: DiskStatus,
     /// What was read.
     pub data: Vec<u8>,
-    /// For the event log.
-    pub error: Option<String>,
+    /// How this host failed it: another host's disk may well do the same. `None` when it went well,
+    /// or when no disk would do it.
+    pub host_error: Option<String>,
 }
 
 impl Disk {
@@ -109,7 +111,17 @@ impl Disk {
     pub fn for_copy(path: &Path, read_only: bool, length: u64) -> Result<Disk, DiskError> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
-        Disk::from_options(path, read_only, &options, Some(length))
+        let disk = Disk::from_options(path, read_only, &options, Some(length))?;
+        // What the copy does not send reads as zero. A file was emptied; a device still has what was
+        // on it.
+        if !length_can_change(&disk.file) {
+            disk.zero(0, length).map_err(|source| DiskError::Resize {
+                path: path.into(),
+                length,
+                source,
+            })?;
+        }
+        Ok(disk)
     }
 
     fn from_options(
@@ -154,7 +166,6 @@ impl Disk {
         if let Some(length) = new_length
             && kind.is_file()
         {
-            // Emptied first, so that what the copy does not send reads as zero.
             file.set_len(0)
                 .and_then(|()| file.set_len(length))
                 .map_err(|source| DiskError::Resize {
@@ -196,22 +207,22 @@ impl Disk {
         self.read_only
     }
 
-    /// Carries out an operation. The host's troubles become an I/O error of the guest's.
+    /// Carries out an operation. Whoever tells the guest of an error may look first whether another
+    /// host's disk is better.
     pub fn perform(&self, operation: &DiskOperation) -> Outcome {
         match self.try_perform(operation) {
             Ok(data) => Outcome {
                 status: DiskStatus::Ok,
                 data,
-                error: None,
+                host_error: None,
             },
             Err(error) => Outcome {
                 status: DiskStatus::IoError,
                 data: Vec::new(),
-                error: Some(format!(
-                    "disk {}: {}: {error}",
-                    self.path.display(),
-                    name(operation)
-                )),
+                host_error: (!is_guests_fault(&error)).then(|| {
+                    let path = self.path.display();
+                    format!("disk {path}: {}: {error}", name(operation))
+                }),
             },
         }
     }
@@ -309,6 +320,15 @@ fn outside() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "outside the disk")
 }
 
+/// What this file says of a request that no disk of this size and kind would carry out.
+fn is_guests_fault(error: &io::Error) -> bool {
+    let kinds = [
+        io::ErrorKind::InvalidInput,
+        io::ErrorKind::ReadOnlyFilesystem,
+    ];
+    error.raw_os_error().is_none() && kinds.contains(&error.kind())
+}
+
 fn name(operation: &DiskOperation) -> &'static str {
     match operation {
         DiskOperation::Read { .. } => "read",
@@ -316,6 +336,10 @@ fn name(operation: &DiskOperation) -> &'static str {
         DiskOperation::Flush => "flush",
         DiskOperation::Zero { .. } => "zero",
     }
+}
+
+fn length_can_change(file: &File) -> bool {
+    file.metadata().is_ok_and(|there| there.is_file())
 }
 
 /// The length of a file or block device.

@@ -1,5 +1,6 @@
 //! The replica that follows. `docs/protocol.md`, "The backup".
 
+mod ending;
 mod follow;
 mod taking_over;
 
@@ -40,6 +41,9 @@ pub enum BackupStop {
     /// The machine differs from the primary's. If it was found while taking over, nobody can go on
     /// rightly. Look again.
     Diverged(DivergenceReport),
+    /// A disk of this host failed: its machine is not the primary's any more. Look again when the
+    /// disk takes writes.
+    DiskFailed(String),
     /// It was asked to.
     Left,
 }
@@ -53,8 +57,9 @@ pub enum BackupAction<O> {
     /// durable, before carrying out any later action; then call [`Backup::marked`]. It takes rights
     /// away.
     Mark(Marker),
-    /// When the machine has replayed record `sequence`: sync the disks, then write this marker as
-    /// with [`BackupAction::Mark`], then call [`Backup::settled`]. It gives rights.
+    /// Sync the disks, then write this marker as with [`BackupAction::Mark`], then call
+    /// [`Backup::settled`], exactly once for each of these. It gives rights. Comes when the machine
+    /// has replayed what the marker says.
     Settle {
         /// The pairing.
         pairing: u64,
@@ -102,8 +107,10 @@ pub enum BackupAction<O> {
     /// [`Outcome::Unknown`] when it takes too long. At most one about keys and one about beacons
     /// are under way.
     Ask(Request),
-    /// Go live: the log is replayed to its end. Re-issue open disk requests, announce the guest on
-    /// the network, emit `outputs`, let the machine run, and go on with
+    /// Tell the network that the guest is here now: comes right before [`BackupAction::GoLive`].
+    Announce,
+    /// Go live: the log is replayed to its end. Re-issue open disk requests, emit `outputs`, let the
+    /// machine run, and go on with
     /// [`Primary::new`](crate::primary::Primary::new). Always last.
     GoLive {
         /// The key by which this host is the primary.
@@ -132,6 +139,9 @@ pub enum BackupPhase {
     Claiming,
     /// Won, and replays the rest of the log.
     Draining,
+    /// The life is over, and the rest of the log is replayed, so that this host's disk is what the
+    /// guest left.
+    Ending,
     /// Went live: go on as a primary.
     Live,
     /// Has ended.
@@ -174,6 +184,8 @@ enum State<O> {
     Following(Box<Follow<O>>),
     Claiming(Box<Follow<O>>, Box<Claim>),
     Draining(Box<Follow<O>>, Box<Drain>),
+    /// The guest has ended, everything that it said is out.
+    Ending(Box<Follow<O>>),
     Live,
     Stopped,
 }
@@ -233,7 +245,11 @@ impl<O> Backup<O> {
                     .then(|| follow.heartbeat_deadline(&self.config.detector));
                 [heartbeat, claim.deadline()].into_iter().flatten().min()
             }
-            State::Dialing | State::Draining(..) | State::Live | State::Stopped => None,
+            State::Dialing
+            | State::Draining(..)
+            | State::Ending(_)
+            | State::Live
+            | State::Stopped => None,
         }
     }
 
@@ -396,7 +412,7 @@ impl<O> Backup<O> {
                 self.keep_evidence(pairing, report.clone());
                 self.stop(BackupStop::Diverged(report));
             }
-            State::Claiming(follow, _) | State::Draining(follow, _)
+            State::Claiming(follow, _) | State::Draining(follow, _) | State::Ending(follow)
                 if follow.pairing() == pairing =>
             {
                 self.suspect_own_disk();
@@ -408,12 +424,33 @@ impl<O> Backup<O> {
         self.maintain(now);
     }
 
+    /// A disk of this host failed a request of `pairing`'s machine that the primary's disk did, or
+    /// cannot be synced, or cannot be told what it is worth. The machine is worth nothing from here
+    /// on: this replica says so and leaves, and if it was about to take over, it does not.
+    pub fn own_disk_failed(&mut self, now: Duration, pairing: u64, what: String) {
+        self.enter(now);
+        if let Some(follow) = self.follow_mut(pairing) {
+            let connection = follow.connection();
+            self.suspect_own_disk();
+            self.report(Event::DiskFailed { what: what.clone() });
+            if let State::Following(_) = &self.state {
+                let parting = Parting::DiskFailed;
+                self.send(connection, Message::Goodbye { pairing, parting });
+                self.actions.push_back(BackupAction::Close(connection));
+            }
+            self.stop(BackupStop::DiskFailed(what));
+        }
+        self.maintain(now);
+    }
+
     /// Somebody wants this process to end. False while it may be the only one to go on: it asks
-    /// the arbiter, or has won.
+    /// the arbiter, or has won; and for the little while that the end of a life takes.
     pub fn leave(&mut self, now: Duration) -> bool {
         self.enter(now);
         match &self.state {
-            State::Claiming(..) | State::Draining(..) | State::Live => return false,
+            State::Claiming(..) | State::Draining(..) | State::Ending(_) | State::Live => {
+                return false;
+            }
             State::Following(follow) => {
                 let (connection, pairing) = (follow.connection(), follow.pairing());
                 self.send(
@@ -445,6 +482,7 @@ impl<O> Backup<O> {
             State::Following(follow) => (BackupPhase::Joining, Some(follow)),
             State::Claiming(follow, _) => (BackupPhase::Claiming, Some(follow)),
             State::Draining(follow, _) => (BackupPhase::Draining, Some(follow)),
+            State::Ending(follow) => (BackupPhase::Ending, Some(follow)),
             State::Live => (BackupPhase::Live, None),
             State::Stopped => (BackupPhase::Stopped, None),
         };
@@ -514,6 +552,7 @@ impl<O> Backup<O> {
             {
                 self.go_live();
             }
+            State::Ending(_) => self.end_when_drained(),
             _ => {}
         }
     }
@@ -597,6 +636,7 @@ impl<O> Backup<O> {
             State::Claiming(follow, _) => (Stance::Claiming, follow.opened()),
             State::Draining(_, drain) => (Stance::Claiming, &drain.opened),
             State::Live => (Stance::Claiming, &self.newest),
+            State::Ending(follow) => (Stance::NoMachine, follow.opened()),
             State::Stopped => (Stance::NoMachine, &self.newest),
             State::Dialing | State::Greeting { .. } | State::Following(_) => {
                 (Stance::Joining, &self.newest)
@@ -615,8 +655,10 @@ impl<O> Backup<O> {
 
     /// The disk here belongs to a machine that differs: it is worth nothing, before anybody is told.
     fn suspect_own_disk(&mut self) {
-        let (State::Following(follow) | State::Claiming(follow, _) | State::Draining(follow, _)) =
-            &self.state
+        let (State::Following(follow)
+        | State::Claiming(follow, _)
+        | State::Draining(follow, _)
+        | State::Ending(follow)) = &self.state
         else {
             return;
         };
@@ -635,9 +677,10 @@ impl<O> Backup<O> {
 
     fn follow_mut(&mut self, pairing: u64) -> Option<&mut Follow<O>> {
         match &mut self.state {
-            State::Following(follow) | State::Claiming(follow, _) | State::Draining(follow, _) => {
-                (follow.pairing() == pairing).then_some(follow)
-            }
+            State::Following(follow)
+            | State::Claiming(follow, _)
+            | State::Draining(follow, _)
+            | State::Ending(follow) => (follow.pairing() == pairing).then_some(follow),
             _ => None,
         }
     }

@@ -73,6 +73,13 @@ pub enum Event {
         /// What the key holds.
         by: Box<Entry>,
     },
+    /// A disk of this host failed a request of the guest, which was not told.
+    DiskFailed {
+        /// How.
+        what: String,
+    },
+    /// Nobody with a better disk could go on: the guest is told that its request failed.
+    DiskErrorTold,
     /// The machine stands still, and the backup was asked to take over.
     HandingOver {
         /// The pairing.
@@ -129,6 +136,11 @@ impl fmt::Display for Event {
             Event::Arbiter { agreement } => write!(f, "the arbiter is {agreement}"),
             Event::Claimed { generation } => write!(f, "generation {generation} is ours, alone"),
             Event::Superseded { by } => write!(f, "{by}: this replica's machine is given up"),
+            Event::DiskFailed { what } => write!(f, "a disk of this host failed: {what}"),
+            Event::DiskErrorTold => write!(
+                f,
+                "no replica with a good disk could take over: the guest is told of the disk error"
+            ),
             Event::HandingOver { pairing } => {
                 write!(
                     f,

@@ -54,6 +54,8 @@ pub enum Suspicion {
     Diverged,
     /// The peer said that it leaves.
     Left,
+    /// The backup said that its own disk failed.
+    DiskFailed,
     /// The primary said that it suspects this backup.
     SuspectsUs,
     /// It says that it has taken over what was handed over.
@@ -71,6 +73,7 @@ impl fmt::Display for Suspicion {
             Suspicion::Protocol(what) => write!(f, "it broke the protocol: {what}"),
             Suspicion::Diverged => write!(f, "its machine differs"),
             Suspicion::Left => write!(f, "it said that it leaves"),
+            Suspicion::DiskFailed => write!(f, "its disk failed"),
             Suspicion::SuspectsUs => write!(f, "it said that it suspects this replica"),
             Suspicion::HandedOver => write!(f, "it says that it has taken over"),
         }

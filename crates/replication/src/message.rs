@@ -146,6 +146,8 @@ pub enum Parting {
     Finished,
     /// The backup is being stopped. It will not claim.
     Leaving,
+    /// The backup's own disk failed: its machine is worth nothing any more. It will not claim.
+    DiskFailed,
     /// The primary suspects the backup and is asking the arbiter already. The backup lets it.
     Suspected,
 }

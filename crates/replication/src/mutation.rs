@@ -45,6 +45,16 @@ pub enum Mutation {
     FlushBeforeSettled,
     /// A flush completes when the primary's disk has it, though both should.
     FlushOnOneDiskOnly,
+    /// The guest of a primary is told of a disk error though its backup's disk is good.
+    DiskErrorTold,
+    /// A backup goes on without what its own disk failed to write (a bug of the program).
+    OwnDiskFailureIgnored,
+    /// A snapshot for a backup that went away is taken all the same.
+    SnapshotNotCancelled,
+    /// A key whose content makes no sense is taken for somebody else's claim.
+    TornKeyIsDefeat,
+    /// A backup ends before it has replayed what it acknowledged, and synced its disk.
+    EndsUndrained,
     /// A primary that hands over still lets out what is acknowledged.
     EmitsAfterHandover,
     /// A backup lets its disk be overwritten before its marker says so.

@@ -76,6 +76,8 @@ pub enum PrimaryAction<O> {
     /// [`Outcome::Unknown`] when it takes too long. At most one about keys and one about beacons
     /// are under way.
     Ask(Request),
+    /// Tell the network that the guest is here.
+    Announce,
     /// Sync the disks, then write this marker, beside each disk first and then in the state
     /// directory; then call [`Primary::settled`]. Until then no flush of the guest may complete.
     Settle(Marker),
@@ -85,7 +87,8 @@ pub enum PrimaryAction<O> {
         /// The instruction count.
         up_to: u64,
     },
-    /// Nobody took over what was handed over: let the machine run on.
+    /// Let the machine run on, after it was stopped for [`Primary::hand_over`] or
+    /// [`Primary::disk_failed`]: nobody took over. A request that failed is told to the guest.
     Resume,
     /// Let the harts run this share of the time.
     Throttle(RunShare),
@@ -219,8 +222,13 @@ pub struct Primary<O> {
     count: u64,
     visible_outputs: u64,
     finishing: bool,
-    /// The vcpu was stopped for a handover.
+    /// The machine was handed over: the vcpu is stopped, nothing leaves.
     stands_still: bool,
+    /// The vcpu was stopped because of a request that this host's disk failed, and it is not yet
+    /// known who goes on.
+    disk_failed: bool,
+    /// The network is back, and it was not certain that the guest is here.
+    owes_announcement: bool,
     delays: VecDeque<Duration>,
     actions: VecDeque<PrimaryAction<O>>,
 }
@@ -260,6 +268,8 @@ impl<O> Primary<O> {
             visible_outputs,
             finishing: false,
             stands_still: false,
+            disk_failed: false,
+            owes_announcement: false,
             delays: VecDeque::new(),
             actions: VecDeque::new(),
         };
@@ -296,6 +306,26 @@ impl<O> Primary<O> {
             self.complete_flushes(u64::MAX);
         }
         self.maintain(now);
+    }
+
+    /// The guest's network was lost and is back: it may have forgotten where the guest is. It is
+    /// told as soon as it is certain that this is still the place: not while the arbiter is asked
+    /// or after a pause, when another replica may have gone live.
+    pub fn network_back(&mut self, now: Duration) {
+        self.enter(now);
+        self.owes_announcement = true;
+        self.maintain(now);
+    }
+
+    fn announce_if_certain(&mut self) {
+        let is_certain = match &self.state {
+            State::Alone { .. } => true,
+            State::Paired(pair) => pair.is_certain() && !self.stands_still,
+            State::Unpaired | State::Parting { .. } | State::Stopped => false,
+        };
+        if is_certain && std::mem::take(&mut self.owes_announcement) {
+            self.actions.push_back(PrimaryAction::Announce);
+        }
     }
 
     fn complete_flushes(&mut self, up_to: u64) {
@@ -564,6 +594,8 @@ impl<O> Primary<O> {
             }
             _ => {}
         }
+        self.see_to_failed_disk(now);
+        self.announce_if_certain();
         self.control_speed(now);
         self.finish_if_done(now);
         self.ask_arbiter(now);
@@ -599,6 +631,11 @@ impl<O> Primary<O> {
     }
 
     fn advance_to(&mut self, now: Duration, count: u64) {
+        let may_move = !self.stands_still && !self.disk_failed;
+        assert!(
+            may_move || count == self.count,
+            "whoever hands over stands still"
+        );
         assert!(
             count >= self.count,
             "the vcpu's stream is in order of instruction counts"
@@ -659,9 +696,10 @@ impl<O> Primary<O> {
         if self.settled {
             self.complete_flushes(u64::MAX);
         }
-        if std::mem::take(&mut self.stands_still) {
-            self.actions.push_back(PrimaryAction::Resume);
+        if self.disk_failed {
+            self.report(Event::DiskErrorTold);
         }
+        self.resume();
         if let Some(share) = self.throttle.lift() {
             self.actions.push_back(PrimaryAction::Throttle(share));
         }

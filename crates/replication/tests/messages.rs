@@ -211,6 +211,7 @@ fn message() -> impl Strategy<Value = Message> {
             prop_oneof![
                 Just(Parting::Finished),
                 Just(Parting::Leaving),
+                Just(Parting::DiskFailed),
                 Just(Parting::Suspected)
             ]
         )

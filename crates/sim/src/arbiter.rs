@@ -18,6 +18,8 @@ pub enum Mood {
     LandsLate,
     /// Cannot be written.
     ReadOnly,
+    /// What is read is not whole yet.
+    Torn,
 }
 
 /// The store.

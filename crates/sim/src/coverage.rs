@@ -102,6 +102,30 @@ situations! {
     DeclaredLost,
     /// A flush completed on both hosts.
     FlushedOnBoth,
+    /// A restore lasted for longer than any timeout but the one for joining.
+    LongRestore,
+    /// A restore stopped everything else.
+    BlockingRestore,
+    /// An event loop did nothing for a while, and the vcpu ran on.
+    EventLoopStalled,
+    /// A pair far from each other was protected, and its speed looked at.
+    FarAway,
+    /// A protected pair idled for longer than any timeout.
+    Quiet,
+    /// A backup that had been away let the primary ask first.
+    SuspectedBackupWaited,
+    /// A primary whose disk failed handed over, and the backup took over.
+    DiskHandedOver,
+    /// A guest was told of a disk error, for nobody could take over.
+    DiskErrorTold,
+    /// A key was read while it was being written.
+    TornKeyRead,
+    /// Somebody greeted, accepted a snapshot and went away before it was taken.
+    SnapshotNotWanted,
+    /// A backup replayed the rest of the log after the end of the life.
+    DrainedAtTheEnd,
+    /// A backup whose own disk failed said so and left.
+    OwnDiskFailed,
     /// A replay waited for this host's disk.
     ReplayBlocked,
 }

@@ -39,6 +39,11 @@ impl HostDisk {
         &self.now
     }
 
+    /// What a loss of power leaves at least.
+    pub fn synced(&self) -> &[u64] {
+        &self.synced
+    }
+
     /// The guest wrote.
     pub fn written(&mut self, all: &[u64]) {
         self.now = all.to_vec();
@@ -165,7 +170,7 @@ impl World {
     }
 
     fn written(&mut self, node: usize, purpose: Purpose) {
-        let now = self.clock();
+        let now = self.clock(node);
         match (self.role(node), purpose) {
             (Some(Role::Primary(primary)), Purpose::Primary) => primary.core.settled(now),
             (Some(Role::Backup(backup)), Purpose::Mark) => backup.core.marked(now),
@@ -180,7 +185,7 @@ impl World {
     /// The guest's flushes, on both sides: a flush is complete when this host's disk has it and the
     /// core says that no other has to.
     pub(crate) fn see_to_flushes(&mut self, node: usize) {
-        let (now, clock) = (self.now, self.clock());
+        let (now, clock) = (self.now, self.clock(node));
         let ready_at = now + self.random.between(0, self.scenario.sync_time);
         let Some(process) = &mut self.nodes[node].process else {
             return;

@@ -4,18 +4,19 @@ use crate::arbiter::Mood;
 use crate::coverage::Situation;
 use crate::disk::Purpose;
 use crate::faults::Fault;
-use crate::guest::StubOutput;
+use crate::guest::{DISK_FAILED, StubOutput};
 use crate::process::{FromReplay, FromVcpu, PrimaryProcess, Role, Sending};
 use crate::scenario::MS;
 use crate::world::{What, World};
 use replication::ConnectionId;
-use replication::backup::{BackupAction, BackupStop};
+use replication::backup::{BackupAction, BackupPhase, BackupStop};
 use replication::event::Event;
 use replication::failure_detector::Suspicion;
 use replication::guest::Guest;
 use replication::lag::FULL_SPEED;
 use replication::marker::DiskState;
 use replication::message::{Message, Parting, Refusal, SnapshotChunk, SnapshotPart};
+use replication::mutation::Mutation;
 use replication::primary::{Beginning, Primary, PrimaryAction, PrimaryPhase, PrimaryStop};
 use replication::record::RecordBody;
 use replication::startup::StartupAction;
@@ -59,7 +60,7 @@ impl World {
         };
         let mut wanted = Vec::new();
         if let Some(deadline) = deadline {
-            let at = (deadline.as_nanos() as u64).max(self.now) + lateness;
+            let at = self.scenario.world_time(node, deadline).max(self.now) + lateness;
             if at < process.tick_at {
                 process.tick_at = at;
                 wanted.push((at, What::Tick));
@@ -77,7 +78,7 @@ impl World {
     }
 
     pub(crate) fn tick(&mut self, node: usize) {
-        let now = self.clock();
+        let now = self.clock(node);
         if let Some(process) = &mut self.nodes[node].process {
             process.tick_at = u64::MAX;
             match &mut process.role {
@@ -96,13 +97,17 @@ impl World {
             return;
         }
         let (now, percent) = (self.now, self.replay_percent);
+        let mut disk = self.nodes[node].disk_health;
+        let ignored = Mutation::OwnDiskFailureIgnored;
+        disk.is_ignored = self.options.mutations().active(ignored);
+        self.snapshots_are_for_somebody(node);
         if let Some(process) = &mut self.nodes[node].process {
             match &mut process.role {
                 Role::Primary(primary) => {
-                    primary.quantum(now, &self.scenario, &mut self.random);
+                    primary.quantum(now, &self.scenario, disk, &mut self.random);
                 }
                 Role::Backup(backup) => {
-                    backup.quantum(now, &self.scenario, percent, &mut self.random);
+                    backup.quantum(now, &self.scenario, disk, percent, &mut self.random);
                     if std::mem::take(&mut backup.blocked) {
                         self.coverage.reached(Situation::ReplayBlocked);
                     }
@@ -113,6 +118,18 @@ impl World {
         self.see_to_flushes(node);
         self.hand_over_if_still(node);
         self.settle(node);
+    }
+
+    /// The guest stands still for a snapshot: only while there is somebody who wants it.
+    fn snapshots_are_for_somebody(&mut self, node: usize) {
+        if let Some(Role::Primary(primary)) = self.role(node)
+            && let Some(pairing) = primary.snapshot_wanted
+        {
+            let status = primary.core.status();
+            if status.phase != PrimaryPhase::Joining || status.pairing != pairing {
+                self.violated(format!("a snapshot for pairing {pairing}, which is over"));
+            }
+        }
     }
 
     pub(crate) fn event_loop(&mut self, node: usize) {
@@ -143,7 +160,7 @@ impl World {
     }
 
     fn vcpu_said(&mut self, node: usize, item: FromVcpu) {
-        let now = self.clock();
+        let now = self.clock(node);
         let Some(Role::Primary(primary)) = self.role(node) else {
             return;
         };
@@ -172,6 +189,13 @@ impl World {
                 primary.core.snapshot_taken(now, pairing, count);
             }
             FromVcpu::Finished(count) => primary.core.finished(now, count),
+            FromVcpu::DiskFailed => {
+                let is_protected = primary.core.status().protected;
+                primary.core.disk_failed(now, "no space".to_owned());
+                if is_protected {
+                    return self.strike_heir(1 - node);
+                }
+            }
         }
         if let Some((record, fingerprint)) = recorded {
             let opened = primary.core.opened().clone();
@@ -180,7 +204,7 @@ impl World {
     }
 
     fn replay_said(&mut self, node: usize, item: FromReplay) {
-        let now = self.clock();
+        let now = self.clock(node);
         let Some(Role::Backup(backup)) = self.role(node) else {
             return;
         };
@@ -196,11 +220,20 @@ impl World {
             } => {
                 backup.core.replayed(now, pairing, sequence, executed);
                 let poisoned = backup.poisoned;
+                if backup.core.status().phase == BackupPhase::Ending {
+                    self.coverage.reached(Situation::DrainedAtTheEnd);
+                }
                 for (sequence, fingerprint) in fingerprints {
                     if !poisoned {
                         let verdict = self.checker.replayed(&opened, sequence, fingerprint);
                         self.check(verdict);
                     }
+                }
+            }
+            FromReplay::Diverged(report) if report.what.contains(DISK_FAILED) => {
+                self.coverage.reached(Situation::OwnDiskFailed);
+                if let Some(Role::Backup(backup)) = self.role(node) {
+                    backup.core.own_disk_failed(now, pairing, report.what);
                 }
             }
             FromReplay::Diverged(report) => {
@@ -247,7 +280,9 @@ impl World {
                 if let Some(Role::Primary(primary)) = self.role(node) {
                     let begun = primary.sending.take().is_some();
                     primary.snapshot = None;
-                    primary.snapshot_wanted = None;
+                    if primary.snapshot_wanted.take().is_some() {
+                        self.coverage.reached(Situation::SnapshotNotWanted);
+                    }
                     if begun {
                         self.coverage.reached(Situation::SnapshotInterrupted);
                     }
@@ -263,13 +298,8 @@ impl World {
                     primary.flushes_up_to = up_to;
                 }
             }
-            PrimaryAction::Resume => {
-                self.coverage.reached(Situation::HandoverFailed);
-                if let Some(Role::Primary(primary)) = self.role(node) {
-                    primary.stands_still = false;
-                    primary.handed_over = false;
-                }
-            }
+            PrimaryAction::Announce => {}
+            PrimaryAction::Resume => self.primary_resumes(node),
             PrimaryAction::Throttle(share) => {
                 if let Some(Role::Primary(primary)) = self.role(node) {
                     primary.share = share.into();
@@ -325,6 +355,9 @@ impl World {
 
     fn primary_reports(&mut self, node: usize, event: Event) {
         self.note(|| format!("node {node} (primary): {event}"));
+        if matches!(event, Event::Suspected { .. }) {
+            self.suspected(node, &event);
+        }
         let Some(Role::Primary(primary)) = self.role(node) else {
             return;
         };
@@ -384,6 +417,11 @@ impl World {
                 }
                 if by.kind == Kind::HandedOver {
                     self.coverage.reached(Situation::HandedOver);
+                    if let Some(Role::Primary(primary)) = self.role(node)
+                        && primary.failed_request.is_some()
+                    {
+                        self.coverage.reached(Situation::DiskHandedOver);
+                    }
                 }
             }
         }
@@ -397,6 +435,8 @@ impl World {
         };
         let said = primary.guest.visible_outputs();
         let opened = primary.core.opened().clone();
+        let disk = primary.guest.disk().to_vec();
+        self.final_disks.insert(opened.key.life, disk);
         let seen = self.checker.outputs_seen(&opened) as u64;
         if seen != said {
             self.violated(format!(
@@ -437,14 +477,15 @@ impl World {
             BackupAction::Restore {
                 pairing, sequence, ..
             } => {
-                let time = self.scenario.restore_time;
                 if let Some(Role::Backup(backup)) = self.role(node) {
+                    backup.pairing = pairing;
                     backup.snapshot_at = sequence;
-                    self.at(time, Some((node, run)), What::Restored(pairing));
+                    self.begin_restore(node, run);
                 }
             }
             BackupAction::Replay { records, .. } => self.backup_replays(node, records),
             BackupAction::KeepEvidence { .. } => {}
+            BackupAction::Announce => self.nodes[node].announced = Some(run),
             BackupAction::Ask(request) => {
                 self.delicate();
                 self.ask(node, run, request);
@@ -462,12 +503,54 @@ impl World {
                         self.is_superseded(run, by);
                         self.coverage.reached(Situation::BackupLostClaim);
                     }
-                    BackupStop::Diverged(_) | BackupStop::Finished | BackupStop::Again(_) => {}
+                    BackupStop::Finished => self.backup_finished(node),
+                    BackupStop::Diverged(_) | BackupStop::DiskFailed(_) | BackupStop::Again(_) => {}
                     BackupStop::Refused(_) | BackupStop::Unusable(_) | BackupStop::Left => {
                         self.violated(format!("a good backup stops: {why:?}"));
                     }
                 }
                 self.look_again(node, run);
+            }
+        }
+    }
+
+    /// A primary's machine runs on, after it stood still.
+    fn primary_resumes(&mut self, node: usize) {
+        let wrong = self.nodes.iter().any(|node| node.wrong_arbiter);
+        let Some(Role::Primary(primary)) = self.role(node) else {
+            return;
+        };
+        let is_told = primary.failed_request.is_some();
+        let has_heir = primary.core.status().protected;
+        primary.resume();
+        if is_told && has_heir && !wrong {
+            self.violated(
+                "the guest is told of a disk error that its backup does not have".to_owned(),
+            );
+        }
+        self.coverage.reached(match is_told {
+            true => Situation::DiskErrorTold,
+            false => Situation::HandoverFailed,
+        });
+    }
+
+    /// A backup that ends with the life has on its disk what the guest left.
+    fn backup_finished(&mut self, node: usize) {
+        let Some(Role::Backup(backup)) = self.role(node) else {
+            return;
+        };
+        if backup.poisoned {
+            return;
+        }
+        let life = backup.opened.key.life;
+        let synced = self.nodes[node].disk.synced();
+        match self.final_disks.get(&life) {
+            Some(disk) if synced == disk.as_slice() => {}
+            left => {
+                let (synced, left) = (synced.len(), left.map(Vec::len));
+                self.violated(format!(
+                    "a backup ends with {synced} writes on its disk, of {left:?} that the guest made"
+                ));
             }
         }
     }
@@ -480,6 +563,46 @@ impl World {
                 "process {run} gives its machine up, and nobody has it: {by}"
             ));
         }
+    }
+
+    /// Whoever is asked to take over dies, sometimes, before it knows.
+    fn strike_heir(&mut self, heir: usize) {
+        if self.random.percent(40) {
+            self.at(0, None, What::Fault(Fault::Kill(heir)));
+        }
+    }
+
+    fn begin_restore(&mut self, node: usize, run: u64) {
+        let time = self.scenario.restore_time;
+        self.attempts += 1;
+        let attempt = self.attempts;
+        if let Some(Role::Backup(backup)) = self.role(node) {
+            backup.attempt = attempt;
+        }
+        if self.scenario.restore_blocks {
+            if time > 1_000 * MS {
+                self.coverage.reached(Situation::BlockingRestore);
+            }
+            self.freeze(node, time);
+        }
+        for quarters in 1..4 {
+            let what = What::Restoring(attempt, quarters);
+            self.at(time * quarters / 4, Some((node, run)), what);
+        }
+        self.at(time, Some((node, run)), What::Restored(attempt));
+    }
+
+    /// A part of the snapshot is restored.
+    pub(crate) fn restoring(&mut self, node: usize, attempt: u64, quarters: u64) {
+        let now = self.clock(node);
+        if let Some(Role::Backup(backup)) = self.role(node)
+            && backup.attempt == attempt
+            && backup.replayer.is_none()
+        {
+            let pairing = backup.pairing;
+            backup.core.restoring(now, pairing, quarters, 4);
+        }
+        self.settle(node);
     }
 
     fn backup_replays(&mut self, node: usize, records: Vec<replication::record::Record>) {
@@ -500,6 +623,9 @@ impl World {
 
     fn backup_reports(&mut self, node: usize, run: u64, event: Event) {
         self.note(|| format!("node {node} (backup): {event}"));
+        if matches!(event, Event::Suspected { .. }) {
+            self.suspected(node, &event);
+        }
         let Some(Role::Backup(backup)) = self.role(node) else {
             return;
         };
@@ -535,6 +661,10 @@ impl World {
             } if what.contains("missing") => {
                 self.coverage.reached(Situation::GapNoticed);
             }
+            Event::Suspected {
+                why: Suspicion::SuspectsUs,
+                ..
+            } => self.coverage.reached(Situation::SuspectedBackupWaited),
             Event::Live {
                 drained_records,
                 repeated_outputs,
@@ -563,11 +693,14 @@ impl World {
         let now = self.now;
         let verdict = self.checker.goes_live(now, run, &opened, &self.arbiter);
         self.check(verdict);
+        if self.nodes[node].announced != Some(run) {
+            self.violated(format!("process {run} goes live and does not say where"));
+        }
         if self.checker.failovers(&opened) > 1 {
             self.coverage.reached(Situation::RepeatedFailover);
         }
         let config = self.scenario.config(node, run, self.options.mutations());
-        let clock = self.clock();
+        let clock = self.clock(node);
         let Some(Role::Backup(backup)) = self.role(node) else {
             return;
         };
@@ -581,6 +714,8 @@ impl World {
         }
         let mut guest = replayer.into_guest();
         guest.disk_slowness = 0;
+        guest.disk_fails = false;
+        guest.disk_lies = false;
         let verdict = self.checker.goes_on_from(opened.key.life, guest.disk());
         self.check(verdict);
         let beginning = Beginning {
@@ -591,6 +726,8 @@ impl World {
         };
         self.emit(node, run, opened, outputs, guest.disk());
         let core = Primary::new(clock, config, beginning);
+        // It may have slept as a backup: what it holds now it holds by the arbiter's key.
+        self.nodes[node].slept = None;
         self.become_primary(node, PrimaryProcess::new(core, guest));
         self.delicate();
         self.lose_power_before_it_settles();
@@ -633,7 +770,7 @@ impl World {
     }
 
     pub(crate) fn send_chunk(&mut self, node: usize, pairing: u64) {
-        let now = self.clock();
+        let now = self.clock(node);
         let Some(run) = self.run_of(node) else { return };
         let Some(Role::Primary(primary)) = self.role(node) else {
             return;
@@ -665,18 +802,23 @@ impl World {
         self.settle(node);
     }
 
-    pub(crate) fn restored(&mut self, node: usize, pairing: u64) {
-        let now = self.clock();
+    pub(crate) fn restored(&mut self, node: usize, attempt: u64) {
+        let now = self.clock(node);
         let slowness = if self.scenario.disk_percent > 0 { 2 } else { 0 };
+        let is_long = self.scenario.restore_time > 2_000 * MS;
         let Some(Role::Backup(backup)) = self.role(node) else {
             return;
         };
         // What belongs to an attempt that has been given up comes too late.
-        if backup.pairing == pairing && backup.replayer.is_none() {
+        if backup.attempt == attempt && backup.replayer.is_none() {
+            let pairing = backup.pairing;
             let result = backup.restore(slowness);
             let disk = backup.replayer.as_ref().map(|r| r.guest().disk().to_vec());
             backup.core.restored(now, pairing, result);
             self.nodes[node].disk.was_copied(disk.unwrap_or_default());
+            if is_long {
+                self.coverage.reached(Situation::LongRestore);
+            }
         }
         self.settle(node);
     }
@@ -716,7 +858,7 @@ impl World {
             );
         };
         let gives_up = match mood {
-            Mood::Well => {
+            Mood::Well | Mood::Torn => {
                 lands(self, soon, true);
                 return;
             }
@@ -781,7 +923,13 @@ impl World {
         } else {
             &mut self.arbiter
         };
-        let outcome = store.carry_out(&request);
+        let mut outcome = store.carry_out(&request);
+        if self.mood == Mood::Torn
+            && let (Request::Read { .. }, Outcome::Holds(content)) = (&request, &mut outcome)
+        {
+            content.truncate(content.len() / 2);
+            self.coverage.reached(Situation::TornKeyRead);
+        }
         self.note(|| format!("arbiter: {request:?} of process {run}: {outcome:?}"));
         if let (Request::Create { key, .. }, Outcome::Created) = (&request, &outcome) {
             if is_wrong {
@@ -794,7 +942,9 @@ impl World {
                 self.nobody_else_holds_it(run, &entry);
             }
         }
-        if let (Request::Read { key }, Outcome::Holds(_), false) = (&request, &outcome, is_wrong) {
+        if let (Request::Read { key }, Outcome::Holds(_), false) = (&request, &outcome, is_wrong)
+            && self.mood != Mood::Torn
+        {
             self.seen.insert((key.clone(), run));
         }
         if answer {
@@ -804,7 +954,7 @@ impl World {
     }
 
     pub(crate) fn arbiter_answers(&mut self, node: usize, request: &Request, outcome: &Outcome) {
-        let now = self.clock();
+        let now = self.clock(node);
         match (request, outcome) {
             (Request::Read { key }, Outcome::Holds(content)) => {
                 let run = self.run_of(node).map(|run| RunId(run.into()));

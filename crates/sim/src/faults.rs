@@ -4,8 +4,8 @@ use crate::arbiter::Mood;
 use crate::coverage::Situation;
 use crate::guest::StubInput;
 use crate::network::Segment;
-use crate::process::Role;
-use crate::scenario::MS;
+use crate::process::{DiskHealth, Role};
+use crate::scenario::{MAX_DELAY, MS};
 use crate::world::{What, World};
 use replication::message::{Greeting, Message, PROTOCOL_VERSION};
 use replication::succession::{Host, HostId, Kind, Outcome, Request, RunId, Writer};
@@ -19,6 +19,12 @@ pub enum Fault {
     HostDies(usize, u64),
     /// `SIGSTOP`, and `SIGCONT` after a while.
     Freeze(usize, u64),
+    /// The disk fails, or is full.
+    DiskFails(usize, u64),
+    /// The disk says that it wrote what it did not write.
+    DiskLies(usize, u64),
+    /// The event loop does nothing; the vcpu thread runs on.
+    Stall(usize, u64),
     /// Nothing gets from one node to the other.
     CutOneWay(usize, u64),
     /// Nothing gets through at all.
@@ -47,6 +53,8 @@ pub enum Fault {
     PowerOff,
     /// `SIGTERM` to a primary: it hands over.
     HandOver,
+    /// Somebody asks for a snapshot and goes away.
+    FickleGhost(usize),
     /// Both hosts lose power.
     AllDie(u64),
     /// A node's arbiter is not mounted: it sees an empty one.
@@ -70,6 +78,8 @@ pub enum Relief {
     Replay,
     /// A node's wrong arbiter.
     WrongArbiter(usize),
+    /// A node's disk.
+    Disk(usize),
 }
 
 impl World {
@@ -84,8 +94,9 @@ impl World {
             Mood::AnswersLost,
             Mood::LandsLate,
             Mood::ReadOnly,
+            Mood::Torn,
         ]);
-        let fault = match self.random.between(0, 33) {
+        let fault = match self.random.between(0, 42) {
             0..=2 => Fault::Kill(node),
             3 | 4 => Fault::HostDies(node, long),
             5 | 6 => Fault::Freeze(node, short),
@@ -108,15 +119,27 @@ impl World {
             27 | 28 => Fault::AllDie(long),
             29 | 30 => Fault::WrongArbiter(node, long),
             31 if self.random.percent(30) => Fault::DeclareLost,
+            32 | 33 => Fault::Stall(node, short),
+            34 => Fault::Stall(node, long),
+            35..=37 => Fault::DiskFails(node, long),
+            38 => Fault::DiskLies(node, short),
+            39 => Fault::FickleGhost(node),
+            40 | 41 => Fault::Arbiter(Mood::Torn, long),
             _ if self.scenario.power_off => Fault::PowerOff,
             _ => Fault::Kill(node),
         };
         // An arbiter in a mood is met only by those who ask it.
-        if matches!(fault, Fault::Arbiter(..) | Fault::ArbiterCut(..)) && self.random.percent(80) {
+        let is_torn = matches!(fault, Fault::Arbiter(Mood::Torn, _));
+        if is_torn
+            || matches!(fault, Fault::Arbiter(..) | Fault::ArbiterCut(..))
+                && self.random.percent(80)
+        {
             let after = self.random.between(0, 200) * MS;
             let second = self
                 .random
                 .pick(&[Fault::Kill(node), Fault::Reset, Fault::CutBoth(long)]);
+            // Whoever lost the race reads what the other is still writing.
+            let second = if is_torn { Fault::Reset } else { second };
             self.at(after, None, What::Fault(second));
         }
         fault
@@ -158,7 +181,23 @@ impl World {
                     self.at(time, None, What::Relief(Relief::WrongArbiter(node)));
                 }
             }
-            Fault::Freeze(node, time) => self.freeze(node, time),
+            Fault::Freeze(node, time) => {
+                self.freeze(node, time);
+            }
+            Fault::DiskFails(node, time) => {
+                self.nodes[node].disk_health.fails = true;
+                self.at(time, None, What::Relief(Relief::Disk(node)));
+            }
+            Fault::DiskLies(node, time) => {
+                self.nodes[node].disk_health.lies = true;
+                self.at(time, None, What::Relief(Relief::Disk(node)));
+            }
+            Fault::Stall(node, time) => {
+                if self.freeze(node, time) {
+                    self.nodes[node].is_stalled = true;
+                    self.coverage.reached(Situation::EventLoopStalled);
+                }
+            }
             Fault::CutOneWay(from, time) => self.cut(from, time),
             Fault::CutBoth(time) => {
                 self.cut(0, time);
@@ -166,6 +205,7 @@ impl World {
             }
             Fault::Reset => self.reset_connections(),
             Fault::SlowLink(time) => {
+                self.links_are_slow = true;
                 for link in self.network.links.iter_mut().flatten() {
                     link.delay = 120 * MS;
                     link.jitter = 150 * MS;
@@ -183,7 +223,8 @@ impl World {
             Fault::Poison(node) => self.poison(node),
             Fault::LoseMessage(node) => self.nodes[node].lose_message = true,
             Fault::Damage(node) => self.nodes[node].damage = true,
-            Fault::Ghost(node) => self.ghost(node),
+            Fault::Ghost(node) => self.ghost(node, false),
+            Fault::FickleGhost(node) => self.ghost(node, true),
             Fault::SlowReplay(time) => {
                 self.replay_percent = 15;
                 self.at(time, None, What::Relief(Relief::Replay));
@@ -207,14 +248,13 @@ impl World {
                 self.pump_all();
             }
             Relief::Links => {
-                for link in self.network.links.iter_mut().flatten() {
-                    link.delay = self.scenario.link.delay;
-                    link.jitter = self.scenario.link.jitter;
-                }
+                self.links_are_slow = false;
+                self.place_nodes();
             }
             Relief::Arbiter => self.mood = Mood::Well,
             Relief::ArbiterCut(node) => self.nodes[node].arbiter_cut = false,
             Relief::WrongArbiter(node) => self.nodes[node].wrong_arbiter = false,
+            Relief::Disk(node) => self.nodes[node].disk_health = DiskHealth::default(),
             Relief::Replay => self.replay_percent = self.scenario.replay_percent,
         }
     }
@@ -232,6 +272,8 @@ impl World {
             Relief::WrongArbiter(0),
             Relief::WrongArbiter(1),
             Relief::Replay,
+            Relief::Disk(0),
+            Relief::Disk(1),
         ] {
             self.relieve(relief);
         }
@@ -327,10 +369,35 @@ impl World {
         }
     }
 
-    fn freeze(&mut self, node: usize, time: u64) {
-        if self.nodes[node].process.is_some() && self.nodes[node].frozen_since.is_none() {
-            self.nodes[node].frozen_since = Some(self.now);
-            self.at(time, None, What::Thaw(node));
+    /// Stops the node's process; not if it is stopped already, or there is none.
+    pub fn freeze(&mut self, node: usize, time: u64) -> bool {
+        if self.nodes[node].process.is_none() || self.nodes[node].frozen_since.is_some() {
+            return false;
+        }
+        self.nodes[node].frozen_since = Some(self.now);
+        self.at(time, None, What::Thaw(node));
+        true
+    }
+
+    /// The way between the nodes as it is when nothing is wrong.
+    pub fn place_nodes(&mut self) {
+        for from in 0..2 {
+            let link = &mut self.network.links[from][1 - from];
+            link.delay = self.scenario.delays[from];
+            link.jitter = self.scenario.link.jitter;
+        }
+    }
+
+    /// The way becomes a little longer or shorter, each direction for itself.
+    pub fn drift(&mut self) {
+        self.at(200 * MS, None, What::Drift);
+        for from in 0..2 {
+            let step = self.random.between(0, 40) * MS;
+            let delay = self.scenario.delays[from] + step;
+            self.scenario.delays[from] = delay.saturating_sub(20 * MS).min(MAX_DELAY);
+        }
+        if !self.links_are_slow {
+            self.place_nodes();
         }
     }
 
@@ -344,13 +411,15 @@ impl World {
     }
 
     /// A late duplicate of a connection: it greets and is silent for a while.
-    fn ghost(&mut self, node: usize) {
+    /// One that is `fickle` lets a snapshot be taken for it first.
+    fn ghost(&mut self, node: usize, fickle: bool) {
         let Some(process) = &self.nodes[node].process else {
             return;
         };
-        if !matches!(process.role, Role::Primary(_)) {
+        let Role::Primary(primary) = &process.role else {
             return;
-        }
+        };
+        let pairing = primary.core.status().pairing + 1;
         self.coverage.reached(Situation::GhostConnection);
         let connection = self.network.connect((None, 0), (node, process.run));
         let greeting = Greeting {
@@ -364,10 +433,13 @@ impl World {
             protocol: PROTOCOL_VERSION,
             greeting,
         };
-        if let Some(bytes) = self.network.encode(connection, 0, &hello) {
-            self.post(connection, 0, Segment::Bytes(bytes));
+        let accept = fickle.then_some(Message::Accept { pairing });
+        for message in [hello].into_iter().chain(accept) {
+            if let Some(bytes) = self.network.encode(connection, 0, &message) {
+                self.post(connection, 0, Segment::Bytes(bytes));
+            }
         }
-        let time = self.random.between(0, 1000) * MS;
+        let time = self.random.between(0, if fickle { 2 } else { 1000 }) * MS;
         self.at(time, None, What::SayEnd(connection, 0));
     }
 }

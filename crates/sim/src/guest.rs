@@ -33,6 +33,8 @@ pub enum StubInput {
     PowerOff,
     /// A flush is complete: so many writes are durable.
     Flushed(u64),
+    /// The host's disk failed a request, and nobody could take over: the guest is told.
+    DiskError(u64),
 }
 
 impl StubInput {
@@ -44,12 +46,19 @@ impl StubInput {
             StubInput::Disk(id) => (2, id),
             StubInput::PowerOff => (3, 0),
             StubInput::Flushed(writes) => (4, writes),
+            StubInput::DiskError(id) => (5, id),
         };
         let mut bytes = vec![tag];
         bytes.extend_from_slice(&u64::to_le_bytes(value));
         bytes
     }
 }
+
+/// Stands for a write that a host's disk does not have.
+const LOST_WRITE: u64 = u64::MAX - 1;
+
+/// Why a replica whose own disk failed cannot take an input.
+pub const DISK_FAILED: &str = "this host's disk failed";
 
 /// The machine.
 #[derive(Clone, Debug)]
@@ -71,6 +80,14 @@ pub struct StubGuest {
     waiting: Vec<StubOutput>,
     /// How often a disk input says "not yet" on this host. Not part of the state.
     pub disk_slowness: u32,
+    /// This host's disk fails, or says that it did what it did not do. Not part of the state.
+    pub disk_fails: bool,
+    /// See there.
+    pub disk_lies: bool,
+    /// It did lie.
+    pub was_lied_to: bool,
+    /// An old bug: this host's disk is not asked how it went.
+    pub ignores_disk: bool,
     not_yet: u32,
 }
 
@@ -94,6 +111,10 @@ impl StubGuest {
             disk,
             waiting: Vec::new(),
             disk_slowness: 0,
+            disk_fails: false,
+            disk_lies: false,
+            was_lied_to: false,
+            ignores_disk: false,
             not_yet: 0,
         }
     }
@@ -131,6 +152,10 @@ impl StubGuest {
             disk: (WORDS..bytes.len() / 8).map(word).collect::<Option<_>>()?,
             waiting: Vec::new(),
             disk_slowness: 0,
+            disk_fails: false,
+            disk_lies: false,
+            was_lied_to: false,
+            ignores_disk: false,
             not_yet: 0,
         })
     }
@@ -177,6 +202,10 @@ impl StubGuest {
     /// Whether it has ended.
     pub fn is_finished(&self) -> bool {
         self.finished
+    }
+
+    fn loses_write(&self) -> bool {
+        self.disk_fails && self.ignores_disk
     }
 
     fn speak(&mut self, answers: u64, durable: u64) {
@@ -233,6 +262,13 @@ impl Guest for StubGuest {
             self.not_yet += 1;
             return Ok(Injection::NotYet);
         }
+        if input[0] == 2 && self.disk_fails && !self.ignores_disk {
+            return Err(InjectionError(DISK_FAILED.to_owned()));
+        }
+        if input[0] == 2 && self.disk_lies {
+            self.was_lied_to = true;
+            self.state ^= 1 << 23;
+        }
         self.not_yet = 0;
         self.state = mix(self.state ^ value ^ u64::from(input[0]) << 56 ^ self.count);
         self.busy_until = self.busy_until.max(self.count) + 1 + self.work_per_input;
@@ -244,7 +280,12 @@ impl Guest for StubGuest {
                 }
                 self.speak(value, 0);
             }
-            1 | 2 => {}
+            1 | 5 => {}
+            2 => self.disk.push(if self.loses_write() {
+                LOST_WRITE
+            } else {
+                value
+            }),
             3 => {
                 self.finished = true;
                 self.speak(0, 0);

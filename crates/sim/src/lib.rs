@@ -2,7 +2,8 @@
 //!
 //! Two nodes with stub guests, the logging channel between them, an arbiter, clients outside; and
 //! everything that can happen to them: crashes at any step, frozen and woken processes, cuts in one
-//! direction or both, slow links, ghosts of old connections, lost and late answers of the arbiter,
+//! direction or both, event loops that stall, restores of any length, hosts far from each other with
+//! clocks that differ, slow links, ghosts of old connections, lost and late answers of the arbiter,
 //! slow replay, hung threads, flipped bits. First a time of faults in which nothing wrong may ever
 //! be seen (safety), then a time of calm in which all must be well again (liveness).
 #![forbid(unsafe_code)]

@@ -43,7 +43,7 @@ impl World {
             }
             StartupAction::Join { newest, .. } => {
                 let config = self.scenario.config(node, run, self.options.mutations());
-                let core = Backup::new(self.clock(), config, (*newest).clone());
+                let core = Backup::new(self.clock(node), config, (*newest).clone());
                 let backup = BackupProcess::new(core, *newest);
                 self.become_role(node, Role::Backup(Box::new(backup)));
             }
@@ -86,7 +86,7 @@ impl World {
         let (work, spacing) = (self.scenario.work_per_input, self.scenario.output_spacing);
         let guest = StubGuest::new(seed, disk, work, spacing);
         let config = self.scenario.config(node, run, self.options.mutations());
-        let core = Primary::new(self.clock(), config, Beginning::from_disk(won));
+        let core = Primary::new(self.clock(node), config, Beginning::from_disk(won));
         self.become_primary(node, PrimaryProcess::new(core, guest));
         self.delicate();
     }
@@ -145,7 +145,7 @@ impl World {
         self.end_connections(run, true);
         self.nodes[node].joined_before = true;
         let worth = self.nodes[node].disk.worth();
-        let now = self.clock();
+        let now = self.clock(node);
         if let Some(process) = &mut self.nodes[node].process {
             process.startup.again(now, worth);
         }
@@ -158,7 +158,7 @@ impl World {
             .arbiter
             .newest()
             .is_some_and(|newest| newest.next.is_none());
-        let now = self.clock();
+        let now = self.clock(node);
         if is_over
             && self.random.percent(50)
             && let Some(process) = &mut self.nodes[node].process
@@ -196,7 +196,7 @@ impl World {
 
     pub(crate) fn peer_says(&mut self, node: usize, run: u64, answer: PeerAnswer) {
         self.note(|| format!("process {run} hears: {answer:?}"));
-        let now = self.clock();
+        let now = self.clock(node);
         if let Some(process) = &mut self.nodes[node].process {
             process.startup.peer_answered(now, PeerId(0), answer);
         }
@@ -214,7 +214,7 @@ impl World {
 
     /// A primary that stands still has given everything to its core: it may say so.
     pub(crate) fn hand_over_if_still(&mut self, node: usize) {
-        let now = self.clock();
+        let now = self.clock(node);
         if let Some(Role::Primary(primary)) = self.role(node)
             && primary.stands_still
             && !primary.handed_over

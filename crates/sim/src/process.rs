@@ -36,6 +36,8 @@ pub enum FromVcpu {
     },
     /// The guest ended.
     Finished(u64),
+    /// This host's disk failed a request; the vcpu stands still.
+    DiskFailed,
 }
 
 /// From the backup's vcpu thread to its event loop, in order.
@@ -89,6 +91,17 @@ impl<T> Channel<T> {
     }
 }
 
+/// How a host's disk behaves at present.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DiskHealth {
+    /// It fails every request: it is full, or broken.
+    pub fails: bool,
+    /// It says that it did what it did not do.
+    pub lies: bool,
+    /// An old bug: nobody looks how a request went.
+    pub is_ignored: bool,
+}
+
 /// A snapshot on its way to a backup.
 #[derive(Debug)]
 pub struct Sending {
@@ -130,6 +143,8 @@ pub struct PrimaryProcess {
     pub stands_still: bool,
     /// The core was told so.
     pub handed_over: bool,
+    /// The request that failed; while there is one the vcpu stands still.
+    pub failed_request: Option<u64>,
     next_digest: u64,
     idle_since: Option<u64>,
     said_finished: bool,
@@ -144,6 +159,7 @@ impl PrimaryProcess {
             flush: None,
             stands_still: false,
             handed_over: false,
+            failed_request: None,
             core,
             guest,
             inputs: Vec::new(),
@@ -159,9 +175,15 @@ impl PrimaryProcess {
     }
 
     /// One quantum of the vcpu thread.
-    pub fn quantum(&mut self, now: u64, scenario: &Scenario, random: &mut Random) {
+    pub fn quantum(
+        &mut self,
+        now: u64,
+        scenario: &Scenario,
+        disk: DiskHealth,
+        random: &mut Random,
+    ) {
         let at = |random: &mut Random| now + random.between(0, scenario.channel_delay);
-        if self.said_finished || self.stands_still {
+        if self.said_finished || self.stands_still || self.failed_request.is_some() {
             return;
         }
         let budget = scenario.speed * scenario.quantum / crate::scenario::MS * self.share / 1000;
@@ -187,10 +209,18 @@ impl PrimaryProcess {
             self.inputs.push(StubInput::Disk(now));
         }
         for input in std::mem::take(&mut self.inputs) {
-            if !self.guest.is_finished() {
-                self.inject(at(random), input);
+            match input {
+                StubInput::Disk(id) if disk.fails => self.failed_request = Some(id),
+                _ if self.failed_request.is_some() => self.inputs.push(input),
+                _ if !self.guest.is_finished() => self.inject(at(random), input),
+                _ => {}
             }
         }
+        if self.failed_request.is_some() && !self.guest.is_finished() {
+            self.channel.put(at(random), FromVcpu::DiskFailed);
+            return;
+        }
+        self.failed_request = None;
         if now >= self.next_digest {
             self.next_digest = now + scenario.digest_interval;
             let body = RecordBody::Digest(self.guest.digest());
@@ -219,6 +249,15 @@ impl PrimaryProcess {
     pub fn count_record(&mut self) -> u64 {
         self.record += 1;
         self.record
+    }
+
+    /// Nobody took over: the machine runs on, and is told of the error if there was one.
+    pub fn resume(&mut self) {
+        self.stands_still = false;
+        self.handed_over = false;
+        if let Some(id) = self.failed_request.take() {
+            self.inputs.insert(0, StubInput::DiskError(id));
+        }
     }
 
     fn inject(&mut self, at: u64, input: StubInput) {
@@ -264,6 +303,8 @@ pub struct BackupProcess {
     pub opened: Entry,
     /// The pairing whose machine this is.
     pub pairing: u64,
+    /// The restore under way: unique over the world.
+    pub attempt: u64,
     /// Number of the last record before the snapshot.
     pub snapshot_at: u64,
     /// Flushes of the guest that this host's disk does not have yet: instruction count, writes,
@@ -293,6 +334,7 @@ impl BackupProcess {
             core,
             opened,
             pairing: 0,
+            attempt: 0,
             snapshot_at: 0,
             flush: None,
             flush_seen: (0, 0),
@@ -328,10 +370,20 @@ impl BackupProcess {
     }
 
     /// One quantum of the vcpu thread.
-    pub fn quantum(&mut self, now: u64, scenario: &Scenario, percent: u64, random: &mut Random) {
+    pub fn quantum(
+        &mut self,
+        now: u64,
+        scenario: &Scenario,
+        disk: DiskHealth,
+        percent: u64,
+        random: &mut Random,
+    ) {
         let Some(replayer) = &mut self.replayer else {
             return;
         };
+        replayer.guest_mut().disk_fails = disk.fails;
+        replayer.guest_mut().disk_lies = disk.lies;
+        replayer.guest_mut().ignores_disk = disk.is_ignored;
         if self.stopped {
             return;
         }
@@ -365,6 +417,7 @@ impl BackupProcess {
                 }
             }
         }
+        self.poisoned |= replayer.guest().was_lied_to;
         let (sequence, executed) = (replayer.replayed(), replayer.executed());
         if (sequence, executed) != before {
             self.channel.put(

@@ -16,6 +16,9 @@ use std::time::Duration;
 /// A millisecond, in nanoseconds.
 pub const MS: u64 = 1_000_000;
 
+/// The longest way between two nodes, one way, in nanoseconds.
+pub const MAX_DELAY: u64 = 200 * MS;
+
 /// Speeds, sizes and tempers of one world.
 #[derive(Clone, Debug)]
 pub struct Scenario {
@@ -53,6 +56,17 @@ pub struct Scenario {
     pub durability: Durability,
     /// Most time that a sync or the writing of a marker takes.
     pub sync_time: u64,
+    /// That is done on the event loop, which does nothing else meanwhile.
+    pub restore_blocks: bool,
+    /// In the calm the outside asks nothing for so long, and the guest idles.
+    pub quiet: u64,
+    /// The hosts are far from each other, and the way changes: whether that slows the guest is
+    /// looked at.
+    pub is_far: bool,
+    /// From each node to the other, one way.
+    pub delays: [u64; 2],
+    /// The nodes' clocks: what each says at the beginning, and thousandths of its speed.
+    pub clocks: [(u64, u64); 2],
     /// Whether the guest ends the machine in between.
     pub power_off: bool,
     /// The network when nothing is wrong.
@@ -66,6 +80,19 @@ impl Scenario {
     pub fn choose(random: &mut Random) -> Scenario {
         let speed = random.pick(&[500, 2_000, 10_000]);
         let ms = |n: u64| n * MS;
+        let is_far = random.percent(20);
+        let near = random.pick(&[MS / 20, MS / 2, ms(10)]);
+        let delays = [(); 2].map(|()| {
+            if is_far {
+                random.between(0, MAX_DELAY)
+            } else {
+                near
+            }
+        });
+        let restore_time = ms(random.pick(&[0, 0, 10, 10, 300, 300, 1_400, 6_000]));
+        let quiet = if random.percent(6) { ms(7_000) } else { 0 };
+        let digest_interval = ms(random.pick(&[50, 300]));
+        let clocks = [(); 2].map(|()| (random.between(0, 1 << 50), random.between(990, 1010)));
         Scenario {
             calm_from: ms(random.between(1_500, 5_000)),
             faults: random.between(1, 6),
@@ -75,19 +102,31 @@ impl Scenario {
             replay_percent: random.pick(&[60, 110, 300, 300]),
             work_per_input: speed * random.pick(&[1, 5, 60]),
             output_spacing: speed * random.pick(&[3, 20, 200]),
-            idle_wake: ms(random.pick(&[10, 60, 200])),
-            digest_interval: ms(random.pick(&[50, 300])),
+            idle_wake: match quiet {
+                0 => ms(random.pick(&[10, 60, 200])),
+                _ => ms(60_000),
+            },
+            digest_interval: if quiet == 0 {
+                digest_interval
+            } else {
+                ms(60_000)
+            },
             channel_delay: random.pick(&[0, MS / 5, ms(3)]),
             disk_percent: random.pick(&[0, 0, 20]),
             chunks: random.pick(&[0, 1, 8, 30]),
             chunk_time: random.pick(&[0, ms(2), ms(20)]),
-            restore_time: random.pick(&[0, ms(10), ms(300)]),
             durability: random.pick(&[Durability::Primary, Durability::Both]),
             sync_time: random.pick(&[MS, ms(20), ms(400)]),
+            restore_time,
+            restore_blocks: restore_time < ms(2_000) && random.percent(40),
+            quiet,
+            is_far,
+            delays,
+            clocks,
             power_off: random.percent(8),
             link: Link {
                 cut: false,
-                delay: random.pick(&[MS / 20, MS / 2, ms(10)]),
+                delay: near,
                 jitter: random.pick(&[0, MS / 2, ms(15)]),
                 byte_time: random.pick(&[0, 8, 1000]),
             },
@@ -115,6 +154,31 @@ impl Scenario {
         }
     }
 
+    /// What a node's clock says.
+    pub fn clock(&self, node: usize, now: u64) -> Duration {
+        let (start, rate) = self.clocks[node];
+        Duration::from_nanos(start + now / 1000 * rate + now % 1000 * rate / 1000)
+    }
+
+    /// When a node's clock will say `time`.
+    pub fn world_time(&self, node: usize, time: Duration) -> u64 {
+        let (start, rate) = self.clocks[node];
+        let ran = u128::from(
+            u64::try_from(time.as_nanos())
+                .unwrap_or(u64::MAX)
+                .saturating_sub(start),
+        );
+        u64::try_from((ran * 1000).div_ceil(u128::from(rate))).unwrap_or(u64::MAX)
+    }
+
+    /// Whether the lag alone can be what slows a primary whose backup keeps up.
+    pub fn is_roomy(&self) -> bool {
+        self.replay_percent >= 300
+            && self.lag.bytes_in_flight >= 8 << 20
+            && self.lag.held_outputs >= 4096
+            && self.link.byte_time < 1000
+    }
+
     /// The configuration of the process `run` on a node.
     pub fn config(&self, node: usize, run: u64, mutations: Mutations) -> PairConfig {
         let greeting = Greeting {
@@ -134,6 +198,7 @@ impl Scenario {
                 ..DetectorConfig::default()
             },
             batch: self.batch,
+            digest_interval: Duration::from_nanos(self.digest_interval),
             lag: self.lag,
             join_backlog_bytes: 4000,
             mutations,

@@ -31,7 +31,7 @@ impl World {
     }
 
     pub(crate) fn connected(&mut self, node: usize, connection: Option<ConnectionId>) {
-        let now = self.clock();
+        let now = self.clock(node);
         // It may have ended before the event loop heard that it was there.
         let ended = connection
             .is_some_and(|connection| !self.network.connections[&connection.0].ends[0].open);
@@ -163,7 +163,7 @@ impl World {
     }
 
     fn hear(&mut self, node: usize, connection: ConnectionId, message: Message) {
-        let now = self.clock();
+        let now = self.clock(node);
         let is_hello = matches!(message, Message::Hello { .. });
         match self.role(node) {
             Some(Role::Primary(primary)) => primary.core.received(now, connection, message),
@@ -177,7 +177,7 @@ impl World {
     }
 
     fn hear_end(&mut self, node: usize, connection: ConnectionId, side: usize) {
-        let now = self.clock();
+        let now = self.clock(node);
         if let Some(opened) = self.network.connections.get_mut(&connection.0) {
             opened.ends[side].open = false;
         }

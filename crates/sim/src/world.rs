@@ -8,18 +8,25 @@ use crate::disk::{HostDisk, Write};
 use crate::faults::{Fault, Relief};
 use crate::guest::{StubInput, StubOutput};
 use crate::network::{Network, Segment};
-use crate::process::{Process, Role};
+use crate::process::{DiskHealth, Process, Role};
 use crate::random::Random;
 use crate::scenario::{MS, Scenario};
 use replication::ConnectionId;
+use replication::event::Event;
+use replication::failure_detector::Suspicion;
 use replication::startup::{PeerAnswer, Startup};
-use replication::succession::{Entry as KeyEntry, Key, Outcome, Request};
+use replication::succession::{Entry as KeyEntry, Key, LifeNumber, Outcome, Request};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::time::Duration;
 
 /// How long calm may last until all is well again.
 const PATIENCE: u64 = 30_000 * MS;
+/// The least mean share of a primary whose backup keeps up and is far away. Records that bunch up on
+/// a way with jitter take a little of it where the target is short.
+const MEAN_SHARE: u64 = 800;
+/// How long after the last fault somebody may still be suspected for it.
+const AFTERMATH: u64 = 4_000 * MS;
 /// Requests that must be answered once all is calm.
 const PROOF: u64 = 3;
 
@@ -85,6 +92,10 @@ pub enum What {
     Thaw(usize),
     /// The outside asks and looks.
     Client,
+    /// The way between the nodes changes.
+    Drift,
+    /// The backup of this pairing and attempt tells how far its restore is, in quarters.
+    Restoring(u64, u64),
     /// Processes are started where there are none.
     Supervise,
     /// Faults end.
@@ -100,6 +111,8 @@ pub struct Node {
     pub start_at: u64,
     /// Stopped since.
     pub frozen_since: Option<u64>,
+    /// Only the event loop is; the vcpu thread runs on.
+    pub is_stalled: bool,
     /// Its disk and its markers.
     pub disk: HostDisk,
     /// It sees another arbiter than it should.
@@ -110,6 +123,10 @@ pub struct Node {
     pub deferred: VecDeque<(Option<(usize, u64)>, What)>,
     /// The process's last sleep that it must have noticed.
     pub slept: Option<(u64, u64)>,
+    /// How its disk behaves.
+    pub disk_health: DiskHealth,
+    /// The process that told the network that the guest is here.
+    pub announced: Option<u64>,
     /// It cannot reach the arbiter.
     pub arbiter_cut: bool,
     /// The next message of records is lost.
@@ -153,6 +170,15 @@ struct Clients {
     answered_in_calm: u64,
 }
 
+/// What is looked at in the calm.
+#[derive(Default)]
+struct Watch {
+    /// There has been a protected pair since.
+    protected_since: Option<u64>,
+    /// Shares of time for the primary's harts, now and then.
+    shares: Vec<u64>,
+}
+
 /// One seed's world.
 pub struct World {
     /// Nanoseconds since its beginning.
@@ -166,14 +192,20 @@ pub struct World {
     /// What a node sees whose arbiter is not mounted: nothing may ever be created there.
     pub(crate) wrong_arbiter: Arbiter,
     pub(crate) mood: Mood,
+    pub(crate) links_are_slow: bool,
     pub(crate) replay_percent: u64,
     pub(crate) checker: Checker,
     pub(crate) coverage: Coverage,
     pub(crate) asked: BTreeSet<(Key, u64)>,
     /// Keys that a process really read, at the right arbiter.
     pub(crate) seen: BTreeSet<(Key, u64)>,
+    /// What the guest of a life left on its disk when it ended.
+    pub(crate) final_disks: BTreeMap<LifeNumber, Vec<u64>>,
+    /// Restores begun so far.
+    pub(crate) attempts: u64,
     pub(crate) calm: bool,
     done: bool,
+    watch: Watch,
     next_run: u64,
     clients: Clients,
     queue: BinaryHeap<Reverse<Entry>>,
@@ -191,6 +223,7 @@ impl World {
             now: 0,
             random,
             network: Network::new(scenario.link),
+            links_are_slow: false,
             replay_percent: scenario.replay_percent,
             scenario,
             options: options.clone(),
@@ -202,8 +235,11 @@ impl World {
             coverage: Coverage::default(),
             asked: BTreeSet::new(),
             seen: BTreeSet::new(),
+            final_disks: BTreeMap::new(),
+            attempts: 0,
             calm: false,
             done: false,
+            watch: Watch::default(),
             next_run: 1,
             clients: Clients::default(),
             queue: BinaryHeap::new(),
@@ -214,12 +250,30 @@ impl World {
         world.at(0, None, What::Supervise);
         world.at(0, None, What::Client);
         world.at(world.scenario.calm_from, None, What::Calm);
+        world.place_nodes();
+        if world.scenario.is_far {
+            world.at(0, None, What::Drift);
+        }
+        if world.scenario.power_off {
+            world.plan_the_end();
+        }
         for _ in 0..world.scenario.faults {
             let after = world.random.between(0, world.scenario.calm_from);
             let fault = world.random_fault();
             world.at(after, None, What::Fault(fault));
         }
         world
+    }
+
+    /// The guest ends in between; its backup may have much to replay then.
+    fn plan_the_end(&mut self) {
+        let after = self.random.between(500 * MS, self.scenario.calm_from);
+        if self.random.percent(70) {
+            let before = after.saturating_sub(self.random.between(0, 400) * MS);
+            let slow = Fault::SlowReplay(2_000 * MS);
+            self.at(before, None, What::Fault(slow));
+        }
+        self.at(after, None, What::Fault(Fault::PowerOff));
     }
 
     /// Runs to the end. `Err`: a promise was broken.
@@ -282,8 +336,9 @@ impl World {
         self.queue.push(Reverse(entry));
     }
 
-    pub(crate) fn clock(&self) -> Duration {
-        Duration::from_nanos(self.now)
+    /// What the node's clock says.
+    pub(crate) fn clock(&self, node: usize) -> Duration {
+        self.scenario.clock(node, self.now)
     }
 
     pub(crate) fn role(&mut self, node: usize) -> Option<&mut Role> {
@@ -310,7 +365,8 @@ impl World {
             if self.run_of(node) != Some(run) {
                 return;
             }
-            if self.nodes[node].frozen_since.is_some() {
+            let runs_on = self.nodes[node].is_stalled && matches!(what, What::Vcpu);
+            if self.nodes[node].frozen_since.is_some() && !runs_on {
                 return self.nodes[node].deferred.push_back((target, what));
             }
         }
@@ -326,7 +382,11 @@ impl World {
             (Some((node, run)), What::PeerSaid(answer)) => self.peer_says(node, run, answer),
             (Some((node, run)), What::Write(write)) => self.write(node, run, write),
             (Some((node, _)), What::Chunk(pairing)) => self.send_chunk(node, pairing),
-            (Some((node, _)), What::Restored(pairing)) => self.restored(node, pairing),
+            (Some((node, _)), What::Restored(attempt)) => self.restored(node, attempt),
+            (Some((node, _)), What::Restoring(attempt, quarters)) => {
+                self.restoring(node, attempt, quarters);
+            }
+            (_, What::Drift) => self.drift(),
             (_, What::Pump(connection, side)) => self.pump(connection, side),
             (_, What::SayEnd(connection, side)) => {
                 self.post(connection, side, Segment::End);
@@ -375,7 +435,7 @@ impl World {
         let worth = self.nodes[node].disk.worth();
         self.note(|| format!("node {node}: process {run} starts with {worth}"));
         let config = self.scenario.startup(node, run, self.options.mutations());
-        let startup = Startup::new(self.clock(), config, worth);
+        let startup = Startup::new(self.clock(node), config, worth);
         self.nodes[node].process = Some(Process {
             run,
             startup,
@@ -401,12 +461,76 @@ impl World {
         }
     }
 
+    /// Whether nothing more is to be seen in this world: of the speed of a guest whose backup is
+    /// far away, and of a pair that idles.
+    fn has_been_watched(&mut self, protected: bool) -> bool {
+        let watch = &mut self.watch;
+        let looks = self.scenario.quiet > 0 || self.scenario.is_far;
+        // What faults left behind may still come to light.
+        if !protected || looks && self.now < self.scenario.calm_from + AFTERMATH {
+            *watch = Watch::default();
+            return false;
+        }
+        let since = *watch.protected_since.get_or_insert(self.now);
+        let lasts = self.now - since;
+        if self.scenario.quiet > 0 && lasts < self.scenario.quiet {
+            return false;
+        }
+        if !self.scenario.is_far || !self.scenario.is_roomy() {
+            return true;
+        }
+        // What a restore left behind is caught up with first.
+        if lasts < 5_000 * MS {
+            return false;
+        }
+        let share = (0..2).find_map(|node| match self.role(node) {
+            Some(Role::Primary(primary)) => Some(primary.share),
+            _ => None,
+        });
+        self.watch.shares.extend(share);
+        if self.watch.shares.len() < 40 {
+            return false;
+        }
+        let mean = self.watch.shares.iter().sum::<u64>() / self.watch.shares.len() as u64;
+        self.coverage.reached(Situation::FarAway);
+        if mean < MEAN_SHARE {
+            self.violated(format!(
+                "a guest whose backup keeps up is slowed to {mean} thousandths"
+            ));
+        }
+        true
+    }
+
+    /// In the quiet the outside says nothing.
+    fn is_quiet(&self) -> bool {
+        self.calm
+            && self
+                .watch
+                .protected_since
+                .is_some_and(|since| self.now < since + self.scenario.quiet)
+    }
+
+    /// Somebody suspects somebody. Nobody has reason to while a protected pair idles.
+    pub(crate) fn suspected(&mut self, node: usize, event: &Event) {
+        let differs = matches!(
+            event,
+            Event::Suspected {
+                why: Suspicion::Diverged,
+                ..
+            }
+        );
+        if self.is_quiet() && !differs {
+            self.violated(format!("in the quiet, node {node}: {event}"));
+        }
+    }
+
     fn judge_progress(&mut self) {
         let protected = (0..2).any(|node| {
             matches!(self.nodes[node].process.as_ref().map(|process| &process.role),
                 Some(Role::Primary(primary)) if primary.core.status().protected)
         });
-        if protected && self.clients.answered_in_calm >= PROOF {
+        let watched = self.has_been_watched(protected);
+        if watched && self.clients.answered_in_calm >= PROOF {
             self.done = true;
         } else if self.now > self.scenario.calm_from + PATIENCE {
             let answered = self.clients.answered_in_calm;
@@ -421,6 +545,9 @@ impl World {
     fn client(&mut self) {
         let every = self.random.between(5, 40) * MS;
         self.at(every, None, What::Client);
+        if self.is_quiet() {
+            return self.coverage.reached(Situation::Quiet);
+        }
         if self.clients.open.len() < 3 {
             self.clients.next += 1;
             self.clients.open.insert(self.clients.next, 0);
@@ -479,7 +606,9 @@ impl World {
         let Some(since) = self.nodes[node].frozen_since.take() else {
             return;
         };
-        if self.now - since > 110 * MS {
+        self.nodes[node].is_stalled = false;
+        // As the slowest clock says it.
+        if self.now - since > 112 * MS {
             self.nodes[node].slept = Some((since, self.now));
         }
         self.note(|| format!("node {node} wakes"));
@@ -497,6 +626,7 @@ impl World {
     /// The node's next process has not slept.
     pub(crate) fn forget_sleep(&mut self, node: usize) {
         self.nodes[node].frozen_since = None;
+        self.nodes[node].is_stalled = false;
         self.nodes[node].slept = None;
         self.nodes[node].deferred.clear();
     }

@@ -52,4 +52,12 @@ found! {
     // Rare: a crash has to come between two markers that go to one disk.
     markers_that_overtake_are_found: MarkersOvertake within 2000 from 11000,
     a_key_without_the_one_before_is_found: KeyBeforeNotRequired within 2000,
+    a_restore_taken_for_silence_is_found: RestoreCountsAsSilence within 500,
+    a_round_trip_taken_for_lag_is_found: RoundTripIsLag within 500,
+    a_fixed_time_for_records_is_found: RecordTimeoutIsFixed within 500,
+    a_disk_error_that_the_guest_is_told_is_found: DiskErrorTold within 500,
+    an_own_disk_that_is_not_asked_is_found: OwnDiskFailureIgnored within 2000,
+    a_snapshot_that_is_not_cancelled_is_found: SnapshotNotCancelled within 500,
+    a_torn_key_taken_for_defeat_is_found: TornKeyIsDefeat within 1000,
+    an_end_before_the_log_is_drained_is_found: EndsUndrained within 1000,
 }

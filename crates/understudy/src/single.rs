@@ -217,7 +217,6 @@ impl Single {
                 LiveReport::Failed(failure) => {
                     return Err(anyhow!("the machine failed: {}", failure.reason).into());
                 }
-                LiveReport::DiskError(error) => eprint!("understudy: {error}\r\n"),
                 LiveReport::Rebooted { count } => {
                     eprint!("understudy: the guest rebooted after {count} instructions\r\n");
                 }
@@ -233,6 +232,11 @@ impl Single {
                     if self.troubles == MAX_TROUBLES_TOLD {
                         eprint!("understudy: more of the guest's mistakes are not told\r\n");
                     }
+                }
+                LiveReport::DiskFailed(how) => {
+                    // Nobody else has the machine: the guest is told.
+                    eprint!("understudy: {how}\r\n");
+                    self.vcpu.resume();
                 }
                 // A machine alone is asked for neither.
                 LiveReport::Snapshot(_) | LiveReport::StandsStill => {}

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use support::device_programs::{COUNTED_SECTORS, counting_to_disk};
+use support::failing_disk::{Faults, Request};
 use support::history::{assert_one_history, await_lines, numbers};
 use support::{PairDirectory, Process, ReplicaFiles, wait_for, without_no_jit};
 
@@ -32,6 +33,13 @@ impl DiskPair {
 
     fn disk(&self, name: &str) -> PathBuf {
         self.0.path().join(format!("{name}.img"))
+    }
+
+    fn files(&self, name: &str) -> ReplicaFiles {
+        ReplicaFiles {
+            config: self.0.path().join(format!("{name}.toml")),
+            state: self.0.path().join(name),
+        }
     }
 
     fn primary(&self) -> (ReplicaFiles, Process, String) {
@@ -166,8 +174,6 @@ const FUNCTIONS: &str = r#"
     pair() {
         "$PROGRAM" replica --config r1.toml & first=$!
         until_says r1 '"role":"primary"'
-        listen=$(status r1 | grep -o '"listen":"[^"]*' | cut -d'"' -f4)
-        sed -i "s|PEER|$listen|" r2.toml
         "$PROGRAM" replica --config r2.toml & second=$!
         until_says r1 '"state":"protected"'
         until_lines r1 100
@@ -181,14 +187,14 @@ fn texts(output: &Output) -> (String, String) {
 
 /// Writes both configurations, with the disk of `full` on the small file system.
 fn configure(pair: &DiskPair, full: &str) {
-    pair.0.replica("r1", None, &with_disk("r1"));
-    pair.0.replica("r2", Some("PEER"), &with_disk("r2"));
+    pair.0.two_hosts(["r1", "r2"], with_disk);
     let path = pair.0.path().join(format!("{full}.toml"));
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, text.replace(&format!("{full}.img"), "FULL/disk.img")).unwrap();
 }
 
-/// Findings 3 and 13: a backup whose disk fails must not follow on without it.
+/// Findings 3 and 13: a backup whose disk fails must not follow on without it, and comes back when
+/// there is room again.
 #[test]
 fn a_backup_whose_disk_is_full_leaves_and_says_why() {
     let pair = DiskPair::new(u16::MAX);
@@ -196,13 +202,18 @@ fn a_backup_whose_disk_is_full_leaves_and_says_why() {
     let script = r#"
         sed -i "s|FULL|$FULL|" r2.toml
         pair
-        break_disk $second r2 machine_failed
-        wait $second; echo "backup $?"
+        break_disk $second r2 disk_failed
         until_says r1 '"state":"alone"'
+        until_says r2 'a disk of this host failed'
         until_lines r1 100
         has_event r1 disk_error && echo "the primary has a disk error"
         has_event r1 diverged && echo "the primary diverged"
-        kill -9 $first
+        has_event r2 diverged && echo "the backup diverged"
+        grep '"event":"suspected"' r1/events.jsonl
+        rm "$FULL/rest"
+        until_says r1 '"state":"protected"'
+        has_event r2 disk_well || echo "the disk is not well"
+        kill -9 $first $second
         echo done
     "#;
     let Some(output) = with_small_file_system(&pair, script) else {
@@ -210,10 +221,236 @@ fn a_backup_whose_disk_is_full_leaves_and_says_why() {
     };
     let (printed, said) = texts(&output);
     assert!(printed.ends_with("done\n"), "{printed}{said}");
-    assert!(!printed.contains("the primary"), "{printed}{said}");
-    assert!(!printed.contains("backup 0"), "{printed}{said}");
-    assert!(
-        said.contains("disk.img") && said.contains("No space left"),
-        "{printed}{said}"
-    );
+    for wrong in ["the primary", "the backup", "not well"] {
+        assert!(!printed.contains(wrong), "{printed}{said}");
+    }
+    assert!(printed.contains("its disk failed"), "{printed}{said}");
+}
+
+/// Finding 3: the guest got errors of the primary's disk though its backup's was good, and later the
+/// good copy was overwritten by the bad one.
+#[test]
+fn a_primary_whose_disk_is_full_hands_over() {
+    let pair = DiskPair::new(u16::MAX);
+    configure(&pair, "r1");
+    let script = r#"
+        sed -i "s|FULL|$FULL|" r1.toml
+        cp r1.img "$FULL/disk.img"
+        pair
+        break_disk $first r1 handing_over
+        until_says r2 '"role":"primary"'
+        until_lines r2 100
+        until_says r1 'a disk of this host failed'
+        for name in r1 r2; do
+            has_event $name disk_error && echo "the guest was told"
+            has_event $name diverged && echo "they differ"
+        done
+        rm "$FULL/rest"
+        until_says r2 '"state":"protected"'
+        until_lines r2 100
+        kill -9 $second
+        until_says r1 '"role":"primary"'
+        until_lines r1 100
+        kill -9 $first
+        cp "$FULL/disk.img" r1.img
+        echo done
+    "#;
+    let Some(output) = with_small_file_system(&pair, script) else {
+        return;
+    };
+    let (printed, said) = texts(&output);
+    assert!(printed.ends_with("done\n"), "{printed}{said}");
+    assert!(!printed.contains("the guest was told"), "{printed}{said}");
+    assert!(!printed.contains("they differ"), "{printed}{said}");
+    assert_has_all(&pair.disk("r1"), &whole_lines(&pair.files("r1")));
+    assert_has_all(&pair.disk("r2"), &whole_lines(&pair.files("r2")));
+}
+
+/// A protected pair, of which one has disk faults.
+struct FaultyPair {
+    pair: DiskPair,
+    first: (ReplicaFiles, Process),
+    second: (ReplicaFiles, Process),
+    faults: Faults,
+}
+
+impl FaultyPair {
+    /// `faulty`: the name of the one with the faults.
+    fn new(faulty: &str) -> FaultyPair {
+        let pair = DiskPair::new(u16::MAX);
+        let faults = Faults::new(pair.0.path().join("faults"));
+        let nobody = Faults::new(pair.0.path().join("nothing"));
+        let of = |name: &str| if name == faulty { &faults } else { &nobody };
+        let [first, second] = pair.0.two_hosts(["r1", "r2"], with_disk);
+        let process = of("r1").start(first.config());
+        let first = (first, process);
+        await_live(&first.0);
+        let process = of("r2").start(second.config());
+        let second = (second, process);
+        first.0.await_state("protected");
+        await_more_lines(&first.0);
+        FaultyPair {
+            pair,
+            first,
+            second,
+            faults,
+        }
+    }
+}
+
+fn await_event(replica: &ReplicaFiles, event: &str) {
+    wait_for(&format!("{event} of {}", replica.state.display()), || {
+        replica.has_event(event).then_some(())
+    });
+}
+
+/// EIO at the write itself and at the flush after it.
+#[test]
+fn an_error_of_the_primarys_disk_is_not_the_guests() {
+    for request in [Request::Write, Request::Sync] {
+        let FaultyPair {
+            pair,
+            first: (first, mut first_process),
+            second: (second, mut second_process),
+            faults,
+        } = FaultyPair::new("r1");
+        faults.fail(request);
+        await_live(&second);
+        await_more_lines(&second);
+        assert_one_history(&first, &second);
+        await_event(&first, "disk_failed");
+        faults.end();
+        second.await_state("protected");
+        assert!(first.has_event("disk_well"));
+        for replica in [&first, &second] {
+            assert!(!replica.has_event("disk_error") && !replica.has_event("diverged"));
+        }
+        await_more_lines(&second);
+        first_process.kill();
+        second_process.kill();
+        assert_has_all(&pair.disk("r2"), &whole_lines(&second));
+    }
+}
+
+#[test]
+fn an_error_of_the_backups_disk_is_not_a_divergence() {
+    for request in [Request::Write, Request::Sync] {
+        let FaultyPair {
+            pair,
+            first: (first, mut first_process),
+            second: (second, _second_process),
+            faults,
+        } = FaultyPair::new("r2");
+        faults.fail(request);
+        await_event(&second, "disk_failed");
+        first.await_state("alone");
+        await_more_lines(&first);
+        faults.end();
+        first.await_state("protected");
+        assert!(!first.has_event("disk_error") && !first.has_event("diverged"));
+        assert!(!second.has_event("diverged"));
+        await_more_lines(&first);
+        first_process.kill();
+        await_live(&second);
+        await_more_lines(&second);
+        assert_has_all(&pair.disk("r1"), &numbers(&first.console()));
+    }
+}
+
+/// Without a member the guest is told, and so are people.
+#[test]
+fn an_error_of_a_disk_that_nobody_has_better_is_the_guests() {
+    let pair = DiskPair::new(u16::MAX);
+    let faults = Faults::new(pair.0.path().join("faults"));
+    let files = pair.0.replica("r1", None, &with_disk("r1"));
+    let mut process = faults.start(files.config());
+    await_lines(&files, 20);
+    faults.fail(Request::Write);
+    let (status, said) = process.end();
+    // The guest ends with the device's status plus one.
+    assert_eq!(status.code(), Some(2), "{said}");
+    assert!(files.has_event("disk_failed") && files.has_event("disk_error"));
+}
+
+/// A disk that takes its time is no reason to suspect anybody, wherever it is.
+#[test]
+fn a_slow_disk_is_waited_for() {
+    for slow in ["r1", "r2"] {
+        let FaultyPair {
+            pair,
+            first: (first, mut first_process),
+            second: (second, mut second_process),
+            faults,
+        } = FaultyPair::new(slow);
+        faults.slow(Request::Sync);
+        let lines = numbers(&first.console()).len();
+        await_lines(&first, lines + 40);
+        assert!(!first.has_event("suspected") && !second.has_event("suspected"));
+        first.await_state("protected");
+        faults.end();
+        first_process.kill();
+        await_live(&second);
+        await_more_lines(&second);
+        assert_one_history(&first, &second);
+        second_process.kill();
+        assert_has_all(&pair.disk("r2"), &whole_lines(&second));
+    }
+}
+
+/// Rule 6: what is half-copied never starts, and the right disk does.
+#[test]
+fn a_copy_that_was_cut_off_never_starts() {
+    let pair = DiskPair::new(u16::MAX);
+    fs::write(pair.disk("r2"), vec![0xaa; 3 * DISK_BYTES]).unwrap();
+    let (first, mut first_process, listen) = pair.primary();
+    await_lines(&first, 20);
+    let faults = Faults::new(pair.0.path().join("faults"));
+    let second = pair.0.replica("r2", Some(&listen), &with_disk("r2"));
+    faults.slow(Request::Write);
+    faults.slow(Request::Sync);
+    let mut second_process = faults.start(second.config());
+    let marker = pair.0.path().join("r2.img.understudy");
+    let copying = || {
+        fs::read_to_string(&marker)
+            .unwrap_or_default()
+            .contains("disk=copying")
+    };
+    wait_for("the copy to begin", || copying().then_some(()));
+    second_process.kill();
+    first_process.kill();
+    assert!(copying(), "it was to be killed in the middle of it");
+    faults.end();
+
+    // Alone it is not the one to start the machine, however long it is alone.
+    let mut second_process = faults.start(second.config());
+    wait_for("it to say what it waits for", || {
+        let status = second.status()?;
+        (status["role"] == "waiting" && second.has_event("waiting")).then_some(())
+    });
+    second_process.kill();
+    let printed = numbers(&first.console());
+    assert_has_all(&pair.disk("r1"), &printed);
+    let (again, mut first_process, listen) = pair.primary();
+    let (second, mut second_process) = pair.backup("r2", &listen);
+    again.await_state("protected");
+    await_more_lines(&again);
+    first_process.kill();
+    await_live(&second);
+    await_more_lines(&second);
+    second_process.kill();
+    assert_has_all(&pair.disk("r2"), &whole_lines(&second));
+}
+
+/// A guest that ends has both disks alike, to the byte.
+#[test]
+fn the_disks_of_a_pair_are_equal_in_the_end() {
+    let pair = DiskPair::new(1000);
+    let (_primary, mut process, listen) = pair.primary();
+    let (_backup, mut backup_process) = pair.backup("r2", &listen);
+    for process in [&mut process, &mut backup_process] {
+        let (status, said) = process.end();
+        assert!(status.success(), "{said}");
+    }
+    let (first, second) = (fs::read(pair.disk("r1")), fs::read(pair.disk("r2")));
+    assert!(first.unwrap() == second.unwrap(), "the disks differ");
 }

@@ -9,7 +9,6 @@ use std::fs;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::atomic::{AtomicU8, Ordering};
 use support::device_programs::counting_to_disk;
 use support::guest_program::echoing_the_next_letter;
 use support::history::{await_lines, numbers};
@@ -22,8 +21,6 @@ const IN_USE: i32 = 6;
 const HANDED_OVER: i32 = 10;
 const LEFT: i32 = 11;
 const UNPLUGGED: i32 = 12;
-
-static SITES: AtomicU8 = AtomicU8::new(0);
 
 /// Two hosts, `a` and `b`, of a guest that counts on its disk and aloud.
 struct Site {
@@ -39,28 +36,13 @@ impl Site {
 
     fn of(program: &[u8]) -> Site {
         let directory = PairDirectory::new(program);
-        // The loopback network has many addresses: each test has two of its own.
-        let number = SITES.fetch_add(1, Ordering::Relaxed);
-        let address = |host: u8| {
-            let process = std::process::id() % 200;
-            format!("127.{}.{number}.{host}:7400", 20 + process)
-        };
-        let replica = |name: &str, own: String, peer: String| {
-            let disk = format!("[[disks]]\npath = \"{name}.img\"\n");
-            let files = directory.replica(name, Some(&peer), &disk);
-            let text = fs::read_to_string(&files.config).unwrap();
-            let pair = format!("host = \"{name}\"\nlisten = \"{own}\"");
-            let text = text.replace("listen = \"127.0.0.1:0\"", &pair);
-            fs::write(&files.config, text).unwrap();
-            fs::write(
-                directory.path().join(format!("{name}.img")),
-                vec![0; DISK_BYTES],
-            )
-            .unwrap();
-            files
-        };
-        let a = replica("a", address(1), address(2));
-        let b = replica("b", address(2), address(1));
+        let names = ["a", "b"];
+        let [a, b] =
+            directory.two_hosts(names, |name| format!("[[disks]]\npath = \"{name}.img\"\n"));
+        for name in names {
+            let disk = directory.path().join(format!("{name}.img"));
+            fs::write(disk, vec![0; DISK_BYTES]).unwrap();
+        }
         Site { directory, a, b }
     }
 

@@ -122,7 +122,7 @@ impl DiskCopy {
             sector,
             length: length as u32,
         });
-        let bytes = match outcome.error {
+        let bytes = match outcome.host_error {
             None if outcome.data.iter().all(|byte| *byte == 0) => return,
             None => Ok(outcome.data),
             Some(error) => Err(error),

@@ -81,7 +81,10 @@ fn a_request_outside_the_disk_or_to_no_disk_is_an_error_of_the_guest() {
     ] {
         let outcome = disk.perform(&operation);
         assert_eq!(outcome.status, DiskStatus::IoError, "{operation:?}");
-        assert!(outcome.error.is_some());
+        assert!(
+            outcome.host_error.is_none(),
+            "another disk would do no better"
+        );
     }
 }
 
@@ -143,6 +146,18 @@ fn wrong_images_are_refused_with_the_reason() {
         Disk::open(&path, false),
         Err(DiskError::Size { length: 0, .. })
     ));
+}
+
+/// Finding 13's mutant: the copy does not empty the old disk. What is zero is not sent.
+#[test]
+fn a_copy_begins_with_nothing_of_what_was_there() {
+    for old in [1000, 4096, 100_000] {
+        let (_directory, path) = image(0);
+        std::fs::write(&path, vec![9; old]).unwrap();
+        let copy = Disk::for_copy(&path, false, 8192).unwrap();
+        assert_eq!(copy.length(), 8192);
+        assert_eq!(std::fs::read(&path).unwrap(), vec![0; 8192]);
+    }
 }
 
 #[test]

@@ -22,8 +22,8 @@ pub struct Completion {
     pub is_flush: bool,
     /// What was read.
     pub data: Vec<u8>,
-    /// For the event log, when the host could not carry it out.
-    pub error: Option<String>,
+    /// How this host failed it, if it did.
+    pub host_error: Option<String>,
 }
 
 impl Completion {
@@ -137,7 +137,7 @@ fn carry_out(disks: &[Disk], request: DiskRequest) -> Completion {
                 status: outcome.status,
                 is_flush,
                 data: outcome.data,
-                error: outcome.error,
+                host_error: outcome.host_error,
             }
         }
         None => Completion {
@@ -146,7 +146,7 @@ fn carry_out(disks: &[Disk], request: DiskRequest) -> Completion {
             status: DiskStatus::Unsupported,
             is_flush,
             data: Vec::new(),
-            error: Some(format!("the machine has no disk {device}")),
+            host_error: None,
         },
     }
 }

@@ -4,7 +4,7 @@ use super::backup_machine::{BackupMachine, discard};
 use super::host::{Happened, Host};
 use super::markers::Purpose;
 use super::primary::{PrimaryLoop, live_options};
-use super::restore::RestoreParts;
+use super::restore::{RestoreError, RestoreParts};
 use crate::control::Answer;
 use crate::end::{Ended, ReplicaError};
 use crate::evidence::{Divergence, EvidenceStore, Kept, RecentRecords};
@@ -20,6 +20,7 @@ use replication::log::LogHeader;
 use replication::message::{DivergenceReport, Message};
 use replication::primary::{Beginning, Primary};
 use replication::succession::{Entry, RecordNumber};
+use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -148,12 +149,7 @@ impl BackupLoop {
             self.core.arbiter_answered(monotonic(), &request, &outcome);
         }
         while let Some((purpose, result)) = self.host.markers.done() {
-            match (purpose, &result) {
-                (Purpose::Mark, Ok(())) => self.core.marked(monotonic()),
-                (Purpose::Member(pairing), Ok(())) => self.core.settled(monotonic(), pairing),
-                // Without its marker nothing here is overwritten: the primary gives up.
-                (Purpose::Mark | Purpose::Member(_), Err(_)) | (Purpose::Primary, _) => {}
-            }
+            self.marker_written(purpose, result.as_ref().map_err(io::Error::to_string));
             self.host.marker_written(purpose, result);
         }
         self.core.tick(monotonic());
@@ -164,7 +160,7 @@ impl BackupLoop {
         }
         let is_waited_for = matches!(
             self.core.status().phase,
-            BackupPhase::Claiming | BackupPhase::Draining
+            BackupPhase::Claiming | BackupPhase::Draining | BackupPhase::Ending
         );
         if is_waited_for
             && !std::mem::replace(&mut self.hurried, true)
@@ -203,6 +199,20 @@ impl BackupLoop {
         None
     }
 
+    /// A disk that cannot be marked, or synced, is as bad as one that cannot be written.
+    fn marker_written(&mut self, purpose: Purpose, result: Result<&(), String>) {
+        match (purpose, result) {
+            (Purpose::Mark, Ok(())) => self.core.marked(monotonic()),
+            (Purpose::Member(pairing), Ok(())) => self.core.settled(monotonic(), pairing),
+            (Purpose::Mark | Purpose::Member(_), Err(error)) => {
+                let pairing = self.core.status().pairing;
+                let what = format!("its marker cannot be written: {error}");
+                self.core.own_disk_failed(monotonic(), pairing, what);
+            }
+            (Purpose::Primary, _) => {}
+        }
+    }
+
     /// Takes what the machine reports. An error ends this replica.
     fn vcpu_reports(&mut self) -> Option<ReplicaError> {
         let pairing = self.pairing;
@@ -227,6 +237,9 @@ impl BackupLoop {
                     self.found = Some(snapshot);
                     report.sequence += self.snapshot_at;
                     self.core.diverged(monotonic(), pairing, report);
+                }
+                ReplayReport::DiskFailed(how) => {
+                    self.core.own_disk_failed(monotonic(), pairing, how);
                 }
                 ReplayReport::Failed(failure) => {
                     let vcpu = self.machine.as_mut().and_then(BackupMachine::vcpu_mut)?;
@@ -271,6 +284,12 @@ impl BackupLoop {
                 }
                 BackupAction::KeepEvidence { report, .. } => self.keep_evidence(report),
                 BackupAction::Ask(request) => self.host.arbiter.ask(monotonic(), request),
+                BackupAction::Announce => {
+                    if let Some(network) = &mut self.host.outside.network {
+                        // A network that has gone is announced to when it is back.
+                        let _announced = network.announce();
+                    }
+                }
                 BackupAction::GoLive {
                     opened,
                     record,
@@ -330,6 +349,10 @@ impl BackupLoop {
             BackupStop::Unusable(reason) => End::Exit(Err(ReplicaError::Unusable(reason))),
             BackupStop::Finished => End::Exit(Ok(Ended::AtThePrimary)),
             BackupStop::Superseded { .. } | BackupStop::Diverged(_) => End::Again,
+            BackupStop::DiskFailed(what) => {
+                self.host.disk_failed(what);
+                End::Again
+            }
             BackupStop::Again(why) => {
                 self.host.events.add("looks_again", self.pairing, 0, why);
                 End::Again
@@ -364,7 +387,16 @@ impl BackupLoop {
         let restored = self.machine.as_mut().and_then(BackupMachine::restored);
         if let Some(restored) = restored {
             self.host.speed.restart();
-            self.core.restored(monotonic(), self.pairing, restored);
+            let pairing = self.pairing;
+            match restored {
+                Ok(()) => self.core.restored(monotonic(), pairing, Ok(())),
+                Err(RestoreError::Unusable(why)) => {
+                    self.core.restored(monotonic(), pairing, Err(why));
+                }
+                Err(RestoreError::Disk(what)) => {
+                    self.core.own_disk_failed(monotonic(), pairing, what);
+                }
+            }
         }
     }
 
@@ -409,10 +441,6 @@ impl BackupLoop {
         let (vcpu, count, visible) =
             machine.expect("the core goes live only with a machine that has replayed all");
         let vcpu = vcpu.go_live(live_options(&self.host));
-        if let Some(network) = &mut self.host.outside.network {
-            // A network that has gone is announced to when it is back.
-            let _announced = network.announce();
-        }
         for output in outputs {
             self.host.emit(output);
         }
@@ -452,6 +480,7 @@ fn state_name(phase: BackupPhase) -> &'static str {
         BackupPhase::Following => "replaying",
         BackupPhase::Claiming => "claiming",
         BackupPhase::Draining => "going live",
+        BackupPhase::Ending => "ending",
         BackupPhase::Live => "live",
         BackupPhase::Stopped => "stopped",
     }

@@ -1,6 +1,6 @@
 //! A backup's machine, from the first piece of its snapshot to the moment when it goes live.
 
-use super::restore::{RestoreParts, Restoring};
+use super::restore::{RestoreError, RestoreParts, Restoring};
 use crate::status::JoinProgress;
 use crate::vcpu::ReplayingVcpu;
 use machine::snapshot::Snapshot;
@@ -77,7 +77,7 @@ impl BackupMachine {
     }
 
     /// What came of the snapshot, once: the machine replays from here on, or why it cannot.
-    pub fn restored(&mut self) -> Option<Result<(), String>> {
+    pub(super) fn restored(&mut self) -> Option<Result<(), RestoreError>> {
         let Stage::Restoring(restoring) = &self.stage else {
             return None;
         };

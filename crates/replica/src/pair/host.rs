@@ -6,6 +6,7 @@ use super::markers::Markers;
 use super::rates::Rate;
 use crate::config::ReplicaConfig;
 use crate::control::{Answer, ControlSocket, ConversationId, Request};
+use crate::disk::probe::FailedDisk;
 use crate::end::{Ended, ReplicaError};
 use crate::events::EventLog;
 use crate::evidence::{EvidenceDesk, EvidenceStore, Kept};
@@ -87,6 +88,8 @@ pub struct Host {
     pub arbiter: ArbiterDesk,
     /// What the disks here are worth.
     pub markers: Markers,
+    /// A disk here failed: no machine of another host is brought here until it takes writes again.
+    pub failed_disk: Option<FailedDisk>,
     /// The machines that were here before, until they have let go of their disks.
     pub discarding: Option<JoinHandle<()>>,
     /// Keeps what is known of divergences.
@@ -150,6 +153,7 @@ impl Host {
         let machine = pair_config.greeting.machine.clone();
         Ok(Host {
             markers: Markers::open(&config, machine, waker.clone())?,
+            failed_disk: None,
             discarding: None,
             pair_config,
             arbiter,
@@ -249,6 +253,15 @@ impl Host {
         };
         self.events
             .add("evidence", kept.generation, kept.count, detail);
+    }
+
+    /// The machine here is given up because of a disk of this host.
+    pub fn disk_failed(&mut self, what: String) {
+        let now = monotonic();
+        match &mut self.failed_disk {
+            Some(failed) => failed.failed_again(now, what),
+            None => self.failed_disk = Some(FailedDisk::new(now, what)),
+        }
     }
 
     /// Writes the last event.
@@ -563,6 +576,8 @@ fn name_event(event: &Event) -> (&'static str, u64) {
         Event::Arbiter { .. } => ("arbiter", 0),
         Event::Claimed { generation } => ("claimed", generation.0),
         Event::Superseded { by } => ("claim_lost", by.key.generation.0),
+        Event::DiskFailed { .. } => ("disk_failed", 0),
+        Event::DiskErrorTold => ("disk_error", 0),
         Event::HandingOver { pairing } => ("handing_over", *pairing),
         Event::Live { pairing, .. } => ("live", *pairing),
         Event::Diverged { pairing, .. } => ("diverged", *pairing),

@@ -21,6 +21,7 @@ use crate::vcpu::{
 use machine::input::Input;
 use machine::output::{Finish, Output, Trouble};
 use replication::ConnectionId;
+use replication::marker::Marker;
 use replication::message::Message;
 use replication::primary::{Beginning, Primary, PrimaryAction, PrimaryPhase, PrimaryStop};
 use replication::succession::Entry;
@@ -57,9 +58,39 @@ pub(super) struct PrimaryLoop {
     /// The longest time that the guest stood still for one.
     snapshot_pause: Duration,
     finish: Option<Finish>,
+    /// How a disk here failed a request that the guest was not told of: the machine stands still.
+    pub(super) disk_failed: Option<String>,
+    /// The marker of a settled disk, and when it is tried again to write it.
+    settling: Option<Settling>,
     /// It was asked to end.
     pub(super) stopping: Option<Stopping>,
     ended: Option<PrimaryEnding>,
+}
+
+/// The disk of a primary is being settled, again and again until it can be.
+struct Settling {
+    marker: Marker,
+    wait: Duration,
+    /// When it is tried again; `None` while it is being tried.
+    due: Option<Duration>,
+}
+
+impl Settling {
+    const FIRST_WAIT: Duration = Duration::from_secs(1);
+    const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+    fn new(marker: Marker) -> Settling {
+        Settling {
+            marker,
+            wait: Settling::FIRST_WAIT,
+            due: None,
+        }
+    }
+
+    fn failed(&mut self) {
+        self.due = Some(monotonic() + self.wait);
+        self.wait = (self.wait * 2).min(Settling::LONGEST_WAIT);
+    }
 }
 
 /// How the loop of a primary ends.
@@ -83,6 +114,8 @@ impl PrimaryLoop {
             guest_panicked: false,
             snapshot_pause: Duration::ZERO,
             finish: None,
+            disk_failed: None,
+            settling: None,
             stopping: None,
             ended: None,
         }
@@ -161,6 +194,7 @@ impl PrimaryLoop {
                 self.core.next_deadline(),
                 self.requests.deadline(),
                 self.stopping_deadline(),
+                self.settling.as_ref().and_then(|settling| settling.due),
             ];
             let deadline = deadlines.into_iter().flatten().min();
             let happened = self.host.wait(deadline, true, |host| ReplicaStatus {
@@ -188,14 +222,15 @@ impl PrimaryLoop {
             self.core.arbiter_answered(monotonic(), &request, &outcome);
         }
         while let Some((purpose, result)) = self.host.markers.done() {
-            if purpose == Purpose::Primary && result.is_ok() {
-                self.core.settled(monotonic());
+            if purpose == Purpose::Primary {
+                self.settled(result.is_ok());
             }
             self.host.marker_written(purpose, result);
         }
         self.core.tick(monotonic());
         self.actions();
         self.stop_in_time();
+        self.settle_again();
         if let Some(pairing) = self.requests.begin(monotonic()) {
             self.vcpu.snapshot(pairing);
         }
@@ -227,7 +262,8 @@ impl PrimaryLoop {
             self.actions();
         }
         if happened.reconnected {
-            self.announce();
+            self.core.network_back(monotonic());
+            self.actions();
         }
     }
 
@@ -241,8 +277,9 @@ impl PrimaryLoop {
                     self.finish = Some(finish);
                     self.core.finished(monotonic(), self.count());
                 }
-                LiveReport::DiskError(error) => {
-                    self.host.events.add("disk_error", 0, self.count(), error);
+                LiveReport::DiskFailed(how) => {
+                    self.disk_failed = Some(how.clone());
+                    self.core.disk_failed(monotonic(), how);
                 }
                 LiveReport::Rebooted { count } => {
                     let detail = "the guest reset the machine, which begins anew";
@@ -312,7 +349,9 @@ impl PrimaryLoop {
                 }
                 PrimaryAction::AbortSnapshot { .. } => self.drop_snapshot(),
                 PrimaryAction::Ask(request) => self.host.arbiter.ask(monotonic(), request),
+                PrimaryAction::Announce => self.announce(),
                 PrimaryAction::Settle(marker) => {
+                    self.settling = Some(Settling::new(marker.clone()));
                     self.host.markers.write(Purpose::Primary, marker);
                 }
                 PrimaryAction::CompleteFlushes { up_to } => {
@@ -342,7 +381,12 @@ impl PrimaryLoop {
                 let finish = self.finish.expect("the core ends after the machine did");
                 PrimaryEnding::Exit(Ok(Ended::Guest(finish)))
             }
-            PrimaryStop::Superseded { by } => self.ending_superseded(&by),
+            PrimaryStop::Superseded { by } => {
+                if let Some(what) = self.disk_failed.take() {
+                    self.host.disk_failed(what);
+                }
+                self.ending_superseded(&by)
+            }
         };
         self.end(ending);
     }
@@ -350,6 +394,25 @@ impl PrimaryLoop {
     /// Ends the loop, if nothing has ended it already.
     pub(super) fn end(&mut self, ending: PrimaryEnding) {
         self.ended.get_or_insert(ending);
+    }
+
+    /// The disk was synced and its marker written, or not. Until it is the guest's flushes wait.
+    fn settled(&mut self, is_done: bool) {
+        if is_done {
+            self.settling = None;
+            self.core.settled(monotonic());
+        } else if let Some(settling) = &mut self.settling {
+            settling.failed();
+        }
+    }
+
+    fn settle_again(&mut self) {
+        if let Some(settling) = &mut self.settling
+            && settling.due.take_if(|due| monotonic() >= *due).is_some()
+        {
+            let marker = settling.marker.clone();
+            self.host.markers.write(Purpose::Primary, marker);
+        }
     }
 
     fn emit(&mut self, outputs: &[Output]) {

@@ -21,6 +21,24 @@ use std::io::{self, ErrorKind, Read};
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
+use thiserror::Error;
+
+/// Why no machine was made.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub(super) enum RestoreError {
+    /// Not with this configuration, or not of this snapshot.
+    #[error("{0}")]
+    Unusable(String),
+    /// A disk of this host did not take what belongs on it.
+    #[error("{0}")]
+    Disk(String),
+}
+
+impl From<String> for RestoreError {
+    fn from(reason: String) -> RestoreError {
+        RestoreError::Unusable(reason)
+    }
+}
 
 /// Pieces that are on their way to the thread, a megabyte each.
 const PIECES_UNDER_WAY: usize = 4;
@@ -47,7 +65,7 @@ pub(super) struct Restoring {
     pieces: SyncSender<Piece>,
     /// What the channel has no room for.
     waiting: VecDeque<Piece>,
-    made: Receiver<Result<ReplayingVcpu, String>>,
+    made: Receiver<Result<ReplayingVcpu, RestoreError>>,
     thread: JoinHandle<()>,
     copied: Arc<Mutex<CopyMeter>>,
 }
@@ -117,7 +135,7 @@ impl Restoring {
     }
 
     /// What came of it, once.
-    pub(super) fn made(&self) -> Option<Result<ReplayingVcpu, String>> {
+    pub(super) fn made(&self) -> Option<Result<ReplayingVcpu, RestoreError>> {
         self.made.try_recv().ok()
     }
 
@@ -142,7 +160,10 @@ fn snapshot_limit(config: &ReplicaConfig) -> u64 {
     config.memory_bytes * 2 + (128 << 20)
 }
 
-fn restore(mut parts: RestoreParts, mut stream: PieceStream) -> Result<ReplayingVcpu, String> {
+fn restore(
+    mut parts: RestoreParts,
+    mut stream: PieceStream,
+) -> Result<ReplayingVcpu, RestoreError> {
     if let Some(previous) = parts.previous.take() {
         // A panic has ended the process.
         let _joined = previous.join();
@@ -155,22 +176,23 @@ fn restore(mut parts: RestoreParts, mut stream: PieceStream) -> Result<Replaying
     stream.store_disks(&disks)?;
     for disk in &disks {
         disk.sync()
-            .map_err(|error| format!("its disks cannot be written here: {error}"))?;
+            .map_err(|error| RestoreError::Disk(format!("a disk cannot be synced: {error}")))?;
     }
     start(machine, disks, parts.evidence, parts.waker)
-        .map_err(|error| format!("its thread cannot be started: {error}"))
+        .map_err(|error| format!("its thread cannot be started: {error}").into())
 }
 
 /// Disks of the right length with nothing on them.
-fn empty_disks(machine: &dyn Machine, config: &ReplicaConfig) -> Result<Vec<Disk>, String> {
+fn empty_disks(machine: &dyn Machine, config: &ReplicaConfig) -> Result<Vec<Disk>, RestoreError> {
     let board = machine.board();
     let sectors: Vec<u64> = board.disks.iter().map(|disk| disk.sectors).collect();
     if board.memory_bytes != config.memory_bytes || sectors.len() != config.disks.len() {
-        return Err("its memory or disks are not those of this configuration".into());
+        let reason = "its memory or disks are not those of this configuration";
+        return Err(reason.to_owned().into());
     }
     let disks = config.disks.iter().zip(sectors).map(|(own, sectors)| {
         Disk::for_copy(&own.path, own.read_only, sectors * SECTOR_BYTES)
-            .map_err(|error| error.to_string())
+            .map_err(|error| RestoreError::Disk(error.to_string()))
     });
     disks.collect()
 }
@@ -261,8 +283,12 @@ impl PieceStream {
         Ok(())
     }
 
-    fn store_disks(&mut self, disks: &[Disk]) -> Result<(), String> {
-        let out_of_order = || Err("the pieces of its snapshot are out of order".to_owned());
+    fn store_disks(&mut self, disks: &[Disk]) -> Result<(), RestoreError> {
+        let out_of_order = || {
+            Err("the pieces of its snapshot are out of order"
+                .to_owned()
+                .into())
+        };
         if self.taken != self.chunk.len() {
             return out_of_order();
         }
@@ -276,9 +302,12 @@ impl PieceStream {
             };
             let disk = disks
                 .get(usize::from(index))
-                .ok_or("it has more disks than this configuration")?;
+                .ok_or_else(|| "it has more disks than this configuration".to_owned())?;
             disk.write_copied(chunk.offset, &chunk.bytes)
-                .map_err(|error| format!("its disk {index} cannot be written here: {error}"))?;
+                .map_err(|error| {
+                    let what = format!("its disk {index} cannot be written here: {error}");
+                    RestoreError::Disk(what)
+                })?;
             self.stored(&chunk);
         }
     }

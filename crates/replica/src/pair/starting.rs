@@ -4,6 +4,7 @@ use super::host::Host;
 use super::markers::Purpose;
 use super::peers::Peers;
 use crate::control::{Answer, ConversationId, Request, Word};
+use crate::disk::probe::FailedDisk;
 use crate::end::{Ended, ReplicaError};
 use crate::host_time::monotonic;
 use crate::status::ReplicaStatus;
@@ -11,6 +12,7 @@ use replication::message::Message;
 use replication::startup::{self, Startup, StartupAction, Waiting};
 use replication::succession::{Entry, HostId};
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 /// What comes of it.
 pub enum Next {
@@ -37,6 +39,7 @@ pub fn serve(
         peers,
         asked,
         said: None,
+        kept_out: None,
     };
     loop {
         starting.answers();
@@ -56,7 +59,19 @@ struct Starting<'a> {
     asked: Peers,
     /// A person said something, and waits for what comes of it.
     said: Option<ConversationId>,
+    /// There is a primary that this host's disk keeps it from joining, and when it is looked again
+    /// whether there still is.
+    kept_out: Option<KeptOut>,
 }
+
+/// A replica whose disk failed.
+struct KeptOut {
+    text: String,
+    look_again: Duration,
+}
+
+/// A replica that must not join looks so often whether it is needed otherwise.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
 impl Starting<'_> {
     /// Takes what threads have answered.
@@ -74,11 +89,58 @@ impl Starting<'_> {
             startup.peer_answered(monotonic(), peer, answer);
         }
         startup.tick(monotonic());
+        self.try_disk();
+    }
+
+    /// A disk that failed is tried now and then. While it fails, this host joins nobody.
+    fn try_disk(&mut self) {
+        let (host, now) = (&mut *self.host, monotonic());
+        if let Some(failed) = &mut host.failed_disk
+            && failed.try_again(now, &host.config.disks, &host.waker)
+        {
+            host.failed_disk = None;
+            host.events
+                .add("disk_well", 0, 0, "the disk takes writes again");
+            if let Some(kept_out) = &mut self.kept_out {
+                kept_out.look_again = now;
+            }
+        }
+        let is_due = |kept_out: &mut KeptOut| now >= kept_out.look_again;
+        if self.kept_out.take_if(is_due).is_some() {
+            let worth = host.markers.worth();
+            self.startup.again(now, worth);
+        }
+    }
+
+    /// Whether this host's disk keeps it from joining the primary at `address`.
+    fn is_kept_out(&mut self, address: &str) -> bool {
+        let Some(failed) = &self.host.failed_disk else {
+            return false;
+        };
+        let what = failed.what();
+        let text = format!(
+            "the machine is live at {address}; a disk of this host failed, and is tried again: {what}"
+        );
+        self.answer(&text, false);
+        self.kept_out = Some(KeptOut {
+            text,
+            look_again: monotonic() + LOOK_INTERVAL,
+        });
+        true
     }
 
     fn wait(&mut self) -> Result<Option<Next>, ReplicaError> {
-        let deadline = self.startup.next_deadline();
-        let waiting = self.startup.waiting().to_string();
+        let failed_disk = self.host.failed_disk.as_ref();
+        let deadlines = [
+            self.startup.next_deadline(),
+            failed_disk.and_then(FailedDisk::deadline),
+            self.kept_out.as_ref().map(|kept_out| kept_out.look_again),
+        ];
+        let deadline = deadlines.into_iter().flatten().min();
+        let waiting = match &self.kept_out {
+            Some(kept_out) => kept_out.text.clone(),
+            None => self.startup.waiting().to_string(),
+        };
         let happened = self
             .host
             .wait(deadline, true, |host| status(host, &waiting))?;
@@ -143,6 +205,9 @@ impl Starting<'_> {
                 }
                 StartupAction::Join { peer, newest } => {
                     let address = self.peers[usize::from(peer.0)].clone();
+                    if self.is_kept_out(&address) {
+                        continue;
+                    }
                     self.answer(&format!("the machine is live at {address}"), false);
                     return Some(Next::Join(address, newest));
                 }

@@ -34,12 +34,19 @@ impl PrimaryLoop {
         if self.stopping.is_some() {
             return self.unplug("asked to end a second time");
         }
+        let until = monotonic() + HAND_OVER_PATIENCE;
+        if self.disk_failed.is_some() {
+            // The machine stands still already, and a backup is asked to take over if there is one.
+            let step = Step::HandingOver;
+            self.stopping = Some(Stopping { step, until });
+            return;
+        }
         if !self.core.can_hand_over() {
             return self.unplug("asked to end, and no backup could take over now");
         }
         self.stopping = Some(Stopping {
             step: Step::Halting,
-            until: monotonic() + HAND_OVER_PATIENCE,
+            until,
         });
         self.vcpu.stand_still();
     }
@@ -58,6 +65,7 @@ impl PrimaryLoop {
 
     /// Nobody took over: the machine is still this replica's.
     pub(super) fn nobody_took_over(&mut self) {
+        self.disk_failed = None;
         self.vcpu.resume();
         if self.stopping.is_some() {
             self.unplug("the backup died before it had taken over");

@@ -62,7 +62,7 @@ mod tests {
             status: DiskStatus::Ok,
             is_flush: false,
             data: vec![],
-            error: None,
+            host_error: None,
         }
     }
 

@@ -173,7 +173,7 @@ impl ReplicaGuest {
                     };
                     self.open_requests = self.open_requests.saturating_sub(1);
                     if *status == DiskStatus::Ok && own.status != DiskStatus::Ok {
-                        let error = GuestError::OwnDisk(own.error.unwrap_or_default());
+                        let error = GuestError::OwnDisk(own.host_error.unwrap_or_default());
                         self.host_error = Some(error.clone());
                         return Err(error);
                     }

@@ -8,7 +8,7 @@ use crate::calendar::{CalendarWatch, GuestScale};
 use crate::clock::{ClockSteering, GuestNow};
 use crate::disk::{Completion, SECTOR_BYTES};
 use crate::host_time::{monotonic_ns, unix_ns};
-use machine::input::Input;
+use machine::input::{DiskStatus, Input};
 use machine::memory::PAGE_SIZE;
 use machine::output::{Finish, Output, Trouble};
 use machine::{Machine, Stop};
@@ -112,6 +112,9 @@ struct Live<'a> {
     /// The pairing that waits for its snapshot, which is begun when no disk request is under way.
     asked_snapshot: Option<u64>,
     copying: Option<Copying>,
+    /// A request that this host failed, and those that ended with it: they take effect when it is
+    /// certain that this machine goes on.
+    failed: Vec<Completion>,
 }
 
 impl<'a> Live<'a> {
@@ -147,6 +150,7 @@ impl<'a> Live<'a> {
             ended_flushes: Vec::new(),
             asked_snapshot: None,
             copying: None,
+            failed: Vec::new(),
         }
     }
 
@@ -186,7 +190,9 @@ impl<'a> Live<'a> {
         if let stopped @ ControlFlow::Break(_) = self.commands()? {
             return Ok(stopped);
         }
-        self.internal_inputs()?;
+        if let stopped @ ControlFlow::Break(_) = self.internal_inputs()? {
+            return Ok(stopped);
+        }
         self.watch_calendar()?;
         self.begin_snapshot();
         let quantum = self.steering.instructions_in(QUANTUM_NS);
@@ -285,10 +291,21 @@ impl<'a> Live<'a> {
             .try_for_each(|completion| self.inject(&completion.into_input()))
     }
 
-    /// Waits until the machine may go on. What came meanwhile takes effect then.
     fn stand_still(&mut self) -> Result<Turn, GuestError> {
         self.flush(Flush::Whole);
         self.ends.live(LiveReport::StandsStill);
+        self.wait_for_resume()
+    }
+
+    /// Whether the guest is to be told of a failed request is not for this host alone to say.
+    fn disk_failed(&mut self, how: String) -> Result<Turn, GuestError> {
+        self.flush(Flush::Whole);
+        self.ends.live(LiveReport::DiskFailed(how));
+        self.wait_for_resume()
+    }
+
+    /// Waits until the machine may go on. What came meanwhile takes effect then.
+    fn wait_for_resume(&mut self) -> Result<Turn, GuestError> {
         let mut meanwhile = Vec::new();
         loop {
             match self.ends.commands.recv() {
@@ -298,6 +315,9 @@ impl<'a> Live<'a> {
             }
         }
         self.steering.resume();
+        for completion in std::mem::take(&mut self.failed) {
+            self.complete(completion)?;
+        }
         for command in meanwhile {
             if let stopped @ ControlFlow::Break(_) = self.command(command)? {
                 return Ok(stopped);
@@ -306,25 +326,35 @@ impl<'a> Live<'a> {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Injects what the guest's own requests brought. Says whether there was anything.
-    fn internal_inputs(&mut self) -> Result<bool, GuestError> {
-        let mut any = false;
+    /// Injects what the guest's own requests brought.
+    fn internal_inputs(&mut self) -> Result<Turn, GuestError> {
+        let mut failure = None;
         for mut completion in self.guest.completions() {
-            if let Some(error) = completion.error.take() {
-                self.ends.live(LiveReport::DiskError(error));
+            if failure.is_none() {
+                failure = completion.host_error.take();
             }
-            if completion.is_flush && self.flushes_wait {
-                self.ended_flushes.push(completion);
-                continue;
+            if failure.is_some() {
+                self.failed.push(completion);
+            } else {
+                self.complete(completion)?;
             }
-            self.inject(&completion.into_input())?;
-            any = true;
         }
         for input in self.guest.entropy()? {
             self.inject(&input)?;
-            any = true;
         }
-        Ok(any)
+        match failure {
+            Some(how) => self.disk_failed(how),
+            None => Ok(ControlFlow::Continue(())),
+        }
+    }
+
+    /// A request ended. One that failed promises nothing, and has nothing to wait for.
+    fn complete(&mut self, completion: Completion) -> Result<(), GuestError> {
+        if completion.is_flush && completion.status == DiskStatus::Ok && self.flushes_wait {
+            self.ended_flushes.push(completion);
+            return Ok(());
+        }
+        self.inject(&completion.into_input())
     }
 
     fn inject(&mut self, input: &Input) -> Result<(), GuestError> {
@@ -533,6 +563,10 @@ impl<'a> Live<'a> {
     }
 
     fn snapshot(&mut self, pairing: u64) {
+        assert!(
+            !self.guest.has_open_requests(),
+            "the copy of the disks and the machine are of the same moment"
+        );
         self.end_copying();
         self.flush(Flush::Whole);
         let began_ns = monotonic_ns();

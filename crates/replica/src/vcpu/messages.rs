@@ -83,8 +83,9 @@ pub enum LiveReport {
     Snapshot(Box<BegunSnapshot>),
     /// The machine stands still, as it was told; everything before was reported.
     StandsStill,
-    /// The host could not carry out a disk request; the guest got an I/O error.
-    DiskError(String),
+    /// The host could not carry out a disk request, and this is how. The guest was not told: the
+    /// machine stands still, everything before was reported. If it goes on here, the guest is told.
+    DiskFailed(String),
     /// The guest reset the machine, which begins anew at this instruction count.
     Rebooted {
         /// Instructions since power-on.
@@ -128,6 +129,8 @@ pub enum ReplayReport {
         /// The machine as it is, for the evidence.
         snapshot: Box<Snapshot>,
     },
+    /// This host's disk failed a request that the primary's did, and this is how; nothing follows.
+    DiskFailed(String),
     /// The machine cannot go on, though nothing says that it differs; nothing follows but the
     /// evidence.
     Failed(VcpuFailure),

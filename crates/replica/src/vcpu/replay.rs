@@ -82,7 +82,8 @@ fn work(
             Err(divergence) => {
                 report(replayer, ends, true);
                 if let Some(error) = replayer.guest_mut().take_host_error() {
-                    return Err(error);
+                    ends.replay(ReplayReport::DiskFailed(error.to_string()));
+                    return Ok(None);
                 }
                 let snapshot = Box::new(replayer.guest_mut().machine.snapshot());
                 ends.replay(ReplayReport::Diverged {

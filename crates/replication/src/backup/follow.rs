@@ -1,6 +1,6 @@
 //! Following one primary through one pairing: what is received, replayed, kept, acknowledged.
 
-use super::{Backup, BackupAction, BackupStatus, BackupStop, State};
+use super::{Backup, BackupAction, BackupStatus, State};
 use crate::ConnectionId;
 use crate::config::PairConfig;
 use crate::event::Event;
@@ -125,6 +125,9 @@ pub(super) struct Follow<O> {
     begun_at: u64,
     settling: bool,
     settled: bool,
+    /// Settlings under way, and whether the last one was asked for: at the end of the life.
+    settles_open: u32,
+    settles_finally: bool,
     /// Instruction count up to which this host's disk has what the guest wrote.
     durable: u64,
     silence: SilenceDetector,
@@ -177,6 +180,8 @@ impl<O> Follow<O> {
             begun_at: 0,
             settling: false,
             settled: false,
+            settles_open: 0,
+            settles_finally: false,
             durable: 0,
             silence: SilenceDetector::new(now, config.detector.join_timeout),
             received: 0,
@@ -273,6 +278,21 @@ impl<O> Follow<O> {
 
     pub fn backlog(&self) -> u64 {
         self.received - self.replayed
+    }
+
+    /// True once, for the last settling of the disk.
+    pub fn settle_at_the_end(&mut self) -> bool {
+        if self.settles_finally {
+            return false;
+        }
+        self.settles_finally = true;
+        self.settling = true;
+        self.settles_open += 1;
+        true
+    }
+
+    pub fn is_settled_at_the_end(&self) -> bool {
+        self.settles_finally && self.settles_open == 0
     }
 
     pub fn is_drained(&self) -> bool {
@@ -593,6 +613,7 @@ impl<O> Backup<O> {
         let told = std::mem::replace(&mut follow.told_agreement, agreement);
         let settles = follow.has_begun() && !follow.settling && follow.replayed >= follow.begun_at;
         follow.settling |= settles;
+        follow.settles_open += u32::from(settles);
         let replayed = follow.replayed;
         for message in messages {
             self.send(connection, message);
@@ -626,10 +647,10 @@ impl<O> Backup<O> {
     /// [`BackupAction::Settle`] of this pairing was done.
     pub fn settled(&mut self, now: Duration, pairing: u64) {
         self.enter(now);
-        if let State::Following(follow) | State::Claiming(follow, _) = &mut self.state
-            && follow.pairing == pairing
-        {
+        if let Some(follow) = self.follow_mut(pairing) {
             assert!(follow.settling, "settling was asked for");
+            assert!(follow.settles_open > 0, "each settling is done once");
+            follow.settles_open -= 1;
             follow.settled = true;
         }
         self.maintain(now);
@@ -726,21 +747,5 @@ impl<O> Backup<O> {
         self.actions
             .push_back(BackupAction::Replay { pairing, records });
         Ok(())
-    }
-
-    fn primary_finished(&mut self) {
-        let State::Following(follow) = &self.state else {
-            return;
-        };
-        let (connection, pairing) = (follow.connection, follow.pairing);
-        self.send(
-            connection,
-            Message::Goodbye {
-                pairing,
-                parting: Parting::Finished,
-            },
-        );
-        self.actions.push_back(BackupAction::Close(connection));
-        self.stop(BackupStop::Finished);
     }
 }

@@ -125,6 +125,9 @@ impl<O> Backup<O> {
             self.actions.push_back(BackupAction::Close(connection));
         }
         self.report(Event::Superseded { by: by.clone() });
+        if self.is_end_of_what_we_hold(&by) {
+            return self.life_ended();
+        }
         self.stop(BackupStop::Superseded { by });
     }
 
@@ -139,6 +142,7 @@ impl<O> Backup<O> {
             drained_records: drain.records,
             repeated_outputs: outputs.len(),
         });
+        self.actions.push_back(BackupAction::Announce);
         self.actions.push_back(BackupAction::GoLive {
             opened: Box::new(drain.opened),
             record,

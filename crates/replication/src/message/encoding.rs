@@ -299,6 +299,7 @@ pub(super) fn encode(out: &mut Vec<u8>, message: &Message) -> u8 {
                 Parting::Finished => 0,
                 Parting::Leaving => 1,
                 Parting::Suspected => 2,
+                Parting::DiskFailed => 3,
             });
             kind::GOODBYE
         }
@@ -404,6 +405,7 @@ pub(super) fn decode(kind: u8, payload: &[u8]) -> Result<Message, WireError> {
                 0 => Parting::Finished,
                 1 => Parting::Leaving,
                 2 => Parting::Suspected,
+                3 => Parting::DiskFailed,
                 tag => {
                     return Err(WireError::UnknownTag {
                         what: "parting",

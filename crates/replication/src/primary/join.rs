@@ -296,6 +296,12 @@ impl<O> Primary<O> {
             } if pairing == expected => {
                 self.join_failed(now, Suspicion::Left);
             }
+            Message::Goodbye {
+                pairing,
+                parting: Parting::DiskFailed,
+            } if pairing == expected => {
+                self.join_failed(now, Suspicion::DiskFailed);
+            }
             Message::Diverged { pairing, report } if pairing == expected => {
                 self.report(Event::Diverged { pairing, report });
                 self.join_failed(now, Suspicion::Diverged);
@@ -362,7 +368,8 @@ impl<O> Primary<O> {
         let pairing = join.pairing();
         self.actions
             .push_back(PrimaryAction::Close(join.connection()));
-        if !join.has_snapshot() {
+        let cancels = !self.config.mutations.active(Mutation::SnapshotNotCancelled);
+        if !join.has_snapshot() && cancels {
             self.actions
                 .push_back(PrimaryAction::AbortSnapshot { pairing });
         }
@@ -381,6 +388,13 @@ impl<O> Primary<O> {
         };
         if join.silence.is_silent(now) {
             return self.join_failed(now, Suspicion::Silent);
+        }
+        let mutation = Mutation::RestoreCountsAsSilence;
+        if self.config.mutations.active(mutation)
+            && let Some(since) = join.stream.awaited_since()
+            && now >= since + self.config.detector.ack_timeout
+        {
+            return self.join_failed(now, Suspicion::NotAcknowledging);
         }
         let heartbeat_due =
             now >= join.stream.last_sent() + self.config.detector.heartbeat_interval;

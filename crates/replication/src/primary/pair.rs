@@ -71,6 +71,11 @@ impl Pair {
         &mut self.stream
     }
 
+    /// Whether nobody can have gone live meanwhile, as far as is known.
+    pub fn is_certain(&self) -> bool {
+        !self.in_doubt
+    }
+
     pub fn is_protected(&self) -> bool {
         self.protected && !self.in_doubt
     }
@@ -214,6 +219,12 @@ impl<O> Primary<O> {
                 parting: Parting::Leaving,
             } if pairing == expected => {
                 self.suspect(now, Suspicion::Left);
+            }
+            Message::Goodbye {
+                pairing,
+                parting: Parting::DiskFailed,
+            } if pairing == expected => {
+                self.suspect(now, Suspicion::DiskFailed);
             }
             _ => self.suspect(
                 now,

@@ -215,6 +215,9 @@ impl Claim {
                 match Entry::parse(&self.entry.key, content) {
                     _ if *content == self.content => return Verdict::Won,
                     Ok(entry) => return Verdict::Lost(Box::new(entry)),
+                    Err(_) if self.mutations.active(Mutation::TornKeyIsDefeat) => {
+                        return Verdict::Lost(Box::new(self.entry.clone()));
+                    }
                     Err(error) => {
                         self.pacer
                             .failed(format!("the key cannot be read: {error}"));

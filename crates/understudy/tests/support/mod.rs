@@ -3,6 +3,7 @@
 
 pub mod assembler;
 pub mod device_programs;
+pub mod failing_disk;
 pub mod guest_program;
 pub mod history;
 
@@ -10,6 +11,7 @@ use machine::engine::Engine;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 use understudy::engine::NO_JIT;
 
@@ -135,6 +137,14 @@ impl Drop for Process {
     }
 }
 
+/// Two addresses of the loopback network, which has many, that no other test listens at.
+pub fn two_addresses() -> [String; 2] {
+    static PAIRS: AtomicU8 = AtomicU8::new(0);
+    let pair = PAIRS.fetch_add(1, Ordering::Relaxed);
+    let process = std::process::id() % 200;
+    [1, 2].map(|host| format!("127.{}.{pair}.{host}:7400", 20 + process))
+}
+
 /// Writes a configuration of a pair's replica.
 pub struct ReplicaFiles {
     pub config: PathBuf,
@@ -217,6 +227,20 @@ impl PairDirectory {
             config,
             state: self.path().join(name),
         }
+    }
+
+    /// The files of two replicas that know each other, each with `extra` of its name.
+    pub fn two_hosts(&self, names: [&str; 2], extra: impl Fn(&str) -> String) -> [ReplicaFiles; 2] {
+        let addresses = two_addresses();
+        [0, 1].map(|host| {
+            let (name, peer) = (names[host], &addresses[1 - host]);
+            let files = self.replica(name, Some(peer), &extra(name));
+            let text = std::fs::read_to_string(&files.config).unwrap();
+            let own = format!("host = \"{name}\"\nlisten = \"{}\"", addresses[host]);
+            let text = text.replace("listen = \"127.0.0.1:0\"", &own);
+            std::fs::write(&files.config, text).unwrap();
+            files
+        })
     }
 
     /// A primary that listens, and where.

@@ -1,0 +1,258 @@
+//! `docs/protocol.md`, "Joining".
+
+use crate::pair::{Pair, WIRE, ms};
+use crate::support::{config, host};
+use replication::ConnectionId;
+use replication::backup::{Backup, BackupAction, BackupStop};
+use replication::config::PairConfig;
+use replication::failure_detector::Suspicion;
+use replication::marker::{DiskState, Role};
+use replication::message::{Greeting, Message, PROTOCOL_VERSION, Refusal};
+use replication::primary::{PrimaryAction, PrimaryPhase};
+use replication::succession::{Kind, MachineName, Outcome, RecordNumber};
+use std::time::Duration;
+
+#[test]
+fn a_peer_that_does_not_fit_is_told_why_and_stops() {
+    let refusal = |change: fn(&mut Greeting)| {
+        let mut other = config("b");
+        change(&mut other.greeting);
+        let mut pair = Pair::new(config("a"), other);
+        pair.settle();
+        match pair.backup_did.last() {
+            Some(BackupAction::Stop(BackupStop::Refused(refusal))) => refusal.clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(
+        refusal(|g| g.semantics_version = 7),
+        Refusal::SemanticsVersion { ours: 1 }
+    );
+    assert_eq!(
+        refusal(|g| g.configuration_hash = 7),
+        Refusal::Configuration { ours: 2 }
+    );
+    let ours = MachineName::new("vm").unwrap();
+    assert_eq!(
+        refusal(|g| g.machine = MachineName::new("x").unwrap()),
+        Refusal::Machine { ours }
+    );
+    assert_eq!(refusal(|g| g.host = host("a")), Refusal::SameHost);
+}
+
+#[test]
+fn a_primary_that_has_a_backup_takes_no_other() {
+    let mut pair = Pair::protected();
+    let hello = Message::Hello {
+        protocol: PROTOCOL_VERSION,
+        greeting: config("c").greeting,
+    };
+    pair.primary.received(pair.now, ConnectionId(2), hello);
+    assert!(matches!(
+        pair.primary.next_action(),
+        Some(PrimaryAction::Send {
+            connection: ConnectionId(2),
+            message: Message::Refuse(Refusal::NotNow)
+        })
+    ));
+    assert!(pair.primary.status().protected);
+}
+
+/// Before the backup's own disk is overwritten, its marker says so; before it is a member, its own
+/// arbiter has the key; and until Begin the primary's outputs leave at once.
+#[test]
+fn before_begin_the_primary_is_free_and_the_backup_may_not_claim() {
+    for last in ["Accept", "Ready", "Confirmed"] {
+        let mut pair = Pair::new(config("a"), config("b"));
+        // The backup gets no further than this.
+        while let Some(action) = pair.primary.next_action() {
+            pair.primary_wants(action);
+        }
+        let mut stopped = false;
+        while !stopped {
+            pair.now += ms(1);
+            while let Some(action) = pair.backup.next_action() {
+                let sends_last = match &action {
+                    BackupAction::Send { message, .. } => format!("{message:?}").starts_with(last),
+                    _ => false,
+                };
+                pair.to_primary = !sends_last;
+                stopped |= sends_last;
+                pair.backup_wants(action);
+            }
+            while let Some(action) = pair.primary.next_action() {
+                pair.primary_wants(action);
+            }
+        }
+        pair.output(10, 1);
+        assert_eq!(pair.emitted, [1], "{last}");
+        pair.backup.disconnected(pair.now, Some(WIRE));
+        pair.settle();
+        assert!(pair.suspicions().is_empty());
+        let again =
+            |action: &BackupAction<u32>| matches!(action, BackupAction::Stop(BackupStop::Again(_)));
+        assert!(pair.backup_did.iter().any(again), "{last}");
+        pair.primary.disconnected(pair.now, WIRE);
+        pair.settle();
+        pair.run(ms(100));
+        pair.output(20, 2);
+        assert_eq!(pair.emitted, [1, 2], "{last}");
+        // The key of joining, if it was there, was left again.
+        let alone = pair.primary.opened().membership().members.is_empty();
+        assert!(alone && pair.primary.status().phase == PrimaryPhase::Alone);
+    }
+}
+
+#[test]
+fn a_backup_gives_up_its_disk_before_it_accepts_a_snapshot() {
+    let mut pair = Pair::new(config("a"), config("b"));
+    pair.settle();
+    let place =
+        |wanted: fn(&BackupAction<u32>) -> bool| pair.backup_did.iter().position(wanted).unwrap();
+    let marked = place(
+        |action| matches!(action, BackupAction::Mark(marker) if marker.disk == DiskState::Copying),
+    );
+    let accepted = place(|action| {
+        matches!(
+            action,
+            BackupAction::Send {
+                message: Message::Accept { .. },
+                ..
+            }
+        )
+    });
+    let settled = place(|action| {
+        matches!(action, BackupAction::Settle { marker, .. }
+            if (marker.disk, marker.role) == (DiskState::Whole, Role::Member))
+    });
+    assert!(marked < accepted && accepted < settled);
+}
+
+/// A primary of a generation that was left must not overwrite what may be the right disk.
+#[test]
+fn a_primary_of_another_generation_is_not_joined() {
+    let mut pair = Pair::new(config("a"), config("b"));
+    let opened = pair.primary.opened().clone();
+    let ended = opened.left(config("a").writer(), Kind::ColdStart, RecordNumber(5), {
+        Some(opened.membership().clone())
+    });
+    pair.backup = Backup::new(pair.now, config("b"), ended);
+    pair.settle();
+    assert!(matches!(
+        pair.backup_did.last(),
+        Some(BackupAction::Stop(BackupStop::Again(_)))
+    ));
+    let marks = |action: &BackupAction<u32>| matches!(action, BackupAction::Mark(_));
+    assert!(!pair.backup_did.iter().any(marks));
+}
+
+/// The backup looks for the key of joining at its own arbiter.
+#[test]
+fn two_arbiters_make_no_pair() {
+    let mut pair = Pair::new(config("a"), config("b"));
+    pair.split = true;
+    pair.settle();
+    pair.run(ms(300));
+    let Some(BackupAction::Stop(BackupStop::Again(why))) = pair.backup_did.last() else {
+        panic!("{:?}", pair.backup_did.last())
+    };
+    assert!(why.contains("different"), "{why}");
+    assert_eq!(pair.primary.status().phase, PrimaryPhase::Alone);
+    pair.output(10, 1);
+    assert_eq!(pair.emitted, [1]);
+}
+
+#[test]
+fn after_begin_the_primary_asks_although_the_backup_may_never_have_read_it() {
+    let mut pair = Pair::new(config("a"), config("b"));
+    pair.settle();
+    // The backup's answer to Begin is the last thing that came: forget it.
+    assert_eq!(pair.primary.status().phase, PrimaryPhase::Paired);
+    pair.answers = false;
+    pair.primary_did.clear();
+    pair.primary.disconnected(pair.now, WIRE);
+    pair.settle();
+    pair.output(10, 1);
+    assert!(pair.emitted.is_empty());
+    assert_eq!(pair.primary_asks().len(), 1);
+    pair.answer_primary(Outcome::Created);
+    assert_eq!(pair.emitted, [1]);
+}
+
+/// Finding: records that were sent during the restore counted as unacknowledged since then, so that
+/// a restore of more than a second ended the pairing at the moment of Begin.
+#[test]
+fn a_restore_during_which_nothing_is_acknowledged_may_take_long() {
+    for seconds in [1, 2, 25] {
+        let mut pair = Pair::new(joins_slowly("long"), joins_slowly("b"));
+        pair.restores_at_once = false;
+        pair.settle();
+        pair.backup_is_stopped = true;
+        for step in 0..seconds * 10 {
+            pair.run(ms(100));
+            pair.input(5_000_000 * (step + 1));
+        }
+        pair.restored();
+        pair.run(ms(100));
+        pair.wake_backup();
+        pair.run(ms(2000));
+        assert_eq!(pair.suspicions(), [], "{seconds} s");
+        assert!(pair.primary.status().protected, "{seconds} s");
+    }
+}
+
+#[test]
+fn a_restore_that_tells_its_progress_may_last_longer_than_the_join_timeout() {
+    let mut pair = Pair::new(config("long"), config("b"));
+    pair.restores_at_once = false;
+    pair.settle();
+    for second in 0..60u64 {
+        pair.input(5_000_000 * (second + 1));
+        pair.backup.restoring(pair.now, 1, second << 20, 60 << 20);
+        pair.run(ms(1000));
+    }
+    let told = Some((59 << 20, 60 << 20));
+    assert_eq!(pair.primary.status().restored, told);
+    assert_eq!(pair.backup.status().restored, told);
+    pair.restored();
+    pair.run(ms(100));
+    assert!(pair.primary.status().protected);
+    assert_eq!(pair.suspicions(), []);
+    assert_eq!(pair.backup.status().restored, None);
+}
+
+/// What was acknowledged last says that a slow link still moves.
+#[test]
+fn acknowledgements_that_proceed_are_never_late() {
+    let mut pair = Pair::protected();
+    pair.to_primary = false;
+    for output in 1..=20 {
+        pair.output(10 * output, output);
+    }
+    for sequence in 1..=20 {
+        for _ in 0..6 {
+            pair.run(ms(100));
+            let ack = Message::Ack {
+                pairing: 1,
+                sequence: sequence - 1,
+                executed: 0,
+                echo: 1,
+                durable: 0,
+            };
+            pair.primary.received(pair.now, WIRE, ack);
+            pair.settle();
+            // Its machine stands still for longer than would be forgiven otherwise.
+            if !pair.suspicions().is_empty() {
+                assert_eq!(pair.suspicions()[0], Suspicion::Stalled);
+                assert!(pair.now >= ms(3000));
+                return;
+            }
+        }
+    }
+}
+
+fn joins_slowly(node: &str) -> PairConfig {
+    let mut config = config(node);
+    config.detector.join_timeout = Duration::from_secs(30);
+    config
+}

@@ -1,6 +1,6 @@
 //! NaN-boxing of singles in 64-bit registers (chapter "D", "NaN Boxing of Narrower Values").
 
-use super::CANONICAL_NAN_F32;
+use super::{CANONICAL_NAN_F16, CANONICAL_NAN_F32};
 
 const BOX: u64 = 0xffff_ffff_0000_0000;
 
@@ -21,6 +21,26 @@ pub const fn unbox_f32(register: u64) -> u32 {
         register as u32
     } else {
         CANONICAL_NAN_F32
+    }
+}
+
+const HALF_BOX: u64 = !0xffff;
+
+/// The register value that holds `half`.
+#[inline]
+#[must_use]
+pub const fn box_f16(half: u16) -> u64 {
+    HALF_BOX | half as u64
+}
+
+/// As [`unbox_f32`], of a half.
+#[inline]
+#[must_use]
+pub const fn unbox_f16(register: u64) -> u16 {
+    if register & HALF_BOX == HALF_BOX {
+        register as u16
+    } else {
+        CANONICAL_NAN_F16
     }
 }
 

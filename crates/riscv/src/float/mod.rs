@@ -1,5 +1,5 @@
 //! IEEE 754 arithmetic with RISC-V's rounding modes and flags (unprivileged ISA, chapters "F" and
-//! "D"), on raw bits: `u32` holds a single, `u64` a double.
+//! "D"), on raw bits: `u16` holds a half, `u32` a single, `u64` a double.
 //!
 //! Every function is stateless and exact, and gives the same bits and the same flags on every host.
 //! Two layers stand behind it:
@@ -15,6 +15,7 @@
 
 #![forbid(unsafe_code)]
 
+mod additional;
 mod arithmetic;
 mod boxing;
 mod conversion;
@@ -25,10 +26,14 @@ mod software;
 #[cfg(test)]
 mod layers_tests;
 
+pub use additional::*;
 pub use arithmetic::*;
-pub use boxing::{box_f32, unbox_f32};
+pub use boxing::{box_f16, box_f32, unbox_f16, unbox_f32};
 pub use conversion::*;
 pub use environment::{Flags, RoundingMode};
+
+/// The canonical NaN of half precision, the only NaN that an operation returns.
+pub const CANONICAL_NAN_F16: u16 = 0x7e00;
 
 /// The canonical NaN of single precision, the only NaN that an operation returns.
 pub const CANONICAL_NAN_F32: u32 = 0x7fc0_0000;

@@ -103,6 +103,22 @@ pub fn writes_float(op: Op) -> bool {
             | FcvtDL
             | FcvtDLu
             | FmvDX
+            | Flh
+            | FmvHX
+            | FcvtSH
+            | FcvtHS
+            | FcvtDH
+            | FcvtHD
+            | FliS
+            | FminmS
+            | FmaxmS
+            | FroundS
+            | FroundnxS
+            | FliD
+            | FminmD
+            | FmaxmD
+            | FroundD
+            | FroundnxD
     )
 }
 

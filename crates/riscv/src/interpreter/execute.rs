@@ -306,6 +306,8 @@ pub fn execute(environment: &mut Environment, ops: &[DecodedOp]) -> (usize, Exit
             }
             Op::Flw => float_load!(load_u32, u32, v => crate::float::box_f32(v)),
             Op::Fld => float_load!(load_u64, u64, v => v),
+            Op::Flh => float_load!(load_u16, u16, v => crate::float::box_f16(v)),
+            Op::Fsh => float_store!(store_u16, u16),
             Op::Fsw => float_store!(store_u32, u32),
             Op::Fsd => float_store!(store_u64, u64),
             Op::Csrrw | Op::Csrrs | Op::Csrrc | Op::Csrrwi | Op::Csrrsi | Op::Csrrci => {

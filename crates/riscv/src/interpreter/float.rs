@@ -1,7 +1,7 @@
-//! The F and D extensions (unprivileged specification, 21 and 22), but for loads and stores.
+//! F, D, Zfhmin and Zfa (unprivileged specification, 21, 22, 24 and 25), but for loads and stores.
 
 use super::block::DecodedOp;
-use crate::float::{self as ieee, Flags, RoundingMode, box_f32, unbox_f32};
+use crate::float::{self as ieee, Flags, RoundingMode, box_f16, box_f32, unbox_f16, unbox_f32};
 use crate::hart::Hart;
 use crate::isa::Op;
 
@@ -20,7 +20,8 @@ pub fn execute(hart: &mut Hart, op: &DecodedOp) -> bool {
     let mut flags = Flags::from_bits(hart.csr.fflags);
     let legal = match op.op as u8 {
         single if single <= Op::FmvWX as u8 => execute_single(hart, op, &mut flags),
-        _ => execute_double(hart, op, &mut flags),
+        double if double <= Op::FmvDX as u8 => execute_double(hart, op, &mut flags),
+        _ => execute_additional(hart, op, &mut flags),
     };
     if legal.is_none() {
         return false;
@@ -129,6 +130,48 @@ fn execute_double(hart: &mut Hart, op: &DecodedOp, flags: &mut Flags) -> Option<
         }
     };
     hart.f[op.rd as usize & 31] = double;
+    Some(())
+}
+
+/// Zfhmin and Zfa. `None` if the rounding mode is reserved.
+fn execute_additional(hart: &mut Hart, op: &DecodedOp, flags: &mut Flags) -> Option<()> {
+    let a = hart.f[op.rs1 as usize & 31];
+    let b = hart.f[op.rs2 as usize & 31];
+    let (single_a, single_b) = (unbox_f32(a), unbox_f32(b));
+    let half = unbox_f16(a);
+    let rm = || rounding(hart, op);
+    let result = match op.op {
+        Op::FmvHX => box_f16(hart.x.get(op.rs1) as u16),
+        // Always exact, but a reserved mode is illegal all the same.
+        Op::FcvtSH => rm().map(|_| box_f32(ieee::f16_to_f32(half, flags)))?,
+        Op::FcvtDH => rm().map(|_| ieee::f16_to_f64(half, flags))?,
+        Op::FcvtHS => box_f16(ieee::f32_to_f16(single_a, rm()?, flags)),
+        Op::FcvtHD => box_f16(ieee::f64_to_f16(a, rm()?, flags)),
+        Op::FliS => box_f32(ieee::constant_f32(op.rs1)),
+        Op::FliD => ieee::constant_f64(op.rs1),
+        Op::FminmS => box_f32(ieee::min_or_nan_f32(single_a, single_b, flags)),
+        Op::FmaxmS => box_f32(ieee::max_or_nan_f32(single_a, single_b, flags)),
+        Op::FminmD => ieee::min_or_nan_f64(a, b, flags),
+        Op::FmaxmD => ieee::max_or_nan_f64(a, b, flags),
+        Op::FroundS => box_f32(ieee::round_f32(single_a, rm()?, flags)),
+        Op::FroundnxS => box_f32(ieee::round_exact_f32(single_a, rm()?, flags)),
+        Op::FroundD => ieee::round_f64(a, rm()?, flags),
+        Op::FroundnxD => ieee::round_exact_f64(a, rm()?, flags),
+        _ => {
+            let integer = match op.op {
+                Op::FmvXH => i64::from(a as i16) as u64,
+                Op::FcvtmodWD => word(ieee::f64_to_i32_modular(a, flags)),
+                Op::FltqS => ieee::lt_quiet_f32(single_a, single_b, flags).into(),
+                Op::FleqS => ieee::le_quiet_f32(single_a, single_b, flags).into(),
+                Op::FltqD => ieee::lt_quiet_f64(a, b, flags).into(),
+                Op::FleqD => ieee::le_quiet_f64(a, b, flags).into(),
+                other => unreachable!("{other:?} is in neither extension"),
+            };
+            hart.x.set_mapped(op.rd, integer);
+            return Some(());
+        }
+    };
+    hart.f[op.rd as usize & 31] = result;
     Some(())
 }
 

@@ -27,11 +27,15 @@ pub enum Extension {
     Svpbmt,
     /// Compressed loads and stores of bytes and halves, and more.
     Zcb,
+    /// Half precision: loads, stores, moves and conversions.
+    Zfhmin,
+    /// More floating point: constants, rounding to integers, minima that NaNs win.
+    Zfa,
 }
 
 impl Extension {
     /// All of them.
-    pub const ALL: [Extension; 10] = [
+    pub const ALL: [Extension; 12] = [
         Extension::BitManipulation,
         Extension::Zbc,
         Extension::Zicond,
@@ -42,6 +46,8 @@ impl Extension {
         Extension::Svinval,
         Extension::Svpbmt,
         Extension::Zcb,
+        Extension::Zfhmin,
+        Extension::Zfa,
     ];
 
     /// What it is called where a machine is configured.
@@ -57,6 +63,8 @@ impl Extension {
             Extension::Svinval => "svinval",
             Extension::Svpbmt => "svpbmt",
             Extension::Zcb => "zcb",
+            Extension::Zfhmin => "zfhmin",
+            Extension::Zfa => "zfa",
         }
     }
 
@@ -115,6 +123,9 @@ impl Op {
             CboInval | CboClean | CboFlush => Extension::Zicbom,
             WrsNto | WrsSto => Extension::Zawrs,
             SinvalVma | SfenceWInval | SfenceInvalIr => Extension::Svinval,
+            Flh | Fsh | FmvXH | FmvHX | FcvtSH | FcvtHS | FcvtDH | FcvtHD => Extension::Zfhmin,
+            FliS | FliD | FminmS | FmaxmS | FminmD | FmaxmD | FroundS | FroundnxS | FroundD
+            | FroundnxD | FcvtmodWD | FltqS | FleqS | FltqD | FleqD => Extension::Zfa,
             _ => return None,
         })
     }

@@ -1,4 +1,4 @@
-//! F and D: floating point (unprivileged specification, 21 and 22).
+//! F, D, Zfhmin and Zfa: floating point (unprivileged specification, 21, 22, 24 and 25).
 
 use super::{Encoding, Format, Op, row};
 
@@ -72,4 +72,37 @@ pub const DOUBLE: &[Encoding] = &[
     row("fcvt.d.l", Op::FcvtDL, Format::FloatUnaryRounded, 0xfff0_007f, 0xd220_0053),
     row("fcvt.d.lu", Op::FcvtDLu, Format::FloatUnaryRounded, 0xfff0_007f, 0xd230_0053),
     row("fmv.d.x", Op::FmvDX, Format::Unary, 0xfff0_707f, 0xf200_0053),
+];
+
+/// The rows of Zfhmin, half precision.
+#[rustfmt::skip]
+pub const HALF: &[Encoding] = &[
+    row("flh", Op::Flh, Format::I, 0x0000_707f, 0x0000_1007),
+    row("fsh", Op::Fsh, Format::S, 0x0000_707f, 0x0000_1027),
+    row("fmv.x.h", Op::FmvXH, Format::Unary, 0xfff0_707f, 0xe400_0053),
+    row("fmv.h.x", Op::FmvHX, Format::Unary, 0xfff0_707f, 0xf400_0053),
+    row("fcvt.s.h", Op::FcvtSH, Format::FloatUnaryRounded, 0xfff0_007f, 0x4020_0053),
+    row("fcvt.h.s", Op::FcvtHS, Format::FloatUnaryRounded, 0xfff0_007f, 0x4400_0053),
+    row("fcvt.d.h", Op::FcvtDH, Format::FloatUnaryRounded, 0xfff0_007f, 0x4220_0053),
+    row("fcvt.h.d", Op::FcvtHD, Format::FloatUnaryRounded, 0xfff0_007f, 0x4410_0053),
+];
+
+/// The rows of Zfa, additional floating point. (`fmvh.x.d` and `fmvp.d.x` are RV32's.)
+#[rustfmt::skip]
+pub const ADDITIONAL: &[Encoding] = &[
+    row("fli.s", Op::FliS, Format::Unary, 0xfff0_707f, 0xf010_0053),
+    row("fli.d", Op::FliD, Format::Unary, 0xfff0_707f, 0xf210_0053),
+    row("fminm.s", Op::FminmS, Format::FloatR, 0xfe00_707f, 0x2800_2053),
+    row("fmaxm.s", Op::FmaxmS, Format::FloatR, 0xfe00_707f, 0x2800_3053),
+    row("fminm.d", Op::FminmD, Format::FloatR, 0xfe00_707f, 0x2a00_2053),
+    row("fmaxm.d", Op::FmaxmD, Format::FloatR, 0xfe00_707f, 0x2a00_3053),
+    row("fround.s", Op::FroundS, Format::FloatUnaryRounded, 0xfff0_007f, 0x4040_0053),
+    row("froundnx.s", Op::FroundnxS, Format::FloatUnaryRounded, 0xfff0_007f, 0x4050_0053),
+    row("fround.d", Op::FroundD, Format::FloatUnaryRounded, 0xfff0_007f, 0x4240_0053),
+    row("froundnx.d", Op::FroundnxD, Format::FloatUnaryRounded, 0xfff0_007f, 0x4250_0053),
+    row("fcvtmod.w.d", Op::FcvtmodWD, Format::Unary, 0xfff0_707f, 0xc280_1053),
+    row("fltq.s", Op::FltqS, Format::FloatR, 0xfe00_707f, 0xa000_5053),
+    row("fleq.s", Op::FleqS, Format::FloatR, 0xfe00_707f, 0xa000_4053),
+    row("fltq.d", Op::FltqD, Format::FloatR, 0xfe00_707f, 0xa200_5053),
+    row("fleq.d", Op::FleqD, Format::FloatR, 0xfe00_707f, 0xa200_4053),
 ];

@@ -59,6 +59,11 @@ pub enum Op {
     Fld, Fsd, FmaddD, FmsubD, FnmsubD, FnmaddD, FaddD, FsubD, FmulD, FdivD, FsqrtD,
     FsgnjD, FsgnjnD, FsgnjxD, FminD, FmaxD, FcvtSD, FcvtDS, FcvtWD, FcvtWuD, FcvtLD, FcvtLuD, FmvXD,
     FeqD, FltD, FleD, FclassD, FcvtDW, FcvtDWu, FcvtDL, FcvtDLu, FmvDX,
+    // Zfhmin
+    Flh, Fsh, FmvXH, FmvHX, FcvtSH, FcvtHS, FcvtDH, FcvtHD,
+    // Zfa
+    FliS, FminmS, FmaxmS, FroundS, FroundnxS, FltqS, FleqS,
+    FliD, FminmD, FmaxmD, FroundD, FroundnxD, FltqD, FleqD, FcvtmodWD,
     // Zicsr, Zifencei, privileged
     Csrrw, Csrrs, Csrrc, Csrrwi, Csrrsi, Csrrci, FenceI,
     Ecall, Ebreak, Mret, Sret, Wfi, SfenceVma,
@@ -116,6 +121,8 @@ pub fn encodings() -> impl Iterator<Item = &'static Encoding> {
         cache_block::ROWS,
         float::SINGLE,
         float::DOUBLE,
+        float::HALF,
+        float::ADDITIONAL,
         system::ROWS,
         system::INVALIDATION,
     ]

@@ -15,6 +15,8 @@ const NAMES: &[(&str, Option<Extension>)] = &[
     ("zifencei", None),
     ("zihintpause", None),
     ("zawrs", Some(Extension::Zawrs)),
+    ("zfa", Some(Extension::Zfa)),
+    ("zfhmin", Some(Extension::Zfhmin)),
     ("zca", Some(Extension::Zcb)),
     ("zcb", Some(Extension::Zcb)),
     ("zba", Some(Extension::BitManipulation)),
@@ -69,7 +71,7 @@ mod tests {
         };
         described(
             Extensions::ALL,
-            "zicbom_zicbop_zicboz_zicntr_zicond_zicsr_zifencei_zihintpause_zawrs_zca_zcb_\
+            "zicbom_zicbop_zicboz_zicntr_zicond_zicsr_zifencei_zihintpause_zawrs_zfa_zfhmin_zca_zcb_\
              zba_zbb_zbc_zbs_sstc_svadu_svinval_svpbmt",
         );
         described(

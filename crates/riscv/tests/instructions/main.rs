@@ -19,6 +19,7 @@ mod control_flow;
 mod counters;
 mod csr;
 mod float;
+mod float_additional;
 mod float_csr;
 mod harts;
 mod interrupts;
@@ -48,6 +49,7 @@ fn every_instruction_has_a_guest_program() {
         counters::GUESTS,
         csr::GUESTS,
         float::GUESTS,
+        float_additional::GUESTS,
         float_csr::GUESTS,
         harts::GUESTS,
         interrupts::GUESTS,

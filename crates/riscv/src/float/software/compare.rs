@@ -35,6 +35,44 @@ pub(in crate::float) fn le<F: Format>(a: u64, b: u64, flags: &mut Flags) -> bool
     ordered::<F>(a, b, flags) && order::<F>(a) <= order::<F>(b)
 }
 
+/// Quiet less-than: only a signaling NaN is invalid.
+#[inline]
+pub(in crate::float) fn lt_quiet<F: Format>(a: u64, b: u64, flags: &mut Flags) -> bool {
+    if is_nan::<F>(a) || is_nan::<F>(b) {
+        nan::<F>(&[a, b], flags);
+        return false;
+    }
+    order::<F>(a) < order::<F>(b)
+}
+
+/// Quiet less-or-equal: only a signaling NaN is invalid.
+#[inline]
+pub(in crate::float) fn le_quiet<F: Format>(a: u64, b: u64, flags: &mut Flags) -> bool {
+    if is_nan::<F>(a) || is_nan::<F>(b) {
+        nan::<F>(&[a, b], flags);
+        return false;
+    }
+    order::<F>(a) <= order::<F>(b)
+}
+
+/// minimum of IEEE 754-2019, 9.6: as [`min`], but a NaN wins.
+#[inline]
+pub(in crate::float) fn min_or_nan<F: Format>(a: u64, b: u64, flags: &mut Flags) -> u64 {
+    if is_nan::<F>(a) || is_nan::<F>(b) {
+        return nan::<F>(&[a, b], flags);
+    }
+    min::<F>(a, b, flags)
+}
+
+/// maximum of IEEE 754-2019, 9.6: as [`max`], but a NaN wins.
+#[inline]
+pub(in crate::float) fn max_or_nan<F: Format>(a: u64, b: u64, flags: &mut Flags) -> u64 {
+    if is_nan::<F>(a) || is_nan::<F>(b) {
+        return nan::<F>(&[a, b], flags);
+    }
+    max::<F>(a, b, flags)
+}
+
 #[inline]
 fn ordered<F: Format>(a: u64, b: u64, flags: &mut Flags) -> bool {
     let ordered = !is_nan::<F>(a) && !is_nan::<F>(b);

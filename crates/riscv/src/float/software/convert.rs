@@ -54,6 +54,62 @@ pub(in crate::float) fn to_integer<F: Format>(
     }
 }
 
+/// To an integral number of the same format. Tells whether that changed it; a zero keeps its sign.
+#[inline(never)]
+pub(in crate::float) fn round_to_integral<F: Format>(
+    bits: u64,
+    rm: RoundingMode,
+    flags: &mut Flags,
+) -> (u64, bool) {
+    match unpack::<F>(bits) {
+        Operand::Nan => (nan::<F>(&[bits], flags), false),
+        Operand::Infinite { .. } | Operand::Zero { .. } => (bits, false),
+        // It has no bits below the binary point.
+        Operand::Finite(number) if number.exponent >= 0 => (bits, false),
+        Operand::Finite(number) => match round_to_integer(number, rm) {
+            (0, inexact) => (zero::<F>(number.negative), inexact),
+            (integer, inexact) => {
+                // At most as many bits as the format has: exact.
+                let integral = from_integer::<F>(integer, rm, &mut { Flags::NONE });
+                (integral, inexact)
+            }
+        },
+    }
+}
+
+/// `FCVTMOD.W.D`: towards zero and modulo 2^32, as JavaScript does. What is no 32-bit integer is invalid
+/// all the same (and then not inexact), and what is no number gives 0.
+#[inline(never)]
+pub(in crate::float) fn to_word_modular<F: Format>(bits: u64, flags: &mut Flags) -> i32 {
+    let Operand::Finite(Number {
+        negative,
+        exponent,
+        significand,
+    }) = unpack::<F>(bits)
+    else {
+        if !matches!(unpack::<F>(bits), Operand::Zero { .. }) {
+            flags.raise(Flags::INVALID);
+        }
+        return 0;
+    };
+    let magnitude = match exponent {
+        // Multiples of 2^32: a significand has less than 64 bits.
+        64.. => 0,
+        0.. => significand << exponent,
+        _ => significand
+            .checked_shr(exponent.unsigned_abs())
+            .unwrap_or(0),
+    };
+    let fits = exponent < 64 && magnitude <= i32::MAX as u128 + u128::from(negative);
+    if !fits {
+        flags.raise(Flags::INVALID);
+    } else if exponent < 0 && magnitude.checked_shl(exponent.unsigned_abs()) != Some(significand) {
+        flags.raise(Flags::INEXACT);
+    }
+    let word = magnitude as u32;
+    (if negative { word.wrapping_neg() } else { word }) as i32
+}
+
 /// The rounded number, and whether rounding changed it; the extreme of its sign where it is far
 /// too large for 64 bits.
 fn round_to_integer(number: Number, rm: RoundingMode) -> (i128, bool) {

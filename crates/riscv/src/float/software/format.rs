@@ -1,4 +1,4 @@
-//! The two binary interchange formats, and how their bits are taken apart.
+//! The binary interchange formats, and how their bits are taken apart.
 
 use crate::float::{Flags, RoundingMode};
 
@@ -24,6 +24,14 @@ pub(in crate::float) trait Format {
     const QUIET: u64 = 1 << (Self::FRACTION_BITS - 1);
     /// The canonical NaN.
     const CANONICAL_NAN: u64 = Self::INFINITY | Self::QUIET;
+}
+
+/// Half precision, of which the host has no type.
+pub(in crate::float) struct Half;
+
+impl Format for Half {
+    const EXPONENT_BITS: u32 = 5;
+    const FRACTION_BITS: u32 = 10;
 }
 
 impl Format for f32 {

@@ -8,7 +8,10 @@ mod format;
 mod round;
 
 pub(super) use arithmetic::{add, div, fma, mul, sqrt};
-pub(super) use compare::{classify, eq, le, lt, max, min};
-pub(super) use convert::{convert, from_integer, to_integer};
+pub(super) use compare::{
+    classify, eq, le, le_quiet, lt, lt_quiet, max, max_or_nan, min, min_or_nan,
+};
+pub(super) use convert::{convert, from_integer, round_to_integral, to_integer, to_word_modular};
 #[cfg(test)]
 pub(super) use format::Format;
+pub(super) use format::Half;

@@ -584,5 +584,5 @@ fn is_float(name: &str) -> bool {
 
 fn is_load(op: Op) -> bool {
     use Op::*;
-    matches!(op, Lb | Lh | Lw | Ld | Lbu | Lhu | Lwu | Flw | Fld)
+    matches!(op, Lb | Lh | Lw | Ld | Lbu | Lhu | Lwu | Flh | Flw | Fld)
 }

@@ -18,6 +18,7 @@ use crate::vcpu::{
     BegunSnapshot, CommandChannel, InputEncoding, LiveOptions, LiveReport, LiveVcpu, Parts,
     ReplicaGuest, Step, start_disks,
 };
+use machine::Machine;
 use machine::input::Input;
 use machine::output::{Finish, Output, Trouble};
 use replication::ConnectionId;
@@ -27,6 +28,7 @@ use replication::primary::{Beginning, Primary, PrimaryAction, PrimaryPhase, Prim
 use replication::succession::Entry;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::time::Duration;
 
 /// Pieces of a snapshot that are sent between two looks at everything else: each is a megabyte that is
@@ -93,6 +95,36 @@ impl Settling {
     }
 }
 
+/// A machine at power-on and its disks.
+type PoweredOn = Result<(Box<dyn Machine>, Vec<Disk>), ReplicaError>;
+
+/// Opens the disks and makes the machine on a thread of its own: images are read and loaded, which
+/// takes a tenth of a second and more.
+fn start_power_on(host: &mut Host) -> Result<Receiver<PoweredOn>, ReplicaError> {
+    let (sender, made) = mpsc::channel();
+    let previous = host.discarding.take();
+    let (machines, waker) = (host.machines.clone(), host.waker.clone());
+    let files = host.config.disks.clone();
+    std::thread::Builder::new()
+        .name("power-on".into())
+        .spawn(move || {
+            if let Some(previous) = previous {
+                // The machine before this one has the disks open until then. A panic has ended the
+                // process.
+                let _joined = previous.join();
+            }
+            let power_on = || {
+                let disks = Disk::open_all(&files)?;
+                let machine = machines.power_on(&disks).map_err(ReplicaError::PowerOn)?;
+                Ok((machine, disks))
+            };
+            // The loop waits for it.
+            let _sent = sender.send(power_on());
+            waker.wake();
+        })?;
+    Ok(made)
+}
+
 /// How the loop of a primary ends.
 pub(super) enum PrimaryEnding {
     /// The process ends.
@@ -123,16 +155,23 @@ impl PrimaryLoop {
 
     /// Makes the machine from its images and disks, at this host's key.
     pub(super) fn from_disk(mut host: Host, won: Entry) -> Result<PrimaryLoop, ReplicaError> {
-        if let Some(discarding) = host.discarding.take() {
-            // The machine before this one has the disks open until then. A panic has ended the
-            // process.
-            let _joined = discarding.join();
-        }
-        let disks = Disk::open_all(&host.config.disks)?;
-        let machine = host
-            .machines
-            .power_on(&disks)
-            .map_err(ReplicaError::PowerOn)?;
+        let made = start_power_on(&mut host)?;
+        // Meanwhile the loop goes on; whoever comes is dealt with afterwards.
+        let mut meanwhile = Vec::new();
+        let (machine, disks) = loop {
+            match made.try_recv() {
+                Ok(made) => break made?,
+                Err(TryRecvError::Empty) => {
+                    meanwhile.push(host.wait(None, false, |host| ReplicaStatus {
+                        role: "waiting".into(),
+                        state: "powering on".into(),
+                        ..host.base_status(None)
+                    })?)
+                }
+                // A panic has ended the process.
+                Err(TryRecvError::Disconnected) => unreachable!("the thread says what came of it"),
+            }
+        };
         let channel = CommandChannel::new();
         let disks = if disks.is_empty() {
             None
@@ -149,7 +188,11 @@ impl PrimaryLoop {
             .add("machine_started", won.key.generation.0, 0, won.to_string());
         let beginning = Beginning::from_disk(won);
         let core = Primary::new(monotonic(), host.pair_config.clone(), beginning);
-        Ok(PrimaryLoop::new(host, vcpu, core))
+        let mut primary = PrimaryLoop::new(host, vcpu, core);
+        for happened in meanwhile {
+            primary.take(happened);
+        }
+        Ok(primary)
     }
 
     /// What is left when it is over. The machine is dropped on a thread of its own: it takes as long

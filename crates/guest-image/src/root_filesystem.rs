@@ -169,6 +169,8 @@ fn configure(
     file("etc/hostname", "guest\n".to_owned(), 0o644)?;
     file("etc/hosts", HOSTS.to_owned(), 0o644)?;
     file("etc/fstab", FSTAB.to_owned(), 0o644)?;
+    // Until DHCP tells another one: that of the switch's gateway.
+    file("etc/resolv.conf", "nameserver 10.0.2.3\n".to_owned(), 0o644)?;
     file(
         "usr/lib/understudy/name-servers",
         NAME_SERVERS.to_owned(),

@@ -89,7 +89,7 @@ pub struct Event {
     /// What: `started`, `joined`, `protected`, `suspected`, `claimed`, `claim_lost`, `live`,
     /// `backup_lost`, `alone`, `diverged`, `disk_error`, `finished`, `stopped`.
     pub event: String,
-    /// The generation that it is about.
+    /// The generation that it is about, or in which it happened; 0 where there is none.
     #[serde(default)]
     pub generation: u64,
     /// The instruction count at which the replica was.
@@ -199,11 +199,14 @@ impl EventLog {
         };
         if let Some(machine) = &self.told_of {
             let (name, detail) = (printable(&event.event), printable(&event.detail));
+            let generation = match event.generation {
+                0 => String::new(),
+                generation => format!("generation {generation}: "),
+            };
             tell_people(format!(
-                "understudy: {}: {}: generation {}: {name}{}{detail}",
+                "understudy: {}: {}: {generation}{name}{}{detail}",
                 printable(machine),
                 level(&event.event),
-                event.generation,
                 if detail.is_empty() { "" } else { ": " },
             ));
         }

@@ -302,8 +302,8 @@ impl BackupLoop {
                     });
                 }
                 BackupAction::Report(event) => {
-                    let count = self.executed();
-                    self.host.report(&event, count);
+                    let (generation, count) = (self.core.status().generation, self.executed());
+                    self.host.report(&event, generation, count);
                 }
                 BackupAction::Stop(why) => return Some(self.stop(why)),
             }

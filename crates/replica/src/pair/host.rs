@@ -26,6 +26,7 @@ use replication::ConnectionId;
 use replication::config::PairConfig;
 use replication::event::Event;
 use replication::message::Message;
+use replication::succession::Generation;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::TcpListener;
@@ -291,8 +292,13 @@ impl Host {
     }
 
     /// Writes an event of the core's to the log.
-    pub fn report(&mut self, event: &Event, count: u64) {
-        let (name, generation) = name_event(event);
+    pub fn report(&mut self, event: &Event, generation: Generation, count: u64) {
+        let generation = match event {
+            Event::Claimed { generation } => generation.0,
+            Event::Superseded { by } => by.key.generation.0,
+            _ => generation.0,
+        };
+        let name = name_event(event);
         self.events.add(name, generation, count, event.to_string());
     }
 
@@ -563,24 +569,24 @@ fn state_file(directory: &Path, source: io::Error) -> StateDirectoryError {
     }
 }
 
-/// An event's short name, and its pairing or generation.
-fn name_event(event: &Event) -> (&'static str, u64) {
+/// An event's short name.
+fn name_event(event: &Event) -> &'static str {
     match event {
-        Event::RefusedBackup { .. } => ("refused", 0),
-        Event::Joining { pairing, .. } => ("joining", *pairing),
-        Event::JoinFailed { pairing, .. } => ("join_failed", *pairing),
-        Event::Protected { pairing } => ("protected", *pairing),
-        Event::Suspected { pairing, .. } => ("suspected", *pairing),
-        Event::ArbiterUnanswered { .. } => ("arbiter_unanswered", 0),
-        Event::ArbiterAnswers { .. } => ("arbiter_answers", 0),
-        Event::Arbiter { .. } => ("arbiter", 0),
-        Event::Claimed { generation } => ("claimed", generation.0),
-        Event::Superseded { by } => ("claim_lost", by.key.generation.0),
-        Event::DiskFailed { .. } => ("disk_failed", 0),
-        Event::DiskErrorTold => ("disk_error", 0),
-        Event::HandingOver { pairing } => ("handing_over", *pairing),
-        Event::Live { pairing, .. } => ("live", *pairing),
-        Event::Diverged { pairing, .. } => ("diverged", *pairing),
-        Event::Paused { .. } => ("paused", 0),
+        Event::RefusedBackup { .. } => "refused",
+        Event::Joining { .. } => "joining",
+        Event::JoinFailed { .. } => "join_failed",
+        Event::Protected { .. } => "protected",
+        Event::Suspected { .. } => "suspected",
+        Event::ArbiterUnanswered { .. } => "arbiter_unanswered",
+        Event::ArbiterAnswers { .. } => "arbiter_answers",
+        Event::Arbiter { .. } => "arbiter",
+        Event::Claimed { .. } => "claimed",
+        Event::Superseded { .. } => "claim_lost",
+        Event::DiskFailed { .. } => "disk_failed",
+        Event::DiskErrorTold => "disk_error",
+        Event::HandingOver { .. } => "handing_over",
+        Event::Live { .. } => "live",
+        Event::Diverged { .. } => "diverged",
+        Event::Paused { .. } => "paused",
     }
 }

@@ -403,8 +403,9 @@ impl PrimaryLoop {
                 PrimaryAction::Resume => self.nobody_took_over(),
                 PrimaryAction::Throttle(share) => self.vcpu.throttle(share),
                 PrimaryAction::Report(event) => {
-                    let count = self.count();
-                    self.host.report(&event, count);
+                    let status = self.core.status();
+                    let (generation, count) = (status.generation, status.instruction_count);
+                    self.host.report(&event, generation, count);
                 }
                 PrimaryAction::Stop(why) => self.stop(why),
             }

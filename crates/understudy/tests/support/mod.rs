@@ -53,7 +53,7 @@ pub fn without_no_jit(said: &str) -> String {
         .collect()
 }
 
-/// `understudy: NAME: LEVEL: generation N: …`
+/// `understudy: NAME: LEVEL: …`
 fn is_event(line: &str) -> bool {
     let mut parts = line.split(": ");
     parts.next() == Some("understudy")
@@ -61,9 +61,6 @@ fn is_event(line: &str) -> bool {
         && parts
             .next()
             .is_some_and(|level| ["info", "warning", "error"].contains(&level))
-        && parts
-            .next()
-            .is_some_and(|generation| generation.starts_with("generation "))
 }
 
 /// Asks again and again until there is an answer.

@@ -104,7 +104,7 @@ pub enum BackupAction<O> {
         report: DivergenceReport,
     },
     /// Ask the arbiter, answer with [`Backup::arbiter_answered`]: exactly one answer a request,
-    /// [`Outcome::Unknown`] when it takes too long. At most one about keys and one about beacons
+    /// [`Outcome::Unknown`](crate::succession::Outcome::Unknown) when it takes too long. At most one about keys and one about beacons
     /// are under way.
     Ask(Request),
     /// Tell the network that the guest is here now: comes right before [`BackupAction::GoLive`].

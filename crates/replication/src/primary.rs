@@ -73,7 +73,7 @@ pub enum PrimaryAction<O> {
         pairing: u64,
     },
     /// Ask the arbiter, answer with [`Primary::arbiter_answered`]: exactly one answer a request,
-    /// [`Outcome::Unknown`] when it takes too long. At most one about keys and one about beacons
+    /// [`Outcome::Unknown`](crate::succession::Outcome::Unknown) when it takes too long. At most one about keys and one about beacons
     /// are under way.
     Ask(Request),
     /// Tell the network that the guest is here.

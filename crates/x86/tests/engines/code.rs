@@ -176,7 +176,7 @@ fn slot(random: &mut Random, at: u64) -> Result<Vec<u8>, IcedError> {
     if random.below(5) != 0 {
         a.mov(rsp, STACK - 8 * random.below(600))?;
     }
-    match random.below(16) {
+    match random.below(18) {
         0 => {
             let mut over = a.create_label();
             any(&mut a, random)?;
@@ -254,6 +254,14 @@ fn slot(random: &mut Random, at: u64) -> Result<Vec<u8>, IcedError> {
             branch_to(&mut a, random, over)?;
             any(&mut a, random)?;
         }
+        8 | 9 => {
+            let mut over = a.create_label();
+            frame(&mut a, random)?;
+            branch(&mut a, random, over)?;
+            a.inc(r14)?;
+            a.set_label(&mut over)?;
+            a.seto(cl)?;
+        }
         _ => {
             for _ in 0..1 + random.below(3) {
                 any(&mut a, random)?;
@@ -306,6 +314,50 @@ fn string(a: &mut CodeAssembler, random: &mut Random) -> Result<(), IcedError> {
         6 => a.lodsq(),
         _ => a.movsd(),
     }
+}
+
+/// Accesses by one base register near each other, which compiled code looks up together, with flags that are
+/// written and read between them.
+fn frame(a: &mut CodeAssembler, random: &mut Random) -> Result<(), IcedError> {
+    const VECTORS: [AsmRegisterXmm; 4] = [xmm0, xmm3, xmm8, xmm15];
+    let base = random.pick(&[rsp, rbp, rbx, r8, r12, r13]);
+    let odd = if random.once_in(6) { 8 } else { 0 };
+    a.mov(base, DATA + 0xf00 + 16 * random.below(0x80) + odd)?;
+    for _ in 0..4 + random.below(7) {
+        let at = base + 16 * random.below(5) as i32;
+        let (first, second) = (
+            random.pick(&[rax, rdx, rdi, r10, r11, r15]),
+            random.pick(&[rcx, rsi, r9, r10, r14]),
+        );
+        let vector = random.pick(&VECTORS);
+        match random.below(26) {
+            0 | 1 => a.movaps(xmmword_ptr(at), vector)?,
+            2 => a.movaps(vector, xmmword_ptr(at))?,
+            3 => a.paddd(vector, xmmword_ptr(at))?,
+            4 => a.movups(vector, xmmword_ptr(at + 3))?,
+            5 => a.movq(vector, qword_ptr(at))?,
+            6 | 7 => a.cmp(first, second)?,
+            8 => a.shl(first, 1 + random.below(40) as u32)?,
+            9 => a.shr(first, 1 + random.below(40) as u32)?,
+            10 => a.xor(first, second)?,
+            11 => a.add(qword_ptr(at), first)?,
+            12 => a.mov(qword_ptr(at), first)?,
+            13 => a.mov(first, qword_ptr(at))?,
+            14 => a.adc(first, qword_ptr(at))?,
+            15 => a.cmovl(first, qword_ptr(at))?,
+            16 => a.cmovb(second, qword_ptr(at))?,
+            17 => a.setg(byte_ptr(at))?,
+            18 => a.seto(byte_ptr(at))?,
+            19 => a.inc(qword_ptr(at))?,
+            20 => a.rol(qword_ptr(at), 1)?,
+            21 => a.bt(qword_ptr(at), 7)?,
+            22 => a.imul_2(first, qword_ptr(at))?,
+            23 => a.lea(base, qword_ptr(base + 8))?,
+            24 => a.push(first)?,
+            _ => a.pop(second)?,
+        }
+    }
+    Ok(())
 }
 
 /// An instruction of any kind that goes on with the next, most often with an address that is mapped.

@@ -72,7 +72,7 @@ impl Emitter<'_> {
     }
 
     /// Whether the host's flags of `mask` are right.
-    fn has_flags(&self, mask: u32) -> bool {
+    pub(super) fn has_flags(&self, mask: u32) -> bool {
         let flags = self.flags;
         flags.host
             && (mask & RflagsBits::AF == 0 || !flags.clears_adjust)

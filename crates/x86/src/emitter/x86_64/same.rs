@@ -174,6 +174,9 @@ impl Emitter<'_> {
             self.encode(RAX, &[RCX, RAX])?;
             return Ok(None);
         }
+        if !self.has_flags(needs) {
+            self.save_flags(); // later there is no register for that
+        }
         let back = self.operand(access(step))?;
         if needs == 0 {
             self.encode(RAX, &[RCX])?;

@@ -64,10 +64,16 @@ impl Emitter<'_> {
         let has_memory = (0..step.instruction.op_count())
             .any(|at| step.instruction.op_kind(at) == OpKind::Memory);
         let back = if has_memory {
+            let is_aligned = is_aligned(&step.instruction);
+            if is_aligned {
+                // The look at the alignment loses the host's, and the interpreter wants them in the frame.
+                self.save_flags();
+            }
             let mut back = self.operand(access(step))?;
-            if is_aligned(&step.instruction) {
+            if is_aligned {
                 let odd = self.asm.new_dynamic_label();
                 dynasm!(self.asm; .arch x64; test al, 15; jnz =>odd);
+                self.lose_flags();
                 match back {
                     Some(back) => self.share_call_back(odd, back),
                     None => back = Some(self.call_back_from(odd)),

@@ -401,7 +401,9 @@ fn is_same_vector(instruction: &Instruction) -> bool {
             | Rsqrtss
             | Maskmovdqu
             | Pcmpestri
+            | Pcmpestri64
             | Pcmpestrm
+            | Pcmpestrm64
             | Pcmpistri
             | Pcmpistrm
             | Ldmxcsr

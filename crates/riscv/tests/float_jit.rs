@@ -77,7 +77,7 @@ fn second(row: &Encoding, rs2: u8) -> u8 {
 
 /// Whether the first operand is an integer register.
 fn reads_integer(row: &Encoding) -> bool {
-    ["fmv.w.x", "fmv.d.x"].contains(&row.name)
+    ["fmv.w.x", "fmv.d.x", "fmv.h.x"].contains(&row.name)
         || ["w", "wu", "l", "lu"]
             .iter()
             .any(|kind| row.name.starts_with("fcvt.") && row.name.ends_with(&format!(".{kind}")))
@@ -88,6 +88,7 @@ fn writes_integer(row: &Encoding) -> bool {
     ["feq.", "flt.", "fle.", "fclass.", "fmv.x."]
         .iter()
         .chain(&["fcvt.w.", "fcvt.wu.", "fcvt.l.", "fcvt.lu."])
+        .chain(&["fltq.", "fleq."])
         .any(|begin| row.name.starts_with(begin))
 }
 

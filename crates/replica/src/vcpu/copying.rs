@@ -28,6 +28,10 @@ const IDLE_SLICE_NS: u64 = 300_000;
 const PAGES_A_LOOK: usize = 16;
 /// What the copy of a page takes, until it was measured.
 const FIRST_PAGE_NS: u64 = 1_000;
+/// …and is taken to take at most: a host that does something else in between must not make a page
+/// seem so dear that the shortest slice has no room for a look's pages, for then nothing would be copied
+/// or measured again.
+const MOST_PAGE_NS: u64 = IDLE_SLICE_NS / (2 * PAGES_A_LOOK as u64);
 /// The memory for pages that wait: a quarter of the machine's, and not less than this.
 const LEAST_WAITING_BYTES: u64 = 64 << 20;
 
@@ -189,7 +193,7 @@ impl Copying {
             capture.copy(PAGES_A_LOOK);
             now_ns = monotonic_ns();
             let page_ns = now_ns.saturating_sub(before_ns) / PAGES_A_LOOK as u64;
-            self.page_ns = (self.page_ns * 7 + page_ns.min(20_000)) / 8;
+            self.page_ns = (self.page_ns * 7 + page_ns.min(MOST_PAGE_NS)) / 8;
         }
     }
 

@@ -463,6 +463,7 @@ impl Generator {
             Op::Sret,
             Op::Wfi,
             Op::Wfi,
+            Op::Wfi,
             Op::SfenceVma,
             Op::FenceI,
             Op::Fence,

@@ -52,11 +52,11 @@ impl fmt::Display for Level {
 /// The level of a kind of event.
 pub fn level(event: &str) -> Level {
     match event {
-        "guest_panicked" | "diverged" | "machine_failed" | "claim_lost" | "disk_failed"
-        | "disk_error" | "unusable" => Level::Error,
-        "suspected" | "backup_lost" | "alone" | "arbiter_unanswered" | "garbage" | "refused"
-        | "slow" | "watchdog" | "calendar" | "driver_fault" | "paused" | "join_failed"
-        | "snapshot_failed" | "network_lost" => Level::Warning,
+        "guest_panicked" | "diverged" | "machine_failed" | "disk_failed" | "disk_error"
+        | "marker_failed" | "unusable" => Level::Error,
+        "claim_lost" | "suspected" | "backup_lost" | "alone" | "arbiter_unanswered" | "garbage"
+        | "refused" | "slow" | "watchdog" | "calendar" | "driver_fault" | "paused"
+        | "join_failed" | "snapshot_failed" | "network_lost" => Level::Warning,
         _ => Level::Info,
     }
 }

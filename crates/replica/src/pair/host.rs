@@ -26,7 +26,7 @@ use replication::ConnectionId;
 use replication::config::PairConfig;
 use replication::event::Event;
 use replication::message::Message;
-use replication::succession::Generation;
+use replication::succession::{Generation, Kind};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::TcpListener;
@@ -581,6 +581,7 @@ fn name_event(event: &Event) -> &'static str {
         Event::ArbiterAnswers { .. } => "arbiter_answers",
         Event::Arbiter { .. } => "arbiter",
         Event::Claimed { .. } => "claimed",
+        Event::Superseded { by } if by.kind == Kind::HandedOver => "handed_over",
         Event::Superseded { .. } => "claim_lost",
         Event::DiskFailed { .. } => "disk_failed",
         Event::DiskErrorTold => "disk_error",

@@ -56,6 +56,11 @@ impl Site {
         self.a.await_state("alone");
         let b = self.start(&self.b);
         self.a.await_state("protected");
+        // The copy is settled behind the backup's back; until its marker says so it starts nothing.
+        wait_for("the backup's disk to be whole", || {
+            let marker = fs::read_to_string(self.b.state.join("marker")).unwrap_or_default();
+            marker.contains("whole").then_some(())
+        });
         self.counts_on(&self.a);
         (a, b)
     }
@@ -217,8 +222,10 @@ fn a_person_may_say_that_a_host_stays_off() {
         assert!(words.iter().all(|word| said.contains(word)), "{said}");
     };
     refused(&["follows"], &["a"]);
-    a.kill();
+    // Neither goes on alone before it dies.
+    a.signal(Signal::STOP);
     b.kill();
+    a.kill();
     refused(&["no replica answers", "understudy replica"], &["a"]);
     let _b = site.start(&site.b);
     wait_for("b to wait for the right disk", || {

@@ -63,8 +63,6 @@ pub enum Mutation {
     EndWithoutKey,
     /// A backup becomes a member without reading the key at its own arbiter.
     KeyNotReadBack,
-    /// Markers are not written in the order in which they were asked for (a bug of the program).
-    MarkersOvertake,
     /// A claim does not care whether the store has the key of the generation before.
     KeyBeforeNotRequired,
 }

@@ -6,7 +6,6 @@ use crate::process::Role;
 use crate::scenario::MS;
 use crate::world::{What, World};
 use replication::marker::{Found, Marker, Worth};
-use replication::mutation::Mutation;
 
 /// Stands for what nobody wrote: of a disk that is being made anew.
 const GARBAGE: u64 = u64::MAX;
@@ -120,13 +119,12 @@ impl World {
             let after = self.random.between(0, self.scenario.sync_time);
             self.at(after, None, What::Fault(Fault::Kill(1 - node)));
         }
-        let overtakes = self.options.mutations().active(Mutation::MarkersOvertake);
         let Some(process) = &mut self.nodes[node].process else {
             return;
         };
         // One after the other, in the order in which they were asked for, whichever role asked.
         process.writes.push_back(write.clone());
-        if process.writes.len() == 1 || overtakes {
+        if process.writes.len() == 1 {
             self.begin_next_write(node, run, write);
         }
     }

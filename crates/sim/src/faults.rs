@@ -163,7 +163,10 @@ impl World {
             }
             Fault::HandOver => {
                 for node in 0..2 {
-                    if let Some(Role::Primary(primary)) = self.role(node) {
+                    // Asked again while it hands over, it still stands still.
+                    if let Some(Role::Primary(primary)) = self.role(node)
+                        && !primary.stands_still
+                    {
                         primary.stands_still = primary.core.can_hand_over();
                         // Whoever is to take over may die at any step of it.
                         if primary.stands_still && self.random.percent(30) {

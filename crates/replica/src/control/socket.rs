@@ -157,15 +157,15 @@ impl ControlSocket {
         let State::Console(waiting) = &mut conversation.state else {
             return;
         };
-        let written = match conversation.stream.write(waiting) {
-            Ok(length) => length,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(_) => CONSOLE_LIMIT_BYTES,
+        let is_over = match conversation.stream.write(waiting) {
+            Ok(length) => {
+                waiting.drain(..length);
+                false
+            }
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
         };
-        if waiting.len().saturating_sub(written) > CONSOLE_LIMIT_BYTES || written > waiting.len() {
+        if is_over || waiting.len() > CONSOLE_LIMIT_BYTES {
             self.conversations.remove(&id);
-        } else {
-            waiting.drain(..written);
         }
     }
 

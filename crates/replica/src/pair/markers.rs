@@ -164,3 +164,93 @@ fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
         .unwrap_or(Path::new("."));
     File::open(directory)?.sync_all()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{DiskFile, PairOptions};
+    use machine::engine::Engine;
+    use replication::marker::{DiskState, Role};
+    use replication::message::LifeId;
+    use replication::succession::{Generation, LifeNumber, RecordNumber};
+    use std::time::Duration;
+
+    fn markers(directory: &Path) -> Markers {
+        let disk = directory.join("disk.raw");
+        fs::write(&disk, [0; 512]).unwrap();
+        let zero = Duration::ZERO;
+        let config = ReplicaConfig {
+            name: "vm".into(),
+            state_directory: directory.into(),
+            memory_bytes: 1 << 20,
+            engine: Engine::Interpreter,
+            disks: vec![DiskFile {
+                path: disk,
+                read_only: false,
+            }],
+            network: None,
+            pair: PairOptions {
+                host: None,
+                listen: "127.0.0.1:0".into(),
+                heartbeat: zero,
+                suspect_after: zero,
+                lag_target: zero,
+                digest_interval: zero,
+            },
+        };
+        let machine = MachineName::new("vm").unwrap();
+        Markers::open(&config, machine, Waker::new().unwrap()).unwrap()
+    }
+
+    fn marker(generation: u64, disk: DiskState) -> Marker {
+        Marker {
+            machine: MachineName::new("vm").unwrap(),
+            life: LifeNumber(1),
+            life_id: LifeId(7),
+            generation: Generation(generation),
+            role: Role::None,
+            record: RecordNumber(generation),
+            disk,
+        }
+    }
+
+    /// A marker that gives rights waits for the disk to be synced; one that takes them away does not,
+    /// and still never comes before it.
+    #[test]
+    fn markers_are_written_in_the_order_in_which_they_were_asked_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut markers = markers(directory.path());
+        let mut asked = Vec::new();
+        for generation in 1..100 {
+            let (purpose, disk) = match generation % 3 {
+                0 => (Purpose::Mark, DiskState::Copying),
+                1 => (Purpose::Member(generation), DiskState::Whole),
+                _ => (Purpose::Primary, DiskState::Whole),
+            };
+            markers.write(purpose, marker(generation, disk));
+            asked.push(purpose);
+        }
+        for purpose in asked {
+            let (written, result) = markers.done.recv().unwrap();
+            assert_eq!(written, purpose);
+            result.unwrap();
+        }
+        let last = marker(99, DiskState::Copying).content();
+        for place in [FILE, "disk.raw.understudy"] {
+            assert_eq!(fs::read(directory.path().join(place)).unwrap(), last);
+        }
+        assert_eq!(markers.worth().place(), (LifeNumber(1), Generation(99)));
+    }
+
+    /// Without the disk beside it no marker says that it is whole.
+    #[test]
+    fn a_disk_that_cannot_be_synced_gets_no_marker() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut markers = markers(directory.path());
+        fs::remove_file(directory.path().join("disk.raw")).unwrap();
+        markers.write(Purpose::Member(1), marker(1, DiskState::Whole));
+        let (_, result) = markers.done.recv().unwrap();
+        result.unwrap_err();
+        assert!(!directory.path().join("disk.raw.understudy").exists());
+    }
+}

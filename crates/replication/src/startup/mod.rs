@@ -139,7 +139,7 @@ impl fmt::Display for Refusal {
                 };
                 write!(
                     f,
-                    "life {} of {} is over ({how}, says host {}); `understudy new-life` begins another",
+                    "life {} of {} is over ({how}, says host {}); `understudy new-life --config FILE` begins another",
                     entry.key.life, entry.key.machine, entry.writer.host
                 )
             }
@@ -252,7 +252,7 @@ impl fmt::Display for Waiting {
                 write!(
                     f,
                     "the right disk is here, but {} may hold the running machine and does not \
-                     answer; if it is off, say so: `understudy start --without {}`",
+                     answer; if it is off, say so: `understudy start --config FILE --without {}`",
                     names.join(", "),
                     names.join(",")
                 )

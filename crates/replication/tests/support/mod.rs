@@ -1,5 +1,5 @@
 //! An arbiter in memory, and the key of a machine that was just powered on.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use replication::config::PairConfig;
 use replication::message::{Greeting, LifeId};

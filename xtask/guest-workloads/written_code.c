@@ -17,11 +17,46 @@ static void check(int good, const char *what) {
     }
 }
 
+#ifdef __x86_64__
+// lea rax, [rdi + N]; ret
+static void write_add(uint32_t *code, int n) {
+    code[0] = 0x00878d48u | (uint32_t)n << 24;
+    code[1] = 0xc3000000u | (uint32_t)n >> 8;
+}
+
+// Writes what follows at 8; then gives its third argument back.
+static const uint32_t block[] = {
+    0x0f663789, // mov [rdi], esi; six bytes of nop
+    0x0000441f,
+    0x00401f0f, // the place: nop
+    0xc3d08948, // mov rax, rdx; ret
+};
+
+// lea rdx, [rdx + N]
+static uint32_t addition(int n) {
+    return 0x00528d48u | (uint32_t)n << 24;
+}
+#else
 // addi a0, a0, N; ret
 static void write_add(uint32_t *code, int n) {
     code[0] = 0x00050513u | (uint32_t)(n & 0xfff) << 20;
     code[1] = 0x00008067u;
 }
+
+// Writes what follows at 8, after a fence; then gives its third argument back.
+static const uint32_t block[] = {
+    0x00b52023, // sw a1, 0(a0)
+    0x0000100f, // fence.i
+    0x00000013, // the place: nop
+    0x00060513, // mv a0, a2
+    0x00008067, // ret
+};
+
+// addi a2, a2, N
+static uint32_t addition(int n) {
+    return 0x00060613u | (uint32_t)n << 20;
+}
+#endif
 
 static void finish(void *code, size_t bytes) {
     __builtin___clear_cache((char *)code, (char *)code + bytes);
@@ -36,22 +71,13 @@ static void one_place(uint32_t *code) {
     }
 }
 
-// Changes what follows in the same block: a store, the fence, and then the new instruction.
+// Changes what follows in the same block.
 static void own_block(uint32_t *code) {
-    const uint32_t block[] = {
-        0x00b52023, // sw a1, 0(a0)
-        0x0000100f, // fence.i
-        0x00000013, // the place: nop
-        0x00060513, // mv a0, a2
-        0x00008067, // ret
-    };
     memcpy(code, block, sizeof block);
     finish(code, sizeof block);
     long (*run)(uint32_t *, uint32_t, long) = (long (*)(uint32_t *, uint32_t, long))code;
-    for (int n = 0; n < 500; n++) {
-        uint32_t addition = 0x00060613u | (uint32_t)(n & 0x7ff) << 20; // addi a2, a2, N
-        check(run(code + 2, addition, 5) == 5 + (n & 0x7ff), "own block");
-    }
+    for (int n = 0; n < 500; n++)
+        check(run(code + 2, addition(n & 0x7f), 5) == 5 + (n & 0x7f), "own block");
 }
 
 static void many_places(uint32_t *code, size_t bytes) {

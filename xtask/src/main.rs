@@ -50,6 +50,9 @@ enum Command {
     },
     /// Record Debian guests under one engine and replay them under the other.
     Engines {
+        /// The guests' architecture (riscv64, amd64).
+        #[arg(long, default_value = "riscv64")]
+        arch: String,
         /// Only this workload (login, redis, postgresql, compiler, node, java); may be repeated.
         #[arg(long)]
         workload: Vec<String>,
@@ -226,6 +229,7 @@ fn main() -> Result<()> {
         Command::Blocks { count, seed } => blocks::run(count, seed),
         Command::Conformance { directory, prefix } => conformance::run(&directory, &prefix),
         Command::Engines {
+            arch,
             workload,
             guest_dir,
             harts,
@@ -233,6 +237,7 @@ fn main() -> Result<()> {
             second,
             replay_program,
         } => engines::run(&engines::Options {
+            architecture: arch,
             workloads: workload,
             guest_directory: guest_dir,
             harts,

@@ -88,13 +88,19 @@ impl Configuration<'_> {
         let line = |key: &str, value: Option<&str>| {
             value.map_or(String::new(), |value| format!("{key} = \"{value}\"\n"))
         };
+        let arch = manifest["architecture"].as_str();
+        let firmware = self.guest.join("firmware");
+        let firmware = firmware.exists().then_some(firmware);
+        let firmware = firmware.as_deref().and_then(Path::to_str);
         Ok(format!(
-            "name = \"pair\"\nmemory = \"{memory}\"\ncommand_line = \"{command_line}\"\n\
-             firmware = \"{guest}/firmware\"\nkernel = \"{guest}/kernel\"\ninitrd = \"{guest}/initrd\"\n\
+            "name = \"pair\"\n{arch}memory = \"{memory}\"\ncommand_line = \"{command_line}\"\n\
+             {firmware}kernel = \"{guest}/kernel\"\ninitrd = \"{guest}/initrd\"\n\
              state_directory = \"{state}\"\n{engine}\
              [network]\nswitch = \"{switch}\"\n\
              [pair]\nlisten = \"{listen}\"\n{peer}\
              [arbiter]\ndirectory = \"{arbiter}\"\n",
+            arch = line("arch", arch),
+            firmware = line("firmware", firmware),
             guest = self.guest.display(),
             memory = self.memory,
             state = self.state.display(),
@@ -167,17 +173,27 @@ impl Replica {
     }
 }
 
-/// The demonstration's guest, where the demonstration keeps it, built now if it is not there.
+/// The demonstration's guest for riscv64, where the demonstration keeps it, built now if it is not
+/// there.
 pub fn demo_guest(program: &Path) -> Result<PathBuf> {
+    demo_guest_for(program, "riscv64")
+}
+
+/// The demonstration's guest for an architecture, by Debian's name.
+pub fn demo_guest_for(program: &Path, architecture: &str) -> Result<PathBuf> {
     let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
     let cache = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .or_else(home);
     let guest = cache
         .context("no home directory")?
-        .join("understudy/guests/demo");
+        .join("understudy/guests")
+        .join(match architecture {
+            "riscv64" => "demo".to_owned(),
+            other => format!("demo-{other}"),
+        });
     let status = Command::new(program)
-        .args(["guest", "build", "--output"])
+        .args(["guest", "build", "--arch", architecture, "--output"])
         .arg(&guest)
         .stdout(Stdio::null())
         .status()?;

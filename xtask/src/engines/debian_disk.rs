@@ -16,8 +16,9 @@ const END_OF_FILE: &str = "END-OF-THE-WORKLOAD";
 /// Lines that are typed before the guest's shell has taken them: a terminal holds 4096 bytes.
 const LINES_AT_ONCE: usize = 20;
 
-/// Builds the disk and boots it for the first time, unless there is one.
-pub fn ready(image: &Path) -> Result<()> {
+/// Builds the disk and boots it for the first time, unless there is one; `architecture` is the option
+/// that says for which machine.
+pub fn ready(image: &Path, architecture: String) -> Result<()> {
     let disk = image.join(DISK);
     if disk.exists() {
         return Ok(());
@@ -26,6 +27,7 @@ pub fn ready(image: &Path) -> Result<()> {
     image::build(
         image,
         &[
+            architecture,
             "--root-filesystem".to_owned(),
             first_boot.to_string_lossy().into_owned(),
         ],

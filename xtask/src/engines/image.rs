@@ -11,12 +11,16 @@ use std::process::{Command, Stdio};
 /// Where the guest has a workload's files.
 const IN_GUEST: &str = "/workload";
 
-/// The directory of a workload's image, which is built if it is not there, or no longer the same.
-pub fn ready(workload: &Workload, directory: &Path) -> Result<PathBuf> {
-    let image = directory.join(workload.name);
+/// The directory of a workload's image for an architecture (by Debian's name), which is built if it is not there, or no longer the same.
+pub fn ready(workload: &Workload, architecture: &str, directory: &Path) -> Result<PathBuf> {
+    let image = match architecture {
+        "riscv64" => directory.join(workload.name),
+        other => directory.join(format!("{}-{other}", workload.name)),
+    };
+    let arch = format!("--arch={architecture}");
     match &workload.guest {
         Guest::Script { packages, files } => {
-            let mut arguments = vec!["--package".to_owned(), packages.join(",")];
+            let mut arguments = vec![arch, "--package".to_owned(), packages.join(",")];
             for file in *files {
                 arguments.push("--add-file".to_owned());
                 let host = script_path(file);
@@ -29,8 +33,8 @@ pub fn ready(workload: &Workload, directory: &Path) -> Result<PathBuf> {
             ));
             build(&image, &arguments)?;
         }
-        Guest::Redis => build(&image, &[])?,
-        Guest::DebianOnDisk { .. } => debian_disk::ready(&image)?,
+        Guest::Redis => build(&image, &[arch])?,
+        Guest::DebianOnDisk { .. } => debian_disk::ready(&image, arch)?,
     }
     Ok(image)
 }

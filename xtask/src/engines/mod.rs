@@ -17,6 +17,8 @@ use workload::Workload;
 
 /// What is run.
 pub struct Options {
+    /// Of the guests, by Debian's name.
+    pub architecture: String,
     /// Names of workloads; none for all of them.
     pub workloads: Vec<String>,
     /// Guest images are built here, unless they are here already.
@@ -56,7 +58,7 @@ pub fn run(options: &Options) -> Result<()> {
     let mut failures = 0;
     let mut lines = Vec::new();
     for workload in workloads {
-        let image = image::ready(&workload, &options.guest_directory)?;
+        let image = image::ready(&workload, &options.architecture, &options.guest_directory)?;
         for (first, second) in &options.directions {
             println!(
                 "{}: recorded under {first}, replayed under {second}",

@@ -56,7 +56,11 @@ static void on_fault(int signal, siginfo_t *info, void *context) {
 static void on_illegal(int signal, siginfo_t *info, void *context) {
     (void)signal, (void)info;
     ucontext_t *interrupted = context;
+#ifdef __x86_64__
+    interrupted->uc_mcontext.gregs[REG_RIP] += 2;
+#else
     interrupted->uc_mcontext.__gregs[REG_PC] += 4;
+#endif
     illegal++;
 }
 
@@ -121,7 +125,11 @@ int main(void) {
         check(0, "a store to nowhere went through");
     }
     for (int i = 0; i < 500; i++)
+#ifdef __x86_64__
+        __asm__ volatile("ud2" ::: "memory");
+#else
         __asm__ volatile(".word 0xc0001073" ::: "memory");
+#endif
     check(illegal == 500, "an illegal instruction");
 
     for (int i = 0; i < 20; i++) {

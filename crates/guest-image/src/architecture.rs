@@ -86,6 +86,14 @@ impl Architecture {
         }
     }
 
+    /// The name of the demonstration's guest in the cache.
+    pub(crate) fn demo_directory(self) -> &'static str {
+        match self {
+            Architecture::Riscv64 => "demo", // as it was called when there was no other
+            Architecture::Amd64 => "demo-amd64",
+        }
+    }
+
     /// The name of apt's directory in the cache.
     pub(crate) fn apt_directory(self) -> &'static str {
         match self {

@@ -78,18 +78,20 @@ pub fn default_cache_directory() -> Option<PathBuf> {
     Some(base.join("understudy"))
 }
 
-/// The guest of the demo, Redis on port 6379, built in `cache` unless it is there already.
+/// The guest of the demo for an architecture, Redis on port 6379, built in `cache` unless it is there
+/// already.
 ///
 /// # Errors
 /// As [`build`].
 pub fn demo_guest(
     cache: &Path,
+    architecture: Architecture,
     progress: &mut dyn Progress,
 ) -> Result<GuestImage, GuestImageError> {
-    build(
-        &BuildOptions::new(cache, cache.join("guests/demo")),
-        progress,
-    )
+    let guests = cache.join("guests");
+    let mut options = BuildOptions::new(cache, guests.join(architecture.demo_directory()));
+    options.architecture = architecture;
+    build(&options, progress)
 }
 
 /// Builds an image. One that was built with the same options is used as it is, without the network.

@@ -13,7 +13,7 @@ use crate::engine::EngineName;
 use crate::exit::{ExitStatus, Failure};
 use crate::terminal::RawMode;
 use anyhow::{Context, anyhow};
-use guest_image::{GuestImage, Progress};
+use guest_image::{Architecture, GuestImage, Progress};
 use layout::Layout;
 use network::PollSet;
 use replica::host_time::monotonic_ns;
@@ -37,6 +37,8 @@ pub struct DemoOptions {
     pub port: u16,
     /// RAM of the guest in bytes.
     pub memory: u64,
+    /// For which machine the demonstration's own guest is.
+    pub architecture: Architecture,
     /// A built guest image instead of the demonstration's own.
     pub guest: Option<PathBuf>,
     /// What executes the guest in every replica.
@@ -70,7 +72,11 @@ fn guest(options: &DemoOptions) -> Result<GuestImage, Failure> {
             ))
         }),
         None => {
-            let image = guest_image::demo_guest(&options.cache, &mut StepPrinter::default());
+            let image = guest_image::demo_guest(
+                &options.cache,
+                options.architecture,
+                &mut StepPrinter::default(),
+            );
             image
                 .context("cannot make the guest image")
                 .map_err(Failure::from)

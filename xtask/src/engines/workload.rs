@@ -48,7 +48,7 @@ pub fn all() -> [Workload; 6] {
         },
         Workload {
             name: "postgresql",
-            memory: "1G",
+            memory: "1536M",
             guest: Guest::Script {
                 packages: &["postgresql-17"],
                 files: &[

@@ -7,6 +7,7 @@ use crate::engine::EngineName;
 use crate::exit::{ExitStatus, Failure};
 use anyhow::anyhow;
 use clap::Args;
+use guest_image::Architecture;
 use std::path::PathBuf;
 
 /// Show Redis on Debian living through the death of its primary.
@@ -31,6 +32,14 @@ pub struct Demo {
     /// Where the guest image and its packages are cached (default: ~/.cache/understudy)
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
+    /// The guest's architecture: riscv64 or x86-64
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "riscv64",
+        conflicts_with = "guest"
+    )]
+    arch: Architecture,
     /// Take this image, built by `understudy guest build`, instead of the demonstration's own
     #[arg(long, value_name = "DIR")]
     guest: Option<PathBuf>,
@@ -55,6 +64,7 @@ impl Demo {
             cache,
             port: self.port,
             memory: self.memory.0,
+            architecture: self.arch,
             guest: self.guest,
             engine: self.engine.or(EngineName::default()),
         })

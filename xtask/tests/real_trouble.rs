@@ -10,8 +10,14 @@ const PANIC: &str = "echo c > /proc/sysrq-trigger\n";
 
 /// A directory with the demonstration's guest.
 fn site(name: &str) -> Result<PathBuf> {
+    site_for(name, "riscv64")
+}
+
+/// The same for an architecture, by Debian's name.
+fn site_for(name: &str, architecture: &str) -> Result<PathBuf> {
     let directory = xtask::bench::scratch(name)?;
-    image::build(&directory.join("guest"), &[])?;
+    let arch = format!("--arch={architecture}");
+    image::build(&directory.join("guest"), &[arch])?;
     Ok(directory)
 }
 
@@ -77,6 +83,36 @@ fn a_panic_of_linux_is_told_and_ends_the_machine_or_boots_it_anew() -> Result<()
         "{told}"
     );
     drop(console);
+    fs::remove_dir_all(&directory)?;
+    Ok(())
+}
+
+/// Debian's kernel for amd64 has pvpanic's driver; it restarts by the reset register.
+#[test]
+fn a_panic_of_debian_amd64_is_told_and_ends_the_machine_or_boots_it_anew() -> Result<()> {
+    let directory = site_for("panic-amd64", "amd64")?;
+    let mut console = start(&directory, &["--on-panic=stop"])?;
+    console.send(PANIC)?;
+    let (status, text) = console.finish()?;
+    ensure!(status.code() == Some(13), "{status}");
+    let text = String::from_utf8_lossy(&text);
+    ensure!(text.contains("Kernel panic - not syncing: sysrq"), "{text}");
+
+    let mut console = start(&directory, &["--on-panic=reboot"])?;
+    console.send(PANIC)?;
+    console.expect("understudy: guest ready (no network): redis listens on port 6379")?;
+    console.send("reboot -f\n")?;
+    console.expect("reboot: Restarting system")?;
+    console.expect("understudy: guest ready (no network): redis listens on port 6379")?;
+    console.send("poweroff -f\n")?;
+    let (status, _) = console.finish()?;
+    ensure!(status.success(), "{status}");
+    let told = said(&directory)?;
+    ensure!(
+        told.matches("the guest's kernel panicked").count() == 1,
+        "{told}"
+    );
+    ensure!(told.matches("the guest rebooted").count() == 2, "{told}");
     fs::remove_dir_all(&directory)?;
     Ok(())
 }

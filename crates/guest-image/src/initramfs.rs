@@ -25,10 +25,12 @@ pub const SCRIPTS: &[&str] = &[INIT, DHCP_EVENT, REDIS_CONFIGURATION, REDIS_SCRI
 /// Loaded at every boot: the board's devices. (The console's driver is built into the kernel.) The
 /// entropy source comes first, so that nobody waits for random numbers.
 const BOOT_MODULES: &[&str] = &["virtio_mmio", "virtio_rng", "virtio_net", "virtio_blk"];
-/// The panic lamp of the RISC-V board; kernels of other boards do not have it.
-const PANIC_MODULES: &[&str] = &["leds_gpio"];
+/// What tells the board of a panic: the lamp of the RISC-V board, pvpanic on the PC. Each kernel has its own.
+const PANIC_MODULES: &[&str] = &["leds_gpio", "pvpanic_mmio"];
 /// The watchdog of the RISC-V board, loaded if it is asked for.
 const WATCHDOG_MODULES: &[&str] = &["sunxi_wdt"];
+/// All modules that a guest in RAM may have, for naming an image by its content.
+pub const MODULES: &[&[&str]] = &[BOOT_MODULES, PANIC_MODULES, WATCHDOG_MODULES, DISK_MODULES];
 /// Loaded when the root file system is on a disk. ext4 asks for crc32c by an alias that nobody
 /// resolves in the initial file system.
 const DISK_MODULES: &[&str] = &["crc32c_generic", "ext4"];

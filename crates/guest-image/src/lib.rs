@@ -382,6 +382,12 @@ fn key(options: &BuildOptions) -> Result<String, GuestImageError> {
     for script in initramfs::SCRIPTS.iter().chain(root_filesystem::SCRIPTS) {
         add(script.as_bytes());
     }
+    for module in initramfs::MODULES.iter().copied().flatten() {
+        add(module.as_bytes());
+    }
+    for module in root_filesystem::MODULES {
+        add(module.as_bytes());
+    }
     let described = serde_json::to_vec(&(
         options.architecture,
         &options.profile,

@@ -43,7 +43,7 @@ const BASE_PACKAGES: &[&str] = &[
 
 /// Modules that systemd or an administrator asks for; those that a kernel does not have are passed
 /// over. The board's drivers are loaded before.
-const MODULES: &[&str] = &[
+pub const MODULES: &[&str] = &[
     "autofs4",
     "overlay",
     "loop",
@@ -66,6 +66,7 @@ const MODULES: &[&str] = &[
     "configfs",
     "efi_pstore",
     "leds_gpio",
+    "pvpanic_mmio",
     "sunxi_wdt",
 ];
 

@@ -3,7 +3,7 @@
 use crate::boot;
 use crate::emitter::Jit;
 use crate::machine::{Machine, NAME, SEMANTICS_VERSION, configuration_hash};
-use machine::config::{BoardConfig, BootImages, MachineConfig};
+use machine::config::{BoardConfig, BootImages, MachineConfig, PanicPolicy};
 use machine::engine::Engine;
 use machine::input::{ClockRecord, Input, InstructionCount};
 use machine::memory::{Capture, OutsideRam};
@@ -89,6 +89,19 @@ impl Architecture for X86 {
 impl machine::Machine for Machine {
     fn run(&mut self, until: InstructionCount) -> Stop {
         self.run(until)
+    }
+
+    fn end_at_reset(&mut self) {
+        self.end_at_reset();
+    }
+
+    fn set_panic_policy(&mut self, policy: PanicPolicy) -> bool {
+        self.set_panic_policy(policy);
+        true
+    }
+
+    fn has_panicked(&self) -> bool {
+        self.has_panicked()
     }
 
     fn inject(&mut self, input: &Input) -> Result<(), InjectError> {

@@ -101,6 +101,15 @@ pub enum BootError {
     },
 }
 
+/// A machine that has been loaded.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The CPU, about to enter the kernel.
+    pub cpu: Cpu,
+    /// Where the initrd is.
+    pub initrd: Option<u64>,
+}
+
 /// Loads a machine: `ram` is as after power-on.
 ///
 /// # Errors
@@ -109,7 +118,7 @@ pub fn load(
     ram: &mut Ram,
     images: &BootImages,
     board: &acpi::Description,
-) -> Result<Cpu, BootError> {
+) -> Result<Loaded, BootError> {
     let kernel = Kernel::parse(&images.kernel)?;
     if ram.size() < LEAST_RAM || kernel.start < HIGH_RAM || kernel.end > ram.size() {
         return Err(BootError::NoRoom {
@@ -132,7 +141,10 @@ pub fn load(
     };
     put(ram, ZERO_PAGE, &zero_page.build());
     put_page_tables(ram);
-    Ok(entry(ram, kernel.entry()))
+    Ok(Loaded {
+        cpu: entry(ram, kernel.entry()),
+        initrd: initrd.map(|(start, _)| start),
+    })
 }
 
 /// What the kernel is told of memory (the E820 map).

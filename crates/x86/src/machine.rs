@@ -1,22 +1,25 @@
 //! The machine: run, inject, outputs.
 
+mod reboot;
+mod snapshot;
+
 use crate::board::{Board, BoardBus, HOLE_BASE, Surroundings};
 use crate::boot::{self, BootError, BootImages};
 use crate::cpu::Cpu;
 use crate::emitter::Jit;
 use crate::interpreter::flags::IF;
 use crate::interpreter::{Exit, Interpreter};
-use crate::ram::{Ram, region};
+use crate::ram::Ram;
 use machine::clock::Clock;
-use machine::config::{BoardConfigError, BoardLimits, MachineConfig};
+use machine::config::{BoardConfigError, BoardLimits, MachineConfig, PanicPolicy};
 use machine::engine::Engine;
 use machine::input::{ClockRecord, Input, InstructionCount};
 use machine::memory::Capture;
 use machine::output::{DiskRequest, Output, Outputs};
-use machine::snapshot::{Snapshot, SnapshotError, SnapshotHead, SnapshotReader};
+use machine::snapshot::{Snapshot, SnapshotHead};
 use machine::{InjectError, Stop};
+use reboot::KeptImages;
 use serde::{Deserialize, Serialize};
-use std::io::Read;
 use thiserror::Error;
 
 /// The architecture's name.
@@ -25,7 +28,7 @@ pub const NAME: &str = "x86-64";
 /// Number of the semantics: what the machine computes from the same inputs. Every change of an
 /// instruction, a device or the clock that a guest could see raises it. The numbers of x86-64 begin at
 /// 8,600,000, so that no snapshot or log of another architecture is taken for one of this.
-pub const SEMANTICS_VERSION: u32 = 8_600_001;
+pub const SEMANTICS_VERSION: u32 = 8_600_002;
 
 /// Why a machine cannot be powered on.
 #[derive(Debug, PartialEq, Eq, Error)]
@@ -77,6 +80,8 @@ impl State {
 pub struct Machine {
     state: State,
     ram: Ram,
+    /// What it begins with at a reset.
+    images: KeptImages,
     interpreter: Interpreter,
     engine: Engine,
     jit: Option<Box<Jit>>,
@@ -93,22 +98,24 @@ impl Machine {
         check(&config)?;
         let mut ram = Ram::new(config.board.memory_bytes);
         let board = Board::new(&config.board);
-        let cpu = boot::load(&mut ram, images, &board.description())?;
+        let loaded = boot::load(&mut ram, images, &board.description())?;
         let state = State {
             config,
             count: 0,
             clock: Clock::new(),
-            cpu,
+            cpu: loaded.cpu,
             board,
             outputs: Outputs::default(),
         };
-        Ok(Machine::from_parts(state, ram))
+        let images = reboot::keep(images, loaded.initrd);
+        Ok(Machine::from_parts(state, ram, images))
     }
 
-    fn from_parts(state: State, ram: Ram) -> Machine {
+    fn from_parts(state: State, ram: Ram, images: KeptImages) -> Machine {
         Machine {
             state,
             ram,
+            images,
             interpreter: Interpreter::new(),
             engine: Engine::Interpreter,
             jit: None,
@@ -150,6 +157,8 @@ impl Machine {
     pub fn run(&mut self, until: InstructionCount) -> Stop {
         loop {
             self.raise_timers();
+            // Whatever asked for it: nobody sees the machine between the two.
+            self.reset_if_asked();
             if self.state.outputs.is_urgent() {
                 return Stop::Output;
             }
@@ -183,12 +192,23 @@ impl Machine {
         self.state.count = count;
         match exit {
             Exit::Count | Exit::Halted | Exit::Attention => {}
-            Exit::TripleFault => self.state.board.triple_fault(),
+            Exit::TripleFault => self.state.board.triple_fault(&mut self.state.outputs),
         }
-        // The end itself is an output, once.
-        if let Some(finish) = self.state.board.take_new_finish() {
-            self.state.outputs.other(Output::Finish(finish));
-        }
+    }
+
+    /// From here on a reset is an end.
+    pub fn end_at_reset(&mut self) {
+        self.state.board.end_at_reset();
+    }
+
+    /// What is done when the guest's kernel panics; a part of the state.
+    pub fn set_panic_policy(&mut self, policy: PanicPolicy) {
+        self.state.board.set_panic_policy(policy);
+    }
+
+    /// Whether the guest's kernel panicked since it was booted.
+    pub fn has_panicked(&self) -> bool {
+        self.state.board.has_panicked()
     }
 
     /// The CPU has halted, and no interrupt wakes it now.
@@ -230,6 +250,7 @@ impl Machine {
             board.inject(input, &mut surroundings.context(&mut self.ram, count))?;
         }
         self.raise_timers(); // a clock record moves time
+        self.reset_if_asked();
         Ok(())
     }
 
@@ -293,12 +314,6 @@ impl Machine {
         Snapshot::new(self.snapshot_head(), self.ram.inner())
     }
 
-    /// Everything but RAM.
-    fn snapshot_head(&self) -> SnapshotHead {
-        let state = postcard::to_stdvec(&self.state).expect("plain data serialises");
-        SnapshotHead::new(NAME, SEMANTICS_VERSION, state)
-    }
-
     /// Begins a snapshot of this moment, which is taken while the machine runs on.
     pub fn begin_snapshot(&mut self) -> SnapshotHead {
         self.ram.begin_capture();
@@ -314,27 +329,6 @@ impl Machine {
     /// Pages of RAM in use, as last known.
     pub fn pages_in_use(&self) -> usize {
         self.ram.inner().pages_in_use()
-    }
-
-    /// A machine in the state of the snapshot.
-    ///
-    /// # Errors
-    /// [`SnapshotError`] for what is no state of such a machine, or has more RAM than the host.
-    pub fn restore(snapshot: &Snapshot) -> Result<Machine, SnapshotError> {
-        let state = decode(snapshot.state(NAME, SEMANTICS_VERSION)?)?;
-        let ram = snapshot.ram(&[region(state.config.board.memory_bytes)])?;
-        Ok(Machine::from_parts(state, Ram::of(ram)))
-    }
-
-    /// The same, made while the snapshot is read.
-    ///
-    /// # Errors
-    /// As [`Machine::restore`].
-    pub fn restore_from(reader: impl Read) -> Result<Machine, SnapshotError> {
-        let mut reader = SnapshotReader::open(reader)?;
-        let state = decode(reader.state(NAME, SEMANTICS_VERSION)?)?;
-        let ram = reader.ram(&[region(state.config.board.memory_bytes)])?;
-        Ok(Machine::from_parts(state, Ram::of(ram)))
     }
 
     /// For tests: forgets everything that only makes the machine quick. The guest cannot see it.
@@ -355,14 +349,6 @@ impl Machine {
             state.board.driver_faults()
         )
     }
-}
-
-/// The state, if it makes sense.
-fn decode(state: &[u8]) -> Result<State, SnapshotError> {
-    let state: State = postcard::from_bytes(state)
-        .map_err(|_| SnapshotError::Damaged("its state does not decode"))?;
-    check(&state.config).map_err(|_| SnapshotError::Damaged("its state contradicts itself"))?;
-    Ok(state)
 }
 
 /// Equal for boards that can replay each other's inputs under the same semantics.

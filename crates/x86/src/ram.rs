@@ -52,6 +52,14 @@ impl Ram {
         Ram::of(MachineRam::new(&[region(size)]))
     }
 
+    /// Fills RAM with zeros, as at a reset. Whatever is cached of it has to go.
+    pub(crate) fn clear(&mut self) {
+        self.ram.clear();
+        self.disturbances.clear();
+        self.tables.clear();
+        self.table_stores = 0;
+    }
+
     /// RAM of which nothing is known yet.
     pub(crate) fn of(ram: MachineRam) -> Ram {
         Ram {

@@ -115,6 +115,7 @@ fn dsdt(description: &Description) -> impl Aml {
     }
     add_serial_port(&mut body);
     add_clock(&mut body);
+    add_panic(&mut body);
     for slot in 0..description.virtio_slots {
         add_virtio_slot(&mut body, slot);
     }
@@ -174,6 +175,17 @@ fn add_clock(body: &mut Vec<u8>) {
         ("_CRS", &ResourceTemplate::new(vec![&ports])),
     ];
     add_device(body, "RTC_", &values);
+}
+
+/// QEMU's pvpanic (`docs/specs/pvpanic.rst`), for Linux' `pvpanic-mmio`, which does without `RDPT` and
+/// `WRPT`.
+fn add_panic(body: &mut Vec<u8>) {
+    let port = IO::new(ports::PANIC, ports::PANIC, 1, 1);
+    let values: [(&str, &dyn Aml); 2] = [
+        ("_HID", &"QEMU0001"),
+        ("_CRS", &ResourceTemplate::new(vec![&port])),
+    ];
+    add_device(body, "PEVT", &values);
 }
 
 /// A virtio device behind the memory-mapped transport, as Linux knows it (`virtio_mmio.c`).
@@ -257,7 +269,7 @@ mod tests {
         assert_eq!(number(&fadt, 248, 8), u64::from(ports::SLEEP_CONTROL));
         let dsdt = table(&all, number(&fadt, 140, 8));
         assert_eq!(&dsdt[..4], b"DSDT");
-        for name in ["COM1", "RTC_", "C001", "V002", "_S5_"] {
+        for name in ["COM1", "RTC_", "PEVT", "C001", "V002", "_S5_"] {
             let found = dsdt.windows(4).any(|window| window == name.as_bytes());
             assert!(found, "{name} is missing");
         }

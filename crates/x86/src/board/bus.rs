@@ -65,6 +65,7 @@ impl<'a> BoardBus<'a> {
         let result = work(self.board, &mut self.surroundings);
         self.wants_attention |= self.watched() != before
             || self.board.finish().is_some()
+            || self.board.asks_for_reset()
             || self.surroundings.outputs.is_urgent();
         result
     }
@@ -92,7 +93,10 @@ impl<'a> BoardBus<'a> {
             | ports::RESET_CONTROL
             | ports::SLEEP_CONTROL
             | ports::SLEEP_STATUS
-            | ports::EXIT => self.with_board(|board, _| board.power.write(port, value)),
+            | ports::PANIC
+            | ports::EXIT => self.with_board(|board, around| {
+                board.power.write(port, value, around.outputs);
+            }),
             _ => {} // nobody is there
         }
     }
@@ -110,7 +114,8 @@ impl<'a> BoardBus<'a> {
             | ports::KEYBOARD_COMMAND
             | ports::RESET_CONTROL
             | ports::SLEEP_CONTROL
-            | ports::SLEEP_STATUS => self.board.power.read(port),
+            | ports::SLEEP_STATUS
+            | ports::PANIC => self.board.power.read(port),
             _ => u8::MAX,
         }
     }

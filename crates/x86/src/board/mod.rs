@@ -20,9 +20,9 @@ use devices::virtio::slots::VirtioSlots;
 use interrupt::InterruptMessage;
 use io_apic::IoApic;
 use local_apic::{Effect, LocalApic, Shorthand};
-use machine::config::BoardConfig;
+use machine::config::{BoardConfig, PanicPolicy};
 use machine::input::{Console, Input, InputError};
-use machine::output::{DiskRequest, Finish};
+use machine::output::{DiskRequest, Finish, Outputs};
 use power::Power;
 use serde::{Deserialize, Serialize};
 
@@ -72,6 +72,15 @@ impl Board {
         }
     }
 
+    /// All devices as after power-on, in the place of these ones; but what the outside was asked for and has
+    /// not brought will come, and then serves nobody.
+    pub fn after_reset(&self, config: &BoardConfig) -> Board {
+        let mut board = Board::new(config);
+        board.virtio.take_requests_of(&self.virtio);
+        board.power = self.power.after_reset();
+        board
+    }
+
     /// What the ACPI tables say of it.
     pub fn description(&self) -> acpi::Description {
         acpi::Description {
@@ -90,9 +99,24 @@ impl Board {
         self.power.finish()
     }
 
-    /// How the guest ended the machine, the first time that this is asked.
-    pub fn take_new_finish(&mut self) -> Option<Finish> {
-        self.power.take_new_finish()
+    /// Whether the machine has to begin anew before its next instruction.
+    pub fn asks_for_reset(&self) -> bool {
+        self.power.asks_for_reset()
+    }
+
+    /// From here on a reset is an end.
+    pub fn end_at_reset(&mut self) {
+        self.power.end_at_reset();
+    }
+
+    /// What is done when the guest's kernel panics.
+    pub fn set_panic_policy(&mut self, policy: PanicPolicy) {
+        self.power.set_panic_policy(policy);
+    }
+
+    /// Whether the guest's kernel panicked since it was booted.
+    pub fn has_panicked(&self) -> bool {
+        self.power.has_panicked()
     }
 
     /// Takes an input from outside. DMA lands and the interrupt is on its way before this returns.
@@ -129,8 +153,8 @@ impl Board {
     }
 
     /// A CPU could not go on: a PC resets.
-    pub fn triple_fault(&mut self) {
-        self.power.reset();
+    pub fn triple_fault(&mut self, outputs: &mut Outputs) {
+        self.power.reset(outputs);
     }
 
     /// Guest time at which [`Board::time_passed`] has something to do.

@@ -18,6 +18,8 @@ pub const KEYBOARD_COMMAND: u16 = 0x64;
 pub const DEBUG: u16 = 0x80;
 /// Ends the machine with an exit status.
 pub const EXIT: u16 = 0xf4;
+/// QEMU's pvpanic: the guest says that its kernel panicked.
+pub const PANIC: u16 = 0x505;
 /// ACPI's sleep control register.
 pub const SLEEP_CONTROL: u16 = 0x600;
 /// ACPI's sleep status register.

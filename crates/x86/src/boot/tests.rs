@@ -51,7 +51,7 @@ fn number(ram: &Ram, address: u64, length: u64) -> u64 {
 #[test]
 fn the_64_bit_boot_protocol_is_kept() {
     let mut ram = Ram::new(64 << 20);
-    let cpu = load(&mut ram, &images(kernel()), &BOARD).unwrap();
+    let cpu = load(&mut ram, &images(kernel()), &BOARD).unwrap().cpu;
     assert_eq!(cpu.registers.rip, 0x100_0200);
     assert_eq!(cpu.registers.gpr[6], ZERO_PAGE);
     assert_eq!(number(&ram, cpu.registers.rip, 1), 0xf4);
@@ -90,7 +90,7 @@ fn the_zero_page_names_command_line_initrd_tables_and_memory() {
 #[test]
 fn the_page_tables_map_4_gib_to_themselves() {
     let mut ram = Ram::new(64 << 20);
-    let cpu = load(&mut ram, &images(kernel()), &BOARD).unwrap();
+    let cpu = load(&mut ram, &images(kernel()), &BOARD).unwrap().cpu;
     for address in [0, 0x20_0000, 0x4000_0000, 0xfee0_0000u64] {
         let level = |table: u64, shift: u32| {
             let entry = number(&ram, table + 8 * (address >> shift & 511), 8);

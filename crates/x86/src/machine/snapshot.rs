@@ -1,0 +1,55 @@
+//! Snapshots: everything but RAM is encoded by postcard.
+
+use super::{Machine, NAME, SEMANTICS_VERSION, State, check, reboot};
+use crate::ram::{Ram, region};
+use machine::memory::Ram as MachineRam;
+use machine::snapshot::{KeptImage, Snapshot, SnapshotError, SnapshotHead, SnapshotReader};
+use std::io::Read;
+
+impl Machine {
+    /// Everything but RAM.
+    pub(super) fn snapshot_head(&self) -> SnapshotHead {
+        let state = postcard::to_stdvec(&self.state).expect("plain data serialises");
+        SnapshotHead::new(NAME, SEMANTICS_VERSION, state).with_images(self.images.to_vec())
+    }
+
+    /// A machine in the state of the snapshot.
+    ///
+    /// # Errors
+    /// [`SnapshotError`] for what is no state of such a machine, or has more RAM than the host.
+    pub fn restore(snapshot: &Snapshot) -> Result<Machine, SnapshotError> {
+        let state = decode(snapshot.state(NAME, SEMANTICS_VERSION)?)?;
+        let ram = snapshot.ram(&[region(state.config.board.memory_bytes)])?;
+        Machine::of_snapshot(state, ram, snapshot.images().to_vec())
+    }
+
+    /// The same, made while the snapshot is read.
+    ///
+    /// # Errors
+    /// As [`Machine::restore`], and when reading fails.
+    pub fn restore_from(reader: impl Read) -> Result<Machine, SnapshotError> {
+        let mut reader = SnapshotReader::open(reader)?;
+        let state = decode(reader.state(NAME, SEMANTICS_VERSION)?)?;
+        let ram = reader.ram(&[region(state.config.board.memory_bytes)])?;
+        let images = reader.images(&ram)?;
+        Machine::of_snapshot(state, ram, images)
+    }
+
+    fn of_snapshot(
+        state: State,
+        ram: MachineRam,
+        images: Vec<KeptImage>,
+    ) -> Result<Machine, SnapshotError> {
+        let images = reboot::of_snapshot(images)
+            .ok_or(SnapshotError::Damaged("its boot images are no machine's"))?;
+        Ok(Machine::from_parts(state, Ram::of(ram), images))
+    }
+}
+
+/// The state, if it makes sense.
+fn decode(state: &[u8]) -> Result<State, SnapshotError> {
+    let state: State = postcard::from_bytes(state)
+        .map_err(|_| SnapshotError::Damaged("its state does not decode"))?;
+    check(&state.config).map_err(|_| SnapshotError::Damaged("its state contradicts itself"))?;
+    Ok(state)
+}

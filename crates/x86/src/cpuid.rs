@@ -37,9 +37,11 @@ fn features_ecx() -> u32 {
     bits(&[0, 1, 9, 13, 19, 20, 23, 24, 25, 31])
 }
 
-/// FPU, DE, PSE, TSC, MSR, PAE, CX8, APIC, PGE, CMOV, PAT, PSE-36, CLFLUSH, MMX, FXSR, SSE, SSE2.
+/// FPU, DE, PSE, TSC, MSR, PAE, CX8, APIC, SEP, PGE, CMOV, PAT, PSE-36, CLFLUSH, MMX, FXSR, SSE, SSE2.
 fn features_edx() -> u32 {
-    bits(&[0, 2, 3, 4, 5, 6, 8, 9, 13, 15, 16, 17, 19, 23, 24, 25, 26])
+    bits(&[
+        0, 2, 3, 4, 5, 6, 8, 9, 11, 13, 15, 16, 17, 19, 23, 24, 25, 26,
+    ])
 }
 
 /// Leaf 4: data, instructions, level 2, level 3 (ways, sets of 64-byte lines).

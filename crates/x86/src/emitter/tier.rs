@@ -151,7 +151,10 @@ impl Jit {
     }
 
     fn execute_next(&mut self, cache: &mut Cache, core: &mut Core<'_>) -> Result<(), TripleFault> {
-        let is_interpreted = core.goes_one_by_one() || std::mem::take(&mut self.interprets_next);
+        // 32-bit code is not compiled.
+        let is_interpreted = core.goes_one_by_one()
+            || core.is_compatibility
+            || std::mem::take(&mut self.interprets_next);
         if !is_interpreted {
             self.jumps.refresh(core.tlb.fetch_generation);
             if let Some(code) = self.jumps.find(core.is_user, core.rip()) {

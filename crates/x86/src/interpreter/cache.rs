@@ -2,6 +2,7 @@
 
 use super::op::Op;
 use crate::ram::PAGE_SIZE;
+use std::collections::BTreeMap;
 
 /// Instructions that follow each other within a page.
 pub(crate) struct Block {
@@ -45,7 +46,10 @@ pub(crate) struct Cache {
     ops: usize,
     blocks: Vec<Block>,
     free: Vec<u32>,
+    /// Of 64-bit code.
     pages: Vec<PageBlocks>,
+    /// Of 32-bit code, by page; there is little of it.
+    compatibility_pages: BTreeMap<usize, PageBlocks>,
     jumps: Box<[Jump; JUMPS]>,
 }
 
@@ -61,6 +65,7 @@ impl Cache {
             blocks: Vec::new(),
             free: Vec::new(),
             pages: Vec::new(),
+            compatibility_pages: BTreeMap::new(),
             jumps: Box::new([empty; JUMPS]),
         }
     }
@@ -111,12 +116,16 @@ impl Cache {
         }
     }
 
-    /// The block at a physical address.
+    /// The block of 64-bit code at a physical address.
     pub fn find(&self, physical: u64) -> Option<u32> {
         let page = self.pages.get((physical / PAGE_SIZE) as usize)?;
-        let offset = (physical % PAGE_SIZE) as u16;
-        let at = page.binary_search_by_key(&offset, |entry| entry.0).ok()?;
-        page.get(at).map(|entry| entry.1)
+        find_in(page, physical)
+    }
+
+    /// The block of 32-bit code at a physical address.
+    pub fn find_compatibility(&self, physical: u64) -> Option<u32> {
+        let page = (physical / PAGE_SIZE) as usize;
+        find_in(self.compatibility_pages.get(&page)?, physical)
     }
 
     /// Whether all should be dropped before another block is kept.
@@ -130,10 +139,11 @@ impl Cache {
         self.blocks = Vec::new();
         self.free = Vec::new();
         self.pages = Vec::new();
+        self.compatibility_pages = BTreeMap::new();
     }
 
-    /// Keeps a block.
-    pub fn insert(&mut self, physical: u64, block: Block) -> u32 {
+    /// Keeps a block of 64-bit code, or of 32-bit code.
+    pub fn insert(&mut self, physical: u64, is_compatibility: bool, block: Block) -> u32 {
         self.ops += block.ops.len();
         let number = match self.free.pop() {
             Some(number) => {
@@ -146,11 +156,15 @@ impl Cache {
             }
         };
         let page = (physical / PAGE_SIZE) as usize;
-        if page >= self.pages.len() {
-            self.pages.resize_with(page + 1, Vec::new);
-        }
         let offset = (physical % PAGE_SIZE) as u16;
-        let blocks = &mut self.pages[page];
+        let blocks = if is_compatibility {
+            self.compatibility_pages.entry(page).or_default()
+        } else {
+            if page >= self.pages.len() {
+                self.pages.resize_with(page + 1, Vec::new);
+            }
+            &mut self.pages[page]
+        };
         if let Err(at) = blocks.binary_search_by_key(&offset, |entry| entry.0) {
             blocks.insert(at, (offset, number));
         }
@@ -159,10 +173,13 @@ impl Cache {
 
     /// Drops the blocks of a page. Remembered jumps must be dead by another generation.
     pub fn drop_page(&mut self, page: usize) {
-        let Some(blocks) = self.pages.get_mut(page) else {
-            return;
-        };
-        for (_, number) in std::mem::take(blocks) {
+        let mut blocks = self
+            .pages
+            .get_mut(page)
+            .map(std::mem::take)
+            .unwrap_or_default();
+        blocks.extend(self.compatibility_pages.remove(&page).unwrap_or_default());
+        for (_, number) in blocks {
             self.ops -= self.blocks[number as usize].ops.len();
             let block = &mut self.blocks[number as usize];
             block.ops = Box::default();
@@ -174,4 +191,10 @@ impl Cache {
             self.free.push(number);
         }
     }
+}
+
+fn find_in(page: &PageBlocks, physical: u64) -> Option<u32> {
+    let offset = (physical % PAGE_SIZE) as u16;
+    let at = page.binary_search_by_key(&offset, |entry| entry.0).ok()?;
+    page.get(at).map(|entry| entry.1)
 }

@@ -5,7 +5,7 @@ use super::exception::Cause;
 use super::flags::{AC, DF, ID, IF, IOPL, NT, RF, STATUS, TF, VM};
 use super::op::{Op, RIP};
 use super::width::{Double, Quad, Width, Word};
-use crate::cpu::{CS, DS, ES, FS, GS, Segment};
+use crate::cpu::{CS, DS, ES, FS, GS, SS, Segment};
 use crate::fault::{BREAKPOINT, Fault};
 use crate::mmu::is_canonical;
 
@@ -121,7 +121,8 @@ pub(super) const INT3: u64 = BREAKPOINT as u64;
 
 /// SYSCALL.
 pub(super) fn system_call(core: &mut Core<'_>, _: &Op) -> Result<(), Raised> {
-    if core.registers.efer & EFER_SCE == 0 {
+    // Intel's processors have no SYSCALL in compatibility mode.
+    if core.registers.efer & EFER_SCE == 0 || core.is_compatibility {
         return Err(core.raise(Fault::INVALID_OPCODE));
     }
     core.r[1] = core.rip();
@@ -135,25 +136,74 @@ pub(super) fn system_call(core: &mut Core<'_>, _: &Op) -> Result<(), Raised> {
     Ok(())
 }
 
-/// SYSRET: only to 64-bit code (`detail` 8).
+/// SYSENTER (SDM volume 2): to 64-bit code, from either kind.
+pub(super) fn system_enter(core: &mut Core<'_>, _: &Op) -> Result<(), Raised> {
+    let [selector, rsp, rip] = core.registers.sysenter;
+    let selector = selector as u16 & !3;
+    if selector == 0 {
+        return Err(core.general_protection());
+    }
+    if !is_canonical(rip) {
+        return Err(core.general_protection());
+    }
+    let flags = core.rflags() & !(VM | IF | RF);
+    core.set_stack_segment(Segment::flat_data(selector.wrapping_add(8), 0));
+    core.set_code_segment(Segment::flat_code(selector, 0));
+    core.r[4] = rsp;
+    core.r[usize::from(RIP)] = rip;
+    core.set_rflags(flags);
+    Ok(())
+}
+
+/// SYSEXIT: `detail` is 8 to 64-bit code, 4 to 32-bit code.
+pub(super) fn system_exit(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
+    let selector = core.registers.sysenter[0] as u16 & !3;
+    if selector == 0 {
+        return Err(core.general_protection());
+    }
+    core.require_kernel()?;
+    let (rip, rsp) = (core.r[2], core.r[1]);
+    let is_long = op.detail == 8;
+    if is_long && !(is_canonical(rip) && is_canonical(rsp)) {
+        return Err(core.general_protection());
+    }
+    core.r[usize::from(RIP)] = rip;
+    core.r[4] = rsp;
+    let code = if is_long {
+        Segment::flat_code(selector.wrapping_add(32) | 3, 3)
+    } else {
+        Segment::flat_compatibility_code(selector.wrapping_add(16) | 3, 3)
+    };
+    core.set_stack_segment(Segment::flat_data(code.selector.wrapping_add(8), 3));
+    core.set_code_segment(code);
+    core.check_interrupts = true;
+    Ok(())
+}
+
+/// SYSRET: to 64-bit code if `detail` is 8, else to 32-bit code.
 pub(super) fn system_return(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     if core.registers.efer & EFER_SCE == 0 {
         return Err(core.raise(Fault::INVALID_OPCODE));
     }
     core.require_kernel()?;
-    if op.detail != 8 || !is_canonical(core.r[1]) {
+    let is_long = op.detail == 8;
+    if is_long && !is_canonical(core.r[1]) {
         return Err(core.general_protection());
     }
     let flags = core.r[11] & (STATUS | TF | IF | DF | IOPL | NT | AC | ID);
     core.r[usize::from(RIP)] = core.r[1];
     let selector = (core.registers.star >> 48) as u16;
     core.set_stack_segment(Segment::flat_data(selector.wrapping_add(8) | 3, 3));
-    core.set_code_segment(Segment::flat_code(selector.wrapping_add(16) | 3, 3));
+    core.set_code_segment(if is_long {
+        Segment::flat_code(selector.wrapping_add(16) | 3, 3)
+    } else {
+        Segment::flat_compatibility_code(selector | 3, 3)
+    });
     core.set_rflags(flags);
     Ok(())
 }
 
-fn popped(core: &mut Core<'_>, size: u8, index: u64) -> Result<u64, Raised> {
+pub(super) fn popped(core: &mut Core<'_>, size: u8, index: u64) -> Result<u64, Raised> {
     let address = core.r[4].wrapping_add(index * u64::from(size));
     match size {
         2 => core.load::<Word>(address),
@@ -181,10 +231,15 @@ pub(super) fn interrupt_return(core: &mut Core<'_>, op: &Op) -> Result<(), Raise
     let rip = popped(core, size, 0)?;
     let selector = popped(core, size, 1)? as u16;
     let flags = popped(core, size, 2)?;
-    let rsp = popped(core, size, 3)?;
-    let stack_selector = popped(core, size, 4)? as u16;
     let old = core.privilege();
     let privilege = (selector & 3) as u8;
+    let (rsp, stack_selector) = if core.is_compatibility {
+        // Only 64-bit code always has a stack pointer there; it goes to no outer privilege.
+        let stays = core.r[4].wrapping_add(3 * u64::from(size));
+        (stays, core.registers.segments[SS].selector)
+    } else {
+        (popped(core, size, 3)?, popped(core, size, 4)? as u16)
+    };
     if privilege < old {
         return Err(core.selector_fault(selector));
     }

@@ -32,6 +32,8 @@ pub(crate) struct Core<'a> {
     pub tlb: &'a mut Tlb,
     /// CPL is 3.
     pub is_user: bool,
+    /// The code is 32-bit: compatibility mode.
+    pub is_compatibility: bool,
     /// The TLB's bank of data accesses.
     pub bank: usize,
     /// The count before the current instruction.
@@ -56,6 +58,11 @@ pub(crate) struct Core<'a> {
 }
 
 const CR4_SMAP: u64 = 1 << 21;
+
+/// In [`Op::segment`]: FS or GS of 32-bit code.
+pub(super) const IN_COMPATIBILITY: u8 = 8;
+/// What an address of 32-bit code has.
+pub(super) const COMPATIBILITY_MASK: u64 = 0xffff_ffff;
 
 impl Core<'_> {
     /// Raises an exception.
@@ -122,9 +129,21 @@ impl Core<'_> {
     pub fn address(&self, op: &Op) -> u64 {
         let mut address = self.offset(op);
         if op.segment > 3 {
-            address = address.wrapping_add(self.registers.segments[usize::from(op.segment)].base);
+            address = self.in_segment(op, address);
         }
         address
+    }
+
+    /// The linear address of an offset in FS or GS; 32-bit code wraps around at 4 GiB.
+    #[inline(always)]
+    pub fn in_segment(&self, op: &Op, offset: u64) -> u64 {
+        let base = self.registers.segments[usize::from(op.segment & 7)].base;
+        let address = offset.wrapping_add(base);
+        if op.segment & IN_COMPATIBILITY != 0 {
+            address & COMPATIBILITY_MASK
+        } else {
+            address
+        }
     }
 
     /// The effective address, without the segment's base.
@@ -306,6 +325,11 @@ impl Core<'_> {
     /// Jumps to an address that must be canonical.
     #[inline(always)]
     pub fn jump(&mut self, target: u64) -> Result<(), Raised> {
+        let target = if self.is_compatibility {
+            target & COMPATIBILITY_MASK
+        } else {
+            target
+        };
         if !is_canonical(target) {
             return Err(self.general_protection());
         }

@@ -44,8 +44,7 @@ fn store_absolute<W: Width>(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> 
 
 fn absolute(core: &Core<'_>, op: &Op) -> u64 {
     if op.segment > 3 {
-        let base = core.registers.segments[usize::from(op.segment)].base;
-        op.immediate.wrapping_add(base)
+        core.in_segment(op, op.immediate)
     } else {
         op.immediate
     }
@@ -269,15 +268,18 @@ fn push_value<W: Width, S: Source>(core: &mut Core<'_>, op: &Op) -> Result<(), R
     core.push::<W>(value)
 }
 
-/// The handler of PUSH, of 2 or 8 bytes; `form` names the source only.
+/// The handler of PUSH, of 2, 4 or 8 bytes; `form` names the source only.
 pub(super) fn push(size: usize, form: super::alu::Form) -> Handler {
     use super::alu::Form;
     match (form, size) {
         (Form::RegisterRegister, 2) => push_value::<Word, FromRegister>,
+        (Form::RegisterRegister, 4) => push_value::<Double, FromRegister>,
         (Form::RegisterRegister, _) => push_value::<Quad, FromRegister>,
         (Form::RegisterMemory, 2) => push_value::<Word, FromMemory>,
+        (Form::RegisterMemory, 4) => push_value::<Double, FromMemory>,
         (Form::RegisterMemory, _) => push_value::<Quad, FromMemory>,
         (_, 2) => push_value::<Word, FromImmediate>,
+        (_, 4) => push_value::<Double, FromImmediate>,
         (_, _) => push_value::<Quad, FromImmediate>,
     }
 }
@@ -302,23 +304,25 @@ fn pop_to_memory<W: Width>(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     stored
 }
 
-/// The handler of POP, of 2 or 8 bytes.
+/// The handler of POP, of 2, 4 or 8 bytes.
 pub(super) fn pop(size: usize, is_memory: bool) -> Handler {
     match (is_memory, size) {
         (false, 2) => pop_to_register::<Word>,
+        (false, 4) => pop_to_register::<Double>,
         (false, _) => pop_to_register::<Quad>,
         (true, 2) => pop_to_memory::<Word>,
+        (true, 4) => pop_to_memory::<Double>,
         (true, _) => pop_to_memory::<Quad>,
     }
 }
 
-/// PUSHF and PUSHFQ; `detail` is the size.
+/// PUSHF, PUSHFD and PUSHFQ; `detail` is the size.
 pub(super) fn push_flags(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let flags = core.rflags() & !(RF | VM);
-    if op.detail == 2 {
-        core.push::<Word>(flags & 0xffff)
-    } else {
-        core.push::<Quad>(flags)
+    match op.detail {
+        2 => core.push::<Word>(flags & 0xffff),
+        4 => core.push::<Double>(flags),
+        _ => core.push::<Quad>(flags),
     }
 }
 
@@ -332,12 +336,12 @@ const WRITABLE: u64 = super::flags::STATUS
     | super::flags::AC
     | super::flags::ID;
 
-/// POPF and POPFQ; `detail` is the size.
+/// POPF, POPFD and POPFQ; `detail` is the size.
 pub(super) fn pop_flags(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
-    let (value, size, mut mask) = if op.detail == 2 {
-        (core.load::<Word>(core.r[4])?, 2, WRITABLE & 0xffff)
-    } else {
-        (core.load::<Quad>(core.r[4])?, 8, WRITABLE)
+    let (value, size, mut mask) = match op.detail {
+        2 => (core.load::<Word>(core.r[4])?, 2, WRITABLE & 0xffff),
+        4 => (core.load::<Double>(core.r[4])?, 4, WRITABLE),
+        _ => (core.load::<Quad>(core.r[4])?, 8, WRITABLE),
     };
     if core.privilege() > 0 {
         mask &= !IOPL;
@@ -433,7 +437,7 @@ pub(super) fn translate_byte(core: &mut Core<'_>, op: &Op) -> Result<(), Raised>
         offset &= 0xffff_ffff;
     }
     if op.segment > 3 {
-        offset = offset.wrapping_add(core.registers.segments[usize::from(op.segment)].base);
+        offset = core.in_segment(op, offset);
     }
     let value = core.load::<Byte>(offset)?;
     Byte::set(&mut core.r, 0, value);
@@ -442,10 +446,10 @@ pub(super) fn translate_byte(core: &mut Core<'_>, op: &Op) -> Result<(), Raised>
 
 /// ENTER: `immediate` is the frame's size, `source` the nesting level, `detail` the operand size.
 pub(super) fn enter(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
-    if op.detail == 2 {
-        enter_sized::<Word>(core, op)
-    } else {
-        enter_sized::<Quad>(core, op)
+    match op.detail {
+        2 => enter_sized::<Word>(core, op),
+        4 => enter_sized::<Double>(core, op),
+        _ => enter_sized::<Quad>(core, op),
     }
 }
 
@@ -487,14 +491,15 @@ fn enter_frame<W: Width>(
 /// LEAVE: `detail` is the operand size.
 pub(super) fn leave(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let frame = core.r[5];
-    if op.detail == 2 {
-        let value = core.load::<Word>(frame)?;
-        Word::set(&mut core.r, 5, value);
-        core.r[4] = frame.wrapping_add(2);
-    } else {
-        core.r[5] = core.load::<Quad>(frame)?;
-        core.r[4] = frame.wrapping_add(8);
+    match op.detail {
+        2 => {
+            let value = core.load::<Word>(frame)?;
+            Word::set(&mut core.r, 5, value);
+        }
+        4 => core.r[5] = core.load::<Double>(frame)?,
+        _ => core.r[5] = core.load::<Quad>(frame)?,
     }
+    core.r[4] = frame.wrapping_add(u64::from(op.detail));
     Ok(())
 }
 

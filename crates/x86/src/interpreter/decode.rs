@@ -1,12 +1,13 @@
 //! From bytes to [`Op`]s.
 
 use super::alu::{self, Form, binary, unary};
+use super::core::IN_COMPATIBILITY;
 use super::multiply::Wide;
 use super::op::{Handler, Op, RIP, ZERO};
 use super::string::{REPEAT, REPEAT_NOT_EQUAL, Which};
 use super::vector::{needs, number};
 use super::width::{Double, Quad};
-use super::{bits, control, data, multiply, port, shift, string, system, vector};
+use super::{bits, compatibility, control, data, multiply, port, shift, string, system, vector};
 use crate::cpu::SS;
 use crate::simd::operations;
 use iced_x86::{
@@ -21,6 +22,8 @@ const OPTIONS: u32 =
 /// Where code is said to be when it is decoded: blocks know physical addresses only, and all that is
 /// relative to RIP is relative to the next instruction.
 const ORIGIN: u64 = 1 << 40;
+/// The same for 32-bit code.
+const COMPATIBILITY_ORIGIN: u64 = 1 << 30;
 
 /// An instruction, and whether a block ends behind it.
 pub(crate) struct Decoded {
@@ -30,10 +33,42 @@ pub(crate) struct Decoded {
     pub instruction: Instruction,
 }
 
-/// Decodes the instruction at the beginning of `bytes`, `offset` bytes into its page. `None` if its
-/// bytes do not suffice.
+/// As [`decode`], for the code of a mode.
+pub(super) fn of_mode(is_compatibility: bool) -> fn(&[u8], usize) -> Option<Decoded> {
+    if is_compatibility {
+        decode_compatibility
+    } else {
+        decode
+    }
+}
+
+/// Decodes the instruction of 64-bit code at the beginning of `bytes`, `offset` bytes into its page. `None`
+/// if its bytes do not suffice.
 pub(crate) fn decode(bytes: &[u8], offset: usize) -> Option<Decoded> {
-    let mut decoder = Decoder::with_ip(64, bytes, ORIGIN, OPTIONS);
+    decode_by(
+        Decoder::with_ip(64, bytes, ORIGIN, OPTIONS),
+        bytes,
+        offset,
+        set_handler,
+    )
+}
+
+/// The same for 32-bit code.
+fn decode_compatibility(bytes: &[u8], offset: usize) -> Option<Decoded> {
+    let decoder = Decoder::with_ip(32, bytes, COMPATIBILITY_ORIGIN, OPTIONS);
+    let mut decoded = decode_by(decoder, bytes, offset, compatibility::set_handler)?;
+    if decoded.op.segment > 3 {
+        decoded.op.segment |= IN_COMPATIBILITY;
+    }
+    Some(decoded)
+}
+
+fn decode_by(
+    mut decoder: Decoder,
+    bytes: &[u8],
+    offset: usize,
+    set_handler: fn(&mut Op, &Instruction) -> bool,
+) -> Option<Decoded> {
     let instruction = decoder.decode();
     if decoder.last_error() == DecoderError::NoMoreBytes && bytes.len() < 15 {
         return None;
@@ -215,15 +250,15 @@ fn target_or_memory(op: &mut Op, instruction: &Instruction, operand: u32) -> boo
 }
 
 /// The displacement of a near branch.
-fn branch(instruction: &Instruction) -> u64 {
+pub(super) fn branch(instruction: &Instruction) -> u64 {
     instruction
-        .near_branch64()
+        .near_branch_target()
         .wrapping_sub(instruction.next_ip())
 }
 
 /// Chooses the handler. True if a block ends behind the instruction: it jumps, or changes what the next
 /// instruction depends on.
-fn set_handler(op: &mut Op, instruction: &Instruction) -> bool {
+pub(super) fn set_handler(op: &mut Op, instruction: &Instruction) -> bool {
     if instruction.is_string_instruction() {
         return set_string(op, instruction);
     }
@@ -686,7 +721,12 @@ fn jumps(op: &mut Op, instruction: &Instruction) -> Option<Handler> {
             };
             op.is_address_32 = matches!(
                 instruction.code(),
-                Code::Loop_rel8_64_ECX | Code::Loope_rel8_64_ECX | Code::Loopne_rel8_64_ECX
+                Code::Loop_rel8_64_ECX
+                    | Code::Loope_rel8_64_ECX
+                    | Code::Loopne_rel8_64_ECX
+                    | Code::Loop_rel8_32_ECX
+                    | Code::Loope_rel8_32_ECX
+                    | Code::Loopne_rel8_32_ECX
             );
             control::count_down
         }
@@ -700,6 +740,15 @@ fn jumps(op: &mut Op, instruction: &Instruction) -> Option<Handler> {
         }
         Mnemonic::Int1 => control::interrupt_debug,
         Mnemonic::Syscall => control::system_call,
+        Mnemonic::Sysenter => control::system_enter,
+        Mnemonic::Sysexit | Mnemonic::Sysexitq => {
+            op.detail = if instruction.code() == Code::Sysexitq {
+                8
+            } else {
+                4
+            };
+            control::system_exit
+        }
         Mnemonic::Sysret | Mnemonic::Sysretq => {
             op.detail = if instruction.code() == Code::Sysretq {
                 8
@@ -715,7 +764,7 @@ fn jumps(op: &mut Op, instruction: &Instruction) -> Option<Handler> {
     })
 }
 
-fn far_load(op: &mut Op, instruction: &Instruction, segment: Register) -> Handler {
+pub(super) fn far_load(op: &mut Op, instruction: &Instruction, segment: Register) -> Handler {
     op.target = register(instruction, 0);
     op.detail = size(instruction, 0) as u8;
     op.source = segment.number() as u8;

@@ -6,6 +6,7 @@
 mod alu;
 mod bits;
 pub(crate) mod cache;
+mod compatibility;
 mod control;
 pub(crate) mod core;
 mod data;
@@ -138,6 +139,7 @@ impl<'a> Core<'a> {
             status: Status::from_flags(registers.rflags),
             flags: registers.rflags & !STATUS,
             is_user: registers.segments[CS].selector & 3 == 3,
+            is_compatibility: !registers.segments[CS].is_long_code(),
             registers,
             vector: Some(&mut cpu.vector),
             x87: Some(&mut cpu.x87),
@@ -269,7 +271,7 @@ impl Cache {
     #[inline(always)]
     pub(crate) fn find_next(&mut self, core: &mut Core<'_>) -> Result<Next, TripleFault> {
         let rip = core.rip();
-        let key = Self::key(rip, core.is_user);
+        let key = Self::key(rip, core.is_user) ^ u64::from(core.is_compatibility) << 61;
         if let Some(number) = self.jump(key, core.tlb.fetch_generation) {
             return Ok(Next::Block(number));
         }
@@ -319,9 +321,16 @@ impl Cache {
     #[inline(never)]
     fn look_up(&mut self, core: &mut Core<'_>, rip: u64) -> Result<Found, Raised> {
         let physical = core.fetch_address(rip)?;
-        if let Some(number) = self.find(physical) {
+        let is_compatibility = core.is_compatibility;
+        let known = if is_compatibility {
+            self.find_compatibility(physical)
+        } else {
+            self.find(physical)
+        };
+        if let Some(number) = known {
             return Ok(Found::Block(number));
         }
+        let decode = decode::of_mode(is_compatibility);
         if self.is_full() {
             self.clear();
             core.ram.forget_code();
@@ -336,7 +345,7 @@ impl Cache {
         let mut ops = Vec::new();
         let mut at = 0;
         while at < bytes.len() && ops.len() < LONGEST_BLOCK {
-            let Some(decoded) = decode::decode(&bytes[at..], offset + at) else {
+            let Some(decoded) = decode(&bytes[at..], offset + at) else {
                 break;
             };
             at += usize::from(decoded.op.length);
@@ -362,7 +371,8 @@ impl Cache {
         if core.ram.mark_code(physical, at) {
             core.tlb.drop_writes();
         }
-        Ok(Found::Block(self.insert(physical, block)))
+        let number = self.insert(physical, is_compatibility, block);
+        Ok(Found::Block(number))
     }
 
     /// Decodes an instruction that goes on in the next page. Such ones are not kept.
@@ -382,7 +392,7 @@ impl Cache {
                 None => 0xff,
             };
         }
-        match decode::decode(&bytes, offset) {
+        match decode::of_mode(core.is_compatibility)(&bytes, offset) {
             Some(decoded) => Ok(Found::Crossing(Box::new(Crossing {
                 decoded,
                 #[cfg(jit)]

@@ -1,6 +1,7 @@
 //! Selectors and descriptors (SDM volume 3, chapters 3 and 5), as 64-bit code sees them.
 
-use super::core::{Core, Raised};
+use super::core::{COMPATIBILITY_MASK, Core, Raised};
+use super::op::RIP;
 use crate::cpu::{CS, SS, Segment};
 use crate::fault::{Fault, GENERAL_PROTECTION, SEGMENT_NOT_PRESENT, STACK_FAULT};
 
@@ -18,6 +19,8 @@ const CONFORMING: u16 = 1 << 2;
 const PRESENT: u16 = 1 << 7;
 /// 64-bit code.
 const LONG: u16 = 1 << 13;
+/// 32-bit code.
+const DEFAULT_32: u16 = 1 << 14;
 /// Granularity.
 const GRANULAR: u16 = 1 << 15;
 
@@ -48,9 +51,13 @@ impl Segment {
     fn is_writable(&self) -> bool {
         !self.is_system() && !self.is_code() && self.attributes & READABLE != 0
     }
-    /// 64-bit code, the only kind that this machine executes.
+    /// 64-bit code.
     pub(super) fn is_long_code(&self) -> bool {
-        self.is_code() && self.attributes & LONG != 0 && self.attributes & 1 << 14 == 0
+        self.is_code() && self.attributes & (LONG | DEFAULT_32) == LONG
+    }
+    /// 32-bit code that begins at 0, the only other kind that this machine executes.
+    fn is_flat_32_bit_code(&self) -> bool {
+        self.is_code() && self.attributes & (LONG | DEFAULT_32) == DEFAULT_32 && self.base == 0
     }
 
     /// From the 8 bytes in a descriptor table.
@@ -75,6 +82,14 @@ impl Segment {
             base: 0,
             limit: u32::MAX,
             attributes: 0xa09b | privilege << 5,
+        }
+    }
+
+    /// The flat segment of 32-bit code that SYSRET and SYSEXIT make.
+    pub(super) fn flat_compatibility_code(selector: u16, privilege: u16) -> Segment {
+        Segment {
+            attributes: 0xc09b | privilege << 5,
+            ..Segment::flat_code(selector, privilege)
         }
     }
 
@@ -196,9 +211,9 @@ impl Core<'_> {
         Ok(segment)
     }
 
-    /// Reads and checks what is to become CS, by a far jump, call or return to `privilege`. Code that
-    /// is not 64-bit is refused: this machine has no compatibility mode. A kernel that leaves 64-bit mode
-    /// is on its way to real mode, to reboot: it gets there by a shutdown.
+    /// Reads and checks what is to become CS, by a far jump, call or return to `privilege`. Programs
+    /// (CPL 3) may be flat 32-bit code, all else has to be 64-bit. A kernel that leaves 64-bit mode is on its
+    /// way to real mode, to reboot: it gets there by a shutdown.
     pub(super) fn code_segment(&mut self, selector: u16, privilege: u8) -> Result<Segment, Raised> {
         if is_null(selector) {
             return Err(self.general_protection());
@@ -209,7 +224,8 @@ impl Core<'_> {
         } else {
             segment.privilege() == privilege
         };
-        if !segment.is_long_code() || !is_allowed {
+        let is_known = segment.is_long_code() || privilege == 3 && segment.is_flat_32_bit_code();
+        if !is_known || !is_allowed {
             self.has_shut_down = segment.is_code() && is_allowed && privilege == 0;
             return Err(self.selector_fault(selector));
         }
@@ -227,6 +243,14 @@ impl Core<'_> {
         let is_user = segment.selector & 3 == 3;
         self.registers.segments[CS] = segment;
         self.is_user = is_user;
+        self.is_compatibility = !segment.is_long_code();
+        if self.is_compatibility {
+            // SDM volume 1, 3.4.1.1: the upper halves are not preserved.
+            for register in &mut self.r[..8] {
+                *register &= COMPATIBILITY_MASK;
+            }
+            self.r[usize::from(RIP)] &= COMPATIBILITY_MASK;
+        }
         self.mode_changed();
     }
 

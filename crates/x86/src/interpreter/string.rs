@@ -39,7 +39,7 @@ fn pointer(core: &Core<'_>, op: &Op, register: usize) -> u64 {
 fn source(core: &Core<'_>, op: &Op) -> u64 {
     let offset = pointer(core, op, RSI);
     if op.segment > 3 {
-        offset.wrapping_add(core.registers.segments[usize::from(op.segment)].base)
+        core.in_segment(op, offset)
     } else {
         offset
     }

@@ -68,23 +68,23 @@ pub(super) fn store_selector(core: &mut Core<'_>, op: &Op) -> Result<(), Raised>
 
 /// POP of FS and GS: `target` is the segment, `detail` the operand size.
 pub(super) fn pop_segment(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
-    let (value, size) = if op.detail == 2 {
-        (core.load::<Word>(core.r[4])?, 2)
-    } else {
-        (core.load::<Quad>(core.r[4])?, 8)
+    let value = match op.detail {
+        2 => core.load::<Word>(core.r[4])?,
+        4 => core.load::<Double>(core.r[4])?,
+        _ => core.load::<Quad>(core.r[4])?,
     };
     load_segment(core, usize::from(op.target), value as u16)?;
-    core.r[4] = core.r[4].wrapping_add(size);
+    core.r[4] = core.r[4].wrapping_add(u64::from(op.detail));
     Ok(())
 }
 
 /// PUSH of FS and GS: `source` is the segment, `detail` the operand size.
 pub(super) fn push_segment(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     let value = u64::from(core.registers.segments[usize::from(op.source)].selector);
-    if op.detail == 2 {
-        core.push::<Word>(value)
-    } else {
-        core.push::<Quad>(value)
+    match op.detail {
+        2 => core.push::<Word>(value),
+        4 => core.push::<Double>(value),
+        _ => core.push::<Quad>(value),
     }
 }
 

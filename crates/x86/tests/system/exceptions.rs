@@ -249,12 +249,12 @@ fn what_counts() {
     assert!(rig.cpu.registers.rip > HANDLERS);
 }
 
-/// This machine has no compatibility mode: user code cannot get there, a kernel resets by trying.
+/// 16-bit code is nobody's; a kernel that leaves 64-bit code resets by it.
 #[test]
-fn code_that_is_not_64_bit() {
+fn code_that_is_neither_64_bit_nor_a_32_bit_program() {
     // retfq
     for (is_user, descriptor) in [
-        (true, 0x00cf_fb00_0000_ffff_u64),
+        (true, 0x008f_fb00_0000_ffff_u64),
         (false, 0x00cf_9b00_0000_ffff),
     ] {
         let mut rig = Rig::new(&[0x48, 0xcb]);

@@ -1,5 +1,6 @@
 //! What system software sees: paging, exceptions, interrupts, counts. SDM is Intel's manual.
 
+mod compatibility;
 mod descriptors;
 mod exceptions;
 mod interrupts;

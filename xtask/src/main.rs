@@ -183,6 +183,9 @@ enum Bench {
 
 #[derive(Args)]
 struct Cpu {
+    /// Whose machine.
+    #[arg(long, value_enum, default_value_t, conflicts_with_all = ["bare", "rvvm"])]
+    arch: bench::cpu::Target,
     /// How often each is run; the median counts.
     #[arg(long, default_value_t = 3)]
     repetitions: usize,
@@ -252,6 +255,7 @@ fn run_bench(bench: Bench) -> Result<()> {
     match bench {
         Bench::Cpu(cpu) if cpu.bare => bench::cpu::bare(cpu.repetitions, cpu.guest.as_deref()),
         Bench::Cpu(cpu) => bench::cpu::bench(&bench::cpu::Options {
+            target: cpu.arch,
             repetitions: cpu.repetitions,
             engines: cpu.engine,
             rvvm: cpu

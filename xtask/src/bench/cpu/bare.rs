@@ -1,7 +1,8 @@
 //! Speed of the machine on bare-metal programs and from power-on to Redis, side by side with
 //! `qemu-system-riscv64 -icount shift=auto,rr=record`.
 
-use super::contenders::{QEMU, record_option};
+use super::contenders::record_option;
+use super::target::Target;
 use crate::conformance::bare_machine;
 use crate::program::{self, exists, median, timed};
 use crate::single::{Running, Single, free_port, wait_for_redis};
@@ -58,10 +59,10 @@ fn one_program(name: &str, understudy: &Path, scratch: &Path, repetitions: usize
             bail!("{name} ended with {status}");
         }
         ours.push(took.as_secs_f64());
-        if exists(QEMU) {
+        if exists(Target::Riscv64.qemu()) {
             let (status, took) = timed(&mut qemu_bare(&elf, scratch))?;
             if !status.success() {
-                bail!("{QEMU} ended with {status} on {name}");
+                bail!("QEMU ended with {status} on {name}");
             }
             qemus.push(took.as_secs_f64());
         }
@@ -130,7 +131,7 @@ fn count_instructions(elf: &Path) -> Result<u64> {
 }
 
 fn qemu_bare(elf: &Path, scratch: &Path) -> Command {
-    let mut command = Command::new(QEMU);
+    let mut command = Command::new(Target::Riscv64.qemu());
     command
         .args([
             "-M", "virt", "-m", "64", "-display", "none", "-serial", "null", "-monitor", "none",
@@ -148,7 +149,7 @@ fn boots(guest: &Path, scratch: &Path, repetitions: usize) -> Result<Value> {
     let (mut ours, mut qemus) = (Vec::new(), Vec::new());
     for _ in 0..repetitions {
         ours.push(boot_understudy(guest, scratch)?);
-        if exists(QEMU) {
+        if exists(Target::Riscv64.qemu()) {
             qemus.push(boot_qemu(guest, scratch)?);
         }
     }
@@ -174,7 +175,7 @@ fn boot_qemu(guest: &Path, scratch: &Path) -> Result<f64> {
         .context("the manifest names no command line")?;
     let start = Instant::now();
     let mut run = Running(
-        Command::new(QEMU)
+        Command::new(Target::Riscv64.qemu())
             .args([
                 "-M", "virt", "-m", "256", "-display", "none", "-serial", "null",
             ])

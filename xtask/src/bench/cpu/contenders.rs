@@ -2,12 +2,10 @@
 
 use super::guest::{Images, MEMORY_MIB};
 use super::programs;
+use super::target::Target;
 use anyhow::Result;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-
-/// QEMU's program.
-pub const QEMU: &str = "qemu-system-riscv64";
 
 /// Where RVVM is.
 #[derive(Clone, Debug)]
@@ -32,7 +30,7 @@ pub enum Contender {
         records: bool,
         harts: usize,
     },
-    /// `qemu-system-riscv64`, plain or with `-icount shift=auto,rr=record`.
+    /// QEMU for the same architecture, plain or with `-icount shift=auto,rr=record`.
     Qemu { records: bool },
     /// RVVM, with kernel and initial RAM disk in one file.
     Rvvm {
@@ -140,7 +138,10 @@ pub fn understudy(program: &Path, images: &Images, engine: Option<&str>) -> Comm
     let mut command = Command::new(program);
     command.arg("run").arg("--kernel").arg(&images.kernel);
     command.arg("--initrd").arg(&images.initrd);
-    command.arg("--firmware").arg(&images.firmware);
+    command.args(["--arch", images.target.name()]);
+    if images.target == Target::Riscv64 {
+        command.arg("--firmware").arg(&images.firmware);
+    }
     command.args(["--append", &images.command_line]);
     command.args(["--memory", &format!("{MEMORY_MIB}M")]);
     if let Some(disk) = &images.disk {
@@ -154,11 +155,14 @@ pub fn understudy(program: &Path, images: &Images, engine: Option<&str>) -> Comm
 
 /// QEMU with these images, its console on standard output.
 pub fn qemu(images: &Images) -> Command {
-    let mut command = Command::new(QEMU);
-    command.args(["-M", "virt", "-m", &MEMORY_MIB.to_string()]);
+    let target = images.target;
+    let mut command = Command::new(target.qemu());
+    target.add_qemu_board(&mut command);
+    command.args(["-m", &MEMORY_MIB.to_string()]);
     command.args(["-display", "none", "-monitor", "none", "-serial", "stdio"]);
-    command.args(["-global", "virtio-mmio.force-legacy=false"]);
-    command.arg("-bios").arg(&images.firmware);
+    if target == Target::Riscv64 {
+        command.arg("-bios").arg(&images.firmware);
+    }
     command.arg("-kernel").arg(&images.kernel);
     command.arg("-initrd").arg(&images.initrd);
     command.args(["-append", &images.command_line]);
@@ -167,7 +171,8 @@ pub fn qemu(images: &Images) -> Command {
             "file={},format=raw,if=none,id=disk0",
             disk.display()
         ));
-        command.args(["-device", "virtio-blk-device,drive=disk0"]);
+        let device = format!("{},drive=disk0", target.qemu_disk());
+        command.args(["-device", &device]);
     }
     command
 }

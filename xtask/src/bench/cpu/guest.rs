@@ -2,6 +2,7 @@
 //! powers off.
 
 use super::programs::{self, Program, Work};
+use super::target::Target;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -15,11 +16,13 @@ const PROGRAMS: &str = "/bench";
 /// What a machine boots from.
 #[derive(Clone, Debug)]
 pub struct Images {
+    /// Whose they are.
+    pub target: Target,
     /// The raw boot image.
     pub kernel: PathBuf,
     /// The initial RAM disk.
     pub initrd: PathBuf,
-    /// Firmware that is told where the kernel is (OpenSBI `fw_dynamic`).
+    /// Firmware that is told where the kernel is (OpenSBI `fw_dynamic`): of RISC-V only.
     pub firmware: PathBuf,
     /// The kernel's.
     pub command_line: String,
@@ -41,7 +44,12 @@ impl Images {
             manifest["disk"].as_str().map(PathBuf::from),
             Some(directory.join("disk")),
         ];
+        let target = match manifest["architecture"].as_str() {
+            Some("amd64") => Target::X86_64,
+            _ => Target::Riscv64,
+        };
         Ok(Images {
+            target,
             kernel: directory.join("kernel"),
             initrd: directory.join("initrd"),
             firmware: directory.join("firmware"),
@@ -53,6 +61,7 @@ impl Images {
     /// Builds the guest with the programs, below `scratch`.
     pub fn build(
         understudy: &Path,
+        target: Target,
         programs: &[Program],
         work: Work,
         scratch: &Path,
@@ -63,13 +72,14 @@ impl Images {
         command
             .args(["guest", "build", "--output"])
             .arg(&output)
+            .args(["--arch", target.name()])
             .arg("--append")
             .arg(format!(
                 "understudy.service=none understudy.network=none \
                  understudy.run=\"sh {PROGRAMS}/{} {PROGRAMS}\"",
                 programs::RUNNER
             ));
-        for name in programs::build(programs::GUEST_COMPILER, programs, work, &binaries)? {
+        for name in programs::build(target.compiler(), programs, work, &binaries)? {
             let file = binaries.join(name);
             command
                 .arg("--add-file")

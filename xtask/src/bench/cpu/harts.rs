@@ -6,6 +6,7 @@ use super::guest::Images;
 use super::measure;
 use super::programs::{self, Program, Work};
 use super::results::{Column, geometric_mean};
+use super::target::Target;
 use crate::program;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
@@ -24,7 +25,7 @@ pub fn bench(repetitions: usize, harts: usize, names: &[String], scale: f64) -> 
         copies: harts,
         counts: true,
     };
-    let images = Images::build(&understudy, &programs, work, &scratch)?;
+    let images = Images::build(&understudy, Target::Riscv64, &programs, work, &scratch)?;
     let contenders = [1, harts].map(|count| Contender::Understudy {
         program: understudy.clone(),
         engine: None,

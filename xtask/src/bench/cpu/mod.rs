@@ -10,11 +10,12 @@ mod login;
 mod programs;
 mod report;
 mod results;
+mod target;
 
 use crate::program::{self, exists};
 use anyhow::{Context, Result, bail};
 use console::{Console, Moment};
-use contenders::{Contender, QEMU};
+use contenders::Contender;
 use guest::Images;
 use login::{Login, LoginBoot};
 use programs::{Program, Work};
@@ -26,10 +27,13 @@ pub use bare::{bench as bare, compile as compile_bare};
 pub use contenders::{Rvvm, qemu, understudy};
 pub use guest::Images as GuestImages;
 pub use harts::bench as harts;
+pub use target::Target;
 
 /// What is measured.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// Whose machine.
+    pub target: Target,
     /// How often each contender runs everything; the median counts.
     pub repetitions: usize,
     /// `--engine` of our machine; each is a column, the figures are about the first. None is the
@@ -61,7 +65,13 @@ pub fn bench(options: &Options) -> Result<()> {
     let programs = programs::select(&options.programs)?;
     let scratch = super::scratch("bench-cpu")?;
     println!("load at the start: {}", program::load());
-    let images = Images::build(&understudy, &programs, options.work(), &scratch)?;
+    let images = Images::build(
+        &understudy,
+        options.target,
+        &programs,
+        options.work(),
+        &scratch,
+    )?;
     let contenders = contenders(options, &understudy, &programs, &images, &scratch)?;
     let mut errors = Vec::new();
     let columns = measure(
@@ -164,7 +174,7 @@ fn boot_to_login(
             &boot.images,
             engine,
         ))?);
-        if exists(QEMU) {
+        if exists(boot.images.target.qemu()) {
             qemu_runs.push(boot.measure(qemu(&boot.images).args(["-nic", "none"]))?);
         }
     }
@@ -196,11 +206,15 @@ fn contenders(
     for engine in options.engines.iter().skip(1) {
         contenders.push(our_contender(understudy, Some(engine), false));
     }
-    if exists(QEMU) {
+    let target = options.target;
+    if exists(target.qemu()) {
         contenders.push(Contender::Qemu { records: false });
-        contenders.push(Contender::Qemu { records: true });
+        if target == Target::Riscv64 {
+            contenders.push(Contender::Qemu { records: true });
+        }
     } else {
-        println!("{QEMU} is missing: apt-get install qemu-system-misc");
+        let (qemu, package) = (target.qemu(), target.qemu_package());
+        println!("{qemu} is missing, so nothing is compared with it: apt-get install {package}");
     }
     if let Some(rvvm) = &options.rvvm {
         let (payload, command_line) = guest::rvvm_payload(images, scratch)?;

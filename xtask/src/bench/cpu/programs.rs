@@ -5,9 +5,7 @@ use anyhow::{Context, Result, bail};
 use std::path::Path;
 use std::process::Command;
 
-/// The compiler of the guest's programs.
-pub const GUEST_COMPILER: &[&str] = &["riscv64-linux-gnu-gcc", "-march=rv64gc"];
-/// The compiler of the same programs for this host.
+/// The compiler of the programs for this host.
 pub const NATIVE_COMPILER: &[&str] = &["gcc"];
 
 /// What a program is made of; the share of native speed is asked of integer programs only.

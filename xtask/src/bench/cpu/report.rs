@@ -85,6 +85,8 @@ impl Figures<'_> {
             ("vs_qemu", mean("qemu", None)),
             ("vs_rvvm", mean("rvvm", None)),
             ("vs_native_integer", mean("native", Some(Kind::Integer))),
+            ("vs_native_float", mean("native", Some(Kind::FloatingPoint))),
+            ("vs_native_all", mean("native", None)),
             ("boot_vs_qemu", self.boot_vs_qemu()),
             ("record_vs_run", record_vs_run()),
         ];
@@ -147,7 +149,7 @@ mod tests {
         assert_eq!(
             figures.json(),
             "{\"vs_qemu_rr\":null,\"vs_qemu\":3.000,\"vs_rvvm\":null,\
-             \"vs_native_integer\":0.500,\"boot_vs_qemu\":0.333,\"record_vs_run\":0.800}"
+             \"vs_native_integer\":0.500,\"vs_native_float\":null,\"vs_native_all\":0.500,\"boot_vs_qemu\":0.333,\"record_vs_run\":0.800}"
         );
     }
 }

@@ -6,7 +6,7 @@
 
 use crate::cpu::Registers;
 use crate::fault::Fault;
-use crate::ram::{HOLDS_LEAF_TABLE, HOLDS_UPPER_TABLE, Ram};
+use crate::ram::{Half, Leaf, Ram, Table};
 
 /// Physical address bits that the machine announces.
 pub const PHYSICAL_BITS: u32 = 40;
@@ -69,14 +69,14 @@ fn error_code(registers: &Registers, kind: Kind, mode: Mode, bits: u32) -> u32 {
 }
 
 /// Walks the tables for a canonical address. Accessed and dirty bits are set, in all levels, once the
-/// whole walk has succeeded. `write_tlb_is_stale` is set when a page became a table just now.
+/// whole walk has succeeded. `tables` are the pages that became tables just now.
 fn walk(
     registers: &Registers,
     ram: &mut Ram,
     address: u64,
     kind: Kind,
     mode: Mode,
-    write_tlb_is_stale: &mut bool,
+    tables: &mut Tables,
 ) -> Result<u64, Fault> {
     if registers.cr0 & CR0_PG == 0 {
         return Ok(address);
@@ -142,14 +142,31 @@ fn walk(
         if entry & bits != bits {
             ram.set_entry_bits(at, bits);
         }
-        let flag = if depth == 0 {
-            HOLDS_LEAF_TABLE
-        } else {
-            HOLDS_UPPER_TABLE
+        let half = Half::of(address);
+        let table = match depth {
+            0 => Table::Leaves(half),
+            3 => Table::Root,
+            _ => Table::Middle(half),
         };
-        *write_tlb_is_stale |= ram.mark_table(at, flag);
+        if ram.mark_table(at, table) {
+            tables.add(at & !0xfff);
+        }
     }
     Ok(leaf & ADDRESS & !(size - 1) | address & (size - 1))
+}
+
+/// Pages, four at most, that became tables just now and may be in the write TLB.
+#[derive(Default)]
+struct Tables {
+    pages: [u64; 4],
+    count: usize,
+}
+
+impl Tables {
+    fn add(&mut self, page: u64) {
+        self.pages[self.count] = page; // one for each level
+        self.count += 1;
+    }
 }
 
 /// Slots of a table of reads or writes.
@@ -205,6 +222,18 @@ struct Filled {
     number: u16,
 }
 
+impl Filled {
+    fn slot(self, banks: &mut [Bank; BANKS]) -> &mut Slot {
+        let bank = &mut banks[usize::from(self.bank)];
+        let slots = if self.is_write {
+            &mut bank.write
+        } else {
+            &mut bank.read
+        };
+        &mut slots[usize::from(self.number)]
+    }
+}
+
 #[derive(Clone, Copy)]
 struct FetchSlot {
     /// Page, generation, mode.
@@ -221,15 +250,15 @@ const NO_FETCH: FetchSlot = FetchSlot {
 /// The cache of translations to RAM.
 pub(crate) struct Tlb {
     banks: Box<[Bank; BANKS]>,
-    /// The slots that may not be empty.
-    filled: Vec<Filled>,
+    /// The slots that may hold a page of the lower half, and those that may hold one of the upper.
+    filled: [Vec<Filled>; 2],
     /// Where RAM is in the host's memory.
     host_base: u64,
     fetch: Box<[FetchSlot; FETCH_SLOTS]>,
-    /// Of the tags of fetches.
-    generation: u64,
-    /// Changes whenever a fetch might be translated differently from before.
-    pub(crate) fetch_generation: u32,
+    /// Of the tags of fetches, for both halves.
+    generations: [u64; 2],
+    /// Of both halves: another number whenever a fetch there might be translated differently from before.
+    fetch_generations: [u32; 2],
 }
 
 impl Tlb {
@@ -240,11 +269,11 @@ impl Tlb {
         };
         Tlb {
             banks: Box::new([bank(), bank(), bank(), bank()]),
-            filled: Vec::new(),
+            filled: [Vec::new(), Vec::new()],
             host_base: 0,
             fetch: Box::new([NO_FETCH; FETCH_SLOTS]),
-            generation: 0,
-            fetch_generation: 1,
+            generations: [0; 2],
+            fetch_generations: [1; 2],
         }
     }
 
@@ -280,41 +309,87 @@ impl Tlb {
     /// Drops everything.
     pub(crate) fn flush(&mut self, ram: &mut Ram) {
         ram.forget_tables();
-        self.drop_fetches();
-        self.generation += 1;
-        if self.generation == GENERATIONS {
-            self.generation = 0;
+        self.drop_half(Half::Lower);
+        self.drop_half(Half::Upper);
+    }
+
+    /// Drops the translations of the lower half.
+    pub(crate) fn flush_lower(&mut self, ram: &mut Ram) {
+        ram.forget_lower_tables();
+        self.drop_half(Half::Lower);
+    }
+
+    /// CR3 names another root. Kernels are in the upper half of all of them, by the same entries: what is
+    /// known of that stays true. (Equal entries have equal accessed bits: a walk would change nothing.)
+    pub(crate) fn change_root(&mut self, ram: &mut Ram, old: u64, new: u64) {
+        let (old, new) = (old & ADDRESS, new & ADDRESS);
+        if old == new {
+            return; // what is known is as if freshly walked
+        }
+        if !ram.have_same_upper_half(old, new) {
+            return self.flush(ram);
+        }
+        if ram.mark_table(new, Table::Root) {
+            self.drop_writes_to(new);
+        }
+        self.drop_half(Half::Lower);
+    }
+
+    fn drop_half(&mut self, half: Half) {
+        self.fetch_generations[half as usize] = self.fetch_generations[half as usize].wrapping_add(1);
+        self.generations[half as usize] += 1;
+        if self.generations[half as usize] == GENERATIONS {
+            self.generations[half as usize] = 0;
             self.fetch.fill(NO_FETCH);
         }
-        self.empty(|_| true);
-    }
-
-    /// Empties the slots that are meant.
-    fn empty(&mut self, is_meant: impl Fn(&Filled) -> bool) {
-        let banks = &mut self.banks;
-        self.filled.retain(|filled| {
-            let is_meant = is_meant(filled);
-            if is_meant {
-                let number = usize::from(filled.number);
-                let bank = &mut banks[usize::from(filled.bank)];
-                let slots = if filled.is_write {
-                    &mut bank.write
-                } else {
-                    &mut bank.read
-                };
-                slots[number] = empty(number);
+        for filled in self.filled[half as usize].drain(..) {
+            let slot = filled.slot(&mut self.banks);
+            if Half::of(slot.page) == half {
+                *slot = empty(filled.number.into());
             }
-            !is_meant
-        });
+        }
     }
 
-    /// Another fetch generation: remembered jumps are dead.
+    /// Empties the slots of writes that are meant.
+    fn empty_writes(&mut self, is_meant: impl Fn(&Slot) -> bool) {
+        for list in &mut self.filled {
+            list.retain(|filled| {
+                if !filled.is_write {
+                    return true;
+                }
+                let slot = filled.slot(&mut self.banks);
+                let is_meant = is_meant(slot);
+                if is_meant {
+                    *slot = empty(filled.number.into());
+                }
+                !is_meant
+            });
+        }
+    }
+
+    /// Which fetches are translated as before: those of an address for as long as this number of its half
+    /// is the same.
+    #[inline(always)]
+    pub(crate) fn fetch_generation(&self, address: u64) -> u32 {
+        self.fetch_generations[Half::of(address) as usize]
+    }
+
+    /// That of both halves.
+    #[inline(always)]
+    pub(crate) fn fetch_generations(&self) -> [u32; 2] {
+        self.fetch_generations
+    }
+
+    /// Other fetch generations: remembered jumps are dead.
     pub(crate) fn drop_fetches(&mut self) {
-        self.fetch_generation = self.fetch_generation.wrapping_add(1);
+        for generation in &mut self.fetch_generations {
+            *generation = generation.wrapping_add(1);
+        }
     }
 
-    /// Drops the pages whose number ends in this index.
-    pub(crate) fn drop_leaf(&mut self, index: usize) {
+    /// Drops what a leaf may have been found by.
+    pub(crate) fn drop_leaf(&mut self, leaf: Leaf) {
+        let index = leaf.index;
         for bank in &mut *self.banks {
             for number in [index, index + 512] {
                 bank.read[number] = empty(number);
@@ -322,35 +397,46 @@ impl Tlb {
             }
         }
         self.fetch[index % FETCH_SLOTS] = NO_FETCH;
-        self.drop_fetches();
+        for (generation, held_code) in self
+            .fetch_generations
+            .iter_mut()
+            .zip([leaf.lower_code, leaf.upper_code])
+        {
+            *generation = generation.wrapping_add(held_code.into());
+        }
     }
 
+    /// Drops all translations of writes.
     pub(crate) fn drop_writes(&mut self) {
-        self.empty(|filled| filled.is_write);
+        self.empty_writes(|_| true);
+    }
+
+    /// Drops the translations of writes to the page of a physical address.
+    pub(crate) fn drop_writes_to(&mut self, physical: u64) {
+        let host = self.host_base + (physical & !0xfff);
+        self.empty_writes(|slot| slot.host == host);
     }
 
     fn fill(&mut self, address: u64, physical: u64, is_write: bool, mode: Mode) {
-        if self.filled.len() == MOST_FILLED {
-            self.empty(|_| true);
+        let half = Half::of(address);
+        if self.filled[half as usize].len() == MOST_FILLED {
+            self.drop_half(half);
         }
         let number = (address >> 12) as usize % SLOTS;
-        let bank = mode as usize;
-        self.filled.push(Filled {
-            bank: bank as u8,
+        let filled = Filled {
+            bank: mode as u8,
             is_write,
             number: number as u16,
-        });
-        let slot = Slot {
+        };
+        let slot = filled.slot(&mut self.banks);
+        let is_listed = slot.host != 0 && Half::of(slot.page) == half;
+        *slot = Slot {
             page: address & !0xfff,
             host: self.host_base + (physical & !0xfff),
         };
-        let bank = &mut self.banks[bank];
-        let slots = if is_write {
-            &mut bank.write
-        } else {
-            &mut bank.read
-        };
-        slots[number] = slot;
+        if !is_listed {
+            self.filled[half as usize].push(filled);
+        }
     }
 
     fn find_for(&self, address: u64, kind: Kind, mode: Mode) -> Option<u64> {
@@ -366,7 +452,7 @@ impl Tlb {
     }
 
     fn fetch_tag(&self, address: u64, mode: Mode) -> u64 {
-        address & !0xfff | self.generation << 2 | mode as u64
+        address & !0xfff | self.generations[Half::of(address) as usize] << 2 | mode as u64
     }
 
     /// Translates a canonical address, by the cache or by a walk.
@@ -381,10 +467,10 @@ impl Tlb {
         if let Some(physical) = self.find_for(address, kind, mode) {
             return Ok(physical);
         }
-        let mut write_tlb_is_stale = false;
-        let result = walk(registers, ram, address, kind, mode, &mut write_tlb_is_stale);
-        if write_tlb_is_stale {
-            self.drop_writes();
+        let mut tables = Tables::default();
+        let result = walk(registers, ram, address, kind, mode, &mut tables);
+        for &page in &tables.pages[..tables.count] {
+            self.drop_writes_to(page);
         }
         let physical = result?;
         if ram.contains(physical, 1) {

@@ -9,12 +9,62 @@ use machine::memory::{Capture, GuestRam, OutsideRam, PAGE_HOLDS_CODE, Ram as Mac
 pub const PAGE_SIZE: u64 = machine::memory::PAGE_SIZE;
 const PAGE: usize = PAGE_SIZE as usize;
 
-/// A walk has read the page as a table of 4 KiB leaves.
-pub(crate) const HOLDS_LEAF_TABLE: u8 = 2;
-/// A walk has read the page as a table of any other level.
-pub(crate) const HOLDS_UPPER_TABLE: u8 = 4;
-const HOLDS_TABLE: u8 = HOLDS_LEAF_TABLE | HOLDS_UPPER_TABLE;
+/// A walk has read the page as a table of 4 KiB leaves in the upper half of the addresses.
+const HOLDS_KERNEL_LEAVES: u8 = 2;
+/// A walk has read the page as a table above these.
+const HOLDS_KERNEL_TABLE: u8 = 4;
+/// A walk has read the page as a table of 4 KiB leaves in the lower half.
+const HOLDS_PROCESS_LEAVES: u8 = 16;
+/// A walk has read the page as a table above these.
+const HOLDS_PROCESS_TABLE: u8 = 32;
+/// A walk began at the page, or CR3 names it.
+const IS_ROOT: u8 = 128;
+const HOLDS_LEAVES: u8 = HOLDS_KERNEL_LEAVES | HOLDS_PROCESS_LEAVES;
+const OF_PROCESSES: u8 = HOLDS_PROCESS_LEAVES | HOLDS_PROCESS_TABLE;
+const HOLDS_TABLE: u8 = HOLDS_LEAVES | HOLDS_KERNEL_TABLE | HOLDS_PROCESS_TABLE | IS_ROOT;
 const _: () = assert!(HOLDS_TABLE & !machine::memory::ARCHITECTURE_FLAGS == 0);
+
+/// What a walk reads a page as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Table {
+    /// Of the highest level.
+    Root,
+    /// Of a level between, for addresses of this half.
+    Middle(Half),
+    /// Of 4 KiB leaves.
+    Leaves(Half),
+}
+
+impl Table {
+    fn flag(self) -> u8 {
+        match self {
+            Table::Root => IS_ROOT,
+            Table::Middle(Half::Lower) => HOLDS_PROCESS_TABLE,
+            Table::Middle(Half::Upper) => HOLDS_KERNEL_TABLE,
+            Table::Leaves(Half::Lower) => HOLDS_PROCESS_LEAVES,
+            Table::Leaves(Half::Upper) => HOLDS_KERNEL_LEAVES,
+        }
+    }
+}
+
+/// A half of the linear addresses. Kernels have the upper one, which is the same in all address spaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Half {
+    Lower,
+    Upper,
+}
+
+impl Half {
+    /// That of an address.
+    #[inline(always)]
+    pub(crate) fn of(address: u64) -> Half {
+        if address >> 63 == 0 {
+            Half::Lower
+        } else {
+            Half::Upper
+        }
+    }
+}
 
 /// After so many stores to tables all translations are dropped: a page may have been freed, and what
 /// the guest keeps there now should become quick.
@@ -25,20 +75,59 @@ const TABLE_STORES_BEFORE_FLUSH: u32 = 1 << 16;
 pub(crate) enum Disturbance {
     /// Decoded bytes of this page (its number) were written.
     Code(u32),
-    /// A present leaf changed: it can only concern linear pages whose low nine bits are this index.
-    Leaf(usize),
+    /// A present leaf changed.
+    Leaf(Leaf),
+    /// Any translation of the lower half may have changed.
+    LowerTranslations,
     /// Any translation may have changed.
     Translations,
 }
+
+/// A present leaf before it changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Leaf {
+    /// It can only concern linear pages whose low nine bits are this.
+    pub index: usize,
+    /// Instructions may have been fetched through it, at addresses of these halves.
+    pub lower_code: bool,
+    pub upper_code: bool,
+}
+
+/// Bytes of the half of a root table.
+const HALF_ROOT: usize = PAGE / 2;
+const NO_EXECUTE: u64 = 1 << 63;
 
 /// RAM, from physical address 0 on.
 pub struct Ram {
     ram: MachineRam,
     /// What stores of the CPU changed in page tables.
     disturbances: Vec<Disturbance>,
-    /// The pages flagged as tables.
+    /// The pages flagged as tables, but for those that were walked for the lower half only.
     tables: Vec<u32>,
+    /// Those.
+    lower_tables: Vec<u32>,
     table_stores: u32,
+}
+
+/// What may not be true any more when the entry at an offset of a page with these flags changes, which was
+/// `old`.
+fn changed(offset: usize, old: u64, flags: u8) -> Disturbance {
+    let is_upper_root = flags & IS_ROOT != 0 && offset >= HALF_ROOT;
+    if flags & HOLDS_KERNEL_TABLE != 0 || is_upper_root {
+        return Disturbance::Translations;
+    }
+    if flags & (HOLDS_PROCESS_TABLE | IS_ROOT) != 0 {
+        if flags & HOLDS_KERNEL_LEAVES != 0 {
+            return Disturbance::Translations;
+        }
+        return Disturbance::LowerTranslations;
+    }
+    let may_hold_code = old & NO_EXECUTE == 0;
+    Disturbance::Leaf(Leaf {
+        index: offset / 8,
+        lower_code: may_hold_code && flags & HOLDS_PROCESS_LEAVES != 0,
+        upper_code: may_hold_code && flags & HOLDS_KERNEL_LEAVES != 0,
+    })
 }
 
 /// The only region of RAM.
@@ -66,6 +155,7 @@ impl Ram {
             ram,
             disturbances: Vec::new(),
             tables: Vec::new(),
+            lower_tables: Vec::new(),
             table_stores: 0,
         }
     }
@@ -156,11 +246,7 @@ impl Ram {
         for (entry, old) in [first, last].into_iter().zip(old) {
             // What was not present was never cached.
             if old & 1 != 0 && self.ram.load_u64(entry) != old {
-                self.disturbances.push(if flags & HOLDS_UPPER_TABLE != 0 {
-                    Disturbance::Translations
-                } else {
-                    Disturbance::Leaf(entry % PAGE / 8)
-                });
+                self.disturbances.push(changed(entry % PAGE, old, flags));
             }
         }
         self.table_stores += 1;
@@ -186,16 +272,28 @@ impl Ram {
         is_plain
     }
 
-    /// A walk reads this page as a table. True if the write TLB's entries have to go.
-    pub(crate) fn mark_table(&mut self, address: u64, flag: u8) -> bool {
-        let at = address as usize;
+    /// A walk reads this page as a table. True if the write TLB's entries for it have to go.
+    pub(crate) fn mark_table(&mut self, address: u64, table: Table) -> bool {
+        let (at, flag) = (address as usize, table.flag());
         if self.ram.has_flags(at, flag) {
             return false;
         }
-        if self.ram.flags(at) & HOLDS_TABLE == 0 {
+        let flags = self.ram.flags(at);
+        if flag & OF_PROCESSES != 0 {
+            if flags & OF_PROCESSES == 0 {
+                self.lower_tables.push((at / PAGE) as u32);
+            }
+        } else if flags & HOLDS_TABLE & !OF_PROCESSES == 0 {
             self.tables.push((at / PAGE) as u32);
         }
         self.ram.set_flags(at, flag)
+    }
+
+    /// Whether two roots translate the upper half by the same entries.
+    pub(crate) fn have_same_upper_half(&self, root: u64, other: u64) -> bool {
+        let upper = |root: u64| self.slice(root + HALF_ROOT as u64, HALF_ROOT as u64);
+        let (one, other) = (upper(root), upper(other));
+        one.is_some() && one == other
     }
 
     /// These bytes, all in one page, are decoded now. True if the write TLB's entries have to go.
@@ -210,8 +308,15 @@ impl Ram {
 
     /// No translation is cached any more.
     pub(crate) fn forget_tables(&mut self) {
-        for page in self.tables.drain(..) {
+        for page in self.tables.drain(..).chain(self.lower_tables.drain(..)) {
             self.ram.clear_flags(page as usize * PAGE, HOLDS_TABLE);
+        }
+    }
+
+    /// No translation of the lower half is cached any more.
+    pub(crate) fn forget_lower_tables(&mut self) {
+        for page in self.lower_tables.drain(..) {
+            self.ram.clear_flags(page as usize * PAGE, OF_PROCESSES);
         }
     }
 

@@ -150,7 +150,7 @@ pub unsafe extern "sysv64" fn execute(frame: *mut Frame, number: u64, to_end: u3
     core.limit = 1;
     let next = frame.page.wrapping_add(u64::from(op.next));
     core.r[usize::from(RIP)] = next;
-    let generation = core.tlb.fetch_generation;
+    let generations = core.tlb.fetch_generations();
     let leaves = if (op.handler)(core, op).is_ok() {
         core.now += 1;
         core.limit == 0 || core.check_interrupts || core.rip() != next
@@ -160,7 +160,7 @@ pub unsafe extern "sysv64" fn execute(frame: *mut Frame, number: u64, to_end: u3
     };
     let remaining = (frame.end - core.now) as i64;
     let rest = i64::from(to_end) - 1;
-    let leaves = leaves || remaining < rest || generation != core.tlb.fetch_generation;
+    let leaves = leaves || remaining < rest || generations != core.tlb.fetch_generations();
     frame.remaining = if leaves { remaining } else { remaining - rest };
     frame.refresh(core);
     leaves

@@ -1,5 +1,7 @@
 //! Where jumps lead that are not patched: to the code of a linear address.
 
+use crate::ram::Half;
+
 /// Entries of a table.
 pub const ENTRIES: usize = 4096;
 
@@ -24,65 +26,91 @@ fn empty(slot: usize) -> Entry {
     }
 }
 
+/// The table of a privilege.
+struct Table {
+    entries: Box<[Entry]>,
+    /// The entries that may not be empty.
+    filled: Vec<u16>,
+    /// Whether there are addresses of the lower half among them, and of the upper.
+    halves: [bool; 2],
+}
+
 /// The tables of both privileges.
 pub struct Jumps {
-    tables: [Box<[Entry]>; 2],
-    /// The entries that may not be empty.
-    filled: Vec<(bool, u16)>,
-    /// The TLB's fetch generation that they belong to.
-    generation: u32,
+    tables: [Table; 2],
+    /// The TLB's fetch generations that they belong to.
+    generations: [u32; 2],
+}
+
+impl Table {
+    fn new() -> Table {
+        Table {
+            entries: (0..ENTRIES).map(empty).collect(),
+            filled: Vec::new(),
+            halves: [false; 2],
+        }
+    }
+
+    fn clear(&mut self) {
+        for slot in self.filled.drain(..) {
+            self.entries[usize::from(slot)] = empty(slot.into());
+        }
+        self.halves = [false; 2];
+    }
 }
 
 impl Jumps {
     pub fn new() -> Jumps {
-        let table = || (0..ENTRIES).map(empty).collect();
         Jumps {
-            tables: [table(), table()],
-            filled: Vec::new(),
-            generation: 0,
+            tables: [Table::new(), Table::new()],
+            generations: [0; 2],
         }
     }
 
     /// Forgets all.
     pub fn clear(&mut self) {
-        for (is_user, slot) in self.filled.drain(..) {
-            self.tables[usize::from(is_user)][usize::from(slot)] = empty(slot.into());
+        self.tables.iter_mut().for_each(Table::clear);
+    }
+
+    /// Forgets what was found by translations that may not be true any more.
+    #[inline]
+    pub fn refresh(&mut self, generations: [u32; 2]) {
+        if self.generations != generations {
+            self.forget_stale(generations);
         }
     }
 
-    /// Forgets all if it was found by translations that may not be true any more.
-    #[inline]
-    pub fn refresh(&mut self, generation: u32) {
-        if self.generation != generation {
-            self.generation = generation;
-            self.clear();
+    fn forget_stale(&mut self, generations: [u32; 2]) {
+        for half in 0..2 {
+            if self.generations[half] != generations[half] {
+                let stale = self.tables.iter_mut().filter(|table| table.halves[half]);
+                stale.for_each(Table::clear);
+            }
         }
+        self.generations = generations;
     }
 
     /// Remembers.
     #[inline]
     pub fn add(&mut self, is_user: bool, rip: u64, code: u64) {
         let slot = slot(rip);
-        let entry = &mut self.tables[usize::from(is_user)][slot];
-        if entry.rip != rip {
-            self.filled.push((is_user, slot as u16));
-            if self.filled.len() > 4 * ENTRIES {
-                self.clear();
-                self.filled.push((is_user, slot as u16));
-            }
+        let table = &mut self.tables[usize::from(is_user)];
+        if table.entries[slot].code == 0 {
+            table.filled.push(slot as u16);
         }
-        self.tables[usize::from(is_user)][slot] = Entry { rip, code };
+        table.halves[Half::of(rip) as usize] = true;
+        table.entries[slot] = Entry { rip, code };
     }
 
     /// The code at an address, if it is remembered.
     #[inline]
     pub fn find(&self, is_user: bool, rip: u64) -> Option<u64> {
-        let entry = &self.tables[usize::from(is_user)][slot(rip)];
+        let entry = &self.tables[usize::from(is_user)].entries[slot(rip)];
         (entry.rip == rip).then_some(entry.code)
     }
 
     /// The address of a table.
     pub fn address(&self, is_user: bool) -> u64 {
-        self.tables[usize::from(is_user)].as_ptr() as u64
+        self.tables[usize::from(is_user)].entries.as_ptr() as u64
     }
 }

@@ -156,7 +156,7 @@ impl Jit {
             || core.is_compatibility
             || std::mem::take(&mut self.interprets_next);
         if !is_interpreted {
-            self.jumps.refresh(core.tlb.fetch_generation);
+            self.jumps.refresh(core.tlb.fetch_generations());
             if let Some(code) = self.jumps.find(core.is_user, core.rip()) {
                 return self.enter(cache, core, code);
             }
@@ -231,10 +231,11 @@ impl Jit {
         let (physical, second) = (crossing.physical, crossing.second);
         let piece = Piece::crossing(crossing);
         let in_first = (PAGE_SIZE - physical % PAGE_SIZE) as usize;
-        let mut is_stale = core.ram.mark_code(physical, in_first);
-        is_stale |= core.ram.mark_code(second, piece.end - PAGE_SIZE as usize);
-        if is_stale {
-            core.tlb.drop_writes();
+        if core.ram.mark_code(physical, in_first) {
+            core.tlb.drop_writes_to(physical);
+        }
+        if core.ram.mark_code(second, piece.end - PAGE_SIZE as usize) {
+            core.tlb.drop_writes_to(second);
         }
         self.make_room(cache);
         let Some(code) = self.emit(cache, piece, physical & !(PAGE_SIZE - 1)) else {
@@ -248,7 +249,7 @@ impl Jit {
     /// Lets a link lead to the code at RIP, if there is some.
     fn link(&mut self, cache: &mut Cache, core: &mut Core<'_>, link: usize) {
         let key = Cache::key(core.rip(), core.is_user);
-        let found = cache.jump(key, core.tlb.fetch_generation);
+        let found = cache.jump(key, core.tlb.fetch_generation(core.rip()));
         if let Some(number) = found
             && let Some(target) = NonZeroU32::new(cache.block(number).code)
         {
@@ -296,7 +297,7 @@ impl Jit {
         core: &mut Core<'_>,
         code: u64,
     ) -> Result<(), TripleFault> {
-        self.jumps.refresh(core.tlb.fetch_generation);
+        self.jumps.refresh(core.tlb.fetch_generations());
         let routine = self.routines.enter;
         let mut frame = Frame::new(core, self);
         let number = enter(routine, code as usize, &mut frame)?;
@@ -332,7 +333,7 @@ impl Jit {
         assert!(core.ram.host_base().is_multiple_of(16), "RAM is aligned");
         let piece = Piece::at(core.ram, physical, is_grouped)?;
         if core.ram.mark_code(physical, piece.end - piece.start) {
-            core.tlb.drop_writes();
+            core.tlb.drop_writes_to(physical);
         }
         let added = self.emit(cache, piece, physical & !(PAGE_SIZE - 1));
         let block = cache.block_mut(number);

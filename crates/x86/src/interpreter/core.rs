@@ -124,6 +124,13 @@ impl Core<'_> {
         self.mode_changed();
     }
 
+    /// Loads CR3.
+    pub fn set_root(&mut self, value: u64) {
+        let old = std::mem::replace(&mut self.registers.cr3, value);
+        self.tlb.change_root(self.ram, old, value);
+        self.limit = 0;
+    }
+
     /// The linear address of the memory operand.
     #[inline(always)]
     pub fn address(&self, op: &Op) -> u64 {

@@ -261,7 +261,8 @@ impl Cache {
                     self.drop_page(page as usize);
                     core.tlb.drop_fetches();
                 }
-                Disturbance::Leaf(index) => core.tlb.drop_leaf(index),
+                Disturbance::Leaf(leaf) => core.tlb.drop_leaf(leaf),
+                Disturbance::LowerTranslations => core.tlb.flush_lower(core.ram),
                 Disturbance::Translations => core.flush_translations(),
             }
         }
@@ -272,14 +273,14 @@ impl Cache {
     pub(crate) fn find_next(&mut self, core: &mut Core<'_>) -> Result<Next, TripleFault> {
         let rip = core.rip();
         let key = Self::key(rip, core.is_user) ^ u64::from(core.is_compatibility) << 61;
-        if let Some(number) = self.jump(key, core.tlb.fetch_generation) {
+        if let Some(number) = self.jump(key, core.tlb.fetch_generation(rip)) {
             return Ok(Next::Block(number));
         }
         match self.look_up(core, rip) {
             // An accessed bit that the walk has set can lie in what was decoded.
             Ok(_) if core.ram.is_disturbed() => Ok(Next::Again),
             Ok(Found::Block(number)) => {
-                self.remember(key, core.tlb.fetch_generation, number);
+                self.remember(key, core.tlb.fetch_generation(rip), number);
                 Ok(Next::Block(number))
             }
             Ok(Found::Crossing(crossing)) => Ok(Next::Crossing(crossing)),
@@ -369,7 +370,7 @@ impl Cache {
             ungrouped: 0,
         };
         if core.ram.mark_code(physical, at) {
-            core.tlb.drop_writes();
+            core.tlb.drop_writes_to(physical);
         }
         let number = self.insert(physical, is_compatibility, block);
         Ok(Found::Block(number))

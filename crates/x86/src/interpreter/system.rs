@@ -126,8 +126,7 @@ pub(super) fn move_to_control(core: &mut Core<'_>, op: &Op) -> Result<(), Raised
             if value >> PHYSICAL_BITS != 0 {
                 return Err(core.general_protection());
             }
-            core.registers.cr3 = value;
-            core.flush_translations();
+            core.set_root(value);
         }
         4 => {
             if value & !CR4_DEFINED != 0 || value & CR4_PAE == 0 {

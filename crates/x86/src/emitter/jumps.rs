@@ -3,7 +3,7 @@
 use crate::ram::Half;
 
 /// Entries of a table.
-pub const ENTRIES: usize = 4096;
+pub const ENTRIES: usize = 1 << 15;
 
 /// Where the code of an address is. Compiled code reads it.
 #[derive(Clone, Copy)]

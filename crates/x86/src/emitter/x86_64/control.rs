@@ -9,7 +9,7 @@ use crate::interpreter::op::Op;
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
 use iced_x86::{ConditionCode, OpKind};
 
-const _: () = assert!(ENTRIES == 0x1000);
+const _: () = assert!(ENTRIES.is_power_of_two());
 const RSP: u8 = 4;
 
 impl Emitter<'_> {

@@ -24,6 +24,8 @@ const CR4_FSGSBASE: u64 = 1 << 16;
 /// PVI and VME have no meaning here; DE, PSE, TSD, PAE, MCE, PGE, PCE, OSFXSR, OSXMMEXCPT, FSGSBASE,
 /// SMEP, SMAP.
 const CR4_DEFINED: u64 = 0x31_07fc;
+/// SMEP and SMAP: what the translations that are remembered rest on.
+const CR4_TRANSLATES: u64 = 1 << 20 | 1 << 21;
 
 /// Loads a segment register other than CS.
 pub(super) fn load_segment(core: &mut Core<'_>, index: usize, selector: u16) -> Result<(), Raised> {
@@ -132,8 +134,12 @@ pub(super) fn move_to_control(core: &mut Core<'_>, op: &Op) -> Result<(), Raised
             if value & !CR4_DEFINED != 0 || value & CR4_PAE == 0 {
                 return Err(core.general_protection());
             }
-            core.registers.cr4 = value;
-            core.flush_translations();
+            // Toggling PGE is how Linux flushes everything: here there is nothing to flush.
+            let changed = std::mem::replace(&mut core.registers.cr4, value) ^ value;
+            if changed & CR4_TRANSLATES != 0 {
+                core.flush_translations();
+            }
+            core.mode_changed();
         }
         8 => {
             if value > 15 {

@@ -332,7 +332,7 @@ impl Tlb {
         if ram.mark_table(new, Table::Root) {
             self.drop_writes_to(new);
         }
-        self.drop_half(Half::Lower);
+        self.flush_lower(ram);
     }
 
     fn drop_half(&mut self, half: Half) {

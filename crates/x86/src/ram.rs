@@ -17,11 +17,11 @@ const HOLDS_KERNEL_TABLE: u8 = 4;
 const HOLDS_PROCESS_LEAVES: u8 = 16;
 /// A walk has read the page as a table above these.
 const HOLDS_PROCESS_TABLE: u8 = 32;
-/// A walk began at the page, or CR3 names it.
+/// CR3 names the page, and walks began there.
 const IS_ROOT: u8 = 128;
-const HOLDS_LEAVES: u8 = HOLDS_KERNEL_LEAVES | HOLDS_PROCESS_LEAVES;
+const OF_KERNEL: u8 = HOLDS_KERNEL_LEAVES | HOLDS_KERNEL_TABLE;
 const OF_PROCESSES: u8 = HOLDS_PROCESS_LEAVES | HOLDS_PROCESS_TABLE;
-const HOLDS_TABLE: u8 = HOLDS_LEAVES | HOLDS_KERNEL_TABLE | HOLDS_PROCESS_TABLE | IS_ROOT;
+const HOLDS_TABLE: u8 = OF_KERNEL | OF_PROCESSES | IS_ROOT;
 const _: () = assert!(HOLDS_TABLE & !machine::memory::ARCHITECTURE_FLAGS == 0);
 
 /// What a walk reads a page as.
@@ -102,10 +102,11 @@ pub struct Ram {
     ram: MachineRam,
     /// What stores of the CPU changed in page tables.
     disturbances: Vec<Disturbance>,
-    /// The pages flagged as tables, but for those that were walked for the lower half only.
-    tables: Vec<u32>,
-    /// Those.
+    /// The pages flagged as tables for the lower half, and for the upper.
     lower_tables: Vec<u32>,
+    upper_tables: Vec<u32>,
+    /// The page flagged as a root.
+    root: Option<usize>,
     table_stores: u32,
 }
 
@@ -154,8 +155,9 @@ impl Ram {
         Ram {
             ram,
             disturbances: Vec::new(),
-            tables: Vec::new(),
             lower_tables: Vec::new(),
+            upper_tables: Vec::new(),
+            root: None,
             table_stores: 0,
         }
     }
@@ -279,12 +281,24 @@ impl Ram {
             return false;
         }
         let flags = self.ram.flags(at);
-        if flag & OF_PROCESSES != 0 {
-            if flags & OF_PROCESSES == 0 {
-                self.lower_tables.push((at / PAGE) as u32);
+        let page = (at / PAGE) as u32;
+        match table {
+            Table::Root => {
+                // What was found from another one is forgotten, or is found from this one, too.
+                if let Some(root) = self.root.replace(at) {
+                    self.ram.clear_flags(root, IS_ROOT);
+                }
             }
-        } else if flags & HOLDS_TABLE & !OF_PROCESSES == 0 {
-            self.tables.push((at / PAGE) as u32);
+            Table::Middle(Half::Lower) | Table::Leaves(Half::Lower) => {
+                if flags & OF_PROCESSES == 0 {
+                    self.lower_tables.push(page);
+                }
+            }
+            Table::Middle(Half::Upper) | Table::Leaves(Half::Upper) => {
+                if flags & OF_KERNEL == 0 {
+                    self.upper_tables.push(page);
+                }
+            }
         }
         self.ram.set_flags(at, flag)
     }
@@ -308,8 +322,12 @@ impl Ram {
 
     /// No translation is cached any more.
     pub(crate) fn forget_tables(&mut self) {
-        for page in self.tables.drain(..).chain(self.lower_tables.drain(..)) {
-            self.ram.clear_flags(page as usize * PAGE, HOLDS_TABLE);
+        self.forget_lower_tables();
+        for page in self.upper_tables.drain(..) {
+            self.ram.clear_flags(page as usize * PAGE, OF_KERNEL);
+        }
+        if let Some(root) = self.root.take() {
+            self.ram.clear_flags(root, IS_ROOT);
         }
     }
 

@@ -6,7 +6,8 @@ use super::tier::Jit;
 use crate::interpreter::core::Core;
 use crate::interpreter::exception::TripleFault;
 use crate::interpreter::fault;
-use crate::interpreter::flags::{AF, CF, OF, PF, SF, Status, ZF};
+use crate::cpu::Shadow;
+use crate::interpreter::flags::{AF, CF, IF, OF, PF, RF, SF, Status, TF, ZF};
 use crate::interpreter::op::RIP;
 use crate::mmu::Bank;
 use crate::simd::VectorState;
@@ -101,6 +102,18 @@ impl<'a, 'b> Frame<'a, 'b> {
         frame
     }
 
+    /// The code at RIP, which is not that of the piece that executes, if it is known.
+    fn find_next(&mut self, core: &mut Core<'_>, jit: &mut Jit) -> Option<u64> {
+        if self.remaining <= 0 || !needs_no_look(core, false) {
+            return None;
+        }
+        jit.jumps.refresh(core.tlb.fetch_generations());
+        let code = jit.jumps.find(core.is_user, core.rip())?;
+        self.page = core.rip() & !0xfff;
+        self.jumps = jit.jumps.address(core.is_user);
+        Some(code)
+    }
+
     /// What may have changed by an instruction that the interpreter executed.
     fn refresh(&mut self, core: &Core<'_>) {
         let segments = &core.registers.segments;
@@ -135,14 +148,19 @@ pub fn enter(routine: usize, entry: usize, frame: &mut Frame) -> Result<u64, Tri
     Ok(number)
 }
 
+/// The piece goes on behind the instruction.
+pub const GO_ON: u64 = 0;
+/// Compiled code has to be left.
+pub const LEAVE: u64 = 1;
+
 /// Executes an instruction for compiled code, which has stored all registers; `to_end` instructions
-/// of its piece are left, with this one. True if compiled code has to be left.
+/// of its piece are left, with this one. Gives [`GO_ON`], [`LEAVE`], or the address of the code that is next.
 ///
 /// # Safety
 /// `frame` is the frame that compiled code runs with, and nothing else uses what it points to.
-pub unsafe extern "sysv64" fn execute(frame: *mut Frame, number: u64, to_end: u32) -> bool {
+pub unsafe extern "sysv64" fn execute(frame: *mut Frame, number: u64, to_end: u32) -> u64 {
     // SAFETY: as the caller promises.
-    let (frame, core, jit) = unsafe { (&mut *frame, &mut *(*frame).core, &*(*frame).jit) };
+    let (frame, core, jit) = unsafe { (&mut *frame, &mut *(*frame).core, &mut *(*frame).jit) };
     let remaining = frame.remaining + i64::from(to_end);
     let op = jit.op(number as usize);
     core.status = unpack(frame.flags);
@@ -151,17 +169,49 @@ pub unsafe extern "sysv64" fn execute(frame: *mut Frame, number: u64, to_end: u3
     let next = frame.page.wrapping_add(u64::from(op.next));
     core.r[usize::from(RIP)] = next;
     let generations = core.tlb.fetch_generations();
-    let leaves = if (op.handler)(core, op).is_ok() {
+    let goes_on = if (op.handler)(core, op).is_ok() {
         core.now += 1;
-        core.limit == 0 || core.check_interrupts || core.rip() != next
+        core.limit != 0 && core.rip() == next && generations == core.tlb.fetch_generations()
     } else {
-        frame.is_triple_fault = fault(core, op, frame.page).is_err().into();
-        true
+        let page = frame.page;
+        if fault(core, op, page).is_err() {
+            frame.is_triple_fault = 1;
+            return LEAVE;
+        }
+        false
     };
-    let remaining = (frame.end - core.now) as i64;
+    frame.remaining = (frame.end - core.now) as i64;
     let rest = i64::from(to_end) - 1;
-    let leaves = leaves || remaining < rest || generations != core.tlb.fetch_generations();
-    frame.remaining = if leaves { remaining } else { remaining - rest };
+    if goes_on && frame.remaining >= rest && needs_no_look(core, rest != 0) {
+        frame.remaining -= rest;
+        frame.refresh(core);
+        return GO_ON;
+    }
+    let next = frame.find_next(core, jit).unwrap_or(LEAVE);
     frame.refresh(core);
-    leaves
+    next
+}
+
+/// Whether nothing has to be looked at before the next instruction, which the interpreter's loop would look
+/// at. If instructions follow that are executed in any case, a shadow ends with the first.
+fn needs_no_look(core: &mut Core<'_>, is_followed: bool) -> bool {
+    let registers = &core.registers;
+    let has_shadow = registers.shadow != Shadow::None;
+    if core.ram.is_disturbed()
+        || core.touched_device
+        || registers.is_halted
+        || core.flags & (TF | RF) != 0
+        || has_shadow && !is_followed
+    {
+        return false;
+    }
+    if core.check_interrupts || has_shadow {
+        // Nothing that the next instruction leaves to compiled code makes an interrupt pending.
+        if core.flags & IF != 0 && core.bus.pending_interrupt().is_some() {
+            return false;
+        }
+        core.registers.shadow = Shadow::None;
+        core.check_interrupts = false;
+    }
+    true
 }

@@ -169,7 +169,9 @@ impl Step {
             Kind::Pop | Kind::Return => return Some(stack(RSP, 0, false)),
             Kind::Leave => return Some(stack(RBP, 0, false)),
             // Two accesses, or none that may be known before.
-            Kind::CallBack | Kind::LastCallBack | Kind::CallIndirect => return None,
+            Kind::CallBack | Kind::LastCallBack | Kind::CallIndirect | Kind::PushMemory => {
+                return None;
+            }
             _ if !self.has_memory() => return None,
             _ => {}
         }
@@ -215,7 +217,9 @@ impl Step {
         let unless = |is_written: bool| (!is_written).then_some(0);
         match self.kind {
             Kind::CallBack | Kind::LastCallBack => None,
-            Kind::Push | Kind::Call | Kind::CallIndirect if base == RSP => Some(-8),
+            Kind::Push | Kind::PushMemory | Kind::Call | Kind::CallIndirect if base == RSP => {
+                Some(-8)
+            }
             Kind::Pop if first => None,
             Kind::Pop if base == RSP => Some(8),
             Kind::Return if base == RSP => None,
@@ -250,6 +254,8 @@ impl Step {
                     _ => None,
                 }
             }
+            // Written in part, but what that is to a register is not told.
+            Kind::HighByte => unless(first || second),
             Kind::BitTest if instruction.mnemonic() == Mnemonic::Bt => Some(0),
             _ => unless(first),
         }

@@ -62,8 +62,15 @@ pub enum Kind {
     /// CWDE, CDQE; CDQ, CQO.
     SignExtend,
     Push,
+    /// PUSH of an operand in memory.
+    PushMemory,
     Pop,
     Leave,
+    /// CLI, SWAPGS.
+    KeepOutInterrupts,
+    SwapGs,
+    /// An instruction of AH, CH, DH or BH.
+    HighByte,
     /// Jumps: conditional, and the others.
     Branch,
     Jump,
@@ -187,7 +194,7 @@ impl Piece {
 impl Step {
     fn new(decoded: Decoded) -> Step {
         let instruction = decoded.instruction;
-        let kind = kind(&instruction, &decoded);
+        let kind = kind(&instruction);
         let mut writes = instruction.rflags_modified() & STATUS;
         if kind == Kind::Divide {
             writes = 0;
@@ -217,7 +224,7 @@ impl Step {
     fn may_leave(&self, is_known: bool) -> bool {
         use Kind::*;
         match self.kind {
-            Nothing | LoadAddress | SignExtend => false,
+            Nothing | LoadAddress | SignExtend | HighByte => false,
             Same | ShiftByConstant | ShiftByCl | Multiply | MultiplyWide | BitTest | BitScan => {
                 self.has_memory() && !is_known
             }
@@ -271,7 +278,24 @@ fn is_high_byte(register: Register) -> bool {
     )
 }
 
-fn kind(instruction: &Instruction, decoded: &Decoded) -> Kind {
+/// Whether an instruction of high bytes is one of registers and constants, with one high byte, and such that
+/// it does the same if rAX stands for the register of that, and rCX for another.
+fn is_simple_high_byte(instruction: &Instruction) -> bool {
+    use Mnemonic::*;
+    let highs = (0..instruction.op_count())
+        .filter(|&operand| is_high_byte(instruction.op_register(operand)))
+        .count();
+    let is_known = matches!(
+        instruction.mnemonic(),
+        Mov | Movzx | Movsx | Add | Or | Adc | Sbb | And | Sub | Xor | Cmp | Test | Inc | Dec
+    );
+    // MOVZX to 64 bits has a prefix that no high byte goes with.
+    let is_narrow = (0..instruction.op_count())
+        .all(|operand| instruction.op_register(operand).size() <= 4);
+    is_known && highs == 1 && is_narrow && !has_memory(instruction)
+}
+
+fn kind(instruction: &Instruction) -> Kind {
     let kind = if instruction.is_invalid() {
         None
     } else {
@@ -279,9 +303,7 @@ fn kind(instruction: &Instruction, decoded: &Decoded) -> Kind {
     };
     match kind {
         Some(kind) => kind,
-        None if decoded.ends_block || instruction.flow_control() != FlowControl::Next => {
-            Kind::LastCallBack
-        }
+        None if instruction.flow_control() != FlowControl::Next => Kind::LastCallBack,
         None => Kind::CallBack,
     }
 }
@@ -297,7 +319,7 @@ fn native(instruction: &Instruction) -> Option<Kind> {
             .map(|operand| instruction.op_register(operand))
     };
     if registers().any(is_high_byte) {
-        return None;
+        return is_simple_high_byte(instruction).then_some(Kind::HighByte);
     }
     let all_general = registers().all(Register::is_gpr);
     let memory = has_memory(instruction);
@@ -343,6 +365,9 @@ fn native(instruction: &Instruction) -> Option<Kind> {
         Cwde | Cdqe | Cdq | Cqo => Kind::SignExtend,
         Push | Pop => {
             let is_8_bytes = instruction.stack_pointer_increment().abs() == 8;
+            if instruction.code() == Code::Push_rm64 && memory {
+                return Some(Kind::PushMemory);
+            }
             if !is_8_bytes || memory || !all_general {
                 return None;
             }
@@ -352,6 +377,8 @@ fn native(instruction: &Instruction) -> Option<Kind> {
                 Kind::Pop
             }
         }
+        Cli => Kind::KeepOutInterrupts,
+        Swapgs => Kind::SwapGs,
         Leave if instruction.code() == Code::Leaveq => Kind::Leave,
         Jmp | Call => {
             let is_call = instruction.mnemonic() == Call;

@@ -17,6 +17,7 @@ mod memory;
 mod routines;
 mod same;
 mod stack;
+mod system;
 mod vector;
 
 pub use emitter::Emitter;

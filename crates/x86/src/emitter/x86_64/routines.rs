@@ -170,7 +170,7 @@ fn store_vectors(asm: &mut Assembler, depth: i32) {
 
 /// [`Routines::execute`].
 fn execute(asm: &mut Assembler, exit: dynasmrt::DynamicLabel) {
-    let leaves = asm.new_dynamic_label();
+    let (leaves, elsewhere) = (asm.new_dynamic_label(), asm.new_dynamic_label());
     dynasm!(asm; .arch x64
         ; mov [rsp + 8 + REMAINING], r15
         ; mov [rsp + 8 + KEPT], rax
@@ -188,13 +188,19 @@ fn execute(asm: &mut Assembler, exit: dynasmrt::DynamicLabel) {
         ; add rsp, 8
         ; mov r15, [rsp + 8 + REMAINING]
         ; mov r14, [rsp + 8 + BANK]
-        ; test al, al
-        ; jnz =>leaves
+        ; cmp rax, call_back::LEAVE as i32
+        ; je =>leaves
+        ; mov [rsp + 8 + TARGET], rax
         ; mov rax, [rsp + 8 + CORE]
     );
     load_registers(asm, 8);
     dynasm!(asm; .arch x64
+        ; cmp QWORD [rsp + 8 + TARGET], call_back::GO_ON as i32
+        ; jne =>elsewhere
         ; ret
+        ; =>elsewhere
+        ; add rsp, 8
+        ; jmp QWORD [rsp + TARGET]
         ; =>leaves
         ; add rsp, 8
         ; mov QWORD [rsp + KEPT], Exit::Next.number()

@@ -347,6 +347,67 @@ impl Emitter<'_> {
         Ok(())
     }
 
+    /// An instruction with AH, CH, DH or BH: rAX stands for the register of that, rCX for another.
+    pub(super) fn high_byte(&mut self) -> Result<(), ()> {
+        let step = self.present();
+        let kept = if step.writes == 0 {
+            0
+        } else {
+            step.live & !step.writes
+        };
+        self.load_flags(step.reads | kept);
+        let mut instruction = step.instruction;
+        instruction.set_code(without_accumulator(instruction.code()));
+        let guest_of = |register: Register| register.full_register().number() as u8;
+        let is_high = |register: Register| {
+            (Register::AH..=Register::BH).contains(&register)
+        };
+        let registers = 0..instruction.op_count();
+        let high = registers
+            .clone()
+            .map(|operand| step.instruction.op_register(operand))
+            .find(|&register| is_high(register))
+            .map(guest_of)
+            .ok_or(())?;
+        let mut lent = [Some((high, RAX, false)), None];
+        for operand in registers {
+            if instruction.op_kind(operand) != OpKind::Register {
+                continue;
+            }
+            let register = instruction.op_register(operand);
+            let guest = guest_of(register);
+            let (place, scratch) = if guest == high { (0, RAX) } else { (1, RCX) };
+            let host = if is_high(register) {
+                Register::AH
+            } else {
+                general(scratch, register.size())
+            };
+            let was_written = lent[place].is_some_and(|lent| lent.2);
+            lent[place] = Some((guest, scratch, was_written || writes(&instruction, operand)));
+            instruction.set_op_register(operand, host);
+        }
+        for (guest, scratch, _) in lent.into_iter().flatten() {
+            let source = self.source(guest, scratch);
+            if source != scratch {
+                dynasm!(self.asm; .arch x64; mov Rq(scratch), Rq(source));
+            }
+        }
+        self.emit_encoded(&instruction)?;
+        for (guest, scratch, is_written) in lent.into_iter().flatten() {
+            if is_written {
+                self.put(guest, scratch);
+            }
+        }
+        self.wrote_flags(step.writes);
+        if matches!(
+            step.instruction.mnemonic(),
+            Mnemonic::And | Mnemonic::Or | Mnemonic::Xor | Mnemonic::Test
+        ) {
+            self.flags.clears_adjust = true;
+        }
+        Ok(())
+    }
+
     fn emit_encoded(&mut self, instruction: &Instruction) -> Result<(), ()> {
         let encoded = self.encoder.encode(instruction, 0);
         // Of an instruction that has no encoding there may be something in the buffer.

@@ -44,6 +44,25 @@ impl Emitter<'_> {
         }
     }
 
+    /// PUSH of an operand in memory.
+    pub(super) fn push_memory(&mut self) -> Result<(), ()> {
+        let Some(back) = self.operand(Access::Read)? else {
+            return Err(()); // no group has it
+        };
+        dynasm!(self.asm; .arch x64; mov rax, [rax]; mov [rsp + TARGET], rax);
+        self.lea(RAX, Some(GUEST_RSP), None, -8, true);
+        let miss = self.asm.new_dynamic_label();
+        self.check(Access::Write, 8, miss);
+        self.share_call_back(miss, back);
+        dynasm!(self.asm; .arch x64
+            ; mov rcx, [rsp + TARGET]
+            ; mov [rax], rcx
+            ; lea Rq(GUEST_RSP), [Rq(GUEST_RSP) - 8]
+        );
+        self.come_back(back);
+        Ok(())
+    }
+
     /// POP to a register.
     pub(super) fn pop(&mut self) {
         let to = guest(self.present().instruction.op_register(0));

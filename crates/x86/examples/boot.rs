@@ -1,7 +1,7 @@
 //! Boots a kernel as fast as it goes, without waiting for idle time, and shows the serial
 //! port: `cargo run --release -p x86 --example boot -- KERNEL INITRD COMMAND_LINE [TYPED]`. What is typed
 //! follows the guest's first prompt. From the environment: `MEMORY_MIB` (512), `LIMIT` (instructions to stop
-//! at), `STEP` (the longest run), `FORGET=1` (drop all caches after each run), `JIT=0` (interpret), `CHAOS` (a seed), `STAMPS=1`
+//! at), `STEP` (the longest run), `FORGET=1` (drop all caches after each run), `JIT=0` (interpret; 2: both, compared), `CHAOS` (a seed), `STAMPS=1`
 //! (count and processor time at each `@` printed): what is printed at the end
 //! must be the same whatever all but the first two are.
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)] // outside the machine: files and clocks
@@ -101,9 +101,11 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let mut machine =
         Machine::new(config(), &images(&arguments)).unwrap_or_else(|error| panic!("{error}"));
-    if number("JIT", 1) != 0 {
-        machine.set_engine(Engine::Jit);
-    }
+    machine.set_engine(match number("JIT", 1) {
+        0 => Engine::Interpreter,
+        1 => Engine::Jit,
+        _ => Engine::Paranoid,
+    });
     if let Ok(seed) = std::env::var("CHAOS") {
         machine.set_chaos(seed.parse().ok());
     }

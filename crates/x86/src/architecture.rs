@@ -47,7 +47,7 @@ impl Architecture for X86 {
 
     fn available(&self, engine: Engine) -> Engine {
         match engine {
-            Engine::Jit | Engine::Paranoid if Jit::new().is_some() => Engine::Jit,
+            Engine::Jit | Engine::Paranoid if Jit::new().is_some() => engine,
             _ => Engine::Interpreter,
         }
     }

@@ -129,14 +129,22 @@ impl Machine {
             Engine::Interpreter => None,
             Engine::Jit | Engine::Paranoid => Jit::new(),
         };
-        self.engine = match &jit {
-            None => Engine::Interpreter,
-            Some(_) => Engine::Jit,
-        };
         self.jit = jit.map(Box::new);
+        self.engine = match &mut self.jit {
+            None => Engine::Interpreter,
+            Some(jit) => {
+                jit.set_paranoid(engine == Engine::Paranoid);
+                engine
+            }
+        };
         self.forget_caches();
         self.set_chaos(self.chaos_seed);
         self.engine
+    }
+
+    #[cfg(all(test, jit))]
+    pub(crate) fn jit_mut(&mut self) -> Option<&mut Jit> {
+        self.jit.as_deref_mut()
     }
 
     /// The engine that executes.

@@ -14,7 +14,7 @@ pub const PHYSICAL_BITS: u32 = 40;
 const PRESENT: u64 = 1;
 const WRITABLE: u64 = 1 << 1;
 const USER: u64 = 1 << 2;
-const ACCESSED: u64 = 1 << 5;
+pub(crate) const ACCESSED: u64 = 1 << 5;
 const DIRTY: u64 = 1 << 6;
 const LARGE: u64 = 1 << 7;
 const NO_EXECUTE: u64 = 1 << 63;
@@ -275,6 +275,13 @@ impl Tlb {
             generations: [0; 2],
             fetch_generations: [1; 2],
         }
+    }
+
+    /// Forgets all, whatever RAM knows of its tables.
+    #[cfg(jit)]
+    pub(crate) fn forget(&mut self) {
+        self.drop_half(Half::Lower);
+        self.drop_half(Half::Upper);
     }
 
     /// The translations of a mode, for compiled code.

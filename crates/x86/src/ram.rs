@@ -3,6 +3,8 @@
 //! What every machine's RAM knows of its pages (decoded code, who waits for a write) is
 //! [`machine::memory`]'s. Here is what a store to a page table entails.
 
+#[cfg(jit)]
+use machine::memory::journal::Journal;
 use machine::memory::{Capture, GuestRam, OutsideRam, PAGE_HOLDS_CODE, Ram as MachineRam, Region};
 
 /// Bytes of a page.
@@ -108,6 +110,17 @@ pub struct Ram {
     /// The page flagged as a root.
     root: Option<usize>,
     table_stores: u32,
+    /// What happens now will be undone.
+    is_on_trial: bool,
+}
+
+/// What a trial changed.
+#[cfg(jit)]
+#[derive(Default)]
+pub(crate) struct Trial {
+    pub journal: Box<Journal>,
+    disturbances: usize,
+    table_stores: u32,
 }
 
 /// What may not be true any more when the entry at an offset of a page with these flags changes, which was
@@ -159,6 +172,7 @@ impl Ram {
             upper_tables: Vec::new(),
             root: None,
             table_stores: 0,
+            is_on_trial: false,
         }
     }
 
@@ -276,6 +290,9 @@ impl Ram {
 
     /// A walk reads this page as a table. True if the write TLB's entries for it have to go.
     pub(crate) fn mark_table(&mut self, address: u64, table: Table) -> bool {
+        if self.is_on_trial {
+            return false; // nothing is remembered of the walk
+        }
         let (at, flag) = (address as usize, table.flag());
         if self.ram.has_flags(at, flag) {
             return false;
@@ -322,6 +339,9 @@ impl Ram {
 
     /// No translation is cached any more.
     pub(crate) fn forget_tables(&mut self) {
+        if self.is_on_trial {
+            return;
+        }
         self.forget_lower_tables();
         for page in self.upper_tables.drain(..) {
             self.ram.clear_flags(page as usize * PAGE, OF_KERNEL);
@@ -333,6 +353,9 @@ impl Ram {
 
     /// No translation of the lower half is cached any more.
     pub(crate) fn forget_lower_tables(&mut self) {
+        if self.is_on_trial {
+            return;
+        }
         for page in self.lower_tables.drain(..) {
             self.ram.clear_flags(page as usize * PAGE, OF_PROCESSES);
         }
@@ -371,6 +394,31 @@ impl Ram {
             }
         }
         disturbances
+    }
+
+    /// From here on everything is remembered: see [`MachineRam::begin_trial`]. What is known of tables does
+    /// not change: whoever is on trial remembers no walk.
+    #[cfg(jit)]
+    pub(crate) fn begin_trial(&mut self, trial: &mut Trial) {
+        trial.disturbances = self.disturbances.len();
+        trial.table_stores = self.table_stores;
+        self.is_on_trial = true;
+        self.ram.begin_trial(std::mem::take(&mut trial.journal));
+    }
+
+    /// Double-words written in the trial.
+    #[cfg(jit)]
+    pub(crate) fn words_written(&self) -> usize {
+        self.ram.words_written()
+    }
+
+    /// Ends the trial: all is as it was at its begin.
+    #[cfg(jit)]
+    pub(crate) fn undo_trial(&mut self, trial: &mut Trial) {
+        trial.journal = self.ram.undo_trial();
+        self.disturbances.truncate(trial.disturbances);
+        self.table_stores = trial.table_stores;
+        self.is_on_trial = false;
     }
 
     /// No engine has anything cached of this RAM: flags from another one's time go.

@@ -14,6 +14,8 @@ mod groups;
 #[cfg(jit)]
 mod jumps;
 #[cfg(jit)]
+mod paranoid;
+#[cfg(jit)]
 mod piece;
 #[cfg(jit)]
 mod tier;

@@ -2,6 +2,7 @@
 
 use super::call_back::{Frame, enter};
 use super::jumps::Jumps;
+use super::paranoid::Paranoid;
 use super::piece::Piece;
 use super::x86_64::{Emitter, Routines, host_is_capable};
 use crate::bus::Bus;
@@ -71,6 +72,8 @@ pub struct Jit {
     interprets_next: bool,
     /// How often all code was dropped.
     clears: u64,
+    /// Watches, if the engine is [`Engine::Paranoid`](machine::engine::Engine::Paranoid).
+    paranoid: Option<Box<Paranoid>>,
     /// How often instructions that go on in the next page were executed, by their pages.
     crossings: [u32; CROSSINGS],
 }
@@ -92,6 +95,7 @@ impl Jit {
             chaos: None,
             interprets_next: false,
             clears: 0,
+            paranoid: None,
             crossings: [0; CROSSINGS],
         })
     }
@@ -100,6 +104,16 @@ impl Jit {
     pub fn set_chaos(&mut self, seed: Option<u64>) {
         self.chaos = seed.map(Chaos::new);
         self.hot = self.chaos.as_mut().map_or(HOT, Chaos::threshold);
+    }
+
+    /// Lets the interpreter watch what compiled code does, or not.
+    pub fn set_paranoid(&mut self, is_watched: bool) {
+        self.paranoid = is_watched.then(|| Box::new(Paranoid::new()));
+    }
+
+    #[cfg(test)]
+    pub(super) fn paranoid_mut(&mut self) -> Option<&mut Paranoid> {
+        self.paranoid.as_deref_mut()
     }
 
     /// Forgets all code: nobody remembers any of it.
@@ -144,10 +158,42 @@ impl Jit {
             if let Some(exit) = cache.before_next(core) {
                 return exit;
             }
-            if self.execute_next(cache, core).is_err() {
+            let executed = match self.paranoid.take() {
+                None => self.execute_next(cache, core),
+                Some(paranoid) => self.execute_watched(cache, core, paranoid),
+            };
+            if executed.is_err() {
                 return interpreter::Exit::TripleFault;
             }
         }
+    }
+
+    /// As [`Jit::execute_next`], rehearsed and compared.
+    fn execute_watched(
+        &mut self,
+        cache: &mut Cache,
+        core: &mut Core<'_>,
+        mut paranoid: Box<Paranoid>,
+    ) -> Result<(), TripleFault> {
+        let rehearsed = paranoid.rehearse(core);
+        let executed = if rehearsed == core.now {
+            // The interpreter's alone.
+            let until = std::mem::replace(&mut core.until, core.now + 1);
+            self.interprets_next = true;
+            let executed = self.execute_next(cache, core);
+            core.until = until;
+            executed
+        } else {
+            let until = std::mem::replace(&mut core.until, rehearsed);
+            let executed = self.execute_next(cache, core);
+            core.until = until;
+            if executed.is_ok() {
+                paranoid.compare(core);
+            }
+            executed
+        };
+        self.paranoid = Some(paranoid);
+        executed
     }
 
     fn execute_next(&mut self, cache: &mut Cache, core: &mut Core<'_>) -> Result<(), TripleFault> {

@@ -4,6 +4,8 @@ use super::flags::{AC, RF, STATUS, Status};
 use super::op::{Op, RIP};
 use super::width::Width;
 use crate::bus::Bus;
+#[cfg(jit)]
+use crate::cpu::Cpu;
 use crate::cpu::{CS, Registers, SS};
 use crate::fault::Fault;
 use crate::mmu::{Kind, Mode, Tlb, is_canonical};
@@ -65,6 +67,22 @@ pub(super) const IN_COMPATIBILITY: u8 = 8;
 pub(super) const COMPATIBILITY_MASK: u64 = 0xffff_ffff;
 
 impl Core<'_> {
+    /// The CPU as it is.
+    #[cfg(jit)]
+    pub fn cpu(&self) -> Cpu {
+        let mut registers = self.registers.clone();
+        registers.gpr.copy_from_slice(&self.r[..16]);
+        registers.rip = self.rip();
+        registers.rflags = self.rflags();
+        let vector = self.vector.as_deref().expect("no instruction executes");
+        let x87 = self.x87.as_deref().expect("no instruction executes");
+        Cpu {
+            registers,
+            vector: vector.clone(),
+            x87: x87.clone(),
+        }
+    }
+
     /// Raises an exception.
     #[cold]
     pub fn raise(&mut self, fault: Fault) -> Raised {

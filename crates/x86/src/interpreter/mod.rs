@@ -440,6 +440,37 @@ impl Crossing {
     }
 }
 
+/// Executes the instruction at RIP, or one iteration of it, with nothing remembered from before; delivers its
+/// fault.
+#[cfg(jit)]
+pub(crate) fn execute_alone(core: &mut Core<'_>) -> Result<(), TripleFault> {
+    match decode_alone(core) {
+        Ok(op) => execute(core, std::slice::from_ref(&op)),
+        Err(Raised) => {
+            core.now += 1;
+            let fault = core.raised;
+            core.deliver_fault(fault)
+        }
+    }
+}
+
+#[cfg(jit)]
+fn decode_alone(core: &mut Core<'_>) -> Result<Op, Raised> {
+    let rip = core.rip();
+    let physical = core.fetch_address(rip)?;
+    let offset = (physical % PAGE_SIZE) as usize;
+    let Some(bytes) = core.ram.slice(physical, PAGE_SIZE - offset as u64) else {
+        return Err(core.raise(Fault::INVALID_OPCODE));
+    };
+    if let Some(decoded) = decode::decode(bytes, offset) {
+        return Ok(decoded.op);
+    }
+    match Cache::decode_crossing(core, rip, physical)? {
+        Found::Crossing(crossing) => Ok(crossing.decoded.op),
+        Found::Block(_) => unreachable!("an instruction across pages is in no block"),
+    }
+}
+
 /// Executes the instructions of a block, from its start.
 #[inline(always)]
 fn execute(core: &mut Core<'_>, ops: &[Op]) -> Result<(), TripleFault> {

@@ -21,6 +21,8 @@ enum Treatment {
     Steps,
     /// Disturbed; the seed's.
     Chaos(u64),
+    /// Disturbed, and watched by the interpreter.
+    Paranoid(u64),
 }
 
 fn machine(seed: u64, treatment: Option<Treatment>) -> Machine {
@@ -43,8 +45,11 @@ fn machine(seed: u64, treatment: Option<Treatment>) -> Machine {
     };
     let mut machine = Machine::new(config, &images).expect("the guest is a kernel");
     if let Some(treatment) = treatment {
-        machine.set_engine(Engine::Jit);
-        if let Treatment::Chaos(seed) = treatment {
+        machine.set_engine(match treatment {
+            Treatment::Paranoid(_) => Engine::Paranoid,
+            _ => Engine::Jit,
+        });
+        if let Treatment::Chaos(seed) | Treatment::Paranoid(seed) = treatment {
             machine.set_chaos(Some(seed));
         }
     }
@@ -94,6 +99,7 @@ pub fn check(seed: u64) -> u64 {
         Treatment::Steps,
         Treatment::Chaos(2 * seed),
         Treatment::Chaos(2 * seed + 1),
+        Treatment::Paranoid(2 * seed),
     ] {
         let mut compiled = machine(seed, Some(treatment));
         let mut steps = Random::new(seed);

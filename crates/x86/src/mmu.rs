@@ -343,7 +343,8 @@ impl Tlb {
     }
 
     fn drop_half(&mut self, half: Half) {
-        self.fetch_generations[half as usize] = self.fetch_generations[half as usize].wrapping_add(1);
+        self.fetch_generations[half as usize] =
+            self.fetch_generations[half as usize].wrapping_add(1);
         self.generations[half as usize] += 1;
         if self.generations[half as usize] == GENERATIONS {
             self.generations[half as usize] = 0;

@@ -3,10 +3,10 @@
 
 use super::groups::MOST;
 use super::tier::Jit;
+use crate::cpu::Shadow;
 use crate::interpreter::core::Core;
 use crate::interpreter::exception::TripleFault;
 use crate::interpreter::fault;
-use crate::cpu::Shadow;
 use crate::interpreter::flags::{AF, CF, IF, OF, PF, RF, SF, Status, TF, ZF};
 use crate::interpreter::op::RIP;
 use crate::mmu::Bank;

@@ -81,8 +81,8 @@ impl Jumps {
     }
 
     fn forget_stale(&mut self, generations: [u32; 2]) {
-        for half in 0..2 {
-            if self.generations[half] != generations[half] {
+        for (half, &generation) in generations.iter().enumerate() {
+            if self.generations[half] != generation {
                 let stale = self.tables.iter_mut().filter(|table| table.halves[half]);
                 stale.for_each(Table::clear);
             }

@@ -171,7 +171,9 @@ impl Paranoid {
             let found = ram.load(offset as u64, 8);
             // The next instruction may have been fetched, and nothing else be done of it.
             let was_fetched = found == expected | ACCESSED
-                && words[written..next].iter().any(|word| word.offset == offset);
+                && words[written..next]
+                    .iter()
+                    .any(|word| word.offset == offset);
             found != expected && !was_fetched
         })
     }

@@ -290,8 +290,8 @@ fn is_simple_high_byte(instruction: &Instruction) -> bool {
         Mov | Movzx | Movsx | Add | Or | Adc | Sbb | And | Sub | Xor | Cmp | Test | Inc | Dec
     );
     // MOVZX to 64 bits has a prefix that no high byte goes with.
-    let is_narrow = (0..instruction.op_count())
-        .all(|operand| instruction.op_register(operand).size() <= 4);
+    let is_narrow =
+        (0..instruction.op_count()).all(|operand| instruction.op_register(operand).size() <= 4);
     is_known && highs == 1 && is_narrow && !has_memory(instruction)
 }
 

@@ -78,7 +78,10 @@ fn without_a_difference_nothing_is_said_and_the_end_is_the_interpreters() {
 #[test]
 fn a_wrong_register_is_told() {
     let report = report_of(|core| core.r[13] ^= 4);
-    assert!(report.contains("compiled code and the interpreter differ"), "{report}");
+    assert!(
+        report.contains("compiled code and the interpreter differ"),
+        "{report}"
+    );
     assert!(report.contains("0x4"), "{report}");
 }
 
@@ -102,5 +105,8 @@ fn a_lost_store_is_told() {
 #[test]
 fn a_wrong_count_is_told() {
     let report = report_of(|core| core.now += u64::from(core.now > 1000));
-    assert!(report.contains("compiled code and the interpreter differ"), "{report}");
+    assert!(
+        report.contains("compiled code and the interpreter differ"),
+        "{report}"
+    );
 }

@@ -359,9 +359,7 @@ impl Emitter<'_> {
         let mut instruction = step.instruction;
         instruction.set_code(without_accumulator(instruction.code()));
         let guest_of = |register: Register| register.full_register().number() as u8;
-        let is_high = |register: Register| {
-            (Register::AH..=Register::BH).contains(&register)
-        };
+        let is_high = |register: Register| (Register::AH..=Register::BH).contains(&register);
         let registers = 0..instruction.op_count();
         let high = registers
             .clone()

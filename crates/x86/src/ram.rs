@@ -159,7 +159,9 @@ impl Ram {
     pub(crate) fn clear(&mut self) {
         self.ram.clear();
         self.disturbances.clear();
-        self.tables.clear();
+        self.lower_tables.clear();
+        self.upper_tables.clear();
+        self.root = None;
         self.table_stores = 0;
     }
 

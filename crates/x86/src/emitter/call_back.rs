@@ -104,8 +104,8 @@ impl<'a, 'b> Frame<'a, 'b> {
 
     /// The code at RIP, which is not that of the piece that executes, if it is known.
     fn find_next(&mut self, core: &mut Core<'_>, jit: &mut Jit) -> Option<u64> {
-        if self.remaining <= 0 || !needs_no_look(core, false) {
-            return None;
+        if self.remaining <= 0 || core.is_compatibility || !needs_no_look(core, false) {
+            return None; // 32-bit code is not compiled
         }
         jit.jumps.refresh(core.tlb.fetch_generations());
         let code = jit.jumps.find(core.is_user, core.rip())?;

@@ -462,7 +462,7 @@ fn decode_alone(core: &mut Core<'_>) -> Result<Op, Raised> {
     let Some(bytes) = core.ram.slice(physical, PAGE_SIZE - offset as u64) else {
         return Err(core.raise(Fault::INVALID_OPCODE));
     };
-    if let Some(decoded) = decode::decode(bytes, offset) {
+    if let Some(decoded) = decode::of_mode(core.is_compatibility)(bytes, offset) {
         return Ok(decoded.op);
     }
     match Cache::decode_crossing(core, rip, physical)? {

@@ -9,9 +9,7 @@ use crate::config::PairConfig;
 use crate::event::Event;
 use crate::failure_detector::{PauseDetector, SilenceDetector, Suspicion};
 use crate::marker::{DiskState, Marker, Role, Worth};
-use crate::message::{
-    DivergenceReport, Greeting, Message, PROTOCOL_VERSION, Parting, Refusal, SnapshotChunk,
-};
+use crate::message::{DivergenceReport, Greeting, Message, PROTOCOL_VERSION, Parting, Refusal};
 use crate::mutation::Mutation;
 use crate::record::Record;
 use crate::startup::{Stance, Standing};
@@ -75,10 +73,16 @@ pub enum BackupAction<O> {
     },
     /// Close the connection after what was sent. [`Backup::disconnected`] need not be called.
     Close(ConnectionId),
-    /// Keep this piece of the snapshot, of the machine or of a disk.
-    Store(SnapshotChunk),
-    /// The snapshot is whole: make the machine of it, then call [`Backup::restored`].
-    Restore {
+    /// Connect to the primary once more, send [`Message::Fetch`] with this pairing there, and make the
+    /// machine and its disks of the pieces that come. When all came and the machine is made, but not
+    /// before [`BackupAction::Place`], call [`Backup::restored`]; when that connection fails,
+    /// [`Backup::disconnected`].
+    Fetch {
+        /// The pairing.
+        pairing: u64,
+    },
+    /// The place of the snapshot that is fetched.
+    Place {
         /// The pairing.
         pairing: u64,
         /// Number of the last record before it.

@@ -74,20 +74,24 @@ pub struct FrameWriter {
 impl FrameWriter {
     /// Appends a frame to `out`. `kind` is 1 to 255; the payload at most [`MAX_PAYLOAD`] bytes.
     pub fn write(&mut self, out: &mut Vec<u8>, kind: u8, payload: &[u8]) {
+        self.write_head(out, kind, &[payload]);
+        out.extend_from_slice(payload);
+    }
+
+    /// Appends all of a frame but its payload, which has to follow: these parts, one after the other.
+    pub fn write_head(&mut self, out: &mut Vec<u8>, kind: u8, payload: &[&[u8]]) {
+        let length: usize = payload.iter().map(|part| part.len()).sum();
         assert!(kind != 0, "kind 0 is a file's unwritten tail");
-        assert!(
-            payload.len() <= MAX_PAYLOAD,
-            "a frame of {} bytes",
-            payload.len()
-        );
+        assert!(length <= MAX_PAYLOAD, "a frame of {length} bytes");
         let start = out.len();
         out.push(kind);
-        put_varint(out, payload.len() as u64);
+        put_varint(out, length as u64);
         out.push(header_check(&out[start..]));
-        self.chain = crc32c::crc32c_append(self.chain, &out[start..]);
-        self.chain = crc32c::crc32c_append(self.chain, payload);
+        let chain = crc32c::crc32c_append(self.chain, &out[start..]);
+        self.chain = payload
+            .iter()
+            .fold(chain, |chain, part| crc32c::crc32c_append(chain, part));
         out.extend_from_slice(&self.chain.to_le_bytes());
-        out.extend_from_slice(payload);
     }
 }
 
@@ -102,6 +106,17 @@ pub struct Frame {
     pub payload: Vec<u8>,
 }
 
+/// A frame whose checks were right, where the reader has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BorrowedFrame<'a> {
+    /// 1 to 255.
+    pub kind: u8,
+    /// Where it began, in bytes from the start of the stream of frames.
+    pub offset: u64,
+    /// What it holds.
+    pub payload: &'a [u8],
+}
+
 /// Takes frames out of a stream of bytes that comes in pieces of any size.
 ///
 /// Holds at most one frame's bytes and the piece last pushed. After an error every further call
@@ -111,7 +126,9 @@ pub struct FrameReader {
     chain: u32,
     limit: usize,
     buffer: Vec<u8>,
+    /// Bytes of the buffer that were taken, and that came.
     consumed: usize,
+    end: usize,
     offset: u64,
     failed: Option<FrameError>,
 }
@@ -132,6 +149,7 @@ impl FrameReader {
             limit,
             buffer: Vec::new(),
             consumed: 0,
+            end: 0,
             offset: 0,
             failed: None,
         }
@@ -145,14 +163,41 @@ impl FrameReader {
     /// Adds bytes as they came.
     pub fn push(&mut self, bytes: &[u8]) {
         if self.failed.is_none() {
-            self.buffer.drain(..std::mem::take(&mut self.consumed));
-            self.buffer.extend_from_slice(bytes);
+            self.room(bytes.len())[..bytes.len()].copy_from_slice(bytes);
+            self.filled(bytes.len());
         }
+    }
+
+    /// Room for at least so many bytes, to be filled from the front: see [`FrameReader::filled`].
+    pub fn room(&mut self, bytes: usize) -> &mut [u8] {
+        if self.consumed == self.end {
+            (self.consumed, self.end) = (0, 0);
+        } else if self.buffer.len() < self.end + bytes {
+            self.buffer.copy_within(self.consumed..self.end, 0);
+            self.end -= self.consumed;
+            self.consumed = 0;
+        }
+        if self.buffer.len() < self.end + bytes {
+            self.buffer.resize(self.end + bytes, 0);
+        }
+        &mut self.buffer[self.end..]
+    }
+
+    /// So many bytes came into the front of the [`FrameReader::room`].
+    ///
+    /// # Panics
+    /// There was less room.
+    pub fn filled(&mut self, bytes: usize) {
+        assert!(
+            bytes <= self.buffer.len() - self.end,
+            "{bytes} bytes came into less room"
+        );
+        self.end += bytes;
     }
 
     /// The bytes that are not yet part of a whole frame.
     pub fn rest(&self) -> &[u8] {
-        &self.buffer[self.consumed..]
+        &self.buffer[self.consumed..self.end]
     }
 
     /// Where the next frame begins, in bytes from the start.
@@ -162,18 +207,41 @@ impl FrameReader {
 
     /// The next whole frame, or `None` until more bytes come.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
+        Ok(self.next_borrowed()?.map(|frame| Frame {
+            kind: frame.kind,
+            offset: frame.offset,
+            payload: frame.payload.to_vec(),
+        }))
+    }
+
+    /// As [`FrameReader::next_frame`], without a copy.
+    ///
+    /// # Errors
+    /// As [`FrameReader::next_frame`].
+    pub fn next_borrowed(&mut self) -> Result<Option<BorrowedFrame<'_>>, FrameError> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
-        self.try_next()
-            .inspect_err(|error| self.failed = Some(error.clone()))
+        let checked = self.check_next();
+        let checked = checked.inspect_err(|error| self.failed = Some(error.clone()))?;
+        let Some((header, offset)) = checked else {
+            return Ok(None);
+        };
+        let end = self.consumed;
+        Ok(Some(BorrowedFrame {
+            kind: header.kind,
+            offset,
+            payload: &self.buffer[end - header.length..end],
+        }))
     }
 
-    fn try_next(&mut self) -> Result<Option<Frame>, FrameError> {
+    /// Looks whether the next frame is there whole, and takes it if it is right. Gives its header, and
+    /// where it began.
+    fn check_next(&mut self) -> Result<Option<(Header, u64)>, FrameError> {
         let Some(header) = self.header()? else {
             return Ok(None);
         };
-        let rest = &self.buffer[self.consumed..];
+        let rest = self.rest();
         let Some(payload) = rest.get(header.size..header.size + header.length) else {
             return Ok(None);
         };
@@ -184,20 +252,16 @@ impl FrameReader {
                 offset: self.offset,
             });
         }
-        let frame = Frame {
-            kind: header.kind,
-            offset: self.offset,
-            payload: payload.to_vec(),
-        };
         let size = header.size + header.length;
+        let offset = self.offset;
         self.chain = chain;
         self.consumed += size;
         self.offset += size as u64;
-        Ok(Some(frame))
+        Ok(Some((header, offset)))
     }
 
     fn header(&self) -> Result<Option<Header>, FrameError> {
-        let rest = &self.buffer[self.consumed..];
+        let rest = self.rest();
         let damaged = FrameError::Header {
             offset: self.offset,
         };

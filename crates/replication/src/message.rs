@@ -7,11 +7,11 @@ use crate::record::Record;
 use crate::startup::Standing;
 use crate::succession::{Generation, Host, LifeNumber, MachineName, RunId};
 use crate::watch::Agreement;
-use encoding::{decode, encode};
+use encoding::{decode, decode_fetched, encode, encode_chunk_head};
 use std::fmt;
 
 /// The version of this protocol; both sides must speak the same.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 /// The longest payload of a frame on the channel once the greetings are over: 9 MiB.
 pub const MAX_MESSAGE_BYTES: usize = 9 << 20;
 /// The longest payload before: whoever has not greeted makes nobody hold more.
@@ -194,20 +194,33 @@ pub enum Message {
     },
     /// P: may not join.
     Refuse(Refusal),
-    /// P: a piece of the snapshot.
-    Snapshot(SnapshotChunk),
-    /// P: the snapshot is whole.
-    SnapshotEnd {
+    /// P: the snapshot is taken here: the records that follow come after it. Its pieces are fetched on
+    /// a connection of their own.
+    SnapshotTaken {
         /// The pairing.
         pairing: u64,
-        /// Pieces that were sent.
-        chunks: u64,
         /// Number of the last record before it.
         sequence: u64,
         /// Instruction count at which it was taken.
         count: u64,
         /// Visible outputs there.
         visible_outputs: u64,
+    },
+    /// B, first on the connection for the pieces: I am the backup that you told this pairing.
+    Fetch {
+        /// The pairing.
+        pairing: u64,
+        /// As in the backup's Hello.
+        run: RunId,
+    },
+    /// P, on that connection: a piece of the snapshot.
+    Snapshot(SnapshotChunk),
+    /// P, on that connection: those were all pieces.
+    SnapshotEnd {
+        /// The pairing.
+        pairing: u64,
+        /// Pieces that were sent.
+        chunks: u64,
     },
     /// B: holds the snapshot and runs.
     Ready {
@@ -353,6 +366,43 @@ impl MessageWriter {
         let kind = encode(&mut self.payload, message);
         self.frames.write(out, kind, &self.payload);
     }
+
+    /// As [`MessageWriter::write`] with [`Message::Snapshot`], but the piece's bytes are left out: they
+    /// are to follow in the connection right after `out`, and need not be copied for that.
+    pub fn write_snapshot_head(&mut self, out: &mut Vec<u8>, chunk: &SnapshotChunk) {
+        self.payload.clear();
+        let kind = encode_chunk_head(&mut self.payload, chunk);
+        let parts = [&self.payload[..], &chunk.bytes];
+        self.frames.write_head(out, kind, &parts);
+        out.extend_from_slice(&self.payload);
+    }
+}
+
+/// What comes on the connection for a snapshot's pieces, not copied out of the reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fetched<'a> {
+    /// A piece: [`Message::Snapshot`].
+    Chunk {
+        /// The pairing.
+        pairing: u64,
+        /// Of what.
+        part: SnapshotPart,
+        /// Where it belongs, in bytes.
+        offset: u64,
+        /// How many bytes all pieces have together, about.
+        total: u64,
+        /// The bytes.
+        bytes: &'a [u8],
+    },
+    /// Those were all: [`Message::SnapshotEnd`].
+    End {
+        /// The pairing.
+        pairing: u64,
+        /// Pieces that were sent.
+        chunks: u64,
+    },
+    /// Anything else, which does not belong there.
+    Other,
 }
 
 /// Decodes messages of one direction of one connection.
@@ -376,17 +426,38 @@ impl MessageReader {
         }
     }
 
+    /// For a connection on which only a snapshot's pieces come.
+    pub fn of_snapshot() -> MessageReader {
+        MessageReader {
+            frames: FrameReader::new(MAX_MESSAGE_BYTES),
+        }
+    }
+
     /// Adds bytes as they came from the connection.
     pub fn push(&mut self, bytes: &[u8]) {
         self.frames.push(bytes);
     }
 
+    /// Room for `bytes` bytes or more of the connection; say by [`MessageReader::filled`] how many
+    /// came. Saves the copy that [`MessageReader::push`] makes.
+    pub fn room(&mut self, bytes: usize) -> &mut [u8] {
+        self.frames.room(bytes)
+    }
+
+    /// So many bytes at the front of [`MessageReader::room`] are the connection's next.
+    ///
+    /// # Panics
+    /// There was less room.
+    pub fn filled(&mut self, bytes: usize) {
+        self.frames.filled(bytes);
+    }
+
     /// The next message, or `None` until more bytes come. After an error close the connection.
     pub fn next_message(&mut self) -> Result<Option<Message>, FrameError> {
-        let Some(frame) = self.frames.next_frame()? else {
+        let Some(frame) = self.frames.next_borrowed()? else {
             return Ok(None);
         };
-        let message = decode(frame.kind, &frame.payload).map_err(|source| FrameError::Payload {
+        let message = decode(frame.kind, frame.payload).map_err(|source| FrameError::Payload {
             offset: frame.offset,
             source,
         })?;
@@ -394,5 +465,21 @@ impl MessageReader {
             self.frames.set_limit(MAX_MESSAGE_BYTES);
         }
         Ok(Some(message))
+    }
+
+    /// The next of a snapshot's pieces, or `None` until more bytes come. After an error close the
+    /// connection.
+    ///
+    /// # Errors
+    /// What came is no message.
+    pub fn next_fetched(&mut self) -> Result<Option<Fetched<'_>>, FrameError> {
+        let Some(frame) = self.frames.next_borrowed()? else {
+            return Ok(None);
+        };
+        let offset = frame.offset;
+        let fetched = decode_fetched(frame.kind, frame.payload);
+        fetched
+            .map(Some)
+            .map_err(|source| FrameError::Payload { offset, source })
     }
 }

@@ -17,7 +17,7 @@ use crate::output_gate::{OutputGate, Released};
 use crate::record::{MAX_INPUT_BYTES, Record, RecordBody};
 use crate::startup::{Stance, Standing};
 use crate::succession::{
-    Claim, Entry, Generation, Kind, LifeNumber, Membership, RecordNumber, Request,
+    Claim, Entry, Generation, Kind, LifeNumber, Membership, RecordNumber, Request, RunId,
 };
 use crate::watch::{Agreement, BeaconWriter, KeyWatch, Outage};
 use join::Join;
@@ -53,21 +53,16 @@ pub enum PrimaryAction<O> {
     /// Let these outputs out, in order.
     Emit(Vec<O>),
     /// Take a snapshot between two quanta, then call [`Primary::snapshot_taken`] at exactly this
-    /// place in the vcpu's stream of records and outputs.
+    /// place in the vcpu's stream of records and outputs. Its pieces are for whoever sends
+    /// [`Message::Fetch`] with this pairing and this run on a connection of its own; say
+    /// [`Primary::snapshot_failed`] when they cannot be sent.
     TakeSnapshot {
         /// The pairing that it is for.
         pairing: u64,
+        /// The run of the backup.
+        run: RunId,
     },
-    /// Send the snapshot as [`Message::Snapshot`] chunks on the connection, through the same
-    /// message writer as everything else, then call [`Primary::snapshot_sent`]. Messages of
-    /// [`PrimaryAction::Send`] may go in between.
-    SendSnapshot {
-        /// Which connection.
-        connection: ConnectionId,
-        /// The pairing.
-        pairing: u64,
-    },
-    /// The snapshot is not needed any more.
+    /// The snapshot is not needed any more; whoever has it all already loses nothing.
     AbortSnapshot {
         /// The pairing.
         pairing: u64,

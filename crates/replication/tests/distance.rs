@@ -106,12 +106,9 @@ impl Distant {
                         self.to_backup.push_back((arrives.max(before), message));
                     }
                     PrimaryAction::Emit(outputs) => self.emitted += outputs.len() as u64,
-                    PrimaryAction::TakeSnapshot { pairing } => {
+                    PrimaryAction::TakeSnapshot { pairing, .. } => {
                         self.primary.snapshot_taken(self.now, pairing, self.count);
                         self.executed = self.count;
-                    }
-                    PrimaryAction::SendSnapshot { pairing, .. } => {
-                        self.primary.snapshot_sent(self.now, pairing, 0);
                     }
                     PrimaryAction::Settle(_) => self.primary.settled(self.now),
                     PrimaryAction::Ask(request) => {
@@ -140,7 +137,7 @@ impl Distant {
                         let outcome = self.store.carry_out(&request);
                         self.backup.arbiter_answered(self.now, &request, &outcome);
                     }
-                    BackupAction::Restore {
+                    BackupAction::Place {
                         pairing, sequence, ..
                     } => {
                         self.replayed = sequence;

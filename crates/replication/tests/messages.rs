@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use replication::marker::{DiskState, Marker, Role, Worth};
 use replication::message::{
-    DivergenceReport, Greeting, LifeId, Message, MessageReader, MessageWriter, Parting, Refusal,
-    SnapshotChunk, SnapshotPart,
+    DivergenceReport, Fetched, Greeting, LifeId, Message, MessageReader, MessageWriter, Parting,
+    Refusal, SnapshotChunk, SnapshotPart,
 };
 use replication::record::{Record, RecordBody};
 use replication::startup::{Stance, Standing};
@@ -147,15 +147,19 @@ fn message() -> impl Strategy<Value = Message> {
                 })
             }
         ),
-        (n(), n(), n(), n(), n()).prop_map(
-            |(pairing, chunks, sequence, count, visible_outputs)| Message::SnapshotEnd {
+        (n(), n()).prop_map(|(pairing, chunks)| Message::SnapshotEnd { pairing, chunks }),
+        (n(), n(), n(), n()).prop_map(|(pairing, sequence, count, visible_outputs)| {
+            Message::SnapshotTaken {
                 pairing,
-                chunks,
                 sequence,
                 count,
                 visible_outputs,
             }
-        ),
+        }),
+        (n(), any::<u128>()).prop_map(|(pairing, run)| Message::Fetch {
+            pairing,
+            run: RunId(run)
+        }),
         n().prop_map(|pairing| Message::Ready { pairing }),
         (n(), n(), n()).prop_map(|(pairing, done, total)| Message::Restoring {
             pairing,
@@ -284,6 +288,56 @@ proptest! {
             MessageWriter::default().write(&mut again, &message);
             prop_assert_eq!(again, bytes);
         }
+    }
+}
+
+/// The connection for a snapshot's pieces: what is written without a copy is what is written with one,
+/// and is read so in pieces of any size.
+#[test]
+fn a_piece_is_the_same_with_and_without_a_copy() {
+    let chunk = SnapshotChunk {
+        pairing: 3,
+        part: SnapshotPart::Disk(2),
+        offset: 1 << 33,
+        total: 1 << 34,
+        bytes: (0..100_000u32).map(|n| (n % 251) as u8).collect(),
+    };
+    let end = Message::SnapshotEnd {
+        pairing: 3,
+        chunks: 2,
+    };
+    let (mut copied, mut bytes) = (Vec::new(), Vec::new());
+    let (mut first, mut second) = (MessageWriter::default(), MessageWriter::default());
+    for _ in 0..2 {
+        first.write(&mut copied, &Message::Snapshot(chunk.clone()));
+        second.write_snapshot_head(&mut bytes, &chunk);
+        bytes.extend_from_slice(&chunk.bytes);
+    }
+    first.write(&mut copied, &end);
+    second.write(&mut bytes, &end);
+    assert!(copied == bytes);
+    for size in [1, 7, 4_096, 70_000, bytes.len()] {
+        let mut reader = MessageReader::of_snapshot();
+        let mut fetched = 0;
+        let mut ended = false;
+        for piece in bytes.chunks(size) {
+            reader.room(piece.len())[..piece.len()].copy_from_slice(piece);
+            reader.filled(piece.len());
+            while let Some(next) = reader.next_fetched().unwrap() {
+                match next {
+                    Fetched::Chunk { offset, bytes, .. } => {
+                        assert!(offset == chunk.offset && bytes == chunk.bytes);
+                        fetched += 1;
+                    }
+                    Fetched::End { pairing, chunks } => {
+                        assert_eq!((pairing, chunks, fetched), (3, 2, 2));
+                        ended = true;
+                    }
+                    Fetched::Other => panic!("nothing else was sent"),
+                }
+            }
+        }
+        assert!(ended, "in pieces of {size}");
     }
 }
 

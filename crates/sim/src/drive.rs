@@ -5,7 +5,7 @@ use crate::coverage::Situation;
 use crate::disk::Purpose;
 use crate::faults::Fault;
 use crate::guest::{DISK_FAILED, StubOutput};
-use crate::process::{FromReplay, FromVcpu, PrimaryProcess, Role, Sending};
+use crate::process::{FromReplay, FromVcpu, PrimaryProcess, Role};
 use crate::scenario::MS;
 use crate::world::{What, World};
 use replication::ConnectionId;
@@ -15,7 +15,7 @@ use replication::failure_detector::Suspicion;
 use replication::guest::Guest;
 use replication::lag::FULL_SPEED;
 use replication::marker::DiskState;
-use replication::message::{Message, Parting, Refusal, SnapshotChunk, SnapshotPart};
+use replication::message::{Message, Parting, Refusal};
 use replication::mutation::Mutation;
 use replication::primary::{Beginning, Primary, PrimaryAction, PrimaryPhase, PrimaryStop};
 use replication::record::RecordBody;
@@ -187,6 +187,7 @@ impl World {
             } => {
                 primary.snapshot = Some((pairing, bytes));
                 primary.core.snapshot_taken(now, pairing, count);
+                return self.begin_sending(node);
             }
             FromVcpu::Finished(count) => primary.core.finished(now, count),
             FromVcpu::DiskFailed => {
@@ -265,23 +266,21 @@ impl World {
                     self.emit(node, run, opened, &outputs, &disk);
                 }
             }
-            PrimaryAction::TakeSnapshot { pairing } => {
+            PrimaryAction::TakeSnapshot { pairing, .. } => {
                 if let Some(Role::Primary(primary)) = self.role(node) {
                     primary.snapshot_wanted = Some(pairing);
                 }
-            }
-            PrimaryAction::SendSnapshot {
-                connection,
-                pairing,
-            } => {
-                self.begin_sending(node, run, connection, pairing);
             }
             PrimaryAction::AbortSnapshot { .. } => {
                 if let Some(Role::Primary(primary)) = self.role(node) {
                     let begun = primary.sending.take().is_some();
                     primary.snapshot = None;
+                    let asking = primary.asking.take();
                     if primary.snapshot_wanted.take().is_some() {
                         self.coverage.reached(Situation::SnapshotNotWanted);
+                    }
+                    if let Some((_, connection)) = asking {
+                        self.close(connection, run);
                     }
                     if begun {
                         self.coverage.reached(Situation::SnapshotInterrupted);
@@ -341,7 +340,7 @@ impl World {
             Message::Records { .. } if std::mem::take(&mut self.nodes[node].lose_message) => {
                 return self.note(|| format!("node {node}: a message is lost: {message:?}"));
             }
-            Message::Welcome { .. } | Message::SnapshotEnd { .. } | Message::Joined { .. } => {
+            Message::Welcome { .. } | Message::SnapshotTaken { .. } | Message::Joined { .. } => {
                 self.delicate();
             }
             Message::Goodbye {
@@ -468,19 +467,14 @@ impl World {
             BackupAction::Settle { pairing, marker } => {
                 self.begin_write(node, run, marker, Purpose::Member(pairing));
             }
-            BackupAction::Store(chunk) => {
-                self.nodes[node].disk.is_being_copied();
-                if let Some(Role::Backup(backup)) = self.role(node) {
-                    backup.stored.extend_from_slice(&chunk.bytes);
-                }
-            }
-            BackupAction::Restore {
+            BackupAction::Fetch { pairing } => self.fetch(node, run, pairing),
+            BackupAction::Place {
                 pairing, sequence, ..
             } => {
                 if let Some(Role::Backup(backup)) = self.role(node) {
                     backup.pairing = pairing;
                     backup.snapshot_at = sequence;
-                    self.begin_restore(node, run);
+                    self.snapshot_placed(node);
                 }
             }
             BackupAction::Replay { records, .. } => self.backup_replays(node, records),
@@ -572,7 +566,7 @@ impl World {
         }
     }
 
-    fn begin_restore(&mut self, node: usize, run: u64) {
+    pub(crate) fn begin_restore(&mut self, node: usize, run: u64) {
         let time = self.scenario.restore_time;
         self.attempts += 1;
         let attempt = self.attempts;
@@ -741,65 +735,6 @@ impl World {
             let off = self.random.between(10, 500) * MS;
             self.at(after, None, What::Fault(Fault::AllDie(off)));
         }
-    }
-
-    fn begin_sending(&mut self, node: usize, run: u64, connection: ConnectionId, pairing: u64) {
-        let pieces = self.scenario.chunks.max(1) as usize;
-        let Some(Role::Primary(primary)) = self.role(node) else {
-            return;
-        };
-        let Some((_, bytes)) = primary.snapshot.take_if(|(g, _)| *g == pairing) else {
-            return;
-        };
-        let left: std::collections::VecDeque<Vec<u8>> = bytes
-            .chunks(bytes.len().div_ceil(pieces).max(1))
-            .map(<[u8]>::to_vec)
-            .collect();
-        let chunks = left.len() as u64;
-        primary.sending = Some(Sending {
-            pairing,
-            connection,
-            left,
-            chunks,
-        });
-        self.at(
-            self.scenario.chunk_time,
-            Some((node, run)),
-            What::Chunk(pairing),
-        );
-    }
-
-    pub(crate) fn send_chunk(&mut self, node: usize, pairing: u64) {
-        let now = self.clock(node);
-        let Some(run) = self.run_of(node) else { return };
-        let Some(Role::Primary(primary)) = self.role(node) else {
-            return;
-        };
-        let Some(sending) = primary.sending.as_mut().filter(|s| s.pairing == pairing) else {
-            return;
-        };
-        let (connection, chunks) = (sending.connection, sending.chunks);
-        if let Some(bytes) = sending.left.pop_front() {
-            let offset = 0;
-            let part = SnapshotPart::Machine;
-            let chunk = SnapshotChunk {
-                pairing,
-                part,
-                offset,
-                total: bytes.len() as u64,
-                bytes,
-            };
-            self.send(run, connection, &Message::Snapshot(chunk));
-            self.at(
-                self.scenario.chunk_time,
-                Some((node, run)),
-                What::Chunk(pairing),
-            );
-        } else {
-            primary.sending = None;
-            primary.core.snapshot_sent(now, pairing, chunks);
-        }
-        self.settle(node);
     }
 
     pub(crate) fn restored(&mut self, node: usize, attempt: u64) {

@@ -14,6 +14,7 @@ pub mod coverage;
 mod disk;
 mod drive;
 mod faults;
+mod fetching;
 mod guest;
 mod lives;
 mod network;

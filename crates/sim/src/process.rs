@@ -1,5 +1,6 @@
 //! What stands in for the program: event loop and vcpu thread of one replica, around the real core.
 
+use crate::fetching::Fetching;
 use crate::guest::{StubGuest, StubInput, StubOutput};
 use crate::random::Random;
 use crate::scenario::Scenario;
@@ -129,6 +130,8 @@ pub struct PrimaryProcess {
     pub snapshot_wanted: Option<u64>,
     /// The newest snapshot.
     pub snapshot: Option<(u64, Vec<u8>)>,
+    /// Who asked for the pieces of the snapshot of which pairing.
+    pub asking: Option<(u64, ConnectionId)>,
     /// A snapshot on its way.
     pub sending: Option<Sending>,
     /// To the event loop.
@@ -166,6 +169,7 @@ impl PrimaryProcess {
             share: 1000,
             snapshot_wanted: None,
             snapshot: None,
+            asking: None,
             sending: None,
             channel: Channel::default(),
             next_digest: 0,
@@ -312,6 +316,10 @@ pub struct BackupProcess {
     pub flush: Option<(u64, u64, u64)>,
     /// The last flush that was seen.
     pub flush_seen: (u64, u64),
+    /// The connection to the primary.
+    pub connection: Option<ConnectionId>,
+    /// How the snapshot comes.
+    pub fetching: Option<Fetching>,
     /// The snapshot so far.
     pub stored: Vec<u8>,
     /// Records that came before the machine was made.
@@ -338,6 +346,8 @@ impl BackupProcess {
             snapshot_at: 0,
             flush: None,
             flush_seen: (0, 0),
+            connection: None,
+            fetching: None,
             stored: Vec::new(),
             early: Vec::new(),
             replayer: None,

@@ -37,7 +37,10 @@ impl World {
             .is_some_and(|connection| !self.network.connections[&connection.0].ends[0].open);
         if let Some(Role::Backup(backup)) = self.role(node) {
             match connection {
-                Some(connection) => backup.core.connected(now, connection),
+                Some(connection) => {
+                    backup.connection = Some(connection);
+                    backup.core.connected(now, connection);
+                }
                 None => backup.core.disconnected(now, None),
             }
             if ended {
@@ -163,6 +166,9 @@ impl World {
     }
 
     fn hear(&mut self, node: usize, connection: ConnectionId, message: Message) {
+        if self.hear_fetching(node, connection, &message) {
+            return self.settle(node);
+        }
         let now = self.clock(node);
         let is_hello = matches!(message, Message::Hello { .. });
         match self.role(node) {
@@ -180,6 +186,9 @@ impl World {
         let now = self.clock(node);
         if let Some(opened) = self.network.connections.get_mut(&connection.0) {
             opened.ends[side].open = false;
+        }
+        if self.fetching_ended(node, connection) {
+            return self.settle(node);
         }
         match self.role(node) {
             Some(Role::Primary(primary)) => primary.core.disconnected(now, connection),

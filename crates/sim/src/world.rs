@@ -69,6 +69,8 @@ pub enum What {
     Write(Write),
     /// The next piece of a snapshot goes out.
     Chunk(u64),
+    /// A backup's connection for the pieces of a snapshot is there, or is not.
+    Fetches(u64),
     /// The snapshot of this pairing became a machine.
     Restored(u64),
     /// Something arrives from this side of the connection.
@@ -382,6 +384,7 @@ impl World {
             (Some((node, run)), What::PeerSaid(answer)) => self.peer_says(node, run, answer),
             (Some((node, run)), What::Write(write)) => self.write(node, run, write),
             (Some((node, _)), What::Chunk(pairing)) => self.send_chunk(node, pairing),
+            (Some((node, _)), What::Fetches(pairing)) => self.fetches(node, pairing),
             (Some((node, _)), What::Restored(attempt)) => self.restored(node, attempt),
             (Some((node, _)), What::Restoring(attempt, quarters)) => {
                 self.restoring(node, attempt, quarters);

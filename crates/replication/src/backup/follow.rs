@@ -18,9 +18,9 @@ use std::time::Duration;
 enum Phase {
     /// What is here loses its rights: its marker is being written.
     Marking,
-    Snapshot {
-        chunks: u64,
-    },
+    /// The snapshot is being fetched; where in the log it was taken is not known yet.
+    Fetching,
+    /// It is fetched and restored.
     Restoring,
     /// Ready was sent. The primary is still free to go on alone.
     Ready,
@@ -411,7 +411,7 @@ impl<O> Follow<O> {
         records: &[Record],
         look: bool,
     ) -> Result<(), &'static str> {
-        if matches!(self.phase, Phase::Marking | Phase::Snapshot { .. }) {
+        if matches!(self.phase, Phase::Marking | Phase::Fetching) {
             return Err("records before the snapshot");
         }
         if first_sequence != self.received + 1 && look {
@@ -441,24 +441,12 @@ impl<O> Backup<O> {
         follow.silence.heard(now);
         let expected = follow.pairing;
         let result = match message {
-            Message::Snapshot(chunk) if chunk.pairing == expected => match &mut follow.phase {
-                Phase::Snapshot { chunks } => {
-                    *chunks += 1;
-                    self.actions.push_back(BackupAction::Store(chunk));
-                    Ok(())
-                }
-                _ => Err("a piece of a snapshot after its end"),
-            },
-            Message::SnapshotEnd {
+            Message::SnapshotTaken {
                 pairing,
-                chunks,
                 sequence,
                 count,
                 visible_outputs,
-            } if pairing == expected => {
-                let place = (sequence, count, visible_outputs);
-                self.snapshot_ended(chunks, place)
-            }
+            } if pairing == expected => self.snapshot_taken(sequence, count, visible_outputs),
             Message::Joined { pairing, key } if pairing == expected => self.joined(now, key),
             Message::Handover { pairing, sequence } if pairing == expected => {
                 return self.handed_over(now, sequence);
@@ -492,8 +480,8 @@ impl<O> Backup<O> {
             } if pairing == expected => {
                 follow.release(released);
                 let look = !self.config.mutations.active(Mutation::GapUnnoticed);
-                // Where the records begin is known when the snapshot is whole.
-                let knows_place = !matches!(follow.phase, Phase::Marking | Phase::Snapshot { .. });
+                // Where the records begin is known when the snapshot is taken.
+                let knows_place = !matches!(follow.phase, Phase::Marking | Phase::Fetching);
                 if sequence != follow.received && knows_place && look {
                     Err("records are missing")
                 } else {
@@ -523,16 +511,17 @@ impl<O> Backup<O> {
         }
     }
 
-    fn snapshot_ended(
+    fn snapshot_taken(
         &mut self,
-        chunks: u64,
-        (sequence, count, visible_outputs): (u64, u64, u64),
+        sequence: u64,
+        count: u64,
+        visible_outputs: u64,
     ) -> Result<(), &'static str> {
         let State::Following(follow) = &mut self.state else {
             return Ok(());
         };
-        if follow.phase != (Phase::Snapshot { chunks }) {
-            return Err("the snapshot is not whole");
+        if follow.phase != Phase::Fetching {
+            return Err("a snapshot that nobody asked for");
         }
         follow.phase = Phase::Restoring;
         follow.received = sequence;
@@ -541,7 +530,7 @@ impl<O> Backup<O> {
         follow.executed = count;
         follow.released = visible_outputs;
         let pairing = follow.pairing;
-        self.actions.push_back(BackupAction::Restore {
+        self.actions.push_back(BackupAction::Place {
             pairing,
             sequence,
             count,
@@ -637,9 +626,10 @@ impl<O> Backup<O> {
         if let State::Following(follow) = &mut self.state
             && follow.phase == Phase::Marking
         {
-            follow.phase = Phase::Snapshot { chunks: 0 };
+            follow.phase = Phase::Fetching;
             let (connection, pairing) = (follow.connection, follow.pairing);
             self.send(connection, Message::Accept { pairing });
+            self.actions.push_back(BackupAction::Fetch { pairing });
         }
         self.maintain(now);
     }

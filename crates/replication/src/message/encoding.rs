@@ -1,8 +1,8 @@
 //! How messages are spelt. `docs/protocol.md`, "Messages".
 
 use super::{
-    DivergenceReport, Greeting, LifeId, MAX_CHUNK_BYTES, MAX_GREETING_BYTES, MAX_NAME_BYTES,
-    Message, Parting, Refusal, SnapshotChunk, SnapshotPart,
+    DivergenceReport, Fetched, Greeting, LifeId, MAX_CHUNK_BYTES, MAX_GREETING_BYTES,
+    MAX_NAME_BYTES, Message, Parting, Refusal, SnapshotChunk, SnapshotPart,
 };
 use crate::marker::{Marker, Worth};
 use crate::record::{decode_batch, encode_batch};
@@ -36,6 +36,8 @@ mod kind {
     pub const ASK: u8 = 20;
     pub const STANDING: u8 = 21;
     pub const RESTORING: u8 = 22;
+    pub const SNAPSHOT_TAKEN: u8 = 23;
+    pub const FETCH: u8 = 24;
 }
 
 fn put_greeting(out: &mut Vec<u8>, greeting: &Greeting) {
@@ -131,6 +133,23 @@ fn get_refusal(fields: &mut Fields<'_>) -> Result<Refusal, WireError> {
     })
 }
 
+/// As [`encode`] of the piece, without its bytes, which follow.
+pub(super) fn encode_chunk_head(out: &mut Vec<u8>, chunk: &SnapshotChunk) -> u8 {
+    put_varint(out, chunk.pairing);
+    match chunk.part {
+        SnapshotPart::Machine => out.push(0),
+        SnapshotPart::Disk(index) => out.extend_from_slice(&[1, index]),
+    }
+    put_varint(out, chunk.offset);
+    put_varint(out, chunk.total);
+    assert!(
+        chunk.bytes.len() <= MAX_CHUNK_BYTES,
+        "a chunk of {}",
+        chunk.bytes.len()
+    );
+    kind::SNAPSHOT
+}
+
 /// Appends the payload and says its kind.
 pub(super) fn encode(out: &mut Vec<u8>, message: &Message) -> u8 {
     let numbers = |out: &mut Vec<u8>, numbers: &[u64]| {
@@ -161,33 +180,27 @@ pub(super) fn encode(out: &mut Vec<u8>, message: &Message) -> u8 {
             kind::REFUSE
         }
         Message::Snapshot(chunk) => {
-            put_varint(out, chunk.pairing);
-            match chunk.part {
-                SnapshotPart::Machine => out.push(0),
-                SnapshotPart::Disk(index) => out.extend_from_slice(&[1, index]),
-            }
-            put_varint(out, chunk.offset);
-            put_varint(out, chunk.total);
-            assert!(
-                chunk.bytes.len() <= MAX_CHUNK_BYTES,
-                "a chunk of {}",
-                chunk.bytes.len()
-            );
+            let kind = encode_chunk_head(out, chunk);
             out.extend_from_slice(&chunk.bytes);
-            kind::SNAPSHOT
+            kind
         }
-        Message::SnapshotEnd {
+        Message::SnapshotEnd { pairing, chunks } => {
+            numbers(out, &[*pairing, *chunks]);
+            kind::SNAPSHOT_END
+        }
+        Message::Fetch { pairing, run } => {
+            numbers(out, &[*pairing]);
+            out.extend_from_slice(&run.0.to_le_bytes());
+            kind::FETCH
+        }
+        Message::SnapshotTaken {
             pairing,
-            chunks,
             sequence,
             count,
             visible_outputs,
         } => {
-            numbers(
-                out,
-                &[*pairing, *chunks, *sequence, *count, *visible_outputs],
-            );
-            kind::SNAPSHOT_END
+            numbers(out, &[*pairing, *sequence, *count, *visible_outputs]);
+            kind::SNAPSHOT_TAKEN
         }
         Message::Ready { pairing } => {
             numbers(out, &[*pairing]);
@@ -324,10 +337,17 @@ pub(super) fn decode(kind: u8, payload: &[u8]) -> Result<Message, WireError> {
             pairing: f.varint()?,
         },
         kind::REFUSE => Message::Refuse(get_refusal(&mut f)?),
-        kind::SNAPSHOT => Message::Snapshot(get_chunk(&mut f)?),
-        kind::SNAPSHOT_END => Message::SnapshotEnd {
+        kind::SNAPSHOT => get_chunk(&mut f)?,
+        kind::SNAPSHOT_END => {
+            let (pairing, chunks) = (f.varint()?, f.varint()?);
+            Message::SnapshotEnd { pairing, chunks }
+        }
+        kind::FETCH => Message::Fetch {
             pairing: f.varint()?,
-            chunks: f.varint()?,
+            run: RunId(u128::from_le_bytes(f.array()?)),
+        },
+        kind::SNAPSHOT_TAKEN => Message::SnapshotTaken {
+            pairing: f.varint()?,
             sequence: f.varint()?,
             count: f.varint()?,
             visible_outputs: f.varint()?,
@@ -425,7 +445,42 @@ pub(super) fn decode(kind: u8, payload: &[u8]) -> Result<Message, WireError> {
     Ok(message)
 }
 
-fn get_chunk(f: &mut Fields<'_>) -> Result<SnapshotChunk, WireError> {
+/// What comes on the connection for a snapshot's pieces.
+pub(super) fn decode_fetched(kind: u8, payload: &[u8]) -> Result<Fetched<'_>, WireError> {
+    let mut f = Fields::new(payload);
+    let fetched = match kind {
+        kind::SNAPSHOT => get_piece(&mut f)?,
+        kind::SNAPSHOT_END => {
+            let (pairing, chunks) = (f.varint()?, f.varint()?);
+            Fetched::End { pairing, chunks }
+        }
+        _ => return Ok(Fetched::Other),
+    };
+    f.end()?;
+    Ok(fetched)
+}
+
+fn get_chunk(f: &mut Fields<'_>) -> Result<Message, WireError> {
+    let Fetched::Chunk {
+        pairing,
+        part,
+        offset,
+        total,
+        bytes,
+    } = get_piece(f)?
+    else {
+        unreachable!("a piece is a piece");
+    };
+    Ok(Message::Snapshot(SnapshotChunk {
+        pairing,
+        part,
+        offset,
+        total,
+        bytes: bytes.to_vec(),
+    }))
+}
+
+fn get_piece<'a>(f: &mut Fields<'a>) -> Result<Fetched<'a>, WireError> {
     let pairing = f.varint()?;
     let part = match f.byte()? {
         0 => SnapshotPart::Machine,
@@ -438,7 +493,7 @@ fn get_chunk(f: &mut Fields<'_>) -> Result<SnapshotChunk, WireError> {
         }
     };
     let (offset, total) = (f.varint()?, f.varint()?);
-    let bytes = f.remainder().to_vec();
+    let bytes = f.remainder();
     if bytes.len() > MAX_CHUNK_BYTES {
         let (value, limit) = (bytes.len() as u64, MAX_CHUNK_BYTES as u64);
         return Err(WireError::TooLarge {
@@ -450,7 +505,7 @@ fn get_chunk(f: &mut Fields<'_>) -> Result<SnapshotChunk, WireError> {
     if offset.checked_add(bytes.len() as u64).is_none() {
         return Err(WireError::Overflow);
     }
-    Ok(SnapshotChunk {
+    Ok(Fetched::Chunk {
         pairing,
         part,
         offset,

@@ -8,7 +8,7 @@ use crate::failure_detector::{SilenceDetector, Suspicion};
 use crate::message::{Greeting, Message, PROTOCOL_VERSION, Parting, Refusal};
 use crate::mutation::Mutation;
 use crate::primary::pair::Pair;
-use crate::succession::{Durability, Host, Kind, Membership};
+use crate::succession::{Durability, Host, Kind, Membership, RunId};
 use std::time::Duration;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,13 +17,7 @@ pub(super) enum JoinStep {
     AwaitAccept,
     /// The vcpu was asked for the snapshot.
     AwaitSnapshot,
-    /// The program sends it; records wait.
-    SendSnapshot {
-        sequence: u64,
-        count: u64,
-        visible_outputs: u64,
-    },
-    /// Records flow; the backup restores.
+    /// It is fetched and restored; records flow.
     AwaitReady,
     /// The arbiter is asked for the key that makes it a member.
     Claiming,
@@ -35,6 +29,7 @@ pub(super) enum JoinStep {
 pub(super) struct Join {
     stream: RecordStream,
     host: Host,
+    run: RunId,
     step: JoinStep,
     silence: SilenceDetector,
     /// What the backup said about its restore: bytes done, of how many.
@@ -77,6 +72,10 @@ impl Join {
         self.stream.pairing
     }
 
+    pub fn run(&self) -> RunId {
+        self.run
+    }
+
     pub fn bytes_waiting(&self) -> usize {
         self.stream.bytes_under_way()
     }
@@ -104,6 +103,14 @@ impl Join {
 }
 
 impl<O> Primary<O> {
+    /// The pairing that is being made, and the run of its backup: who may fetch the snapshot.
+    pub fn joining(&self) -> Option<(u64, RunId)> {
+        match &self.state {
+            State::Alone { join: Some(join) } => Some((join.pairing(), join.run())),
+            _ => None,
+        }
+    }
+
     pub(super) fn hello(
         &mut self,
         now: Duration,
@@ -139,6 +146,7 @@ impl<O> Primary<O> {
         let join = Join {
             stream: RecordStream::new(now, connection, pairing, self.config.batch),
             host: greeting.host,
+            run: greeting.run,
             step: JoinStep::AwaitAccept,
             silence: SilenceDetector::new(now, self.config.detector.join_timeout),
             restored: None,
@@ -192,44 +200,17 @@ impl<O> Primary<O> {
             && join.pairing() == pairing
             && join.step == JoinStep::AwaitSnapshot
         {
-            join.step = JoinStep::SendSnapshot {
-                sequence,
-                count,
-                visible_outputs,
-            };
-            join.stream.starts_at(sequence, count);
-            let connection = join.connection();
-            self.actions.push_back(PrimaryAction::SendSnapshot {
-                connection,
-                pairing,
-            });
-        }
-        self.maintain(now);
-    }
-
-    /// All chunks of the snapshot were given to the connection. The backup's disks count as well.
-    pub fn snapshot_sent(&mut self, now: Duration, pairing: u64, chunks: u64) {
-        self.enter(now);
-        if let State::Alone { join: Some(join) } = &mut self.state
-            && join.pairing() == pairing
-            && let JoinStep::SendSnapshot {
-                sequence,
-                count,
-                visible_outputs,
-            } = join.step
-        {
             join.step = JoinStep::AwaitReady;
+            join.stream.starts_at(sequence, count);
             join.silence.heard(now);
             let connection = join.connection();
-            let end = Message::SnapshotEnd {
+            let taken = Message::SnapshotTaken {
                 pairing,
-                chunks,
                 sequence,
                 count,
                 visible_outputs,
             };
-            self.send(connection, end);
-            self.flush(now, false);
+            self.send(connection, taken);
         }
         self.maintain(now);
     }
@@ -255,8 +236,9 @@ impl<O> Primary<O> {
             Message::Accept { pairing } if pairing == expected => {
                 if join.step == JoinStep::AwaitAccept {
                     join.step = JoinStep::AwaitSnapshot;
+                    let run = join.run;
                     self.actions
-                        .push_back(PrimaryAction::TakeSnapshot { pairing });
+                        .push_back(PrimaryAction::TakeSnapshot { pairing, run });
                 } else {
                     self.join_failed(now, protocol_error("accepts a second time"));
                 }
@@ -369,7 +351,8 @@ impl<O> Primary<O> {
         self.actions
             .push_back(PrimaryAction::Close(join.connection()));
         let cancels = !self.config.mutations.active(Mutation::SnapshotNotCancelled);
-        if !join.has_snapshot() && cancels {
+        let is_whole = matches!(join.step, JoinStep::Claiming | JoinStep::AwaitConfirmed);
+        if !is_whole && cancels {
             self.actions
                 .push_back(PrimaryAction::AbortSnapshot { pairing });
         }

@@ -135,12 +135,9 @@ impl Pair {
                 self.backup.disconnected(self.now, Some(WIRE));
             }
             PrimaryAction::Emit(outputs) => self.emitted.extend(outputs),
-            PrimaryAction::TakeSnapshot { pairing } => {
+            PrimaryAction::TakeSnapshot { pairing, .. } => {
                 let count = self.primary.status().instruction_count;
                 self.primary.snapshot_taken(self.now, *pairing, count);
-            }
-            PrimaryAction::SendSnapshot { pairing, .. } => {
-                self.primary.snapshot_sent(self.now, *pairing, 0);
             }
             PrimaryAction::Settle(_) => self.primary.settled(self.now),
             PrimaryAction::Ask(request) if self.answers => {
@@ -175,7 +172,7 @@ impl Pair {
                 let outcome = self.carry_out(request, true);
                 self.backup.arbiter_answered(self.now, request, &outcome);
             }
-            BackupAction::Restore { pairing, .. } if self.restores_at_once => {
+            BackupAction::Place { pairing, .. } if self.restores_at_once => {
                 self.backup.restored(self.now, *pairing, Ok(()));
             }
             BackupAction::Replay { records, .. } => {

@@ -68,6 +68,20 @@ impl Stream {
         Ok(Stream::Tcp(stream))
     }
 
+    /// The socket for somebody who waits; it has to be TCP.
+    ///
+    /// # Errors
+    /// It is another, or the host does not let it wait.
+    pub fn into_tcp(self) -> io::Result<TcpStream> {
+        match self {
+            Stream::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+            Stream::Tcp(stream) => {
+                stream.set_nonblocking(false)?;
+                Ok(stream)
+            }
+        }
+    }
+
     /// Reads; `None` when nothing is there now, 0 at the stream's end.
     pub fn read_now(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         ready_or_none(|| match self {

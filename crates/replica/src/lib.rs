@@ -17,6 +17,7 @@ pub mod machines;
 pub mod outside;
 pub mod pair;
 pub mod panic;
+mod priority;
 mod random;
 pub mod recording;
 pub mod signals;

@@ -153,9 +153,12 @@ impl Connection {
         !self.waiting.is_empty()
     }
 
-    /// How many bytes wait to be sent.
-    pub fn waiting_bytes(&self) -> usize {
-        self.waiting.len()
+    /// The socket alone, for a thread that waits.
+    ///
+    /// # Errors
+    /// The host does not let it wait.
+    pub fn into_blocking(self) -> io::Result<TcpStream> {
+        self.stream.into_tcp()
     }
 
     /// Sends bytes, or keeps what the kernel does not take.

@@ -195,6 +195,14 @@ impl FrameReader {
         self.end += bytes;
     }
 
+    /// The last bytes of the last frame taken, until there was room asked for or bytes pushed.
+    ///
+    /// # Panics
+    /// There are not so many.
+    pub fn last_bytes(&self, bytes: usize) -> &[u8] {
+        &self.buffer[self.consumed - bytes..self.consumed]
+    }
+
     /// The bytes that are not yet part of a whole frame.
     pub fn rest(&self) -> &[u8] {
         &self.buffer[self.consumed..self.end]

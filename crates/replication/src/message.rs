@@ -467,6 +467,14 @@ impl MessageReader {
         Ok(Some(message))
     }
 
+    /// The last bytes of what was read last, until room is asked for again: a piece's, that is.
+    ///
+    /// # Panics
+    /// There are not so many.
+    pub fn last_bytes(&self, bytes: usize) -> &[u8] {
+        self.frames.last_bytes(bytes)
+    }
+
     /// The next of a snapshot's pieces, or `None` until more bytes come. After an error close the
     /// connection.
     ///

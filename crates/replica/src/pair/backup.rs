@@ -154,10 +154,6 @@ impl BackupLoop {
         }
         self.core.tick(monotonic());
         let end = self.actions();
-        if let Some(connection) = self.connection {
-            let reads = self.machine.as_mut().is_none_or(BackupMachine::has_room);
-            self.host.read(connection, reads);
-        }
         let is_waited_for = matches!(
             self.core.status().phase,
             BackupPhase::Claiming | BackupPhase::Draining | BackupPhase::Ending
@@ -259,26 +255,22 @@ impl BackupLoop {
                     message,
                 } => self.host.send(connection, &message),
                 BackupAction::Close(connection) => self.host.close(connection),
-                BackupAction::Store(chunk) => {
-                    if let Some(machine) = self.machine(chunk.pairing) {
-                        machine.store(chunk);
-                    }
-                }
+                BackupAction::Fetch { pairing } => self.fetch(pairing),
                 BackupAction::Mark(marker) => self.host.markers.write(Purpose::Mark, marker),
                 BackupAction::Settle { pairing, marker } => {
                     self.host.markers.write(Purpose::Member(pairing), marker);
                 }
-                BackupAction::Restore {
-                    pairing, sequence, ..
-                } => {
+                BackupAction::Place { sequence, .. } => {
                     self.snapshot_at = sequence;
-                    if let Some(machine) = self.machine(pairing) {
-                        machine.end_of_snapshot();
+                    if let Some(machine) = &mut self.machine {
+                        machine.place();
                     }
+                    // It may have been made already.
+                    self.host.waker.wake();
                 }
-                BackupAction::Replay { pairing, records } => {
+                BackupAction::Replay { records, .. } => {
                     self.recent.add(&records);
-                    if let Some(machine) = self.machine(pairing) {
+                    if let Some(machine) = &mut self.machine {
                         machine.replay(records);
                     }
                 }
@@ -360,26 +352,37 @@ impl BackupLoop {
         }
     }
 
-    /// The machine of this pairing, begun with the first that comes of it.
-    fn machine(&mut self, pairing: u64) -> Option<&mut BackupMachine> {
+    /// Begins to make the machine of this pairing.
+    fn fetch(&mut self, pairing: u64) {
         self.pairing = pairing;
-        if self.machine.is_none() {
-            let begun = BackupMachine::begin(RestoreParts {
-                config: self.host.config.clone(),
-                machines: self.host.machines.clone(),
-                evidence: EvidenceStore::new(&self.host.config.state_directory),
-                waker: self.host.waker.clone(),
-                previous: self.host.discarding.take(),
-            });
-            match begun {
-                Ok(machine) => self.machine = Some(machine),
-                Err(error) => {
-                    let reason = format!("its thread cannot be started: {error}");
-                    self.core.restored(monotonic(), pairing, Err(reason));
-                }
+        let begun = BackupMachine::begin(RestoreParts {
+            config: self.host.config.clone(),
+            machines: self.host.machines.clone(),
+            evidence: EvidenceStore::new(&self.host.config.state_directory),
+            waker: self.host.waker.clone(),
+            previous: self.host.discarding.take(),
+            primary: self.peer.clone(),
+            pairing,
+            run: self.host.pair_config.greeting.run,
+        });
+        match begun {
+            Ok(machine) => self.machine = Some(machine),
+            Err(error) => {
+                let reason = format!("its thread cannot be started: {error}");
+                self.core.restored(monotonic(), pairing, Err(reason));
             }
         }
-        self.machine.as_mut()
+    }
+
+    /// The connection for the snapshot failed: nothing comes of this pairing.
+    fn not_fetched(&mut self, why: &RestoreError) {
+        let pairing = self.pairing;
+        let what = why.to_string();
+        self.host.events.add("fetch_failed", pairing, 0, what);
+        if let Some(connection) = self.connection.take() {
+            self.host.close(connection);
+            self.core.disconnected(monotonic(), Some(connection));
+        }
     }
 
     /// Takes what came of a snapshot.
@@ -396,6 +399,7 @@ impl BackupLoop {
                 Err(RestoreError::Disk(what)) => {
                     self.core.own_disk_failed(monotonic(), pairing, what);
                 }
+                Err(lost @ RestoreError::Lost(_)) => self.not_fetched(&lost),
             }
         }
     }

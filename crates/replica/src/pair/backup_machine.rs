@@ -4,7 +4,6 @@ use super::restore::{RestoreError, RestoreParts, Restoring};
 use crate::status::JoinProgress;
 use crate::vcpu::ReplayingVcpu;
 use machine::snapshot::Snapshot;
-use replication::message::SnapshotChunk;
 use replication::record::Record;
 use std::io;
 use std::sync::atomic::Ordering;
@@ -13,6 +12,8 @@ use std::thread::JoinHandle;
 /// The machine, or what has come of it so far. Nothing here waits.
 pub struct BackupMachine {
     stage: Stage,
+    /// It is known where in the log the snapshot was taken.
+    is_placed: bool,
     /// Records that came before the machine was made.
     early: Vec<Record>,
 }
@@ -34,6 +35,7 @@ impl BackupMachine {
     pub(super) fn begin(parts: RestoreParts) -> io::Result<BackupMachine> {
         Ok(BackupMachine {
             stage: Stage::Restoring(Restoring::start(parts)?),
+            is_placed: false,
             early: Vec::new(),
         })
     }
@@ -54,26 +56,9 @@ impl BackupMachine {
         }
     }
 
-    /// Keeps a piece of the snapshot.
-    pub fn store(&mut self, chunk: SnapshotChunk) {
-        if let Stage::Restoring(restoring) = &mut self.stage {
-            restoring.store(chunk);
-        }
-    }
-
-    /// The snapshot is whole.
-    pub fn end_of_snapshot(&mut self) {
-        if let Stage::Restoring(restoring) = &mut self.stage {
-            restoring.end();
-        }
-    }
-
-    /// Hands over what waits for the thread. False while nothing more should be read.
-    pub fn has_room(&mut self) -> bool {
-        match &mut self.stage {
-            Stage::Restoring(restoring) => restoring.hand_over(),
-            Stage::Running(_) | Stage::Failed => true,
-        }
+    /// It is known where in the log the snapshot was taken: what comes of it may be told.
+    pub fn place(&mut self) {
+        self.is_placed = true;
     }
 
     /// What came of the snapshot, once: the machine replays from here on, or why it cannot.
@@ -81,6 +66,9 @@ impl BackupMachine {
         let Stage::Restoring(restoring) = &self.stage else {
             return None;
         };
+        if !self.is_placed {
+            return None;
+        }
         match restoring.made()? {
             Ok(vcpu) => {
                 vcpu.replay(std::mem::take(&mut self.early));

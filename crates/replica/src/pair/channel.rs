@@ -30,8 +30,6 @@ pub enum ChannelError {
 pub struct Channel {
     /// The connection under it.
     pub connection: Connection,
-    /// Whether what comes is to be read; the peer waits otherwise.
-    pub reads: bool,
     writer: MessageWriter,
     reader: MessageReader,
     encoded: Vec<u8>,
@@ -45,7 +43,6 @@ impl Channel {
     pub fn new(connection: Connection, now: Duration) -> Channel {
         Channel {
             connection,
-            reads: true,
             writer: MessageWriter::default(),
             reader: MessageReader::new(),
             encoded: Vec::new(),

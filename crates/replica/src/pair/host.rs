@@ -29,7 +29,7 @@ use replication::message::Message;
 use replication::succession::{Generation, Kind};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -39,8 +39,6 @@ use std::time::Duration;
 
 /// Connections that are open at once; the oldest stranger's is closed for one more.
 const CONNECTION_LIMIT: usize = 8;
-/// Bytes that may wait on a connection before snapshot pieces have to wait too.
-const SNAPSHOT_WAITING_BYTES: usize = 1 << 20;
 /// However idle everything is, figures are taken this often.
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
 /// No work between two waits should take so long.
@@ -99,7 +97,7 @@ pub struct Host {
     pub waker: Waker,
     /// Speed of the machine, in instructions.
     pub speed: Rate,
-    /// What was sent on the logging channel but for snapshots, in bytes.
+    /// What was sent on the logging channel, in bytes; snapshots have a connection of their own.
     log: Rate,
     log_bytes: u64,
     control: ControlSocket,
@@ -209,7 +207,6 @@ impl Host {
         let channel = self.channels.get_mut(&id);
         if let Some(channel) = channel
             && let Ok(bytes) = channel.send(message)
-            && !matches!(message, Message::Snapshot(_))
         {
             self.log_bytes += bytes as u64;
             channel.admitted |= matches!(message, Message::Welcome { .. });
@@ -277,18 +274,11 @@ impl Host {
         self.events.add("stopped", generation, count, detail);
     }
 
-    /// Whether what comes on this connection is read, or waits for this side.
-    pub fn read(&mut self, id: ConnectionId, reads: bool) {
-        if let Some(channel) = self.channels.get_mut(&id) {
-            channel.reads = reads;
-        }
-    }
-
-    /// Whether a snapshot's next piece may be sent on this connection.
-    pub fn has_room(&self, id: ConnectionId) -> bool {
-        self.channels
-            .get(&id)
-            .is_some_and(|channel| channel.connection.waiting_bytes() < SNAPSHOT_WAITING_BYTES)
+    /// Gives a connection to somebody who has a thread for it: it is none of the loop's any more, and
+    /// whoever writes to it waits.
+    pub fn take_stream(&mut self, id: ConnectionId) -> Option<TcpStream> {
+        let channel = self.channels.remove(&id)?;
+        channel.connection.into_blocking().ok()
     }
 
     /// Writes an event of the core's to the log.
@@ -405,12 +395,7 @@ impl Host {
         set.add(self.listener.as_fd(), Source::Listener, accept, false);
         for (id, channel) in &self.channels {
             let waits = channel.connection.has_waiting();
-            set.add(
-                channel.connection.fd(),
-                Source::Channel(*id),
-                channel.reads,
-                waits,
-            );
+            set.add(channel.connection.fd(), Source::Channel(*id), true, waits);
         }
         if let Some(network) = &self.outside.network {
             network.interests(&mut set, Source::Network);
@@ -459,7 +444,7 @@ impl Host {
             return;
         };
         let mut failed = ready.writable && channel.connection.flush().is_err();
-        if ready.readable && channel.reads {
+        if ready.readable {
             let (messages, result) = channel.receive();
             happened
                 .messages

@@ -4,7 +4,7 @@ use super::ReplicationCore;
 use super::host::{Happened, Host};
 use super::markers::Purpose;
 use super::rates::percentile_ms;
-use super::snapshot_sender::{Piece, SnapshotRequests, SnapshotSender};
+use super::snapshot_sender::{SnapshotRequests, SnapshotSender};
 use super::stopping::Stopping;
 use crate::calendar;
 use crate::control::{Answer, ConversationId, Request};
@@ -25,15 +25,12 @@ use replication::ConnectionId;
 use replication::marker::Marker;
 use replication::message::Message;
 use replication::primary::{Beginning, Primary, PrimaryAction, PrimaryPhase, PrimaryStop};
-use replication::succession::Entry;
+use replication::succession::{Entry, RunId};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::time::Duration;
-
-/// Pieces of a snapshot that are sent between two looks at everything else: each is a megabyte that is
-/// encoded and given to the kernel, milliseconds on a busy host.
-const PIECES_A_TURN: usize = 1;
 
 /// How a machine of this pair goes live.
 pub(super) fn live_options(host: &Host) -> LiveOptions {
@@ -51,8 +48,10 @@ pub(super) struct PrimaryLoop {
     pub(super) core: ReplicationCore,
     requests: SnapshotRequests,
     snapshot: Option<SnapshotSender>,
-    /// Where a snapshot goes once the core has said so.
-    snapshot_connection: Option<ConnectionId>,
+    /// A snapshot that nobody has connected for yet.
+    begun: Option<Box<BegunSnapshot>>,
+    /// Who has connected for the snapshot of which pairing, before it was begun.
+    fetcher: Option<(u64, TcpStream)>,
     /// Since this process is the primary.
     snapshots_taken: u64,
     /// Its kernel panicked since it was booted.
@@ -141,7 +140,8 @@ impl PrimaryLoop {
             core,
             requests: SnapshotRequests::default(),
             snapshot: None,
-            snapshot_connection: None,
+            begun: None,
+            fetcher: None,
             snapshots_taken: 0,
             guest_panicked: false,
             snapshot_pause: Duration::ZERO,
@@ -277,7 +277,7 @@ impl PrimaryLoop {
         if let Some(pairing) = self.requests.begin(monotonic()) {
             self.vcpu.snapshot(pairing);
         }
-        self.send_snapshot();
+        self.snapshot_ended();
     }
 
     fn take(&mut self, happened: Happened) {
@@ -297,7 +297,10 @@ impl PrimaryLoop {
             }
         }
         for (connection, message) in happened.messages {
-            self.core.received(monotonic(), connection, message);
+            match message {
+                Message::Fetch { pairing, run } => self.is_asked(connection, pairing, run),
+                message => self.core.received(monotonic(), connection, message),
+            }
             self.actions();
         }
         for connection in happened.ended {
@@ -314,7 +317,7 @@ impl PrimaryLoop {
         while let Some(report) = self.vcpu.report() {
             match report {
                 LiveReport::Steps { steps, count } => self.steps(steps, count),
-                LiveReport::Snapshot(begun) => self.snapshot_begun(*begun),
+                LiveReport::Snapshot(begun) => self.snapshot_begun(begun),
                 LiveReport::StandsStill => self.stands_still(),
                 LiveReport::Finished(finish) => {
                     self.finish = Some(finish);
@@ -347,7 +350,7 @@ impl PrimaryLoop {
         }
     }
 
-    fn snapshot_begun(&mut self, begun: BegunSnapshot) {
+    fn snapshot_begun(&mut self, begun: Box<BegunSnapshot>) {
         let (pairing, count) = (begun.pairing, begun.count);
         self.snapshots_taken += 1;
         self.snapshot_pause = self.snapshot_pause.max(begun.pause);
@@ -355,13 +358,54 @@ impl PrimaryLoop {
             // Dropped here it is not taken any further.
             return;
         }
-        match SnapshotSender::start(begun, self.host.waker.clone()) {
-            Ok(sender) => {
-                self.snapshot = Some(sender);
-                self.core.snapshot_taken(monotonic(), pairing, count);
-            }
-            Err(_) => self.core.snapshot_failed(monotonic(), pairing),
+        self.core.snapshot_taken(monotonic(), pairing, count);
+        self.begun = Some(begun);
+        self.begin_sending();
+    }
+
+    /// Somebody has connected for a snapshot's pieces.
+    fn is_asked(&mut self, connection: ConnectionId, pairing: u64, run: RunId) {
+        if self.core.joining() != Some((pairing, run)) {
+            return self.host.close(connection);
         }
+        if let Some(stream) = self.host.take_stream(connection) {
+            self.fetcher = Some((pairing, stream));
+            self.begin_sending();
+        }
+    }
+
+    /// Sends the snapshot, if there is one and somebody has connected for it.
+    fn begin_sending(&mut self) {
+        let pairing = self.begun.as_ref().map(|begun| begun.pairing);
+        let is_its = |fetcher: &mut (u64, TcpStream)| Some(fetcher.0) == pairing;
+        let Some((pairing, stream)) = self.fetcher.take_if(is_its) else {
+            return;
+        };
+        let Some(begun) = self.begun.take() else {
+            return;
+        };
+        match SnapshotSender::start(*begun, stream, self.host.waker.clone()) {
+            Ok(sender) => self.snapshot = Some(sender),
+            Err(error) => self.snapshot_failed(pairing, error.to_string()),
+        }
+    }
+
+    fn snapshot_failed(&mut self, pairing: u64, reason: String) {
+        self.drop_snapshot();
+        self.host.events.add("snapshot_failed", pairing, 0, reason);
+        self.core.snapshot_failed(monotonic(), pairing);
+    }
+
+    /// Takes what came of sending the snapshot.
+    fn snapshot_ended(&mut self) {
+        let ended = self.snapshot.as_ref().and_then(SnapshotSender::ended);
+        let pairing = self.snapshot.as_ref().map_or(0, SnapshotSender::pairing);
+        match ended {
+            Some(Ok(())) => self.drop_snapshot(),
+            Some(Err(reason)) => self.snapshot_failed(pairing, reason),
+            None => return,
+        }
+        self.actions();
     }
 
     fn steps(&mut self, steps: Vec<Step>, count: u64) {
@@ -386,10 +430,7 @@ impl PrimaryLoop {
                 } => self.host.send(connection, &message),
                 PrimaryAction::Close(connection) => self.host.close(connection),
                 PrimaryAction::Emit(outputs) => self.emit(&outputs),
-                PrimaryAction::TakeSnapshot { pairing } => self.requests.ask(pairing),
-                PrimaryAction::SendSnapshot { connection, .. } => {
-                    self.snapshot_connection = Some(connection);
-                }
+                PrimaryAction::TakeSnapshot { pairing, .. } => self.requests.ask(pairing),
                 PrimaryAction::AbortSnapshot { .. } => self.drop_snapshot(),
                 PrimaryAction::Ask(request) => self.host.arbiter.ask(monotonic(), request),
                 PrimaryAction::Announce => self.announce(),
@@ -416,7 +457,8 @@ impl PrimaryLoop {
         self.requests.cancel();
         self.vcpu.cancel_snapshot();
         self.snapshot = None;
-        self.snapshot_connection = None;
+        self.begun = None;
+        self.fetcher = None;
     }
 
     fn stop(&mut self, why: PrimaryStop) {
@@ -486,37 +528,6 @@ impl PrimaryLoop {
                 .events
                 .add("network_lost", 0, 0, error.to_string());
         }
-    }
-
-    /// Sends what of a snapshot is ready and has room.
-    fn send_snapshot(&mut self) {
-        let (Some(connection), Some(snapshot)) = (self.snapshot_connection, &mut self.snapshot)
-        else {
-            return;
-        };
-        let pairing = snapshot.pairing();
-        for _ in 0..PIECES_A_TURN {
-            if !self.host.has_room(connection) {
-                return;
-            }
-            match snapshot.next_piece() {
-                Piece::Chunk(chunk) => self.host.send(connection, &Message::Snapshot(chunk)),
-                Piece::Later => return,
-                Piece::Done { chunks } => {
-                    self.drop_snapshot();
-                    self.core.snapshot_sent(monotonic(), pairing, chunks);
-                    return self.actions();
-                }
-                Piece::Failed(reason) => {
-                    self.drop_snapshot();
-                    self.host.events.add("snapshot_failed", pairing, 0, reason);
-                    self.core.snapshot_failed(monotonic(), pairing);
-                    return self.actions();
-                }
-            }
-        }
-        // There may be more: look again at once.
-        self.host.waker.wake();
     }
 }
 

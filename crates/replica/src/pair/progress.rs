@@ -1,7 +1,8 @@
 //! How far the copy for a joining backup is, alike on both sides.
 
 use crate::status::JoinProgress;
-use replication::message::{SnapshotChunk, SnapshotPart};
+use replication::message::SnapshotPart;
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 /// Follows the pieces of one snapshot.
@@ -30,10 +31,10 @@ impl CopyMeter {
     }
 
     /// A piece was sent, or came.
-    pub fn add(&mut self, chunk: &SnapshotChunk) {
-        self.total = chunk.total;
-        let end = chunk.offset.saturating_add(chunk.bytes.len() as u64);
-        match chunk.part {
+    pub fn add(&mut self, part: SnapshotPart, offset: u64, bytes: usize, total: u64) {
+        self.total = total;
+        let end = offset.saturating_add(bytes as u64);
+        match part {
             SnapshotPart::Machine => self.machine = end,
             SnapshotPart::Disk(index) => {
                 if index != self.disk.0 {
@@ -70,33 +71,31 @@ impl CopyMeter {
     }
 }
 
+/// The meter that a thread keeps and an event loop looks at.
+pub fn lock(meter: &Mutex<CopyMeter>) -> MutexGuard<'_, CopyMeter> {
+    // Plain numbers: a panic elsewhere leaves nothing half done that matters.
+    meter
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn chunk(part: SnapshotPart, offset: u64, bytes: usize) -> SnapshotChunk {
-        SnapshotChunk {
-            pairing: 1,
-            part,
-            offset,
-            total: 4_000,
-            bytes: vec![1; bytes],
-        }
-    }
-
     #[test]
     fn zeros_that_are_left_out_count_as_copied() {
         let mut meter = CopyMeter::new(Duration::from_secs(5));
-        meter.add(&chunk(SnapshotPart::Machine, 0, 600));
-        meter.add(&chunk(SnapshotPart::Machine, 600, 400));
+        meter.add(SnapshotPart::Machine, 0, 600, 4_000);
+        meter.add(SnapshotPart::Machine, 600, 400, 4_000);
         let progress = meter.progress(Duration::from_secs(6));
         assert_eq!((progress.done_bytes, progress.total_bytes), (1_000, 4_000));
         assert_eq!(progress.bytes_per_second, 1_000);
         assert_eq!(progress.seconds_left, Some(3.0));
-        meter.add(&chunk(SnapshotPart::Disk(0), 500, 500));
-        meter.add(&chunk(SnapshotPart::Disk(0), 0, 500));
+        meter.add(SnapshotPart::Disk(0), 500, 500, 4_000);
+        meter.add(SnapshotPart::Disk(0), 0, 500, 4_000);
         assert_eq!(meter.progress(Duration::from_secs(7)).percent, 50.0);
-        meter.add(&chunk(SnapshotPart::Disk(1), 1_500, 500));
+        meter.add(SnapshotPart::Disk(1), 1_500, 500, 4_000);
         let progress = meter.progress(Duration::from_secs(9));
         assert_eq!(
             (progress.percent, progress.seconds_left),

@@ -1,27 +1,35 @@
-//! Makes a backup's machine and its disks of the pieces of a snapshot, on a thread of its own: the
-//! event loop hands the pieces over and goes on answering.
+//! Makes a backup's machine and its disks of the pieces of a snapshot, which it fetches on a connection
+//! of its own: the event loop has nothing to do with it.
 //!
 //! Nothing of it is kept twice: pages go into the machine's memory as they come, disks are written as
-//! they come. The bounded channel is the back-pressure: while it is full, the event loop does not read
-//! the connection. An end of the channel ends the thread at its next look.
+//! they come. Whoever is slower holds the other up by the connection.
 
-use super::progress::CopyMeter;
+use super::progress::{CopyMeter, lock};
 use crate::config::ReplicaConfig;
 use crate::disk::{Disk, SECTOR_BYTES};
 use crate::evidence::EvidenceStore;
 use crate::host_time::monotonic;
 use crate::machines::Machines;
+use crate::priority::yield_to_the_guest;
 use crate::status::JoinProgress;
+use crate::transport;
 use crate::vcpu::{CommandChannel, InputEncoding, Parts, ReplayingVcpu, ReplicaGuest, start_disks};
 use crate::wake::Waker;
 use machine::Machine;
-use replication::message::{SnapshotChunk, SnapshotPart};
-use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Read};
-use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
-use std::sync::{Arc, Mutex, MutexGuard};
+use replication::message::{Fetched, Message, MessageReader, MessageWriter, SnapshotPart};
+use replication::succession::RunId;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use thiserror::Error;
+
+/// How long connecting may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes that are read at once, at most.
+const READ_BYTES: usize = 512 << 10;
 
 /// Why no machine was made.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -32,22 +40,15 @@ pub(super) enum RestoreError {
     /// A disk of this host did not take what belongs on it.
     #[error("{0}")]
     Disk(String),
+    /// The pieces did not all come.
+    #[error("the snapshot could not be fetched: {0}")]
+    Lost(String),
 }
 
 impl From<String> for RestoreError {
     fn from(reason: String) -> RestoreError {
         RestoreError::Unusable(reason)
     }
-}
-
-/// Pieces that are on their way to the thread, a megabyte each.
-const PIECES_UNDER_WAY: usize = 4;
-
-/// What the thread is given.
-enum Piece {
-    Chunk(SnapshotChunk),
-    /// All chunks were given.
-    End,
 }
 
 /// What the thread works with.
@@ -58,16 +59,25 @@ pub(super) struct RestoreParts {
     pub(super) waker: Waker,
     /// The end of the machine before this one, which has the disks open until then.
     pub(super) previous: Option<JoinHandle<()>>,
+    /// Where the primary listens, for which pairing, and who asks.
+    pub(super) primary: String,
+    pub(super) pairing: u64,
+    pub(super) run: RunId,
 }
 
 /// The thread as the event loop sees it.
 pub(super) struct Restoring {
-    pieces: SyncSender<Piece>,
-    /// What the channel has no room for.
-    waiting: VecDeque<Piece>,
     made: Receiver<Result<ReplayingVcpu, RestoreError>>,
     thread: JoinHandle<()>,
     copied: Arc<Mutex<CopyMeter>>,
+    connection: Arc<Mutex<Fetching>>,
+}
+
+/// The thread's connection, as whoever ends the thread needs it.
+enum Fetching {
+    NotConnected,
+    Connected(TcpStream),
+    Closed,
 }
 
 impl Restoring {
@@ -76,62 +86,25 @@ impl Restoring {
     /// # Errors
     /// The host gives no thread.
     pub(super) fn start(parts: RestoreParts) -> io::Result<Restoring> {
-        let (pieces, received) = mpsc::sync_channel(PIECES_UNDER_WAY);
         let (made_sender, made) = mpsc::channel();
         let copied = Arc::new(Mutex::new(CopyMeter::new(monotonic())));
-        let stream = PieceStream {
-            received,
-            waker: parts.waker.clone(),
-            copied: copied.clone(),
-            chunk: Vec::new(),
-            taken: 0,
-            machine_bytes: 0,
-            limit: snapshot_limit(&parts.config),
-            next: None,
-        };
+        let connection = Arc::new(Mutex::new(Fetching::NotConnected));
+        let (meter, fetching) = (copied.clone(), connection.clone());
         let thread = std::thread::Builder::new()
             .name("restore".into())
             .spawn(move || {
+                yield_to_the_guest();
                 let waker = parts.waker.clone();
                 // Nobody waits for a machine that was discarded meanwhile.
-                let _sent = made_sender.send(restore(parts, stream));
+                let _sent = made_sender.send(restore(parts, meter, &fetching));
                 waker.wake();
             })?;
         Ok(Restoring {
-            pieces,
-            waiting: VecDeque::new(),
             made,
             thread,
             copied,
+            connection,
         })
-    }
-
-    /// Hands a piece over, now or when there is room.
-    pub(super) fn store(&mut self, chunk: SnapshotChunk) {
-        self.waiting.push_back(Piece::Chunk(chunk));
-        self.hand_over();
-    }
-
-    /// All pieces were given.
-    pub(super) fn end(&mut self) {
-        self.waiting.push_back(Piece::End);
-        self.hand_over();
-    }
-
-    /// Hands over what waits, as far as there is room. False while the connection should not be read.
-    pub(super) fn hand_over(&mut self) -> bool {
-        while let Some(piece) = self.waiting.pop_front() {
-            match self.pieces.try_send(piece) {
-                Ok(()) => {}
-                Err(TrySendError::Full(piece)) => {
-                    self.waiting.push_front(piece);
-                    return false;
-                }
-                // The thread has failed; what it says is in the other channel.
-                Err(TrySendError::Disconnected(_)) => {}
-            }
-        }
-        true
     }
 
     /// What came of it, once.
@@ -146,13 +119,43 @@ impl Restoring {
 
     /// Ends the thread and waits for it, wherever it is: its disks are closed then.
     pub(super) fn close(self) {
-        drop(self.pieces);
+        set(&self.connection, Fetching::Closed);
         // A panic has ended the process.
         let _joined = self.thread.join();
         if let Ok(Ok(vcpu)) = self.made.try_recv() {
             vcpu.close();
         }
     }
+}
+
+/// Replaces the connection, and ends the one before.
+fn set(connection: &Mutex<Fetching>, next: Fetching) {
+    // One assignment: a panic elsewhere leaves nothing half done.
+    let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
+    if matches!(*connection, Fetching::Closed) {
+        if let Fetching::Connected(stream) = next {
+            let _ended = stream.shutdown(Shutdown::Both);
+        }
+        return;
+    }
+    if let Fetching::Connected(stream) = std::mem::replace(&mut *connection, next) {
+        // One that has ended needs no end.
+        let _ended = stream.shutdown(Shutdown::Both);
+    }
+}
+
+/// Connects to the primary and asks for the pieces.
+fn fetch(parts: &RestoreParts, fetching: &Mutex<Fetching>) -> Result<TcpStream, RestoreError> {
+    let lost = |error: &dyn std::fmt::Display| RestoreError::Lost(error.to_string());
+    let mut stream = transport::connect_blocking(&parts.primary, CONNECT_TIMEOUT)
+        .map_err(|error| lost(&error))?;
+    let ours = stream.try_clone().map_err(|error| lost(&error))?;
+    set(fetching, Fetching::Connected(ours));
+    let mut bytes = Vec::new();
+    let (pairing, run) = (parts.pairing, parts.run);
+    MessageWriter::default().write(&mut bytes, &Message::Fetch { pairing, run });
+    stream.write_all(&bytes).map_err(|error| lost(&error))?;
+    Ok(stream)
 }
 
 /// No machine's snapshot is longer, whatever the peer sends: RAM and as much again.
@@ -162,24 +165,40 @@ fn snapshot_limit(config: &ReplicaConfig) -> u64 {
 
 fn restore(
     mut parts: RestoreParts,
-    mut stream: PieceStream,
+    copied: Arc<Mutex<CopyMeter>>,
+    fetching: &Mutex<Fetching>,
 ) -> Result<ReplayingVcpu, RestoreError> {
     if let Some(previous) = parts.previous.take() {
         // A panic has ended the process.
         let _joined = previous.join();
     }
+    let stream = fetch(&parts, fetching)?;
+    let mut pieces = PieceStream::new(stream, &parts, copied);
+    let made = make(&parts, &mut pieces);
+    set(fetching, Fetching::Closed);
+    let (machine, disks) = match pieces.lost.take() {
+        Some(why) => return Err(RestoreError::Lost(why)),
+        None => made?,
+    };
+    start(machine, disks, parts.evidence, parts.waker)
+        .map_err(|error| format!("its thread cannot be started: {error}").into())
+}
+
+fn make(
+    parts: &RestoreParts,
+    pieces: &mut PieceStream,
+) -> Result<(Box<dyn Machine>, Vec<Disk>), RestoreError> {
     let machine = parts
         .machines
-        .restore(&mut stream)
+        .restore(pieces)
         .map_err(|error| error.to_string())?;
     let disks = empty_disks(&*machine, &parts.config)?;
-    stream.store_disks(&disks)?;
+    pieces.store_disks(&disks)?;
     for disk in &disks {
         disk.sync()
             .map_err(|error| RestoreError::Disk(format!("a disk cannot be synced: {error}")))?;
     }
-    start(machine, disks, parts.evidence, parts.waker)
-        .map_err(|error| format!("its thread cannot be started: {error}").into())
+    Ok((machine, disks))
 }
 
 /// Disks of the right length with nothing on them.
@@ -217,107 +236,191 @@ fn start(
     ReplayingVcpu::start(parts, channel, waker)
 }
 
-fn lock(meter: &Mutex<CopyMeter>) -> MutexGuard<'_, CopyMeter> {
-    // Plain numbers: a panic elsewhere leaves nothing half done that matters.
-    meter
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner())
+/// A piece that was read and not used up: it is still where the reader has it.
+#[derive(Clone, Copy)]
+struct Piece {
+    part: SnapshotPart,
+    offset: u64,
+    length: usize,
 }
 
 /// The pieces in their order: the machine's bytes to be read, and after them those of the disks.
 struct PieceStream {
-    received: Receiver<Piece>,
-    waker: Waker,
+    stream: TcpStream,
+    reader: MessageReader,
     copied: Arc<Mutex<CopyMeter>>,
-    /// The machine's piece that is being read, and how much of it was.
-    chunk: Vec<u8>,
+    pairing: u64,
+    chunks: u64,
+    /// The piece that is being used, and how much of it was.
+    piece: Option<Piece>,
     taken: usize,
+    /// Everything came.
+    ended: bool,
+    /// The connection failed, or what came is no piece of this snapshot.
+    lost: Option<String>,
     /// Bytes of the machine that came so far, and may come.
     machine_bytes: u64,
     limit: u64,
-    /// The piece after the machine's last one.
-    next: Option<Piece>,
 }
 
 impl PieceStream {
-    fn next(&mut self) -> io::Result<Piece> {
-        if let Some(piece) = self.next.take() {
-            return Ok(piece);
+    fn new(stream: TcpStream, parts: &RestoreParts, copied: Arc<Mutex<CopyMeter>>) -> PieceStream {
+        PieceStream {
+            stream,
+            reader: MessageReader::of_snapshot(),
+            copied,
+            pairing: parts.pairing,
+            chunks: 0,
+            piece: None,
+            taken: 0,
+            ended: false,
+            lost: None,
+            machine_bytes: 0,
+            limit: snapshot_limit(&parts.config),
         }
-        let piece = self
-            .received
-            .recv()
-            .map_err(|_| io::Error::new(ErrorKind::UnexpectedEof, "its sender went away"))?;
-        // The event loop may have waited for the room.
-        self.waker.wake();
-        Ok(piece)
     }
 
-    fn stored(&self, chunk: &SnapshotChunk) {
-        lock(&self.copied).add(chunk);
+    /// The next piece, or `None` after the last. The one before is gone.
+    fn next(&mut self) -> io::Result<Option<Piece>> {
+        self.piece = None;
+        self.taken = 0;
+        if self.ended {
+            return Ok(None);
+        }
+        let next = self.receive().map_err(|error| {
+            self.lost.get_or_insert(error.to_string());
+            error
+        })?;
+        self.piece = next;
+        self.ended = next.is_none();
+        Ok(next)
     }
 
-    /// The next of the machine's bytes; empty when there are no more.
+    fn receive(&mut self) -> io::Result<Option<Piece>> {
+        loop {
+            let fetched = self.reader.next_fetched().map_err(io::Error::other)?;
+            let pairing = match fetched {
+                Some(Fetched::Chunk { pairing, .. } | Fetched::End { pairing, .. }) => pairing,
+                Some(Fetched::Other) => 0,
+                None => {
+                    self.read_more()?;
+                    continue;
+                }
+            };
+            if pairing != self.pairing {
+                return Err(io::Error::other("what comes is not this snapshot's"));
+            }
+            return match fetched {
+                Some(Fetched::Chunk {
+                    part,
+                    offset,
+                    total,
+                    bytes,
+                    ..
+                }) => {
+                    self.chunks += 1;
+                    let length = bytes.len();
+                    lock(&self.copied).add(part, offset, length, total);
+                    Ok(Some(Piece {
+                        part,
+                        offset,
+                        length,
+                    }))
+                }
+                Some(Fetched::End { chunks, .. }) if chunks == self.chunks => Ok(None),
+                _ => Err(io::Error::other("pieces are missing")),
+            };
+        }
+    }
+
+    fn read_more(&mut self) -> io::Result<()> {
+        let room = self.reader.room(READ_BYTES);
+        match self.stream.read(room) {
+            Ok(0) => Err(io::Error::new(
+                ErrorKind::UnexpectedEof,
+                "the primary closed the connection",
+            )),
+            Ok(length) => {
+                self.reader.filled(length);
+                Ok(())
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Goes on to the next of the machine's pieces if there is one.
     fn fill(&mut self) -> io::Result<()> {
-        while self.taken == self.chunk.len() {
+        while self
+            .piece
+            .is_none_or(|piece| piece.part == SnapshotPart::Machine && self.taken == piece.length)
+        {
             match self.next()? {
-                Piece::Chunk(chunk) if chunk.part == SnapshotPart::Machine => {
-                    self.stored(&chunk);
-                    let SnapshotChunk { offset, bytes, .. } = chunk;
-                    if offset != self.machine_bytes {
+                Some(piece) if piece.part == SnapshotPart::Machine => {
+                    if piece.offset != self.machine_bytes {
                         return Err(io::Error::other("the pieces are out of order"));
                     }
-                    self.machine_bytes += bytes.len() as u64;
+                    self.machine_bytes += piece.length as u64;
                     if self.machine_bytes > self.limit {
                         return Err(io::Error::other("it is larger than the machine's memory"));
                     }
-                    self.chunk = bytes;
-                    self.taken = 0;
                 }
-                other => {
-                    self.next = Some(other);
-                    return Ok(());
-                }
+                Some(_) | None => return Ok(()),
             }
         }
         Ok(())
     }
 
+    /// What is left of the machine's piece that is being read.
+    fn rest(&self) -> &[u8] {
+        match self.piece {
+            Some(piece) if piece.part == SnapshotPart::Machine => {
+                &self.reader.last_bytes(piece.length)[self.taken..]
+            }
+            _ => &[],
+        }
+    }
+
     fn store_disks(&mut self, disks: &[Disk]) -> Result<(), RestoreError> {
-        let out_of_order = || {
-            Err("the pieces of its snapshot are out of order"
-                .to_owned()
-                .into())
-        };
-        if self.taken != self.chunk.len() {
-            return out_of_order();
+        if !self.rest().is_empty() {
+            let what = "the pieces of its snapshot are out of order";
+            return Err(what.to_owned().into());
         }
+        let is_disks = |piece: &Piece| matches!(piece.part, SnapshotPart::Disk(_));
+        let mut next = self.piece.filter(is_disks);
         loop {
-            let chunk = match self.next().map_err(|error| error.to_string())? {
-                Piece::Chunk(chunk) => chunk,
-                Piece::End => return Ok(()),
-            };
-            let SnapshotPart::Disk(index) = chunk.part else {
-                return out_of_order();
-            };
-            let disk = disks
-                .get(usize::from(index))
-                .ok_or_else(|| "it has more disks than this configuration".to_owned())?;
-            disk.write_copied(chunk.offset, &chunk.bytes)
-                .map_err(|error| {
-                    let what = format!("its disk {index} cannot be written here: {error}");
-                    RestoreError::Disk(what)
-                })?;
-            self.stored(&chunk);
+            if let Some(piece) = next {
+                self.store(piece, disks)?;
+            }
+            next = self.next().map_err(|error| error.to_string())?;
+            if next.is_none() {
+                return Ok(());
+            }
         }
+    }
+
+    fn store(&self, piece: Piece, disks: &[Disk]) -> Result<(), RestoreError> {
+        let SnapshotPart::Disk(index) = piece.part else {
+            let what = "the pieces of its snapshot are out of order";
+            return Err(what.to_owned().into());
+        };
+        let disk = disks
+            .get(usize::from(index))
+            .ok_or_else(|| "it has more disks than this configuration".to_owned())?;
+        disk.write_copied(piece.offset, self.reader.last_bytes(piece.length))
+            .map_err(|error| {
+                let what = format!("its disk {index} cannot be written here: {error}");
+                RestoreError::Disk(what)
+            })
     }
 }
 
 impl Read for PieceStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.fill()?;
-        let length = buffer.len().min(self.chunk.len() - self.taken);
-        buffer[..length].copy_from_slice(&self.chunk[self.taken..self.taken + length]);
+        let rest = self.rest();
+        let length = buffer.len().min(rest.len());
+        buffer[..length].copy_from_slice(&rest[..length]);
         self.taken += length;
         Ok(length)
     }

@@ -1,19 +1,21 @@
-//! Cuts a snapshot and its disks into pieces, on a thread of its own, while the guest runs on.
+//! Cuts a snapshot and its disks into pieces and sends them, on a thread and a connection of their own,
+//! while the guest runs on: the event loop has nothing to do with it.
 
-use super::progress::CopyMeter;
+use super::progress::{CopyMeter, lock};
 use crate::disk::DiskChunk;
 use crate::host_time::monotonic;
+use crate::priority::yield_to_the_guest;
 use crate::status::JoinProgress;
-use crate::vcpu::{BegunSnapshot, SnapshotPages};
+use crate::vcpu::{BegunSnapshot, PagesLost, SnapshotPages};
 use crate::wake::Waker;
 use machine::snapshot::{SnapshotHead, SnapshotWriter};
-use replication::message::{MAX_CHUNK_BYTES, SnapshotChunk, SnapshotPart};
-use std::io::{self, Write};
-use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError};
+use replication::message::{MAX_CHUNK_BYTES, Message, MessageWriter, SnapshotChunk, SnapshotPart};
+use std::io::{self, IoSlice, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
-
-/// Pieces that are ready before the network takes them.
-const READY_PIECES: usize = 4;
+use thiserror::Error;
 
 /// Of the guest's time so much goes into snapshots at most, however often somebody asks for one: one
 /// part in twenty.
@@ -69,33 +71,26 @@ impl SnapshotRequests {
     }
 }
 
-/// The pieces of one snapshot: first the machine, then the disks.
+/// A snapshot on its way: first the machine, then the disks. Who drops this ends it.
 pub struct SnapshotSender {
-    pieces: Receiver<Result<SnapshotChunk, String>>,
+    /// Says what came of it.
+    ended: Receiver<Result<(), String>>,
+    meter: Arc<Mutex<CopyMeter>>,
     pairing: u64,
-    sent: u64,
-    meter: CopyMeter,
-}
-
-/// What there is to send.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Piece {
-    /// Send this.
-    Chunk(SnapshotChunk),
-    /// Nothing yet; the waker will say when.
-    Later,
-    /// That was all.
-    Done {
-        /// Pieces altogether.
-        chunks: u64,
-    },
-    /// The snapshot cannot be made.
-    Failed(String),
+    /// To end the connection, whatever the thread is waiting for.
+    stream: TcpStream,
 }
 
 impl SnapshotSender {
-    /// Begins. The thread ends when this is dropped.
-    pub fn start(begun: BegunSnapshot, waker: Waker) -> io::Result<SnapshotSender> {
+    /// Begins to send to whoever has connected for it.
+    ///
+    /// # Errors
+    /// The host gives no thread.
+    pub fn start(
+        begun: BegunSnapshot,
+        stream: TcpStream,
+        waker: Waker,
+    ) -> io::Result<SnapshotSender> {
         let BegunSnapshot {
             pairing,
             head,
@@ -105,30 +100,36 @@ impl SnapshotSender {
             disk_chunks,
             ..
         } = begun;
-        let (sender, pieces) = mpsc::sync_channel(READY_PIECES);
+        let (sender, ended) = mpsc::channel();
+        let meter = Arc::new(Mutex::new(CopyMeter::new(monotonic())));
+        let mut cutter = Cutter {
+            stream: stream.try_clone()?,
+            writer: MessageWriter::default(),
+            head: Vec::new(),
+            meter: meter.clone(),
+            pairing,
+            chunks: 0,
+            offset: 0,
+            total: memory_bytes.saturating_add(disk_bytes),
+            piece: Vec::with_capacity(MAX_CHUNK_BYTES),
+        };
         std::thread::Builder::new()
             .name("snapshot".into())
             .spawn(move || {
-                let mut cutter = Cutter {
-                    sender,
-                    waker: waker.clone(),
-                    pairing,
-                    offset: 0,
-                    total: memory_bytes.saturating_add(disk_bytes),
-                    piece: Vec::new(),
-                };
-                // An error here means that nobody wants the pieces any more.
-                let _ended = cutter
+                yield_to_the_guest();
+                let sent = cutter
                     .machine(&head, &pages)
-                    .and_then(|()| cutter.disks(&disk_chunks));
-                drop(cutter);
+                    .and_then(|()| cutter.disks(&disk_chunks))
+                    .and_then(|()| Ok(cutter.end()?));
+                // Nobody may want to know any more.
+                let _told = sender.send(sent.map_err(|error| error.to_string()));
                 waker.wake();
             })?;
         Ok(SnapshotSender {
-            pieces,
+            ended,
+            meter,
             pairing,
-            sent: 0,
-            meter: CopyMeter::new(monotonic()),
+            stream,
         })
     }
 
@@ -139,92 +140,101 @@ impl SnapshotSender {
 
     /// How far it is.
     pub fn progress(&self) -> JoinProgress {
-        self.meter.progress(monotonic())
+        lock(&self.meter).progress(monotonic())
     }
 
-    /// The next piece.
-    pub fn next_piece(&mut self) -> Piece {
-        match self.pieces.try_recv() {
-            Ok(Ok(chunk)) => {
-                self.sent += 1;
-                self.meter.add(&chunk);
-                Piece::Chunk(chunk)
-            }
-            Ok(Err(reason)) => Piece::Failed(reason),
-            Err(TryRecvError::Empty) => Piece::Later,
-            Err(TryRecvError::Disconnected) => Piece::Done { chunks: self.sent },
-        }
+    /// What came of it, once: everything was sent, or why not.
+    pub fn ended(&self) -> Option<Result<(), String>> {
+        self.ended.try_recv().ok()
     }
 }
 
+impl Drop for SnapshotSender {
+    fn drop(&mut self) {
+        // What was written before still arrives; a connection that has ended needs no end.
+        let _ended = self.stream.shutdown(Shutdown::Both);
+    }
+}
+
+/// Why a snapshot does not reach its backup.
+#[derive(Debug, Error)]
+enum SendError {
+    #[error(transparent)]
+    Pages(#[from] PagesLost),
+    #[error("the connection for it failed: {0}")]
+    Connection(#[from] io::Error),
+    #[error("{0}")]
+    Disk(String),
+}
+
 struct Cutter {
-    sender: SyncSender<Result<SnapshotChunk, String>>,
-    waker: Waker,
+    stream: TcpStream,
+    writer: MessageWriter,
+    /// What precedes a piece's bytes in the connection.
+    head: Vec<u8>,
+    meter: Arc<Mutex<CopyMeter>>,
     pairing: u64,
+    chunks: u64,
     offset: u64,
     total: u64,
+    /// The machine's bytes that are to be sent next.
     piece: Vec<u8>,
 }
 
 impl Cutter {
-    fn machine(&mut self, head: &SnapshotHead, pages: &SnapshotPages) -> io::Result<()> {
+    fn machine(&mut self, head: &SnapshotHead, pages: &SnapshotPages) -> Result<(), SendError> {
         let mut writer = SnapshotWriter::begin(head, &mut *self)?;
-        loop {
-            match pages.next_batch() {
-                Ok(Some(batch)) => {
-                    writer.pages(&batch)?;
-                    pages.reuse(batch);
-                }
-                Ok(None) => break,
-                Err(lost) => {
-                    self.give(Err(lost.to_string()))?;
-                    return Err(io::ErrorKind::BrokenPipe.into());
-                }
-            }
+        while let Some(batch) = pages.next_batch()? {
+            writer.pages(&batch)?;
+            pages.reuse(batch);
         }
         writer.end()?;
-        self.flush()
+        Ok(self.flush()?)
     }
 
-    fn disks(&mut self, chunks: &Receiver<DiskChunk>) -> io::Result<()> {
+    fn disks(&mut self, chunks: &Receiver<DiskChunk>) -> Result<(), SendError> {
         for DiskChunk {
             device,
             offset,
             bytes,
         } in chunks
         {
-            match bytes {
-                Ok(bytes) => self.send(SnapshotPart::Disk(device), offset, bytes)?,
-                Err(reason) => return self.give(Err(reason)),
-            }
+            let bytes = bytes.map_err(SendError::Disk)?;
+            self.send(SnapshotPart::Disk(device), offset, bytes)?;
         }
         Ok(())
     }
 
-    fn send(&mut self, part: SnapshotPart, offset: u64, bytes: Vec<u8>) -> io::Result<()> {
-        self.give(Ok(SnapshotChunk {
+    /// Sends a piece, and gives its room back.
+    fn send(&mut self, part: SnapshotPart, offset: u64, bytes: Vec<u8>) -> io::Result<Vec<u8>> {
+        let chunk = SnapshotChunk {
             pairing: self.pairing,
             part,
             offset,
             total: self.total,
             bytes,
-        }))
+        };
+        self.head.clear();
+        self.writer.write_snapshot_head(&mut self.head, &chunk);
+        write_both(&mut self.stream, &self.head, &chunk.bytes)?;
+        self.chunks += 1;
+        lock(&self.meter).add(part, offset, chunk.bytes.len(), self.total);
+        let mut room = chunk.bytes;
+        room.clear();
+        Ok(room)
     }
 
-    fn give(&mut self, piece: Result<SnapshotChunk, String>) -> io::Result<()> {
-        self.sender
-            .send(piece)
-            .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
-        self.waker.wake();
-        Ok(())
+    fn end(&mut self) -> io::Result<()> {
+        let (pairing, chunks) = (self.pairing, self.chunks);
+        self.head.clear();
+        let end = Message::SnapshotEnd { pairing, chunks };
+        self.writer.write(&mut self.head, &end);
+        self.stream.write_all(&self.head)
     }
 }
 
 impl Write for Cutter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.piece.is_empty() {
-            self.piece.reserve_exact(MAX_CHUNK_BYTES);
-        }
         let taken = bytes.len().min(MAX_CHUNK_BYTES - self.piece.len());
         self.piece.extend_from_slice(&bytes[..taken]);
         if self.piece.len() == MAX_CHUNK_BYTES {
@@ -240,8 +250,26 @@ impl Write for Cutter {
         let piece = std::mem::take(&mut self.piece);
         let offset = self.offset;
         self.offset += piece.len() as u64;
-        self.send(SnapshotPart::Machine, offset, piece)
+        self.piece = self.send(SnapshotPart::Machine, offset, piece)?;
+        Ok(())
     }
+}
+
+/// Writes one after the other, without putting them together first.
+fn write_both(stream: &mut TcpStream, mut first: &[u8], mut second: &[u8]) -> io::Result<()> {
+    while !first.is_empty() {
+        let both = [IoSlice::new(first), IoSlice::new(second)];
+        let written = match stream.write_vectored(&both) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => written,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        let of_first = written.min(first.len());
+        first = &first[of_first..];
+        second = &second[written - of_first..];
+    }
+    stream.write_all(second)
 }
 
 #[cfg(test)]

@@ -164,7 +164,14 @@ fn a_primary_hangs_up_on_a_backup_that_does_not_greet() {
         Message::Ready { pairing: 1 },
         Message::SnapshotEnd {
             pairing: 1,
-            chunks: 0,
+            chunks: u64::MAX,
+        },
+        Message::Fetch {
+            pairing: 1,
+            run: RunId(17),
+        },
+        Message::SnapshotTaken {
+            pairing: 1,
             sequence: u64::MAX,
             count: u64::MAX,
             visible_outputs: u64::MAX,
@@ -231,6 +238,7 @@ struct LyingPrimary {
     _pair: PairDirectory,
     backup: ReplicaFiles,
     process: Process,
+    listener: TcpListener,
     peer: Peer,
     theirs: Greeting,
 }
@@ -258,6 +266,7 @@ impl LyingPrimary {
             _pair: pair,
             backup,
             process,
+            listener,
             peer,
             theirs,
         }
@@ -292,15 +301,23 @@ impl LyingPrimary {
             total: 0,
             bytes,
         };
-        self.peer.send(&Message::Snapshot(chunk));
-        let end = Message::SnapshotEnd {
+        let taken = Message::SnapshotTaken {
             pairing: 1,
-            chunks: 1,
             sequence: 0,
             count: 5,
             visible_outputs: 0,
         };
-        self.peer.send(&end);
+        self.peer.send(&taken);
+        let mut pieces = Peer::new(self.listener.accept().unwrap().0);
+        let run = self.theirs.run;
+        let asked = pieces.receive();
+        assert_eq!(asked, Some(Message::Fetch { pairing: 1, run }));
+        pieces.send(&Message::Snapshot(chunk));
+        let end = Message::SnapshotEnd {
+            pairing: 1,
+            chunks: 1,
+        };
+        pieces.send(&end);
     }
 
     /// The backup ends with this status, one line of these words, and leaves no socket behind.

@@ -2,8 +2,8 @@
 
 use rustix::process::setpriority_process;
 
-/// A tenth of what the guest has, where both want the same core.
-const NICE: i32 = 10;
+/// Four tenths of what the guest has, where both want the same core.
+const NICE: i32 = 4;
 
 /// What this thread does can wait: copying for a backup, while the guest serves people. On a host with a
 /// core to spare it makes no difference.

@@ -287,9 +287,8 @@ impl PieceStream {
         if self.ended {
             return Ok(None);
         }
-        let next = self.receive().map_err(|error| {
+        let next = self.receive().inspect_err(|error| {
             self.lost.get_or_insert(error.to_string());
-            error
         })?;
         self.piece = next;
         self.ended = next.is_none();

@@ -56,7 +56,7 @@ pub fn level(event: &str) -> Level {
         | "marker_failed" | "unusable" => Level::Error,
         "claim_lost" | "suspected" | "backup_lost" | "alone" | "arbiter_unanswered" | "garbage"
         | "refused" | "slow" | "watchdog" | "calendar" | "driver_fault" | "paused"
-        | "join_failed" | "snapshot_failed" | "network_lost" => Level::Warning,
+        | "join_failed" | "snapshot_failed" | "fetch_failed" | "network_lost" => Level::Warning,
         _ => Level::Info,
     }
 }

@@ -282,8 +282,8 @@ impl LyingPrimary {
         });
     }
 
-    /// A welcome, this as the machine's snapshot, and its end.
-    fn send_snapshot(&mut self, part: SnapshotPart, offset: u64, bytes: Vec<u8>) {
+    /// A welcome; then the backup connects for the snapshot's pieces.
+    fn asked_for_pieces(&mut self) -> Peer {
         let mut greeting = self.theirs.clone();
         greeting.host = stranger();
         self.welcome(greeting);
@@ -294,13 +294,6 @@ impl LyingPrimary {
                 other => panic!("a backup first gives up what it has: {other:?}"),
             }
         }
-        let chunk = SnapshotChunk {
-            pairing: 1,
-            part,
-            offset,
-            total: 0,
-            bytes,
-        };
         let taken = Message::SnapshotTaken {
             pairing: 1,
             sequence: 0,
@@ -312,6 +305,19 @@ impl LyingPrimary {
         let run = self.theirs.run;
         let asked = pieces.receive();
         assert_eq!(asked, Some(Message::Fetch { pairing: 1, run }));
+        pieces
+    }
+
+    /// This as the machine's snapshot, and its end.
+    fn send_snapshot(&mut self, part: SnapshotPart, offset: u64, bytes: Vec<u8>) {
+        let mut pieces = self.asked_for_pieces();
+        let chunk = SnapshotChunk {
+            pairing: 1,
+            part,
+            offset,
+            total: 0,
+            bytes,
+        };
         pieces.send(&Message::Snapshot(chunk));
         let end = Message::SnapshotEnd {
             pairing: 1,
@@ -425,4 +431,36 @@ fn a_backup_whose_primary_talks_garbage_tries_again() {
     process.signal(rustix::process::Signal::TERM);
     let (status, said) = process.end();
     assert_eq!(status.code(), Some(11), "{said}");
+}
+
+/// The connection for the pieces ends, carries another pairing's, or what is no message: nothing of it is
+/// used, and the backup tries again.
+#[test]
+fn a_snapshot_that_does_not_come_whole_is_fetched_again() {
+    let chunk = |pairing| {
+        Message::Snapshot(SnapshotChunk {
+            pairing,
+            part: SnapshotPart::Machine,
+            offset: 0,
+            total: 0,
+            bytes: b"USNAPSHT".to_vec(),
+        })
+    };
+    let end = Message::SnapshotEnd {
+        pairing: 1,
+        chunks: 2,
+    };
+    let cases: [&[Message]; 4] = [&[], &[chunk(1)], &[chunk(2)], &[chunk(1), end]];
+    for messages in cases {
+        let mut primary = LyingPrimary::new();
+        let mut pieces = primary.asked_for_pieces();
+        messages.iter().for_each(|message| pieces.send(message));
+        pieces.stream.shutdown(std::net::Shutdown::Write).unwrap();
+        wait_for("the backup to give it up", || {
+            primary.backup.has_event("fetch_failed").then_some(())
+        });
+        primary.process.signal(rustix::process::Signal::TERM);
+        let (status, said) = primary.process.end();
+        assert_eq!(status.code(), Some(11), "{said}");
+    }
 }

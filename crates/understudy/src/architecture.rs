@@ -48,6 +48,14 @@ impl Architecture {
         EngineName(self.implementation().available(engine.0))
     }
 
+    /// Bytes that the host has to provide for so many bytes of memory.
+    pub fn host_memory(self, memory: u64) -> u64 {
+        match self {
+            Architecture::Riscv64 => memory,
+            Architecture::X86_64 => x86::ram::host_bytes(memory),
+        }
+    }
+
     /// The names of the extensions that a machine may have or not.
     pub fn extensions(self) -> &'static [&'static str] {
         match self {

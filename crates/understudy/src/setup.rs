@@ -78,7 +78,8 @@ impl Machines for ConfiguredMachine {
 
 /// A machine at power-on.
 pub fn power_on(config: &VmConfig, disks: &[Disk]) -> Result<Box<dyn Machine>, SetupError> {
-    check_memory(config.memory)?;
+    check_memory(ByteSize(config.arch.host_memory(config.memory.0)))
+        .map_err(|_| SetupError::Memory(config.memory))?;
     let images = images(config)?;
     let sectors = disks.iter().map(Disk::sectors);
     let machine_config = machine_config(config, sectors, host_time::unix_ns());

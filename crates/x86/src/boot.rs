@@ -9,7 +9,7 @@ pub use image::{KernelError, NotAKernel};
 
 use crate::board::acpi;
 use crate::cpu::Cpu;
-use crate::ram::{PAGE_SIZE, Ram};
+use crate::ram::{HOLE_END, PAGE_SIZE, Ram};
 use image::Kernel;
 use std::fmt;
 use thiserror::Error;
@@ -120,12 +120,12 @@ pub fn load(
     board: &acpi::Description,
 ) -> Result<Loaded, BootError> {
     let kernel = Kernel::parse(&images.kernel)?;
-    if ram.size() < LEAST_RAM || kernel.start < HIGH_RAM || kernel.end > ram.size() {
+    if ram.low_end() < LEAST_RAM || kernel.start < HIGH_RAM || kernel.end > ram.low_end() {
         return Err(BootError::NoRoom {
             part: Part::Kernel,
             start: kernel.start,
             end: kernel.end,
-            free: format!("RAM is {HIGH_RAM:#x} to {:#x}", ram.size()),
+            free: format!("RAM is {HIGH_RAM:#x} to {:#x}", ram.low_end()),
         });
     }
     put(ram, kernel.start, kernel.body);
@@ -137,7 +137,7 @@ pub fn load(
         command_line: COMMAND_LINE,
         initrd,
         root_pointer: ACPI_TABLES,
-        memory: &memory_map(ram.size()),
+        memory: &memory_map(ram),
     };
     put(ram, ZERO_PAGE, &zero_page.build());
     put_page_tables(ram);
@@ -148,15 +148,17 @@ pub fn load(
 }
 
 /// What the kernel is told of memory (the E820 map).
-fn memory_map(ram_size: u64) -> [MemoryRange; 3] {
-    [
+fn memory_map(ram: &Ram) -> Vec<MemoryRange> {
+    let mut map = vec![
         MemoryRange::ram(0, LOW_RAM_END),
         MemoryRange::reserved(LOW_RAM_END, HIGH_RAM),
-        MemoryRange::ram(HIGH_RAM, ram_size),
-    ]
+        MemoryRange::ram(HIGH_RAM, ram.low_end()),
+    ];
+    map.extend(ram.high_end().map(|end| MemoryRange::ram(HOLE_END, end)));
+    map
 }
 
-/// As high as the kernel and RAM allow, as boot loaders do: the kernel unpacks itself below.
+/// As high as the kernel and RAM below the hole allow, as boot loaders do: the kernel unpacks itself below.
 fn place_initrd(
     ram: &mut Ram,
     initrd: Option<&[u8]>,
@@ -169,7 +171,7 @@ fn place_initrd(
         return Err(BootError::EmptyInitrd);
     }
     let length = bytes.len() as u64;
-    let ceiling = ram.size().min(kernel.initrd_ceiling);
+    let ceiling = ram.low_end().min(kernel.initrd_ceiling);
     let start = ceiling.saturating_sub(length) / PAGE_SIZE * PAGE_SIZE;
     if start < kernel.end {
         return Err(BootError::NoRoom {

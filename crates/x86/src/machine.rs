@@ -3,7 +3,7 @@
 mod reboot;
 mod snapshot;
 
-use crate::board::{Board, BoardBus, HOLE_BASE, Surroundings};
+use crate::board::{Board, BoardBus, Surroundings};
 use crate::boot::{self, BootError, BootImages};
 use crate::cpu::Cpu;
 use crate::emitter::Jit;
@@ -28,7 +28,7 @@ pub const NAME: &str = "x86-64";
 /// Number of the semantics: what the machine computes from the same inputs. Every change of an
 /// instruction, a device or the clock that a guest could see raises it. The numbers of x86-64 begin at
 /// 8,600,000, so that no snapshot or log of another architecture is taken for one of this.
-pub const SEMANTICS_VERSION: u32 = 8_600_003;
+pub const SEMANTICS_VERSION: u32 = 8_600_004;
 
 /// Why a machine cannot be powered on.
 #[derive(Debug, PartialEq, Eq, Error)]
@@ -36,12 +36,6 @@ pub enum PowerOnError {
     /// The board cannot be built.
     #[error(transparent)]
     Board(#[from] BoardConfigError),
-    /// Too much RAM.
-    #[error("{bytes} bytes of memory: an x86-64 machine has {HOLE_BASE} at most")]
-    Memory {
-        /// What was given.
-        bytes: u64,
-    },
     /// Too many CPUs.
     #[error("{cpus} CPUs: an x86-64 machine has one")]
     Cpus {
@@ -376,10 +370,7 @@ const LIMITS: BoardLimits = BoardLimits {
 /// Whether such a machine can be built.
 fn check(config: &MachineConfig) -> Result<(), PowerOnError> {
     config.board.validate(&LIMITS)?;
-    let (bytes, cpus) = (config.board.memory_bytes, config.board.harts);
-    if bytes > HOLE_BASE {
-        return Err(PowerOnError::Memory { bytes });
-    }
+    let cpus = config.board.harts;
     if cpus != 1 {
         return Err(PowerOnError::Cpus { cpus });
     }

@@ -1,4 +1,8 @@
-//! RAM: one region from physical address 0 on, with what is known of the page tables in it.
+//! RAM: from physical address 0 to the hole below 4 GiB and on behind it, with what is known of the page
+//! tables in it.
+//!
+//! As the host holds it, RAM that goes on behind the hole has the hole, too. Nothing is ever there, so it costs
+//! no more than addresses; and a physical address is an offset everywhere, in compiled code as well.
 //!
 //! What every machine's RAM knows of its pages (decoded code, who waits for a write) is
 //! [`machine::memory`]'s. Here is what a store to a page table entails.
@@ -99,7 +103,12 @@ pub(crate) struct Leaf {
 const HALF_ROOT: usize = PAGE / 2;
 const NO_EXECUTE: u64 = 1 << 63;
 
-/// RAM, from physical address 0 on.
+/// The first address below 4 GiB that is not RAM, however much of it there is.
+pub const HOLE_BASE: u64 = 0xc000_0000;
+/// The address behind the hole, where RAM goes on.
+pub const HOLE_END: u64 = 1 << 32;
+
+/// Guest physical RAM.
 pub struct Ram {
     ram: MachineRam,
     /// What stores of the CPU changed in page tables.
@@ -144,9 +153,25 @@ fn changed(offset: usize, old: u64, flags: u8) -> Disturbance {
     })
 }
 
-/// The only region of RAM.
-pub(crate) fn region(length: u64) -> Region {
+/// RAM of so many bytes as the host holds it.
+pub(crate) fn region(bytes: u64) -> Region {
+    let length = host_bytes(bytes);
     Region { base: 0, length }
+}
+
+/// Bytes of the host's address space for RAM of so many bytes.
+pub fn host_bytes(bytes: u64) -> u64 {
+    if bytes > HOLE_BASE {
+        bytes + (HOLE_END - HOLE_BASE)
+    } else {
+        bytes
+    }
+}
+
+/// Whether an access that begins or ends in the hole does so.
+#[inline]
+fn touches_hole(address: u64, length: u64) -> bool {
+    address < HOLE_END && address.saturating_add(length) > HOLE_BASE && length > 0
 }
 
 impl Ram {
@@ -178,9 +203,15 @@ impl Ram {
         }
     }
 
-    /// Bytes of RAM.
-    pub fn size(&self) -> u64 {
-        self.ram.size()
+    /// The end of RAM below the hole.
+    pub fn low_end(&self) -> u64 {
+        self.ram.size().min(HOLE_BASE)
+    }
+
+    /// The end of RAM behind the hole, if there is some.
+    pub fn high_end(&self) -> Option<u64> {
+        let end = self.ram.size();
+        (end > HOLE_END).then_some(end)
     }
 
     /// What every machine's RAM has.
@@ -191,7 +222,7 @@ impl Ram {
     /// Whether `length` bytes from `address` on are all RAM.
     #[inline]
     pub fn contains(&self, address: u64, length: u64) -> bool {
-        self.ram.offset(address, length).is_ok()
+        self.ram.offset(address, length).is_ok() && !touches_hole(address, length)
     }
 
     /// Where RAM is in the host's memory, for translations that compiled code uses.
@@ -201,13 +232,13 @@ impl Ram {
 
     /// Borrows bytes; `None` unless all are RAM.
     pub fn slice(&self, address: u64, length: u64) -> Option<&[u8]> {
-        self.ram.slice(address, length).ok()
+        GuestRam::slice(self, address, length).ok()
     }
 
     /// Writes bytes from outside the CPU (DMA, loaders), with all that a store entails; `None` unless
     /// all are RAM.
     pub fn write(&mut self, address: u64, data: &[u8]) -> Option<()> {
-        self.ram.write(address, data).ok()
+        GuestRam::write(self, address, data).ok()
     }
 
     /// Loads `size` bytes (1, 2, 4 or 8) that [`Ram::contains`] holds.
@@ -433,10 +464,51 @@ impl Ram {
 
 impl GuestRam for Ram {
     fn slice(&self, address: u64, length: u64) -> Result<&[u8], OutsideRam> {
+        if touches_hole(address, length) {
+            return Err(OutsideRam { address, length });
+        }
         self.ram.slice(address, length)
     }
 
     fn write(&mut self, address: u64, data: &[u8]) -> Result<(), OutsideRam> {
+        let length = data.len() as u64;
+        if touches_hole(address, length) {
+            return Err(OutsideRam { address, length });
+        }
         self.ram.write(address, data)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_in_the_hole_and_ram_goes_on_behind_it() {
+        let mut ram = Ram::new(HOLE_BASE + 0x3000);
+        assert_eq!(
+            (ram.low_end(), ram.high_end()),
+            (HOLE_BASE, Some(HOLE_END + 0x3000))
+        );
+        for (address, length, is_ram) in [
+            (HOLE_BASE - 8, 8, true),
+            (HOLE_BASE - 8, 9, false),
+            (HOLE_BASE, 1, false),
+            (HOLE_END - 1, 1, false),
+            (HOLE_END - 1, 2, false),
+            (HOLE_BASE - 8, 0x4000_0010, false),
+            (HOLE_END, 0x3000, true),
+            (HOLE_END, 0x3001, false),
+        ] {
+            assert_eq!(
+                ram.contains(address, length),
+                is_ram,
+                "{address:#x}, {length}"
+            );
+            assert_eq!(ram.slice(address, length).is_some(), is_ram);
+        }
+        assert!(ram.write(HOLE_BASE, &[1]).is_none());
+        assert!(ram.write(HOLE_END, &[1]).is_some());
+        assert_eq!(Ram::new(1 << 20).high_end(), None);
     }
 }

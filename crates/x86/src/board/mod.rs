@@ -26,8 +26,6 @@ use machine::output::{DiskRequest, Finish, Outputs};
 use power::Power;
 use serde::{Deserialize, Serialize};
 
-/// The first address below 4 GiB that is not RAM, however much of it there is.
-pub const HOLE_BASE: u64 = 0xc000_0000;
 /// The first virtio slot.
 pub const VIRTIO_BASE: u64 = 0xd000_0000;
 /// Bytes of a virtio slot.

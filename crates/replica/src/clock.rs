@@ -24,6 +24,11 @@ const INTERVAL_NS: u64 = 20_000_000;
 const URGENT_INTERVAL_NS: u64 = 300_000;
 /// The speed is measured over at least this time.
 const SAMPLE_NS: u64 = 200_000;
+/// A guest that is further ahead than this, and gets further ahead, is slowed at once.
+const RUNAWAY_NS: i64 = 10_000_000;
+/// One measurement makes the guest at most so many times slower: the host had something else to do
+/// in the middle of it, more likely than not, and the guest's time would run as much too fast.
+const MOST_SLOWED: u64 = 2;
 /// A measurement over more than this was interrupted: the host stopped the process.
 const INTERRUPTED_NS: u64 = 30_000_000;
 /// Records a second over a longer time.
@@ -90,7 +95,11 @@ impl ClockSteering {
         if error < -JUMP_BEHIND_NS {
             return Some(self.record(host_ns, host_ns, self.speed));
         }
-        if !self.is_due(guest.rate, error, host_ns) || !self.take_credit(host_ns) {
+        let has_credit = self.is_due(guest.rate, error, host_ns) && self.take_credit(host_ns);
+        // The faster the guest's time runs, the less of the host's time it takes until it is seconds
+        // ahead: this is not put off.
+        let runs_away = error > RUNAWAY_NS && guest.rate > self.speed;
+        if !has_credit && !runs_away {
             return None;
         }
         let wanted = (HORIZON_NS - error).clamp(HORIZON_NS / 16, HORIZON_NS * 4) as u128;
@@ -139,6 +148,7 @@ impl ClockSteering {
         }
         let measured = ((u128::from(elapsed) << 32) / u128::from(retired))
             .clamp(u128::from(LEAST_RATE), u128::from(GREATEST_RATE)) as u64;
+        let measured = measured.min(self.speed.saturating_mul(MOST_SLOWED));
         self.speed = if measured.abs_diff(self.speed) > self.speed / 4 {
             // The guest does something else now: do not average over the change.
             measured
@@ -304,6 +314,35 @@ mod tests {
             "{} records",
             world.records
         );
+    }
+
+    /// Finding: a guest seconds ahead of its host, and a word about calendars, after boots on a busy
+    /// host. A measurement in which the host had something else to do made the guest's time run a
+    /// hundred times too fast, and there was no record left to correct it.
+    #[test]
+    fn a_host_with_something_else_to_do_makes_no_guest_run_ahead() {
+        for stolen_ns in [1_000_000, 5_000_000, 12_000_000, 25_000_000] {
+            let mut world = World::new();
+            let mut most_ahead_ns = 0;
+            for _ in 0..400 {
+                world.run(3_000_000, |_| 2000);
+                world.count += 2000;
+                world.host_ns += stolen_ns;
+                let (guest, host_ns) = (world.guest(), world.host_ns);
+                if let Some(record) = world.steering.after_running(guest, host_ns) {
+                    world.apply(record);
+                }
+                for _ in 0..20 {
+                    world.run(10_000, |_| 2000);
+                    let ahead_ns = world.guest().time_ns.saturating_sub(world.host_ns);
+                    most_ahead_ns = ahead_ns.max(most_ahead_ns);
+                }
+            }
+            assert!(
+                most_ahead_ns < 30_000_000,
+                "{most_ahead_ns} ns ahead where {stolen_ns} ns were stolen"
+            );
+        }
     }
 
     #[test]

@@ -126,7 +126,7 @@ impl fmt::Display for Event {
             }
             Event::ArbiterUnanswered { requests, why } => write!(
                 f,
-                "the arbiter gave no answer ({requests} requests): {why}; it is asked again"
+                "the arbiter gave no useful answer ({requests} requests): {why}; it is asked again"
             ),
             Event::ArbiterAnswers { requests, outage } => write!(
                 f,

@@ -54,6 +54,8 @@ pub(crate) struct KeyWatch {
     due: Duration,
     /// Which of the two is next.
     opening_next: bool,
+    /// The key that opened our generation was there when it was looked at last.
+    opening_is_there: bool,
     asked: Option<Request>,
 }
 
@@ -63,6 +65,7 @@ impl KeyWatch {
             interval,
             due: now + interval,
             opening_next: true,
+            opening_is_there: true,
             asked: None,
         }
     }
@@ -108,9 +111,18 @@ impl KeyWatch {
             return Look::None;
         };
         let is_opening = *key == opened.key;
+        let is_well = match outcome {
+            Outcome::Absent => !is_opening,
+            Outcome::Holds(content) => is_opening && *content == opened.content(),
+            _ => false,
+        };
+        if is_opening {
+            self.opening_is_there = is_well;
+        }
         match outcome {
-            Outcome::Absent if !is_opening => Look::Well,
-            Outcome::Holds(content) if is_opening && *content == opened.content() => Look::Well,
+            // A store that was emptied has no key by which somebody left, either.
+            _ if is_well && !self.opening_is_there => Look::None,
+            _ if is_well => Look::Well,
             Outcome::Absent => Look::Unanswered(key.missing()),
             Outcome::Holds(content) => match Entry::parse(key, content) {
                 Ok(entry) if !is_opening => Look::LeftBy(Box::new(entry)),

@@ -65,11 +65,11 @@ impl<O> Backup<O> {
                 self.key_was_read(now, request, outcome);
             }
             State::Claiming(_, claim) => {
-                let before = claim.unanswered();
+                let (before, awaited) = (claim.unanswered(), claim.awaits(request));
                 let verdict = claim.answer(now, request, outcome);
                 let trouble = claim.trouble_since(before);
                 let entry = claim.entry().clone();
-                if let Some(event) = self.outage.asked(now, trouble) {
+                if awaited && let Some(event) = self.outage.asked(now, trouble) {
                     self.report(event);
                 }
                 match verdict {

@@ -48,11 +48,11 @@ impl<O> Primary<O> {
         }
         let look = self.watch.answer(now, &self.opened, request, outcome);
         if let Some(claim) = &mut self.leaving {
-            let before = claim.unanswered();
+            let (before, awaited) = (claim.unanswered(), claim.awaits(request));
             let verdict = claim.answer(now, request, outcome);
             let trouble = claim.trouble_since(before);
             let entry = claim.entry().clone();
-            if let Some(event) = self.outage.asked(now, trouble) {
+            if awaited && let Some(event) = self.outage.asked(now, trouble) {
                 self.report(event);
             }
             match verdict {

@@ -77,6 +77,10 @@ impl<S> Pacer<S> {
         request
     }
 
+    pub fn awaits(&self, request: &Request) -> bool {
+        self.asked.as_ref() == Some(request)
+    }
+
     /// Whether an answer to `request` is awaited; from here on it is not. An answer to anything else
     /// says nothing, not even when it is about the same key.
     pub fn take_asked(&mut self, request: &Request) -> bool {
@@ -117,6 +121,8 @@ pub struct Claim {
     content: Vec<u8>,
     pacer: Pacer<Step>,
     asked: Step,
+    /// The store would not create the key, and why; it was not asked anything since.
+    refused: Option<String>,
     mutations: Mutations,
 }
 
@@ -136,6 +142,7 @@ impl Claim {
             entry,
             pacer: Pacer::new(now, Step::Create, pacing),
             asked: Step::Create,
+            refused: None,
             mutations,
         }
     }
@@ -148,6 +155,11 @@ impl Claim {
     /// What the key holds if the claim is won.
     pub fn entry(&self) -> &Entry {
         &self.entry
+    }
+
+    /// Whether this claim waits for the answer to `request`: that to anything else says nothing of it.
+    pub fn awaits(&self, request: &Request) -> bool {
+        self.pacer.awaits(request)
     }
 
     /// Requests that brought no verdict.
@@ -206,6 +218,7 @@ impl Claim {
         if !self.pacer.take_asked(request) {
             return Verdict::Pending;
         }
+        let refused = self.refused.take();
         match (outcome, self.asked) {
             (Outcome::Created, Step::Create) => return Verdict::Won,
             _ if self.mutations.active(Mutation::LostAnswerIsDefeat) => {
@@ -229,9 +242,16 @@ impl Claim {
             (Outcome::NotCreated, Step::Create) => self.pacer.at_once(now, Step::ReadBack),
             (Outcome::Unknown(why), Step::Create) => {
                 self.pacer.failed(why.clone());
+                self.refused = Some(why.clone());
                 self.pacer.at_once(now, Step::ReadBack);
             }
-            (Outcome::Absent, Step::ReadBack) => self.pacer.after_pause(now, Step::Create),
+            (Outcome::Absent, Step::ReadBack) => {
+                // That the key is not there is what was to be expected: the trouble goes on.
+                if let Some(why) = refused {
+                    self.pacer.failed(why);
+                }
+                self.pacer.after_pause(now, Step::Create);
+            }
             (Outcome::Unknown(why), Step::ReadBack) => {
                 self.pacer.failed(why.clone());
                 self.pacer.after_pause(now, Step::ReadBack);

@@ -149,3 +149,57 @@ fn a_primary_whose_generation_was_left_by_another_gives_its_machine_up() {
         Some(PrimaryAction::Stop(PrimaryStop::Superseded { by })) if **by == lost
     ));
 }
+
+/// What the primary told of the arbiter: that it is of no use, and that it is again.
+fn told_of_the_arbiter(pair: &Pair) -> (Vec<&str>, usize) {
+    let (mut troubles, mut ends) = (Vec::new(), 0);
+    for action in &pair.primary_did {
+        match action {
+            PrimaryAction::Report(Event::ArbiterUnanswered { why, .. }) => troubles.push(&why[..]),
+            PrimaryAction::Report(Event::ArbiterAnswers { .. }) => ends += 1,
+            _ => {}
+        }
+    }
+    (troubles, ends)
+}
+
+/// An arbiter whose directory was replaced by an empty one was told to answer again: of the two keys
+/// that are looked at in turn, an empty store does not have the one that must not be there.
+#[test]
+fn an_emptied_arbiter_does_not_answer_again_until_it_has_the_key_it_had() {
+    let mut pair = Pair::new(config("a"), config("b"));
+    pair.connected = true; // nobody connects
+    let kept = std::mem::take(&mut pair.store.keys);
+    pair.run(ms(30_000));
+    let (troubles, ends) = told_of_the_arbiter(&pair);
+    assert!(!troubles.is_empty() && ends == 0, "{troubles:?}, {ends}");
+    let missing = pair.primary.opened().key.missing();
+    assert!(troubles.iter().all(|why| *why == missing), "{troubles:?}");
+    pair.store.keys = kept;
+    pair.run(ms(30_000));
+    assert_eq!(told_of_the_arbiter(&pair).1, 1);
+}
+
+/// The same while a key is asked for: reading it back says only that it is not there.
+#[test]
+fn a_claim_at_an_emptied_arbiter_is_not_answered_by_reading_back() {
+    let mut pair = Pair::protected();
+    (pair.to_backup, pair.to_primary) = (false, false);
+    pair.output(10, 1);
+    pair.run(ms(300));
+    let missing = key(1).missing();
+    for _ in 0..20 {
+        let Some(request) = pair.primary_asks().last().cloned() else {
+            panic!("nothing asked")
+        };
+        let outcome = match request {
+            Request::Create { .. } => Outcome::Unknown(missing.clone()),
+            _ => Outcome::Absent,
+        };
+        pair.answer_primary(outcome);
+        pair.run(ms(1100));
+    }
+    let (troubles, ends) = told_of_the_arbiter(&pair);
+    assert!(!troubles.is_empty() && ends == 0, "{troubles:?}, {ends}");
+    assert!(troubles.iter().all(|why| *why == missing), "{troubles:?}");
+}

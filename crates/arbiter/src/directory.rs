@@ -14,12 +14,15 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 use thiserror::Error;
 
-/// The directory cannot be an arbiter.
+/// This can never be an arbiter's directory.
 #[derive(Debug, Error)]
-#[error("the arbiter directory {} cannot be used: {source}; it has to exist on both hosts, be shared by them and be writable", path.display())]
-pub struct DirectoryError {
-    path: PathBuf,
-    source: io::Error,
+pub enum DirectoryError {
+    /// No path at all.
+    #[error("the arbiter's directory has no name: give one that both hosts share and may write")]
+    Unnamed,
+    /// Something else is there.
+    #[error("the arbiter {} is no directory: give one that both hosts share and may write", .0.display())]
+    NotADirectory(PathBuf),
 }
 
 /// A directory of create-only keys.
@@ -32,27 +35,25 @@ pub struct DirectoryStore {
 }
 
 impl DirectoryStore {
-    /// Uses `directory`, which has to be there and writable.
+    /// Uses `directory`. That it is not there, or cannot be used, may change: it may be mounted later.
+    /// Until then every answer says so.
+    ///
+    /// # Errors
+    /// It never can be used.
     pub fn open(directory: &Path) -> Result<DirectoryStore, DirectoryError> {
-        let wrong = |source| DirectoryError {
-            path: directory.into(),
-            source,
-        };
-        if !fs::metadata(directory).map_err(wrong)?.is_dir() {
-            return Err(wrong(io::ErrorKind::NotADirectory.into()));
+        if directory.as_os_str().is_empty() {
+            return Err(DirectoryError::Unnamed);
+        }
+        if fs::metadata(directory).is_ok_and(|there| !there.is_dir()) {
+            return Err(DirectoryError::NotADirectory(directory.into()));
         }
         let since_epoch = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
         let tag = format!("{}-{}", std::process::id(), since_epoch.as_nanos());
-        let mut store = DirectoryStore {
+        Ok(DirectoryStore {
             directory: directory.into(),
             tag,
             attempts: 0,
-        };
-        let opened = store.open_directory().map_err(wrong)?;
-        let (probe, file) = store.temporary(&opened).map_err(wrong)?;
-        drop(file);
-        rustix::fs::unlinkat(&opened, probe, AtFlags::empty()).map_err(|e| wrong(e.into()))?;
-        Ok(store)
+        })
     }
 
     /// The directory as it is mounted now. All that one answer takes happens in it, so that it is
@@ -142,6 +143,17 @@ impl DirectoryStore {
     }
 }
 
+/// What to do about it, where that is known.
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => " (is it mounted? Both hosts have to share it)",
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            " (this replica has to be able to write there)"
+        }
+        _ => "",
+    }
+}
+
 /// What a file holds; `None` if there is none.
 fn read(directory: &File, name: &str) -> io::Result<Option<Vec<u8>>> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -181,8 +193,9 @@ impl Store for DirectoryStore {
         });
         outcome.unwrap_or_else(|error| {
             Outcome::Unknown(format!(
-                "arbiter directory {}: {error}",
-                self.directory.display()
+                "arbiter directory {}: {error}{}",
+                self.directory.display(),
+                advice(&error)
             ))
         })
     }
@@ -303,14 +316,25 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_directory_is_one_clear_error() {
-        let error = DirectoryStore::open(Path::new("/nonexistent/arbiter"))
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("/nonexistent/arbiter") && error.contains("shared"),
-            "{error}"
-        );
+    fn a_directory_that_is_mounted_later_is_waited_for() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("arbiter");
+        let mut store = DirectoryStore::open(&directory).unwrap();
+        let Outcome::Unknown(why) = read_key(&mut store, key(1)) else {
+            panic!("an arbiter that is not there has answered")
+        };
+        assert!(why.contains("arbiter") && why.contains("mounted"), "{why}");
+        fs::create_dir(&directory).unwrap();
+        assert_eq!(create(&mut store, key(1), b"me"), Outcome::Created);
+    }
+
+    #[test]
+    fn what_can_never_be_a_directory_is_refused_at_once() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (path, word) in [(Path::new(""), "no name"), (file.path(), "no directory")] {
+            let error = DirectoryStore::open(path).unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        }
     }
 
     #[test]

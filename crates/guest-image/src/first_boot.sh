@@ -12,7 +12,7 @@ depmod -a
 dpkg --force-confold --force-unsafe-io --configure -a || dpkg --force-confold --configure -a
 configured=$?
 rm -f /usr/sbin/policy-rc.d
-systemctl enable systemd-networkd.service understudy-name-servers.path understudy-name-servers.service
+systemctl enable systemd-networkd.service understudy-name-servers.service
 # Nobody waits for the network, no screen is attached, and nothing rewrites the disk on a timer.
 systemctl mask systemd-networkd-wait-online.service getty@tty1.service apt-daily.timer \
     apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer

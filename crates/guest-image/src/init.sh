@@ -84,9 +84,10 @@ run_service() {
 }
 
 # Sets $states to what is to be said of all services once those with a port listen, or have ended, or
-# a minute is over.
+# a minute is over. Most listen at once; whoever takes longer is named, and looked at twice a second.
 await_services() {
     states=
+    looks=0
     for service in $started; do
         port=
         [ -r "/etc/understudy/services/$service.port" ] &&
@@ -95,15 +96,20 @@ await_services() {
         if [ -n "$port" ]; then
             pattern=$(printf ':%04X [0-9A-F]*:0000 0A ' "$port")
             state="listens on port $port"
-            tries=0
+            named=
             until grep -q "$pattern" /proc/net/tcp /proc/net/tcp6; do
                 [ -e "/run/understudy/$service.ended" ] && break
-                tries=$((tries + 1))
-                if [ $tries -gt 3000 ]; then
+                looks=$((looks + 1))
+                if [ $looks -gt 216 ]; then
                     state="does not listen on port $port"
                     break
+                elif [ $looks -lt 100 ]; then
+                    usleep 20000
+                else
+                    [ -n "$named" ] || say "waiting for $service to listen on port $port"
+                    named=yes
+                    usleep 500000
                 fi
-                usleep 20000
             done
         fi
         if [ -e "/run/understudy/$service.ended" ]; then

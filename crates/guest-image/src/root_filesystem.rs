@@ -19,12 +19,7 @@ pub const COMMAND_LINE: &str = " root=/dev/vda rw net.ifnames=0";
 const FIRST_BOOT: &str = include_str!("first_boot.sh");
 const NAME_SERVERS: &str = include_str!("name_servers.sh");
 /// What runs in the guest, for naming an image by its content.
-pub const SCRIPTS: &[&str] = &[
-    FIRST_BOOT,
-    NAME_SERVERS,
-    NAME_SERVERS_PATH,
-    NAME_SERVERS_SERVICE,
-];
+pub const SCRIPTS: &[&str] = &[FIRST_BOOT, NAME_SERVERS, NAME_SERVERS_SERVICE];
 
 /// Besides what is essential or of priority `required`: what makes it boot, reach the network and
 /// let somebody log in.
@@ -72,11 +67,8 @@ pub const MODULES: &[&str] = &[
 
 const NETWORK: &str = "[Match]\nName=eth*\n\n[Network]\nDHCP=ipv4\nLinkLocalAddressing=no\n";
 /// systemd-networkd tells nobody but systemd-resolved, which is a package of its own, of name servers.
-const NAME_SERVERS_PATH: &str = "[Unit]\nDescription=Name servers that DHCP tells\n\n\
-    [Path]\nPathChanged=/run/systemd/netif/state\nUnit=understudy-name-servers.service\n\n\
-    [Install]\nWantedBy=multi-user.target\n";
 const NAME_SERVERS_SERVICE: &str = "[Unit]\nDescription=Name servers that DHCP tells, into \
-    /etc/resolv.conf\n\n[Service]\nType=oneshot\nExecStart=/usr/lib/understudy/name-servers\n\n\
+    /etc/resolv.conf\n\n[Service]\nExecStart=/usr/lib/understudy/name-servers\nRestart=always\n\n\
     [Install]\nWantedBy=multi-user.target\n";
 /// Group `shadow`, fixed by base-passwd.
 const SHADOW_GROUP: u32 = 42;
@@ -177,13 +169,11 @@ fn configure(
         NAME_SERVERS.to_owned(),
         0o755,
     )?;
-    for (name, unit) in [
-        ("path", NAME_SERVERS_PATH),
-        ("service", NAME_SERVERS_SERVICE),
-    ] {
-        let path = format!("etc/systemd/system/understudy-name-servers.{name}");
-        file(&path, unit.to_owned(), 0o644)?;
-    }
+    file(
+        "etc/systemd/system/understudy-name-servers.service",
+        NAME_SERVERS_SERVICE.to_owned(),
+        0o644,
+    )?;
     file(
         "etc/systemd/network/80-ethernet.network",
         NETWORK.to_owned(),
@@ -269,6 +259,7 @@ fn insert_modules(tree: &mut FileTree, board: &Board) -> Result<(), GuestImageEr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::process::CommandExt;
 
     #[test]
     fn a_disk_with_a_guests_data_is_never_overwritten() {
@@ -289,6 +280,47 @@ mod tests {
         let path = Path::new("/nonexistent/disk");
         assert!(check(path, MIN_DISK_BYTES - (1 << 20)).is_err());
         assert!(check(path, MIN_DISK_BYTES + 1).is_err());
+    }
+
+    /// Finding: a whole Debian did not take its name server from DHCP: what came while the last word
+    /// was still being written was missed.
+    #[test]
+    fn every_word_of_dhcp_about_name_servers_is_taken() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        std::fs::write(path("script"), NAME_SERVERS).unwrap();
+        let mut script = std::process::Command::new("sh")
+            .args([path("script"), path("state"), path("resolv.conf")])
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let configured = || std::fs::read_to_string(path("resolv.conf")).unwrap_or_default();
+        // As systemd-networkd writes it: each time a new file, and at first without name servers.
+        for word in 0..100 {
+            let servers = match word {
+                0 => String::new(),
+                _ => format!("DNS=10.9.0.{word} 10.9.1.{word}\n"),
+            };
+            std::fs::write(path("new"), format!("OPER_STATE=routable\n{servers}")).unwrap();
+            std::fs::rename(path("new"), path("state")).unwrap();
+        }
+        let last = "nameserver 10.9.0.99\nnameserver 10.9.1.99\n";
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while configured() != last && std::time::Instant::now() < until {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        // What it started, too.
+        let group = format!("-{}", script.id());
+        let kill = ["-9", "--", &group];
+        assert!(
+            std::process::Command::new("kill")
+                .args(kill)
+                .status()
+                .unwrap()
+                .success()
+        );
+        script.wait().unwrap();
+        assert_eq!(configured(), last);
     }
 
     #[test]

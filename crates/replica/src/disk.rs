@@ -48,6 +48,19 @@ pub enum DiskError {
         /// Its length in bytes.
         length: u64,
     },
+    /// A device that cannot hold the copy of the primary's.
+    #[error(
+        "the disk {} has {length} bytes, and the primary's {wanted}: give this host a larger one",
+        path.display()
+    )]
+    TooSmall {
+        /// The device.
+        path: PathBuf,
+        /// Its length in bytes.
+        length: u64,
+        /// That of the primary's.
+        wanted: u64,
+    },
     /// A directory, a socket or the like.
     #[error("the disk {} is neither a file nor a block device", path.display())]
     Kind {
@@ -75,6 +88,39 @@ pub struct Disk {
     read_only: bool,
 }
 
+/// Opens what can be a disk.
+fn open_disk(path: &Path, options: &OpenOptions) -> Result<File, DiskError> {
+    let open_error = |source| DiskError::Open {
+        path: path.into(),
+        source,
+    };
+    // Without O_NONBLOCK the opening of a pipe waits for its other end.
+    let mut options = options.clone();
+    options.custom_flags(OFlags::NONBLOCK.bits() as i32);
+    let is_disk = |kind: FileType| kind.is_file() || kind.is_block_device();
+    let not_a_disk = || DiskError::Kind { path: path.into() };
+    let file = options.open(path).map_err(|error| {
+        // Some of what is no disk cannot even be opened so.
+        let there = std::fs::metadata(path).ok();
+        match there.is_some_and(|there| !is_disk(there.file_type())) {
+            true => not_a_disk(),
+            false => open_error(error),
+        }
+    })?;
+    let kind = file.metadata().map_err(open_error)?.file_type();
+    is_disk(kind).then_some(file).ok_or_else(not_a_disk)
+}
+
+fn check_length(path: &Path, length: u64) -> Result<(), DiskError> {
+    if length == 0 || !length.is_multiple_of(SECTOR_BYTES) {
+        return Err(DiskError::Size {
+            path: path.into(),
+            length,
+        });
+    }
+    Ok(())
+}
+
 /// What came of an operation: the status for the guest, and for an error its text for people.
 #[derive(Debug)]
 pub struct Outcome {
@@ -97,6 +143,20 @@ impl Disk {
             .iter()
             .map(|file| Disk::open(&file.path, file.read_only))
             .collect()
+    }
+
+    /// Looks whether an image can be opened as a disk, without taking it.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub fn check(path: &Path, read_only: bool) -> Result<(), DiskError> {
+        let mut options = OpenOptions::new();
+        let file = open_disk(path, options.read(true).write(!read_only))?;
+        let length = length_of(&file).map_err(|source| DiskError::Open {
+            path: path.into(),
+            source,
+        })?;
+        check_length(path, length)
     }
 
     /// Opens an image.
@@ -134,23 +194,8 @@ impl Disk {
             path: path.into(),
             source,
         };
-        // Without O_NONBLOCK the opening of a pipe waits for its other end.
-        let mut options = options.clone();
-        options.custom_flags(OFlags::NONBLOCK.bits() as i32);
-        let is_disk = |kind: FileType| kind.is_file() || kind.is_block_device();
-        let not_a_disk = || DiskError::Kind { path: path.into() };
-        let file = options.open(path).map_err(|error| {
-            // Some of what is no disk cannot even be opened so.
-            let there = std::fs::metadata(path).ok();
-            match there.is_some_and(|there| !is_disk(there.file_type())) {
-                true => not_a_disk(),
-                false => open_error(error),
-            }
-        })?;
+        let file = open_disk(path, options)?;
         let kind = file.metadata().map_err(open_error)?.file_type();
-        if !is_disk(kind) {
-            return Err(not_a_disk());
-        }
         let lock = if read_only && new_length.is_none() {
             FlockOperation::NonBlockingLockShared
         } else {
@@ -175,13 +220,12 @@ impl Disk {
                 })?;
         }
         let length = length_of(&file).map_err(open_error)?;
-        if length == 0
-            || !length.is_multiple_of(SECTOR_BYTES)
-            || new_length.is_some_and(|n| n > length)
-        {
-            return Err(DiskError::Size {
+        check_length(path, length)?;
+        if new_length.is_some_and(|wanted| wanted > length) {
+            return Err(DiskError::TooSmall {
                 path: path.into(),
                 length,
+                wanted: new_length.unwrap_or(length),
             });
         }
         Ok(Disk {

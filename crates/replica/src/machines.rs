@@ -14,6 +14,13 @@ pub trait Machines: Send + Sync {
     /// that the guest sees, but for the length of the disks, which the backup takes from the primary.
     fn configuration_hash(&self) -> u64;
 
+    /// Whether the files that the machine is made of can be read, its disks apart: looked at before
+    /// the key is asked for by which it starts.
+    ///
+    /// # Errors
+    /// The first that cannot be read.
+    fn check(&self) -> Result<(), Failure>;
+
     /// The machine at power-on, with these disks.
     ///
     /// # Errors

@@ -90,6 +90,9 @@ pub struct ReplicaStatus {
     /// in its place by the backup.
     #[serde(default)]
     pub joining: Option<JoinProgress>,
+    /// What keeps this replica from going on or from being protected, and is tried again.
+    #[serde(default)]
+    pub trouble: Option<String>,
     /// How long outputs were held back.
     pub output_delay: OutputDelay,
     /// Where it listens for a backup, when it does.

@@ -11,7 +11,10 @@ use crate::succession::{Generation, LifeNumber, MachineName, RecordNumber};
 use std::fmt;
 
 const WORD: &str = "understudy-marker";
+/// In the state directory.
 const VERSION: u32 = 1;
+/// Beside a disk: its length stands there as well.
+const VERSION_BESIDE: u32 = 2;
 
 /// What this host was in the generation that its marker names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,24 +88,50 @@ fn parse<T: Copy>(
 }
 
 impl Marker {
-    /// The file's one line.
+    /// The one line of the file in the state directory.
     pub fn content(&self) -> Vec<u8> {
+        self.line(None)
+    }
+
+    /// The one line of the file beside a disk of so many bytes: another disk that is put in its place
+    /// is known by that, perhaps.
+    pub fn content_beside(&self, disk_bytes: u64) -> Vec<u8> {
+        self.line(Some(disk_bytes))
+    }
+
+    fn line(&self, disk_bytes: Option<u64>) -> Vec<u8> {
         assert!(self.life > LifeNumber(0), "a marker names a life");
-        LineWriter::new(WORD, VERSION)
-            .field("machine", &self.machine)
+        let version = disk_bytes.map_or(VERSION, |_| VERSION_BESIDE);
+        let mut line = LineWriter::new(WORD, version);
+        line.field("machine", &self.machine)
             .field("life", self.life)
             .field("life-id", self.life_id)
             .field("generation", self.generation)
             .field("role", word(&ROLES, &self.role))
             .field("record", self.record)
-            .field("disk", word(&STATES, &self.disk))
-            .finish()
+            .field("disk", word(&STATES, &self.disk));
+        if let Some(bytes) = disk_bytes {
+            line.field("bytes", bytes);
+        }
+        line.finish()
     }
 
-    /// Reads a marker of `machine`. Whatever is not exactly what somebody would have written is an
-    /// error, and gives no rights.
+    /// Reads a marker of `machine`, wherever it was. Whatever is not exactly what somebody would have
+    /// written is an error, and gives no rights.
     pub fn parse(machine: &MachineName, content: &[u8]) -> Result<Marker, LineError> {
-        let mut line = LineReader::open(content, WORD, VERSION)?;
+        Marker::parse_line(machine, content).map(|(marker, _)| marker)
+    }
+
+    /// The marker, and the length of the disk beside which it was written.
+    fn parse_line(
+        machine: &MachineName,
+        content: &[u8],
+    ) -> Result<(Marker, Option<u64>), LineError> {
+        let (mut line, is_beside) = match LineReader::open(content, WORD, VERSION_BESIDE) {
+            Ok(line) => (line, true),
+            Err(LineError::Version(_)) => (LineReader::open(content, WORD, VERSION)?, false),
+            Err(error) => return Err(error),
+        };
         if line.field("machine")? != machine.as_str() {
             return Err(LineError::Field("machine"));
         }
@@ -115,11 +144,12 @@ impl Marker {
             record: RecordNumber(line.number("record")?),
             disk: parse(&STATES, "disk", line.field("disk")?)?,
         };
+        let disk_bytes = is_beside.then(|| line.number("bytes")).transpose()?;
         line.end()?;
-        if marker.life == LifeNumber(0) || marker.content() != content {
+        if marker.life == LifeNumber(0) || marker.line(disk_bytes) != content {
             return Err(LineError::Field("whole"));
         }
-        Ok(marker)
+        Ok((marker, disk_bytes))
     }
 
     fn place(&self) -> (LifeNumber, Generation) {
@@ -136,6 +166,13 @@ pub enum Found {
     Marker(Marker),
     /// Something that cannot be read, and why.
     Unreadable(String),
+    /// A marker of a disk of another length than the one that is there.
+    OfAnotherDisk {
+        /// The length of the disk that it was written beside.
+        marked: u64,
+        /// That of the disk that is there now.
+        there: u64,
+    },
 }
 
 impl Found {
@@ -145,6 +182,21 @@ impl Found {
             None => Found::Nothing,
             Some(Ok(marker)) => Found::Marker(marker),
             Some(Err(error)) => Found::Unreadable(error.to_string()),
+        }
+    }
+
+    /// The same beside a disk of `disk_bytes` bytes. One that is not whole has no rights, and may have
+    /// any length.
+    pub fn beside(machine: &MachineName, content: Option<&[u8]>, disk_bytes: u64) -> Found {
+        let found = content.map(|content| Marker::parse_line(machine, content));
+        match found {
+            Some(Ok((marker, Some(marked))))
+                if marked != disk_bytes && marker.disk == DiskState::Whole =>
+            {
+                let there = disk_bytes;
+                Found::OfAnotherDisk { marked, there }
+            }
+            _ => Found::read(machine, content),
         }
     }
 }
@@ -166,6 +218,9 @@ impl Worth {
     pub fn of(state: &Found, disks: &[Found]) -> Worth {
         if let Some(why) = [state].into_iter().chain(disks).find_map(unreadable) {
             return Worth::Nothing(format!("a marker cannot be read: {why}"));
+        }
+        if let Some(why) = disks.iter().find_map(of_another_disk) {
+            return Worth::Nothing(why);
         }
         let mut least: Option<&Marker> = None;
         let mut without = 0;
@@ -191,7 +246,7 @@ impl Worth {
                         state.generation, state.life
                     ));
                 }
-                (Found::Nothing | Found::Unreadable(_), _) => without += 1,
+                _ => without += 1,
             }
         }
         let least = match (least, state) {
@@ -235,14 +290,24 @@ impl Worth {
 fn unreadable(found: &Found) -> Option<&str> {
     match found {
         Found::Unreadable(why) => Some(why),
-        Found::Nothing | Found::Marker(_) => None,
+        _ => None,
+    }
+}
+
+fn of_another_disk(found: &Found) -> Option<String> {
+    match found {
+        Found::OfAnotherDisk { marked, there } => Some(format!(
+            "a disk of {there} bytes, whose marker was written beside one of {marked}: it is not the \
+             disk that was used last"
+        )),
+        _ => None,
     }
 }
 
 fn disk_state(found: &Found) -> Option<DiskState> {
     match found {
         Found::Marker(marker) => Some(marker.disk),
-        Found::Nothing | Found::Unreadable(_) => None,
+        _ => None,
     }
 }
 

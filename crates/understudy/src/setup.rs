@@ -67,6 +67,20 @@ impl Machines for ConfiguredMachine {
         hash.expect("a configuration asks for features that there are")
     }
 
+    fn check(&self) -> Result<(), Failure> {
+        let files = named_images(&self.0);
+        for (what, path) in files {
+            if let Some(path) = path {
+                File::open(path).map_err(|source| SetupError::Image {
+                    what,
+                    path: path.into(),
+                    source,
+                })?;
+            }
+        }
+        Ok(())
+    }
+
     fn power_on(&self, disks: &[Disk]) -> Result<Box<dyn Machine>, Failure> {
         Ok(power_on(&self.0, disks)?)
     }
@@ -148,15 +162,25 @@ fn board(config: &VmConfig, sectors: impl Iterator<Item = u64>) -> BoardConfig {
     }
 }
 
+/// What the configuration names besides disks.
+fn named_images(config: &VmConfig) -> [(&'static str, &Option<PathBuf>); 3] {
+    [
+        ("firmware", &config.firmware),
+        ("kernel", &config.kernel),
+        ("initrd", &config.initrd),
+    ]
+}
+
 fn images(config: &VmConfig) -> Result<BootImages, SetupError> {
-    let read = |what, path: &Option<PathBuf>| match path {
+    let read = |(what, path): (&'static str, &Option<PathBuf>)| match path {
         Some(path) => read_image(what, path, config.memory).map(Some),
         None => Ok(None),
     };
+    let [firmware, kernel, initrd] = named_images(config);
     Ok(BootImages {
-        firmware: read("firmware", &config.firmware)?,
-        kernel: read("kernel", &config.kernel)?,
-        initrd: read("initrd", &config.initrd)?,
+        firmware: read(firmware)?,
+        kernel: read(kernel)?,
+        initrd: read(initrd)?,
         command_line: config.command_line.clone(),
     })
 }

@@ -123,6 +123,9 @@ pub fn describe(status: &Status) -> String {
         if let Some(joining) = &replica.joining {
             let _ = writeln!(text, "         {}", describe_joining(joining));
         }
+        if let Some(trouble) = &replica.trouble {
+            let _ = writeln!(text, "         {}", printable(trouble));
+        }
         if replica.role == "primary" {
             let _ = writeln!(text, "         {}", describe_pair(replica));
             if replica.guest_panicked {

@@ -454,3 +454,80 @@ fn the_disks_of_a_pair_are_equal_in_the_end() {
     let (first, second) = (fs::read(pair.disk("r1")), fs::read(pair.disk("r2")));
     assert!(first.unwrap() == second.unwrap(), "the disks differ");
 }
+
+/// Keeps the marker beside a disk from being written, until the guard is dropped.
+struct NoMarker(PathBuf);
+
+impl NoMarker {
+    fn of(disk: &Path) -> NoMarker {
+        let mut new = disk.as_os_str().to_owned();
+        new.push(".understudy.new");
+        let new = PathBuf::from(new);
+        fs::create_dir(&new).unwrap();
+        NoMarker(new)
+    }
+}
+
+impl Drop for NoMarker {
+    fn drop(&mut self) {
+        let _removed = fs::remove_dir(&self.0);
+    }
+}
+
+/// Finding: a marker that could not be written at a join was not tried again, both hosts stayed
+/// `joining`, and no status said why.
+#[test]
+fn a_marker_that_cannot_be_written_is_tried_again_and_the_status_says_so() {
+    let pair = DiskPair::new(u16::MAX);
+    let [first, second] = pair.0.two_hosts(["r1", "r2"], with_disk);
+    let says_why = |replica: &ReplicaFiles, key: &str| {
+        let status = replica.status()?;
+        let why = status[key].as_str()?;
+        (why.contains(".img.understudy") && replica.has_event("marker_failed")).then_some(())
+    };
+    // The primary's own: nothing may be flushed, and nobody can join.
+    let no_marker = NoMarker::of(&pair.disk("r1"));
+    let mut first_process = Process::start(&["replica", "--config", first.config()]);
+    wait_for("the primary to say why", || says_why(&first, "trouble"));
+    drop(no_marker);
+    await_lines(&first, 20);
+    assert!(first.status().unwrap()["trouble"].is_null());
+
+    let no_marker = NoMarker::of(&pair.disk("r2"));
+    let mut second_process = Process::start(&["replica", "--config", second.config()]);
+    wait_for("the backup to say why", || says_why(&second, "state"));
+    first.await_state("alone");
+    await_more_lines(&first);
+    drop(no_marker);
+    first.await_state("protected");
+    await_more_lines(&first);
+    first_process.kill();
+    await_live(&second);
+    await_more_lines(&second);
+    second_process.kill();
+    assert_has_all(&pair.disk("r2"), &whole_lines(&second));
+}
+
+/// Finding: a wrong path was noticed only when the key existed by which the machine was powered on,
+/// so that nobody else could start it.
+#[test]
+fn a_host_without_its_disk_takes_no_key() {
+    let pair = DiskPair::new(u16::MAX);
+    let [first, second] = pair.0.two_hosts(["r1", "r2"], with_disk);
+    // Alone it says what is missing, and goes on looking.
+    let _second_process = Process::start(&["replica", "--config", second.config()]);
+    wait_for("it to say what is missing", || {
+        let status = second.status()?;
+        let state = status["state"].as_str()?;
+        (state.contains("r2.img") && status["role"] == "waiting").then_some(())
+    });
+    let keys = || fs::read_dir(pair.0.path().join("arbiter")).unwrap().count();
+    assert_eq!(keys(), 0);
+    // The other one has all that it takes.
+    let mut first_process = Process::start(&["replica", "--config", first.config()]);
+    first.await_state("protected");
+    await_more_lines(&first);
+    first_process.kill();
+    await_live(&second);
+    await_more_lines(&second);
+}

@@ -110,6 +110,10 @@ impl FailingMachines {
 }
 
 impl Machines for FailingMachines {
+    fn check(&self) -> Result<(), machine::Failure> {
+        Ok(())
+    }
+
     fn semantics_version(&self) -> u32 {
         self.machines.semantics_version()
     }

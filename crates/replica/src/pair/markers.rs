@@ -4,8 +4,9 @@ use crate::config::ReplicaConfig;
 use crate::wake::Waker;
 use replication::marker::{Found, Marker, Worth};
 use replication::succession::MachineName;
+use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -24,6 +25,16 @@ pub enum Purpose {
     Member(u64),
     /// The primary's disk is settled.
     Primary,
+}
+
+impl fmt::Display for Purpose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Purpose::Mark => "the disk here has no rights",
+            Purpose::Member(_) => "the disk here is the backup's, and has all that it should",
+            Purpose::Primary => "the disk here is the primary's, and has all that it should",
+        })
+    }
 }
 
 struct Job {
@@ -88,17 +99,21 @@ impl Markers {
             .places
             .disks
             .iter()
-            .map(|(_, marker)| self.read(marker))
+            .map(|(disk, marker)| self.read(marker, length_of(disk).ok()))
             .collect();
-        Worth::of(&self.read(&self.places.state), &disks)
+        Worth::of(&self.read(&self.places.state, None), &disks)
     }
 
-    fn read(&self, path: &Path) -> Found {
+    /// `disk_bytes`: of the disk beside it.
+    fn read(&self, path: &Path, disk_bytes: Option<u64>) -> Found {
         let mut content = Vec::new();
         let read =
             File::open(path).and_then(|file| file.take(LIMIT_BYTES).read_to_end(&mut content));
         match read {
-            Ok(_) => Found::read(&self.machine, Some(&content)),
+            Ok(_) => match disk_bytes {
+                Some(bytes) => Found::beside(&self.machine, Some(&content), bytes),
+                None => Found::read(&self.machine, Some(&content)),
+            },
             Err(error) if error.kind() == io::ErrorKind::NotFound => Found::Nothing,
             Err(error) => Found::Unreadable(format!("{}: {error}", path.display())),
         }
@@ -137,15 +152,32 @@ impl Places {
     fn write(&self, job: &Job) -> io::Result<()> {
         if job.purpose != Purpose::Mark {
             for (disk, _) in &self.disks {
-                File::open(disk)?.sync_all()?;
+                let synced = File::open(disk).and_then(|file| file.sync_all());
+                synced.map_err(|error| at(disk, &error))?;
             }
         }
-        let content = job.marker.content();
-        for (_, marker) in &self.disks {
-            replace(marker, &content)?;
+        for (disk, marker) in &self.disks {
+            // A disk that is not there has no length, and gets its marker before it is made.
+            let bytes = length_of(disk).unwrap_or(0);
+            replace(marker, &job.marker.content_beside(bytes))
+                .map_err(|error| at(marker, &error))?;
         }
-        replace(&self.state, &content)
+        replace(&self.state, &job.marker.content()).map_err(|error| at(&self.state, &error))
     }
+}
+
+/// The length of a file or a block device.
+fn length_of(disk: &Path) -> io::Result<u64> {
+    let there = fs::metadata(disk)?;
+    if there.file_type().is_block_device() {
+        return File::open(disk)?.seek(io::SeekFrom::End(0));
+    }
+    Ok(there.len())
+}
+
+/// The error, with the file that it is about.
+fn at(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 /// Replaces a file as a whole, durably.
@@ -235,11 +267,35 @@ mod tests {
             assert_eq!(written, purpose);
             result.unwrap();
         }
-        let last = marker(99, DiskState::Copying).content();
-        for place in [FILE, "disk.raw.understudy"] {
-            assert_eq!(fs::read(directory.path().join(place)).unwrap(), last);
+        let last = marker(99, DiskState::Copying);
+        for (place, content) in [
+            (FILE, last.content()),
+            ("disk.raw.understudy", last.content_beside(512)),
+        ] {
+            assert_eq!(fs::read(directory.path().join(place)).unwrap(), content);
         }
         assert_eq!(markers.worth().place(), (LifeNumber(1), Generation(99)));
+    }
+
+    /// Finding: a marker beside a disk that had been replaced was trusted.
+    #[test]
+    fn a_disk_of_another_length_in_the_place_of_a_whole_one_has_no_rights() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut markers = markers(directory.path());
+        markers.write(Purpose::Primary, marker(3, DiskState::Whole));
+        markers.done.recv().unwrap().1.unwrap();
+        assert_eq!(markers.worth(), Worth::Known(marker(3, DiskState::Whole)));
+        let disk = directory.path().join("disk.raw");
+        fs::write(&disk, [0; 1024]).unwrap();
+        let Worth::Nothing(why) = markers.worth() else {
+            panic!("another disk is taken for the one that was marked")
+        };
+        assert!(why.contains("1024") && why.contains("512"), "{why}");
+        // While it is being copied it has the length of neither.
+        markers.write(Purpose::Mark, marker(4, DiskState::Copying));
+        markers.done.recv().unwrap().1.unwrap();
+        fs::write(&disk, [0; 512]).unwrap();
+        assert_eq!(markers.worth().place().1, Generation(4));
     }
 
     /// Without the disk beside it no marker says that it is whole.

@@ -3,6 +3,7 @@
 use super::identity;
 use super::markers::Markers;
 use super::peers::Peers;
+use super::starting::obstacle;
 use crate::config::ReplicaConfig;
 use crate::end::ReplicaError;
 use crate::host_time::monotonic;
@@ -47,6 +48,8 @@ impl From<io::Error> for NewLifeError {
 /// Who begins a life: a process that has the state directory, and is no replica.
 pub struct NewLife {
     startup: StartupConfig,
+    /// Why no machine could be started here.
+    obstacle: Option<String>,
     markers: Markers,
     arbiter: ArbiterDesk,
     peers: Peers,
@@ -89,6 +92,7 @@ impl NewLife {
         };
         Ok(NewLife {
             startup,
+            obstacle: obstacle(config, machines),
             markers,
             arbiter,
             peers: Peers::new(peers, greeting, waker.clone()),
@@ -136,6 +140,7 @@ impl NewLife {
     pub fn begin(&mut self) -> Result<Entry, NewLifeError> {
         let worth = self.markers.worth();
         let mut startup = Startup::new(monotonic(), self.startup.clone(), worth);
+        startup.obstacle_is(self.obstacle.clone());
         let word = Word {
             new_life: true,
             ..Word::default()

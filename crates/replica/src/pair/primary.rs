@@ -71,6 +71,8 @@ pub(super) struct PrimaryLoop {
 /// The disk of a primary is being settled, again and again until it can be.
 struct Settling {
     marker: Marker,
+    /// Why it could not be written last time.
+    failed: Option<String>,
     wait: Duration,
     /// When it is tried again; `None` while it is being tried.
     due: Option<Duration>,
@@ -83,12 +85,14 @@ impl Settling {
     fn new(marker: Marker) -> Settling {
         Settling {
             marker,
+            failed: None,
             wait: Settling::FIRST_WAIT,
             due: None,
         }
     }
 
-    fn failed(&mut self) {
+    fn failed(&mut self, why: String) {
+        self.failed = Some(why);
         self.due = Some(monotonic() + self.wait);
         self.wait = (self.wait * 2).min(Settling::LONGEST_WAIT);
     }
@@ -233,6 +237,7 @@ impl PrimaryLoop {
             let joining = self.snapshot.as_ref().map(SnapshotSender::progress);
             let (snapshots_taken, pause) = (self.snapshots_taken, self.snapshot_pause);
             let guest_panicked = self.guest_panicked;
+            let trouble = self.trouble();
             let deadlines = [
                 self.core.next_deadline(),
                 self.requests.deadline(),
@@ -244,6 +249,7 @@ impl PrimaryLoop {
                 joining,
                 snapshots_taken,
                 guest_panicked,
+                trouble: trouble.clone(),
                 snapshot_pause_ms: pause.as_secs_f64() * 1e3,
                 ..status(host, core, vcpu)
             })?;
@@ -266,7 +272,7 @@ impl PrimaryLoop {
         }
         while let Some((purpose, result)) = self.host.markers.done() {
             if purpose == Purpose::Primary {
-                self.settled(result.is_ok());
+                self.settled(result.as_ref().err().map(ToString::to_string));
             }
             self.host.marker_written(purpose, result);
         }
@@ -483,13 +489,23 @@ impl PrimaryLoop {
     }
 
     /// The disk was synced and its marker written, or not. Until it is the guest's flushes wait.
-    fn settled(&mut self, is_done: bool) {
-        if is_done {
-            self.settling = None;
-            self.core.settled(monotonic());
-        } else if let Some(settling) = &mut self.settling {
-            settling.failed();
+    fn settled(&mut self, error: Option<String>) {
+        match (error, &mut self.settling) {
+            (None, _) => {
+                self.settling = None;
+                self.core.settled(monotonic());
+            }
+            (Some(why), Some(settling)) => settling.failed(why),
+            (Some(_), None) => {}
         }
+    }
+
+    /// What the guest's flushes and a backup wait for, for people.
+    fn trouble(&self) -> Option<String> {
+        let why = self.settling.as_ref()?.failed.as_ref()?;
+        Some(format!(
+            "the guest's flushes and any backup wait until this host's disk is synced and marked: {why}"
+        ))
     }
 
     fn settle_again(&mut self) {

@@ -3,10 +3,13 @@
 use super::host::Host;
 use super::markers::Purpose;
 use super::peers::Peers;
+use crate::config::{DiskFile, ReplicaConfig};
 use crate::control::{Answer, ConversationId, Request, Word};
+use crate::disk::Disk;
 use crate::disk::probe::FailedDisk;
 use crate::end::{Ended, ReplicaError};
 use crate::host_time::monotonic;
+use crate::machines::Machines;
 use crate::status::ReplicaStatus;
 use replication::message::Message;
 use replication::startup::{self, Startup, StartupAction, Waiting};
@@ -31,6 +34,7 @@ pub fn serve(
     peers: &[String],
 ) -> Result<Next, ReplicaError> {
     host.arbiter.forget();
+    startup.obstacle_is(obstacle(&host.config, &*host.machines));
     let greeting = host.pair_config.greeting.clone();
     let asked = Peers::new(peers.to_vec(), greeting, host.waker.clone());
     let mut starting = Starting {
@@ -50,6 +54,15 @@ pub fn serve(
             return Ok(next);
         }
     }
+}
+
+/// Why this host could not start the machine now, if it could not: a disk or an image is missing.
+pub fn obstacle(config: &ReplicaConfig, machines: &dyn Machines) -> Option<String> {
+    let check = |file: &DiskFile| Disk::check(&file.path, file.read_only);
+    if let Some(error) = config.disks.iter().find_map(|file| check(file).err()) {
+        return Some(error.to_string());
+    }
+    machines.check().err().map(|error| error.to_string())
 }
 
 struct Starting<'a> {
@@ -87,6 +100,9 @@ impl Starting<'_> {
         }
         while let Some((peer, answer)) = self.asked.answer() {
             startup.peer_answered(monotonic(), peer, answer);
+        }
+        if let Waiting::Obstacle(_) = startup.waiting() {
+            startup.obstacle_is(obstacle(&host.config, &*host.machines));
         }
         startup.tick(monotonic());
         self.try_disk();
@@ -270,7 +286,10 @@ impl Host {
     /// Tells what came of a marker that nobody waits for any more, or that failed.
     pub fn marker_written(&mut self, purpose: Purpose, result: std::io::Result<()>) {
         if let Err(error) = result {
-            let what = format!("the marker of {purpose:?} cannot be written: {error}");
+            let what = format!(
+                "it cannot be noted that {purpose}, and no flush of the guest or no backup goes on \
+                 until it can: {error}; it is tried again"
+            );
             self.events.add("marker_failed", 0, 0, what);
         }
     }

@@ -189,6 +189,8 @@ pub enum Waiting {
     Silent(Vec<Host>),
     /// The disk here should be the right one, and is not.
     OwnDisk(Worth),
+    /// This host could start the machine, but lacks something that the machine is made of, and what.
+    Obstacle(String),
     /// The arbiter is asked for the key.
     Claiming(Kind),
     /// A peer is live and takes no backup now.
@@ -208,6 +210,7 @@ impl Waiting {
             | Waiting::Arbiter(_)
             | Waiting::ArbiterForgot { .. }
             | Waiting::OwnDisk(_)
+            | Waiting::Obstacle(_)
             | Waiting::Claiming(_) => &[],
         }
     }
@@ -260,6 +263,10 @@ impl fmt::Display for Waiting {
             Waiting::OwnDisk(worth) => {
                 write!(f, "this host should have the right disk, but has {worth}")
             }
+            Waiting::Obstacle(what) => write!(
+                f,
+                "the machine would start here, and cannot: {what}; it is looked at again"
+            ),
             Waiting::Claiming(kind) => write!(f, "asking the arbiter for the key of {kind}"),
             Waiting::LiveElsewhere(host) => write!(f, "host {host} is live"),
         }
@@ -287,6 +294,8 @@ enum State {
 pub struct Startup {
     config: StartupConfig,
     worth: Worth,
+    /// Why no machine can be started here, if none can.
+    obstacle: Option<String>,
     word: Word,
     state: State,
     waiting: Waiting,
@@ -301,6 +310,7 @@ impl Startup {
         let mut startup = Startup {
             config,
             worth,
+            obstacle: None,
             word: Word::default(),
             state: State::Away,
             waiting: Waiting::Looking,
@@ -361,6 +371,12 @@ impl Startup {
     /// done.
     pub fn worth_is(&mut self, worth: Worth) {
         self.worth = worth;
+    }
+
+    /// Whether something that the machine is made of is missing here, and what: no key of starting it
+    /// is asked for then. A key without a machine would keep everybody else from starting it.
+    pub fn obstacle_is(&mut self, obstacle: Option<String>) {
+        self.obstacle = obstacle;
     }
 
     /// The answer to [`StartupAction::Ask`].
@@ -543,6 +559,10 @@ impl Startup {
         };
         let answers = asked.then_some(answers);
         let decision = decide::decide(&self.config, &self.worth, &self.word, newest, answers);
+        let decision = match (decision, &self.obstacle) {
+            (Decision::Claim(_), Some(what)) => Decision::Wait(Waiting::Obstacle(what.clone())),
+            (decision, _) => decision,
+        };
         match decision {
             Decision::AskPeers => return false,
             Decision::LookAgain => {

@@ -5,7 +5,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -107,6 +107,26 @@ impl StateDirectory {
     }
 }
 
+/// The process that has a state directory, if there is one: its number, as it wrote it there. Nothing
+/// is taken in order to know, or a replica that starts at this moment would find it taken.
+pub fn holder(directory: &Path) -> Option<u32> {
+    let mut lock = options().read(true).open(directory.join(LOCK_NAME)).ok()?;
+    let inode = lock.metadata().ok()?.ino();
+    let mut pid = String::new();
+    (&mut lock).take(20).read_to_string(&mut pid).ok()?;
+    let pid: u32 = pid.trim().parse().ok()?;
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    // `1: FLOCK ADVISORY WRITE 4711 fe:01:262149 0 EOF`
+    let is_its = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [_, "FLOCK", _, _, by, file, ..] = words[..] else {
+            return false;
+        };
+        by == pid.to_string() && file.rsplit(':').next() == Some(&inode.to_string())
+    };
+    locks.lines().any(is_its).then_some(pid)
+}
+
 fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     // Without O_NONBLOCK a pipe that somebody planted would be waited for.
@@ -145,7 +165,9 @@ mod tests {
         let error = StateDirectory::take(&path).unwrap_err();
         let expected = format!("in use by process {}", std::process::id());
         assert!(error.to_string().contains(&expected), "{error}");
+        assert_eq!(holder(&path), Some(std::process::id()));
         drop(first);
+        assert_eq!(holder(&path), None);
         StateDirectory::take(&path).unwrap();
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700);

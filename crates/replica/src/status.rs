@@ -45,7 +45,7 @@ pub struct ReplicaStatus {
     pub name: String,
     /// What executes the guest here; in a backup that has no machine yet, what is configured.
     pub engine: String,
-    /// The fencing number of the pairing in force, 0 before the first.
+    /// The generation, 0 before there is one.
     pub generation: u64,
     /// Whether another replica can take over.
     pub protected: bool,

@@ -114,15 +114,16 @@ impl fmt::Display for Event {
             Event::RefusedBackup { host, refusal } => {
                 write!(f, "turned away host {host}: {refusal}")
             }
-            Event::Joining { pairing, host } => {
-                write!(f, "pairing {pairing} with host {host} is being made")
+            // An attempt's number is for telling records apart, not for people.
+            Event::Joining { pairing: _, host } => write!(f, "with host {host}"),
+            Event::JoinFailed { pairing: _, why } => {
+                write!(f, "the backup did not come to protect the machine: {why}")
             }
-            Event::JoinFailed { pairing, why } => {
-                write!(f, "pairing {pairing} did not come to be: {why}")
+            Event::Protected { pairing: _ } => {
+                f.write_str("another replica can take over from here on")
             }
-            Event::Protected { pairing } => write!(f, "protected: pairing {pairing}"),
-            Event::Suspected { pairing, why } => {
-                write!(f, "the peer of pairing {pairing} is suspected: {why}")
+            Event::Suspected { pairing: _, why } => {
+                write!(f, "the other replica is suspected: {why}")
             }
             Event::ArbiterUnanswered { requests, why } => write!(
                 f,
@@ -141,24 +142,21 @@ impl fmt::Display for Event {
                 f,
                 "no replica with a good disk could take over: the guest is told of the disk error"
             ),
-            Event::HandingOver { pairing } => {
-                write!(
-                    f,
-                    "the machine is handed over to the backup of pairing {pairing}"
-                )
+            Event::HandingOver { pairing: _ } => {
+                f.write_str("the machine is handed over to the backup")
             }
             Event::Live {
-                pairing,
+                pairing: _,
                 drained_records,
                 repeated_outputs,
             } => write!(
                 f,
-                "live after pairing {pairing}: {drained_records} records replayed, \
+                "the machine is live here: {drained_records} records replayed, \
                  {repeated_outputs} outputs sent again"
             ),
-            Event::Diverged { pairing, report } => write!(
+            Event::Diverged { pairing: _, report } => write!(
                 f,
-                "the replicas of pairing {pairing} differ at instruction {}: {}",
+                "the replicas differ at instruction {}: {}",
                 report.count, report.what
             ),
             Event::Paused { pause } => {

@@ -38,10 +38,12 @@ pub enum ConfigError {
         message: String,
     },
     /// A value that cannot be.
-    #[error("{}: {key}: {message}", path.display())]
+    #[error("{}{}: {key}: {message}", path.display(), line.map_or(String::new(), |line| format!(", line {line}")))]
     Value {
         /// The file.
         path: PathBuf,
+        /// Where the key, or its section, stands.
+        line: Option<usize>,
         /// The key, as in `pair.listen`.
         key: &'static str,
         /// What is wrong, and what would be right.
@@ -243,7 +245,7 @@ impl VmConfig {
             path: path.into(),
             message: locate(&text, &error),
         })?;
-        config.check(path)?;
+        config.check(path).map_err(|error| error.located(&text))?;
         config.resolve(path.parent().unwrap_or(Path::new(".")));
         Ok(config)
     }
@@ -253,6 +255,7 @@ impl VmConfig {
         let wrong = |key, message: String| {
             Err(ConfigError::Value {
                 path: path.into(),
+                line: None,
                 key,
                 message,
             })
@@ -285,6 +288,24 @@ impl VmConfig {
         }
         if self.firmware.is_none() && self.kernel.is_none() {
             return wrong("kernel", "neither a kernel nor a firmware is given".into());
+        }
+        let empty = |path: &Path| path.as_os_str().is_empty();
+        let images = [
+            ("firmware", self.firmware.as_deref()),
+            ("kernel", self.kernel.as_deref()),
+            ("initrd", self.initrd.as_deref()),
+            ("state_directory", Some(&*self.state_directory)),
+        ];
+        let arbiter = self.arbiter.iter();
+        let named = images
+            .into_iter()
+            .filter_map(|(key, path)| Some((key, path?)))
+            .chain(self.disks.iter().map(|disk| ("disks.path", &*disk.path)))
+            .chain(arbiter.map(|arbiter| ("arbiter.directory", &*arbiter.directory)));
+        for (key, path) in named {
+            if empty(path) {
+                return wrong(key, "an empty path: name a file or directory".into());
+            }
         }
         let known = self.arch.extensions();
         let unknown = self.without_extensions.iter();
@@ -408,9 +429,42 @@ impl VmConfig {
 fn missing(path: &Path, key: &'static str) -> ConfigError {
     ConfigError::Value {
         path: path.into(),
+        line: None,
         key,
         message: format!("a pair needs the section [{key}]"),
     }
+}
+
+impl ConfigError {
+    /// With the line of the file's `text` at which its key stands, or the section of a key that is
+    /// not there.
+    fn located(mut self, text: &str) -> ConfigError {
+        if let ConfigError::Value { line, key, .. } = &mut self {
+            let section = key.rsplit_once('.').map(|(section, _)| section);
+            *line = line_of(text, key).or_else(|| line_of(text, section?));
+        }
+        self
+    }
+}
+
+/// The number of the line at which a key as `pair.listen`, or a section, begins.
+fn line_of(text: &str, wanted: &str) -> Option<usize> {
+    let mut section = String::new();
+    for (line, number) in text.lines().zip(1..) {
+        let line = line.trim();
+        let key = if let Some(header) = line.strip_prefix('[') {
+            let name = header.trim_start_matches('[').split(']').next()?;
+            section = format!("{}.", name.trim());
+            name.trim().to_owned()
+        } else {
+            let (key, _) = line.split_once('=').unwrap_or_default();
+            format!("{section}{}", key.trim())
+        };
+        if key == wanted {
+            return Some(number);
+        }
+    }
+    None
 }
 
 /// One line for an error of the TOML reader: `line 3, column 5: memory: …`.

@@ -2,8 +2,10 @@
 
 use replica::control;
 use replica::events::{self, Event, printable};
+use replica::state_directory;
 use replica::status::{JoinProgress, ReplicaStatus};
 use serde::{Deserialize, Serialize};
+use std::fs::DirEntry;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -21,6 +23,18 @@ pub struct ForwardStatus {
     pub guest: String,
 }
 
+/// A replica that holds its state directory and does not answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SilentReplica {
+    /// Its state directory.
+    pub directory: PathBuf,
+    /// Its process.
+    pub pid: u32,
+}
+
+/// State directories lie at most so deep under the one that is asked about.
+const DEPTH: usize = 4;
+
 /// Everything under a directory.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -29,13 +43,17 @@ pub struct Status {
     /// State directories whose replica this user may not ask.
     #[serde(default)]
     pub not_permitted: Vec<PathBuf>,
+    /// Replicas that are there and do not answer: stopped, or hung.
+    #[serde(default)]
+    pub silent: Vec<SilentReplica>,
     /// The switch's forwards.
     pub forwards: Vec<ForwardStatus>,
     /// The events of all replicas that ever were under the directory, oldest first.
     pub events: Vec<Event>,
 }
 
-/// Asks everything under `directory`: a replica's state directory, or a directory of those.
+/// Asks everything under `directory`: a replica's state directory, or one that has some, at whatever
+/// depth within reason.
 pub fn collect(directory: &Path) -> Status {
     let mut status = Status {
         forwards: forwards(directory),
@@ -47,7 +65,12 @@ pub fn collect(directory: &Path) -> Status {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 status.not_permitted.push(directory.clone());
             }
-            Err(_) => {}
+            Err(_) => {
+                if let Some(pid) = state_directory::holder(&directory) {
+                    let directory = directory.clone();
+                    status.silent.push(SilentReplica { directory, pid });
+                }
+            }
         }
         status.events.extend(events::read(&directory));
     }
@@ -60,13 +83,17 @@ pub fn collect(directory: &Path) -> Status {
 
 fn state_directories(directory: &Path) -> Vec<PathBuf> {
     let mut directories = vec![directory.to_path_buf()];
-    if let Ok(entries) = std::fs::read_dir(directory) {
-        directories.extend(
-            entries
-                .flatten()
-                .map(|entry| entry.path())
-                .filter(|path| path.is_dir()),
-        );
+    let mut level = 0..1;
+    for _ in 0..DEPTH {
+        let begin = directories.len();
+        for parent in level {
+            let entries = std::fs::read_dir(&directories[parent]);
+            // A link may lead anywhere, and back.
+            let is_directory = |entry: &DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+            let below = entries.into_iter().flatten().flatten();
+            directories.extend(below.filter(is_directory).map(|entry| entry.path()));
+        }
+        level = begin..directories.len();
     }
     directories.retain(|path| {
         let is_there = |name| {
@@ -104,7 +131,15 @@ pub fn describe(status: &Status) -> String {
             "{directory} is another user's: its replica cannot be asked"
         );
     }
-    if status.replicas.is_empty() && status.not_permitted.is_empty() {
+    for SilentReplica { directory, pid } in &status.silent {
+        let directory = printable(&directory.display().to_string());
+        let _ = writeln!(
+            text,
+            "{directory}: its replica holds the directory but does not answer (process {pid}): is it \
+             stopped?"
+        );
+    }
+    if status.replicas.is_empty() && status.not_permitted.is_empty() && status.silent.is_empty() {
         text.push_str("no replica answers\n");
     }
     for replica in &status.replicas {
@@ -197,7 +232,7 @@ mod tests {
     #[test]
     fn a_directory_of_replicas_is_collected() {
         let directory = tempfile::tempdir().unwrap();
-        let state = directory.path().join("r1");
+        let state = directory.path().join("machines/web/r1");
         let own = StateDirectory::take(&state).unwrap();
         EventLog::open(&state).unwrap().add("live", 2, 5, "");
         let switch = directory.path().join(SWITCH_DIRECTORY);

@@ -335,11 +335,14 @@ impl Entry {
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (life, generation) = (self.key.life, self.key.generation);
-        write!(
-            f,
-            "generation {generation} of life {life} was left by {}: {}",
-            self.writer.host, self.kind
-        )
+        let host = &self.writer.host;
+        match self.kind {
+            Kind::PowerOn => write!(f, "host {host} powered the machine on: life {life} begins"),
+            kind => write!(
+                f,
+                "generation {generation} of life {life} is over ({kind}), says host {host}"
+            ),
+        }
     }
 }
 

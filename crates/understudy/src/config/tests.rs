@@ -86,15 +86,39 @@ fn a_wrong_size_is_named_with_its_line_and_key() {
 
 #[test]
 fn values_that_cannot_be_are_named_by_key() {
-    for (from, to, key) in [
-        ("\"512M\"", "\"512K\"", "memory"),
-        ("harts = 2", "harts = 9", "harts"),
-        ("name = \"demo\"", "name = \"a/b\"", "name"),
-        ("switch = \"unix:/run/switch.sock\"", "", "network"),
-        ("\"250ms\"", "\"60ms\"", "pair.suspect_after"),
+    for (from, to, key, line) in [
+        ("\"512M\"", "\"512K\"", "memory", 3),
+        ("harts = 2", "harts = 9", "harts", 4),
+        ("name = \"demo\"", "name = \"a/b\"", "name", 2),
+        ("switch = \"unix:/run/switch.sock\"", "", "network", 15),
+        ("\"250ms\"", "\"60ms\"", "pair.suspect_after", 22),
+        (
+            "listen = \"127.0.0.1:7400\"",
+            "listen = \"x\"",
+            "pair.listen",
+            20,
+        ),
     ] {
         let error = error(&WHOLE.replace(from, to));
-        assert!(error.contains(&format!(": {key}: ")), "{key}: {error}");
+        let place = format!("vm.toml, line {line}: {key}: ");
+        assert!(error.contains(&place), "{key}: {error}");
+    }
+}
+
+/// Finding 10: an empty state directory was taken for the configuration's own.
+#[test]
+fn an_empty_path_is_no_path() {
+    for (from, key, line) in [
+        ("\"fw_dynamic.bin\"", "firmware", 5),
+        ("\"/boot/Image\"", "kernel", 6),
+        ("\"initrd.gz\"", "initrd", 7),
+        ("\"state\"", "state_directory", 9),
+        ("\"disk.raw\"", "disks.path", 13),
+        ("\"arbiter\"", "arbiter.directory", 25),
+    ] {
+        let error = error(&WHOLE.replace(from, "\"\""));
+        let place = format!("vm.toml, line {line}: {key}: an empty path");
+        assert!(error.contains(&place), "{key}: {error}");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::assert_refused;
 use crate::support::guest_program::counting_slowly;
-use crate::support::{PairDirectory, Process, error_text, run};
+use crate::support::{PairDirectory, Process, error_text, run, wait_for};
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
@@ -238,17 +238,39 @@ fn refuse_in(prepare: impl Fn(&PairDirectory), text: &str, words: &[&str]) {
 }
 
 #[test]
-fn an_arbiter_that_cannot_be_written_is_refused_at_the_start() {
-    let missing = |pair: &PairDirectory| fs::remove_dir(pair.path().join("arbiter")).unwrap();
-    refuse_in(missing, GOOD, &["arbiter directory", "shared", "writable"]);
+fn an_arbiter_that_is_no_directory_is_refused_at_once() {
     let file = |pair: &PairDirectory| {
-        missing(pair);
+        fs::remove_dir(pair.path().join("arbiter")).unwrap();
         fs::write(pair.path().join("arbiter"), "").unwrap();
     };
-    refuse_in(file, GOOD, &["arbiter directory", "not a directory"]);
+    refuse_in(file, GOOD, &["arbiter", "is no directory"]);
+    let empty = GOOD.replace("\"arbiter\"", "\"\"");
+    refuse_in(|_| {}, &empty, &["line 11", "arbiter.directory", "empty"]);
+}
+
+/// Finding: an arbiter that was mounted a little later ended the replica with status 2.
+#[test]
+fn an_arbiter_that_is_not_there_is_waited_for_and_the_status_says_so() {
+    let pair = PairDirectory::new(&counting_slowly());
+    let waits = |name: &str, arbiter: &str, words: &[&str]| {
+        let replica = pair.replica(name, None, "");
+        let text = fs::read_to_string(&replica.config).unwrap();
+        let text = text.replace("\"arbiter\"", &format!("{arbiter:?}"));
+        fs::write(&replica.config, text).unwrap();
+        let process = Process::start(&["replica", "--config", replica.config()]);
+        wait_for("the replica to say what it waits for", || {
+            let status = replica.status()?;
+            let state = status["state"].as_str()?;
+            let says_so = words.iter().all(|word| state.contains(word));
+            (status["role"] == "waiting" && says_so).then_some(())
+        });
+        (replica, process)
+    };
+    let (replica, _process) = waits("r1", "later", &["later", "mounted"]);
+    fs::create_dir(pair.path().join("later")).unwrap();
+    replica.await_state("alone");
     // sysfs takes no files, not even root's.
-    let unwritable = GOOD.replace("\"arbiter\"", "\"/sys\"");
-    refuse_in(|_| {}, &unwritable, &["arbiter directory /sys", "writable"]);
+    let _waiting = waits("r2", "/sys", &["/sys", "able to write"]);
 }
 
 #[test]
@@ -302,6 +324,11 @@ fn a_state_directory_in_use_is_refused_and_its_user_goes_on() {
     // One that answers nothing is as much there as any other, and is asked when it goes on.
     process.signal(rustix::process::Signal::STOP);
     refused();
+    let status = run(&["status", "--dir", pair.path().to_str().unwrap()]);
+    let said = String::from_utf8(status.stdout).unwrap();
+    let expected = format!("does not answer (process {})", process.pid());
+    assert!(said.contains(&expected), "{said}");
+    assert_eq!(status.status.code(), Some(8));
     process.signal(rustix::process::Signal::CONT);
     primary.await_state("alone");
 }

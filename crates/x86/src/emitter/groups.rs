@@ -210,7 +210,7 @@ impl Step {
     }
 
     /// What it adds to a register: nothing, most often. None if that is not known before.
-    fn moves(&self, base: u8) -> Option<i32> {
+    pub fn moves(&self, base: u8) -> Option<i32> {
         let instruction = &self.instruction;
         let first = register(instruction, 0) == Some(base);
         let second = register(instruction, 1) == Some(base);

@@ -167,6 +167,25 @@ impl Piece {
         self.find_live_flags();
     }
 
+    /// Whether the flags that an instruction writes need not be saved: what they can be computed again from
+    /// stays as it is until they are overwritten, or until they have to be saved in any case.
+    pub fn flags_can_wait(&self, index: usize) -> bool {
+        let origin = &self.steps[index];
+        if !origin.is_origin() {
+            return false;
+        }
+        for step in &self.steps[index + 1..] {
+            let overwrites = step.writes == STATUS && step.reads == 0;
+            if overwrites || matches!(step.kind, Kind::CallBack | Kind::LastCallBack) {
+                return true;
+            }
+            if step.disturbs(origin) {
+                return step.live == 0;
+            }
+        }
+        true
+    }
+
     /// Leaves an instruction to the interpreter.
     pub fn call_back(&mut self, index: usize) {
         let step = &mut self.steps[index];
@@ -231,6 +250,34 @@ impl Step {
             Push | Pop | Leave => !is_known,
             _ => true,
         }
+    }
+
+    /// Whether the flags that it writes can be computed again from what it leaves: all of them are functions of
+    /// its result, or of its operands, which it leaves or which follow from its result.
+    fn is_origin(&self) -> bool {
+        use Mnemonic::*;
+        let instruction = &self.instruction;
+        if self.kind != Kind::Same || self.writes != STATUS || self.has_memory() {
+            return false;
+        }
+        match instruction.mnemonic() {
+            Cmp | Test | And | Or | Xor | Neg => true,
+            Add | Sub => {
+                instruction.op_kind(1) != OpKind::Register
+                    || instruction.op_register(0).full_register()
+                        != instruction.op_register(1).full_register()
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether it changes what the flags of `origin` can be computed again from.
+    pub fn disturbs(&self, origin: &Step) -> bool {
+        let instruction = &origin.instruction;
+        (0..instruction.op_count())
+            .filter(|&operand| instruction.op_kind(operand) == OpKind::Register)
+            .map(|operand| instruction.op_register(operand).full_register().number() as u8)
+            .any(|register| self.moves(register) != Some(0))
     }
 
     /// By how much it shifts, if that is a constant.

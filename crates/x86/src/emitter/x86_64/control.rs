@@ -19,12 +19,36 @@ impl Emitter<'_> {
         self.load_flags(step.reads);
         let from = self.asm.new_dynamic_label();
         let condition = step.instruction.condition_code() as u8 - ConditionCode::o as u8;
+        if let Some(next_round) = self.begins_again() {
+            self.jump_if(condition, next_round);
+            return;
+        }
         self.jump_if(condition, from);
         self.cold.push(Cold::Branch {
             from,
             index: self.index,
             flags: self.flags,
         });
+    }
+
+    /// Where the present branch leads, if the piece is a loop whose further rounds are emitted apart.
+    fn begins_again(&mut self) -> Option<DynamicLabel> {
+        let is_loop = self.present().target() == self.piece.start as i64;
+        if self.index + 1 != self.piece.steps.len() || !is_loop {
+            return None;
+        }
+        if self.flags.frame {
+            return Some(self.head); // where it takes them to be
+        }
+        self.flags.origin?;
+        let flags = self.flags.without_host();
+        if self.loop_flags.is_some_and(|known| known != flags) {
+            return None;
+        }
+        self.loop_flags = Some(flags);
+        let label = self.next_round.unwrap_or_else(|| self.asm.new_dynamic_label());
+        self.next_round = Some(label);
+        Some(label)
     }
 
     /// JMP.

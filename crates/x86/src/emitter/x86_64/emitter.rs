@@ -17,6 +17,8 @@ pub(super) enum Cold {
         from: DynamicLabel,
         back: DynamicLabel,
         index: usize,
+        /// Where the flags are before the instruction.
+        flags: Flags,
         /// The flags behind the instruction are in the host's.
         loads_flags: bool,
         /// The XMM registers are in the host's.
@@ -39,7 +41,13 @@ pub(super) enum Cold {
     },
     /// Accesses that are looked at together are not in one page, or it is not known: goes on with the code
     /// that looks at each.
-    Ungroup { from: DynamicLabel, index: usize },
+    Ungroup {
+        from: DynamicLabel,
+        index: usize,
+        flags: Flags,
+    },
+    /// The next round of a loop does not fit into what is left.
+    Budget { from: DynamicLabel, flags: Flags },
     /// A jump within the page to what was not compiled yet.
     Link {
         from: DynamicLabel,
@@ -68,13 +76,17 @@ pub struct Emitter<'a> {
     pub(super) cold: Vec<Cold>,
     /// Offset of the piece in the code cache.
     start: usize,
-    head: DynamicLabel,
+    pub(super) head: DynamicLabel,
     /// The instruction that is emitted.
     pub(super) index: usize,
     pub(super) flags: Flags,
     pub(super) encoder: Encoder,
     /// The XMM registers are in the host's.
     pub(super) has_vectors: bool,
+    /// Where the further rounds of a loop begin.
+    pub(super) next_round: Option<DynamicLabel>,
+    /// What is there then.
+    pub(super) loop_flags: Option<Flags>,
 }
 
 impl<'a> Emitter<'a> {
@@ -103,6 +115,8 @@ impl<'a> Emitter<'a> {
             flags: Flags::IN_FRAME,
             encoder: Encoder::new(64),
             has_vectors: false,
+            next_round: None,
+            loop_flags: None,
         }
     }
 
@@ -112,17 +126,9 @@ impl<'a> Emitter<'a> {
         let budget = self.asm.new_dynamic_label();
         let head = self.head;
         dynasm!(self.asm; .arch x64; =>head; sub r15, BYTE length as i8; jl =>budget);
-        for index in 0..self.piece.steps.len() {
-            self.index = index;
-            self.step().map_err(|()| Unsupported(index))?;
-        }
-        if !self.step_at(self.index).kind.ends() {
-            self.save_flags();
-            if self.piece.is_before_crossing {
-                self.go_on_elsewhere(self.piece.end as i64);
-            } else {
-                self.jump_to(self.piece.end as i64, None);
-            }
+        self.steps()?;
+        if let (Some(next_round), Some(flags)) = (self.next_round, self.loop_flags) {
+            self.further_rounds(next_round, flags)?;
         }
         let first = self.piece.start as i32;
         dynasm!(self.asm; .arch x64
@@ -138,6 +144,39 @@ impl<'a> Emitter<'a> {
             }
         }
         Ok(self.asm.finalize().expect("every label is bound"))
+    }
+
+    /// All instructions, and where they lead.
+    fn steps(&mut self) -> Result<(), Unsupported> {
+        for index in 0..self.piece.steps.len() {
+            self.index = index;
+            self.keep_origin();
+            self.step().map_err(|()| Unsupported(index))?;
+            self.forget_origin();
+        }
+        if !self.step_at(self.index).kind.ends() {
+            self.save_flags();
+            if self.piece.is_before_crossing {
+                self.go_on_elsewhere(self.piece.end as i64);
+            } else {
+                self.jump_to(self.piece.end as i64, None);
+            }
+        }
+        Ok(())
+    }
+
+    /// The piece once more, for the rounds of a loop but the first: they begin with flags that are nowhere,
+    /// but can be computed again.
+    fn further_rounds(&mut self, next_round: DynamicLabel, flags: Flags) -> Result<(), Unsupported> {
+        let length = self.piece.steps.len() as i8;
+        let from = self.asm.new_dynamic_label();
+        self.flags = flags;
+        dynasm!(self.asm; .arch x64; .align 16; =>next_round; sub r15, BYTE length; jl =>from);
+        self.cold.push(Cold::Budget {
+            from,
+            flags: self.flags,
+        });
+        self.steps()
     }
 
     pub(super) fn step_at(&self, index: usize) -> &'a Step {
@@ -238,6 +277,7 @@ impl<'a> Emitter<'a> {
             from,
             back,
             index: self.index,
+            flags: self.flags.without_host(),
             loads_flags: true,
             loads_vectors: self.has_vectors,
         });
@@ -277,10 +317,13 @@ impl<'a> Emitter<'a> {
                 from,
                 back,
                 index,
+                flags,
                 loads_flags,
                 loads_vectors,
             } => {
                 dynasm!(self.asm; .arch x64; =>from);
+                self.flags = flags;
+                self.save_flags();
                 self.execute(index);
                 self.check_groups_again(index);
                 if loads_vectors {
@@ -291,12 +334,27 @@ impl<'a> Emitter<'a> {
                 }
                 dynasm!(self.asm; .arch x64; jmp =>back);
             }
-            Cold::Ungroup { from, index } => {
+            Cold::Budget { from, flags } => {
+                let length = self.piece.steps.len() as i32;
+                let first = self.piece.start as i32;
+                dynasm!(self.asm; .arch x64; =>from; add r15, length);
+                self.flags = flags;
+                self.save_flags();
+                dynasm!(self.asm; .arch x64
+                    ; mov ecx, first
+                    ; mov eax, Exit::Budget.number()
+                    ; jmp extern self.routines.exit_at
+                );
+            }
+            Cold::Ungroup { from, index, flags } => {
                 let step = self.step_at(index);
                 let start = i32::from(step.op.next) - i32::from(step.op.length);
                 let to_end = self.to_end(index);
                 let unknown = self.asm.new_dynamic_label();
-                dynasm!(self.asm; .arch x64; =>from; add r15, to_end; jmp =>unknown);
+                dynasm!(self.asm; .arch x64; =>from);
+                self.flags = flags;
+                self.save_flags();
+                dynasm!(self.asm; .arch x64; add r15, to_end; jmp =>unknown);
                 let number = self.add_link();
                 dynasm!(self.asm; .arch x64
                     ; =>unknown
@@ -393,12 +451,13 @@ impl<'a> Emitter<'a> {
     }
 
     /// A label behind the piece from which the present instruction, and what follows, looks at each
-    /// access. Flags are in the frame.
+    /// access.
     pub(super) fn ungroup_from(&mut self) -> DynamicLabel {
         let from = self.asm.new_dynamic_label();
         self.cold.push(Cold::Ungroup {
             from,
             index: self.index,
+            flags: self.flags.without_host(),
         });
         from
     }

@@ -1,9 +1,15 @@
-//! The status flags: in the host's, in the frame, or nowhere because nobody asks for them any more.
+//! The status flags: in the host's, in the frame, to be computed again, or nowhere because nobody asks for them
+//! any more.
+//!
+//! An access to memory loses the host's flags, and shows them to the guest if it faults. Most often nobody else
+//! asks for them: so they are not saved before, but computed again where the access turns out not to be done by
+//! compiled code, from what the instruction left that wrote them. That takes its operands to be what they were.
 
 use super::emitter::Emitter;
 use super::layout::*;
 use dynasmrt::{DynasmApi, dynasm};
-use iced_x86::RflagsBits;
+use crate::emitter::piece::STATUS;
+use iced_x86::{Mnemonic, RflagsBits};
 
 /// What has to be made of the host's OF.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +32,8 @@ pub(super) struct Flags {
     pub overflow: Overflow,
     /// AF has to be clear, whatever the host's is.
     pub clears_adjust: bool,
+    /// They can be computed again from what this instruction of the piece left.
+    pub origin: Option<usize>,
 }
 
 impl Flags {
@@ -35,6 +43,7 @@ impl Flags {
         frame: true,
         overflow: Overflow::Exact,
         clears_adjust: false,
+        origin: None,
     };
     /// Nobody asks for them any more.
     pub const DEAD: Flags = Flags {
@@ -42,14 +51,31 @@ impl Flags {
         frame: false,
         overflow: Overflow::Exact,
         clears_adjust: false,
+        origin: None,
     };
+}
+
+impl Flags {
+    /// The same when the host's are lost.
+    pub fn without_host(self) -> Flags {
+        Flags {
+            host: false,
+            ..self
+        }
+    }
 }
 
 impl Emitter<'_> {
     /// Sees to it that the flags are in the frame. Uses `rax`, and `rcx` perhaps.
     pub(super) fn save_flags(&mut self) {
-        if self.flags.frame || !self.flags.host {
+        if self.flags.frame {
             return;
+        }
+        if !self.flags.host {
+            let Some(origin) = self.flags.origin else {
+                return;
+            };
+            self.compute_flags_again(origin);
         }
         let mut keeps_host = true;
         match self.flags.overflow {
@@ -71,6 +97,64 @@ impl Emitter<'_> {
         };
     }
 
+    /// The host's flags are about to be lost: sees to it that they are in the frame, unless they can be
+    /// computed again. Uses what [`Emitter::save_flags`] does.
+    pub(super) fn yield_flags(&mut self) {
+        if self.flags.origin.is_none() {
+            self.save_flags();
+        }
+    }
+
+    /// Before an instruction is emitted behind which the flags could not be computed again any more: sees to
+    /// it that they are somewhere, if anybody asks for them.
+    pub(super) fn keep_origin(&mut self) {
+        let Some(origin) = self.flags.origin else {
+            return;
+        };
+        let step = self.present();
+        let overwrites = step.writes == STATUS && step.reads == 0;
+        if !overwrites && step.live != 0 && step.disturbs(self.step_at(origin)) {
+            self.save_flags();
+        }
+    }
+
+    /// Behind an instruction: whether the flags can still be computed again.
+    pub(super) fn forget_origin(&mut self) {
+        if let Some(origin) = self.flags.origin
+            && origin != self.index
+            && self.present().disturbs(self.step_at(origin))
+        {
+            self.flags.origin = None;
+        }
+    }
+
+    /// The present instruction has written all flags: remembers that they can be computed again, if that is
+    /// so for long enough to be of use.
+    pub(super) fn remember_origin(&mut self) {
+        if self.piece.flags_can_wait(self.index) {
+            self.flags.origin = Some(self.index);
+        }
+    }
+
+    /// Gives the host the flags of an instruction once more. Uses `rax`, and `rcx` perhaps.
+    fn compute_flags_again(&mut self, origin: usize) {
+        let instruction = self.step_at(origin).instruction;
+        let mnemonic = instruction.mnemonic();
+        let clears_adjust = !matches!(
+            mnemonic,
+            Mnemonic::Cmp | Mnemonic::Add | Mnemonic::Sub | Mnemonic::Neg
+        );
+        self.encode_flags_of(&instruction)
+            .expect("what was encoded once is encoded again");
+        self.flags = Flags {
+            host: true,
+            frame: false,
+            overflow: Overflow::Exact,
+            clears_adjust,
+            origin: Some(origin),
+        };
+    }
+
     /// Whether the host's flags of `mask` are right.
     pub(super) fn has_flags(&self, mask: u32) -> bool {
         let flags = self.flags;
@@ -84,6 +168,15 @@ impl Emitter<'_> {
     pub(super) fn load_flags(&mut self, mask: u32) {
         if mask == 0 || self.has_flags(mask) {
             return;
+        }
+        if let Some(origin) = self.flags.origin
+            && !self.flags.host
+            && !self.flags.frame
+        {
+            self.compute_flags_again(origin);
+            if self.has_flags(mask) {
+                return;
+            }
         }
         self.save_flags();
         if self.flags.frame {
@@ -103,6 +196,7 @@ impl Emitter<'_> {
         let mut flags = Flags {
             host: true,
             frame: false,
+            origin: None,
             ..self.flags
         };
         if writes & RflagsBits::OF != 0 {

@@ -19,8 +19,8 @@ pub(super) enum Access {
 type Parts = (Option<Host>, Option<(Host, u8)>, i32);
 
 impl Emitter<'_> {
-    /// Puts the host's address of the present instruction's operand into `rax`. Flags are in the frame
-    /// afterwards, unless its page is known. Gives the label where the interpreter comes back to, if it may
+    /// Puts the host's address of the present instruction's operand into `rax`. The host's flags
+    /// are lost afterwards, unless its page is known. Gives the label where the interpreter comes back to, if it may
     /// have to execute the instruction: behind it.
     pub(super) fn operand(&mut self, access: Access) -> Result<Option<DynamicLabel>, ()> {
         let step = self.present();
@@ -31,7 +31,7 @@ impl Emitter<'_> {
         if self.in_group(step.op.base, step.op.displacement) {
             return Ok(None);
         }
-        self.save_flags();
+        self.yield_flags();
         self.address(&step.op)?;
         let miss = self.asm.new_dynamic_label();
         self.check(access, size as i32, miss);
@@ -45,7 +45,7 @@ impl Emitter<'_> {
             return false;
         };
         if group.first == self.index {
-            self.save_flags();
+            self.yield_flags();
             let elsewhere = self.ungroup_from();
             self.check_group(number, &group, 0, elsewhere);
         } else {

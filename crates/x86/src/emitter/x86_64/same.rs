@@ -71,6 +71,25 @@ fn without_accumulator(code: Code) -> Code {
     }
 }
 
+/// The form of ADD for that of SUB, and the other way round; any other as it is.
+fn inverse(code: Code) -> Code {
+    macro_rules! forms {
+        ($($add:ident $sub:ident,)*) => {
+            match code {
+                $(Code::$add => Code::$sub, Code::$sub => Code::$add,)*
+                other => other,
+            }
+        };
+    }
+    forms! {
+        Add_rm8_r8 Sub_rm8_r8, Add_rm16_r16 Sub_rm16_r16, Add_rm32_r32 Sub_rm32_r32,
+        Add_rm64_r64 Sub_rm64_r64, Add_r8_rm8 Sub_r8_rm8, Add_r16_rm16 Sub_r16_rm16,
+        Add_r32_rm32 Sub_r32_rm32, Add_r64_rm64 Sub_r64_rm64, Add_rm8_imm8 Sub_rm8_imm8,
+        Add_rm16_imm16 Sub_rm16_imm16, Add_rm32_imm32 Sub_rm32_imm32, Add_rm64_imm32 Sub_rm64_imm32,
+        Add_rm16_imm8 Sub_rm16_imm8, Add_rm32_imm8 Sub_rm32_imm8, Add_rm64_imm8 Sub_rm64_imm8,
+    }
+}
+
 /// What an instruction does to its operand in memory.
 pub(super) fn access(step: &Step) -> Access {
     if step.writes_memory() {
@@ -154,6 +173,9 @@ impl Emitter<'_> {
         ) {
             self.flags.clears_adjust = true;
         }
+        if step.writes != 0 {
+            self.remember_origin();
+        }
         if let Some(back) = back {
             self.come_back(back);
         }
@@ -174,7 +196,7 @@ impl Emitter<'_> {
             self.encode(RAX, &[RCX, RAX])?;
             return Ok(None);
         }
-        if !self.has_flags(needs) {
+        if needs != 0 {
             self.save_flags(); // later there is no register for that
         }
         let back = self.operand(access(step))?;
@@ -200,6 +222,48 @@ impl Emitter<'_> {
             return Ok(());
         }
         self.encode_in_scratches(instruction, base, scratches)
+    }
+
+    /// Emits what gives the host the flags of an instruction from what that left. Uses `rax`, and `rcx` perhaps.
+    pub(super) fn encode_flags_of(&mut self, instruction: &Instruction) -> Result<(), ()> {
+        let mut instruction = *instruction;
+        instruction.set_code(without_accumulator(instruction.code()));
+        let register = instruction.op_register(0);
+        let size = register.size();
+        match instruction.mnemonic() {
+            Mnemonic::Cmp | Mnemonic::Test => {
+                if self.encode_in_frame(&instruction).is_ok() {
+                    return Ok(());
+                }
+                self.encode_in_scratches(instruction, RAX, &[RCX, RAX])
+            }
+            Mnemonic::And | Mnemonic::Or | Mnemonic::Xor => {
+                let test = match size {
+                    1 => Code::Test_rm8_r8,
+                    2 => Code::Test_rm16_r16,
+                    4 => Code::Test_rm32_r32,
+                    _ => Code::Test_rm64_r64,
+                };
+                let test = Instruction::with2(test, register, register).map_err(|_| ())?;
+                self.encode_in_scratches(test, RAX, &[RAX])
+            }
+            mnemonic => {
+                let guest_of = |register: Register| register.full_register().number() as u8;
+                let result = self.source(guest_of(register), RAX);
+                if result != RAX {
+                    dynasm!(self.asm; .arch x64; mov rax, Rq(result));
+                }
+                instruction.set_op_register(0, general(RAX, size));
+                if mnemonic != Mnemonic::Neg && instruction.op_kind(1) == OpKind::Register {
+                    let source = self.source(guest_of(instruction.op_register(1)), RCX);
+                    instruction.set_op_register(1, general(source, size));
+                }
+                let mut back = instruction;
+                back.set_code(inverse(instruction.code()));
+                self.emit_encoded(&back)?;
+                self.emit_encoded(&instruction)
+            }
+        }
     }
 
     /// Emits an instruction without an operand in memory, one register of which has no host register: that

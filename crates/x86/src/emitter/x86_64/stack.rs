@@ -19,7 +19,7 @@ impl Emitter<'_> {
         if self.in_group(at, offset) {
             return None;
         }
-        self.save_flags();
+        self.yield_flags();
         let base = self.source(at, RAX);
         self.lea(RAX, Some(base), None, offset, true);
         let miss = self.asm.new_dynamic_label();

@@ -3,7 +3,7 @@
 use super::emitter::Emitter;
 use super::flags::{Flags, Overflow};
 use super::layout::*;
-use super::memory::Access;
+use super::memory::{Access, Place};
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
 use iced_x86::{Mnemonic, OpKind};
 
@@ -205,7 +205,7 @@ impl Emitter<'_> {
         let step = self.present();
         let back = self.operand(Access::Write)?;
         dynasm!(self.asm; .arch x64; mov rcx, rax; mov rax, r10);
-        self.encode(RCX, &[])?;
+        self.encode(RCX, Place::HERE, &[])?;
         dynasm!(self.asm; .arch x64; mov r10, rax);
         self.wrote_flags(step.writes);
         if let Some(back) = back {

@@ -3,7 +3,7 @@
 use super::emitter::Emitter;
 use super::flags::Flags;
 use super::layout::*;
-use super::memory::Access;
+use super::memory::{Access, Place};
 use super::same::access;
 use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
 use iced_x86::{Mnemonic, OpKind, RflagsBits};
@@ -17,10 +17,10 @@ impl Emitter<'_> {
         }
         let back = if step.has_memory() {
             let back = self.operand(access(step))?;
-            self.encode(RAX, &[RCX])?;
+            self.encode(RAX, Place::HERE, &[RCX])?;
             back
         } else {
-            self.encode(RAX, &[RCX, RAX])?;
+            self.encode(RAX, Place::HERE, &[RCX, RAX])?;
             None
         };
         self.flags = Flags::DEAD;

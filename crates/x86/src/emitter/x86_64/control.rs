@@ -46,7 +46,9 @@ impl Emitter<'_> {
             return None;
         }
         self.loop_flags = Some(flags);
-        let label = self.next_round.unwrap_or_else(|| self.asm.new_dynamic_label());
+        let label = self
+            .next_round
+            .unwrap_or_else(|| self.asm.new_dynamic_label());
         self.next_round = Some(label);
         Some(label)
     }

@@ -167,7 +167,11 @@ impl<'a> Emitter<'a> {
 
     /// The piece once more, for the rounds of a loop but the first: they begin with flags that are nowhere,
     /// but can be computed again.
-    fn further_rounds(&mut self, next_round: DynamicLabel, flags: Flags) -> Result<(), Unsupported> {
+    fn further_rounds(
+        &mut self,
+        next_round: DynamicLabel,
+        flags: Flags,
+    ) -> Result<(), Unsupported> {
         let length = self.piece.steps.len() as i8;
         let from = self.asm.new_dynamic_label();
         self.flags = flags;

@@ -7,8 +7,8 @@
 
 use super::emitter::Emitter;
 use super::layout::*;
-use dynasmrt::{DynasmApi, dynasm};
 use crate::emitter::piece::STATUS;
+use dynasmrt::{DynasmApi, dynasm};
 use iced_x86::{Mnemonic, RflagsBits};
 
 /// What has to be made of the host's OF.

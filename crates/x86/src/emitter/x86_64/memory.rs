@@ -15,6 +15,21 @@ pub(super) enum Access {
     Write,
 }
 
+/// Where an operand is in the host's memory, from the address in `rax` or another base.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub index: Option<Host>,
+    pub displacement: i32,
+}
+
+impl Place {
+    /// At the base.
+    pub const HERE: Place = Place {
+        index: None,
+        displacement: 0,
+    };
+}
+
 /// Base, index and scale, displacement.
 type Parts = (Option<Host>, Option<(Host, u8)>, i32);
 
@@ -24,12 +39,29 @@ impl Emitter<'_> {
     /// have to execute the instruction: behind it.
     pub(super) fn operand(&mut self, access: Access) -> Result<Option<DynamicLabel>, ()> {
         let step = self.present();
+        if self.in_group(step.op.base, step.op.displacement) {
+            return Ok(None);
+        }
+        self.operand_alone(access)
+    }
+
+    /// The same, where the host's instruction can address it with an index: gives the label and the place.
+    pub(super) fn indexed_operand(
+        &mut self,
+        access: Access,
+    ) -> Result<(Option<DynamicLabel>, Place), ()> {
+        let op = &self.present().op;
+        match self.place_in_group(op.base, op.displacement) {
+            Some(place) => Ok((None, place)),
+            None => Ok((self.operand_alone(access)?, Place::HERE)),
+        }
+    }
+
+    fn operand_alone(&mut self, access: Access) -> Result<Option<DynamicLabel>, ()> {
+        let step = self.present();
         let size = step.instruction.memory_size().size();
         if !matches!(size, 1 | 2 | 4 | 8 | 16) {
             return Err(());
-        }
-        if self.in_group(step.op.base, step.op.displacement) {
-            return Ok(None);
         }
         self.yield_flags();
         self.address(&step.op)?;
@@ -41,9 +73,18 @@ impl Emitter<'_> {
     /// If the present access belongs to a group, puts the host's address of `[base + displacement]` into
     /// `rax`. Uses `rcx`; only the first of a group loses flags.
     pub(super) fn in_group(&mut self, base: u8, displacement: i32) -> bool {
-        let Some((number, group)) = self.piece.groups.find(self.index) else {
+        let Some(place) = self.place_in_group(base, displacement) else {
             return false;
         };
+        if let Some(index) = place.index {
+            self.lea(RAX, Some(RAX), Some((index, 0)), place.displacement, true);
+        }
+        true
+    }
+
+    /// The same without the last addition: the host's address is that of the place, from `rax`.
+    pub(super) fn place_in_group(&mut self, base: u8, displacement: i32) -> Option<Place> {
+        let (number, group) = self.piece.groups.find(self.index)?;
         if group.first == self.index {
             self.yield_flags();
             let elsewhere = self.ungroup_from();
@@ -51,9 +92,15 @@ impl Emitter<'_> {
         } else {
             dynasm!(self.asm; .arch x64; mov rax, [rsp + addend(number)]);
         }
+        if let Some(index) = HOMES[usize::from(base)] {
+            return Some(Place {
+                index: Some(index),
+                displacement,
+            });
+        }
         let base = self.source(base, RCX);
         self.lea(RAX, Some(RAX), Some((base, 0)), displacement, true);
-        true
+        Some(Place::HERE)
     }
 
     /// Looks up the page of a group whose register has moved by `moved`: its addend is in `rax` and in the

@@ -2,7 +2,7 @@
 
 use super::emitter::Emitter;
 use super::layout::*;
-use super::memory::Access;
+use super::memory::{Access, Place};
 use crate::emitter::piece::Step;
 use dynasmrt::{DynamicLabel, DynasmApi, dynasm};
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
@@ -193,26 +193,31 @@ impl Emitter<'_> {
         let needs = step.reads | kept;
         if !step.has_memory() {
             self.load_flags(needs);
-            self.encode(RAX, &[RCX, RAX])?;
+            self.encode(RAX, Place::HERE, &[RCX, RAX])?;
             return Ok(None);
         }
         if needs != 0 {
             self.save_flags(); // later there is no register for that
         }
-        let back = self.operand(access(step))?;
+        let (back, place) = self.indexed_operand(access(step))?;
         if needs == 0 {
-            self.encode(RAX, &[RCX])?;
+            self.encode(RAX, place, &[RCX])?;
         } else {
             dynasm!(self.asm; .arch x64; mov rcx, rax);
             self.load_flags(needs);
-            self.encode(RCX, &[RAX])?;
+            self.encode(RCX, place, &[RAX])?;
         }
         Ok(back)
     }
 
     /// The present instruction with its operand in memory at `base`; guest registers without a host
     /// register are in `scratches` meanwhile, or stay in the frame.
-    pub(super) fn encode(&mut self, base: Host, scratches: &[Host]) -> Result<(), ()> {
+    pub(super) fn encode(
+        &mut self,
+        base: Host,
+        place: Place,
+        scratches: &[Host],
+    ) -> Result<(), ()> {
         let mut instruction = self.present().instruction;
         instruction.set_code(without_accumulator(instruction.code()));
         instruction.set_has_lock_prefix(false); // one thread runs all
@@ -221,7 +226,7 @@ impl Emitter<'_> {
         if self.encode_in_frame(&instruction).is_ok() {
             return Ok(());
         }
-        self.encode_in_scratches(instruction, base, scratches)
+        self.encode_in_scratches(instruction, base, place, scratches)
     }
 
     /// Emits what gives the host the flags of an instruction from what that left. Uses `rax`, and `rcx` perhaps.
@@ -235,7 +240,7 @@ impl Emitter<'_> {
                 if self.encode_in_frame(&instruction).is_ok() {
                     return Ok(());
                 }
-                self.encode_in_scratches(instruction, RAX, &[RCX, RAX])
+                self.encode_in_scratches(instruction, RAX, Place::HERE, &[RCX, RAX])
             }
             Mnemonic::And | Mnemonic::Or | Mnemonic::Xor => {
                 let test = match size {
@@ -245,7 +250,7 @@ impl Emitter<'_> {
                     _ => Code::Test_rm64_r64,
                 };
                 let test = Instruction::with2(test, register, register).map_err(|_| ())?;
-                self.encode_in_scratches(test, RAX, &[RAX])
+                self.encode_in_scratches(test, RAX, Place::HERE, &[RAX])
             }
             mnemonic => {
                 let guest_of = |register: Register| register.full_register().number() as u8;
@@ -352,6 +357,7 @@ impl Emitter<'_> {
         &mut self,
         instruction: Instruction,
         base: Host,
+        place: Place,
         scratches: &[Host],
     ) -> Result<(), ()> {
         let mut instruction = instruction;
@@ -361,10 +367,17 @@ impl Emitter<'_> {
             match instruction.op_kind(operand) {
                 OpKind::Memory => {
                     instruction.set_memory_base(general(base, 8));
-                    instruction.set_memory_index(Register::None);
+                    let index = place
+                        .index
+                        .map_or(Register::None, |index| general(index, 8));
+                    instruction.set_memory_index(index);
                     instruction.set_memory_index_scale(1);
-                    instruction.set_memory_displacement64(0);
-                    instruction.set_memory_displ_size(0);
+                    instruction.set_memory_displacement64(i64::from(place.displacement) as u64);
+                    instruction.set_memory_displ_size(match place.displacement {
+                        0 => 0,
+                        -128..=127 => 1,
+                        _ => 8, // a sign-extended double-word
+                    });
                     instruction.set_segment_prefix(Register::None);
                 }
                 OpKind::Register if instruction.op_register(operand).is_gpr() => {

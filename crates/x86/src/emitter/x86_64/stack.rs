@@ -2,7 +2,7 @@
 
 use super::emitter::Emitter;
 use super::layout::*;
-use super::memory::Access;
+use super::memory::{Access, Place};
 use dynasmrt::{DynamicLabel, DynasmApi, dynasm};
 use iced_x86::{OpKind, Register};
 
@@ -30,6 +30,21 @@ impl Emitter<'_> {
     /// PUSH of a register or a constant.
     pub(super) fn push(&mut self) {
         let instruction = &self.present().instruction;
+        if let Some(Place {
+            index: Some(index),
+            displacement,
+        }) = self.place_in_group(RSP, -8)
+        {
+            if instruction.op_kind(0) == OpKind::Register {
+                let value = self.source(guest(instruction.op_register(0)), RCX);
+                dynasm!(self.asm; .arch x64; mov [rax + Rq(index) + displacement], Rq(value));
+            } else {
+                let value = instruction.immediate(0) as i32;
+                dynasm!(self.asm; .arch x64; mov QWORD [rax + Rq(index) + displacement], value);
+            }
+            dynasm!(self.asm; .arch x64; lea Rq(GUEST_RSP), [Rq(GUEST_RSP) - 8]);
+            return;
+        }
         let back = self.stack(RSP, -8, Access::Write);
         if instruction.op_kind(0) == OpKind::Register {
             let value = self.source(guest(instruction.op_register(0)), RCX);
@@ -66,6 +81,18 @@ impl Emitter<'_> {
     /// POP to a register.
     pub(super) fn pop(&mut self) {
         let to = guest(self.present().instruction.op_register(0));
+        if let Some(Place {
+            index: Some(index), ..
+        }) = self.place_in_group(RSP, 0)
+        {
+            let home = HOMES[usize::from(to)].unwrap_or(RCX);
+            dynasm!(self.asm; .arch x64
+                ; lea Rq(GUEST_RSP), [Rq(GUEST_RSP) + 8]
+                ; mov Rq(home), [rax + Rq(index) - 8]
+            );
+            self.put(to, home);
+            return;
+        }
         let back = self.stack(RSP, 0, Access::Read);
         dynasm!(self.asm; .arch x64; lea Rq(GUEST_RSP), [Rq(GUEST_RSP) + 8]);
         let home = HOMES[usize::from(to)].unwrap_or(RCX);

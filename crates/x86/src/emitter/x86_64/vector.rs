@@ -3,8 +3,9 @@
 
 use super::emitter::{Cold, Emitter};
 use super::layout::*;
+use super::memory::{Access, Place};
 use super::same::access;
-use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
+use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
 use iced_x86::{CpuidFeature, Instruction, Mnemonic, OpKind};
 
 /// Whether the host has what the instruction belongs to. All have SSE2.
@@ -64,25 +65,15 @@ impl Emitter<'_> {
         let has_memory = (0..step.instruction.op_count())
             .any(|at| step.instruction.op_kind(at) == OpKind::Memory);
         let back = if has_memory {
-            let is_aligned = is_aligned(&step.instruction);
-            if is_aligned {
-                // The look at the alignment loses the host's, and the interpreter wants them in the frame.
-                self.save_flags();
-            }
-            let mut back = self.operand(access(step))?;
-            if is_aligned {
-                let odd = self.asm.new_dynamic_label();
-                dynasm!(self.asm; .arch x64; test al, 15; jnz =>odd);
-                self.lose_flags();
-                match back {
-                    Some(back) => self.share_call_back(odd, back),
-                    None => back = Some(self.call_back_from(odd)),
-                }
-            }
-            self.encode(RAX, &[RCX])?;
+            let (back, place) = if is_aligned(&step.instruction) {
+                (Some(self.aligned_operand(access(step))?), Place::HERE)
+            } else {
+                self.indexed_operand(access(step))?
+            };
+            self.encode(RAX, place, &[RCX])?;
             back
         } else {
-            self.encode(RAX, &[RCX, RAX])?;
+            self.encode(RAX, Place::HERE, &[RCX, RAX])?;
             None
         };
         self.wrote_flags(step.writes);
@@ -90,5 +81,22 @@ impl Emitter<'_> {
             self.come_back(back);
         }
         Ok(())
+    }
+
+    /// As [`Emitter::operand`]; one that is not aligned is the interpreter's, too.
+    fn aligned_operand(&mut self, access: Access) -> Result<DynamicLabel, ()> {
+        // The look at the alignment loses the host's flags.
+        self.yield_flags();
+        let back = self.operand(access)?;
+        let odd = self.asm.new_dynamic_label();
+        dynasm!(self.asm; .arch x64; test al, 15; jnz =>odd);
+        self.lose_flags();
+        Ok(match back {
+            Some(back) => {
+                self.share_call_back(odd, back);
+                back
+            }
+            None => self.call_back_from(odd),
+        })
     }
 }

@@ -14,7 +14,7 @@ impl Emitter<'_> {
         let is_one = step.shift_count() == 1;
         let is_rotation = matches!(step.instruction.mnemonic(), Mnemonic::Rol | Mnemonic::Ror);
         if is_rotation && !is_one && step.live & step.writes != 0 {
-            return Err(());
+            return self.rotate();
         }
         let back = self.encode_present()?;
         self.wrote_flags(step.writes);
@@ -33,6 +33,39 @@ impl Emitter<'_> {
         Ok(())
     }
 
+    /// ROL and ROR of a register by a constant that is not 1, if somebody asks for the flags: all but CF and OF
+    /// stay.
+    fn rotate(&mut self) -> Result<(), ()> {
+        let step = self.present();
+        if step.has_memory() {
+            return Err(());
+        }
+        let register = step.instruction.op_register(0);
+        let guest = register.full_register().number() as u8;
+        let top = 8 * register.size() as i8 - 1;
+        self.save_flags();
+        self.encode(RAX, Place::HERE, &[RCX, RAX])?;
+        dynasm!(self.asm; .arch x64; setc cl);
+        // OF is the top bit xor CF, or xor the bit below: after ROR the top bit is CF.
+        let bit = match step.instruction.mnemonic() {
+            Mnemonic::Rol => top,
+            _ => top - 1,
+        };
+        match HOMES[usize::from(guest)] {
+            Some(home) => dynasm!(self.asm; .arch x64; bt Rq(home), bit),
+            None => dynasm!(self.asm; .arch x64; bt QWORD [rsp + spilled(guest)], bit),
+        }
+        dynasm!(self.asm; .arch x64
+            ; setc al
+            ; xor al, cl
+            ; mov [BYTE rsp + (FLAGS) as i8], al
+            ; and BYTE [BYTE rsp + (FLAGS + 1) as i8], 0xfeu8 as i8
+            ; or [BYTE rsp + (FLAGS + 1) as i8], cl
+        );
+        self.flags = Flags::IN_FRAME;
+        Ok(())
+    }
+
     /// The same by CL, of registers of 32 or 64 bits.
     pub(super) fn shift_by_cl(&mut self) -> Result<(), ()> {
         let step = self.present();
@@ -41,8 +74,8 @@ impl Emitter<'_> {
         let guest = register.full_register().number() as u8;
         let is_wide = register.size() == 8;
         let matters = step.live != 0;
-        let home = HOMES[usize::from(guest)];
-        if matters && (home.is_none() || matches!(mnemonic, Mnemonic::Rol | Mnemonic::Ror)) {
+        let is_in_frame = HOMES[usize::from(guest)].is_none();
+        if matters && matches!(mnemonic, Mnemonic::Rol | Mnemonic::Ror) {
             return Err(());
         }
         self.save_flags();
@@ -54,6 +87,9 @@ impl Emitter<'_> {
             dynasm!(self.asm; .arch x64; mov Rd(to), Rd(to));
         }
         if matters {
+            if is_in_frame && !is_wide {
+                self.put(guest, to);
+            }
             let mask = if is_wide { 63 } else { 31 };
             dynasm!(self.asm; .arch x64; and ecx, mask; jz =>done);
         }
@@ -69,9 +105,16 @@ impl Emitter<'_> {
             (_, true) => dynasm!(self.asm; .arch x64; shl Rq(to), cl),
             (_, false) => dynasm!(self.asm; .arch x64; shl Rd(to), cl),
         }
+        self.put(guest, to);
         self.flags = Flags::DEAD;
         if matters {
             match (mnemonic, is_wide) {
+                (Mnemonic::Shr, true) if is_in_frame => {
+                    dynasm!(self.asm; .arch x64; lahf; bt QWORD [rsp + spilled(guest)], 62; setc al);
+                }
+                (Mnemonic::Shr, false) if is_in_frame => {
+                    dynasm!(self.asm; .arch x64; lahf; bt DWORD [rsp + spilled(guest)], 30; setc al);
+                }
                 (Mnemonic::Shr, true) => {
                     dynasm!(self.asm; .arch x64; lahf; bt Rq(to), 62; setc al);
                 }
@@ -84,7 +127,6 @@ impl Emitter<'_> {
             dynasm!(self.asm; .arch x64; and ah, 0xefu8 as i8; mov [BYTE rsp + (FLAGS) as i8], ax; =>done);
             self.flags = Flags::IN_FRAME;
         }
-        self.put(guest, to);
         Ok(())
     }
 

@@ -18,10 +18,13 @@ fn slot(rip: u64) -> usize {
     (rip ^ rip >> 12) as usize % ENTRIES
 }
 
+/// An address that is looked for in no entry but the first.
+const NOWHERE: u64 = 1 << 63;
+
 /// An entry that answers nobody: its address is one that is looked for in another entry.
 fn empty(slot: usize) -> Entry {
     Entry {
-        rip: slot as u64 ^ 1,
+        rip: if slot == 0 { 1 } else { NOWHERE },
         code: 0,
     }
 }
@@ -112,5 +115,18 @@ impl Jumps {
     /// The address of a table.
     pub fn address(&self, is_user: bool) -> u64 {
         self.tables[usize::from(is_user)].entries.as_ptr() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Else compiled code would jump to address zero.
+    #[test]
+    fn an_empty_entry_is_not_where_its_address_is_looked_for() {
+        for number in 0..ENTRIES {
+            assert_ne!(slot(empty(number).rip), number);
+        }
     }
 }

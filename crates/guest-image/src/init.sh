@@ -76,11 +76,67 @@ start_services() {
 }
 
 run_service() {
-    "/etc/understudy/services/$1" < /dev/null > "/var/log/$1.log" 2>&1
+    "/etc/understudy/services/$1" < /dev/null > "/var/log/$1.log" 2>&1 &
+    echo $! > "/run/understudy/$1.pid"
+    wait $!
     status=$?
     echo $status > "/run/understudy/$1.ended"
     say "$1 has ended with status $status; its log ends:"
     tail -n 20 "/var/log/$1.log"
+}
+
+# Waits for the power button, and then powers off. The first thing that is read of an input device is that
+# its key goes down.
+watch_power_button() {
+    for name in /sys/class/input/event*/device/name; do
+        [ -r "$name" ] && read -r button < "$name" || continue
+        [ "$button" = "Understudy power button" ] || continue
+        event=${name%/device/name}
+        dd "if=/dev/input/${event##*/}" of=/dev/null bs=24 count=1 2> /dev/null && power_off
+        return
+    done
+}
+
+# Services are told to end (SIGTERM to the script, or to the program that it has become) and have ten
+# seconds; then everybody else, with two.
+power_off() {
+    say "the power button was pressed: powering off"
+    for pid in /run/understudy/*.pid; do
+        [ -r "$pid" ] && kill -TERM "$(cat "$pid")" 2> /dev/null
+    done
+    tries=0
+    while services_run && [ $tries -lt 200 ]; do
+        tries=$((tries + 1))
+        usleep 50000
+    done
+    trap '' TERM
+    kill -TERM -1
+    read -r own rest < /proc/self/stat
+    tries=0
+    while others_run && [ $tries -lt 40 ]; do
+        tries=$((tries + 1))
+        usleep 50000
+    done
+    kill -KILL -1
+    sync
+    umount -a -r 2> /dev/null
+    poweroff -f
+}
+
+services_run() {
+    for pid in /run/understudy/*.pid; do
+        [ -r "$pid" ] && [ ! -e "${pid%.pid}.ended" ] && return
+    done
+    return 1
+}
+
+# Whether there is a process besides this one and the first: one with a program, as the kernel's have none.
+others_run() {
+    for process in /proc/[0-9]*; do
+        [ -e "$process/exe" ] || continue
+        case $process in /proc/1 | "/proc/$own") ;; *) return ;; esac
+    done
+    return 1
 }
 
 # Sets $states to what is to be said of all services once those with a port listen, or have ended, or
@@ -147,6 +203,7 @@ mount -t tmpfs tmpfs /dev/shm
 hostname -F /etc/hostname
 echo 1 > /proc/sys/vm/overcommit_memory
 start_watchdog
+watch_power_button &
 start_services
 start_network
 await_services

@@ -27,10 +27,18 @@ pub const SCRIPTS: &[&str] = &[INIT, DHCP_EVENT, REDIS_CONFIGURATION, REDIS_SCRI
 const BOOT_MODULES: &[&str] = &["virtio_mmio", "virtio_rng", "virtio_net", "virtio_blk"];
 /// What tells the board of a panic: the lamp of the RISC-V board, pvpanic on the PC. Each kernel has its own.
 const PANIC_MODULES: &[&str] = &["leds_gpio", "pvpanic_mmio"];
+/// The power button, which is an input device.
+const BUTTON_MODULES: &[&str] = &["evdev", "virtio_input"];
 /// The watchdog of the RISC-V board, loaded if it is asked for.
 const WATCHDOG_MODULES: &[&str] = &["sunxi_wdt"];
 /// All modules that a guest in RAM may have, for naming an image by its content.
-pub const MODULES: &[&[&str]] = &[BOOT_MODULES, PANIC_MODULES, WATCHDOG_MODULES, DISK_MODULES];
+pub const MODULES: &[&[&str]] = &[
+    BOOT_MODULES,
+    PANIC_MODULES,
+    BUTTON_MODULES,
+    WATCHDOG_MODULES,
+    DISK_MODULES,
+];
 /// Loaded when the root file system is on a disk. ext4 asks for crc32c by an alias that nobody
 /// resolves in the initial file system.
 const DISK_MODULES: &[&str] = &["crc32c_generic", "ext4"];
@@ -185,6 +193,7 @@ fn insert_board_modules(
 ) -> Result<Vec<KernelModule>, GuestImageError> {
     let mut boot = modules(board, BOOT_MODULES)?;
     boot.extend(modules_that_there_are(board, PANIC_MODULES)?);
+    boot.extend(modules_that_there_are(board, BUTTON_MODULES)?);
     insert_modules(tree, "boot", &boot)?;
     let watchdog = modules_that_there_are(board, WATCHDOG_MODULES)?;
     insert_modules(tree, "watchdog", &watchdog)?;
@@ -448,6 +457,9 @@ mod tests {
             "mkdir",
             "chroot",
             "umount",
+            "dd",
+            "kill",
+            "sync",
         ] {
             assert!(tree.contains(&format!("usr/bin/{applet}")), "{applet}");
         }

@@ -60,6 +60,8 @@ pub const MODULES: &[&str] = &[
     "binfmt_misc",
     "configfs",
     "efi_pstore",
+    "evdev",
+    "virtio_input",
     "leds_gpio",
     "pvpanic_mmio",
     "sunxi_wdt",

@@ -17,9 +17,13 @@ pub struct MachineConfig {
     pub unix_base_ns: u64,
 }
 
+/// Every board has one.
+const POWER_BUTTONS: usize = 1;
+
 /// What the board is made of.
 ///
-/// Virtio devices come in this order: disks, network devices, console, entropy.
+/// Virtio devices come in this order: disks, network devices, console, entropy, power button, which every
+/// board has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BoardConfig {
     /// RAM in bytes, a multiple of 4096.
@@ -84,8 +88,8 @@ pub enum BoardConfigError {
     },
     /// More virtio devices than slots.
     #[error(
-        "{devices} virtio devices (disks, network devices, console, entropy), but the board has \
-         {slots} slots: leave some out"
+        "{devices} virtio devices (disks, network devices, console, entropy, power button), but the \
+         board has {slots} slots: leave some out"
     )]
     TooManyDevices {
         /// What was given.
@@ -130,7 +134,8 @@ impl BoardConfig {
         let devices = self.disks.len()
             + self.network.len()
             + usize::from(self.virtio_console)
-            + usize::from(self.entropy);
+            + usize::from(self.entropy)
+            + POWER_BUTTONS;
         if devices > limits.virtio_devices {
             let slots = limits.virtio_devices;
             return Err(BoardConfigError::TooManyDevices { devices, slots });

@@ -66,6 +66,10 @@ pub trait Machine: Send {
         false
     }
 
+    /// Whether it stands still, between [`Input::Pause`] and [`Input::Resume`]: [`Machine::run`] says
+    /// [`Stop::Idle`] without a timer. It is part of the state.
+    fn is_paused(&self) -> bool;
+
     /// Lets an input take effect exactly here.
     ///
     /// # Errors

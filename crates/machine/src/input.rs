@@ -82,6 +82,14 @@ pub enum Input {
         /// Unix time at guest time 0, in nanoseconds.
         unix_base_ns: u64,
     },
+    /// Somebody presses the power button: the guest is asked to power off.
+    PowerButton,
+    /// Somebody presses the reset button: the machine begins anew, as when the guest resets it.
+    ResetButton,
+    /// The machine stands still from here on: it executes nothing until [`Input::Resume`].
+    Pause,
+    /// The machine goes on.
+    Resume,
 }
 
 /// An input that this machine cannot take. Nothing has changed.

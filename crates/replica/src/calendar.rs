@@ -47,6 +47,16 @@ impl GuestScale {
             .saturating_add(made_up_ns)
     }
 
+    /// The guest stood still and is at `guest_ns` now, at `host_ns`: it goes on from there, and what it
+    /// missed is made up for.
+    pub fn stood_still(&self, host_ns: u64, guest_ns: u64) -> GuestScale {
+        let due_ns = self
+            .began_guest_ns
+            .saturating_add(host_ns.saturating_sub(self.began_host_ns))
+            .saturating_add(self.lost_ns);
+        GuestScale::begin(host_ns, guest_ns, due_ns.saturating_sub(guest_ns))
+    }
+
     /// How long the host waits at `host_ns` for guest time to come to `wake_ns`.
     pub fn wait_ns(&self, wake_ns: u64, host_ns: u64) -> u64 {
         let left_ns = wake_ns.saturating_sub(self.guest_ns(host_ns));
@@ -140,6 +150,16 @@ mod tests {
 
     const SECOND_NS: u64 = 1_000_000_000;
     const UNIX_NS: u64 = 1_800_000_000 * SECOND_NS;
+
+    #[test]
+    fn a_guest_that_stood_still_goes_on_from_there_and_catches_up() {
+        let scale = GuestScale::begin(0, 10 * SECOND_NS, 5 * SECOND_NS);
+        // Paused after 20 s, of which 2 s were made up for, for 100 s.
+        let resumed = scale.stood_still(120 * SECOND_NS, 32 * SECOND_NS);
+        assert_eq!(resumed.guest_ns(120 * SECOND_NS), 32 * SECOND_NS);
+        assert_eq!(resumed.guest_ns(130 * SECOND_NS), 43 * SECOND_NS);
+        assert_eq!(resumed.guest_ns(2120 * SECOND_NS), 2135 * SECOND_NS);
+    }
 
     #[test]
     fn what_was_lost_is_made_up_for_without_a_jump() {

@@ -1,6 +1,7 @@
 //! What a replica has to know, as the program reads it from its configuration.
 
 use machine::engine::Engine;
+use replication::succession::Durability;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -19,6 +20,11 @@ pub struct ReplicaConfig {
     pub disks: Vec<DiskFile>,
     /// The network device's other end.
     pub network: Option<NetworkEnd>,
+    /// When a flush of the guest is complete while there is a backup; the same on both hosts.
+    pub disk_durability: Durability,
+    /// How long a guest may take to power off when its host's replica is asked to end and nobody could
+    /// take over; zero: it is not asked.
+    pub power_off_wait: Duration,
     /// How the pair meets.
     pub pair: PairOptions,
 }

@@ -5,7 +5,7 @@ mod request;
 mod socket;
 
 pub use client::{ask, attach, status};
-pub use request::{Answer, Request, Word};
+pub use request::{Answer, Button, Request, Word};
 pub use socket::{ControlError, ControlSocket, ConversationId};
 
 use std::fs::File;

@@ -25,6 +25,9 @@ pub enum Ended {
     HandedOver,
     /// Asked to end while it had no machine that was live: a backup, or a replica that waited.
     Left,
+    /// Asked to end while nobody could take over, the primary asked its guest to power off, and it did:
+    /// the life stays open.
+    PoweredOff,
     /// Asked to end while nobody could take over: the machine ended as by a loss of power, and its
     /// life stays open.
     Unplugged,
@@ -40,6 +43,10 @@ impl fmt::Display for Ended {
             Ended::AtThePrimary => f.write_str("the guest ended at the primary"),
             Ended::HandedOver => f.write_str("asked to end: the machine was handed over"),
             Ended::Left => f.write_str("asked to end: nothing was live here"),
+            Ended::PoweredOff => f.write_str(
+                "asked to end: the guest powered off; its life stays open, the next start on this \
+                 host begins from its disks",
+            ),
             Ended::Unplugged => f.write_str(
                 "asked to end, and nobody could take over: the machine was unplugged; the next \
                  start on this host begins from its disks",

@@ -6,6 +6,7 @@
 
 mod backup;
 mod backup_machine;
+mod buttons;
 mod channel;
 mod host;
 mod identity;
@@ -16,6 +17,7 @@ mod primary;
 mod progress;
 mod rates;
 mod restore;
+mod rivals;
 mod snapshot_sender;
 mod starting;
 mod stopping;
@@ -50,6 +52,7 @@ pub fn run_replica(
     arbiter: Box<dyn Store>,
 ) -> Result<Ended, ReplicaError> {
     let mut host = Host::open(config, machines, arbiter)?;
+    host.peers = peers.clone();
     host.events.add("started", 0, 0, "as a replica");
     let greeting = &host.pair_config.greeting;
     let startup = StartupConfig {

@@ -80,6 +80,13 @@ pub struct ReplicaStatus {
     /// Whether the guest's kernel panicked since it was booted, as far as the guest could say so.
     #[serde(default)]
     pub guest_panicked: bool,
+    /// Whether the machine stands still because somebody paused it.
+    #[serde(default)]
+    pub paused: bool,
+    /// Frames that the network brought from this guest's own address since this process is the primary:
+    /// another machine has it.
+    #[serde(default)]
+    pub foreign_frames: u64,
     /// Snapshots that were taken for backups that came, since this process is the primary.
     #[serde(default)]
     pub snapshots_taken: u64,

@@ -8,6 +8,7 @@
 mod completions;
 mod copying;
 mod failure;
+mod flushes;
 mod guest;
 mod live;
 mod messages;
@@ -24,7 +25,7 @@ use crate::evidence::EvidenceStore;
 use crate::wake::Waker;
 use machine::Machine;
 use machine::engine::Engine;
-use machine::input::Input;
+use machine::input::{Input, InstructionCount};
 use machine::memory::PAGE_SIZE;
 use messages::{Command, LiveCommand, ReplayCommand};
 use replication::lag::RunShare;
@@ -54,6 +55,8 @@ pub struct Gauges {
     wanted_snapshot: AtomicU64,
     /// Replaying: somebody waits for the end of the replay.
     eager: AtomicBool,
+    /// Whether the machine stands still because somebody paused it.
+    pub paused: AtomicBool,
 }
 
 /// The ends of the channels that the thread holds.
@@ -113,6 +116,9 @@ impl Ends {
         self.gauges
             .visible
             .store(machine.visible_outputs(), Ordering::Release);
+        self.gauges
+            .paused
+            .store(machine.is_paused(), Ordering::Relaxed);
         let memory_in_use = machine.pages_in_use() as u64 * PAGE_SIZE;
         self.gauges
             .memory_in_use
@@ -262,10 +268,11 @@ impl LiveVcpu {
             .command(Command::Live(LiveCommand::Throttle(share)));
     }
 
-    /// Lets flushes that ended be told to the guest, or has them wait.
-    pub fn complete_flushes(&self, may: bool) {
+    /// Lets flushes that ended be told to the guest if it asked for them at an instruction count of at
+    /// most `up_to`, and has the others wait.
+    pub fn complete_flushes(&self, up_to: InstructionCount) {
         self.thread
-            .command(Command::Live(LiveCommand::CompleteFlushes(may)));
+            .command(Command::Live(LiveCommand::CompleteFlushes { up_to }));
     }
 
     /// Has the machine go no further; [`LiveReport::StandsStill`] says when it does, and comes after

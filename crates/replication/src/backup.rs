@@ -9,7 +9,9 @@ use crate::config::PairConfig;
 use crate::event::Event;
 use crate::failure_detector::{PauseDetector, SilenceDetector, Suspicion};
 use crate::marker::{DiskState, Marker, Role, Worth};
-use crate::message::{DivergenceReport, Greeting, Message, PROTOCOL_VERSION, Parting, Refusal};
+use crate::message::{
+    Button, DivergenceReport, Greeting, Message, PROTOCOL_VERSION, Parting, Refusal,
+};
 use crate::mutation::Mutation;
 use crate::record::Record;
 use crate::startup::{Stance, Standing};
@@ -473,6 +475,20 @@ impl<O> Backup<O> {
             State::Stopped => return true,
         }
         self.stop(BackupStop::Left);
+        true
+    }
+
+    /// Somebody presses a button of the machine here: the live one is told. False if none is followed.
+    pub fn press(&mut self, now: Duration, button: Button) -> bool {
+        self.enter(now);
+        let State::Following(follow) = &self.state else {
+            return false;
+        };
+        if !follow.has_begun() {
+            return false;
+        }
+        let (connection, pairing) = (follow.connection(), follow.pairing());
+        self.send(connection, Message::Press { pairing, button });
         true
     }
 

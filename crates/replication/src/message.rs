@@ -11,7 +11,7 @@ use encoding::{decode, decode_fetched, encode, encode_chunk_head};
 use std::fmt;
 
 /// The version of this protocol; both sides must speak the same.
-pub const PROTOCOL_VERSION: u32 = 4;
+pub const PROTOCOL_VERSION: u32 = 5;
 /// The longest payload of a frame on the channel once the greetings are over: 9 MiB.
 pub const MAX_MESSAGE_BYTES: usize = 9 << 20;
 /// The longest payload before: whoever has not greeted makes nobody hold more.
@@ -101,7 +101,7 @@ impl fmt::Display for Refusal {
             Refusal::Configuration { ours } => write!(
                 f,
                 "the primary's machine is configured differently (hash {ours:016x}): \
-                 compare memory, harts, devices and images in both configurations"
+                 compare memory, harts, devices and disk_durability in both configurations"
             ),
             Refusal::Machine { ours } => {
                 write!(f, "the primary runs another machine, \"{ours}\"")
@@ -326,6 +326,13 @@ pub enum Message {
         /// What it holds.
         nonce: u128,
     },
+    /// B: somebody pressed a button there; it is for the live machine.
+    Press {
+        /// The pairing.
+        pairing: u64,
+        /// Which.
+        button: Button,
+    },
     /// Anybody: how do you stand? First, instead of a Hello.
     Ask {
         /// Protocol version.
@@ -349,6 +356,19 @@ pub enum Message {
         /// Why.
         parting: Parting,
     },
+}
+
+/// A button of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Button {
+    /// The guest is asked to power off.
+    Power,
+    /// The machine begins anew.
+    Reset,
+    /// The machine stands still.
+    Pause,
+    /// It goes on.
+    Resume,
 }
 
 /// Encodes messages for one direction of one connection.

@@ -11,7 +11,7 @@ use crate::event::Event;
 use crate::failure_detector::{PauseDetector, Suspicion};
 use crate::lag::{Pressure, RunShare, Throttle};
 use crate::marker::{DiskState, Marker, Role, Worth};
-use crate::message::{Message, Parting};
+use crate::message::{Button, Message, Parting};
 use crate::mutation::Mutation;
 use crate::output_gate::{OutputGate, Released};
 use crate::record::{MAX_INPUT_BYTES, Record, RecordBody};
@@ -87,6 +87,8 @@ pub enum PrimaryAction<O> {
     Resume,
     /// Let the harts run this share of the time.
     Throttle(RunShare),
+    /// Somebody pressed a button at the backup.
+    Press(Button),
     /// Tell people.
     Report(Event),
     /// Stop the machine and end. Always last.

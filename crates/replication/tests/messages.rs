@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use replication::marker::{DiskState, Marker, Role, Worth};
 use replication::message::{
-    DivergenceReport, Fetched, Greeting, LifeId, Message, MessageReader, MessageWriter, Parting,
-    Refusal, SnapshotChunk, SnapshotPart,
+    Button, DivergenceReport, Fetched, Greeting, LifeId, Message, MessageReader, MessageWriter,
+    Parting, Refusal, SnapshotChunk, SnapshotPart,
 };
 use replication::record::{Record, RecordBody};
 use replication::startup::{Stance, Standing};
@@ -161,6 +161,10 @@ fn message() -> impl Strategy<Value = Message> {
             run: RunId(run)
         }),
         n().prop_map(|pairing| Message::Ready { pairing }),
+        (n(), 0..4usize).prop_map(|(pairing, button)| Message::Press {
+            pairing,
+            button: [Button::Power, Button::Reset, Button::Pause, Button::Resume][button],
+        }),
         (n(), n(), n()).prop_map(|(pairing, done, total)| Message::Restoring {
             pairing,
             done,

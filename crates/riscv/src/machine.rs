@@ -52,6 +52,8 @@ pub(crate) struct State {
     pub(crate) slice_end: InstructionCount,
     pub(crate) bus: Bus,
     pub(crate) outputs: Outputs,
+    /// It executes nothing: somebody paused it.
+    pub(crate) paused: bool,
 }
 
 impl State {
@@ -93,6 +95,7 @@ impl Machine {
             slice_end: turns::SLICE,
             bus,
             outputs: Outputs::default(),
+            paused: false,
         };
         Ok(Machine::from_parts(
             state,

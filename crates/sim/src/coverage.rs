@@ -98,6 +98,10 @@ situations! {
     RefusedAfterEnd,
     /// A replica that lost its claim joined again by itself.
     LoserBecameBackup,
+    /// Somebody pressed a button at a backup, and the primary was told.
+    PressedAtTheBackup,
+    /// A backup went live with a machine that was paused.
+    LiveAndPaused,
     /// A person declared a life lost that was not.
     DeclaredLost,
     /// A flush completed on both hosts.

@@ -4,7 +4,7 @@ use crate::arbiter::Mood;
 use crate::coverage::Situation;
 use crate::disk::Purpose;
 use crate::faults::Fault;
-use crate::guest::{DISK_FAILED, StubOutput};
+use crate::guest::{DISK_FAILED, StubInput, StubOutput};
 use crate::process::{FromReplay, FromVcpu, PrimaryProcess, Role};
 use crate::scenario::MS;
 use crate::world::{What, World};
@@ -104,6 +104,9 @@ impl World {
         if let Some(process) = &mut self.nodes[node].process {
             match &mut process.role {
                 Role::Primary(primary) => {
+                    if self.calm && primary.guest.is_paused() {
+                        primary.inputs.push(StubInput::Resume);
+                    }
                     primary.quantum(now, &self.scenario, disk, &mut self.random);
                 }
                 Role::Backup(backup) => {
@@ -306,6 +309,10 @@ impl World {
                         self.coverage.reached(Situation::Slowed);
                     }
                 }
+            }
+            PrimaryAction::Press(button) => {
+                self.coverage.reached(Situation::PressedAtTheBackup);
+                self.press(node, button);
             }
             PrimaryAction::Report(event) => self.primary_reports(node, event),
             PrimaryAction::Stop(why) => self.primary_stops(node, run, &why),
@@ -719,6 +726,9 @@ impl World {
             visible_outputs: guest.visible_outputs(),
         };
         self.emit(node, run, opened, outputs, guest.disk());
+        if guest.is_paused() {
+            self.coverage.reached(Situation::LiveAndPaused);
+        }
         let core = Primary::new(clock, config, beginning);
         // It may have slept as a backup: what it holds now it holds by the arbiter's key.
         self.nodes[node].slept = None;

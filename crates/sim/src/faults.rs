@@ -7,7 +7,7 @@ use crate::network::Segment;
 use crate::process::{DiskHealth, Role};
 use crate::scenario::{MAX_DELAY, MS};
 use crate::world::{What, World};
-use replication::message::{Greeting, Message, PROTOCOL_VERSION};
+use replication::message::{Button, Greeting, Message, PROTOCOL_VERSION};
 use replication::succession::{Host, HostId, Kind, Outcome, Request, RunId, Writer};
 
 /// A fault. Times are in nanoseconds.
@@ -51,6 +51,8 @@ pub enum Fault {
     HangVcpu(usize, u64),
     /// The guest is told to end.
     PowerOff,
+    /// Somebody pauses the machine at one of the hosts, and resumes it after a while.
+    Pause(usize, u64),
     /// `SIGTERM` to a primary: it hands over.
     HandOver,
     /// Somebody asks for a snapshot and goes away.
@@ -80,6 +82,8 @@ pub enum Relief {
     WrongArbiter(usize),
     /// A node's disk.
     Disk(usize),
+    /// A paused machine.
+    Paused,
 }
 
 impl World {
@@ -126,7 +130,7 @@ impl World {
             39 => Fault::FickleGhost(node),
             40 | 41 => Fault::Arbiter(Mood::Torn, long),
             _ if self.scenario.power_off => Fault::PowerOff,
-            _ => Fault::Kill(node),
+            _ => Fault::Pause(node, 2 * long),
         };
         // An arbiter in a mood is met only by those who ask it.
         let is_torn = matches!(fault, Fault::Arbiter(Mood::Torn, _));
@@ -233,6 +237,15 @@ impl World {
                 self.at(time, None, What::Relief(Relief::Replay));
             }
             Fault::HangVcpu(node, time) => self.nodes[node].vcpu_hangs_until = self.now + time,
+            Fault::Pause(node, time) => {
+                self.press(node, Button::Pause);
+                self.at(time, None, What::Relief(Relief::Paused));
+                // Whoever goes on finds it paused.
+                if self.random.percent(50) {
+                    let after = self.random.between(0, time);
+                    self.at(after, None, What::Fault(Fault::Kill(node)));
+                }
+            }
             Fault::PowerOff => {
                 for node in 0..2 {
                     if let Some(Role::Primary(primary)) = self.role(node) {
@@ -258,6 +271,11 @@ impl World {
             Relief::ArbiterCut(node) => self.nodes[node].arbiter_cut = false,
             Relief::WrongArbiter(node) => self.nodes[node].wrong_arbiter = false,
             Relief::Disk(node) => self.nodes[node].disk_health = DiskHealth::default(),
+            Relief::Paused => {
+                for node in 0..2 {
+                    self.press(node, Button::Resume);
+                }
+            }
             Relief::Replay => self.replay_percent = self.scenario.replay_percent,
         }
     }
@@ -288,6 +306,21 @@ impl World {
             if self.nodes[node].frozen_since.is_some() {
                 self.thaw(node);
             }
+        }
+    }
+
+    /// A person presses a button at a node: a backup passes it on.
+    pub(crate) fn press(&mut self, node: usize, button: Button) {
+        let now = self.clock(node);
+        match self.role(node) {
+            Some(Role::Primary(primary)) => primary.inputs.push(match button {
+                Button::Pause => StubInput::Pause,
+                Button::Power | Button::Reset | Button::Resume => StubInput::Resume,
+            }),
+            Some(Role::Backup(backup)) => {
+                backup.core.press(now, button);
+            }
+            Some(Role::Starting) | None => {}
         }
     }
 

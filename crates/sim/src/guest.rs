@@ -35,6 +35,10 @@ pub enum StubInput {
     Flushed(u64),
     /// The host's disk failed a request, and nobody could take over: the guest is told.
     DiskError(u64),
+    /// The machine stands still.
+    Pause,
+    /// It goes on.
+    Resume,
 }
 
 impl StubInput {
@@ -47,6 +51,8 @@ impl StubInput {
             StubInput::PowerOff => (3, 0),
             StubInput::Flushed(writes) => (4, writes),
             StubInput::DiskError(id) => (5, id),
+            StubInput::Pause => (6, 0),
+            StubInput::Resume => (7, 0),
         };
         let mut bytes = vec![tag];
         bytes.extend_from_slice(&u64::to_le_bytes(value));
@@ -72,6 +78,7 @@ pub struct StubGuest {
     work_per_input: u64,
     output_spacing: u64,
     finished: bool,
+    paused: bool,
     /// The flush that is not complete: instruction count at which it was asked for, and how many
     /// writes it covers (0: none).
     flush: (u64, u64),
@@ -91,7 +98,7 @@ pub struct StubGuest {
     not_yet: u32,
 }
 
-const WORDS: usize = 11;
+const WORDS: usize = 12;
 
 impl StubGuest {
     /// Powers on, with what is on its disk. It works for `work_per_input` instructions after each input, and speaks unasked
@@ -107,6 +114,7 @@ impl StubGuest {
             work_per_input,
             output_spacing,
             finished: false,
+            paused: false,
             flush: (0, 0),
             disk,
             waiting: Vec::new(),
@@ -149,6 +157,7 @@ impl StubGuest {
             output_spacing: word(7)?,
             finished: word(8)? != 0,
             flush: (word(9)?, word(10)?),
+            paused: word(11)? != 0,
             disk: (WORDS..bytes.len() / 8).map(word).collect::<Option<_>>()?,
             waiting: Vec::new(),
             disk_slowness: 0,
@@ -173,6 +182,7 @@ impl StubGuest {
             u64::from(self.finished),
             self.flush.0,
             self.flush.1,
+            u64::from(self.paused),
         ]
     }
 
@@ -199,6 +209,11 @@ impl StubGuest {
         self.state ^= 1 << 17;
     }
 
+    /// Whether it stands still.
+    pub fn is_paused(&self) -> bool {
+        self.paused
+    }
+
     /// Whether it has ended.
     pub fn is_finished(&self) -> bool {
         self.finished
@@ -209,6 +224,7 @@ impl StubGuest {
     }
 
     fn speak(&mut self, answers: u64, durable: u64) {
+        assert!(!self.paused, "a machine that stands still says nothing");
         self.visible += 1;
         let previous = self.chain;
         self.chain = mix(self.chain ^ self.state ^ self.count.rotate_left(20) ^ self.visible);
@@ -235,6 +251,12 @@ impl Guest for StubGuest {
         if self.finished {
             return GuestStop::Finished;
         }
+        if self.paused {
+            return match self.count == until {
+                true => GuestStop::Reached,
+                false => GuestStop::Idle,
+            };
+        }
         let next = until
             .min(self.busy_until)
             .min(self.next_output.max(self.count));
@@ -258,6 +280,10 @@ impl Guest for StubGuest {
             return Err(bad());
         }
         let value = u64::from_le_bytes(input[1..9].try_into().map_err(|_| bad())?);
+        if let 6 | 7 = input[0] {
+            self.paused = input[0] == 6;
+            return Ok(Injection::Done);
+        }
         if input[0] == 2 && self.not_yet < self.disk_slowness {
             self.not_yet += 1;
             return Ok(Injection::NotYet);

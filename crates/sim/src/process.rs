@@ -205,15 +205,24 @@ impl PrimaryProcess {
             self.idle_since = None;
         }
         let since = *self.idle_since.get_or_insert(now);
-        if idle && self.inputs.is_empty() && now >= since + scenario.idle_wake {
+        let is_awake = !self.guest.is_paused();
+        if idle && is_awake && self.inputs.is_empty() && now >= since + scenario.idle_wake {
             self.inputs.push(StubInput::Clock(now));
             self.idle_since = None;
         }
-        if random.percent(scenario.disk_percent) && !self.inputs.is_empty() {
+        if random.percent(scenario.disk_percent) && is_awake && !self.inputs.is_empty() {
             self.inputs.push(StubInput::Disk(now));
         }
         for input in std::mem::take(&mut self.inputs) {
             match input {
+                StubInput::Pause | StubInput::Resume
+                    if self.failed_request.is_none() && !self.guest.is_finished() =>
+                {
+                    self.inject(at(random), input);
+                }
+                // What is sent to a machine that stands still is lost.
+                StubInput::Request(_) if self.guest.is_paused() => {}
+                _ if self.guest.is_paused() => self.inputs.push(input),
                 StubInput::Disk(id) if disk.fails => self.failed_request = Some(id),
                 _ if self.failed_request.is_some() => self.inputs.push(input),
                 _ if !self.guest.is_finished() => self.inject(at(random), input),

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod button;
 mod console;
 mod demo;
 mod engine;
@@ -38,6 +39,11 @@ enum Command {
     Start(word::Start),
     #[command(name = "new-life")]
     BeginLife(word::BeginLife),
+    #[command(name = "power-button")]
+    PowerButton(button::PowerButton),
+    Reset(button::Reset),
+    Pause(button::Pause),
+    Resume(button::Resume),
     Status(status::Status),
     Switch(switch::Switch),
     Demo(demo::Demo),
@@ -71,6 +77,10 @@ pub fn main() -> ExitCode {
         Command::Console(command) => command.execute(),
         Command::Start(command) => command.execute(),
         Command::BeginLife(command) => command.execute(),
+        Command::PowerButton(command) => command.execute(),
+        Command::Reset(command) => command.execute(),
+        Command::Pause(command) => command.execute(),
+        Command::Resume(command) => command.execute(),
         Command::Status(command) => command.execute(),
         Command::Switch(command) => command.execute(),
         Command::Demo(command) => command.execute(),

@@ -11,6 +11,7 @@ use crate::engine::EngineName;
 use machine::config::PanicPolicy;
 use replica::ReplicaConfig;
 use replica::config::{Attachment, DiskFile, NetworkEnd, PairOptions};
+use replication::succession::Durability;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -92,6 +93,13 @@ pub struct VmConfig {
     /// What becomes of the machine when the guest's kernel panics; decided at power-on.
     #[serde(default)]
     pub on_panic: PanicPolicy,
+    /// When a flush of the guest is complete while it has a backup; the same on both hosts.
+    #[serde(default)]
+    pub disk_durability: DiskDurability,
+    /// How long the guest may take to power off when its host's replica is asked to end and nobody could
+    /// take over.
+    #[serde(default = "default_power_off_wait")]
+    pub power_off_wait: Milliseconds,
     /// Sockets, events and evidence of this host's replica; made when absent.
     pub state_directory: PathBuf,
     /// What executes the guest on this host; the other one may have another.
@@ -109,6 +117,26 @@ pub struct VmConfig {
     /// The arbiter; needed by `replica`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub arbiter: Option<ArbiterSection>,
+}
+
+/// When a flush of the guest is complete while it has a backup.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiskDurability {
+    /// When the primary's disk has it.
+    #[default]
+    Primary,
+    /// When both disks have it.
+    Both,
+}
+
+impl DiskDurability {
+    fn in_replication(self) -> Durability {
+        match self {
+            DiskDurability::Primary => Durability::Primary,
+            DiskDurability::Both => Durability::Both,
+        }
+    }
 }
 
 /// One disk. Each host has its own copy; the backup's is overwritten when it joins.
@@ -201,6 +229,10 @@ fn one() -> u32 {
 
 fn yes() -> bool {
     true
+}
+
+fn default_power_off_wait() -> Milliseconds {
+    Milliseconds(60_000)
 }
 
 fn default_heartbeat() -> Milliseconds {
@@ -396,6 +428,8 @@ impl VmConfig {
             engine: self.engine.0,
             disks: self.disk_files(),
             network: self.network.as_ref().map(NetworkSection::network_end),
+            disk_durability: self.disk_durability.in_replication(),
+            power_off_wait: self.power_off_wait.duration(),
             pair: PairOptions {
                 host: pair.host.clone(),
                 listen: pair.listen.clone(),

@@ -36,6 +36,9 @@ pub enum ExitStatus {
     Left,
     /// A primary was asked to end, nobody could take over: the machine ended as by a loss of power.
     Unplugged,
+    /// A primary was asked to end, nobody could take over, and its guest powered off when it was asked
+    /// to: the life stays open.
+    PoweredOff,
     /// The guest's kernel panicked, and `on_panic` says to stop then.
     GuestPanicked,
     /// The guest gave this status through its finisher.
@@ -60,6 +63,7 @@ impl ExitStatus {
             ExitStatus::Left => 11,
             ExitStatus::Unplugged => 12,
             ExitStatus::GuestPanicked => 13,
+            ExitStatus::PoweredOff => 14,
             ExitStatus::Guest(code) => code,
         }
     }
@@ -149,6 +153,7 @@ impl From<Ended> for ExitStatus {
             Ended::HandedOver => ExitStatus::HandedOver,
             Ended::Left => ExitStatus::Left,
             Ended::Unplugged => ExitStatus::Unplugged,
+            Ended::PoweredOff => ExitStatus::PoweredOff,
         }
     }
 }

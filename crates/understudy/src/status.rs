@@ -166,6 +166,16 @@ pub fn describe(status: &Status) -> String {
             if replica.guest_panicked {
                 text.push_str("         the guest's kernel panicked\n");
             }
+            if replica.foreign_frames > 0 {
+                let _ = writeln!(
+                    text,
+                    "         another machine has the guest's MAC address: {} of its frames came",
+                    replica.foreign_frames
+                );
+            }
+        }
+        if replica.paused {
+            text.push_str("         paused: `understudy resume` lets it go on\n");
         }
     }
     for forward in &status.forwards {

@@ -441,6 +441,62 @@ fn a_copy_that_was_cut_off_never_starts() {
     assert_has_all(&pair.disk("r2"), &whole_lines(&second));
 }
 
+/// `disk_durability = "both"`: what the guest said is durable is on the backup's disk as well, however slow
+/// that is, and its host goes on when the primary's disk is lost with the power of both.
+#[test]
+fn with_both_disks_durable_the_members_host_may_start() {
+    let pair = DiskPair::new(u16::MAX);
+    let both = |name: &str| format!("disk_durability = \"both\"\n{}", with_disk(name));
+    let faults = Faults::new(pair.0.path().join("faults"));
+    let [first, second] = pair.0.two_hosts(["r1", "r2"], both);
+    let mut first_process = Process::start(&["replica", "--config", first.config()]);
+    await_live(&first);
+    let mut second_process = faults.start(second.config());
+    first.await_state("protected");
+    wait_for("the backup's disk to be whole", || {
+        let marker = fs::read_to_string(second.state.join("marker")).unwrap_or_default();
+        marker.contains("whole").then_some(())
+    });
+    await_more_lines(&first);
+    faults.slow(Request::Sync);
+    let lines = numbers(&first.console()).len();
+    await_lines(&first, lines + 40);
+    first_process.signal(rustix::process::Signal::STOP);
+    second_process.kill();
+    first_process.kill();
+    faults.end();
+    assert!(!first.has_event("suspected") && !second.has_event("suspected"));
+    let printed = numbers(&first.console());
+    assert_has_all(&pair.disk("r2"), &printed);
+
+    // A new disk in the primary's host, with nothing on it.
+    fs::write(pair.disk("r1"), vec![0; DISK_BYTES]).unwrap();
+    fs::remove_file(pair.0.path().join("r1.img.understudy")).unwrap();
+    let mut second_process = Process::start(&["replica", "--config", second.config()]);
+    let _first_process = Process::start(&["replica", "--config", first.config()]);
+    second.await_state("protected");
+    await_more_lines(&second);
+    assert!(!second.has_event("diverged"));
+    second_process.kill();
+    await_live(&first);
+}
+
+/// What is in force is the key's: both hosts have to say the same.
+#[test]
+fn hosts_that_disagree_on_durability_do_not_pair() {
+    let pair = DiskPair::new(u16::MAX);
+    let [first, second] = pair.0.two_hosts(["r1", "r2"], |name| {
+        let durability = if name == "r1" { "primary" } else { "both" };
+        format!("disk_durability = \"{durability}\"\n{}", with_disk(name))
+    });
+    let _first_process = Process::start(&["replica", "--config", first.config()]);
+    first.await_state("alone");
+    let mut second_process = Process::start(&["replica", "--config", second.config()]);
+    let (status, said) = second_process.end();
+    assert_eq!(status.code(), Some(5), "{said}");
+    assert!(said.contains("disk_durability"), "{said}");
+}
+
 /// A guest that ends has both disks alike, to the byte.
 #[test]
 fn the_disks_of_a_pair_are_equal_in_the_end() {

@@ -150,6 +150,10 @@ impl Machine for FailingMachine {
         self.machine.instruction_count()
     }
 
+    fn is_paused(&self) -> bool {
+        self.machine.is_paused()
+    }
+
     fn guest_time_ns(&self) -> u64 {
         self.machine.guest_time_ns()
     }

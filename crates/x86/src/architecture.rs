@@ -104,6 +104,10 @@ impl machine::Machine for Machine {
         self.has_panicked()
     }
 
+    fn is_paused(&self) -> bool {
+        self.is_paused()
+    }
+
     fn inject(&mut self, input: &Input) -> Result<(), InjectError> {
         self.inject(input)
     }

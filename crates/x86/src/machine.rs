@@ -28,7 +28,7 @@ pub const NAME: &str = "x86-64";
 /// Number of the semantics: what the machine computes from the same inputs. Every change of an
 /// instruction, a device or the clock that a guest could see raises it. The numbers of x86-64 begin at
 /// 8,600,000, so that no snapshot or log of another architecture is taken for one of this.
-pub const SEMANTICS_VERSION: u32 = 8_600_004;
+pub const SEMANTICS_VERSION: u32 = 8_600_005;
 
 /// Why a machine cannot be powered on.
 #[derive(Debug, PartialEq, Eq, Error)]
@@ -56,6 +56,8 @@ struct State {
     cpu: Cpu,
     board: Board,
     outputs: Outputs,
+    /// It executes nothing: somebody paused it.
+    paused: bool,
 }
 
 impl State {
@@ -100,6 +102,7 @@ impl Machine {
             cpu: loaded.cpu,
             board,
             outputs: Outputs::default(),
+            paused: false,
         };
         let images = reboot::keep(images, loaded.initrd);
         Ok(Machine::from_parts(state, ram, images))
@@ -170,6 +173,9 @@ impl Machine {
             if self.state.count >= until {
                 return Stop::Reached;
             }
+            if self.state.paused {
+                return Stop::Idle { wake_at_ns: None };
+            }
             if self.waits() {
                 return Stop::Idle {
                     wake_at_ns: self.wake_at_ns(),
@@ -237,19 +243,26 @@ impl Machine {
         self.state.board.time_passed(now_ns);
     }
 
+    /// Whether somebody paused it.
+    pub fn is_paused(&self) -> bool {
+        self.state.paused
+    }
+
     /// Lets an input take effect here.
     ///
     /// # Errors
     /// [`InjectError`], and nothing has changed.
     pub fn inject(&mut self, input: &Input) -> Result<(), InjectError> {
         let count = self.state.count;
-        if let Input::Clock(record) = input {
-            self.state.clock.set(count, *record)?;
-        } else if let Input::Calendar { unix_base_ns } = input {
-            self.state.config.unix_base_ns = *unix_base_ns;
-        } else {
-            let (_, board, mut surroundings) = self.state.board_in_surroundings();
-            board.inject(input, &mut surroundings.context(&mut self.ram, count))?;
+        match input {
+            Input::Clock(record) => self.state.clock.set(count, *record)?,
+            Input::Calendar { unix_base_ns } => self.state.config.unix_base_ns = *unix_base_ns,
+            Input::Pause => self.state.paused = true,
+            Input::Resume => self.state.paused = false,
+            _ => {
+                let (_, board, mut surroundings) = self.state.board_in_surroundings();
+                board.inject(input, &mut surroundings.context(&mut self.ram, count))?;
+            }
         }
         self.raise_timers(); // a clock record moves time
         self.reset_if_asked();

@@ -5,6 +5,7 @@ use iced_x86::code_asm::*;
 use machine::Stop;
 use machine::config::{BoardConfig, MachineConfig, PanicPolicy};
 use machine::engine::Engine;
+use machine::input::Input;
 use machine::output::{Finish, Output, Trouble};
 use x86::boot::BootImages;
 use x86::machine::Machine;
@@ -213,4 +214,42 @@ fn a_panic_is_told_once_and_may_stop_the_machine() {
         .iter()
         .filter(|output| **output == Output::Trouble(Trouble::Panicked));
     assert_eq!(panics.count(), 1);
+}
+
+/// What somebody presses on the front of the machine takes effect at one count on every engine.
+#[test]
+fn the_reset_button_begins_anew_and_a_paused_machine_stands_still() {
+    let pressed = |engine| {
+        let mut machine = machine(Way::ResetRegister);
+        machine.set_engine(engine);
+        assert_eq!(run_to(&mut machine, 3000), Stop::Reached);
+        machine.inject(&Input::Pause).expect("any machine pauses");
+        assert_eq!(machine.run(END), Stop::Idle { wake_at_ns: None });
+        assert_eq!(
+            (machine.instruction_count(), machine.is_paused()),
+            (3000, true)
+        );
+        machine
+            .inject(&Input::PowerButton)
+            .expect("every board has one");
+        machine
+            .inject(&Input::ResetButton)
+            .expect("every board has one");
+        assert!(machine.outputs().contains(&Output::Reboot));
+        machine.inject(&Input::Resume).expect("any machine goes on");
+        let before = machine.visible_outputs();
+        assert_eq!(run_to(&mut machine, 6000), Stop::Reached);
+        assert_eq!(machine.visible_outputs(), before + 1, "it begins anew");
+        machine.digest()
+    };
+    assert_eq!(pressed(Engine::Interpreter), pressed(Engine::Jit));
+}
+
+fn run_to(machine: &mut Machine, until: u64) -> Stop {
+    loop {
+        match machine.run(until) {
+            Stop::Output => drop(machine.outputs()),
+            stop => return stop,
+        }
+    }
 }

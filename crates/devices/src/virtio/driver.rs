@@ -15,6 +15,7 @@ pub const READ_ONLY_DISK: usize = 1;
 pub const NETWORK: usize = 2;
 pub const CONSOLE: usize = 3;
 pub const ENTROPY: usize = 4;
+pub const POWER_BUTTON: usize = 5;
 
 pub const DISK_SECTORS: u64 = 1000;
 pub const MEMORY_BYTES: u64 = 64 << 20;
@@ -103,6 +104,17 @@ pub fn config() -> BoardConfig {
 }
 
 impl TestBoard {
+    /// Reads a byte of the configuration space.
+    pub fn read_byte(&mut self, slot: usize, offset: u64) -> u8 {
+        self.bus.read(slot, offset, 1) as u8
+    }
+
+    /// Writes a byte of the configuration space.
+    pub fn write_byte(&mut self, slot: usize, offset: u64, value: u8) {
+        let (bus, mut context) = self.parts();
+        bus.write(slot, offset, 1, value.into(), &mut context);
+    }
+
     #[expect(clippy::new_without_default, reason = "a test says what it makes")]
     pub fn new() -> TestBoard {
         TestBoard::with(VirtioSlots::new(&config()))

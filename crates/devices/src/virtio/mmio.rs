@@ -119,8 +119,18 @@ impl VirtioMmio {
         }
     }
 
-    /// Writes a register of 4 bytes; anything else is ignored.
+    /// Writes a register of 4 bytes, or 1 to 8 bytes of the configuration space; anything else is
+    /// ignored.
     pub fn write(&mut self, offset: u64, size: u8, value: u64, context: &mut DeviceContext) {
+        if offset >= CONFIGURATION {
+            for (at, byte) in (offset - CONFIGURATION..)
+                .zip(value.to_le_bytes())
+                .take(size.into())
+            {
+                self.device.configure(at, byte);
+            }
+            return;
+        }
         if size != 4 {
             return;
         }
@@ -289,6 +299,14 @@ impl VirtioMmio {
     pub(crate) fn receive_entropy(&mut self, bytes: &[u8], context: &mut DeviceContext) {
         self.with_device(context, |device, session| match device {
             VirtioDevice::Entropy(entropy) => entropy.receive(bytes, session),
+            _ => Ok(()),
+        });
+    }
+
+    /// The power button is pressed; ignored if this is none.
+    pub(crate) fn press(&mut self, context: &mut DeviceContext) {
+        self.with_device(context, |device, session| match device {
+            VirtioDevice::PowerButton(button) => button.press(session),
             _ => Ok(()),
         });
     }

@@ -9,6 +9,7 @@ pub mod console;
 pub mod entropy;
 pub mod mmio;
 pub mod network;
+pub mod power_button;
 pub mod queue;
 pub mod slots;
 
@@ -21,6 +22,7 @@ use console::VirtioConsole;
 use entropy::Entropy;
 use machine::config::BoardConfig;
 use network::Network;
+use power_button::PowerButton;
 use queue::{Queue, QueueError};
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +64,8 @@ pub enum VirtioDevice {
     Console(VirtioConsole),
     /// A source of random bytes.
     Entropy(Entropy),
+    /// The power button.
+    PowerButton(PowerButton),
 }
 
 /// What the kinds are called where one is missing.
@@ -70,6 +74,7 @@ mod kind {
     pub const NETWORK: &str = "network device";
     pub const CONSOLE: &str = "virtio console";
     pub const ENTROPY: &str = "entropy device";
+    pub const POWER_BUTTON: &str = "power button";
 }
 
 impl VirtioDevice {
@@ -90,6 +95,7 @@ impl VirtioDevice {
         if board.entropy {
             devices.push(VirtioDevice::Entropy(Entropy::default()));
         }
+        devices.push(VirtioDevice::PowerButton(PowerButton::default()));
         devices
     }
 
@@ -99,6 +105,7 @@ impl VirtioDevice {
             VirtioDevice::Network(_) => kind::NETWORK,
             VirtioDevice::Console(_) => kind::CONSOLE,
             VirtioDevice::Entropy(_) => kind::ENTROPY,
+            VirtioDevice::PowerButton(_) => kind::POWER_BUTTON,
         }
     }
 
@@ -109,6 +116,7 @@ impl VirtioDevice {
             VirtioDevice::Block(_) => 2,
             VirtioDevice::Console(_) => 3,
             VirtioDevice::Entropy(_) => 4,
+            VirtioDevice::PowerButton(_) => 18,
         }
     }
 
@@ -117,7 +125,7 @@ impl VirtioDevice {
         let own = match self {
             VirtioDevice::Block(block) => block.features(),
             VirtioDevice::Network(_) => network::FEATURES,
-            VirtioDevice::Console(_) | VirtioDevice::Entropy(_) => 0,
+            VirtioDevice::Console(_) | VirtioDevice::Entropy(_) | VirtioDevice::PowerButton(_) => 0,
         };
         own | FEATURE_INDIRECT_DESCRIPTORS | FEATURE_EVENT_INDEX | FEATURE_VERSION_1
     }
@@ -129,6 +137,7 @@ impl VirtioDevice {
             VirtioDevice::Network(_) => &network::QUEUE_SIZES,
             VirtioDevice::Console(_) => &console::QUEUE_SIZES,
             VirtioDevice::Entropy(_) => &entropy::QUEUE_SIZES,
+            VirtioDevice::PowerButton(_) => &power_button::QUEUE_SIZES,
         }
     }
 
@@ -137,7 +146,15 @@ impl VirtioDevice {
         match self {
             VirtioDevice::Block(block) => block.configuration(),
             VirtioDevice::Network(network) => network.configuration(),
+            VirtioDevice::PowerButton(button) => button.configuration(),
             VirtioDevice::Console(_) | VirtioDevice::Entropy(_) => Vec::new(),
+        }
+    }
+
+    /// The driver writes a byte of the configuration space.
+    fn configure(&mut self, offset: u64, value: u8) {
+        if let VirtioDevice::PowerButton(button) = self {
+            button.configure(offset, value);
         }
     }
 
@@ -148,6 +165,7 @@ impl VirtioDevice {
             VirtioDevice::Network(network) => network.process(queue, session),
             VirtioDevice::Console(console) => console.process(queue, session),
             VirtioDevice::Entropy(entropy) => entropy.process(session),
+            VirtioDevice::PowerButton(button) => button.process(queue, session),
         }
     }
 
@@ -164,6 +182,7 @@ impl VirtioDevice {
         match self {
             VirtioDevice::Block(block) => block.reset(),
             VirtioDevice::Network(network) => network.reset(),
+            VirtioDevice::PowerButton(button) => button.reset(),
             VirtioDevice::Console(_) | VirtioDevice::Entropy(_) => {}
         }
     }

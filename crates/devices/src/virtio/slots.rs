@@ -114,12 +114,20 @@ impl VirtioSlots {
                 self.0[slot].receive_entropy(bytes, context);
                 Ok(Some(slot))
             }
+            Input::PowerButton => {
+                let slot = self.slot(kind::POWER_BUTTON, 0)?;
+                self.0[slot].press(context);
+                Ok(Some(slot))
+            }
             Input::ConsoleBytes {
                 console: Console::Uart,
                 ..
             }
             | Input::Clock(_)
-            | Input::Calendar { .. } => Ok(None),
+            | Input::Calendar { .. }
+            | Input::ResetButton
+            | Input::Pause
+            | Input::Resume => Ok(None),
         }
     }
 

@@ -17,7 +17,7 @@ const ANSWER_LIMIT: u64 = 1 << 20;
 pub fn ask(directory: &Path, request: &Request) -> io::Result<Answer> {
     let mut stream = with_short_path(directory, |short| UnixStream::connect(short))?;
     let timeout = match request {
-        Request::Status => STATUS_TIMEOUT,
+        Request::Status | Request::Press(_) => STATUS_TIMEOUT,
         Request::Word(_) => WORD_TIMEOUT,
         Request::Console => {
             return Err(io::Error::new(

@@ -14,6 +14,33 @@ pub enum Request {
     /// Be the guest's console: after an [`Answer::Done`] what the guest prints goes out on the
     /// connection, and what comes on it is typed.
     Console,
+    /// A button of the machine is pressed.
+    Press(Button),
+}
+
+/// A button of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Button {
+    /// The guest is asked to power off.
+    Power,
+    /// The machine begins anew, within its life.
+    Reset,
+    /// The machine stands still.
+    Pause,
+    /// It goes on.
+    Resume,
+}
+
+impl From<Button> for replication::message::Button {
+    fn from(button: Button) -> replication::message::Button {
+        match button {
+            Button::Power => replication::message::Button::Power,
+            Button::Reset => replication::message::Button::Reset,
+            Button::Pause => replication::message::Button::Pause,
+            Button::Resume => replication::message::Button::Resume,
+        }
+    }
 }
 
 /// What only a person may say, after having been told what it costs.

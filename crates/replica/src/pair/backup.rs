@@ -5,7 +5,7 @@ use super::host::{Happened, Host};
 use super::markers::Purpose;
 use super::primary::{PrimaryLoop, live_options};
 use super::restore::{RestoreError, RestoreParts};
-use crate::control::Answer;
+use crate::control::{Answer, Request};
 use crate::end::{Ended, ReplicaError};
 use crate::evidence::{Divergence, EvidenceStore, Kept, RecentRecords};
 use crate::host_time::monotonic;
@@ -65,6 +65,8 @@ pub(super) struct BackupLoop {
     pairing: u64,
     /// Number of the last record before the snapshot.
     snapshot_at: u64,
+    /// Up to where this host's disks have all that the guest flushed.
+    durable: u64,
     /// The replay was told that its end is waited for.
     hurried: bool,
 }
@@ -84,6 +86,7 @@ impl BackupLoop {
             recent: RecentRecords::default(),
             pairing: 0,
             snapshot_at: 0,
+            durable: 0,
             hurried: false,
         }
     }
@@ -176,9 +179,9 @@ impl BackupLoop {
             let _left = self.actions();
             return Some(Ok(Ended::Left));
         }
-        for (id, _) in &happened.requests {
-            let follows = "this replica follows the live machine of another host, or is about to";
-            self.host.answer(*id, &Answer::Refused(follows.into()));
+        for (id, request) in &happened.requests {
+            let answer = self.asked(request);
+            self.host.answer(*id, &answer);
         }
         for (connection, message) in happened.messages {
             if matches!(message, Message::Ask { .. } | Message::Hello { .. }) {
@@ -195,11 +198,29 @@ impl BackupLoop {
         None
     }
 
+    /// What a person asked for is for the live machine.
+    fn asked(&mut self, request: &Request) -> Answer {
+        if let Request::Press(button) = request {
+            if self.core.press(monotonic(), (*button).into()) {
+                return Answer::Done(format!("passed on to the live machine at {}", self.peer));
+            }
+            let nobody = "this replica is not in touch with a live machine now: its host's may be";
+            return Answer::Refused(nobody.into());
+        }
+        Answer::Refused(
+            "this replica follows the live machine of another host, or is about to".into(),
+        )
+    }
+
     /// A disk that cannot be marked, or synced, is as bad as one that cannot be written.
     fn marker_written(&mut self, purpose: Purpose, result: Result<&(), String>) {
         match (purpose, result) {
             (Purpose::Mark, Ok(())) => self.core.marked(monotonic()),
-            (Purpose::Member(pairing), Ok(())) => self.core.settled(monotonic(), pairing),
+            (Purpose::Member(pairing), Ok(())) => {
+                self.core.settled(monotonic(), pairing);
+                // What was flushed before counts from here on.
+                self.core.flushed(monotonic(), pairing, self.durable);
+            }
             (Purpose::Mark | Purpose::Member(_), Err(error)) => {
                 let pairing = self.core.status().pairing;
                 let what = format!("its marker cannot be written: {error}");
@@ -233,6 +254,10 @@ impl BackupLoop {
                     self.found = Some(snapshot);
                     report.sequence += self.snapshot_at;
                     self.core.diverged(monotonic(), pairing, report);
+                }
+                ReplayReport::Durable { count } => {
+                    self.durable = count;
+                    self.core.flushed(monotonic(), pairing, count);
                 }
                 ReplayReport::DiskFailed(how) => {
                     self.core.own_disk_failed(monotonic(), pairing, how);
@@ -417,7 +442,7 @@ impl BackupLoop {
         let greeting = &self.host.pair_config.greeting;
         let header = LogHeader {
             semantics_version: greeting.semantics_version,
-            configuration_hash: greeting.configuration_hash,
+            configuration_hash: self.host.machines.configuration_hash(),
             guest_identity: self.host.config.name.clone(),
             has_snapshot: false,
             has_disk_reads: false,

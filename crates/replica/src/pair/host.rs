@@ -75,6 +75,8 @@ pub struct Happened {
 pub struct Host {
     /// The replica's configuration.
     pub config: ReplicaConfig,
+    /// Where other replicas may be found.
+    pub peers: Vec<String>,
     /// Where machines come from.
     pub machines: Arc<dyn Machines>,
     /// For the core.
@@ -152,6 +154,7 @@ impl Host {
         let machine = pair_config.greeting.machine.clone();
         Ok(Host {
             markers: Markers::open(&config, machine, waker.clone())?,
+            peers: Vec::new(),
             failed_disk: None,
             discarding: None,
             pair_config,
@@ -213,10 +216,15 @@ impl Host {
         }
     }
 
+    /// Connections that are open.
+    pub fn open_connections(&self) -> Vec<ConnectionId> {
+        self.channels.keys().copied().collect()
+    }
+
     /// Closes all connections: the role that had them is over.
     pub fn close_all(&mut self) {
         self.control.detach_all();
-        let open: Vec<ConnectionId> = self.channels.keys().copied().collect();
+        let open = self.open_connections();
         open.into_iter().for_each(|id| self.close(id));
     }
 
@@ -522,6 +530,7 @@ impl Host {
             memory_in_use_bytes: gauge(|gauges| &gauges.memory_in_use),
             guest_time_ms: gauge(|gauges| &gauges.guest_time_ns) / 1_000_000,
             digests_compared: gauge(|gauges| &gauges.digests_compared),
+            paused: vcpu.is_some_and(|vcpu| vcpu.gauges().paused.load(Ordering::Relaxed)),
             engine: engine_name(vcpu.map_or(self.config.engine, VcpuThread::engine)).into(),
             mips: self.speed.per_second(now_ns, count) / 1e6,
             log_bytes_sent: self.log_bytes,

@@ -5,7 +5,7 @@ use crate::machines::Machines;
 use crate::random;
 use replication::config::PairConfig;
 use replication::message::Greeting;
-use replication::succession::{Host, HostId, MachineName, RunId};
+use replication::succession::{Durability, Host, HostId, MachineName, RunId};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
@@ -42,6 +42,16 @@ fn host_id(directory: &Path) -> io::Result<HostId> {
     Ok(id)
 }
 
+/// What both hosts have to agree on: the machine, and when a flush of its guest is complete.
+fn handshake_hash(config: &ReplicaConfig, machines: &dyn Machines) -> u64 {
+    const BOTH: u64 = 0x626f_7468_2064_6973;
+    let machine = machines.configuration_hash();
+    match config.disk_durability {
+        Durability::Primary => machine,
+        Durability::Both => machine ^ BOTH,
+    }
+}
+
 /// What the replication core has to know of this replica.
 pub fn pair_config(config: &ReplicaConfig, machines: &dyn Machines) -> io::Result<PairConfig> {
     let uname = rustix::system::uname();
@@ -53,7 +63,7 @@ pub fn pair_config(config: &ReplicaConfig, machines: &dyn Machines) -> io::Resul
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     let greeting = Greeting {
         semantics_version: machines.semantics_version(),
-        configuration_hash: machines.configuration_hash(),
+        configuration_hash: handshake_hash(config, machines),
         machine,
         host: Host::new(host_id(&config.state_directory)?, &node),
         run: RunId(random::number()?),
@@ -62,6 +72,7 @@ pub fn pair_config(config: &ReplicaConfig, machines: &dyn Machines) -> io::Resul
     pair_config.detector.heartbeat_interval = config.pair.heartbeat;
     pair_config.detector.silence_timeout = config.pair.suspect_after;
     pair_config.digest_interval = config.pair.digest_interval;
+    pair_config.durability = config.disk_durability;
     pair_config.lag.target = config.pair.lag_target;
     // A disk of many gigabytes takes its time.
     pair_config.detector.join_timeout = Duration::from_secs(30);

@@ -221,6 +221,8 @@ mod tests {
                 read_only: false,
             }],
             network: None,
+            disk_durability: Default::default(),
+            power_off_wait: Duration::ZERO,
             pair: PairOptions {
                 host: None,
                 listen: "127.0.0.1:0".into(),

@@ -4,6 +4,7 @@ use super::ReplicationCore;
 use super::host::{Happened, Host};
 use super::markers::Purpose;
 use super::rates::percentile_ms;
+use super::rivals::Rivals;
 use super::snapshot_sender::{SnapshotRequests, SnapshotSender};
 use super::stopping::Stopping;
 use crate::calendar;
@@ -63,6 +64,7 @@ pub(super) struct PrimaryLoop {
     pub(super) disk_failed: Option<String>,
     /// The marker of a settled disk, and when it is tried again to write it.
     settling: Option<Settling>,
+    rivals: Rivals,
     /// It was asked to end.
     pub(super) stopping: Option<Stopping>,
     ended: Option<PrimaryEnding>,
@@ -139,6 +141,7 @@ pub(super) enum PrimaryEnding {
 impl PrimaryLoop {
     pub(super) fn new(host: Host, vcpu: LiveVcpu, core: ReplicationCore) -> PrimaryLoop {
         PrimaryLoop {
+            rivals: Rivals::new(&host),
             host,
             vcpu,
             core,
@@ -238,21 +241,27 @@ impl PrimaryLoop {
             let (snapshots_taken, pause) = (self.snapshots_taken, self.snapshot_pause);
             let guest_panicked = self.guest_panicked;
             let trouble = self.trouble();
+            let foreign_frames = self.rivals.frames();
             let deadlines = [
                 self.core.next_deadline(),
                 self.requests.deadline(),
                 self.stopping_deadline(),
                 self.settling.as_ref().and_then(|settling| settling.due),
+                self.rivals.deadline(self.core.status().phase),
             ];
             let deadline = deadlines.into_iter().flatten().min();
-            let happened = self.host.wait(deadline, true, |host| ReplicaStatus {
-                joining,
-                snapshots_taken,
-                guest_panicked,
-                trouble: trouble.clone(),
-                snapshot_pause_ms: pause.as_secs_f64() * 1e3,
-                ..status(host, core, vcpu)
-            })?;
+            let takes_peers = self.takes_peers();
+            let happened = self
+                .host
+                .wait(deadline, takes_peers, |host| ReplicaStatus {
+                    joining,
+                    snapshots_taken,
+                    guest_panicked,
+                    foreign_frames,
+                    trouble: trouble.clone(),
+                    snapshot_pause_ms: pause.as_secs_f64() * 1e3,
+                    ..status(host, core, vcpu)
+                })?;
             self.take(happened);
         }
     }
@@ -280,6 +289,8 @@ impl PrimaryLoop {
         self.actions();
         self.stop_in_time();
         self.settle_again();
+        let phase = self.core.status().phase;
+        self.rivals.look(&mut self.host, phase);
         if let Some(pairing) = self.requests.begin(monotonic()) {
             self.vcpu.snapshot(pairing);
         }
@@ -293,12 +304,14 @@ impl PrimaryLoop {
         for (id, request) in &happened.requests {
             self.asked(*id, request);
         }
-        if !happened.typed.is_empty() && self.stopping.is_none() {
+        if !happened.typed.is_empty() && !self.is_standing_still() {
             self.vcpu.input(outside::typed(happened.typed));
         }
         // A guest that stands still hears nothing, as one that moves to another host.
+        let phase = self.core.status().phase;
         for frame in happened.frames {
-            if self.stopping.is_none() {
+            self.rivals.frame(&mut self.host, phase, &frame);
+            if !self.is_standing_still() {
                 self.vcpu.input(Input::NetworkFrame { device: 0, frame });
             }
         }
@@ -325,6 +338,10 @@ impl PrimaryLoop {
                 LiveReport::Steps { steps, count } => self.steps(steps, count),
                 LiveReport::Snapshot(begun) => self.snapshot_begun(begun),
                 LiveReport::StandsStill => self.stands_still(),
+                LiveReport::Finished(finish) if self.ends_for_the_host(finish) => {
+                    self.actions();
+                    return self.end(PrimaryEnding::Exit(Ok(Ended::PoweredOff)));
+                }
                 LiveReport::Finished(finish) => {
                     self.finish = Some(finish);
                     self.core.finished(monotonic(), self.count());
@@ -445,10 +462,15 @@ impl PrimaryLoop {
                     self.host.markers.write(Purpose::Primary, marker);
                 }
                 PrimaryAction::CompleteFlushes { up_to } => {
-                    self.vcpu.complete_flushes(up_to == u64::MAX);
+                    self.vcpu.complete_flushes(up_to);
                 }
                 PrimaryAction::Resume => self.nobody_took_over(),
                 PrimaryAction::Throttle(share) => self.vcpu.throttle(share),
+                PrimaryAction::Press(button) => {
+                    if let Answer::Refused(why) = self.press(button) {
+                        self.host.events.add("button_refused", 0, self.count(), why);
+                    }
+                }
                 PrimaryAction::Report(event) => {
                     let status = self.core.status();
                     let (generation, count) = (status.generation, status.instruction_count);
@@ -527,6 +549,10 @@ impl PrimaryLoop {
     fn asked(&mut self, id: ConversationId, request: &Request) {
         match request {
             Request::Console => self.host.attach(id),
+            Request::Press(button) => {
+                let answer = self.press((*button).into());
+                self.host.answer(id, &answer);
+            }
             Request::Word(_) => {
                 let is_live = "the machine is live on this host: there is nothing to start";
                 self.host.answer(id, &Answer::Refused(is_live.into()));

@@ -173,7 +173,7 @@ impl Starting<'_> {
         for (id, request) in happened.requests {
             match request {
                 Request::Word(word) => self.word(id, &word),
-                Request::Console | Request::Status => {
+                Request::Console | Request::Status | Request::Press(_) => {
                     let waiting = format!("nothing is live here: {}", self.startup.waiting());
                     self.host.answer(id, &Answer::Refused(waiting));
                 }

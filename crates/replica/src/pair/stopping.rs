@@ -3,23 +3,34 @@
 use super::primary::{PrimaryEnding, PrimaryLoop};
 use crate::end::Ended;
 use crate::host_time::monotonic;
+use machine::input::Input;
+use machine::output::Finish;
+use replication::primary::PrimaryPhase;
 use replication::succession::{Entry, Kind};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Handing over takes a few round trips. One that takes longer, because the arbiter went away in the
 /// middle say, is not waited for: the backup goes on as soon as the arbiter answers.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(10);
 
+/// A guest that boots does not hear of the button yet: it is pressed again so often.
+const PRESS_INTERVAL: Duration = Duration::from_secs(10);
+
 /// How far it has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
+    /// The arbiter is to say whether this replica is still the primary.
+    Deciding,
+    /// The guest is to power off; when it is asked again.
+    PoweringOff { press_again: Duration },
     /// The vcpu is to stand still.
     Halting,
     /// The backup is to take over.
     HandingOver,
 }
 
-/// A primary that hands its machine over because it is asked to end.
+/// A primary that ends because it is asked to: it hands its machine over, or lets the guest power off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stopping {
     step: Step,
@@ -28,8 +39,9 @@ pub(super) struct Stopping {
 }
 
 impl PrimaryLoop {
-    /// A signal came: hands over if a backup can take over, and unplugs the machine if none can, or
-    /// if this is the second time.
+    /// A signal came: hands over if a backup can take over; lets the guest power off if there is none;
+    /// and unplugs the machine if this is the second time, or if the arbiter is out of reach, because a
+    /// backup that holds it takes over when that is back.
     pub(super) fn asked_to_end(&mut self) {
         if self.stopping.is_some() {
             return self.unplug("asked to end a second time");
@@ -41,14 +53,68 @@ impl PrimaryLoop {
             self.stopping = Some(Stopping { step, until });
             return;
         }
-        if !self.core.can_hand_over() {
-            return self.unplug("asked to end, and no backup could take over now");
+        if self.core.can_hand_over() {
+            let step = Step::Halting;
+            self.stopping = Some(Stopping { step, until });
+            return self.vcpu.stand_still();
         }
+        match self.core.status().phase {
+            PrimaryPhase::Alone | PrimaryPhase::Joining => self.let_it_power_off(),
+            PrimaryPhase::Claiming => {
+                let step = Step::Deciding;
+                self.stopping = Some(Stopping { step, until });
+            }
+            _ => self.unplug("asked to end, and no backup could take over now"),
+        }
+    }
+
+    /// Asks the guest to power off, and waits for it. Whoever is joining is let go, and nobody joins
+    /// any more: the machine that is to end is this host's alone.
+    fn let_it_power_off(&mut self) {
+        let (wait, now) = (self.host.config.power_off_wait, monotonic());
+        if wait.is_zero() {
+            return self.unplug("asked to end, and no backup could take over");
+        }
+        for connection in self.host.open_connections() {
+            self.host.close(connection);
+            self.core.disconnected(now, connection);
+        }
+        let press_again = now + PRESS_INTERVAL;
         self.stopping = Some(Stopping {
-            step: Step::Halting,
-            until,
+            step: Step::PoweringOff { press_again },
+            until: now + wait,
         });
-        self.vcpu.stand_still();
+        self.host.events.add(
+            "powering_off",
+            self.core.status().generation.0,
+            self.count(),
+            format!(
+                "asked to end, and no backup could take over: the guest has {} s to power off",
+                wait.as_secs()
+            ),
+        );
+        if self.vcpu.thread().gauges().paused.load(Ordering::Relaxed) {
+            // One that stands still hears of no button.
+            self.vcpu.input(Input::Resume);
+        }
+        self.vcpu.input(Input::PowerButton);
+    }
+
+    /// The machine stands still because it is being handed over.
+    pub(super) fn is_standing_still(&self) -> bool {
+        let step = self.stopping.map(|stopping| stopping.step);
+        matches!(step, Some(Step::Halting | Step::HandingOver))
+    }
+
+    /// Whether other hosts are answered: a machine that is about to end has no use for a backup.
+    pub(super) fn takes_peers(&self) -> bool {
+        let step = self.stopping.map(|stopping| stopping.step);
+        !matches!(step, Some(Step::PoweringOff { .. }))
+    }
+
+    /// Whether this end of the guest is what its host wanted: then its life stays open.
+    pub(super) fn ends_for_the_host(&self, finish: Finish) -> bool {
+        finish == Finish::PowerOff && !self.takes_peers()
     }
 
     /// The vcpu stands still, and everything that it did was given to the core.
@@ -84,15 +150,35 @@ impl PrimaryLoop {
 
     /// When it is not waited for any longer.
     pub(super) fn stopping_deadline(&self) -> Option<Duration> {
-        self.stopping.map(|stopping| stopping.until)
+        self.stopping.map(|stopping| match stopping.step {
+            Step::PoweringOff { press_again } => stopping.until.min(press_again),
+            _ => stopping.until,
+        })
     }
 
     pub(super) fn stop_in_time(&mut self) {
-        if self
-            .stopping_deadline()
-            .is_some_and(|until| monotonic() >= until)
-        {
-            self.unplug("the backup has not taken over in time");
+        let Some(Stopping { step, until }) = self.stopping else {
+            return;
+        };
+        let now = monotonic();
+        match step {
+            Step::Deciding if self.core.status().phase == PrimaryPhase::Alone => {
+                self.let_it_power_off();
+            }
+            Step::Deciding if now >= until => self.unplug("the arbiter does not answer"),
+            Step::PoweringOff { .. } if now >= until => {
+                self.unplug("the guest has not powered off in time");
+            }
+            Step::PoweringOff { press_again } if now >= press_again => {
+                let press_again = now + PRESS_INTERVAL;
+                let step = Step::PoweringOff { press_again };
+                self.stopping = Some(Stopping { step, until });
+                self.vcpu.input(Input::PowerButton);
+            }
+            Step::Halting | Step::HandingOver if now >= until => {
+                self.unplug("the backup has not taken over in time");
+            }
+            _ => {}
         }
     }
 

@@ -1,6 +1,7 @@
 //! The disks' completions on their way to the vcpu thread.
 
 use crate::disk::Completion;
+use machine::input::DiskStatus;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -14,13 +15,17 @@ type Board = BTreeMap<(u8, u64), Completion>;
 pub struct Completions {
     board: Mutex<Board>,
     any: AtomicBool,
+    /// Flushes that ended well and were not looked at yet.
+    flushes: Mutex<Vec<(u8, u64)>>,
 }
 
 impl Completions {
     /// Adds one.
     pub fn add(&self, completion: Completion) {
-        self.lock()
-            .insert((completion.device, completion.request), completion);
+        if completion.is_flush && completion.status == DiskStatus::Ok {
+            lock(&self.flushes).push((completion.device, completion.request));
+        }
+        lock(&self.board).insert((completion.device, completion.request), completion);
         self.any.store(true, Ordering::Release);
     }
 
@@ -29,7 +34,9 @@ impl Completions {
         if !self.any.swap(false, Ordering::AcqRel) {
             return Vec::new();
         }
-        std::mem::take(&mut *self.lock()).into_values().collect()
+        std::mem::take(&mut *lock(&self.board))
+            .into_values()
+            .collect()
     }
 
     /// Whether one was added since all were taken last.
@@ -37,23 +44,28 @@ impl Completions {
         self.any.load(Ordering::Acquire)
     }
 
-    /// Takes one, if it is there.
-    pub fn take(&self, device: u8, request: u64) -> Option<Completion> {
-        self.lock().remove(&(device, request))
+    /// The flushes that ended well since the last call, by device and request: they are still on the
+    /// board.
+    pub fn ended_flushes(&self) -> Vec<(u8, u64)> {
+        std::mem::take(&mut *lock(&self.flushes))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Board> {
-        // Every change of the map is one call: a panic elsewhere leaves it whole.
-        self.board
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    /// Takes one, if it is there.
+    pub fn take(&self, device: u8, request: u64) -> Option<Completion> {
+        lock(&self.board).remove(&(device, request))
     }
+}
+
+/// Every change of what is inside is one call: a panic elsewhere leaves it whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use machine::input::DiskStatus;
 
     fn completion(request: u64) -> Completion {
         Completion {

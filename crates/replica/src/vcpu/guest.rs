@@ -2,9 +2,10 @@
 //! answered here, alike for a live and a replaying machine.
 
 use super::Completions;
+use super::flushes::OpenFlushes;
 use crate::disk::{Completion, DiskThread};
 use crate::random;
-use machine::input::{DiskStatus, Input};
+use machine::input::{DiskStatus, Input, InstructionCount};
 use machine::output::{DiskOperation, DiskRequest, Output};
 use machine::{Machine, Stop};
 use replication::guest::{Guest, GuestStop, Injection, InjectionError};
@@ -87,6 +88,9 @@ pub struct ReplicaGuest {
     open_requests: u64,
     /// Requests that are not submitted before those that are open have ended, while that is asked for.
     held_requests: Option<Vec<DiskRequest>>,
+    flushes: OpenFlushes,
+    /// The guest asked for a flush since that was looked at last.
+    asked_flush: bool,
     /// Entropy requests that were not answered.
     open_entropy: Vec<u32>,
     /// Recorded digests that the machine was compared with.
@@ -108,6 +112,8 @@ impl ReplicaGuest {
             disks,
             open_requests: 0,
             held_requests: None,
+            flushes: OpenFlushes::default(),
+            asked_flush: false,
             open_entropy: Vec::new(),
             digests: 0,
             host_error: None,
@@ -145,7 +151,17 @@ impl ReplicaGuest {
         outputs
     }
 
+    /// A request that the machine made at its present instruction count.
     fn submit(&mut self, request: DiskRequest) {
+        if matches!(request.operation, DiskOperation::Flush) {
+            let name = (request.device, request.request);
+            self.flushes.asked(name, self.machine.instruction_count());
+            self.asked_flush = true;
+        }
+        self.send(request);
+    }
+
+    fn send(&mut self, request: DiskRequest) {
         if let Some(held) = &mut self.held_requests {
             held.push(request);
             return;
@@ -172,6 +188,8 @@ impl ReplicaGuest {
                         return Ok(Injection::NotYet);
                     };
                     self.open_requests = self.open_requests.saturating_sub(1);
+                    self.flushes.done((*device, *request));
+                    self.flushes.told((*device, *request));
                     if *status == DiskStatus::Ok && own.status != DiskStatus::Ok {
                         let error = GuestError::OwnDisk(own.host_error.unwrap_or_default());
                         self.host_error = Some(error.clone());
@@ -229,8 +247,38 @@ impl ReplicaGuest {
             return Vec::new();
         };
         let ended = completions.take_all();
+        for flush in completions.ended_flushes() {
+            self.flushes.done(flush);
+        }
         self.open_requests = self.open_requests.saturating_sub(ended.len() as u64);
         ended
+    }
+
+    /// Whether the guest waits for the end of a flush, as far as is known here.
+    pub fn has_open_flushes(&self) -> bool {
+        self.flushes.any()
+    }
+
+    /// Whether the guest asked for a flush since the last call.
+    pub fn take_asked_flush(&mut self) -> bool {
+        std::mem::take(&mut self.asked_flush)
+    }
+
+    /// The guest is about to be told that this flush has ended. Gives the instruction count at which
+    /// it asked for it.
+    pub fn flush_asked_at(&mut self, flush: &Completion) -> InstructionCount {
+        self.flushes.told((flush.device, flush.request))
+    }
+
+    /// Up to where this host's disks have now what the guest wrote, if that is more than at the last
+    /// call: all flushes that it asked for up to this instruction count were carried out.
+    pub fn newly_durable(&mut self) -> Option<InstructionCount> {
+        if let Some((_, completions)) = &self.disks {
+            for flush in completions.ended_flushes() {
+                self.flushes.done(flush);
+            }
+        }
+        self.flushes.newly_durable()
     }
 
     /// Whether a request has ended and was not taken yet.
@@ -248,7 +296,7 @@ impl ReplicaGuest {
     /// Submits what was held, in order.
     pub fn release_requests(&mut self) {
         for request in self.held_requests.take().into_iter().flatten() {
-            self.submit(request);
+            self.send(request);
         }
     }
 

@@ -8,7 +8,7 @@ use crate::calendar::{CalendarWatch, GuestScale};
 use crate::clock::{ClockSteering, GuestNow};
 use crate::disk::{Completion, SECTOR_BYTES};
 use crate::host_time::{monotonic_ns, unix_ns};
-use machine::input::{DiskStatus, Input};
+use machine::input::{DiskStatus, Input, InstructionCount};
 use machine::memory::PAGE_SIZE;
 use machine::output::{Finish, Output, Trouble};
 use machine::{Machine, Stop};
@@ -28,6 +28,8 @@ const COALESCING_NS: u64 = 100_000;
 const BATCH_NS: u64 = 1_000_000;
 /// How often the event loop is told how far a guest that only computes has come.
 const PROGRESS_INTERVAL_NS: u64 = 10_000_000;
+/// Between two markers while a flush waits for the backup's disk.
+const ALONG_NS: u64 = 2_000_000;
 /// A throttled guest sleeps when it owes this much.
 const LEAST_SLEEP_NS: u64 = 500_000;
 /// A guest that should not run at all still runs this little, so that time goes on for it.
@@ -106,9 +108,12 @@ struct Live<'a> {
     digest_at_count: u64,
     run_share: RunShare,
     sleep_owed_ns: u64,
-    /// Flushes that ended are not told to the guest yet, and which those are.
-    flushes_wait: bool,
-    ended_flushes: Vec<Completion>,
+    /// Flushes that ended are told to the guest if it asked for them at an instruction count of at most
+    /// this; those that wait, and when it asked for them.
+    flushes_up_to: InstructionCount,
+    ended_flushes: Vec<(InstructionCount, Completion)>,
+    /// When there was a marker last.
+    along_at_ns: u64,
     /// The pairing that waits for its snapshot, which is begun when no disk request is under way.
     asked_snapshot: Option<u64>,
     copying: Option<Copying>,
@@ -146,8 +151,9 @@ impl<'a> Live<'a> {
             digest_at_count: count.saturating_add(options.digest_interval_instructions),
             run_share: FULL_SPEED,
             sleep_owed_ns: 0,
-            flushes_wait: options.flushes_wait,
+            flushes_up_to: if options.flushes_wait { 0 } else { u64::MAX },
             ended_flushes: Vec::new(),
+            along_at_ns: host_ns,
             asked_snapshot: None,
             copying: None,
             failed: Vec::new(),
@@ -192,6 +198,9 @@ impl<'a> Live<'a> {
         }
         if let stopped @ ControlFlow::Break(_) = self.internal_inputs()? {
             return Ok(stopped);
+        }
+        if self.guest.machine.is_paused() {
+            return self.stand_paused();
         }
         self.watch_calendar()?;
         self.begin_snapshot();
@@ -265,9 +274,11 @@ impl<'a> Live<'a> {
 
     fn live_command(&mut self, command: LiveCommand) -> Result<Turn, GuestError> {
         match command {
+            // A machine that is paused is as one that is off, for whoever sends to it.
+            LiveCommand::Input(Input::NetworkFrame { .. }) if self.guest.machine.is_paused() => {}
             LiveCommand::Input(input) => self.inject(&input)?,
             LiveCommand::Throttle(share) => self.run_share = share.min(FULL_SPEED),
-            LiveCommand::CompleteFlushes(may) => self.complete_flushes(may)?,
+            LiveCommand::CompleteFlushes { up_to } => self.complete_flushes(up_to)?,
             LiveCommand::Snapshot { pairing } => {
                 self.asked_snapshot = Some(pairing);
                 self.guest.hold_requests();
@@ -280,15 +291,23 @@ impl<'a> Live<'a> {
         Ok(ControlFlow::Continue(()))
     }
 
-    fn complete_flushes(&mut self, may: bool) -> Result<(), GuestError> {
-        self.flushes_wait = !may;
-        if !may {
-            return Ok(());
-        }
+    fn complete_flushes(&mut self, up_to: InstructionCount) -> Result<(), GuestError> {
+        self.flushes_up_to = up_to;
         let ended = std::mem::take(&mut self.ended_flushes);
-        ended
-            .into_iter()
-            .try_for_each(|completion| self.inject(&completion.into_input()))
+        for (asked_at, completion) in ended {
+            if asked_at <= up_to {
+                self.inject(&completion.into_input())?;
+            } else {
+                self.ended_flushes.push((asked_at, completion));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a flush that ended may be told to the guest then.
+    fn would_complete(&self, up_to: InstructionCount) -> bool {
+        let mut ended = self.ended_flushes.iter();
+        ended.any(|(asked_at, _)| *asked_at <= up_to)
     }
 
     fn stand_still(&mut self) -> Result<Turn, GuestError> {
@@ -350,9 +369,12 @@ impl<'a> Live<'a> {
 
     /// A request ended. One that failed promises nothing, and has nothing to wait for.
     fn complete(&mut self, completion: Completion) -> Result<(), GuestError> {
-        if completion.is_flush && completion.status == DiskStatus::Ok && self.flushes_wait {
-            self.ended_flushes.push(completion);
-            return Ok(());
+        if completion.is_flush {
+            let asked_at = self.guest.flush_asked_at(&completion);
+            if completion.status == DiskStatus::Ok && asked_at > self.flushes_up_to {
+                self.ended_flushes.push((asked_at, completion));
+                return Ok(());
+            }
         }
         self.inject(&completion.into_input())
     }
@@ -381,13 +403,32 @@ impl<'a> Live<'a> {
             }
         }
         outputs.retain(|output| visible_units(output) > 0);
-        if !outputs.is_empty() {
+        let is_waited_for = self.guest.take_asked_flush() && self.flushes_up_to != u64::MAX;
+        if is_waited_for || !outputs.is_empty() {
+            self.along_at_ns = monotonic_ns();
             let visible = self.guest.machine.visible_outputs();
             self.urgent_since_ns.get_or_insert_with(monotonic_ns);
             self.steps.push(Step::Outputs(VisibleOutputs {
                 count,
                 visible,
                 outputs,
+            }));
+        }
+    }
+
+    /// A flush that waits for the backup's disk waits for the backup to come to where the guest asked for
+    /// it, and it goes no further than the last record. So there is one at that place, and more while a
+    /// guest that computes waits: it would be as far behind the next time.
+    fn take_backup_along(&mut self, now_ns: u64) {
+        let is_waited_for = self.flushes_up_to != u64::MAX
+            && (self.guest.has_open_flushes() || !self.ended_flushes.is_empty());
+        if is_waited_for && now_ns.saturating_sub(self.along_at_ns) >= ALONG_NS {
+            self.along_at_ns = now_ns;
+            self.urgent_since_ns.get_or_insert(now_ns);
+            self.steps.push(Step::Outputs(VisibleOutputs {
+                count: self.guest.machine.instruction_count(),
+                visible: self.guest.machine.visible_outputs(),
+                outputs: Vec::new(),
             }));
         }
     }
@@ -399,6 +440,7 @@ impl<'a> Live<'a> {
         }
         let now_ns = monotonic_ns();
         self.digest_when_due(now_ns);
+        self.take_backup_along(now_ns);
         self.flush(Flush::Passing);
         let ran_ns = now_ns.saturating_sub(began_ns);
         let copied_ns = self.copy_pages(|copying, machine| copying.after_running(machine, ran_ns));
@@ -482,28 +524,8 @@ impl<'a> Live<'a> {
             if left_ns == Some(0) {
                 return self.end_wait(before, wake_at_ns);
             }
-            let command = match left_ns {
-                _ if self.copies_while_waiting() => match self.ends.commands.try_recv() {
-                    Ok(command) => Ok(command),
-                    Err(TryRecvError::Empty) => Err(RecvTimeoutError::Timeout),
-                    Err(TryRecvError::Disconnected) => Err(RecvTimeoutError::Disconnected),
-                },
-                Some(left_ns) => self
-                    .ends
-                    .commands
-                    .recv_timeout(Duration::from_nanos(left_ns)),
-                None => self
-                    .ends
-                    .commands
-                    .recv()
-                    .map_err(|mpsc::RecvError| RecvTimeoutError::Disconnected),
-            };
-            match command {
-                Ok(
-                    command @ Command::Live(
-                        LiveCommand::Input(_) | LiveCommand::CompleteFlushes(true),
-                    ),
-                ) => {
+            match self.await_command(left_ns) {
+                Ok(command) if self.is_for_the_guest(&command) => {
                     // Time moves first, so that the guest sees the input at its own time.
                     let _ = self.end_wait(before, None)?;
                     return self.command(command);
@@ -520,10 +542,71 @@ impl<'a> Live<'a> {
                     }
                     self.flush(Flush::Pausing);
                 }
+                Err(RecvTimeoutError::Timeout) => {
+                    // One without a timer is compared as well.
+                    self.digest_when_due(monotonic_ns());
+                    self.flush(Flush::Pausing);
+                }
+                Err(RecvTimeoutError::Disconnected) => return Ok(ControlFlow::Break(None)),
+            }
+        }
+    }
+
+    fn is_for_the_guest(&self, command: &Command) -> bool {
+        match command {
+            Command::Live(LiveCommand::Input(_)) => true,
+            Command::Live(LiveCommand::CompleteFlushes { up_to }) => self.would_complete(*up_to),
+            _ => false,
+        }
+    }
+
+    /// The next command, waited for until the next digest is due, for `left_ns` at most. While a
+    /// snapshot is under way nothing is waited for.
+    fn await_command(&mut self, left_ns: Option<u64>) -> Result<Command, RecvTimeoutError> {
+        if self.copies_while_waiting() {
+            return self.ends.commands.try_recv().map_err(|error| match error {
+                TryRecvError::Empty => RecvTimeoutError::Timeout,
+                TryRecvError::Disconnected => RecvTimeoutError::Disconnected,
+            });
+        }
+        let until_digest_ns = (self.options.digest_interval_ns > 0)
+            .then(|| self.digest_at_ns.saturating_sub(monotonic_ns()));
+        match left_ns.into_iter().chain(until_digest_ns).min() {
+            Some(wait_ns) => {
+                let wait = Duration::from_nanos(wait_ns);
+                self.ends.commands.recv_timeout(wait)
+            }
+            None => {
+                let received = self.ends.commands.recv();
+                received.map_err(|mpsc::RecvError| RecvTimeoutError::Disconnected)
+            }
+        }
+    }
+
+    /// Somebody paused the machine: neither it nor its time goes on until it is resumed. It is
+    /// compared, and copied, as one that runs.
+    fn stand_paused(&mut self) -> Result<Turn, GuestError> {
+        while self.guest.machine.is_paused() {
+            if let stopped @ ControlFlow::Break(_) = self.internal_inputs()? {
+                return Ok(stopped);
+            }
+            self.begin_snapshot();
+            self.digest_when_due(monotonic_ns());
+            self.flush(Flush::Pausing);
+            match self.await_command(None) {
+                Ok(command) => {
+                    if let stopped @ ControlFlow::Break(_) = self.command(command)? {
+                        return Ok(stopped);
+                    }
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(ControlFlow::Break(None)),
             }
         }
+        let guest_ns = self.guest.machine.guest_time_ns();
+        self.scale = self.scale.stood_still(monotonic_ns(), guest_ns);
+        self.steering.resume();
+        Ok(ControlFlow::Continue(()))
     }
 
     /// While the guest waits, the snapshot that is under way has the time. True if it needs more.

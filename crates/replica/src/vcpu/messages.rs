@@ -4,7 +4,7 @@
 use super::LiveOptions;
 use super::copying::SnapshotPages;
 use crate::disk::DiskChunk;
-use machine::input::Input;
+use machine::input::{Input, InstructionCount};
 use machine::output::{Finish, Output, Trouble};
 use machine::snapshot::{Snapshot, SnapshotHead};
 use replication::lag::RunShare;
@@ -30,8 +30,9 @@ pub(crate) enum LiveCommand {
     Input(Input),
     /// Run this share of the time.
     Throttle(RunShare),
-    /// Flushes that ended may be told to the guest, or have to wait.
-    CompleteFlushes(bool),
+    /// Flushes that ended may be told to the guest if it asked for them at an instruction count of at
+    /// most this; the others have to wait.
+    CompleteFlushes { up_to: InstructionCount },
     /// Begin a snapshot for this pairing, and to copy the disks.
     Snapshot { pairing: u64 },
     /// Go no further: report everything, then [`LiveReport::StandsStill`].
@@ -121,6 +122,12 @@ pub enum ReplayReport {
         count: u64,
         /// The number of the last record replayed.
         replayed: u64,
+    },
+    /// This host's disks have all that the guest had written before it asked for any flush at an
+    /// instruction count of at most this.
+    Durable {
+        /// The instruction count.
+        count: InstructionCount,
     },
     /// The machine does not do what the records say; nothing follows.
     Diverged {

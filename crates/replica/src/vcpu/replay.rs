@@ -52,6 +52,9 @@ pub(super) fn run(guest: &mut ReplicaGuest, ends: &Ends) -> Result<Option<GoingL
             // A disk's completion may be what the replay waited for.
             Ok(Command::Look) | Err(TryRecvError::Empty) => {}
         }
+        if let Some(count) = replayer.guest_mut().newly_durable() {
+            ends.replay(ReplayReport::Durable { count });
+        }
         match work(&mut replayer, &mut woken_at_ns, ends)? {
             Some(made) => progress = made,
             None => return Ok(None),

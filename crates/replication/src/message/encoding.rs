@@ -1,7 +1,7 @@
 //! How messages are spelt. `docs/protocol.md`, "Messages".
 
 use super::{
-    DivergenceReport, Fetched, Greeting, LifeId, MAX_CHUNK_BYTES, MAX_GREETING_BYTES,
+    Button, DivergenceReport, Fetched, Greeting, LifeId, MAX_CHUNK_BYTES, MAX_GREETING_BYTES,
     MAX_NAME_BYTES, Message, Parting, Refusal, SnapshotChunk, SnapshotPart,
 };
 use crate::marker::{Marker, Worth};
@@ -38,6 +38,7 @@ mod kind {
     pub const RESTORING: u8 = 22;
     pub const SNAPSHOT_TAKEN: u8 = 23;
     pub const FETCH: u8 = 24;
+    pub const PRESS: u8 = 25;
 }
 
 fn put_greeting(out: &mut Vec<u8>, greeting: &Greeting) {
@@ -260,6 +261,16 @@ pub(super) fn encode(out: &mut Vec<u8>, message: &Message) -> u8 {
             numbers(out, &[*pairing, *done, *total]);
             kind::RESTORING
         }
+        Message::Press { pairing, button } => {
+            numbers(out, &[*pairing]);
+            out.push(match button {
+                Button::Power => 0,
+                Button::Reset => 1,
+                Button::Pause => 2,
+                Button::Resume => 3,
+            });
+            kind::PRESS
+        }
         Message::Begin {
             pairing,
             sequence,
@@ -390,6 +401,21 @@ pub(super) fn decode(kind: u8, payload: &[u8]) -> Result<Message, WireError> {
             pairing: f.varint()?,
             done: f.varint()?,
             total: f.varint()?,
+        },
+        kind::PRESS => Message::Press {
+            pairing: f.varint()?,
+            button: match f.byte()? {
+                0 => Button::Power,
+                1 => Button::Reset,
+                2 => Button::Pause,
+                3 => Button::Resume,
+                tag => {
+                    return Err(WireError::UnknownTag {
+                        what: "button",
+                        tag,
+                    });
+                }
+            },
         },
         kind::BEGIN => Message::Begin {
             pairing: f.varint()?,

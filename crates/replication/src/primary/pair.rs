@@ -1,7 +1,7 @@
 //! The pairing in force. `docs/protocol.md`, "The output rule" and "Suspicion".
 
 use super::join::protocol_error;
-use super::{Primary, PrimaryPhase, PrimaryStatus, State};
+use super::{Primary, PrimaryAction, PrimaryPhase, PrimaryStatus, State};
 use crate::ConnectionId;
 use crate::batch::RecordStream;
 use crate::event::Event;
@@ -205,6 +205,10 @@ impl<O> Primary<O> {
                 pair.silence.heard(now);
                 self.beacon.challenge(nonce);
                 self.agree(agreement);
+            }
+            Message::Press { pairing, button } if pairing == expected => {
+                pair.silence.heard(now);
+                self.actions.push_back(PrimaryAction::Press(button));
             }
             // The arbiter knows whether that is so.
             Message::TakenOver { pairing } if pairing == expected && self.stands_still => {

@@ -244,6 +244,12 @@ impl Bus {
                 self.plic.set_level(UART_INTERRUPT, self.uart.interrupt());
                 Ok(())
             }
+            Input::ResetButton => {
+                if let Some(output) = self.finisher.ask(Finish::Reset) {
+                    context.outputs.other(output);
+                }
+                Ok(())
+            }
             _ => Err(InputError::Clock),
         }
     }

@@ -28,6 +28,9 @@ impl machine::Machine for Machine {
             if self.state.count >= until {
                 return Stop::Reached;
             }
+            if self.state.paused {
+                return Stop::Idle { wake_at_ns: None };
+            }
             if !self.choose_hart() {
                 return Stop::Idle {
                     wake_at_ns: self.next_wake_ns(),
@@ -50,12 +53,19 @@ impl machine::Machine for Machine {
         self.state.bus.has_panicked()
     }
 
+    fn is_paused(&self) -> bool {
+        self.state.paused
+    }
+
     fn inject(&mut self, input: &Input) -> Result<(), InjectError> {
-        if let Input::Clock(record) = input {
-            self.state.clock.set(self.state.count, *record)?;
-        } else {
-            let (bus, mut context) = self.device_context();
-            bus.inject(input, &mut context)?;
+        match input {
+            Input::Clock(record) => self.state.clock.set(self.state.count, *record)?,
+            Input::Pause => self.state.paused = true,
+            Input::Resume => self.state.paused = false,
+            _ => {
+                let (bus, mut context) = self.device_context();
+                bus.inject(input, &mut context)?;
+            }
         }
         if let Input::Calendar { unix_base_ns } = input {
             self.state.config.unix_base_ns = *unix_base_ns;

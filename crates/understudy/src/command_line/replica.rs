@@ -14,12 +14,14 @@ use std::path::{Path, PathBuf};
 /// It looks at the arbiter, at its own markers and at its peer, and then joins the live machine as a
 /// backup, waits, starts the machine again from its disks, or powers it on; after losing the machine
 /// to another host it follows that. The disks that the configuration names are overwritten by the
-/// primary's when it joins. SIGTERM: a protected primary hands over first.
+/// primary's when it joins. SIGTERM: a protected primary hands over; one that nobody can replace asks its
+/// guest to power off and waits (`power_off_wait`); a second SIGTERM unplugs it at once.
 ///
 /// Status 0: the guest powered off. 3: the machine's life is over (a boot unit need not try again).
 /// 5: the primary runs another machine. 10: asked to end, the machine was handed over. 11: asked to
 /// end while nothing was live here. 12: asked to end, nobody could take over, the machine was
-/// unplugged.
+/// unplugged. 14: asked to end, nobody could take over, the guest powered off when it was asked to. After 12
+/// and 14 the life stays open: the next start on this host begins from its disks.
 #[derive(Debug, Args)]
 pub struct Replica {
     /// The machine and its pair

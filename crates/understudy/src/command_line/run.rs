@@ -2,7 +2,9 @@
 
 use super::engine::EngineOption;
 use crate::architecture::Architecture;
-use crate::config::{ByteSize, DiskSection, MacAddress, NetworkSection, VmConfig};
+use crate::config::{
+    ByteSize, DiskDurability, DiskSection, MacAddress, Milliseconds, NetworkSection, VmConfig,
+};
 use crate::engine::EngineName;
 use crate::exit::{ExitStatus, Failure};
 use crate::single::{self, SingleOptions};
@@ -165,6 +167,8 @@ fn default_machine() -> VmConfig {
         bit_manipulation: true,
         without_extensions: BTreeSet::new(),
         on_panic: PanicPolicy::default(),
+        disk_durability: DiskDurability::Primary,
+        power_off_wait: Milliseconds(60_000),
         state_directory: PathBuf::new(),
         engine: EngineName::default(),
         disks: Vec::new(),

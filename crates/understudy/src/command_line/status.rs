@@ -51,3 +51,32 @@ fn verdict(status: &status::Status) -> ExitStatus {
         ExitStatus::NotProtected
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use replica::status::ReplicaStatus;
+
+    #[test]
+    fn each_verdict_has_a_status_of_its_own() {
+        let replica = |protected| ReplicaStatus {
+            protected,
+            ..ReplicaStatus::default()
+        };
+        let of = |replicas: Vec<ReplicaStatus>, not_permitted: &[&str]| {
+            let not_permitted = not_permitted.iter().map(PathBuf::from).collect();
+            verdict(&status::Status {
+                replicas,
+                not_permitted,
+                ..status::Status::default()
+            })
+        };
+        assert_eq!(of(vec![replica(true)], &[]).code(), 0);
+        assert_eq!(of(vec![replica(false)], &[]).code(), 7);
+        assert_eq!(of(vec![], &[]).code(), 8);
+        assert_eq!(of(vec![], &["/another/users"]).code(), 9);
+        // Who may not ask all of them does not know that it is not protected.
+        assert_eq!(of(vec![replica(false)], &["/another/users"]).code(), 9);
+        assert_eq!(of(vec![replica(true)], &["/another/users"]).code(), 0);
+    }
+}

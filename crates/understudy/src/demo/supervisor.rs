@@ -6,7 +6,8 @@ use super::layout::Layout;
 use super::probe::Probe;
 use super::screen::View;
 use crate::config::{
-    ArbiterSection, ByteSize, MacAddress, Milliseconds, NetworkSection, PairSection, VmConfig,
+    ArbiterSection, ByteSize, DiskDurability, MacAddress, Milliseconds, NetworkSection,
+    PairSection, VmConfig,
 };
 use crate::engine::EngineName;
 use crate::exit::Failure;
@@ -184,6 +185,9 @@ impl Supervisor {
             bit_manipulation: true,
             without_extensions: BTreeSet::new(),
             on_panic: PanicPolicy::Report,
+            disk_durability: DiskDurability::Primary,
+            // Who quits the demonstration does not want to wait for its guest.
+            power_off_wait: Milliseconds(1),
             state_directory: directory.into(),
             engine: self.engine,
             disks: Vec::new(),

@@ -303,6 +303,54 @@ pub fn counting_to_disk(lines: u16) -> Vec<u8> {
     program.elf(QUEUE, &counting_queue(queue))
 }
 
+/// Where the slot of the power button is, and its queue.
+const BUTTON: u8 = 21;
+const EVENTS: u8 = 22;
+const BUTTON_QUEUE: u64 = QUEUE + 0x1000;
+
+/// Counts aloud as `counting_slowly` does, and powers off when the power button is pressed.
+pub fn counting_until_the_button() -> Vec<u8> {
+    let mut program = Assembler::default();
+    let queue = RAM + BUTTON_QUEUE;
+    program.load(BUTTON, VIRTIO_BASE);
+    program.load(A2, 0x1000);
+    let probe = program.here();
+    program.immediate(Op::Lw, A1, BUTTON, 8);
+    program.immediate(Op::Addi, A1, A1, -18);
+    program.branch_ahead(Op::Beq, A1, ZERO);
+    program.register(Op::Add, BUTTON, BUTTON, A2);
+    program.jump(probe);
+    program.land();
+    let no_features = |(register, value)| {
+        let is_flush = register == 0x20 && value == 1 << 9;
+        (register, if is_flush { 0 } else { value })
+    };
+    for (register, value) in disk_setup(queue, true).into_iter().map(no_features) {
+        program.load(A1, value);
+        program.store(Op::Sw, A1, BUTTON, register);
+    }
+    program.load(EVENTS, queue);
+    begin(&mut program);
+    let line = program.here();
+    print_counter(&mut program);
+    program.immediate(Op::Addi, COUNTER, COUNTER, 1);
+    wait(&mut program);
+    program.immediate(Op::Lhu, A1, EVENTS, 0x202); // the used ring's index
+    program.branch(Op::Beq, A1, ZERO, line);
+    program.finish(0);
+    let mut bytes = vec![0; 0x1600];
+    let mut put = |at: usize, value: &[u8]| {
+        let at = (BUTTON_QUEUE - QUEUE) as usize + at;
+        bytes[at..at + value.len()].copy_from_slice(value);
+    };
+    // One buffer for one event, which the device writes.
+    put(0, &(queue + 0x300).to_le_bytes());
+    put(8, &8u32.to_le_bytes());
+    put(12, &2u16.to_le_bytes());
+    put(0x102, &1u16.to_le_bytes());
+    program.elf(QUEUE, &bytes)
+}
+
 /// As [`disk_write_queue`], with nothing available yet, and a flush from descriptor 3.
 fn counting_queue(queue: u64) -> Vec<u8> {
     let mut bytes = disk_write_queue(queue);

@@ -213,8 +213,14 @@ impl PairDirectory {
         } else {
             "memory = \"8M\"\n"
         };
+        // Most guests of tests know of no button: nothing is waited for.
+        let power_off_wait = if extra.contains("power_off_wait") {
+            ""
+        } else {
+            "power_off_wait = \"1ms\"\n"
+        };
         let text = format!(
-            "name = \"test\"\n{memory}kernel = \"guest.elf\"\nstate_directory = \"{name}\"\n{extra}\n\
+            "name = \"test\"\n{memory}{power_off_wait}kernel = \"guest.elf\"\nstate_directory = \"{name}\"\n{extra}\n\
              [pair]\nlisten = \"127.0.0.1:0\"\n{peer}{}\
              [arbiter]\ndirectory = \"arbiter\"\n",
             self.pair_keys

@@ -136,6 +136,10 @@ impl Board {
                 self.set_interrupt(ports::SERIAL_INTERRUPT, level);
                 Ok(())
             }
+            Input::ResetButton => {
+                self.power.reset(context.outputs);
+                Ok(())
+            }
             _ => Err(InputError::Clock),
         }
     }

@@ -195,14 +195,14 @@ fn an_access_beside_a_register_gets_its_part() {
 #[test]
 fn virtio_slots_answer_where_the_tables_say() {
     let mut bench = Bench::new();
-    assert_eq!(bench.board.description().virtio_slots, 3);
+    assert_eq!(bench.board.description().virtio_slots, 4);
     let mut bus = bench.bus();
     let mut device_id = |slot| {
         let base = virtio_slot_base(slot);
         assert_eq!(bus.read_device(&mut no_ram(), base, 4, 0), 0x7472_6976);
         bus.read_device(&mut no_ram(), base + 8, 4, 0)
     };
-    assert_eq!([0, 1, 2, 3].map(&mut device_id), [2, 1, 4, 0]);
+    assert_eq!([0, 1, 2, 3, 4].map(&mut device_id), [2, 1, 4, 18, 0]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::*;
 fn section_4_2_2_identifies_each_device_and_empty_slots() {
     let mut board = TestBoard::new();
     let ids: Vec<u32> = (0..8).map(|slot| board.read(slot, 0x08)).collect();
-    assert_eq!(ids, [2, 2, 1, 3, 4, 0, 0, 0]);
+    assert_eq!(ids, [2, 2, 1, 3, 4, 18, 0, 0]);
     for slot in 0..8 {
         assert_eq!(board.read(slot, 0x00), 0x7472_6976);
         assert_eq!(board.read(slot, 0x04), 2);

@@ -88,7 +88,7 @@ fn boards_that_cannot_be_built_are_refused() {
     assert_eq!(
         refused(config),
         BoardConfigError::TooManyDevices {
-            devices: 9,
+            devices: 10,
             slots: 8
         }
     );

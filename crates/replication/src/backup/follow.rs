@@ -383,9 +383,16 @@ impl<O> Follow<O> {
         self.ack_due = None;
         self.last_sent = now;
         self.told_executed = self.executed;
+        // What waits for the restore is held by nobody who could take over, and has to be bounded: the
+        // primary is slowed by what is not acknowledged.
+        let is_held = self.phase != Phase::Restoring;
         Message::Ack {
             pairing: self.pairing,
-            sequence: self.received + self.overlooked,
+            sequence: if is_held {
+                self.received + self.overlooked
+            } else {
+                0
+            },
             executed: self.executed,
             echo: self.echo,
             durable: self.durable,

@@ -256,3 +256,34 @@ fn joins_slowly(node: &str) -> PairConfig {
     config.detector.join_timeout = Duration::from_secs(30);
     config
 }
+
+/// What a backup has to keep while it restores is bounded however long that takes: it acknowledges none of
+/// it, and the primary is slowed.
+#[test]
+fn a_restore_that_lasts_slows_the_primary_and_fills_no_memory() {
+    let slow = PairConfig {
+        join_backlog_bytes: 2_000,
+        ..config("a")
+    };
+    let mut pair = Pair::new(slow, config("b"));
+    pair.restores_at_once = false;
+    pair.run(ms(200));
+    assert_eq!(pair.primary.status().phase, PrimaryPhase::Joining);
+    for count in 1..=400 {
+        pair.input(count * 1_000);
+        pair.run(ms(20));
+    }
+    let mut throttles = pair.primary_did.iter().filter_map(|action| match action {
+        PrimaryAction::Throttle(share) => Some(*share),
+        _ => None,
+    });
+    assert_eq!(
+        throttles.next_back(),
+        Some(0),
+        "records pile up without a bound"
+    );
+    pair.restored();
+    pair.run(ms(3_000));
+    assert!(pair.primary.status().protected);
+    assert!(pair.suspicions().is_empty(), "{:?}", pair.suspicions());
+}

@@ -22,6 +22,8 @@ struct Pending {
 /// The arbiter's thread and the questions that are under way. The thread ends when this is dropped, as
 /// soon as the store answers.
 pub struct ArbiterDesk {
+    /// What people call the store.
+    name: String,
     requests: Sender<Request>,
     answers: Receiver<(Request, Outcome)>,
     /// In the order in which they were asked, but those about keys before those about beacons.
@@ -36,6 +38,7 @@ impl ArbiterDesk {
         mut store: Box<dyn Store>,
         wake: impl Fn() + Send + 'static,
     ) -> io::Result<ArbiterDesk> {
+        let name = store.name();
         let (requests, asked) = mpsc::channel::<Request>();
         let (sender, answers) = mpsc::channel();
         std::thread::Builder::new()
@@ -49,11 +52,17 @@ impl ArbiterDesk {
                 }
             })?;
         Ok(ArbiterDesk {
+            name,
             requests,
             answers,
             pending: VecDeque::new(),
             is_busy: false,
         })
+    }
+
+    /// What people call the store.
+    pub fn store_name(&self) -> &str {
+        &self.name
     }
 
     /// Asks. `now` is monotonic.
@@ -183,6 +192,10 @@ mod tests {
     struct SlowStore(Receiver<Outcome>);
 
     impl Store for SlowStore {
+        fn name(&self) -> String {
+            "slow".into()
+        }
+
         fn answer(&mut self, _: &Request) -> Outcome {
             self.0.recv().unwrap()
         }

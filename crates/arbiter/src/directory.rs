@@ -175,6 +175,10 @@ fn read(directory: &File, name: &str) -> io::Result<Option<Vec<u8>>> {
 }
 
 impl Store for DirectoryStore {
+    fn name(&self) -> String {
+        self.directory.display().to_string()
+    }
+
     fn answer(&mut self, request: &Request) -> Outcome {
         let outcome = self.open_directory().and_then(|directory| match request {
             Request::Create {

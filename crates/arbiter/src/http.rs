@@ -1,0 +1,180 @@
+//! Requests over HTTP that end in time, whatever the other side does.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use thiserror::Error;
+use ureq::http::Request;
+use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
+use ureq::{Agent, AsSendBody};
+
+/// The longest answer that is read, in bytes: two contents of keys with all that is around them.
+const ANSWER_LIMIT: u64 = 64 << 10;
+/// A connection is used again within one claim. One that has been idle for longer may have been
+/// forgotten by whoever is between, and to find that out takes as long as an answer may take.
+const IDLE_LIMIT: Duration = Duration::from_secs(1);
+
+/// Files with which TLS is spoken, all PEM.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Who signs the server's certificate; absent: whom the system trusts.
+    pub ca_certificate: Option<PathBuf>,
+    /// With which certificate and key this host is known there.
+    pub client: Option<ClientFiles>,
+}
+
+/// A client's certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientFiles {
+    /// It, and those that lead to it.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub private_key: PathBuf,
+}
+
+/// A file of TLS cannot be used.
+#[derive(Debug, Error)]
+pub enum TlsError {
+    /// It cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It does not hold what it should.
+    #[error("{} holds no {what} in PEM", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// What was looked for.
+        what: &'static str,
+    },
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// The status, any.
+    pub status: u16,
+    /// The body, of at most 64 KiB.
+    pub body: Vec<u8>,
+}
+
+/// A client. Its requests neither follow redirections nor are they repeated.
+#[derive(Debug)]
+pub(crate) struct Client(Agent);
+
+impl Client {
+    /// One that speaks TLS with these files where a URL says so.
+    pub fn new(files: &TlsFiles) -> Result<Client, TlsError> {
+        let roots = match &files.ca_certificate {
+            Some(path) => certificates(path)?,
+            None => rustls_native_certs::load_native_certs()
+                .certs
+                .iter()
+                .map(|certificate| Certificate::from_der(certificate).to_owned())
+                .collect(),
+        };
+        let client = files.client.as_ref().map(client_certificate).transpose()?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = TlsConfig::builder()
+            .root_certs(RootCerts::new_with_certs(&roots))
+            .client_cert(client)
+            .unversioned_rustls_crypto_provider(provider)
+            .build();
+        let config = Agent::config_builder()
+            .tls_config(tls)
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .max_idle_age(IDLE_LIMIT)
+            // What is between might answer from its memory.
+            .proxy(None)
+            .user_agent(concat!("understudy/", env!("CARGO_PKG_VERSION")))
+            .build();
+        Ok(Client(config.new_agent()))
+    }
+
+    /// Sends a request and reads its answer within `timeout`, or says why there is none.
+    pub fn send(
+        &self,
+        request: Request<impl AsSendBody>,
+        timeout: Duration,
+    ) -> Result<Answer, String> {
+        let request = self
+            .0
+            .configure_request(request)
+            .timeout_global(Some(timeout))
+            .build();
+        let mut response = self.0.run(request).map_err(|error| plain(&error))?;
+        let body = response.body_mut().with_config().limit(ANSWER_LIMIT);
+        Ok(Answer {
+            body: body.read_to_vec().map_err(|error| plain(&error))?,
+            status: response.status().as_u16(),
+        })
+    }
+}
+
+/// An error as one would say it.
+fn plain(error: &ureq::Error) -> String {
+    match error {
+        ureq::Error::Timeout(_) => "no answer in time".into(),
+        ureq::Error::Io(error) => error.to_string(),
+        other => other.to_string(),
+    }
+}
+
+/// A body that is text, for a message: one line, not too long.
+pub(crate) fn excerpt(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let plain = line.chars().filter(|c| !c.is_control());
+    plain.take(200).collect()
+}
+
+fn read(path: &Path) -> Result<Vec<PemItem<'static>>, TlsError> {
+    let bytes = fs::read(path).map_err(|source| TlsError::Unreadable {
+        path: path.into(),
+        source,
+    })?;
+    Ok(parse_pem(&bytes).filter_map(Result::ok).collect())
+}
+
+fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>, TlsError> {
+    let certificates: Vec<_> = read(path)?
+        .into_iter()
+        .filter_map(|item| match item {
+            PemItem::Certificate(certificate) => Some(certificate),
+            _ => None,
+        })
+        .collect();
+    if certificates.is_empty() {
+        return Err(missing(path, "certificate"));
+    }
+    Ok(certificates)
+}
+
+fn private_key(path: &Path) -> Result<PrivateKey<'static>, TlsError> {
+    let key = read(path)?.into_iter().find_map(|item| match item {
+        PemItem::PrivateKey(key) => Some(key),
+        _ => None,
+    });
+    key.ok_or_else(|| missing(path, "private key"))
+}
+
+fn client_certificate(files: &ClientFiles) -> Result<ClientCert, TlsError> {
+    let chain = certificates(&files.certificate)?;
+    let key = private_key(&files.private_key)?;
+    Ok(ClientCert::new_with_certs(&chain, key))
+}
+
+fn missing(path: &Path, what: &'static str) -> TlsError {
+    TlsError::Missing {
+        path: path.into(),
+        what,
+    }
+}

@@ -134,7 +134,14 @@ struct TxnAnswer {
 
 #[derive(Debug, Deserialize)]
 struct OperationAnswer {
-    response_range: Option<RangeAnswer>,
+    response_range: Option<Found>,
+}
+
+/// What a read within a transaction brought.
+#[derive(Debug, Deserialize)]
+struct Found {
+    #[serde(default)]
+    kvs: Vec<Pair>,
 }
 
 macro_rules! headed {

@@ -45,6 +45,9 @@ pub struct ReplicaStatus {
     pub name: String,
     /// What executes the guest here; in a backup that has no machine yet, what is configured.
     pub engine: String,
+    /// The store that is the arbiter.
+    #[serde(default)]
+    pub arbiter: String,
     /// The generation, 0 before there is one.
     pub generation: u64,
     /// Whether another replica can take over.

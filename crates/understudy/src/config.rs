@@ -2,12 +2,15 @@
 //!
 //! The same file, or nearly the same, is on both hosts. Paths in it are relative to its directory.
 
+mod arbiter;
 mod units;
 
+pub use arbiter::ArbiterSection;
 pub use units::{ByteSize, MacAddress, Milliseconds};
 
 use crate::architecture::Architecture;
 use crate::engine::EngineName;
+use ::arbiter::Settings;
 use machine::config::PanicPolicy;
 use replica::ReplicaConfig;
 use replica::config::{Attachment, DiskFile, NetworkEnd, PairOptions};
@@ -189,14 +192,6 @@ pub struct PairSection {
     /// Time between two digest records.
     #[serde(default = "default_digest_interval")]
     pub digest_interval: Milliseconds,
-}
-
-/// The arbiter.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ArbiterSection {
-    /// A directory that both hosts see; NFS will do.
-    pub directory: PathBuf,
 }
 
 /// A configuration is no longer; a device or a pipe without an end is not read for ever.
@@ -391,6 +386,11 @@ impl VmConfig {
                 ),
             );
         }
+        if let Some(arbiter) = &self.arbiter
+            && let Err((key, message)) = arbiter.check()
+        {
+            return wrong(key, message);
+        }
         Ok(())
     }
 
@@ -411,16 +411,23 @@ impl VmConfig {
             resolve(&mut disk.path);
         }
         if let Some(arbiter) = &mut self.arbiter {
-            resolve(&mut arbiter.directory);
+            arbiter.resolve(resolve);
         }
     }
 
-    /// What a replica has to know of it, and the arbiter's section, or an error that says what is
+    /// What a replica has to know of it, and how its arbiter is reached, or an error that says what is
     /// missing in the file at `path`.
-    pub fn replica(&self, path: &Path) -> Result<(ReplicaConfig, &ArbiterSection), ConfigError> {
+    pub fn replica(&self, path: &Path) -> Result<(ReplicaConfig, Settings), ConfigError> {
         let pair = self.pair.as_ref().ok_or_else(|| missing(path, "pair"))?;
         let arbiter = self.arbiter.as_ref();
         let arbiter = arbiter.ok_or_else(|| missing(path, "arbiter"))?;
+        let environment = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let arbiter = arbiter.settings(&environment);
+        let arbiter = arbiter.map_err(|(key, message)| ConfigError::Value {
+            path: path.into(),
+            key,
+            message,
+        })?;
         let replica = ReplicaConfig {
             name: self.name.clone(),
             state_directory: self.state_directory.clone(),

@@ -6,7 +6,7 @@
 
 mod support;
 
-use arbiter::{DirectoryStore, Store};
+use arbiter::Store;
 use machine::config::BoardConfig;
 use machine::engine::Engine;
 use machine::input::{ClockRecord, Input};
@@ -68,7 +68,7 @@ fn the_replica_that_fails() {
     let (replica, arbiter) = config.replica(&path).unwrap();
     let directory = path.parent().unwrap();
     let store = Box::new(FailingStore {
-        store: DirectoryStore::open(&arbiter.directory).unwrap(),
+        store: arbiter.open().unwrap(),
         fault: directory.join(STORE_FAULT),
     });
     let machines = Box::new(FailingMachines {
@@ -86,11 +86,15 @@ fn the_replica_that_fails() {
 }
 
 struct FailingStore {
-    store: DirectoryStore,
+    store: Box<dyn Store>,
     fault: PathBuf,
 }
 
 impl Store for FailingStore {
+    fn name(&self) -> String {
+        self.store.name()
+    }
+
     fn answer(&mut self, request: &Request) -> Outcome {
         assert!(!self.fault.exists(), "an invariant of the store is broken");
         self.store.answer(request)

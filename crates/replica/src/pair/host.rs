@@ -297,7 +297,13 @@ impl Host {
             _ => generation.0,
         };
         let name = name_event(event);
-        self.events.add(name, generation, count, event.to_string());
+        let detail = match event {
+            Event::Arbiter { .. } | Event::ArbiterAnswers { .. } => {
+                format!("{event} ({})", self.arbiter.store_name())
+            }
+            _ => event.to_string(),
+        };
+        self.events.add(name, generation, count, detail);
     }
 
     /// Waits until something happens, at most until `deadline` (monotonic), and says what.
@@ -526,6 +532,7 @@ impl Host {
         ReplicaStatus {
             pid: std::process::id(),
             name: self.config.name.clone(),
+            arbiter: self.arbiter.store_name().to_owned(),
             instruction_count: count,
             memory_in_use_bytes: gauge(|gauges| &gauges.memory_in_use),
             guest_time_ms: gauge(|gauges| &gauges.guest_time_ns) / 1_000_000,

@@ -4,7 +4,7 @@ use super::engine::EngineOption;
 use crate::config::{ConfigError, VmConfig};
 use crate::exit::{ExitStatus, Failure};
 use crate::setup::ConfiguredMachine;
-use arbiter::DirectoryStore;
+use arbiter::Store;
 use clap::Args;
 use replica::{ReplicaConfig, run_replica};
 use std::path::{Path, PathBuf};
@@ -39,14 +39,14 @@ impl Replica {
         let (replica, store) = open(&config, &self.config)?;
         let peers = config.peers();
         let machines = Box::new(ConfiguredMachine(config));
-        Ok(run_replica(replica, peers, machines, Box::new(store))?.into())
+        Ok(run_replica(replica, peers, machines, store)?.into())
     }
 }
 
 /// What a replica has to know, and its arbiter.
-pub fn open(config: &VmConfig, path: &Path) -> Result<(ReplicaConfig, DirectoryStore), Failure> {
+pub fn open(config: &VmConfig, path: &Path) -> Result<(ReplicaConfig, Box<dyn Store>), Failure> {
     let usage = |error: ConfigError| Failure::usage(error);
     let (replica, arbiter) = config.replica(path).map_err(usage)?;
-    let store = DirectoryStore::open(&arbiter.directory).map_err(Failure::usage)?;
+    let store = arbiter.open().map_err(Failure::usage)?;
     Ok((replica, store))
 }

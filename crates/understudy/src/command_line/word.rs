@@ -109,7 +109,7 @@ impl BeginLife {
         let (replica, store) = open(&config, &self.config)?;
         let (peers, name) = (config.peers(), config.name.clone());
         let machines = ConfiguredMachine(config);
-        let mut new_life = NewLife::open(&replica, peers, &machines, Box::new(store))?;
+        let mut new_life = NewLife::open(&replica, peers, &machines, store)?;
         self.confirm(&name, &new_life.situation()?)?;
         let won = new_life.begin()?;
         println!(

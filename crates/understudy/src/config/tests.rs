@@ -47,7 +47,7 @@ fn a_whole_file_is_read_and_its_paths_are_relative_to_it() {
     assert_eq!(config.kernel.as_deref(), Some(Path::new("/boot/Image")));
     assert!(config.initrd.unwrap().is_absolute());
     assert!(config.disks[0].path.is_absolute());
-    assert!(config.arbiter.unwrap().directory.is_absolute());
+    assert!(config.arbiter.unwrap().directory.unwrap().is_absolute());
     assert_eq!(
         config.network.unwrap().mac,
         MacAddress([0x52, 0x54, 0, 0xaa, 0xbb, 0xcc])

@@ -208,7 +208,8 @@ impl Supervisor {
                 digest_interval: Milliseconds(1000),
             }),
             arbiter: Some(ArbiterSection {
-                directory: self.layout.arbiter(),
+                directory: Some(self.layout.arbiter()),
+                ..ArbiterSection::default()
             }),
         }
     }

@@ -1,0 +1,352 @@
+//! Real servers: etcd's members from Debian's `etcd-server`, S3 by `moto` from PyPI.
+
+use crate::way::{Behind, Proxy, Way};
+use arbiter::{
+    Address, DirectoryStore, EtcdSettings, EtcdStore, S3Credentials, S3Settings, S3Store,
+};
+use arbiter::{Store, TlsFiles};
+use replication::succession::{Outcome, Request};
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs;
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// Whatever is waited for is there long before, unless it never comes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Says that a test did not run, or fails where it has to.
+fn cannot_be_had(what: &str) {
+    assert!(
+        std::env::var_os("CI").is_none(),
+        "{what} is not installed, and this is CI: `.ci/run` installs it"
+    );
+    // Not through the test's captured output: a test that did not run must not look like one that did.
+    use std::io::Write;
+    let said = format!("\n*** NOT TESTED: {what} is not installed\n");
+    let _said = std::io::stderr().write_all(said.as_bytes());
+}
+
+/// An address of the loopback network, which has many, that no other test listens at.
+fn own_host() -> String {
+    static HOSTS: AtomicU8 = AtomicU8::new(1);
+    let process = std::process::id() % 25_000;
+    let host = HOSTS.fetch_add(1, Ordering::Relaxed);
+    format!("127.{}.{}.{host}", 20 + process / 250, process % 250)
+}
+
+/// A process that is killed at the end.
+pub struct Server(Child);
+
+impl Server {
+    pub fn start(command: &mut Command) -> Server {
+        let command = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        Server(command.spawn().unwrap())
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.0.id() as i32).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    pub fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _killed = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
+/// A kind of store, with everything that it takes.
+pub trait Backend: Sized + Sync {
+    /// How many races there is time for.
+    const RACES: u64;
+
+    /// `None`, loudly, if the server cannot be had.
+    fn start() -> Option<Self>;
+
+    /// The store, as another process sees it on this way.
+    fn open(&self, way: &Way) -> Box<dyn Store>;
+
+    /// Takes everything out of it, as a store does that lost its disk.
+    fn empty(&mut self);
+}
+
+/// A store and the proxy that leads to it.
+struct Via<S> {
+    store: S,
+    _proxy: Proxy,
+}
+
+impl<S: Store> Store for Via<S> {
+    fn name(&self) -> String {
+        self.store.name()
+    }
+
+    fn answer(&mut self, request: &Request) -> Outcome {
+        self.store.answer(request)
+    }
+}
+
+pub struct Directory(TempDir);
+
+impl Backend for Directory {
+    const RACES: u64 = 300;
+
+    fn start() -> Option<Directory> {
+        Some(Directory(tempfile::tempdir().unwrap()))
+    }
+
+    fn open(&self, way: &Way) -> Box<dyn Store> {
+        let store = DirectoryStore::open(self.0.path()).unwrap();
+        Box::new(Behind::new(store, way.clone()))
+    }
+
+    fn empty(&mut self) {
+        fs::remove_dir_all(self.0.path()).unwrap();
+        fs::create_dir(self.0.path()).unwrap();
+    }
+}
+
+/// A cluster of etcd.
+pub struct Etcd {
+    directory: TempDir,
+    hosts: Vec<String>,
+    pub members: Vec<Option<Server>>,
+}
+
+impl Etcd {
+    /// So many members, which answer.
+    pub fn members(count: usize) -> Option<Etcd> {
+        if Command::new("etcd").arg("--version").output().is_err() {
+            cannot_be_had("etcd (Debian's etcd-server)");
+            return None;
+        }
+        let mut etcd = Etcd {
+            directory: tempfile::tempdir().unwrap(),
+            hosts: (0..count).map(|_| own_host()).collect(),
+            members: (0..count).map(|_| None).collect(),
+        };
+        for member in 0..count {
+            etcd.run(member);
+        }
+        for member in 0..count {
+            etcd.await_member(member);
+        }
+        Some(etcd)
+    }
+
+    /// Starts a member, with whatever it has on its disk.
+    pub fn run(&mut self, member: usize) {
+        let (name, host) = (format!("member-{member}"), &self.hosts[member]);
+        let cluster = self.hosts.iter().enumerate();
+        let cluster: Vec<String> = cluster
+            .map(|(member, host)| format!("member-{member}=http://{host}:2380"))
+            .collect();
+        let (client, peer) = (format!("http://{host}:2379"), format!("http://{host}:2380"));
+        let server = Server::start(
+            Command::new("etcd")
+                // Debian builds it for more architectures than etcd knows.
+                .env("ETCD_UNSUPPORTED_ARCH", std::env::consts::ARCH)
+                .args(["--name", &name, "--initial-cluster", &cluster.join(",")])
+                .args([
+                    "--listen-client-urls",
+                    &client,
+                    "--advertise-client-urls",
+                    &client,
+                ])
+                .args([
+                    "--listen-peer-urls",
+                    &peer,
+                    "--initial-advertise-peer-urls",
+                    &peer,
+                ])
+                .args(["--heartbeat-interval", "50", "--election-timeout", "500"])
+                .arg("--data-dir")
+                .arg(self.data(member)),
+        );
+        self.members[member] = Some(server);
+    }
+
+    fn data(&self, member: usize) -> PathBuf {
+        self.directory.path().join(format!("member-{member}"))
+    }
+
+    pub fn endpoint(&self, member: usize) -> String {
+        format!("{}:2379", self.hosts[member])
+    }
+
+    /// Until it answers a linearizable read.
+    pub fn await_member(&self, member: usize) {
+        wait_for("etcd", || {
+            let mut store = open_etcd(&[self.endpoint(member)]).ok()?;
+            let read = store.answer(&Request::Read {
+                key: crate::key(u64::MAX),
+            });
+            (read == Outcome::Absent).then_some(())
+        });
+    }
+
+    pub fn kill(&mut self, member: usize) {
+        self.members[member].take().unwrap().kill();
+    }
+
+    /// All members, with no proxy between.
+    pub fn open_all(&self) -> EtcdStore {
+        let endpoints: Vec<String> = (0..self.hosts.len()).map(|m| self.endpoint(m)).collect();
+        open_etcd(&endpoints).unwrap()
+    }
+}
+
+pub fn etcd_settings(endpoints: &[String]) -> EtcdSettings {
+    let url = format!("etcd://{}/tests", endpoints.join(","));
+    let Ok(Address::Etcd(address)) = url.parse() else {
+        panic!("{url}")
+    };
+    EtcdSettings {
+        address,
+        tls: TlsFiles::default(),
+        login: None,
+    }
+}
+
+pub fn open_etcd(endpoints: &[String]) -> Result<EtcdStore, arbiter::EtcdError> {
+    EtcdStore::open(&etcd_settings(endpoints))
+}
+
+impl Backend for Etcd {
+    const RACES: u64 = 300;
+
+    fn start() -> Option<Etcd> {
+        Etcd::members(1)
+    }
+
+    fn open(&self, way: &Way) -> Box<dyn Store> {
+        let proxy = Proxy::start(&self.endpoint(0), way.clone());
+        let store = open_etcd(&[proxy.address.to_string()]).unwrap();
+        Box::new(Via {
+            store,
+            _proxy: proxy,
+        })
+    }
+
+    fn empty(&mut self) {
+        self.kill(0);
+        fs::remove_dir_all(self.data(0)).unwrap();
+        self.run(0);
+        self.await_member(0);
+    }
+}
+
+/// A service of S3 with one bucket.
+pub struct S3 {
+    host: String,
+    /// Taken only while it is begun anew.
+    server: Option<Server>,
+}
+
+/// One request after the other: a test of conditions in more than one thread is one of its races.
+const MOTO: &str = "
+import sys
+from werkzeug.serving import run_simple
+from moto.server import DomainDispatcherApplication, create_backend_app
+app = DomainDispatcherApplication(create_backend_app)
+run_simple(sys.argv[1], 5000, app, threaded=False)
+";
+
+impl S3 {
+    pub fn endpoint(&self) -> String {
+        format!("{}:5000", self.host)
+    }
+
+    fn run(&mut self) {
+        let command = ["-c", MOTO, &self.host];
+        self.server = Some(Server::start(Command::new("python3").args(command)));
+        let endpoint = self.endpoint();
+        wait_for("moto", || TcpStream::connect(&endpoint).ok());
+        let url = format!("http://{endpoint}/bucket");
+        let made = ureq::put(url).send_empty().unwrap();
+        assert_eq!(made.status(), 200);
+    }
+}
+
+pub fn s3_settings(endpoint: &str) -> S3Settings {
+    let Ok(Address::S3(address)) = "s3://bucket/tests".parse() else {
+        panic!("no address")
+    };
+    S3Settings {
+        address,
+        endpoint: Some(format!("http://{endpoint}")),
+        region: "us-east-1".into(),
+        credentials: S3Credentials {
+            access_key_id: "AKIDEXAMPLE".into(),
+            secret_access_key: "secret".into(),
+            session_token: None,
+        },
+        tls: TlsFiles::default(),
+    }
+}
+
+/// A bucket behind a way that is the proxy's.
+pub fn open_s3(proxy: &Proxy) -> Result<S3Store, arbiter::S3Error> {
+    S3Store::open(&s3_settings(&proxy.address.to_string()))
+}
+
+impl Backend for S3 {
+    const RACES: u64 = 60;
+
+    fn start() -> Option<S3> {
+        let has_moto = Command::new("python3")
+            .args(["-c", "import moto.server"])
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success());
+        if !has_moto {
+            cannot_be_had("moto (PyPI's moto[s3,server])");
+            return None;
+        }
+        let mut s3 = S3 {
+            host: own_host(),
+            server: None,
+        };
+        s3.run();
+        Some(s3)
+    }
+
+    fn open(&self, way: &Way) -> Box<dyn Store> {
+        let proxy = Proxy::start(&self.endpoint(), way.clone());
+        let store = open_s3(&proxy).unwrap();
+        Box::new(Via {
+            store,
+            _proxy: proxy,
+        })
+    }
+
+    /// It has everything in memory.
+    fn empty(&mut self) {
+        self.server.take().unwrap().kill();
+        self.run();
+    }
+}

@@ -155,6 +155,9 @@ pub fn describe(status: &Status) -> String {
             replica.instruction_count,
             printable(&replica.engine)
         );
+        if !replica.arbiter.is_empty() {
+            let _ = writeln!(text, "         arbiter {}", printable(&replica.arbiter));
+        }
         if let Some(joining) = &replica.joining {
             let _ = writeln!(text, "         {}", describe_joining(joining));
         }

@@ -1,8 +1,8 @@
 //! What is special about etcd: members that die, stand still and come back.
 
-use crate::servers::{Etcd, open_etcd, wait_for};
+use crate::servers::{Etcd, etcd_settings, open_etcd, wait_for};
 use crate::{Claimant, claim, entry, key};
-use arbiter::{EtcdStore, Store};
+use arbiter::{ClientFiles, EtcdLogin, EtcdStore, Store, TlsFiles};
 use replication::succession::{Outcome, Request, Verdict};
 use rustix::process::Signal;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -138,4 +138,73 @@ fn a_member_of_another_cluster_is_not_believed() {
     one.kill(0);
     let told = Claimant::new(entry(1, 1, 1)).ask_in_vain(&mut store, 1);
     assert!(told.contains("belongs to cluster"), "{told}");
+}
+
+#[test]
+fn etcd_that_asks_for_a_certificate_is_shown_one_and_is_believed_only_with_its_own() {
+    let Some(etcd) = Etcd::with_tls() else { return };
+    let certificates = etcd.tls.as_ref().unwrap();
+    let mut settings = etcd_settings(&[etcd.endpoint(0)]);
+    settings.address.is_encrypted = true;
+    settings.tls = TlsFiles {
+        ca_certificate: Some(certificates.path("ca.pem")),
+        client: Some(ClientFiles {
+            certificate: certificates.path("client.pem"),
+            private_key: certificates.path("client.key"),
+        }),
+    };
+    let mut store = EtcdStore::open(&settings).unwrap();
+    await_answer(&mut store);
+    assert_eq!(claim(&mut store, entry(0, 1, 1)), Verdict::Won);
+
+    let mut nobody = settings.clone();
+    nobody.tls.client = None;
+    let mut stranger = settings.clone();
+    stranger.tls.ca_certificate = None;
+    for settings in [nobody, stranger] {
+        let mut store = EtcdStore::open(&settings).unwrap();
+        let read = store.answer(&Request::Read { key: key(0) });
+        assert!(matches!(read, Outcome::Unknown(_)), "{read:?}");
+    }
+    settings.tls.ca_certificate = Some(certificates.path("ca.key"));
+    let error = EtcdStore::open(&settings).unwrap_err().to_string();
+    assert!(error.contains("ca.key holds no certificate"), "{error}");
+}
+
+#[test]
+fn etcd_that_asks_who_one_is_is_told_and_a_wrong_password_is_one_clear_error() {
+    let Some(mut etcd) = Etcd::members(1) else {
+        return;
+    };
+    for (path, body) in [
+        ("user/add", r#"{"name":"root","password":"right"}"#),
+        ("role/add", r#"{"name":"root"}"#),
+        ("user/grant", r#"{"user":"root","role":"root"}"#),
+        ("enable", "{}"),
+    ] {
+        let url = format!("http://{}/v3/auth/{path}", etcd.endpoint(0));
+        ureq::post(url).send(body).unwrap();
+    }
+    let mut settings = etcd_settings(&[etcd.endpoint(0)]);
+    let error = EtcdStore::open(&settings).unwrap_err().to_string();
+    assert!(error.contains("user name is empty"), "{error}");
+    let mut login = |password: &str| {
+        settings.login = Some(EtcdLogin {
+            user: "root".into(),
+            password: password.into(),
+        });
+        EtcdStore::open(&settings)
+    };
+    let error = login("wrong").unwrap_err().to_string();
+    assert!(
+        error.contains("invalid user ID or password") && !error.contains("wrong"),
+        "{error}"
+    );
+    let mut store = login("right").unwrap();
+    assert_eq!(claim(&mut store, entry(0, 1, 1)), Verdict::Won);
+    // A member that was started anew knows no token that it gave before.
+    etcd.kill(0);
+    etcd.run(0);
+    await_answer(&mut store);
+    assert_eq!(claim(&mut store, entry(1, 1, 1)), Verdict::Won);
 }

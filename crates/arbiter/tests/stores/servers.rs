@@ -135,6 +135,48 @@ pub struct Etcd {
     directory: TempDir,
     hosts: Vec<String>,
     pub members: Vec<Option<Server>>,
+    /// Certificates, if its clients are spoken to by TLS.
+    pub tls: Option<Certificates>,
+}
+
+/// A certification authority for one test, a certificate for etcd and one for its client.
+pub struct Certificates(TempDir);
+
+impl Certificates {
+    fn make(host: &str) -> Certificates {
+        let directory = tempfile::tempdir().unwrap();
+        let openssl = |arguments: &str| {
+            let output = Command::new("openssl")
+                .args(arguments.split(' '))
+                .current_dir(directory.path())
+                .output()
+                .unwrap();
+            assert!(output.status.success(), "openssl {arguments}: {output:?}");
+        };
+        let new = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+        openssl(&format!(
+            "req -x509 {new} -keyout ca.key -out ca.pem -subj /CN=ca -days 2"
+        ));
+        for (name, names) in [
+            ("server", format!("IP:{host}")),
+            ("client", "DNS:client".into()),
+        ] {
+            let extensions = directory.path().join("extensions");
+            fs::write(extensions, format!("subjectAltName = {names}\n")).unwrap();
+            openssl(&format!(
+                "req {new} -keyout {name}.key -out {name}.csr -subj /CN={name}"
+            ));
+            openssl(&format!(
+                "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 \
+                 -extfile extensions -out {name}.pem"
+            ));
+        }
+        Certificates(directory)
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
 }
 
 impl Etcd {
@@ -148,6 +190,7 @@ impl Etcd {
             directory: tempfile::tempdir().unwrap(),
             hosts: (0..count).map(|_| own_host()).collect(),
             members: (0..count).map(|_| None).collect(),
+            tls: None,
         };
         for member in 0..count {
             etcd.run(member);
@@ -158,6 +201,17 @@ impl Etcd {
         Some(etcd)
     }
 
+    /// One member whose clients need a certificate.
+    pub fn with_tls() -> Option<Etcd> {
+        let mut etcd = Etcd::members(1)?;
+        etcd.kill(0);
+        etcd.tls = Some(Certificates::make(&etcd.hosts[0]));
+        etcd.run(0);
+        let client = etcd.endpoint(0);
+        wait_for("etcd", || TcpStream::connect(&client).ok());
+        Some(etcd)
+    }
+
     /// Starts a member, with whatever it has on its disk.
     pub fn run(&mut self, member: usize) {
         let (name, host) = (format!("member-{member}"), &self.hosts[member]);
@@ -165,9 +219,22 @@ impl Etcd {
         let cluster: Vec<String> = cluster
             .map(|(member, host)| format!("member-{member}=http://{host}:2380"))
             .collect();
-        let (client, peer) = (format!("http://{host}:2379"), format!("http://{host}:2380"));
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let client = format!("{scheme}://{host}:2379");
+        let peer = format!("http://{host}:2380");
+        let mut command = Command::new("etcd");
+        if let Some(tls) = &self.tls {
+            command.arg("--client-cert-auth");
+            for (option, file) in [
+                ("cert", "server.pem"),
+                ("key", "server.key"),
+                ("trusted-ca", "ca.pem"),
+            ] {
+                command.arg(format!("--{option}-file")).arg(tls.path(file));
+            }
+        }
         let server = Server::start(
-            Command::new("etcd")
+            command
                 // Debian builds it for more architectures than etcd knows.
                 .env("ETCD_UNSUPPORTED_ARCH", std::env::consts::ARCH)
                 .args(["--name", &name, "--initial-cluster", &cluster.join(",")])

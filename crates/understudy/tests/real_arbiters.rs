@@ -1,0 +1,143 @@
+//! Real pairs with a real etcd of three members as their arbiter: the primary is killed, and so is a
+//! member. Where etcd is not installed this says so and does nothing, but fails in CI.
+
+mod support;
+
+use std::io::Write;
+use std::process::{Child, Command, Stdio};
+use support::guest_program::counting_slowly;
+use support::history::{assert_one_history, await_lines};
+use support::{PairDirectory, Process, ReplicaFiles, wait_for};
+
+/// etcd's members, which end with it.
+struct Etcd {
+    directory: tempfile::TempDir,
+    hosts: [String; 3],
+    members: Vec<Child>,
+}
+
+impl Etcd {
+    fn start() -> Option<Etcd> {
+        if Command::new("etcd").arg("--version").output().is_err() {
+            assert!(
+                std::env::var_os("CI").is_none(),
+                "etcd is not installed, and this is CI: `.ci/run` installs it"
+            );
+            let said = b"\n*** NOT TESTED: etcd (Debian's etcd-server) is not installed\n";
+            let _said = std::io::stderr().write_all(said);
+            return None;
+        }
+        let process = std::process::id() % 25_000;
+        let host = |member: u32| format!("127.{}.{}.{member}", 120 + process / 250, process % 250);
+        let mut etcd = Etcd {
+            directory: tempfile::tempdir().unwrap(),
+            hosts: [1, 2, 3].map(host),
+            members: Vec::new(),
+        };
+        for member in 0..3 {
+            let process = etcd.member(member);
+            etcd.members.push(process);
+        }
+        Some(etcd)
+    }
+
+    fn member(&self, member: usize) -> Child {
+        let name = |member: usize| format!("member-{member}");
+        let cluster = self.hosts.iter().enumerate();
+        let cluster: Vec<String> = cluster
+            .map(|(member, host)| format!("{}=http://{host}:2380", name(member)))
+            .collect();
+        let host = &self.hosts[member];
+        let (client, peer) = (format!("http://{host}:2379"), format!("http://{host}:2380"));
+        Command::new("etcd")
+            .env("ETCD_UNSUPPORTED_ARCH", std::env::consts::ARCH)
+            .args([
+                "--name",
+                &name(member),
+                "--initial-cluster",
+                &cluster.join(","),
+            ])
+            .args([
+                "--listen-client-urls",
+                &client,
+                "--advertise-client-urls",
+                &client,
+            ])
+            .args([
+                "--listen-peer-urls",
+                &peer,
+                "--initial-advertise-peer-urls",
+                &peer,
+            ])
+            .arg("--data-dir")
+            .arg(self.directory.path().join(name(member)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    }
+
+    fn kill(&mut self, member: usize) {
+        self.members[member].kill().unwrap();
+        self.members[member].wait().unwrap();
+    }
+
+    fn url(&self) -> String {
+        let [a, b, c] = &self.hosts;
+        format!("etcd://{a}:2379,{b}:2379,{c}:2379/shop")
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        for member in &mut self.members {
+            let _killed = member.kill();
+            let _reaped = member.wait();
+        }
+    }
+}
+
+fn await_event(replica: &ReplicaFiles, event: &str) {
+    wait_for(event, || replica.has_event(event).then_some(()));
+}
+
+#[test]
+fn a_pair_on_etcd_survives_its_primary_and_a_member_and_waits_where_two_members_are_gone() {
+    let Some(mut etcd) = Etcd::start() else {
+        return;
+    };
+    let directory = PairDirectory::new(&counting_slowly());
+    let [a, b] = directory.two_hosts(["a", "b"], |_| String::new());
+    for files in [&a, &b] {
+        let text = std::fs::read_to_string(&files.config).unwrap();
+        let url = format!("url = \"{}\"", etcd.url());
+        std::fs::write(&files.config, text.replace("directory = \"arbiter\"", &url)).unwrap();
+    }
+    let start = |files: &ReplicaFiles| Process::start(&["replica", "--config", files.config()]);
+    let mut first = start(&a);
+    await_event(&a, "live");
+    let mut second = start(&b);
+    let status = a.await_state("protected");
+    assert_eq!(status["arbiter"], etcd.url());
+    await_lines(&a, 20);
+
+    // A member dies with the primary: the others are asked.
+    etcd.kill(0);
+    first.kill();
+    await_event(&b, "live");
+    await_lines(&b, 20);
+    assert_one_history(&a, &b);
+    let _first = start(&a);
+    b.await_state("protected");
+
+    // Without a quorum nobody goes live, and it is told.
+    etcd.kill(1);
+    second.kill();
+    await_event(&a, "arbiter_unanswered");
+    assert_eq!(a.status().unwrap()["role"], "backup");
+    etcd.members[1] = etcd.member(1);
+    wait_for("a to go live", || {
+        a.status().filter(|status| status["role"] == "primary")
+    });
+}

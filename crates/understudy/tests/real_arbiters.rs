@@ -116,7 +116,7 @@ fn a_pair_on_etcd_survives_its_primary_and_a_member_and_waits_where_two_members_
     }
     let start = |files: &ReplicaFiles| Process::start(&["replica", "--config", files.config()]);
     let mut first = start(&a);
-    await_event(&a, "live");
+    a.await_state("alone");
     let mut second = start(&b);
     let status = a.await_state("protected");
     assert_eq!(status["arbiter"], etcd.url());

@@ -189,6 +189,9 @@ impl ArbiterSection {
 
     fn address(&self) -> Result<Address, Wrong> {
         match (&self.directory, &self.url) {
+            (Some(directory), None) if directory.as_os_str().is_empty() => {
+                Err(("arbiter.directory", "it is empty".into()))
+            }
             (Some(directory), None) => Ok(Address::Directory(directory.clone())),
             (None, Some(url)) => match url.parse() {
                 Ok(Address::Directory(_)) => Err((
@@ -341,7 +344,7 @@ mod tests {
     #[test]
     fn what_is_missing_or_does_not_belong_is_named_by_key() {
         for (text, key) in [
-            ("arbiter = \"\"", "no arbiter"),
+            ("arbiter = \"\"", "arbiter.directory: it is empty"),
             ("arbiter = 3", "a directory, etcd://"),
             ("arbiter = \"ftp://a\"", "arbiter.url: "),
             ("[arbiter]\nurl = \"/mnt\"", "arbiter.url: "),

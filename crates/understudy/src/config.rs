@@ -328,7 +328,7 @@ impl VmConfig {
             .into_iter()
             .filter_map(|(key, path)| Some((key, path?)))
             .chain(self.disks.iter().map(|disk| ("disks.path", &*disk.path)))
-            .chain(arbiter.map(|arbiter| ("arbiter.directory", &*arbiter.directory)));
+            .chain(arbiter.flat_map(ArbiterSection::paths));
         for (key, path) in named {
             if empty(path) {
                 return wrong(key, "an empty path: name a file or directory".into());
@@ -425,6 +425,7 @@ impl VmConfig {
         let arbiter = arbiter.settings(&environment);
         let arbiter = arbiter.map_err(|(key, message)| ConfigError::Value {
             path: path.into(),
+            line: None,
             key,
             message,
         })?;

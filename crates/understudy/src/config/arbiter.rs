@@ -105,6 +105,23 @@ type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 const SECRET_LIMIT_BYTES: u64 = 4096;
 
 impl ArbiterSection {
+    /// All paths, with their keys.
+    pub fn paths(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        [
+            ("arbiter.directory", &self.directory),
+            ("arbiter.ca_certificate", &self.ca_certificate),
+            ("arbiter.certificate", &self.certificate),
+            ("arbiter.private_key", &self.private_key),
+            ("arbiter.password_file", &self.password_file),
+            (
+                "arbiter.secret_access_key_file",
+                &self.secret_access_key_file,
+            ),
+        ]
+        .into_iter()
+        .filter_map(|(key, path)| Some((key, path.as_deref()?)))
+    }
+
     /// Resolves relative paths.
     pub fn resolve(&mut self, resolve: impl Fn(&mut PathBuf)) {
         [
@@ -189,9 +206,6 @@ impl ArbiterSection {
 
     fn address(&self) -> Result<Address, Wrong> {
         match (&self.directory, &self.url) {
-            (Some(directory), None) if directory.as_os_str().is_empty() => {
-                Err(("arbiter.directory", "it is empty".into()))
-            }
             (Some(directory), None) => Ok(Address::Directory(directory.clone())),
             (None, Some(url)) => match url.parse() {
                 Ok(Address::Directory(_)) => Err((
@@ -344,7 +358,6 @@ mod tests {
     #[test]
     fn what_is_missing_or_does_not_belong_is_named_by_key() {
         for (text, key) in [
-            ("arbiter = \"\"", "arbiter.directory: it is empty"),
             ("arbiter = 3", "a directory, etcd://"),
             ("arbiter = \"ftp://a\"", "arbiter.url: "),
             ("[arbiter]\nurl = \"/mnt\"", "arbiter.url: "),

@@ -37,7 +37,7 @@ fn each_race_has_one_winner(backend: impl Backend, races: u64) {
             .map(|verdicts| &verdicts[race as usize])
             .collect();
         let is_won = |verdict: &&Verdict| **verdict == Verdict::Won;
-        let winner = verdicts.iter().position(|verdict| is_won(&verdict));
+        let winner = verdicts.iter().position(is_won);
         let winner = winner.unwrap_or_else(|| panic!("nobody won race {race}"));
         let won = Verdict::Lost(Box::new(entry(race, winner as u128, 1)));
         for (host, verdict) in verdicts.iter().enumerate() {

@@ -77,6 +77,8 @@ pub struct Configuration<'a> {
     pub arbiter: &'a Path,
     /// What executes the guest; the default where it is not said.
     pub engine: Option<&'a str>,
+    /// The image of its disk, if it has one.
+    pub disk: Option<&'a Path>,
 }
 
 impl Configuration<'_> {
@@ -95,7 +97,7 @@ impl Configuration<'_> {
         Ok(format!(
             "name = \"pair\"\n{arch}memory = \"{memory}\"\ncommand_line = \"{command_line}\"\n\
              {firmware}kernel = \"{guest}/kernel\"\ninitrd = \"{guest}/initrd\"\n\
-             state_directory = \"{state}\"\n{engine}\
+             state_directory = \"{state}\"\n{engine}{disk}\
              [network]\nswitch = \"{switch}\"\n\
              [pair]\nlisten = \"{listen}\"\n{peer}\
              [arbiter]\ndirectory = \"{arbiter}\"\n",
@@ -105,6 +107,10 @@ impl Configuration<'_> {
             memory = self.memory,
             state = self.state.display(),
             engine = line("engine", self.engine),
+            disk = self.disk.map_or(String::new(), |disk| format!(
+                "[[disks]]\npath = \"{}\"\n",
+                disk.display()
+            )),
             switch = self.switch,
             listen = self.listen,
             peer = line("peer", self.peer),

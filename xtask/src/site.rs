@@ -69,6 +69,7 @@ impl Site {
             peer,
             arbiter: &self.directory.join("arbiter"),
             engine: None,
+            disk: None,
         };
         Replica::start(Command::new(&self.program), &configuration)
     }

@@ -75,6 +75,7 @@ impl Site {
             peer,
             arbiter: &self.directory.join("arbiter"),
             engine: Some(engine),
+            disk: None,
         };
         Replica::start(Command::new(&self.program), &configuration)
     }

@@ -129,7 +129,8 @@ impl CalendarWatch {
             self.told = false;
             return None;
         }
-        let tell = apart_ns >= u128::from(TOLD_NS) && !self.told;
+        // A machine that was only just powered on had its calendar from this host, a moment ago.
+        let tell = apart_ns >= u128::from(TOLD_NS) && !self.told && guest_ns > 0;
         self.told |= tell;
         let back_ns = apart_ns.min(u128::from(since_ns / SLEW)) as u64;
         Some(Move {
@@ -236,10 +237,20 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_that_was_slow_to_start_is_nothing_to_tell() {
+        let mut watch = CalendarWatch::default();
+        let moved = watch.look(0, UNIX_NS + SECOND_NS, UNIX_NS, 0).unwrap();
+        assert_eq!(moved.unix_base_ns, UNIX_NS + SECOND_NS);
+        assert_eq!(moved.told_ns, None);
+    }
+
+    #[test]
     fn a_host_whose_calendar_is_behind_slows_it_and_tells_once() {
         let mut watch = CalendarWatch::default();
-        let first = watch.look(0, UNIX_NS - 3 * SECOND_NS, UNIX_NS, 0).unwrap();
-        assert_eq!(first.unix_base_ns, UNIX_NS - SECOND_NS / 10);
+        let first = watch
+            .look(0, UNIX_NS - 3 * SECOND_NS, UNIX_NS - 1, 1)
+            .unwrap();
+        assert_eq!(first.unix_base_ns, UNIX_NS - 1 - SECOND_NS / 10);
         assert_eq!(first.told_ns, Some(-3 * SECOND_NS as i64));
         let next = watch.look(
             SECOND_NS,

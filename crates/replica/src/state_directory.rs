@@ -152,6 +152,31 @@ pub fn append_to(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// Replaces a file as a whole, durably; it is its owner's alone. What lies in the way of the new one,
+/// left behind or planted, is removed and not followed.
+///
+/// # Errors
+/// It cannot be written or synced.
+pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let new = PathBuf::from(name);
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = options().write(true).create_new(true).open(&new)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    drop(file);
+    fs::rename(&new, path)?;
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    File::open(directory)?.sync_all()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,6 +217,25 @@ mod tests {
         )
         .unwrap();
         directory.append("console.log").unwrap_err();
+    }
+
+    /// Finding 20, of the files that are replaced: identity and markers.
+    #[test]
+    fn what_is_replaced_follows_no_link_and_is_its_owners() {
+        let parent = tempfile::tempdir().unwrap();
+        let (elsewhere, path) = (
+            parent.path().join("elsewhere"),
+            parent.path().join("marker"),
+        );
+        fs::write(&elsewhere, "as it was").unwrap();
+        std::os::unix::fs::symlink(&elsewhere, parent.path().join("marker.new")).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+        replace(&path, b"content").unwrap();
+        assert_eq!(fs::read(&elsewhere).unwrap(), b"as it was");
+        assert_eq!(fs::read(&path).unwrap(), b"content");
+        let there = fs::symlink_metadata(&path).unwrap();
+        assert!(there.is_file());
+        assert_eq!(there.permissions().mode() & 0o777, 0o600);
     }
 
     #[test]

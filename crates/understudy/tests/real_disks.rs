@@ -587,3 +587,63 @@ fn a_host_without_its_disk_takes_no_key() {
     await_live(&second);
     await_more_lines(&second);
 }
+
+/// A file as a block device, for as long as this lives.
+struct LoopDevice(String);
+
+impl LoopDevice {
+    /// `None` where this is not allowed.
+    fn of(file: &Path) -> Option<LoopDevice> {
+        let mut command = Command::new("losetup");
+        let output = command.args(["--find", "--show"]).arg(file).output().ok()?;
+        let device = String::from_utf8(output.stdout).ok()?;
+        output
+            .status
+            .success()
+            .then(|| LoopDevice(device.trim().to_owned()))
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        let _detached = Command::new("losetup").args(["-d", &self.0]).status();
+    }
+}
+
+/// The backup's disk is a block device: its marker is in the state directory, what the copy does not
+/// send is zero there, too, and it starts the machine again.
+#[test]
+fn a_block_device_is_a_disk_like_any_other() {
+    let pair = DiskPair::new(u16::MAX);
+    fs::write(pair.disk("r2"), vec![0xaa; DISK_BYTES]).unwrap();
+    let Some(device) = LoopDevice::of(&pair.disk("r2")) else {
+        println!("skipped: no loop devices here");
+        return;
+    };
+    let [first, second] = pair.0.two_hosts(["r1", "r2"], |name| match name {
+        "r2" => format!("[[disks]]\npath = \"{}\"\n", device.0),
+        _ => with_disk(name),
+    });
+    let start = |replica: &ReplicaFiles| Process::start(&["replica", "--config", replica.config()]);
+    let mut first_process = start(&first);
+    await_lines(&first, 20);
+    let mut second_process = start(&second);
+    first.await_state("protected");
+    await_more_lines(&first);
+    first_process.kill();
+    await_live(&second);
+    await_more_lines(&second);
+    second_process.kill();
+    let name = Path::new(&device.0).file_name().unwrap().to_str().unwrap();
+    assert!(second.state.join(format!("{name}.understudy")).exists());
+
+    assert_has_all(&pair.disk("r2"), &whole_lines(&second));
+
+    // After a loss of power it is the right disk.
+    let _second_process = start(&second);
+    await_live(&second);
+    let console = second.console().len();
+    wait_for("the machine to run again", || {
+        (second.console().len() > console + 100).then_some(())
+    });
+}

@@ -124,6 +124,7 @@ impl Site {
             peer: peer.as_deref(),
             arbiter: &self.arbiter_path(host),
             engine: None,
+            disk: None,
         };
         Replica::start(self.lan.on_host(host, &self.program), &configuration)
     }

@@ -3,11 +3,12 @@
 use crate::config::ReplicaConfig;
 use crate::machines::Machines;
 use crate::random;
+use crate::state_directory::replace;
 use replication::config::PairConfig;
 use replication::message::Greeting;
 use replication::succession::{Durability, Host, HostId, MachineName, RunId};
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -33,12 +34,7 @@ fn host_id(directory: &Path) -> io::Result<HostId> {
         Err(error) => return Err(error),
     }
     let id = HostId(random::number()?);
-    let new = directory.join("host-id.new");
-    let mut file = File::create(&new)?;
-    writeln!(file, "{id}")?;
-    file.sync_all()?;
-    fs::rename(&new, &path)?;
-    File::open(directory)?.sync_all()?;
+    replace(&path, format!("{id}\n").as_bytes())?;
     Ok(id)
 }
 

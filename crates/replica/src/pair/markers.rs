@@ -1,12 +1,13 @@
 //! The markers of this host: read once, written on a thread of their own, one after the other.
 
 use crate::config::ReplicaConfig;
+use crate::state_directory::replace;
 use crate::wake::Waker;
 use replication::marker::{Found, Marker, Worth};
 use replication::succession::MachineName;
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Seek};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -178,23 +179,6 @@ fn length_of(disk: &Path) -> io::Result<u64> {
 /// The error, with the file that it is about.
 fn at(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
-}
-
-/// Replaces a file as a whole, durably.
-fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".new");
-    let new = PathBuf::from(name);
-    let mut file = File::create(&new)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    drop(file);
-    fs::rename(&new, path)?;
-    let directory = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    File::open(directory)?.sync_all()
 }
 
 #[cfg(test)]

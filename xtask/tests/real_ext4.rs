@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -77,8 +77,11 @@ impl Hosts {
         switch.arg("switch").arg("--listen");
         switch.arg(format!("unix:{}", directory.join("switch").display()));
         switch.args(["--forward", &format!("{service}=10.0.2.15:{PORT}")]);
+        let switch = Process::start(switch.stdout(Stdio::null()))?;
+        let socket = directory.join("switch");
+        wait_for("the switch", || Ok(socket.exists().then_some(())))?;
         Ok(Hosts {
-            _switch: Process::start(&mut switch)?,
+            _switch: switch,
             addresses: [free()?.to_string(), free()?.to_string()],
             directory,
             program,

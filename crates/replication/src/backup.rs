@@ -522,6 +522,9 @@ impl<O> Backup<O> {
         if let Some(follow) = follow {
             follow.describe(&mut status);
         }
+        if phase == BackupPhase::Draining {
+            status.generation = self.newest.next_generation();
+        }
         status
     }
 

@@ -658,7 +658,10 @@ impl<O> Primary<O> {
         let parting = Parting::Suspected;
         self.send(connection, Message::Goodbye { pairing, parting });
         self.actions.push_back(PrimaryAction::Close(connection));
-        self.report(Event::Suspected { pairing, why });
+        // Whoever asked for that to happen is told of it when the arbiter confirms it.
+        if why != Suspicion::HandedOver {
+            self.report(Event::Suspected { pairing, why });
+        }
         self.state = State::Unpaired;
         // The end of the life may be on its way to the arbiter: then that is the question.
         if self.leaving.is_none() {

@@ -317,11 +317,13 @@ impl VmConfig {
             return wrong("kernel", "neither a kernel nor a firmware is given".into());
         }
         let empty = |path: &Path| path.as_os_str().is_empty();
+        // A machine alone (`run`) keeps no state.
+        let state = self.pair.as_ref().map(|_| &*self.state_directory);
         let images = [
             ("firmware", self.firmware.as_deref()),
             ("kernel", self.kernel.as_deref()),
             ("initrd", self.initrd.as_deref()),
-            ("state_directory", Some(&*self.state_directory)),
+            ("state_directory", state),
         ];
         let arbiter = self.arbiter.iter();
         let named = images

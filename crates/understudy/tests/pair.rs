@@ -4,7 +4,7 @@ mod support;
 
 use rustix::process::Signal;
 use std::io::Write;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 use support::guest_program::{
     counting_and_panicking, counting_and_resetting, counting_busily, counting_slowly, counting_to,
@@ -202,22 +202,13 @@ fn a_killed_primary_that_is_started_again_joins_its_successor() {
 #[test]
 fn after_both_died_the_machine_is_started_once() {
     let pair = PairDirectory::new(&counting_slowly());
-    let (primary, mut process, listen) = pair.primary("r1");
-    let (backup, mut backup_process) = pair.backup("r2", &listen);
+    let [primary, backup] = pair.two_hosts(["r1", "r2"], |_| String::new());
+    let mut process = Process::start(&["replica", "--config", primary.config()]);
+    primary.await_state("alone");
+    let mut backup_process = Process::start(&["replica", "--config", backup.config()]);
     primary.await_state("protected");
     process.kill();
     backup_process.kill();
-    let text = std::fs::read_to_string(&primary.config).unwrap();
-    let text = text.replace("127.0.0.1:0", &listen);
-    let backups = std::fs::read_to_string(&backup.config).unwrap();
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let backups = backups.replace("127.0.0.1:0", &port.to_string());
-    std::fs::write(&backup.config, backups).unwrap();
-    let peer = format!("peer = \"{port}\"\nlisten");
-    std::fs::write(&primary.config, text.replace("listen", &peer)).unwrap();
     let _waits = Process::start(&["replica", "--config", backup.config()]);
     wait_for("the backup to wait for the right disk", || {
         backup.status().filter(|status| status["role"] == "waiting")

@@ -126,8 +126,8 @@ impl BackupLoop {
     }
 
     fn exit(mut self, ended: Result<Ended, ReplicaError>) -> BackupEnding {
-        let (pairing, count) = (self.pairing, self.executed());
-        self.host.stopped(pairing, count, &ended);
+        let (generation, count) = (self.core.status().generation.0, self.executed());
+        self.host.stopped(generation, count, &ended);
         BackupEnding::Exit(ended)
     }
 
@@ -360,6 +360,7 @@ impl BackupLoop {
     }
 
     fn stop(&mut self, why: BackupStop) -> End {
+        self.host.left_off = None;
         match why {
             BackupStop::Left => End::Exit(Ok(Ended::Left)),
             BackupStop::Refused(refusal) => End::Exit(Err(ReplicaError::Refused(refusal))),
@@ -371,7 +372,9 @@ impl BackupLoop {
                 End::Again
             }
             BackupStop::Again(why) => {
-                self.host.events.add("looks_again", self.pairing, 0, why);
+                let generation = self.core.status().generation.0;
+                self.host.left_off = Some(why.clone());
+                self.host.events.add("looks_again", generation, 0, why);
                 End::Again
             }
         }
@@ -401,9 +404,9 @@ impl BackupLoop {
 
     /// The connection for the snapshot failed: nothing comes of this pairing.
     fn not_fetched(&mut self, why: &RestoreError) {
-        let pairing = self.pairing;
+        let generation = self.core.status().generation.0;
         let what = why.to_string();
-        self.host.events.add("fetch_failed", pairing, 0, what);
+        self.host.events.add("fetch_failed", generation, 0, what);
         if let Some(connection) = self.connection.take() {
             self.host.close(connection);
             self.core.disconnected(monotonic(), Some(connection));

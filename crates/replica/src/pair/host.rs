@@ -91,6 +91,8 @@ pub struct Host {
     pub markers: Markers,
     /// A disk here failed: no machine of another host is brought here until it takes writes again.
     pub failed_disk: Option<FailedDisk>,
+    /// Why nothing came of joining, the last time: it is looked again.
+    pub left_off: Option<String>,
     /// The machines that were here before, until they have let go of their disks.
     pub discarding: Option<JoinHandle<()>>,
     /// Keeps what is known of divergences.
@@ -156,6 +158,7 @@ impl Host {
             markers: Markers::open(&config, machine, waker.clone())?,
             peers: Vec::new(),
             failed_disk: None,
+            left_off: None,
             discarding: None,
             pair_config,
             arbiter,

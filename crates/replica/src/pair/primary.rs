@@ -415,7 +415,10 @@ impl PrimaryLoop {
 
     fn snapshot_failed(&mut self, pairing: u64, reason: String) {
         self.drop_snapshot();
-        self.host.events.add("snapshot_failed", pairing, 0, reason);
+        let generation = self.core.status().generation.0;
+        self.host
+            .events
+            .add("snapshot_failed", generation, 0, reason);
         self.core.snapshot_failed(monotonic(), pairing);
     }
 

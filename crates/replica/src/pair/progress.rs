@@ -61,7 +61,7 @@ impl CopyMeter {
             done_bytes: done,
             total_bytes: total,
             percent: if total > 0 {
-                done as f64 * 100.0 / total as f64
+                (done as f64 * 1000.0 / total as f64).round() / 10.0
             } else {
                 0.0
             },

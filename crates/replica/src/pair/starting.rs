@@ -155,7 +155,10 @@ impl Starting<'_> {
         let deadline = deadlines.into_iter().flatten().min();
         let waiting = match &self.kept_out {
             Some(kept_out) => kept_out.text.clone(),
-            None => self.startup.waiting().to_string(),
+            None => match (self.startup.waiting(), &self.host.left_off) {
+                (Waiting::Looking, Some(why)) => format!("{why}: looking again"),
+                (waiting, _) => waiting.to_string(),
+            },
         };
         let happened = self
             .host

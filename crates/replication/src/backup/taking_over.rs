@@ -102,8 +102,9 @@ impl<O> Backup<O> {
     }
 
     fn won(&mut self, opened: Entry) {
+        self.newest = opened.clone();
         self.report(Event::Claimed {
-            generation: opened.key.generation,
+            generation: opened.next_generation(),
         });
         if let State::Claiming(follow, _) = std::mem::replace(&mut self.state, State::Stopped) {
             if follow.is_handed_over() {

@@ -384,6 +384,7 @@ impl Tlb {
 
     /// That of both halves.
     #[inline(always)]
+    #[cfg(jit)]
     pub(crate) fn fetch_generations(&self) -> [u32; 2] {
         self.fetch_generations
     }

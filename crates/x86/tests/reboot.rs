@@ -1,7 +1,11 @@
 //! A guest that resets the machine begins anew within its life: at the same count on every engine, wherever
 //! it is stopped, and across a snapshot; and a panic is told, by pvpanic's port.
 
+#[path = "../testing/kernel_image.rs"]
+mod kernel_image;
+
 use iced_x86::code_asm::*;
+use kernel_image::kernel_image;
 use machine::Stop;
 use machine::config::{BoardConfig, MachineConfig, PanicPolicy};
 use machine::engine::Engine;
@@ -78,23 +82,9 @@ fn begins_anew(way: Way) -> Result<Vec<u8>, IcedError> {
 
 /// A machine whose kernel is this code.
 fn machine(way: Way) -> Machine {
-    let mut kernel = vec![0; 1024 + 0x200];
-    let mut put = |at: usize, bytes: &[u8]| kernel[at..at + bytes.len()].copy_from_slice(bytes);
-    put(0x1f1, &[1]);
-    put(0x1fe, &[0x55, 0xaa]);
-    put(0x200, &[0xeb, 0x66]);
-    put(0x202, b"HdrS");
-    put(0x206, &0x020fu16.to_le_bytes());
-    put(0x211, &[1]);
-    put(0x22c, &0x7fff_ffffu32.to_le_bytes());
-    put(0x234, &[1]);
-    put(0x236, &1u16.to_le_bytes());
-    put(0x238, &2047u32.to_le_bytes());
-    put(0x258, &LOAD.to_le_bytes());
-    put(0x260, &0x2_0000u32.to_le_bytes());
-    kernel.extend(begins_anew(way).expect("the program assembles"));
+    let code = begins_anew(way).expect("the program assembles");
     let images = BootImages {
-        kernel,
+        kernel: kernel_image(LOAD, &code),
         initrd: Some(vec![7; 5000]),
         command_line: "console=ttyS0".to_owned(),
     };

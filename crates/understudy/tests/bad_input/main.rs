@@ -11,6 +11,7 @@ mod hostile_guest;
 mod images;
 mod peers;
 mod recordings;
+mod rivals;
 mod strangers;
 
 use std::process::Output;

@@ -18,14 +18,14 @@ use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 /// The other end of the logging channel, in the test's hands.
-struct Peer {
+pub struct Peer {
     stream: TcpStream,
     writer: MessageWriter,
     reader: MessageReader,
 }
 
 impl Peer {
-    fn new(stream: TcpStream) -> Peer {
+    pub fn new(stream: TcpStream) -> Peer {
         stream
             .set_read_timeout(Some(Duration::from_secs(30)))
             .unwrap();
@@ -36,7 +36,7 @@ impl Peer {
         }
     }
 
-    fn send(&mut self, message: &Message) {
+    pub fn send(&mut self, message: &Message) {
         let mut bytes = Vec::new();
         self.writer.write(&mut bytes, message);
         // The other side may hang up at any time: what it says matters, not what it hears.
@@ -44,7 +44,7 @@ impl Peer {
     }
 
     /// The next message; `None` at the connection's end.
-    fn receive(&mut self) -> Option<Message> {
+    pub fn receive(&mut self) -> Option<Message> {
         let mut buffer = [0; 4096];
         loop {
             if let Some(message) = self.reader.next_message().unwrap() {
@@ -60,7 +60,7 @@ impl Peer {
     }
 }
 
-fn stranger() -> Host {
+pub fn stranger() -> Host {
     Host::new(HostId(17), "stranger")
 }
 
@@ -68,7 +68,7 @@ fn other() -> MachineName {
     MachineName::new("other").unwrap()
 }
 
-fn greeting() -> Greeting {
+pub fn greeting() -> Greeting {
     Greeting {
         semantics_version: SEMANTICS_VERSION,
         configuration_hash: 0,
@@ -221,7 +221,7 @@ fn strangers_life(pair: &PairDirectory) {
 }
 
 /// How the stranger says that it stands.
-fn live() -> Standing {
+pub fn live() -> Standing {
     Standing {
         machine: greeting().machine,
         host: stranger(),

@@ -1,18 +1,21 @@
 //! From bytes to [`Op`]s.
 
+mod systems;
+mod vectors;
+
+pub(crate) use vectors::needs;
+
 use super::alu::{self, Form, binary, unary};
 use super::core::IN_COMPATIBILITY;
 use super::multiply::Wide;
 use super::op::{Handler, Op, RIP, ZERO};
 use super::string::{REPEAT, REPEAT_NOT_EQUAL, Which};
-use super::vector::{needs, number};
-use super::width::{Double, Quad};
-use super::{bits, compatibility, control, data, multiply, port, shift, string, system, vector};
+use super::vector::number;
+use super::{bits, compatibility, control, data, multiply, port, shift, string, system};
 use crate::cpu::SS;
-use crate::simd::operations;
 use iced_x86::{
-    Code, ConditionCode, CpuidFeature, Decoder, DecoderError, DecoderOptions, Instruction,
-    Mnemonic, OpKind, Register,
+    Code, ConditionCode, Decoder, DecoderError, DecoderOptions, Instruction, Mnemonic, OpKind,
+    Register,
 };
 
 /// The machine has no TZCNT and LZCNT: their prefix means nothing, the opcode is that of BSF and BSR.
@@ -269,7 +272,7 @@ pub(super) fn set_handler(op: &mut Op, instruction: &Instruction) -> bool {
         op.handler = handler;
         return false;
     }
-    if let Some(handler) = jumps(op, instruction).or_else(|| systems(op, instruction)) {
+    if let Some(handler) = jumps(op, instruction).or_else(|| systems::systems(op, instruction)) {
         op.handler = handler;
         return true;
     }
@@ -277,7 +280,7 @@ pub(super) fn set_handler(op: &mut Op, instruction: &Instruction) -> bool {
         op.handler = handler;
         return instruction.is_jcc_short_or_near();
     }
-    set_vector(op, instruction)
+    vectors::set_vector(op, instruction)
 }
 
 fn set_string(op: &mut Op, instruction: &Instruction) -> bool {
@@ -771,109 +774,6 @@ pub(super) fn far_load(op: &mut Op, instruction: &Instruction, segment: Register
     control::load_far_pointer
 }
 
-/// System instructions behind which a block ends.
-fn systems(op: &mut Op, instruction: &Instruction) -> Option<Handler> {
-    Some(match instruction.mnemonic() {
-        Mnemonic::Mov => return system_move(op, instruction),
-        Mnemonic::Popfq => {
-            op.detail = 8;
-            data::pop_flags
-        }
-        Mnemonic::Popf => {
-            op.detail = 2;
-            data::pop_flags
-        }
-        Mnemonic::Cli => data::change_interrupts,
-        Mnemonic::Sti => {
-            op.detail = 1;
-            data::change_interrupts
-        }
-        Mnemonic::Hlt => system::halt,
-        Mnemonic::Lmsw => {
-            op.detail = u8::from(source_or_memory(op, instruction, 0));
-            system::load_machine_status
-        }
-        Mnemonic::Lgdt => system::load_table,
-        Mnemonic::Lidt => {
-            op.detail = 1;
-            system::load_table
-        }
-        Mnemonic::Lldt | Mnemonic::Ltr => {
-            op.detail = u8::from(source_or_memory(op, instruction, 0));
-            if instruction.mnemonic() == Mnemonic::Ltr {
-                op.detail |= 2;
-            }
-            system::load_system_segment
-        }
-        Mnemonic::Rdmsr => system::read_msr,
-        Mnemonic::Wrmsr => system::write_msr,
-        Mnemonic::In => {
-            op.detail = size(instruction, 0) as u8;
-            if is_register(instruction, 1) {
-                op.source = 1;
-            } else {
-                op.immediate = instruction.immediate(1);
-            }
-            port::input
-        }
-        Mnemonic::Out => {
-            op.detail = size(instruction, 1) as u8;
-            if is_register(instruction, 0) {
-                op.source = 1;
-            } else {
-                op.immediate = instruction.immediate(0);
-            }
-            port::output
-        }
-        _ => return None,
-    })
-}
-
-fn system_move(op: &mut Op, instruction: &Instruction) -> Option<Handler> {
-    let other = |operand: u32| {
-        let register = if is_register(instruction, operand) {
-            instruction.op_register(operand)
-        } else {
-            Register::None
-        };
-        (
-            register.number() as u8,
-            register.is_segment_register(),
-            register.is_cr(),
-            register.is_dr(),
-        )
-    };
-    match (other(0), other(1)) {
-        ((segment, true, ..), _) => {
-            op.target = segment;
-            op.detail = u8::from(source_or_memory(op, instruction, 1));
-            Some(system::move_to_segment)
-        }
-        (_, (segment, true, ..)) => store_selector(op, instruction, segment),
-        ((control, _, true, _), (source, ..)) => {
-            op.target = control;
-            op.source = source;
-            Some(system::move_to_control)
-        }
-        ((target, ..), (control, _, true, _)) => {
-            op.source = control;
-            op.target = target;
-            Some(system::move_from_control)
-        }
-        ((debug, _, _, true), (source, ..)) => {
-            op.target = debug;
-            op.source = source;
-            Some(system::move_to_debug)
-        }
-        ((target, ..), (debug, _, _, true)) => {
-            op.source = debug;
-            op.target = target;
-            Some(system::move_from_debug)
-        }
-        _ => None,
-    }
-}
-
 /// Jcc, SETcc, CMOVcc.
 fn conditional(op: &mut Op, instruction: &Instruction) -> Option<Handler> {
     let condition = instruction.condition_code();
@@ -898,130 +798,4 @@ fn conditional(op: &mut Op, instruction: &Instruction) -> Option<Handler> {
     op.target = register(instruction, 0);
     let is_memory = source_or_memory(op, instruction, 1);
     Some(data::cmov(size(instruction, 0), is_memory))
-}
-
-/// What the vector and x87 units have; all else is undefined.
-fn set_vector(op: &mut Op, instruction: &Instruction) -> bool {
-    if let Some(handler) =
-        vector_move(op, instruction).or_else(|| vector_operation(op, instruction))
-    {
-        op.handler = handler;
-        return false;
-    }
-    let Some(needs) = needs(instruction) else {
-        return true;
-    };
-    op.detail = needs;
-    op.instruction = Some(Box::new(*instruction));
-    op.handler = vector::execute;
-    false
-}
-
-/// The moves between XMM registers and memory, which are what copies are made of.
-fn vector_move(op: &mut Op, instruction: &Instruction) -> Option<Handler> {
-    let mut alignment = 0;
-    let is_whole = match instruction.code() {
-        Code::Movdqa_xmm_xmmm128
-        | Code::Movaps_xmm_xmmm128
-        | Code::Movapd_xmm_xmmm128
-        | Code::Movdqa_xmmm128_xmm
-        | Code::Movaps_xmmm128_xmm
-        | Code::Movapd_xmmm128_xmm => {
-            alignment = 15;
-            true
-        }
-        Code::Movdqu_xmm_xmmm128
-        | Code::Movups_xmm_xmmm128
-        | Code::Movupd_xmm_xmmm128
-        | Code::Movdqu_xmmm128_xmm
-        | Code::Movups_xmmm128_xmm
-        | Code::Movupd_xmmm128_xmm => true,
-        _ => false,
-    };
-    let handler: Handler = match instruction.code() {
-        _ if is_whole => match two_operands(op, instruction) {
-            Form::RegisterRegister => vector::move_register,
-            Form::RegisterMemory => vector::move_load,
-            _ => vector::move_store,
-        },
-        Code::Movss_xmm_xmmm32 | Code::Movd_xmm_rm32 if is_memory(instruction, 1) => {
-            vector::move_load_low::<Double>
-        }
-        Code::Movsd_xmm_xmmm64 | Code::Movq_xmm_xmmm64 | Code::Movq_xmm_rm64
-            if is_memory(instruction, 1) =>
-        {
-            vector::move_load_low::<Quad>
-        }
-        Code::Movss_xmmm32_xmm | Code::Movd_rm32_xmm if is_memory(instruction, 0) => {
-            vector::move_store_low::<Double>
-        }
-        Code::Movsd_xmmm64_xmm
-        | Code::Movq_xmmm64_xmm
-        | Code::Movq_rm64_xmm
-        | Code::Movlps_m64_xmm
-        | Code::Movlpd_m64_xmm
-            if is_memory(instruction, 0) =>
-        {
-            vector::move_store_low::<Quad>
-        }
-        _ => return None,
-    };
-    two_operands(op, instruction);
-    op.immediate = alignment;
-    Some(handler)
-}
-
-/// The operations that are a function of two registers and nothing else.
-fn vector_operation(op: &mut Op, instruction: &Instruction) -> Option<Handler> {
-    let index = operations::find(instruction.code())?;
-    let handler: Handler = match two_operands(op, instruction) {
-        Form::RegisterRegister => vector::operate,
-        _ => vector::operate_memory,
-    };
-    op.immediate = index as u64;
-    Some(handler)
-}
-
-/// What a vector or x87 instruction needs to be set up; `None` for what is neither.
-pub(crate) fn needs(instruction: &Instruction) -> Option<u8> {
-    if instruction.mnemonic() == Mnemonic::Wait {
-        // To the decoder it is the 8086's.
-        return Some(needs::WAIT);
-    }
-    let mut needs = None;
-    for feature in instruction.cpuid_features() {
-        let by_feature = match feature {
-            CpuidFeature::FPU | CpuidFeature::FPU287 | CpuidFeature::FPU387 => {
-                return Some(needs::X87);
-            }
-            CpuidFeature::CMOV => continue,
-            CpuidFeature::MMX => needs::MMX,
-            CpuidFeature::SSE
-            | CpuidFeature::SSE2
-            | CpuidFeature::SSE3
-            | CpuidFeature::SSSE3
-            | CpuidFeature::SSE4_1
-            | CpuidFeature::SSE4_2
-            | CpuidFeature::AES
-            | CpuidFeature::PCLMULQDQ
-            | CpuidFeature::SHA => needs::SSE,
-            CpuidFeature::FXSR => needs::FXSR,
-            _ => return None,
-        };
-        needs = needs.max(Some(by_feature));
-    }
-    if needs == Some(needs::SSE) && is_mmx_only(instruction) {
-        needs = Some(needs::MMX);
-    }
-    needs
-}
-
-/// CR4.OSFXSR is about XMM registers and MXCSR, whichever extension brought the instruction.
-fn is_mmx_only(instruction: &Instruction) -> bool {
-    let registers = || (0..3).map(|operand| instruction.op_register(operand));
-    let converts = matches!(
-        instruction.mnemonic(),
-        Mnemonic::Cvtps2pi | Mnemonic::Cvttps2pi | Mnemonic::Cvtpd2pi | Mnemonic::Cvttpd2pi
-    );
-    registers().any(Register::is_mm) && !registers().any(Register::is_xmm) && !converts
 }

@@ -1,6 +1,7 @@
 //! Random guests: a kernel image whose code takes interrupts of the local APIC's timer and of the serial
 //! port while it computes, stores, copies, prints, modifies itself and waits.
 
+use crate::kernel_image::kernel_image;
 use crate::random::Random;
 use iced_x86::code_asm::*;
 
@@ -28,22 +29,7 @@ pub const MEMORY_BYTES: u64 = 16 << 20;
 /// The guest of a seed, as a bzImage.
 pub fn generate(seed: u64) -> Vec<u8> {
     let code = assemble(&mut Random::new(seed)).expect("the guest assembles");
-    let mut file = vec![0; 1024 + 0x200];
-    let mut put = |at: usize, bytes: &[u8]| file[at..at + bytes.len()].copy_from_slice(bytes);
-    put(0x1f1, &[1]);
-    put(0x1fe, &[0x55, 0xaa]);
-    put(0x200, &[0xeb, 0x66]);
-    put(0x202, b"HdrS");
-    put(0x206, &0x020fu16.to_le_bytes());
-    put(0x211, &[1]);
-    put(0x22c, &0x7fff_ffffu32.to_le_bytes());
-    put(0x234, &[1]);
-    put(0x236, &1u16.to_le_bytes());
-    put(0x238, &2047u32.to_le_bytes());
-    put(0x258, &LOAD.to_le_bytes());
-    put(0x260, &0x2_0000u32.to_le_bytes());
-    file.extend(code);
-    file
+    kernel_image(LOAD, &code)
 }
 
 fn assemble(random: &mut Random) -> Result<Vec<u8>, IcedError> {

@@ -2,6 +2,8 @@
 //! count, however it is run, stopped, looked at, saved and restored.
 
 mod guest;
+#[path = "../../testing/kernel_image.rs"]
+mod kernel_image;
 mod random;
 mod recording;
 #[path = "../../../machine/testing/running_snapshot.rs"]

@@ -3,6 +3,8 @@
 
 mod code;
 mod compare;
+#[path = "../../testing/kernel_image.rs"]
+mod kernel_image;
 #[path = "../determinism/random.rs"]
 mod random;
 

@@ -1,6 +1,10 @@
+#[path = "../../../testing/kernel_image.rs"]
+mod kernel_image;
+
 use crate::boot::BootImages;
 use crate::interpreter::core::Core;
 use crate::machine::Machine;
+use kernel_image::kernel_image;
 use machine::config::{BoardConfig, MachineConfig};
 use machine::engine::Engine;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,22 +18,6 @@ fn machine() -> Machine {
         0xb9, 0xa0, 0x86, 0x01, 0x00, 0x48, 0x89, 0x0c, 0xcd, 0x00, 0x00, 0x20, 0x00, 0xff, 0xc9,
         0x75, 0xf4, 0xf4, 0xeb, 0xfe,
     ];
-    let mut kernel = vec![0x90; 1024 + 0x400];
-    let mut put = |at: usize, bytes: &[u8]| kernel[at..at + bytes.len()].copy_from_slice(bytes);
-    put(0, &[0; 1024]);
-    put(0x1f1, &[1]);
-    put(0x1fe, &[0x55, 0xaa]);
-    put(0x200, &[0xeb, 0x66]);
-    put(0x202, b"HdrS");
-    put(0x206, &0x020fu16.to_le_bytes());
-    put(0x211, &[1]);
-    put(0x22c, &0x7fff_ffffu32.to_le_bytes());
-    put(0x234, &[1]);
-    put(0x236, &1u16.to_le_bytes());
-    put(0x238, &2047u32.to_le_bytes());
-    put(0x258, &0x10_0000u64.to_le_bytes());
-    put(0x260, &0x2_0000u32.to_le_bytes());
-    put(1024 + 0x200, &code);
     let board = BoardConfig {
         memory_bytes: 16 << 20,
         harts: 1,
@@ -44,7 +32,7 @@ fn machine() -> Machine {
         unix_base_ns: 1 << 60,
     };
     let images = BootImages {
-        kernel,
+        kernel: kernel_image(0x10_0000, &code),
         ..BootImages::default()
     };
     Machine::new(config, &images).expect("the guest is a kernel")

@@ -3,6 +3,7 @@
 mod systems;
 mod vectors;
 
+#[cfg(jit)]
 pub(crate) use vectors::needs;
 
 use super::alu::{self, Form, binary, unary};

@@ -250,3 +250,28 @@ impl Connection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn a_hosts_end_that_vanished_is_noticed_within_five_minutes() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (host, _) = listener.accept().unwrap();
+        let key = FlowKey {
+            guest: "10.0.2.15:80".parse().unwrap(),
+            peer: "10.0.2.2:1024".parse().unwrap(),
+        };
+        let handle = SocketHandle::default();
+        let now = Instant::now();
+        let connection = Connection::new(handle, key, Direction::Inwards, host, now);
+        let host = &connection.host;
+        assert!(sockopt::socket_keepalive(host).unwrap());
+        let silent = sockopt::tcp_keepidle(host).unwrap();
+        let asked = sockopt::tcp_keepintvl(host).unwrap() * sockopt::tcp_keepcnt(host).unwrap();
+        assert_eq!(silent + asked, Duration::from_secs(300));
+    }
+}

@@ -7,7 +7,7 @@ use smoltcp::wire::{
     EthernetRepr, Icmpv4Message, Icmpv4Packet, Ipv4Repr, TcpControl, TcpPacket, TcpRepr,
     TcpSeqNumber, TcpTimestampRepr, UdpRepr,
 };
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 const MAC: EthernetAddress = EthernetAddress([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
@@ -257,6 +257,76 @@ fn without_an_announcement_a_lost_request_is_repeated_after_200_ms() {
     assert!(sent(&mut gateway).is_empty());
     gateway.service(now + Duration::from_millis(200));
     assert_eq!(sent(&mut gateway).len(), 1);
+}
+
+/// What the gateway sends to a guest in the seconds up to `until`, with its questions for the guest's
+/// MAC address answered; `answers` acknowledges what is sent on the connection to `port`.
+fn over_a_long_time(
+    gateway: &mut Gateway,
+    (from, until): (Instant, Instant),
+    answers: Option<u16>,
+) -> Vec<Vec<u8>> {
+    let mut segments = Vec::new();
+    let mut now = from;
+    while now < until {
+        now += Duration::from_secs(1);
+        gateway.service(now);
+        for frame in sent(gateway) {
+            let ethernet = EthernetFrame::new_unchecked(&frame[..]);
+            if ethernet.ethertype() == EthernetProtocol::Arp {
+                gateway.receive(&arp(ArpOperation::Reply, GATEWAY), now);
+                continue;
+            }
+            if let Some(port) = answers {
+                let (_, sequence, _, data) = parse_segment(&frame);
+                let mut answer = tcp_repr(TcpControl::None, 7, port);
+                answer.seq_number = TcpSeqNumber(1001);
+                // A question is the octet before the next one, again (RFC 9293, 3.8.4).
+                answer.ack_number = Some(sequence + 1 + data.len().saturating_sub(1));
+                gateway.receive(&segment(&answer, GATEWAY), now);
+            }
+            segments.push(frame);
+        }
+    }
+    segments
+}
+
+#[test]
+fn rfc_9293_a_silent_guest_is_asked_after_two_minutes_and_its_connection_ends_after_the_user_timeout()
+ {
+    let start = Instant::now();
+    let mut gateway = gateway(start);
+    let (mut client, _) = open_forwarded(&mut gateway, start);
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let before = over_a_long_time(&mut gateway, (start, at(118)), None);
+    assert!(
+        before.is_empty(),
+        "asked after less than two minutes: {before:?}"
+    );
+    let asked = over_a_long_time(&mut gateway, (at(118), at(124)), None);
+    assert!(!asked.is_empty(), "not asked after two minutes");
+    assert_eq!(gateway.status().tcp_connections, 1);
+    over_a_long_time(&mut gateway, (at(124), at(1_100)), None);
+    assert_eq!(
+        gateway.status().tcp_connections,
+        0,
+        "its place is not given back"
+    );
+    let ended = client.read(&mut [0; 1]);
+    assert!(!matches!(ended, Ok(1..)), "{ended:?}");
+}
+
+#[test]
+fn rfc_9293_an_idle_guest_that_answers_keeps_its_connection() {
+    let start = Instant::now();
+    let mut gateway = gateway(start);
+    let (mut client, port) = open_forwarded(&mut gateway, start);
+    let hour = start + Duration::from_secs(3_600);
+    let asked = over_a_long_time(&mut gateway, (start, hour), Some(port));
+    assert!(asked.len() >= 25, "asked {} times in an hour", asked.len());
+    assert_eq!(gateway.status().tcp_connections, 1);
+    let frames = request(&mut gateway, &mut client, hour);
+    assert!(!frames.is_empty());
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use anyhow::Result;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -43,6 +44,30 @@ impl DelayLine {
         self.address.to_string()
     }
 
+    /// How long `probes` short messages take there and back through a line that is `one_way` long each
+    /// way: the medium itself, with nothing at its other end but an echo.
+    pub fn round_trip(one_way: Duration, probes: u32) -> Result<Vec<Duration>> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let line = DelayLine::start(listener.local_addr()?.to_string())?;
+        line.set_one_way(one_way);
+        let mut near = TcpStream::connect(line.address())?;
+        near.set_nodelay(true)?;
+        let (mut far, _) = listener.accept()?;
+        far.set_nodelay(true)?;
+        std::thread::spawn(move || {
+            let mut byte = [0];
+            while far.read_exact(&mut byte).is_ok() && far.write_all(&byte).is_ok() {}
+        });
+        let mut trips = Vec::new();
+        for _ in 0..probes {
+            let sent = Instant::now();
+            near.write_all(&[0])?;
+            near.read_exact(&mut [0])?;
+            trips.push(sent.elapsed());
+        }
+        Ok(trips)
+    }
+
     /// How long everything takes from now on, each way.
     pub fn set_one_way(&self, delay: Duration) {
         let delay = u64::try_from(delay.as_micros()).unwrap_or(u64::MAX);
@@ -73,6 +98,9 @@ fn one_way(mut from: TcpStream, mut to: TcpStream, delay: Arc<AtomicU64>) {
         }
     });
     std::thread::spawn(move || {
+        // A line is as long as it says: the kernel would let a sleep last 50 us longer. A host that
+        // does not let it be so exact has a longer line.
+        let _exact = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
         for (at, bytes) in due {
             std::thread::sleep(at.saturating_duration_since(Instant::now()));
             if to.write_all(&bytes).is_err() {

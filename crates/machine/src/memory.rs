@@ -19,7 +19,7 @@ mod tracking;
 pub use batch::{BATCH_PAGES, PageBatch};
 pub use capture::Capture;
 pub use guest_ram::GuestRam;
-pub use huge_pages::ask_for_huge_pages;
+pub use huge_pages::{ask_for_huge_pages, keep_in_huge_pages};
 pub use layout::Region;
 pub use tracking::Consumer;
 

@@ -59,6 +59,17 @@ impl NetworkAttachment {
         }
     }
 
+    /// As [`Self::send`], but the frame may wait for others until [`Self::flush`].
+    pub fn enqueue(&mut self, frame: &[u8]) -> io::Result<()> {
+        match self {
+            NetworkAttachment::Switch(port) => {
+                port.enqueue(frame);
+                Ok(())
+            }
+            NetworkAttachment::Tap(tap) => tap.send(frame),
+        }
+    }
+
     /// The next frame, `None` when none waits. Call until `None`, or ask [`Self::has_frame`] before
     /// polling: several frames may come with one read.
     pub fn receive(&mut self) -> io::Result<Option<Vec<u8>>> {

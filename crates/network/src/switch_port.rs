@@ -23,6 +23,8 @@ pub struct SwitchPort {
     /// The switch has not answered yet.
     connecting: bool,
     decoder: FrameDecoder,
+    /// The last read did not fill its room: there is nothing more to read before polling tells so.
+    drained: bool,
     queue: FrameQueue,
 }
 
@@ -52,6 +54,7 @@ impl SwitchPort {
             stream,
             connecting: true,
             decoder: FrameDecoder::default(),
+            drained: false,
             queue: FrameQueue::new(SEND_QUEUE_LIMIT),
         })
     }
@@ -111,8 +114,8 @@ impl SwitchPort {
         self.connecting || !self.queue.is_empty()
     }
 
-    /// The next frame, `None` when none has arrived in full. Several frames may come with one read:
-    /// either call until `None` or ask [`Self::has_frame`] before polling.
+    /// The next frame, `None` when none has arrived in full, as far as one read tells. Several frames
+    /// may come with one read: either call until `None` or ask [`Self::has_frame`] before polling.
     ///
     /// `UnexpectedEof` when the switch closed the connection, `InvalidData` when it does not speak
     /// the protocol.
@@ -127,9 +130,17 @@ impl SwitchPort {
             {
                 return Ok(Some(frame.to_vec()));
             }
-            match self.stream.read_now(self.decoder.space())? {
+            if std::mem::take(&mut self.drained) {
+                return Ok(None);
+            }
+            let space = self.decoder.space();
+            let room = space.len();
+            match self.stream.read_now(space)? {
                 Some(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Some(length) => self.decoder.filled(length),
+                Some(length) => {
+                    self.decoder.filled(length);
+                    self.drained = length < room;
+                }
                 None => return Ok(None),
             }
         }

@@ -125,14 +125,25 @@ impl Network {
         self.attachment.is_some()
     }
 
-    /// Sends a frame; it is lost while the network is.
+    /// Sends a frame with the next [`Network::flush`]; it is lost while the network is.
     pub fn send(&mut self, frame: &[u8]) -> io::Result<()> {
         match &mut self.attachment {
             Some(attachment) => {
-                let sent = attachment.send(frame);
+                let sent = attachment.enqueue(frame);
                 self.check(sent)
             }
             None => Ok(()),
+        }
+    }
+
+    /// Writes what was sent, as far as the other side takes it: all of it with one system call.
+    pub fn flush(&mut self) -> io::Result<()> {
+        match &mut self.attachment {
+            Some(attachment) if attachment.wants_write() => {
+                let flushed = attachment.flush();
+                self.check(flushed)
+            }
+            _ => Ok(()),
         }
     }
 
@@ -188,7 +199,13 @@ pub struct Outside {
 }
 
 impl Outside {
-    /// Lets an output out. An error means that the network has gone.
+    /// Writes the frames that were emitted. An error means that the network has gone.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.network.as_mut().map_or(Ok(()), Network::flush)
+    }
+
+    /// Lets an output out: a frame with the next [`Outside::flush`]. An error means that the network
+    /// has gone.
     pub fn emit(&mut self, output: &Output) -> io::Result<()> {
         match output {
             Output::NetworkFrame { frame, .. } => match &mut self.network {

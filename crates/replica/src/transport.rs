@@ -13,6 +13,9 @@ use thiserror::Error;
 
 /// Bytes that are read in one go.
 const READ_BYTES: usize = 256 << 10;
+/// So many bytes are sent at once; fewer wait for others of the same turn of the event loop, since
+/// each system call costs more than the bytes.
+const FLUSH_BYTES: usize = 64 << 10;
 /// Unacknowledged bytes older than this end the connection, should the failure detector not have
 /// done it long before.
 const USER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -161,8 +164,14 @@ impl Connection {
         self.stream.into_tcp()
     }
 
-    /// Sends bytes, or keeps what the kernel does not take.
+    /// Sends bytes: with the next [`Connection::flush`], or at once when they are many. What the
+    /// kernel does not take is kept.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.waiting.len() + bytes.len() < FLUSH_BYTES {
+            self.waiting.extend(bytes);
+            return Ok(());
+        }
+        self.flush()?;
         let mut sent = 0;
         while self.waiting.is_empty() && sent < bytes.len() {
             match self.stream.write_now(&bytes[sent..])? {

@@ -258,8 +258,15 @@ impl LiveVcpu {
 
     /// Injects this at the end of the quantum.
     pub fn input(&self, input: Input) {
-        self.thread
-            .command(Command::Live(LiveCommand::Input(input)));
+        self.inputs(vec![input]);
+    }
+
+    /// Injects these at the end of the quantum, in order: what came together wakes the thread once.
+    pub fn inputs(&self, inputs: Vec<Input>) {
+        if !inputs.is_empty() {
+            self.thread
+                .command(Command::Live(LiveCommand::Inputs(inputs)));
+        }
     }
 
     /// Lets the machine run this share of the time.

@@ -9,7 +9,9 @@ use std::time::Duration;
 /// When records are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchConfig {
-    /// Records wait at most so long while the guest works.
+    /// Records wait at most so long while the guest works. A guest that works without making any is
+    /// told of as often: the backup cannot execute beyond the last record, so this is how far it is
+    /// behind a guest that only computes.
     pub delay: Duration,
     /// A batch of so many bytes is sent at once.
     pub bytes: usize,
@@ -21,7 +23,7 @@ pub struct BatchConfig {
 impl Default for BatchConfig {
     fn default() -> BatchConfig {
         BatchConfig {
-            delay: Duration::from_millis(20),
+            delay: Duration::from_millis(8),
             bytes: 32 << 10,
             idle_instructions: 2_000_000,
         }
@@ -190,6 +192,16 @@ impl RecordStream {
         }
         let ran = count.saturating_sub(self.sent_count);
         (ran >= self.config.idle_instructions).then_some(since + self.config.delay)
+    }
+
+    /// Whether the guest has come so far beyond the last record that the backup should be let come
+    /// after it.
+    pub fn is_behind(&self, now: Duration, count: u64) -> bool {
+        let last = self.batch.last().map_or(self.sent_count, |last| last.count);
+        let ran = count.saturating_sub(last);
+        // Whoever tells how far the guest is does so about as often as this asks.
+        let since = now.saturating_sub(self.last_sent) + self.config.delay / 4;
+        ran >= self.config.idle_instructions.max(1) && since >= self.config.delay
     }
 
     /// Takes all that waits as messages, none much longer than the configured size unless a single

@@ -456,6 +456,7 @@ impl<O> Primary<O> {
     pub fn progress(&mut self, now: Duration, count: u64) {
         self.enter(now);
         self.advance_to(now, count);
+        self.let_backup_follow(now);
         self.maintain(now);
     }
 

@@ -38,8 +38,8 @@ struct Distant {
     to_primary: VecDeque<(Duration, Message)>,
     /// The backup's speed in hundredths of the primary's.
     replay_percent: u64,
-    /// Bytes of an input; there is one every 10 ms.
-    input_bytes: usize,
+    /// Bytes of an input; there is one every 10 ms, or none at all.
+    input_bytes: Option<usize>,
     share: u64,
     count: u64,
     visible: u64,
@@ -67,7 +67,7 @@ impl Distant {
             to_backup: VecDeque::new(),
             to_primary: VecDeque::new(),
             replay_percent: 110,
-            input_bytes: 20,
+            input_bytes: Some(20),
             share: 1000,
             count: 0,
             visible: 0,
@@ -167,8 +167,10 @@ impl Distant {
             self.settle();
         }
         self.count += PER_MS * self.share / 1000;
-        if self.now.as_millis().is_multiple_of(10) {
-            let body = RecordBody::Input(vec![1; self.input_bytes]);
+        if self.now.as_millis().is_multiple_of(10)
+            && let Some(bytes) = self.input_bytes
+        {
+            let body = RecordBody::Input(vec![1; bytes]);
             let count = self.count;
             self.primary.record(self.now, Record { count, body });
         }
@@ -225,6 +227,29 @@ impl Distant {
             self.step();
         }
         (self.emitted - from) as f64 / seconds as f64
+    }
+}
+
+/// The backup executes nothing beyond the last record, and a guest that only computes makes none: it
+/// was 25 to 80 ms behind.
+#[test]
+fn a_guest_that_only_computes_is_followed_within_ten_milliseconds() {
+    for one_way in [|_| (0, 0), |_| (1, 1)] as [Way; 2] {
+        let mut pair = Distant::new(one_way);
+        pair.input_bytes = None;
+        for _ in 0..200 {
+            pair.step();
+        }
+        let mut worst = 0;
+        let sent = pair.primary.status().record_bytes_sent;
+        for _ in 0..10_000 {
+            pair.step();
+            worst = worst.max(pair.count - pair.executed);
+        }
+        let lag_ms = worst / PER_MS;
+        assert!(lag_ms <= 10, "{lag_ms} ms");
+        let bytes = pair.primary.status().record_bytes_sent - sent;
+        assert!(bytes <= 30_000, "{bytes} bytes in ten seconds");
     }
 }
 
@@ -307,11 +332,11 @@ fn a_channel_that_is_full_slows_the_primary_and_nobody_is_suspected() {
     let mut pair = Distant::protected(|_| (20, 20));
     pair.bandwidth = 1000;
     // Ten times what the channel carries, at full speed.
-    pair.input_bytes = 100_000;
+    pair.input_bytes = Some(100_000);
     let mut waiting = Duration::ZERO;
     for second in 0..40 {
         for _ in 0..1000 {
-            pair.input_bytes = (100_000 * pair.share / 1000) as usize;
+            pair.input_bytes = Some((100_000 * pair.share / 1000) as usize);
             pair.step();
         }
         let waits = ms((pair.free_at - pair.now.as_secs_f64() * 1e3).max(0.0) as u64);

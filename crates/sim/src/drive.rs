@@ -182,7 +182,14 @@ impl World {
                 recorded = Some((primary.count_record(), fingerprint));
                 primary.core.outputs(now, count, visible, outputs);
             }
-            FromVcpu::Progress(count) => primary.core.progress(now, count),
+            FromVcpu::Progress(count, fingerprint) => {
+                let before = primary.core.status().record;
+                primary.core.progress(now, count);
+                // A marker of the core's own, for the backup to follow.
+                if primary.core.status().record != before {
+                    recorded = Some((primary.count_record(), fingerprint));
+                }
+            }
             FromVcpu::Snapshot {
                 pairing,
                 count,

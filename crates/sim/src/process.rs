@@ -27,8 +27,8 @@ pub enum FromVcpu {
         outputs: Vec<StubOutput>,
         fingerprint: u64,
     },
-    /// Where it is.
-    Progress(u64),
+    /// Where it is, and the guest's fingerprint.
+    Progress(u64, u64),
     /// A snapshot was taken here.
     Snapshot {
         pairing: u64,
@@ -251,7 +251,9 @@ impl PrimaryProcess {
                 },
             );
         }
-        self.channel.put(at(random), FromVcpu::Progress(count));
+        let fingerprint = self.guest.fingerprint();
+        self.channel
+            .put(at(random), FromVcpu::Progress(count, fingerprint));
         if self.guest.is_finished() {
             self.said_finished = true;
             self.channel.put(at(random), FromVcpu::Finished(count));

@@ -150,7 +150,10 @@ impl Single {
     fn serve(&mut self, waker: &Waker, signals: &StopSignals) -> Result<ExitStatus, Failure> {
         loop {
             waker.clear();
-            if let Some(status) = self.reports()? {
+            let reported = self.reports()?;
+            let flushed = self.outside.flush();
+            self.network_error(flushed);
+            if let Some(status) = reported {
                 return Ok(status);
             }
             let stdin = io::stdin();

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 /// Clients that ask for one thing after the other.
 const CLIENTS: u32 = 20;
+/// Messages that measure the delay line itself.
+const LINE_PROBES: u32 = 40;
 /// How long each measurement takes.
 const WINDOW: Duration = Duration::from_secs(4);
 /// After the distance has changed: the core looks at the shortest round trip of two seconds.
@@ -96,36 +98,64 @@ impl Pair {
         Ok((after - before) / (until - at).as_secs_f64() / 1e6)
     }
 
-    /// Requests a second of all clients together.
-    fn requests(&self) -> Result<f64> {
+    /// Requests of all clients together, and where their time goes.
+    fn requests(&self, one_way: Duration) -> Result<Requests> {
         let stop = Arc::new(AtomicBool::new(false));
         let clients: Vec<_> = (0..CLIENTS)
             .map(|number| {
                 let (redis, stop) = (self.redis.clone(), stop.clone());
-                std::thread::spawn(move || -> Result<u32> {
+                std::thread::spawn(move || -> Result<Vec<Duration>> {
                     let mut connection = Connection::open(&redis, PATIENCE)?;
                     let key = format!("key:{number}");
-                    let mut requests = 0;
+                    let mut took = Vec::new();
                     while !stop.load(Ordering::Relaxed) {
+                        let sent = Instant::now();
                         connection.call(&["SET", &key, "value"])?;
-                        requests += 1;
+                        took.push(sent.elapsed());
                     }
-                    Ok(requests)
+                    Ok(took)
                 })
             })
             .collect();
         let start = Instant::now();
-        std::thread::sleep(WINDOW);
+        std::thread::sleep(WINDOW / 2);
+        // Beside the clients, as the pair meets it.
+        let line = DelayLine::round_trip(one_way, LINE_PROBES)?;
+        std::thread::sleep(WINDOW / 2);
+        let status = self.primary.status()?.context("the primary is silent")?;
+        let gate_ms = &status["output_delay"];
         stop.store(true, Ordering::Relaxed);
-        let mut requests = 0;
+        let mut took = Vec::new();
         for client in clients {
             let Ok(made) = client.join() else {
                 bail!("a client panicked");
             };
-            requests += made?;
+            took.extend(made?);
         }
-        Ok(f64::from(requests) / start.elapsed().as_secs_f64())
+        let elapsed = start.elapsed();
+        let total: Duration = took.iter().sum();
+        let milliseconds: Vec<f64> = line.iter().map(|trip| trip.as_secs_f64() * 1e3).collect();
+        Ok(Requests {
+            a_second: took.len() as f64 / elapsed.as_secs_f64(),
+            mean_ms: total.as_secs_f64() * 1e3 / took.len().max(1) as f64,
+            line_ms: median(&milliseconds),
+            gate_p50_ms: gate_ms["p50_ms"].as_f64().unwrap_or_default(),
+            gate_p99_ms: gate_ms["p99_ms"].as_f64().unwrap_or_default(),
+        })
     }
+}
+
+/// What the clients saw, and what lies under it.
+struct Requests {
+    /// Of all clients together.
+    a_second: f64,
+    /// A request of one client, on average.
+    mean_ms: f64,
+    /// There and back on the delay line alone, meanwhile: its own threads have to be woken, too.
+    line_ms: f64,
+    /// How long outputs waited for their acknowledgement.
+    gate_p50_ms: f64,
+    gate_p99_ms: f64,
 }
 
 /// `cargo xtask bench distance`.
@@ -134,23 +164,34 @@ pub fn bench(one_way_ms: &[u64], repetitions: usize) -> Result<()> {
     let pair = Pair::start()?;
     let mut speeds = vec![Vec::new(); one_way_ms.len()];
     let mut requests = vec![Vec::new(); one_way_ms.len()];
+    let mut lines = vec![Vec::new(); one_way_ms.len()];
     // Around and around: what else this host does meanwhile meets all distances alike.
     for _ in 0..repetitions {
         for (index, one_way) in one_way_ms.iter().enumerate() {
-            pair.set_one_way(Duration::from_millis(*one_way))?;
+            let way = Duration::from_millis(*one_way);
+            pair.set_one_way(way)?;
             speeds[index].push(pair.speed()?);
-            requests[index].push(pair.requests()?);
+            let made = pair.requests(way)?;
             println!(
-                "{one_way} ms one way: {:.0?} M instructions/s, {:.0?} requests/s",
-                speeds[index], requests[index]
+                "{one_way} ms one way: {:.0} M instructions/s, {:.0} requests/s; a request takes \
+                 {:.2} ms: the line {:.2}, outputs wait {:.2} (p99 {:.2})",
+                speeds[index].last().unwrap_or(&0.0),
+                made.a_second,
+                made.mean_ms,
+                made.line_ms,
+                made.gate_p50_ms,
+                made.gate_p99_ms
             );
+            requests[index].push(made.a_second);
+            lines[index].push(made.line_ms);
         }
     }
     println!("load at the end: {}", program::load());
     let speeds: Vec<f64> = speeds.iter().map(|speeds| median(speeds)).collect();
     let requests: Vec<f64> = requests.iter().map(|rates| median(rates)).collect();
     let two_places = |value: f64| (value * 100.0).round() / 100.0;
-    let bound = |one_way: u64| f64::from(CLIENTS) / (2.0 * one_way as f64 / 1e3);
+    let lines: Vec<f64> = lines.iter().map(|lines| median(lines)).collect();
+    let bound = |round_trip_ms: f64| f64::from(CLIENTS) / (round_trip_ms / 1e3);
     println!(
         "{}",
         json!({
@@ -158,7 +199,13 @@ pub fn bench(one_way_ms: &[u64], repetitions: usize) -> Result<()> {
             "speed": speeds.iter().map(|speed| two_places(speed / speeds[0])).collect::<Vec<_>>(),
             "requests": requests.iter().map(|rate| rate.round()).collect::<Vec<_>>(),
             "of_what_the_round_trip_allows": requests.iter().zip(one_way_ms)
-                .map(|(rate, one_way)| (*one_way > 0).then(|| two_places(rate / bound(*one_way))))
+                .map(|(rate, one_way)| {
+                    (*one_way > 0).then(|| two_places(rate / bound(2.0 * *one_way as f64)))
+                })
+                .collect::<Vec<_>>(),
+            "line_round_trip_ms": lines.iter().map(|trip| two_places(*trip)).collect::<Vec<_>>(),
+            "of_what_the_line_allows": requests.iter().zip(&lines).zip(one_way_ms)
+                .map(|((rate, trip), one_way)| (*one_way > 0).then(|| two_places(rate / bound(*trip))))
                 .collect::<Vec<_>>(),
         })
     );

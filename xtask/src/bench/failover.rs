@@ -33,6 +33,9 @@ pub struct Outcome {
     pub repeated: u64,
     /// The longest wait for a reply around each kill, in milliseconds.
     pub waits_ms: Vec<f64>,
+    /// The first wait after each kill, in milliseconds: that for the takeover. What was longer came
+    /// later, while the next backup joined.
+    pub takeovers_ms: Vec<f64>,
 }
 
 /// How long one reply may take before the client counts it as an error.
@@ -79,8 +82,9 @@ fn kill_and_count(
             Victims::InTurn if kill % 2 == 1 => "backup",
             _ => "primary",
         };
+        let pid = demo.pid(role)?;
         kill_times.push(Instant::now());
-        demo.kill(role)?;
+        program::signal(pid, "KILL")?;
         println!("kill {}: {role}", kill + 1);
         if client.is_finished() {
             break;
@@ -92,14 +96,19 @@ fn kill_and_count(
         .join()
         .map_err(|_| anyhow::anyhow!("the client panicked"))?;
     let ends = kill_times.iter().skip(1).copied().chain([Instant::now()]);
-    let waits_ms = kill_times
+    let spans: Vec<(Instant, Instant)> = kill_times.iter().copied().zip(ends).collect();
+    let waits_ms = spans
         .iter()
-        .zip(ends)
-        .map(|(at, end)| seen.longest_wait_between(*at, end))
+        .map(|(at, end)| seen.longest_wait_between(*at, *end))
+        .collect();
+    let takeovers_ms = spans
+        .iter()
+        .map(|(at, end)| seen.first_wait_between(*at, *end))
         .collect();
     let mut outcome = Outcome {
         kills: kill_times.len(),
         waits_ms,
+        takeovers_ms,
         ..seen.outcome
     };
     if let Some(error) = &seen.error {
@@ -186,11 +195,20 @@ impl Client {
     /// The longest wait of a request that was open or sent between a kill and the next one:
     /// detection, takeover and the copy to the next backup fall into that time.
     fn longest_wait_between(&self, at: Instant, end: Instant) -> f64 {
+        self.waits_between(at, end)
+            .fold(SLOW.as_secs_f64() * 1e3, f64::max)
+    }
+
+    fn first_wait_between(&self, at: Instant, end: Instant) -> f64 {
+        let first = self.waits_between(at, end).next();
+        first.unwrap_or(SLOW.as_secs_f64() * 1e3)
+    }
+
+    fn waits_between(&self, at: Instant, end: Instant) -> impl Iterator<Item = f64> {
         self.slow
             .iter()
-            .filter(|(sent, took)| *sent + *took >= at && *sent < end)
+            .filter(move |(sent, took)| *sent + *took >= at && *sent < end)
             .map(|(_, took)| took.as_secs_f64() * 1e3)
-            .fold(SLOW.as_secs_f64() * 1e3, f64::max)
     }
 }
 
@@ -215,6 +233,11 @@ pub fn bench(kills: usize, seed: u64, arguments: &[&str]) -> Result<()> {
         outcome.requests,
         outcome.waits_ms,
         program::load()
+    );
+    println!(
+        "of these for the takeover: {:.0?}, median {:.1}",
+        outcome.takeovers_ms,
+        program::median(&outcome.takeovers_ms)
     );
     let worst = outcome.waits_ms.iter().copied().fold(0.0, f64::max);
     println!(

@@ -7,6 +7,7 @@
 //! is in RAM, and the bytes of all other pages; the last page may be a part of one.
 
 use super::{Hashing, PAGE, SnapshotError};
+use crate::memory::keep_in_huge_pages;
 use std::io::Read;
 use std::sync::Arc;
 
@@ -149,7 +150,7 @@ impl EncodedImage {
             }
         }
         Ok(KeptImage {
-            bytes: bytes.into(),
+            bytes: keep_in_huge_pages(&bytes),
             first_page: self.first_page,
         })
     }

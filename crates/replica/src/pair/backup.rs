@@ -295,6 +295,8 @@ impl BackupLoop {
                 }
                 BackupAction::Replay { records, .. } => {
                     self.recent.add(&records);
+                    // The acknowledgement first: the primary's outputs wait for it.
+                    self.host.flush();
                     if let Some(machine) = &mut self.machine {
                         machine.replay(records);
                     }
@@ -476,6 +478,7 @@ impl BackupLoop {
         for output in outputs {
             self.host.emit(output);
         }
+        self.host.flush();
         let beginning = Beginning {
             opened,
             record,

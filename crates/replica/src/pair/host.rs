@@ -113,8 +113,11 @@ pub struct Host {
     next_connection: u64,
     /// When garbage was told last.
     garbage_told_at: Option<Duration>,
-    /// When the last wait ended: the monotonic clock, and that of the thread's execution.
-    woken_at: Option<(Duration, Duration)>,
+    /// When the last wait ended.
+    woken_at: Option<Duration>,
+    /// For how long the thread had been executed when it began to wait last: a wait executes nothing
+    /// to speak of.
+    executed: Duration,
     /// The longest time that the loop ever did anything else than wait, and the longest for which it was
     /// executed meanwhile: the rest it was blocked, or had no core.
     longest: Duration,
@@ -178,6 +181,7 @@ impl Host {
             next_connection: 1,
             garbage_told_at: None,
             woken_at: None,
+            executed: Duration::ZERO,
             longest: Duration::ZERO,
             longest_executed: Duration::ZERO,
             longest_untold: Default::default(),
@@ -208,7 +212,8 @@ impl Host {
         id
     }
 
-    /// Sends a message. A connection that fails is noticed when it is read.
+    /// Sends a message, with others before the next wait or [`Host::flush`]. A connection that fails
+    /// is noticed when it is read.
     pub fn send(&mut self, id: ConnectionId, message: &Message) {
         let channel = self.channels.get_mut(&id);
         if let Some(channel) = channel
@@ -222,6 +227,17 @@ impl Host {
     /// Connections that are open.
     pub fn open_connections(&self) -> Vec<ConnectionId> {
         self.channels.keys().copied().collect()
+    }
+
+    /// Writes what was sent and emitted since the last time: one system call for each connection.
+    pub fn flush(&mut self) {
+        for channel in self.channels.values_mut() {
+            // One that fails is noticed when it is read.
+            let _flushed = channel.connection.flush();
+        }
+        if let Err(error) = self.outside.flush() {
+            self.events.add("network_lost", 0, 0, error.to_string());
+        }
     }
 
     /// Closes all connections: the role that had them is over.
@@ -288,7 +304,9 @@ impl Host {
     /// Gives a connection to somebody who has a thread for it: it is none of the loop's any more, and
     /// whoever writes to it waits.
     pub fn take_stream(&mut self, id: ConnectionId) -> Option<TcpStream> {
-        let channel = self.channels.remove(&id)?;
+        let mut channel = self.channels.remove(&id)?;
+        // What was said before comes first; one that fails is noticed by whoever has it then.
+        let _flushed = channel.connection.flush();
         channel.connection.into_blocking().ok()
     }
 
@@ -319,13 +337,14 @@ impl Host {
         accept: bool,
         status: impl Fn(&Host) -> ReplicaStatus,
     ) -> io::Result<Happened> {
+        self.flush();
         let timeout = self.timeout(deadline);
         self.measure_turn();
         while let Some(kept) = self.evidence.kept(Duration::ZERO) {
             self.evidence_kept(kept);
         }
         let ready = self.poll(timeout, accept)?;
-        self.woken_at = Some((monotonic(), thread_cpu()));
+        self.woken_at = Some(monotonic());
         let mut happened = Happened::default();
         let mut network_is_ready = false;
         for (source, readiness) in ready {
@@ -359,11 +378,12 @@ impl Host {
     /// whoever looks for the reason of a suspicion wants to know.
     fn measure_turn(&mut self) {
         let now = monotonic();
-        let Some((woken_at, executed_before)) = self.woken_at.take() else {
+        let executed_before = std::mem::replace(&mut self.executed, thread_cpu());
+        let Some(woken_at) = self.woken_at.take() else {
             return;
         };
         let worked = now.saturating_sub(woken_at);
-        let executed = thread_cpu().saturating_sub(executed_before);
+        let executed = self.executed.saturating_sub(executed_before);
         self.longest = self.longest.max(worked);
         self.longest_executed = self.longest_executed.max(executed);
         self.longest_untold = self.longest_untold.max((worked, executed));

@@ -227,6 +227,8 @@ impl PrimaryLoop {
         loop {
             self.turn();
             if let Some(ending) = self.ended.take() {
+                // The guest's last words may be among them.
+                self.host.flush();
                 let status = self.core.status();
                 if let PrimaryEnding::Exit(ended) = &ending {
                     let (generation, count) = (status.generation.0, status.instruction_count);
@@ -263,6 +265,8 @@ impl PrimaryLoop {
                     ..status(host, core, vcpu)
                 })?;
             self.take(happened);
+            // What was acknowledged leaves before anything else is done.
+            self.host.flush();
         }
     }
 
@@ -304,16 +308,17 @@ impl PrimaryLoop {
         for (id, request) in &happened.requests {
             self.asked(*id, request);
         }
-        if !happened.typed.is_empty() && !self.is_standing_still() {
-            self.vcpu.input(outside::typed(happened.typed));
+        let phase = self.core.status().phase;
+        for frame in &happened.frames {
+            self.rivals.frame(&mut self.host, phase, frame);
         }
         // A guest that stands still hears nothing, as one that moves to another host.
-        let phase = self.core.status().phase;
-        for frame in happened.frames {
-            self.rivals.frame(&mut self.host, phase, &frame);
-            if !self.is_standing_still() {
-                self.vcpu.input(Input::NetworkFrame { device: 0, frame });
-            }
+        if !self.is_standing_still() {
+            let typed = Some(happened.typed).filter(|typed| !typed.is_empty());
+            let typed = typed.map(outside::typed).into_iter();
+            let frames = happened.frames.into_iter();
+            let frames = frames.map(|frame| Input::NetworkFrame { device: 0, frame });
+            self.vcpu.inputs(typed.chain(frames).collect());
         }
         for (connection, message) in happened.messages {
             match message {

@@ -26,8 +26,9 @@ const QUANTUM_LIMITS: std::ops::RangeInclusive<u64> = 2_000..=2_000_000;
 const COALESCING_NS: u64 = 100_000;
 /// Records that nothing waits for are reported this often.
 const BATCH_NS: u64 = 1_000_000;
-/// How often the event loop is told how far a guest that only computes has come.
-const PROGRESS_INTERVAL_NS: u64 = 10_000_000;
+/// How often the event loop is told how far a guest that only computes has come: as often as it lets
+/// the backup follow.
+const PROGRESS_INTERVAL_NS: u64 = 8_000_000;
 /// Between two markers while a flush waits for the backup's disk.
 const ALONG_NS: u64 = 2_000_000;
 /// A throttled guest sleeps when it owes this much.
@@ -99,10 +100,15 @@ struct Live<'a> {
     scale: GuestScale,
     calendar: CalendarWatch,
     steps: Vec<Step>,
-    /// Since when a step waits that the event loop should see soon.
+    /// Outputs since the last report: they end it, with one marker, one message and one
+    /// acknowledgement for all of them.
+    outputs: Vec<Output>,
+    /// Since when one of them waits.
     urgent_since_ns: Option<u64>,
     flushed_at_ns: u64,
-    flushed_count: u64,
+    /// The last report that woke the event loop, and where the machine was.
+    told_at_ns: u64,
+    told_count: u64,
     options: LiveOptions,
     digest_at_ns: u64,
     digest_at_count: u64,
@@ -143,9 +149,11 @@ impl<'a> Live<'a> {
             scale,
             calendar: CalendarWatch::default(),
             steps: Vec::new(),
+            outputs: Vec::new(),
             urgent_since_ns: None,
             flushed_at_ns: host_ns,
-            flushed_count: 0,
+            told_at_ns: host_ns,
+            told_count: 0,
             options,
             digest_at_ns: host_ns.saturating_add(options.digest_interval_ns),
             digest_at_count: count.saturating_add(options.digest_interval_instructions),
@@ -163,7 +171,7 @@ impl<'a> Live<'a> {
     fn run(&mut self, commands: Vec<LiveCommand>) -> Result<Option<Finish>, GuestError> {
         if self.guest.machine.has_panicked() {
             // Under the primary before this one.
-            let (count, trouble) = (self.flushed_count, Trouble::Panicked);
+            let (count, trouble) = (self.told_count, Trouble::Panicked);
             self.ends.live(LiveReport::Trouble { count, trouble });
         }
         for command in commands {
@@ -274,9 +282,15 @@ impl<'a> Live<'a> {
 
     fn live_command(&mut self, command: LiveCommand) -> Result<Turn, GuestError> {
         match command {
-            // A machine that is paused is as one that is off, for whoever sends to it.
-            LiveCommand::Input(Input::NetworkFrame { .. }) if self.guest.machine.is_paused() => {}
-            LiveCommand::Input(input) => self.inject(&input)?,
+            LiveCommand::Inputs(inputs) => {
+                for input in &inputs {
+                    // A machine that is paused is as one that is off, for whoever sends to it.
+                    let is_lost = matches!(input, Input::NetworkFrame { .. });
+                    if !(is_lost && self.guest.machine.is_paused()) {
+                        self.inject(input)?;
+                    }
+                }
+            }
             LiveCommand::Throttle(share) => self.run_share = share.min(FULL_SPEED),
             LiveCommand::CompleteFlushes { up_to } => self.complete_flushes(up_to)?,
             LiveCommand::Snapshot { pairing } => {
@@ -406,13 +420,8 @@ impl<'a> Live<'a> {
         let is_waited_for = self.guest.take_asked_flush() && self.flushes_up_to != u64::MAX;
         if is_waited_for || !outputs.is_empty() {
             self.along_at_ns = monotonic_ns();
-            let visible = self.guest.machine.visible_outputs();
             self.urgent_since_ns.get_or_insert_with(monotonic_ns);
-            self.steps.push(Step::Outputs(VisibleOutputs {
-                count,
-                visible,
-                outputs,
-            }));
+            self.outputs.append(&mut outputs);
         }
     }
 
@@ -425,11 +434,6 @@ impl<'a> Live<'a> {
         if is_waited_for && now_ns.saturating_sub(self.along_at_ns) >= ALONG_NS {
             self.along_at_ns = now_ns;
             self.urgent_since_ns.get_or_insert(now_ns);
-            self.steps.push(Step::Outputs(VisibleOutputs {
-                count: self.guest.machine.instruction_count(),
-                visible: self.guest.machine.visible_outputs(),
-                outputs: Vec::new(),
-            }));
         }
     }
 
@@ -554,7 +558,7 @@ impl<'a> Live<'a> {
 
     fn is_for_the_guest(&self, command: &Command) -> bool {
         match command {
-            Command::Live(LiveCommand::Input(_)) => true,
+            Command::Live(LiveCommand::Inputs(_)) => true,
             Command::Live(LiveCommand::CompleteFlushes { up_to }) => self.would_complete(*up_to),
             _ => false,
         }
@@ -682,7 +686,8 @@ impl<'a> Live<'a> {
         self.ends.publish(&*self.guest.machine);
         let now_ns = monotonic_ns();
         let since_flush_ns = now_ns.saturating_sub(self.flushed_at_ns);
-        let progress = count != self.flushed_count && since_flush_ns >= PROGRESS_INTERVAL_NS;
+        let since_told_ns = now_ns.saturating_sub(self.told_at_ns);
+        let progress = count != self.told_count && since_told_ns >= PROGRESS_INTERVAL_NS;
         let urgent = self.urgent_since_ns.is_some_and(|since_ns| {
             flush != Flush::Passing || now_ns.saturating_sub(since_ns) >= COALESCING_NS
         });
@@ -692,11 +697,20 @@ impl<'a> Live<'a> {
             return;
         }
         self.flushed_at_ns = now_ns;
-        self.flushed_count = count;
-        self.urgent_since_ns = None;
-        let steps = std::mem::take(&mut self.steps);
+        let mut steps = std::mem::take(&mut self.steps);
+        if self.urgent_since_ns.take().is_some() {
+            // Everything that the machine did up to here was collected; without outputs it is how far
+            // somebody waits for the backup to come.
+            steps.push(Step::Outputs(VisibleOutputs {
+                count,
+                visible: self.guest.machine.visible_outputs(),
+                outputs: std::mem::take(&mut self.outputs),
+            }));
+        }
         let report = LiveReport::Steps { steps, count };
         if urgent || progress || flush == Flush::Whole {
+            self.told_at_ns = now_ns;
+            self.told_count = count;
             self.ends.live(report);
         } else {
             self.ends.live_quietly(report);

@@ -26,8 +26,8 @@ pub(crate) enum Command {
 /// What a live machine is told.
 #[derive(Debug)]
 pub(crate) enum LiveCommand {
-    /// Inject this at the end of the quantum.
-    Input(Input),
+    /// Inject these at the end of the quantum, in order.
+    Inputs(Vec<Input>),
     /// Run this share of the time.
     Throttle(RunShare),
     /// Flushes that ended may be told to the guest if it asked for them at an instruction count of at
@@ -55,14 +55,14 @@ pub(crate) enum ReplayCommand {
 pub enum Step {
     /// An input was injected, or a digest taken.
     Record(Record),
-    /// Something that the outside can see.
+    /// What the outside can see of it: at most one in a report, and then the last.
     Outputs(VisibleOutputs),
 }
 
-/// Outputs that were collected together.
+/// Outputs that are reported together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VisibleOutputs {
-    /// Where the machine had come to when they were collected.
+    /// Where the machine had come to when they were reported.
     pub count: u64,
     /// The machine's running number of visible outputs, with these.
     pub visible: u64,

@@ -9,6 +9,7 @@ use crate::failure_detector::{DetectorConfig, SilenceDetector, Suspicion};
 use crate::lag::{LagConfig, LagMeter, Pressure, RunShare};
 use crate::message::{Message, Parting};
 use crate::mutation::{Mutation, Mutations};
+use crate::record::{Record, RecordBody};
 use crate::round_trip::RoundTrip;
 use crate::succession::Durability;
 use std::time::Duration;
@@ -303,6 +304,24 @@ impl<O> Primary<O> {
         self.flush(now, true);
         self.ask_whether_it_listens(now);
         self.report(Event::Paused { pause });
+    }
+
+    /// A guest that only computes makes no record, and the backup executes nothing beyond the last
+    /// one: a marker without an output lets it come after, and is one more that it is compared by.
+    pub(super) fn let_backup_follow(&mut self, now: Duration) {
+        let State::Paired(pair) = &self.state else {
+            return;
+        };
+        let may_move = !self.stands_still && !self.disk_failed && !self.finishing;
+        if !may_move || !pair.stream.is_behind(now, self.count) {
+            return;
+        }
+        let body = RecordBody::Marker {
+            visible_outputs: self.visible_outputs,
+        };
+        let count = self.count;
+        self.append(now, Record { count, body });
+        self.flush(now, false);
     }
 
     /// A heartbeat with a new question, even if records were just sent.

@@ -13,7 +13,7 @@ use crate::memory::{Memory, RAM_BASE};
 use machine::Machine as _;
 use machine::config::BootImages;
 use machine::input::InstructionCount;
-use machine::memory::PAGE_SIZE;
+use machine::memory::{PAGE_SIZE, keep_in_huge_pages};
 use machine::output::{Finish, Output};
 use machine::snapshot::KeptImage;
 
@@ -24,7 +24,7 @@ pub(super) type KeptImages = [KeptImage; 4];
 /// Keeps images that were loaded as `entry` says.
 pub(super) fn keep(images: &BootImages, entry: BootEntry) -> KeptImages {
     let image = |bytes: Option<&[u8]>, address: Option<u64>| KeptImage {
-        bytes: bytes.unwrap_or_default().into(),
+        bytes: keep_in_huge_pages(bytes.unwrap_or_default()),
         first_page: address.and_then(page_index),
     };
     let initrd = entry.initrd.map(|(start, _)| start);

@@ -4,7 +4,7 @@ use crate::clock::TimeTurnsBack;
 use crate::config::{BoardConfig, BootImages, MachineConfig, PanicPolicy};
 use crate::engine::Engine;
 use crate::input::{ClockRecord, Input, InputError, InstructionCount};
-use crate::memory::{Capture, OutsideRam};
+use crate::memory::{Capture, OutsideRam, Region};
 use crate::output::{DiskRequest, Finish, Output};
 use crate::snapshot::{Snapshot, SnapshotError, SnapshotHead};
 use std::error::Error;
@@ -137,6 +137,9 @@ pub trait Machine: Send {
     /// # Errors
     /// Not all of them are RAM.
     fn read_memory(&self, address: u64, buffer: &mut [u8]) -> Result<(), OutsideRam>;
+
+    /// Which guest physical addresses are RAM, in their order: what [`Machine::read_memory`] reads.
+    fn memory_regions(&self) -> Vec<Region>;
 
     /// Where every hart is, for people who look for a fault.
     fn describe(&self) -> String;

@@ -182,6 +182,11 @@ impl Ram {
         self.layout.size()
     }
 
+    /// Which guest physical addresses are RAM, in their order.
+    pub fn regions(&self) -> Vec<Region> {
+        self.layout.regions()
+    }
+
     /// Number of pages.
     pub fn pages(&self) -> usize {
         self.flags.len()

@@ -34,6 +34,7 @@ pub use frame_stream::{FrameLengthError, MAX_FRAME_LENGTH, MIN_FRAME_LENGTH};
 pub use options::{
     ConnectionLimits, Forward, ForwardError, Protocol, StaticLease, StaticLeaseError, SwitchOptions,
 };
+pub use pcap::Capture;
 pub use poll_set::{PollSet, Readiness};
 pub use status::{
     ForwardStatus, GatewayStatus, LeaseStatus, NoticeStatus, PortStatus, SwitchStatus,

@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const MAGIC: u32 = 0xa1b2_c3d4;
 const SNAP_LENGTH: u32 = 262_144;
@@ -12,13 +12,16 @@ const LINKTYPE_ETHERNET: u32 = 1;
 
 /// A capture that is being written.
 #[derive(Debug)]
-pub(crate) struct Capture<W: Write = BufWriter<File>> {
+pub struct Capture<W: Write = BufWriter<File>> {
     file: W,
 }
 
 impl Capture {
     /// Starts a new file at `path`.
-    pub(crate) fn create(path: &Path) -> io::Result<Capture> {
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn create(path: &Path) -> io::Result<Capture> {
         Capture::new(BufWriter::new(File::create(path)?))
     }
 }
@@ -39,6 +42,14 @@ impl<W: Write> Capture<W> {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
+        self.record_at(now, frame)
+    }
+
+    /// Appends a frame that was seen so long after 1970-01-01 00:00 UTC.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn record_at(&mut self, now: Duration, frame: &[u8]) -> io::Result<()> {
         // The format's own limits: seconds until 2106, frames far below 4 GiB.
         let length = frame.len() as u32;
         self.file.write_all(&(now.as_secs() as u32).to_le_bytes())?;
@@ -49,7 +60,10 @@ impl<W: Write> Capture<W> {
     }
 
     /// Brings what was recorded to the file.
-    pub(crate) fn flush(&mut self) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
     }
 }

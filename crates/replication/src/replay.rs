@@ -133,6 +133,11 @@ impl<G: Guest> Replayer<G> {
         self.queue.len()
     }
 
+    /// Instruction count of the next record, if it is here already.
+    pub fn next_record_count(&self) -> Option<u64> {
+        self.queue.front().map(|record| record.count)
+    }
+
     /// The guest's instruction count.
     pub fn executed(&self) -> u64 {
         self.guest.instruction_count()

@@ -56,6 +56,14 @@ impl Architecture {
         }
     }
 
+    /// Its number in ELF files (`e_machine`).
+    pub fn elf_machine(self) -> u16 {
+        match self {
+            Architecture::Riscv64 => 243,
+            Architecture::X86_64 => 62,
+        }
+    }
+
     /// The names of the extensions that a machine may have or not.
     pub fn extensions(self) -> &'static [&'static str] {
         match self {

@@ -1,31 +1,45 @@
-//! Runs a recording again.
+//! Runs a recording again, to its end or to any moment of it.
+
+mod memory_dump;
+pub mod moment;
+mod sight;
 
 use crate::architecture::Architecture;
 use crate::engine::EngineName;
 use crate::exit::{ExitStatus, Failure};
 use anyhow::{Context, anyhow};
 use clap::ValueEnum;
-use machine::output::Output;
+use machine::Machine;
 use machine::snapshot::Snapshot;
+use moment::{Distance, Moment, Seconds};
+use network::Capture;
 use replica::host_time::monotonic_ns;
 use replica::outside::ConsoleSink;
 use replica::vcpu::ReplicaGuest;
 use replication::guest::{Guest, GuestStop};
 use replication::log::{LogEnd, LogHeader, LogItem, LogReader, LogSummary};
-use replication::record::{Record, RecordBody};
 use replication::replay::{Progress, Replayer};
 use rustix::fs::{FlockOperation, flock};
+use sight::Sight;
+use std::collections::VecDeque;
 use std::fs::File;
-use std::io::Read;
-use std::path::Path;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// How a recording is replayed.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct ReplayOptions {
-    /// Stop at this instruction count.
-    pub until: Option<u64>,
+    /// The moment that is looked at: memory is dumped there. Without `until` the replay ends there.
+    pub at: Option<Moment>,
+    /// Stop at this moment. With `at`, only what happens between the two is shown.
+    pub until: Option<Moment>,
     /// Print what the guest printed.
     pub dump_console: bool,
+    /// Write what is in memory at `at`, or where the replay ends, to this new file.
+    pub dump_memory: Option<PathBuf>,
+    /// Write the frames that went in and out to this file.
+    pub pcap: Option<PathBuf>,
     /// What executes the guest; the recording does not know what did.
     pub engine: EngineName,
 }
@@ -46,7 +60,7 @@ pub fn replay(path: &Path, options: ReplayOptions) -> Result<ExitStatus, Failure
     let length = if kind.is_file() { kind.len() } else { u64::MAX };
     let writer_alive = flock(&file, FlockOperation::NonBlockingLockShared).is_err();
     let mut file = file.take(length);
-    let mut replay = Replay::new(options);
+    let mut replay = Replay::new(options)?;
     let mut reader = LogReader::new();
     let mut buffer = vec![0; READ_BYTES];
     while !replay.is_over() {
@@ -68,7 +82,7 @@ pub fn replay(path: &Path, options: ReplayOptions) -> Result<ExitStatus, Failure
                 .item(item)
                 .map_err(|failure| Failure::new(failure.status, failure.error.context(named())))?;
         }
-        replay.run()?;
+        replay.run(false)?;
     }
     let end = if replay.is_over() {
         None
@@ -93,35 +107,42 @@ enum Stage {
 
 struct Replay {
     options: ReplayOptions,
-    console: ConsoleSink,
+    sight: Sight,
     stage: Stage,
+    architecture: Option<Architecture>,
     summary: Option<LogSummary>,
+    /// Moments at which it stops, in order. Beyond the last one nothing is replayed.
+    goals: VecDeque<Moment>,
     over: bool,
     first_count: u64,
-    records: u64,
+    /// Digests among those that were replayed.
     digests: u64,
     elapsed_ns: u64,
 }
 
 impl Replay {
-    fn new(options: ReplayOptions) -> Replay {
-        Replay {
+    fn new(options: ReplayOptions) -> Result<Replay, Failure> {
+        let capture = options.pcap.as_deref().map(create_capture).transpose()?;
+        let console = ConsoleSink {
+            to_stdout: options.dump_console,
+            file: None,
+        };
+        let goals: VecDeque<Moment> = options.at.into_iter().chain(options.until).collect();
+        Ok(Replay {
+            sight: Sight::new(console, capture, goals.len() < 2),
             options,
-            console: ConsoleSink {
-                to_stdout: options.dump_console,
-                file: None,
-            },
             stage: Stage::Header,
+            architecture: None,
             summary: None,
+            goals,
             over: false,
             first_count: 0,
-            records: 0,
             digests: 0,
             elapsed_ns: 0,
-        }
+        })
     }
 
-    /// Whether the rest of the recording is beyond the wanted count.
+    /// Whether the rest of the recording is beyond the wanted moment.
     fn is_over(&self) -> bool {
         self.over
     }
@@ -130,6 +151,7 @@ impl Replay {
         match (item, &mut self.stage) {
             (LogItem::Header(header), Stage::Header) => {
                 let architecture = check_header(&header).map_err(Failure::usage)?;
+                self.architecture = Some(architecture);
                 self.stage = Stage::Snapshot(architecture, Vec::new());
             }
             (LogItem::Snapshot(piece), Stage::Snapshot(_, bytes)) => {
@@ -140,15 +162,19 @@ impl Replay {
                     .and_then(|snapshot| architecture.restore(&snapshot, self.options.engine));
                 let machine = machine.map_err(Failure::usage)?;
                 self.first_count = machine.instruction_count();
+                if let Some(Moment::Instruction(count)) = self.goals.front()
+                    && *count < self.first_count
+                {
+                    return Err(Failure::usage(anyhow!(
+                        "it begins at instruction {}, after {count}",
+                        self.first_count
+                    )));
+                }
                 let guest = ReplicaGuest::new(machine, None);
                 self.stage = Stage::Records(Box::new(Replayer::new(guest)));
             }
-            (LogItem::Record(_, record), Stage::Records(replayer)) => {
-                if self.options.until.is_some_and(|until| record.count > until) {
-                    self.over = true;
-                    return Ok(());
-                }
-                count_checked(&record, &mut self.records, &mut self.digests);
+            (LogItem::Record(number, record), Stage::Records(replayer)) => {
+                self.sight.expect(number, &record);
                 replayer.push(record);
             }
             (LogItem::End(summary), Stage::Records(_)) => self.summary = Some(summary),
@@ -158,59 +184,162 @@ impl Replay {
         Ok(())
     }
 
-    /// Replays what is there.
-    fn run(&mut self) -> Result<(), Failure> {
-        let Stage::Records(replayer) = &mut self.stage else {
+    /// Replays what is there, as far as is wanted. `is_whole`: nothing more comes.
+    fn run(&mut self, is_whole: bool) -> Result<(), Failure> {
+        let began_ns = monotonic_ns();
+        let result = self.replay_what_is_there(is_whole);
+        self.elapsed_ns += monotonic_ns() - began_ns;
+        result
+    }
+
+    fn replay_what_is_there(&mut self, is_whole: bool) -> Result<(), Failure> {
+        loop {
+            let Stage::Records(replayer) = &mut self.stage else {
+                return Ok(());
+            };
+            let count = replayer.executed();
+            let next = replayer.next_record_count();
+            let is_settled = next.map_or(is_whole, |next| next > count);
+            let machine = &*replayer.guest().machine;
+            let goal = self.goals.front();
+            let most = match goal.map(|goal| goal.distance(machine, replayer.replayed())) {
+                Some(Distance::Reached) => 0,
+                Some(Distance::AtCount) if is_settled => 0,
+                Some(Distance::AtCount) => 1,
+                Some(Distance::Instructions(instructions)) => instructions.min(STEP),
+                None => STEP,
+            };
+            if most == 0 {
+                self.reached()?;
+                if self.over {
+                    return Ok(());
+                }
+            } else if next.is_some() {
+                step(replayer, most, &mut self.sight, &mut self.digests)?;
+            } else if is_whole {
+                let end = self.end_count();
+                return self.run_to_end(end);
+            } else {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The last instruction count that the recording tells of.
+    fn end_count(&self) -> u64 {
+        match (&self.summary, &self.stage) {
+            (Some(summary), _) => summary.final_count,
+            (None, Stage::Records(replayer)) => replayer.executed(),
+            (None, _) => 0,
+        }
+    }
+
+    /// There are no more records: on to `end`, or to a moment before it.
+    fn run_to_end(&mut self, end: u64) -> Result<(), Failure> {
+        loop {
+            let Stage::Records(replayer) = &mut self.stage else {
+                return Ok(());
+            };
+            let goal = self.goals.front();
+            let machine = &*replayer.guest().machine;
+            let distance = goal.map(|goal| goal.distance(machine, replayer.replayed()));
+            let count = replayer.executed();
+            match distance {
+                Some(Distance::Reached | Distance::AtCount) => {
+                    self.reached()?;
+                    if self.over {
+                        return Ok(());
+                    }
+                }
+                _ if count >= end => return Ok(()),
+                Some(Distance::Instructions(instructions)) => {
+                    let target = end.min(count.saturating_add(instructions));
+                    run_to(replayer.guest_mut(), target, &mut self.sight)?;
+                }
+                None => run_to(replayer.guest_mut(), end, &mut self.sight)?,
+            }
+        }
+    }
+
+    /// The machine is at the next goal.
+    fn reached(&mut self) -> Result<(), Failure> {
+        let Some(goal) = self.goals.pop_front() else {
             return Ok(());
         };
-        let began_ns = monotonic_ns();
-        let result = loop {
-            let made = replayer.step(STEP);
-            for batch in replayer.take_outputs() {
-                print(&mut self.console, &batch.outputs);
-            }
-            match made {
-                Ok(Progress::Working) => {}
-                Ok(Progress::Waiting) => break Ok(()),
-                // Only a machine with disks waits for something, and this one has none.
-                Ok(Progress::Blocked) => break Err(anyhow!("the replay waits for a disk")),
-                Err(divergence) => break Err(anyhow!("the replay diverges: {divergence}")),
-            }
+        let Some(until) = self.goals.front().copied() else {
+            self.over = true;
+            return Ok(());
         };
-        self.elapsed_ns += monotonic_ns() - began_ns;
-        result.map_err(|error| Failure::new(ExitStatus::Diverged, error))
+        let replayer = self.replayer()?;
+        let (machine, replayed) = (&*replayer.guest().machine, replayer.replayed());
+        eprintln!("understudy: {goal}: {}", position(machine, replayed));
+        if !matches!(until.distance(machine, replayed), Distance::Instructions(_)) {
+            let error = anyhow!("--until {until} is not after --at {goal}");
+            return Err(Failure::usage(error));
+        }
+        self.dump_memory()?;
+        self.sight.open();
+        Ok(())
+    }
+
+    fn replayer(&mut self) -> Result<&mut Replayer<ReplicaGuest>, Failure> {
+        match &mut self.stage {
+            Stage::Records(replayer) => Ok(replayer),
+            _ => Err(Failure::usage(anyhow!("it ends before its snapshot does"))),
+        }
+    }
+
+    /// Dumps memory, if that is asked for and was not done yet.
+    fn dump_memory(&mut self) -> Result<(), Failure> {
+        let (Some(path), Some(architecture)) = (self.options.dump_memory.take(), self.architecture)
+        else {
+            return Ok(());
+        };
+        let machine = &*self.replayer()?.guest().machine;
+        memory_dump::write(&path, machine, architecture.elf_machine())
+            .with_context(|| format!("cannot write the new file {}", path.display()))
+            .map_err(Failure::usage)
     }
 
     fn finish(mut self, end: Option<&LogEnd>, writer_alive: bool) -> Result<ExitStatus, Failure> {
-        self.run()?;
-        let Stage::Records(replayer) = &mut self.stage else {
-            return Err(Failure::usage(anyhow!("it ends before its snapshot does")));
-        };
-        let target = match (&self.summary, self.options.until) {
-            (_, Some(until)) => until,
-            (Some(summary), None) => summary.final_count,
-            (None, None) => replayer.executed(),
-        };
-        let began_ns = monotonic_ns();
-        run_to(replayer.guest_mut(), target, &mut self.console)?;
-        self.elapsed_ns += monotonic_ns() - began_ns;
-        let guest = replayer.guest_mut();
-        if let Some(summary) = self
-            .summary
-            .as_ref()
-            .filter(|_| self.options.until.is_none())
-        {
-            check_end(summary, guest)?;
+        if !self.over {
+            self.run(true)?;
         }
-        let instructions = guest.instruction_count() - self.first_count;
+        let replayer = self.replayer()?;
+        let replayed = replayer.replayed();
+        if let Some(goal) = self.goals.front().copied() {
+            let machine = &*self.replayer()?.guest().machine;
+            let error = anyhow!(
+                "{goal} lies beyond the end of the recording: it ends at {}",
+                position(machine, replayed)
+            );
+            return Err(Failure::usage(error));
+        }
+        if !self.over
+            && let Some(summary) = self.summary.take()
+        {
+            check_end(&summary, self.replayer()?.guest_mut())?;
+        }
+        self.dump_memory()?;
+        self.sight
+            .finish()
+            .context("cannot write the capture")
+            .map_err(Failure::from)?;
         let seconds = self.elapsed_ns as f64 / 1e9;
+        let (first_count, digests, over) = (self.first_count, self.digests, self.over);
+        let guest = self.replayer()?.guest_mut();
+        let instructions = guest.instruction_count() - first_count;
+        if over {
+            eprintln!(
+                "understudy: stopped at {}",
+                position(&*guest.machine, replayed)
+            );
+        }
         eprintln!(
             "understudy: replayed {instructions} instructions in {seconds:.2} s, {:.0} MIPS ({}); \
-             {} records, {} digests equal; {} visible outputs; digest {:032x} at {}; the recording is {}",
+             {replayed} records, {digests} digests equal; {} visible outputs; digest {:032x} at {}; the recording is {}",
             instructions as f64 / 1e6 / seconds.max(1e-9),
             EngineName(guest.machine.engine()),
-            self.records,
-            self.digests,
             guest.visible_outputs(),
             guest.digest(),
             guest.instruction_count(),
@@ -220,11 +349,55 @@ impl Replay {
     }
 }
 
-fn count_checked(record: &Record, records: &mut u64, digests: &mut u64) {
-    *records += 1;
-    if matches!(record.body, RecordBody::Digest(_)) {
-        *digests += 1;
+/// Where a replay is, for people.
+fn position(machine: &dyn Machine, replayed: u64) -> String {
+    format!(
+        "instruction {}, record {replayed}, {} of guest time",
+        machine.instruction_count(),
+        Seconds(machine.guest_time_ns())
+    )
+}
+
+/// What the machine's real-time clock shows.
+fn since_1970(machine: &dyn Machine) -> Duration {
+    Duration::from_nanos(machine.unix_base_ns()) + Duration::from_nanos(machine.guest_time_ns())
+}
+
+fn create_capture(path: &Path) -> Result<Capture, Failure> {
+    Capture::create(path)
+        .with_context(|| format!("cannot write the capture {}", path.display()))
+        .map_err(Failure::usage)
+}
+
+fn cannot_capture(error: io::Error) -> Failure {
+    Failure::from(anyhow!(error).context("cannot write the capture"))
+}
+
+/// Replays a record, or at most `most` instructions before the next one.
+fn step(
+    replayer: &mut Replayer<ReplicaGuest>,
+    most: u64,
+    sight: &mut Sight,
+    digests: &mut u64,
+) -> Result<(), Failure> {
+    let checked_before = replayer.guest().digests();
+    let made = replayer.step(most);
+    let outputs = replayer.take_outputs();
+    let now = since_1970(&*replayer.guest().machine);
+    sight
+        .records(replayer.replayed(), now)
+        .map_err(cannot_capture)?;
+    for batch in outputs {
+        sight.outputs(&batch.outputs, now).map_err(cannot_capture)?;
     }
+    *digests += replayer.guest().digests() - checked_before;
+    let error = match made {
+        Ok(Progress::Working | Progress::Waiting) => return Ok(()),
+        // Only a machine with disks waits for something, and this one has none.
+        Ok(Progress::Blocked) => anyhow!("the replay waits for a disk"),
+        Err(divergence) => anyhow!("the replay diverges: {divergence}"),
+    };
+    Err(Failure::new(ExitStatus::Diverged, error))
 }
 
 /// Says whose recording it is.
@@ -248,10 +421,13 @@ fn check_header(header: &LogHeader) -> anyhow::Result<Architecture> {
 }
 
 /// Runs on to a count at which no record is.
-fn run_to(guest: &mut ReplicaGuest, target: u64, console: &mut ConsoleSink) -> Result<(), Failure> {
+fn run_to(guest: &mut ReplicaGuest, target: u64, sight: &mut Sight) -> Result<(), Failure> {
     while guest.instruction_count() < target {
         let stop = guest.run(target);
-        print(console, &guest.take_outputs());
+        let outputs = guest.take_outputs();
+        sight
+            .outputs(&outputs, since_1970(&*guest.machine))
+            .map_err(cannot_capture)?;
         if matches!(stop, GuestStop::Idle | GuestStop::Finished)
             && guest.instruction_count() < target
         {
@@ -283,12 +459,4 @@ fn check_end(summary: &LogSummary, guest: &mut ReplicaGuest) -> Result<(), Failu
         summary.visible_outputs
     );
     Err(Failure::new(ExitStatus::Diverged, error))
-}
-
-fn print(console: &mut ConsoleSink, outputs: &[Output]) {
-    for output in outputs {
-        if let Output::ConsoleBytes { bytes, .. } = output {
-            console.print(bytes);
-        }
-    }
 }

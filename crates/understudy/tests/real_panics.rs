@@ -10,7 +10,7 @@ use arbiter::Store;
 use machine::config::BoardConfig;
 use machine::engine::Engine;
 use machine::input::{ClockRecord, Input};
-use machine::memory::{Capture, OutsideRam};
+use machine::memory::{Capture, OutsideRam, Region};
 use machine::output::{DiskRequest, Output};
 use machine::snapshot::{Snapshot, SnapshotHead};
 use machine::{Failure as MachineFailure, InjectError, Machine, Stop};
@@ -188,6 +188,10 @@ impl Machine for FailingMachine {
 
     fn read_memory(&self, address: u64, buffer: &mut [u8]) -> Result<(), OutsideRam> {
         self.machine.read_memory(address, buffer)
+    }
+
+    fn memory_regions(&self) -> Vec<Region> {
+        self.machine.memory_regions()
     }
 
     fn describe(&self) -> String {

@@ -3,10 +3,11 @@
 use crate::boot;
 use crate::emitter::Jit;
 use crate::machine::{Machine, NAME, SEMANTICS_VERSION, configuration_hash};
+use crate::ram;
 use machine::config::{BoardConfig, BootImages, MachineConfig, PanicPolicy};
 use machine::engine::Engine;
 use machine::input::{ClockRecord, Input, InstructionCount};
-use machine::memory::{Capture, OutsideRam};
+use machine::memory::{Capture, OutsideRam, Region};
 use machine::output::{DiskRequest, Output};
 use machine::snapshot::{Snapshot, SnapshotError, SnapshotHead};
 use machine::{Architecture, Failure, InjectError, Stop};
@@ -185,6 +186,10 @@ impl machine::Machine for Machine {
         let bytes = self.memory(address, length);
         buffer.copy_from_slice(bytes.ok_or(OutsideRam { address, length })?);
         Ok(())
+    }
+
+    fn memory_regions(&self) -> Vec<Region> {
+        ram::guest_regions(self.config().board.memory_bytes)
     }
 
     fn describe(&self) -> String {

@@ -159,6 +159,22 @@ pub(crate) fn region(bytes: u64) -> Region {
     Region { base: 0, length }
 }
 
+/// The guest physical addresses of so many bytes of RAM, without the hole.
+pub(crate) fn guest_regions(bytes: u64) -> Vec<Region> {
+    let below = Region {
+        base: 0,
+        length: bytes.min(HOLE_BASE),
+    };
+    let behind = Region {
+        base: HOLE_END,
+        length: bytes - below.length,
+    };
+    [below, behind]
+        .into_iter()
+        .filter(|region| region.length > 0)
+        .collect()
+}
+
 /// Bytes of the host's address space for RAM of so many bytes.
 pub fn host_bytes(bytes: u64) -> u64 {
     if bytes > HOLE_BASE {

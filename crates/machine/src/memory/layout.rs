@@ -63,6 +63,12 @@ impl Layout {
         }
     }
 
+    /// The regions, in the order of their addresses.
+    pub(super) fn regions(&self) -> Vec<Region> {
+        let others = self.others.iter().map(|placed| placed.region);
+        [self.first].into_iter().chain(others).collect()
+    }
+
     /// Bytes of RAM.
     pub(super) fn size(&self) -> u64 {
         self.size

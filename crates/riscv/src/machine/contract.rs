@@ -7,7 +7,7 @@ use crate::hart::reservation::Reservation;
 use machine::config::{BoardConfig, PanicPolicy};
 use machine::engine::Engine;
 use machine::input::{ClockRecord, Input, InstructionCount};
-use machine::memory::{Capture, OutsideRam};
+use machine::memory::{Capture, OutsideRam, Region};
 use machine::output::{DiskRequest, Output};
 use machine::snapshot::{Snapshot, SnapshotHead};
 use machine::{InjectError, Stop};
@@ -144,6 +144,10 @@ impl machine::Machine for Machine {
 
     fn read_memory(&self, address: u64, buffer: &mut [u8]) -> Result<(), OutsideRam> {
         self.memory.read(address, buffer)
+    }
+
+    fn memory_regions(&self) -> Vec<Region> {
+        self.memory.regions()
     }
 
     fn describe(&self) -> String {

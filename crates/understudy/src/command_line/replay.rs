@@ -3,6 +3,7 @@
 use super::engine::EngineOption;
 use crate::engine::EngineName;
 use crate::exit::{ExitStatus, Failure};
+use crate::replaying::moment::Moment;
 use crate::replaying::{self, ReplayOptions};
 use clap::Args;
 use std::path::PathBuf;
@@ -10,18 +11,32 @@ use std::path::PathBuf;
 /// Run a recording again, and check that the machine does exactly what it did.
 ///
 /// Every digest and the number of outputs are compared. Status 0: all equal (also for a recording
-/// whose writer died: what was written is checked); 2: not a recording, or damaged; 4: the replay
-/// does something else.
+/// whose writer died: what was written is checked); 2: not a recording, or damaged, or the moment is
+/// beyond its end; 4: the replay does something else.
+///
+/// A MOMENT is guest time since power-on with its unit (12.5s, 800ms, 2m), record:1234 (when that record
+/// has taken effect), or instruction:5000000000 (after so many instructions since power-on).
 #[derive(Debug, Args)]
 pub struct Replay {
     /// The recording
     file: PathBuf,
-    /// Stop at this instruction count
-    #[arg(long, value_name = "COUNT")]
-    until: Option<u64>,
+    /// Stop exactly at this moment
+    #[arg(long, value_name = "MOMENT")]
+    at: Option<Moment>,
+    /// Stop at this moment (a number alone counts instructions). With `--at` before it, memory is
+    /// dumped there, and console and capture hold what happens between the two
+    #[arg(long, value_name = "MOMENT", value_parser = Moment::or_instruction)]
+    until: Option<Moment>,
     /// Print what the guest printed
     #[arg(long)]
     dump_console: bool,
+    /// Write the machine's memory to this new file: an ELF core file, a segment for each region of RAM
+    #[arg(long, value_name = "FILE")]
+    dump_memory: Option<PathBuf>,
+    /// Write the frames that the machine sent and received to this file, in guest time, for Wireshark
+    /// and tcpdump
+    #[arg(long, value_name = "FILE")]
+    pcap: Option<PathBuf>,
     #[command(flatten)]
     engine: EngineOption,
 }
@@ -32,8 +47,11 @@ impl Replay {
         replaying::replay(
             &self.file,
             ReplayOptions {
+                at: self.at,
                 until: self.until,
                 dump_console: self.dump_console,
+                dump_memory: self.dump_memory,
+                pcap: self.pcap,
                 engine: self.engine.or(EngineName::default()),
             },
         )

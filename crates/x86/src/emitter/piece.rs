@@ -83,6 +83,15 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// The emitter tells whenever it writes `rax` for it.
+    pub fn leaves_rax(self) -> bool {
+        use Kind::*;
+        matches!(
+            self,
+            Nothing | Same | LoadAddress | Push | Pop | Branch | Vector
+        )
+    }
+
     /// Behind it nothing follows.
     pub fn ends(self) -> bool {
         matches!(

@@ -164,6 +164,7 @@ impl Emitter<'_> {
 
     /// Looks for the code at the linear address in `rax`: its entry is at `rcx` then.
     fn find(&mut self, miss: DynamicLabel) {
+        self.writes(RAX); // before, most often
         dynasm!(self.asm; .arch x64
             ; rorx rcx, rax, 12
             ; xor ecx, eax

@@ -48,6 +48,16 @@ pub(super) enum Cold {
     },
     /// The next round of a loop does not fit into what is left.
     Budget { from: DynamicLabel, flags: Flags },
+    /// The page of an access is not in the slot of the TLB where that of the last round was: looks where it
+    /// has to be.
+    OtherSlot {
+        from: DynamicLabel,
+        back: DynamicLabel,
+        miss: DynamicLabel,
+        site: usize,
+        table: i32,
+        size: i32,
+    },
     /// A jump within the page to what was not compiled yet.
     Link {
         from: DynamicLabel,
@@ -67,7 +77,7 @@ pub type Emitted = Result<Vec<u8>, Unsupported>;
 pub struct Emitter<'a> {
     pub(super) asm: Assembler,
     pub(super) piece: &'a Piece,
-    cache: &'a mut CodeCache,
+    pub(super) cache: &'a mut CodeCache,
     pub(super) routines: &'a Routines,
     /// The code at an offset of the same page, where there is some.
     known: &'a dyn Fn(usize) -> Option<NonZeroU32>,
@@ -75,16 +85,22 @@ pub struct Emitter<'a> {
     first_op: usize,
     pub(super) cold: Vec<Cold>,
     /// Offset of the piece in the code cache.
-    start: usize,
+    pub(super) start: usize,
     pub(super) head: DynamicLabel,
     /// The instruction that is emitted.
     pub(super) index: usize,
     pub(super) flags: Flags,
     pub(super) encoder: Encoder,
+    /// How often a site may see another page.
+    pub(super) patience: u32,
     /// The XMM registers are in the host's.
     pub(super) has_vectors: bool,
     /// Where the further rounds of a loop begin.
     pub(super) next_round: Option<DynamicLabel>,
+    /// What is emitted are those rounds.
+    pub(super) is_next_round: bool,
+    /// The group whose addend is in `rax`.
+    pub(super) addend_in_rax: Option<usize>,
     /// What is there then.
     pub(super) loop_flags: Option<Flags>,
 }
@@ -96,6 +112,7 @@ impl<'a> Emitter<'a> {
         cache: &'a mut CodeCache,
         routines: &'a Routines,
         first_op: usize,
+        patience: u32,
         known: &'a dyn Fn(usize) -> Option<NonZeroU32>,
     ) -> Emitter<'a> {
         let address = cache.next_address();
@@ -114,8 +131,11 @@ impl<'a> Emitter<'a> {
             index: 0,
             flags: Flags::IN_FRAME,
             encoder: Encoder::new(64),
+            patience,
             has_vectors: false,
             next_round: None,
+            is_next_round: false,
+            addend_in_rax: None,
             loop_flags: None,
         }
     }
@@ -148,10 +168,14 @@ impl<'a> Emitter<'a> {
 
     /// All instructions, and where they lead.
     fn steps(&mut self) -> Result<(), Unsupported> {
+        self.addend_in_rax = None;
         for index in 0..self.piece.steps.len() {
             self.index = index;
             self.keep_origin();
             self.step().map_err(|()| Unsupported(index))?;
+            if !self.present().kind.leaves_rax() {
+                self.addend_in_rax = None;
+            }
             self.forget_origin();
         }
         if !self.step_at(self.index).kind.ends() {
@@ -180,6 +204,7 @@ impl<'a> Emitter<'a> {
             from,
             flags: self.flags,
         });
+        self.is_next_round = true;
         self.steps()
     }
 
@@ -290,6 +315,7 @@ impl<'a> Emitter<'a> {
     /// Binds the label behind the present instruction.
     pub(super) fn come_back(&mut self, back: DynamicLabel) {
         dynasm!(self.asm; .arch x64; =>back);
+        self.addend_in_rax = None;
         let in_host = self.flags.host && !self.flags.frame;
         for cold in &mut self.cold {
             if let Cold::CallBack {
@@ -404,6 +430,14 @@ impl<'a> Emitter<'a> {
                     self.enter_found();
                 }
             }
+            Cold::OtherSlot {
+                from,
+                back,
+                miss,
+                site,
+                table,
+                size,
+            } => self.look_in_other_slot(from, back, miss, site, table, size),
             Cold::Link {
                 from,
                 number,

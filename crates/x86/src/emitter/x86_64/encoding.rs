@@ -15,6 +15,7 @@ impl Emitter<'_> {
         displacement: i32,
         is_wide: bool,
     ) {
+        self.writes(to);
         let (index_number, scale) = index.unwrap_or((4, 0));
         let base_number = base.unwrap_or(5);
         let rex = 0x40
@@ -71,9 +72,17 @@ impl Emitter<'_> {
         match HOMES[usize::from(guest & 15)] {
             Some(home) => home,
             None => {
+                self.writes(scratch);
                 dynasm!(self.asm; .arch x64; mov Rq(scratch), [BYTE rsp + spilled(guest) as i8]);
                 scratch
             }
+        }
+    }
+
+    /// A scratch register is about to be written.
+    pub(super) fn writes(&mut self, scratch: Host) {
+        if scratch == RAX {
+            self.addend_in_rax = None;
         }
     }
 

@@ -77,6 +77,7 @@ impl Emitter<'_> {
             };
             self.compute_flags_again(origin);
         }
+        self.writes(RAX);
         let mut keeps_host = true;
         match self.flags.overflow {
             Overflow::Exact => dynasm!(self.asm; .arch x64; lahf; seto al),
@@ -209,6 +210,7 @@ impl Emitter<'_> {
     }
 
     pub(super) fn load_flags_from_frame(&mut self) {
+        self.writes(RAX);
         dynasm!(self.asm; .arch x64; movzx eax, WORD [BYTE rsp + (FLAGS) as i8]; add al, 0x7f; sahf);
     }
 

@@ -89,9 +89,10 @@ impl Emitter<'_> {
             self.yield_flags();
             let elsewhere = self.ungroup_from();
             self.check_group(number, &group, 0, elsewhere);
-        } else {
+        } else if self.addend_in_rax != Some(number) {
             dynasm!(self.asm; .arch x64; mov rax, [rsp + addend(number)]);
         }
+        self.addend_in_rax = Some(number);
         if let Some(index) = HOMES[usize::from(base)] {
             return Some(Place {
                 index: Some(index),
@@ -125,6 +126,7 @@ impl Emitter<'_> {
             ; sub rax, [r14 + rcx + table]
             ; mov [rsp + addend(number)], rax
         );
+        self.addend_in_rax = None; // in the frame, whoever looked
         self.lose_flags();
     }
 
@@ -134,6 +136,7 @@ impl Emitter<'_> {
         let base = match op.base {
             ZERO => None,
             RIP => {
+                self.addend_in_rax = None;
                 dynasm!(self.asm; .arch x64; mov rax, [BYTE rsp + (PAGE) as i8]);
                 displacement = displacement.checked_add(op.next.into()).ok_or(())?;
                 Some(RAX)
@@ -162,22 +165,35 @@ impl Emitter<'_> {
 
     /// Looks the linear address in `rax` up: the host's is in `rax` then; or jumps to `miss`. Uses `rcx`.
     pub(super) fn check(&mut self, access: Access, size: i32, miss: DynamicLabel) {
-        dynasm!(self.asm; .arch x64; rorx ecx, eax, 8; and ecx, 0x3ff0);
-        match access {
-            Access::Read => dynasm!(self.asm; .arch x64
-                ; sub rax, [r14 + rcx]
-                ; cmp rax, 0x1000 - size
-                ; ja =>miss
-                ; add rax, [BYTE r14 + rcx + 8]
-            ),
-            Access::Write => dynasm!(self.asm; .arch x64
-                ; sub rax, [r14 + rcx + WRITES]
-                ; cmp rax, 0x1000 - size
-                ; ja =>miss
-                ; add rax, [r14 + rcx + WRITES + 8]
-            ),
+        let table = match access {
+            Access::Read => READS,
+            Access::Write => WRITES,
+        };
+        if self.is_next_round {
+            self.check_same_slot(table, size, miss);
+        } else {
+            dynasm!(self.asm; .arch x64; rorx ecx, eax, 8; and ecx, 0x3ff0);
+            self.check_slot(table, size, miss);
+            self.add_place(table);
         }
+        self.addend_in_rax = None;
         self.lose_flags();
+    }
+
+    /// Makes an offset in the page of the slot at `rcx` of the address in `rax`, or jumps.
+    pub(super) fn check_slot(&mut self, table: i32, size: i32, otherwise: DynamicLabel) {
+        match table {
+            READS => dynasm!(self.asm; .arch x64; sub rax, [r14 + rcx]),
+            _ => dynasm!(self.asm; .arch x64; sub rax, [r14 + rcx + table]),
+        }
+        dynasm!(self.asm; .arch x64; cmp rax, 0x1000 - size; ja =>otherwise);
+    }
+
+    pub(super) fn add_place(&mut self, table: i32) {
+        match table {
+            READS => dynasm!(self.asm; .arch x64; add rax, [BYTE r14 + rcx + 8]),
+            _ => dynasm!(self.asm; .arch x64; add rax, [r14 + rcx + table + 8]),
+        }
     }
 }
 const _: () = assert!(crate::mmu::SLOTS == 0x400 && READS == 0);

@@ -254,6 +254,7 @@ impl Emitter<'_> {
             }
             mnemonic => {
                 let guest_of = |register: Register| register.full_register().number() as u8;
+                self.writes(RAX);
                 let result = self.source(guest_of(register), RAX);
                 if result != RAX {
                     dynasm!(self.asm; .arch x64; mov rax, Rq(result));
@@ -393,6 +394,7 @@ impl Emitter<'_> {
                         }
                         (None, None) => {
                             let scratch = *free.next().ok_or(())?;
+                            self.writes(scratch);
                             let others = 1..instruction.op_count();
                             let is_read = operand != 0
                                 || !overwrites(&instruction)

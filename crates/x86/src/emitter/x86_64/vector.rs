@@ -44,6 +44,7 @@ impl Emitter<'_> {
         }
         self.save_flags();
         self.lose_flags();
+        self.writes(RAX);
         let (from, back) = (self.asm.new_dynamic_label(), self.asm.new_dynamic_label());
         dynasm!(self.asm; .arch x64
             ; cmp BYTE [rsp + HAS_VECTORS], 0

@@ -46,6 +46,18 @@ impl Demo {
         })
     }
 
+    /// `understudy switchover`; what it said.
+    pub fn switch_over(&self) -> Result<String> {
+        let output = Command::new(&self.program)
+            .args(["switchover", "--dir"])
+            .arg(&self.directory)
+            .output()?;
+        if !output.status.success() {
+            bail!("{}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
     /// What `understudy status --json` says.
     pub fn status(&self) -> Result<Value> {
         let output = Command::new(&self.program)

@@ -145,6 +145,9 @@ enum Bench {
         /// Spreads the moments of the kills.
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        /// Nobody is killed: `understudy switchover` is asked for instead.
+        #[arg(long)]
+        switchover: bool,
         /// Passed on to `understudy demo`.
         #[arg(last = true)]
         demo: Vec<String>,
@@ -287,7 +290,19 @@ fn run_bench(bench: Bench) -> Result<()> {
             memory,
             guest_dir,
         } => bench::postgresql::bench(kills, &memory, &guest_dir),
-        Bench::Failover { kills, seed, demo } => bench::failover::bench(kills, seed, &words(&demo)),
+        Bench::Failover {
+            kills,
+            seed,
+            switchover,
+            demo,
+        } => {
+            let victims = if switchover {
+                bench::failover::Victims::Nobody
+            } else {
+                bench::failover::Victims::Primaries
+            };
+            bench::failover::bench(kills, seed, victims, &words(&demo))
+        }
         Bench::Join {
             fill_mb,
             joins,

@@ -21,6 +21,7 @@ mod rivals;
 mod snapshot_sender;
 mod starting;
 mod stopping;
+mod switchover;
 
 use crate::config::ReplicaConfig;
 use crate::end::{Ended, ReplicaError};

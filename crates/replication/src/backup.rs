@@ -480,6 +480,16 @@ impl<O> Backup<O> {
 
     /// Somebody presses a button of the machine here: the live one is told. False if none is followed.
     pub fn press(&mut self, now: Duration, button: Button) -> bool {
+        self.tell_the_live_one(now, |pairing| Message::Press { pairing, button })
+    }
+
+    /// Somebody asks here that the machine goes over to this host: the live one is told. False if none
+    /// is followed.
+    pub fn switch_over(&mut self, now: Duration) -> bool {
+        self.tell_the_live_one(now, |pairing| Message::SwitchOver { pairing })
+    }
+
+    fn tell_the_live_one(&mut self, now: Duration, what: impl FnOnce(u64) -> Message) -> bool {
         self.enter(now);
         let State::Following(follow) = &self.state else {
             return false;
@@ -488,7 +498,7 @@ impl<O> Backup<O> {
             return false;
         }
         let (connection, pairing) = (follow.connection(), follow.pairing());
-        self.send(connection, Message::Press { pairing, button });
+        self.send(connection, what(pairing));
         true
     }
 

@@ -11,7 +11,7 @@ use encoding::{decode, decode_fetched, encode, encode_chunk_head};
 use std::fmt;
 
 /// The version of this protocol; both sides must speak the same.
-pub const PROTOCOL_VERSION: u32 = 5;
+pub const PROTOCOL_VERSION: u32 = 6;
 /// The longest payload of a frame on the channel once the greetings are over: 9 MiB.
 pub const MAX_MESSAGE_BYTES: usize = 9 << 20;
 /// The longest payload before: whoever has not greeted makes nobody hold more.
@@ -332,6 +332,11 @@ pub enum Message {
         pairing: u64,
         /// Which.
         button: Button,
+    },
+    /// B: somebody asked there that the live machine goes over to it.
+    SwitchOver {
+        /// The pairing.
+        pairing: u64,
     },
     /// Anybody: how do you stand? First, instead of a Hello.
     Ask {

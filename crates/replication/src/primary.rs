@@ -89,6 +89,8 @@ pub enum PrimaryAction<O> {
     Throttle(RunShare),
     /// Somebody pressed a button at the backup.
     Press(Button),
+    /// Somebody asked at the backup that the machine goes over to it: see [`Primary::hand_over`].
+    SwitchOver,
     /// Tell people.
     Report(Event),
     /// Stop the machine and end. Always last.

@@ -161,6 +161,7 @@ fn message() -> impl Strategy<Value = Message> {
             run: RunId(run)
         }),
         n().prop_map(|pairing| Message::Ready { pairing }),
+        n().prop_map(|pairing| Message::SwitchOver { pairing }),
         (n(), 0..4usize).prop_map(|(pairing, button)| Message::Press {
             pairing,
             button: [Button::Power, Button::Reset, Button::Pause, Button::Resume][button],

@@ -100,6 +100,8 @@ situations! {
     LoserBecameBackup,
     /// Somebody pressed a button at a backup, and the primary was told.
     PressedAtTheBackup,
+    /// Somebody asked at a backup that the machine goes over to it, and the primary was told.
+    SwitchoverAsked,
     /// A backup went live with a machine that was paused.
     LiveAndPaused,
     /// A person declared a life lost that was not.

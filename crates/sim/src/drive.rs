@@ -317,6 +317,10 @@ impl World {
                     }
                 }
             }
+            PrimaryAction::SwitchOver => {
+                self.coverage.reached(Situation::SwitchoverAsked);
+                self.ask_to_hand_over(node);
+            }
             PrimaryAction::Press(button) => {
                 self.coverage.reached(Situation::PressedAtTheBackup);
                 self.press(node, button);

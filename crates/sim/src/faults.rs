@@ -55,6 +55,8 @@ pub enum Fault {
     Pause(usize, u64),
     /// `SIGTERM` to a primary: it hands over.
     HandOver,
+    /// Somebody asks at the backups to have the machine.
+    SwitchOver,
     /// Somebody asks for a snapshot and goes away.
     FickleGhost(usize),
     /// Both hosts lose power.
@@ -119,7 +121,8 @@ impl World {
             22 => Fault::Ghost(node),
             23 => Fault::SlowReplay(long),
             24 => Fault::HangVcpu(node, long),
-            25 | 26 => Fault::HandOver,
+            25 => Fault::HandOver,
+            26 => Fault::SwitchOver,
             27 | 28 => Fault::AllDie(long),
             29 | 30 => Fault::WrongArbiter(node, long),
             31 if self.random.percent(30) => Fault::DeclareLost,
@@ -167,16 +170,15 @@ impl World {
             }
             Fault::HandOver => {
                 for node in 0..2 {
-                    // Asked again while it hands over, it still stands still.
-                    if let Some(Role::Primary(primary)) = self.role(node)
-                        && !primary.stands_still
-                    {
-                        primary.stands_still = primary.core.can_hand_over();
-                        // Whoever is to take over may die at any step of it.
-                        if primary.stands_still && self.random.percent(30) {
-                            let after = self.random.between(0, 15) * MS;
-                            self.at(after, None, What::Fault(Fault::Kill(1 - node)));
-                        }
+                    self.ask_to_hand_over(node);
+                }
+            }
+            Fault::SwitchOver => {
+                for node in 0..2 {
+                    let now = self.clock(node);
+                    if let Some(Role::Backup(backup)) = self.role(node) {
+                        backup.core.switch_over(now);
+                        self.settle(node);
                     }
                 }
             }
@@ -321,6 +323,21 @@ impl World {
                 backup.core.press(now, button);
             }
             Some(Role::Starting) | None => {}
+        }
+    }
+
+    /// A primary is to let its backup take over.
+    pub(crate) fn ask_to_hand_over(&mut self, node: usize) {
+        // Asked again while it hands over, it still stands still.
+        if let Some(Role::Primary(primary)) = self.role(node)
+            && !primary.stands_still
+        {
+            primary.stands_still = primary.core.can_hand_over();
+            // Whoever is to take over may die at any step of it.
+            if primary.stands_still && self.random.percent(30) {
+                let after = self.random.between(0, 15) * MS;
+                self.at(after, None, What::Fault(Fault::Kill(1 - node)));
+            }
         }
     }
 

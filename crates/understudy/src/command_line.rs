@@ -10,6 +10,7 @@ mod replica;
 mod run;
 mod status;
 mod switch;
+mod switchover;
 mod word;
 
 use crate::exit::{ExitStatus, Failure};
@@ -44,6 +45,7 @@ enum Command {
     Reset(button::Reset),
     Pause(button::Pause),
     Resume(button::Resume),
+    Switchover(switchover::Switchover),
     Status(status::Status),
     Switch(switch::Switch),
     Demo(demo::Demo),
@@ -81,6 +83,7 @@ pub fn main() -> ExitCode {
         Command::Reset(command) => command.execute(),
         Command::Pause(command) => command.execute(),
         Command::Resume(command) => command.execute(),
+        Command::Switchover(command) => command.execute(),
         Command::Status(command) => command.execute(),
         Command::Switch(command) => command.execute(),
         Command::Demo(command) => command.execute(),

@@ -16,6 +16,8 @@ pub enum Victims {
     Primaries,
     /// A primary and a backup in turn.
     InTurn,
+    /// Nobody: the machine goes over to its backup because it is asked to.
+    Nobody,
 }
 
 /// What the client saw.
@@ -82,10 +84,15 @@ fn kill_and_count(
             Victims::InTurn if kill % 2 == 1 => "backup",
             _ => "primary",
         };
-        let pid = demo.pid(role)?;
-        kill_times.push(Instant::now());
-        program::signal(pid, "KILL")?;
-        println!("kill {}: {role}", kill + 1);
+        if victims == Victims::Nobody {
+            kill_times.push(Instant::now());
+            println!("switchover {}: {}", kill + 1, demo.switch_over()?.trim());
+        } else {
+            let pid = demo.pid(role)?;
+            kill_times.push(Instant::now());
+            program::signal(pid, "KILL")?;
+            println!("kill {}: {role}", kill + 1);
+        }
         if client.is_finished() {
             break;
         }
@@ -226,8 +233,8 @@ impl Random {
 }
 
 /// `cargo xtask bench failover`.
-pub fn bench(kills: usize, seed: u64, arguments: &[&str]) -> Result<()> {
-    let outcome = run(kills, seed, Victims::Primaries, arguments)?;
+pub fn bench(kills: usize, seed: u64, victims: Victims, arguments: &[&str]) -> Result<()> {
+    let outcome = run(kills, seed, victims, arguments)?;
     println!(
         "{} requests, waits around the kills in ms: {:.0?}, load {}",
         outcome.requests,
@@ -243,7 +250,7 @@ pub fn bench(kills: usize, seed: u64, arguments: &[&str]) -> Result<()> {
     println!(
         "{}",
         json!({
-            "kills": outcome.kills,
+            (if victims == Victims::Nobody { "switchovers" } else { "kills" }): outcome.kills,
             "errors": outcome.errors,
             "lost": outcome.lost,
             "repeated": outcome.repeated,

@@ -7,7 +7,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-/// How long an answer may take. A person's word takes as long as peers and arbiter.
+/// How long an answer may take. A person's word takes as long as peers and arbiter, and so does a
+/// switchover, whose host gives up before.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 const WORD_TIMEOUT: Duration = Duration::from_secs(30);
 /// No answer is longer.
@@ -18,7 +19,7 @@ pub fn ask(directory: &Path, request: &Request) -> io::Result<Answer> {
     let mut stream = with_short_path(directory, |short| UnixStream::connect(short))?;
     let timeout = match request {
         Request::Status | Request::Press(_) => STATUS_TIMEOUT,
-        Request::Word(_) => WORD_TIMEOUT,
+        Request::Word(_) | Request::SwitchOver { .. } => WORD_TIMEOUT,
         Request::Console => {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,

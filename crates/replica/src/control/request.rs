@@ -16,6 +16,11 @@ pub enum Request {
     Console,
     /// A button of the machine is pressed.
     Press(Button),
+    /// The machine goes over to another host, and this one follows it. The answer comes when it is done.
+    SwitchOver {
+        /// The host that is to have it, by its name; whoever can take over if nobody is named.
+        to: Option<String>,
+    },
 }
 
 /// A button of the machine.

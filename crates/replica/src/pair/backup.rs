@@ -50,9 +50,9 @@ enum End {
 
 /// The event loop of a backup.
 pub(super) struct BackupLoop {
-    host: Host,
-    core: Backup<Output>,
-    peer: String,
+    pub(super) host: Host,
+    pub(super) core: Backup<Output>,
+    pub(super) peer: String,
     /// An attempt to connect that is under way.
     dialing: Option<Dialing>,
     /// The last connection that was made.
@@ -206,6 +206,9 @@ impl BackupLoop {
             }
             let nobody = "this replica is not in touch with a live machine now: its host's may be";
             return Answer::Refused(nobody.into());
+        }
+        if let Request::SwitchOver { to } = request {
+            return self.switch_over(to.as_deref());
         }
         Answer::Refused(
             "this replica follows the live machine of another host, or is about to".into(),

@@ -7,6 +7,7 @@ use super::rates::percentile_ms;
 use super::rivals::Rivals;
 use super::snapshot_sender::{SnapshotRequests, SnapshotSender};
 use super::stopping::Stopping;
+use super::switchover::Switchover;
 use crate::calendar;
 use crate::control::{Answer, ConversationId, Request};
 use crate::disk::Disk;
@@ -65,8 +66,10 @@ pub(super) struct PrimaryLoop {
     /// The marker of a settled disk, and when it is tried again to write it.
     settling: Option<Settling>,
     rivals: Rivals,
-    /// It was asked to end.
+    /// It was asked to end, or to switch over.
     pub(super) stopping: Option<Stopping>,
+    /// Somebody waits for the machine to go over to the backup.
+    pub(super) switchover: Option<Switchover>,
     ended: Option<PrimaryEnding>,
 }
 
@@ -156,6 +159,7 @@ impl PrimaryLoop {
             disk_failed: None,
             settling: None,
             stopping: None,
+            switchover: None,
             ended: None,
         }
     }
@@ -479,6 +483,7 @@ impl PrimaryLoop {
                         self.host.events.add("button_refused", 0, self.count(), why);
                     }
                 }
+                PrimaryAction::SwitchOver => self.switch_over(None, None),
                 PrimaryAction::Report(event) => {
                     let status = self.core.status();
                     let (generation, count) = (status.generation, status.instruction_count);
@@ -561,6 +566,7 @@ impl PrimaryLoop {
                 let answer = self.press((*button).into());
                 self.host.answer(id, &answer);
             }
+            Request::SwitchOver { to } => self.switch_over(Some(id), to.as_deref()),
             Request::Word(_) => {
                 let is_live = "the machine is live on this host: there is nothing to start";
                 self.host.answer(id, &Answer::Refused(is_live.into()));

@@ -176,7 +176,10 @@ impl Starting<'_> {
         for (id, request) in happened.requests {
             match request {
                 Request::Word(word) => self.word(id, &word),
-                Request::Console | Request::Status | Request::Press(_) => {
+                Request::Console
+                | Request::Status
+                | Request::Press(_)
+                | Request::SwitchOver { .. } => {
                     let waiting = format!("nothing is live here: {}", self.startup.waiting());
                     self.host.answer(id, &Answer::Refused(waiting));
                 }

@@ -1,4 +1,5 @@
-//! A primary that is asked to end: the service is to outlive it where it can.
+//! A primary whose machine stands still for another host: it is asked to end, and the service is to
+//! outlive it where it can, or to switch over.
 
 use super::primary::{PrimaryEnding, PrimaryLoop};
 use crate::end::Ended;
@@ -30,10 +31,21 @@ enum Step {
     HandingOver,
 }
 
-/// A primary that ends because it is asked to: it hands its machine over, or lets the guest power off.
+/// What comes after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// The process ends.
+    End,
+    /// This replica follows whoever has taken over.
+    SwitchOver,
+}
+
+/// A primary that is asked to end, or to switch over: it hands its machine over, or, if it is to end,
+/// lets the guest power off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stopping {
     step: Step,
+    purpose: Purpose,
     /// On the monotonic clock.
     until: Duration,
 }
@@ -43,29 +55,61 @@ impl PrimaryLoop {
     /// and unplugs the machine if this is the second time, or if the arbiter is out of reach, because a
     /// backup that holds it takes over when that is back.
     pub(super) fn asked_to_end(&mut self) {
-        if self.stopping.is_some() {
-            return self.unplug("asked to end a second time");
-        }
         let until = monotonic() + HAND_OVER_PATIENCE;
+        let purpose = Purpose::End;
+        if let Some(stopping) = &mut self.stopping {
+            if stopping.purpose == Purpose::End {
+                return self.unplug("asked to end a second time");
+            }
+            (stopping.purpose, stopping.until) = (purpose, until);
+            return;
+        }
         if self.disk_failed.is_some() {
             // The machine stands still already, and a backup is asked to take over if there is one.
             let step = Step::HandingOver;
-            self.stopping = Some(Stopping { step, until });
+            self.stopping = Some(Stopping {
+                step,
+                purpose,
+                until,
+            });
             return;
         }
         if self.core.can_hand_over() {
-            let step = Step::Halting;
-            self.stopping = Some(Stopping { step, until });
-            return self.vcpu.stand_still();
+            return self.halt(purpose);
         }
         match self.core.status().phase {
             PrimaryPhase::Alone | PrimaryPhase::Joining => self.let_it_power_off(),
             PrimaryPhase::Claiming => {
                 let step = Step::Deciding;
-                self.stopping = Some(Stopping { step, until });
+                self.stopping = Some(Stopping {
+                    step,
+                    purpose,
+                    until,
+                });
             }
             _ => self.unplug("asked to end, and no backup could take over now"),
         }
+    }
+
+    /// The machine is to stand still, so that the backup can take over at that instruction.
+    fn halt(&mut self, purpose: Purpose) {
+        assert!(self.stopping.is_none(), "it stands still for one purpose");
+        self.stopping = Some(Stopping {
+            step: Step::Halting,
+            purpose,
+            until: monotonic() + HAND_OVER_PATIENCE,
+        });
+        self.vcpu.stand_still();
+    }
+
+    /// The backup is to take over, and this replica follows it. It can take over, as far as is known.
+    pub(super) fn halt_to_switch_over(&mut self) {
+        self.halt(Purpose::SwitchOver);
+    }
+
+    /// The machine is handed over, or about to be, or ends.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.is_some()
     }
 
     /// Asks the guest to power off, and waits for it. Whoever is joining is let go, and nobody joins
@@ -82,6 +126,7 @@ impl PrimaryLoop {
         let press_again = now + PRESS_INTERVAL;
         self.stopping = Some(Stopping {
             step: Step::PoweringOff { press_again },
+            purpose: Purpose::End,
             until: now + wait,
         });
         self.host.events.add(
@@ -124,27 +169,47 @@ impl PrimaryLoop {
         };
         assert!(stopping.step == Step::Halting, "it stands still once");
         stopping.step = Step::HandingOver;
-        if !self.core.hand_over(monotonic()) {
-            self.unplug("the backup left while this primary was about to hand over");
+        let purpose = stopping.purpose;
+        if self.core.hand_over(monotonic()) {
+            return;
         }
+        match purpose {
+            Purpose::End => {
+                self.unplug("the backup left while this primary was about to hand over")
+            }
+            Purpose::SwitchOver => self.goes_on_here("the backup left before it was handed over"),
+        }
+    }
+
+    /// Nothing came of switching over.
+    fn goes_on_here(&mut self, why: &str) {
+        self.stopping = None;
+        self.vcpu.resume();
+        self.not_switched_over(&format!("{why}: the machine goes on here"));
     }
 
     /// Nobody took over: the machine is still this replica's.
     pub(super) fn nobody_took_over(&mut self) {
         self.disk_failed = None;
-        self.vcpu.resume();
-        if self.stopping.is_some() {
-            self.unplug("the backup died before it had taken over");
+        let why = "the backup died before it had taken over";
+        match self.stopping.map(|stopping| stopping.purpose) {
+            None => self.vcpu.resume(),
+            Some(Purpose::SwitchOver) => self.goes_on_here(why),
+            Some(Purpose::End) => {
+                self.vcpu.resume();
+                self.unplug(why);
+            }
         }
     }
 
     /// Somebody else has left the generation.
-    pub(super) fn ending_superseded(&self, by: &Entry) -> PrimaryEnding {
+    pub(super) fn ending_superseded(&mut self, by: &Entry) -> PrimaryEnding {
         let is_handed_over = matches!(by.kind, Kind::HandedOver | Kind::TookOver);
-        match self.stopping {
-            None => PrimaryEnding::Again,
-            Some(_) if is_handed_over => PrimaryEnding::Exit(Ok(Ended::HandedOver)),
-            Some(_) => PrimaryEnding::Exit(Ok(Ended::Left)),
+        self.switched_over(by);
+        match self.stopping.map(|stopping| stopping.purpose) {
+            None | Some(Purpose::SwitchOver) => PrimaryEnding::Again,
+            Some(Purpose::End) if is_handed_over => PrimaryEnding::Exit(Ok(Ended::HandedOver)),
+            Some(Purpose::End) => PrimaryEnding::Exit(Ok(Ended::Left)),
         }
     }
 
@@ -157,7 +222,12 @@ impl PrimaryLoop {
     }
 
     pub(super) fn stop_in_time(&mut self) {
-        let Some(Stopping { step, until }) = self.stopping else {
+        let Some(Stopping {
+            step,
+            purpose,
+            until,
+        }) = self.stopping
+        else {
             return;
         };
         let now = monotonic();
@@ -172,8 +242,24 @@ impl PrimaryLoop {
             Step::PoweringOff { press_again } if now >= press_again => {
                 let press_again = now + PRESS_INTERVAL;
                 let step = Step::PoweringOff { press_again };
-                self.stopping = Some(Stopping { step, until });
+                self.stopping = Some(Stopping {
+                    step,
+                    purpose,
+                    until,
+                });
                 self.vcpu.input(Input::PowerButton);
+            }
+            Step::Halting | Step::HandingOver if now >= until && purpose == Purpose::SwitchOver => {
+                // Whose the machine is, only the arbiter can say now.
+                self.stopping = Some(Stopping {
+                    step,
+                    purpose,
+                    until: Duration::MAX,
+                });
+                self.not_switched_over(
+                    "the backup has not taken over in time, and may still do so as soon as the arbiter \
+                     answers it; the machine stands still until it is known whose it is",
+                );
             }
             Step::Halting | Step::HandingOver if now >= until => {
                 self.unplug("the backup has not taken over in time");

@@ -39,6 +39,7 @@ mod kind {
     pub const SNAPSHOT_TAKEN: u8 = 23;
     pub const FETCH: u8 = 24;
     pub const PRESS: u8 = 25;
+    pub const SWITCH_OVER: u8 = 26;
 }
 
 fn put_greeting(out: &mut Vec<u8>, greeting: &Greeting) {
@@ -261,6 +262,10 @@ pub(super) fn encode(out: &mut Vec<u8>, message: &Message) -> u8 {
             numbers(out, &[*pairing, *done, *total]);
             kind::RESTORING
         }
+        Message::SwitchOver { pairing } => {
+            numbers(out, &[*pairing]);
+            kind::SWITCH_OVER
+        }
         Message::Press { pairing, button } => {
             numbers(out, &[*pairing]);
             out.push(match button {
@@ -401,6 +406,9 @@ pub(super) fn decode(kind: u8, payload: &[u8]) -> Result<Message, WireError> {
             pairing: f.varint()?,
             done: f.varint()?,
             total: f.varint()?,
+        },
+        kind::SWITCH_OVER => Message::SwitchOver {
+            pairing: f.varint()?,
         },
         kind::PRESS => Message::Press {
             pairing: f.varint()?,

@@ -207,6 +207,10 @@ impl<O> Primary<O> {
                 self.beacon.challenge(nonce);
                 self.agree(agreement);
             }
+            Message::SwitchOver { pairing } if pairing == expected => {
+                pair.silence.heard(now);
+                self.actions.push_back(PrimaryAction::SwitchOver);
+            }
             Message::Press { pairing, button } if pairing == expected => {
                 pair.silence.heard(now);
                 self.actions.push_back(PrimaryAction::Press(button));

@@ -101,8 +101,13 @@ impl Resume {
 
 impl Front {
     fn press(&self, button: control::Button) -> Result<ExitStatus, Failure> {
+        self.request(&Request::Press(button))
+    }
+
+    /// Asks the replica, and prints what it answers.
+    pub(super) fn request(&self, request: &Request) -> Result<ExitStatus, Failure> {
         let directory = self.state_directory()?;
-        match control::ask(&directory, &Request::Press(button)) {
+        match control::ask(&directory, request) {
             Ok(Answer::Done(what)) => {
                 println!("{what}");
                 Ok(ExitStatus::Success)

@@ -1,0 +1,142 @@
+//! `understudy switchover`: two hosts with disks, asked at the live one, at the backup, and when it cannot be.
+
+mod support;
+
+use std::fs;
+use std::process::Output;
+use support::device_programs::counting_to_disk;
+use support::history::{await_lines, numbers};
+use support::{PairDirectory, Process, ReplicaFiles, error_text, run, wait_for};
+
+const FAILURE: i32 = 1;
+const NO_REPLICA: i32 = 8;
+
+struct Site {
+    _directory: PairDirectory,
+    a: ReplicaFiles,
+    b: ReplicaFiles,
+}
+
+impl Site {
+    fn new() -> Site {
+        let directory = PairDirectory::new(&counting_to_disk(u16::MAX));
+        let [a, b] = directory.two_hosts(["a", "b"], |name| {
+            fs::write(directory.path().join(format!("{name}.img")), [0; 1 << 20]).unwrap();
+            format!("[[disks]]\npath = \"{name}.img\"\n")
+        });
+        Site {
+            _directory: directory,
+            a,
+            b,
+        }
+    }
+}
+
+fn start(host: &ReplicaFiles) -> Process {
+    Process::start(&["replica", "--config", host.config()])
+}
+
+/// Asks a host for a switchover.
+fn switchover(host: &ReplicaFiles, more: &[&str]) -> Output {
+    let mut arguments = vec!["switchover", "--config", host.config()];
+    arguments.extend(more);
+    run(&arguments)
+}
+
+fn await_primary(host: &ReplicaFiles) {
+    wait_for(&format!("{} to be live", host.state.display()), || {
+        host.status().filter(|status| status["role"] == "primary")
+    });
+}
+
+fn count(host: &ReplicaFiles, event: &str) -> usize {
+    let events = fs::read_to_string(host.state.join("events.jsonl")).unwrap();
+    events.matches(&format!("\"{event}\"")).count()
+}
+
+/// The identity of a host: here both have one name.
+fn id(host: &ReplicaFiles) -> String {
+    let text = fs::read_to_string(host.state.join("host-id")).unwrap();
+    text.trim().to_owned()
+}
+
+fn said(output: &Output) -> String {
+    assert!(output.status.success(), "{}", error_text(output));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn the_machine_goes_over_and_back_while_no_process_ends_and_nothing_is_suspected() {
+    let site = Site::new();
+    let _a = start(&site.a);
+    site.a.await_state("alone");
+    let _b = start(&site.b);
+    site.a.await_state("protected");
+    await_lines(&site.a, 20);
+
+    let done = said(&switchover(&site.a, &["--to", &id(&site.b)]));
+    assert!(done.contains("went over to"), "{done}");
+    await_primary(&site.b);
+    let said_before = site.a.console().len();
+    let protected = site.b.await_state("protected");
+    assert_eq!(protected["role"], "primary");
+    // Asked for what is so already.
+    let again = said(&switchover(&site.b, &["--to", &id(&site.b)]));
+    assert!(again.contains("already"), "{again}");
+
+    // Back, asked at the backup.
+    let passed_on = said(&switchover(&site.a, &[]));
+    assert!(passed_on.contains("passed on"), "{passed_on}");
+    await_primary(&site.a);
+    site.a.await_state("protected");
+
+    for host in [&site.a, &site.b] {
+        assert_eq!(count(host, "started"), 1, "a process ended");
+        assert_eq!(count(host, "suspected"), 0, "somebody was found dead");
+        assert_eq!(count(host, "switched_over"), 1);
+        assert!(!host.has_event("diverged") && !host.has_event("unplugged"));
+    }
+    let lines = site.a.console().lines().count();
+    await_lines(&site.a, lines + 20);
+    // What the outside saw, in order: not an octet is missing, none is there twice.
+    let (first, console) = (site.b.console(), site.a.console());
+    let outside = format!(
+        "{}{first}{}",
+        &console[..said_before],
+        &console[said_before..]
+    );
+    let seen = numbers(&outside);
+    let expected: Vec<u32> = (0..).take(seen.len()).collect();
+    assert_eq!(seen, expected);
+}
+
+#[test]
+fn what_cannot_be_switched_over_stays_and_says_why() {
+    let site = Site::new();
+    let nobody = switchover(&site.a, &[]);
+    assert_eq!(
+        nobody.status.code(),
+        Some(NO_REPLICA),
+        "{}",
+        error_text(&nobody)
+    );
+    let _a = start(&site.a);
+    site.a.await_state("alone");
+    for arguments in [&[][..], &["--to", "nobody"]] {
+        let alone = switchover(&site.a, arguments);
+        assert_eq!(alone.status.code(), Some(FAILURE));
+        let why = error_text(&alone);
+        assert!(why.contains("backup"), "{why}");
+    }
+    let _b = start(&site.b);
+    site.a.await_state("protected");
+    let stranger = switchover(&site.a, &["--to", "nobody"]);
+    assert_eq!(stranger.status.code(), Some(FAILURE));
+    let why = error_text(&stranger);
+    assert!(why.contains("no backup of this machine"), "{why}");
+    let other = switchover(&site.b, &["--to", &id(&site.a)]);
+    assert_eq!(other.status.code(), Some(FAILURE), "{}", error_text(&other));
+    let status = site.a.await_state("protected");
+    assert_eq!(status["role"], "primary");
+    await_lines(&site.a, 40);
+}

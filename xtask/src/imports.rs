@@ -7,20 +7,37 @@ use anyhow::{Context, Result, bail};
 use std::process::Command;
 
 /// Every crate of the workspace and the crates of it that it may import.
-const MAP: [(&str, &[&str]); 14] = [
+const MAP: [(&str, &[&str]); 15] = [
     ("machine", &[]),
     ("devices", &["machine"]),
     ("jit", &["machine"]),
     ("riscv", &["machine", "devices", "jit"]),
     ("x86", &["machine", "devices", "jit"]),
     ("replication", &[]),
-    ("arbiter", &["replication"]),
+    ("environment", &[]),
+    ("arbiter", &["replication", "environment"]),
     ("network", &[]),
     ("guest-image", &[]),
-    ("sim", &["replication", "replica", "arbiter", "machine"]),
+    (
+        "sim",
+        &[
+            "replication",
+            "replica",
+            "arbiter",
+            "machine",
+            "environment",
+        ],
+    ),
     (
         "replica",
-        &["machine", "devices", "replication", "arbiter", "network"],
+        &[
+            "machine",
+            "devices",
+            "replication",
+            "arbiter",
+            "network",
+            "environment",
+        ],
     ),
     (
         "understudy",

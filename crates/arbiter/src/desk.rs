@@ -3,10 +3,10 @@
 //! takes too long.
 
 use crate::Store;
+use environment::mpsc::{self, Receiver, Sender};
 use replication::succession::{Outcome, Request};
 use std::collections::VecDeque;
 use std::io;
-use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
 /// How long an answer may take.
@@ -41,10 +41,10 @@ impl ArbiterDesk {
         let name = store.name();
         let (requests, asked) = mpsc::channel::<Request>();
         let (sender, answers) = mpsc::channel();
-        std::thread::Builder::new()
+        environment::thread::Builder::new()
             .name("arbiter".into())
             .spawn(move || {
-                for request in asked {
+                for request in asked.iter() {
                     let outcome = store.answer(&request);
                     // A replica that has ended wants no answer.
                     let _sent = sender.send((request, outcome));

@@ -3,6 +3,7 @@
 
 use crate::host_time;
 use crate::wake::Waker;
+use environment::mpsc::{self, Receiver, Sender};
 use machine::snapshot::Snapshot;
 use replication::log::{LogHeader, LogSummary, LogWriter};
 use replication::message::DivergenceReport;
@@ -12,7 +13,6 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
 /// Bytes of records that are remembered.
@@ -258,7 +258,7 @@ impl EvidenceDesk {
     /// The thread cannot be started.
     pub fn keep(&mut self, divergence: Divergence) -> io::Result<()> {
         let (store, sender, waker) = (self.store.clone(), self.sender.clone(), self.waker.clone());
-        std::thread::Builder::new()
+        environment::thread::Builder::new()
             .name("evidence".into())
             .spawn(move || {
                 let kept = Kept {

@@ -18,16 +18,17 @@ pub mod outside;
 pub mod pair;
 pub mod panic;
 mod priority;
-mod random;
 pub mod recording;
-pub mod signals;
 pub mod state_directory;
 pub mod status;
 pub mod transport;
 pub mod vcpu;
 pub mod wake;
 
+use environment::random;
+
 pub use config::ReplicaConfig;
 pub use end::{Ended, ReplicaError};
+pub use environment::StopSignals;
 pub use machines::Machines;
-pub use pair::{new_life, run_replica};
+pub use pair::{new_life, run_mutated, run_replica};

@@ -1,6 +1,7 @@
 //! The outside world of a live machine: its network and its consoles.
 
 use crate::config::{Attachment, NetworkEnd};
+use environment::frames::FramePort;
 use machine::input::{Console, Input};
 use machine::output::Output;
 use network::{NetworkAttachment, PollSet};
@@ -41,10 +42,59 @@ impl ConsoleSink {
 #[derive(Debug)]
 pub struct Network {
     end: NetworkEnd,
-    attachment: Option<NetworkAttachment>,
+    attachment: Option<Attached>,
     /// An attachment that the other side has not taken yet, and when it is given up.
     attempt: Option<(NetworkAttachment, u64)>,
     retry_at_ns: u64,
+}
+
+/// What the other end is.
+#[derive(Debug)]
+enum Attached {
+    /// A switch or a device.
+    Host(NetworkAttachment),
+    /// A world, which takes and gives frames as wholes.
+    Simulated(Box<dyn FramePort>),
+}
+
+impl Attached {
+    fn has_frame(&self) -> bool {
+        match self {
+            Attached::Host(attachment) => attachment.has_frame(),
+            Attached::Simulated(port) => port.has_frame(),
+        }
+    }
+
+    fn wants_write(&self) -> bool {
+        match self {
+            Attached::Host(attachment) => attachment.wants_write(),
+            Attached::Simulated(_) => false,
+        }
+    }
+
+    fn enqueue(&mut self, frame: &[u8]) -> io::Result<()> {
+        match self {
+            Attached::Host(attachment) => attachment.enqueue(frame),
+            Attached::Simulated(port) => {
+                port.send(frame);
+                Ok(())
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Attached::Host(attachment) => attachment.flush(),
+            Attached::Simulated(_) => Ok(()),
+        }
+    }
+
+    fn receive(&mut self) -> io::Result<Option<Vec<u8>>> {
+        match self {
+            Attached::Host(attachment) => attachment.receive(),
+            Attached::Simulated(port) => Ok(port.receive()),
+        }
+    }
 }
 
 /// The network cannot be reached.
@@ -62,15 +112,19 @@ impl Network {
     /// Connects as configured, and waits for that: five seconds at most. Later attempts, those of
     /// [`Network::reconnect`], wait for nothing.
     pub fn connect(end: &NetworkEnd) -> Result<Network, NetworkError> {
-        let attachment = match &end.attachment {
-            Attachment::Switch(address) => {
-                NetworkAttachment::switch(address, Some(end.mac)).map_err(NetworkError::Switch)
+        let attachment = match (&end.attachment, environment::current()) {
+            (_, Some(simulation)) => Attached::Simulated(simulation.attach(end.mac)),
+            (Attachment::Switch(address), None) => {
+                let attachment = NetworkAttachment::switch(address, Some(end.mac));
+                Attached::Host(attachment.map_err(NetworkError::Switch)?)
             }
-            Attachment::Tap(name) => NetworkAttachment::tap(name).map_err(NetworkError::Tap),
+            (Attachment::Tap(name), None) => {
+                Attached::Host(NetworkAttachment::tap(name).map_err(NetworkError::Tap)?)
+            }
         };
         Ok(Network {
             end: end.clone(),
-            attachment: Some(attachment?),
+            attachment: Some(attachment),
             attempt: None,
             retry_at_ns: 0,
         })
@@ -78,18 +132,20 @@ impl Network {
 
     /// Adds what to wait for, connected or on the way there.
     pub fn interests<'fd, Token>(&'fd self, set: &mut PollSet<'fd, Token>, token: Token) {
-        if let Some(attachment) = &self.attachment {
-            set.add(attachment.fd(), token, true, attachment.wants_write());
-        } else if let Some((attempt, _)) = &self.attempt {
-            set.add(attempt.fd(), token, false, true);
+        match (&self.attachment, &self.attempt) {
+            (Some(Attached::Host(attachment)), _) => {
+                set.add(attachment.fd(), token, true, attachment.wants_write());
+            }
+            // The loop asks it whether it has a frame.
+            (Some(Attached::Simulated(_)), _) => {}
+            (None, Some((attempt, _))) => set.add(attempt.fd(), token, false, true),
+            (None, None) => {}
         }
     }
 
     /// Whether a frame waits in this process, so that polling would not tell.
     pub fn has_frame(&self) -> bool {
-        self.attachment
-            .as_ref()
-            .is_some_and(NetworkAttachment::has_frame)
+        self.attachment.as_ref().is_some_and(Attached::has_frame)
     }
 
     /// When [`Network::reconnect`] should be called, on the monotonic clock.
@@ -117,7 +173,7 @@ impl Network {
             return false;
         };
         match attempt.is_connected() {
-            Ok(true) => self.attachment = Some(attempt),
+            Ok(true) => self.attachment = Some(Attached::Host(attempt)),
             Ok(false) if now_ns < until_ns => self.attempt = Some((attempt, until_ns)),
             // Refused, or no answer: again when it is time to.
             Ok(false) | Err(_) => {}

@@ -34,6 +34,7 @@ use host::Host;
 use machine::output::Output;
 use primary::{PrimaryEnding, PrimaryLoop};
 use replication::message::LifeId;
+use replication::mutation::Mutations;
 use replication::startup::{Startup, StartupConfig};
 use starting::Next;
 
@@ -52,7 +53,22 @@ pub fn run_replica(
     machines: Box<dyn Machines>,
     arbiter: Box<dyn Store>,
 ) -> Result<Ended, ReplicaError> {
+    run_mutated(config, peers, machines, arbiter, Mutations::default())
+}
+
+/// As [`run_replica`], with an old bug brought back: for the simulator.
+///
+/// # Errors
+/// As there.
+pub fn run_mutated(
+    config: ReplicaConfig,
+    peers: Vec<String>,
+    machines: Box<dyn Machines>,
+    arbiter: Box<dyn Store>,
+    mutations: Mutations,
+) -> Result<Ended, ReplicaError> {
     let mut host = Host::open(config, machines, arbiter)?;
+    host.pair_config.mutations = mutations;
     host.peers = peers.clone();
     host.events.add("started", 0, 0, "as a replica");
     let greeting = &host.pair_config.greeting;
@@ -60,6 +76,7 @@ pub fn run_replica(
         peers: peers.len() as u8,
         has_disks: host.config.disks.iter().any(|disk| !disk.read_only),
         durability: host.pair_config.durability,
+        mutations,
         ..StartupConfig::new(
             greeting.machine.clone(),
             greeting.host.clone(),

@@ -8,7 +8,7 @@
 use std::any::Any;
 use std::backtrace::Backtrace;
 use std::cell::{Cell, RefCell};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 thread_local! {
     /// Somebody up the stack of this thread waits for its panic.
@@ -58,6 +58,10 @@ pub fn guard<T>(run: impl FnOnce() -> T) -> Result<T, Panic> {
     let result = catch_unwind(AssertUnwindSafe(run));
     IS_GUARDED.set(outer);
     result.map_err(|payload| {
+        if payload.is::<environment::Ended>() {
+            // This is no panic: the simulated process was killed.
+            resume_unwind(payload);
+        }
         // Without the hook, in a test, only the payload is known.
         SEEN.take().unwrap_or_else(|| Panic {
             message: text(&*payload),

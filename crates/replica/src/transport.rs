@@ -1,13 +1,11 @@
 //! The logging channel's TCP connection: non-blocking, buffered, bounded.
 
 use crate::wake::Waker;
-use network::Stream;
-use rustix::net::sockopt::set_tcp_user_timeout;
+use environment::mpsc::{self, Receiver};
+use environment::net::{Interest, TcpListener, TcpStream};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::mpsc::{self, Receiver};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 use thiserror::Error;
 
@@ -112,7 +110,7 @@ impl Dialing {
     pub fn start(address: &str, timeout: Duration, waker: Waker) -> io::Result<Dialing> {
         let (sender, dialed) = mpsc::channel();
         let address = address.to_owned();
-        std::thread::Builder::new()
+        environment::thread::Builder::new()
             .name("dial".into())
             .spawn(move || {
                 let _sent = sender.send(connect(&address, timeout));
@@ -130,7 +128,7 @@ impl Dialing {
 /// A connection. What cannot be sent at once waits here; the caller bounds how much.
 #[derive(Debug)]
 pub struct Connection {
-    stream: Stream,
+    stream: TcpStream,
     waiting: VecDeque<u8>,
     buffer: Vec<u8>,
 }
@@ -138,17 +136,20 @@ pub struct Connection {
 impl Connection {
     /// Takes an accepted or connected stream.
     pub fn new(stream: TcpStream) -> io::Result<Connection> {
-        set_tcp_user_timeout(&stream, USER_TIMEOUT.as_millis() as u32)?;
+        stream.set_user_timeout(USER_TIMEOUT)?;
+        stream.set_nonblocking(true)?;
+        // What is written leaves at once.
+        stream.set_nodelay(true)?;
         Ok(Connection {
-            stream: Stream::tcp(stream)?,
+            stream,
             waiting: VecDeque::new(),
             buffer: vec![0; READ_BYTES],
         })
     }
 
-    /// To be polled.
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.stream.as_fd()
+    /// How to wait for it.
+    pub fn interest(&self) -> Interest<'_> {
+        self.stream.interest()
     }
 
     /// Whether something waits to be sent.
@@ -161,7 +162,8 @@ impl Connection {
     /// # Errors
     /// The host does not let it wait.
     pub fn into_blocking(self) -> io::Result<TcpStream> {
-        self.stream.into_tcp()
+        self.stream.set_nonblocking(false)?;
+        Ok(self.stream)
     }
 
     /// Sends bytes: with the next [`Connection::flush`], or at once when they are many. What the
@@ -217,13 +219,16 @@ mod tests {
 
     fn wait_readable(connection: &Connection) {
         let mut set = PollSet::new();
-        set.add(connection.fd(), (), true, false);
+        let Interest::Descriptor(fd) = connection.interest() else {
+            panic!("this is no simulation")
+        };
+        set.add(fd, (), true, false);
         set.wait(Some(Duration::from_secs(5))).unwrap();
     }
 
     #[test]
     fn what_the_kernel_does_not_take_waits_and_arrives_in_order() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = listen("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let mut sender = connect(&address, Duration::from_secs(5)).unwrap();
         let mut receiver = Connection::new(listener.accept().unwrap().0).unwrap();
@@ -250,7 +255,7 @@ mod tests {
 
     #[test]
     fn addresses_that_cannot_be_used_are_named() {
-        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let taken = listen("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap().to_string();
         assert!(listen(&address).unwrap_err().to_string().contains(&address));
         drop(taken);

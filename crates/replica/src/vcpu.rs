@@ -23,6 +23,8 @@ pub use messages::{BegunSnapshot, LiveReport, ReplayReport, Step, VcpuFailure, V
 use crate::disk::DiskThread;
 use crate::evidence::EvidenceStore;
 use crate::wake::Waker;
+use environment::mpsc::{self, Receiver, Sender};
+use environment::thread::JoinHandle;
 use machine::Machine;
 use machine::engine::Engine;
 use machine::input::{Input, InstructionCount};
@@ -34,8 +36,6 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Figures that anybody may read at any time.
@@ -410,7 +410,7 @@ fn start(parts: Parts, start: Start, channel: CommandChannel, waker: Waker) -> i
     ends.publish(&*parts.guest.machine);
     let engine = parts.guest.machine.engine();
     let disks = parts.guest.disk_thread().and_then(DiskThread::join_handle);
-    let thread = std::thread::Builder::new()
+    let thread = environment::thread::Builder::new()
         .name("vcpu".into())
         .spawn(move || failure::run_guarded(parts, start, &ends))?;
     let thread = VcpuThread {

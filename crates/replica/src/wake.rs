@@ -1,6 +1,8 @@
 //! Wakes a thread that waits in `poll`.
 
+use environment::{Simulation, ThreadId};
 use rustix::event::{EventfdFlags, eventfd};
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -12,10 +14,17 @@ pub struct Waker {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
 struct Inner {
     fd: OwnedFd,
     woken: AtomicBool,
+    /// In a simulation the thread that waits, which made this, is unparked as well.
+    simulated: Option<(Arc<dyn Simulation>, ThreadId)>,
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Waker").field("woken", &self.woken).finish()
+    }
 }
 
 impl Waker {
@@ -26,6 +35,10 @@ impl Waker {
             inner: Arc::new(Inner {
                 fd,
                 woken: AtomicBool::new(false),
+                simulated: environment::current().map(|simulation| {
+                    let thread = simulation.this_thread();
+                    (simulation, thread)
+                }),
             }),
         })
     }
@@ -35,6 +48,9 @@ impl Waker {
         if !self.inner.woken.swap(true, Ordering::AcqRel) {
             // It cannot overflow: it is written once before each read.
             let _written = rustix::io::write(&self.inner.fd, &1u64.to_ne_bytes());
+            if let Some((simulation, thread)) = &self.inner.simulated {
+                simulation.unpark(*thread);
+            }
         }
     }
 

@@ -7,13 +7,13 @@ use crate::setup;
 use crate::terminal::{self, EscapeFilter, RawMode};
 use anyhow::{Context, anyhow};
 use network::PollSet;
+use replica::StopSignals;
 use replica::calendar;
 use replica::disk::Disk;
 use replica::events::printable;
 use replica::host_time::monotonic_ns;
 use replica::outside::{self, Network, Outside};
 use replica::recording::Recorder;
-use replica::signals::StopSignals;
 use replica::vcpu::{
     CommandChannel, InputEncoding, LiveOptions, LiveReport, LiveVcpu, Parts, ReplicaGuest, Step,
     start_disks,

@@ -2,9 +2,9 @@
 
 use super::Disk;
 use super::worker::changes;
+use environment::mpsc::{SyncSender, TrySendError};
 use machine::output::{DiskOperation, DiskRequest};
 use std::collections::VecDeque;
-use std::sync::mpsc::{SyncSender, TrySendError};
 
 /// Bytes of a chunk; the last one of a disk may be shorter.
 pub const CHUNK_BYTES: u64 = 256 << 10;
@@ -97,7 +97,7 @@ impl DiskCopy {
             Err(TrySendError::Full(chunk)) => {
                 self.waiting.push_front(chunk);
                 // The link is busy. The guest's own requests are looked at in between.
-                std::thread::sleep(std::time::Duration::from_micros(500));
+                environment::thread::sleep(std::time::Duration::from_micros(500));
                 true
             }
             Err(TrySendError::Disconnected(_)) => false,

@@ -3,12 +3,12 @@
 use super::{Disk, DiskError};
 use crate::config::DiskFile;
 use crate::wake::Waker;
+use environment::mpsc::{self, Receiver};
 use machine::output::DiskOperation;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 use thiserror::Error;
 
@@ -93,7 +93,7 @@ impl FailedDisk {
         } else if now >= self.due {
             let (sender, trying) = mpsc::channel();
             let (disks, waker) = (disks.to_vec(), waker.clone());
-            let thread = std::thread::Builder::new().name("probe".into());
+            let thread = environment::thread::Builder::new().name("probe".into());
             // One that cannot be started has dropped its sender.
             let _started = thread.spawn(move || {
                 let result = disks.iter().try_for_each(probe);

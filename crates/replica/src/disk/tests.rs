@@ -189,7 +189,7 @@ fn a_copy_is_of_the_moment_at_which_it_began() {
     }
     let (directory, copy_path) = image(0);
     let copy = Disk::for_copy(&copy_path, false, length).unwrap();
-    for chunk in chunks {
+    for chunk in chunks.iter() {
         copy.write_copied(chunk.offset, &chunk.bytes.unwrap())
             .unwrap();
     }

@@ -2,12 +2,12 @@
 
 use super::Disk;
 use super::copy::{DiskChunk, DiskCopy};
+use environment::mpsc::{self, Receiver, RecvError, Sender, SyncSender, TryRecvError};
+use environment::thread::JoinHandle;
 use machine::input::{DiskStatus, Input};
 use machine::output::{DiskOperation, DiskRequest};
 use std::io;
-use std::sync::mpsc::{self, Receiver, RecvError, Sender, SyncSender, TryRecvError};
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 
 /// A request that ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl DiskThread {
         completed: impl Fn(Completion) + Send + 'static,
     ) -> io::Result<DiskThread> {
         let (commands, received) = mpsc::channel();
-        let thread = std::thread::Builder::new()
+        let thread = environment::thread::Builder::new()
             .name("disk".into())
             .spawn(move || serve(&disks, &received, &completed))?;
         Ok(DiskThread {

@@ -3,11 +3,11 @@
 use super::restore::{RestoreError, RestoreParts, Restoring};
 use crate::status::JoinProgress;
 use crate::vcpu::ReplayingVcpu;
+use environment::thread::JoinHandle;
 use machine::snapshot::Snapshot;
 use replication::record::Record;
 use std::io;
 use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
 
 /// The machine, or what has come of it so far. Nothing here waits.
 pub struct BackupMachine {
@@ -130,7 +130,7 @@ pub(super) fn discard(
     if machine.is_none() && found.is_none() {
         return previous;
     }
-    let thread = std::thread::Builder::new().name("discard".into());
+    let thread = environment::thread::Builder::new().name("discard".into());
     let discarding = thread.spawn(move || {
         drop(found);
         if let Some(machine) = machine {

@@ -13,13 +13,15 @@ use crate::evidence::{EvidenceDesk, EvidenceStore, Kept};
 use crate::host_time::{monotonic, monotonic_ns, thread_cpu};
 use crate::machines::Machines;
 use crate::outside::{ConsoleSink, Network, Outside};
-use crate::signals::StopSignals;
 use crate::state_directory::{StateDirectory, StateDirectoryError};
 use crate::status::{ReplicaStatus, engine_name};
 use crate::transport::{self, Connection};
 use crate::vcpu::{Gauges, VcpuFailure, VcpuThread};
 use crate::wake::Waker;
 use arbiter::{ArbiterDesk, Store};
+use environment::net::{Interest, TcpListener, TcpStream};
+use environment::thread::JoinHandle;
+use environment::{Parked, StopSignals};
 use machine::output::Output;
 use network::{PollSet, Readiness};
 use replication::ConnectionId;
@@ -29,12 +31,9 @@ use replication::message::Message;
 use replication::succession::{Generation, Kind};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Connections that are open at once; the oldest stranger's is closed for one more.
@@ -422,22 +421,54 @@ impl Host {
     }
 
     fn poll(&self, timeout: Duration, accept: bool) -> io::Result<Vec<(Source, Readiness)>> {
+        let Some(simulation) = environment::current() else {
+            return self.look(timeout, accept);
+        };
+        let until_ns = monotonic_ns().saturating_add(timeout.as_nanos() as u64);
+        loop {
+            let ready = self.look(Duration::ZERO, accept)?;
+            let network = self.outside.network.as_ref();
+            let has_frame = network.is_some_and(Network::has_frame);
+            if !ready.is_empty() || has_frame || monotonic_ns() >= until_ns {
+                return Ok(ready);
+            }
+            if let Parked::Dying(_) = simulation.park(Some(until_ns)) {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+        }
+    }
+
+    /// What is ready. Waits for it for `timeout`, in which a simulated socket changes nothing.
+    fn look(&self, timeout: Duration, accept: bool) -> io::Result<Vec<(Source, Readiness)>> {
         let mut set = PollSet::new();
+        let mut simulated = Vec::new();
         set.add(self.waker.fd(), Source::Waker, true, false);
         set.add(self.signals.fd(), Source::Signals, true, false);
         set.add(self.control.fd(), Source::Control, true, false);
         for (id, fd, writes) in self.control.interests() {
             set.add(fd, Source::Conversation(id), true, writes);
         }
-        set.add(self.listener.as_fd(), Source::Listener, accept, false);
+        let mut add = |interest, source, reads, writes| match interest {
+            Interest::Descriptor(fd) => set.add(fd, source, reads, writes),
+            Interest::Simulated(ready) => {
+                let (readable, writable) = (reads && ready.readable, writes && ready.writable);
+                if readable || writable {
+                    simulated.push((source, Readiness { readable, writable }));
+                }
+            }
+        };
+        add(self.listener.interest(), Source::Listener, accept, false);
         for (id, channel) in &self.channels {
             let waits = channel.connection.has_waiting();
-            set.add(channel.connection.fd(), Source::Channel(*id), true, waits);
+            let interest = channel.connection.interest();
+            add(interest, Source::Channel(*id), true, waits);
         }
         if let Some(network) = &self.outside.network {
             network.interests(&mut set, Source::Network);
         }
-        set.wait(Some(timeout))
+        let mut ready = set.wait(Some(timeout))?;
+        ready.append(&mut simulated);
+        Ok(ready)
     }
 
     fn accept_all(&mut self, happened: &mut Happened) {

@@ -3,6 +3,7 @@
 use crate::config::ReplicaConfig;
 use crate::state_directory::replace;
 use crate::wake::Waker;
+use environment::mpsc::{self, Receiver, Sender};
 use replication::marker::{Found, Marker, Worth};
 use replication::succession::MachineName;
 use std::fmt;
@@ -10,7 +11,6 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Receiver, Sender};
 
 /// The marker in the state directory.
 const FILE: &str = "marker";
@@ -75,10 +75,10 @@ impl Markers {
         let (jobs, received) = mpsc::channel::<Job>();
         let (sender, done) = mpsc::channel();
         let written = places.clone();
-        std::thread::Builder::new()
+        environment::thread::Builder::new()
             .name("markers".into())
             .spawn(move || {
-                for job in received {
+                for job in received.iter() {
                     let result = written.write(&job);
                     // A replica that has ended wants no answer.
                     let _sent = sender.send((job.purpose, result));

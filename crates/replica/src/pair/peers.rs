@@ -1,12 +1,13 @@
 //! Asks peers how they stand, each on a thread of its own.
 
+use crate::host_time::monotonic;
 use crate::transport;
 use crate::wake::Waker;
+use environment::mpsc::{self, Receiver, Sender};
 use replication::message::{Greeting, Message, MessageReader, MessageWriter, PROTOCOL_VERSION};
 use replication::startup::{PeerAnswer, PeerId};
 use std::io::{Read, Write};
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long connecting, and then each read, may take.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -43,7 +44,7 @@ impl Peers {
             let (round, sender) = (self.round, self.sender.clone());
             let (address, greeting) = (address.clone(), self.greeting.clone());
             let waker = self.waker.clone();
-            let asking = std::thread::Builder::new()
+            let asking = environment::thread::Builder::new()
                 .name("peer".into())
                 .spawn(move || {
                     let answer = ask(&address, greeting).unwrap_or(PeerAnswer::Unreachable);
@@ -82,8 +83,8 @@ fn ask(address: &str, greeting: Greeting) -> Option<PeerAnswer> {
     stream.write_all(&bytes).ok()?;
     let mut reader = MessageReader::new();
     let mut buffer = [0; 4096];
-    let until = Instant::now() + PATIENCE;
-    while Instant::now() < until {
+    let until = monotonic() + PATIENCE;
+    while monotonic() < until {
         let length = stream.read(&mut buffer).ok()?;
         if length == 0 {
             return None;

@@ -20,6 +20,8 @@ use crate::vcpu::{
     BegunSnapshot, CommandChannel, InputEncoding, LiveOptions, LiveReport, LiveVcpu, Parts,
     ReplicaGuest, Step, start_disks,
 };
+use environment::mpsc::{self, Receiver, TryRecvError};
+use environment::net::TcpStream;
 use machine::Machine;
 use machine::input::Input;
 use machine::output::{Finish, Output, Trouble};
@@ -28,10 +30,8 @@ use replication::marker::Marker;
 use replication::message::Message;
 use replication::primary::{Beginning, Primary, PrimaryAction, PrimaryPhase, PrimaryStop};
 use replication::succession::{Entry, RunId};
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::time::Duration;
 
 /// How a machine of this pair goes live.
@@ -113,7 +113,7 @@ fn start_power_on(host: &mut Host) -> Result<Receiver<PoweredOn>, ReplicaError> 
     let previous = host.discarding.take();
     let (machines, waker) = (host.machines.clone(), host.waker.clone());
     let files = host.config.disks.clone();
-    std::thread::Builder::new()
+    environment::thread::Builder::new()
         .name("power-on".into())
         .spawn(move || {
             if let Some(previous) = previous {
@@ -212,7 +212,7 @@ impl PrimaryLoop {
         let PrimaryLoop { mut host, vcpu, .. } = self;
         host.close_all();
         let previous = host.discarding.take();
-        let thread = std::thread::Builder::new().name("discard".into());
+        let thread = environment::thread::Builder::new().name("discard".into());
         let discarding = thread.spawn(move || {
             vcpu.close();
             if let Some(previous) = previous {

@@ -15,14 +15,14 @@ use crate::status::JoinProgress;
 use crate::transport;
 use crate::vcpu::{CommandChannel, InputEncoding, Parts, ReplayingVcpu, ReplicaGuest, start_disks};
 use crate::wake::Waker;
+use environment::mpsc::{self, Receiver};
+use environment::net::{Shutdown, TcpStream};
+use environment::thread::JoinHandle;
 use machine::Machine;
 use replication::message::{Fetched, Message, MessageReader, MessageWriter, SnapshotPart};
 use replication::succession::RunId;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
-use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 use thiserror::Error;
 
@@ -90,7 +90,7 @@ impl Restoring {
         let copied = Arc::new(Mutex::new(CopyMeter::new(monotonic())));
         let connection = Arc::new(Mutex::new(Fetching::NotConnected));
         let (meter, fetching) = (copied.clone(), connection.clone());
-        let thread = std::thread::Builder::new()
+        let thread = environment::thread::Builder::new()
             .name("restore".into())
             .spawn(move || {
                 yield_to_the_guest();

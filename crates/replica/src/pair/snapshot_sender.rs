@@ -8,11 +8,11 @@ use crate::priority::yield_to_the_guest;
 use crate::status::JoinProgress;
 use crate::vcpu::{BegunSnapshot, PagesLost, SnapshotPages};
 use crate::wake::Waker;
+use environment::mpsc::{self, Receiver};
+use environment::net::{Shutdown, TcpStream};
 use machine::snapshot::{SnapshotHead, SnapshotWriter};
 use replication::message::{MAX_CHUNK_BYTES, Message, MessageWriter, SnapshotChunk, SnapshotPart};
 use std::io::{self, IoSlice, Write};
-use std::net::{Shutdown, TcpStream};
-use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use thiserror::Error;
@@ -113,7 +113,7 @@ impl SnapshotSender {
             total: memory_bytes.saturating_add(disk_bytes),
             piece: Vec::with_capacity(MAX_CHUNK_BYTES),
         };
-        std::thread::Builder::new()
+        environment::thread::Builder::new()
             .name("snapshot".into())
             .spawn(move || {
                 yield_to_the_guest();
@@ -197,7 +197,7 @@ impl Cutter {
             device,
             offset,
             bytes,
-        } in chunks
+        } in chunks.iter()
         {
             let bytes = bytes.map_err(SendError::Disk)?;
             self.send(SnapshotPart::Disk(device), offset, bytes)?;

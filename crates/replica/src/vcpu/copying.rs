@@ -8,10 +8,10 @@
 
 use super::messages::Command;
 use crate::host_time::monotonic_ns;
+use environment::mpsc::{self, Receiver, Sender, SyncSender, TrySendError};
 use machine::Machine;
 use machine::memory::{BATCH_PAGES, Capture, PAGE_SIZE, PageBatch};
 use replication::lag::{FULL_SPEED, RunShare};
-use std::sync::mpsc::{self, Receiver, Sender, SyncSender, TrySendError};
 use thiserror::Error;
 
 /// Batches of a megabyte that are on their way.
@@ -233,7 +233,7 @@ impl Copying {
     /// of its own: that may be much.
     pub fn end(self, machine: &mut dyn Machine) {
         let waiting = machine.capture().map(Capture::end);
-        let thread = std::thread::Builder::new().name("discard".into());
+        let thread = environment::thread::Builder::new().name("discard".into());
         // A host without a thread to give drops it here and now.
         let _started = thread.spawn(move || drop((waiting, self)));
     }

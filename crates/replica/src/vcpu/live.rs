@@ -8,6 +8,7 @@ use crate::calendar::{CalendarWatch, GuestScale};
 use crate::clock::{ClockSteering, GuestNow};
 use crate::disk::{Completion, SECTOR_BYTES};
 use crate::host_time::{monotonic_ns, unix_ns};
+use environment::mpsc::{self, RecvTimeoutError, TryRecvError};
 use machine::input::{DiskStatus, Input, InstructionCount};
 use machine::memory::PAGE_SIZE;
 use machine::output::{Finish, Output, Trouble};
@@ -15,7 +16,6 @@ use machine::{Machine, Stop};
 use replication::lag::{FULL_SPEED, RunShare};
 use replication::record::{Record, RecordBody};
 use std::ops::ControlFlow;
-use std::sync::mpsc::{self, RecvTimeoutError, TryRecvError};
 use std::time::Duration;
 
 /// Host time that a quantum should take: what arrives waits half of it on average.
@@ -467,7 +467,7 @@ impl<'a> Live<'a> {
         if self.sleep_owed_ns >= LEAST_SLEEP_NS {
             self.flush(Flush::Pausing);
             let sleep_ns = self.sleep_owed_ns.min(LONGEST_SLEEP_NS);
-            std::thread::sleep(Duration::from_nanos(sleep_ns));
+            environment::thread::sleep(Duration::from_nanos(sleep_ns));
             self.sleep_owed_ns -= sleep_ns;
         }
     }

@@ -4,13 +4,13 @@
 use super::LiveOptions;
 use super::copying::SnapshotPages;
 use crate::disk::DiskChunk;
+use environment::mpsc::Receiver;
 use machine::input::{Input, InstructionCount};
 use machine::output::{Finish, Output, Trouble};
 use machine::snapshot::{Snapshot, SnapshotHead};
 use replication::lag::RunShare;
 use replication::message::DivergenceReport;
 use replication::record::Record;
-use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 /// What the thread is told.

@@ -5,9 +5,9 @@ use super::guest::{GuestError, ReplicaGuest};
 use super::live::{GoingLive, visible_units};
 use super::messages::{Command, ReplayCommand, ReplayReport, VisibleOutputs};
 use crate::host_time::monotonic_ns;
+use environment::mpsc::TryRecvError;
 use replication::replay::{Progress, Replayer};
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::TryRecvError;
 
 /// Instructions between two looks at the commands: a millisecond or less.
 const QUANTUM: u64 = 200_000;

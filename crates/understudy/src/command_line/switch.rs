@@ -5,7 +5,7 @@ use clap::Args;
 use network::{
     ConnectionLimits, Forward, Protocol, StaticLease, Subnet, SwitchAddress, SwitchOptions,
 };
-use replica::signals::StopSignals;
+use replica::StopSignals;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;

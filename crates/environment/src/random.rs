@@ -1,11 +1,18 @@
 //! The host's random numbers.
 
+use crate::simulation::with_current;
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::io;
 
 /// Fills `bytes`; waits for the host to have enough of them, early in its life.
-pub(crate) fn fill(bytes: &mut [u8]) -> io::Result<()> {
+///
+/// # Errors
+/// The host has none.
+pub fn fill(bytes: &mut [u8]) -> io::Result<()> {
+    if with_current(|simulation| simulation.fill_random(bytes)).is_some() {
+        return Ok(());
+    }
     let mut filled = 0;
     while filled < bytes.len() {
         match getrandom(&mut bytes[filled..], GetRandomFlags::empty()) {
@@ -18,7 +25,10 @@ pub(crate) fn fill(bytes: &mut [u8]) -> io::Result<()> {
 }
 
 /// A random number that nobody else has.
-pub(crate) fn number() -> io::Result<u128> {
+///
+/// # Errors
+/// As [`fill`].
+pub fn number() -> io::Result<u128> {
     let mut bytes = [0; 16];
     fill(&mut bytes)?;
     Ok(u128::from_ne_bytes(bytes))

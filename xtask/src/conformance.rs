@@ -96,6 +96,7 @@ pub fn bare_machine(elf: Vec<u8>) -> Result<Machine> {
         disks: Vec::new(),
         virtio_console: false,
         entropy: false,
+        transport: Default::default(),
     };
     let config = Config {
         board,

@@ -7,6 +7,7 @@
 pub mod finisher;
 pub mod gpio;
 pub mod panic;
+pub mod pci;
 pub mod pvpanic;
 pub mod rtc;
 pub mod uart16550;

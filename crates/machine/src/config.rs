@@ -38,6 +38,19 @@ pub struct BoardConfig {
     pub virtio_console: bool,
     /// Whether there is an entropy device.
     pub entropy: bool,
+    /// How the virtio devices are reached.
+    pub transport: Transport,
+}
+
+/// How virtio devices are reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// By registers in memory, at places that the board's tables name.
+    #[default]
+    Mmio,
+    /// As functions of a PCI bus.
+    Pci,
 }
 
 /// What becomes of a machine whose guest's kernel panicked.

@@ -30,6 +30,7 @@ fn main() {
         disks: vec![],
         virtio_console: true,
         entropy: true,
+        transport: Default::default(),
     };
     let images = BootImages {
         firmware: read(0),

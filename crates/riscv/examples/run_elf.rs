@@ -17,6 +17,7 @@ fn main() {
             disks: vec![],
             virtio_console: false,
             entropy: false,
+            transport: Default::default(),
         };
         let images = BootImages {
             kernel: Some(elf),

@@ -1,4 +1,4 @@
-//! The board: QEMU's `virt` for RV64, without its PCI, flash and fw-cfg.
+//! The board: QEMU's `virt` for RV64, without its flash and fw-cfg.
 
 pub mod boot;
 pub mod bus;

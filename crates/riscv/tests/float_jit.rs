@@ -175,6 +175,7 @@ fn run(program: &[u8], inputs: &[u64], execution: Execution) -> Machine {
         disks: Vec::new(),
         virtio_console: false,
         entropy: false,
+        transport: Default::default(),
     };
     let config = Config {
         board,

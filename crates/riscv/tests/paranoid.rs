@@ -33,6 +33,7 @@ fn machine(image: &[u8], harts: u32) -> Machine {
         disks: Vec::new(),
         virtio_console: false,
         entropy: false,
+        transport: Default::default(),
     };
     let images = BootImages {
         kernel: Some(image.to_vec()),

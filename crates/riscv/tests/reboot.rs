@@ -41,6 +41,7 @@ fn machine(program: Assembler, harts: u32) -> Machine {
         }],
         virtio_console: false,
         entropy: true,
+        transport: Default::default(),
     };
     let config = Config {
         board,

@@ -25,6 +25,7 @@ fn machine() -> Machine {
         disks: Vec::new(),
         virtio_console: true,
         entropy: true,
+        transport: Default::default(),
     };
     let words = [0x0016_8693u32, 0x00d5_b023, 0xff9f_f06f];
     let kernel = words.iter().flat_map(|word| word.to_le_bytes()).collect();

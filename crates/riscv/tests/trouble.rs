@@ -29,6 +29,7 @@ fn machine(program: Assembler) -> Machine {
         disks: Vec::new(),
         virtio_console: false,
         entropy: false,
+        transport: Default::default(),
     };
     let config = Config {
         board,

@@ -2,7 +2,7 @@
 
 use crate::engine::EngineName;
 use clap::ValueEnum;
-use machine::config::{BootImages, MachineConfig};
+use machine::config::{BootImages, MachineConfig, Transport};
 use machine::snapshot::{Snapshot, SnapshotError};
 use machine::{Failure, Machine};
 use serde::{Deserialize, Serialize};
@@ -61,6 +61,15 @@ impl Architecture {
         match self {
             Architecture::Riscv64 => 243,
             Architecture::X86_64 => 62,
+        }
+    }
+
+    /// How virtio devices are reached where nobody says it: what unmodified images of this architecture have the
+    /// drivers for when they boot.
+    pub fn usual_transport(self) -> Transport {
+        match self {
+            Architecture::Riscv64 => Transport::Mmio,
+            Architecture::X86_64 => Transport::Pci,
         }
     }
 
@@ -167,7 +176,7 @@ mod tests {
 
     #[test]
     fn what_cannot_replay_each_other_has_another_configuration_hash() {
-        let hash = |architecture: Architecture, without: &[&str]| {
+        let hash_with = |architecture: Architecture, without: &[&str], transport| {
             let board = BoardConfig {
                 memory_bytes: 1 << 20,
                 harts: 1,
@@ -175,6 +184,7 @@ mod tests {
                 disks: Vec::new(),
                 virtio_console: false,
                 entropy: true,
+                transport,
             };
             let config = MachineConfig {
                 board,
@@ -184,9 +194,12 @@ mod tests {
             };
             architecture.configuration_hash(&config).unwrap()
         };
+        let hash =
+            |architecture, without: &[&str]| hash_with(architecture, without, Transport::Mmio);
         let with = hash(Architecture::Riscv64, &[]);
         assert_ne!(with, hash(Architecture::Riscv64, &["bit-manipulation"]));
         assert_ne!(with, hash(Architecture::Riscv64, &["zicboz"]));
         assert_ne!(with, hash(Architecture::X86_64, &[]));
+        assert_ne!(with, hash_with(Architecture::Riscv64, &[], Transport::Pci));
     }
 }

@@ -11,7 +11,7 @@ pub use units::{ByteSize, MacAddress, Milliseconds};
 use crate::architecture::Architecture;
 use crate::engine::EngineName;
 use ::arbiter::Settings;
-use machine::config::PanicPolicy;
+use machine::config::{PanicPolicy, Transport};
 use replica::ReplicaConfig;
 use replica::config::{Attachment, DiskFile, NetworkEnd, PairOptions};
 use replication::succession::Durability;
@@ -87,6 +87,10 @@ pub struct VmConfig {
     /// A virtio entropy device.
     #[serde(default = "yes")]
     pub entropy: bool,
+    /// How the virtio devices are reached: `mmio` or `pci`; when absent, what suits the architecture. The same on
+    /// both hosts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transport: Option<Transport>,
     /// The bit-manipulation extensions Zba, Zbb and Zbs.
     #[serde(default = "yes")]
     pub bit_manipulation: bool,
@@ -450,6 +454,11 @@ impl VmConfig {
             },
         };
         Ok((replica, arbiter))
+    }
+
+    /// How the virtio devices are reached.
+    pub fn transport(&self) -> Transport {
+        self.transport.unwrap_or(self.arch.usual_transport())
     }
 
     /// The disks as a replica takes them.

@@ -159,6 +159,7 @@ fn board(config: &VmConfig, sectors: impl Iterator<Item = u64>) -> BoardConfig {
         disks,
         virtio_console: config.virtio_console,
         entropy: config.entropy,
+        transport: config.transport(),
     }
 }
 

@@ -42,6 +42,7 @@ fn config() -> MachineConfig {
             disks: Vec::new(),
             virtio_console: false,
             entropy: true,
+            transport: Default::default(),
         },
         features: Default::default(),
         unix_base_ns: 1_700_000_000_000_000_000,

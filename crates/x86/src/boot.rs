@@ -7,7 +7,7 @@ mod zero_page;
 
 pub use image::{KernelError, NotAKernel};
 
-use crate::board::acpi;
+use crate::board::{PCI_CONFIGURATION_BASE, PCI_CONFIGURATION_SIZE, acpi};
 use crate::cpu::Cpu;
 use crate::ram::{HOLE_END, PAGE_SIZE, Ram};
 use image::Kernel;
@@ -137,7 +137,7 @@ pub fn load(
         command_line: COMMAND_LINE,
         initrd,
         root_pointer: ACPI_TABLES,
-        memory: &memory_map(ram),
+        memory: &memory_map(ram, board),
     };
     put(ram, ZERO_PAGE, &zero_page.build());
     put_page_tables(ram);
@@ -148,12 +148,17 @@ pub fn load(
 }
 
 /// What the kernel is told of memory (the E820 map).
-fn memory_map(ram: &Ram) -> Vec<MemoryRange> {
+fn memory_map(ram: &Ram, board: &acpi::Description) -> Vec<MemoryRange> {
     let mut map = vec![
         MemoryRange::ram(0, LOW_RAM_END),
         MemoryRange::reserved(LOW_RAM_END, HIGH_RAM),
         MemoryRange::ram(HIGH_RAM, ram.low_end()),
     ];
+    if board.pci_functions.is_some() {
+        // A kernel trusts the MCFG table only if this map says so, too.
+        let end = PCI_CONFIGURATION_BASE + PCI_CONFIGURATION_SIZE;
+        map.push(MemoryRange::reserved(PCI_CONFIGURATION_BASE, end));
+    }
     map.extend(ram.high_end().map(|end| MemoryRange::ram(HOLE_END, end)));
     map
 }

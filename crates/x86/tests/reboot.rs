@@ -96,6 +96,7 @@ fn machine(way: Way) -> Machine {
             disks: Vec::new(),
             virtio_console: false,
             entropy: true,
+            transport: Default::default(),
         },
         features: Default::default(),
         unix_base_ns: 0,

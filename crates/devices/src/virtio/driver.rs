@@ -1,8 +1,10 @@
 //! The other side, for tests: a board with a driver that lays out virtqueues in RAM.
 #![allow(missing_docs, clippy::unwrap_used)] // a board that fails ends the test
 
+use super::pci::VirtioPci;
 use super::slots::VirtioSlots;
 use crate::DeviceContext;
+use crate::pci::host::PciHost;
 use machine::config::{BoardConfig, DiskConfig, NetworkConfig};
 use machine::input::{Input, InputError};
 use machine::memory::{Ram, Region};
@@ -69,6 +71,59 @@ impl TestBus for VirtioSlots {
     }
 }
 
+/// By the registers' numbers of the memory-mapped transport: what drives devices here drives them behind either.
+impl TestBus for PciHost {
+    fn read(&mut self, slot: usize, register: u64, _: &mut DeviceContext) -> u32 {
+        let Some(function) = self.functions_mut().get_mut(slot) else {
+            return 0;
+        };
+        let (offset, size) = match register {
+            0x08 => return u32::from(function.space().half_word(2)) - 0x1040,
+            0x10 => (0x04, 4),
+            0x34 => (0x18, 2),
+            0x44 => (0x1c, 2),
+            0x60 => (0x1000, 1),
+            0x70 => (0x14, 1),
+            0x100.. => (0x2000 + register as u32 - 0x100, 4),
+            _ => panic!("{register:#x} cannot be read here"),
+        };
+        function.read(offset, size) as u32
+    }
+
+    fn write(&mut self, slot: usize, register: u64, value: u32, context: &mut DeviceContext) {
+        let Some(function) = self.functions_mut().get_mut(slot) else {
+            return;
+        };
+        // Memory space and bus master.
+        function.write_configuration(4, 2, 6, context);
+        let (offset, size) = match register {
+            0x14 => (0x00, 4),
+            0x20 => (0x0c, 4),
+            0x24 => (0x08, 4),
+            0x30 => (0x16, 2),
+            0x38 => (0x18, 2),
+            0x44 => (0x1c, 2),
+            0x50 => (0x3000 + 4 * value, 2),
+            0x64 => return, // reading the status was it
+            0x70 => (0x14, 1),
+            0x80 | 0x84 => (0x20 + register as u32 - 0x80, 4),
+            0x90 | 0x94 => (0x28 + register as u32 - 0x90, 4),
+            0xa0 | 0xa4 => (0x30 + register as u32 - 0xa0, 4),
+            0x100.. => (0x2000 + register as u32 - 0x100, 4),
+            _ => panic!("{register:#x} cannot be written here"),
+        };
+        function.write(offset, size, value.into(), context);
+    }
+
+    fn inject(&mut self, input: &Input, context: &mut DeviceContext) -> Result<(), InputError> {
+        self.functions_mut().inject(input, context).map(drop)
+    }
+
+    fn is_pending(&mut self, slot: usize, _: &mut DeviceContext) -> bool {
+        self.functions().get(slot).is_some_and(VirtioPci::interrupt)
+    }
+}
+
 /// RAM of so many bytes.
 pub fn ram(length: u64) -> Ram {
     Ram::new(&[Region {
@@ -100,6 +155,7 @@ pub fn config() -> BoardConfig {
         disks: vec![disk(false), disk(true)],
         virtio_console: true,
         entropy: true,
+        transport: Default::default(),
     }
 }
 

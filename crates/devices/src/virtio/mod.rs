@@ -1,14 +1,17 @@
-//! Virtio devices behind the memory-mapped transport (OASIS virtio 1.2).
+//! Virtio devices behind a transport, memory-mapped or PCI (OASIS virtio 1.2).
 //!
 //! A device is handed its queues when the driver notifies it or when an input arrives, works them
 //! off at once, and gives them back. What a driver does wrong is a [`QueueError`]: the transport
 //! then asks for a reset (section 2.1.2) and leaves the queues alone until it comes.
 
 pub mod block;
+pub mod bus;
 pub mod console;
+pub mod driven;
 pub mod entropy;
 pub mod mmio;
 pub mod network;
+pub mod pci;
 pub mod power_button;
 pub mod queue;
 pub mod slots;

@@ -196,11 +196,11 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// A queue that is not ready, of `max_size` entries at most.
+    /// A queue that is not ready, of `max_size` entries unless the driver makes it smaller.
     pub fn new(max_size: u16) -> Queue {
         Queue {
             max_size,
-            size: 0,
+            size: max_size,
             ready: false,
             descriptors: 0,
             available: 0,

@@ -1,5 +1,6 @@
-//! The address map of the board: QEMU's `virt` for RV64, without its PCI, flash and fw-cfg, and with what a
-//! guest in trouble needs: pvpanic, a panic lamp and a watchdog.
+//! The address map of the board: QEMU's `virt` for RV64, without its flash and fw-cfg, and with what a
+//! guest in trouble needs: pvpanic, a panic lamp and a watchdog. Virtio devices are in slots or on the PCI
+//! bus; the one or the other is there.
 
 use super::clint::Clint;
 use super::config::LIMITS;
@@ -8,10 +9,11 @@ use devices::DeviceContext;
 use devices::finisher::Finisher;
 use devices::gpio::Gpio;
 use devices::panic::PanicNotice;
+use devices::pci::{self, host::PciHost};
 use devices::pvpanic;
 use devices::rtc::GoldfishRtc;
 use devices::uart16550::Uart16550;
-use devices::virtio::slots::VirtioSlots;
+use devices::virtio::bus::VirtioBus;
 use devices::watchdog::Watchdog;
 use machine::config::{BoardConfig, BoardConfigError, PanicPolicy};
 use machine::input::{Console, Input, InputError};
@@ -72,6 +74,21 @@ pub const VIRTIO_SLOTS: usize = 8;
 /// Interrupt source of the first virtio slot; the others follow.
 pub const VIRTIO_INTERRUPT: u32 = 1;
 
+/// Ports of the PCI bus: no function has any.
+pub const PCI_PORTS_BASE: u64 = 0x300_0000;
+/// Bytes of the PCI bus's ports.
+pub const PCI_PORTS_SIZE: u64 = 0x1_0000;
+/// Configuration space of the PCI buses (ECAM).
+pub const PCI_CONFIGURATION_BASE: u64 = 0x3000_0000;
+/// Bytes of configuration space.
+pub const PCI_CONFIGURATION_SIZE: u64 = 0x1000_0000;
+/// Memory space of the PCI bus.
+pub const PCI_MEMORY_BASE: u64 = 0x4000_0000;
+/// Bytes of the PCI bus's memory space.
+pub const PCI_MEMORY_SIZE: u64 = 0x4000_0000;
+/// Interrupt source of the PCI bus's first line; the others follow.
+pub const PCI_INTERRUPT: u32 = 32;
+
 /// A load or store that no device answers; the hart takes an access-fault exception.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("no device answers an access of {size} bytes at {address:#x}")]
@@ -94,7 +111,7 @@ pub struct Bus {
     panic: PanicNotice,
     gpio: Gpio,
     watchdog: Watchdog,
-    virtio: VirtioSlots,
+    virtio: VirtioBus,
 }
 
 impl Bus {
@@ -111,7 +128,8 @@ impl Bus {
             panic: PanicNotice::default(),
             gpio: Gpio::default(),
             watchdog: Watchdog::default(),
-            virtio: VirtioSlots::new(board),
+            // Messages have no place to go to: the board has a PLIC.
+            virtio: VirtioBus::new(board, false),
         })
     }
 
@@ -163,7 +181,22 @@ impl Bus {
             Region::Gpio if size == 4 => self.gpio.read(offset),
             Region::Watchdog if size == 4 => self.watchdog.read(offset),
             Region::Gpio | Region::Watchdog => return Err(fault),
-            Region::Virtio(slot) => self.virtio.read(slot, offset, size),
+            Region::Virtio(slot) => match &self.virtio {
+                VirtioBus::Mmio(slots) => slots.read(slot, offset, size),
+                VirtioBus::Pci(_) => return Err(fault),
+            },
+            Region::Pci(space) => {
+                let VirtioBus::Pci(host) = &mut self.virtio else {
+                    return Err(fault);
+                };
+                let value = match space {
+                    PciSpace::Ports => pci::nobody(size),
+                    PciSpace::Configuration => host.read_configuration(offset, size),
+                    PciSpace::Memory => host.read_memory(address, size),
+                };
+                set_pci_lines(&mut self.plic, host);
+                value
+            }
         };
         Ok(value)
     }
@@ -214,8 +247,24 @@ impl Bus {
             Region::Watchdog if size == 4 => self.watchdog.write(offset, value, context.time_ns),
             Region::Gpio | Region::Watchdog => return Err(fault),
             Region::Virtio(slot) => {
-                self.virtio.write(slot, offset, size, value, context);
+                let VirtioBus::Mmio(slots) = &mut self.virtio else {
+                    return Err(fault);
+                };
+                slots.write(slot, offset, size, value, context);
                 self.update_virtio_line(slot);
+            }
+            Region::Pci(space) => {
+                let VirtioBus::Pci(host) = &mut self.virtio else {
+                    return Err(fault);
+                };
+                match space {
+                    PciSpace::Ports => {}
+                    PciSpace::Configuration => {
+                        host.write_configuration(offset, size, value, context)
+                    }
+                    PciSpace::Memory => host.write_memory(address, size, value, context),
+                }
+                set_pci_lines(&mut self.plic, host);
             }
         }
         Ok(())
@@ -332,7 +381,7 @@ impl Bus {
     }
 
     /// The virtio devices.
-    pub fn virtio(&self) -> &VirtioSlots {
+    pub fn virtio(&self) -> &VirtioBus {
         &self.virtio
     }
 
@@ -349,11 +398,29 @@ impl Bus {
 
     /// Puts the interrupt line of a virtio device where it belongs.
     fn update_virtio_line(&mut self, slot: usize) {
-        if slot < VIRTIO_SLOTS {
-            let level = self.virtio.interrupt(slot);
-            self.plic.set_level(VIRTIO_INTERRUPT + slot as u32, level);
+        match &self.virtio {
+            VirtioBus::Mmio(slots) if slot < VIRTIO_SLOTS => {
+                let level = slots.interrupt(slot);
+                self.plic.set_level(VIRTIO_INTERRUPT + slot as u32, level);
+            }
+            VirtioBus::Mmio(_) => {}
+            VirtioBus::Pci(host) => set_pci_lines(&mut self.plic, host),
         }
     }
+}
+
+/// Puts the PCI bus's interrupt lines where they belong.
+fn set_pci_lines(plic: &mut Plic, host: &PciHost) {
+    for (source, level) in (PCI_INTERRUPT..).zip(host.lines()) {
+        plic.set_level(source, level);
+    }
+}
+
+#[derive(Clone, Copy)]
+enum PciSpace {
+    Ports,
+    Configuration,
+    Memory,
 }
 
 #[derive(Clone, Copy)]
@@ -368,6 +435,7 @@ enum Region {
     Plic,
     Uart,
     Virtio(usize),
+    Pci(PciSpace),
 }
 
 /// The region that holds an aligned access of a size that the board knows, and the offset in it.
@@ -385,6 +453,11 @@ fn locate(address: u64, size: u8) -> Option<(Region, u64)> {
         return Some((Region::Virtio(slot), offset % VIRTIO_SLOT_SIZE));
     }
     for (region, base, length) in [
+        (
+            Region::Pci(PciSpace::Memory),
+            PCI_MEMORY_BASE,
+            PCI_MEMORY_SIZE,
+        ),
         (Region::Plic, PLIC_BASE, PLIC_SIZE),
         (Region::Uart, UART_BASE, UART_SIZE),
         (Region::Clint, CLINT_BASE, CLINT_SIZE),
@@ -394,6 +467,12 @@ fn locate(address: u64, size: u8) -> Option<(Region, u64)> {
         (Region::Watchdog, WATCHDOG_BASE, WATCHDOG_SIZE),
         (Region::Gpio, GPIO_BASE, GPIO_SIZE),
         (Region::Pvpanic, PVPANIC_BASE, PVPANIC_SIZE),
+        (
+            Region::Pci(PciSpace::Configuration),
+            PCI_CONFIGURATION_BASE,
+            PCI_CONFIGURATION_SIZE,
+        ),
+        (Region::Pci(PciSpace::Ports), PCI_PORTS_BASE, PCI_PORTS_SIZE),
     ] {
         if let Some(offset) = within(base, length) {
             return Some((region, offset));

@@ -60,6 +60,7 @@ fn decode(state: &[u8]) -> Result<State, SnapshotError> {
     if board.validate(&LIMITS).is_err()
         || state.harts.len() != board.harts as usize
         || state.current >= state.harts.len()
+        || !state.bus.virtio().belongs_to(board)
     {
         return Err(SnapshotError::Damaged("its state contradicts itself"));
     }

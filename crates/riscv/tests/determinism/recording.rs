@@ -116,6 +116,7 @@ fn machine(image: &[u8], harts: u32, execution: Execution) -> Machine {
         disks: Vec::new(),
         virtio_console: false,
         entropy: false,
+        transport: Default::default(),
     };
     let kernel = Some(image.to_vec());
     let images = BootImages {

@@ -494,6 +494,7 @@ impl Run<'_> {
             disks: Vec::new(),
             virtio_console: true,
             entropy: false,
+            transport: Default::default(),
         };
         let config = Config {
             board,

@@ -11,7 +11,7 @@ use crate::single::{self, SingleOptions};
 use anyhow::anyhow;
 use clap::Args;
 use guest_image::GuestImage;
-use machine::config::PanicPolicy;
+use machine::config::{PanicPolicy, Transport};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::num::NonZeroU64;
@@ -63,6 +63,9 @@ pub struct Run {
     /// Add a virtio console (its output is shown too)
     #[arg(long)]
     virtio_console: bool,
+    /// How the virtio devices are reached: `mmio` or `pci` (default: pci for x86-64, mmio for riscv64)
+    #[arg(long, value_name = "NAME", value_parser = transport)]
+    transport: Option<Transport>,
     /// Leave the entropy device out
     #[arg(long)]
     no_entropy: bool,
@@ -142,6 +145,7 @@ impl Run {
         }
         config.engine = self.engine.or(config.engine);
         config.virtio_console |= self.virtio_console;
+        config.transport = self.transport.or(config.transport);
         config.entropy &= !self.no_entropy;
         config.bit_manipulation &= !self.no_bit_manipulation;
         let without = self.without_extension.iter().cloned();
@@ -164,6 +168,7 @@ fn default_machine() -> VmConfig {
         command_line: String::new(),
         virtio_console: false,
         entropy: true,
+        transport: None,
         bit_manipulation: true,
         without_extensions: BTreeSet::new(),
         on_panic: PanicPolicy::default(),
@@ -176,6 +181,11 @@ fn default_machine() -> VmConfig {
         pair: None,
         arbiter: None,
     }
+}
+
+fn transport(text: &str) -> Result<Transport, String> {
+    let deserializer = serde::de::value::StrDeserializer::<serde::de::value::Error>::new(text);
+    Transport::deserialize(deserializer).map_err(|_| "write mmio or pci".to_owned())
 }
 
 fn panic_policy(text: &str) -> Result<PanicPolicy, String> {

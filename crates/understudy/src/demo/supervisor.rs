@@ -182,6 +182,7 @@ impl Supervisor {
             command_line: self.image.command_line.clone(),
             virtio_console: false,
             entropy: true,
+            transport: None,
             bit_manipulation: true,
             without_extensions: BTreeSet::new(),
             on_panic: PanicPolicy::Report,

@@ -4,19 +4,25 @@
 
 use super::io_apic::IO_APIC_BASE;
 use super::local_apic::LOCAL_APIC_BASE;
-use super::{VIRTIO_SLOT_SIZE, cmos, ports, power, virtio_slot_base, virtio_slot_interrupt};
+use super::{
+    PCI_CONFIGURATION_BASE, PCI_CONFIGURATION_SIZE, PCI_INTERRUPT, PCI_MEMORY_BASE,
+    PCI_MEMORY_SIZE, VIRTIO_SLOT_SIZE, cmos, ports, power, virtio_slot_base, virtio_slot_interrupt,
+};
 use acpi_tables::aml::{
-    Device, EISAName, IO, Interrupt, Memory32Fixed, Name, Package, Path, ResourceTemplate, Scope,
+    AddressSpace as Window, AddressSpaceCacheable, Device, EISAName, IO, Interrupt, Memory32Fixed,
+    Name, Package, Path, ResourceTemplate, Scope,
 };
 use acpi_tables::fadt::{FADTBuilder, Flags, PmProfile};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
 use acpi_tables::madt::{
     EnabledStatus, IoApic, LocalInterruptController, MADT, ProcessorLocalApic,
 };
+use acpi_tables::mcfg::MCFG;
 use acpi_tables::rsdp::Rsdp;
 use acpi_tables::sdt::Sdt;
 use acpi_tables::xsdt::XSDT;
 use acpi_tables::{Aml, aml};
+use devices::pci::host;
 
 const OEM: [u8; 6] = *b"UNDRST";
 const OEM_TABLE: [u8; 8] = *b"UNDRSTDY";
@@ -29,6 +35,8 @@ pub struct Description {
     pub cpus: u8,
     /// Occupied virtio slots, from the first on.
     pub virtio_slots: usize,
+    /// Devices on the PCI bus besides its bridge, from number 1 on, if there is such a bus.
+    pub pci_functions: Option<usize>,
 }
 
 /// The tables, for the physical address `base`, where the root pointer comes first.
@@ -43,6 +51,9 @@ pub fn tables(description: &Description, base: u64) -> Vec<u8> {
     let mut xsdt = XSDT::new(OEM, OEM_TABLE, OEM_REVISION);
     xsdt.add_entry(fadt);
     xsdt.add_entry(madt);
+    if description.pci_functions.is_some() {
+        xsdt.add_entry(placed.add(&mcfg()));
+    }
     let xsdt = placed.add(&xsdt);
     let mut root = Vec::new();
     Rsdp::new(OEM, xsdt).to_aml_bytes(&mut root);
@@ -108,6 +119,13 @@ fn madt(description: &Description) -> impl Aml {
     madt
 }
 
+/// PCI Firmware Specification 3.3, section 4.1.2: configuration space in memory, of bus 0.
+fn mcfg() -> impl Aml {
+    let mut mcfg = MCFG::new(OEM, OEM_TABLE, OEM_REVISION);
+    mcfg.add_ecam(PCI_CONFIGURATION_BASE, 0, 0, 0);
+    mcfg
+}
+
 fn dsdt(description: &Description) -> impl Aml {
     let mut body = Vec::new();
     for cpu in 0..description.cpus {
@@ -118,6 +136,9 @@ fn dsdt(description: &Description) -> impl Aml {
     add_panic(&mut body);
     for slot in 0..description.virtio_slots {
         add_virtio_slot(&mut body, slot);
+    }
+    if let Some(functions) = description.pci_functions {
+        add_pci_bus(&mut body, functions);
     }
     let mut code = Vec::new();
     Scope::new("_SB_".into(), vec![&Raw(body)]).to_aml_bytes(&mut code);
@@ -203,6 +224,68 @@ fn add_virtio_slot(body: &mut Vec<u8>, slot: usize) {
     add_device(body, &format!("V{slot:03}"), &values);
 }
 
+/// The PCI host bridge (PCI Firmware Specification 3.3, section 4.5): what it forwards, and where the lines of
+/// its devices lead (ACPI 6.5, section 6.2.13). Its configuration space is claimed by a device of its own
+/// (section 4.1.2 of the former).
+fn add_pci_bus(body: &mut Vec<u8>, functions: usize) {
+    let (first, last) = (
+        PCI_MEMORY_BASE as u32,
+        (PCI_MEMORY_BASE + PCI_MEMORY_SIZE - 1) as u32,
+    );
+    let buses = Window::new_bus_number(0u16, 0);
+    let ports = IO::new(ports::PCI_ADDRESS, ports::PCI_ADDRESS, 1, 8);
+    let not_cacheable = AddressSpaceCacheable::NotCacheable;
+    let memory = Window::new_memory(not_cacheable, true, first, last, None);
+    let routes: Vec<Route> = (0..functions).map(Route::of_slot).collect();
+    let routes = Package::new(routes.iter().map(|route| route as &dyn Aml).collect());
+    let values: [(&str, &dyn Aml); 8] = [
+        ("_HID", &EISAName::new("PNP0A08")),
+        ("_CID", &EISAName::new("PNP0A03")),
+        ("_SEG", &aml::ZERO),
+        ("_BBN", &aml::ZERO),
+        ("_UID", &aml::ZERO),
+        ("_CCA", &aml::ONE),
+        (
+            "_CRS",
+            &ResourceTemplate::new(vec![&buses, &ports, &memory]),
+        ),
+        ("_PRT", &routes),
+    ];
+    add_device(body, "PCI0", &values);
+
+    let (base, length) = (PCI_CONFIGURATION_BASE as u32, PCI_CONFIGURATION_SIZE as u32);
+    let space = Memory32Fixed::new(true, base, length);
+    let values: [(&str, &dyn Aml); 2] = [
+        ("_HID", &EISAName::new("PNP0C02")),
+        ("_CRS", &ResourceTemplate::new(vec![&space])),
+    ];
+    add_device(body, "MBRD", &values);
+}
+
+/// Where INTA# of a device leads.
+struct Route {
+    device: usize,
+}
+
+impl Route {
+    fn of_slot(slot: usize) -> Route {
+        Route {
+            device: host::device_of_slot(slot),
+        }
+    }
+}
+
+impl Aml for Route {
+    fn to_aml_bytes(&self, sink: &mut dyn acpi_tables::AmlSink) {
+        let any_function = (self.device as u32) << 16 | 0xffff;
+        let interrupt = (PCI_INTERRUPT + host::line(self.device)) as u32;
+        let inta = aml::ZERO;
+        let no_link_device = aml::ZERO;
+        let values: Vec<&dyn Aml> = vec![&any_function, &inta, &no_link_device, &interrupt];
+        Package::new(values).to_aml_bytes(sink);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -213,6 +296,7 @@ mod tests {
         let description = Description {
             cpus: 2,
             virtio_slots: 3,
+            pci_functions: None,
         };
         tables(&description, BASE)
     }
@@ -286,5 +370,28 @@ mod tests {
         assert_eq!(madt[60..64], [1, 12, 0, 0]);
         assert_eq!(number(&madt, 64, 4), IO_APIC_BASE);
         assert_eq!(madt.len(), 72);
+    }
+
+    #[test]
+    fn the_pci_bus_is_described_where_there_is_one() {
+        let description = Description {
+            cpus: 1,
+            virtio_slots: 0,
+            pci_functions: Some(3),
+        };
+        let all = tables(&description, BASE);
+        let mcfg = find(&all, b"MCFG");
+        assert_eq!(mcfg.len(), 60);
+        assert_eq!(number(&mcfg, 44, 8), PCI_CONFIGURATION_BASE);
+        assert_eq!(mcfg[52..56], [0, 0, 0, 0]); // segment 0, buses 0 to 0
+        let dsdt = table(&all, number(&find(&all, b"FACP"), 140, 8));
+        let has = |bytes: &[u8]| dsdt.windows(bytes.len()).any(|window| window == bytes);
+        for name in ["PCI0", "_PRT", "_CRS", "_BBN", "MBRD"] {
+            assert!(has(name.as_bytes()), "{name} is missing");
+        }
+        assert!(!has(b"V000"));
+        // Device 3 by INTA#: DWord 0x3ffff, 0, 0, and pin 19.
+        assert!(has(&[0x0c, 0xff, 0xff, 3, 0, 0, 0]));
+        assert!(has(&[0, 0, 0x0a, 19]));
     }
 }

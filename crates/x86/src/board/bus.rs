@@ -1,18 +1,19 @@
 //! What a CPU sees of the board while it runs.
 
 use super::io_apic::{IO_APIC_BASE, IO_APIC_SIZE};
-use super::{Board, VIRTIO_BASE, VIRTIO_SLOT_SIZE, VIRTIO_SLOTS, ports};
+use super::{
+    Board, PCI_CONFIGURATION_BASE, PCI_CONFIGURATION_SIZE, PCI_MEMORY_BASE, PCI_MEMORY_SIZE,
+    VIRTIO_BASE, VIRTIO_SLOT_SIZE, VIRTIO_SLOTS, ports,
+};
 use crate::bus::Bus;
 use crate::ram::Ram;
 use devices::DeviceContext;
+use devices::pci::host::PciHost;
+use devices::virtio::bus::VirtioBus;
 use machine::clock::Clock;
 use machine::output::Outputs;
 
 const SERIAL_LAST: u16 = ports::SERIAL + ports::SERIAL_PORTS - 1;
-
-/// Where PCI's configuration address would be: as 32 bits another register than the one for resets, which
-/// is a byte in the middle of it.
-const PCI_CONFIGURATION: u16 = 0xcf8;
 
 /// What a board's devices may touch besides their own state.
 pub struct Surroundings<'a> {
@@ -68,6 +69,23 @@ impl<'a> BoardBus<'a> {
             || self.board.asks_for_reset()
             || self.surroundings.outputs.is_urgent();
         result
+    }
+
+    /// Lets the PCI bus work, and carries its interrupts on; `None` where there is no such bus.
+    fn with_pci<T>(
+        &mut self,
+        ram: &mut Ram,
+        now: u64,
+        work: impl FnOnce(&mut PciHost, &mut DeviceContext) -> T,
+    ) -> Option<T> {
+        self.with_board(|board, around| {
+            let VirtioBus::Pci(host) = &mut board.virtio else {
+                return None;
+            };
+            let result = work(host, &mut around.context(ram, now));
+            board.forward_pci_interrupts();
+            Some(result)
+        })
     }
 
     /// What the run depends on: the interrupt to be taken, and when the next timer runs down.
@@ -134,13 +152,57 @@ fn virtio_slot(address: u64) -> Option<(usize, u64)> {
     Some((slot, offset % VIRTIO_SLOT_SIZE))
 }
 
+/// The PCI bus's spaces in memory.
+#[derive(Clone, Copy)]
+enum PciSpace {
+    Memory,
+    /// At this offset.
+    Configuration(u64),
+}
+
+impl PciSpace {
+    /// The space that an address lies in.
+    fn of(address: u64) -> Option<PciSpace> {
+        if within(address, PCI_MEMORY_BASE, PCI_MEMORY_SIZE).is_some() {
+            return Some(PciSpace::Memory);
+        }
+        let offset = within(address, PCI_CONFIGURATION_BASE, PCI_CONFIGURATION_SIZE);
+        offset.map(PciSpace::Configuration)
+    }
+}
+
+/// The PCI bus's ports.
+#[derive(Clone, Copy)]
+enum PciPort {
+    Address,
+    /// From this byte on.
+    Data(u64),
+}
+
+impl PciPort {
+    /// The port that an access is to. The address is 32 bits: narrower, a byte in the middle of it is the
+    /// register for resets.
+    fn of(port: u16, size: usize) -> Option<PciPort> {
+        match port {
+            ports::PCI_ADDRESS if size == 4 => Some(PciPort::Address),
+            ports::PCI_DATA..=ports::PCI_DATA_LAST => {
+                let offset = u64::from(port - ports::PCI_DATA);
+                (offset as usize)
+                    .is_multiple_of(size)
+                    .then_some(PciPort::Data(offset))
+            }
+            _ => None,
+        }
+    }
+}
+
 /// All ones, as far as an access goes: what a bus without a device reads.
 fn nobody(size: usize) -> u64 {
     u64::MAX >> (64 - 8 * size)
 }
 
 impl Bus for BoardBus<'_> {
-    fn read_device(&mut self, _: &mut Ram, address: u64, size: usize, now: u64) -> u64 {
+    fn read_device(&mut self, ram: &mut Ram, address: u64, size: usize, now: u64) -> u64 {
         let cpu = self.cpu;
         if let Some(offset) = self.board.apics[cpu].offset(address) {
             let now_ns = self.surroundings.clock.time_ns(now);
@@ -152,10 +214,22 @@ impl Bus for BoardBus<'_> {
         if let Some(offset) = within(address, IO_APIC_BASE, IO_APIC_SIZE) {
             return part(self.board.io_apic.read(offset & !0xf), offset, size);
         }
-        if let Some((slot, offset)) = virtio_slot(address) {
-            return self.board.virtio.read(slot, offset, size as u8);
+        if let VirtioBus::Mmio(slots) = &self.board.virtio {
+            return match virtio_slot(address) {
+                Some((slot, offset)) => slots.read(slot, offset, size as u8),
+                None => nobody(size),
+            };
         }
-        nobody(size)
+        let value = match PciSpace::of(address) {
+            Some(PciSpace::Memory) => {
+                self.with_pci(ram, now, |host, _| host.read_memory(address, size as u8))
+            }
+            Some(PciSpace::Configuration(offset)) => self.with_pci(ram, now, |host, _| {
+                host.read_configuration(offset, size as u8)
+            }),
+            None => None,
+        };
+        value.unwrap_or(nobody(size))
     }
 
     fn write_device(&mut self, ram: &mut Ram, address: u64, size: usize, value: u64, now: u64) {
@@ -176,18 +250,31 @@ impl Bus for BoardBus<'_> {
             });
         } else if let Some((slot, offset)) = virtio_slot(address) {
             self.with_board(|board, around| {
+                let VirtioBus::Mmio(slots) = &mut board.virtio else {
+                    return;
+                };
                 let mut context = around.context(ram, now);
-                board
-                    .virtio
-                    .write(slot, offset, size as u8, value, &mut context);
-                board.set_virtio_level(slot);
+                slots.write(slot, offset, size as u8, value, &mut context);
+                board.forward_virtio_interrupts(slot);
+            });
+        } else if let Some(space) = PciSpace::of(address) {
+            let size = size as u8;
+            self.with_pci(ram, now, |host, context| match space {
+                PciSpace::Memory => host.write_memory(address, size, value, context),
+                PciSpace::Configuration(offset) => {
+                    host.write_configuration(offset, size, value, context);
+                }
             });
         }
     }
 
-    fn read_port(&mut self, _: &mut Ram, port: u16, size: usize, now: u64) -> u32 {
-        if size == 4 && port == PCI_CONFIGURATION {
-            return u32::MAX;
+    fn read_port(&mut self, ram: &mut Ram, port: u16, size: usize, now: u64) -> u32 {
+        if let Some(register) = PciPort::of(port, size) {
+            let value = self.with_pci(ram, now, |host, _| match register {
+                PciPort::Address => host.address(),
+                PciPort::Data(offset) => host.read_data(offset, size as u8),
+            });
+            return value.unwrap_or(nobody(size) as u32);
         }
         (0..size as u16).rev().fold(0, |value, index| {
             let byte = self.read_port_byte(port.wrapping_add(index), now);
@@ -195,8 +282,12 @@ impl Bus for BoardBus<'_> {
         })
     }
 
-    fn write_port(&mut self, _: &mut Ram, port: u16, size: usize, value: u32, now: u64) {
-        if size == 4 && port == PCI_CONFIGURATION {
+    fn write_port(&mut self, ram: &mut Ram, port: u16, size: usize, value: u32, now: u64) {
+        if let Some(register) = PciPort::of(port, size) {
+            self.with_pci(ram, now, |host, context| match register {
+                PciPort::Address => host.set_address(value),
+                PciPort::Data(offset) => host.write_data(offset, size as u8, value, context),
+            });
             return;
         }
         for index in 0..size as u16 {

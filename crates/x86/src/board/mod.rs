@@ -15,8 +15,8 @@ pub use bus::{BoardBus, Surroundings};
 use cmos::Cmos;
 use devices::DeviceContext;
 use devices::uart16550::Uart16550;
+use devices::virtio::bus::VirtioBus;
 use devices::virtio::queue::QueueError;
-use devices::virtio::slots::VirtioSlots;
 use interrupt::InterruptMessage;
 use io_apic::IoApic;
 use local_apic::{Effect, LocalApic, Shorthand};
@@ -34,6 +34,17 @@ pub const VIRTIO_SLOT_SIZE: u64 = 0x1000;
 pub const VIRTIO_SLOTS: usize = 8;
 /// Pin of the I/O APIC that the first virtio slot drives; the others follow.
 pub const VIRTIO_INTERRUPT: usize = 16;
+
+/// Memory space of the PCI bus.
+pub const PCI_MEMORY_BASE: u64 = 0xd800_0000;
+/// Bytes of the PCI bus's memory space.
+pub const PCI_MEMORY_SIZE: u64 = 0x800_0000;
+/// Configuration space of the PCI bus.
+pub const PCI_CONFIGURATION_BASE: u64 = 0xe000_0000;
+/// Bytes of configuration space: of one bus.
+pub const PCI_CONFIGURATION_SIZE: u64 = devices::pci::host::BUS_BYTES;
+/// Pin of the I/O APIC that the PCI bus's first line drives; the others follow.
+pub const PCI_INTERRUPT: usize = 16;
 
 /// Where the registers of a virtio slot are.
 pub fn virtio_slot_base(slot: usize) -> u64 {
@@ -54,19 +65,24 @@ pub struct Board {
     uart: Uart16550,
     cmos: Cmos,
     power: Power,
-    virtio: VirtioSlots,
+    virtio: VirtioBus,
 }
 
 impl Board {
     /// As after power-on, with one CPU.
     pub fn new(config: &BoardConfig) -> Board {
+        let mut virtio = VirtioBus::new(config, true);
+        if let VirtioBus::Pci(host) = &mut virtio {
+            // There is no firmware to do it before the kernel.
+            host.place_windows(PCI_MEMORY_BASE as u32);
+        }
         Board {
             apics: vec![LocalApic::new(0)],
             io_apic: IoApic::default(),
             uart: Uart16550::default(),
             cmos: Cmos::default(),
             power: Power::default(),
-            virtio: VirtioSlots::new(config),
+            virtio,
         }
     }
 
@@ -79,11 +95,23 @@ impl Board {
         board
     }
 
+    /// Whether its devices are what a configuration says: a snapshot may say anything.
+    pub fn belongs_to(&self, config: &BoardConfig) -> bool {
+        self.virtio.belongs_to(config)
+    }
+
     /// What the ACPI tables say of it.
     pub fn description(&self) -> acpi::Description {
         acpi::Description {
             cpus: self.apics.len() as u8,
-            virtio_slots: self.virtio.occupied(),
+            virtio_slots: match &self.virtio {
+                VirtioBus::Mmio(slots) => slots.occupied(),
+                VirtioBus::Pci(_) => 0,
+            },
+            pci_functions: match &self.virtio {
+                VirtioBus::Mmio(_) => None,
+                VirtioBus::Pci(host) => Some(host.functions().occupied()),
+            },
         }
     }
 
@@ -123,7 +151,7 @@ impl Board {
     /// [`InputError`] for an input that does not belong to this machine; nothing has changed then.
     pub fn inject(&mut self, input: &Input, context: &mut DeviceContext) -> Result<(), InputError> {
         if let Some(slot) = self.virtio.inject(input, context)? {
-            self.set_virtio_level(slot);
+            self.forward_virtio_interrupts(slot);
             return Ok(());
         }
         match input {
@@ -171,10 +199,33 @@ impl Board {
         }
     }
 
-    /// Puts a slot's interrupt line where it belongs.
-    fn set_virtio_level(&mut self, slot: usize) {
-        let level = self.virtio.interrupt(slot);
-        self.set_interrupt(virtio_slot_interrupt(slot), level);
+    /// Carries a slot's interrupts on: its line, or its messages.
+    fn forward_virtio_interrupts(&mut self, slot: usize) {
+        match &self.virtio {
+            VirtioBus::Mmio(slots) => {
+                let level = slots.interrupt(slot);
+                self.set_interrupt(virtio_slot_interrupt(slot), level);
+            }
+            VirtioBus::Pci(_) => self.forward_pci_interrupts(),
+        }
+    }
+
+    /// Carries the PCI bus's interrupts on.
+    fn forward_pci_interrupts(&mut self) {
+        let VirtioBus::Pci(host) = &mut self.virtio else {
+            return;
+        };
+        let mut messages = Vec::new();
+        while let Some(message) = host.next_message() {
+            messages.extend(InterruptMessage::of_write(message.address, message.data));
+        }
+        for (pin, level) in (PCI_INTERRUPT..).zip(host.lines()) {
+            self.io_apic.set_level(pin, level);
+        }
+        self.send_interrupts();
+        for message in messages {
+            self.deliver(&message);
+        }
     }
 
     /// A pin of the I/O APIC has this level.

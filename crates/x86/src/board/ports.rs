@@ -26,3 +26,9 @@ pub const SLEEP_CONTROL: u16 = 0x600;
 pub const SLEEP_STATUS: u16 = 0x601;
 /// The chipset's reset control register.
 pub const RESET_CONTROL: u16 = 0xcf9;
+/// Which register of PCI's configuration space the data ports are, as 32 bits.
+pub const PCI_ADDRESS: u16 = 0xcf8;
+/// The data ports.
+pub const PCI_DATA: u16 = 0xcfc;
+/// The last of them.
+pub const PCI_DATA_LAST: u16 = 0xcff;

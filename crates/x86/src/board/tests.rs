@@ -19,6 +19,7 @@ fn config() -> BoardConfig {
         }],
         virtio_console: false,
         entropy: true,
+        transport: Default::default(),
     }
 }
 
@@ -36,8 +37,20 @@ struct Bench {
 
 impl Bench {
     fn new() -> Bench {
+        Bench::of(&config())
+    }
+
+    /// With the virtio devices on the PCI bus.
+    fn with_pci() -> Bench {
+        Bench::of(&BoardConfig {
+            transport: machine::config::Transport::Pci,
+            ..config()
+        })
+    }
+
+    fn of(config: &BoardConfig) -> Bench {
         let mut bench = Bench {
-            board: Board::new(&config()),
+            board: Board::new(config),
             outputs: Outputs::default(),
             clock: Clock::new(), // 4 ns an instruction
         };
@@ -216,4 +229,122 @@ fn an_input_for_a_device_that_is_not_there_is_refused() {
         bench.inject(&input),
         Err(InputError::NoSuchDevice { device: 1, .. })
     ));
+}
+
+const ECAM: u64 = PCI_CONFIGURATION_BASE;
+
+#[test]
+fn pci_functions_are_found_in_memory_and_through_ports() {
+    let mut bench = Bench::with_pci();
+    assert_eq!(bench.board.description().pci_functions, Some(4));
+    assert_eq!(bench.board.description().virtio_slots, 0);
+    let mut bus = bench.bus();
+    let mut ram = no_ram();
+    for (device, id) in [
+        0x0008_1b36,
+        0x1042_1af4,
+        0x1041_1af4,
+        0x1044_1af4,
+        0x1052_1af4,
+        0xffff_ffff,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let device = device as u64;
+        assert_eq!(bus.read_device(&mut ram, ECAM + (device << 15), 4, 0), id);
+        bus.write_port(
+            &mut ram,
+            ports::PCI_ADDRESS,
+            4,
+            1 << 31 | (device as u32) << 11,
+            0,
+        );
+        assert_eq!(
+            u64::from(bus.read_port(&mut ram, ports::PCI_DATA, 4, 0)),
+            id
+        );
+        let upper = bus.read_port(&mut ram, ports::PCI_DATA + 2, 2, 0);
+        assert_eq!(u64::from(upper), id >> 16);
+    }
+    assert_eq!(
+        bus.read_device(&mut ram, virtio_slot_base(0), 4, 0),
+        0xffff_ffff
+    );
+    // The byte in the middle of the address is the register for resets.
+    bus.write_port(&mut ram, ports::RESET_CONTROL, 1, 0x02, 0);
+    bus.write_port(
+        &mut ram,
+        ports::RESET_CONTROL,
+        1,
+        power::RESET_VALUE.into(),
+        0,
+    );
+    assert!(bench.board.asks_for_reset());
+}
+
+/// Has the network device, which is device 2, ask for a reset after DRIVER_OK.
+fn break_the_network_device(bus: &mut BoardBus, ram: &mut Ram) {
+    let window = PCI_MEMORY_BASE + 0x8000;
+    for (field, size, value) in [
+        (0x14, 1, 3),
+        (0x14, 1, 11),
+        (0x14, 1, 15),
+        (0x20, 4, 0x8),
+        (0x1c, 2, 1),
+    ] {
+        bus.write_device(ram, window + field, size, value, 0);
+    }
+}
+
+#[test]
+fn a_pci_function_interrupts_by_its_line() {
+    let mut bench = Bench::with_pci();
+    bench.route(18, 0x8041); // device 2
+    let mut bus = bench.bus();
+    let mut ram = no_ram();
+    break_the_network_device(&mut bus, &mut ram);
+    assert!(bus.wants_attention());
+    assert_eq!(bus.acknowledge_interrupt(), 0x41);
+    assert_eq!(bus.read_device(&mut ram, PCI_MEMORY_BASE + 0x9000, 1, 0), 2);
+    bus.write_device(&mut ram, APIC + 0xb0, 4, 0, 12);
+    assert_eq!(bus.pending_interrupt(), None);
+}
+
+#[test]
+fn a_pci_function_interrupts_by_message_without_the_io_apic() {
+    let mut bench = Bench::with_pci();
+    let mut bus = bench.bus();
+    let mut ram = no_ram();
+    let space = ECAM + (2 << 15);
+    let mut msix = bus.read_device(&mut ram, space + 0x34, 1, 0);
+    while bus.read_device(&mut ram, space + msix, 1, 0) != 0x11 {
+        msix = bus.read_device(&mut ram, space + msix + 1, 1, 0);
+    }
+    bus.write_device(&mut ram, space + msix + 2, 2, 0x8000, 0);
+    bus.write_device(&mut ram, space + 4, 2, 6, 0);
+    let window = PCI_MEMORY_BASE + 0x8000;
+    bus.write_device(&mut ram, window + 0x4010, 8, 0xfee0_0000, 0);
+    bus.write_device(&mut ram, window + 0x4018, 4, 0x51, 0);
+    bus.write_device(&mut ram, window + 0x401c, 4, 0, 0);
+    bus.write_device(&mut ram, window + 0x10, 2, 1, 0);
+    assert!(!bus.wants_attention());
+    break_the_network_device(&mut bus, &mut ram);
+    assert!(bus.wants_attention());
+    assert_eq!(bus.acknowledge_interrupt(), 0x51);
+    assert_eq!(bus.pending_interrupt(), None);
+}
+
+#[test]
+fn a_board_begins_anew_with_its_windows_placed() {
+    let config = BoardConfig {
+        transport: machine::config::Transport::Pci,
+        ..config()
+    };
+    let mut bench = Bench::of(&config);
+    bench
+        .bus()
+        .write_device(&mut no_ram(), ECAM + (1 << 15) + 0x10, 4, 0, 0);
+    let board = bench.board.after_reset(&config);
+    assert_eq!(board, Board::new(&config));
 }

@@ -3,6 +3,7 @@ use super::*;
 const BOARD: acpi::Description = acpi::Description {
     cpus: 1,
     virtio_slots: 0,
+    pci_functions: None,
 };
 
 /// The least that counts as a kernel: one setup sector, 4 KiB of body.

@@ -50,6 +50,8 @@ impl Machine {
 fn decode(state: &[u8]) -> Result<State, SnapshotError> {
     let state: State = postcard::from_bytes(state)
         .map_err(|_| SnapshotError::Damaged("its state does not decode"))?;
-    check(&state.config).map_err(|_| SnapshotError::Damaged("its state contradicts itself"))?;
+    if check(&state.config).is_err() || !state.board.belongs_to(&state.config.board) {
+        return Err(SnapshotError::Damaged("its state contradicts itself"));
+    }
     Ok(state)
 }

@@ -114,6 +114,7 @@ fn machine(seed: u64) -> Machine {
         disks: Vec::new(),
         virtio_console: false,
         entropy: false,
+        transport: Default::default(),
     };
     let images = BootImages {
         kernel: generate(seed),

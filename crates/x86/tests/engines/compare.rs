@@ -33,6 +33,7 @@ fn machine(seed: u64, treatment: Option<Treatment>) -> Machine {
         disks: Vec::new(),
         virtio_console: false,
         entropy: false,
+        transport: Default::default(),
     };
     let images = BootImages {
         kernel: generate(seed),

@@ -1,6 +1,7 @@
 use super::super::driver::*;
 use super::super::{FEATURE_EVENT_INDEX, FEATURE_INDIRECT_DESCRIPTORS, FEATURE_VERSION_1};
 use super::*;
+use machine::output::{Output, Trouble};
 
 #[test]
 fn section_4_2_2_identifies_each_device_and_empty_slots() {

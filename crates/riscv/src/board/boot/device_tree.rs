@@ -3,15 +3,17 @@
 use super::IsaDescription;
 use crate::board::bus::{
     CLINT_BASE, CLINT_SIZE, FINISHER_BASE, FINISHER_SIZE, GPIO_BASE, GPIO_INTERRUPT, GPIO_SIZE,
-    PANIC_LAMP_PIN, PLIC_BASE, PLIC_SIZE, PVPANIC_BASE, PVPANIC_SIZE, RTC_BASE, RTC_INTERRUPT,
-    RTC_SIZE, UART_BASE, UART_INTERRUPT, UART_SIZE, VIRTIO_BASE, VIRTIO_INTERRUPT,
-    VIRTIO_SLOT_SIZE, VIRTIO_SLOTS, WATCHDOG_BASE, WATCHDOG_SIZE,
+    PANIC_LAMP_PIN, PCI_CONFIGURATION_BASE, PCI_CONFIGURATION_SIZE, PCI_INTERRUPT, PCI_MEMORY_BASE,
+    PCI_MEMORY_SIZE, PCI_PORTS_BASE, PCI_PORTS_SIZE, PLIC_BASE, PLIC_SIZE, PVPANIC_BASE,
+    PVPANIC_SIZE, RTC_BASE, RTC_INTERRUPT, RTC_SIZE, UART_BASE, UART_INTERRUPT, UART_SIZE,
+    VIRTIO_BASE, VIRTIO_INTERRUPT, VIRTIO_SLOT_SIZE, VIRTIO_SLOTS, WATCHDOG_BASE, WATCHDOG_SIZE,
 };
 use crate::board::clint::TIMEBASE_HZ;
 use crate::board::plic;
 use crate::isa::cache_block::BLOCK_BYTES;
 use crate::memory::RAM_BASE;
-use machine::config::BoardConfig;
+use devices::pci::host::LINES;
+use machine::config::{BoardConfig, Transport};
 use vm_fdt::{Error, FdtWriter};
 
 const UART_CLOCK_HZ: u32 = 3_686_400;
@@ -69,7 +71,10 @@ pub fn build(
     write_pvpanic(&mut tree)?;
     write_gpio(&mut tree)?;
     write_watchdog(&mut tree)?;
-    write_virtio(&mut tree)?;
+    match config.transport {
+        Transport::Mmio => write_virtio(&mut tree)?,
+        Transport::Pci => write_pci(&mut tree)?,
+    }
     write_plic(&mut tree, config.harts)?;
     write_clint(&mut tree, config.harts)?;
     tree.end_node(soc)?;
@@ -251,6 +256,46 @@ fn write_virtio(tree: &mut FdtWriter) -> Result<(), Error> {
         tree.end_node(node)?;
     }
     Ok(())
+}
+
+/// The PCI host bridge (IEEE 1275's PCI bus binding, `pci-host-ecam-generic`).
+fn write_pci(tree: &mut FdtWriter) -> Result<(), Error> {
+    const PORTS: u32 = 0x0100_0000;
+    const MEMORY: u32 = 0x0200_0000;
+    let range = |space, bus: u64, base: u64, length: u64| {
+        let halves = |value: u64| [(value >> 32) as u32, value as u32];
+        let [bus, base, length] = [bus, base, length].map(halves);
+        [
+            space, bus[0], bus[1], base[0], base[1], length[0], length[1],
+        ]
+    };
+    let node = tree.begin_node(&format!("pci@{PCI_CONFIGURATION_BASE:x}"))?;
+    tree.property_string("compatible", "pci-host-ecam-generic")?;
+    tree.property_string("device_type", "pci")?;
+    tree.property_array_u64("reg", &[PCI_CONFIGURATION_BASE, PCI_CONFIGURATION_SIZE])?;
+    let ranges = [
+        range(PORTS, 0, PCI_PORTS_BASE, PCI_PORTS_SIZE),
+        range(MEMORY, PCI_MEMORY_BASE, PCI_MEMORY_BASE, PCI_MEMORY_SIZE),
+    ];
+    tree.property_array_u32("ranges", ranges.as_flattened())?;
+    tree.property_array_u32("bus-range", &[0, 0xff])?;
+    tree.property_u32("linux,pci-domain", 0)?;
+    tree.property_null("dma-coherent")?;
+    tree.property_u32("#address-cells", 3)?;
+    tree.property_u32("#size-cells", 2)?;
+    tree.property_u32("#interrupt-cells", 1)?;
+    // The lines turn from device to device: four devices say it of all.
+    let lines = LINES as u32;
+    let mut map = Vec::new();
+    for device in 0..lines {
+        for pin in 0..lines {
+            let source = PCI_INTERRUPT + (device + pin) % lines;
+            map.extend([device << 11, 0, 0, pin + 1, PLIC_PHANDLE, source]);
+        }
+    }
+    tree.property_array_u32("interrupt-map", &map)?;
+    tree.property_array_u32("interrupt-map-mask", &[(lines - 1) << 11, 0, 0, 7])?;
+    tree.end_node(node)
 }
 
 /// `interrupts-extended`: two of each hart's local interrupts.

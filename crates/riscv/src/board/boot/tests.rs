@@ -1,7 +1,7 @@
 use super::*;
 use crate::board::bus::ROM_BASE;
 use devices::DeviceContext;
-use machine::config::{DiskConfig, NetworkConfig};
+use machine::config::{DiskConfig, NetworkConfig, Transport};
 use machine::output::Outputs;
 use proptest::prelude::*;
 
@@ -21,6 +21,7 @@ fn config(memory_bytes: u64) -> BoardConfig {
         }],
         virtio_console: true,
         entropy: true,
+        transport: Default::default(),
     }
 }
 
@@ -40,10 +41,16 @@ fn load_into(
     memory_bytes: u64,
     images: &BootImages,
 ) -> Result<(BootEntry, Memory, Bus), BootError> {
-    let config = config(memory_bytes);
-    let mut memory = Memory::new(memory_bytes);
-    let mut bus = Bus::new(&config).unwrap();
-    let entry = load(&config, images, &isa(), &mut memory, &mut bus)?;
+    load_board(&config(memory_bytes), images)
+}
+
+fn load_board(
+    config: &BoardConfig,
+    images: &BootImages,
+) -> Result<(BootEntry, Memory, Bus), BootError> {
+    let mut memory = Memory::new(config.memory_bytes);
+    let mut bus = Bus::new(config).unwrap();
+    let entry = load(config, images, &isa(), &mut memory, &mut bus)?;
     Ok((entry, memory, bus))
 }
 
@@ -291,6 +298,39 @@ fn the_same_board_always_has_the_same_tree() {
     let (first, one, _) = load_into(16 * MIB, &images).unwrap();
     let (second, two, _) = load_into(16 * MIB, &images).unwrap();
     assert_eq!(tree(&first, &one), tree(&second, &two));
+}
+
+#[test]
+fn a_board_has_the_pci_bus_of_qemu_or_slots() {
+    let images = BootImages {
+        kernel: Some(raw(100)),
+        ..BootImages::default()
+    };
+    for transport in [Transport::Mmio, Transport::Pci] {
+        let config = BoardConfig {
+            transport,
+            ..config(16 * MIB)
+        };
+        let (entry, memory, _) = load_board(&config, &images).unwrap();
+        let tree = tree(&entry, &memory);
+        let is_pci = transport == Transport::Pci;
+        assert_eq!(contains(&tree, b"pci@30000000\0"), is_pci);
+        assert_eq!(contains(&tree, b"virtio_mmio@10001000\0"), !is_pci);
+        // The third device's INTB# leads to the PLIC's source 32 + 3.
+        let cells = [2u32 << 11, 0, 0, 2, 1, 35].map(u32::to_be_bytes);
+        assert_eq!(contains(&tree, cells.as_flattened()), is_pci);
+        let memory = [
+            0x0200_0000u32,
+            0,
+            0x4000_0000,
+            0,
+            0x4000_0000,
+            0,
+            0x4000_0000,
+        ];
+        let memory = memory.map(u32::to_be_bytes);
+        assert_eq!(contains(&tree, memory.as_flattened()), is_pci);
+    }
 }
 
 #[test]

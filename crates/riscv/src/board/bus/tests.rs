@@ -218,6 +218,7 @@ fn inputs_for_devices_that_are_not_there_are_refused() {
     let config = BoardConfig {
         virtio_console: false,
         entropy: false,
+        transport: Default::default(),
         network: vec![],
         ..driver::config()
     };
@@ -413,4 +414,69 @@ proptest! {
             );
         }
     }
+}
+
+/// A board whose virtio devices are on the PCI bus, and which answers to the lines in S-mode.
+fn pci_board() -> TestBoard {
+    let config = BoardConfig {
+        transport: machine::config::Transport::Pci,
+        ..board(1)
+    };
+    TestBoard::with(Bus::new(&config).unwrap())
+}
+
+#[test]
+fn a_pci_function_is_found_placed_and_interrupts_by_its_line() {
+    const DEVICE_3: u64 = PCI_CONFIGURATION_BASE + (3 << 15);
+    let mut board = pci_board();
+    assert_eq!(read(&mut board, DEVICE_3, 4), Ok(0x1041_1af4));
+    assert_eq!(read(&mut board, DEVICE_3 + 0x34, 1), Ok(0x40));
+    write(&mut board, DEVICE_3 + 0x10, 4, PCI_MEMORY_BASE + 0x8000).unwrap();
+    write(&mut board, DEVICE_3 + 4, 2, 6).unwrap();
+    let window = PCI_MEMORY_BASE + 0x8000;
+    assert_eq!(read(&mut board, window + 0x2000, 1), Ok(0x52));
+    // A queue that is not RAM, after DRIVER_OK: the device interrupts because it needs a reset.
+    for (field, size, value) in [
+        (0x14, 1, 3),
+        (0x14, 1, 11),
+        (0x14, 1, 15),
+        (0x20, 4, 0x10),
+        (0x1c, 2, 1),
+    ] {
+        write(&mut board, window + field, size, value).unwrap();
+    }
+    let pending = PLIC_BASE + 0x1004;
+    assert_eq!(read(&mut board, pending, 4), Ok(1 << 3)); // source 32 + 3
+    assert_eq!(read(&mut board, window + 0x1000, 1), Ok(2));
+    let (bus, _) = board.parts();
+    let VirtioBus::Pci(host) = &bus.virtio else {
+        panic!("the devices are not on the PCI bus");
+    };
+    assert_eq!(host.lines(), [false; 4]);
+}
+
+#[test]
+fn where_no_pci_function_is_all_ones_are_read_and_without_a_bus_accesses_fault() {
+    let places = [
+        PCI_CONFIGURATION_BASE + (9 << 15),
+        PCI_CONFIGURATION_BASE + PCI_CONFIGURATION_SIZE - 8,
+        PCI_MEMORY_BASE,
+        PCI_MEMORY_BASE + PCI_MEMORY_SIZE - 8,
+        PCI_PORTS_BASE,
+        PCI_PORTS_BASE + PCI_PORTS_SIZE - 8,
+    ];
+    let (mut with, mut without) = (pci_board(), new_board());
+    for address in places {
+        assert_eq!(read(&mut with, address, 8), Ok(u64::MAX));
+        assert_eq!(write(&mut with, address, 8, u64::MAX), Ok(()));
+        let fault = AccessFault { address, size: 8 };
+        assert_eq!(read(&mut without, address, 8), Err(fault));
+        assert_eq!(write(&mut without, address, 8, 0), Err(fault));
+    }
+    let fault = AccessFault {
+        address: VIRTIO_BASE,
+        size: 4,
+    };
+    assert_eq!(read(&mut with, VIRTIO_BASE, 4), Err(fault));
+    assert_eq!(write(&mut with, VIRTIO_BASE, 4, 0), Err(fault));
 }

@@ -55,6 +55,7 @@ fn warm_machine() -> Machine {
             disks: Vec::new(),
             virtio_console: false,
             entropy: false,
+            transport: Default::default(),
         },
         extensions: Extensions::ALL,
         unix_base_ns: 0,

@@ -177,6 +177,7 @@ impl Program {
             disks: Vec::new(),
             virtio_console: false,
             entropy: false,
+            transport: Default::default(),
         };
         let config = Config {
             board,

@@ -25,6 +25,7 @@ fn machine() -> Machine {
         disks: Vec::new(),
         virtio_console: false,
         entropy: false,
+        transport: Default::default(),
     };
     let config = MachineConfig {
         board,

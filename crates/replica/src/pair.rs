@@ -29,13 +29,14 @@ use crate::host_time::monotonic;
 use crate::machines::Machines;
 use crate::random;
 use arbiter::Store;
-use backup::{BackupEnding, BackupLoop};
+use backup::{BackupEnding, BackupLoop, KeptMachine};
 use host::Host;
 use machine::output::Output;
 use primary::{PrimaryEnding, PrimaryLoop};
 use replication::message::LifeId;
 use replication::mutation::Mutations;
 use replication::startup::{Startup, StartupConfig};
+use replication::succession::MAX_MEMBERS;
 use starting::Next;
 
 /// What the core holds back and releases.
@@ -70,6 +71,8 @@ pub fn run_mutated(
     let mut host = Host::open(config, machines, arbiter)?;
     host.pair_config.mutations = mutations;
     host.peers = peers.clone();
+    // As many as are known to this host: after a failover they have to be found.
+    host.pair_config.max_members = peers.len().clamp(1, MAX_MEMBERS);
     host.events.add("started", 0, 0, "as a replica");
     let greeting = &host.pair_config.greeting;
     let startup = StartupConfig {
@@ -84,6 +87,7 @@ pub fn run_mutated(
             LifeId(random::number()?),
         )
     };
+    let mut kept: Option<Box<KeptMachine>> = None;
     let mut startup = Startup::new(monotonic(), startup, host.markers.worth());
     loop {
         let mut primary = match starting::serve(&mut host, &mut startup, &peers)? {
@@ -91,13 +95,20 @@ pub fn run_mutated(
                 host.stopped(0, 0, &ended);
                 return ended;
             }
-            Next::Start(won) => PrimaryLoop::from_disk(host, *won)?,
+            Next::Start(won) => {
+                // Another machine begins here, from the same disks.
+                if let Some(kept) = kept.take() {
+                    host.discarding = kept.discard(host.discarding.take());
+                }
+                PrimaryLoop::from_disk(host, *won)?
+            }
             Next::Join(peer, newest) => {
-                let backup = BackupLoop::new(host, peer, *newest);
+                let backup = BackupLoop::new(host, peer, *newest, kept.take());
                 match backup.serve()? {
                     BackupEnding::Exit(ended) => return ended,
-                    BackupEnding::Again(left) => {
+                    BackupEnding::Again(left, machine) => {
                         host = *left;
+                        kept = machine;
                         startup.again(monotonic(), host.markers.worth());
                         continue;
                     }

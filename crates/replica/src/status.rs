@@ -2,6 +2,7 @@
 
 use crate::events::Event;
 use machine::engine::Engine;
+use replication::primary::FollowerStatus;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -31,6 +32,33 @@ pub struct JoinProgress {
     pub seconds_left: Option<f64>,
 }
 
+/// A follower of a primary.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FollowerLine {
+    /// Its host's name.
+    pub host: String,
+    /// Whether outputs wait for it; it is joining otherwise.
+    pub member: bool,
+    /// Whether it can take over.
+    pub protects: bool,
+    /// Number of the last record that it acknowledged.
+    pub acknowledged: u64,
+    /// How far its execution is behind, in milliseconds of guest time.
+    pub lag_ms: f64,
+}
+
+impl From<&FollowerStatus> for FollowerLine {
+    fn from(follower: &FollowerStatus) -> FollowerLine {
+        FollowerLine {
+            host: follower.host.node().to_owned(),
+            member: follower.is_member,
+            protects: follower.protects,
+            acknowledged: follower.acknowledged,
+            lag_ms: follower.lag.as_secs_f64() * 1e3,
+        }
+    }
+}
+
 /// One replica.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ReplicaStatus {
@@ -52,6 +80,9 @@ pub struct ReplicaStatus {
     pub generation: u64,
     /// Whether another replica can take over.
     pub protected: bool,
+    /// Who follows, as a primary knows it.
+    #[serde(default)]
+    pub followers: Vec<FollowerLine>,
     /// Instructions retired here since power-on.
     pub instruction_count: u64,
     /// Guest time, milliseconds since power-on.

@@ -8,9 +8,10 @@ use crate::ConnectionId;
 use crate::config::PairConfig;
 use crate::event::Event;
 use crate::failure_detector::{PauseDetector, SilenceDetector, Suspicion};
+use crate::life_log::LifeLog;
 use crate::marker::{DiskState, Marker, Role, Worth};
 use crate::message::{
-    Button, DivergenceReport, Greeting, Message, PROTOCOL_VERSION, Parting, Refusal,
+    Button, Continuation, DivergenceReport, Greeting, Message, PROTOCOL_VERSION, Parting, Refusal,
 };
 use crate::mutation::Mutation;
 use crate::record::Record;
@@ -83,6 +84,13 @@ pub enum BackupAction<O> {
         /// The pairing.
         pairing: u64,
     },
+    /// The machine that this replica has goes on: what comes of it belongs to this pairing now.
+    GoOn {
+        /// The pairing.
+        pairing: u64,
+    },
+    /// The machine that this replica has is of no use: drop it. What it still says is nobody's.
+    DropMachine,
     /// The place of the snapshot that is fetched.
     Place {
         /// The pairing.
@@ -121,8 +129,8 @@ pub enum BackupAction<O> {
     GoLive {
         /// The key by which this host is the primary.
         opened: Box<Entry>,
-        /// Number of the last record of the life.
-        record: RecordNumber,
+        /// The log of the life, as far as it is held.
+        log: Box<LifeLog>,
         /// Outputs that the old primary may not have sent.
         outputs: Vec<O>,
     },
@@ -202,12 +210,18 @@ struct Drain {
     records: u64,
 }
 
+/// A machine that follows nobody at present: its place in the log, the outputs that it may have to send
+/// again. It has no rights, and goes on as soon as a primary is found whose log holds what it lacks.
+pub struct Held<O>(Box<Follow<O>>);
+
 /// The replica that follows, as far as replication goes: one attempt to join one primary, and what
 /// comes of it.
 pub struct Backup<O> {
     config: PairConfig,
     /// The key that opened the generation in which the primary must live.
     newest: Entry,
+    /// The machine of before, until it is known whether it goes on.
+    held: Option<Box<Follow<O>>>,
     state: State<O>,
     outage: Outage,
     pauses: PauseDetector,
@@ -215,13 +229,20 @@ pub struct Backup<O> {
 }
 
 impl<O> Backup<O> {
-    /// A backup of the primary that lives in the generation that `newest` opened.
-    pub fn new(now: Duration, config: PairConfig, newest: Entry) -> Backup<O> {
+    /// A backup of the primary that lives in the generation that `newest` opened. `held`: what
+    /// [`Backup::take_held`] gave, if the machine of that attempt is still here.
+    pub fn new(
+        now: Duration,
+        config: PairConfig,
+        newest: Entry,
+        held: Option<Held<O>>,
+    ) -> Backup<O> {
         assert!(newest.next.is_some(), "a life that is over has no primary");
         let pauses = PauseDetector::new(now, &config.detector);
         let mut backup = Backup {
             config,
             newest,
+            held: held.map(|held| held.0),
             state: State::Dialing,
             outage: Outage::default(),
             pauses,
@@ -229,6 +250,17 @@ impl<O> Backup<O> {
         };
         backup.actions.push_back(BackupAction::Connect);
         backup
+    }
+
+    /// After [`BackupStop::Again`] or [`BackupStop::Superseded`]: the machine is to be kept as it is,
+    /// and given to the next attempt together with this. `None`: it is to be dropped.
+    pub fn take_held(&mut self) -> Option<Held<O>> {
+        self.held.take().map(Held)
+    }
+
+    /// The pairing by which the machine of before is known, until [`BackupAction::GoOn`].
+    pub fn held_pairing(&self) -> Option<u64> {
+        self.held.as_ref().map(|held| held.pairing())
     }
 
     /// The next thing to do.
@@ -278,6 +310,7 @@ impl<O> Backup<O> {
             Message::Hello {
                 protocol: PROTOCOL_VERSION,
                 greeting,
+                stands_at: self.held.as_ref().map(|held| held.stands_at()),
             },
         );
         let silence = SilenceDetector::new(now, self.config.detector.join_timeout);
@@ -405,27 +438,16 @@ impl<O> Backup<O> {
     /// The replayer found a difference.
     pub fn diverged(&mut self, now: Duration, pairing: u64, report: DivergenceReport) {
         self.enter(now);
-        match &mut self.state {
-            State::Following(follow) if follow.pairing() == pairing => {
+        if self.follow_mut(pairing).is_some() {
+            self.suspect_own_disk();
+            if let State::Following(follow) = &self.state {
                 let connection = follow.connection();
-                self.suspect_own_disk();
-                let message = Message::Diverged {
-                    pairing,
-                    report: report.clone(),
-                };
-                self.send(connection, message);
+                let report = report.clone();
+                self.send(connection, Message::Diverged { pairing, report });
                 self.actions.push_back(BackupAction::Close(connection));
-                self.keep_evidence(pairing, report.clone());
-                self.stop(BackupStop::Diverged(report));
             }
-            State::Claiming(follow, _) | State::Draining(follow, _) | State::Ending(follow)
-                if follow.pairing() == pairing =>
-            {
-                self.suspect_own_disk();
-                self.keep_evidence(pairing, report.clone());
-                self.stop(BackupStop::Diverged(report));
-            }
-            _ => {}
+            self.keep_evidence(pairing, report.clone());
+            self.stop(BackupStop::Diverged(report));
         }
         self.maintain(now);
     }
@@ -598,6 +620,7 @@ impl<O> Backup<O> {
                 life_id,
                 generation,
                 pairing,
+                continuation,
             } => match check(&self.config.greeting, &greeting) {
                 Ok(()) => {
                     let here = (self.newest.key.life, self.newest.life);
@@ -606,7 +629,9 @@ impl<O> Backup<O> {
                     // A primary of before, or of another arbiter's life, must not overwrite a disk
                     // that may be the right one.
                     if is_newest {
-                        return self.welcomed(now, connection, pairing, greeting.host);
+                        let follow =
+                            Follow::new(now, connection, pairing, &self.newest, &self.config);
+                        return self.welcomed(now, follow, greeting.host, continuation);
                     }
                     BackupStop::Again(format!(
                         "host {} is live in generation {generation} of life {life}, which is not \
@@ -630,15 +655,38 @@ impl<O> Backup<O> {
         self.stop(failed);
     }
 
-    /// May join. First of all, what is here loses its rights.
-    fn welcomed(&mut self, now: Duration, connection: ConnectionId, pairing: u64, primary: Host) {
+    /// May join. A machine of before goes on if the primary can prove that it may. Otherwise what is
+    /// here loses its rights first of all.
+    fn welcomed(
+        &mut self,
+        now: Duration,
+        follow: Follow<O>,
+        primary: Host,
+        continuation: Continuation,
+    ) {
+        let pairing = follow.pairing();
         self.report(Event::Joining {
             pairing,
             host: primary,
         });
+        match (self.held.take(), continuation) {
+            (Some(held), Continuation::Continues) => return self.go_on(now, *held, follow),
+            (None, Continuation::Continues) => {
+                self.actions
+                    .push_back(BackupAction::Close(follow.connection()));
+                return self.again("the primary lets a machine go on that is not here");
+            }
+            (Some(_), continuation) => {
+                self.report(Event::Continues {
+                    pairing,
+                    continuation,
+                });
+                self.actions.push_back(BackupAction::DropMachine);
+            }
+            (None, _) => {}
+        }
         let marker = self.marker(&self.newest, Role::None, DiskState::Copying, 0);
         self.actions.push_back(BackupAction::Mark(marker));
-        let follow = Follow::new(now, connection, pairing, &self.newest, &self.config);
         self.state = State::Following(Box::new(follow));
         if self
             .config
@@ -688,11 +736,15 @@ impl<O> Backup<O> {
 
     /// The disk here belongs to a machine that differs: it is worth nothing, before anybody is told.
     fn suspect_own_disk(&mut self) {
-        let (State::Following(follow)
-        | State::Claiming(follow, _)
-        | State::Draining(follow, _)
-        | State::Ending(follow)) = &self.state
-        else {
+        let follow = match &self.state {
+            State::Following(follow)
+            | State::Claiming(follow, _)
+            | State::Draining(follow, _)
+            | State::Ending(follow) => Some(follow),
+            State::Dialing | State::Greeting { .. } => self.held.as_ref(),
+            State::Live | State::Stopped => None,
+        };
+        let Some(follow) = follow else {
             return;
         };
         let marker = self.marker(follow.opened(), Role::None, DiskState::Suspect, 0);
@@ -714,15 +766,34 @@ impl<O> Backup<O> {
             | State::Claiming(follow, _)
             | State::Draining(follow, _)
             | State::Ending(follow) => (follow.pairing() == pairing).then_some(follow),
-            _ => None,
+            State::Dialing | State::Greeting { .. } => self
+                .held
+                .as_deref_mut()
+                .filter(|held| held.pairing() == pairing),
+            State::Live | State::Stopped => None,
         }
     }
 
     fn again(&mut self, why: &str) {
+        self.hold_machine();
         self.stop(BackupStop::Again(why.to_owned()));
     }
 
+    /// This attempt ends, and its machine may go on in another.
+    fn hold_machine(&mut self) {
+        if let State::Following(follow) | State::Claiming(follow, _) =
+            std::mem::replace(&mut self.state, State::Stopped)
+            && follow.can_return()
+        {
+            assert!(self.held.is_none(), "a replica has one machine");
+            self.held = Some(follow);
+        }
+    }
+
     fn stop(&mut self, why: BackupStop) {
+        if !matches!(why, BackupStop::Again(_) | BackupStop::Superseded { .. }) {
+            self.held = None;
+        }
         self.state = State::Stopped;
         self.actions.push_back(BackupAction::Stop(why));
     }

@@ -1,6 +1,6 @@
 //! What both roles need to know.
 
-use crate::batch::BatchConfig;
+use crate::cursor::BatchConfig;
 use crate::failure_detector::DetectorConfig;
 use crate::lag::LagConfig;
 use crate::message::Greeting;
@@ -24,6 +24,10 @@ pub struct PairConfig {
     pub lag: LagConfig,
     /// Bytes of records that may wait for a joining backup; the primary is slowed beyond.
     pub join_backlog_bytes: usize,
+    /// Bytes of the newest records that are kept for a follower that comes back.
+    pub log_bytes: usize,
+    /// How many members a primary takes at most.
+    pub max_members: usize,
     /// How often the arbiter is asked.
     pub claim_pacing: ClaimPacing,
     /// How often it is looked whether the arbiter is there and the same on both sides.
@@ -44,6 +48,8 @@ impl PairConfig {
             digest_interval: Duration::from_secs(1),
             lag: LagConfig::default(),
             join_backlog_bytes: 64 << 20,
+            log_bytes: 64 << 20,
+            max_members: 1,
             claim_pacing: ClaimPacing::default(),
             watch_interval: Duration::from_secs(3),
             durability: Durability::default(),

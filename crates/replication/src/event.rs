@@ -1,7 +1,7 @@
 //! What is worth telling a person, in the order in which it happened.
 
 use crate::failure_detector::Suspicion;
-use crate::message::{DivergenceReport, Refusal};
+use crate::message::{Continuation, DivergenceReport, Refusal};
 use crate::succession::{Entry, Generation, Host};
 use crate::watch::Agreement;
 use std::fmt;
@@ -63,10 +63,25 @@ pub enum Event {
         /// What.
         agreement: Agreement,
     },
-    /// The generation is ours alone.
+    /// The generation is ours.
     Claimed {
         /// The one that was won.
         generation: Generation,
+        /// Members that are left in it.
+        members: usize,
+    },
+    /// A backup that came back with a machine goes on from where that stands, or why it cannot and
+    /// is sent a snapshot.
+    Continues {
+        /// The pairing.
+        pairing: u64,
+        /// Whether.
+        continuation: Continuation,
+    },
+    /// The primary goes on in another generation, in which this backup is a member, too.
+    Generation {
+        /// What the key holds that opened it.
+        by: Box<Entry>,
     },
     /// Somebody else left the generation that this replica was in.
     Superseded {
@@ -135,7 +150,22 @@ impl fmt::Display for Event {
                 outage.as_secs()
             ),
             Event::Arbiter { agreement } => write!(f, "the arbiter is {agreement}"),
-            Event::Claimed { generation } => write!(f, "generation {generation} is ours, alone"),
+            Event::Claimed {
+                generation,
+                members: 0,
+            } => write!(f, "generation {generation} is ours, alone"),
+            Event::Claimed {
+                generation,
+                members,
+            } => write!(
+                f,
+                "generation {generation} is ours, members left: {members}"
+            ),
+            Event::Continues {
+                pairing: _,
+                continuation,
+            } => write!(f, "{continuation}"),
+            Event::Generation { by } => write!(f, "{by}: this replica is a member of the next"),
             Event::Superseded { by } => write!(f, "{by}: this replica's machine is given up"),
             Event::DiskFailed { what } => write!(f, "a disk of this host failed: {what}"),
             Event::DiskErrorTold => write!(

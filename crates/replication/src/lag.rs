@@ -94,6 +94,18 @@ pub(crate) struct Pressure {
     pub behind: u64,
 }
 
+impl Pressure {
+    /// The worse of both in everything.
+    pub fn max(self, other: Pressure) -> Pressure {
+        Pressure {
+            lag: self.lag.max(other.lag),
+            memory: self.memory.max(other.memory),
+            catching_up: self.catching_up || other.catching_up,
+            behind: self.behind.max(other.behind),
+        }
+    }
+}
+
 /// Where the primary was at one time.
 #[derive(Clone, Copy, Debug)]
 struct Sample {

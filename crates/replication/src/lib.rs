@@ -7,13 +7,14 @@
 #![forbid(unsafe_code)]
 
 pub mod backup;
-pub mod batch;
 pub mod config;
+pub mod cursor;
 pub mod event;
 pub mod failure_detector;
 pub mod frame;
 pub mod guest;
 pub mod lag;
+pub mod life_log;
 mod line;
 pub mod log;
 pub mod marker;

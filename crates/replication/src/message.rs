@@ -3,6 +3,7 @@
 mod encoding;
 
 use crate::frame::{FrameError, FrameReader, FrameWriter};
+use crate::life_log::{LogMark, Place};
 use crate::record::Record;
 use crate::startup::Standing;
 use crate::succession::{Generation, Host, LifeNumber, MachineName, RunId};
@@ -11,7 +12,7 @@ use encoding::{decode, decode_fetched, encode, encode_chunk_head};
 use std::fmt;
 
 /// The version of this protocol; both sides must speak the same.
-pub const PROTOCOL_VERSION: u32 = 6;
+pub const PROTOCOL_VERSION: u32 = 7;
 /// The longest payload of a frame on the channel once the greetings are over: 9 MiB.
 pub const MAX_MESSAGE_BYTES: usize = 9 << 20;
 /// The longest payload before: whoever has not greeted makes nobody hold more.
@@ -44,6 +45,44 @@ pub struct Greeting {
     pub host: Host,
     /// New for each start of a process: tells a host from itself before it restarted.
     pub run: RunId,
+}
+
+/// Where the machine of somebody stands who was a follower of this life before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standpoint {
+    /// The identity of the life.
+    pub life_id: LifeId,
+    /// The last record that it holds.
+    pub place: Place,
+}
+
+/// What a primary says to a backup that has a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Continuation {
+    /// It has none: a snapshot is sent.
+    NoMachine,
+    /// Its log is a prefix of the primary's, which still holds what follows: records are sent from there.
+    Continues,
+    /// The primary's log does not go back so far: a snapshot is sent.
+    Forgotten,
+    /// Its log is no prefix of the primary's: a snapshot is sent.
+    Differs,
+}
+
+impl fmt::Display for Continuation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Continuation::NoMachine => "the backup has no machine: all of it is copied",
+            Continuation::Continues => "the backup's machine goes on from where it stands",
+            Continuation::Forgotten => {
+                "the backup was away for longer than the primary's log remembers: all of its \
+                 machine is copied"
+            }
+            Continuation::Differs => {
+                "the backup's machine went another way than the primary's: all of it is copied"
+            }
+        })
+    }
 }
 
 /// Why a primary does not take a backup.
@@ -172,6 +211,8 @@ pub enum Message {
         protocol: u32,
         /// Who asks.
         greeting: Greeting,
+        /// It has a machine that stands here.
+        stands_at: Option<Standpoint>,
     },
     /// P: may join, as this pairing.
     Welcome {
@@ -186,6 +227,8 @@ pub enum Message {
         generation: Generation,
         /// The pairing that is to be.
         pairing: u64,
+        /// Whether the backup's machine goes on from where it stands, without a snapshot.
+        continuation: Continuation,
     },
     /// B: what is here may be overwritten: send the snapshot.
     Accept {
@@ -205,6 +248,8 @@ pub enum Message {
         count: u64,
         /// Visible outputs there.
         visible_outputs: u64,
+        /// Of the log up to there.
+        mark: LogMark,
     },
     /// B, first on the connection for the pieces: I am the backup that you told this pairing.
     Fetch {
@@ -297,6 +342,13 @@ pub enum Message {
         /// Its disk has everything that the guest had written up to this instruction count; 0
         /// until the disk is settled.
         durable: u64,
+    },
+    /// P: the generation was left by this key, and the backup is a member of the next one, too.
+    Generation {
+        /// The pairing.
+        pairing: u64,
+        /// The key's content.
+        key: Vec<u8>,
     },
     /// P: goes on no further than this; the backup shall take over.
     Handover {

@@ -63,6 +63,20 @@ pub enum Mutation {
     EndWithoutKey,
     /// A backup becomes a member without reading the key at its own arbiter.
     KeyNotReadBack,
+    /// The log lets records go that a follower was not sent yet.
+    LogForgetsWhatIsNeeded,
+    /// A host that returns goes on though its log is not proven to be a prefix.
+    ReturnsUnproven,
+    /// A follower that returns goes on with the newest records, without those that it lacks.
+    SkipsWhatItLacks,
+    /// Outputs wait for a member that was dropped.
+    DroppedMemberCounts,
+    /// A member that is lost while another is being dropped is forgotten.
+    SecondDropForgotten,
+    /// Outputs leave when any member holds them.
+    AnyMemberIsEnough,
+    /// Whoever was dropped goes on asking for keys as if it were a member.
+    ClaimByNonMember,
     /// A claim does not care whether the store has the key of the generation before.
     KeyBeforeNotRequired,
 }

@@ -1,11 +1,31 @@
-//! The output rule: an output leaves when the backup holds every record up to its marker.
+//! The output rule: an output leaves when those hold every record up to its marker that the policy names.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
+/// Who has to hold an output's marker before it leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Policy {
+    /// Every member.
+    AllMembers,
+    /// Any of them: what must never be, for the simulator.
+    AnyMember,
+}
+
+impl Policy {
+    /// Number of the last record that is held by whom the policy names. `held`: by each member.
+    /// `None` without members.
+    pub fn held(self, held: impl Iterator<Item = u64>) -> Option<u64> {
+        match self {
+            Policy::AllMembers => held.min(),
+            Policy::AnyMember => held.max(),
+        }
+    }
+}
+
 struct Held<O> {
-    /// Number of the marker whose acknowledgement releases it; `None`: only going on alone does.
-    marker: Option<u64>,
+    /// Number of its marker.
+    marker: u64,
     visible_outputs: u64,
     since: Duration,
     outputs: Vec<O>,
@@ -16,7 +36,6 @@ pub(crate) struct OutputGate<O> {
     held: VecDeque<Held<O>>,
     held_outputs: usize,
     released_visible: u64,
-    acknowledged: u64,
 }
 
 /// What the gate lets through at once.
@@ -32,7 +51,6 @@ impl<O> OutputGate<O> {
             held: VecDeque::new(),
             held_outputs: 0,
             released_visible,
-            acknowledged: 0,
         }
     }
 
@@ -50,11 +68,6 @@ impl<O> OutputGate<O> {
         self.held.is_empty()
     }
 
-    /// A new pairing begins: the backup holds nothing yet that anybody waits for.
-    pub fn begin(&mut self) {
-        assert!(self.held.is_empty(), "whoever is alone holds nothing back");
-    }
-
     /// Notes outputs that left at once, the machine being alone.
     pub fn passed(&mut self, visible_outputs: u64) {
         assert!(self.held.is_empty(), "outputs leave in order");
@@ -65,18 +78,9 @@ impl<O> OutputGate<O> {
         self.released_visible = visible_outputs;
     }
 
-    pub fn hold(
-        &mut self,
-        now: Duration,
-        marker: Option<u64>,
-        visible_outputs: u64,
-        outputs: Vec<O>,
-    ) {
-        if let (Some(last), Some(marker)) = (self.held.back(), marker) {
-            assert!(
-                last.marker.is_some_and(|last| last < marker),
-                "markers are in order"
-            );
+    pub fn hold(&mut self, now: Duration, marker: u64, visible_outputs: u64, outputs: Vec<O>) {
+        if let Some(last) = self.held.back() {
+            assert!(last.marker < marker, "markers are in order");
         }
         self.held_outputs += outputs.len();
         self.held.push_back(Held {
@@ -87,15 +91,10 @@ impl<O> OutputGate<O> {
         });
     }
 
-    /// The backup holds every record up to `sequence`.
-    pub fn acknowledged(&mut self, now: Duration, sequence: u64) -> Released<O> {
-        assert!(sequence >= self.acknowledged, "acknowledgements never fall");
-        self.acknowledged = sequence;
-        let ready = self
-            .held
-            .iter()
-            .take_while(|held| held.marker.is_some_and(|marker| marker <= sequence))
-            .count();
+    /// Those whom the policy names hold every record up to `sequence`.
+    pub fn held_up_to(&mut self, now: Duration, sequence: u64) -> Released<O> {
+        let ready = self.held.iter();
+        let ready = ready.take_while(|held| held.marker <= sequence).count();
         self.release(now, ready)
     }
 

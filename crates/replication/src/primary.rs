@@ -3,25 +3,26 @@
 mod handover;
 mod join;
 mod leaving;
-mod pair;
+mod member;
 
 use crate::ConnectionId;
 use crate::config::PairConfig;
 use crate::event::Event;
 use crate::failure_detector::{PauseDetector, Suspicion};
 use crate::lag::{Pressure, RunShare, Throttle};
+use crate::life_log::{LifeLog, LogMark, Place};
 use crate::marker::{DiskState, Marker, Role, Worth};
-use crate::message::{Button, Message, Parting};
+use crate::message::{Button, Message};
 use crate::mutation::Mutation;
-use crate::output_gate::{OutputGate, Released};
+use crate::output_gate::{OutputGate, Policy, Released};
 use crate::record::{MAX_INPUT_BYTES, Record, RecordBody};
 use crate::startup::{Stance, Standing};
 use crate::succession::{
-    Claim, Entry, Generation, Kind, LifeNumber, Membership, RecordNumber, Request, RunId,
+    Claim, Entry, Generation, Host, Kind, LifeNumber, RecordNumber, Request, RunId,
 };
 use crate::watch::{Agreement, BeaconWriter, KeyWatch, Outage};
 use join::Join;
-use pair::Pair;
+use member::Member;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -104,11 +105,11 @@ pub enum PrimaryPhase {
     Alone,
     /// Runs alone, and a backup is joining.
     Joining,
-    /// Has a backup; outputs wait for its acknowledgement.
+    /// Has members; outputs wait for their acknowledgements.
     Paired,
-    /// Lost its backup and asks the arbiter; outputs wait.
+    /// Lost a member and asks the arbiter; outputs wait.
     Claiming,
-    /// Stands still, for its backup to take over.
+    /// Stands still, for a member to take over.
     HandingOver,
     /// Has ended.
     Stopped,
@@ -135,34 +136,60 @@ pub struct PrimaryStatus {
     pub protected: bool,
     /// The primary's instruction count.
     pub instruction_count: u64,
-    /// How many instructions the backup's execution is behind.
+    /// How many instructions the execution of the member is behind that is furthest behind.
     pub lag_instructions: u64,
-    /// How far the backup's execution is behind what it holds, in time for which the primary ran:
-    /// without the round trip.
+    /// How far its execution is behind what it holds, in time for which the primary ran: without
+    /// the round trip.
     pub lag: Duration,
-    /// The shortest round trip of the channel of late, once it is known.
+    /// The longest of the members' shortest round trips of late, once one is known.
     pub round_trip: Option<Duration>,
     /// Share of time that the harts may run, in thousandths.
     pub run_share: RunShare,
     /// Outputs that wait.
     pub held_outputs: usize,
-    /// Bytes of records sent in this pairing, about (without frame headers).
+    /// Bytes of records that the members were sent, about (without frame headers).
     pub record_bytes_sent: u64,
-    /// Number of the last record that the backup acknowledged.
+    /// Number of the last record that all members have acknowledged.
     pub acknowledged: u64,
     /// While a backup restores: bytes done, of how many.
+    pub restored: Option<(u64, u64)>,
+    /// Bytes of records that are kept for whoever comes back, about.
+    pub log_bytes: usize,
+    /// Everybody who follows.
+    pub followers: Vec<FollowerStatus>,
+}
+
+/// A look at one follower.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FollowerStatus {
+    /// Its host.
+    pub host: Host,
+    /// Whether outputs wait for it; it is joining otherwise.
+    pub is_member: bool,
+    /// Whether it is known to be able to take over.
+    pub protects: bool,
+    /// Number of the last record that it acknowledged.
+    pub acknowledged: u64,
+    /// How many instructions its execution is behind.
+    pub lag_instructions: u64,
+    /// How far its execution is behind what it holds.
+    pub lag: Duration,
+    /// Its shortest round trip of late, once it is known.
+    pub round_trip: Option<Duration>,
+    /// Bytes of records that it was sent, about.
+    pub record_bytes_sent: u64,
+    /// While it restores: bytes done, of how many.
     pub restored: Option<(u64, u64)>,
 }
 
 enum State {
-    Alone {
+    Running {
+        /// Who is joining: one at a time, because there is one snapshot at a time.
         join: Option<Box<Join>>,
     },
-    Paired(Box<Pair>),
-    /// The member is lost, perhaps: outputs wait for the key.
-    Unpaired,
+    /// The life is over; these members were told, and have not answered yet.
     Parting {
-        connection: ConnectionId,
+        waiting: Vec<ConnectionId>,
         deadline: Duration,
     },
     Stopped,
@@ -175,9 +202,9 @@ const KEPT_DELAYS: usize = 1024;
 pub struct Beginning {
     /// The key by which this host is the primary.
     pub opened: Entry,
-    /// Number of the last record of the life so far: of a machine that was started from its disk
-    /// or powered on, the one before [`Entry::record`].
-    pub record: RecordNumber,
+    /// The log of the life so far, as far as it is held: a machine that was started from its disk or
+    /// powered on has none yet.
+    pub log: LifeLog,
     /// Its instruction count.
     pub count: u64,
     /// Its visible outputs.
@@ -186,11 +213,17 @@ pub struct Beginning {
 
 impl Beginning {
     /// A machine that was made from its images and disks, at instruction 0.
-    pub fn from_disk(opened: Entry) -> Beginning {
+    pub fn from_disk(opened: Entry, config: &PairConfig) -> Beginning {
         let before = opened.record.0.checked_sub(1);
         assert!(before.is_some(), "records are numbered from 1");
+        let record = before.unwrap_or_default();
+        let base = Place {
+            record,
+            count: 0,
+            mark: LogMark::of_start(opened.life, record),
+        };
         Beginning {
-            record: RecordNumber(before.unwrap_or_default()),
+            log: LifeLog::from(base, config.log_bytes),
             opened,
             count: 0,
             visible_outputs: 0,
@@ -208,6 +241,13 @@ pub struct Primary<O> {
     leaving: Option<Claim>,
     pairing: u64,
     state: State,
+    /// Everything that the machine was made to do, as far as it is held.
+    log: LifeLog,
+    /// Those whom outputs wait for.
+    members: Vec<Member>,
+    /// Members that are lost, perhaps: the arbiter is asked to drop them, and nothing leaves until it
+    /// has. Each may have gone live.
+    lost: Vec<Host>,
     settled: bool,
     flushes_up_to: u64,
     gate: OutputGate<O>,
@@ -217,12 +257,15 @@ pub struct Primary<O> {
     beacon: BeaconWriter,
     agreement: Agreement,
     outage: Outage,
-    record: u64,
     count: u64,
     visible_outputs: u64,
     finishing: bool,
     /// The machine was handed over: the vcpu is stopped, nothing leaves.
     stands_still: bool,
+    /// The pairing of whom it was handed over to.
+    heir: Option<u64>,
+    /// The pairing of the member at which a person asked for the machine last.
+    wanted_heir: Option<u64>,
     /// The vcpu was stopped because of a request that this host's disk failed, and it is not yet
     /// known who goes on.
     disk_failed: bool,
@@ -237,7 +280,7 @@ impl<O> Primary<O> {
     pub fn new(now: Duration, config: PairConfig, beginning: Beginning) -> Primary<O> {
         let Beginning {
             opened,
-            record,
+            log,
             count,
             visible_outputs,
         } = beginning;
@@ -245,6 +288,10 @@ impl<O> Primary<O> {
         assert!(
             membership.primary == config.greeting.host && membership.members.is_empty(),
             "whoever becomes a primary is one by the key, and alone"
+        );
+        assert!(
+            log.end().count <= count,
+            "a machine that goes live has replayed its log"
         );
         let pauses = PauseDetector::new(now, &config.detector);
         let mut primary = Primary {
@@ -254,7 +301,10 @@ impl<O> Primary<O> {
             opened,
             leaving: None,
             pairing: 0,
-            state: State::Alone { join: None },
+            state: State::Running { join: None },
+            log,
+            members: Vec::new(),
+            lost: Vec::new(),
             settled: false,
             flushes_up_to: u64::MAX,
             gate: OutputGate::new(visible_outputs),
@@ -262,11 +312,12 @@ impl<O> Primary<O> {
             pauses,
             agreement: Agreement::Unknown,
             outage: Outage::default(),
-            record: record.0,
             count,
             visible_outputs,
             finishing: false,
             stands_still: false,
+            heir: None,
+            wanted_heir: None,
             disk_failed: false,
             owes_announcement: false,
             delays: VecDeque::new(),
@@ -293,7 +344,7 @@ impl<O> Primary<O> {
             life_id: self.opened.life,
             generation: self.generation(),
             role: Role::Primary,
-            record: RecordNumber(self.record),
+            record: RecordNumber(self.log.last()),
             disk: DiskState::Whole,
         }
     }
@@ -317,11 +368,10 @@ impl<O> Primary<O> {
     }
 
     fn announce_if_certain(&mut self) {
-        let is_certain = match &self.state {
-            State::Alone { .. } => true,
-            State::Paired(pair) => pair.is_certain() && !self.stands_still,
-            State::Unpaired | State::Parting { .. } | State::Stopped => false,
-        };
+        let is_certain = matches!(self.state, State::Running { .. })
+            && self.lost.is_empty()
+            && self.members.iter().all(Member::is_certain)
+            && !self.stands_still;
         if is_certain && std::mem::take(&mut self.owes_announcement) {
             self.actions.push_back(PrimaryAction::Announce);
         }
@@ -373,15 +423,17 @@ impl<O> Primary<O> {
 
     /// When [`tick`](Self::tick) is to be called, if nothing else is called before.
     pub fn next_deadline(&self) -> Option<Duration> {
-        let state = match &self.state {
-            State::Alone { join } => join
-                .as_ref()
-                .map(|join| join.deadline(self).min(self.pauses.due())),
-            State::Paired(pair) => Some(pair.deadline(self).min(self.pauses.due())),
-            State::Unpaired => None,
+        let join = match &self.state {
+            State::Running { join } => join.as_ref(),
             State::Parting { deadline, .. } => return Some(*deadline),
             State::Stopped => return None,
         };
+        let detector = &self.config.detector;
+        let members = self.members.iter();
+        let members = members.map(|member| member.deadline(self.count, detector));
+        let join = join.map(|join| join.deadline(self.count, detector));
+        let followers = members.chain(join).min();
+        let state = followers.map(|deadline| deadline.min(self.pauses.due()));
         let key = match &self.leaving {
             Some(claim) => claim.deadline(),
             None => self.watch.deadline(),
@@ -409,14 +461,29 @@ impl<O> Primary<O> {
         self.maintain(now);
     }
 
-    /// One more record of the life's log. Gives its number if a backup gets it.
-    fn append(&mut self, now: Duration, record: Record) -> Option<u64> {
-        self.record += 1;
-        let number = self.record;
-        let stream = self.stream_mut()?;
-        let pushed = stream.push(now, record);
-        assert!(pushed == number, "a stream has the log's numbers");
-        Some(number)
+    /// One more record of the life's log; gives its number.
+    fn append(&mut self, now: Duration, record: Record) -> u64 {
+        let bytes = record.encoded_size_bound();
+        let number = self.log.push(record);
+        let join = match &mut self.state {
+            State::Running { join: Some(join) } => join.cursor_mut(),
+            _ => None,
+        };
+        let members = self.members.iter_mut().map(Member::cursor_mut);
+        let mut needed = number;
+        for cursor in members.chain(join) {
+            cursor.grown(now, bytes);
+            needed = needed.min(cursor.sent());
+        }
+        if self
+            .config
+            .mutations
+            .active(Mutation::LogForgetsWhatIsNeeded)
+        {
+            needed = number;
+        }
+        self.log.forget_beyond_limit(needed);
+        number
     }
 
     /// The vcpu collected outputs at `count`, in order with its records; `visible_outputs` is the
@@ -434,21 +501,17 @@ impl<O> Primary<O> {
             body: RecordBody::Marker { visible_outputs },
         };
         let marker = self.append(now, marker);
-        match &mut self.state {
-            _ if self.config.mutations.active(Mutation::NoOutputRule) => {
-                self.actions.push_back(PrimaryAction::Emit(outputs));
-                self.flush(now, true);
-            }
-            State::Alone { .. } => {
-                self.gate.passed(visible_outputs);
-                self.actions.push_back(PrimaryAction::Emit(outputs));
-            }
-            State::Paired(_) => {
-                self.gate.hold(now, marker, visible_outputs, outputs);
-                self.flush(now, true);
-            }
-            State::Unpaired => self.gate.hold(now, None, visible_outputs, outputs),
-            State::Parting { .. } | State::Stopped => {}
+        if self.config.mutations.active(Mutation::NoOutputRule) {
+            self.actions.push_back(PrimaryAction::Emit(outputs));
+            self.flush(now, true);
+        } else if !matches!(self.state, State::Running { .. }) {
+            // Nobody hears it any more.
+        } else if self.is_alone() {
+            self.gate.passed(visible_outputs);
+            self.actions.push_back(PrimaryAction::Emit(outputs));
+        } else {
+            self.gate.hold(now, marker, visible_outputs, outputs);
+            self.flush(now, true);
         }
         self.maintain(now);
     }
@@ -458,7 +521,7 @@ impl<O> Primary<O> {
     pub fn progress(&mut self, now: Duration, count: u64) {
         self.enter(now);
         self.advance_to(now, count);
-        self.let_backup_follow(now);
+        self.let_members_follow(now);
         self.maintain(now);
     }
 
@@ -476,31 +539,32 @@ impl<O> Primary<O> {
     pub fn received(&mut self, now: Duration, connection: ConnectionId, message: Message) {
         self.enter(now);
         match (&mut self.state, message) {
-            (_, Message::Hello { protocol, greeting }) => {
-                self.hello(now, connection, protocol, greeting);
+            (
+                _,
+                Message::Hello {
+                    protocol,
+                    greeting,
+                    stands_at,
+                },
+            ) => {
+                self.hello(now, connection, protocol, greeting, stands_at);
             }
             (_, Message::Ask { .. }) => {
                 let standing = self.standing();
                 self.send(connection, Message::Standing(standing));
                 self.actions.push_back(PrimaryAction::Close(connection));
             }
-            (State::Alone { join: Some(join) }, message) if join.is_on(connection) => {
+            (State::Running { join: Some(join) }, message) if join.is_on(connection) => {
                 self.joiner_said(now, message);
             }
-            (State::Paired(pair), message) if pair.is_on(connection) => {
-                self.backup_said(now, message);
-            }
-            (
-                State::Parting {
-                    connection: parting,
-                    ..
-                },
-                message,
-            ) if *parting == connection => {
-                if matches!(message, Message::Goodbye { .. }) {
-                    self.actions.push_back(PrimaryAction::Close(connection));
-                    self.stop(PrimaryStop::Finished);
+            (State::Running { .. }, message) => {
+                // Late words of a peer that is not listened to any more are nobody's.
+                if let Some(index) = self.member_on(connection) {
+                    self.member_said(now, index, message);
                 }
+            }
+            (State::Parting { .. }, Message::Goodbye { .. }) => {
+                self.parted(connection, true);
             }
             // Late words of a peer that is not listened to any more.
             _ => {}
@@ -512,54 +576,62 @@ impl<O> Primary<O> {
     pub fn disconnected(&mut self, now: Duration, connection: ConnectionId) {
         self.enter(now);
         match &self.state {
-            State::Alone { join: Some(join) } if join.is_on(connection) => {
+            State::Running { join: Some(join) } if join.is_on(connection) => {
                 self.join_failed(now, Suspicion::ConnectionEnded);
             }
-            State::Paired(pair) if pair.is_on(connection) => {
-                self.suspect(now, Suspicion::ConnectionEnded);
+            State::Running { .. } => {
+                if let Some(index) = self.member_on(connection) {
+                    self.suspect(now, index, Suspicion::ConnectionEnded);
+                }
             }
-            State::Parting {
-                connection: parting,
-                ..
-            } if *parting == connection => {
-                self.stop(PrimaryStop::Finished);
-            }
-            _ => {}
+            State::Parting { .. } => self.parted(connection, false),
+            State::Stopped => {}
         }
         self.maintain(now);
     }
 
     /// A look at it.
     pub fn status(&self) -> PrimaryStatus {
+        let members = self
+            .members
+            .iter()
+            .map(|member| member.describe(self.count));
+        let mut followers: Vec<FollowerStatus> = members.collect();
+        let phase = match &self.state {
+            State::Parting { .. } | State::Stopped => PrimaryPhase::Stopped,
+            _ if !self.lost.is_empty() => PrimaryPhase::Claiming,
+            _ if self.stands_still => PrimaryPhase::HandingOver,
+            _ if !followers.is_empty() => PrimaryPhase::Paired,
+            State::Running { join: Some(_) } => PrimaryPhase::Joining,
+            State::Running { join: None } => PrimaryPhase::Alone,
+        };
+        let members = &followers;
         let mut status = PrimaryStatus {
-            phase: PrimaryPhase::Alone,
+            phase,
             life: self.opened.key.life,
             generation: self.generation(),
             pairing: self.pairing,
             arbiter: self.agreement,
-            record: RecordNumber(self.record),
+            record: RecordNumber(self.log.last()),
             settled: self.settled,
-            protected: false,
+            protected: self.lost.is_empty() && members.iter().any(|member| member.protects),
             instruction_count: self.count,
-            lag_instructions: 0,
-            lag: Duration::ZERO,
-            round_trip: None,
+            lag_instructions: members.iter().fold(0, |lag, m| lag.max(m.lag_instructions)),
+            lag: members.iter().fold(Duration::ZERO, |lag, m| lag.max(m.lag)),
+            round_trip: members.iter().filter_map(|member| member.round_trip).max(),
             run_share: self.throttle.share(),
             held_outputs: self.gate.held_outputs(),
-            record_bytes_sent: 0,
-            acknowledged: 0,
+            record_bytes_sent: members.iter().map(|member| member.record_bytes_sent).sum(),
+            acknowledged: members.iter().map(|m| m.acknowledged).min().unwrap_or(0),
             restored: None,
+            log_bytes: self.log.bytes(),
+            followers: Vec::new(),
         };
-        match &self.state {
-            State::Alone { join: None } => {}
-            State::Alone { join: Some(join) } => join.describe(&mut status),
-            State::Paired(pair) => pair.describe(&mut status),
-            State::Unpaired => status.phase = PrimaryPhase::Claiming,
-            State::Parting { .. } | State::Stopped => status.phase = PrimaryPhase::Stopped,
+        if let State::Running { join: Some(join) } = &self.state {
+            status.restored = join.restored();
+            followers.push(join.describe());
         }
-        if self.stands_still && status.phase == PrimaryPhase::Paired {
-            status.phase = PrimaryPhase::HandingOver;
-        }
+        status.followers = followers;
         status
     }
 
@@ -572,28 +644,31 @@ impl<O> Primary<O> {
         let Some(pause) = self.pauses.observe(now) else {
             return;
         };
-        match &mut self.state {
-            State::Alone { join: Some(join) } => join.forgive(pause),
-            State::Paired(_) => self.paused(now, pause),
-            _ => {}
+        if let State::Running { join: Some(join) } = &mut self.state {
+            join.forgive(pause);
+        }
+        if matches!(self.state, State::Running { .. }) && !self.members.is_empty() {
+            self.paused(now, pause);
         }
     }
 
     /// What time brings in the present state; after every event.
     fn maintain(&mut self, now: Duration) {
-        match &mut self.state {
-            State::Alone { join: Some(_) } => self.maintain_join(now),
-            State::Paired(_) => self.maintain_pair(now),
-            State::Parting {
-                deadline,
-                connection,
-            } if now >= *deadline => {
-                let connection = *connection;
-                self.actions.push_back(PrimaryAction::Close(connection));
+        match &self.state {
+            State::Running { .. } => {
+                self.maintain_join(now);
+                self.maintain_members(now);
+            }
+            State::Parting { deadline, waiting } if now >= *deadline => {
+                for connection in waiting.clone() {
+                    self.actions.push_back(PrimaryAction::Close(connection));
+                }
                 self.stop(PrimaryStop::Finished);
             }
-            _ => {}
+            State::Parting { .. } | State::Stopped => {}
         }
+        self.drop_absent(now);
+        self.claim_joining(now);
         self.see_to_failed_disk(now);
         self.announce_if_certain();
         self.control_speed(now);
@@ -601,33 +676,33 @@ impl<O> Primary<O> {
         self.ask_arbiter(now);
     }
 
-    /// The guest has ended: the life ends when all that it said is out, and the member knows.
+    /// The guest has ended: the life ends when all that it said is out, and all members know.
     fn finish_if_done(&mut self, now: Duration) {
-        if !self.finishing || self.leaving.is_some() {
+        if !self.finishing || self.leaving.is_some() || self.stands_still {
             return;
         }
-        match &self.state {
-            State::Alone { join } => {
-                if let Some(join) = join {
-                    let (connection, pairing) = (join.connection(), join.pairing());
-                    self.actions.push_back(PrimaryAction::Close(connection));
-                    self.actions
-                        .push_back(PrimaryAction::AbortSnapshot { pairing });
-                    self.state = State::Alone { join: None };
-                }
-                self.leave_generation(now, Kind::Ended, None);
-            }
-            State::Paired(pair) if pair.is_all_acknowledged() && self.gate.is_empty() => {
-                if self.stands_still {
-                    return;
-                }
-                if self.config.mutations.active(Mutation::EndWithoutKey) {
-                    return self.life_ended(now);
-                }
-                self.leave_generation(now, Kind::Ended, None);
-            }
-            _ => {}
+        let State::Running { join } = &mut self.state else {
+            return;
+        };
+        let is_done = self.lost.is_empty()
+            && self
+                .members
+                .iter()
+                .all(|member| member.holds_all(&self.log))
+            && self.gate.is_empty();
+        if !is_done {
+            return;
         }
+        if let Some(join) = join.take() {
+            let (connection, pairing) = (join.connection(), join.pairing());
+            self.actions.push_back(PrimaryAction::Close(connection));
+            self.actions
+                .push_back(PrimaryAction::AbortSnapshot { pairing });
+        }
+        if self.config.mutations.active(Mutation::EndWithoutKey) && !self.members.is_empty() {
+            return self.life_ended(now);
+        }
+        self.leave_generation(now, Kind::Ended, None);
     }
 
     fn advance_to(&mut self, now: Duration, count: u64) {
@@ -641,68 +716,65 @@ impl<O> Primary<O> {
             "the vcpu's stream is in order of instruction counts"
         );
         self.count = count;
-        if let State::Paired(pair) = &mut self.state {
-            pair.primary_at(now, count, self.throttle.share());
+        for member in &mut self.members {
+            member.primary_at(now, count, self.throttle.share());
         }
     }
 
-    /// The peer of the pairing in force is lost, perhaps: the arbiter decides who goes on.
-    fn suspect(&mut self, now: Duration, why: Suspicion) {
-        let State::Paired(pair) = &self.state else {
-            return;
-        };
-        let (connection, pairing) = (pair.connection(), pair.pairing());
+    /// Whether nobody but this host can leave the generation: outputs leave at once.
+    fn is_alone(&self) -> bool {
+        self.members.is_empty() && self.lost.is_empty()
+    }
+
+    fn policy(&self) -> Policy {
+        if self.config.mutations.active(Mutation::AnyMemberIsEnough) {
+            Policy::AnyMember
+        } else {
+            Policy::AllMembers
+        }
+    }
+
+    /// Whoever was lost is dropped: the machine goes on, with those who are left if there are any.
+    fn go_on(&mut self, now: Duration) {
         assert!(
-            pairing == self.pairing,
-            "only the newest pairing is ever in force"
+            matches!(self.state, State::Running { .. }),
+            "whoever has ended does not go on"
         );
-        // A backup that was stopped and wakes now reads it, and does not vie for the pairing
-        // with a primary that is well.
-        let parting = Parting::Suspected;
-        self.send(connection, Message::Goodbye { pairing, parting });
-        self.actions.push_back(PrimaryAction::Close(connection));
-        // Whoever asked for that to happen is told of it when the arbiter confirms it.
-        if why != Suspicion::HandedOver {
-            self.report(Event::Suspected { pairing, why });
+        if self.is_alone() {
+            return self.go_on_alone(now);
         }
-        self.state = State::Unpaired;
-        // The end of the life may be on its way to the arbiter: then that is the question.
-        if self.leaving.is_none() {
-            let next = self.without_members();
-            self.leave_generation(now, Kind::Dropped, Some(next));
+        if !self.lost.is_empty() {
+            return;
         }
-        if self
-            .config
-            .mutations
-            .active(Mutation::DropBackupWithoutAsking)
-        {
-            self.leaving = None;
-            self.go_on_alone(now);
+        self.report(Event::Claimed {
+            generation: self.generation(),
+            members: self.members.len(),
+        });
+        let has_heir = self.members.iter().any(|m| Some(m.pairing()) == self.heir);
+        if self.stands_still && !has_heir {
+            self.heir_is_gone();
         }
-    }
-
-    fn without_members(&self) -> Membership {
-        Membership {
-            members: Vec::new(),
-            ..self.opened.membership().clone()
-        }
+        self.release(now);
+        self.complete_durable_flushes();
     }
 
     fn go_on_alone(&mut self, now: Duration) {
         self.report(Event::Claimed {
             generation: self.generation(),
+            members: 0,
         });
-        self.state = State::Alone { join: None };
         self.agreement = Agreement::Unknown;
         let released = self.gate.alone(now);
         self.emit(released);
         if self.settled {
             self.complete_flushes(u64::MAX);
         }
-        if self.disk_failed {
-            self.report(Event::DiskErrorTold);
+        if !self.somebody_is_about_to_begin() {
+            if self.disk_failed {
+                self.report(Event::DiskErrorTold);
+            }
+            self.resume();
         }
-        self.resume();
         if let Some(share) = self.throttle.lift() {
             self.actions.push_back(PrimaryAction::Throttle(share));
         }
@@ -725,6 +797,8 @@ impl<O> Primary<O> {
     fn stop(&mut self, why: PrimaryStop) {
         self.gate.discard();
         self.leaving = None;
+        self.members.clear();
+        self.lost.clear();
         self.state = State::Stopped;
         self.actions.push_back(PrimaryAction::Stop(why));
     }
@@ -743,25 +817,20 @@ impl<O> Primary<O> {
     fn control_speed(&mut self, now: Duration) {
         let percent = |value: usize, target: usize| (value * 100 / target.max(1)) as u64;
         let held = percent(self.gate.held_outputs(), self.config.lag.held_outputs);
-        let memory = |memory| Pressure {
-            memory,
-            ..Pressure::default()
+        let State::Running { join } = &self.state else {
+            return;
         };
-        let pressure = match &self.state {
-            State::Alone { join: Some(join) } => memory(percent(
-                join.bytes_waiting(),
-                self.config.join_backlog_bytes,
-            )),
-            State::Alone { join: None } => Pressure::default(),
-            State::Paired(pair) => pair.pressure(
-                now,
-                &self.config.lag,
-                self.gate.held_outputs(),
-                &self.config.mutations,
-            ),
-            State::Unpaired => memory(held),
-            State::Parting { .. } | State::Stopped => return,
-        };
+        let mut pressure = Pressure::default();
+        if let Some(join) = join {
+            pressure.memory = percent(join.bytes_waiting(), self.config.join_backlog_bytes);
+        }
+        if !self.lost.is_empty() {
+            pressure.memory = pressure.memory.max(held);
+        }
+        let (lag, mutations) = (&self.config.lag, &self.config.mutations);
+        for member in &self.members {
+            pressure = pressure.max(member.pressure(now, lag, self.gate.held_outputs(), mutations));
+        }
         if let Some(share) = self.throttle.update(now, pressure) {
             self.actions.push_back(PrimaryAction::Throttle(share));
         }

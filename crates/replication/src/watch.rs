@@ -2,9 +2,10 @@
 //! somebody leave our generation? `docs/protocol.md`, "The same arbiter".
 
 use crate::event::Event;
-use crate::line::{LineReader, LineWriter};
+use crate::line::{LineReader, LineWriter, parse_identity};
 use crate::message::Message;
-use crate::succession::{BeaconName, Entry, Outcome, Request};
+use crate::succession::{BeaconName, Entry, HostId, MAX_MEMBERS, Outcome, Request};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -184,60 +185,77 @@ impl Outage {
     }
 }
 
-fn beacon_content(beacon: &BeaconName, nonce: u128) -> Vec<u8> {
+fn beacon_content(beacon: &BeaconName, nonces: &BTreeMap<HostId, u128>) -> Vec<u8> {
+    let nonces: Vec<String> = nonces.values().map(|n| format!("{n:032x}")).collect();
     LineWriter::new("understudy-beacon", 1)
         .field("machine", &beacon.machine)
         .field("host", beacon.host)
-        .field("nonce", format!("{nonce:032x}"))
+        .field("nonce", nonces.join(","))
         .finish()
 }
 
-fn beacon_nonce(beacon: &BeaconName, content: &[u8]) -> Option<u128> {
-    let mut line = LineReader::open(content, "understudy-beacon", 1).ok()?;
-    let machine = line.field("machine").ok()?;
-    let host = line.identity("host").ok()?;
-    let nonce = line.identity("nonce").ok()?;
-    (machine == beacon.machine.as_str() && host == beacon.host.0).then_some(nonce)
+/// Whether the beacon holds `nonce`.
+fn beacon_holds(beacon: &BeaconName, content: &[u8], nonce: u128) -> bool {
+    let nonces = || {
+        let mut line = LineReader::open(content, "understudy-beacon", 1).ok()?;
+        let machine = line.field("machine").ok()?;
+        let host = line.identity("host").ok()?;
+        let nonces = line.field("nonce").ok()?;
+        (machine == beacon.machine.as_str() && host == beacon.host.0).then_some(nonces)
+    };
+    let of = |nonces: &str| nonces.split(',').any(|n| parse_identity(n) == Some(nonce));
+    nonces().is_some_and(of)
 }
 
-/// The primary's half: writes into its beacon what it is challenged with.
+/// The primary's half: writes into its beacon what it is challenged with, the newest of each member.
 #[derive(Debug)]
 pub(crate) struct BeaconWriter {
     beacon: BeaconName,
-    wanted: Option<u128>,
-    asked: Option<(Request, u128)>,
+    newest: BTreeMap<HostId, u128>,
+    /// Who challenged since the last write was asked for.
+    waiting: BTreeMap<HostId, u128>,
+    asked: Option<(Request, BTreeMap<HostId, u128>)>,
 }
 
 impl BeaconWriter {
     pub fn new(beacon: BeaconName) -> BeaconWriter {
         BeaconWriter {
             beacon,
-            wanted: None,
+            newest: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             asked: None,
         }
     }
 
-    pub fn challenge(&mut self, nonce: u128) {
-        self.wanted = Some(nonce);
+    pub fn challenge(&mut self, member: HostId, nonce: u128) {
+        self.waiting.insert(member, nonce);
     }
 
     pub fn poll(&mut self) -> Option<Request> {
-        if self.asked.is_some() {
+        if self.asked.is_some() || self.waiting.is_empty() {
             return None;
         }
-        let nonce = self.wanted.take()?;
+        let waiting = std::mem::take(&mut self.waiting);
+        self.newest.extend(&waiting);
+        if self.newest.len() > MAX_MEMBERS {
+            // Members came and went: who is still there challenges again.
+            self.newest = waiting.clone();
+        }
         let request = Request::WriteBeacon {
             beacon: self.beacon.clone(),
-            content: beacon_content(&self.beacon, nonce),
+            content: beacon_content(&self.beacon, &self.newest),
         };
-        self.asked = Some((request.clone(), nonce));
+        self.asked = Some((request.clone(), waiting));
         Some(request)
     }
 
-    /// The challenge that is met by now.
-    pub fn answer(&mut self, request: &Request, outcome: &Outcome) -> Option<u128> {
-        let (_, nonce) = self.asked.take_if(|(asked, _)| asked == request)?;
-        (*outcome == Outcome::Written).then_some(nonce)
+    /// The challenges that are met by now.
+    pub fn answer(&mut self, request: &Request, outcome: &Outcome) -> BTreeMap<HostId, u128> {
+        let asked = self.asked.take_if(|(asked, _)| asked == request);
+        match asked {
+            Some((_, challenges)) if *outcome == Outcome::Written => challenges,
+            _ => BTreeMap::new(),
+        }
     }
 }
 
@@ -318,7 +336,7 @@ impl BeaconReader {
         }
         self.step = Step::Resting;
         self.agreement = match outcome {
-            Outcome::Holds(content) if beacon_nonce(&self.beacon, content) == Some(self.nonce) => {
+            Outcome::Holds(content) if beacon_holds(&self.beacon, content, self.nonce) => {
                 Agreement::Agreed
             }
             Outcome::Holds(_) | Outcome::Absent => Agreement::Differs,

@@ -57,10 +57,10 @@ impl Distant {
             primary: Primary::new(
                 Duration::ZERO,
                 config("primary"),
-                Beginning::from_disk(opened.clone()),
+                Beginning::from_disk(opened.clone(), &config("primary")),
             ),
             store: Store::with(&opened),
-            backup: Backup::new(Duration::ZERO, config("b"), opened),
+            backup: Backup::new(Duration::ZERO, config("b"), opened, None),
             delays,
             bandwidth: usize::MAX,
             free_at: 0.0,

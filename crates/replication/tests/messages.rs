@@ -1,10 +1,11 @@
 //! `docs/protocol.md`, "Messages": encoding, and what garbage does.
 
 use proptest::prelude::*;
+use replication::life_log::{LogMark, Place};
 use replication::marker::{DiskState, Marker, Role, Worth};
 use replication::message::{
-    Button, DivergenceReport, Fetched, Greeting, LifeId, Message, MessageReader, MessageWriter,
-    Parting, Refusal, SnapshotChunk, SnapshotPart,
+    Button, Continuation, DivergenceReport, Fetched, Greeting, LifeId, Message, MessageReader,
+    MessageWriter, Parting, Refusal, SnapshotChunk, SnapshotPart, Standpoint,
 };
 use replication::record::{Record, RecordBody};
 use replication::startup::{Stance, Standing};
@@ -79,6 +80,27 @@ fn standing() -> impl Strategy<Value = Standing> {
     )
 }
 
+fn standpoint() -> impl Strategy<Value = Option<Standpoint>> {
+    let place = (any::<u128>(), any::<u64>(), any::<u64>(), any::<u128>());
+    proptest::option::of(place.prop_map(|(life_id, record, count, mark)| Standpoint {
+        life_id: LifeId(life_id),
+        place: Place {
+            record,
+            count,
+            mark: LogMark(mark),
+        },
+    }))
+}
+
+fn continuation() -> impl Strategy<Value = Continuation> {
+    prop_oneof![
+        Just(Continuation::NoMachine),
+        Just(Continuation::Continues),
+        Just(Continuation::Forgotten),
+        Just(Continuation::Differs),
+    ]
+}
+
 fn message() -> impl Strategy<Value = Message> {
     let n = any::<u64>;
     let bytes = || proptest::collection::vec(any::<u8>(), 0..100);
@@ -108,17 +130,24 @@ fn message() -> impl Strategy<Value = Message> {
         steps.into_iter().map(add).collect::<Vec<_>>()
     });
     prop_oneof![
-        (any::<u32>(), greeting())
-            .prop_map(|(protocol, greeting)| Message::Hello { protocol, greeting }),
-        (greeting(), n(), any::<u128>(), n(), n()).prop_map(
-            |(greeting, life, life_id, generation, pairing)| Message::Welcome {
+        (any::<u32>(), greeting(), standpoint()).prop_map(|(protocol, greeting, stands_at)| {
+            Message::Hello {
+                protocol,
+                greeting,
+                stands_at,
+            }
+        }),
+        (greeting(), n(), any::<u128>(), n(), n(), continuation()).prop_map(
+            |(greeting, life, life_id, generation, pairing, continuation)| Message::Welcome {
                 greeting,
                 life: LifeNumber(life),
                 life_id: LifeId(life_id),
                 generation: Generation(generation),
                 pairing,
+                continuation,
             }
         ),
+        (n(), bytes()).prop_map(|(pairing, key)| Message::Generation { pairing, key }),
         n().prop_map(|pairing| Message::Accept { pairing }),
         (n(), bytes()).prop_map(|(pairing, key)| Message::Joined { pairing, key }),
         n().prop_map(|pairing| Message::Confirmed { pairing }),
@@ -148,14 +177,15 @@ fn message() -> impl Strategy<Value = Message> {
             }
         ),
         (n(), n()).prop_map(|(pairing, chunks)| Message::SnapshotEnd { pairing, chunks }),
-        (n(), n(), n(), n()).prop_map(|(pairing, sequence, count, visible_outputs)| {
-            Message::SnapshotTaken {
+        (n(), n(), n(), n(), any::<u128>()).prop_map(
+            |(pairing, sequence, count, visible_outputs, mark)| Message::SnapshotTaken {
                 pairing,
                 sequence,
                 count,
                 visible_outputs,
+                mark: LogMark(mark),
             }
-        }),
+        ),
         (n(), any::<u128>()).prop_map(|(pairing, run)| Message::Fetch {
             pairing,
             run: RunId(run)

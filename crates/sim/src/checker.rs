@@ -5,7 +5,7 @@ use crate::guest::StubOutput;
 use replication::succession::{
     Entry, Generation, Host, HostId, Kind, LifeNumber, MachineName, RunId,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The machine's name in every simulated world.
 pub fn machine() -> MachineName {
@@ -17,7 +17,7 @@ pub fn machine() -> MachineName {
 
 /// A node's host.
 pub fn host(node: usize) -> Host {
-    Host::new(HostId(node as u128 + 1), ["a", "b"][node])
+    Host::new(HostId(node as u128 + 1), ["a", "b", "c", "d", "e"][node])
 }
 
 /// One start of the machine from its images or its disk, and everything until the next: named by
@@ -25,16 +25,18 @@ pub fn host(node: usize) -> Host {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BootId(LifeNumber, Generation);
 
-/// One pairing for which Begin was sent.
+/// A member, as one primary sees it: by the primary's process and the member's host.
+type MemberId = (u64, HostId);
+
+/// What a follower of one primary holds, and whether it is a member.
 #[derive(Debug, Default)]
-struct Pairing {
-    primary: u64,
-    /// The backup that read Begin.
-    backup: Option<u64>,
-    /// Visible outputs of the newest marker that the backup holds.
+struct Member {
+    /// Begin was sent, and the member was not dropped since.
+    begun: bool,
+    /// The process that read Begin.
+    read_by: Option<u64>,
+    /// Visible outputs of the newest marker that it holds.
     received_visible: u64,
-    /// The primary said that it goes no further.
-    handed_over: bool,
 }
 
 /// As the outside and an all-seeing observer know it.
@@ -42,8 +44,9 @@ struct Pairing {
 struct Boot {
     /// `content` of every output that left, in order.
     seen: Vec<u64>,
-    /// By the generation.
-    pairings: BTreeMap<Generation, Pairing>,
+    members: BTreeMap<MemberId, Member>,
+    /// Generations whose primary said that it goes no further.
+    handed_over: BTreeSet<Generation>,
     /// Who went live by leaving which generation, and when.
     live: BTreeMap<Generation, (u64, u64)>,
 }
@@ -65,8 +68,9 @@ pub struct Checker {
     boots: BTreeMap<BootId, Boot>,
     /// Which generation belongs to which boot.
     boot_of: BTreeMap<(LifeNumber, Generation), BootId>,
-    /// Fingerprint of the primary's guest right after each record.
-    truth: BTreeMap<(BootId, u64), u64>,
+    /// Fingerprints of the primaries' guests right after each record: a primary that does not know yet
+    /// that another went live makes records of the same numbers.
+    truth: BTreeMap<(BootId, u64), BTreeSet<u64>>,
     /// Writes whose flush the outside knows to be complete, in each life.
     durable: BTreeMap<LifeNumber, Vec<u64>>,
 }
@@ -84,7 +88,14 @@ impl Checker {
         } else {
             self.boot_of[&(life, left)]
         };
-        self.boots.entry(boot).or_default();
+        let members = &mut self.boots.entry(boot).or_default().members;
+        let primary = run_of(entry);
+        for ((of, host), member) in members {
+            // Whoever was dropped is a member again only when it reads Begin again.
+            if *of == primary && entry.kind == Kind::Dropped {
+                member.begun &= entry.membership().has_member(*host);
+            }
+        }
         self.boot_of.insert((life, entry.next_generation()), boot);
     }
 
@@ -108,69 +119,66 @@ impl Checker {
         self.boots[&self.boot(opened)].live.len()
     }
 
-    /// A primary sends Begin.
-    pub fn begin_sent(&mut self, opened: &Entry, run: u64) -> Result<(), String> {
-        let generation = opened.next_generation();
-        if opened.kind != Kind::Joined || opened.writer.run != RunId(run.into()) {
+    /// A primary sends Begin to a host.
+    pub fn begin_sent(&mut self, opened: &Entry, run: u64, host: HostId) -> Result<(), String> {
+        if !opened.membership().has_member(host) || run_of(opened) != run {
             return Err(format!("{run} begins without a key of joining"));
         }
-        let pairings = &mut self.of(opened).pairings;
-        if pairings
-            .last_key_value()
-            .is_some_and(|(last, _)| *last >= generation)
-        {
-            return Err(format!("generation {generation} begins a second time"));
+        let member = self.of(opened).members.entry((run, host)).or_default();
+        if std::mem::replace(&mut member.begun, true) {
+            return Err(format!("{run} begins with host {host} a second time"));
         }
-        let pairing = Pairing {
-            primary: run,
-            ..Pairing::default()
-        };
-        pairings.insert(generation, pairing);
+        member.read_by = None;
         Ok(())
     }
 
     /// A backup has read Begin.
-    pub fn begin_read(&mut self, opened: &Entry, run: u64) -> Result<(), String> {
-        let Some(pairing) = self.of(opened).pairings.get_mut(&opened.next_generation()) else {
-            return Err(format!("{run} read a Begin that nobody sent"));
-        };
-        pairing.backup = Some(run);
-        Ok(())
-    }
-
-    /// Whether a backup has read Begin of this generation.
-    pub fn begin_was_read(&self, opened: &Entry) -> Option<bool> {
-        let pairings = &self.boots[&self.boot(opened)].pairings;
-        let pairing = pairings.get(&opened.next_generation())?;
-        Some(pairing.backup.is_some())
-    }
-
-    /// A backup holds a marker.
-    pub fn marker_received(&mut self, opened: &Entry, visible_outputs: u64) {
-        let generation = opened.next_generation();
-        if let Some(pairing) = self.of(opened).pairings.get_mut(&generation) {
-            pairing.received_visible = pairing.received_visible.max(visible_outputs);
+    pub fn begin_read(&mut self, opened: &Entry, run: u64, host: HostId) -> Result<(), String> {
+        let id = (run_of(opened), host);
+        match self.of(opened).members.get_mut(&id) {
+            Some(member) => {
+                member.read_by = Some(run);
+                Ok(())
+            }
+            None => Err(format!("{run} read a Begin that nobody sent")),
         }
+    }
+
+    /// Whether all members of this generation have read Begin.
+    pub fn begin_was_read(&self, opened: &Entry) -> Option<bool> {
+        let members = &self.boots[&self.boot(opened)].members;
+        let primary = run_of(opened);
+        let begun = members
+            .iter()
+            .filter(|((of, _), m)| *of == primary && m.begun);
+        let read: Vec<bool> = begun.map(|(_, member)| member.read_by.is_some()).collect();
+        (!read.is_empty()).then(|| read.iter().all(|read| *read))
+    }
+
+    /// A follower of `opened`'s primary holds everything up to a marker.
+    pub fn marker_received(&mut self, opened: &Entry, host: HostId, visible_outputs: u64) {
+        let id = (run_of(opened), host);
+        let member = self.of(opened).members.entry(id).or_default();
+        member.received_visible = member.received_visible.max(visible_outputs);
     }
 
     /// A primary says that it goes no further.
     pub fn handed_over(&mut self, opened: &Entry) {
         let generation = opened.next_generation();
-        if let Some(pairing) = self.of(opened).pairings.get_mut(&generation) {
-            pairing.handed_over = true;
-        }
+        self.of(opened).handed_over.insert(generation);
     }
 
     /// The primary's guest after a record.
     pub fn recorded(&mut self, opened: &Entry, record: u64, fingerprint: u64) {
         let boot = self.boot(opened);
-        self.truth.insert((boot, record), fingerprint);
+        let truth = self.truth.entry((boot, record)).or_default();
+        truth.insert(fingerprint);
     }
 
     /// Replicas are equal at equal instruction counts: the backup's guest after the same record.
     pub fn replayed(&self, opened: &Entry, record: u64, fingerprint: u64) -> Result<(), String> {
         match self.truth.get(&(self.boot(opened), record)) {
-            Some(truth) if *truth == fingerprint => Ok(()),
+            Some(truth) if truth.contains(&fingerprint) => Ok(()),
             Some(_) => Err(format!(
                 "after record {record} the replicas differ, and nobody made them"
             )),
@@ -193,9 +201,13 @@ impl Checker {
         }
         let left = opened.key.generation;
         let is_takeover = matches!(opened.kind, Kind::TookOver | Kind::HandedOver);
+        let before = Generation(left.0.saturating_sub(1));
+        let primary = arbiter.entry(&opened.key.of(before)).map(|by| run_of(&by));
+        let host = opened.writer.host.id;
         let boot = self.of(opened);
-        if is_takeover && !boot.pairings.contains_key(&left) {
-            return Err(format!("{opened}, but that generation never began"));
+        let member = primary.and_then(|primary| boot.members.get(&(primary, host)));
+        if is_takeover && member.is_none_or(|member| !member.begun || member.read_by != Some(run)) {
+            return Err(format!("{opened}, but it is no member of that generation"));
         }
         if is_takeover && let Some((other, _)) = boot.live.insert(left, (run, now)) {
             return Err(format!("{other} and {run} are live after {left}"));
@@ -221,14 +233,15 @@ impl Checker {
             .entry(&opened.next_key())
             .filter(|left| left.writer.run != RunId(run.into()));
         let boot = self.of(opened);
-        let limit = match (boot.pairings.get(&opened.next_generation()), left_by) {
-            (Some(pairing), _) if pairing.handed_over => {
-                return Err(format!("process {run} emits after it has handed over"));
-            }
-            (Some(pairing), _) => {
-                assert!(pairing.primary == run, "a generation has one primary");
-                pairing.received_visible
-            }
+        if boot.handed_over.contains(&opened.next_generation()) {
+            return Err(format!("process {run} emits after it has handed over"));
+        }
+        let begun = opened.membership().members.iter().filter_map(|host| {
+            let member = boot.members.get(&(run, host.id))?;
+            member.begun.then_some(member.received_visible)
+        });
+        let limit = match (begun.min(), left_by) {
+            (Some(received), _) => received,
             // A person's word stops it when it next looks, not at once: the person was told so.
             (None, Some(left)) if left.kind == Kind::Lost => u64::MAX,
             (None, Some(left)) => {
@@ -252,7 +265,7 @@ impl Checker {
         for output in outputs {
             if output.index > limit {
                 return Err(format!(
-                    "output {} leaves; the backup holds markers up to {limit} only",
+                    "output {} leaves; a member holds markers up to {limit} only",
                     output.index
                 ));
             }
@@ -277,6 +290,11 @@ impl Checker {
             _ => Ok(()),
         }
     }
+}
+
+/// The process that wrote the key.
+fn run_of(entry: &Entry) -> u64 {
+    entry.writer.run.0 as u64
 }
 
 impl Boot {

@@ -134,6 +134,12 @@ situations! {
     OwnDiskFailed,
     /// A replay waited for this host's disk.
     ReplayBlocked,
+    /// A host that had lost its place came back and went on without a copy.
+    ReturnedWithoutCopy,
+    /// A member went on in another generation of its primary.
+    GenerationFollowed,
+    /// One came back with a machine that could not go on, and was copied.
+    ReturnedInVain,
 }
 
 /// How often each situation occurred.

@@ -117,7 +117,8 @@ impl World {
         // A time of its own to lose the primary: what is under way is about a generation that ends.
         if matches!(why, Purpose::Member(_)) && self.random.percent(self.scenario.strike_percent) {
             let after = self.random.between(0, self.scenario.sync_time);
-            self.at(after, None, What::Fault(Fault::Kill(1 - node)));
+            let other = self.another(node);
+            self.at(after, None, What::Fault(Fault::Kill(other)));
         }
         let Some(process) = &mut self.nodes[node].process else {
             return;

@@ -1,6 +1,7 @@
 //! Carries out what the cores ask for: the event loop of the program, for a simulated world.
 
 use crate::arbiter::Mood;
+use crate::checker::host;
 use crate::coverage::Situation;
 use crate::disk::Purpose;
 use crate::faults::Fault;
@@ -14,13 +15,14 @@ use replication::event::Event;
 use replication::failure_detector::Suspicion;
 use replication::guest::Guest;
 use replication::lag::FULL_SPEED;
+use replication::life_log::LifeLog;
 use replication::marker::DiskState;
 use replication::message::{Message, Parting, Refusal};
 use replication::mutation::Mutation;
 use replication::primary::{Beginning, Primary, PrimaryAction, PrimaryPhase, PrimaryStop};
 use replication::record::RecordBody;
 use replication::startup::StartupAction;
-use replication::succession::{Entry, Kind, Outcome, RecordNumber, Request, RunId};
+use replication::succession::{Entry, Generation, Kind, Outcome, Request, RunId};
 use replication::watch::Agreement;
 
 enum Action {
@@ -128,8 +130,8 @@ impl World {
         if let Some(Role::Primary(primary)) = self.role(node)
             && let Some(pairing) = primary.snapshot_wanted
         {
-            let status = primary.core.status();
-            if status.phase != PrimaryPhase::Joining || status.pairing != pairing {
+            let wanted = primary.core.joining().map(|(pairing, _)| pairing);
+            if wanted != Some(pairing) {
                 self.violated(format!("a snapshot for pairing {pairing}, which is over"));
             }
         }
@@ -204,7 +206,8 @@ impl World {
                 let is_protected = primary.core.status().protected;
                 primary.core.disk_failed(now, "no space".to_owned());
                 if is_protected {
-                    return self.strike_heir(1 - node);
+                    let heir = self.another(node);
+                    return self.strike_heir(heir);
                 }
             }
         }
@@ -343,8 +346,13 @@ impl World {
                     return;
                 };
                 let opened = primary.core.opened().clone();
-                let verdict = self.checker.begin_sent(&opened, run);
-                self.check(verdict);
+                let side = self.network.side(connection, run);
+                let other = side
+                    .and_then(|side| self.network.connections[&connection.0].ends[1 - side].node);
+                if let Some(other) = other {
+                    let verdict = self.checker.begin_sent(&opened, run, host(other).id);
+                    self.check(verdict);
+                }
                 self.delicate();
             }
             Message::Handover { .. } => {
@@ -487,11 +495,16 @@ impl World {
             }
             BackupAction::Fetch { pairing } => self.fetch(node, run, pairing),
             BackupAction::Place {
-                pairing, sequence, ..
+                pairing,
+                sequence,
+                visible_outputs,
+                ..
             } => {
                 if let Some(Role::Backup(backup)) = self.role(node) {
                     backup.pairing = pairing;
                     backup.snapshot_at = sequence;
+                    backup.marked = visible_outputs;
+                    self.marker_is_held(node);
                     self.snapshot_placed(node);
                 }
             }
@@ -504,9 +517,23 @@ impl World {
             }
             BackupAction::GoLive {
                 opened,
-                record,
+                log,
                 outputs,
-            } => self.go_live(node, run, *opened, record, &outputs),
+            } => self.go_live(node, run, *opened, *log, &outputs),
+            BackupAction::GoOn { pairing } => {
+                self.coverage.reached(Situation::ReturnedWithoutCopy);
+                if let Some(Role::Backup(backup)) = self.role(node) {
+                    backup.pairing = pairing;
+                    backup.opened = backup.joins.clone();
+                }
+                self.marker_is_held(node);
+            }
+            BackupAction::DropMachine => {
+                self.coverage.reached(Situation::ReturnedInVain);
+                if let Some(Role::Backup(backup)) = self.role(node) {
+                    backup.drop_machine();
+                }
+            }
             BackupAction::Report(event) => self.backup_reports(node, run, event),
             BackupAction::Stop(why) => {
                 self.note(|| format!("node {node}: backup {run} stops: {why:?}"));
@@ -625,11 +652,16 @@ impl World {
             RecordBody::Marker { visible_outputs } => Some(visible_outputs),
             _ => None,
         });
-        let marker = markers.max();
+        backup.marked = markers.fold(backup.marked, u64::max);
         backup.replay(records);
-        let opened = backup.opened.clone();
-        if let Some(marker) = marker {
-            self.checker.marker_received(&opened, marker);
+        self.marker_is_held(node);
+    }
+
+    /// What the node's machine was given is held.
+    fn marker_is_held(&mut self, node: usize) {
+        if let Some(Role::Backup(backup)) = self.role(node) {
+            let (opened, marked) = (backup.opened.clone(), backup.marked);
+            self.checker.marker_received(&opened, host(node).id, marked);
         }
     }
 
@@ -643,15 +675,20 @@ impl World {
         };
         match event {
             Event::Joining { pairing, .. } => backup.pairing = pairing,
+            Event::Generation { by } => {
+                backup.opened = *by;
+                self.coverage.reached(Situation::GenerationFollowed);
+            }
             Event::Protected { .. } => {
-                let key = backup.opened.next_key();
+                let before = backup.core.status().generation.0 - 1;
+                let key = backup.opened.key.of(Generation(before));
                 let Some(opened) = self.arbiter.entry(&key) else {
                     return self.violated("protected without a key".to_owned());
                 };
                 if let Some(Role::Backup(backup)) = self.role(node) {
                     backup.opened = opened.clone();
                 }
-                let verdict = self.checker.begin_read(&opened, run);
+                let verdict = self.checker.begin_read(&opened, run, host(node).id);
                 self.check(verdict);
                 if self.nodes[node].joined_before {
                     self.coverage.reached(Situation::LoserBecameBackup);
@@ -699,7 +736,7 @@ impl World {
         node: usize,
         run: u64,
         opened: Entry,
-        record: RecordNumber,
+        log: LifeLog,
         outputs: &[StubOutput],
     ) {
         let now = self.now;
@@ -732,7 +769,7 @@ impl World {
         self.check(verdict);
         let beginning = Beginning {
             opened: opened.clone(),
-            record,
+            log,
             count: guest.instruction_count(),
             visible_outputs: guest.visible_outputs(),
         };

@@ -25,10 +25,12 @@ pub enum Fault {
     DiskLies(usize, u64),
     /// The event loop does nothing; the vcpu thread runs on.
     Stall(usize, u64),
-    /// Nothing gets from one node to the other.
-    CutOneWay(usize, u64),
-    /// Nothing gets through at all.
-    CutBoth(u64),
+    /// Nothing gets from one node to another.
+    CutOneWay(usize, usize, u64),
+    /// Nothing gets through between two nodes.
+    CutBoth(usize, usize, u64),
+    /// Nothing gets through between a node and any other.
+    Isolated(usize, u64),
     /// The connections end, by themselves.
     Reset,
     /// A slow and unsteady link.
@@ -70,8 +72,8 @@ pub enum Fault {
 /// What ends after a while.
 #[derive(Clone, Copy, Debug)]
 pub enum Relief {
-    /// A cut from this node.
-    Link(usize),
+    /// A cut from a node to another.
+    Link(usize, usize),
     /// Slow links.
     Links,
     /// The arbiter.
@@ -91,7 +93,8 @@ pub enum Relief {
 impl World {
     /// A fault at random.
     pub fn random_fault(&mut self) -> Fault {
-        let node = self.random.between(0, 1) as usize;
+        let node = self.random.between(0, self.nodes.len() as u64 - 1) as usize;
+        let other = self.another(node);
         let short = self.random.between(20, 400) * MS;
         let long = self.random.between(100, 2500) * MS;
         let mood = self.random.pick(&[
@@ -107,10 +110,10 @@ impl World {
             3 | 4 => Fault::HostDies(node, long),
             5 | 6 => Fault::Freeze(node, short),
             7 | 8 => Fault::Freeze(node, long),
-            9 => Fault::CutOneWay(node, short),
-            10 => Fault::CutOneWay(node, long),
-            11 => Fault::CutBoth(short),
-            12 => Fault::CutBoth(long),
+            9 => Fault::CutOneWay(node, other, short),
+            10 => Fault::CutOneWay(node, other, long),
+            11 => Fault::Isolated(node, short),
+            12 => Fault::CutBoth(node, other, long),
             13 => Fault::Reset,
             14 => Fault::SlowLink(long),
             15 | 16 => Fault::Arbiter(mood, long),
@@ -142,9 +145,11 @@ impl World {
                 && self.random.percent(80)
         {
             let after = self.random.between(0, 200) * MS;
-            let second = self
-                .random
-                .pick(&[Fault::Kill(node), Fault::Reset, Fault::CutBoth(long)]);
+            let second = self.random.pick(&[
+                Fault::Kill(node),
+                Fault::Reset,
+                Fault::CutBoth(node, other, long),
+            ]);
             // Whoever lost the race reads what the other is still writing.
             let second = if is_torn { Fault::Reset } else { second };
             self.at(after, None, What::Fault(second));
@@ -162,19 +167,19 @@ impl World {
                 self.nodes[node].start_at = self.now + time;
             }
             Fault::AllDie(time) => {
-                for node in 0..2 {
+                for node in 0..self.nodes.len() {
                     self.host_dies(node);
                     let later = self.random.between(0, time);
                     self.nodes[node].start_at = self.now + later;
                 }
             }
             Fault::HandOver => {
-                for node in 0..2 {
+                for node in 0..self.nodes.len() {
                     self.ask_to_hand_over(node);
                 }
             }
             Fault::SwitchOver => {
-                for node in 0..2 {
+                for node in 0..self.nodes.len() {
                     let now = self.clock(node);
                     if let Some(Role::Backup(backup)) = self.role(node) {
                         backup.core.switch_over(now);
@@ -207,10 +212,16 @@ impl World {
                     self.coverage.reached(Situation::EventLoopStalled);
                 }
             }
-            Fault::CutOneWay(from, time) => self.cut(from, time),
-            Fault::CutBoth(time) => {
-                self.cut(0, time);
-                self.cut(1, time);
+            Fault::CutOneWay(from, to, time) => self.cut(from, to, time),
+            Fault::CutBoth(one, other, time) => {
+                self.cut(one, other, time);
+                self.cut(other, one, time);
+            }
+            Fault::Isolated(node, time) => {
+                for other in self.others(node) {
+                    self.cut(node, other, time);
+                    self.cut(other, node, time);
+                }
             }
             Fault::Reset => self.reset_connections(),
             Fault::SlowLink(time) => {
@@ -249,7 +260,7 @@ impl World {
                 }
             }
             Fault::PowerOff => {
-                for node in 0..2 {
+                for node in 0..self.nodes.len() {
                     if let Some(Role::Primary(primary)) = self.role(node) {
                         primary.inputs.push(StubInput::PowerOff);
                     }
@@ -261,8 +272,8 @@ impl World {
     /// A fault ends.
     pub fn relieve(&mut self, relief: Relief) {
         match relief {
-            Relief::Link(from) => {
-                self.network.links[from][1 - from].cut = false;
+            Relief::Link(from, to) => {
+                self.network.links[from][to].cut = false;
                 self.pump_all();
             }
             Relief::Links => {
@@ -274,7 +285,7 @@ impl World {
             Relief::WrongArbiter(node) => self.nodes[node].wrong_arbiter = false,
             Relief::Disk(node) => self.nodes[node].disk_health = DiskHealth::default(),
             Relief::Paused => {
-                for node in 0..2 {
+                for node in 0..self.nodes.len() {
                     self.press(node, Button::Resume);
                 }
             }
@@ -285,22 +296,18 @@ impl World {
     /// Faults end: everything works from here on.
     pub fn calm_down(&mut self) {
         self.note(|| "CALM".to_owned());
-        for relief in [
-            Relief::Link(0),
-            Relief::Link(1),
-            Relief::Links,
-            Relief::Arbiter,
-            Relief::ArbiterCut(0),
-            Relief::ArbiterCut(1),
-            Relief::WrongArbiter(0),
-            Relief::WrongArbiter(1),
-            Relief::Replay,
-            Relief::Disk(0),
-            Relief::Disk(1),
-        ] {
+        for relief in [Relief::Links, Relief::Arbiter, Relief::Replay] {
             self.relieve(relief);
         }
-        for node in 0..2 {
+        for node in 0..self.nodes.len() {
+            for other in self.others(node) {
+                self.relieve(Relief::Link(node, other));
+            }
+            self.relieve(Relief::ArbiterCut(node));
+            self.relieve(Relief::WrongArbiter(node));
+            self.relieve(Relief::Disk(node));
+        }
+        for node in 0..self.nodes.len() {
             self.nodes[node].vcpu_hangs_until = 0;
             self.nodes[node].lose_message = false;
             self.nodes[node].damage = false;
@@ -336,14 +343,15 @@ impl World {
             // Whoever is to take over may die at any step of it.
             if primary.stands_still && self.random.percent(30) {
                 let after = self.random.between(0, 15) * MS;
-                self.at(after, None, What::Fault(Fault::Kill(1 - node)));
+                let heir = self.another(node);
+                self.at(after, None, What::Fault(Fault::Kill(heir)));
             }
         }
     }
 
-    fn cut(&mut self, from: usize, time: u64) {
-        self.network.links[from][1 - from].cut = true;
-        self.at(time, None, What::Relief(Relief::Link(from)));
+    fn cut(&mut self, from: usize, to: usize, time: u64) {
+        self.network.links[from][to].cut = true;
+        self.at(time, None, What::Relief(Relief::Link(from, to)));
     }
 
     /// Ends the process of a node. `said`: its kernel ends its connections.
@@ -434,17 +442,18 @@ impl World {
 
     /// The way between the nodes as it is when nothing is wrong.
     pub fn place_nodes(&mut self) {
-        for from in 0..2 {
-            let link = &mut self.network.links[from][1 - from];
-            link.delay = self.scenario.delays[from];
-            link.jitter = self.scenario.link.jitter;
+        for from in 0..self.nodes.len() {
+            for link in &mut self.network.links[from] {
+                link.delay = self.scenario.delays[from];
+                link.jitter = self.scenario.link.jitter;
+            }
         }
     }
 
     /// The way becomes a little longer or shorter, each direction for itself.
     pub fn drift(&mut self) {
         self.at(200 * MS, None, What::Drift);
-        for from in 0..2 {
+        for from in 0..self.nodes.len() {
             let step = self.random.between(0, 40) * MS;
             let delay = self.scenario.delays[from] + step;
             self.scenario.delays[from] = delay.saturating_sub(20 * MS).min(MAX_DELAY);
@@ -485,6 +494,7 @@ impl World {
         let hello = Message::Hello {
             protocol: PROTOCOL_VERSION,
             greeting,
+            stands_at: None,
         };
         let accept = fickle.then_some(Message::Accept { pairing });
         for message in [hello].into_iter().chain(accept) {

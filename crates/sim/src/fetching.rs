@@ -29,7 +29,7 @@ pub struct Fetching {
 impl World {
     /// The backup's core wants the snapshot of this pairing.
     pub(crate) fn fetch(&mut self, node: usize, run: u64, pairing: u64) {
-        let other = 1 - node;
+        let other = self.primary_of(node);
         let open = !self.network.links[node][other].cut && !self.network.links[other][node].cut;
         let listener = self.run_of(other).filter(|_| open);
         let connection = listener.map(|listener| {

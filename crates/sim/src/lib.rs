@@ -1,6 +1,6 @@
 //! A seeded world around the real replication core, and checkers that watch it. Not shipped.
 //!
-//! Two nodes with stub guests, the logging channel between them, an arbiter, clients outside; and
+//! Two to five nodes with stub guests, the logging channels between them, an arbiter, clients outside; and
 //! everything that can happen to them: crashes at any step, frozen and woken processes, cuts in one
 //! direction or both, event loops that stall, restores of any length, hosts far from each other with
 //! clocks that differ, slow links, ghosts of old connections, lost and late answers of the arbiter,

@@ -25,8 +25,10 @@ impl World {
                 self.ask(node, run, request);
             }
             StartupAction::AskPeers => {
-                let after = self.random.between(0, 20) * MS;
-                self.at(after, Some((node, run)), What::PeerAsked);
+                for peer in 0..self.scenario.nodes as u8 - 1 {
+                    let after = self.random.between(0, 20) * MS;
+                    self.at(after, Some((node, run)), What::PeerAsked(PeerId(peer)));
+                }
             }
             StartupAction::Wait(waiting) => {
                 self.note(|| format!("node {node}: process {run} waits: {waiting}"));
@@ -41,10 +43,16 @@ impl World {
                     _ => {}
                 }
             }
-            StartupAction::Join { newest, .. } => {
+            StartupAction::Join { peer, newest } => {
                 let config = self.scenario.config(node, run, self.options.mutations());
-                let core = Backup::new(self.clock(node), config, (*newest).clone());
-                let backup = BackupProcess::new(core, *newest);
+                let held = self.nodes[node].held.take();
+                let (held, machine) = held.unzip();
+                let core = Backup::new(self.clock(node), config, (*newest).clone(), held);
+                let mut backup = match machine {
+                    Some(machine) => machine.goes_on(core, *newest),
+                    None => BackupProcess::new(core, *newest),
+                };
+                backup.primary = self.others(node)[usize::from(peer.0)];
                 self.become_role(node, Role::Backup(Box::new(backup)));
             }
             StartupAction::Start { won } => self.start_from_disk(node, run, *won),
@@ -72,6 +80,7 @@ impl World {
     }
 
     fn start_from_disk(&mut self, node: usize, run: u64, won: Entry) {
+        self.nodes[node].held = None;
         self.note(|| format!("node {node}: process {run} starts the machine: {won}"));
         let verdict = self.checker.goes_live(self.now, run, &won, &self.arbiter);
         self.check(verdict);
@@ -86,7 +95,8 @@ impl World {
         let (work, spacing) = (self.scenario.work_per_input, self.scenario.output_spacing);
         let guest = StubGuest::new(seed, disk, work, spacing);
         let config = self.scenario.config(node, run, self.options.mutations());
-        let core = Primary::new(self.clock(node), config, Beginning::from_disk(won));
+        let beginning = Beginning::from_disk(won, &config);
+        let core = Primary::new(self.clock(node), config, beginning);
         self.become_primary(node, PrimaryProcess::new(core, guest));
         self.delicate();
     }
@@ -112,7 +122,7 @@ impl World {
             return;
         }
         let (life, left) = (entry.key.life, entry.key.generation);
-        for node in 0..2 {
+        for node in 0..self.nodes.len() {
             let Some(process) = &self.nodes[node].process else {
                 continue;
             };
@@ -143,6 +153,7 @@ impl World {
     /// The machine is given up; the same process looks what it can be now.
     pub(crate) fn look_again(&mut self, node: usize, run: u64) {
         self.end_connections(run, true);
+        self.hold_machine(node);
         self.nodes[node].joined_before = true;
         let worth = self.nodes[node].disk.worth();
         let now = self.clock(node);
@@ -150,6 +161,21 @@ impl World {
             process.startup.again(now, worth);
         }
         self.become_role(node, Role::Starting);
+    }
+
+    /// A machine that a backup gives up may go on when a primary is found that has its log.
+    fn hold_machine(&mut self, node: usize) {
+        let Some(process) = &mut self.nodes[node].process else {
+            return;
+        };
+        if !matches!(process.role, Role::Backup(_)) {
+            return;
+        }
+        if let Role::Backup(mut backup) = std::mem::replace(&mut process.role, Role::Starting)
+            && let Some(held) = backup.core.take_held()
+        {
+            self.nodes[node].held = Some((held, *backup));
+        }
     }
 
     /// After the end of a life a person begins the next, here or there.
@@ -180,9 +206,9 @@ impl World {
         })
     }
 
-    /// `node` asks the other one.
-    pub(crate) fn peer_asked(&mut self, node: usize, run: u64) {
-        let other = 1 - node;
+    /// `node` asks another.
+    pub(crate) fn peer_asked(&mut self, node: usize, run: u64, peer: PeerId) {
+        let other = self.others(node)[usize::from(peer.0)];
         let links = &self.network.links;
         let open = !links[node][other].cut && !links[other][node].cut;
         let is_awake = self.nodes[other].frozen_since.is_none();
@@ -191,14 +217,14 @@ impl World {
             Some(standing) => (PeerAnswer::Standing(standing), self.random.between(1, 40)),
             None => (PeerAnswer::Unreachable, self.random.between(1, 400)),
         };
-        self.at(after * MS, Some((node, run)), What::PeerSaid(answer));
+        self.at(after * MS, Some((node, run)), What::PeerSaid(peer, answer));
     }
 
-    pub(crate) fn peer_says(&mut self, node: usize, run: u64, answer: PeerAnswer) {
+    pub(crate) fn peer_says(&mut self, node: usize, run: u64, peer: PeerId, answer: PeerAnswer) {
         self.note(|| format!("process {run} hears: {answer:?}"));
         let now = self.clock(node);
         if let Some(process) = &mut self.nodes[node].process {
-            process.startup.peer_answered(now, PeerId(0), answer);
+            process.startup.peer_answered(now, peer, answer);
         }
         self.settle(node);
     }

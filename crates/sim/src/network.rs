@@ -61,7 +61,7 @@ pub struct Network {
     /// By number; closed ones are removed.
     pub connections: BTreeMap<u64, Connection>,
     /// From node (first index) to node.
-    pub links: [[Link; 2]; 2],
+    pub links: Vec<Vec<Link>>,
     next: u64,
 }
 
@@ -82,10 +82,10 @@ impl End {
 
 impl Network {
     /// A network where every direction is `link`.
-    pub fn new(link: Link) -> Network {
+    pub fn new(nodes: usize, link: Link) -> Network {
         Network {
             connections: BTreeMap::new(),
-            links: [[link; 2]; 2],
+            links: vec![vec![link; nodes]; nodes],
             next: 1,
         }
     }
@@ -118,11 +118,11 @@ impl Network {
         side: usize,
         segment: Segment,
     ) -> Option<u64> {
-        let links = self.links;
+        let links = &self.links;
         let connection = self.connections.get_mut(&connection.0)?;
         let to = connection.ends[1 - side].node.unwrap_or(0);
         let end = &mut connection.ends[side];
-        let from = end.node.unwrap_or(1 - to);
+        let from = end.node.unwrap_or((to + 1) % links.len());
         let link = links[from][to];
         let length = match &segment {
             Segment::Bytes(bytes) => bytes.len() as u64,

@@ -314,8 +314,12 @@ impl PrimaryProcess {
 pub struct BackupProcess {
     /// The real core.
     pub core: Backup<StubOutput>,
-    /// The key that opened the generation that it is in.
+    /// The key that opened the generation that its machine is in.
     pub opened: Entry,
+    /// The key that opened the generation whose primary it joins.
+    pub joins: Entry,
+    /// The node of the primary that it joins.
+    pub primary: usize,
     /// The pairing whose machine this is.
     pub pairing: u64,
     /// The restore under way: unique over the world.
@@ -335,6 +339,8 @@ pub struct BackupProcess {
     pub stored: Vec<u8>,
     /// Records that came before the machine was made.
     pub early: Vec<Record>,
+    /// Visible outputs of the newest marker that the machine was given, or of its snapshot.
+    pub marked: u64,
     /// The machine.
     pub replayer: Option<Replayer<StubGuest>>,
     /// To the event loop.
@@ -351,7 +357,9 @@ impl BackupProcess {
     pub fn new(core: Backup<StubOutput>, opened: Entry) -> BackupProcess {
         BackupProcess {
             core,
+            joins: opened.clone(),
             opened,
+            primary: 0,
             pairing: 0,
             attempt: 0,
             snapshot_at: 0,
@@ -361,6 +369,7 @@ impl BackupProcess {
             fetching: None,
             stored: Vec::new(),
             early: Vec::new(),
+            marked: 0,
             replayer: None,
             channel: Channel::default(),
             poisoned: false,
@@ -368,6 +377,32 @@ impl BackupProcess {
             blocked: false,
             stopped: false,
         }
+    }
+
+    /// The same machine with another core.
+    pub fn goes_on(self, core: Backup<StubOutput>, joins: Entry) -> BackupProcess {
+        BackupProcess {
+            core,
+            joins,
+            connection: None,
+            fetching: None,
+            ..self
+        }
+    }
+
+    /// The machine is of no use: what comes is another.
+    pub fn drop_machine(&mut self) {
+        self.opened = self.joins.clone();
+        self.replayer = None;
+        self.marked = 0;
+        self.early.clear();
+        self.stored.clear();
+        self.channel = Channel::default();
+        self.flush = None;
+        self.flush_seen = (0, 0);
+        self.poisoned = false;
+        self.blocked = false;
+        self.stopped = false;
     }
 
     /// Adds records to replay.

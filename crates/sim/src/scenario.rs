@@ -3,8 +3,8 @@
 use crate::checker::{host, machine};
 use crate::network::Link;
 use crate::random::Random;
-use replication::batch::BatchConfig;
 use replication::config::PairConfig;
+use replication::cursor::BatchConfig;
 use replication::failure_detector::DetectorConfig;
 use replication::lag::LagConfig;
 use replication::message::{Greeting, LifeId};
@@ -22,6 +22,8 @@ pub const MAX_DELAY: u64 = 200 * MS;
 /// Speeds, sizes and tempers of one world.
 #[derive(Clone, Debug)]
 pub struct Scenario {
+    /// Hosts.
+    pub nodes: usize,
     /// When faults end and calm begins, in nanoseconds.
     pub calm_from: u64,
     /// Faults at random times.
@@ -64,15 +66,17 @@ pub struct Scenario {
     /// looked at.
     pub is_far: bool,
     /// From each node to the other, one way.
-    pub delays: [u64; 2],
+    pub delays: Vec<u64>,
     /// The nodes' clocks: what each says at the beginning, and thousandths of its speed.
-    pub clocks: [(u64, u64); 2],
+    pub clocks: Vec<(u64, u64)>,
     /// Whether the guest ends the machine in between.
     pub power_off: bool,
     /// The network when nothing is wrong.
     pub link: Link,
     batch: BatchConfig,
     lag: LagConfig,
+    /// Bytes of records that a log keeps for whoever comes back.
+    log_bytes: usize,
 }
 
 impl Scenario {
@@ -82,18 +86,22 @@ impl Scenario {
         let ms = |n: u64| n * MS;
         let is_far = random.percent(20);
         let near = random.pick(&[MS / 20, MS / 2, ms(10)]);
-        let delays = [(); 2].map(|()| {
+        let nodes = random.pick(&[2, 2, 2, 2, 3, 3, 4, 5]);
+        let delays = (0..nodes).map(|_| {
             if is_far {
                 random.between(0, MAX_DELAY)
             } else {
                 near
             }
         });
+        let delays: Vec<u64> = delays.collect();
         let restore_time = ms(random.pick(&[0, 0, 10, 10, 300, 300, 1_400, 6_000]));
         let quiet = if random.percent(6) { ms(7_000) } else { 0 };
         let digest_interval = ms(random.pick(&[50, 300]));
-        let clocks = [(); 2].map(|()| (random.between(0, 1 << 50), random.between(990, 1010)));
+        let mut clock = || (random.between(0, 1 << 50), random.between(990, 1010));
+        let clocks: Vec<(u64, u64)> = (0..nodes).map(|_| clock()).collect();
         Scenario {
+            nodes,
             calm_from: ms(random.between(1_500, 5_000)),
             faults: random.between(1, 6),
             strike_percent: random.pick(&[0, 0, 5, 20]),
@@ -140,6 +148,7 @@ impl Scenario {
                 bytes_in_flight: random.pick(&[300, 8 << 20]),
                 held_outputs: random.pick(&[20, 4096]),
             },
+            log_bytes: random.pick(&[100, 4_000, 8 << 20, 8 << 20]),
         }
     }
 
@@ -148,6 +157,7 @@ impl Scenario {
         let life = LifeId(u128::from(run) << 64);
         StartupConfig {
             durability: self.durability,
+            peers: self.nodes as u8 - 1,
             peer_timeout: Duration::from_millis(400),
             mutations,
             ..StartupConfig::new(machine(), host(node), RunId(run.into()), life)
@@ -201,6 +211,8 @@ impl Scenario {
             digest_interval: Duration::from_nanos(self.digest_interval),
             lag: self.lag,
             join_backlog_bytes: 4000,
+            log_bytes: self.log_bytes,
+            max_members: self.nodes - 1,
             mutations,
             ..PairConfig::new(greeting)
         }

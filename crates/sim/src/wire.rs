@@ -9,8 +9,16 @@ use replication::ConnectionId;
 use replication::message::Message;
 
 impl World {
+    /// The node of the primary that a backup joins.
+    pub(crate) fn primary_of(&self, node: usize) -> usize {
+        match self.nodes[node].process.as_ref().map(|p| &p.role) {
+            Some(Role::Backup(backup)) => backup.primary,
+            _ => panic!("only a backup has a primary"),
+        }
+    }
+
     pub(crate) fn dial(&mut self, node: usize, run: u64) {
-        let other = 1 - node;
+        let other = self.primary_of(node);
         let open = !self.network.links[node][other].cut && !self.network.links[other][node].cut;
         let listener = self.run_of(other).filter(|_| open);
         let round_trip = 2 * self.network.links[node][other].delay + MS / 10;

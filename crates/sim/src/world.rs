@@ -8,19 +8,20 @@ use crate::disk::{HostDisk, Write};
 use crate::faults::{Fault, Relief};
 use crate::guest::{StubInput, StubOutput};
 use crate::network::{Network, Segment};
-use crate::process::{DiskHealth, Process, Role};
+use crate::process::{BackupProcess, DiskHealth, Process, Role};
 use crate::random::Random;
 use crate::scenario::{MS, Scenario};
 use replication::ConnectionId;
+use replication::backup::Held;
 use replication::event::Event;
 use replication::failure_detector::Suspicion;
-use replication::startup::{PeerAnswer, Startup};
+use replication::startup::{PeerAnswer, PeerId, Startup};
 use replication::succession::{Entry as KeyEntry, Key, LifeNumber, Outcome, Request};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::time::Duration;
 
-/// How long calm may last until all is well again.
+/// How long calm may last until all is well again, for each host that joins: one after the other.
 const PATIENCE: u64 = 30_000 * MS;
 /// The least mean share of a primary whose backup keeps up and is far away. Records that bunch up on
 /// a way with jitter take a little of it where the target is short.
@@ -61,10 +62,10 @@ pub enum What {
     Connected(Option<ConnectionId>),
     /// The arbiter's answer.
     Answer(Request, Outcome),
-    /// The other node is asked how it stands.
-    PeerAsked,
+    /// A peer is asked how it stands.
+    PeerAsked(PeerId),
     /// It answered, or not.
-    PeerSaid(PeerAnswer),
+    PeerSaid(PeerId, PeerAnswer),
     /// The next step of writing a marker.
     Write(Write),
     /// The next piece of a snapshot goes out.
@@ -135,6 +136,8 @@ pub struct Node {
     pub lose_message: bool,
     /// The next bytes are damaged.
     pub damage: bool,
+    /// The machine that its process keeps, though it is no backup's at present.
+    pub held: Option<(Held<StubOutput>, BackupProcess)>,
     /// Its vcpu thread does nothing until then.
     pub vcpu_hangs_until: u64,
 }
@@ -188,7 +191,7 @@ pub struct World {
     pub(crate) random: Random,
     pub(crate) scenario: Scenario,
     pub(crate) options: Options,
-    pub(crate) nodes: [Node; 2],
+    pub(crate) nodes: Vec<Node>,
     pub(crate) network: Network,
     pub(crate) arbiter: Arbiter,
     /// What a node sees whose arbiter is not mounted: nothing may ever be created there.
@@ -224,12 +227,12 @@ impl World {
         let mut world = World {
             now: 0,
             random,
-            network: Network::new(scenario.link),
+            network: Network::new(scenario.nodes, scenario.link),
             links_are_slow: false,
             replay_percent: scenario.replay_percent,
+            nodes: (0..scenario.nodes).map(|_| Node::default()).collect(),
             scenario,
             options: options.clone(),
-            nodes: [Node::default(), Node::default()],
             arbiter: Arbiter::default(),
             wrong_arbiter: Arbiter::default(),
             mood: Mood::Well,
@@ -380,8 +383,10 @@ impl World {
             (Some((node, _)), What::Answer(request, outcome)) => {
                 self.arbiter_answers(node, &request, &outcome);
             }
-            (Some((node, run)), What::PeerAsked) => self.peer_asked(node, run),
-            (Some((node, run)), What::PeerSaid(answer)) => self.peer_says(node, run, answer),
+            (Some((node, run)), What::PeerAsked(peer)) => self.peer_asked(node, run, peer),
+            (Some((node, run)), What::PeerSaid(peer, answer)) => {
+                self.peer_says(node, run, peer, answer);
+            }
             (Some((node, run)), What::Write(write)) => self.write(node, run, write),
             (Some((node, _)), What::Chunk(pairing)) => self.send_chunk(node, pairing),
             (Some((node, _)), What::Fetches(pairing)) => self.fetches(node, pairing),
@@ -421,6 +426,19 @@ impl World {
         }
     }
 
+    /// All nodes but this one.
+    pub(crate) fn others(&self, node: usize) -> Vec<usize> {
+        (0..self.nodes.len())
+            .filter(|other| *other != node)
+            .collect()
+    }
+
+    /// One of them.
+    pub(crate) fn another(&mut self, node: usize) -> usize {
+        let others = self.others(node);
+        self.random.pick(&others)
+    }
+
     /// A delicate moment: perhaps something is struck.
     pub(crate) fn delicate(&mut self) {
         if !self.calm && self.random.percent(self.scenario.strike_percent) {
@@ -454,7 +472,7 @@ impl World {
 
     fn supervise(&mut self) {
         self.at(50 * MS, None, What::Supervise);
-        for node in 0..2 {
+        for node in 0..self.nodes.len() {
             if self.nodes[node].process.is_none() && self.nodes[node].start_at <= self.now {
                 self.start(node);
             }
@@ -486,7 +504,7 @@ impl World {
         if lasts < 5_000 * MS {
             return false;
         }
-        let share = (0..2).find_map(|node| match self.role(node) {
+        let share = (0..self.nodes.len()).find_map(|node| match self.role(node) {
             Some(Role::Primary(primary)) => Some(primary.share),
             _ => None,
         });
@@ -528,14 +546,18 @@ impl World {
     }
 
     fn judge_progress(&mut self) {
-        let protected = (0..2).any(|node| {
-            matches!(self.nodes[node].process.as_ref().map(|process| &process.role),
-                Some(Role::Primary(primary)) if primary.core.status().protected)
+        // In the end all hosts protect the machine.
+        let protected = self.nodes.iter().any(|node| {
+            let Some(Role::Primary(primary)) = node.process.as_ref().map(|p| &p.role) else {
+                return false;
+            };
+            let followers = primary.core.status().followers;
+            followers.len() + 1 == self.nodes.len() && followers.iter().all(|f| f.protects)
         });
         let watched = self.has_been_watched(protected);
         if watched && self.clients.answered_in_calm >= PROOF {
             self.done = true;
-        } else if self.now > self.scenario.calm_from + PATIENCE {
+        } else if self.now > self.scenario.calm_from + PATIENCE * (self.nodes.len() as u64 - 1) {
             let answered = self.clients.answered_in_calm;
             let what = format!(
                 "no progress though all is calm: protected {protected}, {answered} answers"
@@ -564,7 +586,7 @@ impl World {
             .collect();
         for id in due {
             self.clients.open.insert(id, self.now);
-            for node in 0..2 {
+            for node in 0..self.nodes.len() {
                 let lost = self.random.percent(10) && !self.calm;
                 if let Some(Role::Primary(primary)) = self.role(node)
                     && !lost
@@ -631,6 +653,7 @@ impl World {
         self.nodes[node].frozen_since = None;
         self.nodes[node].is_stalled = false;
         self.nodes[node].slept = None;
+        self.nodes[node].held = None;
         self.nodes[node].deferred.clear();
     }
 }

@@ -56,5 +56,12 @@ found! {
     an_own_disk_that_is_not_asked_is_found: OwnDiskFailureIgnored within 2000,
     a_snapshot_that_is_not_cancelled_is_found: SnapshotNotCancelled within 500,
     a_torn_key_taken_for_defeat_is_found: TornKeyIsDefeat within 1000,
+    a_log_that_forgets_what_is_needed_is_found: LogForgetsWhatIsNeeded within 500,
+    a_host_that_returns_unproven_is_found: ReturnsUnproven within 2000,
+    a_follower_that_skips_what_it_lacks_is_found: SkipsWhatItLacks within 500,
+    outputs_that_wait_for_a_dropped_member_are_found: DroppedMemberCounts within 200,
+    outputs_that_one_member_holds_are_found: AnyMemberIsEnough within 500,
+    a_claim_by_a_non_member_is_found: ClaimByNonMember within 1000,
+    two_drops_at_once_are_found: SecondDropForgotten within 2000,
     an_end_before_the_log_is_drained_is_found: EndsUndrained within 1000,
 }

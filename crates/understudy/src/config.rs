@@ -14,7 +14,7 @@ use ::arbiter::Settings;
 use machine::config::{PanicPolicy, Transport};
 use replica::ReplicaConfig;
 use replica::config::{Attachment, DiskFile, NetworkEnd, PairOptions};
-use replication::succession::Durability;
+use replication::succession::{Durability, MAX_MEMBERS};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -184,6 +184,9 @@ pub struct PairSection {
     /// Where the other host listens.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<String>,
+    /// Where all other hosts listen, if there are several. As many backups protect the machine.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<String>,
     /// Time between two heartbeats.
     #[serde(default = "default_heartbeat")]
     pub heartbeat: Milliseconds,
@@ -367,19 +370,22 @@ impl VmConfig {
             return wrong("network", "give either `switch` or `tap`".into());
         }
         if let Some(pair) = &self.pair {
-            for (key, address) in [
-                ("pair.listen", Some(&pair.listen)),
-                ("pair.peer", pair.peer.as_ref()),
-            ] {
-                if let Some(address) = address
-                    && !is_host_and_port(address)
-                {
+            let listen = std::iter::once(("pair.listen", &pair.listen));
+            let peer = pair.peer.iter().map(|peer| ("pair.peer", peer));
+            let peers = pair.peers.iter().map(|peer| ("pair.peers", peer));
+            for (key, address) in listen.chain(peer).chain(peers) {
+                if !is_host_and_port(address) {
                     return wrong(
                         key,
                         format!("{address:?} is not an address such as 192.0.2.7:7400"),
                     );
                 }
             }
+        }
+        if let Some(pair) = &self.pair
+            && let Some((key, message)) = wrong_peers(pair)
+        {
+            return wrong(key, message);
         }
         if let Some(pair) = &self.pair
             && pair.suspect_after.0 < 2 * pair.heartbeat.0
@@ -475,8 +481,26 @@ impl VmConfig {
     /// Where other replicas may be found.
     pub fn peers(&self) -> Vec<String> {
         let pair = self.pair.iter();
-        pair.filter_map(|pair| pair.peer.clone()).collect()
+        pair.flat_map(|pair| pair.peer.iter().chain(&pair.peers))
+            .cloned()
+            .collect()
     }
+}
+
+/// What is wrong with where the other hosts listen.
+fn wrong_peers(pair: &PairSection) -> Option<(&'static str, String)> {
+    if pair.peer.is_some() && !pair.peers.is_empty() {
+        let message = "give either `peer`, the one other host, or `peers`, all of them";
+        return Some(("pair.peers", message.into()));
+    }
+    if pair.peers.len() > MAX_MEMBERS {
+        let message = format!("at most {MAX_MEMBERS} hosts can protect a machine");
+        return Some(("pair.peers", message));
+    }
+    let twice = pair.peers.iter().enumerate();
+    let mut twice = twice.filter(|(index, peer)| pair.peers[..*index].contains(peer));
+    let (_, peer) = twice.next()?;
+    Some(("pair.peers", format!("{peer:?} is there twice")))
 }
 
 fn missing(path: &Path, key: &'static str) -> ConfigError {

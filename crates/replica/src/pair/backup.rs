@@ -12,14 +12,16 @@ use crate::host_time::monotonic;
 use crate::status::ReplicaStatus;
 use crate::transport::{AddressError, Connection, Dialing};
 use crate::vcpu::{ReplayReport, ReplayingVcpu};
+use environment::thread::JoinHandle;
 use machine::output::Output;
 use machine::snapshot::Snapshot;
 use replication::ConnectionId;
-use replication::backup::{Backup, BackupAction, BackupPhase, BackupStop};
+use replication::backup::{Backup, BackupAction, BackupPhase, BackupStop, Held};
+use replication::life_log::LifeLog;
 use replication::log::LogHeader;
 use replication::message::{DivergenceReport, Message};
 use replication::primary::{Beginning, Primary};
-use replication::succession::{Entry, RecordNumber};
+use replication::succession::Entry;
 use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -31,8 +33,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 pub(super) enum BackupEnding {
     /// The process ends.
     Exit(Result<Ended, ReplicaError>),
-    /// Nothing came of it: this replica looks again.
-    Again(Box<Host>),
+    /// Nothing came of it, or somebody else went on: this replica looks again, and its machine may
+    /// go on with whoever is found.
+    Again(Box<Host>, Option<Box<KeptMachine>>),
     /// It goes on in the primary's place.
     Live(Box<PrimaryLoop>),
 }
@@ -43,9 +46,26 @@ enum End {
     Again,
     GoLive {
         opened: Box<Entry>,
-        record: RecordNumber,
+        log: Box<LifeLog>,
         outputs: Vec<Output>,
     },
+}
+
+/// A machine that follows nobody at present, and its place in the log.
+pub(super) struct KeptMachine {
+    held: Held<Output>,
+    machine: BackupMachine,
+    recent: RecentRecords,
+    pairing: u64,
+    snapshot_at: u64,
+    durable: u64,
+}
+
+impl KeptMachine {
+    /// Drops it on a thread of its own; the handle is joined when its disks are closed.
+    pub(super) fn discard(self, previous: Option<JoinHandle<()>>) -> Option<JoinHandle<()>> {
+        discard(Some(self.machine), None, previous)
+    }
 }
 
 /// The event loop of a backup.
@@ -72,9 +92,31 @@ pub(super) struct BackupLoop {
 }
 
 impl BackupLoop {
-    /// Of the primary at `peer`, which lives in the generation that `newest` opened.
-    pub(super) fn new(host: Host, peer: String, newest: Entry) -> BackupLoop {
-        let core = Backup::new(monotonic(), host.pair_config.clone(), newest);
+    /// Of the primary at `peer`, which lives in the generation that `newest` opened. `kept`: the
+    /// machine of an attempt before.
+    pub(super) fn new(
+        host: Host,
+        peer: String,
+        newest: Entry,
+        kept: Option<Box<KeptMachine>>,
+    ) -> BackupLoop {
+        let config = host.pair_config.clone();
+        let Some(kept) = kept else {
+            let core = Backup::new(monotonic(), config, newest, None);
+            return BackupLoop::around(host, peer, core);
+        };
+        let core = Backup::new(monotonic(), config, newest, Some(kept.held));
+        BackupLoop {
+            machine: Some(kept.machine),
+            recent: kept.recent,
+            pairing: kept.pairing,
+            snapshot_at: kept.snapshot_at,
+            durable: kept.durable,
+            ..BackupLoop::around(host, peer, core)
+        }
+    }
+
+    fn around(host: Host, peer: String, core: Backup<Output>) -> BackupLoop {
         BackupLoop {
             host,
             core,
@@ -98,16 +140,17 @@ impl BackupLoop {
             match self.turn() {
                 Some(End::Exit(ended)) => return Ok(self.exit(ended)),
                 Some(End::Again) => {
+                    let kept = self.keep_machine();
                     self.discard();
                     self.host.close_all();
-                    return Ok(BackupEnding::Again(Box::new(self.host)));
+                    return Ok(BackupEnding::Again(Box::new(self.host), kept));
                 }
                 Some(End::GoLive {
                     opened,
-                    record,
+                    log,
                     outputs,
                 }) => {
-                    let primary = self.go_live(*opened, record, &outputs);
+                    let primary = self.go_live(*opened, *log, &outputs);
                     return Ok(BackupEnding::Live(Box::new(primary)));
                 }
                 None => {}
@@ -312,14 +355,16 @@ impl BackupLoop {
                         let _announced = network.announce();
                     }
                 }
+                BackupAction::GoOn { pairing } => self.pairing = pairing,
+                BackupAction::DropMachine => self.discard(),
                 BackupAction::GoLive {
                     opened,
-                    record,
+                    log,
                     outputs,
                 } => {
                     return Some(End::GoLive {
                         opened,
-                        record,
+                        log,
                         outputs,
                     });
                 }
@@ -437,12 +482,28 @@ impl BackupLoop {
         }
     }
 
+    /// The machine, if it may go on in another attempt.
+    fn keep_machine(&mut self) -> Option<Box<KeptMachine>> {
+        let held = self.core.take_held()?;
+        // It is made, or there would be nothing to hold.
+        let machine = self.machine.take()?;
+        Some(Box::new(KeptMachine {
+            held,
+            machine,
+            recent: std::mem::take(&mut self.recent),
+            pairing: self.pairing,
+            snapshot_at: self.snapshot_at,
+            durable: self.durable,
+        }))
+    }
+
     fn discard(&mut self) {
         self.host.discarding = discard(
             self.machine.take(),
             self.found.take(),
             self.host.discarding.take(),
         );
+        self.durable = 0;
         self.recent.clear();
     }
 
@@ -473,7 +534,7 @@ impl BackupLoop {
     }
 
     /// Goes on in the primary's place.
-    fn go_live(mut self, opened: Entry, record: RecordNumber, outputs: &[Output]) -> PrimaryLoop {
+    fn go_live(mut self, opened: Entry, log: LifeLog, outputs: &[Output]) -> PrimaryLoop {
         let machine = self.machine.take().and_then(BackupMachine::into_live);
         let (vcpu, count, visible) =
             machine.expect("the core goes live only with a machine that has replayed all");
@@ -484,7 +545,7 @@ impl BackupLoop {
         self.host.flush();
         let beginning = Beginning {
             opened,
-            record,
+            log,
             count,
             visible_outputs: visible,
         };

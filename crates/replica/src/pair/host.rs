@@ -27,7 +27,7 @@ use network::{PollSet, Readiness};
 use replication::ConnectionId;
 use replication::config::PairConfig;
 use replication::event::Event;
-use replication::message::Message;
+use replication::message::{Continuation, Message};
 use replication::succession::{Generation, Kind};
 use std::collections::BTreeMap;
 use std::io;
@@ -312,7 +312,7 @@ impl Host {
     /// Writes an event of the core's to the log.
     pub fn report(&mut self, event: &Event, generation: Generation, count: u64) {
         let generation = match event {
-            Event::Claimed { generation } => generation.0,
+            Event::Claimed { generation, .. } => generation.0,
             Event::Superseded { by } => by.key.generation.0,
             _ => generation.0,
         };
@@ -636,6 +636,12 @@ fn name_event(event: &Event) -> &'static str {
         Event::ArbiterAnswers { .. } => "arbiter_answers",
         Event::Arbiter { .. } => "arbiter",
         Event::Claimed { .. } => "claimed",
+        Event::Continues {
+            continuation: Continuation::Continues,
+            ..
+        } => "goes_on",
+        Event::Continues { .. } => "copied_anew",
+        Event::Generation { .. } => "generation",
         Event::Superseded { by } if by.kind == Kind::HandedOver => "handed_over",
         Event::Superseded { .. } => "claim_lost",
         Event::DiskFailed { .. } => "disk_failed",

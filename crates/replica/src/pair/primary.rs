@@ -15,7 +15,7 @@ use crate::end::{Ended, ReplicaError};
 use crate::evidence::EvidenceStore;
 use crate::host_time::monotonic;
 use crate::outside;
-use crate::status::{OutputDelay, ReplicaStatus};
+use crate::status::{FollowerLine, OutputDelay, ReplicaStatus};
 use crate::vcpu::{
     BegunSnapshot, CommandChannel, InputEncoding, LiveOptions, LiveReport, LiveVcpu, Parts,
     ReplicaGuest, Step, start_disks,
@@ -197,7 +197,7 @@ impl PrimaryLoop {
         let vcpu = LiveVcpu::start(parts, live_options(&host), channel, host.waker.clone())?;
         host.events
             .add("machine_started", won.key.generation.0, 0, won.to_string());
-        let beginning = Beginning::from_disk(won);
+        let beginning = Beginning::from_disk(won, &host.pair_config);
         let core = Primary::new(monotonic(), host.pair_config.clone(), beginning);
         let mut primary = PrimaryLoop::new(host, vcpu, core);
         for happened in meanwhile {
@@ -597,6 +597,7 @@ fn status(host: &Host, core: &ReplicationCore, vcpu: &LiveVcpu) -> ReplicaStatus
         state: state_name(pair.phase, pair.protected).into(),
         generation: pair.generation.0,
         protected: pair.protected,
+        followers: pair.followers.iter().map(FollowerLine::from).collect(),
         lag_ms: lag_is_known.then_some(pair.lag.as_secs_f64() * 1000.0),
         lag_instructions: lag_is_known.then_some(pair.lag_instructions),
         output_delay: OutputDelay {

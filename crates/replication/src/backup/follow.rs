@@ -5,11 +5,12 @@ use crate::ConnectionId;
 use crate::config::PairConfig;
 use crate::event::Event;
 use crate::failure_detector::{DetectorConfig, SilenceDetector, Suspicion};
+use crate::life_log::{LifeLog, LogMark, Place};
 use crate::marker::{DiskState, Role};
-use crate::message::{Message, Parting};
-use crate::mutation::Mutation;
+use crate::message::{Continuation, Message, Parting, Standpoint};
+use crate::mutation::{Mutation, Mutations};
 use crate::record::Record;
-use crate::succession::{ClaimPacing, Entry, Kind, Outcome, Request};
+use crate::succession::{ClaimPacing, Entry, HostId, Kind, Outcome, Request};
 use crate::watch::{Agreement, BeaconReader};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -40,6 +41,8 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What a primary says about how often it makes records counts up to a day.
 const MAX_RECORD_INTERVAL_MS: u64 = 24 * 3600 * 1000;
+/// No record has a number beyond.
+const MOST_RECORDS: u64 = 1 << 62;
 /// How often the progress of the restore is told.
 const RESTORE_PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 /// So long a backup waits with its claim when the primary says that it is claiming. Were it to ask
@@ -131,11 +134,10 @@ pub(super) struct Follow<O> {
     /// Instruction count up to which this host's disk has what the guest wrote.
     durable: u64,
     silence: SilenceDetector,
-    /// Number of the last record received, and its instruction count.
-    received: u64,
+    /// What was received, as far as it is held: this replica is a primary with it one day, perhaps.
+    log: LifeLog,
     /// Records that are missing before it: always 0, but for the mutation that does not look.
     overlooked: u64,
-    received_count: u64,
     last_record: Duration,
     /// Number of the last record replayed, and where the machine is.
     replayed: u64,
@@ -168,6 +170,12 @@ impl<O> Follow<O> {
         // Of this process only, and of this pairing only.
         let nonce = config.greeting.run.0 ^ u128::from(pairing) << 64;
         let interval = config.watch_interval;
+        // Until it is known where the snapshot was taken.
+        let nowhere = Place {
+            record: 0,
+            count: 0,
+            mark: LogMark::default(),
+        };
         Follow {
             connection,
             pairing,
@@ -184,9 +192,8 @@ impl<O> Follow<O> {
             settles_finally: false,
             durable: 0,
             silence: SilenceDetector::new(now, config.detector.join_timeout),
-            received: 0,
+            log: LifeLog::from(nowhere, config.log_bytes),
             overlooked: 0,
-            received_count: 0,
             last_record: now,
             replayed: 0,
             executed: 0,
@@ -201,6 +208,65 @@ impl<O> Follow<O> {
             restored_told: now,
             record_timeout: config.detector.record_timeout,
         }
+    }
+
+    /// The same machine in another pairing: `welcomed` has no machine yet.
+    pub fn goes_on_in(self, welcomed: Follow<O>) -> Follow<O> {
+        assert!(
+            self.can_return(),
+            "a machine that is not made goes on nowhere"
+        );
+        assert!(
+            welcomed.phase == Phase::Marking,
+            "nothing has come of the new pairing yet"
+        );
+        Follow {
+            phase: Phase::Ready,
+            log: self.log,
+            overlooked: self.overlooked,
+            replayed: self.replayed,
+            executed: self.executed,
+            released: self.released,
+            kept: self.kept,
+            ..welcomed
+        }
+    }
+
+    /// Whether there is a machine here that holds all of its log up to some record.
+    pub fn can_return(&self) -> bool {
+        !matches!(
+            self.phase,
+            Phase::Marking | Phase::Fetching | Phase::Restoring
+        )
+    }
+
+    /// Where the machine stands once it has replayed all.
+    pub fn stands_at(&self) -> Standpoint {
+        Standpoint {
+            life_id: self.opened.life,
+            place: self.log.end(),
+        }
+    }
+
+    /// Whether `by`, the key of leaving this replica's generation, lets it be a member of the next.
+    pub fn stays_member(&self, by: &Entry, me: HostId) -> bool {
+        let is_same_reign = matches!(by.kind, Kind::Joined | Kind::Dropped);
+        is_same_reign
+            && by.key == self.opened.next_key()
+            && by.membership().primary == self.opened.membership().primary
+            && by.membership().has_member(me)
+            && self.opened.membership().has_member(me)
+    }
+
+    /// The generation was left by `by`, and this replica is in the next one, too. Its marker has to
+    /// say so.
+    pub fn adopt(&mut self, by: Entry) {
+        assert!(
+            by.key == self.opened.next_key(),
+            "generations follow each other"
+        );
+        self.opened = by;
+        self.settling = false;
     }
 
     pub fn restoring(&mut self, done: u64, total: u64) {
@@ -232,7 +298,7 @@ impl<O> Follow<O> {
     }
 
     pub fn received(&self) -> u64 {
-        self.received
+        self.log.last()
     }
 
     pub fn is_handed_over(&self) -> bool {
@@ -277,7 +343,7 @@ impl<O> Follow<O> {
     }
 
     pub fn backlog(&self) -> u64 {
-        self.received - self.replayed
+        self.received() - self.replayed
     }
 
     /// True once, for the last settling of the disk.
@@ -296,7 +362,7 @@ impl<O> Follow<O> {
     }
 
     pub fn is_drained(&self) -> bool {
-        self.replayed == self.received
+        self.replayed == self.received()
     }
 
     pub fn forgive(&mut self, pause: Duration) {
@@ -307,11 +373,11 @@ impl<O> Follow<O> {
     /// False: the machine is beyond the log.
     #[must_use]
     pub fn replayed(&mut self, sequence: u64, executed: u64) -> bool {
-        if executed > self.received_count {
+        if executed > self.log.end().count {
             return false;
         }
         assert!(
-            sequence <= self.received,
+            sequence <= self.received(),
             "records are received before they are replayed"
         );
         assert!(sequence >= self.replayed, "replay goes forward");
@@ -326,11 +392,11 @@ impl<O> Follow<O> {
         }
     }
 
-    pub fn into_kept_outputs(self) -> Vec<O> {
-        self.kept
-            .into_iter()
-            .flat_map(|(_, outputs)| outputs)
-            .collect()
+    /// The log, and the outputs that the primary may not have sent.
+    pub fn into_log_and_outputs(self) -> (LifeLog, Vec<O>) {
+        assert!(self.has_begun(), "only a member goes live");
+        let kept = self.kept.into_iter().flat_map(|(_, outputs)| outputs);
+        (self.log, kept.collect())
     }
 
     pub fn describe(&self, status: &mut BackupStatus) {
@@ -339,7 +405,7 @@ impl<O> Follow<O> {
         status.arbiter = self.beacon.agreement;
         status.settled = self.settled;
         status.executed = self.executed;
-        status.received_count = self.received_count;
+        status.received_count = self.log.end().count;
         status.backlog_records = self.backlog();
         status.restored = self.restored;
         status.kept_outputs = self.kept.iter().map(|(_, outputs)| outputs.len()).sum();
@@ -389,7 +455,7 @@ impl<O> Follow<O> {
         Message::Ack {
             pairing: self.pairing,
             sequence: if is_held {
-                self.received + self.overlooked
+                self.received() + self.overlooked
             } else {
                 0
             },
@@ -416,25 +482,37 @@ impl<O> Follow<O> {
         now: Duration,
         first_sequence: u64,
         records: &[Record],
-        look: bool,
+        mutations: &Mutations,
     ) -> Result<(), &'static str> {
         if matches!(self.phase, Phase::Marking | Phase::Fetching) {
             return Err("records before the snapshot");
         }
-        if first_sequence != self.received + 1 && look {
+        let look = !mutations.active(Mutation::GapUnnoticed);
+        if mutations.active(Mutation::SkipsWhatItLacks) && first_sequence > self.received() {
+            let record = first_sequence - 1;
+            let place = Place {
+                record,
+                ..self.log.end()
+            };
+            self.log = LifeLog::from(place, 0);
+        }
+        if first_sequence != self.received() + 1 && look {
             return Err("records are missing or come twice");
         }
-        let (Some(first), Some(last)) = (records.first(), records.last()) else {
+        let Some(first) = records.first() else {
             return Err("a batch without records");
         };
-        let falls = first.count < self.received_count
+        let falls = first.count < self.log.end().count
             || records.windows(2).any(|pair| pair[0].count > pair[1].count);
-        if falls && look {
+        if falls {
             return Err("instruction counts fall");
         }
-        self.received += records.len() as u64;
-        self.overlooked = first_sequence + records.len() as u64 - 1 - self.received;
-        self.received_count = last.count;
+        for record in records {
+            self.log.push(record.clone());
+        }
+        self.log.forget_beyond_limit(self.received());
+        self.overlooked =
+            (first_sequence + records.len() as u64 - 1).saturating_sub(self.received());
         self.last_record = now;
         Ok(())
     }
@@ -453,7 +531,18 @@ impl<O> Backup<O> {
                 sequence,
                 count,
                 visible_outputs,
-            } if pairing == expected => self.snapshot_taken(sequence, count, visible_outputs),
+                mark,
+            } if pairing == expected => {
+                let place = Place {
+                    record: sequence,
+                    count,
+                    mark,
+                };
+                self.snapshot_taken(place, visible_outputs)
+            }
+            Message::Generation { pairing, key } if pairing == expected => {
+                self.generation_changed(&key)
+            }
             Message::Joined { pairing, key } if pairing == expected => self.joined(now, key),
             Message::Handover { pairing, sequence } if pairing == expected => {
                 return self.handed_over(now, sequence);
@@ -489,7 +578,7 @@ impl<O> Backup<O> {
                 let look = !self.config.mutations.active(Mutation::GapUnnoticed);
                 // Where the records begin is known when the snapshot is taken.
                 let knows_place = !matches!(follow.phase, Phase::Marking | Phase::Fetching);
-                if sequence != follow.received && knows_place && look {
+                if sequence != follow.received() && knows_place && look {
                     Err("records are missing")
                 } else {
                     if probe > follow.echo {
@@ -518,22 +607,21 @@ impl<O> Backup<O> {
         }
     }
 
-    fn snapshot_taken(
-        &mut self,
-        sequence: u64,
-        count: u64,
-        visible_outputs: u64,
-    ) -> Result<(), &'static str> {
+    fn snapshot_taken(&mut self, place: Place, visible_outputs: u64) -> Result<(), &'static str> {
+        let log_bytes = self.config.log_bytes;
         let State::Following(follow) = &mut self.state else {
             return Ok(());
         };
         if follow.phase != Phase::Fetching {
             return Err("a snapshot that nobody asked for");
         }
+        let (sequence, count) = (place.record, place.count);
+        if sequence > MOST_RECORDS {
+            return Err("a number that no record has");
+        }
         follow.phase = Phase::Restoring;
-        follow.received = sequence;
+        follow.log = LifeLog::from(place, log_bytes);
         follow.replayed = sequence;
-        follow.received_count = count;
         follow.executed = count;
         follow.released = visible_outputs;
         let pairing = follow.pairing;
@@ -577,11 +665,45 @@ impl<O> Backup<O> {
         Ok(())
     }
 
+    /// The primary says that another generation began, in which this replica is a member, too, or may
+    /// become one.
+    fn generation_changed(&mut self, key: &[u8]) -> Result<(), &'static str> {
+        let me = self.config.greeting.host.id;
+        let State::Following(follow) = &mut self.state else {
+            return Ok(());
+        };
+        let Ok(by) = Entry::parse(&follow.opened.next_key(), key) else {
+            return Err("what it says that the key holds makes no sense");
+        };
+        let is_its = matches!(by.kind, Kind::Joined | Kind::Dropped)
+            && by.membership().primary == follow.opened.membership().primary;
+        if !is_its || follow.has_begun() && !follow.stays_member(&by, me) {
+            return Err("the generation is not the primary's and this replica's");
+        }
+        follow.adopt(by.clone());
+        self.report(Event::Generation { by: Box::new(by) });
+        Ok(())
+    }
+
+    /// The machine that this replica has goes on from where it stands, in a pairing of its own.
+    pub(super) fn go_on(&mut self, now: Duration, held: Follow<O>, welcomed: Follow<O>) {
+        let mut follow = held.goes_on_in(welcomed);
+        follow.last_sent = now;
+        let (connection, pairing) = (follow.connection, follow.pairing);
+        self.report(Event::Continues {
+            pairing,
+            continuation: Continuation::Continues,
+        });
+        self.state = State::Following(Box::new(follow));
+        self.actions.push_back(BackupAction::GoOn { pairing });
+        self.send(connection, Message::Ready { pairing });
+    }
+
     fn handed_over(&mut self, now: Duration, sequence: u64) {
         let State::Following(follow) = &mut self.state else {
             return;
         };
-        if !follow.has_begun() || sequence != follow.received {
+        if !follow.has_begun() || sequence != follow.received() {
             let what = "it hands over what we do not hold";
             return self.lost_primary(now, Suspicion::Protocol(what.to_owned()));
         }
@@ -696,7 +818,7 @@ impl<O> Backup<O> {
         if follow.phase != Phase::Confirmed {
             return Err("it begins before we confirmed the key");
         }
-        if sequence != follow.received && look {
+        if sequence != follow.received() && look {
             return Err("records before Begin are missing");
         }
         follow.phase = Phase::Begun;
@@ -727,8 +849,7 @@ impl<O> Backup<O> {
         let State::Following(follow) = &mut self.state else {
             return Ok(());
         };
-        let look = !self.config.mutations.active(Mutation::GapUnnoticed);
-        follow.take_records(now, first_sequence, &records, look)?;
+        follow.take_records(now, first_sequence, &records, &self.config.mutations)?;
         follow.release(released);
         if urgent {
             let connection = follow.connection;

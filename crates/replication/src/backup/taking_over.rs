@@ -25,9 +25,9 @@ impl<O> Backup<O> {
         self.actions.push_back(BackupAction::Close(connection));
         let early = self.config.mutations.active(Mutation::ClaimBeforeBegin) && follow.is_member();
         if !follow.has_begun() && !early {
-            let stop = BackupStop::Again(why.to_string());
+            let again = why.to_string();
             self.report(Event::JoinFailed { pairing, why });
-            return self.stop(stop);
+            return self.again(&again);
         }
         self.report(Event::Suspected { pairing, why });
         self.claim(now + courtesy, Kind::TookOver);
@@ -42,7 +42,7 @@ impl<O> Backup<O> {
 
     /// Asks for the key of the generation in which this replica is a member, from `at` on.
     pub(super) fn claim(&mut self, at: Duration, kind: Kind) {
-        let State::Following(follow) = &self.state else {
+        let (State::Following(follow) | State::Claiming(follow, _)) = &self.state else {
             return;
         };
         let record = RecordNumber(follow.received()).next();
@@ -51,7 +51,9 @@ impl<O> Backup<O> {
             .taken_over(self.config.writer(), kind, record);
         let (pacing, mutations) = (self.config.claim_pacing, self.config.mutations);
         let claim = Claim::new(at, entry, None, pacing, mutations);
-        if let State::Following(follow) = std::mem::replace(&mut self.state, State::Stopped) {
+        if let State::Following(follow) | State::Claiming(follow, _) =
+            std::mem::replace(&mut self.state, State::Stopped)
+        {
             self.state = State::Claiming(follow, Box::new(claim));
         }
     }
@@ -69,12 +71,13 @@ impl<O> Backup<O> {
                 let verdict = claim.answer(now, request, outcome);
                 let trouble = claim.trouble_since(before);
                 let entry = claim.entry().clone();
+                let kind = entry.kind;
                 if awaited && let Some(event) = self.outage.asked(now, trouble) {
                     self.report(event);
                 }
                 match verdict {
                     Verdict::Won => self.won(entry),
-                    Verdict::Lost(by) => self.lost(by),
+                    Verdict::Lost(by) => self.lost(now, kind, by),
                     Verdict::Pending => {}
                 }
             }
@@ -105,6 +108,7 @@ impl<O> Backup<O> {
         self.newest = opened.clone();
         self.report(Event::Claimed {
             generation: opened.next_generation(),
+            members: 0,
         });
         if let State::Claiming(follow, _) = std::mem::replace(&mut self.state, State::Stopped) {
             if follow.is_handed_over() {
@@ -118,10 +122,20 @@ impl<O> Backup<O> {
         }
     }
 
-    fn lost(&mut self, by: Box<Entry>) {
-        if let State::Claiming(follow, _) = &self.state
-            && follow.is_handed_over()
-        {
+    fn lost(&mut self, now: Duration, kind: Kind, by: Box<Entry>) {
+        let me = self.config.greeting.host.id;
+        let mutated = self.config.mutations.active(Mutation::ClaimByNonMember);
+        let State::Claiming(follow, _) = &mut self.state else {
+            return;
+        };
+        // The primary had gone on with others, or without some, before it was lost: this replica is
+        // a member of its next generation as well, and asks for the key of that.
+        if follow.stays_member(&by, me) || mutated && by.kind == Kind::Dropped {
+            follow.adopt((*by).clone());
+            self.report(Event::Generation { by });
+            return self.claim(now, kind);
+        }
+        if follow.is_handed_over() {
             let connection = follow.connection();
             self.actions.push_back(BackupAction::Close(connection));
         }
@@ -129,6 +143,7 @@ impl<O> Backup<O> {
         if self.is_end_of_what_we_hold(&by) {
             return self.life_ended();
         }
+        self.hold_machine();
         self.stop(BackupStop::Superseded { by });
     }
 
@@ -136,8 +151,8 @@ impl<O> Backup<O> {
         let State::Draining(follow, drain) = std::mem::replace(&mut self.state, State::Live) else {
             return;
         };
-        let (pairing, record) = (follow.pairing(), RecordNumber(follow.received()));
-        let outputs = follow.into_kept_outputs();
+        let pairing = follow.pairing();
+        let (log, outputs) = follow.into_log_and_outputs();
         self.report(Event::Live {
             pairing,
             drained_records: drain.records,
@@ -146,7 +161,7 @@ impl<O> Backup<O> {
         self.actions.push_back(BackupAction::Announce);
         self.actions.push_back(BackupAction::GoLive {
             opened: Box::new(drain.opened),
-            record,
+            log: Box::new(log),
             outputs,
         });
     }

@@ -1,9 +1,11 @@
 //! How messages are spelt. `docs/protocol.md`, "Messages".
 
 use super::{
-    Button, DivergenceReport, Fetched, Greeting, LifeId, MAX_CHUNK_BYTES, MAX_GREETING_BYTES,
-    MAX_NAME_BYTES, Message, Parting, Refusal, SnapshotChunk, SnapshotPart,
+    Button, Continuation, DivergenceReport, Fetched, Greeting, LifeId, MAX_CHUNK_BYTES,
+    MAX_GREETING_BYTES, MAX_NAME_BYTES, Message, Parting, Refusal, SnapshotChunk, SnapshotPart,
+    Standpoint,
 };
+use crate::life_log::{LogMark, Place};
 use crate::marker::{Marker, Worth};
 use crate::record::{decode_batch, encode_batch};
 use crate::startup::{Stance, Standing};
@@ -40,6 +42,7 @@ mod kind {
     pub const FETCH: u8 = 24;
     pub const PRESS: u8 = 25;
     pub const SWITCH_OVER: u8 = 26;
+    pub const GENERATION: u8 = 27;
 }
 
 fn put_greeting(out: &mut Vec<u8>, greeting: &Greeting) {
@@ -84,6 +87,17 @@ fn get_greeting(fields: &mut Fields<'_>) -> Result<Greeting, WireError> {
         machine: get_machine(fields)?,
         host: get_host(fields)?,
         run: RunId(u128::from_le_bytes(fields.array()?)),
+    })
+}
+
+fn get_standpoint(fields: &mut Fields<'_>) -> Result<Standpoint, WireError> {
+    Ok(Standpoint {
+        life_id: LifeId(u128::from_le_bytes(fields.array()?)),
+        place: Place {
+            record: fields.varint()?,
+            count: fields.varint()?,
+            mark: LogMark(u128::from_le_bytes(fields.array()?)),
+        },
     })
 }
 
@@ -160,9 +174,18 @@ pub(super) fn encode(out: &mut Vec<u8>, message: &Message) -> u8 {
         }
     };
     match message {
-        Message::Hello { protocol, greeting } => {
+        Message::Hello {
+            protocol,
+            greeting,
+            stands_at,
+        } => {
             put_varint(out, (*protocol).into());
             put_greeting(out, greeting);
+            if let Some(Standpoint { life_id, place }) = stands_at {
+                out.extend_from_slice(&life_id.0.to_le_bytes());
+                numbers(out, &[place.record, place.count]);
+                out.extend_from_slice(&place.mark.0.to_le_bytes());
+            }
             kind::HELLO
         }
         Message::Welcome {
@@ -171,10 +194,12 @@ pub(super) fn encode(out: &mut Vec<u8>, message: &Message) -> u8 {
             life_id,
             generation,
             pairing,
+            continuation,
         } => {
             put_greeting(out, greeting);
             out.extend_from_slice(&life_id.0.to_le_bytes());
             numbers(out, &[life.0, generation.0, *pairing]);
+            out.push(tag_of(&CONTINUATIONS, continuation));
             kind::WELCOME
         }
         Message::Refuse(refusal) => {
@@ -200,8 +225,10 @@ pub(super) fn encode(out: &mut Vec<u8>, message: &Message) -> u8 {
             sequence,
             count,
             visible_outputs,
+            mark,
         } => {
             numbers(out, &[*pairing, *sequence, *count, *visible_outputs]);
+            out.extend_from_slice(&mark.0.to_le_bytes());
             kind::SNAPSHOT_TAKEN
         }
         Message::Ready { pairing } => {
@@ -217,6 +244,12 @@ pub(super) fn encode(out: &mut Vec<u8>, message: &Message) -> u8 {
             numbers(out, &[*pairing]);
             put_bytes(out, key);
             kind::JOINED
+        }
+        Message::Generation { pairing, key } => {
+            assert!(key.len() <= MAX_ENTRY_BYTES, "no key holds so much");
+            numbers(out, &[*pairing]);
+            put_bytes(out, key);
+            kind::GENERATION
         }
         Message::Confirmed { pairing } => {
             numbers(out, &[*pairing]);
@@ -340,9 +373,16 @@ pub(super) fn decode(kind: u8, payload: &[u8]) -> Result<Message, WireError> {
     let message = match kind {
         kind::HELLO => {
             let protocol = get_u32(&mut f, "the protocol version")?;
+            let greeting = get_greeting(&mut f)?;
+            let stands_at = if f.is_empty() {
+                None
+            } else {
+                Some(get_standpoint(&mut f)?)
+            };
             Message::Hello {
                 protocol,
-                greeting: get_greeting(&mut f)?,
+                greeting,
+                stands_at,
             }
         }
         kind::WELCOME => Message::Welcome {
@@ -351,6 +391,7 @@ pub(super) fn decode(kind: u8, payload: &[u8]) -> Result<Message, WireError> {
             life: LifeNumber(f.varint()?),
             generation: Generation(f.varint()?),
             pairing: f.varint()?,
+            continuation: from_tag(&CONTINUATIONS, "continuation", f.byte()?)?,
         },
         kind::REFUSE => Message::Refuse(get_refusal(&mut f)?),
         kind::SNAPSHOT => get_chunk(&mut f)?,
@@ -367,6 +408,7 @@ pub(super) fn decode(kind: u8, payload: &[u8]) -> Result<Message, WireError> {
             sequence: f.varint()?,
             count: f.varint()?,
             visible_outputs: f.varint()?,
+            mark: LogMark(u128::from_le_bytes(f.array()?)),
         },
         kind::READY => Message::Ready {
             pairing: f.varint()?,
@@ -375,6 +417,10 @@ pub(super) fn decode(kind: u8, payload: &[u8]) -> Result<Message, WireError> {
             pairing: f.varint()?,
         },
         kind::JOINED => Message::Joined {
+            pairing: f.varint()?,
+            key: f.bytes("a key's content", MAX_ENTRY_BYTES)?.to_vec(),
+        },
+        kind::GENERATION => Message::Generation {
             pairing: f.varint()?,
             key: f.bytes("a key's content", MAX_ENTRY_BYTES)?.to_vec(),
         },
@@ -588,6 +634,13 @@ const STANCES: [Stance; 5] = [
     Stance::Following,
     Stance::Claiming,
     Stance::Live,
+];
+
+const CONTINUATIONS: [Continuation; 4] = [
+    Continuation::NoMachine,
+    Continuation::Continues,
+    Continuation::Forgotten,
+    Continuation::Differs,
 ];
 
 /// The place of `value` in `table`, as a tag.

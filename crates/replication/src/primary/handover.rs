@@ -9,18 +9,32 @@ use crate::watch::Agreement;
 use std::time::Duration;
 
 impl<O> Primary<O> {
-    /// Whether the backup could take over at once: it is protected, and the arbiter was there when
+    /// Whether a member could take over at once: it is protected, and the arbiter was there when
     /// it was last looked at.
     pub fn can_hand_over(&self) -> bool {
-        !matches!(self.agreement, Agreement::Unreachable | Agreement::Differs) && self.has_heir()
+        !matches!(self.agreement, Agreement::Unreachable | Agreement::Differs)
+            && self.next_heir().is_some()
     }
 
-    /// Whether there is a backup that takes over as soon as the arbiter lets it.
-    fn has_heir(&self) -> bool {
-        let State::Paired(pair) = &self.state else {
-            return false;
-        };
-        pair.is_protected() && !self.finishing && !self.stands_still && self.leaving.is_none()
+    /// The member that takes over as soon as the arbiter lets it: the one at which a person asked for
+    /// that, or of those that hold most, the first.
+    fn next_heir(&self) -> Option<usize> {
+        let is_settled = matches!(self.state, State::Running { .. })
+            && !self.finishing
+            && !self.stands_still
+            && self.leaving.is_none()
+            && self.lost.is_empty();
+        if !is_settled {
+            return None;
+        }
+        let members = self.members.iter().enumerate();
+        let able = members.filter(|(_, member)| member.protects());
+        able.max_by_key(|(index, member)| {
+            let is_wanted = self.wanted_heir == Some(member.pairing());
+            let held = member.cursor().acknowledged();
+            (is_wanted, held, std::cmp::Reverse(*index))
+        })
+        .map(|(index, _)| index)
     }
 
     /// Lets the backup take over. The vcpu was stopped, and everything that it made was given to
@@ -29,12 +43,12 @@ impl<O> Primary<O> {
     /// nobody took over. False: it cannot be done now, let the vcpu run on.
     pub fn hand_over(&mut self, now: Duration) -> bool {
         self.enter(now);
-        let can = self.can_hand_over();
-        if can {
-            self.begin_handover(now);
+        let heir = self.next_heir().filter(|_| self.can_hand_over());
+        if let Some(heir) = heir {
+            self.begin_handover(now, heir);
         }
         self.maintain(now);
-        can
+        heir.is_some()
     }
 
     /// A disk of this host failed a request of the guest. Its outcome was *not* given to the guest
@@ -62,16 +76,25 @@ impl<O> Primary<O> {
         if self.config.mutations.active(Mutation::DiskErrorTold) {
             return self.resume();
         }
-        match &self.state {
-            // Whose disk is the right one is for its arbiter to say, and it has another.
-            State::Paired(_) if self.agreement == Agreement::Differs => self.tell_disk_error(),
-            State::Paired(_) if self.has_heir() => self.begin_handover(now),
-            State::Alone { join: Some(join) } if join.is_about_to_begin() => {}
-            State::Alone { .. } => self.tell_disk_error(),
-            // It is about to be known whether there is a backup, or who won.
-            State::Paired(_) | State::Unpaired => {}
-            State::Parting { .. } | State::Stopped => {}
+        if !matches!(self.state, State::Running { .. }) || !self.lost.is_empty() {
+            // It is about to be known who goes on.
+            return;
         }
+        if self.members.is_empty() {
+            if !self.somebody_is_about_to_begin() {
+                self.tell_disk_error();
+            }
+        } else if self.agreement == Agreement::Differs {
+            // Whose disk is the right one is for the member's arbiter to say, and it has another.
+            self.tell_disk_error();
+        } else if let Some(heir) = self.next_heir() {
+            self.begin_handover(now, heir);
+        }
+    }
+
+    /// Whether it is decided within a few round trips whether somebody becomes a member.
+    pub(super) fn somebody_is_about_to_begin(&self) -> bool {
+        matches!(&self.state, State::Running { join: Some(join) } if join.is_about_to_begin())
     }
 
     fn tell_disk_error(&mut self) {
@@ -79,21 +102,36 @@ impl<O> Primary<O> {
         self.resume();
     }
 
-    fn begin_handover(&mut self, now: Duration) {
+    fn begin_handover(&mut self, now: Duration, heir: usize) {
         self.flush(now, true);
-        let State::Paired(pair) = &mut self.state else {
-            return;
-        };
-        let (connection, pairing) = (pair.connection(), pair.pairing());
-        let sequence = pair.stream_mut().sent_sequence();
-        assert!(sequence == self.record, "everything was sent");
+        let member = &self.members[heir];
+        let (connection, pairing) = (member.connection(), member.pairing());
+        let sequence = self.log.last();
+        assert!(
+            member.cursor().has_sent_all(sequence),
+            "everything was sent"
+        );
         self.stands_still = true;
+        self.heir = Some(pairing);
+        self.wanted_heir = None;
         self.send(connection, Message::Handover { pairing, sequence });
         self.report(Event::HandingOver { pairing });
     }
 
+    /// The member that should have taken over was dropped, and others are left. A machine whose disk
+    /// failed is handed over to the next; another goes on here.
+    pub(super) fn heir_is_gone(&mut self) {
+        assert!(self.stands_still, "only whoever hands over has an heir");
+        self.stands_still = false;
+        self.heir = None;
+        if !self.disk_failed {
+            self.actions.push_back(PrimaryAction::Resume);
+        }
+    }
+
     /// The machine goes on here.
     pub(super) fn resume(&mut self) {
+        self.heir = None;
         let stood_still = std::mem::take(&mut self.stands_still);
         if std::mem::take(&mut self.disk_failed) || stood_still {
             self.actions.push_back(PrimaryAction::Resume);
@@ -103,7 +141,7 @@ impl<O> Primary<O> {
 
 impl super::Join {
     /// Whether it is decided within a few round trips whether this backup is a member.
-    fn is_about_to_begin(&self) -> bool {
+    pub(super) fn is_about_to_begin(&self) -> bool {
         matches!(self.step(), JoinStep::Claiming | JoinStep::AwaitConfirmed)
     }
 }

@@ -1,14 +1,17 @@
 //! A backup joins while the primary runs. `docs/protocol.md`, "Joining".
 
-use super::{Primary, PrimaryAction, PrimaryPhase, PrimaryStatus, State};
+use super::member::Member;
+use super::{FollowerStatus, Primary, PrimaryAction, State};
 use crate::ConnectionId;
-use crate::batch::{RecordStream, Sending};
+use crate::cursor::{Cursor, Sending};
 use crate::event::Event;
-use crate::failure_detector::{SilenceDetector, Suspicion};
-use crate::message::{Greeting, Message, PROTOCOL_VERSION, Parting, Refusal};
+use crate::failure_detector::{DetectorConfig, SilenceDetector, Suspicion};
+use crate::life_log::Relation;
+use crate::message::{
+    Continuation, Greeting, Message, PROTOCOL_VERSION, Parting, Refusal, Standpoint,
+};
 use crate::mutation::Mutation;
-use crate::primary::pair::Pair;
-use crate::succession::{Durability, Host, Kind, Membership, RunId};
+use crate::succession::{Durability, Host, Kind, MAX_MEMBERS, Membership, RunId};
 use std::time::Duration;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,21 +22,26 @@ pub(super) enum JoinStep {
     AwaitSnapshot,
     /// It is fetched and restored; records flow.
     AwaitReady,
-    /// The arbiter is asked for the key that makes it a member.
+    /// It is restored. The key that makes it a member is asked for as soon as the generation is not
+    /// being left otherwise.
+    Ready,
+    /// The arbiter is asked for that key.
     Claiming,
     /// The backup reads that key at its own arbiter.
     AwaitConfirmed,
 }
 
-/// A pairing that is being made. The primary is still alone and free.
+/// A follower that becomes a member. Outputs do not wait for it yet.
 pub(super) struct Join {
-    stream: RecordStream,
+    cursor: Cursor,
     host: Host,
     run: RunId,
     step: JoinStep,
     silence: SilenceDetector,
     /// What the backup said about its restore: bytes done, of how many.
     restored: Option<(u64, u64)>,
+    /// Keys of generations that began since it was told of the one that makes it a member.
+    generations: Vec<Vec<u8>>,
 }
 
 impl Join {
@@ -45,31 +53,57 @@ impl Join {
     fn has_snapshot(&self) -> bool {
         matches!(
             self.step,
-            JoinStep::AwaitReady | JoinStep::Claiming | JoinStep::AwaitConfirmed
+            JoinStep::AwaitReady | JoinStep::Ready | JoinStep::Claiming | JoinStep::AwaitConfirmed
         )
     }
 
-    pub fn key_is_there(&mut self, now: Duration) {
+    pub fn key_is_there(&mut self) {
         assert!(self.step == JoinStep::Claiming, "the key was asked for");
         self.step = JoinStep::AwaitConfirmed;
-        self.silence.heard(now);
     }
 
-    pub fn describe(&self, status: &mut PrimaryStatus) {
-        status.phase = PrimaryPhase::Joining;
-        status.restored = self.restored;
+    /// Another generation began. Whether it is to be told now: while it reads the key that makes it a
+    /// member it is not.
+    pub fn generation_changed(&mut self, key: &[u8]) -> bool {
+        let reads = self.step == JoinStep::AwaitConfirmed;
+        if reads {
+            self.generations.push(key.to_vec());
+        }
+        !reads && self.step != JoinStep::Claiming
+    }
+
+    pub fn restored(&self) -> Option<(u64, u64)> {
+        self.restored
+    }
+
+    pub fn describe(&self) -> FollowerStatus {
+        FollowerStatus {
+            host: self.host.clone(),
+            is_member: false,
+            protects: false,
+            acknowledged: self.cursor.acknowledged(),
+            lag_instructions: 0,
+            lag: Duration::ZERO,
+            round_trip: None,
+            record_bytes_sent: self.cursor.bytes_sent,
+            restored: self.restored,
+        }
+    }
+
+    pub fn host(&self) -> &Host {
+        &self.host
     }
 
     pub fn is_on(&self, connection: ConnectionId) -> bool {
-        self.stream.connection == connection
+        self.cursor.connection == connection
     }
 
     pub fn connection(&self) -> ConnectionId {
-        self.stream.connection
+        self.cursor.connection
     }
 
     pub fn pairing(&self) -> u64 {
-        self.stream.pairing
+        self.cursor.pairing
     }
 
     pub fn run(&self) -> RunId {
@@ -77,24 +111,23 @@ impl Join {
     }
 
     pub fn bytes_waiting(&self) -> usize {
-        self.stream.bytes_under_way()
+        self.cursor.bytes_under_way()
     }
 
     pub fn forgive(&mut self, pause: Duration) {
         self.silence.forgive(pause);
     }
 
-    /// Records are part of the stream from the snapshot on.
-    pub fn stream_mut(&mut self) -> Option<&mut RecordStream> {
-        let begun = !matches!(self.step, JoinStep::AwaitAccept | JoinStep::AwaitSnapshot);
-        begun.then_some(&mut self.stream)
+    /// Where it is in the log, from the snapshot on.
+    pub fn cursor_mut(&mut self) -> Option<&mut Cursor> {
+        self.has_snapshot().then_some(&mut self.cursor)
     }
 
-    pub fn deadline<O>(&self, primary: &Primary<O>) -> Duration {
-        let heartbeat = self.stream.last_sent() + primary.config.detector.heartbeat_interval;
+    pub fn deadline(&self, count: u64, detector: &DetectorConfig) -> Duration {
+        let heartbeat = self.cursor.last_sent() + detector.heartbeat_interval;
         let batch = self
             .has_snapshot()
-            .then(|| self.stream.batch_deadline(primary.count))
+            .then(|| self.cursor.batch_deadline(count))
             .flatten();
         batch
             .map_or(heartbeat, |batch| batch.min(heartbeat))
@@ -106,7 +139,7 @@ impl<O> Primary<O> {
     /// The pairing that is being made, and the run of its backup: who may fetch the snapshot.
     pub fn joining(&self) -> Option<(u64, RunId)> {
         match &self.state {
-            State::Alone { join: Some(join) } => Some((join.pairing(), join.run())),
+            State::Running { join: Some(join) } => Some((join.pairing(), join.run())),
             _ => None,
         }
     }
@@ -117,6 +150,7 @@ impl<O> Primary<O> {
         connection: ConnectionId,
         protocol: u32,
         greeting: Greeting,
+        stands_at: Option<Standpoint>,
     ) {
         if let Err(refusal) = self.may_join(protocol, &greeting) {
             self.send(connection, Message::Refuse(refusal.clone()));
@@ -131,27 +165,45 @@ impl<O> Primary<O> {
         // ever be taken for the next.
         self.pairing += 1;
         let pairing = self.pairing;
+        let continuation = self.continuation(stands_at);
         let welcome = Message::Welcome {
             greeting: self.config.greeting.clone(),
             life: self.opened.key.life,
             life_id: self.opened.life,
             generation: self.generation(),
             pairing,
+            continuation,
         };
         self.send(connection, welcome);
         self.report(Event::Joining {
             pairing,
             host: greeting.host.clone(),
         });
+        if stands_at.is_some() {
+            self.report(Event::Continues {
+                pairing,
+                continuation,
+            });
+        }
+        let mut cursor = Cursor::new(now, connection, pairing, self.config.batch);
+        let mut step = JoinStep::AwaitAccept;
+        if let (Continuation::Continues, Some(Standpoint { place, .. })) = (continuation, stands_at)
+        {
+            let skips = self.config.mutations.active(Mutation::SkipsWhatItLacks);
+            let from = if skips { self.log.last() } else { place.record };
+            cursor.starts_at(now, from, place.count, &self.log);
+            step = JoinStep::AwaitReady;
+        }
         let join = Join {
-            stream: RecordStream::new(now, connection, pairing, self.config.batch),
+            cursor,
             host: greeting.host,
             run: greeting.run,
-            step: JoinStep::AwaitAccept,
+            step,
             silence: SilenceDetector::new(now, self.config.detector.join_timeout),
             restored: None,
+            generations: Vec::new(),
         };
-        self.state = State::Alone {
+        self.state = State::Running {
             join: Some(Box::new(join)),
         };
     }
@@ -181,13 +233,37 @@ impl<O> Primary<O> {
                 ours: ours.configuration_hash,
             });
         }
-        match self.state {
-            State::Alone { join: None }
-                if !self.finishing && self.settled && self.leaving.is_none() =>
-            {
-                Ok(())
+        let is_here = self.opened.membership().has_member(theirs.host.id);
+        let takes_one_more = matches!(self.state, State::Running { join: None })
+            && !self.finishing
+            && !self.stands_still
+            && self.settled
+            && self.leaving.is_none()
+            && self.lost.is_empty()
+            && self.members.len() < self.config.max_members.min(MAX_MEMBERS);
+        if is_here || !takes_one_more {
+            return Err(Refusal::NotNow);
+        }
+        Ok(())
+    }
+
+    /// Whether a machine that stands there can go on from there: its log must be proven to be a
+    /// prefix of this one, which must still hold what follows.
+    fn continuation(&self, stands_at: Option<Standpoint>) -> Continuation {
+        let Some(Standpoint { life_id, place }) = stands_at else {
+            return Continuation::NoMachine;
+        };
+        if life_id != self.opened.life || place.count > self.count {
+            return Continuation::Differs;
+        }
+        let mutated = self.config.mutations.active(Mutation::ReturnsUnproven);
+        match self.log.relation(&place) {
+            Relation::Prefix => Continuation::Continues,
+            Relation::Differs if mutated && place.record <= self.log.last() => {
+                Continuation::Continues
             }
-            _ => Err(Refusal::NotNow),
+            Relation::Forgotten => Continuation::Forgotten,
+            Relation::Differs => Continuation::Differs,
         }
     }
 
@@ -195,13 +271,14 @@ impl<O> Primary<O> {
     pub fn snapshot_taken(&mut self, now: Duration, pairing: u64, count: u64) {
         self.enter(now);
         self.advance_to(now, count);
-        let (visible_outputs, sequence) = (self.visible_outputs, self.record);
-        if let State::Alone { join: Some(join) } = &mut self.state
+        let visible_outputs = self.visible_outputs;
+        let (sequence, mark) = (self.log.last(), self.log.end().mark);
+        if let State::Running { join: Some(join) } = &mut self.state
             && join.pairing() == pairing
             && join.step == JoinStep::AwaitSnapshot
         {
             join.step = JoinStep::AwaitReady;
-            join.stream.starts_at(sequence, count);
+            join.cursor.starts_at(now, sequence, count, &self.log);
             join.silence.heard(now);
             let connection = join.connection();
             let taken = Message::SnapshotTaken {
@@ -209,6 +286,7 @@ impl<O> Primary<O> {
                 sequence,
                 count,
                 visible_outputs,
+                mark,
             };
             self.send(connection, taken);
         }
@@ -218,7 +296,7 @@ impl<O> Primary<O> {
     /// The snapshot could not be taken or sent: the join is given up, the machine runs on.
     pub fn snapshot_failed(&mut self, now: Duration, pairing: u64) {
         self.enter(now);
-        if let State::Alone { join: Some(join) } = &self.state
+        if let State::Running { join: Some(join) } = &self.state
             && join.pairing() == pairing
         {
             self.join_failed(now, Suspicion::Left);
@@ -227,7 +305,7 @@ impl<O> Primary<O> {
     }
 
     pub(super) fn joiner_said(&mut self, now: Duration, message: Message) {
-        let State::Alone { join: Some(join) } = &mut self.state else {
+        let State::Running { join: Some(join) } = &mut self.state else {
             return;
         };
         let expected = join.pairing();
@@ -245,7 +323,7 @@ impl<O> Primary<O> {
             }
             Message::Ready { pairing } if pairing == expected => {
                 if join.step == JoinStep::AwaitReady {
-                    self.claim_joining(now);
+                    join.step = JoinStep::Ready;
                 } else {
                     self.join_failed(now, protocol_error("ready before it has the snapshot"));
                 }
@@ -268,7 +346,7 @@ impl<O> Primary<O> {
                 pairing, sequence, ..
             } if pairing == expected => {
                 // Before it has the snapshot it holds nothing, and only says that it is there.
-                if sequence > 0 && !join.stream.acknowledge(now, sequence) {
+                if sequence > 0 && !join.cursor.acknowledge(now, sequence) {
                     self.join_failed(now, protocol_error("acknowledges what it was not sent"));
                 }
             }
@@ -293,14 +371,21 @@ impl<O> Primary<O> {
     }
 
     /// The backup holds the snapshot and is ready: the arbiter is asked to make it a member.
-    /// Outputs still leave at once: nobody but this host can leave the generation.
-    fn claim_joining(&mut self, now: Duration) {
-        let State::Alone { join: Some(join) } = &mut self.state else {
+    /// Outputs do not wait for it yet: it cannot leave the generation.
+    pub(super) fn claim_joining(&mut self, now: Duration) {
+        let is_free =
+            self.leaving.is_none() && self.lost.is_empty() && !self.finishing && !self.stands_still;
+        let State::Running { join: Some(join) } = &mut self.state else {
             return;
         };
+        if join.step != JoinStep::Ready || !is_free {
+            return;
+        }
         join.step = JoinStep::Claiming;
+        let mut members: Vec<Host> = self.members.iter().map(|m| m.host().clone()).collect();
+        members.push(join.host.clone());
         let next = Membership {
-            members: vec![join.host.clone()],
+            members,
             durability: self.config.durability,
             ..self.opened.membership().clone()
         };
@@ -312,38 +397,54 @@ impl<O> Primary<O> {
     /// Begin, so it never does before this moment.
     fn begin(&mut self, now: Duration) {
         self.flush(now, false);
-        let State::Alone { join } = &mut self.state else {
+        let State::Running { join } = &mut self.state else {
             return;
         };
         let Some(join) = join.take() else { return };
-        let mut stream = join.stream;
+        let Join {
+            mut cursor,
+            host,
+            generations,
+            ..
+        } = *join;
+        let (connection, pairing) = (cursor.connection, cursor.pairing);
         let begin = Message::Begin {
-            pairing: stream.pairing,
-            sequence: stream.sent_sequence(),
+            pairing,
+            sequence: cursor.sent(),
             released: self.gate.released_visible(),
             record_interval_ms: self.config.digest_interval.as_millis() as u64,
         };
-        stream.touched(now);
+        assert!(
+            cursor.has_sent_all(self.log.last()),
+            "Begin comes after all records before it"
+        );
+        assert!(
+            self.opened.membership().has_member(host.id),
+            "only a member by the key begins"
+        );
+        cursor.touched(now);
         // While it restored it did not have to acknowledge anything.
         if !self
             .config
             .mutations
             .active(Mutation::RestoreCountsAsSilence)
         {
-            stream.begin(now);
+            cursor.begin(now);
         }
-        let connection = stream.connection;
         let mutated = self.config.mutations.active(Mutation::FlushOnOneDiskOnly);
         if self.opened.membership().durability == Durability::Both && !mutated {
             self.complete_flushes(0);
         }
-        self.gate.begin();
-        self.state = State::Paired(Box::new(Pair::new(now, stream, &self.config.detector)));
+        let member = Member::new(now, host, cursor, &self.config.detector);
+        self.members.push(member);
         self.send(connection, begin);
+        for key in generations {
+            self.send(connection, Message::Generation { pairing, key });
+        }
     }
 
     pub(super) fn join_failed(&mut self, now: Duration, why: Suspicion) {
-        let State::Alone { join } = &mut self.state else {
+        let State::Running { join } = &mut self.state else {
             return;
         };
         let Some(join) = join.take() else { return };
@@ -351,22 +452,25 @@ impl<O> Primary<O> {
         self.actions
             .push_back(PrimaryAction::Close(join.connection()));
         let cancels = !self.config.mutations.active(Mutation::SnapshotNotCancelled);
-        let is_whole = matches!(join.step, JoinStep::Claiming | JoinStep::AwaitConfirmed);
+        let is_whole = matches!(
+            join.step,
+            JoinStep::Ready | JoinStep::Claiming | JoinStep::AwaitConfirmed
+        );
         if !is_whole && cancels {
             self.actions
                 .push_back(PrimaryAction::AbortSnapshot { pairing });
         }
         self.report(Event::JoinFailed { pairing, why });
-        if join.step == JoinStep::AwaitConfirmed && self.leaving.is_none() {
-            self.drop_joiner(now);
-        }
-        if let Some(share) = self.throttle.lift() {
+        self.drop_absent(now);
+        if self.members.is_empty()
+            && let Some(share) = self.throttle.lift()
+        {
             self.actions.push_back(PrimaryAction::Throttle(share));
         }
     }
 
     pub(super) fn maintain_join(&mut self, now: Duration) {
-        let State::Alone { join: Some(join) } = &mut self.state else {
+        let State::Running { join: Some(join) } = &mut self.state else {
             return;
         };
         if join.silence.is_silent(now) {
@@ -374,76 +478,68 @@ impl<O> Primary<O> {
         }
         let mutation = Mutation::RestoreCountsAsSilence;
         if self.config.mutations.active(mutation)
-            && let Some(since) = join.stream.awaited_since()
+            && let Some(since) = join.cursor.awaited_since()
             && now >= since + self.config.detector.ack_timeout
         {
             return self.join_failed(now, Suspicion::NotAcknowledging);
         }
         let heartbeat_due =
-            now >= join.stream.last_sent() + self.config.detector.heartbeat_interval;
+            now >= join.cursor.last_sent() + self.config.detector.heartbeat_interval;
         let batch_due = join.has_snapshot()
             && join
-                .stream
+                .cursor
                 .batch_deadline(self.count)
                 .is_some_and(|deadline| now >= deadline);
         if heartbeat_due || batch_due {
             self.flush(now, false);
         }
         if heartbeat_due {
-            self.heartbeat_unless_sent(now);
+            self.heartbeat_to_joiner(now);
         }
     }
 
-    /// Sends what waits, if this is the time to send records at all.
+    /// Sends what waits to everybody who is sent records at all. `urgent`: an output waits for it.
     pub(super) fn flush(&mut self, now: Duration, urgent: bool) {
+        for index in 0..self.members.len() {
+            self.flush_member(now, index, urgent);
+        }
         let released = self.gate.released_visible();
-        let stream = match &mut self.state {
-            State::Alone { join: Some(join) } if join.has_snapshot() => &mut join.stream,
-            State::Paired(pair) => pair.stream_mut(),
-            _ => return,
+        let State::Running { join: Some(join) } = &mut self.state else {
+            return;
         };
-        let connection = stream.connection;
-        for message in stream.take(Sending {
+        if !join.has_snapshot() {
+            return;
+        }
+        let sending = Sending {
             now,
-            urgent,
+            urgent: false,
             released,
-        }) {
+        };
+        let connection = join.connection();
+        for message in join.cursor.take(&self.log, sending) {
             self.send(connection, message);
         }
     }
 
-    pub(super) fn stream_mut(&mut self) -> Option<&mut RecordStream> {
-        match &mut self.state {
-            State::Alone { join: Some(join) } => join.stream_mut(),
-            State::Paired(pair) => Some(pair.stream_mut()),
-            _ => None,
-        }
-    }
-
-    /// Says "still here" if nothing was sent at this very time.
-    pub(super) fn heartbeat_unless_sent(&mut self, now: Duration) {
+    /// Says "still here" to whoever is joining if nothing was sent at this very time.
+    fn heartbeat_to_joiner(&mut self, now: Duration) {
         let released = self.gate.released_visible();
-        let (stream, probe) = match &mut self.state {
-            State::Alone { join: Some(join) } => (&mut join.stream, 0),
-            State::Paired(pair) => {
-                let probe = pair.probe();
-                (pair.stream_mut(), probe)
-            }
-            _ => return,
+        let State::Running { join: Some(join) } = &mut self.state else {
+            return;
         };
-        if stream.last_sent() >= now {
+        if join.cursor.last_sent() >= now {
             return;
         }
-        stream.touched(now);
-        let (connection, pairing) = (stream.connection, stream.pairing);
-        let sequence = stream.sent_sequence();
+        join.cursor.touched(now);
+        let (connection, pairing) = (join.connection(), join.pairing());
+        let sequence = join.cursor.sent();
         self.send(
             connection,
             Message::Heartbeat {
                 pairing,
                 sequence,
                 released,
-                probe,
+                probe: 0,
             },
         );
     }

@@ -2,11 +2,15 @@
 //! "The succession".
 
 use super::join::JoinStep;
+use super::member::Member;
 use super::{Primary, PrimaryAction, PrimaryStop, State};
+use crate::ConnectionId;
 use crate::event::Event;
 use crate::message::{Message, Parting};
 use crate::mutation::Mutation;
-use crate::succession::{Claim, Entry, Kind, Membership, Outcome, RecordNumber, Request, Verdict};
+use crate::succession::{
+    Claim, Entry, Host, Kind, Membership, Outcome, RecordNumber, Request, Verdict,
+};
 use crate::watch::{Agreement, Look};
 use std::time::Duration;
 
@@ -17,7 +21,7 @@ impl<O> Primary<O> {
             self.leaving.is_none(),
             "a generation is left in one way only"
         );
-        let record = RecordNumber(self.record).next();
+        let record = RecordNumber(self.log.last()).next();
         let entry = self.opened.left(self.config.writer(), kind, record, next);
         let (pacing, mutations) = (self.config.claim_pacing, self.config.mutations);
         self.leaving = Some(Claim::new(now, entry, None, pacing, mutations));
@@ -40,11 +44,12 @@ impl<O> Primary<O> {
     /// The answer to [`PrimaryAction::Ask`], with the request that it answers.
     pub fn arbiter_answered(&mut self, now: Duration, request: &Request, outcome: &Outcome) {
         self.enter(now);
-        if let Some(nonce) = self.beacon.answer(request, outcome)
-            && let State::Paired(pair) = &self.state
-        {
-            let (connection, pairing) = (pair.connection(), pair.pairing());
-            self.send(connection, Message::Challenged { pairing, nonce });
+        for (host, nonce) in self.beacon.answer(request, outcome) {
+            let mut members = self.members.iter();
+            if let Some(member) = members.find(|member| member.host().id == host) {
+                let (connection, pairing) = (member.connection(), member.pairing());
+                self.send(connection, Message::Challenged { pairing, nonce });
+            }
         }
         let look = self.watch.answer(now, &self.opened, request, outcome);
         if let Some(claim) = &mut self.leaving {
@@ -111,60 +116,132 @@ impl<O> Primary<O> {
         }
         self.opened = entry;
         match kind {
-            Kind::Joined => self.key_of_joining_is_there(now),
-            Kind::Dropped => self.go_on_alone(now),
+            Kind::Joined => {
+                self.tell_generation();
+                self.key_of_joining_is_there();
+            }
+            Kind::Dropped => {
+                // Whoever was lost meanwhile is still a member: the next key drops it.
+                let next = self.opened.membership();
+                let mutations = self.config.mutations;
+                if mutations.active(Mutation::SecondDropForgotten) {
+                    self.lost.clear();
+                } else if !mutations.active(Mutation::DroppedMemberCounts) {
+                    self.lost.retain(|host| next.has_member(host.id));
+                }
+                self.tell_generation();
+                self.go_on(now);
+            }
             other => panic!("a primary leaves no generation by {other}"),
         }
     }
 
-    /// The joiner may be gone by now. It has not read Begin, so nobody else can leave the
-    /// generation, and outputs go on as before while the member is dropped again.
-    fn key_of_joining_is_there(&mut self, now: Duration) {
+    /// Tells the members in which generation they are now. Whoever does not hear of it finds out when
+    /// it asks the arbiter.
+    fn tell_generation(&mut self) {
         let key = self.opened.content();
-        let State::Alone { join } = &mut self.state else {
-            panic!("a generation with a member begins in no other state");
-        };
-        match join {
-            Some(join) if join.step() == JoinStep::Claiming => {
-                join.key_is_there(now);
-                let (connection, pairing) = (join.connection(), join.pairing());
-                self.send(connection, Message::Joined { pairing, key });
-            }
-            _ => self.drop_joiner(now),
+        for index in 0..self.members.len() {
+            let member = &self.members[index];
+            let (connection, pairing) = (member.connection(), member.pairing());
+            let key = key.clone();
+            self.send(connection, Message::Generation { pairing, key });
+        }
+        if let State::Running { join: Some(join) } = &mut self.state
+            && join.generation_changed(&key)
+        {
+            let (connection, pairing) = (join.connection(), join.pairing());
+            self.send(connection, Message::Generation { pairing, key });
         }
     }
 
-    /// Leaves the generation of a member that never read Begin.
-    pub(super) fn drop_joiner(&mut self, now: Duration) {
-        let next = self.without_members();
-        self.leave_generation(now, Kind::Dropped, Some(next));
+    /// The joiner may be gone by now: then it is dropped again. It has not read Begin, so it cannot
+    /// leave the generation.
+    fn key_of_joining_is_there(&mut self) {
+        let key = self.opened.content();
+        if let State::Running { join: Some(join) } = &mut self.state
+            && join.step() == JoinStep::Claiming
+        {
+            join.key_is_there();
+            let (connection, pairing) = (join.connection(), join.pairing());
+            self.send(connection, Message::Joined { pairing, key });
+        }
+    }
+
+    /// Members by the key that are not here, lost or gone before they had begun, are dropped by the
+    /// next key, as soon as it can be asked for.
+    pub(super) fn drop_absent(&mut self, now: Duration) {
+        let mutated = self
+            .config
+            .mutations
+            .active(Mutation::DropBackupWithoutAsking);
+        let State::Running { join } = &self.state else {
+            return;
+        };
+        if self.leaving.is_some() || mutated {
+            return;
+        }
+        let joiner = join.as_ref().filter(|join| join.is_about_to_begin());
+        let is_here = |host: &Host| {
+            let is_member = |member: &Member| member.host().id == host.id;
+            let is_joiner = joiner.is_some_and(|join| join.host().id == host.id);
+            self.members.iter().any(is_member) || is_joiner
+        };
+        let left = self.opened.membership();
+        let here = left.members.iter().filter(|host| is_here(host)).cloned();
+        let members: Vec<Host> = here.collect();
+        if members.len() < left.members.len() {
+            let next = Membership {
+                members,
+                ..left.clone()
+            };
+            self.leave_generation(now, Kind::Dropped, Some(next));
+        }
     }
 
     pub(super) fn life_ended(&mut self, now: Duration) {
-        match &self.state {
-            State::Paired(pair) => {
-                let (connection, pairing) = (pair.connection(), pair.pairing());
-                let parting = Parting::Finished;
-                self.send(connection, Message::Goodbye { pairing, parting });
-                let deadline = now + self.config.detector.silence_timeout;
-                self.state = State::Parting {
-                    connection,
-                    deadline,
-                };
-            }
-            _ => self.stop(PrimaryStop::Finished),
+        let members = std::mem::take(&mut self.members);
+        if members.is_empty() {
+            return self.stop(PrimaryStop::Finished);
+        }
+        for member in &members {
+            let (connection, pairing) = (member.connection(), member.pairing());
+            let parting = Parting::Finished;
+            self.send(connection, Message::Goodbye { pairing, parting });
+        }
+        self.state = State::Parting {
+            waiting: members.iter().map(Member::connection).collect(),
+            deadline: now + self.config.detector.silence_timeout,
+        };
+    }
+
+    /// A member that was told of the end has answered, or is gone.
+    pub(super) fn parted(&mut self, connection: ConnectionId, closes: bool) {
+        let State::Parting { waiting, .. } = &mut self.state else {
+            return;
+        };
+        let Some(index) = waiting.iter().position(|other| *other == connection) else {
+            return;
+        };
+        waiting.remove(index);
+        let is_last = waiting.is_empty();
+        if closes {
+            self.actions.push_back(PrimaryAction::Close(connection));
+        }
+        if is_last {
+            self.stop(PrimaryStop::Finished);
         }
     }
 
     /// Somebody else left the generation.
     fn superseded(&mut self, by: Box<Entry>) {
         self.report(Event::Superseded { by: by.clone() });
-        let connection = match &self.state {
-            State::Paired(pair) => Some(pair.connection()),
-            State::Alone { join: Some(join) } => Some(join.connection()),
-            _ => None,
+        let join = match &self.state {
+            State::Running { join } => join.as_ref().map(|join| join.connection()),
+            State::Parting { .. } | State::Stopped => None,
         };
-        if let Some(connection) = connection {
+        let members = self.members.iter().map(Member::connection);
+        let open: Vec<ConnectionId> = members.chain(join).collect();
+        for connection in open {
             self.actions.push_back(PrimaryAction::Close(connection));
         }
         self.stop(PrimaryStop::Superseded { by });

@@ -163,7 +163,11 @@ impl Situation<'_> {
     /// A peer that is live, or may be soon.
     fn somebody_has_it(&self, newest: &Entry, open: &Open<'_>) -> Option<Decision> {
         let here = (open.life, open.generation);
-        for (peer, standing) in self.standings() {
+        // Of several, who is live comes first: the others follow it, or join as this one does.
+        let is_live = |standing: &Standing| standing.stance == Stance::Live;
+        let live = self.standings().filter(|(_, standing)| is_live(standing));
+        let others = self.standings().filter(|(_, standing)| !is_live(standing));
+        for (peer, standing) in live.chain(others) {
             let host = standing.host.clone();
             let there = (standing.life, standing.generation);
             let same = standing.life_id == open.life_id;

@@ -4,7 +4,7 @@ use crate::pair::{Pair, WIRE, ms};
 use crate::support::config;
 use replication::backup::{BackupAction, BackupPhase};
 use replication::primary::PrimaryAction;
-use replication::succession::{Generation, Kind, Outcome, RecordNumber};
+use replication::succession::{Generation, Kind, Outcome};
 
 #[test]
 fn going_live_drains_the_log_and_repeats_what_may_not_be_out() {
@@ -29,13 +29,13 @@ fn going_live_drains_the_log_and_repeats_what_may_not_be_out() {
     pair.settle();
     let Some(BackupAction::GoLive {
         opened,
-        record,
+        log,
         outputs,
     }) = pair.backup_did.last()
     else {
         panic!("{:?}", pair.backup_did.last())
     };
-    assert_eq!((opened.kind, *record), (Kind::TookOver, RecordNumber(3)));
+    assert_eq!((opened.kind, log.last()), (Kind::TookOver, 3));
     assert_eq!(opened.next_generation(), Generation(3));
     assert_eq!(outputs, &[2, 3]);
 }

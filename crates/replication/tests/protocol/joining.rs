@@ -46,6 +46,7 @@ fn a_primary_that_has_a_backup_takes_no_other() {
     let hello = Message::Hello {
         protocol: PROTOCOL_VERSION,
         greeting: config("c").greeting,
+        stands_at: None,
     };
     pair.primary.received(pair.now, ConnectionId(2), hello);
     assert!(matches!(
@@ -136,7 +137,7 @@ fn a_primary_of_another_generation_is_not_joined() {
     let ended = opened.left(config("a").writer(), Kind::ColdStart, RecordNumber(5), {
         Some(opened.membership().clone())
     });
-    pair.backup = Backup::new(pair.now, config("b"), ended);
+    pair.backup = Backup::new(pair.now, config("b"), ended, None);
     pair.settle();
     assert!(matches!(
         pair.backup_did.last(),

@@ -10,6 +10,7 @@ mod joining;
 mod lag;
 mod output_rule;
 mod pair;
+mod returning;
 mod same_arbiter;
 #[path = "../support/mod.rs"]
 mod support;

@@ -40,6 +40,8 @@ pub struct Pair {
     pub emitted: Vec<u32>,
     pub to_replay: Vec<Record>,
     pub replayed: u64,
+    /// The pairing that its machine belongs to.
+    pub pairing: u64,
     pub primary_did: Vec<PrimaryAction<u32>>,
     pub backup_did: Vec<BackupAction<u32>>,
     pub wire_bytes: usize,
@@ -54,11 +56,11 @@ impl Pair {
     pub fn new(primary: PairConfig, backup: PairConfig) -> Pair {
         let opened = power_on(&primary);
         let store = Store::with(&opened);
-        let beginning = Beginning::from_disk(opened.clone());
+        let beginning = Beginning::from_disk(opened.clone(), &primary);
         Pair {
             now: Duration::ZERO,
             primary: Primary::new(Duration::ZERO, primary, beginning),
-            backup: Backup::new(Duration::ZERO, backup, opened),
+            backup: Backup::new(Duration::ZERO, backup, opened, None),
             store,
             answers: true,
             split: false,
@@ -73,6 +75,7 @@ impl Pair {
             emitted: Vec::new(),
             to_replay: Vec::new(),
             replayed: 0,
+            pairing: 1,
             primary_did: Vec::new(),
             backup_did: Vec::new(),
             wire_bytes: 0,
@@ -175,6 +178,7 @@ impl Pair {
             BackupAction::Place { pairing, .. } if self.restores_at_once => {
                 self.backup.restored(self.now, *pairing, Ok(()));
             }
+            BackupAction::GoOn { pairing } => self.pairing = *pairing,
             BackupAction::Replay { records, .. } => {
                 self.to_replay.extend(records.iter().cloned());
                 if self.replays {
@@ -191,10 +195,11 @@ impl Pair {
             self.replayed += 1;
             if let RecordBody::Marker { visible_outputs } = record.body {
                 let output = vec![visible_outputs as u32];
-                self.backup.outputs(self.now, 1, visible_outputs, output);
+                self.backup
+                    .outputs(self.now, self.pairing, visible_outputs, output);
             }
             self.backup
-                .replayed(self.now, 1, self.replayed, record.count);
+                .replayed(self.now, self.pairing, self.replayed, record.count);
         }
     }
 

@@ -198,6 +198,7 @@ impl Supervisor {
                 mac: MacAddress::default(),
             }),
             pair: Some(PairSection {
+                peers: Vec::new(),
                 host: Some(format!("replica-{number}")),
                 listen: "127.0.0.1:0".into(),
                 peer,

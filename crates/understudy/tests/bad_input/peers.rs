@@ -2,10 +2,11 @@
 
 use crate::support::guest_program::counting_slowly;
 use crate::support::{PairDirectory, Process, ReplicaFiles, wait_for};
+use replication::life_log::LogMark;
 use replication::marker::Worth;
 use replication::message::{
-    Greeting, LifeId, Message, MessageReader, MessageWriter, PROTOCOL_VERSION, Refusal,
-    SnapshotChunk, SnapshotPart,
+    Continuation, Greeting, LifeId, Message, MessageReader, MessageWriter, PROTOCOL_VERSION,
+    Refusal, SnapshotChunk, SnapshotPart,
 };
 use replication::startup::{Stance, Standing};
 use replication::succession::{
@@ -81,7 +82,11 @@ pub fn greeting() -> Greeting {
 /// What a primary answers to a greeting.
 fn ask(listen: &str, protocol: u32, greeting: Greeting) -> Option<Message> {
     let mut peer = Peer::new(TcpStream::connect(listen).unwrap());
-    peer.send(&Message::Hello { protocol, greeting });
+    peer.send(&Message::Hello {
+        protocol,
+        greeting,
+        stands_at: None,
+    });
     peer.receive()
 }
 
@@ -175,6 +180,7 @@ fn a_primary_hangs_up_on_a_backup_that_does_not_greet() {
             sequence: u64::MAX,
             count: u64::MAX,
             visible_outputs: u64::MAX,
+            mark: LogMark(u128::MAX),
         },
         Message::Heartbeat {
             pairing: 1,
@@ -279,6 +285,7 @@ impl LyingPrimary {
             life_id: LifeId(1),
             generation: Generation(1),
             pairing: 1,
+            continuation: Continuation::NoMachine,
         });
     }
 
@@ -299,6 +306,7 @@ impl LyingPrimary {
             sequence: 0,
             count: 5,
             visible_outputs: 0,
+            mark: LogMark(0),
         };
         self.peer.send(&taken);
         let mut pieces = Peer::new(self.listener.accept().unwrap().0);

@@ -47,6 +47,7 @@ fn openings() -> Vec<Vec<u8>> {
         &Message::Hello {
             protocol: PROTOCOL_VERSION,
             greeting,
+            stands_at: None,
         },
     );
     said.push(hello.clone());
@@ -226,6 +227,7 @@ fn right_greeting(config: &str) -> Vec<u8> {
         &Message::Hello {
             protocol: PROTOCOL_VERSION,
             greeting,
+            stands_at: None,
         },
     );
     hello

@@ -1,8 +1,8 @@
-//! The stream of records to one backup: numbers, batches, what is under way.
+//! One follower's place in the log: what it was sent, what it holds, what is under way.
 
 use crate::ConnectionId;
+use crate::life_log::LifeLog;
 use crate::message::Message;
-use crate::record::Record;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ impl Default for BatchConfig {
     }
 }
 
-/// What the world outside the stream knows at the moment of sending.
+/// What the world outside the cursor knows at the moment of sending.
 #[derive(Clone, Copy)]
 pub(crate) struct Sending {
     pub now: Duration,
@@ -48,21 +48,21 @@ struct InFlight {
     sent: Duration,
 }
 
-/// Puts the log's records, from where the snapshot was taken, into messages.
+/// Where one follower is in the log, and the messages that bring it further.
 #[derive(Debug)]
-pub(crate) struct RecordStream {
+pub(crate) struct Cursor {
     pub connection: ConnectionId,
     pub pairing: u64,
     config: BatchConfig,
-    /// Number of the last record added.
-    sequence: u64,
-    batch: Vec<Record>,
-    batch_bytes: usize,
-    batch_since: Option<Duration>,
+    /// Number of the last record of the log that it was sent.
+    sent: u64,
+    /// Bytes of the records after that, about, and since when there are any.
+    unsent_bytes: usize,
+    unsent_since: Option<Duration>,
     in_flight: VecDeque<InFlight>,
     bytes_in_flight: usize,
     acknowledged: u64,
-    /// Count of the last record that the backup holds, and of the last that it held before the
+    /// Count of the last record that the follower holds, and of the last that it held before the
     /// newest acknowledgement that brought something new.
     held_count: u64,
     held_before: u64,
@@ -76,21 +76,21 @@ pub(crate) struct RecordStream {
     pub bytes_sent: u64,
 }
 
-impl RecordStream {
+impl Cursor {
+    /// At the beginning of a life; where it really is, is said by [`Cursor::starts_at`].
     pub fn new(
         now: Duration,
         connection: ConnectionId,
         pairing: u64,
         config: BatchConfig,
-    ) -> RecordStream {
-        RecordStream {
+    ) -> Cursor {
+        Cursor {
             connection,
             pairing,
             config,
-            sequence: 0,
-            batch: Vec::new(),
-            batch_bytes: 0,
-            batch_since: None,
+            sent: 0,
+            unsent_bytes: 0,
+            unsent_since: None,
             in_flight: VecDeque::new(),
             bytes_in_flight: 0,
             acknowledged: 0,
@@ -103,23 +103,21 @@ impl RecordStream {
         }
     }
 
-    /// Adds a record and gives its number.
-    pub fn push(&mut self, now: Duration, record: Record) -> u64 {
-        self.sequence += 1;
-        self.batch_bytes += record.encoded_size_bound();
-        self.batch_since.get_or_insert(now);
-        self.batch.push(record);
-        self.sequence
-    }
-
-    /// Number of the last record added.
-    pub fn sequence(&self) -> u64 {
-        self.sequence
+    /// The log has grown by a record of so many bytes.
+    pub fn grown(&mut self, now: Duration, bytes: usize) {
+        self.unsent_bytes += bytes;
+        self.unsent_since.get_or_insert(now);
     }
 
     /// Number of the last record sent.
-    pub fn sent_sequence(&self) -> u64 {
-        self.sequence - self.batch.len() as u64
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Whether everything up to number `last` was sent.
+    pub fn has_sent_all(&self, last: u64) -> bool {
+        assert!(self.sent <= last, "nothing is sent that is not in the log");
+        self.sent == last
     }
 
     pub fn acknowledged(&self) -> u64 {
@@ -131,17 +129,20 @@ impl RecordStream {
         self.sent_count
     }
 
-    /// The stream begins after record `sequence`, at `count`: where the snapshot was taken.
-    pub fn starts_at(&mut self, sequence: u64, count: u64) {
+    /// The follower has everything up to here: a snapshot that is taken here, or its machine stands
+    /// here. What the log has beyond is sent next.
+    pub fn starts_at(&mut self, now: Duration, record: u64, count: u64, log: &LifeLog) {
         assert!(
-            self.batch.is_empty() && self.in_flight.is_empty(),
-            "a stream begins before its first record"
+            self.sent == 0 && self.in_flight.is_empty(),
+            "a cursor begins before its first record"
         );
-        self.sequence = sequence;
-        self.acknowledged = sequence;
+        self.sent = record;
+        self.acknowledged = record;
         self.sent_count = count;
         self.held_count = count;
         self.held_before = count;
+        self.unsent_bytes = log.after(record).map(|(_, bytes)| bytes).sum();
+        self.unsent_since = (self.unsent_bytes > 0).then_some(now);
     }
 
     /// Instruction count of the last record that the backup held before the records that it
@@ -152,7 +153,7 @@ impl RecordStream {
 
     /// Bytes not yet sent or not yet acknowledged.
     pub fn bytes_under_way(&self) -> usize {
-        self.bytes_in_flight + self.batch_bytes
+        self.bytes_in_flight + self.unsent_bytes
     }
 
     /// Since when an acknowledgement is due: since the oldest batch that is not acknowledged was
@@ -184,43 +185,42 @@ impl RecordStream {
         self.last_sent = now;
     }
 
-    /// When the batch is to be sent although nothing waits for it.
+    /// When records are to be sent although nothing waits for it.
     pub fn batch_deadline(&self, count: u64) -> Option<Duration> {
-        let since = self.batch_since?;
-        if self.batch_bytes >= self.config.bytes {
+        let since = self.unsent_since?;
+        if self.unsent_bytes >= self.config.bytes {
             return Some(since);
         }
         let ran = count.saturating_sub(self.sent_count);
         (ran >= self.config.idle_instructions).then_some(since + self.config.delay)
     }
 
-    /// Whether the guest has come so far beyond the last record that the backup should be let come
-    /// after it.
-    pub fn is_behind(&self, now: Duration, count: u64) -> bool {
-        let last = self.batch.last().map_or(self.sent_count, |last| last.count);
-        let ran = count.saturating_sub(last);
+    /// Whether the guest, at `count`, has come so far beyond the last record of the log, at `last`, that
+    /// the follower should be let come after it.
+    pub fn is_behind(&self, now: Duration, last: u64, count: u64) -> bool {
+        let ran = count.saturating_sub(last.max(self.sent_count));
         // Whoever tells how far the guest is does so about as often as this asks.
         let since = now.saturating_sub(self.last_sent) + self.config.delay / 4;
         ran >= self.config.idle_instructions.max(1) && since >= self.config.delay
     }
 
-    /// Takes all that waits as messages, none much longer than the configured size unless a single
-    /// record is.
-    pub fn take(&mut self, sending: Sending) -> Vec<Message> {
+    /// All of the log that was not sent yet, as messages, none much longer than the configured size
+    /// unless a single record is.
+    pub fn take(&mut self, log: &LifeLog, sending: Sending) -> Vec<Message> {
         let mut messages = Vec::new();
-        let mut first_sequence = self.sent_sequence() + 1;
-        let mut records = std::mem::take(&mut self.batch).into_iter().peekable();
-        while records.peek().is_some() {
+        let mut unsent = log.after(self.sent).peekable();
+        while unsent.peek().is_some() {
+            let first_sequence = self.sent + 1;
             let mut bytes = 0;
-            let mut part = Vec::new();
-            while let Some(record) = records.next_if(|_| bytes < self.config.bytes) {
-                bytes += record.encoded_size_bound();
+            let mut records = Vec::new();
+            while let Some((record, size)) = unsent.next_if(|_| bytes < self.config.bytes) {
+                bytes += size;
                 self.sent_count = record.count;
-                part.push(record);
+                records.push(record.clone());
             }
-            let last = first_sequence + part.len() as u64 - 1;
+            self.sent += records.len() as u64;
             self.in_flight.push_back(InFlight {
-                last,
+                last: self.sent,
                 count: self.sent_count,
                 bytes,
                 sent: sending.now,
@@ -230,24 +230,24 @@ impl RecordStream {
             messages.push(Message::Records {
                 pairing: self.pairing,
                 first_sequence,
-                urgent: sending.urgent && records.peek().is_none(),
+                urgent: sending.urgent && unsent.peek().is_none(),
                 released: sending.released,
-                records: part,
+                records,
             });
-            first_sequence = last + 1;
         }
-        self.batch_bytes = 0;
-        self.batch_since = None;
+        assert!(self.has_sent_all(log.last()), "all of the log was sent");
+        self.unsent_bytes = 0;
+        self.unsent_since = None;
         if !messages.is_empty() {
             self.last_sent = sending.now;
         }
         messages
     }
 
-    /// The backup says that it holds everything up to `sequence`. False: that cannot be.
+    /// The follower says that it holds everything up to `sequence`. False: that cannot be.
     #[must_use]
     pub fn acknowledge(&mut self, now: Duration, sequence: u64) -> bool {
-        if sequence < self.acknowledged || sequence > self.sent_sequence() {
+        if sequence < self.acknowledged || sequence > self.sent {
             return false;
         }
         if sequence > self.acknowledged {

@@ -1,0 +1,478 @@
+//! The members: followers whose acknowledgement outputs wait for. `docs/protocol.md`, "The output
+//! rule" and "Suspicion".
+
+use super::join::protocol_error;
+use super::{FollowerStatus, Primary, PrimaryAction, State};
+use crate::ConnectionId;
+use crate::cursor::{Cursor, Sending};
+use crate::event::Event;
+use crate::failure_detector::{DetectorConfig, SilenceDetector, Suspicion};
+use crate::lag::{LagConfig, LagMeter, Pressure, RunShare};
+use crate::life_log::LifeLog;
+use crate::message::{Message, Parting};
+use crate::mutation::{Mutation, Mutations};
+use crate::record::{Record, RecordBody};
+use crate::round_trip::RoundTrip;
+use crate::succession::{Durability, Host};
+use std::time::Duration;
+
+/// A member, from Begin until its connection ends, and what is known about it.
+pub(super) struct Member {
+    cursor: Cursor,
+    host: Host,
+    silence: SilenceDetector,
+    meter: LagMeter,
+    /// When its machine last moved, or had nothing to do.
+    moved: Duration,
+    /// The newest question whether it listens, raised now and then. Begin is the first.
+    probe: u64,
+    probed: Duration,
+    round_trip: RoundTrip,
+    /// The echo of this probe ends the doubt.
+    doubted: u64,
+    /// It has not yet echoed that probe: its acknowledgements may be from a time when it had not
+    /// yet suspected us.
+    in_doubt: bool,
+    /// Both sides know that it is a member.
+    protects: bool,
+    /// Instruction count up to which its disk has what the guest wrote.
+    durable: u64,
+}
+
+impl Member {
+    pub fn new(now: Duration, host: Host, cursor: Cursor, detector: &DetectorConfig) -> Member {
+        let mut round_trip = RoundTrip::default();
+        round_trip.sent(now, 1, cursor.bytes_under_way());
+        Member {
+            cursor,
+            host,
+            silence: SilenceDetector::new(now, detector.silence_timeout),
+            meter: LagMeter::default(),
+            moved: now,
+            probe: 1,
+            probed: now,
+            round_trip,
+            doubted: 1,
+            in_doubt: true,
+            protects: false,
+            durable: 0,
+        }
+    }
+
+    pub fn is_on(&self, connection: ConnectionId) -> bool {
+        self.cursor.connection == connection
+    }
+
+    pub fn connection(&self) -> ConnectionId {
+        self.cursor.connection
+    }
+
+    pub fn pairing(&self) -> u64 {
+        self.cursor.pairing
+    }
+
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    pub fn cursor(&self) -> &Cursor {
+        &self.cursor
+    }
+
+    pub fn cursor_mut(&mut self) -> &mut Cursor {
+        &mut self.cursor
+    }
+
+    pub fn durable(&self) -> u64 {
+        self.durable
+    }
+
+    /// Whether it cannot have gone live meanwhile, as far as is known.
+    pub fn is_certain(&self) -> bool {
+        !self.in_doubt
+    }
+
+    pub fn protects(&self) -> bool {
+        self.protects && !self.in_doubt
+    }
+
+    pub fn holds_all(&self, log: &LifeLog) -> bool {
+        self.cursor.acknowledged() == log.last() && !self.in_doubt
+    }
+
+    /// What was asked of it, sent back, shows that it listens.
+    fn heard(&mut self, now: Duration) {
+        self.silence.heard(now);
+    }
+
+    /// It is not to blame for a pause of this process.
+    fn forgive(&mut self, pause: Duration) {
+        self.silence.forgive(pause);
+        self.cursor.forgive(pause);
+        self.moved += pause;
+        self.round_trip.forget_probes();
+    }
+
+    fn heartbeat(&self, released: u64) -> Message {
+        Message::Heartbeat {
+            pairing: self.cursor.pairing,
+            sequence: self.cursor.sent(),
+            released,
+            probe: self.probe,
+        }
+    }
+
+    pub fn primary_at(&mut self, now: Duration, count: u64, share: RunShare) {
+        self.meter.primary_at(now, count, share);
+    }
+
+    /// Lag, and the worst of what waits: bytes under way, outputs, and records for others on the
+    /// channel; in hundredths of the targets.
+    pub fn pressure(
+        &self,
+        now: Duration,
+        config: &LagConfig,
+        held_outputs: usize,
+        mutations: &Mutations,
+    ) -> Pressure {
+        let mut lag = self.meter.lag();
+        let mut round_trip = self.round_trip.shortest().unwrap_or_default();
+        if mutations.active(Mutation::RoundTripIsLag) {
+            lag = self.meter.since_primary_was_there(now);
+            round_trip = Duration::ZERO;
+        }
+        let bytes = self.cursor.bytes_under_way();
+        let age = self.cursor.oldest_age(now);
+        let queueing = self.round_trip.queueing(age, bytes);
+        let waiting = [
+            config.filled(bytes, config.bytes_in_flight, round_trip),
+            config.filled(held_outputs, config.held_outputs, round_trip),
+            config.of_target(queueing),
+        ];
+        Pressure {
+            lag: config.of_target(lag),
+            memory: waiting.into_iter().fold(0, u64::max),
+            catching_up: !self.meter.has_caught_up(),
+            behind: self
+                .cursor
+                .sent_count()
+                .saturating_sub(self.meter.executed()),
+        }
+    }
+
+    fn probe_due(&self, detector: &DetectorConfig) -> Duration {
+        self.probed + 2 * detector.heartbeat_interval
+    }
+
+    /// Asks anew; the number goes with the next heartbeat, which has to be sent at once.
+    fn raise_probe(&mut self, now: Duration) {
+        self.probe += 1;
+        self.probed = now;
+        let bytes = self.cursor.bytes_under_way();
+        self.round_trip.sent(now, self.probe, bytes);
+    }
+
+    pub fn deadline(&self, count: u64, detector: &DetectorConfig) -> Duration {
+        [
+            Some(self.cursor.last_sent() + detector.heartbeat_interval),
+            Some(self.silence.deadline()),
+            Some(self.probe_due(detector)),
+            self.cursor.batch_deadline(count),
+            self.cursor
+                .awaited_since()
+                .map(|sent| sent + detector.ack_timeout),
+        ]
+        .into_iter()
+        .flatten()
+        .fold(Duration::MAX, Duration::min)
+    }
+
+    pub fn describe(&self, count: u64) -> FollowerStatus {
+        let behind = count.saturating_sub(self.meter.executed());
+        FollowerStatus {
+            host: self.host.clone(),
+            is_member: true,
+            protects: self.protects,
+            acknowledged: self.cursor.acknowledged(),
+            lag_instructions: if self.protects { behind } else { 0 },
+            lag: self.meter.lag(),
+            round_trip: self.round_trip.shortest(),
+            record_bytes_sent: self.cursor.bytes_sent,
+            restored: None,
+        }
+    }
+
+    fn suspicion(&mut self, now: Duration, detector: &DetectorConfig) -> Option<Suspicion> {
+        if self.meter.executed() >= self.cursor.sent_count() {
+            self.moved = now;
+        }
+        let unacknowledged = self.cursor.awaited_since();
+        if self.silence.is_silent(now) {
+            Some(Suspicion::Silent)
+        } else if unacknowledged.is_some_and(|since| now >= since + detector.ack_timeout) {
+            Some(Suspicion::NotAcknowledging)
+        } else if now >= self.moved + detector.stall_timeout {
+            Some(Suspicion::Stalled)
+        } else {
+            None
+        }
+    }
+
+    /// Takes an acknowledgement. Gives whether it protects the machine only since now.
+    fn acknowledged(
+        &mut self,
+        now: Duration,
+        sequence: u64,
+        executed: u64,
+        echo: u64,
+    ) -> Result<bool, &'static str> {
+        if executed > self.cursor.sent_count() || echo > self.probe {
+            return Err("it is ahead of what it was sent");
+        }
+        if !self.cursor.acknowledge(now, sequence) {
+            return Err("acknowledges what it was not sent");
+        }
+        self.heard(now);
+        if executed > self.meter.executed() {
+            self.moved = now;
+        }
+        let possible = self.cursor.held_before();
+        self.meter.backup_at(executed, possible);
+        self.round_trip.echoed(now, echo);
+        if echo >= self.doubted {
+            self.in_doubt = false;
+        }
+        Ok(!self.in_doubt && !std::mem::replace(&mut self.protects, true))
+    }
+}
+
+impl<O> Primary<O> {
+    pub(super) fn member_on(&self, connection: ConnectionId) -> Option<usize> {
+        let mut members = self.members.iter();
+        members.position(|member| member.is_on(connection))
+    }
+
+    pub(super) fn member_said(&mut self, now: Duration, index: usize, message: Message) {
+        let member = &mut self.members[index];
+        let expected = member.pairing();
+        match message {
+            Message::Ack {
+                pairing,
+                sequence,
+                executed,
+                echo,
+                durable,
+            } if pairing == expected => match member.acknowledged(now, sequence, executed, echo) {
+                Ok(is_new) => {
+                    member.durable = member.durable.max(durable);
+                    if is_new {
+                        self.report(Event::Protected { pairing });
+                    }
+                    self.release(now);
+                    self.complete_durable_flushes();
+                }
+                Err(what) => self.suspect(now, index, protocol_error(what)),
+            },
+            Message::Challenge {
+                pairing,
+                nonce,
+                agreement,
+            } if pairing == expected => {
+                member.heard(now);
+                let host = member.host.id;
+                self.beacon.challenge(host, nonce);
+                self.agree(agreement);
+            }
+            Message::SwitchOver { pairing } if pairing == expected => {
+                member.heard(now);
+                self.wanted_heir = Some(pairing);
+                self.actions.push_back(PrimaryAction::SwitchOver);
+            }
+            Message::Press { pairing, button } if pairing == expected => {
+                member.heard(now);
+                self.actions.push_back(PrimaryAction::Press(button));
+            }
+            // The arbiter knows whether that is so.
+            Message::TakenOver { pairing } if pairing == expected && self.heir == Some(pairing) => {
+                self.suspect(now, index, Suspicion::HandedOver);
+            }
+            Message::Diverged { pairing, report } if pairing == expected => {
+                self.report(Event::Diverged { pairing, report });
+                self.suspect(now, index, Suspicion::Diverged);
+            }
+            Message::Goodbye {
+                pairing,
+                parting: Parting::Leaving,
+            } if pairing == expected => {
+                self.suspect(now, index, Suspicion::Left);
+            }
+            Message::Goodbye {
+                pairing,
+                parting: Parting::DiskFailed,
+            } if pairing == expected => {
+                self.suspect(now, index, Suspicion::DiskFailed);
+            }
+            _ => self.suspect(
+                now,
+                index,
+                protocol_error("an unexpected message, or one of another pairing"),
+            ),
+        }
+    }
+
+    /// Lets out what everybody holds whom outputs wait for. Whoever hands over says nothing more:
+    /// its successor says it again. While it is not certain who is a member, nothing leaves.
+    pub(super) fn release(&mut self, now: Duration) {
+        let mutated = self.config.mutations.active(Mutation::EmitsAfterHandover);
+        let is_certain = self.lost.is_empty() && self.members.iter().all(Member::is_certain);
+        if !is_certain || self.stands_still && !mutated {
+            return;
+        }
+        let held = self.members.iter().map(|m| m.cursor.acknowledged());
+        let held = self.policy().held(held);
+        if let Some(held) = held {
+            assert!(held <= self.log.last(), "nobody holds what was not made");
+            let released = self.gate.held_up_to(now, held);
+            self.emit(released);
+        }
+    }
+
+    /// What the disks of all members have for good.
+    pub(super) fn complete_durable_flushes(&mut self) {
+        let is_waited_for = self.opened.membership().durability == Durability::Both;
+        if !is_waited_for || !self.settled || !self.lost.is_empty() {
+            return;
+        }
+        if let Some(count) = self.members.iter().map(Member::durable).min()
+            && count > self.flushes_up_to
+        {
+            self.complete_flushes(count);
+        }
+    }
+
+    /// This process did not run for `pause`. A member may have gone live meanwhile: nothing leaves
+    /// until all have answered a question that was asked after the pause.
+    pub(super) fn paused(&mut self, now: Duration, pause: Duration) {
+        let no_doubt = self.config.mutations.active(Mutation::NoDoubtAfterSleep);
+        for member in &mut self.members {
+            member.forgive(pause);
+            if !no_doubt {
+                member.in_doubt = true;
+                member.doubted = member.probe + 1;
+            }
+        }
+        self.flush(now, true);
+        for index in 0..self.members.len() {
+            self.ask_whether_it_listens(now, index);
+        }
+        self.report(Event::Paused { pause });
+    }
+
+    /// A guest that only computes makes no record, and a member executes nothing beyond the last
+    /// one: a marker without an output lets it come after, and is one more that it is compared by.
+    pub(super) fn let_members_follow(&mut self, now: Duration) {
+        let may_move = !self.stands_still && !self.disk_failed && !self.finishing;
+        let (last, count) = (self.log.end().count, self.count);
+        let mut cursors = self.members.iter().map(Member::cursor);
+        if !may_move || !cursors.any(|cursor| cursor.is_behind(now, last, count)) {
+            return;
+        }
+        let body = RecordBody::Marker {
+            visible_outputs: self.visible_outputs,
+        };
+        self.append(now, Record { count, body });
+        self.flush(now, false);
+    }
+
+    /// A heartbeat with a new question, even if records were just sent.
+    fn ask_whether_it_listens(&mut self, now: Duration, index: usize) {
+        let member = &mut self.members[index];
+        member.raise_probe(now);
+        member.cursor.touched(now);
+        let heartbeat = member.heartbeat(self.gate.released_visible());
+        let connection = member.connection();
+        self.send(connection, heartbeat);
+    }
+
+    pub(super) fn maintain_members(&mut self, now: Duration) {
+        let detector = self.config.detector;
+        let mut members = self.members.iter_mut().enumerate();
+        let suspicion = members.find_map(|(index, member)| {
+            let why = member.suspicion(now, &detector)?;
+            Some((index, why))
+        });
+        if let Some((index, why)) = suspicion {
+            self.suspect(now, index, why);
+            return self.maintain_members(now);
+        }
+        for index in 0..self.members.len() {
+            self.maintain_member(now, index);
+        }
+    }
+
+    fn maintain_member(&mut self, now: Duration, index: usize) {
+        let detector = self.config.detector;
+        let cursor = &self.members[index].cursor;
+        let heartbeat_due = now >= cursor.last_sent() + detector.heartbeat_interval;
+        let batch = cursor.batch_deadline(self.count);
+        let batch_due = batch.is_some_and(|deadline| now >= deadline);
+        let probe_due = now >= self.members[index].probe_due(&detector);
+        if heartbeat_due || batch_due {
+            self.flush_member(now, index, false);
+        }
+        if probe_due {
+            self.ask_whether_it_listens(now, index);
+        } else if heartbeat_due && self.members[index].cursor.last_sent() < now {
+            let member = &mut self.members[index];
+            member.cursor.touched(now);
+            let heartbeat = member.heartbeat(self.gate.released_visible());
+            let connection = member.connection();
+            self.send(connection, heartbeat);
+        }
+    }
+
+    pub(super) fn flush_member(&mut self, now: Duration, index: usize, urgent: bool) {
+        let released = self.gate.released_visible();
+        let sending = Sending {
+            now,
+            urgent,
+            released,
+        };
+        let member = &mut self.members[index];
+        let connection = member.connection();
+        for message in member.cursor.take(&self.log, sending) {
+            self.send(connection, message);
+        }
+    }
+
+    /// A member is lost, perhaps: the arbiter decides who goes on. Until it has, nothing leaves.
+    pub(super) fn suspect(&mut self, now: Duration, index: usize, why: Suspicion) {
+        if !matches!(self.state, State::Running { .. }) {
+            return;
+        }
+        let member = self.members.remove(index);
+        let (connection, pairing) = (member.connection(), member.pairing());
+        // A member that was stopped and wakes now reads it, and does not vie for the generation
+        // with a primary that is well.
+        let parting = Parting::Suspected;
+        self.send(connection, Message::Goodbye { pairing, parting });
+        self.actions.push_back(PrimaryAction::Close(connection));
+        // Whoever asked for that to happen is told of it when the arbiter confirms it.
+        if why != Suspicion::HandedOver {
+            self.report(Event::Suspected { pairing, why });
+        }
+        assert!(
+            self.opened.membership().has_member(member.host.id),
+            "whoever read Begin is a member by the key"
+        );
+        self.lost.push(member.host);
+        if self
+            .config
+            .mutations
+            .active(Mutation::DropBackupWithoutAsking)
+        {
+            self.lost.clear();
+            self.go_on(now);
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Several backups, as real processes. `docs/protocol.md`, "One log, many followers".
+
+mod support;
+
+use serde_json::Value;
+use std::net::TcpListener;
+use support::guest_program::counting_slowly;
+use support::history::assert_one_history;
+use support::{PairDirectory, Process, ReplicaFiles, wait_for};
+
+const HOSTS: usize = 3;
+
+/// Three hosts that know each other.
+struct Three {
+    _directory: PairDirectory,
+    files: Vec<ReplicaFiles>,
+    processes: Vec<Option<Process>>,
+}
+
+impl Three {
+    fn new() -> Three {
+        let directory = PairDirectory::new(&counting_slowly());
+        // All at once, so that they differ.
+        let listeners = [(); HOSTS].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let addresses = listeners.map(|listener| listener.local_addr().unwrap().to_string());
+        let files = (0..HOSTS).map(|host| {
+            let name = ["a", "b", "c"][host];
+            let files = directory.replica(name, None, "");
+            let others = addresses.iter().enumerate();
+            let others = others.filter(|(other, _)| *other != host);
+            let peers: Vec<String> = others.map(|(_, peer)| format!("\"{peer}\"")).collect();
+            let text = std::fs::read_to_string(&files.config).unwrap();
+            let own = format!(
+                "host = \"{name}\"\nlisten = \"{}\"\npeers = [{}]",
+                addresses[host],
+                peers.join(", ")
+            );
+            let text = text.replace("listen = \"127.0.0.1:0\"", &own);
+            std::fs::write(&files.config, text).unwrap();
+            files
+        });
+        Three {
+            files: files.collect(),
+            _directory: directory,
+            processes: (0..HOSTS).map(|_| None).collect(),
+        }
+    }
+
+    fn start(&mut self, host: usize) {
+        let config = self.files[host].config().to_owned();
+        self.processes[host] = Some(Process::start(&["replica", "--config", &config]));
+    }
+
+    fn kill(&mut self, host: usize) {
+        self.processes[host].take().unwrap().kill();
+    }
+
+    /// The guest says so much more, on a host that may have been its primary before.
+    fn await_more_lines(&self, host: usize, lines: usize) {
+        let said = || self.files[host].console().lines().count();
+        let before = said();
+        wait_for("the guest's output", || {
+            (said() >= before + lines).then_some(())
+        });
+    }
+
+    /// The primary, once so many backups can take over.
+    fn protected_by(&self, backups: usize) -> usize {
+        wait_for(&format!("{backups} backups"), || {
+            (0..HOSTS)
+                .filter(|host| self.processes[*host].is_some())
+                .find(|host| {
+                    self.files[*host].status().is_some_and(|status| {
+                        status["role"] == "primary" && protecting(&status) == backups
+                    })
+                })
+        })
+    }
+}
+
+fn protecting(status: &Value) -> usize {
+    let followers = status["followers"].as_array().unwrap();
+    followers.iter().filter(|f| f["protects"] == true).count()
+}
+
+/// Outputs wait for two backups; the primary dies, one of them goes live and the other follows it; the
+/// next dies, too. What the outside saw has no gap.
+#[test]
+fn three_hosts_bear_one_death_after_the_other() {
+    let mut three = Three::new();
+    (0..HOSTS).for_each(|host| three.start(host));
+    let mut primary = three.protected_by(2);
+    for _ in 0..3 {
+        three.await_more_lines(primary, 50);
+        three.kill(primary);
+        // The one that is left joins whoever went live.
+        let next = three.protected_by(1);
+        assert_ne!(next, primary);
+        let other = HOSTS - primary - next;
+        let came = |event| three.files[other].has_event(event);
+        assert!(
+            came("goes_on") || came("copied_anew"),
+            "what became of its machine is said"
+        );
+        assert!(!came("diverged"));
+        three.await_more_lines(next, 20);
+        three.start(primary);
+        primary = three.protected_by(2);
+        assert_eq!(primary, next, "nobody else goes live");
+    }
+}
+
+/// One of two backups dies: the guest's outputs go on with the other, and it joins again.
+#[test]
+fn a_backup_that_dies_is_dropped_and_the_other_stays() {
+    let mut three = Three::new();
+    (0..HOSTS).for_each(|host| three.start(host));
+    let primary = three.protected_by(2);
+    let backup = (primary + 1) % HOSTS;
+    let other = HOSTS - primary - backup;
+    three.kill(backup);
+    assert_eq!(three.protected_by(1), primary);
+    three.await_more_lines(primary, 50);
+    assert!(!three.files[other].has_event("claim_lost"));
+    // The one that stayed takes over with all that was said.
+    three.kill(primary);
+    assert_eq!(three.protected_by(0), other);
+    three.await_more_lines(other, 20);
+    assert_one_history(&three.files[primary], &three.files[other]);
+}

@@ -2,6 +2,7 @@
 
 use crate::clock::TimeTurnsBack;
 use crate::config::{BoardConfig, BootImages, MachineConfig, PanicPolicy};
+use crate::debugging::Debuggable;
 use crate::engine::Engine;
 use crate::input::{ClockRecord, Input, InputError, InstructionCount};
 use crate::memory::{Capture, OutsideRam, Region};
@@ -140,6 +141,11 @@ pub trait Machine: Send {
 
     /// Which guest physical addresses are RAM, in their order: what [`Machine::read_memory`] reads.
     fn memory_regions(&self) -> Vec<Region>;
+
+    /// The machine for debuggers, where its architecture has something for them.
+    fn debuggable(&mut self) -> Option<&mut dyn Debuggable> {
+        None
+    }
 
     /// Where every hart is, for people who look for a fault.
     fn describe(&self) -> String;

@@ -10,6 +10,7 @@
 pub mod clock;
 pub mod config;
 mod contract;
+pub mod debugging;
 pub mod engine;
 pub mod input;
 pub mod memory;

@@ -120,6 +120,19 @@ impl SnapshotHead {
         }
     }
 
+    /// As [`Snapshot::state`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn state(
+        &self,
+        architecture: &'static str,
+        semantics_version: u32,
+    ) -> Result<&[u8], SnapshotError> {
+        self.header.check(architecture, semantics_version)?;
+        Ok(&self.state)
+    }
+
     /// With the images that the machine begins from when the guest resets it. They are the machine's
     /// own bytes and not copied.
     pub fn with_images(mut self, images: Vec<KeptImage>) -> SnapshotHead {

@@ -1,6 +1,7 @@
 //! The machine: harts, RAM and devices that run together.
 
 mod contract;
+mod debugging;
 mod description;
 mod reboot;
 mod snapshot;
@@ -18,13 +19,13 @@ use crate::interpreter::environment::Environment;
 use crate::isa::Extensions;
 use crate::memory::{Disturbance, Memory, RAM_BASE};
 use devices::DeviceContext;
-use machine::Machine as _;
 use machine::clock::Clock;
 use machine::config::{BoardConfig, BootImages};
 use machine::engine::Engine;
 use machine::input::InstructionCount;
 use machine::memory::{OutsideRam, PAGE_SIZE};
 use machine::output::Outputs;
+use machine::{Machine as _, Stop};
 use reboot::KeptImages;
 use serde::{Deserialize, Serialize};
 
@@ -129,6 +130,24 @@ impl Machine {
             jit: None,
             chaos_seed: None,
         }
+    }
+
+    /// What is due at this count before the next instruction, and why there is none, if so.
+    fn stop_before_next(&mut self, until: InstructionCount) -> Option<Stop> {
+        self.raise_device_timers();
+        // Whatever asked for it, a device's timer too: nobody sees the machine between the two.
+        self.reset_if_asked();
+        if self.state.outputs.is_urgent() {
+            return Some(Stop::Output);
+        }
+        if let Some(finish) = self.state.bus.finish() {
+            return Some(Stop::Finished(finish));
+        }
+        if self.state.count >= until {
+            return Some(Stop::Reached);
+        }
+        let pause = Stop::Idle { wake_at_ns: None };
+        self.state.paused.then_some(pause)
     }
 
     /// Runs the current hart until its slice ends or something asks for attention.

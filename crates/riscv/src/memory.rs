@@ -9,6 +9,7 @@ mod trial;
 pub use trial::Trial;
 
 use crate::mmu::tlb::Leaf;
+use machine::debugging::Traps;
 use machine::memory::{PAGE_HOLDS_CODE, PAGE_SIZE, Ram, Region};
 use std::ops::{Deref, DerefMut};
 
@@ -69,6 +70,8 @@ pub struct Memory {
     lower_tables: Vec<u32>,
     /// Stores to page-table pages since the flags of page tables were last dropped.
     table_stores: u32,
+    /// Where somebody wants to look: nothing of it is visible to the guest.
+    pub(crate) traps: Traps,
 }
 
 /// What is no matter of page tables is that of RAM.
@@ -133,6 +136,7 @@ impl Memory {
             disturbances: Vec::new(),
             lower_tables: Vec::new(),
             table_stores: 0,
+            traps: Traps::default(),
         }
     }
 

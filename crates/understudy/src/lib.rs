@@ -5,6 +5,7 @@
 pub mod architecture;
 pub mod command_line;
 pub mod config;
+pub mod debugging;
 pub mod demo;
 pub mod engine;
 pub mod exit;

@@ -1,5 +1,6 @@
 //! Runs a recording again, to its end or to any moment of it.
 
+pub mod history;
 mod memory_dump;
 pub mod moment;
 mod sight;
@@ -350,7 +351,7 @@ impl Replay {
 }
 
 /// Where a replay is, for people.
-fn position(machine: &dyn Machine, replayed: u64) -> String {
+pub fn position(machine: &dyn Machine, replayed: u64) -> String {
     format!(
         "instruction {}, record {replayed}, {} of guest time",
         machine.instruction_count(),

@@ -145,6 +145,14 @@ impl Bus {
         Ok(bus)
     }
 
+    /// Bytes of the boot ROM at a guest physical address, if all of them are in it.
+    pub(crate) fn rom_at(&self, address: u64, length: usize) -> Option<Vec<u8>> {
+        let begin = address.checked_sub(ROM_BASE)?;
+        let end = begin.checked_add(length as u64)?;
+        let byte = |at: u64| self.rom.get(at as usize).copied().unwrap_or(0);
+        (end <= ROM_SIZE).then(|| (begin..end).map(byte).collect())
+    }
+
     /// Reads 1, 2, 4 or 8 bytes outside RAM.
     ///
     /// # Errors

@@ -42,7 +42,7 @@ impl Piece {
         let mut ops: Vec<DecodedOp> = Vec::new();
         let mut crossing = None;
         let mut at = start;
-        while at < page_end && ops.len() < LONGEST {
+        while at < page_end && ops.len() < LONGEST && !memory.traps.may_break_at(at) {
             let half = memory.load_u16(at);
             let length = isa::length(half) as usize;
             if at + length > page_end {

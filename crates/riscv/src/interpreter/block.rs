@@ -239,12 +239,12 @@ impl BlockCache {
     }
 
     /// Decodes the block at `start` and remembers it. `None` if its first instruction reaches into
-    /// the next page.
+    /// the next page, or may be at a breakpoint: no block leads over one.
     pub fn decode(&mut self, memory: &Memory, start: usize) -> Option<u32> {
         let page_end = (start | (PAGE_SIZE as usize - 1)) + 1;
         let first = self.ops.len();
         let mut at = start;
-        while at < page_end && self.ops.len() - first < LONGEST {
+        while at < page_end && self.ops.len() - first < LONGEST && !memory.traps.may_break_at(at) {
             let half = memory.load_u16(at);
             let length = isa::length(half) as usize;
             if at + length > page_end {

@@ -13,6 +13,7 @@ use crate::memory::Memory;
 use crate::mmu::access_fault;
 use devices::DeviceContext;
 use machine::clock::Clock;
+use machine::debugging::Access as Watched;
 use machine::input::InstructionCount;
 use machine::memory::PAGE_SIZE;
 use machine::output::Outputs;
@@ -115,17 +116,33 @@ impl Environment<'_> {
         self.hart.pmp.is_uniform(physical & !(PAGE_SIZE - 1))
     }
 
+    /// An access was made: whoever watches the bytes hears of it.
+    fn tell(&mut self, address: u64, size: usize, access: Watched) {
+        self.attention |= self.memory.traps.accessed(address, size as u64, access);
+    }
+
+    /// Likewise for loads and stores: nobody watches what is in the page.
+    fn may_cache_data(&self, address: u64, physical: u64) -> bool {
+        self.may_cache(physical) && !self.memory.traps.watches_page(address)
+    }
+
     /// A load that the TLB did not answer: of `size` bytes, by instruction number `index`.
     #[cold]
     #[inline(never)]
     pub fn load_slow(&mut self, address: u64, size: usize, index: usize) -> Result<u64, Exception> {
+        let value = self.load_untold(address, size, index)?;
+        self.tell(address, size, Watched::Read);
+        Ok(value)
+    }
+
+    fn load_untold(&mut self, address: u64, size: usize, index: usize) -> Result<u64, Exception> {
         if address % PAGE_SIZE + size as u64 > PAGE_SIZE {
             return self.load_across_pages(address, size);
         }
         let physical = self.data_address(address, Access::Load)?;
         self.check_protection(physical, size, Access::Load, address)?;
         if let Ok(offset) = self.memory.offset(physical, size as u64) {
-            if self.may_cache(physical) {
+            if self.may_cache_data(address, physical) {
                 self.hart
                     .tlb
                     .insert_load(address, offset & !(PAGE_SIZE as usize - 1));
@@ -195,6 +212,18 @@ impl Environment<'_> {
         value: u64,
         index: usize,
     ) -> Result<(), Exception> {
+        self.store_untold(address, size, value, index)?;
+        self.tell(address, size, Watched::Write);
+        Ok(())
+    }
+
+    fn store_untold(
+        &mut self,
+        address: u64,
+        size: usize,
+        value: u64,
+        index: usize,
+    ) -> Result<(), Exception> {
         if address % PAGE_SIZE + size as u64 > PAGE_SIZE {
             return self.store_across_pages(address, size, value);
         }
@@ -213,7 +242,7 @@ impl Environment<'_> {
     ) -> Result<(), Exception> {
         if let Ok(offset) = self.memory.offset(physical, size as u64) {
             self.attention |= self.memory.store(offset, size, value);
-            if self.memory.is_plain(offset) && self.may_cache(physical) {
+            if self.memory.is_plain(offset) && self.may_cache_data(address, physical) {
                 self.remember_store(address, offset & !(PAGE_SIZE as usize - 1));
             }
             return Ok(());
@@ -260,7 +289,7 @@ impl Environment<'_> {
         let Some((physical, offset)) = self.ram_access(address, size, Access::Load) else {
             return false;
         };
-        let may_cache = self.may_cache(physical);
+        let may_cache = self.may_cache_data(address, physical);
         if may_cache {
             let page_offset = offset & !(PAGE_SIZE as usize - 1);
             self.hart.tlb.insert_load(address, page_offset);
@@ -273,7 +302,7 @@ impl Environment<'_> {
     #[cfg(jit)]
     pub(crate) fn try_store(&mut self, address: u64, size: usize, value: u64) -> Option<bool> {
         let (physical, offset) = self.ram_access(address, size, Access::Store)?;
-        if self.memory.might_disturb(offset, size) {
+        if self.memory.might_disturb(offset, size) || self.memory.traps.watches_page(address) {
             return None;
         }
         self.store_physical(physical, size, value, 0, address)
@@ -312,9 +341,10 @@ impl Environment<'_> {
         for at in (block..block + BLOCK_BYTES as usize).step_by(8) {
             self.attention |= self.memory.store(at, 8, 0);
         }
-        if self.memory.is_plain(block) && self.may_cache(physical) {
+        if self.memory.is_plain(block) && self.may_cache_data(address, physical) {
             self.remember_store(address, block & !(PAGE_SIZE as usize - 1));
         }
+        self.tell(address - within, BLOCK_BYTES as usize, Watched::Write);
         Ok(())
     }
 
@@ -373,7 +403,12 @@ impl Environment<'_> {
             .memory
             .offset(physical, size as u64)
             .map_err(|_| access_fault(access, address))?;
-        if self.may_cache(physical) {
+        let watched = match access {
+            Access::Load => Watched::Read,
+            _ => Watched::Any,
+        };
+        self.tell(address, size, watched);
+        if self.may_cache_data(address, physical) {
             let page_offset = offset & !(PAGE_SIZE as usize - 1);
             match access {
                 Access::Load => self.hart.tlb.insert_load(address, page_offset),

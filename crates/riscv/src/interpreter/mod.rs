@@ -66,8 +66,8 @@ pub(crate) fn run_one_block(
     }
 }
 
-/// The block at the hart's pc; `None` if its first instruction crosses a page, is not in RAM or
-/// shares its page with the end of a PMP range.
+/// The block at the hart's pc; `None` if its first instruction crosses a page, is not in RAM,
+/// shares its page with the end of a PMP range or may be at a breakpoint.
 #[inline(always)]
 pub(crate) fn find_block(
     blocks: &mut BlockCache,
@@ -164,9 +164,14 @@ pub(crate) fn find_known_block(
     blocks.lookup(environment.possible_fetch_offset(environment.hart.pc)?)
 }
 
-/// Executes one instruction that no block can hold: see [`find_block`].
+/// Executes one instruction that no block can hold: see [`find_block`]. At a breakpoint it asks for
+/// attention instead.
 #[cold]
 pub(crate) fn step(environment: &mut Environment, extensions: Extensions) {
+    if environment.memory.traps.breaks_at(environment.hart.pc) {
+        environment.attention = true;
+        return;
+    }
     let exit = match fetch(environment, extensions) {
         Ok(op) => execute(environment, &[op]).1,
         Err(exception) => Exit::Exception(exception),

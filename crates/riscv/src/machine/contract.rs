@@ -5,6 +5,7 @@ use crate::architecture::configuration_hash;
 use crate::emitter::Jit;
 use crate::hart::reservation::Reservation;
 use machine::config::{BoardConfig, PanicPolicy};
+use machine::debugging::Debuggable;
 use machine::engine::Engine;
 use machine::input::{ClockRecord, Input, InstructionCount};
 use machine::memory::{Capture, OutsideRam, Region};
@@ -16,20 +17,8 @@ use xxhash_rust::xxh3::xxh3_128;
 impl machine::Machine for Machine {
     fn run(&mut self, until: InstructionCount) -> Stop {
         loop {
-            self.raise_device_timers();
-            // Whatever asked for it, a device's timer too: nobody sees the machine between the two.
-            self.reset_if_asked();
-            if self.state.outputs.is_urgent() {
-                return Stop::Output;
-            }
-            if let Some(finish) = self.state.bus.finish() {
-                return Stop::Finished(finish);
-            }
-            if self.state.count >= until {
-                return Stop::Reached;
-            }
-            if self.state.paused {
-                return Stop::Idle { wake_at_ns: None };
+            if let Some(stop) = self.stop_before_next(until) {
+                return stop;
             }
             if !self.choose_hart() {
                 return Stop::Idle {
@@ -148,6 +137,10 @@ impl machine::Machine for Machine {
 
     fn memory_regions(&self) -> Vec<Region> {
         self.memory.regions()
+    }
+
+    fn debuggable(&mut self) -> Option<&mut dyn Debuggable> {
+        Some(self)
     }
 
     fn describe(&self) -> String {

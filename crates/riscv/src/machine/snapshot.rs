@@ -53,7 +53,7 @@ impl Machine {
 }
 
 /// The state, if it makes sense.
-fn decode(state: &[u8]) -> Result<State, SnapshotError> {
+pub(super) fn decode(state: &[u8]) -> Result<State, SnapshotError> {
     let mut state: State = postcard::from_bytes(state)
         .map_err(|_| SnapshotError::Damaged("its state does not decode"))?;
     let board = &state.config.board;

@@ -1,6 +1,7 @@
 //! `understudy replay`.
 
 use super::engine::EngineOption;
+use crate::debugging::{self, GdbAddress};
 use crate::engine::EngineName;
 use crate::exit::{ExitStatus, Failure};
 use crate::replaying::moment::Moment;
@@ -37,6 +38,14 @@ pub struct Replay {
     /// and tcpdump
     #[arg(long, value_name = "FILE")]
     pcap: Option<PathBuf>,
+    /// Let gdb look into the machine, at `--at` first, forward and back: at `unix:PATH` for this user only, or
+    /// at `127.0.0.1:PORT` for every user of this host
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        conflicts_with_all = ["until", "dump_console", "dump_memory", "pcap"]
+    )]
+    gdb: Option<GdbAddress>,
     #[command(flatten)]
     engine: EngineOption,
 }
@@ -44,6 +53,10 @@ pub struct Replay {
 impl Replay {
     /// Carries the command out.
     pub fn execute(self) -> Result<ExitStatus, Failure> {
+        let engine = self.engine.or(EngineName::default());
+        if let Some(address) = &self.gdb {
+            return debugging::serve(&self.file, self.at, address, engine);
+        }
         replaying::replay(
             &self.file,
             ReplayOptions {
@@ -52,7 +65,7 @@ impl Replay {
                 dump_console: self.dump_console,
                 dump_memory: self.dump_memory,
                 pcap: self.pcap,
-                engine: self.engine.or(EngineName::default()),
+                engine,
             },
         )
     }

@@ -28,6 +28,13 @@ pub const MHARTID: i32 = 0xf14;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Label(usize);
 
+impl Label {
+    /// Its address.
+    pub fn address(self) -> u64 {
+        RAM + 4 * self.0 as u64
+    }
+}
+
 /// The program so far: instructions from the beginning of RAM on.
 #[derive(Default)]
 pub struct Assembler {

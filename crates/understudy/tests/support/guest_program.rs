@@ -16,7 +16,7 @@ pub const MTIMECMP: u64 = 0x200_4000;
 pub const COUNTER: u8 = A0;
 pub const UART_BASE: u8 = S1;
 pub const OWN_MTIMECMP: u8 = A5;
-const CLOCK: u8 = A4;
+pub const CLOCK: u8 = A4;
 const LIMIT: u8 = S0;
 
 /// Prepares the registers, with this hart's `mtimecmp` at that address, and enables the timer

@@ -1,0 +1,73 @@
+//! The same with a real gdb, where there is one.
+
+use crate::guest::{COUNTED, Recorded};
+use crate::support::Process;
+use crate::support::wait_for;
+use std::process::Command;
+
+const GDB: &str = "gdb-multiarch";
+
+#[test]
+fn a_real_gdb_steps_and_runs_forward_and_back() {
+    if Command::new(GDB).arg("--version").output().is_err() {
+        eprintln!(
+            "SKIPPED: there is no {GDB} here, so nobody has tried the debugger with a real one"
+        );
+        return;
+    }
+    let recorded = Recorded::new();
+    let places = recorded.places;
+    let socket = recorded.directory().join("gdb");
+    let address = format!("unix:{}", socket.display());
+    let log = recorded.log();
+    let mut process = Process::start(&["replay", log.to_str().unwrap(), "--gdb", &address]);
+    wait_for("the debugger's socket", || socket.exists().then_some(()));
+    let script = [
+        "set confirm off".to_owned(),
+        "set pagination off".to_owned(),
+        format!("target remote {}", socket.display()),
+        "info threads".to_owned(),
+        format!("break *{:#x}", places.handler),
+        "continue".to_owned(),
+        "printf \"handler %#lx\\n\", $pc".to_owned(),
+        "stepi".to_owned(),
+        "reverse-stepi".to_owned(),
+        "printf \"again %#lx\\n\", $pc".to_owned(),
+        "delete".to_owned(),
+        format!("watch *(int *){COUNTED:#x}"),
+        "continue".to_owned(),
+        "continue".to_owned(),
+        "reverse-continue".to_owned(),
+        "reverse-continue".to_owned(),
+        "printf \"store %#lx\\n\", $pc".to_owned(),
+        "delete".to_owned(),
+        "reverse-continue".to_owned(),
+        "monitor where".to_owned(),
+        "info registers mcause fcsr".to_owned(),
+        "x/2i $pc".to_owned(),
+        "kill".to_owned(),
+    ];
+    let mut gdb = Command::new(GDB);
+    gdb.args(["-nx", "-batch"]);
+    for line in &script {
+        gdb.args(["-ex", line]);
+    }
+    let output = gdb.output().unwrap();
+    process.signal(rustix::process::Signal::TERM);
+    let served = process.end().1;
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    for expected in [
+        format!("handler {:#x}", places.handler),
+        format!("again {:#x}", places.handler),
+        format!("store {:#x}", places.store),
+        "Hardware watchpoint".to_owned(),
+        "No more reverse-execution history".to_owned(),
+        "instruction 0, record".to_owned(),
+        "mcause".to_owned(),
+    ] {
+        assert!(
+            said.contains(&expected),
+            "no {expected:?} in\n{said}\n{served}"
+        );
+    }
+}

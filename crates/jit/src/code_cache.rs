@@ -98,16 +98,6 @@ impl CodeCache {
         self.memory.data_address() + site * SITE_WORDS * 8
     }
 
-    /// Number of the site cache at an address.
-    pub fn site_number(&self, address: usize) -> usize {
-        (address - self.memory.data_address()) / (SITE_WORDS * 8)
-    }
-
-    /// What a site cache holds, to be changed.
-    pub fn site_mut(&mut self, number: usize) -> &mut [u64] {
-        &mut self.memory.data()[number * SITE_WORDS..][..SITE_WORDS]
-    }
-
     /// Empties all site caches.
     pub fn clear_sites(&mut self) {
         let used = self.sites * SITE_WORDS;
@@ -122,15 +112,6 @@ impl CodeCache {
     /// Remembers a link.
     pub fn add_link(&mut self, link: Link) {
         self.links.push(link);
-    }
-
-    /// Replaces code within a piece, `offset` bytes from the begin of the cache. It does not run meanwhile.
-    pub fn replace(&mut self, offset: usize, code: &[u8]) {
-        assert!(
-            offset + code.len() <= self.used,
-            "only what is there is replaced"
-        );
-        self.memory.write_code(offset, code);
     }
 
     /// Lets link `number` lead to the code at `target`.

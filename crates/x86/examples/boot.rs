@@ -1,7 +1,7 @@
 //! Boots a kernel as fast as it goes, without waiting for idle time, and shows the serial
 //! port: `cargo run --release -p x86 --example boot -- KERNEL INITRD COMMAND_LINE [TYPED]`. What is typed
 //! follows the guest's first prompt. From the environment: `MEMORY_MIB` (512), `LIMIT` (instructions to stop
-//! at), `STEP` (the longest run), `FORGET=1` (drop all caches after each run), `JIT=0` (interpret; 2: both, compared), `CHAOS` (a seed), `STAMPS=1`
+//! at), `STEP` (the longest run), `FORGET=1` (drop all caches after each run), `JIT=0` (interpret; 2: both, compared), `WATCH_FROM` (from this count on both), `CHAOS` (a seed), `STAMPS=1`
 //! (count and processor time at each `@` printed): what is printed at the end
 //! must be the same whatever all but the first two are.
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)] // outside the machine: files and clocks
@@ -111,12 +111,18 @@ fn main() {
         machine.set_chaos(seed.parse().ok());
     }
     let (limit, step) = (number("LIMIT", u64::MAX), number("STEP", 1 << 22));
+    let mut watch_from = number("WATCH_FROM", u64::MAX);
     let (forgets, stamps) = (number("FORGET", 0) != 0, number("STAMPS", 0) != 0);
     let mut typed = arguments.get(3).map(|text| text.replace("\\n", "\n"));
     let (mut printed, mut idle_ns) = (Vec::new(), 0);
     let start = Instant::now();
     let last = loop {
-        let stop = machine.run(limit.min(machine.instruction_count() + step));
+        if machine.instruction_count() >= watch_from {
+            watch_from = u64::MAX;
+            machine.set_engine(Engine::Paranoid);
+        }
+        let end = limit.min(watch_from);
+        let stop = machine.run(end.min(machine.instruction_count() + step));
         serve(&mut machine, &mut printed, stamps);
         if forgets {
             machine.forget_caches();

@@ -50,8 +50,6 @@ pub struct Frame<'a, 'b> {
     pub(super) host_mxcsr: u64,
     /// The CPU shuts down.
     pub(super) is_triple_fault: u64,
-    /// One more than the number of the site that sees too many pages; zero is none.
-    pub(super) wandering: u64,
     lifetime: PhantomData<&'a mut ()>,
 }
 
@@ -90,7 +88,6 @@ impl<'a, 'b> Frame<'a, 'b> {
             vectors: std::ptr::null_mut(),
             host_mxcsr: MXCSR_DEFAULT,
             is_triple_fault: 0,
-            wandering: 0,
             core,
             jit,
             lifetime: PhantomData,
@@ -164,9 +161,6 @@ pub const LEAVE: u64 = 1;
 pub unsafe extern "sysv64" fn execute(frame: *mut Frame, number: u64, to_end: u32) -> u64 {
     // SAFETY: as the caller promises.
     let (frame, core, jit) = unsafe { (&mut *frame, &mut *(*frame).core, &mut *(*frame).jit) };
-    if let Some(site) = std::mem::take(&mut frame.wandering).checked_sub(1) {
-        jit.give_up_site(site as usize);
-    }
     let remaining = frame.remaining + i64::from(to_end);
     let op = jit.op(number as usize);
     core.status = unpack(frame.flags);

@@ -4,7 +4,7 @@ use super::call_back::{Frame, enter};
 use super::jumps::Jumps;
 use super::paranoid::Paranoid;
 use super::piece::Piece;
-use super::x86_64::{Emitter, PATIENCE, Routines, give_up, host_is_capable};
+use super::x86_64::{Emitter, Routines, host_is_capable};
 use crate::bus::Bus;
 use crate::cpu::Cpu;
 use crate::interpreter::cache::Cache;
@@ -128,11 +128,6 @@ impl Jit {
     /// An instruction by its number.
     pub(super) fn op(&self, number: usize) -> &Op {
         &self.ops[number]
-    }
-
-    /// A site has seen too many pages.
-    pub(super) fn give_up_site(&mut self, site: usize) {
-        give_up(&mut self.code, site);
     }
 
     /// As [`Interpreter::run`].
@@ -403,12 +398,10 @@ impl Jit {
             let number = cache.find(page + target as u64)?;
             NonZeroU32::new(cache.block(number).code)
         };
-        let chaos = self.chaos.as_mut();
-        let patience = chaos.map_or(PATIENCE, |chaos| 1 + chaos.threshold());
         let code = loop {
             let first = self.ops.len();
             let (code, routines) = (&mut self.code, &self.routines);
-            let emitter = Emitter::new(&piece, code, routines, first, patience, &known);
+            let emitter = Emitter::new(&piece, code, routines, first, &known);
             match emitter.emit() {
                 Ok(code) => break code,
                 Err(unsupported) => piece.call_back(unsupported.0),

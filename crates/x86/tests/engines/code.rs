@@ -162,7 +162,7 @@ fn slot(random: &mut Random, at: u64) -> Result<Vec<u8>, IcedError> {
     if random.below(5) != 0 {
         a.mov(rsp, STACK - 8 * random.below(600))?;
     }
-    match random.below(18) {
+    match random.below(20) {
         0 => {
             let mut over = a.create_label();
             any(&mut a, random)?;
@@ -248,6 +248,7 @@ fn slot(random: &mut Random, at: u64) -> Result<Vec<u8>, IcedError> {
             a.set_label(&mut over)?;
             a.seto(cl)?;
         }
+        10 | 11 => rounds(&mut a, random)?,
         _ => {
             for _ in 0..1 + random.below(3) {
                 any(&mut a, random)?;
@@ -344,6 +345,69 @@ fn frame(a: &mut CodeAssembler, random: &mut Random) -> Result<(), IcedError> {
         }
     }
     Ok(())
+}
+
+/// A loop whose branch asks for flags of registers, with more registers than compiled code has, of which it uses
+/// halves and wholes, and pages that stay or wander.
+fn rounds(a: &mut CodeAssembler, random: &mut Random) -> Result<(), IcedError> {
+    let counter = random.pick(&[rbx, rsi, r12, r15, r10, rbp]);
+    let base = random.pick(&[rdi, r8, r9, r13, r11]);
+    let wide = [rax, rcx, rdx, r8, r9, r10, r11, r12, r13, r14, r15, rsi];
+    let narrow = [
+        eax, ecx, edx, r8d, r9d, r10d, r11d, r12d, r13d, r14d, r15d, esi,
+    ];
+    let free = |random: &mut Random| loop {
+        let number = random.below(wide.len() as u64) as usize;
+        if wide[number] != counter && wide[number] != base {
+            return (wide[number], narrow[number]);
+        }
+    };
+    a.mov(counter, 2 + random.below(60))?;
+    a.mov(base, DATA + 0xf00 + 4 * random.below(0x80))?;
+    let mut again = a.create_label();
+    a.set_label(&mut again)?;
+    for _ in 0..3 + random.below(6) {
+        let ((first, first_half), (second, second_half)) = (free(random), free(random));
+        let at = base + 8 * random.below(6) as i32;
+        match random.below(20) {
+            0 => a.mov(first_half, second_half)?,
+            1 => a.mov(first, second)?,
+            2 => a.xor(first_half, second_half)?,
+            3 => a.add(first_half, second_half)?,
+            4 => a.ror(first_half, 1 + random.below(30) as u32)?,
+            5 => a.shl(first, 1 + random.below(60) as u32)?,
+            6 => a.not(first_half)?,
+            7 => a.lea(first_half, ptr(first + second))?,
+            8 => a.movsxd(first, second_half)?,
+            9 => a.mov(first_half, dword_ptr(at))?,
+            10 => a.add(first, qword_ptr(at))?,
+            11 => a.mov(qword_ptr(at), first)?,
+            12 => a.add(dword_ptr(at), first_half)?,
+            13 => a.cmovb(first_half, second_half)?,
+            14 => a.adc(first, second)?,
+            15 => a.imul_2(first_half, second_half)?,
+            16 => a.bswap(first)?,
+            17 => a.and(first_half, second_half)?,
+            18 => a.push(first)?,
+            _ => a.pop(second)?,
+        }
+    }
+    if random.below(3) == 0 {
+        a.add(base, random.pick(&[8, 24, 0x400, 0x1000]))?;
+    }
+    match random.below(4) {
+        0 => a.dec(counter)?,
+        1 => {
+            a.sub(counter, 1)?;
+            a.test(counter, counter)?;
+        }
+        2 => {
+            a.add(counter, 1)?;
+            a.cmp(counter, 70)?;
+        }
+        _ => a.sub(counter, 1)?,
+    }
+    a.jne(again)
 }
 
 /// An instruction of any kind that goes on with the next, most often with an address that is mapped.

@@ -51,9 +51,9 @@ impl Emitter<'_> {
             Mnemonic::Rol => top,
             _ => top - 1,
         };
-        match HOMES[usize::from(guest)] {
+        match self.homes[usize::from(guest)] {
             Some(home) => dynasm!(self.asm; .arch x64; bt Rq(home), bit),
-            None => dynasm!(self.asm; .arch x64; bt QWORD [rsp + spilled(guest)], bit),
+            None => dynasm!(self.asm; .arch x64; bt QWORD [rsp + self.spilled(guest)], bit),
         }
         dynasm!(self.asm; .arch x64
             ; setc al
@@ -74,7 +74,7 @@ impl Emitter<'_> {
         let guest = register.full_register().number() as u8;
         let is_wide = register.size() == 8;
         let matters = step.live != 0;
-        let is_in_frame = HOMES[usize::from(guest)].is_none();
+        let is_in_frame = self.homes[usize::from(guest)].is_none();
         if matters && matches!(mnemonic, Mnemonic::Rol | Mnemonic::Ror) {
             return Err(());
         }
@@ -110,10 +110,10 @@ impl Emitter<'_> {
         if matters {
             match (mnemonic, is_wide) {
                 (Mnemonic::Shr, true) if is_in_frame => {
-                    dynasm!(self.asm; .arch x64; lahf; bt QWORD [rsp + spilled(guest)], 62; setc al);
+                    dynasm!(self.asm; .arch x64; lahf; bt QWORD [rsp + self.spilled(guest)], 62; setc al);
                 }
                 (Mnemonic::Shr, false) if is_in_frame => {
-                    dynasm!(self.asm; .arch x64; lahf; bt DWORD [rsp + spilled(guest)], 30; setc al);
+                    dynasm!(self.asm; .arch x64; lahf; bt DWORD [rsp + self.spilled(guest)], 30; setc al);
                 }
                 (Mnemonic::Shr, true) => {
                     dynasm!(self.asm; .arch x64; lahf; bt Rq(to), 62; setc al);

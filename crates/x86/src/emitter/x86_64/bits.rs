@@ -63,7 +63,7 @@ impl Emitter<'_> {
             }
             RCX
         };
-        let to = HOMES[usize::from(guest)].unwrap_or(RCX);
+        let to = self.homes[usize::from(guest)].unwrap_or(RCX);
         let is_zero = self.asm.new_dynamic_label();
         match is_wide {
             true => dynasm!(self.asm; .arch x64; test Rq(from), Rq(from)),

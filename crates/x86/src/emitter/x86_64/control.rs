@@ -24,7 +24,7 @@ impl Emitter<'_> {
             return;
         }
         self.jump_if(condition, from);
-        self.cold.push(Cold::Branch {
+        self.later(Cold::Branch {
             from,
             index: self.index,
             flags: self.flags,
@@ -37,7 +37,7 @@ impl Emitter<'_> {
         if self.index + 1 != self.piece.steps.len() || !is_loop {
             return None;
         }
-        if self.flags.frame {
+        if self.flags.frame && !self.is_lent {
             return Some(self.head); // where it takes them to be
         }
         self.flags.origin?;
@@ -50,7 +50,11 @@ impl Emitter<'_> {
             .next_round
             .unwrap_or_else(|| self.asm.new_dynamic_label());
         self.next_round = Some(label);
-        Some(label)
+        Some(if self.is_next_round {
+            label
+        } else {
+            self.first_of_rounds
+        })
     }
 
     /// JMP.

@@ -2,6 +2,7 @@
 
 use super::flags::Flags;
 use super::layout::*;
+use super::lending::{self, Loan};
 use super::routines::{Assembler, Routines};
 use crate::emitter::piece::{Kind, Piece, Step};
 use crate::emitter::tier::Exit;
@@ -48,16 +49,6 @@ pub(super) enum Cold {
     },
     /// The next round of a loop does not fit into what is left.
     Budget { from: DynamicLabel, flags: Flags },
-    /// The page of an access is not in the slot of the TLB where that of the last round was: looks where it
-    /// has to be.
-    OtherSlot {
-        from: DynamicLabel,
-        back: DynamicLabel,
-        miss: DynamicLabel,
-        site: usize,
-        table: i32,
-        size: i32,
-    },
     /// A jump within the page to what was not compiled yet.
     Link {
         from: DynamicLabel,
@@ -77,28 +68,35 @@ pub type Emitted = Result<Vec<u8>, Unsupported>;
 pub struct Emitter<'a> {
     pub(super) asm: Assembler,
     pub(super) piece: &'a Piece,
-    pub(super) cache: &'a mut CodeCache,
+    cache: &'a mut CodeCache,
     pub(super) routines: &'a Routines,
     /// The code at an offset of the same page, where there is some.
     known: &'a dyn Fn(usize) -> Option<NonZeroU32>,
     /// Number of the first instruction, for the interpreter.
     first_op: usize,
-    pub(super) cold: Vec<Cold>,
+    pub(super) cold: Vec<(bool, Cold)>,
+    /// What the rounds of a loop exchange, and whether it is exchanged where code is emitted.
+    pub(super) loans: Vec<Loan>,
+    pub(super) is_lent: bool,
+    /// The host registers of the guest's there.
+    pub(super) homes: [Option<Host>; 16],
     /// Offset of the piece in the code cache.
-    pub(super) start: usize,
+    start: usize,
     pub(super) head: DynamicLabel,
     /// The instruction that is emitted.
     pub(super) index: usize,
     pub(super) flags: Flags,
     pub(super) encoder: Encoder,
-    /// How often a site may see another page.
-    pub(super) patience: u32,
     /// The XMM registers are in the host's.
     pub(super) has_vectors: bool,
     /// Where the further rounds of a loop begin.
     pub(super) next_round: Option<DynamicLabel>,
+    /// What comes before the first of them.
+    pub(super) first_of_rounds: DynamicLabel,
     /// What is emitted are those rounds.
     pub(super) is_next_round: bool,
+    /// The guest registers without a host register whose upper half is known to be zero, a bit each.
+    pub(super) narrow: u16,
     /// The group whose addend is in `rax`.
     pub(super) addend_in_rax: Option<usize>,
     /// What is there then.
@@ -112,12 +110,11 @@ impl<'a> Emitter<'a> {
         cache: &'a mut CodeCache,
         routines: &'a Routines,
         first_op: usize,
-        patience: u32,
         known: &'a dyn Fn(usize) -> Option<NonZeroU32>,
     ) -> Emitter<'a> {
         let address = cache.next_address();
         let mut asm = VecAssembler::new(address);
-        let head = asm.new_dynamic_label();
+        let (head, first_of_rounds) = (asm.new_dynamic_label(), asm.new_dynamic_label());
         Emitter {
             asm,
             piece,
@@ -127,14 +124,18 @@ impl<'a> Emitter<'a> {
             known,
             first_op,
             cold: Vec::new(),
+            loans: lending::loans(piece),
+            is_lent: false,
+            homes: HOMES,
             head,
             index: 0,
             flags: Flags::IN_FRAME,
             encoder: Encoder::new(64),
-            patience,
             has_vectors: false,
             next_round: None,
+            first_of_rounds,
             is_next_round: false,
+            narrow: 0,
             addend_in_rax: None,
             loop_flags: None,
         }
@@ -158,8 +159,10 @@ impl<'a> Emitter<'a> {
             ; mov eax, Exit::Budget.number()
             ; jmp extern self.routines.exit_at
         );
+        self.narrow = 0; // what is known at the end is not known there
         while !self.cold.is_empty() {
-            for cold in std::mem::take(&mut self.cold) {
+            for (is_lent, cold) in std::mem::take(&mut self.cold) {
+                self.set_lent(is_lent);
                 self.cold(cold);
             }
         }
@@ -169,6 +172,7 @@ impl<'a> Emitter<'a> {
     /// All instructions, and where they lead.
     fn steps(&mut self) -> Result<(), Unsupported> {
         self.addend_in_rax = None;
+        self.narrow = 0;
         for index in 0..self.piece.steps.len() {
             self.index = index;
             self.keep_origin();
@@ -180,6 +184,7 @@ impl<'a> Emitter<'a> {
         }
         if !self.step_at(self.index).kind.ends() {
             self.save_flags();
+            self.give_back();
             if self.piece.is_before_crossing {
                 self.go_on_elsewhere(self.piece.end as i64);
             } else {
@@ -199,8 +204,12 @@ impl<'a> Emitter<'a> {
         let length = self.piece.steps.len() as i8;
         let from = self.asm.new_dynamic_label();
         self.flags = flags;
+        let first_of_them = self.first_of_rounds;
+        dynasm!(self.asm; .arch x64; =>first_of_them);
+        self.exchange();
+        self.set_lent(true);
         dynasm!(self.asm; .arch x64; .align 16; =>next_round; sub r15, BYTE length; jl =>from);
-        self.cold.push(Cold::Budget {
+        self.later(Cold::Budget {
             from,
             flags: self.flags,
         });
@@ -271,6 +280,7 @@ impl<'a> Emitter<'a> {
     fn call_back(&mut self) {
         self.save_flags();
         self.execute(self.index);
+        self.narrow = 0;
         self.has_vectors = false;
         self.flags = Flags::IN_FRAME;
         if self.present().kind == Kind::LastCallBack {
@@ -302,7 +312,7 @@ impl<'a> Emitter<'a> {
 
     /// Another label from which the interpreter does the same.
     pub(super) fn share_call_back(&mut self, from: DynamicLabel, back: DynamicLabel) {
-        self.cold.push(Cold::CallBack {
+        self.later(Cold::CallBack {
             from,
             back,
             index: self.index,
@@ -317,7 +327,7 @@ impl<'a> Emitter<'a> {
         dynasm!(self.asm; .arch x64; =>back);
         self.addend_in_rax = None;
         let in_host = self.flags.host && !self.flags.frame;
-        for cold in &mut self.cold {
+        for (_, cold) in &mut self.cold {
             if let Cold::CallBack {
                 back: of,
                 loads_flags,
@@ -334,7 +344,7 @@ impl<'a> Emitter<'a> {
     /// left.
     pub(super) fn leave_from(&mut self) -> DynamicLabel {
         let from = self.asm.new_dynamic_label();
-        self.cold.push(Cold::Leave {
+        self.later(Cold::Leave {
             from,
             index: self.index,
         });
@@ -354,7 +364,13 @@ impl<'a> Emitter<'a> {
                 dynasm!(self.asm; .arch x64; =>from);
                 self.flags = flags;
                 self.save_flags();
-                self.execute(index);
+                if self.give_back() {
+                    self.execute(index);
+                    self.exchange();
+                    self.set_lent(true);
+                } else {
+                    self.execute(index);
+                }
                 self.check_groups_again(index);
                 if loads_vectors {
                     dynasm!(self.asm; .arch x64; call extern self.routines.load_vectors);
@@ -370,6 +386,7 @@ impl<'a> Emitter<'a> {
                 dynasm!(self.asm; .arch x64; =>from; add r15, length);
                 self.flags = flags;
                 self.save_flags();
+                self.give_back();
                 dynasm!(self.asm; .arch x64
                     ; mov ecx, first
                     ; mov eax, Exit::Budget.number()
@@ -384,6 +401,7 @@ impl<'a> Emitter<'a> {
                 dynasm!(self.asm; .arch x64; =>from);
                 self.flags = flags;
                 self.save_flags();
+                self.give_back();
                 dynasm!(self.asm; .arch x64; add r15, to_end; jmp =>unknown);
                 let number = self.add_link();
                 dynasm!(self.asm; .arch x64
@@ -400,11 +418,13 @@ impl<'a> Emitter<'a> {
                     ; cmp BYTE [rsp + HAS_VECTORS], 0
                     ; jne =>back
                 );
+                self.give_back();
                 self.execute(index);
                 self.exit_behind(index);
             }
             Cold::Leave { from, index } => {
                 dynasm!(self.asm; .arch x64; =>from);
+                self.give_back();
                 self.execute(index);
                 self.exit_behind(index);
             }
@@ -413,6 +433,7 @@ impl<'a> Emitter<'a> {
                 self.index = index;
                 self.flags = flags;
                 self.save_flags();
+                self.give_back();
                 let step = self.step_at(index);
                 let target = step.target();
                 let rest = self.to_end(index) - 1;
@@ -430,14 +451,6 @@ impl<'a> Emitter<'a> {
                     self.enter_found();
                 }
             }
-            Cold::OtherSlot {
-                from,
-                back,
-                miss,
-                site,
-                table,
-                size,
-            } => self.look_in_other_slot(from, back, miss, site, table, size),
             Cold::Link {
                 from,
                 number,
@@ -492,7 +505,7 @@ impl<'a> Emitter<'a> {
     /// access.
     pub(super) fn ungroup_from(&mut self) -> DynamicLabel {
         let from = self.asm.new_dynamic_label();
-        self.cold.push(Cold::Ungroup {
+        self.later(Cold::Ungroup {
             from,
             index: self.index,
             flags: self.flags.without_host(),
@@ -514,6 +527,9 @@ impl<'a> Emitter<'a> {
             self.check_group(number, &group, moved, stale);
         }
         dynasm!(self.asm; .arch x64; jmp =>known; =>stale);
+        if self.is_lent {
+            self.exchange();
+        }
         self.exit_behind(index);
         dynasm!(self.asm; .arch x64; =>known);
     }
@@ -530,7 +546,7 @@ impl<'a> Emitter<'a> {
             let from = self.asm.new_dynamic_label();
             dynasm!(self.asm; .arch x64; jmp =>from);
             let number = self.add_link();
-            self.cold.push(Cold::Link {
+            self.later(Cold::Link {
                 from,
                 number,
                 target,

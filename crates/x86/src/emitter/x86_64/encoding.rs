@@ -69,13 +69,33 @@ impl Emitter<'_> {
 
     /// The host register of a guest register, or `scratch` with its value.
     pub(super) fn source(&mut self, guest: u8, scratch: Host) -> Host {
-        match HOMES[usize::from(guest & 15)] {
+        match self.homes[usize::from(guest & 15)] {
             Some(home) => home,
             None => {
-                self.writes(scratch);
-                dynasm!(self.asm; .arch x64; mov Rq(scratch), [BYTE rsp + spilled(guest) as i8]);
+                self.fetch(guest, scratch, 8);
                 scratch
             }
+        }
+    }
+
+    /// Copies at least `size` bytes of a guest register without a host register to `scratch`. What was written
+    /// in part must not be read as a whole: the host would wait for the store.
+    pub(super) fn fetch(&mut self, guest: u8, scratch: Host, size: usize) {
+        self.writes(scratch);
+        let at = self.spilled(guest) as i8;
+        if size == 4 || self.narrow & 1 << guest != 0 {
+            dynasm!(self.asm; .arch x64; mov Rd(scratch), [BYTE rsp + at]);
+        } else {
+            dynasm!(self.asm; .arch x64; mov Rq(scratch), [BYTE rsp + at]);
+        }
+    }
+
+    /// A guest register was written by an instruction of this operand size.
+    pub(super) fn wrote(&mut self, guest: u8, size: usize) {
+        match size {
+            8 => self.narrow &= !(1 << guest),
+            4 => self.narrow |= 1 << guest,
+            _ => {}
         }
     }
 
@@ -88,10 +108,13 @@ impl Emitter<'_> {
 
     /// Copies a host register to a guest register.
     pub(super) fn put(&mut self, guest: u8, from: Host) {
-        match HOMES[usize::from(guest & 15)] {
+        match self.homes[usize::from(guest & 15)] {
             Some(home) if home == from => {}
             Some(home) => dynasm!(self.asm; .arch x64; mov Rq(home), Rq(from)),
-            None => dynasm!(self.asm; .arch x64; mov [BYTE rsp + spilled(guest) as i8], Rq(from)),
+            None => {
+                self.wrote(guest, 8);
+                dynasm!(self.asm; .arch x64; mov [BYTE rsp + self.spilled(guest) as i8], Rq(from));
+            }
         }
     }
 }

@@ -91,7 +91,6 @@ pub fn addend(number: usize) -> i32 {
     (offset_of!(Frame, addends) + 8 * number) as i32
 }
 pub const KEPT: i32 = offset_of!(Frame, kept) as i32;
-pub const WANDERING: i32 = offset_of!(Frame, wandering) as i32;
 pub const IS_TRIPLE_FAULT: i32 = offset_of!(Frame, is_triple_fault) as i32;
 /// Bytes of the frame.
 pub const FRAME: i32 = size_of::<Frame>() as i32;

@@ -93,7 +93,7 @@ impl Emitter<'_> {
             dynasm!(self.asm; .arch x64; mov rax, [rsp + addend(number)]);
         }
         self.addend_in_rax = Some(number);
-        if let Some(index) = HOMES[usize::from(base)] {
+        if let Some(index) = self.homes[usize::from(base)] {
             return Some(Place {
                 index: Some(index),
                 displacement,
@@ -169,31 +169,23 @@ impl Emitter<'_> {
             Access::Read => READS,
             Access::Write => WRITES,
         };
-        if self.is_next_round {
-            self.check_same_slot(table, size, miss);
-        } else {
-            dynasm!(self.asm; .arch x64; rorx ecx, eax, 8; and ecx, 0x3ff0);
-            self.check_slot(table, size, miss);
-            self.add_place(table);
+        dynasm!(self.asm; .arch x64; rorx ecx, eax, 8; and ecx, 0x3ff0);
+        match table {
+            READS => dynasm!(self.asm; .arch x64
+                ; sub rax, [r14 + rcx]
+                ; cmp rax, 0x1000 - size
+                ; ja =>miss
+                ; add rax, [BYTE r14 + rcx + 8]
+            ),
+            _ => dynasm!(self.asm; .arch x64
+                ; sub rax, [r14 + rcx + table]
+                ; cmp rax, 0x1000 - size
+                ; ja =>miss
+                ; add rax, [r14 + rcx + table + 8]
+            ),
         }
         self.addend_in_rax = None;
         self.lose_flags();
-    }
-
-    /// Makes an offset in the page of the slot at `rcx` of the address in `rax`, or jumps.
-    pub(super) fn check_slot(&mut self, table: i32, size: i32, otherwise: DynamicLabel) {
-        match table {
-            READS => dynasm!(self.asm; .arch x64; sub rax, [r14 + rcx]),
-            _ => dynasm!(self.asm; .arch x64; sub rax, [r14 + rcx + table]),
-        }
-        dynasm!(self.asm; .arch x64; cmp rax, 0x1000 - size; ja =>otherwise);
-    }
-
-    pub(super) fn add_place(&mut self, table: i32) {
-        match table {
-            READS => dynasm!(self.asm; .arch x64; add rax, [BYTE r14 + rcx + 8]),
-            _ => dynasm!(self.asm; .arch x64; add rax, [r14 + rcx + table + 8]),
-        }
     }
 }
 const _: () = assert!(crate::mmu::SLOTS == 0x400 && READS == 0);

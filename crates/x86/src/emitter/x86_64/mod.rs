@@ -13,17 +13,16 @@ mod emitter;
 mod encoding;
 mod flags;
 mod layout;
+mod lending;
 mod memory;
 mod routines;
 mod same;
-mod sites;
 mod stack;
 mod system;
 mod vector;
 
 pub use emitter::Emitter;
 pub use routines::Routines;
-pub use sites::{PATIENCE, give_up};
 pub use vector::host_has;
 
 /// Whether this host has the instructions that the emitter uses.

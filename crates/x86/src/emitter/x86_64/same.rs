@@ -161,6 +161,15 @@ fn takes_memory_first(code: Code) -> bool {
     )
 }
 
+/// A guest register without a host register that is in a scratch register for one instruction.
+#[derive(Clone, Copy)]
+struct Lent {
+    guest: u8,
+    host: Host,
+    /// The size of the operand that is written, if one is.
+    written: Option<usize>,
+}
+
 impl Emitter<'_> {
     /// The present instruction, done by the host's.
     pub(super) fn same(&mut self) -> Result<(), ()> {
@@ -283,7 +292,7 @@ impl Emitter<'_> {
                 OpKind::Register if instruction.op_register(operand).is_gpr() => {
                     let register = instruction.op_register(operand);
                     let guest = register.full_register().number() as u8;
-                    match HOMES[usize::from(guest)] {
+                    match self.homes[usize::from(guest)] {
                         Some(home) => {
                             instruction.set_op_register(operand, general(home, register.size()));
                         }
@@ -298,7 +307,8 @@ impl Emitter<'_> {
         let mnemonic = instruction.mnemonic();
         // Writing 32 bits clears the others, too.
         let is_written = writes(&instruction, operand);
-        if size == 4 && is_written || mnemonic == Mnemonic::Xchg {
+        let is_narrow = self.narrow & 1 << guest != 0;
+        if size == 4 && is_written && !is_narrow || mnemonic == Mnemonic::Xchg {
             return Err(());
         }
         // Of memory, some take bits beyond the operand, or write less than a register.
@@ -334,7 +344,11 @@ impl Emitter<'_> {
                 _ => {}
             }
         }
-        self.encode_at_frame(instruction, operand, guest)
+        self.encode_at_frame(instruction, operand, guest)?;
+        if is_written {
+            self.wrote(guest, size);
+        }
+        Ok(())
     }
 
     fn encode_at_frame(
@@ -348,7 +362,7 @@ impl Emitter<'_> {
         instruction.set_memory_base(Register::RSP);
         instruction.set_memory_index(Register::None);
         instruction.set_memory_index_scale(1);
-        instruction.set_memory_displacement64(spilled(guest) as u64);
+        instruction.set_memory_displacement64(self.spilled(guest) as u64);
         instruction.set_memory_displ_size(1);
         instruction.set_segment_prefix(Register::None);
         self.emit_encoded(&instruction)
@@ -362,7 +376,7 @@ impl Emitter<'_> {
         scratches: &[Host],
     ) -> Result<(), ()> {
         let mut instruction = instruction;
-        let mut lent: [Option<(u8, Host, bool)>; 2] = [None; 2];
+        let mut lent: [Option<Lent>; 2] = [None; 2];
         let mut free = scratches.iter();
         for operand in 0..instruction.op_count() {
             match instruction.op_kind(operand) {
@@ -385,30 +399,37 @@ impl Emitter<'_> {
                     let register = instruction.op_register(operand);
                     let guest = register.full_register().number() as u8;
                     let is_written = writes(&instruction, operand);
-                    let known = lent.iter_mut().flatten().find(|lent| lent.0 == guest);
-                    let host = match (HOMES[usize::from(guest)], known) {
+                    let known = lent.iter_mut().flatten().find(|lent| lent.guest == guest);
+                    let host = match (self.homes[usize::from(guest)], known) {
                         (Some(home), _) => home,
                         (None, Some(known)) => {
-                            known.2 |= is_written;
-                            known.1
+                            if is_written {
+                                known.written = Some(register.size());
+                            }
+                            known.host
                         }
                         (None, None) => {
                             let scratch = *free.next().ok_or(())?;
                             self.writes(scratch);
-                            let others = 1..instruction.op_count();
+                            let mut others = (operand + 1..instruction.op_count())
+                                .filter(|&other| instruction.op_kind(other) == OpKind::Register)
+                                .map(|other| instruction.op_register(other))
+                                .filter(|other| other.full_register() == register.full_register())
+                                .peekable();
                             let is_read = operand != 0
                                 || !overwrites(&instruction)
-                                || others.into_iter().any(|other| {
-                                    instruction.op_kind(other) == OpKind::Register
-                                        && instruction.op_register(other).full_register()
-                                            == register.full_register()
-                                });
+                                || others.peek().is_some();
                             if is_read {
-                                dynasm!(self.asm; .arch x64
-                                    ; mov Rq(scratch), [BYTE rsp + spilled(guest) as i8]);
+                                let is_narrow =
+                                    register.size() == 4 && others.all(|other| other.size() == 4);
+                                self.fetch(guest, scratch, if is_narrow { 4 } else { 8 });
                             }
                             let place = lent.iter_mut().find(|place| place.is_none());
-                            *place.ok_or(())? = Some((guest, scratch, is_written));
+                            *place.ok_or(())? = Some(Lent {
+                                guest,
+                                host: scratch,
+                                written: is_written.then_some(register.size()),
+                            });
                             scratch
                         }
                     };
@@ -418,9 +439,12 @@ impl Emitter<'_> {
             }
         }
         self.emit_encoded(&instruction)?;
-        for (guest, host, is_written) in lent.into_iter().flatten() {
-            if is_written {
-                self.put(guest, host);
+        for lent in lent.into_iter().flatten() {
+            if let Some(size) = lent.written {
+                let narrow = self.narrow;
+                self.put(lent.guest, lent.host);
+                self.narrow = narrow;
+                self.wrote(lent.guest, size);
             }
         }
         Ok(())
@@ -502,11 +526,12 @@ impl Emitter<'_> {
         if register.size() == 2 {
             return Err(());
         }
-        let to = HOMES[usize::from(guest)].unwrap_or(RAX);
+        let to = self.homes[usize::from(guest)].unwrap_or(RAX);
         let is_wide = register.size() == 8 && !step.op.is_address_32;
         let (base, index, displacement) = self.parts(&step.op)?;
         self.lea(to, base, index, displacement, is_wide);
         self.put(guest, to);
+        self.wrote(guest, register.size());
         Ok(())
     }
 }

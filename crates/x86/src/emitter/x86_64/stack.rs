@@ -85,7 +85,7 @@ impl Emitter<'_> {
             index: Some(index), ..
         }) = self.place_in_group(RSP, 0)
         {
-            let home = HOMES[usize::from(to)].unwrap_or(RCX);
+            let home = self.homes[usize::from(to)].unwrap_or(RCX);
             dynasm!(self.asm; .arch x64
                 ; lea Rq(GUEST_RSP), [Rq(GUEST_RSP) + 8]
                 ; mov Rq(home), [rax + Rq(index) - 8]
@@ -95,7 +95,7 @@ impl Emitter<'_> {
         }
         let back = self.stack(RSP, 0, Access::Read);
         dynasm!(self.asm; .arch x64; lea Rq(GUEST_RSP), [Rq(GUEST_RSP) + 8]);
-        let home = HOMES[usize::from(to)].unwrap_or(RCX);
+        let home = self.homes[usize::from(to)].unwrap_or(RCX);
         dynasm!(self.asm; .arch x64; mov Rq(home), [rax]);
         self.put(to, home);
         if let Some(back) = back {

@@ -51,7 +51,7 @@ impl Emitter<'_> {
             ; je =>from
             ; =>back
         );
-        self.cold.push(Cold::Vectors {
+        self.later(Cold::Vectors {
             from,
             back,
             index: self.index,

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use std::process::Command;
 
 /// Every crate of the workspace and the crates of it that it may import.
-const MAP: [(&str, &[&str]); 15] = [
+const MAP: [(&str, &[&str]); 16] = [
     ("machine", &[]),
     ("devices", &["machine"]),
     ("jit", &["machine"]),
@@ -16,7 +16,8 @@ const MAP: [(&str, &[&str]); 15] = [
     ("replication", &[]),
     ("environment", &[]),
     ("arbiter", &["replication", "environment"]),
-    ("network", &[]),
+    ("keys", &[]),
+    ("network", &["keys"]),
     ("guest-image", &[]),
     (
         "sim",
@@ -37,6 +38,7 @@ const MAP: [(&str, &[&str]); 15] = [
             "arbiter",
             "network",
             "environment",
+            "keys",
         ],
     ),
     (
@@ -48,6 +50,7 @@ const MAP: [(&str, &[&str]); 15] = [
             "replication",
             "arbiter",
             "network",
+            "keys",
             "guest-image",
             "replica",
         ],

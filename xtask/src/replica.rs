@@ -1,6 +1,7 @@
 //! Replicas as processes, and what they say of themselves.
 
 use anyhow::{Context, Result, bail};
+use keys::{Site, Validity};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -81,7 +82,34 @@ pub struct Configuration<'a> {
     pub disk: Option<&'a Path>,
 }
 
+/// What every host is called in its certificate here: they are one.
+const HOST: &str = "here";
+
+/// The keys of everybody in `directory`, made when there are none.
+pub fn keys(directory: &Path) -> Result<PathBuf> {
+    let site = directory.join("site");
+    let host = HOST.parse()?;
+    if site.exists() {
+        return Ok(Site::open(&site)?.host_directory(&host));
+    }
+    Ok(Site::init(&site)?.issue(&host, Validity::days(365))?)
+}
+
 impl Configuration<'_> {
+    fn keys(&self) -> Result<PathBuf> {
+        let directory = self.state.parent();
+        keys(directory.context("a state directory in no directory")?)
+    }
+
+    /// A switch that is not this host's has its name.
+    fn switch_host(&self) -> String {
+        if self.switch.starts_with("tcp:") {
+            format!("switch_host = \"{HOST}\"\n")
+        } else {
+            String::new()
+        }
+    }
+
     fn text(&self) -> Result<String> {
         let manifest: Value = serde_json::from_slice(&fs::read(self.guest.join("manifest.json"))?)?;
         let command_line = manifest["command_line"]
@@ -98,8 +126,8 @@ impl Configuration<'_> {
             "name = \"pair\"\n{arch}memory = \"{memory}\"\ncommand_line = \"{command_line}\"\n\
              {firmware}kernel = \"{guest}/kernel\"\ninitrd = \"{guest}/initrd\"\n\
              state_directory = \"{state}\"\n{engine}{disk}\
-             [network]\nswitch = \"{switch}\"\n\
-             [pair]\nlisten = \"{listen}\"\n{peer}\
+             [network]\nswitch = \"{switch}\"\n{switch_host}\
+             [pair]\nkeys = \"{keys}\"\nmembers = [\"{HOST}\"]\nlisten = \"{listen}\"\n{peer}\
              [arbiter]\ndirectory = \"{arbiter}\"\n",
             arch = line("arch", arch),
             firmware = line("firmware", firmware),
@@ -112,6 +140,8 @@ impl Configuration<'_> {
                 disk.display()
             )),
             switch = self.switch,
+            switch_host = self.switch_host(),
+            keys = self.keys()?.display(),
             listen = self.listen,
             peer = line("peer", self.peer),
             arbiter = self.arbiter.display(),

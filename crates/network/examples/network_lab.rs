@@ -50,7 +50,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         ["bridge", address, tap] => {
             bridge(
-                NetworkAttachment::switch(address, None)?,
+                NetworkAttachment::switch(address, None, None)?,
                 NetworkAttachment::tap(tap)?,
             )?;
         }

@@ -10,8 +10,7 @@ use std::str::FromStr;
 pub enum SwitchAddress {
     /// A Unix stream socket.
     Unix(PathBuf),
-    /// A TCP socket. The stream is neither encrypted nor authenticated: loopback or a network that
-    /// is trusted as a switch's cable is.
+    /// A TCP socket, between hosts that have keys.
     Tcp(SocketAddr),
 }
 

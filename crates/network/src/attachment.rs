@@ -3,6 +3,7 @@
 use crate::address::SwitchAddress;
 use crate::switch_port::SwitchPort;
 use crate::tap::Tap;
+use keys::Keys;
 use std::io;
 use std::os::fd::BorrowedFd;
 
@@ -18,15 +19,23 @@ pub enum NetworkAttachment {
 impl NetworkAttachment {
     /// Connects to the switch at `address`, written as `unix:/path` or `tcp:127.0.0.1:7500`, and
     /// waits for that, five seconds at most. Not for an event loop. `serves` is the guest's MAC
-    /// address if this is a replica.
-    pub fn switch(address: &str, serves: Option<[u8; 6]>) -> io::Result<NetworkAttachment> {
-        SwitchPort::connect(&parse(address)?).map(|port| greeting(port, serves))
+    /// address if this is a replica. Between hosts `keys` are needed.
+    pub fn switch(
+        address: &str,
+        serves: Option<[u8; 6]>,
+        keys: Option<&Keys>,
+    ) -> io::Result<NetworkAttachment> {
+        SwitchPort::connect(&parse(address)?, keys).map(|port| greeting(port, serves))
     }
 
-    /// Begins to connect to the switch at `address` and waits for nothing: poll for writing, and
-    /// ask [`Self::is_connected`].
-    pub fn begin_switch(address: &str, serves: Option<[u8; 6]>) -> io::Result<NetworkAttachment> {
-        SwitchPort::begin(&parse(address)?).map(|port| greeting(port, serves))
+    /// Begins to connect to the switch at `address` and waits for nothing: poll for reading, and for
+    /// writing while [`Self::wants_write`], and ask [`Self::is_connected`].
+    pub fn begin_switch(
+        address: &str,
+        serves: Option<[u8; 6]>,
+        keys: Option<&Keys>,
+    ) -> io::Result<NetworkAttachment> {
+        SwitchPort::begin(&parse(address)?, keys).map(|port| greeting(port, serves))
     }
 
     /// Whether the other side has taken the attachment; an error if it refused.

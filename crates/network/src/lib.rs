@@ -5,12 +5,13 @@
 //! the guest's MAC address with a broadcast frame, and the switch moves the address to its port at
 //! once.
 //!
-//! It knows nothing of machines or replicas. What every event loop needs, a [`PollSet`] and
+//! It knows nothing of machines or replicas, and who may speak from `keys`. What every event loop needs, a [`PollSet`] and
 //! non-blocking [`Stream`]s, is here as well.
 #![deny(unsafe_code)] // allowed in `tap` only
 
 mod address;
 mod attachment;
+mod door;
 mod fabric;
 mod frame_stream;
 mod gateway;
@@ -20,6 +21,7 @@ mod notices;
 mod options;
 mod pcap;
 mod poll_set;
+mod secure_stream;
 mod status;
 mod stream;
 mod subnet;
@@ -30,12 +32,14 @@ mod tap;
 
 pub use address::{SwitchAddress, SwitchAddressError};
 pub use attachment::NetworkAttachment;
+pub use door::Door;
 pub use frame_stream::{FrameLengthError, MAX_FRAME_LENGTH, MIN_FRAME_LENGTH};
 pub use options::{
     ConnectionLimits, Forward, ForwardError, Protocol, StaticLease, StaticLeaseError, SwitchOptions,
 };
 pub use pcap::Capture;
 pub use poll_set::{PollSet, Readiness};
+pub use secure_stream::SecureStream;
 pub use status::{
     ForwardStatus, GatewayStatus, LeaseStatus, NoticeStatus, PortStatus, SwitchStatus,
 };

@@ -2,6 +2,7 @@
 
 use crate::address::SwitchAddress;
 use crate::subnet::Subnet;
+use keys::Keys;
 use smoltcp::wire::EthernetAddress;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -13,6 +14,8 @@ use std::str::FromStr;
 pub struct SwitchOptions {
     /// Where replicas (and QEMU guests) connect.
     pub listen: Vec<SwitchAddress>,
+    /// Who this host is, and whom it lets in, at TCP addresses; needed for those.
+    pub keys: Option<Keys>,
     /// Host ports that lead to the guest.
     pub forwards: Vec<Forward>,
     /// Whether the switch has a gateway. Without, it only connects its ports.
@@ -37,6 +40,7 @@ impl Default for SwitchOptions {
     fn default() -> SwitchOptions {
         SwitchOptions {
             listen: Vec::new(),
+            keys: None,
             forwards: Vec::new(),
             gateway: true,
             subnet: Subnet::default(),

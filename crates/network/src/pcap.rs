@@ -1,8 +1,9 @@
 //! All frames in a file that Wireshark and tcpdump read (the classic pcap format: version 2.4,
 //! little-endian, microseconds, LINKTYPE_ETHERNET).
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -22,7 +23,14 @@ impl Capture {
     /// # Errors
     /// It cannot be made.
     pub fn create(path: &Path) -> io::Result<Capture> {
-        Capture::new(BufWriter::new(File::create(path)?))
+        // What guests say to the world is their owner's.
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(path)?;
+        Capture::new(BufWriter::new(file))
     }
 }
 

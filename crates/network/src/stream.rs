@@ -1,29 +1,33 @@
 //! Stream sockets that carry frames: Unix or TCP, always non-blocking.
 
 use crate::address::SwitchAddress;
+use crate::secure_stream::SecureStream;
+use keys::Keys;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use std::fs;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A connected stream socket.
 #[derive(Debug)]
 pub enum Stream {
     /// On this host.
     Unix(UnixStream),
-    /// Anywhere.
-    Tcp(TcpStream),
+    /// Anywhere, with a host that proved who it is.
+    Secure(Box<SecureStream>),
 }
 
 impl Stream {
     /// Begins to connect, without waiting for anything: the stream is writable once it is connected
     /// or refused, and [`Self::connected`] tells which. An error comes at once when the host knows
     /// it, which for a Unix socket includes a listener that takes nobody for now (`WouldBlock`).
-    pub fn begin(address: &SwitchAddress) -> io::Result<Stream> {
+    /// Between hosts only with keys.
+    pub fn begin(address: &SwitchAddress, keys: Option<&Keys>) -> io::Result<Stream> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let socket = |family| rustix::net::socket_with(family, SocketType::STREAM, flags, None);
         match address {
@@ -38,22 +42,39 @@ impl Stream {
                     SocketAddr::V6(_) => AddressFamily::INET6,
                 };
                 let socket = socket(family)?;
+                let keys = keys.ok_or_else(|| {
+                    io::Error::new(io::ErrorKind::PermissionDenied, "keys are needed for it")
+                })?;
+                let session = keys.connect().map_err(io::Error::other)?;
                 match rustix::net::connect(&socket, address) {
-                    Ok(()) | Err(Errno::INPROGRESS | Errno::INTR) => Stream::tcp(socket.into()),
-                    Err(error) => Err(error.into()),
+                    Ok(()) | Err(Errno::INPROGRESS | Errno::INTR) => {}
+                    Err(error) => return Err(error.into()),
                 }
+                let stream = SecureStream::new(session, socket.into())?;
+                Ok(Stream::Secure(Box::new(stream)))
             }
         }
     }
 
-    /// Whether a stream from [`Self::begin`] is connected by now; an error if it was refused.
-    pub fn connected(&self) -> io::Result<bool> {
-        sockopt::socket_error(self)??;
-        match rustix::net::getpeername(self) {
-            Ok(_) => Ok(true),
-            Err(Errno::NOTCONN) => Ok(false),
-            Err(error) => Err(error.into()),
+    /// Whether a stream from [`Self::begin`] is connected by now, and the other side let in; an error
+    /// if it was refused. Read once then, before polling.
+    pub fn connected(&mut self) -> io::Result<bool> {
+        sockopt::socket_error(&*self)??;
+        match rustix::net::getpeername(&*self) {
+            Ok(_) => {}
+            Err(Errno::NOTCONN) => return Ok(false),
+            Err(error) => return Err(error.into()),
         }
+        match self {
+            Stream::Unix(_) => Ok(true),
+            Stream::Secure(stream) => stream.handshake(),
+        }
+    }
+
+    /// Of a stream that is being connected: whether polling it for writing tells when to go on. It is
+    /// to be polled for reading in any case.
+    pub fn connects(&self) -> bool {
+        self.wants_write() || rustix::net::getpeername(self).is_err()
     }
 
     fn unix(stream: UnixStream) -> io::Result<Stream> {
@@ -61,41 +82,38 @@ impl Stream {
         Ok(Stream::Unix(stream))
     }
 
-    /// Takes an accepted or connected socket; what is written leaves at once (TCP_NODELAY).
-    pub fn tcp(stream: TcpStream) -> io::Result<Stream> {
-        stream.set_nonblocking(true)?;
-        stream.set_nodelay(true)?;
-        Ok(Stream::Tcp(stream))
-    }
-
-    /// The socket for somebody who waits; it has to be TCP.
-    ///
-    /// # Errors
-    /// It is another, or the host does not let it wait.
-    pub fn into_tcp(self) -> io::Result<TcpStream> {
-        match self {
-            Stream::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
-            Stream::Tcp(stream) => {
-                stream.set_nonblocking(false)?;
-                Ok(stream)
-            }
-        }
-    }
-
-    /// Reads; `None` when nothing is there now, 0 at the stream's end.
+    /// Reads; `None` when nothing is there now, 0 at the stream's end. A secure stream wants room for
+    /// [`keys::SMALLEST_BUFFER`] bytes at least.
     pub fn read_now(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        ready_or_none(|| match self {
-            Stream::Unix(stream) => stream.read(buffer),
-            Stream::Tcp(stream) => stream.read(buffer),
-        })
+        match self {
+            Stream::Unix(stream) => ready_or_none(|| stream.read(buffer)),
+            Stream::Secure(stream) => stream.read_now(buffer),
+        }
     }
 
     /// Writes; `None` when nothing can be taken now.
     pub fn write_now(&mut self, bytes: &[u8]) -> io::Result<Option<usize>> {
-        ready_or_none(|| match self {
-            Stream::Unix(stream) => stream.write(bytes),
-            Stream::Tcp(stream) => stream.write(bytes),
-        })
+        match self {
+            Stream::Unix(stream) => ready_or_none(|| stream.write(bytes)),
+            Stream::Secure(stream) => stream.write_now(bytes),
+        }
+    }
+
+    /// Whether something that was taken waits for the socket: then poll for writing and call
+    /// [`Self::flush_now`].
+    pub fn wants_write(&self) -> bool {
+        match self {
+            Stream::Unix(_) => false,
+            Stream::Secure(stream) => stream.wants_write(),
+        }
+    }
+
+    /// Writes what was taken, as far as the socket takes it.
+    pub fn flush_now(&mut self) -> io::Result<()> {
+        match self {
+            Stream::Unix(_) => Ok(()),
+            Stream::Secure(stream) => stream.flush_now(),
+        }
     }
 }
 
@@ -103,7 +121,7 @@ impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Stream::Unix(stream) => stream.as_fd(),
-            Stream::Tcp(stream) => stream.as_fd(),
+            Stream::Secure(stream) => stream.as_fd(),
         }
     }
 }
@@ -120,75 +138,50 @@ pub fn ready_or_none<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<O
     }
 }
 
-/// A listening stream socket; a Unix socket's path is removed with it.
+/// A listening Unix socket; its path is removed with it.
 #[derive(Debug)]
-pub(crate) enum Listener {
-    Unix {
-        listener: UnixListener,
-        path: PathBuf,
-    },
-    Tcp(TcpListener),
+pub(crate) struct Listener {
+    listener: UnixListener,
+    path: PathBuf,
 }
 
 impl Listener {
-    /// Binds. A Unix path that a dead process left behind is replaced; one on which somebody
-    /// listens, or which is no socket, is `AddrInUse`.
-    pub(crate) fn bind(address: &SwitchAddress) -> io::Result<Listener> {
-        let listener = match address {
-            SwitchAddress::Unix(path) => {
-                let listener = match UnixListener::bind(path) {
-                    Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                        remove_stale_socket(path)?;
-                        UnixListener::bind(path)?
-                    }
-                    bound => bound?,
-                };
-                Listener::Unix {
-                    listener,
-                    path: path.clone(),
-                }
+    /// Binds. A path that a dead process left behind is replaced; one on which somebody listens, or
+    /// which is no socket, is `AddrInUse`.
+    pub(crate) fn bind(path: &Path) -> io::Result<Listener> {
+        let listener = match UnixListener::bind(path) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                remove_stale_socket(path)?;
+                UnixListener::bind(path)?
             }
-            SwitchAddress::Tcp(address) => Listener::Tcp(TcpListener::bind(address)?),
+            bound => bound?,
         };
-        match &listener {
-            Listener::Unix { listener, .. } => listener.set_nonblocking(true)?,
-            Listener::Tcp(listener) => listener.set_nonblocking(true)?,
-        }
-        Ok(listener)
+        // Whoever may write to it is a port of the switch: this user alone.
+        fs::set_permissions(path, PermissionsExt::from_mode(0o600))?;
+        listener.set_nonblocking(true)?;
+        Ok(Listener {
+            listener,
+            path: path.into(),
+        })
     }
 
-    /// The address with the real port.
-    pub(crate) fn address(&self) -> io::Result<SwitchAddress> {
-        Ok(match self {
-            Listener::Unix { path, .. } => SwitchAddress::Unix(path.clone()),
-            Listener::Tcp(listener) => SwitchAddress::Tcp(listener.local_addr()?),
-        })
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SwitchAddress {
+        SwitchAddress::Unix(self.path.clone())
     }
 
     /// The next connection and who it is, `None` when nobody waits.
     pub(crate) fn accept(&self) -> io::Result<Option<(Stream, String)>> {
-        match self {
-            Listener::Unix { listener, path } => {
-                let Some((stream, _peer)) = ready_or_none(|| listener.accept())? else {
-                    return Ok(None);
-                };
-                Ok(Some((
-                    Stream::unix(stream)?,
-                    format!("unix:{}", path.display()),
-                )))
-            }
-            Listener::Tcp(listener) => {
-                let Some((stream, peer)) = ready_or_none(|| listener.accept())? else {
-                    return Ok(None);
-                };
-                Ok(Some((Stream::tcp(stream)?, format!("tcp:{peer}"))))
-            }
-        }
+        let Some((stream, _peer)) = ready_or_none(|| self.listener.accept())? else {
+            return Ok(None);
+        };
+        let peer = self.address().to_string();
+        Ok(Some((Stream::unix(stream)?, peer)))
     }
 }
 
 /// Removes the socket at `path` if nobody listens on it.
-fn remove_stale_socket(path: &PathBuf) -> io::Result<()> {
+fn remove_stale_socket(path: &Path) -> io::Result<()> {
     match UnixStream::connect(path) {
         // Only a socket without a listener refuses.
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
@@ -208,19 +201,14 @@ fn remove_stale_socket(path: &PathBuf) -> io::Result<()> {
 
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Listener::Unix { listener, .. } => listener.as_fd(),
-            Listener::Tcp(listener) => listener.as_fd(),
-        }
+        self.listener.as_fd()
     }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Listener::Unix { path, .. } = self {
-            // Someone else may have removed it: then there is nothing left to do.
-            let _removed = fs::remove_file(path);
-        }
+        // Someone else may have removed it: then there is nothing left to do.
+        let _removed = fs::remove_file(&self.path);
     }
 }
 
@@ -232,13 +220,14 @@ mod tests {
     fn a_stale_unix_socket_is_replaced_and_a_live_one_is_in_use() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("switch.sock");
-        let address = SwitchAddress::Unix(path.clone());
         // The standard library does not remove the path: this is what a killed switch leaves.
         drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists());
-        let live = Listener::bind(&address).unwrap();
+        let live = Listener::bind(&path).unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "others may use the switch");
         assert_eq!(
-            Listener::bind(&address).unwrap_err().kind(),
+            Listener::bind(&path).unwrap_err().kind(),
             io::ErrorKind::AddrInUse
         );
         drop(live);
@@ -250,7 +239,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("precious");
         fs::write(&path, b"data").unwrap();
-        let error = Listener::bind(&SwitchAddress::Unix(path.clone())).unwrap_err();
+        let error = Listener::bind(&path).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         assert_eq!(fs::read(&path).unwrap(), b"data");
     }

@@ -1,6 +1,7 @@
 //! The event loop around the switch: sockets in, sockets out.
 
 use crate::address::SwitchAddress;
+use crate::door::Door;
 use crate::fabric::{Change, Fabric};
 use crate::frame_stream::FrameDecoder;
 use crate::gateway::{Gateway, GatewayToken};
@@ -13,10 +14,12 @@ use crate::poll_set::{PollSet, Readiness};
 use crate::status::{PortStatus, StatusFile, SwitchStatus};
 use crate::stream::{Listener, Stream};
 use crate::subnet::Subnet;
+use keys::HostName;
 use std::collections::BTreeMap;
-use std::io;
-use std::net::SocketAddr;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -47,6 +50,12 @@ pub enum SwitchError {
         /// What the system said.
         source: io::Error,
     },
+    /// A TCP address without keys.
+    #[error(
+        "{0} is for other hosts, and needs keys: name this host's with --keys DIR (`understudy keys \
+         issue` makes them), or listen on unix:/path"
+    )]
+    NoKeys(SwitchAddress),
     /// A forward's host port that cannot be listened on.
     #[error(
         "cannot listen on {address} for a forward: {source}{}",
@@ -142,6 +151,10 @@ struct Port {
 /// A layer-2 switch with a gateway. All its sockets are open once it exists.
 pub struct Switch {
     listeners: Vec<Listener>,
+    /// Where other hosts come in.
+    doors: Vec<Door>,
+    /// Says that somebody came in there.
+    came: UnixStream,
     ports: BTreeMap<PortId, Port>,
     next_port: u64,
     fabric: Fabric,
@@ -156,6 +169,7 @@ pub struct Switch {
 
 enum Token {
     Stop,
+    Doors,
     Listener(usize),
     Port(PortId),
     Gateway(GatewayToken),
@@ -176,17 +190,34 @@ impl Switch {
         if !options.gateway && !options.forwards.is_empty() {
             return Err(SwitchError::ForwardsWithoutGateway);
         }
-        let listen = |address: &SwitchAddress| {
-            Listener::bind(address).map_err(|source| SwitchError::Listen {
+        let (came, comes) = UnixStream::pair().map_err(SwitchError::Poll)?;
+        for end in [&came, &comes] {
+            end.set_nonblocking(true).map_err(SwitchError::Poll)?;
+        }
+        let (mut listeners, mut doors) = (Vec::new(), Vec::new());
+        for address in &options.listen {
+            let unusable = |source| SwitchError::Listen {
                 address: address.clone(),
                 source,
-            })
-        };
-        let listeners = options
-            .listen
-            .iter()
-            .map(listen)
-            .collect::<Result<_, _>>()?;
+            };
+            match address {
+                SwitchAddress::Unix(path) => {
+                    listeners.push(Listener::bind(path).map_err(unusable)?);
+                }
+                SwitchAddress::Tcp(at) => {
+                    let keys = options.keys.clone();
+                    let keys = keys.ok_or_else(|| SwitchError::NoKeys(address.clone()))?;
+                    let comes = comes.try_clone().map_err(unusable)?;
+                    let wake = move || {
+                        // A full one says it already.
+                        let _written = (&comes).write(&[1]);
+                    };
+                    let door = TcpListener::bind(at)
+                        .and_then(|listener| Door::open(listener, keys, wake, || ()));
+                    doors.push(door.map_err(unusable)?);
+                }
+            }
+        }
         let now = Instant::now();
         let gateway = if options.gateway {
             Some(Gateway::open(options, now)?)
@@ -207,6 +238,8 @@ impl Switch {
         };
         let mut switch = Switch {
             listeners,
+            doors,
+            came,
             ports: BTreeMap::new(),
             next_port: PortId::GATEWAY.0 + 1,
             fabric,
@@ -235,6 +268,7 @@ impl Switch {
             for (token, readiness) in ready {
                 match token {
                     Token::Stop => return Ok(()),
+                    Token::Doors => self.let_in(now),
                     Token::Listener(index) => self.accept(index, now),
                     Token::Port(id) => self.port_ready(id, readiness, now),
                     Token::Gateway(token) => {
@@ -263,12 +297,19 @@ impl Switch {
         let timeout = self.timeout(Instant::now());
         let mut set = PollSet::new();
         set.add(stop, Token::Stop, true, false);
+        set.add(
+            self.came.as_fd(),
+            Token::Doors,
+            !self.doors.is_empty(),
+            false,
+        );
         let accept = self.accept_again.is_none();
         for (index, listener) in self.listeners.iter().enumerate() {
             set.add(listener.as_fd(), Token::Listener(index), accept, false);
         }
         for (id, port) in &self.ports {
-            set.add(port.stream.as_fd(), Token::Port(*id), true, port.blocked);
+            let waits = port.blocked || port.stream.wants_write();
+            set.add(port.stream.as_fd(), Token::Port(*id), true, waits);
         }
         if let Some(gateway) = &self.gateway {
             gateway.interests(&mut set);
@@ -300,32 +341,70 @@ impl Switch {
         };
         match listener.accept() {
             Ok(Some((stream, peer))) => {
-                if self.ports.len() >= MAX_PORTS && !self.make_place(now) {
-                    self.notices.add("port_refused", now, || {
-                        format!("{peer}: all {MAX_PORTS} ports are taken by replicas")
-                    });
-                    return;
-                }
-                let id = PortId(self.next_port);
-                self.next_port += 1;
-                self.fabric.add_port(id);
-                let port = Port {
-                    stream,
-                    decoder: FrameDecoder::default(),
-                    peer,
-                    heard: now,
-                    blocked: false,
-                    frames_in: 0,
-                    bytes_in: 0,
-                    bytes_out: 0,
-                };
-                self.ports.insert(id, port);
-                self.status_due = true;
+                self.add_port(stream, peer, now);
             }
             Ok(None) => {}
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(_) => self.accept_again = Some(now + ACCEPT_PAUSE),
         }
+    }
+
+    /// Takes the hosts that proved who they are.
+    fn let_in(&mut self, now: Instant) {
+        // Whatever it says, it is looked at each door.
+        let _read = (&self.came).read(&mut [0; 64]);
+        for index in 0..self.doors.len() {
+            let door = &self.doors[index];
+            let (turned_away, untold) = door.turned_away();
+            for what in turned_away {
+                self.notices.add("turned_away", now, || what);
+            }
+            for _ in 0..untold {
+                self.notices.add("turned_away", now, || "many more".into());
+            }
+            while let Some(stream) = self.doors[index].member() {
+                let host = stream.peer().map_or("", HostName::as_str);
+                let address = stream.socket().peer_addr();
+                let peer = match address {
+                    Ok(address) => format!("tcp:{address} ({host})"),
+                    // It has gone again.
+                    Err(_) => continue,
+                };
+                if let Some(id) = self.add_port(Stream::Secure(Box::new(stream)), peer, now) {
+                    // What came together with the end of the handshake no poll tells.
+                    let readiness = Readiness {
+                        readable: true,
+                        writable: false,
+                    };
+                    self.port_ready(id, readiness, now);
+                }
+            }
+        }
+    }
+
+    fn add_port(&mut self, stream: Stream, peer: String, now: Instant) -> Option<PortId> {
+        if self.ports.len() >= MAX_PORTS && !self.make_place(now) {
+            self.notices.add("port_refused", now, || {
+                format!("{peer}: all {MAX_PORTS} ports are taken by replicas")
+            });
+            return None;
+        }
+        let id = PortId(self.next_port);
+        self.next_port += 1;
+        self.fabric.add_port(id);
+        let port = Port {
+            stream,
+            decoder: FrameDecoder::default(),
+            peer,
+            heard: now,
+            blocked: false,
+            frames_in: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+        };
+        self.ports.insert(id, port);
+        self.status_due = true;
+        Some(id)
     }
 
     /// Ends the connection that has been silent for longest of those that did not say that they
@@ -355,10 +434,12 @@ impl Switch {
         let Some(mut port) = self.ports.remove(&id) else {
             return;
         };
+        let mut open = true;
         if ready.writable {
             port.blocked = false;
+            open = port.stream.flush_now().is_ok();
         }
-        let open = !ready.readable || self.read_port(id, &mut port, now);
+        open &= !ready.readable || self.read_port(id, &mut port, now);
         if open {
             self.ports.insert(id, port);
         } else {
@@ -534,10 +615,9 @@ impl Switch {
 
     /// The present state.
     pub fn status(&self) -> SwitchStatus {
-        let listen = self
-            .listeners
-            .iter()
-            .filter_map(|listener| listener.address().ok());
+        let unix = self.listeners.iter().map(Listener::address);
+        let tcp = self.doors.iter().map(Door::address);
+        let listen = unix.chain(tcp.map(SwitchAddress::Tcp));
         let port = |(id, port): (&PortId, &Port)| PortStatus {
             id: id.0,
             peer: port.peer.clone(),

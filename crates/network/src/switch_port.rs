@@ -5,6 +5,7 @@ use crate::frame_stream::{FrameDecoder, FrameQueue};
 use crate::greeting;
 use crate::poll_set::PollSet;
 use crate::stream::Stream;
+use keys::Keys;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -30,8 +31,9 @@ pub struct SwitchPort {
 
 impl SwitchPort {
     /// Connects to the switch, and waits for that: five seconds at most. Not for an event loop.
-    pub fn connect(address: &SwitchAddress) -> io::Result<SwitchPort> {
-        let mut port = SwitchPort::begin(address)?;
+    /// A switch on another host takes nobody without keys.
+    pub fn connect(address: &SwitchAddress, keys: Option<&Keys>) -> io::Result<SwitchPort> {
+        let mut port = SwitchPort::begin(address, keys)?;
         let until = Instant::now() + CONNECT_TIMEOUT;
         while !port.is_connected()? {
             let left = until.saturating_duration_since(Instant::now());
@@ -39,16 +41,16 @@ impl SwitchPort {
                 return Err(unreachable(address, &io::ErrorKind::TimedOut.into()));
             }
             let mut set = PollSet::new();
-            set.add(port.fd(), (), false, true);
+            set.add(port.fd(), (), true, port.wants_write());
             set.wait(Some(left))?;
         }
         Ok(port)
     }
 
-    /// Begins to connect to the switch, and waits for nothing: poll for writing and ask
-    /// [`Self::is_connected`]. Frames that are sent before wait here.
-    pub fn begin(address: &SwitchAddress) -> io::Result<SwitchPort> {
-        let stream = Stream::begin(address).map_err(|error| unreachable(address, &error))?;
+    /// Begins to connect to the switch, and waits for nothing: poll for reading, and for writing while
+    /// [`Self::wants_write`], and ask [`Self::is_connected`]. Frames that are sent before wait here.
+    pub fn begin(address: &SwitchAddress, keys: Option<&Keys>) -> io::Result<SwitchPort> {
+        let stream = Stream::begin(address, keys).map_err(|error| unreachable(address, &error))?;
         Ok(SwitchPort {
             address: address.clone(),
             stream,
@@ -71,6 +73,10 @@ impl SwitchPort {
         if self.connecting {
             let connected = self.stream.connected();
             self.connecting = !connected.map_err(|error| unreachable(&self.address, &error))?;
+            if !self.connecting {
+                // What came together with the end of a handshake no poll tells.
+                self.read()?;
+            }
         }
         Ok(!self.connecting)
     }
@@ -98,6 +104,7 @@ impl SwitchPort {
         if !self.is_connected()? {
             return Ok(());
         }
+        self.stream.flush_now()?;
         while !self.queue.is_empty() {
             match self.stream.write_now(self.queue.unwritten())? {
                 Some(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -111,7 +118,10 @@ impl SwitchPort {
     /// Whether frames are kept or the switch has not answered yet: then poll for writing and call
     /// [`Self::flush`].
     pub fn wants_write(&self) -> bool {
-        self.connecting || !self.queue.is_empty()
+        if self.connecting {
+            return self.stream.connects();
+        }
+        !self.queue.is_empty() || self.stream.wants_write()
     }
 
     /// The next frame, `None` when none has arrived in full, as far as one read tells. Several frames
@@ -133,16 +143,24 @@ impl SwitchPort {
             if std::mem::take(&mut self.drained) {
                 return Ok(None);
             }
-            let space = self.decoder.space();
-            let room = space.len();
-            match self.stream.read_now(space)? {
-                Some(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Some(length) => {
-                    self.decoder.filled(length);
-                    self.drained = length < room;
-                }
-                None => return Ok(None),
+            if !self.read()? {
+                return Ok(None);
             }
+        }
+    }
+
+    /// Reads once; false when nothing came.
+    fn read(&mut self) -> io::Result<bool> {
+        let space = self.decoder.space();
+        let room = space.len();
+        match self.stream.read_now(space)? {
+            Some(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Some(length) => {
+                self.decoder.filled(length);
+                self.drained = length < room;
+                Ok(true)
+            }
+            None => Ok(false),
         }
     }
 

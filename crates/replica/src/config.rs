@@ -1,7 +1,9 @@
 //! What a replica has to know, as the program reads it from its configuration.
 
+use keys::HostName;
 use machine::engine::Engine;
 use replication::succession::Durability;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -47,11 +49,24 @@ pub struct NetworkEnd {
     pub mac: [u8; 6],
 }
 
+/// A switch of another host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteSwitch {
+    /// Where it is, as in `tcp:192.0.2.9:7500`.
+    pub address: String,
+    /// The directory of this host's keys.
+    pub keys: PathBuf,
+    /// The host that it has to be, by the name in its certificate.
+    pub host: HostName,
+}
+
 /// What the network device is attached to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Attachment {
-    /// A switch at an address such as `unix:/path` or `tcp:127.0.0.1:7500`.
+    /// A switch of this host, at an address such as `unix:/path`.
     Switch(String),
+    /// A switch of another host.
+    RemoteSwitch(RemoteSwitch),
     /// A TAP device of this host, by name.
     Tap(String),
 }
@@ -59,8 +74,12 @@ pub enum Attachment {
 /// How the pair meets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PairOptions {
-    /// What this host is called; its node name when absent.
+    /// What this host is called; the name in its certificate when absent.
     pub host: Option<String>,
+    /// The directory of this host's keys.
+    pub keys: PathBuf,
+    /// The hosts that this machine may be on, this one among them: nobody else is let in.
+    pub members: BTreeSet<HostName>,
     /// Where this host listens for the other one, as in `0.0.0.0:7400`.
     pub listen: String,
     /// Time between two heartbeats.

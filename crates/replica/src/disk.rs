@@ -171,6 +171,7 @@ impl Disk {
     pub fn for_copy(path: &Path, read_only: bool, length: u64) -> Result<Disk, DiskError> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
+        options.mode(0o600);
         let disk = Disk::from_options(path, read_only, &options, Some(length))?;
         // What the copy does not send reads as zero. A file was emptied; a device still has what was
         // on it.

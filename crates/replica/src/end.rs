@@ -64,6 +64,9 @@ pub enum ReplicaError {
     /// The control socket.
     #[error(transparent)]
     Control(#[from] ControlError),
+    /// The keys of this host.
+    #[error("pair.keys: {0}")]
+    Keys(#[from] keys::KeysError),
     /// The address of the logging channel.
     #[error(transparent)]
     Address(#[from] AddressError),

@@ -2,6 +2,7 @@
 
 use crate::config::{Attachment, NetworkEnd};
 use environment::frames::FramePort;
+use keys::{Keys, KeysError, LetIn, Purpose};
 use machine::input::{Console, Input};
 use machine::output::Output;
 use network::{NetworkAttachment, PollSet};
@@ -42,6 +43,8 @@ impl ConsoleSink {
 #[derive(Debug)]
 pub struct Network {
     end: NetworkEnd,
+    /// For a switch of another host.
+    keys: Option<Keys>,
     attachment: Option<Attached>,
     /// An attachment that the other side has not taken yet, and when it is given up.
     attempt: Option<(NetworkAttachment, u64)>,
@@ -103,6 +106,9 @@ pub enum NetworkError {
     /// The switch does not take this machine.
     #[error("network.switch: {0}")]
     Switch(io::Error),
+    /// The keys for a switch of another host.
+    #[error("network.switch: {0}")]
+    Keys(#[from] KeysError),
     /// The TAP device cannot be used.
     #[error("network.tap: {0}")]
     Tap(io::Error),
@@ -112,11 +118,24 @@ impl Network {
     /// Connects as configured, and waits for that: five seconds at most. Later attempts, those of
     /// [`Network::reconnect`], wait for nothing.
     pub fn connect(end: &NetworkEnd) -> Result<Network, NetworkError> {
+        let keys = match &end.attachment {
+            Attachment::RemoteSwitch(switch) => {
+                let let_in = LetIn::Hosts([switch.host.clone()].into());
+                Some(Keys::open(&switch.keys, Purpose::Switch, let_in)?)
+            }
+            Attachment::Switch(_) | Attachment::Tap(_) => None,
+        };
+        let serves = Some(end.mac);
+        let on_host = NetworkError::Switch;
         let attachment = match (&end.attachment, environment::current()) {
             (_, Some(simulation)) => Attached::Simulated(simulation.attach(end.mac)),
             (Attachment::Switch(address), None) => {
-                let attachment = NetworkAttachment::switch(address, Some(end.mac));
-                Attached::Host(attachment.map_err(NetworkError::Switch)?)
+                let attachment = NetworkAttachment::switch(address, serves, None);
+                Attached::Host(attachment.map_err(on_host)?)
+            }
+            (Attachment::RemoteSwitch(switch), None) => {
+                let attachment = NetworkAttachment::switch(&switch.address, serves, keys.as_ref());
+                Attached::Host(attachment.map_err(on_host)?)
             }
             (Attachment::Tap(name), None) => {
                 Attached::Host(NetworkAttachment::tap(name).map_err(NetworkError::Tap)?)
@@ -124,6 +143,7 @@ impl Network {
         };
         Ok(Network {
             end: end.clone(),
+            keys,
             attachment: Some(attachment),
             attempt: None,
             retry_at_ns: 0,
@@ -138,9 +158,16 @@ impl Network {
             }
             // The loop asks it whether it has a frame.
             (Some(Attached::Simulated(_)), _) => {}
-            (None, Some((attempt, _))) => set.add(attempt.fd(), token, false, true),
+            (None, Some((attempt, _))) => {
+                set.add(attempt.fd(), token, true, attempt.wants_write());
+            }
             (None, None) => {}
         }
+    }
+
+    /// The keys for a switch of another host.
+    pub fn keys(&self) -> Option<&Keys> {
+        self.keys.as_ref()
     }
 
     /// Whether a frame waits in this process, so that polling would not tell.
@@ -166,7 +193,7 @@ impl Network {
                 return false;
             }
             self.retry_at_ns = now_ns + RETRY_NS;
-            let attempt = begin(&self.end).ok();
+            let attempt = begin(&self.end, self.keys.as_ref()).ok();
             self.attempt = attempt.map(|attempt| (attempt, now_ns + ANSWER_NS));
         }
         let Some((mut attempt, until_ns)) = self.attempt.take() else {
@@ -238,9 +265,13 @@ impl Network {
 }
 
 /// Begins to attach, without waiting.
-fn begin(end: &NetworkEnd) -> io::Result<NetworkAttachment> {
+fn begin(end: &NetworkEnd, keys: Option<&Keys>) -> io::Result<NetworkAttachment> {
+    let serves = Some(end.mac);
     match &end.attachment {
-        Attachment::Switch(address) => NetworkAttachment::begin_switch(address, Some(end.mac)),
+        Attachment::Switch(address) => NetworkAttachment::begin_switch(address, serves, None),
+        Attachment::RemoteSwitch(switch) => {
+            NetworkAttachment::begin_switch(&switch.address, serves, keys)
+        }
         Attachment::Tap(name) => NetworkAttachment::tap(name),
     }
 }
@@ -315,24 +346,59 @@ fn rarp_announcement(mac: [u8; 6]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::RemoteSwitch;
+    use keys::{BlockingSession, Site, Validity};
+    use std::time::Duration;
+
+    fn keys_of(site: &Site, host: &str) -> Keys {
+        let host = host.parse().unwrap();
+        let directory = site.issue(&host, Validity::days(9)).unwrap();
+        Keys::open(&directory, Purpose::Switch, LetIn::Site).unwrap()
+    }
+
+    /// A listener in a switch's place, and how a replica gets there.
+    fn switch(site: &Site) -> (std::net::TcpListener, NetworkEnd) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let keys = keys_of(site, "hosta").directory().to_owned();
+        let attachment = Attachment::RemoteSwitch(RemoteSwitch {
+            address: format!("tcp:{address}"),
+            keys,
+            host: "switch".parse().unwrap(),
+        });
+        let mac = [0x52, 0x54, 0, 1, 2, 3];
+        (listener, NetworkEnd { attachment, mac })
+    }
+
+    /// Takes the next one that connects, on a thread of its own.
+    fn take(
+        listener: &std::net::TcpListener,
+        keys: &Keys,
+    ) -> std::thread::JoinHandle<BlockingSession> {
+        let (listener, keys) = (listener.try_clone().unwrap(), keys.clone());
+        std::thread::spawn(move || {
+            let (socket, _) = listener.accept().unwrap();
+            BlockingSession::accept(&keys, socket, Duration::from_secs(60)).unwrap()
+        })
+    }
 
     /// Both calls return although nobody answers: the listener's queue is full, so that the kernel
     /// drops what asks for a connection (listen(2)).
     #[test]
     fn a_switch_that_does_not_answer_is_tried_without_waiting() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let end = NetworkEnd {
-            attachment: Attachment::Switch(format!("tcp:{address}")),
-            mac: [0x52, 0x54, 0, 1, 2, 3],
-        };
+        let directory = tempfile::tempdir().unwrap();
+        let site = Site::init(directory.path()).unwrap();
+        let (listener, end) = switch(&site);
+        let keys = keys_of(&site, "switch");
+        let taken = take(&listener, &keys);
         let mut network = Network::connect(&end).unwrap();
-        drop(listener.accept().unwrap());
+        drop(taken.join().unwrap());
         let mut give = |_| {};
         while network.serve(&mut give).is_ok() {
             std::thread::yield_now();
         }
         rustix::net::listen(&listener, 0).unwrap();
+        let address = listener.local_addr().unwrap();
         let filler = std::net::TcpStream::connect(address).unwrap();
         assert!(!network.reconnect(1));
         // The attempt is under way, and is given up after its time, not in the middle of a turn.
@@ -346,17 +412,17 @@ mod tests {
 
     #[test]
     fn a_network_that_is_back_is_told_once() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let end = NetworkEnd {
-            attachment: Attachment::Switch(format!("tcp:{address}")),
-            mac: [0x52, 0x54, 0, 1, 2, 3],
-        };
+        let directory = tempfile::tempdir().unwrap();
+        let site = Site::init(directory.path()).unwrap();
+        let (listener, end) = switch(&site);
+        let keys = keys_of(&site, "switch");
+        let taken = take(&listener, &keys);
         let mut network = Network::connect(&end).unwrap();
-        drop(listener.accept().unwrap());
+        drop(taken.join().unwrap());
         while network.serve(|_| {}).is_ok() {
             std::thread::yield_now();
         }
+        let taken = take(&listener, &keys);
         let mut told = network.reconnect(1);
         while !told {
             let mut set = PollSet::new();
@@ -364,6 +430,7 @@ mod tests {
             set.wait(None).unwrap();
             told = network.reconnect(2);
         }
+        drop(taken.join().unwrap());
         assert!(!network.reconnect(3));
         assert_eq!(network.retry_at_ns(), None);
     }

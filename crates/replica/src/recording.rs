@@ -8,6 +8,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -66,6 +67,8 @@ impl Recorder {
             .write(true)
             .create(true)
             .truncate(false)
+            // The machine's whole memory is in it.
+            .mode(0o600)
             .open(path)
             .map_err(wrong)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {

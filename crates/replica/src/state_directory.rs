@@ -5,7 +5,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -47,7 +47,7 @@ pub struct StateDirectory {
 }
 
 impl StateDirectory {
-    /// Makes the directory if it is absent (for its owner alone) and takes it.
+    /// Makes the directory if it is absent and takes it; it is its owner's alone from then on.
     ///
     /// # Errors
     /// It cannot be used, or another process has it.
@@ -61,6 +61,11 @@ impl StateDirectory {
             .mode(0o700)
             .create(path)
             .map_err(unusable)?;
+        // One that somebody made beforehand, or an older version, may be everybody's to read.
+        let mode = fs::metadata(path).map_err(unusable)?.mode();
+        if mode & 0o077 != 0 {
+            fs::set_permissions(path, PermissionsExt::from_mode(0o700)).map_err(unusable)?;
+        }
         let mut lock = options()
             .read(true)
             .write(true)
@@ -148,7 +153,7 @@ pub fn append_to(path: &Path) -> io::Result<File> {
         ));
     }
     // One that an older version made was everybody's to read.
-    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    fs::set_permissions(path, PermissionsExt::from_mode(0o600))?;
     Ok(file)
 }
 
@@ -180,12 +185,13 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_second_taker_is_told_who_has_it() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("state");
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
         let first = StateDirectory::take(&path).unwrap();
         let error = StateDirectory::take(&path).unwrap_err();
         let expected = format!("in use by process {}", std::process::id());

@@ -73,6 +73,15 @@ pub struct ReplicaStatus {
     pub name: String,
     /// What executes the guest here; in a backup that has no machine yet, what is configured.
     pub engine: String,
+    /// The host, by the name in its certificate.
+    #[serde(default)]
+    pub host: String,
+    /// The last day of its certificate, in UTC: `2027-11-28`.
+    #[serde(default)]
+    pub key_expires: String,
+    /// How many whole days are left until then; negative when it has expired.
+    #[serde(default)]
+    pub key_days_left: i64,
     /// The store that is the arbiter.
     #[serde(default)]
     pub arbiter: String,

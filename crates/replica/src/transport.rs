@@ -1,8 +1,10 @@
 //! The logging channel's TCP connection: non-blocking, buffered, bounded.
 
+use crate::peer_stream::{BlockingPeer, Membership, PeerStream};
 use crate::wake::Waker;
 use environment::mpsc::{self, Receiver};
-use environment::net::{Interest, TcpListener, TcpStream};
+use environment::net::{Interest, TcpListener};
+use keys::HostName;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -72,19 +74,29 @@ pub fn listen(address: &str) -> Result<TcpListener, AddressError> {
 }
 
 /// Connects to a primary. Waits: see [`Dialing`].
-fn connect(address: &str, timeout: Duration) -> Result<Connection, AddressError> {
-    let stream = connect_blocking(address, timeout)?;
-    Connection::new(stream).map_err(|source| AddressError::Connect {
-        address: address.into(),
-        source,
-    })
+fn connect(
+    address: &str,
+    timeout: Duration,
+    membership: &Membership,
+) -> Result<Connection, AddressError> {
+    connect_blocking(address, timeout, membership)?
+        .into_stream()
+        .and_then(Connection::new)
+        .map_err(|source| AddressError::Connect {
+            address: address.into(),
+            source,
+        })
 }
 
-/// Connects, for a thread that may wait.
-pub fn connect_blocking(address: &str, timeout: Duration) -> Result<TcpStream, AddressError> {
+/// Connects to a member, for a thread that may wait.
+pub fn connect_blocking(
+    address: &str,
+    timeout: Duration,
+    membership: &Membership,
+) -> Result<BlockingPeer, AddressError> {
     let mut last = io::Error::from(ErrorKind::AddrNotAvailable);
     for socket_address in resolve(address)? {
-        match TcpStream::connect_timeout(&socket_address, timeout) {
+        match BlockingPeer::connect(&socket_address, timeout, membership) {
             Ok(stream) => return Ok(stream),
             Err(error) => last = error,
         }
@@ -107,13 +119,18 @@ impl Dialing {
     ///
     /// # Errors
     /// The host gives no thread.
-    pub fn start(address: &str, timeout: Duration, waker: Waker) -> io::Result<Dialing> {
+    pub fn start(
+        address: &str,
+        timeout: Duration,
+        membership: Membership,
+        waker: Waker,
+    ) -> io::Result<Dialing> {
         let (sender, dialed) = mpsc::channel();
         let address = address.to_owned();
         environment::thread::Builder::new()
             .name("dial".into())
             .spawn(move || {
-                let _sent = sender.send(connect(&address, timeout));
+                let _sent = sender.send(connect(&address, timeout, &membership));
                 waker.wake();
             })?;
         Ok(Dialing { dialed })
@@ -128,18 +145,15 @@ impl Dialing {
 /// A connection. What cannot be sent at once waits here; the caller bounds how much.
 #[derive(Debug)]
 pub struct Connection {
-    stream: TcpStream,
+    stream: PeerStream,
     waiting: VecDeque<u8>,
     buffer: Vec<u8>,
 }
 
 impl Connection {
-    /// Takes an accepted or connected stream.
-    pub fn new(stream: TcpStream) -> io::Result<Connection> {
+    /// Takes a stream of a member.
+    pub fn new(stream: PeerStream) -> io::Result<Connection> {
         stream.set_user_timeout(USER_TIMEOUT)?;
-        stream.set_nonblocking(true)?;
-        // What is written leaves at once.
-        stream.set_nodelay(true)?;
         Ok(Connection {
             stream,
             waiting: VecDeque::new(),
@@ -154,16 +168,20 @@ impl Connection {
 
     /// Whether something waits to be sent.
     pub fn has_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+        !self.waiting.is_empty() || self.stream.wants_write()
     }
 
-    /// The socket alone, for a thread that waits.
+    /// The host at the other end, as it proved.
+    pub fn peer(&self) -> Option<&HostName> {
+        self.stream.peer()
+    }
+
+    /// The stream alone, for a thread that waits.
     ///
     /// # Errors
     /// The host does not let it wait.
-    pub fn into_blocking(self) -> io::Result<TcpStream> {
-        self.stream.set_nonblocking(false)?;
-        Ok(self.stream)
+    pub fn into_blocking(self) -> io::Result<BlockingPeer> {
+        self.stream.into_blocking()
     }
 
     /// Sends bytes: with the next [`Connection::flush`], or at once when they are many. What the
@@ -188,6 +206,7 @@ impl Connection {
 
     /// Sends what waits, as far as the kernel takes it.
     pub fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush_now()?;
         while !self.waiting.is_empty() {
             match self.stream.write_now(self.waiting.as_slices().0)? {
                 Some(0) => return Err(ErrorKind::WriteZero.into()),
@@ -215,7 +234,20 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use environment::net::TcpStream;
+    use keys::{BlockingSession, Keys, LetIn, Purpose, Site, Validity};
     use network::PollSet;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    fn keys() -> (tempfile::TempDir, Keys) {
+        let directory = tempfile::tempdir().unwrap();
+        let site = Site::init(directory.path()).unwrap();
+        let host = "hosta".parse().unwrap();
+        let issued = site.issue(&host, Validity::days(9)).unwrap();
+        let keys = Keys::open(&issued, Purpose::Replica, LetIn::Site).unwrap();
+        (directory, keys)
+    }
 
     fn wait_readable(connection: &Connection) {
         let mut set = PollSet::new();
@@ -230,8 +262,22 @@ mod tests {
     fn what_the_kernel_does_not_take_waits_and_arrives_in_order() {
         let listener = listen("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let mut sender = connect(&address, Duration::from_secs(5)).unwrap();
-        let mut receiver = Connection::new(listener.accept().unwrap().0).unwrap();
+        let (_directory, keys) = keys();
+        listener.set_nonblocking(false).unwrap();
+        let accepting = std::thread::spawn({
+            let keys = keys.clone();
+            move || {
+                let TcpStream::Host(socket) = listener.accept().unwrap().0 else {
+                    panic!("this is no simulation")
+                };
+                let session = BlockingSession::accept(&keys, socket, PATIENCE);
+                BlockingPeer::Secure(Box::new(session.unwrap()))
+            }
+        });
+        let mut sender = connect(&address, PATIENCE, &Membership::Keys(keys)).unwrap();
+        let accepted = accepting.join().unwrap().into_stream().unwrap();
+        let mut receiver = Connection::new(accepted).unwrap();
+        assert_eq!(receiver.peer().unwrap().as_str(), "hosta");
         let sent: Vec<u8> = (0..20_000_000u32).map(|n| (n / 251) as u8).collect();
         for piece in sent.chunks(7_000_000) {
             sender.send(piece).unwrap();
@@ -259,7 +305,7 @@ mod tests {
         let address = taken.local_addr().unwrap().to_string();
         assert!(listen(&address).unwrap_err().to_string().contains(&address));
         drop(taken);
-        let error = connect(&address, Duration::from_secs(5))
+        let error = connect(&address, PATIENCE, &Membership::Keys(keys().1))
             .unwrap_err()
             .to_string();
         assert!(

@@ -5,6 +5,7 @@ mod console;
 mod demo;
 mod engine;
 mod guest;
+mod keys;
 mod replay;
 mod replica;
 mod run;
@@ -48,6 +49,7 @@ enum Command {
     Switchover(switchover::Switchover),
     Status(status::Status),
     Switch(switch::Switch),
+    Keys(keys::Keys),
     Demo(demo::Demo),
     Guest(guest::Guest),
 }
@@ -86,6 +88,7 @@ pub fn main() -> ExitCode {
         Command::Switchover(command) => command.execute(),
         Command::Status(command) => command.execute(),
         Command::Switch(command) => command.execute(),
+        Command::Keys(command) => command.execute(),
         Command::Demo(command) => command.execute(),
         Command::Guest(command) => command.execute(),
     };

@@ -6,14 +6,14 @@ mod arbiter;
 mod units;
 
 pub use arbiter::ArbiterSection;
-pub use units::{ByteSize, MacAddress, Milliseconds};
+pub use units::{ByteSize, MacAddress, MemberName, Milliseconds};
 
 use crate::architecture::Architecture;
 use crate::engine::EngineName;
 use ::arbiter::Settings;
 use machine::config::{PanicPolicy, Transport};
 use replica::ReplicaConfig;
-use replica::config::{Attachment, DiskFile, NetworkEnd, PairOptions};
+use replica::config::{Attachment, DiskFile, NetworkEnd, PairOptions, RemoteSwitch};
 use replication::succession::{Durability, MAX_MEMBERS};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -164,6 +164,12 @@ pub struct NetworkSection {
     /// An `understudy switch`: `unix:/path` or `tcp:127.0.0.1:7500`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub switch: Option<String>,
+    /// The host of a switch at `tcp:`, by the name in its certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub switch_host: Option<MemberName>,
+    /// The directory of this host's keys, for a switch at `tcp:`; those of the pair when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keys: Option<PathBuf>,
     /// A TAP device, to be put on a bridge (root).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tap: Option<String>,
@@ -178,9 +184,15 @@ pub struct NetworkSection {
 pub struct PairSection {
     /// Where this host listens for the other one, as in `0.0.0.0:7400`.
     pub listen: String,
-    /// What this host is called in events, statuses and messages; its node name when absent.
+    /// What this host is called in events, statuses and messages; the name in its certificate when
+    /// absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
+    /// The directory of this host's keys, as `understudy keys issue` made it.
+    pub keys: PathBuf,
+    /// The hosts that the machine may be on, this one among them, by the names in their certificates:
+    /// nobody else is let in.
+    pub members: BTreeSet<MemberName>,
     /// Where the other host listens.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<String>,
@@ -254,10 +266,23 @@ fn default_digest_interval() -> Milliseconds {
 }
 
 impl NetworkSection {
+    /// Whether its switch is another host's.
+    pub fn is_remote(&self) -> bool {
+        let address = self.switch.as_deref();
+        address.is_some_and(|address| address.starts_with("tcp:"))
+    }
+
     /// As a replica takes it. Of a checked configuration: it names a switch or a TAP device.
     pub fn network_end(&self) -> NetworkEnd {
         let attachment = match (&self.switch, &self.tap) {
-            (Some(address), None) => Attachment::Switch(address.clone()),
+            (Some(address), None) => match (&self.switch_host, &self.keys) {
+                (Some(host), Some(keys)) => Attachment::RemoteSwitch(RemoteSwitch {
+                    address: address.clone(),
+                    keys: keys.clone(),
+                    host: host.0.clone(),
+                }),
+                _ => Attachment::Switch(address.clone()),
+            },
             (None, Some(name)) => Attachment::Tap(name.clone()),
             (None, None) | (Some(_), Some(_)) => unreachable!("the configuration was checked"),
         };
@@ -331,6 +356,7 @@ impl VmConfig {
             ("kernel", self.kernel.as_deref()),
             ("initrd", self.initrd.as_deref()),
             ("state_directory", state),
+            ("pair.keys", self.pair.as_ref().map(|pair| &*pair.keys)),
         ];
         let arbiter = self.arbiter.iter();
         let named = images
@@ -369,6 +395,19 @@ impl VmConfig {
         {
             return wrong("network", "give either `switch` or `tap`".into());
         }
+        if let Some(network) = &self.network
+            && network.is_remote()
+        {
+            if network.switch_host.is_none() {
+                let message =
+                    "a switch at tcp: is on another host: name it, as its certificate does";
+                return wrong("network.switch_host", message.into());
+            }
+            if network.keys.is_none() && self.pair.is_none() {
+                let message = "a switch at tcp: takes nobody without keys: name this host's";
+                return wrong("network.keys", message.into());
+            }
+        }
         if let Some(pair) = &self.pair {
             let listen = std::iter::once(("pair.listen", &pair.listen));
             let peer = pair.peer.iter().map(|peer| ("pair.peer", peer));
@@ -381,6 +420,12 @@ impl VmConfig {
                     );
                 }
             }
+        }
+        if let Some(pair) = &self.pair
+            && pair.members.is_empty()
+        {
+            let message = "no host: name those that the machine may be on, this one among them";
+            return wrong("pair.members", message.into());
         }
         if let Some(pair) = &self.pair
             && let Some((key, message)) = wrong_peers(pair)
@@ -422,6 +467,16 @@ impl VmConfig {
         for disk in &mut self.disks {
             resolve(&mut disk.path);
         }
+        if let Some(pair) = &mut self.pair {
+            resolve(&mut pair.keys);
+        }
+        if let Some(network) = &mut self.network {
+            if let Some(keys) = &mut network.keys {
+                resolve(keys);
+            } else if network.is_remote() {
+                network.keys = self.pair.as_ref().map(|pair| pair.keys.clone());
+            }
+        }
         if let Some(arbiter) = &mut self.arbiter {
             arbiter.resolve(resolve);
         }
@@ -452,6 +507,8 @@ impl VmConfig {
             power_off_wait: self.power_off_wait.duration(),
             pair: PairOptions {
                 host: pair.host.clone(),
+                keys: pair.keys.clone(),
+                members: pair.members.iter().map(|name| name.0.clone()).collect(),
                 listen: pair.listen.clone(),
                 heartbeat: pair.heartbeat.duration(),
                 suspect_after: pair.suspect_after.duration(),

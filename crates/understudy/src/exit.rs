@@ -121,6 +121,7 @@ impl From<ReplicaError> for Failure {
             ReplicaError::StateDirectory(StateDirectoryError::InUse { .. }) => ExitStatus::InUse,
             ReplicaError::StateDirectory(StateDirectoryError::Unusable { .. })
             | ReplicaError::Control(_)
+            | ReplicaError::Keys(_)
             | ReplicaError::Address(_)
             | ReplicaError::Network(_)
             | ReplicaError::Disk(_)

@@ -2,6 +2,7 @@
 
 use replica::control;
 use replica::events::{self, Event, printable};
+use replica::key_watch::WARNED_DAYS;
 use replica::state_directory;
 use replica::status::{JoinProgress, ReplicaStatus};
 use serde::{Deserialize, Serialize};
@@ -161,6 +162,9 @@ pub fn describe(status: &Status) -> String {
         if let Some(joining) = &replica.joining {
             let _ = writeln!(text, "         {}", describe_joining(joining));
         }
+        if replica.key_days_left < WARNED_DAYS && !replica.key_expires.is_empty() {
+            let _ = writeln!(text, "         {}", describe_key(replica));
+        }
         if let Some(trouble) = &replica.trouble {
             let _ = writeln!(text, "         {}", printable(trouble));
         }
@@ -193,6 +197,17 @@ pub fn describe(status: &Status) -> String {
         let _ = writeln!(text, "{}", describe_event(event));
     }
     text
+}
+
+/// Of a certificate that expires soon, or has.
+fn describe_key(replica: &ReplicaStatus) -> String {
+    let host = printable(&replica.host);
+    let day = printable(&replica.key_expires);
+    let what = "`understudy keys rotate` issues another";
+    match replica.key_days_left {
+        days if days < 0 => format!("the certificate of {host} expired on {day}: {what}"),
+        days => format!("the certificate of {host} expires in {days} days, on {day}: {what}"),
+    }
 }
 
 /// How far the copy for a backup is, on one line.

@@ -207,6 +207,8 @@ fn after_both_died_the_machine_is_started_once() {
     primary.await_state("alone");
     let mut backup_process = Process::start(&["replica", "--config", backup.config()]);
     primary.await_state("protected");
+    // At the same moment: a backup that lived on a little would take over.
+    backup_process.signal(rustix::process::Signal::STOP);
     process.kill();
     backup_process.kill();
     let _waits = Process::start(&["replica", "--config", backup.config()]);
@@ -306,6 +308,10 @@ fn garbage_and_floods_on_the_logging_channel_disturb_nobody() {
     let mut garbage = TcpStream::connect(&listen).unwrap();
     // The primary may close it in the middle.
     let _written = garbage.write_all(&[0xa5; 1 << 20]);
+    wait_for("the stranger to be turned away", || {
+        primary.has_event("turned_away").then_some(())
+    });
+    let _written = pair.speak(&listen).write_all(&[0xa5; 1 << 20]);
     wait_for("the garbage to be noticed", || {
         primary.has_event("garbage").then_some(())
     });

@@ -109,10 +109,12 @@ fn measure(demo: &Demo, address: &str, filled: u64) -> Result<Join> {
         .map_err(|_| anyhow::anyhow!("the client panicked"))??;
     let (alone, joining) = result?;
     let rate = |from: Instant, to: Instant| {
-        let count = done.iter().filter(|at| (from..to).contains(at)).count();
+        let count = done.iter().filter(|at| (from..to).contains(*at)).count();
         count as f64 / (to - from).as_secs_f64()
     };
-    let during = done.iter().filter(|at| (joining.0..joining.1).contains(at));
+    let during = done
+        .iter()
+        .filter(|at| (joining.0..joining.1).contains(*at));
     let longest = during
         .clone()
         .zip(during.skip(1))

@@ -8,7 +8,7 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::Stdio;
 use xtask::program;
-use xtask::replica::{Configuration, Process, Replica, demo_guest, wait_for};
+use xtask::replica::{Configuration, Process, Replica, demo_guest, keys, wait_for};
 
 /// Everything of one test. The processes end before the LAN is removed.
 pub struct Site {
@@ -40,6 +40,8 @@ impl Site {
                     "--forward",
                     "127.0.0.1:0=10.0.2.15:6379",
                 ])
+                .arg("--keys")
+                .arg(keys(&directory)?)
                 .arg("--status-file")
                 .arg(directory.join("switch.json"))
                 .stdout(Stdio::null()),

@@ -31,7 +31,7 @@ pub struct Guest {
 impl Guest {
     /// Connects to the switch, without an address.
     pub fn connect(address: &SwitchAddress) -> Guest {
-        let port = SwitchPort::connect(address).expect("the switch listens");
+        let port = SwitchPort::connect(address, None).expect("the switch listens");
         let mut port = port.serving(MAC);
         let config = Config::new(EthernetAddress(MAC).into());
         let start = Instant::now();

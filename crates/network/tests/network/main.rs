@@ -4,6 +4,7 @@ mod guest;
 mod running_switch;
 
 use guest::{ADDRESS, GATEWAY, Guest, MAC, PATIENCE, announcement};
+use keys::{Keys, LetIn, Purpose, Site, Validity};
 use network::{Switch, SwitchAddress, SwitchOptions, SwitchPort, SwitchStatus};
 use running_switch::RunningSwitch;
 use smoltcp::socket::{dhcpv4, tcp};
@@ -14,6 +15,26 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
+
+/// The hosts of a site.
+struct Hosts(tempfile::TempDir);
+
+impl Hosts {
+    fn new() -> Hosts {
+        let directory = tempfile::tempdir().unwrap();
+        Site::init(directory.path()).unwrap();
+        Hosts(directory)
+    }
+
+    /// The keys of one of them.
+    fn keys(&self, host: &str) -> Keys {
+        let site = Site::open(self.0.path()).unwrap();
+        let directory = site
+            .issue(&host.parse().unwrap(), Validity::days(9))
+            .unwrap();
+        Keys::open(&directory, Purpose::Switch, LetIn::Site).unwrap()
+    }
+}
 
 /// The next frame on a port.
 fn receive(port: &mut SwitchPort) -> Vec<u8> {
@@ -55,13 +76,16 @@ fn pattern(length: usize) -> Vec<u8> {
 
 #[test]
 fn two_ports_exchange_frames_and_garbage_closes_only_its_own_port() {
+    let hosts = Hosts::new();
     let switch = RunningSwitch::start(&[], |options| {
         options.gateway = false;
         options.listen.push("tcp:127.0.0.1:0".parse().unwrap());
+        options.keys = Some(hosts.keys("switch"));
     });
     let tcp: SwitchAddress = switch.status.listen[1].parse().unwrap();
-    let mut first = SwitchPort::connect(&switch.address).unwrap();
-    let mut second = SwitchPort::connect(&tcp).unwrap();
+    let keys = hosts.keys("hosta");
+    let mut first = SwitchPort::connect(&switch.address, None).unwrap();
+    let mut second = SwitchPort::connect(&tcp, Some(&keys)).unwrap();
     let (a, b) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
     // The port that connected last speaks first: then the other one is connected, too.
     second.send(&frame([0xff; 6], b, 1)).unwrap();
@@ -336,13 +360,17 @@ fn connection_survives_moves(old_primary: OldPrimary) {
     let mut frozen = Vec::new();
     for round in 0..10 {
         // The backup is connected all the time, and silent.
-        let backup = SwitchPort::connect(&switch.address).unwrap().serving(MAC);
+        let backup = SwitchPort::connect(&switch.address, None)
+            .unwrap()
+            .serving(MAC);
         let request = pattern(REQUEST_LENGTH + round);
         client.write_all(&request).unwrap();
         // The old primary takes a frame of the request, and nobody learns of it.
         assert!(!receive(&mut guest.port).is_empty());
         if old_primary == OldPrimary::Killed {
-            guest.port = SwitchPort::connect(&switch.address).unwrap().serving(MAC);
+            guest.port = SwitchPort::connect(&switch.address, None)
+                .unwrap()
+                .serving(MAC);
         }
         let old = guest.move_to(backup);
         if old_primary == OldPrimary::Frozen {
@@ -375,10 +403,14 @@ fn an_open_connection_survives_ten_frozen_primaries() {
 #[test]
 fn frames_for_a_dead_primary_reach_the_new_one() {
     let switch = RunningSwitch::start(&[], |options| options.gateway = false);
-    let port = || SwitchPort::connect(&switch.address).unwrap().serving(MAC);
+    let port = || {
+        SwitchPort::connect(&switch.address, None)
+            .unwrap()
+            .serving(MAC)
+    };
     let (mut primary, mut backup) = (port(), port());
     backup.flush().unwrap();
-    let mut client = SwitchPort::connect(&switch.address).unwrap();
+    let mut client = SwitchPort::connect(&switch.address, None).unwrap();
     let client_mac = [2, 0, 0, 0, 0, 9];
     // The port that connected last speaks first: then the others are connected, too.
     client.send(&frame([0xff; 6], client_mac, 0)).unwrap();
@@ -441,8 +473,8 @@ fn a_status_file_or_capture_that_cannot_be_written_does_not_end_the_switch() {
     // Nothing can be put in the place of a directory, as nothing can on a full disk.
     std::fs::remove_file(&path).unwrap();
     std::fs::create_dir(&path).unwrap();
-    let mut first = SwitchPort::connect(&switch.address).unwrap();
-    let mut second = SwitchPort::connect(&switch.address).unwrap();
+    let mut first = SwitchPort::connect(&switch.address, None).unwrap();
+    let mut second = SwitchPort::connect(&switch.address, None).unwrap();
     let a = [2, 0, 0, 0, 0, 1];
     for number in 0..3 {
         second.send(&frame([0xff; 6], a, number)).unwrap();
@@ -470,24 +502,33 @@ fn a_status_file_or_capture_that_cannot_be_written_does_not_end_the_switch() {
 fn idle_strangers_do_not_keep_a_replica_out() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("status.json");
+    let hosts = Hosts::new();
+    let keys = hosts.keys("hosta");
     let switch = RunningSwitch::start(&[], |options| {
         options.gateway = false;
         options.listen.push("tcp:127.0.0.1:0".parse().unwrap());
+        options.keys = Some(hosts.keys("switch"));
         options.status_file = Some(path.clone());
     });
     let tcp: SwitchAddress = switch.status.listen[1].parse().unwrap();
     let SwitchAddress::Tcp(socket) = tcp else {
         panic!("{tcp}")
     };
-    let mut primary = SwitchPort::connect(&tcp).unwrap().serving(MAC);
+    let mut primary = SwitchPort::connect(&tcp, Some(&keys)).unwrap().serving(MAC);
     primary.flush().unwrap();
     await_status(&path, |status| {
         status.ports.iter().any(|port| port.serves.is_some())
     });
+    let SwitchAddress::Unix(unix) = &switch.address else {
+        panic!("{}", switch.address)
+    };
     let strangers: Vec<_> = (0..300)
-        .map(|_| TcpStream::connect(socket).unwrap())
+        .map(|_| {
+            let local = UnixStream::connect(unix).unwrap();
+            (TcpStream::connect(socket).unwrap(), local)
+        })
         .collect();
-    let mut backup = SwitchPort::connect(&tcp).unwrap().serving(MAC);
+    let mut backup = SwitchPort::connect(&tcp, Some(&keys)).unwrap().serving(MAC);
     backup.send(&announcement()).unwrap();
     // The guest is known to be behind the backup, and the primary was not put out either.
     assert_eq!(receive(&mut primary), announcement());
@@ -499,12 +540,10 @@ fn idle_strangers_do_not_keep_a_replica_out() {
             .count()
             == 2
     });
-    assert!(
-        status
-            .events
-            .iter()
-            .any(|event| event.event == "port_reaped")
-    );
+    for told in ["port_reaped", "turned_away"] {
+        let mut events = status.events.iter();
+        assert!(events.any(|event| event.event == told), "{told}");
+    }
     drop(strangers);
 }
 
@@ -516,9 +555,13 @@ fn a_stranger_cannot_take_a_guests_address_by_a_frame() {
         options.gateway = false;
         options.status_file = Some(path.clone());
     });
-    let mut primary = SwitchPort::connect(&switch.address).unwrap().serving(MAC);
-    let mut backup = SwitchPort::connect(&switch.address).unwrap().serving(MAC);
-    let mut stranger = SwitchPort::connect(&switch.address).unwrap();
+    let mut primary = SwitchPort::connect(&switch.address, None)
+        .unwrap()
+        .serving(MAC);
+    let mut backup = SwitchPort::connect(&switch.address, None)
+        .unwrap()
+        .serving(MAC);
+    let mut stranger = SwitchPort::connect(&switch.address, None).unwrap();
     backup.flush().unwrap();
     let own = [2, 0, 0, 0, 0, 9];
     // The port that connected last speaks first: then the others are connected, too.
@@ -554,6 +597,7 @@ fn addresses_in_use_are_one_clear_error() {
     let options = |change: &dyn Fn(&mut SwitchOptions)| {
         let mut options = SwitchOptions {
             listen: vec!["tcp:127.0.0.1:0".parse().unwrap()],
+            keys: Some(Hosts::new().keys("switch")),
             ..SwitchOptions::default()
         };
         change(&mut options);

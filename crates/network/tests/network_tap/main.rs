@@ -122,7 +122,7 @@ fn replica(
     kills: &Receiver<Duration>,
     killed: &Sender<()>,
 ) {
-    let connect = || NetworkAttachment::switch(&address.to_string(), None).unwrap();
+    let connect = || NetworkAttachment::switch(&address.to_string(), None, None).unwrap();
     let mut port = connect();
     let mut takeover = None;
     loop {

@@ -379,7 +379,12 @@ impl BackupLoop {
     }
 
     fn connect(&mut self) {
-        let dialing = Dialing::start(&self.peer, CONNECT_TIMEOUT, self.host.waker.clone());
+        let dialing = Dialing::start(
+            &self.peer,
+            CONNECT_TIMEOUT,
+            self.host.membership.clone(),
+            self.host.waker.clone(),
+        );
         match dialing {
             Ok(dialing) => self.dialing = Some(dialing),
             Err(error) => self.not_connected(error.to_string()),
@@ -440,6 +445,7 @@ impl BackupLoop {
             waker: self.host.waker.clone(),
             previous: self.host.discarding.take(),
             primary: self.peer.clone(),
+            membership: self.host.membership.clone(),
             pairing,
             run: self.host.pair_config.greeting.run,
         });

@@ -7,21 +7,26 @@ use super::rates::Rate;
 use crate::config::ReplicaConfig;
 use crate::control::{Answer, ControlSocket, ConversationId, Request};
 use crate::disk::probe::FailedDisk;
+use crate::door::Door;
 use crate::end::{Ended, ReplicaError};
 use crate::events::EventLog;
 use crate::evidence::{EvidenceDesk, EvidenceStore, Kept};
 use crate::host_time::{monotonic, monotonic_ns, thread_cpu};
+use crate::key_watch::{KeyNews, KeyWatch};
 use crate::machines::Machines;
 use crate::outside::{ConsoleSink, Network, Outside};
+use crate::peer_stream::{BlockingPeer, Membership};
 use crate::state_directory::{StateDirectory, StateDirectoryError};
 use crate::status::{ReplicaStatus, engine_name};
-use crate::transport::{self, Connection};
+use crate::transport::Connection;
 use crate::vcpu::{Gauges, VcpuFailure, VcpuThread};
 use crate::wake::Waker;
 use arbiter::{ArbiterDesk, Store};
-use environment::net::{Interest, TcpListener, TcpStream};
+use environment::mpsc::{self, Receiver};
+use environment::net::Interest;
 use environment::thread::JoinHandle;
 use environment::{Parked, StopSignals};
+use keys::{Certificate, Date, UnixTime, whole_days};
 use machine::output::Output;
 use network::{PollSet, Readiness};
 use replication::ConnectionId;
@@ -36,8 +41,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Connections that are open at once; the oldest stranger's is closed for one more.
-const CONNECTION_LIMIT: usize = 8;
+/// Connections of members that are open at once; the oldest with whom the core has nothing to do is
+/// closed for one more.
+const CONNECTION_LIMIT: usize = 32;
 /// However idle everything is, figures are taken this often.
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
 /// No work between two waits should take so long.
@@ -107,7 +113,11 @@ pub struct Host {
     /// After the socket: whoever takes the directory next finds none.
     _directory: StateDirectory,
     signals: StopSignals,
-    listener: TcpListener,
+    /// Who this host is for others, and whom it lets in.
+    pub membership: Membership,
+    _key_watch: Option<KeyWatch>,
+    key_news: Receiver<KeyNews>,
+    door: Door,
     channels: BTreeMap<ConnectionId, Channel>,
     next_connection: u64,
     /// When garbage was told last.
@@ -140,7 +150,6 @@ impl Host {
         let mut events =
             EventLog::open(directory).map_err(|source| state_file(directory, source))?;
         events.tell(&config.name);
-        let listener = transport::listen(&config.pair.listen)?;
         let network = config.network.as_ref().map(Network::connect).transpose()?;
         let file = own
             .append(CONSOLE_LOG)
@@ -150,11 +159,28 @@ impl Host {
             file: Some(file),
         };
         let waker = Waker::new()?;
+        let membership = identity::membership(&config)?;
+        let door = Door::open(&config.pair.listen, &membership, waker.clone())?;
+        let (sender, key_news) = mpsc::channel();
+        let key_watch = match &membership {
+            Membership::Keys(keys) => {
+                let of_network = network.as_ref().and_then(Network::keys).cloned();
+                let waker = waker.clone();
+                let tell = move |news| {
+                    // The process may be about to end.
+                    let _sent = sender.send(news);
+                    waker.wake();
+                };
+                let others = of_network.into_iter().collect();
+                Some(KeyWatch::start(keys.clone(), others, tell)?)
+            }
+            Membership::Simulated => None,
+        };
         let arbiter = ArbiterDesk::start(store, {
             let waker = waker.clone();
             move || waker.wake()
         })?;
-        let pair_config = identity::pair_config(&config, &*machines)?;
+        let pair_config = identity::pair_config(&config, &membership, &*machines)?;
         let machine = pair_config.greeting.machine.clone();
         Ok(Host {
             markers: Markers::open(&config, machine, waker.clone())?,
@@ -175,7 +201,10 @@ impl Host {
             control,
             _directory: own,
             signals,
-            listener,
+            _key_watch: key_watch,
+            key_news,
+            membership,
+            door,
             channels: BTreeMap::new(),
             next_connection: 1,
             garbage_told_at: None,
@@ -191,10 +220,7 @@ impl Host {
 
     /// Where the replica listens.
     pub fn listen_address(&self) -> Option<String> {
-        self.listener
-            .local_addr()
-            .ok()
-            .map(|address| address.to_string())
+        self.door.address().ok().map(|address| address.to_string())
     }
 
     /// Takes a connection over that this side has made.
@@ -302,7 +328,7 @@ impl Host {
 
     /// Gives a connection to somebody who has a thread for it: it is none of the loop's any more, and
     /// whoever writes to it waits.
-    pub fn take_stream(&mut self, id: ConnectionId) -> Option<TcpStream> {
+    pub fn take_stream(&mut self, id: ConnectionId) -> Option<BlockingPeer> {
         let mut channel = self.channels.remove(&id)?;
         // What was said before comes first; one that fails is noticed by whoever has it then.
         let _flushed = channel.connection.flush();
@@ -349,6 +375,8 @@ impl Host {
         for (source, readiness) in ready {
             match source {
                 Source::Waker => self.waker.clear(),
+                // Members are taken below.
+                Source::Door => {}
                 Source::Signals => happened.stop = self.signals.arrived(),
                 Source::Control => self.control.accept(),
                 Source::Conversation(id) if self.control.is_console(id) => {
@@ -363,10 +391,13 @@ impl Host {
                     Some(request) => happened.requests.push((id, request)),
                     None => {}
                 },
-                Source::Listener => self.accept_all(&mut happened),
                 Source::Channel(id) => self.serve_channel(id, readiness, &mut happened),
                 Source::Network => network_is_ready = true,
             }
+        }
+        self.key_news();
+        if accept {
+            self.accept_all(&mut happened);
         }
         self.close_strangers(&mut happened);
         self.serve_network(network_is_ready, &mut happened);
@@ -457,7 +488,9 @@ impl Host {
                 }
             }
         };
-        add(self.listener.interest(), Source::Listener, accept, false);
+        if let Some(interest) = self.door.interest() {
+            add(interest, Source::Door, accept, false);
+        }
         for (id, channel) in &self.channels {
             let waits = channel.connection.has_waiting();
             let interest = channel.connection.interest();
@@ -472,16 +505,38 @@ impl Host {
     }
 
     fn accept_all(&mut self, happened: &mut Happened) {
-        while let Ok((stream, _)) = self.listener.accept() {
-            if let Ok(connection) = Connection::new(stream) {
-                self.add_channel(Channel::new(connection, monotonic()));
-            }
+        while let Some(stream) = self.door.member() {
+            let Ok(connection) = Connection::new(stream) else {
+                continue;
+            };
+            let id = self.add_channel(Channel::new(connection, monotonic()));
             if self.channels.len() > CONNECTION_LIMIT
                 && let Some(oldest) = self.oldest_stranger()
             {
                 self.close(oldest);
                 happened.ended.push(oldest);
             }
+            // What came together with the end of the handshake no poll tells.
+            let readiness = Readiness {
+                readable: true,
+                writable: false,
+            };
+            self.serve_channel(id, readiness, happened);
+        }
+    }
+
+    /// Tells who was turned away at the door, and what is new about this host's keys.
+    fn key_news(&mut self) {
+        let (turned_away, untold) = self.door.turned_away();
+        let last = turned_away.len().saturating_sub(1);
+        for (index, mut what) in turned_away.into_iter().enumerate() {
+            if index == last && untold > 0 {
+                what = format!("{what}; and {untold} more");
+            }
+            self.events.add("turned_away", 0, 0, what);
+        }
+        while let Ok(news) = self.key_news.try_recv() {
+            self.events.add(news.event, 0, 0, news.detail);
         }
     }
 
@@ -583,7 +638,14 @@ impl Host {
             vcpu.map_or(0, |vcpu| read(vcpu.gauges()).load(Ordering::Relaxed))
         };
         let count = gauge(|gauges| &gauges.count);
+        let (host, key_expires, key_days_left) = match &self.membership {
+            Membership::Keys(keys) => describe_key(&keys.certificate()),
+            Membership::Simulated => Default::default(),
+        };
         ReplicaStatus {
+            host,
+            key_expires,
+            key_days_left,
             pid: std::process::id(),
             name: self.config.name.clone(),
             arbiter: self.arbiter.store_name().to_owned(),
@@ -605,6 +667,15 @@ impl Host {
     }
 }
 
+/// Whose a certificate is, its last day, and how many days are left.
+fn describe_key(certificate: &Certificate) -> (String, String, i64) {
+    (
+        certificate.name.to_string(),
+        Date(certificate.not_after).to_string(),
+        whole_days(UnixTime::now(), certificate.not_after),
+    )
+}
+
 /// What the loop waits for.
 #[derive(Clone, Copy, Debug)]
 enum Source {
@@ -612,7 +683,7 @@ enum Source {
     Signals,
     Control,
     Conversation(ConversationId),
-    Listener,
+    Door,
     Channel(ConnectionId),
     Network,
 }

@@ -1,9 +1,12 @@
 //! Who this replica is, for its peer, the arbiter and people.
 
 use crate::config::ReplicaConfig;
+use crate::end::ReplicaError;
 use crate::machines::Machines;
+use crate::peer_stream::Membership;
 use crate::random;
 use crate::state_directory::replace;
+use keys::{HostName, Keys, KeysError, LetIn, Purpose};
 use replication::config::PairConfig;
 use replication::message::Greeting;
 use replication::succession::{Durability, Host, HostId, MachineName, RunId};
@@ -48,12 +51,39 @@ fn handshake_hash(config: &ReplicaConfig, machines: &dyn Machines) -> u64 {
     }
 }
 
+/// By what the machine's members know this host, and this host them.
+///
+/// # Errors
+/// The keys of this host cannot be used, or are not those of a member.
+pub fn membership(config: &ReplicaConfig) -> Result<Membership, ReplicaError> {
+    if environment::current().is_some() {
+        return Ok(Membership::Simulated);
+    }
+    let members = &config.pair.members;
+    let let_in = LetIn::Hosts(members.clone());
+    let keys = Keys::open(&config.pair.keys, Purpose::Replica, let_in)?;
+    let name = keys.certificate().name;
+    if !members.contains(&name) {
+        let names: Vec<&str> = members.iter().map(HostName::as_str).collect();
+        return Err(ReplicaError::Keys(KeysError::NotAMember {
+            directory: config.pair.keys.clone(),
+            name,
+            members: names.join(", "),
+        }));
+    }
+    Ok(Membership::Keys(keys))
+}
+
 /// What the replication core has to know of this replica.
-pub fn pair_config(config: &ReplicaConfig, machines: &dyn Machines) -> io::Result<PairConfig> {
-    let uname = rustix::system::uname();
-    let node = match &config.pair.host {
-        Some(host) => host.clone(),
-        None => uname.nodename().to_string_lossy().into_owned(),
+pub fn pair_config(
+    config: &ReplicaConfig,
+    membership: &Membership,
+    machines: &dyn Machines,
+) -> io::Result<PairConfig> {
+    let node = match (&config.pair.host, membership) {
+        (Some(host), _) => host.clone(),
+        (None, Membership::Keys(keys)) => keys.certificate().name.to_string(),
+        (None, Membership::Simulated) => String::new(),
     };
     let machine = MachineName::new(&config.name)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;

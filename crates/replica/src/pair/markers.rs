@@ -209,6 +209,8 @@ mod tests {
             power_off_wait: Duration::ZERO,
             pair: PairOptions {
                 host: None,
+                keys: directory.into(),
+                members: Default::default(),
                 listen: "127.0.0.1:0".into(),
                 heartbeat: zero,
                 suspect_after: zero,

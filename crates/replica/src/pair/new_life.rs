@@ -71,7 +71,8 @@ impl NewLife {
     ) -> Result<NewLife, NewLifeError> {
         let directory =
             StateDirectory::take(&config.state_directory).map_err(ReplicaError::from)?;
-        let pair_config = identity::pair_config(config, machines)?;
+        let membership = identity::membership(config)?;
+        let pair_config = identity::pair_config(config, &membership, machines)?;
         let greeting = pair_config.greeting.clone();
         let waker = Waker::new()?;
         let arbiter = ArbiterDesk::start(store, {
@@ -95,7 +96,7 @@ impl NewLife {
             obstacle: obstacle(config, machines),
             markers,
             arbiter,
-            peers: Peers::new(peers, greeting, waker.clone()),
+            peers: Peers::new(peers, greeting, membership, waker.clone()),
             waker,
             _directory: directory,
         })

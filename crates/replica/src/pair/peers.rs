@@ -1,6 +1,7 @@
 //! Asks peers how they stand, each on a thread of its own.
 
 use crate::host_time::monotonic;
+use crate::peer_stream::Membership;
 use crate::transport;
 use crate::wake::Waker;
 use environment::mpsc::{self, Receiver, Sender};
@@ -16,6 +17,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 pub struct Peers {
     addresses: Vec<String>,
     greeting: Greeting,
+    membership: Membership,
     waker: Waker,
     round: u64,
     sender: Sender<(u64, PeerId, PeerAnswer)>,
@@ -24,11 +26,17 @@ pub struct Peers {
 
 impl Peers {
     /// None was asked yet.
-    pub fn new(addresses: Vec<String>, greeting: Greeting, waker: Waker) -> Peers {
+    pub fn new(
+        addresses: Vec<String>,
+        greeting: Greeting,
+        membership: Membership,
+        waker: Waker,
+    ) -> Peers {
         let (sender, answers) = mpsc::channel();
         Peers {
             addresses,
             greeting,
+            membership,
             waker,
             round: 0,
             sender,
@@ -43,11 +51,12 @@ impl Peers {
             let peer = PeerId(index as u8);
             let (round, sender) = (self.round, self.sender.clone());
             let (address, greeting) = (address.clone(), self.greeting.clone());
-            let waker = self.waker.clone();
+            let (membership, waker) = (self.membership.clone(), self.waker.clone());
             let asking = environment::thread::Builder::new()
                 .name("peer".into())
                 .spawn(move || {
-                    let answer = ask(&address, greeting).unwrap_or(PeerAnswer::Unreachable);
+                    let answer =
+                        ask(&address, greeting, &membership).unwrap_or(PeerAnswer::Unreachable);
                     // Nobody may want it any more.
                     let _sent = sender.send((round, peer, answer));
                     waker.wake();
@@ -70,10 +79,9 @@ impl Peers {
     }
 }
 
-fn ask(address: &str, greeting: Greeting) -> Option<PeerAnswer> {
-    let mut stream = transport::connect_blocking(address, PATIENCE).ok()?;
-    stream.set_read_timeout(Some(PATIENCE)).ok()?;
-    stream.set_write_timeout(Some(PATIENCE)).ok()?;
+fn ask(address: &str, greeting: Greeting, membership: &Membership) -> Option<PeerAnswer> {
+    let mut stream = transport::connect_blocking(address, PATIENCE, membership).ok()?;
+    stream.set_timeout(PATIENCE).ok()?;
     let mut bytes = Vec::new();
     let ask = Message::Ask {
         protocol: PROTOCOL_VERSION,

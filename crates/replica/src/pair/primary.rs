@@ -15,13 +15,13 @@ use crate::end::{Ended, ReplicaError};
 use crate::evidence::EvidenceStore;
 use crate::host_time::monotonic;
 use crate::outside;
+use crate::peer_stream::BlockingPeer;
 use crate::status::{FollowerLine, OutputDelay, ReplicaStatus};
 use crate::vcpu::{
     BegunSnapshot, CommandChannel, InputEncoding, LiveOptions, LiveReport, LiveVcpu, Parts,
     ReplicaGuest, Step, start_disks,
 };
 use environment::mpsc::{self, Receiver, TryRecvError};
-use environment::net::TcpStream;
 use machine::Machine;
 use machine::input::Input;
 use machine::output::{Finish, Output, Trouble};
@@ -53,7 +53,7 @@ pub(super) struct PrimaryLoop {
     /// A snapshot that nobody has connected for yet.
     begun: Option<Box<BegunSnapshot>>,
     /// Who has connected for the snapshot of which pairing, before it was begun.
-    fetcher: Option<(u64, TcpStream)>,
+    fetcher: Option<(u64, BlockingPeer)>,
     /// Since this process is the primary.
     snapshots_taken: u64,
     /// Its kernel panicked since it was booted.
@@ -409,7 +409,7 @@ impl PrimaryLoop {
     /// Sends the snapshot, if there is one and somebody has connected for it.
     fn begin_sending(&mut self) {
         let pairing = self.begun.as_ref().map(|begun| begun.pairing);
-        let is_its = |fetcher: &mut (u64, TcpStream)| Some(fetcher.0) == pairing;
+        let is_its = |fetcher: &mut (u64, BlockingPeer)| Some(fetcher.0) == pairing;
         let Some((pairing, stream)) = self.fetcher.take_if(is_its) else {
             return;
         };

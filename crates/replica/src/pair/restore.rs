@@ -10,6 +10,7 @@ use crate::disk::{Disk, SECTOR_BYTES};
 use crate::evidence::EvidenceStore;
 use crate::host_time::monotonic;
 use crate::machines::Machines;
+use crate::peer_stream::{BlockingPeer, Membership};
 use crate::priority::yield_to_the_guest;
 use crate::status::JoinProgress;
 use crate::transport;
@@ -61,6 +62,7 @@ pub(super) struct RestoreParts {
     pub(super) previous: Option<JoinHandle<()>>,
     /// Where the primary listens, for which pairing, and who asks.
     pub(super) primary: String,
+    pub(super) membership: Membership,
     pub(super) pairing: u64,
     pub(super) run: RunId,
 }
@@ -145,11 +147,12 @@ fn set(connection: &Mutex<Fetching>, next: Fetching) {
 }
 
 /// Connects to the primary and asks for the pieces.
-fn fetch(parts: &RestoreParts, fetching: &Mutex<Fetching>) -> Result<TcpStream, RestoreError> {
+fn fetch(parts: &RestoreParts, fetching: &Mutex<Fetching>) -> Result<BlockingPeer, RestoreError> {
     let lost = |error: &dyn std::fmt::Display| RestoreError::Lost(error.to_string());
-    let mut stream = transport::connect_blocking(&parts.primary, CONNECT_TIMEOUT)
-        .map_err(|error| lost(&error))?;
-    let ours = stream.try_clone().map_err(|error| lost(&error))?;
+    let mut stream =
+        transport::connect_blocking(&parts.primary, CONNECT_TIMEOUT, &parts.membership)
+            .map_err(|error| lost(&error))?;
+    let ours = stream.handle().map_err(|error| lost(&error))?;
     set(fetching, Fetching::Connected(ours));
     let mut bytes = Vec::new();
     let (pairing, run) = (parts.pairing, parts.run);
@@ -246,7 +249,7 @@ struct Piece {
 
 /// The pieces in their order: the machine's bytes to be read, and after them those of the disks.
 struct PieceStream {
-    stream: TcpStream,
+    stream: BlockingPeer,
     reader: MessageReader,
     copied: Arc<Mutex<CopyMeter>>,
     pairing: u64,
@@ -264,7 +267,11 @@ struct PieceStream {
 }
 
 impl PieceStream {
-    fn new(stream: TcpStream, parts: &RestoreParts, copied: Arc<Mutex<CopyMeter>>) -> PieceStream {
+    fn new(
+        stream: BlockingPeer,
+        parts: &RestoreParts,
+        copied: Arc<Mutex<CopyMeter>>,
+    ) -> PieceStream {
         PieceStream {
             stream,
             reader: MessageReader::of_snapshot(),

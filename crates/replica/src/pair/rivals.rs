@@ -31,7 +31,12 @@ impl Rivals {
         let greeting = host.pair_config.greeting.clone();
         Rivals {
             since: now,
-            peers: Peers::new(host.peers.clone(), greeting, host.waker.clone()),
+            peers: Peers::new(
+                host.peers.clone(),
+                greeting,
+                host.membership.clone(),
+                host.waker.clone(),
+            ),
             ask_at: now + ASK_INTERVAL,
             frames: 0,
         }

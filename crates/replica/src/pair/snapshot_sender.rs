@@ -4,6 +4,7 @@
 use super::progress::{CopyMeter, lock};
 use crate::disk::DiskChunk;
 use crate::host_time::monotonic;
+use crate::peer_stream::BlockingPeer;
 use crate::priority::yield_to_the_guest;
 use crate::status::JoinProgress;
 use crate::vcpu::{BegunSnapshot, PagesLost, SnapshotPages};
@@ -12,7 +13,7 @@ use environment::mpsc::{self, Receiver};
 use environment::net::{Shutdown, TcpStream};
 use machine::snapshot::{SnapshotHead, SnapshotWriter};
 use replication::message::{MAX_CHUNK_BYTES, Message, MessageWriter, SnapshotChunk, SnapshotPart};
-use std::io::{self, IoSlice, Write};
+use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use thiserror::Error;
@@ -78,7 +79,7 @@ pub struct SnapshotSender {
     meter: Arc<Mutex<CopyMeter>>,
     pairing: u64,
     /// To end the connection, whatever the thread is waiting for.
-    stream: TcpStream,
+    handle: TcpStream,
 }
 
 impl SnapshotSender {
@@ -88,7 +89,7 @@ impl SnapshotSender {
     /// The host gives no thread.
     pub fn start(
         begun: BegunSnapshot,
-        stream: TcpStream,
+        stream: BlockingPeer,
         waker: Waker,
     ) -> io::Result<SnapshotSender> {
         let BegunSnapshot {
@@ -102,8 +103,9 @@ impl SnapshotSender {
         } = begun;
         let (sender, ended) = mpsc::channel();
         let meter = Arc::new(Mutex::new(CopyMeter::new(monotonic())));
+        let handle = stream.handle()?;
         let mut cutter = Cutter {
-            stream: stream.try_clone()?,
+            stream,
             writer: MessageWriter::default(),
             head: Vec::new(),
             meter: meter.clone(),
@@ -129,7 +131,7 @@ impl SnapshotSender {
             ended,
             meter,
             pairing,
-            stream,
+            handle,
         })
     }
 
@@ -152,7 +154,7 @@ impl SnapshotSender {
 impl Drop for SnapshotSender {
     fn drop(&mut self) {
         // What was written before still arrives; a connection that has ended needs no end.
-        let _ended = self.stream.shutdown(Shutdown::Both);
+        let _ended = self.handle.shutdown(Shutdown::Both);
     }
 }
 
@@ -168,7 +170,7 @@ enum SendError {
 }
 
 struct Cutter {
-    stream: TcpStream,
+    stream: BlockingPeer,
     writer: MessageWriter,
     /// What precedes a piece's bytes in the connection.
     head: Vec<u8>,
@@ -216,7 +218,8 @@ impl Cutter {
         };
         self.head.clear();
         self.writer.write_snapshot_head(&mut self.head, &chunk);
-        write_both(&mut self.stream, &self.head, &chunk.bytes)?;
+        self.stream.write_all(&self.head)?;
+        self.stream.write_all(&chunk.bytes)?;
         self.chunks += 1;
         lock(&self.meter).add(part, offset, chunk.bytes.len(), self.total);
         let mut room = chunk.bytes;
@@ -253,23 +256,6 @@ impl Write for Cutter {
         self.piece = self.send(SnapshotPart::Machine, offset, piece)?;
         Ok(())
     }
-}
-
-/// Writes one after the other, without putting them together first.
-fn write_both(stream: &mut TcpStream, mut first: &[u8], mut second: &[u8]) -> io::Result<()> {
-    while !first.is_empty() {
-        let both = [IoSlice::new(first), IoSlice::new(second)];
-        let written = match stream.write_vectored(&both) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => written,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        let of_first = written.min(first.len());
-        first = &first[of_first..];
-        second = &second[written - of_first..];
-    }
-    stream.write_all(second)
 }
 
 #[cfg(test)]

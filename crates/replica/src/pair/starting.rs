@@ -36,7 +36,12 @@ pub fn serve(
     host.arbiter.forget();
     startup.obstacle_is(obstacle(&host.config, &*host.machines));
     let greeting = host.pair_config.greeting.clone();
-    let asked = Peers::new(peers.to_vec(), greeting, host.waker.clone());
+    let asked = Peers::new(
+        peers.to_vec(),
+        greeting,
+        host.membership.clone(),
+        host.waker.clone(),
+    );
     let mut starting = Starting {
         host,
         startup,

@@ -3,7 +3,8 @@
 use super::engine::EngineOption;
 use crate::architecture::Architecture;
 use crate::config::{
-    ByteSize, DiskDurability, DiskSection, MacAddress, Milliseconds, NetworkSection, VmConfig,
+    ByteSize, DiskDurability, DiskSection, MacAddress, MemberName, Milliseconds, NetworkSection,
+    VmConfig,
 };
 use crate::engine::EngineName;
 use crate::exit::{ExitStatus, Failure};
@@ -57,6 +58,12 @@ pub struct Run {
     /// Connect the network device to a switch (`unix:/path`, `tcp:host:port`) or a TAP (`tap:NAME`)
     #[arg(long, value_name = "ADDRESS")]
     network: Option<String>,
+    /// The host of a switch at tcp:, by the name in its certificate
+    #[arg(long, value_name = "HOST")]
+    switch_host: Option<MemberName>,
+    /// The directory of this host's keys, for a switch at tcp:
+    #[arg(long, value_name = "DIR")]
+    keys: Option<PathBuf>,
     /// The guest's Ethernet address
     #[arg(long, value_name = "MAC")]
     mac: Option<MacAddress>,
@@ -138,7 +145,11 @@ impl Run {
             config.disks = self.disk.iter().map(|text| disk(text)).collect();
         }
         if let Some(address) = &self.network {
-            config.network = Some(network(address));
+            config.network = Some(NetworkSection {
+                switch_host: self.switch_host.clone(),
+                keys: self.keys.clone(),
+                ..network(address)
+            });
         }
         if let (Some(mac), Some(network)) = (self.mac, &mut config.network) {
             network.mac = mac;
@@ -234,6 +245,8 @@ fn network(address: &str) -> NetworkSection {
     };
     NetworkSection {
         switch,
+        switch_host: None,
+        keys: None,
         tap,
         mac: MacAddress::default(),
     }

@@ -2,10 +2,12 @@
 
 use crate::exit::{ExitStatus, Failure};
 use clap::Args;
+use keys::{HostName, Keys, LetIn, Purpose};
 use network::{
     ConnectionLimits, Forward, Protocol, StaticLease, Subnet, SwitchAddress, SwitchOptions,
 };
 use replica::StopSignals;
+use replica::key_watch::KeyWatch;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,6 +22,12 @@ pub struct Switch {
     /// Where replicas connect: unix:/path or tcp:127.0.0.1:7500; may be repeated
     #[arg(long, value_name = "ADDRESS", required = true)]
     listen: Vec<SwitchAddress>,
+    /// The directory of this host's keys, for listening at tcp: (`understudy keys issue`)
+    #[arg(long, value_name = "DIR")]
+    keys: Option<PathBuf>,
+    /// A host that is let in at tcp:; may be repeated (default: all hosts of the site)
+    #[arg(long, value_name = "HOST", requires = "keys")]
+    member: Vec<HostName>,
     /// The guests' network: its second address is the gateway, its third the DNS relay, its fifteenth
     /// the first guest
     #[arg(long, value_name = "NETWORK/PREFIX", default_value_t)]
@@ -55,10 +63,32 @@ pub struct Switch {
 }
 
 impl Switch {
+    fn keys(&self) -> Result<Option<Keys>, Failure> {
+        let let_in = match &self.member[..] {
+            [] => LetIn::Site,
+            members => LetIn::Hosts(members.iter().cloned().collect()),
+        };
+        let open = |path: &PathBuf| Keys::open(path, Purpose::Switch, let_in);
+        self.keys
+            .as_ref()
+            .map(open)
+            .transpose()
+            .map_err(Failure::usage)
+    }
+
     /// Carries the command out.
     pub fn execute(self) -> Result<ExitStatus, Failure> {
+        let keys = self.keys()?;
+        let watch = |keys: &Keys| {
+            KeyWatch::start(keys.clone(), Vec::new(), |news| {
+                // Whoever closed standard error does not want to know.
+                let _written = writeln!(std::io::stderr(), "{}: {}", news.event, news.detail);
+            })
+        };
+        let _watch = keys.as_ref().map(watch).transpose()?;
         let options = SwitchOptions {
             listen: self.listen,
+            keys,
             forwards: self.forward,
             gateway: !self.no_gateway,
             subnet: self.subnet,

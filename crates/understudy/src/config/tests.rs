@@ -19,6 +19,8 @@ switch = "unix:/run/switch.sock"
 mac = "52:54:00:aa:bb:cc"
 
 [pair]
+keys = "keys"
+members = ["hosta", "hostb"]
 listen = "127.0.0.1:7400"
 peer = "127.0.0.1:7401"
 suspect_after = "250ms"

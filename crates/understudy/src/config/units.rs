@@ -1,5 +1,6 @@
 //! Values with units: `512M`, `200ms`, `52:54:00:12:34:56`.
 
+use keys::{HostName, HostNameError};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
@@ -121,6 +122,24 @@ impl fmt::Display for MacAddress {
     }
 }
 
+/// A host, by the name in its certificate.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MemberName(pub HostName);
+
+impl FromStr for MemberName {
+    type Err = HostNameError;
+
+    fn from_str(text: &str) -> Result<MemberName, HostNameError> {
+        text.parse().map(MemberName)
+    }
+}
+
+impl fmt::Display for MemberName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// A number or a text, as TOML may hold either.
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -152,4 +171,5 @@ macro_rules! as_text {
 
 as_text!(ByteSize, "a size such as \"512M\"");
 as_text!(Milliseconds, "a time such as \"200ms\"");
+as_text!(MemberName, "a host's name such as \"hosta\"");
 as_text!(MacAddress, "an address such as \"52:54:00:12:34:56\"");

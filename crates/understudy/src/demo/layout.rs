@@ -1,8 +1,9 @@
 //! The demonstration's directory.
 
 use rustix::fs::{FlockOperation, flock};
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -46,7 +47,12 @@ impl Layout {
             path: root.clone(),
             source,
         };
-        fs::create_dir_all(&root).map_err(io_error)?;
+        // Consoles, snapshots and keys will be in it.
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&root)
+            .map_err(io_error)?;
         let root = fs::canonicalize(&root).map_err(io_error)?;
         let lock_path = root.join(LOCK);
         if !lock_path.exists() && fs::read_dir(&root).map_err(io_error)?.next().is_some() {
@@ -91,6 +97,11 @@ impl Layout {
     /// The arbiter's keys.
     pub fn arbiter(&self) -> PathBuf {
         self.root.join("arbiter")
+    }
+
+    /// The keys of the site that this host is, made for this demonstration.
+    pub fn site(&self) -> PathBuf {
+        self.root.join("keys")
     }
 
     /// The switch's socket and status.

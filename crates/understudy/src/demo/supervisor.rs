@@ -6,7 +6,7 @@ use super::layout::Layout;
 use super::probe::Probe;
 use super::screen::View;
 use crate::config::{
-    ArbiterSection, ByteSize, DiskDurability, MacAddress, Milliseconds, NetworkSection,
+    ArbiterSection, ByteSize, DiskDurability, MacAddress, MemberName, Milliseconds, NetworkSection,
     PairSection, VmConfig,
 };
 use crate::engine::EngineName;
@@ -14,6 +14,7 @@ use crate::exit::Failure;
 use crate::status::{self, SWITCH_STATUS, Status};
 use anyhow::{Context, anyhow, bail};
 use guest_image::GuestImage;
+use keys::{Site, Validity};
 use machine::config::PanicPolicy;
 use replica::control;
 use replica::events::EventLog;
@@ -33,6 +34,10 @@ const START_TIMEOUT_NS: u64 = 20_000_000_000;
 const STOP_TIMEOUT_NS: u64 = 3_000_000_000;
 /// Between two looks at something that is about to be there.
 const POLL: Duration = Duration::from_millis(10);
+/// What this host is called in its certificate.
+const HOST: &str = "demo";
+/// The certificate holds for so many days: longer than anybody looks.
+const KEY_DAYS: u32 = 3_650;
 /// A backup that ended is started anew no sooner than this after the one before.
 const RESTART_INTERVAL_NS: u64 = 1_000_000_000;
 
@@ -51,6 +56,8 @@ pub struct Supervisor {
     address: SocketAddr,
     events: EventLog,
     image: GuestImage,
+    host: MemberName,
+    keys: PathBuf,
     memory: u64,
     engine: EngineName,
     next_number: u32,
@@ -71,6 +78,10 @@ impl Supervisor {
     ) -> Result<Supervisor, Failure> {
         let started_at_ns = monotonic_ns();
         let events = EventLog::open(layout.root())?;
+        let host: MemberName = HOST.parse().map_err(Failure::usage)?;
+        let keys = Site::init(&layout.site())
+            .and_then(|site| site.issue(&host.0, Validity::days(KEY_DAYS)))
+            .context("cannot make keys for this demonstration")?;
         let (switch, address) = start_switch(&layout, options.port)?;
         let probe = Probe::start(address)?;
         let mut supervisor = Supervisor {
@@ -80,6 +91,8 @@ impl Supervisor {
             address,
             events,
             image,
+            host,
+            keys,
             memory: options.memory,
             engine: options.engine,
             next_number: 1,
@@ -194,12 +207,16 @@ impl Supervisor {
             disks: Vec::new(),
             network: Some(NetworkSection {
                 switch: Some(format!("unix:{}", switch_socket(&self.layout).display())),
+                switch_host: None,
+                keys: None,
                 tap: None,
                 mac: MacAddress::default(),
             }),
             pair: Some(PairSection {
                 peers: Vec::new(),
                 host: Some(format!("replica-{number}")),
+                keys: self.keys.clone(),
+                members: BTreeSet::from([self.host.clone()]),
                 listen: "127.0.0.1:0".into(),
                 peer,
                 heartbeat: Milliseconds(60),

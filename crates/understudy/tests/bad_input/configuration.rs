@@ -13,6 +13,8 @@ kernel = "guest.elf"
 state_directory = "state"
 
 [pair]
+keys = "site/hosts/here"
+members = ["here"]
 listen = "127.0.0.1:0"
 peer = "127.0.0.1:1"
 
@@ -69,7 +71,7 @@ fn wrong_syntax_keys_and_types_are_refused_with_their_line() {
     refuse_text("replica", "name = \n", &["line 1"]);
     refuse_changed("replica", "[pair]", "[pair", &["line 6"]);
     refuse_changed("replica", "memory =", "memroy =", &["line 2", "memroy"]);
-    refuse_changed("replica", "listen =", "lisen =", &["line 7", "lisen"]);
+    refuse_changed("replica", "listen =", "lisen =", &["line 9", "lisen"]);
     refuse_changed("replica", "\"test\"", "7", &["line 1", "name"]);
     refuse_changed(
         "replica",
@@ -84,7 +86,7 @@ fn wrong_syntax_keys_and_types_are_refused_with_their_line() {
         "\"8M\"\nmemory = \"9M\"",
         &["line 3", "memory"],
     );
-    refuse_changed("replica", "[arbiter]", "[[arbiter]]", &["line 10"]);
+    refuse_changed("replica", "[arbiter]", "[[arbiter]]", &["line 12"]);
 }
 
 #[test]
@@ -217,10 +219,9 @@ fn sections_that_a_pair_needs_are_asked_for() {
         "",
         &["[arbiter]"],
     );
-    let without_pair = GOOD.replace(
-        "[pair]\nlisten = \"127.0.0.1:0\"\npeer = \"127.0.0.1:1\"\n",
-        "",
-    );
+    let (before, rest) = GOOD.split_once("[pair]").unwrap();
+    let (_, arbiter) = rest.split_once("[arbiter]").unwrap();
+    let without_pair = format!("{before}[arbiter]{arbiter}");
     refuse_text("replica", &without_pair, &["[pair]"]);
 }
 
@@ -245,7 +246,7 @@ fn an_arbiter_that_is_no_directory_is_refused_at_once() {
     };
     refuse_in(file, GOOD, &["arbiter", "is no directory"]);
     let empty = GOOD.replace("\"arbiter\"", "\"\"");
-    refuse_in(|_| {}, &empty, &["line 11", "arbiter.directory", "empty"]);
+    refuse_in(|_| {}, &empty, &["line 13", "arbiter.directory", "empty"]);
 }
 
 /// Finding: an arbiter that was mounted a little later ended the replica with status 2.
@@ -296,7 +297,16 @@ fn a_port_in_use_is_refused() {
     );
     assert_no_socket(pair.path());
     let listen = format!("tcp:{address}");
-    assert_refused(&["switch", "--listen", &listen], 2, &[&address, "in use"]);
+    let keys = pair.path().join("site/hosts/here");
+    let with_keys = [
+        "switch",
+        "--listen",
+        &listen,
+        "--keys",
+        keys.to_str().unwrap(),
+    ];
+    assert_refused(&with_keys, 2, &[&address, "in use"]);
+    assert_refused(&["switch", "--listen", &listen], 2, &["--keys", "unix:"]);
     let directory = tempfile::tempdir().unwrap();
     let socket = format!("unix:{}", directory.path().join("s").display());
     let forward = format!("{address}=10.0.2.15:6379");

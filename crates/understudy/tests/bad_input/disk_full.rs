@@ -2,7 +2,7 @@
 
 use crate::support::device_programs::disk_writer;
 use crate::support::guest_program::{counting_busily, counting_slowly};
-use crate::support::{PairDirectory, without_no_jit};
+use crate::support::{KEYS, PairDirectory, without_no_jit};
 use std::fs;
 use std::process::{Command, Output, Stdio};
 
@@ -131,7 +131,7 @@ fn a_state_directory_that_fills_up_does_not_disturb_a_pair() {
     for (name, peer) in [("r1", ""), ("r2", "peer = \"PEER\"")] {
         let text = format!(
             "name = \"test\"\nmemory = \"4M\"\nkernel = \"guest.elf\"\nstate_directory = \"FULL/{name}\"\n\
-             [pair]\nlisten = \"127.0.0.1:0\"\n{peer}\n[arbiter]\ndirectory = \"arbiter\"\n"
+             [pair]\n{KEYS}listen = \"127.0.0.1:0\"\n{peer}\n[arbiter]\ndirectory = \"arbiter\"\n"
         );
         fs::write(pair.path().join(format!("{name}.toml")), text).unwrap();
     }

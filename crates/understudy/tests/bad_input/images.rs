@@ -177,7 +177,7 @@ fn a_network_that_is_not_there_is_refused() {
         &["network.switch", "nobody.sock"],
     );
     network("nonsense", &["network.switch", "unix:/path"]);
-    network("tcp:127.0.0.1:1", &["network.switch", "127.0.0.1:1"]);
+    network("tcp:127.0.0.1:1", &["switch_host"]);
     network(
         "tap:ThisNameIsMuchTooLongForOne",
         &["network.tap", "ThisNameIsMuchTooLongForOne"],

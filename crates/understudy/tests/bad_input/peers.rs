@@ -1,7 +1,8 @@
 //! A peer on the logging channel that is another program, another guest, or tells lies.
 
 use crate::support::guest_program::counting_slowly;
-use crate::support::{PairDirectory, Process, ReplicaFiles, wait_for};
+use crate::support::{PATIENCE, PairDirectory, Process, ReplicaFiles, wait_for};
+use keys::{BlockingSession, Keys};
 use replication::life_log::LogMark;
 use replication::marker::Worth;
 use replication::message::{
@@ -15,21 +16,31 @@ use replication::succession::{
 };
 use riscv::SEMANTICS_VERSION;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::time::Duration;
 
 /// The other end of the logging channel, in the test's hands.
 pub struct Peer {
-    stream: TcpStream,
+    stream: BlockingSession,
     writer: MessageWriter,
     reader: MessageReader,
 }
 
 impl Peer {
-    pub fn new(stream: TcpStream) -> Peer {
-        stream
-            .set_read_timeout(Some(Duration::from_secs(30)))
-            .unwrap();
+    /// To a replica that listens, as a member.
+    pub fn connect(pair: &PairDirectory, listen: &str) -> Peer {
+        Peer::new(pair.speak(listen))
+    }
+
+    /// With a replica that connected.
+    pub fn accept(keys: &Keys, listener: &TcpListener) -> Peer {
+        let (socket, _) = listener.accept().unwrap();
+        Peer::new(BlockingSession::accept(keys, socket, PATIENCE).unwrap())
+    }
+
+    fn new(stream: BlockingSession) -> Peer {
+        let patience = Some(Duration::from_secs(30));
+        stream.socket().set_read_timeout(patience).unwrap();
         Peer {
             stream,
             writer: MessageWriter::default(),
@@ -80,8 +91,8 @@ pub fn greeting() -> Greeting {
 }
 
 /// What a primary answers to a greeting.
-fn ask(listen: &str, protocol: u32, greeting: Greeting) -> Option<Message> {
-    let mut peer = Peer::new(TcpStream::connect(listen).unwrap());
+fn ask(pair: &PairDirectory, listen: &str, protocol: u32, greeting: Greeting) -> Option<Message> {
+    let mut peer = Peer::connect(pair, listen);
     peer.send(&Message::Hello {
         protocol,
         greeting,
@@ -94,7 +105,7 @@ fn ask(listen: &str, protocol: u32, greeting: Greeting) -> Option<Message> {
 fn a_primary_refuses_a_backup_of_another_kind_and_says_why() {
     let pair = PairDirectory::new(&counting_slowly());
     let (primary, _process, listen) = pair.primary("r1");
-    let refusal = |protocol, greeting| match ask(&listen, protocol, greeting) {
+    let refusal = |protocol, greeting| match ask(&pair, &listen, protocol, greeting) {
         Some(Message::Refuse(refusal)) => refusal,
         other => panic!("not refused: {other:?}"),
     };
@@ -141,7 +152,7 @@ fn a_primary_refuses_a_backup_of_another_kind_and_says_why() {
     };
     // Until its disk is settled it takes nobody.
     let welcome = wait_for("the primary to take a backup", || {
-        match ask(&listen, PROTOCOL_VERSION, equal.clone()) {
+        match ask(&pair, &listen, PROTOCOL_VERSION, equal.clone()) {
             Some(Message::Refuse(Refusal::NotNow)) => None,
             answer => Some(answer),
         }
@@ -190,7 +201,7 @@ fn a_primary_hangs_up_on_a_backup_that_does_not_greet() {
         },
     ];
     for lie in lies {
-        let mut peer = Peer::new(TcpStream::connect(&listen).unwrap());
+        let mut peer = Peer::connect(&pair, &listen);
         peer.send(&lie);
         // It may hang up at once, or answer that this is no way to begin.
         drop(peer);
@@ -241,7 +252,7 @@ pub fn live() -> Standing {
 
 /// A backup, and a primary in the test's hands that has heard its greeting.
 struct LyingPrimary {
-    _pair: PairDirectory,
+    pair: PairDirectory,
     backup: ReplicaFiles,
     process: Process,
     listener: TcpListener,
@@ -257,19 +268,19 @@ impl LyingPrimary {
         let backup = pair.replica("r1", Some(&listen), "");
         strangers_life(&pair);
         let process = Process::start(&["replica", "--config", backup.config()]);
-        let mut peer = Peer::new(listener.accept().unwrap().0);
+        let mut peer = Peer::accept(&pair.keys(), &listener);
         let theirs = loop {
             match peer.receive() {
                 Some(Message::Ask { .. }) => {
                     peer.send(&Message::Standing(live()));
-                    peer = Peer::new(listener.accept().unwrap().0);
+                    peer = Peer::accept(&pair.keys(), &listener);
                 }
                 Some(Message::Hello { greeting, .. }) => break greeting,
                 other => panic!("a backup greets first: {other:?}"),
             }
         };
         LyingPrimary {
-            _pair: pair,
+            pair,
             backup,
             process,
             listener,
@@ -309,7 +320,7 @@ impl LyingPrimary {
             mark: LogMark(0),
         };
         self.peer.send(&taken);
-        let mut pieces = Peer::new(self.listener.accept().unwrap().0);
+        let mut pieces = Peer::accept(&self.pair.keys(), &self.listener);
         let run = self.theirs.run;
         let asked = pieces.receive();
         assert_eq!(asked, Some(Message::Fetch { pairing: 1, run }));
@@ -463,7 +474,8 @@ fn a_snapshot_that_does_not_come_whole_is_fetched_again() {
         let mut primary = LyingPrimary::new();
         let mut pieces = primary.asked_for_pieces();
         messages.iter().for_each(|message| pieces.send(message));
-        pieces.stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let socket = pieces.stream.socket();
+        socket.shutdown(std::net::Shutdown::Write).unwrap();
         wait_for("the backup to give it up", || {
             primary.backup.has_event("fetch_failed").then_some(())
         });

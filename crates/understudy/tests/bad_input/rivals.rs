@@ -20,10 +20,11 @@ fn a_peer_that_is_live_as_well_is_told() {
     let listen = listener.local_addr().unwrap().to_string();
     let primary = pair.replica("r1", Some(&listen), "");
     let is_live = Arc::new(AtomicBool::new(false));
+    let keys = pair.keys();
     let stance = is_live.clone();
     std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let mut peer = Peer::new(stream);
+        loop {
+            let mut peer = Peer::accept(&keys, &listener);
             let nothing = Standing {
                 machine: greeting().machine,
                 host: stranger(),
@@ -61,12 +62,12 @@ fn a_frame_from_the_guests_own_address_is_told() {
     let socket = format!("unix:{}", pair.path().join("switch.sock").display());
     let _switch = Process::start(&["switch", "--listen", &socket]);
     wait_for("the switch", || {
-        SwitchPort::connect(&socket.parse().unwrap()).ok()
+        SwitchPort::connect(&socket.parse().unwrap(), None).ok()
     });
     let network = format!("[network]\nswitch = \"{socket}\"\nmac = \"52:54:00:12:34:56\"\n");
     let (primary, _process, _) = pair.primary_with("r1", &network);
     primary.await_state("alone");
-    let port = SwitchPort::connect(&socket.parse().unwrap()).unwrap();
+    let port = SwitchPort::connect(&socket.parse().unwrap(), None).unwrap();
     let mut other = port.serving(MAC);
     let mut say = |from: [u8; 6]| {
         let mut frame = [&[0xff; 6][..], &from, &[0x88, 0xb5]].concat();

@@ -182,6 +182,17 @@ impl ReplicaFiles {
     }
 }
 
+/// What a `vm.toml` says of the keys of [`issue_keys`].
+pub const KEYS: &str = "keys = \"site/hosts/here\"\nmembers = [\"here\"]\n";
+
+/// Makes a site in `directory`/site and keys for this host, which is called `here`: all replicas of a
+/// test are on it, unless the test is about who may speak.
+pub fn issue_keys(directory: &Path) -> PathBuf {
+    let site = keys::Site::init(&directory.join("site")).unwrap();
+    let host = "here".parse().unwrap();
+    site.issue(&host, keys::Validity::days(365)).unwrap()
+}
+
 /// The directory of a pair, with an arbiter and a guest program.
 pub struct PairDirectory {
     pub directory: tempfile::TempDir,
@@ -193,6 +204,7 @@ impl PairDirectory {
     pub fn new(program: &[u8]) -> PairDirectory {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join("arbiter")).unwrap();
+        issue_keys(directory.path());
         std::fs::write(directory.path().join("guest.elf"), program).unwrap();
         PairDirectory {
             directory,
@@ -202,6 +214,18 @@ impl PairDirectory {
 
     pub fn path(&self) -> &Path {
         self.directory.path()
+    }
+
+    /// The keys of this host, for a test that speaks as a member does.
+    pub fn keys(&self) -> keys::Keys {
+        let directory = self.path().join("site/hosts/here");
+        keys::Keys::open(&directory, keys::Purpose::Replica, keys::LetIn::Site).unwrap()
+    }
+
+    /// Connects as a member does.
+    pub fn speak(&self, address: &str) -> keys::BlockingSession {
+        let socket = std::net::TcpStream::connect(address).unwrap();
+        keys::BlockingSession::connect(&self.keys(), socket, PATIENCE).unwrap()
     }
 
     /// The files of a replica; `extra` goes before the sections.
@@ -221,7 +245,7 @@ impl PairDirectory {
         };
         let text = format!(
             "name = \"test\"\n{memory}{power_off_wait}kernel = \"guest.elf\"\nstate_directory = \"{name}\"\n{extra}\n\
-             [pair]\nlisten = \"127.0.0.1:0\"\n{peer}{}\
+             [pair]\n{KEYS}listen = \"127.0.0.1:0\"\n{peer}{}\
              [arbiter]\ndirectory = \"arbiter\"\n",
             self.pair_keys
         );

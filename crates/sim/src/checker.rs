@@ -91,8 +91,9 @@ impl Checker {
         let members = &mut self.boots.entry(boot).or_default().members;
         let primary = run_of(entry);
         for ((of, host), member) in members {
-            // Whoever was dropped is a member again only when it reads Begin again.
-            if *of == primary && entry.kind == Kind::Dropped {
+            // Whoever was dropped, or a member of an earlier reign of the same process, is a member again
+            // only when it reads Begin again.
+            if *of == primary && entry.kind != Kind::Joined {
                 member.begun &= entry.membership().has_member(*host);
             }
         }

@@ -30,6 +30,9 @@ enum Command {
         /// Only this seed, with everything that happens in it.
         #[arg(long)]
         seed: Option<u64>,
+        /// Whole replicas, with the event loop and the threads that ship, instead of the cores alone.
+        #[arg(long)]
+        whole: bool,
     },
     /// Judge every engine by the interpreter, on programs of random blocks.
     Blocks {
@@ -225,12 +228,24 @@ fn main() -> Result<()> {
         Command::Check => check::run(),
         Command::Test => test::run(),
         Command::Sim {
+            seed: Some(seed),
+            whole: true,
+            ..
+        } => simulate::one_whole(seed),
+        Command::Sim {
             seed: Some(seed), ..
         } => simulate::one(seed),
         Command::Sim {
             seeds,
             start,
             seed: None,
+            whole: true,
+        } => simulate::many_whole(start..start + seeds),
+        Command::Sim {
+            seeds,
+            start,
+            seed: None,
+            whole: false,
         } => simulate::many(start..start + seeds),
         Command::Blocks { count, seed } => blocks::run(count, seed),
         Command::Conformance { directory, prefix } => conformance::run(&directory, &prefix),

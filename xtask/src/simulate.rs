@@ -1,6 +1,7 @@
 //! The simulator: many seeds, or one with all that happened in it.
 
 use anyhow::{Result, bail};
+use sim::replicas;
 use sim::{Options, Summary, run_seed, run_seeds};
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -85,6 +86,66 @@ pub fn one(seed: u64) -> Result<()> {
         Ok(report) => {
             report.trace.iter().for_each(|line| println!("{line}"));
             println!("seed {seed}: no promise was broken");
+            Ok(())
+        }
+        Err(failure) => bail!("{failure}"),
+    }
+}
+
+/// As [`many`], with whole replicas.
+pub fn many_whole(seeds: Range<u64>) -> Result<()> {
+    let start = Instant::now();
+    let workers = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+    let share = (seeds.end - seeds.start).div_ceil(workers);
+    let mut summary = replicas::Summary::default();
+    std::thread::scope(|scope| {
+        let running: Vec<_> = (0..workers)
+            .map(|worker| {
+                let first = (seeds.start + worker * share).min(seeds.end);
+                let part = first..(first + share).min(seeds.end);
+                scope.spawn(|| replicas::run_seeds(part, &replicas::Options::default()))
+            })
+            .collect();
+        for worker in running {
+            match worker.join() {
+                Ok(part) => summary.add(part),
+                Err(_) => bail!("a worker panicked"),
+            }
+        }
+        Ok(())
+    })?;
+    for failure in &summary.failures {
+        println!("{failure}\n");
+    }
+    for (what, times) in &summary.counts {
+        println!("{times:8} {what}");
+    }
+    println!(
+        "{} seeds of whole replicas, {:.0} s of simulated time, {} failures, {:.1} s",
+        summary.seeds,
+        summary.duration_ns as f64 / 1e9,
+        summary.failures.len(),
+        start.elapsed().as_secs_f64()
+    );
+    if !summary.failures.is_empty() || !summary.missing().is_empty() {
+        bail!(
+            "broken promises, or situations never reached: {:?}",
+            summary.missing()
+        );
+    }
+    Ok(())
+}
+
+/// As [`one`], with whole replicas.
+pub fn one_whole(seed: u64) -> Result<()> {
+    let options = replicas::Options {
+        trace: true,
+        ..replicas::Options::default()
+    };
+    match replicas::run_seed(seed, &options) {
+        Ok(report) => {
+            report.trace.iter().for_each(|line| println!("{line}"));
+            println!("whole replicas, seed {seed}: no promise was broken");
             Ok(())
         }
         Err(failure) => bail!("{failure}"),

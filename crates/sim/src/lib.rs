@@ -20,6 +20,7 @@ mod lives;
 mod network;
 mod process;
 mod random;
+pub mod replicas;
 mod scenario;
 mod wire;
 mod world;

@@ -13,7 +13,6 @@ use replication::succession::{Durability, Host, HostId, MachineName, RunId};
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::time::Duration;
 
 /// Holds this host's identity, as far as this machine is concerned.
 const FILE: &str = "host-id";
@@ -100,7 +99,5 @@ pub fn pair_config(
     pair_config.digest_interval = config.pair.digest_interval;
     pair_config.durability = config.disk_durability;
     pair_config.lag.target = config.pair.lag_target;
-    // A disk of many gigabytes takes its time.
-    pair_config.detector.join_timeout = Duration::from_secs(30);
     Ok(pair_config)
 }

@@ -1,0 +1,339 @@
+//! The guest of a simulated replica: a machine of a page or two, whose every output depends on all
+//! inputs so far and on the instruction counts at which they came.
+
+use crate::guest::StubOutput;
+use crate::random::mix;
+use machine::clock::Clock;
+use machine::config::{BoardConfig, NetworkConfig};
+use machine::engine::Engine;
+use machine::input::{ClockRecord, Input, InstructionCount};
+use machine::memory::{Capture, OutsideRam, PAGE_SIZE, Ram, Region};
+use machine::output::{DiskRequest, Finish, Output, Outputs};
+use machine::snapshot::{Snapshot, SnapshotHead, SnapshotReader};
+use machine::{Failure, InjectError, Machine, Stop};
+use serde::{Deserialize, Serialize};
+use std::io::Read;
+use std::time::Duration;
+
+/// The guest's Ethernet address.
+pub const MAC: [u8; 6] = [0x52, 0x54, 0, 0, 0, 1];
+/// That of the clients.
+const CLIENT: [u8; 6] = [0x52, 0x54, 0, 0, 0, 2];
+/// For experiments (IEEE 802, table of EtherTypes): everything else is none of the guest's.
+const ETHERTYPE: [u8; 2] = [0x88, 0xb5];
+/// As architectures have.
+const NAME: &str = "simulated";
+/// As architectures have.
+pub const SEMANTICS: u32 = 1;
+/// Bytes of RAM.
+pub const MEMORY_BYTES: u64 = 64 * PAGE_SIZE;
+/// Instructions that it works after each request.
+const WORK: u64 = 20_000;
+/// Between two outputs that nobody asked for, in nanoseconds of guest time.
+const SPACING_NS: u64 = 40_000_000;
+/// Host time that an instruction takes, in picoseconds.
+const INSTRUCTION_PS: u64 = 50_000;
+
+const RAM: Region = Region {
+    base: 0,
+    length: MEMORY_BYTES,
+};
+
+/// A request as a frame.
+pub fn request_frame(request: u64) -> Vec<u8> {
+    frame(MAC, CLIENT, &[request])
+}
+
+fn frame(to: [u8; 6], from: [u8; 6], words: &[u64]) -> Vec<u8> {
+    let mut frame = [&to[..], &from[..], &ETHERTYPE[..]].concat();
+    frame.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+    frame
+}
+
+/// The words in a frame, if it is the guest's or its clients'.
+fn words(frame: &[u8]) -> Option<Vec<u64>> {
+    let payload = frame.get(14..)?;
+    if frame[12..14] != ETHERTYPE || !payload.len().is_multiple_of(8) {
+        return None;
+    }
+    let word = |bytes: &[u8]| Some(u64::from_le_bytes(bytes.try_into().ok()?));
+    payload.chunks(8).map(word).collect()
+}
+
+/// What the guest says in this frame.
+pub fn said(frame: &[u8]) -> Option<StubOutput> {
+    match words(frame)?[..] {
+        [index, previous, content, answers] => Some(StubOutput {
+            index,
+            previous,
+            content,
+            answers,
+            durable: 0,
+        }),
+        _ => None,
+    }
+}
+
+/// The machine.
+pub struct SimulatedMachine {
+    board: BoardConfig,
+    ram: Ram,
+    outputs: Outputs,
+    clock: Clock,
+    words: Words,
+    finish: Option<Finish>,
+    /// So many times slower this host is than others. Not part of the state.
+    pub slowness: u64,
+}
+
+/// What is neither RAM nor clock.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Words {
+    count: u64,
+    state: u64,
+    chain: u64,
+    /// Instructions that it works before it answers.
+    work: u64,
+    /// The request that it works for.
+    request: u64,
+    /// Requests that wait.
+    waiting: Vec<u64>,
+    /// Guest time of the next output that nobody asked for.
+    timer_ns: u64,
+    unix_base_ns: u64,
+    paused: bool,
+}
+
+impl SimulatedMachine {
+    /// At power-on.
+    pub fn power_on() -> SimulatedMachine {
+        let words = Words {
+            state: mix(7),
+            chain: mix(8),
+            timer_ns: SPACING_NS,
+            ..Words::default()
+        };
+        SimulatedMachine::new(Ram::new(&[RAM]), words, Clock::new(), Outputs::default())
+    }
+
+    fn new(ram: Ram, words: Words, clock: Clock, outputs: Outputs) -> SimulatedMachine {
+        SimulatedMachine {
+            board: BoardConfig {
+                memory_bytes: MEMORY_BYTES,
+                harts: 1,
+                network: vec![NetworkConfig { mac: MAC }],
+                disks: Vec::new(),
+                virtio_console: false,
+                entropy: false,
+                transport: Default::default(),
+            },
+            ram,
+            outputs,
+            clock,
+            words,
+            finish: None,
+            slowness: 1,
+        }
+    }
+
+    /// The machine of a snapshot.
+    pub fn restore(snapshot: &mut dyn Read) -> Result<SimulatedMachine, Failure> {
+        let mut reader = SnapshotReader::open(snapshot)?;
+        let state = reader.state(NAME, SEMANTICS)?;
+        let (words, clock, outputs) = postcard::from_bytes(state)?;
+        let ram = reader.ram(&[RAM])?;
+        Ok(SimulatedMachine::new(ram, words, clock, outputs))
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        // Plain data in a growing vector: it cannot fail.
+        postcard::to_stdvec(&(&self.words, &self.clock, &self.outputs))
+            .expect("the state is plain data")
+    }
+
+    /// Something happened: it is in the state, and in some page of RAM.
+    fn note(&mut self, value: u64) {
+        let state = mix(self.words.state ^ value ^ self.words.count.rotate_left(17));
+        self.words.state = state;
+        let page = state % (MEMORY_BYTES / PAGE_SIZE);
+        self.ram.store((page * PAGE_SIZE) as usize, 8, state);
+    }
+
+    fn speak(&mut self, answers: u64) {
+        let previous = self.words.chain;
+        let index = self.outputs.visible() + 1;
+        self.words.chain = mix(previous ^ self.words.state ^ index);
+        let said = [index, previous, self.words.chain, answers];
+        self.outputs.network_frame(0, frame(CLIENT, MAC, &said));
+    }
+
+    fn next_request(&mut self) {
+        if self.words.work == 0 && !self.words.waiting.is_empty() {
+            self.words.request = self.words.waiting.remove(0);
+            self.words.work = WORK;
+        }
+    }
+}
+
+impl Machine for SimulatedMachine {
+    fn run(&mut self, until: InstructionCount) -> Stop {
+        if let Some(finish) = self.finish {
+            return Stop::Finished(finish);
+        }
+        loop {
+            if !self.outputs.is_empty() {
+                return Stop::Output;
+            }
+            if self.words.count >= until {
+                return Stop::Reached;
+            }
+            if self.words.paused {
+                return Stop::Idle { wake_at_ns: None };
+            }
+            if self.clock.time_ns(self.words.count) >= self.words.timer_ns {
+                // It works before it speaks: an output comes after some instruction.
+                let now_ns = self.clock.time_ns(self.words.count);
+                self.words.timer_ns = now_ns + SPACING_NS;
+                self.note(now_ns);
+                self.words.waiting.push(0);
+            }
+            self.next_request();
+            if self.words.work == 0 {
+                let wake_at_ns = Some(self.words.timer_ns);
+                return Stop::Idle { wake_at_ns };
+            }
+            let timer = self.clock.count_at(self.words.timer_ns);
+            let step = self
+                .words
+                .work
+                .min(until - self.words.count)
+                .min(timer.saturating_sub(self.words.count).max(1));
+            self.words.count += step;
+            self.words.work -= step;
+            environment::thread::sleep(Duration::from_nanos(
+                step * INSTRUCTION_PS / 1000 * self.slowness,
+            ));
+            if self.words.work == 0 {
+                self.note(self.words.request);
+                self.speak(self.words.request);
+            }
+        }
+    }
+
+    fn is_paused(&self) -> bool {
+        self.words.paused
+    }
+
+    fn inject(&mut self, input: &Input) -> Result<(), InjectError> {
+        match input {
+            Input::NetworkFrame { frame, .. } => {
+                if let Some([request]) = words(frame).as_deref() {
+                    self.note(*request);
+                    self.words.waiting.push(*request);
+                }
+            }
+            Input::Clock(record) => {
+                self.clock.set(self.words.count, *record)?;
+                self.note(record.time_ns);
+            }
+            Input::Calendar { unix_base_ns } => {
+                self.words.unix_base_ns = *unix_base_ns;
+                self.note(*unix_base_ns);
+            }
+            Input::PowerButton => {
+                self.note(1);
+                self.finish = Some(Finish::PowerOff);
+            }
+            Input::Pause | Input::Resume => self.words.paused = *input == Input::Pause,
+            Input::ConsoleBytes { .. }
+            | Input::DiskCompletion { .. }
+            | Input::Entropy { .. }
+            | Input::ResetButton => self.note(2),
+        }
+        Ok(())
+    }
+
+    fn outputs(&mut self) -> Vec<Output> {
+        self.outputs.take()
+    }
+
+    fn visible_outputs(&self) -> u64 {
+        self.outputs.visible()
+    }
+
+    fn instruction_count(&self) -> InstructionCount {
+        self.words.count
+    }
+
+    fn guest_time_ns(&self) -> u64 {
+        self.clock.time_ns(self.words.count)
+    }
+
+    fn clock(&self) -> ClockRecord {
+        self.clock.record()
+    }
+
+    fn board(&self) -> &BoardConfig {
+        &self.board
+    }
+
+    fn unix_base_ns(&self) -> u64 {
+        self.words.unix_base_ns
+    }
+
+    fn configuration_hash(&self) -> u64 {
+        1
+    }
+
+    fn open_disk_requests(&self) -> Vec<DiskRequest> {
+        Vec::new()
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        Snapshot::new(SnapshotHead::new(NAME, SEMANTICS, self.encode()), &self.ram)
+    }
+
+    fn begin_snapshot(&mut self) -> SnapshotHead {
+        self.ram.begin_capture();
+        SnapshotHead::new(NAME, SEMANTICS, self.encode())
+    }
+
+    fn capture(&mut self) -> Option<Capture<'_>> {
+        self.ram.capture()
+    }
+
+    fn pages_in_use(&self) -> usize {
+        self.ram.pages_in_use()
+    }
+
+    fn digest(&mut self) -> u128 {
+        let ram = self.ram.digest();
+        let state = self.encode();
+        let low = state
+            .iter()
+            .fold(ram as u64, |hash, byte| mix(hash ^ u64::from(*byte)));
+        u128::from(low) | u128::from(mix(low ^ (ram >> 64) as u64)) << 64
+    }
+
+    fn set_engine(&mut self, _: Engine) -> Engine {
+        Engine::Interpreter
+    }
+
+    fn engine(&self) -> Engine {
+        Engine::Interpreter
+    }
+
+    fn set_chaos(&mut self, _: Option<u64>) {}
+
+    fn read_memory(&self, address: u64, buffer: &mut [u8]) -> Result<(), OutsideRam> {
+        self.ram.read(address, buffer)
+    }
+
+    fn memory_regions(&self) -> Vec<Region> {
+        vec![RAM]
+    }
+
+    fn describe(&self) -> String {
+        format!("{:?}", self.words)
+    }
+}

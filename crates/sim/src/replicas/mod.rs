@@ -1,0 +1,180 @@
+//! A seeded world of whole replicas: each process of it runs the very event loop, threads and files
+//! that ship ([`replica::run_replica`]), on two hosts of which clocks, threads, sockets, the arbiter,
+//! signals and the guest's network are simulated (see [`environment`]).
+//!
+//! Exactly one thread runs at a time, chosen by the seed, until it waits for something; simulated time
+//! goes on when none can run. So the same seed is the same history, though there are real threads.
+//!
+//! What is real here: all of `crates/replica` but for the guest's disks and the control socket (which
+//! nobody connects to), the replication core, the state directory's files. What is not simulated:
+//! disks, and what a loss of power does to files. The other world of this crate does that, around the
+//! cores alone.
+
+mod host;
+mod machine;
+mod network;
+mod observer;
+mod shared;
+mod store;
+mod world;
+
+use crate::world::Violation;
+use replication::mutation::Mutation;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use world::World;
+
+/// How a world is run.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// An old bug to bring back, to see that it is found.
+    pub mutation: Option<Mutation>,
+    /// Write down what happens.
+    pub trace: bool,
+}
+
+/// What came of a seed.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// How often each of these happened: kinds of keys, `begun`, `repeated`, …
+    pub counts: BTreeMap<String, u64>,
+    /// Simulated time, in nanoseconds.
+    pub duration_ns: u64,
+    /// When faults ended.
+    pub calm_at_ns: u64,
+    /// Equal for equal histories.
+    pub fingerprint: u64,
+    /// What happened, if it was written down.
+    pub trace: Vec<String>,
+}
+
+/// A seed in which a promise was broken.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The seed.
+    pub seed: u64,
+    /// What was seen: of safety or of liveness.
+    pub violation: Violation,
+    /// What happened before.
+    pub trace: Vec<String>,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for line in &self.trace {
+            writeln!(f, "{line}")?;
+        }
+        writeln!(f, "whole replicas, seed {}: {}", self.seed, self.violation)?;
+        write!(
+            f,
+            "replay with: cargo xtask sim --whole --seed {}",
+            self.seed
+        )
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Runs one seed. A failing one is run once more to write down what happened.
+///
+/// # Errors
+/// What was broken.
+///
+/// # Panics
+/// This host gives no threads or no files.
+pub fn run_seed(seed: u64, options: &Options) -> Result<Report, Box<Failure>> {
+    let (verdict, report) = run(seed, options);
+    let Err(violation) = verdict else {
+        return Ok(report);
+    };
+    let trace = match options.trace {
+        true => report.trace,
+        false => {
+            let trace = true;
+            let options = Options {
+                trace,
+                ..options.clone()
+            };
+            run(seed, &options).1.trace
+        }
+    };
+    Err(Box::new(Failure {
+        seed,
+        violation,
+        trace,
+    }))
+}
+
+/// What must have happened in many seeds: kinds of keys, and other things.
+const SITUATIONS: [&str; 8] = [
+    "PowerOn",
+    "Joined",
+    "Dropped",
+    "TookOver",
+    "HandedOver",
+    "ColdStart",
+    "begun",
+    "repeated",
+];
+
+/// What many seeds came to.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    /// Seeds that were run.
+    pub seeds: u64,
+    /// How often each of these happened.
+    pub counts: BTreeMap<String, u64>,
+    /// Simulated time, in nanoseconds.
+    pub duration_ns: u64,
+    /// The first failures, ten at most.
+    pub failures: Vec<Failure>,
+}
+
+impl Summary {
+    /// What never happened, and should.
+    pub fn missing(&self) -> Vec<&'static str> {
+        let never = |what: &&str| !self.counts.contains_key(*what);
+        SITUATIONS.into_iter().filter(never).collect()
+    }
+
+    /// Takes in what others came to.
+    pub fn add(&mut self, other: Summary) {
+        self.seeds += other.seeds;
+        self.duration_ns += other.duration_ns;
+        self.failures.extend(other.failures);
+        self.count(other.counts);
+    }
+
+    fn count(&mut self, counts: BTreeMap<String, u64>) {
+        for (what, times) in counts {
+            *self.counts.entry(what).or_default() += times;
+        }
+    }
+}
+
+/// Runs many seeds; stops after ten failures.
+pub fn run_seeds(seeds: Range<u64>, options: &Options) -> Summary {
+    let mut summary = Summary::default();
+    for seed in seeds {
+        summary.seeds += 1;
+        match run_seed(seed, options) {
+            Ok(report) => {
+                summary.duration_ns += report.duration_ns;
+                summary.count(report.counts);
+            }
+            Err(failure) => summary.failures.push(*failure),
+        }
+        if summary.failures.len() == 10 {
+            break;
+        }
+    }
+    summary
+}
+
+fn run(seed: u64, options: &Options) -> (Result<(), Violation>, Report) {
+    match World::new(seed, options) {
+        Ok(world) => world.run(),
+        Err(error) => panic!("no directory for a world: {error}"),
+    }
+}

@@ -1,0 +1,293 @@
+//! Watches a world of whole replicas from outside: what goes over the wires, the arbiter's keys, the
+//! frames that leave.
+
+use super::machine;
+use super::shared::{ProcessId, State};
+use crate::arbiter::{Arbiter, Mood};
+use crate::checker::{Checker, Emitter};
+use replication::message::{Message, MessageReader};
+use replication::record::RecordBody;
+use replication::succession::{Entry, HostId, Kind};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+
+/// What is known.
+pub struct Observer {
+    /// The store itself.
+    pub arbiter: Arbiter,
+    /// How each node's way to it behaves.
+    pub moods: [Mood; 2],
+    checker: Checker,
+    /// Who each process that wants to join is.
+    hosts: BTreeMap<ProcessId, (u64, HostId)>,
+    /// Visible outputs of the newest marker that each holds, whoever sent it.
+    marked: BTreeMap<ProcessId, u64>,
+    /// The keys by which each process is what it is: the newest that it made.
+    opened: BTreeMap<ProcessId, Entry>,
+    /// What was written to, and arrived at, each direction of a connection, by who receives.
+    written: BTreeMap<(u64, usize), Option<MessageReader>>,
+    arrived: BTreeMap<(u64, usize), Option<MessageReader>>,
+    /// Requests that were answered.
+    pub answered: BTreeSet<u64>,
+    /// How often each of these happened.
+    pub counts: BTreeMap<String, u64>,
+    /// Keys that were created.
+    pub keys: u64,
+    /// The first promise that was broken.
+    pub violation: Option<String>,
+    /// What happened, and the hash of all of it.
+    trace: Option<Vec<String>>,
+    /// Of everything that was noted.
+    pub fingerprint: u64,
+}
+
+impl Observer {
+    /// Nothing happened yet.
+    pub fn new(trace: bool) -> Observer {
+        Observer {
+            arbiter: Arbiter::default(),
+            moods: [Mood::Well; 2],
+            checker: Checker::default(),
+            hosts: BTreeMap::new(),
+            marked: BTreeMap::new(),
+            opened: BTreeMap::new(),
+            written: BTreeMap::new(),
+            arrived: BTreeMap::new(),
+            answered: BTreeSet::new(),
+            counts: BTreeMap::new(),
+            keys: 0,
+            violation: None,
+            trace: trace.then(Vec::new),
+            fingerprint: 0,
+        }
+    }
+
+    /// A promise was broken.
+    pub fn broken(&mut self, what: String) {
+        self.violation.get_or_insert(what);
+    }
+
+    fn check(&mut self, result: Result<(), String>) {
+        if let Err(what) = result {
+            self.broken(what);
+        }
+    }
+
+    /// The run and the host of a process that wants to join.
+    fn host(&self, process: ProcessId) -> (u64, HostId) {
+        self.hosts.get(&process).copied().unwrap_or((0, HostId(0)))
+    }
+
+    fn marker_is_held(&mut self, opened: &Entry, process: ProcessId) {
+        let (_, host) = self.host(process);
+        let marked = self.marked.get(&process).copied().unwrap_or(0);
+        self.checker.marker_received(opened, host, marked);
+    }
+
+    fn count(&mut self, what: &str) {
+        *self.counts.entry(what.to_owned()).or_default() += 1;
+    }
+
+    /// What happened, if it was written down.
+    pub fn take_trace(&mut self) -> Vec<String> {
+        self.trace.take().unwrap_or_default()
+    }
+
+    /// Whether there is a pair whose backup has read Begin, in the newest generation.
+    pub fn is_paired(&self) -> bool {
+        let newest = self.arbiter.newest();
+        newest.is_some_and(|newest| {
+            newest.kind == Kind::Joined && self.checker.begin_was_read(&newest) == Some(true)
+        })
+    }
+
+    /// A connection has no ends any more.
+    pub fn connection_closed(&mut self, id: u64) {
+        for side in 0..2 {
+            self.written.remove(&(id, side));
+            self.arrived.remove(&(id, side));
+        }
+    }
+
+    /// Side `side` of a connection writes.
+    pub fn written(&mut self, id: u64, side: usize, from: ProcessId, to: ProcessId, bytes: &[u8]) {
+        for message in read(&mut self.written, (id, side), bytes) {
+            if let Message::Hello { greeting, .. } = &message {
+                let run = greeting.run.0 as u64;
+                self.hosts.insert(from, (run, greeting.host.id));
+            }
+            let Some(opened) = self.opened.get(&from).cloned() else {
+                continue;
+            };
+            match message {
+                Message::Begin { .. } => {
+                    self.count("begun");
+                    let result = self
+                        .checker
+                        .begin_sent(&opened, run_of(&opened), self.host(to).1);
+                    self.check(result);
+                }
+                Message::Handover { .. } => {
+                    self.count("handed over");
+                    self.checker.handed_over(&opened);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Bytes arrived at side `side`. A dead process holds nothing.
+    pub fn arrived(
+        &mut self,
+        id: u64,
+        side: usize,
+        from: ProcessId,
+        to: ProcessId,
+        bytes: &[u8],
+        is_dead: bool,
+    ) {
+        for message in read(&mut self.arrived, (id, side), bytes) {
+            let Some(opened) = self.opened.get(&from).cloned() else {
+                continue;
+            };
+            match message {
+                Message::Begin { .. } if !is_dead => {
+                    let (run, host) = self.host(to);
+                    let result = self.checker.begin_read(&opened, run, host);
+                    self.check(result);
+                    self.marker_is_held(&opened, to);
+                }
+                Message::Records { records, .. } if !is_dead => {
+                    let markers = records.iter().filter_map(|record| match record.body {
+                        RecordBody::Marker { visible_outputs } => Some(visible_outputs),
+                        _ => None,
+                    });
+                    let marked = self.marked.entry(to).or_default();
+                    *marked = markers.fold(*marked, u64::max);
+                    self.marker_is_held(&opened, to);
+                }
+                // Its machine is another from here on.
+                Message::SnapshotTaken { .. } => {
+                    self.marked.remove(&to);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// As the checker names who wrote a key: a simulated host's random numbers are no longer.
+fn run_of(opened: &Entry) -> u64 {
+    opened.writer.run.0 as u64
+}
+
+/// The messages that these bytes complete. What is no such channel (the pieces of a snapshot) is not
+/// looked at.
+fn read(
+    readers: &mut BTreeMap<(u64, usize), Option<MessageReader>>,
+    place: (u64, usize),
+    bytes: &[u8],
+) -> Vec<Message> {
+    let mut messages = Vec::new();
+    let place = readers
+        .entry(place)
+        .or_insert_with(|| Some(MessageReader::new()));
+    let Some(reader) = place else {
+        return messages;
+    };
+    reader.push(bytes);
+    loop {
+        match reader.next_message() {
+            Ok(Some(message)) => messages.push(message),
+            Ok(None) => return messages,
+            Err(_) => {
+                *place = None;
+                return messages;
+            }
+        }
+    }
+}
+
+impl State {
+    /// Writes down what happened.
+    pub fn note(&mut self, what: impl FnOnce(&mut String)) {
+        let mut line = format!("{:12.6} ", self.now_ns as f64 / 1e9);
+        what(&mut line);
+        let observer = &mut self.observer;
+        observer.fingerprint = line.bytes().fold(observer.fingerprint, |hash, byte| {
+            crate::random::mix(hash ^ u64::from(byte))
+        });
+        if let Some(trace) = &mut observer.trace {
+            trace.push(line);
+        }
+    }
+
+    /// A process printed a line: an event.
+    pub fn tell(&mut self, process: ProcessId, line: &str) {
+        let node = self.process(process).node;
+        self.note(|text| {
+            let _ = write!(text, "node {node} ({}): {line}", process.0);
+        });
+        if line.contains("diverged") {
+            let what = format!("the replicas differ, and nobody made them: {line}");
+            self.observer.broken(what);
+        }
+    }
+
+    /// A key was created.
+    pub fn key_created(&mut self, process: ProcessId, entry: Entry) {
+        self.note(|text| {
+            let _ = write!(text, "key by process {}: {entry}", process.0);
+        });
+        let observer = &mut self.observer;
+        observer.count(&format!("{:?}", entry.kind));
+        observer.keys += 1;
+        observer.checker.key_created(&entry);
+        if entry.next.is_none() {
+            return;
+        }
+        if entry.kind != Kind::Joined && entry.kind != Kind::Dropped {
+            let (now_ns, run) = (self.now_ns, run_of(&entry));
+            let result = observer
+                .checker
+                .goes_live(now_ns, run, &entry, &observer.arbiter);
+            observer.check(result);
+        }
+        observer.opened.insert(process, entry);
+    }
+
+    /// A frame left.
+    pub fn emitted(&mut self, process: ProcessId, frame: &[u8]) {
+        let Some(output) = machine::said(frame) else {
+            return;
+        };
+        self.note(|text| {
+            let _ = write!(text, "process {} emits {output:?}", process.0);
+        });
+        let slept = self.process(process).slept;
+        let observer = &mut self.observer;
+        let Some(opened) = observer.opened.get(&process).cloned() else {
+            let what = format!("process {} emits, and never made a key", process.0);
+            return observer.broken(what);
+        };
+        let who = Emitter {
+            run: run_of(&opened),
+            opened,
+            slept,
+        };
+        let result = observer
+            .checker
+            .emitted(&who, &[output], &[], &observer.arbiter);
+        match result {
+            Ok(twice) => {
+                if twice {
+                    observer.count("repeated");
+                }
+                if output.answers != 0 {
+                    observer.answered.insert(output.answers);
+                }
+            }
+            Err(what) => observer.broken(what),
+        }
+    }
+}

@@ -3,14 +3,13 @@
 use super::server::Debugged;
 use crate::exit::Failure;
 use anyhow::Context;
-use rustix::fs::Mode;
-use rustix::process::umask;
 use std::fmt;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// Where a debugger comes in.
@@ -54,17 +53,26 @@ impl GdbAddress {
     /// Something is there already, or it cannot be.
     pub fn listen(&self) -> io::Result<GdbListener> {
         Ok(match self {
-            GdbAddress::Unix(path) => {
-                let others = umask(Mode::from_bits_truncate(0o177));
-                let bound = UnixListener::bind(path);
-                umask(others);
-                GdbListener::Unix(bound?, path.clone())
-            }
+            GdbAddress::Unix(path) => GdbListener::Unix(bind_for_owner(path)?, path.clone()),
             GdbAddress::Port(port) => {
                 GdbListener::Tcp(TcpListener::bind((Ipv4Addr::LOCALHOST, *port))?)
             }
         })
     }
+}
+
+/// Binds a socket that has never been open to anybody else: it gets its name when it has its rights. (The
+/// process's umask is no way: it is every thread's.)
+fn bind_for_owner(path: &Path) -> io::Result<UnixListener> {
+    let parent = path.parent().filter(|parent| parent.as_os_str() != "");
+    let private = tempfile::Builder::new()
+        .prefix(".")
+        .tempdir_in(parent.unwrap_or(Path::new(".")))?;
+    let socket = private.path().join("s");
+    let listener = UnixListener::bind(&socket)?;
+    fs::set_permissions(&socket, Permissions::from_mode(0o600))?;
+    fs::hard_link(&socket, path)?;
+    Ok(listener)
 }
 
 /// Where debuggers are waited for. The socket in the file system goes with it.
@@ -119,7 +127,6 @@ impl Drop for GdbListener {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn only_this_host_can_be_listened_on() {

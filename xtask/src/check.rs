@@ -48,7 +48,7 @@ pub fn run() -> Result<()> {
         &[("RUSTDOCFLAGS", "-D warnings")],
     )?;
     licences()?;
-    crate::compiler::run()?;
+    crate::compiler::run(crate::compiler::Scope::Exact)?;
     println!("check: all is well");
     Ok(())
 }

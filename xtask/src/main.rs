@@ -4,7 +4,7 @@
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
-use xtask::{bench, blocks, check, conformance, engines, simulate, test};
+use xtask::{bench, blocks, check, compiler, conformance, engines, simulate, test};
 
 #[derive(Parser)]
 #[command(about = "What a developer of Understudy runs")]
@@ -17,6 +17,8 @@ struct Arguments {
 enum Command {
     /// Format, clippy with warnings as errors, documentation, licences, a bug of the compiler.
     Check,
+    /// That bug of the compiler, in every crate of the product: before a release.
+    Compiler,
     /// All tests.
     Test,
     /// Simulate pairs among crashes, partitions, frozen processes and a bad arbiter.
@@ -226,6 +228,7 @@ struct Cpu {
 fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Check => check::run(),
+        Command::Compiler => compiler::run(compiler::Scope::All),
         Command::Test => test::run(),
         Command::Sim {
             seed: Some(seed),

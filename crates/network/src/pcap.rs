@@ -1,9 +1,9 @@
 //! All frames in a file that Wireshark and tcpdump read (the classic pcap format: version 2.4,
 //! little-endian, microseconds, LINKTYPE_ETHERNET).
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::{self, BufWriter, Read, Seek, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,18 +18,32 @@ pub struct Capture<W: Write = BufWriter<File>> {
 }
 
 impl Capture {
-    /// Starts a new file at `path`.
+    /// Starts a file at `path`, for its owner alone. A capture that was there is replaced; anything else is
+    /// kept: its name was a slip.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// It cannot be made, or the file is no capture.
     pub fn create(path: &Path) -> io::Result<Capture> {
-        // What guests say to the world is their owner's.
-        let file = OpenOptions::new()
+        let mut file = OpenOptions::new()
+            .read(true)
             .write(true)
             .create(true)
-            .truncate(true)
+            .truncate(false)
             .mode(0o600)
             .open(path)?;
+        if file.metadata()?.is_file() {
+            let mut beginning = Vec::new();
+            (&mut file).take(4).read_to_end(&mut beginning)?;
+            if !MAGIC.to_le_bytes().starts_with(&beginning) {
+                return Err(io::Error::new(
+                    io::ErrorKind::AlreadyExists,
+                    "it exists and is no capture: name another file",
+                ));
+            }
+            file.rewind()?;
+            file.set_len(0)?;
+            file.set_permissions(Permissions::from_mode(0o600))?;
+        }
         Capture::new(BufWriter::new(file))
     }
 }

@@ -2,13 +2,13 @@
 
 use crate::vcpu::Step;
 use machine::Machine;
-use replication::log::{LogHeader, LogSummary, LogWriter};
+use replication::log::{LogHeader, LogSummary, LogWriter, MAGIC as LOG_MAGIC};
 use replication::record::{Record, RecordBody};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -23,12 +23,40 @@ pub enum RecordError {
         /// Why.
         source: io::Error,
     },
-    /// Somebody records there or replays it.
-    #[error("the recording {} is in use by another process: name another file", path.display())]
+    /// A file that would be lost.
+    #[error("{} exists and is no recording: name another file", path.display())]
+    NoRecording {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Somebody records there or replays it, or it is a disk.
+    #[error("the recording {} is in use: name another file", path.display())]
     InUse {
         /// The file.
         path: PathBuf,
     },
+}
+
+/// Empties a recording of before, for its owner alone; anything else is kept: its name was a slip.
+fn begin_anew(file: &mut File, path: &Path) -> Result<(), RecordError> {
+    let wrong = |source| RecordError::Write {
+        path: path.into(),
+        source,
+    };
+    if !file.metadata().map_err(wrong)?.is_file() {
+        return Ok(());
+    }
+    let mut beginning = Vec::new();
+    let mut read = (&mut *file).take(LOG_MAGIC.len() as u64);
+    read.read_to_end(&mut beginning).map_err(wrong)?;
+    // One whose writer was killed may be cut short anywhere.
+    if !LOG_MAGIC.starts_with(&beginning) {
+        return Err(RecordError::NoRecording { path: path.into() });
+    }
+    file.rewind()
+        .and_then(|()| file.set_len(0))
+        .and_then(|()| file.set_permissions(Permissions::from_mode(0o600)))
+        .map_err(wrong)
 }
 
 /// Bytes that wait in memory before they go to the file.
@@ -63,7 +91,8 @@ impl Recorder {
             path: path.into(),
             source,
         };
-        let file = OpenOptions::new()
+        let mut file = OpenOptions::new()
+            .read(true)
             .write(true)
             .create(true)
             .truncate(false)
@@ -76,7 +105,7 @@ impl Recorder {
             Err(Errno::WOULDBLOCK) => return Err(RecordError::InUse { path: path.into() }),
             Err(error) => return Err(wrong(error.into())),
         }
-        file.set_len(0).map_err(wrong)?;
+        begin_anew(&mut file, path)?;
         let log = LogWriter::new(&LogHeader {
             semantics_version,
             configuration_hash: machine.configuration_hash(),

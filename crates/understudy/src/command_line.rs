@@ -14,22 +14,43 @@ mod switch;
 mod switchover;
 mod word;
 
+use crate::architecture::Architecture;
 use crate::exit::{ExitStatus, Failure};
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
+use replication::message::PROTOCOL_VERSION;
 use std::process::ExitCode;
+use std::sync::LazyLock;
 
 /// Keeps a Linux virtual machine running through the death of its host.
 ///
 /// Two hosts run the same machine. The primary meets the world; the backup replays what the primary
 /// did, and goes on in its place when it dies. Start with `understudy demo`.
 #[derive(Debug, Parser)]
-#[command(name = "understudy", version, max_term_width = 100)]
+#[command(name = "understudy", version = version(), max_term_width = 100)]
 struct CommandLine {
     /// The process that started this one and that it ends with
     #[arg(long, hide = true, value_name = "PID")]
     supervisor: Option<u32>,
     #[command(subcommand)]
     command: Command,
+}
+
+/// What two hosts have to have the same of, for them to pair: `--version` tells it.
+fn version() -> &'static str {
+    static TEXT: LazyLock<String> = LazyLock::new(|| {
+        let machines = Architecture::value_variants().iter().map(|architecture| {
+            let name = architecture.to_possible_value();
+            let name = name.as_ref().map_or("", |value| value.get_name());
+            format!("{name} {}", architecture.semantics_version())
+        });
+        let machines: Vec<String> = machines.collect();
+        format!(
+            "{} (semantics versions: {}; protocol version {PROTOCOL_VERSION})",
+            env!("CARGO_PKG_VERSION"),
+            machines.join(", ")
+        )
+    });
+    &TEXT
 }
 
 #[derive(Debug, Subcommand)]

@@ -147,9 +147,11 @@ pub fn describe(status: &Status) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
-            "{:8} {:10} pid {:<7} generation {:<3} {:>8.1} MIPS  {:>15} instructions  {}",
+            "{:8} {:10} {}{}pid {:<7} generation {:<3} {:>8.1} MIPS  {:>15} instructions  {}",
             printable(&replica.role),
             printable(&replica.state),
+            printable(&replica.host),
+            if replica.host.is_empty() { "" } else { "  " },
             replica.pid,
             replica.generation,
             replica.mips,

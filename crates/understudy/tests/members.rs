@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::net::TcpListener;
 use support::guest_program::counting_slowly;
 use support::history::assert_one_history;
-use support::{PairDirectory, Process, ReplicaFiles, wait_for};
+use support::{PairDirectory, Process, ReplicaFiles, error_text, run, wait_for};
 
 const HOSTS: usize = 3;
 
@@ -107,6 +107,24 @@ fn three_hosts_bear_one_death_after_the_other() {
         three.start(primary);
         primary = three.protected_by(2);
         assert_eq!(primary, next, "nobody else goes live");
+    }
+}
+
+/// The host that is named gets the machine, whichever it is, and whoever holds as much.
+#[test]
+fn of_two_backups_the_one_that_is_named_takes_over() {
+    let mut three = Three::new();
+    (0..HOSTS).for_each(|host| three.start(host));
+    for round in 0..4 {
+        let primary = three.protected_by(2);
+        let wanted = (primary + 1 + round % 2) % HOSTS;
+        let name = ["a", "b", "c"][wanted];
+        let config = three.files[primary].config().to_owned();
+        let output = run(&["switchover", "--config", &config, "--to", name]);
+        assert!(output.status.success(), "{}", error_text(&output));
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(said.contains(&format!("went over to {name} ")), "{said}");
+        assert_eq!(three.protected_by(2), wanted, "round {round}");
     }
 }
 

@@ -3,6 +3,7 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use support::guest_program::counting_to;
@@ -213,4 +214,41 @@ fn memory_is_dumped_as_it_was_at_the_moment() {
         again.to_str().unwrap(),
     ]);
     assert_eq!(output.status.code(), Some(2), "a file is not overwritten");
+}
+
+/// A name that was a slip costs nothing: neither the recording that is replayed, nor an image.
+#[test]
+fn a_capture_and_a_recording_replace_only_their_like() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = record(directory.path());
+    let recorded = fs::read(&log).unwrap();
+    let log_name = log.to_str().unwrap();
+    let output = run(&["replay", log_name, "--pcap", log_name]);
+    let said = error_text(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("no capture: name another file"), "{said}");
+    assert!(fs::read(&log).unwrap() == recorded, "the recording is lost");
+
+    let kernel = directory.path().join("guest.elf");
+    let program = fs::read(&kernel).unwrap();
+    let name = kernel.to_str().unwrap();
+    let output = run(&["run", "--kernel", name, "--memory", "8M", "--record", name]);
+    let said = error_text(&output);
+    assert!(!output.status.success(), "{said}");
+    assert!(said.contains("no recording: name another file"), "{said}");
+    assert!(fs::read(&kernel).unwrap() == program, "the kernel is lost");
+
+    // Their like is replaced, and is its owner's alone whatever it was before.
+    let capture = directory.path().join("frames.pcap");
+    let capture_name = capture.to_str().unwrap();
+    replay(&log, &["--pcap", capture_name]);
+    for file in [&capture, &log] {
+        fs::set_permissions(file, fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    replay(&log, &["--pcap", capture_name]);
+    record(directory.path());
+    for file in [&capture, &log] {
+        let mode = fs::metadata(file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{}", file.display());
+    }
 }

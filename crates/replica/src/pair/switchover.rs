@@ -5,7 +5,7 @@ use super::backup::BackupLoop;
 use super::primary::PrimaryLoop;
 use crate::control::{Answer, ConversationId};
 use crate::host_time::monotonic;
-use replication::succession::Entry;
+use replication::succession::{Entry, Host};
 use std::time::Duration;
 
 /// One that was asked for.
@@ -13,6 +13,8 @@ use std::time::Duration;
 pub(super) struct Switchover {
     /// Who waits for an answer; nobody if it was asked for at the backup.
     asked: Option<ConversationId>,
+    /// The host that was named.
+    to: Option<Host>,
     /// On the monotonic clock.
     began: Duration,
 }
@@ -20,33 +22,36 @@ pub(super) struct Switchover {
 impl PrimaryLoop {
     /// Somebody asked for it: here, or at the backup.
     pub(super) fn switch_over(&mut self, asked: Option<ConversationId>, to: Option<&str>) {
-        if let Err(answer) = self.may_switch_over(to) {
-            if let Answer::Refused(why) = &answer {
-                self.tell("switchover_refused", why);
+        let to = match self.may_switch_over(to) {
+            Ok(to) => to,
+            Err(answer) => {
+                if let Answer::Refused(why) = &answer {
+                    self.tell("switchover_refused", why);
+                }
+                if let Some(id) = asked {
+                    self.host.answer(id, &answer);
+                }
+                return;
             }
-            if let Some(id) = asked {
-                self.host.answer(id, &answer);
-            }
-            return;
-        }
+        };
         let began = monotonic();
-        self.switchover = Some(Switchover { asked, began });
+        self.switchover = Some(Switchover { asked, to, began });
         self.tell("switchover", "the machine is to go over to its backup");
         self.halt_to_switch_over();
     }
 
-    /// Whether it can be done now; if not, what is to be answered.
-    fn may_switch_over(&self, to: Option<&str>) -> Result<(), Answer> {
+    /// Whether it can be done now, and to which host if one was named; if not, what is to be answered.
+    fn may_switch_over(&mut self, to: Option<&str>) -> Result<Option<Host>, Answer> {
         let refused = |why: String| Err(Answer::Refused(why));
         let membership = self.core.opened().membership();
+        let mut named = None;
         if let Some(to) = to {
-            let names = |host: &replication::succession::Host| {
-                host.node() == to || host.id.to_string() == to
-            };
+            let names = |host: &Host| host.node() == to || host.id.to_string() == to;
             if names(&membership.primary) {
                 return Err(Answer::Done(format!("the machine is live on {to} already")));
             }
-            if !membership.members.iter().any(names) {
+            named = membership.members.iter().find(|host| names(host)).cloned();
+            if named.is_none() {
                 let members = membership.members.iter().map(|member| member.node());
                 let members: Vec<&str> = members.collect();
                 return refused(match &members[..] {
@@ -68,7 +73,15 @@ impl PrimaryLoop {
                     .into(),
             );
         }
-        Ok(())
+        if let Some(host) = &named
+            && !self.core.prefer_heir(host.id)
+        {
+            return refused(format!(
+                "{} follows, but does not hold everything yet: ask again in a moment",
+                host.node()
+            ));
+        }
+        Ok(named)
     }
 
     /// Somebody else has left the generation.
@@ -77,14 +90,22 @@ impl PrimaryLoop {
             return;
         };
         let took = monotonic().saturating_sub(switchover.began);
-        let node = by.membership().primary.node().to_owned();
+        let heir = &by.membership().primary;
+        let node = heir.node().to_owned();
+        let wanted = switchover.to.filter(|to| to.id != heir.id);
         let done = format!(
             "the machine went over to {node} within {:.1} ms; this host follows it",
             took.as_secs_f64() * 1e3
         );
         self.tell("switched_over", &done);
         if let Some(id) = switchover.asked {
-            self.host.answer(id, &Answer::Done(done));
+            let answer = match wanted {
+                Some(wanted) => {
+                    Answer::Refused(format!("{} was gone meanwhile: {done}", wanted.node()))
+                }
+                None => Answer::Done(done),
+            };
+            self.host.answer(id, &answer);
         }
     }
 

@@ -5,6 +5,7 @@ use super::{Primary, PrimaryAction, State};
 use crate::event::Event;
 use crate::message::Message;
 use crate::mutation::Mutation;
+use crate::succession::HostId;
 use crate::watch::Agreement;
 use std::time::Duration;
 
@@ -35,6 +36,16 @@ impl<O> Primary<O> {
             (is_wanted, held, std::cmp::Reverse(*index))
         })
         .map(|(index, _)| index)
+    }
+
+    /// A person wants this member to take over next: the next handover is to it, if it still can then.
+    /// False: it cannot now.
+    pub fn prefer_heir(&mut self, host: HostId) -> bool {
+        let able = self.members.iter().filter(|member| member.protects());
+        let wanted = able.map(|member| (member.host().id, member.pairing()));
+        let wanted = wanted.into_iter().find(|(id, _)| *id == host);
+        self.wanted_heir = wanted.map(|(_, pairing)| pairing);
+        self.wanted_heir.is_some()
     }
 
     /// Lets the backup take over. The vcpu was stopped, and everything that it made was given to

@@ -95,7 +95,7 @@ pub struct Run {
     /// Say how fast the machine ran when it ends
     #[arg(long)]
     summary: bool,
-    /// End when the guest reboots, instead of starting it again (x86-64 machines always do)
+    /// End when the guest reboots, instead of starting it again
     #[arg(long)]
     no_reboot: bool,
     #[command(flatten)]

@@ -4,7 +4,7 @@ use crate::check::cargo;
 use anyhow::Result;
 
 /// Seeds of the simulator that every test run tries.
-const SIMULATED_SEEDS: u64 = 1000;
+const SIMULATED_SEEDS: u64 = 500;
 
 /// Runs all tests. The program that the real-process tests start is built for release first.
 pub fn run() -> Result<()> {

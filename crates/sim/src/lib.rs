@@ -38,6 +38,8 @@ use world::World;
 pub struct Options {
     /// An old bug to bring back, to see that it is found.
     pub mutation: Option<Mutation>,
+    /// Worlds of so many hosts only.
+    pub hosts: Option<usize>,
     /// Write down what happens.
     pub trace: bool,
     /// How many of the last lines of that are kept.
@@ -48,6 +50,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             mutation: None,
+            hosts: None,
             trace: false,
             trace_lines: 400,
         }

@@ -80,13 +80,14 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// Chooses.
-    pub fn choose(random: &mut Random) -> Scenario {
+    /// Chooses; worlds of `hosts` hosts if that is given.
+    pub fn choose(random: &mut Random, hosts: Option<usize>) -> Scenario {
         let speed = random.pick(&[500, 2_000, 10_000]);
         let ms = |n: u64| n * MS;
         let is_far = random.percent(20);
         let near = random.pick(&[MS / 20, MS / 2, ms(10)]);
         let nodes = random.pick(&[2, 2, 2, 2, 3, 3, 4, 5]);
+        let nodes = hosts.unwrap_or(nodes);
         let delays = (0..nodes).map(|_| {
             if is_far {
                 random.between(0, MAX_DELAY)

@@ -223,7 +223,7 @@ impl World {
     /// The world of a seed.
     pub fn new(seed: u64, options: &Options) -> World {
         let mut random = Random::new(seed);
-        let scenario = Scenario::choose(&mut random);
+        let scenario = Scenario::choose(&mut random, options.hosts);
         let mut world = World {
             now: 0,
             random,

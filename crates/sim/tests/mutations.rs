@@ -4,9 +4,14 @@ use replication::mutation::Mutation;
 use sim::{Options, run_seed};
 
 /// Runs seeds until the bug is seen, and says after how many and how.
-fn seeds_until_found(mutation: Mutation, at_most: u64) -> Option<(u64, String)> {
+fn seeds_until_found(
+    mutation: Mutation,
+    hosts: Option<usize>,
+    at_most: u64,
+) -> Option<(u64, String)> {
     let options = Options {
         mutation: Some(mutation),
+        hosts,
         ..Options::default()
     };
     (0..at_most).find_map(|seed| {
@@ -17,10 +22,10 @@ fn seeds_until_found(mutation: Mutation, at_most: u64) -> Option<(u64, String)> 
 }
 
 macro_rules! found {
-    ($($name:ident: $mutation:ident within $seeds:literal,)*) => {$(
+    ($($name:ident: $mutation:ident within $seeds:literal $(of $hosts:literal)?,)*) => {$(
         #[test]
         fn $name() {
-            let found = seeds_until_found(Mutation::$mutation, $seeds);
+            let found = seeds_until_found(Mutation::$mutation, None $(.or(Some($hosts)))?, $seeds);
             println!("{:?}: {found:?}", Mutation::$mutation);
             assert!(found.is_some(), "not found within {} seeds", $seeds);
         }
@@ -40,9 +45,10 @@ found! {
     members_that_are_not_asked_are_found: MembersNotAsked within 2000,
     a_start_from_any_disk_is_found: AnyDiskStarts within 2000,
     a_start_from_a_half_copied_disk_is_found: HalfCopiedDiskStarts within 2000,
-    silence_taken_for_absence_is_found: SilentPeersAreGone within 2000,
+    silence_taken_for_absence_is_found: SilentPeersAreGone within 2000 of 2,
     an_own_key_that_is_not_looked_at_is_found: OwnKeyNotLookedAt within 2000,
-    a_flush_before_the_disk_is_settled_is_found: FlushBeforeSettled within 2000,
+    // Among more hosts there is nearly always one that knows better: worlds of two find these soon.
+    a_flush_before_the_disk_is_settled_is_found: FlushBeforeSettled within 2000 of 2,
     a_flush_on_one_disk_only_is_found: FlushOnOneDiskOnly within 2000,
     words_after_a_handover_are_found: EmitsAfterHandover within 2000,
     a_disk_overwritten_before_it_is_marked_is_found: OverwrittenBeforeMarked within 2000,
@@ -53,7 +59,7 @@ found! {
     a_round_trip_taken_for_lag_is_found: RoundTripIsLag within 500,
     a_fixed_time_for_records_is_found: RecordTimeoutIsFixed within 500,
     a_disk_error_that_the_guest_is_told_is_found: DiskErrorTold within 500,
-    an_own_disk_that_is_not_asked_is_found: OwnDiskFailureIgnored within 2000,
+    an_own_disk_that_is_not_asked_is_found: OwnDiskFailureIgnored within 2000 of 2,
     a_snapshot_that_is_not_cancelled_is_found: SnapshotNotCancelled within 500,
     a_torn_key_taken_for_defeat_is_found: TornKeyIsDefeat within 1000,
     a_log_that_forgets_what_is_needed_is_found: LogForgetsWhatIsNeeded within 500,
@@ -62,6 +68,6 @@ found! {
     outputs_that_wait_for_a_dropped_member_are_found: DroppedMemberCounts within 200,
     outputs_that_one_member_holds_are_found: AnyMemberIsEnough within 500,
     a_claim_by_a_non_member_is_found: ClaimByNonMember within 1000,
-    two_drops_at_once_are_found: SecondDropForgotten within 2000,
+    two_drops_at_once_are_found: SecondDropForgotten within 2000 of 3,
     an_end_before_the_log_is_drained_is_found: EndsUndrained within 1000,
 }

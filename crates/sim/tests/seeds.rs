@@ -4,7 +4,7 @@ use sim::{Options, run_seed, run_seeds};
 
 #[test]
 fn no_promise_is_broken_and_every_situation_occurs() {
-    let summary = run_seeds(0..600, &Options::default());
+    let summary = run_seeds(0..300, &Options::default());
     for failure in &summary.failures {
         println!("{failure}");
     }

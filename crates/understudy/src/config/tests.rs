@@ -93,12 +93,12 @@ fn values_that_cannot_be_are_named_by_key() {
         ("harts = 2", "harts = 9", "harts", 4),
         ("name = \"demo\"", "name = \"a/b\"", "name", 2),
         ("switch = \"unix:/run/switch.sock\"", "", "network", 15),
-        ("\"250ms\"", "\"60ms\"", "pair.suspect_after", 22),
+        ("\"250ms\"", "\"60ms\"", "pair.suspect_after", 24),
         (
             "listen = \"127.0.0.1:7400\"",
             "listen = \"x\"",
             "pair.listen",
-            20,
+            22,
         ),
     ] {
         let error = error(&WHOLE.replace(from, to));
@@ -116,7 +116,7 @@ fn an_empty_path_is_no_path() {
         ("\"initrd.gz\"", "initrd", 7),
         ("\"state\"", "state_directory", 9),
         ("\"disk.raw\"", "disks.path", 13),
-        ("\"arbiter\"", "arbiter.directory", 25),
+        ("\"arbiter\"", "arbiter.directory", 27),
     ] {
         let error = error(&WHOLE.replace(from, "\"\""));
         let place = format!("vm.toml, line {line}: {key}: an empty path");

@@ -2,7 +2,7 @@
 //! little-endian, microseconds, LINKTYPE_ETHERNET).
 
 use std::fs::{File, OpenOptions, Permissions};
-use std::io::{self, BufWriter, Read, Seek, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -24,8 +24,8 @@ impl Capture {
     /// # Errors
     /// It cannot be made, or the file is no capture.
     pub fn create(path: &Path) -> io::Result<Capture> {
-        let mut file = OpenOptions::new()
-            .read(true)
+        // For writing alone: who could read a pipe as well would never learn that its reader went away.
+        let file = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(false)
@@ -33,14 +33,13 @@ impl Capture {
             .open(path)?;
         if file.metadata()?.is_file() {
             let mut beginning = Vec::new();
-            (&mut file).take(4).read_to_end(&mut beginning)?;
+            File::open(path)?.take(4).read_to_end(&mut beginning)?;
             if !MAGIC.to_le_bytes().starts_with(&beginning) {
                 return Err(io::Error::new(
                     io::ErrorKind::AlreadyExists,
                     "it exists and is no capture: name another file",
                 ));
             }
-            file.rewind()?;
             file.set_len(0)?;
             file.set_permissions(Permissions::from_mode(0o600))?;
         }

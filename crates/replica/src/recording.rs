@@ -7,7 +7,7 @@ use replication::record::{Record, RecordBody};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions, Permissions};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
@@ -38,7 +38,7 @@ pub enum RecordError {
 }
 
 /// Empties a recording of before, for its owner alone; anything else is kept: its name was a slip.
-fn begin_anew(file: &mut File, path: &Path) -> Result<(), RecordError> {
+fn begin_anew(file: &File, path: &Path) -> Result<(), RecordError> {
     let wrong = |source| RecordError::Write {
         path: path.into(),
         source,
@@ -47,14 +47,17 @@ fn begin_anew(file: &mut File, path: &Path) -> Result<(), RecordError> {
         return Ok(());
     }
     let mut beginning = Vec::new();
-    let mut read = (&mut *file).take(LOG_MAGIC.len() as u64);
-    read.read_to_end(&mut beginning).map_err(wrong)?;
+    File::open(path)
+        .and_then(|file| {
+            let mut beginning_of_file = file.take(LOG_MAGIC.len() as u64);
+            beginning_of_file.read_to_end(&mut beginning)
+        })
+        .map_err(wrong)?;
     // One whose writer was killed may be cut short anywhere.
     if !LOG_MAGIC.starts_with(&beginning) {
         return Err(RecordError::NoRecording { path: path.into() });
     }
-    file.rewind()
-        .and_then(|()| file.set_len(0))
+    file.set_len(0)
         .and_then(|()| file.set_permissions(Permissions::from_mode(0o600)))
         .map_err(wrong)
 }
@@ -91,8 +94,8 @@ impl Recorder {
             path: path.into(),
             source,
         };
-        let mut file = OpenOptions::new()
-            .read(true)
+        // For writing alone: who could read a pipe as well would never learn that its reader went away.
+        let file = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(false)
@@ -105,7 +108,7 @@ impl Recorder {
             Err(Errno::WOULDBLOCK) => return Err(RecordError::InUse { path: path.into() }),
             Err(error) => return Err(wrong(error.into())),
         }
-        begin_anew(&mut file, path)?;
+        begin_anew(&file, path)?;
         let log = LogWriter::new(&LogHeader {
             semantics_version,
             configuration_hash: machine.configuration_hash(),

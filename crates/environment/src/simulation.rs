@@ -1,11 +1,13 @@
 //! The world that stands for a host.
 
 use crate::frames::FramePort;
+use crate::fs::{Opening, StoredFile};
 use crate::net::{Listener, Socket};
 use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -77,6 +79,30 @@ pub trait Simulation: Send + Sync {
 
     /// Attaches a machine with this Ethernet address to the guest's network.
     fn attach(&self, mac: [u8; 6]) -> Box<dyn FramePort>;
+
+    /// Opens a file of this host's.
+    ///
+    /// # Errors
+    /// As [`crate::fs::OpenOptions::open`].
+    fn open(&self, path: &Path, how: Opening) -> io::Result<Box<dyn StoredFile>>;
+
+    /// Takes a file's name away; a loss of power may give it back until the directory is synced.
+    ///
+    /// # Errors
+    /// As [`crate::fs::remove_file`].
+    fn remove_file(&self, path: &Path) -> io::Result<()>;
+
+    /// Gives a file another name; a loss of power may undo it until the directory is synced.
+    ///
+    /// # Errors
+    /// As [`crate::fs::rename`].
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Has the names in a directory stay.
+    ///
+    /// # Errors
+    /// The disk fails.
+    fn sync_directory(&self, path: &Path) -> io::Result<()>;
 
     /// What the process prints to standard error.
     fn tell(&self, line: &str);

@@ -8,13 +8,12 @@ pub use copy::{CHUNK_BYTES, DiskChunk};
 pub use worker::{Completion, DiskThread};
 
 use crate::config::DiskFile;
+use environment::fs::{self, File, Kind, Lock, OpenOptions};
 use machine::input::DiskStatus;
 use machine::output::DiskOperation;
-use rustix::fs::{FallocateFlags, FlockOperation, OFlags, fallocate, flock};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
-use std::fs::{File, FileType, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -97,17 +96,17 @@ fn open_disk(path: &Path, options: &OpenOptions) -> Result<File, DiskError> {
     // Without O_NONBLOCK the opening of a pipe waits for its other end.
     let mut options = options.clone();
     options.custom_flags(OFlags::NONBLOCK.bits() as i32);
-    let is_disk = |kind: FileType| kind.is_file() || kind.is_block_device();
+    let is_disk = |kind: Kind| kind != Kind::Other;
     let not_a_disk = || DiskError::Kind { path: path.into() };
     let file = options.open(path).map_err(|error| {
         // Some of what is no disk cannot even be opened so.
-        let there = std::fs::metadata(path).ok();
-        match there.is_some_and(|there| !is_disk(there.file_type())) {
+        let there = fs::look_at(path).ok();
+        match there.is_some_and(|(kind, _)| !is_disk(kind)) {
             true => not_a_disk(),
             false => open_error(error),
         }
     })?;
-    let kind = file.metadata().map_err(open_error)?.file_type();
+    let kind = file.kind().map_err(open_error)?;
     is_disk(kind).then_some(file).ok_or_else(not_a_disk)
 }
 
@@ -152,7 +151,7 @@ impl Disk {
     pub fn check(path: &Path, read_only: bool) -> Result<(), DiskError> {
         let mut options = OpenOptions::new();
         let file = open_disk(path, options.read(true).write(!read_only))?;
-        let length = length_of(&file).map_err(|source| DiskError::Open {
+        let length = file.length().map_err(|source| DiskError::Open {
             path: path.into(),
             source,
         })?;
@@ -170,8 +169,7 @@ impl Disk {
     /// file when it is absent, empties it otherwise.
     pub fn for_copy(path: &Path, read_only: bool, length: u64) -> Result<Disk, DiskError> {
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        options.mode(0o600);
+        options.read(true).write(true).create(true).mode(0o600);
         let disk = Disk::from_options(path, read_only, &options, Some(length))?;
         // What the copy does not send reads as zero. A file was emptied; a device still has what was
         // on it.
@@ -196,13 +194,13 @@ impl Disk {
             source,
         };
         let file = open_disk(path, options)?;
-        let kind = file.metadata().map_err(open_error)?.file_type();
+        let kind = file.kind().map_err(open_error)?;
         let lock = if read_only && new_length.is_none() {
-            FlockOperation::NonBlockingLockShared
+            Lock::Shared
         } else {
-            FlockOperation::NonBlockingLockExclusive
+            Lock::Exclusive
         };
-        match flock(&file, lock) {
+        match file.lock(lock) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => return Err(DiskError::InUse { path: path.into() }),
             // Some network file systems have no locks; the pair's own fencing does not need them.
@@ -210,7 +208,7 @@ impl Disk {
             Err(error) => return Err(open_error(error.into())),
         }
         if let Some(length) = new_length
-            && kind.is_file()
+            && kind == Kind::Plain
         {
             file.set_len(0)
                 .and_then(|()| file.set_len(length))
@@ -220,7 +218,7 @@ impl Disk {
                     source,
                 })?;
         }
-        let length = length_of(&file).map_err(open_error)?;
+        let length = file.length().map_err(open_error)?;
         check_length(path, length)?;
         if new_length.is_some_and(|wanted| wanted > length) {
             return Err(DiskError::TooSmall {
@@ -316,8 +314,7 @@ impl Disk {
         if bytes == 0 {
             return Ok(());
         }
-        let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        if fallocate(&self.file, punch, offset, bytes).is_ok() {
+        if self.file.punch_hole(offset, bytes).is_ok() {
             return Ok(());
         }
         // The file system cannot make holes.
@@ -384,16 +381,7 @@ fn name(operation: &DiskOperation) -> &'static str {
 }
 
 fn length_can_change(file: &File) -> bool {
-    file.metadata().is_ok_and(|there| there.is_file())
-}
-
-/// The length of a file or block device.
-fn length_of(file: &File) -> io::Result<u64> {
-    use std::io::{Seek, SeekFrom};
-    let mut file = file;
-    let length = file.seek(SeekFrom::End(0))?;
-    file.rewind()?;
-    Ok(length)
+    file.kind().is_ok_and(|kind| kind == Kind::Plain)
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! A replica's state directory: used by one process at a time, read by its owner alone, and nothing
 //! in it is a way to somewhere else.
 
-use rustix::fs::{FlockOperation, flock};
+use environment::fs::{remove_file, rename, sync_directory};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -132,11 +133,12 @@ pub fn holder(directory: &Path) -> Option<u32> {
     locks.lines().any(is_its).then_some(pid)
 }
 
+/// No link is followed; and without O_NONBLOCK a pipe that somebody planted would be waited for.
+const FLAGS: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK);
+
 fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
-    // Without O_NONBLOCK a pipe that somebody planted would be waited for.
-    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-    options.custom_flags(flags.bits() as i32).mode(0o600);
+    options.custom_flags(FLAGS.bits() as i32).mode(0o600);
     options
 }
 
@@ -166,20 +168,22 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
     let new = PathBuf::from(name);
-    match fs::remove_file(&new) {
+    match remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file = options().write(true).create_new(true).open(&new)?;
-    file.write_all(content)?;
+    let mut options = environment::fs::OpenOptions::new();
+    options.custom_flags(FLAGS.bits() as i32).mode(0o600);
+    let file = options.write(true).create_new(true).open(&new)?;
+    file.write_all_at(content, 0)?;
     file.sync_all()?;
     drop(file);
-    fs::rename(&new, path)?;
+    rename(&new, path)?;
     let directory = path
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
-    File::open(directory)?.sync_all()
+    sync_directory(directory)
 }
 
 #[cfg(test)]

@@ -3,11 +3,10 @@
 use super::{Disk, DiskError};
 use crate::config::DiskFile;
 use crate::wake::Waker;
+use environment::fs::{self, Kind, OpenOptions};
 use environment::mpsc::{self, Receiver};
 use machine::output::DiskOperation;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use thiserror::Error;
@@ -138,7 +137,7 @@ fn probe(file: &DiskFile) -> Result<(), ProbeError> {
 
 /// Whether there is room beside an image; beside a block device is nothing.
 fn beside(file: &DiskFile) -> Result<(), ProbeError> {
-    if fs::metadata(&file.path).is_ok_and(|there| !there.is_file()) {
+    if fs::look_at(&file.path).is_ok_and(|(kind, _)| kind != Kind::Plain) {
         return Ok(());
     }
     let mut path = file.path.clone().into_os_string();
@@ -154,13 +153,13 @@ fn scratch(path: &Path) -> io::Result<()> {
         _ => {}
     }
     let mut options = OpenOptions::new();
-    let mut file = options
+    let file = options
         .write(true)
         .create_new(true)
         .mode(0o600)
         .open(path)?;
     let written = file
-        .write_all(&vec![0x5a; SCRATCH_BYTES])
+        .write_all_at(&vec![0x5a; SCRATCH_BYTES], 0)
         .and_then(|()| file.sync_all());
     fs::remove_file(path)?;
     written

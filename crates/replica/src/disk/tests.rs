@@ -7,7 +7,10 @@ use tempfile::TempDir;
 fn image(length: u64) -> (TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("disk.raw");
-    File::create(&path).unwrap().set_len(length).unwrap();
+    std::fs::File::create(&path)
+        .unwrap()
+        .set_len(length)
+        .unwrap();
     (directory, path)
 }
 
@@ -141,7 +144,7 @@ fn wrong_images_are_refused_with_the_reason() {
             .to_string()
             .contains("missing")
     );
-    File::create(&path).unwrap();
+    std::fs::File::create(&path).unwrap();
     assert!(matches!(
         Disk::open(&path, false),
         Err(DiskError::Size { length: 0, .. })

@@ -6,23 +6,25 @@ use crate::machines::Machines;
 use crate::peer_stream::Membership;
 use crate::random;
 use crate::state_directory::replace;
+use environment::fs;
 use keys::{HostName, Keys, KeysError, LetIn, Purpose};
 use replication::config::PairConfig;
 use replication::message::Greeting;
 use replication::succession::{Durability, Host, HostId, MachineName, RunId};
-use std::fs;
 use std::io;
 use std::path::Path;
 
 /// Holds this host's identity, as far as this machine is concerned.
 const FILE: &str = "host-id";
+/// Its digits and the end of the line, and what betrays that there is more.
+const LIMIT_BYTES: u64 = 64;
 
 /// The identity in the state directory; made when there is none.
 fn host_id(directory: &Path) -> io::Result<HostId> {
     let path = directory.join(FILE);
-    match fs::read_to_string(&path) {
-        Ok(text) => {
-            let id = text.trim_end();
+    match fs::read(&path, LIMIT_BYTES) {
+        Ok(content) => {
+            let id = std::str::from_utf8(&content).unwrap_or("").trim_end();
             let id = (id.len() == 32).then(|| u128::from_str_radix(id, 16));
             return match id {
                 Some(Ok(id)) => Ok(HostId(id)),

@@ -3,13 +3,12 @@
 use crate::config::ReplicaConfig;
 use crate::state_directory::replace;
 use crate::wake::Waker;
+use environment::fs::{self, File, Kind};
 use environment::mpsc::{self, Receiver, Sender};
 use replication::marker::{Found, Marker, Worth};
 use replication::succession::MachineName;
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, Read, Seek};
-use std::os::unix::fs::FileTypeExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// The marker in the state directory.
@@ -107,11 +106,8 @@ impl Markers {
 
     /// `disk_bytes`: of the disk beside it.
     fn read(&self, path: &Path, disk_bytes: Option<u64>) -> Found {
-        let mut content = Vec::new();
-        let read =
-            File::open(path).and_then(|file| file.take(LIMIT_BYTES).read_to_end(&mut content));
-        match read {
-            Ok(_) => match disk_bytes {
+        match fs::read(path, LIMIT_BYTES) {
+            Ok(content) => match disk_bytes {
                 Some(bytes) => Found::beside(&self.machine, Some(&content), bytes),
                 None => Found::read(&self.machine, Some(&content)),
             },
@@ -139,7 +135,7 @@ impl Markers {
 /// Where a disk's marker is: beside its image, or for a block device (beside which nothing lasts) in
 /// the state directory.
 fn beside(disk: &Path, state_directory: &Path) -> PathBuf {
-    let is_device = fs::metadata(disk).is_ok_and(|metadata| metadata.file_type().is_block_device());
+    let is_device = fs::look_at(disk).is_ok_and(|(kind, _)| kind == Kind::BlockDevice);
     let disk = match disk.file_name() {
         Some(name) if is_device => state_directory.join(name),
         _ => disk.to_owned(),
@@ -169,11 +165,10 @@ impl Places {
 
 /// The length of a file or a block device.
 fn length_of(disk: &Path) -> io::Result<u64> {
-    let there = fs::metadata(disk)?;
-    if there.file_type().is_block_device() {
-        return File::open(disk)?.seek(io::SeekFrom::End(0));
+    match fs::look_at(disk)? {
+        (Kind::BlockDevice, _) => File::open(disk)?.length(),
+        (_, bytes) => Ok(bytes),
     }
-    Ok(there.len())
 }
 
 /// The error, with the file that it is about.
@@ -189,6 +184,7 @@ mod tests {
     use replication::marker::{DiskState, Role};
     use replication::message::LifeId;
     use replication::succession::{Generation, LifeNumber, RecordNumber};
+    use std::fs;
     use std::time::Duration;
 
     fn markers(directory: &Path) -> Markers {

@@ -1,13 +1,16 @@
 //! What one simulated process has of its host.
 
+use super::files;
 use super::network::{Port, SimulatedListener, SimulatedSocket};
 use super::shared::{ProcessId, Shared, this_thread};
 use environment::frames::FramePort;
+use environment::fs::{Opening, StoredFile};
 use environment::net::{Listener, Socket};
 use environment::{Parked, Simulation, ThreadId};
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,6 +92,23 @@ impl Simulation for SimulatedHost {
 
     fn attach(&self, _: [u8; 6]) -> Box<dyn FramePort> {
         Box::new(Port::attach(&self.shared, self.process))
+    }
+
+    fn open(&self, path: &Path, how: Opening) -> io::Result<Box<dyn StoredFile>> {
+        let file = files::open(&self.shared, self.process, path, how)?;
+        Ok(Box::new(file))
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        files::remove(&self.shared, self.process, path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        files::rename(&self.shared, self.process, from, to)
+    }
+
+    fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        files::sync_directory(&self.shared, self.process, path)
     }
 
     fn tell(&self, line: &str) {

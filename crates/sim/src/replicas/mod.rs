@@ -6,10 +6,10 @@
 //! goes on when none can run. So the same seed is the same history, though there are real threads.
 //!
 //! What is real here: all of `crates/replica` but for the guest's disks and the control socket (which
-//! nobody connects to), the replication core, the state directory's files. What is not simulated:
-//! disks, and what a loss of power does to files. The other world of this crate does that, around the
-//! cores alone.
+//! nobody connects to), the replication core, and of the files those by which nothing is decided. Markers
+//! and the hosts' identities are in files of the world's own, of which a loss of power takes what was not synced.
 
+mod files;
 mod host;
 mod machine;
 mod network;

@@ -4,6 +4,7 @@
 //! only when the world hands control to it, and hands it back wherever it would wait. So what happens
 //! depends on the seed alone.
 
+use super::files::Files;
 use super::network::Network;
 use super::observer::Observer;
 use crate::random::Random;
@@ -77,6 +78,8 @@ pub struct State {
     pub processes: BTreeMap<ProcessId, Process>,
     /// Connections and frames.
     pub network: Network,
+    /// Those of each node.
+    pub files: Vec<Files>,
     /// Watches.
     pub observer: Observer,
 }
@@ -98,7 +101,7 @@ pub fn this_thread() -> ThreadId {
 
 impl State {
     /// At the beginning of time.
-    pub fn new(random: Random, network: Network, observer: Observer) -> State {
+    pub fn new(random: Random, network: Network, files: Vec<Files>, observer: Observer) -> State {
         State {
             now_ns: 1_000_000_000,
             random,
@@ -107,6 +110,7 @@ impl State {
             next_thread: 1,
             processes: BTreeMap::new(),
             network,
+            files,
             observer,
         }
     }

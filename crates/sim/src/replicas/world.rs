@@ -1,6 +1,7 @@
 //! One seed: two hosts on which a boot unit starts the replica again and again, what befalls them, and
 //! the verdict.
 
+use super::files::{DiskMood, Files};
 use super::host::SimulatedHost;
 use super::machine::{self, SimulatedMachine};
 use super::network::Network;
@@ -49,6 +50,8 @@ enum What {
     Fault,
     /// A kill at a delicate moment.
     Kill(usize),
+    /// The disk of a node is well again.
+    DiskWell(usize),
     /// Nothing goes wrong any more.
     Calm,
     /// Whether all is well by now.
@@ -142,7 +145,8 @@ impl World {
         let mut random = Random::new(seed);
         let network = Network::new(random.pick(&[50_000, 200_000, MS, 5 * MS]));
         let threads = Random::new(random.bits());
-        let state = State::new(threads, network, Observer::new(options.trace));
+        let files = (0..2).map(|_| Files::default()).collect();
+        let state = State::new(threads, network, files, Observer::new(options.trace));
         let ahead_ns = [0; 2].map(|_: u64| random.between(0, 1_000) * SECOND);
         let restore_ms = random.pick(&[0, 5, 300, 1_500]);
         let slowness = [0; 2].map(|_: u64| random.pick(&[1, 1, 4, 25]));
@@ -297,6 +301,7 @@ impl World {
                     self.kill(node, false);
                 }
             }
+            What::DiskWell(node) => self.disk_is(node, DiskMood::Well),
             What::Calm => self.calm(),
             What::Look => return self.look(),
         }
@@ -390,6 +395,11 @@ impl World {
             let _ = write!(text, "node {node}: process {} {how}", id.0);
         });
         self.shared.kill(id, silently);
+        if silently {
+            let mut state = self.shared.lock();
+            let State { files, random, .. } = &mut *state;
+            files[node].lose_power(random);
+        }
         let after_ns = self.random.between(20, 2_000) * MS;
         self.after(after_ns, What::Start(node));
     }
@@ -402,7 +412,8 @@ impl World {
             35..50 => self.freeze(node),
             50..70 => self.cut(),
             70..85 => self.trouble_arbiter(node),
-            85..93 => self.signal(node),
+            85..91 => self.signal(node),
+            91..95 => self.trouble_disk(node),
             _ => {
                 let delay_ns = self.random.pick(&[50_000, MS, 20 * MS]);
                 self.shared.lock().network.delay_ns = delay_ns;
@@ -468,6 +479,23 @@ impl World {
         });
     }
 
+    fn trouble_disk(&mut self, node: usize) {
+        let mood = self
+            .random
+            .pick(&[DiskMood::Slow, DiskMood::Failing, DiskMood::Full]);
+        self.disk_is(node, mood);
+        let after_ns = self.random.between(20, 2_000) * MS;
+        self.after(after_ns, What::DiskWell(node));
+    }
+
+    fn disk_is(&mut self, node: usize, mood: DiskMood) {
+        let mut state = self.shared.lock();
+        state.files[node].mood = mood;
+        state.note(|text| {
+            let _ = write!(text, "the disk of node {node}: {mood:?}");
+        });
+    }
+
     /// SIGTERM.
     fn signal(&mut self, node: usize) {
         if let Some(id) = self.processes[node] {
@@ -484,6 +512,9 @@ impl World {
         let mut state = self.shared.lock();
         state.observer.moods = [Mood::Well; 2];
         state.network.cut_until_ns = [0; 2];
+        for files in &mut state.files {
+            files.mood = DiskMood::Well;
+        }
         state.network.delay_ns = state.network.delay_ns.min(5 * MS);
         state.note(|text| text.push_str("all is calm"));
         drop(state);

@@ -1,0 +1,365 @@
+//! Files whose content has to outlast a loss of power: a drop-in for what is used of [`std::fs`].
+
+use crate::simulation::{current, with_current};
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use rustix::io::Errno;
+use std::fmt;
+use std::fs;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+
+/// A file as a world has it, opened; all threads of its process may use it at once.
+pub trait StoredFile: Send + Sync + fmt::Debug {
+    /// Reads from `offset` on; fewer bytes at the end of the file.
+    ///
+    /// # Errors
+    /// The disk fails.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Writes all of it; a loss of power may take it away again until it is synced.
+    ///
+    /// # Errors
+    /// The disk fails, or is full.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Bytes.
+    fn length(&self) -> u64;
+
+    /// Cuts it, or adds zeros.
+    ///
+    /// # Errors
+    /// As [`StoredFile::write_at`].
+    fn set_length(&self, length: u64) -> io::Result<()>;
+
+    /// Makes bytes zero.
+    ///
+    /// # Errors
+    /// As [`StoredFile::write_at`].
+    fn zero(&self, offset: u64, length: u64) -> io::Result<()>;
+
+    /// What was written before the call stays.
+    ///
+    /// # Errors
+    /// The disk fails: what stays is not known.
+    fn sync(&self) -> io::Result<()>;
+
+    /// Locks it as flock(2) does; false if somebody else has it.
+    fn lock(&self, lock: Lock) -> bool;
+}
+
+/// How a file is to be opened in a world.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Opening {
+    /// It will be written to.
+    pub write: bool,
+    /// It is made when it is absent.
+    pub create: bool,
+    /// It has to be absent.
+    pub create_new: bool,
+}
+
+/// A lock that is not waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lock {
+    /// Others may have such a one as well.
+    Shared,
+    /// Nobody else has any.
+    Exclusive,
+}
+
+/// What something with a name is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A file with content of its own.
+    Plain,
+    /// A block device.
+    BlockDevice,
+    /// A directory, a pipe, a socket, …
+    Other,
+}
+
+impl From<fs::FileType> for Kind {
+    fn from(kind: fs::FileType) -> Kind {
+        if kind.is_file() {
+            Kind::Plain
+        } else if kind.is_block_device() {
+            Kind::BlockDevice
+        } else {
+            Kind::Other
+        }
+    }
+}
+
+/// How a file is opened.
+#[derive(Clone, Debug)]
+pub struct OpenOptions {
+    host: fs::OpenOptions,
+    opening: Opening,
+}
+
+impl Default for OpenOptions {
+    fn default() -> OpenOptions {
+        OpenOptions::new()
+    }
+}
+
+impl OpenOptions {
+    /// For nothing yet.
+    pub fn new() -> OpenOptions {
+        OpenOptions {
+            host: fs::OpenOptions::new(),
+            opening: Opening::default(),
+        }
+    }
+
+    /// To read it.
+    pub fn read(&mut self, read: bool) -> &mut OpenOptions {
+        self.host.read(read);
+        self
+    }
+
+    /// To write to it.
+    pub fn write(&mut self, write: bool) -> &mut OpenOptions {
+        self.host.write(write);
+        self.opening.write = write;
+        self
+    }
+
+    /// It is made when it is absent, and kept as it is otherwise.
+    pub fn create(&mut self, create: bool) -> &mut OpenOptions {
+        self.host.create(create).truncate(false);
+        self.opening.create = create;
+        self
+    }
+
+    /// It has to be absent, and is made.
+    pub fn create_new(&mut self, create_new: bool) -> &mut OpenOptions {
+        self.host.create_new(create_new);
+        self.opening.create_new = create_new;
+        self
+    }
+
+    /// The rights of a file that is made.
+    pub fn mode(&mut self, mode: u32) -> &mut OpenOptions {
+        self.host.mode(mode);
+        self
+    }
+
+    /// Flags of open(2).
+    pub fn custom_flags(&mut self, flags: i32) -> &mut OpenOptions {
+        self.host.custom_flags(flags);
+        self
+    }
+
+    /// Opens it.
+    ///
+    /// # Errors
+    /// As [`std::fs::OpenOptions::open`].
+    pub fn open(&self, path: &Path) -> io::Result<File> {
+        match with_current(|simulation| simulation.open(path, self.opening)) {
+            None => self.host.open(path).map(File::Host),
+            Some(opened) => opened.map(File::Simulated),
+        }
+    }
+}
+
+/// A file that is open.
+#[derive(Debug)]
+pub enum File {
+    /// Of a host.
+    Host(fs::File),
+    /// Of a world.
+    Simulated(Box<dyn StoredFile>),
+}
+
+impl File {
+    /// Opens it to read it.
+    ///
+    /// # Errors
+    /// As [`std::fs::File::open`].
+    pub fn open(path: &Path) -> io::Result<File> {
+        OpenOptions::new().read(true).open(path)
+    }
+
+    /// What it is.
+    ///
+    /// # Errors
+    /// The host does not say.
+    pub fn kind(&self) -> io::Result<Kind> {
+        match self {
+            File::Host(file) => file.metadata().map(|there| there.file_type().into()),
+            File::Simulated(_) => Ok(Kind::Plain),
+        }
+    }
+
+    /// The bytes of a file or a block device.
+    ///
+    /// # Errors
+    /// The host does not say.
+    pub fn length(&self) -> io::Result<u64> {
+        match self {
+            File::Host(file) => {
+                let mut file = file;
+                let length = file.seek(SeekFrom::End(0))?;
+                file.rewind()?;
+                Ok(length)
+            }
+            File::Simulated(file) => Ok(file.length()),
+        }
+    }
+
+    /// Reads as much as `buffer` holds, from `offset` on.
+    ///
+    /// # Errors
+    /// There is less, or the disk fails.
+    pub fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        match self {
+            File::Host(file) => file.read_exact_at(buffer, offset),
+            File::Simulated(file) => match file.read_at(buffer, offset)? {
+                length if length == buffer.len() => Ok(()),
+                _ => Err(io::ErrorKind::UnexpectedEof.into()),
+            },
+        }
+    }
+
+    /// Writes all of it at `offset`.
+    ///
+    /// # Errors
+    /// The disk fails, or is full.
+    pub fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        match self {
+            File::Host(file) => file.write_all_at(bytes, offset),
+            File::Simulated(file) => file.write_at(bytes, offset),
+        }
+    }
+
+    /// Cuts it, or adds zeros.
+    ///
+    /// # Errors
+    /// The disk fails, or is full, or it is no plain file.
+    pub fn set_len(&self, length: u64) -> io::Result<()> {
+        match self {
+            File::Host(file) => file.set_len(length),
+            File::Simulated(file) => file.set_length(length),
+        }
+    }
+
+    /// Makes bytes zero by forgetting them, which keeps the length.
+    ///
+    /// # Errors
+    /// The file system cannot, or the disk fails.
+    pub fn punch_hole(&self, offset: u64, length: u64) -> io::Result<()> {
+        match self {
+            File::Host(file) => {
+                let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+                Ok(fallocate(file, punch, offset, length)?)
+            }
+            File::Simulated(file) => file.zero(offset, length),
+        }
+    }
+
+    /// What was written stays, and what is known of the file.
+    ///
+    /// # Errors
+    /// The disk fails: what stays is not known.
+    pub fn sync_all(&self) -> io::Result<()> {
+        match self {
+            File::Host(file) => file.sync_all(),
+            File::Simulated(file) => file.sync(),
+        }
+    }
+
+    /// What was written stays.
+    ///
+    /// # Errors
+    /// As [`File::sync_all`].
+    pub fn sync_data(&self) -> io::Result<()> {
+        match self {
+            File::Host(file) => file.sync_data(),
+            File::Simulated(file) => file.sync(),
+        }
+    }
+
+    /// Locks it, until it is closed.
+    ///
+    /// # Errors
+    /// [`Errno::WOULDBLOCK`] if somebody else has it; others as flock(2) has them.
+    pub fn lock(&self, lock: Lock) -> Result<(), Errno> {
+        match self {
+            File::Host(file) => {
+                let operation = match lock {
+                    Lock::Shared => FlockOperation::NonBlockingLockShared,
+                    Lock::Exclusive => FlockOperation::NonBlockingLockExclusive,
+                };
+                flock(file, operation)
+            }
+            File::Simulated(file) => file.lock(lock).then_some(()).ok_or(Errno::WOULDBLOCK),
+        }
+    }
+}
+
+/// The content of a file, `limit` bytes of it at most.
+///
+/// # Errors
+/// It is not there, or cannot be read.
+pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    match File::open(path)? {
+        File::Host(file) => {
+            let mut content = Vec::new();
+            file.take(limit).read_to_end(&mut content)?;
+            Ok(content)
+        }
+        File::Simulated(file) => {
+            let mut content = vec![0; file.length().min(limit) as usize];
+            let length = file.read_at(&mut content, 0)?;
+            content.truncate(length);
+            Ok(content)
+        }
+    }
+}
+
+/// What has this name, and how many bytes a plain file has.
+///
+/// # Errors
+/// Nothing has it.
+pub fn look_at(path: &Path) -> io::Result<(Kind, u64)> {
+    let simulated = with_current(|simulation| simulation.open(path, Opening::default()));
+    match simulated {
+        None => fs::metadata(path).map(|there| (there.file_type().into(), there.len())),
+        Some(opened) => opened.map(|file| (Kind::Plain, file.length())),
+    }
+}
+
+/// Takes a file's name away.
+///
+/// # Errors
+/// As [`std::fs::remove_file`].
+pub fn remove_file(path: &Path) -> io::Result<()> {
+    match current() {
+        None => fs::remove_file(path),
+        Some(simulation) => simulation.remove_file(path),
+    }
+}
+
+/// Gives a file another name; whatever had that is no more.
+///
+/// # Errors
+/// As [`std::fs::rename`].
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    match current() {
+        None => fs::rename(from, to),
+        Some(simulation) => simulation.rename(from, to),
+    }
+}
+
+/// What names the files of a directory have stays.
+///
+/// # Errors
+/// The disk fails.
+pub fn sync_directory(path: &Path) -> io::Result<()> {
+    match current() {
+        None => fs::File::open(path)?.sync_all(),
+        Some(simulation) => simulation.sync_directory(path),
+    }
+}

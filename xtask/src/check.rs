@@ -1,6 +1,7 @@
 //! Format, lints (here and for a host without a JIT), documentation, licences, and what the compiler
 //! made of it.
 
+use crate::program;
 use anyhow::{Context, Result, bail};
 use std::path::Path;
 use std::process::Command;
@@ -93,7 +94,7 @@ fn host_without_jit() -> Result<()> {
 /// Runs cargo and fails if it fails.
 pub fn cargo(arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
     println!("> cargo {}", arguments.join(" "));
-    let status = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()))
+    let status = program::cargo()
         .args(arguments)
         .envs(environment.iter().copied())
         .status()

@@ -178,6 +178,18 @@ enum Bench {
         #[arg(long)]
         guest: PathBuf,
     },
+    /// One machine with one backup and with two: requests, and how long outputs wait.
+    Members {
+        /// How often each is measured; the median counts.
+        #[arg(long, default_value_t = 3)]
+        repetitions: usize,
+    },
+    /// A message and its answer on the loopback, with TLS and without.
+    Tls {
+        /// Blocks of 2,000 round trips of each; the median of all counts.
+        #[arg(long, default_value_t = 10)]
+        repetitions: usize,
+    },
     /// Bandwidth of the logging channel.
     Log {
         /// Seconds of each phase.
@@ -327,6 +339,8 @@ fn run_bench(bench: Bench) -> Result<()> {
             demo,
         } => bench::join::bench(fill_mb, joins, &words(&demo)),
         Bench::Pair { repetitions, guest } => bench::pair::bench(repetitions, &guest),
+        Bench::Members { repetitions } => bench::members::bench(repetitions),
+        Bench::Tls { repetitions } => bench::tls::bench(repetitions),
         Bench::Log { seconds, demo } => bench::log::bench(seconds, &words(&demo)),
     }
 }

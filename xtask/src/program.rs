@@ -5,14 +5,26 @@ use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
+/// Cargo, as if it were started by hand: what it says of the package that is running now would have
+/// every dependency that looks at such variables built anew.
+pub fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            cargo.env_remove(&name);
+        }
+    }
+    cargo
+}
+
 /// The release build of `understudy`, built now if it is not up to date. `UNDERSTUDY` in the
 /// environment names another one.
 pub fn path() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("UNDERSTUDY") {
         return Ok(path.into());
     }
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-    let output = Command::new(cargo)
+    let output = cargo()
         .args([
             "build",
             "--release",

@@ -12,7 +12,7 @@ use encoding::{decode, decode_fetched, encode, encode_chunk_head};
 use std::fmt;
 
 /// The version of this protocol; both sides must speak the same.
-pub const PROTOCOL_VERSION: u32 = 7;
+pub const PROTOCOL_VERSION: u32 = 8;
 /// The longest payload of a frame on the channel once the greetings are over: 9 MiB.
 pub const MAX_MESSAGE_BYTES: usize = 9 << 20;
 /// The longest payload before: whoever has not greeted makes nobody hold more.
@@ -356,6 +356,8 @@ pub enum Message {
         pairing: u64,
         /// Number of the last record.
         sequence: u64,
+        /// Visible outputs released: all that will ever be. The others are the backup's to say.
+        released: u64,
     },
     /// B: has taken over what was handed over.
     TakenOver {

@@ -151,7 +151,11 @@ fn message() -> impl Strategy<Value = Message> {
         n().prop_map(|pairing| Message::Accept { pairing }),
         (n(), bytes()).prop_map(|(pairing, key)| Message::Joined { pairing, key }),
         n().prop_map(|pairing| Message::Confirmed { pairing }),
-        (n(), n()).prop_map(|(pairing, sequence)| Message::Handover { pairing, sequence }),
+        (n(), n(), n()).prop_map(|(pairing, sequence, released)| Message::Handover {
+            pairing,
+            sequence,
+            released
+        }),
         n().prop_map(|pairing| Message::TakenOver { pairing }),
         (n(), any::<u128>(), agreement()).prop_map(|(pairing, nonce, agreement)| {
             Message::Challenge {

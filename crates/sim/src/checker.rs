@@ -270,7 +270,15 @@ impl Checker {
                     output.index
                 ));
             }
-            twice |= boot.see(output)?;
+            let again = boot.see(output)?;
+            // Whoever hands over says how far the outside has seen.
+            if again && opened.kind == Kind::HandedOver {
+                return Err(format!(
+                    "output {} leaves again after a handover",
+                    output.index
+                ));
+            }
+            twice |= again;
             durable = durable.max(output.durable as usize);
         }
         let known = self.durable.entry(opened.key.life).or_default();

@@ -1,10 +1,11 @@
-//! A few hundred worlds in every test run; `cargo xtask sim --seeds N` runs more.
+//! Some worlds in every test run; `cargo xtask test` runs more of them in a release build, with
+//! `cargo xtask sim --seeds N`, and looks whether every situation occurred.
 
 use sim::{Options, run_seed, run_seeds};
 
 #[test]
-fn no_promise_is_broken_and_every_situation_occurs() {
-    let summary = run_seeds(0..300, &Options::default());
+fn no_promise_is_broken() {
+    let summary = run_seeds(0..100, &Options::default());
     for failure in &summary.failures {
         println!("{failure}");
     }
@@ -12,11 +13,6 @@ fn no_promise_is_broken_and_every_situation_occurs() {
         summary.failures.is_empty(),
         "{} seeds failed",
         summary.failures.len()
-    );
-    assert_eq!(
-        summary.coverage.missing(),
-        [],
-        "situations that never occurred"
     );
 }
 

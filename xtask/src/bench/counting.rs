@@ -2,7 +2,7 @@
 //! side with the machine as it is.
 
 use super::cpu::compile_bare;
-use crate::program::{load, median};
+use crate::program::{self, load, median};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -40,8 +40,7 @@ fn build(name: &str, features: &[&str]) -> Result<PathBuf> {
     let target = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../target")
         .join(name);
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-    let status = Command::new(cargo)
+    let status = program::cargo()
         .args(["build", "--release", "-p", "riscv", "--example", "run_elf"])
         .args(features)
         .arg("--target-dir")

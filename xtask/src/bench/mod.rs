@@ -6,9 +6,11 @@ pub mod distance;
 pub mod failover;
 pub mod join;
 pub mod log;
+pub mod members;
 pub mod pair;
 pub mod postgresql;
 pub mod redis;
+pub mod tls;
 
 use anyhow::Result;
 use std::path::PathBuf;

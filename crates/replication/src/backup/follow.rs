@@ -544,7 +544,12 @@ impl<O> Backup<O> {
                 self.generation_changed(&key)
             }
             Message::Joined { pairing, key } if pairing == expected => self.joined(now, key),
-            Message::Handover { pairing, sequence } if pairing == expected => {
+            Message::Handover {
+                pairing,
+                sequence,
+                released,
+            } if pairing == expected => {
+                follow.release(released);
                 return self.handed_over(now, sequence);
             }
             Message::Challenged { pairing, nonce } if pairing == expected => {

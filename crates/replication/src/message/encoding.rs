@@ -255,8 +255,12 @@ pub(super) fn encode(out: &mut Vec<u8>, message: &Message) -> u8 {
             numbers(out, &[*pairing]);
             kind::CONFIRMED
         }
-        Message::Handover { pairing, sequence } => {
-            numbers(out, &[*pairing, *sequence]);
+        Message::Handover {
+            pairing,
+            sequence,
+            released,
+        } => {
+            numbers(out, &[*pairing, *sequence, *released]);
             kind::HANDOVER
         }
         Message::TakenOver { pairing } => {
@@ -430,6 +434,7 @@ pub(super) fn decode(kind: u8, payload: &[u8]) -> Result<Message, WireError> {
         kind::HANDOVER => Message::Handover {
             pairing: f.varint()?,
             sequence: f.varint()?,
+            released: f.varint()?,
         },
         kind::TAKEN_OVER => Message::TakenOver {
             pairing: f.varint()?,

@@ -125,7 +125,13 @@ impl<O> Primary<O> {
         self.stands_still = true;
         self.heir = Some(pairing);
         self.wanted_heir = None;
-        self.send(connection, Message::Handover { pairing, sequence });
+        // What left since the last records is known to nobody else yet, and nothing leaves any more.
+        let handover = Message::Handover {
+            pairing,
+            sequence,
+            released: self.gate.released_visible(),
+        };
+        self.send(connection, handover);
         self.report(Event::HandingOver { pairing });
     }
 

@@ -109,6 +109,7 @@ fn a_handover_of_more_than_the_backup_holds_ends_the_connection() {
     let handover = Message::Handover {
         pairing: 1,
         sequence: 1,
+        released: 0,
     };
     pair.backup.received(pair.now, WIRE, handover);
     pair.settle();

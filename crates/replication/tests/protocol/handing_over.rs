@@ -29,6 +29,24 @@ fn a_primary_hands_over_and_says_nothing_more() {
     ));
 }
 
+/// What was let out a moment before is known to the successor, though no records followed it.
+#[test]
+fn what_left_before_a_handover_is_not_said_again() {
+    let mut pair = Pair::protected();
+    pair.answers = true;
+    pair.output(10, 1);
+    pair.settle();
+    assert_eq!(pair.emitted, [1]);
+    assert!(pair.primary.hand_over(pair.now));
+    pair.settle();
+    pair.run(ms(100));
+    let said_again = pair.backup_did.iter().find_map(|action| match action {
+        BackupAction::GoLive { outputs, .. } => Some(outputs.clone()),
+        _ => None,
+    });
+    assert_eq!(said_again, Some(vec![]));
+}
+
 #[test]
 fn a_machine_that_nobody_took_over_runs_on() {
     let mut pair = Pair::protected();

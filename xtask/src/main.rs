@@ -157,6 +157,19 @@ enum Bench {
         #[arg(last = true)]
         demo: Vec<String>,
     },
+    /// Redis on one host with a journal: its speed, and what is there after everything was killed at
+    /// once.
+    Journal {
+        /// How often.
+        #[arg(long, default_value_t = 20)]
+        kills: usize,
+        /// RAM of the guest.
+        #[arg(long, default_value = "256M")]
+        memory: String,
+        /// Where the journal is: on a disk whose syncs are to be measured.
+        #[arg(long, default_value = "target")]
+        directory: PathBuf,
+    },
     /// A backup joins while the guest computes: how long that takes, and what it costs the guest.
     Join {
         /// Megabytes that Redis is filled with before.
@@ -333,6 +346,11 @@ fn run_bench(bench: Bench) -> Result<()> {
             };
             bench::failover::bench(kills, seed, victims, &words(&demo))
         }
+        Bench::Journal {
+            kills,
+            memory,
+            directory,
+        } => bench::journal::bench(kills, &memory, &directory),
         Bench::Join {
             fill_mb,
             joins,

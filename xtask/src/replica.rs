@@ -80,6 +80,8 @@ pub struct Configuration<'a> {
     pub engine: Option<&'a str>,
     /// The image of its disk, if it has one.
     pub disk: Option<&'a Path>,
+    /// The directory of its journal, if it keeps one.
+    pub journal: Option<&'a Path>,
 }
 
 /// What every host is called in its certificate here: they are one.
@@ -128,7 +130,7 @@ impl Configuration<'_> {
              state_directory = \"{state}\"\n{engine}{disk}\
              [network]\nswitch = \"{switch}\"\n{switch_host}\
              [pair]\nkeys = \"{keys}\"\nmembers = [\"{HOST}\"]\nlisten = \"{listen}\"\n{peer}\
-             [arbiter]\ndirectory = \"{arbiter}\"\n",
+             {journal}[arbiter]\ndirectory = \"{arbiter}\"\n",
             arch = line("arch", arch),
             firmware = line("firmware", firmware),
             guest = self.guest.display(),
@@ -138,6 +140,10 @@ impl Configuration<'_> {
             disk = self.disk.map_or(String::new(), |disk| format!(
                 "[[disks]]\npath = \"{}\"\n",
                 disk.display()
+            )),
+            journal = self.journal.map_or(String::new(), |journal| format!(
+                "[journal]\ndirectory = \"{}\"\n",
+                journal.display()
             )),
             switch = self.switch,
             switch_host = self.switch_host(),

@@ -14,12 +14,13 @@ const GUEST_ADDRESS: &str = "10.0.2.15";
 
 /// A site. Its directory goes with it.
 pub struct Site {
-    _switch: Process,
+    switch: Process,
     switch_address: String,
     directory: PathBuf,
     program: PathBuf,
     guest: PathBuf,
     memory: String,
+    port: u16,
     replicas: u32,
     /// The address on this host that leads to the guest's service.
     pub service: String,
@@ -33,43 +34,62 @@ impl Site {
         let program = program::path()?;
         fs::create_dir(directory.join("arbiter"))?;
         let switch_address = format!("unix:{}", directory.join("switch").display());
-        let status = directory.join("switch.json");
-        let switch = Process::start(
-            Command::new(&program)
-                .args(["switch", "--listen", &switch_address, "--forward"])
-                .arg(format!("127.0.0.1:0={GUEST_ADDRESS}:{port}"))
-                .arg("--status-file")
-                .arg(&status)
-                .stdout(Stdio::null()),
-        )?;
-        let service = wait_for("the switch", || Ok(forward(&status)))?;
+        let forward = format!("127.0.0.1:0={GUEST_ADDRESS}:{port}");
+        let (switch, service) = start_switch(&program, &directory, &switch_address, &forward)?;
         Ok(Site {
-            _switch: switch,
+            switch,
             switch_address,
             directory,
             program,
             guest,
             memory: memory.to_owned(),
+            port,
             replicas: 0,
             service,
         })
+    }
+
+    /// Kills the switch, and with it all connections, and starts another one at the same addresses.
+    pub fn restart_switch(&mut self) -> Result<()> {
+        self.switch.kill()?;
+        let forward = format!("{}={GUEST_ADDRESS}:{}", self.service, self.port);
+        let (program, address) = (&self.program, &self.switch_address);
+        (self.switch, self.service) = start_switch(program, &self.directory, address, &forward)?;
+        Ok(())
+    }
+
+    /// Starts the one replica of a machine with its journal there, or starts it again.
+    pub fn start_with_journal(&mut self, journal: &Path) -> Result<Replica> {
+        let state = self.directory.join("journaled");
+        self.start_replica(&state, None, Some(journal))
     }
 
     /// Starts a replica, on a host of its own as far as it can tell; one without a peer is only
     /// joined.
     pub fn start(&mut self, peer: Option<&str>) -> Result<Replica> {
         self.replicas += 1;
+        let state = self.directory.join(format!("replica-{}", self.replicas));
+        self.start_replica(&state, peer, None)
+    }
+
+    fn start_replica(
+        &self,
+        state: &Path,
+        peer: Option<&str>,
+        journal: Option<&Path>,
+    ) -> Result<Replica> {
         let configuration = Configuration {
             program: &self.program,
             guest: &self.guest,
             memory: &self.memory,
-            state: &self.directory.join(format!("replica-{}", self.replicas)),
+            state,
             switch: &self.switch_address,
             listen: "127.0.0.1:0",
             peer,
             arbiter: &self.directory.join("arbiter"),
             engine: None,
             disk: None,
+            journal,
         };
         Replica::start(Command::new(&self.program), &configuration)
     }
@@ -84,6 +104,27 @@ impl Drop for Site {
             let _removed = fs::remove_dir_all(&self.directory);
         }
     }
+}
+
+/// Starts a switch, and gives the address on this host that leads to the guest.
+fn start_switch(
+    program: &Path,
+    directory: &Path,
+    address: &str,
+    to: &str,
+) -> Result<(Process, String)> {
+    let status = directory.join("switch.json");
+    // That of a switch before it tells of another address.
+    let _removed = fs::remove_file(&status);
+    let switch = Process::start(
+        Command::new(program)
+            .args(["switch", "--listen", address, "--forward", to])
+            .arg("--status-file")
+            .arg(&status)
+            .stdout(Stdio::null()),
+    )?;
+    let service = wait_for("the switch", || Ok(forward(&status)))?;
+    Ok((switch, service))
 }
 
 /// Where the first forward of a switch's status begins, once there is one.

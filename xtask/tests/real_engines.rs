@@ -76,6 +76,7 @@ impl Site {
             arbiter: &self.directory.join("arbiter"),
             engine: Some(engine),
             disk: None,
+            journal: None,
         };
         Replica::start(Command::new(&self.program), &configuration)
     }

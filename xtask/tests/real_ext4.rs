@@ -111,6 +111,7 @@ impl Hosts {
             arbiter: &self.path("arbiter"),
             engine: None,
             disk: Some(&self.disk(host)),
+            journal: None,
         };
         Replica::start(Command::new(&self.program), &configuration)
     }

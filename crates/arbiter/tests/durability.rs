@@ -81,6 +81,7 @@ fn entry() -> Entry {
                 life: LifeNumber(0),
                 generation: Generation(0),
             },
+            journal: None,
         }),
     }
 }

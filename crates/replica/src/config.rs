@@ -2,6 +2,7 @@
 
 use keys::HostName;
 use machine::engine::Engine;
+use replication::config::JournalRole;
 use replication::succession::Durability;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -29,6 +30,19 @@ pub struct ReplicaConfig {
     pub power_off_wait: Duration,
     /// How the pair meets.
     pub pair: PairOptions,
+    /// Where this host keeps a journal while it is the primary.
+    pub journal: Option<JournalOptions>,
+}
+
+/// A host's journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JournalOptions {
+    /// Where it is; made when absent.
+    pub directory: PathBuf,
+    /// Whether outputs wait until it has them.
+    pub role: JournalRole,
+    /// It has failed when something is not durable after so long.
+    pub timeout: Duration,
 }
 
 /// One disk's file or block device on this host.

@@ -2,6 +2,7 @@
 
 use crate::control::ControlError;
 use crate::disk::DiskError;
+use crate::journal::JournalDirectoryError;
 use crate::outside::NetworkError;
 use crate::state_directory::StateDirectoryError;
 use crate::transport::AddressError;
@@ -31,6 +32,9 @@ pub enum Ended {
     /// Asked to end while nobody could take over: the machine ended as by a loss of power, and its
     /// life stays open.
     Unplugged,
+    /// Asked to end while nobody could take over: the machine goes on from its journal at the next
+    /// start on this host, where the outside saw it last.
+    InJournal,
 }
 
 impl fmt::Display for Ended {
@@ -50,6 +54,10 @@ impl fmt::Display for Ended {
             Ended::Unplugged => f.write_str(
                 "asked to end, and nobody could take over: the machine was unplugged; the next \
                  start on this host begins from its disks",
+            ),
+            Ended::InJournal => f.write_str(
+                "asked to end: the machine is in its journal, and goes on from there at the next start \
+                 on this host",
             ),
         }
     }
@@ -76,6 +84,12 @@ pub enum ReplicaError {
     /// A disk.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// The directory of the journal.
+    #[error(transparent)]
+    JournalDirectory(#[from] JournalDirectoryError),
+    /// The machine cannot go on from its journal.
+    #[error("the machine cannot go on from its journal: {0}")]
+    Journal(String),
     /// The machine cannot be powered on.
     #[error("{0}")]
     PowerOn(Failure),

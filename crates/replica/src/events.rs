@@ -53,9 +53,8 @@ impl fmt::Display for Level {
 pub fn level(event: &str) -> Level {
     match event {
         "guest_panicked" | "diverged" | "machine_failed" | "disk_failed" | "disk_error"
-        | "marker_failed" | "key_expired" | "unusable" | "address_conflict" | "another_live" => {
-            Level::Error
-        }
+        | "marker_failed" | "journal_failed" | "key_expired" | "unusable" | "address_conflict"
+        | "another_live" => Level::Error,
         "claim_lost" | "suspected" | "backup_lost" | "alone" | "arbiter_unanswered" | "garbage"
         | "refused" | "turned_away" | "key_expires" | "keys_unusable" | "slow" | "watchdog"
         | "calendar" | "driver_fault" | "paused" | "unplugged" | "button_refused"

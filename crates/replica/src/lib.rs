@@ -15,6 +15,7 @@ pub mod end;
 pub mod events;
 pub mod evidence;
 pub mod host_time;
+pub mod journal;
 pub mod key_watch;
 pub mod machines;
 pub mod outside;

@@ -10,12 +10,14 @@ mod buttons;
 mod channel;
 mod host;
 mod identity;
+mod journaling;
 mod markers;
 pub mod new_life;
 mod peers;
 mod primary;
 mod progress;
 mod rates;
+mod recovering;
 mod restore;
 mod rivals;
 mod snapshot_sender;
@@ -36,7 +38,7 @@ use primary::{PrimaryEnding, PrimaryLoop};
 use replication::message::LifeId;
 use replication::mutation::Mutations;
 use replication::startup::{Startup, StartupConfig};
-use replication::succession::MAX_MEMBERS;
+use replication::succession::{Kind, MAX_MEMBERS};
 use starting::Next;
 
 /// What the core holds back and releases.
@@ -100,7 +102,11 @@ pub fn run_mutated(
                 if let Some(kept) = kept.take() {
                     host.discarding = kept.discard(host.discarding.take());
                 }
-                PrimaryLoop::from_disk(host, *won)?
+                if won.kind == Kind::Recovered {
+                    PrimaryLoop::from_journal(host, *won)?
+                } else {
+                    PrimaryLoop::from_disk(host, *won)?
+                }
             }
             Next::Join(peer, newest) => {
                 let backup = BackupLoop::new(host, peer, *newest, kept.take());

@@ -2,7 +2,7 @@
 
 use crate::events::Event;
 use machine::engine::Engine;
-use replication::primary::FollowerStatus;
+use replication::primary::{FollowerStatus, JournalPhase, JournalStatus};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -59,6 +59,37 @@ impl From<&FollowerStatus> for FollowerLine {
     }
 }
 
+/// A primary's journal.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct JournalLine {
+    /// Which: a directory of this name is in the journal's.
+    pub id: String,
+    /// `beginning`, `in force` (outputs wait for it, and the machine can go on from it), or `kept`
+    /// (it has the history, and nothing waits for it).
+    pub state: String,
+    /// Number of the last record that is durable there.
+    pub durable: u64,
+    /// Bytes of records that are not yet, about.
+    pub bytes_waiting: u64,
+}
+
+impl From<&JournalStatus> for JournalLine {
+    fn from(journal: &JournalStatus) -> JournalLine {
+        JournalLine {
+            id: journal.id.to_string(),
+            state: match journal.phase {
+                JournalPhase::AwaitSnapshot | JournalPhase::Storing => "beginning",
+                JournalPhase::Ready | JournalPhase::Claiming => "asking the arbiter",
+                JournalPhase::InForce => "in force",
+                JournalPhase::Kept => "kept",
+            }
+            .into(),
+            durable: journal.durable,
+            bytes_waiting: journal.bytes_waiting as u64,
+        }
+    }
+}
+
 /// One replica.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ReplicaStatus {
@@ -92,6 +123,9 @@ pub struct ReplicaStatus {
     /// Who follows, as a primary knows it.
     #[serde(default)]
     pub followers: Vec<FollowerLine>,
+    /// The journal of a primary that keeps one.
+    #[serde(default)]
+    pub journal: Option<JournalLine>,
     /// Instructions retired here since power-on.
     pub instruction_count: u64,
     /// Guest time, milliseconds since power-on.

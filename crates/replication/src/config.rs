@@ -8,6 +8,18 @@ use crate::mutation::Mutations;
 use crate::succession::{BeaconName, ClaimPacing, Durability, HostId, Writer};
 use std::time::Duration;
 
+/// A primary's journal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum JournalRole {
+    /// There is none.
+    #[default]
+    None,
+    /// It keeps the history, and nothing waits for it: a machine does not go on from it.
+    History,
+    /// Outputs wait until it is durable: the machine goes on from it when all else is lost.
+    Member,
+}
+
 /// Configuration of a replica, primary or backup. Both sides should have the same times.
 #[derive(Clone, Debug)]
 pub struct PairConfig {
@@ -34,6 +46,10 @@ pub struct PairConfig {
     pub watch_interval: Duration,
     /// When a guest's flush is complete, in generations with members.
     pub durability: Durability,
+    /// Whether this host keeps a journal, and what outputs have to do with it.
+    pub journal: JournalRole,
+    /// A journal that has not made durable what it was given for so long has failed.
+    pub journal_timeout: Duration,
     /// Old bugs, for the simulator. `Mutations::default()` is none.
     pub mutations: Mutations,
 }
@@ -53,6 +69,8 @@ impl PairConfig {
             claim_pacing: ClaimPacing::default(),
             watch_interval: Duration::from_secs(3),
             durability: Durability::default(),
+            journal: JournalRole::default(),
+            journal_timeout: Duration::from_secs(10),
             mutations: Mutations::default(),
         }
     }

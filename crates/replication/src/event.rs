@@ -2,7 +2,7 @@
 
 use crate::failure_detector::Suspicion;
 use crate::message::{Continuation, DivergenceReport, Refusal};
-use crate::succession::{Entry, Generation, Host};
+use crate::succession::{Entry, Generation, Host, JournalId};
 use crate::watch::Agreement;
 use std::fmt;
 use std::time::Duration;
@@ -116,6 +116,30 @@ pub enum Event {
         /// Where.
         report: DivergenceReport,
     },
+    /// A journal is begun, with a snapshot.
+    JournalBegun {
+        /// Which.
+        id: JournalId,
+    },
+    /// The journal has everything that the outside sees from here on.
+    JournalInForce {
+        /// Which.
+        id: JournalId,
+    },
+    /// The journal has the history of the machine from its snapshot on; nothing waits for it.
+    JournalKept {
+        /// Which.
+        id: JournalId,
+    },
+    /// The journal cannot be kept any further; another one is begun later.
+    JournalFailed {
+        /// Which.
+        id: JournalId,
+        /// Why.
+        why: String,
+        /// When another one is begun.
+        again_in: Duration,
+    },
     /// This process did not run for a while and makes sure that its backup still listens.
     Paused {
         /// How long.
@@ -188,6 +212,20 @@ impl fmt::Display for Event {
                 f,
                 "the replicas differ at instruction {}: {}",
                 report.count, report.what
+            ),
+            Event::JournalBegun { id } => write!(f, "journal {id}, with a snapshot"),
+            Event::JournalInForce { id } => write!(
+                f,
+                "outputs wait for journal {id}: the machine goes on from there when everything is lost"
+            ),
+            Event::JournalKept { id } => {
+                write!(f, "journal {id} keeps the history from its snapshot on")
+            }
+            Event::JournalFailed { id, why, again_in } => write!(
+                f,
+                "journal {id} cannot be kept, and the machine goes on without it: {why}; another one \
+                 is begun in {} s",
+                again_in.as_secs()
             ),
             Event::Paused { pause } => {
                 write!(f, "this process did not run for {} ms", pause.as_millis())

@@ -13,6 +13,7 @@ pub mod event;
 pub mod failure_detector;
 pub mod frame;
 pub mod guest;
+pub mod journal;
 pub mod lag;
 pub mod life_log;
 mod line;

@@ -109,6 +109,14 @@ impl<'a> LineReader<'a> {
         parse_identity(self.field(name)?).ok_or(LineError::Field(name))
     }
 
+    /// The next field, if it has this name: it may be left out.
+    pub fn optional(&mut self, name: &'static str) -> Option<&'a str> {
+        let mut ahead = self.fields.clone();
+        let value = ahead.next()?.strip_prefix(name)?.strip_prefix('=')?;
+        self.fields = ahead;
+        Some(value)
+    }
+
     pub fn end(mut self) -> Result<(), LineError> {
         self.fields
             .next()

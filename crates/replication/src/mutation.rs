@@ -7,6 +7,8 @@
 pub enum Mutation {
     /// Outputs leave at once, acknowledged or not.
     NoOutputRule,
+    /// Outputs leave when their records were handed to the journal, durable or not.
+    JournalNotWaitedFor,
     /// The primary goes on alone without asking the arbiter.
     DropBackupWithoutAsking,
     /// The backup goes live on suspicion without asking the arbiter.

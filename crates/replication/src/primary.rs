@@ -2,6 +2,7 @@
 
 mod handover;
 mod join;
+mod journal;
 mod leaving;
 mod member;
 
@@ -18,10 +19,12 @@ use crate::output_gate::{OutputGate, Policy, Released};
 use crate::record::{MAX_INPUT_BYTES, Record, RecordBody};
 use crate::startup::{Stance, Standing};
 use crate::succession::{
-    Claim, Entry, Generation, Host, Kind, LifeNumber, RecordNumber, Request, RunId,
+    Claim, Entry, Generation, Host, JournalId, Kind, LifeNumber, RecordNumber, Request, RunId,
 };
 use crate::watch::{Agreement, BeaconWriter, KeyWatch, Outage};
 use join::Join;
+use journal::{Journal, JournalPacing};
+pub use journal::{JournalPhase, JournalStart, JournalStatus, StoredRecords};
 use member::Member;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -67,6 +70,30 @@ pub enum PrimaryAction<O> {
     AbortSnapshot {
         /// The pairing.
         pairing: u64,
+    },
+    /// Begin a journal: take a snapshot as for [`PrimaryAction::TakeSnapshot`], then call
+    /// [`Primary::snapshot_taken`] with this number. [`PrimaryAction::JournalFrom`] follows.
+    BeginJournal {
+        /// Which.
+        id: JournalId,
+        /// The number of its snapshot.
+        snapshot: u64,
+    },
+    /// The snapshot that was just taken is the journal's: write it, and say
+    /// [`Primary::journal_has_snapshot`] when it is durable. Records are stored meanwhile.
+    JournalFrom(JournalStart),
+    /// Store these after all that were given before, and say [`Primary::journal_durable`] when they
+    /// are; [`Primary::journal_failed`] if that cannot be.
+    Store {
+        /// Which journal.
+        id: JournalId,
+        /// What, in order.
+        batches: Vec<StoredRecords>,
+    },
+    /// Nobody wants this journal any more; its snapshot, if it is still being taken, neither.
+    EndJournal {
+        /// Which.
+        id: JournalId,
     },
     /// Ask the arbiter, answer with [`Primary::arbiter_answered`]: exactly one answer a request,
     /// [`Outcome::Unknown`](crate::succession::Outcome::Unknown) when it takes too long. At most one about keys and one about beacons
@@ -155,6 +182,8 @@ pub struct PrimaryStatus {
     pub restored: Option<(u64, u64)>,
     /// Bytes of records that are kept for whoever comes back, about.
     pub log_bytes: usize,
+    /// The journal, if one is kept.
+    pub journal: Option<JournalStatus>,
     /// Everybody who follows.
     pub followers: Vec<FollowerStatus>,
 }
@@ -248,6 +277,8 @@ pub struct Primary<O> {
     /// Members that are lost, perhaps: the arbiter is asked to drop them, and nothing leaves until it
     /// has. Each may have gone live.
     lost: Vec<Host>,
+    journal: Option<Journal>,
+    journal_pacing: JournalPacing,
     settled: bool,
     flushes_up_to: u64,
     gate: OutputGate<O>,
@@ -294,6 +325,8 @@ impl<O> Primary<O> {
             "a machine that goes live has replayed its log"
         );
         let pauses = PauseDetector::new(now, &config.detector);
+        let journal = membership.journal;
+        let journal = journal.map(|id| Journal::went_on(id, log.last()));
         let mut primary = Primary {
             watch: KeyWatch::new(now, config.watch_interval),
             beacon: BeaconWriter::new(config.beacon(config.greeting.host.id)),
@@ -305,6 +338,8 @@ impl<O> Primary<O> {
             log,
             members: Vec::new(),
             lost: Vec::new(),
+            journal,
+            journal_pacing: JournalPacing::default(),
             settled: false,
             flushes_up_to: u64::MAX,
             gate: OutputGate::new(visible_outputs),
@@ -438,7 +473,8 @@ impl<O> Primary<O> {
             Some(claim) => claim.deadline(),
             None => self.watch.deadline(),
         };
-        [state, key].into_iter().flatten().min()
+        let deadlines = [state, key, self.journal_deadline()];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Time passed.
@@ -475,6 +511,10 @@ impl<O> Primary<O> {
             cursor.grown(now, bytes);
             needed = needed.min(cursor.sent());
         }
+        let journal = self.journal.as_mut();
+        if let Some(sent) = journal.and_then(|journal| journal.grown(now, bytes)) {
+            needed = needed.min(sent);
+        }
         if self
             .config
             .mutations
@@ -506,7 +546,7 @@ impl<O> Primary<O> {
             self.flush(now, true);
         } else if !matches!(self.state, State::Running { .. }) {
             // Nobody hears it any more.
-        } else if self.is_alone() {
+        } else if self.leaves_at_once() {
             self.gate.passed(visible_outputs);
             self.actions.push_back(PrimaryAction::Emit(outputs));
         } else {
@@ -614,7 +654,9 @@ impl<O> Primary<O> {
             arbiter: self.agreement,
             record: RecordNumber(self.log.last()),
             settled: self.settled,
-            protected: self.lost.is_empty() && members.iter().any(|member| member.protects),
+            protected: self.lost.is_empty()
+                && !self.is_journal_lost()
+                && (members.iter().any(|member| member.protects) || self.is_journal_in_force()),
             instruction_count: self.count,
             lag_instructions: members.iter().fold(0, |lag, m| lag.max(m.lag_instructions)),
             lag: members.iter().fold(Duration::ZERO, |lag, m| lag.max(m.lag)),
@@ -625,6 +667,7 @@ impl<O> Primary<O> {
             acknowledged: members.iter().map(|m| m.acknowledged).min().unwrap_or(0),
             restored: None,
             log_bytes: self.log.bytes(),
+            journal: self.journal(),
             followers: Vec::new(),
         };
         if let State::Running { join: Some(join) } = &self.state {
@@ -646,6 +689,9 @@ impl<O> Primary<O> {
         };
         if let State::Running { join: Some(join) } = &mut self.state {
             join.forgive(pause);
+        }
+        if let Some(journal) = &mut self.journal {
+            journal.forgive(pause);
         }
         if matches!(self.state, State::Running { .. }) && !self.members.is_empty() {
             self.paused(now, pause);
@@ -669,6 +715,7 @@ impl<O> Primary<O> {
         }
         self.drop_absent(now);
         self.claim_joining(now);
+        self.maintain_journal(now);
         self.see_to_failed_disk(now);
         self.announce_if_certain();
         self.control_speed(now);
@@ -721,7 +768,12 @@ impl<O> Primary<O> {
         }
     }
 
-    /// Whether nobody but this host can leave the generation: outputs leave at once.
+    /// Whether outputs wait for nobody.
+    fn leaves_at_once(&self) -> bool {
+        self.is_alone() && !self.waits_for_journal()
+    }
+
+    /// Whether nobody but this host can leave the generation.
     fn is_alone(&self) -> bool {
         self.members.is_empty() && self.lost.is_empty()
     }
@@ -764,8 +816,7 @@ impl<O> Primary<O> {
             members: 0,
         });
         self.agreement = Agreement::Unknown;
-        let released = self.gate.alone(now);
-        self.emit(released);
+        self.let_out_without_journal(now);
         if self.settled {
             self.complete_flushes(u64::MAX);
         }
@@ -797,6 +848,7 @@ impl<O> Primary<O> {
     fn stop(&mut self, why: PrimaryStop) {
         self.gate.discard();
         self.leaving = None;
+        self.journal = None;
         self.members.clear();
         self.lost.clear();
         self.state = State::Stopped;
@@ -828,6 +880,7 @@ impl<O> Primary<O> {
             pressure.memory = pressure.memory.max(held);
         }
         let (lag, mutations) = (&self.config.lag, &self.config.mutations);
+        pressure = pressure.max(self.journal_pressure());
         for member in &self.members {
             pressure = pressure.max(member.pressure(now, lag, self.gate.held_outputs(), mutations));
         }

@@ -5,8 +5,9 @@ use proptest::prelude::*;
 use replication::marker::{DiskState, Found, Marker, Role, Worth};
 use replication::message::LifeId;
 use replication::succession::{
-    Durability, Entry, Generation, Host, HostId, Key, Kind, LifeNumber, MachineName, Membership,
-    Newest, Origin, Outcome, RecordNumber, Request, RunId, Search, SearchVerdict, Writer,
+    Durability, Entry, Generation, Host, HostId, JournalId, Key, Kind, LifeNumber, MachineName,
+    Membership, Newest, Origin, Outcome, RecordNumber, Request, RunId, Search, SearchVerdict,
+    Writer,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -27,6 +28,7 @@ fn kind() -> impl Strategy<Value = Kind> {
         Kind::TookOver,
         Kind::HandedOver,
         Kind::ColdStart,
+        Kind::Recovered,
         Kind::Ended,
         Kind::Lost,
     ])
@@ -41,12 +43,13 @@ prop_compose! {
         writer in host(),
         members in prop::collection::btree_map(any::<u128>(), "[ -~]{0,9}", 1..8),
         numbers in any::<(u128, u128, u64, u64, u64, u64, bool)>(),
+        kept in prop::option::of(any::<u128>()),
         origin in host(),
     ) -> Entry {
         let (run, life_id, record, since, origin_life, origin_generation, both) = numbers;
         let generation = if kind == Kind::PowerOn { 0 } else { generation };
         let members = match kind {
-            Kind::PowerOn | Kind::ColdStart | Kind::Ended | Kind::Lost => Vec::new(),
+            Kind::PowerOn | Kind::ColdStart | Kind::Recovered | Kind::Ended | Kind::Lost => Vec::new(),
             _ => members.iter().filter(|(id, _)| HostId(**id) != writer.id)
                 .map(|(id, node)| Host::new(HostId(*id), node)).collect(),
         };
@@ -63,6 +66,11 @@ prop_compose! {
                 host: origin,
                 life: LifeNumber(origin_life),
                 generation: Generation(origin_generation),
+            },
+            journal: match kind {
+                Kind::Joined | Kind::Dropped => kept.map(JournalId),
+                Kind::Recovered => Some(JournalId(kept.unwrap_or(7))),
+                _ => None,
             },
         };
         Entry {
@@ -245,6 +253,7 @@ fn plain(key: &Key) -> Entry {
                 life: LifeNumber(0),
                 generation: Generation(0),
             },
+            journal: None,
         }),
     }
 }

@@ -310,6 +310,12 @@ impl World {
                     primary.flushes_up_to = up_to;
                 }
             }
+            PrimaryAction::BeginJournal { .. }
+            | PrimaryAction::JournalFrom(_)
+            | PrimaryAction::Store { .. }
+            | PrimaryAction::EndJournal { .. } => {
+                unreachable!("no host of this world keeps a journal")
+            }
             PrimaryAction::Announce => {}
             PrimaryAction::Resume => self.primary_resumes(node),
             PrimaryAction::Throttle(share) => {

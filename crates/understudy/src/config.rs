@@ -3,9 +3,11 @@
 //! The same file, or nearly the same, is on both hosts. Paths in it are relative to its directory.
 
 mod arbiter;
+mod journal;
 mod units;
 
 pub use arbiter::ArbiterSection;
+pub use journal::{JournalSection, OutputsWaitFor};
 pub use units::{ByteSize, MacAddress, MemberName, Milliseconds};
 
 use crate::architecture::Architecture;
@@ -121,6 +123,9 @@ pub struct VmConfig {
     /// The pair; needed by `replica`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pair: Option<PairSection>,
+    /// The journal of this host, if it keeps one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub journal: Option<JournalSection>,
     /// The arbiter; needed by `replica`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub arbiter: Option<ArbiterSection>,
@@ -357,6 +362,10 @@ impl VmConfig {
             ("initrd", self.initrd.as_deref()),
             ("state_directory", state),
             ("pair.keys", self.pair.as_ref().map(|pair| &*pair.keys)),
+            (
+                "journal.directory",
+                self.journal.as_ref().map(|journal| &*journal.directory),
+            ),
         ];
         let arbiter = self.arbiter.iter();
         let named = images
@@ -443,6 +452,11 @@ impl VmConfig {
                 ),
             );
         }
+        if let Some(journal) = &self.journal
+            && let Err((key, message)) = journal.check(&self.disks)
+        {
+            return wrong(key, message);
+        }
         if let Some(arbiter) = &self.arbiter
             && let Err((key, message)) = arbiter.check()
         {
@@ -477,6 +491,9 @@ impl VmConfig {
                 network.keys = self.pair.as_ref().map(|pair| pair.keys.clone());
             }
         }
+        if let Some(journal) = &mut self.journal {
+            resolve(&mut journal.directory);
+        }
         if let Some(arbiter) = &mut self.arbiter {
             arbiter.resolve(resolve);
         }
@@ -505,6 +522,7 @@ impl VmConfig {
             network: self.network.as_ref().map(NetworkSection::network_end),
             disk_durability: self.disk_durability.in_replication(),
             power_off_wait: self.power_off_wait.duration(),
+            journal: self.journal.as_ref().map(JournalSection::options),
             pair: PairOptions {
                 host: pair.host.clone(),
                 keys: pair.keys.clone(),

@@ -39,6 +39,9 @@ pub enum ExitStatus {
     /// A primary was asked to end, nobody could take over, and its guest powered off when it was asked
     /// to: the life stays open.
     PoweredOff,
+    /// A primary was asked to end, nobody could take over: the machine goes on from its journal at the
+    /// next start.
+    InJournal,
     /// The guest's kernel panicked, and `on_panic` says to stop then.
     GuestPanicked,
     /// The guest gave this status through its finisher.
@@ -64,6 +67,7 @@ impl ExitStatus {
             ExitStatus::Unplugged => 12,
             ExitStatus::GuestPanicked => 13,
             ExitStatus::PoweredOff => 14,
+            ExitStatus::InJournal => 15,
             ExitStatus::Guest(code) => code,
         }
     }
@@ -125,12 +129,14 @@ impl From<ReplicaError> for Failure {
             | ReplicaError::Address(_)
             | ReplicaError::Network(_)
             | ReplicaError::Disk(_)
+            | ReplicaError::JournalDirectory(_)
             | ReplicaError::PowerOn(_) => ExitStatus::Usage,
             ReplicaError::LifeIsOver(_) => ExitStatus::LifeIsOver,
             ReplicaError::Refused(_) => ExitStatus::Refused,
-            ReplicaError::Unusable(_) | ReplicaError::MachineFailed(_) | ReplicaError::Host(_) => {
-                ExitStatus::Failure
-            }
+            ReplicaError::Unusable(_)
+            | ReplicaError::Journal(_)
+            | ReplicaError::MachineFailed(_)
+            | ReplicaError::Host(_) => ExitStatus::Failure,
         };
         Failure::new(status, error)
     }
@@ -155,6 +161,7 @@ impl From<Ended> for ExitStatus {
             Ended::Left => ExitStatus::Left,
             Ended::Unplugged => ExitStatus::Unplugged,
             Ended::PoweredOff => ExitStatus::PoweredOff,
+            Ended::InJournal => ExitStatus::InJournal,
         }
     }
 }

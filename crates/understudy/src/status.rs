@@ -4,7 +4,7 @@ use replica::control;
 use replica::events::{self, Event, printable};
 use replica::key_watch::WARNED_DAYS;
 use replica::state_directory;
-use replica::status::{JoinProgress, ReplicaStatus};
+use replica::status::{JoinProgress, JournalLine, ReplicaStatus};
 use serde::{Deserialize, Serialize};
 use std::fs::DirEntry;
 use std::io;
@@ -172,6 +172,9 @@ pub fn describe(status: &Status) -> String {
         }
         if replica.role == "primary" {
             let _ = writeln!(text, "         {}", describe_pair(replica));
+            if let Some(journal) = &replica.journal {
+                let _ = writeln!(text, "         {}", describe_journal(journal));
+            }
             if replica.guest_panicked {
                 text.push_str("         the guest's kernel panicked\n");
             }
@@ -224,6 +227,16 @@ fn describe_joining(joining: &JoinProgress) -> String {
         joining.done_bytes as f64 / MIB,
         joining.total_bytes as f64 / MIB,
         joining.bytes_per_second as f64 / MIB
+    )
+}
+
+/// A primary's journal, on one line.
+fn describe_journal(journal: &JournalLine) -> String {
+    format!(
+        "journal {}   record {} is durable, {:.1} KiB are not yet",
+        printable(&journal.state),
+        journal.durable,
+        journal.bytes_waiting as f64 / 1024.0
     )
 }
 

@@ -5,6 +5,7 @@ pub mod cpu;
 pub mod distance;
 pub mod failover;
 pub mod join;
+pub mod journal;
 pub mod log;
 pub mod members;
 pub mod pair;

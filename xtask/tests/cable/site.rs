@@ -127,6 +127,7 @@ impl Site {
             arbiter: &self.arbiter_path(host),
             engine: None,
             disk: None,
+            journal: None,
         };
         Replica::start(self.lan.on_host(host, &self.program), &configuration)
     }

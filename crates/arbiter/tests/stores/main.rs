@@ -54,6 +54,7 @@ pub fn entry(generation: u64, host: u128, run: u128) -> Entry {
                 life: LifeNumber(0),
                 generation: Generation(0),
             },
+            journal: None,
         }),
     }
 }

@@ -12,6 +12,7 @@ use crate::end::{Ended, ReplicaError};
 use crate::events::EventLog;
 use crate::evidence::{EvidenceDesk, EvidenceStore, Kept};
 use crate::host_time::{monotonic, monotonic_ns, thread_cpu};
+use crate::journal::{JournalDesk, JournalDirectory, JournalOwner};
 use crate::key_watch::{KeyNews, KeyWatch};
 use crate::machines::Machines;
 use crate::outside::{ConsoleSink, Network, Outside};
@@ -94,6 +95,8 @@ pub struct Host {
     pub arbiter: ArbiterDesk,
     /// What the disks here are worth.
     pub markers: Markers,
+    /// The journal, where one is configured.
+    pub journal: Option<JournalDesk>,
     /// A disk here failed: no machine of another host is brought here until it takes writes again.
     pub failed_disk: Option<FailedDisk>,
     /// Why nothing came of joining, the last time: it is looked again.
@@ -182,7 +185,9 @@ impl Host {
         })?;
         let pair_config = identity::pair_config(&config, &membership, &*machines)?;
         let machine = pair_config.greeting.machine.clone();
+        let journal = open_journal(&config, &pair_config, &*machines, &waker)?;
         Ok(Host {
+            journal,
             markers: Markers::open(&config, machine, waker.clone())?,
             peers: Vec::new(),
             failed_disk: None,
@@ -688,6 +693,25 @@ enum Source {
     Network,
 }
 
+/// The journal's directory, and its thread.
+fn open_journal(
+    config: &ReplicaConfig,
+    pair: &PairConfig,
+    machines: &dyn Machines,
+    waker: &Waker,
+) -> Result<Option<JournalDesk>, ReplicaError> {
+    let Some(options) = &config.journal else {
+        return Ok(None);
+    };
+    let owner = JournalOwner {
+        machine: pair.greeting.machine.clone(),
+        semantics_version: pair.greeting.semantics_version,
+        configuration_hash: machines.configuration_hash(),
+    };
+    let directory = JournalDirectory::take(&options.directory, &owner.machine)?;
+    Ok(Some(JournalDesk::start(directory, owner, waker.clone())?))
+}
+
 fn state_file(directory: &Path, source: io::Error) -> StateDirectoryError {
     StateDirectoryError::Unusable {
         directory: directory.into(),
@@ -720,6 +744,10 @@ fn name_event(event: &Event) -> &'static str {
         Event::HandingOver { .. } => "handing_over",
         Event::Live { .. } => "live",
         Event::Diverged { .. } => "diverged",
+        Event::JournalBegun { .. } => "journal_begun",
+        Event::JournalInForce { .. } => "journal_in_force",
+        Event::JournalKept { .. } => "journal_kept",
+        Event::JournalFailed { .. } => "journal_failed",
         Event::Paused { .. } => "paused",
     }
 }

@@ -101,5 +101,9 @@ pub fn pair_config(
     pair_config.digest_interval = config.pair.digest_interval;
     pair_config.durability = config.disk_durability;
     pair_config.lag.target = config.pair.lag_target;
+    if let Some(journal) = &config.journal {
+        pair_config.journal = journal.role;
+        pair_config.journal_timeout = journal.timeout;
+    }
     Ok(pair_config)
 }

@@ -203,6 +203,7 @@ mod tests {
             network: None,
             disk_durability: Default::default(),
             power_off_wait: Duration::ZERO,
+            journal: None,
             pair: PairOptions {
                 host: None,
                 keys: directory.into(),

@@ -2,6 +2,7 @@
 
 use super::ReplicationCore;
 use super::host::{Happened, Host};
+use super::journaling::JournalSnapshot;
 use super::markers::Purpose;
 use super::rates::percentile_ms;
 use super::rivals::Rivals;
@@ -16,7 +17,7 @@ use crate::evidence::EvidenceStore;
 use crate::host_time::monotonic;
 use crate::outside;
 use crate::peer_stream::BlockingPeer;
-use crate::status::{FollowerLine, OutputDelay, ReplicaStatus};
+use crate::status::{FollowerLine, JournalLine, OutputDelay, ReplicaStatus};
 use crate::vcpu::{
     BegunSnapshot, CommandChannel, InputEncoding, LiveOptions, LiveReport, LiveVcpu, Parts,
     ReplicaGuest, Step, start_disks,
@@ -48,7 +49,8 @@ pub(super) struct PrimaryLoop {
     pub(super) host: Host,
     pub(super) vcpu: LiveVcpu,
     pub(super) core: ReplicationCore,
-    requests: SnapshotRequests,
+    pub(super) requests: SnapshotRequests,
+    pub(super) journal_snapshot: JournalSnapshot,
     snapshot: Option<SnapshotSender>,
     /// A snapshot that nobody has connected for yet.
     begun: Option<Box<BegunSnapshot>>,
@@ -149,6 +151,7 @@ impl PrimaryLoop {
             vcpu,
             core,
             requests: SnapshotRequests::default(),
+            journal_snapshot: JournalSnapshot::default(),
             snapshot: None,
             begun: None,
             fetcher: None,
@@ -293,6 +296,7 @@ impl PrimaryLoop {
             }
             self.host.marker_written(purpose, result);
         }
+        self.journal_news();
         self.core.tick(monotonic());
         self.actions();
         self.stop_in_time();
@@ -305,7 +309,7 @@ impl PrimaryLoop {
         self.snapshot_ended();
     }
 
-    fn take(&mut self, happened: Happened) {
+    pub(super) fn take(&mut self, happened: Happened) {
         if happened.stop {
             self.asked_to_end();
         }
@@ -390,6 +394,10 @@ impl PrimaryLoop {
             // Dropped here it is not taken any further.
             return;
         }
+        if self.is_journals(pairing) {
+            self.journal_snapshot_begun(begun);
+            return self.core.snapshot_taken(monotonic(), pairing, count);
+        }
         self.core.snapshot_taken(monotonic(), pairing, count);
         self.begun = Some(begun);
         self.begin_sending();
@@ -456,7 +464,7 @@ impl PrimaryLoop {
         self.core.progress(monotonic(), count);
     }
 
-    fn actions(&mut self) {
+    pub(super) fn actions(&mut self) {
         while let Some(action) = self.core.next_action() {
             match action {
                 PrimaryAction::Send {
@@ -467,6 +475,12 @@ impl PrimaryLoop {
                 PrimaryAction::Emit(outputs) => self.emit(&outputs),
                 PrimaryAction::TakeSnapshot { pairing, .. } => self.requests.ask(pairing),
                 PrimaryAction::AbortSnapshot { .. } => self.drop_snapshot(),
+                PrimaryAction::BeginJournal { snapshot, .. } => {
+                    self.ask_journal_snapshot(snapshot);
+                }
+                PrimaryAction::JournalFrom(start) => self.begin_journal(start),
+                PrimaryAction::Store { id, batches } => self.store(id, batches),
+                PrimaryAction::EndJournal { id } => self.end_journal(id),
                 PrimaryAction::Ask(request) => self.host.arbiter.ask(monotonic(), request),
                 PrimaryAction::Announce => self.announce(),
                 PrimaryAction::Settle(marker) => {
@@ -595,6 +609,7 @@ fn status(host: &Host, core: &ReplicationCore, vcpu: &LiveVcpu) -> ReplicaStatus
     ReplicaStatus {
         role: "primary".into(),
         state: state_name(pair.phase, pair.protected).into(),
+        journal: pair.journal.as_ref().map(JournalLine::from),
         generation: pair.generation.0,
         protected: pair.protected,
         followers: pair.followers.iter().map(FollowerLine::from).collect(),
@@ -612,6 +627,7 @@ fn status(host: &Host, core: &ReplicationCore, vcpu: &LiveVcpu) -> ReplicaStatus
 
 fn state_name(phase: PrimaryPhase, protected: bool) -> &'static str {
     match phase {
+        PrimaryPhase::Alone if protected => "journaled",
         PrimaryPhase::Alone => "alone",
         PrimaryPhase::Joining => "joining",
         PrimaryPhase::Paired if protected => "protected",

@@ -9,10 +9,11 @@ use crate::disk::Disk;
 use crate::disk::probe::FailedDisk;
 use crate::end::{Ended, ReplicaError};
 use crate::host_time::monotonic;
+use crate::journal::JournalDesk;
 use crate::machines::Machines;
 use crate::status::ReplicaStatus;
 use replication::message::Message;
-use replication::startup::{self, Startup, StartupAction, Waiting};
+use replication::startup::{self, JournalWorth, Startup, StartupAction, Waiting};
 use replication::succession::{Entry, HostId};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -35,6 +36,10 @@ pub fn serve(
 ) -> Result<Next, ReplicaError> {
     host.arbiter.forget();
     startup.obstacle_is(obstacle(&host.config, &*host.machines));
+    if let Some(journal) = &host.journal {
+        startup.journal_is(monotonic(), JournalWorth::BeingRead);
+        journal.inspect();
+    }
     let greeting = host.pair_config.greeting.clone();
     let asked = Peers::new(
         peers.to_vec(),
@@ -49,6 +54,7 @@ pub fn serve(
         asked,
         said: None,
         kept_out: None,
+        read_journal: monotonic() + LOOK_INTERVAL,
     };
     loop {
         starting.answers();
@@ -80,6 +86,8 @@ struct Starting<'a> {
     /// There is a primary that this host's disk keeps it from joining, and when it is looked again
     /// whether there still is.
     kept_out: Option<KeptOut>,
+    /// When a journal that no machine can go on from is read again.
+    read_journal: Duration,
 }
 
 /// A replica whose disk failed.
@@ -108,6 +116,16 @@ impl Starting<'_> {
         }
         if let Waiting::Obstacle(_) = startup.waiting() {
             startup.obstacle_is(obstacle(&host.config, &*host.machines));
+        }
+        if let Some(worth) = host.journal.as_mut().and_then(JournalDesk::inspected) {
+            startup.journal_is(monotonic(), worth);
+            self.read_journal = monotonic() + LOOK_INTERVAL;
+        }
+        if let (Waiting::Journal { .. }, Some(journal)) = (startup.waiting(), &host.journal)
+            && monotonic() >= self.read_journal
+        {
+            journal.inspect();
+            self.read_journal = Duration::MAX;
         }
         startup.tick(monotonic());
         self.try_disk();

@@ -78,6 +78,9 @@ impl PrimaryLoop {
             return self.halt(purpose);
         }
         match self.core.status().phase {
+            PrimaryPhase::Alone | PrimaryPhase::Joining if self.core.status().protected => {
+                self.stay_in_journal();
+            }
             PrimaryPhase::Alone | PrimaryPhase::Joining => self.let_it_power_off(),
             PrimaryPhase::Claiming => {
                 let step = Step::Deciding;
@@ -233,6 +236,9 @@ impl PrimaryLoop {
         let now = monotonic();
         match step {
             Step::Deciding if self.core.status().phase == PrimaryPhase::Alone => {
+                if self.core.status().protected {
+                    return self.stay_in_journal();
+                }
                 self.let_it_power_off();
             }
             Step::Deciding if now >= until => self.unplug("the arbiter does not answer"),
@@ -266,6 +272,16 @@ impl PrimaryLoop {
             }
             _ => {}
         }
+    }
+
+    /// Ends with everything in the journal that the outside has seen: the guest need not know.
+    fn stay_in_journal(&mut self) {
+        let (generation, count) = (self.core.status().generation.0, self.count());
+        let detail = "asked to end: the machine goes on from its journal at the next start";
+        self.host
+            .events
+            .add("in_journal", generation, count, detail);
+        self.end(PrimaryEnding::Exit(Ok(Ended::InJournal)));
     }
 
     /// Ends the machine as a loss of power would. Its life stays open: the next start on this host

@@ -240,6 +240,7 @@ impl<O> Primary<O> {
             && self.settled
             && self.leaving.is_none()
             && self.lost.is_empty()
+            && !self.journal_takes_snapshot()
             && self.members.len() < self.config.max_members.min(MAX_MEMBERS);
         if is_here || !takes_one_more {
             return Err(Refusal::NotNow);
@@ -290,6 +291,7 @@ impl<O> Primary<O> {
             };
             self.send(connection, taken);
         }
+        self.journal_snapshot_taken(pairing);
         self.maintain(now);
     }
 
@@ -500,6 +502,9 @@ impl<O> Primary<O> {
 
     /// Sends what waits to everybody who is sent records at all. `urgent`: an output waits for it.
     pub(super) fn flush(&mut self, now: Duration, urgent: bool) {
+        if urgent {
+            self.store(now);
+        }
         for index in 0..self.members.len() {
             self.flush_member(now, index, urgent);
         }

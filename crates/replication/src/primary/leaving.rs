@@ -119,6 +119,7 @@ impl<O> Primary<O> {
             Kind::Joined => {
                 self.tell_generation();
                 self.key_of_joining_is_there();
+                self.journal_key_is_there();
             }
             Kind::Dropped => {
                 // Whoever was lost meanwhile is still a member: the next key drops it.
@@ -189,11 +190,9 @@ impl<O> Primary<O> {
         let left = self.opened.membership();
         let here = left.members.iter().filter(|host| is_here(host)).cloned();
         let members: Vec<Host> = here.collect();
-        if members.len() < left.members.len() {
-            let next = Membership {
-                members,
-                ..left.clone()
-            };
+        let keeps_journal = self.journal_of_next() == left.journal;
+        if members.len() < left.members.len() || !keeps_journal {
+            let next = self.without_absent(left, members);
             self.leave_generation(now, Kind::Dropped, Some(next));
         }
     }

@@ -325,12 +325,13 @@ impl<O> Primary<O> {
     pub(super) fn release(&mut self, now: Duration) {
         let mutated = self.config.mutations.active(Mutation::EmitsAfterHandover);
         let is_certain = self.lost.is_empty() && self.members.iter().all(Member::is_certain);
-        if !is_certain || self.stands_still && !mutated {
+        if !is_certain || self.is_journal_lost() || self.stands_still && !mutated {
             return;
         }
         let held = self.members.iter().map(|m| m.cursor.acknowledged());
         let held = self.policy().held(held);
-        if let Some(held) = held {
+        let stored = self.durable_in_journal();
+        if let Some(held) = held.into_iter().chain(stored).min() {
             assert!(held <= self.log.last(), "nobody holds what was not made");
             let released = self.gate.held_up_to(now, held);
             self.emit(released);

@@ -1,11 +1,14 @@
 //! The decision itself: a function of what was found.
 
 use super::rights::{Open, Right};
-use super::{PeerAnswer, PeerId, Refusal, Stance, Standing, StartupConfig, Waiting, Word};
+use super::{
+    JournalWorth, PeerAnswer, PeerId, Refusal, Stance, Standing, StartupConfig, Waiting, Word,
+};
 use crate::marker::{DiskState, Role, Worth};
 use crate::mutation::Mutation;
 use crate::succession::{
-    Entry, Generation, Host, Key, Kind, LifeNumber, Membership, Newest, Origin, RecordNumber,
+    Entry, Generation, Host, JournalId, Key, Kind, LifeNumber, Membership, Newest, Origin,
+    RecordNumber,
 };
 use std::collections::BTreeMap;
 
@@ -31,6 +34,7 @@ type Answers = BTreeMap<PeerId, PeerAnswer>;
 struct Situation<'a> {
     config: &'a StartupConfig,
     worth: &'a Worth,
+    journal: &'a JournalWorth,
     word: &'a Word,
     answers: Option<&'a Answers>,
 }
@@ -38,6 +42,7 @@ struct Situation<'a> {
 pub(super) fn decide(
     config: &StartupConfig,
     worth: &Worth,
+    journal: &JournalWorth,
     word: &Word,
     newest: &Newest,
     answers: Option<&Answers>,
@@ -45,6 +50,7 @@ pub(super) fn decide(
     let situation = Situation {
         config,
         worth,
+        journal,
         word,
         answers,
     };
@@ -138,6 +144,7 @@ impl Situation<'_> {
             marker.role = Role::Member;
         }
         let right = open.right(me, &worth, self.config.has_disks);
+        let kept = membership.journal.map(|id| self.kept(newest, id));
         let is_alone = membership.primary.id == me && membership.members.is_empty();
         let is_alone = is_alone
             || (self.config.mutations.active(Mutation::MembersNotAsked)
@@ -145,7 +152,16 @@ impl Situation<'_> {
         // This host's former process is gone, or this one would not have the state directory, and
         // nobody else could leave the generation: there is nobody to ask.
         if is_alone && right == Right::Reign && !self.word.new_life {
-            return Decision::Claim(Box::new(self.cold_start(newest, membership, right)));
+            match kept {
+                None => {
+                    return Decision::Claim(Box::new(self.cold_start(newest, membership, right)));
+                }
+                Some(Ok(last)) => {
+                    return Decision::Claim(Box::new(self.recovered(newest, membership, last)));
+                }
+                // A peer may be live all the same, if a person said so.
+                Some(Err(_)) => {}
+            }
         }
         if self.answers.is_none() {
             return Decision::AskPeers;
@@ -156,7 +172,7 @@ impl Situation<'_> {
                 Decision::Refuse(Refusal::NotWhole(self.worth.clone()))
             }
             None if self.word.new_life => Decision::Claim(Box::new(self.lost(newest))),
-            None => self.nobody_has_it(newest, &open, right),
+            None => self.nobody_has_it(newest, &open, right, kept),
         }
     }
 
@@ -199,7 +215,33 @@ impl Situation<'_> {
         self.word.without.contains(&host.id) || self.standings().any(says_so)
     }
 
-    fn nobody_has_it(&self, newest: &Entry, open: &Open<'_>, right: Right) -> Decision {
+    /// The last record of the journal that outputs waited for, if it is here and whole; or why it
+    /// cannot be gone on from.
+    fn kept(&self, newest: &Entry, id: JournalId) -> Result<RecordNumber, Box<Waiting>> {
+        let why = match self.journal {
+            JournalWorth::BeingRead => return Err(Box::new(Waiting::JournalRead)),
+            JournalWorth::Unusable(why) => why.clone(),
+            JournalWorth::Read(found) => match found.get(&id) {
+                Some(Ok(found))
+                    if (found.life, found.life_id) == (newest.key.life, newest.life) =>
+                {
+                    return Ok(found.last);
+                }
+                Some(Ok(_)) => "it is of another life".to_owned(),
+                Some(Err(why)) => why.clone(),
+                None => "it is not in the journal's directory: is that mounted?".to_owned(),
+            },
+        };
+        Err(Box::new(Waiting::Journal { id, why }))
+    }
+
+    fn nobody_has_it(
+        &self,
+        newest: &Entry,
+        open: &Open<'_>,
+        right: Right,
+        kept: Option<Result<RecordNumber, Box<Waiting>>>,
+    ) -> Decision {
         let me = self.config.host.id;
         let membership = open.membership;
         let ignore = self.config.mutations.active(Mutation::SilentPeersAreGone);
@@ -220,11 +262,16 @@ impl Situation<'_> {
             }
             Right::None => self.config.mutations.active(Mutation::AnyDiskStarts),
         };
-        if mine && silent.is_empty() {
-            return Decision::Claim(Box::new(self.cold_start(newest, membership, right)));
-        }
-        if mine {
-            return Decision::Wait(Waiting::Silent(silent));
+        match kept {
+            Some(Err(why)) if mine => return Decision::Wait(*why),
+            _ if mine && !silent.is_empty() => return Decision::Wait(Waiting::Silent(silent)),
+            Some(Ok(last)) if mine => {
+                return Decision::Claim(Box::new(self.recovered(newest, membership, last)));
+            }
+            None if mine => {
+                return Decision::Claim(Box::new(self.cold_start(newest, membership, right)));
+            }
+            _ => {}
         }
         // The right disk is elsewhere; if a person says that it is gone, this one has to do.
         let holders = [primary.id, membership.origin.host.id];
@@ -279,6 +326,7 @@ impl Situation<'_> {
                 since: Generation(1),
                 durability: self.config.durability,
                 origin: self.origin_here(),
+                journal: None,
             }),
         }
     }
@@ -302,7 +350,23 @@ impl Situation<'_> {
             since,
             durability: self.config.durability,
             origin,
+            journal: None,
         };
         newest.left(self.config.writer(), Kind::ColdStart, record, Some(next))
+    }
+
+    /// The key of going on from the journal here, after its last record.
+    fn recovered(&self, newest: &Entry, left: &Membership, last: RecordNumber) -> Entry {
+        let next = Membership {
+            members: Vec::new(),
+            durability: self.config.durability,
+            ..left.clone()
+        };
+        newest.left(
+            self.config.writer(),
+            Kind::Recovered,
+            last.next(),
+            Some(next),
+        )
     }
 }

@@ -4,17 +4,20 @@
 //! The same on every host, at any time, twice: nothing here rests on who was started first.
 
 mod decide;
+mod journal;
 mod rights;
 mod standing;
 
+pub use journal::{FoundJournal, JournalWorth};
 pub use standing::{Stance, Standing};
 
 use crate::marker::Worth;
 use crate::message::LifeId;
 use crate::mutation::Mutations;
 use crate::succession::{
-    Claim, ClaimPacing, Durability, Entry, Generation, Host, HostId, Key, Kind, LifeNumber,
-    MachineName, Newest, Outcome, Request, RunId, Search, SearchVerdict, Verdict, Writer,
+    Claim, ClaimPacing, Durability, Entry, Generation, Host, HostId, JournalId, Key, Kind,
+    LifeNumber, MachineName, Newest, Outcome, Request, RunId, Search, SearchVerdict, Verdict,
+    Writer,
 };
 use decide::Decision;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -109,7 +112,8 @@ pub enum StartupAction {
     /// The key is ours: make the machine from its images and meet the world, alone. Its disk is
     /// settled (synced, markers written: the disks', then the state's) before any flush completes.
     Start {
-        /// The key: [`Kind::PowerOn`] or [`Kind::ColdStart`].
+        /// The key: [`Kind::PowerOn`], [`Kind::ColdStart`], or [`Kind::Recovered`]: then the machine
+        /// goes on from the journal here, and not from its images.
         won: Box<Entry>,
     },
     /// This process has nothing to do. Always last.
@@ -189,6 +193,15 @@ pub enum Waiting {
     Silent(Vec<Host>),
     /// The disk here should be the right one, and is not.
     OwnDisk(Worth),
+    /// The journal here is being read.
+    JournalRead,
+    /// The machine goes on from this journal alone, and it cannot be gone on from, and why.
+    Journal {
+        /// Which.
+        id: JournalId,
+        /// Why.
+        why: String,
+    },
     /// This host could start the machine, but lacks something that the machine is made of, and what.
     Obstacle(String),
     /// The arbiter is asked for the key.
@@ -210,6 +223,8 @@ impl Waiting {
             | Waiting::Arbiter(_)
             | Waiting::ArbiterForgot { .. }
             | Waiting::OwnDisk(_)
+            | Waiting::JournalRead
+            | Waiting::Journal { .. }
             | Waiting::Obstacle(_)
             | Waiting::Claiming(_) => &[],
         }
@@ -263,6 +278,13 @@ impl fmt::Display for Waiting {
             Waiting::OwnDisk(worth) => {
                 write!(f, "this host should have the right disk, but has {worth}")
             }
+            Waiting::JournalRead => write!(f, "the journal is being read"),
+            Waiting::Journal { id, why } => write!(
+                f,
+                "what the outside saw last is in journal {id} of this host, and the machine cannot go \
+                 on from there: {why}. It is looked at again; to give up what was in memory, begin \
+                 another life: `understudy new-life --config FILE`"
+            ),
             Waiting::Obstacle(what) => write!(
                 f,
                 "the machine would start here, and cannot: {what}; it is looked at again"
@@ -294,6 +316,7 @@ enum State {
 pub struct Startup {
     config: StartupConfig,
     worth: Worth,
+    journal: JournalWorth,
     /// Why no machine can be started here, if none can.
     obstacle: Option<String>,
     word: Word,
@@ -310,6 +333,7 @@ impl Startup {
         let mut startup = Startup {
             config,
             worth,
+            journal: JournalWorth::not_configured(),
             obstacle: None,
             word: Word::default(),
             state: State::Away,
@@ -371,6 +395,16 @@ impl Startup {
     /// done.
     pub fn worth_is(&mut self, worth: Worth) {
         self.worth = worth;
+    }
+
+    /// What the journals here are worth, as far as they were read.
+    pub fn journal_is(&mut self, now: Duration, journal: JournalWorth) {
+        self.journal = journal;
+        let is_waited_for = matches!(self.waiting, Waiting::JournalRead | Waiting::Journal { .. });
+        if is_waited_for && matches!(self.state, State::Resting { .. }) {
+            self.look(now);
+            self.maintain(now);
+        }
     }
 
     /// Whether something that the machine is made of is missing here, and what: no key of starting it
@@ -558,7 +592,14 @@ impl Startup {
             return true;
         };
         let answers = asked.then_some(answers);
-        let decision = decide::decide(&self.config, &self.worth, &self.word, newest, answers);
+        let decision = decide::decide(
+            &self.config,
+            &self.worth,
+            &self.journal,
+            &self.word,
+            newest,
+            answers,
+        );
         let decision = match (decision, &self.obstacle) {
             (Decision::Claim(_), Some(what)) => Decision::Wait(Waiting::Obstacle(what.clone())),
             (decision, _) => decision,

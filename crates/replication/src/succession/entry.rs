@@ -1,6 +1,8 @@
 //! What a key holds: who left a generation, how, and what follows.
 
-use super::names::{Generation, Host, HostId, LifeNumber, MachineName, RecordNumber, RunId};
+use super::names::{
+    Generation, Host, HostId, JournalId, LifeNumber, MachineName, RecordNumber, RunId,
+};
 use super::store::Key;
 use crate::line::{LineError, LineReader, LineWriter, escape, parse_identity, unescape};
 use crate::message::LifeId;
@@ -29,19 +31,22 @@ pub enum Kind {
     HandedOver,
     /// The machine starts again from a disk.
     ColdStart,
+    /// The machine goes on from a journal, where the outside saw it last.
+    Recovered,
     /// The guest powered off: the life is over.
     Ended,
     /// A person declared the life over.
     Lost,
 }
 
-const KINDS: [(Kind, &str); 8] = [
+const KINDS: [(Kind, &str); 9] = [
     (Kind::PowerOn, "power-on"),
     (Kind::Joined, "joined"),
     (Kind::Dropped, "dropped"),
     (Kind::TookOver, "took-over"),
     (Kind::HandedOver, "handed-over"),
     (Kind::ColdStart, "cold-start"),
+    (Kind::Recovered, "recovered"),
     (Kind::Ended, "ended"),
     (Kind::Lost, "lost"),
 ];
@@ -125,6 +130,8 @@ pub struct Membership {
     pub durability: Durability,
     /// Whose disk is the right one until the primary's is settled.
     pub origin: Origin,
+    /// The journal that outputs wait for in this generation: it has everything that the outside saw.
+    pub journal: Option<JournalId>,
 }
 
 impl Membership {
@@ -232,6 +239,7 @@ impl Entry {
             since: self.next_generation().next(),
             durability: left.durability,
             origin,
+            journal: None,
         };
         self.left(writer, kind, record, Some(next))
     }
@@ -260,6 +268,10 @@ impl Entry {
                 .field("origin-life", next.origin.life)
                 .field("origin-generation", next.origin.generation),
         };
+        // Left out where there is none: a key of a machine without a journal is what it always was.
+        if let Some(journal) = self.next.as_ref().and_then(|next| next.journal) {
+            line.field("journal", journal);
+        }
         let content = line.finish();
         assert!(content.len() <= MAX_ENTRY_BYTES, "an entry is too long");
         content
@@ -320,13 +332,15 @@ impl Entry {
             && (self.kind == Kind::PowerOn) == is_first
             && next.primary.id == by;
         let is_new_reign = next.since == self.next_generation();
+        let is_kept = next.journal.is_some();
         sound
             && match self.kind {
-                Kind::PowerOn => is_new_reign && next.members.is_empty(),
-                Kind::Joined => !next.members.is_empty() && !is_new_reign,
+                Kind::PowerOn => is_new_reign && next.members.is_empty() && !is_kept,
+                Kind::Joined => (!next.members.is_empty() || is_kept) && !is_new_reign,
                 Kind::Dropped => !is_new_reign,
-                Kind::TookOver | Kind::HandedOver => is_new_reign,
-                Kind::ColdStart => next.members.is_empty(),
+                Kind::TookOver | Kind::HandedOver => is_new_reign && !is_kept,
+                Kind::ColdStart => next.members.is_empty() && !is_kept,
+                Kind::Recovered => next.members.is_empty() && is_kept && !is_new_reign,
                 Kind::Ended | Kind::Lost => false,
             }
     }
@@ -388,6 +402,12 @@ fn parse_next(line: &mut LineReader<'_>, key: &Key) -> Result<Option<Membership>
             host: parse_host(line.field("origin")?).ok_or(LineError::Field("origin"))?,
             life: LifeNumber(line.number("origin-life")?),
             generation: Generation(line.number("origin-generation")?),
+        },
+        journal: match line.optional("journal") {
+            Some(id) => Some(JournalId(
+                parse_identity(id).ok_or(LineError::Field("journal"))?,
+            )),
+            None => None,
         },
     }))
 }

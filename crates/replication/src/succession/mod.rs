@@ -16,7 +16,7 @@ pub use entry::{
     Durability, Entry, Kind, MAX_ENTRY_BYTES, MAX_MEMBERS, Membership, Origin, Writer,
 };
 pub use names::{
-    Generation, Host, HostId, LifeNumber, MachineName, NameError, RecordNumber, RunId,
+    Generation, Host, HostId, JournalId, LifeNumber, MachineName, NameError, RecordNumber, RunId,
 };
 pub use search::{Newest, Search, SearchVerdict};
 pub use store::{BeaconName, Key, Outcome, Request};

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use thiserror::Error;
+use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 /// Bytes that a machine's name may have.
 const MAX_MACHINE_NAME: usize = 64;
@@ -83,6 +84,17 @@ identity! {
 identity! {
     /// One start of a process: random, new each time.
     RunId
+}
+identity! {
+    /// One journal: a snapshot and all records after it, kept by one primary until it begins another.
+    JournalId
+}
+
+impl JournalId {
+    /// The journal that this start of a process begins as its `attempt`th.
+    pub fn of_run(run: RunId, attempt: u64) -> JournalId {
+        JournalId(xxh3_128_with_seed(&run.0.to_le_bytes(), attempt))
+    }
 }
 
 /// A host and what people call it. Only the identity counts.

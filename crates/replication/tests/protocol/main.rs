@@ -7,6 +7,7 @@ mod flushes;
 mod going_live;
 mod handing_over;
 mod joining;
+mod journal;
 mod lag;
 mod output_rule;
 mod pair;

@@ -50,6 +50,7 @@ pub fn power_on(config: &PairConfig) -> Entry {
                 life: LifeNumber(0),
                 generation: Generation(0),
             },
+            journal: None,
         }),
     }
 }

@@ -372,6 +372,7 @@ impl World {
             }),
             disk_durability: Default::default(),
             power_off_wait: Duration::ZERO,
+            journal: None,
             pair: PairOptions {
                 host: Some(["a", "b"][node].into()),
                 listen: address(node),

@@ -190,6 +190,7 @@ fn default_machine() -> VmConfig {
         disks: Vec::new(),
         network: None,
         pair: None,
+        journal: None,
         arbiter: None,
     }
 }

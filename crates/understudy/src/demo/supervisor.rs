@@ -226,6 +226,7 @@ impl Supervisor {
                 lag_target: Milliseconds(100),
                 digest_interval: Milliseconds(1000),
             }),
+            journal: None,
             arbiter: Some(ArbiterSection {
                 directory: Some(self.layout.arbiter()),
                 ..ArbiterSection::default()

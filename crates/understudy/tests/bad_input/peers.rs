@@ -231,6 +231,7 @@ fn strangers_life(pair: &PairDirectory) {
                 life: LifeNumber(0),
                 generation: Generation(0),
             },
+            journal: None,
         }),
     };
     let path = pair.path().join("arbiter").join(opened.key.object_name());

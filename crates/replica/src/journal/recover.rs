@@ -1,0 +1,174 @@
+//! Makes a machine of a journal: its snapshot, and after that its records, on a thread of their own.
+
+use super::Inspected;
+use super::directory::{READ_BYTES, segment_path, snapshot_path};
+use crate::machines::Machines;
+use crate::wake::Waker;
+use environment::mpsc::{self, Receiver, SyncSender, TryRecvError};
+use machine::Machine;
+use replication::journal::{JournalItem, SegmentReader, SnapshotFileReader};
+use replication::record::Record;
+use std::fs::File;
+use std::io::{self, Read};
+use std::sync::Arc;
+
+/// Batches that were read and not taken.
+const UNDER_WAY: usize = 4;
+
+/// What comes of a journal, in order.
+pub enum Recovered {
+    /// The machine, where its snapshot was taken.
+    Machine(Box<dyn Machine>),
+    /// The records after that, in pieces.
+    Records(Vec<Record>),
+    /// Those were all.
+    End,
+    /// It cannot be done, and why.
+    Failed(String),
+}
+
+/// The thread as the event loop sees it.
+pub struct Recovering {
+    pieces: Receiver<Recovered>,
+}
+
+impl Recovering {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// The host gives no thread.
+    pub(super) fn start(
+        inspected: Inspected,
+        machines: Arc<dyn Machines>,
+        waker: Waker,
+    ) -> io::Result<Recovering> {
+        let (sender, pieces) = mpsc::sync_channel(UNDER_WAY);
+        environment::thread::Builder::new()
+            .name("recover".into())
+            .spawn(move || {
+                let out = Out { sender, waker };
+                let last = match recover(&inspected, &*machines, &out) {
+                    Ok(()) => Recovered::End,
+                    Err(why) => Recovered::Failed(why),
+                };
+                out.give(last);
+            })?;
+        Ok(Recovering { pieces })
+    }
+
+    /// The next piece, if it is there.
+    pub fn next(&self) -> Option<Recovered> {
+        match self.pieces.try_recv() {
+            Ok(piece) => Some(piece),
+            Err(TryRecvError::Empty) => None,
+            // After the last one, or a panic has ended the process.
+            Err(TryRecvError::Disconnected) => None,
+        }
+    }
+}
+
+struct Out {
+    sender: SyncSender<Recovered>,
+    waker: Waker,
+}
+
+impl Out {
+    /// Waits for room. False when nobody wants it any more.
+    fn give(&self, piece: Recovered) -> bool {
+        let is_wanted = self.sender.send(piece).is_ok();
+        self.waker.wake();
+        is_wanted
+    }
+}
+
+fn recover(inspected: &Inspected, machines: &dyn Machines, out: &Out) -> Result<(), String> {
+    let journal = &inspected.directory;
+    let path = snapshot_path(journal, inspected.first_segment);
+    let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let file = File::open(&path).map_err(|error| failed(&error))?;
+    let mut snapshot = SnapshotBytes::new(file);
+    let machine = machines.restore(&mut snapshot);
+    let machine = machine.map_err(|error| failed(&error))?;
+    if !out.give(Recovered::Machine(machine)) {
+        return Ok(());
+    }
+    for segment in inspected.first_segment..=inspected.last_segment {
+        let path = segment_path(journal, segment);
+        let is_last = segment == inspected.last_segment;
+        let length = is_last.then_some(inspected.tail.good_bytes);
+        read_segment(&path, length, out).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn read_segment(path: &std::path::Path, length: Option<u64>, out: &Out) -> io::Result<()> {
+    let mut file = File::open(path)?.take(length.unwrap_or(u64::MAX));
+    let mut reader = SegmentReader::default();
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        let length = file.read(&mut buffer)?;
+        if length == 0 {
+            // Its end was looked at before.
+            return Ok(());
+        }
+        reader.push(&buffer[..length]);
+        while let Some(item) = reader.next_item().map_err(io::Error::other)? {
+            if let JournalItem::Records(stored) = item
+                && !out.give(Recovered::Records(stored.records))
+            {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// The machine's bytes in the file of a snapshot.
+struct SnapshotBytes {
+    file: File,
+    reader: SnapshotFileReader,
+    buffer: Vec<u8>,
+    piece: Vec<u8>,
+    taken: usize,
+}
+
+impl SnapshotBytes {
+    fn new(file: File) -> SnapshotBytes {
+        SnapshotBytes {
+            file,
+            reader: SnapshotFileReader::default(),
+            buffer: vec![0; READ_BYTES],
+            piece: Vec::new(),
+            taken: 0,
+        }
+    }
+
+    /// The next piece; false after the last.
+    fn next_piece(&mut self) -> io::Result<bool> {
+        loop {
+            if let Some(piece) = self.reader.next_piece().map_err(io::Error::other)? {
+                self.piece = piece;
+                self.taken = 0;
+                return Ok(true);
+            }
+            let length = self.file.read(&mut self.buffer)?;
+            if length == 0 {
+                self.reader.finish().map_err(io::Error::other)?;
+                return Ok(false);
+            }
+            self.reader.push(&self.buffer[..length]);
+        }
+    }
+}
+
+impl Read for SnapshotBytes {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.taken == self.piece.len() && !self.next_piece()? {
+            return Ok(0);
+        }
+        let rest = &self.piece[self.taken..];
+        let length = out.len().min(rest.len());
+        out[..length].copy_from_slice(&rest[..length]);
+        self.taken += length;
+        Ok(length)
+    }
+}

@@ -1,0 +1,94 @@
+//! Writes the snapshot of a journal, on a thread of its own, while the guest runs.
+
+use super::directory::{create, snapshot_path, sync_directory};
+use super::{JournalNews, News};
+use crate::priority::yield_to_the_guest;
+use crate::vcpu::{BegunSnapshot, PagesLost};
+use machine::snapshot::SnapshotWriter;
+use replication::journal::{JournalHead, SnapshotFileWriter};
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// Bytes that wait in memory before they go to the file.
+const BUFFER_BYTES: usize = 1 << 20;
+
+/// Why a snapshot is not there.
+#[derive(Debug, Error)]
+enum WriteError {
+    #[error(transparent)]
+    Pages(#[from] PagesLost),
+    #[error("{}: {source}", path.display())]
+    File { path: PathBuf, source: io::Error },
+}
+
+/// Starts the thread, which tells what comes of it.
+///
+/// # Errors
+/// The host gives no thread.
+pub(super) fn start(
+    journal: &Path,
+    head: JournalHead,
+    begun: Box<BegunSnapshot>,
+    news: News,
+) -> io::Result<()> {
+    let journal = journal.to_owned();
+    environment::thread::Builder::new()
+        .name("journal-snapshot".into())
+        .spawn(move || {
+            yield_to_the_guest();
+            let id = head.id;
+            news.tell(match write(&journal, &head, &begun) {
+                Ok(()) => JournalNews::HasSnapshot(id),
+                Err(error) => {
+                    JournalNews::Failed(id, format!("its snapshot cannot be written: {error}"))
+                }
+            });
+        })?;
+    Ok(())
+}
+
+fn write(journal: &Path, head: &JournalHead, begun: &BegunSnapshot) -> Result<(), WriteError> {
+    let path = snapshot_path(journal, head.segment);
+    let failed = |source| WriteError::File {
+        path: path.clone(),
+        source,
+    };
+    let file = create(&path, false).map_err(failed)?;
+    file.set_len(0).map_err(failed)?;
+    let mut out = Pieces {
+        file,
+        writer: SnapshotFileWriter::begin(head),
+    };
+    let mut writer = SnapshotWriter::begin(&begun.head, &mut out).map_err(failed)?;
+    while let Some(batch) = begun.pages.next_batch()? {
+        writer.pages(&batch).map_err(failed)?;
+        begun.pages.reuse(batch);
+    }
+    writer.end().map_err(failed)?;
+    out.writer.end();
+    out.flush().map_err(failed)?;
+    out.file.sync_all().map_err(failed)?;
+    sync_directory(journal).map_err(failed)
+}
+
+/// Puts the machine's bytes into pieces, and the pieces into the file.
+struct Pieces {
+    file: File,
+    writer: SnapshotFileWriter,
+}
+
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.writer.add(bytes);
+        if self.writer.waiting_bytes() >= BUFFER_BYTES {
+            self.flush()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.write_all(&self.writer.take_bytes())
+    }
+}

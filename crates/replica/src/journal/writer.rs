@@ -1,0 +1,197 @@
+//! The thread that writes a journal.
+
+use super::directory::{JournalDirectory, create, segment_path, sync_directory};
+use super::{Inspected, Job, JournalNews, JournalOwner, Journals, News, look, snapshot};
+use crate::vcpu::BegunSnapshot;
+use environment::mpsc::{Receiver, Sender};
+use replication::journal::{JournalHead, SegmentWriter};
+use replication::life_log::Place;
+use replication::primary::{JournalStart, StoredRecords};
+use replication::succession::JournalId;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// Jobs that are taken together, at most: a sync for so many outputs is cheap enough.
+const MOST_JOBS: usize = 4096;
+
+/// A segment that is being written.
+struct OpenSegment {
+    id: JournalId,
+    path: PathBuf,
+    file: File,
+    writer: SegmentWriter,
+}
+
+/// What the thread works with.
+pub(super) struct Writer {
+    directory: JournalDirectory,
+    owner: JournalOwner,
+    news: News,
+    open: Option<OpenSegment>,
+    /// What is to be stored next, together.
+    waiting: Vec<StoredRecords>,
+}
+
+impl Writer {
+    pub(super) fn new(directory: JournalDirectory, owner: JournalOwner, news: News) -> Writer {
+        Writer {
+            directory,
+            owner,
+            news,
+            open: None,
+            waiting: Vec::new(),
+        }
+    }
+
+    /// Does what it is told, until nobody can tell it anything any more.
+    pub(super) fn serve(
+        &mut self,
+        jobs: &Receiver<Job>,
+        inspected: &Sender<Result<Journals, String>>,
+    ) {
+        while let Ok(first) = jobs.recv() {
+            self.job(first, inspected);
+            // Whatever came while the last sync took its time is made durable by the next one.
+            for _ in 1..MOST_JOBS {
+                match jobs.try_recv() {
+                    Ok(job) => self.job(job, inspected),
+                    Err(_) => break,
+                }
+            }
+            self.commit();
+        }
+    }
+
+    fn job(&mut self, job: Job, inspected: &Sender<Result<Journals, String>>) {
+        match job {
+            Job::Store(id, batches) => {
+                if self.open.as_ref().is_some_and(|open| open.id == id) {
+                    self.waiting.extend(batches);
+                }
+                return;
+            }
+            _ => self.commit(),
+        }
+        match job {
+            Job::Inspect => {
+                // A replica that has ended wants to know nothing.
+                let _sent = inspected.send(look(&self.directory, &self.owner));
+                self.news.waker.wake();
+            }
+            Job::Begin(start, begun) => self.begin(start, begun),
+            Job::GoOn(inspected, place, visible_outputs) => {
+                self.go_on(&inspected, place, visible_outputs);
+            }
+            Job::End(id) => {
+                self.open.take_if(|open| open.id == id);
+            }
+            Job::Store(..) => unreachable!("it was taken above"),
+        }
+    }
+
+    fn failed(&mut self, id: JournalId, path: &Path, error: &io::Error) {
+        self.open = None;
+        self.waiting.clear();
+        let why = format!("{}: {error}", path.display());
+        self.news.tell(JournalNews::Failed(id, why));
+    }
+
+    fn begin(&mut self, start: JournalStart, begun: Box<BegunSnapshot>) {
+        let id = start.id;
+        self.open = None;
+        let path = self.directory.of(id);
+        let head = JournalHead {
+            id,
+            segment: 1,
+            before: 0,
+            machine: self.owner.machine.clone(),
+            life: start.life,
+            life_id: start.life_id,
+            semantics_version: self.owner.semantics_version,
+            configuration_hash: self.owner.configuration_hash,
+            place: start.place,
+            visible_outputs: start.visible_outputs,
+        };
+        let begin = || -> io::Result<OpenSegment> {
+            let journal = self.directory.begin(id)?;
+            let open = open_segment(&journal, &head)?;
+            snapshot::start(&journal, head, begun, self.news.clone())?;
+            Ok(open)
+        };
+        match begin() {
+            Ok(open) => self.open = Some(open),
+            Err(error) => self.failed(id, &path, &error),
+        }
+    }
+
+    fn go_on(&mut self, inspected: &Inspected, place: Place, visible_outputs: u64) {
+        let id = inspected.head.id;
+        match next_segment(inspected, place, visible_outputs) {
+            Ok(open) => self.open = Some(open),
+            Err(error) => self.failed(id, &inspected.directory, &error),
+        }
+    }
+
+    /// Writes what waits, makes it durable, and says so.
+    fn commit(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let batches = std::mem::take(&mut self.waiting);
+        let Some(open) = &mut self.open else {
+            return;
+        };
+        open.writer.commit(&batches);
+        let written = open.file.write_all(&open.writer.take_bytes());
+        match written.and_then(|()| open.file.sync_data()) {
+            Ok(()) => {
+                let news = JournalNews::Durable(open.id, open.writer.last());
+                self.news.tell(news);
+            }
+            Err(error) => {
+                let (id, path) = (open.id, open.path.clone());
+                // What a failed sync has left on the disk nobody knows: nothing more is written there.
+                self.failed(id, &path, &error);
+            }
+        }
+    }
+}
+
+/// Begins a segment: it is there, durably, before anything is stored in it.
+fn open_segment(journal: &Path, head: &JournalHead) -> io::Result<OpenSegment> {
+    let path = segment_path(journal, head.segment);
+    let mut file = create(&path, false)?;
+    file.set_len(0)?;
+    let mut writer = SegmentWriter::begin(head);
+    file.write_all(&writer.take_bytes())?;
+    file.sync_all()?;
+    sync_directory(journal)?;
+    Ok(OpenSegment {
+        id: head.id,
+        path,
+        file,
+        writer,
+    })
+}
+
+/// The segment after the last one of a journal, which is cut to what is good of it first.
+fn next_segment(
+    inspected: &Inspected,
+    place: Place,
+    visible_outputs: u64,
+) -> io::Result<OpenSegment> {
+    let journal = &inspected.directory;
+    let last = segment_path(journal, inspected.last_segment);
+    let file = OpenOptions::new().write(true).open(last)?;
+    file.set_len(inspected.tail.good_bytes)?;
+    file.sync_all()?;
+    let head = JournalHead {
+        segment: inspected.last_segment + 1,
+        before: inspected.tail.digest,
+        place,
+        visible_outputs,
+        ..inspected.head.clone()
+    };
+    open_segment(journal, &head)
+}

@@ -1,0 +1,247 @@
+//! A machine goes on from the journal of its host: its snapshot, everything that was recorded after
+//! that, and then it meets the world again where the world saw it last.
+
+use super::host::{Happened, Host};
+use super::primary::{PrimaryLoop, live_options};
+use crate::disk::Disk;
+use crate::end::ReplicaError;
+use crate::evidence::EvidenceStore;
+use crate::host_time::monotonic;
+use crate::journal::{Inspected, Recovered, Recovering};
+use crate::status::ReplicaStatus;
+use crate::vcpu::{
+    CommandChannel, InputEncoding, Parts, ReplayReport, ReplayingVcpu, ReplicaGuest,
+    VisibleOutputs, start_disks,
+};
+use machine::Machine;
+use replication::life_log::LifeLog;
+use replication::primary::{Beginning, Primary};
+use replication::record::Record;
+use replication::succession::Entry;
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Records that are given to the machine ahead.
+const AHEAD_RECORDS: u64 = 100_000;
+
+/// A machine on its way from its journal.
+struct Recovery {
+    inspected: Inspected,
+    recovering: Recovering,
+    vcpu: Option<ReplayingVcpu>,
+    log: LifeLog,
+    /// Records that were given to the machine, and that it has replayed.
+    given: u64,
+    replayed: u64,
+    all_read: bool,
+    /// Outputs that may not have left.
+    outputs: VecDeque<VisibleOutputs>,
+    began: Duration,
+}
+
+impl Recovery {
+    fn begin(host: &mut Host, won: &Entry) -> Result<Recovery, ReplicaError> {
+        let waker = host.waker.clone();
+        let machines = host.machines.clone();
+        let id = won.membership().journal;
+        let (Some(id), Some(journal)) = (id, &mut host.journal) else {
+            // The key was asked for with a journal that was found here.
+            let error = io::Error::other("the journal is not there any more");
+            return Err(error.into());
+        };
+        let (inspected, recovering) = journal.recover(id, machines, waker)?;
+        let log_bytes = host.pair_config.log_bytes;
+        Ok(Recovery {
+            log: LifeLog::from(inspected.head().place, log_bytes),
+            inspected,
+            recovering,
+            vcpu: None,
+            given: 0,
+            replayed: 0,
+            all_read: false,
+            outputs: VecDeque::new(),
+            began: monotonic(),
+        })
+    }
+
+    fn is_done(&self) -> bool {
+        self.all_read && self.replayed == self.given && self.vcpu.is_some()
+    }
+
+    /// Takes what was read.
+    fn take(&mut self, host: &mut Host) -> Result<(), ReplicaError> {
+        while self.given - self.replayed < AHEAD_RECORDS {
+            match self.recovering.next() {
+                Some(Recovered::Machine(machine)) => {
+                    let vcpu = start(host, machine)?;
+                    vcpu.hurry();
+                    self.vcpu = Some(vcpu);
+                }
+                Some(Recovered::Records(records)) => self.replay(records),
+                Some(Recovered::End) => self.all_read = true,
+                Some(Recovered::Failed(why)) => return Err(ReplicaError::Journal(why)),
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn replay(&mut self, records: Vec<Record>) {
+        self.given += records.len() as u64;
+        for record in &records {
+            self.log.push(record.clone());
+        }
+        self.log.forget_beyond_limit(self.log.last());
+        // The machine comes before its records.
+        if let Some(vcpu) = &self.vcpu {
+            vcpu.replay(records);
+        }
+    }
+
+    /// Takes what the machine says.
+    fn reports(&mut self, host: &mut Host) -> Result<(), ReplicaError> {
+        let released = self.inspected.released();
+        while let Some(report) = self.vcpu.as_ref().and_then(ReplayingVcpu::report) {
+            match report {
+                ReplayReport::Progress {
+                    outputs, replayed, ..
+                } => {
+                    self.replayed = replayed;
+                    let may_be_missing = |batch: &VisibleOutputs| batch.visible > released;
+                    self.outputs
+                        .extend(outputs.into_iter().filter(may_be_missing));
+                }
+                ReplayReport::Diverged { report, .. } => {
+                    let record = self.inspected.head().place.record + report.sequence;
+                    return Err(ReplicaError::Journal(format!(
+                        "at record {record}, instruction {}, the machine does something else than \
+                         its journal says: {}",
+                        report.count, report.what
+                    )));
+                }
+                ReplayReport::Durable { .. } => {}
+                ReplayReport::DiskFailed(how) => return Err(ReplicaError::Journal(how)),
+                ReplayReport::Failed(failure) => {
+                    if let Some(vcpu) = &mut self.vcpu {
+                        return Err(host.machine_failed(&failure, vcpu.thread_mut()));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn status(&self, host: &Host) -> ReplicaStatus {
+        let records = self.inspected.last() - self.inspected.head().place.record;
+        ReplicaStatus {
+            role: "waiting".into(),
+            state: format!(
+                "going on from the journal: record {} of {records}",
+                self.replayed
+            ),
+            ..host.base_status(self.vcpu.as_ref().map(ReplayingVcpu::thread))
+        }
+    }
+}
+
+/// Its disks are only read: they are what they were.
+fn start(host: &Host, machine: Box<dyn Machine>) -> Result<ReplayingVcpu, ReplicaError> {
+    let disks = Disk::open_all(&host.config.disks)?;
+    let sectors = machine.board().disks.iter().map(|disk| disk.sectors);
+    if !disks.iter().map(Disk::sectors).eq(sectors) {
+        let why = "its disks are not as long as they were when it was written";
+        return Err(ReplicaError::Journal(why.into()));
+    }
+    let channel = CommandChannel::new();
+    let disks = if disks.is_empty() {
+        None
+    } else {
+        Some(start_disks(Arc::new(disks), &channel)?)
+    };
+    let parts = Parts {
+        guest: ReplicaGuest::new(machine, disks),
+        encoding: InputEncoding::WithoutDiskData,
+        evidence: Some(EvidenceStore::new(&host.config.state_directory)),
+    };
+    Ok(ReplayingVcpu::start(parts, channel, host.waker.clone())?)
+}
+
+impl PrimaryLoop {
+    /// Goes on from the journal here, at this host's key.
+    pub(super) fn from_journal(mut host: Host, won: Entry) -> Result<PrimaryLoop, ReplicaError> {
+        let mut recovery = Recovery::begin(&mut host, &won)?;
+        let generation = won.key.generation.0;
+        host.events
+            .add("recovering", generation, 0, won.to_string());
+        // Whoever comes meanwhile is dealt with afterwards.
+        let mut meanwhile: Vec<Happened> = Vec::new();
+        loop {
+            recovery.reports(&mut host)?;
+            recovery.take(&mut host)?;
+            if recovery.is_done() {
+                break;
+            }
+            meanwhile.push(host.wait(None, false, |host| recovery.status(host))?);
+        }
+        let mut primary = go_live(host, won, recovery);
+        for happened in meanwhile {
+            primary.take(happened);
+        }
+        Ok(primary)
+    }
+}
+
+fn go_live(mut host: Host, opened: Entry, recovery: Recovery) -> PrimaryLoop {
+    let Recovery {
+        inspected,
+        vcpu,
+        log,
+        given,
+        outputs,
+        began,
+        ..
+    } = recovery;
+    let vcpu = vcpu.expect("a machine that has replayed all of its records is there");
+    let gauges = vcpu.thread().gauges();
+    let count = gauges.count.load(Ordering::Acquire);
+    let visible_outputs = gauges.visible.load(Ordering::Acquire);
+    assert!(
+        log.last() == inspected.last() && log.last() + 1 == opened.record.0,
+        "the records of the next generation follow those of the journal"
+    );
+    if let Some(journal) = &host.journal {
+        journal.go_on(inspected.clone(), log.end(), visible_outputs);
+    }
+    let torn = match inspected.torn_bytes() {
+        0 => String::new(),
+        bytes => format!("; {bytes} bytes at its end, which nobody had seen, were cut off"),
+    };
+    let detail = format!(
+        "the machine goes on where it was seen last: {given} records of its journal replayed in {} ms, \
+         outputs sent again: {}{torn}",
+        monotonic().saturating_sub(began).as_millis(),
+        outputs.len()
+    );
+    host.events
+        .add("recovered", opened.next_generation().0, count, detail);
+    let vcpu = vcpu.go_live(live_options(&host));
+    if let Some(network) = &mut host.outside.network {
+        // A network that has gone is announced to when it is back.
+        let _announced = network.announce();
+    }
+    for output in outputs.iter().flat_map(|batch| &batch.outputs) {
+        host.emit(output);
+    }
+    host.flush();
+    let beginning = Beginning {
+        opened,
+        log,
+        count,
+        visible_outputs,
+    };
+    let core = Primary::new(monotonic(), host.pair_config.clone(), beginning);
+    PrimaryLoop::new(host, vcpu, core)
+}

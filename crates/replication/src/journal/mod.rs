@@ -1,0 +1,295 @@
+//! The files of a journal: snapshots, and segments of records. `docs/log-format.md`, "A journal".
+//!
+//! As in a log, the writers give bytes to be appended and the readers take bytes as they come: neither
+//! opens anything.
+
+mod reader;
+mod scan;
+mod snapshot;
+
+pub use reader::{JournalItem, SegmentReader, Tail};
+pub use snapshot::{SnapshotFileReader, SnapshotFileWriter};
+
+use crate::frame::{FrameError, FrameWriter};
+use crate::life_log::{LogMark, Place};
+use crate::message::LifeId;
+use crate::primary::StoredRecords;
+use crate::record::encode_batch;
+use crate::succession::{JournalId, LifeNumber, MachineName};
+use crate::wire::{Fields, WireError, put_bytes, put_varint};
+use thiserror::Error;
+use xxhash_rust::xxh3::Xxh3;
+
+/// The first bytes of a segment.
+pub const SEGMENT_MAGIC: [u8; 8] = *b"USTDYJNL";
+/// The first bytes of a snapshot's file.
+pub const SNAPSHOT_MAGIC: [u8; 8] = *b"USTDYSNP";
+/// The format that this build writes and reads.
+pub const FORMAT_VERSION: u16 = 1;
+
+/// Bytes before the first frame.
+const PREAMBLE_BYTES: usize = SEGMENT_MAGIC.len() + 2;
+/// Bytes of a machine's name, at most.
+const MAX_NAME_BYTES: usize = 64;
+
+const KIND_HEAD: u8 = 1;
+const KIND_COMMIT: u8 = 2;
+const KIND_RECORDS: u8 = 3;
+const KIND_PIECE: u8 = 4;
+const KIND_END: u8 = 5;
+
+/// Bytes of the longest head of a frame.
+const FRAME_HEAD_BYTES: u64 = 10;
+
+/// What every file of a journal says at its beginning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JournalHead {
+    /// Which journal.
+    pub id: JournalId,
+    /// Which of its segments, from 1; of a snapshot, the segment that begins with it.
+    pub segment: u64,
+    /// Digest of the segment before this one; 0 for the first.
+    pub before: u128,
+    /// The machine.
+    pub machine: MachineName,
+    /// Its life.
+    pub life: LifeNumber,
+    /// That life's identity.
+    pub life_id: LifeId,
+    /// What the machine computes.
+    pub semantics_version: u32,
+    /// What it is made of.
+    pub configuration_hash: u64,
+    /// What precedes the first record, or where the snapshot was taken.
+    pub place: Place,
+    /// Visible outputs up to there.
+    pub visible_outputs: u64,
+}
+
+impl JournalHead {
+    fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.extend_from_slice(&self.id.0.to_le_bytes());
+        put_varint(&mut out, self.segment);
+        out.extend_from_slice(&self.before.to_le_bytes());
+        put_bytes(&mut out, self.machine.as_str().as_bytes());
+        put_varint(&mut out, self.life.0);
+        out.extend_from_slice(&self.life_id.0.to_le_bytes());
+        out.extend_from_slice(&self.semantics_version.to_le_bytes());
+        out.extend_from_slice(&self.configuration_hash.to_le_bytes());
+        put_varint(&mut out, self.place.record);
+        put_varint(&mut out, self.place.count);
+        out.extend_from_slice(&self.place.mark.0.to_le_bytes());
+        put_varint(&mut out, self.visible_outputs);
+        out
+    }
+
+    fn decode(payload: &[u8]) -> Result<JournalHead, WireError> {
+        let mut fields = Fields::new(payload);
+        let head = JournalHead {
+            id: JournalId(u128::from_le_bytes(fields.array()?)),
+            segment: fields.varint()?,
+            before: u128::from_le_bytes(fields.array()?),
+            machine: MachineName::new(&fields.string("a machine's name", MAX_NAME_BYTES)?)
+                .map_err(|_| WireError::Name)?,
+            life: LifeNumber(fields.varint()?),
+            life_id: LifeId(u128::from_le_bytes(fields.array()?)),
+            semantics_version: u32::from_le_bytes(fields.array()?),
+            configuration_hash: u64::from_le_bytes(fields.array()?),
+            place: Place {
+                record: fields.varint()?,
+                count: fields.varint()?,
+                mark: LogMark(u128::from_le_bytes(fields.array()?)),
+            },
+            visible_outputs: fields.varint()?,
+        };
+        fields.end()?;
+        Ok(head)
+    }
+}
+
+/// Why a file of a journal cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum JournalError {
+    /// It begins like something else.
+    #[error("it is no file of a journal")]
+    Foreign,
+    /// Another format.
+    #[error("it has journal format {found}, and this build reads format {FORMAT_VERSION}")]
+    Version {
+        /// The file's.
+        found: u16,
+    },
+    /// It ends before it says whose it is.
+    #[error("it ends before it says what it is")]
+    NoHead,
+    /// What was durable is not what was written.
+    #[error("it is damaged after record {after}: {why}")]
+    Records {
+        /// The last good record.
+        after: u64,
+        /// What is wrong.
+        why: FrameError,
+    },
+    /// Records that no writer would have put there.
+    #[error("it is damaged after record {after}: {what} at byte {offset} of its frames")]
+    Order {
+        /// The last good record.
+        after: u64,
+        /// What is wrong.
+        what: &'static str,
+        /// Where.
+        offset: u64,
+    },
+    /// A piece of a snapshot is not what was written.
+    #[error("its piece {piece} (bytes {from} to {to} of the snapshot) is damaged: {why}")]
+    Piece {
+        /// Which, from 1.
+        piece: u64,
+        /// Where it begins.
+        from: u64,
+        /// Where it ends.
+        to: u64,
+        /// What is wrong.
+        why: FrameError,
+    },
+    /// A snapshot without its end.
+    #[error("it ends after {pieces} pieces ({bytes} bytes) of the snapshot, which has more")]
+    Short {
+        /// Whole pieces.
+        pieces: u64,
+        /// Their bytes.
+        bytes: u64,
+    },
+}
+
+/// Writes a segment.
+pub struct SegmentWriter {
+    id: JournalId,
+    segment: u64,
+    frames: FrameWriter,
+    out: Vec<u8>,
+    digest: Xxh3,
+    /// Where the next byte goes in the file.
+    position: u64,
+    last: u64,
+}
+
+impl SegmentWriter {
+    /// Begins one.
+    pub fn begin(head: &JournalHead) -> SegmentWriter {
+        let mut writer = SegmentWriter {
+            id: head.id,
+            segment: head.segment,
+            frames: FrameWriter::default(),
+            out: preamble(SEGMENT_MAGIC),
+            digest: Xxh3::new(),
+            position: 0,
+            last: head.place.record,
+        };
+        writer
+            .frames
+            .write(&mut writer.out, KIND_HEAD, &head.encode());
+        writer.position = writer.out.len() as u64;
+        writer
+    }
+
+    /// Adds what is written, and made durable, together. Nothing more is added before it is durable: the
+    /// next one shows that it was.
+    pub fn commit(&mut self, batches: &[StoredRecords]) {
+        for (index, batch) in batches.iter().enumerate() {
+            assert!(
+                batch.first == self.last + 1 && !batch.records.is_empty(),
+                "records are stored without gaps"
+            );
+            let mut records = Vec::new();
+            put_varint(&mut records, batch.released);
+            put_varint(&mut records, batch.first);
+            encode_batch(&mut records, &batch.records);
+            self.last += batch.records.len() as u64;
+            self.frame(index == 0, &records);
+        }
+    }
+
+    fn frame(&mut self, begins_commit: bool, records: &[u8]) {
+        let before = self.out.len();
+        if begins_commit {
+            // How long a frame's head is depends on its length alone.
+            let length = records.len() + scan::MARK_BYTES;
+            let head = frame_head_bytes(length);
+            let mark = scan::mark(self.id, self.segment, self.position + head);
+            self.frames
+                .write_head(&mut self.out, KIND_COMMIT, &[&mark, records]);
+            self.out.extend_from_slice(&mark);
+        } else {
+            self.frames
+                .write_head(&mut self.out, KIND_RECORDS, &[records]);
+        }
+        self.out.extend_from_slice(records);
+        self.position += (self.out.len() - before) as u64;
+    }
+
+    /// The bytes since the last call.
+    pub fn take_bytes(&mut self) -> Vec<u8> {
+        let bytes = std::mem::take(&mut self.out);
+        self.digest.update(&bytes);
+        bytes
+    }
+
+    /// Number of the last record.
+    pub fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// Bytes that it has.
+    pub fn bytes(&self) -> u64 {
+        self.position
+    }
+
+    /// Digest of everything that was taken.
+    pub fn digest(&self) -> u128 {
+        self.digest.digest128()
+    }
+}
+
+fn preamble(magic: [u8; 8]) -> Vec<u8> {
+    let mut out = magic.to_vec();
+    out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+    out
+}
+
+/// Bytes that precede a payload of `length`: kind, length, check, checksum.
+fn frame_head_bytes(length: usize) -> u64 {
+    let mut varint = Vec::new();
+    put_varint(&mut varint, length as u64);
+    6 + varint.len() as u64
+}
+
+/// The first bytes of a file.
+#[derive(Default)]
+struct Preamble(Vec<u8>);
+
+impl Preamble {
+    /// Takes what belongs to it, and gives the rest.
+    fn push<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let missing = PREAMBLE_BYTES - self.0.len();
+        let (own, rest) = bytes.split_at(missing.min(bytes.len()));
+        self.0.extend_from_slice(own);
+        rest
+    }
+
+    /// Whether it is whole, and right.
+    fn check(&self, magic: [u8; 8]) -> Result<bool, JournalError> {
+        let seen = self.0.len().min(magic.len());
+        if self.0[..seen] != magic[..seen] {
+            return Err(JournalError::Foreign);
+        }
+        match self.0[seen..] {
+            [low, high] => match u16::from_le_bytes([low, high]) {
+                FORMAT_VERSION => Ok(true),
+                found => Err(JournalError::Version { found }),
+            },
+            _ => Ok(false),
+        }
+    }
+}

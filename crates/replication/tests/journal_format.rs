@@ -1,0 +1,262 @@
+//! A journal's files, cut and damaged at every place: a torn tail loses only the tail, and what was
+//! durable is never given up silently.
+
+use replication::journal::{
+    JournalError, JournalHead, JournalItem, SegmentReader, SegmentWriter, SnapshotFileReader,
+    SnapshotFileWriter, Tail,
+};
+use replication::life_log::{LogMark, Place};
+use replication::message::LifeId;
+use replication::primary::StoredRecords;
+use replication::record::{Record, RecordBody};
+use replication::succession::{JournalId, LifeNumber, MachineName};
+
+fn head() -> JournalHead {
+    JournalHead {
+        id: JournalId(0x0123_4567_89ab_cdef_0011_2233_4455_6677),
+        segment: 3,
+        before: 99,
+        machine: MachineName::new("vm").unwrap(),
+        life: LifeNumber(2),
+        life_id: LifeId(7),
+        semantics_version: 5,
+        configuration_hash: 6,
+        place: Place {
+            record: 40,
+            count: 1000,
+            mark: LogMark(8),
+        },
+        visible_outputs: 12,
+    }
+}
+
+/// Commits of several batches, with inputs of several lengths.
+fn commits() -> Vec<Vec<StoredRecords>> {
+    let mut next = 41;
+    let mut commit = |lengths: &[&[usize]]| {
+        let batches = lengths.iter().map(|lengths| {
+            let first = next;
+            let records = lengths.iter().map(|length| {
+                next += 1;
+                Record {
+                    count: 1000 + next,
+                    body: RecordBody::Input(vec![next as u8; *length]),
+                }
+            });
+            let records = records.collect();
+            StoredRecords {
+                first,
+                released: first,
+                records,
+            }
+        });
+        batches.collect::<Vec<StoredRecords>>()
+    };
+    vec![
+        commit(&[&[5]]),
+        commit(&[&[1, 200], &[90]]),
+        commit(&[&[30]]),
+        commit(&[&[0, 0, 3], &[40], &[7]]),
+    ]
+}
+
+/// The file, and where each commit ends.
+fn written() -> (Vec<u8>, Vec<usize>) {
+    let mut writer = SegmentWriter::begin(&head());
+    let mut file = writer.take_bytes();
+    let mut ends = vec![file.len()];
+    for commit in commits() {
+        writer.commit(&commit);
+        file.extend(writer.take_bytes());
+        ends.push(file.len());
+    }
+    assert_eq!(writer.bytes(), file.len() as u64);
+    (file, ends)
+}
+
+type Read = (Vec<JournalItem>, Result<Tail, JournalError>);
+
+fn read(bytes: &[u8], piece: usize) -> Read {
+    let mut reader = SegmentReader::default();
+    let mut items = Vec::new();
+    for piece in bytes.chunks(piece) {
+        reader.push(piece);
+        loop {
+            match reader.next_item() {
+                Ok(Some(item)) => items.push(item),
+                Ok(None) => break,
+                Err(error) => return (items, Err(error)),
+            }
+        }
+    }
+    let last = reader.last();
+    let end = reader.finish();
+    if let Some(JournalItem::Records(stored)) = items.last() {
+        assert_eq!(stored.first + stored.records.len() as u64 - 1, last);
+    }
+    (items, end)
+}
+
+/// Batches in the first so many commits.
+fn batches(whole: usize) -> usize {
+    commits()[..whole].iter().map(Vec::len).sum()
+}
+
+#[test]
+fn what_was_written_is_read_back() {
+    let (file, _) = written();
+    let mut writer = SegmentWriter::begin(&head());
+    writer.take_bytes();
+    commits().iter().for_each(|commit| writer.commit(commit));
+    writer.take_bytes();
+    for piece in [1, 7, 4096] {
+        let (items, end) = read(&file, piece);
+        let stored = commits().into_iter().flatten().map(JournalItem::Records);
+        let expected: Vec<JournalItem> = std::iter::once(JournalItem::Head(head()))
+            .chain(stored)
+            .collect();
+        assert_eq!(items, expected);
+        let tail = end.unwrap();
+        assert_eq!((tail.good_bytes, tail.torn_bytes), (file.len() as u64, 0));
+        assert_eq!(tail.digest, writer.digest());
+    }
+}
+
+/// Wherever the file ends, everything before the frame that is cut is there.
+#[test]
+fn a_torn_tail_loses_only_the_tail() {
+    let (file, ends) = written();
+    for length in ends[0]..=file.len() {
+        let whole = ends.iter().filter(|end| **end <= length).count() - 1;
+        for tail in [0, 3, 5000] {
+            let torn = [&file[..length], &vec![0; tail][..]].concat();
+            let (items, end) = read(&torn, 512);
+            let end = end.unwrap_or_else(|error| panic!("{length}, {tail}: {error}"));
+            assert!(items.len() > batches(whole), "{length}");
+            assert!(end.good_bytes >= ends[whole] as u64 && end.good_bytes <= length as u64);
+            assert_eq!(end.good_bytes + end.torn_bytes, torn.len() as u64);
+        }
+    }
+}
+
+/// A commit is written when the one before it is durable: damage before the last one is told, with the
+/// last good record, whichever bit it is.
+#[test]
+fn a_flipped_bit_in_what_was_durable_is_refused_with_the_record_named() {
+    let (file, ends) = written();
+    let commits = commits();
+    for position in ends[0]..ends[3] {
+        let whole = ends.iter().filter(|end| **end <= position).count() - 1;
+        let before = commits[..whole].iter().flatten().last();
+        let before = before.map_or(40, |last| last.first + last.records.len() as u64 - 1);
+        let of_commit = commits[whole].iter();
+        let until = of_commit
+            .map(|stored| stored.records.len() as u64)
+            .sum::<u64>()
+            + before;
+        for bit in 0..8 {
+            let mut damaged = file.clone();
+            damaged[position] ^= 1 << bit;
+            let (_, end) = read(&damaged, 100);
+            match end {
+                Err(JournalError::Records { after, .. } | JournalError::Order { after, .. }) => {
+                    assert!((before..until).contains(&after), "{position}: {after}")
+                }
+                other => panic!("byte {position}, bit {bit}: {other:?}"),
+            }
+        }
+    }
+}
+
+/// What is wrong in the last commit may never have been written whole.
+#[test]
+fn a_flipped_bit_in_the_last_commit_loses_no_more_than_that() {
+    let (file, ends) = written();
+    for position in ends[3]..file.len() {
+        let mut damaged = file.clone();
+        damaged[position] ^= 0x10;
+        let (items, end) = read(&damaged, 100);
+        assert!(items.len() > batches(3), "{position}");
+        assert!(end.unwrap().good_bytes >= ends[3] as u64);
+    }
+}
+
+#[test]
+fn a_damaged_head_is_refused() {
+    let (file, ends) = written();
+    for position in 0..ends[0] {
+        let mut damaged = file.clone();
+        damaged[position] ^= 4;
+        let (_, end) = read(&damaged, 100);
+        end.unwrap_err();
+    }
+    for length in 0..ends[0] {
+        let (items, end) = read(&file[..length], 100);
+        assert!(items.is_empty());
+        assert_eq!(end, Err(JournalError::NoHead));
+    }
+}
+
+/// A piece of one file in another, or the same commit twice.
+#[test]
+fn records_of_another_place_are_refused() {
+    let (file, ends) = written();
+    let twice = [&file[..ends[2]], &file[ends[1]..]].concat();
+    let (_, end) = read(&twice, 100);
+    assert!(matches!(end, Ok(tail) if tail.good_bytes == ends[2] as u64));
+    let missing = [&file[..ends[1]], &file[ends[2]..]].concat();
+    let (items, end) = read(&missing, 100);
+    // Their marks name another place: they are nobody's.
+    assert_eq!((items.len(), end.unwrap().good_bytes), (2, ends[1] as u64));
+}
+
+fn snapshot(bytes: &[u8]) -> Vec<u8> {
+    let mut writer = SnapshotFileWriter::begin(&head());
+    for piece in bytes.chunks(1000) {
+        writer.add(piece);
+    }
+    writer.end();
+    writer.take_bytes()
+}
+
+fn read_snapshot(file: &[u8]) -> Result<Vec<u8>, JournalError> {
+    let mut reader = SnapshotFileReader::default();
+    let mut bytes = Vec::new();
+    for piece in file.chunks(4096) {
+        reader.push(piece);
+        while let Some(piece) = reader.next_piece()? {
+            bytes.extend(piece);
+        }
+    }
+    reader.finish()?;
+    assert_eq!(reader.head(), Some(&head()));
+    Ok(bytes)
+}
+
+#[test]
+fn a_snapshot_is_read_back_or_refused_with_its_piece_named() {
+    let bytes: Vec<u8> = (0..50_000u32).map(|at| ((at * at) >> 3) as u8).collect();
+    let file = snapshot(&bytes);
+    assert_eq!(read_snapshot(&file).unwrap(), bytes);
+    assert_eq!(read_snapshot(&snapshot(&[])).unwrap(), []);
+    for length in (0..file.len()).step_by(61) {
+        let error = read_snapshot(&file[..length]).unwrap_err();
+        assert!(
+            matches!(error, JournalError::Short { .. } | JournalError::NoHead),
+            "{length}: {error}"
+        );
+    }
+    let first_piece = file.len() - bytes.len() - 60;
+    for position in (0..file.len()).step_by(37) {
+        let mut damaged = file.clone();
+        damaged[position] ^= 2;
+        match read_snapshot(&damaged) {
+            Err(JournalError::Piece { from, to, .. }) if position > first_piece => {
+                let at = position as u64;
+                assert!(from <= at && at < to + 400, "{position}: {from} to {to}");
+            }
+            Err(_) => {}
+            Ok(_) => panic!("byte {position}"),
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! The section `[journal]`.
+
+use super::{DiskSection, Milliseconds};
+use replica::config::JournalOptions;
+use replication::config::JournalRole;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// The journal of this host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JournalSection {
+    /// Where it is: on a disk that survives a loss of power. Made when absent.
+    pub directory: PathBuf,
+    /// Who has to hold an output before it leaves.
+    #[serde(default)]
+    pub outputs_wait_for: OutputsWaitFor,
+    /// It has failed when something is not durable after so long.
+    #[serde(default = "default_timeout")]
+    pub timeout: Milliseconds,
+}
+
+/// Who has to hold an output before it leaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OutputsWaitFor {
+    /// Every backup, and the journal, durably.
+    #[default]
+    All,
+    /// Every backup; the journal keeps the history, and the machine does not go on from it.
+    Backup,
+}
+
+fn default_timeout() -> Milliseconds {
+    Milliseconds(10_000)
+}
+
+impl JournalSection {
+    /// What is wrong with it.
+    pub(super) fn check(&self, disks: &[DiskSection]) -> Result<(), (&'static str, String)> {
+        if let Some(disk) = disks.iter().find(|disk| !disk.read_only) {
+            let message = format!(
+                "a machine with a disk that it can write ({}) cannot have a journal yet: what is on the \
+                 disk after a loss of power is not what it was at the journal's snapshot; make it \
+                 read_only, or leave the section out",
+                disk.path.display()
+            );
+            return Err(("journal", message));
+        }
+        if self.timeout.0 == 0 {
+            let message = "0 ms is no time: give some seconds";
+            return Err(("journal.timeout", message.into()));
+        }
+        Ok(())
+    }
+
+    /// As a replica takes it.
+    pub(super) fn options(&self) -> JournalOptions {
+        JournalOptions {
+            directory: self.directory.clone(),
+            role: match self.outputs_wait_for {
+                OutputsWaitFor::All => JournalRole::Member,
+                OutputsWaitFor::Backup => JournalRole::History,
+            },
+            timeout: self.timeout.duration(),
+        }
+    }
+}

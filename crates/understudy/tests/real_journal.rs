@@ -1,0 +1,272 @@
+//! Real processes, killed with SIGKILL: a machine with a journal and no backup goes on exactly where
+//! the outside saw it last.
+//!
+//! `KILLS=20 cargo test --release -p understudy --test real_journal -- killed_again` kills as often.
+
+mod support;
+
+use rustix::process::Signal;
+use std::fs;
+use std::path::PathBuf;
+use support::guest_program::{counting_busily, counting_slowly, filling_memory_then_counting};
+use support::{PairDirectory, Process, ReplicaFiles, wait_for};
+
+/// A machine with a journal, on the only host that it has.
+struct Journaled {
+    pair: PairDirectory,
+    files: ReplicaFiles,
+    process: Process,
+    /// Bytes that the outside had seen before each start of the process.
+    seen: Vec<usize>,
+}
+
+impl Journaled {
+    fn start(program: &[u8], memory: &str) -> Journaled {
+        Journaled::with(program, &format!("memory = \"{memory}\"\n"), "")
+    }
+
+    /// `extra` goes before the sections, `journal` into that of the journal.
+    fn with(program: &[u8], extra: &str, journal: &str) -> Journaled {
+        let pair = PairDirectory::new(program);
+        let files = pair.replica("a", None, extra);
+        let text = fs::read_to_string(&files.config).unwrap();
+        let section = format!("[journal]\ndirectory = \"journal\"\n{journal}");
+        fs::write(&files.config, text + &section).unwrap();
+        let process = Process::start(&["replica", "--config", files.config()]);
+        let journaled = Journaled {
+            pair,
+            files,
+            process,
+            seen: vec![0],
+        };
+        wait_for("the journal to be in force", || {
+            let has = |event| journaled.files.has_event(event);
+            (has("journal_in_force") || has("journal_kept")).then_some(())
+        });
+        journaled
+    }
+
+    fn restart(&mut self) {
+        self.seen.push(self.files.console().len());
+        self.process = Process::start(&["replica", "--config", self.files.config()]);
+    }
+
+    fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Waits until the outside has seen so many bytes more.
+    fn await_more(&self, bytes: usize) {
+        let goal = self.files.console().len() + bytes;
+        wait_for("the guest's output", || {
+            (self.files.console().len() >= goal).then_some(())
+        });
+    }
+
+    /// What the outside saw, in the parts of each process, is one history of a guest that counts:
+    /// each part goes on where the one before ended, or repeats a little of it.
+    fn assert_one_history(&self) {
+        let console = self.files.console();
+        let mut ends_at = 0;
+        for (part, from) in self.seen.iter().enumerate() {
+            let to = self.seen.get(part + 1).copied().unwrap_or(console.len());
+            let part_text = &console[*from..to];
+            let Some(begins_at) = place(part_text, ends_at) else {
+                panic!("part {part} is no piece of what the guest says: {part_text:?}");
+            };
+            assert!(
+                begins_at <= ends_at,
+                "a gap: byte {ends_at} is followed by byte {begins_at}"
+            );
+            ends_at = begins_at + part_text.len();
+        }
+    }
+
+    /// The one directory of a journal, and its files with this ending.
+    fn journal_files(&self, ending: &str) -> Vec<PathBuf> {
+        let directories = fs::read_dir(self.pair.path().join("journal")).unwrap();
+        let directories = directories.map(|entry| entry.unwrap().path());
+        let mut files: Vec<PathBuf> = directories
+            .filter(|path| path.is_dir())
+            .flat_map(|path| fs::read_dir(path).unwrap())
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|found| found == ending))
+            .collect();
+        files.sort();
+        files
+    }
+
+    /// Waits until the state of the replica says this.
+    fn await_waiting(&self, wanted: &str) -> String {
+        wait_for(wanted, || {
+            let status = self.files.status()?;
+            let state = status["state"].as_str()?.to_owned();
+            state.contains(wanted).then_some(state)
+        })
+    }
+}
+
+/// What a counting guest says in all: 0000, 0001, …, ffff, 0000, ….
+fn byte_at(place: usize) -> u8 {
+    let line = format!("{:04x}\n", (place / 5) & 0xffff);
+    line.as_bytes()[place % 5]
+}
+
+/// Where `text` is in what the guest says: at most `near`, and as near to it as can be.
+fn place(text: &str, near: usize) -> Option<usize> {
+    let is_here = |at: &usize| {
+        let mut bytes = text.bytes().zip(*at..);
+        bytes.all(|(byte, place)| byte == byte_at(place))
+    };
+    (0..=near).rev().take(100_000).find(is_here)
+}
+
+fn kills() -> usize {
+    let kills = std::env::var("KILLS").ok();
+    kills.map_or(6, |kills| kills.parse().unwrap())
+}
+
+#[test]
+fn killed_again_and_again_it_goes_on_where_it_was_seen_last() {
+    let mut journaled = Journaled::start(&counting_slowly(), "8M");
+    for kill in 0..kills() {
+        journaled.await_more(200 + 137 * kill);
+        journaled.kill();
+        journaled.restart();
+    }
+    journaled.files.await_state("journaled");
+    journaled.await_more(500);
+    journaled.kill();
+    journaled.assert_one_history();
+    // One life, and each start went on in it.
+    let console = journaled.files.console();
+    assert!(console.len() > 500 * kills(), "{}", console.len());
+}
+
+/// A guest that never waits, and whose memory is large: the snapshot is taken while it runs.
+#[test]
+fn a_busy_guest_with_much_memory_goes_on_as_well() {
+    let program = filling_memory_then_counting(24 << 20);
+    let mut journaled = Journaled::start(&program, "64M");
+    journaled.await_more(2_000);
+    journaled.kill();
+    journaled.restart();
+    // Killed while it replays, it loses nothing either.
+    wait_for("the replay", || {
+        journaled.files.has_event("recovering").then_some(())
+    });
+    journaled.kill();
+    journaled.restart();
+    journaled.await_more(500);
+    journaled.assert_one_history();
+    drop(journaled);
+
+    let mut journaled = Journaled::start(&counting_busily(), "8M");
+    journaled.await_more(200);
+    journaled.kill();
+    journaled.restart();
+    journaled.await_more(200);
+    journaled.assert_one_history();
+}
+
+#[test]
+fn asked_to_end_it_stays_in_its_journal_and_goes_on_from_there() {
+    let mut journaled = Journaled::start(&counting_slowly(), "8M");
+    journaled.await_more(300);
+    journaled.process.signal(Signal::TERM);
+    let (status, _) = journaled.process.end();
+    assert_eq!(status.code(), Some(15));
+    journaled.restart();
+    journaled.await_more(300);
+    journaled.assert_one_history();
+}
+
+/// Nothing is given up silently, and nothing is started from something else.
+#[test]
+fn a_damaged_or_missing_journal_is_waited_for_and_what_is_wrong_is_told() {
+    let mut journaled = Journaled::start(&counting_slowly(), "8M");
+    journaled.await_more(1_500);
+    journaled.kill();
+    // A bit flips in the middle of what was durable.
+    let segment = &journaled.journal_files("segment")[0];
+    let whole = fs::read(segment).unwrap();
+    let mut damaged = whole.clone();
+    damaged[whole.len() / 2] ^= 1;
+    fs::write(segment, &damaged).unwrap();
+    let segment = segment.clone();
+    journaled.restart();
+    let said = journaled.await_waiting("damaged after record");
+    assert!(
+        said.contains("new-life") && said.contains("segment"),
+        "{said}"
+    );
+    // A page of the snapshot is damaged.
+    fs::write(&segment, &whole).unwrap();
+    journaled.kill();
+    let snapshot = journaled.journal_files("snapshot")[0].clone();
+    let mut damaged = fs::read(&snapshot).unwrap();
+    let at = damaged.len() / 2;
+    damaged[at] ^= 1;
+    fs::write(&snapshot, &damaged).unwrap();
+    journaled.restart();
+    let said = journaled.await_waiting("piece");
+    assert!(said.contains("of the snapshot) is damaged"), "{said}");
+    damaged[at] ^= 1;
+    fs::write(&snapshot, &damaged).unwrap();
+    journaled.kill();
+    // What was being written when everything ended is cut off.
+    let torn = [&whole[..], &[2, 0x99, 7, 7, 7]].concat();
+    fs::write(&segment, &torn).unwrap();
+    // And its disk is not mounted.
+    let (journal, away) = (
+        journaled.pair.path().join("journal"),
+        journaled.pair.path().join("away"),
+    );
+    fs::rename(&journal, &away).unwrap();
+    journaled.restart();
+    journaled.await_waiting("is that mounted?");
+    // It is: the replica looks by itself.
+    for entry in fs::read_dir(&away).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_dir() {
+            fs::rename(entry.path(), journal.join(entry.file_name())).unwrap();
+        }
+    }
+    journaled.await_more(300);
+    journaled.assert_one_history();
+    assert_eq!(fs::read(&segment).unwrap(), whole);
+}
+
+/// As a recorder that nobody waits for: a machine does not go on from it.
+#[test]
+fn a_journal_that_keeps_the_history_holds_nothing_up() {
+    let extra = "memory = \"8M\"\n";
+    let journal = "outputs_wait_for = \"backup\"\n";
+    let mut journaled = Journaled::with(&counting_slowly(), extra, journal);
+    journaled.files.await_state("alone");
+    journaled.await_more(300);
+    journaled.kill();
+    let before = journaled.files.console().len();
+    journaled.restart();
+    journaled.await_more(100);
+    let console = journaled.files.console();
+    assert!(console[before..].starts_with("0000\n"), "it began anew");
+}
+
+#[test]
+fn a_machine_that_writes_disks_cannot_have_a_journal() {
+    let pair = PairDirectory::new(&counting_slowly());
+    fs::write(pair.path().join("disk.raw"), [0; 4096]).unwrap();
+    let files = pair.replica("a", None, "");
+    let text = fs::read_to_string(&files.config).unwrap();
+    let more = "[journal]\ndirectory = \"journal\"\n[[disks]]\npath = \"disk.raw\"\n";
+    fs::write(&files.config, text + more).unwrap();
+    let mut process = Process::start(&["replica", "--config", files.config()]);
+    let (status, said) = process.end();
+    assert_eq!(status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("disk.raw") && said.contains("read_only"),
+        "{said}"
+    );
+    assert_eq!(said.lines().count(), 1, "{said}");
+}

@@ -43,6 +43,10 @@ pub struct JournalOptions {
     pub role: JournalRole,
     /// It has failed when something is not durable after so long.
     pub timeout: Duration,
+    /// Another snapshot is taken when going on from it would take longer.
+    pub recover_within: Duration,
+    /// Bytes that are kept of what is older than its newest snapshot.
+    pub keep_bytes: u64,
 }
 
 /// One disk's file or block device on this host.

@@ -126,6 +126,9 @@ pub struct ReplicaStatus {
     /// The journal of a primary that keeps one.
     #[serde(default)]
     pub journal: Option<JournalLine>,
+    /// How long going on from it would take now, in milliseconds, as its speed so far says.
+    #[serde(default)]
+    pub journal_recovers_in_ms: f64,
     /// Instructions retired here since power-on.
     pub instruction_count: u64,
     /// Guest time, milliseconds since power-on.

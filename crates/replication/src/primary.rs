@@ -71,7 +71,7 @@ pub enum PrimaryAction<O> {
         /// The pairing.
         pairing: u64,
     },
-    /// Begin a journal: take a snapshot as for [`PrimaryAction::TakeSnapshot`], then call
+    /// Begin a journal, or let it go on from another snapshot: take one as for [`PrimaryAction::TakeSnapshot`], then call
     /// [`Primary::snapshot_taken`] with this number. [`PrimaryAction::JournalFrom`] follows.
     BeginJournal {
         /// Which.
@@ -79,7 +79,7 @@ pub enum PrimaryAction<O> {
         /// The number of its snapshot.
         snapshot: u64,
     },
-    /// The snapshot that was just taken is the journal's: write it, and say
+    /// The snapshot that was just taken is the journal's: begin a segment, write it, and say
     /// [`Primary::journal_has_snapshot`] when it is durable. Records are stored meanwhile.
     JournalFrom(JournalStart),
     /// Store these after all that were given before, and say [`Primary::journal_durable`] when they

@@ -173,7 +173,11 @@ pub fn describe(status: &Status) -> String {
         if replica.role == "primary" {
             let _ = writeln!(text, "         {}", describe_pair(replica));
             if let Some(journal) = &replica.journal {
-                let _ = writeln!(text, "         {}", describe_journal(journal));
+                let _ = writeln!(
+                    text,
+                    "         {}",
+                    describe_journal(journal, replica.journal_recovers_in_ms)
+                );
             }
             if replica.guest_panicked {
                 text.push_str("         the guest's kernel panicked\n");
@@ -231,12 +235,13 @@ fn describe_joining(joining: &JoinProgress) -> String {
 }
 
 /// A primary's journal, on one line.
-fn describe_journal(journal: &JournalLine) -> String {
+fn describe_journal(journal: &JournalLine, recovers_in_ms: f64) -> String {
     format!(
-        "journal {}   record {} is durable, {:.1} KiB are not yet",
+        "journal {}   record {} is durable, {:.1} KiB are not yet   going on from it takes {:.1} s",
         printable(&journal.state),
         journal.durable,
-        journal.bytes_waiting as f64 / 1024.0
+        journal.bytes_waiting as f64 / 1024.0,
+        recovers_in_ms / 1e3
     )
 }
 

@@ -237,6 +237,37 @@ fn a_damaged_or_missing_journal_is_waited_for_and_what_is_wrong_is_told() {
     assert_eq!(fs::read(&segment).unwrap(), whole);
 }
 
+/// By snapshots now and then the journal stays short, and so does the time to go on from it.
+#[test]
+fn old_segments_go_when_there_is_a_newer_snapshot() {
+    let extra = "memory = \"8M\"\n";
+    let journal = "recover_within = \"1s\"\n";
+    let mut journaled = Journaled::with(&counting_busily(), extra, journal);
+    let first = |journaled: &Journaled, ending| {
+        let files = journaled.journal_files(ending);
+        let name = files
+            .first()
+            .map(|file| file.file_stem().unwrap().to_owned());
+        name.map_or(0, |name| name.to_str().unwrap().parse::<u64>().unwrap())
+    };
+    for start in 0..2 {
+        let before = first(&journaled, "segment");
+        wait_for("a snapshot and the end of what was before it", || {
+            (first(&journaled, "segment") > before + 1).then_some(())
+        });
+        journaled.kill();
+        let (snapshot, segment) = (first(&journaled, "snapshot"), first(&journaled, "segment"));
+        assert!(snapshot <= segment, "start {start}: {snapshot}, {segment}");
+        assert!(journaled.journal_files("segment").len() <= 3);
+        journaled.restart();
+        journaled.await_more(100);
+    }
+    journaled.assert_one_history();
+    let status = journaled.files.status().unwrap();
+    let recovers_in = status["journal_recovers_in_ms"].as_f64().unwrap();
+    assert!(recovers_in < 5_000.0, "{recovers_in}");
+}
+
 /// As a recorder that nobody waits for: a machine does not go on from it.
 #[test]
 fn a_journal_that_keeps_the_history_holds_nothing_up() {

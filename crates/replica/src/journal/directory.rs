@@ -195,3 +195,33 @@ pub(super) fn segments(journal: &Path) -> io::Result<Vec<u64>> {
 pub(super) fn snapshots(journal: &Path) -> io::Result<Vec<u64>> {
     numbers(journal, ".snapshot")
 }
+
+/// Removes what precedes this segment, the oldest first, until no more than `keep_bytes` of it are left.
+/// What is left begins with a snapshot.
+pub(super) fn trim(journal: &Path, segment: u64, keep_bytes: u64) -> io::Result<()> {
+    let length = |path: PathBuf| match fs::metadata(&path) {
+        Ok(there) => Ok((path, there.len())),
+        Err(error) => Err(error),
+    };
+    // A snapshot goes after what follows it: it is never there for nothing but a moment.
+    let mut files = Vec::new();
+    for number in segments(journal)? {
+        files.push((number, length(segment_path(journal, number))?));
+    }
+    for number in snapshots(journal)? {
+        files.push((number, length(snapshot_path(journal, number))?));
+    }
+    files.retain(|(number, _)| *number < segment);
+    let begins: Vec<u64> = snapshots(journal)?;
+    let left_from = |first: u64| -> u64 {
+        let kept = files.iter().filter(|(number, _)| *number >= first);
+        kept.map(|(_, (_, bytes))| bytes).sum()
+    };
+    let mut begins = begins.into_iter().filter(|begin| *begin < segment);
+    let first = begins.find(|begin| left_from(*begin) <= keep_bytes);
+    let first = first.unwrap_or(segment);
+    for (_, (path, _)) in files.into_iter().filter(|(number, _)| *number < first) {
+        fs::remove_file(path)?;
+    }
+    sync_directory(journal)
+}

@@ -149,35 +149,30 @@ fn inspect(path: &Path, id: JournalId, owner: &JournalOwner) -> Result<Inspected
     Ok(inspected)
 }
 
-/// The newest snapshot that is whole. One that ends early was being written when everything ended: there
-/// is an older one then.
+/// The newest snapshot that is whole. One that is not may have been in the making when everything ended:
+/// what it was to replace is still there then.
 fn newest_snapshot(
     path: &Path,
     snapshots: &[u64],
     id: JournalId,
 ) -> Result<(u64, JournalHead), InspectError> {
-    let mut unfinished = None;
+    let mut newest_is_wrong = None;
     for segment in snapshots.iter().rev() {
-        match check_snapshot(&snapshot_path(path, *segment)) {
-            Ok(head) if head.id == id && head.segment == *segment => return Ok((*segment, head)),
-            Ok(_) => {
-                return Err(InspectError::Bad {
-                    path: snapshot_path(path, *segment),
-                    source: JournalError::Foreign,
-                });
-            }
-            Err(
-                error @ InspectError::Bad {
-                    source: JournalError::Short { .. } | JournalError::NoHead,
-                    ..
-                },
-            ) => {
-                unfinished.get_or_insert(error);
-            }
-            Err(error) => return Err(error),
-        }
+        let file = snapshot_path(path, *segment);
+        let checked = check_snapshot(&file).and_then(|head| {
+            let is_its = head.id == id && head.segment == *segment;
+            let source = JournalError::Foreign;
+            let path = file.clone();
+            is_its
+                .then_some(head)
+                .ok_or(InspectError::Bad { path, source })
+        });
+        match checked {
+            Ok(head) => return Ok((*segment, head)),
+            Err(error) => newest_is_wrong.get_or_insert(error),
+        };
     }
-    Err(unfinished.unwrap_or_else(|| InspectError::NoSnapshot(path.into())))
+    Err(newest_is_wrong.unwrap_or_else(|| InspectError::NoSnapshot(path.into())))
 }
 
 fn check_snapshot(path: &Path) -> Result<JournalHead, InspectError> {

@@ -48,13 +48,15 @@ enum Job {
     GoOn(Box<Inspected>, Place, u64),
     Store(JournalId, Vec<StoredRecords>),
     End(JournalId),
+    /// What is before this segment is not needed any more.
+    Trim(JournalId, u64),
 }
 
 /// What a journal has to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JournalNews {
-    /// Its snapshot is whole and durable.
-    HasSnapshot(JournalId),
+    /// The snapshot with which this segment begins is whole and durable.
+    HasSnapshot(JournalId, u64),
     /// Everything up to this record is.
     Durable(JournalId, u64),
     /// It cannot be kept any further.
@@ -74,13 +76,15 @@ pub struct JournalDesk {
 }
 
 impl JournalDesk {
-    /// Starts the thread, which ends when this is dropped.
+    /// Starts the thread, which ends when this is dropped. `keep_bytes`: of what no machine needs to go
+    /// on, so much is kept.
     ///
     /// # Errors
     /// The host gives no thread.
     pub fn start(
         directory: JournalDirectory,
         owner: JournalOwner,
+        keep_bytes: u64,
         waker: Waker,
     ) -> io::Result<JournalDesk> {
         let (jobs, received) = mpsc::channel();
@@ -89,7 +93,7 @@ impl JournalDesk {
         environment::thread::Builder::new()
             .name("journal".into())
             .spawn(move || {
-                let mut writer = Writer::new(directory, owner, News { tell, waker });
+                let mut writer = Writer::new(directory, owner, keep_bytes, News { tell, waker });
                 writer.serve(&received, &found);
             })?;
         Ok(JournalDesk {
@@ -150,7 +154,7 @@ impl JournalDesk {
         self.job(Job::GoOn(Box::new(inspected), place, visible_outputs));
     }
 
-    /// Begins a journal.
+    /// Begins a journal, or a segment of the one that is being kept.
     pub fn begin(&self, start: JournalStart, begun: Box<BegunSnapshot>) {
         self.job(Job::Begin(start, begun));
     }
@@ -163,6 +167,12 @@ impl JournalDesk {
     /// Nobody wants it any more. What is there stays until another one is begun.
     pub fn end(&self, id: JournalId) {
         self.job(Job::End(id));
+    }
+
+    /// A machine can go on from the snapshot with which this segment begins: what is before it goes, as
+    /// far as it is not to be kept.
+    pub fn trim(&self, id: JournalId, segment: u64) {
+        self.job(Job::Trim(id, segment));
     }
 
     /// What happened.

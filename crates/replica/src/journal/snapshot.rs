@@ -38,9 +38,9 @@ pub(super) fn start(
         .name("journal-snapshot".into())
         .spawn(move || {
             yield_to_the_guest();
-            let id = head.id;
+            let (id, segment) = (head.id, head.segment);
             news.tell(match write(&journal, &head, &begun) {
-                Ok(()) => JournalNews::HasSnapshot(id),
+                Ok(()) => JournalNews::HasSnapshot(id, segment),
                 Err(error) => {
                     JournalNews::Failed(id, format!("its snapshot cannot be written: {error}"))
                 }

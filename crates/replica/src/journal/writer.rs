@@ -1,6 +1,6 @@
 //! The thread that writes a journal.
 
-use super::directory::{JournalDirectory, create, segment_path, sync_directory};
+use super::directory::{JournalDirectory, create, segment_path, sync_directory, trim};
 use super::{Inspected, Job, JournalNews, JournalOwner, Journals, News, look, snapshot};
 use crate::vcpu::BegunSnapshot;
 use environment::mpsc::{Receiver, Sender};
@@ -18,6 +18,7 @@ const MOST_JOBS: usize = 4096;
 /// A segment that is being written.
 struct OpenSegment {
     id: JournalId,
+    number: u64,
     path: PathBuf,
     file: File,
     writer: SegmentWriter,
@@ -27,6 +28,7 @@ struct OpenSegment {
 pub(super) struct Writer {
     directory: JournalDirectory,
     owner: JournalOwner,
+    keep_bytes: u64,
     news: News,
     open: Option<OpenSegment>,
     /// What is to be stored next, together.
@@ -34,10 +36,16 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(directory: JournalDirectory, owner: JournalOwner, news: News) -> Writer {
+    pub(super) fn new(
+        directory: JournalDirectory,
+        owner: JournalOwner,
+        keep_bytes: u64,
+        news: News,
+    ) -> Writer {
         Writer {
             directory,
             owner,
+            keep_bytes,
             news,
             open: None,
             waiting: Vec::new(),
@@ -86,6 +94,7 @@ impl Writer {
             Job::End(id) => {
                 self.open.take_if(|open| open.id == id);
             }
+            Job::Trim(id, segment) => self.trim(id, segment),
             Job::Store(..) => unreachable!("it was taken above"),
         }
     }
@@ -99,12 +108,16 @@ impl Writer {
 
     fn begin(&mut self, start: JournalStart, begun: Box<BegunSnapshot>) {
         let id = start.id;
-        self.open = None;
         let path = self.directory.of(id);
+        // One that is being kept goes on in another segment.
+        let kept = self.open.take().filter(|open| open.id == id);
+        let before = kept.map(|open| (open.number, open.writer.digest()));
+        let is_first = before.is_none();
+        let (number, before) = before.unwrap_or_default();
         let head = JournalHead {
             id,
-            segment: 1,
-            before: 0,
+            segment: number + 1,
+            before,
             machine: self.owner.machine.clone(),
             life: start.life,
             life_id: start.life_id,
@@ -114,7 +127,11 @@ impl Writer {
             visible_outputs: start.visible_outputs,
         };
         let begin = || -> io::Result<OpenSegment> {
-            let journal = self.directory.begin(id)?;
+            let journal = if is_first {
+                self.directory.begin(id)?
+            } else {
+                path.clone()
+            };
             let open = open_segment(&journal, &head)?;
             snapshot::start(&journal, head, begun, self.news.clone())?;
             Ok(open)
@@ -130,6 +147,13 @@ impl Writer {
         match next_segment(inspected, place, visible_outputs) {
             Ok(open) => self.open = Some(open),
             Err(error) => self.failed(id, &inspected.directory, &error),
+        }
+    }
+
+    fn trim(&mut self, id: JournalId, segment: u64) {
+        let journal = self.directory.of(id);
+        if let Err(error) = trim(&journal, segment, self.keep_bytes) {
+            self.failed(id, &journal, &error);
         }
     }
 
@@ -169,6 +193,7 @@ fn open_segment(journal: &Path, head: &JournalHead) -> io::Result<OpenSegment> {
     sync_directory(journal)?;
     Ok(OpenSegment {
         id: head.id,
+        number: head.segment,
         path,
         file,
         writer,

@@ -709,7 +709,9 @@ fn open_journal(
         configuration_hash: machines.configuration_hash(),
     };
     let directory = JournalDirectory::take(&options.directory, &owner.machine)?;
-    Ok(Some(JournalDesk::start(directory, owner, waker.clone())?))
+    let keep_bytes = options.keep_bytes;
+    let desk = JournalDesk::start(directory, owner, keep_bytes, waker.clone())?;
+    Ok(Some(desk))
 }
 
 fn state_file(directory: &Path, source: io::Error) -> StateDirectoryError {

@@ -1,11 +1,12 @@
 //! A primary's journal: what the core wants of it, and what it says.
 
 use super::primary::PrimaryLoop;
-use crate::host_time::monotonic;
+use crate::host_time::{monotonic, monotonic_ns};
 use crate::journal::{JournalDesk, JournalNews};
 use crate::vcpu::BegunSnapshot;
 use replication::primary::{JournalStart, StoredRecords};
 use replication::succession::JournalId;
+use std::time::Duration;
 
 /// The snapshot of a journal, on its way.
 #[derive(Default)]
@@ -14,6 +15,65 @@ pub(super) struct JournalSnapshot {
     number: Option<u64>,
     /// Begun, and to be written.
     begun: Option<Box<BegunSnapshot>>,
+}
+
+/// No machine is taken to replay more slowly than so many instructions a second.
+const LEAST_SPEED: f64 = 100e6;
+/// Snapshots of a journal take at most one part in so many of the time.
+const SNAPSHOT_SHARE: u32 = 10;
+/// It is looked so often whether another one is due, at most.
+const LEAST_SPACING: Duration = Duration::from_secs(1);
+
+/// How long ago, as a replay counts, the snapshot of a journal was taken.
+#[derive(Default)]
+pub(super) struct JournalAge {
+    /// Where the newest one that is whole was taken, and the one that is being written.
+    snapshot_at: u64,
+    next_at: u64,
+    /// When it was begun.
+    begun: Duration,
+    not_before: Duration,
+    /// The most instructions a second that the machine was seen to run: a replay waits for nothing.
+    speed: f64,
+}
+
+impl JournalAge {
+    /// Of a machine that went on from a snapshot that was taken there.
+    pub fn since(count: u64) -> JournalAge {
+        JournalAge {
+            snapshot_at: count,
+            ..JournalAge::default()
+        }
+    }
+
+    fn begins(&mut self, now: Duration, count: u64) {
+        self.next_at = count;
+        self.begun = now;
+    }
+
+    fn asked(&mut self, now: Duration) {
+        self.not_before = now + LEAST_SPACING;
+    }
+
+    fn snapshot_is_there(&mut self, now: Duration) {
+        self.snapshot_at = self.next_at;
+        let took = now.saturating_sub(self.begun);
+        self.not_before = now + LEAST_SPACING.max(took * SNAPSHOT_SHARE);
+    }
+
+    fn saw_speed(&mut self, instructions_per_second: f64) {
+        self.speed = self.speed.max(instructions_per_second);
+    }
+
+    fn recovers_in(&self, count: u64) -> Duration {
+        let instructions = count.saturating_sub(self.snapshot_at) as f64;
+        Duration::from_secs_f64(instructions / self.speed.max(LEAST_SPEED))
+    }
+
+    /// Half of what is allowed is left for the snapshot itself, and for a host that is slower then.
+    fn is_due(&self, now: Duration, count: u64, within: Duration) -> bool {
+        now >= self.not_before && self.recovers_in(count) * 2 >= within
+    }
 }
 
 impl PrimaryLoop {
@@ -40,6 +100,7 @@ impl PrimaryLoop {
 
     pub(super) fn begin_journal(&mut self, start: JournalStart) {
         if let Some(begun) = self.journal_snapshot.begun.take() {
+            self.journal_age.begins(monotonic(), start.place.count);
             self.journal_desk().begin(start, begun);
         }
     }
@@ -57,12 +118,35 @@ impl PrimaryLoop {
         }
     }
 
+    /// Takes another snapshot when going on from the journal would take too long.
+    pub(super) fn renew_journal(&mut self) {
+        let Some(options) = &self.host.config.journal else {
+            return;
+        };
+        let (now, count) = (monotonic(), self.count());
+        let speed = self.host.speed.per_second(monotonic_ns(), count);
+        self.journal_age.saw_speed(speed);
+        if self.journal_age.is_due(now, count, options.recover_within)
+            && self.core.renew_journal(now)
+        {
+            self.journal_age.asked(now);
+            self.actions();
+        }
+    }
+
+    /// How long going on from the journal would take now.
+    pub(super) fn recovers_in(&self) -> Duration {
+        self.journal_age.recovers_in(self.count())
+    }
+
     /// Takes what happened to it.
     pub(super) fn journal_news(&mut self) {
         while let Some(news) = self.host.journal.as_ref().and_then(JournalDesk::news) {
             let now = monotonic();
             match news {
-                JournalNews::HasSnapshot(id) => {
+                JournalNews::HasSnapshot(id, segment) => {
+                    self.journal_desk().trim(id, segment);
+                    self.journal_age.snapshot_is_there(now);
                     self.journal_snapshot = JournalSnapshot::default();
                     self.core.journal_has_snapshot(now, id);
                 }

@@ -2,7 +2,7 @@
 
 use super::ReplicationCore;
 use super::host::{Happened, Host};
-use super::journaling::JournalSnapshot;
+use super::journaling::{JournalAge, JournalSnapshot};
 use super::markers::Purpose;
 use super::rates::percentile_ms;
 use super::rivals::Rivals;
@@ -51,6 +51,7 @@ pub(super) struct PrimaryLoop {
     pub(super) core: ReplicationCore,
     pub(super) requests: SnapshotRequests,
     pub(super) journal_snapshot: JournalSnapshot,
+    pub(super) journal_age: JournalAge,
     snapshot: Option<SnapshotSender>,
     /// A snapshot that nobody has connected for yet.
     begun: Option<Box<BegunSnapshot>>,
@@ -152,6 +153,7 @@ impl PrimaryLoop {
             core,
             requests: SnapshotRequests::default(),
             journal_snapshot: JournalSnapshot::default(),
+            journal_age: JournalAge::default(),
             snapshot: None,
             begun: None,
             fetcher: None,
@@ -250,6 +252,7 @@ impl PrimaryLoop {
             let (snapshots_taken, pause) = (self.snapshots_taken, self.snapshot_pause);
             let guest_panicked = self.guest_panicked;
             let trouble = self.trouble();
+            let recovers_in = self.recovers_in();
             let foreign_frames = self.rivals.frames();
             let deadlines = [
                 self.core.next_deadline(),
@@ -268,6 +271,7 @@ impl PrimaryLoop {
                     guest_panicked,
                     foreign_frames,
                     trouble: trouble.clone(),
+                    journal_recovers_in_ms: recovers_in.as_secs_f64() * 1e3,
                     snapshot_pause_ms: pause.as_secs_f64() * 1e3,
                     ..status(host, core, vcpu)
                 })?;
@@ -297,6 +301,7 @@ impl PrimaryLoop {
             self.host.marker_written(purpose, result);
         }
         self.journal_news();
+        self.renew_journal();
         self.core.tick(monotonic());
         self.actions();
         self.stop_in_time();

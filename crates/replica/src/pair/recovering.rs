@@ -2,6 +2,7 @@
 //! that, and then it meets the world again where the world saw it last.
 
 use super::host::{Happened, Host};
+use super::journaling::JournalAge;
 use super::primary::{PrimaryLoop, live_options};
 use crate::disk::Disk;
 use crate::end::ReplicaError;
@@ -243,5 +244,7 @@ fn go_live(mut host: Host, opened: Entry, recovery: Recovery) -> PrimaryLoop {
         visible_outputs,
     };
     let core = Primary::new(monotonic(), host.pair_config.clone(), beginning);
-    PrimaryLoop::new(host, vcpu, core)
+    let mut primary = PrimaryLoop::new(host, vcpu, core);
+    primary.journal_age = JournalAge::since(inspected.head().place.count);
+    primary
 }

@@ -291,7 +291,7 @@ impl<O> Primary<O> {
             };
             self.send(connection, taken);
         }
-        self.journal_snapshot_taken(pairing);
+        self.journal_snapshot_taken(now, pairing);
         self.maintain(now);
     }
 

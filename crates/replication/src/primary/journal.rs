@@ -97,8 +97,10 @@ struct Handed {
 pub(super) struct Journal {
     id: JournalId,
     phase: JournalPhase,
-    /// The number of its snapshot for the vcpu.
+    /// The number of its newest snapshot for the vcpu.
     snapshot: u64,
+    /// Another snapshot is being taken, by which older records are not needed any more.
+    is_renewed: bool,
     sent: u64,
     unsent_bytes: usize,
     unsent_since: Option<Duration>,
@@ -115,6 +117,7 @@ impl Journal {
             id,
             phase: JournalPhase::AwaitSnapshot,
             snapshot,
+            is_renewed: false,
             sent: 0,
             unsent_bytes: 0,
             unsent_since: None,
@@ -289,11 +292,34 @@ impl<O> Primary<O> {
 
     /// Whether a snapshot is being taken for it.
     pub(super) fn journal_takes_snapshot(&self) -> bool {
-        let phase = self.journal.as_ref().map(|journal| journal.phase);
-        matches!(
-            phase,
-            Some(JournalPhase::AwaitSnapshot | JournalPhase::Storing)
-        )
+        let journal = self.journal.as_ref();
+        journal.is_some_and(|journal| {
+            journal.is_renewed
+                || matches!(
+                    journal.phase,
+                    JournalPhase::AwaitSnapshot | JournalPhase::Storing
+                )
+        })
+    }
+
+    /// Takes another snapshot for the journal, by which it is shorter. False: not now.
+    pub fn renew_journal(&mut self, now: Duration) -> bool {
+        self.enter(now);
+        let may_begin = self.may_begin_journal();
+        let Some(journal) = &mut self.journal else {
+            return false;
+        };
+        let is_kept = matches!(journal.phase, JournalPhase::InForce | JournalPhase::Kept);
+        if !may_begin || !is_kept || journal.is_renewed {
+            return false;
+        }
+        self.pairing += 1;
+        journal.is_renewed = true;
+        journal.snapshot = self.pairing;
+        let (id, snapshot) = (journal.id, journal.snapshot);
+        self.actions
+            .push_back(PrimaryAction::BeginJournal { id, snapshot });
+        true
     }
 
     pub(super) fn is_journal_in_force(&self) -> bool {
@@ -377,19 +403,26 @@ impl<O> Primary<O> {
     }
 
     /// The snapshot of a journal was taken here.
-    pub(super) fn journal_snapshot_taken(&mut self, snapshot: u64) {
+    pub(super) fn journal_snapshot_taken(&mut self, now: Duration, snapshot: u64) {
+        let journal = self.journal.as_ref();
+        if journal.is_some_and(|journal| journal.is_renewed && journal.snapshot == snapshot) {
+            // What was before it ends the segment before it.
+            self.store(now);
+        }
         let end = self.log.end();
         let place = Place {
             count: self.count,
             ..end
         };
         if let Some(journal) = &mut self.journal
-            && journal.phase == JournalPhase::AwaitSnapshot
+            && (journal.is_renewed || journal.phase == JournalPhase::AwaitSnapshot)
             && journal.snapshot == snapshot
         {
-            journal.phase = JournalPhase::Storing;
-            journal.sent = place.record;
-            journal.durable = place.record;
+            if !journal.is_renewed {
+                journal.phase = JournalPhase::Storing;
+                journal.sent = place.record;
+                journal.durable = place.record;
+            }
             let start = JournalStart {
                 id: journal.id,
                 life: self.opened.key.life,
@@ -405,6 +438,11 @@ impl<O> Primary<O> {
     pub fn journal_has_snapshot(&mut self, now: Duration, id: JournalId) {
         self.enter(now);
         let last = self.log.last();
+        if let Some(journal) = &mut self.journal
+            && journal.id == id
+        {
+            journal.is_renewed = false;
+        }
         if let Some(journal) = &mut self.journal
             && journal.id == id
             && journal.phase == JournalPhase::Storing

@@ -384,3 +384,32 @@ fn with_a_backup_outputs_wait_for_both() {
     durable(&mut pair);
     assert_eq!(pair.emitted, [1, 2]);
 }
+
+/// Another snapshot is taken at a place of the log: what is before it was handed over before, and what
+/// follows after.
+#[test]
+fn a_journal_goes_on_from_another_snapshot_without_a_gap() {
+    let mut journaled = Journaled::in_force();
+    let id = journaled.begun[0];
+    let body = RecordBody::Input(vec![7; 100]);
+    journaled
+        .primary
+        .record(journaled.now, Record { count: 50, body });
+    journaled.settle();
+    let (before, now) = (journaled.last_stored(), journaled.now);
+    assert!(journaled.primary.renew_journal(now));
+    assert!(!journaled.primary.renew_journal(now), "one at a time");
+    journaled.settle();
+    assert_eq!(journaled.begun, [id, id]);
+    let start = journaled.start.unwrap();
+    assert_eq!((start.id, start.place.record), (id, before + 1));
+    assert_eq!(journaled.last_stored(), before + 1);
+    journaled.output();
+    assert!(journaled.emitted.is_empty(), "it is in force all the while");
+    journaled.all_is_durable();
+    journaled.settle();
+    assert_eq!(journaled.emitted, [1]);
+    journaled.primary.journal_has_snapshot(now, id);
+    assert!(journaled.primary.renew_journal(now));
+    assert_eq!(journaled.phase(), Some(JournalPhase::InForce));
+}

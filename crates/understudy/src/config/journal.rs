@@ -1,6 +1,6 @@
 //! The section `[journal]`.
 
-use super::{DiskSection, Milliseconds};
+use super::{ByteSize, DiskSection, Milliseconds};
 use replica::config::JournalOptions;
 use replication::config::JournalRole;
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,12 @@ pub struct JournalSection {
     /// It has failed when something is not durable after so long.
     #[serde(default = "default_timeout")]
     pub timeout: Milliseconds,
+    /// Another snapshot is taken when going on from the journal would take longer.
+    #[serde(default = "default_recover_within")]
+    pub recover_within: Milliseconds,
+    /// Bytes that are kept of what is older than its newest snapshot.
+    #[serde(default = "default_keep")]
+    pub keep: ByteSize,
 }
 
 /// Who has to hold an output before it leaves.
@@ -33,6 +39,14 @@ pub enum OutputsWaitFor {
 
 fn default_timeout() -> Milliseconds {
     Milliseconds(10_000)
+}
+
+fn default_recover_within() -> Milliseconds {
+    Milliseconds(10_000)
+}
+
+fn default_keep() -> ByteSize {
+    ByteSize(0)
 }
 
 impl JournalSection {
@@ -51,6 +65,14 @@ impl JournalSection {
             let message = "0 ms is no time: give some seconds";
             return Err(("journal.timeout", message.into()));
         }
+        if self.recover_within.0 < 1000 {
+            let message = format!(
+                "{} ms: a snapshot for every such stretch would be all that the machine does; give a \
+                 second at least",
+                self.recover_within.0
+            );
+            return Err(("journal.recover_within", message));
+        }
         Ok(())
     }
 
@@ -63,6 +85,8 @@ impl JournalSection {
                 OutputsWaitFor::Backup => JournalRole::History,
             },
             timeout: self.timeout.duration(),
+            recover_within: self.recover_within.duration(),
+            keep_bytes: self.keep.0,
         }
     }
 }

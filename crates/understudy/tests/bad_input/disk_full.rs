@@ -167,3 +167,46 @@ fn a_state_directory_that_fills_up_does_not_disturb_a_pair() {
     let (printed, said) = texts(&output);
     assert!(printed.ends_with("backup 12\n"), "{printed}{said}");
 }
+
+/// The service goes on without its journal, by a key, and everybody is told.
+#[test]
+fn a_journal_without_room_is_given_up_and_the_machine_goes_on() {
+    let pair = PairDirectory::new(&counting_busily());
+    let files = pair.replica("a", None, "memory = \"4M\"\n");
+    let text = fs::read_to_string(&files.config).unwrap();
+    let journal = "[journal]\ndirectory = \"FULL/journal\"\n";
+    fs::write(&files.config, text + journal).unwrap();
+    let script = r#"
+        sed -i "s#FULL#$FULL#" "$1"
+        state="${1%.toml}"
+        "$PROGRAM" replica --config "$1" & pid=$!
+        await() {
+            for attempt in $(seq 600); do
+                if eval "$1"; then return; fi
+                sleep 0.05
+            done
+            echo "in vain: $1"
+        }
+        await 'grep -q journal_failed "$state/events.jsonl"'
+        await '"$PROGRAM" status --dir "$state" | grep -q "primary  alone"'
+        before=$(stat -c %s "$state/console.log")
+        await '[ $(stat -c %s "$state/console.log") -gt $((before + 50)) ]'
+        kill -9 $pid
+        cat "$state/events.jsonl""#;
+    let argument = files.config.to_str().unwrap();
+    let Some(output) = with_small_file_system(160, argument, script) else {
+        return;
+    };
+    let (printed, said) = texts(&output);
+    let place = |what: &str| {
+        printed
+            .find(what)
+            .unwrap_or_else(|| panic!("{what}: {printed}{said}"))
+    };
+    assert!(!printed.contains("in vain"), "{printed}{said}");
+    assert!(
+        place("journal_in_force") < place("journal_failed"),
+        "{printed}"
+    );
+    assert!(place("No space left") < place("\"claimed\""), "{printed}");
+}

@@ -83,3 +83,27 @@ found! {
     words_after_a_handover_are_found: EmitsAfterHandover within 150,
     a_restore_taken_for_silence_is_found: RestoreCountsAsSilence within 50,
 }
+
+/// Both hosts keep journals and may lose power at once: the machine goes on from one of them.
+#[test]
+fn with_journals_no_promise_is_broken_though_both_hosts_die_at_once() {
+    let options = Options {
+        journals: true,
+        ..Options::default()
+    };
+    let summary = run_seeds(0..16, &options);
+    for failure in &summary.failures {
+        println!("{failure}");
+    }
+    assert!(
+        summary.failures.is_empty(),
+        "{} seeds failed",
+        summary.failures.len()
+    );
+    assert!(
+        summary
+            .counts
+            .get("Recovered")
+            .is_some_and(|times| *times > 10)
+    );
+}

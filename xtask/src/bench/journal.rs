@@ -187,6 +187,8 @@ pub fn bench(kills: usize, memory: &str, directory: &Path) -> Result<()> {
         "redis-benchmark is missing: apt-get install redis-tools"
     );
     std::fs::create_dir_all(directory)?;
+    // A path in a vm.toml is relative to its own directory.
+    let directory = directory.canonicalize()?;
     let scratch = directory.join(format!("journal-bench-{}", std::process::id()));
     let [with, without] = rates(memory, &scratch.join("rates"))?;
     println!("requests a second with a journal {with:.0}, without {without:.0}");

@@ -30,6 +30,8 @@ use world::World;
 pub struct Options {
     /// An old bug to bring back, to see that it is found.
     pub mutation: Option<Mutation>,
+    /// Both hosts keep journals, and may lose power at once.
+    pub journals: bool,
     /// Write down what happens.
     pub trace: bool,
 }

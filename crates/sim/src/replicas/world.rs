@@ -14,9 +14,10 @@ use crate::random::Random;
 use crate::world::Violation;
 use ::machine::engine::Engine;
 use ::machine::{Failure, Machine};
-use replica::config::{Attachment, NetworkEnd, PairOptions};
+use replica::config::{Attachment, JournalOptions, NetworkEnd, PairOptions};
 use replica::disk::Disk;
 use replica::{Machines, ReplicaConfig, run_mutated};
+use replication::config::JournalRole;
 use replication::mutation::Mutations;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -123,6 +124,7 @@ pub struct World {
     shared: Arc<Shared>,
     directory: Directory,
     mutations: Mutations,
+    journals: bool,
     random: Random,
     agenda: BTreeMap<(u64, u64), What>,
     next: u64,
@@ -156,6 +158,7 @@ impl World {
             mutations: options
                 .mutation
                 .map_or_else(Mutations::default, Mutations::only),
+            journals: options.journals,
             random,
             agenda: BTreeMap::new(),
             next: 0,
@@ -372,7 +375,13 @@ impl World {
             }),
             disk_durability: Default::default(),
             power_off_wait: Duration::ZERO,
-            journal: None,
+            journal: self.journals.then(|| JournalOptions {
+                directory: self.directory.0.join(["journal-a", "journal-b"][node]),
+                role: JournalRole::Member,
+                timeout: Duration::from_secs(10),
+                recover_within: Duration::from_secs(10),
+                keep_bytes: 0,
+            }),
             pair: PairOptions {
                 host: Some(["a", "b"][node].into()),
                 listen: address(node),
@@ -409,6 +418,7 @@ impl World {
         let node = self.random.between(0, 1) as usize;
         match self.random.between(0, 99) {
             0..25 => self.kill(node, false),
+            25..35 if self.journals => (0..2).for_each(|node| self.kill(node, true)),
             25..35 => self.kill(node, true),
             35..50 => self.freeze(node),
             50..70 => self.cut(),

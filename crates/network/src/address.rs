@@ -14,21 +14,42 @@ pub enum SwitchAddress {
     Tcp(SocketAddr),
 }
 
-/// A switch's address that cannot be understood.
+/// The longest path of a Unix socket, in bytes (`sockaddr_un` of unix(7), without the terminating zero).
+pub const MAX_SOCKET_PATH_BYTES: usize = 107;
+
+/// A switch's address that cannot be understood, or cannot be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{0:?} is not the address of a switch: write unix:/path/to/socket or tcp:127.0.0.1:7500 (an \
-     IPv6 address in brackets)"
-)]
-pub struct SwitchAddressError(String);
+pub enum SwitchAddressError {
+    /// Neither of the two kinds.
+    #[error(
+        "{0:?} is not the address of a switch: write unix:/path/to/socket or tcp:127.0.0.1:7500 (an \
+         IPv6 address in brackets)"
+    )]
+    Unknown(String),
+    /// No socket can have this path.
+    #[error(
+        "{address:?} cannot be the address of a switch: its path has {} bytes, and a Unix socket's at \
+         most {MAX_SOCKET_PATH_BYTES}; choose a shorter one",
+        address.len() - "unix:".len()
+    )]
+    PathTooLong {
+        /// The address.
+        address: String,
+    },
+}
 
 impl FromStr for SwitchAddress {
     type Err = SwitchAddressError;
 
     fn from_str(text: &str) -> Result<SwitchAddress, SwitchAddressError> {
-        let wrong = || SwitchAddressError(text.to_owned());
+        let wrong = || SwitchAddressError::Unknown(text.to_owned());
         match text.split_once(':') {
-            Some(("unix", path)) if !path.is_empty() => Ok(SwitchAddress::Unix(path.into())),
+            Some(("unix", path)) if path.is_empty() || path.contains('\0') => Err(wrong()),
+            Some(("unix", path)) if path.len() > MAX_SOCKET_PATH_BYTES => {
+                let address = text.to_owned();
+                Err(SwitchAddressError::PathTooLong { address })
+            }
+            Some(("unix", path)) => Ok(SwitchAddress::Unix(path.into())),
             Some(("tcp", address)) => address.parse().map(SwitchAddress::Tcp).map_err(|_| wrong()),
             _ => Err(wrong()),
         }
@@ -64,9 +85,21 @@ mod tests {
             "tcp:localhost",
             "tcp:127.0.0.1",
             "udp:1.2.3.4:5",
+            "unix:/a\0b",
         ] {
             let error = text.parse::<SwitchAddress>().unwrap_err().to_string();
             assert!(error.contains(&format!("{text:?}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_no_socket_can_have_is_said_to_be_too_long() {
+        let longest = format!("unix:/{}", "x".repeat(MAX_SOCKET_PATH_BYTES - 1));
+        assert!(longest.parse::<SwitchAddress>().is_ok());
+        let longer = format!("{longest}x");
+        let error = longer.parse::<SwitchAddress>().unwrap_err().to_string();
+        for word in [&*longer, "108 bytes", "at most 107"] {
+            assert!(error.contains(word), "{error}");
         }
     }
 }

@@ -30,7 +30,7 @@ mod switch_port;
 #[allow(unsafe_code)] // two ioctls, TUNSETIFF and TUNSETOFFLOAD, that no safe wrapper offers
 mod tap;
 
-pub use address::{SwitchAddress, SwitchAddressError};
+pub use address::{MAX_SOCKET_PATH_BYTES, SwitchAddress, SwitchAddressError};
 pub use attachment::NetworkAttachment;
 pub use door::Door;
 pub use frame_stream::{FrameLengthError, MAX_FRAME_LENGTH, MIN_FRAME_LENGTH};

@@ -356,6 +356,7 @@ impl Switch {
         for index in 0..self.doors.len() {
             let door = &self.doors[index];
             let (turned_away, untold) = door.turned_away();
+            self.status_due |= untold > 0 || !turned_away.is_empty();
             for what in turned_away {
                 self.notices.add("turned_away", now, || what);
             }
@@ -384,6 +385,7 @@ impl Switch {
 
     fn add_port(&mut self, stream: Stream, peer: String, now: Instant) -> Option<PortId> {
         if self.ports.len() >= MAX_PORTS && !self.make_place(now) {
+            self.status_due = true;
             self.notices.add("port_refused", now, || {
                 format!("{peer}: all {MAX_PORTS} ports are taken by replicas")
             });
@@ -493,6 +495,7 @@ impl Switch {
         if let Some(Err(error)) = written
             && let Some((path, _)) = self.capture.take()
         {
+            self.status_due = true;
             self.notices.add("capture_ended", now, || {
                 format!("cannot write the capture {}: {error}", path.display())
             });

@@ -172,8 +172,11 @@ impl SwitchPort {
 }
 
 fn unreachable(address: &SwitchAddress, error: &io::Error) -> io::Error {
-    let text = format!(
-        "cannot reach the switch at {address}: {error}; is `understudy switch` running there?"
-    );
+    // Whoever refuses is there.
+    let question = match error.kind() {
+        io::ErrorKind::PermissionDenied => "",
+        _ => "; is `understudy switch` running there?",
+    };
+    let text = format!("cannot reach the switch at {address}: {error}{question}");
     io::Error::new(error.kind(), text)
 }

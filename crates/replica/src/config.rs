@@ -89,6 +89,16 @@ pub enum Attachment {
     Tap(String),
 }
 
+impl Attachment {
+    /// Where it is: the switch's address, or the device's name.
+    pub fn place(&self) -> &str {
+        match self {
+            Attachment::Switch(address) | Attachment::Tap(address) => address,
+            Attachment::RemoteSwitch(switch) => &switch.address,
+        }
+    }
+}
+
 /// How the pair meets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PairOptions {

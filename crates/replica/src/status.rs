@@ -167,6 +167,9 @@ pub struct ReplicaStatus {
     /// another machine has it.
     #[serde(default)]
     pub foreign_frames: u64,
+    /// Why the guest's network is out of reach, if it is: it is tried again.
+    #[serde(default)]
+    pub network_lost: Option<String>,
     /// Snapshots that were taken for backups that came, since this process is the primary.
     #[serde(default)]
     pub snapshots_taken: u64,

@@ -14,6 +14,7 @@ use crate::architecture::Architecture;
 use crate::engine::EngineName;
 use ::arbiter::Settings;
 use machine::config::{PanicPolicy, Transport};
+use network::SwitchAddress;
 use replica::ReplicaConfig;
 use replica::config::{Attachment, DiskFile, NetworkEnd, PairOptions, RemoteSwitch};
 use replication::succession::{Durability, MAX_MEMBERS};
@@ -403,6 +404,14 @@ impl VmConfig {
             && network.switch.is_some() == network.tap.is_some()
         {
             return wrong("network", "give either `switch` or `tap`".into());
+        }
+        if let Some(NetworkSection {
+            switch: Some(address),
+            ..
+        }) = &self.network
+            && let Err(error) = address.parse::<SwitchAddress>()
+        {
+            return wrong("network.switch", error.to_string());
         }
         if let Some(network) = &self.network
             && network.is_remote()

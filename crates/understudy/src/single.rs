@@ -12,7 +12,7 @@ use replica::calendar;
 use replica::disk::Disk;
 use replica::events::printable;
 use replica::host_time::monotonic_ns;
-use replica::outside::{self, Network, Outside};
+use replica::outside::{self, Network, NetworkNews, Outside};
 use replica::recording::Recorder;
 use replica::vcpu::{
     CommandChannel, InputEncoding, LiveOptions, LiveReport, LiveVcpu, Parts, ReplicaGuest, Step,
@@ -151,8 +151,7 @@ impl Single {
         loop {
             waker.clear();
             let reported = self.reports()?;
-            let flushed = self.outside.flush();
-            self.network_error(flushed);
+            self.outside.flush();
             if let Some(status) = reported {
                 return Ok(status);
             }
@@ -173,14 +172,8 @@ impl Single {
                 }
             }
             let vcpu = &self.vcpu;
-            let served = self.outside.serve(|input| vcpu.input(input));
-            self.network_error(served);
-            if let Some(network) = &mut self.outside.network
-                && network.reconnect(monotonic_ns())
-            {
-                let announced = network.announce();
-                self.network_error(announced);
-            }
+            self.outside.serve(|input| vcpu.input(input));
+            self.tend_network();
         }
     }
 
@@ -276,17 +269,27 @@ impl Single {
         for step in steps {
             if let Step::Outputs(batch) = step {
                 for output in &batch.outputs {
-                    let emitted = self.outside.emit(output);
-                    self.network_error(emitted);
+                    self.outside.emit(output);
                 }
             }
         }
         Ok(())
     }
 
-    fn network_error(&mut self, result: io::Result<()>) {
-        if let Err(error) = result {
-            eprint!("understudy: the network has gone: {error}; trying again\r\n");
+    /// Tries again to reach a network that has gone, and tells.
+    fn tend_network(&mut self) {
+        let Some(network) = &mut self.outside.network else {
+            return;
+        };
+        if network.reconnect(monotonic_ns()) {
+            network.announce();
+        }
+        match network.news(monotonic_ns()) {
+            Some(NetworkNews::Lost(why)) => {
+                eprint!("understudy: the network has gone: {why}; trying again\r\n");
+            }
+            Some(NetworkNews::Back) => eprint!("understudy: the network is there again\r\n"),
+            None => {}
         }
     }
 }

@@ -170,6 +170,13 @@ pub fn describe(status: &Status) -> String {
         if let Some(trouble) = &replica.trouble {
             let _ = writeln!(text, "         {}", printable(trouble));
         }
+        if let Some(why) = &replica.network_lost {
+            let why = printable(why);
+            let _ = writeln!(
+                text,
+                "         the guest's network is out of reach, and tried again: {why}"
+            );
+        }
         if replica.role == "primary" {
             let _ = writeln!(text, "         {}", describe_pair(replica));
             if let Some(journal) = &replica.journal {

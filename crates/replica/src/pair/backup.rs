@@ -352,7 +352,7 @@ impl BackupLoop {
                 BackupAction::Announce => {
                     if let Some(network) = &mut self.host.outside.network {
                         // A network that has gone is announced to when it is back.
-                        let _announced = network.announce();
+                        network.announce();
                     }
                 }
                 BackupAction::GoOn { pairing } => self.pairing = pairing,

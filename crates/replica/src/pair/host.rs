@@ -15,7 +15,7 @@ use crate::host_time::{monotonic, monotonic_ns, thread_cpu};
 use crate::journal::{JournalDesk, JournalDirectory, JournalOwner};
 use crate::key_watch::{KeyNews, KeyWatch};
 use crate::machines::Machines;
-use crate::outside::{ConsoleSink, Network, Outside};
+use crate::outside::{ConsoleSink, Network, NetworkNews, Outside};
 use crate::peer_stream::{BlockingPeer, Membership};
 use crate::state_directory::{StateDirectory, StateDirectoryError};
 use crate::status::{ReplicaStatus, engine_name};
@@ -69,7 +69,7 @@ pub struct Happened {
     pub ended: Vec<ConnectionId>,
     /// Frames that arrived.
     pub frames: Vec<Vec<u8>>,
-    /// The network was connected anew.
+    /// The network was connected, at last or anew.
     pub reconnected: bool,
     /// What a person asked for, to be answered.
     pub requests: Vec<(ConversationId, Request)>,
@@ -153,7 +153,7 @@ impl Host {
         let mut events =
             EventLog::open(directory).map_err(|source| state_file(directory, source))?;
         events.tell(&config.name);
-        let network = config.network.as_ref().map(Network::connect).transpose()?;
+        let network = config.network.as_ref().map(Network::open).transpose()?;
         let file = own
             .append(CONSOLE_LOG)
             .map_err(|source| state_file(directory, source))?;
@@ -265,9 +265,7 @@ impl Host {
             // One that fails is noticed when it is read.
             let _flushed = channel.connection.flush();
         }
-        if let Err(error) = self.outside.flush() {
-            self.events.add("network_lost", 0, 0, error.to_string());
-        }
+        self.outside.flush();
     }
 
     /// Closes all connections: the role that had them is over.
@@ -598,14 +596,14 @@ impl Host {
         let Some(network) = &mut self.outside.network else {
             return;
         };
-        if (is_ready || network.has_frame())
-            && let Err(error) = network.serve(|frame| happened.frames.push(frame))
-        {
-            self.events.add("network_lost", 0, 0, error.to_string());
+        if is_ready || network.has_frame() {
+            network.serve(|frame| happened.frames.push(frame));
         }
-        if network.reconnect(monotonic_ns()) {
-            self.events.add("network_back", 0, 0, "");
-            happened.reconnected = true;
+        happened.reconnected = network.reconnect(monotonic_ns());
+        match network.news(monotonic_ns()) {
+            Some(NetworkNews::Lost(why)) => self.events.add("network_lost", 0, 0, why),
+            Some(NetworkNews::Back) => self.events.add("network_back", 0, 0, ""),
+            None => {}
         }
     }
 
@@ -624,9 +622,7 @@ impl Host {
         if let Output::ConsoleBytes { bytes, .. } = output {
             self.control.show(bytes);
         }
-        if let Err(error) = self.outside.emit(output) {
-            self.events.add("network_lost", 0, 0, error.to_string());
-        }
+        self.outside.emit(output);
     }
 
     /// Takes the figures that speeds are computed from.
@@ -634,6 +630,11 @@ impl Host {
         let now_ns = monotonic_ns();
         self.speed.sample(now_ns, count);
         self.log.sample(now_ns, self.log_bytes);
+    }
+
+    fn network_trouble(&self) -> Option<String> {
+        let network = self.outside.network.as_ref()?;
+        network.trouble().map(str::to_owned)
     }
 
     /// What is the same for both roles in a status.
@@ -658,6 +659,7 @@ impl Host {
             memory_in_use_bytes: gauge(|gauges| &gauges.memory_in_use),
             guest_time_ms: gauge(|gauges| &gauges.guest_time_ns) / 1_000_000,
             digests_compared: gauge(|gauges| &gauges.digests_compared),
+            network_lost: self.network_trouble(),
             paused: vcpu.is_some_and(|vcpu| vcpu.gauges().paused.load(Ordering::Relaxed)),
             engine: engine_name(vcpu.map_or(self.config.engine, VcpuThread::engine)).into(),
             mips: self.speed.per_second(now_ns, count) / 1e6,

@@ -596,12 +596,8 @@ impl PrimaryLoop {
 
     /// Tells the network that the guest is here.
     fn announce(&mut self) {
-        if let Some(network) = &mut self.host.outside.network
-            && let Err(error) = network.announce()
-        {
-            self.host
-                .events
-                .add("network_lost", 0, 0, error.to_string());
+        if let Some(network) = &mut self.host.outside.network {
+            network.announce();
         }
     }
 }

@@ -231,7 +231,7 @@ fn go_live(mut host: Host, opened: Entry, recovery: Recovery) -> PrimaryLoop {
     let vcpu = vcpu.go_live(live_options(&host));
     if let Some(network) = &mut host.outside.network {
         // A network that has gone is announced to when it is back.
-        let _announced = network.announce();
+        network.announce();
     }
     for output in outputs.iter().flat_map(|batch| &batch.outputs) {
         host.emit(output);

@@ -9,6 +9,7 @@ mod configuration;
 mod disk_full;
 mod hostile_guest;
 mod images;
+mod networks;
 mod peers;
 mod recordings;
 mod rivals;

@@ -146,3 +146,54 @@ fn a_backup_that_dies_is_dropped_and_the_other_stays() {
     three.await_more_lines(other, 20);
     assert_one_history(&three.files[primary], &three.files[other]);
 }
+
+/// Says to the replica of `host`, which waits, that others are off.
+fn say_off(host: &ReplicaFiles, others: &[&str]) -> (Option<i32>, String) {
+    let mut arguments = vec!["start", "--config", host.config(), "--yes"];
+    for other in others {
+        arguments.extend(["--without", other]);
+    }
+    let output = run(&arguments);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &error_text(&output);
+    (output.status.code(), said)
+}
+
+/// All hosts lost power and one is back. Finding: a word that named too few hosts was refused without a
+/// reason, and one that named enough because it named a host that the replica had not spoken of.
+#[test]
+fn a_person_is_told_which_other_hosts_have_to_be_off_and_can_name_them_all() {
+    let mut three = Three::new();
+    (0..HOSTS).for_each(|host| three.start(host));
+    let primary = three.protected_by(2);
+    three.await_more_lines(primary, 5);
+    // At once, so that nobody takes over from another.
+    for process in three.processes.iter().flatten() {
+        process.signal(rustix::process::Signal::STOP);
+    }
+    (0..HOSTS).for_each(|host| three.kill(host));
+    let (back, third) = ((primary + 1) % HOSTS, (primary + 2) % HOSTS);
+    let name = |host: usize| ["a", "b", "c"][host];
+    three.start(back);
+    let files = &three.files[back];
+    let together = format!("--without {},{}`", name(primary), name(third));
+    wait_for("the replica to say what would help", || {
+        let state = files.status()?["state"].as_str()?.to_owned();
+        state.contains(&together).then_some(())
+    });
+    let (status, said) = say_off(files, &[name(primary)]);
+    assert_eq!(status, Some(1), "{said}");
+    let missing = format!("host {} may hold the running machine", name(third));
+    assert!(
+        said.contains(&missing) && said.contains(&together),
+        "{said}"
+    );
+    let (status, said) = say_off(files, &[name(third)]);
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("has the right disk"), "{said}");
+    let (status, said) = say_off(files, &["nobody"]);
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("\"nobody\" is none of the hosts"), "{said}");
+    let (status, said) = say_off(files, &[name(third), name(primary)]);
+    assert_eq!(status, Some(0), "{said}");
+    files.await_state("alone");
+}

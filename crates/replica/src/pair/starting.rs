@@ -82,12 +82,18 @@ struct Starting<'a> {
     peers: &'a [String],
     asked: Peers,
     /// A person said something, and waits for what comes of it.
-    said: Option<ConversationId>,
+    said: Option<Said>,
     /// There is a primary that this host's disk keeps it from joining, and when it is looked again
     /// whether there still is.
     kept_out: Option<KeptOut>,
     /// When a journal that no machine can go on from is read again.
     read_journal: Duration,
+}
+
+/// What a person said.
+struct Said {
+    id: ConversationId,
+    word: startup::Word,
 }
 
 /// A replica whose disk failed.
@@ -216,17 +222,17 @@ impl Starting<'_> {
         self.answer("somebody else said something meanwhile", false);
         match named(self.startup.waiting(), &word.without) {
             Ok(without) => {
-                self.said = Some(id);
                 let new_life = word.new_life;
                 let word = startup::Word { without, new_life };
-                self.startup.word(monotonic(), word);
+                self.startup.word(monotonic(), word.clone());
+                self.said = Some(Said { id, word });
             }
             Err(why) => self.host.answer(id, &Answer::Refused(why)),
         }
     }
 
     fn answer(&mut self, text: &str, is_done: bool) {
-        if let Some(id) = self.said.take() {
+        if let Some(Said { id, .. }) = self.said.take() {
             let answer = if is_done {
                 Answer::Done(text.into())
             } else {
@@ -244,7 +250,13 @@ impl Starting<'_> {
                 StartupAction::Wait(waiting) => {
                     let text = waiting.to_string();
                     if !matches!(waiting, Waiting::Claiming(_)) {
-                        self.answer(&text, false);
+                        let why = match &self.said {
+                            Some(Said { word, .. }) if !word.new_life => {
+                                waiting.although_off(&word.without)
+                            }
+                            _ => text.clone(),
+                        };
+                        self.answer(&why, false);
                     }
                     self.host.events.add("waiting", 0, 0, text);
                 }
@@ -285,9 +297,12 @@ fn named(waiting: &Waiting, names: &[String]) -> Result<BTreeSet<HostId>, String
         let found: Vec<HostId> = hosts.iter().filter(of_name).map(|host| host.id).collect();
         match found[..] {
             [id] => named.insert(id),
+            [] if hosts.is_empty() => return Err(waiting.although_off(&named)),
             [] => {
+                let names: Vec<String> = hosts.iter().map(ToString::to_string).collect();
                 return Err(format!(
-                    "the replica waits for no host {name:?}, but: {waiting}"
+                    "{name:?} is none of the hosts that it waits for, which are {}: {waiting}",
+                    names.join(", ")
                 ));
             }
             _ => {

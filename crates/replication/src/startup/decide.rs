@@ -207,12 +207,12 @@ impl Situation<'_> {
         None
     }
 
-    /// Whether `host` says that it has no machine, or a person says that it is off.
-    fn is_known_to_have_none(&self, host: &Host) -> bool {
+    /// Whether `host` says that it has no machine.
+    fn says_that_it_has_none(&self, host: &Host) -> bool {
         let says_so = |(_, standing): (PeerId, &Standing)| {
             standing.host.id == host.id && standing.stance == Stance::NoMachine
         };
-        self.word.without.contains(&host.id) || self.standings().any(says_so)
+        self.standings().any(says_so)
     }
 
     /// The last record of the journal that outputs waited for, if it is here and whole; or why it
@@ -247,9 +247,12 @@ impl Situation<'_> {
         let ignore = self.config.mutations.active(Mutation::SilentPeersAreGone);
         let silent: Vec<Host> = membership
             .others(me)
-            .filter(|host| !self.is_known_to_have_none(host) && !ignore)
+            .filter(|host| !self.says_that_it_has_none(host) && !ignore)
             .cloned()
             .collect();
+        // Of these a person may say that they are off.
+        let is_named = |host: &Host| self.word.without.contains(&host.id);
+        let nobody_else_has_it = silent.iter().all(is_named);
         let primary = &membership.primary;
         let primary_never_settled = self.standings().any(|(_, standing)| {
             standing.host.id == primary.id && open.never_settled(&standing.worth)
@@ -264,7 +267,7 @@ impl Situation<'_> {
         };
         match kept {
             Some(Err(why)) if mine => return Decision::Wait(*why),
-            _ if mine && !silent.is_empty() => return Decision::Wait(Waiting::Silent(silent)),
+            _ if mine && !nobody_else_has_it => return Decision::Wait(Waiting::Silent(silent)),
             Some(Ok(last)) if mine => {
                 return Decision::Claim(Box::new(self.recovered(newest, membership, last)));
             }
@@ -279,15 +282,20 @@ impl Situation<'_> {
             .iter()
             .all(|holder| *holder == me || self.word.without.contains(holder));
         let is_word = !self.word.without.is_empty();
-        if is_word && given_up && silent.is_empty() && self.may_be_forced() {
+        if is_word && given_up && nobody_else_has_it && self.may_be_forced() {
             let forced = self.cold_start(newest, membership, Right::None);
             return Decision::Claim(Box::new(forced));
         }
-        Decision::Wait(self.whose_disk(open, primary_never_settled))
+        Decision::Wait(self.whose_disk(open, primary_never_settled, silent))
     }
 
-    /// Where the right disk is, for people.
-    fn whose_disk(&self, open: &Open<'_>, primary_never_settled: bool) -> Waiting {
+    /// Where the right disk is, for people. `silent`: who may hold the running machine.
+    fn whose_disk(
+        &self,
+        open: &Open<'_>,
+        primary_never_settled: bool,
+        silent: Vec<Host>,
+    ) -> Waiting {
         let me = self.config.host.id;
         let Membership {
             primary, origin, ..
@@ -297,10 +305,18 @@ impl Situation<'_> {
         if wanted.id == me {
             return Waiting::OwnDisk(self.worth.clone());
         }
+        let mut to_name: Vec<Host> = Vec::new();
+        for host in [primary, &origin.host].into_iter().chain(&silent) {
+            let is_there = to_name.iter().any(|named| named.id == host.id);
+            if self.may_be_forced() && host.id != me && !is_there {
+                to_name.push(host.clone());
+            }
+        }
         Waiting::RightDisk {
             host: wanted.clone(),
             answers: self.standings().any(|(_, s)| s.host.id == wanted.id),
             own: self.worth.clone(),
+            to_name,
         }
     }
 

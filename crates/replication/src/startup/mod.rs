@@ -7,9 +7,11 @@ mod decide;
 mod journal;
 mod rights;
 mod standing;
+mod waiting;
 
 pub use journal::{FoundJournal, JournalWorth};
 pub use standing::{Stance, Standing};
+pub use waiting::Waiting;
 
 use crate::marker::Worth;
 use crate::message::LifeId;
@@ -156,141 +158,6 @@ impl fmt::Display for Refusal {
                 "no life can begin here: {worth}; begin it on a host whose disk is whole, or put \
                  whole images here and remove the markers beside them and in the state directory"
             ),
-        }
-    }
-}
-
-/// Why a start waits.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Waiting {
-    /// It has only just begun to look.
-    Looking,
-    /// The arbiter gave no useful answer.
-    Arbiter(String),
-    /// The arbiter does not know what this host's marker names, or what it itself once said.
-    ArbiterForgot {
-        /// The life that this host knows of.
-        life: LifeNumber,
-        /// Its generation.
-        generation: Generation,
-        /// What the disks here are worth.
-        worth: Worth,
-    },
-    /// A peer lives in what this host's arbiter does not know.
-    ArbiterDiffers(Host),
-    /// Somebody holds the machine, and has not yet gone live or given it up.
-    Peer(Host, Stance),
-    /// Another host has the right disk.
-    RightDisk {
-        /// That host.
-        host: Host,
-        /// Whether it answers.
-        answers: bool,
-        /// What this host's own is worth.
-        own: Worth,
-    },
-    /// The disk here is the right one, but hosts that may hold the running machine do not answer.
-    Silent(Vec<Host>),
-    /// The disk here should be the right one, and is not.
-    OwnDisk(Worth),
-    /// The journal here is being read.
-    JournalRead,
-    /// The machine goes on from this journal alone, and it cannot be gone on from, and why.
-    Journal {
-        /// Which.
-        id: JournalId,
-        /// Why.
-        why: String,
-    },
-    /// This host could start the machine, but lacks something that the machine is made of, and what.
-    Obstacle(String),
-    /// The arbiter is asked for the key.
-    Claiming(Kind),
-    /// A peer is live and takes no backup now.
-    LiveElsewhere(Host),
-}
-
-impl Waiting {
-    /// The hosts that it is about, whom a person may declare to be off.
-    pub fn hosts(&self) -> &[Host] {
-        match self {
-            Waiting::Silent(hosts) => hosts,
-            Waiting::RightDisk { host, .. }
-            | Waiting::Peer(host, _)
-            | Waiting::ArbiterDiffers(host)
-            | Waiting::LiveElsewhere(host) => std::slice::from_ref(host),
-            Waiting::Looking
-            | Waiting::Arbiter(_)
-            | Waiting::ArbiterForgot { .. }
-            | Waiting::OwnDisk(_)
-            | Waiting::JournalRead
-            | Waiting::Journal { .. }
-            | Waiting::Obstacle(_)
-            | Waiting::Claiming(_) => &[],
-        }
-    }
-}
-
-impl fmt::Display for Waiting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Waiting::Looking => write!(f, "looking at the arbiter"),
-            Waiting::Arbiter(why) => write!(
-                f,
-                "the arbiter gives no answer, and nothing starts without it: {why}"
-            ),
-            Waiting::ArbiterForgot {
-                life,
-                generation,
-                worth,
-            } => write!(
-                f,
-                "the arbiter knows nothing of generation {generation} of life {life}: is it the \
-                 right one, and mounted? Here is {worth}"
-            ),
-            Waiting::ArbiterDiffers(host) => write!(
-                f,
-                "host {host} is in a life that this host's arbiter does not know: \
-                 the two use different arbiters"
-            ),
-            Waiting::Peer(host, stance) => write!(f, "host {host} {stance}"),
-            Waiting::RightDisk { host, answers, own } => {
-                let how = if *answers {
-                    "answers"
-                } else {
-                    "does not answer"
-                };
-                write!(
-                    f,
-                    "host {host} has the right disk, and {how}; here is {own}"
-                )
-            }
-            Waiting::Silent(hosts) => {
-                let names: Vec<String> = hosts.iter().map(Host::to_string).collect();
-                write!(
-                    f,
-                    "the right disk is here, but {} may hold the running machine and does not \
-                     answer; if it is off, say so: `understudy start --config FILE --without {}`",
-                    names.join(", "),
-                    names.join(",")
-                )
-            }
-            Waiting::OwnDisk(worth) => {
-                write!(f, "this host should have the right disk, but has {worth}")
-            }
-            Waiting::JournalRead => write!(f, "the journal is being read"),
-            Waiting::Journal { id, why } => write!(
-                f,
-                "what the outside saw last is in journal {id} of this host, and the machine cannot go \
-                 on from there: {why}. It is looked at again; to give up what was in memory, begin \
-                 another life: `understudy new-life --config FILE`"
-            ),
-            Waiting::Obstacle(what) => write!(
-                f,
-                "the machine would start here, and cannot: {what}; it is looked at again"
-            ),
-            Waiting::Claiming(kind) => write!(f, "asking the arbiter for the key of {kind}"),
-            Waiting::LiveElsewhere(host) => write!(f, "host {host} is live"),
         }
     }
 }

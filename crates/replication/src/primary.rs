@@ -110,6 +110,12 @@ pub enum PrimaryAction<O> {
         /// The instruction count.
         up_to: u64,
     },
+    /// What came of [`Primary::look_at_arbiter`]: nothing is wrong, or the arbiter does not answer, or not
+    /// as it should, and how.
+    Looked {
+        /// What is wrong.
+        trouble: Option<String>,
+    },
     /// Let the machine run on, after it was stopped for [`Primary::hand_over`] or
     /// [`Primary::disk_failed`]: nobody took over. A request that failed is told to the guest.
     Resume,

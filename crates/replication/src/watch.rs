@@ -47,6 +47,17 @@ pub(crate) enum Look {
     Unanswered(String),
 }
 
+impl Look {
+    /// What is wrong, for people.
+    pub fn trouble(&self) -> Option<String> {
+        match self {
+            Look::None | Look::Well => None,
+            Look::LeftBy(by) => Some(format!("somebody else has left this generation: {by}")),
+            Look::Unanswered(why) => Some(why.clone()),
+        }
+    }
+}
+
 /// Reads two keys in turn, again and again: the one that opened our generation must be there, the one
 /// of leaving it must not.
 #[derive(Debug)]
@@ -58,6 +69,16 @@ pub(crate) struct KeyWatch {
     /// The key that opened our generation was there when it was looked at last.
     opening_is_there: bool,
     asked: Option<Request>,
+    fresh: Fresh,
+}
+
+/// A look that somebody waits for: nothing that was asked before tells how it is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fresh {
+    NotWanted,
+    /// It is asked when what is under way is answered.
+    Wanted,
+    Asked,
 }
 
 impl KeyWatch {
@@ -68,6 +89,7 @@ impl KeyWatch {
             opening_next: true,
             opening_is_there: true,
             asked: None,
+            fresh: Fresh::NotWanted,
         }
     }
 
@@ -75,6 +97,20 @@ impl KeyWatch {
     pub fn restart(&mut self, now: Duration) {
         self.asked = None;
         self.due = now + self.interval;
+        if self.fresh != Fresh::NotWanted {
+            self.look_afresh(now);
+        }
+    }
+
+    /// Somebody wants to know how it is now.
+    pub fn look_afresh(&mut self, now: Duration) {
+        self.fresh = Fresh::Wanted;
+        self.due = now;
+    }
+
+    /// Whether this answer, about to be given to [`KeyWatch::answer`], is that of the fresh look.
+    pub fn is_fresh(&self, request: &Request) -> bool {
+        self.fresh == Fresh::Asked && self.asked.as_ref() == Some(request)
     }
 
     pub fn deadline(&self) -> Option<Duration> {
@@ -85,6 +121,11 @@ impl KeyWatch {
     pub fn poll(&mut self, now: Duration, opened: &Entry) -> Option<Request> {
         if self.asked.is_some() || now < self.due {
             return None;
+        }
+        if self.fresh == Fresh::Wanted {
+            // An emptied store has no key by which somebody left, either: this one it must have.
+            self.opening_next = true;
+            self.fresh = Fresh::Asked;
         }
         let key = if self.opening_next {
             opened.key.clone()
@@ -108,6 +149,11 @@ impl KeyWatch {
             return Look::None;
         }
         self.due = now + self.interval;
+        match self.fresh {
+            Fresh::NotWanted => {}
+            Fresh::Wanted => self.due = now,
+            Fresh::Asked => self.fresh = Fresh::NotWanted,
+        }
         let Request::Read { key } = request else {
             return Look::None;
         };

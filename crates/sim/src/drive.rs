@@ -317,6 +317,8 @@ impl World {
                 unreachable!("no host of this world keeps a journal")
             }
             PrimaryAction::Announce => {}
+            // Hands over without having looked: the arbiter may be gone at any moment in any case.
+            PrimaryAction::Looked { .. } => {}
             PrimaryAction::Resume => self.primary_resumes(node),
             PrimaryAction::Throttle(share) => {
                 if let Some(Role::Primary(primary)) = self.role(node) {

@@ -2,17 +2,20 @@
 
 mod support;
 
+use rustix::process::Signal;
 use std::fs;
+use std::path::PathBuf;
 use std::process::Output;
 use support::device_programs::counting_to_disk;
 use support::history::{await_lines, numbers};
 use support::{PairDirectory, Process, ReplicaFiles, error_text, run, wait_for};
 
 const FAILURE: i32 = 1;
+const HANDED_OVER: i32 = 10;
 const NO_REPLICA: i32 = 8;
 
 struct Site {
-    _directory: PairDirectory,
+    directory: PairDirectory,
     a: ReplicaFiles,
     b: ReplicaFiles,
 }
@@ -25,10 +28,34 @@ impl Site {
             format!("[[disks]]\npath = \"{name}.img\"\n")
         });
         Site {
-            _directory: directory,
+            directory,
             a,
             b,
         }
+    }
+}
+
+impl Site {
+    fn protected(&self) -> [Process; 2] {
+        let a = start(&self.a);
+        self.a.await_state("alone");
+        let b = start(&self.b);
+        self.a.await_state("protected");
+        await_lines(&self.a, 20);
+        [a, b]
+    }
+
+    fn arbiter(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// The arbiter is out of reach of everybody, for now.
+    fn arbiter_goes_away(&self) {
+        fs::rename(self.arbiter("arbiter"), self.arbiter("away")).unwrap();
+    }
+
+    fn arbiter_is_back(&self) {
+        fs::rename(self.arbiter("away"), self.arbiter("arbiter")).unwrap();
     }
 }
 
@@ -139,4 +166,31 @@ fn what_cannot_be_switched_over_stays_and_says_why() {
     let status = site.a.await_state("protected");
     assert_eq!(status["role"], "primary");
     await_lines(&site.a, 40);
+}
+
+/// Finding: a machine that was switched over just as the arbiter went away stood still until it was back.
+#[test]
+fn no_machine_stands_still_for_an_arbiter_that_has_just_gone_away() {
+    let site = Site::new();
+    let [mut a, _b] = site.protected();
+    site.arbiter_goes_away();
+    let refused = switchover(&site.a, &[]);
+    assert_eq!(refused.status.code(), Some(FAILURE));
+    let why = error_text(&refused);
+    assert!(
+        why.contains("arbiter") && why.contains("goes on here"),
+        "{why}"
+    );
+    assert_eq!(count(&site.a, "handing_over"), 0, "it stood still");
+    let lines = site.a.console().lines().count();
+    await_lines(&site.a, lines + 20);
+    // Whoever has to end waits for the arbiter for a while, and the guest runs on.
+    a.signal(Signal::TERM);
+    let lines = site.a.console().lines().count();
+    await_lines(&site.a, lines + 20);
+    site.arbiter_is_back();
+    let (status, said) = a.end();
+    assert_eq!(status.code(), Some(HANDED_OVER), "{said}");
+    await_primary(&site.b);
+    await_lines(&site.b, 20);
 }

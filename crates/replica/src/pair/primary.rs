@@ -495,6 +495,7 @@ impl PrimaryLoop {
                 PrimaryAction::CompleteFlushes { up_to } => {
                     self.vcpu.complete_flushes(up_to);
                 }
+                PrimaryAction::Looked { trouble } => self.looked(trouble),
                 PrimaryAction::Resume => self.nobody_took_over(),
                 PrimaryAction::Throttle(share) => self.vcpu.throttle(share),
                 PrimaryAction::Press(button) => {

@@ -15,12 +15,18 @@ use std::time::Duration;
 /// middle say, is not waited for: the backup goes on as soon as the arbiter answers.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(10);
 
+/// An arbiter that does not answer is asked again after this time.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+
 /// A guest that boots does not hear of the button yet: it is pressed again so often.
 const PRESS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How far it has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
+    /// The arbiter is to say that it is there, while the machine runs on: one that is handed over stands
+    /// still until it answers. When it is asked again, if it did not.
+    Looking { again: Option<Duration> },
     /// The arbiter is to say whether this replica is still the primary.
     Deciding,
     /// The guest is to power off; when it is asked again.
@@ -52,7 +58,7 @@ pub(super) struct Stopping {
 
 impl PrimaryLoop {
     /// A signal came: hands over if a backup can take over; lets the guest power off if there is none;
-    /// and unplugs the machine if this is the second time, or if the arbiter is out of reach, because a
+    /// and unplugs the machine if this is the second time, or if the arbiter stays out of reach, because a
     /// backup that holds it takes over when that is back.
     pub(super) fn asked_to_end(&mut self) {
         let until = monotonic() + HAND_OVER_PATIENCE;
@@ -74,9 +80,17 @@ impl PrimaryLoop {
             });
             return;
         }
-        if self.core.can_hand_over() {
-            return self.halt(purpose);
+        if self.core.has_heir() {
+            return self.look(purpose);
         }
+        self.end_without_heir();
+    }
+
+    /// No backup could take over: the guest is to power off if its machine is this host's alone.
+    fn end_without_heir(&mut self) {
+        let until = monotonic() + HAND_OVER_PATIENCE;
+        let purpose = Purpose::End;
+        self.stopping = None;
         match self.core.status().phase {
             PrimaryPhase::Alone | PrimaryPhase::Joining if self.core.status().protected => {
                 self.stay_in_journal();
@@ -94,6 +108,66 @@ impl PrimaryLoop {
         }
     }
 
+    /// The arbiter is asked whether it is there, before the machine stands still for its heir.
+    fn look(&mut self, purpose: Purpose) {
+        let now = monotonic();
+        self.stopping = Some(Stopping {
+            step: Step::Looking { again: None },
+            purpose,
+            until: now + HAND_OVER_PATIENCE,
+        });
+        self.core.look_at_arbiter(now);
+    }
+
+    /// What came of it.
+    pub(super) fn looked(&mut self, trouble: Option<String>) {
+        let Some(Stopping {
+            step: Step::Looking { .. },
+            purpose,
+            until,
+        }) = self.stopping
+        else {
+            return;
+        };
+        let trouble = match trouble {
+            Some(why) => Some(format!("the arbiter does not answer as it should: {why}")),
+            None => self.core.obstacle_to_handing_over().map(str::to_owned),
+        };
+        match (trouble, purpose) {
+            _ if self.disk_failed.is_some() => self.disk_came_first(purpose),
+            (None, _) => {
+                self.stopping = None;
+                self.halt(purpose);
+            }
+            (Some(why), Purpose::SwitchOver) => {
+                self.stopping = None;
+                self.not_switched_over(&format!("{why}: the machine goes on here"));
+            }
+            (Some(_), Purpose::End) if self.core.has_heir() => {
+                let again = Some(monotonic() + LOOK_INTERVAL);
+                self.stopping = Some(Stopping {
+                    step: Step::Looking { again },
+                    purpose,
+                    until,
+                });
+            }
+            (Some(_), Purpose::End) => self.end_without_heir(),
+        }
+    }
+
+    /// The machine stands still already because a disk failed, and a backup is asked to take over.
+    fn disk_came_first(&mut self, purpose: Purpose) {
+        match (purpose, &mut self.stopping) {
+            (Purpose::End, Some(stopping)) => stopping.step = Step::HandingOver,
+            _ => {
+                self.stopping = None;
+                self.not_switched_over(
+                    "a disk of this host failed, and the machine is handed over for that",
+                );
+            }
+        }
+    }
+
     /// The machine is to stand still, so that the backup can take over at that instruction.
     fn halt(&mut self, purpose: Purpose) {
         assert!(self.stopping.is_none(), "it stands still for one purpose");
@@ -105,9 +179,9 @@ impl PrimaryLoop {
         self.vcpu.stand_still();
     }
 
-    /// The backup is to take over, and this replica follows it. It can take over, as far as is known.
-    pub(super) fn halt_to_switch_over(&mut self) {
-        self.halt(Purpose::SwitchOver);
+    /// The backup is to take over, and this replica follows it, if the arbiter is there.
+    pub(super) fn begin_to_switch_over(&mut self) {
+        self.look(Purpose::SwitchOver);
     }
 
     /// The machine is handed over, or about to be, or ends.
@@ -220,6 +294,7 @@ impl PrimaryLoop {
     pub(super) fn stopping_deadline(&self) -> Option<Duration> {
         self.stopping.map(|stopping| match stopping.step {
             Step::PoweringOff { press_again } => stopping.until.min(press_again),
+            Step::Looking { again: Some(again) } => stopping.until.min(again),
             _ => stopping.until,
         })
     }
@@ -235,6 +310,16 @@ impl PrimaryLoop {
         };
         let now = monotonic();
         match step {
+            Step::Looking { .. } if now >= until => self.not_looked_in_time(purpose),
+            Step::Looking { again: Some(again) } if now >= again => {
+                let step = Step::Looking { again: None };
+                self.stopping = Some(Stopping {
+                    step,
+                    purpose,
+                    until,
+                });
+                self.core.look_at_arbiter(now);
+            }
             Step::Deciding if self.core.status().phase == PrimaryPhase::Alone => {
                 if self.core.status().protected {
                     return self.stay_in_journal();
@@ -282,6 +367,19 @@ impl PrimaryLoop {
             .events
             .add("in_journal", generation, count, detail);
         self.end(PrimaryEnding::Exit(Ok(Ended::InJournal)));
+    }
+
+    /// The arbiter has not said in time that it is there.
+    fn not_looked_in_time(&mut self, purpose: Purpose) {
+        let obstacle = self.core.obstacle_to_handing_over();
+        let why = obstacle.unwrap_or("the arbiter does not answer");
+        match purpose {
+            Purpose::End => self.unplug(why),
+            Purpose::SwitchOver => {
+                self.stopping = None;
+                self.not_switched_over(&format!("{why}: the machine goes on here"));
+            }
+        }
     }
 
     /// Ends the machine as a loss of power would. Its life stays open: the next start on this host

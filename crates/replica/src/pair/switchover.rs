@@ -37,7 +37,7 @@ impl PrimaryLoop {
         let began = monotonic();
         self.switchover = Some(Switchover { asked, to, began });
         self.tell("switchover", "the machine is to go over to its backup");
-        self.halt_to_switch_over();
+        self.begin_to_switch_over();
     }
 
     /// Whether it can be done now, and to which host if one was named; if not, what is to be answered.
@@ -66,12 +66,9 @@ impl PrimaryLoop {
         if self.is_stopping() || self.disk_failed.is_some() {
             return refused("the machine is being handed over, or ends, already".into());
         }
-        if !self.core.can_hand_over() {
-            return refused(
-                "no backup could take over now: ask again when `understudy status` says that the \
-                 machine is protected and the arbiter answers"
-                    .into(),
-            );
+        if !self.core.has_heir() {
+            let why = self.core.obstacle_to_handing_over().unwrap_or_default();
+            return refused(why.into());
         }
         if let Some(host) = &named
             && !self.core.prefer_heir(host.id)

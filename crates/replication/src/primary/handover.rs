@@ -13,8 +13,39 @@ impl<O> Primary<O> {
     /// Whether a member could take over at once: it is protected, and the arbiter was there when
     /// it was last looked at.
     pub fn can_hand_over(&self) -> bool {
-        !matches!(self.agreement, Agreement::Unreachable | Agreement::Differs)
-            && self.next_heir().is_some()
+        self.obstacle_to_handing_over().is_none()
+    }
+
+    /// Why no member could take over at once, as far as is known.
+    pub fn obstacle_to_handing_over(&self) -> Option<&'static str> {
+        let Some(heir) = self.next_heir() else {
+            return Some(
+                "no backup could take over now: ask again when `understudy status` says that the \
+                 machine is protected",
+            );
+        };
+        match (self.members[heir].agreement(), self.agreement) {
+            (Agreement::Differs, _) | (_, Agreement::Differs) => {
+                Some("the backup sees another arbiter than this host")
+            }
+            (Agreement::Unreachable, _) => Some("the backup could not reach the arbiter of late"),
+            (_, Agreement::Unreachable) => Some("this host could not reach the arbiter of late"),
+            _ => None,
+        }
+    }
+
+    /// Whether a member could take over if the arbiter is there.
+    pub fn has_heir(&self) -> bool {
+        self.next_heir().is_some()
+    }
+
+    /// Asks the arbiter whether it is there now: the last look may be seconds old, and a machine that
+    /// stands still for its heir stands still until the arbiter answers. The machine runs on meanwhile.
+    /// [`PrimaryAction::Looked`] says what came of it; the caller decides how long that may take.
+    pub fn look_at_arbiter(&mut self, now: Duration) {
+        self.enter(now);
+        self.watch.look_afresh(now);
+        self.maintain(now);
     }
 
     /// The member that takes over as soon as the arbiter lets it: the one at which a person asked for

@@ -51,7 +51,12 @@ impl<O> Primary<O> {
                 self.send(connection, Message::Challenged { pairing, nonce });
             }
         }
+        let is_fresh = self.watch.is_fresh(request);
         let look = self.watch.answer(now, &self.opened, request, outcome);
+        if is_fresh && !matches!(self.state, State::Stopped | State::Parting { .. }) {
+            let trouble = look.trouble();
+            self.actions.push_back(PrimaryAction::Looked { trouble });
+        }
         if let Some(claim) = &mut self.leaving {
             let (before, awaited) = (claim.unanswered(), claim.awaits(request));
             let verdict = claim.answer(now, request, outcome);

@@ -14,6 +14,7 @@ use crate::mutation::{Mutation, Mutations};
 use crate::record::{Record, RecordBody};
 use crate::round_trip::RoundTrip;
 use crate::succession::{Durability, Host};
+use crate::watch::Agreement;
 use std::time::Duration;
 
 /// A member, from Begin until its connection ends, and what is known about it.
@@ -37,6 +38,8 @@ pub(super) struct Member {
     protects: bool,
     /// Instruction count up to which its disk has what the guest wrote.
     durable: u64,
+    /// What its last look at the arbiter said.
+    agreement: Agreement,
 }
 
 impl Member {
@@ -56,6 +59,7 @@ impl Member {
             in_doubt: true,
             protects: false,
             durable: 0,
+            agreement: Agreement::Unknown,
         }
     }
 
@@ -85,6 +89,10 @@ impl Member {
 
     pub fn durable(&self) -> u64 {
         self.durable
+    }
+
+    pub fn agreement(&self) -> Agreement {
+        self.agreement
     }
 
     /// Whether it cannot have gone live meanwhile, as far as is known.
@@ -279,6 +287,7 @@ impl<O> Primary<O> {
                 agreement,
             } if pairing == expected => {
                 member.heard(now);
+                member.agreement = agreement;
                 let host = member.host.id;
                 self.beacon.challenge(host, nonce);
                 self.agree(agreement);

@@ -3,7 +3,7 @@
 use crate::pair::{Pair, ms};
 use replication::backup::BackupAction;
 use replication::primary::{PrimaryAction, PrimaryPhase, PrimaryStop};
-use replication::succession::Kind;
+use replication::succession::{Kind, Outcome, Request};
 
 #[test]
 fn a_primary_hands_over_and_says_nothing_more() {
@@ -61,4 +61,78 @@ fn a_machine_that_nobody_took_over_runs_on() {
     assert!(pair.primary_did.iter().any(resumes));
     assert_eq!(pair.primary.status().phase, PrimaryPhase::Alone);
     assert_eq!(pair.emitted, [1]);
+}
+
+/// Keys that the primary asked about since this was asked last, and what its looks came to.
+fn asked_and_looked(pair: &mut Pair) -> (Vec<Request>, Vec<Option<String>>) {
+    pair.settle();
+    let (mut asked, mut looked) = (Vec::new(), Vec::new());
+    for action in pair.primary_did.drain(..) {
+        match action {
+            PrimaryAction::Ask(request @ Request::Read { .. }) => asked.push(request),
+            PrimaryAction::Looked { trouble } => looked.push(trouble),
+            _ => {}
+        }
+    }
+    (asked, looked)
+}
+
+fn answer(pair: &mut Pair, request: &Request) {
+    let outcome = pair.carry_out(request, false);
+    pair.primary.arbiter_answered(pair.now, request, &outcome);
+}
+
+/// Finding: whether the arbiter is there was known from a look that was seconds old, and a machine that was
+/// handed over by it stood still until the arbiter was back.
+#[test]
+fn an_arbiter_that_went_away_since_the_last_look_is_found_before_the_machine_stands_still() {
+    let mut pair = Pair::protected();
+    assert!(pair.primary.can_hand_over(), "by the last look all is well");
+    pair.primary.look_at_arbiter(pair.now);
+    let (asked, looked) = asked_and_looked(&mut pair);
+    assert!(looked.is_empty());
+    let [request] = &asked[..] else {
+        panic!("it is asked once: {asked:?}");
+    };
+    let gone = Outcome::Unknown("it is not mounted".into());
+    pair.primary.arbiter_answered(pair.now, request, &gone);
+    let (_, looked) = asked_and_looked(&mut pair);
+    assert_eq!(looked, [Some("it is not mounted".to_owned())]);
+    assert!(!pair.primary.can_hand_over() && pair.primary.has_heir());
+    // It is back.
+    pair.primary.look_at_arbiter(pair.now);
+    let (asked, _) = asked_and_looked(&mut pair);
+    answer(&mut pair, &asked[0]);
+    let (_, looked) = asked_and_looked(&mut pair);
+    assert_eq!(looked, [None]);
+    assert!(pair.primary.can_hand_over());
+    // An emptied store answers, and is none.
+    pair.primary.look_at_arbiter(pair.now);
+    let (asked, _) = asked_and_looked(&mut pair);
+    pair.primary
+        .arbiter_answered(pair.now, &asked[0], &Outcome::Absent);
+    let (_, looked) = asked_and_looked(&mut pair);
+    assert!(matches!(&looked[..], [Some(_)]), "{looked:?}");
+}
+
+/// What was asked before may have been answered before the arbiter went away.
+#[test]
+fn an_answer_that_was_under_way_is_no_fresh_look() {
+    let mut pair = Pair::protected();
+    let under_way = loop {
+        pair.run(ms(10));
+        let (asked, _) = asked_and_looked(&mut pair);
+        if let Some(request) = asked.into_iter().next() {
+            break request;
+        }
+    };
+    pair.primary.look_at_arbiter(pair.now);
+    let (asked, looked) = asked_and_looked(&mut pair);
+    assert!(asked.is_empty() && looked.is_empty(), "one at a time");
+    answer(&mut pair, &under_way);
+    let (asked, looked) = asked_and_looked(&mut pair);
+    assert!(looked.is_empty(), "this was asked before");
+    answer(&mut pair, &asked[0]);
+    let (_, looked) = asked_and_looked(&mut pair);
+    assert_eq!(looked, [None]);
 }

@@ -18,6 +18,7 @@ mod primary;
 mod progress;
 mod rates;
 mod recovering;
+mod requests;
 mod restore;
 mod rivals;
 mod snapshot_sender;

@@ -121,6 +121,15 @@ pub enum BackupAction<O> {
     /// [`Outcome::Unknown`](crate::succession::Outcome::Unknown) when it takes too long. At most one about keys and one about beacons
     /// are under way.
     Ask(Request),
+    /// What the live machine's replica did of what was asked for here.
+    Answered {
+        /// The number of what was asked.
+        request: u64,
+        /// Whether it was done; it was refused otherwise.
+        done: bool,
+        /// For people.
+        text: String,
+    },
     /// Tell the network that the guest is here now: comes right before [`BackupAction::GoLive`].
     Announce,
     /// Go live: the log is replayed to its end. Re-issue open disk requests, emit `outputs`, let the
@@ -501,14 +510,20 @@ impl<O> Backup<O> {
     }
 
     /// Somebody presses a button of the machine here: the live one is told. False if none is followed.
-    pub fn press(&mut self, now: Duration, button: Button) -> bool {
-        self.tell_the_live_one(now, |pairing| Message::Press { pairing, button })
+    /// `request`: a number of the caller's, with which [`BackupAction::Answered`] comes.
+    pub fn press(&mut self, now: Duration, button: Button, request: u64) -> bool {
+        self.tell_the_live_one(now, |pairing| Message::Press {
+            pairing,
+            button,
+            request,
+        })
     }
 
     /// Somebody asks here that the machine goes over to this host: the live one is told. False if none
-    /// is followed.
-    pub fn switch_over(&mut self, now: Duration) -> bool {
-        self.tell_the_live_one(now, |pairing| Message::SwitchOver { pairing })
+    /// is followed. `request`: as for [`Backup::press`]; if it is done [`BackupAction::GoLive`] comes
+    /// instead.
+    pub fn switch_over(&mut self, now: Duration, request: u64) -> bool {
+        self.tell_the_live_one(now, |pairing| Message::SwitchOver { pairing, request })
     }
 
     fn tell_the_live_one(&mut self, now: Duration, what: impl FnOnce(u64) -> Message) -> bool {

@@ -19,6 +19,8 @@ pub const MAX_MESSAGE_BYTES: usize = 9 << 20;
 pub const MAX_GREETING_BYTES: usize = 4096;
 /// The most bytes in a [`SnapshotChunk`].
 pub const MAX_CHUNK_BYTES: usize = 1 << 20;
+/// The longest text of a [`Message::Answer`], in bytes.
+pub const MAX_ANSWER_BYTES: usize = 2048;
 /// The longest name of a machine or node, in bytes.
 pub const MAX_NAME_BYTES: usize = 255;
 
@@ -386,11 +388,27 @@ pub enum Message {
         pairing: u64,
         /// Which.
         button: Button,
+        /// The request's number, for [`Message::Answer`].
+        request: u64,
     },
-    /// B: somebody asked there that the live machine goes over to it.
+    /// B: somebody asked there that the live machine goes over to it. When it does, nothing is answered:
+    /// the backup has it then.
     SwitchOver {
         /// The pairing.
         pairing: u64,
+        /// The request's number, for [`Message::Answer`].
+        request: u64,
+    },
+    /// P: what came of what somebody asked for at the backup.
+    Answer {
+        /// The pairing.
+        pairing: u64,
+        /// Which request.
+        request: u64,
+        /// Whether it was done; it was refused otherwise.
+        done: bool,
+        /// For people; what is longer than [`MAX_ANSWER_BYTES`] is cut.
+        text: String,
     },
     /// Anybody: how do you stand? First, instead of a Hello.
     Ask {

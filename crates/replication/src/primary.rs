@@ -121,14 +121,24 @@ pub enum PrimaryAction<O> {
     Resume,
     /// Let the harts run this share of the time.
     Throttle(RunShare),
-    /// Somebody pressed a button at the backup.
-    Press(Button),
-    /// Somebody asked at the backup that the machine goes over to it: see [`Primary::hand_over`].
-    SwitchOver,
+    /// Somebody pressed a button at the backup: see [`Primary::answer`].
+    Press(Button, Asked),
+    /// Somebody asked at the backup that the machine goes over to it: see [`Primary::hand_over`], and
+    /// [`Primary::answer`] if it does not.
+    SwitchOver(Asked),
     /// Tell people.
     Report(Event),
     /// Stop the machine and end. Always last.
     Stop(PrimaryStop),
+}
+
+/// Something that somebody asked for at a backup, to be answered there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// The backup's pairing.
+    pub pairing: u64,
+    /// The backup's number of the request.
+    pub request: u64,
 }
 
 /// What a primary is doing.

@@ -195,10 +195,19 @@ fn message() -> impl Strategy<Value = Message> {
             run: RunId(run)
         }),
         n().prop_map(|pairing| Message::Ready { pairing }),
-        n().prop_map(|pairing| Message::SwitchOver { pairing }),
-        (n(), 0..4usize).prop_map(|(pairing, button)| Message::Press {
+        (n(), n()).prop_map(|(pairing, request)| Message::SwitchOver { pairing, request }),
+        (n(), 0..4usize, n()).prop_map(|(pairing, button, request)| Message::Press {
             pairing,
             button: [Button::Power, Button::Reset, Button::Pause, Button::Resume][button],
+            request,
+        }),
+        (n(), n(), any::<bool>(), "\\PC{0,60}").prop_map(|(pairing, request, done, text)| {
+            Message::Answer {
+                pairing,
+                request,
+                done,
+                text,
+            }
         }),
         (n(), n(), n()).prop_map(|(pairing, done, total)| Message::Restoring {
             pairing,

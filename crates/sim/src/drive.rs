@@ -328,11 +328,11 @@ impl World {
                     }
                 }
             }
-            PrimaryAction::SwitchOver => {
+            PrimaryAction::SwitchOver(_) => {
                 self.coverage.reached(Situation::SwitchoverAsked);
                 self.ask_to_hand_over(node);
             }
-            PrimaryAction::Press(button) => {
+            PrimaryAction::Press(button, _) => {
                 self.coverage.reached(Situation::PressedAtTheBackup);
                 self.press(node, button);
             }
@@ -518,6 +518,8 @@ impl World {
             }
             BackupAction::Replay { records, .. } => self.backup_replays(node, records),
             BackupAction::KeepEvidence { .. } => {}
+            // Whoever asked here waits for no answer.
+            BackupAction::Answered { .. } => {}
             BackupAction::Announce => self.nodes[node].announced = Some(run),
             BackupAction::Ask(request) => {
                 self.delicate();

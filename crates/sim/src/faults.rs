@@ -182,7 +182,7 @@ impl World {
                 for node in 0..self.nodes.len() {
                     let now = self.clock(node);
                     if let Some(Role::Backup(backup)) = self.role(node) {
-                        backup.core.switch_over(now);
+                        backup.core.switch_over(now, 0);
                         self.settle(node);
                     }
                 }
@@ -327,7 +327,7 @@ impl World {
                 Button::Power | Button::Reset | Button::Resume => StubInput::Resume,
             }),
             Some(Role::Backup(backup)) => {
-                backup.core.press(now, button);
+                backup.core.press(now, button, 0);
             }
             Some(Role::Starting) | None => {}
         }

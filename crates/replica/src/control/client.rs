@@ -8,8 +8,9 @@ use std::path::Path;
 use std::time::Duration;
 
 /// How long an answer may take. A person's word takes as long as peers and arbiter, and so does a
-/// switchover, whose host gives up before.
+/// switchover, whose host gives up before. A button may be passed on.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
+const BUTTON_TIMEOUT: Duration = Duration::from_secs(10);
 const WORD_TIMEOUT: Duration = Duration::from_secs(30);
 /// No answer is longer.
 const ANSWER_LIMIT: u64 = 1 << 20;
@@ -18,7 +19,8 @@ const ANSWER_LIMIT: u64 = 1 << 20;
 pub fn ask(directory: &Path, request: &Request) -> io::Result<Answer> {
     let mut stream = with_short_path(directory, |short| UnixStream::connect(short))?;
     let timeout = match request {
-        Request::Status | Request::Press(_) => STATUS_TIMEOUT,
+        Request::Status => STATUS_TIMEOUT,
+        Request::Press(_) => BUTTON_TIMEOUT,
         Request::Word(_) | Request::SwitchOver { .. } => WORD_TIMEOUT,
         Request::Console => {
             return Err(io::Error::new(

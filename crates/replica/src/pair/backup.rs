@@ -4,8 +4,9 @@ use super::backup_machine::{BackupMachine, discard};
 use super::host::{Happened, Host};
 use super::markers::Purpose;
 use super::primary::{PrimaryLoop, live_options};
+use super::requests::PassedOnRequests;
 use super::restore::{RestoreError, RestoreParts};
-use crate::control::{Answer, Request};
+use crate::control::{Answer, ConversationId, Request};
 use crate::end::{Ended, ReplicaError};
 use crate::evidence::{Divergence, EvidenceStore, Kept, RecentRecords};
 use crate::host_time::monotonic;
@@ -89,6 +90,8 @@ pub(super) struct BackupLoop {
     durable: u64,
     /// The replay was told that its end is waited for.
     hurried: bool,
+    /// What was asked for here, and is the live machine's to do.
+    pub(super) requests: PassedOnRequests,
 }
 
 impl BackupLoop {
@@ -130,6 +133,7 @@ impl BackupLoop {
             snapshot_at: 0,
             durable: 0,
             hurried: false,
+            requests: PassedOnRequests::default(),
         }
     }
 
@@ -140,6 +144,7 @@ impl BackupLoop {
             match self.turn() {
                 Some(End::Exit(ended)) => return Ok(self.exit(ended)),
                 Some(End::Again) => {
+                    self.answer_all(None);
                     let kept = self.keep_machine();
                     self.discard();
                     self.host.close_all();
@@ -150,6 +155,7 @@ impl BackupLoop {
                     log,
                     outputs,
                 }) => {
+                    self.answer_all(Some(&*opened));
                     let primary = self.go_live(*opened, *log, &outputs);
                     return Ok(BackupEnding::Live(Box::new(primary)));
                 }
@@ -158,7 +164,8 @@ impl BackupLoop {
             let count = self.executed();
             self.host.sample(count);
             let (core, machine) = (&self.core, &self.machine);
-            let deadline = self.core.next_deadline();
+            let deadlines = [self.core.next_deadline(), self.requests.deadline()];
+            let deadline = deadlines.into_iter().flatten().min();
             let happened = self
                 .host
                 .wait(deadline, true, |host| status(host, core, machine.as_ref()))?;
@@ -169,6 +176,7 @@ impl BackupLoop {
     }
 
     fn exit(mut self, ended: Result<Ended, ReplicaError>) -> BackupEnding {
+        self.answer_all(None);
         let (generation, count) = (self.core.status().generation.0, self.executed());
         self.host.stopped(generation, count, &ended);
         BackupEnding::Exit(ended)
@@ -199,6 +207,7 @@ impl BackupLoop {
             self.host.marker_written(purpose, result);
         }
         self.core.tick(monotonic());
+        self.answer_in_time();
         let end = self.actions();
         let is_waited_for = matches!(
             self.core.status().phase,
@@ -223,8 +232,7 @@ impl BackupLoop {
             return Some(Ok(Ended::Left));
         }
         for (id, request) in &happened.requests {
-            let answer = self.asked(request);
-            self.host.answer(*id, &answer);
+            self.asked(*id, request);
         }
         for (connection, message) in happened.messages {
             if matches!(message, Message::Ask { .. } | Message::Hello { .. }) {
@@ -242,20 +250,15 @@ impl BackupLoop {
     }
 
     /// What a person asked for is for the live machine.
-    fn asked(&mut self, request: &Request) -> Answer {
-        if let Request::Press(button) = request {
-            if self.core.press(monotonic(), (*button).into()) {
-                return Answer::Done(format!("passed on to the live machine at {}", self.peer));
+    fn asked(&mut self, id: ConversationId, request: &Request) {
+        match request {
+            Request::Press(button) => self.press(id, *button),
+            Request::SwitchOver { to } => self.switch_over(id, to.as_deref()),
+            Request::Console | Request::Word(_) | Request::Status => {
+                let why = "this replica follows the live machine of another host, or is about to";
+                self.host.answer(id, &Answer::Refused(why.into()));
             }
-            let nobody = "this replica is not in touch with a live machine now: its host's may be";
-            return Answer::Refused(nobody.into());
         }
-        if let Request::SwitchOver { to } = request {
-            return self.switch_over(to.as_deref());
-        }
-        Answer::Refused(
-            "this replica follows the live machine of another host, or is about to".into(),
-        )
     }
 
     /// A disk that cannot be marked, or synced, is as bad as one that cannot be written.
@@ -349,6 +352,18 @@ impl BackupLoop {
                 }
                 BackupAction::KeepEvidence { report, .. } => self.keep_evidence(report),
                 BackupAction::Ask(request) => self.host.arbiter.ask(monotonic(), request),
+                BackupAction::Answered {
+                    request,
+                    done,
+                    text,
+                } => {
+                    let answer = if done {
+                        Answer::Done(text)
+                    } else {
+                        Answer::Refused(text)
+                    };
+                    self.answered(request, &answer);
+                }
                 BackupAction::Announce => {
                     if let Some(network) = &mut self.host.outside.network {
                         // A network that has gone is announced to when it is back.

@@ -5,6 +5,7 @@ use super::host::{Happened, Host};
 use super::journaling::{JournalAge, JournalSnapshot};
 use super::markers::Purpose;
 use super::rates::percentile_ms;
+use super::requests::Asker;
 use super::rivals::Rivals;
 use super::snapshot_sender::{SnapshotRequests, SnapshotSender};
 use super::stopping::Stopping;
@@ -498,12 +499,15 @@ impl PrimaryLoop {
                 PrimaryAction::Looked { trouble } => self.looked(trouble),
                 PrimaryAction::Resume => self.nobody_took_over(),
                 PrimaryAction::Throttle(share) => self.vcpu.throttle(share),
-                PrimaryAction::Press(button) => {
-                    if let Answer::Refused(why) = self.press(button) {
-                        self.host.events.add("button_refused", 0, self.count(), why);
+                PrimaryAction::Press(button, asked) => {
+                    let answer = self.press(button);
+                    if let Answer::Refused(why) = &answer {
+                        let count = self.count();
+                        self.host.events.add("button_refused", 0, count, &**why);
                     }
+                    self.reply(Asker::Backup(asked), &answer);
                 }
-                PrimaryAction::SwitchOver => self.switch_over(None, None),
+                PrimaryAction::SwitchOver(asked) => self.switch_over(Asker::Backup(asked), None),
                 PrimaryAction::Report(event) => {
                     let status = self.core.status();
                     let (generation, count) = (status.generation, status.instruction_count);
@@ -586,13 +590,24 @@ impl PrimaryLoop {
                 let answer = self.press((*button).into());
                 self.host.answer(id, &answer);
             }
-            Request::SwitchOver { to } => self.switch_over(Some(id), to.as_deref()),
+            Request::SwitchOver { to } => self.switch_over(Asker::Here(id), to.as_deref()),
             Request::Word(_) => {
                 let is_live = "the machine is live on this host: there is nothing to start";
                 self.host.answer(id, &Answer::Refused(is_live.into()));
             }
             Request::Status => unreachable!("the host answers it itself"),
         }
+    }
+
+    /// Answers somebody who asked here, or at a backup.
+    pub(super) fn reply(&mut self, asker: Asker, answer: &Answer) {
+        let (asked, done, text) = match (asker, answer) {
+            (Asker::Here(id), answer) => return self.host.answer(id, answer),
+            (Asker::Backup(asked), Answer::Done(text)) => (asked, true, text),
+            (Asker::Backup(asked), Answer::Refused(text)) => (asked, false, text),
+            (Asker::Backup(_), Answer::Status(_)) => unreachable!("a backup has its own status"),
+        };
+        self.core.answer(monotonic(), asked, done, text.clone());
     }
 
     /// Tells the network that the guest is here.

@@ -1,9 +1,9 @@
 //! `understudy switchover`: the machine goes over to its backup at an instruction, because a person wants
 //! it to, and this replica follows it there.
 
-use super::backup::BackupLoop;
 use super::primary::PrimaryLoop;
-use crate::control::{Answer, ConversationId};
+use super::requests::Asker;
+use crate::control::Answer;
 use crate::host_time::monotonic;
 use replication::succession::{Entry, Host};
 use std::time::Duration;
@@ -11,8 +11,8 @@ use std::time::Duration;
 /// One that was asked for.
 #[derive(Debug)]
 pub(super) struct Switchover {
-    /// Who waits for an answer; nobody if it was asked for at the backup.
-    asked: Option<ConversationId>,
+    /// Who waits for an answer.
+    asker: Asker,
     /// The host that was named.
     to: Option<Host>,
     /// On the monotonic clock.
@@ -21,21 +21,18 @@ pub(super) struct Switchover {
 
 impl PrimaryLoop {
     /// Somebody asked for it: here, or at the backup.
-    pub(super) fn switch_over(&mut self, asked: Option<ConversationId>, to: Option<&str>) {
+    pub(super) fn switch_over(&mut self, asker: Asker, to: Option<&str>) {
         let to = match self.may_switch_over(to) {
             Ok(to) => to,
             Err(answer) => {
                 if let Answer::Refused(why) = &answer {
                     self.tell("switchover_refused", why);
                 }
-                if let Some(id) = asked {
-                    self.host.answer(id, &answer);
-                }
-                return;
+                return self.reply(asker, &answer);
             }
         };
         let began = monotonic();
-        self.switchover = Some(Switchover { asked, to, began });
+        self.switchover = Some(Switchover { asker, to, began });
         self.tell("switchover", "the machine is to go over to its backup");
         self.begin_to_switch_over();
     }
@@ -95,15 +92,13 @@ impl PrimaryLoop {
             took.as_secs_f64() * 1e3
         );
         self.tell("switched_over", &done);
-        if let Some(id) = switchover.asked {
-            let answer = match wanted {
-                Some(wanted) => {
-                    Answer::Refused(format!("{} was gone meanwhile: {done}", wanted.node()))
-                }
-                None => Answer::Done(done),
-            };
-            self.host.answer(id, &answer);
-        }
+        let answer = match wanted {
+            Some(wanted) => {
+                Answer::Refused(format!("{} was gone meanwhile: {done}", wanted.node()))
+            }
+            None => Answer::Done(done),
+        };
+        self.reply(switchover.asker, &answer);
     }
 
     /// Nothing came of it, or it is not known what will.
@@ -112,36 +107,11 @@ impl PrimaryLoop {
             return;
         };
         self.tell("switchover_refused", why);
-        if let Some(id) = switchover.asked {
-            self.host.answer(id, &Answer::Refused(why.into()));
-        }
+        self.reply(switchover.asker, &Answer::Refused(why.into()));
     }
 
     fn tell(&mut self, event: &'static str, what: &str) {
         let generation = self.core.status().generation.0;
         self.host.events.add(event, generation, self.count(), what);
-    }
-}
-
-impl BackupLoop {
-    /// Somebody asks here, at the backup: it is the live machine's to do.
-    pub(super) fn switch_over(&mut self, to: Option<&str>) -> Answer {
-        let own = &self.host.pair_config.greeting.host;
-        if to.is_some_and(|to| to != own.node() && to != own.id.to_string()) {
-            return Answer::Refused(format!(
-                "this host, {}, follows the live machine: it can only ask for itself; ask at the live \
-                 host for another",
-                own.node()
-            ));
-        }
-        if self.core.switch_over(monotonic()) {
-            return Answer::Done(format!(
-                "passed on to the live machine at {}: `understudy status` says when it is here",
-                self.peer
-            ));
-        }
-        Answer::Refused(
-            "this replica is not in touch with a live machine now: its host's may be".into(),
-        )
     }
 }

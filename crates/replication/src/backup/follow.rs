@@ -544,6 +544,19 @@ impl<O> Backup<O> {
                 self.generation_changed(&key)
             }
             Message::Joined { pairing, key } if pairing == expected => self.joined(now, key),
+            Message::Answer {
+                pairing,
+                request,
+                done,
+                text,
+            } if pairing == expected => {
+                self.actions.push_back(BackupAction::Answered {
+                    request,
+                    done,
+                    text,
+                });
+                Ok(())
+            }
             Message::Handover {
                 pairing,
                 sequence,

@@ -1,9 +1,9 @@
 //! How messages are spelt. `docs/protocol.md`, "Messages".
 
 use super::{
-    Button, Continuation, DivergenceReport, Fetched, Greeting, LifeId, MAX_CHUNK_BYTES,
-    MAX_GREETING_BYTES, MAX_NAME_BYTES, Message, Parting, Refusal, SnapshotChunk, SnapshotPart,
-    Standpoint,
+    Button, Continuation, DivergenceReport, Fetched, Greeting, LifeId, MAX_ANSWER_BYTES,
+    MAX_CHUNK_BYTES, MAX_GREETING_BYTES, MAX_NAME_BYTES, Message, Parting, Refusal, SnapshotChunk,
+    SnapshotPart, Standpoint,
 };
 use crate::life_log::{LogMark, Place};
 use crate::marker::{Marker, Worth};
@@ -43,6 +43,7 @@ mod kind {
     pub const PRESS: u8 = 25;
     pub const SWITCH_OVER: u8 = 26;
     pub const GENERATION: u8 = 27;
+    pub const ANSWER: u8 = 28;
 }
 
 fn put_greeting(out: &mut Vec<u8>, greeting: &Greeting) {
@@ -299,12 +300,28 @@ pub(super) fn encode(out: &mut Vec<u8>, message: &Message) -> u8 {
             numbers(out, &[*pairing, *done, *total]);
             kind::RESTORING
         }
-        Message::SwitchOver { pairing } => {
-            numbers(out, &[*pairing]);
+        Message::SwitchOver { pairing, request } => {
+            numbers(out, &[*pairing, *request]);
             kind::SWITCH_OVER
         }
-        Message::Press { pairing, button } => {
-            numbers(out, &[*pairing]);
+        Message::Answer {
+            pairing,
+            request,
+            done,
+            text,
+        } => {
+            numbers(out, &[*pairing, *request]);
+            out.push((*done).into());
+            let end = text.floor_char_boundary(MAX_ANSWER_BYTES);
+            put_bytes(out, &text.as_bytes()[..end]);
+            kind::ANSWER
+        }
+        Message::Press {
+            pairing,
+            button,
+            request,
+        } => {
+            numbers(out, &[*pairing, *request]);
             out.push(match button {
                 Button::Power => 0,
                 Button::Reset => 1,
@@ -460,9 +477,26 @@ pub(super) fn decode(kind: u8, payload: &[u8]) -> Result<Message, WireError> {
         },
         kind::SWITCH_OVER => Message::SwitchOver {
             pairing: f.varint()?,
+            request: f.varint()?,
+        },
+        kind::ANSWER => Message::Answer {
+            pairing: f.varint()?,
+            request: f.varint()?,
+            done: match f.byte()? {
+                0 => false,
+                1 => true,
+                tag => {
+                    return Err(WireError::UnknownTag {
+                        what: "answer",
+                        tag,
+                    });
+                }
+            },
+            text: f.string("an answer", MAX_ANSWER_BYTES)?,
         },
         kind::PRESS => Message::Press {
             pairing: f.varint()?,
+            request: f.varint()?,
             button: match f.byte()? {
                 0 => Button::Power,
                 1 => Button::Reset,

@@ -2,7 +2,7 @@
 //! rule" and "Suspicion".
 
 use super::join::protocol_error;
-use super::{FollowerStatus, Primary, PrimaryAction, State};
+use super::{Asked, FollowerStatus, Primary, PrimaryAction, State};
 use crate::ConnectionId;
 use crate::cursor::{Cursor, Sending};
 use crate::event::Event;
@@ -292,14 +292,20 @@ impl<O> Primary<O> {
                 self.beacon.challenge(host, nonce);
                 self.agree(agreement);
             }
-            Message::SwitchOver { pairing } if pairing == expected => {
+            Message::SwitchOver { pairing, request } if pairing == expected => {
                 member.heard(now);
                 self.wanted_heir = Some(pairing);
-                self.actions.push_back(PrimaryAction::SwitchOver);
+                let asked = Asked { pairing, request };
+                self.actions.push_back(PrimaryAction::SwitchOver(asked));
             }
-            Message::Press { pairing, button } if pairing == expected => {
+            Message::Press {
+                pairing,
+                button,
+                request,
+            } if pairing == expected => {
                 member.heard(now);
-                self.actions.push_back(PrimaryAction::Press(button));
+                let asked = Asked { pairing, request };
+                self.actions.push_back(PrimaryAction::Press(button, asked));
             }
             // The arbiter knows whether that is so.
             Message::TakenOver { pairing } if pairing == expected && self.heir == Some(pairing) => {
@@ -327,6 +333,24 @@ impl<O> Primary<O> {
                 protocol_error("an unexpected message, or one of another pairing"),
             ),
         }
+    }
+
+    /// What came of what somebody asked for at a backup; that is told, if it is still a member.
+    pub fn answer(&mut self, now: Duration, asked: Asked, done: bool, text: String) {
+        self.enter(now);
+        let Asked { pairing, request } = asked;
+        let mut members = self.members.iter();
+        if let Some(member) = members.find(|member| member.pairing() == pairing) {
+            let connection = member.connection();
+            let answer = Message::Answer {
+                pairing,
+                request,
+                done,
+                text,
+            };
+            self.send(connection, answer);
+        }
+        self.maintain(now);
     }
 
     /// Lets out what everybody holds whom outputs wait for. Whoever hands over says nothing more:

@@ -2,7 +2,8 @@
 
 use crate::pair::{Pair, ms};
 use replication::backup::BackupAction;
-use replication::primary::{PrimaryAction, PrimaryPhase, PrimaryStop};
+use replication::message::{Button, MAX_ANSWER_BYTES};
+use replication::primary::{Asked, PrimaryAction, PrimaryPhase, PrimaryStop};
 use replication::succession::{Kind, Outcome, Request};
 
 #[test]
@@ -135,4 +136,46 @@ fn an_answer_that_was_under_way_is_no_fresh_look() {
     answer(&mut pair, &asked[0]);
     let (_, looked) = asked_and_looked(&mut pair);
     assert_eq!(looked, [None]);
+}
+
+/// Finding: what was asked for at a backup was passed on, and nobody there heard that it was refused.
+#[test]
+fn what_is_asked_for_at_a_backup_is_answered_there() {
+    let mut pair = Pair::protected();
+    assert!(pair.backup.switch_over(pair.now, 7));
+    assert!(pair.backup.press(pair.now, Button::Pause, 8));
+    pair.settle();
+    let asked: Vec<Asked> = pair
+        .primary_did
+        .iter()
+        .filter_map(|action| match action {
+            PrimaryAction::SwitchOver(asked) | PrimaryAction::Press(Button::Pause, asked) => {
+                Some(*asked)
+            }
+            _ => None,
+        })
+        .collect();
+    let requests: Vec<u64> = asked.iter().map(|asked| asked.request).collect();
+    assert_eq!(requests, [7, 8]);
+    pair.primary
+        .answer(pair.now, asked[1], true, "so be it".into());
+    let long = "é".repeat(MAX_ANSWER_BYTES);
+    pair.primary.answer(pair.now, asked[0], false, long);
+    // Of a backup that is gone: nobody hears it.
+    let gone = Asked {
+        pairing: 99,
+        ..asked[0]
+    };
+    pair.primary.answer(pair.now, gone, false, "never".into());
+    pair.settle();
+    let answers: Vec<(u64, bool)> = pair
+        .backup_did
+        .iter()
+        .filter_map(|action| match action {
+            BackupAction::Answered { request, done, .. } => Some((*request, *done)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(answers, [(8, true), (7, false)]);
+    assert!(pair.suspicions().is_empty());
 }

@@ -27,7 +27,7 @@ pub struct Front {
 /// machine's life, as one that does so by itself. Guests of `understudy guest` and systems with
 /// systemd-logind listen to the button (drivers: virtio_input, evdev); one that boots does not yet.
 ///
-/// Status 0: it was pressed, or passed on to the live host. 1: the replica refused, and says why. 8: no
+/// Status 0: it was pressed. 1: the live machine's replica refused, and says why, or was lost. 8: no
 /// replica answers. 9: this user may not ask.
 #[derive(Debug, Args)]
 pub struct PowerButton {

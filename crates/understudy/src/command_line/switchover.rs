@@ -13,10 +13,9 @@ use replica::control::Request;
 /// on the backup's host first, then, once it is protected again, a switchover, then on the other. Versions
 /// whose machines differ refuse each other (`understudy --version` tells the semantics versions).
 ///
-/// Asked at the live host it waits until it is done; asked at the backup it is passed on.
+/// Asked at the live host or at the backup, it waits until it is done or refused.
 ///
-/// Status 0: it is done, or was passed on. 1: it cannot be done now, and why. 8: no replica answers. 9: this
-/// user may not ask.
+/// Status 0: it is done. 1: it cannot be done now, and why. 8: no replica answers. 9: this user may not ask.
 #[derive(Debug, Args)]
 pub struct Switchover {
     #[command(flatten)]

@@ -11,6 +11,7 @@ use support::history::{await_lines, numbers};
 use support::{PairDirectory, Process, ReplicaFiles, error_text, run, wait_for};
 
 const FAILURE: i32 = 1;
+const USAGE: i32 = 2;
 const HANDED_OVER: i32 = 10;
 const NO_REPLICA: i32 = 8;
 
@@ -161,6 +162,10 @@ fn what_cannot_be_switched_over_stays_and_says_why() {
     assert_eq!(stranger.status.code(), Some(FAILURE));
     let why = error_text(&stranger);
     assert!(why.contains("no backup of this machine"), "{why}");
+    let empty = switchover(&site.a, &["--to", ""]);
+    assert_eq!(empty.status.code(), Some(USAGE));
+    let why = error_text(&empty);
+    assert!(why.contains("--to <HOST>"), "{why}");
     let other = switchover(&site.b, &["--to", &id(&site.a)]);
     assert_eq!(other.status.code(), Some(FAILURE), "{}", error_text(&other));
     let status = site.a.await_state("protected");

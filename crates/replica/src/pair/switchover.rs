@@ -52,9 +52,9 @@ impl PrimaryLoop {
                 let members = membership.members.iter().map(|member| member.node());
                 let members: Vec<&str> = members.collect();
                 return refused(match &members[..] {
-                    [] => format!("{to} cannot take over: the machine has no backup now"),
+                    [] => format!("{to:?} cannot take over: the machine has no backup now"),
                     members => format!(
-                        "{to} is no backup of this machine now; {} could take over",
+                        "{to:?} is no backup of this machine now; {} could take over",
                         members.join(", ")
                     ),
                 });

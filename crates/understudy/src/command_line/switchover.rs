@@ -3,6 +3,7 @@
 use super::button::Front;
 use crate::exit::{ExitStatus, Failure};
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use replica::control::Request;
 
 /// Let the backup have the machine, and follow it there: nothing is lost, nobody outside notices.
@@ -21,7 +22,7 @@ pub struct Switchover {
     #[command(flatten)]
     front: Front,
     /// The host that is to have it: its name, as `understudy status` tells it
-    #[arg(long, value_name = "HOST")]
+    #[arg(long, value_name = "HOST", value_parser = NonEmptyStringValueParser::new())]
     to: Option<String>,
 }
 

@@ -6,6 +6,7 @@ use crate::exit::{ExitStatus, Failure};
 use crate::setup::ConfiguredMachine;
 use anyhow::anyhow;
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use replica::control::{self, Answer, Request, Word};
 use replica::new_life::{NewLife, NewLifeError};
 use std::io::{self, BufRead, IsTerminal, Write};
@@ -23,7 +24,8 @@ pub struct Start {
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
     /// The hosts that are off, by name or identity
-    #[arg(long, value_name = "HOST", required = true, value_delimiter = ',')]
+    #[arg(long, value_name = "HOST", required = true, value_delimiter = ',',
+          value_parser = NonEmptyStringValueParser::new())]
     without: Vec<String>,
     /// Do not ask
     #[arg(long)]

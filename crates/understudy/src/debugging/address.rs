@@ -3,10 +3,12 @@
 use super::server::Debugged;
 use crate::exit::Failure;
 use anyhow::Context;
+use network::MAX_SOCKET_PATH_BYTES;
 use std::fmt;
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -64,15 +66,42 @@ impl GdbAddress {
 /// Binds a socket that has never been open to anybody else: it gets its name when it has its rights. (The
 /// process's umask is no way: it is every thread's.)
 fn bind_for_owner(path: &Path) -> io::Result<UnixListener> {
+    let bytes = path.as_os_str().len();
+    if bytes > MAX_SOCKET_PATH_BYTES {
+        let text = format!(
+            "the path has {bytes} bytes, and a Unix socket's at most {MAX_SOCKET_PATH_BYTES}: choose a \
+             shorter one"
+        );
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
     let parent = path.parent().filter(|parent| parent.as_os_str() != "");
-    let private = tempfile::Builder::new()
-        .prefix(".")
-        .tempdir_in(parent.unwrap_or(Path::new(".")))?;
+    let parent = parent.unwrap_or(Path::new("."));
+    let private = tempfile::Builder::new().prefix(".").tempdir_in(parent);
+    let private = private.map_err(|error| nothing_can_be_made(parent, &error))?;
     let socket = private.path().join("s");
-    let listener = UnixListener::bind(&socket)?;
+    // By way of the open directory, whose name would make the path too long.
+    let opened = File::open(private.path())?;
+    let short = format!("/proc/self/fd/{}/s", opened.as_raw_fd());
+    let listener = UnixListener::bind(short)?;
     fs::set_permissions(&socket, Permissions::from_mode(0o600))?;
-    fs::hard_link(&socket, path)?;
+    fs::hard_link(&socket, path).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => {
+            let text =
+                "something is there already: remove it if nobody needs it, or choose another path";
+            io::Error::new(error.kind(), text)
+        }
+        _ => error,
+    })?;
     Ok(listener)
+}
+
+/// What the user did not choose, a name that was tried, is not the user's to read.
+fn nothing_can_be_made(directory: &Path, error: &io::Error) -> io::Error {
+    // That is how crate `tempfile` says it.
+    let said = error.to_string();
+    let why = said.split(" at path ").next().unwrap_or_default();
+    let text = format!("nothing can be made in {}: {why}", directory.display());
+    io::Error::new(error.kind(), text)
 }
 
 /// Where debuggers are waited for. The socket in the file system goes with it.
@@ -153,8 +182,36 @@ mod tests {
         let listener = address.listen().unwrap();
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o077, 0, "{mode:o}");
-        assert!(address.listen().is_err(), "somebody listens there");
+        let taken = address.listen().unwrap_err().to_string();
+        assert!(taken.contains("there already"), "{taken}");
         drop(listener);
         assert!(!path.exists());
+    }
+
+    /// Finding: the error showed a temporary name that nobody had given, and a path that was short enough
+    /// was refused because that name was not.
+    #[test]
+    fn what_cannot_be_listened_on_is_said_by_the_names_that_were_given() {
+        let directory = tempfile::tempdir().unwrap();
+        let said = |path: &Path| {
+            let error = GdbAddress::Unix(path.into()).listen().unwrap_err();
+            error.to_string()
+        };
+        let nowhere = directory.path().join("nowhere");
+        let text = said(&nowhere.join("gdb"));
+        let expected = format!("nothing can be made in {}: No such file", nowhere.display());
+        assert!(text.starts_with(&expected), "{text}");
+        let hidden = format!("{}/.", nowhere.display());
+        assert!(!text.contains(&hidden), "{text}");
+        let left = MAX_SOCKET_PATH_BYTES - directory.path().as_os_str().len() - 1;
+        let text = said(&directory.path().join("x".repeat(left + 1)));
+        assert!(
+            text.contains("108 bytes") && text.contains("at most 107"),
+            "{text}"
+        );
+        let longest = directory.path().join("x".repeat(left));
+        let listener = GdbAddress::Unix(longest.clone()).listen().unwrap();
+        assert!(std::os::unix::net::UnixStream::connect(&longest).is_ok());
+        drop(listener);
     }
 }

@@ -20,12 +20,19 @@ use std::path::{Path, PathBuf};
 
 /// Run a machine alone, its first console in this terminal (Ctrl-A x ends it).
 ///
+/// The machine of a pair is run by `understudy replica`: its vm.toml is refused here unless --ignore-pair
+/// says that it is meant.
+///
 /// The exit status is the guest's own: 0 after a power-off, the finisher's code otherwise.
 #[derive(Debug, Args)]
 pub struct Run {
     /// Take the machine from this vm.toml; the other options change it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// The configuration is a pair's, whose replicas are off and stay off meanwhile: the machine writes their
+    /// disk here, which no replica knows of, and has their MAC address
+    #[arg(long, requires = "config")]
+    ignore_pair: bool,
     /// Take firmware, kernel, initial RAM disk, command line and disk from an image that
     /// `understudy guest build` made; the other options change it
     #[arg(long, value_name = "DIR", conflicts_with = "config")]
@@ -115,9 +122,24 @@ impl Run {
         single::run(&config, options)
     }
 
+    /// A pair's machine, run here beside it, would be on its network with its MAC address, and write a disk
+    /// that its markers say something else of.
+    fn load(&self, path: &Path) -> Result<VmConfig, Failure> {
+        let config = VmConfig::load(path).map_err(Failure::usage)?;
+        if config.pair.is_some() && !self.ignore_pair {
+            let path = path.display();
+            return Err(Failure::usage(anyhow!(
+                "{path} is the machine of a pair, which `understudy replica --config {path}` runs; run here \
+                 it would write the pair's disks and have its MAC address on its network. Give --ignore-pair \
+                 if all its replicas are off and this is meant"
+            )));
+        }
+        Ok(config)
+    }
+
     fn configuration(&self) -> Result<VmConfig, Failure> {
         let mut config = match &self.config {
-            Some(path) => VmConfig::load(path).map_err(Failure::usage)?,
+            Some(path) => self.load(path)?,
             None => default_machine(),
         };
         if let Some(directory) = &self.guest {

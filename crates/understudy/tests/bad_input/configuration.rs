@@ -354,3 +354,22 @@ fn a_replica_that_finds_no_life_and_no_peer_powers_the_machine_on() {
     assert_eq!(status.code(), Some(12), "{said}");
     assert!(said.is_empty() && !backup.state.join("control.sock").exists());
 }
+
+/// Finding: it joined the pair's network with the pair's MAC address, and wrote its disk, without a word.
+#[test]
+fn a_machine_of_a_pair_is_run_alone_only_by_a_persons_word() {
+    let pair = PairDirectory::new(&counting_slowly());
+    let config = pair.path().join("vm.toml");
+    fs::write(&config, GOOD).unwrap();
+    let config = config.to_str().unwrap();
+    let words = ["--ignore-pair", "understudy replica", config];
+    assert_refused(&["run", "--config", config], 2, &words);
+    let printed = pair.path().join("printed");
+    let arguments = ["run", "--config", config, "--ignore-pair"];
+    let _alone = Process::start_printing(&arguments, &printed);
+    wait_for("the guest's output", || {
+        let said = fs::read_to_string(&printed).unwrap();
+        (said.lines().count() > 3).then_some(())
+    });
+    assert!(!pair.path().join("state").exists(), "it is no replica");
+}

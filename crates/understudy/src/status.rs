@@ -5,6 +5,9 @@ use replica::events::{self, Event, printable};
 use replica::key_watch::WARNED_DAYS;
 use replica::state_directory;
 use replica::status::{JoinProgress, JournalLine, ReplicaStatus};
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use std::fs::DirEntry;
 use std::io;
@@ -14,10 +17,17 @@ use std::path::{Path, PathBuf};
 pub const SWITCH_DIRECTORY: &str = "switch";
 /// The switch's status file there.
 pub const SWITCH_STATUS: &str = "status.json";
+/// How the name of a switch's status file ends that is found under a directory.
+const SWITCH_STATUS_EXTENSION: &str = "json";
+/// No status of a switch is longer.
+const SWITCH_STATUS_LIMIT_BYTES: u64 = 1 << 20;
 
 /// A host address that leads to a guest address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForwardStatus {
+    /// `tcp` or `udp`.
+    #[serde(default)]
+    pub protocol: String,
     /// `127.0.0.1:6379`.
     pub host: String,
     /// `10.0.2.15:6379`.
@@ -47,7 +57,7 @@ pub struct Status {
     /// Replicas that are there and do not answer: stopped, or hung.
     #[serde(default)]
     pub silent: Vec<SilentReplica>,
-    /// The switch's forwards.
+    /// The forwards of the switches that keep their status under the directory.
     pub forwards: Vec<ForwardStatus>,
     /// The events of all replicas that ever were under the directory, oldest first.
     pub events: Vec<Event>,
@@ -56,11 +66,12 @@ pub struct Status {
 /// Asks everything under `directory`: a replica's state directory, or one that has some, at whatever
 /// depth within reason.
 pub fn collect(directory: &Path) -> Status {
+    let directories = directories_under(directory);
     let mut status = Status {
-        forwards: forwards(directory),
+        forwards: forwards(&directories),
         ..Status::default()
     };
-    for directory in state_directories(directory) {
+    for directory in state_directories(directories) {
         match control::status(&directory) {
             Ok(replica) => status.replicas.push(replica),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -82,7 +93,8 @@ pub fn collect(directory: &Path) -> Status {
     status
 }
 
-fn state_directories(directory: &Path) -> Vec<PathBuf> {
+/// This one and those in it.
+fn directories_under(directory: &Path) -> Vec<PathBuf> {
     let mut directories = vec![directory.to_path_buf()];
     let mut level = 0..1;
     for _ in 0..DEPTH {
@@ -96,6 +108,12 @@ fn state_directories(directory: &Path) -> Vec<PathBuf> {
         }
         level = begin..directories.len();
     }
+    directories.sort();
+    directories
+}
+
+/// Those of replicas.
+fn state_directories(mut directories: Vec<PathBuf>) -> Vec<PathBuf> {
     directories.retain(|path| {
         let is_there = |name| {
             let file = path.join(name).try_exists();
@@ -104,21 +122,49 @@ fn state_directories(directory: &Path) -> Vec<PathBuf> {
         };
         is_there(control::SOCKET_NAME) || is_there(events::FILE_NAME)
     });
-    directories.sort();
     directories
 }
 
-fn forwards(directory: &Path) -> Vec<ForwardStatus> {
+/// Those of the switches whose status files are in these directories, whatever their names: a user chooses
+/// them by `--status-file`.
+fn forwards(directories: &[PathBuf]) -> Vec<ForwardStatus> {
+    let files = directories.iter().flat_map(|directory| {
+        let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+        let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+        files.sort();
+        files
+    });
+    files
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|end| end == SWITCH_STATUS_EXTENSION)
+        })
+        .flat_map(|path| switch_forwards(&path).unwrap_or_default())
+        .collect()
+}
+
+/// Nothing, if the file is something else, or its switch was killed and is gone.
+fn switch_forwards(path: &Path) -> Option<Vec<ForwardStatus>> {
     #[derive(Deserialize)]
     struct SwitchStatus {
-        #[serde(default)]
+        pid: i32,
+        #[serde(rename = "ports")]
+        _ports: Vec<IgnoredAny>,
         forwards: Vec<ForwardStatus>,
     }
-    std::fs::read(directory.join(SWITCH_DIRECTORY).join(SWITCH_STATUS))
-        .ok()
-        .and_then(|bytes| serde_json::from_slice::<SwitchStatus>(&bytes).ok())
-        .map(|status| status.forwards)
-        .unwrap_or_default()
+    // Nothing is opened that might wait.
+    let metadata = std::fs::symlink_metadata(path).ok()?;
+    if !metadata.is_file() || metadata.len() > SWITCH_STATUS_LIMIT_BYTES {
+        return None;
+    }
+    let status: SwitchStatus = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
+    let process = if status.pid > 0 {
+        Pid::from_raw(status.pid)?
+    } else {
+        return None;
+    };
+    let is_gone = test_kill_process(process) == Err(Errno::SRCH);
+    (!is_gone).then_some(status.forwards)
 }
 
 /// The status for people.
@@ -202,9 +248,14 @@ pub fn describe(status: &Status) -> String {
         }
     }
     for forward in &status.forwards {
+        let udp = if forward.protocol == "udp" {
+            "udp:"
+        } else {
+            ""
+        };
         let _ = writeln!(
             text,
-            "forward  {} -> {}",
+            "forward  {udp}{} -> {}",
             printable(&forward.host),
             printable(&forward.guest)
         );
@@ -290,10 +341,25 @@ mod tests {
         let state = directory.path().join("machines/web/r1");
         let own = StateDirectory::take(&state).unwrap();
         EventLog::open(&state).unwrap().add("live", 2, 5, "");
-        let switch = directory.path().join(SWITCH_DIRECTORY);
-        std::fs::create_dir(&switch).unwrap();
-        let json = r#"{"ports":[],"forwards":[{"host":"127.0.0.1:1","guest":"10.0.2.15:6379"}]}"#;
-        std::fs::write(switch.join(SWITCH_STATUS), json).unwrap();
+        let switch_status = |pid: u32, port: u16| {
+            let mut status = network::SwitchStatus {
+                pid,
+                ..network::SwitchStatus::default()
+            };
+            status.forwards.push(network::ForwardStatus {
+                protocol: "udp".into(),
+                host: format!("127.0.0.1:{port}"),
+                guest: "10.0.2.15:6379".into(),
+                ..network::ForwardStatus::default()
+            });
+            serde_json::to_string(&status).unwrap()
+        };
+        // Wherever `--status-file` puts it; a switch that was killed leaves its file behind.
+        let (living, dead) = (std::process::id(), i32::MAX as u32);
+        let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text);
+        write("machines/net.json", &switch_status(living, 1)).unwrap();
+        write("machines/old.json", &switch_status(dead, 2)).unwrap();
+        write("machines/other.json", r#"{"pid":1,"forwards":[]}"#).unwrap();
         let mut socket = ControlSocket::bind(&own).unwrap();
         let replica = ReplicaStatus {
             role: "primary".into(),
@@ -315,7 +381,10 @@ mod tests {
             asked.join().unwrap()
         });
         assert_eq!(status.replicas, [replica]);
+        assert_eq!(status.forwards.len(), 1, "{:?}", status.forwards);
+        assert_eq!(status.forwards[0].host, "127.0.0.1:1");
         assert_eq!(status.forwards[0].guest, "10.0.2.15:6379");
+        assert!(describe(&status).contains("forward  udp:127.0.0.1:1 -> "));
         assert_eq!(status.events[0].event, "live");
     }
 

@@ -53,6 +53,8 @@ fn a_switch_that_is_not_there_yet_is_waited_for() {
         &socket,
         "--status-file",
         file.to_str().unwrap(),
+        "--forward",
+        "127.0.0.1:0=10.0.2.15:6379",
     ]);
     wait_for("the network to be back", || {
         replica.has_event("network_back").then_some(())
@@ -64,6 +66,10 @@ fn a_switch_that_is_not_there_yet_is_waited_for() {
         let serves = &switch_status(&file)?["ports"][0]["serves"];
         (serves.as_str()?.to_lowercase() == MAC).then_some(())
     });
+    // Finding: the forwards of a switch were told only if its file had one name and place.
+    let all = run(&["status", "--dir", pair.path().to_str().unwrap(), "--json"]);
+    let all: serde_json::Value = serde_json::from_slice(&all.stdout).unwrap();
+    assert_eq!(all["forwards"][0]["guest"], "10.0.2.15:6379", "{all}");
     process.kill();
     let mut said = String::new();
     let mut stderr = process.child.stderr.take().unwrap();

@@ -43,7 +43,18 @@ pub trait Simulation: Send + Sync {
     fn unix_ns(&self) -> u64;
 
     /// Fills with random numbers.
-    fn fill_random(&self, bytes: &mut [u8]);
+    ///
+    /// # Errors
+    /// The host has none.
+    fn fill_random(&self, bytes: &mut [u8]) -> io::Result<()>;
+
+    /// Whether that would not have to wait for them.
+    ///
+    /// # Errors
+    /// As [`Simulation::fill_random`].
+    fn random_is_ready(&self) -> io::Result<bool> {
+        Ok(true)
+    }
 
     /// Starts a thread of the same process.
     ///

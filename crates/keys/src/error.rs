@@ -87,6 +87,11 @@ pub enum Refusal {
     /// The other side refused, for a reason of its own.
     #[error("{0}")]
     ByPeer(&'static str),
+    /// Nothing can be encrypted here.
+    #[error(
+        "this host gives no random numbers (getrandom(2)): a sandbox has to let that system call pass"
+    )]
+    NoRandomNumbers,
     /// It does not speak TLS 1.3, or not for this purpose.
     #[error("it does not speak as a replica or switch does: {0}")]
     NotTls(String),
@@ -123,6 +128,7 @@ impl Refusal {
             Error::InvalidCertificate(other) => Refusal::Unproven(other.to_string()),
             Error::NoCertificatesPresented => Refusal::Unproven("it showed no certificate".into()),
             Error::AlertReceived(alert) => Refusal::ByPeer(alert_text(alert)),
+            Error::FailedToGetRandomBytes => Refusal::NoRandomNumbers,
             other => Refusal::NotTls(other.to_string()),
         }
     }

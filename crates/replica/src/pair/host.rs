@@ -17,6 +17,7 @@ use crate::key_watch::{KeyNews, KeyWatch};
 use crate::machines::Machines;
 use crate::outside::{ConsoleSink, Network, NetworkNews, Outside};
 use crate::peer_stream::{BlockingPeer, Membership};
+use crate::random;
 use crate::state_directory::{StateDirectory, StateDirectoryError};
 use crate::status::{ReplicaStatus, engine_name};
 use crate::transport::Connection;
@@ -146,13 +147,14 @@ impl Host {
         machines: Box<dyn Machines>,
         store: Box<dyn Store>,
     ) -> Result<Host, ReplicaError> {
-        let signals = StopSignals::catch()?;
         let directory = &config.state_directory;
         let own = StateDirectory::take(directory)?;
-        let control = ControlSocket::bind(&own)?;
         let mut events =
             EventLog::open(directory).map_err(|source| state_file(directory, source))?;
         events.tell(&config.name);
+        await_random_numbers(&mut events)?;
+        let signals = StopSignals::catch()?;
+        let control = ControlSocket::bind(&own)?;
         let network = config.network.as_ref().map(Network::open).transpose()?;
         let file = own
             .append(CONSOLE_LOG)
@@ -714,6 +716,18 @@ fn open_journal(
     let keep_bytes = options.keep_bytes;
     let desk = JournalDesk::start(directory, owner, keep_bytes, waker.clone())?;
     Ok(Some(desk))
+}
+
+/// Early in its life a host has no random numbers, and nobody can say yet who this replica is. While it waits
+/// for them a signal ends the process, as none is caught yet.
+fn await_random_numbers(events: &mut EventLog) -> io::Result<()> {
+    if !random::is_ready()? {
+        let detail =
+            "this host has no random numbers yet, as early in its life: they are waited for";
+        events.add("waiting", 0, 0, detail);
+        random::number()?;
+    }
+    Ok(())
 }
 
 fn state_file(directory: &Path, source: io::Error) -> StateDirectoryError {

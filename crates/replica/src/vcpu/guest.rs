@@ -75,7 +75,7 @@ pub enum GuestError {
         request: u64,
     },
     /// The guest wants entropy and this host has none.
-    #[error("this host has no random numbers: {0}")]
+    #[error("the guest wants random numbers: {0}")]
     NoEntropy(String),
 }
 

@@ -17,9 +17,8 @@ use crate::marker::Worth;
 use crate::message::LifeId;
 use crate::mutation::Mutations;
 use crate::succession::{
-    Claim, ClaimPacing, Durability, Entry, Generation, Host, HostId, JournalId, Key, Kind,
-    LifeNumber, MachineName, Newest, Outcome, Request, RunId, Search, SearchVerdict, Verdict,
-    Writer,
+    Claim, ClaimPacing, Durability, Entry, Generation, Host, HostId, Key, Kind, LifeNumber,
+    MachineName, Newest, Outcome, Request, RunId, Search, SearchVerdict, Verdict, Writer,
 };
 use decide::Decision;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

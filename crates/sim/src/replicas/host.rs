@@ -42,13 +42,14 @@ impl Simulation for SimulatedHost {
         self.shared.look_at_clock() + CALENDAR_NS
     }
 
-    fn fill_random(&self, bytes: &mut [u8]) {
+    fn fill_random(&self, bytes: &mut [u8]) -> io::Result<()> {
         let mut state = self.shared.lock();
         // The checkers take identities for numbers of 64 bits.
         let bits = state.random.bits().to_ne_bytes();
         bytes.fill(0);
         let length = bytes.len().min(bits.len());
         bytes[..length].copy_from_slice(&bits[..length]);
+        Ok(())
     }
 
     fn spawn(&self, name: &str, run: Box<dyn FnOnce() + Send>) -> io::Result<()> {

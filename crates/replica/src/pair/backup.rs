@@ -194,6 +194,12 @@ impl BackupLoop {
 
     /// Does everything that can be done without waiting.
     fn turn(&mut self) -> Option<End> {
+        // What the core wants of the machine comes before what the machine reports: it may be that of no
+        // pairing by now, though the next has its number, or be that of the next.
+        let end = self.actions();
+        if end.is_some() {
+            return end;
+        }
         self.dialed();
         self.restored();
         if let Some(error) = self.vcpu_reports() {

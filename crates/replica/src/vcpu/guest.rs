@@ -195,7 +195,9 @@ impl ReplicaGuest {
                         self.host_error = Some(error.clone());
                         return Err(error);
                     }
-                    if *status != own.status {
+                    // What was not read or flushed there is on both disks all the same.
+                    let changes_nothing = own.is_flush || !own.data.is_empty();
+                    if *status != own.status && !changes_nothing {
                         return Err(GuestError::OtherOutcome {
                             device: *device,
                             request: *request,

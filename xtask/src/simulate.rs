@@ -120,6 +120,11 @@ pub fn many_whole(seeds: Range<u64>) -> Result<()> {
     for (what, times) in &summary.counts {
         println!("{times:8} {what}");
     }
+    let (recovery_ns, seed) = summary.longest_recovery;
+    println!(
+        "longest recovery after the last fault: {:.1} s, seed {seed}",
+        recovery_ns as f64 / 1e9
+    );
     println!(
         "{} seeds of whole replicas, {:.0} s of simulated time, {} failures, {:.1} s",
         summary.seeds,

@@ -288,6 +288,11 @@ impl Checker {
         Ok(twice)
     }
 
+    /// A person said that a host is off: what only its disk had is lost, and the person was told so.
+    pub fn may_have_lost(&mut self, life: LifeNumber) {
+        self.durable.remove(&life);
+    }
+
     /// A machine goes on from this disk: everything that the outside knows to be durable is there.
     pub fn goes_on_from(&self, life: LifeNumber, disk: &[u64]) -> Result<(), String> {
         match self.durable.get(&life) {

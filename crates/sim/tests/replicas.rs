@@ -15,6 +15,13 @@ fn no_promise_is_broken_and_every_situation_occurs() {
         summary.failures.len()
     );
     assert_eq!(summary.missing(), Vec::<&str>::new(), "never occurred");
+    // Finding: a host that lost its power while it joined, and was back at once, was turned away for half a
+    // minute by the primary, which waited for the dead process: three times as long as the protocol says.
+    let (recovery_ns, seed) = summary.longest_recovery;
+    assert!(
+        recovery_ns < 15_000_000_000,
+        "seed {seed}: all was well {recovery_ns} ns after the last fault"
+    );
 }
 
 #[test]
@@ -31,20 +38,6 @@ fn the_same_seed_is_the_same_history_though_there_are_threads() {
         assert!(first.trace.len() > 100);
         assert!(first.trace == second.trace, "seed {seed} has two histories");
         assert_eq!(first.fingerprint, second.fingerprint);
-    }
-}
-
-/// Finding: a host that lost its power while it joined, and was back at once, was turned away for half a
-/// minute by the primary, which waited for the dead process: three times as long as the protocol says.
-#[test]
-fn whoever_dies_while_joining_is_not_waited_for_longer_than_the_protocol_says() {
-    for seed in [11, 42, 45, 51] {
-        let report = run_seed(seed, &Options::default()).unwrap();
-        let after_calm_ns = report.duration_ns - report.calm_at_ns;
-        assert!(
-            after_calm_ns < 15_000_000_000,
-            "seed {seed}: a pair again after {after_calm_ns} ns"
-        );
     }
 }
 
@@ -77,11 +70,20 @@ found! {
     a_backup_dropped_without_asking_is_found: DropBackupWithoutAsking within 20,
     a_backup_live_without_asking_is_found: GoLiveWithoutAsking within 20,
     a_log_not_drained_is_found: NotDrained within 150,
-    a_claim_before_begin_is_found: ClaimBeforeBegin within 100,
+    a_claim_before_begin_is_found: ClaimBeforeBegin within 150,
     outputs_that_are_not_repeated_are_found: OutputsNotRepeated within 50,
-    trust_after_sleep_is_found: NoDoubtAfterSleep within 50,
+    trust_after_sleep_is_found: NoDoubtAfterSleep within 150,
     words_after_a_handover_are_found: EmitsAfterHandover within 150,
     a_restore_taken_for_silence_is_found: RestoreCountsAsSilence within 50,
+    members_that_are_not_asked_are_found: MembersNotAsked within 150,
+    silence_taken_for_absence_is_found: SilentPeersAreGone within 300,
+    a_flush_on_one_disk_only_is_found: FlushOnOneDiskOnly within 300,
+    a_start_from_a_half_copied_disk_is_found: HalfCopiedDiskStarts within 50,
+    a_disk_error_that_the_guest_is_told_is_found: DiskErrorTold within 200,
+    a_follower_that_skips_what_it_lacks_is_found: SkipsWhatItLacks within 50,
+    outputs_that_wait_for_a_dropped_member_are_found: DroppedMemberCounts within 50,
+    outputs_that_one_member_holds_are_found: AnyMemberIsEnough within 50,
+    a_claim_by_a_non_member_is_found: ClaimByNonMember within 50,
 }
 
 /// Both hosts keep journals and may lose power at once: the machine goes on from one of them.

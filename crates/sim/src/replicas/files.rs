@@ -155,6 +155,25 @@ impl Files {
         self.next
     }
 
+    /// A file that was always there.
+    pub fn put(&mut self, path: &Path, content: Vec<u8>) {
+        let file = self.number();
+        let content = Content {
+            synced: content.clone(),
+            now: content,
+            ..Content::default()
+        };
+        self.contents.insert(file, content);
+        self.names.insert(path.into(), file);
+        self.synced_names.insert(path.into(), file);
+    }
+
+    /// What a reader sees.
+    pub fn content(&self, path: &Path) -> Option<&[u8]> {
+        let file = self.names.get(path)?;
+        Some(&self.contents[file].now)
+    }
+
     fn change_name(&mut self, change: NameChange) {
         change.apply(&mut self.names);
         self.unsynced_names.push(change);

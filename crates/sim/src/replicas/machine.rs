@@ -1,10 +1,12 @@
 //! The guest of a simulated replica: a machine of a page or two, whose every output depends on all
 //! inputs so far and on the instruction counts at which they came.
 
+use super::guest_disk::{DiskNews, GuestDisk, SECTORS};
+use super::shared::{ProcessId, Shared};
 use crate::guest::StubOutput;
 use crate::random::mix;
 use machine::clock::Clock;
-use machine::config::{BoardConfig, NetworkConfig};
+use machine::config::{BoardConfig, DiskConfig, NetworkConfig};
 use machine::engine::Engine;
 use machine::input::{ClockRecord, Input, InstructionCount};
 use machine::memory::{Capture, OutsideRam, PAGE_SIZE, Ram, Region};
@@ -13,6 +15,7 @@ use machine::snapshot::{Snapshot, SnapshotHead, SnapshotReader};
 use machine::{Failure, InjectError, Machine, Stop};
 use serde::{Deserialize, Serialize};
 use std::io::Read;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The guest's Ethernet address.
@@ -60,18 +63,21 @@ fn words(frame: &[u8]) -> Option<Vec<u64>> {
     payload.chunks(8).map(word).collect()
 }
 
-/// What the guest says in this frame.
-pub fn said(frame: &[u8]) -> Option<StubOutput> {
-    match words(frame)?[..] {
-        [index, previous, content, answers] => Some(StubOutput {
-            index,
-            previous,
-            content,
-            answers,
-            durable: 0,
-        }),
-        _ => None,
-    }
+/// What the guest says in this frame, and what of its disk.
+pub fn said(frame: &[u8]) -> Option<(StubOutput, DiskNews)> {
+    let words = words(frame)?;
+    let [index, previous, content, answers, ref news @ ..] = words[..] else {
+        return None;
+    };
+    let news = DiskNews::read(news)?;
+    let output = StubOutput {
+        index,
+        previous,
+        content,
+        answers,
+        durable: news.durable,
+    };
+    Some((output, news))
 }
 
 /// The machine.
@@ -84,6 +90,8 @@ pub struct SimulatedMachine {
     finish: Option<Finish>,
     /// So many times slower this host is than others. Not part of the state.
     pub slowness: u64,
+    /// Who is told what is done to it. Not part of the state.
+    pub watcher: Option<(Arc<Shared>, ProcessId)>,
 }
 
 /// What is neither RAM nor clock.
@@ -102,27 +110,37 @@ struct Words {
     timer_ns: u64,
     unix_base_ns: u64,
     paused: bool,
+    disk: GuestDisk,
 }
 
 impl SimulatedMachine {
-    /// At power-on.
-    pub fn power_on() -> SimulatedMachine {
+    /// At power-on, with or without a disk.
+    pub fn power_on(has_disk: bool) -> SimulatedMachine {
         let words = Words {
             state: mix(7),
             chain: mix(8),
             timer_ns: SPACING_NS,
+            disk: GuestDisk::new(if has_disk { SECTORS } else { 0 }),
             ..Words::default()
         };
         SimulatedMachine::new(Ram::new(&[RAM]), words, Clock::new(), Outputs::default())
     }
 
     fn new(ram: Ram, words: Words, clock: Clock, outputs: Outputs) -> SimulatedMachine {
+        let disk = DiskConfig {
+            sectors: words.disk.sectors(),
+            read_only: false,
+            serial: "simulated".into(),
+        };
         SimulatedMachine {
             board: BoardConfig {
                 memory_bytes: MEMORY_BYTES,
                 harts: 1,
                 network: vec![NetworkConfig { mac: MAC }],
-                disks: Vec::new(),
+                disks: Some(disk)
+                    .filter(|disk| disk.sectors > 0)
+                    .into_iter()
+                    .collect(),
                 virtio_console: false,
                 entropy: false,
                 transport: Default::default(),
@@ -133,6 +151,7 @@ impl SimulatedMachine {
             words,
             finish: None,
             slowness: 1,
+            watcher: None,
         }
     }
 
@@ -163,8 +182,12 @@ impl SimulatedMachine {
         let previous = self.words.chain;
         let index = self.outputs.visible() + 1;
         self.words.chain = mix(previous ^ self.words.state ^ index);
-        let said = [index, previous, self.words.chain, answers];
+        let mut said = vec![index, previous, self.words.chain, answers];
+        said.extend(self.words.disk.news().words());
         self.outputs.network_frame(0, frame(CLIENT, MAC, &said));
+        for request in self.words.disk.wants(self.words.state, answers != 0) {
+            self.outputs.other(Output::Disk(request));
+        }
     }
 
     fn next_request(&mut self) {
@@ -245,10 +268,19 @@ impl Machine for SimulatedMachine {
                 self.finish = Some(Finish::PowerOff);
             }
             Input::Pause | Input::Resume => self.words.paused = *input == Input::Pause,
-            Input::ConsoleBytes { .. }
-            | Input::DiskCompletion { .. }
-            | Input::Entropy { .. }
-            | Input::ResetButton => self.note(2),
+            Input::DiskCompletion {
+                device: _,
+                request,
+                status,
+                data,
+            } => {
+                let has_news = self.words.disk.completed(*request, *status, data)?;
+                self.note(*request);
+                if has_news {
+                    self.words.waiting.push(0);
+                }
+            }
+            Input::ConsoleBytes { .. } | Input::Entropy { .. } | Input::ResetButton => self.note(2),
         }
         Ok(())
     }
@@ -286,7 +318,7 @@ impl Machine for SimulatedMachine {
     }
 
     fn open_disk_requests(&self) -> Vec<DiskRequest> {
-        Vec::new()
+        self.words.disk.open().to_vec()
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -294,6 +326,9 @@ impl Machine for SimulatedMachine {
     }
 
     fn begin_snapshot(&mut self) -> SnapshotHead {
+        if let Some((shared, process)) = &self.watcher {
+            shared.lock().snapshot_begun(*process);
+        }
         self.ram.begin_capture();
         SnapshotHead::new(NAME, SEMANTICS, self.encode())
     }

@@ -5,14 +5,19 @@
 //! Exactly one thread runs at a time, chosen by the seed, until it waits for something; simulated time
 //! goes on when none can run. So the same seed is the same history, though there are real threads.
 //!
-//! What is real here: all of `crates/replica` but for the guest's disks and the control socket (which
-//! nobody connects to), the replication core, and of the files those by which nothing is decided. Markers
-//! and the hosts' identities are in files of the world's own, of which a loss of power takes what was not synced.
+//! What is real here: all of `crates/replica`, the replication core, and of the files those by which
+//! nothing is decided (events, evidence, the control socket). Disks, their markers and the hosts' identities
+//! are in files of the world's own, of which a loss of power takes what was not synced.
 
+mod control;
+mod faults;
 mod files;
+mod guest_disk;
+mod holders;
 mod host;
 mod machine;
 mod network;
+mod node;
 mod observer;
 mod shared;
 mod store;
@@ -34,6 +39,8 @@ pub struct Options {
     pub journals: bool,
     /// Write down what happens.
     pub trace: bool,
+    /// So many hosts, two or three; the seed says how many otherwise.
+    pub hosts: Option<usize>,
 }
 
 /// What came of a seed.
@@ -43,8 +50,8 @@ pub struct Report {
     pub counts: BTreeMap<String, u64>,
     /// Simulated time, in nanoseconds.
     pub duration_ns: u64,
-    /// When faults ended.
-    pub calm_at_ns: u64,
+    /// How long it took after the last fault until all was well, in nanoseconds.
+    pub recovery_ns: u64,
     /// Equal for equal histories.
     pub fingerprint: u64,
     /// What happened, if it was written down.
@@ -109,7 +116,7 @@ pub fn run_seed(seed: u64, options: &Options) -> Result<Report, Box<Failure>> {
 }
 
 /// What must have happened in many seeds: kinds of keys, and other things.
-const SITUATIONS: [&str; 8] = [
+const SITUATIONS: [&str; 13] = [
     "PowerOn",
     "Joined",
     "Dropped",
@@ -118,6 +125,11 @@ const SITUATIONS: [&str; 8] = [
     "ColdStart",
     "begun",
     "repeated",
+    "unsynced lost",
+    "started from a disk",
+    "done: switchover",
+    "done: button",
+    "done: without",
 ];
 
 /// What many seeds came to.
@@ -129,6 +141,8 @@ pub struct Summary {
     pub counts: BTreeMap<String, u64>,
     /// Simulated time, in nanoseconds.
     pub duration_ns: u64,
+    /// The longest that it took after the last fault until all was well, in nanoseconds, and in which seed.
+    pub longest_recovery: (u64, u64),
     /// The first failures, ten at most.
     pub failures: Vec<Failure>,
 }
@@ -144,6 +158,7 @@ impl Summary {
     pub fn add(&mut self, other: Summary) {
         self.seeds += other.seeds;
         self.duration_ns += other.duration_ns;
+        self.longest_recovery = self.longest_recovery.max(other.longest_recovery);
         self.failures.extend(other.failures);
         self.count(other.counts);
     }
@@ -163,6 +178,8 @@ pub fn run_seeds(seeds: Range<u64>, options: &Options) -> Summary {
         match run_seed(seed, options) {
             Ok(report) => {
                 summary.duration_ns += report.duration_ns;
+                let recovery = (report.recovery_ns, seed);
+                summary.longest_recovery = summary.longest_recovery.max(recovery);
                 summary.count(report.counts);
             }
             Err(failure) => summary.failures.push(*failure),

@@ -1,5 +1,6 @@
 //! The network between the hosts, and that of the guest.
 
+use super::node::node_at;
 use super::shared::{ProcessId, Shared, State, this_thread};
 use environment::frames::FramePort;
 use environment::net::{Listener, Readiness, Socket};
@@ -86,7 +87,7 @@ pub struct Network {
     /// Time that a byte takes from one node to the other, in nanoseconds.
     pub delay_ns: u64,
     /// What goes from the one node to the other waits until then.
-    pub cut_until_ns: [u64; 2],
+    cuts: BTreeMap<(usize, usize), u64>,
     connections: BTreeMap<u64, [End; 2]>,
     next: u64,
     listeners: BTreeMap<SocketAddr, Listening>,
@@ -110,6 +111,20 @@ impl Network {
         }
     }
 
+    /// What goes from a node to another waits until then.
+    pub fn cut(&mut self, from: usize, to: usize, until_ns: u64) {
+        self.cuts.insert((from, to), until_ns);
+    }
+
+    /// Nothing is cut any more.
+    pub fn mend(&mut self) {
+        self.cuts.clear();
+    }
+
+    fn cut_until_ns(&self, from: usize, to: usize) -> u64 {
+        self.cuts.get(&(from, to)).copied().unwrap_or(0)
+    }
+
     /// When the next piece arrives.
     pub fn next_deadline(&self) -> Option<u64> {
         let ends = self.connections.values().flatten();
@@ -126,10 +141,8 @@ impl State {
         if sender.silent {
             return;
         }
-        let cut_until_ns = match self.processes[&ends[1 - side].process].node == sender.node {
-            true => 0,
-            false => self.network.cut_until_ns[sender.node],
-        };
+        let receiver = &self.processes[&ends[1 - side].process];
+        let cut_until_ns = self.network.cut_until_ns(sender.node, receiver.node);
         let jitter_ns = self.random.between(0, self.network.delay_ns / 4);
         let at_ns = self.now_ns.max(cut_until_ns) + self.network.delay_ns + jitter_ns;
         if let Some(ends) = self.network.connections.get_mut(&connection) {
@@ -164,7 +177,7 @@ impl State {
         };
         let (from, to) = (ends[1 - side].process, ends[side].process);
         let (from_node, to_node) = (self.processes[&from].node, self.processes[&to].node);
-        let cut_until_ns = self.network.cut_until_ns[from_node];
+        let cut_until_ns = self.network.cut_until_ns(from_node, to_node);
         let Some(end) = self
             .network
             .connections
@@ -179,7 +192,7 @@ impl State {
             .front()
             .is_some_and(|(at_ns, _)| *at_ns <= now_ns)
         {
-            if cut_until_ns > now_ns && from_node != to_node {
+            if cut_until_ns > now_ns {
                 // It is sent again when the network is back, and what is behind it waits for it.
                 if let Some(first) = end.under_way.front_mut() {
                     first.0 = cut_until_ns;
@@ -226,6 +239,8 @@ impl State {
         let end = &mut ends[id.1];
         if !std::mem::replace(&mut end.is_closed, true) {
             end.inbox.clear();
+            let process = end.process;
+            self.observer.holders.closed(process, id.0, self.now_ns);
             self.send(id, Piece::End);
         }
         self.wake_end(id);
@@ -273,15 +288,15 @@ impl SimulatedSocket {
         let (answer_ns, timeout_ns) = {
             let state = shared.lock();
             let node = state.process(process).node;
-            let cut_until_ns = *state.network.cut_until_ns.iter().max().unwrap_or(&0);
-            let other = state.network.listeners.get(&address);
-            let is_here = other.is_some_and(|other| state.process(other.process).node == node);
-            let is_silent = other.is_none()
-                && state
-                    .processes
-                    .values()
-                    .any(|other| other.silent && other.node != node);
-            let begin_ns = if is_here { 0 } else { cut_until_ns };
+            let there = node_at(address).unwrap_or(node);
+            let network = &state.network;
+            let ways = [(node, there), (there, node)];
+            let cuts = ways.map(|(from, to)| network.cut_until_ns(from, to));
+            let begin_ns = cuts.into_iter().fold(0, u64::max);
+            // The last that ran there: a host without power answers nothing.
+            let mut last = state.processes.values().rev();
+            let last = last.find(|other| other.node == there);
+            let is_silent = last.is_some_and(|last| last.silent);
             let answer_ns = state.now_ns.max(begin_ns) + 2 * state.network.delay_ns;
             let timeout_ns = state.now_ns + timeout.as_nanos() as u64;
             (if is_silent { u64::MAX } else { answer_ns }, timeout_ns)

@@ -1,10 +1,11 @@
 //! Watches a world of whole replicas from outside: what goes over the wires, the arbiter's keys, the
 //! frames that leave.
 
+use super::holders::Holders;
 use super::machine;
 use super::shared::{ProcessId, State};
 use crate::arbiter::{Arbiter, Mood};
-use crate::checker::{Checker, Emitter};
+use crate::checker::{BootId, Checker, Emitter};
 use replication::message::{Message, MessageReader};
 use replication::record::RecordBody;
 use replication::succession::{Entry, HostId, Kind};
@@ -16,8 +17,10 @@ pub struct Observer {
     /// The store itself.
     pub arbiter: Arbiter,
     /// How each node's way to it behaves.
-    pub moods: [Mood; 2],
+    pub moods: Vec<Mood>,
     checker: Checker,
+    /// Who holds the machine.
+    pub holders: Holders,
     /// Who each process that wants to join is.
     hosts: BTreeMap<ProcessId, (u64, HostId)>,
     /// Visible outputs of the newest marker that each holds, whoever sent it.
@@ -27,12 +30,20 @@ pub struct Observer {
     /// What was written to, and arrived at, each direction of a connection, by who receives.
     written: BTreeMap<(u64, usize), Option<MessageReader>>,
     arrived: BTreeMap<(u64, usize), Option<MessageReader>>,
+    /// What the guest says to be durable, in each boot.
+    durable: BTreeMap<BootId, Vec<u64>>,
+    /// Boots whose guest was told of an error of a disk.
+    told_of_error: BTreeSet<BootId>,
+    /// A person said that a host is off: what only its disk has is lost.
+    is_given_up: bool,
     /// Requests that were answered.
     pub answered: BTreeSet<u64>,
     /// How often each of these happened.
     pub counts: BTreeMap<String, u64>,
     /// Keys that were created.
     pub keys: u64,
+    /// How often somebody asked for a copy of the machine.
+    pub asked_for: u64,
     /// The first promise that was broken.
     pub violation: Option<String>,
     /// What happened, and the hash of all of it.
@@ -43,16 +54,21 @@ pub struct Observer {
 
 impl Observer {
     /// Nothing happened yet.
-    pub fn new(trace: bool) -> Observer {
+    pub fn new(trace: bool, nodes: usize) -> Observer {
         Observer {
             arbiter: Arbiter::default(),
-            moods: [Mood::Well; 2],
+            moods: vec![Mood::Well; nodes],
             checker: Checker::default(),
+            holders: Holders::default(),
+            asked_for: 0,
             hosts: BTreeMap::new(),
             marked: BTreeMap::new(),
             opened: BTreeMap::new(),
             written: BTreeMap::new(),
             arrived: BTreeMap::new(),
+            durable: BTreeMap::new(),
+            told_of_error: BTreeSet::new(),
+            is_given_up: false,
             answered: BTreeSet::new(),
             counts: BTreeMap::new(),
             keys: 0,
@@ -78,13 +94,19 @@ impl Observer {
         self.hosts.get(&process).copied().unwrap_or((0, HostId(0)))
     }
 
+    /// The newest key that a process made.
+    pub fn opened_by(&self, process: ProcessId) -> Option<&Entry> {
+        self.opened.get(&process)
+    }
+
     fn marker_is_held(&mut self, opened: &Entry, process: ProcessId) {
         let (_, host) = self.host(process);
         let marked = self.marked.get(&process).copied().unwrap_or(0);
         self.checker.marker_received(opened, host, marked);
     }
 
-    fn count(&mut self, what: &str) {
+    /// It happened once more.
+    pub fn count(&mut self, what: &str) {
         *self.counts.entry(what.to_owned()).or_default() += 1;
     }
 
@@ -93,12 +115,19 @@ impl Observer {
         self.trace.take().unwrap_or_default()
     }
 
-    /// Whether there is a pair whose backup has read Begin, in the newest generation.
-    pub fn is_paired(&self) -> bool {
+    /// Whether these processes, one a node, are the primary and the members of the newest generation.
+    pub fn is_paired(&self, processes: &[ProcessId]) -> bool {
         let newest = self.arbiter.newest();
         newest.is_some_and(|newest| {
-            newest.kind == Kind::Joined && self.checker.begin_was_read(&newest) == Some(true)
+            newest.kind == Kind::Joined
+                && newest.membership().members.len() == processes.len() - 1
+                && self.holders.all_hold(processes, run_of(&newest))
         })
+    }
+
+    /// A person says that a host is off, whatever its disk holds; or takes it back.
+    pub fn given_up(&mut self, is_given_up: bool) {
+        self.is_given_up = is_given_up;
     }
 
     /// A connection has no ends any more.
@@ -116,6 +145,8 @@ impl Observer {
                 let run = greeting.run.0 as u64;
                 self.hosts.insert(from, (run, greeting.host.id));
             }
+            self.holders.says(from, to, id, &message);
+            self.asked_for += u64::from(matches!(message, Message::Accept { .. }));
             let Some(opened) = self.opened.get(&from).cloned() else {
                 continue;
             };
@@ -153,6 +184,7 @@ impl Observer {
             match message {
                 Message::Begin { .. } if !is_dead => {
                     let (run, host) = self.host(to);
+                    self.holders.is_member(to, run_of(&opened), host);
                     let result = self.checker.begin_read(&opened, run, host);
                     self.check(result);
                     self.marker_is_held(&opened, to);
@@ -228,7 +260,9 @@ impl State {
         self.note(|text| {
             let _ = write!(text, "node {node} ({}): {line}", process.0);
         });
-        if line.contains("diverged") {
+        // A guest that was told of an error of one disk has written to the others.
+        let is_made = line.contains("the disks differ") && !self.observer.told_of_error.is_empty();
+        if line.contains("diverged") && !is_made {
             let what = format!("the replicas differ, and nobody made them: {line}");
             self.observer.broken(what);
         }
@@ -239,7 +273,9 @@ impl State {
         self.note(|text| {
             let _ = write!(text, "key by process {}: {entry}", process.0);
         });
+        let held = self.nobody_holds_it(process, &entry);
         let observer = &mut self.observer;
+        observer.check(held);
         observer.count(&format!("{:?}", entry.kind));
         observer.keys += 1;
         observer.checker.key_created(&entry);
@@ -252,13 +288,48 @@ impl State {
                 .checker
                 .goes_live(now_ns, run, &entry, &observer.arbiter);
             observer.check(result);
+            observer.holders.is_live(process);
         }
         observer.opened.insert(process, entry);
     }
 
+    /// A snapshot of a process's machine is begun.
+    pub fn snapshot_begun(&mut self, process: ProcessId) {
+        let result = self.observer.holders.snapshot_begun(process, self.now_ns);
+        self.observer.check(result);
+    }
+
+    /// A machine is powered on, with this log on its disk.
+    pub fn powered_on(&mut self, process: ProcessId, log: &[u64]) {
+        self.note(|text| {
+            let _ = write!(
+                text,
+                "process {} begins with {} writes",
+                process.0,
+                log.len()
+            );
+        });
+        let observer = &mut self.observer;
+        let Some(opened) = observer.opened.get(&process).cloned() else {
+            let what = format!("process {} powers on, and never made a key", process.0);
+            return observer.broken(what);
+        };
+        if opened.kind == Kind::ColdStart {
+            let life = opened.key.life;
+            if std::mem::take(&mut observer.is_given_up) {
+                observer.checker.may_have_lost(life);
+            }
+            let result = observer.checker.goes_on_from(life, log);
+            observer.check(result);
+            if !log.is_empty() {
+                observer.count("started from a disk");
+            }
+        }
+    }
+
     /// A frame left.
     pub fn emitted(&mut self, process: ProcessId, frame: &[u8]) {
-        let Some(output) = machine::said(frame) else {
+        let Some((output, news)) = machine::said(frame) else {
             return;
         };
         self.note(|text| {
@@ -275,9 +346,27 @@ impl State {
             opened,
             slept,
         };
+        if news.is_wrong {
+            let what = format!(
+                "the guest of process {} read what it never wrote",
+                process.0
+            );
+            observer.broken(what);
+        }
+        let boot = observer.checker.boot(&who.opened);
+        if news.was_told_of_error && observer.told_of_error.insert(boot) {
+            observer.count("told of a disk error");
+            if !who.opened.membership().members.is_empty() {
+                let what = "the guest is told of a disk error, and a member could have taken over";
+                observer.broken(what.into());
+            }
+        }
+        let durable = observer.durable.entry(boot).or_default();
+        durable.truncate(news.from as usize);
+        durable.extend(&news.values);
         let result = observer
             .checker
-            .emitted(&who, &[output], &[], &observer.arbiter);
+            .emitted(&who, &[output], durable, &observer.arbiter);
         match result {
             Ok(twice) => {
                 if twice {

@@ -53,7 +53,15 @@ impl Store for SimulatedStore {
         let unknown = |why: &str| Outcome::Unknown(why.to_owned());
         sleep(Duration::from_micros(delay_us));
         match mood {
-            Mood::Well | Mood::Torn => self.carry_out(request),
+            Mood::Well => self.carry_out(request),
+            // What is read is not whole yet.
+            Mood::Torn => match self.carry_out(request) {
+                Outcome::Holds(mut content) if self.shared.lock().random.percent(50) => {
+                    content.truncate(content.len() / 2);
+                    Outcome::Holds(content)
+                }
+                outcome => outcome,
+            },
             Mood::Slow => {
                 sleep(Duration::from_micros(delay_us * 200));
                 self.carry_out(request)

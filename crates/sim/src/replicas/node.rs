@@ -1,0 +1,265 @@
+//! A host of the world: what its boot unit starts, with which configuration.
+
+use super::files::Files;
+use super::guest_disk::{SECTOR_BYTES, SECTORS, log_on};
+use super::host::SimulatedHost;
+use super::machine::{self, SimulatedMachine};
+use super::shared::{Process, ProcessId, Shared};
+use super::store::SimulatedStore;
+use super::world::World;
+use ::machine::engine::Engine;
+use ::machine::{Failure, Machine};
+use replica::config::{Attachment, DiskFile, JournalOptions, NetworkEnd, PairOptions};
+use replica::disk::Disk;
+use replica::{Machines, ReplicaConfig, run_mutated};
+use replication::config::JournalRole;
+use replication::succession::Durability;
+use std::fmt::Write as _;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// What the hosts are called.
+pub const NAMES: [&str; 3] = ["a", "b", "c"];
+
+/// A host.
+#[derive(Debug)]
+pub struct Node {
+    /// The process that runs there.
+    pub process: Option<ProcessId>,
+    /// A person said that it is off, and keeps it off.
+    pub is_kept_off: bool,
+    /// So far its monotonic clock is ahead of the world's, in nanoseconds.
+    pub ahead_ns: u64,
+    /// So many times slower it computes than others.
+    pub slowness: u64,
+}
+
+/// What is the same for all hosts of a world.
+#[derive(Clone, Copy, Debug)]
+pub struct Site {
+    /// How many there are.
+    pub hosts: usize,
+    /// The machine has a disk, a copy of it on each host.
+    pub has_disk: bool,
+    /// Each host keeps a journal, and all may lose power at once.
+    pub journals: bool,
+    /// When a flush of the guest is complete.
+    pub durability: Durability,
+    /// Between two digests.
+    pub digest_interval: Duration,
+    /// What restoring a machine takes, in milliseconds.
+    pub restore_ms: u64,
+}
+
+/// Makes the machines of a node.
+struct SimulatedMachines {
+    shared: Arc<Shared>,
+    process: ProcessId,
+    disk: Option<PathBuf>,
+    restore_ms: u64,
+    slowness: u64,
+}
+
+impl SimulatedMachines {
+    fn on_this_host(&self, mut machine: SimulatedMachine) -> Box<dyn Machine> {
+        machine.slowness = self.slowness;
+        machine.watcher = Some((self.shared.clone(), self.process));
+        Box::new(machine)
+    }
+}
+
+impl Machines for SimulatedMachines {
+    fn semantics_version(&self) -> u32 {
+        machine::SEMANTICS
+    }
+
+    fn configuration_hash(&self) -> u64 {
+        1
+    }
+
+    fn check(&self) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn power_on(&self, _: &[Disk]) -> Result<Box<dyn Machine>, Failure> {
+        let mut state = self.shared.lock();
+        if let Some(path) = &self.disk {
+            let node = state.process(self.process).node;
+            let content = state.files[node].content(path).unwrap_or_default();
+            let log = log_on(content);
+            state.powered_on(self.process, &log);
+        }
+        drop(state);
+        Ok(self.on_this_host(SimulatedMachine::power_on(self.disk.is_some())))
+    }
+
+    fn restore(&self, snapshot: &mut dyn Read) -> Result<Box<dyn Machine>, Failure> {
+        environment::thread::sleep(Duration::from_millis(self.restore_ms));
+        Ok(self.on_this_host(SimulatedMachine::restore(snapshot)?))
+    }
+}
+
+/// The state directories: of what is not simulated. Removed when the world has ended.
+pub struct Directory(PathBuf);
+
+impl Directory {
+    /// Of a world, in memory where the host has such a file system.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn make(seed: u64) -> std::io::Result<Directory> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let memory = Path::new("/dev/shm");
+        let base = match memory.is_dir() {
+            true => memory.to_owned(),
+            false => std::env::temp_dir(),
+        };
+        let (pid, next) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = base.join(format!("understudy-sim-{pid}-{seed}-{next}"));
+        std::fs::create_dir_all(&path)?;
+        Ok(Directory(path))
+    }
+
+    /// The state directory of a node.
+    pub fn of(&self, node: usize) -> PathBuf {
+        self.0.join(NAMES[node])
+    }
+
+    /// The journal of a node: a real one, which a loss of power takes nothing from.
+    pub fn journal(&self, node: usize) -> PathBuf {
+        self.0.join(format!("journal-{}", NAMES[node]))
+    }
+
+    /// The guest's disk on a node: in a directory of its own, and simulated.
+    pub fn disk(&self, node: usize) -> PathBuf {
+        self.0.join("disks").join(NAMES[node])
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _removed = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The files of each host before anything has happened: empty disks.
+pub fn files(site: &Site, directory: &Directory) -> Vec<Files> {
+    let of = |node| {
+        let mut files = Files::default();
+        if site.has_disk {
+            let content = vec![0; SECTORS as usize * SECTOR_BYTES];
+            files.put(&directory.disk(node), content);
+        }
+        files
+    };
+    (0..site.hosts).map(of).collect()
+}
+
+fn address(node: usize) -> String {
+    format!("10.0.0.{}:7400", node + 1)
+}
+
+/// The node that has this address.
+pub fn node_at(address: SocketAddr) -> Option<usize> {
+    (0..NAMES.len()).find(|node| self::address(*node) == address.to_string())
+}
+
+impl World {
+    /// The boot unit starts the program, if it does not run.
+    pub fn start(&mut self, node: usize) {
+        if self.nodes[node].process.is_some() || self.nodes[node].is_kept_off {
+            return;
+        }
+        let id = ProcessId(self.next_process);
+        self.next_process += 1;
+        self.nodes[node].process = Some(id);
+        let process = Process {
+            node,
+            dead: false,
+            silent: false,
+            frozen_until_ns: 0,
+            slept: None,
+            signals: None,
+            ended: None,
+        };
+        self.shared.lock().processes.insert(id, process);
+        self.note(|text| {
+            let _ = write!(text, "node {node}: process {} starts", id.0);
+        });
+        let shared = self.shared.clone();
+        let host = Arc::new(SimulatedHost {
+            shared: shared.clone(),
+            process: id,
+            ahead_ns: self.nodes[node].ahead_ns,
+        });
+        let config = self.config(node);
+        let machines = Box::new(SimulatedMachines {
+            shared: shared.clone(),
+            process: id,
+            disk: self.site.has_disk.then(|| self.directory.disk(node)),
+            restore_ms: self.site.restore_ms,
+            slowness: self.nodes[node].slowness,
+        });
+        let store = Box::new(SimulatedStore {
+            shared: shared.clone(),
+            process: id,
+        });
+        let peers = (0..self.site.hosts).filter(|peer| *peer != node);
+        let (peers, mutations) = (peers.map(address).collect(), self.mutations);
+        let started = self.shared.spawn(id, "replica", move || {
+            environment::enter(host, move || {
+                let ended = run_mutated(config, peers, machines, store, mutations);
+                let ended = ended.map_or_else(|error| error.to_string(), |ended| ended.to_string());
+                if let Some(process) = shared.lock().processes.get_mut(&id) {
+                    process.ended = Some(ended);
+                }
+            });
+        });
+        if let Err(error) = started {
+            // Not the world's doing: there is nothing to judge.
+            panic!("the host gives no thread: {error}");
+        }
+    }
+
+    fn config(&self, node: usize) -> ReplicaConfig {
+        let disk = self.site.has_disk.then(|| DiskFile {
+            path: self.directory.disk(node),
+            read_only: false,
+        });
+        ReplicaConfig {
+            name: "vm".into(),
+            state_directory: self.directory.of(node),
+            memory_bytes: machine::MEMORY_BYTES,
+            engine: Engine::Interpreter,
+            disks: disk.into_iter().collect(),
+            network: Some(NetworkEnd {
+                attachment: Attachment::Tap("simulated".into()),
+                mac: machine::MAC,
+            }),
+            disk_durability: self.site.durability,
+            power_off_wait: Duration::ZERO,
+            journal: self.site.journals.then(|| JournalOptions {
+                directory: self.directory.journal(node),
+                role: JournalRole::Member,
+                timeout: Duration::from_secs(10),
+                recover_within: Duration::from_secs(10),
+                keep_bytes: 0,
+            }),
+            pair: PairOptions {
+                host: Some(NAMES[node].into()),
+                listen: address(node),
+                heartbeat: Duration::from_millis(60),
+                suspect_after: Duration::from_millis(220),
+                lag_target: Duration::from_millis(100),
+                digest_interval: self.site.digest_interval,
+                // In a simulated world nobody has to prove who he is.
+                keys: Default::default(),
+                members: Default::default(),
+            },
+        }
+    }
+}

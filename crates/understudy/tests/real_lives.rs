@@ -235,7 +235,7 @@ fn a_person_may_say_that_a_host_stays_off() {
             .contains("right disk")
             .then_some(())
     });
-    refused(&["no host \"c\"", "right disk"], &["c"]);
+    refused(&["\"c\" is none of the hosts", "right disk"], &["c"]);
     let config = site.b.config();
     let output = run(&["start", "--config", config, "--yes", "--without", "a"]);
     assert!(

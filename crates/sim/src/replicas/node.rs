@@ -60,6 +60,8 @@ struct SimulatedMachines {
     shared: Arc<Shared>,
     process: ProcessId,
     disk: Option<PathBuf>,
+    /// Snapshots are for the journal as well.
+    journals: bool,
     restore_ms: u64,
     slowness: u64,
 }
@@ -67,7 +69,9 @@ struct SimulatedMachines {
 impl SimulatedMachines {
     fn on_this_host(&self, mut machine: SimulatedMachine) -> Box<dyn Machine> {
         machine.slowness = self.slowness;
-        machine.watcher = Some((self.shared.clone(), self.process));
+        if !self.journals {
+            machine.watcher = Some((self.shared.clone(), self.process));
+        }
         Box::new(machine)
     }
 }
@@ -122,6 +126,11 @@ impl Directory {
         let path = base.join(format!("understudy-sim-{pid}-{seed}-{next}"));
         std::fs::create_dir_all(&path)?;
         Ok(Directory(path))
+    }
+
+    /// As it stands in what is told.
+    pub fn text(&self) -> String {
+        self.0.display().to_string()
     }
 
     /// The state directory of a node.
@@ -201,6 +210,7 @@ impl World {
             shared: shared.clone(),
             process: id,
             disk: self.site.has_disk.then(|| self.directory.disk(node)),
+            journals: self.site.journals,
             restore_ms: self.site.restore_ms,
             slowness: self.nodes[node].slowness,
         });

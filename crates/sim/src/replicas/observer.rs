@@ -245,6 +245,9 @@ impl State {
     pub fn note(&mut self, what: impl FnOnce(&mut String)) {
         let mut line = format!("{:12.6} ", self.now_ns as f64 / 1e9);
         what(&mut line);
+        if !self.directory.is_empty() {
+            line = line.replace(&self.directory, "");
+        }
         let observer = &mut self.observer;
         observer.fingerprint = line.bytes().fold(observer.fingerprint, |hash, byte| {
             crate::random::mix(hash ^ u64::from(byte))

@@ -80,6 +80,8 @@ pub struct State {
     pub network: Network,
     /// Those of each node.
     pub files: Vec<Files>,
+    /// The directory of this run, which is none of the history's: another run has another.
+    pub directory: String,
     /// Watches.
     pub observer: Observer,
 }
@@ -111,6 +113,7 @@ impl State {
             processes: BTreeMap::new(),
             network,
             files,
+            directory: String::new(),
             observer,
         }
     }

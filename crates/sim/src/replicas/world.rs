@@ -114,7 +114,8 @@ impl World {
         let directory = Directory::make(seed)?;
         let observer = Observer::new(options.trace, site.hosts);
         let files = files(&site, &directory);
-        let state = State::new(threads, network, files, observer);
+        let mut state = State::new(threads, network, files, observer);
+        state.directory = directory.text();
         let node = |random: &mut Random| Node {
             process: None,
             is_kept_off: false,

@@ -1,8 +1,9 @@
 //! Replicas as processes, and what they say of themselves.
 
 use anyhow::{Context, Result, bail};
-use keys::{Site, Validity};
+use keys::{Site, SiteError, Validity};
 use serde_json::Value;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -84,29 +85,51 @@ pub struct Configuration<'a> {
     pub journal: Option<&'a Path>,
 }
 
-/// What every host is called in its certificate here: they are one.
-const HOST: &str = "here";
+/// What the switch's host is called in its certificate.
+const SWITCH_HOST: &str = "here";
+/// A test has not so many replicas one after the other.
+const REPLICAS: usize = 200;
 
-/// The keys of everybody in `directory`, made when there are none.
+/// The keys of the switch's host in `directory`.
 pub fn keys(directory: &Path) -> Result<PathBuf> {
+    keys_of(directory, SWITCH_HOST)
+}
+
+/// The keys of a host in `directory`, made when there are none.
+fn keys_of(directory: &Path, host: &str) -> Result<PathBuf> {
     let site = directory.join("site");
-    let host = HOST.parse()?;
-    if site.exists() {
-        return Ok(Site::open(&site)?.host_directory(&host));
+    let host = host.parse()?;
+    let site = if site.exists() {
+        Site::open(&site)?
+    } else {
+        Site::init(&site)?
+    };
+    match site.issue(&host, Validity::days(365)) {
+        Ok(directory) => Ok(directory),
+        Err(SiteError::HasKeys(_)) => Ok(site.host_directory(&host)),
+        Err(error) => Err(error.into()),
     }
-    Ok(Site::init(&site)?.issue(&host, Validity::days(365))?)
+}
+
+/// The hosts that may have the machine: each replica is one, and called as its state directory is.
+fn members() -> String {
+    let numbered = (0..REPLICAS).map(|number| format!("\"replica-{number}\""));
+    let named = ["\"a\"", "\"b\""].map(str::to_owned);
+    numbered.chain(named).collect::<Vec<_>>().join(", ")
 }
 
 impl Configuration<'_> {
     fn keys(&self) -> Result<PathBuf> {
         let directory = self.state.parent();
-        keys(directory.context("a state directory in no directory")?)
+        let name = self.state.file_name().and_then(OsStr::to_str);
+        let directory = directory.context("a state directory in no directory")?;
+        keys_of(directory, name.context("a state directory without a name")?)
     }
 
     /// A switch that is not this host's has its name.
     fn switch_host(&self) -> String {
         if self.switch.starts_with("tcp:") {
-            format!("switch_host = \"{HOST}\"\n")
+            format!("switch_host = \"{SWITCH_HOST}\"\n")
         } else {
             String::new()
         }
@@ -129,8 +152,9 @@ impl Configuration<'_> {
              {firmware}kernel = \"{guest}/kernel\"\ninitrd = \"{guest}/initrd\"\n\
              state_directory = \"{state}\"\n{engine}{disk}\
              [network]\nswitch = \"{switch}\"\n{switch_host}\
-             [pair]\nkeys = \"{keys}\"\nmembers = [\"{HOST}\"]\nlisten = \"{listen}\"\n{peer}\
+             [pair]\nkeys = \"{keys}\"\nmembers = [{members}]\nlisten = \"{listen}\"\n{peer}\
              {journal}[arbiter]\ndirectory = \"{arbiter}\"\n",
+            members = members(),
             arch = line("arch", arch),
             firmware = line("firmware", firmware),
             guest = self.guest.display(),

@@ -60,10 +60,11 @@ impl HostDirectory {
             path: path.into(),
             what,
         };
+        let lacks = |what, error| malformed(&host, incomplete(what, &error));
         let der = CertificateDer::from_pem_slice(host_pem)
-            .map_err(|error| malformed(&host, format!("no certificate: {error}")))?;
-        let key = PrivateKeyDer::from_pem_slice(host_pem)
-            .map_err(|error| malformed(&host, format!("no private key: {error}")))?;
+            .map_err(|error| lacks("certificate", error))?;
+        let key =
+            PrivateKeyDer::from_pem_slice(host_pem).map_err(|error| lacks("private key", error))?;
         let authorities = authorities(&directory.join(AUTHORITIES_FILE), authorities_pem)?;
         let algorithms = provider().signature_verification_algorithms;
         let certificate = Certificate::examine(&der, &authorities, &algorithms)
@@ -83,6 +84,21 @@ impl HostDirectory {
     }
 }
 
+/// A file of keys that lacks something, as a copy that was cut off does.
+fn incomplete(what: &str, error: &rustls_pki_types::pem::Error) -> String {
+    use rustls_pki_types::pem::Error;
+    let how = match error {
+        Error::MissingSectionEnd { .. } => "is cut off".to_owned(),
+        Error::NoItemsFound => "is not there".to_owned(),
+        other => format!("cannot be read ({other})"),
+    };
+    format!("its {what} {how}: {COPY_AGAIN}")
+}
+
+/// What to do about files that are not as they were made.
+const COPY_AGAIN: &str =
+    "copy the host's directory from the site again, all of it (`understudy keys show` looks at it)";
+
 /// The authorities of a file of certificates, one at least.
 pub(crate) fn authorities(path: &Path, pem: &[u8]) -> Result<Vec<TrustAnchor<'static>>, KeysError> {
     let malformed = |what: String| KeysError::Malformed {
@@ -91,13 +107,18 @@ pub(crate) fn authorities(path: &Path, pem: &[u8]) -> Result<Vec<TrustAnchor<'st
     };
     let mut authorities = Vec::new();
     for certificate in CertificateDer::pem_slice_iter(pem) {
-        let certificate = certificate.map_err(|error| malformed(error.to_string()))?;
-        let anchor = webpki::anchor_from_trusted_cert(&certificate)
-            .map_err(|error| malformed(format!("no authority's certificate: {error}")))?;
+        let certificate =
+            certificate.map_err(|error| malformed(incomplete("certificate", &error)))?;
+        let anchor = webpki::anchor_from_trusted_cert(&certificate).map_err(|error| {
+            malformed(format!(
+                "no authority's certificate ({error}): {COPY_AGAIN}"
+            ))
+        })?;
         authorities.push(anchor.to_owned());
     }
     if authorities.is_empty() {
-        return Err(malformed("no certificate of an authority".into()));
+        let what = format!("no certificate of an authority is in it: {COPY_AGAIN}");
+        return Err(malformed(what));
     }
     Ok(authorities)
 }

@@ -84,9 +84,9 @@ pub enum Refusal {
     /// What it sent cannot be a certificate, or not the key that belongs to it.
     #[error("it did not prove who it is: {0}")]
     Unproven(String),
-    /// The other side refused, for a reason of its own.
+    /// The other side refused, and said this about it.
     #[error("{0}")]
-    ByPeer(&'static str),
+    ByPeer(Told),
     /// Nothing can be encrypted here.
     #[error(
         "this host gives no random numbers (getrandom(2)): a sandbox has to let that system call pass"
@@ -95,6 +95,38 @@ pub enum Refusal {
     /// It does not speak TLS 1.3, or not for this purpose.
     #[error("it does not speak as a replica or switch does: {0}")]
     NotTls(String),
+}
+
+/// What the other side says by ending a session. It tells its reason only to who has proved to be a
+/// host of the site (`docs/decisions/keys.md`, "Who is told why").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Told {
+    /// It does not let this host in.
+    #[error(
+        "the other side does not let this host in: is it named there, in pair.members or by --member?"
+    )]
+    NotLetIn,
+    /// This host's certificate has expired, as its clock says.
+    #[error(
+        "the other side says that this host's certificate has expired: `understudy keys show` tells \
+         when, `understudy keys rotate` issues another; or its clock is wrong"
+    )]
+    Expired,
+    /// It believes another authority.
+    #[error(
+        "the other side does not know the authority of this host's certificate: the keys of both must \
+         be of one `understudy keys init`"
+    )]
+    AnotherSite,
+    /// This host showed none.
+    #[error("the other side asks for a certificate")]
+    WantsCertificate,
+    /// It is there for something else.
+    #[error("something else listens there: a switch where a replica was meant, or the reverse")]
+    OtherPurpose,
+    /// Nothing that is known here.
+    #[error("the other side ended the session")]
+    Something,
 }
 
 impl Refusal {
@@ -106,6 +138,9 @@ impl Refusal {
                 not_after,
             },
             Refusal::AnotherSite => CertificateError::UnknownIssuer,
+            // Only who is no member is told that it is none: this one has not proved anything.
+            Refusal::Unproven(what) => return rustls::Error::General(what),
+            Refusal::Nameless => return rustls::Error::General(Refusal::Nameless.to_string()),
             other => CertificateError::Other(rustls::OtherError(Arc::new(other))),
         })
     }
@@ -127,31 +162,25 @@ impl Refusal {
             }
             Error::InvalidCertificate(other) => Refusal::Unproven(other.to_string()),
             Error::NoCertificatesPresented => Refusal::Unproven("it showed no certificate".into()),
-            Error::AlertReceived(alert) => Refusal::ByPeer(alert_text(alert)),
+            Error::General(what) => Refusal::Unproven(what),
+            Error::AlertReceived(alert) => Refusal::ByPeer(Told::by(alert)),
             Error::FailedToGetRandomBytes => Refusal::NoRandomNumbers,
             other => Refusal::NotTls(other.to_string()),
         }
     }
 }
 
-/// What the other side meant by ending the session.
-fn alert_text(alert: AlertDescription) -> &'static str {
-    match alert {
-        AlertDescription::CertificateExpired => {
-            "the other side says that this host's certificate has expired: `understudy keys show` tells \
-             when, `understudy keys rotate` issues another; or its clock is wrong"
+impl Told {
+    /// What the other side meant.
+    fn by(alert: AlertDescription) -> Told {
+        match alert {
+            AlertDescription::CertificateExpired => Told::Expired,
+            AlertDescription::UnknownCA => Told::AnotherSite,
+            // `Refusal::into_tls`: of `NotAMember` alone.
+            AlertDescription::CertificateUnknown => Told::NotLetIn,
+            AlertDescription::CertificateRequired => Told::WantsCertificate,
+            AlertDescription::NoApplicationProtocol => Told::OtherPurpose,
+            _ => Told::Something,
         }
-        AlertDescription::UnknownCA => {
-            "the other side does not know the authority of this host's certificate: the keys of both must \
-             be of one `understudy keys init`"
-        }
-        AlertDescription::CertificateUnknown => {
-            "the other side does not let this host in: is it named there, in pair.members or by --member?"
-        }
-        AlertDescription::CertificateRequired => "the other side asks for a certificate",
-        AlertDescription::NoApplicationProtocol => {
-            "something else listens there: a switch where a replica was meant, or the reverse"
-        }
-        _ => "the other side ended the session",
     }
 }

@@ -213,7 +213,10 @@ fn load(
     } = read;
     let malformed = |error: rustls::Error| KeysError::Malformed {
         path: directory.join(directory::HOST_FILE),
-        what: format!("certificate and private key are of no use together: {error}"),
+        what: format!(
+            "certificate and private key are of no use together ({error}): copy the host's directory \
+             from the site again, or `understudy keys rotate`"
+        ),
     };
     let provider = Arc::new(provider());
     let verifier = Arc::new(Verifier {

@@ -25,7 +25,7 @@ pub use blocking::BlockingSession;
 pub use certificate::{Certificate, Fingerprint};
 pub use date::{Date, whole_days};
 pub use directory::{AUTHORITIES_FILE, HOST_FILE, HostDirectory};
-pub use error::{KeysError, Refusal};
+pub use error::{KeysError, Refusal, Told};
 pub use keys::{Keys, LetIn, Purpose};
 pub use name::{HostName, HostNameError};
 pub use rustls_pki_types::UnixTime;

@@ -17,7 +17,7 @@ pub const SMALLEST_BUFFER: usize = 32 << 10;
 /// What is read from the socket in one go, in bytes.
 const READ_BYTES: usize = 64 << 10;
 /// …and before it is known who is there: a stranger makes nobody hold more.
-const STRANGER_BYTES: usize = 4 << 10;
+pub(crate) const STRANGER_BYTES: usize = 4 << 10;
 /// The longest record (RFC 8446, 5.2), in bytes.
 const RECORD_BYTES: usize = (16 << 10) + 256 + 5;
 /// What is encrypted in one go, in bytes.
@@ -69,6 +69,12 @@ impl Session {
     /// Whether the peer has sent anything at all.
     pub fn has_spoken(&self) -> bool {
         self.spoken
+    }
+
+    /// Bytes of memory that are kept for what comes, in front of TLS.
+    #[cfg(test)]
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.incoming.capacity()
     }
 
     /// Whether something encrypted waits for the socket.

@@ -20,6 +20,7 @@ use rcgen::{
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use std::fmt::Display;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -50,9 +51,15 @@ pub enum SiteError {
     /// No such host.
     #[error("{0} has no keys of this site; `understudy keys issue` gives it some")]
     Unknown(HostName),
-    /// No other authority is on its way.
-    #[error("no other authority follows: `understudy keys rotate --authority` makes one")]
-    NothingFollows,
+    /// One name was given twice.
+    #[error("{0} is named twice: each host has keys of its own, give every name once")]
+    NamedTwice(HostName),
+    /// Hosts believe one authority alone already.
+    #[error(
+        "there is nothing to retire: hosts believe one authority alone already; `understudy keys rotate \
+         --authority` has another one follow"
+    )]
+    NothingToRetire,
     /// Another authority follows already.
     #[error(
         "another authority follows already: copy the hosts' directories, then `understudy keys rotate` \
@@ -176,6 +183,27 @@ impl Site {
         Ok(hosts)
     }
 
+    /// Gives hosts their first keys and certificates: all of them or, if one cannot be given any, none.
+    /// Returns the directories to be copied there.
+    ///
+    /// # Errors
+    /// One has some or is named twice, or they cannot be made.
+    pub fn issue_all(
+        &self,
+        names: &[HostName],
+        validity: Validity,
+    ) -> Result<Vec<PathBuf>, SiteError> {
+        distinct(names)?;
+        let has_keys = |name: &&HostName| self.host_directory(name).join(HOST_FILE).exists();
+        if let Some(name) = names.iter().find(has_keys) {
+            return Err(SiteError::HasKeys(name.clone()));
+        }
+        names
+            .iter()
+            .map(|name| self.issue(name, validity))
+            .collect()
+    }
+
     /// Gives a host its first key and certificate. Returns the directory to be copied there.
     ///
     /// # Errors
@@ -194,12 +222,13 @@ impl Site {
     /// are copied, those before go on to hold.
     ///
     /// # Errors
-    /// One of them has none, or they cannot be made.
+    /// One of them has none or is named twice, or they cannot be made.
     pub fn rotate(
         &self,
         names: &[HostName],
         validity: Validity,
     ) -> Result<Vec<PathBuf>, SiteError> {
+        distinct(names)?;
         let unknown = |name: &&HostName| !self.host_directory(name).join(HOST_FILE).exists();
         if let Some(name) = names.iter().find(unknown) {
             return Err(SiteError::Unknown(name.clone()));
@@ -235,10 +264,13 @@ impl Site {
     /// Has all hosts believe the present authority alone.
     ///
     /// # Errors
-    /// Some host has keys of another one, or it cannot be written.
+    /// They do already, some host has keys of another one, or it cannot be written.
     pub fn retire_authorities(&self) -> Result<(), SiteError> {
         if self.path(NEXT_AUTHORITY_FILE).exists() {
             return Err(SiteError::FollowsAlready);
+        }
+        if self.is_one_believed()? {
+            return Err(SiteError::NothingToRetire);
         }
         let authority = self.authority(AUTHORITY_FILE)?;
         let anchors = crate::directory::authorities(
@@ -267,6 +299,20 @@ impl Site {
         let path = self.path(AUTHORITIES_FILE);
         let pem = self.believed()?;
         Ok(crate::directory::authorities(&path, pem.as_bytes())?.len())
+    }
+
+    /// Whether the site and all its hosts' directories name one authority alone: an earlier attempt to
+    /// write them may have failed in the middle.
+    fn is_one_believed(&self) -> Result<bool, SiteError> {
+        if self.authority_count()? != 1 {
+            return Ok(false);
+        }
+        for host in self.hosts()? {
+            if HostDirectory::read(&self.host_directory(&host.name))?.authority_count() != 1 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -328,11 +374,12 @@ impl Site {
             path: path.clone(),
             source,
         })?;
-        let key = PrivateKeyDer::from_pem_slice(pem.as_bytes())
-            .map_err(|error| malformed(format!("no private key: {error}")))?;
-        let key = KeyPair::try_from(&key)?;
+        let restore = "restore it from a copy: no other file has this authority's private key";
+        let no_key = |error: &dyn Display| malformed(format!("no private key: {error}; {restore}"));
+        let key = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|error| no_key(&error))?;
+        let key = KeyPair::try_from(&key).map_err(|error| no_key(&error))?;
         CertificateDer::from_pem_slice(pem.as_bytes())
-            .map_err(|error| malformed(format!("no certificate: {error}")))?;
+            .map_err(|error| malformed(format!("no certificate: {error}; {restore}")))?;
         // The certificate comes first in the file (`Authority::new`).
         let end = "-----END CERTIFICATE-----\n";
         let normal = pem.replace("\r\n", "\n");
@@ -374,6 +421,16 @@ impl Authority {
             certificate_pem,
             key,
         })
+    }
+}
+
+/// Whether each name is there once.
+fn distinct(names: &[HostName]) -> Result<(), SiteError> {
+    let before = |index: usize| &names[..index];
+    let mut twice = names.iter().enumerate();
+    match twice.find(|(index, name)| before(*index).contains(name)) {
+        Some((_, name)) => Err(SiteError::NamedTwice(name.clone())),
+        None => Ok(()),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Sessions between hosts of all kinds, over a wire in memory.
 
+mod strangers;
+
 use crate::certificate::Fingerprint;
 use crate::date::DAY;
 use crate::{
@@ -372,24 +374,6 @@ proptest! {
         }
         prop_assert!(received == sent);
     }
-
-    /// A stranger's bytes, or a member's that somebody changed on the way, end the session and nothing
-    /// else.
-    #[test]
-    fn garbage_ends_a_session(bytes in proptest::collection::vec(any::<u8>(), 1..5_000)) {
-        let directory = tempfile::tempdir().unwrap();
-        let a = keys(&issue(&directory, "hosta", Validity::days(10)), LetIn::Site);
-        let (_, mut end) = wire(1 << 20);
-        end.from.borrow_mut().extend(&bytes);
-        let mut session = a.accept().unwrap();
-        for _ in 0..10 {
-            match session.handshake(&mut end) {
-                Ok(over) => prop_assert!(!over),
-                Err(_) => break,
-            }
-        }
-        prop_assert!(session.peer().is_none());
-    }
 }
 
 #[test]
@@ -412,6 +396,33 @@ fn keys_that_others_can_read_are_refused() {
         matches!(error, KeysError::OpenToOthers { mode: 0o640, .. }),
         "{error}"
     );
+}
+
+/// A copy that was cut off anywhere is refused with the file, and with what to do.
+#[test]
+fn keys_that_were_cut_off_say_so_and_what_to_do() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = issue(&directory, "hosta", Validity::days(10));
+    for file in [HOST_FILE, crate::AUTHORITIES_FILE] {
+        let file = path.join(file);
+        let whole = std::fs::read(&file).unwrap();
+        let text = String::from_utf8(whole.clone()).unwrap();
+        // The last line ends there, with or without a line's end.
+        let ends = text.trim_end().len();
+        for length in 0..ends {
+            std::fs::write(&file, &whole[..length]).unwrap();
+            let error = Keys::open(&path, Purpose::Replica, LetIn::Site).unwrap_err();
+            let error = error.to_string();
+            let is_named = error.starts_with(&file.display().to_string());
+            assert!(is_named, "{length} bytes: {error}");
+            assert!(
+                error.contains("copy the host's directory"),
+                "{length} bytes: {error}"
+            );
+        }
+        std::fs::write(&file, &whole).unwrap();
+    }
+    keys(&path, LetIn::Site);
 }
 
 #[test]
@@ -523,6 +534,48 @@ fn keys_are_made_once_and_replaced_on_request_only() {
     assert_eq!(names, BTreeSet::from([name("hosta")]));
     let days = crate::whole_days(UnixTime::now(), site.hosts().unwrap()[0].not_after);
     assert!((9..=10).contains(&days), "{days}");
+}
+
+/// A mistake in one name leaves no host with keys that nobody was told to copy.
+#[test]
+fn a_name_given_twice_or_known_already_issues_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    issue(&directory, "hosta", Validity::days(10));
+    let site = site(&directory);
+    let issue = |names: &[&str]| {
+        let names: Vec<HostName> = names.iter().map(|text| name(text)).collect();
+        site.issue_all(&names, Validity::days(10)).map(drop)
+    };
+    let twice = issue(&["hostb", "hostc", "hostb"]).unwrap_err();
+    assert!(matches!(&twice, SiteError::NamedTwice(host) if *host == name("hostb")));
+    assert!(
+        twice.to_string().contains("hostb is named twice"),
+        "{twice}"
+    );
+    let known = issue(&["hostb", "hosta"]).unwrap_err();
+    assert!(matches!(known, SiteError::HasKeys(_)), "{known}");
+    assert_eq!(site.hosts().unwrap().len(), 1);
+    issue(&["hostb", "hostc"]).unwrap();
+    assert_eq!(site.hosts().unwrap().len(), 3);
+    let names = [name("hosta"), name("hosta")];
+    let twice = site.rotate(&names, Validity::days(10)).unwrap_err();
+    assert!(matches!(twice, SiteError::NamedTwice(_)), "{twice}");
+}
+
+#[test]
+fn with_one_authority_there_is_nothing_to_retire() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = issue(&directory, "hosta", Validity::days(10));
+    let site = site(&directory);
+    let error = site.retire_authorities().unwrap_err();
+    assert!(matches!(error, SiteError::NothingToRetire), "{error}");
+    assert!(error.to_string().contains("nothing to retire"), "{error}");
+    // A host's directory that an earlier attempt did not get to is a reason to go on.
+    let authorities = path.join(crate::AUTHORITIES_FILE);
+    let one = std::fs::read_to_string(&authorities).unwrap();
+    std::fs::write(&authorities, format!("{one}{one}")).unwrap();
+    site.retire_authorities().unwrap();
+    assert_eq!(std::fs::read_to_string(&authorities).unwrap(), one);
 }
 
 #[test]

@@ -52,6 +52,7 @@ pub(crate) struct Verifier {
 }
 
 impl Verifier {
+    /// Whether the authority says who this is. Nothing is proved by it: certificates are no secrets.
     fn check(
         &self,
         der: &CertificateDer<'_>,
@@ -74,7 +75,24 @@ impl Verifier {
             }
             held => held,
         };
-        held.map_err(refusal)?;
+        held.map_err(refusal)
+    }
+
+    /// Whether the other side has the certificate's private key, and then whether it is let in: who has
+    /// not proved to be that host is not told whom this one lets in.
+    fn check_key(
+        &self,
+        message: &[u8],
+        der: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let valid = verify_tls13_signature(message, der, signed, &self.algorithms)?;
+        self.check_name(der).map_err(Refusal::into_tls)?;
+        Ok(valid)
+    }
+
+    fn check_name(&self, der: &CertificateDer<'_>) -> Result<(), Refusal> {
+        let fingerprint = Fingerprint::of(der);
         let name = host_name(der)?;
         if !self.let_in.has(&name) {
             return Err(Refusal::NotAMember(
@@ -116,7 +134,7 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.algorithms)
+        self.check_key(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -156,7 +174,7 @@ impl ClientCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.algorithms)
+        self.check_key(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

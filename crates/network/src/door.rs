@@ -5,6 +5,8 @@
 //! not a member that is in, not one that is coming in ([`strangers`]).
 
 mod strangers;
+#[cfg(test)]
+mod tests;
 
 use crate::poll_set::{PollSet, Readiness};
 use crate::secure_stream::SecureStream;
@@ -63,6 +65,17 @@ impl Door {
         wake: impl Fn() + Send + 'static,
         begin: impl FnOnce() + Send + 'static,
     ) -> io::Result<Door> {
+        Door::open_for(HANDSHAKE_PATIENCE, listener, keys, wake, begin)
+    }
+
+    /// As [`Door::open`]; whoever has not proved within `patience` who it is does not come in.
+    fn open_for(
+        patience: Duration,
+        listener: TcpListener,
+        keys: Keys,
+        wake: impl Fn() + Send + 'static,
+        begin: impl FnOnce() + Send + 'static,
+    ) -> io::Result<Door> {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let (alive, ended) = UnixStream::pair()?;
@@ -70,6 +83,7 @@ impl Door {
         let mut porter = Porter {
             listener,
             keys,
+            patience,
             strangers: Strangers::default(),
             shared: shared.clone(),
             wake: Box::new(wake),
@@ -131,6 +145,8 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
 struct Porter {
     listener: TcpListener,
     keys: Keys,
+    /// How long a stranger has.
+    patience: Duration,
     strangers: Strangers<SecureStream>,
     shared: Arc<Mutex<Shared>>,
     wake: Box<dyn Fn() + Send>,
@@ -167,7 +183,8 @@ impl Porter {
             }
             self.accept_again = self.accept_again.filter(|again| *again > now);
             for source in self.strangers.expire(now) {
-                let what = format!("{source} did not say within 5 s who it is");
+                let seconds = self.patience.as_secs_f64();
+                let what = format!("{source} did not say within {seconds} s who it is");
                 self.turned_away(what);
             }
             let mut shared = lock(&self.shared);
@@ -223,7 +240,7 @@ impl Porter {
             return;
         };
         let source = Source::of(address);
-        let until = now + HANDSHAKE_PATIENCE;
+        let until = now + self.patience;
         if let Some(gone) = self.strangers.add(stream, source, until) {
             self.turned_away(format!(
                 "{gone} made place for others before it said who it is"

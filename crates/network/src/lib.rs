@@ -46,5 +46,5 @@ pub use status::{
 pub use stream::{Stream, ready_or_none};
 pub use subnet::{Subnet, SubnetError};
 pub use switch::{Switch, SwitchError, run};
-pub use switch_port::SwitchPort;
+pub use switch_port::{SwitchPort, SwitchRefused};
 pub use tap::Tap;

@@ -5,7 +5,7 @@ use crate::frame_stream::{FrameDecoder, FrameQueue};
 use crate::greeting;
 use crate::poll_set::PollSet;
 use crate::stream::Stream;
-use keys::Keys;
+use keys::{Keys, Refusal};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -171,12 +171,27 @@ impl SwitchPort {
     }
 }
 
+/// A switch answers, and it or this host does not let the other in.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the switch at {address} answers, but no session comes about: {refusal}")]
+pub struct SwitchRefused {
+    /// Where it is.
+    pub address: String,
+    /// Why.
+    pub refusal: Refusal,
+}
+
 fn unreachable(address: &SwitchAddress, error: &io::Error) -> io::Error {
-    // Whoever refuses is there.
-    let question = match error.kind() {
-        io::ErrorKind::PermissionDenied => "",
-        _ => "; is `understudy switch` running there?",
-    };
-    let text = format!("cannot reach the switch at {address}: {error}{question}");
+    let refusal = error.get_ref().and_then(|inner| inner.downcast_ref());
+    if let Some(refusal) = refusal {
+        let refused = SwitchRefused {
+            address: address.to_string(),
+            refusal: Refusal::clone(refusal),
+        };
+        return io::Error::new(error.kind(), refused);
+    }
+    let text = format!(
+        "cannot reach the switch at {address}: {error}; is `understudy switch` running there?"
+    );
     io::Error::new(error.kind(), text)
 }

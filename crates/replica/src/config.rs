@@ -3,6 +3,7 @@
 use keys::HostName;
 use machine::engine::Engine;
 use replication::config::JournalRole;
+use replication::configuration::Build;
 use replication::succession::Durability;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -13,6 +14,8 @@ use std::time::Duration;
 pub struct ReplicaConfig {
     /// The machine's name, the same on both hosts: the arbiter's keys and the handshake carry it.
     pub name: String,
+    /// What this program was built from, as other hosts and people are told.
+    pub build: Build,
     /// Sockets, events and evidence; made when absent.
     pub state_directory: PathBuf,
     /// Bytes of RAM: a snapshot that is much larger is none of this machine's.
@@ -102,7 +105,7 @@ impl Attachment {
 /// How the pair meets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PairOptions {
-    /// What this host is called; the name in its certificate when absent.
+    /// What this host is called, if that is said: the name in its certificate.
     pub host: Option<String>,
     /// The directory of this host's keys.
     pub keys: PathBuf,

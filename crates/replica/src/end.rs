@@ -12,6 +12,7 @@ use replication::message::Refusal;
 use replication::startup::Refusal as StartRefusal;
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 
 use thiserror::Error;
 
@@ -75,6 +76,32 @@ pub enum ReplicaError {
     /// The keys of this host.
     #[error("pair.keys: {0}")]
     Keys(#[from] keys::KeysError),
+    /// The state directory is another host's.
+    #[error(
+        "the state directory is that of host {owner} ({}), and this host is {name} by its certificate: if \
+         the directory was copied from {owner}, give this host an empty one; if this is the host that was \
+         called {owner}, and nothing runs under that name any more, write {name} in its place in that file",
+        path.display()
+    )]
+    AnotherHosts {
+        /// The file that says so.
+        path: PathBuf,
+        /// Whose it is.
+        owner: String,
+        /// What this host is called.
+        name: String,
+    },
+    /// The configuration calls this host otherwise than its certificate does.
+    #[error(
+        "pair.host: this host is called {name} by its certificate (pair.keys), and not {said}: leave \
+         pair.host out, or give it the keys of {said}"
+    )]
+    HostName {
+        /// What the configuration says.
+        said: String,
+        /// What the certificate says.
+        name: String,
+    },
     /// The address of the logging channel.
     #[error(transparent)]
     Address(#[from] AddressError),

@@ -59,7 +59,7 @@ pub fn level(event: &str) -> Level {
         | "refused" | "turned_away" | "key_expires" | "keys_unusable" | "slow" | "watchdog"
         | "calendar" | "driver_fault" | "paused" | "unplugged" | "button_refused"
         | "machine_paused" | "join_failed" | "snapshot_failed" | "fetch_failed"
-        | "network_lost" => Level::Warning,
+        | "connect_failed" | "network_lost" => Level::Warning,
         _ => Level::Info,
     }
 }

@@ -27,6 +27,7 @@ pub mod recording;
 pub mod state_directory;
 pub mod status;
 pub mod transport;
+mod turned_away;
 pub mod vcpu;
 pub mod wake;
 

@@ -2,6 +2,7 @@
 
 use crate::disk::Disk;
 use machine::{Failure, Machine};
+use replication::configuration::Configuration;
 use std::io::Read;
 
 /// Makes the machine of one configuration, under the engine that was chosen for this host. The
@@ -13,6 +14,10 @@ pub trait Machines: Send + Sync {
     /// What two hosts must agree on before they pair, as a hash: everything of the configuration
     /// that the guest sees, but for the length of the disks, which the backup takes from the primary.
     fn configuration_hash(&self) -> u64;
+
+    /// The same by key, so that a refusal can say what differs; the rest is
+    /// [`Machines::configuration_hash`].
+    fn configuration(&self) -> Configuration;
 
     /// Whether the files that the machine is made of can be read, its disks apart: looked at before
     /// the key is asked for by which it starts.

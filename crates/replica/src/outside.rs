@@ -2,10 +2,10 @@
 
 use crate::config::{Attachment, NetworkEnd, RemoteSwitch};
 use environment::frames::FramePort;
-use keys::{Keys, KeysError, LetIn, Purpose};
+use keys::{Keys, KeysError, LetIn, Purpose, Refusal};
 use machine::input::{Console, Input};
 use machine::output::Output;
-use network::{NetworkAttachment, PollSet, SwitchAddress, SwitchAddressError};
+use network::{NetworkAttachment, PollSet, SwitchAddress, SwitchAddressError, SwitchRefused};
 use std::fs::File;
 use std::io::{self, Write};
 use thiserror::Error;
@@ -128,12 +128,33 @@ pub enum NetworkError {
     /// It is no switch's address.
     #[error("network.switch: {0}")]
     Address(#[from] SwitchAddressError),
+    /// The switch is another host's than the one that was named.
+    #[error("network.switch_host: {0}")]
+    SwitchHost(SwitchRefused),
+    /// The switch and this host do not know each other's keys.
+    #[error("network.keys: {0}")]
+    SwitchKeys(SwitchRefused),
     /// The keys for a switch of another host.
-    #[error("network.switch: {0}")]
+    #[error("network.keys: {0}")]
     Keys(#[from] KeysError),
     /// The TAP device cannot be used.
     #[error("network.tap: {0}")]
     Tap(io::Error),
+}
+
+impl NetworkError {
+    /// Of a switch that could not be reached, or does not take this machine.
+    fn of_switch(error: io::Error) -> NetworkError {
+        let inner = error.get_ref();
+        let refused = inner.and_then(|inner| inner.downcast_ref::<SwitchRefused>());
+        match refused.cloned() {
+            None => NetworkError::Switch(error),
+            Some(refused) if matches!(refused.refusal, Refusal::NotAMember(..)) => {
+                NetworkError::SwitchHost(refused)
+            }
+            Some(refused) => NetworkError::SwitchKeys(refused),
+        }
+    }
 }
 
 impl Network {
@@ -186,7 +207,7 @@ impl Network {
         if network.attachment.is_none() {
             let (address, serves) = (end.attachment.place(), Some(end.mac));
             let attachment = NetworkAttachment::switch(address, serves, network.keys.as_ref());
-            let attachment = attachment.map_err(NetworkError::Switch)?;
+            let attachment = attachment.map_err(NetworkError::of_switch)?;
             network.attachment = Some(Attached::Host(attachment));
         }
         Ok(network)
@@ -504,6 +525,27 @@ mod tests {
         assert!(!network.reconnect(1 + ANSWER_NS));
         assert!(network.retry_at_ns().unwrap() <= 1 + ANSWER_NS);
         drop(filler);
+    }
+
+    #[test]
+    fn a_switch_of_another_host_is_told_of_the_key_that_names_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let site = Site::init(directory.path()).unwrap();
+        let (listener, end) = switch(&site);
+        let other = keys_of(&site, "other");
+        let refused = std::thread::spawn(move || {
+            let (socket, _) = listener.accept().unwrap();
+            BlockingSession::accept(&other, socket, Duration::from_secs(60)).unwrap_err()
+        });
+        let error = Network::connect(&end).unwrap_err().to_string();
+        refused.join().unwrap();
+        let key = "network.switch_host: the switch at tcp:127.0.0.1:";
+        assert!(error.starts_with(key), "{error}");
+        assert!(
+            error.contains("it is other, which is not one of switch"),
+            "{error}"
+        );
+        assert!(!error.contains("running there"), "{error}");
     }
 
     #[test]

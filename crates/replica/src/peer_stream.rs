@@ -154,6 +154,14 @@ impl BlockingPeer {
         }
     }
 
+    /// The host at the other end, as it proved.
+    pub fn peer(&self) -> Option<&HostName> {
+        match self {
+            BlockingPeer::Secure(session) => session.peer(),
+            BlockingPeer::Simulated(_) => None,
+        }
+    }
+
     /// For an event loop. Read once, before waiting for it.
     ///
     /// # Errors

@@ -37,6 +37,9 @@ pub struct JoinProgress {
 pub struct FollowerLine {
     /// Its host's name.
     pub host: String,
+    /// What its program was built from.
+    #[serde(default)]
+    pub version: String,
     /// Whether outputs wait for it; it is joining otherwise.
     pub member: bool,
     /// Whether it can take over.
@@ -51,6 +54,7 @@ impl From<&FollowerStatus> for FollowerLine {
     fn from(follower: &FollowerStatus) -> FollowerLine {
         FollowerLine {
             host: follower.host.node().to_owned(),
+            version: follower.build.to_string(),
             member: follower.is_member,
             protects: follower.protects,
             acknowledged: follower.acknowledged,
@@ -90,6 +94,15 @@ impl From<&JournalStatus> for JournalLine {
     }
 }
 
+/// The primary that a backup follows.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PrimaryLine {
+    /// Its host's name.
+    pub host: String,
+    /// What its program was built from.
+    pub version: String,
+}
+
 /// One replica.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ReplicaStatus {
@@ -107,6 +120,9 @@ pub struct ReplicaStatus {
     /// The host, by the name in its certificate.
     #[serde(default)]
     pub host: String,
+    /// What this program was built from, its semantics and its protocol.
+    #[serde(default)]
+    pub version: String,
     /// The last day of its certificate, in UTC: `2027-11-28`.
     #[serde(default)]
     pub key_expires: String,
@@ -129,6 +145,9 @@ pub struct ReplicaStatus {
     /// How long going on from it would take now, in milliseconds, as its speed so far says.
     #[serde(default)]
     pub journal_recovers_in_ms: f64,
+    /// Whom a backup follows.
+    #[serde(default)]
+    pub primary: Option<PrimaryLine>,
     /// Instructions retired here since power-on.
     pub instruction_count: u64,
     /// Guest time, milliseconds since power-on.

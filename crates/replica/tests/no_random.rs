@@ -103,6 +103,10 @@ impl Machines for NoMachine {
         1
     }
 
+    fn configuration(&self) -> replication::configuration::Configuration {
+        replication::configuration::Configuration::new(0)
+    }
+
     fn configuration_hash(&self) -> u64 {
         1
     }
@@ -134,6 +138,7 @@ impl Store for NoStore {
 
 fn config(directory: &Path) -> ReplicaConfig {
     ReplicaConfig {
+        build: Default::default(),
         name: "test".into(),
         state_directory: directory.join("state"),
         memory_bytes: 1 << 20,

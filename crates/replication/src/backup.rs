@@ -6,6 +6,7 @@ mod taking_over;
 
 use crate::ConnectionId;
 use crate::config::PairConfig;
+use crate::configuration::Build;
 use crate::event::Event;
 use crate::failure_detector::{PauseDetector, SilenceDetector, Suspicion};
 use crate::life_log::LifeLog;
@@ -172,7 +173,7 @@ pub enum BackupPhase {
 }
 
 /// A look at a backup, for the status page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackupStatus {
     /// What it is doing.
     pub phase: BackupPhase,
@@ -196,6 +197,8 @@ pub struct BackupStatus {
     pub kept_outputs: usize,
     /// While it restores: bytes done, of how many.
     pub restored: Option<(u64, u64)>,
+    /// The primary, and what its program was built from, once it has greeted.
+    pub primary: Option<(Host, Build)>,
 }
 
 enum State<O> {
@@ -232,6 +235,8 @@ pub struct Backup<O> {
     /// The machine of before, until it is known whether it goes on.
     held: Option<Box<Follow<O>>>,
     state: State<O>,
+    /// Who has let it join.
+    primary: Option<(Host, Build)>,
     outage: Outage,
     pauses: PauseDetector,
     actions: VecDeque<BackupAction<O>>,
@@ -253,6 +258,7 @@ impl<O> Backup<O> {
             newest,
             held: held.map(|held| held.0),
             state: State::Dialing,
+            primary: None,
             outage: Outage::default(),
             pauses,
             actions: VecDeque::new(),
@@ -565,6 +571,7 @@ impl<O> Backup<O> {
             backlog_records: 0,
             kept_outputs: 0,
             restored: None,
+            primary: self.primary.clone(),
         };
         if let Some(follow) = follow {
             follow.describe(&mut status);
@@ -644,6 +651,7 @@ impl<O> Backup<O> {
                     // A primary of before, or of another arbiter's life, must not overwrite a disk
                     // that may be the right one.
                     if is_newest {
+                        self.primary = Some((greeting.host.clone(), greeting.build));
                         let follow =
                             Follow::new(now, connection, pairing, &self.newest, &self.config);
                         return self.welcomed(now, follow, greeting.host, continuation);
@@ -831,15 +839,9 @@ fn check(ours: &Greeting, theirs: &Greeting) -> Result<(), Refusal> {
             ours: theirs.machine.clone(),
         });
     }
-    if theirs.semantics_version != ours.semantics_version {
-        return Err(Refusal::SemanticsVersion {
-            ours: theirs.semantics_version,
-        });
+    let clash = ours.clash(theirs);
+    match clash.or_else(|| ours.refusal_of_machine(theirs)) {
+        Some(refusal) => Err(refusal),
+        None => Ok(()),
     }
-    if theirs.configuration_hash != ours.configuration_hash {
-        return Err(Refusal::Configuration {
-            ours: theirs.configuration_hash,
-        });
-    }
-    Ok(())
 }

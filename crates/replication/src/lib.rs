@@ -8,6 +8,7 @@
 
 pub mod backup;
 pub mod config;
+pub mod configuration;
 pub mod cursor;
 pub mod event;
 pub mod failure_detector;

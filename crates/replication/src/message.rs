@@ -1,7 +1,11 @@
 //! The messages of the logging channel and their encoding. `docs/protocol.md`, "Messages".
 
 mod encoding;
+mod refusal;
 
+pub use refusal::{MAX_DIFFERENCES, Refusal};
+
+use crate::configuration::{Build, Configuration, Difference};
 use crate::frame::{FrameError, FrameReader, FrameWriter};
 use crate::life_log::{LogMark, Place};
 use crate::record::Record;
@@ -34,19 +38,70 @@ impl fmt::Display for LifeId {
     }
 }
 
-/// What each side says about itself first; two replicas pair only when the first three are equal.
+/// What each side says about itself first; two replicas pair only when semantics version, configuration
+/// and machine are equal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Greeting {
+    /// What the program was built from, for people.
+    pub build: Build,
     /// The machine's semantics version.
     pub semantics_version: u32,
-    /// Hash of the machine's configuration: board, memory, devices, images.
-    pub configuration_hash: u64,
+    /// The machine's configuration, as far as both hosts must say the same: board, memory, devices.
+    pub configuration: Configuration,
     /// The virtual machine's name.
     pub machine: MachineName,
     /// The host.
     pub host: Host,
     /// New for each start of a process: tells a host from itself before it restarted.
     pub run: RunId,
+}
+
+impl Greeting {
+    /// Why nothing is said to a peer that calls itself so: two hosts are one, as far as anybody can
+    /// tell. `None` for any other peer, and for this process itself.
+    pub fn clash(&self, theirs: &Greeting) -> Option<Refusal> {
+        let (own, other) = (&self.host, &theirs.host);
+        if own.id == other.id {
+            return (self.run != theirs.run).then_some(Refusal::SameHost);
+        }
+        let is_same_name = own.node() == other.node() && !own.node().is_empty();
+        is_same_name.then(|| Refusal::SameName {
+            name: own.node().to_owned(),
+        })
+    }
+
+    /// Why a peer that is here does not let another one be here besides: the same name with another
+    /// identity, the same identity with another name, or another process of the same.
+    pub(crate) fn clash_among_others(&self, theirs: &Greeting) -> Option<Refusal> {
+        self.clash(theirs).map(|_| Refusal::NameInUse {
+            name: theirs.host.node().to_owned(),
+        })
+    }
+
+    /// Why the two machines are not the same, if they are not, as this side sees it.
+    pub(crate) fn refusal_of_machine(&self, theirs: &Greeting) -> Option<Refusal> {
+        if theirs.machine != self.machine {
+            return None;
+        }
+        let mut differences = self.configuration.differences(&theirs.configuration);
+        if theirs.semantics_version != self.semantics_version {
+            let described = |greeting: &Greeting| {
+                Some(format!(
+                    "{} ({})",
+                    greeting.semantics_version, greeting.build
+                ))
+            };
+            let first = Difference {
+                key: refusal::SEMANTICS_VERSION.into(),
+                here: described(self),
+                there: described(theirs),
+            };
+            differences.insert(0, first);
+        }
+        differences.truncate(MAX_DIFFERENCES);
+        let host = theirs.host.node().to_owned();
+        (!differences.is_empty()).then_some(Refusal::Differs { host, differences })
+    }
 }
 
 /// Where the machine of somebody stands who was a follower of this life before.
@@ -84,75 +139,6 @@ impl fmt::Display for Continuation {
                 "the backup's machine went another way than the primary's: all of it is copied"
             }
         })
-    }
-}
-
-/// Why a primary does not take a backup.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// It has one, or is busy with another, or is asking the arbiter: try again later.
-    NotNow,
-    /// Another protocol version.
-    ProtocolVersion {
-        /// What the primary speaks.
-        ours: u32,
-    },
-    /// Another semantics version.
-    SemanticsVersion {
-        /// What the primary's machine computes.
-        ours: u32,
-    },
-    /// Another machine configuration.
-    Configuration {
-        /// The primary's hash.
-        ours: u64,
-    },
-    /// Another virtual machine.
-    Machine {
-        /// The primary's name for it.
-        ours: MachineName,
-    },
-    /// The backup calls itself what the primary's own host is called.
-    SameHost,
-}
-
-impl Refusal {
-    /// Whether it makes sense to come again with the same greeting.
-    pub fn is_temporary(&self) -> bool {
-        matches!(self, Refusal::NotNow)
-    }
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Refusal::NotNow => write!(f, "the primary cannot take a backup now"),
-            Refusal::ProtocolVersion { ours } => {
-                write!(
-                    f,
-                    "the primary speaks protocol version {ours}, we {PROTOCOL_VERSION}"
-                )
-            }
-            Refusal::SemanticsVersion { ours } => {
-                write!(
-                    f,
-                    "the primary's machine has semantics version {ours}: use the same build"
-                )
-            }
-            Refusal::Configuration { ours } => write!(
-                f,
-                "the primary's machine is configured differently (hash {ours:016x}): \
-                 compare memory, harts, devices and disk_durability in both configurations"
-            ),
-            Refusal::Machine { ours } => {
-                write!(f, "the primary runs another machine, \"{ours}\"")
-            }
-            Refusal::SameHost => write!(
-                f,
-                "the primary has the same host identity: one of the two state directories is a \
-                 copy of the other; remove it on this host"
-            ),
-        }
     }
 }
 
@@ -416,6 +402,12 @@ pub enum Message {
         protocol: u32,
         /// Who asks.
         greeting: Greeting,
+    },
+    /// Anybody: a Hello or an Ask of another protocol version, of which no more can be understood. To be
+    /// answered with [`Refusal::ProtocolVersion`].
+    Foreign {
+        /// Protocol version: another than [`PROTOCOL_VERSION`].
+        protocol: u32,
     },
     /// The answer to [`Message::Ask`], and to a Hello that did not find a primary.
     Standing(Standing),

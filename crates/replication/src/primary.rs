@@ -8,12 +8,13 @@ mod member;
 
 use crate::ConnectionId;
 use crate::config::PairConfig;
+use crate::configuration::Build;
 use crate::event::Event;
 use crate::failure_detector::{PauseDetector, Suspicion};
 use crate::lag::{Pressure, RunShare, Throttle};
 use crate::life_log::{LifeLog, LogMark, Place};
 use crate::marker::{DiskState, Marker, Role, Worth};
-use crate::message::{Button, Message};
+use crate::message::{Button, Greeting, Message};
 use crate::mutation::Mutation;
 use crate::output_gate::{OutputGate, Policy, Released};
 use crate::record::{MAX_INPUT_BYTES, Record, RecordBody};
@@ -209,6 +210,8 @@ pub struct PrimaryStatus {
 pub struct FollowerStatus {
     /// Its host.
     pub host: Host,
+    /// What its program was built from.
+    pub build: Build,
     /// Whether outputs wait for it; it is joining otherwise.
     pub is_member: bool,
     /// Whether it is known to be able to take over.
@@ -605,11 +608,7 @@ impl<O> Primary<O> {
             ) => {
                 self.hello(now, connection, protocol, greeting, stands_at);
             }
-            (_, Message::Ask { .. }) => {
-                let standing = self.standing();
-                self.send(connection, Message::Standing(standing));
-                self.actions.push_back(PrimaryAction::Close(connection));
-            }
+            (_, Message::Ask { greeting, .. }) => self.asked(connection, greeting),
             (State::Running { join: Some(join) }, message) if join.is_on(connection) => {
                 self.joiner_said(now, message);
             }
@@ -626,6 +625,24 @@ impl<O> Primary<O> {
             _ => {}
         }
         self.maintain(now);
+    }
+
+    /// A peer wants to know how this replica stands. One that has its name or its identity is told so.
+    fn asked(&mut self, connection: ConnectionId, theirs: Greeting) {
+        match self.config.greeting.clash(&theirs) {
+            None => {
+                let standing = self.standing();
+                self.send(connection, Message::Standing(standing));
+            }
+            Some(refusal) => {
+                self.send(connection, Message::Refuse(refusal.clone()));
+                self.report(Event::RefusedBackup {
+                    host: theirs.host,
+                    refusal,
+                });
+            }
+        }
+        self.actions.push_back(PrimaryAction::Close(connection));
     }
 
     /// The connection ended, or what came over it could not be understood.

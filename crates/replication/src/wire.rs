@@ -36,6 +36,12 @@ pub enum WireError {
     /// A machine's name is none.
     #[error("a machine cannot have this name")]
     Name,
+    /// Something is there twice, or not in order.
+    #[error("{0} is there twice or not in its place")]
+    Order(&'static str),
+    /// A text has characters that no program writes there.
+    #[error("{0} has unprintable characters")]
+    Unprintable(&'static str),
     /// A marker is none.
     #[error("a marker cannot be read")]
     Marker,

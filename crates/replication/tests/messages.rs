@@ -1,11 +1,13 @@
 //! `docs/protocol.md`, "Messages": encoding, and what garbage does.
 
 use proptest::prelude::*;
+use replication::configuration::{Build, Configuration, Difference, MAX_KEYS};
 use replication::life_log::{LogMark, Place};
 use replication::marker::{DiskState, Marker, Role, Worth};
 use replication::message::{
-    Button, Continuation, DivergenceReport, Fetched, Greeting, LifeId, Message, MessageReader,
-    MessageWriter, Parting, Refusal, SnapshotChunk, SnapshotPart, Standpoint,
+    Button, Continuation, DivergenceReport, Fetched, Greeting, LifeId, MAX_DIFFERENCES,
+    MAX_GREETING_BYTES, Message, MessageReader, MessageWriter, PROTOCOL_VERSION, Parting, Refusal,
+    SnapshotChunk, SnapshotPart, Standpoint,
 };
 use replication::record::{Record, RecordBody};
 use replication::startup::{Stance, Standing};
@@ -15,15 +17,40 @@ use replication::succession::{
 use replication::watch::Agreement;
 
 fn greeting() -> impl Strategy<Value = Greeting> {
-    (any::<u32>(), any::<u64>(), machine(), host(), any::<u128>()).prop_map(
-        |(semantics_version, configuration_hash, machine, host, run)| Greeting {
-            semantics_version,
-            configuration_hash,
-            machine,
-            host,
-            run: RunId(run),
-        },
+    let build = "\\PC{0,60}";
+    (
+        build,
+        any::<u32>(),
+        configuration(),
+        machine(),
+        host(),
+        any::<u128>(),
     )
+        .prop_map(
+            |(build, semantics_version, configuration, machine, host, run)| Greeting {
+                build: Build::new(&build),
+                semantics_version,
+                configuration,
+                machine,
+                host,
+                run: RunId(run),
+            },
+        )
+}
+
+fn configuration() -> impl Strategy<Value = Configuration> {
+    let values = proptest::collection::btree_map("[a-z_]{1,32}", "\\PC{0,90}", 0..=MAX_KEYS);
+    (values, any::<u64>()).prop_map(|(values, rest)| {
+        let empty = Configuration::new(rest);
+        values
+            .iter()
+            .fold(empty, |told, (key, value)| told.with(key, value))
+    })
+}
+
+fn difference() -> impl Strategy<Value = Difference> {
+    let side = || proptest::option::of("[ -~]{0,64}");
+    ("[ -~]{0,32}", side(), side()).prop_map(|(key, here, there)| Difference { key, here, there })
 }
 
 fn machine() -> impl Strategy<Value = MachineName> {
@@ -107,10 +134,15 @@ fn message() -> impl Strategy<Value = Message> {
     let refusal = prop_oneof![
         Just(Refusal::NotNow),
         any::<u32>().prop_map(|ours| Refusal::ProtocolVersion { ours }),
-        any::<u32>().prop_map(|ours| Refusal::SemanticsVersion { ours }),
-        n().prop_map(|ours| Refusal::Configuration { ours }),
+        (
+            "\\PC{0,60}",
+            proptest::collection::vec(difference(), 0..=MAX_DIFFERENCES)
+        )
+            .prop_map(|(host, differences)| Refusal::Differs { host, differences }),
         machine().prop_map(|ours| Refusal::Machine { ours }),
         Just(Refusal::SameHost),
+        "\\PC{0,60}".prop_map(|name| Refusal::SameName { name }),
+        "\\PC{0,60}".prop_map(|name| Refusal::NameInUse { name }),
     ];
     let part = prop_oneof![
         Just(SnapshotPart::Machine),
@@ -130,13 +162,15 @@ fn message() -> impl Strategy<Value = Message> {
         steps.into_iter().map(add).collect::<Vec<_>>()
     });
     prop_oneof![
-        (any::<u32>(), greeting(), standpoint()).prop_map(|(protocol, greeting, stands_at)| {
+        (greeting(), standpoint()).prop_map(|(greeting, stands_at)| {
             Message::Hello {
-                protocol,
+                protocol: PROTOCOL_VERSION,
                 greeting,
                 stands_at,
             }
         }),
+        (PROTOCOL_VERSION + 1..).prop_map(|protocol| Message::Foreign { protocol }),
+        (0..PROTOCOL_VERSION).prop_map(|protocol| Message::Foreign { protocol }),
         (greeting(), n(), any::<u128>(), n(), n(), continuation()).prop_map(
             |(greeting, life, life_id, generation, pairing, continuation)| Message::Welcome {
                 greeting,
@@ -165,8 +199,10 @@ fn message() -> impl Strategy<Value = Message> {
             }
         }),
         (n(), any::<u128>()).prop_map(|(pairing, nonce)| Message::Challenged { pairing, nonce }),
-        (any::<u32>(), greeting())
-            .prop_map(|(protocol, greeting)| Message::Ask { protocol, greeting }),
+        greeting().prop_map(|greeting| Message::Ask {
+            protocol: PROTOCOL_VERSION,
+            greeting,
+        }),
         standing().prop_map(Message::Standing),
         refusal.prop_map(Message::Refuse),
         (n(), part, 0..1u64 << 60, n(), bytes()).prop_map(
@@ -330,8 +366,11 @@ proptest! {
         replication::frame::FrameWriter::default().write(&mut bytes, kind, &payload);
         let mut reader = MessageReader::new();
         reader.push(&bytes);
-        // Whatever it is taken for, it is encoded to the very same bytes again.
-        if let Ok(Some(message)) = reader.next_message() {
+        // Whatever it is taken for, it is encoded to the very same bytes again; of another version's
+        // greeting nothing is understood but that.
+        if let Ok(Some(message)) = reader.next_message()
+            && !matches!(message, Message::Foreign { .. })
+        {
             let mut again = Vec::new();
             MessageWriter::default().write(&mut again, &message);
             prop_assert_eq!(again, bytes);
@@ -386,6 +425,75 @@ fn a_piece_is_the_same_with_and_without_a_copy() {
             }
         }
         assert!(ended, "in pieces of {size}");
+    }
+}
+
+/// What is said before anybody is known fits in what is held for strangers, at its longest.
+#[test]
+fn the_longest_greeting_and_refusal_fit() {
+    let long = "x".repeat(900);
+    let key = |number: usize| format!("{number:0>32}");
+    let configuration = (0..MAX_KEYS).fold(Configuration::new(u64::MAX), |told, number| {
+        told.with(&key(number), &long)
+    });
+    let greeting = Greeting {
+        build: Build::new(&long),
+        semantics_version: u32::MAX,
+        configuration,
+        machine: MachineName::new(&long[..64]).unwrap(),
+        host: Host::new(HostId(u128::MAX), &long[..255]),
+        run: RunId(u128::MAX),
+    };
+    let place = Place {
+        record: u64::MAX,
+        count: u64::MAX,
+        mark: LogMark(u128::MAX),
+    };
+    let standpoint = Standpoint {
+        life_id: LifeId(u128::MAX),
+        place,
+    };
+    let side = || Some(long[..64].to_owned());
+    let difference = |number| Difference {
+        key: key(number),
+        here: side(),
+        there: side(),
+    };
+    let refusal = Refusal::Differs {
+        host: long[..255].to_owned(),
+        differences: (0..MAX_DIFFERENCES).map(difference).collect(),
+    };
+    for message in [
+        Message::Hello {
+            protocol: PROTOCOL_VERSION,
+            greeting,
+            stands_at: Some(standpoint),
+        },
+        Message::Refuse(refusal),
+    ] {
+        let mut bytes = Vec::new();
+        MessageWriter::default().write(&mut bytes, &message);
+        assert!(bytes.len() < MAX_GREETING_BYTES, "{} bytes", bytes.len());
+        let mut reader = MessageReader::new();
+        reader.push(&bytes);
+        assert_eq!(reader.next_message().unwrap(), Some(message));
+    }
+}
+
+/// The first thing that is said is understood for as long as there are versions: which one it is.
+#[test]
+fn a_greeting_of_another_version_is_known_for_one() {
+    for (kind, version) in [(1, 7), (20, 7), (1, 9), (20, 1000)] {
+        let mut payload = Vec::new();
+        replication::wire::put_varint(&mut payload, version);
+        payload.extend([0xa5; 99]);
+        let mut bytes = Vec::new();
+        replication::frame::FrameWriter::default().write(&mut bytes, kind, &payload);
+        let mut reader = MessageReader::new();
+        reader.push(&bytes);
+        let protocol = version as u32;
+        let message = reader.next_message().unwrap();
+        assert_eq!(message, Some(Message::Foreign { protocol }));
     }
 }
 

@@ -7,6 +7,7 @@ use crate::network::Segment;
 use crate::process::{DiskHealth, Role};
 use crate::scenario::{MAX_DELAY, MS};
 use crate::world::{What, World};
+use replication::configuration::{Build, Configuration};
 use replication::message::{Button, Greeting, Message, PROTOCOL_VERSION};
 use replication::succession::{Host, HostId, Kind, Outcome, Request, RunId, Writer};
 
@@ -485,8 +486,9 @@ impl World {
         self.coverage.reached(Situation::GhostConnection);
         let connection = self.network.connect((None, 0), (node, process.run));
         let greeting = Greeting {
+            build: Build::default(),
             semantics_version: 1,
-            configuration_hash: 7,
+            configuration: Configuration::new(7),
             machine: crate::checker::machine(),
             host: Host::new(HostId(99), "ghost"),
             run: RunId(0),

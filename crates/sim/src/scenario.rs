@@ -4,6 +4,7 @@ use crate::checker::{host, machine};
 use crate::network::Link;
 use crate::random::Random;
 use replication::config::PairConfig;
+use replication::configuration::{Build, Configuration};
 use replication::cursor::BatchConfig;
 use replication::failure_detector::DetectorConfig;
 use replication::lag::LagConfig;
@@ -193,8 +194,9 @@ impl Scenario {
     /// The configuration of the process `run` on a node.
     pub fn config(&self, node: usize, run: u64, mutations: Mutations) -> PairConfig {
         let greeting = Greeting {
+            build: Build::default(),
             semantics_version: 1,
-            configuration_hash: 7,
+            configuration: Configuration::new(7),
             machine: machine(),
             host: host(node),
             run: RunId(run.into()),

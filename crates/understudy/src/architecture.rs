@@ -31,6 +31,14 @@ impl Architecture {
         }
     }
 
+    /// As it is written in files and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Architecture::Riscv64 => "riscv64",
+            Architecture::X86_64 => "x86-64",
+        }
+    }
+
     /// The number of its semantics: no number belongs to two architectures.
     pub fn semantics_version(self) -> u32 {
         self.implementation().semantics_version()
@@ -171,6 +179,7 @@ mod tests {
             let json = serde_json::to_string(&architecture).unwrap();
             let name = json.trim_matches('"');
             assert_eq!(Architecture::from_str(name, false), Ok(architecture));
+            assert_eq!(name, architecture.name());
         }
     }
 

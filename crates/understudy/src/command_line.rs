@@ -15,6 +15,7 @@ mod switchover;
 mod word;
 
 use crate::architecture::Architecture;
+use crate::build::COMMIT;
 use crate::exit::{ExitStatus, Failure};
 use clap::{Parser, Subcommand, ValueEnum};
 use replication::message::PROTOCOL_VERSION;
@@ -38,14 +39,12 @@ struct CommandLine {
 /// What two hosts have to have the same of, for them to pair: `--version` tells it.
 fn version() -> &'static str {
     static TEXT: LazyLock<String> = LazyLock::new(|| {
-        let machines = Architecture::value_variants().iter().map(|architecture| {
-            let name = architecture.to_possible_value();
-            let name = name.as_ref().map_or("", |value| value.get_name());
-            format!("{name} {}", architecture.semantics_version())
-        });
+        let machines = Architecture::value_variants().iter();
+        let machines =
+            machines.map(|machine| format!("{} {}", machine.name(), machine.semantics_version()));
         let machines: Vec<String> = machines.collect();
         format!(
-            "{} (semantics versions: {}; protocol version {PROTOCOL_VERSION})",
+            "{} (semantics versions: {}; protocol version {PROTOCOL_VERSION}; commit {COMMIT})",
             env!("CARGO_PKG_VERSION"),
             machines.join(", ")
         )

@@ -190,8 +190,7 @@ pub struct NetworkSection {
 pub struct PairSection {
     /// Where this host listens for the other one, as in `0.0.0.0:7400`.
     pub listen: String,
-    /// What this host is called in events, statuses and messages; the name in its certificate when
-    /// absent.
+    /// The name in this host's certificate; it may be left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
     /// The directory of this host's keys, as `understudy keys issue` made it.
@@ -524,6 +523,7 @@ impl VmConfig {
         })?;
         let replica = ReplicaConfig {
             name: self.name.clone(),
+            build: crate::build::build(),
             state_directory: self.state_directory.clone(),
             memory_bytes: self.memory.0,
             engine: self.engine.0,
@@ -549,6 +549,14 @@ impl VmConfig {
     /// How the virtio devices are reached.
     pub fn transport(&self) -> Transport {
         self.transport.unwrap_or(self.arch.usual_transport())
+    }
+
+    /// The same, as it is written in the file.
+    pub fn transport_name(&self) -> &'static str {
+        match self.transport() {
+            Transport::Mmio => "mmio",
+            Transport::Pci => "pci",
+        }
     }
 
     /// The disks as a replica takes them.

@@ -126,6 +126,8 @@ impl From<ReplicaError> for Failure {
             ReplicaError::StateDirectory(StateDirectoryError::Unusable { .. })
             | ReplicaError::Control(_)
             | ReplicaError::Keys(_)
+            | ReplicaError::AnotherHosts { .. }
+            | ReplicaError::HostName { .. }
             | ReplicaError::Address(_)
             | ReplicaError::Network(_)
             | ReplicaError::Disk(_)

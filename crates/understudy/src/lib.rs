@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod architecture;
+pub mod build;
 pub mod command_line;
 pub mod config;
 pub mod debugging;

@@ -6,6 +6,7 @@ use machine::{Failure, Machine};
 use replica::disk::Disk;
 use replica::host_time;
 use replica::machines::Machines;
+use replication::configuration::Configuration;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
@@ -67,6 +68,35 @@ impl Machines for ConfiguredMachine {
         hash.expect("a configuration asks for features that there are")
     }
 
+    fn configuration(&self) -> Configuration {
+        let VmConfig {
+            arch,
+            memory,
+            harts,
+            virtio_console,
+            entropy,
+            ..
+        } = &self.0;
+        let all = arch.features(&BTreeSet::new());
+        let features = features(&self.0);
+        let without: Vec<&str> = all.difference(&features).map(String::as_str).collect();
+        let mac = self
+            .0
+            .network
+            .as_ref()
+            .map(|network| network.mac.to_string());
+        Configuration::new(self.configuration_hash())
+            .with("arch", arch.name())
+            .with("memory", memory)
+            .with("harts", harts)
+            .with("transport", self.0.transport_name())
+            .with("virtio_console", virtio_console)
+            .with("entropy", entropy)
+            .with("without_extensions", listed(&without))
+            .with("network.mac", mac.as_deref().unwrap_or("no network"))
+            .with("disks", describe_disks(&self.0))
+    }
+
     fn check(&self) -> Result<(), Failure> {
         let files = named_images(&self.0);
         for (what, path) in files {
@@ -87,6 +117,24 @@ impl Machines for ConfiguredMachine {
 
     fn restore(&self, snapshot: &mut dyn Read) -> Result<Box<dyn Machine>, Failure> {
         Ok(self.0.arch.restore_from(snapshot, self.0.engine)?)
+    }
+}
+
+fn listed(names: &[&str]) -> String {
+    match names {
+        [] => "none".into(),
+        names => names.join(", "),
+    }
+}
+
+/// How many there are, and which the guest may not write: their lengths are the primary's.
+fn describe_disks(config: &VmConfig) -> String {
+    let disks = config.disks.iter().zip('a'..='z');
+    let read_only = disks.filter(|(disk, _)| disk.read_only);
+    let read_only: Vec<String> = read_only.map(|(_, letter)| format!("vd{letter}")).collect();
+    match (config.disks.len(), &read_only[..]) {
+        (count, []) => count.to_string(),
+        (count, read_only) => format!("{count}, read-only {}", read_only.join(" ")),
     }
 }
 
@@ -206,4 +254,72 @@ fn read_image(what: &'static str, path: &Path, memory: ByteSize) -> Result<Vec<u
         });
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::architecture::Architecture;
+
+    fn configured(text: &str) -> Configuration {
+        let text = format!("kernel = \"k\"\nname = \"m\"\nstate_directory = \"s\"\n{text}");
+        let config: VmConfig = toml::from_str(&text).unwrap();
+        ConfiguredMachine(config).configuration()
+    }
+
+    /// Whatever makes another machine of it has a name of its own: none is left to the hash.
+    #[test]
+    fn what_two_hosts_must_agree_on_is_named_by_its_key() {
+        let ours = configured("memory = \"512M\"");
+        for (changed, told) in [
+            ("memory = \"1G\"", "memory: 512M here, 1G at hosta"),
+            ("memory = \"512M\"\nharts = 2", "harts: 1 here, 2 at hosta"),
+            (
+                "memory = \"512M\"\ntransport = \"pci\"",
+                "transport: mmio here, pci at hosta",
+            ),
+            (
+                "memory = \"512M\"\nvirtio_console = true",
+                "virtio_console: false here, true at hosta",
+            ),
+            (
+                "memory = \"512M\"\nentropy = false",
+                "entropy: true here, false at hosta",
+            ),
+            (
+                "memory = \"512M\"\nwithout_extensions = [\"zbc\"]\nbit_manipulation = false",
+                "without_extensions: none here, bit-manipulation, zbc at hosta",
+            ),
+            (
+                "memory = \"512M\"\n[network]\ntap = \"t\"",
+                "network.mac: no network here, 52:54:00:12:34:56 at hosta",
+            ),
+            (
+                "memory = \"512M\"\n[[disks]]\npath = \"a\"\n[[disks]]\npath = \"b\"\nread_only = true",
+                "disks: 0 here, 2, read-only vdb at hosta",
+            ),
+        ] {
+            let theirs = configured(changed);
+            assert_ne!(ours.rest(), theirs.rest(), "{changed}: the same machine");
+            let differences = ours.differences(&theirs);
+            let [difference] = &differences[..] else {
+                panic!("{changed}: {differences:?}");
+            };
+            assert_eq!(difference.describe("hosta"), told);
+        }
+        let arch = configured("memory = \"512M\"\narch = \"x86-64\"").differences(&ours);
+        let told: Vec<String> = arch.iter().map(|d| d.describe("hosta")).collect();
+        assert_eq!(told[0], "arch: x86-64 here, riscv64 at hosta");
+        let same = configured("memory = \"512M\"\nengine = \"interpreter\"");
+        assert_eq!(ours.differences(&same), []);
+    }
+
+    /// Names of settings that a program of this version does not have yet find room.
+    #[test]
+    fn there_is_room_for_more_keys() {
+        for arch in [Architecture::Riscv64, Architecture::X86_64] {
+            let configuration = configured(&format!("memory = \"8M\"\narch = \"{}\"", arch.name()));
+            assert!(configuration.values().len() < replication::configuration::MAX_KEYS);
+        }
+    }
 }

@@ -207,6 +207,9 @@ pub fn describe(status: &Status) -> String {
         if !replica.arbiter.is_empty() {
             let _ = writeln!(text, "         arbiter {}", printable(&replica.arbiter));
         }
+        if !replica.version.is_empty() {
+            let _ = writeln!(text, "         {}", describe_versions(replica));
+        }
         if let Some(joining) = &replica.joining {
             let _ = writeln!(text, "         {}", describe_joining(joining));
         }
@@ -264,6 +267,19 @@ pub fn describe(status: &Status) -> String {
         let _ = writeln!(text, "{}", describe_event(event));
     }
     text
+}
+
+/// What this host's program was built from, and those of its peers.
+fn describe_versions(replica: &ReplicaStatus) -> String {
+    let followers = replica.followers.iter();
+    let followers = followers.map(|follower| (&follower.host, &follower.version));
+    let primary = replica.primary.iter();
+    let primary = primary.map(|primary| (&primary.host, &primary.version));
+    let peers = followers.chain(primary);
+    let peers: String = peers
+        .map(|(host, version)| format!("; {}: {}", printable(host), printable(version)))
+        .collect();
+    format!("version {}{peers}", printable(&replica.version))
 }
 
 /// Of a certificate that expires soon, or has.

@@ -2,6 +2,8 @@
 
 mod support;
 
+use replication::message::PROTOCOL_VERSION;
+use riscv::SEMANTICS_VERSION;
 use rustix::process::Signal;
 use std::io::Write;
 use std::net::TcpStream;
@@ -11,7 +13,7 @@ use support::guest_program::{
     counting_until_time_jumps,
 };
 use support::history::{assert_one_history, assert_one_history_of, await_lines, numbers};
-use support::{PairDirectory, Process, wait_for};
+use support::{PairDirectory, Process, run, wait_for};
 
 #[test]
 fn a_killed_primary_is_replaced_again_and_again() {
@@ -279,21 +281,69 @@ fn a_guest_that_powers_off_ends_both_replicas() {
     assert_eq!(backup.console(), "");
 }
 
+/// Both sides say what differs, with both values.
 #[test]
 fn a_backup_of_another_machine_is_refused_with_status_5() {
     let pair = PairDirectory::new(&counting_slowly());
     let (primary, _process, listen) = pair.primary("r1");
-    for (name, extra) in [
-        ("m", "memory = \"16M\""),
-        ("h", "harts = 2"),
-        ("b", "bit_manipulation = false"),
+    for (name, extra, key, here, there) in [
+        ("m", "memory = \"16M\"", "memory", "16M", "8M"),
+        ("h", "harts = 2", "harts", "2", "1"),
+        (
+            "b",
+            "bit_manipulation = false",
+            "without_extensions",
+            "bit-manipulation",
+            "none",
+        ),
+        ("t", "transport = \"pci\"", "transport", "pci", "mmio"),
+        (
+            "d",
+            "disk_durability = \"both\"",
+            "disk_durability",
+            "both",
+            "primary",
+        ),
     ] {
         let files = pair.replica(name, Some(&listen), extra);
         let (status, said) = Process::start(&["replica", "--config", files.config()]).end();
         assert_eq!(status.code(), Some(5), "{said}");
-        assert!(said.contains("configured differently"), "{said}");
+        let at_backup = format!("differ: {key}: {here} here, {there} at ");
+        assert!(said.contains(&at_backup), "{said}");
+        let at_primary = format!("differ: {key}: {there} here, {here} at ");
+        wait_for("the primary to say the same", || {
+            let events = std::fs::read_to_string(primary.state.join("events.jsonl")).ok()?;
+            events.contains(&at_primary).then_some(())
+        });
     }
     primary.await_state("alone");
+}
+
+/// Both sides' status says what the other runs.
+#[test]
+fn a_pair_tells_the_versions_of_both() {
+    let pair = PairDirectory::new(&counting_slowly());
+    let (primary, _process, listen) = pair.primary("r1");
+    let (backup, _backup_process) = pair.backup("r2", &listen);
+    let build = understudy::build::build().to_string();
+    let (primary, backup) = (primary.await_state("protected"), backup.status().unwrap());
+    assert_eq!(primary["followers"][0]["version"], build);
+    assert_eq!(backup["primary"]["version"], build);
+    let own = format!(
+        "{build}, semantics version {SEMANTICS_VERSION}, protocol version {PROTOCOL_VERSION}"
+    );
+    assert_eq!(
+        (&primary["version"], &backup["version"]),
+        (&own.clone().into(), &own.into())
+    );
+    let said = run(&["--version"]);
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    for word in [
+        understudy::build::COMMIT,
+        &format!("protocol version {PROTOCOL_VERSION}"),
+    ] {
+        assert!(said.contains(word), "{word} is not in {said}");
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use support::guest_program::{counting_busily, counting_slowly};
-use support::{KEYS, PATIENCE, PairDirectory, Process, ReplicaFiles, run, wait_for};
+use support::{PATIENCE, PairDirectory, Process, ReplicaFiles, keys_of, run, wait_for};
 
 fn days(days: i64) -> UnixTime {
     let now = UnixTime::now().as_secs() as i64;
@@ -21,7 +21,7 @@ fn days(days: i64) -> UnixTime {
 }
 
 /// Keys of another host, in a site of their own or in the pair's.
-fn keys_of(site: &Path, host: &str, validity: Validity) -> Keys {
+fn another_hosts(site: &Path, host: &str, validity: Validity) -> Keys {
     let site = Site::open(site).or_else(|_| Site::init(site)).unwrap();
     let directory = site.issue(&host.parse().unwrap(), validity).unwrap();
     Keys::open(&directory, Purpose::Replica, LetIn::Site).unwrap()
@@ -75,15 +75,15 @@ fn whoever_is_no_member_is_turned_away_and_both_are_told_why() {
         until: days(-1),
     };
     let elsewhere = tempfile::tempdir().unwrap();
-    let foreign = keys_of(elsewhere.path(), "here", Validity::days(9));
+    let foreign = another_hosts(elsewhere.path(), "here", Validity::days(9));
     let cases = [
         (
-            keys_of(&site, "other", Validity::days(9)),
-            "it is other, which is not one of here",
+            another_hosts(&site, "other", Validity::days(9)),
+            "it is other, which is not one of a, b, ",
             "pair.members",
         ),
         (
-            keys_of(&site, "late", expired),
+            another_hosts(&site, "late", expired),
             "its certificate expired on",
             "keys rotate",
         ),
@@ -364,7 +364,15 @@ fn a_recorded_session_sent_again_is_nobodys() {
     assert_eq!(details(&primary, "garbage"), heard);
 }
 
-/// Two hosts with a key each, as on two hosts.
+/// Has the configuration of this name say something else of its keys.
+fn give_keys(pair: &PairDirectory, files: &ReplicaFiles, name: &str, keys: &str) {
+    let text = std::fs::read_to_string(&files.config).unwrap();
+    let before = keys_of(pair.path(), name);
+    assert!(text.contains(&before));
+    std::fs::write(&files.config, text.replace(&before, keys)).unwrap();
+}
+
+/// Two hosts that know nobody else.
 fn two_members(pair: &PairDirectory) -> ([ReplicaFiles; 2], PathBuf) {
     let site = pair.path().join("two");
     let at = site.to_str().unwrap();
@@ -376,12 +384,104 @@ fn two_members(pair: &PairDirectory) -> ([ReplicaFiles; 2], PathBuf) {
     );
     let files = pair.two_hosts(["r1", "r2"], |_| String::new());
     for (files, name) in files.iter().zip(["r1", "r2"]) {
-        let text = std::fs::read_to_string(&files.config).unwrap();
         let own = format!("keys = \"two/hosts/{name}\"\nmembers = [\"r1\", \"r2\"]\n");
-        assert!(text.contains(KEYS));
-        std::fs::write(&files.config, text.replace(KEYS, &own)).unwrap();
+        give_keys(pair, files, name, &own);
     }
     (files, site)
+}
+
+/// Today's outsider was told "does not answer", and declared the live machine's host to be off.
+#[test]
+fn a_host_that_is_not_listed_says_so_and_the_one_that_answers_is_not_declared_off() {
+    let pair = PairDirectory::new(&counting_slowly());
+    let ([r1, _], site) = two_members(&pair);
+    let _first = Process::start(&["replica", "--config", r1.config()]);
+    let status = r1.await_state("alone");
+    let at = site.to_str().unwrap();
+    let issued = run(&["keys", "issue", "--site", at, "r3"]);
+    assert!(issued.status.success(), "{issued:?}");
+    let r3 = pair.replica("r3", status["listen"].as_str(), "");
+    let own = "keys = \"two/hosts/r3\"\nmembers = [\"r1\", \"r2\", \"r3\"]\n";
+    give_keys(&pair, &r3, "r3", own);
+    let _third = Process::start(&["replica", "--config", r3.config()]);
+    let told = "r1 answers, but lets nobody named r3 in: pair.members there does not list it";
+    await_detail(&r3, "connect_failed", told);
+    await_detail(&r3, "waiting", told);
+    await_detail(&r1, "turned_away", "it is r3, which is not one of r1, r2");
+    let state = r3.status().unwrap()["state"].to_string();
+    assert!(state.contains(told), "{state}");
+    let word = ["start", "--config", r3.config(), "--without", "r1", "--yes"];
+    let said = run(&word);
+    assert_eq!(said.status.code(), Some(1), "{said:?}");
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(said.contains(told), "{said}");
+    assert_eq!(r1.await_state("alone")["generation"], 1);
+}
+
+/// Keys that were copied from a member make nobody a member beside it; a host that was set up anew, with its
+/// keys and without its state, is one as soon as the one before has gone.
+#[test]
+fn copied_keys_let_nobody_in_beside_the_host_that_they_are_of() {
+    let pair = PairDirectory::new(&counting_slowly());
+    let (r1, _first, listen) = pair.primary("r1");
+    let (_r2, mut second) = pair.backup("r2", &listen);
+    r1.await_state("protected");
+    let copy = pair.replica("r3", Some(&listen), "");
+    let of_member = keys_of(pair.path(), "r2");
+    give_keys(&pair, &copy, "r3", &of_member);
+    let _copy = Process::start(&["replica", "--config", copy.config()]);
+    let told = "a host called r2 is here already";
+    await_detail(&copy, "looks_again", told);
+    await_detail(&r1, "refused", told);
+    assert!(copy.status().unwrap()["state"].to_string().contains(told));
+    assert_eq!(r1.await_state("protected")["followers"][0]["host"], "r2");
+    second.kill();
+    copy.await_state("replaying");
+    assert_eq!(r1.await_state("protected")["followers"][0]["host"], "r2");
+}
+
+/// With the primary's own keys both say so, and the copy waits.
+#[test]
+fn a_host_with_the_primarys_keys_is_told_so_and_so_is_the_primary() {
+    let pair = PairDirectory::new(&counting_slowly());
+    let (r1, _first, listen) = pair.primary("r1");
+    let copy = pair.replica("r3", Some(&listen), "");
+    let of_primary = keys_of(pair.path(), "r1");
+    give_keys(&pair, &copy, "r3", &of_primary);
+    let _copy = Process::start(&["replica", "--config", copy.config()]);
+    let told = "two hosts are called r1: the keys of one were copied to the other";
+    await_detail(&copy, "connect_failed", told);
+    await_detail(&copy, "waiting", told);
+    await_detail(&r1, "refused", told);
+    assert_eq!(r1.await_state("alone")["generation"], 1);
+}
+
+#[test]
+fn a_copied_state_directory_and_another_name_in_the_configuration_are_refused() {
+    let pair = PairDirectory::new(&counting_slowly());
+    let (r1, mut first, _) = pair.primary("r1");
+    first.kill();
+    let copy = pair.replica("r3", None, "");
+    std::fs::create_dir(&copy.state).unwrap();
+    std::fs::copy(r1.state.join("host-id"), copy.state.join("host-id")).unwrap();
+    let named = pair.replica("r4", None, "");
+    let text = std::fs::read_to_string(&named.config).unwrap();
+    std::fs::write(
+        &named.config,
+        text.replace("listen =", "host = \"elsewhere\"\nlisten ="),
+    )
+    .unwrap();
+    for (files, words) in [
+        (
+            &copy,
+            ["the state directory is that of host r1", "an empty one"],
+        ),
+        (&named, ["pair.host: this host is called r4", "elsewhere"]),
+    ] {
+        let (status, said) = Process::start(&["replica", "--config", files.config()]).end();
+        assert_eq!(status.code(), Some(2), "{said}");
+        assert!(words.iter().all(|word| said.contains(word)), "{said}");
+    }
 }
 
 #[test]
@@ -426,17 +526,12 @@ fn a_replica_says_what_is_wrong_with_its_keys() {
     let other: HostName = "other".parse().unwrap();
     let site = Site::open(&pair.path().join("site")).unwrap();
     site.issue(&other, Validity::days(9)).unwrap();
-    let host_file = pair.path().join("site/hosts/here/host.pem");
+    let host_file = pair.path().join("site/hosts/r1/host.pem");
     let modes = |mode| std::os::unix::fs::PermissionsExt::from_mode(mode);
     for (from, to, mode, words) in [
-        ("hosts/here", "hosts/nobody", 0o600, "understudy keys issue"),
-        (
-            "hosts/here",
-            "hosts/other",
-            0o600,
-            "is not among the members here",
-        ),
-        ("hosts/here", "hosts/here", 0o644, "chmod 600"),
+        ("hosts/r1", "hosts/nobody", 0o600, "understudy keys issue"),
+        ("hosts/r1", "hosts/other", 0o600, "is not among the members"),
+        ("hosts/r1", "hosts/r1", 0o644, "chmod 600"),
     ] {
         std::fs::write(&files.config, text.replace(from, to)).unwrap();
         std::fs::set_permissions(&host_file, modes(mode)).unwrap();

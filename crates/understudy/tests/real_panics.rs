@@ -17,6 +17,7 @@ use machine::{Failure as MachineFailure, InjectError, Machine, Stop};
 use replica::disk::Disk;
 use replica::machines::Machines;
 use replica::run_replica;
+use replication::configuration::Configuration;
 use replication::succession::{Outcome, Request};
 use std::fs;
 use std::io::Read;
@@ -124,6 +125,10 @@ impl Machines for FailingMachines {
 
     fn configuration_hash(&self) -> u64 {
         self.machines.configuration_hash()
+    }
+
+    fn configuration(&self) -> Configuration {
+        self.machines.configuration()
     }
 
     fn power_on(&self, disks: &[Disk]) -> Result<Box<dyn Machine>, MachineFailure> {

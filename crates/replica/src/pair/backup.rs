@@ -10,7 +10,7 @@ use crate::control::{Answer, ConversationId, Request};
 use crate::end::{Ended, ReplicaError};
 use crate::evidence::{Divergence, EvidenceStore, Kept, RecentRecords};
 use crate::host_time::monotonic;
-use crate::status::ReplicaStatus;
+use crate::status::{PrimaryLine, ReplicaStatus};
 use crate::transport::{AddressError, Connection, Dialing};
 use crate::vcpu::{ReplayReport, ReplayingVcpu};
 use environment::thread::JoinHandle;
@@ -241,12 +241,12 @@ impl BackupLoop {
             self.asked(*id, request);
         }
         for (connection, message) in happened.messages {
-            if matches!(message, Message::Ask { .. } | Message::Hello { .. }) {
-                let standing = self.core.standing(self.host.markers.worth());
-                self.host.send(connection, &Message::Standing(standing));
-                self.host.close(connection);
-            } else {
-                self.core.received(monotonic(), connection, message);
+            match message {
+                Message::Ask { greeting, .. } | Message::Hello { greeting, .. } => {
+                    let standing = self.core.standing(self.host.markers.worth());
+                    self.host.answer_peer(connection, &greeting, standing);
+                }
+                message => self.core.received(monotonic(), connection, message),
             }
         }
         for connection in happened.ended {
@@ -593,6 +593,10 @@ fn status(host: &Host, core: &Backup<Output>, machine: Option<&BackupMachine>) -
         state: state_name(pair.phase).into(),
         generation: pair.generation.0,
         protected: pair.phase == BackupPhase::Following,
+        primary: pair.primary.map(|(host, build)| PrimaryLine {
+            host: host.node().to_owned(),
+            version: build.to_string(),
+        }),
         joining: machine.and_then(BackupMachine::progress),
         lag_instructions: Some(pair.received_count.saturating_sub(base.instruction_count)),
         ..base

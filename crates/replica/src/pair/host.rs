@@ -1,6 +1,6 @@
 //! What a replica has of its host, whichever its role.
 
-use super::channel::Channel;
+use super::channel::{Channel, ChannelError};
 use super::identity;
 use super::markers::Markers;
 use super::rates::Rate;
@@ -21,6 +21,7 @@ use crate::random;
 use crate::state_directory::{StateDirectory, StateDirectoryError};
 use crate::status::{ReplicaStatus, engine_name};
 use crate::transport::Connection;
+use crate::turned_away::turned_away;
 use crate::vcpu::{Gauges, VcpuFailure, VcpuThread};
 use crate::wake::Waker;
 use arbiter::{ArbiterDesk, Store};
@@ -28,13 +29,14 @@ use environment::mpsc::{self, Receiver};
 use environment::net::Interest;
 use environment::thread::JoinHandle;
 use environment::{Parked, StopSignals};
-use keys::{Certificate, Date, UnixTime, whole_days};
+use keys::{Certificate, Date, HostName, UnixTime, whole_days};
 use machine::output::Output;
 use network::{PollSet, Readiness};
 use replication::ConnectionId;
 use replication::config::PairConfig;
 use replication::event::Event;
-use replication::message::{Continuation, Message};
+use replication::message::{Continuation, Greeting, Message, PROTOCOL_VERSION, Refusal};
+use replication::startup::{Standing, TurnedAway};
 use replication::succession::{Generation, Kind};
 use std::collections::BTreeMap;
 use std::io;
@@ -155,6 +157,8 @@ impl Host {
         await_random_numbers(&mut events)?;
         let signals = StopSignals::catch()?;
         let control = ControlSocket::bind(&own)?;
+        // Before the network, which may have the same keys: what is wrong with them is said of `pair.keys`.
+        let membership = identity::membership(&config)?;
         let network = config.network.as_ref().map(Network::open).transpose()?;
         let file = own
             .append(CONSOLE_LOG)
@@ -164,7 +168,6 @@ impl Host {
             file: Some(file),
         };
         let waker = Waker::new()?;
-        let membership = identity::membership(&config)?;
         let door = Door::open(&config.pair.listen, &membership, waker.clone())?;
         let (sender, key_news) = mpsc::channel();
         let key_watch = match &membership {
@@ -574,13 +577,25 @@ impl Host {
         let mut failed = ready.writable && channel.connection.flush().is_err();
         if ready.readable {
             let (messages, result) = channel.receive();
-            happened
-                .messages
-                .extend(messages.into_iter().map(|message| (id, message)));
+            for message in messages {
+                let is_over = match &message {
+                    Message::Foreign { protocol } => {
+                        self.foreign(id, *protocol);
+                        true
+                    }
+                    message => self.is_anothers(id, message),
+                };
+                if is_over {
+                    happened.ended.push(id);
+                    return;
+                }
+                happened.messages.push((id, message));
+            }
             if let Err(error) = result {
                 failed = true;
+                self.not_let_in(id, &error);
                 let told = self.garbage_told_at;
-                if matches!(error, super::channel::ChannelError::Garbage(_))
+                if matches!(error, ChannelError::Garbage(_))
                     && told.is_none_or(|at| monotonic() >= at + GARBAGE_INTERVAL)
                 {
                     self.garbage_told_at = Some(monotonic());
@@ -591,6 +606,69 @@ impl Host {
         if failed {
             self.close(id);
             happened.ended.push(id);
+        }
+    }
+
+    /// What came is of another host than its session: no program of this site says so.
+    fn is_anothers(&mut self, id: ConnectionId, message: &Message) -> bool {
+        let host = match message {
+            Message::Hello { greeting, .. }
+            | Message::Ask { greeting, .. }
+            | Message::Welcome { greeting, .. } => &greeting.host,
+            Message::Standing(standing) => &standing.host,
+            _ => return false,
+        };
+        let channel = self.channels.get(&id);
+        let Some(peer) = channel.and_then(|channel| channel.connection.peer()) else {
+            return false;
+        };
+        if peer.as_str() == host.node() {
+            return false;
+        }
+        let detail = format!("turned away host {peer}: it says that it is called {host}");
+        self.events.add("refused", 0, 0, detail);
+        self.close(id);
+        true
+    }
+
+    /// Answers a peer that asks, or greets somebody who is no primary, how this replica stands. One that
+    /// has this host's name or identity is told that instead.
+    pub fn answer_peer(&mut self, id: ConnectionId, theirs: &Greeting, standing: Standing) {
+        match self.pair_config.greeting.clash(theirs) {
+            None => self.send(id, &Message::Standing(standing)),
+            Some(refusal) => {
+                let detail = format!("turned away host {}: {refusal}", theirs.host);
+                self.events.add("refused", 0, 0, detail);
+                self.send(id, &Message::Refuse(refusal));
+            }
+        }
+        self.close(id);
+    }
+
+    /// A host of another version of the program has greeted: no more of it can be understood.
+    fn foreign(&mut self, id: ConnectionId, protocol: u32) {
+        let peer = self.channels.get(&id).map(|channel| &channel.connection);
+        let peer = peer.and_then(Connection::peer).map(HostName::as_str);
+        let detail = format!(
+            "turned away host {}: it speaks protocol version {protocol}, this one {PROTOCOL_VERSION}: \
+             install the same build on both",
+            peer.unwrap_or("without a name")
+        );
+        self.events.add("refused", 0, 0, detail);
+        let ours = PROTOCOL_VERSION;
+        self.send(id, &Message::Refuse(Refusal::ProtocolVersion { ours }));
+        self.close(id);
+    }
+
+    /// A host that does not let this one in says so when the session is there on this side already.
+    fn not_let_in(&mut self, id: ConnectionId, error: &ChannelError) {
+        let (Some(channel), ChannelError::Io(error)) = (self.channels.get(&id), error) else {
+            return;
+        };
+        let peer = channel.connection.peer();
+        let turned_away = turned_away(error, "the other end", peer, &self.membership);
+        if let Some(TurnedAway { why, .. }) = turned_away {
+            self.events.add("connect_failed", 0, 0, why);
         }
     }
 
@@ -652,6 +730,7 @@ impl Host {
         };
         ReplicaStatus {
             host,
+            version: version(&self.pair_config.greeting),
             key_expires,
             key_days_left,
             pid: std::process::id(),
@@ -674,6 +753,16 @@ impl Host {
             ..ReplicaStatus::default()
         }
     }
+}
+
+/// What people are told of this program. Hosts that pair have the same semantics and protocol.
+fn version(own: &Greeting) -> String {
+    let Greeting {
+        build,
+        semantics_version,
+        ..
+    } = own;
+    format!("{build}, semantics version {semantics_version}, protocol version {PROTOCOL_VERSION}")
 }
 
 /// Whose a certificate is, its last day, and how many days are left.

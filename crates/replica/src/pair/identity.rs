@@ -9,6 +9,7 @@ use crate::state_directory::replace;
 use environment::fs;
 use keys::{HostName, Keys, KeysError, LetIn, Purpose};
 use replication::config::PairConfig;
+use replication::configuration::Configuration;
 use replication::message::Greeting;
 use replication::succession::{Durability, Host, HostId, MachineName, RunId};
 use std::io;
@@ -16,40 +17,84 @@ use std::path::Path;
 
 /// Holds this host's identity, as far as this machine is concerned.
 const FILE: &str = "host-id";
-/// Its digits and the end of the line, and what betrays that there is more.
-const LIMIT_BYTES: u64 = 64;
+/// Its digits, a name and the end of the line, and what betrays that there is more.
+const LIMIT_BYTES: u64 = 128;
 
-/// The identity in the state directory; made when there is none.
-fn host_id(directory: &Path) -> io::Result<HostId> {
+/// The identity in the state directory, which belongs to the host of this name; made when there is none.
+///
+/// A directory that was copied to another host would make two hosts one, and each could start the machine in
+/// the belief that it is its primary's: so the name stands beside the identity.
+fn host_id(directory: &Path, name: &str) -> Result<HostId, ReplicaError> {
     let path = directory.join(FILE);
-    match fs::read(&path, LIMIT_BYTES) {
-        Ok(content) => {
-            let id = std::str::from_utf8(&content).unwrap_or("").trim_end();
-            let id = (id.len() == 32).then(|| u128::from_str_radix(id, 16));
-            return match id {
-                Some(Ok(id)) => Ok(HostId(id)),
-                _ => Err(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    format!("{} is no host's identity", path.display()),
-                )),
-            };
+    let content = match fs::read(&path, LIMIT_BYTES) {
+        Ok(content) => content,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let id = HostId(random::number()?);
+            replace(&path, line(id, name).as_bytes())?;
+            return Ok(id);
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
+        Err(error) => return Err(error.into()),
+    };
+    let text = std::str::from_utf8(&content).unwrap_or("");
+    let (id, owner) = match text.trim_end().split_once(' ') {
+        Some((id, owner)) => (id, Some(owner)),
+        None => (text.trim_end(), None),
+    };
+    let id = (id.len() == 32).then(|| u128::from_str_radix(id, 16));
+    let Some(Ok(id)) = id else {
+        let what = format!("{} is no host's identity", path.display());
+        return Err(io::Error::new(io::ErrorKind::InvalidData, what).into());
+    };
+    let id = HostId(id);
+    match owner {
+        Some(owner) if owner == name => {}
+        // A host without a name, as some simulated ones are.
+        None if name.is_empty() => {}
+        // A directory of a version that did not write it.
+        None => replace(&path, line(id, name).as_bytes())?,
+        Some(owner) => {
+            return Err(ReplicaError::AnotherHosts {
+                path,
+                owner: owner.to_owned(),
+                name: name.to_owned(),
+            });
+        }
     }
-    let id = HostId(random::number()?);
-    replace(&path, format!("{id}\n").as_bytes())?;
     Ok(id)
 }
 
-/// What both hosts have to agree on: the machine, and when a flush of its guest is complete.
-fn handshake_hash(config: &ReplicaConfig, machines: &dyn Machines) -> u64 {
-    const BOTH: u64 = 0x626f_7468_2064_6973;
-    let machine = machines.configuration_hash();
-    match config.disk_durability {
-        Durability::Primary => machine,
-        Durability::Both => machine ^ BOTH,
+fn line(id: HostId, name: &str) -> String {
+    match name {
+        "" => format!("{id}\n"),
+        name => format!("{id} {name}\n"),
     }
+}
+
+/// What this host is called: everywhere as in its certificate, by which others know it.
+fn node(config: &ReplicaConfig, membership: &Membership) -> Result<String, ReplicaError> {
+    let said = config.pair.host.as_deref();
+    match membership {
+        Membership::Simulated => Ok(said.unwrap_or_default().to_owned()),
+        Membership::Keys(keys) => {
+            let name = keys.certificate().name.to_string();
+            match said {
+                Some(said) if said != name => Err(ReplicaError::HostName {
+                    said: said.to_owned(),
+                    name,
+                }),
+                Some(_) | None => Ok(name),
+            }
+        }
+    }
+}
+
+/// What both hosts have to agree on: the machine, and when a flush of its guest is complete.
+fn agreed(config: &ReplicaConfig, machines: &dyn Machines) -> Configuration {
+    let durability = match config.disk_durability {
+        Durability::Primary => "primary",
+        Durability::Both => "both",
+    };
+    machines.configuration().with("disk_durability", durability)
 }
 
 /// By what the machine's members know this host, and this host them.
@@ -76,23 +121,24 @@ pub fn membership(config: &ReplicaConfig) -> Result<Membership, ReplicaError> {
 }
 
 /// What the replication core has to know of this replica.
+///
+/// # Errors
+/// The state directory is another host's, or the configuration calls this host by another name than its
+/// certificate does.
 pub fn pair_config(
     config: &ReplicaConfig,
     membership: &Membership,
     machines: &dyn Machines,
-) -> io::Result<PairConfig> {
-    let node = match (&config.pair.host, membership) {
-        (Some(host), _) => host.clone(),
-        (None, Membership::Keys(keys)) => keys.certificate().name.to_string(),
-        (None, Membership::Simulated) => String::new(),
-    };
+) -> Result<PairConfig, ReplicaError> {
+    let node = node(config, membership)?;
     let machine = MachineName::new(&config.name)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     let greeting = Greeting {
+        build: config.build.clone(),
         semantics_version: machines.semantics_version(),
-        configuration_hash: handshake_hash(config, machines),
+        configuration: agreed(config, machines),
         machine,
-        host: Host::new(host_id(&config.state_directory)?, &node),
+        host: Host::new(host_id(&config.state_directory, &node)?, &node),
         run: RunId(random::number()?),
     };
     let mut pair_config = PairConfig::new(greeting);
@@ -106,4 +152,47 @@ pub fn pair_config(
         pair_config.journal_timeout = journal.timeout;
     }
     Ok(pair_config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    /// Finding: a state directory that was copied made two hosts one.
+    #[test]
+    fn a_state_directory_is_of_one_host() {
+        let directory = tempfile::tempdir().unwrap();
+        let of = |name: &str| host_id(directory.path(), name);
+        let id = of("hosta").unwrap();
+        assert_eq!(of("hosta").unwrap(), id);
+        let error = of("hostb").unwrap_err();
+        assert!(
+            matches!(error, ReplicaError::AnotherHosts { .. }),
+            "{error}"
+        );
+        let error = error.to_string();
+        for word in ["hosta", "hostb", "host-id", "empty"] {
+            assert!(error.contains(word), "{word} is not in: {error}");
+        }
+        // A host that is called otherwise now, as a person says.
+        let file = directory.path().join(FILE);
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(&file, text.replace("hosta", "hostb")).unwrap();
+        assert_eq!(of("hostb").unwrap(), id);
+    }
+
+    #[test]
+    fn a_state_directory_of_before_gets_its_hosts_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join(FILE);
+        fs::write(&file, format!("{}\n", HostId(7))).unwrap();
+        assert_eq!(host_id(directory.path(), "hosta").unwrap(), HostId(7));
+        assert_eq!(
+            fs::read_to_string(&file).unwrap(),
+            format!("{} hosta\n", HostId(7))
+        );
+        fs::write(&file, "nobody\n").unwrap();
+        assert!(host_id(directory.path(), "hosta").is_err());
+    }
 }

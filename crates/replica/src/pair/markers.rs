@@ -193,6 +193,7 @@ mod tests {
         let zero = Duration::ZERO;
         let config = ReplicaConfig {
             name: "vm".into(),
+            build: Default::default(),
             state_directory: directory.into(),
             memory_bytes: 1 << 20,
             engine: Engine::Interpreter,

@@ -1,13 +1,17 @@
 //! Asks peers how they stand, each on a thread of its own.
 
+use crate::events::EventLog;
 use crate::host_time::monotonic;
-use crate::peer_stream::Membership;
-use crate::transport;
+use crate::peer_stream::{BlockingPeer, Membership};
+use crate::transport::{self, AddressError};
+use crate::turned_away::turned_away;
 use crate::wake::Waker;
 use environment::mpsc::{self, Receiver, Sender};
+use keys::HostName;
 use replication::message::{Greeting, Message, MessageReader, MessageWriter, PROTOCOL_VERSION};
-use replication::startup::{PeerAnswer, PeerId};
-use std::io::{Read, Write};
+use replication::startup::{PeerAnswer, PeerId, TurnedAway};
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
 use std::time::Duration;
 
 /// How long connecting, and then each read, may take.
@@ -22,6 +26,8 @@ pub struct Peers {
     round: u64,
     sender: Sender<(u64, PeerId, PeerAnswer)>,
     answers: Receiver<(u64, PeerId, PeerAnswer)>,
+    /// Of whom it was told that no session comes about, and why.
+    told: BTreeMap<PeerId, String>,
 }
 
 impl Peers {
@@ -41,6 +47,7 @@ impl Peers {
             round: 0,
             sender,
             answers,
+            told: BTreeMap::new(),
         }
     }
 
@@ -55,8 +62,7 @@ impl Peers {
             let asking = environment::thread::Builder::new()
                 .name("peer".into())
                 .spawn(move || {
-                    let answer =
-                        ask(&address, greeting, &membership).unwrap_or(PeerAnswer::Unreachable);
+                    let answer = ask(&address, greeting, &membership);
                     // Nobody may want it any more.
                     let _sent = sender.send((round, peer, answer));
                     waker.wake();
@@ -77,32 +83,82 @@ impl Peers {
             .find(|(of, _, _)| *of == round)
             .map(|(_, peer, answer)| (peer, answer))
     }
+
+    /// As [`Peers::answer`]. A peer that is there, and does not let this host in or is not let in, is told
+    /// as an event: once, and again when it is for another reason.
+    pub fn answer_told(&mut self, events: &mut EventLog) -> Option<(PeerId, PeerAnswer)> {
+        let (peer, answer) = self.answer()?;
+        match &answer {
+            PeerAnswer::TurnedAway(TurnedAway { why, .. }) => {
+                if self.told.get(&peer) != Some(why) {
+                    events.add("connect_failed", 0, 0, why.clone());
+                    self.told.insert(peer, why.clone());
+                }
+            }
+            PeerAnswer::Standing(_) => {
+                self.told.remove(&peer);
+            }
+            // For a moment, perhaps: then it is no news that it is as before.
+            PeerAnswer::Unreachable => {}
+        }
+        Some((peer, answer))
+    }
 }
 
-fn ask(address: &str, greeting: Greeting, membership: &Membership) -> Option<PeerAnswer> {
-    let mut stream = transport::connect_blocking(address, PATIENCE, membership).ok()?;
-    stream.set_timeout(PATIENCE).ok()?;
+fn ask(address: &str, greeting: Greeting, membership: &Membership) -> PeerAnswer {
+    let connected = transport::connect_blocking(address, PATIENCE, membership);
+    let (peer, error) = match connected {
+        Ok(mut stream) => match question(&mut stream, greeting) {
+            Ok(answer) => return answer,
+            Err(error) => (stream.peer().cloned(), error),
+        },
+        Err(AddressError::Connect { source, .. }) => (None, source),
+        Err(AddressError::Unknown { .. } | AddressError::Listen { .. }) => {
+            return PeerAnswer::Unreachable;
+        }
+    };
+    let turned_away = turned_away(&error, address, peer.as_ref(), membership);
+    turned_away.map_or(PeerAnswer::Unreachable, PeerAnswer::TurnedAway)
+}
+
+/// Asks a peer with which there is a session. One that does not let this host in says so only now.
+fn question(stream: &mut BlockingPeer, greeting: Greeting) -> io::Result<PeerAnswer> {
+    stream.set_timeout(PATIENCE)?;
     let mut bytes = Vec::new();
     let ask = Message::Ask {
         protocol: PROTOCOL_VERSION,
         greeting,
     };
     MessageWriter::default().write(&mut bytes, &ask);
-    stream.write_all(&bytes).ok()?;
+    // A peer that has hung up has said why before.
+    let written = stream.write_all(&bytes);
     let mut reader = MessageReader::new();
     let mut buffer = [0; 4096];
     let until = monotonic() + PATIENCE;
     while monotonic() < until {
-        let length = stream.read(&mut buffer).ok()?;
+        let length = stream.read(&mut buffer)?;
         if length == 0 {
-            return None;
+            break;
         }
         reader.push(&buffer[..length]);
-        match reader.next_message().ok()? {
-            Some(Message::Standing(standing)) => return Some(PeerAnswer::Standing(standing)),
-            Some(_) => return None,
-            None => {}
+        match reader.next_message() {
+            // No program of this site speaks for another host than its own.
+            Ok(Some(Message::Standing(standing)))
+                if stream
+                    .peer()
+                    .is_none_or(|peer| peer.as_str() == standing.host.node()) =>
+            {
+                return Ok(PeerAnswer::Standing(standing));
+            }
+            Ok(Some(Message::Refuse(refusal))) => {
+                let host = stream.peer().map(HostName::to_string);
+                let who = host.as_deref().unwrap_or("a peer");
+                let why = format!("{who} answers, but does not say how it stands: {refusal}");
+                return Ok(PeerAnswer::TurnedAway(TurnedAway { host, why }));
+            }
+            Ok(None) => {}
+            Ok(Some(_)) | Err(_) => break,
         }
     }
-    None
+    written.map(|()| PeerAnswer::Unreachable)
 }

@@ -59,7 +59,7 @@ impl Rivals {
             self.ask_at = now + ASK_INTERVAL;
             self.peers.ask();
         }
-        while let Some((peer, answer)) = self.peers.answer() {
+        while let Some((peer, answer)) = self.peers.answer_told(&mut host.events) {
             let PeerAnswer::Standing(standing) = answer else {
                 continue;
             };

@@ -117,7 +117,7 @@ impl Starting<'_> {
         while let Some((request, outcome)) = host.arbiter.answer(monotonic()) {
             startup.arbiter_answered(monotonic(), &request, &outcome);
         }
-        while let Some((peer, answer)) = self.asked.answer() {
+        while let Some((peer, answer)) = self.asked.answer_told(&mut host.events) {
             startup.peer_answered(monotonic(), peer, answer);
         }
         if let Waiting::Obstacle(_) = startup.waiting() {
@@ -196,11 +196,13 @@ impl Starting<'_> {
             return Ok(Some(Next::Exit(Ok(Ended::Left))));
         }
         for (connection, message) in happened.messages {
-            if matches!(message, Message::Ask { .. } | Message::Hello { .. }) {
-                let standing = Message::Standing(self.startup.standing());
-                self.host.send(connection, &standing);
+            match message {
+                Message::Ask { greeting, .. } | Message::Hello { greeting, .. } => {
+                    let standing = self.startup.standing();
+                    self.host.answer_peer(connection, &greeting, standing);
+                }
+                _ => self.host.close(connection),
             }
-            self.host.close(connection);
         }
         for (id, request) in happened.requests {
             match request {

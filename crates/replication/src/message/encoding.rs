@@ -1,19 +1,22 @@
 //! How messages are spelt. `docs/protocol.md`, "Messages".
 
+mod greeting;
+
 use super::{
-    Button, Continuation, DivergenceReport, Fetched, Greeting, LifeId, MAX_ANSWER_BYTES,
-    MAX_CHUNK_BYTES, MAX_GREETING_BYTES, MAX_NAME_BYTES, Message, Parting, Refusal, SnapshotChunk,
-    SnapshotPart, Standpoint,
+    Button, Continuation, DivergenceReport, Fetched, LifeId, MAX_ANSWER_BYTES, MAX_CHUNK_BYTES,
+    MAX_GREETING_BYTES, Message, PROTOCOL_VERSION, Parting, SnapshotChunk, SnapshotPart,
+    Standpoint,
 };
 use crate::life_log::{LogMark, Place};
 use crate::marker::{Marker, Worth};
 use crate::record::{decode_batch, encode_batch};
 use crate::startup::{Stance, Standing};
-use crate::succession::{
-    Generation, Host, HostId, LifeNumber, MAX_ENTRY_BYTES, MachineName, RunId,
-};
+use crate::succession::{Generation, LifeNumber, MAX_ENTRY_BYTES, RunId};
 use crate::watch::Agreement;
 use crate::wire::{Fields, WireError, put_bytes, put_varint};
+use greeting::{
+    get_greeting, get_host, get_machine, get_refusal, get_u32, put_greeting, put_host, put_refusal,
+};
 
 mod kind {
     pub const HELLO: u8 = 1;
@@ -46,51 +49,6 @@ mod kind {
     pub const ANSWER: u8 = 28;
 }
 
-fn put_greeting(out: &mut Vec<u8>, greeting: &Greeting) {
-    put_varint(out, greeting.semantics_version.into());
-    out.extend_from_slice(&greeting.configuration_hash.to_le_bytes());
-    put_bytes(out, greeting.machine.as_str().as_bytes());
-    put_host(out, &greeting.host);
-    out.extend_from_slice(&greeting.run.0.to_le_bytes());
-}
-
-fn put_host(out: &mut Vec<u8>, host: &Host) {
-    out.extend_from_slice(&host.id.0.to_le_bytes());
-    put_bytes(out, host.node().as_bytes());
-}
-
-fn get_host(fields: &mut Fields<'_>) -> Result<Host, WireError> {
-    let id = HostId(u128::from_le_bytes(fields.array()?));
-    Ok(Host::new(
-        id,
-        &fields.string("the node's name", MAX_NAME_BYTES)?,
-    ))
-}
-
-fn get_machine(fields: &mut Fields<'_>) -> Result<MachineName, WireError> {
-    let name = fields.string("the machine's name", MAX_NAME_BYTES)?;
-    MachineName::new(&name).map_err(|_| WireError::Name)
-}
-
-fn get_u32(fields: &mut Fields<'_>, what: &'static str) -> Result<u32, WireError> {
-    let value = fields.varint()?;
-    u32::try_from(value).map_err(|_| WireError::TooLarge {
-        what,
-        value,
-        limit: u32::MAX.into(),
-    })
-}
-
-fn get_greeting(fields: &mut Fields<'_>) -> Result<Greeting, WireError> {
-    Ok(Greeting {
-        semantics_version: get_u32(fields, "the semantics version")?,
-        configuration_hash: u64::from_le_bytes(fields.array()?),
-        machine: get_machine(fields)?,
-        host: get_host(fields)?,
-        run: RunId(u128::from_le_bytes(fields.array()?)),
-    })
-}
-
 fn get_standpoint(fields: &mut Fields<'_>) -> Result<Standpoint, WireError> {
     Ok(Standpoint {
         life_id: LifeId(u128::from_le_bytes(fields.array()?)),
@@ -99,54 +57,6 @@ fn get_standpoint(fields: &mut Fields<'_>) -> Result<Standpoint, WireError> {
             count: fields.varint()?,
             mark: LogMark(u128::from_le_bytes(fields.array()?)),
         },
-    })
-}
-
-fn put_refusal(out: &mut Vec<u8>, refusal: &Refusal) {
-    match refusal {
-        Refusal::NotNow => out.push(0),
-        Refusal::ProtocolVersion { ours } => {
-            out.push(1);
-            put_varint(out, (*ours).into());
-        }
-        Refusal::SemanticsVersion { ours } => {
-            out.push(2);
-            put_varint(out, (*ours).into());
-        }
-        Refusal::Configuration { ours } => {
-            out.push(3);
-            out.extend_from_slice(&ours.to_le_bytes());
-        }
-        Refusal::Machine { ours } => {
-            out.push(4);
-            put_bytes(out, ours.as_str().as_bytes());
-        }
-        Refusal::SameHost => out.push(5),
-    }
-}
-
-fn get_refusal(fields: &mut Fields<'_>) -> Result<Refusal, WireError> {
-    Ok(match fields.byte()? {
-        0 => Refusal::NotNow,
-        1 => Refusal::ProtocolVersion {
-            ours: get_u32(fields, "the protocol version")?,
-        },
-        2 => Refusal::SemanticsVersion {
-            ours: get_u32(fields, "the semantics version")?,
-        },
-        3 => Refusal::Configuration {
-            ours: u64::from_le_bytes(fields.array()?),
-        },
-        4 => Refusal::Machine {
-            ours: get_machine(fields)?,
-        },
-        5 => Refusal::SameHost,
-        tag => {
-            return Err(WireError::UnknownTag {
-                what: "refusal",
-                tag,
-            });
-        }
     })
 }
 
@@ -288,6 +198,10 @@ pub(super) fn encode(out: &mut Vec<u8>, message: &Message) -> u8 {
             put_greeting(out, greeting);
             kind::ASK
         }
+        Message::Foreign { protocol } => {
+            put_varint(out, (*protocol).into());
+            kind::HELLO
+        }
         Message::Standing(standing) => {
             put_standing(out, standing);
             kind::STANDING
@@ -394,6 +308,9 @@ pub(super) fn decode(kind: u8, payload: &[u8]) -> Result<Message, WireError> {
     let message = match kind {
         kind::HELLO => {
             let protocol = get_u32(&mut f, "the protocol version")?;
+            if protocol != PROTOCOL_VERSION {
+                return Ok(Message::Foreign { protocol });
+            }
             let greeting = get_greeting(&mut f)?;
             let stands_at = if f.is_empty() {
                 None
@@ -465,10 +382,14 @@ pub(super) fn decode(kind: u8, payload: &[u8]) -> Result<Message, WireError> {
             pairing: f.varint()?,
             nonce: u128::from_le_bytes(f.array()?),
         },
-        kind::ASK => Message::Ask {
-            protocol: get_u32(&mut f, "the protocol version")?,
-            greeting: get_greeting(&mut f)?,
-        },
+        kind::ASK => {
+            let protocol = get_u32(&mut f, "the protocol version")?;
+            if protocol != PROTOCOL_VERSION {
+                return Ok(Message::Foreign { protocol });
+            }
+            let greeting = get_greeting(&mut f)?;
+            Message::Ask { protocol, greeting }
+        }
         kind::STANDING => Message::Standing(get_standing(&mut f)?),
         kind::RESTORING => Message::Restoring {
             pairing: f.varint()?,

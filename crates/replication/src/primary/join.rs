@@ -34,8 +34,7 @@ pub(super) enum JoinStep {
 /// A follower that becomes a member. Outputs do not wait for it yet.
 pub(super) struct Join {
     cursor: Cursor,
-    host: Host,
-    run: RunId,
+    greeting: Greeting,
     step: JoinStep,
     silence: SilenceDetector,
     /// What the backup said about its restore: bytes done, of how many.
@@ -78,7 +77,8 @@ impl Join {
 
     pub fn describe(&self) -> FollowerStatus {
         FollowerStatus {
-            host: self.host.clone(),
+            host: self.greeting.host.clone(),
+            build: self.greeting.build.clone(),
             is_member: false,
             protects: false,
             acknowledged: self.cursor.acknowledged(),
@@ -91,7 +91,11 @@ impl Join {
     }
 
     pub fn host(&self) -> &Host {
-        &self.host
+        &self.greeting.host
+    }
+
+    pub fn greeting(&self) -> &Greeting {
+        &self.greeting
     }
 
     pub fn is_on(&self, connection: ConnectionId) -> bool {
@@ -107,7 +111,7 @@ impl Join {
     }
 
     pub fn run(&self) -> RunId {
-        self.run
+        self.greeting.run
     }
 
     pub fn bytes_waiting(&self) -> usize {
@@ -153,7 +157,8 @@ impl<O> Primary<O> {
         stands_at: Option<Standpoint>,
     ) {
         if let Err(refusal) = self.may_join(protocol, &greeting) {
-            self.send(connection, Message::Refuse(refusal.clone()));
+            let told = refusal.from_there(&self.config.greeting.host);
+            self.send(connection, Message::Refuse(told));
             self.actions.push_back(PrimaryAction::Close(connection));
             self.report(Event::RefusedBackup {
                 host: greeting.host,
@@ -196,8 +201,7 @@ impl<O> Primary<O> {
         }
         let join = Join {
             cursor,
-            host: greeting.host,
-            run: greeting.run,
+            greeting,
             step,
             silence: SilenceDetector::new(now, self.config.detector.join_timeout),
             restored: None,
@@ -223,15 +227,11 @@ impl<O> Primary<O> {
         if theirs.host == ours.host {
             return Err(Refusal::SameHost);
         }
-        if theirs.semantics_version != ours.semantics_version {
-            return Err(Refusal::SemanticsVersion {
-                ours: ours.semantics_version,
-            });
+        if let Some(clash) = ours.clash(theirs).or_else(|| self.clash(theirs)) {
+            return Err(clash);
         }
-        if theirs.configuration_hash != ours.configuration_hash {
-            return Err(Refusal::Configuration {
-                ours: ours.configuration_hash,
-            });
+        if let Some(differs) = ours.refusal_of_machine(theirs) {
+            return Err(differs);
         }
         let is_here = self.opened.membership().has_member(theirs.host.id);
         let takes_one_more = matches!(self.state, State::Running { join: None })
@@ -246,6 +246,17 @@ impl<O> Primary<O> {
             return Err(Refusal::NotNow);
         }
         Ok(())
+    }
+
+    /// Whether somebody who follows, or joins, has the name or the identity of who comes now.
+    fn clash(&self, theirs: &Greeting) -> Option<Refusal> {
+        let joining = match &self.state {
+            State::Running { join: Some(join) } => Some(join.greeting()),
+            State::Running { join: None } | State::Parting { .. } | State::Stopped => None,
+        };
+        let members = self.members.iter().map(Member::greeting);
+        let mut here = members.chain(joining);
+        here.find_map(|here| here.clash_among_others(theirs))
     }
 
     /// Whether a machine that stands there can go on from there: its log must be proven to be a
@@ -316,7 +327,7 @@ impl<O> Primary<O> {
             Message::Accept { pairing } if pairing == expected => {
                 if join.step == JoinStep::AwaitAccept {
                     join.step = JoinStep::AwaitSnapshot;
-                    let run = join.run;
+                    let run = join.run();
                     self.actions
                         .push_back(PrimaryAction::TakeSnapshot { pairing, run });
                 } else {
@@ -385,7 +396,7 @@ impl<O> Primary<O> {
         }
         join.step = JoinStep::Claiming;
         let mut members: Vec<Host> = self.members.iter().map(|m| m.host().clone()).collect();
-        members.push(join.host.clone());
+        members.push(join.host().clone());
         let next = Membership {
             members,
             durability: self.config.durability,
@@ -405,7 +416,7 @@ impl<O> Primary<O> {
         let Some(join) = join.take() else { return };
         let Join {
             mut cursor,
-            host,
+            greeting,
             generations,
             ..
         } = *join;
@@ -421,7 +432,7 @@ impl<O> Primary<O> {
             "Begin comes after all records before it"
         );
         assert!(
-            self.opened.membership().has_member(host.id),
+            self.opened.membership().has_member(greeting.host.id),
             "only a member by the key begins"
         );
         cursor.touched(now);
@@ -437,7 +448,7 @@ impl<O> Primary<O> {
         if self.opened.membership().durability == Durability::Both && !mutated {
             self.complete_flushes(0);
         }
-        let member = Member::new(now, host, cursor, &self.config.detector);
+        let member = Member::new(now, greeting, cursor, &self.config.detector);
         self.members.push(member);
         self.send(connection, begin);
         for key in generations {

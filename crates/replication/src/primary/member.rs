@@ -9,7 +9,7 @@ use crate::event::Event;
 use crate::failure_detector::{DetectorConfig, SilenceDetector, Suspicion};
 use crate::lag::{LagConfig, LagMeter, Pressure, RunShare};
 use crate::life_log::LifeLog;
-use crate::message::{Message, Parting};
+use crate::message::{Greeting, Message, Parting};
 use crate::mutation::{Mutation, Mutations};
 use crate::record::{Record, RecordBody};
 use crate::round_trip::RoundTrip;
@@ -20,7 +20,7 @@ use std::time::Duration;
 /// A member, from Begin until its connection ends, and what is known about it.
 pub(super) struct Member {
     cursor: Cursor,
-    host: Host,
+    greeting: Greeting,
     silence: SilenceDetector,
     meter: LagMeter,
     /// When its machine last moved, or had nothing to do.
@@ -43,12 +43,17 @@ pub(super) struct Member {
 }
 
 impl Member {
-    pub fn new(now: Duration, host: Host, cursor: Cursor, detector: &DetectorConfig) -> Member {
+    pub fn new(
+        now: Duration,
+        greeting: Greeting,
+        cursor: Cursor,
+        detector: &DetectorConfig,
+    ) -> Member {
         let mut round_trip = RoundTrip::default();
         round_trip.sent(now, 1, cursor.bytes_under_way());
         Member {
             cursor,
-            host,
+            greeting,
             silence: SilenceDetector::new(now, detector.silence_timeout),
             meter: LagMeter::default(),
             moved: now,
@@ -76,7 +81,11 @@ impl Member {
     }
 
     pub fn host(&self) -> &Host {
-        &self.host
+        &self.greeting.host
+    }
+
+    pub fn greeting(&self) -> &Greeting {
+        &self.greeting
     }
 
     pub fn cursor(&self) -> &Cursor {
@@ -198,7 +207,8 @@ impl Member {
     pub fn describe(&self, count: u64) -> FollowerStatus {
         let behind = count.saturating_sub(self.meter.executed());
         FollowerStatus {
-            host: self.host.clone(),
+            host: self.greeting.host.clone(),
+            build: self.greeting.build.clone(),
             is_member: true,
             protects: self.protects,
             acknowledged: self.cursor.acknowledged(),
@@ -288,7 +298,7 @@ impl<O> Primary<O> {
             } if pairing == expected => {
                 member.heard(now);
                 member.agreement = agreement;
-                let host = member.host.id;
+                let host = member.greeting.host.id;
                 self.beacon.challenge(host, nonce);
                 self.agree(agreement);
             }
@@ -496,10 +506,10 @@ impl<O> Primary<O> {
             self.report(Event::Suspected { pairing, why });
         }
         assert!(
-            self.opened.membership().has_member(member.host.id),
+            self.opened.membership().has_member(member.greeting.host.id),
             "whoever read Begin is a member by the key"
         );
-        self.lost.push(member.host);
+        self.lost.push(member.greeting.host);
         if self
             .config
             .mutations

@@ -2,7 +2,8 @@
 
 use super::rights::{Open, Right};
 use super::{
-    JournalWorth, PeerAnswer, PeerId, Refusal, Stance, Standing, StartupConfig, Waiting, Word,
+    JournalWorth, PeerAnswer, PeerId, Reach, Refusal, Stance, Standing, StartupConfig, TurnedAway,
+    Waiting, Word,
 };
 use crate::marker::{DiskState, Role, Worth};
 use crate::mutation::Mutation;
@@ -68,8 +69,51 @@ impl Situation<'_> {
         let answers = self.answers.into_iter().flatten();
         answers.filter_map(|(peer, answer)| match answer {
             PeerAnswer::Standing(standing) => Some((*peer, standing)),
-            PeerAnswer::Unreachable => None,
+            PeerAnswer::TurnedAway(_) | PeerAnswer::Unreachable => None,
         })
+    }
+
+    /// The peer that is `host`, if it answers and cannot be asked. One that did not prove its name, or
+    /// has one that the generation does not know or that is this host's own, may be any of those that do
+    /// not say how they stand.
+    fn turned_away(&self, membership: &Membership, host: &Host) -> Option<&TurnedAway> {
+        if self
+            .standings()
+            .any(|(_, standing)| standing.host.id == host.id)
+        {
+            return None;
+        }
+        let turned_away = || {
+            let answers = self.answers.into_iter().flatten();
+            answers.filter_map(|(_, answer)| match answer {
+                PeerAnswer::TurnedAway(turned_away) => Some(turned_away),
+                PeerAnswer::Standing(_) | PeerAnswer::Unreachable => None,
+            })
+        };
+        let me = self.config.host.id;
+        let is_known = |name: &str| {
+            let mut others = everybody(membership).filter(|host| host.id != me);
+            others.any(|host| host.node() == name)
+        };
+        let is_it = |found: &&TurnedAway| found.host.as_deref() == Some(host.node());
+        let may_be = |found: &&TurnedAway| !found.host.as_deref().is_some_and(is_known);
+        turned_away()
+            .find(is_it)
+            .or_else(|| turned_away().find(may_be))
+    }
+
+    /// Hosts of the generation of whom nobody knows how they stand, if one of them is there.
+    fn unasked(&self, membership: &Membership, hosts: Vec<Host>) -> Option<Waiting> {
+        let mut reasons: Vec<&str> = Vec::new();
+        for host in &hosts {
+            if let Some(turned_away) = self.turned_away(membership, host)
+                && !reasons.contains(&&*turned_away.why)
+            {
+                reasons.push(&turned_away.why);
+            }
+        }
+        let why = reasons.join("; ");
+        (!reasons.is_empty()).then_some(Waiting::Unasked { hosts, why })
     }
 
     fn forgot(&self) -> Waiting {
@@ -168,11 +212,20 @@ impl Situation<'_> {
         }
         match self.somebody_has_it(newest, &open) {
             Some(decision) => decision,
-            None if self.word.new_life && !self.may_be_forced() => {
+            None if self.word.new_life => self.new_life(newest, membership),
+            None => self.nobody_has_it(newest, &open, right, kept),
+        }
+    }
+
+    /// A person gives the open life up, of which nobody is known who holds it.
+    fn new_life(&self, newest: &Entry, membership: &Membership) -> Decision {
+        let others = membership.others(self.config.host.id).cloned().collect();
+        match self.unasked(membership, others) {
+            Some(waiting) => Decision::Wait(waiting),
+            None if !self.may_be_forced() => {
                 Decision::Refuse(Refusal::NotWhole(self.worth.clone()))
             }
-            None if self.word.new_life => Decision::Claim(Box::new(self.lost(newest))),
-            None => self.nobody_has_it(newest, &open, right, kept),
+            None => Decision::Claim(Box::new(self.lost(newest))),
         }
     }
 
@@ -205,6 +258,11 @@ impl Situation<'_> {
             }
         }
         None
+    }
+
+    /// Whether a person says that `host` is off, and it does not answer.
+    fn is_off(&self, membership: &Membership, host: &Host) -> bool {
+        self.word.without.contains(&host.id) && self.turned_away(membership, host).is_none()
     }
 
     /// Whether `host` says that it has no machine.
@@ -251,7 +309,7 @@ impl Situation<'_> {
             .cloned()
             .collect();
         // Of these a person may say that they are off.
-        let is_named = |host: &Host| self.word.without.contains(&host.id);
+        let is_named = |host: &Host| self.is_off(membership, host);
         let nobody_else_has_it = silent.iter().all(is_named);
         let primary = &membership.primary;
         let primary_never_settled = self.standings().any(|(_, standing)| {
@@ -267,7 +325,10 @@ impl Situation<'_> {
         };
         match kept {
             Some(Err(why)) if mine => return Decision::Wait(*why),
-            _ if mine && !nobody_else_has_it => return Decision::Wait(Waiting::Silent(silent)),
+            _ if mine && !nobody_else_has_it => {
+                let unasked = self.unasked(membership, silent.clone());
+                return Decision::Wait(unasked.unwrap_or(Waiting::Silent(silent)));
+            }
             Some(Ok(last)) if mine => {
                 return Decision::Claim(Box::new(self.recovered(newest, membership, last)));
             }
@@ -277,10 +338,10 @@ impl Situation<'_> {
             _ => {}
         }
         // The right disk is elsewhere; if a person says that it is gone, this one has to do.
-        let holders = [primary.id, membership.origin.host.id];
+        let holders = [primary, &membership.origin.host];
         let given_up = holders
             .iter()
-            .all(|holder| *holder == me || self.word.without.contains(holder));
+            .all(|holder| holder.id == me || self.is_off(membership, holder));
         let is_word = !self.word.without.is_empty();
         if is_word && given_up && nobody_else_has_it && self.may_be_forced() {
             let forced = self.cold_start(newest, membership, Right::None);
@@ -312,9 +373,15 @@ impl Situation<'_> {
                 to_name.push(host.clone());
             }
         }
+        let answers = self.standings().any(|(_, s)| s.host.id == wanted.id);
+        let reach = match self.turned_away(open.membership, wanted) {
+            _ if answers => Reach::Answers,
+            Some(turned_away) => Reach::TurnedAway(turned_away.why.clone()),
+            None => Reach::Silent,
+        };
         Waiting::RightDisk {
             host: wanted.clone(),
-            answers: self.standings().any(|(_, s)| s.host.id == wanted.id),
+            reach,
             own: self.worth.clone(),
             to_name,
         }
@@ -385,4 +452,10 @@ impl Situation<'_> {
             Some(next),
         )
     }
+}
+
+/// All hosts of a generation, and whose disk it began from.
+fn everybody(membership: &Membership) -> impl Iterator<Item = &Host> {
+    let members = membership.members.iter();
+    members.chain([&membership.primary, &membership.origin.host])
 }

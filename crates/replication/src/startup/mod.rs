@@ -11,7 +11,7 @@ mod waiting;
 
 pub use journal::{FoundJournal, JournalWorth};
 pub use standing::{Stance, Standing};
-pub use waiting::Waiting;
+pub use waiting::{Reach, Waiting};
 
 use crate::marker::Worth;
 use crate::message::LifeId;
@@ -85,11 +85,23 @@ pub struct Word {
     pub new_life: bool,
 }
 
+/// A peer that is there, and with which nothing can be spoken: it does not let this host in, or this host
+/// does not let it in. It may hold the running machine, and is not off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TurnedAway {
+    /// The peer's name, where it proved to have it.
+    pub host: Option<String>,
+    /// What happened and what to do about it, for people.
+    pub why: String,
+}
+
 /// What a peer said, or that it said nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerAnswer {
     /// How it stands.
     Standing(Standing),
+    /// It answers, and nothing comes of it.
+    TurnedAway(TurnedAway),
     /// It cannot be reached, or did not answer in time, or speaks of another machine.
     Unreachable,
 }

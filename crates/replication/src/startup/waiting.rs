@@ -31,7 +31,7 @@ pub enum Waiting {
         /// That host.
         host: Host,
         /// Whether it answers.
-        answers: bool,
+        reach: Reach,
         /// What this host's own is worth.
         own: Worth,
         /// Whom a person would have to declare off, all of them, for the machine to start from the
@@ -42,6 +42,14 @@ pub enum Waiting {
     /// The disk here is the right one, but hosts that may hold the running machine do not answer: all
     /// of them.
     Silent(Vec<Host>),
+    /// Hosts that may hold the running machine answer, but cannot be asked. Nobody's word makes them be
+    /// off.
+    Unasked {
+        /// Those hosts, and others that do not answer.
+        hosts: Vec<Host>,
+        /// Why they cannot be asked.
+        why: String,
+    },
     /// The disk here should be the right one, and is not.
     OwnDisk(Worth),
     /// The journal here is being read.
@@ -61,11 +69,24 @@ pub enum Waiting {
     LiveElsewhere(Host),
 }
 
+/// Whether a host can be asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// It answers.
+    Answers,
+    /// It does not answer.
+    Silent,
+    /// It answers, but cannot be asked, and why.
+    TurnedAway(String),
+}
+
 impl Waiting {
     /// The hosts that it is about, whom a person may declare to be off.
     pub fn hosts(&self) -> &[Host] {
         match self {
-            Waiting::Silent(hosts) | Waiting::RightDisk { to_name: hosts, .. } => hosts,
+            Waiting::Silent(hosts)
+            | Waiting::Unasked { hosts, .. }
+            | Waiting::RightDisk { to_name: hosts, .. } => hosts,
             Waiting::Peer(host, _)
             | Waiting::ArbiterDiffers(host)
             | Waiting::LiveElsewhere(host) => std::slice::from_ref(host),
@@ -167,28 +188,35 @@ impl fmt::Display for Waiting {
             Waiting::Peer(host, stance) => write!(f, "host {host} {stance}"),
             Waiting::RightDisk {
                 host,
-                answers,
+                reach,
                 own,
                 to_name,
             } => {
-                let how = if *answers {
-                    "answers"
-                } else {
-                    "does not answer"
+                let how = match reach {
+                    Reach::Answers => "and answers",
+                    Reach::Silent => "and does not answer",
+                    Reach::TurnedAway(why) => why,
                 };
-                write!(
-                    f,
-                    "host {host} has the right disk, and {how}; here is {own}"
-                )?;
+                write!(f, "host {host} has the right disk, {how}; here is {own}")?;
                 match &to_name[..] {
                     [] => f.write_str(", which cannot start the machine, whoever is off"),
-                    _ if *answers => Ok(()),
+                    _ if *reach != Reach::Silent => Ok(()),
                     to_name => write!(
                         f,
                         "; if what is not here is gone for good, say so: {}",
                         command(to_name)
                     ),
                 }
+            }
+            Waiting::Unasked { hosts, why } => {
+                let names: Vec<String> = hosts.iter().map(Host::to_string).collect();
+                write!(
+                    f,
+                    "nothing starts here while {} may hold the running machine and cannot be asked: \
+                     {why}; whoever answers is not off: let the hosts know each other, or end the \
+                     replica there",
+                    names.join(", ")
+                )
             }
             Waiting::Silent(hosts) => {
                 let names: Vec<String> = hosts.iter().map(Host::to_string).collect();
@@ -236,7 +264,7 @@ mod tests {
     fn who_else_has_to_be_named_is_said_with_the_whole_command() {
         let waiting = Waiting::RightDisk {
             host: host(2, "b"),
-            answers: false,
+            reach: Reach::Silent,
             own: Worth::Fresh,
             to_name: vec![host(2, "b"), host(3, "c")],
         };
@@ -265,7 +293,7 @@ mod tests {
         assert!(why.contains("not off") && why.contains("follows"), "{why}");
         let unfit = Waiting::RightDisk {
             host: host(2, "b"),
-            answers: false,
+            reach: Reach::Silent,
             own: Worth::Nothing("half a copy".into()),
             to_name: Vec::new(),
         };

@@ -5,11 +5,13 @@ use crate::support::{config, host};
 use replication::ConnectionId;
 use replication::backup::{Backup, BackupAction, BackupStop};
 use replication::config::PairConfig;
+use replication::configuration::{Build, Configuration};
+use replication::event::Event;
 use replication::failure_detector::Suspicion;
 use replication::marker::{DiskState, Role};
 use replication::message::{Greeting, Message, PROTOCOL_VERSION, Refusal};
 use replication::primary::{PrimaryAction, PrimaryPhase};
-use replication::succession::{Kind, MachineName, Outcome, RecordNumber};
+use replication::succession::{Host, HostId, Kind, MachineName, Outcome, RecordNumber, RunId};
 use std::time::Duration;
 
 #[test]
@@ -24,13 +26,23 @@ fn a_peer_that_does_not_fit_is_told_why_and_stops() {
             other => panic!("{other:?}"),
         }
     };
-    assert_eq!(
-        refusal(|g| g.semantics_version = 7),
-        Refusal::SemanticsVersion { ours: 1 }
+    let told = |change: fn(&mut Greeting)| refusal(change).to_string();
+    let semantics = told(|g| {
+        g.semantics_version = 7;
+        g.build = Build::new("0.2.0, commit 4567");
+    });
+    assert!(
+        semantics.contains(
+            "semantics version: 7 (0.2.0, commit 4567) here, 1 (0.1.0, commit 0123) at a"
+        ),
+        "{semantics}"
     );
-    assert_eq!(
-        refusal(|g| g.configuration_hash = 7),
-        Refusal::Configuration { ours: 2 }
+    let memory = told(|g| g.configuration = Configuration::new(7).with("memory", "16M"));
+    assert!(memory.contains("memory: 16M here, 8M at a"), "{memory}");
+    let rest = told(|g| g.configuration = Configuration::new(7).with("memory", "8M"));
+    assert!(
+        rest.contains("0000000000000007 here, 0000000000000002 at a"),
+        "{rest}"
     );
     let ours = MachineName::new("vm").unwrap();
     assert_eq!(
@@ -38,6 +50,112 @@ fn a_peer_that_does_not_fit_is_told_why_and_stops() {
         Refusal::Machine { ours }
     );
     assert_eq!(refusal(|g| g.host = host("a")), Refusal::SameHost);
+}
+
+/// The primary tells the same the other way round.
+#[test]
+fn a_refusal_names_what_differs_on_both_sides() {
+    let mut other = config("b");
+    other.greeting.configuration = Configuration::new(7).with("memory", "16M");
+    let mut pair = Pair::new(config("a"), other);
+    pair.settle();
+    let told = pair.primary_did.iter().find_map(|action| match action {
+        PrimaryAction::Report(Event::RefusedBackup { refusal, .. }) => Some(refusal.to_string()),
+        _ => None,
+    });
+    let told = told.unwrap();
+    assert!(told.contains("memory: 8M here, 16M at b"), "{told}");
+}
+
+/// What the primary answers to a host that calls itself so.
+fn answer(pair: &mut Pair, greeting: Greeting) -> Message {
+    let hello = Message::Hello {
+        protocol: PROTOCOL_VERSION,
+        greeting,
+        stands_at: None,
+    };
+    pair.primary.received(pair.now, ConnectionId(2), hello);
+    let mut answers = std::iter::from_fn(|| pair.primary.next_action());
+    let answer = answers.find_map(|action| match action {
+        PrimaryAction::Send {
+            connection: ConnectionId(2),
+            message,
+        } => Some(message),
+        _ => None,
+    });
+    answers.for_each(drop);
+    answer.unwrap()
+}
+
+fn called(id: u128, node: &str, run: u128) -> Greeting {
+    Greeting {
+        host: Host::new(HostId(id), node),
+        run: RunId(run),
+        ..config("b").greeting
+    }
+}
+
+/// Keys that were copied from a member, its state directory, or both: nobody else comes in by them while the
+/// member is here. Who was set up anew comes in when it has gone.
+#[test]
+fn one_name_is_one_host_at_a_time() {
+    let mut pair = Pair::protected();
+    let id = host("b").id.0;
+    let in_use = |name: &str| {
+        Message::Refuse(Refusal::NameInUse {
+            name: name.to_owned(),
+        })
+    };
+    for copy in [
+        called(99, "b", 99),
+        called(id, "c", 99),
+        called(id, "b", 99),
+    ] {
+        let name = copy.host.node().to_owned();
+        assert_eq!(answer(&mut pair, copy), in_use(&name));
+    }
+    assert!(pair.primary.status().protected, "the member is in");
+    pair.answers = true;
+    pair.primary.disconnected(pair.now, WIRE);
+    pair.to_backup = false;
+    pair.run(ms(1000));
+    assert_eq!(pair.primary.status().phase, PrimaryPhase::Alone);
+    let anew = answer(&mut pair, called(99, "b", 99));
+    assert!(matches!(anew, Message::Welcome { .. }), "{anew:?}");
+    // And now the one of before is the copy.
+    assert_eq!(answer(&mut pair, called(id, "b", 1)), in_use("b"));
+}
+
+/// The primary itself is one host as well, and says so to whoever asks.
+#[test]
+fn nobody_else_has_the_primarys_name_or_identity() {
+    let mut pair = Pair::protected();
+    let own = config("long").greeting.host;
+    let name = own.node().to_owned();
+    let same_name = Message::Refuse(Refusal::SameName { name });
+    let same_host = Message::Refuse(Refusal::SameHost);
+    assert_eq!(answer(&mut pair, called(99, own.node(), 99)), same_name);
+    assert_eq!(answer(&mut pair, called(own.id.0, "c", 99)), same_host);
+    for (asks, told) in [
+        (called(99, own.node(), 99), Some(same_name)),
+        (called(own.id.0, own.node(), 99), Some(same_host)),
+        // Its own address is among its peers' perhaps.
+        (config("long").greeting, None),
+    ] {
+        let ask = Message::Ask {
+            protocol: PROTOCOL_VERSION,
+            greeting: asks,
+        };
+        pair.primary.received(pair.now, ConnectionId(3), ask);
+        match (pair.primary.next_action(), told) {
+            (Some(PrimaryAction::Send { message, .. }), Some(told)) => assert_eq!(message, told),
+            (Some(PrimaryAction::Send { message, .. }), None) => {
+                assert!(matches!(message, Message::Standing(_)), "{message:?}");
+            }
+            (other, _) => panic!("{other:?}"),
+        }
+        std::iter::from_fn(|| pair.primary.next_action()).for_each(drop);
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use replication::config::PairConfig;
+use replication::configuration::{Build, Configuration};
 use replication::message::{Greeting, LifeId};
 use replication::succession::{
     Entry, Generation, Host, HostId, Key, Kind, LifeNumber, MachineName, Membership, Origin,
@@ -12,8 +13,9 @@ use std::collections::BTreeMap;
 /// The configuration of a node.
 pub fn config(node: &str) -> PairConfig {
     PairConfig::new(Greeting {
+        build: Build::new("0.1.0, commit 0123"),
         semantics_version: 1,
-        configuration_hash: 2,
+        configuration: Configuration::new(2).with("memory", "8M"),
         machine: MachineName::new("vm").unwrap(),
         host: host(node),
         run: RunId(node.len() as u128),

@@ -13,6 +13,7 @@ use replica::config::{Attachment, DiskFile, JournalOptions, NetworkEnd, PairOpti
 use replica::disk::Disk;
 use replica::{Machines, ReplicaConfig, run_mutated};
 use replication::config::JournalRole;
+use replication::configuration::{Build, Configuration};
 use replication::succession::Durability;
 use std::fmt::Write as _;
 use std::io::Read;
@@ -79,6 +80,10 @@ impl SimulatedMachines {
 impl Machines for SimulatedMachines {
     fn semantics_version(&self) -> u32 {
         machine::SEMANTICS
+    }
+
+    fn configuration(&self) -> Configuration {
+        Configuration::new(1)
     }
 
     fn configuration_hash(&self) -> u64 {
@@ -241,6 +246,7 @@ impl World {
             read_only: false,
         });
         ReplicaConfig {
+            build: Build::new("simulated"),
             name: "vm".into(),
             state_directory: self.directory.of(node),
             memory_bytes: machine::MEMORY_BYTES,

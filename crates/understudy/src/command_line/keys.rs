@@ -122,12 +122,12 @@ impl Init {
 impl Issue {
     fn text(self) -> Result<String, Failure> {
         let site = Site::open(&self.site.site).map_err(failure)?;
-        let mut text = String::new();
-        for host in &self.hosts {
-            let directory = site.issue(host, Validity::days(self.days.days));
-            text.push_str(&to_be_copied(host, &directory.map_err(failure)?));
-        }
-        Ok(text)
+        let directories = site.issue_all(&self.hosts, Validity::days(self.days.days));
+        let directories = directories.map_err(failure)?;
+        let hosts = self.hosts.iter().zip(&directories);
+        Ok(hosts
+            .map(|(host, directory)| to_be_copied(host, directory))
+            .collect())
     }
 }
 

@@ -34,8 +34,9 @@ const START_TIMEOUT_NS: u64 = 20_000_000_000;
 const STOP_TIMEOUT_NS: u64 = 3_000_000_000;
 /// Between two looks at something that is about to be there.
 const POLL: Duration = Duration::from_millis(10);
-/// What this host is called in its certificate.
-const HOST: &str = "demo";
+/// What the two hosts that this one plays are called in their certificates. A replica that takes the place
+/// of one that died has its name.
+const HOSTS: [&str; 2] = ["hosta", "hostb"];
 /// The certificate holds for so many days: longer than anybody looks.
 const KEY_DAYS: u32 = 3_650;
 /// A backup that ended is started anew no sooner than this after the one before.
@@ -43,6 +44,7 @@ const RESTART_INTERVAL_NS: u64 = 1_000_000_000;
 
 struct Replica {
     number: u32,
+    host: MemberName,
     directory: PathBuf,
     process: Supervised,
 }
@@ -56,8 +58,8 @@ pub struct Supervisor {
     address: SocketAddr,
     events: EventLog,
     image: GuestImage,
-    host: MemberName,
-    keys: PathBuf,
+    site: Site,
+    hosts: [MemberName; 2],
     memory: u64,
     engine: EngineName,
     next_number: u32,
@@ -78,9 +80,14 @@ impl Supervisor {
     ) -> Result<Supervisor, Failure> {
         let started_at_ns = monotonic_ns();
         let events = EventLog::open(layout.root())?;
-        let host: MemberName = HOST.parse().map_err(Failure::usage)?;
-        let keys = Site::init(&layout.site())
-            .and_then(|site| site.issue(&host.0, Validity::days(KEY_DAYS)))
+        let [one, other] = HOSTS.map(str::parse::<MemberName>);
+        let hosts = [one.map_err(Failure::usage)?, other.map_err(Failure::usage)?];
+        let names = hosts.clone().map(|host| host.0);
+        let site = Site::init(&layout.site())
+            .and_then(|site| {
+                site.issue_all(&names, Validity::days(KEY_DAYS))?;
+                Ok(site)
+            })
             .context("cannot make keys for this demonstration")?;
         let (switch, address) = start_switch(&layout, options.port)?;
         let probe = Probe::start(address)?;
@@ -91,8 +98,8 @@ impl Supervisor {
             address,
             events,
             image,
-            host,
-            keys,
+            site,
+            hosts,
             memory: options.memory,
             engine: options.engine,
             next_number: 1,
@@ -168,7 +175,10 @@ impl Supervisor {
         let directory = self.layout.replica(number);
         std::fs::create_dir(&directory)
             .with_context(|| format!("cannot make {}", directory.display()))?;
-        let config = self.configuration(number, &directory, peer);
+        let taken = |host: &&MemberName| self.replicas.iter().any(|other| other.host == **host);
+        let free = self.hosts.iter().find(|host| !taken(host));
+        let host = free.context("both hosts have a replica")?.clone();
+        let config = self.configuration(&host, &directory, peer);
         let path = directory.join("vm.toml");
         std::fs::write(&path, toml::to_string(&config)?)
             .with_context(|| format!("cannot write {}", path.display()))?;
@@ -177,13 +187,14 @@ impl Supervisor {
             .with_context(|| format!("cannot start replica {number}"))?;
         self.replicas.push(Replica {
             number,
+            host,
             directory,
             process,
         });
         Ok(())
     }
 
-    fn configuration(&self, number: u32, directory: &Path, peer: Option<String>) -> VmConfig {
+    fn configuration(&self, host: &MemberName, directory: &Path, peer: Option<String>) -> VmConfig {
         VmConfig {
             name: "demo".into(),
             arch: self.image.architecture.into(),
@@ -214,9 +225,9 @@ impl Supervisor {
             }),
             pair: Some(PairSection {
                 peers: Vec::new(),
-                host: Some(format!("replica-{number}")),
-                keys: self.keys.clone(),
-                members: BTreeSet::from([self.host.clone()]),
+                host: None,
+                keys: self.site.host_directory(&host.0),
+                members: BTreeSet::from(self.hosts.clone()),
                 listen: "127.0.0.1:0".into(),
                 peer,
                 heartbeat: Milliseconds(60),

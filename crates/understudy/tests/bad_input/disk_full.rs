@@ -2,7 +2,7 @@
 
 use crate::support::device_programs::disk_writer;
 use crate::support::guest_program::{counting_busily, counting_slowly};
-use crate::support::{KEYS, PairDirectory, without_no_jit};
+use crate::support::{PairDirectory, keys_of, without_no_jit};
 use std::fs;
 use std::process::{Command, Output, Stdio};
 
@@ -129,9 +129,10 @@ fn a_disk_without_room_is_an_io_error_for_the_guest() {
 fn a_state_directory_that_fills_up_does_not_disturb_a_pair() {
     let pair = PairDirectory::new(&counting_slowly());
     for (name, peer) in [("r1", ""), ("r2", "peer = \"PEER\"")] {
+        let keys = keys_of(pair.path(), name);
         let text = format!(
             "name = \"test\"\nmemory = \"4M\"\nkernel = \"guest.elf\"\nstate_directory = \"FULL/{name}\"\n\
-             [pair]\n{KEYS}listen = \"127.0.0.1:0\"\n{peer}\n[arbiter]\ndirectory = \"arbiter\"\n"
+             [pair]\n{keys}listen = \"127.0.0.1:0\"\n{peer}\n[arbiter]\ndirectory = \"arbiter\"\n"
         );
         fs::write(pair.path().join(format!("{name}.toml")), text).unwrap();
     }

@@ -3,6 +3,7 @@
 use crate::support::guest_program::counting_slowly;
 use crate::support::{PATIENCE, PairDirectory, Process, ReplicaFiles, wait_for};
 use keys::{BlockingSession, Keys};
+use replication::configuration::{Build, Configuration, Difference};
 use replication::life_log::LogMark;
 use replication::marker::Worth;
 use replication::message::{
@@ -17,6 +18,7 @@ use replication::succession::{
 use riscv::SEMANTICS_VERSION;
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::path::Path;
 use std::time::Duration;
 
 /// The other end of the logging channel, in the test's hands.
@@ -73,7 +75,7 @@ impl Peer {
 }
 
 pub fn stranger() -> Host {
-    Host::new(HostId(17), "stranger")
+    Host::new(HostId(17), "here")
 }
 
 fn other() -> MachineName {
@@ -82,11 +84,23 @@ fn other() -> MachineName {
 
 pub fn greeting() -> Greeting {
     Greeting {
+        build: Build::new("another build"),
         semantics_version: SEMANTICS_VERSION,
-        configuration_hash: 0,
+        configuration: Configuration::new(0),
         machine: MachineName::new("test").unwrap(),
         host: stranger(),
         run: RunId(17),
+    }
+}
+
+/// A greeting that the replica of this configuration takes for that of a host of its machine.
+pub fn right_greeting(config: &str) -> Greeting {
+    let config = understudy::config::VmConfig::load(Path::new(config)).unwrap();
+    let machine = understudy::setup::ConfiguredMachine(config);
+    let configuration = replica::Machines::configuration(&machine);
+    Greeting {
+        configuration: configuration.with("disk_durability", "primary"),
+        ..greeting()
     }
 }
 
@@ -120,13 +134,14 @@ fn a_primary_refuses_a_backup_of_another_kind_and_says_why() {
         semantics_version: SEMANTICS_VERSION + 1,
         ..greeting()
     };
-    let other_semantics = refusal(PROTOCOL_VERSION, other_semantics);
-    assert_eq!(
-        other_semantics,
-        Refusal::SemanticsVersion {
-            ours: SEMANTICS_VERSION
-        }
+    let other_semantics = refusal(PROTOCOL_VERSION, other_semantics).to_string();
+    let named = format!(
+        "semantics version: {} (another build) here",
+        SEMANTICS_VERSION + 1
     );
+    assert!(other_semantics.contains(&named), "{other_semantics}");
+    let own = format!("{SEMANTICS_VERSION} ({})", understudy::build::build());
+    assert!(other_semantics.contains(&own), "{other_semantics}");
     let other_guest = refusal(
         PROTOCOL_VERSION,
         Greeting {
@@ -140,16 +155,12 @@ fn a_primary_refuses_a_backup_of_another_kind_and_says_why() {
             ours: MachineName::new("test").unwrap()
         }
     );
-    let Refusal::Configuration { ours } = refusal(PROTOCOL_VERSION, greeting()) else {
-        panic!("another configuration was not refused");
-    };
+    let unknown = refusal(PROTOCOL_VERSION, greeting()).to_string();
+    assert!(unknown.contains("memory: unknown here, 8M at"), "{unknown}");
     wait_for("the refusals to be told", || {
         primary.has_event("refused").then_some(())
     });
-    let equal = Greeting {
-        configuration_hash: ours,
-        ..greeting()
-    };
+    let equal = right_greeting(primary.config());
     // Until its disk is settled it takes nobody.
     let welcome = wait_for("the primary to take a backup", || {
         match ask(&pair, &listen, PROTOCOL_VERSION, equal.clone()) {
@@ -364,11 +375,11 @@ fn a_backup_ends_with_status_5_when_its_primary_is_of_another_kind() {
     let changes: [Change; 3] = [
         (
             |greeting| greeting.semantics_version += 1,
-            "semantics version",
+            "semantics version: ",
         ),
         (
-            |greeting| greeting.configuration_hash ^= 1,
-            "configured differently",
+            |greeting| greeting.configuration = Configuration::new(0).with("memory", "9M"),
+            "memory: 8M here, 9M at",
         ),
         (
             |greeting| greeting.machine = other(),
@@ -378,6 +389,7 @@ fn a_backup_ends_with_status_5_when_its_primary_is_of_another_kind() {
     for (change, word) in changes {
         let mut primary = LyingPrimary::new();
         let mut greeting = primary.theirs.clone();
+        greeting.host = stranger();
         change(&mut greeting);
         primary.welcome(greeting);
         primary.assert_ended(5, &[word]);
@@ -389,12 +401,15 @@ fn a_backup_that_is_refused_for_good_ends_with_status_5() {
     for (refusal, word) in [
         (Refusal::ProtocolVersion { ours: 99 }, "protocol version 99"),
         (
-            Refusal::SemanticsVersion { ours: 99 },
-            "semantics version 99",
-        ),
-        (
-            Refusal::Configuration { ours: 99 },
-            "configured differently",
+            Refusal::Differs {
+                host: "hosta".into(),
+                differences: vec![Difference {
+                    key: "memory".into(),
+                    here: Some("8M".into()),
+                    there: Some("1G".into()),
+                }],
+            },
+            "memory: 8M here, 1G at hosta",
         ),
         (
             Refusal::Machine {

@@ -1,12 +1,12 @@
 //! Garbage and floods at every socket while others use it: they do not notice.
 
+use crate::peers::{greeting, right_greeting};
 use crate::support::guest_program::counting_slowly;
 use crate::support::{PairDirectory, Process, ReplicaFiles, issue_keys, wait_for};
 use keys::BlockingSession;
 use network::SwitchPort;
 use replication::frame::FrameWriter;
-use replication::message::{Greeting, Message, MessageWriter, PROTOCOL_VERSION};
-use replication::succession::{Host, HostId, MachineName, RunId};
+use replication::message::{Message, MessageWriter, PROTOCOL_VERSION};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
@@ -34,13 +34,7 @@ fn openings() -> Vec<Vec<u8>> {
         1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1,
     ]);
     said.push(vec![0; 100_000]);
-    let greeting = Greeting {
-        semantics_version: 1,
-        configuration_hash: 1,
-        machine: MachineName::new("test").unwrap(),
-        host: Host::new(HostId(1), "stranger"),
-        run: RunId(1),
-    };
+    let greeting = greeting();
     let mut hello = Vec::new();
     let mut writer = MessageWriter::default();
     writer.write(
@@ -229,16 +223,8 @@ fn a_switch_hangs_up_on_garbage_and_goes_on_switching() {
 }
 
 /// A greeting that the primary at the other end of `pair` takes for a backup's.
-fn right_greeting(config: &str) -> Vec<u8> {
-    let config = understudy::config::VmConfig::load(std::path::Path::new(config)).unwrap();
-    let machine = understudy::setup::ConfiguredMachine(config);
-    let greeting = Greeting {
-        semantics_version: replica::Machines::semantics_version(&machine),
-        configuration_hash: replica::Machines::configuration_hash(&machine),
-        machine: MachineName::new("test").unwrap(),
-        host: Host::new(HostId(1), "stranger"),
-        run: RunId(1),
-    };
+fn right_hello(config: &str) -> Vec<u8> {
+    let greeting = right_greeting(config);
     let mut hello = Vec::new();
     MessageWriter::default().write(
         &mut hello,
@@ -256,7 +242,7 @@ fn right_greeting(config: &str) -> Vec<u8> {
 fn a_hundred_greetings_and_hang_ups_cost_the_guest_a_few_snapshots() {
     let pair = PairDirectory::new(&counting_slowly());
     let (primary, _process, listen) = pair.primary("r1");
-    let hello = right_greeting(primary.config());
+    let hello = right_hello(primary.config());
     for _ in 0..100 {
         let mut stream = pair.speak(&listen);
         stream.write_all(&hello).unwrap();

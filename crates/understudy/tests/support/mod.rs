@@ -182,11 +182,25 @@ impl ReplicaFiles {
     }
 }
 
-/// What a `vm.toml` says of the keys of [`issue_keys`].
-pub const KEYS: &str = "keys = \"site/hosts/here\"\nmembers = [\"here\"]\n";
+/// Makes keys for a host of this name in `directory`/site, if it has none. What a `vm.toml` says of them:
+/// every replica of a test has a host of its own, and knows those of all others.
+pub fn keys_of(directory: &Path, name: &str) -> String {
+    let site = keys::Site::open(&directory.join("site")).unwrap();
+    let issued = site.issue(&name.parse().unwrap(), keys::Validity::days(365));
+    assert!(
+        matches!(issued, Ok(_) | Err(keys::SiteError::HasKeys(_))),
+        "{issued:?}"
+    );
+    let numbered = (0..40).flat_map(|number| [format!("r{number}"), format!("b{number}")]);
+    let letters = ('a'..='z').map(String::from);
+    let others = ["here", "taken"].map(str::to_owned);
+    let members: Vec<String> = numbered.chain(letters).chain(others).collect();
+    assert!(members.iter().any(|member| member == name), "{name}");
+    format!("keys = \"site/hosts/{name}\"\nmembers = {members:?}\n")
+}
 
-/// Makes a site in `directory`/site and keys for this host, which is called `here`: all replicas of a
-/// test are on it, unless the test is about who may speak.
+/// Makes a site in `directory`/site and keys for a host that is called `here`, for tests that speak
+/// themselves.
 pub fn issue_keys(directory: &Path) -> PathBuf {
     let site = keys::Site::init(&directory.join("site")).unwrap();
     let host = "here".parse().unwrap();
@@ -216,7 +230,7 @@ impl PairDirectory {
         self.directory.path()
     }
 
-    /// The keys of this host, for a test that speaks as a member does.
+    /// The keys of host `here`, for a test that speaks as a member does.
     pub fn keys(&self) -> keys::Keys {
         let directory = self.path().join("site/hosts/here");
         keys::Keys::open(&directory, keys::Purpose::Replica, keys::LetIn::Site).unwrap()
@@ -243,9 +257,10 @@ impl PairDirectory {
         } else {
             "power_off_wait = \"1ms\"\n"
         };
+        let keys = keys_of(self.path(), name);
         let text = format!(
             "name = \"test\"\n{memory}{power_off_wait}kernel = \"guest.elf\"\nstate_directory = \"{name}\"\n{extra}\n\
-             [pair]\n{KEYS}listen = \"127.0.0.1:0\"\n{peer}{}\
+             [pair]\n{keys}listen = \"127.0.0.1:0\"\n{peer}{}\
              [arbiter]\ndirectory = \"arbiter\"\n",
             self.pair_keys
         );

@@ -1,0 +1,204 @@
+//! What two hosts have to have the same of before they pair, by key, so that a refusal can name what
+//! differs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// The most keys of a configuration.
+pub const MAX_KEYS: usize = 16;
+/// The longest key, in bytes.
+pub const MAX_KEY_BYTES: usize = 32;
+/// The longest value, in bytes; of a longer one the beginning and a hash are told.
+pub const MAX_VALUE_BYTES: usize = 64;
+/// …so much of its beginning.
+const BEGINNING_BYTES: usize = 40;
+/// The longest build, in bytes.
+pub const MAX_BUILD_BYTES: usize = 40;
+
+/// The key under which a difference is told that has none of its own.
+const REST: &str = "other settings (their hash)";
+
+/// What a program was built from, as people are told: version and commit. Nothing depends on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Build(String);
+
+impl Build {
+    /// Of at most [`MAX_BUILD_BYTES`]; what is longer is cut, and control characters are replaced.
+    pub fn new(text: &str) -> Build {
+        let text = &text[..text.floor_char_boundary(MAX_BUILD_BYTES)];
+        let printable = |c: char| if c.is_control() { '?' } else { c };
+        Build(text.chars().map(printable).collect())
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Build {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The configuration of a machine, as far as its hosts have to agree.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Configuration {
+    values: BTreeMap<String, String>,
+    rest: u64,
+}
+
+impl Configuration {
+    /// Without a key. `rest`: a hash of all that has to be equal, told or not.
+    pub fn new(rest: u64) -> Configuration {
+        Configuration {
+            values: BTreeMap::new(),
+            rest,
+        }
+    }
+
+    /// With one more key.
+    ///
+    /// # Panics
+    /// The key is there, is longer than [`MAX_KEY_BYTES`], or one too many: keys are the program's.
+    #[must_use]
+    pub fn with(mut self, key: &str, value: impl fmt::Display) -> Configuration {
+        assert!(key.len() <= MAX_KEY_BYTES, "{key:?} is too long a key");
+        let before = self.values.insert(key.into(), bounded(value.to_string()));
+        assert!(before.is_none(), "{key:?} is there twice");
+        assert!(self.values.len() <= MAX_KEYS, "too many keys");
+        self
+    }
+
+    /// Keys and values, by key.
+    pub fn values(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
+        let values = self.values.iter();
+        values.map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
+    /// The hash of all.
+    pub fn rest(&self) -> u64 {
+        self.rest
+    }
+
+    /// What a peer says of its own, by ascending key. `None`: no program says so.
+    pub(crate) fn told(values: Vec<(String, String)>, rest: u64) -> Option<Configuration> {
+        let ascend = values.windows(2).all(|pair| pair[0].0 < pair[1].0);
+        let values: BTreeMap<String, String> = values.into_iter().collect();
+        (ascend && values.len() <= MAX_KEYS).then_some(Configuration { values, rest })
+    }
+
+    /// Where `theirs` is another one. Empty: they are equal.
+    pub fn differences(&self, theirs: &Configuration) -> Vec<Difference> {
+        let keys: BTreeSet<&String> = self.values.keys().chain(theirs.values.keys()).collect();
+        let mut differences: Vec<Difference> = keys
+            .into_iter()
+            .map(|key| Difference {
+                key: key.clone(),
+                here: self.values.get(key).cloned(),
+                there: theirs.values.get(key).cloned(),
+            })
+            .filter(|difference| difference.here != difference.there)
+            .collect();
+        if differences.is_empty() && self.rest != theirs.rest {
+            let hash = |rest: u64| Some(format!("{rest:016x}"));
+            differences.push(Difference {
+                key: REST.into(),
+                here: hash(self.rest),
+                there: hash(theirs.rest),
+            });
+        }
+        differences
+    }
+}
+
+/// A value that is no longer than it may be, and differs from others as before.
+fn bounded(value: String) -> String {
+    if value.len() <= MAX_VALUE_BYTES {
+        return value;
+    }
+    let beginning = &value[..value.floor_char_boundary(BEGINNING_BYTES)];
+    format!("{beginning}… #{:016x}", xxh3_64(value.as_bytes()))
+}
+
+/// One thing of which two hosts have not the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// As it is called in the configuration.
+    pub key: String,
+    /// What this host has, if it knows of such a key.
+    pub here: Option<String>,
+    /// What the other one has, if it does.
+    pub there: Option<String>,
+}
+
+impl Difference {
+    /// As the other host sees it.
+    #[must_use]
+    pub fn from_there(&self) -> Difference {
+        Difference {
+            key: self.key.clone(),
+            here: self.there.clone(),
+            there: self.here.clone(),
+        }
+    }
+
+    /// `memory: 512M here, 1G at hosta`.
+    pub fn describe(&self, host: &str) -> String {
+        let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "unknown".into());
+        let (here, there) = (value(&self.here), value(&self.there));
+        format!("{}: {here} here, {there} at {host}", self.key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn configuration(memory: &str, rest: u64) -> Configuration {
+        let configuration = Configuration::new(rest).with("memory", memory);
+        configuration.with("harts", 2)
+    }
+
+    #[test]
+    fn what_differs_is_named_with_both_values() {
+        let (ours, theirs) = (configuration("512M", 1), configuration("1G", 2));
+        let differences = ours.differences(&theirs);
+        assert_eq!(differences.len(), 1, "{differences:?}");
+        let told = differences[0].describe("hosta");
+        assert_eq!(told, "memory: 512M here, 1G at hosta");
+        let there = theirs.differences(&ours);
+        assert_eq!(there[0], differences[0].from_there());
+        assert_eq!(ours.differences(&configuration("512M", 1)), []);
+    }
+
+    #[test]
+    fn a_key_that_only_one_side_knows_differs() {
+        let ours = configuration("512M", 1).with("transport", "pci");
+        let told = ours.differences(&configuration("512M", 1))[0].describe("hosta");
+        assert_eq!(told, "transport: pci here, unknown at hosta");
+    }
+
+    /// What no key tells is a difference as well.
+    #[test]
+    fn a_hash_that_differs_alone_is_a_difference() {
+        let differences = configuration("512M", 1).differences(&configuration("512M", 2));
+        assert_eq!(differences.len(), 1);
+        assert_eq!(differences[0].here.as_deref(), Some("0000000000000001"));
+    }
+
+    #[test]
+    fn long_values_are_cut_and_differ_as_before() {
+        let long = "ä".repeat(100);
+        let one = configuration(&long, 0);
+        let (_, value) = one.values().find(|(key, _)| *key == "memory").unwrap();
+        assert!(value.len() <= MAX_VALUE_BYTES, "{value}");
+        let other = configuration(&format!("{long}x"), 0);
+        assert_eq!(one.differences(&other).len(), 1);
+        let build = Build::new(&format!("\u{1b}{long}"));
+        assert!(build.as_str().len() <= MAX_BUILD_BYTES);
+        assert!(build.as_str().starts_with("?ä"));
+    }
+}

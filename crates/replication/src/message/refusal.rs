@@ -1,0 +1,124 @@
+//! Why a primary does not take a backup.
+
+use super::PROTOCOL_VERSION;
+use crate::configuration::Difference;
+use crate::succession::{Host, MachineName};
+use std::fmt;
+
+/// The most differences that are told: all of two configurations with the same keys, and the semantics
+/// version.
+pub const MAX_DIFFERENCES: usize = crate::configuration::MAX_KEYS + 1;
+
+/// Why a primary does not take a backup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It has one, or is busy with another, or is asking the arbiter: try again later.
+    NotNow,
+    /// Another protocol version.
+    ProtocolVersion {
+        /// What the primary speaks.
+        ours: u32,
+    },
+    /// The two hosts' machines are not the same: another semantics version, another configuration.
+    Differs {
+        /// What the other host is called.
+        host: String,
+        /// What differs, one thing at least, as this host sees it.
+        differences: Vec<Difference>,
+    },
+    /// Another virtual machine.
+    Machine {
+        /// The primary's name for it.
+        ours: MachineName,
+    },
+    /// The two hosts have one identity: a state directory was copied.
+    SameHost,
+    /// The two hosts have one name: keys were copied.
+    SameName {
+        /// What both are called.
+        name: String,
+    },
+    /// Another process with this name or identity is a member, or joins: try again when it has gone.
+    NameInUse {
+        /// What the one that came later is called.
+        name: String,
+    },
+}
+
+impl Refusal {
+    /// Whether it makes sense to come again with the same greeting.
+    pub fn is_temporary(&self) -> bool {
+        matches!(self, Refusal::NotNow | Refusal::NameInUse { .. })
+    }
+
+    /// As it is told to the host that is refused; `own` is the host that refuses.
+    #[must_use]
+    pub fn from_there(&self, own: &Host) -> Refusal {
+        match self {
+            Refusal::Differs { differences, .. } => Refusal::Differs {
+                host: own.node().to_owned(),
+                differences: differences.iter().map(Difference::from_there).collect(),
+            },
+            other => other.clone(),
+        }
+    }
+}
+
+/// What a peer said, for people.
+fn printable(text: &str) -> String {
+    let printable = |c: char| if c.is_control() { '?' } else { c };
+    text.chars().map(printable).collect()
+}
+
+/// The key under which another semantics version is told.
+pub(crate) const SEMANTICS_VERSION: &str = "semantics version";
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::NotNow => write!(f, "the primary cannot take a backup now"),
+            Refusal::ProtocolVersion { ours } => {
+                write!(
+                    f,
+                    "it speaks protocol version {ours}, this host {PROTOCOL_VERSION}: install the same \
+                     build on both"
+                )
+            }
+            Refusal::Differs { host, differences } => {
+                let described: Vec<String> = differences
+                    .iter()
+                    .map(|difference| difference.describe(host))
+                    .collect();
+                let advice = match differences.first() {
+                    Some(difference) if difference.key == SEMANTICS_VERSION => {
+                        ": install the same build on both hosts"
+                    }
+                    _ => ": both hosts must say the same",
+                };
+                let described = printable(&described.join("; "));
+                write!(f, "the two hosts' machines differ: {described}{advice}")
+            }
+            Refusal::Machine { ours } => {
+                write!(f, "the primary runs another machine, \"{ours}\"")
+            }
+            Refusal::SameHost => write!(
+                f,
+                "both hosts have the same identity: the state directory of one is a copy of the \
+                 other's; give the host of the copy an empty one"
+            ),
+            Refusal::SameName { name } => write!(
+                f,
+                "two hosts are called {}: the keys of one were copied to the other; give each host its \
+                 own (`understudy keys issue`) and name both in pair.members",
+                printable(name)
+            ),
+            Refusal::NameInUse { name } => write!(
+                f,
+                "a host called {} is here already, by another process: were keys or a state directory \
+                 copied, then give each host its own; a host that was set up anew is let in as soon as \
+                 the one before has gone",
+                printable(name)
+            ),
+        }
+    }
+}

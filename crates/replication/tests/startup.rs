@@ -1,0 +1,203 @@
+//! `docs/protocol.md`, "Starting": a host that answers and cannot be asked is not off.
+
+mod support;
+
+use replication::marker::{DiskState, Marker, Role, Worth};
+use replication::message::LifeId;
+use replication::startup::{
+    PeerAnswer, PeerId, Reach, Startup, StartupAction, StartupConfig, TurnedAway, Waiting, Word,
+};
+use replication::succession::{
+    Generation, Host, Kind, LifeNumber, Membership, RecordNumber, RunId,
+};
+use std::collections::BTreeSet;
+use std::time::Duration;
+use support::{Store, config, host, power_on};
+
+/// A start of host "a", in a generation of "a" and its member "b", among two peers.
+struct Start {
+    now: Duration,
+    startup: Startup,
+    store: Store,
+    /// What the peers answer.
+    answers: [PeerAnswer; 2],
+}
+
+const LIFE: LifeId = LifeId(9);
+
+/// What is here: the primary's whole disk, or one that was not.
+fn worth(role: Role, disk: DiskState) -> Worth {
+    Worth::Known(Marker {
+        machine: config("a").greeting.machine,
+        life: LifeNumber(1),
+        life_id: LIFE,
+        generation: Generation(2),
+        role,
+        record: RecordNumber(5),
+        disk,
+    })
+}
+
+impl Start {
+    fn of(worth: Worth, answers: [PeerAnswer; 2]) -> Start {
+        Start::among(&[host("b")], worth, answers)
+    }
+
+    fn among(members: &[Host], worth: Worth, answers: [PeerAnswer; 2]) -> Start {
+        let first = power_on(&config("a"));
+        let next = Membership {
+            members: members.to_vec(),
+            ..first.membership().clone()
+        };
+        let writer = config("a").writer();
+        let joined = first.left(writer, Kind::Joined, RecordNumber(3), Some(next));
+        let mut store = Store::with(&first);
+        store.keys.insert(joined.key.clone(), joined.content());
+        let greeting = config("a").greeting;
+        let startup = StartupConfig {
+            peers: 2,
+            ..StartupConfig::new(greeting.machine, greeting.host, RunId(77), LifeId(1))
+        };
+        Start {
+            now: Duration::ZERO,
+            startup: Startup::new(Duration::ZERO, startup, worth),
+            store,
+            answers,
+        }
+    }
+
+    /// The next action but questions.
+    fn decided(&mut self) -> StartupAction {
+        for _ in 0..1000 {
+            match self.startup.next_action() {
+                Some(StartupAction::Ask(request)) => {
+                    let outcome = self.store.carry_out(&request);
+                    self.startup.arbiter_answered(self.now, &request, &outcome);
+                }
+                Some(StartupAction::AskPeers) => {
+                    for (index, answer) in self.answers.clone().into_iter().enumerate() {
+                        let peer = PeerId(index as u8);
+                        self.startup.peer_answered(self.now, peer, answer);
+                    }
+                }
+                Some(StartupAction::Wait(Waiting::Claiming(_))) => {}
+                Some(action) => return action,
+                None => {
+                    self.now = self.startup.next_deadline().unwrap().max(self.now);
+                    self.startup.tick(self.now);
+                }
+            }
+        }
+        panic!("nothing is decided: {}", self.startup.waiting());
+    }
+
+    fn waits(&mut self) -> Waiting {
+        match self.decided() {
+            StartupAction::Wait(waiting) => waiting,
+            other => panic!("it does not wait: {other:?}"),
+        }
+    }
+
+    /// A person says that these hosts are off.
+    fn word(&mut self, hosts: &[Host]) {
+        let without: BTreeSet<_> = hosts.iter().map(|host| host.id).collect();
+        let new_life = false;
+        self.startup.word(self.now, Word { without, new_life });
+    }
+
+    fn says_without(&mut self, hosts: &[Host]) -> StartupAction {
+        self.word(hosts);
+        self.decided()
+    }
+}
+
+fn turned_away(host: Option<&str>) -> PeerAnswer {
+    PeerAnswer::TurnedAway(TurnedAway {
+        host: host.map(str::to_owned),
+        why: "b answers, but lets nobody named a in".into(),
+    })
+}
+
+/// Today's mistake: the word was taken, and two machines could be live.
+#[test]
+fn a_host_that_answers_is_not_declared_to_be_off() {
+    let primary = || worth(Role::Primary, DiskState::Whole);
+    // By its name; by nobody's name, by one that the generation does not know, or with a copy of this host's
+    // own keys: it may be that host.
+    for name in [Some("b"), None, Some("elsewhere"), Some("a")] {
+        let answers = [PeerAnswer::Unreachable, turned_away(name)];
+        let mut start = Start::of(primary(), answers);
+        let waiting = start.waits();
+        assert!(
+            matches!(&waiting, Waiting::Unasked { hosts, .. } if hosts[..] == [host("b")]),
+            "{name:?}: {waiting}"
+        );
+        let text = waiting.to_string();
+        assert!(text.contains("lets nobody named a in"), "{text}");
+        assert!(!text.contains("--without"), "{text}");
+        let said = start.says_without(&[host("b")]);
+        assert_eq!(said, StartupAction::Wait(waiting), "{name:?}");
+        // As soon as it is off, the word counts.
+        start.answers = [PeerAnswer::Unreachable, PeerAnswer::Unreachable];
+        let said = start.says_without(&[host("b")]);
+        assert!(
+            matches!(said, StartupAction::Start { .. }),
+            "{name:?}: {said:?}"
+        );
+    }
+}
+
+/// One of several that answers is not off, whoever is named with it.
+#[test]
+fn a_word_for_all_starts_nothing_while_one_of_them_answers() {
+    let answers = [turned_away(Some("c")), PeerAnswer::Unreachable];
+    let members = ["b", "c"].map(host);
+    let mut start = Start::among(&members, worth(Role::Primary, DiskState::Whole), answers);
+    let silent = |start: &mut Start| match start.waits() {
+        Waiting::Unasked { hosts, .. } => hosts,
+        other => panic!("{other}"),
+    };
+    assert_eq!(silent(&mut start), members);
+    start.word(&members);
+    assert_eq!(silent(&mut start), members);
+}
+
+/// Where the right disk is elsewhere, a host says that its holder answers, and what keeps them apart.
+#[test]
+fn a_host_that_waits_for_one_that_turns_it_away_says_so() {
+    let answers = [turned_away(Some("b")), PeerAnswer::Unreachable];
+    let mut start = Start::of(Worth::Fresh, answers);
+    // The machine of "b", alone.
+    start.store = Store::with(&power_on(&config("b")));
+    let waiting = start.waits();
+    let is_told = matches!(
+        &waiting,
+        Waiting::RightDisk {
+            reach: Reach::TurnedAway(_),
+            ..
+        }
+    );
+    let text = waiting.to_string();
+    assert!(is_told, "{text}");
+    assert!(
+        text.contains("b answers, but lets nobody named a in"),
+        "{text}"
+    );
+    let said = start.says_without(&[host("b")]);
+    assert_eq!(said, StartupAction::Wait(waiting));
+}
+
+/// A life is not declared lost while somebody who may live it answers.
+#[test]
+fn no_life_begins_while_a_host_of_the_open_one_answers_and_cannot_be_asked() {
+    let answers = [PeerAnswer::Unreachable, turned_away(Some("b"))];
+    let mut start = Start::of(worth(Role::Primary, DiskState::Whole), answers);
+    start.waits();
+    let word = Word {
+        new_life: true,
+        ..Word::default()
+    };
+    start.startup.word(start.now, word);
+    let waiting = start.waits();
+    assert!(matches!(waiting, Waiting::Unasked { .. }), "{waiting}");
+}

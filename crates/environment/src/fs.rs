@@ -6,7 +6,7 @@ use rustix::io::Errno;
 use std::fmt;
 use std::fs;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
 /// A file as a world has it, opened; all threads of its process may use it at once.
@@ -350,6 +350,51 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     match current() {
         None => fs::rename(from, to),
         Some(simulation) => simulation.rename(from, to),
+    }
+}
+
+/// The names in a directory that are UTF-8, in order.
+///
+/// # Errors
+/// As [`std::fs::read_dir`].
+pub fn names(path: &Path) -> io::Result<Vec<String>> {
+    if let Some(simulation) = current() {
+        return simulation.names(path);
+    }
+    let mut names = Vec::new();
+    for entry in fs::read_dir(path)? {
+        names.extend(entry?.file_name().into_string().ok());
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Makes a directory for its owner alone, and those above it; one that is there stays as it is. In a world
+/// every directory is there.
+///
+/// # Errors
+/// As [`std::fs::create_dir_all`].
+pub fn create_directory(path: &Path) -> io::Result<()> {
+    match current() {
+        None => fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path),
+        Some(_) => Ok(()),
+    }
+}
+
+/// Removes a directory with the files in it.
+///
+/// # Errors
+/// There are directories in it, or as [`std::fs::remove_dir`].
+pub fn remove_directory(path: &Path) -> io::Result<()> {
+    for name in names(path)? {
+        remove_file(&path.join(name))?;
+    }
+    match current() {
+        None => fs::remove_dir(path),
+        Some(_) => Ok(()),
     }
 }
 

@@ -109,6 +109,12 @@ pub trait Simulation: Send + Sync {
     /// As [`crate::fs::rename`].
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
+    /// The names in a directory, in order; none for one that is not there.
+    ///
+    /// # Errors
+    /// As [`crate::fs::names`].
+    fn names(&self, path: &Path) -> io::Result<Vec<String>>;
+
     /// Has the names in a directory stay.
     ///
     /// # Errors

@@ -86,6 +86,10 @@ impl Simulation for Host {
         panic!("{NOT_SO_FAR}")
     }
 
+    fn names(&self, _: &Path) -> io::Result<Vec<String>> {
+        panic!("{NOT_SO_FAR}")
+    }
+
     fn sync_directory(&self, _: &Path) -> io::Result<()> {
         panic!("{NOT_SO_FAR}")
     }

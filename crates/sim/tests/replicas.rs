@@ -109,3 +109,15 @@ fn with_journals_no_promise_is_broken_though_both_hosts_die_at_once() {
             .is_some_and(|times| *times > 10)
     );
 }
+
+#[test]
+fn outputs_that_do_not_wait_for_the_journal_are_found() {
+    let options = Options {
+        journals: true,
+        mutation: Some(Mutation::JournalNotWaitedFor),
+        ..Options::default()
+    };
+    let found = (0..60).find_map(|seed| run_seed(seed, &options).err());
+    let found = found.expect("not found within 60 seeds");
+    println!("seed {}: {}", found.seed, found.violation);
+}

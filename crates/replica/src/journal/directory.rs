@@ -1,12 +1,10 @@
 //! Where the files of journals are: `DIRECTORY/JOURNAL/00000001.snapshot`, `….segment`.
 
+use environment::fs::{self, File, Lock, OpenOptions};
 use replication::journal::{JournalItem, SegmentReader};
 use replication::succession::{JournalId, MachineName};
-use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -72,10 +70,9 @@ impl JournalDirectory {
             source,
         };
         // The machine's whole memory is in it.
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-        made.map_err(unusable)?;
-        let lock = create(&path.join(LOCK), false).map_err(unusable)?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        fs::create_directory(path).map_err(unusable)?;
+        let lock = create(&path.join(LOCK)).map_err(unusable)?;
+        match lock.lock(Lock::Exclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {
                 return Err(JournalDirectoryError::InUse { path: path.into() });
@@ -104,16 +101,8 @@ impl JournalDirectory {
 
     /// The journals that are there.
     pub(super) fn journals(&self) -> io::Result<Vec<JournalId>> {
-        let mut journals = Vec::new();
-        for entry in fs::read_dir(&self.path)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            if let Some(id) = name.to_str().and_then(parse_id)
-                && entry.file_type()?.is_dir()
-            {
-                journals.push(id);
-            }
-        }
+        let names = fs::names(&self.path)?;
+        let mut journals: Vec<JournalId> = names.iter().filter_map(|name| parse_id(name)).collect();
         journals.sort_unstable();
         Ok(journals)
     }
@@ -126,9 +115,8 @@ impl JournalDirectory {
     /// Whose the newest segment of a journal says that it is, if that can be read at all.
     fn machine_of(&self, id: JournalId) -> Option<MachineName> {
         let segment = segments(&self.of(id)).ok()?.pop()?;
-        let mut bytes = Vec::new();
-        let file = File::open(segment_path(&self.of(id), segment)).ok()?;
-        file.take(HEAD_LIMIT_BYTES).read_to_end(&mut bytes).ok()?;
+        let path = segment_path(&self.of(id), segment);
+        let bytes = fs::read(&path, HEAD_LIMIT_BYTES).ok()?;
         let mut reader = SegmentReader::default();
         reader.push(&bytes);
         match reader.next_item() {
@@ -140,11 +128,11 @@ impl JournalDirectory {
     /// Makes the directory of a journal, with none beside it: whoever begins one goes on from no other.
     pub(super) fn begin(&self, id: JournalId) -> io::Result<PathBuf> {
         for other in self.journals()? {
-            fs::remove_dir_all(self.of(other))?;
+            fs::remove_directory(&self.of(other))?;
         }
         let path = self.of(id);
-        DirBuilder::new().mode(0o700).create(&path)?;
-        sync_directory(&self.path)?;
+        fs::create_directory(&path)?;
+        fs::sync_directory(&self.path)?;
         Ok(path)
     }
 }
@@ -155,17 +143,33 @@ fn parse_id(name: &str) -> Option<JournalId> {
     number.flatten().map(JournalId)
 }
 
-/// Makes a file for its owner alone, or opens it. `is_new`: it must not be there.
-pub(super) fn create(path: &Path, is_new: bool) -> io::Result<File> {
+/// Makes a file for its owner alone, or opens it.
+pub(super) fn create(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.write(true).mode(0o600).truncate(false);
-    options.create(!is_new).create_new(is_new);
+    options.write(true).mode(0o600).create(true);
     options.open(path)
 }
 
-/// What is in a directory lasts.
-pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
+/// Gives the first `limit` bytes of a file to `take` in pieces, until it wants no more.
+pub(super) fn read_file(
+    path: &Path,
+    limit: u64,
+    mut take: impl FnMut(&[u8]) -> bool,
+) -> io::Result<()> {
+    let file = File::open(path)?;
+    let length = file.length()?.min(limit);
+    let mut buffer = vec![0; READ_BYTES];
+    let mut at = 0;
+    while at < length {
+        let piece = (length - at).min(READ_BYTES as u64);
+        let piece = &mut buffer[..piece as usize];
+        file.read_exact_at(piece, at)?;
+        at += piece.len() as u64;
+        if !take(piece) {
+            return Ok(());
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn segment_path(journal: &Path, segment: u64) -> PathBuf {
@@ -178,12 +182,9 @@ pub(super) fn snapshot_path(journal: &Path, segment: u64) -> PathBuf {
 
 /// The numbers of the files with this ending, in order.
 fn numbers(journal: &Path, ending: &str) -> io::Result<Vec<u64>> {
-    let mut numbers = Vec::new();
-    for entry in fs::read_dir(journal)? {
-        let name = entry?.file_name();
-        let number = name.to_str().and_then(|name| name.strip_suffix(ending));
-        numbers.extend(number.and_then(|number| number.parse::<u64>().ok()));
-    }
+    let names = fs::names(journal)?;
+    let named = names.iter().filter_map(|name| name.strip_suffix(ending));
+    let mut numbers: Vec<u64> = named.filter_map(|number| number.parse().ok()).collect();
     numbers.sort_unstable();
     Ok(numbers)
 }
@@ -199,9 +200,9 @@ pub(super) fn snapshots(journal: &Path) -> io::Result<Vec<u64>> {
 /// Removes what precedes this segment, the oldest first, until no more than `keep_bytes` of it are left.
 /// What is left begins with a snapshot.
 pub(super) fn trim(journal: &Path, segment: u64, keep_bytes: u64) -> io::Result<()> {
-    let length = |path: PathBuf| match fs::metadata(&path) {
-        Ok(there) => Ok((path, there.len())),
-        Err(error) => Err(error),
+    let length = |path: PathBuf| {
+        let (_, length) = fs::look_at(&path)?;
+        Ok::<_, io::Error>((path, length))
     };
     // A snapshot goes after what follows it: it is never there for nothing but a moment.
     let mut files = Vec::new();
@@ -221,7 +222,7 @@ pub(super) fn trim(journal: &Path, segment: u64, keep_bytes: u64) -> io::Result<
     let first = begins.find(|begin| left_from(*begin) <= keep_bytes);
     let first = first.unwrap_or(segment);
     for (_, (path, _)) in files.into_iter().filter(|(number, _)| *number < first) {
-        fs::remove_file(path)?;
+        fs::remove_file(&path)?;
     }
-    sync_directory(journal)
+    fs::sync_directory(journal)
 }

@@ -1,16 +1,13 @@
 //! Reads journals to their ends, and says what is wrong with one that no machine can go on from.
 
-use super::directory::{
-    JournalDirectory, READ_BYTES, segment_path, segments, snapshot_path, snapshots,
-};
+use super::directory::{self, JournalDirectory, segment_path, segments, snapshot_path, snapshots};
 use super::{JournalOwner, Journals};
 use replication::journal::{
     JournalError, JournalHead, JournalItem, SegmentReader, SnapshotFileReader, Tail,
 };
 use replication::startup::FoundJournal;
 use replication::succession::{JournalId, RecordNumber};
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -200,7 +197,8 @@ fn check_snapshot(path: &Path) -> Result<JournalHead, InspectError> {
 
 fn inspect_segment(inspected: &mut Inspected, segment: u64) -> Result<(), InspectError> {
     let path = segment_path(&inspected.directory, segment);
-    if !path.exists() {
+    let is_there = environment::fs::look_at(&path);
+    if is_there.is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
         let after = inspected.last;
         return Err(InspectError::Missing { path, after });
     }
@@ -247,21 +245,10 @@ fn inspect_segment(inspected: &mut Inspected, segment: u64) -> Result<(), Inspec
     Ok(())
 }
 
-/// Gives a file to `take` in pieces, until it wants no more.
-fn read_file(path: &Path, mut take: impl FnMut(&[u8]) -> bool) -> Result<(), InspectError> {
-    let mut read = || -> io::Result<()> {
-        let mut file = File::open(path)?;
-        let mut buffer = vec![0; READ_BYTES];
-        loop {
-            match file.read(&mut buffer) {
-                Ok(0) => return Ok(()),
-                Ok(length) if take(&buffer[..length]) => {}
-                Ok(_) => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-    };
-    let path = path.to_owned();
-    read().map_err(|source| InspectError::Unreadable { path, source })
+/// Gives a whole file to `take` in pieces, until it wants no more.
+fn read_file(path: &Path, take: impl FnMut(&[u8]) -> bool) -> Result<(), InspectError> {
+    directory::read_file(path, u64::MAX, take).map_err(|source| {
+        let path = path.to_owned();
+        InspectError::Unreadable { path, source }
+    })
 }

@@ -1,15 +1,16 @@
 //! Makes a machine of a journal: its snapshot, and after that its records, on a thread of their own.
 
 use super::Inspected;
-use super::directory::{READ_BYTES, segment_path, snapshot_path};
+use super::directory::{READ_BYTES, read_file, segment_path, snapshot_path};
 use crate::machines::Machines;
 use crate::wake::Waker;
+use environment::fs::File;
 use environment::mpsc::{self, Receiver, SyncSender, TryRecvError};
 use machine::Machine;
 use replication::journal::{JournalItem, SegmentReader, SnapshotFileReader};
 use replication::record::Record;
-use std::fs::File;
 use std::io::{self, Read};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Batches that were read and not taken.
@@ -85,8 +86,7 @@ fn recover(inspected: &Inspected, machines: &dyn Machines, out: &Out) -> Result<
     let journal = &inspected.directory;
     let path = snapshot_path(journal, inspected.first_segment);
     let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let file = File::open(&path).map_err(|error| failed(&error))?;
-    let mut snapshot = SnapshotBytes::new(file);
+    let mut snapshot = SnapshotBytes::open(&path).map_err(|error| failed(&error))?;
     let machine = machines.restore(&mut snapshot);
     let machine = machine.map_err(|error| failed(&error))?;
     if !out.give(Recovered::Machine(machine)) {
@@ -101,30 +101,37 @@ fn recover(inspected: &Inspected, machines: &dyn Machines, out: &Out) -> Result<
     Ok(())
 }
 
-fn read_segment(path: &std::path::Path, length: Option<u64>, out: &Out) -> io::Result<()> {
-    let mut file = File::open(path)?.take(length.unwrap_or(u64::MAX));
+fn read_segment(path: &Path, length: Option<u64>, out: &Out) -> io::Result<()> {
     let mut reader = SegmentReader::default();
-    let mut buffer = vec![0; READ_BYTES];
-    loop {
-        let length = file.read(&mut buffer)?;
-        if length == 0 {
-            // Its end was looked at before.
-            return Ok(());
-        }
-        reader.push(&buffer[..length]);
-        while let Some(item) = reader.next_item().map_err(io::Error::other)? {
-            if let JournalItem::Records(stored) = item
-                && !out.give(Recovered::Records(stored.records))
-            {
-                return Ok(());
+    let mut read = Ok(());
+    // Its end was looked at before.
+    read_file(path, length.unwrap_or(u64::MAX), |bytes| {
+        reader.push(bytes);
+        loop {
+            match reader.next_item() {
+                Ok(Some(JournalItem::Records(stored))) => {
+                    if !out.give(Recovered::Records(stored.records)) {
+                        return false;
+                    }
+                }
+                Ok(Some(JournalItem::Head(_))) => {}
+                Ok(None) => return true,
+                Err(error) => {
+                    read = Err(io::Error::other(error));
+                    return false;
+                }
             }
         }
-    }
+    })?;
+    read
 }
 
 /// The machine's bytes in the file of a snapshot.
 struct SnapshotBytes {
     file: File,
+    /// Bytes of the file that were read, and that it has.
+    at: u64,
+    length: u64,
     reader: SnapshotFileReader,
     buffer: Vec<u8>,
     piece: Vec<u8>,
@@ -132,14 +139,17 @@ struct SnapshotBytes {
 }
 
 impl SnapshotBytes {
-    fn new(file: File) -> SnapshotBytes {
-        SnapshotBytes {
+    fn open(path: &Path) -> io::Result<SnapshotBytes> {
+        let file = File::open(path)?;
+        Ok(SnapshotBytes {
+            at: 0,
+            length: file.length()?,
             file,
             reader: SnapshotFileReader::default(),
             buffer: vec![0; READ_BYTES],
             piece: Vec::new(),
             taken: 0,
-        }
+        })
     }
 
     /// The next piece; false after the last.
@@ -150,12 +160,15 @@ impl SnapshotBytes {
                 self.taken = 0;
                 return Ok(true);
             }
-            let length = self.file.read(&mut self.buffer)?;
+            let length = (self.length - self.at).min(READ_BYTES as u64);
             if length == 0 {
                 self.reader.finish().map_err(io::Error::other)?;
                 return Ok(false);
             }
-            self.reader.push(&self.buffer[..length]);
+            let bytes = &mut self.buffer[..length as usize];
+            self.file.read_exact_at(bytes, self.at)?;
+            self.at += length;
+            self.reader.push(bytes);
         }
     }
 }

@@ -1,12 +1,12 @@
 //! Writes the snapshot of a journal, on a thread of its own, while the guest runs.
 
-use super::directory::{create, snapshot_path, sync_directory};
+use super::directory::{create, snapshot_path};
 use super::{JournalNews, News};
 use crate::priority::yield_to_the_guest;
 use crate::vcpu::{BegunSnapshot, PagesLost};
+use environment::fs::{File, sync_directory};
 use machine::snapshot::SnapshotWriter;
 use replication::journal::{JournalHead, SnapshotFileWriter};
-use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
@@ -55,10 +55,11 @@ fn write(journal: &Path, head: &JournalHead, begun: &BegunSnapshot) -> Result<()
         path: path.clone(),
         source,
     };
-    let file = create(&path, false).map_err(failed)?;
+    let file = create(&path).map_err(failed)?;
     file.set_len(0).map_err(failed)?;
     let mut out = Pieces {
         file,
+        written: 0,
         writer: SnapshotFileWriter::begin(head),
     };
     let mut writer = SnapshotWriter::begin(&begun.head, &mut out).map_err(failed)?;
@@ -76,6 +77,7 @@ fn write(journal: &Path, head: &JournalHead, begun: &BegunSnapshot) -> Result<()
 /// Puts the machine's bytes into pieces, and the pieces into the file.
 struct Pieces {
     file: File,
+    written: u64,
     writer: SnapshotFileWriter,
 }
 
@@ -89,6 +91,9 @@ impl Write for Pieces {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.write_all(&self.writer.take_bytes())
+        let bytes = self.writer.take_bytes();
+        self.file.write_all_at(&bytes, self.written)?;
+        self.written += bytes.len() as u64;
+        Ok(())
     }
 }

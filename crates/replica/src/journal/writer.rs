@@ -1,15 +1,15 @@
 //! The thread that writes a journal.
 
-use super::directory::{JournalDirectory, create, segment_path, sync_directory, trim};
+use super::directory::{JournalDirectory, create, segment_path, trim};
 use super::{Inspected, Job, JournalNews, JournalOwner, Journals, News, look, snapshot};
 use crate::vcpu::BegunSnapshot;
+use environment::fs::{File, OpenOptions, sync_directory};
 use environment::mpsc::{Receiver, Sender};
 use replication::journal::{JournalHead, SegmentWriter};
 use replication::life_log::Place;
 use replication::primary::{JournalStart, StoredRecords};
 use replication::succession::JournalId;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Jobs that are taken together, at most: a sync for so many outputs is cheap enough.
@@ -167,7 +167,9 @@ impl Writer {
             return;
         };
         open.writer.commit(&batches);
-        let written = open.file.write_all(&open.writer.take_bytes());
+        let bytes = open.writer.take_bytes();
+        let at = open.writer.bytes() - bytes.len() as u64;
+        let written = open.file.write_all_at(&bytes, at);
         match written.and_then(|()| open.file.sync_data()) {
             Ok(()) => {
                 let news = JournalNews::Durable(open.id, open.writer.last());
@@ -185,10 +187,10 @@ impl Writer {
 /// Begins a segment: it is there, durably, before anything is stored in it.
 fn open_segment(journal: &Path, head: &JournalHead) -> io::Result<OpenSegment> {
     let path = segment_path(journal, head.segment);
-    let mut file = create(&path, false)?;
+    let file = create(&path)?;
     file.set_len(0)?;
     let mut writer = SegmentWriter::begin(head);
-    file.write_all(&writer.take_bytes())?;
+    file.write_all_at(&writer.take_bytes(), 0)?;
     file.sync_all()?;
     sync_directory(journal)?;
     Ok(OpenSegment {
@@ -208,7 +210,7 @@ fn next_segment(
 ) -> io::Result<OpenSegment> {
     let journal = &inspected.directory;
     let last = segment_path(journal, inspected.last_segment);
-    let file = OpenOptions::new().write(true).open(last)?;
+    let file = OpenOptions::new().write(true).open(&last)?;
     file.set_len(inspected.tail.good_bytes)?;
     file.sync_all()?;
     let head = JournalHead {

@@ -37,6 +37,9 @@ pub(super) struct Join {
     greeting: Greeting,
     step: JoinStep,
     silence: SilenceDetector,
+    /// Visible outputs up to its snapshot: it never produces them, so they have to be out before it may take
+    /// over. Those of a machine that waits for a journal may not be yet.
+    before_snapshot: u64,
     /// What the backup said about its restore: bytes done, of how many.
     restored: Option<(u64, u64)>,
     /// Keys of generations that began since it was told of the one that makes it a member.
@@ -204,6 +207,7 @@ impl<O> Primary<O> {
             greeting,
             step,
             silence: SilenceDetector::new(now, self.config.detector.join_timeout),
+            before_snapshot: 0,
             restored: None,
             generations: Vec::new(),
         };
@@ -291,6 +295,7 @@ impl<O> Primary<O> {
         {
             join.step = JoinStep::AwaitReady;
             join.cursor.starts_at(now, sequence, count, &self.log);
+            join.before_snapshot = visible_outputs;
             join.silence.heard(now);
             let connection = join.connection();
             let taken = Message::SnapshotTaken {
@@ -391,7 +396,8 @@ impl<O> Primary<O> {
         let State::Running { join: Some(join) } = &mut self.state else {
             return;
         };
-        if join.step != JoinStep::Ready || !is_free {
+        let has_all = self.gate.released_visible() >= join.before_snapshot;
+        if join.step != JoinStep::Ready || !is_free || !has_all {
             return;
         }
         join.step = JoinStep::Claiming;

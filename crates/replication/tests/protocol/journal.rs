@@ -385,6 +385,39 @@ fn with_a_backup_outputs_wait_for_both() {
     assert_eq!(pair.emitted, [1, 2]);
 }
 
+/// Finding of the simulator: an output that a slow journal held up when the snapshot was taken was never
+/// said by a backup that took over.
+#[test]
+fn nobody_becomes_a_member_before_everything_has_left_that_precedes_its_snapshot() {
+    let with_journal = PairConfig {
+        journal: JournalRole::Member,
+        ..config("long")
+    };
+    let mut pair = Pair::new(with_journal, config("b"));
+    pair.settle();
+    let begun = pair.primary_did.iter().find_map(|action| match action {
+        PrimaryAction::BeginJournal { id, snapshot } => Some((*id, *snapshot)),
+        _ => None,
+    });
+    let (id, snapshot) = begun.unwrap();
+    pair.primary.snapshot_taken(pair.now, snapshot, 0);
+    pair.primary.journal_has_snapshot(pair.now, id);
+    pair.settle();
+    pair.output(10, 1);
+    let opened = pair.primary.opened().clone();
+    pair.backup = Backup::new(pair.now, config("b"), opened, None);
+    pair.connected = false;
+    pair.settle();
+    pair.run(ms(100));
+    assert_eq!(pair.primary.status().phase, PrimaryPhase::Joining);
+    let last = pair.primary.status().record.0;
+    pair.primary.journal_durable(pair.now, id, last);
+    pair.settle();
+    assert_eq!(pair.emitted, [1]);
+    pair.run(ms(100));
+    assert_eq!(pair.primary.status().phase, PrimaryPhase::Paired);
+}
+
 /// Another snapshot is taken at a place of the log: what is before it was handed over before, and what
 /// follows after.
 #[test]

@@ -329,6 +329,20 @@ pub fn rename(shared: &Shared, process: ProcessId, from: &Path, to: &Path) -> io
     Ok(())
 }
 
+/// See [`environment::fs::names`].
+pub fn names(shared: &Shared, process: ProcessId, directory: &Path) -> Vec<String> {
+    let mut state = shared.lock();
+    let files = state.files_of(process);
+    let below = files.names.keys();
+    let below = below.filter_map(|path| path.strip_prefix(directory).ok());
+    let first = below.filter_map(|path| path.components().next());
+    let mut names: Vec<String> = first
+        .filter_map(|name| name.as_os_str().to_str().map(str::to_owned))
+        .collect();
+    names.dedup();
+    names
+}
+
 /// See [`environment::fs::sync_directory`].
 pub fn sync_directory(shared: &Shared, process: ProcessId, directory: &Path) -> io::Result<()> {
     let for_ns = shared.lock().sync_ns(process);

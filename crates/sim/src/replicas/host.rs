@@ -108,6 +108,10 @@ impl Simulation for SimulatedHost {
         files::rename(&self.shared, self.process, from, to)
     }
 
+    fn names(&self, path: &Path) -> io::Result<Vec<String>> {
+        Ok(files::names(&self.shared, self.process, path))
+    }
+
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
         files::sync_directory(&self.shared, self.process, path)
     }

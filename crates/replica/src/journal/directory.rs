@@ -1,8 +1,9 @@
 //! Where the files of journals are: `DIRECTORY/JOURNAL/00000001.snapshot`, `….segment`.
 
 use environment::fs::{self, File, Lock, OpenOptions};
-use replication::journal::{JournalItem, SegmentReader};
-use replication::succession::{JournalId, MachineName};
+use replication::journal::{JournalHead, JournalItem, SegmentReader};
+use replication::message::LifeId;
+use replication::succession::{JournalId, LifeNumber, MachineName};
 use rustix::io::Errno;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -49,6 +50,9 @@ pub enum JournalDirectoryError {
     },
 }
 
+/// A journal that is begun: its identity, and the life that it is of.
+pub(super) type Begun = (JournalId, LifeNumber, LifeId);
+
 /// The directory, for this process alone.
 #[derive(Debug)]
 pub struct JournalDirectory {
@@ -84,10 +88,10 @@ impl JournalDirectory {
             _lock: lock,
         };
         for id in directory.journals().map_err(unusable)? {
-            if let Some(theirs) = directory.machine_of(id)
-                && theirs != *machine
+            if let Some(head) = directory.head_of(id)
+                && head.machine != *machine
             {
-                let path = path.into();
+                let (path, theirs) = (path.into(), head.machine);
                 return Err(JournalDirectoryError::Foreign { path, theirs });
             }
         }
@@ -112,22 +116,40 @@ impl JournalDirectory {
         self.path.join(id.to_string())
     }
 
-    /// Whose the newest segment of a journal says that it is, if that can be read at all.
-    fn machine_of(&self, id: JournalId) -> Option<MachineName> {
+    /// The head of the newest segment of a journal, if it can be read at all.
+    fn head_of(&self, id: JournalId) -> Option<JournalHead> {
         let segment = segments(&self.of(id)).ok()?.pop()?;
         let path = segment_path(&self.of(id), segment);
         let bytes = fs::read(&path, HEAD_LIMIT_BYTES).ok()?;
         let mut reader = SegmentReader::default();
         reader.push(&bytes);
         match reader.next_item() {
-            Ok(Some(JournalItem::Head(head))) => Some(head.machine),
+            Ok(Some(JournalItem::Head(head))) => Some(head),
             _ => None,
         }
     }
 
-    /// Makes the directory of a journal, with none beside it: whoever begins one goes on from no other.
-    pub(super) fn begin(&self, id: JournalId) -> io::Result<PathBuf> {
-        for other in self.journals()? {
+    /// Makes the directory of a journal, with none beside it: whoever begins one goes on from no other of
+    /// this life, or of one before.
+    ///
+    /// # Errors
+    /// The disk fails; or a journal is there that is of neither: another arbiter's key may name it.
+    pub(super) fn begin(&self, (id, life, life_id): Begun) -> io::Result<PathBuf> {
+        let others = self.journals()?;
+        for other in &others {
+            if let Some(head) = self.head_of(*other)
+                && head.life_id != life_id
+                && head.life >= life
+            {
+                let why = format!(
+                    "it holds journal {other} of another life of this machine, {} of life {}, which \
+                     another arbiter knows: name another directory, or remove it",
+                    head.life_id, head.life
+                );
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
+            }
+        }
+        for other in others {
             fs::remove_directory(&self.of(other))?;
         }
         let path = self.of(id);
@@ -225,4 +247,62 @@ pub(super) fn trim(journal: &Path, segment: u64, keep_bytes: u64) -> io::Result<
         fs::remove_file(&path)?;
     }
     fs::sync_directory(journal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use replication::journal::SegmentWriter;
+    use replication::life_log::{LogMark, Place};
+
+    fn place() -> Place {
+        Place {
+            record: 0,
+            count: 0,
+            mark: LogMark(0),
+        }
+    }
+
+    /// Keeps the beginning of a journal of this life.
+    fn keep(directory: &JournalDirectory, begun: Begun) {
+        let journal = directory.begin(begun).unwrap();
+        let head = JournalHead {
+            id: begun.0,
+            segment: 1,
+            before: 0,
+            machine: MachineName::new("shop").unwrap(),
+            life: begun.1,
+            life_id: begun.2,
+            semantics_version: 8,
+            configuration_hash: 1,
+            place: place(),
+            visible_outputs: 0,
+        };
+        let bytes = SegmentWriter::begin(&head).take_bytes();
+        std::fs::write(segment_path(&journal, 1), bytes).unwrap();
+    }
+
+    /// Of a machine with the same name, which another arbiter knows: its journal was removed without a word.
+    #[test]
+    fn a_journal_of_another_arbiters_life_is_not_removed() {
+        let temporary = tempfile::tempdir().unwrap();
+        let machine = MachineName::new("shop").unwrap();
+        let directory = JournalDirectory::take(temporary.path(), &machine).unwrap();
+        let first = (JournalId(1), LifeNumber(1), LifeId(7));
+        keep(&directory, first);
+        let foreign = (JournalId(2), LifeNumber(1), LifeId(8));
+        let error = directory.begin(foreign).unwrap_err().to_string();
+        for word in ["another arbiter", "name another directory"] {
+            assert!(error.contains(word), "{error}");
+        }
+        assert_eq!(directory.journals().unwrap(), [first.0]);
+        // Another one of this life, and one of the life after it.
+        for begun in [
+            (JournalId(3), first.1, first.2),
+            (JournalId(4), LifeNumber(2), LifeId(9)),
+        ] {
+            keep(&directory, begun);
+            assert_eq!(directory.journals().unwrap(), [begun.0]);
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use super::directory::{JournalDirectory, create, segment_path, trim};
 use super::{Inspected, Job, JournalNews, JournalOwner, Journals, News, look, snapshot};
 use crate::vcpu::BegunSnapshot;
-use environment::fs::{File, OpenOptions, sync_directory};
+use environment::fs::{self, File, OpenOptions, sync_directory};
 use environment::mpsc::{Receiver, Sender};
 use replication::journal::{JournalHead, SegmentWriter};
 use replication::life_log::Place;
@@ -128,7 +128,7 @@ impl Writer {
         };
         let begin = || -> io::Result<OpenSegment> {
             let journal = if is_first {
-                self.directory.begin(id)?
+                self.directory.begin((id, head.life, head.life_id))?
             } else {
                 path.clone()
             };
@@ -170,7 +170,8 @@ impl Writer {
         let bytes = open.writer.take_bytes();
         let at = open.writer.bytes() - bytes.len() as u64;
         let written = open.file.write_all_at(&bytes, at);
-        match written.and_then(|()| open.file.sync_data()) {
+        let durable = written.and_then(|()| open.file.sync_data());
+        match durable.and_then(|()| is_there(&open.path)) {
             Ok(()) => {
                 let news = JournalNews::Durable(open.id, open.writer.last());
                 self.news.tell(news);
@@ -181,6 +182,17 @@ impl Writer {
                 self.failed(id, &path, &error);
             }
         }
+    }
+}
+
+/// What was removed while it is open takes bytes as before, and nobody will ever read them.
+fn is_there(path: &Path) -> io::Result<()> {
+    match fs::look_at(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let why = "somebody removed it";
+            Err(io::Error::new(io::ErrorKind::NotFound, why))
+        }
+        other => other.map(|_| ()),
     }
 }
 
@@ -221,4 +233,20 @@ fn next_segment(
         ..inspected.head.clone()
     };
     open_segment(journal, &head)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_somebody_removed_keeps_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("00000001.segment");
+        std::fs::write(&path, "records").unwrap();
+        is_there(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let error = is_there(&path).unwrap_err();
+        assert!(error.to_string().contains("removed"), "{error}");
+    }
 }

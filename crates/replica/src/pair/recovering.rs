@@ -4,6 +4,7 @@
 use super::host::{Happened, Host};
 use super::journaling::JournalAge;
 use super::primary::{PrimaryLoop, live_options};
+use crate::control::Answer;
 use crate::disk::Disk;
 use crate::end::ReplicaError;
 use crate::evidence::EvidenceStore;
@@ -185,7 +186,9 @@ impl PrimaryLoop {
             if recovery.is_done() {
                 break;
             }
-            meanwhile.push(host.wait(None, false, |host| recovery.status(host))?);
+            let mut happened = host.wait(None, false, |host| recovery.status(host))?;
+            refuse_for_now(&mut host, &mut happened);
+            meanwhile.push(happened);
         }
         let mut primary = go_live(host, won, recovery);
         for happened in meanwhile {
@@ -193,6 +196,18 @@ impl PrimaryLoop {
         }
         Ok(primary)
     }
+}
+
+/// Whoever asks for something now is told to ask again: nothing is done when nobody expects it any more.
+/// The guest hears nothing, as one that moves to another host.
+fn refuse_for_now(host: &mut Host, happened: &mut Happened) {
+    for (id, _) in happened.requests.drain(..) {
+        let why = "the machine is going on from its journal: ask again when `understudy status` says \
+                   that it is live";
+        host.answer(id, &Answer::Refused(why.into()));
+    }
+    happened.frames.clear();
+    happened.typed.clear();
 }
 
 fn go_live(mut host: Host, opened: Entry, recovery: Recovery) -> PrimaryLoop {

@@ -4,6 +4,7 @@ use keys::HostName;
 use machine::engine::Engine;
 use replication::config::JournalRole;
 use replication::configuration::Build;
+use replication::lag::LagPolicy;
 use replication::succession::Durability;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -111,6 +112,12 @@ pub struct PairOptions {
     pub keys: PathBuf,
     /// The hosts that this machine may be on, this one among them: nobody else is let in.
     pub members: BTreeSet<HostName>,
+    /// How many backups are wanted.
+    pub backups: usize,
+    /// This host joins only where one is lacking, and powers nothing on.
+    pub is_spare: bool,
+    /// How long one has to be lacking before a spare is taken.
+    pub spare_after: Duration,
     /// Where this host listens for the other one, as in `0.0.0.0:7400`.
     pub listen: String,
     /// Time between two heartbeats.
@@ -119,6 +126,10 @@ pub struct PairOptions {
     pub suspect_after: Duration,
     /// The primary slows down when the backup is further behind than this.
     pub lag_target: Duration,
+    /// What becomes of a backup for which it would be slowed for longer than the limit.
+    pub lag_policy: LagPolicy,
+    /// How far a backup may be behind, had the primary not been slowed for it.
+    pub lag_limit: Duration,
     /// Time between two digest records.
     pub digest_interval: Duration,
 }

@@ -33,13 +33,13 @@ use crate::machines::Machines;
 use crate::random;
 use arbiter::Store;
 use backup::{BackupEnding, BackupLoop, KeptMachine};
-use host::Host;
+use host::{Host, LooksAgain};
 use machine::output::Output;
 use primary::{PrimaryEnding, PrimaryLoop};
 use replication::message::LifeId;
 use replication::mutation::Mutations;
 use replication::startup::{Startup, StartupConfig};
-use replication::succession::{Kind, MAX_MEMBERS};
+use replication::succession::Kind;
 use starting::Next;
 
 /// What the core holds back and releases.
@@ -74,12 +74,11 @@ pub fn run_mutated(
     let mut host = Host::open(config, machines, arbiter)?;
     host.pair_config.mutations = mutations;
     host.peers = peers.clone();
-    // As many as are known to this host: after a failover they have to be found.
-    host.pair_config.max_members = peers.len().clamp(1, MAX_MEMBERS);
     host.events.add("started", 0, 0, "as a replica");
     let greeting = &host.pair_config.greeting;
     let startup = StartupConfig {
         peers: peers.len() as u8,
+        is_spare: host.config.pair.is_spare,
         has_disks: host.config.disks.iter().any(|disk| !disk.read_only),
         durability: host.pair_config.durability,
         mutations,
@@ -116,7 +115,14 @@ pub fn run_mutated(
                     BackupEnding::Again(left, machine) => {
                         host = *left;
                         kept = machine;
-                        startup.again(monotonic(), host.markers.worth());
+                        let worth = host.markers.worth();
+                        match std::mem::take(&mut host.looks_again) {
+                            LooksAgain::Soon => startup.again(monotonic(), worth),
+                            LooksAgain::AtOnce => startup.superseded(monotonic(), worth),
+                            LooksAgain::After(rest) => {
+                                startup.again_after(monotonic(), worth, rest);
+                            }
+                        }
                         continue;
                     }
                     BackupEnding::Live(primary) => *primary,
@@ -127,7 +133,7 @@ pub fn run_mutated(
             PrimaryEnding::Exit(ended) => return ended,
             PrimaryEnding::Again => {
                 host = primary.into_host();
-                startup.again(monotonic(), host.markers.worth());
+                startup.superseded(monotonic(), host.markers.worth());
             }
         }
     }

@@ -48,6 +48,9 @@ pub struct FollowerLine {
     pub acknowledged: u64,
     /// How far its execution is behind, in milliseconds of guest time.
     pub lag_ms: f64,
+    /// How far it would be behind if the primary had not been slowed for it, in milliseconds.
+    #[serde(default)]
+    pub arrears_ms: f64,
 }
 
 impl From<&FollowerStatus> for FollowerLine {
@@ -59,6 +62,7 @@ impl From<&FollowerStatus> for FollowerLine {
             protects: follower.protects,
             acknowledged: follower.acknowledged,
             lag_ms: follower.lag.as_secs_f64() * 1e3,
+            arrears_ms: follower.arrears.as_secs_f64() * 1e3,
         }
     }
 }

@@ -160,6 +160,11 @@ fn config(directory: &Path) -> ReplicaConfig {
             heartbeat: Duration::from_millis(60),
             suspect_after: Duration::from_millis(240),
             lag_target: Duration::from_millis(100),
+            backups: 1,
+            is_spare: false,
+            spare_after: Duration::ZERO,
+            lag_policy: Default::default(),
+            lag_limit: Duration::from_secs(5),
             digest_interval: Duration::from_secs(1),
         },
     }

@@ -31,6 +31,8 @@ pub enum BackupStop {
     /// Nothing came of it, and nothing is lost: look again with
     /// [`Startup::again`](crate::startup::Startup::again).
     Again(String),
+    /// The primary does not take this host for a while: look again, but not at once.
+    Later(Refusal),
     /// Somebody else left the generation: look again, too.
     Superseded {
         /// What the key holds.
@@ -267,7 +269,7 @@ impl<O> Backup<O> {
         backup
     }
 
-    /// After [`BackupStop::Again`] or [`BackupStop::Superseded`]: the machine is to be kept as it is,
+    /// After [`BackupStop::Again`], [`BackupStop::Later`] or [`BackupStop::Superseded`]: the machine is to be kept as it is,
     /// and given to the next attempt together with this. `None`: it is to be dropped.
     pub fn take_held(&mut self) -> Option<Held<O>> {
         self.held.take().map(Held)
@@ -325,6 +327,7 @@ impl<O> Backup<O> {
             Message::Hello {
                 protocol: PROTOCOL_VERSION,
                 greeting,
+                is_spare: self.config.is_spare,
                 stands_at: self.held.as_ref().map(|held| held.stands_at()),
             },
         );
@@ -664,6 +667,9 @@ impl<O> Backup<O> {
                 }
                 Err(refusal) => BackupStop::Refused(refusal),
             },
+            Message::Refuse(refusal @ (Refusal::Lagged | Refusal::NotNeeded)) => {
+                BackupStop::Later(refusal)
+            }
             Message::Refuse(refusal) if refusal.is_temporary() => {
                 BackupStop::Again(refusal.to_string())
             }
@@ -814,7 +820,11 @@ impl<O> Backup<O> {
     }
 
     fn stop(&mut self, why: BackupStop) {
-        if !matches!(why, BackupStop::Again(_) | BackupStop::Superseded { .. }) {
+        let keeps = matches!(
+            why,
+            BackupStop::Again(_) | BackupStop::Later(_) | BackupStop::Superseded { .. }
+        );
+        if !keeps {
             self.held = None;
         }
         self.state = State::Stopped;

@@ -40,6 +40,10 @@ pub struct PairConfig {
     pub log_bytes: usize,
     /// How many members a primary takes at most.
     pub max_members: usize,
+    /// This host is a spare: it joins where members are lacking, and powers nothing on.
+    pub is_spare: bool,
+    /// How long members have to be lacking before a primary takes a spare.
+    pub spare_after: Duration,
     /// How often the arbiter is asked.
     pub claim_pacing: ClaimPacing,
     /// How often it is looked whether the arbiter is there and the same on both sides.
@@ -66,6 +70,8 @@ impl PairConfig {
             join_backlog_bytes: 64 << 20,
             log_bytes: 64 << 20,
             max_members: 1,
+            is_spare: false,
+            spare_after: Duration::from_secs(10),
             claim_pacing: ClaimPacing::default(),
             watch_interval: Duration::from_secs(3),
             durability: Durability::default(),

@@ -43,6 +43,16 @@ pub enum Event {
         /// Why.
         why: Suspicion,
     },
+    /// The primary lost so much time for a member, or would have, that it is let go: the arbiter is
+    /// asked to drop it.
+    LetsGo {
+        /// The pairing.
+        pairing: u64,
+        /// Its host.
+        host: Host,
+        /// How far it would be behind if nobody had waited for it.
+        arrears: Duration,
+    },
     /// The arbiter gave no useful answer; it is asked again. Told at the first such answer, then at
     /// growing distances.
     ArbiterUnanswered {
@@ -164,6 +174,16 @@ impl fmt::Display for Event {
             Event::Suspected { pairing: _, why } => {
                 write!(f, "the other replica is suspected: {why}")
             }
+            Event::LetsGo {
+                pairing: _,
+                host,
+                arrears,
+            } => write!(
+                f,
+                "host {host} lags and is let go: it would be {:.1} s behind if the machine had not \
+                 been slowed for it",
+                arrears.as_secs_f64()
+            ),
             Event::ArbiterUnanswered { requests, why } => write!(
                 f,
                 "the arbiter gave no useful answer ({requests} requests): {why}; it is asked again"

@@ -58,6 +58,10 @@ pub enum Suspicion {
     DiskFailed,
     /// The primary said that it suspects this backup.
     SuspectsUs,
+    /// The primary said that it let this backup go, because it lagged.
+    LetGo,
+    /// The copy for it is given up for another backup that needs none.
+    GivesWay,
     /// It says that it has taken over what was handed over.
     HandedOver,
 }
@@ -75,6 +79,14 @@ impl fmt::Display for Suspicion {
             Suspicion::Left => write!(f, "it said that it leaves"),
             Suspicion::DiskFailed => write!(f, "its disk failed"),
             Suspicion::SuspectsUs => write!(f, "it said that it suspects this replica"),
+            Suspicion::LetGo => write!(
+                f,
+                "it let this replica go, which had lagged for longer than `pair.lag_limit`"
+            ),
+            Suspicion::GivesWay => write!(
+                f,
+                "another that needs no copy can protect the machine at once; the copy begins anew"
+            ),
             Suspicion::HandedOver => write!(f, "it says that it has taken over"),
         }
     }

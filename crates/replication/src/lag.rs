@@ -3,9 +3,26 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+/// What becomes of a member for which the primary is slowed for long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LagPolicy {
+    /// The primary waits for it.
+    #[default]
+    Slow,
+    /// It is let go, if another protects the machine.
+    Drop,
+    /// It is let go, the last one, too: the machine is not protected then.
+    DropAny,
+}
+
 /// Bounds of the lag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LagConfig {
+    /// What becomes of a member that would be further behind than the limit if the primary did not
+    /// wait for it.
+    pub policy: LagPolicy,
+    /// That limit.
+    pub limit: Duration,
     /// The primary is slowed when the lag is more than this.
     pub target: Duration,
     /// The primary is slowed when more bytes of records than this are under way, on a channel
@@ -19,6 +36,8 @@ pub struct LagConfig {
 impl Default for LagConfig {
     fn default() -> LagConfig {
         LagConfig {
+            policy: LagPolicy::default(),
+            limit: Duration::from_secs(5),
             target: Duration::from_millis(100),
             bytes_in_flight: 8 << 20,
             held_outputs: 4096,
@@ -49,7 +68,7 @@ const CATCH_UP_LAG: u64 = 2_000;
 const CATCH_UP_SHARE: i64 = 400_000;
 /// A backup that has just joined is as far behind as copying and restoring took. Until it has caught up
 /// the harts keep this share at most…
-const JOINED_SHARE: i64 = 750_000;
+pub(crate) const JOINED_SHARE: i64 = 750_000;
 /// …and so much less with each of these intervals in which it did not come nearer by as many hundredths
 /// of what it was behind: a share of thousandths.
 const JOINED_INTERVAL: Duration = Duration::from_millis(500);
@@ -78,7 +97,7 @@ impl LagConfig {
 }
 
 /// Below so many hundredths of the target nothing presses.
-const RELIEVED: i64 = 20;
+pub(crate) const RELIEVED: i64 = 20;
 
 /// What presses on the primary, each in hundredths of its target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

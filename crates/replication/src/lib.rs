@@ -6,6 +6,7 @@
 //! never going backwards. `docs/protocol.md` has the whole protocol, `docs/log-format.md` the bytes.
 #![forbid(unsafe_code)]
 
+mod arrears;
 pub mod backup;
 pub mod config;
 pub mod configuration;

@@ -177,6 +177,8 @@ pub enum Parting {
     DiskFailed,
     /// The primary suspects the backup and is asking the arbiter already. The backup lets it.
     Suspected,
+    /// The key is there that drops this backup, for it lagged.
+    LetGo,
 }
 
 /// Where two replicas were found to differ.
@@ -199,6 +201,8 @@ pub enum Message {
         protocol: u32,
         /// Who asks.
         greeting: Greeting,
+        /// It is a spare: it wants to join only where members are lacking.
+        is_spare: bool,
         /// It has a machine that stands here.
         stands_at: Option<Standpoint>,
     },

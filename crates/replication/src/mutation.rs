@@ -79,6 +79,12 @@ pub enum Mutation {
     AnyMemberIsEnough,
     /// Whoever was dropped goes on asking for keys as if it were a member.
     ClaimByNonMember,
+    /// A member that lags does not count any more when the key is asked for that drops it.
+    LetGoBeforeTheKey,
+    /// The only member is let go for its lag, though the policy does not say so.
+    LastMemberLetGo,
+    /// A spare begins the machine's first life.
+    SparePowersOn,
     /// A claim does not care whether the store has the key of the generation before.
     KeyBeforeNotRequired,
 }

@@ -3,6 +3,7 @@
 mod handover;
 mod join;
 mod journal;
+mod lagging;
 mod leaving;
 mod member;
 
@@ -23,9 +24,10 @@ use crate::succession::{
     Claim, Entry, Generation, Host, JournalId, Kind, LifeNumber, RecordNumber, Request, RunId,
 };
 use crate::watch::{Agreement, BeaconWriter, KeyWatch, Outage};
-use join::Join;
+use join::{Join, Newcomer};
 use journal::{Journal, JournalPacing};
 pub use journal::{JournalPhase, JournalStart, JournalStatus, StoredRecords};
+use lagging::Laggards;
 use member::Member;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -222,6 +224,8 @@ pub struct FollowerStatus {
     pub lag_instructions: u64,
     /// How far its execution is behind what it holds.
     pub lag: Duration,
+    /// How far it would be behind if the primary had not been slowed for it.
+    pub arrears: Duration,
     /// Its shortest round trip of late, once it is known.
     pub round_trip: Option<Duration>,
     /// Bytes of records that it was sent, about.
@@ -298,6 +302,10 @@ pub struct Primary<O> {
     lost: Vec<Host>,
     journal: Option<Journal>,
     journal_pacing: JournalPacing,
+    /// Hosts that lagged, and when they are taken again.
+    laggards: Laggards,
+    /// Since when there have been fewer members than are wanted.
+    lacks_since: Option<Duration>,
     settled: bool,
     flushes_up_to: u64,
     gate: OutputGate<O>,
@@ -359,6 +367,8 @@ impl<O> Primary<O> {
             lost: Vec::new(),
             journal,
             journal_pacing: JournalPacing::default(),
+            laggards: Laggards::default(),
+            lacks_since: None,
             settled: false,
             flushes_up_to: u64::MAX,
             gate: OutputGate::new(visible_outputs),
@@ -603,10 +613,17 @@ impl<O> Primary<O> {
                 Message::Hello {
                     protocol,
                     greeting,
+                    is_spare,
                     stands_at,
                 },
             ) => {
-                self.hello(now, connection, protocol, greeting, stands_at);
+                let newcomer = Newcomer {
+                    protocol,
+                    greeting,
+                    is_spare,
+                    stands_at,
+                };
+                self.hello(now, connection, newcomer);
             }
             (_, Message::Ask { greeting, .. }) => self.asked(connection, greeting),
             (State::Running { join: Some(join) }, message) if join.is_on(connection) => {
@@ -746,6 +763,8 @@ impl<O> Primary<O> {
             }
             State::Parting { .. } | State::Stopped => {}
         }
+        self.look_for_lack(now);
+        self.let_laggard_go(now);
         self.drop_absent(now);
         self.claim_joining(now);
         self.maintain_journal(now);
@@ -900,6 +919,7 @@ impl<O> Primary<O> {
     }
 
     fn control_speed(&mut self, now: Duration) {
+        self.charge(now, self.throttle.share());
         let percent = |value: usize, target: usize| (value * 100 / target.max(1)) as u64;
         let held = percent(self.gate.held_outputs(), self.config.lag.held_outputs);
         let State::Running { join } = &self.state else {

@@ -143,6 +143,8 @@ fn message() -> impl Strategy<Value = Message> {
         Just(Refusal::SameHost),
         "\\PC{0,60}".prop_map(|name| Refusal::SameName { name }),
         "\\PC{0,60}".prop_map(|name| Refusal::NameInUse { name }),
+        Just(Refusal::Lagged),
+        Just(Refusal::NotNeeded),
     ];
     let part = prop_oneof![
         Just(SnapshotPart::Machine),
@@ -162,10 +164,11 @@ fn message() -> impl Strategy<Value = Message> {
         steps.into_iter().map(add).collect::<Vec<_>>()
     });
     prop_oneof![
-        (greeting(), standpoint()).prop_map(|(greeting, stands_at)| {
+        (greeting(), any::<bool>(), standpoint()).prop_map(|(greeting, is_spare, stands_at)| {
             Message::Hello {
                 protocol: PROTOCOL_VERSION,
                 greeting,
+                is_spare,
                 stands_at,
             }
         }),
@@ -300,6 +303,7 @@ fn message() -> impl Strategy<Value = Message> {
                 Just(Parting::Finished),
                 Just(Parting::Leaving),
                 Just(Parting::DiskFailed),
+                Just(Parting::LetGo),
                 Just(Parting::Suspected)
             ]
         )
@@ -467,6 +471,7 @@ fn the_longest_greeting_and_refusal_fit() {
         Message::Hello {
             protocol: PROTOCOL_VERSION,
             greeting,
+            is_spare: false,
             stands_at: Some(standpoint),
         },
         Message::Refuse(refusal),

@@ -138,6 +138,14 @@ situations! {
     ReturnedWithoutCopy,
     /// A member went on in another generation of its primary.
     GenerationFollowed,
+    /// A spare became a member.
+    SpareTaken,
+    /// A host was told that its place is taken, or not yet free.
+    NotNeeded,
+    /// A member that lagged was let go.
+    LaggardLetGo,
+    /// It came back too early.
+    LaggardKeptOut,
     /// One came back with a machine that could not go on, and was copied.
     ReturnedInVain,
 }

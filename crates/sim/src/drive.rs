@@ -6,6 +6,7 @@ use crate::coverage::Situation;
 use crate::disk::Purpose;
 use crate::faults::Fault;
 use crate::guest::{DISK_FAILED, StubInput, StubOutput};
+use crate::lives::LookAgain;
 use crate::process::{FromReplay, FromVcpu, PrimaryProcess, Role};
 use crate::scenario::MS;
 use crate::world::{What, World};
@@ -14,7 +15,7 @@ use replication::backup::{BackupAction, BackupPhase, BackupStop};
 use replication::event::Event;
 use replication::failure_detector::Suspicion;
 use replication::guest::Guest;
-use replication::lag::FULL_SPEED;
+use replication::lag::{FULL_SPEED, LagPolicy};
 use replication::life_log::LifeLog;
 use replication::marker::DiskState;
 use replication::message::{Message, Parting, Refusal};
@@ -22,7 +23,7 @@ use replication::mutation::Mutation;
 use replication::primary::{Beginning, Primary, PrimaryAction, PrimaryPhase, PrimaryStop};
 use replication::record::RecordBody;
 use replication::startup::StartupAction;
-use replication::succession::{Entry, Generation, Kind, Outcome, Request, RunId};
+use replication::succession::{Entry, Generation, Kind, LifeNumber, Outcome, Request, RunId};
 use replication::watch::Agreement;
 
 enum Action {
@@ -404,6 +405,14 @@ impl World {
                 }
             }
             Event::Superseded { .. } => self.coverage.reached(Situation::PrimaryLostClaim),
+            Event::LetsGo { host, .. } => {
+                self.coverage.reached(Situation::LaggardLetGo);
+                let mut others = status.followers.iter().filter(|f| f.host.id != host.id);
+                let is_last = !others.any(|other| other.protects);
+                if is_last && self.scenario.lag_policy() != LagPolicy::DropAny {
+                    self.violated(format!("host {host} is let go, and nobody else protects"));
+                }
+            }
             Event::Protected { .. } if self.checker.failovers(&opened) > 0 => {
                 self.coverage.reached(Situation::Reprotected);
             }
@@ -434,10 +443,15 @@ impl World {
         match why {
             PrimaryStop::Finished => {
                 self.guest_ended(node);
+                // Somebody may have begun another already.
+                let ended = match self.role(node) {
+                    Some(Role::Primary(primary)) => primary.core.opened().key.life,
+                    _ => LifeNumber(0),
+                };
                 if self
                     .arbiter
                     .newest()
-                    .is_some_and(|newest| newest.next.is_some())
+                    .is_some_and(|newest| newest.next.is_some() && newest.key.life == ended)
                 {
                     self.violated(format!("process {run} ends, but the life does not"));
                 }
@@ -458,7 +472,7 @@ impl World {
                 }
             }
         }
-        self.look_again(node, run);
+        self.look_again(node, run, LookAgain::AtOnce);
     }
 
     /// A primary says that its guest has ended: all that the guest said must be out.
@@ -554,11 +568,20 @@ impl World {
                     }
                     BackupStop::Finished => self.backup_finished(node),
                     BackupStop::Diverged(_) | BackupStop::DiskFailed(_) | BackupStop::Again(_) => {}
+                    BackupStop::Later(Refusal::Lagged) => {
+                        self.coverage.reached(Situation::LaggardKeptOut);
+                    }
+                    BackupStop::Later(_) => self.coverage.reached(Situation::NotNeeded),
                     BackupStop::Refused(_) | BackupStop::Unusable(_) | BackupStop::Left => {
                         self.violated(format!("a good backup stops: {why:?}"));
                     }
                 }
-                self.look_again(node, run);
+                let when = match why {
+                    BackupStop::Superseded { .. } => LookAgain::AtOnce,
+                    BackupStop::Later(_) => LookAgain::Later,
+                    _ => LookAgain::Soon,
+                };
+                self.look_again(node, run, when);
             }
         }
     }
@@ -700,6 +723,9 @@ impl World {
                 }
                 let verdict = self.checker.begin_read(&opened, run, host(node).id);
                 self.check(verdict);
+                if self.scenario.is_spare(node) {
+                    self.coverage.reached(Situation::SpareTaken);
+                }
                 if self.nodes[node].joined_before {
                     self.coverage.reached(Situation::LoserBecameBackup);
                 }

@@ -496,6 +496,7 @@ impl World {
         let hello = Message::Hello {
             protocol: PROTOCOL_VERSION,
             greeting,
+            is_spare: false,
             stands_at: None,
         };
         let accept = fickle.then_some(Message::Accept { pairing });

@@ -11,7 +11,19 @@ use replication::backup::{Backup, BackupPhase};
 use replication::message::Message;
 use replication::primary::{Beginning, Primary, PrimaryPhase};
 use replication::startup::{PeerAnswer, PeerId, Standing, StartupAction, Waiting, Word};
-use replication::succession::{Entry, Kind};
+use replication::succession::{Entry, Kind, LifeNumber};
+use std::time::Duration;
+
+/// When a process that has no role any more looks again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LookAgain {
+    /// After a rest.
+    Soon,
+    /// Another has its machine.
+    AtOnce,
+    /// It is not taken for a while.
+    Later,
+}
 
 impl World {
     pub(crate) fn startup_action(&mut self, node: usize) -> Option<StartupAction> {
@@ -82,6 +94,10 @@ impl World {
     fn start_from_disk(&mut self, node: usize, run: u64, won: Entry) {
         self.nodes[node].held = None;
         self.note(|| format!("node {node}: process {run} starts the machine: {won}"));
+        let is_first = won.kind == Kind::PowerOn && won.key.life == LifeNumber(1);
+        if is_first && self.scenario.is_spare(node) {
+            self.violated("a spare begins the first life".to_owned());
+        }
         let verdict = self.checker.goes_live(self.now, run, &won, &self.arbiter);
         self.check(verdict);
         if self.nodes[node].disk.is_half_copied() {
@@ -151,14 +167,21 @@ impl World {
     }
 
     /// The machine is given up; the same process looks what it can be now.
-    pub(crate) fn look_again(&mut self, node: usize, run: u64) {
+    pub(crate) fn look_again(&mut self, node: usize, run: u64, why: LookAgain) {
         self.end_connections(run, true);
         self.hold_machine(node);
         self.nodes[node].joined_before = true;
         let worth = self.nodes[node].disk.worth();
         let now = self.clock(node);
         if let Some(process) = &mut self.nodes[node].process {
-            process.startup.again(now, worth);
+            match why {
+                LookAgain::Soon => process.startup.again(now, worth),
+                LookAgain::AtOnce => process.startup.superseded(now, worth),
+                LookAgain::Later => {
+                    let rest = Duration::from_secs(1);
+                    process.startup.again_after(now, worth, rest);
+                }
+            }
         }
         self.become_role(node, Role::Starting);
     }

@@ -7,7 +7,7 @@ use replication::config::PairConfig;
 use replication::configuration::{Build, Configuration};
 use replication::cursor::BatchConfig;
 use replication::failure_detector::DetectorConfig;
-use replication::lag::LagConfig;
+use replication::lag::{LagConfig, LagPolicy};
 use replication::message::{Greeting, LifeId};
 use replication::mutation::Mutations;
 use replication::startup::StartupConfig;
@@ -74,6 +74,8 @@ pub struct Scenario {
     pub power_off: bool,
     /// The network when nothing is wrong.
     pub link: Link,
+    /// So many of the hosts, the last ones, are spares.
+    pub spares: usize,
     batch: BatchConfig,
     lag: LagConfig,
     /// Bytes of records that a log keeps for whoever comes back.
@@ -102,7 +104,7 @@ impl Scenario {
         let digest_interval = ms(random.pick(&[50, 300]));
         let mut clock = || (random.between(0, 1 << 50), random.between(990, 1010));
         let clocks: Vec<(u64, u64)> = (0..nodes).map(|_| clock()).collect();
-        Scenario {
+        let mut scenario = Scenario {
             nodes,
             calm_from: ms(random.between(1_500, 5_000)),
             faults: random.between(1, 6),
@@ -140,18 +142,42 @@ impl Scenario {
                 jitter: random.pick(&[0, MS / 2, ms(15)]),
                 byte_time: random.pick(&[0, 8, 1000]),
             },
+            spares: 0,
             batch: BatchConfig {
                 delay: Duration::from_millis(random.pick(&[0, 5, 20])),
                 bytes: random.pick(&[1, 200, 32 << 10]),
                 idle_instructions: random.pick(&[0, speed]),
             },
             lag: LagConfig {
+                policy: LagPolicy::Slow,
+                limit: Duration::from_millis(500),
                 target: Duration::from_millis(random.pick(&[30, 100])),
                 bytes_in_flight: random.pick(&[300, 8 << 20]),
                 held_outputs: random.pick(&[20, 4096]),
             },
             log_bytes: random.pick(&[100, 4_000, 8 << 20, 8 << 20]),
-        }
+        };
+        scenario.choose_lag_policy();
+        // As with the policy.
+        let has_spare = scenario.nodes >= 3 && scenario.clocks[1].0 & 3 == 0;
+        scenario.spares = usize::from(has_spare);
+        scenario
+    }
+
+    /// In some worlds members that lag are let go. Backups keep up there but for the faults, or they would
+    /// be let go for ever, and all is well only when all follow; and guests have something to do.
+    fn choose_lag_policy(&mut self) {
+        // What a clock says is as good as any other number.
+        self.lag.policy = match self.clocks[0].0 & 15 {
+            0..=2 => LagPolicy::Drop,
+            3 => LagPolicy::DropAny,
+            _ => return,
+        };
+        self.replay_percent = 300;
+        self.lag.bytes_in_flight = 8 << 20;
+        self.lag.held_outputs = 4096;
+        self.link.byte_time = self.link.byte_time.min(8);
+        self.work_per_input = self.work_per_input.max(5 * self.speed);
     }
 
     /// How the process `run` on a node starts.
@@ -160,6 +186,7 @@ impl Scenario {
         StartupConfig {
             durability: self.durability,
             peers: self.nodes as u8 - 1,
+            is_spare: self.is_spare(node),
             peer_timeout: Duration::from_millis(400),
             mutations,
             ..StartupConfig::new(machine(), host(node), RunId(run.into()), life)
@@ -181,6 +208,21 @@ impl Scenario {
                 .saturating_sub(start),
         );
         u64::try_from((ran * 1000).div_ceil(u128::from(rate))).unwrap_or(u64::MAX)
+    }
+
+    /// Whether a host is a spare.
+    pub fn is_spare(&self, node: usize) -> bool {
+        node + self.spares >= self.nodes
+    }
+
+    /// How many backups are wanted.
+    pub fn backups(&self) -> usize {
+        self.nodes - self.spares - 1
+    }
+
+    /// What becomes of members that lag.
+    pub fn lag_policy(&self) -> LagPolicy {
+        self.lag.policy
     }
 
     /// Whether the lag alone can be what slows a primary whose backup keeps up.
@@ -215,7 +257,9 @@ impl Scenario {
             lag: self.lag,
             join_backlog_bytes: 4000,
             log_bytes: self.log_bytes,
-            max_members: self.nodes - 1,
+            max_members: self.backups(),
+            is_spare: self.is_spare(node),
+            spare_after: Duration::from_millis(700),
             mutations,
             ..PairConfig::new(greeting)
         }

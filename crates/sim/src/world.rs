@@ -15,6 +15,7 @@ use replication::ConnectionId;
 use replication::backup::Held;
 use replication::event::Event;
 use replication::failure_detector::Suspicion;
+use replication::lag::LagPolicy;
 use replication::startup::{PeerAnswer, PeerId, Startup};
 use replication::succession::{Entry as KeyEntry, Key, LifeNumber, Outcome, Request};
 use std::cmp::Reverse;
@@ -262,6 +263,9 @@ impl World {
         if world.scenario.power_off {
             world.plan_the_end();
         }
+        if world.scenario.lag_policy() != LagPolicy::Slow {
+            world.plan_the_lag();
+        }
         for _ in 0..world.scenario.faults {
             let after = world.random.between(0, world.scenario.calm_from);
             let fault = world.random_fault();
@@ -279,6 +283,17 @@ impl World {
             self.at(before, None, What::Fault(slow));
         }
         self.at(after, None, What::Fault(Fault::PowerOff));
+    }
+
+    /// Backups lag for a while; perhaps the arbiter takes its time as well, so that it shows what becomes of
+    /// whoever is let go before the key is there.
+    fn plan_the_lag(&mut self) {
+        let after = self.random.between(300 * MS, 1_500 * MS);
+        self.at(after, None, What::Fault(Fault::SlowReplay(2_500 * MS)));
+        if self.random.percent(50) {
+            let slow = Fault::Arbiter(Mood::Slow, 2_500 * MS);
+            self.at(after + 300 * MS, None, What::Fault(slow));
+        }
     }
 
     /// Runs to the end. `Err`: a promise was broken.
@@ -546,13 +561,13 @@ impl World {
     }
 
     fn judge_progress(&mut self) {
-        // In the end all hosts protect the machine.
+        // In the end as many hosts protect the machine as are wanted.
         let protected = self.nodes.iter().any(|node| {
             let Some(Role::Primary(primary)) = node.process.as_ref().map(|p| &p.role) else {
                 return false;
             };
             let followers = primary.core.status().followers;
-            followers.len() + 1 == self.nodes.len() && followers.iter().all(|f| f.protects)
+            followers.len() == self.scenario.backups() && followers.iter().all(|f| f.protects)
         });
         let watched = self.has_been_watched(protected);
         if watched && self.clients.answered_in_calm >= PROOF {

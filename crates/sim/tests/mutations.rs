@@ -68,6 +68,9 @@ found! {
     outputs_that_wait_for_a_dropped_member_are_found: DroppedMemberCounts within 200,
     outputs_that_one_member_holds_are_found: AnyMemberIsEnough within 500,
     a_claim_by_a_non_member_is_found: ClaimByNonMember within 1000,
+    a_laggard_let_go_before_its_key_is_found: LetGoBeforeTheKey within 1000 of 3,
+    a_last_member_let_go_is_found: LastMemberLetGo within 500 of 2,
+    a_spare_that_powers_on_is_found: SparePowersOn within 200 of 3,
     two_drops_at_once_are_found: SecondDropForgotten within 2000 of 3,
     an_end_before_the_log_is_drained_is_found: EndsUndrained within 1000,
 }

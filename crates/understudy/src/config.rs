@@ -152,6 +152,29 @@ impl DiskDurability {
     }
 }
 
+/// What becomes of a backup for which the primary is slowed for long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LagPolicy {
+    /// The primary waits for it.
+    #[default]
+    Slow,
+    /// It is let go while another protects the machine, and joins again later.
+    Drop,
+    /// It is let go, the only one, too.
+    DropAny,
+}
+
+impl LagPolicy {
+    fn in_replication(self) -> replication::lag::LagPolicy {
+        match self {
+            LagPolicy::Slow => replication::lag::LagPolicy::Slow,
+            LagPolicy::Drop => replication::lag::LagPolicy::Drop,
+            LagPolicy::DropAny => replication::lag::LagPolicy::DropAny,
+        }
+    }
+}
+
 /// One disk. Each host has its own copy; the backup's is overwritten when it joins.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -204,6 +227,15 @@ pub struct PairSection {
     /// Where all other hosts listen, if there are several. As many backups protect the machine.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<String>,
+    /// Where hosts listen that take a backup's place when one is lacking. They are no backups before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub spares: Vec<String>,
+    /// This host is such a spare. Its `peers` are all hosts that are none.
+    #[serde(default)]
+    pub spare: bool,
+    /// How long a backup has to be lacking before a spare takes its place.
+    #[serde(default = "default_spare_after")]
+    pub spare_after: Milliseconds,
     /// Time between two heartbeats.
     #[serde(default = "default_heartbeat")]
     pub heartbeat: Milliseconds,
@@ -213,10 +245,21 @@ pub struct PairSection {
     /// The primary slows down when the backup is further behind than this.
     #[serde(default = "default_lag_target")]
     pub lag_target: Milliseconds,
+    /// What becomes of a backup that would be further behind than the limit if the primary did not slow
+    /// down for it.
+    #[serde(default)]
+    pub lag_policy: LagPolicy,
+    /// That limit.
+    #[serde(default = "default_lag_limit")]
+    pub lag_limit: Milliseconds,
     /// Time between two digest records.
     #[serde(default = "default_digest_interval")]
     pub digest_interval: Milliseconds,
 }
+
+/// A backup may be behind by so many times the target at least before it is let go: the primary halts
+/// there until it has come nearer.
+const LEAST_LAG_LIMIT: u64 = 4;
 
 /// A configuration is no longer; a device or a pipe without an end is not read for ever.
 const FILE_LIMIT_BYTES: u64 = 1 << 20;
@@ -264,6 +307,14 @@ fn default_suspect_after() -> Milliseconds {
 
 fn default_lag_target() -> Milliseconds {
     Milliseconds(100)
+}
+
+fn default_spare_after() -> Milliseconds {
+    Milliseconds(10_000)
+}
+
+fn default_lag_limit() -> Milliseconds {
+    Milliseconds(5000)
 }
 
 fn default_digest_interval() -> Milliseconds {
@@ -429,7 +480,8 @@ impl VmConfig {
             let listen = std::iter::once(("pair.listen", &pair.listen));
             let peer = pair.peer.iter().map(|peer| ("pair.peer", peer));
             let peers = pair.peers.iter().map(|peer| ("pair.peers", peer));
-            for (key, address) in listen.chain(peer).chain(peers) {
+            let spares = pair.spares.iter().map(|spare| ("pair.spares", spare));
+            for (key, address) in listen.chain(peer).chain(peers).chain(spares) {
                 if !is_host_and_port(address) {
                     return wrong(
                         key,
@@ -464,6 +516,19 @@ impl VmConfig {
             && let Err((key, message)) = journal.check(&self.disks)
         {
             return wrong(key, message);
+        }
+        if let Some(pair) = &self.pair
+            && pair.lag_policy != LagPolicy::Slow
+            && pair.lag_limit.0 < LEAST_LAG_LIMIT * pair.lag_target.0
+        {
+            return wrong(
+                "pair.lag_limit",
+                format!(
+                    "{} ms is less than {LEAST_LAG_LIMIT} times the lag_target of {} ms, which a \
+                     busy backup reaches now and then",
+                    pair.lag_limit.0, pair.lag_target.0
+                ),
+            );
         }
         if let Some(arbiter) = &self.arbiter
             && let Err((key, message)) = arbiter.check()
@@ -540,6 +605,11 @@ impl VmConfig {
                 heartbeat: pair.heartbeat.duration(),
                 suspect_after: pair.suspect_after.duration(),
                 lag_target: pair.lag_target.duration(),
+                backups: pair.backups(),
+                is_spare: pair.spare,
+                spare_after: pair.spare_after.duration(),
+                lag_policy: pair.lag_policy.in_replication(),
+                lag_limit: pair.lag_limit.duration(),
                 digest_interval: pair.digest_interval.duration(),
             },
         };
@@ -573,7 +643,7 @@ impl VmConfig {
     /// Where other replicas may be found.
     pub fn peers(&self) -> Vec<String> {
         let pair = self.pair.iter();
-        pair.flat_map(|pair| pair.peer.iter().chain(&pair.peers))
+        pair.flat_map(|pair| pair.peer.iter().chain(&pair.peers).chain(&pair.spares))
             .cloned()
             .collect()
     }
@@ -585,15 +655,40 @@ fn wrong_peers(pair: &PairSection) -> Option<(&'static str, String)> {
         let message = "give either `peer`, the one other host, or `peers`, all of them";
         return Some(("pair.peers", message.into()));
     }
-    if pair.peers.len() > MAX_MEMBERS {
+    if pair.backups() > MAX_MEMBERS {
         let message = format!("at most {MAX_MEMBERS} hosts can protect a machine");
         return Some(("pair.peers", message));
     }
-    let twice = pair.peers.iter().enumerate();
-    let mut twice = twice.filter(|(index, peer)| pair.peers[..*index].contains(peer));
-    let (_, peer) = twice.next()?;
-    Some(("pair.peers", format!("{peer:?} is there twice")))
+    if pair.spares.len() > MAX_SPARES {
+        let message = format!("at most {MAX_SPARES} hosts can wait to be needed");
+        return Some(("pair.spares", message));
+    }
+    let all: Vec<&String> = pair.peers.iter().chain(&pair.spares).collect();
+    let twice = all.iter().enumerate();
+    let mut twice = twice.filter(|(index, peer)| all[..*index].contains(peer));
+    let (index, peer) = twice.next()?;
+    let key = match index < pair.peers.len() {
+        true => "pair.peers",
+        false => "pair.spares",
+    };
+    Some((key, format!("{peer:?} is there twice")))
 }
+
+impl PairSection {
+    /// How many backups are wanted: all hosts but one, spares apart.
+    fn backups(&self) -> usize {
+        let others = self.peer.iter().chain(&self.peers).count();
+        let backups = if self.spare {
+            others.saturating_sub(1)
+        } else {
+            others
+        };
+        backups.max(1)
+    }
+}
+
+/// So many spares of one machine.
+const MAX_SPARES: usize = 16;
 
 fn missing(path: &Path, key: &'static str) -> ConfigError {
     ConfigError::Value {

@@ -2,10 +2,11 @@
 
 mod support;
 
+use machine::engine::Engine;
 use serde_json::Value;
 use std::net::TcpListener;
-use support::guest_program::counting_slowly;
-use support::history::assert_one_history;
+use support::guest_program::{counting_busily, counting_slowly};
+use support::history::{assert_one_history, assert_one_history_of};
 use support::{PairDirectory, Process, ReplicaFiles, error_text, run, wait_for};
 
 const HOSTS: usize = 3;
@@ -19,19 +20,24 @@ struct Three {
 
 impl Three {
     fn new() -> Three {
-        let directory = PairDirectory::new(&counting_slowly());
+        Three::with(&counting_slowly(), "", |_| "")
+    }
+
+    /// `pair`: more for the section of the pair; `extra`: more of each host's before the sections.
+    fn with(program: &[u8], pair: &str, extra: impl Fn(usize) -> &'static str) -> Three {
+        let directory = PairDirectory::new(program);
         // All at once, so that they differ.
         let listeners = [(); HOSTS].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
         let addresses = listeners.map(|listener| listener.local_addr().unwrap().to_string());
         let files = (0..HOSTS).map(|host| {
             let name = ["a", "b", "c"][host];
-            let files = directory.replica(name, None, "");
+            let files = directory.replica(name, None, extra(host));
             let others = addresses.iter().enumerate();
             let others = others.filter(|(other, _)| *other != host);
             let peers: Vec<String> = others.map(|(_, peer)| format!("\"{peer}\"")).collect();
             let text = std::fs::read_to_string(&files.config).unwrap();
             let own = format!(
-                "host = \"{name}\"\nlisten = \"{}\"\npeers = [{}]",
+                "host = \"{name}\"\nlisten = \"{}\"\npeers = [{}]\n{pair}",
                 addresses[host],
                 peers.join(", ")
             );
@@ -196,4 +202,102 @@ fn a_person_is_told_which_other_hosts_have_to_be_off_and_can_name_them_all() {
     let (status, said) = say_off(files, &[name(third), name(primary)]);
     assert_eq!(status, Some(0), "{said}");
     files.await_state("alone");
+}
+
+/// One of three hosts is many times slower than the others: it is let go while the others go on, is told
+/// why, and is taken again as soon as nobody else protects the machine.
+#[test]
+fn a_backup_that_is_too_slow_is_let_go_until_it_is_needed() {
+    if riscv::RISCV64.available(Engine::Jit) != Engine::Jit {
+        println!("skipped: without a JIT all hosts are as slow as the slow one");
+        return;
+    }
+    let policy = "lag_policy = \"drop\"\nlag_limit = \"1s\"\n";
+    let mut three = Three::with(&counting_busily(), policy, |host| {
+        ["", "", "engine = \"interpreter\""][host]
+    });
+    let [primary, other, slow] = [0, 1, 2];
+    three.start(primary);
+    three.files[primary].await_state("alone");
+    three.start(other);
+    three.files[primary].await_state("protected");
+    three.start(slow);
+    wait_for("the slow one to be let go", || {
+        three.files[primary].has_event("lets_go").then_some(())
+    });
+    let told = |host: usize, event: &str, what: &str| {
+        let text = std::fs::read_to_string(three.files[host].state.join("events.jsonl")).unwrap();
+        let mut lines = text.lines().filter(|line| line.contains(event));
+        lines.any(|line| line.contains(what))
+    };
+    assert!(told(primary, "lets_go", "host c"));
+    wait_for("the slow one to be told", || {
+        told(slow, "looks_again", "because it lagged").then_some(())
+    });
+    assert!(told(slow, "suspected", "lag_limit"));
+    assert!(!told(primary, "suspected", ""));
+    assert!(!told(other, "suspected", ""));
+    assert_eq!(three.protected_by(1), primary);
+    three.await_more_lines(primary, 50);
+    // The other one dies: better a slow backup than none.
+    three.kill(other);
+    assert_eq!(three.protected_by(1), primary);
+    let status = three.files[primary].status().unwrap();
+    assert_eq!(status["followers"][0]["host"], "c");
+    three.await_more_lines(primary, 20);
+    three.kill(primary);
+    assert_eq!(three.protected_by(0), slow);
+    three.await_more_lines(slow, 5);
+    // It counts with 16 bits.
+    assert_one_history_of(1 << 16, &three.files[primary], &three.files[slow]);
+}
+
+/// A spare stays out while the two others are there, takes the place of one that dies, and the machine
+/// when the other one dies as well.
+#[test]
+fn a_spare_takes_the_place_of_a_backup_that_dies() {
+    let mut three = Three::new();
+    let spare = 2;
+    for host in 0..HOSTS {
+        let text = std::fs::read_to_string(&three.files[host].config).unwrap();
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("peers = "))
+            .unwrap();
+        let peers: Vec<&str> = line["peers = [".len()..line.len() - 1]
+            .split(", ")
+            .collect();
+        let more = if host == spare {
+            format!("{line}\nspare = true")
+        } else {
+            format!(
+                "peers = [{}]\nspares = [{}]\nspare_after = \"1s\"",
+                peers[0], peers[1]
+            )
+        };
+        std::fs::write(&three.files[host].config, text.replace(line, &more)).unwrap();
+    }
+    three.start(spare);
+    three.files[spare].await_state(
+        "this host is a spare (`pair.spare`): one of the others powers the machine on",
+    );
+    (0..spare).for_each(|host| three.start(host));
+    let primary = three.protected_by(1);
+    assert_ne!(primary, spare);
+    wait_for("the spare to be told that it is one", || {
+        three.files[spare].has_event("looks_again").then_some(())
+    });
+    assert!(!three.files[spare].has_event("joining"));
+    let backup = 1 - primary;
+    three.await_more_lines(primary, 20);
+    three.kill(backup);
+    assert_eq!(three.protected_by(1), primary);
+    assert!(three.files[spare].has_event("protected"));
+    three.kill(primary);
+    assert_eq!(three.protected_by(0), spare);
+    three.await_more_lines(spare, 20);
+    assert_one_history(&three.files[primary], &three.files[spare]);
+    // It is the machine's host now, and takes whoever comes back.
+    three.start(primary);
+    assert_eq!(three.protected_by(1), spare);
 }

@@ -1,7 +1,7 @@
 //! The replica that follows, until it goes live.
 
 use super::backup_machine::{BackupMachine, discard};
-use super::host::{Happened, Host};
+use super::host::{Happened, Host, LooksAgain};
 use super::markers::Purpose;
 use super::primary::{PrimaryLoop, live_options};
 use super::requests::PassedOnRequests;
@@ -29,6 +29,9 @@ use std::time::Duration;
 
 /// How long one attempt to connect may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Whoever is not taken for a while looks so often whether it is taken, or needed otherwise.
+const KEPT_OUT_REST: Duration = Duration::from_secs(2);
 
 /// How the loop of a backup ends.
 pub(super) enum BackupEnding {
@@ -436,15 +439,30 @@ impl BackupLoop {
     }
 
     fn stop(&mut self, why: BackupStop) -> End {
-        self.host.left_off = None;
+        let left_off = self.host.left_off.take();
         match why {
             BackupStop::Left => End::Exit(Ok(Ended::Left)),
             BackupStop::Refused(refusal) => End::Exit(Err(ReplicaError::Refused(refusal))),
             BackupStop::Unusable(reason) => End::Exit(Err(ReplicaError::Unusable(reason))),
             BackupStop::Finished => End::Exit(Ok(Ended::AtThePrimary)),
-            BackupStop::Superseded { .. } | BackupStop::Diverged(_) => End::Again,
+            BackupStop::Superseded { .. } => {
+                self.host.looks_again = LooksAgain::AtOnce;
+                End::Again
+            }
+            BackupStop::Diverged(_) => End::Again,
             BackupStop::DiskFailed(what) => {
                 self.host.disk_failed(what);
+                End::Again
+            }
+            BackupStop::Later(refusal) => {
+                let why = refusal.to_string();
+                // Told once, however often it looks.
+                if left_off.as_ref() != Some(&why) {
+                    let generation = self.core.status().generation.0;
+                    self.host.events.add("looks_again", generation, 0, &why);
+                }
+                self.host.left_off = Some(why);
+                self.host.looks_again = LooksAgain::After(KEPT_OUT_REST);
                 End::Again
             }
             BackupStop::Again(why) => {

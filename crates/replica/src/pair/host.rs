@@ -104,6 +104,8 @@ pub struct Host {
     pub failed_disk: Option<FailedDisk>,
     /// Why nothing came of joining, the last time: it is looked again.
     pub left_off: Option<String>,
+    /// When it is looked again.
+    pub looks_again: LooksAgain,
     /// The machines that were here before, until they have let go of their disks.
     pub discarding: Option<JoinHandle<()>>,
     /// Keeps what is known of divergences.
@@ -197,6 +199,7 @@ impl Host {
             peers: Vec::new(),
             failed_disk: None,
             left_off: None,
+            looks_again: LooksAgain::Soon,
             discarding: None,
             pair_config,
             arbiter,
@@ -774,6 +777,18 @@ fn describe_key(certificate: &Certificate) -> (String, String, i64) {
     )
 }
 
+/// When a replica that has no role any more looks again what it can be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LooksAgain {
+    /// After a rest.
+    #[default]
+    Soon,
+    /// At once: another has the machine now.
+    AtOnce,
+    /// Not before so much time has passed.
+    After(Duration),
+}
+
 /// What the loop waits for.
 #[derive(Clone, Copy, Debug)]
 enum Source {
@@ -834,6 +849,7 @@ fn name_event(event: &Event) -> &'static str {
         Event::JoinFailed { .. } => "join_failed",
         Event::Protected { .. } => "protected",
         Event::Suspected { .. } => "suspected",
+        Event::LetsGo { .. } => "lets_go",
         Event::ArbiterUnanswered { .. } => "arbiter_unanswered",
         Event::ArbiterAnswers { .. } => "arbiter_answers",
         Event::Arbiter { .. } => "arbiter",

@@ -11,7 +11,7 @@ use keys::{HostName, Keys, KeysError, LetIn, Purpose};
 use replication::config::PairConfig;
 use replication::configuration::Configuration;
 use replication::message::Greeting;
-use replication::succession::{Durability, Host, HostId, MachineName, RunId};
+use replication::succession::{Durability, Host, HostId, MAX_MEMBERS, MachineName, RunId};
 use std::io;
 use std::path::Path;
 
@@ -146,11 +146,16 @@ pub fn pair_config(
     pair_config.detector.silence_timeout = config.pair.suspect_after;
     pair_config.digest_interval = config.pair.digest_interval;
     pair_config.durability = config.disk_durability;
+    pair_config.max_members = config.pair.backups.clamp(1, MAX_MEMBERS);
+    pair_config.is_spare = config.pair.is_spare;
+    pair_config.spare_after = config.pair.spare_after;
     pair_config.lag.target = config.pair.lag_target;
     if let Some(journal) = &config.journal {
         pair_config.journal = journal.role;
         pair_config.journal_timeout = journal.timeout;
     }
+    pair_config.lag.policy = config.pair.lag_policy;
+    pair_config.lag.limit = config.pair.lag_limit;
     Ok(pair_config)
 }
 

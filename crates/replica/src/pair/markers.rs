@@ -181,6 +181,7 @@ mod tests {
     use super::*;
     use crate::config::{DiskFile, PairOptions};
     use machine::engine::Engine;
+    use replication::lag::LagPolicy;
     use replication::marker::{DiskState, Role};
     use replication::message::LifeId;
     use replication::succession::{Generation, LifeNumber, RecordNumber};
@@ -213,6 +214,11 @@ mod tests {
                 heartbeat: zero,
                 suspect_after: zero,
                 lag_target: zero,
+                backups: 1,
+                is_spare: false,
+                spare_after: zero,
+                lag_policy: LagPolicy::Slow,
+                lag_limit: zero,
                 digest_interval: zero,
             },
         };

@@ -618,6 +618,12 @@ impl<O> Backup<O> {
             } if pairing == expected => {
                 return self.lost_primary_for(now, Suspicion::SuspectsUs, COURTESY);
             }
+            Message::Goodbye {
+                pairing,
+                parting: Parting::LetGo,
+            } if pairing == expected => {
+                return self.lost_primary(now, Suspicion::LetGo);
+            }
             _ => Err("an unexpected message, or one of another pairing"),
         };
         if let Err(what) = result {

@@ -88,10 +88,12 @@ pub(super) fn encode(out: &mut Vec<u8>, message: &Message) -> u8 {
         Message::Hello {
             protocol,
             greeting,
+            is_spare,
             stands_at,
         } => {
             put_varint(out, (*protocol).into());
             put_greeting(out, greeting);
+            out.push(u8::from(*is_spare));
             if let Some(Standpoint { life_id, place }) = stands_at {
                 out.extend_from_slice(&life_id.0.to_le_bytes());
                 numbers(out, &[place.record, place.count]);
@@ -297,6 +299,7 @@ pub(super) fn encode(out: &mut Vec<u8>, message: &Message) -> u8 {
                 Parting::Leaving => 1,
                 Parting::Suspected => 2,
                 Parting::DiskFailed => 3,
+                Parting::LetGo => 4,
             });
             kind::GOODBYE
         }
@@ -312,6 +315,7 @@ pub(super) fn decode(kind: u8, payload: &[u8]) -> Result<Message, WireError> {
                 return Ok(Message::Foreign { protocol });
             }
             let greeting = get_greeting(&mut f)?;
+            let is_spare = from_tag(&[false, true], "spare", f.byte()?)?;
             let stands_at = if f.is_empty() {
                 None
             } else {
@@ -320,6 +324,7 @@ pub(super) fn decode(kind: u8, payload: &[u8]) -> Result<Message, WireError> {
             Message::Hello {
                 protocol,
                 greeting,
+                is_spare,
                 stands_at,
             }
         }
@@ -466,6 +471,7 @@ pub(super) fn decode(kind: u8, payload: &[u8]) -> Result<Message, WireError> {
                 1 => Parting::Leaving,
                 2 => Parting::Suspected,
                 3 => Parting::DiskFailed,
+                4 => Parting::LetGo,
                 tag => {
                     return Err(WireError::UnknownTag {
                         what: "parting",

@@ -33,6 +33,11 @@ pub enum Refusal {
     },
     /// The two hosts have one identity: a state directory was copied.
     SameHost,
+    /// As many protect the machine as are wanted, or those that are lacking are still awaited: come again
+    /// later.
+    NotNeeded,
+    /// It lagged, was let go, and is taken again later: others protect the machine meanwhile.
+    Lagged,
     /// The two hosts have one name: keys were copied.
     SameName {
         /// What both are called.
@@ -48,7 +53,10 @@ pub enum Refusal {
 impl Refusal {
     /// Whether it makes sense to come again with the same greeting.
     pub fn is_temporary(&self) -> bool {
-        matches!(self, Refusal::NotNow | Refusal::NameInUse { .. })
+        matches!(
+            self,
+            Refusal::NotNow | Refusal::NotNeeded | Refusal::Lagged | Refusal::NameInUse { .. }
+        )
     }
 
     /// As it is told to the host that is refused; `own` is the host that refuses.
@@ -101,6 +109,15 @@ impl fmt::Display for Refusal {
             Refusal::Machine { ours } => {
                 write!(f, "the primary runs another machine, \"{ours}\"")
             }
+            Refusal::NotNeeded => write!(
+                f,
+                "as many hosts protect the machine as are wanted: this one is a spare until one is lacking"
+            ),
+            Refusal::Lagged => write!(
+                f,
+                "the primary let this host go because it lagged, and takes it again later, or when \
+                 nobody else protects the machine"
+            ),
             Refusal::SameHost => write!(
                 f,
                 "both hosts have the same identity: the state directory of one is a copy of the \

@@ -31,11 +31,23 @@ pub(super) enum JoinStep {
     AwaitConfirmed,
 }
 
+/// Who says Hello.
+pub(super) struct Newcomer {
+    pub protocol: u32,
+    pub greeting: Greeting,
+    /// It joins only where members are lacking.
+    pub is_spare: bool,
+    /// Where its machine stands, if it has one.
+    pub stands_at: Option<Standpoint>,
+}
+
 /// A follower that becomes a member. Outputs do not wait for it yet.
 pub(super) struct Join {
     cursor: Cursor,
     greeting: Greeting,
     step: JoinStep,
+    /// Its machine is made of a snapshot.
+    is_copied: bool,
     silence: SilenceDetector,
     /// Visible outputs up to its snapshot: it never produces them, so they have to be out before it may take
     /// over. Those of a machine that waits for a journal may not be yet.
@@ -49,6 +61,15 @@ pub(super) struct Join {
 impl Join {
     pub fn step(&self) -> JoinStep {
         self.step
+    }
+
+    /// Whether its copy is not done yet.
+    fn is_being_copied(&self) -> bool {
+        self.is_copied
+            && matches!(
+                self.step,
+                JoinStep::AwaitAccept | JoinStep::AwaitSnapshot | JoinStep::AwaitReady
+            )
     }
 
     /// Whether records are sent, and not only kept.
@@ -87,6 +108,7 @@ impl Join {
             acknowledged: self.cursor.acknowledged(),
             lag_instructions: 0,
             lag: Duration::ZERO,
+            arrears: Duration::ZERO,
             round_trip: None,
             record_bytes_sent: self.cursor.bytes_sent,
             restored: self.restored,
@@ -151,29 +173,39 @@ impl<O> Primary<O> {
         }
     }
 
-    pub(super) fn hello(
-        &mut self,
-        now: Duration,
-        connection: ConnectionId,
-        protocol: u32,
-        greeting: Greeting,
-        stands_at: Option<Standpoint>,
-    ) {
-        if let Err(refusal) = self.may_join(protocol, &greeting) {
+    pub(super) fn hello(&mut self, now: Duration, connection: ConnectionId, newcomer: Newcomer) {
+        let continuation = self.continuation(newcomer.stands_at);
+        let mut verdict = self.may_join(now, &newcomer);
+        if verdict == Err(Refusal::NotNow) && self.copy_gives_way(now, continuation) {
+            verdict = self.may_join(now, &newcomer);
+        }
+        let Newcomer {
+            greeting,
+            stands_at,
+            ..
+        } = newcomer;
+        if let Err(refusal) = verdict {
             let told = refusal.from_there(&self.config.greeting.host);
             self.send(connection, Message::Refuse(told));
             self.actions.push_back(PrimaryAction::Close(connection));
-            self.report(Event::RefusedBackup {
-                host: greeting.host,
-                refusal,
-            });
+            // A host that comes again and again is told about once.
+            let is_news = match refusal {
+                Refusal::Lagged => self.laggards.is_news(greeting.host.id),
+                Refusal::NotNeeded => false,
+                _ => true,
+            };
+            if is_news {
+                self.report(Event::RefusedBackup {
+                    host: greeting.host,
+                    refusal,
+                });
+            }
             return;
         }
         // A number is used for one attempt only, so that nothing of an attempt that failed can
         // ever be taken for the next.
         self.pairing += 1;
         let pairing = self.pairing;
-        let continuation = self.continuation(stands_at);
         let welcome = Message::Welcome {
             greeting: self.config.greeting.clone(),
             life: self.opened.key.life,
@@ -206,6 +238,7 @@ impl<O> Primary<O> {
             cursor,
             greeting,
             step,
+            is_copied: continuation != Continuation::Continues,
             silence: SilenceDetector::new(now, self.config.detector.join_timeout),
             before_snapshot: 0,
             restored: None,
@@ -216,8 +249,9 @@ impl<O> Primary<O> {
         };
     }
 
-    fn may_join(&self, protocol: u32, theirs: &Greeting) -> Result<(), Refusal> {
-        let ours = &self.config.greeting;
+    fn may_join(&self, now: Duration, newcomer: &Newcomer) -> Result<(), Refusal> {
+        let (ours, theirs) = (&self.config.greeting, &newcomer.greeting);
+        let protocol = newcomer.protocol;
         if protocol != PROTOCOL_VERSION {
             return Err(Refusal::ProtocolVersion {
                 ours: PROTOCOL_VERSION,
@@ -237,17 +271,24 @@ impl<O> Primary<O> {
         if let Some(differs) = ours.refusal_of_machine(theirs) {
             return Err(differs);
         }
+        // Its process before this one is not yet known to be gone.
         let is_here = self.opened.membership().has_member(theirs.host.id);
+        if !is_here && !self.is_needed(now, newcomer) {
+            return Err(Refusal::NotNeeded);
+        }
         let takes_one_more = matches!(self.state, State::Running { join: None })
             && !self.finishing
             && !self.stands_still
             && self.settled
             && self.leaving.is_none()
             && self.lost.is_empty()
-            && !self.journal_takes_snapshot()
-            && self.members.len() < self.config.max_members.min(MAX_MEMBERS);
+            && !self.journal_takes_snapshot();
         if is_here || !takes_one_more {
             return Err(Refusal::NotNow);
+        }
+        let others_protect = self.members.iter().any(Member::protects);
+        if others_protect && self.laggards.is_kept_out(now, theirs.host.id) {
+            return Err(Refusal::Lagged);
         }
         Ok(())
     }
@@ -261,6 +302,46 @@ impl<O> Primary<O> {
         let members = self.members.iter().map(Member::greeting);
         let mut here = members.chain(joining);
         here.find_map(|here| here.clash_among_others(theirs))
+    }
+
+    fn members_wanted(&self) -> usize {
+        self.config.max_members.min(MAX_MEMBERS)
+    }
+
+    /// Notes since when members have been lacking.
+    pub(super) fn look_for_lack(&mut self, now: Duration) {
+        if self.members.len() >= self.members_wanted() {
+            self.lacks_since = None;
+        } else {
+            self.lacks_since.get_or_insert(now);
+        }
+    }
+
+    /// Whether there is a place for it. A spare waits until those who are lacking had the time to come
+    /// back; one that was a member, and has all of its machine, is one of those.
+    fn is_needed(&self, now: Duration, newcomer: &Newcomer) -> bool {
+        let comes_back = self.continuation(newcomer.stands_at) == Continuation::Continues;
+        let is_spare = newcomer.is_spare && !comes_back;
+        let waited = self.lacks_since.map(|since| now.saturating_sub(since));
+        self.members.len() < self.members_wanted()
+            && (!is_spare || waited.is_some_and(|waited| waited >= self.config.spare_after))
+    }
+
+    /// While nobody protects the machine, whoever needs no copy comes before one that is still being
+    /// copied.
+    fn copy_gives_way(&mut self, now: Duration, continuation: Continuation) -> bool {
+        let State::Running { join: Some(join) } = &self.state else {
+            return false;
+        };
+        let gives_way = join.is_being_copied()
+            && continuation == Continuation::Continues
+            && self.is_alone()
+            && self.leaving.is_none()
+            && !self.finishing;
+        if gives_way {
+            self.join_failed(now, Suspicion::GivesWay);
+        }
+        gives_way
     }
 
     /// Whether a machine that stands there can go on from there: its log must be proven to be a

@@ -128,6 +128,7 @@ impl<O> Primary<O> {
             }
             Kind::Dropped => {
                 // Whoever was lost meanwhile is still a member: the next key drops it.
+                self.part_from_let_go();
                 let next = self.opened.membership();
                 let mutations = self.config.mutations;
                 if mutations.active(Mutation::SecondDropForgotten) {
@@ -188,7 +189,7 @@ impl<O> Primary<O> {
         }
         let joiner = join.as_ref().filter(|join| join.is_about_to_begin());
         let is_here = |host: &Host| {
-            let is_member = |member: &Member| member.host().id == host.id;
+            let is_member = |member: &Member| member.host().id == host.id && !member.is_let_go;
             let is_joiner = joiner.is_some_and(|join| join.host().id == host.id);
             self.members.iter().any(is_member) || is_joiner
         };

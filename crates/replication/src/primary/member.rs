@@ -4,6 +4,7 @@
 use super::join::protocol_error;
 use super::{Asked, FollowerStatus, Primary, PrimaryAction, State};
 use crate::ConnectionId;
+use crate::arrears::Arrears;
 use crate::cursor::{Cursor, Sending};
 use crate::event::Event;
 use crate::failure_detector::{DetectorConfig, SilenceDetector, Suspicion};
@@ -23,6 +24,10 @@ pub(super) struct Member {
     greeting: Greeting,
     silence: SilenceDetector,
     meter: LagMeter,
+    /// What the primary has lost for it.
+    arrears: Arrears,
+    /// It lagged: the arbiter is asked to drop it.
+    pub is_let_go: bool,
     /// When its machine last moved, or had nothing to do.
     moved: Duration,
     /// The newest question whether it listens, raised now and then. Begin is the first.
@@ -56,6 +61,8 @@ impl Member {
             greeting,
             silence: SilenceDetector::new(now, detector.silence_timeout),
             meter: LagMeter::default(),
+            arrears: Arrears::new(now),
+            is_let_go: false,
             moved: now,
             probe: 1,
             probed: now,
@@ -104,6 +111,20 @@ impl Member {
         self.agreement
     }
 
+    /// How far it would be behind if nobody had waited for it. What its restore took counts for nothing
+    /// before it has caught up with it.
+    pub fn arrears(&self) -> Duration {
+        let lag = match self.meter.has_caught_up() {
+            true => self.meter.lag(),
+            false => Duration::ZERO,
+        };
+        lag + self.arrears.waited()
+    }
+
+    pub fn arrears_mut(&mut self) -> &mut Arrears {
+        &mut self.arrears
+    }
+
     /// Whether it cannot have gone live meanwhile, as far as is known.
     pub fn is_certain(&self) -> bool {
         !self.in_doubt
@@ -127,6 +148,7 @@ impl Member {
         self.silence.forgive(pause);
         self.cursor.forgive(pause);
         self.moved += pause;
+        self.arrears.forgive(pause);
         self.round_trip.forget_probes();
     }
 
@@ -214,6 +236,7 @@ impl Member {
             acknowledged: self.cursor.acknowledged(),
             lag_instructions: if self.protects { behind } else { 0 },
             lag: self.meter.lag(),
+            arrears: self.arrears(),
             round_trip: self.round_trip.shortest(),
             record_bytes_sent: self.cursor.bytes_sent,
             restored: None,

@@ -64,6 +64,22 @@ pub(super) fn decide(
     }
 }
 
+/// Whether somebody says that it is live in the newest generation.
+pub(super) fn is_live(newest: &Newest, answers: &Answers) -> bool {
+    let Newest::Key(entry) = newest else {
+        return false;
+    };
+    let here = (entry.key.life, entry.next_generation(), entry.life);
+    entry.next.is_some()
+        && answers.values().any(|answer| match answer {
+            PeerAnswer::Standing(standing) => {
+                let there = (standing.life, standing.generation, standing.life_id);
+                standing.stance == Stance::Live && there == here
+            }
+            PeerAnswer::Unreachable | PeerAnswer::TurnedAway(_) => false,
+        })
+}
+
 impl Situation<'_> {
     fn standings(&self) -> impl Iterator<Item = (PeerId, &Standing)> {
         let answers = self.answers.into_iter().flatten();
@@ -139,6 +155,9 @@ impl Situation<'_> {
         let knows = |standing: &Standing| standing.life.max(standing.worth.place().0);
         if let Some((_, knowing)) = self.standings().find(|(_, s)| knows(s) > LifeNumber(0)) {
             return Decision::Wait(Waiting::ArbiterDiffers(knowing.host.clone()));
+        }
+        if self.config.is_spare && !self.config.mutations.active(Mutation::SparePowersOn) {
+            return Decision::Wait(Waiting::Spare);
         }
         Decision::Claim(Box::new(self.power_on(LifeNumber(1))))
     }

@@ -44,13 +44,16 @@ pub struct StartupConfig {
     pub peers: u8,
     /// Whether the machine has disks that it can write.
     pub has_disks: bool,
+    /// This host is a spare: it begins no life by itself.
+    pub is_spare: bool,
     /// When a flush is to be complete, in generations that this host begins.
     pub durability: Durability,
     /// How often the arbiter is asked.
     pub pacing: ClaimPacing,
     /// How long peers have to answer.
     pub peer_timeout: Duration,
-    /// How long to wait before looking again.
+    /// How long to wait before looking again. Whoever has only just lost its place to another looks
+    /// again at once, and then ever more seldom until it waits so long.
     pub look_again: Duration,
     /// Old bugs, for the simulator.
     pub mutations: Mutations,
@@ -66,6 +69,7 @@ impl StartupConfig {
             new_life,
             peers: 1,
             has_disks: true,
+            is_spare: false,
             durability: Durability::default(),
             pacing: ClaimPacing::default(),
             peer_timeout: Duration::from_secs(1),
@@ -74,6 +78,9 @@ impl StartupConfig {
         }
     }
 }
+
+/// How soon whoever has lost its place looks for the second time.
+const FIRST_REST: Duration = Duration::from_millis(20);
 
 /// What a person may say to a start. Each has a consequence that the person was told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -200,6 +207,8 @@ pub struct Startup {
     word: Word,
     state: State,
     waiting: Waiting,
+    /// How long the next rest is.
+    rest: Duration,
     /// The newest life and generation seen, to be told to peers and to look from.
     seen: (LifeNumber, Generation, LifeId),
     actions: VecDeque<StartupAction>,
@@ -209,6 +218,7 @@ impl Startup {
     /// Begins to look. `worth`: what the markers of this host say.
     pub fn new(now: Duration, config: StartupConfig, worth: Worth) -> Startup {
         let mut startup = Startup {
+            rest: config.look_again,
             config,
             worth,
             journal: JournalWorth::not_configured(),
@@ -258,14 +268,25 @@ impl Startup {
     /// Joining ended without a machine, or the machine was given up: look again. `worth`: what the
     /// markers say now.
     pub fn again(&mut self, now: Duration, worth: Worth) {
+        let rest = self.next_rest();
+        self.again_after(now, worth, rest);
+    }
+
+    /// As [`Startup::again`], of a replica that has just lost its place to another: that one is live in
+    /// a moment, and alone until somebody joins it.
+    pub fn superseded(&mut self, now: Duration, worth: Worth) {
+        self.rest = FIRST_REST;
+        self.again_after(now, worth, Duration::ZERO);
+    }
+
+    /// As [`Startup::again`], but not before so much time has passed.
+    pub fn again_after(&mut self, now: Duration, worth: Worth, rest: Duration) {
         assert!(
             matches!(self.state, State::Away),
             "only whoever was away comes back"
         );
         self.worth = worth;
-        self.state = State::Resting {
-            until: now + self.config.look_again,
-        };
+        self.state = State::Resting { until: now + rest };
         self.maintain(now);
     }
 
@@ -362,6 +383,16 @@ impl Startup {
         &self.waiting
     }
 
+    fn next_rest(&mut self) -> Duration {
+        let next = (self.rest * 2).min(self.config.look_again);
+        std::mem::replace(&mut self.rest, next)
+    }
+
+    fn rest(&mut self, now: Duration) {
+        let until = now + self.next_rest();
+        self.state = State::Resting { until };
+    }
+
     fn wait_for(&mut self, waiting: Waiting) {
         if waiting != self.waiting {
             self.waiting = waiting.clone();
@@ -390,9 +421,7 @@ impl Startup {
                 generation,
                 worth: self.worth.clone(),
             });
-            self.state = State::Resting {
-                until: now + self.config.look_again,
-            };
+            self.rest(now);
             return;
         }
         self.seen = found;
@@ -444,9 +473,14 @@ impl Startup {
                     self.actions.push_back(StartupAction::Ask(request));
                 }
             }
-            State::Asking { answers, until, .. } => {
+            State::Asking {
+                newest,
+                answers,
+                until,
+            } => {
                 let all = answers.len() >= usize::from(self.config.peers);
-                if all || now >= *until {
+                // Whoever is live in the newest generation is who to join, whatever the others say.
+                if all || now >= *until || decide::is_live(newest, answers) {
                     let decided = self.decide(now, true);
                     assert!(decided, "with all answers something is decided");
                     self.maintain(now);
@@ -484,17 +518,11 @@ impl Startup {
         };
         match decision {
             Decision::AskPeers => return false,
-            Decision::LookAgain => {
-                self.state = State::Resting {
-                    until: now + self.config.look_again,
-                };
-            }
+            Decision::LookAgain => self.rest(now),
             Decision::Wait(waiting) => {
                 self.word = Word::default();
                 self.wait_for(waiting);
-                self.state = State::Resting {
-                    until: now + self.config.look_again,
-                };
+                self.rest(now);
             }
             Decision::Join(peer, newest) => {
                 // Somebody is live: whatever a person had allowed was for the case that nobody is.

@@ -26,6 +26,8 @@ pub enum Waiting {
     ArbiterDiffers(Host),
     /// Somebody holds the machine, and has not yet gone live or given it up.
     Peer(Host, Stance),
+    /// This host is a spare, and nobody has begun a life yet.
+    Spare,
     /// Another host has the right disk.
     RightDisk {
         /// That host.
@@ -96,6 +98,7 @@ impl Waiting {
             | Waiting::OwnDisk(_)
             | Waiting::JournalRead
             | Waiting::Journal { .. }
+            | Waiting::Spare
             | Waiting::Obstacle(_)
             | Waiting::Claiming(_) => &[],
         }
@@ -184,6 +187,10 @@ impl fmt::Display for Waiting {
                 f,
                 "host {host} is in a life that this host's arbiter does not know: \
                  the two use different arbiters"
+            ),
+            Waiting::Spare => write!(
+                f,
+                "this host is a spare (`pair.spare`): one of the others powers the machine on"
             ),
             Waiting::Peer(host, stance) => write!(f, "host {host} {stance}"),
             Waiting::RightDisk {

@@ -72,6 +72,7 @@ fn answer(pair: &mut Pair, greeting: Greeting) -> Message {
     let hello = Message::Hello {
         protocol: PROTOCOL_VERSION,
         greeting,
+        is_spare: false,
         stands_at: None,
     };
     pair.primary.received(pair.now, ConnectionId(2), hello);
@@ -164,6 +165,7 @@ fn a_primary_that_has_a_backup_takes_no_other() {
     let hello = Message::Hello {
         protocol: PROTOCOL_VERSION,
         greeting: config("c").greeting,
+        is_spare: false,
         stands_at: None,
     };
     pair.primary.received(pair.now, ConnectionId(2), hello);
@@ -171,7 +173,7 @@ fn a_primary_that_has_a_backup_takes_no_other() {
         pair.primary.next_action(),
         Some(PrimaryAction::Send {
             connection: ConnectionId(2),
-            message: Message::Refuse(Refusal::NotNow)
+            message: Message::Refuse(Refusal::NotNeeded)
         })
     ));
     assert!(pair.primary.status().protected);

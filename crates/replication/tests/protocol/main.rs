@@ -5,14 +5,17 @@ mod endings;
 mod failing_disks;
 mod flushes;
 mod going_live;
+mod group;
 mod handing_over;
 mod joining;
 mod journal;
 mod lag;
+mod lagging;
 mod output_rule;
 mod pair;
 mod returning;
 mod same_arbiter;
+mod spares;
 #[path = "../support/mod.rs"]
 mod support;
 mod suspicion;

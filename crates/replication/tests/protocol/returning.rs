@@ -112,6 +112,7 @@ fn answer_to(pair: &mut Pair, stands_at: Standpoint) -> Continuation {
     let hello = Message::Hello {
         protocol: PROTOCOL_VERSION,
         greeting: config("b").greeting,
+        is_spare: false,
         stands_at: Some(stands_at),
     };
     pair.primary.received(pair.now, ConnectionId(7), hello);

@@ -14,6 +14,7 @@ use replica::disk::Disk;
 use replica::{Machines, ReplicaConfig, run_mutated};
 use replication::config::JournalRole;
 use replication::configuration::{Build, Configuration};
+use replication::lag::LagPolicy;
 use replication::succession::Durability;
 use std::fmt::Write as _;
 use std::io::Read;
@@ -271,6 +272,11 @@ impl World {
                 heartbeat: Duration::from_millis(60),
                 suspect_after: Duration::from_millis(220),
                 lag_target: Duration::from_millis(100),
+                backups: self.site.hosts - 1,
+                is_spare: false,
+                spare_after: Duration::ZERO,
+                lag_policy: LagPolicy::Slow,
+                lag_limit: Duration::from_secs(5),
                 digest_interval: self.site.digest_interval,
                 // In a simulated world nobody has to prove who he is.
                 keys: Default::default(),

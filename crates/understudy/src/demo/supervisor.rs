@@ -6,8 +6,8 @@ use super::layout::Layout;
 use super::probe::Probe;
 use super::screen::View;
 use crate::config::{
-    ArbiterSection, ByteSize, DiskDurability, MacAddress, MemberName, Milliseconds, NetworkSection,
-    PairSection, VmConfig,
+    ArbiterSection, ByteSize, DiskDurability, LagPolicy, MacAddress, MemberName, Milliseconds,
+    NetworkSection, PairSection, VmConfig,
 };
 use crate::engine::EngineName;
 use crate::exit::Failure;
@@ -235,6 +235,11 @@ impl Supervisor {
                 // things as well must not look like a dead one.
                 suspect_after: Milliseconds(500),
                 lag_target: Milliseconds(100),
+                spares: Vec::new(),
+                spare: false,
+                spare_after: Milliseconds(10_000),
+                lag_policy: LagPolicy::Slow,
+                lag_limit: Milliseconds(5000),
                 digest_interval: Milliseconds(1000),
             }),
             journal: None,

@@ -169,6 +169,18 @@ fn values_that_cannot_be_are_refused_with_their_key() {
     refuse_changed(
         "replica",
         "[pair]",
+        "[pair]\nlag_policy = \"drop\"\nlag_limit = \"200ms\"",
+        &["lag_limit", "lag_target"],
+    );
+    refuse_changed(
+        "replica",
+        "[pair]",
+        "[pair]\nlag_policy = \"forget\"",
+        &["lag_policy", "drop-any"],
+    );
+    refuse_changed(
+        "replica",
+        "[pair]",
         "[pair]\nheartbeat = \"0ms\"",
         &["heartbeat", "1ms"],
     );

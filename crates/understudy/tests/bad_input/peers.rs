@@ -110,6 +110,7 @@ fn ask(pair: &PairDirectory, listen: &str, protocol: u32, greeting: Greeting) ->
     peer.send(&Message::Hello {
         protocol,
         greeting,
+        is_spare: false,
         stands_at: None,
     });
     peer.receive()

@@ -42,6 +42,7 @@ fn openings() -> Vec<Vec<u8>> {
         &Message::Hello {
             protocol: PROTOCOL_VERSION,
             greeting,
+            is_spare: false,
             stands_at: None,
         },
     );
@@ -231,6 +232,7 @@ fn right_hello(config: &str) -> Vec<u8> {
         &Message::Hello {
             protocol: PROTOCOL_VERSION,
             greeting,
+            is_spare: false,
             stands_at: None,
         },
     );

@@ -120,6 +120,8 @@ pub(super) fn put_refusal(out: &mut Vec<u8>, refusal: &Refusal) {
             put_bytes(out, ours.as_str().as_bytes());
         }
         Refusal::SameHost => out.push(5),
+        Refusal::Lagged => out.push(9),
+        Refusal::NotNeeded => out.push(10),
         Refusal::SameName { name } => {
             out.push(7);
             put_bytes(out, name.as_bytes());
@@ -151,6 +153,8 @@ pub(super) fn get_refusal(fields: &mut Fields<'_>) -> Result<Refusal, WireError>
             ours: get_machine(fields)?,
         },
         5 => Refusal::SameHost,
+        9 => Refusal::Lagged,
+        10 => Refusal::NotNeeded,
         6 => {
             let host = get_node(fields)?;
             let count = get_count(fields, "the differences", MAX_DIFFERENCES)?;

@@ -6,6 +6,7 @@ pub mod blocks;
 pub mod check;
 pub mod compiler;
 pub mod conformance;
+pub mod counter;
 pub mod delay_line;
 pub mod demo;
 pub mod engines;

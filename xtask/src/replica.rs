@@ -75,7 +75,9 @@ pub struct Configuration<'a> {
     pub listen: &'a str,
     /// Where its primary listens.
     pub peer: Option<&'a str>,
-    /// The arbiter's directory.
+    /// Where all others listen, if there are several.
+    pub peers: &'a [String],
+    /// The arbiter: its directory, or its URL.
     pub arbiter: &'a Path,
     /// What executes the guest; the default where it is not said.
     pub engine: Option<&'a str>,
@@ -114,7 +116,7 @@ fn keys_of(directory: &Path, host: &str) -> Result<PathBuf> {
 /// The hosts that may have the machine: each replica is one, and called as its state directory is.
 fn members() -> String {
     let numbered = (0..REPLICAS).map(|number| format!("\"replica-{number}\""));
-    let named = ["\"a\"", "\"b\""].map(str::to_owned);
+    let named = ["\"a\"", "\"b\"", "\"c\""].map(str::to_owned);
     numbered.chain(named).collect::<Vec<_>>().join(", ")
 }
 
@@ -150,10 +152,14 @@ impl Configuration<'_> {
         Ok(format!(
             "name = \"pair\"\n{arch}memory = \"{memory}\"\ncommand_line = \"{command_line}\"\n\
              {firmware}kernel = \"{guest}/kernel\"\ninitrd = \"{guest}/initrd\"\n\
-             state_directory = \"{state}\"\n{engine}{disk}\
+             state_directory = \"{state}\"\n{engine}arbiter = \"{arbiter}\"\n{disk}\
              [network]\nswitch = \"{switch}\"\n{switch_host}\
-             [pair]\nkeys = \"{keys}\"\nmembers = [{members}]\nlisten = \"{listen}\"\n{peer}\
-             {journal}[arbiter]\ndirectory = \"{arbiter}\"\n",
+             [pair]
+keys = \"{keys}\"
+members = [{members}]
+listen = \"{listen}\"
+{peer}{peers}\
+             {journal}",
             members = members(),
             arch = line("arch", arch),
             firmware = line("firmware", firmware),
@@ -174,6 +180,10 @@ impl Configuration<'_> {
             keys = self.keys()?.display(),
             listen = self.listen,
             peer = line("peer", self.peer),
+            peers = match self.peers {
+                [] => String::new(),
+                peers => format!("peers = [\"{}\"]\n", peers.join("\", \"")),
+            },
             arbiter = self.arbiter.display(),
         ))
     }
@@ -231,11 +241,19 @@ impl Replica {
 
     /// How often an event of this name happened.
     pub fn events(&self, name: &str) -> usize {
+        self.moments(name).len()
+    }
+
+    /// When an event of this name happened, since 1970, also in processes before that had this state
+    /// directory.
+    pub fn moments(&self, name: &str) -> Vec<Duration> {
         let text = fs::read_to_string(self.state.join("events.jsonl")).unwrap_or_default();
         let events = text
             .lines()
             .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        events.filter(|event| event["event"] == name).count()
+        let events = events.filter(|event| event["event"] == name);
+        let moments = events.filter_map(|event| event["unix_ns"].as_u64());
+        moments.map(Duration::from_nanos).collect()
     }
 }
 

@@ -86,6 +86,7 @@ impl Site {
             switch: &self.switch_address,
             listen: "127.0.0.1:0",
             peer,
+            peers: &[],
             arbiter: &self.directory.join("arbiter"),
             engine: None,
             disk: None,

@@ -73,6 +73,7 @@ impl Site {
             switch: &format!("unix:{}/switch.sock", self.directory.display()),
             listen: "127.0.0.1:0",
             peer,
+            peers: &[],
             arbiter: &self.directory.join("arbiter"),
             engine: Some(engine),
             disk: None,

@@ -108,6 +108,7 @@ impl Hosts {
             switch: &switch,
             listen: &self.addresses[host],
             peer: Some(&self.addresses[1 - host]),
+            peers: &[],
             arbiter: &self.path("arbiter"),
             engine: None,
             disk: Some(&self.disk(host)),

@@ -1,4 +1,5 @@
-//! Two hosts and a LAN as network namespaces of this machine, removed when dropped.
+//! Three hosts and a LAN as network namespaces of this machine, removed when dropped.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use anyhow::{Context, Result, bail};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -14,14 +15,20 @@ pub enum Host {
     A,
     /// 10.77.0.3
     B,
+    /// 10.77.0.4
+    C,
 }
 
 impl Host {
+    /// All of them.
+    pub const ALL: [Host; 3] = [Host::A, Host::B, Host::C];
+
     /// Short and lower-case, for names.
     pub fn name(self) -> &'static str {
         match self {
             Host::A => "a",
             Host::B => "b",
+            Host::C => "c",
         }
     }
 
@@ -30,6 +37,7 @@ impl Host {
         match self {
             Host::A => "port-a",
             Host::B => "port-b",
+            Host::C => "port-c",
         }
     }
 
@@ -38,6 +46,7 @@ impl Host {
         match self {
             Host::A => "10.77.0.2",
             Host::B => "10.77.0.3",
+            Host::C => "10.77.0.4",
         }
     }
 }
@@ -45,7 +54,7 @@ impl Host {
 /// The LAN's own address, where the switch listens.
 pub const LAN_ADDRESS: &str = "10.77.0.1";
 
-/// A bridge in one namespace, and two hosts with a cable to it each in two others.
+/// A bridge in one namespace, and hosts with a cable to it in others of their own.
 pub struct Lan {
     prefix: String,
 }
@@ -71,7 +80,7 @@ impl Lan {
         let address = format!("{LAN_ADDRESS}/24");
         self.ip(&["-n", &lan, "address", "add", &address, "dev", "bridge"])?;
         self.ip(&["-n", &lan, "link", "set", "bridge", "up"])?;
-        for host in [Host::A, Host::B] {
+        for host in Host::ALL {
             let (namespace, port) = (self.namespace(host.name()), host.port());
             self.ip(&["netns", "add", &namespace])?;
             self.ip(&["-n", &namespace, "link", "set", "lo", "up"])?;
@@ -161,7 +170,7 @@ impl Lan {
 
 impl Drop for Lan {
     fn drop(&mut self) {
-        for name in ["a", "b", "lan"] {
+        for name in ["a", "b", "c", "lan"] {
             // One that was never made needs no removal.
             let _removed = Command::new("ip")
                 .args(["netns", "del", &self.namespace(name)])

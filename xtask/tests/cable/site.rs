@@ -124,6 +124,7 @@ impl Site {
             switch: &format!("tcp:{LAN_ADDRESS}:7500"),
             listen: &format!("{}:7400", host.address()),
             peer: peer.as_deref(),
+            peers: &[],
             arbiter: &self.arbiter_path(host),
             engine: None,
             disk: None,

@@ -20,8 +20,9 @@ use std::path::{Path, PathBuf};
 /// Status 0: the guest powered off. 3: the machine's life is over (a boot unit need not try again).
 /// 5: the primary runs another machine. 10: asked to end, the machine was handed over. 11: asked to
 /// end while nothing was live here. 12: asked to end, nobody could take over, the machine was
-/// unplugged. 14: asked to end, nobody could take over, the guest powered off when it was asked to. After 12
-/// and 14 the life stays open: the next start on this host begins from its disks.
+/// unplugged. 14: asked to end, nobody could take over, the guest powered off when it was asked to. 15: asked
+/// to end, nobody could take over, the machine goes on from its journal at the next start. After 12 and 14
+/// the life stays open: the next start on this host begins from its disks.
 #[derive(Debug, Args)]
 pub struct Replica {
     /// The machine and its pair

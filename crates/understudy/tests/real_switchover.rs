@@ -78,10 +78,11 @@ fn count(host: &ReplicaFiles, event: &str) -> usize {
     events.matches(&format!("\"{event}\"")).count()
 }
 
-/// The identity of a host: here both have one name.
+/// The identity of a host, without its name.
 fn id(host: &ReplicaFiles) -> String {
     let text = fs::read_to_string(host.state.join("host-id")).unwrap();
-    text.trim().to_owned()
+    let identity = text.split_whitespace().next();
+    identity.unwrap().to_owned()
 }
 
 fn said(output: &Output) -> String {

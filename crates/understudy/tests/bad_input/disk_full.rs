@@ -132,6 +132,7 @@ fn a_state_directory_that_fills_up_does_not_disturb_a_pair() {
         let keys = keys_of(pair.path(), name);
         let text = format!(
             "name = \"test\"\nmemory = \"4M\"\nkernel = \"guest.elf\"\nstate_directory = \"FULL/{name}\"\n\
+             power_off_wait = \"1ms\"\n\
              [pair]\n{keys}listen = \"127.0.0.1:0\"\n{peer}\n[arbiter]\ndirectory = \"arbiter\"\n"
         );
         fs::write(pair.path().join(format!("{name}.toml")), text).unwrap();

@@ -1,5 +1,5 @@
-//! Some worlds in every test run; `cargo xtask test` runs more of them in a release build, with
-//! `cargo xtask sim --seeds N`, and looks whether every situation occurred.
+//! Some worlds in every test run; `cargo xtask test` runs more of them, as `cargo xtask sim --seeds N`
+//! does, and looks whether every situation occurred.
 
 use sim::{Options, run_seed, run_seeds};
 

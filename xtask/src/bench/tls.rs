@@ -5,6 +5,7 @@ use crate::program::{self, median};
 use crate::replica;
 use anyhow::{Context, Result, bail};
 use keys::{BlockingSession, Keys, LetIn, Purpose};
+use rustix::thread::{CpuSet, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::json;
 use std::io::{Read, Write};
@@ -33,6 +34,7 @@ struct Echo {
 /// `cargo xtask bench tls`.
 pub fn bench(repetitions: usize) -> Result<()> {
     println!("load at the start: {}", program::load());
+    pin(0)?;
     let directory = super::scratch("tls")?;
     let issued = replica::keys(&directory)?;
     let keys = Keys::open(&issued, Purpose::Replica, LetIn::Site)?;
@@ -73,6 +75,7 @@ impl Echo {
         theirs.set_nodelay(true)?;
         let their_keys = keys.clone();
         let answering = std::thread::spawn(move || {
+            pin(1)?;
             let way: Box<dyn Way> = match their_keys {
                 Some(keys) => Box::new(BlockingSession::accept(&keys, theirs, PATIENCE)?),
                 None => Box::new(theirs),
@@ -107,6 +110,14 @@ impl Echo {
             Err(_) => bail!("the other end panicked"),
         }
     }
+}
+
+/// Keeps this thread on one core: two that share one wake each other sooner than two that do not, and
+/// which it is would be the scheduler's choice, another one with TLS than without.
+fn pin(core: usize) -> Result<()> {
+    let mut cores = CpuSet::new();
+    cores.set(core);
+    sched_setaffinity(None, &cores).context("this needs two cores")
 }
 
 /// Answers every message until the way is closed.

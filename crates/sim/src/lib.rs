@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod arbiter;
+mod asking;
 mod checker;
 pub mod coverage;
 mod disk;

@@ -62,17 +62,19 @@ impl Door {
         }
     }
 
-    /// The next member that came in. Something that it sent may have been read already: read once,
-    /// before waiting for it.
-    pub fn member(&self) -> Option<PeerStream> {
+    /// The next member that came in, and from where, if the connection still tells. Something that it sent
+    /// may have been read already: read once, before waiting for it.
+    pub fn member(&self) -> Option<(PeerStream, Option<SocketAddr>)> {
         match self {
-            Door::Host(door) => door
-                .member()
-                .map(|stream| PeerStream::Secure(Box::new(stream))),
+            Door::Host(door) => {
+                let stream = door.member()?;
+                let from = stream.socket().peer_addr().ok();
+                Some((PeerStream::Secure(Box::new(stream)), from))
+            }
             Door::Simulated(listener) => {
-                let (stream, _) = listener.accept().ok()?;
+                let (stream, from) = listener.accept().ok()?;
                 stream.set_nonblocking(true).ok()?;
-                Some(PeerStream::Simulated(stream))
+                Some((PeerStream::Simulated(stream), Some(from)))
             }
         }
     }

@@ -12,6 +12,7 @@ mod host;
 mod identity;
 mod journaling;
 mod markers;
+mod neighbours;
 pub mod new_life;
 mod peers;
 mod primary;
@@ -73,11 +74,10 @@ pub fn run_mutated(
 ) -> Result<Ended, ReplicaError> {
     let mut host = Host::open(config, machines, arbiter)?;
     host.pair_config.mutations = mutations;
-    host.peers = peers.clone();
+    host.peers = peers;
     host.events.add("started", 0, 0, "as a replica");
     let greeting = &host.pair_config.greeting;
     let startup = StartupConfig {
-        peers: peers.len() as u8,
         is_spare: host.config.pair.is_spare,
         has_disks: host.config.disks.iter().any(|disk| !disk.read_only),
         durability: host.pair_config.durability,
@@ -92,7 +92,7 @@ pub fn run_mutated(
     let mut kept: Option<Box<KeptMachine>> = None;
     let mut startup = Startup::new(monotonic(), startup, host.markers.worth());
     loop {
-        let mut primary = match starting::serve(&mut host, &mut startup, &peers)? {
+        let mut primary = match starting::serve(&mut host, &mut startup)? {
             Next::Exit(ended) => {
                 host.stopped(0, 0, &ended);
                 return ended;

@@ -16,7 +16,7 @@ use encoding::{decode, decode_fetched, encode, encode_chunk_head};
 use std::fmt;
 
 /// The version of this protocol; both sides must speak the same.
-pub const PROTOCOL_VERSION: u32 = 8;
+pub const PROTOCOL_VERSION: u32 = 9;
 /// The longest payload of a frame on the channel once the greetings are over: 9 MiB.
 pub const MAX_MESSAGE_BYTES: usize = 9 << 20;
 /// The longest payload before: whoever has not greeted makes nobody hold more.
@@ -54,6 +54,8 @@ pub struct Greeting {
     pub host: Host,
     /// New for each start of a process: tells a host from itself before it restarted.
     pub run: RunId,
+    /// The port at which this process listens for others, at the address that it calls from; 0: at none.
+    pub listen_port: u16,
 }
 
 impl Greeting {

@@ -25,15 +25,17 @@ fn greeting() -> impl Strategy<Value = Greeting> {
         machine(),
         host(),
         any::<u128>(),
+        any::<u16>(),
     )
         .prop_map(
-            |(build, semantics_version, configuration, machine, host, run)| Greeting {
+            |(build, semantics_version, configuration, machine, host, run, listen_port)| Greeting {
                 build: Build::new(&build),
                 semantics_version,
                 configuration,
                 machine,
                 host,
                 run: RunId(run),
+                listen_port,
             },
         )
 }
@@ -447,6 +449,7 @@ fn the_longest_greeting_and_refusal_fit() {
         machine: MachineName::new(&long[..64]).unwrap(),
         host: Host::new(HostId(u128::MAX), &long[..255]),
         run: RunId(u128::MAX),
+        listen_port: u16::MAX,
     };
     let place = Place {
         record: u64::MAX,
@@ -488,7 +491,7 @@ fn the_longest_greeting_and_refusal_fit() {
 /// The first thing that is said is understood for as long as there are versions: which one it is.
 #[test]
 fn a_greeting_of_another_version_is_known_for_one() {
-    for (kind, version) in [(1, 7), (20, 7), (1, 9), (20, 1000)] {
+    for (kind, version) in [(1, 8), (20, 8), (1, 10), (20, 1000)] {
         let mut payload = Vec::new();
         replication::wire::put_varint(&mut payload, version);
         payload.extend([0xa5; 99]);

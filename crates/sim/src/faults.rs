@@ -492,6 +492,7 @@ impl World {
             machine: crate::checker::machine(),
             host: Host::new(HostId(99), "ghost"),
             run: RunId(0),
+            listen_port: 0,
         };
         let hello = Message::Hello {
             protocol: PROTOCOL_VERSION,

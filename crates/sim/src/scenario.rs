@@ -242,6 +242,7 @@ impl Scenario {
             machine: machine(),
             host: host(node),
             run: RunId(run.into()),
+            listen_port: 0,
         };
         PairConfig {
             watch_interval: Duration::from_millis(500),

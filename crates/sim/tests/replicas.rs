@@ -24,6 +24,26 @@ fn no_promise_is_broken_and_every_situation_occurs() {
     );
 }
 
+/// Finding: a host that was configured without a peer called nobody after it had handed its machine over, and
+/// nothing was protected any more.
+#[test]
+fn a_host_that_is_told_of_no_other_joins_those_who_have_called_it() {
+    let options = Options {
+        first_is_told_of_none: true,
+        ..Options::default()
+    };
+    let summary = run_seeds(0..16, &options);
+    for failure in &summary.failures {
+        println!("{failure}");
+    }
+    assert!(
+        summary.failures.is_empty(),
+        "{} seeds failed",
+        summary.failures.len()
+    );
+    assert!(summary.counts.contains_key("done: switchover"));
+}
+
 #[test]
 fn the_same_seed_is_the_same_history_though_there_are_threads() {
     let options = Options {

@@ -5,6 +5,7 @@ use replication::frame::FrameError;
 use replication::message::{Message, MessageReader, MessageWriter};
 use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 use thiserror::Error;
 
@@ -30,6 +31,8 @@ pub enum ChannelError {
 pub struct Channel {
     /// The connection under it.
     pub connection: Connection,
+    /// Where the peer called from, if it did.
+    pub from: Option<SocketAddr>,
     writer: MessageWriter,
     reader: MessageReader,
     encoded: Vec<u8>,
@@ -43,6 +46,7 @@ impl Channel {
     pub fn new(connection: Connection, now: Duration) -> Channel {
         Channel {
             connection,
+            from: None,
             writer: MessageWriter::default(),
             reader: MessageReader::new(),
             encoded: Vec::new(),

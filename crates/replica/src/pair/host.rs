@@ -3,6 +3,7 @@
 use super::channel::{Channel, ChannelError};
 use super::identity;
 use super::markers::Markers;
+use super::neighbours::Neighbours;
 use super::rates::Rate;
 use crate::config::ReplicaConfig;
 use crate::control::{Answer, ControlSocket, ConversationId, Request};
@@ -84,8 +85,10 @@ pub struct Happened {
 pub struct Host {
     /// The replica's configuration.
     pub config: ReplicaConfig,
-    /// Where other replicas may be found.
+    /// Where other replicas may be found, as the configuration says.
     pub peers: Vec<String>,
+    /// Where others that called were seen to listen.
+    neighbours: Neighbours,
     /// Where machines come from.
     pub machines: Arc<dyn Machines>,
     /// For the core.
@@ -190,13 +193,15 @@ impl Host {
             let waker = waker.clone();
             move || waker.wake()
         })?;
-        let pair_config = identity::pair_config(&config, &membership, &*machines)?;
+        let mut pair_config = identity::pair_config(&config, &membership, &*machines)?;
+        pair_config.greeting.listen_port = door.address().map_or(0, |address| address.port());
         let machine = pair_config.greeting.machine.clone();
         let journal = open_journal(&config, &pair_config, &*machines, &waker)?;
         Ok(Host {
             journal,
             markers: Markers::open(&config, machine, waker.clone())?,
             peers: Vec::new(),
+            neighbours: Neighbours::default(),
             failed_disk: None,
             left_off: None,
             looks_again: LooksAgain::Soon,
@@ -234,6 +239,13 @@ impl Host {
     /// Where the replica listens.
     pub fn listen_address(&self) -> Option<String> {
         self.door.address().ok().map(|address| address.to_string())
+    }
+
+    /// Where other replicas may be found: as the configuration says, and as those who called said.
+    pub fn places(&self) -> Vec<String> {
+        let mut places = self.peers.clone();
+        places.extend(self.neighbours.beside(&self.peers));
+        places
     }
 
     /// Takes a connection over that this side has made.
@@ -516,11 +528,13 @@ impl Host {
     }
 
     fn accept_all(&mut self, happened: &mut Happened) {
-        while let Some(stream) = self.door.member() {
+        while let Some((stream, from)) = self.door.member() {
             let Ok(connection) = Connection::new(stream) else {
                 continue;
             };
-            let id = self.add_channel(Channel::new(connection, monotonic()));
+            let mut channel = Channel::new(connection, monotonic());
+            channel.from = from;
+            let id = self.add_channel(channel);
             if self.channels.len() > CONNECTION_LIMIT
                 && let Some(oldest) = self.oldest_stranger()
             {
@@ -592,6 +606,7 @@ impl Host {
                     happened.ended.push(id);
                     return;
                 }
+                self.remember(id, &message);
                 happened.messages.push((id, message));
             }
             if let Err(error) = result {
@@ -632,6 +647,21 @@ impl Host {
         self.events.add("refused", 0, 0, detail);
         self.close(id);
         true
+    }
+
+    /// Whoever calls says where it listens itself.
+    fn remember(&mut self, id: ConnectionId, message: &Message) {
+        let (Message::Hello { greeting, .. } | Message::Ask { greeting, .. }) = message else {
+            return;
+        };
+        let from = self.channels.get(&id).and_then(|channel| channel.from);
+        if let Some(from) = from
+            && self.pair_config.greeting.machine == greeting.machine
+            && self.pair_config.greeting.clash(greeting).is_none()
+        {
+            self.neighbours
+                .called(&greeting.host, from, greeting.listen_port);
+        }
     }
 
     /// Answers a peer that asks, or greets somebody who is no primary, how this replica stands. One that

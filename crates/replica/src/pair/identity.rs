@@ -140,6 +140,8 @@ pub fn pair_config(
         machine,
         host: Host::new(host_id(&config.state_directory, &node)?, &node),
         run: RunId(random::number()?),
+        // Known when the host listens.
+        listen_port: 0,
     };
     let mut pair_config = PairConfig::new(greeting);
     pair_config.detector.heartbeat_interval = config.pair.heartbeat;

@@ -52,6 +52,8 @@ pub struct NewLife {
     obstacle: Option<String>,
     markers: Markers,
     arbiter: ArbiterDesk,
+    /// Where the others listen, as the configuration says.
+    places: Vec<String>,
     peers: Peers,
     waker: Waker,
     /// After the markers: whoever takes the directory next finds nobody at them.
@@ -96,7 +98,8 @@ impl NewLife {
             obstacle: obstacle(config, machines),
             markers,
             arbiter,
-            peers: Peers::new(peers, greeting, membership, waker.clone()),
+            places: peers,
+            peers: Peers::new(greeting, membership, waker.clone()),
             waker,
             _directory: directory,
         })
@@ -170,7 +173,7 @@ impl NewLife {
                     continue;
                 }
                 StartupAction::AskPeers => {
-                    self.peers.ask();
+                    self.peers.ask(self.places.clone());
                     continue;
                 }
                 StartupAction::Wait(Waiting::Claiming(_)) => continue,

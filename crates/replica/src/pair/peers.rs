@@ -17,8 +17,9 @@ use std::time::Duration;
 /// How long connecting, and then each read, may take.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// The peers of the configuration.
+/// The peers, those of the configuration and others that are known.
 pub struct Peers {
+    /// Where they were asked last.
     addresses: Vec<String>,
     greeting: Greeting,
     membership: Membership,
@@ -27,20 +28,15 @@ pub struct Peers {
     sender: Sender<(u64, PeerId, PeerAnswer)>,
     answers: Receiver<(u64, PeerId, PeerAnswer)>,
     /// Of whom it was told that no session comes about, and why.
-    told: BTreeMap<PeerId, String>,
+    told: BTreeMap<String, String>,
 }
 
 impl Peers {
     /// None was asked yet.
-    pub fn new(
-        addresses: Vec<String>,
-        greeting: Greeting,
-        membership: Membership,
-        waker: Waker,
-    ) -> Peers {
+    pub fn new(greeting: Greeting, membership: Membership, waker: Waker) -> Peers {
         let (sender, answers) = mpsc::channel();
         Peers {
-            addresses,
+            addresses: Vec::new(),
             greeting,
             membership,
             waker,
@@ -51,8 +47,9 @@ impl Peers {
         }
     }
 
-    /// Asks all of them.
-    pub fn ask(&mut self) {
+    /// Asks whoever listens at these addresses.
+    pub fn ask(&mut self, addresses: Vec<String>) {
+        self.addresses = addresses;
         self.round += 1;
         for (index, address) in self.addresses.iter().enumerate() {
             let peer = PeerId(index as u8);
@@ -75,6 +72,13 @@ impl Peers {
         }
     }
 
+    /// Where a peer was asked in the last round.
+    pub fn address(&self, peer: PeerId) -> &str {
+        self.addresses
+            .get(usize::from(peer.0))
+            .map_or("", String::as_str)
+    }
+
     /// An answer of the last round.
     pub fn answer(&mut self) -> Option<(PeerId, PeerAnswer)> {
         let round = self.round;
@@ -88,15 +92,16 @@ impl Peers {
     /// as an event: once, and again when it is for another reason.
     pub fn answer_told(&mut self, events: &mut EventLog) -> Option<(PeerId, PeerAnswer)> {
         let (peer, answer) = self.answer()?;
+        let address = self.address(peer).to_owned();
         match &answer {
             PeerAnswer::TurnedAway(TurnedAway { why, .. }) => {
-                if self.told.get(&peer) != Some(why) {
+                if self.told.get(&address) != Some(why) {
                     events.add("connect_failed", 0, 0, why.clone());
-                    self.told.insert(peer, why.clone());
+                    self.told.insert(address, why.clone());
                 }
             }
             PeerAnswer::Standing(_) => {
-                self.told.remove(&peer);
+                self.told.remove(&address);
             }
             // For a moment, perhaps: then it is no news that it is as before.
             PeerAnswer::Unreachable => {}

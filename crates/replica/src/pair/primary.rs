@@ -260,7 +260,7 @@ impl PrimaryLoop {
                 self.requests.deadline(),
                 self.stopping_deadline(),
                 self.settling.as_ref().and_then(|settling| settling.due),
-                self.rivals.deadline(self.core.status().phase),
+                self.rivals.deadline(self.lacks_backups()),
             ];
             let deadline = deadlines.into_iter().flatten().min();
             let takes_peers = self.takes_peers();
@@ -307,8 +307,8 @@ impl PrimaryLoop {
         self.actions();
         self.stop_in_time();
         self.settle_again();
-        let phase = self.core.status().phase;
-        self.rivals.look(&mut self.host, phase);
+        let lacks_backups = self.lacks_backups();
+        self.rivals.look(&mut self.host, lacks_backups);
         if let Some(pairing) = self.requests.begin(monotonic()) {
             self.vcpu.snapshot(pairing);
         }
@@ -545,6 +545,16 @@ impl PrimaryLoop {
     /// Ends the loop, if nothing has ended it already.
     pub(super) fn end(&mut self, ending: PrimaryEnding) {
         self.ended.get_or_insert(ending);
+    }
+
+    /// Whether fewer hosts follow than are wanted, and none is about to.
+    fn lacks_backups(&self) -> bool {
+        let members = self.core.opened().membership().members.len();
+        let is_idle = matches!(
+            self.core.status().phase,
+            PrimaryPhase::Alone | PrimaryPhase::Paired
+        );
+        is_idle && members < self.host.config.pair.backups
     }
 
     /// The disk was synced and its marker written, or not. Until it is the guest's flushes wait.

@@ -1,5 +1,6 @@
-//! Another live machine of the same name: a primary that runs alone asks its peers whether they are live as
-//! well, and hears on the network whether somebody else has its guest's address.
+//! Another live machine of the same name: a primary that lacks backups asks its peers whether they are live as
+//! well, and hears on the network whether somebody else has its guest's address. Whoever is asked knows then
+//! where this one listens, and may join it.
 //!
 //! The arbiter makes two live machines of one life impossible. Of two arbiters, or of two machines that were
 //! given one address, it knows nothing.
@@ -31,12 +32,7 @@ impl Rivals {
         let greeting = host.pair_config.greeting.clone();
         Rivals {
             since: now,
-            peers: Peers::new(
-                host.peers.clone(),
-                greeting,
-                host.membership.clone(),
-                host.waker.clone(),
-            ),
+            peers: Peers::new(greeting, host.membership.clone(), host.waker.clone()),
             ask_at: now + ASK_INTERVAL,
             frames: 0,
         }
@@ -48,16 +44,16 @@ impl Rivals {
     }
 
     /// When [`Rivals::look`] has something to do.
-    pub(super) fn deadline(&self, phase: PrimaryPhase) -> Option<Duration> {
-        (phase == PrimaryPhase::Alone).then_some(self.ask_at)
+    pub(super) fn deadline(&self, lacks_backups: bool) -> Option<Duration> {
+        lacks_backups.then_some(self.ask_at)
     }
 
     /// Asks now and then, and tells what came of it.
-    pub(super) fn look(&mut self, host: &mut Host, phase: PrimaryPhase) {
+    pub(super) fn look(&mut self, host: &mut Host, lacks_backups: bool) {
         let now = monotonic();
-        if phase == PrimaryPhase::Alone && now >= self.ask_at {
+        if lacks_backups && now >= self.ask_at {
             self.ask_at = now + ASK_INTERVAL;
-            self.peers.ask();
+            self.peers.ask(host.places());
         }
         while let Some((peer, answer)) = self.peers.answer_told(&mut host.events) {
             let PeerAnswer::Standing(standing) = answer else {
@@ -68,12 +64,12 @@ impl Rivals {
                 && standing.machine == own.machine
                 && standing.host.id != own.host.id;
             if is_rival {
-                let address = host.peers.get(usize::from(peer.0)).cloned();
+                let address = self.peers.address(peer);
                 let detail = format!(
                     "{} at {} says that this machine is live there as well, in generation {} of its \
                      life {}: stop one of them, and look whether both hosts see the same arbiter",
                     standing.host.node(),
-                    address.unwrap_or_default(),
+                    address,
                     standing.generation,
                     standing.life
                 );

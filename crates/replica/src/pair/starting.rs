@@ -29,11 +29,7 @@ pub enum Next {
 }
 
 /// Serves until it is known what this replica is.
-pub fn serve(
-    host: &mut Host,
-    startup: &mut Startup,
-    peers: &[String],
-) -> Result<Next, ReplicaError> {
+pub fn serve(host: &mut Host, startup: &mut Startup) -> Result<Next, ReplicaError> {
     host.arbiter.forget();
     startup.obstacle_is(obstacle(&host.config, &*host.machines));
     if let Some(journal) = &host.journal {
@@ -41,16 +37,11 @@ pub fn serve(
         journal.inspect();
     }
     let greeting = host.pair_config.greeting.clone();
-    let asked = Peers::new(
-        peers.to_vec(),
-        greeting,
-        host.membership.clone(),
-        host.waker.clone(),
-    );
+    let asked = Peers::new(greeting, host.membership.clone(), host.waker.clone());
     let mut starting = Starting {
         host,
         startup,
-        peers,
+        places: Vec::new(),
         asked,
         said: None,
         kept_out: None,
@@ -79,7 +70,8 @@ pub fn obstacle(config: &ReplicaConfig, machines: &dyn Machines) -> Option<Strin
 struct Starting<'a> {
     host: &'a mut Host,
     startup: &'a mut Startup,
-    peers: &'a [String],
+    /// Where peers are asked in the next round.
+    places: Vec<String>,
     asked: Peers,
     /// A person said something, and waits for what comes of it.
     said: Option<Said>,
@@ -109,6 +101,8 @@ impl Starting<'_> {
     /// Takes what threads have answered.
     fn answers(&mut self) {
         let (host, startup) = (&mut *self.host, &mut *self.startup);
+        self.places = host.places();
+        startup.peers_are(self.places.len() as u8);
         while let Some((purpose, result)) = host.markers.done() {
             // Of a role that is given up: what it wrote still counts.
             host.marker_written(purpose, result);
@@ -248,7 +242,7 @@ impl Starting<'_> {
         while let Some(action) = self.startup.next_action() {
             match action {
                 StartupAction::Ask(request) => self.host.arbiter.ask(monotonic(), request),
-                StartupAction::AskPeers => self.asked.ask(),
+                StartupAction::AskPeers => self.asked.ask(self.places.clone()),
                 StartupAction::Wait(waiting) => {
                     let text = waiting.to_string();
                     if !matches!(waiting, Waiting::Claiming(_)) {
@@ -263,7 +257,7 @@ impl Starting<'_> {
                     self.host.events.add("waiting", 0, 0, text);
                 }
                 StartupAction::Join { peer, newest } => {
-                    let address = self.peers[usize::from(peer.0)].clone();
+                    let address = self.asked.address(peer).to_owned();
                     if self.is_kept_out(&address) {
                         continue;
                     }

@@ -25,7 +25,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
-/// Names a configured peer: its place in the configuration.
+/// Names a peer: its place among those that are asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PeerId(pub u8);
 
@@ -40,7 +40,7 @@ pub struct StartupConfig {
     pub run: RunId,
     /// 128 random bits for a life that this process may begin.
     pub new_life: LifeId,
-    /// Peers in the configuration.
+    /// Peers that are asked, until [`Startup::peers_are`] says otherwise.
     pub peers: u8,
     /// Whether the machine has disks that it can write.
     pub has_disks: bool,
@@ -187,6 +187,8 @@ enum State {
     Asking {
         newest: Newest,
         answers: BTreeMap<PeerId, PeerAnswer>,
+        /// How many are asked.
+        peers: u8,
         until: Duration,
     },
     /// Asks for a key.
@@ -288,6 +290,11 @@ impl Startup {
         self.worth = worth;
         self.state = State::Resting { until: now + rest };
         self.maintain(now);
+    }
+
+    /// So many peers are asked from the next [`StartupAction::AskPeers`] on.
+    pub fn peers_are(&mut self, peers: u8) {
+        self.config.peers = peers;
     }
 
     /// The markers of this host say this now: a write that was under way when this was last told is
@@ -428,6 +435,7 @@ impl Startup {
         self.state = State::Asking {
             newest,
             answers: BTreeMap::new(),
+            peers: self.config.peers,
             until: now + self.config.peer_timeout,
         };
         if !self.decide(now, false) {
@@ -476,9 +484,10 @@ impl Startup {
             State::Asking {
                 newest,
                 answers,
+                peers,
                 until,
             } => {
-                let all = answers.len() >= usize::from(self.config.peers);
+                let all = answers.len() >= usize::from(*peers);
                 // Whoever is live in the newest generation is who to join, whatever the others say.
                 if all || now >= *until || decide::is_live(newest, answers) {
                     let decided = self.decide(now, true);

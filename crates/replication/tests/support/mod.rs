@@ -19,6 +19,7 @@ pub fn config(node: &str) -> PairConfig {
         machine: MachineName::new("vm").unwrap(),
         host: host(node),
         run: RunId(node.len() as u128),
+        listen_port: 7400,
     })
 }
 

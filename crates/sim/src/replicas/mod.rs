@@ -37,6 +37,8 @@ pub struct Options {
     pub mutation: Option<Mutation>,
     /// Both hosts keep journals, and may lose power at once.
     pub journals: bool,
+    /// The first host is configured with no other: it knows of those only who have called it.
+    pub first_is_told_of_none: bool,
     /// Write down what happens.
     pub trace: bool,
     /// So many hosts, two or three; the seed says how many otherwise.

@@ -310,6 +310,7 @@ impl SimulatedSocket {
         }
         let mut state = shared.lock();
         let state = &mut *state;
+        let node = state.process(process).node;
         let network = &mut state.network;
         let Some(listening) = network.listeners.get_mut(&address) else {
             return Err(ErrorKind::ConnectionRefused.into());
@@ -319,7 +320,7 @@ impl SimulatedSocket {
         let ends = [End::new(process), End::new(listening.process)];
         network.connections.insert(id, ends);
         network.next_port = network.next_port.wrapping_add(1);
-        let from = SocketAddr::from(([10, 0, 1, 1], network.next_port));
+        let from = SocketAddr::from(([10, 0, 0, node as u8 + 1], network.next_port));
         listening.backlog.push_back(((id, 1), from));
         let waiting = std::mem::take(&mut listening.waiting);
         state.unpark_all(waiting);

@@ -49,6 +49,8 @@ pub struct Site {
     pub has_disk: bool,
     /// Each host keeps a journal, and all may lose power at once.
     pub journals: bool,
+    /// The first host's configuration names no other.
+    pub first_is_told_of_none: bool,
     /// When a flush of the guest is complete.
     pub durability: Durability,
     /// Between two digests.
@@ -224,7 +226,8 @@ impl World {
             shared: shared.clone(),
             process: id,
         });
-        let peers = (0..self.site.hosts).filter(|peer| *peer != node);
+        let knows_others = node > 0 || !self.site.first_is_told_of_none;
+        let peers = (0..self.site.hosts).filter(|peer| *peer != node && knows_others);
         let (peers, mutations) = (peers.map(address).collect(), self.mutations);
         let started = self.shared.spawn(id, "replica", move || {
             environment::enter(host, move || {

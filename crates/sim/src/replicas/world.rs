@@ -97,6 +97,7 @@ impl Site {
             // A journal stands for what a disk of a host would hold.
             has_disk: random.percent(60) && !journals,
             journals,
+            first_is_told_of_none: options.first_is_told_of_none,
             durability: random.pick(&[Durability::Primary, Durability::Both]),
             digest_interval: Duration::from_millis(random.pick(&[100, 500, 500, 3_000])),
             restore_ms: random.pick(&[0, 5, 300, 1_500]),

@@ -90,6 +90,7 @@ pub fn greeting() -> Greeting {
         machine: MachineName::new("test").unwrap(),
         host: stranger(),
         run: RunId(17),
+        listen_port: 0,
     }
 }
 

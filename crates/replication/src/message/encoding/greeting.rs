@@ -15,6 +15,7 @@ pub(super) fn put_greeting(out: &mut Vec<u8>, greeting: &Greeting) {
     put_bytes(out, greeting.machine.as_str().as_bytes());
     put_host(out, &greeting.host);
     out.extend_from_slice(&greeting.run.0.to_le_bytes());
+    out.extend_from_slice(&greeting.listen_port.to_le_bytes());
 }
 
 pub(super) fn get_greeting(fields: &mut Fields<'_>) -> Result<Greeting, WireError> {
@@ -25,6 +26,7 @@ pub(super) fn get_greeting(fields: &mut Fields<'_>) -> Result<Greeting, WireErro
         machine: get_machine(fields)?,
         host: get_host(fields)?,
         run: RunId(u128::from_le_bytes(fields.array()?)),
+        listen_port: u16::from_le_bytes(fields.array()?),
     })
 }
 

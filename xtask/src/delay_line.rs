@@ -10,6 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+/// What a core that sleeps takes to wake up, and then some: a timer alone is late by it.
+const WAKE_UP: Duration = Duration::from_micros(100);
+
 /// Leads connections to another address. Its threads end with the connections; the listening one
 /// with the process.
 #[derive(Debug)]
@@ -87,6 +90,7 @@ fn lead(near: TcpStream, far: TcpStream, delay: &Arc<AtomicU64>) -> std::io::Res
 fn one_way(mut from: TcpStream, mut to: TcpStream, delay: Arc<AtomicU64>) {
     let (sender, due) = mpsc::channel::<(Instant, Vec<u8>)>();
     std::thread::spawn(move || {
+        prefer();
         let mut buffer = vec![0; 256 << 10];
         while let Ok(length) = from.read(&mut buffer)
             && length > 0
@@ -98,11 +102,11 @@ fn one_way(mut from: TcpStream, mut to: TcpStream, delay: Arc<AtomicU64>) {
         }
     });
     std::thread::spawn(move || {
-        // A line is as long as it says: the kernel would let a sleep last 50 us longer. A host that
-        // does not let it be so exact has a longer line.
+        prefer();
+        // The kernel would let a sleep last 50 us longer.
         let _exact = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
         for (at, bytes) in due {
-            std::thread::sleep(at.saturating_duration_since(Instant::now()));
+            wait_until(at);
             if to.write_all(&bytes).is_err() {
                 break;
             }
@@ -110,6 +114,22 @@ fn one_way(mut from: TcpStream, mut to: TcpStream, delay: Arc<AtomicU64>) {
         // The end of a connection is late as well.
         let _closed = to.shutdown(Shutdown::Both);
     });
+}
+
+/// A line is as long as it says, whatever else this host does: its threads come first. A host that does
+/// not let them has a longer line.
+fn prefer() {
+    // Without a process named it is the calling thread, on Linux.
+    let _preferred = rustix::process::setpriority_process(None, -20);
+}
+
+/// Sleeps until shortly before, and looks at the clock for the rest.
+fn wait_until(due: Instant) {
+    let left = due.saturating_duration_since(Instant::now());
+    std::thread::sleep(left.saturating_sub(WAKE_UP));
+    while Instant::now() < due {
+        std::hint::spin_loop();
+    }
 }
 
 #[cfg(test)]

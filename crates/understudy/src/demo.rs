@@ -2,6 +2,8 @@
 //! guest that serves Redis.
 
 mod child;
+mod ending;
+mod keyboard;
 mod layout;
 mod probe;
 mod screen;

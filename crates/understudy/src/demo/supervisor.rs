@@ -2,6 +2,8 @@
 
 use super::DemoOptions;
 use super::child::Supervised;
+use super::ending;
+use super::keyboard::{Deed, Keyboard};
 use super::layout::Layout;
 use super::probe::Probe;
 use super::screen::View;
@@ -19,12 +21,10 @@ use machine::config::PanicPolicy;
 use replica::control;
 use replica::events::EventLog;
 use replica::host_time::monotonic_ns;
-use rustix::process::Signal;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -65,8 +65,7 @@ pub struct Supervisor {
     next_number: u32,
     started_at_ns: u64,
     ready_at_ns: Option<u64>,
-    /// A kill would end the machine: the next key says whether it is meant.
-    asks: bool,
+    keyboard: Keyboard,
     replica_started_at_ns: u64,
     layout: Layout,
 }
@@ -105,7 +104,7 @@ impl Supervisor {
             next_number: 1,
             started_at_ns,
             ready_at_ns: None,
-            asks: false,
+            keyboard: Keyboard::default(),
             replica_started_at_ns: 0,
             layout,
         };
@@ -125,30 +124,24 @@ impl Supervisor {
                 anyhow!("the switch ended ({status}): {}", self.switch.last_words()).into(),
             );
         }
-        let mut last_words = String::new();
-        let mut was_killed = false;
+        let mut ended = None;
         let mut index = 0;
         while index < self.replicas.len() {
             match self.replicas[index].process.ended()? {
                 None => index += 1,
                 Some(status) => {
                     let replica = self.replicas.remove(index);
-                    last_words = replica.process.last_words();
-                    was_killed = status.signal() == Some(Signal::KILL.as_raw());
+                    ended = Some((status, replica.process.last_words()));
                     let detail = format!("process {} ended: {status}", replica.process.pid());
                     self.events.add("ended", 0, 0, detail);
                 }
             }
         }
-        match self.replicas.len() {
-            0 if was_killed => Err(anyhow!(
-                "both replicas have ended, and the machine with them: the last one was killed before \
-                 a new backup had joined (its events are in {})",
-                self.layout.root().display()
-            )
-            .into()),
-            0 => Err(anyhow!("both replicas have ended; the last one said: {last_words}").into()),
-            1 => self.start_new_backup(),
+        match (self.replicas.len(), ended) {
+            (0, Some((status, words))) => {
+                Err(anyhow!(ending::describe(status, &words, self.layout.root())).into())
+            }
+            (1, _) => self.start_new_backup(),
             _ => Ok(()),
         }
     }
@@ -280,15 +273,13 @@ impl Supervisor {
 
     /// Does what a key is for; `Break`: it is for the end.
     pub fn pressed(&mut self, key: u8) -> ControlFlow<()> {
-        let asked = std::mem::take(&mut self.asks);
-        match key {
-            b'k' if self.is_protected() => self.kill("primary"),
-            // The last one that has the machine dies only if that is really meant.
-            b'k' => self.asks = true,
-            b'y' if asked => self.kill("primary"),
-            b'b' => self.kill("backup"),
-            b'q' | 0x03 => return ControlFlow::Break(()),
-            _ => {}
+        let mut keyboard = std::mem::take(&mut self.keyboard);
+        let deed = keyboard.pressed(key, || self.is_protected());
+        self.keyboard = keyboard;
+        match deed {
+            Deed::Kill(role) => self.kill(role),
+            Deed::End => return ControlFlow::Break(()),
+            Deed::None => {}
         }
         ControlFlow::Continue(())
     }
@@ -331,7 +322,7 @@ impl Supervisor {
             ready: self.ready_at_ns.is_some(),
             uptime_seconds: (monotonic_ns() - self.started_at_ns) / 1_000_000_000,
             directory: self.layout.root().display().to_string(),
-            asks: self.asks,
+            asks: self.keyboard.asks(),
         }
     }
 

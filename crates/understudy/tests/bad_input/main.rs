@@ -10,6 +10,7 @@ mod disk_full;
 mod hostile_guest;
 mod images;
 mod networks;
+mod no_random_numbers;
 mod peers;
 mod recordings;
 mod rivals;

@@ -1,4 +1,5 @@
-//! Guests that misuse their devices, one that writes to its disk, and one of several harts.
+//! Guests that misuse their devices, one that writes to its disk, one that wants random numbers, and one of
+//! several harts.
 
 use super::assembler::*;
 use super::guest_program::{COUNTER, OWN_MTIMECMP, begin, print_counter, wait};
@@ -136,16 +137,7 @@ const QUEUE: u64 = 0x4000;
 /// 2 an I/O error (virtio 1.2, 5.2.6).
 pub fn disk_writer() -> Vec<u8> {
     let mut program = Assembler::default();
-    // The disk is the only virtio device but for the entropy one: find its slot.
-    program.load(A0, VIRTIO_BASE);
-    program.load(A2, 0x1000);
-    let probe = program.here();
-    program.immediate(Op::Lw, A1, A0, 8);
-    program.immediate(Op::Addi, A1, A1, -2);
-    program.branch_ahead(Op::Beq, A1, ZERO);
-    program.register(Op::Add, A0, A0, A2);
-    program.jump(probe);
-    program.land();
+    find_device(&mut program, A0, 2);
     let queue = RAM + QUEUE;
     for (register, value) in disk_setup(queue, true) {
         program.load(A1, value);
@@ -271,15 +263,7 @@ fn disk_request(program: &mut Assembler, head: i32, status: i32) {
 pub fn counting_to_disk(lines: u16) -> Vec<u8> {
     let mut program = Assembler::default();
     let queue = RAM + QUEUE;
-    program.load(DISK, VIRTIO_BASE);
-    program.load(A2, 0x1000);
-    let probe = program.here();
-    program.immediate(Op::Lw, A1, DISK, 8);
-    program.immediate(Op::Addi, A1, A1, -2);
-    program.branch_ahead(Op::Beq, A1, ZERO);
-    program.register(Op::Add, DISK, DISK, A2);
-    program.jump(probe);
-    program.land();
+    find_device(&mut program, DISK, 2);
     for (register, value) in disk_setup(queue, false) {
         program.load(A1, value);
         program.store(Op::Sw, A1, DISK, register);
@@ -308,27 +292,48 @@ const BUTTON: u8 = 21;
 const EVENTS: u8 = 22;
 const BUTTON_QUEUE: u64 = QUEUE + 0x1000;
 
-/// Counts aloud as `counting_slowly` does, and powers off when the power button is pressed.
-pub fn counting_until_the_button() -> Vec<u8> {
-    let mut program = Assembler::default();
-    let queue = RAM + BUTTON_QUEUE;
-    program.load(BUTTON, VIRTIO_BASE);
+/// The slot of the virtio device of this kind in a register, by looking at one after the other. Uses A1 and A2.
+fn find_device(program: &mut Assembler, slot: u8, kind: i32) {
+    program.load(slot, VIRTIO_BASE);
     program.load(A2, 0x1000);
     let probe = program.here();
-    program.immediate(Op::Lw, A1, BUTTON, 8);
-    program.immediate(Op::Addi, A1, A1, -18);
+    program.immediate(Op::Lw, A1, slot, 8);
+    program.immediate(Op::Addi, A1, A1, -kind);
     program.branch_ahead(Op::Beq, A1, ZERO);
-    program.register(Op::Add, BUTTON, BUTTON, A2);
+    program.register(Op::Add, slot, slot, A2);
     program.jump(probe);
     program.land();
+}
+
+/// Gives the device in this slot, one without features, the queue that [`one_buffer`] makes.
+fn give_one_buffer(program: &mut Assembler, slot: u8, queue: u64) {
     let no_features = |(register, value)| {
         let is_flush = register == 0x20 && value == 1 << 9;
         (register, if is_flush { 0 } else { value })
     };
     for (register, value) in disk_setup(queue, true).into_iter().map(no_features) {
         program.load(A1, value);
-        program.store(Op::Sw, A1, BUTTON, register);
+        program.store(Op::Sw, A1, slot, register);
     }
+}
+
+/// A queue with one buffer of eight bytes for the device to write.
+fn one_buffer(queue: u64) -> Vec<u8> {
+    let mut bytes = vec![0; 0x600];
+    let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+    put(0, &(queue + 0x300).to_le_bytes());
+    put(8, &8u32.to_le_bytes());
+    put(12, &2u16.to_le_bytes());
+    put(0x102, &1u16.to_le_bytes());
+    bytes
+}
+
+/// Counts aloud as `counting_slowly` does, and powers off when the power button is pressed.
+pub fn counting_until_the_button() -> Vec<u8> {
+    let mut program = Assembler::default();
+    let queue = RAM + BUTTON_QUEUE;
+    find_device(&mut program, BUTTON, 18);
+    give_one_buffer(&mut program, BUTTON, queue);
     program.load(EVENTS, queue);
     begin(&mut program);
     let line = program.here();
@@ -338,17 +343,27 @@ pub fn counting_until_the_button() -> Vec<u8> {
     program.immediate(Op::Lhu, A1, EVENTS, 0x202); // the used ring's index
     program.branch(Op::Beq, A1, ZERO, line);
     program.finish(0);
-    let mut bytes = vec![0; 0x1600];
-    let mut put = |at: usize, value: &[u8]| {
-        let at = (BUTTON_QUEUE - QUEUE) as usize + at;
-        bytes[at..at + value.len()].copy_from_slice(value);
-    };
-    // One buffer for one event, which the device writes.
-    put(0, &(queue + 0x300).to_le_bytes());
-    put(8, &8u32.to_le_bytes());
-    put(12, &2u16.to_le_bytes());
-    put(0x102, &1u16.to_le_bytes());
-    program.elf(QUEUE, &bytes)
+    program.elf(BUTTON_QUEUE, &one_buffer(queue))
+}
+
+/// Asks the entropy device for eight bytes, and ends with 0 when it has all of them, with 3 when the device
+/// says that they are there and they are not.
+pub fn asking_for_entropy() -> Vec<u8> {
+    let mut program = Assembler::default();
+    let queue = RAM + QUEUE;
+    find_device(&mut program, A0, 4);
+    give_one_buffer(&mut program, A0, queue);
+    program.load(A2, queue);
+    let wait = program.here();
+    program.immediate(Op::Lhu, A1, A2, 0x202); // the used ring's index
+    program.branch(Op::Beq, A1, ZERO, wait);
+    program.immediate(Op::Lw, A1, A2, 0x208); // how much of the buffer was written
+    program.immediate(Op::Addi, A1, A1, -8);
+    program.branch_ahead(Op::Beq, A1, ZERO);
+    program.finish(3);
+    program.land();
+    program.finish(0);
+    program.elf(QUEUE, &one_buffer(queue))
 }
 
 /// As [`disk_write_queue`], with nothing available yet, and a flush from descriptor 3.

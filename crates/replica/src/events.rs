@@ -52,14 +52,14 @@ impl fmt::Display for Level {
 /// The level of a kind of event.
 pub fn level(event: &str) -> Level {
     match event {
-        "guest_panicked" | "diverged" | "machine_failed" | "disk_failed" | "disk_error"
-        | "marker_failed" | "journal_failed" | "key_expired" | "unusable" | "address_conflict"
-        | "another_live" => Level::Error,
-        "claim_lost" | "suspected" | "lets_go" | "backup_lost" | "alone" | "arbiter_unanswered"
-        | "garbage" | "refused" | "turned_away" | "key_expires" | "keys_unusable" | "slow"
-        | "watchdog" | "calendar" | "driver_fault" | "paused" | "unplugged" | "button_refused"
-        | "machine_paused" | "join_failed" | "snapshot_failed" | "fetch_failed"
-        | "connect_failed" | "network_lost" => Level::Warning,
+        "guest_panicked" | "diverged" | "outvoted" | "machine_failed" | "disk_failed"
+        | "disk_error" | "marker_failed" | "journal_failed" | "key_expired" | "unusable"
+        | "address_conflict" | "another_live" => Level::Error,
+        "claim_lost" | "suspected" | "majority" | "lets_go" | "backup_lost" | "alone"
+        | "arbiter_unanswered" | "garbage" | "refused" | "turned_away" | "key_expires"
+        | "keys_unusable" | "slow" | "watchdog" | "calendar" | "driver_fault" | "paused"
+        | "unplugged" | "button_refused" | "machine_paused" | "join_failed" | "snapshot_failed"
+        | "fetch_failed" | "connect_failed" | "network_lost" => Level::Warning,
         _ => Level::Info,
     }
 }

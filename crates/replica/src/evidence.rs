@@ -71,8 +71,8 @@ pub struct Divergence {
     pub generation: u64,
     /// Where and how.
     pub report: DivergenceReport,
-    /// The machine as it was found.
-    pub snapshot: Option<Box<Snapshot>>,
+    /// The machine as it was found, as soon as it is copied.
+    pub found: Option<Receiver<Box<Snapshot>>>,
     /// What led there.
     pub recent: RecentRecords,
     /// For the log of the records.
@@ -101,7 +101,7 @@ impl EvidenceStore {
     pub fn keep_divergence(&self, divergence: &Divergence) -> io::Result<PathBuf> {
         let Divergence {
             report,
-            snapshot,
+            found,
             recent,
             header,
             ..
@@ -124,6 +124,8 @@ impl EvidenceStore {
             reason: "the newest records before a divergence".into(),
         });
         place.write("records.log", &log.take_bytes())?;
+        // A thread that ended before it was copied has dropped its end.
+        let snapshot = found.as_ref().and_then(|found| found.recv().ok());
         place.write_snapshot(snapshot.as_deref())?;
         Ok(place.directory)
     }

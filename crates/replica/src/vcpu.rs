@@ -355,6 +355,17 @@ impl ReplayingVcpu {
             .command(Command::Replay(ReplayCommand::Records(records)));
     }
 
+    /// The machine that differed is right: it goes on along the records where they fit, and is not compared.
+    pub fn stop_comparing(&self) {
+        self.thread
+            .command(Command::Replay(ReplayCommand::StopComparing));
+    }
+
+    /// What is given from here on comes from a machine that is equal.
+    pub fn compare(&self) {
+        self.thread.command(Command::Replay(ReplayCommand::Compare));
+    }
+
     /// All records were given: the machine goes live when they were replayed.
     pub fn go_live(self, options: LiveOptions) -> LiveVcpu {
         self.thread

@@ -1,5 +1,6 @@
 //! The replica that follows. `docs/protocol.md`, "The backup".
 
+mod difference;
 mod ending;
 mod follow;
 mod taking_over;
@@ -87,7 +88,8 @@ pub enum BackupAction<O> {
         /// The pairing.
         pairing: u64,
     },
-    /// The machine that this replica has goes on: what comes of it belongs to this pairing now.
+    /// The machine that this replica has goes on: what comes of it belongs to this pairing now, and it is
+    /// compared with the records that come from here on.
     GoOn {
         /// The pairing.
         pairing: u64,
@@ -113,6 +115,9 @@ pub enum BackupAction<O> {
         /// In order; the first of a pairing follows the snapshot.
         records: Vec<Record>,
     },
+    /// The machine is what the majority has: it goes on along the log from where it differed, and is
+    /// compared with nothing until [`BackupAction::GoOn`].
+    StopComparing,
     /// The machine differs: keep the evidence (snapshot, records, state).
     KeepEvidence {
         /// The pairing.
@@ -161,6 +166,8 @@ pub enum BackupPhase {
     Joining,
     /// Holds the log; may take over.
     Following,
+    /// Its machine differs from the primary's, which has not said yet whose is right.
+    Differing,
     /// Suspects the primary and asks the arbiter.
     Claiming,
     /// Won, and replays the rest of the log.
@@ -433,6 +440,7 @@ impl<O> Backup<O> {
             let report = DivergenceReport {
                 sequence,
                 count: executed,
+                digest: 0,
                 what,
             };
             self.diverged(now, pairing, report);
@@ -456,6 +464,9 @@ impl<O> Backup<O> {
     /// The replayer found a difference.
     pub fn diverged(&mut self, now: Duration, pairing: u64, report: DivergenceReport) {
         self.enter(now);
+        if self.awaits_verdict(pairing, &report) {
+            return self.maintain(now);
+        }
         if self.follow_mut(pairing).is_some() {
             self.suspect_own_disk();
             if let State::Following(follow) = &self.state {
@@ -552,6 +563,9 @@ impl<O> Backup<O> {
     pub fn status(&self) -> BackupStatus {
         let (phase, follow) = match &self.state {
             State::Dialing | State::Greeting { .. } => (BackupPhase::Connecting, None),
+            State::Following(follow) if follow.differs.is_some() => {
+                (BackupPhase::Differing, Some(follow))
+            }
             State::Following(follow) if follow.has_begun() => {
                 (BackupPhase::Following, Some(follow))
             }

@@ -126,6 +126,17 @@ pub enum Event {
         /// Where.
         report: DivergenceReport,
     },
+    /// So many of the backups, more than half of all replicas, have one machine, and the primary another: it
+    /// is handed over to one of them.
+    Outvoted {
+        /// How many.
+        backups: usize,
+    },
+    /// This backup's machine differs from its primary's, and is what the majority has.
+    IsMajority {
+        /// The pairing.
+        pairing: u64,
+    },
     /// A journal is begun, with a snapshot.
     JournalBegun {
         /// Which.
@@ -232,6 +243,15 @@ impl fmt::Display for Event {
                 f,
                 "the replicas differ at instruction {}: {}",
                 report.count, report.what
+            ),
+            Event::Outvoted { backups } => write!(
+                f,
+                "{backups} backups have one machine, and this host another: nothing leaves here any more, \
+                 and the machine is handed over to one of them"
+            ),
+            Event::IsMajority { pairing: _ } => f.write_str(
+                "this host's machine is what the majority has, and the primary's is not: it goes on \
+                 without being compared with that",
             ),
             Event::JournalBegun { id } => write!(f, "journal {id}, with a snapshot"),
             Event::JournalInForce { id } => write!(

@@ -21,6 +21,15 @@ impl LogMark {
         LogMark(xxh3_128_with_seed(&life.0.to_le_bytes(), seed))
     }
 
+    /// Of a log that no longer says what a machine was made to do: it stands there with another `digest`
+    /// than the log's.
+    pub fn uncompared(self, digest: u128) -> LogMark {
+        let mut block = [0; 32];
+        block[..16].copy_from_slice(&self.0.to_le_bytes());
+        block[16..].copy_from_slice(&digest.to_le_bytes());
+        LogMark(xxh3_128_with_seed(&block, 3))
+    }
+
     fn then(self, record: &Record) -> LogMark {
         let (tag, body) = match &record.body {
             RecordBody::Input(bytes) => (0, xxh3_128_with_seed(bytes, 0)),
@@ -125,6 +134,11 @@ impl LifeLog {
                 mark: logged.mark,
             },
         }
+    }
+
+    /// About how many bytes of records are kept for who comes back.
+    pub fn limit(&self) -> usize {
+        self.limit
     }
 
     /// Bytes of records that are held, about.

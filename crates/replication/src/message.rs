@@ -190,6 +190,8 @@ pub struct DivergenceReport {
     pub sequence: u64,
     /// The backup's instruction count there.
     pub count: u64,
+    /// The digest of its machine there: two backups that differ from the primary in the same way are equal.
+    pub digest: u128,
     /// In words.
     pub what: String,
 }
@@ -417,12 +419,33 @@ pub enum Message {
     },
     /// The answer to [`Message::Ask`], and to a Hello that did not find a primary.
     Standing(Standing),
-    /// B: its machine differs; it will not take over.
+    /// B: its machine differs; it will not take over, unless it is told [`Message::Majority`].
     Diverged {
         /// The pairing.
         pairing: u64,
         /// Where.
         report: DivergenceReport,
+    },
+    /// P: another backup's machine differs at this record. To be answered with [`Message::Compared`] as soon
+    /// as it was replayed, or with [`Message::Diverged`].
+    Compare {
+        /// The pairing.
+        pairing: u64,
+        /// Number of the record.
+        sequence: u64,
+    },
+    /// B: has replayed everything up to this record, and differs nowhere.
+    Compared {
+        /// The pairing.
+        pairing: u64,
+        /// Number of the record.
+        sequence: u64,
+    },
+    /// P: the machine of this backup, which said that it differs, is what the majority has: it goes on along
+    /// the log without being compared, and may take over.
+    Majority {
+        /// The pairing.
+        pairing: u64,
     },
     /// Both: the end, in an orderly way; and the answer to it.
     Goodbye {

@@ -41,6 +41,8 @@ pub enum Mutation {
     NeverSettledNotAsked,
     /// A member that does not answer is taken for one without a machine.
     SilentPeersAreGone,
+    /// Whoever differs from the primary is dropped, however many there are.
+    MajorityNotLookedAt,
     /// The primary does not look whether somebody left its generation.
     OwnKeyNotLookedAt,
     /// Flushes complete before the disk of a new primary is settled.

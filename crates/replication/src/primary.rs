@@ -1,5 +1,6 @@
 //! The replica that meets the world. `docs/protocol.md`, "The primary".
 
+mod difference;
 mod handover;
 mod join;
 mod journal;
@@ -24,6 +25,7 @@ use crate::succession::{
     Claim, Entry, Generation, Host, JournalId, Kind, LifeNumber, RecordNumber, Request, RunId,
 };
 use crate::watch::{Agreement, BeaconWriter, KeyWatch, Outage};
+use difference::Outvoted;
 use join::{Join, Newcomer};
 use journal::{Journal, JournalPacing};
 pub use journal::{JournalPhase, JournalStart, JournalStatus, StoredRecords};
@@ -119,8 +121,12 @@ pub enum PrimaryAction<O> {
         /// What is wrong.
         trouble: Option<String>,
     },
-    /// Let the machine run on, after it was stopped for [`Primary::hand_over`] or
-    /// [`Primary::disk_failed`]: nobody took over. A request that failed is told to the guest.
+    /// Backups differ from this machine and not from each other: stop the vcpu, give this core everything
+    /// that it made, then call [`Primary::hand_over`].
+    StandStill,
+    /// Let the machine run on, after it was stopped for [`PrimaryAction::StandStill`],
+    /// [`Primary::hand_over`] or [`Primary::disk_failed`]: nobody took over. A request that failed is told
+    /// to the guest.
     Resume,
     /// Let the harts run this share of the time.
     Throttle(RunShare),
@@ -153,6 +159,8 @@ pub enum PrimaryPhase {
     Joining,
     /// Has members; outputs wait for their acknowledgements.
     Paired,
+    /// A member's machine differs; outputs wait until it is known whose is right.
+    Differing,
     /// Lost a member and asks the arbiter; outputs wait.
     Claiming,
     /// Stands still, for a member to take over.
@@ -218,6 +226,8 @@ pub struct FollowerStatus {
     pub is_member: bool,
     /// Whether it is known to be able to take over.
     pub protects: bool,
+    /// Whether it has caught up with what its restore took.
+    pub has_caught_up: bool,
     /// Number of the last record that it acknowledged.
     pub acknowledged: u64,
     /// How many instructions its execution is behind.
@@ -327,6 +337,8 @@ pub struct Primary<O> {
     /// The vcpu was stopped because of a request that this host's disk failed, and it is not yet
     /// known who goes on.
     disk_failed: bool,
+    /// Members have the same machine, another than this one, and are the majority: how far that has got.
+    outvoted: Option<Outvoted>,
     /// The network is back, and it was not certain that the guest is here.
     owes_announcement: bool,
     delays: VecDeque<Duration>,
@@ -383,6 +395,7 @@ impl<O> Primary<O> {
             heir: None,
             wanted_heir: None,
             disk_failed: false,
+            outvoted: None,
             owes_announcement: false,
             delays: VecDeque::new(),
             actions: VecDeque::new(),
@@ -600,6 +613,9 @@ impl<O> Primary<O> {
         self.enter(now);
         self.advance_to(now, count);
         self.finishing = true;
+        if self.outvoted.is_some() {
+            self.outvoted = Some(Outvoted::StandsStill);
+        }
         self.flush(now, true);
         self.maintain(now);
     }
@@ -691,6 +707,7 @@ impl<O> Primary<O> {
             State::Parting { .. } | State::Stopped => PrimaryPhase::Stopped,
             _ if !self.lost.is_empty() => PrimaryPhase::Claiming,
             _ if self.stands_still => PrimaryPhase::HandingOver,
+            _ if self.is_disputed() => PrimaryPhase::Differing,
             _ if !followers.is_empty() => PrimaryPhase::Paired,
             State::Running { join: Some(_) } => PrimaryPhase::Joining,
             State::Running { join: None } => PrimaryPhase::Alone,
@@ -705,6 +722,7 @@ impl<O> Primary<O> {
             record: RecordNumber(self.log.last()),
             settled: self.settled,
             protected: self.lost.is_empty()
+                && !self.is_disputed()
                 && !self.is_journal_lost()
                 && (members.iter().any(|member| member.protects) || self.is_journal_in_force()),
             instruction_count: self.count,
@@ -763,12 +781,14 @@ impl<O> Primary<O> {
             }
             State::Parting { .. } | State::Stopped => {}
         }
+        self.judge(now);
         self.look_for_lack(now);
         self.let_laggard_go(now);
         self.drop_absent(now);
         self.claim_joining(now);
         self.maintain_journal(now);
         self.see_to_failed_disk(now);
+        self.see_to_outvoted(now);
         self.announce_if_certain();
         self.control_speed(now);
         self.finish_if_done(now);
@@ -777,7 +797,8 @@ impl<O> Primary<O> {
 
     /// The guest has ended: the life ends when all that it said is out, and all members know.
     fn finish_if_done(&mut self, now: Duration) {
-        if !self.finishing || self.leaving.is_some() || self.stands_still {
+        let is_free = self.leaving.is_none() && !self.stands_still && !self.is_disputed();
+        if !self.finishing || !is_free {
             return;
         }
         let State::Running { join } = &mut self.state else {
@@ -805,9 +826,8 @@ impl<O> Primary<O> {
     }
 
     fn advance_to(&mut self, now: Duration, count: u64) {
-        let may_move = !self.stands_still && !self.disk_failed;
         assert!(
-            may_move || count == self.count,
+            self.may_move() || count == self.count,
             "whoever hands over stands still"
         );
         assert!(
@@ -818,6 +838,11 @@ impl<O> Primary<O> {
         for member in &mut self.members {
             member.primary_at(now, count, self.throttle.share());
         }
+    }
+
+    /// Whether the vcpu runs, as far as is known here.
+    fn may_move(&self) -> bool {
+        !self.stands_still && !self.disk_failed && self.outvoted != Some(Outvoted::StandsStill)
     }
 
     /// Whether outputs wait for nobody.

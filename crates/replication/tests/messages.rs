@@ -289,16 +289,22 @@ fn message() -> impl Strategy<Value = Message> {
                 durable,
             }
         }),
-        (n(), n(), n(), "\\PC{0,60}").prop_map(|(pairing, sequence, count, what)| {
-            Message::Diverged {
-                pairing,
-                report: DivergenceReport {
-                    sequence,
-                    count,
-                    what,
-                },
+        (n(), n()).prop_map(|(pairing, sequence)| Message::Compare { pairing, sequence }),
+        (n(), n()).prop_map(|(pairing, sequence)| Message::Compared { pairing, sequence }),
+        n().prop_map(|pairing| Message::Majority { pairing }),
+        (n(), n(), n(), any::<u128>(), "\\PC{0,60}").prop_map(
+            |(pairing, sequence, count, digest, what)| {
+                Message::Diverged {
+                    pairing,
+                    report: DivergenceReport {
+                        sequence,
+                        count,
+                        digest,
+                        what,
+                    },
+                }
             }
-        }),
+        ),
         (
             n(),
             prop_oneof![

@@ -213,3 +213,52 @@ fn an_input_that_does_not_fit_is_a_difference() {
     assert!(matches!(divergence.kind, DivergenceKind::Injection(_)));
     assert!(divergence.to_string().contains("one byte is expected"));
 }
+
+/// Its records are those of a machine that is wrong: another digest, an output that was not made, an input
+/// that does not fit, and instructions that it never ran.
+#[test]
+fn a_guest_that_is_right_goes_on_along_a_wrong_log_and_is_compared_again_afterwards() {
+    let digest = |count, digest| Record {
+        count,
+        body: RecordBody::Digest(digest),
+    };
+    let misfit = Record {
+        count: 60,
+        body: RecordBody::Input(vec![1, 2]),
+    };
+    let wrong = [
+        digest(50, 1),
+        marker(55, 9),
+        misfit,
+        input(60, 0),
+        marker(300, 9),
+    ];
+    let mut replayer = replayer([input(0, 0)]);
+    wrong.into_iter().for_each(|record| replayer.push(record));
+    let divergence = to_the_end(&mut replayer, 1000).unwrap_err();
+    assert_eq!(
+        (divergence.sequence, divergence.guest_digest),
+        (2, 50 << 64 | 100)
+    );
+    replayer.stop_comparing();
+    to_the_end(&mut replayer, 1000).unwrap();
+    assert_eq!((replayer.replayed(), replayer.executed()), (6, 160));
+    replayer.compare();
+    replayer.push(marker(160, 4));
+    to_the_end(&mut replayer, 1000).unwrap();
+    replayer.push(marker(160, 5));
+    assert!(replayer.step(1000).is_err());
+}
+
+#[test]
+fn an_input_that_was_the_difference_is_left_out_by_who_is_right() {
+    let misfit = Record {
+        count: 0,
+        body: RecordBody::Input(vec![1, 2]),
+    };
+    let mut replayer = replayer([misfit, input(0, 0), marker(40, 1)]);
+    assert!(to_the_end(&mut replayer, 1000).is_err());
+    replayer.stop_comparing();
+    to_the_end(&mut replayer, 1000).unwrap();
+    assert_eq!((replayer.replayed(), replayer.executed()), (3, 40));
+}

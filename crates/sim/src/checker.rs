@@ -47,6 +47,8 @@ struct Boot {
     members: BTreeMap<MemberId, Member>,
     /// Generations whose primary said that it goes no further.
     handed_over: BTreeSet<Generation>,
+    /// The machine of the majority goes on from before this output: the one before was said by another.
+    majority_from: Option<usize>,
     /// Who went live by leaving which generation, and when.
     live: BTreeMap<Generation, (u64, u64)>,
 }
@@ -216,6 +218,15 @@ impl Checker {
         Ok(())
     }
 
+    /// Members of a primary that differed go on with what they have, the next output being this one. What it
+    /// contradicts was said by the other.
+    pub fn majority_goes_on(&mut self, opened: &Entry, next: u64) {
+        let boot = self.of(opened);
+        let position = next as usize - 1;
+        boot.seen.truncate(position);
+        boot.majority_from = Some(position);
+    }
+
     /// Outputs leave. Checks the output rule, that the emitter may emit, and that the outside sees
     /// one history without a gap. Says whether something was seen twice. `disk`: what the emitter's
     /// guest has written.
@@ -321,7 +332,8 @@ impl Boot {
                 self.seen.len()
             ));
         }
-        if position > 0 && self.seen[position - 1] != output.previous {
+        let is_first = self.majority_from == Some(position);
+        if position > 0 && !is_first && self.seen[position - 1] != output.previous {
             return Err(format!("output {} follows another history", output.index));
         }
         match self.seen.get(position) {

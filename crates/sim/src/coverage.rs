@@ -56,6 +56,10 @@ situations! {
     BeginLost,
     /// Two replicas were made to differ, and it was found.
     DivergenceFound,
+    /// A primary of three was made to differ, and a backup that has what the majority has went on.
+    MajorityWentOn,
+    /// Another one of them followed it without a copy.
+    MajorityFollowed,
     /// A message was lost within a connection, and it was noticed.
     GapNoticed,
     /// A bit was flipped on the wire, and it was noticed.

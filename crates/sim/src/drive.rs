@@ -232,12 +232,12 @@ impl World {
                 fingerprints,
             } => {
                 backup.core.replayed(now, pairing, sequence, executed);
-                let poisoned = backup.poisoned;
+                let (may_differ, after) = (backup.may_differ(), backup.compared_after);
                 if backup.core.status().phase == BackupPhase::Ending {
                     self.coverage.reached(Situation::DrainedAtTheEnd);
                 }
                 for (sequence, fingerprint) in fingerprints {
-                    if !poisoned {
+                    if !may_differ && sequence > after {
                         let verdict = self.checker.replayed(&opened, sequence, fingerprint);
                         self.check(verdict);
                     }
@@ -250,7 +250,7 @@ impl World {
                 }
             }
             FromReplay::Diverged(report) => {
-                if backup.poisoned {
+                if backup.may_differ() {
                     backup.core.diverged(now, pairing, report);
                     self.coverage.reached(Situation::DivergenceFound);
                 } else {
@@ -272,6 +272,7 @@ impl World {
             }
             PrimaryAction::Close(connection) => self.close(connection, run),
             PrimaryAction::Emit(outputs) => {
+                self.may_emit(node);
                 if let Some(Role::Primary(primary)) = self.role(node) {
                     let opened = primary.core.opened().clone();
                     let disk = primary.guest.disk().to_vec();
@@ -318,6 +319,7 @@ impl World {
             PrimaryAction::Announce => {}
             // Hands over without having looked: the arbiter may be gone at any moment in any case.
             PrimaryAction::Looked { .. } => {}
+            PrimaryAction::StandStill => self.is_outvoted(node),
             PrimaryAction::Resume => self.primary_resumes(node),
             PrimaryAction::Throttle(share) => {
                 if let Some(Role::Primary(primary)) = self.role(node) {
@@ -389,6 +391,7 @@ impl World {
         self.note(|| format!("node {node} (primary): {event}"));
         if matches!(event, Event::Suspected { .. }) {
             self.suspected(node, &event);
+            self.is_dropped_rightly(node, &event);
         }
         let Some(Role::Primary(primary)) = self.role(node) else {
             return;
@@ -530,6 +533,7 @@ impl World {
             }
             BackupAction::Replay { records, .. } => self.backup_replays(node, records),
             BackupAction::KeepEvidence { .. } => {}
+            BackupAction::StopComparing => self.has_majority(node),
             // Whoever asked here waits for no answer.
             BackupAction::Answered { .. } => {}
             BackupAction::Announce => self.nodes[node].announced = Some(run),
@@ -547,6 +551,12 @@ impl World {
                 if let Some(Role::Backup(backup)) = self.role(node) {
                     backup.pairing = pairing;
                     backup.opened = backup.joins.clone();
+                    if backup.uncompared {
+                        self.coverage.reached(Situation::MajorityFollowed);
+                    }
+                }
+                if let Some(Role::Backup(backup)) = self.role(node) {
+                    backup.compare();
                 }
                 self.marker_is_held(node);
             }
@@ -609,7 +619,7 @@ impl World {
         let Some(Role::Backup(backup)) = self.role(node) else {
             return;
         };
-        if backup.poisoned {
+        if backup.may_differ() {
             return;
         }
         let life = backup.opened.key.life;
@@ -636,7 +646,7 @@ impl World {
     }
 
     /// Whoever is asked to take over dies, sometimes, before it knows.
-    fn strike_heir(&mut self, heir: usize) {
+    pub(crate) fn strike_heir(&mut self, heir: usize) {
         if self.random.percent(40) {
             self.at(0, None, What::Fault(Fault::Kill(heir)));
         }
@@ -790,17 +800,25 @@ impl World {
         let Some(replayer) = backup.replayer.take() else {
             return self.violated("live without a machine".to_owned());
         };
-        if backup.poisoned {
+        let is_wrong = backup.has_poisoned_primary && !backup.uncompared;
+        if backup.poisoned || is_wrong {
             // It differs, nobody has noticed yet, and now nobody can: two faults at once. What the
             // outside sees from here on proves nothing.
             return self.give_up();
         }
+        let is_majority = backup.uncompared;
         let mut guest = replayer.into_guest();
         guest.disk_slowness = 0;
         guest.disk_fails = false;
         guest.disk_lies = false;
         let verdict = self.checker.goes_on_from(opened.key.life, guest.disk());
         self.check(verdict);
+        if is_majority {
+            let first = outputs.first().map(|output| output.index);
+            let next = first.unwrap_or(guest.visible_outputs() + 1);
+            self.checker.majority_goes_on(&opened, next);
+            self.coverage.reached(Situation::MajorityWentOn);
+        }
         let beginning = Beginning {
             opened: opened.clone(),
             log,

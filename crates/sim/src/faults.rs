@@ -40,7 +40,7 @@ pub enum Fault {
     Arbiter(Mood, u64),
     /// A node cannot reach the arbiter.
     ArbiterCut(usize, u64),
-    /// A bit flips in the backup's memory.
+    /// A bit flips in a backup's memory, or in that of the primary of two.
     Poison(usize),
     /// A message is lost within a connection.
     LoseMessage(usize),
@@ -461,15 +461,6 @@ impl World {
         }
         if !self.links_are_slow {
             self.place_nodes();
-        }
-    }
-
-    fn poison(&mut self, node: usize) {
-        if let Some(Role::Backup(backup)) = self.role(node)
-            && let Some(replayer) = &mut backup.replayer
-        {
-            replayer.guest_mut().poison();
-            backup.poisoned = true;
         }
     }
 

@@ -12,6 +12,7 @@ mod arbiter;
 mod asking;
 mod checker;
 pub mod coverage;
+mod differences;
 mod disk;
 mod drive;
 mod faults;

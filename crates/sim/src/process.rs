@@ -148,6 +148,10 @@ pub struct PrimaryProcess {
     pub handed_over: bool,
     /// The request that failed; while there is one the vcpu stands still.
     pub failed_request: Option<u64>,
+    /// The world flipped a bit of its memory.
+    pub poisoned: bool,
+    /// It was told to stand still because others have another machine.
+    pub outvoted: bool,
     next_digest: u64,
     idle_since: Option<u64>,
     said_finished: bool,
@@ -163,6 +167,8 @@ impl PrimaryProcess {
             stands_still: false,
             handed_over: false,
             failed_request: None,
+            poisoned: false,
+            outvoted: false,
             core,
             guest,
             inputs: Vec::new(),
@@ -270,6 +276,7 @@ impl PrimaryProcess {
     pub fn resume(&mut self) {
         self.stands_still = false;
         self.handed_over = false;
+        self.outvoted = false;
         if let Some(id) = self.failed_request.take() {
             self.inputs.insert(0, StubInput::DiskError(id));
         }
@@ -347,6 +354,12 @@ pub struct BackupProcess {
     pub channel: Channel<FromReplay>,
     /// The world flipped a bit of its memory.
     pub poisoned: bool,
+    /// The world flipped a bit of its primary's memory when it had a machine.
+    pub has_poisoned_primary: bool,
+    /// Its machine was told to go on without being compared.
+    pub uncompared: bool,
+    /// Records up to this one say nothing of it.
+    pub compared_after: u64,
     /// A replay waited for the disk.
     pub blocked: bool,
     stopped: bool,
@@ -373,7 +386,9 @@ impl BackupProcess {
             replayer: None,
             channel: Channel::default(),
             poisoned: false,
-
+            has_poisoned_primary: false,
+            uncompared: false,
+            compared_after: 0,
             blocked: false,
             stopped: false,
         }
@@ -401,6 +416,9 @@ impl BackupProcess {
         self.flush = None;
         self.flush_seen = (0, 0);
         self.poisoned = false;
+        self.has_poisoned_primary = false;
+        self.uncompared = false;
+        self.compared_after = 0;
         self.blocked = false;
         self.stopped = false;
     }
@@ -410,6 +428,37 @@ impl BackupProcess {
         match &mut self.replayer {
             Some(replayer) => records.into_iter().for_each(|record| replayer.push(record)),
             None => self.early.extend(records),
+        }
+    }
+
+    /// Whether its machine may rightly be another than its primary's.
+    pub fn may_differ(&self) -> bool {
+        self.poisoned || self.has_poisoned_primary
+    }
+
+    /// Whether it has found a difference that is its primary's fault.
+    pub fn found_primary_wrong(&self) -> bool {
+        self.stopped && self.has_poisoned_primary && !self.poisoned
+    }
+
+    /// The majority has its machine.
+    pub fn stop_comparing(&mut self) {
+        self.uncompared = true;
+        self.stopped = false;
+        if let Some(replayer) = &mut self.replayer {
+            replayer.stop_comparing();
+        }
+    }
+
+    /// What comes from here on is compared again.
+    pub fn compare(&mut self) {
+        if !std::mem::take(&mut self.uncompared) {
+            return;
+        }
+        self.has_poisoned_primary = false;
+        if let Some(replayer) = &mut self.replayer {
+            self.compared_after = replayer.replayed() + replayer.backlog() as u64;
+            replayer.compare();
         }
     }
 

@@ -53,6 +53,7 @@ found! {
     a_last_member_let_go_is_found: LastMemberLetGo within 500 of 2,
     a_spare_that_powers_on_is_found: SparePowersOn within 200 of 3,
     two_drops_at_once_are_found: SecondDropForgotten within 2000 of 3,
+    a_majority_that_is_not_looked_at_is_found: MajorityNotLookedAt within 200 of 3,
     an_end_before_the_log_is_drained_is_found: EndsUndrained within 1000,
 }
 

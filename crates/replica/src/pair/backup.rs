@@ -13,6 +13,7 @@ use crate::host_time::monotonic;
 use crate::status::{PrimaryLine, ReplicaStatus};
 use crate::transport::{AddressError, Connection, Dialing};
 use crate::vcpu::{ReplayReport, ReplayingVcpu};
+use environment::mpsc::Receiver;
 use environment::thread::JoinHandle;
 use machine::output::Output;
 use machine::snapshot::Snapshot;
@@ -83,8 +84,8 @@ pub(super) struct BackupLoop {
     connection: Option<ConnectionId>,
     /// The machine, or what has come of it.
     machine: Option<BackupMachine>,
-    /// The machine as it was found when it differed.
-    found: Option<Box<Snapshot>>,
+    /// The machine as it was found when it differed, as soon as it is copied.
+    found: Option<Receiver<Box<Snapshot>>>,
     recent: RecentRecords,
     pairing: u64,
     /// Number of the last record before the snapshot.
@@ -305,11 +306,8 @@ impl BackupLoop {
                     let replayed = self.snapshot_at + replayed;
                     self.core.replayed(monotonic(), pairing, replayed, count);
                 }
-                ReplayReport::Diverged {
-                    mut report,
-                    snapshot,
-                } => {
-                    self.found = Some(snapshot);
+                ReplayReport::Diverged { mut report, found } => {
+                    self.found = Some(found);
                     report.sequence += self.snapshot_at;
                     self.core.diverged(monotonic(), pairing, report);
                 }
@@ -379,7 +377,17 @@ impl BackupLoop {
                         network.announce();
                     }
                 }
-                BackupAction::GoOn { pairing } => self.pairing = pairing,
+                BackupAction::GoOn { pairing } => {
+                    self.pairing = pairing;
+                    if let Some(machine) = &self.machine {
+                        machine.compare();
+                    }
+                }
+                BackupAction::StopComparing => {
+                    if let Some(machine) = &self.machine {
+                        machine.stop_comparing();
+                    }
+                }
                 BackupAction::DropMachine => self.discard(),
                 BackupAction::GoLive {
                     opened,
@@ -565,7 +573,7 @@ impl BackupLoop {
         let begun = self.host.evidence.keep(Divergence {
             generation: pairing,
             report,
-            snapshot: self.found.take(),
+            found: self.found.take(),
             recent: std::mem::take(&mut self.recent),
             header,
         });
@@ -626,6 +634,7 @@ fn state_name(phase: BackupPhase) -> &'static str {
         BackupPhase::Connecting => "connecting",
         BackupPhase::Joining => "joining",
         BackupPhase::Following => "replaying",
+        BackupPhase::Differing => "differing",
         BackupPhase::Claiming => "claiming",
         BackupPhase::Draining => "going live",
         BackupPhase::Ending => "ending",

@@ -3,6 +3,7 @@
 use super::restore::{RestoreError, RestoreParts, Restoring};
 use crate::status::JoinProgress;
 use crate::vcpu::ReplayingVcpu;
+use environment::mpsc::Receiver;
 use environment::thread::JoinHandle;
 use machine::snapshot::Snapshot;
 use replication::record::Record;
@@ -98,6 +99,20 @@ impl BackupMachine {
         }
     }
 
+    /// The machine that differed goes on, and is not compared.
+    pub fn stop_comparing(&self) {
+        if let Some(vcpu) = self.vcpu() {
+            vcpu.stop_comparing();
+        }
+    }
+
+    /// What it replays from here on is compared again.
+    pub fn compare(&self) {
+        if let Some(vcpu) = self.vcpu() {
+            vcpu.compare();
+        }
+    }
+
     /// The vcpu thread, the instruction count and the number of visible outputs to go live with.
     pub fn into_live(self) -> Option<(ReplayingVcpu, u64, u64)> {
         match self.stage {
@@ -119,12 +134,12 @@ impl BackupMachine {
     }
 }
 
-/// Drops a machine, and how it was found when it differed, on a thread of its own: giving gigabytes
+/// Drops a machine, and how it was found when it differed (if nobody keeps that), on a thread of its own: giving gigabytes
 /// back takes its time, and so may a disk. The handle is joined when its disks are closed, and all
 /// that was dropped before is gone as well.
 pub(super) fn discard(
     machine: Option<BackupMachine>,
-    found: Option<Box<Snapshot>>,
+    found: Option<Receiver<Box<Snapshot>>>,
     previous: Option<JoinHandle<()>>,
 ) -> Option<JoinHandle<()>> {
     if machine.is_none() && found.is_none() {

@@ -897,6 +897,8 @@ fn name_event(event: &Event) -> &'static str {
         Event::HandingOver { .. } => "handing_over",
         Event::Live { .. } => "live",
         Event::Diverged { .. } => "diverged",
+        Event::Outvoted { .. } => "outvoted",
+        Event::IsMajority { .. } => "majority",
         Event::JournalBegun { .. } => "journal_begun",
         Event::JournalInForce { .. } => "journal_in_force",
         Event::JournalKept { .. } => "journal_kept",

@@ -67,6 +67,8 @@ pub(super) struct PrimaryLoop {
     finish: Option<Finish>,
     /// How a disk here failed a request that the guest was not told of: the machine stands still.
     pub(super) disk_failed: Option<String>,
+    /// Backups have another machine than this one, and are the majority: this one is to stand still, or does.
+    pub(super) outvoted: bool,
     /// The marker of a settled disk, and when it is tried again to write it.
     settling: Option<Settling>,
     rivals: Rivals,
@@ -163,6 +165,7 @@ impl PrimaryLoop {
             snapshot_pause: Duration::ZERO,
             finish: None,
             disk_failed: None,
+            outvoted: false,
             settling: None,
             stopping: None,
             switchover: None,
@@ -497,6 +500,7 @@ impl PrimaryLoop {
                     self.vcpu.complete_flushes(up_to);
                 }
                 PrimaryAction::Looked { trouble } => self.looked(trouble),
+                PrimaryAction::StandStill => self.outvoted(),
                 PrimaryAction::Resume => self.nobody_took_over(),
                 PrimaryAction::Throttle(share) => self.vcpu.throttle(share),
                 PrimaryAction::Press(button, asked) => {
@@ -659,6 +663,7 @@ fn state_name(phase: PrimaryPhase, protected: bool) -> &'static str {
         PrimaryPhase::Joining => "joining",
         PrimaryPhase::Paired if protected => "protected",
         PrimaryPhase::Paired => "paired",
+        PrimaryPhase::Differing => "differing",
         PrimaryPhase::Claiming => "claiming",
         PrimaryPhase::HandingOver => "handing over",
         PrimaryPhase::Stopped => "finished",

@@ -70,8 +70,8 @@ impl PrimaryLoop {
             (stopping.purpose, stopping.until) = (purpose, until);
             return;
         }
-        if self.disk_failed.is_some() {
-            // The machine stands still already, and a backup is asked to take over if there is one.
+        if self.disk_failed.is_some() || self.outvoted {
+            // The machine stands still already, or will at once, and a backup is asked to take over if there is one.
             let step = Step::HandingOver;
             self.stopping = Some(Stopping {
                 step,
@@ -134,7 +134,7 @@ impl PrimaryLoop {
             None => self.core.obstacle_to_handing_over().map(str::to_owned),
         };
         match (trouble, purpose) {
-            _ if self.disk_failed.is_some() => self.disk_came_first(purpose),
+            _ if self.disk_failed.is_some() || self.outvoted => self.comes_too_late(purpose),
             (None, _) => {
                 self.stopping = None;
                 self.halt(purpose);
@@ -155,15 +155,16 @@ impl PrimaryLoop {
         }
     }
 
-    /// The machine stands still already because a disk failed, and a backup is asked to take over.
-    fn disk_came_first(&mut self, purpose: Purpose) {
+    /// The machine is handed over already, because a disk failed, or because it is not what the majority has.
+    fn comes_too_late(&mut self, purpose: Purpose) {
         match (purpose, &mut self.stopping) {
             (Purpose::End, Some(stopping)) => stopping.step = Step::HandingOver,
             _ => {
                 self.stopping = None;
-                self.not_switched_over(
-                    "a disk of this host failed, and the machine is handed over for that",
-                );
+                self.not_switched_over(match self.outvoted {
+                    true => "this host's machine is the odd one, and is handed over for that",
+                    false => "a disk of this host failed, and the machine is handed over for that",
+                });
             }
         }
     }
@@ -222,6 +223,15 @@ impl PrimaryLoop {
         self.vcpu.input(Input::PowerButton);
     }
 
+    /// The backups' machine is right, and this one is not: it is to stand still, so that one of them can
+    /// take over.
+    pub(super) fn outvoted(&mut self) {
+        self.outvoted = true;
+        if !self.is_standing_still() {
+            self.vcpu.stand_still();
+        }
+    }
+
     /// The machine stands still because it is being handed over.
     pub(super) fn is_standing_still(&self) -> bool {
         let step = self.stopping.map(|stopping| stopping.step);
@@ -241,10 +251,13 @@ impl PrimaryLoop {
 
     /// The vcpu stands still, and everything that it did was given to the core.
     pub(super) fn stands_still(&mut self) {
-        let Some(stopping) = &mut self.stopping else {
-            return self.vcpu.resume();
+        let halts = |stopping: &&mut Stopping| stopping.step == Step::Halting;
+        let Some(stopping) = self.stopping.as_mut().filter(halts) else {
+            if !self.outvoted || !self.core.hand_over(monotonic()) {
+                self.vcpu.resume();
+            }
+            return;
         };
-        assert!(stopping.step == Step::Halting, "it stands still once");
         stopping.step = Step::HandingOver;
         let purpose = stopping.purpose;
         if self.core.hand_over(monotonic()) {
@@ -268,6 +281,7 @@ impl PrimaryLoop {
     /// Nobody took over: the machine is still this replica's.
     pub(super) fn nobody_took_over(&mut self) {
         self.disk_failed = None;
+        self.outvoted = false;
         let why = "the backup died before it had taken over";
         match self.stopping.map(|stopping| stopping.purpose) {
             None => self.vcpu.resume(),

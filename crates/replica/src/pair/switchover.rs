@@ -60,7 +60,7 @@ impl PrimaryLoop {
                 });
             }
         }
-        if self.is_stopping() || self.disk_failed.is_some() {
+        if self.is_stopping() || self.disk_failed.is_some() || self.outvoted {
             return refused("the machine is being handed over, or ends, already".into());
         }
         if !self.core.has_heir() {

@@ -185,7 +185,7 @@ impl ReplicaGuest {
             } => {
                 if let Some((_, completions)) = &self.disks {
                     let Some(own) = completions.take(*device, *request) else {
-                        return Ok(Injection::NotYet);
+                        return self.waits_for_disk(*device, *request);
                     };
                     self.open_requests = self.open_requests.saturating_sub(1);
                     self.flushes.done((*device, *request));
@@ -198,6 +198,8 @@ impl ReplicaGuest {
                     // What was not read or flushed there is on both disks all the same.
                     let changes_nothing = own.is_flush || !own.data.is_empty();
                     if *status != own.status && !changes_nothing {
+                        // It may go on without what the record says.
+                        completions.add(own);
                         return Err(GuestError::OtherOutcome {
                             device: *device,
                             request: *request,
@@ -215,6 +217,17 @@ impl ReplicaGuest {
         }
         self.inject_live(&input)?;
         Ok(Injection::Done)
+    }
+
+    /// A disk's completion is recorded that this host's disk has not brought yet.
+    fn waits_for_disk(&self, device: u8, request: u64) -> Result<Injection, GuestError> {
+        let open = self.machine.open_disk_requests();
+        let mut open = open.iter().map(|open| (open.device, open.request));
+        if open.any(|open| open == (device, request)) {
+            return Ok(Injection::NotYet);
+        }
+        let what = format!("request {request} of disk {device} was never made here");
+        Err(GuestError::Refused(what))
     }
 
     /// Injects a live input.

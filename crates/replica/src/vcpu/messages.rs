@@ -46,6 +46,10 @@ pub(crate) enum LiveCommand {
 pub(crate) enum ReplayCommand {
     /// These records follow those that were given before.
     Records(Vec<Record>),
+    /// The machine that differed goes on, and is not compared.
+    StopComparing,
+    /// What is given from here on is compared again.
+    Compare,
     /// All records were given; go live when they were replayed.
     GoLive(LiveOptions),
 }
@@ -129,12 +133,12 @@ pub enum ReplayReport {
         /// The instruction count.
         count: InstructionCount,
     },
-    /// The machine does not do what the records say; nothing follows.
+    /// The machine does not do what the records say; nothing follows before it is told to go on.
     Diverged {
         /// Where and how.
         report: DivergenceReport,
-        /// The machine as it is, for the evidence.
-        snapshot: Box<Snapshot>,
+        /// The machine as it is, for the evidence: comes when it is copied, which takes its time.
+        found: Receiver<Box<Snapshot>>,
     },
     /// This host's disk failed a request that the primary's did, and this is how; nothing follows.
     DiskFailed(String),

@@ -5,7 +5,7 @@ use super::guest::{GuestError, ReplicaGuest};
 use super::live::{GoingLive, visible_units};
 use super::messages::{Command, ReplayCommand, ReplayReport, VisibleOutputs};
 use crate::host_time::monotonic_ns;
-use environment::mpsc::TryRecvError;
+use environment::mpsc::{self, TryRecvError};
 use replication::replay::{Progress, Replayer};
 use std::sync::atomic::Ordering;
 
@@ -16,13 +16,23 @@ const REPORT_INTERVAL_NS: u64 = 5_000_000;
 /// Records that are replayed between two reports.
 const RECORDS_A_REPORT: u32 = 64;
 
-/// Replays until the machine goes live, or (`None`) it diverged or the thread was told to stop.
+/// What a piece of replay came to.
+enum Worked {
+    Made(Progress),
+    /// The machine differs, and stands still until somebody says what becomes of it.
+    Differs,
+    /// It has not the disk to go on with.
+    DiskFailed,
+}
+
+/// Replays until the machine goes live, or (`None`) its disk failed or the thread was told to stop.
 pub(super) fn run(guest: &mut ReplicaGuest, ends: &Ends) -> Result<Option<GoingLive>, GuestError> {
     let mut replayer = Replayer::new(guest);
     let mut woken_at_ns = 0;
     let mut go_live: Option<GoingLive> = None;
     let mut heard_at_ns = monotonic_ns();
     let mut progress = Progress::Waiting;
+    let mut differs = false;
     loop {
         // Only a replay that has something to do looks in passing.
         let command = match progress {
@@ -36,6 +46,11 @@ pub(super) fn run(guest: &mut ReplicaGuest, ends: &Ends) -> Result<Option<GoingL
                 heard_at_ns = monotonic_ns();
                 records.into_iter().for_each(|record| replayer.push(record));
             }
+            Ok(Command::Replay(ReplayCommand::StopComparing)) => {
+                differs = false;
+                replayer.stop_comparing();
+            }
+            Ok(Command::Replay(ReplayCommand::Compare)) => replayer.compare(),
             Ok(Command::Replay(ReplayCommand::GoLive(options))) => {
                 go_live = Some(GoingLive {
                     options,
@@ -55,9 +70,13 @@ pub(super) fn run(guest: &mut ReplicaGuest, ends: &Ends) -> Result<Option<GoingL
         if let Some(count) = replayer.guest_mut().newly_durable() {
             ends.replay(ReplayReport::Durable { count });
         }
-        match work(&mut replayer, &mut woken_at_ns, ends)? {
-            Some(made) => progress = made,
-            None => return Ok(None),
+        if differs {
+            continue;
+        }
+        match work(&mut replayer, &mut woken_at_ns, ends) {
+            Worked::Made(made) => progress = made,
+            Worked::Differs => (differs, progress) = (true, Progress::Waiting),
+            Worked::DiskFailed => return Ok(None),
         }
         if progress == Progress::Waiting
             && let Some(mut going_live) = go_live.take()
@@ -68,12 +87,8 @@ pub(super) fn run(guest: &mut ReplicaGuest, ends: &Ends) -> Result<Option<GoingL
     }
 }
 
-/// Replays a little, and reports how far it came. `None` after a divergence.
-fn work(
-    replayer: &mut Replayer<&mut ReplicaGuest>,
-    woken_at_ns: &mut u64,
-    ends: &Ends,
-) -> Result<Option<Progress>, GuestError> {
+/// Replays a little, and reports how far it came.
+fn work(replayer: &mut Replayer<&mut ReplicaGuest>, woken_at_ns: &mut u64, ends: &Ends) -> Worked {
     let (count_before, replayed_before) = (replayer.executed(), replayer.replayed());
     let mut progress = Progress::Working;
     let mut steps = 0;
@@ -86,14 +101,17 @@ fn work(
                 report(replayer, ends, true);
                 if let Some(error) = replayer.guest_mut().take_host_error() {
                     ends.replay(ReplayReport::DiskFailed(error.to_string()));
-                    return Ok(None);
+                    return Worked::DiskFailed;
                 }
-                let snapshot = Box::new(replayer.guest_mut().machine.snapshot());
+                let (sender, found) = mpsc::channel();
                 ends.replay(ReplayReport::Diverged {
                     report: divergence.report(),
-                    snapshot,
+                    found,
                 });
-                return Ok(None);
+                let snapshot = Box::new(replayer.guest_mut().machine.snapshot());
+                // Whoever keeps no evidence has no use for it.
+                let _sent = sender.send(snapshot);
+                return Worked::Differs;
             }
         }
     }
@@ -106,7 +124,7 @@ fn work(
         }
         report(replayer, ends, wake);
     }
-    Ok(Some(progress))
+    Worked::Made(progress)
 }
 
 fn report(replayer: &mut Replayer<&mut ReplicaGuest>, ends: &Ends, at_once: bool) {

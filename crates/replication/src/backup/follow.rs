@@ -7,7 +7,7 @@ use crate::event::Event;
 use crate::failure_detector::{DetectorConfig, SilenceDetector, Suspicion};
 use crate::life_log::{LifeLog, LogMark, Place};
 use crate::marker::{DiskState, Role};
-use crate::message::{Continuation, Message, Parting, Standpoint};
+use crate::message::{Continuation, DivergenceReport, Message, Parting, Standpoint};
 use crate::mutation::{Mutation, Mutations};
 use crate::record::Record;
 use crate::succession::{ClaimPacing, Entry, HostId, Kind, Outcome, Request};
@@ -124,6 +124,12 @@ pub(super) struct Follow<O> {
     /// What was told last about the arbiters.
     told_agreement: Agreement,
     handed_over: bool,
+    /// Its machine differs, and the primary has not said yet what comes of it.
+    pub differs: Option<DivergenceReport>,
+    /// Its machine is what the majority has: it follows the log without being compared.
+    pub is_uncompared: bool,
+    /// The primary wants to hear when this record was replayed.
+    compares_at: Option<u64>,
     /// The record before Begin; the settling of the disk was asked for; it is done.
     begun_at: u64,
     settling: bool,
@@ -185,6 +191,9 @@ impl<O> Follow<O> {
             beacon: BeaconReader::new(now, config.beacon(primary), nonce, interval),
             told_agreement: Agreement::Unknown,
             handed_over: false,
+            differs: None,
+            is_uncompared: false,
+            compares_at: None,
             begun_at: 0,
             settling: false,
             settled: false,
@@ -234,10 +243,11 @@ impl<O> Follow<O> {
 
     /// Whether there is a machine here that holds all of its log up to some record.
     pub fn can_return(&self) -> bool {
-        !matches!(
+        let is_made = !matches!(
             self.phase,
             Phase::Marking | Phase::Fetching | Phase::Restoring
-        )
+        );
+        is_made && self.differs.is_none()
     }
 
     /// Where the machine stands once it has replayed all.
@@ -392,9 +402,29 @@ impl<O> Follow<O> {
         }
     }
 
+    /// The machine is right, and the primary's is wrong: the log is of use only to whoever has this state,
+    /// of this digest, at this place. What the disk is worth has to be said again.
+    pub fn stop_comparing(&mut self, digest: u128) {
+        self.is_uncompared = true;
+        self.settling = false;
+        let end = self.log.end();
+        let mark = end.mark.uncompared(digest);
+        self.log = LifeLog::from(Place { mark, ..end }, self.log.limit());
+    }
+
     /// The log, and the outputs that the primary may not have sent.
-    pub fn into_log_and_outputs(self) -> (LifeLog, Vec<O>) {
+    pub fn into_log_and_outputs(mut self) -> (LifeLog, Vec<O>) {
         assert!(self.has_begun(), "only a member goes live");
+        assert!(
+            self.differs.is_none(),
+            "only a machine that is right goes live"
+        );
+        let end = self.log.end();
+        if self.is_uncompared && self.executed < end.count {
+            // It idled where the other did not: nobody stands at that place of the log.
+            let (count, mark) = (self.executed, end.mark.uncompared(self.executed.into()));
+            self.log = LifeLog::from(Place { count, mark, ..end }, self.log.limit());
+        }
         let kept = self.kept.into_iter().flat_map(|(_, outputs)| outputs);
         (self.log, kept.collect())
     }
@@ -433,6 +463,13 @@ impl<O> Follow<O> {
         } else {
             None
         }
+    }
+
+    /// What was asked for by [`Message::Compare`], once.
+    fn compared(&mut self) -> Option<Message> {
+        let (pairing, replayed) = (self.pairing, self.replayed);
+        let sequence = self.compares_at.take_if(|at| *at <= replayed)?;
+        Some(Message::Compared { pairing, sequence })
     }
 
     pub fn ack_if_due(&mut self, now: Duration, detector: &DetectorConfig) -> Option<Message> {
@@ -561,7 +598,7 @@ impl<O> Backup<O> {
                 pairing,
                 sequence,
                 released,
-            } if pairing == expected => {
+            } if pairing == expected && follow.differs.is_none() => {
                 follow.release(released);
                 return self.handed_over(now, sequence);
             }
@@ -606,10 +643,15 @@ impl<O> Backup<O> {
                     Ok(())
                 }
             }
+            Message::Compare { pairing, sequence } if pairing == expected => {
+                follow.compares_at = Some(sequence);
+                Ok(())
+            }
+            Message::Majority { pairing } if pairing == expected => self.is_majority(),
             Message::Goodbye {
                 pairing,
                 parting: Parting::Finished,
-            } if pairing == expected => {
+            } if pairing == expected && follow.differs.is_none() => {
                 return self.primary_finished();
             }
             Message::Goodbye {
@@ -749,11 +791,13 @@ impl<O> Backup<O> {
         messages.extend(follow.ack_if_due(now, &self.config.detector));
         if follow.has_begun() {
             messages.extend(follow.beacon.poll(now, pairing));
+            messages.extend(follow.compared());
         }
         let request = follow.reading.as_mut().and_then(|read| read.poll(now));
         let agreement = follow.beacon.agreement;
         let told = std::mem::replace(&mut follow.told_agreement, agreement);
-        let settles = follow.has_begun() && !follow.settling && follow.replayed >= follow.begun_at;
+        let may_settle = follow.has_begun() && follow.differs.is_none();
+        let settles = may_settle && !follow.settling && follow.replayed >= follow.begun_at;
         follow.settling |= settles;
         follow.settles_open += u32::from(settles);
         let replayed = follow.replayed;

@@ -23,8 +23,12 @@ impl<O> Backup<O> {
         };
         let (connection, pairing) = (follow.connection(), follow.pairing());
         self.actions.push_back(BackupAction::Close(connection));
-        let early = self.config.mutations.active(Mutation::ClaimBeforeBegin) && follow.is_member();
-        if !follow.has_begun() && !early {
+        let (has_begun, is_member) = (follow.has_begun(), follow.is_member());
+        if self.stops_for_difference() {
+            return;
+        }
+        let early = self.config.mutations.active(Mutation::ClaimBeforeBegin) && is_member;
+        if !has_begun && !early {
             let again = why.to_string();
             self.report(Event::JoinFailed { pairing, why });
             return self.again(&again);

@@ -47,6 +47,9 @@ mod kind {
     pub const SWITCH_OVER: u8 = 26;
     pub const GENERATION: u8 = 27;
     pub const ANSWER: u8 = 28;
+    pub const COMPARE: u8 = 29;
+    pub const COMPARED: u8 = 30;
+    pub const MAJORITY: u8 = 31;
 }
 
 fn get_standpoint(fields: &mut Fields<'_>) -> Result<Standpoint, WireError> {
@@ -288,9 +291,22 @@ pub(super) fn encode(out: &mut Vec<u8>, message: &Message) -> u8 {
         }
         Message::Diverged { pairing, report } => {
             numbers(out, &[*pairing, report.sequence, report.count]);
+            out.extend_from_slice(&report.digest.to_le_bytes());
             let end = report.what.floor_char_boundary(MAX_GREETING_BYTES / 2);
             put_bytes(out, &report.what.as_bytes()[..end]);
             kind::DIVERGED
+        }
+        Message::Compare { pairing, sequence } => {
+            numbers(out, &[*pairing, *sequence]);
+            kind::COMPARE
+        }
+        Message::Compared { pairing, sequence } => {
+            numbers(out, &[*pairing, *sequence]);
+            kind::COMPARED
+        }
+        Message::Majority { pairing } => {
+            numbers(out, &[*pairing]);
+            kind::MAJORITY
         }
         Message::Goodbye { pairing, parting } => {
             numbers(out, &[*pairing]);
@@ -461,8 +477,20 @@ pub(super) fn decode(kind: u8, payload: &[u8]) -> Result<Message, WireError> {
             report: DivergenceReport {
                 sequence: f.varint()?,
                 count: f.varint()?,
+                digest: u128::from_le_bytes(f.array()?),
                 what: f.string("the divergence", MAX_GREETING_BYTES / 2)?,
             },
+        },
+        kind::COMPARE => Message::Compare {
+            pairing: f.varint()?,
+            sequence: f.varint()?,
+        },
+        kind::COMPARED => Message::Compared {
+            pairing: f.varint()?,
+            sequence: f.varint()?,
+        },
+        kind::MAJORITY => Message::Majority {
+            pairing: f.varint()?,
         },
         kind::GOODBYE => Message::Goodbye {
             pairing: f.varint()?,

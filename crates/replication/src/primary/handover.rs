@@ -1,6 +1,8 @@
 //! Handing the machine over to its backup. `docs/protocol.md`, "Handing over".
 
+use super::difference::Outvoted;
 use super::join::JoinStep;
+use super::member::Member;
 use super::{Primary, PrimaryAction, State};
 use crate::event::Event;
 use crate::message::Message;
@@ -50,17 +52,19 @@ impl<O> Primary<O> {
 
     /// The member that takes over as soon as the arbiter lets it: the one at which a person asked for
     /// that, or of those that hold most, the first.
-    fn next_heir(&self) -> Option<usize> {
+    pub(super) fn next_heir(&self) -> Option<usize> {
         let is_settled = matches!(self.state, State::Running { .. })
-            && !self.finishing
+            && (!self.finishing || self.outvoted.is_some())
             && !self.stands_still
             && self.leaving.is_none()
-            && self.lost.is_empty();
+            && self.lost.is_empty()
+            && (!self.is_disputed() || self.outvoted.is_some());
         if !is_settled {
             return None;
         }
         let members = self.members.iter().enumerate();
-        let able = members.filter(|(_, member)| member.protects());
+        let is_right = |member: &Member| self.outvoted.is_none() || member.vote.is_some();
+        let able = members.filter(|(_, member)| member.protects() && is_right(member));
         able.max_by_key(|(index, member)| {
             let is_wanted = self.wanted_heir == Some(member.pairing());
             let held = member.cursor().acknowledged();
@@ -82,9 +86,20 @@ impl<O> Primary<O> {
     /// Lets the backup take over. The vcpu was stopped, and everything that it made was given to
     /// this core. From here on nothing is emitted; in the end comes
     /// [`PrimaryStop::Superseded`](super::PrimaryStop::Superseded), or [`PrimaryAction::Resume`] if
-    /// nobody took over. False: it cannot be done now, let the vcpu run on.
+    /// nobody took over. False: it cannot be done now, let the vcpu run on. Never after
+    /// [`PrimaryAction::StandStill`], until that is known.
     pub fn hand_over(&mut self, now: Duration) -> bool {
         self.enter(now);
+        if self.outvoted.is_some() {
+            self.outvoted = Some(Outvoted::StandsStill);
+            self.maintain(now);
+            return true;
+        }
+        // Somebody was told that the vcpu may run on.
+        let is_resumed = |action: &PrimaryAction<O>| matches!(action, PrimaryAction::Resume);
+        if self.actions.iter().any(is_resumed) {
+            return false;
+        }
         let heir = self.next_heir().filter(|_| self.can_hand_over());
         if let Some(heir) = heir {
             self.begin_handover(now, heir);
@@ -144,7 +159,7 @@ impl<O> Primary<O> {
         self.resume();
     }
 
-    fn begin_handover(&mut self, now: Duration, heir: usize) {
+    pub(super) fn begin_handover(&mut self, now: Duration, heir: usize) {
         self.flush(now, true);
         let member = &self.members[heir];
         let (connection, pairing) = (member.connection(), member.pairing());
@@ -172,7 +187,7 @@ impl<O> Primary<O> {
         assert!(self.stands_still, "only whoever hands over has an heir");
         self.stands_still = false;
         self.heir = None;
-        if !self.disk_failed {
+        if self.may_move() {
             self.actions.push_back(PrimaryAction::Resume);
         }
     }
@@ -180,7 +195,8 @@ impl<O> Primary<O> {
     /// The machine goes on here.
     pub(super) fn resume(&mut self) {
         self.heir = None;
-        let stood_still = std::mem::take(&mut self.stands_still);
+        let mut stood_still = std::mem::take(&mut self.stands_still);
+        stood_still |= self.outvoted.take().is_some();
         if std::mem::take(&mut self.disk_failed) || stood_still {
             self.actions.push_back(PrimaryAction::Resume);
         }

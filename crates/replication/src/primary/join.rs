@@ -105,6 +105,7 @@ impl Join {
             build: self.greeting.build.clone(),
             is_member: false,
             protects: false,
+            has_caught_up: false,
             acknowledged: self.cursor.acknowledged(),
             lag_instructions: 0,
             lag: Duration::ZERO,
@@ -279,6 +280,7 @@ impl<O> Primary<O> {
         let takes_one_more = matches!(self.state, State::Running { join: None })
             && !self.finishing
             && !self.stands_still
+            && !self.is_disputed()
             && self.settled
             && self.leaving.is_none()
             && self.lost.is_empty()
@@ -472,8 +474,11 @@ impl<O> Primary<O> {
     /// The backup holds the snapshot and is ready: the arbiter is asked to make it a member.
     /// Outputs do not wait for it yet: it cannot leave the generation.
     pub(super) fn claim_joining(&mut self, now: Duration) {
-        let is_free =
-            self.leaving.is_none() && self.lost.is_empty() && !self.finishing && !self.stands_still;
+        let is_free = self.leaving.is_none()
+            && self.lost.is_empty()
+            && !self.finishing
+            && !self.stands_still
+            && !self.is_disputed();
         let State::Running { join: Some(join) } = &mut self.state else {
             return;
         };

@@ -81,6 +81,7 @@ impl<O> Primary<O> {
             && self.lost.is_empty()
             && !self.finishing
             && !self.stands_still
+            && !self.is_disputed()
             && !self.disk_failed;
         // While the arbiter is out of reach nothing else could be asked of it either.
         let is_there = !matches!(self.agreement, Agreement::Unreachable | Agreement::Differs);

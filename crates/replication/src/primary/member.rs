@@ -1,6 +1,7 @@
 //! The members: followers whose acknowledgement outputs wait for. `docs/protocol.md`, "The output
 //! rule" and "Suspicion".
 
+use super::difference::Vote;
 use super::join::protocol_error;
 use super::{Asked, FollowerStatus, Primary, PrimaryAction, State};
 use crate::ConnectionId;
@@ -45,6 +46,11 @@ pub(super) struct Member {
     durable: u64,
     /// What its last look at the arbiter said.
     agreement: Agreement,
+    /// Where and how its machine differs, if it does.
+    pub vote: Option<Vote>,
+    /// It was asked to say when it has replayed that record, and has replayed that one without a difference.
+    pub asked_to_compare: u64,
+    pub compared: u64,
 }
 
 impl Member {
@@ -72,6 +78,9 @@ impl Member {
             protects: false,
             durable: 0,
             agreement: Agreement::Unknown,
+            vote: None,
+            asked_to_compare: 0,
+            compared: 0,
         }
     }
 
@@ -132,6 +141,11 @@ impl Member {
 
     pub fn protects(&self) -> bool {
         self.protects && !self.in_doubt
+    }
+
+    /// Whether it has caught up with what its restore took.
+    pub fn has_caught_up(&self) -> bool {
+        self.meter.has_caught_up()
     }
 
     pub fn holds_all(&self, log: &LifeLog) -> bool {
@@ -233,6 +247,7 @@ impl Member {
             build: self.greeting.build.clone(),
             is_member: true,
             protects: self.protects,
+            has_caught_up: self.meter.has_caught_up(),
             acknowledged: self.cursor.acknowledged(),
             lag_instructions: if self.protects { behind } else { 0 },
             lag: self.meter.lag(),
@@ -244,7 +259,8 @@ impl Member {
     }
 
     fn suspicion(&mut self, now: Duration, detector: &DetectorConfig) -> Option<Suspicion> {
-        if self.meter.executed() >= self.cursor.sent_count() {
+        // One that differs waits for a word.
+        if self.meter.executed() >= self.cursor.sent_count() || self.vote.is_some() {
             self.moved = now;
         }
         let unacknowledged = self.cursor.awaited_since();
@@ -345,8 +361,11 @@ impl<O> Primary<O> {
                 self.suspect(now, index, Suspicion::HandedOver);
             }
             Message::Diverged { pairing, report } if pairing == expected => {
-                self.report(Event::Diverged { pairing, report });
-                self.suspect(now, index, Suspicion::Diverged);
+                self.differs(now, index, report);
+            }
+            Message::Compared { pairing, sequence } if pairing == expected => {
+                member.heard(now);
+                member.compared = member.compared.max(sequence);
             }
             Message::Goodbye {
                 pairing,
@@ -391,7 +410,8 @@ impl<O> Primary<O> {
     pub(super) fn release(&mut self, now: Duration) {
         let mutated = self.config.mutations.active(Mutation::EmitsAfterHandover);
         let is_certain = self.lost.is_empty() && self.members.iter().all(Member::is_certain);
-        if !is_certain || self.is_journal_lost() || self.stands_still && !mutated {
+        let is_gone = (self.stands_still || self.is_disputed()) && !mutated;
+        if !is_certain || self.is_journal_lost() || is_gone {
             return;
         }
         let held = self.members.iter().map(|m| m.cursor.acknowledged());
@@ -407,7 +427,7 @@ impl<O> Primary<O> {
     /// What the disks of all members have for good.
     pub(super) fn complete_durable_flushes(&mut self) {
         let is_waited_for = self.opened.membership().durability == Durability::Both;
-        if !is_waited_for || !self.settled || !self.lost.is_empty() {
+        if !is_waited_for || !self.settled || !self.lost.is_empty() || self.is_disputed() {
             return;
         }
         if let Some(count) = self.members.iter().map(Member::durable).min()
@@ -438,7 +458,7 @@ impl<O> Primary<O> {
     /// A guest that only computes makes no record, and a member executes nothing beyond the last
     /// one: a marker without an output lets it come after, and is one more that it is compared by.
     pub(super) fn let_members_follow(&mut self, now: Duration) {
-        let may_move = !self.stands_still && !self.disk_failed && !self.finishing;
+        let may_move = self.may_move() && !self.finishing;
         let (last, count) = (self.log.end().count, self.count);
         let mut cursors = self.members.iter().map(Member::cursor);
         if !may_move || !cursors.any(|cursor| cursor.is_behind(now, last, count)) {

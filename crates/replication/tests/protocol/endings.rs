@@ -15,6 +15,7 @@ fn a_backup_that_differs_says_so_keeps_the_evidence_and_joins_anew() {
     let report = DivergenceReport {
         sequence: 4,
         count: 77,
+        digest: 5,
         what: "digest".into(),
     };
     pair.backup.diverged(pair.now, 1, report.clone());

@@ -32,6 +32,8 @@ pub struct Follower {
     pub is_closed: bool,
     /// Nothing gets through to it.
     pub is_deaf: bool,
+    /// It replays without a difference, and says so when it is asked.
+    pub agrees: bool,
 }
 
 impl Follower {
@@ -48,6 +50,7 @@ impl Follower {
             said: Vec::new(),
             is_closed: false,
             is_deaf: false,
+            agrees: false,
         }
     }
 
@@ -91,6 +94,9 @@ impl Follower {
                 self.held_count = records.last().unwrap().count;
                 Some(self.ack())
             }
+            Message::Compare { pairing, sequence } if self.agrees => {
+                Some(Message::Compared { pairing, sequence })
+            }
             Message::Heartbeat { probe, .. } => {
                 self.echo = self.echo.max(probe);
                 Some(self.ack())
@@ -109,6 +115,7 @@ pub struct Group {
     pub arbiter_answers: bool,
     pub asked: Vec<Request>,
     pub share: u64,
+    pub stands_still: bool,
     pub count: u64,
     pub visible: u64,
     pub emitted: u64,
@@ -138,6 +145,7 @@ impl Group {
             arbiter_answers: true,
             asked: Vec::new(),
             share: FULL_SPEED.into(),
+            stands_still: false,
             count: 0,
             visible: 0,
             emitted: 0,
@@ -204,6 +212,11 @@ impl Group {
                     self.asked.push(request);
                     self.answer();
                 }
+                PrimaryAction::StandStill => {
+                    self.stands_still = true;
+                    assert!(self.primary.hand_over(self.now));
+                }
+                PrimaryAction::Resume => self.stands_still = false,
                 PrimaryAction::Throttle(share) => self.share = share.into(),
                 PrimaryAction::Emit(outputs) => self.emitted += outputs.len() as u64,
                 PrimaryAction::Report(event) => self.events.push(event),
@@ -228,9 +241,11 @@ impl Group {
         while self.now < end {
             self.now += ms(1);
             let step = self.now.as_millis() as u64;
-            self.count += PER_MS * self.share / u64::from(FULL_SPEED);
+            if !self.stands_still {
+                self.count += PER_MS * self.share / u64::from(FULL_SPEED);
+            }
             self.primary.progress(self.now, self.count);
-            if step.is_multiple_of(10) {
+            if !self.stands_still && step.is_multiple_of(10) {
                 let body = RecordBody::Input(vec![1, 2, 3]);
                 let count = self.count;
                 self.primary.record(self.now, Record { count, body });

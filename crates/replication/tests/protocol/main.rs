@@ -11,6 +11,7 @@ mod joining;
 mod journal;
 mod lag;
 mod lagging;
+mod majority;
 mod output_rule;
 mod pair;
 mod returning;

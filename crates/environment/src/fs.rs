@@ -1,7 +1,7 @@
 //! Files whose content has to outlast a loss of power: a drop-in for what is used of [`std::fs`].
 
 use crate::simulation::{current, with_current};
-use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use rustix::fs::{Advice, FallocateFlags, FlockOperation, fadvise, fallocate, flock};
 use rustix::io::Errno;
 use std::fmt;
 use std::fs;
@@ -256,6 +256,28 @@ impl File {
                 Ok(fallocate(file, punch, offset, length)?)
             }
             File::Simulated(file) => file.zero(offset, length),
+        }
+    }
+
+    /// Where there may be something else than zeros, at or after `offset`; `None` if nothing follows. A
+    /// file system that does not say so says `offset`, and so does a world.
+    pub fn next_data(&self, offset: u64) -> Option<u64> {
+        match self {
+            File::Host(file) => match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(offset)) {
+                Ok(data) => Some(data.max(offset)),
+                Err(Errno::NXIO) => None,
+                Err(_) => Some(offset),
+            },
+            File::Simulated(_) => Some(offset),
+        }
+    }
+
+    /// What was written and synced is read from the disk from here on, and not from memory: an error of
+    /// which nobody was told may have left something else on the disk than there. A host need not do it.
+    pub fn forget_cached(&self) {
+        if let File::Host(file) = self {
+            // Advice that is not taken changes nothing.
+            let _taken = fadvise(file, 0, None, Advice::DontNeed);
         }
     }
 

@@ -1,10 +1,12 @@
 //! The disks' back-end: raw image files on this host.
 
 mod copy;
+mod digesting;
 pub mod probe;
 mod worker;
 
-pub use copy::{CHUNK_BYTES, DiskChunk};
+pub use copy::{CHUNK_BYTES, Content, CopiedPart, DiskChunk};
+pub use digesting::{DigestError, Digesting, Window, windows};
 pub use worker::{Completion, DiskThread};
 
 use crate::config::DiskFile;
@@ -165,22 +167,12 @@ impl Disk {
         Disk::from_options(path, read_only, &options, None)
     }
 
-    /// Opens the backup's copy of a disk of `length` bytes, which it will overwrite: makes the
-    /// file when it is absent, empties it otherwise.
+    /// Opens the backup's copy of a disk of `length` bytes, in which what differs will be overwritten: makes
+    /// the file when it is absent, cuts it or adds zeros otherwise.
     pub fn for_copy(path: &Path, read_only: bool, length: u64) -> Result<Disk, DiskError> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).mode(0o600);
-        let disk = Disk::from_options(path, read_only, &options, Some(length))?;
-        // What the copy does not send reads as zero. A file was emptied; a device still has what was
-        // on it.
-        if !length_can_change(&disk.file) {
-            disk.zero(0, length).map_err(|source| DiskError::Resize {
-                path: path.into(),
-                length,
-                source,
-            })?;
-        }
-        Ok(disk)
+        Disk::from_options(path, read_only, &options, Some(length))
     }
 
     fn from_options(
@@ -209,14 +201,13 @@ impl Disk {
         }
         if let Some(length) = new_length
             && kind == Kind::Plain
+            && file.length().map_err(open_error)? != length
         {
-            file.set_len(0)
-                .and_then(|()| file.set_len(length))
-                .map_err(|source| DiskError::Resize {
-                    path: path.into(),
-                    length,
-                    source,
-                })?;
+            file.set_len(length).map_err(|source| DiskError::Resize {
+                path: path.into(),
+                length,
+                source,
+            })?;
         }
         let length = file.length().map_err(open_error)?;
         check_length(path, length)?;
@@ -296,13 +287,37 @@ impl Disk {
 
     /// Writes bytes of the primary's disk into this copy.
     pub fn write_copied(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        if offset
-            .checked_add(bytes.len() as u64)
-            .is_none_or(|end| end > self.length)
-        {
-            return Err(outside());
-        }
+        self.check_range(offset, bytes.len() as u64)?;
         self.file.write_all_at(bytes, offset)
+    }
+
+    /// Makes bytes of this copy zero.
+    pub fn zero_copied(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        self.check_range(offset, bytes)?;
+        self.zero(offset, bytes)
+    }
+
+    /// Reads what is there, without a request of the guest's.
+    pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.check_range(offset, buffer.len() as u64)?;
+        self.file.read_exact_at(buffer, offset)
+    }
+
+    /// Where there may be something else than zeros, at or after `offset`: the disk's length if nothing
+    /// follows.
+    pub fn next_data(&self, offset: u64) -> u64 {
+        let data = self.file.next_data(offset);
+        data.map_or(self.length, |data| data.min(self.length))
+    }
+
+    /// What is read from here on is what is on the disk for good.
+    ///
+    /// # Errors
+    /// The disk does not take what was written to it.
+    pub fn settle(&self) -> io::Result<()> {
+        self.sync()?;
+        self.file.forget_cached();
+        Ok(())
     }
 
     /// Makes everything durable.
@@ -347,6 +362,11 @@ impl Disk {
         self.checked_range(sector, bytes)
     }
 
+    fn check_range(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        let end = offset.checked_add(bytes).ok_or_else(outside)?;
+        (end <= self.length).then_some(()).ok_or_else(outside)
+    }
+
     fn checked_range(&self, sector: u64, bytes: u64) -> io::Result<u64> {
         let offset = sector.checked_mul(SECTOR_BYTES).ok_or_else(outside)?;
         let end = offset.checked_add(bytes).ok_or_else(outside)?;
@@ -378,10 +398,6 @@ fn name(operation: &DiskOperation) -> &'static str {
         DiskOperation::Flush => "flush",
         DiskOperation::Zero { .. } => "zero",
     }
-}
-
-fn length_can_change(file: &File) -> bool {
-    file.kind().is_ok_and(|kind| kind == Kind::Plain)
 }
 
 #[cfg(test)]

@@ -20,8 +20,11 @@ pub struct OutputDelay {
 /// How far the copy of the machine and its disks is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct JoinProgress {
-    /// Bytes done; zeros that need not be copied are among them.
+    /// Bytes done; what need not be copied of the disks because it is there already is among them.
     pub done_bytes: u64,
+    /// Bytes of that which were sent.
+    #[serde(default)]
+    pub sent_bytes: u64,
     /// Bytes altogether, as far as is known.
     pub total_bytes: u64,
     /// The share that is done, in hundredths.

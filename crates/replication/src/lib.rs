@@ -8,6 +8,7 @@
 
 mod arrears;
 pub mod backup;
+pub mod blocks;
 pub mod config;
 pub mod configuration;
 pub mod cursor;

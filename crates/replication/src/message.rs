@@ -5,6 +5,7 @@ mod refusal;
 
 pub use refusal::{MAX_DIFFERENCES, Refusal};
 
+use crate::blocks::BlockDigest;
 use crate::configuration::{Build, Configuration, Difference};
 use crate::frame::{FrameError, FrameReader, FrameWriter};
 use crate::life_log::{LogMark, Place};
@@ -160,12 +161,25 @@ pub struct SnapshotChunk {
     pub pairing: u64,
     /// What it belongs to.
     pub part: SnapshotPart,
-    /// Where in that, in bytes. For the machine's state without gaps; a disk may leave out zeros.
+    /// Where in that, in bytes. For the machine's state without gaps; of a disk what is equal is left out.
     pub offset: u64,
     /// About how many bytes all parts together have, for whoever wants to know how far it is.
     pub total: u64,
     /// At most [`MAX_CHUNK_BYTES`].
     pub bytes: Vec<u8>,
+}
+
+/// Digests of the blocks of a joiner's disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskBlocks {
+    /// The pairing.
+    pub pairing: u64,
+    /// Index of the disk.
+    pub device: u8,
+    /// Where the first block begins, in bytes.
+    pub offset: u64,
+    /// Of a window at most: see [`crate::blocks::WINDOW_BLOCKS`].
+    pub digests: Vec<BlockDigest>,
 }
 
 /// Why one side leaves in an orderly way.
@@ -254,13 +268,45 @@ pub enum Message {
         /// As in the backup's Hello.
         run: RunId,
     },
+    /// P, on that connection, first: the disks that belong to the snapshot.
+    Disks {
+        /// The pairing.
+        pairing: u64,
+        /// Of the digests of blocks; new for each copy.
+        seed: u64,
+        /// Bytes of each.
+        lengths: Vec<u64>,
+    },
     /// P, on that connection: a piece of the snapshot.
     Snapshot(SnapshotChunk),
+    /// B, on that connection: what its own disk has here. After the machine's last piece, and then after each
+    /// [`Message::Alike`].
+    Blocks(DiskBlocks),
+    /// P, on that connection: zeros belong here.
+    Zeros {
+        /// The pairing.
+        pairing: u64,
+        /// Index of the disk.
+        device: u8,
+        /// Where they begin, in bytes.
+        offset: u64,
+        /// Bytes.
+        length: u64,
+    },
+    /// P, on that connection: everything before this that differs was sent, so that the disks are alike.
+    Alike {
+        /// The pairing.
+        pairing: u64,
+        /// Index of the disk.
+        device: u8,
+        /// Where the next blocks begin, in bytes.
+        end: u64,
+    },
     /// P, on that connection: those were all pieces.
     SnapshotEnd {
         /// The pairing.
         pairing: u64,
-        /// Pieces that were sent.
+        /// Pieces that were sent, zeros too.
         chunks: u64,
     },
     /// B: holds the snapshot and runs.
@@ -497,8 +543,17 @@ impl MessageWriter {
 }
 
 /// What comes on the connection for a snapshot's pieces, not copied out of the reader.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fetched<'a> {
+    /// The disks that belong to it: [`Message::Disks`].
+    Disks {
+        /// The pairing.
+        pairing: u64,
+        /// Of the digests of blocks.
+        seed: u64,
+        /// Bytes of each.
+        lengths: Vec<u64>,
+    },
     /// A piece: [`Message::Snapshot`].
     Chunk {
         /// The pairing.
@@ -511,6 +566,26 @@ pub enum Fetched<'a> {
         total: u64,
         /// The bytes.
         bytes: &'a [u8],
+    },
+    /// Zeros: [`Message::Zeros`].
+    Zeros {
+        /// The pairing.
+        pairing: u64,
+        /// Index of the disk.
+        device: u8,
+        /// Where they begin, in bytes.
+        offset: u64,
+        /// Bytes.
+        length: u64,
+    },
+    /// Up to there the disks are alike: [`Message::Alike`].
+    Alike {
+        /// The pairing.
+        pairing: u64,
+        /// Index of the disk.
+        device: u8,
+        /// Where the next blocks begin, in bytes.
+        end: u64,
     },
     /// Those were all: [`Message::SnapshotEnd`].
     End {
@@ -549,6 +624,12 @@ impl MessageReader {
         MessageReader {
             frames: FrameReader::new(MAX_MESSAGE_BYTES),
         }
+    }
+
+    /// On a connection that has become one for a snapshot's pieces.
+    pub fn goes_on_with_snapshot(mut self) -> MessageReader {
+        self.frames.set_limit(MAX_MESSAGE_BYTES);
+        self
     }
 
     /// Adds bytes as they came from the connection.

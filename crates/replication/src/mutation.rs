@@ -89,6 +89,8 @@ pub enum Mutation {
     SparePowersOn,
     /// A claim does not care whether the store has the key of the generation before.
     KeyBeforeNotRequired,
+    /// A block in which a joiner's disk differs is not copied.
+    ChangedBlockNotCopied,
 }
 
 /// Which bug is brought back, if any.

@@ -1,11 +1,12 @@
 //! `docs/protocol.md`, "Messages": encoding, and what garbage does.
 
 use proptest::prelude::*;
+use replication::blocks::BlockDigest;
 use replication::configuration::{Build, Configuration, Difference, MAX_KEYS};
 use replication::life_log::{LogMark, Place};
 use replication::marker::{DiskState, Marker, Role, Worth};
 use replication::message::{
-    Button, Continuation, DivergenceReport, Fetched, Greeting, LifeId, MAX_DIFFERENCES,
+    Button, Continuation, DiskBlocks, DivergenceReport, Fetched, Greeting, LifeId, MAX_DIFFERENCES,
     MAX_GREETING_BYTES, Message, MessageReader, MessageWriter, PROTOCOL_VERSION, Parting, Refusal,
     SnapshotChunk, SnapshotPart, Standpoint,
 };
@@ -152,6 +153,10 @@ fn message() -> impl Strategy<Value = Message> {
         Just(SnapshotPart::Machine),
         any::<u8>().prop_map(SnapshotPart::Disk)
     ];
+    let digest = prop_oneof![
+        Just(BlockDigest::ZEROS),
+        any::<u128>().prop_map(BlockDigest)
+    ];
     let body = prop_oneof![
         bytes().prop_map(RecordBody::Input),
         n().prop_map(|visible_outputs| RecordBody::Marker { visible_outputs }),
@@ -222,6 +227,40 @@ fn message() -> impl Strategy<Value = Message> {
             }
         ),
         (n(), n()).prop_map(|(pairing, chunks)| Message::SnapshotEnd { pairing, chunks }),
+        (n(), n(), proptest::collection::vec(n(), 0..9)).prop_map(|(pairing, seed, lengths)| {
+            Message::Disks {
+                pairing,
+                seed,
+                lengths,
+            }
+        }),
+        (
+            n(),
+            any::<u8>(),
+            n(),
+            proptest::collection::vec(digest, 0..40)
+        )
+            .prop_map(|(pairing, device, offset, digests)| {
+                Message::Blocks(DiskBlocks {
+                    pairing,
+                    device,
+                    offset,
+                    digests,
+                })
+            }),
+        (n(), any::<u8>(), 0..1u64 << 60, 0..1u64 << 60).prop_map(
+            |(pairing, device, offset, length)| Message::Zeros {
+                pairing,
+                device,
+                offset,
+                length,
+            }
+        ),
+        (n(), any::<u8>(), n()).prop_map(|(pairing, device, end)| Message::Alike {
+            pairing,
+            device,
+            end,
+        }),
         (n(), n(), n(), n(), any::<u128>()).prop_map(
             |(pairing, sequence, count, visible_outputs, mark)| Message::SnapshotTaken {
                 pairing,
@@ -432,7 +471,7 @@ fn a_piece_is_the_same_with_and_without_a_copy() {
                         assert_eq!((pairing, chunks, fetched), (3, 2, 2));
                         ended = true;
                     }
-                    Fetched::Other => panic!("nothing else was sent"),
+                    _ => panic!("nothing else was sent"),
                 }
             }
         }
@@ -497,15 +536,16 @@ fn the_longest_greeting_and_refusal_fit() {
 /// The first thing that is said is understood for as long as there are versions: which one it is.
 #[test]
 fn a_greeting_of_another_version_is_known_for_one() {
-    for (kind, version) in [(1, 8), (20, 8), (1, 10), (20, 1000)] {
+    let (before, after) = (PROTOCOL_VERSION - 1, PROTOCOL_VERSION + 1);
+    for (kind, version) in [(1, before), (20, before), (1, after), (20, 1000)] {
         let mut payload = Vec::new();
-        replication::wire::put_varint(&mut payload, version);
+        replication::wire::put_varint(&mut payload, version.into());
         payload.extend([0xa5; 99]);
         let mut bytes = Vec::new();
         replication::frame::FrameWriter::default().write(&mut bytes, kind, &payload);
         let mut reader = MessageReader::new();
         reader.push(&bytes);
-        let protocol = version as u32;
+        let protocol = version;
         let message = reader.next_message().unwrap();
         assert_eq!(message, Some(Message::Foreign { protocol }));
     }

@@ -105,6 +105,7 @@ found! {
     outputs_that_one_member_holds_are_found: AnyMemberIsEnough within 50,
     a_claim_by_a_non_member_is_found: ClaimByNonMember within 50,
     a_host_that_returns_unproven_is_found: ReturnsUnproven within 200,
+    a_block_that_is_not_copied_is_found: ChangedBlockNotCopied within 50,
 }
 
 /// Both hosts keep journals and may lose power at once: the machine goes on from one of them.

@@ -300,10 +300,11 @@ fn describe_joining(joining: &JoinProgress) -> String {
         .seconds_left
         .map_or_else(String::new, |seconds| format!("   {seconds:.0} s left"));
     format!(
-        "copy {:.0}%   {:.0} of {:.0} MiB   {:.0} MiB/s{left}",
+        "copy {:.0}%   {:.0} of {:.0} MiB, {:.0} of them sent   {:.0} MiB/s{left}",
         joining.percent,
         joining.done_bytes as f64 / MIB,
         joining.total_bytes as f64 / MIB,
+        joining.sent_bytes as f64 / MIB,
         joining.bytes_per_second as f64 / MIB
     )
 }

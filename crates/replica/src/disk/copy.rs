@@ -4,13 +4,28 @@ use super::Disk;
 use super::worker::changes;
 use environment::mpsc::{SyncSender, TrySendError};
 use machine::output::{DiskOperation, DiskRequest};
+use replication::blocks::WINDOW_BYTES;
 use std::collections::VecDeque;
 
-/// Bytes of a chunk; the last one of a disk may be shorter.
+/// Bytes of a chunk; the last one of a disk may be shorter. A window has a whole number of them.
 pub const CHUNK_BYTES: u64 = 256 << 10;
 /// Chunks that wait because the guest was about to write to them: 256 MiB. For one more, the guest's
 /// write waits.
 const MOST_WAITING: usize = if cfg!(test) { 8 } else { 1024 };
+
+/// What comes of a copy, piece by piece.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CopiedPart {
+    /// A piece of a disk: each byte is in exactly one.
+    Chunk(DiskChunk),
+    /// Everything before this was there, to the beginning of the next window or the end of the disk.
+    Reached {
+        /// Index among the machine's disks.
+        device: u8,
+        /// In bytes.
+        offset: u64,
+    },
+}
 
 /// A piece of a disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,33 +34,54 @@ pub struct DiskChunk {
     pub device: u8,
     /// Where it begins, in bytes.
     pub offset: u64,
-    /// The bytes, or why they could not be read.
-    pub bytes: Result<Vec<u8>, String>,
+    /// What is there, or why it could not be read.
+    pub content: Result<Content, String>,
+}
+
+/// What a piece of a disk holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// These bytes.
+    Bytes(Vec<u8>),
+    /// So many zeros.
+    Zeros(u64),
+}
+
+impl Content {
+    /// Bytes.
+    pub fn length(&self) -> u64 {
+        match self {
+            Content::Bytes(bytes) => bytes.len() as u64,
+            Content::Zeros(length) => *length,
+        }
+    }
 }
 
 /// A copy under way: which chunks were taken, and those that were taken but not yet sent.
 pub(super) struct DiskCopy {
-    chunks: SyncSender<DiskChunk>,
+    parts: SyncSender<CopiedPart>,
     /// For each disk and chunk, whether it was taken.
     taken: Vec<Vec<bool>>,
     /// The next chunk to look at.
     device: usize,
     index: usize,
-    waiting: VecDeque<DiskChunk>,
+    waiting: VecDeque<CopiedPart>,
+    waiting_chunks: usize,
 }
 
 impl DiskCopy {
-    pub(super) fn new(disks: &[Disk], chunks: SyncSender<DiskChunk>) -> DiskCopy {
+    pub(super) fn new(disks: &[Disk], parts: SyncSender<CopiedPart>) -> DiskCopy {
         let taken = disks
             .iter()
             .map(|disk| vec![false; disk.length().div_ceil(CHUNK_BYTES) as usize])
             .collect();
         DiskCopy {
-            chunks,
+            parts,
             taken,
             device: 0,
             index: 0,
             waiting: VecDeque::new(),
+            waiting_chunks: 0,
         }
     }
 
@@ -62,46 +98,97 @@ impl DiskCopy {
         let last = offset.saturating_add(length - 1).min(disk.length() - 1) / CHUNK_BYTES;
         for index in offset / CHUNK_BYTES..=last {
             self.take(disks, device, index as usize);
-            if self.waiting.len() > MOST_WAITING
-                && let Some(chunk) = self.waiting.pop_front()
-                && self.chunks.send(chunk).is_err()
-            {
-                return false;
+            while self.waiting_chunks > MOST_WAITING {
+                let Some(part) = self.pop() else { break };
+                if self.parts.send(part).is_err() {
+                    return false;
+                }
             }
         }
         true
     }
 
-    /// Sends a chunk or looks at the next one. False when all is done or nobody listens.
+    /// Sends a part or looks at the next chunk. False when all is done or nobody listens.
     pub(super) fn step(&mut self, disks: &[Disk]) -> bool {
-        if let Some(chunk) = self.waiting.pop_front() {
-            return self.send(chunk);
+        if let Some(part) = self.pop() {
+            return self.send(part);
         }
-        while self.device < self.taken.len() {
-            if self.index == self.taken[self.device].len() {
-                self.device += 1;
-                self.index = 0;
-                continue;
-            }
-            let (device, index) = (self.device, self.index);
-            self.index += 1;
-            self.take(disks, device, index);
+        let Some(taken) = self.taken.get(self.device) else {
+            return false;
+        };
+        if self.index == taken.len() {
+            self.device += 1;
+            self.index = 0;
             return true;
         }
-        false
+        if !self.take_hole(disks) {
+            self.take(disks, self.device, self.index);
+            self.index += 1;
+        }
+        let length = disks[self.device].length();
+        let offset = (self.index as u64 * CHUNK_BYTES).min(length);
+        if offset.is_multiple_of(WINDOW_BYTES) || offset == length {
+            let device = self.device as u8;
+            self.push(CopiedPart::Reached { device, offset });
+        }
+        true
     }
 
-    fn send(&mut self, chunk: DiskChunk) -> bool {
-        match self.chunks.try_send(chunk) {
+    fn push(&mut self, part: CopiedPart) {
+        self.waiting_chunks += usize::from(matches!(part, CopiedPart::Chunk(_)));
+        self.waiting.push_back(part);
+    }
+
+    fn pop(&mut self) -> Option<CopiedPart> {
+        let part = self.waiting.pop_front()?;
+        self.waiting_chunks -= usize::from(matches!(part, CopiedPart::Chunk(_)));
+        Some(part)
+    }
+
+    fn send(&mut self, part: CopiedPart) -> bool {
+        match self.parts.try_send(part) {
             Ok(()) => true,
-            Err(TrySendError::Full(chunk)) => {
-                self.waiting.push_front(chunk);
+            Err(TrySendError::Full(part)) => {
+                self.waiting_chunks += usize::from(matches!(part, CopiedPart::Chunk(_)));
+                self.waiting.push_front(part);
                 // The link is busy. The guest's own requests are looked at in between.
                 environment::thread::sleep(std::time::Duration::from_micros(500));
                 true
             }
             Err(TrySendError::Disconnected(_)) => false,
         }
+    }
+
+    /// Takes the chunks from the next one on that are in a hole of the image, up to the end of the window,
+    /// without reading them.
+    fn take_hole(&mut self, disks: &[Disk]) -> bool {
+        let (disk, first) = (&disks[self.device], self.index);
+        let offset = first as u64 * CHUNK_BYTES;
+        let window_end = (offset / WINDOW_BYTES + 1) * WINDOW_BYTES;
+        let end = disk.next_data(offset).min(window_end).min(disk.length());
+        // The last chunk may be shorter.
+        let whole = if end == disk.length() {
+            end.div_ceil(CHUNK_BYTES)
+        } else {
+            end / CHUNK_BYTES
+        };
+        let taken = &mut self.taken[self.device];
+        let mut next = first;
+        while next < whole as usize && !taken[next] {
+            taken[next] = true;
+            next += 1;
+        }
+        if next == first {
+            return false;
+        }
+        self.index = next;
+        let end = (next as u64 * CHUNK_BYTES).min(disk.length());
+        self.push(CopiedPart::Chunk(DiskChunk {
+            device: self.device as u8,
+            offset,
+            content: Ok(Content::Zeros(end - offset)),
+        }));
+        true
     }
 
     fn take(&mut self, disks: &[Disk], device: usize, index: usize) {
@@ -122,15 +209,12 @@ impl DiskCopy {
             sector,
             length: length as u32,
         });
-        let bytes = match outcome.host_error {
-            None if outcome.data.iter().all(|byte| *byte == 0) => return,
-            None => Ok(outcome.data),
-            Some(error) => Err(error),
-        };
-        self.waiting.push_back(DiskChunk {
+        self.push(CopiedPart::Chunk(DiskChunk {
             device: device as u8,
             offset,
-            bytes,
-        });
+            content: outcome
+                .host_error
+                .map_or(Ok(Content::Bytes(outcome.data)), Err),
+        }));
     }
 }

@@ -1,5 +1,7 @@
 use super::*;
 use machine::output::DiskRequest;
+use replication::blocks::{Comparison, Difference, WINDOW_BYTES};
+use replication::mutation::Mutations;
 use std::sync::Arc;
 use std::sync::mpsc;
 use tempfile::TempDir;
@@ -151,16 +153,130 @@ fn wrong_images_are_refused_with_the_reason() {
     ));
 }
 
-/// Finding 13's mutant: the copy does not empty the old disk. What is zero is not sent.
+/// What is there stays, but for what is beyond the new end.
 #[test]
-fn a_copy_begins_with_nothing_of_what_was_there() {
-    for old in [1000, 4096, 100_000] {
+fn a_copy_begins_with_what_was_there_at_the_length_that_it_is_to_have() {
+    for old in [0, 1000, 4096, 8192, 100_000] {
         let (_directory, path) = image(0);
         std::fs::write(&path, vec![9; old]).unwrap();
         let copy = Disk::for_copy(&path, false, 8192).unwrap();
         assert_eq!(copy.length(), 8192);
-        assert_eq!(std::fs::read(&path).unwrap(), vec![0; 8192]);
+        let mut expected = vec![9; old];
+        expected.resize(8192, 0);
+        assert_eq!(std::fs::read(&path).unwrap(), expected);
     }
+}
+
+/// Writes a byte into some sectors of a disk of a few windows.
+fn fill(disk: &Disk, sectors: impl Iterator<Item = u64>, byte: u8) {
+    for sector in sectors {
+        let data = vec![byte; 512];
+        let outcome = disk.perform(&DiskOperation::Write { sector, data });
+        assert_eq!(outcome.status, DiskStatus::Ok);
+    }
+}
+
+/// Brings `copy` along as a primary and a joiner do, each with its own side of it; `write` is called when the
+/// copy has begun. Returns the bytes that were sent.
+fn bring_along(from: Disk, copy: Disk, write: impl FnOnce(&DiskThread)) -> (u64, Disk) {
+    let lengths = [from.length()];
+    let (sender, _completions) = mpsc::channel();
+    let thread = DiskThread::start(Arc::new(vec![from]), move |c| {
+        let _sent = sender.send(c);
+    });
+    let thread = thread.unwrap();
+    let parts = thread.begin_copy();
+    write(&thread);
+    let copy = Arc::new(vec![copy]);
+    let comparison = Comparison {
+        seed: 3,
+        mutations: Mutations::default(),
+    };
+    let digesting = Digesting::start(copy.clone(), comparison.seed).unwrap();
+    let mut sent = 0;
+    for (device, range) in windows(&lengths) {
+        let window = digesting.next().unwrap().unwrap();
+        assert!((window.device, &window.range) == (device, &range) && window.is_whole());
+        while let CopiedPart::Chunk(chunk) = parts.recv().unwrap() {
+            let content = chunk.content.unwrap();
+            let known = window.at(chunk.device, chunk.offset, content.length());
+            let found = match &content {
+                Content::Bytes(bytes) => comparison.differences(bytes, known),
+                Content::Zeros(length) => {
+                    comparison.differences_from_zeros(*length as usize, known)
+                }
+            };
+            for Difference { range, is_zeros } in found {
+                let at = chunk.offset + range.start as u64;
+                match &content {
+                    Content::Bytes(bytes) if !is_zeros => {
+                        sent += range.len() as u64;
+                        copy[0].write_copied(at, &bytes[range]).unwrap();
+                    }
+                    _ => copy[0].zero_copied(at, range.len() as u64).unwrap(),
+                }
+            }
+        }
+    }
+    assert!(digesting.next().is_none() && parts.recv().is_err());
+    digesting.close();
+    (sent, Arc::into_inner(copy).unwrap().pop().unwrap())
+}
+
+const WINDOWS: u64 = 2 * WINDOW_BYTES + 3 * CHUNK_BYTES + 1024;
+
+/// A new host gets what is allocated of a sparse image, and one that comes back what differs.
+#[test]
+fn only_blocks_that_differ_are_copied() {
+    let (_directory, path) = image(WINDOWS);
+    let from = Disk::open(&path, false).unwrap();
+    let every = WINDOWS / 512 / 20;
+    fill(&from, (0..20).map(|n| n * every), 1);
+    let (directory, copy_path) = image(0);
+    let copy = Disk::for_copy(&copy_path, false, WINDOWS).unwrap();
+    let (sent, copy) = bring_along(from, copy, |_| {});
+    assert_eq!(sent, 20 * 4096, "what is allocated, to the block");
+    drop(copy);
+    assert!(std::fs::read(&path).unwrap() == std::fs::read(&copy_path).unwrap());
+    // The primary goes on, and so did the host that went away, with other blocks.
+    let from = Disk::open(&path, false).unwrap();
+    fill(&from, [0, every, 5 * every + 8].into_iter(), 2);
+    fill(&from, [7 * every].into_iter(), 0);
+    let copy = Disk::for_copy(&copy_path, false, WINDOWS).unwrap();
+    fill(&copy, [2 * every, 9 * every + 16].into_iter(), 3);
+    let (sent, copy) = bring_along(from, copy, |_| {});
+    assert_eq!(sent, 4 * 4096, "what differs, to the block, and no zeros");
+    drop(copy);
+    assert!(std::fs::read(&path).unwrap() == std::fs::read(&copy_path).unwrap());
+    drop(directory);
+}
+
+/// What the guest is about to write to comes before its window, when nobody knows what the copy has there.
+#[test]
+fn a_copy_of_what_is_written_to_meanwhile_is_of_its_moment() {
+    let (_directory, path) = image(WINDOWS);
+    let from = Disk::open(&path, false).unwrap();
+    let every = WINDOWS / 512 / 20;
+    fill(&from, (0..10).map(|n| n * every), 1);
+    let expected = std::fs::read(&path).unwrap();
+    let (_other, copy_path) = image(WINDOWS);
+    let copy = Disk::for_copy(&copy_path, false, WINDOWS).unwrap();
+    fill(&copy, (5..20).map(|n| n * every + 3), 2);
+    let written = [19, 12, 8, 3];
+    let (_, copy) = bring_along(from, copy, |thread| {
+        for (request, n) in written.into_iter().enumerate() {
+            thread.submit(DiskRequest {
+                device: 0,
+                request: request as u64,
+                operation: DiskOperation::Write {
+                    sector: n * every,
+                    data: vec![4; 512],
+                },
+            });
+        }
+    });
+    drop(copy);
+    assert!(std::fs::read(&copy_path).unwrap() == expected);
 }
 
 #[test]
@@ -192,9 +308,14 @@ fn a_copy_is_of_the_moment_at_which_it_began() {
     }
     let (directory, copy_path) = image(0);
     let copy = Disk::for_copy(&copy_path, false, length).unwrap();
-    for chunk in chunks.iter() {
-        copy.write_copied(chunk.offset, &chunk.bytes.unwrap())
-            .unwrap();
+    for part in chunks.iter() {
+        let CopiedPart::Chunk(chunk) = part else {
+            continue;
+        };
+        match chunk.content.unwrap() {
+            Content::Bytes(bytes) => copy.write_copied(chunk.offset, &bytes).unwrap(),
+            Content::Zeros(length) => copy.zero_copied(chunk.offset, length).unwrap(),
+        }
     }
     drop(directory);
     for sector in 0..length / 512 {

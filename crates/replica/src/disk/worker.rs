@@ -1,7 +1,7 @@
 //! Carries out the disks' requests, in order, on a thread of its own.
 
 use super::Disk;
-use super::copy::{DiskChunk, DiskCopy};
+use super::copy::{CopiedPart, DiskCopy};
 use environment::mpsc::{self, Receiver, RecvError, Sender, SyncSender, TryRecvError};
 use environment::thread::JoinHandle;
 use machine::input::{DiskStatus, Input};
@@ -41,7 +41,7 @@ impl Completion {
 enum Command {
     Request(DiskRequest),
     /// Send what the disks hold now, whatever is written to them later.
-    Copy(SyncSender<DiskChunk>),
+    Copy(SyncSender<CopiedPart>),
 }
 
 /// The thread. It ends, after all that was submitted, when this and its clones are dropped.
@@ -80,14 +80,13 @@ impl DiskThread {
     }
 
     /// Copies what the disks hold after all requests submitted so far, while later requests go on:
-    /// a chunk that a later write would change is put aside first. The receiver gets every chunk
-    /// that is not all zero once, and the channel closes when all were sent. A receiver that goes
-    /// away ends the copy.
-    pub fn begin_copy(&self) -> Receiver<DiskChunk> {
-        // Two chunks on the way: enough to keep a link busy, little memory.
-        let (sender, chunks) = mpsc::sync_channel(2);
+    /// a chunk that a later write would change is put aside first. The receiver gets everything once, and
+    /// the channel closes when all was sent. A receiver that goes away ends the copy.
+    pub fn begin_copy(&self) -> Receiver<CopiedPart> {
+        // Two parts on the way: enough to keep a link busy, little memory.
+        let (sender, parts) = mpsc::sync_channel(2);
         let _sent = self.commands.send(Command::Copy(sender));
-        chunks
+        parts
     }
 }
 

@@ -1,10 +1,11 @@
 //! The logging channel: messages on a connection.
 
+use crate::peer_stream::BlockingPeer;
 use crate::transport::Connection;
 use replication::frame::FrameError;
 use replication::message::{Message, MessageReader, MessageWriter};
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, ErrorKind, Read};
 use std::net::SocketAddr;
 use std::time::Duration;
 use thiserror::Error;
@@ -24,6 +25,38 @@ pub enum ChannelError {
     /// What came is no message.
     #[error("the peer sent garbage: {0}")]
     Garbage(#[from] FrameError),
+}
+
+/// Bytes that a thread reads at once.
+const READ_BYTES: usize = 256 << 10;
+
+/// A connection on which a joiner fetches the pieces of a snapshot, for the thread that sends them.
+#[derive(Debug)]
+pub struct Fetcher {
+    /// The connection.
+    pub stream: BlockingPeer,
+    reader: MessageReader,
+}
+
+impl Fetcher {
+    /// The next that comes; waits for it.
+    ///
+    /// # Errors
+    /// The connection failed, or what comes is no message.
+    pub fn receive(&mut self) -> io::Result<Message> {
+        loop {
+            if let Some(message) = self.reader.next_message().map_err(io::Error::other)? {
+                return Ok(message);
+            }
+            let room = self.reader.room(READ_BYTES);
+            match self.stream.read(room) {
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(length) => self.reader.filled(length),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
 }
 
 /// One connection of the logging channel.
@@ -61,6 +94,15 @@ impl Channel {
         self.writer.write(&mut self.encoded, message);
         self.connection.send(&self.encoded)?;
         Ok(self.encoded.len())
+    }
+
+    /// For somebody who has a thread for it; `None` if the host does not let it wait.
+    pub fn into_fetcher(mut self) -> Option<Fetcher> {
+        // What was said before comes first; one that fails is noticed by whoever has it then.
+        let _flushed = self.connection.flush();
+        let stream = self.connection.into_blocking().ok()?;
+        let reader = self.reader.goes_on_with_snapshot();
+        Some(Fetcher { stream, reader })
     }
 
     /// When a stranger's time is up.

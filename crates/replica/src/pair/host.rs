@@ -1,6 +1,6 @@
 //! What a replica has of its host, whichever its role.
 
-use super::channel::{Channel, ChannelError};
+use super::channel::{Channel, ChannelError, Fetcher};
 use super::identity;
 use super::markers::Markers;
 use super::neighbours::Neighbours;
@@ -17,7 +17,7 @@ use crate::journal::{JournalDesk, JournalDirectory, JournalOwner};
 use crate::key_watch::{KeyNews, KeyWatch};
 use crate::machines::Machines;
 use crate::outside::{ConsoleSink, Network, NetworkNews, Outside};
-use crate::peer_stream::{BlockingPeer, Membership};
+use crate::peer_stream::Membership;
 use crate::random;
 use crate::state_directory::{StateDirectory, StateDirectoryError};
 use crate::status::{ReplicaStatus, engine_name};
@@ -351,11 +351,8 @@ impl Host {
 
     /// Gives a connection to somebody who has a thread for it: it is none of the loop's any more, and
     /// whoever writes to it waits.
-    pub fn take_stream(&mut self, id: ConnectionId) -> Option<BlockingPeer> {
-        let mut channel = self.channels.remove(&id)?;
-        // What was said before comes first; one that fails is noticed by whoever has it then.
-        let _flushed = channel.connection.flush();
-        channel.connection.into_blocking().ok()
+    pub fn take_fetcher(&mut self, id: ConnectionId) -> Option<Fetcher> {
+        self.channels.remove(&id)?.into_fetcher()
     }
 
     /// Writes an event of the core's to the log.

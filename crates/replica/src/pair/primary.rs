@@ -1,6 +1,7 @@
 //! The replica that meets the world.
 
 use super::ReplicationCore;
+use super::channel::Fetcher;
 use super::host::{Happened, Host};
 use super::journaling::{JournalAge, JournalSnapshot};
 use super::markers::Purpose;
@@ -17,7 +18,6 @@ use crate::end::{Ended, ReplicaError};
 use crate::evidence::EvidenceStore;
 use crate::host_time::monotonic;
 use crate::outside;
-use crate::peer_stream::BlockingPeer;
 use crate::status::{FollowerLine, JournalLine, OutputDelay, ReplicaStatus};
 use crate::vcpu::{
     BegunSnapshot, CommandChannel, InputEncoding, LiveOptions, LiveReport, LiveVcpu, Parts,
@@ -57,7 +57,7 @@ pub(super) struct PrimaryLoop {
     /// A snapshot that nobody has connected for yet.
     begun: Option<Box<BegunSnapshot>>,
     /// Who has connected for the snapshot of which pairing, before it was begun.
-    fetcher: Option<(u64, BlockingPeer)>,
+    fetcher: Option<(u64, Fetcher)>,
     /// Since this process is the primary.
     snapshots_taken: u64,
     /// Its kernel panicked since it was booted.
@@ -417,8 +417,8 @@ impl PrimaryLoop {
         if self.core.joining() != Some((pairing, run)) {
             return self.host.close(connection);
         }
-        if let Some(stream) = self.host.take_stream(connection) {
-            self.fetcher = Some((pairing, stream));
+        if let Some(fetcher) = self.host.take_fetcher(connection) {
+            self.fetcher = Some((pairing, fetcher));
             self.begin_sending();
         }
     }
@@ -426,14 +426,16 @@ impl PrimaryLoop {
     /// Sends the snapshot, if there is one and somebody has connected for it.
     fn begin_sending(&mut self) {
         let pairing = self.begun.as_ref().map(|begun| begun.pairing);
-        let is_its = |fetcher: &mut (u64, BlockingPeer)| Some(fetcher.0) == pairing;
-        let Some((pairing, stream)) = self.fetcher.take_if(is_its) else {
+        let is_its = |fetcher: &mut (u64, Fetcher)| Some(fetcher.0) == pairing;
+        let Some((pairing, fetcher)) = self.fetcher.take_if(is_its) else {
             return;
         };
         let Some(begun) = self.begun.take() else {
             return;
         };
-        match SnapshotSender::start(*begun, stream, self.host.waker.clone()) {
+        let mutations = self.host.pair_config.mutations;
+        let waker = self.host.waker.clone();
+        match SnapshotSender::start(*begun, fetcher, mutations, waker) {
             Ok(sender) => self.snapshot = Some(sender),
             Err(error) => self.snapshot_failed(pairing, error.to_string()),
         }
@@ -453,7 +455,12 @@ impl PrimaryLoop {
         let ended = self.snapshot.as_ref().and_then(SnapshotSender::ended);
         let pairing = self.snapshot.as_ref().map_or(0, SnapshotSender::pairing);
         match ended {
-            Some(Ok(())) => self.drop_snapshot(),
+            Some(Ok(sent)) => {
+                self.drop_snapshot();
+                let generation = self.core.status().generation.0;
+                let event = "snapshot_sent";
+                self.host.events.add(event, generation, 0, sent.to_string());
+            }
             Some(Err(reason)) => self.snapshot_failed(pairing, reason),
             None => return,
         }

@@ -4,9 +4,11 @@
 //! Nothing of it is kept twice: pages go into the machine's memory as they come, disks are written as
 //! they come. Whoever is slower holds the other up by the connection.
 
+mod pieces;
+
 use super::progress::{CopyMeter, lock};
 use crate::config::ReplicaConfig;
-use crate::disk::{Disk, SECTOR_BYTES};
+use crate::disk::{Digesting, Disk, SECTOR_BYTES};
 use crate::evidence::EvidenceStore;
 use crate::host_time::monotonic;
 use crate::machines::Machines;
@@ -20,17 +22,16 @@ use environment::mpsc::{self, Receiver};
 use environment::net::{Shutdown, TcpStream};
 use environment::thread::JoinHandle;
 use machine::Machine;
-use replication::message::{Fetched, Message, MessageReader, MessageWriter, SnapshotPart};
+use pieces::PieceStream;
+use replication::message::{Message, MessageWriter};
 use replication::succession::RunId;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use thiserror::Error;
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Bytes that are read at once, at most.
-const READ_BYTES: usize = 512 << 10;
 
 /// Why no machine was made.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -147,18 +148,21 @@ fn set(connection: &Mutex<Fetching>, next: Fetching) {
 }
 
 /// Connects to the primary and asks for the pieces.
-fn fetch(parts: &RestoreParts, fetching: &Mutex<Fetching>) -> Result<BlockingPeer, RestoreError> {
+fn fetch(
+    parts: &RestoreParts,
+    fetching: &Mutex<Fetching>,
+) -> Result<(BlockingPeer, MessageWriter), RestoreError> {
     let lost = |error: &dyn std::fmt::Display| RestoreError::Lost(error.to_string());
     let mut stream =
         transport::connect_blocking(&parts.primary, CONNECT_TIMEOUT, &parts.membership)
             .map_err(|error| lost(&error))?;
     let ours = stream.handle().map_err(|error| lost(&error))?;
     set(fetching, Fetching::Connected(ours));
-    let mut bytes = Vec::new();
+    let (mut writer, mut bytes) = (MessageWriter::default(), Vec::new());
     let (pairing, run) = (parts.pairing, parts.run);
-    MessageWriter::default().write(&mut bytes, &Message::Fetch { pairing, run });
+    writer.write(&mut bytes, &Message::Fetch { pairing, run });
     stream.write_all(&bytes).map_err(|error| lost(&error))?;
-    Ok(stream)
+    Ok((stream, writer))
 }
 
 /// No machine's snapshot is longer, whatever the peer sends: RAM and as much again.
@@ -175,61 +179,98 @@ fn restore(
         // A panic has ended the process.
         let _joined = previous.join();
     }
-    let stream = fetch(&parts, fetching)?;
-    let mut pieces = PieceStream::new(stream, &parts, copied);
+    let (stream, writer) = fetch(&parts, fetching)?;
+    let mut pieces = PieceStream::new(stream, writer, &parts, copied);
     let made = make(&parts, &mut pieces);
     set(fetching, Fetching::Closed);
-    let (machine, disks) = match pieces.lost.take() {
+    let made = match pieces.lost.take() {
         Some(why) => return Err(RestoreError::Lost(why)),
         None => made?,
     };
-    start(machine, disks, parts.evidence, parts.waker)
+    start(made, parts.evidence, parts.waker)
         .map_err(|error| format!("its thread cannot be started: {error}").into())
 }
 
-fn make(
+/// A machine, and its disks.
+struct Made {
+    machine: Box<dyn Machine>,
+    disks: Arc<Vec<Disk>>,
+}
+
+/// The disks as they are to be: what they are, and what they hold until then as digests.
+struct OwnDisks {
+    disks: Arc<Vec<Disk>>,
+    digesting: Digesting,
+}
+
+fn make(parts: &RestoreParts, pieces: &mut PieceStream) -> Result<Made, RestoreError> {
+    let (seed, lengths) = pieces.disks()?;
+    let disks = Arc::new(own_disks(&parts.config, &lengths)?);
+    // What is there is looked at while the machine comes.
+    let digesting = Digesting::start(disks.clone(), seed)
+        .map_err(|error| format!("a thread for its disks cannot be started: {error}"))?;
+    let own = OwnDisks { disks, digesting };
+    let made = make_with(parts, pieces, &own);
+    own.digesting.close();
+    let (machine, disks) = (made?, own.disks);
+    Ok(Made { machine, disks })
+}
+
+fn make_with(
     parts: &RestoreParts,
     pieces: &mut PieceStream,
-) -> Result<(Box<dyn Machine>, Vec<Disk>), RestoreError> {
+    own: &OwnDisks,
+) -> Result<Box<dyn Machine>, RestoreError> {
     let machine = parts
         .machines
         .restore(pieces)
         .map_err(|error| error.to_string())?;
-    let disks = empty_disks(&*machine, &parts.config)?;
-    pieces.store_disks(&disks)?;
-    for disk in &disks {
+    check_board(&*machine, &parts.config, &own.disks)?;
+    pieces.store_disks(own)?;
+    for disk in own.disks.iter() {
         disk.sync()
             .map_err(|error| RestoreError::Disk(format!("a disk cannot be synced: {error}")))?;
     }
-    Ok((machine, disks))
+    Ok(machine)
 }
 
-/// Disks of the right length with nothing on them.
-fn empty_disks(machine: &dyn Machine, config: &ReplicaConfig) -> Result<Vec<Disk>, RestoreError> {
-    let board = machine.board();
-    let sectors: Vec<u64> = board.disks.iter().map(|disk| disk.sectors).collect();
-    if board.memory_bytes != config.memory_bytes || sectors.len() != config.disks.len() {
-        let reason = "its memory or disks are not those of this configuration";
-        return Err(reason.to_owned().into());
+/// The disks of this host, with whatever is on them, as long as the primary's.
+fn own_disks(config: &ReplicaConfig, lengths: &[u64]) -> Result<Vec<Disk>, RestoreError> {
+    if lengths.len() != config.disks.len() {
+        return Err(other_board());
     }
-    let disks = config.disks.iter().zip(sectors).map(|(own, sectors)| {
-        Disk::for_copy(&own.path, own.read_only, sectors * SECTOR_BYTES)
+    let disks = config.disks.iter().zip(lengths).map(|(own, length)| {
+        Disk::for_copy(&own.path, own.read_only, *length)
             .map_err(|error| RestoreError::Disk(error.to_string()))
     });
     disks.collect()
 }
 
-fn start(
-    machine: Box<dyn Machine>,
-    disks: Vec<Disk>,
-    evidence: EvidenceStore,
-    waker: Waker,
-) -> io::Result<ReplayingVcpu> {
+/// The machine has the memory of this configuration, and those disks.
+fn check_board(
+    machine: &dyn Machine,
+    config: &ReplicaConfig,
+    disks: &[Disk],
+) -> Result<(), RestoreError> {
+    let board = machine.board();
+    let sectors = board.disks.iter().map(|disk| disk.sectors);
+    let is_alike = board.memory_bytes == config.memory_bytes
+        && sectors.eq(disks.iter().map(|disk| disk.length() / SECTOR_BYTES));
+    is_alike.then_some(()).ok_or_else(other_board)
+}
+
+fn other_board() -> RestoreError {
+    let reason = "its memory or disks are not those of this configuration";
+    RestoreError::Unusable(reason.into())
+}
+
+fn start(made: Made, evidence: EvidenceStore, waker: Waker) -> io::Result<ReplayingVcpu> {
+    let Made { machine, disks } = made;
     let channel = CommandChannel::new();
     let disks = if disks.is_empty() {
         None
     } else {
-        Some(start_disks(Arc::new(disks), &channel)?)
+        Some(start_disks(disks, &channel)?)
     };
     let parts = Parts {
         guest: ReplicaGuest::new(machine, disks),
@@ -237,197 +278,4 @@ fn start(
         evidence: Some(evidence),
     };
     ReplayingVcpu::start(parts, channel, waker)
-}
-
-/// A piece that was read and not used up: it is still where the reader has it.
-#[derive(Clone, Copy)]
-struct Piece {
-    part: SnapshotPart,
-    offset: u64,
-    length: usize,
-}
-
-/// The pieces in their order: the machine's bytes to be read, and after them those of the disks.
-struct PieceStream {
-    stream: BlockingPeer,
-    reader: MessageReader,
-    copied: Arc<Mutex<CopyMeter>>,
-    pairing: u64,
-    chunks: u64,
-    /// The piece that is being used, and how much of it was.
-    piece: Option<Piece>,
-    taken: usize,
-    /// Everything came.
-    ended: bool,
-    /// The connection failed, or what came is no piece of this snapshot.
-    lost: Option<String>,
-    /// Bytes of the machine that came so far, and may come.
-    machine_bytes: u64,
-    limit: u64,
-}
-
-impl PieceStream {
-    fn new(
-        stream: BlockingPeer,
-        parts: &RestoreParts,
-        copied: Arc<Mutex<CopyMeter>>,
-    ) -> PieceStream {
-        PieceStream {
-            stream,
-            reader: MessageReader::of_snapshot(),
-            copied,
-            pairing: parts.pairing,
-            chunks: 0,
-            piece: None,
-            taken: 0,
-            ended: false,
-            lost: None,
-            machine_bytes: 0,
-            limit: snapshot_limit(&parts.config),
-        }
-    }
-
-    /// The next piece, or `None` after the last. The one before is gone.
-    fn next(&mut self) -> io::Result<Option<Piece>> {
-        self.piece = None;
-        self.taken = 0;
-        if self.ended {
-            return Ok(None);
-        }
-        let next = self.receive().inspect_err(|error| {
-            self.lost.get_or_insert(error.to_string());
-        })?;
-        self.piece = next;
-        self.ended = next.is_none();
-        Ok(next)
-    }
-
-    fn receive(&mut self) -> io::Result<Option<Piece>> {
-        loop {
-            let fetched = self.reader.next_fetched().map_err(io::Error::other)?;
-            let pairing = match fetched {
-                Some(Fetched::Chunk { pairing, .. } | Fetched::End { pairing, .. }) => pairing,
-                Some(Fetched::Other) => 0,
-                None => {
-                    self.read_more()?;
-                    continue;
-                }
-            };
-            if pairing != self.pairing {
-                return Err(io::Error::other("what comes is not this snapshot's"));
-            }
-            return match fetched {
-                Some(Fetched::Chunk {
-                    part,
-                    offset,
-                    total,
-                    bytes,
-                    ..
-                }) => {
-                    self.chunks += 1;
-                    let length = bytes.len();
-                    lock(&self.copied).add(part, offset, length, total);
-                    Ok(Some(Piece {
-                        part,
-                        offset,
-                        length,
-                    }))
-                }
-                Some(Fetched::End { chunks, .. }) if chunks == self.chunks => Ok(None),
-                _ => Err(io::Error::other("pieces are missing")),
-            };
-        }
-    }
-
-    fn read_more(&mut self) -> io::Result<()> {
-        let room = self.reader.room(READ_BYTES);
-        match self.stream.read(room) {
-            Ok(0) => Err(io::Error::new(
-                ErrorKind::UnexpectedEof,
-                "the primary closed the connection",
-            )),
-            Ok(length) => {
-                self.reader.filled(length);
-                Ok(())
-            }
-            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Goes on to the next of the machine's pieces if there is one.
-    fn fill(&mut self) -> io::Result<()> {
-        while self
-            .piece
-            .is_none_or(|piece| piece.part == SnapshotPart::Machine && self.taken == piece.length)
-        {
-            match self.next()? {
-                Some(piece) if piece.part == SnapshotPart::Machine => {
-                    if piece.offset != self.machine_bytes {
-                        return Err(io::Error::other("the pieces are out of order"));
-                    }
-                    self.machine_bytes += piece.length as u64;
-                    if self.machine_bytes > self.limit {
-                        return Err(io::Error::other("it is larger than the machine's memory"));
-                    }
-                }
-                Some(_) | None => return Ok(()),
-            }
-        }
-        Ok(())
-    }
-
-    /// What is left of the machine's piece that is being read.
-    fn rest(&self) -> &[u8] {
-        match self.piece {
-            Some(piece) if piece.part == SnapshotPart::Machine => {
-                &self.reader.last_bytes(piece.length)[self.taken..]
-            }
-            _ => &[],
-        }
-    }
-
-    fn store_disks(&mut self, disks: &[Disk]) -> Result<(), RestoreError> {
-        if !self.rest().is_empty() {
-            let what = "the pieces of its snapshot are out of order";
-            return Err(what.to_owned().into());
-        }
-        let is_disks = |piece: &Piece| matches!(piece.part, SnapshotPart::Disk(_));
-        let mut next = self.piece.filter(is_disks);
-        loop {
-            if let Some(piece) = next {
-                self.store(piece, disks)?;
-            }
-            next = self.next().map_err(|error| error.to_string())?;
-            if next.is_none() {
-                return Ok(());
-            }
-        }
-    }
-
-    fn store(&self, piece: Piece, disks: &[Disk]) -> Result<(), RestoreError> {
-        let SnapshotPart::Disk(index) = piece.part else {
-            let what = "the pieces of its snapshot are out of order";
-            return Err(what.to_owned().into());
-        };
-        let disk = disks
-            .get(usize::from(index))
-            .ok_or_else(|| "it has more disks than this configuration".to_owned())?;
-        disk.write_copied(piece.offset, self.reader.last_bytes(piece.length))
-            .map_err(|error| {
-                let what = format!("its disk {index} cannot be written here: {error}");
-                RestoreError::Disk(what)
-            })
-    }
-}
-
-impl Read for PieceStream {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.fill()?;
-        let rest = self.rest();
-        let length = buffer.len().min(rest.len());
-        buffer[..length].copy_from_slice(&rest[..length]);
-        self.taken += length;
-        Ok(length)
-    }
 }

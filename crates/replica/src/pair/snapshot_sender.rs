@@ -1,18 +1,22 @@
 //! Cuts a snapshot and its disks into pieces and sends them, on a thread and a connection of their own,
 //! while the guest runs on: the event loop has nothing to do with it.
 
-use super::progress::{CopyMeter, lock};
-use crate::disk::DiskChunk;
+mod disks;
+
+use super::channel::Fetcher;
+use super::progress::{CopyMeter, SentBytes, lock};
 use crate::host_time::monotonic;
-use crate::peer_stream::BlockingPeer;
 use crate::priority::yield_to_the_guest;
+use crate::random;
 use crate::status::JoinProgress;
 use crate::vcpu::{BegunSnapshot, PagesLost, SnapshotPages};
 use crate::wake::Waker;
 use environment::mpsc::{self, Receiver};
 use environment::net::{Shutdown, TcpStream};
 use machine::snapshot::{SnapshotHead, SnapshotWriter};
+use replication::blocks::Comparison;
 use replication::message::{MAX_CHUNK_BYTES, Message, MessageWriter, SnapshotChunk, SnapshotPart};
+use replication::mutation::Mutations;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -75,7 +79,7 @@ impl SnapshotRequests {
 /// A snapshot on its way: first the machine, then the disks. Who drops this ends it.
 pub struct SnapshotSender {
     /// Says what came of it.
-    ended: Receiver<Result<(), String>>,
+    ended: Receiver<Result<SentBytes, String>>,
     meter: Arc<Mutex<CopyMeter>>,
     pairing: u64,
     /// To end the connection, whatever the thread is waiting for.
@@ -86,10 +90,11 @@ impl SnapshotSender {
     /// Begins to send to whoever has connected for it.
     ///
     /// # Errors
-    /// The host gives no thread.
+    /// The host gives no thread, or no random number.
     pub fn start(
         begun: BegunSnapshot,
-        stream: BlockingPeer,
+        peer: Fetcher,
+        mutations: Mutations,
         waker: Waker,
     ) -> io::Result<SnapshotSender> {
         let BegunSnapshot {
@@ -97,15 +102,18 @@ impl SnapshotSender {
             head,
             pages,
             memory_bytes,
-            disk_bytes,
-            disk_chunks,
+            disk_lengths,
+            disk_parts,
             ..
         } = begun;
         let (sender, ended) = mpsc::channel();
         let meter = Arc::new(Mutex::new(CopyMeter::new(monotonic())));
-        let handle = stream.handle()?;
+        let handle = peer.stream.handle()?;
+        let seed = random::number()? as u64;
+        let disk_bytes: u64 = disk_lengths.iter().sum();
         let mut cutter = Cutter {
-            stream,
+            peer,
+            comparison: Comparison { seed, mutations },
             writer: MessageWriter::default(),
             head: Vec::new(),
             meter: meter.clone(),
@@ -120,9 +128,11 @@ impl SnapshotSender {
             .spawn(move || {
                 yield_to_the_guest();
                 let sent = cutter
-                    .machine(&head, &pages)
-                    .and_then(|()| cutter.disks(&disk_chunks))
-                    .and_then(|()| Ok(cutter.end()?));
+                    .begin(&disk_lengths)
+                    .and_then(|()| cutter.machine(&head, &pages))
+                    .and_then(|()| cutter.disks(&disk_lengths, &disk_parts))
+                    .and_then(|()| Ok(cutter.end()?))
+                    .map(|()| lock(&cutter.meter).sent());
                 // Nobody may want to know any more.
                 let _told = sender.send(sent.map_err(|error| error.to_string()));
                 waker.wake();
@@ -145,8 +155,8 @@ impl SnapshotSender {
         lock(&self.meter).progress(monotonic())
     }
 
-    /// What came of it, once: everything was sent, or why not.
-    pub fn ended(&self) -> Option<Result<(), String>> {
+    /// What came of it, once: so much was sent, or why not.
+    pub fn ended(&self) -> Option<Result<SentBytes, String>> {
         self.ended.try_recv().ok()
     }
 }
@@ -167,10 +177,15 @@ enum SendError {
     Connection(#[from] io::Error),
     #[error("{0}")]
     Disk(String),
+    #[error("the copy of the disks ended before it was whole")]
+    DisksLost,
+    #[error("the backup did not say what its disks hold, but something else")]
+    Garbage,
 }
 
 struct Cutter {
-    stream: BlockingPeer,
+    peer: Fetcher,
+    comparison: Comparison,
     writer: MessageWriter,
     /// What precedes a piece's bytes in the connection.
     head: Vec<u8>,
@@ -184,6 +199,14 @@ struct Cutter {
 }
 
 impl Cutter {
+    fn begin(&mut self, disk_lengths: &[u64]) -> Result<(), SendError> {
+        Ok(self.say(&Message::Disks {
+            pairing: self.pairing,
+            seed: self.comparison.seed,
+            lengths: disk_lengths.to_vec(),
+        })?)
+    }
+
     fn machine(&mut self, head: &SnapshotHead, pages: &SnapshotPages) -> Result<(), SendError> {
         let mut writer = SnapshotWriter::begin(head, &mut *self)?;
         while let Some(batch) = pages.next_batch()? {
@@ -192,19 +215,6 @@ impl Cutter {
         }
         writer.end()?;
         Ok(self.flush()?)
-    }
-
-    fn disks(&mut self, chunks: &Receiver<DiskChunk>) -> Result<(), SendError> {
-        for DiskChunk {
-            device,
-            offset,
-            bytes,
-        } in chunks.iter()
-        {
-            let bytes = bytes.map_err(SendError::Disk)?;
-            self.send(SnapshotPart::Disk(device), offset, bytes)?;
-        }
-        Ok(())
     }
 
     /// Sends a piece, and gives its room back.
@@ -218,8 +228,8 @@ impl Cutter {
         };
         self.head.clear();
         self.writer.write_snapshot_head(&mut self.head, &chunk);
-        self.stream.write_all(&self.head)?;
-        self.stream.write_all(&chunk.bytes)?;
+        self.peer.stream.write_all(&self.head)?;
+        self.peer.stream.write_all(&chunk.bytes)?;
         self.chunks += 1;
         lock(&self.meter).add(part, offset, chunk.bytes.len(), self.total);
         let mut room = chunk.bytes;
@@ -229,10 +239,13 @@ impl Cutter {
 
     fn end(&mut self) -> io::Result<()> {
         let (pairing, chunks) = (self.pairing, self.chunks);
+        self.say(&Message::SnapshotEnd { pairing, chunks })
+    }
+
+    fn say(&mut self, message: &Message) -> io::Result<()> {
         self.head.clear();
-        let end = Message::SnapshotEnd { pairing, chunks };
-        self.writer.write(&mut self.head, &end);
-        self.stream.write_all(&self.head)
+        self.writer.write(&mut self.head, message);
+        self.peer.stream.write_all(&self.head)
     }
 }
 

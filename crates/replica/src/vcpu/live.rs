@@ -657,13 +657,15 @@ impl<'a> Live<'a> {
         self.end_copying();
         self.flush(Flush::Whole);
         let began_ns = monotonic_ns();
-        let disk_chunks = match self.guest.disk_thread() {
+        let disk_parts = match self.guest.disk_thread() {
             Some(thread) => thread.begin_copy(),
             None => mpsc::sync_channel(1).1,
         };
         let machine = &mut *self.guest.machine;
         let head = machine.begin_snapshot();
-        let sectors: u64 = machine.board().disks.iter().map(|disk| disk.sectors).sum();
+        let disks = machine.board().disks.iter();
+        let disk_lengths = disks.map(|disk| disk.sectors.saturating_mul(SECTOR_BYTES));
+        let disk_lengths = disk_lengths.collect();
         let (copying, pages) = Copying::begin(machine, pairing, self.ends.own.clone());
         let begun = BegunSnapshot {
             pairing,
@@ -671,9 +673,9 @@ impl<'a> Live<'a> {
             visible: machine.visible_outputs(),
             head,
             pages,
-            disk_bytes: sectors.saturating_mul(SECTOR_BYTES),
+            disk_lengths,
             memory_bytes: machine.pages_in_use() as u64 * PAGE_SIZE,
-            disk_chunks,
+            disk_parts,
             pause: Duration::from_nanos(monotonic_ns().saturating_sub(began_ns)),
         };
         self.copying = Some(copying);

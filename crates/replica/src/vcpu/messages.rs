@@ -3,7 +3,7 @@
 
 use super::LiveOptions;
 use super::copying::SnapshotPages;
-use crate::disk::DiskChunk;
+use crate::disk::CopiedPart;
 use environment::mpsc::Receiver;
 use machine::input::{Input, InstructionCount};
 use machine::output::{Finish, Output, Trouble};
@@ -171,10 +171,10 @@ pub struct BegunSnapshot {
     pub pages: SnapshotPages,
     /// About how many bytes of RAM there are to come.
     pub memory_bytes: u64,
-    /// How long its disks are together, in bytes.
-    pub disk_bytes: u64,
+    /// How long its disks are, in bytes.
+    pub disk_lengths: Vec<u64>,
     /// What its disks hold.
-    pub disk_chunks: Receiver<DiskChunk>,
+    pub disk_parts: Receiver<CopiedPart>,
     /// How long the guest stood still for it.
     pub pause: Duration,
 }

@@ -3,10 +3,11 @@
 mod greeting;
 
 use super::{
-    Button, Continuation, DivergenceReport, Fetched, LifeId, MAX_ANSWER_BYTES, MAX_CHUNK_BYTES,
-    MAX_GREETING_BYTES, Message, PROTOCOL_VERSION, Parting, SnapshotChunk, SnapshotPart,
-    Standpoint,
+    Button, Continuation, DiskBlocks, DivergenceReport, Fetched, LifeId, MAX_ANSWER_BYTES,
+    MAX_CHUNK_BYTES, MAX_GREETING_BYTES, Message, PROTOCOL_VERSION, Parting, SnapshotChunk,
+    SnapshotPart, Standpoint,
 };
+use crate::blocks::{BlockDigest, WINDOW_BLOCKS};
 use crate::life_log::{LogMark, Place};
 use crate::marker::{Marker, Worth};
 use crate::record::{decode_batch, encode_batch};
@@ -50,6 +51,10 @@ mod kind {
     pub const COMPARE: u8 = 29;
     pub const COMPARED: u8 = 30;
     pub const MAJORITY: u8 = 31;
+    pub const DISKS: u8 = 32;
+    pub const BLOCKS: u8 = 33;
+    pub const ZEROS: u8 = 34;
+    pub const ALIKE: u8 = 35;
 }
 
 fn get_standpoint(fields: &mut Fields<'_>) -> Result<Standpoint, WireError> {
@@ -126,6 +131,36 @@ pub(super) fn encode(out: &mut Vec<u8>, message: &Message) -> u8 {
             let kind = encode_chunk_head(out, chunk);
             out.extend_from_slice(&chunk.bytes);
             kind
+        }
+        Message::Disks {
+            pairing,
+            seed,
+            lengths,
+        } => {
+            numbers(out, &[*pairing, *seed]);
+            numbers(out, lengths);
+            kind::DISKS
+        }
+        Message::Blocks(blocks) => {
+            put_blocks(out, blocks);
+            kind::BLOCKS
+        }
+        Message::Zeros {
+            pairing,
+            device,
+            offset,
+            length,
+        } => {
+            numbers(out, &[*pairing, u64::from(*device), *offset, *length]);
+            kind::ZEROS
+        }
+        Message::Alike {
+            pairing,
+            device,
+            end,
+        } => {
+            numbers(out, &[*pairing, u64::from(*device), *end]);
+            kind::ALIKE
         }
         Message::SnapshotEnd { pairing, chunks } => {
             numbers(out, &[*pairing, *chunks]);
@@ -354,6 +389,29 @@ pub(super) fn decode(kind: u8, payload: &[u8]) -> Result<Message, WireError> {
         },
         kind::REFUSE => Message::Refuse(get_refusal(&mut f)?),
         kind::SNAPSHOT => get_chunk(&mut f)?,
+        kind::DISKS => {
+            let (pairing, seed, lengths) = get_disks(&mut f)?;
+            Message::Disks {
+                pairing,
+                seed,
+                lengths,
+            }
+        }
+        kind::BLOCKS => Message::Blocks(get_blocks(&mut f)?),
+        kind::ZEROS => {
+            let (pairing, device, offset, length) = get_zeros(&mut f)?;
+            Message::Zeros {
+                pairing,
+                device,
+                offset,
+                length,
+            }
+        }
+        kind::ALIKE => Message::Alike {
+            pairing: f.varint()?,
+            device: get_device(&mut f)?,
+            end: f.varint()?,
+        },
         kind::SNAPSHOT_END => {
             let (pairing, chunks) = (f.varint()?, f.varint()?);
             Message::SnapshotEnd { pairing, chunks }
@@ -524,6 +582,28 @@ pub(super) fn decode_fetched(kind: u8, payload: &[u8]) -> Result<Fetched<'_>, Wi
     let mut f = Fields::new(payload);
     let fetched = match kind {
         kind::SNAPSHOT => get_piece(&mut f)?,
+        kind::DISKS => {
+            let (pairing, seed, lengths) = get_disks(&mut f)?;
+            Fetched::Disks {
+                pairing,
+                seed,
+                lengths,
+            }
+        }
+        kind::ZEROS => {
+            let (pairing, device, offset, length) = get_zeros(&mut f)?;
+            Fetched::Zeros {
+                pairing,
+                device,
+                offset,
+                length,
+            }
+        }
+        kind::ALIKE => Fetched::Alike {
+            pairing: f.varint()?,
+            device: get_device(&mut f)?,
+            end: f.varint()?,
+        },
         kind::SNAPSHOT_END => {
             let (pairing, chunks) = (f.varint()?, f.varint()?);
             Fetched::End { pairing, chunks }
@@ -532,6 +612,93 @@ pub(super) fn decode_fetched(kind: u8, payload: &[u8]) -> Result<Fetched<'_>, Wi
     };
     f.end()?;
     Ok(fetched)
+}
+
+/// A machine's disks are told by one byte.
+const MAX_DISKS: usize = 256;
+
+fn get_disks(f: &mut Fields<'_>) -> Result<(u64, u64, Vec<u64>), WireError> {
+    let (pairing, seed, mut lengths) = (f.varint()?, f.varint()?, Vec::new());
+    while !f.is_empty() {
+        if lengths.len() == MAX_DISKS {
+            return Err(WireError::TooLarge {
+                what: "the number of disks",
+                value: lengths.len() as u64 + 1,
+                limit: MAX_DISKS as u64,
+            });
+        }
+        lengths.push(f.varint()?);
+    }
+    Ok((pairing, seed, lengths))
+}
+
+fn get_device(f: &mut Fields<'_>) -> Result<u8, WireError> {
+    let device = f.varint()?;
+    u8::try_from(device).map_err(|_| WireError::TooLarge {
+        what: "the index of a disk",
+        value: device,
+        limit: u8::MAX.into(),
+    })
+}
+
+fn get_zeros(f: &mut Fields<'_>) -> Result<(u64, u8, u64, u64), WireError> {
+    let (pairing, device) = (f.varint()?, get_device(f)?);
+    let (offset, length) = (f.varint()?, f.varint()?);
+    offset.checked_add(length).ok_or(WireError::Overflow)?;
+    Ok((pairing, device, offset, length))
+}
+
+/// Which blocks are no zeros, a bit each; and the digests of those.
+fn put_blocks(out: &mut Vec<u8>, blocks: &DiskBlocks) {
+    let digests = &blocks.digests;
+    assert!(digests.len() <= WINDOW_BLOCKS, "digests of a window");
+    put_varint(out, blocks.pairing);
+    put_varint(out, blocks.device.into());
+    put_varint(out, blocks.offset);
+    put_varint(out, digests.len() as u64);
+    let is_kept = |digest: &BlockDigest| *digest != BlockDigest::ZEROS;
+    out.extend(digests.chunks(8).map(|eight| {
+        let bits = eight.iter().enumerate();
+        bits.fold(0, |byte, (bit, digest)| {
+            byte | u8::from(is_kept(digest)) << bit
+        })
+    }));
+    for digest in digests.iter().filter(|digest| is_kept(digest)) {
+        out.extend_from_slice(&digest.0.to_le_bytes());
+    }
+}
+
+fn get_blocks(f: &mut Fields<'_>) -> Result<DiskBlocks, WireError> {
+    let (pairing, device, offset) = (f.varint()?, get_device(f)?, f.varint()?);
+    let count = f.varint()?;
+    if count > WINDOW_BLOCKS as u64 {
+        return Err(WireError::TooLarge {
+            what: "the number of blocks",
+            value: count,
+            limit: WINDOW_BLOCKS as u64,
+        });
+    }
+    let count = count as usize;
+    let kept = f.take(count.div_ceil(8))?;
+    let mut digests = Vec::with_capacity(count);
+    for index in 0..kept.len() * 8 {
+        let is_kept = kept[index / 8] >> (index % 8) & 1 != 0;
+        match (is_kept, index < count) {
+            (false, false) => {}
+            (true, false) => return Err(WireError::Order("a block")),
+            (false, true) => digests.push(BlockDigest::ZEROS),
+            (true, true) => match BlockDigest(u128::from_le_bytes(f.array()?)) {
+                BlockDigest::ZEROS => return Err(WireError::Order("a block of zeros")),
+                digest => digests.push(digest),
+            },
+        }
+    }
+    Ok(DiskBlocks {
+        pairing,
+        device,
+        offset,
+        digests,
+    })
 }
 
 fn get_chunk(f: &mut Fields<'_>) -> Result<Message, WireError> {

@@ -338,6 +338,11 @@ impl LyingPrimary {
         let run = self.theirs.run;
         let asked = pieces.receive();
         assert_eq!(asked, Some(Message::Fetch { pairing: 1, run }));
+        pieces.send(&Message::Disks {
+            pairing: 1,
+            seed: 1,
+            lengths: Vec::new(),
+        });
         pieces
     }
 
@@ -487,7 +492,12 @@ fn a_snapshot_that_does_not_come_whole_is_fetched_again() {
         pairing: 1,
         chunks: 2,
     };
-    let cases: [&[Message]; 4] = [&[], &[chunk(1)], &[chunk(2)], &[chunk(1), end]];
+    let compared = Message::Alike {
+        pairing: 2,
+        device: 0,
+        end: 4096,
+    };
+    let cases: [&[Message]; 5] = [&[], &[chunk(1)], &[chunk(2)], &[chunk(1), end], &[compared]];
     for messages in cases {
         let mut primary = LyingPrimary::new();
         let mut pieces = primary.asked_for_pieces();

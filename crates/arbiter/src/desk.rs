@@ -19,13 +19,21 @@ struct Pending {
     until: Duration,
 }
 
+/// What the thread says.
+struct Answered {
+    request: Request,
+    outcome: Outcome,
+    /// What people call the store, if that has changed.
+    name: Option<String>,
+}
+
 /// The arbiter's thread and the questions that are under way. The thread ends when this is dropped, as
 /// soon as the store answers.
 pub struct ArbiterDesk {
     /// What people call the store.
     name: String,
     requests: Sender<Request>,
-    answers: Receiver<(Request, Outcome)>,
+    answers: Receiver<Answered>,
     /// In the order in which they were asked, but those about keys before those about beacons.
     pending: VecDeque<Pending>,
     /// The store has not answered its last question, which may be one that was given up.
@@ -44,10 +52,18 @@ impl ArbiterDesk {
         environment::thread::Builder::new()
             .name("arbiter".into())
             .spawn(move || {
+                let mut told = store.name();
                 for request in asked.iter() {
                     let outcome = store.answer(&request);
+                    let name = Some(store.name()).filter(|name| *name != told);
+                    told = name.clone().unwrap_or(told);
+                    let answered = Answered {
+                        request,
+                        outcome,
+                        name,
+                    };
                     // A replica that has ended wants no answer.
-                    let _sent = sender.send((request, outcome));
+                    let _sent = sender.send(answered);
                     wake();
                 }
             })?;
@@ -114,7 +130,15 @@ impl ArbiterDesk {
 
     /// An answer, and the question to which it is one.
     pub fn answer(&mut self, now: Duration) -> Option<(Request, Outcome)> {
-        while let Ok((request, outcome)) = self.answers.try_recv() {
+        while let Ok(answered) = self.answers.try_recv() {
+            let Answered {
+                request,
+                outcome,
+                name,
+            } = answered;
+            if let Some(name) = name {
+                self.name = name;
+            }
             assert!(self.is_busy, "an answer to no question");
             self.is_busy = false;
             let is_answered = |pending: &Pending| pending.is_asked && pending.request == request;

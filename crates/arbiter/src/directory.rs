@@ -194,6 +194,7 @@ impl Store for DirectoryStore {
                 let found = read(&directory, &beacon.object_name())?;
                 Ok(found.map_or(Outcome::Absent, Outcome::Holds))
             }
+            Request::Elsewhere { .. } => Ok(Request::knows_no_other()),
         });
         outcome.unwrap_or_else(|error| {
             Outcome::Unknown(format!(

@@ -461,6 +461,7 @@ impl Store for EtcdStore {
                 self.write(budget, &beacon.object_name(), content)
             }
             Request::ReadBeacon { beacon } => self.read(budget, &beacon.object_name()),
+            Request::Elsewhere { .. } => Ok(Request::knows_no_other()),
         });
         outcome.unwrap_or_else(|trouble| {
             Outcome::Unknown(format!("arbiter {}: {}", self.address, trouble.text()))

@@ -12,6 +12,7 @@ mod etcd;
 mod http;
 mod s3;
 mod settings;
+mod trail;
 mod trouble;
 
 pub use address::{Address, AddressError, BucketAddress, EtcdAddress};
@@ -21,6 +22,7 @@ pub use etcd::{EtcdError, EtcdLogin, EtcdSettings, EtcdStore};
 pub use http::{ClientFiles, TlsError, TlsFiles};
 pub use s3::{S3Credentials, S3Error, S3Settings, S3Store};
 pub use settings::{OpenError, Settings};
+pub use trail::{OpenStore, Trail};
 
 use replication::succession::{Outcome, Request};
 use std::time::{Duration, Instant};

@@ -252,6 +252,7 @@ impl S3Store {
                 self.write(budget, &beacon.object_name(), content)
             }
             Request::ReadBeacon { beacon } => self.read(budget, &beacon.object_name()),
+            Request::Elsewhere { .. } => Ok(Request::knows_no_other()),
         }
     }
 }

@@ -83,6 +83,7 @@ fn entry() -> Entry {
             },
             journal: None,
         }),
+        moved_to: None,
     }
 }
 

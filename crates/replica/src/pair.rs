@@ -12,6 +12,7 @@ mod host;
 mod identity;
 mod journaling;
 mod markers;
+mod moving;
 mod neighbours;
 pub mod new_life;
 mod peers;

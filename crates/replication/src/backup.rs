@@ -3,6 +3,7 @@
 mod difference;
 mod ending;
 mod follow;
+mod moving;
 mod taking_over;
 
 use crate::ConnectionId;
@@ -18,7 +19,7 @@ use crate::message::{
 use crate::mutation::Mutation;
 use crate::record::Record;
 use crate::startup::{Stance, Standing};
-use crate::succession::{Claim, Entry, Generation, Host, LifeNumber, RecordNumber, Request};
+use crate::succession::{Claim, Entry, Generation, Host, Key, LifeNumber, RecordNumber, Request};
 use crate::watch::{Agreement, Outage};
 use follow::Follow;
 use std::collections::VecDeque;
@@ -247,6 +248,10 @@ pub struct Backup<O> {
     /// Who has let it join.
     primary: Option<(Host, Build)>,
     outage: Outage,
+    /// The key by which the life moved to another arbiter, until this host's has shown it.
+    unread_move: Option<Key>,
+    /// At another arbiter, because the primary asked for it.
+    look: Option<moving::Look>,
     pauses: PauseDetector,
     actions: VecDeque<BackupAction<O>>,
 }
@@ -269,6 +274,8 @@ impl<O> Backup<O> {
             state: State::Dialing,
             primary: None,
             outage: Outage::default(),
+            unread_move: None,
+            look: None,
             pauses,
             actions: VecDeque::new(),
         };

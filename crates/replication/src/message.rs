@@ -11,7 +11,7 @@ use crate::frame::{FrameError, FrameReader, FrameWriter};
 use crate::life_log::{LogMark, Place};
 use crate::record::Record;
 use crate::startup::Standing;
-use crate::succession::{Generation, Host, LifeNumber, MachineName, RunId};
+use crate::succession::{Destination, Generation, Host, LifeNumber, MachineName, RunId};
 use crate::watch::Agreement;
 use encoding::{decode, decode_fetched, encode, encode_chunk_head};
 use std::fmt;
@@ -391,6 +391,25 @@ pub enum Message {
         pairing: u64,
         /// The key's content.
         key: Vec<u8>,
+    },
+    /// P: the machine is to move to another arbiter: does the backup see it, with what the primary has
+    /// just written there?
+    MoveTo {
+        /// The pairing.
+        pairing: u64,
+        /// Which arbiter.
+        to: Destination,
+        /// What the primary's beacon there holds: never used before.
+        nonce: u128,
+    },
+    /// B: it does, or why it does not.
+    Sees {
+        /// The pairing.
+        pairing: u64,
+        /// As in [`Message::MoveTo`].
+        nonce: u128,
+        /// For people; what is longer than [`MAX_ANSWER_BYTES`] is cut. Empty: it sees it.
+        trouble: String,
     },
     /// P: goes on no further than this; the backup shall take over.
     Handover {

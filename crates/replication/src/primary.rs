@@ -7,6 +7,7 @@ mod journal;
 mod lagging;
 mod leaving;
 mod member;
+mod moving;
 
 use crate::ConnectionId;
 use crate::config::PairConfig;
@@ -31,6 +32,7 @@ use journal::{Journal, JournalPacing};
 pub use journal::{JournalPhase, JournalStart, JournalStatus, StoredRecords};
 use lagging::Laggards;
 use member::Member;
+use moving::Moving;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -135,6 +137,9 @@ pub enum PrimaryAction<O> {
     /// Somebody asked at the backup that the machine goes over to it: see [`Primary::hand_over`], and
     /// [`Primary::answer`] if it does not.
     SwitchOver(Asked),
+    /// What came of [`Primary::move_arbiter`]: the life goes on at the other arbiter, or why not, in which case
+    /// nothing was changed.
+    ArbiterMoved(Result<(), String>),
     /// Tell people.
     Report(Event),
     /// Stop the machine and end. Always last.
@@ -301,6 +306,8 @@ pub struct Primary<O> {
     /// The key by which it is being left, while the arbiter is asked. One at a time, and never
     /// given up: what was asked once may land at any time.
     leaving: Option<Claim>,
+    /// Somebody wants the life to go on at another arbiter.
+    moving: Option<Moving>,
     pairing: u64,
     state: State,
     /// Everything that the machine was made to do, as far as it is held.
@@ -372,6 +379,7 @@ impl<O> Primary<O> {
             config,
             opened,
             leaving: None,
+            moving: None,
             pairing: 0,
             state: State::Running { join: None },
             log,
@@ -515,7 +523,7 @@ impl<O> Primary<O> {
             Some(claim) => claim.deadline(),
             None => self.watch.deadline(),
         };
-        let deadlines = [state, key, self.journal_deadline()];
+        let deadlines = [state, key, self.journal_deadline(), self.moving_deadline()];
         deadlines.into_iter().flatten().min()
     }
 
@@ -790,6 +798,7 @@ impl<O> Primary<O> {
         self.see_to_failed_disk(now);
         self.see_to_outvoted(now);
         self.announce_if_certain();
+        self.maintain_moving(now);
         self.control_speed(now);
         self.finish_if_done(now);
         self.ask_arbiter(now);
@@ -925,6 +934,7 @@ impl<O> Primary<O> {
     fn stop(&mut self, why: PrimaryStop) {
         self.gate.discard();
         self.leaving = None;
+        self.moving = None;
         self.journal = None;
         self.members.clear();
         self.lost.clear();

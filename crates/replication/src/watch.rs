@@ -231,7 +231,7 @@ impl Outage {
     }
 }
 
-fn beacon_content(beacon: &BeaconName, nonces: &BTreeMap<HostId, u128>) -> Vec<u8> {
+pub(crate) fn beacon_content(beacon: &BeaconName, nonces: &BTreeMap<HostId, u128>) -> Vec<u8> {
     let nonces: Vec<String> = nonces.values().map(|n| format!("{n:032x}")).collect();
     LineWriter::new("understudy-beacon", 1)
         .field("machine", &beacon.machine)
@@ -241,7 +241,7 @@ fn beacon_content(beacon: &BeaconName, nonces: &BTreeMap<HostId, u128>) -> Vec<u
 }
 
 /// Whether the beacon holds `nonce`.
-fn beacon_holds(beacon: &BeaconName, content: &[u8], nonce: u128) -> bool {
+pub(crate) fn beacon_holds(beacon: &BeaconName, content: &[u8], nonce: u128) -> bool {
     let nonces = || {
         let mut line = LineReader::open(content, "understudy-beacon", 1).ok()?;
         let machine = line.field("machine").ok()?;
@@ -336,6 +336,13 @@ impl BeaconReader {
             step: Step::Resting,
             agreement: Agreement::Unknown,
         }
+    }
+
+    /// The arbiter is another one from here on: what was asked of the one before says nothing.
+    pub fn restart(&mut self, now: Duration) {
+        self.step = Step::Resting;
+        self.agreement = Agreement::Unknown;
+        self.due = now;
     }
 
     /// A challenge or a read may be due; while one is under way this is how long it may take.

@@ -13,7 +13,7 @@ use replication::message::{
 use replication::record::{Record, RecordBody};
 use replication::startup::{Stance, Standing};
 use replication::succession::{
-    Generation, Host, HostId, LifeNumber, MachineName, RecordNumber, RunId,
+    ArrivalId, Destination, Generation, Host, HostId, LifeNumber, MachineName, RecordNumber, RunId,
 };
 use replication::watch::Agreement;
 
@@ -209,6 +209,17 @@ fn message() -> impl Strategy<Value = Message> {
             }
         }),
         (n(), any::<u128>()).prop_map(|(pairing, nonce)| Message::Challenged { pairing, nonce }),
+        (n(), any::<(u128, u128)>(), "[ -~]{1,300}").prop_map(|(pairing, numbers, address)| {
+            let arrival = ArrivalId(numbers.0);
+            let to = Destination { address, arrival };
+            let nonce = numbers.1;
+            Message::MoveTo { pairing, to, nonce }
+        }),
+        (n(), any::<u128>(), ".{0,200}").prop_map(|(pairing, nonce, trouble)| Message::Sees {
+            pairing,
+            nonce,
+            trouble
+        }),
         greeting().prop_map(|greeting| Message::Ask {
             protocol: PROTOCOL_VERSION,
             greeting,

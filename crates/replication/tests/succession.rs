@@ -5,9 +5,9 @@ use proptest::prelude::*;
 use replication::marker::{DiskState, Found, Marker, Role, Worth};
 use replication::message::LifeId;
 use replication::succession::{
-    Durability, Entry, Generation, Host, HostId, JournalId, Key, Kind, LifeNumber, MachineName,
-    Membership, Newest, Origin, Outcome, RecordNumber, Request, RunId, Search, SearchVerdict,
-    Writer,
+    ArrivalId, Destination, Durability, Entry, Generation, Host, HostId, JournalId, Key, Kind,
+    LifeNumber, MachineName, Membership, Newest, Origin, Outcome, RecordNumber, Request, RunId,
+    Search, SearchVerdict, Writer,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -29,6 +29,7 @@ fn kind() -> impl Strategy<Value = Kind> {
         Kind::HandedOver,
         Kind::ColdStart,
         Kind::Recovered,
+        Kind::Moved,
         Kind::Ended,
         Kind::Lost,
     ])
@@ -68,7 +69,7 @@ prop_compose! {
                 generation: Generation(origin_generation),
             },
             journal: match kind {
-                Kind::Joined | Kind::Dropped => kept.map(JournalId),
+                Kind::Joined | Kind::Dropped | Kind::Moved => kept.map(JournalId),
                 Kind::Recovered => Some(JournalId(kept.unwrap_or(7))),
                 _ => None,
             },
@@ -80,6 +81,10 @@ prop_compose! {
             life: LifeId(life_id),
             record: RecordNumber(record),
             next: (!kind.ends_life()).then_some(next),
+            moved_to: (kind == Kind::Moved).then(|| Destination {
+                address: "etcds://a:2379,b:2379/prefix with % and \u{e4}".into(),
+                arrival: ArrivalId(life_id),
+            }),
         }
     }
 }
@@ -255,6 +260,7 @@ fn plain(key: &Key) -> Entry {
             },
             journal: None,
         }),
+        moved_to: None,
     }
 }
 

@@ -35,6 +35,11 @@ impl Arbiter {
         Entry::parse(key, self.keys.get(key)?).ok()
     }
 
+    /// Whether there is such a key, whatever it holds.
+    pub fn has(&self, key: &Key) -> bool {
+        self.keys.contains_key(key)
+    }
+
     /// The newest key.
     pub fn newest(&self) -> Option<Entry> {
         let (key, content) = self.keys.last_key_value()?;
@@ -70,6 +75,7 @@ impl Arbiter {
                 Outcome::Written
             }
             Request::ReadBeacon { beacon } => found(self.beacons.get(beacon)),
+            Request::Elsewhere { .. } => Request::knows_no_other(),
         }
     }
 }

@@ -317,6 +317,8 @@ impl World {
                 unreachable!("no host of this world keeps a journal")
             }
             PrimaryAction::Announce => {}
+            // There is one arbiter in this world; whole replicas have two.
+            PrimaryAction::ArbiterMoved(_) => unreachable!("nobody asked for that"),
             // Hands over without having looked: the arbiter may be gone at any moment in any case.
             PrimaryAction::Looked { .. } => {}
             PrimaryAction::StandStill => self.is_outvoted(node),

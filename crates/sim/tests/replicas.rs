@@ -143,3 +143,30 @@ fn outputs_that_do_not_wait_for_the_journal_are_found() {
     let found = found.expect("not found within 60 seeds");
     println!("seed {}: {}", found.seed, found.violation);
 }
+
+/// "Another arbiter" in docs/protocol.md: people move the life from one arbiter to another and back, while
+/// hosts die at any step of that and are cut off from either, and configurations name either.
+#[test]
+fn a_life_that_moves_between_arbiters_is_decided_once() {
+    let options = Options {
+        moves: true,
+        ..Options::default()
+    };
+    let summary = run_seeds(0..40, &options);
+    for failure in &summary.failures {
+        println!("{failure}");
+    }
+    assert!(
+        summary.failures.is_empty(),
+        "{} seeds failed",
+        summary.failures.len()
+    );
+    for (what, least) in [
+        ("Moved", 40),
+        ("key copied", 100),
+        ("done: arbiter move", 20),
+    ] {
+        let times = summary.counts.get(what).copied().unwrap_or(0);
+        assert!(times >= least, "{what}: {times}");
+    }
+}

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod arbiter;
 mod button;
 mod console;
 mod demo;
@@ -67,6 +68,7 @@ enum Command {
     Pause(button::Pause),
     Resume(button::Resume),
     Switchover(switchover::Switchover),
+    Arbiter(arbiter::Arbiter),
     Status(status::Status),
     Switch(switch::Switch),
     Keys(keys::Keys),
@@ -106,6 +108,7 @@ pub fn main() -> ExitCode {
         Command::Pause(command) => command.execute(),
         Command::Resume(command) => command.execute(),
         Command::Switchover(command) => command.execute(),
+        Command::Arbiter(command) => command.execute(),
         Command::Status(command) => command.execute(),
         Command::Switch(command) => command.execute(),
         Command::Keys(command) => command.execute(),

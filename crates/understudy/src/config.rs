@@ -3,10 +3,12 @@
 //! The same file, or nearly the same, is on both hosts. Paths in it are relative to its directory.
 
 mod arbiter;
+mod arbiters;
 mod journal;
 mod units;
 
 pub use arbiter::ArbiterSection;
+pub use arbiters::open_by_address;
 pub use journal::{JournalSection, OutputsWaitFor};
 pub use units::{ByteSize, MacAddress, MemberName, Milliseconds};
 
@@ -127,6 +129,10 @@ pub struct VmConfig {
     /// The journal of this host, if it keeps one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub journal: Option<JournalSection>,
+    /// The arbiter to which the machine is to move, or has moved from the one of `arbiter`: what it takes to
+    /// reach it, where its address alone does not do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_arbiter: Option<ArbiterSection>,
     /// The arbiter; needed by `replica`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub arbiter: Option<ArbiterSection>,
@@ -418,7 +424,7 @@ impl VmConfig {
                 self.journal.as_ref().map(|journal| &*journal.directory),
             ),
         ];
-        let arbiter = self.arbiter.iter();
+        let arbiter = self.arbiter.iter().chain(&self.next_arbiter);
         let named = images
             .into_iter()
             .filter_map(|(key, path)| Some((key, path?)))
@@ -535,6 +541,11 @@ impl VmConfig {
         {
             return wrong(key, message);
         }
+        if let Some(next) = &self.next_arbiter
+            && let Err((key, message)) = next.check()
+        {
+            return wrong("next_arbiter", format!("{key}: {message}"));
+        }
         Ok(())
     }
 
@@ -567,7 +578,10 @@ impl VmConfig {
         if let Some(journal) = &mut self.journal {
             resolve(&mut journal.directory);
         }
-        if let Some(arbiter) = &mut self.arbiter {
+        for arbiter in [&mut self.arbiter, &mut self.next_arbiter]
+            .into_iter()
+            .flatten()
+        {
             arbiter.resolve(resolve);
         }
     }
@@ -578,8 +592,7 @@ impl VmConfig {
         let pair = self.pair.as_ref().ok_or_else(|| missing(path, "pair"))?;
         let arbiter = self.arbiter.as_ref();
         let arbiter = arbiter.ok_or_else(|| missing(path, "arbiter"))?;
-        let environment = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let arbiter = arbiter.settings(&environment);
+        let arbiter = arbiter.settings(&arbiters::environment);
         let arbiter = arbiter.map_err(|(key, message)| ConfigError::Value {
             path: path.into(),
             line: None,

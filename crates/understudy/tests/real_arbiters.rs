@@ -7,7 +7,7 @@ use std::io::Write;
 use std::process::{Child, Command, Stdio};
 use support::guest_program::counting_slowly;
 use support::history::{assert_one_history, await_lines};
-use support::{PairDirectory, Process, ReplicaFiles, wait_for};
+use support::{PairDirectory, Process, ReplicaFiles, error_text, run, wait_for};
 
 /// etcd's members, which end with it.
 struct Etcd {
@@ -140,4 +140,59 @@ fn a_pair_on_etcd_survives_its_primary_and_a_member_and_waits_where_two_members_
     wait_for("a to go live", || {
         a.status().filter(|status| status["role"] == "primary")
     });
+}
+
+/// "Another arbiter" in docs/protocol.md: from the directory to etcd while the machine runs, and it stays
+/// protected; who starts with the old configuration is led on; the directory can be cut then.
+#[test]
+fn a_running_machine_moves_from_a_directory_to_etcd_and_a_host_of_the_old_configuration_follows() {
+    let Some(etcd) = Etcd::start() else {
+        return;
+    };
+    let directory = PairDirectory::new(&counting_slowly());
+    let [a, b] = directory.two_hosts(["a", "b"], |_| String::new());
+    let start = |files: &ReplicaFiles| Process::start(&["replica", "--config", files.config()]);
+    let mut first = start(&a);
+    a.await_state("alone");
+    let second = start(&b);
+    a.await_state("protected");
+    await_lines(&a, 20);
+    let moves = |files: &ReplicaFiles, to: &str| {
+        let output = run(&["arbiter", "move", "--config", files.config(), "--to", to]);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &error_text(&output);
+        (output.status.code(), said)
+    };
+    // Nothing is there; and it is for the live host to do.
+    let nowhere = directory.path().join("nowhere");
+    let (code, said) = moves(&a, nowhere.to_str().unwrap());
+    assert!(code == Some(1) && said.contains("nowhere"), "{said}");
+    let (code, said) = moves(&b, &etcd.url());
+    assert!(
+        code == Some(1) && said.contains("ask at its host"),
+        "{said}"
+    );
+
+    let (code, said) = moves(&a, &etcd.url());
+    assert!(code == Some(0) && said.contains("arbiter = "), "{said}");
+    for files in [&a, &b] {
+        wait_for("the new arbiter in the status", || {
+            files
+                .status()
+                .filter(|status| status["arbiter"] == etcd.url())
+        });
+    }
+    a.await_state("protected");
+    assert!(!b.has_event("claim_lost") && !a.has_event("suspected"));
+
+    // The backup takes over by etcd, and the old primary comes back with the directory in its configuration.
+    await_lines(&a, 20);
+    first.kill();
+    await_event(&b, "live");
+    await_lines(&b, 20);
+    assert_one_history(&a, &b);
+    let _first = start(&a);
+    let status = b.await_state("protected");
+    assert_eq!(status["arbiter"], etcd.url());
+    assert_eq!(a.status().unwrap()["arbiter"], etcd.url());
+    drop(second);
 }

@@ -162,9 +162,18 @@ impl Lan {
 
     /// Moves the calling thread into the LAN: its sockets are a client's there.
     pub fn enter(&self) -> Result<()> {
-        let file = File::open(Path::new("/run/netns").join(self.namespace("lan")))?;
+        self.enter_namespace("lan")
+    }
+
+    /// Moves the calling thread to a host.
+    pub fn enter_host(&self, host: Host) -> Result<()> {
+        self.enter_namespace(host.name())
+    }
+
+    fn enter_namespace(&self, name: &str) -> Result<()> {
+        let file = File::open(Path::new("/run/netns").join(self.namespace(name)))?;
         move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
-            .context("cannot enter the LAN's namespace")
+            .with_context(|| format!("cannot enter the namespace {name}"))
     }
 }
 

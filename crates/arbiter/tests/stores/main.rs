@@ -5,6 +5,10 @@
 //! fail in CI.
 
 mod etcd;
+mod etcd_partitioned;
+mod moving;
+#[path = "../../../../xtask/tests/cable/namespaces.rs"]
+mod namespaces;
 mod s3;
 mod servers;
 mod suite;
@@ -56,6 +60,7 @@ pub fn entry(generation: u64, host: u128, run: u128) -> Entry {
             },
             journal: None,
         }),
+        moved_to: None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Real servers: etcd's members from Debian's `etcd-server`, S3 by `moto` from PyPI.
 
+use crate::namespaces::{Host, Lan};
 use crate::way::{Behind, Proxy, Way};
 use arbiter::{
     Address, DirectoryStore, EtcdSettings, EtcdStore, S3Credentials, S3Settings, S3Store,
@@ -9,7 +10,7 @@ use replication::succession::{Outcome, Request};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
@@ -134,6 +135,8 @@ impl Backend for Directory {
 pub struct Etcd {
     directory: TempDir,
     hosts: Vec<String>,
+    /// Each member is on a host of its own there.
+    lan: Option<Lan>,
     pub members: Vec<Option<Server>>,
     /// Certificates, if its clients are spoken to by TLS.
     pub tls: Option<Certificates>,
@@ -182,13 +185,30 @@ impl Certificates {
 impl Etcd {
     /// So many members, which answer.
     pub fn members(count: usize) -> Option<Etcd> {
+        Etcd::start_on((0..count).map(|_| own_host()).collect(), None)
+    }
+
+    /// Three members on hosts of their own, between which the calling thread is.
+    pub fn on_lan(lan: Lan) -> Option<Etcd> {
+        lan.enter().unwrap();
+        let hosts = Host::ALL.map(|host| host.address().to_owned());
+        Etcd::start_on(hosts.into(), Some(lan))
+    }
+
+    pub fn lan(&self) -> &Lan {
+        self.lan.as_ref().expect("it is on one")
+    }
+
+    fn start_on(hosts: Vec<String>, lan: Option<Lan>) -> Option<Etcd> {
+        let count = hosts.len();
         if Command::new("etcd").arg("--version").output().is_err() {
             cannot_be_had("etcd (Debian's etcd-server)");
             return None;
         }
         let mut etcd = Etcd {
             directory: tempfile::tempdir().unwrap(),
-            hosts: (0..count).map(|_| own_host()).collect(),
+            hosts,
+            lan,
             members: (0..count).map(|_| None).collect(),
             tls: None,
         };
@@ -222,7 +242,10 @@ impl Etcd {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         let client = format!("{scheme}://{host}:2379");
         let peer = format!("http://{host}:2380");
-        let mut command = Command::new("etcd");
+        let mut command = match &self.lan {
+            Some(lan) => lan.on_host(Host::ALL[member], Path::new("etcd")),
+            None => Command::new("etcd"),
+        };
         if let Some(tls) = &self.tls {
             command.arg("--client-cert-auth");
             for (option, file) in [

@@ -230,6 +230,19 @@ fn a_store_that_reads_from_before_decides_nothing_by_that(backend: impl Backend)
     assert_eq!(loser.verdict(&mut *stale), lost);
 }
 
+/// No store is asked for the time, and none is believed about it.
+fn a_store_that_lies_about_the_time_decides_as_ever(backend: impl Backend) {
+    let way = Way::with(Fault::LyingAboutTime);
+    let mut lying = backend.open(&way);
+    let mut clear = backend.open(&Way::clear());
+    assert_eq!(claim(&mut *lying, entry(0, 1, 1)), Verdict::Won);
+    let lost = Verdict::Lost(Box::new(entry(0, 1, 1)));
+    assert_eq!(claim(&mut *clear, entry(0, 2, 1)), lost);
+    assert_eq!(claim(&mut *clear, entry(1, 2, 1)), Verdict::Won);
+    let lost = Verdict::Lost(Box::new(entry(1, 2, 1)));
+    assert_eq!(claim(&mut *lying, entry(1, 1, 1)), lost);
+}
+
 /// There everybody would win: nobody does, neither who saw it full nor who comes anew.
 fn a_store_that_comes_back_empty_is_found_out(mut backend: impl Backend) {
     let mut store = backend.open(&Way::clear());
@@ -269,6 +282,7 @@ macro_rules! suite {
                 a_store_that_fails_decides_nothing_and_loses_nothing
                 a_store_that_nobody_answered_for_at_the_start_is_used_later
                 a_store_that_reads_from_before_decides_nothing_by_that
+                a_store_that_lies_about_the_time_decides_as_ever
                 a_store_that_comes_back_empty_is_found_out
             }
         })*

@@ -24,6 +24,8 @@ pub enum Fault {
     HeldUp,
     /// Whoever reads hears what the same question brought when it was asked first.
     Stale,
+    /// They are answered with the time of another century, now before and now after this one.
+    LyingAboutTime,
     /// The condition of a create is left out (S3).
     Unconditional,
     /// Whoever asks for what is not there hears that it is forbidden (S3 without the right to list).
@@ -206,7 +208,26 @@ fn serve(mut client: TcpStream, server: &str, way: &Way, first: &First) -> io::R
         )
         .into();
     }
+    if fault == Fault::LyingAboutTime {
+        answer = with_another_time(&answer);
+    }
     client.write_all(&answer)
+}
+
+/// The answer, as if it were made then.
+fn with_another_time(answer: &[u8]) -> Vec<u8> {
+    let end = answer.windows(4).position(|end| end == b"\r\n\r\n");
+    let (head, rest) = answer.split_at(end.expect("an answer has a head"));
+    let head = String::from_utf8(head.into()).unwrap();
+    let is_time = |line: &str| {
+        let line = line.to_lowercase();
+        line.starts_with("date:") || line.starts_with("last-modified:")
+    };
+    let lines: Vec<&str> = head.split("\r\n").filter(|line| !is_time(line)).collect();
+    let past = "Thu, 01 Jan 1970 00:00:00 GMT";
+    let future = "Fri, 31 Dec 2100 23:59:59 GMT";
+    let times = format!("\r\nDate: {past}\r\nLast-Modified: {future}");
+    [lines.join("\r\n").as_bytes(), times.as_bytes(), rest].concat()
 }
 
 /// What a request that reads asks for, whenever and with whatever signature.

@@ -21,7 +21,7 @@ pub fn ask(directory: &Path, request: &Request) -> io::Result<Answer> {
     let timeout = match request {
         Request::Status => STATUS_TIMEOUT,
         Request::Press(_) => BUTTON_TIMEOUT,
-        Request::Word(_) | Request::SwitchOver { .. } => WORD_TIMEOUT,
+        Request::Word(_) | Request::SwitchOver { .. } | Request::MoveArbiter { .. } => WORD_TIMEOUT,
         Request::Console => {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,

@@ -21,6 +21,11 @@ pub enum Request {
         /// The host that is to have it, by its name; whoever can take over if nobody is named.
         to: Option<String>,
     },
+    /// The machine's life goes on at another arbiter. The answer comes when it does.
+    MoveArbiter {
+        /// Its address.
+        to: String,
+    },
 }
 
 /// A button of the machine.

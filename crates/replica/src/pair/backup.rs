@@ -264,6 +264,13 @@ impl BackupLoop {
         match request {
             Request::Press(button) => self.press(id, *button),
             Request::SwitchOver { to } => self.switch_over(id, to.as_deref()),
+            Request::MoveArbiter { .. } => {
+                let why = format!(
+                    "this replica follows the live machine: ask at its host, {}",
+                    self.peer
+                );
+                self.host.answer(id, &Answer::Refused(why));
+            }
             Request::Console | Request::Word(_) | Request::Status => {
                 let why = "this replica follows the live machine of another host, or is about to";
                 self.host.answer(id, &Answer::Refused(why.into()));

@@ -5,6 +5,7 @@ use super::channel::Fetcher;
 use super::host::{Happened, Host};
 use super::journaling::{JournalAge, JournalSnapshot};
 use super::markers::Purpose;
+use super::moving::ArbiterMove;
 use super::rates::percentile_ms;
 use super::requests::Asker;
 use super::rivals::Rivals;
@@ -76,6 +77,8 @@ pub(super) struct PrimaryLoop {
     pub(super) stopping: Option<Stopping>,
     /// Somebody waits for the machine to go over to the backup.
     pub(super) switchover: Option<Switchover>,
+    /// Somebody waits for the life to go on at another arbiter.
+    pub(super) arbiter_move: Option<ArbiterMove>,
     ended: Option<PrimaryEnding>,
 }
 
@@ -169,6 +172,7 @@ impl PrimaryLoop {
             settling: None,
             stopping: None,
             switchover: None,
+            arbiter_move: None,
             ended: None,
         }
     }
@@ -262,6 +266,7 @@ impl PrimaryLoop {
                 self.core.next_deadline(),
                 self.requests.deadline(),
                 self.stopping_deadline(),
+                self.arbiter_move_deadline(),
                 self.settling.as_ref().and_then(|settling| settling.due),
                 self.rivals.deadline(self.lacks_backups()),
             ];
@@ -309,6 +314,7 @@ impl PrimaryLoop {
         self.core.tick(monotonic());
         self.actions();
         self.stop_in_time();
+        self.answer_arbiter_move_in_time();
         self.settle_again();
         let lacks_backups = self.lacks_backups();
         self.rivals.look(&mut self.host, lacks_backups);
@@ -519,6 +525,7 @@ impl PrimaryLoop {
                     self.reply(Asker::Backup(asked), &answer);
                 }
                 PrimaryAction::SwitchOver(asked) => self.switch_over(Asker::Backup(asked), None),
+                PrimaryAction::ArbiterMoved(result) => self.arbiter_moved(result),
                 PrimaryAction::Report(event) => {
                     let status = self.core.status();
                     let (generation, count) = (status.generation, status.instruction_count);
@@ -555,6 +562,7 @@ impl PrimaryLoop {
 
     /// Ends the loop, if nothing has ended it already.
     pub(super) fn end(&mut self, ending: PrimaryEnding) {
+        self.arbiter_move_is_not_known();
         self.ended.get_or_insert(ending);
     }
 
@@ -612,6 +620,7 @@ impl PrimaryLoop {
                 self.host.answer(id, &answer);
             }
             Request::SwitchOver { to } => self.switch_over(Asker::Here(id), to.as_deref()),
+            Request::MoveArbiter { to } => self.move_arbiter(id, to),
             Request::Word(_) => {
                 let is_live = "the machine is live on this host: there is nothing to start";
                 self.host.answer(id, &Answer::Refused(is_live.into()));

@@ -204,7 +204,8 @@ impl Starting<'_> {
                 Request::Console
                 | Request::Status
                 | Request::Press(_)
-                | Request::SwitchOver { .. } => {
+                | Request::SwitchOver { .. }
+                | Request::MoveArbiter { .. } => {
                     let waiting = format!("nothing is live here: {}", self.startup.waiting());
                     self.host.answer(id, &Answer::Refused(waiting));
                 }

@@ -260,7 +260,7 @@ impl<O> Follow<O> {
 
     /// Whether `by`, the key of leaving this replica's generation, lets it be a member of the next.
     pub fn stays_member(&self, by: &Entry, me: HostId) -> bool {
-        let is_same_reign = matches!(by.kind, Kind::Joined | Kind::Dropped);
+        let is_same_reign = matches!(by.kind, Kind::Joined | Kind::Dropped | Kind::Moved);
         is_same_reign
             && by.key == self.opened.next_key()
             && by.membership().primary == self.opened.membership().primary
@@ -341,6 +341,11 @@ impl<O> Follow<O> {
             self.opened = opened;
             self.phase = Phase::Confirmed;
         }))
+    }
+
+    /// The arbiter is another one from here on.
+    pub fn look_at_beacons_anew(&mut self, now: Duration) {
+        self.beacon.restart(now);
     }
 
     pub fn beacon_answered(&mut self, request: &Request, outcome: &Outcome) {
@@ -578,9 +583,12 @@ impl<O> Backup<O> {
                 self.snapshot_taken(place, visible_outputs)
             }
             Message::Generation { pairing, key } if pairing == expected => {
-                self.generation_changed(&key)
+                self.generation_changed(now, &key)
             }
             Message::Joined { pairing, key } if pairing == expected => self.joined(now, key),
+            Message::MoveTo { pairing, to, nonce } if pairing == expected => {
+                self.asked_to_look(to, nonce)
+            }
             Message::Answer {
                 pairing,
                 request,
@@ -733,7 +741,7 @@ impl<O> Backup<O> {
 
     /// The primary says that another generation began, in which this replica is a member, too, or may
     /// become one.
-    fn generation_changed(&mut self, key: &[u8]) -> Result<(), &'static str> {
+    fn generation_changed(&mut self, now: Duration, key: &[u8]) -> Result<(), &'static str> {
         let me = self.config.greeting.host.id;
         let State::Following(follow) = &mut self.state else {
             return Ok(());
@@ -741,12 +749,13 @@ impl<O> Backup<O> {
         let Ok(by) = Entry::parse(&follow.opened.next_key(), key) else {
             return Err("what it says that the key holds makes no sense");
         };
-        let is_its = matches!(by.kind, Kind::Joined | Kind::Dropped)
+        let is_its = matches!(by.kind, Kind::Joined | Kind::Dropped | Kind::Moved)
             && by.membership().primary == follow.opened.membership().primary;
         if !is_its || follow.has_begun() && !follow.stays_member(&by, me) {
             return Err("the generation is not the primary's and this replica's");
         }
         follow.adopt(by.clone());
+        self.arbiter_may_be_another(now, &by);
         self.report(Event::Generation { by: Box::new(by) });
         Ok(())
     }
@@ -789,8 +798,13 @@ impl<O> Backup<O> {
         let (connection, pairing) = (follow.connection, follow.pairing);
         let mut messages = Vec::new();
         messages.extend(follow.ack_if_due(now, &self.config.detector));
+        let challenge = match follow.has_begun() {
+            true => follow.beacon.poll(now, pairing),
+            false => None,
+        };
+        let looks = challenge.is_some();
+        messages.extend(challenge);
         if follow.has_begun() {
-            messages.extend(follow.beacon.poll(now, pairing));
             messages.extend(follow.compared());
         }
         let request = follow.reading.as_mut().and_then(|read| read.poll(now));
@@ -806,6 +820,9 @@ impl<O> Backup<O> {
         }
         if let Some(request) = request {
             self.actions.push_back(BackupAction::Ask(request));
+        }
+        if looks {
+            self.read_move();
         }
         if told != agreement {
             self.report(Event::Arbiter { agreement });

@@ -65,6 +65,7 @@ impl<O> Backup<O> {
     /// The answer to [`BackupAction::Ask`], with the request that it answers.
     pub fn arbiter_answered(&mut self, now: Duration, request: &Request, outcome: &Outcome) {
         self.enter(now);
+        self.look_answered(request, outcome);
         match &mut self.state {
             State::Following(follow) => {
                 follow.beacon_answered(request, outcome);

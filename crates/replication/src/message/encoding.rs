@@ -12,7 +12,9 @@ use crate::life_log::{LogMark, Place};
 use crate::marker::{Marker, Worth};
 use crate::record::{decode_batch, encode_batch};
 use crate::startup::{Stance, Standing};
-use crate::succession::{Generation, LifeNumber, MAX_ENTRY_BYTES, RunId};
+use crate::succession::{
+    ArrivalId, Destination, Generation, LifeNumber, MAX_ADDRESS_BYTES, MAX_ENTRY_BYTES, RunId,
+};
 use crate::watch::Agreement;
 use crate::wire::{Fields, WireError, put_bytes, put_varint};
 use greeting::{
@@ -55,6 +57,8 @@ mod kind {
     pub const BLOCKS: u8 = 33;
     pub const ZEROS: u8 = 34;
     pub const ALIKE: u8 = 35;
+    pub const MOVE_TO: u8 = 36;
+    pub const SEES: u8 = 37;
 }
 
 fn get_standpoint(fields: &mut Fields<'_>) -> Result<Standpoint, WireError> {
@@ -269,6 +273,28 @@ pub(super) fn encode(out: &mut Vec<u8>, message: &Message) -> u8 {
             let end = text.floor_char_boundary(MAX_ANSWER_BYTES);
             put_bytes(out, &text.as_bytes()[..end]);
             kind::ANSWER
+        }
+        Message::MoveTo { pairing, to, nonce } => {
+            assert!(
+                Destination::is_address(&to.address),
+                "such an address has no arbiter"
+            );
+            numbers(out, &[*pairing]);
+            out.extend_from_slice(&to.arrival.0.to_le_bytes());
+            out.extend_from_slice(&nonce.to_le_bytes());
+            put_bytes(out, to.address.as_bytes());
+            kind::MOVE_TO
+        }
+        Message::Sees {
+            pairing,
+            nonce,
+            trouble,
+        } => {
+            numbers(out, &[*pairing]);
+            out.extend_from_slice(&nonce.to_le_bytes());
+            let end = trouble.floor_char_boundary(MAX_ANSWER_BYTES);
+            put_bytes(out, &trouble.as_bytes()[..end]);
+            kind::SEES
         }
         Message::Press {
             pairing,
@@ -493,6 +519,22 @@ pub(super) fn decode(kind: u8, payload: &[u8]) -> Result<Message, WireError> {
                 }
             },
             text: f.string("an answer", MAX_ANSWER_BYTES)?,
+        },
+        kind::MOVE_TO => {
+            let pairing = f.varint()?;
+            let arrival = ArrivalId(u128::from_le_bytes(f.array()?));
+            let nonce = u128::from_le_bytes(f.array()?);
+            let address = f.string("an arbiter's address", MAX_ADDRESS_BYTES)?;
+            if !Destination::is_address(&address) {
+                return Err(WireError::Unprintable("an arbiter's address"));
+            }
+            let to = Destination { address, arrival };
+            Message::MoveTo { pairing, to, nonce }
+        }
+        kind::SEES => Message::Sees {
+            pairing: f.varint()?,
+            nonce: u128::from_le_bytes(f.array()?),
+            trouble: f.string("what is wrong with an arbiter", MAX_ANSWER_BYTES)?,
         },
         kind::PRESS => Message::Press {
             pairing: f.varint()?,

@@ -17,12 +17,16 @@ use std::time::Duration;
 impl<O> Primary<O> {
     /// Asks the arbiter for the key of the generation: once, until there is a verdict.
     pub(super) fn leave_generation(&mut self, now: Duration, kind: Kind, next: Option<Membership>) {
+        let record = RecordNumber(self.log.last()).next();
+        let entry = self.opened.left(self.config.writer(), kind, record, next);
+        self.leave_by(now, entry);
+    }
+
+    pub(super) fn leave_by(&mut self, now: Duration, entry: Entry) {
         assert!(
             self.leaving.is_none(),
             "a generation is left in one way only"
         );
-        let record = RecordNumber(self.log.last()).next();
-        let entry = self.opened.left(self.config.writer(), kind, record, next);
         let (pacing, mutations) = (self.config.claim_pacing, self.config.mutations);
         self.leaving = Some(Claim::new(now, entry, None, pacing, mutations));
     }
@@ -33,7 +37,10 @@ impl<O> Primary<O> {
         }
         let request = match &mut self.leaving {
             Some(claim) => claim.poll(now),
-            None => self.watch.poll(now, &self.opened),
+            None => match self.poll_moving() {
+                Some(request) => Some(request),
+                None => self.watch.poll(now, &self.opened),
+            },
         };
         let beacon = self.beacon.poll();
         for request in [request, beacon].into_iter().flatten() {
@@ -51,6 +58,7 @@ impl<O> Primary<O> {
                 self.send(connection, Message::Challenged { pairing, nonce });
             }
         }
+        self.moving_answered(request, outcome);
         let is_fresh = self.watch.is_fresh(request);
         let look = self.watch.answer(now, &self.opened, request, outcome);
         if is_fresh && !matches!(self.state, State::Stopped | State::Parting { .. }) {
@@ -139,13 +147,14 @@ impl<O> Primary<O> {
                 self.tell_generation();
                 self.go_on(now);
             }
+            Kind::Moved => self.moved(),
             other => panic!("a primary leaves no generation by {other}"),
         }
     }
 
     /// Tells the members in which generation they are now. Whoever does not hear of it finds out when
     /// it asks the arbiter.
-    fn tell_generation(&mut self) {
+    pub(super) fn tell_generation(&mut self) {
         let key = self.opened.content();
         for index in 0..self.members.len() {
             let member = &self.members[index];

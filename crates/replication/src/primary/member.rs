@@ -347,6 +347,14 @@ impl<O> Primary<O> {
                 let asked = Asked { pairing, request };
                 self.actions.push_back(PrimaryAction::SwitchOver(asked));
             }
+            Message::Sees {
+                pairing,
+                nonce,
+                trouble,
+            } if pairing == expected => {
+                member.heard(now);
+                self.member_sees(index, nonce, &trouble);
+            }
             Message::Press {
                 pairing,
                 button,

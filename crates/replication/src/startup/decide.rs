@@ -430,6 +430,7 @@ impl Situation<'_> {
                 origin: self.origin_here(),
                 journal: None,
             }),
+            moved_to: None,
         }
     }
 

@@ -1,5 +1,6 @@
 //! What a key holds: who left a generation, how, and what follows.
 
+use super::moved::Destination;
 use super::names::{
     Generation, Host, HostId, JournalId, LifeNumber, MachineName, RecordNumber, RunId,
 };
@@ -33,13 +34,15 @@ pub enum Kind {
     ColdStart,
     /// The machine goes on from a journal, where the outside saw it last.
     Recovered,
+    /// The same primary and members go on, and the next generation is left at another arbiter.
+    Moved,
     /// The guest powered off: the life is over.
     Ended,
     /// A person declared the life over.
     Lost,
 }
 
-const KINDS: [(Kind, &str); 9] = [
+const KINDS: [(Kind, &str); 10] = [
     (Kind::PowerOn, "power-on"),
     (Kind::Joined, "joined"),
     (Kind::Dropped, "dropped"),
@@ -47,6 +50,7 @@ const KINDS: [(Kind, &str); 9] = [
     (Kind::HandedOver, "handed-over"),
     (Kind::ColdStart, "cold-start"),
     (Kind::Recovered, "recovered"),
+    (Kind::Moved, "moved"),
     (Kind::Ended, "ended"),
     (Kind::Lost, "lost"),
 ];
@@ -177,6 +181,8 @@ pub struct Entry {
     pub record: RecordNumber,
     /// Who is in the next generation; `None` when the life is over.
     pub next: Option<Membership>,
+    /// The arbiter at which the next generation is left, of [`Kind::Moved`] only.
+    pub moved_to: Option<Destination>,
 }
 
 impl Entry {
@@ -214,7 +220,17 @@ impl Entry {
             life: self.life,
             record,
             next,
+            moved_to: None,
         }
+    }
+
+    /// The key by which the generation that this one opened goes on at another arbiter, with everybody who
+    /// is in it.
+    pub fn moved(&self, writer: Writer, record: RecordNumber, to: Destination) -> Entry {
+        let next = self.membership().clone();
+        let mut entry = self.left(writer, Kind::Moved, record, Some(next));
+        entry.moved_to = Some(to);
+        entry
     }
 
     /// The key by which a member leaves the generation that this one opened, and goes on alone.
@@ -272,6 +288,9 @@ impl Entry {
         if let Some(journal) = self.next.as_ref().and_then(|next| next.journal) {
             line.field("journal", journal);
         }
+        if let Some(to) = &self.moved_to {
+            line.field("to", to.text());
+        }
         let content = line.finish();
         assert!(content.len() <= MAX_ENTRY_BYTES, "an entry is too long");
         content
@@ -305,6 +324,10 @@ impl Entry {
             life: LifeId(line.identity("life-id")?),
             record: RecordNumber(line.number("record")?),
             next: parse_next(&mut line, key)?,
+            moved_to: match line.optional("to") {
+                Some(to) => Some(Destination::parse(to).ok_or(LineError::Field("to"))?),
+                None => None,
+            },
         };
         line.end()?;
         if !entry.is_consistent() || entry.content() != content {
@@ -318,6 +341,9 @@ impl Entry {
         let is_first = self.key.generation == Generation(0);
         let by = self.writer.host.id;
         if self.key.life == LifeNumber(0) || self.key.generation.0 == u64::MAX {
+            return false;
+        }
+        if (self.kind == Kind::Moved) != self.moved_to.is_some() {
             return false;
         }
         let Some(next) = &self.next else {
@@ -337,7 +363,7 @@ impl Entry {
             && match self.kind {
                 Kind::PowerOn => is_new_reign && next.members.is_empty() && !is_kept,
                 Kind::Joined => (!next.members.is_empty() || is_kept) && !is_new_reign,
-                Kind::Dropped => !is_new_reign,
+                Kind::Dropped | Kind::Moved => !is_new_reign,
                 Kind::TookOver | Kind::HandedOver => is_new_reign && !is_kept,
                 Kind::ColdStart => next.members.is_empty() && !is_kept,
                 Kind::Recovered => next.members.is_empty() && is_kept && !is_new_reign,
@@ -352,6 +378,11 @@ impl fmt::Display for Entry {
         let host = &self.writer.host;
         match self.kind {
             Kind::PowerOn => write!(f, "host {host} powered the machine on: life {life} begins"),
+            Kind::Moved => write!(
+                f,
+                "life {life} goes on at another arbiter after generation {generation}, {}, says host {host}",
+                self.moved_to.as_ref().map_or("", |to| &to.address)
+            ),
             kind => write!(
                 f,
                 "generation {generation} of life {life} is over ({kind}), says host {host}"

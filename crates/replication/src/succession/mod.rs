@@ -7,6 +7,7 @@
 
 mod claim;
 mod entry;
+mod moved;
 mod names;
 mod search;
 mod store;
@@ -15,8 +16,10 @@ pub use claim::{Claim, ClaimPacing, Verdict};
 pub use entry::{
     Durability, Entry, Kind, MAX_ENTRY_BYTES, MAX_MEMBERS, Membership, Origin, Writer,
 };
+pub use moved::{Destination, MAX_ADDRESS_BYTES, arrival_content, parse_arrival};
 pub use names::{
-    Generation, Host, HostId, JournalId, LifeNumber, MachineName, NameError, RecordNumber, RunId,
+    ArrivalId, Generation, Host, HostId, JournalId, LifeNumber, MachineName, NameError,
+    RecordNumber, RunId,
 };
 pub use search::{Newest, Search, SearchVerdict};
 pub use store::{BeaconName, Key, Outcome, Request};

@@ -90,6 +90,12 @@ identity! {
     JournalId
 }
 
+identity! {
+    /// A store to which a machine moves, or moved: random, kept in the store itself, so that no other one,
+    /// and none that was emptied, is taken for it.
+    ArrivalId
+}
+
 impl JournalId {
     /// The journal that this start of a process begins as its `attempt`th.
     pub fn of_run(run: RunId, attempt: u64) -> JournalId {

@@ -4,7 +4,7 @@
 //! grows with the logarithm of the distance from where it begins.
 
 use super::claim::{ClaimPacing, Pacer};
-use super::entry::Entry;
+use super::entry::{Entry, Kind};
 use super::names::{Generation, LifeNumber, MachineName};
 use super::store::{Key, Outcome, Request};
 use std::time::Duration;
@@ -88,6 +88,9 @@ pub struct Search {
     phase: Phase,
     /// What the largest existing key holds, if it makes sense.
     entry: Option<Entry>,
+    /// The last key by which the life moved to another arbiter: what was absent before it was read, was
+    /// absent at the one before.
+    moved: Option<Key>,
     pacer: Pacer<()>,
 }
 
@@ -104,6 +107,7 @@ impl Search {
             guess,
             phase: Phase::Life(Gallop::new(0, guess.0.0)),
             entry: None,
+            moved: None,
             pacer: Pacer::new(now, (), pacing),
         }
     }
@@ -156,6 +160,11 @@ impl Search {
                         .failed(format!("the key {name} cannot be read: {error}"));
                 }
                 self.entry = parsed.ok();
+                let has_moved = matches!(&self.entry, Some(entry) if entry.kind == Kind::Moved);
+                if has_moved && self.moved.as_ref() < Some(key) {
+                    self.begin_anew(now, key);
+                    return SearchVerdict::Pending;
+                }
                 self.exists(key, true);
             }
             Outcome::Absent => self.exists(key, false),
@@ -172,6 +181,15 @@ impl Search {
             }
         }
         self.advance(now)
+    }
+
+    /// From here on another arbiter is asked, which has all keys from the first one on.
+    fn begin_anew(&mut self, now: Duration, moved: &Key) {
+        self.moved = Some(moved.clone());
+        self.entry = None;
+        self.guess = self.guess.max((moved.life, moved.generation));
+        self.phase = Phase::Life(Gallop::new(0, self.guess.0.0));
+        self.pacer.at_once(now, ());
     }
 
     fn exists(&mut self, key: &Key, exists: bool) {

@@ -24,6 +24,16 @@ impl Key {
         }
     }
 
+    /// By what a store is known to be the one that `machine` moves to. No life has its number.
+    pub fn arrival(machine: &MachineName) -> Key {
+        Key::power_on(machine, LifeNumber(0))
+    }
+
+    /// Whether it is that.
+    pub fn is_arrival(&self) -> bool {
+        self.life == LifeNumber(0)
+    }
+
     /// The key of leaving `generation` of the same life.
     pub fn of(&self, generation: Generation) -> Key {
         Key {
@@ -45,6 +55,9 @@ impl Key {
             life,
             generation,
         } = self;
+        if self.is_arrival() {
+            return format!("arrival.{machine}");
+        }
         format!("succession.{machine}.{life}.{generation}")
     }
 }
@@ -100,6 +113,20 @@ pub enum Request {
         /// Which.
         beacon: BeaconName,
     },
+    /// Ask another arbiter, to which the machine may move. No store does; whoever leads to stores does.
+    Elsewhere {
+        /// Its address.
+        address: String,
+        /// What it is asked.
+        request: Box<Request>,
+    },
+}
+
+impl Request {
+    /// What a store says to [`Request::Elsewhere`].
+    pub fn knows_no_other() -> Outcome {
+        Outcome::Unknown("a store knows no other store".into())
+    }
 }
 
 /// What a store answered.

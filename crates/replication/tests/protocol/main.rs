@@ -12,6 +12,7 @@ mod journal;
 mod lag;
 mod lagging;
 mod majority;
+mod moving;
 mod output_rule;
 mod pair;
 mod returning;

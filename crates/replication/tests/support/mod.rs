@@ -55,6 +55,7 @@ pub fn power_on(config: &PairConfig) -> Entry {
             },
             journal: None,
         }),
+        moved_to: None,
     }
 }
 
@@ -63,6 +64,8 @@ pub fn power_on(config: &PairConfig) -> Entry {
 pub struct Store {
     pub keys: BTreeMap<Key, Vec<u8>>,
     beacon: Option<Vec<u8>>,
+    /// Another arbiter, whatever its address.
+    pub elsewhere: Option<Box<Store>>,
 }
 
 impl Store {
@@ -70,6 +73,7 @@ impl Store {
         Store {
             keys: BTreeMap::from([(entry.key.clone(), entry.content())]),
             beacon: None,
+            elsewhere: None,
         }
     }
 
@@ -94,6 +98,10 @@ impl Store {
                 Outcome::Written
             }
             Request::ReadBeacon { .. } => found(self.beacon.as_ref()),
+            Request::Elsewhere { request, .. } => match &mut self.elsewhere {
+                Some(other) => other.carry_out(request),
+                None => Outcome::Unknown("no route".into()),
+            },
         }
     }
 }

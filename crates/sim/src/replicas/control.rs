@@ -35,6 +35,7 @@ fn name(request: &Request) -> &'static str {
         Request::Console => "console",
         Request::Press(_) => "button",
         Request::SwitchOver { .. } => "switchover",
+        Request::MoveArbiter { .. } => "arbiter move",
     }
 }
 

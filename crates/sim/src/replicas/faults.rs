@@ -36,6 +36,9 @@ impl World {
     /// Something goes wrong.
     pub fn fault(&mut self) {
         let node = self.any_node();
+        if self.site.moves && self.random.percent(35) {
+            return self.move_arbiter();
+        }
         match self.random.between(0, 99) {
             0..18 => self.kill(node, Loss::Process),
             18..28 if self.site.journals => self.all_lose_power(),
@@ -156,10 +159,15 @@ impl World {
             Mood::ReadOnly,
             Mood::Torn,
         ]);
+        let only = self.site.moves.then(|| self.random.pick(&[0, 1]));
         let mut state = self.shared.lock();
-        state.observer.moods[node] = mood;
+        let ways = &mut state.observer.moods[node];
+        match only {
+            None => ways.fill(mood),
+            Some(which) => ways[which] = mood,
+        }
         state.note(|text| {
-            let _ = write!(text, "the arbiter, for node {node}: {mood:?}");
+            let _ = write!(text, "the arbiter {only:?}, for node {node}: {mood:?}");
         });
     }
 

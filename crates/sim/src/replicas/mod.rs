@@ -16,6 +16,7 @@ mod guest_disk;
 mod holders;
 mod host;
 mod machine;
+mod moving;
 mod network;
 mod node;
 mod observer;
@@ -39,6 +40,8 @@ pub struct Options {
     pub journals: bool,
     /// The first host is configured with no other: it knows of those only who have called it.
     pub first_is_told_of_none: bool,
+    /// A second arbiter, and people who move the life from one to the other.
+    pub moves: bool,
     /// Write down what happens.
     pub trace: bool,
     /// So many hosts, two or three; the seed says how many otherwise.

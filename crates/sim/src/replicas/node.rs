@@ -32,6 +32,8 @@ pub const NAMES: [&str; 3] = ["a", "b", "c"];
 pub struct Node {
     /// The process that runs there.
     pub process: Option<ProcessId>,
+    /// Which arbiter its configuration named when that began.
+    pub arbiter: usize,
     /// A person said that it is off, and keeps it off.
     pub is_kept_off: bool,
     /// So far its monotonic clock is ahead of the world's, in nanoseconds.
@@ -51,6 +53,8 @@ pub struct Site {
     pub journals: bool,
     /// The first host's configuration names no other.
     pub first_is_told_of_none: bool,
+    /// There are two arbiters, and people move the life from one to the other.
+    pub moves: bool,
     /// When a flush of the guest is complete.
     pub durability: Durability,
     /// Between two digests.
@@ -222,10 +226,8 @@ impl World {
             restore_ms: self.site.restore_ms,
             slowness: self.nodes[node].slowness,
         });
-        let store = Box::new(SimulatedStore {
-            shared: shared.clone(),
-            process: id,
-        });
+        let which = self.configured_arbiter(node);
+        let store = Box::new(SimulatedStore::trail(&shared, id, which));
         let knows_others = node > 0 || !self.site.first_is_told_of_none;
         let peers = (0..self.site.hosts).filter(|peer| *peer != node && knows_others);
         let (peers, mutations) = (peers.map(address).collect(), self.mutations);

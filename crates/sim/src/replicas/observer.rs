@@ -4,20 +4,23 @@
 use super::holders::Holders;
 use super::machine;
 use super::shared::{ProcessId, State};
+use super::store::ARBITERS;
 use crate::arbiter::{Arbiter, Mood};
 use crate::checker::{BootId, Checker, Emitter};
 use replication::message::{Message, MessageReader};
 use replication::record::RecordBody;
-use replication::succession::{Entry, HostId, Kind};
+use replication::succession::{Entry, HostId, Kind, Request};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 /// What is known.
 pub struct Observer {
-    /// The store itself.
+    /// The stores themselves.
+    pub arbiters: [Arbiter; 2],
+    /// What was decided at either: every key, wherever it was created first.
     pub arbiter: Arbiter,
-    /// How each node's way to it behaves.
-    pub moods: Vec<Mood>,
+    /// How each node's ways to them behave.
+    pub moods: Vec<[Mood; 2]>,
     checker: Checker,
     /// Who holds the machine.
     pub holders: Holders,
@@ -56,8 +59,9 @@ impl Observer {
     /// Nothing happened yet.
     pub fn new(trace: bool, nodes: usize) -> Observer {
         Observer {
+            arbiters: Default::default(),
             arbiter: Arbiter::default(),
-            moods: vec![Mood::Well; nodes],
+            moods: vec![[Mood::Well; 2]; nodes],
             checker: Checker::default(),
             holders: Holders::default(),
             asked_for: 0,
@@ -119,7 +123,7 @@ impl Observer {
     pub fn is_paired(&self, processes: &[ProcessId]) -> bool {
         let newest = self.arbiter.newest();
         newest.is_some_and(|newest| {
-            newest.kind == Kind::Joined
+            matches!(newest.kind, Kind::Joined | Kind::Moved)
                 && newest.membership().members.len() == processes.len() - 1
                 && self.holders.all_hold(processes, run_of(&newest))
         })
@@ -271,8 +275,30 @@ impl State {
         }
     }
 
+    /// A key is at one of the arbiters: there first, or it is copied when the life moves. What was decided
+    /// at one of them is never decided otherwise at the other.
+    pub fn key_is_at(&mut self, process: ProcessId, which: usize, entry: Entry) {
+        let observer = &mut self.observer;
+        match observer.arbiter.entry(&entry.key) {
+            Some(known) if known == entry => observer.count("key copied"),
+            Some(known) => observer.broken(format!(
+                "process {} has decided at the arbiter {} what was decided before: {entry}; {known}",
+                process.0, ARBITERS[which]
+            )),
+            None => {
+                let request = Request::Create {
+                    key: entry.key.clone(),
+                    after: None,
+                    content: entry.content(),
+                };
+                let _created = observer.arbiter.carry_out(&request);
+                self.key_created(process, entry);
+            }
+        }
+    }
+
     /// A key was created.
-    pub fn key_created(&mut self, process: ProcessId, entry: Entry) {
+    fn key_created(&mut self, process: ProcessId, entry: Entry) {
         self.note(|text| {
             let _ = write!(text, "key by process {}: {entry}", process.0);
         });
@@ -285,7 +311,7 @@ impl State {
         if entry.next.is_none() {
             return;
         }
-        if entry.kind != Kind::Joined && entry.kind != Kind::Dropped {
+        if !matches!(entry.kind, Kind::Joined | Kind::Dropped | Kind::Moved) {
             let (now_ns, run) = (self.now_ns, run_of(&entry));
             let result = observer
                 .checker

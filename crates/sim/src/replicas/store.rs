@@ -2,7 +2,7 @@
 
 use super::shared::{ProcessId, Shared};
 use crate::arbiter::Mood;
-use arbiter::Store;
+use arbiter::{Store, Trail};
 use environment::thread::sleep;
 use replication::succession::{Entry, Outcome, Request};
 use std::sync::Arc;
@@ -11,29 +11,47 @@ use std::time::Duration;
 /// A little less than a replica waits for an answer.
 const NO_ANSWER: Duration = Duration::from_millis(1_800);
 
-/// One process's way to the arbiter.
+/// What the two arbiters are called.
+pub const ARBITERS: [&str; 2] = ["first", "second"];
+
+/// One process's way to one of the arbiters.
 pub struct SimulatedStore {
     /// The world.
     pub shared: Arc<Shared>,
     /// Whose.
     pub process: ProcessId,
+    /// Which, of [`ARBITERS`].
+    pub which: usize,
 }
 
 impl SimulatedStore {
+    /// A process's way to the arbiters, which begins at one of them and leads on to the other.
+    pub fn trail(shared: &Arc<Shared>, process: ProcessId, which: usize) -> Trail {
+        let shared = shared.clone();
+        let of = move |which: usize| -> Box<dyn Store> {
+            Box::new(SimulatedStore {
+                shared: shared.clone(),
+                process,
+                which,
+            })
+        };
+        let first = of(which);
+        let open = move |address: &str| {
+            let which = ARBITERS.iter().position(|name| *name == address);
+            which
+                .map(&of)
+                .ok_or_else(|| "there is no such arbiter".to_owned())
+        };
+        Trail::new(first, Box::new(open))
+    }
+
     fn carry_out(&self, request: &Request) -> Outcome {
         let mut state = self.shared.lock();
-        let outcome = state.observer.arbiter.carry_out(request);
-        if let (
-            Request::Create {
-                key,
-                after: _,
-                content,
-            },
-            Outcome::Created,
-        ) = (request, &outcome)
+        let outcome = state.observer.arbiters[self.which].carry_out(request);
+        if let (Request::Create { key, content, .. }, Outcome::Created) = (request, &outcome)
             && let Ok(entry) = Entry::parse(key, content)
         {
-            state.key_created(self.process, entry);
+            state.key_is_at(self.process, self.which, entry);
         }
         outcome
     }
@@ -41,14 +59,17 @@ impl SimulatedStore {
 
 impl Store for SimulatedStore {
     fn name(&self) -> String {
-        "simulated".into()
+        ARBITERS[self.which].into()
     }
 
     fn answer(&mut self, request: &Request) -> Outcome {
         let (mood, delay_us) = {
             let mut state = self.shared.lock();
             let node = state.process(self.process).node;
-            (state.observer.moods[node], state.random.between(200, 5_000))
+            (
+                state.observer.moods[node][self.which],
+                state.random.between(200, 5_000),
+            )
         };
         let unknown = |why: &str| Outcome::Unknown(why.to_owned());
         sleep(Duration::from_micros(delay_us));
@@ -81,7 +102,9 @@ impl Store for SimulatedStore {
             }
             Mood::ReadOnly => match request {
                 Request::Create { .. } | Request::WriteBeacon { .. } => unknown("it is read-only"),
-                Request::Read { .. } | Request::ReadBeacon { .. } => self.carry_out(request),
+                Request::Read { .. } | Request::ReadBeacon { .. } | Request::Elsewhere { .. } => {
+                    self.carry_out(request)
+                }
             },
         }
     }

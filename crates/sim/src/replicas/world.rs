@@ -76,7 +76,7 @@ pub struct World {
     pub(super) nodes: Vec<Node>,
     pub(super) next_process: u64,
     pub(super) conversations: Vec<Conversation>,
-    is_calm: bool,
+    pub(super) is_calm: bool,
     /// All is well since the calm, and nothing befalls anybody: until when, and the keys by then.
     still: Option<(u64, u64)>,
     /// The first request that was made in calm.
@@ -98,6 +98,7 @@ impl Site {
             has_disk: random.percent(60) && !journals,
             journals,
             first_is_told_of_none: options.first_is_told_of_none,
+            moves: options.moves,
             durability: random.pick(&[Durability::Primary, Durability::Both]),
             digest_interval: Duration::from_millis(random.pick(&[100, 500, 500, 3_000])),
             restore_ms: random.pick(&[0, 5, 300, 1_500]),
@@ -119,6 +120,7 @@ impl World {
         state.directory = directory.text();
         let node = |random: &mut Random| Node {
             process: None,
+            arbiter: 0,
             is_kept_off: false,
             ahead_ns: random.between(0, 1_000) * SECOND,
             slowness: random.pick(&[1, 1, 4, 25]),
@@ -335,7 +337,7 @@ impl World {
         self.is_calm = true;
         self.calm_request = self.next_request;
         let mut state = self.shared.lock();
-        state.observer.moods.fill(Mood::Well);
+        state.observer.moods.fill([Mood::Well; 2]);
         state.network.mend();
         state.network.delay_ns = state.network.delay_ns.min(5 * MS);
         for files in &mut state.files {
@@ -343,6 +345,9 @@ impl World {
         }
         state.note(|text| text.push_str("all is calm"));
         drop(state);
+        if self.site.moves {
+            self.mend_configurations();
+        }
         self.resume();
         self.after(100 * MS, What::Look);
         let now_ns = self.shared.lock().now_ns;

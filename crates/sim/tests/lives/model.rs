@@ -327,7 +327,9 @@ impl World {
                 Some(content) => Outcome::Holds(content.clone()),
                 None => Outcome::Absent,
             },
-            Request::WriteBeacon { .. } | Request::ReadBeacon { .. } => return,
+            Request::WriteBeacon { .. }
+            | Request::ReadBeacon { .. }
+            | Request::Elsewhere { .. } => return,
         };
         if answered {
             self.events.push(Event::Answer {

@@ -1,10 +1,10 @@
 //! `understudy replica`.
 
 use super::engine::EngineOption;
-use crate::config::{ConfigError, VmConfig};
+use crate::config::{ConfigError, VmConfig, open_by_address};
 use crate::exit::{ExitStatus, Failure};
 use crate::setup::ConfiguredMachine;
-use arbiter::Store;
+use arbiter::{Store, Trail};
 use clap::Args;
 use replica::{ReplicaConfig, run_replica};
 use std::path::{Path, PathBuf};
@@ -49,5 +49,8 @@ pub fn open(config: &VmConfig, path: &Path) -> Result<(ReplicaConfig, Box<dyn St
     let usage = |error: ConfigError| Failure::usage(error);
     let (replica, arbiter) = config.replica(path).map_err(usage)?;
     let store = arbiter.open().map_err(Failure::usage)?;
-    Ok((replica, store))
+    // Relative paths are those of the directory in which this process was started.
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.into());
+    let trail = Trail::new(store, open_by_address(&path));
+    Ok((replica, Box::new(trail)))
 }

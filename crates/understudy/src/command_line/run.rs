@@ -214,6 +214,7 @@ fn default_machine() -> VmConfig {
         pair: None,
         journal: None,
         arbiter: None,
+        next_arbiter: None,
     }
 }
 

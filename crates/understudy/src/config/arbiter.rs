@@ -79,12 +79,7 @@ impl<'de> Deserialize<'de> for ArbiterSection {
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<ArbiterSection, E> {
-                let is_url = text.contains("://");
-                Ok(ArbiterSection {
-                    directory: (!is_url).then(|| text.into()),
-                    url: is_url.then(|| text.into()),
-                    ..ArbiterSection::default()
-                })
+                Ok(ArbiterSection::at(text))
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ArbiterSection, A::Error> {
@@ -105,6 +100,22 @@ type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 const SECRET_LIMIT_BYTES: u64 = 4096;
 
 impl ArbiterSection {
+    /// The arbiter of this address, which takes nothing else.
+    pub fn at(address: &str) -> ArbiterSection {
+        let is_url = address.contains("://");
+        ArbiterSection {
+            directory: (!is_url).then(|| address.into()),
+            url: is_url.then(|| address.into()),
+            ..ArbiterSection::default()
+        }
+    }
+
+    /// Whether it is the arbiter of this address.
+    pub fn is_at(&self, address: &str) -> bool {
+        let own = self.address();
+        own.is_ok_and(|own| address.parse().is_ok_and(|other: Address| own == other))
+    }
+
     /// All paths, with their keys.
     pub fn paths(&self) -> impl Iterator<Item = (&'static str, &Path)> {
         [

@@ -236,6 +236,7 @@ impl Supervisor {
                 digest_interval: Milliseconds(1000),
             }),
             journal: None,
+            next_arbiter: None,
             arbiter: Some(ArbiterSection {
                 directory: Some(self.layout.arbiter()),
                 ..ArbiterSection::default()

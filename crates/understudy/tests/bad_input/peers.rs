@@ -246,6 +246,7 @@ fn strangers_life(pair: &PairDirectory) {
             },
             journal: None,
         }),
+        moved_to: None,
     };
     let path = pair.path().join("arbiter").join(opened.key.object_name());
     std::fs::write(path, opened.content()).unwrap();

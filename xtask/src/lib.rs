@@ -18,3 +18,4 @@ pub mod simulate;
 pub mod single;
 pub mod site;
 pub mod test;
+pub mod upgrade;

@@ -4,7 +4,7 @@
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
-use xtask::{bench, blocks, check, compiler, conformance, engines, simulate, test};
+use xtask::{bench, blocks, check, compiler, conformance, engines, simulate, test, upgrade};
 
 #[derive(Parser)]
 #[command(about = "What a developer of Understudy runs")]
@@ -76,6 +76,13 @@ enum Command {
         /// Another build of the program that replays, for another host for example.
         #[arg(long)]
         replay_program: Option<PathBuf>,
+    },
+    /// A rolling upgrade under load: a pair of the program of a commit before goes over to this one, host by
+    /// host; or the two refuse each other, and say why.
+    Upgrade {
+        /// The commit (default: the one before this tree).
+        #[arg(long)]
+        from: Option<String>,
     },
     /// Measure; each benchmark ends with one line of JSON.
     #[command(subcommand)]
@@ -293,6 +300,7 @@ fn main() -> Result<()> {
             directions: engines::Options::directions(first, second),
             replay_program,
         }),
+        Command::Upgrade { from } => upgrade::run(from.as_deref()),
         Command::Bench(bench) => run_bench(bench),
     }
 }

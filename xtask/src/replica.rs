@@ -223,6 +223,21 @@ impl Replica {
         Ok(status.and_then(|status| status["replicas"].get(0).cloned()))
     }
 
+    /// Where its state is.
+    pub fn state_directory(&self) -> &Path {
+        &self.state
+    }
+
+    /// What its events of this name say, the oldest first.
+    pub fn details(&self, name: &str) -> Vec<String> {
+        let text = fs::read_to_string(self.state.join("events.jsonl")).unwrap_or_default();
+        let events = text.lines().map(serde_json::from_str::<Value>);
+        let events = events.filter_map(Result::ok);
+        let events = events.filter(|event| event["event"] == name);
+        let details = events.map(|event| event["detail"].as_str().unwrap_or_default().to_owned());
+        details.collect()
+    }
+
     /// Waits until it says `state`.
     pub fn await_state(&self, state: &str) -> Result<Value> {
         let what = format!("state {state} of {}", self.name);

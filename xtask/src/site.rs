@@ -17,6 +17,7 @@ pub struct Site {
     switch: Process,
     switch_address: String,
     directory: PathBuf,
+    arbiter: PathBuf,
     program: PathBuf,
     guest: PathBuf,
     memory: String,
@@ -39,6 +40,7 @@ impl Site {
         Ok(Site {
             switch,
             switch_address,
+            arbiter: directory.join("arbiter"),
             directory,
             program,
             guest,
@@ -72,13 +74,36 @@ impl Site {
         self.start_replica(&state, peer, None)
     }
 
+    /// Starts the replica of a host that has such a program, on the state that it has there. Each knows where
+    /// the other listens.
+    pub fn start_host(&self, host: &str, program: &Path, listen: [&str; 2]) -> Result<Replica> {
+        let [own, peer] = listen;
+        let state = self.directory.join(host);
+        let configuration = Configuration {
+            listen: own,
+            program,
+            ..self.configuration(&state, Some(peer), None)
+        };
+        Replica::start(Command::new(program), &configuration)
+    }
+
     fn start_replica(
         &self,
         state: &Path,
         peer: Option<&str>,
         journal: Option<&Path>,
     ) -> Result<Replica> {
-        let configuration = Configuration {
+        let configuration = self.configuration(state, peer, journal);
+        Replica::start(Command::new(&self.program), &configuration)
+    }
+
+    fn configuration<'a>(
+        &'a self,
+        state: &'a Path,
+        peer: Option<&'a str>,
+        journal: Option<&'a Path>,
+    ) -> Configuration<'a> {
+        Configuration {
             program: &self.program,
             guest: &self.guest,
             memory: &self.memory,
@@ -87,12 +112,11 @@ impl Site {
             listen: "127.0.0.1:0",
             peer,
             peers: &[],
-            arbiter: &self.directory.join("arbiter"),
+            arbiter: &self.arbiter,
             engine: None,
             disk: None,
             journal,
-        };
-        Replica::start(Command::new(&self.program), &configuration)
+        }
     }
 }
 

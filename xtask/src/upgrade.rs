@@ -159,17 +159,17 @@ impl Upgrade {
         std::thread::sleep(PAUSE);
 
         second.process.kill()?;
-        let mut second = self.start(1, &self.new)?;
+        let second = self.start(1, &self.new)?;
         first.await_state("protected")?;
         second.await_state("protected")?;
-        self.switch_over(HOSTS[1], &mut second)?;
+        self.switch_over(HOSTS[1], &second)?;
         first.await_state("protected")?;
         std::thread::sleep(PAUSE);
 
         first.process.kill()?;
-        let mut first = self.start(0, &self.new)?;
+        let first = self.start(0, &self.new)?;
         first.await_state("protected")?;
-        self.switch_over(HOSTS[0], &mut first)?;
+        self.switch_over(HOSTS[0], &first)?;
         second.await_state("protected")?;
         std::thread::sleep(PAUSE);
         stop.store(true, Ordering::Relaxed);
@@ -195,7 +195,7 @@ impl Upgrade {
     }
 
     /// Asked at the backup, which is to have the machine.
-    fn switch_over(&self, host: &str, backup: &mut Replica) -> Result<()> {
+    fn switch_over(&self, host: &str, backup: &Replica) -> Result<()> {
         let output = Command::new(&self.new)
             .args(["switchover", "--dir"])
             .arg(backup.state_directory())

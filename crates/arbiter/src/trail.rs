@@ -74,6 +74,7 @@ impl Trail {
                     None => return Ok(()),
                 },
             };
+            parse(&key, &content)?;
             self.notice(&key, &content)?;
             if key != *after && self.ahead.is_none() {
                 return Ok(());
@@ -204,6 +205,12 @@ fn read(store: &mut dyn Store, key: &Key) -> Result<Option<Vec<u8>>, String> {
     }
 }
 
+/// What a key holds, if it was read as a whole.
+fn parse(key: &Key, content: &[u8]) -> Result<Entry, String> {
+    Entry::parse(key, content)
+        .map_err(|error| format!("the key {} cannot be read: {error}", key.object_name()))
+}
+
 /// Sees to it that `new` has all keys of the machine up to `moved`, which is in `old`. Anybody may do that,
 /// at any time, again: keys never change, so that whoever comes second finds what it would have written.
 ///
@@ -258,6 +265,8 @@ fn history(store: &mut dyn Store, moved: &Entry) -> Result<Vec<(Key, Vec<u8>)>, 
     loop {
         match read(store, &key)? {
             Some(content) => {
+                // What was not read as a whole must not be what the other one has for good.
+                parse(&key, &content)?;
                 let is_last = key == moved.key;
                 keys.push((key.clone(), content));
                 if is_last {

@@ -18,6 +18,8 @@ use std::time::Duration;
 struct Keys {
     keys: BTreeMap<Key, Vec<u8>>,
     is_cut: bool,
+    /// So many reads show half of what a key holds.
+    torn: u32,
 }
 
 /// All arbiters that there are, by name.
@@ -58,6 +60,10 @@ impl Store for Memory {
                 Outcome::Created
             }
             Request::Read { key } => match store.keys.get(key) {
+                Some(content) if store.torn > 0 => {
+                    store.torn -= 1;
+                    Outcome::Holds(content[..content.len() / 2].into())
+                }
                 Some(content) => Outcome::Holds(content.clone()),
                 None => Outcome::Absent,
             },
@@ -424,6 +430,26 @@ fn a_life_moves_back_and_on_and_every_old_configuration_leads_to_it() {
         won(&mut store, &dropped(&opened));
         won(&mut store, &again);
         opened = again;
+        world.assert_one_history();
+    }
+}
+
+/// What is read while it is not whole yet is not what the new arbiter has for good.
+#[test]
+fn half_a_key_is_never_copied() {
+    for torn in 0..40 {
+        let (world, opened) = world("old");
+        let _dies_soon_after = moves(&world, "old", &opened, "elsewhere", 3);
+        let moved = opened.moved(writer(1, 1), RecordNumber(4), destination("elsewhere"));
+        let taken = moved.taken_over(writer(2, 1), Kind::TookOver, RecordNumber(5));
+        let mut member = world.process("old", FOREVER);
+        world.0.lock().unwrap().get_mut("old").unwrap().torn = torn;
+        let verdict = claim(&mut member, &taken);
+        world.assert_one_history();
+        if verdict == Verdict::Pending {
+            world.0.lock().unwrap().get_mut("old").unwrap().torn = 0;
+            won(&mut member, &taken);
+        }
         world.assert_one_history();
     }
 }

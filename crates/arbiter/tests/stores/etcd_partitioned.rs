@@ -45,11 +45,11 @@ fn claim_on_both_sides(etcd: &Etcd, generation: u64, cut: Host) {
     lan.set_cable(cut, false).unwrap();
     let [alone, others] = &mut stores;
     std::thread::scope(|scope| {
-        let minority = &mut minority;
-        scope.spawn(|| {
-            at(lan, cut, || {
-                minority.ask_in_vain(alone, 1);
-                let read = alone.answer(&Request::Read { key: key(0) });
+        let (claimant, store) = (&mut minority, &mut *alone);
+        scope.spawn(move || {
+            at(lan, cut, move || {
+                claimant.ask_in_vain(store, 1);
+                let read = store.answer(&Request::Read { key: key(0) });
                 assert!(
                     matches!(read, Outcome::Unknown(_)),
                     "a member that is cut off says what it cannot know: {read:?}"

@@ -220,6 +220,8 @@ impl LagMeter {
 pub(crate) struct Throttle {
     /// In millionths.
     share: i64,
+    /// The share is never more, whatever presses; in millionths.
+    cap: i64,
     before: i64,
     next: Duration,
     /// Since when the lag has been as large as halts the primary, and above its target ever since.
@@ -256,6 +258,7 @@ impl Throttle {
     pub fn new() -> Throttle {
         Throttle {
             share: FULL,
+            cap: FULL,
             before: SET_POINT,
             next: Duration::ZERO,
             behind_since: None,
@@ -263,8 +266,21 @@ impl Throttle {
         }
     }
 
+    /// What the harts may run.
     pub fn share(&self) -> RunShare {
+        (self.share.min(self.cap) / 1000) as RunShare
+    }
+
+    /// What they might run for all that presses.
+    pub fn pressed_share(&self) -> RunShare {
         (self.share / 1000) as RunShare
+    }
+
+    /// They run no more than this, until it is said otherwise. Gives the new share when it changed.
+    pub fn cap(&mut self, cap: RunShare) -> Option<RunShare> {
+        let before = self.share();
+        self.cap = i64::from(cap) * 1000;
+        (self.share() != before).then_some(self.share())
     }
 
     /// Gives the new share when it changed.
@@ -331,8 +347,9 @@ impl Throttle {
         self.before = SET_POINT;
         self.behind_since = None;
         self.joined = None;
-        let before = std::mem::replace(&mut self.share, FULL);
-        (before != FULL).then_some(FULL_SPEED)
+        let before = self.share();
+        (self.share, self.cap) = (FULL, FULL);
+        (before != FULL_SPEED).then_some(FULL_SPEED)
     }
 }
 

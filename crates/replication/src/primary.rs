@@ -954,7 +954,7 @@ impl<O> Primary<O> {
     }
 
     fn control_speed(&mut self, now: Duration) {
-        self.charge(now, self.throttle.share());
+        self.charge(now, self.throttle.pressed_share());
         let percent = |value: usize, target: usize| (value * 100 / target.max(1)) as u64;
         let held = percent(self.gate.held_outputs(), self.config.lag.held_outputs);
         let State::Running { join } = &self.state else {

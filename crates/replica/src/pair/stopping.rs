@@ -15,6 +15,12 @@ use std::time::Duration;
 /// middle say, is not waited for: the backup goes on as soon as the arbiter answers.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(10);
 
+/// A machine is handed over when its heir is no further behind than this: it stands still for so long at
+/// least…
+const NEAR: Duration = Duration::from_millis(5);
+/// …or after it has come nearer for so long. Then what is left is executed while the machine stands still.
+const APPROACH_PATIENCE: Duration = Duration::from_secs(5);
+
 /// An arbiter that does not answer is asked again after this time.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -31,6 +37,8 @@ enum Step {
     Deciding,
     /// The guest is to power off; when it is asked again.
     PoweringOff { press_again: Duration },
+    /// The heir is to execute nearly all that it holds, while the machine runs on slowly.
+    Approaching { until: Duration },
     /// The vcpu is to stand still.
     Halting,
     /// The backup is to take over.
@@ -135,10 +143,7 @@ impl PrimaryLoop {
         };
         match (trouble, purpose) {
             _ if self.disk_failed.is_some() || self.outvoted => self.comes_too_late(purpose),
-            (None, _) => {
-                self.stopping = None;
-                self.halt(purpose);
-            }
+            (None, _) => self.approach(purpose),
             (Some(why), Purpose::SwitchOver) => {
                 self.stopping = None;
                 self.not_switched_over(&format!("{why}: the machine goes on here"));
@@ -152,6 +157,57 @@ impl PrimaryLoop {
                 });
             }
             (Some(_), Purpose::End) => self.end_without_heir(),
+        }
+    }
+
+    /// The arbiter is there. Clients wait while the machine stands still, and that lasts for as long as the
+    /// heir has something left to execute: so it comes near first.
+    fn approach(&mut self, purpose: Purpose) {
+        let now = monotonic();
+        let until = now + APPROACH_PATIENCE;
+        self.stopping = Some(Stopping {
+            step: Step::Approaching { until },
+            purpose,
+            until: now + HAND_OVER_PATIENCE,
+        });
+        self.core.approach_handover();
+        self.halt_when_near();
+    }
+
+    /// Looks how near the heir is.
+    fn halt_when_near(&mut self) {
+        let Some(Stopping {
+            step: Step::Approaching { until },
+            purpose,
+            ..
+        }) = self.stopping
+        else {
+            return;
+        };
+        let lag = self.core.heir_lag();
+        let is_over = lag.is_none_or(|lag| lag <= NEAR) || monotonic() >= until;
+        let comes_too_late = self.disk_failed.is_some() || self.outvoted;
+        if !is_over && !comes_too_late {
+            return;
+        }
+        self.core.leave_approach();
+        if comes_too_late {
+            return self.comes_too_late(purpose);
+        }
+        self.stopping = None;
+        match (lag, purpose) {
+            (Some(lag), _) => {
+                if let Some(switchover) = &mut self.switchover {
+                    switchover.stands_still(lag);
+                }
+                self.halt(purpose);
+            }
+            (None, Purpose::End) => self.end_without_heir(),
+            (None, Purpose::SwitchOver) => {
+                let obstacle = self.core.obstacle_to_handing_over();
+                let why = obstacle.unwrap_or("the backup left before it was handed over");
+                self.not_switched_over(&format!("{why}: the machine goes on here"));
+            }
         }
     }
 
@@ -309,6 +365,7 @@ impl PrimaryLoop {
         self.stopping.map(|stopping| match stopping.step {
             Step::PoweringOff { press_again } => stopping.until.min(press_again),
             Step::Looking { again: Some(again) } => stopping.until.min(again),
+            Step::Approaching { until } => until,
             _ => stopping.until,
         })
     }
@@ -334,6 +391,7 @@ impl PrimaryLoop {
                 });
                 self.core.look_at_arbiter(now);
             }
+            Step::Approaching { .. } => self.halt_when_near(),
             Step::Deciding if self.core.status().phase == PrimaryPhase::Alone => {
                 if self.core.status().protected {
                     return self.stay_in_journal();

@@ -17,6 +17,31 @@ pub(super) struct Switchover {
     to: Option<Host>,
     /// On the monotonic clock.
     began: Duration,
+    /// When the machine was made to stand still, and how far its heir was behind then.
+    stood_still: Option<(Duration, Duration)>,
+}
+
+impl Switchover {
+    /// The machine is made to stand still, with an heir that is so far behind.
+    pub(super) fn stands_still(&mut self, lag: Duration) {
+        self.stood_still = Some((monotonic(), lag));
+    }
+
+    /// How long it took, as far as this host saw it.
+    fn describe(&self) -> String {
+        let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
+        let now = monotonic();
+        let took = milliseconds(now.saturating_sub(self.began));
+        match self.stood_still {
+            None => format!("within {took:.1} ms"),
+            Some((at, lag)) => format!(
+                "within {took:.1} ms, for {:.1} of which it stood still here; {:.1} ms of its work were left \
+                 to execute there",
+                milliseconds(now.saturating_sub(at)),
+                milliseconds(lag)
+            ),
+        }
+    }
 }
 
 impl PrimaryLoop {
@@ -32,7 +57,12 @@ impl PrimaryLoop {
             }
         };
         let began = monotonic();
-        self.switchover = Some(Switchover { asker, to, began });
+        self.switchover = Some(Switchover {
+            asker,
+            to,
+            began,
+            stood_still: None,
+        });
         self.tell("switchover", "the machine is to go over to its backup");
         self.begin_to_switch_over();
     }
@@ -83,14 +113,11 @@ impl PrimaryLoop {
         let Some(switchover) = self.switchover.take() else {
             return;
         };
-        let took = monotonic().saturating_sub(switchover.began);
+        let took = switchover.describe();
         let heir = &by.membership().primary;
         let node = heir.node().to_owned();
         let wanted = switchover.to.filter(|to| to.id != heir.id);
-        let done = format!(
-            "the machine went over to {node} within {:.1} ms; this host follows it",
-            took.as_secs_f64() * 1e3
-        );
+        let done = format!("the machine went over to {node} {took}; this host follows it");
         self.tell("switched_over", &done);
         let answer = match wanted {
             Some(wanted) => {

@@ -5,11 +5,15 @@ use super::join::JoinStep;
 use super::member::Member;
 use super::{Primary, PrimaryAction, State};
 use crate::event::Event;
+use crate::lag::{FULL_SPEED, RunShare};
 use crate::message::Message;
 use crate::mutation::Mutation;
 use crate::succession::HostId;
 use crate::watch::Agreement;
 use std::time::Duration;
+
+/// What the harts may run while the heir comes near: it gains on them, and the service goes on.
+const APPROACH_SHARE: RunShare = 300;
 
 impl<O> Primary<O> {
     /// Whether a member could take over at once: it is protected, and the arbiter was there when
@@ -48,6 +52,29 @@ impl<O> Primary<O> {
         self.enter(now);
         self.watch.look_afresh(now);
         self.maintain(now);
+    }
+
+    /// The machine is to be handed over when the heir has executed nearly all that it holds: until then it
+    /// runs on, slowly. What an heir has left to execute is what clients wait for when the machine stands
+    /// still for it. [`Primary::heir_lag`] says how far it is.
+    pub fn approach_handover(&mut self) {
+        self.cap_speed(APPROACH_SHARE);
+    }
+
+    /// Nothing comes of that, for now: the machine runs as fast as it may.
+    pub fn leave_approach(&mut self) {
+        self.cap_speed(FULL_SPEED);
+    }
+
+    fn cap_speed(&mut self, cap: RunShare) {
+        if let Some(share) = self.throttle.cap(cap) {
+            self.actions.push_back(PrimaryAction::Throttle(share));
+        }
+    }
+
+    /// How far the execution of the member that would take over is behind what it holds, if there is one.
+    pub fn heir_lag(&self) -> Option<Duration> {
+        self.next_heir().map(|heir| self.members[heir].lag())
     }
 
     /// The member that takes over as soon as the arbiter lets it: the one at which a person asked for

@@ -120,6 +120,11 @@ impl Member {
         self.agreement
     }
 
+    /// How far its execution is behind what it holds.
+    pub fn lag(&self) -> Duration {
+        self.meter.lag()
+    }
+
     /// How far it would be behind if nobody had waited for it. What its restore took counts for nothing
     /// before it has caught up with it.
     pub fn arrears(&self) -> Duration {

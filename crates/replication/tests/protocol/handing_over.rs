@@ -48,6 +48,55 @@ fn what_left_before_a_handover_is_not_said_again() {
     assert_eq!(said_again, Some(vec![]));
 }
 
+/// Finding: a machine was handed over while its heir had a second of it left to execute, for which all clients
+/// waited.
+#[test]
+fn an_heir_that_is_behind_comes_near_while_the_machine_runs_on_slowly() {
+    const PER_MS: u64 = 300_000;
+    let mut pair = Pair::protected();
+    pair.replays = false;
+    let (mut share, mut count, mut executed) = (1000, 0, 0);
+    let mut step = |pair: &mut Pair| {
+        pair.run(ms(1));
+        for action in std::mem::take(&mut pair.primary_did) {
+            if let PrimaryAction::Throttle(to) = action {
+                share = u64::from(to);
+            }
+        }
+        count += PER_MS * share / 1000;
+        pair.primary.progress(pair.now, count);
+        pair.input(count);
+        // The heir is as fast as the primary, and was 80 ms late once.
+        if pair.now > ms(180) {
+            let last = pair.to_replay.last().map_or(0, |last| last.count);
+            executed = last.min(executed + PER_MS);
+        }
+        let held = pair.to_replay.iter();
+        pair.replayed = held.take_while(|record| record.count <= executed).count() as u64;
+        pair.backup.replayed(pair.now, 1, pair.replayed, executed);
+        pair.settle();
+        share
+    };
+    for _ in 0..100 {
+        step(&mut pair);
+    }
+    let lag = pair.primary.heir_lag().unwrap();
+    assert!(
+        lag > ms(15),
+        "an heir at the same speed stays behind: {lag:?}"
+    );
+    pair.primary.approach_handover();
+    let approach = (0..500).find(|_| {
+        let share = step(&mut pair);
+        assert!((1..=300).contains(&share), "the machine runs on: {share}");
+        pair.primary.heir_lag().is_some_and(|lag| lag <= ms(5))
+    });
+    assert!(approach.is_some_and(|steps| steps < 250), "{approach:?}");
+    // Nothing comes of it: it is as fast as before.
+    pair.primary.leave_approach();
+    assert!((0..100).any(|_| step(&mut pair) == 1000));
+}
+
 #[test]
 fn a_machine_that_nobody_took_over_runs_on() {
     let mut pair = Pair::protected();

@@ -23,6 +23,7 @@ mod recovering;
 mod requests;
 mod restore;
 mod rivals;
+mod slow_turns;
 mod snapshot_sender;
 mod starting;
 mod stopping;

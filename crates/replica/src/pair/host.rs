@@ -5,6 +5,7 @@ use super::identity;
 use super::markers::Markers;
 use super::neighbours::Neighbours;
 use super::rates::Rate;
+use super::slow_turns::SlowTurns;
 use crate::config::ReplicaConfig;
 use crate::control::{Answer, ControlSocket, ConversationId, Request};
 use crate::disk::probe::FailedDisk;
@@ -51,10 +52,6 @@ use std::time::Duration;
 const CONNECTION_LIMIT: usize = 32;
 /// However idle everything is, figures are taken this often.
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
-/// No work between two waits should take so long.
-const SLOW: Duration = Duration::from_millis(20);
-/// Slow turns are told at most this often, the longest of them.
-const SLOW_INTERVAL: Duration = Duration::from_secs(1);
 /// Garbage is told at most this often: a flood of it must not fill the state directory.
 const GARBAGE_INTERVAL: Duration = Duration::from_secs(1);
 /// A process that ends waits so long for evidence to be written.
@@ -138,13 +135,8 @@ pub struct Host {
     /// For how long the thread had been executed when it began to wait last: a wait executes nothing
     /// to speak of.
     executed: Duration,
-    /// The longest time that the loop ever did anything else than wait, and the longest for which it was
-    /// executed meanwhile: the rest it was blocked, or had no core.
-    longest: Duration,
-    longest_executed: Duration,
-    /// The longest since it was told last, for how long it was executed, and when that was told.
-    longest_untold: (Duration, Duration),
-    slow_told_at: Option<Duration>,
+    /// How long the loop did anything else than wait.
+    turns: SlowTurns,
 }
 
 impl Host {
@@ -228,10 +220,7 @@ impl Host {
             garbage_told_at: None,
             woken_at: None,
             executed: Duration::ZERO,
-            longest: Duration::ZERO,
-            longest_executed: Duration::ZERO,
-            longest_untold: Default::default(),
-            slow_told_at: None,
+            turns: SlowTurns::default(),
             config,
         })
     }
@@ -434,19 +423,8 @@ impl Host {
         };
         let worked = now.saturating_sub(woken_at);
         let executed = self.executed.saturating_sub(executed_before);
-        self.longest = self.longest.max(worked);
-        self.longest_executed = self.longest_executed.max(executed);
-        self.longest_untold = self.longest_untold.max((worked, executed));
-        let told = self.slow_told_at;
-        if self.longest_untold.0 >= SLOW && told.is_none_or(|at| now >= at + SLOW_INTERVAL) {
-            let detail = format!(
-                "this process was busy or blocked for {} ms, {} of them busy",
-                self.longest_untold.0.as_millis(),
-                self.longest_untold.1.as_millis()
-            );
+        if let Some(detail) = self.turns.ended(now, worked, executed) {
             self.events.add("slow", 0, 0, detail);
-            self.slow_told_at = Some(now);
-            self.longest_untold = Default::default();
         }
     }
 
@@ -775,8 +753,8 @@ impl Host {
             engine: engine_name(vcpu.map_or(self.config.engine, VcpuThread::engine)).into(),
             mips: self.speed.per_second(now_ns, count) / 1e6,
             log_bytes_sent: self.log_bytes,
-            loop_longest_ms: self.longest.as_secs_f64() * 1e3,
-            loop_busiest_ms: self.longest_executed.as_secs_f64() * 1e3,
+            loop_longest_ms: self.turns.longest().as_secs_f64() * 1e3,
+            loop_busiest_ms: self.turns.longest_executed().as_secs_f64() * 1e3,
             log_bits_per_second: (self.log.per_second(now_ns, self.log_bytes) * 8.0) as u64,
             directory: self.config.state_directory.clone(),
             events: self.events.newest().cloned().collect(),

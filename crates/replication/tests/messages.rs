@@ -79,6 +79,7 @@ fn standing() -> impl Strategy<Value = Standing> {
         Stance::Joining,
         Stance::Following,
         Stance::Claiming,
+        Stance::Recovering { percent: 40 },
         Stance::Live,
     ]);
     let numbers = any::<(u64, u128, u64)>();

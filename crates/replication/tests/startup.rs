@@ -5,10 +5,11 @@ mod support;
 use replication::marker::{DiskState, Marker, Role, Worth};
 use replication::message::LifeId;
 use replication::startup::{
-    PeerAnswer, PeerId, Reach, Startup, StartupAction, StartupConfig, TurnedAway, Waiting, Word,
+    PeerAnswer, PeerId, Reach, Stance, Standing, Startup, StartupAction, StartupConfig, TurnedAway,
+    Waiting, Word,
 };
 use replication::succession::{
-    Generation, Host, Kind, LifeNumber, Membership, RecordNumber, RunId,
+    Generation, Host, HostId, JournalId, Kind, LifeNumber, Membership, RecordNumber, RunId,
 };
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -185,6 +186,68 @@ fn a_host_that_waits_for_one_that_turns_it_away_says_so() {
     );
     let said = start.says_without(&[host("b")]);
     assert_eq!(said, StartupAction::Wait(waiting));
+}
+
+/// Finding: a host whose state directory was lost waited for a host of its own name, and nothing said what to do.
+#[test]
+fn a_lost_state_directory_is_told_with_the_identity_that_was_in_it() {
+    let before = Host::new(HostId(0x1234), "a");
+    let mut config = config("a");
+    config.greeting.host = before.clone();
+    let first = power_on(&config);
+    let kept = Membership {
+        journal: Some(JournalId(7)),
+        ..first.membership().clone()
+    };
+    let joined = first.left(config.writer(), Kind::Joined, RecordNumber(3), Some(kept));
+    for (has_disks, tells_what_to_write) in [(false, true), (true, false)] {
+        let nobody = [PeerAnswer::Unreachable, PeerAnswer::Unreachable];
+        let mut start = Start::of(Worth::Fresh, nobody);
+        start.store = Store::with(&first);
+        start
+            .store
+            .keys
+            .insert(joined.key.clone(), joined.content());
+        let greeting = support::config("a").greeting;
+        let config = StartupConfig {
+            peers: 2,
+            has_disks,
+            ..StartupConfig::new(greeting.machine, greeting.host, RunId(77), LifeId(1))
+        };
+        start.startup = Startup::new(Duration::ZERO, config, Worth::Fresh);
+        let text = start.waits().to_string();
+        let line = format!("\"{} a\" to host-id", before.id);
+        assert!(text.contains("with another identity"), "{text}");
+        assert_eq!(text.contains(&line), tells_what_to_write, "{text}");
+        assert!(text.contains(&format!("--without {}", before.id)), "{text}");
+    }
+}
+
+/// Finding: a host that was going on from its journal was said not to answer.
+#[test]
+fn a_host_that_is_going_on_from_its_journal_is_waited_for_and_says_how_far_it_is() {
+    let standing = Standing {
+        machine: config("b").greeting.machine,
+        host: host("b"),
+        stance: Stance::Recovering { percent: 40 },
+        life: LifeNumber(1),
+        life_id: LIFE,
+        generation: Generation(3),
+        worth: Worth::Fresh,
+    };
+    let answers = [PeerAnswer::Standing(standing), PeerAnswer::Unreachable];
+    let mut start = Start::of(worth(Role::Primary, DiskState::Whole), answers);
+    let text = start.waits().to_string();
+    assert!(
+        text.contains("host b is going on from its journal"),
+        "{text}"
+    );
+    assert!(text.contains("40%"), "{text}");
+    let said = start.says_without(&[host("b")]);
+    assert!(
+        matches!(said, StartupAction::Wait(Waiting::Peer(..))),
+        "{said:?}"
+    );
 }
 
 /// A life is not declared lost while somebody who may live it answers.

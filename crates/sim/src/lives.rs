@@ -48,7 +48,7 @@ impl World {
                     Waiting::RightDisk { .. } => {
                         self.coverage.reached(Situation::WaitedForRightDisk);
                     }
-                    Waiting::Silent(_) => self.coverage.reached(Situation::WaitedForSilentHost),
+                    Waiting::Silent { .. } => self.coverage.reached(Situation::WaitedForSilentHost),
                     Waiting::ArbiterForgot { .. } => {
                         self.coverage.reached(Situation::ArbiterForgot);
                     }

@@ -519,6 +519,12 @@ impl VmConfig {
             );
         }
         if let Some(journal) = &self.journal
+            && is_one_place(&journal.directory, &self.state_directory)
+        {
+            let message = "it is the state directory: give the journal one of its own";
+            return wrong("journal.directory", message.into());
+        }
+        if let Some(journal) = &self.journal
             && let Err((key, message)) = journal.check(&self.disks)
         {
             return wrong(key, message);
@@ -660,6 +666,12 @@ impl VmConfig {
             .cloned()
             .collect()
     }
+}
+
+/// Whether two paths lead to one directory, as far as they are there.
+fn is_one_place(one: &Path, other: &Path) -> bool {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.into());
+    real(one) == real(other)
 }
 
 /// What is wrong with where the other hosts listen.

@@ -195,7 +195,7 @@ fn a_person_is_told_which_other_hosts_have_to_be_off_and_can_name_them_all() {
     );
     let (status, said) = say_off(files, &[name(third)]);
     assert_eq!(status, Some(1), "{said}");
-    assert!(said.contains("has the right disk"), "{said}");
+    assert!(said.contains("had the machine last"), "{said}");
     let (status, said) = say_off(files, &["nobody"]);
     assert_eq!(status, Some(1), "{said}");
     assert!(said.contains("\"nobody\" is none of the hosts"), "{said}");

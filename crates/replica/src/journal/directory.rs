@@ -27,6 +27,12 @@ pub enum JournalDirectoryError {
         /// Why.
         source: io::Error,
     },
+    /// It is none.
+    #[error("journal.directory: {} is a file, or is below one: name a directory", path.display())]
+    NoDirectory {
+        /// The file.
+        path: PathBuf,
+    },
     /// Another process has it.
     #[error(
         "journal.directory: {} is in use by another process: one machine has one directory",
@@ -74,7 +80,12 @@ impl JournalDirectory {
             source,
         };
         // The machine's whole memory is in it.
-        fs::create_directory(path).map_err(unusable)?;
+        fs::create_directory(path).map_err(|source| match source.kind() {
+            io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
+                JournalDirectoryError::NoDirectory { path: path.into() }
+            }
+            _ => unusable(source),
+        })?;
         let lock = create(&path.join(LOCK)).map_err(unusable)?;
         match lock.lock(Lock::Exclusive) {
             Ok(()) => {}
@@ -280,6 +291,20 @@ mod tests {
         };
         let bytes = SegmentWriter::begin(&head).take_bytes();
         std::fs::write(segment_path(&journal, 1), bytes).unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_is_a_file_is_said_to_be_one() {
+        let temporary = tempfile::tempdir().unwrap();
+        let file = temporary.path().join("journal");
+        std::fs::write(&file, "no journal").unwrap();
+        let machine = MachineName::new("shop").unwrap();
+        for path in [file.clone(), file.join("shop")] {
+            let error = JournalDirectory::take(&path, &machine).unwrap_err();
+            let text = error.to_string();
+            assert!(text.contains("is a file, or is below one"), "{text}");
+        }
+        assert_eq!(std::fs::read(&file).unwrap(), b"no journal");
     }
 
     /// Of a machine with the same name, which another arbiter knows: its journal was removed without a word.

@@ -23,7 +23,8 @@ enum InspectError {
     #[error("{} is missing, and with it the records after {after}", path.display())]
     Missing { path: PathBuf, after: u64 },
     #[error(
-        "{} does not follow the file before it, which is damaged, cut or another's, after record {after}",
+        "{} does not go on where the file before it ends (record {after}): that one is damaged or cut, or \
+         one of both is of another journal; put the right files back",
         path.display()
     )]
     Chain { path: PathBuf, after: u64 },

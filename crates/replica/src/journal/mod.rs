@@ -73,6 +73,8 @@ pub struct JournalDesk {
     inspected: Receiver<Result<Journals, String>>,
     /// What was found last.
     journals: Journals,
+    /// Where, for people.
+    directory: String,
 }
 
 impl JournalDesk {
@@ -87,6 +89,7 @@ impl JournalDesk {
         keep_bytes: u64,
         waker: Waker,
     ) -> io::Result<JournalDesk> {
+        let place = directory.path().display().to_string();
         let (jobs, received) = mpsc::channel();
         let (tell, news) = mpsc::channel();
         let (found, inspected) = mpsc::channel();
@@ -101,6 +104,7 @@ impl JournalDesk {
             news,
             inspected,
             journals: BTreeMap::new(),
+            directory: place,
         })
     }
 
@@ -124,7 +128,8 @@ impl JournalDesk {
                     (*id, read)
                 });
                 let found: BTreeMap<JournalId, Result<FoundJournal, String>> = found.collect();
-                Some(JournalWorth::Read(found))
+                let directory = self.directory.clone();
+                Some(JournalWorth::Read { directory, found })
             }
             Err(why) => Some(JournalWorth::Unusable(why)),
         }

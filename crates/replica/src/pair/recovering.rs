@@ -17,8 +17,10 @@ use crate::vcpu::{
 };
 use machine::Machine;
 use replication::life_log::LifeLog;
+use replication::message::Message;
 use replication::primary::{Beginning, Primary};
 use replication::record::Record;
+use replication::startup::{Stance, Standing};
 use replication::succession::Entry;
 use std::collections::VecDeque;
 use std::io;
@@ -136,14 +138,37 @@ impl Recovery {
         Ok(())
     }
 
+    /// Records that it has.
+    fn records(&self) -> u64 {
+        self.inspected.last() - self.inspected.head().place.record
+    }
+
+    /// For a peer that asks.
+    fn standing(&self, host: &Host, won: &Entry) -> Standing {
+        let tenths = self.replayed * 10 / self.records().max(1);
+        let greeting = &host.pair_config.greeting;
+        Standing {
+            machine: greeting.machine.clone(),
+            host: greeting.host.clone(),
+            stance: Stance::Recovering {
+                percent: tenths.min(10) as u8 * 10,
+            },
+            life: won.key.life,
+            life_id: won.life,
+            generation: won.next_generation(),
+            worth: host.markers.worth(),
+        }
+    }
+
     fn status(&self, host: &Host) -> ReplicaStatus {
-        let records = self.inspected.last() - self.inspected.head().place.record;
         ReplicaStatus {
             role: "waiting".into(),
             state: format!(
-                "going on from the journal: record {} of {records}",
-                self.replayed
+                "going on from the journal: record {} of {}; all of it anew if this process ends before",
+                self.replayed,
+                self.records()
             ),
+            listen: host.listen_address(),
             ..host.base_status(self.vcpu.as_ref().map(ReplayingVcpu::thread))
         }
     }
@@ -186,8 +211,17 @@ impl PrimaryLoop {
             if recovery.is_done() {
                 break;
             }
-            let mut happened = host.wait(None, false, |host| recovery.status(host))?;
+            let mut happened = host.wait(None, true, |host| recovery.status(host))?;
             refuse_for_now(&mut host, &mut happened);
+            for (connection, message) in happened.messages.drain(..) {
+                match message {
+                    Message::Ask { greeting, .. } | Message::Hello { greeting, .. } => {
+                        let standing = recovery.standing(&host, &won);
+                        host.answer_peer(connection, &greeting, standing);
+                    }
+                    _ => host.close(connection),
+                }
+            }
             meanwhile.push(happened);
         }
         let mut primary = go_live(host, won, recovery);

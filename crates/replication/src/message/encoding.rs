@@ -831,6 +831,8 @@ const AGREEMENTS: [Agreement; 4] = [
     Agreement::Differs,
     Agreement::Unreachable,
 ];
+/// The tag of [`Stance::Recovering`]; the others' are their places here.
+const RECOVERING: u8 = STANCES.len() as u8;
 const STANCES: [Stance; 5] = [
     Stance::NoMachine,
     Stance::Joining,
@@ -872,7 +874,10 @@ const MAX_WORTH_BYTES: usize = 1024;
 fn put_standing(out: &mut Vec<u8>, standing: &Standing) {
     put_bytes(out, standing.machine.as_str().as_bytes());
     put_host(out, &standing.host);
-    out.push(tag_of(&STANCES, &standing.stance));
+    match standing.stance {
+        Stance::Recovering { percent } => out.extend([RECOVERING, percent.min(100)]),
+        stance => out.push(tag_of(&STANCES, &stance)),
+    }
     put_varint(out, standing.life.0);
     out.extend_from_slice(&standing.life_id.0.to_le_bytes());
     put_varint(out, standing.generation.0);
@@ -892,11 +897,20 @@ fn put_standing(out: &mut Vec<u8>, standing: &Standing) {
     }
 }
 
+fn get_stance(f: &mut Fields<'_>) -> Result<Stance, WireError> {
+    match f.byte()? {
+        RECOVERING => Ok(Stance::Recovering {
+            percent: f.byte()?.min(100),
+        }),
+        tag => from_tag(&STANCES, "stance", tag),
+    }
+}
+
 fn get_standing(f: &mut Fields<'_>) -> Result<Standing, WireError> {
     let machine = get_machine(f)?;
     Ok(Standing {
         host: get_host(f)?,
-        stance: from_tag(&STANCES, "stance", f.byte()?)?,
+        stance: get_stance(f)?,
         life: LifeNumber(f.varint()?),
         life_id: LifeId(u128::from_le_bytes(f.array()?)),
         generation: Generation(f.varint()?),

@@ -2,8 +2,8 @@
 
 use super::rights::{Open, Right};
 use super::{
-    JournalWorth, PeerAnswer, PeerId, Reach, Refusal, Stance, Standing, StartupConfig, TurnedAway,
-    Waiting, Word,
+    Basis, JournalWorth, PeerAnswer, PeerId, Reach, Refusal, Stance, Standing, StartupConfig,
+    TurnedAway, Waiting, Word,
 };
 use crate::marker::{DiskState, Role, Worth};
 use crate::mutation::Mutation;
@@ -146,7 +146,7 @@ impl Situation<'_> {
             return Decision::Wait(self.forgot());
         }
         if let Worth::Nothing(_) = self.worth {
-            return Decision::Wait(Waiting::OwnDisk(self.worth.clone()));
+            return Decision::Wait(Waiting::OwnDisk(self.worth.clone(), self.basis(None)));
         }
         if self.answers.is_none() {
             return Decision::AskPeers;
@@ -271,7 +271,10 @@ impl Situation<'_> {
                 Stance::Live if there > here && same => return Some(Decision::LookAgain),
                 Stance::Live if there < here && same => return Some(Decision::Wait(busy)),
                 Stance::Live => return Some(Decision::Wait(Waiting::ArbiterDiffers(host))),
-                Stance::Joining | Stance::Following | Stance::Claiming => {
+                Stance::Joining
+                | Stance::Following
+                | Stance::Claiming
+                | Stance::Recovering { .. } => {
                     return Some(Decision::Wait(busy));
                 }
             }
@@ -298,7 +301,7 @@ impl Situation<'_> {
         let why = match self.journal {
             JournalWorth::BeingRead => return Err(Box::new(Waiting::JournalRead)),
             JournalWorth::Unusable(why) => why.clone(),
-            JournalWorth::Read(found) => match found.get(&id) {
+            JournalWorth::Read { directory, found } => match found.get(&id) {
                 Some(Ok(found))
                     if (found.life, found.life_id) == (newest.key.life, newest.life) =>
                 {
@@ -306,7 +309,7 @@ impl Situation<'_> {
                 }
                 Some(Ok(_)) => "it is of another life".to_owned(),
                 Some(Err(why)) => why.clone(),
-                None => "it is not in the journal's directory: is that mounted?".to_owned(),
+                None => format!("it is not in {directory} (is that mounted?)"),
             },
         };
         Err(Box::new(Waiting::Journal { id, why }))
@@ -346,7 +349,12 @@ impl Situation<'_> {
             Some(Err(why)) if mine => return Decision::Wait(*why),
             _ if mine && !nobody_else_has_it => {
                 let unasked = self.unasked(membership, silent.clone());
-                return Decision::Wait(unasked.unwrap_or(Waiting::Silent(silent)));
+                let basis = self.basis(Some(membership));
+                let silent = Waiting::Silent {
+                    hosts: silent,
+                    basis,
+                };
+                return Decision::Wait(unasked.unwrap_or(silent));
             }
             Some(Ok(last)) if mine => {
                 return Decision::Claim(Box::new(self.recovered(newest, membership, last)));
@@ -369,6 +377,15 @@ impl Situation<'_> {
         Decision::Wait(self.whose_disk(open, primary_never_settled, silent))
     }
 
+    /// What the machine would be started from.
+    fn basis(&self, membership: Option<&Membership>) -> Basis {
+        match membership.and_then(|membership| membership.journal) {
+            _ if self.config.has_disks => Basis::Disk,
+            Some(_) => Basis::Journal,
+            None => Basis::Images,
+        }
+    }
+
     /// Where the right disk is, for people. `silent`: who may hold the running machine.
     fn whose_disk(
         &self,
@@ -382,8 +399,9 @@ impl Situation<'_> {
         } = open.membership;
         let of_origin = primary.id == me || primary_never_settled;
         let wanted = if of_origin { &origin.host } else { primary };
+        let basis = self.basis(Some(open.membership));
         if wanted.id == me {
-            return Waiting::OwnDisk(self.worth.clone());
+            return Waiting::OwnDisk(self.worth.clone(), basis);
         }
         let mut to_name: Vec<Host> = Vec::new();
         for host in [primary, &origin.host].into_iter().chain(&silent) {
@@ -391,6 +409,12 @@ impl Situation<'_> {
             if self.may_be_forced() && host.id != me && !is_there {
                 to_name.push(host.clone());
             }
+        }
+        let own_name = self.config.host.node();
+        let is_own_name = wanted.node() == own_name && !own_name.is_empty();
+        if is_own_name && to_name.iter().all(|host| host.id == wanted.id) {
+            let host = wanted.clone();
+            return Waiting::Identity { host, basis };
         }
         let answers = self.standings().any(|(_, s)| s.host.id == wanted.id);
         let reach = match self.turned_away(open.membership, wanted) {
@@ -400,6 +424,7 @@ impl Situation<'_> {
         };
         Waiting::RightDisk {
             host: wanted.clone(),
+            basis,
             reach,
             own: self.worth.clone(),
             to_name,

@@ -21,7 +21,12 @@ pub enum JournalWorth {
     /// It is not known yet.
     BeingRead,
     /// These are here, each whole, or why no machine can go on from it.
-    Read(BTreeMap<JournalId, Result<FoundJournal, String>>),
+    Read {
+        /// The directory, for people.
+        directory: String,
+        /// They.
+        found: BTreeMap<JournalId, Result<FoundJournal, String>>,
+    },
     /// They cannot be read, and why.
     Unusable(String),
 }

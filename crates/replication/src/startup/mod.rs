@@ -11,7 +11,7 @@ mod waiting;
 
 pub use journal::{FoundJournal, JournalWorth};
 pub use standing::{Stance, Standing};
-pub use waiting::{Reach, Waiting};
+pub use waiting::{Basis, Reach, Waiting};
 
 use crate::marker::Worth;
 use crate::message::LifeId;

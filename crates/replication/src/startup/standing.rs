@@ -16,6 +16,11 @@ pub enum Stance {
     Following,
     /// It asks the arbiter, or has won and replays the rest.
     Claiming,
+    /// It has won, and replays its journal.
+    Recovering {
+        /// How much of it is done, in hundredths.
+        percent: u8,
+    },
     /// It is live.
     Live,
 }
@@ -42,6 +47,12 @@ pub struct Standing {
 impl fmt::Display for Stance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Stance::Recovering { percent } => {
+                return write!(
+                    f,
+                    "is going on from its journal, of which {percent}% are replayed"
+                );
+            }
             Stance::NoMachine => "has no machine",
             Stance::Joining => "is joining",
             Stance::Following => "follows",

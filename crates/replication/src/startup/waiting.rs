@@ -28,10 +28,12 @@ pub enum Waiting {
     Peer(Host, Stance),
     /// This host is a spare, and nobody has begun a life yet.
     Spare,
-    /// Another host has the right disk.
+    /// Another host has the right disk, or what else the machine is started from.
     RightDisk {
         /// That host.
         host: Host,
+        /// What it has.
+        basis: Basis,
         /// Whether it answers.
         reach: Reach,
         /// What this host's own is worth.
@@ -41,9 +43,20 @@ pub enum Waiting {
         /// then.
         to_name: Vec<Host>,
     },
-    /// The disk here is the right one, but hosts that may hold the running machine do not answer: all
-    /// of them.
-    Silent(Vec<Host>),
+    /// The disk here is the right one, but hosts that may hold the running machine do not answer.
+    Silent {
+        /// All of them.
+        hosts: Vec<Host>,
+        /// What is here.
+        basis: Basis,
+    },
+    /// The machine was on this host, as far as its name goes, and its identity is another one.
+    Identity {
+        /// As the arbiter knows it.
+        host: Host,
+        /// What was here.
+        basis: Basis,
+    },
     /// Hosts that may hold the running machine answer, but cannot be asked. Nobody's word makes them be
     /// off.
     Unasked {
@@ -53,7 +66,7 @@ pub enum Waiting {
         why: String,
     },
     /// The disk here should be the right one, and is not.
-    OwnDisk(Worth),
+    OwnDisk(Worth, Basis),
     /// The journal here is being read.
     JournalRead,
     /// The machine goes on from this journal alone, and it cannot be gone on from, and why.
@@ -71,6 +84,28 @@ pub enum Waiting {
     LiveElsewhere(Host),
 }
 
+/// What the machine is started from, where nobody holds it any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Basis {
+    /// Its disks, of which one host's are the right ones.
+    Disk,
+    /// It writes none, and outputs waited for a journal.
+    Journal,
+    /// It writes none: its images, by which it begins anew.
+    Images,
+}
+
+impl Basis {
+    /// How the host that has it is told of.
+    fn held(self) -> &'static str {
+        match self {
+            Basis::Disk => "has the right disk",
+            Basis::Journal => "has the journal that the machine goes on from",
+            Basis::Images => "had the machine last",
+        }
+    }
+}
+
 /// Whether a host can be asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reach {
@@ -86,16 +121,17 @@ impl Waiting {
     /// The hosts that it is about, whom a person may declare to be off.
     pub fn hosts(&self) -> &[Host] {
         match self {
-            Waiting::Silent(hosts)
+            Waiting::Silent { hosts, .. }
             | Waiting::Unasked { hosts, .. }
             | Waiting::RightDisk { to_name: hosts, .. } => hosts,
             Waiting::Peer(host, _)
+            | Waiting::Identity { host, .. }
             | Waiting::ArbiterDiffers(host)
             | Waiting::LiveElsewhere(host) => std::slice::from_ref(host),
             Waiting::Looking
             | Waiting::Arbiter(_)
             | Waiting::ArbiterForgot { .. }
-            | Waiting::OwnDisk(_)
+            | Waiting::OwnDisk(..)
             | Waiting::JournalRead
             | Waiting::Journal { .. }
             | Waiting::Spare
@@ -107,7 +143,7 @@ impl Waiting {
     /// Why it still waits although a person said that these hosts are off, and what would help.
     pub fn although_off(&self, without: &BTreeSet<HostId>) -> String {
         match self {
-            Waiting::Silent(hosts) | Waiting::RightDisk { to_name: hosts, .. } => {
+            Waiting::Silent { hosts, .. } | Waiting::RightDisk { to_name: hosts, .. } => {
                 let unnamed = hosts.iter().filter(|host| !without.contains(&host.id));
                 let reasons: Vec<String> = unnamed.map(|host| self.need_of(host)).collect();
                 if reasons.is_empty() {
@@ -122,8 +158,8 @@ impl Waiting {
             Waiting::Peer(host, stance) => {
                 format!("host {host} answers, so it is not off: it {stance}")
             }
-            Waiting::OwnDisk(_) => format!(
-                "no host's being off helps: {self}; put the right disk back, or begin another life from \
+            Waiting::OwnDisk(..) => format!(
+                "no host's being off helps: {self}; put the right one back, or begin another life from \
                  what is here: `understudy new-life --config FILE`"
             ),
             other => format!("no host's being off helps: {other}"),
@@ -133,10 +169,12 @@ impl Waiting {
     /// Why a host has to be named.
     fn need_of(&self, needed: &Host) -> String {
         match self {
-            Waiting::RightDisk { host, .. } if host.id == needed.id => {
-                format!("host {host} has the right disk")
+            Waiting::RightDisk { host, basis, .. } if host.id == needed.id => {
+                format!("host {host} {}", basis.held())
             }
-            Waiting::RightDisk { .. } => {
+            Waiting::RightDisk {
+                basis: Basis::Disk, ..
+            } => {
                 format!("host {needed} may hold the running machine, or the right disk")
             }
             _ => format!("host {needed} may hold the running machine and does not answer"),
@@ -195,6 +233,7 @@ impl fmt::Display for Waiting {
             Waiting::Peer(host, stance) => write!(f, "host {host} {stance}"),
             Waiting::RightDisk {
                 host,
+                basis,
                 reach,
                 own,
                 to_name,
@@ -204,13 +243,20 @@ impl fmt::Display for Waiting {
                     Reach::Silent => "and does not answer",
                     Reach::TurnedAway(why) => why,
                 };
-                write!(f, "host {host} has the right disk, {how}; here is {own}")?;
+                write!(f, "host {host} {}, {how}", basis.held())?;
+                if *basis == Basis::Disk {
+                    write!(f, "; here is {own}")?;
+                }
+                let anew = match basis {
+                    Basis::Disk => "",
+                    Basis::Journal | Basis::Images => ", and the machine begins anew here",
+                };
                 match &to_name[..] {
                     [] => f.write_str(", which cannot start the machine, whoever is off"),
                     _ if *reach != Reach::Silent => Ok(()),
                     to_name => write!(
                         f,
-                        "; if what is not here is gone for good, say so: {}",
+                        "; if what is not here is gone for good, say so{anew}: {}",
                         command(to_name)
                     ),
                 }
@@ -225,28 +271,56 @@ impl fmt::Display for Waiting {
                     names.join(", ")
                 )
             }
-            Waiting::Silent(hosts) => {
+            Waiting::Identity { host, basis } => {
+                let (node, id) = (host.node(), host.id);
+                write!(
+                    f,
+                    "the machine was on a host of this one's name, {node}, with another identity: is its \
+                     state directory not mounted, or lost? Put it back"
+                )?;
+                if *basis == Basis::Journal {
+                    write!(
+                        f,
+                        "; if it is lost for good and the journal is here, write \"{id} {node}\" to \
+                         host-id in the state directory and start again"
+                    )?;
+                }
+                write!(
+                    f,
+                    "; to give up what was there, say so: `understudy start --config FILE --without {id}`"
+                )
+            }
+            Waiting::Silent { hosts, basis } => {
                 let names: Vec<String> = hosts.iter().map(Host::to_string).collect();
                 let (pronoun, verb) = match hosts.len() {
                     1 => ("it is", "does"),
                     _ => ("they are all", "do"),
                 };
+                let here = match basis {
+                    Basis::Disk => "the right disk is here",
+                    Basis::Journal => "the journal that the machine goes on from is here",
+                    Basis::Images => "the machine would begin anew here",
+                };
                 write!(
                     f,
-                    "the right disk is here, but {} may hold the running machine and {verb} not \
+                    "{here}, but {} may hold the running machine and {verb} not \
                      answer; if {pronoun} off, say so: {}",
                     names.join(", "),
                     command(hosts)
                 )
             }
-            Waiting::OwnDisk(worth) => {
+            Waiting::OwnDisk(worth, Basis::Disk) => {
                 write!(f, "this host should have the right disk, but has {worth}")
             }
+            Waiting::OwnDisk(worth, _) => write!(
+                f,
+                "what this host noted of the machine in its state directory is of no use: {worth}"
+            ),
             Waiting::JournalRead => write!(f, "the journal is being read"),
             Waiting::Journal { id, why } => write!(
                 f,
                 "what the outside saw last is in journal {id} of this host, and the machine cannot go \
-                 on from there: {why}. It is looked at again; to give up what was in memory, begin \
+                 on from there: {why}; it is looked at again. To give up what was in memory, begin \
                  another life: `understudy new-life --config FILE`"
             ),
             Waiting::Obstacle(what) => write!(
@@ -271,6 +345,7 @@ mod tests {
     fn who_else_has_to_be_named_is_said_with_the_whole_command() {
         let waiting = Waiting::RightDisk {
             host: host(2, "b"),
+            basis: Basis::Disk,
             reach: Reach::Silent,
             own: Worth::Fresh,
             to_name: vec![host(2, "b"), host(3, "c")],
@@ -287,10 +362,42 @@ mod tests {
 
     #[test]
     fn hosts_of_one_name_are_told_apart_by_their_identities() {
-        let waiting = Waiting::Silent(vec![host(2, "b"), host(3, "b"), host(4, "d")]);
+        let waiting = Waiting::Silent {
+            hosts: vec![host(2, "b"), host(3, "b"), host(4, "d")],
+            basis: Basis::Disk,
+        };
         let text = waiting.to_string();
         let all = format!("--without {},{},d`", HostId(2), HostId(3));
         assert!(text.contains(&all), "{text}");
+    }
+
+    /// Finding: a machine that writes no disk waited for "the right disk".
+    #[test]
+    fn a_machine_without_disks_waits_for_no_disk() {
+        for basis in [Basis::Journal, Basis::Images] {
+            let elsewhere = Waiting::RightDisk {
+                host: host(2, "b"),
+                basis,
+                reach: Reach::Silent,
+                own: Worth::Fresh,
+                to_name: vec![host(2, "b"), host(3, "c")],
+            };
+            let here = Waiting::Silent {
+                hosts: vec![host(2, "b")],
+                basis,
+            };
+            let useless = Waiting::OwnDisk(Worth::Nothing("nothing".into()), basis);
+            let why = elsewhere.although_off(&[HostId(3)].into());
+            for text in [
+                elsewhere.to_string(),
+                here.to_string(),
+                useless.to_string(),
+                why,
+            ] {
+                assert!(!text.contains("disk"), "{text}");
+            }
+            assert!(elsewhere.to_string().contains("begins anew here"));
+        }
     }
 
     #[test]
@@ -300,6 +407,7 @@ mod tests {
         assert!(why.contains("not off") && why.contains("follows"), "{why}");
         let unfit = Waiting::RightDisk {
             host: host(2, "b"),
+            basis: Basis::Disk,
             reach: Reach::Silent,
             own: Worth::Nothing("half a copy".into()),
             to_name: Vec::new(),
@@ -309,7 +417,7 @@ mod tests {
             why.contains("half a copy") && why.contains("whoever is off"),
             "{why}"
         );
-        let own = Waiting::OwnDisk(Worth::Nothing("half a copy".into()));
+        let own = Waiting::OwnDisk(Worth::Nothing("half a copy".into()), Basis::Disk);
         assert!(own.although_off(&BTreeSet::new()).contains("new-life"));
     }
 }

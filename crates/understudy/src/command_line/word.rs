@@ -35,7 +35,7 @@ pub struct Start {
 /// Begin another life of a machine, from the disks of this host.
 ///
 /// After the guest has powered off, or when the last life cannot be found again. An open life is
-/// declared lost: what only other hosts have is given up. Where a replica runs on this host it starts
+/// declared lost: what only other hosts have is given up, and what is in a journal. Where a replica runs on this host it starts
 /// the machine at once; otherwise `understudy replica` does when it is started.
 #[derive(Debug, Args)]
 pub struct BeginLife {
@@ -126,7 +126,8 @@ impl BeginLife {
         println!(
             "{name}: {situation}\n\
              A new life starts from the disks of this host. An open one is declared lost: what only \
-             other hosts have, in memory or on their disks, is given up. A host that still runs it \
+             other hosts have, in memory or on their disks, is given up, and so is what is in a journal, \
+             here or elsewhere: the machine begins anew. A host that still runs it \
              out of reach goes on until it next looks at the arbiter: be sure that none does."
         );
         if self.yes || is_meant(name, "the machine's name")? {

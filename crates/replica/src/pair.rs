@@ -45,8 +45,15 @@ use replication::startup::{Startup, StartupConfig};
 use replication::succession::Kind;
 use starting::Next;
 
-/// What the core holds back and releases.
-type ReplicationCore = replication::primary::Primary<Output>;
+/// What the core holds back until those have it who have to.
+enum Said {
+    /// By the machine.
+    Output(Output),
+    /// To whoever made this press of a button.
+    Pressed(u64),
+}
+
+type ReplicationCore = replication::primary::Primary<Said>;
 
 /// Runs a replica: it looks at the arbiter, its own markers and its peers, and joins, waits, starts
 /// the machine again or powers it on; and looks again when it has lost its machine to another.

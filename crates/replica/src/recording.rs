@@ -1,6 +1,6 @@
 //! Recordings: written by `understudy run --record`, run again by `understudy replay`.
 
-use crate::vcpu::Step;
+use crate::vcpu::{Step, VisibleOutputs};
 use machine::Machine;
 use replication::log::{LogHeader, LogSummary, LogWriter, MAGIC as LOG_MAGIC};
 use replication::record::{Record, RecordBody};
@@ -151,14 +151,14 @@ impl Recorder {
                     }
                     self.log.record(record.clone());
                 }
-                Step::Outputs(outputs) => {
-                    self.last_count = outputs.count;
-                    self.visible = outputs.visible;
+                Step::Outputs(VisibleOutputs { count, visible, .. })
+                | Step::Pressed { count, visible, .. } => {
+                    (self.last_count, self.visible) = (*count, *visible);
                     let body = RecordBody::Marker {
-                        visible_outputs: outputs.visible,
+                        visible_outputs: *visible,
                     };
                     self.log.record(Record {
-                        count: outputs.count,
+                        count: *count,
                         body,
                     });
                 }

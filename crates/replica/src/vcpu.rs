@@ -269,6 +269,12 @@ impl LiveVcpu {
         }
     }
 
+    /// A button is pressed, or was before; [`Step::Pressed`] says when that is so.
+    pub fn press(&self, input: Option<Input>, press: u64) {
+        self.thread
+            .command(Command::Live(LiveCommand::Press { input, press }));
+    }
+
     /// Lets the machine run this share of the time.
     pub fn throttle(&self, share: RunShare) {
         self.thread

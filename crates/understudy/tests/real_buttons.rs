@@ -215,6 +215,29 @@ fn a_paused_machine_stays_paused_across_a_failover_until_it_is_resumed() {
     assert!(!site.b.has_event("diverged"));
 }
 
+/// Finding: whoever pressed was told at once. When a backup had just taken over, or did before it heard of it,
+/// the machine ran on though a person had been told that it stands still.
+#[test]
+fn a_press_is_told_when_whoever_may_go_on_has_it() {
+    let site = Site::new(&counting_slowly(), "");
+    let (_a, b) = site.protected();
+    let here = site.directory.path().join("arbiter");
+    let away = site.directory.path().join("away");
+    fs::rename(&here, &away).unwrap();
+    b.signal(Signal::STOP);
+    let _press = Process::start(&["pause", "--config", site.a.config()]);
+    wait_for("a to stand still", || {
+        site.a.status().filter(|status| status["paused"] == true)
+    });
+    for _ in 0..20 {
+        assert!(site.a.status().is_some());
+        assert!(!site.a.has_event("machine_paused"), "b may go on without");
+    }
+    fs::rename(&away, &here).unwrap();
+    await_event(&site.a, "machine_paused");
+    site.a.await_state("alone");
+}
+
 #[test]
 fn what_cannot_be_asked_is_one_clear_error() {
     let site = Site::new(&counting_slowly(), "");

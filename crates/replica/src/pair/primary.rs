@@ -1,6 +1,6 @@
 //! The replica that meets the world.
 
-use super::ReplicationCore;
+use super::buttons::Presses;
 use super::channel::Fetcher;
 use super::host::{Happened, Host};
 use super::journaling::{JournalAge, JournalSnapshot};
@@ -12,6 +12,7 @@ use super::rivals::Rivals;
 use super::snapshot_sender::{SnapshotRequests, SnapshotSender};
 use super::stopping::Stopping;
 use super::switchover::Switchover;
+use super::{ReplicationCore, Said};
 use crate::calendar;
 use crate::control::{Answer, ConversationId, Request};
 use crate::disk::Disk;
@@ -27,7 +28,7 @@ use crate::vcpu::{
 use environment::mpsc::{self, Receiver, TryRecvError};
 use machine::Machine;
 use machine::input::Input;
-use machine::output::{Finish, Output, Trouble};
+use machine::output::{Finish, Trouble};
 use replication::ConnectionId;
 use replication::marker::Marker;
 use replication::message::Message;
@@ -79,6 +80,7 @@ pub(super) struct PrimaryLoop {
     pub(super) switchover: Option<Switchover>,
     /// Somebody waits for the life to go on at another arbiter.
     pub(super) arbiter_move: Option<ArbiterMove>,
+    pub(super) presses: Presses,
     ended: Option<PrimaryEnding>,
 }
 
@@ -173,6 +175,7 @@ impl PrimaryLoop {
             stopping: None,
             switchover: None,
             arbiter_move: None,
+            presses: Presses::default(),
             ended: None,
         }
     }
@@ -478,8 +481,17 @@ impl PrimaryLoop {
             match step {
                 Step::Record(record) => self.core.record(monotonic(), record),
                 Step::Outputs(batch) => {
+                    let outputs = batch.outputs.into_iter().map(Said::Output).collect();
                     self.core
-                        .outputs(monotonic(), batch.count, batch.visible, batch.outputs);
+                        .outputs(monotonic(), batch.count, batch.visible, outputs);
+                }
+                Step::Pressed {
+                    count,
+                    visible,
+                    press,
+                } => {
+                    let said = vec![Said::Pressed(press)];
+                    self.core.outputs(monotonic(), count, visible, said);
                 }
             }
         }
@@ -494,7 +506,7 @@ impl PrimaryLoop {
                     message,
                 } => self.host.send(connection, &message),
                 PrimaryAction::Close(connection) => self.host.close(connection),
-                PrimaryAction::Emit(outputs) => self.emit(&outputs),
+                PrimaryAction::Emit(said) => self.emit(said),
                 PrimaryAction::TakeSnapshot { pairing, .. } => self.requests.ask(pairing),
                 PrimaryAction::AbortSnapshot { .. } => self.drop_snapshot(),
                 PrimaryAction::BeginJournal { snapshot, .. } => {
@@ -516,14 +528,7 @@ impl PrimaryLoop {
                 PrimaryAction::StandStill => self.outvoted(),
                 PrimaryAction::Resume => self.nobody_took_over(),
                 PrimaryAction::Throttle(share) => self.vcpu.throttle(share),
-                PrimaryAction::Press(button, asked) => {
-                    let answer = self.press(button);
-                    if let Answer::Refused(why) = &answer {
-                        let count = self.count();
-                        self.host.events.add("button_refused", 0, count, &**why);
-                    }
-                    self.reply(Asker::Backup(asked), &answer);
-                }
+                PrimaryAction::Press(button, asked) => self.press(Asker::Backup(asked), button),
                 PrimaryAction::SwitchOver(asked) => self.switch_over(Asker::Backup(asked), None),
                 PrimaryAction::ArbiterMoved(result) => self.arbiter_moved(result),
                 PrimaryAction::Report(event) => {
@@ -563,6 +568,7 @@ impl PrimaryLoop {
     /// Ends the loop, if nothing has ended it already.
     pub(super) fn end(&mut self, ending: PrimaryEnding) {
         self.arbiter_move_is_not_known();
+        self.forget_presses();
         self.ended.get_or_insert(ending);
     }
 
@@ -605,9 +611,12 @@ impl PrimaryLoop {
         }
     }
 
-    fn emit(&mut self, outputs: &[Output]) {
-        for output in outputs {
-            self.host.emit(output);
+    fn emit(&mut self, said: Vec<Said>) {
+        for said in said {
+            match said {
+                Said::Output(output) => self.host.emit(&output),
+                Said::Pressed(press) => self.pressed(press),
+            }
         }
     }
 
@@ -615,10 +624,7 @@ impl PrimaryLoop {
     fn asked(&mut self, id: ConversationId, request: &Request) {
         match request {
             Request::Console => self.host.attach(id),
-            Request::Press(button) => {
-                let answer = self.press((*button).into());
-                self.host.answer(id, &answer);
-            }
+            Request::Press(button) => self.press(Asker::Here(id), (*button).into()),
             Request::SwitchOver { to } => self.switch_over(Asker::Here(id), to.as_deref()),
             Request::MoveArbiter { to } => self.move_arbiter(id, to),
             Request::Word(_) => {

@@ -291,6 +291,7 @@ impl<'a> Live<'a> {
                     }
                 }
             }
+            LiveCommand::Press { input, press } => self.press(input, press)?,
             LiveCommand::Throttle(share) => self.run_share = share.min(FULL_SPEED),
             LiveCommand::CompleteFlushes { up_to } => self.complete_flushes(up_to)?,
             LiveCommand::Snapshot { pairing } => {
@@ -303,6 +304,21 @@ impl<'a> Live<'a> {
             LiveCommand::Resume => {}
         }
         Ok(ControlFlow::Continue(()))
+    }
+
+    fn press(&mut self, input: Option<Input>, press: u64) -> Result<(), GuestError> {
+        if let Some(input) = input {
+            self.inject(&input)?;
+        }
+        self.flush(Flush::Whole);
+        let machine = &self.guest.machine;
+        self.steps.push(Step::Pressed {
+            count: machine.instruction_count(),
+            visible: machine.visible_outputs(),
+            press,
+        });
+        self.flush(Flush::Whole);
+        Ok(())
     }
 
     fn complete_flushes(&mut self, up_to: InstructionCount) -> Result<(), GuestError> {
@@ -558,7 +574,7 @@ impl<'a> Live<'a> {
 
     fn is_for_the_guest(&self, command: &Command) -> bool {
         match command {
-            Command::Live(LiveCommand::Inputs(_)) => true,
+            Command::Live(LiveCommand::Inputs(_) | LiveCommand::Press { .. }) => true,
             Command::Live(LiveCommand::CompleteFlushes { up_to }) => self.would_complete(*up_to),
             _ => false,
         }

@@ -28,6 +28,8 @@ pub(crate) enum Command {
 pub(crate) enum LiveCommand {
     /// Inject these at the end of the quantum, in order.
     Inputs(Vec<Input>),
+    /// Inject this, if anything; then report [`Step::Pressed`].
+    Press { input: Option<Input>, press: u64 },
     /// Run this share of the time.
     Throttle(RunShare),
     /// Flushes that ended may be told to the guest if it asked for them at an instruction count of at
@@ -61,6 +63,16 @@ pub enum Step {
     Record(Record),
     /// What the outside can see of it: at most one in a report, and then the last.
     Outputs(VisibleOutputs),
+    /// A button took effect, and everything before was reported: whoever pressed it may be told when an
+    /// output that was made here might leave.
+    Pressed {
+        /// Where.
+        count: u64,
+        /// The machine's running number of visible outputs.
+        visible: u64,
+        /// Which press it was.
+        press: u64,
+    },
 }
 
 /// Outputs that are reported together.

@@ -92,6 +92,8 @@ fn a_backup_follows_a_guest_that_writes_nonsense_to_every_device() {
     for replica in [&primary, &backup] {
         assert!(!replica.has_event("diverged") && !replica.has_event("suspected"));
     }
+    // Finding 21: what a driver of the guest does wrong reached no operator.
+    assert!(primary.has_event("driver_fault"));
     process.kill();
     let live = wait_for("the takeover", || {
         backup.status().filter(|status| status["role"] == "primary")

@@ -1,12 +1,14 @@
 //! Wakes a thread that waits in `poll`.
 
-use environment::{Simulation, ThreadId};
+use environment::{Parked, Simulation, ThreadId};
+use network::PollSet;
 use rustix::event::{EventfdFlags, eventfd};
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// An eventfd that is written at most once before it is read. Clones wake the same thread.
 #[derive(Clone, Debug)]
@@ -60,6 +62,33 @@ impl Waker {
         // Empty when the poll ended for another reason.
         let _read = rustix::io::read(&self.inner.fd, &mut buffer);
         self.inner.woken.store(false, Ordering::Release);
+    }
+
+    /// Waits until it is woken, at most for `timeout`, and clears it: for the thread that made it, if it waits
+    /// for nothing else.
+    ///
+    /// # Errors
+    /// The host does not let it wait, or the process is ended.
+    pub fn wait(&self, timeout: Duration) -> io::Result<()> {
+        match &self.inner.simulated {
+            None => {
+                let mut set = PollSet::new();
+                set.add(self.fd(), (), true, false);
+                set.wait(Some(timeout))?;
+            }
+            Some((simulation, _)) => {
+                let until_ns = simulation.monotonic_ns() + timeout.as_nanos() as u64;
+                while !self.inner.woken.load(Ordering::Acquire)
+                    && simulation.monotonic_ns() < until_ns
+                {
+                    if let Parked::Dying(_) = simulation.park(Some(until_ns)) {
+                        return Err(io::ErrorKind::Interrupted.into());
+                    }
+                }
+            }
+        }
+        self.clear();
+        Ok(())
     }
 
     /// To be polled for reading.

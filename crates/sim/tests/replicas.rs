@@ -132,6 +132,28 @@ fn with_journals_no_promise_is_broken_though_both_hosts_die_at_once() {
     );
 }
 
+/// Guests are powered off, and lives declared lost that may be well; a person begins the next ones.
+#[test]
+fn lives_end_and_are_begun_and_no_promise_is_broken() {
+    let options = Options {
+        lives: true,
+        ..Options::default()
+    };
+    let summary = run_seeds(0..24, &options);
+    for failure in &summary.failures {
+        println!("{failure}");
+    }
+    assert!(
+        summary.failures.is_empty(),
+        "{} seeds failed",
+        summary.failures.len()
+    );
+    for what in ["Ended", "Lost", "life begun", "started from a disk"] {
+        let times = summary.counts.get(what).copied().unwrap_or(0);
+        assert!(times >= 3, "{what}: {times} times");
+    }
+}
+
 #[test]
 fn outputs_that_do_not_wait_for_the_journal_are_found() {
     let options = Options {

@@ -12,7 +12,6 @@ use crate::random;
 use crate::state_directory::StateDirectory;
 use crate::wake::Waker;
 use arbiter::{ArbiterDesk, Store};
-use network::PollSet;
 use replication::message::LifeId;
 use replication::startup::{Startup, StartupAction, StartupConfig, Waiting, Word};
 use replication::succession::{Entry, Newest, Search, SearchVerdict};
@@ -189,11 +188,7 @@ impl NewLife {
 
     fn wait(&self, deadline: Option<Duration>) -> io::Result<()> {
         let left = deadline.map_or(LONGEST_WAIT, |at| at.saturating_sub(monotonic()));
-        let mut set = PollSet::new();
-        set.add(self.waker.fd(), (), true, false);
-        set.wait(Some(left.min(LONGEST_WAIT)))?;
-        self.waker.clear();
-        Ok(())
+        self.waker.wait(left.min(LONGEST_WAIT))
     }
 }
 

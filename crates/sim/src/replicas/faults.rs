@@ -24,7 +24,7 @@ pub enum Loss {
 }
 
 impl World {
-    fn any_node(&mut self) -> usize {
+    pub(super) fn any_node(&mut self) -> usize {
         self.random.between(0, self.nodes.len() as u64 - 1) as usize
     }
 
@@ -38,6 +38,9 @@ impl World {
         let node = self.any_node();
         if self.site.moves && self.random.percent(35) {
             return self.move_arbiter();
+        }
+        if self.site.lives && self.random.percent(20) {
+            return self.end_life(node);
         }
         match self.random.between(0, 99) {
             0..18 => self.kill(node, Loss::Process),
@@ -70,7 +73,7 @@ impl World {
     }
 
     /// Ends what runs on a node. A loss of power takes what was not synced, whether something runs or not.
-    fn end(&mut self, node: usize, loss: Loss) -> bool {
+    pub(super) fn end(&mut self, node: usize, loss: Loss) -> bool {
         let process = self.nodes[node].process.take();
         if let Some(id) = process {
             self.note(|text| {

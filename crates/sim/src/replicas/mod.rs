@@ -15,6 +15,7 @@ mod files;
 mod guest_disk;
 mod holders;
 mod host;
+mod lives;
 mod machine;
 mod moving;
 mod network;
@@ -42,6 +43,8 @@ pub struct Options {
     pub first_is_told_of_none: bool,
     /// A second arbiter, and people who move the life from one to the other.
     pub moves: bool,
+    /// Lives end: guests are powered off, or a person declares the life lost; and a person begins another.
+    pub lives: bool,
     /// Write down what happens.
     pub trace: bool,
     /// So many hosts, two or three; the seed says how many otherwise.

@@ -9,6 +9,7 @@ use super::store::SimulatedStore;
 use super::world::World;
 use ::machine::engine::Engine;
 use ::machine::{Failure, Machine};
+use arbiter::Trail;
 use replica::config::{Attachment, DiskFile, JournalOptions, NetworkEnd, PairOptions};
 use replica::disk::Disk;
 use replica::{Machines, ReplicaConfig, run_mutated};
@@ -55,6 +56,8 @@ pub struct Site {
     pub first_is_told_of_none: bool,
     /// There are two arbiters, and people move the life from one to the other.
     pub moves: bool,
+    /// Lives end, and others are begun.
+    pub lives: bool,
     /// When a flush of the guest is complete.
     pub durability: Durability,
     /// Between two digests.
@@ -64,7 +67,7 @@ pub struct Site {
 }
 
 /// Makes the machines of a node.
-struct SimulatedMachines {
+pub struct SimulatedMachines {
     shared: Arc<Shared>,
     process: ProcessId,
     disk: Option<PathBuf>,
@@ -195,6 +198,18 @@ impl World {
         if self.nodes[node].process.is_some() || self.nodes[node].is_kept_off {
             return;
         }
+        let id = self.process_of(node, "starts");
+        let (config, peers, mutations) = (self.config(node), self.peers(node), self.mutations);
+        let machines = Box::new(self.machines(node, id));
+        let store = Box::new(self.store(node, id));
+        self.begin_process(node, id, move || {
+            let ended = run_mutated(config, peers, machines, store, mutations);
+            ended.map_or_else(|error| error.to_string(), |ended| ended.to_string())
+        });
+    }
+
+    /// A process of this node that is about to begin.
+    pub(super) fn process_of(&mut self, node: usize, what: &str) -> ProcessId {
         let id = ProcessId(self.next_process);
         self.next_process += 1;
         self.nodes[node].process = Some(id);
@@ -209,32 +224,27 @@ impl World {
         };
         self.shared.lock().processes.insert(id, process);
         self.note(|text| {
-            let _ = write!(text, "node {node}: process {} starts", id.0);
+            let _ = write!(text, "node {node}: process {} {what}", id.0);
         });
+        id
+    }
+
+    /// The process begins, and tells at its end how.
+    pub(super) fn begin_process(
+        &self,
+        node: usize,
+        id: ProcessId,
+        process: impl FnOnce() -> String + Send + 'static,
+    ) {
         let shared = self.shared.clone();
         let host = Arc::new(SimulatedHost {
             shared: shared.clone(),
             process: id,
             ahead_ns: self.nodes[node].ahead_ns,
         });
-        let config = self.config(node);
-        let machines = Box::new(SimulatedMachines {
-            shared: shared.clone(),
-            process: id,
-            disk: self.site.has_disk.then(|| self.directory.disk(node)),
-            journals: self.site.journals,
-            restore_ms: self.site.restore_ms,
-            slowness: self.nodes[node].slowness,
-        });
-        let which = self.configured_arbiter(node);
-        let store = Box::new(SimulatedStore::trail(&shared, id, which));
-        let knows_others = node > 0 || !self.site.first_is_told_of_none;
-        let peers = (0..self.site.hosts).filter(|peer| *peer != node && knows_others);
-        let (peers, mutations) = (peers.map(address).collect(), self.mutations);
         let started = self.shared.spawn(id, "replica", move || {
             environment::enter(host, move || {
-                let ended = run_mutated(config, peers, machines, store, mutations);
-                let ended = ended.map_or_else(|error| error.to_string(), |ended| ended.to_string());
+                let ended = process();
                 if let Some(process) = shared.lock().processes.get_mut(&id) {
                     process.ended = Some(ended);
                 }
@@ -246,7 +256,29 @@ impl World {
         }
     }
 
-    fn config(&self, node: usize) -> ReplicaConfig {
+    pub(super) fn machines(&self, node: usize, process: ProcessId) -> SimulatedMachines {
+        SimulatedMachines {
+            shared: self.shared.clone(),
+            process,
+            disk: self.site.has_disk.then(|| self.directory.disk(node)),
+            journals: self.site.journals,
+            restore_ms: self.site.restore_ms,
+            slowness: self.nodes[node].slowness,
+        }
+    }
+
+    pub(super) fn store(&mut self, node: usize, process: ProcessId) -> Trail {
+        let which = self.configured_arbiter(node);
+        SimulatedStore::trail(&self.shared, process, which)
+    }
+
+    pub(super) fn peers(&self, node: usize) -> Vec<String> {
+        let knows_others = node > 0 || !self.site.first_is_told_of_none;
+        let peers = (0..self.site.hosts).filter(|peer| *peer != node && knows_others);
+        peers.map(address).collect()
+    }
+
+    pub(super) fn config(&self, node: usize) -> ReplicaConfig {
         let disk = self.site.has_disk.then(|| DiskFile {
             path: self.directory.disk(node),
             read_only: false,

@@ -58,6 +58,8 @@ pub enum What {
     SayOff(Asking),
     /// It is not, any more.
     NotOff(usize),
+    /// A person begins another life at a node.
+    NewLife(usize),
     /// Nothing goes wrong any more.
     Calm,
     /// Whether all is well by now.
@@ -86,6 +88,8 @@ pub struct World {
     well_at_ns: u64,
     keys: u64,
     asked_for: u64,
+    /// Who begins a life for a person now.
+    pub(super) begins_life: Option<ProcessId>,
 }
 
 impl Site {
@@ -97,6 +101,7 @@ impl Site {
             // A journal stands for what a disk of a host would hold.
             has_disk: random.percent(60) && !journals,
             journals,
+            lives: options.lives,
             first_is_told_of_none: options.first_is_told_of_none,
             moves: options.moves,
             durability: random.pick(&[Durability::Primary, Durability::Both]),
@@ -146,6 +151,7 @@ impl World {
             well_at_ns: 0,
             keys: 0,
             asked_for: 0,
+            begins_life: None,
         };
         world.note(|text| {
             let _ = write!(text, "{site:?}");
@@ -314,6 +320,7 @@ impl World {
                     self.after(500 * MS, What::NotOff(node));
                 }
             }
+            What::NewLife(node) => self.new_life(node),
             What::Calm => self.calm(),
             What::Look => return self.look(),
         }
@@ -355,6 +362,11 @@ impl World {
             .insert((now_ns + PATIENCE_NS, u64::MAX), What::Look);
     }
 
+    /// Whether it is only watched whether all stays well.
+    pub(super) fn is_watched(&self) -> bool {
+        self.still.is_some()
+    }
+
     /// From here on nothing happens. Where digests are rare the machine stands still as well: then nothing
     /// else is heard of it.
     fn is_still(&mut self, now_ns: u64, keys: u64) {
@@ -393,6 +405,7 @@ impl World {
             self.after(100 * MS, What::Look);
             return None;
         }
+        self.go_on_after_the_end();
         if is_paired && is_answered {
             self.is_still(now_ns, keys);
             self.after(100 * MS, What::Look);

@@ -91,10 +91,3 @@ fn from_etcd_to_a_bucket() {
         a_life_moves(old, new);
     }
 }
-
-#[test]
-fn from_a_bucket_to_a_directory() {
-    if let (Some(old), Some(new)) = (S3::start(), Directory::start()) {
-        a_life_moves(old, new);
-    }
-}

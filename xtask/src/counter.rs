@@ -112,21 +112,31 @@ impl Client {
     /// The longest wait of a request that was open or sent between a kill and the next one:
     /// detection, takeover and the copy to the next backup fall into that time.
     pub fn longest_wait_between(&self, at: Instant, end: Instant) -> f64 {
-        self.waits_between(at, end)
+        self.waits_ms_between(at, end)
             .fold(SLOW.as_secs_f64() * 1e3, f64::max)
     }
 
     /// The first wait of a request that was open or sent then and took long, in milliseconds.
     pub fn first_wait_between(&self, at: Instant, end: Instant) -> f64 {
-        let first = self.waits_between(at, end).next();
+        let first = self.waits_ms_between(at, end).next();
         first.unwrap_or(SLOW.as_secs_f64() * 1e3)
     }
 
-    fn waits_between(&self, at: Instant, end: Instant) -> impl Iterator<Item = f64> {
+    fn waits_ms_between(&self, at: Instant, end: Instant) -> impl Iterator<Item = f64> {
+        let waits = self.waits_between(at, end);
+        waits.map(|(_, took)| took.as_secs_f64() * 1e3)
+    }
+
+    /// Requests that were open or sent then and took long: when they were sent, and how long they took.
+    pub fn waits_between(
+        &self,
+        at: Instant,
+        end: Instant,
+    ) -> impl Iterator<Item = (Instant, Duration)> {
         self.slow
             .iter()
+            .copied()
             .filter(move |(sent, took)| *sent + *took >= at && *sent < end)
-            .map(|(_, took)| took.as_secs_f64() * 1e3)
     }
 }
 

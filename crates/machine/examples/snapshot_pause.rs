@@ -2,7 +2,7 @@
 //! `cargo run --release -p machine --example snapshot_pause -- MIB...`, each MiB of RAM all in use.
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)] // measures: outside the machine
 
-use machine::memory::{PAGE_SIZE, Ram, Region};
+use machine::memory::{Extent, PAGE_SIZE, Ram, Region};
 use std::time::Instant;
 
 fn main() {
@@ -19,7 +19,7 @@ fn main() {
         let _first = ram.digest();
         let digest = began.elapsed();
         let began = Instant::now();
-        ram.begin_capture();
+        ram.begin_capture(Extent::Whole);
         let pause = began.elapsed();
         let began = Instant::now();
         let mut batches = 0;

@@ -5,7 +5,7 @@ use crate::config::{BoardConfig, BootImages, MachineConfig, PanicPolicy};
 use crate::debugging::Debuggable;
 use crate::engine::Engine;
 use crate::input::{ClockRecord, Input, InputError, InstructionCount};
-use crate::memory::{Capture, OutsideRam, Region};
+use crate::memory::{Capture, Extent, OutsideRam, Region};
 use crate::output::{DiskRequest, Finish, Output};
 use crate::snapshot::{Snapshot, SnapshotError, SnapshotHead};
 use std::error::Error;
@@ -110,7 +110,10 @@ pub trait Machine: Send {
 
     /// Begins a snapshot of this moment that is taken while the machine runs on: everything but RAM.
     /// One that is under way ends without a result.
-    fn begin_snapshot(&mut self) -> SnapshotHead;
+    fn begin_snapshot(&mut self, extent: Extent) -> SnapshotHead;
+
+    /// Pages of RAM that were written since the last round of a copy began: what the next one holds.
+    fn pages_changed(&self) -> usize;
 
     /// The RAM of the snapshot that was begun, as far as it was not taken yet; `None` when none is under
     /// way. The guest cannot see it.

@@ -17,7 +17,7 @@ mod layout;
 mod tracking;
 
 pub use batch::{BATCH_PAGES, PageBatch};
-pub use capture::Capture;
+pub use capture::{Capture, Extent};
 pub use guest_ram::GuestRam;
 pub use huge_pages::{ask_for_huge_pages, keep_in_huge_pages};
 pub use layout::Region;

@@ -5,6 +5,11 @@
 //! encoding of everything but RAM), then per page its index u32 and its 4096 bytes (in any order; pages
 //! of zeros are left out), after the last one the index 2^32-1, the boot images (see `images`), and at the end
 //! XXH3-64 of all that precedes.
+//!
+//! One that is made in rounds, as a backup gets it, has after the first round the index 2^32-2 and the boot
+//! images already, then pages that changed, the index 2^32-3 and the state again, of the moment at which the
+//! last round began, its pages, the index 2^32-1 and the hash. Of a page that comes again the last one counts,
+//! and so of the state.
 
 mod images;
 
@@ -21,6 +26,10 @@ const MAGIC: [u8; 8] = *b"USNAPSHT";
 const FORMAT_VERSION: u32 = 3;
 /// Instead of a page's index: no page follows.
 const NO_MORE_PAGES: u32 = u32::MAX;
+/// Instead of a page's index: the boot images, and more pages after them.
+const ROUND_ENDED: u32 = u32::MAX - 1;
+/// Instead of a page's index: another state, and more pages after it.
+const LAST_ROUND: u32 = u32::MAX - 2;
 /// No machine's state without RAM comes near it: a larger length is garbage.
 const MAX_STATE_BYTES: u64 = 64 << 20;
 const PAGE: usize = PAGE_SIZE as usize;
@@ -145,7 +154,8 @@ impl SnapshotHead {
 pub struct SnapshotWriter<W> {
     writer: W,
     hash: Xxh3,
-    images: Vec<ImageEncoder>,
+    /// Until they are written.
+    images: Option<Vec<ImageEncoder>>,
 }
 
 impl<W: Write> SnapshotWriter<W> {
@@ -162,16 +172,20 @@ impl<W: Write> SnapshotWriter<W> {
         let mut this = SnapshotWriter {
             writer,
             hash: Xxh3::new(),
-            images: images.iter().cloned().map(ImageEncoder::new).collect(),
+            images: Some(images.iter().cloned().map(ImageEncoder::new).collect()),
         };
         this.put(&MAGIC)?;
         this.put(&FORMAT_VERSION.to_le_bytes())?;
         this.put(&[header.architecture.len() as u8])?;
         this.put(header.architecture.as_bytes())?;
         this.put(&header.semantics_version.to_le_bytes())?;
-        this.put(&(state.len() as u64).to_le_bytes())?;
-        this.put(state)?;
+        this.state(state)?;
         Ok(this)
+    }
+
+    fn state(&mut self, state: &[u8]) -> io::Result<()> {
+        self.put(&(state.len() as u64).to_le_bytes())?;
+        self.put(state)
     }
 
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -179,17 +193,49 @@ impl<W: Write> SnapshotWriter<W> {
         self.writer.write_all(bytes)
     }
 
-    /// Writes pages; none may come twice.
+    /// Writes pages; none may come twice in a round.
     ///
     /// # Errors
     /// As the writer.
     pub fn pages(&mut self, pages: &PageBatch) -> io::Result<()> {
         pages.iter().try_for_each(|(index, bytes)| {
-            for image in &mut self.images {
+            for image in self.images.iter_mut().flatten() {
                 image.look_at_page(index, bytes);
             }
             self.put(&index.to_le_bytes())?;
             self.put(bytes)
+        })
+    }
+
+    /// The first round has ended: what follows is pages that changed meanwhile, and at the last
+    /// [`SnapshotWriter::last_round`]. Writes what is large and does not change, while nobody waits for it.
+    ///
+    /// # Errors
+    /// As the writer.
+    pub fn first_round_ended(&mut self) -> io::Result<()> {
+        self.put(&ROUND_ENDED.to_le_bytes())?;
+        self.write_images()
+    }
+
+    /// The writer, between pages.
+    pub fn get_mut(&mut self) -> &mut W {
+        &mut self.writer
+    }
+
+    /// What follows is the pages that changed until this moment of the machine.
+    ///
+    /// # Errors
+    /// As the writer.
+    pub fn last_round(&mut self, head: &SnapshotHead) -> io::Result<()> {
+        assert!(self.images.is_none(), "a first round precedes the last");
+        self.put(&LAST_ROUND.to_le_bytes())?;
+        self.state(&head.state)
+    }
+
+    fn write_images(&mut self) -> io::Result<()> {
+        let images = self.images.take();
+        images.map_or(Ok(()), |images| {
+            images::write(&images, |bytes| self.put(bytes))
         })
     }
 
@@ -199,8 +245,7 @@ impl<W: Write> SnapshotWriter<W> {
     /// As the writer.
     pub fn end(mut self) -> io::Result<W> {
         self.put(&NO_MORE_PAGES.to_le_bytes())?;
-        let images = std::mem::take(&mut self.images);
-        images::write(&images, |bytes| self.put(bytes))?;
+        self.write_images()?;
         self.writer.write_all(&self.hash.digest().to_le_bytes())?;
         Ok(self.writer)
     }
@@ -270,14 +315,17 @@ impl Snapshot {
     pub fn read_from(reader: &mut impl Read) -> Result<Snapshot, SnapshotError> {
         let mut reader = SnapshotReader::open(reader)?;
         let mut pages = PageBatch::default();
-        while let Some((index, bytes)) = reader.next_page()? {
-            pages.add(index as usize, &bytes);
+        loop {
+            match reader.next_part()? {
+                Part::Page(index) => pages.add_any(index as usize, &*reader.page),
+                Part::Images => {
+                    let by_index: BTreeMap<u32, &[u8]> = pages.iter().collect();
+                    reader.decode_images(|index| by_index.get(&index).copied())?;
+                }
+                Part::End => break,
+            }
         }
-        let by_index: BTreeMap<u32, &[u8]> = pages.iter().collect();
-        let images = reader.images.iter();
-        let images = images.map(|image| image.decode(|index| by_index.get(&index).copied()));
-        let mut head = reader.head;
-        head.images = images.collect::<Result<_, _>>()?;
+        let head = reader.head;
         Ok(Snapshot { head, pages })
     }
 }
@@ -286,9 +334,39 @@ impl Snapshot {
 pub struct SnapshotReader<R> {
     reader: Hashing<R>,
     head: SnapshotHead,
-    /// There when all pages have come.
-    images: Vec<EncodedImage>,
-    is_read: bool,
+    /// There when all pages of the first round have come, until they are decoded.
+    images: Option<Vec<EncodedImage>>,
+    round: Round,
+    /// The newest page.
+    page: Box<[u8; PAGE]>,
+}
+
+/// How far a snapshot was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Round {
+    First,
+    /// The images have come.
+    Between,
+    /// The state has come again.
+    Last,
+    Read,
+}
+
+/// What stands behind a state.
+enum Part {
+    /// This page; its bytes are in [`SnapshotReader::page`].
+    Page(u32),
+    /// The images are there, and are of RAM as it is now.
+    Images,
+    End,
+}
+
+fn read_state(reader: &mut Hashing<impl Read>) -> Result<Vec<u8>, SnapshotError> {
+    let length = u64::from_le_bytes(reader.array()?);
+    if length > MAX_STATE_BYTES {
+        return Err(SnapshotError::Damaged("its state has an impossible length"));
+    }
+    Ok(reader.bytes(length)?)
 }
 
 impl<R: Read> SnapshotReader<R> {
@@ -309,11 +387,7 @@ impl<R: Read> SnapshotReader<R> {
         let architecture = String::from_utf8(reader.bytes(name_length.into())?)
             .map_err(|_| SnapshotError::Damaged("its architecture has no readable name"))?;
         let semantics_version = u32::from_le_bytes(reader.array()?);
-        let length = u64::from_le_bytes(reader.array()?);
-        if length > MAX_STATE_BYTES {
-            return Err(SnapshotError::Damaged("its state has an impossible length"));
-        }
-        let state = reader.bytes(length)?;
+        let state = read_state(&mut reader)?;
         let header = Header {
             architecture,
             semantics_version,
@@ -325,8 +399,9 @@ impl<R: Read> SnapshotReader<R> {
                 state,
                 images: Vec::new(),
             },
-            images: Vec::new(),
-            is_read: false,
+            images: None,
+            round: Round::First,
+            page: Box::new([0; PAGE]),
         })
     }
 
@@ -343,47 +418,87 @@ impl<R: Read> SnapshotReader<R> {
         Ok(&self.head.state)
     }
 
-    /// The next page's index and bytes. `None` after the last, when the checksum was right.
+    /// What comes next. [`Part::End`] after the last, when the checksum was right.
     ///
     /// # Errors
-    /// [`SnapshotError::Damaged`] for a wrong checksum, and when reading fails.
-    pub fn next_page(&mut self) -> Result<Option<(u32, [u8; PAGE])>, SnapshotError> {
-        if self.is_read {
-            return Ok(None);
-        }
-        let index = u32::from_le_bytes(self.reader.array()?);
-        if index != NO_MORE_PAGES {
-            return Ok(Some((index, self.reader.array()?)));
-        }
-        self.is_read = true;
-        self.images = images::read(&mut self.reader)?;
-        let expected = self.reader.hash.digest();
-        if u64::from_le_bytes(self.reader.array()?) == expected {
-            Ok(None)
-        } else {
-            Err(SnapshotError::Damaged("its checksum is wrong"))
+    /// [`SnapshotError::Damaged`] for a wrong checksum or order, and when reading fails.
+    fn next_part(&mut self) -> Result<Part, SnapshotError> {
+        loop {
+            let index = match self.round {
+                Round::Read => return Ok(Part::End),
+                _ => u32::from_le_bytes(self.reader.array()?),
+            };
+            match (index, self.round) {
+                (NO_MORE_PAGES, Round::First) => {
+                    self.images = Some(images::read(&mut self.reader)?);
+                    self.check_hash()?;
+                    return Ok(Part::Images);
+                }
+                (NO_MORE_PAGES, Round::Last) => {
+                    self.check_hash()?;
+                    return Ok(Part::End);
+                }
+                (ROUND_ENDED, Round::First) => {
+                    self.round = Round::Between;
+                    self.images = Some(images::read(&mut self.reader)?);
+                    return Ok(Part::Images);
+                }
+                (LAST_ROUND, Round::Between) => {
+                    self.round = Round::Last;
+                    self.head.state = read_state(&mut self.reader)?;
+                }
+                (NO_MORE_PAGES | ROUND_ENDED | LAST_ROUND, _) => {
+                    return Err(SnapshotError::Damaged("its rounds are out of order"));
+                }
+                (index, _) => {
+                    self.reader.fill(&mut *self.page)?;
+                    return Ok(Part::Page(index));
+                }
+            }
         }
     }
 
-    /// As [`Snapshot::ram`], of the pages that come: they are nowhere else.
+    fn check_hash(&mut self) -> Result<(), SnapshotError> {
+        let expected = self.reader.hash.digest();
+        if u64::from_le_bytes(self.reader.array()?) != expected {
+            return Err(SnapshotError::Damaged("its checksum is wrong"));
+        }
+        self.round = Round::Read;
+        Ok(())
+    }
+
+    /// The images, beside RAM as it is when they come.
+    fn decode_images<'a>(
+        &mut self,
+        page: impl Fn(u32) -> Option<&'a [u8]>,
+    ) -> Result<(), SnapshotError> {
+        let images = self.images.take().unwrap_or_default();
+        let images = images.iter().map(|image| image.decode(&page));
+        self.head.images = images.collect::<Result<_, _>>()?;
+        Ok(())
+    }
+
+    /// As [`Snapshot::ram`], of the pages that come: they are nowhere else. Of a snapshot that was made in
+    /// rounds the state is that of the last one afterwards.
     ///
     /// # Errors
-    /// As there, and as [`SnapshotReader::next_page`].
+    /// As there, [`SnapshotError::Damaged`] for a wrong checksum, and when reading fails.
     pub fn ram(&mut self, regions: &[Region]) -> Result<Ram, SnapshotError> {
         let mut ram = new_ram(regions)?;
-        while let Some((index, bytes)) = self.next_page()? {
-            load_page(&mut ram, index, &bytes)?;
+        loop {
+            match self.next_part()? {
+                Part::Page(index) => load_page(&mut ram, index, &*self.page)?,
+                Part::Images => self.decode_images(|index| {
+                    ((index as usize) < ram.pages()).then(|| ram.page(index as usize))
+                })?,
+                Part::End => return Ok(ram),
+            }
         }
-        Ok(ram)
     }
 
-    /// As [`Snapshot::images`], once all pages have come and are in `ram`.
-    ///
-    /// # Errors
-    /// An image names a page outside of it.
-    pub fn images(&self, ram: &Ram) -> Result<Vec<KeptImage>, SnapshotError> {
-        let page = |index: u32| ((index as usize) < ram.pages()).then(|| ram.page(index as usize));
-        self.images.iter().map(|image| image.decode(page)).collect()
+    /// As [`Snapshot::images`], once all pages have come.
+    pub fn into_images(self) -> Vec<KeptImage> {
+        self.head.images
     }
 }
 

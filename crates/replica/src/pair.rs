@@ -8,6 +8,7 @@ mod backup;
 mod backup_machine;
 mod buttons;
 mod channel;
+mod copy;
 mod host;
 mod identity;
 mod journaling;

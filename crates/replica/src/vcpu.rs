@@ -18,7 +18,10 @@ pub use completions::Completions;
 pub use copying::{PagesLost, SnapshotPages};
 pub use guest::{InputEncoding, ReplicaGuest, decode_input, encode_input};
 pub use live::LiveOptions;
-pub use messages::{BegunSnapshot, LiveReport, ReplayReport, Step, VcpuFailure, VisibleOutputs};
+pub(crate) use live::MOST_ROUNDS;
+pub use messages::{
+    BegunCopy, BegunSnapshot, LiveReport, ReplayReport, Step, VcpuFailure, VisibleOutputs,
+};
 
 use crate::disk::DiskThread;
 use crate::evidence::EvidenceStore;
@@ -307,6 +310,14 @@ impl LiveVcpu {
             .store(pairing, Ordering::Release);
         self.thread
             .command(Command::Live(LiveCommand::Snapshot { pairing }));
+    }
+
+    /// Begins to copy the machine for this pairing, in rounds, and its disks with the last.
+    pub fn copy(&self, pairing: u64) {
+        let gauges = self.thread.gauges();
+        gauges.wanted_snapshot.store(pairing, Ordering::Release);
+        self.thread
+            .command(Command::Live(LiveCommand::Copy { pairing }));
     }
 
     /// Nobody wants the snapshot any more: it is not begun, or ends.

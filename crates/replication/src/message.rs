@@ -279,6 +279,12 @@ pub enum Message {
     },
     /// P, on that connection: a piece of the snapshot.
     Snapshot(SnapshotChunk),
+    /// P, on that connection: the pieces so far hold a round of the machine; another follows. B: they are
+    /// where they belong.
+    SnapshotRound {
+        /// The pairing.
+        pairing: u64,
+    },
     /// B, on that connection: what its own disk has here. After the machine's last piece, and then after each
     /// [`Message::Alike`].
     Blocks(DiskBlocks),
@@ -605,6 +611,11 @@ pub enum Fetched<'a> {
         device: u8,
         /// Where the next blocks begin, in bytes.
         end: u64,
+    },
+    /// A round has ended: [`Message::SnapshotRound`].
+    Round {
+        /// The pairing.
+        pairing: u64,
     },
     /// Those were all: [`Message::SnapshotEnd`].
     End {

@@ -239,6 +239,7 @@ fn message() -> impl Strategy<Value = Message> {
             }
         ),
         (n(), n()).prop_map(|(pairing, chunks)| Message::SnapshotEnd { pairing, chunks }),
+        n().prop_map(|pairing| Message::SnapshotRound { pairing }),
         (n(), n(), proptest::collection::vec(n(), 0..9)).prop_map(|(pairing, seed, lengths)| {
             Message::Disks {
                 pairing,

@@ -44,6 +44,7 @@ found! {
     a_key_that_is_not_read_back_is_found: KeyNotReadBack within 2000,
     a_key_without_the_one_before_is_found: KeyBeforeNotRequired within 2000,
     a_round_trip_taken_for_lag_is_found: RoundTripIsLag within 500,
+    a_restore_taken_for_silence_is_found: RestoreCountsAsSilence within 500,
     a_fixed_time_for_records_is_found: RecordTimeoutIsFixed within 500,
     an_own_disk_that_is_not_asked_is_found: OwnDiskFailureIgnored within 2000 of 2,
     a_snapshot_that_is_not_cancelled_is_found: SnapshotNotCancelled within 500,

@@ -94,7 +94,6 @@ found! {
     outputs_that_are_not_repeated_are_found: OutputsNotRepeated within 50,
     trust_after_sleep_is_found: NoDoubtAfterSleep within 150,
     words_after_a_handover_are_found: EmitsAfterHandover within 150,
-    a_restore_taken_for_silence_is_found: RestoreCountsAsSilence within 50,
     members_that_are_not_asked_are_found: MembersNotAsked within 150,
     silence_taken_for_absence_is_found: SilentPeersAreGone within 300,
     a_flush_on_one_disk_only_is_found: FlushOnOneDiskOnly within 300,

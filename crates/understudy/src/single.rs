@@ -235,7 +235,10 @@ impl Single {
                     self.vcpu.resume();
                 }
                 // A machine alone is asked for neither.
-                LiveReport::Snapshot(_) | LiveReport::StandsStill => {}
+                LiveReport::Snapshot(_)
+                | LiveReport::CopyBegun(_)
+                | LiveReport::CopyRound(..)
+                | LiveReport::StandsStill => {}
             }
         }
         Ok(None)

@@ -10,7 +10,7 @@ use arbiter::Store;
 use machine::config::BoardConfig;
 use machine::engine::Engine;
 use machine::input::{ClockRecord, Input};
-use machine::memory::{Capture, OutsideRam, Region};
+use machine::memory::{Capture, Extent, OutsideRam, Region};
 use machine::output::{DiskRequest, Output};
 use machine::snapshot::{Snapshot, SnapshotHead};
 use machine::{Failure as MachineFailure, InjectError, Machine, Stop};
@@ -223,8 +223,12 @@ impl Machine for FailingMachine {
         self.machine.snapshot()
     }
 
-    fn begin_snapshot(&mut self) -> SnapshotHead {
-        self.machine.begin_snapshot()
+    fn begin_snapshot(&mut self, extent: Extent) -> SnapshotHead {
+        self.machine.begin_snapshot(extent)
+    }
+
+    fn pages_changed(&self) -> usize {
+        self.machine.pages_changed()
     }
 
     fn capture(&mut self) -> Option<Capture<'_>> {

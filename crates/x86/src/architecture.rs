@@ -7,7 +7,7 @@ use crate::ram;
 use machine::config::{BoardConfig, BootImages, MachineConfig, PanicPolicy};
 use machine::engine::Engine;
 use machine::input::{ClockRecord, Input, InstructionCount};
-use machine::memory::{Capture, OutsideRam, Region};
+use machine::memory::{Capture, Extent, OutsideRam, Region};
 use machine::output::{DiskRequest, Output};
 use machine::snapshot::{Snapshot, SnapshotError, SnapshotHead};
 use machine::{Architecture, Failure, InjectError, Stop};
@@ -153,8 +153,12 @@ impl machine::Machine for Machine {
         self.snapshot()
     }
 
-    fn begin_snapshot(&mut self) -> SnapshotHead {
-        self.begin_snapshot()
+    fn begin_snapshot(&mut self, extent: Extent) -> SnapshotHead {
+        self.begin_snapshot(extent)
+    }
+
+    fn pages_changed(&self) -> usize {
+        self.pages_changed()
     }
 
     fn capture(&mut self) -> Option<Capture<'_>> {

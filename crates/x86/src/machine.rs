@@ -14,7 +14,7 @@ use machine::clock::Clock;
 use machine::config::{BoardConfigError, BoardLimits, MachineConfig, PanicPolicy};
 use machine::engine::Engine;
 use machine::input::{ClockRecord, Input, InstructionCount};
-use machine::memory::Capture;
+use machine::memory::{Capture, Extent};
 use machine::output::{DiskRequest, Output, Outputs};
 use machine::snapshot::{Snapshot, SnapshotHead};
 use machine::{InjectError, Stop};
@@ -330,10 +330,15 @@ impl Machine {
     }
 
     /// Begins a snapshot of this moment, which is taken while the machine runs on.
-    pub fn begin_snapshot(&mut self) -> SnapshotHead {
-        self.ram.begin_capture();
+    pub fn begin_snapshot(&mut self, extent: Extent) -> SnapshotHead {
+        self.ram.begin_capture(extent);
         self.interpreter.forget_writable_pages();
         self.snapshot_head()
+    }
+
+    /// Pages of RAM that were written since the last round of a copy began.
+    pub fn pages_changed(&self) -> usize {
+        self.ram.inner().pages_changed()
     }
 
     /// The RAM of the snapshot that was begun.

@@ -9,7 +9,9 @@
 
 #[cfg(jit)]
 use machine::memory::journal::Journal;
-use machine::memory::{Capture, GuestRam, OutsideRam, PAGE_HOLDS_CODE, Ram as MachineRam, Region};
+use machine::memory::{
+    Capture, Extent, GuestRam, OutsideRam, PAGE_HOLDS_CODE, Ram as MachineRam, Region,
+};
 
 /// Bytes of a page.
 pub const PAGE_SIZE: u64 = machine::memory::PAGE_SIZE;
@@ -416,8 +418,8 @@ impl Ram {
     }
 
     /// Begins a snapshot of this moment. All entries of the write TLB have to go afterwards.
-    pub(crate) fn begin_capture(&mut self) {
-        self.ram.begin_capture();
+    pub(crate) fn begin_capture(&mut self, extent: Extent) {
+        self.ram.begin_capture(extent);
     }
 
     /// The snapshot that is under way.

@@ -4,10 +4,15 @@ use crate::counter::{Client, Outcome, Random};
 use crate::demo::Demo;
 use crate::program;
 use anyhow::Result;
-use serde_json::json;
+use serde_json::{Value, json};
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Of a wait that is longer it is told what the processes said meanwhile, in milliseconds.
+const TOLD_FROM_MS: f64 = 20.0;
 
 /// Which replicas are killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +90,10 @@ fn kill_and_count(
         .iter()
         .map(|(at, end)| seen.longest_wait_between(*at, *end))
         .collect();
+    for (number, (at, end)) in spans.iter().enumerate() {
+        let waits = seen.waits_between(*at, *end);
+        tell_waits(&demo.directory, number + 1, *at, waits)?;
+    }
     let takeovers_ms = spans
         .iter()
         .map(|(at, end)| seen.first_wait_between(*at, *end))
@@ -100,6 +109,69 @@ fn kill_and_count(
         outcome.errors += 1;
     }
     Ok(outcome)
+}
+
+/// Tells of long waits after a kill what the processes of the demonstration said meanwhile, in
+/// milliseconds since the kill.
+fn tell_waits(
+    directory: &Path,
+    kill: usize,
+    at: Instant,
+    waits: impl Iterator<Item = (Instant, Duration)>,
+) -> Result<()> {
+    let unix_ns = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() as i128;
+    let kill_ns = unix_ns - at.elapsed().as_nanos() as i128;
+    let ms = |ns: i128| ns as f64 / 1e6;
+    for (sent, took) in waits.filter(|(_, took)| took.as_secs_f64() * 1e3 > TOLD_FROM_MS) {
+        let after = sent.saturating_duration_since(at);
+        let before = at.saturating_duration_since(sent);
+        let from_ns = kill_ns + after.as_nanos() as i128 - before.as_nanos() as i128;
+        let until_ns = from_ns + took.as_nanos() as i128;
+        println!(
+            "after kill {kill}, a request sent at {:.1} ms was answered at {:.1} ms; meanwhile",
+            ms(from_ns - kill_ns),
+            ms(until_ns - kill_ns)
+        );
+        for (unix_ns, event) in events(directory)? {
+            if (from_ns..until_ns).contains(&unix_ns) {
+                println!("  {:8.1} ms: {event}", ms(unix_ns - kill_ns));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// All events of the demonstration's processes, in their order.
+fn events(directory: &Path) -> Result<Vec<(i128, String)>> {
+    let mut events = Vec::new();
+    for entry in fs::read_dir(directory)?.chain(
+        fs::read_dir(directory.join("replicas"))
+            .into_iter()
+            .flatten(),
+    ) {
+        let path = entry?.path();
+        // Not every directory is that of a replica.
+        let Ok(text) = fs::read_to_string(path.join("events.jsonl")) else {
+            continue;
+        };
+        let whose = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        for line in text.lines() {
+            let event: Value = serde_json::from_str(line)?;
+            let unix_ns = event["unix_ns"].as_u64().unwrap_or(0);
+            let detail = event["detail"].as_str().unwrap_or_default();
+            let said = format!(
+                "{whose}: {}: {detail}",
+                event["event"].as_str().unwrap_or_default()
+            );
+            events.push((i128::from(unix_ns), said));
+        }
+    }
+    events.sort();
+    Ok(events)
 }
 
 /// `cargo xtask bench failover`.

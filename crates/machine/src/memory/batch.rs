@@ -7,7 +7,7 @@ const PAGE: usize = PAGE_SIZE as usize;
 /// Pages that a batch holds when it is full: a megabyte.
 pub const BATCH_PAGES: usize = 256;
 
-/// Pages with their indices; none of them is all zero.
+/// Pages with their indices.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PageBatch {
     indices: Vec<u32>,
@@ -28,11 +28,19 @@ impl PageBatch {
     /// # Panics
     /// `bytes` is no page.
     pub fn add(&mut self, index: usize, bytes: &[u8]) {
-        assert_eq!(bytes.len(), PAGE, "page {index} is no page");
         if !is_zero(bytes) {
-            self.indices.push(index as u32);
-            self.bytes.extend_from_slice(bytes);
+            self.add_any(index, bytes);
         }
+    }
+
+    /// Adds page `index`, whatever it holds: it may take the place of another.
+    ///
+    /// # Panics
+    /// `bytes` is no page.
+    pub fn add_any(&mut self, index: usize, bytes: &[u8]) {
+        assert_eq!(bytes.len(), PAGE, "page {index} is no page");
+        self.indices.push(index as u32);
+        self.bytes.extend_from_slice(bytes);
     }
 
     /// Pages in it.

@@ -17,9 +17,23 @@ const SPARE_BATCHES: usize = 8;
 /// A page that need not be looked at is so little of the work of one that has to be copied.
 const PAGE_WORK: usize = 64;
 
+/// What of RAM a snapshot holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// All of it.
+    Whole,
+    /// All of it, as the first round of a copy.
+    First,
+    /// What was written since the round before began: with all rounds before, it is all of it. Pages of
+    /// zeros are in it, since they may have been others.
+    Changes,
+}
+
 /// What of a snapshot was copied and not taken yet.
 #[derive(Default)]
 pub(super) struct Captured {
+    /// Pages of zeros are in it.
+    with_zeros: bool,
     /// The next page to be copied ahead; all before it were copied.
     next: usize,
     /// Pages that were copied because somebody was about to write to them.
@@ -31,7 +45,11 @@ pub(super) struct Captured {
 
 impl Captured {
     fn add(&mut self, index: usize, bytes: &[u8]) {
-        self.filling.add(index, bytes);
+        if self.with_zeros {
+            self.filling.add_any(index, bytes);
+        } else {
+            self.filling.add(index, bytes);
+        }
         if self.filling.len() == BATCH_PAGES {
             let empty = self.empty_batch();
             self.full
@@ -49,9 +67,18 @@ impl Captured {
 impl Ram {
     /// Begins a snapshot of this moment; one that is under way ends without a result. All write TLB
     /// entries have to go afterwards.
-    pub fn begin_capture(&mut self) {
-        self.captured = Some(Box::default());
-        self.keep_all();
+    pub fn begin_capture(&mut self, extent: Extent) {
+        self.captured = Some(Box::new(Captured {
+            with_zeros: extent == Extent::Changes,
+            ..Captured::default()
+        }));
+        match extent {
+            Extent::Whole | Extent::First => self.keep_all(),
+            Extent::Changes => self.keep_changed(),
+        }
+        if extent != Extent::Whole {
+            self.copy_has_seen_all();
+        }
     }
 
     /// As [`Ram::capture_page`], before the page is written.
@@ -71,7 +98,7 @@ impl Ram {
         // Most of RAM was never touched, and a look would have the host map all of it.
         let is_zero = self.is_known_to_be_zero(index);
         let captured = self.captured.as_mut().expect("a snapshot is under way");
-        if !is_zero {
+        if !is_zero || captured.with_zeros {
             let bytes = &self.bytes[index * PAGE_SIZE as usize..][..PAGE_SIZE as usize];
             captured.add(index, bytes);
         }
@@ -104,7 +131,7 @@ impl Capture<'_> {
             };
             work -= 1;
             if tracking & TO_BE_KEPT != 0 {
-                if !self.ram.is_known_to_be_zero(next) {
+                if self.captured().with_zeros || !self.ram.is_known_to_be_zero(next) {
                     work -= PAGE_WORK - 1;
                 }
                 self.ram.capture_page(next);
@@ -230,7 +257,7 @@ mod tests {
             let mut ram = ram();
             (0..random.below(2000)).for_each(|_| disturb(&mut ram, random));
             let expected = ram.bytes.clone();
-            ram.begin_capture();
+            ram.begin_capture(Extent::Whole);
             assert!((0..PAGES).all(|page| !ram.is_plain(page * PAGE)));
             let mut pages = BTreeMap::new();
             let slice = 1 + random.below(200);
@@ -266,13 +293,66 @@ mod tests {
         }
     }
 
+    /// Takes the snapshot that is under way to its end, while RAM is written; its pages overwrite those of
+    /// `copy`.
+    fn take_into(ram: &mut Ram, copy: &mut [u8], random: &mut Random) {
+        loop {
+            (0..random.below(100)).for_each(|_| disturb(ram, random));
+            let mut capture = ram.capture().unwrap();
+            capture.copy(1 + random.below(200));
+            while let Some(batch) = capture.take_batch() {
+                for (index, bytes) in batch.iter() {
+                    copy[index as usize * PAGE..][..PAGE].copy_from_slice(bytes);
+                }
+            }
+            if capture.is_complete() {
+                capture.end();
+                return;
+            }
+        }
+    }
+
+    /// Whatever is written meanwhile, and whatever other snapshots come between: the rounds of a copy are
+    /// together what RAM was when the last one began.
+    #[test]
+    fn the_rounds_of_a_copy_are_ram_as_it_was_when_the_last_one_began() {
+        for seed in 0..60 {
+            let random = &mut Random(seed);
+            let mut ram = ram();
+            (0..random.below(2000)).for_each(|_| disturb(&mut ram, random));
+            let mut copy = vec![0; PAGES * PAGE];
+            ram.begin_capture(Extent::First);
+            take_into(&mut ram, &mut copy, random);
+            for round in 0..4 {
+                if random.below(3) == 0 {
+                    ram.begin_capture(Extent::Whole);
+                    ram.capture().unwrap().copy(random.below(PAGES));
+                    if random.below(2) == 0 {
+                        ram.capture().unwrap().end();
+                    }
+                }
+                (0..random.below(500)).for_each(|_| disturb(&mut ram, random));
+                let expected = ram.bytes.clone();
+                let changed = ram.pages_changed();
+                ram.begin_capture(Extent::Changes);
+                assert_eq!(ram.pages_changed(), 0);
+                take_into(&mut ram, &mut copy, random);
+                let wrong = (0..PAGES).find(|page| {
+                    let at = page * PAGE..(page + 1) * PAGE;
+                    copy[at.clone()] != expected[at]
+                });
+                assert_eq!(wrong, None, "seed {seed}, round {round} of {changed} pages");
+            }
+        }
+    }
+
     #[test]
     fn one_that_is_cancelled_leaves_every_page_as_quick_as_it_was() {
         let mut ram = ram();
         ram.store(5 * PAGE, 8, 1);
-        ram.begin_capture();
+        ram.begin_capture(Extent::Whole);
         ram.store(6 * PAGE, 8, 1);
-        ram.begin_capture();
+        ram.begin_capture(Extent::Whole);
         ram.capture().unwrap().copy(2);
         ram.capture().unwrap().end();
         assert!(ram.capture().is_none());

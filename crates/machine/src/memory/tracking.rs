@@ -16,10 +16,13 @@ pub enum Consumer {
     /// Whoever brings another machine's RAM along without executing: pages written since the last
     /// checkpoint.
     Checkpoint = 2,
+    /// A copy of the machine that is made in rounds: pages written since the last one began
+    /// ([`Extent`](super::Extent)).
+    Copy = 4,
 }
 
 /// No consumer has seen the last write to the page.
-const UNSEEN: u8 = Consumer::Digest as u8 | Consumer::Checkpoint as u8;
+const UNSEEN: u8 = Consumer::Digest as u8 | Consumer::Checkpoint as u8 | Consumer::Copy as u8;
 /// The bytes of the page are those of the snapshot that is being taken, and are not in it yet.
 pub(super) const TO_BE_KEPT: u8 = 128;
 
@@ -58,6 +61,32 @@ impl Ram {
         for flags in &mut self.flags {
             *flags |= PAGE_IS_CLEAN;
         }
+    }
+
+    /// The bytes of pages that were written since the last round of a copy are to be kept, and those that
+    /// an earlier snapshot did not come to. All write TLB entries have to go afterwards.
+    pub(super) fn keep_changed(&mut self) {
+        let pages = self.tracking.iter_mut().zip(&mut self.flags);
+        for (tracking, flags) in
+            pages.filter(|(tracking, _)| **tracking & Consumer::Copy as u8 != 0)
+        {
+            *tracking |= TO_BE_KEPT;
+            *flags |= PAGE_IS_CLEAN;
+        }
+    }
+
+    /// A round of a copy holds what all pages are now: its next epoch begins. They are clean already, or
+    /// were not written since the round before.
+    pub(super) fn copy_has_seen_all(&mut self) {
+        for tracking in &mut self.tracking {
+            *tracking &= !(Consumer::Copy as u8);
+        }
+    }
+
+    /// Pages that were written since the last round of a copy.
+    pub fn pages_changed(&self) -> usize {
+        let changed = |tracking: &&u8| **tracking & Consumer::Copy as u8 != 0;
+        self.tracking.iter().filter(changed).count()
     }
 
     /// No bytes are to be kept any more.

@@ -167,8 +167,9 @@ pub(super) fn read(reader: &mut Hashing<impl Read>) -> Result<Vec<EncodedImage>,
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Snapshot, SnapshotHead, SnapshotReader};
+    use super::super::{Snapshot, SnapshotHead, SnapshotReader, SnapshotWriter};
     use super::*;
+    use crate::memory::PageBatch;
     use crate::memory::{PAGE_SIZE, Ram, Region};
 
     const REGION: Region = Region {
@@ -195,8 +196,69 @@ mod tests {
         let snapshot = Snapshot::read_from(&mut &*bytes).unwrap();
         assert_eq!(snapshot.images(), images);
         let mut reader = SnapshotReader::open(bytes).unwrap();
-        let ram = reader.ram(&[REGION]).unwrap();
-        assert_eq!(reader.images(&ram).unwrap(), images);
+        reader.ram(&[REGION]).unwrap();
+        assert_eq!(reader.into_images(), images);
+    }
+
+    fn batch(pages: &[(usize, u8)]) -> PageBatch {
+        let mut batch = PageBatch::default();
+        for &(index, byte) in pages {
+            batch.add_any(index, &[byte; PAGE]);
+        }
+        batch
+    }
+
+    /// A backup's machine is made in rounds: images are of RAM in the first, pages and state of the last.
+    #[test]
+    fn of_several_rounds_the_last_counts_and_the_images_stay() {
+        let image = KeptImage {
+            bytes: [[7; PAGE], [8; PAGE]].concat().into(),
+            first_page: Some(1),
+        };
+        let head =
+            |state| SnapshotHead::new("test", 1, vec![state]).with_images(vec![image.clone()]);
+        let mut writer = SnapshotWriter::begin(&head(1), Vec::new()).unwrap();
+        writer.pages(&batch(&[(1, 7), (2, 8), (3, 9)])).unwrap();
+        writer.first_round_ended().unwrap();
+        writer.pages(&batch(&[(2, 5), (3, 5)])).unwrap();
+        writer.last_round(&head(2)).unwrap();
+        writer.pages(&batch(&[(2, 0), (1, 6)])).unwrap();
+        let bytes = writer.end().unwrap();
+        assert_reads_back(&bytes, std::slice::from_ref(&image));
+        let snapshot = Snapshot::read_from(&mut &*bytes).unwrap();
+        assert_eq!(snapshot.state("test", 1).unwrap(), [2]);
+        let mut reader = SnapshotReader::open(&*bytes).unwrap();
+        for ram in [
+            snapshot.ram(&[REGION]).unwrap(),
+            reader.ram(&[REGION]).unwrap(),
+        ] {
+            for (page, byte) in [(0, 0), (1, 6), (2, 0), (3, 5)] {
+                assert!(ram.page(page).iter().all(|b| *b == byte), "page {page}");
+            }
+        }
+        assert_eq!(reader.state("test", 1).unwrap(), [2]);
+        for end in 0..bytes.len() {
+            assert!(
+                Snapshot::read_from(&mut &bytes[..end]).is_err(),
+                "{end} bytes"
+            );
+        }
+    }
+
+    #[test]
+    fn rounds_out_of_order_are_damage() {
+        let head = SnapshotHead::new("test", 1, vec![1]);
+        let mut without_state = SnapshotWriter::begin(&head, Vec::new()).unwrap();
+        without_state.first_round_ended().unwrap();
+        let mut twice = SnapshotWriter::begin(&head, Vec::new()).unwrap();
+        twice.first_round_ended().unwrap();
+        twice.last_round(&head).unwrap();
+        twice.last_round(&head).unwrap();
+        for writer in [without_state, twice] {
+            let bytes = writer.end().unwrap();
+            let error = Snapshot::read_from(&mut &*bytes).err().unwrap();
+            assert!(error.to_string().contains("out of order"), "{error}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The replica that meets the world.
 
 use super::buttons::Presses;
-use super::channel::Fetcher;
+use super::copy::Copy;
 use super::host::{Happened, Host};
 use super::journaling::{JournalAge, JournalSnapshot};
 use super::markers::Purpose;
@@ -9,7 +9,7 @@ use super::moving::ArbiterMove;
 use super::rates::percentile_ms;
 use super::requests::Asker;
 use super::rivals::Rivals;
-use super::snapshot_sender::{SnapshotRequests, SnapshotSender};
+use super::snapshot_sender::{Round, SnapshotRequests};
 use super::stopping::Stopping;
 use super::switchover::Switchover;
 use super::{ReplicationCore, Said};
@@ -22,18 +22,17 @@ use crate::host_time::monotonic;
 use crate::outside;
 use crate::status::{FollowerLine, JournalLine, OutputDelay, ReplicaStatus};
 use crate::vcpu::{
-    BegunSnapshot, CommandChannel, InputEncoding, LiveOptions, LiveReport, LiveVcpu, Parts,
-    ReplicaGuest, Step, start_disks,
+    CommandChannel, InputEncoding, LiveOptions, LiveReport, LiveVcpu, Parts, ReplicaGuest, Step,
+    start_disks,
 };
 use environment::mpsc::{self, Receiver, TryRecvError};
 use machine::Machine;
 use machine::input::Input;
 use machine::output::{Finish, Trouble};
-use replication::ConnectionId;
 use replication::marker::Marker;
 use replication::message::Message;
 use replication::primary::{Beginning, Primary, PrimaryAction, PrimaryPhase, PrimaryStop};
-use replication::succession::{Entry, RunId};
+use replication::succession::Entry;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -55,17 +54,13 @@ pub(super) struct PrimaryLoop {
     pub(super) requests: SnapshotRequests,
     pub(super) journal_snapshot: JournalSnapshot,
     pub(super) journal_age: JournalAge,
-    snapshot: Option<SnapshotSender>,
-    /// A snapshot that nobody has connected for yet.
-    begun: Option<Box<BegunSnapshot>>,
-    /// Who has connected for the snapshot of which pairing, before it was begun.
-    fetcher: Option<(u64, Fetcher)>,
+    pub(super) copy: Copy,
     /// Since this process is the primary.
-    snapshots_taken: u64,
+    pub(super) snapshots_taken: u64,
     /// Its kernel panicked since it was booted.
     guest_panicked: bool,
     /// The longest time that the guest stood still for one.
-    snapshot_pause: Duration,
+    pub(super) snapshot_pause: Duration,
     finish: Option<Finish>,
     /// How a disk here failed a request that the guest was not told of: the machine stands still.
     pub(super) disk_failed: Option<String>,
@@ -162,9 +157,7 @@ impl PrimaryLoop {
             requests: SnapshotRequests::default(),
             journal_snapshot: JournalSnapshot::default(),
             journal_age: JournalAge::default(),
-            snapshot: None,
-            begun: None,
-            fetcher: None,
+            copy: Copy::default(),
             snapshots_taken: 0,
             guest_panicked: false,
             snapshot_pause: Duration::ZERO,
@@ -259,7 +252,7 @@ impl PrimaryLoop {
             let gauges = self.vcpu.thread().gauges();
             self.host.sample(gauges.count.load(Ordering::Relaxed));
             let (core, vcpu) = (&self.core, &self.vcpu);
-            let joining = self.snapshot.as_ref().map(SnapshotSender::progress);
+            let joining = self.copy.progress();
             let (snapshots_taken, pause) = (self.snapshots_taken, self.snapshot_pause);
             let guest_panicked = self.guest_panicked;
             let trouble = self.trouble();
@@ -321,10 +314,8 @@ impl PrimaryLoop {
         self.settle_again();
         let lacks_backups = self.lacks_backups();
         self.rivals.look(&mut self.host, lacks_backups);
-        if let Some(pairing) = self.requests.begin(monotonic()) {
-            self.vcpu.snapshot(pairing);
-        }
-        self.snapshot_ended();
+        self.begin_snapshots();
+        self.copy_ended();
     }
 
     pub(super) fn take(&mut self, happened: Happened) {
@@ -368,6 +359,10 @@ impl PrimaryLoop {
             match report {
                 LiveReport::Steps { steps, count } => self.steps(steps, count),
                 LiveReport::Snapshot(begun) => self.snapshot_begun(begun),
+                LiveReport::CopyBegun(begun) => self.copy_begun(*begun),
+                LiveReport::CopyRound(pairing, pages) => {
+                    self.copy.round(pairing, Round::Pages(pages));
+                }
                 LiveReport::StandsStill => self.stands_still(),
                 LiveReport::Finished(finish) if self.ends_for_the_host(finish) => {
                     self.actions();
@@ -404,78 +399,6 @@ impl PrimaryLoop {
         }
     }
 
-    fn snapshot_begun(&mut self, begun: Box<BegunSnapshot>) {
-        let (pairing, count) = (begun.pairing, begun.count);
-        self.snapshots_taken += 1;
-        self.snapshot_pause = self.snapshot_pause.max(begun.pause);
-        if !self.requests.taken(monotonic(), pairing, begun.pause) {
-            // Dropped here it is not taken any further.
-            return;
-        }
-        if self.is_journals(pairing) {
-            self.journal_snapshot_begun(begun);
-            return self.core.snapshot_taken(monotonic(), pairing, count);
-        }
-        self.core.snapshot_taken(monotonic(), pairing, count);
-        self.begun = Some(begun);
-        self.begin_sending();
-    }
-
-    /// Somebody has connected for a snapshot's pieces.
-    fn is_asked(&mut self, connection: ConnectionId, pairing: u64, run: RunId) {
-        if self.core.joining() != Some((pairing, run)) {
-            return self.host.close(connection);
-        }
-        if let Some(fetcher) = self.host.take_fetcher(connection) {
-            self.fetcher = Some((pairing, fetcher));
-            self.begin_sending();
-        }
-    }
-
-    /// Sends the snapshot, if there is one and somebody has connected for it.
-    fn begin_sending(&mut self) {
-        let pairing = self.begun.as_ref().map(|begun| begun.pairing);
-        let is_its = |fetcher: &mut (u64, Fetcher)| Some(fetcher.0) == pairing;
-        let Some((pairing, fetcher)) = self.fetcher.take_if(is_its) else {
-            return;
-        };
-        let Some(begun) = self.begun.take() else {
-            return;
-        };
-        let mutations = self.host.pair_config.mutations;
-        let waker = self.host.waker.clone();
-        match SnapshotSender::start(*begun, fetcher, mutations, waker) {
-            Ok(sender) => self.snapshot = Some(sender),
-            Err(error) => self.snapshot_failed(pairing, error.to_string()),
-        }
-    }
-
-    fn snapshot_failed(&mut self, pairing: u64, reason: String) {
-        self.drop_snapshot();
-        let generation = self.core.status().generation.0;
-        self.host
-            .events
-            .add("snapshot_failed", generation, 0, reason);
-        self.core.snapshot_failed(monotonic(), pairing);
-    }
-
-    /// Takes what came of sending the snapshot.
-    fn snapshot_ended(&mut self) {
-        let ended = self.snapshot.as_ref().and_then(SnapshotSender::ended);
-        let pairing = self.snapshot.as_ref().map_or(0, SnapshotSender::pairing);
-        match ended {
-            Some(Ok(sent)) => {
-                self.drop_snapshot();
-                let generation = self.core.status().generation.0;
-                let event = "snapshot_sent";
-                self.host.events.add(event, generation, 0, sent.to_string());
-            }
-            Some(Err(reason)) => self.snapshot_failed(pairing, reason),
-            None => return,
-        }
-        self.actions();
-    }
-
     fn steps(&mut self, steps: Vec<Step>, count: u64) {
         for step in steps {
             match step {
@@ -508,7 +431,7 @@ impl PrimaryLoop {
                 PrimaryAction::Close(connection) => self.host.close(connection),
                 PrimaryAction::Emit(said) => self.emit(said),
                 PrimaryAction::TakeSnapshot { pairing, .. } => self.requests.ask(pairing),
-                PrimaryAction::AbortSnapshot { .. } => self.drop_snapshot(),
+                PrimaryAction::AbortSnapshot { .. } => self.drop_copy(),
                 PrimaryAction::BeginJournal { snapshot, .. } => {
                     self.ask_journal_snapshot(snapshot);
                 }
@@ -539,14 +462,6 @@ impl PrimaryLoop {
                 PrimaryAction::Stop(why) => self.stop(why),
             }
         }
-    }
-
-    fn drop_snapshot(&mut self) {
-        self.requests.cancel();
-        self.vcpu.cancel_snapshot();
-        self.snapshot = None;
-        self.begun = None;
-        self.fetcher = None;
     }
 
     fn stop(&mut self, why: PrimaryStop) {

@@ -16,7 +16,9 @@ use crate::peer_stream::{BlockingPeer, Membership};
 use crate::priority::yield_to_the_guest;
 use crate::status::JoinProgress;
 use crate::transport;
-use crate::vcpu::{CommandChannel, InputEncoding, Parts, ReplayingVcpu, ReplicaGuest, start_disks};
+use crate::vcpu::{
+    CommandChannel, InputEncoding, MOST_ROUNDS, Parts, ReplayingVcpu, ReplicaGuest, start_disks,
+};
 use crate::wake::Waker;
 use environment::mpsc::{self, Receiver};
 use environment::net::{Shutdown, TcpStream};
@@ -165,9 +167,10 @@ fn fetch(
     Ok((stream, writer))
 }
 
-/// No machine's snapshot is longer, whatever the peer sends: RAM and as much again.
+/// No machine's snapshot is longer, whatever the peer sends: RAM as often as there are rounds, and as much
+/// again.
 fn snapshot_limit(config: &ReplicaConfig) -> u64 {
-    config.memory_bytes * 2 + (128 << 20)
+    config.memory_bytes * (MOST_ROUNDS + 1) + (128 << 20)
 }
 
 fn restore(

@@ -9,7 +9,7 @@ use crate::host_time::monotonic;
 use crate::priority::yield_to_the_guest;
 use crate::random;
 use crate::status::JoinProgress;
-use crate::vcpu::{BegunSnapshot, PagesLost, SnapshotPages};
+use crate::vcpu::{BegunCopy, BegunSnapshot, PagesLost, SnapshotPages};
 use crate::wake::Waker;
 use environment::mpsc::{self, Receiver};
 use environment::net::{Shutdown, TcpStream};
@@ -76,7 +76,15 @@ impl SnapshotRequests {
     }
 }
 
-/// A snapshot on its way: first the machine, then the disks. Who drops this ends it.
+/// A round of a copy after the first.
+pub enum Round {
+    /// What changed meanwhile; more may change.
+    Pages(SnapshotPages),
+    /// The snapshot.
+    Last(Box<BegunSnapshot>),
+}
+
+/// A copy on its way: first the machine, in rounds, then the disks. Who drops this ends it.
 pub struct SnapshotSender {
     /// Says what came of it.
     ended: Receiver<Result<SentBytes, String>>,
@@ -92,19 +100,19 @@ impl SnapshotSender {
     /// # Errors
     /// The host gives no thread, or no random number.
     pub fn start(
-        begun: BegunSnapshot,
+        begun: BegunCopy,
+        rounds: Receiver<Round>,
         peer: Fetcher,
         mutations: Mutations,
         waker: Waker,
     ) -> io::Result<SnapshotSender> {
-        let BegunSnapshot {
+        let BegunCopy {
             pairing,
             head,
             pages,
             memory_bytes,
             disk_lengths,
-            disk_parts,
-            ..
+            pause: _,
         } = begun;
         let (sender, ended) = mpsc::channel();
         let meter = Arc::new(Mutex::new(CopyMeter::new(monotonic())));
@@ -129,8 +137,8 @@ impl SnapshotSender {
                 yield_to_the_guest();
                 let sent = cutter
                     .begin(&disk_lengths)
-                    .and_then(|()| cutter.machine(&head, &pages))
-                    .and_then(|()| cutter.disks(&disk_lengths, &disk_parts))
+                    .and_then(|()| cutter.machine(&head, &pages, &rounds))
+                    .and_then(|last| cutter.disks(&disk_lengths, &last.disk_parts))
                     .and_then(|()| Ok(cutter.end()?))
                     .map(|()| lock(&cutter.meter).sent());
                 // Nobody may want to know any more.
@@ -179,7 +187,7 @@ enum SendError {
     Disk(String),
     #[error("the copy of the disks ended before it was whole")]
     DisksLost,
-    #[error("the backup did not say what its disks hold, but something else")]
+    #[error("what the backup says on the connection for it is not what it was asked")]
     Garbage,
 }
 
@@ -207,14 +215,47 @@ impl Cutter {
         })?)
     }
 
-    fn machine(&mut self, head: &SnapshotHead, pages: &SnapshotPages) -> Result<(), SendError> {
+    /// Sends all rounds, and gives the last.
+    fn machine(
+        &mut self,
+        head: &SnapshotHead,
+        pages: &SnapshotPages,
+        rounds: &Receiver<Round>,
+    ) -> Result<Box<BegunSnapshot>, SendError> {
         let mut writer = SnapshotWriter::begin(head, &mut *self)?;
-        while let Some(batch) = pages.next_batch()? {
-            writer.pages(&batch)?;
-            pages.reuse(batch);
-        }
+        send_pages(&mut writer, pages)?;
+        writer.first_round_ended()?;
+        writer.get_mut().round_ended()?;
+        pages.ask_next_round();
+        let last = loop {
+            match rounds.recv().map_err(|_| PagesLost)? {
+                Round::Pages(pages) => {
+                    send_pages(&mut writer, &pages)?;
+                    writer.get_mut().round_ended()?;
+                    pages.ask_next_round();
+                }
+                Round::Last(last) => break last,
+            }
+        };
+        writer.last_round(&last.head)?;
+        send_pages(&mut writer, &last.pages)?;
         writer.end()?;
-        Ok(self.flush()?)
+        self.flush()?;
+        Ok(last)
+    }
+
+    /// Says that a round has ended, and waits until all of it is where it belongs: what is on its way when
+    /// the last round begins, the backup has to catch up with.
+    fn round_ended(&mut self) -> Result<(), SendError> {
+        self.flush()?;
+        let pairing = self.pairing;
+        let ended = Message::SnapshotRound { pairing };
+        self.say(&ended)?;
+        if self.peer.receive()? == ended {
+            Ok(())
+        } else {
+            Err(SendError::Garbage)
+        }
     }
 
     /// Sends a piece, and gives its room back.
@@ -247,6 +288,17 @@ impl Cutter {
         self.writer.write(&mut self.head, message);
         self.peer.stream.write_all(&self.head)
     }
+}
+
+fn send_pages(
+    writer: &mut SnapshotWriter<&mut Cutter>,
+    pages: &SnapshotPages,
+) -> Result<(), SendError> {
+    while let Some(batch) = pages.next_batch()? {
+        writer.pages(&batch)?;
+        pages.reuse(batch);
+    }
+    Ok(())
 }
 
 impl Write for Cutter {

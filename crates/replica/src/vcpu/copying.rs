@@ -6,7 +6,7 @@
 //! waits for one. What the guest is about to write is copied before, however full the channel is: the
 //! memory for that is bounded by slowing the guest ([`Copying::share`]).
 
-use super::messages::Command;
+use super::messages::{Command, LiveCommand};
 use crate::host_time::monotonic_ns;
 use environment::mpsc::{self, Receiver, Sender, SyncSender, TrySendError};
 use machine::Machine;
@@ -52,6 +52,7 @@ pub struct SnapshotPages {
     used: Sender<PageBatch>,
     /// Wakes the vcpu thread, which may have waited for room.
     look: Sender<Command>,
+    pairing: u64,
 }
 
 impl SnapshotPages {
@@ -67,6 +68,15 @@ impl SnapshotPages {
             Piece::Pages(batch) => Some(batch),
             Piece::End => None,
         })
+    }
+
+    /// All of these pages are on their way, and whoever gets them is ready for what changed meanwhile.
+    pub fn ask_next_round(&self) {
+        let pairing = self.pairing;
+        // Who comes to no next round says so elsewhere.
+        let _sent = self
+            .look
+            .send(Command::Live(LiveCommand::NextRound { pairing }));
     }
 
     /// Gives the room of a batch back.
@@ -127,7 +137,12 @@ impl Copying {
             waiting_pages: 0,
             limit_pages: (LEAST_WAITING_BYTES.max(memory / 4) / PAGE_SIZE) as usize,
         };
-        let pages = SnapshotPages { pieces, used, look };
+        let pages = SnapshotPages {
+            pieces,
+            used,
+            look,
+            pairing,
+        };
         (copying, pages)
     }
 

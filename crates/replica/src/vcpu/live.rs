@@ -1,20 +1,23 @@
 //! The live mode: time is steered, inputs are injected and recorded, outputs are reported.
 
+mod snapshots;
+
 use super::Ends;
-use super::copying::{Copying, Progress};
 use super::guest::{GuestError, InputEncoding, ReplicaGuest, encode_input};
-use super::messages::{BegunSnapshot, Command, LiveCommand, LiveReport, Step, VisibleOutputs};
+use super::messages::{Command, LiveCommand, LiveReport, Step, VisibleOutputs};
 use crate::calendar::{CalendarWatch, GuestScale};
 use crate::clock::{ClockSteering, GuestNow};
-use crate::disk::{Completion, SECTOR_BYTES};
+use crate::disk::Completion;
 use crate::host_time::{monotonic_ns, unix_ns};
 use environment::mpsc::{self, RecvTimeoutError, TryRecvError};
+use machine::Stop;
 use machine::input::{DiskStatus, Input, InstructionCount};
-use machine::memory::PAGE_SIZE;
+use machine::memory::Extent;
 use machine::output::{Finish, Output, Trouble};
-use machine::{Machine, Stop};
 use replication::lag::{FULL_SPEED, RunShare};
 use replication::record::{Record, RecordBody};
+pub(crate) use snapshots::MOST_ROUNDS;
+use snapshots::Snapshots;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -120,9 +123,7 @@ struct Live<'a> {
     ended_flushes: Vec<(InstructionCount, Completion)>,
     /// When there was a marker last.
     along_at_ns: u64,
-    /// The pairing that waits for its snapshot, which is begun when no disk request is under way.
-    asked_snapshot: Option<u64>,
-    copying: Option<Copying>,
+    snapshots: Snapshots,
     /// A request that this host failed, and those that ended with it: they take effect when it is
     /// certain that this machine goes on.
     failed: Vec<Completion>,
@@ -162,8 +163,7 @@ impl<'a> Live<'a> {
             flushes_up_to: if options.flushes_wait { 0 } else { u64::MAX },
             ended_flushes: Vec::new(),
             along_at_ns: host_ns,
-            asked_snapshot: None,
-            copying: None,
+            snapshots: Snapshots::default(),
             failed: Vec::new(),
         }
     }
@@ -294,11 +294,9 @@ impl<'a> Live<'a> {
             LiveCommand::Press { input, press } => self.press(input, press)?,
             LiveCommand::Throttle(share) => self.run_share = share.min(FULL_SPEED),
             LiveCommand::CompleteFlushes { up_to } => self.complete_flushes(up_to)?,
-            LiveCommand::Snapshot { pairing } => {
-                self.asked_snapshot = Some(pairing);
-                self.guest.hold_requests();
-                self.begin_snapshot();
-            }
+            LiveCommand::Snapshot { pairing } => self.ask_snapshot(pairing, Extent::Whole),
+            LiveCommand::Copy { pairing } => self.begin_copy(pairing),
+            LiveCommand::NextRound { pairing } => self.next_round(pairing),
             LiveCommand::StandStill => return self.stand_still(),
             // It was told to go on before it was told to stand still.
             LiveCommand::Resume => {}
@@ -471,7 +469,7 @@ impl<'a> Live<'a> {
     /// Sleeps as the run share wants after having run for `ran_ns`; what copying took is no less of a
     /// rest.
     fn throttle(&mut self, ran_ns: u64, copied_ns: u64) {
-        let share = self.copying.as_ref().map_or(FULL_SPEED, Copying::share);
+        let share = self.snapshots.share();
         let share = share.min(self.run_share);
         if share >= FULL_SPEED {
             self.sleep_owed_ns = 0;
@@ -485,26 +483,6 @@ impl<'a> Live<'a> {
             let sleep_ns = self.sleep_owed_ns.min(LONGEST_SLEEP_NS);
             environment::thread::sleep(Duration::from_nanos(sleep_ns));
             self.sleep_owed_ns -= sleep_ns;
-        }
-    }
-
-    /// Takes the snapshot that is under way along, and says how long that took.
-    fn copy_pages(&mut self, copy: impl FnOnce(&mut Copying, &mut dyn Machine) -> Progress) -> u64 {
-        let Some(copying) = &mut self.copying else {
-            return 0;
-        };
-        let began_ns = monotonic_ns();
-        let is_wanted = self.ends.wanted_snapshot() == copying.pairing();
-        let machine = &mut *self.guest.machine;
-        if !is_wanted || copy(copying, machine) == Progress::Done {
-            self.end_copying();
-        }
-        monotonic_ns().saturating_sub(began_ns)
-    }
-
-    fn end_copying(&mut self) {
-        if let Some(copying) = self.copying.take() {
-            copying.end(&mut *self.guest.machine);
         }
     }
 
@@ -629,73 +607,12 @@ impl<'a> Live<'a> {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// While the guest waits, the snapshot that is under way has the time. True if it needs more.
-    fn copies_while_waiting(&mut self) -> bool {
-        let mut progress = Progress::Done;
-        self.copy_pages(|copying, machine| {
-            progress = copying.while_waiting(machine);
-            progress
-        });
-        progress == Progress::More
-    }
-
     fn end_wait(&mut self, before: GuestNow, timer_ns: Option<u64>) -> Result<Turn, GuestError> {
         let record = self
             .steering
             .after_waiting(before, self.host_ns(), timer_ns);
         self.inject(&Input::Clock(record))?;
         Ok(ControlFlow::Continue(()))
-    }
-
-    /// Begins the snapshot that was asked for, once no disk request is under way: so the copy of the
-    /// disks and the machine are of the same moment. The guest runs on until then, and its new requests
-    /// wait: they are open in the snapshot, and on the disks neither here nor in the copy.
-    fn begin_snapshot(&mut self) {
-        let Some(pairing) = self.asked_snapshot else {
-            return;
-        };
-        let is_wanted = self.ends.wanted_snapshot() == pairing;
-        if is_wanted && self.guest.has_open_requests() {
-            return;
-        }
-        self.asked_snapshot = None;
-        if is_wanted {
-            self.snapshot(pairing);
-        }
-        self.guest.release_requests();
-    }
-
-    fn snapshot(&mut self, pairing: u64) {
-        assert!(
-            !self.guest.has_open_requests(),
-            "the copy of the disks and the machine are of the same moment"
-        );
-        self.end_copying();
-        self.flush(Flush::Whole);
-        let began_ns = monotonic_ns();
-        let disk_parts = match self.guest.disk_thread() {
-            Some(thread) => thread.begin_copy(),
-            None => mpsc::sync_channel(1).1,
-        };
-        let machine = &mut *self.guest.machine;
-        let head = machine.begin_snapshot();
-        let disks = machine.board().disks.iter();
-        let disk_lengths = disks.map(|disk| disk.sectors.saturating_mul(SECTOR_BYTES));
-        let disk_lengths = disk_lengths.collect();
-        let (copying, pages) = Copying::begin(machine, pairing, self.ends.own.clone());
-        let begun = BegunSnapshot {
-            pairing,
-            count: machine.instruction_count(),
-            visible: machine.visible_outputs(),
-            head,
-            pages,
-            disk_lengths,
-            memory_bytes: machine.pages_in_use() as u64 * PAGE_SIZE,
-            disk_parts,
-            pause: Duration::from_nanos(monotonic_ns().saturating_sub(began_ns)),
-        };
-        self.copying = Some(copying);
-        self.ends.live(LiveReport::Snapshot(Box::new(begun)));
     }
 
     /// Reports what happened, if anybody should know now.

@@ -35,8 +35,12 @@ pub(crate) enum LiveCommand {
     /// Flushes that ended may be told to the guest if it asked for them at an instruction count of at
     /// most this; the others have to wait.
     CompleteFlushes { up_to: InstructionCount },
-    /// Begin a snapshot for this pairing, and to copy the disks.
+    /// Begin a snapshot with this number, and to copy the disks.
     Snapshot { pairing: u64 },
+    /// Begin a copy of the machine for this pairing, in rounds. The last is a snapshot.
+    Copy { pairing: u64 },
+    /// Go on to the next round of this copy.
+    NextRound { pairing: u64 },
     /// Go no further: report everything, then [`LiveReport::StandsStill`].
     StandStill,
     /// Go on after standing still.
@@ -95,9 +99,13 @@ pub enum LiveReport {
         /// Where the machine is now.
         count: u64,
     },
-    /// The snapshot that was asked for, at this instruction count. All that was reported before is
-    /// in it, nothing that is reported after.
+    /// The snapshot that was asked for, or the last round of a copy, at this instruction count. All that
+    /// was reported before is in it, nothing that is reported after.
     Snapshot(Box<BegunSnapshot>),
+    /// The first round of a copy that was asked for.
+    CopyBegun(Box<BegunCopy>),
+    /// Another round of this pairing's copy, which is not the last.
+    CopyRound(u64, SnapshotPages),
     /// The machine stands still, as it was told; everything before was reported.
     StandsStill,
     /// The host could not carry out a disk request, and this is how. The guest was not told: the
@@ -169,6 +177,22 @@ pub struct VcpuFailure {
     pub reason: String,
 }
 
+/// A copy that is being made while the machine runs on.
+pub struct BegunCopy {
+    /// The pairing that it is for.
+    pub pairing: u64,
+    /// The machine but for its RAM, as it was then.
+    pub head: SnapshotHead,
+    /// All of its RAM.
+    pub pages: SnapshotPages,
+    /// About how many bytes of RAM there are to come.
+    pub memory_bytes: u64,
+    /// How long its disks are, in bytes.
+    pub disk_lengths: Vec<u64>,
+    /// How long the guest stood still for it.
+    pub pause: Duration,
+}
+
 /// A snapshot that is being taken while the machine runs on, and the disks that belong to it.
 pub struct BegunSnapshot {
     /// The pairing that it is for.
@@ -179,12 +203,8 @@ pub struct BegunSnapshot {
     pub visible: u64,
     /// The machine but for its RAM.
     pub head: SnapshotHead,
-    /// Its RAM.
+    /// Its RAM, or of a copy what changed since the round before.
     pub pages: SnapshotPages,
-    /// About how many bytes of RAM there are to come.
-    pub memory_bytes: u64,
-    /// How long its disks are, in bytes.
-    pub disk_lengths: Vec<u64>,
     /// What its disks hold.
     pub disk_parts: Receiver<CopiedPart>,
     /// How long the guest stood still for it.

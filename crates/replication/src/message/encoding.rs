@@ -61,6 +61,7 @@ mod kind {
     pub const ALIKE: u8 = 35;
     pub const MOVE_TO: u8 = 36;
     pub const SEES: u8 = 37;
+    pub const SNAPSHOT_ROUND: u8 = 38;
 }
 
 fn get_standpoint(fields: &mut Fields<'_>) -> Result<Standpoint, WireError> {
@@ -154,6 +155,10 @@ pub(super) fn encode(out: &mut Vec<u8>, message: &Message) -> u8 {
         Message::SnapshotEnd { pairing, chunks } => {
             numbers(out, &[*pairing, *chunks]);
             kind::SNAPSHOT_END
+        }
+        Message::SnapshotRound { pairing } => {
+            numbers(out, &[*pairing]);
+            kind::SNAPSHOT_ROUND
         }
         Message::Fetch { pairing, run } => {
             numbers(out, &[*pairing]);
@@ -427,6 +432,9 @@ pub(super) fn decode(kind: u8, payload: &[u8]) -> Result<Message, WireError> {
             let (pairing, chunks) = (f.varint()?, f.varint()?);
             Message::SnapshotEnd { pairing, chunks }
         }
+        kind::SNAPSHOT_ROUND => Message::SnapshotRound {
+            pairing: f.varint()?,
+        },
         kind::FETCH => Message::Fetch {
             pairing: f.varint()?,
             run: RunId(u128::from_le_bytes(f.array()?)),

@@ -8,7 +8,7 @@ use machine::config::{BoardConfig, PanicPolicy};
 use machine::debugging::Debuggable;
 use machine::engine::Engine;
 use machine::input::{ClockRecord, Input, InstructionCount};
-use machine::memory::{Capture, OutsideRam, Region};
+use machine::memory::{Capture, Extent, OutsideRam, Region};
 use machine::output::{DiskRequest, Output};
 use machine::snapshot::{Snapshot, SnapshotHead};
 use machine::{InjectError, Stop};
@@ -109,10 +109,14 @@ impl machine::Machine for Machine {
         self.take_snapshot()
     }
 
-    fn begin_snapshot(&mut self) -> SnapshotHead {
-        self.memory.begin_capture();
+    fn begin_snapshot(&mut self, extent: Extent) -> SnapshotHead {
+        self.memory.begin_capture(extent);
         self.state.current_hart().tlb.clear_stores();
         self.snapshot_head()
+    }
+
+    fn pages_changed(&self) -> usize {
+        self.memory.pages_changed()
     }
 
     fn capture(&mut self) -> Option<Capture<'_>> {

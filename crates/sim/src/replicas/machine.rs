@@ -9,7 +9,7 @@ use machine::clock::Clock;
 use machine::config::{BoardConfig, DiskConfig, NetworkConfig};
 use machine::engine::Engine;
 use machine::input::{ClockRecord, Input, InstructionCount};
-use machine::memory::{Capture, OutsideRam, PAGE_SIZE, Ram, Region};
+use machine::memory::{Capture, Extent, OutsideRam, PAGE_SIZE, Ram, Region};
 use machine::output::{DiskRequest, Finish, Output, Outputs};
 use machine::snapshot::{Snapshot, SnapshotHead, SnapshotReader};
 use machine::{Failure, InjectError, Machine, Stop};
@@ -158,9 +158,9 @@ impl SimulatedMachine {
     /// The machine of a snapshot.
     pub fn restore(snapshot: &mut dyn Read) -> Result<SimulatedMachine, Failure> {
         let mut reader = SnapshotReader::open(snapshot)?;
+        let ram = reader.ram(&[RAM])?;
         let state = reader.state(NAME, SEMANTICS)?;
         let (words, clock, outputs) = postcard::from_bytes(state)?;
-        let ram = reader.ram(&[RAM])?;
         Ok(SimulatedMachine::new(ram, words, clock, outputs))
     }
 
@@ -325,12 +325,16 @@ impl Machine for SimulatedMachine {
         Snapshot::new(SnapshotHead::new(NAME, SEMANTICS, self.encode()), &self.ram)
     }
 
-    fn begin_snapshot(&mut self) -> SnapshotHead {
+    fn begin_snapshot(&mut self, extent: Extent) -> SnapshotHead {
         if let Some((shared, process)) = &self.watcher {
             shared.lock().snapshot_begun(*process);
         }
-        self.ram.begin_capture();
+        self.ram.begin_capture(extent);
         SnapshotHead::new(NAME, SEMANTICS, self.encode())
+    }
+
+    fn pages_changed(&self) -> usize {
+        self.ram.pages_changed()
     }
 
     fn capture(&mut self) -> Option<Capture<'_>> {

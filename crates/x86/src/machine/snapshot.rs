@@ -29,10 +29,14 @@ impl Machine {
     /// As [`Machine::restore`], and when reading fails.
     pub fn restore_from(reader: impl Read) -> Result<Machine, SnapshotError> {
         let mut reader = SnapshotReader::open(reader)?;
+        let first = decode(reader.state(NAME, SEMANTICS_VERSION)?)?;
+        let ram = reader.ram(&[region(first.config.board.memory_bytes)])?;
+        // Of one that was made in rounds it is another one now.
         let state = decode(reader.state(NAME, SEMANTICS_VERSION)?)?;
-        let ram = reader.ram(&[region(state.config.board.memory_bytes)])?;
-        let images = reader.images(&ram)?;
-        Machine::of_snapshot(state, ram, images)
+        if state.config.board != first.config.board {
+            return Err(SnapshotError::Damaged("its rounds are of several machines"));
+        }
+        Machine::of_snapshot(state, ram, reader.into_images())
     }
 
     fn of_snapshot(

@@ -37,6 +37,8 @@ enum Arrived {
         device: u8,
         end: u64,
     },
+    /// Of the machine.
+    Round,
     End,
 }
 
@@ -139,10 +141,16 @@ impl PieceStream {
         }
     }
 
-    /// Goes on to the next of the machine's pieces.
+    /// Goes on to the next of the machine's pieces, or past the end of a round.
     fn next_of_machine(&mut self) -> io::Result<()> {
         let lost = |why: &str| Err(io::Error::other(why));
         match self.try_next()? {
+            Arrived::Round => {
+                // What came before was used up, or nobody would ask for more.
+                let pairing = self.pairing;
+                self.say(&Message::SnapshotRound { pairing })
+                    .map_err(io::Error::other)
+            }
             Arrived::Piece {
                 part: SnapshotPart::Machine,
                 offset,
@@ -217,7 +225,7 @@ impl PieceStream {
                 length,
             } => (*device, disk(disks, *device)?.zero_copied(*offset, *length)),
             Arrived::Alike { .. } => return Ok(arrived),
-            Arrived::Piece { .. } | Arrived::Disks { .. } | Arrived::End => {
+            Arrived::Piece { .. } | Arrived::Disks { .. } | Arrived::Round | Arrived::End => {
                 return Err(out_of_order());
             }
         };
@@ -279,6 +287,7 @@ fn arrived(fetched: &Fetched<'_>, copied: &Mutex<CopyMeter>) -> io::Result<(u64,
             lock(copied).reached(device, end);
             (*pairing, Arrived::Alike { device, end })
         }
+        Fetched::Round { pairing } => (*pairing, Arrived::Round),
         Fetched::End { pairing, .. } => (*pairing, Arrived::End),
         Fetched::Other => return Err(io::Error::other("what comes is no piece of a snapshot")),
     })
@@ -298,7 +307,7 @@ fn out_of_order() -> RestoreError {
 
 impl Read for PieceStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.taken == self.piece {
+        while self.taken == self.piece {
             self.next_of_machine()?;
         }
         let rest = &self.reader.last_bytes(self.piece)[self.taken..];

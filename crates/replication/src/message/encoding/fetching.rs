@@ -56,6 +56,9 @@ pub(in crate::message) fn decode_fetched(
             let (pairing, chunks) = (f.varint()?, f.varint()?);
             Fetched::End { pairing, chunks }
         }
+        kind::SNAPSHOT_ROUND => Fetched::Round {
+            pairing: f.varint()?,
+        },
         _ => return Ok(Fetched::Other),
     };
     f.end()?;

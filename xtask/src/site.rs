@@ -6,6 +6,7 @@ use crate::replica::{Configuration, Process, Replica, wait_for};
 use anyhow::{Context, Result};
 use serde_json::Value;
 use std::fs;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -69,9 +70,24 @@ impl Site {
     /// Starts a replica, on a host of its own as far as it can tell; one without a peer is only
     /// joined.
     pub fn start(&mut self, peer: Option<&str>) -> Result<Replica> {
-        self.replicas += 1;
-        let state = self.directory.join(format!("replica-{}", self.replicas));
+        let state = self.next_state();
         self.start_replica(&state, peer, None)
+    }
+
+    /// As [`Site::start`], of a host that listens there and has these peers.
+    pub fn start_among(&mut self, listen: &str, peers: &[String]) -> Result<Replica> {
+        let state = self.next_state();
+        let configuration = Configuration {
+            listen,
+            peers,
+            ..self.configuration(&state, None, None)
+        };
+        Replica::start(Command::new(&self.program), &configuration)
+    }
+
+    fn next_state(&mut self) -> PathBuf {
+        self.replicas += 1;
+        self.directory.join(format!("replica-{}", self.replicas))
     }
 
     /// Starts the replica of a host that has such a program, on the state that it has there. Each knows where
@@ -156,6 +172,16 @@ fn start_switch(
 fn forward(status: &Path) -> Option<String> {
     let status: Value = serde_json::from_slice(&fs::read(status).ok()?).ok()?;
     status["forwards"][0]["host"].as_str().map(str::to_owned)
+}
+
+/// Addresses on this host at which nobody listened just now, for hosts that have to know each other's before they
+/// start.
+pub fn free_addresses(count: usize) -> Result<Vec<String>> {
+    let listeners = (0..count).map(|_| TcpListener::bind("127.0.0.1:0"));
+    let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
+    let addresses = listeners.iter().map(TcpListener::local_addr);
+    let addresses = addresses.map(|address| Ok(address?.to_string()));
+    addresses.collect()
 }
 
 /// Where a replica listens.

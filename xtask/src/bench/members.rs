@@ -4,7 +4,7 @@ use super::redis::redis_benchmark;
 use crate::program::{self, exists, median};
 use crate::redis::Connection;
 use crate::replica::{Replica, demo_guest, wait_for};
-use crate::site::{Site, listen_address};
+use crate::site::{Site, free_addresses};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -27,10 +27,15 @@ pub fn bench(repetitions: usize) -> Result<()> {
     }
     println!("load at the start: {}", program::load());
     let mut site = Site::open("members", demo_guest(&program::path()?)?, "256M", 6379)?;
-    let primary = site.start(None)?;
+    let addresses = free_addresses(3)?;
+    let start = |site: &mut Site, index: usize| {
+        let mut others = addresses.clone();
+        let own = others.remove(index);
+        site.start_among(&own, &others)
+    };
+    let primary = start(&mut site, 0)?;
     primary.await_state("alone")?;
-    let address = listen_address(&primary)?;
-    let first = site.start(Some(&address))?;
+    let first = start(&mut site, 1)?;
     await_backups(&primary, 1)?;
     wait_for("Redis", || {
         let connection = Connection::open(&site.service, Duration::from_secs(5));
@@ -39,7 +44,7 @@ pub fn bench(repetitions: usize) -> Result<()> {
     let (mut one, mut two) = (Figures::default(), Figures::default());
     for _ in 0..repetitions {
         one.measure(&site, &primary)?;
-        let second = site.start(Some(&address))?;
+        let second = start(&mut site, 2)?;
         await_backups(&primary, 2)?;
         two.measure(&site, &primary)?;
         drop(second);

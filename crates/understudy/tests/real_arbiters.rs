@@ -3,14 +3,20 @@
 
 mod support;
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use support::guest_program::counting_slowly;
 use support::history::{assert_one_history, await_lines};
 use support::{PairDirectory, Process, ReplicaFiles, error_text, run, wait_for};
 
 /// etcd's members, which end with it.
 struct Etcd {
+    /// One cluster at a time: each member syncs what it hears, and two clusters on one busy disk outlast each
+    /// other's elections.
+    _alone: MutexGuard<'static, ()>,
     directory: tempfile::TempDir,
     hosts: [String; 3],
     members: Vec<Child>,
@@ -28,8 +34,17 @@ impl Etcd {
             return None;
         }
         let process = std::process::id() % 25_000;
-        let host = |member: u32| format!("127.{}.{}.{member}", 120 + process / 250, process % 250);
+        // Each test of this process has its own.
+        static CLUSTERS: AtomicU32 = AtomicU32::new(0);
+        let first = 10 * CLUSTERS.fetch_add(1, Ordering::Relaxed);
+        let host = |member: u32| {
+            let (high, low) = (120 + process / 250, process % 250);
+            format!("127.{high}.{low}.{}", first + member)
+        };
+        static ONE: Mutex<()> = Mutex::new(());
+        let alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let mut etcd = Etcd {
+            _alone: alone,
             directory: tempfile::tempdir().unwrap(),
             hosts: [1, 2, 3].map(host),
             members: Vec::new(),
@@ -81,6 +96,23 @@ impl Etcd {
     fn kill(&mut self, member: usize) {
         self.members[member].kill().unwrap();
         self.members[member].wait().unwrap();
+    }
+
+    /// Until each member says that there is a quorum: the first question to a cluster that has just been started
+    /// may take longer than whoever asks has patience.
+    fn await_quorum(&self) {
+        let health = |host: &String| -> Option<String> {
+            let mut stream = TcpStream::connect((host.as_str(), 2379)).ok()?;
+            stream.write_all(b"GET /health HTTP/1.0\r\n\r\n").ok()?;
+            let mut said = String::new();
+            stream.read_to_string(&mut said).ok()?;
+            Some(said)
+        };
+        for host in &self.hosts {
+            wait_for("a quorum", || {
+                health(host).filter(|said| said.contains("\"health\":\"true\""))
+            });
+        }
     }
 
     fn url(&self) -> String {
@@ -149,6 +181,7 @@ fn a_running_machine_moves_from_a_directory_to_etcd_and_a_host_of_the_old_config
     let Some(etcd) = Etcd::start() else {
         return;
     };
+    etcd.await_quorum();
     let directory = PairDirectory::new(&counting_slowly());
     let [a, b] = directory.two_hosts(["a", "b"], |_| String::new());
     let start = |files: &ReplicaFiles| Process::start(&["replica", "--config", files.config()]);

@@ -38,6 +38,15 @@ pub struct ReplicaConfig {
     pub journal: Option<JournalOptions>,
 }
 
+impl ReplicaConfig {
+    /// Whether what the guest writes goes to layers beside its images while a journal is kept.
+    pub fn has_layers(&self) -> bool {
+        let journal = self.journal.as_ref();
+        journal.is_some_and(|journal| journal.role == JournalRole::Member)
+            && self.disks.iter().any(|disk| !disk.read_only)
+    }
+}
+
 /// A host's journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JournalOptions {

@@ -2,17 +2,21 @@
 
 mod copy;
 mod digesting;
+mod freezing;
+pub mod overlay;
 pub mod probe;
 mod worker;
 
 pub use copy::{CHUNK_BYTES, Content, CopiedPart, DiskChunk};
 pub use digesting::{DigestError, Digesting, Window, windows};
+pub use freezing::Freezing;
 pub use worker::{Completion, DiskThread};
 
 use crate::config::DiskFile;
 use environment::fs::{self, File, Kind, Lock, OpenOptions};
 use machine::input::DiskStatus;
 use machine::output::DiskOperation;
+use overlay::{Begun, LayerId, OverlayError};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::io;
@@ -68,6 +72,9 @@ pub enum DiskError {
         /// The file.
         path: PathBuf,
     },
+    /// What lies beside the image cannot be used.
+    #[error("what belongs to a disk cannot be used: {0}")]
+    Overlay(#[from] OverlayError),
     /// The backup's copy cannot be made as long as the primary's disk.
     #[error("the disk {} cannot be made {length} bytes long: {source}", path.display())]
     Resize {
@@ -87,7 +94,13 @@ pub struct Disk {
     file: File,
     length: u64,
     read_only: bool,
+    /// What its layers are named after, where there may be some.
+    overlay_base: Option<PathBuf>,
 }
+
+/// Disks that a journal goes on with, as they were at its snapshot, and the layers of those that can be
+/// written.
+pub type BegunDisks = (Vec<Disk>, Vec<Option<Begun>>);
 
 /// Opens what can be a disk.
 fn open_disk(path: &Path, options: &OpenOptions) -> Result<File, DiskError> {
@@ -135,15 +148,52 @@ pub struct Outcome {
 }
 
 impl Disk {
-    /// Opens the configured disks for a machine that owns what is on them.
+    /// Opens the configured disks for a machine that owns what is on them: all that a machine before it
+    /// wrote is in the images then. What belongs to a block device is in `state_directory`, if there is
+    /// one.
     ///
     /// # Errors
     /// The first one that cannot be used.
-    pub fn open_all(files: &[DiskFile]) -> Result<Vec<Disk>, DiskError> {
-        files
-            .iter()
-            .map(|file| Disk::open(&file.path, file.read_only))
-            .collect()
+    pub fn open_all(
+        files: &[DiskFile],
+        state_directory: Option<&Path>,
+    ) -> Result<Vec<Disk>, DiskError> {
+        let open = |file: &DiskFile| {
+            let disk = Disk::open(&file.path, file.read_only)?.overlaid(state_directory);
+            if let Some(base) = disk.overlay_base.as_ref().filter(|_| !disk.read_only) {
+                overlay::merge_all(base, &disk)?;
+            }
+            Ok(disk)
+        };
+        files.iter().map(open).collect()
+    }
+
+    /// Opens the configured disks as they were at a journal's snapshot.
+    ///
+    /// # Errors
+    /// The first one that cannot be used, or that cannot be made so.
+    pub fn open_at_snapshot(
+        files: &[DiskFile],
+        state_directory: &Path,
+        id: LayerId,
+    ) -> Result<BegunDisks, DiskError> {
+        let mut opened = BegunDisks::default();
+        for file in files {
+            let disk = Disk::open(&file.path, file.read_only)?.overlaid(Some(state_directory));
+            let base = disk.overlay_base.as_ref().filter(|_| !disk.read_only);
+            let begun = base.map(|base| overlay::begin_again(base, &disk, id));
+            opened.1.push(begun.transpose()?);
+            opened.0.push(disk);
+        }
+        Ok(opened)
+    }
+
+    /// Has its layers where they last: see [`overlay::base`].
+    pub fn overlaid(mut self, state_directory: Option<&Path>) -> Disk {
+        if let Some(state_directory) = state_directory {
+            self.overlay_base = Some(overlay::base(&self.path, state_directory));
+        }
+        self
     }
 
     /// Looks whether an image can be opened as a disk, without taking it.
@@ -223,6 +273,7 @@ impl Disk {
             file,
             length: new_length.unwrap_or(length),
             read_only,
+            overlay_base: (kind == Kind::Plain).then(|| path.into()),
         })
     }
 
@@ -244,7 +295,11 @@ impl Disk {
     /// Carries out an operation. Whoever tells the guest of an error may look first whether another
     /// host's disk is better.
     pub fn perform(&self, operation: &DiskOperation) -> Outcome {
-        match self.try_perform(operation) {
+        self.outcome(operation, self.try_perform(operation))
+    }
+
+    fn outcome(&self, operation: &DiskOperation, done: io::Result<Vec<u8>>) -> Outcome {
+        match done {
             Ok(data) => Outcome {
                 status: DiskStatus::Ok,
                 data,
@@ -326,22 +381,7 @@ impl Disk {
     }
 
     fn zero(&self, offset: u64, bytes: u64) -> io::Result<()> {
-        if bytes == 0 {
-            return Ok(());
-        }
-        if self.file.punch_hole(offset, bytes).is_ok() {
-            return Ok(());
-        }
-        // The file system cannot make holes.
-        let zeros = vec![0; bytes.min(1 << 20) as usize];
-        let mut done = 0;
-        while done < bytes {
-            let length = (bytes - done).min(zeros.len() as u64);
-            self.file
-                .write_all_at(&zeros[..length as usize], offset + done)?;
-            done += length;
-        }
-        Ok(())
+        zero(&self.file, offset, bytes)
     }
 
     fn writable(&self) -> io::Result<()> {
@@ -376,6 +416,22 @@ impl Disk {
             Ok(offset)
         }
     }
+}
+
+/// Makes bytes of an image zero.
+fn zero(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
+    if bytes == 0 || file.punch_hole(offset, bytes).is_ok() {
+        return Ok(());
+    }
+    // The file system cannot make holes.
+    let zeros = vec![0; bytes.min(1 << 20) as usize];
+    let mut done = 0;
+    while done < bytes {
+        let length = (bytes - done).min(zeros.len() as u64);
+        file.write_all_at(&zeros[..length as usize], offset + done)?;
+        done += length;
+    }
+    Ok(())
 }
 
 fn outside() -> io::Error {

@@ -140,7 +140,12 @@ pub fn run_mutated(
             }
         };
         match primary.serve()? {
-            PrimaryEnding::Exit(ended) => return ended,
+            PrimaryEnding::Exit(ended) => {
+                if let Ok(Ended::Guest(_)) = ended {
+                    primary.close_disks();
+                }
+                return ended;
+            }
             PrimaryEnding::Again => {
                 host = primary.into_host();
                 startup.superseded(monotonic(), host.markers.worth());

@@ -20,10 +20,12 @@ pub use guest::{InputEncoding, ReplicaGuest, decode_input, encode_input};
 pub use live::LiveOptions;
 pub(crate) use live::MOST_ROUNDS;
 pub use messages::{
-    BegunCopy, BegunSnapshot, LiveReport, ReplayReport, Step, VcpuFailure, VisibleOutputs,
+    BegunCopy, BegunSnapshot, LiveReport, ReplayReport, SnapshotDisks, Step, VcpuFailure,
+    VisibleOutputs,
 };
 
-use crate::disk::DiskThread;
+use crate::disk::overlay::Begun;
+use crate::disk::{Disk, DiskThread};
 use crate::evidence::EvidenceStore;
 use crate::wake::Waker;
 use environment::mpsc::{self, Receiver, Sender};
@@ -172,7 +174,8 @@ pub struct VcpuThread {
     gauges: Arc<Gauges>,
     engine: Engine,
     thread: Option<JoinHandle<()>>,
-    /// That of its disks, which ends after it.
+    /// That of its disks, which ends after it, and its end.
+    disk_thread: Option<DiskThread>,
     disks: Option<JoinHandle<()>>,
 }
 
@@ -185,6 +188,11 @@ impl VcpuThread {
     /// What executes the guest on this host.
     pub fn engine(&self) -> Engine {
         self.engine
+    }
+
+    /// The thread of its disks, if it has some.
+    pub fn disk_thread(&self) -> Option<&DiskThread> {
+        self.disk_thread.as_ref()
     }
 
     /// Figures that may be read at any time.
@@ -219,6 +227,7 @@ impl VcpuThread {
     /// Ends the thread, and waits until its disks are closed. That may take as long as a disk does.
     pub fn close(mut self) {
         self.stop();
+        self.disk_thread = None;
         if let Some(disks) = self.disks.take() {
             // A panic has ended the process.
             let _joined = disks.join();
@@ -302,14 +311,14 @@ impl LiveVcpu {
         self.thread.command(Command::Live(LiveCommand::Resume));
     }
 
-    /// Begins a snapshot for this pairing, and to copy the disks.
-    pub fn snapshot(&self, pairing: u64) {
+    /// Begins a snapshot for this pairing, and what belongs to it of the disks.
+    pub fn snapshot(&self, pairing: u64, disks: SnapshotDisks) {
         self.thread
             .gauges
             .wanted_snapshot
             .store(pairing, Ordering::Release);
         self.thread
-            .command(Command::Live(LiveCommand::Snapshot { pairing }));
+            .command(Command::Live(LiveCommand::Snapshot { pairing, disks }));
     }
 
     /// Begins to copy the machine for this pairing, in rounds, and its disks with the last.
@@ -437,7 +446,8 @@ fn start(parts: Parts, start: Start, channel: CommandChannel, waker: Waker) -> i
     };
     ends.publish(&*parts.guest.machine);
     let engine = parts.guest.machine.engine();
-    let disks = parts.guest.disk_thread().and_then(DiskThread::join_handle);
+    let disk_thread = parts.guest.disk_thread().cloned();
+    let disks = disk_thread.as_ref().and_then(DiskThread::join_handle);
     let thread = environment::thread::Builder::new()
         .name("vcpu".into())
         .spawn(move || failure::run_guarded(parts, start, &ends))?;
@@ -447,6 +457,7 @@ fn start(parts: Parts, start: Start, channel: CommandChannel, waker: Waker) -> i
         gauges,
         engine,
         thread: Some(thread),
+        disk_thread,
         disks,
     };
     Ok((thread, live_reports, replay_reports))
@@ -457,12 +468,24 @@ fn start(parts: Parts, start: Start, channel: CommandChannel, waker: Waker) -> i
 /// # Errors
 /// The host gives no thread.
 pub fn start_disks(
-    disks: Arc<Vec<crate::disk::Disk>>,
+    disks: Arc<Vec<Disk>>,
+    channel: &CommandChannel,
+) -> io::Result<(DiskThread, Arc<Completions>)> {
+    start_layered_disks(disks, Vec::new(), channel)
+}
+
+/// As [`start_disks`], with the layers of a journal that the machine goes on from.
+///
+/// # Errors
+/// The host gives no thread.
+pub fn start_layered_disks(
+    disks: Arc<Vec<Disk>>,
+    begun: Vec<Option<Begun>>,
     channel: &CommandChannel,
 ) -> io::Result<(DiskThread, Arc<Completions>)> {
     let completions = Arc::new(Completions::default());
     let (board, look) = (completions.clone(), channel.sender.clone());
-    let thread = DiskThread::start(disks, move |completion| {
+    let thread = DiskThread::go_on(disks, begun, move |completion| {
         board.add(completion);
         // The vcpu thread may have ended before its disks.
         let _sent = look.send(Command::Look);

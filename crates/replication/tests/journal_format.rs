@@ -13,6 +13,7 @@ use replication::succession::{JournalId, LifeNumber, MachineName};
 
 fn head() -> JournalHead {
     JournalHead {
+        disk_layer: 17,
         id: JournalId(0x0123_4567_89ab_cdef_0011_2233_4455_6677),
         segment: 3,
         before: 99,

@@ -129,6 +129,11 @@ fn with_journals_no_promise_is_broken_though_both_hosts_die_at_once() {
             .get("Recovered")
             .is_some_and(|times| *times > 10)
     );
+    // With disks that were merged at a snapshot, and that a replay wrote again.
+    for what in ["overlay merged", "overlay written again"] {
+        let times = summary.counts.get(what).copied().unwrap_or(0);
+        assert!(times > 10, "{what}: {times}");
+    }
 }
 
 /// Guests are powered off, and lives declared lost that may be well; a person begins the next ones.

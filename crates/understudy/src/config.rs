@@ -525,7 +525,7 @@ impl VmConfig {
             return wrong("journal.directory", message.into());
         }
         if let Some(journal) = &self.journal
-            && let Err((key, message)) = journal.check(&self.disks)
+            && let Err((key, message)) = journal.check()
         {
             return wrong(key, message);
         }

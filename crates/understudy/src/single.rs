@@ -45,7 +45,7 @@ const DIGEST_INTERVAL_NS: u64 = 1_000_000_000;
 
 /// Runs the machine until the guest ends it or somebody asks.
 pub fn run(config: &VmConfig, options: SingleOptions) -> Result<ExitStatus, Failure> {
-    let disks = Disk::open_all(&config.disk_files()).map_err(Failure::usage)?;
+    let disks = Disk::open_all(&config.disk_files(), None).map_err(Failure::usage)?;
     let mut machine = setup::power_on(config, &disks).map_err(Failure::usage)?;
     if options.no_reboot {
         machine.end_at_reset();

@@ -8,6 +8,7 @@ mod support;
 use rustix::process::Signal;
 use std::fs;
 use std::path::PathBuf;
+use support::device_programs::{COUNTED_SECTORS, counting_to_disk};
 use support::guest_program::{counting_busily, counting_slowly, filling_memory_then_counting};
 use support::{PairDirectory, Process, ReplicaFiles, wait_for};
 
@@ -27,7 +28,10 @@ impl Journaled {
 
     /// `extra` goes before the sections, `journal` into that of the journal.
     fn with(program: &[u8], extra: &str, journal: &str) -> Journaled {
-        let pair = PairDirectory::new(program);
+        Journaled::in_directory(PairDirectory::new(program), extra, journal)
+    }
+
+    fn in_directory(pair: PairDirectory, extra: &str, journal: &str) -> Journaled {
         let files = pair.replica("a", None, extra);
         let text = fs::read_to_string(&files.config).unwrap();
         let section = format!("[journal]\ndirectory = \"journal\"\n{journal}");
@@ -284,20 +288,64 @@ fn a_journal_that_keeps_the_history_holds_nothing_up() {
     assert!(console[before..].starts_with("0000\n"), "it began anew");
 }
 
+/// A guest that writes its disk and flushes it, killed again and again while snapshots are taken and what was
+/// written before them goes into the image: each start reads what was written, and in the end the image holds
+/// it all, with nothing beside it.
 #[test]
-fn a_machine_that_writes_disks_cannot_have_a_journal() {
-    let pair = PairDirectory::new(&counting_slowly());
-    fs::write(pair.path().join("disk.raw"), [0; 4096]).unwrap();
-    let files = pair.replica("a", None, "");
-    let text = fs::read_to_string(&files.config).unwrap();
-    let more = "[journal]\ndirectory = \"journal\"\n[[disks]]\npath = \"disk.raw\"\n";
-    fs::write(&files.config, text + more).unwrap();
-    let mut process = Process::start(&["replica", "--config", files.config()]);
-    let (status, said) = process.end();
-    assert_eq!(status.code(), Some(2), "{said}");
+fn a_machine_that_writes_its_disk_goes_on_with_the_disk_as_it_was() {
+    const LINES: u16 = 4_000;
+    let pair = PairDirectory::new(&counting_to_disk(LINES));
+    let disk = pair.path().join("disk.img");
+    fs::write(&disk, vec![0; 1 << 20]).unwrap();
+    let extra = "memory = \"8M\"\n";
+    let journal = "recover_within = \"1s\"\n[[disks]]\npath = \"disk.img\"\n";
+    let mut journaled = Journaled::in_directory(pair, extra, journal);
+    for kill in 0..4 {
+        journaled.await_more(1_000 + 171 * kill);
+        journaled.kill();
+        journaled.restart();
+    }
+    let (status, said) = journaled.process.end();
+    assert_eq!(status.code(), Some(0), "{said}");
+    journaled.assert_one_history();
+    let console = journaled.files.console();
     assert!(
-        said.contains("disk.raw") && said.contains("read_only"),
+        console.ends_with(&format!("{:04x}\n", LINES - 1)),
+        "{console}"
+    );
+    assert!(journaled.files.has_event("recovered"));
+    // The last number of each sector, and no other.
+    let image = fs::read(&disk).unwrap();
+    for sector in 0..COUNTED_SECTORS {
+        let last = u64::from(LINES) - COUNTED_SECTORS + sector;
+        let at = ((last % COUNTED_SECTORS) * 512) as usize;
+        assert_eq!(image[at..at + 8], last.to_le_bytes(), "sector {}", at / 512);
+    }
+    let beside = fs::read_dir(journaled.pair.path()).unwrap();
+    let beside = beside.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let beside: Vec<String> = beside.filter(|name| name.contains("overlay")).collect();
+    assert!(beside.is_empty(), "{beside:?}");
+}
+
+/// Somebody has started the machine from the image, without the journal: what it was at the snapshot is gone.
+#[test]
+fn a_disk_that_is_not_as_it_was_at_the_snapshot_is_told() {
+    let pair = PairDirectory::new(&counting_to_disk(u16::MAX));
+    fs::write(pair.path().join("disk.img"), vec![0; 1 << 20]).unwrap();
+    let disk = "[[disks]]\npath = \"disk.img\"\n";
+    let mut journaled = Journaled::in_directory(pair, "memory = \"8M\"\n", disk);
+    journaled.await_more(300);
+    journaled.kill();
+    let overlay = journaled.pair.path().join("disk.img.overlay-00000001");
+    let away = journaled.pair.path().join("away");
+    fs::rename(&overlay, &away).unwrap();
+    journaled.restart();
+    let said = journaled.await_waiting("not as it was at the journal's snapshot");
+    assert!(
+        said.contains("disk.img") && said.contains("new-life"),
         "{said}"
     );
-    assert_eq!(said.lines().count(), 1, "{said}");
+    fs::rename(&away, &overlay).unwrap();
+    journaled.await_more(300);
+    journaled.assert_one_history();
 }

@@ -1,6 +1,6 @@
 //! Copies disks as they are at one moment, while the guest goes on writing to them.
 
-use super::Disk;
+use super::overlay::Volumes;
 use super::worker::changes;
 use environment::mpsc::{SyncSender, TrySendError};
 use machine::output::{DiskOperation, DiskRequest};
@@ -70,9 +70,9 @@ pub(super) struct DiskCopy {
 }
 
 impl DiskCopy {
-    pub(super) fn new(disks: &[Disk], parts: SyncSender<CopiedPart>) -> DiskCopy {
+    pub(super) fn new(volumes: &Volumes, parts: SyncSender<CopiedPart>) -> DiskCopy {
+        let disks = volumes.disks().iter();
         let taken = disks
-            .iter()
             .map(|disk| vec![false; disk.length().div_ceil(CHUNK_BYTES) as usize])
             .collect();
         DiskCopy {
@@ -86,18 +86,18 @@ impl DiskCopy {
     }
 
     /// Puts aside what `request` is about to change. False when nobody listens.
-    pub(super) fn before(&mut self, disks: &[Disk], request: &DiskRequest) -> bool {
+    pub(super) fn before(&mut self, volumes: &mut Volumes, request: &DiskRequest) -> bool {
         let device = usize::from(request.device);
         let Some((offset, length)) = changes(&request.operation).filter(|(_, length)| *length > 0)
         else {
             return true;
         };
-        let Some(disk) = disks.get(device) else {
+        let Some(disk) = volumes.disks().get(device) else {
             return true;
         };
         let last = offset.saturating_add(length - 1).min(disk.length() - 1) / CHUNK_BYTES;
         for index in offset / CHUNK_BYTES..=last {
-            self.take(disks, device, index as usize);
+            self.take(volumes, device, index as usize);
             while self.waiting_chunks > MOST_WAITING {
                 let Some(part) = self.pop() else { break };
                 if self.parts.send(part).is_err() {
@@ -109,7 +109,7 @@ impl DiskCopy {
     }
 
     /// Sends a part or looks at the next chunk. False when all is done or nobody listens.
-    pub(super) fn step(&mut self, disks: &[Disk]) -> bool {
+    pub(super) fn step(&mut self, volumes: &mut Volumes) -> bool {
         if let Some(part) = self.pop() {
             return self.send(part);
         }
@@ -121,11 +121,11 @@ impl DiskCopy {
             self.index = 0;
             return true;
         }
-        if !self.take_hole(disks) {
-            self.take(disks, self.device, self.index);
+        if !self.take_hole(volumes) {
+            self.take(volumes, self.device, self.index);
             self.index += 1;
         }
-        let length = disks[self.device].length();
+        let length = volumes.disks()[self.device].length();
         let offset = (self.index as u64 * CHUNK_BYTES).min(length);
         if offset.is_multiple_of(WINDOW_BYTES) || offset == length {
             let device = self.device as u8;
@@ -161,11 +161,14 @@ impl DiskCopy {
 
     /// Takes the chunks from the next one on that are in a hole of the image, up to the end of the window,
     /// without reading them.
-    fn take_hole(&mut self, disks: &[Disk]) -> bool {
-        let (disk, first) = (&disks[self.device], self.index);
+    fn take_hole(&mut self, volumes: &Volumes) -> bool {
+        let (disk, first) = (&volumes.disks()[self.device], self.index);
         let offset = first as u64 * CHUNK_BYTES;
         let window_end = (offset / WINDOW_BYTES + 1) * WINDOW_BYTES;
-        let end = disk.next_data(offset).min(window_end).min(disk.length());
+        let end = volumes
+            .next_data(self.device, offset)
+            .min(window_end)
+            .min(disk.length());
         // The last chunk may be shorter.
         let whole = if end == disk.length() {
             end.div_ceil(CHUNK_BYTES)
@@ -191,7 +194,7 @@ impl DiskCopy {
         true
     }
 
-    fn take(&mut self, disks: &[Disk], device: usize, index: usize) {
+    fn take(&mut self, volumes: &mut Volumes, device: usize, index: usize) {
         let Some(taken) = self
             .taken
             .get_mut(device)
@@ -203,12 +206,14 @@ impl DiskCopy {
             return;
         }
         let offset = index as u64 * CHUNK_BYTES;
-        let length = (disks[device].length() - offset).min(CHUNK_BYTES);
-        let sector = offset / super::SECTOR_BYTES;
-        let outcome = disks[device].perform(&DiskOperation::Read {
-            sector,
+        let length = (volumes.disks()[device].length() - offset).min(CHUNK_BYTES);
+        let read = DiskOperation::Read {
+            sector: offset / super::SECTOR_BYTES,
             length: length as u32,
-        });
+        };
+        let Some(outcome) = volumes.perform(device, &read) else {
+            return;
+        };
         self.push(CopiedPart::Chunk(DiskChunk {
             device: device as u8,
             offset,

@@ -1,12 +1,14 @@
 //! Carries out the disks' requests, in order, on a thread of its own.
 
-use super::Disk;
 use super::copy::{CopiedPart, DiskCopy};
+use super::overlay::{Begun, Frozen, LayerId, Merging, Volumes};
+use super::{Disk, Freezing};
 use environment::mpsc::{self, Receiver, RecvError, Sender, SyncSender, TryRecvError};
 use environment::thread::JoinHandle;
 use machine::input::{DiskStatus, Input};
 use machine::output::{DiskOperation, DiskRequest};
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// A request that ended.
@@ -42,6 +44,16 @@ enum Command {
     Request(DiskRequest),
     /// Send what the disks hold now, whatever is written to them later.
     Copy(SyncSender<CopiedPart>),
+    /// Write to new layers, which begin with this snapshot.
+    Freeze(LayerId, Sender<Result<Frozen, String>>),
+    /// Merge what is older than the layers that begin with this snapshot, and say so.
+    Merge(LayerId, Sender<Result<(), String>>, DiskThread),
+    /// No journal needs the layers any more.
+    Leave(DiskThread),
+    /// A replay is over: its layers are the disks'.
+    Commit(Sender<Result<(), String>>, Box<dyn FnOnce() + Send>),
+    /// What was to be merged is, or why not; of each disk so many.
+    Merged(Result<Vec<usize>, String>, DiskThread),
 }
 
 /// The thread. It ends, after all that was submitted, when this and its clones are dropped.
@@ -49,6 +61,7 @@ enum Command {
 pub struct DiskThread {
     commands: Sender<Command>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+    layer_bytes: Arc<AtomicU64>,
 }
 
 impl DiskThread {
@@ -57,13 +70,35 @@ impl DiskThread {
         disks: Arc<Vec<Disk>>,
         completed: impl Fn(Completion) + Send + 'static,
     ) -> io::Result<DiskThread> {
+        DiskThread::go_on(disks, Vec::new(), completed)
+    }
+
+    /// As [`DiskThread::start`], with the layers of a journal that a machine goes on from.
+    pub fn go_on(
+        disks: Arc<Vec<Disk>>,
+        begun: Vec<Option<Begun>>,
+        completed: impl Fn(Completion) + Send + 'static,
+    ) -> io::Result<DiskThread> {
         let (commands, received) = mpsc::channel();
+        let layer_bytes = Arc::new(AtomicU64::new(0));
+        let gauge = layer_bytes.clone();
         let thread = environment::thread::Builder::new()
             .name("disk".into())
-            .spawn(move || serve(&disks, &received, &completed))?;
+            .spawn(move || {
+                let mut worker = Worker {
+                    volumes: Volumes::new(disks, begun),
+                    copy: None,
+                    merging: None,
+                    to_merge: None,
+                    is_leaving: false,
+                    layer_bytes: gauge,
+                };
+                worker.serve(&received, &completed);
+            })?;
         Ok(DiskThread {
             commands,
             thread: Arc::new(Mutex::new(Some(thread))),
+            layer_bytes,
         })
     }
 
@@ -88,57 +123,199 @@ impl DiskThread {
         let _sent = self.commands.send(Command::Copy(sender));
         parts
     }
+
+    /// After all requests submitted so far, has later ones write to layers beside the images, which begin
+    /// with this snapshot of a journal.
+    pub fn freeze(&self, id: LayerId) -> Freezing {
+        let (reply, frozen) = mpsc::channel();
+        let _sent = self.commands.send(Command::Freeze(id, reply));
+        Freezing {
+            id,
+            frozen,
+            thread: self.clone(),
+        }
+    }
+
+    /// Merges what is older than the layers of this snapshot into the images, and says what came of it.
+    pub(super) fn merge(&self, id: LayerId) -> Receiver<Result<(), String>> {
+        let (told, merged) = mpsc::channel();
+        let _sent = self.commands.send(Command::Merge(id, told, self.clone()));
+        merged
+    }
+
+    /// No journal needs the layers any more: they are merged into the images behind the guest's back, and
+    /// the guest writes there again.
+    pub fn leave_layers(&self) {
+        let _sent = self.commands.send(Command::Leave(self.clone()));
+    }
+
+    /// A machine has replayed its journal: what it wrote takes the place of what was beside the images.
+    /// Says what came of it, after all requests submitted so far, and calls `tell` then.
+    pub fn commit_layers(
+        &self,
+        tell: impl FnOnce() + Send + 'static,
+    ) -> Receiver<Result<(), String>> {
+        let (reply, committed) = mpsc::channel();
+        let _sent = self.commands.send(Command::Commit(reply, Box::new(tell)));
+        committed
+    }
+
+    /// Bytes of the layers that are written to.
+    pub fn layer_bytes(&self) -> u64 {
+        self.layer_bytes.load(Ordering::Relaxed)
+    }
 }
 
-fn serve(disks: &[Disk], commands: &Receiver<Command>, completed: &impl Fn(Completion)) {
-    let mut copy: Option<DiskCopy> = None;
-    loop {
-        let command = match &copy {
-            None => commands
-                .recv()
-                .map_err(|RecvError| TryRecvError::Disconnected),
-            Some(_) => commands.try_recv(),
-        };
+type Told = Sender<Result<(), String>>;
+
+/// What the thread works with.
+struct Worker {
+    volumes: Volumes,
+    copy: Option<DiskCopy>,
+    /// Something is being merged, one thing at a time; and who waits for it, if anybody does.
+    merging: Option<Option<Told>>,
+    /// What is to be merged then.
+    to_merge: Option<(LayerId, Told)>,
+    /// The guest is to write into the images again.
+    is_leaving: bool,
+    layer_bytes: Arc<AtomicU64>,
+}
+
+impl Worker {
+    fn serve(&mut self, commands: &Receiver<Command>, completed: &impl Fn(Completion)) {
+        loop {
+            let command = match &self.copy {
+                None => commands
+                    .recv()
+                    .map_err(|RecvError| TryRecvError::Disconnected),
+                Some(_) => commands.try_recv(),
+            };
+            match command {
+                Ok(Command::Request(request)) => {
+                    let volumes = &mut self.volumes;
+                    self.copy.take_if(|copy| !copy.before(volumes, &request));
+                    completed(carry_out(volumes, request));
+                    let bytes = volumes.top_bytes();
+                    self.layer_bytes.store(bytes, Ordering::Relaxed);
+                }
+                Ok(Command::Copy(sender)) => {
+                    self.copy = Some(DiskCopy::new(&self.volumes, sender));
+                }
+                Ok(command) => self.layers(command),
+                Err(TryRecvError::Empty) => {
+                    let volumes = &mut self.volumes;
+                    self.copy.take_if(|copy| !copy.step(volumes));
+                }
+                Err(TryRecvError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn layers(&mut self, command: Command) {
         match command {
-            Ok(Command::Request(request)) => {
-                if copy
-                    .as_mut()
-                    .is_some_and(|copy| !copy.before(disks, &request))
-                {
-                    copy = None;
-                }
-                completed(carry_out(disks, request));
+            Command::Freeze(id, reply) => {
+                // A journal needs them again.
+                self.is_leaving = false;
+                let frozen = self.volumes.freeze(id);
+                // Whoever gave the snapshot up wants to know nothing.
+                let _sent = reply
+                    .send(frozen.map_err(|error| {
+                        format!("no overlay can be begun beside a disk: {error}")
+                    }));
             }
-            Ok(Command::Copy(sender)) => copy = Some(DiskCopy::new(disks, sender)),
-            Err(TryRecvError::Empty) => {
-                if copy.as_mut().is_some_and(|copy| !copy.step(disks)) {
-                    copy = None;
+            Command::Merge(id, told, own) => match self.merging {
+                None => self.merge(id, told, own),
+                Some(_) => self.to_merge = Some((id, told)),
+            },
+            Command::Leave(own) => {
+                self.is_leaving = true;
+                if self.merging.is_none() {
+                    self.leave(own);
                 }
             }
-            Err(TryRecvError::Disconnected) => return,
+            Command::Commit(reply, tell) => {
+                let committed = self.volumes.commit();
+                let _sent = reply.send(committed.map_err(|error| error.to_string()));
+                tell();
+            }
+            Command::Merged(merged, own) => self.merged(merged, own),
+            Command::Request(_) | Command::Copy(_) => unreachable!("they were taken before"),
+        }
+        let bytes = self.volumes.top_bytes();
+        self.layer_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    fn merge(&mut self, id: LayerId, told: Told, own: DiskThread) {
+        let merging = self.volumes.older_than(id);
+        if merging.is_empty() {
+            let _sent = told.send(Ok(()));
+            return;
+        }
+        self.begin_merging(merging, Some(told), own);
+    }
+
+    /// Merges on a thread of its own, which keeps this one: the guest's requests go on.
+    fn begin_merging(&mut self, merging: Merging, told: Option<Told>, own: DiskThread) {
+        let counts = merging.counts();
+        let started = environment::thread::Builder::new()
+            .name("merge".into())
+            .spawn(move || {
+                let merged = merging.run().map_err(|error| error.to_string());
+                let merged = merged.map(|()| counts);
+                let commands = own.commands.clone();
+                let _sent = commands.send(Command::Merged(merged, own));
+            });
+        match (started, told) {
+            (Ok(_), told) => self.merging = Some(told),
+            (Err(error), Some(told)) => {
+                let _sent = told.send(Err(error.to_string()));
+            }
+            // What is beside the images stays there, until the next snapshot or start.
+            (Err(_), None) => self.is_leaving = false,
+        }
+    }
+
+    fn merged(&mut self, merged: Result<Vec<usize>, String>, own: DiskThread) {
+        let told = self.merging.take().flatten();
+        if let Ok(counts) = &merged {
+            self.volumes.merged(counts);
+        }
+        // What cannot be merged now stays where it is, which is as good.
+        self.is_leaving &= merged.is_ok();
+        if let Some(told) = told {
+            let _sent = told.send(merged.map(|_| ()));
+        }
+        match self.to_merge.take() {
+            Some((id, told)) => self.merge(id, told, own),
+            None if self.is_leaving => self.leave(own),
+            None => {}
+        }
+    }
+
+    fn leave(&mut self, own: DiskThread) {
+        match self.volumes.leave() {
+            Ok(Some(merging)) => self.begin_merging(merging, None, own),
+            Ok(None) | Err(_) => self.is_leaving = false,
         }
     }
 }
 
-fn carry_out(disks: &[Disk], request: DiskRequest) -> Completion {
+fn carry_out(volumes: &mut Volumes, request: DiskRequest) -> Completion {
     let DiskRequest {
         device,
         request,
         operation,
     } = request;
     let is_flush = matches!(operation, DiskOperation::Flush);
-    match disks.get(usize::from(device)) {
-        Some(disk) => {
-            let outcome = disk.perform(&operation);
-            Completion {
-                device,
-                request,
-                status: outcome.status,
-                is_flush,
-                data: outcome.data,
-                host_error: outcome.host_error,
-            }
-        }
+    match volumes.perform(usize::from(device), &operation) {
+        Some(outcome) => Completion {
+            device,
+            request,
+            status: outcome.status,
+            is_flush,
+            data: outcome.data,
+            host_error: outcome.host_error,
+        },
         None => Completion {
             device,
             request,

@@ -9,6 +9,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
+/// Follows the name of a snapshot that is being written.
+const UNFINISHED: &str = ".new";
 /// Holds the lock.
 const LOCK: &str = "lock";
 /// Bytes that are read at once.
@@ -213,6 +215,11 @@ pub(super) fn snapshot_path(journal: &Path, segment: u64) -> PathBuf {
     journal.join(format!("{segment:08}.snapshot"))
 }
 
+/// What a snapshot is called before it is whole and durable.
+pub(super) fn unfinished_snapshot_path(journal: &Path, segment: u64) -> PathBuf {
+    journal.join(format!("{segment:08}.snapshot{UNFINISHED}"))
+}
+
 /// The numbers of the files with this ending, in order.
 fn numbers(journal: &Path, ending: &str) -> io::Result<Vec<u64>> {
     let names = fs::names(journal)?;
@@ -257,6 +264,12 @@ pub(super) fn trim(journal: &Path, segment: u64, keep_bytes: u64) -> io::Result<
     for (_, (path, _)) in files.into_iter().filter(|(number, _)| *number < first) {
         fs::remove_file(&path)?;
     }
+    // Those that were being written when everything ended.
+    for name in fs::names(journal)? {
+        if name.ends_with(UNFINISHED) {
+            fs::remove_file(&journal.join(name))?;
+        }
+    }
     fs::sync_directory(journal)
 }
 
@@ -288,6 +301,7 @@ mod tests {
             configuration_hash: 1,
             place: place(),
             visible_outputs: 0,
+            disk_layer: 0,
         };
         let bytes = SegmentWriter::begin(&head).take_bytes();
         std::fs::write(segment_path(&journal, 1), bytes).unwrap();

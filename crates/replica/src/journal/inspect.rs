@@ -2,6 +2,7 @@
 
 use super::directory::{self, JournalDirectory, segment_path, segments, snapshot_path, snapshots};
 use super::{JournalOwner, Journals};
+use crate::disk::overlay::{self, LayerId, OverlayError};
 use replication::journal::{
     JournalError, JournalHead, JournalItem, SegmentReader, SnapshotFileReader, Tail,
 };
@@ -38,6 +39,12 @@ enum InspectError {
          configure it as it was"
     )]
     Configuration,
+    #[error("{0}")]
+    Disk(#[from] OverlayError),
+    #[error(
+        "it is of a machine without a disk that it can write, and this one has one: configure it as it was"
+    )]
+    NoDisks,
 }
 
 /// A journal that was read to its end.
@@ -108,7 +115,8 @@ fn inspect(path: &Path, id: JournalId, owner: &JournalOwner) -> Result<Inspected
     };
     let snapshots = snapshots(path).map_err(unreadable)?;
     let segments = segments(path).map_err(unreadable)?;
-    let (first_segment, head) = newest_snapshot(path, &snapshots, id)?;
+    let (first_segment, head) =
+        newest_snapshot(path, &snapshots, id, !owner.overlay_bases.is_empty())?;
     if head.semantics_version != owner.semantics_version {
         return Err(InspectError::Semantics {
             theirs: head.semantics_version,
@@ -117,6 +125,12 @@ fn inspect(path: &Path, id: JournalId, owner: &JournalOwner) -> Result<Inspected
     }
     if head.configuration_hash != owner.configuration_hash {
         return Err(InspectError::Configuration);
+    }
+    if owner.overlay_bases.is_empty() != (head.disk_layer == 0) {
+        return Err(InspectError::NoDisks);
+    }
+    for base in &owner.overlay_bases {
+        overlay::has_layer(base, LayerId(head.disk_layer))?;
     }
     let last_segment = segments.last().copied().unwrap_or(0).max(first_segment);
     let mut inspected = Inspected {
@@ -153,6 +167,7 @@ fn newest_snapshot(
     path: &Path,
     snapshots: &[u64],
     id: JournalId,
+    has_disks: bool,
 ) -> Result<(u64, JournalHead), InspectError> {
     let mut newest_is_wrong = None;
     for segment in snapshots.iter().rev() {
@@ -167,6 +182,8 @@ fn newest_snapshot(
         });
         match checked {
             Ok(head) => return Ok((*segment, head)),
+            // The disks may have gone on to it already, and are nothing for the one before.
+            Err(error) if has_disks => return Err(error),
             Err(error) => newest_is_wrong.get_or_insert(error),
         };
     }

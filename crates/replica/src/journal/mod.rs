@@ -11,7 +11,7 @@ mod writer;
 
 pub use directory::{JournalDirectory, JournalDirectoryError};
 pub use inspect::Inspected;
-pub use recover::{Recovered, Recovering};
+pub use recover::{DiskPlace, Recovered, Recovering};
 
 use crate::journal::inspect::inspect_all;
 use crate::machines::Machines;
@@ -24,6 +24,7 @@ use replication::startup::{FoundJournal, JournalWorth};
 use replication::succession::{JournalId, MachineName};
 use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use writer::Writer;
 
@@ -36,6 +37,8 @@ pub struct JournalOwner {
     pub semantics_version: u32,
     /// What it is made of.
     pub configuration_hash: u64,
+    /// What the overlays of its writable disks are named after.
+    pub overlay_bases: Vec<PathBuf>,
 }
 
 /// What the thread is told.
@@ -143,6 +146,7 @@ impl JournalDesk {
         &mut self,
         id: JournalId,
         machines: Arc<dyn Machines>,
+        disks: DiskPlace,
         waker: Waker,
     ) -> io::Result<(Inspected, Recovering)> {
         let found = self.journals.remove(&id).and_then(Result::ok);
@@ -150,7 +154,7 @@ impl JournalDesk {
             let what = format!("journal {id} is not there any more");
             io::Error::new(io::ErrorKind::NotFound, what)
         })?;
-        let recovering = Recovering::start(inspected.clone(), machines, waker)?;
+        let recovering = Recovering::start(inspected.clone(), machines, disks, waker)?;
         Ok((inspected, recovering))
     }
 

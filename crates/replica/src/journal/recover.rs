@@ -2,15 +2,19 @@
 
 use super::Inspected;
 use super::directory::{READ_BYTES, read_file, segment_path, snapshot_path};
+use crate::config::DiskFile;
+use crate::disk::overlay::LayerId;
+use crate::disk::{BegunDisks, Disk};
 use crate::machines::Machines;
 use crate::wake::Waker;
 use environment::fs::File;
 use environment::mpsc::{self, Receiver, SyncSender, TryRecvError};
+use environment::thread::JoinHandle;
 use machine::Machine;
 use replication::journal::{JournalItem, SegmentReader, SnapshotFileReader};
 use replication::record::Record;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Batches that were read and not taken.
@@ -18,14 +22,24 @@ const UNDER_WAY: usize = 4;
 
 /// What comes of a journal, in order.
 pub enum Recovered {
-    /// The machine, where its snapshot was taken.
-    Machine(Box<dyn Machine>),
+    /// The machine, where its snapshot was taken, and its disks as they were then.
+    Machine(Box<dyn Machine>, BegunDisks),
     /// The records after that, in pieces.
     Records(Vec<Record>),
     /// Those were all.
     End,
     /// It cannot be done, and why.
     Failed(String),
+}
+
+/// Where the machine's disks are.
+pub struct DiskPlace {
+    /// The disks.
+    pub files: Vec<DiskFile>,
+    /// Where that is which belongs to block devices.
+    pub state_directory: PathBuf,
+    /// The end of the machine before this one, which has them open until then.
+    pub previous: Option<JoinHandle<()>>,
 }
 
 /// The thread as the event loop sees it.
@@ -41,6 +55,7 @@ impl Recovering {
     pub(super) fn start(
         inspected: Inspected,
         machines: Arc<dyn Machines>,
+        disks: DiskPlace,
         waker: Waker,
     ) -> io::Result<Recovering> {
         let (sender, pieces) = mpsc::sync_channel(UNDER_WAY);
@@ -48,7 +63,7 @@ impl Recovering {
             .name("recover".into())
             .spawn(move || {
                 let out = Out { sender, waker };
-                let last = match recover(&inspected, &*machines, &out) {
+                let last = match recover(&inspected, &*machines, disks, &out) {
                     Ok(()) => Recovered::End,
                     Err(why) => Recovered::Failed(why),
                 };
@@ -82,14 +97,20 @@ impl Out {
     }
 }
 
-fn recover(inspected: &Inspected, machines: &dyn Machines, out: &Out) -> Result<(), String> {
+fn recover(
+    inspected: &Inspected,
+    machines: &dyn Machines,
+    place: DiskPlace,
+    out: &Out,
+) -> Result<(), String> {
     let journal = &inspected.directory;
     let path = snapshot_path(journal, inspected.first_segment);
     let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let mut snapshot = SnapshotBytes::open(&path).map_err(|error| failed(&error))?;
     let machine = machines.restore(&mut snapshot);
     let machine = machine.map_err(|error| failed(&error))?;
-    if !out.give(Recovered::Machine(machine)) {
+    let disks = open_disks(inspected, place)?;
+    if !out.give(Recovered::Machine(machine, disks)) {
         return Ok(());
     }
     for segment in inspected.first_segment..=inspected.last_segment {
@@ -99,6 +120,22 @@ fn recover(inspected: &Inspected, machines: &dyn Machines, out: &Out) -> Result<
         read_segment(&path, length, out).map_err(|error| format!("{}: {error}", path.display()))?;
     }
     Ok(())
+}
+
+/// Makes the disks what they were at the snapshot.
+fn open_disks(inspected: &Inspected, place: DiskPlace) -> Result<BegunDisks, String> {
+    let DiskPlace {
+        files,
+        state_directory,
+        previous,
+    } = place;
+    if let Some(previous) = previous {
+        // A panic has ended the process.
+        let _joined = previous.join();
+    }
+    let id = LayerId(inspected.head.disk_layer);
+    let opened = Disk::open_at_snapshot(&files, &state_directory, id);
+    opened.map_err(|error| error.to_string())
 }
 
 fn read_segment(path: &Path, length: Option<u64>, out: &Out) -> io::Result<()> {

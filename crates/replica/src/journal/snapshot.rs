@@ -1,10 +1,11 @@
 //! Writes the snapshot of a journal, on a thread of its own, while the guest runs.
 
-use super::directory::{create, snapshot_path};
+use super::directory::{create, snapshot_path, unfinished_snapshot_path};
 use super::{JournalNews, News};
+use crate::disk::Freezing;
 use crate::priority::yield_to_the_guest;
 use crate::vcpu::{BegunSnapshot, PagesLost};
-use environment::fs::{File, sync_directory};
+use environment::fs::{File, rename, sync_directory};
 use machine::snapshot::SnapshotWriter;
 use replication::journal::{JournalHead, SnapshotFileWriter};
 use std::io::{self, Write};
@@ -21,6 +22,8 @@ enum WriteError {
     Pages(#[from] PagesLost),
     #[error("{}: {source}", path.display())]
     File { path: PathBuf, source: io::Error },
+    #[error("{0}")]
+    Disk(String),
 }
 
 /// Starts the thread, which tells what comes of it.
@@ -39,7 +42,14 @@ pub(super) fn start(
         .spawn(move || {
             yield_to_the_guest();
             let (id, segment) = (head.id, head.segment);
-            news.tell(match write(&journal, &head, &begun) {
+            let written = write(&journal, &head, &begun);
+            let merged = written.and_then(|()| {
+                // A crash from here on leaves disks to which it is done again at the next start.
+                let merged = begun.freezing.as_ref().map_or(Ok(()), Freezing::merge);
+                merged.map_err(WriteError::Disk)
+            });
+            drop(begun);
+            news.tell(match merged {
                 Ok(()) => JournalNews::HasSnapshot(id, segment),
                 Err(error) => {
                     JournalNews::Failed(id, format!("its snapshot cannot be written: {error}"))
@@ -50,7 +60,7 @@ pub(super) fn start(
 }
 
 fn write(journal: &Path, head: &JournalHead, begun: &BegunSnapshot) -> Result<(), WriteError> {
-    let path = snapshot_path(journal, head.segment);
+    let path = unfinished_snapshot_path(journal, head.segment);
     let failed = |source| WriteError::File {
         path: path.clone(),
         source,
@@ -71,6 +81,10 @@ fn write(journal: &Path, head: &JournalHead, begun: &BegunSnapshot) -> Result<()
     out.writer.end();
     out.flush().map_err(failed)?;
     out.file.sync_all().map_err(failed)?;
+    // Without the disks as they were then it is none.
+    let synced = begun.freezing.as_ref().map_or(Ok(()), Freezing::sync);
+    synced.map_err(WriteError::Disk)?;
+    rename(&path, &snapshot_path(journal, head.segment)).map_err(failed)?;
     sync_directory(journal).map_err(failed)
 }
 

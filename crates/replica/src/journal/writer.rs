@@ -125,6 +125,7 @@ impl Writer {
             configuration_hash: self.owner.configuration_hash,
             place: start.place,
             visible_outputs: start.visible_outputs,
+            disk_layer: begun.freezing.as_ref().map_or(0, |disks| disks.id().0),
         };
         let begin = || -> io::Result<OpenSegment> {
             let journal = if is_first {

@@ -44,7 +44,10 @@ impl PrimaryLoop {
     /// Begins what was asked for, when it may be.
     pub(super) fn begin_snapshots(&mut self) {
         match self.requests.begin(monotonic()) {
-            Some(number) if self.is_journals(number) => self.vcpu.snapshot(number),
+            Some(number) if self.is_journals(number) => {
+                let disks = self.journals_disks(number);
+                self.vcpu.snapshot(number, disks);
+            }
             Some(pairing) => self.vcpu.copy(pairing),
             None => {}
         }

@@ -6,8 +6,9 @@ use super::markers::Markers;
 use super::neighbours::Neighbours;
 use super::rates::Rate;
 use super::slow_turns::SlowTurns;
-use crate::config::ReplicaConfig;
+use crate::config::{DiskFile, ReplicaConfig};
 use crate::control::{Answer, ControlSocket, ConversationId, Request};
+use crate::disk::overlay;
 use crate::disk::probe::FailedDisk;
 use crate::door::Door;
 use crate::end::{Ended, ReplicaError};
@@ -42,7 +43,7 @@ use replication::startup::{Standing, TurnedAway};
 use replication::succession::{Generation, Kind};
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -820,11 +821,23 @@ fn open_journal(
         machine: pair.greeting.machine.clone(),
         semantics_version: pair.greeting.semantics_version,
         configuration_hash: machines.configuration_hash(),
+        overlay_bases: writable_bases(config),
     };
     let directory = JournalDirectory::take(&options.directory, &owner.machine)?;
     let keep_bytes = options.keep_bytes;
     let desk = JournalDesk::start(directory, owner, keep_bytes, waker.clone())?;
     Ok(Some(desk))
+}
+
+/// What the overlays of the disks are named after that a journal's machine writes. Of one that only keeps the
+/// history no machine goes on, and it needs none.
+fn writable_bases(config: &ReplicaConfig) -> Vec<PathBuf> {
+    if !config.has_layers() {
+        return Vec::new();
+    }
+    let writable = config.disks.iter().filter(|disk| !disk.read_only);
+    let base = |disk: &DiskFile| overlay::base(&disk.path, &config.state_directory);
+    writable.map(base).collect()
 }
 
 /// Early in its life a host has no random numbers, and nobody can say yet who this replica is. While it waits

@@ -1,9 +1,11 @@
 //! A primary's journal: what the core wants of it, and what it says.
 
 use super::primary::PrimaryLoop;
+use crate::disk::DiskThread;
+use crate::disk::overlay::LayerId;
 use crate::host_time::{monotonic, monotonic_ns};
 use crate::journal::{JournalDesk, JournalNews};
-use crate::vcpu::BegunSnapshot;
+use crate::vcpu::{BegunSnapshot, SnapshotDisks};
 use replication::primary::{JournalStart, StoredRecords};
 use replication::succession::JournalId;
 use std::time::Duration;
@@ -23,6 +25,9 @@ const LEAST_SPEED: f64 = 100e6;
 const SNAPSHOT_SHARE: u32 = 10;
 /// It is looked so often whether another one is due, at most.
 const LEAST_SPACING: Duration = Duration::from_secs(1);
+
+/// Another one is also due when so much was written to the disks since the last.
+const LONGEST_LAYERS_BYTES: u64 = 1 << 30;
 
 /// How long ago, as a replay counts, the snapshot of a journal was taken.
 #[derive(Default)]
@@ -70,9 +75,13 @@ impl JournalAge {
         Duration::from_secs_f64(instructions / self.speed.max(LEAST_SPEED))
     }
 
+    fn is_free(&self, now: Duration) -> bool {
+        now >= self.not_before
+    }
+
     /// Half of what is allowed is left for the snapshot itself, and for a host that is slower then.
     fn is_due(&self, now: Duration, count: u64, within: Duration) -> bool {
-        now >= self.not_before && self.recovers_in(count) * 2 >= within
+        self.is_free(now) && self.recovers_in(count) * 2 >= within
     }
 }
 
@@ -86,6 +95,44 @@ impl PrimaryLoop {
     pub(super) fn ask_journal_snapshot(&mut self, number: u64) {
         self.journal_snapshot.number = Some(number);
         self.requests.ask(number);
+    }
+
+    /// What becomes of the disks at the journal's snapshot of this number.
+    pub(super) fn journals_disks(&mut self, number: u64) -> SnapshotDisks {
+        if !self.host.config.has_layers() {
+            return SnapshotDisks::Untouched;
+        }
+        self.has_layers = true;
+        // No other snapshot of any run has this name.
+        let run = self.host.pair_config.greeting.run.0;
+        SnapshotDisks::Layered(LayerId(run.wrapping_add(u128::from(number))))
+    }
+
+    /// Once no key says that a machine goes on from a journal here, the guest writes into the images again.
+    pub(super) fn leave_layers(&mut self) {
+        if self.has_layers
+            && self.core.is_without_journal()
+            && let Some(disks) = self.vcpu.thread().disk_thread()
+        {
+            self.has_layers = false;
+            disks.leave_layers();
+        }
+    }
+
+    /// The life is over, and nobody goes on from a journal of it.
+    pub(super) fn end_layers(&mut self) {
+        if let (true, Some(disks)) = (self.has_layers, self.vcpu.thread().disk_thread()) {
+            disks.leave_layers();
+        }
+    }
+
+    /// The guest was told that a disk failed: no replay of what came before comes to the same.
+    pub(super) fn disk_error_was_told(&mut self) {
+        let journal = self.core.journal().map(|journal| journal.id);
+        if let (true, Some(id)) = (self.has_layers, journal) {
+            let why = "the guest was told that a disk here failed, which no replay does again";
+            self.core.journal_failed(monotonic(), id, why.into());
+        }
     }
 
     /// Whether this snapshot is the journal's.
@@ -126,9 +173,11 @@ impl PrimaryLoop {
         let (now, count) = (monotonic(), self.count());
         let speed = self.host.speed.per_second(monotonic_ns(), count);
         self.journal_age.saw_speed(speed);
-        if self.journal_age.is_due(now, count, options.recover_within)
-            && self.core.renew_journal(now)
-        {
+        let disks = self.vcpu.thread().disk_thread();
+        let layer_bytes = disks.map_or(0, DiskThread::layer_bytes);
+        let is_due = self.journal_age.is_due(now, count, options.recover_within)
+            || self.journal_age.is_free(now) && layer_bytes >= LONGEST_LAYERS_BYTES;
+        if is_due && self.core.renew_journal(now) {
             self.journal_age.asked(now);
             self.actions();
         }

@@ -1,6 +1,7 @@
 //! The markers of this host: read once, written on a thread of their own, one after the other.
 
 use crate::config::ReplicaConfig;
+use crate::disk::overlay;
 use crate::state_directory::replace;
 use crate::wake::Waker;
 use environment::fs::{self, File, Kind};
@@ -135,12 +136,7 @@ impl Markers {
 /// Where a disk's marker is: beside its image, or for a block device (beside which nothing lasts) in
 /// the state directory.
 fn beside(disk: &Path, state_directory: &Path) -> PathBuf {
-    let is_device = fs::look_at(disk).is_ok_and(|(kind, _)| kind == Kind::BlockDevice);
-    let disk = match disk.file_name() {
-        Some(name) if is_device => state_directory.join(name),
-        _ => disk.to_owned(),
-    };
-    let mut name = disk.into_os_string();
+    let mut name = overlay::base(disk, state_directory).into_os_string();
     name.push(".understudy");
     name.into()
 }

@@ -54,6 +54,8 @@ pub(super) struct PrimaryLoop {
     pub(super) requests: SnapshotRequests,
     pub(super) journal_snapshot: JournalSnapshot,
     pub(super) journal_age: JournalAge,
+    /// What the guest writes goes to layers beside its images, or may.
+    pub(super) has_layers: bool,
     pub(super) copy: Copy,
     /// Since this process is the primary.
     pub(super) snapshots_taken: u64,
@@ -119,6 +121,7 @@ fn start_power_on(host: &mut Host) -> Result<Receiver<PoweredOn>, ReplicaError> 
     let previous = host.discarding.take();
     let (machines, waker) = (host.machines.clone(), host.waker.clone());
     let files = host.config.disks.clone();
+    let state_directory = host.config.state_directory.clone();
     environment::thread::Builder::new()
         .name("power-on".into())
         .spawn(move || {
@@ -128,7 +131,7 @@ fn start_power_on(host: &mut Host) -> Result<Receiver<PoweredOn>, ReplicaError> 
                 let _joined = previous.join();
             }
             let power_on = || {
-                let disks = Disk::open_all(&files)?;
+                let disks = Disk::open_all(&files, Some(&state_directory))?;
                 let machine = machines.power_on(&disks).map_err(ReplicaError::PowerOn)?;
                 Ok((machine, disks))
             };
@@ -157,6 +160,7 @@ impl PrimaryLoop {
             requests: SnapshotRequests::default(),
             journal_snapshot: JournalSnapshot::default(),
             journal_age: JournalAge::default(),
+            has_layers: false,
             copy: Copy::default(),
             snapshots_taken: 0,
             guest_panicked: false,
@@ -213,6 +217,11 @@ impl PrimaryLoop {
             primary.take(happened);
         }
         Ok(primary)
+    }
+
+    /// Ends the machine, and waits for what its disks still have to do: they are what the guest left.
+    pub(super) fn close_disks(self) {
+        self.vcpu.close();
     }
 
     /// What is left when it is over. The machine is dropped on a thread of its own: it takes as long
@@ -309,6 +318,7 @@ impl PrimaryLoop {
         self.renew_journal();
         self.core.tick(monotonic());
         self.actions();
+        self.leave_layers();
         self.stop_in_time();
         self.answer_arbiter_move_in_time();
         self.settle_again();
@@ -468,6 +478,8 @@ impl PrimaryLoop {
         let ending = match why {
             PrimaryStop::Finished => {
                 let finish = self.finish.expect("the core ends after the machine did");
+                // The key is there that ends the life.
+                self.end_layers();
                 PrimaryEnding::Exit(Ok(Ended::Guest(finish)))
             }
             PrimaryStop::Superseded { by } => {

@@ -5,16 +5,17 @@ use super::host::{Happened, Host};
 use super::journaling::JournalAge;
 use super::primary::{PrimaryLoop, live_options};
 use crate::control::Answer;
-use crate::disk::Disk;
+use crate::disk::{BegunDisks, Disk};
 use crate::end::ReplicaError;
 use crate::evidence::EvidenceStore;
 use crate::host_time::monotonic;
-use crate::journal::{Inspected, Recovered, Recovering};
+use crate::journal::{DiskPlace, Inspected, Recovered, Recovering};
 use crate::status::ReplicaStatus;
 use crate::vcpu::{
     CommandChannel, InputEncoding, Parts, ReplayReport, ReplayingVcpu, ReplicaGuest,
-    VisibleOutputs, start_disks,
+    VisibleOutputs, start_layered_disks,
 };
+use environment::mpsc::Receiver;
 use machine::Machine;
 use replication::life_log::LifeLog;
 use replication::message::Message;
@@ -41,6 +42,9 @@ struct Recovery {
     given: u64,
     replayed: u64,
     all_read: bool,
+    /// What the disks hold is made theirs, once all was replayed; true when it is.
+    committing: Option<Receiver<Result<(), String>>>,
+    is_committed: bool,
     /// Outputs that may not have left.
     outputs: VecDeque<VisibleOutputs>,
     began: Duration,
@@ -50,13 +54,18 @@ impl Recovery {
     fn begin(host: &mut Host, won: &Entry) -> Result<Recovery, ReplicaError> {
         let waker = host.waker.clone();
         let machines = host.machines.clone();
+        let disks = DiskPlace {
+            files: host.config.disks.clone(),
+            state_directory: host.config.state_directory.clone(),
+            previous: host.discarding.take(),
+        };
         let id = won.membership().journal;
         let (Some(id), Some(journal)) = (id, &mut host.journal) else {
             // The key was asked for with a journal that was found here.
             let error = io::Error::other("the journal is not there any more");
             return Err(error.into());
         };
-        let (inspected, recovering) = journal.recover(id, machines, waker)?;
+        let (inspected, recovering) = journal.recover(id, machines, disks, waker)?;
         let log_bytes = host.pair_config.log_bytes;
         Ok(Recovery {
             log: LifeLog::from(inspected.head().place, log_bytes),
@@ -66,21 +75,46 @@ impl Recovery {
             given: 0,
             replayed: 0,
             all_read: false,
+            committing: None,
+            is_committed: false,
             outputs: VecDeque::new(),
             began: monotonic(),
         })
     }
 
-    fn is_done(&self) -> bool {
+    fn has_replayed(&self) -> bool {
         self.all_read && self.replayed == self.given && self.vcpu.is_some()
+    }
+
+    /// Whether the machine may go live: everything was replayed, and the disks are what that made of them.
+    fn is_done(&mut self, host: &Host) -> Result<bool, ReplicaError> {
+        let disks = self
+            .vcpu
+            .as_ref()
+            .and_then(|vcpu| vcpu.thread().disk_thread());
+        if !self.has_replayed() || disks.is_none() || self.is_committed {
+            return Ok(self.has_replayed());
+        }
+        let Some(committing) = &self.committing else {
+            let waker = host.waker.clone();
+            self.committing = disks.map(|disks| disks.commit_layers(move || waker.wake()));
+            return Ok(false);
+        };
+        match committing.try_recv() {
+            Ok(Ok(())) => self.is_committed = true,
+            Ok(Err(why)) => return Err(ReplicaError::Journal(why)),
+            // A panic has ended the process.
+            Err(_) => {}
+        }
+        Ok(self.is_committed)
     }
 
     /// Takes what was read.
     fn take(&mut self, host: &mut Host) -> Result<(), ReplicaError> {
         while self.given - self.replayed < AHEAD_RECORDS {
             match self.recovering.next() {
-                Some(Recovered::Machine(machine)) => {
-                    let vcpu = start(host, machine)?;
+                Some(Recovered::Machine(machine, disks)) => {
+                    let vcpu = start(host, machine, disks)?;
                     vcpu.hurry();
                     self.vcpu = Some(vcpu);
                 }
@@ -174,9 +208,11 @@ impl Recovery {
     }
 }
 
-/// Its disks are only read: they are what they were.
-fn start(host: &Host, machine: Box<dyn Machine>) -> Result<ReplayingVcpu, ReplicaError> {
-    let disks = Disk::open_all(&host.config.disks)?;
+fn start(
+    host: &Host,
+    machine: Box<dyn Machine>,
+    (disks, begun): BegunDisks,
+) -> Result<ReplayingVcpu, ReplicaError> {
     let sectors = machine.board().disks.iter().map(|disk| disk.sectors);
     if !disks.iter().map(Disk::sectors).eq(sectors) {
         let why = "its disks are not as long as they were when it was written";
@@ -186,7 +222,7 @@ fn start(host: &Host, machine: Box<dyn Machine>) -> Result<ReplayingVcpu, Replic
     let disks = if disks.is_empty() {
         None
     } else {
-        Some(start_disks(Arc::new(disks), &channel)?)
+        Some(start_layered_disks(Arc::new(disks), begun, &channel)?)
     };
     let parts = Parts {
         guest: ReplicaGuest::new(machine, disks),
@@ -208,7 +244,7 @@ impl PrimaryLoop {
         loop {
             recovery.reports(&mut host)?;
             recovery.take(&mut host)?;
-            if recovery.is_done() {
+            if recovery.is_done(&host)? {
                 break;
             }
             let mut happened = host.wait(None, true, |host| recovery.status(host))?;
@@ -295,5 +331,6 @@ fn go_live(mut host: Host, opened: Entry, recovery: Recovery) -> PrimaryLoop {
     let core = Primary::new(monotonic(), host.pair_config.clone(), beginning);
     let mut primary = PrimaryLoop::new(host, vcpu, core);
     primary.journal_age = JournalAge::since(inspected.head().place.count);
+    primary.has_layers = inspected.head().disk_layer != 0;
     primary
 }

@@ -336,8 +336,10 @@ impl PrimaryLoop {
 
     /// Nobody took over: the machine is still this replica's.
     pub(super) fn nobody_took_over(&mut self) {
-        self.disk_failed = None;
         self.outvoted = false;
+        if self.disk_failed.take().is_some() {
+            self.disk_error_was_told();
+        }
         let why = "the backup died before it had taken over";
         match self.stopping.map(|stopping| stopping.purpose) {
             None => self.vcpu.resume(),

@@ -294,7 +294,9 @@ impl<'a> Live<'a> {
             LiveCommand::Press { input, press } => self.press(input, press)?,
             LiveCommand::Throttle(share) => self.run_share = share.min(FULL_SPEED),
             LiveCommand::CompleteFlushes { up_to } => self.complete_flushes(up_to)?,
-            LiveCommand::Snapshot { pairing } => self.ask_snapshot(pairing, Extent::Whole),
+            LiveCommand::Snapshot { pairing, disks } => {
+                self.ask_snapshot(pairing, Extent::Whole, disks);
+            }
             LiveCommand::Copy { pairing } => self.begin_copy(pairing),
             LiveCommand::NextRound { pairing } => self.next_round(pairing),
             LiveCommand::StandStill => return self.stand_still(),

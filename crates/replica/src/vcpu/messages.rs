@@ -3,7 +3,8 @@
 
 use super::LiveOptions;
 use super::copying::SnapshotPages;
-use crate::disk::CopiedPart;
+use crate::disk::overlay::LayerId;
+use crate::disk::{CopiedPart, Freezing};
 use environment::mpsc::Receiver;
 use machine::input::{Input, InstructionCount};
 use machine::output::{Finish, Output, Trouble};
@@ -35,8 +36,8 @@ pub(crate) enum LiveCommand {
     /// Flushes that ended may be told to the guest if it asked for them at an instruction count of at
     /// most this; the others have to wait.
     CompleteFlushes { up_to: InstructionCount },
-    /// Begin a snapshot with this number, and to copy the disks.
-    Snapshot { pairing: u64 },
+    /// Begin a snapshot with this number, and what belongs to it of the disks.
+    Snapshot { pairing: u64, disks: SnapshotDisks },
     /// Begin a copy of the machine for this pairing, in rounds. The last is a snapshot.
     Copy { pairing: u64 },
     /// Go on to the next round of this copy.
@@ -45,6 +46,18 @@ pub(crate) enum LiveCommand {
     StandStill,
     /// Go on after standing still.
     Resume,
+}
+
+/// What becomes of the disks at a snapshot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SnapshotDisks {
+    /// They are copied.
+    #[default]
+    Copied,
+    /// They stay where they are: from here on the guest writes to layers of this name.
+    Layered(LayerId),
+    /// Nothing: they are only read, or the snapshot is for the history alone.
+    Untouched,
 }
 
 /// What a replaying machine is told.
@@ -207,6 +220,8 @@ pub struct BegunSnapshot {
     pub pages: SnapshotPages,
     /// What its disks hold.
     pub disk_parts: Receiver<CopiedPart>,
+    /// Instead of that: they stay where they are.
+    pub freezing: Option<Freezing>,
     /// How long the guest stood still for it.
     pub pause: Duration,
 }

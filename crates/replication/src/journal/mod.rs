@@ -25,7 +25,7 @@ pub const SEGMENT_MAGIC: [u8; 8] = *b"USTDYJNL";
 /// The first bytes of a snapshot's file.
 pub const SNAPSHOT_MAGIC: [u8; 8] = *b"USTDYSNP";
 /// The format that this build writes and reads.
-pub const FORMAT_VERSION: u16 = 1;
+pub const FORMAT_VERSION: u16 = 2;
 
 /// Bytes before the first frame.
 const PREAMBLE_BYTES: usize = SEGMENT_MAGIC.len() + 2;
@@ -64,6 +64,8 @@ pub struct JournalHead {
     pub place: Place,
     /// Visible outputs up to there.
     pub visible_outputs: u64,
+    /// Names what the disks hold that was written after the snapshot; 0: nothing is written to them.
+    pub disk_layer: u128,
 }
 
 impl JournalHead {
@@ -81,6 +83,7 @@ impl JournalHead {
         put_varint(&mut out, self.place.count);
         out.extend_from_slice(&self.place.mark.0.to_le_bytes());
         put_varint(&mut out, self.visible_outputs);
+        out.extend_from_slice(&self.disk_layer.to_le_bytes());
         out
     }
 
@@ -102,6 +105,7 @@ impl JournalHead {
                 mark: LogMark(u128::from_le_bytes(fields.array()?)),
             },
             visible_outputs: fields.varint()?,
+            disk_layer: u128::from_le_bytes(fields.array()?),
         };
         fields.end()?;
         Ok(head)

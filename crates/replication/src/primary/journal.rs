@@ -253,6 +253,11 @@ impl<O> Primary<O> {
         })
     }
 
+    /// Whether no journal is kept, and no key says, or may say soon, that a machine goes on from one.
+    pub fn is_without_journal(&self) -> bool {
+        self.journal.is_none() && !self.is_journal_lost()
+    }
+
     /// Whether outputs have to be durable in the journal before they leave.
     pub(super) fn waits_for_journal(&self) -> bool {
         let is_waited_for = self.journal.as_ref().is_some_and(Journal::is_waited_for);

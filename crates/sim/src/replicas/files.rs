@@ -13,6 +13,8 @@ use std::sync::Arc;
 
 /// What a disk writes as a whole or not at all, in bytes.
 const SECTOR_BYTES: usize = 512;
+/// In the name of what lies over an image.
+const OVERLAY: &str = ".overlay-";
 const MS: u64 = 1_000_000;
 
 /// How a host's disk behaves.
@@ -314,6 +316,9 @@ pub fn remove(shared: &Shared, process: ProcessId, path: &Path) -> io::Result<()
     }
     files.may_write(false)?;
     files.change_name(NameChange::Remove(path.into()));
+    if path.to_string_lossy().contains(OVERLAY) {
+        state.observer.count("overlay merged");
+    }
     Ok(())
 }
 
@@ -326,6 +331,9 @@ pub fn rename(shared: &Shared, process: ProcessId, from: &Path, to: &Path) -> io
     }
     files.may_write(false)?;
     files.change_name(NameChange::Rename(from.into(), to.into()));
+    if to.to_string_lossy().contains(OVERLAY) {
+        state.observer.count("overlay written again");
+    }
     Ok(())
 }
 

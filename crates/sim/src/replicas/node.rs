@@ -52,6 +52,8 @@ pub struct Site {
     pub has_disk: bool,
     /// Each host keeps a journal, and all may lose power at once.
     pub journals: bool,
+    /// …of which there is another snapshot when going on from it would take longer than half of this.
+    pub recover_within: Duration,
     /// The first host's configuration names no other.
     pub first_is_told_of_none: bool,
     /// There are two arbiters, and people move the life from one to the other.
@@ -153,7 +155,7 @@ impl Directory {
         self.0.join(NAMES[node])
     }
 
-    /// The journal of a node: a real one, which a loss of power takes nothing from.
+    /// The journal of a node, which is simulated as well.
     pub fn journal(&self, node: usize) -> PathBuf {
         self.0.join(format!("journal-{}", NAMES[node]))
     }
@@ -300,7 +302,7 @@ impl World {
                 directory: self.directory.journal(node),
                 role: JournalRole::Member,
                 timeout: Duration::from_secs(10),
-                recover_within: Duration::from_secs(10),
+                recover_within: self.site.recover_within,
                 keep_bytes: 0,
             }),
             pair: PairOptions {

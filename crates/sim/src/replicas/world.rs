@@ -98,12 +98,15 @@ impl Site {
         let journals = options.journals;
         Site {
             hosts: options.hosts.unwrap_or(if journals { 2 } else { hosts }),
-            // A journal stands for what a disk of a host would hold.
-            has_disk: random.percent(60) && !journals,
+            has_disk: random.percent(60),
             journals,
             lives: options.lives,
             first_is_told_of_none: options.first_is_told_of_none,
             moves: options.moves,
+            recover_within: match journals {
+                true => Duration::from_millis(random.pick(&[50, 50, 10_000])),
+                false => Duration::ZERO,
+            },
             durability: random.pick(&[Durability::Primary, Durability::Both]),
             digest_interval: Duration::from_millis(random.pick(&[100, 500, 500, 3_000])),
             restore_ms: random.pick(&[0, 5, 300, 1_500]),

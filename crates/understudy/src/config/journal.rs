@@ -1,6 +1,6 @@
 //! The section `[journal]`.
 
-use super::{ByteSize, DiskSection, Milliseconds};
+use super::{ByteSize, Milliseconds};
 use replica::config::JournalOptions;
 use replication::config::JournalRole;
 use serde::{Deserialize, Serialize};
@@ -51,16 +51,7 @@ fn default_keep() -> ByteSize {
 
 impl JournalSection {
     /// What is wrong with it.
-    pub(super) fn check(&self, disks: &[DiskSection]) -> Result<(), (&'static str, String)> {
-        if let Some(disk) = disks.iter().find(|disk| !disk.read_only) {
-            let message = format!(
-                "a machine with a disk that it can write ({}) cannot have a journal yet: what is on the \
-                 disk after a loss of power is not what it was at the journal's snapshot; make it \
-                 read_only, or leave the section out",
-                disk.path.display()
-            );
-            return Err(("journal", message));
-        }
+    pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
         if self.timeout.0 == 0 {
             let message = "0 ms is no time: give some seconds";
             return Err(("journal.timeout", message.into()));

@@ -5,7 +5,7 @@
 //! until that is little; the last round is the snapshot, and only from there on the backup needs the log.
 
 use super::super::copying::{Copying, Progress};
-use super::super::messages::{BegunCopy, BegunSnapshot, LiveReport};
+use super::super::messages::{BegunCopy, BegunSnapshot, LiveReport, SnapshotDisks};
 use super::{Flush, Live};
 use crate::disk::SECTOR_BYTES;
 use crate::host_time::monotonic_ns;
@@ -36,6 +36,7 @@ pub(super) struct Snapshots {
 struct Asked {
     pairing: u64,
     extent: Extent,
+    disks: SnapshotDisks,
 }
 
 /// How far a copy is.
@@ -135,7 +136,7 @@ impl Live<'_> {
         }
         let changed = self.guest.machine.pages_changed();
         if rounds.is_last(changed) {
-            return self.ask_snapshot(pairing, Extent::Changes);
+            return self.ask_snapshot(pairing, Extent::Changes, SnapshotDisks::Copied);
         }
         rounds.begun += 1;
         rounds.pages = changed;
@@ -145,8 +146,12 @@ impl Live<'_> {
     }
 
     /// A snapshot is to be begun.
-    pub(super) fn ask_snapshot(&mut self, pairing: u64, extent: Extent) {
-        self.snapshots.asked = Some(Asked { pairing, extent });
+    pub(super) fn ask_snapshot(&mut self, pairing: u64, extent: Extent, disks: SnapshotDisks) {
+        self.snapshots.asked = Some(Asked {
+            pairing,
+            extent,
+            disks,
+        });
         self.guest.hold_requests();
         self.begin_snapshot();
     }
@@ -155,21 +160,26 @@ impl Live<'_> {
     /// disks and the machine are of the same moment. The guest runs on until then, and its new requests
     /// wait: they are open in the snapshot, and on the disks neither here nor in the copy.
     pub(super) fn begin_snapshot(&mut self) {
-        let Some(Asked { pairing, extent }) = self.snapshots.asked else {
+        let Some(asked) = self.snapshots.asked else {
             return;
         };
-        let is_wanted = self.ends.wanted_snapshot() == pairing;
+        let is_wanted = self.ends.wanted_snapshot() == asked.pairing;
         if is_wanted && self.guest.has_open_requests() {
             return;
         }
         self.snapshots.asked = None;
         if is_wanted {
-            self.snapshot(pairing, extent);
+            self.snapshot(asked);
         }
         self.guest.release_requests();
     }
 
-    fn snapshot(&mut self, pairing: u64, extent: Extent) {
+    fn snapshot(&mut self, asked: Asked) {
+        let Asked {
+            pairing,
+            extent,
+            disks,
+        } = asked;
         assert!(
             !self.guest.has_open_requests(),
             "the copy of the disks and the machine are of the same moment"
@@ -178,10 +188,12 @@ impl Live<'_> {
         self.snapshots.rounds = None;
         self.flush(Flush::Whole);
         let began_ns = monotonic_ns();
-        let disk_parts = match self.guest.disk_thread() {
-            Some(thread) => thread.begin_copy(),
-            None => mpsc::sync_channel(1).1,
-        };
+        let (mut disk_parts, mut freezing) = (mpsc::sync_channel(1).1, None);
+        match (self.guest.disk_thread(), disks) {
+            (Some(thread), SnapshotDisks::Copied) => disk_parts = thread.begin_copy(),
+            (Some(thread), SnapshotDisks::Layered(id)) => freezing = Some(thread.freeze(id)),
+            (Some(_), SnapshotDisks::Untouched) | (None, _) => {}
+        }
         let (head, pages) = self.capture(pairing, extent);
         let machine = &*self.guest.machine;
         let begun = BegunSnapshot {
@@ -191,6 +203,7 @@ impl Live<'_> {
             head,
             pages,
             disk_parts,
+            freezing,
             pause: Duration::from_nanos(monotonic_ns().saturating_sub(began_ns)),
         };
         self.ends.live(LiveReport::Snapshot(Box::new(begun)));

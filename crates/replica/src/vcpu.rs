@@ -250,7 +250,14 @@ pub struct LiveVcpu {
 impl LiveVcpu {
     /// As [`VcpuThread::close`].
     pub fn close(self) {
-        self.thread.close();
+        let LiveVcpu {
+            mut thread,
+            reports,
+        } = self;
+        thread.stop();
+        // A snapshot that nobody looked at keeps the disks.
+        drop(reports);
+        thread.close();
     }
 
     /// Starts a thread that is live at once; `waker` is woken by every report that should be seen

@@ -220,7 +220,10 @@ impl PrimaryLoop {
     }
 
     /// Ends the machine, and waits for what its disks still have to do: they are what the guest left.
-    pub(super) fn close_disks(self) {
+    pub(super) fn close_disks(mut self) {
+        // A snapshot that was begun keeps the disks.
+        self.journal_snapshot = JournalSnapshot::default();
+        self.begun = None;
         self.vcpu.close();
     }
 

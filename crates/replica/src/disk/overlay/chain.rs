@@ -202,11 +202,10 @@ pub fn has_layer(base: &Path, id: LayerId) -> Result<(), OverlayError> {
 }
 
 /// A disk as it was at a journal's snapshot, and the layer for what is written from there on. What was
-/// there is kept until [`Begun::commit`]: it is the disk as long as the machine is not live.
+/// there is kept until the replay is over: it is the disk as long as the machine is not live.
 #[derive(Debug)]
 pub struct Begun {
-    pub(super) layer: Layer,
-    base: PathBuf,
+    layer: Layer,
 }
 
 /// Makes the image as it was at the snapshot of this name.
@@ -233,17 +232,7 @@ pub fn begin_again(base: &Path, image: &Disk, id: LayerId) -> Result<Begun, Over
     let path = named(base, REPLAY);
     let layer = Layer::create(path.clone(), head);
     let layer = layer.map_err(|source| OverlayError::io(&path, source))?;
-    Ok(Begun {
-        layer,
-        base: base.into(),
-    })
-}
-
-impl Begun {
-    /// Its number among the layers.
-    pub(super) fn number(&self) -> u64 {
-        self.layer.head.number
-    }
+    Ok(Begun { layer })
 }
 
 /// The layer of a replay takes the place of those that were there: everything of the machine is in it.
@@ -265,9 +254,10 @@ pub(super) fn commit(layer: &mut Layer, base: &Path) -> Result<(), OverlayError>
 }
 
 impl Begun {
-    /// Its parts: the layer, and what its name begins with.
-    pub(super) fn into_parts(self) -> (Layer, PathBuf) {
-        (self.layer, self.base)
+    /// The layer, and its number among the layers.
+    pub(super) fn into_layer(self) -> (Layer, u64) {
+        let number = self.layer.head.number;
+        (self.layer, number)
     }
 }
 

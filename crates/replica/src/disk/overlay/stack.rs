@@ -29,8 +29,7 @@ impl Stack {
         let Some(begun) = begun else {
             return Stack::default();
         };
-        let last = begun.number();
-        let (layer, _) = begun.into_parts();
+        let (layer, last) = begun.into_layer();
         Stack {
             top: Some(layer),
             last,

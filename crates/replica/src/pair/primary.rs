@@ -223,7 +223,7 @@ impl PrimaryLoop {
     pub(super) fn close_disks(mut self) {
         // A snapshot that was begun keeps the disks.
         self.journal_snapshot = JournalSnapshot::default();
-        self.begun = None;
+        self.copy = Copy::default();
         self.vcpu.close();
     }
 

@@ -214,15 +214,24 @@ impl Disk {
     pub fn open(path: &Path, read_only: bool) -> Result<Disk, DiskError> {
         let mut options = OpenOptions::new();
         options.read(true).write(!read_only);
-        Disk::from_options(path, read_only, &options, None)
+        Disk::from_options(path, read_only, &options, None, || Ok(()))
     }
 
     /// Opens the backup's copy of a disk of `length` bytes, in which what differs will be overwritten: makes
-    /// the file when it is absent, cuts it or adds zeros otherwise.
-    pub fn for_copy(path: &Path, read_only: bool, length: u64) -> Result<Disk, DiskError> {
+    /// the file when it is absent, cuts it or adds zeros otherwise. What a journal left beside it goes, once
+    /// nobody else can have the disk.
+    pub fn for_copy(
+        path: &Path,
+        read_only: bool,
+        length: u64,
+        state_directory: &Path,
+    ) -> Result<Disk, DiskError> {
+        let base = overlay::base(path, state_directory);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).mode(0o600);
-        Disk::from_options(path, read_only, &options, Some(length))
+        let is_ours = || Ok(overlay::remove_all(&base)?);
+        let disk = Disk::from_options(path, read_only, &options, Some(length), is_ours)?;
+        Ok(disk.overlaid(Some(state_directory)))
     }
 
     fn from_options(
@@ -230,6 +239,7 @@ impl Disk {
         read_only: bool,
         options: &OpenOptions,
         new_length: Option<u64>,
+        is_ours: impl FnOnce() -> Result<(), DiskError>,
     ) -> Result<Disk, DiskError> {
         let open_error = |source| DiskError::Open {
             path: path.into(),
@@ -249,6 +259,7 @@ impl Disk {
             Err(Errno::NOLCK | Errno::OPNOTSUPP) => {}
             Err(error) => return Err(open_error(error.into())),
         }
+        is_ours()?;
         if let Some(length) = new_length
             && kind == Kind::Plain
             && file.length().map_err(open_error)? != length

@@ -115,15 +115,29 @@ fn a_read_only_disk_refuses_writes() {
 #[test]
 fn a_disk_is_used_by_one_machine_at_a_time() {
     let (_directory, path) = image(4096);
-    let _first = Disk::open(&path, false).unwrap();
+    let first = Disk::open(&path, false).unwrap();
     assert!(matches!(
         Disk::open(&path, false),
         Err(DiskError::InUse { .. })
     ));
+    // Nor is what lies over its image anybody else's.
+    let mut layer = path.clone().into_os_string();
+    layer.push(".overlay-00000001");
+    let layer = PathBuf::from(layer);
+    std::fs::write(&layer, []).unwrap();
     assert!(matches!(
-        Disk::for_copy(&path, false, 4096),
+        for_copy(&path, 4096),
         Err(DiskError::InUse { .. })
     ));
+    assert!(layer.exists());
+    drop(first);
+    for_copy(&path, 4096).unwrap();
+    assert!(!layer.exists());
+}
+
+/// With its state directory beside the image.
+fn for_copy(path: &Path, length: u64) -> Result<Disk, DiskError> {
+    Disk::for_copy(path, false, length, path.parent().unwrap())
 }
 
 #[test]
@@ -159,7 +173,7 @@ fn a_copy_begins_with_what_was_there_at_the_length_that_it_is_to_have() {
     for old in [0, 1000, 4096, 8192, 100_000] {
         let (_directory, path) = image(0);
         std::fs::write(&path, vec![9; old]).unwrap();
-        let copy = Disk::for_copy(&path, false, 8192).unwrap();
+        let copy = for_copy(&path, 8192).unwrap();
         assert_eq!(copy.length(), 8192);
         let mut expected = vec![9; old];
         expected.resize(8192, 0);
@@ -233,7 +247,7 @@ fn only_blocks_that_differ_are_copied() {
     let every = WINDOWS / 512 / 20;
     fill(&from, (0..20).map(|n| n * every), 1);
     let (directory, copy_path) = image(0);
-    let copy = Disk::for_copy(&copy_path, false, WINDOWS).unwrap();
+    let copy = for_copy(&copy_path, WINDOWS).unwrap();
     let (sent, copy) = bring_along(from, copy, |_| {});
     assert_eq!(sent, 20 * 4096, "what is allocated, to the block");
     drop(copy);
@@ -242,7 +256,7 @@ fn only_blocks_that_differ_are_copied() {
     let from = Disk::open(&path, false).unwrap();
     fill(&from, [0, every, 5 * every + 8].into_iter(), 2);
     fill(&from, [7 * every].into_iter(), 0);
-    let copy = Disk::for_copy(&copy_path, false, WINDOWS).unwrap();
+    let copy = for_copy(&copy_path, WINDOWS).unwrap();
     fill(&copy, [2 * every, 9 * every + 16].into_iter(), 3);
     let (sent, copy) = bring_along(from, copy, |_| {});
     assert_eq!(sent, 4 * 4096, "what differs, to the block, and no zeros");
@@ -260,7 +274,7 @@ fn a_copy_of_what_is_written_to_meanwhile_is_of_its_moment() {
     fill(&from, (0..10).map(|n| n * every), 1);
     let expected = std::fs::read(&path).unwrap();
     let (_other, copy_path) = image(WINDOWS);
-    let copy = Disk::for_copy(&copy_path, false, WINDOWS).unwrap();
+    let copy = for_copy(&copy_path, WINDOWS).unwrap();
     fill(&copy, (5..20).map(|n| n * every + 3), 2);
     let written = [19, 12, 8, 3];
     let (_, copy) = bring_along(from, copy, |thread| {
@@ -307,7 +321,7 @@ fn a_copy_is_of_the_moment_at_which_it_began() {
         write(sector, 2);
     }
     let (directory, copy_path) = image(0);
-    let copy = Disk::for_copy(&copy_path, false, length).unwrap();
+    let copy = for_copy(&copy_path, length).unwrap();
     for part in chunks.iter() {
         let CopiedPart::Chunk(chunk) = part else {
             continue;

@@ -8,7 +8,7 @@ mod pieces;
 
 use super::progress::{CopyMeter, lock};
 use crate::config::ReplicaConfig;
-use crate::disk::{Digesting, Disk, SECTOR_BYTES, overlay};
+use crate::disk::{Digesting, Disk, SECTOR_BYTES};
 use crate::evidence::EvidenceStore;
 use crate::host_time::monotonic;
 use crate::machines::Machines;
@@ -243,13 +243,8 @@ fn own_disks(config: &ReplicaConfig, lengths: &[u64]) -> Result<Vec<Disk>, Resto
         return Err(other_board());
     }
     let disks = config.disks.iter().zip(lengths).map(|(own, length)| {
-        let failed = |error: &dyn std::fmt::Display| RestoreError::Disk(error.to_string());
-        // What a journal left beside it is no part of the copy.
-        let base = overlay::base(&own.path, &config.state_directory);
-        overlay::remove_all(&base).map_err(|error| failed(&error))?;
-        let disk = Disk::for_copy(&own.path, own.read_only, *length);
-        let disk = disk.map_err(|error| failed(&error))?;
-        Ok(disk.overlaid(Some(&config.state_directory)))
+        Disk::for_copy(&own.path, own.read_only, *length, &config.state_directory)
+            .map_err(|error| RestoreError::Disk(error.to_string()))
     });
     disks.collect()
 }

@@ -410,18 +410,20 @@ impl Situation<'_> {
                 to_name.push(host.clone());
             }
         }
-        let own_name = self.config.host.node();
-        let is_own_name = wanted.node() == own_name && !own_name.is_empty();
-        if is_own_name && to_name.iter().all(|host| host.id == wanted.id) {
-            let host = wanted.clone();
-            return Waiting::Identity { host, basis };
-        }
         let answers = self.standings().any(|(_, s)| s.host.id == wanted.id);
         let reach = match self.turned_away(open.membership, wanted) {
             _ if answers => Reach::Answers,
             Some(turned_away) => Reach::TurnedAway(turned_away.why.clone()),
             None => Reach::Silent,
         };
+        // One that is there, and has this one's name, has its keys: its identity is no lost one.
+        let own_name = self.config.host.node();
+        let is_own_name = wanted.node() == own_name && !own_name.is_empty();
+        let is_lost = is_own_name && reach == Reach::Silent;
+        if is_lost && to_name.iter().all(|host| host.id == wanted.id) {
+            let host = wanted.clone();
+            return Waiting::Identity { host, basis };
+        }
         Waiting::RightDisk {
             host: wanted.clone(),
             basis,

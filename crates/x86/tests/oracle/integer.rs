@@ -394,7 +394,6 @@ fn modrms(random: &mut Random, map: &[u8], opcode: u8, reg: u8) -> Vec<u8> {
     modrms
 }
 
-/// Cases of every combination of map, opcode, prefix, ModRM.reg and kind of operand.
 /// Whether this host leaves what this machine's expectations were looked at on (AMD's Zen 4). Intel's model 207
 /// differs where manuals leave it open: `docs/decisions/x86.md`, "Hosts that differ".
 fn is_like_the_first_host() -> bool {
@@ -409,6 +408,7 @@ fn differs_between_hosts(instruction: &Instruction) -> bool {
     instruction.code() == Code::Pause || instruction.op_kinds().any(has_short_addresses)
 }
 
+/// Cases of every combination of map, opcode, prefix, ModRM.reg and kind of operand.
 fn run(seed: u64, rounds: u64) -> BTreeMap<Code, u64> {
     let alike = is_like_the_first_host();
     let mut native = Native::new();

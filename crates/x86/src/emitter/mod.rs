@@ -13,6 +13,8 @@ mod call_back;
 mod groups;
 #[cfg(jit)]
 mod jumps;
+#[cfg(all(jit, test))]
+mod native_forms;
 #[cfg(jit)]
 mod paranoid;
 #[cfg(jit)]

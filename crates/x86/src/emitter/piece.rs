@@ -351,7 +351,7 @@ fn is_simple_high_byte(instruction: &Instruction) -> bool {
     is_known && highs == 1 && is_narrow && !has_memory(instruction)
 }
 
-fn kind(instruction: &Instruction) -> Kind {
+pub(super) fn kind(instruction: &Instruction) -> Kind {
     let kind = if instruction.is_invalid() {
         None
     } else {
@@ -383,8 +383,7 @@ fn native(instruction: &Instruction) -> Option<Kind> {
     let is_wide = size >= 4;
     Some(match instruction.mnemonic() {
         Nop | Reservednop | Endbr64 | Endbr32 | Lfence | Mfence | Sfence | Prefetchnta
-        | Prefetcht0 | Prefetcht1 | Prefetcht2 | Prefetchw => Kind::Nothing,
-        Pause if instruction.len() == 2 => Kind::Nothing,
+        | Prefetcht0 | Prefetcht1 | Prefetcht2 | Prefetchw | Pause => Kind::Nothing,
         Mov if all_general => {
             if has_long_address(instruction.code()) {
                 return None;
@@ -482,6 +481,10 @@ fn is_same_vector(instruction: &Instruction) -> bool {
             | Rcpss
             | Rsqrtps
             | Rsqrtss
+            | Dpps
+            | Dppd
+            | Cvtpi2ps // may end the host's own use of x87
+            | Cvtpi2pd
             | Maskmovdqu
             | Pcmpestri
             | Pcmpestri64

@@ -99,22 +99,6 @@ fn decode_by(
         set_memory(&mut op, &instruction);
         ends_block = set_handler(&mut op, &instruction);
     }
-    if instruction.mnemonic() == Mnemonic::Pause && length >= 3 {
-        // With REX.B it is XCHG of R8 and rAX, whatever the prefix.
-        let rex = bytes[length - 2];
-        if rex & 0xf1 == 0x41 {
-            op.target = 8;
-            op.source = 0;
-            let size = if rex & 8 != 0 {
-                8
-            } else if bytes[..length - 2].contains(&0x66) {
-                2
-            } else {
-                4
-            };
-            op.handler = data::exchange(size, false);
-        }
-    }
     Some(Decoded {
         op,
         ends_block,

@@ -1,9 +1,11 @@
 //! Integer instructions: every opcode of the four maps with every prefix that selects another one, with
 //! random registers and memory.
 
+use crate::differences;
 use crate::machine::Machine;
 use crate::native::{DATA, Native, State};
 use crate::random::Random;
+use crate::vendor::Vendor;
 use iced_x86::{
     Code, CpuidFeature, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind,
     Register,
@@ -282,15 +284,12 @@ fn jump_behind(state: &mut State, instruction: &Instruction) {
     }
 }
 
-/// What differs between vendors, or is undefined as a whole.
-fn is_vendor_specific(instruction: &Instruction, bytes: &[u8], before: &State) -> bool {
+/// What is another instruction on a host with more features, or is undefined as a whole.
+fn is_undefined(instruction: &Instruction, bytes: &[u8], before: &State) -> bool {
     match instruction.mnemonic() {
-        // The prefix makes them TZCNT and LZCNT on this host.
-        Mnemonic::Bsf | Mnemonic::Bsr => bytes[..4.min(bytes.len())].contains(&0xf3),
-        // Which operand faults first.
-        Mnemonic::Cmpsb | Mnemonic::Cmpsw | Mnemonic::Cmpsd | Mnemonic::Cmpsq => {
-            bytes.contains(&0x67)
-        }
+        // The prefix makes them TZCNT and LZCNT on a host that has these.
+        Mnemonic::Bsf => is_x86_feature_detected!("bmi1") && bytes[..3].contains(&0xf3),
+        Mnemonic::Bsr => is_x86_feature_detected!("lzcnt") && bytes[..3].contains(&0xf3),
         // Of 16 bits by more than 16.
         Mnemonic::Shld | Mnemonic::Shrd => {
             let count = match instruction.op_kind(2) {
@@ -308,13 +307,14 @@ fn is_vendor_specific(instruction: &Instruction, bytes: &[u8], before: &State) -
 }
 
 fn compare(
+    vendor: Vendor,
     native: &mut Native,
     machine: &mut Machine,
     bytes: &[u8],
     before: &State,
 ) -> Option<String> {
     let instruction = decode(bytes);
-    if is_vendor_specific(&instruction, bytes, before) {
+    if is_undefined(&instruction, bytes, before) {
         return None;
     }
     let mut ours = before.clone();
@@ -339,6 +339,7 @@ fn compare(
             }
         }
     }
+    differences::accept(vendor, &instruction, bytes, before, &ours, &mut host);
     if ours == host {
         return None;
     }
@@ -394,65 +395,77 @@ fn modrms(random: &mut Random, map: &[u8], opcode: u8, reg: u8) -> Vec<u8> {
     modrms
 }
 
-/// Whether this host leaves what this machine's expectations were looked at on (AMD's Zen 4). Intel's model 207
-/// differs where manuals leave it open: `docs/decisions/x86.md`, "Hosts that differ".
-fn is_like_the_first_host() -> bool {
-    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    text.contains("AuthenticAMD")
+/// The opcodes of a map: what are prefixes in the first are none.
+fn opcodes(map: &[u8]) -> Vec<u8> {
+    let is_prefix = |opcode| matches!(opcode, 0x0f | 0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67);
+    (0..256u16)
+        .map(|opcode| opcode as u8)
+        .filter(|&opcode| !map.is_empty() || !is_prefix(opcode))
+        .collect()
 }
 
-/// What hosts leave differently: the registers of a string instruction with 32-bit addresses that faults, and
-/// whether REX.B makes an exchange of PAUSE.
-fn differs_between_hosts(instruction: &Instruction) -> bool {
-    let has_short_addresses = |kind| matches!(kind, OpKind::MemorySegESI | OpKind::MemoryESEDI);
-    instruction.code() == Code::Pause || instruction.op_kinds().any(has_short_addresses)
+/// What was tried, and the first difference of each form.
+struct Trial {
+    vendor: Vendor,
+    native: Native,
+    machine: Machine,
+    tried: BTreeMap<Code, u64>,
+    failures: BTreeMap<Code, String>,
 }
 
-/// Cases of every combination of map, opcode, prefix, ModRM.reg and kind of operand.
-fn run(seed: u64, rounds: u64) -> BTreeMap<Code, u64> {
-    let alike = is_like_the_first_host();
-    let mut native = Native::new();
-    let mut machine = Machine::new();
-    let mut tried = BTreeMap::new();
-    let mut failures: BTreeMap<Code, String> = BTreeMap::new();
-    for round in 0..rounds {
-        let mut random = Random(seed.wrapping_add(round.wrapping_mul(0x1234_5678_9abc)));
-        for map in MAPS {
-            for opcode in 0..=255u8 {
-                if map.is_empty()
-                    && matches!(opcode, 0x0f | 0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67)
-                {
-                    continue;
-                }
-                for prefix in PREFIXES {
-                    for reg in 0..8u8 {
-                        for modrm in modrms(&mut random, map, opcode, reg) {
-                            let bytes = bytes(&mut random, map, opcode, prefix, modrm);
-                            if bytes.is_empty() {
-                                continue;
-                            }
-                            let instruction = decode(&bytes);
-                            if instruction.is_invalid() || !is_comparable(&instruction) {
-                                continue;
-                            }
-                            let before = state(&mut random, &instruction);
-                            *tried.entry(instruction.code()).or_insert(0) += 1;
-                            if !alike && differs_between_hosts(&instruction) {
-                                continue;
-                            }
-                            if failures.contains_key(&instruction.code()) {
-                                continue;
-                            }
-                            if let Some(text) = compare(&mut native, &mut machine, &bytes, &before)
-                            {
-                                failures.insert(instruction.code(), text);
-                            }
-                        }
+impl Trial {
+    /// One instruction with one state, if it can be compared.
+    fn one(&mut self, random: &mut Random, bytes: &[u8]) {
+        let instruction = decode(bytes);
+        if instruction.is_invalid() || !is_comparable(&instruction) {
+            return;
+        }
+        let before = state(random, &instruction);
+        *self.tried.entry(instruction.code()).or_insert(0) += 1;
+        if self.failures.contains_key(&instruction.code()) {
+            return;
+        }
+        let (native, machine) = (&mut self.native, &mut self.machine);
+        if let Some(text) = compare(self.vendor, native, machine, bytes, &before) {
+            self.failures.insert(instruction.code(), text);
+        }
+    }
+
+    /// Every prefix, ModRM.reg and kind of operand of one opcode.
+    fn opcode(&mut self, random: &mut Random, map: &[u8], opcode: u8) {
+        for prefix in PREFIXES {
+            for reg in 0..8u8 {
+                for modrm in modrms(random, map, opcode, reg) {
+                    let bytes = bytes(random, map, opcode, prefix, modrm);
+                    if !bytes.is_empty() {
+                        self.one(random, &bytes);
                     }
                 }
             }
         }
     }
+}
+
+/// Cases of every combination of map, opcode, prefix, ModRM.reg and kind of operand.
+fn run(seed: u64, rounds: u64) -> BTreeMap<Code, u64> {
+    let mut trial = Trial {
+        vendor: Vendor::of_host(),
+        native: Native::new(),
+        machine: Machine::new(),
+        tried: BTreeMap::new(),
+        failures: BTreeMap::new(),
+    };
+    for round in 0..rounds {
+        let mut random = Random(seed.wrapping_add(round.wrapping_mul(0x1234_5678_9abc)));
+        for map in MAPS {
+            for opcode in opcodes(map) {
+                trial.opcode(&mut random, map, opcode);
+            }
+        }
+    }
+    let Trial {
+        tried, failures, ..
+    } = trial;
     for text in failures.values().take(12) {
         println!("{text}");
     }
@@ -543,10 +556,6 @@ fn is_tried_elsewhere(code: Code) -> bool {
 
 /// All that is defined is what the host does.
 #[test]
-#[cfg_attr(
-    debug_assertions,
-    ignore = "takes many minutes on Intel's model 207 as it is built for development; the release build runs it"
-)]
 fn integer_instructions_equal_the_host() {
     let rounds = std::env::var("UNDERSTUDY_ORACLE_ROUNDS")
         .ok()

@@ -3,12 +3,13 @@
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)] // tests take turns; rounds by the environment
 
+mod differences;
 #[allow(dead_code)] // what the tests of the vector and x87 units use
 mod integer;
 mod machine;
 mod native;
-
 mod random;
+mod vendor;
 
 use native::{CODE, DATA, Native, State};
 

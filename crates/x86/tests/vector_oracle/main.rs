@@ -13,6 +13,8 @@
 )]
 
 mod compatibility;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod differences;
 mod forms;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod gates;
@@ -24,6 +26,9 @@ mod machine;
 #[path = "../oracle/native.rs"]
 mod native;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[path = "../../testing/native_forms.rs"]
+mod native_forms;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod opcodes;
 mod references;
 mod same_everywhere;
@@ -32,6 +37,9 @@ mod state;
 mod tolerance;
 mod transcendental;
 mod values;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[path = "../oracle/vendor.rs"]
+mod vendor;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 #[path = "../oracle/machine.rs"]
 mod whole;

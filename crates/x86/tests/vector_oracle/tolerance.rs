@@ -1,12 +1,15 @@
-//! Where processors are not equal, and what the tests accept there.
+//! Where processors are not equal, and what the tests accept there: of a form, and of a vendor where one is named.
+//! `docs/decisions/x86.md` has the reasons.
 
 use iced_x86::Code;
 
 use crate::state::Registers;
+use crate::vendor::Vendor;
 
 /// What may differ after one form.
 pub struct Tolerance {
     kind: Kind,
+    vendor: Vendor,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -29,14 +32,20 @@ enum Kind {
     CompareFlags,
     /// SHA.
     Sha,
+    /// MASKMOVDQU.
+    Masked,
     /// MASKMOVQ.
     MaskedMmx,
-    /// A transcendental function: one unit in the last place, and C1.
+    /// A store of x87 or MMX.
+    Store,
+    /// DPPS, DPPD.
+    DotProduct,
+    /// A transcendental function: units in the last place, and C1.
     Transcendental,
 }
 
 impl Tolerance {
-    pub fn of(code: Code) -> Self {
+    pub fn of(code: Code, vendor: Vendor) -> Self {
         let kind = match code {
             Code::Rcpps_xmm_xmmm128
             | Code::Rcpss_xmm_xmmm32
@@ -50,7 +59,12 @@ impl Tolerance {
             | Code::F2xm1
             | Code::Fyl2x
             | Code::Fyl2xp1 => Kind::Transcendental,
+            Code::Maskmovdqu_rDI_xmm_xmm => Kind::Masked,
             Code::Maskmovq_rDI_mm_mm => Kind::MaskedMmx,
+            Code::Dpps_xmm_xmmm128_imm8 | Code::Dppd_xmm_xmmm128_imm8 => Kind::DotProduct,
+            Code::Movq_mmm64_mm | Code::Movd_rm32_mm | Code::Movq_rm64_mm | Code::Movntq_m64_mm => {
+                Kind::Store
+            }
             Code::Ldmxcsr_m32 => Kind::Mxcsr,
             Code::Fxsave_m512byte | Code::Fxsave64_m512byte => Kind::Save,
             Code::Fxrstor_m512byte | Code::Fxrstor64_m512byte => Kind::Restore,
@@ -65,18 +79,26 @@ impl Tolerance {
                     Kind::CompareFlags
                 } else if starts(&["Fcom", "Fucom", "Ficom", "Ftst"]) {
                     Kind::Compare
+                } else if starts(&["Fst_m", "Fstp_m", "Fist", "Fbstp", "Fnstcw", "Fnstsw_m"]) {
+                    Kind::Store
                 } else {
                     Kind::Exact
                 }
             }
         };
-        Self { kind }
+        Self { kind, vendor }
     }
 
-    /// Whether the host does not follow the manuals with this state.
+    /// Whether what is computed is compared to the bit on every host. (Of SHA's operands in memory some are not tried.)
+    pub fn compares_all_results(&self) -> bool {
+        matches!(self.kind, Kind::Exact | Kind::Sha)
+    }
+
+    /// Whether AMD's processors do not follow the manuals with this state.
     pub fn skips(&self, start: &Registers, operand: &[u8]) -> bool {
         let unaligned = start.general[3] & 15 != 0;
         match self.kind {
+            _ if self.vendor != Vendor::Amd => false,
             // The SHA instructions take operands that are not aligned, where the manuals say #GP.
             Kind::Sha => unaligned,
             // MXCSR has a bit 17: misaligned operands.
@@ -86,16 +108,43 @@ impl Tolerance {
         }
     }
 
-    /// Whether the host has ended x87's use of the registers before the fault, which makes no
-    /// difference to what is restarted.
-    pub fn enters_mmx_before_a_fault(&self) -> bool {
-        self.kind == Kind::MaskedMmx
+    /// Whether x87's or MMX's registers may have changed before the fault, which makes no difference to what is
+    /// restarted: Zen 4 ends x87's use of them before MASKMOVQ faults, Intel's model 207 before stores, too.
+    pub fn changes_x87_before_a_fault(&self) -> bool {
+        self.kind == Kind::MaskedMmx || self.kind == Kind::Store && self.vendor == Vendor::Intel
     }
 
-    /// Whether the operand is accessed in parts: the host begins with the last, so that CR2 may be any
+    /// Whether the operand is accessed in parts: the host may begin with the last, so that CR2 may be any
     /// address of the page, and may have stored some of them before a fault; here it is all or nothing.
     pub fn accesses_in_parts(&self) -> bool {
-        matches!(self.kind, Kind::Save | Kind::Restore | Kind::Image)
+        match self.kind {
+            Kind::Save | Kind::Restore | Kind::Image => true,
+            Kind::Store => self.vendor == Vendor::Intel,
+            _ => false,
+        }
+    }
+
+    /// Whether bytes that the mask leaves out need not be writable, and those before a fault may be stored: the
+    /// SDM leaves that open, and here they have to be.
+    pub fn stores_by_mask(&self) -> bool {
+        matches!(self.kind, Kind::Masked | Kind::MaskedMmx) && self.vendor == Vendor::Intel
+    }
+
+    /// Whether any of several NaNs may be the result: the SDM leaves open which.
+    pub fn chooses_a_nan(&self) -> bool {
+        self.kind == Kind::DotProduct && self.vendor == Vendor::Intel
+    }
+
+    /// Units in the last place that a result may be away from the correctly rounded one: errors of less than 1 where it
+    /// is rounded to the nearest, and on Intel of less than 1.5 elsewhere (SDM volume 1, 8.3.10), where the
+    /// correctly rounded one is less than 1 away itself.
+    fn units(&self, control: u16) -> u128 {
+        let is_nearest = control >> 10 & 3 == 0;
+        match self.kind {
+            Kind::Transcendental if is_nearest || self.vendor != Vendor::Intel => 1,
+            Kind::Transcendental => 2,
+            _ => 0,
+        }
     }
 
     /// Whether the status words are equal enough.
@@ -105,9 +154,9 @@ impl Tolerance {
         let stopped = word(here) & !control & 3 != 0;
         let ignored = match self.kind {
             Kind::Transcendental => 0x0200,
-            // With an exception that is not masked the host sets the codes nonetheless.
+            // With an exception that is not masked Zen 4 sets the codes nonetheless.
             Kind::Compare if stopped => 0x4500,
-            // The host leaves C1.
+            // Zen 4 leaves C1.
             Kind::CompareFlags => 0x0200,
             _ => 0,
         };
@@ -118,13 +167,15 @@ impl Tolerance {
     pub fn flags(&self, host: u64, here: u64, image: &[u8]) -> bool {
         let control = u16::from_le_bytes([image[0], image[1]]);
         let status = u16::from_le_bytes([image[2], image[3]]);
-        // With an exception that is not masked the host sets the flags nonetheless.
+        // With an exception that is not masked Zen 4 sets the flags nonetheless.
         let stopped = status & !control & 3 != 0;
         host == here || self.kind == Kind::CompareFlags && stopped
     }
 
-    pub fn x87(&self, host: &[u8], here: &[u8]) -> bool {
-        if self.kind != Kind::Transcendental {
+    /// Whether two registers are equal enough under a control word.
+    pub fn x87(&self, host: &[u8], here: &[u8], control: u16) -> bool {
+        let units = self.units(control);
+        if units == 0 {
             return host == here;
         }
         let ordered = |bytes: &[u8]| {
@@ -136,7 +187,7 @@ impl Tolerance {
             (bits >> 79 & 1, magnitude)
         };
         let (host, here) = (ordered(host), ordered(here));
-        host.0 == here.0 && host.1.abs_diff(here.1) <= 1
+        host.0 == here.0 && host.1.abs_diff(here.1) <= units
     }
 
     pub fn xmm(&self, host: &[u8], here: &[u8]) -> bool {
@@ -160,9 +211,29 @@ impl Tolerance {
     /// Where memory differs, `operand` being where the operand is.
     pub fn memory(&self, host: &[u8], here: &[u8], operand: usize) -> Option<usize> {
         (0..host.len()).find(|&i| {
-            // MXCSR_MASK: the host has a bit 17.
-            let ignored = self.kind == Kind::Save && i == operand + 30;
+            // MXCSR_MASK: AMD's has a bit 17.
+            let ignored =
+                self.kind == Kind::Save && self.vendor == Vendor::Amd && i == operand + 30;
             host[i] != here[i] && !ignored
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::forms;
+    use crate::native_forms::NATIVE;
+
+    /// Else two replicas on hosts of two vendors would part.
+    #[test]
+    fn what_compiled_code_leaves_to_the_host_is_compared_to_the_bit_on_every_host() {
+        let native = NATIVE.iter().flat_map(|(_, forms)| *forms);
+        for &code in native.filter(|&&code| forms::is_announced(code)) {
+            for vendor in [Vendor::Intel, Vendor::Amd, Vendor::Other] {
+                let tolerance = Tolerance::of(code, vendor);
+                assert!(tolerance.compares_all_results(), "{code:?} on {vendor:?}");
+            }
+        }
     }
 }

@@ -499,3 +499,6 @@ pub fn start_layered_disks(
     })?;
     Ok((thread, completions))
 }
+
+#[cfg(test)]
+mod tests;

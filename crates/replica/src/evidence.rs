@@ -29,6 +29,8 @@ const DIVERGENCE: &str = "divergence";
 /// A machine that could not go on.
 const FAILURE: &str = "failure";
 const SNAPSHOT_FILE: &str = "machine.snapshot";
+/// Says that there is one in an earlier directory.
+const NO_SNAPSHOT_FILE: &str = "no-snapshot.txt";
 
 /// The newest records of a pairing, back to a digest that was still equal.
 #[derive(Clone, Debug, Default)]
@@ -211,7 +213,7 @@ impl Place {
         };
         if !self.takes_snapshot {
             return self.write(
-                "no-snapshot.txt",
+                NO_SNAPSHOT_FILE,
                 b"an earlier directory has a snapshot of the last minutes\n",
             );
         }
@@ -290,6 +292,8 @@ impl EvidenceDesk {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use machine::memory::{PAGE_SIZE, Ram, Region};
+    use machine::snapshot::SnapshotHead;
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
@@ -346,5 +350,23 @@ mod tests {
             fs::write(path.join(SNAPSHOT_FILE), b"a machine").unwrap();
             assert_eq!(store.place(FAILURE).unwrap().takes_snapshot, takes_snapshot);
         }
+    }
+
+    /// Finding 5: a lasting cause wrote 19 snapshots in 20 s, each as large as the machine's memory.
+    #[test]
+    fn the_second_evidence_within_ten_minutes_names_the_snapshot_before_and_has_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = EvidenceStore::new(directory.path());
+        let ram = Ram::new(&[Region {
+            base: 0,
+            length: PAGE_SIZE,
+        }]);
+        let snapshot = Snapshot::new(SnapshotHead::new("test", 1, vec![]), &ram);
+        let first = store.keep_failure("first\n", Some(&snapshot)).unwrap();
+        let second = store.keep_failure("second\n", Some(&snapshot)).unwrap();
+        let has = |path: &Path, name: &str| path.join(name).exists();
+        assert!(has(&first, SNAPSHOT_FILE) && !has(&first, NO_SNAPSHOT_FILE));
+        assert!(!has(&second, SNAPSHOT_FILE) && has(&second, NO_SNAPSHOT_FILE));
+        assert_eq!(fs::read(second.join("report.txt")).unwrap(), b"second\n");
     }
 }

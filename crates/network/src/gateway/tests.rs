@@ -8,7 +8,8 @@ use smoltcp::wire::{
     TcpSeqNumber, TcpTimestampRepr, UdpRepr,
 };
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 
 const MAC: EthernetAddress = EthernetAddress([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
 const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
@@ -408,11 +409,20 @@ fn answer_pending(gateway: &mut Gateway, port: u16, now: Instant) -> Vec<Vec<u8>
     sent(gateway)
 }
 
+/// The connection that the gateway made to this server of the host: a test in which it made none ends.
+fn accepted(server: &TcpListener) -> TcpStream {
+    let mut set = PollSet::new();
+    set.add(server.as_fd(), (), true, false);
+    let ready = set.wait(Some(Duration::from_secs(60))).unwrap();
+    assert!(!ready.is_empty(), "nobody connects to the host's server");
+    server.accept().unwrap().0
+}
+
 #[test]
 fn a_reset_and_a_new_connection_from_the_same_port_in_one_turn_work_300_of_300_times() {
     let now = Instant::now();
     let mut gateway = gateway_with_loopback(now);
-    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = server.local_addr().unwrap().port();
     let mut sequence = 1000;
     for round in 0..300 {
@@ -422,7 +432,7 @@ fn a_reset_and_a_new_connection_from_the_same_port_in_one_turn_work_300_of_300_t
         let answer = answer_pending(&mut gateway, port, now);
         let (control, theirs, ..) = parse_segment(&answer[0]);
         assert_eq!(control, TcpControl::Syn, "round {round}");
-        server.accept().unwrap();
+        accepted(&server);
         assert_eq!(
             acknowledged(&answer[0]),
             TcpSeqNumber(sequence + 1),
@@ -448,7 +458,7 @@ fn a_reset_and_a_new_connection_from_the_same_port_in_one_turn_work_300_of_300_t
 fn an_attempt_that_is_begun_anew_before_the_host_answers_is_answered_with_its_own_number() {
     let now = Instant::now();
     let mut gateway = gateway_with_loopback(now);
-    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = server.local_addr().unwrap().port();
     for sequence in [1000, 2000] {
         let mut syn = tcp_repr(TcpControl::Syn, 5000, port);
@@ -479,7 +489,7 @@ fn a_connection_over_the_limit_is_reset_at_once_and_the_directions_do_not_share_
     let error = std::io::Read::read(&mut second, &mut [0; 1]).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
     // The guest's own place is free, and its second connection is reset at once.
-    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = server.local_addr().unwrap().port();
     let syn = |from| segment(&tcp_repr(TcpControl::Syn, from, port), GATEWAY);
     gateway.receive(&syn(5000), now);

@@ -7,6 +7,7 @@ use crate::replica::{Replica, demo_guest, wait_for};
 use crate::site::Site;
 use anyhow::{Context, Result, bail, ensure};
 use std::net::TcpListener;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -16,11 +17,12 @@ use std::time::Duration;
 /// How long the client counts between two steps.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// What has to be the same for two programs to pair.
+/// What decides whether two programs pair.
 #[derive(Debug, PartialEq, Eq)]
 struct Versions {
     semantics: String,
-    protocol: String,
+    /// The oldest protocol that it speaks, and the newest.
+    protocols: RangeInclusive<u32>,
 }
 
 impl Versions {
@@ -29,15 +31,31 @@ impl Versions {
         let output = Command::new(program).arg("--version").output()?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         println!("{}: {}", program.display(), text.trim());
+        Versions::told(&text)
+    }
+
+    fn told(text: &str) -> Result<Versions> {
         let after = |word: &str| {
             let (_, rest) = text.split_once(word)?;
             let end = rest.find([',', ';', ')'])?;
-            Some(rest[..end].to_owned())
+            Some(&rest[..end])
         };
+        let newest = after("protocol version ").context("it tells no protocol version")?;
+        // A program of before this was told speaks one.
+        let oldest = after("speaks ").and_then(|spoken| spoken.split_once(" to "));
+        let oldest = oldest.map_or(newest, |(oldest, _)| oldest);
         Ok(Versions {
-            semantics: after("riscv64 ").context("it tells no semantics version")?,
-            protocol: after("protocol version ").context("it tells no protocol version")?,
+            semantics: after("riscv64 ")
+                .context("it tells no semantics version")?
+                .to_owned(),
+            protocols: oldest.parse()?..=newest.parse()?,
         })
+    }
+
+    fn pair_with(&self, other: &Versions) -> bool {
+        let (ours, theirs) = (&self.protocols, &other.protocols);
+        let oldest = ours.start().max(theirs.start());
+        self.semantics == other.semantics && oldest <= ours.end().min(theirs.end())
     }
 }
 
@@ -55,7 +73,7 @@ pub fn run(from: Option<&str>) -> Result<()> {
         new,
         listen,
     };
-    if before == after {
+    if before.pair_with(&after) {
         upgrade.host_by_host()
     } else {
         upgrade.refused()
@@ -234,5 +252,29 @@ impl Upgrade {
             "the versions differ: both hosts have to be stopped, and say so; the old ones go on"
         );
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_programs_pair_that_have_a_protocol_in_common() {
+        let told = |protocol: &str, semantics: u32| {
+            let text = format!(
+                "understudy 0.1.0 (semantics versions: riscv64 {semantics}, x86-64 1007; {protocol}; commit 0123)"
+            );
+            Versions::told(&text).unwrap()
+        };
+        let before = told("protocol version 9", 8);
+        let after = told("protocol version 10, speaks 9 to 10", 8);
+        assert_eq!(
+            (before.protocols.clone(), after.protocols.clone()),
+            (9..=9, 9..=10)
+        );
+        assert!(before.pair_with(&after) && after.pair_with(&before));
+        assert!(!after.pair_with(&told("protocol version 8", 8)));
+        assert!(!after.pair_with(&told("protocol version 10, speaks 9 to 10", 9)));
     }
 }

@@ -55,11 +55,11 @@ pub fn level(event: &str) -> Level {
         "guest_panicked" | "diverged" | "outvoted" | "machine_failed" | "disk_failed"
         | "disk_error" | "marker_failed" | "journal_failed" | "key_expired" | "unusable"
         | "address_conflict" | "another_live" => Level::Error,
-        "claim_lost" | "suspected" | "majority" | "lets_go" | "backup_lost" | "alone"
-        | "arbiter_unanswered" | "garbage" | "refused" | "turned_away" | "key_expires"
-        | "keys_unusable" | "slow" | "watchdog" | "calendar" | "driver_fault" | "paused"
-        | "unplugged" | "button_refused" | "machine_paused" | "join_failed" | "snapshot_failed"
-        | "fetch_failed" | "connect_failed" | "network_lost" => Level::Warning,
+        "claim_lost" | "suspected" | "majority" | "lets_go" | "slow_joiner" | "backup_lost"
+        | "alone" | "arbiter_unanswered" | "garbage" | "refused" | "turned_away"
+        | "key_expires" | "keys_unusable" | "slow" | "watchdog" | "calendar" | "driver_fault"
+        | "paused" | "unplugged" | "button_refused" | "machine_paused" | "join_failed"
+        | "snapshot_failed" | "fetch_failed" | "connect_failed" | "network_lost" => Level::Warning,
         _ => Level::Info,
     }
 }

@@ -14,6 +14,7 @@ pub mod door;
 pub mod end;
 pub mod events;
 pub mod evidence;
+mod host_memory;
 pub mod host_time;
 pub mod journal;
 pub mod key_watch;

@@ -19,6 +19,11 @@ pub trait Machines: Send + Sync {
     /// [`Machines::configuration_hash`].
     fn configuration(&self) -> Configuration;
 
+    /// How many instructions of a test program the engine that is chosen for this host executes in a second of
+    /// a core's time. Takes some hundredths of a second of that: not for an event loop. `None`: it cannot be
+    /// measured.
+    fn speed(&self) -> Option<u64>;
+
     /// Whether the files that the machine is made of can be read, its disks apart: looked at before
     /// the key is asked for by which it starts.
     ///

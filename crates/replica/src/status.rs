@@ -2,6 +2,7 @@
 
 use crate::events::Event;
 use machine::engine::Engine;
+use replication::capacity::{HostFacts, Needs};
 use replication::primary::{FollowerStatus, JournalPhase, JournalStatus};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -35,6 +36,46 @@ pub struct JoinProgress {
     pub seconds_left: Option<f64>,
 }
 
+/// What a host has for the machine. 0: not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HostLine {
+    /// Bytes of memory that its process may have, what it has included, when it was looked at last: at the
+    /// start and before it joins.
+    pub memory_bytes: u64,
+    /// Cores that it may use.
+    pub cores: u32,
+    /// Million instructions of a test program that its engine executes in a second of a core.
+    pub speed_mips: f64,
+}
+
+impl From<&HostFacts> for HostLine {
+    fn from(facts: &HostFacts) -> HostLine {
+        HostLine {
+            memory_bytes: facts.memory,
+            cores: facts.cores,
+            speed_mips: facts.speed as f64 / 1e6,
+        }
+    }
+}
+
+/// What the machine needs of a host that follows it. 0: not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NeedsLine {
+    /// Bytes of memory for the process.
+    pub memory_bytes: u64,
+    /// Million instructions of the test program a second, by what the machine did in the last two minutes.
+    pub speed_mips: f64,
+}
+
+impl From<&Needs> for NeedsLine {
+    fn from(needs: &Needs) -> NeedsLine {
+        NeedsLine {
+            memory_bytes: needs.memory,
+            speed_mips: needs.speed as f64 / 1e6,
+        }
+    }
+}
+
 /// A follower of a primary.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct FollowerLine {
@@ -43,6 +84,12 @@ pub struct FollowerLine {
     /// What its program was built from.
     #[serde(default)]
     pub version: String,
+    /// What its host has, as it told when it joined.
+    #[serde(default)]
+    pub has: HostLine,
+    /// Whether that is slower than what the machine has needed lately.
+    #[serde(default)]
+    pub slow: bool,
     /// Whether outputs wait for it; it is joining otherwise.
     pub member: bool,
     /// Whether it can take over.
@@ -61,6 +108,8 @@ impl From<&FollowerStatus> for FollowerLine {
         FollowerLine {
             host: follower.host.node().to_owned(),
             version: follower.build.to_string(),
+            has: HostLine::from(&follower.facts),
+            slow: follower.is_slow,
             member: follower.is_member,
             protects: follower.protects,
             acknowledged: follower.acknowledged,
@@ -130,6 +179,15 @@ pub struct ReplicaStatus {
     /// What this program was built from, its semantics and its protocol.
     #[serde(default)]
     pub version: String,
+    /// What this host has for the machine.
+    #[serde(default)]
+    pub has: HostLine,
+    /// What the machine needs: of a primary as of now, of a backup as its primary said when it joined.
+    #[serde(default)]
+    pub needs: NeedsLine,
+    /// Whether a backup's host was slower than that.
+    #[serde(default)]
+    pub slow: bool,
     /// The last day of its certificate, in UTC: `2027-11-28`.
     #[serde(default)]
     pub key_expires: String,

@@ -50,6 +50,8 @@ pub struct Gauges {
     pub count: AtomicU64,
     /// Guest time in nanoseconds.
     pub guest_time_ns: AtomicU64,
+    /// For how long the harts ran since the machine went live here, in nanoseconds.
+    pub ran_ns: AtomicU64,
     /// Visible outputs since power-on.
     pub visible: AtomicU64,
     /// Bytes of RAM in use, as last known.

@@ -115,6 +115,10 @@ impl Machines for NoMachine {
         1
     }
 
+    fn speed(&self) -> Option<u64> {
+        panic!("{NOT_SO_FAR}")
+    }
+
     fn check(&self) -> Result<(), Failure> {
         panic!("{NOT_SO_FAR}")
     }

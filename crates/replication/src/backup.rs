@@ -7,6 +7,7 @@ mod moving;
 mod taking_over;
 
 use crate::ConnectionId;
+use crate::capacity::{HostFacts, Needs};
 use crate::config::PairConfig;
 use crate::configuration::Build;
 use crate::event::Event;
@@ -14,7 +15,7 @@ use crate::failure_detector::{PauseDetector, SilenceDetector, Suspicion};
 use crate::life_log::LifeLog;
 use crate::marker::{DiskState, Marker, Role, Worth};
 use crate::message::{
-    Button, Continuation, DivergenceReport, Greeting, Message, PROTOCOL_VERSION, Parting, Refusal,
+    Button, Continuation, DivergenceReport, Greeting, Message, Parting, Refusal, spoken_by_both,
 };
 use crate::mutation::Mutation;
 use crate::record::Record;
@@ -209,6 +210,10 @@ pub struct BackupStatus {
     pub restored: Option<(u64, u64)>,
     /// The primary, and what its program was built from, once it has greeted.
     pub primary: Option<(Host, Build)>,
+    /// What this host has, as it was told to the primary.
+    pub facts: HostFacts,
+    /// What the machine needed when this host greeted, as the primary said.
+    pub needs: Needs,
 }
 
 enum State<O> {
@@ -247,6 +252,12 @@ pub struct Backup<O> {
     state: State<O>,
     /// Who has let it join.
     primary: Option<(Host, Build)>,
+    /// What this host has.
+    facts: HostFacts,
+    /// What the primary says that the machine needs.
+    needs: Needs,
+    /// The protocol of the next greeting, or of the last one.
+    protocol: u32,
     outage: Outage,
     /// The key by which the life moved to another arbiter, until this host's has shown it.
     unread_move: Option<Key>,
@@ -268,6 +279,9 @@ impl<O> Backup<O> {
         assert!(newest.next.is_some(), "a life that is over has no primary");
         let pauses = PauseDetector::new(now, &config.detector);
         let mut backup = Backup {
+            protocol: config.protocol,
+            facts: HostFacts::default(),
+            needs: Needs::default(),
             config,
             newest,
             held: held.map(|held| held.0),
@@ -292,6 +306,11 @@ impl<O> Backup<O> {
     /// The pairing by which the machine of before is known, until [`BackupAction::GoOn`].
     pub fn held_pairing(&self) -> Option<u64> {
         self.held.as_ref().map(|held| held.pairing())
+    }
+
+    /// What this host has, to be told when it greets: to be called before [`Backup::connected`].
+    pub fn host_has(&mut self, facts: HostFacts) {
+        self.facts = facts;
     }
 
     /// The next thing to do.
@@ -339,10 +358,11 @@ impl<O> Backup<O> {
         self.send(
             connection,
             Message::Hello {
-                protocol: PROTOCOL_VERSION,
+                protocol: self.protocol,
                 greeting,
                 is_spare: self.config.is_spare,
                 stands_at: self.held.as_ref().map(|held| held.stands_at()),
+                facts: self.facts,
             },
         );
         let silence = SilenceDetector::new(now, self.config.detector.join_timeout);
@@ -596,6 +616,8 @@ impl<O> Backup<O> {
             kept_outputs: 0,
             restored: None,
             primary: self.primary.clone(),
+            facts: self.facts,
+            needs: self.needs,
         };
         if let Some(follow) = follow {
             follow.describe(&mut status);
@@ -667,6 +689,7 @@ impl<O> Backup<O> {
                 generation,
                 pairing,
                 continuation,
+                needs,
             } => match check(&self.config.greeting, &greeting) {
                 Ok(()) => {
                     let here = (self.newest.key.life, self.newest.life);
@@ -676,6 +699,7 @@ impl<O> Backup<O> {
                     // that may be the right one.
                     if is_newest {
                         self.primary = Some((greeting.host.clone(), greeting.build));
+                        self.needs = needs.unwrap_or_default();
                         let follow =
                             Follow::new(now, connection, pairing, &self.newest, &self.config);
                         return self.welcomed(now, follow, greeting.host, continuation);
@@ -688,8 +712,14 @@ impl<O> Backup<O> {
                 }
                 Err(refusal) => BackupStop::Refused(refusal),
             },
-            Message::Refuse(refusal @ (Refusal::Lagged | Refusal::NotNeeded)) => {
-                BackupStop::Later(refusal)
+            Message::Refuse(refusal) if refusal.puts_off() => BackupStop::Later(refusal),
+            Message::Refuse(Refusal::ProtocolVersion { ours }) if self.speaks_older(ours) => {
+                // Its program is older, and this one speaks what that does.
+                self.protocol = ours;
+                self.state = State::Dialing;
+                self.actions.push_back(BackupAction::Close(connection));
+                self.actions.push_back(BackupAction::Connect);
+                return;
             }
             Message::Refuse(refusal) if refusal.is_temporary() => {
                 BackupStop::Again(refusal.to_string())
@@ -703,6 +733,11 @@ impl<O> Backup<O> {
         };
         self.actions.push_back(BackupAction::Close(connection));
         self.stop(failed);
+    }
+
+    /// Whether the greeting may be said again in the version that the primary speaks, which is older.
+    fn speaks_older(&self, theirs: u32) -> bool {
+        theirs < self.protocol && spoken_by_both(self.protocol, theirs) == Some(theirs)
     }
 
     /// May join. A machine of before goes on if the primary can prove that it may. Otherwise what is
@@ -719,6 +754,14 @@ impl<O> Backup<O> {
             pairing,
             host: primary,
         });
+        if let Some(shortfall) = self.needs.lacks_speed(&self.facts) {
+            let host = self.config.greeting.host.clone();
+            self.report(Event::JoinerIsSlow {
+                pairing,
+                host,
+                shortfall,
+            });
+        }
         match (self.held.take(), continuation) {
             (Some(held), Continuation::Continues) => return self.go_on(now, *held, follow),
             (None, Continuation::Continues) => {

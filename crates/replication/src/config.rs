@@ -3,7 +3,7 @@
 use crate::cursor::BatchConfig;
 use crate::failure_detector::DetectorConfig;
 use crate::lag::LagConfig;
-use crate::message::Greeting;
+use crate::message::{Greeting, PROTOCOL_VERSION};
 use crate::mutation::Mutations;
 use crate::succession::{BeaconName, ClaimPacing, Durability, HostId, Writer};
 use std::time::Duration;
@@ -25,6 +25,10 @@ pub enum JournalRole {
 pub struct PairConfig {
     /// What this process says about itself. `run` must be new for each start of a process.
     pub greeting: Greeting,
+    /// The newest protocol that it speaks; lower in the simulator, for a host of an older program.
+    pub protocol: u32,
+    /// Bytes of memory that a host needs for the machine; 0: nobody is refused for what it lacks.
+    pub machine_memory: u64,
     /// When a peer is suspected.
     pub detector: DetectorConfig,
     /// When records are sent.
@@ -63,6 +67,8 @@ impl PairConfig {
     pub fn new(greeting: Greeting) -> PairConfig {
         PairConfig {
             greeting,
+            protocol: PROTOCOL_VERSION,
+            machine_memory: 0,
             detector: DetectorConfig::default(),
             batch: BatchConfig::default(),
             digest_interval: Duration::from_secs(1),

@@ -1,5 +1,6 @@
 //! What is worth telling a person, in the order in which it happened.
 
+use crate::capacity::Shortfall;
 use crate::failure_detector::Suspicion;
 use crate::message::{Continuation, DivergenceReport, Refusal};
 use crate::succession::{Entry, Generation, Host, JournalId};
@@ -23,6 +24,15 @@ pub enum Event {
         pairing: u64,
         /// The other host.
         host: Host,
+    },
+    /// Who joins is slower than what the machine has needed lately: before it is relied on.
+    JoinerIsSlow {
+        /// The pairing.
+        pairing: u64,
+        /// The host that joins.
+        host: Host,
+        /// How much.
+        shortfall: Shortfall,
     },
     /// The pairing did not come to be; nothing is lost.
     JoinFailed {
@@ -176,6 +186,16 @@ impl fmt::Display for Event {
             }
             // An attempt's number is for telling records apart, not for people.
             Event::Joining { pairing: _, host } => write!(f, "with host {host}"),
+            Event::JoinerIsSlow {
+                pairing: _,
+                host,
+                shortfall,
+            } => write!(
+                f,
+                "host {host} may be too slow for the machine: {}; while the machine does as much it is slowed \
+                 to what that host can follow, or lets it go, as lag_policy says",
+                shortfall.of_speed()
+            ),
             Event::JoinFailed { pairing: _, why } => {
                 write!(f, "the backup did not come to protect the machine: {why}")
             }

@@ -9,6 +9,7 @@
 mod arrears;
 pub mod backup;
 pub mod blocks;
+pub mod capacity;
 pub mod config;
 pub mod configuration;
 pub mod cursor;

@@ -6,6 +6,7 @@ mod refusal;
 pub use refusal::{MAX_DIFFERENCES, Refusal};
 
 use crate::blocks::BlockDigest;
+use crate::capacity::{HostFacts, Needs};
 use crate::configuration::{Build, Configuration, Difference};
 use crate::frame::{FrameError, FrameReader, FrameWriter};
 use crate::life_log::{LogMark, Place};
@@ -16,8 +17,12 @@ use crate::watch::Agreement;
 use encoding::{decode, decode_fetched, encode, encode_chunk_head};
 use std::fmt;
 
-/// The version of this protocol; both sides must speak the same.
-pub const PROTOCOL_VERSION: u32 = 9;
+/// The newest version of this protocol that this program speaks.
+pub const PROTOCOL_VERSION: u32 = 10;
+/// The oldest that it speaks as well, with a host of an older program: what came since is left out then.
+pub const OLDEST_PROTOCOL_VERSION: u32 = 9;
+/// From this version on a Hello tells what its host has, and a Welcome what the machine needs.
+const FACTS_SINCE: u32 = 10;
 /// The longest payload of a frame on the channel once the greetings are over: 9 MiB.
 pub const MAX_MESSAGE_BYTES: usize = 9 << 20;
 /// The longest payload before: whoever has not greeted makes nobody hold more.
@@ -28,6 +33,28 @@ pub const MAX_CHUNK_BYTES: usize = 1 << 20;
 pub const MAX_ANSWER_BYTES: usize = 2048;
 /// The longest name of a machine or node, in bytes.
 pub const MAX_NAME_BYTES: usize = 255;
+
+/// Whether this program speaks that version.
+pub fn speaks(protocol: u32) -> bool {
+    (OLDEST_PROTOCOL_VERSION..=PROTOCOL_VERSION).contains(&protocol)
+}
+
+/// Whether hosts tell in this version what they have.
+pub fn tells_facts(protocol: u32) -> bool {
+    protocol >= FACTS_SINCE
+}
+
+/// The versions that this program speaks, for people.
+pub fn spoken() -> String {
+    format!("{OLDEST_PROTOCOL_VERSION} to {PROTOCOL_VERSION}")
+}
+
+/// In which version to say again what was said in version `tried`, to whoever answered that the newest it speaks
+/// is `theirs`. `None`: there is none that both speak.
+pub fn spoken_by_both(tried: u32, theirs: u32) -> Option<u32> {
+    let common = theirs.min(PROTOCOL_VERSION);
+    (speaks(common) && common != tried).then_some(common)
+}
 
 /// Identifies one life of a virtual machine, from power-on to its end: random, chosen once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -223,6 +250,8 @@ pub enum Message {
         is_spare: bool,
         /// It has a machine that stands here.
         stands_at: Option<Standpoint>,
+        /// What its host has; unknown in protocol 9.
+        facts: HostFacts,
     },
     /// P: may join, as this pairing.
     Welcome {
@@ -239,6 +268,8 @@ pub enum Message {
         pairing: u64,
         /// Whether the backup's machine goes on from where it stands, without a snapshot.
         continuation: Continuation,
+        /// What the machine needs; not told in protocol 9.
+        needs: Option<Needs>,
     },
     /// B: what is here may be overwritten: send the snapshot.
     Accept {
@@ -485,7 +516,7 @@ pub enum Message {
     /// Anybody: a Hello or an Ask of another protocol version, of which no more can be understood. To be
     /// answered with [`Refusal::ProtocolVersion`].
     Foreign {
-        /// Protocol version: another than [`PROTOCOL_VERSION`].
+        /// Protocol version: none that this program [speaks].
         protocol: u32,
     },
     /// The answer to [`Message::Ask`], and to a Hello that did not find a primary.

@@ -85,6 +85,8 @@ pub enum Mutation {
     LetGoBeforeTheKey,
     /// The only member is let go for its lag, though the policy does not say so.
     LastMemberLetGo,
+    /// A host that has not the memory for the machine is taken all the same.
+    TakesTheTooSmall,
     /// A spare begins the machine's first life.
     SparePowersOn,
     /// A claim does not care whether the store has the key of the generation before.

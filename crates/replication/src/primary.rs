@@ -1,6 +1,7 @@
 //! The replica that meets the world. `docs/protocol.md`, "The primary".
 
 mod difference;
+mod fitness;
 mod handover;
 mod join;
 mod journal;
@@ -10,6 +11,7 @@ mod member;
 mod moving;
 
 use crate::ConnectionId;
+use crate::capacity::{HostFacts, Needs};
 use crate::config::PairConfig;
 use crate::configuration::Build;
 use crate::event::Event;
@@ -27,6 +29,7 @@ use crate::succession::{
 };
 use crate::watch::{Agreement, BeaconWriter, KeyWatch, Outage};
 use difference::Outvoted;
+use fitness::Unfit;
 use join::{Join, Newcomer};
 use journal::{Journal, JournalPacing};
 pub use journal::{JournalPhase, JournalStart, JournalStatus, StoredRecords};
@@ -218,6 +221,8 @@ pub struct PrimaryStatus {
     pub journal: Option<JournalStatus>,
     /// Everybody who follows.
     pub followers: Vec<FollowerStatus>,
+    /// What the machine needs of each.
+    pub needs: Needs,
 }
 
 /// A look at one follower.
@@ -227,6 +232,10 @@ pub struct FollowerStatus {
     pub host: Host,
     /// What its program was built from.
     pub build: Build,
+    /// What its host has, as it told when it greeted.
+    pub facts: HostFacts,
+    /// Whether it is slower than what the machine has needed lately.
+    pub is_slow: bool,
     /// Whether outputs wait for it; it is joining otherwise.
     pub is_member: bool,
     /// Whether it is known to be able to take over.
@@ -321,6 +330,10 @@ pub struct Primary<O> {
     journal_pacing: JournalPacing,
     /// Hosts that lagged, and when they are taken again.
     laggards: Laggards,
+    /// Hosts that lack something, and were told about.
+    unfit: Unfit,
+    /// Of the test program, a second, by who is to keep up; 0: not known.
+    speed_needed: u64,
     /// Since when there have been fewer members than are wanted.
     lacks_since: Option<Duration>,
     settled: bool,
@@ -388,6 +401,8 @@ impl<O> Primary<O> {
             journal,
             journal_pacing: JournalPacing::default(),
             laggards: Laggards::default(),
+            unfit: Unfit::default(),
+            speed_needed: 0,
             lacks_since: None,
             settled: false,
             flushes_up_to: u64::MAX,
@@ -639,6 +654,7 @@ impl<O> Primary<O> {
                     greeting,
                     is_spare,
                     stands_at,
+                    facts,
                 },
             ) => {
                 let newcomer = Newcomer {
@@ -646,6 +662,7 @@ impl<O> Primary<O> {
                     greeting,
                     is_spare,
                     stands_at,
+                    facts,
                 };
                 self.hello(now, connection, newcomer);
             }
@@ -745,10 +762,14 @@ impl<O> Primary<O> {
             log_bytes: self.log.bytes(),
             journal: self.journal(),
             followers: Vec::new(),
+            needs: self.needs(),
         };
         if let State::Running { join: Some(join) } = &self.state {
             status.restored = join.restored();
             followers.push(join.describe());
+        }
+        for follower in &mut followers {
+            follower.is_slow = status.needs.lacks_speed(&follower.facts).is_some();
         }
         status.followers = followers;
         status

@@ -2,13 +2,14 @@
 
 use proptest::prelude::*;
 use replication::blocks::BlockDigest;
+use replication::capacity::{HostFacts, Needs, Shortfall};
 use replication::configuration::{Build, Configuration, Difference, MAX_KEYS};
 use replication::life_log::{LogMark, Place};
 use replication::marker::{DiskState, Marker, Role, Worth};
 use replication::message::{
     Button, Continuation, DiskBlocks, DivergenceReport, Fetched, Greeting, LifeId, MAX_DIFFERENCES,
-    MAX_GREETING_BYTES, Message, MessageReader, MessageWriter, PROTOCOL_VERSION, Parting, Refusal,
-    SnapshotChunk, SnapshotPart, Standpoint,
+    MAX_GREETING_BYTES, Message, MessageReader, MessageWriter, OLDEST_PROTOCOL_VERSION,
+    PROTOCOL_VERSION, Parting, Refusal, SnapshotChunk, SnapshotPart, Standpoint, tells_facts,
 };
 use replication::record::{Record, RecordBody};
 use replication::startup::{Stance, Standing};
@@ -39,6 +40,27 @@ fn greeting() -> impl Strategy<Value = Greeting> {
                 listen_port,
             },
         )
+}
+
+/// A version that is understood.
+fn spoken() -> impl Strategy<Value = u32> {
+    OLDEST_PROTOCOL_VERSION..=PROTOCOL_VERSION
+}
+
+fn facts() -> impl Strategy<Value = HostFacts> {
+    any::<(u64, u32, u64)>().prop_map(|(memory, cores, speed)| HostFacts {
+        memory,
+        cores,
+        speed,
+    })
+}
+
+fn needs() -> impl Strategy<Value = Option<Needs>> {
+    proptest::option::of(any::<(u64, u64)>().prop_map(|(memory, speed)| Needs { memory, speed }))
+}
+
+fn shortfall() -> impl Strategy<Value = Shortfall> {
+    any::<(u64, u64)>().prop_map(|(needed, there)| Shortfall { needed, there })
 }
 
 fn configuration() -> impl Strategy<Value = Configuration> {
@@ -149,6 +171,8 @@ fn message() -> impl Strategy<Value = Message> {
         "\\PC{0,60}".prop_map(|name| Refusal::NameInUse { name }),
         Just(Refusal::Lagged),
         Just(Refusal::NotNeeded),
+        shortfall().prop_map(Refusal::NoRoom),
+        shortfall().prop_map(Refusal::TooSlow),
     ];
     let part = prop_oneof![
         Just(SnapshotPart::Machine),
@@ -172,26 +196,41 @@ fn message() -> impl Strategy<Value = Message> {
         steps.into_iter().map(add).collect::<Vec<_>>()
     });
     prop_oneof![
-        (greeting(), any::<bool>(), standpoint()).prop_map(|(greeting, is_spare, stands_at)| {
-            Message::Hello {
-                protocol: PROTOCOL_VERSION,
+        (spoken(), greeting(), any::<bool>(), standpoint(), facts()).prop_map(
+            |(protocol, greeting, is_spare, stands_at, facts)| Message::Hello {
+                protocol,
                 greeting,
                 is_spare,
                 stands_at,
-            }
-        }),
-        (PROTOCOL_VERSION + 1..).prop_map(|protocol| Message::Foreign { protocol }),
-        (0..PROTOCOL_VERSION).prop_map(|protocol| Message::Foreign { protocol }),
-        (greeting(), n(), any::<u128>(), n(), n(), continuation()).prop_map(
-            |(greeting, life, life_id, generation, pairing, continuation)| Message::Welcome {
-                greeting,
-                life: LifeNumber(life),
-                life_id: LifeId(life_id),
-                generation: Generation(generation),
-                pairing,
-                continuation,
+                facts: if tells_facts(protocol) {
+                    facts
+                } else {
+                    HostFacts::default()
+                },
             }
         ),
+        (PROTOCOL_VERSION + 1..).prop_map(|protocol| Message::Foreign { protocol }),
+        (0..OLDEST_PROTOCOL_VERSION).prop_map(|protocol| Message::Foreign { protocol }),
+        (
+            greeting(),
+            any::<u128>(),
+            any::<[u64; 3]>(),
+            continuation(),
+            needs()
+        )
+            .prop_map(
+                |(greeting, life_id, [life, generation, pairing], continuation, needs)| {
+                    Message::Welcome {
+                        greeting,
+                        life: LifeNumber(life),
+                        life_id: LifeId(life_id),
+                        generation: Generation(generation),
+                        pairing,
+                        continuation,
+                        needs,
+                    }
+                }
+            ),
         (n(), bytes()).prop_map(|(pairing, key)| Message::Generation { pairing, key }),
         n().prop_map(|pairing| Message::Accept { pairing }),
         (n(), bytes()).prop_map(|(pairing, key)| Message::Joined { pairing, key }),
@@ -221,10 +260,7 @@ fn message() -> impl Strategy<Value = Message> {
             nonce,
             trouble
         }),
-        greeting().prop_map(|greeting| Message::Ask {
-            protocol: PROTOCOL_VERSION,
-            greeting,
-        }),
+        (spoken(), greeting()).prop_map(|(protocol, greeting)| Message::Ask { protocol, greeting }),
         standing().prop_map(Message::Standing),
         refusal.prop_map(Message::Refuse),
         (n(), part, 0..1u64 << 60, n(), bytes()).prop_map(
@@ -534,6 +570,11 @@ fn the_longest_greeting_and_refusal_fit() {
             greeting,
             is_spare: false,
             stands_at: Some(standpoint),
+            facts: HostFacts {
+                memory: u64::MAX,
+                cores: u32::MAX,
+                speed: u64::MAX,
+            },
         },
         Message::Refuse(refusal),
     ] {
@@ -549,7 +590,7 @@ fn the_longest_greeting_and_refusal_fit() {
 /// The first thing that is said is understood for as long as there are versions: which one it is.
 #[test]
 fn a_greeting_of_another_version_is_known_for_one() {
-    let (before, after) = (PROTOCOL_VERSION - 1, PROTOCOL_VERSION + 1);
+    let (before, after) = (OLDEST_PROTOCOL_VERSION - 1, PROTOCOL_VERSION + 1);
     for (kind, version) in [(1, before), (20, before), (1, after), (20, 1000)] {
         let mut payload = Vec::new();
         replication::wire::put_varint(&mut payload, version.into());
@@ -612,4 +653,54 @@ fn what_an_idle_pair_sends_is_small() {
         (records + ack) * 20 * 8 < 10_000,
         "{records} and {ack} bytes"
     );
+}
+
+/// A program of protocol 9 writes and reads these very bytes: one that speaks it does, too.
+#[test]
+fn the_greetings_of_protocol_9_are_what_they_were() {
+    let greeting = Greeting {
+        build: Build::new("0.1.0"),
+        semantics_version: 8,
+        configuration: Configuration::new(7).with("memory", "8M"),
+        machine: MachineName::new("vm").unwrap(),
+        host: Host::new(HostId(5), "a"),
+        run: RunId(6),
+        listen_port: 7400,
+    };
+    let number = |number: u128| number.to_le_bytes().to_vec();
+    let spelt = [
+        b"\x050.1.0\x08".to_vec(),
+        b"\x01\x06memory\x028M\x07\0\0\0\0\0\0\0\x02vm".to_vec(),
+        [number(5), b"\x01a".to_vec(), number(6)].concat(),
+        7400_u16.to_le_bytes().to_vec(),
+    ]
+    .concat();
+    let hello = Message::Hello {
+        protocol: 9,
+        greeting: greeting.clone(),
+        is_spare: true,
+        stands_at: None,
+        facts: HostFacts::default(),
+    };
+    let welcome = Message::Welcome {
+        greeting,
+        life: LifeNumber(1),
+        life_id: LifeId(4),
+        generation: Generation(2),
+        pairing: 3,
+        continuation: Continuation::NoMachine,
+        needs: None,
+    };
+    for (message, kind, payload) in [
+        (hello, 1, [vec![9], spelt.clone(), vec![1]].concat()),
+        (welcome, 2, [spelt, number(4), vec![1, 2, 3, 0]].concat()),
+    ] {
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        MessageWriter::default().write(&mut ours, &message);
+        replication::frame::FrameWriter::default().write(&mut theirs, kind, &payload);
+        assert_eq!(ours, theirs);
+        let mut reader = MessageReader::new();
+        reader.push(&theirs);
+        assert_eq!(reader.next_message().unwrap(), Some(message));
+    }
 }

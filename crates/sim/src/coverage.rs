@@ -150,6 +150,12 @@ situations! {
     LaggardLetGo,
     /// It came back too early.
     LaggardKeptOut,
+    /// A host without the memory for the machine was refused.
+    RefusedForMemory,
+    /// People were told that who joins is slow.
+    SlowJoinerTold,
+    /// A host spoke the protocol of another one's older program.
+    OlderProtocolSpoken,
     /// One came back with a machine that could not go on, and was copied.
     ReturnedInVain,
 }

@@ -391,6 +391,7 @@ impl World {
 
     fn primary_reports(&mut self, node: usize, event: Event) {
         self.note(|| format!("node {node} (primary): {event}"));
+        self.fitness_told(&event);
         if matches!(event, Event::Suspected { .. }) {
             self.suspected(node, &event);
             self.is_dropped_rightly(node, &event);
@@ -502,6 +503,7 @@ impl World {
                 connection,
                 message,
             } => {
+                self.joiner_says(node, &message);
                 if matches!(message, Message::Ready { .. }) {
                     self.delicate();
                 }
@@ -831,7 +833,8 @@ impl World {
         if guest.is_paused() {
             self.coverage.reached(Situation::LiveAndPaused);
         }
-        let core = Primary::new(clock, config, beginning);
+        let mut core = Primary::new(clock, config, beginning);
+        core.needs_speed(self.scenario.speed_needed());
         // It may have slept as a backup: what it holds now it holds by the arbiter's key.
         self.nodes[node].slept = None;
         self.become_primary(node, PrimaryProcess::new(core, guest));

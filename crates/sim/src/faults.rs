@@ -7,6 +7,7 @@ use crate::network::Segment;
 use crate::process::{DiskHealth, Role};
 use crate::scenario::{MAX_DELAY, MS};
 use crate::world::{What, World};
+use replication::capacity::HostFacts;
 use replication::configuration::{Build, Configuration};
 use replication::message::{Button, Greeting, Message, PROTOCOL_VERSION};
 use replication::succession::{Host, HostId, Kind, Outcome, Request, RunId, Writer};
@@ -490,6 +491,7 @@ impl World {
             greeting,
             is_spare: false,
             stands_at: None,
+            facts: HostFacts::default(),
         };
         let accept = fickle.then_some(Message::Accept { pairing });
         for message in [hello].into_iter().chain(accept) {

@@ -24,6 +24,7 @@ mod process;
 mod random;
 pub mod replicas;
 mod scenario;
+mod unlike;
 mod wire;
 mod world;
 

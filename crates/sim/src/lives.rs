@@ -59,7 +59,8 @@ impl World {
                 let config = self.scenario.config(node, run, self.options.mutations());
                 let held = self.nodes[node].held.take();
                 let (held, machine) = held.unzip();
-                let core = Backup::new(self.clock(node), config, (*newest).clone(), held);
+                let mut core = Backup::new(self.clock(node), config, (*newest).clone(), held);
+                core.host_has(self.scenario.facts(node, self.now));
                 let mut backup = match machine {
                     Some(machine) => machine.goes_on(core, *newest),
                     None => BackupProcess::new(core, *newest),
@@ -112,7 +113,8 @@ impl World {
         let guest = StubGuest::new(seed, disk, work, spacing);
         let config = self.scenario.config(node, run, self.options.mutations());
         let beginning = Beginning::from_disk(won, &config);
-        let core = Primary::new(self.clock(node), config, beginning);
+        let mut core = Primary::new(self.clock(node), config, beginning);
+        core.needs_speed(self.scenario.speed_needed());
         self.become_primary(node, PrimaryProcess::new(core, guest));
         self.delicate();
     }

@@ -3,6 +3,7 @@
 use crate::checker::{host, machine};
 use crate::network::Link;
 use crate::random::Random;
+use crate::unlike::{MACHINE_MEMORY, Unlike};
 use replication::config::PairConfig;
 use replication::configuration::{Build, Configuration};
 use replication::cursor::BatchConfig;
@@ -76,6 +77,8 @@ pub struct Scenario {
     pub link: Link,
     /// So many of the hosts, the last ones, are spares.
     pub spares: usize,
+    /// In what one host is unlike the others.
+    pub unlike: Unlike,
     batch: BatchConfig,
     lag: LagConfig,
     /// Bytes of records that a log keeps for whoever comes back.
@@ -143,6 +146,7 @@ impl Scenario {
                 byte_time: random.pick(&[0, 8, 1000]),
             },
             spares: 0,
+            unlike: Unlike::None,
             batch: BatchConfig {
                 delay: Duration::from_millis(random.pick(&[0, 5, 20])),
                 bytes: random.pick(&[1, 200, 32 << 10]),
@@ -161,6 +165,7 @@ impl Scenario {
         // As with the policy.
         let has_spare = scenario.nodes >= 3 && scenario.clocks[1].0 & 3 == 0;
         scenario.spares = usize::from(has_spare);
+        scenario.unlike = Unlike::choose(&scenario);
         scenario
     }
 
@@ -245,6 +250,8 @@ impl Scenario {
             listen_port: 0,
         };
         PairConfig {
+            protocol: self.protocol(node),
+            machine_memory: MACHINE_MEMORY,
             watch_interval: Duration::from_millis(500),
             durability: self.durability,
             detector: DetectorConfig {

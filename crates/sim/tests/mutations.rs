@@ -52,6 +52,7 @@ found! {
     a_log_that_forgets_what_is_needed_is_found: LogForgetsWhatIsNeeded within 500,
     a_laggard_let_go_before_its_key_is_found: LetGoBeforeTheKey within 1000 of 3,
     a_last_member_let_go_is_found: LastMemberLetGo within 500 of 2,
+    a_host_that_is_too_small_and_taken_is_found: TakesTheTooSmall within 100,
     a_spare_that_powers_on_is_found: SparePowersOn within 200 of 3,
     two_drops_at_once_are_found: SecondDropForgotten within 2000 of 3,
     a_majority_that_is_not_looked_at_is_found: MajorityNotLookedAt within 200 of 3,

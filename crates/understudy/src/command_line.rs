@@ -19,7 +19,7 @@ use crate::architecture::Architecture;
 use crate::build::COMMIT;
 use crate::exit::{ExitStatus, Failure};
 use clap::{Parser, Subcommand, ValueEnum};
-use replication::message::PROTOCOL_VERSION;
+use replication::message::{PROTOCOL_VERSION, spoken};
 use std::process::ExitCode;
 use std::sync::LazyLock;
 
@@ -45,9 +45,10 @@ fn version() -> &'static str {
             machines.map(|machine| format!("{} {}", machine.name(), machine.semantics_version()));
         let machines: Vec<String> = machines.collect();
         format!(
-            "{} (semantics versions: {}; protocol version {PROTOCOL_VERSION}; commit {COMMIT})",
+            "{} (semantics versions: {}; protocol version {PROTOCOL_VERSION}, speaks {}; commit {COMMIT})",
             env!("CARGO_PKG_VERSION"),
-            machines.join(", ")
+            machines.join(", "),
+            spoken()
         )
     });
     &TEXT

@@ -13,5 +13,6 @@ pub mod exit;
 pub mod replaying;
 pub mod setup;
 pub mod single;
+mod speed;
 pub mod status;
 pub mod terminal;

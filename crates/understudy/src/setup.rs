@@ -1,6 +1,7 @@
 //! From a configuration to a machine: images are read, disks opened, the board put together.
 
 use crate::config::{ByteSize, VmConfig};
+use crate::speed;
 use machine::config::{BoardConfig, BootImages, DiskConfig, MachineConfig, NetworkConfig};
 use machine::{Failure, Machine};
 use replica::disk::Disk;
@@ -95,6 +96,10 @@ impl Machines for ConfiguredMachine {
             .with("without_extensions", listed(&without))
             .with("network.mac", mac.as_deref().unwrap_or("no network"))
             .with("disks", describe_disks(&self.0))
+    }
+
+    fn speed(&self) -> Option<u64> {
+        speed::measure(self.0.arch, self.0.engine).ok()
     }
 
     fn check(&self) -> Result<(), Failure> {

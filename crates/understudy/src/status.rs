@@ -4,7 +4,7 @@ use replica::control;
 use replica::events::{self, Event, printable};
 use replica::key_watch::WARNED_DAYS;
 use replica::state_directory;
-use replica::status::{JoinProgress, JournalLine, ReplicaStatus};
+use replica::status::{HostLine, JoinProgress, JournalLine, ReplicaStatus};
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 use serde::de::IgnoredAny;
@@ -226,6 +226,9 @@ pub fn describe(status: &Status) -> String {
                 "         the guest's network is out of reach, and tried again: {why}"
             );
         }
+        for line in describe_capacity(replica) {
+            let _ = writeln!(text, "         {line}");
+        }
         if replica.role == "primary" {
             let _ = writeln!(text, "         {}", describe_pair(replica));
             if let Some(journal) = &replica.journal {
@@ -280,6 +283,35 @@ fn describe_versions(replica: &ReplicaStatus) -> String {
         .map(|(host, version)| format!("; {}: {}", printable(host), printable(version)))
         .collect();
     format!("version {}{peers}", printable(&replica.version))
+}
+
+/// What this host has and, of hosts that are slower than what the machine has needed lately, that they are.
+fn describe_capacity(replica: &ReplicaStatus) -> Vec<String> {
+    let HostLine {
+        memory_bytes,
+        cores,
+        speed_mips,
+    } = replica.has;
+    let mut lines = Vec::new();
+    if cores > 0 {
+        let gib = memory_bytes as f64 / f64::from(1 << 30);
+        lines.push(format!(
+            "host: may have {gib:.1} GiB, {cores} cores, {speed_mips:.0} MIPS of the test program"
+        ));
+    }
+    let needed = replica.needs.speed_mips;
+    let slow = |host: &str, has: &HostLine| {
+        let (host, speed) = (printable(host), has.speed_mips);
+        format!(
+            "{host} may be too slow: {speed:.0} MIPS of the test program, and what the machine did lately takes {needed:.0}"
+        )
+    };
+    if replica.slow {
+        lines.push(slow(&replica.host, &replica.has));
+    }
+    let followers = replica.followers.iter().filter(|follower| follower.slow);
+    lines.extend(followers.map(|follower| slow(&follower.host, &follower.has)));
+    lines
 }
 
 /// Of a certificate that expires soon, or has.

@@ -219,9 +219,10 @@ fn a_backup_that_is_too_slow_is_let_go_until_it_is_needed() {
     let [primary, other, slow] = [0, 1, 2];
     three.start(primary);
     three.files[primary].await_state("alone");
-    three.start(other);
-    three.files[primary].await_state("protected");
+    // The first backup is taken however slow it is; with the other one here it would be refused.
     three.start(slow);
+    three.files[primary].await_state("protected");
+    three.start(other);
     wait_for("the slow one to be let go", || {
         three.files[primary].has_event("lets_go").then_some(())
     });

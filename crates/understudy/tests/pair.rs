@@ -2,7 +2,7 @@
 
 mod support;
 
-use replication::message::PROTOCOL_VERSION;
+use replication::message::{PROTOCOL_VERSION, spoken};
 use riscv::SEMANTICS_VERSION;
 use rustix::process::Signal;
 use std::io::Write;
@@ -329,7 +329,8 @@ fn a_pair_tells_the_versions_of_both() {
     assert_eq!(primary["followers"][0]["version"], build);
     assert_eq!(backup["primary"]["version"], build);
     let own = format!(
-        "{build}, semantics version {SEMANTICS_VERSION}, protocol version {PROTOCOL_VERSION}"
+        "{build}, semantics version {SEMANTICS_VERSION}, protocol version {PROTOCOL_VERSION}, speaks {}",
+        spoken()
     );
     assert_eq!(
         (&primary["version"], &backup["version"]),

@@ -115,6 +115,10 @@ impl FailingMachines {
 }
 
 impl Machines for FailingMachines {
+    fn speed(&self) -> Option<u64> {
+        self.machines.speed()
+    }
+
     fn check(&self) -> Result<(), machine::Failure> {
         Ok(())
     }

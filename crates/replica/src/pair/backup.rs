@@ -10,7 +10,7 @@ use crate::control::{Answer, ConversationId, Request};
 use crate::end::{Ended, ReplicaError};
 use crate::evidence::{Divergence, EvidenceStore, Kept, RecentRecords};
 use crate::host_time::monotonic;
-use crate::status::{PrimaryLine, ReplicaStatus};
+use crate::status::{NeedsLine, PrimaryLine, ReplicaStatus};
 use crate::transport::{AddressError, Connection, Dialing};
 use crate::vcpu::{ReplayReport, ReplayingVcpu};
 use environment::mpsc::Receiver;
@@ -25,6 +25,7 @@ use replication::message::{DivergenceReport, Message};
 use replication::primary::{Beginning, Primary};
 use replication::succession::Entry;
 use std::io;
+use std::mem::discriminant;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -168,7 +169,8 @@ impl BackupLoop {
             let count = self.executed();
             self.host.sample(count);
             let (core, machine) = (&self.core, &self.machine);
-            let deadlines = [self.core.next_deadline(), self.requests.deadline()];
+            let facts = self.dialing.as_ref().and(self.host.facts.deadline());
+            let deadlines = [self.core.next_deadline(), self.requests.deadline(), facts];
             let deadline = deadlines.into_iter().flatten().min();
             let happened = self
                 .host
@@ -418,6 +420,7 @@ impl BackupLoop {
     }
 
     fn connect(&mut self) {
+        self.host.facts.look(monotonic());
         let dialing = Dialing::start(
             &self.peer,
             CONNECT_TIMEOUT,
@@ -432,6 +435,10 @@ impl BackupLoop {
 
     /// Takes what came of an attempt to connect.
     fn dialed(&mut self) {
+        // What this host has is told in the greeting.
+        if !self.host.facts.is_done(monotonic()) {
+            return;
+        }
         let dialed: Option<Result<Connection, AddressError>> =
             self.dialing.as_ref().and_then(Dialing::dialed);
         let Some(dialed) = dialed else {
@@ -442,6 +449,7 @@ impl BackupLoop {
             Ok(connection) => {
                 let id = self.host.add_connection(connection);
                 self.connection = Some(id);
+                self.core.host_has(self.host.facts.facts());
                 self.core.connected(monotonic(), id);
             }
             Err(error) => self.not_connected(error.to_string()),
@@ -454,7 +462,8 @@ impl BackupLoop {
     }
 
     fn stop(&mut self, why: BackupStop) -> End {
-        let left_off = self.host.left_off.take();
+        self.host.left_off = None;
+        let put_off = self.host.put_off.take();
         match why {
             BackupStop::Left => End::Exit(Ok(Ended::Left)),
             BackupStop::Refused(refusal) => End::Exit(Err(ReplicaError::Refused(refusal))),
@@ -471,8 +480,10 @@ impl BackupLoop {
             }
             BackupStop::Later(refusal) => {
                 let why = refusal.to_string();
-                // Told once, however often it looks.
-                if left_off.as_ref() != Some(&why) {
+                // Told once, however often it looks; how much is lacking changes all the time.
+                let kind = discriminant(&refusal);
+                self.host.put_off = Some(kind);
+                if put_off != Some(kind) {
                     let generation = self.core.status().generation.0;
                     self.host.events.add("looks_again", generation, 0, &why);
                 }
@@ -626,6 +637,8 @@ fn status(host: &Host, core: &Backup<Output>, machine: Option<&BackupMachine>) -
         state: state_name(pair.phase).into(),
         generation: pair.generation.0,
         protected: pair.phase == BackupPhase::Following,
+        needs: NeedsLine::from(&pair.needs),
+        slow: pair.needs.lacks_speed(&pair.facts).is_some(),
         primary: pair.primary.map(|(host, build)| PrimaryLine {
             host: host.node().to_owned(),
             version: build.to_string(),

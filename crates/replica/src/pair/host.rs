@@ -1,6 +1,7 @@
 //! What a replica has of its host, whichever its role.
 
 use super::channel::{Channel, ChannelError, Fetcher};
+use super::host_facts::HostFactsDesk;
 use super::identity;
 use super::markers::Markers;
 use super::neighbours::Neighbours;
@@ -22,7 +23,7 @@ use crate::outside::{ConsoleSink, Network, NetworkNews, Outside};
 use crate::peer_stream::Membership;
 use crate::random;
 use crate::state_directory::{StateDirectory, StateDirectoryError};
-use crate::status::{ReplicaStatus, engine_name};
+use crate::status::{HostLine, ReplicaStatus, engine_name};
 use crate::transport::Connection;
 use crate::turned_away::turned_away;
 use crate::vcpu::{Gauges, VcpuFailure, VcpuThread};
@@ -38,11 +39,12 @@ use network::{PollSet, Readiness};
 use replication::ConnectionId;
 use replication::config::PairConfig;
 use replication::event::Event;
-use replication::message::{Continuation, Greeting, Message, PROTOCOL_VERSION, Refusal};
+use replication::message::{Continuation, Greeting, Message, PROTOCOL_VERSION, Refusal, spoken};
 use replication::startup::{Standing, TurnedAway};
 use replication::succession::{Generation, Kind};
 use std::collections::BTreeMap;
 use std::io;
+use std::mem::Discriminant;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -89,6 +91,8 @@ pub struct Host {
     neighbours: Neighbours,
     /// Where machines come from.
     pub machines: Arc<dyn Machines>,
+    /// What this host has for one.
+    pub facts: HostFactsDesk,
     /// For the core.
     pub pair_config: PairConfig,
     /// What happened.
@@ -105,6 +109,8 @@ pub struct Host {
     pub failed_disk: Option<FailedDisk>,
     /// Why nothing came of joining, the last time: it is looked again.
     pub left_off: Option<String>,
+    /// Why a primary put this host off, the last time: it is told once in a row.
+    pub put_off: Option<Discriminant<Refusal>>,
     /// When it is looked again.
     pub looks_again: LooksAgain,
     /// The machines that were here before, until they have let go of their disks.
@@ -190,6 +196,7 @@ impl Host {
         pair_config.greeting.listen_port = door.address().map_or(0, |address| address.port());
         let machine = pair_config.greeting.machine.clone();
         let journal = open_journal(&config, &pair_config, &*machines, &waker)?;
+        let machines: Arc<dyn Machines> = Arc::from(machines);
         Ok(Host {
             journal,
             markers: Markers::open(&config, machine, waker.clone())?,
@@ -197,12 +204,14 @@ impl Host {
             neighbours: Neighbours::default(),
             failed_disk: None,
             left_off: None,
+            put_off: None,
             looks_again: LooksAgain::Soon,
             discarding: None,
             pair_config,
             arbiter,
             evidence: EvidenceDesk::new(EvidenceStore::new(directory), waker.clone()),
-            machines: Arc::from(machines),
+            facts: HostFactsDesk::start(monotonic(), machines.clone(), waker.clone()),
+            machines,
             events,
             outside: Outside { network, console },
             waker,
@@ -659,9 +668,10 @@ impl Host {
         let peer = self.channels.get(&id).map(|channel| &channel.connection);
         let peer = peer.and_then(Connection::peer).map(HostName::as_str);
         let detail = format!(
-            "turned away host {}: it speaks protocol version {protocol}, this one {PROTOCOL_VERSION}: \
-             install the same build on both",
-            peer.unwrap_or("without a name")
+            "turned away host {}: it speaks protocol version {protocol}, this one {}: install the same \
+             build on both",
+            peer.unwrap_or("without a name"),
+            spoken()
         );
         self.events.add("refused", 0, 0, detail);
         let ours = PROTOCOL_VERSION;
@@ -739,6 +749,7 @@ impl Host {
         };
         ReplicaStatus {
             host,
+            has: HostLine::from(&self.facts.facts()),
             version: version(&self.pair_config.greeting),
             key_expires,
             key_days_left,
@@ -771,7 +782,10 @@ fn version(own: &Greeting) -> String {
         semantics_version,
         ..
     } = own;
-    format!("{build}, semantics version {semantics_version}, protocol version {PROTOCOL_VERSION}")
+    format!(
+        "{build}, semantics version {semantics_version}, protocol version {PROTOCOL_VERSION}, speaks {}",
+        spoken()
+    )
 }
 
 /// Whose a certificate is, its last day, and how many days are left.
@@ -864,6 +878,7 @@ fn name_event(event: &Event) -> &'static str {
     match event {
         Event::RefusedBackup { .. } => "refused",
         Event::Joining { .. } => "joining",
+        Event::JoinerIsSlow { .. } => "slow_joiner",
         Event::JoinFailed { .. } => "join_failed",
         Event::Protected { .. } => "protected",
         Event::Suspected { .. } => "suspected",

@@ -8,7 +8,10 @@ use crate::turned_away::turned_away;
 use crate::wake::Waker;
 use environment::mpsc::{self, Receiver, Sender};
 use keys::HostName;
-use replication::message::{Greeting, Message, MessageReader, MessageWriter, PROTOCOL_VERSION};
+use replication::message::{
+    Greeting, Message, MessageReader, MessageWriter, OLDEST_PROTOCOL_VERSION, Refusal,
+    spoken_by_both,
+};
 use replication::startup::{PeerAnswer, PeerId, TurnedAway};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -110,29 +113,51 @@ impl Peers {
     }
 }
 
+/// What came of a question.
+enum Reply {
+    Answer(PeerAnswer),
+    /// It speaks no such protocol, but this one.
+    InVersion(u32),
+}
+
+/// Asks in the oldest version that this program speaks, which every program understands with which it can pair but
+/// a much newer one: that says what it speaks.
 fn ask(address: &str, greeting: Greeting, membership: &Membership) -> PeerAnswer {
+    let first = ask_in(OLDEST_PROTOCOL_VERSION, address, &greeting, membership);
+    let answer = match first {
+        Reply::InVersion(protocol) => ask_in(protocol, address, &greeting, membership),
+        answer @ Reply::Answer(_) => answer,
+    };
+    match answer {
+        Reply::Answer(answer) => answer,
+        // It has changed its mind: it is asked again soon.
+        Reply::InVersion(_) => PeerAnswer::Unreachable,
+    }
+}
+
+fn ask_in(protocol: u32, address: &str, greeting: &Greeting, membership: &Membership) -> Reply {
     let connected = transport::connect_blocking(address, PATIENCE, membership);
     let (peer, error) = match connected {
-        Ok(mut stream) => match question(&mut stream, greeting) {
-            Ok(answer) => return answer,
+        Ok(mut stream) => match question(&mut stream, protocol, greeting) {
+            Ok(reply) => return reply,
             Err(error) => (stream.peer().cloned(), error),
         },
         Err(AddressError::Connect { source, .. }) => (None, source),
         Err(AddressError::Unknown { .. } | AddressError::Listen { .. }) => {
-            return PeerAnswer::Unreachable;
+            return Reply::Answer(PeerAnswer::Unreachable);
         }
     };
     let turned_away = turned_away(&error, address, peer.as_ref(), membership);
-    turned_away.map_or(PeerAnswer::Unreachable, PeerAnswer::TurnedAway)
+    Reply::Answer(turned_away.map_or(PeerAnswer::Unreachable, PeerAnswer::TurnedAway))
 }
 
 /// Asks a peer with which there is a session. One that does not let this host in says so only now.
-fn question(stream: &mut BlockingPeer, greeting: Greeting) -> io::Result<PeerAnswer> {
+fn question(stream: &mut BlockingPeer, protocol: u32, greeting: &Greeting) -> io::Result<Reply> {
     stream.set_timeout(PATIENCE)?;
     let mut bytes = Vec::new();
     let ask = Message::Ask {
-        protocol: PROTOCOL_VERSION,
-        greeting,
+        protocol,
+        greeting: greeting.clone(),
     };
     MessageWriter::default().write(&mut bytes, &ask);
     // A peer that has hung up has said why before.
@@ -153,17 +178,23 @@ fn question(stream: &mut BlockingPeer, greeting: Greeting) -> io::Result<PeerAns
                     .peer()
                     .is_none_or(|peer| peer.as_str() == standing.host.node()) =>
             {
-                return Ok(PeerAnswer::Standing(standing));
+                return Ok(Reply::Answer(PeerAnswer::Standing(standing)));
             }
             Ok(Some(Message::Refuse(refusal))) => {
+                if let Refusal::ProtocolVersion { ours } = refusal
+                    && let Some(common) = spoken_by_both(protocol, ours)
+                {
+                    return Ok(Reply::InVersion(common));
+                }
                 let host = stream.peer().map(HostName::to_string);
                 let who = host.as_deref().unwrap_or("a peer");
                 let why = format!("{who} answers, but does not say how it stands: {refusal}");
-                return Ok(PeerAnswer::TurnedAway(TurnedAway { host, why }));
+                let turned_away = TurnedAway { host, why };
+                return Ok(Reply::Answer(PeerAnswer::TurnedAway(turned_away)));
             }
             Ok(None) => {}
             Ok(Some(_)) | Err(_) => break,
         }
     }
-    written.map(|()| PeerAnswer::Unreachable)
+    written.map(|()| Reply::Answer(PeerAnswer::Unreachable))
 }

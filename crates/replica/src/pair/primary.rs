@@ -2,6 +2,7 @@
 
 use super::buttons::Presses;
 use super::copy::Copy;
+use super::demand::Demand;
 use super::host::{Happened, Host};
 use super::journaling::{JournalAge, JournalSnapshot};
 use super::markers::Purpose;
@@ -18,9 +19,9 @@ use crate::control::{Answer, ConversationId, Request};
 use crate::disk::Disk;
 use crate::end::{Ended, ReplicaError};
 use crate::evidence::EvidenceStore;
-use crate::host_time::monotonic;
+use crate::host_time::{monotonic, monotonic_ns};
 use crate::outside;
-use crate::status::{FollowerLine, JournalLine, OutputDelay, ReplicaStatus};
+use crate::status::{FollowerLine, JournalLine, NeedsLine, OutputDelay, ReplicaStatus};
 use crate::vcpu::{
     CommandChannel, InputEncoding, LiveOptions, LiveReport, LiveVcpu, Parts, ReplicaGuest, Step,
     start_disks,
@@ -57,6 +58,8 @@ pub(super) struct PrimaryLoop {
     /// What the guest writes goes to layers beside its images, or may.
     pub(super) has_layers: bool,
     pub(super) copy: Copy,
+    /// How busy the machine was lately.
+    demand: Demand,
     /// Since this process is the primary.
     pub(super) snapshots_taken: u64,
     /// Its kernel panicked since it was booted.
@@ -162,6 +165,7 @@ impl PrimaryLoop {
             journal_age: JournalAge::default(),
             has_layers: false,
             copy: Copy::default(),
+            demand: Demand::default(),
             snapshots_taken: 0,
             guest_panicked: false,
             snapshot_pause: Duration::ZERO,
@@ -261,8 +265,7 @@ impl PrimaryLoop {
                 }
                 return Ok(ending);
             }
-            let gauges = self.vcpu.thread().gauges();
-            self.host.sample(gauges.count.load(Ordering::Relaxed));
+            self.sample();
             let (core, vcpu) = (&self.core, &self.vcpu);
             let joining = self.copy.progress();
             let (snapshots_taken, pause) = (self.snapshots_taken, self.snapshot_pause);
@@ -296,6 +299,18 @@ impl PrimaryLoop {
             // What was acknowledged leaves before anything else is done.
             self.host.flush();
         }
+    }
+
+    /// Takes the figures that change all the time.
+    fn sample(&mut self) {
+        let gauges = self.vcpu.thread().gauges();
+        let ran_ns = gauges.ran_ns.load(Ordering::Relaxed);
+        self.host.sample(gauges.count.load(Ordering::Relaxed));
+        self.demand.sample(monotonic_ns(), ran_ns);
+        // Measured when this process began; whether it is done does not matter.
+        let _done = self.host.facts.is_done(monotonic());
+        let speed = self.host.facts.facts().speed;
+        self.core.needs_speed(self.demand.speed_needed(speed));
     }
 
     pub(super) fn count(&self) -> u64 {
@@ -596,6 +611,7 @@ fn status(host: &Host, core: &ReplicationCore, vcpu: &LiveVcpu) -> ReplicaStatus
         generation: pair.generation.0,
         protected: pair.protected,
         followers: pair.followers.iter().map(FollowerLine::from).collect(),
+        needs: NeedsLine::from(&pair.needs),
         lag_ms: lag_is_known.then_some(pair.lag.as_secs_f64() * 1000.0),
         lag_instructions: lag_is_known.then_some(pair.lag_instructions),
         output_delay: OutputDelay {

@@ -19,6 +19,7 @@ use replication::record::{Record, RecordBody};
 pub(crate) use snapshots::MOST_ROUNDS;
 use snapshots::Snapshots;
 use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Host time that a quantum should take: what arrives waits half of it on average.
@@ -221,6 +222,8 @@ impl<'a> Live<'a> {
                 .instruction_count()
                 .saturating_add(quantum),
         );
+        let ran_ns = monotonic_ns().saturating_sub(began_ns);
+        self.ends.gauges.ran_ns.fetch_add(ran_ns, Ordering::Relaxed);
         self.collect_outputs();
         match stop {
             Stop::Reached | Stop::Output => {

@@ -7,8 +7,9 @@ pub(super) use fetching::{decode_fetched, encode_chunk_head};
 
 use super::{
     Button, Continuation, DivergenceReport, LifeId, MAX_ANSWER_BYTES, MAX_GREETING_BYTES, Message,
-    PROTOCOL_VERSION, Parting, Standpoint,
+    Parting, Standpoint, speaks, tells_facts,
 };
+use crate::capacity::HostFacts;
 use crate::life_log::{LogMark, Place};
 use crate::marker::{Marker, Worth};
 use crate::record::{decode_batch, encode_batch};
@@ -20,7 +21,8 @@ use crate::watch::Agreement;
 use crate::wire::{Fields, WireError, put_bytes, put_varint};
 use fetching::{get_blocks, get_chunk, get_device, get_disks, get_zeros, put_blocks};
 use greeting::{
-    get_greeting, get_host, get_machine, get_refusal, get_u32, put_greeting, put_host, put_refusal,
+    get_facts, get_greeting, get_host, get_machine, get_needs, get_refusal, get_u32, put_facts,
+    put_greeting, put_host, put_needs, put_refusal,
 };
 
 mod kind {
@@ -88,10 +90,14 @@ pub(super) fn encode(out: &mut Vec<u8>, message: &Message) -> u8 {
             greeting,
             is_spare,
             stands_at,
+            facts,
         } => {
             put_varint(out, (*protocol).into());
             put_greeting(out, greeting);
             out.push(u8::from(*is_spare));
+            if tells_facts(*protocol) {
+                put_facts(out, facts);
+            }
             if let Some(Standpoint { life_id, place }) = stands_at {
                 out.extend_from_slice(&life_id.0.to_le_bytes());
                 numbers(out, &[place.record, place.count]);
@@ -106,11 +112,15 @@ pub(super) fn encode(out: &mut Vec<u8>, message: &Message) -> u8 {
             generation,
             pairing,
             continuation,
+            needs,
         } => {
             put_greeting(out, greeting);
             out.extend_from_slice(&life_id.0.to_le_bytes());
             numbers(out, &[life.0, generation.0, *pairing]);
             out.push(tag_of(&CONTINUATIONS, continuation));
+            if let Some(needs) = needs {
+                put_needs(out, needs);
+            }
             kind::WELCOME
         }
         Message::Refuse(refusal) => {
@@ -378,11 +388,16 @@ pub(super) fn decode(kind: u8, payload: &[u8]) -> Result<Message, WireError> {
     let message = match kind {
         kind::HELLO => {
             let protocol = get_u32(&mut f, "the protocol version")?;
-            if protocol != PROTOCOL_VERSION {
+            if !speaks(protocol) {
                 return Ok(Message::Foreign { protocol });
             }
             let greeting = get_greeting(&mut f)?;
             let is_spare = from_tag(&[false, true], "spare", f.byte()?)?;
+            let facts = if tells_facts(protocol) {
+                get_facts(&mut f)?
+            } else {
+                HostFacts::default()
+            };
             let stands_at = if f.is_empty() {
                 None
             } else {
@@ -393,6 +408,7 @@ pub(super) fn decode(kind: u8, payload: &[u8]) -> Result<Message, WireError> {
                 greeting,
                 is_spare,
                 stands_at,
+                facts,
             }
         }
         kind::WELCOME => Message::Welcome {
@@ -402,6 +418,11 @@ pub(super) fn decode(kind: u8, payload: &[u8]) -> Result<Message, WireError> {
             generation: Generation(f.varint()?),
             pairing: f.varint()?,
             continuation: from_tag(&CONTINUATIONS, "continuation", f.byte()?)?,
+            needs: if f.is_empty() {
+                None
+            } else {
+                Some(get_needs(&mut f)?)
+            },
         },
         kind::REFUSE => Message::Refuse(get_refusal(&mut f)?),
         kind::SNAPSHOT => get_chunk(&mut f)?,
@@ -482,7 +503,7 @@ pub(super) fn decode(kind: u8, payload: &[u8]) -> Result<Message, WireError> {
         },
         kind::ASK => {
             let protocol = get_u32(&mut f, "the protocol version")?;
-            if protocol != PROTOCOL_VERSION {
+            if !speaks(protocol) {
                 return Ok(Message::Foreign { protocol });
             }
             let greeting = get_greeting(&mut f)?;

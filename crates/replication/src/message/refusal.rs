@@ -1,6 +1,7 @@
 //! Why a primary does not take a backup.
 
-use super::PROTOCOL_VERSION;
+use super::spoken;
+use crate::capacity::Shortfall;
 use crate::configuration::Difference;
 use crate::succession::{Host, MachineName};
 use std::fmt;
@@ -16,7 +17,7 @@ pub enum Refusal {
     NotNow,
     /// Another protocol version.
     ProtocolVersion {
-        /// What the primary speaks.
+        /// The newest that the primary speaks.
         ours: u32,
     },
     /// The two hosts' machines are not the same: another semantics version, another configuration.
@@ -38,6 +39,11 @@ pub enum Refusal {
     NotNeeded,
     /// It lagged, was let go, and is taken again later: others protect the machine meanwhile.
     Lagged,
+    /// Its host has not the memory for the machine.
+    NoRoom(Shortfall),
+    /// Its engine is slower than what the machine has needed lately, and this machine's policy lets nobody
+    /// lag.
+    TooSlow(Shortfall),
     /// The two hosts have one name: keys were copied.
     SameName {
         /// What both are called.
@@ -55,7 +61,21 @@ impl Refusal {
     pub fn is_temporary(&self) -> bool {
         matches!(
             self,
-            Refusal::NotNow | Refusal::NotNeeded | Refusal::Lagged | Refusal::NameInUse { .. }
+            Refusal::NotNow
+                | Refusal::NotNeeded
+                | Refusal::Lagged
+                | Refusal::NoRoom(_)
+                | Refusal::TooSlow(_)
+                | Refusal::NameInUse { .. }
+        )
+    }
+
+    /// Whether the primary does well without whoever is refused so, or has no use for it: it comes again only
+    /// now and then, and looks whether it is needed otherwise.
+    pub fn puts_off(&self) -> bool {
+        matches!(
+            self,
+            Refusal::NotNeeded | Refusal::Lagged | Refusal::NoRoom(_) | Refusal::TooSlow(_)
         )
     }
 
@@ -88,8 +108,8 @@ impl fmt::Display for Refusal {
             Refusal::ProtocolVersion { ours } => {
                 write!(
                     f,
-                    "it speaks protocol version {ours}, this host {PROTOCOL_VERSION}: install the same \
-                     build on both"
+                    "it speaks protocol version {ours}, this host {}: install the same build on both",
+                    spoken()
                 )
             }
             Refusal::Differs { host, differences } => {
@@ -117,6 +137,17 @@ impl fmt::Display for Refusal {
                 f,
                 "the primary let this host go because it lagged, and takes it again later, or when \
                  nobody else protects the machine"
+            ),
+            Refusal::NoRoom(shortfall) => write!(
+                f,
+                "this host has not the memory for the machine: {}; it is looked at again",
+                shortfall.of_memory()
+            ),
+            Refusal::TooSlow(shortfall) => write!(
+                f,
+                "this host is too slow for the machine, and lag_policy lets nobody lag: {}; it is looked at \
+                 again, and taken when the machine does less, or nobody else protects it",
+                shortfall.of_speed()
             ),
             Refusal::SameHost => write!(
                 f,

@@ -3,12 +3,14 @@
 use super::member::Member;
 use super::{FollowerStatus, Primary, PrimaryAction, State};
 use crate::ConnectionId;
+use crate::capacity::HostFacts;
 use crate::cursor::{Cursor, Sending};
 use crate::event::Event;
 use crate::failure_detector::{DetectorConfig, SilenceDetector, Suspicion};
 use crate::life_log::Relation;
 use crate::message::{
-    Continuation, Greeting, Message, PROTOCOL_VERSION, Parting, Refusal, Standpoint,
+    Continuation, Greeting, Message, OLDEST_PROTOCOL_VERSION, Parting, Refusal, Standpoint,
+    tells_facts,
 };
 use crate::mutation::Mutation;
 use crate::succession::{Durability, Host, Kind, MAX_MEMBERS, Membership, RunId};
@@ -39,12 +41,17 @@ pub(super) struct Newcomer {
     pub is_spare: bool,
     /// Where its machine stands, if it has one.
     pub stands_at: Option<Standpoint>,
+    /// What its host has.
+    pub facts: HostFacts,
 }
 
 /// A follower that becomes a member. Outputs do not wait for it yet.
 pub(super) struct Join {
     cursor: Cursor,
     greeting: Greeting,
+    facts: HostFacts,
+    /// People were told that it is slow.
+    told_slow: bool,
     step: JoinStep,
     /// Its machine is made of a snapshot.
     is_copied: bool,
@@ -103,6 +110,8 @@ impl Join {
         FollowerStatus {
             host: self.greeting.host.clone(),
             build: self.greeting.build.clone(),
+            facts: self.facts,
+            is_slow: false,
             is_member: false,
             protects: false,
             has_caught_up: false,
@@ -122,6 +131,15 @@ impl Join {
 
     pub fn greeting(&self) -> &Greeting {
         &self.greeting
+    }
+
+    pub fn facts(&self) -> &HostFacts {
+        &self.facts
+    }
+
+    /// Whether it is told only now that it is slow.
+    pub fn is_told_slow_first(&mut self) -> bool {
+        !std::mem::replace(&mut self.told_slow, true)
     }
 
     pub fn is_on(&self, connection: ConnectionId) -> bool {
@@ -181,9 +199,11 @@ impl<O> Primary<O> {
             verdict = self.may_join(now, &newcomer);
         }
         let Newcomer {
+            protocol,
             greeting,
             stands_at,
-            ..
+            facts,
+            is_spare: _,
         } = newcomer;
         if let Err(refusal) = verdict {
             let told = refusal.from_there(&self.config.greeting.host);
@@ -193,6 +213,9 @@ impl<O> Primary<O> {
             let is_news = match refusal {
                 Refusal::Lagged => self.laggards.is_news(greeting.host.id),
                 Refusal::NotNeeded => false,
+                Refusal::NoRoom(_) | Refusal::TooSlow(_) => {
+                    self.unfit.is_news(greeting.host.id, &refusal)
+                }
                 _ => true,
             };
             if is_news {
@@ -214,7 +237,9 @@ impl<O> Primary<O> {
             generation: self.generation(),
             pairing,
             continuation,
+            needs: tells_facts(protocol).then(|| self.needs()),
         };
+        self.unfit.forget(greeting.host.id);
         self.send(connection, welcome);
         self.report(Event::Joining {
             pairing,
@@ -238,6 +263,8 @@ impl<O> Primary<O> {
         let join = Join {
             cursor,
             greeting,
+            facts,
+            told_slow: false,
             step,
             is_copied: continuation != Continuation::Continues,
             silence: SilenceDetector::new(now, self.config.detector.join_timeout),
@@ -248,14 +275,16 @@ impl<O> Primary<O> {
         self.state = State::Running {
             join: Some(Box::new(join)),
         };
+        self.tell_if_slow();
     }
 
     fn may_join(&self, now: Duration, newcomer: &Newcomer) -> Result<(), Refusal> {
         let (ours, theirs) = (&self.config.greeting, &newcomer.greeting);
         let protocol = newcomer.protocol;
-        if protocol != PROTOCOL_VERSION {
+        let spoken = OLDEST_PROTOCOL_VERSION..=self.config.protocol;
+        if !spoken.contains(&protocol) {
             return Err(Refusal::ProtocolVersion {
-                ours: PROTOCOL_VERSION,
+                ours: self.config.protocol,
             });
         }
         if theirs.machine != ours.machine {
@@ -272,6 +301,7 @@ impl<O> Primary<O> {
         if let Some(differs) = ours.refusal_of_machine(theirs) {
             return Err(differs);
         }
+        self.check_memory(newcomer)?;
         // Its process before this one is not yet known to be gone.
         let is_here = self.opened.membership().has_member(theirs.host.id);
         if !is_here && !self.is_needed(now, newcomer) {
@@ -292,7 +322,7 @@ impl<O> Primary<O> {
         if others_protect && self.laggards.is_kept_out(now, theirs.host.id) {
             return Err(Refusal::Lagged);
         }
-        Ok(())
+        self.check_speed(newcomer, others_protect)
     }
 
     /// Whether somebody who follows, or joins, has the name or the identity of who comes now.
@@ -325,8 +355,9 @@ impl<O> Primary<O> {
         let comes_back = self.continuation(newcomer.stands_at) == Continuation::Continues;
         let is_spare = newcomer.is_spare && !comes_back;
         let waited = self.lacks_since.map(|since| now.saturating_sub(since));
+        let patience = self.spare_patience(&newcomer.facts);
         self.members.len() < self.members_wanted()
-            && (!is_spare || waited.is_some_and(|waited| waited >= self.config.spare_after))
+            && (!is_spare || waited.is_some_and(|waited| waited >= patience))
     }
 
     /// While nobody protects the machine, whoever needs no copy comes before one that is still being
@@ -348,7 +379,7 @@ impl<O> Primary<O> {
 
     /// Whether a machine that stands there can go on from there: its log must be proven to be a
     /// prefix of this one, which must still hold what follows.
-    fn continuation(&self, stands_at: Option<Standpoint>) -> Continuation {
+    pub(super) fn continuation(&self, stands_at: Option<Standpoint>) -> Continuation {
         let Some(Standpoint { life_id, place }) = stands_at else {
             return Continuation::NoMachine;
         };
@@ -474,6 +505,14 @@ impl<O> Primary<O> {
     /// The backup holds the snapshot and is ready: the arbiter is asked to make it a member.
     /// Outputs do not wait for it yet: it cannot leave the generation.
     pub(super) fn claim_joining(&mut self, now: Duration) {
+        let is_ready = matches!(
+            &self.state,
+            State::Running { join: Some(join) } if join.step == JoinStep::Ready
+        );
+        if is_ready {
+            // The machine may do more than when it greeted.
+            self.tell_if_slow();
+        }
         let is_free = self.leaving.is_none()
             && self.lost.is_empty()
             && !self.finishing
@@ -509,6 +548,7 @@ impl<O> Primary<O> {
         let Join {
             mut cursor,
             greeting,
+            facts,
             generations,
             ..
         } = *join;
@@ -540,7 +580,7 @@ impl<O> Primary<O> {
         if self.opened.membership().durability == Durability::Both && !mutated {
             self.complete_flushes(0);
         }
-        let member = Member::new(now, greeting, cursor, &self.config.detector);
+        let member = Member::new(now, greeting, facts, cursor, &self.config.detector);
         self.members.push(member);
         self.send(connection, begin);
         for key in generations {

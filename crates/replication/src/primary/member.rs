@@ -6,6 +6,7 @@ use super::join::protocol_error;
 use super::{Asked, FollowerStatus, Primary, PrimaryAction, State};
 use crate::ConnectionId;
 use crate::arrears::Arrears;
+use crate::capacity::HostFacts;
 use crate::cursor::{Cursor, Sending};
 use crate::event::Event;
 use crate::failure_detector::{DetectorConfig, SilenceDetector, Suspicion};
@@ -23,6 +24,7 @@ use std::time::Duration;
 pub(super) struct Member {
     cursor: Cursor,
     greeting: Greeting,
+    facts: HostFacts,
     silence: SilenceDetector,
     meter: LagMeter,
     /// What the primary has lost for it.
@@ -57,6 +59,7 @@ impl Member {
     pub fn new(
         now: Duration,
         greeting: Greeting,
+        facts: HostFacts,
         cursor: Cursor,
         detector: &DetectorConfig,
     ) -> Member {
@@ -65,6 +68,7 @@ impl Member {
         Member {
             cursor,
             greeting,
+            facts,
             silence: SilenceDetector::new(now, detector.silence_timeout),
             meter: LagMeter::default(),
             arrears: Arrears::new(now),
@@ -250,6 +254,8 @@ impl Member {
         FollowerStatus {
             host: self.greeting.host.clone(),
             build: self.greeting.build.clone(),
+            facts: self.facts,
+            is_slow: false,
             is_member: true,
             protects: self.protects,
             has_caught_up: self.meter.has_caught_up(),

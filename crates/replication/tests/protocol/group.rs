@@ -3,6 +3,7 @@
 use crate::pair::ms;
 use crate::support::{Store, config, power_on};
 use replication::ConnectionId;
+use replication::capacity::HostFacts;
 use replication::config::PairConfig;
 use replication::event::Event;
 use replication::lag::{FULL_SPEED, LagPolicy};
@@ -128,7 +129,13 @@ impl Group {
     }
 
     pub fn wanting(members: usize, policy: LagPolicy) -> Group {
+        Group::of_memory(members, policy, 0)
+    }
+
+    /// Of a machine that needs so many bytes of a host.
+    pub fn of_memory(members: usize, policy: LagPolicy, machine_memory: u64) -> Group {
         let mut config: PairConfig = config("long");
+        config.machine_memory = machine_memory;
         config.max_members = members;
         config.lag.policy = policy;
         config.lag.limit = LIMIT;
@@ -173,6 +180,16 @@ impl Group {
     }
 
     pub fn greets(&mut self, percent: u64, is_spare: bool, greeting: Greeting) {
+        self.greets_with(percent, is_spare, greeting, HostFacts::default());
+    }
+
+    pub fn greets_with(
+        &mut self,
+        percent: u64,
+        is_spare: bool,
+        greeting: Greeting,
+        facts: HostFacts,
+    ) {
         let connection = self.followers.len() as u64 + 1;
         self.followers.push(Follower::new(connection, percent));
         let hello = Message::Hello {
@@ -180,6 +197,7 @@ impl Group {
             greeting,
             is_spare,
             stands_at: None,
+            facts,
         };
         self.primary
             .received(self.now, ConnectionId(connection), hello);

@@ -4,6 +4,7 @@ use crate::pair::{Pair, WIRE, ms};
 use crate::support::{config, host};
 use replication::ConnectionId;
 use replication::backup::{Backup, BackupAction, BackupStop};
+use replication::capacity::HostFacts;
 use replication::config::PairConfig;
 use replication::configuration::{Build, Configuration};
 use replication::event::Event;
@@ -74,6 +75,7 @@ fn answer(pair: &mut Pair, greeting: Greeting) -> Message {
         greeting,
         is_spare: false,
         stands_at: None,
+        facts: HostFacts::default(),
     };
     pair.primary.received(pair.now, ConnectionId(2), hello);
     let mut answers = std::iter::from_fn(|| pair.primary.next_action());
@@ -167,6 +169,7 @@ fn a_primary_that_has_a_backup_takes_no_other() {
         greeting: config("c").greeting,
         is_spare: false,
         stands_at: None,
+        facts: HostFacts::default(),
     };
     pair.primary.received(pair.now, ConnectionId(2), hello);
     assert!(matches!(

@@ -3,6 +3,7 @@
 mod claims;
 mod endings;
 mod failing_disks;
+mod fitness;
 mod flushes;
 mod going_live;
 mod group;
@@ -21,3 +22,4 @@ mod spares;
 #[path = "../support/mod.rs"]
 mod support;
 mod suspicion;
+mod versions;

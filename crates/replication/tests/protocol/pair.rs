@@ -26,6 +26,8 @@ pub struct Pair {
     pub primary: Primary<u32>,
     pub backup: Backup<u32>,
     pub connected: bool,
+    /// Every attempt to connect succeeds, not only the first.
+    pub connects_again: bool,
     /// What gets through, and what the backup does by itself.
     pub to_backup: bool,
     pub to_primary: bool,
@@ -65,6 +67,7 @@ impl Pair {
             answers: true,
             split: false,
             connected: false,
+            connects_again: false,
             to_backup: true,
             to_primary: true,
             replays: true,
@@ -154,7 +157,7 @@ impl Pair {
 
     pub fn backup_wants(&mut self, action: BackupAction<u32>) {
         match &action {
-            BackupAction::Connect if !self.connected => {
+            BackupAction::Connect if !self.connected || self.connects_again => {
                 self.connected = true;
                 self.backup.connected(self.now, WIRE);
             }

@@ -5,6 +5,7 @@ use crate::pair::{Pair, WIRE, ms};
 use crate::support::config;
 use replication::ConnectionId;
 use replication::backup::{Backup, BackupAction, BackupPhase};
+use replication::capacity::HostFacts;
 use replication::event::Event;
 use replication::life_log::LogMark;
 use replication::message::{Continuation, Message, PROTOCOL_VERSION, Standpoint};
@@ -114,6 +115,7 @@ fn answer_to(pair: &mut Pair, stands_at: Standpoint) -> Continuation {
         greeting: config("b").greeting,
         is_spare: false,
         stands_at: Some(stands_at),
+        facts: HostFacts::default(),
     };
     pair.primary.received(pair.now, ConnectionId(7), hello);
     let welcome =

@@ -28,13 +28,16 @@ pub struct Conversation {
     off: Option<usize>,
 }
 
+/// As switchovers are counted.
+const SWITCHOVER: &str = "switchover";
+
 fn name(request: &Request) -> &'static str {
     match request {
         Request::Status => "status",
         Request::Word(_) => "without",
         Request::Console => "console",
         Request::Press(_) => "button",
-        Request::SwitchOver { .. } => "switchover",
+        Request::SwitchOver { .. } => SWITCHOVER,
         Request::MoveArbiter { .. } => "arbiter move",
     }
 }
@@ -100,6 +103,12 @@ impl World {
         }
         self.nodes[node].is_kept_off = false;
         true
+    }
+
+    /// Whether the machine may go over to another host because somebody asked for that.
+    pub fn somebody_awaits_a_switchover(&self) -> bool {
+        let mut conversations = self.conversations.iter();
+        conversations.any(|open| open.what == SWITCHOVER)
     }
 
     /// Takes what was answered.

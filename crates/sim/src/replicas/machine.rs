@@ -36,6 +36,8 @@ const WORK: u64 = 20_000;
 const SPACING_NS: u64 = 40_000_000;
 /// Host time that an instruction takes, in picoseconds.
 const INSTRUCTION_PS: u64 = 50_000;
+/// So many a second of a host that is as fast as it can be.
+pub const INSTRUCTIONS_A_SECOND: u64 = 1_000_000_000_000 / INSTRUCTION_PS;
 
 const RAM: Region = Region {
     base: 0,

@@ -102,6 +102,10 @@ impl Machines for SimulatedMachines {
         1
     }
 
+    fn speed(&self) -> Option<u64> {
+        Some(machine::INSTRUCTIONS_A_SECOND / self.slowness.max(1))
+    }
+
     fn check(&self) -> Result<(), Failure> {
         Ok(())
     }

@@ -409,7 +409,7 @@ impl World {
             return None;
         }
         self.go_on_after_the_end();
-        if is_paired && is_answered {
+        if is_paired && is_answered && !self.somebody_awaits_a_switchover() {
             self.is_still(now_ns, keys);
             self.after(100 * MS, What::Look);
             return None;

@@ -3,6 +3,7 @@
 use crate::support::guest_program::counting_slowly;
 use crate::support::{PATIENCE, PairDirectory, Process, ReplicaFiles, wait_for};
 use keys::{BlockingSession, Keys};
+use replication::capacity::HostFacts;
 use replication::configuration::{Build, Configuration, Difference};
 use replication::life_log::LogMark;
 use replication::marker::Worth;
@@ -113,6 +114,7 @@ fn ask(pair: &PairDirectory, listen: &str, protocol: u32, greeting: Greeting) ->
         greeting,
         is_spare: false,
         stands_at: None,
+        facts: HostFacts::default(),
     });
     peer.receive()
 }
@@ -312,6 +314,7 @@ impl LyingPrimary {
             generation: Generation(1),
             pairing: 1,
             continuation: Continuation::NoMachine,
+            needs: None,
         });
     }
 

@@ -5,6 +5,7 @@ use crate::support::guest_program::counting_slowly;
 use crate::support::{PairDirectory, Process, ReplicaFiles, issue_keys, wait_for};
 use keys::BlockingSession;
 use network::SwitchPort;
+use replication::capacity::HostFacts;
 use replication::frame::FrameWriter;
 use replication::message::{Message, MessageWriter, PROTOCOL_VERSION};
 use std::io::{Read, Write};
@@ -44,6 +45,7 @@ fn openings() -> Vec<Vec<u8>> {
             greeting,
             is_spare: false,
             stands_at: None,
+            facts: HostFacts::default(),
         },
     );
     said.push(hello.clone());
@@ -234,6 +236,7 @@ fn right_hello(config: &str) -> Vec<u8> {
             greeting,
             is_spare: false,
             stands_at: None,
+            facts: HostFacts::default(),
         },
     );
     hello

@@ -1,6 +1,7 @@
 //! How greetings and refusals are spelt.
 
 use super::super::{Greeting, MAX_NAME_BYTES, Refusal};
+use crate::capacity::{HostFacts, Needs, Shortfall};
 use crate::configuration::{
     Build, Configuration, Difference, MAX_BUILD_BYTES, MAX_KEY_BYTES, MAX_KEYS, MAX_VALUE_BYTES,
 };
@@ -27,6 +28,44 @@ pub(super) fn get_greeting(fields: &mut Fields<'_>) -> Result<Greeting, WireErro
         host: get_host(fields)?,
         run: RunId(u128::from_le_bytes(fields.array()?)),
         listen_port: u16::from_le_bytes(fields.array()?),
+    })
+}
+
+pub(super) fn put_facts(out: &mut Vec<u8>, facts: &HostFacts) {
+    for number in [facts.memory, facts.cores.into(), facts.speed] {
+        put_varint(out, number);
+    }
+}
+
+pub(super) fn get_facts(fields: &mut Fields<'_>) -> Result<HostFacts, WireError> {
+    Ok(HostFacts {
+        memory: fields.varint()?,
+        cores: get_u32(fields, "the cores of a host")?,
+        speed: fields.varint()?,
+    })
+}
+
+pub(super) fn put_needs(out: &mut Vec<u8>, needs: &Needs) {
+    put_varint(out, needs.memory);
+    put_varint(out, needs.speed);
+}
+
+pub(super) fn get_needs(fields: &mut Fields<'_>) -> Result<Needs, WireError> {
+    Ok(Needs {
+        memory: fields.varint()?,
+        speed: fields.varint()?,
+    })
+}
+
+fn put_shortfall(out: &mut Vec<u8>, shortfall: &Shortfall) {
+    put_varint(out, shortfall.needed);
+    put_varint(out, shortfall.there);
+}
+
+fn get_shortfall(fields: &mut Fields<'_>) -> Result<Shortfall, WireError> {
+    Ok(Shortfall {
+        needed: fields.varint()?,
+        there: fields.varint()?,
     })
 }
 
@@ -124,6 +163,14 @@ pub(super) fn put_refusal(out: &mut Vec<u8>, refusal: &Refusal) {
         Refusal::SameHost => out.push(5),
         Refusal::Lagged => out.push(9),
         Refusal::NotNeeded => out.push(10),
+        Refusal::NoRoom(shortfall) => {
+            out.push(11);
+            put_shortfall(out, shortfall);
+        }
+        Refusal::TooSlow(shortfall) => {
+            out.push(12);
+            put_shortfall(out, shortfall);
+        }
         Refusal::SameName { name } => {
             out.push(7);
             put_bytes(out, name.as_bytes());
@@ -157,6 +204,8 @@ pub(super) fn get_refusal(fields: &mut Fields<'_>) -> Result<Refusal, WireError>
         5 => Refusal::SameHost,
         9 => Refusal::Lagged,
         10 => Refusal::NotNeeded,
+        11 => Refusal::NoRoom(get_shortfall(fields)?),
+        12 => Refusal::TooSlow(get_shortfall(fields)?),
         6 => {
             let host = get_node(fields)?;
             let count = get_count(fields, "the differences", MAX_DIFFERENCES)?;

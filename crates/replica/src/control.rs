@@ -4,7 +4,7 @@ mod client;
 mod request;
 mod socket;
 
-pub use client::{ask, attach, status};
+pub use client::{ask, attach, snapshot, status};
 pub use request::{Answer, Button, Request, Word};
 pub use socket::{ControlError, ControlSocket, ConversationId};
 

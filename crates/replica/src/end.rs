@@ -4,6 +4,7 @@ use crate::control::ControlError;
 use crate::disk::DiskError;
 use crate::journal::JournalDirectoryError;
 use crate::outside::NetworkError;
+use crate::snapshot_file::SnapshotFileError;
 use crate::state_directory::StateDirectoryError;
 use crate::transport::AddressError;
 use machine::Failure;
@@ -120,6 +121,12 @@ pub enum ReplicaError {
     /// The machine cannot be powered on.
     #[error("{0}")]
     PowerOn(Failure),
+    /// The snapshot that was restored is of no use.
+    #[error(
+        "the machine of the snapshot that was restored cannot be made: {0}. The next start begins from the disks alone; \
+         or restore it again: `understudy restore --new-life`"
+    )]
+    Restored(#[from] SnapshotFileError),
     /// There is no life to take part in.
     #[error("{0}")]
     LifeIsOver(StartRefusal),

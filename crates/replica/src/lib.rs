@@ -25,6 +25,7 @@ pub mod panic;
 pub mod peer_stream;
 mod priority;
 pub mod recording;
+pub mod snapshot_file;
 pub mod state_directory;
 pub mod status;
 pub mod transport;

@@ -14,6 +14,7 @@ mod host;
 mod host_facts;
 mod identity;
 mod journaling;
+mod keeping;
 mod markers;
 mod moving;
 mod neighbours;

@@ -401,6 +401,12 @@ impl ReplayingVcpu {
         self.thread.command(Command::Replay(ReplayCommand::Compare));
     }
 
+    /// Begins a snapshot of this number, disks included: [`ReplayReport::Snapshot`] has it.
+    pub fn snapshot(&self, number: u64) {
+        self.thread
+            .command(Command::Replay(ReplayCommand::Snapshot { number }));
+    }
+
     /// All records were given: the machine goes live when they were replayed.
     pub fn go_live(self, options: LiveOptions) -> LiveVcpu {
         self.thread

@@ -30,6 +30,7 @@ pub mod primary;
 pub mod record;
 pub mod replay;
 mod round_trip;
+pub mod snapshot_file;
 pub mod startup;
 pub mod succession;
 pub mod watch;

@@ -3,6 +3,7 @@
 mod encoding;
 mod refusal;
 
+pub(crate) use encoding::{get_configuration, put_configuration};
 pub use refusal::{MAX_DIFFERENCES, Refusal};
 
 use crate::blocks::BlockDigest;

@@ -290,19 +290,30 @@ pub struct Beginning {
 impl Beginning {
     /// A machine that was made from its images and disks, at instruction 0.
     pub fn from_disk(opened: Entry, config: &PairConfig) -> Beginning {
+        Beginning::of_machine(opened, config, 0, 0)
+    }
+
+    /// A machine that was made from its images and disks, or of a snapshot of another life: the log of this one
+    /// begins where the machine stands, after so many visible outputs.
+    pub fn of_machine(
+        opened: Entry,
+        config: &PairConfig,
+        count: u64,
+        visible_outputs: u64,
+    ) -> Beginning {
         let before = opened.record.0.checked_sub(1);
         assert!(before.is_some(), "records are numbered from 1");
         let record = before.unwrap_or_default();
         let base = Place {
             record,
-            count: 0,
+            count,
             mark: LogMark::of_start(opened.life, record),
         };
         Beginning {
             log: LifeLog::from(base, config.log_bytes),
             opened,
-            count: 0,
-            visible_outputs: 0,
+            count,
+            visible_outputs,
         }
     }
 }

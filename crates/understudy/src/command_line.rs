@@ -9,7 +9,9 @@ mod guest;
 mod keys;
 mod replay;
 mod replica;
+mod restore;
 mod run;
+mod snapshot;
 mod status;
 mod switch;
 mod switchover;
@@ -69,6 +71,8 @@ enum Command {
     Pause(button::Pause),
     Resume(button::Resume),
     Switchover(switchover::Switchover),
+    Snapshot(snapshot::Snapshot),
+    Restore(restore::Restore),
     Arbiter(arbiter::Arbiter),
     Status(status::Status),
     Switch(switch::Switch),
@@ -109,6 +113,8 @@ pub fn main() -> ExitCode {
         Command::Pause(command) => command.execute(),
         Command::Resume(command) => command.execute(),
         Command::Switchover(command) => command.execute(),
+        Command::Snapshot(command) => command.execute(),
+        Command::Restore(command) => command.execute(),
         Command::Arbiter(command) => command.execute(),
         Command::Status(command) => command.execute(),
         Command::Switch(command) => command.execute(),

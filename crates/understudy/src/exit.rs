@@ -137,6 +137,7 @@ impl From<ReplicaError> for Failure {
             ReplicaError::Refused(_) => ExitStatus::Refused,
             ReplicaError::Unusable(_)
             | ReplicaError::Journal(_)
+            | ReplicaError::Restored(_)
             | ReplicaError::MachineFailed(_)
             | ReplicaError::Host(_) => ExitStatus::Failure,
         };
@@ -149,6 +150,7 @@ impl From<NewLifeError> for Failure {
         match error {
             NewLifeError::Replica(error) => error.into(),
             NewLifeError::Refused(_) => Failure::new(ExitStatus::Failure, error),
+            NewLifeError::NotPlaced { .. } => Failure::new(ExitStatus::Failure, error),
             NewLifeError::NotMeant => Failure::usage(error),
         }
     }

@@ -12,6 +12,9 @@ use std::time::Duration;
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 const BUTTON_TIMEOUT: Duration = Duration::from_secs(10);
 const WORD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long it may take until a snapshot begins, and for how long nothing may come of it: another one may be
+/// under way, or its host may be busy.
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(60);
 /// No answer is longer.
 const ANSWER_LIMIT: u64 = 1 << 20;
 
@@ -22,10 +25,10 @@ pub fn ask(directory: &Path, request: &Request) -> io::Result<Answer> {
         Request::Status => STATUS_TIMEOUT,
         Request::Press(_) => BUTTON_TIMEOUT,
         Request::Word(_) | Request::SwitchOver { .. } | Request::MoveArbiter { .. } => WORD_TIMEOUT,
-        Request::Console => {
+        Request::Console | Request::Snapshot { .. } => {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                "a console is no question: attach to it",
+                "a console or a snapshot is no question: attach to it",
             ));
         }
     };
@@ -48,8 +51,22 @@ fn send(stream: &mut UnixStream, request: &Request, timeout: Duration) -> io::Re
 /// # Errors
 /// Nobody answers, or nothing is live there: the error's text is the replica's.
 pub fn attach(directory: &Path) -> io::Result<UnixStream> {
+    converse(directory, &Request::Console, STATUS_TIMEOUT)
+}
+
+/// Has the replica whose state directory this is take a snapshot, whose file comes on the connection.
+///
+/// # Errors
+/// Nobody answers, or it cannot be taken there: then the kind is [`io::ErrorKind::Other`], and the text is the
+/// replica's.
+pub fn snapshot(directory: &Path, here: bool) -> io::Result<UnixStream> {
+    converse(directory, &Request::Snapshot { here }, SNAPSHOT_TIMEOUT)
+}
+
+/// Asks for what is more than an answer.
+fn converse(directory: &Path, request: &Request, timeout: Duration) -> io::Result<UnixStream> {
     let mut stream = with_short_path(directory, |short| UnixStream::connect(short))?;
-    send(&mut stream, &Request::Console, STATUS_TIMEOUT)?;
+    send(&mut stream, request, timeout)?;
     match serde_json::from_slice(&read_line(&stream)?)? {
         Answer::Done(_) => Ok(stream),
         Answer::Refused(why) => Err(io::Error::other(why)),

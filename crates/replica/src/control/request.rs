@@ -21,6 +21,13 @@ pub enum Request {
         /// The host that is to have it, by its name; whoever can take over if nobody is named.
         to: Option<String>,
     },
+    /// Take a snapshot of the machine and its disks, while it runs: after an [`Answer::Done`] its file comes
+    /// on the connection.
+    Snapshot {
+        /// At a primary, though there is a backup that could.
+        #[serde(default)]
+        here: bool,
+    },
     /// The machine's life goes on at another arbiter. The answer comes when it does.
     MoveArbiter {
         /// Its address.

@@ -115,6 +115,19 @@ impl ControlSocket {
         }
     }
 
+    /// Gives the connection of somebody who asked for more than an answer to whoever has a thread for it: whoever
+    /// writes to it waits, but not for longer than `patience`. `None`: nobody is there any more.
+    pub fn hand_over(&mut self, id: ConversationId, patience: Duration) -> Option<UnixStream> {
+        let mut stream = self.conversations.remove(&id)?.stream;
+        let mut line = serde_json::to_vec(&Answer::Done("begun".into())).ok()?;
+        line.push(b'\n');
+        // The socket's buffer holds it.
+        stream.write_all(&line).ok()?;
+        stream.set_nonblocking(false).ok()?;
+        stream.set_write_timeout(Some(patience)).ok()?;
+        Some(stream)
+    }
+
     /// Shows everybody at the console what the guest printed.
     pub fn show(&mut self, bytes: &[u8]) {
         let mut shown = Vec::new();

@@ -2,6 +2,7 @@
 
 use super::backup_machine::{BackupMachine, discard};
 use super::host::{Happened, Host, LooksAgain};
+use super::keeping::Keeping;
 use super::markers::Purpose;
 use super::primary::{PrimaryLoop, live_options};
 use super::requests::PassedOnRequests;
@@ -97,6 +98,8 @@ pub(super) struct BackupLoop {
     hurried: bool,
     /// What was asked for here, and is the live machine's to do.
     pub(super) requests: PassedOnRequests,
+    /// A snapshot for somebody who keeps it.
+    pub(super) keeping: Keeping,
 }
 
 impl BackupLoop {
@@ -139,6 +142,7 @@ impl BackupLoop {
             durable: 0,
             hurried: false,
             requests: PassedOnRequests::default(),
+            keeping: Keeping::default(),
         }
     }
 
@@ -194,7 +198,7 @@ impl BackupLoop {
         })
     }
 
-    fn vcpu(&self) -> Option<&ReplayingVcpu> {
+    pub(super) fn vcpu(&self) -> Option<&ReplayingVcpu> {
         self.machine.as_ref().and_then(BackupMachine::vcpu)
     }
 
@@ -219,6 +223,7 @@ impl BackupLoop {
             self.host.marker_written(purpose, result);
         }
         self.core.tick(monotonic());
+        self.look_at_keeping();
         self.answer_in_time();
         let end = self.actions();
         let is_waited_for = matches!(
@@ -265,6 +270,7 @@ impl BackupLoop {
     fn asked(&mut self, id: ConversationId, request: &Request) {
         match request {
             Request::Press(button) => self.press(id, *button),
+            Request::Snapshot { .. } => self.keep(id),
             Request::SwitchOver { to } => self.switch_over(id, to.as_deref()),
             Request::MoveArbiter { .. } => {
                 let why = format!(
@@ -320,6 +326,7 @@ impl BackupLoop {
                     report.sequence += self.snapshot_at;
                     self.core.diverged(monotonic(), pairing, report);
                 }
+                ReplayReport::Snapshot(begun) => self.keeping_begun(begun),
                 ReplayReport::Durable { count } => {
                     self.durable = count;
                     self.core.flushed(monotonic(), pairing, count);
@@ -569,6 +576,7 @@ impl BackupLoop {
     }
 
     fn discard(&mut self) {
+        self.end_keeping();
         self.host.discarding = discard(
             self.machine.take(),
             self.found.take(),
@@ -606,6 +614,7 @@ impl BackupLoop {
 
     /// Goes on in the primary's place.
     fn go_live(mut self, opened: Entry, log: LifeLog, outputs: &[Output]) -> PrimaryLoop {
+        self.end_keeping();
         let machine = self.machine.take().and_then(BackupMachine::into_live);
         let (vcpu, count, visible) =
             machine.expect("the core goes live only with a machine that has replayed all");

@@ -1,12 +1,12 @@
 //! The copy of the machine for a backup that joins: begun when the core wants it, in rounds, and sent to
-//! whoever has connected for it. What is taken for a journal goes its own way.
+//! whoever has connected for it. What is taken for a journal, or to be kept, goes its own way.
 
 use super::channel::Fetcher;
 use super::primary::PrimaryLoop;
 use super::snapshot_sender::{Round, SnapshotSender};
 use crate::host_time::monotonic;
 use crate::status::JoinProgress;
-use crate::vcpu::{BegunCopy, BegunSnapshot};
+use crate::vcpu::{BegunCopy, BegunSnapshot, SnapshotDisks};
 use environment::mpsc::{self, Receiver, Sender};
 use replication::ConnectionId;
 use replication::succession::RunId;
@@ -29,6 +29,11 @@ impl Copy {
         self.sender.as_ref().map(SnapshotSender::progress)
     }
 
+    /// Whether none is being made.
+    pub(super) fn is_idle(&self) -> bool {
+        self.rounds.is_none() && self.begun.is_none() && self.sender.is_none()
+    }
+
     /// A round after the first of this pairing's.
     pub(super) fn round(&self, pairing: u64, round: Round) {
         if let Some((its, rounds)) = &self.rounds
@@ -47,6 +52,9 @@ impl PrimaryLoop {
             Some(number) if self.is_journals(number) => {
                 let disks = self.journals_disks(number);
                 self.vcpu.snapshot(number, disks);
+            }
+            Some(number) if self.keeping.is_its(number) => {
+                self.vcpu.snapshot(number, SnapshotDisks::Copied);
             }
             Some(pairing) => self.vcpu.copy(pairing),
             None => {}
@@ -77,6 +85,9 @@ impl PrimaryLoop {
         if self.is_journals(number) {
             self.journal_snapshot_begun(begun);
             return self.core.snapshot_taken(monotonic(), number, count);
+        }
+        if self.keeping.is_its(number) {
+            return self.keeping_begun(begun);
         }
         self.core.snapshot_taken(monotonic(), number, count);
         self.copy.round(number, Round::Last(begun));

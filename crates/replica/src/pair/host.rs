@@ -711,6 +711,15 @@ impl Host {
         self.control.answer(id, answer);
     }
 
+    /// As [`ControlSocket::hand_over`].
+    pub fn hand_over(
+        &mut self,
+        id: ConversationId,
+        patience: Duration,
+    ) -> Option<std::os::unix::net::UnixStream> {
+        self.control.hand_over(id, patience)
+    }
+
     /// Lets somebody be at the console of the machine that is live here.
     pub fn attach(&mut self, id: ConversationId) {
         self.control.attach(id);

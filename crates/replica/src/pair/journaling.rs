@@ -19,6 +19,13 @@ pub(super) struct JournalSnapshot {
     begun: Option<Box<BegunSnapshot>>,
 }
 
+impl JournalSnapshot {
+    /// Whether one was asked for and is not there yet.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.number.is_some()
+    }
+}
+
 /// No machine is taken to replay more slowly than so many instructions a second.
 const LEAST_SPEED: f64 = 100e6;
 /// Snapshots of a journal take at most one part in so many of the time.
@@ -94,6 +101,7 @@ impl PrimaryLoop {
     /// A snapshot is to be taken for a journal.
     pub(super) fn ask_journal_snapshot(&mut self, number: u64) {
         self.journal_snapshot.number = Some(number);
+        self.keeping.gives_way();
         self.requests.ask(number);
     }
 
@@ -177,6 +185,8 @@ impl PrimaryLoop {
         let layer_bytes = disks.map_or(0, DiskThread::layer_bytes);
         let is_due = self.journal_age.is_due(now, count, options.recover_within)
             || self.journal_age.is_free(now) && layer_bytes >= LONGEST_LAYERS_BYTES;
+        // One that somebody keeps would end.
+        let is_due = is_due && !self.keeping.is_under_way();
         if is_due && self.core.renew_journal(now) {
             self.journal_age.asked(now);
             self.actions();

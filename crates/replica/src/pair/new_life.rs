@@ -1,7 +1,7 @@
 //! Beginning another life of a machine, where no replica runs: a person's word.
 
 use super::identity;
-use super::markers::Markers;
+use super::markers::{Markers, Purpose};
 use super::peers::Peers;
 use super::starting::obstacle;
 use crate::config::ReplicaConfig;
@@ -9,13 +9,16 @@ use crate::end::ReplicaError;
 use crate::host_time::monotonic;
 use crate::machines::Machines;
 use crate::random;
+use crate::snapshot_file::{self, PlaceError};
 use crate::state_directory::StateDirectory;
 use crate::wake::Waker;
 use arbiter::{ArbiterDesk, Store};
+use replication::marker::{DiskState, Marker, Role};
 use replication::message::LifeId;
 use replication::startup::{Startup, StartupAction, StartupConfig, Waiting, Word};
-use replication::succession::{Entry, Newest, Search, SearchVerdict};
+use replication::succession::{Entry, LifeNumber, Newest, Search, SearchVerdict};
 use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use thiserror::Error;
 
@@ -36,12 +39,32 @@ pub enum NewLifeError {
     /// The person did not mean it.
     #[error("nothing was changed")]
     NotMeant,
+    /// A life was begun, and what is in the file of a snapshot did not all come to its place.
+    #[error(
+        "life {life} was begun, but the snapshot is not where it should be, and nothing starts here until it is: {why}. \
+         Restore it again, with --new-life"
+    )]
+    NotPlaced {
+        /// Which.
+        life: LifeNumber,
+        /// What failed.
+        why: PlaceError,
+    },
 }
 
 impl From<io::Error> for NewLifeError {
     fn from(error: io::Error) -> NewLifeError {
         NewLifeError::Replica(error.into())
     }
+}
+
+/// What stands before a life is begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Situation {
+    /// For people.
+    pub text: String,
+    /// A life is open, and would have to be declared lost.
+    pub is_open: bool,
 }
 
 /// Who begins a life: a process that has the state directory, and is no replica.
@@ -55,16 +78,33 @@ pub struct NewLife {
     places: Vec<String>,
     peers: Peers,
     waker: Waker,
+    state_directory: PathBuf,
     /// After the markers: whoever takes the directory next finds nobody at them.
     _directory: StateDirectory,
 }
 
 impl NewLife {
-    /// Takes the state directory.
+    /// Takes the state directory, for a machine that starts from the disks here.
     ///
     /// # Errors
     /// A replica has it, or something of the configuration cannot be used.
     pub fn open(
+        config: &ReplicaConfig,
+        peers: Vec<String>,
+        machines: &dyn Machines,
+        store: Box<dyn Store>,
+    ) -> Result<NewLife, NewLifeError> {
+        let mut new_life = NewLife::open_for_snapshot(config, peers, machines, store)?;
+        new_life.startup.has_disks = config.disks.iter().any(|disk| !disk.read_only);
+        new_life.obstacle = obstacle(config, machines);
+        Ok(new_life)
+    }
+
+    /// The same, for a machine that starts from a snapshot: whatever the disks here are, they will be overwritten.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_for_snapshot(
         config: &ReplicaConfig,
         peers: Vec<String>,
         machines: &dyn Machines,
@@ -83,7 +123,7 @@ impl NewLife {
         let markers = Markers::open(config, greeting.machine.clone(), waker.clone())?;
         let startup = StartupConfig {
             peers: peers.len() as u8,
-            has_disks: config.disks.iter().any(|disk| !disk.read_only),
+            has_disks: false,
             durability: pair_config.durability,
             ..StartupConfig::new(
                 greeting.machine.clone(),
@@ -94,7 +134,8 @@ impl NewLife {
         };
         Ok(NewLife {
             startup,
-            obstacle: obstacle(config, machines),
+            obstacle: machines.check().err().map(|error| error.to_string()),
+            state_directory: config.state_directory.clone(),
             markers,
             arbiter,
             places: peers,
@@ -108,7 +149,7 @@ impl NewLife {
     ///
     /// # Errors
     /// The arbiter does not answer.
-    pub fn situation(&mut self) -> Result<String, NewLifeError> {
+    pub fn situation(&mut self) -> Result<Situation, NewLifeError> {
         let worth = self.markers.worth();
         let here = format!("on this host is {worth}");
         let StartupConfig { machine, .. } = &self.startup;
@@ -122,7 +163,10 @@ impl NewLife {
             while let Some((request, outcome)) = self.arbiter.answer(monotonic()) {
                 let found = search.answer(monotonic(), &request, &outcome);
                 if let SearchVerdict::Found(newest) = found {
-                    return Ok(format!("{}; {here}", describe(&newest)));
+                    return Ok(Situation {
+                        text: format!("{}; {here}", describe(&newest)),
+                        is_open: matches!(&newest, Newest::Key(entry) if entry.next.is_some()),
+                    });
                 }
             }
             if monotonic() >= until {
@@ -161,6 +205,54 @@ impl NewLife {
                 return outcome;
             }
             self.wait(startup.next_deadline())?;
+        }
+    }
+
+    /// Begins a life as [`NewLife::begin`] does, whose machine goes on from the snapshot in `file`, and puts that where
+    /// the configuration says: what is on the disks is overwritten, once the life has begun. `progress` is told how many
+    /// bytes of how many of the file were read.
+    ///
+    /// # Errors
+    /// As there; or what is in the file cannot be put there.
+    pub fn restore(
+        &mut self,
+        config: &ReplicaConfig,
+        file: &Path,
+        progress: impl FnMut(u64, u64),
+    ) -> Result<Entry, NewLifeError> {
+        // Whatever dies from here on, nothing starts from disks that are half of something.
+        let was_unfinished = snapshot_file::obstacle(&self.state_directory).is_some();
+        snapshot_file::begin_restoring(&self.state_directory, file)?;
+        let begun = self.begin();
+        if begun.is_err() && !was_unfinished {
+            snapshot_file::end_restoring(&self.state_directory)?;
+        }
+        let begun = begun?;
+        let life = begun.key.life;
+        let placed = snapshot_file::place(file, config, &begun, progress);
+        placed.map_err(|why| NewLifeError::NotPlaced { life, why })?;
+        self.mark(&begun)?;
+        snapshot_file::end_restoring(&self.state_directory)?;
+        Ok(begun)
+    }
+
+    /// Marks the disks here as this life's.
+    fn mark(&mut self, begun: &Entry) -> Result<(), NewLifeError> {
+        let marker = Marker {
+            machine: begun.key.machine.clone(),
+            life: begun.key.life,
+            life_id: begun.life,
+            generation: begun.next_generation(),
+            role: Role::Primary,
+            record: begun.record,
+            disk: DiskState::Whole,
+        };
+        self.markers.write(Purpose::Primary, marker);
+        loop {
+            if let Some((_, written)) = self.markers.done() {
+                return Ok(written?);
+            }
+            self.wait(None)?;
         }
     }
 

@@ -5,6 +5,7 @@ use super::copy::Copy;
 use super::demand::Demand;
 use super::host::{Happened, Host};
 use super::journaling::{JournalAge, JournalSnapshot};
+use super::keeping::Keeping;
 use super::markers::Purpose;
 use super::moving::ArbiterMove;
 use super::rates::percentile_ms;
@@ -80,6 +81,8 @@ pub(super) struct PrimaryLoop {
     pub(super) switchover: Option<Switchover>,
     /// Somebody waits for the life to go on at another arbiter.
     pub(super) arbiter_move: Option<ArbiterMove>,
+    /// A snapshot for somebody who keeps it.
+    pub(super) keeping: Keeping,
     pub(super) presses: Presses,
     ended: Option<PrimaryEnding>,
 }
@@ -114,12 +117,15 @@ impl Settling {
     }
 }
 
-/// A machine at power-on and its disks.
+/// A machine at power-on, or that of a snapshot that was restored, and its disks.
 type PoweredOn = Result<(Box<dyn Machine>, Vec<Disk>), ReplicaError>;
 
 /// Opens the disks and makes the machine on a thread of its own: images are read and loaded, which
 /// takes a tenth of a second and more.
-fn start_power_on(host: &mut Host) -> Result<Receiver<PoweredOn>, ReplicaError> {
+fn start_power_on(
+    host: &mut Host,
+    restored: Option<crate::snapshot_file::RestoredMachine>,
+) -> Result<Receiver<PoweredOn>, ReplicaError> {
     let (sender, made) = mpsc::channel();
     let previous = host.discarding.take();
     let (machines, waker) = (host.machines.clone(), host.waker.clone());
@@ -135,7 +141,10 @@ fn start_power_on(host: &mut Host) -> Result<Receiver<PoweredOn>, ReplicaError> 
             }
             let power_on = || {
                 let disks = Disk::open_all(&files, Some(&state_directory))?;
-                let machine = machines.power_on(&disks).map_err(ReplicaError::PowerOn)?;
+                let machine = match restored {
+                    Some(restored) => restored.make(&*machines, &disks)?,
+                    None => machines.power_on(&disks).map_err(ReplicaError::PowerOn)?,
+                };
                 Ok((machine, disks))
             };
             // The loop waits for it.
@@ -176,14 +185,19 @@ impl PrimaryLoop {
             stopping: None,
             switchover: None,
             arbiter_move: None,
+            keeping: Keeping::default(),
             presses: Presses::default(),
             ended: None,
         }
     }
 
-    /// Makes the machine from its images and disks, at this host's key.
+    /// Makes the machine from its images and disks, at this host's key; or from the snapshot that was restored for
+    /// it.
     pub(super) fn from_disk(mut host: Host, won: Entry) -> Result<PrimaryLoop, ReplicaError> {
-        let made = start_power_on(&mut host)?;
+        let state = &host.config.state_directory;
+        let restored = crate::snapshot_file::RestoredMachine::of(state, &won)?;
+        let is_restored = restored.is_some();
+        let made = start_power_on(&mut host, restored)?;
         // Meanwhile the loop goes on; whoever comes is dealt with afterwards.
         let mut meanwhile = Vec::new();
         let (machine, disks) = loop {
@@ -211,10 +225,25 @@ impl PrimaryLoop {
             encoding: InputEncoding::WithoutDiskData,
             evidence: Some(EvidenceStore::new(&host.config.state_directory)),
         };
+        let (count, visible) = (
+            parts.guest.machine.instruction_count(),
+            parts.guest.machine.visible_outputs(),
+        );
         let vcpu = LiveVcpu::start(parts, live_options(&host), channel, host.waker.clone())?;
-        host.events
-            .add("machine_started", won.key.generation.0, 0, won.to_string());
-        let beginning = Beginning::from_disk(won, &host.pair_config);
+        let (generation, detail) = (won.key.generation.0, won.to_string());
+        if is_restored {
+            if let Some(network) = &mut host.outside.network {
+                // The guest does not know that it is somewhere else.
+                network.announce();
+            }
+            crate::snapshot_file::forget(&host.config.state_directory);
+            let detail =
+                format!("{detail}; the machine goes on from the snapshot that was restored");
+            host.events.add("restored", generation, count, detail);
+        } else {
+            host.events.add("machine_started", generation, 0, detail);
+        }
+        let beginning = Beginning::of_machine(won, &host.pair_config, count, visible);
         let core = Primary::new(monotonic(), host.pair_config.clone(), beginning);
         let mut primary = PrimaryLoop::new(host, vcpu, core);
         for happened in meanwhile {
@@ -228,6 +257,7 @@ impl PrimaryLoop {
         // A snapshot that was begun keeps the disks.
         self.journal_snapshot = JournalSnapshot::default();
         self.copy = Copy::default();
+        self.keeping = Keeping::default();
         self.vcpu.close();
     }
 
@@ -342,6 +372,7 @@ impl PrimaryLoop {
         self.settle_again();
         let lacks_backups = self.lacks_backups();
         self.rivals.look(&mut self.host, lacks_backups);
+        self.begin_keeping();
         self.begin_snapshots();
         self.copy_ended();
     }
@@ -458,7 +489,10 @@ impl PrimaryLoop {
                 } => self.host.send(connection, &message),
                 PrimaryAction::Close(connection) => self.host.close(connection),
                 PrimaryAction::Emit(said) => self.emit(said),
-                PrimaryAction::TakeSnapshot { pairing, .. } => self.requests.ask(pairing),
+                PrimaryAction::TakeSnapshot { pairing, .. } => {
+                    self.keeping.gives_way();
+                    self.requests.ask(pairing);
+                }
                 PrimaryAction::AbortSnapshot { .. } => self.drop_copy(),
                 PrimaryAction::BeginJournal { snapshot, .. } => {
                     self.ask_journal_snapshot(snapshot);
@@ -514,6 +548,7 @@ impl PrimaryLoop {
     pub(super) fn end(&mut self, ending: PrimaryEnding) {
         self.arbiter_move_is_not_known();
         self.forget_presses();
+        self.end_keeping();
         self.ended.get_or_insert(ending);
     }
 
@@ -570,6 +605,7 @@ impl PrimaryLoop {
         match request {
             Request::Console => self.host.attach(id),
             Request::Press(button) => self.press(Asker::Here(id), (*button).into()),
+            Request::Snapshot { here } => self.keep(id, *here),
             Request::SwitchOver { to } => self.switch_over(Asker::Here(id), to.as_deref()),
             Request::MoveArbiter { to } => self.move_arbiter(id, to),
             Request::Word(_) => {

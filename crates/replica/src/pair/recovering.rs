@@ -160,7 +160,7 @@ impl Recovery {
                         report.count, report.what
                     )));
                 }
-                ReplayReport::Durable { .. } => {}
+                ReplayReport::Durable { .. } | ReplayReport::Snapshot(_) => {}
                 ReplayReport::DiskFailed(how) => return Err(ReplicaError::Journal(how)),
                 ReplayReport::Failed(failure) => {
                     if let Some(vcpu) = &mut self.vcpu {

@@ -52,6 +52,11 @@ impl SnapshotRequests {
         self.begun = None;
     }
 
+    /// Whether none is asked for that was not begun.
+    pub fn is_idle(&self) -> bool {
+        self.asked.is_none()
+    }
+
     /// When [`SnapshotRequests::begin`] has something to say.
     pub fn deadline(&self) -> Option<Duration> {
         self.asked.map(|_| self.not_before)

@@ -11,6 +11,7 @@ use crate::end::{Ended, ReplicaError};
 use crate::host_time::monotonic;
 use crate::journal::JournalDesk;
 use crate::machines::Machines;
+use crate::snapshot_file;
 use crate::status::ReplicaStatus;
 use replication::message::Message;
 use replication::startup::{self, JournalWorth, Startup, StartupAction, Waiting};
@@ -61,6 +62,9 @@ pub fn serve(host: &mut Host, startup: &mut Startup) -> Result<Next, ReplicaErro
 /// Why this host could not start the machine now, if it could not: a disk or an image is missing.
 pub fn obstacle(config: &ReplicaConfig, machines: &dyn Machines) -> Option<String> {
     let check = |file: &DiskFile| Disk::check(&file.path, file.read_only);
+    if let Some(unfinished) = snapshot_file::obstacle(&config.state_directory) {
+        return Some(unfinished);
+    }
     if let Some(error) = config.disks.iter().find_map(|file| check(file).err()) {
         return Some(error.to_string());
     }
@@ -204,6 +208,7 @@ impl Starting<'_> {
                 Request::Console
                 | Request::Status
                 | Request::Press(_)
+                | Request::Snapshot { .. }
                 | Request::SwitchOver { .. }
                 | Request::MoveArbiter { .. } => {
                     let waiting = format!("nothing is live here: {}", self.startup.waiting());

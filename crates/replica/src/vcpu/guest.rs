@@ -250,6 +250,11 @@ impl ReplicaGuest {
             .collect()
     }
 
+    /// Whether the guest waits for random numbers.
+    pub fn waits_for_entropy(&self) -> bool {
+        !self.open_entropy.is_empty()
+    }
+
     /// Why a recorded input was refused, when that is this host's fault and no difference between
     /// the machines.
     pub fn take_host_error(&mut self) -> Option<GuestError> {

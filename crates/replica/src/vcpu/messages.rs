@@ -4,9 +4,11 @@
 use super::LiveOptions;
 use super::copying::SnapshotPages;
 use crate::disk::overlay::LayerId;
-use crate::disk::{CopiedPart, Freezing};
-use environment::mpsc::Receiver;
+use crate::disk::{CopiedPart, Freezing, SECTOR_BYTES};
+use environment::mpsc::{self, Receiver};
+use machine::Machine;
 use machine::input::{Input, InstructionCount};
+use machine::memory::PAGE_SIZE;
 use machine::output::{Finish, Output, Trouble};
 use machine::snapshot::{Snapshot, SnapshotHead};
 use replication::lag::RunShare;
@@ -69,6 +71,8 @@ pub(crate) enum ReplayCommand {
     StopComparing,
     /// What is given from here on is compared again.
     Compare,
+    /// Begin a snapshot with this number, disks included.
+    Snapshot { number: u64 },
     /// All records were given; go live when they were replayed.
     GoLive(LiveOptions),
 }
@@ -160,6 +164,8 @@ pub enum ReplayReport {
         /// The number of the last record replayed.
         replayed: u64,
     },
+    /// The snapshot that was asked for.
+    Snapshot(Box<BegunSnapshot>),
     /// This host's disks have all that the guest had written before it asked for any flush at an
     /// instruction count of at most this.
     Durable {
@@ -218,10 +224,44 @@ pub struct BegunSnapshot {
     pub head: SnapshotHead,
     /// Its RAM, or of a copy what changed since the round before.
     pub pages: SnapshotPages,
+    /// About how many bytes of RAM that may be.
+    pub memory_bytes: u64,
+    /// How long its disks are, in bytes.
+    pub disk_lengths: Vec<u64>,
     /// What its disks hold.
     pub disk_parts: Receiver<CopiedPart>,
     /// Instead of that: they stay where they are.
     pub freezing: Option<Freezing>,
     /// How long the guest stood still for it.
     pub pause: Duration,
+}
+
+impl BegunSnapshot {
+    /// Of this machine, as it is now. What becomes of its disks, and how long that took, is not in it yet.
+    pub(super) fn of(
+        machine: &dyn Machine,
+        pairing: u64,
+        head: SnapshotHead,
+        pages: SnapshotPages,
+    ) -> BegunSnapshot {
+        BegunSnapshot {
+            pairing,
+            count: machine.instruction_count(),
+            visible: machine.visible_outputs(),
+            head,
+            pages,
+            memory_bytes: machine.pages_in_use() as u64 * PAGE_SIZE,
+            disk_lengths: disk_lengths(machine),
+            disk_parts: mpsc::sync_channel(1).1,
+            freezing: None,
+            pause: Duration::ZERO,
+        }
+    }
+}
+
+/// How long a machine's disks are, in bytes.
+pub(super) fn disk_lengths(machine: &dyn Machine) -> Vec<u64> {
+    let disks = machine.board().disks.iter();
+    let lengths = disks.map(|disk| disk.sectors.saturating_mul(SECTOR_BYTES));
+    lengths.collect()
 }

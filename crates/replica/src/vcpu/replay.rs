@@ -1,5 +1,7 @@
 //! The replaying mode: the machine does what the records say, and is checked against them.
 
+mod snapshots;
+
 use super::Ends;
 use super::guest::{GuestError, ReplicaGuest};
 use super::live::{GoingLive, visible_units};
@@ -7,6 +9,7 @@ use super::messages::{Command, ReplayCommand, ReplayReport, VisibleOutputs};
 use crate::host_time::monotonic_ns;
 use environment::mpsc::{self, TryRecvError};
 use replication::replay::{Progress, Replayer};
+use snapshots::Snapshots;
 use std::sync::atomic::Ordering;
 
 /// Instructions between two looks at the commands: a millisecond or less.
@@ -33,13 +36,15 @@ pub(super) fn run(guest: &mut ReplicaGuest, ends: &Ends) -> Result<Option<GoingL
     let mut heard_at_ns = monotonic_ns();
     let mut progress = Progress::Waiting;
     let mut differs = false;
+    let mut snapshots = Snapshots::default();
     loop {
         // Only a replay that has something to do looks in passing.
-        let command = match progress {
-            Progress::Working => ends.commands.try_recv(),
-            Progress::Waiting | Progress::Blocked => {
-                ends.commands.recv().map_err(|_| TryRecvError::Disconnected)
-            }
+        let is_busy =
+            progress == Progress::Working || snapshots.while_waiting(replayer.guest_mut());
+        let command = if is_busy {
+            ends.commands.try_recv()
+        } else {
+            ends.commands.recv().map_err(|_| TryRecvError::Disconnected)
         };
         match command {
             Ok(Command::Replay(ReplayCommand::Records(records))) => {
@@ -58,6 +63,9 @@ pub(super) fn run(guest: &mut ReplicaGuest, ends: &Ends) -> Result<Option<GoingL
                     lost_ns: 0,
                 });
             }
+            Ok(Command::Replay(ReplayCommand::Snapshot { number })) => {
+                snapshots.ask(number, replayer.replayed() + replayer.backlog() as u64);
+            }
             Ok(Command::Live(command)) => go_live
                 .as_mut()
                 .expect("a machine is told to go live before it is treated as one")
@@ -73,8 +81,15 @@ pub(super) fn run(guest: &mut ReplicaGuest, ends: &Ends) -> Result<Option<GoingL
         if differs {
             continue;
         }
+        let began_ns = monotonic_ns();
         match work(&mut replayer, &mut woken_at_ns, ends) {
-            Worked::Made(made) => progress = made,
+            Worked::Made(made) => {
+                progress = made;
+                let ran_ns = monotonic_ns().saturating_sub(began_ns);
+                snapshots.after_running(replayer.guest_mut(), ran_ns, ends);
+                let replayed = replayer.replayed();
+                snapshots.begin(replayer.guest_mut(), replayed, ends);
+            }
             Worked::Differs => (differs, progress) = (true, Progress::Waiting),
             Worked::DiskFailed => return Ok(None),
         }
@@ -82,6 +97,8 @@ pub(super) fn run(guest: &mut ReplicaGuest, ends: &Ends) -> Result<Option<GoingL
             && let Some(mut going_live) = go_live.take()
         {
             going_live.lost_ns = monotonic_ns().saturating_sub(heard_at_ns);
+            // Whoever takes it asks the live machine again.
+            snapshots.end(replayer.guest_mut());
             return Ok(Some(going_live));
         }
     }

@@ -20,6 +20,7 @@ use crate::succession::{
 use crate::watch::Agreement;
 use crate::wire::{Fields, WireError, put_bytes, put_varint};
 use fetching::{get_blocks, get_chunk, get_device, get_disks, get_zeros, put_blocks};
+pub(crate) use greeting::{get_configuration, put_configuration};
 use greeting::{
     get_facts, get_greeting, get_host, get_machine, get_needs, get_refusal, get_u32, put_facts,
     put_greeting, put_host, put_needs, put_refusal,

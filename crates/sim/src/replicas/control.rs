@@ -33,6 +33,7 @@ const SWITCHOVER: &str = "switchover";
 
 fn name(request: &Request) -> &'static str {
     match request {
+        Request::Snapshot { .. } => "snapshot",
         Request::Status => "status",
         Request::Word(_) => "without",
         Request::Console => "console",

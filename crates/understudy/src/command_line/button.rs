@@ -6,6 +6,7 @@ use crate::status;
 use anyhow::anyhow;
 use clap::Args;
 use replica::control::{self, Answer, Request};
+use replica::status::ReplicaStatus;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -120,26 +121,39 @@ impl Front {
 
     /// That of the replica to be asked.
     fn state_directory(&self) -> Result<PathBuf, Failure> {
+        // The primary is the first.
+        self.state_directory_of(|_| true)
+    }
+
+    /// That of the replica to be asked: under a directory of several the first that is `preferred`.
+    pub(super) fn state_directory_of(
+        &self,
+        preferred: impl Fn(&ReplicaStatus) -> bool,
+    ) -> Result<PathBuf, Failure> {
         match (&self.config, &self.dir) {
             (Some(file), _) => Ok(VmConfig::load(file)
                 .map_err(Failure::usage)?
                 .state_directory),
-            (None, Some(directory)) => of_replica_under(directory),
+            (None, Some(directory)) => of_replica_under(directory, preferred),
             (None, None) => Err(Failure::usage(anyhow!("give --config or --dir"))),
         }
     }
 }
 
-/// The state directory of the primary under `directory`, or of another replica there, which passes on
-/// what it is asked.
-fn of_replica_under(directory: &Path) -> Result<PathBuf, Failure> {
+/// The state directory of the first replica under `directory` that is `preferred`, or of another one there, which
+/// passes on what it is asked.
+fn of_replica_under(
+    directory: &Path,
+    preferred: impl Fn(&ReplicaStatus) -> bool,
+) -> Result<PathBuf, Failure> {
     if !directory.is_dir() {
         let error = anyhow!("{} is no directory", directory.display());
         return Err(Failure::usage(error));
     }
     let status = status::collect(directory);
-    // The primary is the first.
-    if let Some(replica) = status.replicas.first() {
+    let mut replicas = status.replicas.iter();
+    let replica = replicas.find(|replica| preferred(replica));
+    if let Some(replica) = replica.or(status.replicas.first()) {
         return Ok(replica.directory.clone());
     }
     let (other, kind) = match status.not_permitted.first() {
@@ -149,7 +163,7 @@ fn of_replica_under(directory: &Path) -> Result<PathBuf, Failure> {
     Err(unanswered(other, &kind.into()))
 }
 
-fn unanswered(directory: &Path, error: &io::Error) -> Failure {
+pub(super) fn unanswered(directory: &Path, error: &io::Error) -> Failure {
     let directory = directory.display();
     match error.kind() {
         io::ErrorKind::PermissionDenied => Failure::new(

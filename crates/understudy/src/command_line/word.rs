@@ -112,7 +112,7 @@ impl BeginLife {
         let (peers, name) = (config.peers(), config.name.clone());
         let machines = ConfiguredMachine(config);
         let mut new_life = NewLife::open(&replica, peers, &machines, store)?;
-        self.confirm(&name, &new_life.situation()?)?;
+        self.confirm(&name, &new_life.situation()?.text)?;
         let won = new_life.begin()?;
         println!(
             "life {} of {name} has begun: `understudy replica --config {}` starts its machine",
@@ -139,7 +139,7 @@ impl BeginLife {
 }
 
 /// Asks for a word to be typed.
-fn is_meant(word: &str, meaning: &str) -> Result<bool, Failure> {
+pub(super) fn is_meant(word: &str, meaning: &str) -> Result<bool, Failure> {
     if !io::stdin().is_terminal() {
         return Err(Failure::usage(anyhow!(
             "nobody to ask at this terminal: give --yes if it is meant"

@@ -5,9 +5,8 @@
 //! until that is little; the last round is the snapshot, and only from there on the backup needs the log.
 
 use super::super::copying::{Copying, Progress};
-use super::super::messages::{BegunCopy, BegunSnapshot, LiveReport, SnapshotDisks};
+use super::super::messages::{BegunCopy, BegunSnapshot, LiveReport, SnapshotDisks, disk_lengths};
 use super::{Flush, Live};
-use crate::disk::SECTOR_BYTES;
 use crate::host_time::monotonic_ns;
 use crate::vcpu::SnapshotPages;
 use environment::mpsc;
@@ -105,9 +104,7 @@ impl Live<'_> {
         let began_ns = monotonic_ns();
         let (head, pages) = self.capture(pairing, Extent::First);
         let machine = &*self.guest.machine;
-        let disks = machine.board().disks.iter();
-        let disk_lengths = disks.map(|disk| disk.sectors.saturating_mul(SECTOR_BYTES));
-        let disk_lengths = disk_lengths.collect();
+        let disk_lengths = disk_lengths(machine);
         let pages_in_use = machine.pages_in_use();
         self.snapshots.rounds = Some(Rounds {
             pairing,
@@ -195,17 +192,10 @@ impl Live<'_> {
             (Some(_), SnapshotDisks::Untouched) | (None, _) => {}
         }
         let (head, pages) = self.capture(pairing, extent);
-        let machine = &*self.guest.machine;
-        let begun = BegunSnapshot {
-            pairing,
-            count: machine.instruction_count(),
-            visible: machine.visible_outputs(),
-            head,
-            pages,
-            disk_parts,
-            freezing,
-            pause: Duration::from_nanos(monotonic_ns().saturating_sub(began_ns)),
-        };
+        let mut begun = BegunSnapshot::of(&*self.guest.machine, pairing, head, pages);
+        begun.disk_parts = disk_parts;
+        begun.freezing = freezing;
+        begun.pause = Duration::from_nanos(monotonic_ns().saturating_sub(began_ns));
         self.ends.live(LiveReport::Snapshot(Box::new(begun)));
     }
 

@@ -80,7 +80,7 @@ fn get_build(fields: &mut Fields<'_>) -> Result<Build, WireError> {
     }
 }
 
-fn put_configuration(out: &mut Vec<u8>, configuration: &Configuration) {
+pub(crate) fn put_configuration(out: &mut Vec<u8>, configuration: &Configuration) {
     let values = configuration.values();
     put_varint(out, values.len() as u64);
     for (key, value) in values {
@@ -90,7 +90,7 @@ fn put_configuration(out: &mut Vec<u8>, configuration: &Configuration) {
     out.extend_from_slice(&configuration.rest().to_le_bytes());
 }
 
-fn get_configuration(fields: &mut Fields<'_>) -> Result<Configuration, WireError> {
+pub(crate) fn get_configuration(fields: &mut Fields<'_>) -> Result<Configuration, WireError> {
     let count = get_count(fields, "the keys of a configuration", MAX_KEYS)?;
     let mut values = Vec::with_capacity(count);
     for _ in 0..count {

@@ -1,0 +1,68 @@
+//! Packs what is in the parts of a file, by Zstandard.
+
+use std::io;
+use zstd::bulk::{Compressor, Decompressor};
+
+/// The quickest of Zstandard's usual levels: packing has the time that the guest leaves.
+const LEVEL: i32 = 1;
+
+/// Packs parts, one by one.
+pub(super) struct Packer(Compressor<'static>);
+
+impl Packer {
+    pub(super) fn new() -> io::Result<Packer> {
+        Ok(Packer(Compressor::new(LEVEL)?))
+    }
+
+    pub(super) fn pack(&mut self, bytes: &[u8]) -> io::Result<Vec<u8>> {
+        match bytes {
+            [] => Ok(Vec::new()),
+            bytes => self.0.compress(bytes),
+        }
+    }
+}
+
+/// Unpacks them.
+pub(super) struct Unpacker(Decompressor<'static>);
+
+impl Unpacker {
+    pub(super) fn new() -> io::Result<Unpacker> {
+        Ok(Unpacker(Decompressor::new()?))
+    }
+
+    /// `None`: it is not what was packed of so many bytes. No more room than those is taken for it.
+    pub(super) fn unpack(&mut self, packed: &[u8], bytes: u64) -> Option<Vec<u8>> {
+        if bytes == 0 {
+            return packed.is_empty().then(Vec::new);
+        }
+        let unpacked = self.0.decompress(packed, bytes as usize).ok()?;
+        (unpacked.len() as u64 == bytes).then_some(unpacked)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_is_packed_is_unpacked(bytes in prop::collection::vec(any::<u8>(), 0..5000)) {
+            let packed = Packer::new().unwrap().pack(&bytes).unwrap();
+            let mut unpacker = Unpacker::new().unwrap();
+            let length = bytes.len() as u64;
+            prop_assert_eq!(unpacker.unpack(&packed, length + 1), None);
+            prop_assert_eq!(unpacker.unpack(&packed, length), Some(bytes));
+        }
+    }
+
+    /// A file says how long a part is; whoever made it may lie.
+    #[test]
+    fn garbage_or_more_than_was_said_is_none() {
+        let packed = Packer::new().unwrap().pack(&[0; 1 << 20]).unwrap();
+        let mut unpacker = Unpacker::new().unwrap();
+        assert_eq!(unpacker.unpack(&packed, 1000), None);
+        assert_eq!(unpacker.unpack(&[7; 90], 1000), None);
+        assert_eq!(unpacker.unpack(&[7], 0), None);
+    }
+}

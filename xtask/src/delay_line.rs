@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,14 @@ const WAKE_UP: Duration = Duration::from_micros(100);
 #[derive(Debug)]
 pub struct DelayLine {
     address: SocketAddr,
-    one_way_us: Arc<AtomicU64>,
+    length: Arc<Length>,
+}
+
+/// How long it is, and how that is kept.
+#[derive(Debug, Default)]
+struct Length {
+    one_way_us: AtomicU64,
+    is_exact: AtomicBool,
 }
 
 impl DelayLine {
@@ -26,20 +33,17 @@ impl DelayLine {
     pub fn start(target: String) -> Result<DelayLine> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
-        let one_way_us = Arc::new(AtomicU64::new(0));
-        let delay = one_way_us.clone();
+        let length = Arc::new(Length::default());
+        let led_by = length.clone();
         std::thread::spawn(move || {
             for near in listener.incoming().flatten() {
                 // A target that is not there closes the connection, as a network would in the end.
                 if let Ok(far) = TcpStream::connect(&target) {
-                    let _led = lead(near, far, &delay);
+                    let _led = lead(near, far, &led_by);
                 }
             }
         });
-        Ok(DelayLine {
-            address,
-            one_way_us,
-        })
+        Ok(DelayLine { address, length })
     }
 
     /// Where it listens.
@@ -53,6 +57,7 @@ impl DelayLine {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let line = DelayLine::start(listener.local_addr()?.to_string())?;
         line.set_one_way(one_way);
+        line.set_exact(true);
         let mut near = TcpStream::connect(line.address())?;
         near.set_nodelay(true)?;
         let (mut far, _) = listener.accept()?;
@@ -74,29 +79,37 @@ impl DelayLine {
     /// How long everything takes from now on, each way.
     pub fn set_one_way(&self, delay: Duration) {
         let delay = u64::try_from(delay.as_micros()).unwrap_or(u64::MAX);
-        self.one_way_us.store(delay, Ordering::Relaxed);
+        self.length.one_way_us.store(delay, Ordering::Relaxed);
+    }
+
+    /// Whether it takes processor time, a tenth of a millisecond for each message, to be no longer than
+    /// that. It would take it from a guest that only computes, to which the tenth is nothing.
+    pub fn set_exact(&self, is_exact: bool) {
+        self.length.is_exact.store(is_exact, Ordering::Relaxed);
     }
 }
 
-fn lead(near: TcpStream, far: TcpStream, delay: &Arc<AtomicU64>) -> std::io::Result<()> {
+fn lead(near: TcpStream, far: TcpStream, length: &Arc<Length>) -> std::io::Result<()> {
     near.set_nodelay(true)?;
     far.set_nodelay(true)?;
-    one_way(near.try_clone()?, far.try_clone()?, delay.clone());
-    one_way(far, near, delay.clone());
+    one_way(near.try_clone()?, far.try_clone()?, length.clone());
+    one_way(far, near, length.clone());
     Ok(())
 }
 
 /// One thread reads as fast as it can and notes when each piece is due, another one writes it then.
-fn one_way(mut from: TcpStream, mut to: TcpStream, delay: Arc<AtomicU64>) {
+fn one_way(mut from: TcpStream, mut to: TcpStream, length: Arc<Length>) {
+    let writer_length = length.clone();
     let (sender, due) = mpsc::channel::<(Instant, Vec<u8>)>();
     std::thread::spawn(move || {
         prefer();
         let mut buffer = vec![0; 256 << 10];
-        while let Ok(length) = from.read(&mut buffer)
-            && length > 0
+        while let Ok(read) = from.read(&mut buffer)
+            && read > 0
         {
-            let at = Instant::now() + Duration::from_micros(delay.load(Ordering::Relaxed));
-            if sender.send((at, buffer[..length].to_vec())).is_err() {
+            let at =
+                Instant::now() + Duration::from_micros(length.one_way_us.load(Ordering::Relaxed));
+            if sender.send((at, buffer[..read].to_vec())).is_err() {
                 break;
             }
         }
@@ -106,7 +119,7 @@ fn one_way(mut from: TcpStream, mut to: TcpStream, delay: Arc<AtomicU64>) {
         // The kernel would let a sleep last 50 us longer.
         let _exact = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
         for (at, bytes) in due {
-            wait_until(at);
+            wait_until(at, writer_length.is_exact.load(Ordering::Relaxed));
             if to.write_all(&bytes).is_err() {
                 break;
             }
@@ -123,9 +136,12 @@ fn prefer() {
     let _preferred = rustix::process::setpriority_process(None, -20);
 }
 
-/// Sleeps until shortly before, and looks at the clock for the rest.
-fn wait_until(due: Instant) {
+/// Sleeps; if it has to be exact, until shortly before, and looks at the clock for the rest.
+fn wait_until(due: Instant, is_exact: bool) {
     let left = due.saturating_duration_since(Instant::now());
+    if !is_exact {
+        return std::thread::sleep(left);
+    }
     std::thread::sleep(left.saturating_sub(WAKE_UP));
     while Instant::now() < due {
         std::hint::spin_loop();

@@ -160,6 +160,9 @@ enum Bench {
         /// Nobody is killed: `understudy switchover` is asked for instead.
         #[arg(long)]
         switchover: bool,
+        /// Megabytes put into the guest's Redis before; give the guest memory for it (`-- --memory 2G`).
+        #[arg(long, default_value_t = 0)]
+        fill_mb: u64,
         /// Passed on to `understudy demo`.
         #[arg(last = true)]
         demo: Vec<String>,
@@ -345,6 +348,7 @@ fn run_bench(bench: Bench) -> Result<()> {
             kills,
             seed,
             switchover,
+            fill_mb,
             demo,
         } => {
             let victims = if switchover {
@@ -352,7 +356,7 @@ fn run_bench(bench: Bench) -> Result<()> {
             } else {
                 bench::failover::Victims::Primaries
             };
-            bench::failover::bench(kills, seed, victims, &words(&demo))
+            bench::failover::bench(kills, seed, victims, fill_mb, &words(&demo))
         }
         Bench::Journal {
             kills,

@@ -80,6 +80,7 @@ impl Pair {
     fn speed(&self) -> Result<f64> {
         const SCRIPT: &str =
             "local s = 0 for i = 1, 80000000 do s = (s * 31 + i) % 1000003 end return s";
+        self.line.set_exact(false);
         let redis = self.redis.clone();
         let computing = std::thread::spawn(move || -> Result<Reply> {
             Connection::open(&redis, PATIENCE)?.call(&["EVAL", SCRIPT, "0"])
@@ -100,6 +101,7 @@ impl Pair {
 
     /// Requests of all clients together, and where their time goes.
     fn requests(&self, one_way: Duration) -> Result<Requests> {
+        self.line.set_exact(true);
         let stop = Arc::new(AtomicBool::new(false));
         let clients: Vec<_> = (0..CLIENTS)
             .map(|number| {

@@ -25,8 +25,14 @@ pub enum Victims {
     Nobody,
 }
 
-/// Runs the demonstration and kills replicas at random moments.
-pub fn run(kills: usize, seed: u64, victims: Victims, arguments: &[&str]) -> Result<Outcome> {
+/// Runs the demonstration and kills replicas at random moments, with so much in its guest's Redis.
+pub fn run(
+    kills: usize,
+    seed: u64,
+    victims: Victims,
+    fill_mb: u64,
+    arguments: &[&str],
+) -> Result<Outcome> {
     println!("failover: {kills} kills, seed {seed} (repeat with --seed {seed})");
     let directory = super::scratch("failover")?;
     let demo = Demo::start(directory.clone(), arguments)?;
@@ -35,6 +41,10 @@ pub fn run(kills: usize, seed: u64, victims: Victims, arguments: &[&str]) -> Res
         demo.ready_after.as_secs_f64()
     );
     let address = demo.redis_address()?;
+    if fill_mb > 0 {
+        super::join::fill(&address, fill_mb)?;
+        println!("{fill_mb} MB filled, load {}", program::load());
+    }
     let outcome = kill_and_count(&demo, &address, kills, seed, victims)?;
     drop(demo);
     std::fs::remove_dir_all(directory)?;
@@ -175,8 +185,14 @@ fn events(directory: &Path) -> Result<Vec<(i128, String)>> {
 }
 
 /// `cargo xtask bench failover`.
-pub fn bench(kills: usize, seed: u64, victims: Victims, arguments: &[&str]) -> Result<()> {
-    let outcome = run(kills, seed, victims, arguments)?;
+pub fn bench(
+    kills: usize,
+    seed: u64,
+    victims: Victims,
+    fill_mb: u64,
+    arguments: &[&str],
+) -> Result<()> {
+    let outcome = run(kills, seed, victims, fill_mb, arguments)?;
     println!(
         "{} requests, waits around the kills in ms: {:.0?}, load {}",
         outcome.requests,

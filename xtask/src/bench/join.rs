@@ -82,7 +82,8 @@ pub fn bench(fill_mb: u64, joins: usize, arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn fill(address: &str, fill_mb: u64) -> Result<()> {
+/// Fills Redis in the guest, and so its memory.
+pub(super) fn fill(address: &str, fill_mb: u64) -> Result<()> {
     let mut connection = Connection::open(address, PATIENCE)?;
     for first in (0..fill_mb).step_by(FILL_MB as usize) {
         match connection.call(&["EVAL", FILL, "0", &first.to_string()])? {

@@ -28,6 +28,10 @@ const USER_TIMEOUT: Duration = Duration::from_secs(900);
 /// A guest that was silent for this time is asked whether it is still there; without an answer for
 /// [`USER_TIMEOUT`] it is not.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(120);
+/// How long an acknowledgement waits for data to go with (RFC 1122, 4.2.3.2: half a second at most, and
+/// at once for every second full segment). A segment that only acknowledges costs the guest an interrupt
+/// and a way through its stack, and both replicas as much: a third of a short request.
+const ACKNOWLEDGEMENT_DELAY: Duration = Duration::from_millis(1);
 /// The stack never asks to be polled sooner: what is due now has just been done.
 const MIN_DELAY: Duration = Duration::from_millis(1);
 
@@ -184,7 +188,7 @@ impl Stack {
         }
         let buffer = || tcp::SocketBuffer::new(vec![0; SOCKET_BUFFER_LENGTH]);
         let mut socket = tcp::Socket::new(buffer(), buffer());
-        socket.set_ack_delay(None);
+        socket.set_ack_delay(Some(TcpClock::in_tcp_time(ACKNOWLEDGEMENT_DELAY)));
         socket.set_nagle_enabled(false);
         socket.set_keep_alive(Some(TcpClock::in_tcp_time(KEEP_ALIVE_INTERVAL)));
         socket.set_timeout(Some(TcpClock::in_tcp_time(USER_TIMEOUT)));

@@ -367,7 +367,7 @@ fn segments_of_unknown_connections_are_reset() {
     gateway.receive(&arp(ArpOperation::Request, GATEWAY), now);
     sent(&mut gateway);
     let mut stray = tcp_repr(TcpControl::None, 7, 40_000);
-    stray.ack_number = Some(TcpSeqNumber(5));
+    stray.ack_number = Some(TcpSeqNumber(1005));
     for destination in [GATEWAY, Ipv4Addr::new(192, 0, 2, 1)] {
         gateway.receive(&segment(&stray, destination), now);
         let frames = sent(&mut gateway);
@@ -384,6 +384,54 @@ fn segments_of_unknown_connections_are_reset() {
 fn acknowledged(bytes: &[u8]) -> TcpSeqNumber {
     let ip = Ipv4Packet::new_unchecked(&bytes[14..]);
     TcpPacket::new_unchecked(ip.payload()).ack_number()
+}
+
+/// What the guest answers on a forwarded connection, with everything acknowledged that it got.
+fn answer(sequence: i32, got: &[u8], port: u16, payload: &'static [u8]) -> Vec<u8> {
+    let (_, theirs, _, data) = parse_segment(got);
+    let mut answer = tcp_repr(TcpControl::None, 7, port);
+    answer.seq_number = TcpSeqNumber(sequence);
+    answer.ack_number = Some(theirs + data.len());
+    answer.payload = payload;
+    segment(&answer, GATEWAY)
+}
+
+#[test]
+fn rfc_1122_4_2_3_2_an_acknowledgement_goes_with_the_next_request_or_alone_after_1_ms() {
+    const FULL: &[u8] = &[0; 1460];
+    let now = Instant::now();
+    let mut gateway = gateway(now);
+    let (mut client, port) = open_forwarded(&mut gateway, now);
+    let first = request(&mut gateway, &mut client, now);
+    gateway.receive(&answer(1001, &first[0], port, b":1\r\n"), now);
+    gateway.service(now);
+    assert!(sent(&mut gateway).is_empty(), "it did not wait");
+    let second = request(&mut gateway, &mut client, now);
+    assert_eq!(second.len(), 1);
+    assert_eq!(acknowledged(&second[0]), TcpSeqNumber(1005));
+    assert_eq!(parse_segment(&second[0]).3, b"INCR counter\r\n");
+
+    // Nothing to go with: alone, when it is due.
+    gateway.receive(&answer(1005, &second[0], port, b":2\r\n"), now);
+    gateway.service(now);
+    assert!(sent(&mut gateway).is_empty(), "it did not wait");
+    assert_eq!(gateway.delay(now), Some(Duration::from_millis(1)));
+    let due = now + Duration::from_millis(1);
+    gateway.service(due);
+    let alone = sent(&mut gateway);
+    assert_eq!(alone.len(), 1);
+    assert_eq!(acknowledged(&alone[0]), TcpSeqNumber(1009));
+    assert_eq!(parse_segment(&alone[0]).3, b"");
+
+    // A second full segment waits for nothing.
+    gateway.receive(&answer(1009, &second[0], port, FULL), due);
+    gateway.receive(&answer(1009 + 1460, &second[0], port, FULL), due);
+    gateway.service(due);
+    let both = sent(&mut gateway);
+    assert_eq!(
+        acknowledged(both.last().unwrap()),
+        TcpSeqNumber(1009 + 2920)
+    );
 }
 
 /// A gateway whose guest reaches the host's loopback.

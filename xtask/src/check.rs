@@ -5,6 +5,7 @@ use crate::program;
 use anyhow::{Context, Result, bail};
 use std::path::Path;
 use std::process::Command;
+use std::time::Instant;
 
 /// A host without a JIT.
 const HOST_WITHOUT_JIT: &str = "aarch64-unknown-linux-gnu";
@@ -94,6 +95,7 @@ fn host_without_jit() -> Result<()> {
 /// Runs cargo and fails if it fails.
 pub fn cargo(arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
     println!("> cargo {}", arguments.join(" "));
+    let start = Instant::now();
     let status = program::cargo()
         .args(arguments)
         .envs(environment.iter().copied())
@@ -102,6 +104,11 @@ pub fn cargo(arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
     if !status.success() {
         bail!("`cargo {}` failed", arguments.join(" "));
     }
+    println!(
+        "> that took {:.0} s: cargo {}",
+        start.elapsed().as_secs_f64(),
+        arguments.join(" ")
+    );
     Ok(())
 }
 

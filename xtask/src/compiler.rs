@@ -32,6 +32,16 @@ const PASS: &str = "SimplifyComparisonIntegral";
 /// Where the builds and the dumps go.
 const DIRECTORY: &str = "target/compiler";
 
+/// The passes over MIR that a release goes through, of every function, and nothing after them: to make
+/// machine code of it as well takes twice as long. `-Z` is for looking only, at what a stable compiler does.
+const AS_FOR_A_RELEASE: [(&str, &str); 5] = [
+    ("RUSTC_BOOTSTRAP", "1"),
+    ("RUSTFLAGS", "-Zalways-encode-mir"),
+    ("CARGO_PROFILE_DEV_OPT_LEVEL", "3"),
+    ("CARGO_PROFILE_DEV_DEBUG_ASSERTIONS", "false"),
+    ("CARGO_PROFILE_DEV_OVERFLOW_CHECKS", "false"),
+];
+
 /// Which crates are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
@@ -79,16 +89,11 @@ fn dump_all(scope: Scope, dump: &Path) -> Result<()> {
     // a path of its own for each run: cargo compiles again, though nothing has changed
     let directory = format!("-Zdump-mir-dir={}", dump.display());
     for (package, target) in targets {
-        let mut arguments = vec!["rustc", "--quiet", "--release", "--target-dir", DIRECTORY];
-        arguments.extend(["--package", package]);
+        let mut arguments = vec!["rustc", "--quiet", "--profile", "check"];
+        arguments.extend(["--target-dir", DIRECTORY, "--package", package]);
         arguments.extend(*target);
         arguments.extend(["--", &dump_pass, &directory]);
-        // shows what a stable compiler does; `-Z` is for looking only
-        let environment = [
-            ("RUSTC_BOOTSTRAP", "1"),
-            ("CARGO_PROFILE_RELEASE_DEBUG", "false"),
-        ];
-        crate::check::cargo(&arguments, &environment)?;
+        crate::check::cargo(&arguments, &AS_FOR_A_RELEASE)?;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
+use sim::replicas::Kind;
 use std::path::PathBuf;
 use xtask::{bench, blocks, check, compiler, conformance, engines, simulate, test, upgrade};
 
@@ -35,6 +36,10 @@ enum Command {
         /// Whole replicas, with the event loop and the threads that ship, instead of the cores alone.
         #[arg(long)]
         whole: bool,
+        /// Worlds of whole replicas of this kind only: plain, journals, lives, moving, untold, differs; may be
+        /// given several times. Plain by default.
+        #[arg(long, requires = "whole")]
+        kind: Vec<Kind>,
     },
     /// Judge every engine by the interpreter, on programs of random blocks.
     Blocks {
@@ -268,8 +273,9 @@ fn main() -> Result<()> {
         Command::Sim {
             seed: Some(seed),
             whole: true,
+            kind,
             ..
-        } => simulate::one_whole(seed),
+        } => simulate::one_whole(seed, kind.first().copied().unwrap_or_default()),
         Command::Sim {
             seed: Some(seed), ..
         } => simulate::one(seed),
@@ -278,12 +284,14 @@ fn main() -> Result<()> {
             start,
             seed: None,
             whole: true,
-        } => simulate::many_whole(start..start + seeds),
+            kind,
+        } => simulate::many_whole(start..start + seeds, &kind),
         Command::Sim {
             seeds,
             start,
             seed: None,
             whole: false,
+            kind: _,
         } => simulate::many(start..start + seeds),
         Command::Blocks { count, seed } => blocks::run(count, seed),
         Command::Conformance { directory, prefix } => conformance::run(&directory, &prefix),

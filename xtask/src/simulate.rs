@@ -1,7 +1,7 @@
 //! The simulator: many seeds, or one with all that happened in it.
 
 use anyhow::{Result, bail};
-use sim::replicas;
+use sim::replicas::{self, Kind};
 use sim::{Options, Summary, run_seed, run_seeds};
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -92,8 +92,25 @@ pub fn one(seed: u64) -> Result<()> {
     }
 }
 
-/// As [`many`], with whole replicas.
-pub fn many_whole(seeds: Range<u64>) -> Result<()> {
+/// As [`many`], with whole replicas, in worlds of these kinds, one after the other; plain ones if none is named.
+pub fn many_whole(seeds: Range<u64>, kinds: &[Kind]) -> Result<()> {
+    let kinds = if kinds.is_empty() {
+        &[Kind::Plain]
+    } else {
+        kinds
+    };
+    for kind in kinds {
+        println!("worlds of kind {}", kind.name());
+        many_of_kind(seeds.clone(), *kind)?;
+    }
+    Ok(())
+}
+
+fn many_of_kind(seeds: Range<u64>, kind: Kind) -> Result<()> {
+    let options = replicas::Options {
+        kind,
+        ..replicas::Options::default()
+    };
     let start = Instant::now();
     let workers = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
     let share = (seeds.end - seeds.start).div_ceil(workers);
@@ -103,7 +120,7 @@ pub fn many_whole(seeds: Range<u64>) -> Result<()> {
             .map(|worker| {
                 let first = (seeds.start + worker * share).min(seeds.end);
                 let part = first..(first + share).min(seeds.end);
-                scope.spawn(|| replicas::run_seeds(part, &replicas::Options::default()))
+                scope.spawn(|| replicas::run_seeds(part, &options))
             })
             .collect();
         for worker in running {
@@ -132,18 +149,19 @@ pub fn many_whole(seeds: Range<u64>) -> Result<()> {
         summary.failures.len(),
         start.elapsed().as_secs_f64()
     );
-    if !summary.failures.is_empty() || !summary.missing().is_empty() {
+    if !summary.failures.is_empty() || !summary.missing(kind).is_empty() {
         bail!(
             "broken promises, or situations never reached: {:?}",
-            summary.missing()
+            summary.missing(kind)
         );
     }
     Ok(())
 }
 
 /// As [`one`], with whole replicas.
-pub fn one_whole(seed: u64) -> Result<()> {
+pub fn one_whole(seed: u64, kind: Kind) -> Result<()> {
     let options = replicas::Options {
+        kind,
         trace: true,
         ..replicas::Options::default()
     };

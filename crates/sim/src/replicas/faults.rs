@@ -42,6 +42,10 @@ impl World {
         if self.site.lives && self.random.percent(20) {
             return self.end_life(node);
         }
+        if self.site.differs && self.random.percent(30) {
+            let _flip = self.flip(node);
+            return;
+        }
         match self.random.between(0, 99) {
             0..18 => self.kill(node, Loss::Process),
             18..28 if self.site.journals => self.all_lose_power(),

@@ -32,6 +32,11 @@ impl Holders {
         self.held.insert(process, Held::Live);
     }
 
+    /// Whether it is live, by the newest that is known of it.
+    pub fn is_live_now(&self, process: ProcessId) -> bool {
+        self.held.get(&process) == Some(&Held::Live)
+    }
+
     /// It has read the Begin of the primary of this run.
     pub fn is_member(&mut self, process: ProcessId, of: u64, host: HostId) {
         self.held.insert(process, Held::Member { of, host });

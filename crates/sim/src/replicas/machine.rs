@@ -94,6 +94,8 @@ pub struct SimulatedMachine {
     pub slowness: u64,
     /// Who is told what is done to it. Not part of the state.
     pub watcher: Option<(Arc<Shared>, ProcessId)>,
+    /// Who knows of bits of its memory that flip. Not part of the state.
+    pub may_differ: Option<(Arc<Shared>, ProcessId)>,
 }
 
 /// What is neither RAM nor clock.
@@ -154,6 +156,7 @@ impl SimulatedMachine {
             finish: None,
             slowness: 1,
             watcher: None,
+            may_differ: None,
         }
     }
 
@@ -178,6 +181,12 @@ impl SimulatedMachine {
         self.words.state = state;
         let page = state % (MEMORY_BYTES / PAGE_SIZE);
         self.ram.store((page * PAGE_SIZE) as usize, 8, state);
+    }
+
+    /// A bit of its memory flips.
+    pub(super) fn flip(&mut self, flip: u64) {
+        let place = super::differing::place(flip);
+        self.ram.store(place as usize, 8, 1);
     }
 
     fn speak(&mut self, answers: u64) {
@@ -205,6 +214,7 @@ impl Machine for SimulatedMachine {
         if let Some(finish) = self.finish {
             return Stop::Finished(finish);
         }
+        self.flip_when_due();
         loop {
             if !self.outputs.is_empty() {
                 return Stop::Output;
@@ -348,6 +358,7 @@ impl Machine for SimulatedMachine {
     }
 
     fn digest(&mut self) -> u128 {
+        self.tell_flips();
         let ram = self.ram.digest();
         let state = self.encode();
         let low = state

@@ -10,6 +10,7 @@
 //! are in files of the world's own, of which a loss of power takes what was not synced.
 
 mod control;
+mod differing;
 mod faults;
 mod files;
 mod guest_disk;
@@ -30,21 +31,70 @@ use replication::mutation::Mutation;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
+use std::str::FromStr;
 use world::World;
+
+/// What befalls the hosts of a world besides what befalls all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// Nothing.
+    #[default]
+    Plain,
+    /// Both hosts keep journals, and may lose power at once.
+    Journals,
+    /// Lives end: guests are powered off, or a person declares the life lost; and a person begins another.
+    Lives,
+    /// A second arbiter, and people who move the life from one to the other.
+    Moving,
+    /// The first host is configured with no other: it knows of those only who have called it.
+    Untold,
+    /// Three hosts; bits of their guests' memory flip, and the odd machine is given up, wherever it is.
+    Differs,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Kind; 6] = [
+        Kind::Plain,
+        Kind::Journals,
+        Kind::Lives,
+        Kind::Moving,
+        Kind::Untold,
+        Kind::Differs,
+    ];
+
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Plain => "plain",
+            Kind::Journals => "journals",
+            Kind::Lives => "lives",
+            Kind::Moving => "moving",
+            Kind::Untold => "untold",
+            Kind::Differs => "differs",
+        }
+    }
+}
+
+impl FromStr for Kind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Kind, String> {
+        let found = Kind::ALL.into_iter().find(|kind| kind.name() == text);
+        found.ok_or_else(|| {
+            let names = Kind::ALL.map(Kind::name).join(", ");
+            format!("there is no such kind of worlds; there are {names}")
+        })
+    }
+}
 
 /// How a world is run.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// An old bug to bring back, to see that it is found.
     pub mutation: Option<Mutation>,
-    /// Both hosts keep journals, and may lose power at once.
-    pub journals: bool,
-    /// The first host is configured with no other: it knows of those only who have called it.
-    pub first_is_told_of_none: bool,
-    /// A second arbiter, and people who move the life from one to the other.
-    pub moves: bool,
-    /// Lives end: guests are powered off, or a person declares the life lost; and a person begins another.
-    pub lives: bool,
+    /// What befalls its hosts besides what befalls all.
+    pub kind: Kind,
     /// Write down what happens.
     pub trace: bool,
     /// So many hosts, two or three; the seed says how many otherwise.
@@ -71,6 +121,8 @@ pub struct Report {
 pub struct Failure {
     /// The seed.
     pub seed: u64,
+    /// The kind of its world.
+    pub kind: Kind,
     /// What was seen: of safety or of liveness.
     pub violation: Violation,
     /// What happened before.
@@ -82,11 +134,11 @@ impl fmt::Display for Failure {
         for line in &self.trace {
             writeln!(f, "{line}")?;
         }
-        writeln!(f, "whole replicas, seed {}: {}", self.seed, self.violation)?;
+        let (seed, kind) = (self.seed, self.kind.name());
+        writeln!(f, "whole replicas, {kind}, seed {seed}: {}", self.violation)?;
         write!(
             f,
-            "replay with: cargo xtask sim --whole --seed {}",
-            self.seed
+            "replay with: cargo xtask sim --whole --kind {kind} --seed {seed}"
         )
     }
 }
@@ -118,6 +170,7 @@ pub fn run_seed(seed: u64, options: &Options) -> Result<Report, Box<Failure>> {
     };
     Err(Box::new(Failure {
         seed,
+        kind: options.kind,
         violation,
         trace,
     }))
@@ -156,10 +209,18 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// What never happened, and should.
-    pub fn missing(&self) -> Vec<&'static str> {
+    /// What never happened, and should, in worlds of this kind.
+    pub fn missing(&self, kind: Kind) -> Vec<&'static str> {
         let never = |what: &&str| !self.counts.contains_key(*what);
-        SITUATIONS.into_iter().filter(never).collect()
+        let all: &[&'static str] = match kind {
+            Kind::Plain => &SITUATIONS,
+            Kind::Journals => &["Recovered", "overlay merged", "overlay written again"],
+            Kind::Lives => &["Ended", "Lost", "life begun", "started from a disk"],
+            Kind::Moving => &["Moved", "key copied", "done: arbiter move"],
+            Kind::Untold => &["done: switchover"],
+            Kind::Differs => &["odd backup joined anew", "odd primary joined anew"],
+        };
+        all.iter().copied().filter(never).collect()
     }
 
     /// Takes in what others came to.

@@ -56,6 +56,8 @@ pub struct Site {
     pub recover_within: Duration,
     /// The first host's configuration names no other.
     pub first_is_told_of_none: bool,
+    /// Bits of the machines' memory flip.
+    pub differs: bool,
     /// There are two arbiters, and people move the life from one to the other.
     pub moves: bool,
     /// Lives end, and others are begun.
@@ -75,6 +77,7 @@ pub struct SimulatedMachines {
     disk: Option<PathBuf>,
     /// Snapshots are for the journal as well.
     journals: bool,
+    differs: bool,
     restore_ms: u64,
     slowness: u64,
 }
@@ -82,6 +85,9 @@ pub struct SimulatedMachines {
 impl SimulatedMachines {
     fn on_this_host(&self, mut machine: SimulatedMachine) -> Box<dyn Machine> {
         machine.slowness = self.slowness;
+        if self.differs {
+            machine.may_differ = Some((self.shared.clone(), self.process));
+        }
         if !self.journals {
             machine.watcher = Some((self.shared.clone(), self.process));
         }
@@ -268,6 +274,7 @@ impl World {
             process,
             disk: self.site.has_disk.then(|| self.directory.disk(node)),
             journals: self.site.journals,
+            differs: self.site.differs,
             restore_ms: self.site.restore_ms,
             slowness: self.nodes[node].slowness,
         }

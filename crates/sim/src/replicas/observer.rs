@@ -269,7 +269,7 @@ impl State {
         });
         // A guest that was told of an error of one disk has written to the others.
         let is_made = line.contains("the disks differ") && !self.observer.told_of_error.is_empty();
-        if line.contains("diverged") && !is_made {
+        if line.contains("diverged") && !self.differs() && !is_made {
             let what = format!("the replicas differ, and nobody made them: {line}");
             self.observer.broken(what);
         }

@@ -4,6 +4,7 @@
 //! only when the world hands control to it, and hands it back wherever it would wait. So what happens
 //! depends on the seed alone.
 
+use super::differing::Flips;
 use super::files::Files;
 use super::network::Network;
 use super::observer::Observer;
@@ -84,6 +85,8 @@ pub struct State {
     pub directory: String,
     /// Watches.
     pub observer: Observer,
+    /// Bits of memory that flipped.
+    pub flips: Flips,
 }
 
 /// The world's state, and the condition by which control comes back to the world.
@@ -115,6 +118,7 @@ impl State {
             files,
             directory: String::new(),
             observer,
+            flips: Flips::default(),
         }
     }
 

@@ -2,6 +2,7 @@
 //! verdict.
 
 use super::control::{Asking, Conversation};
+use super::differing::Rounds;
 use super::faults::Loss;
 use super::files::DiskMood;
 use super::machine;
@@ -9,7 +10,7 @@ use super::network::Network;
 use super::node::{Directory, Node, Site, files};
 use super::observer::Observer;
 use super::shared::{ProcessId, Shared, State};
-use super::{Options, Report};
+use super::{Kind, Options, Report};
 use crate::arbiter::Mood;
 use crate::random::Random;
 use crate::world::Violation;
@@ -90,19 +91,28 @@ pub struct World {
     asked_for: u64,
     /// Who begins a life for a person now.
     pub(super) begins_life: Option<ProcessId>,
+    /// Whether an odd machine was given up, in calm.
+    pub(super) rounds: Rounds,
 }
 
 impl Site {
     fn choose(random: &mut Random, options: &Options) -> Site {
         let hosts = random.pick(&[2, 2, 3]);
-        let journals = options.journals;
+        let kind = options.kind;
+        let journals = kind == Kind::Journals;
+        let usual = match kind {
+            Kind::Journals => 2,
+            Kind::Differs => 3,
+            _ => hosts,
+        };
         Site {
-            hosts: options.hosts.unwrap_or(if journals { 2 } else { hosts }),
+            hosts: options.hosts.unwrap_or(usual),
             has_disk: random.percent(60),
             journals,
-            lives: options.lives,
-            first_is_told_of_none: options.first_is_told_of_none,
-            moves: options.moves,
+            lives: kind == Kind::Lives,
+            differs: kind == Kind::Differs,
+            first_is_told_of_none: kind == Kind::Untold,
+            moves: kind == Kind::Moving,
             recover_within: match journals {
                 true => Duration::from_millis(random.pick(&[50, 50, 10_000])),
                 false => Duration::ZERO,
@@ -155,6 +165,7 @@ impl World {
             keys: 0,
             asked_for: 0,
             begins_life: None,
+            rounds: Rounds::default(),
         };
         world.note(|text| {
             let _ = write!(text, "{site:?}");
@@ -349,6 +360,7 @@ impl World {
         let mut state = self.shared.lock();
         state.observer.moods.fill([Mood::Well; 2]);
         state.network.mend();
+        state.flips.forget_due();
         state.network.delay_ns = state.network.delay_ns.min(5 * MS);
         for files in &mut state.files {
             files.mood = DiskMood::Well;
@@ -376,7 +388,9 @@ impl World {
         let is_paused = self.site.digest_interval > RARE_DIGESTS;
         let for_ns = if is_paused { STILL_PAUSED_NS } else { STILL_NS };
         self.still = Some((now_ns + for_ns, keys));
-        self.well_at_ns = now_ns;
+        if self.well_at_ns == 0 {
+            self.well_at_ns = now_ns;
+        }
         if is_paused {
             for node in 0..self.nodes.len() {
                 self.ask(node, Request::Press(Button::Pause), None);
@@ -409,6 +423,16 @@ impl World {
             return None;
         }
         self.go_on_after_the_end();
+        if self.site.differs && self.well_at_ns == 0 && is_paired && is_answered {
+            self.well_at_ns = now_ns;
+        }
+        if self.site.differs && self.well_at_ns > 0 {
+            match self.look_for_odd(now_ns, is_paired) {
+                None => return None,
+                Some(Ok(())) => {}
+                Some(failed @ Err(_)) => return Some(failed),
+            }
+        }
         if is_paired && is_answered && !self.somebody_awaits_a_switchover() {
             self.is_still(now_ns, keys);
             self.after(100 * MS, What::Look);

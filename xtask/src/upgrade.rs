@@ -139,6 +139,13 @@ fn two_addresses() -> Result<[String; 2]> {
     Ok([a?, b?])
 }
 
+/// Waits until `backup` follows `primary`, and both know that it protects it.
+fn follows(backup: &Replica, primary: &Replica) -> Result<()> {
+    backup.await_state("replaying")?;
+    primary.await_state("protected")?;
+    Ok(())
+}
+
 struct Upgrade {
     site: Site,
     old: PathBuf,
@@ -178,17 +185,16 @@ impl Upgrade {
 
         second.process.kill()?;
         let second = self.start(1, &self.new)?;
-        first.await_state("protected")?;
-        second.await_state("protected")?;
+        follows(&second, &first)?;
         self.switch_over(HOSTS[1], &second)?;
-        first.await_state("protected")?;
+        follows(&first, &second)?;
         std::thread::sleep(PAUSE);
 
         first.process.kill()?;
         let first = self.start(0, &self.new)?;
-        first.await_state("protected")?;
+        follows(&first, &second)?;
         self.switch_over(HOSTS[0], &first)?;
-        second.await_state("protected")?;
+        follows(&second, &first)?;
         std::thread::sleep(PAUSE);
         stop.store(true, Ordering::Relaxed);
         let client = client.join();

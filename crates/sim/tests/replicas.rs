@@ -107,7 +107,7 @@ found! {
     outputs_that_wait_for_a_dropped_member_are_found: DroppedMemberCounts within 50,
     outputs_that_one_member_holds_are_found: AnyMemberIsEnough within 50,
     a_claim_by_a_non_member_is_found: ClaimByNonMember within 50,
-    a_host_that_returns_unproven_is_found: ReturnsUnproven within 200,
+    a_host_that_returns_unproven_is_found: ReturnsUnproven within 800,
     a_block_that_is_not_copied_is_found: ChangedBlockNotCopied within 50,
 }
 

@@ -259,6 +259,8 @@ pub(crate) struct Tlb {
     generations: [u64; 2],
     /// Of both halves: another number whenever a fetch there might be translated differently from before.
     fetch_generations: [u32; 2],
+    /// Another number whenever a slot of a bank was emptied.
+    data_generation: u64,
 }
 
 impl Tlb {
@@ -274,6 +276,7 @@ impl Tlb {
             fetch: Box::new([NO_FETCH; FETCH_SLOTS]),
             generations: [0; 2],
             fetch_generations: [1; 2],
+            data_generation: 0,
         }
     }
 
@@ -343,6 +346,7 @@ impl Tlb {
     }
 
     fn drop_half(&mut self, half: Half) {
+        self.data_generation += 1;
         self.fetch_generations[half as usize] =
             self.fetch_generations[half as usize].wrapping_add(1);
         self.generations[half as usize] += 1;
@@ -360,6 +364,7 @@ impl Tlb {
 
     /// Empties the slots of writes that are meant.
     fn empty_writes(&mut self, is_meant: impl Fn(&Slot) -> bool) {
+        self.data_generation += 1;
         for list in &mut self.filled {
             list.retain(|filled| {
                 if !filled.is_write {
@@ -389,6 +394,14 @@ impl Tlb {
         self.fetch_generations
     }
 
+    /// What the slots of the banks say, or said before they held another page, stays true for as long as this number
+    /// is the same.
+    #[inline(always)]
+    #[cfg(jit)]
+    pub(crate) fn data_generation(&self) -> u64 {
+        self.data_generation
+    }
+
     /// Other fetch generations: remembered jumps are dead.
     pub(crate) fn drop_fetches(&mut self) {
         for generation in &mut self.fetch_generations {
@@ -398,6 +411,7 @@ impl Tlb {
 
     /// Drops what a leaf may have been found by.
     pub(crate) fn drop_leaf(&mut self, leaf: Leaf) {
+        self.data_generation += 1;
         let index = leaf.index;
         for bank in &mut *self.banks {
             for number in [index, index + 512] {
@@ -499,5 +513,34 @@ impl Tlb {
             }
         }
         Ok(physical)
+    }
+}
+
+#[cfg(all(test, jit))]
+mod tests {
+    use super::*;
+
+    /// Else sites of compiled code would go on with what the TLB has forgotten.
+    #[test]
+    fn whoever_empties_slots_tells_another_generation() {
+        let mut tlb = Tlb::new();
+        let empties: [fn(&mut Tlb); 5] = [
+            |tlb| tlb.drop_half(Half::Lower),
+            |tlb| tlb.drop_half(Half::Upper),
+            |tlb| {
+                tlb.drop_leaf(Leaf {
+                    index: 3,
+                    lower_code: false,
+                    upper_code: false,
+                });
+            },
+            Tlb::drop_writes,
+            |tlb| tlb.drop_writes_to(0x5000),
+        ];
+        for (number, empty) in empties.into_iter().enumerate() {
+            let before = tlb.data_generation();
+            empty(&mut tlb);
+            assert_ne!(tlb.data_generation(), before, "way {number}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)] // compiled code is entered, and knows its world by address
 
 use super::groups::MOST;
+use super::piece::SITES;
 use super::tier::Jit;
 use crate::cpu::Shadow;
 use crate::interpreter::core::Core;
@@ -50,6 +51,13 @@ pub struct Frame<'a, 'b> {
     pub(super) host_mxcsr: u64,
     /// The CPU shuts down.
     pub(super) is_triple_fault: u64,
+    /// The TLB's generation that the sites belong to.
+    generation: u64,
+    /// Of each site, how many addresses from the begin of its page it answers: none, if it knows none.
+    pub(super) site_limits: [u64; SITES],
+    /// Of each site, the page that it saw last, and what is to be added to a linear address there. The way in does
+    /// not copy them.
+    pub(super) sites: [[u64; 2]; SITES],
     lifetime: PhantomData<&'a mut ()>,
 }
 
@@ -88,6 +96,9 @@ impl<'a, 'b> Frame<'a, 'b> {
             vectors: std::ptr::null_mut(),
             host_mxcsr: MXCSR_DEFAULT,
             is_triple_fault: 0,
+            generation: 0,
+            site_limits: [0; SITES],
+            sites: [[0; 2]; SITES],
             core,
             jit,
             lifetime: PhantomData,
@@ -118,7 +129,11 @@ impl<'a, 'b> Frame<'a, 'b> {
     fn refresh(&mut self, core: &Core<'_>) {
         let segments = &core.registers.segments;
         self.segment_bases = [segments[4].base, segments[5].base];
-        self.bank = core.tlb.bank(core.bank);
+        let (bank, generation) = (core.tlb.bank(core.bank), core.tlb.data_generation());
+        if (self.bank, self.generation) != (bank, generation) {
+            self.site_limits = [0; SITES];
+            (self.bank, self.generation) = (bank, generation);
+        }
         self.flags = pack(core.status);
         let registers = &core.registers;
         let mxcsr = core.vector.as_deref().map_or(0, |vectors| vectors.mxcsr);

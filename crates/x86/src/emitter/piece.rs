@@ -12,6 +12,11 @@ use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind, Register, Rflag
 /// Instructions of the longest piece.
 pub const LONGEST: usize = 64;
 
+/// Accesses in loops that remember the page they saw last, at any time, of each of the four kinds.
+pub const SITES_OF_KIND: usize = 4;
+/// With those of the stack: one for reads, one for writes.
+pub const SITES: usize = 4 * SITES_OF_KIND + 2;
+
 /// The six status flags, as the decoder numbers them.
 pub const STATUS: u32 = RflagsBits::OF
     | RflagsBits::SF
@@ -193,6 +198,12 @@ impl Piece {
             }
         }
         true
+    }
+
+    /// Whether its last instruction leads back to its first.
+    pub fn is_loop(&self) -> bool {
+        let last = self.steps.last();
+        last.is_some_and(|last| last.kind == Kind::Branch && last.target() == self.start as i64)
     }
 
     /// Leaves an instruction to the interpreter.

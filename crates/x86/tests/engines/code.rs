@@ -3,6 +3,7 @@
 
 use crate::kernel_image::kernel_image;
 use crate::random::Random;
+use crate::remapping;
 use iced_x86::code_asm::*;
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Mnemonic, OpKind, Register};
 
@@ -13,6 +14,10 @@ const SLOT: u64 = 128;
 /// Slots, and subroutines behind them.
 const STEPS: u64 = 90;
 const SUBROUTINES: u64 = 6;
+/// Behind these, subroutines with loops whose pages change.
+const REMAPPING: u64 = SLOTS + (STEPS + SUBROUTINES) * SLOT;
+const REMAPPING_ROUTINES: u64 = 6;
+const REMAPPING_BYTES: u64 = 1024;
 const DESCRIPTORS: u64 = 0x1_0000;
 const GDT: u64 = DESCRIPTORS + 0x1000;
 const TSS: u64 = DESCRIPTORS + 0x1100;
@@ -26,7 +31,7 @@ const SUM: u64 = MONITOR + 16;
 const LOOP: u64 = MONITOR + 24;
 const FAULT_STACK: u64 = 0x3_0000;
 const STACK: u64 = 0x8_0000;
-const DATA: u64 = 0x20_0000;
+pub const DATA: u64 = 0x20_0000;
 
 /// RAM that a guest needs.
 pub const MEMORY_BYTES: u64 = 16 << 20;
@@ -60,6 +65,15 @@ fn assemble(random: &mut Random) -> Result<Vec<u8>, IcedError> {
         let mut subroutine = a.assemble(0)?;
         subroutine.resize(SLOT as usize, 0xcc);
         code.extend(subroutine);
+    }
+    for number in 0..REMAPPING_ROUTINES {
+        let mut a = CodeAssembler::new(64)?;
+        remapping::rounds(&mut a, random)?;
+        a.ret()?;
+        let mut routine = a.assemble(REMAPPING + number * REMAPPING_BYTES)?;
+        assert!(routine.len() <= REMAPPING_BYTES as usize);
+        routine.resize(REMAPPING_BYTES as usize, 0xcc);
+        code.extend(routine);
     }
     Ok(code)
 }
@@ -122,6 +136,7 @@ fn start(random: &mut Random) -> Result<Vec<u8>, IcedError> {
     a.mov(rax, cr4)?;
     a.or(rax, 0x600)?; // OSFXSR, OSXMMEXCPT
     a.mov(cr4, rax)?;
+    remapping::begin(&mut a)?;
     for register in [
         rax, rbx, rcx, rdx, rsi, rdi, rbp, r8, r9, r10, r11, r12, r13, r14, r15,
     ] {
@@ -249,6 +264,10 @@ fn slot(random: &mut Random, at: u64) -> Result<Vec<u8>, IcedError> {
             a.seto(cl)?;
         }
         10 | 11 => rounds(&mut a, random)?,
+        12 | 13 => {
+            any(&mut a, random)?;
+            a.call(REMAPPING + random.below(REMAPPING_ROUTINES) * REMAPPING_BYTES)?;
+        }
         _ => {
             for _ in 0..1 + random.below(3) {
                 any(&mut a, random)?;
@@ -532,7 +551,7 @@ fn bytes(random: &mut Random) -> Vec<u8> {
             bytes.push(opcode);
         }
         5 | 6 => bytes.extend([0x0f, random.bits() as u8]),
-        _ => bytes.extend([0x0f, 0x38, random.bits() as u8]),
+        _ => bytes.extend([0x0f, random.pick(&[0x38, 0x3a]), random.bits() as u8]),
     }
     let mode = random.pick(&[0u8, 1, 2, 3, 3]);
     let rm = random.below(8) as u8;

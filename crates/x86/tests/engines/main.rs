@@ -7,6 +7,7 @@ mod compare;
 mod kernel_image;
 #[path = "../determinism/random.rs"]
 mod random;
+mod remapping;
 
 use compare::check;
 

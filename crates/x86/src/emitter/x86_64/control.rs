@@ -4,6 +4,7 @@
 use super::emitter::{Cold, Emitter, is_in_page};
 use super::layout::*;
 use super::memory::Access;
+use super::sites::Site;
 use crate::emitter::jumps::ENTRIES;
 use crate::interpreter::op::Op;
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
@@ -135,7 +136,7 @@ impl Emitter<'_> {
         let next = i32::from(self.present().op.next);
         if !self.in_group(RSP, -8) {
             self.lea(RAX, Some(GUEST_RSP), None, -8, true);
-            self.check(Access::Write, 8, miss);
+            self.check_by_site(Site::of_stack(true), Access::Write, 8, miss);
         }
         dynasm!(self.asm; .arch x64; mov rcx, [BYTE rsp + (PAGE) as i8]; add rcx, next; mov [rax], rcx);
         dynasm!(self.asm; .arch x64; lea Rq(GUEST_RSP), [Rq(GUEST_RSP) - 8]);
@@ -148,7 +149,7 @@ impl Emitter<'_> {
         let dropped = dropped(&self.present().op);
         if !self.in_group(RSP, 0) {
             dynasm!(self.asm; .arch x64; mov rax, Rq(GUEST_RSP));
-            self.check(Access::Read, 8, miss);
+            self.check_by_site(Site::of_stack(false), Access::Read, 8, miss);
         }
         dynasm!(self.asm; .arch x64; mov rax, [rax]);
         self.find(miss);

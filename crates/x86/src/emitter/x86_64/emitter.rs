@@ -3,7 +3,10 @@
 use super::flags::Flags;
 use super::layout::*;
 use super::lending::{self, Loan};
+use super::memory::Access;
 use super::routines::{Assembler, Routines};
+use super::sites::Site;
+use crate::emitter::groups::Group;
 use crate::emitter::piece::{Kind, Piece, Step};
 use crate::emitter::tier::Exit;
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, VecAssembler, dynasm};
@@ -47,6 +50,25 @@ pub(super) enum Cold {
         index: usize,
         flags: Flags,
     },
+    /// A site does not know the page of the address in `rax`.
+    Site {
+        from: DynamicLabel,
+        back: DynamicLabel,
+        site: Site,
+        access: Access,
+        size: i32,
+        /// Where the interpreter executes the instruction.
+        miss: DynamicLabel,
+    },
+    /// A site does not know the page of a group.
+    GroupSite {
+        from: DynamicLabel,
+        back: DynamicLabel,
+        site: Site,
+        number: usize,
+        group: Group,
+        elsewhere: DynamicLabel,
+    },
     /// The next round of a loop does not fit into what is left.
     Budget { from: DynamicLabel, flags: Flags },
     /// A jump within the page to what was not compiled yet.
@@ -73,7 +95,9 @@ pub struct Emitter<'a> {
     /// The code at an offset of the same page, where there is some.
     known: &'a dyn Fn(usize) -> Option<NonZeroU32>,
     /// Number of the first instruction, for the interpreter.
-    first_op: usize,
+    pub(super) first_op: usize,
+    /// The instructions of a loop that have a site, of each kind.
+    pub(super) sited: [Vec<usize>; 4],
     pub(super) cold: Vec<(bool, Cold)>,
     /// What the rounds of a loop exchange, and whether it is exchanged where code is emitted.
     pub(super) loans: Vec<Loan>,
@@ -123,6 +147,7 @@ impl<'a> Emitter<'a> {
             routines,
             known,
             first_op,
+            sited: [const { Vec::new() }; 4],
             cold: Vec::new(),
             loans: lending::loans(piece),
             is_lent: false,
@@ -380,6 +405,22 @@ impl<'a> Emitter<'a> {
                 }
                 dynasm!(self.asm; .arch x64; jmp =>back);
             }
+            Cold::Site {
+                from,
+                back,
+                site,
+                access,
+                size,
+                miss,
+            } => self.fill_site(from, back, site, access, size, miss),
+            Cold::GroupSite {
+                from,
+                back,
+                site,
+                number,
+                group,
+                elsewhere,
+            } => self.fill_site_of_group(from, back, site, number, &group, elsewhere),
             Cold::Budget { from, flags } => {
                 let length = self.piece.steps.len() as i32;
                 let first = self.piece.start as i32;

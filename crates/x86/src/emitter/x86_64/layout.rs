@@ -90,10 +90,22 @@ pub const MXCSR: i32 = offset_of!(VectorState, mxcsr) as i32;
 pub fn addend(number: usize) -> i32 {
     (offset_of!(Frame, addends) + 8 * number) as i32
 }
+/// The limit of a site, its page, and its addend.
+pub fn site(number: usize) -> [i32; 3] {
+    let sites = offset_of!(Frame, sites) + 16 * number;
+    [
+        offset_of!(Frame, site_limits) + 8 * number,
+        sites,
+        sites + 8,
+    ]
+    .map(|at| at as i32)
+}
 pub const KEPT: i32 = offset_of!(Frame, kept) as i32;
 pub const IS_TRIPLE_FAULT: i32 = offset_of!(Frame, is_triple_fault) as i32;
-/// Bytes of the frame.
+/// Bytes of the frame, and those that the way in copies.
 pub const FRAME: i32 = size_of::<Frame>() as i32;
+pub const COPIED: i32 = offset_of!(Frame, sites) as i32;
+const _: () = assert!(COPIED % 16 == 0);
 
 /// The base of FS (4) or GS (5).
 pub fn segment_base(segment: u8) -> i32 {

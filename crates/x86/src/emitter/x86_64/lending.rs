@@ -46,11 +46,7 @@ fn uses(piece: &Piece) -> Option<[u32; 16]> {
 
 /// What changes places in a piece that is a loop.
 pub(super) fn loans(piece: &Piece) -> Vec<Loan> {
-    let is_loop = piece
-        .steps
-        .last()
-        .is_some_and(|last| last.kind == Kind::Branch && last.target() == piece.start as i64);
-    let Some(uses) = uses(piece).filter(|_| is_loop) else {
+    let Some(uses) = uses(piece).filter(|_| piece.is_loop()) else {
         return Vec::new();
     };
     let used = |register: &u8| uses[usize::from(*register)];

@@ -66,7 +66,10 @@ impl Emitter<'_> {
         self.yield_flags();
         self.address(&step.op)?;
         let miss = self.asm.new_dynamic_label();
-        self.check(access, size as i32, miss);
+        match self.site(access) {
+            Some(site) => self.check_by_site(site, access, size as i32, miss),
+            None => self.check(access, size as i32, miss),
+        }
         Ok(Some(self.call_back_from(miss)))
     }
 
@@ -88,7 +91,10 @@ impl Emitter<'_> {
         if group.first == self.index {
             self.yield_flags();
             let elsewhere = self.ungroup_from();
-            self.check_group(number, &group, 0, elsewhere);
+            match self.site_of_group(&group) {
+                Some(site) => self.check_group_by_site(site, number, &group, elsewhere),
+                None => self.check_group(number, &group, 0, elsewhere),
+            }
         } else if self.addend_in_rax != Some(number) {
             dynasm!(self.asm; .arch x64; mov rax, [rsp + addend(number)]);
         }

@@ -17,6 +17,7 @@ mod lending;
 mod memory;
 mod routines;
 mod same;
+mod sites;
 mod stack;
 mod system;
 mod vector;

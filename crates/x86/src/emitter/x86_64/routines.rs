@@ -107,7 +107,7 @@ fn enter(asm: &mut Assembler) {
         ; mov r14, [rdi + BANK]
         ; mov r15, [rdi + REMAINING]
     );
-    for at in (0..FRAME).step_by(16) {
+    for at in (0..COPIED).step_by(16) {
         dynasm!(asm; .arch x64; movups xmm0, [rdi + at]; movups [rsp + at], xmm0);
     }
     dynasm!(asm; .arch x64; mov rax, [rdi + CORE]; mov [rsp + TARGET], rsi);

@@ -3,6 +3,7 @@
 use super::emitter::Emitter;
 use super::layout::*;
 use super::memory::{Access, Place};
+use super::sites::Site;
 use dynasmrt::{DynamicLabel, DynasmApi, dynasm};
 use iced_x86::{OpKind, Register};
 
@@ -23,7 +24,11 @@ impl Emitter<'_> {
         let base = self.source(at, RAX);
         self.lea(RAX, Some(base), None, offset, true);
         let miss = self.asm.new_dynamic_label();
-        self.check(access, 8, miss);
+        if at == RSP {
+            self.check_by_site(Site::of_stack(access == Access::Write), access, 8, miss);
+        } else {
+            self.check(access, 8, miss);
+        }
         Some(self.call_back_from(miss))
     }
 
@@ -67,7 +72,7 @@ impl Emitter<'_> {
         dynasm!(self.asm; .arch x64; mov rax, [rax]; mov [rsp + TARGET], rax);
         self.lea(RAX, Some(GUEST_RSP), None, -8, true);
         let miss = self.asm.new_dynamic_label();
-        self.check(Access::Write, 8, miss);
+        self.check_by_site(Site::of_stack(true), Access::Write, 8, miss);
         self.share_call_back(miss, back);
         dynasm!(self.asm; .arch x64
             ; mov rcx, [rsp + TARGET]

@@ -207,6 +207,7 @@ impl PrimaryLoop {
                     meanwhile.push(host.wait(None, false, |host| ReplicaStatus {
                         role: "waiting".into(),
                         state: "powering on".into(),
+                        listen: host.listen_address(),
                         ..host.base_status(None)
                     })?)
                 }

@@ -488,6 +488,21 @@ impl<O> Primary<O> {
         }
     }
 
+    /// The latest moment at which this was the live machine, as members or the arbiter have answered since: a
+    /// process that wakes from a sleep, or was cut off, may have a successor of which it does not know yet.
+    /// `None`: not known of any, or there is a question of who goes on.
+    pub fn certainly_live_at(&self) -> Option<Duration> {
+        let is_open = !matches!(self.state, State::Running { .. })
+            || !self.lost.is_empty()
+            || self.stands_still;
+        if is_open {
+            return None;
+        }
+        // Nobody's word outweighs that of one who has not answered: it may be the successor.
+        let by_members = self.members.iter().map(Member::confirmed_at).min();
+        by_members.flatten().max(self.watch.confirmed_at())
+    }
+
     fn complete_flushes(&mut self, up_to: u64) {
         if up_to != self.flushes_up_to {
             self.flushes_up_to = up_to;

@@ -69,6 +69,9 @@ pub(crate) struct KeyWatch {
     /// The key that opened our generation was there when it was looked at last.
     opening_is_there: bool,
     asked: Option<Request>,
+    asked_at: Duration,
+    /// When it was asked last whether somebody left our generation, and nobody had.
+    confirmed_at: Option<Duration>,
     fresh: Fresh,
 }
 
@@ -89,6 +92,8 @@ impl KeyWatch {
             opening_next: true,
             opening_is_there: true,
             asked: None,
+            asked_at: now,
+            confirmed_at: None,
             fresh: Fresh::NotWanted,
         }
     }
@@ -113,6 +118,11 @@ impl KeyWatch {
         self.fresh == Fresh::Asked && self.asked.as_ref() == Some(request)
     }
 
+    /// A moment at which nobody had left our generation, as an answer said since.
+    pub fn confirmed_at(&self) -> Option<Duration> {
+        self.confirmed_at
+    }
+
     pub fn deadline(&self) -> Option<Duration> {
         self.asked.is_none().then_some(self.due)
     }
@@ -135,6 +145,7 @@ impl KeyWatch {
         self.opening_next = !self.opening_next;
         let request = Request::Read { key };
         self.asked = Some(request.clone());
+        self.asked_at = now;
         Some(request)
     }
 
@@ -169,7 +180,12 @@ impl KeyWatch {
         match outcome {
             // A store that was emptied has no key by which somebody left, either.
             _ if is_well && !self.opening_is_there => Look::None,
-            _ if is_well => Look::Well,
+            _ if is_well => {
+                if !is_opening {
+                    self.confirmed_at = Some(self.asked_at);
+                }
+                Look::Well
+            }
             Outcome::Absent => Look::Unanswered(key.missing()),
             Outcome::Holds(content) => match Entry::parse(key, content) {
                 Ok(entry) if !is_opening => Look::LeftBy(Box::new(entry)),

@@ -372,7 +372,8 @@ impl PrimaryLoop {
         self.answer_arbiter_move_in_time();
         self.settle_again();
         let lacks_backups = self.lacks_backups();
-        self.rivals.look(&mut self.host, lacks_backups);
+        let live_at = self.core.certainly_live_at();
+        self.rivals.look(&mut self.host, lacks_backups, live_at);
         self.begin_keeping();
         self.begin_snapshots();
         self.copy_ended();
@@ -385,9 +386,8 @@ impl PrimaryLoop {
         for (id, request) in &happened.requests {
             self.asked(*id, request);
         }
-        let phase = self.core.status().phase;
         for frame in &happened.frames {
-            self.rivals.frame(&mut self.host, phase, frame);
+            self.rivals.frame(&self.host, frame);
         }
         // A guest that stands still hears nothing, as one that moves to another host.
         if !self.is_standing_still() {

@@ -8,7 +8,6 @@
 use super::host::Host;
 use super::peers::Peers;
 use crate::host_time::monotonic;
-use replication::primary::PrimaryPhase;
 use replication::startup::{PeerAnswer, Stance};
 use std::time::Duration;
 
@@ -23,6 +22,14 @@ pub(super) struct Rivals {
     peers: Peers,
     ask_at: Duration,
     frames: u64,
+    unproven: Option<Unproven>,
+}
+
+/// Frames from the guest's own address, of which it is not known whether its machine was the live one when they
+/// came: a process that has slept hears its successor's before anybody tells it that it has one.
+struct Unproven {
+    since: Duration,
+    frames: u64,
 }
 
 impl Rivals {
@@ -35,6 +42,7 @@ impl Rivals {
             peers: Peers::new(greeting, host.membership.clone(), host.waker.clone()),
             ask_at: now + ASK_INTERVAL,
             frames: 0,
+            unproven: None,
         }
     }
 
@@ -48,8 +56,9 @@ impl Rivals {
         lacks_backups.then_some(self.ask_at)
     }
 
-    /// Asks now and then, and tells what came of it.
-    pub(super) fn look(&mut self, host: &mut Host, lacks_backups: bool) {
+    /// Asks now and then, and tells what came of it. `live_at`: when this was last the live machine for certain.
+    pub(super) fn look(&mut self, host: &mut Host, lacks_backups: bool, live_at: Option<Duration>) {
+        self.tell_frames(host, live_at);
         let now = monotonic();
         if lacks_backups && now >= self.ask_at {
             self.ask_at = now + ASK_INTERVAL;
@@ -79,15 +88,32 @@ impl Rivals {
     }
 
     /// The network brought this frame.
-    pub(super) fn frame(&mut self, host: &mut Host, phase: PrimaryPhase, frame: &[u8]) {
+    pub(super) fn frame(&mut self, host: &Host, frame: &[u8]) {
         let Some(network) = &host.config.network else {
             return;
         };
-        let is_certain = monotonic() >= self.since + GRACE && phase != PrimaryPhase::Claiming;
-        if frame.get(6..12) != Some(&network.mac[..]) || !is_certain {
+        let now = monotonic();
+        if frame.get(6..12) != Some(&network.mac[..]) || now < self.since + GRACE {
             return;
         }
-        self.frames += 1;
+        let unproven = self.unproven.get_or_insert(Unproven {
+            since: now,
+            frames: 0,
+        });
+        unproven.frames += 1;
+    }
+
+    /// Tells of frames that came while this was the live machine.
+    fn tell_frames(&mut self, host: &mut Host, live_at: Option<Duration>) {
+        let Some(network) = &host.config.network else {
+            return;
+        };
+        let is_proven =
+            |unproven: &mut Unproven| live_at.is_some_and(|live_at| live_at > unproven.since);
+        let Some(proven) = self.unproven.take_if(is_proven) else {
+            return;
+        };
+        self.frames += proven.frames;
         let [a, b, c, d, e, f] = network.mac;
         let detail = format!(
             "a frame came from {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}, the guest's own address: \

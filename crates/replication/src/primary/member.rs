@@ -42,6 +42,10 @@ pub(super) struct Member {
     /// It has not yet echoed that probe: its acknowledgements may be from a time when it had not
     /// yet suspected us.
     in_doubt: bool,
+    /// A probe that it has not echoed yet, and when it was asked.
+    confirming: Option<(u64, Duration)>,
+    /// When the newest such probe that it has echoed was asked.
+    confirmed_at: Option<Duration>,
     /// Both sides know that it is a member.
     protects: bool,
     /// Instruction count up to which its disk has what the guest wrote.
@@ -79,6 +83,8 @@ impl Member {
             round_trip,
             doubted: 1,
             in_doubt: true,
+            confirming: Some((1, now)),
+            confirmed_at: None,
             protects: false,
             durable: 0,
             agreement: Agreement::Unknown,
@@ -146,6 +152,11 @@ impl Member {
     /// Whether it cannot have gone live meanwhile, as far as is known.
     pub fn is_certain(&self) -> bool {
         !self.in_doubt
+    }
+
+    /// A moment at which it followed for certain: when something was asked that it has answered since.
+    pub fn confirmed_at(&self) -> Option<Duration> {
+        self.confirmed_at
     }
 
     pub fn protects(&self) -> bool {
@@ -230,6 +241,7 @@ impl Member {
     fn raise_probe(&mut self, now: Duration) {
         self.probe += 1;
         self.probed = now;
+        self.confirming.get_or_insert((self.probe, now));
         let bytes = self.cursor.bytes_under_way();
         self.round_trip.sent(now, self.probe, bytes);
     }
@@ -307,6 +319,9 @@ impl Member {
         let possible = self.cursor.held_before();
         self.meter.backup_at(executed, possible);
         self.round_trip.echoed(now, echo);
+        if let Some((_, asked_at)) = self.confirming.take_if(|(probe, _)| *probe <= echo) {
+            self.confirmed_at = Some(asked_at);
+        }
         if echo >= self.doubted {
             self.in_doubt = false;
         }

@@ -266,3 +266,30 @@ fn a_primary_that_slept_lets_nothing_out_until_its_backup_answers_anew() {
     pair.settle();
     assert_eq!(pair.emitted, [1]);
 }
+
+/// Finding: a woken primary heard its successor on the network and called it another machine with its guest's
+/// address. What was said before it slept does not tell it that it is live; an answer to what it asks now does.
+#[test]
+fn a_primary_that_slept_is_certain_to_be_live_only_of_what_was_asked_since() {
+    let mut pair = Pair::protected();
+    let before = pair.primary.certainly_live_at();
+    assert!(before.is_some_and(|at| at <= pair.now), "{before:?}");
+    pair.to_primary = false;
+    pair.now += ms(150);
+    let woke = pair.now;
+    let ack = |echo| Message::Ack {
+        pairing: 1,
+        sequence: 0,
+        executed: 0,
+        echo,
+        durable: 0,
+    };
+    for echo in [1, 2, 3] {
+        pair.primary.received(pair.now, WIRE, ack(echo));
+        if pair.primary.certainly_live_at() >= Some(woke) {
+            assert!(echo > 1, "an answer from before it slept");
+            return;
+        }
+    }
+    panic!("{:?} at {woke:?}", pair.primary.certainly_live_at());
+}

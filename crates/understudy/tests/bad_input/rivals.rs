@@ -8,6 +8,7 @@ use replication::marker::Worth;
 use replication::message::{LifeId, Message};
 use replication::startup::{Stance, Standing};
 use replication::succession::{Generation, LifeNumber};
+use rustix::process::Signal;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -81,4 +82,39 @@ fn a_frame_from_the_guests_own_address_is_told() {
     });
     let status = primary.status().unwrap();
     assert!(status["foreign_frames"].as_u64() >= Some(1), "{status}");
+}
+
+/// Finding: it called its successor another machine with its guest's address, and the handbook says to stop one.
+#[test]
+fn a_primary_that_slept_through_a_takeover_does_not_call_its_successor_a_stranger() {
+    const MAC: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
+    let pair = PairDirectory::new(&counting_slowly());
+    let socket = format!("unix:{}", pair.path().join("switch.sock").display());
+    let _switch = Process::start(&["switch", "--listen", &socket]);
+    wait_for("the switch", || {
+        SwitchPort::connect(&socket.parse().unwrap(), None).ok()
+    });
+    let network = format!("[network]\nswitch = \"{socket}\"\nmac = \"52:54:00:12:34:56\"\n");
+    let (primary, process, listen) = pair.primary_with("r1", &network);
+    let (backup, _backup_process) = pair.backup_with("r2", &listen, &network);
+    primary.await_state("protected");
+    process.signal(Signal::STOP);
+    wait_for("the takeover", || {
+        backup.status().filter(|status| status["role"] == "primary")
+    });
+    let port = SwitchPort::connect(&socket.parse().unwrap(), None).unwrap();
+    let mut successor = port.serving(MAC);
+    let mut frame = [&[0xff; 6][..], &MAC, &[0x88, 0xb5]].concat();
+    frame.resize(64, 0);
+    // They wait for the one that sleeps, too. Of the first second of a primary nobody is told.
+    wait_for("the successor to hear them", || {
+        successor.send(&frame).unwrap();
+        backup.has_event("address_conflict").then_some(())
+    });
+    process.signal(Signal::CONT);
+    wait_for("the woken one to follow", || {
+        primary.status().filter(|status| status["role"] == "backup")
+    });
+    assert!(primary.has_event("claim_lost"));
+    assert!(!primary.has_event("address_conflict"));
 }

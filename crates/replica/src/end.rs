@@ -92,6 +92,23 @@ pub enum ReplicaError {
         /// What this host is called.
         name: String,
     },
+    /// A marker is of another machine than the configuration.
+    #[error(
+        "the marker {place} is of machine \"{theirs}\", and the configuration says name = \"{name}\": if that is \
+         a slip, write name = \"{theirs}\"; if {name} is another machine, give it disks and a state directory of its \
+         own; if {theirs} is not wanted any more, remove {}",
+        path.display()
+    )]
+    AnotherMachines {
+        /// The marker.
+        path: PathBuf,
+        /// Beside what, or in what.
+        place: String,
+        /// The machine that it is of.
+        theirs: String,
+        /// What the configuration says.
+        name: String,
+    },
     /// The configuration calls this host otherwise than its certificate does.
     #[error(
         "pair.host: this host is called {name} by its certificate (pair.keys), and not {said}: leave \

@@ -122,6 +122,14 @@ impl Marker {
         Marker::parse_line(machine, content).map(|(marker, _)| marker)
     }
 
+    /// The machine that a whole marker is of, whatever else it says.
+    pub fn machine_of(content: &[u8]) -> Option<&str> {
+        let mut versions = [VERSION_BESIDE, VERSION].into_iter();
+        let mut line =
+            versions.find_map(|version| LineReader::open(content, WORD, version).ok())?;
+        line.field("machine").ok()
+    }
+
     /// The marker, and the length of the disk beside which it was written.
     fn parse_line(
         machine: &MachineName,
@@ -181,7 +189,12 @@ impl Found {
         match content.map(|content| Marker::parse(machine, content)) {
             None => Found::Nothing,
             Some(Ok(marker)) => Found::Marker(marker),
-            Some(Err(error)) => Found::Unreadable(error.to_string()),
+            Some(Err(error)) => Found::Unreadable(match content.and_then(Marker::machine_of) {
+                Some(theirs) if theirs != machine.as_str() => {
+                    format!("it is of machine {theirs}, and this one is {machine} (`name`)")
+                }
+                _ => error.to_string(),
+            }),
         }
     }
 

@@ -127,6 +127,7 @@ impl From<ReplicaError> for Failure {
             | ReplicaError::Control(_)
             | ReplicaError::Keys(_)
             | ReplicaError::AnotherHosts { .. }
+            | ReplicaError::AnotherMachines { .. }
             | ReplicaError::HostName { .. }
             | ReplicaError::Address(_)
             | ReplicaError::Network(_)

@@ -195,11 +195,13 @@ impl Host {
         let mut pair_config = identity::pair_config(&config, &membership, &*machines)?;
         pair_config.greeting.listen_port = door.address().map_or(0, |address| address.port());
         let machine = pair_config.greeting.machine.clone();
+        let markers = Markers::open(&config, machine, waker.clone())?;
+        markers.are_of_this_machine()?;
         let journal = open_journal(&config, &pair_config, &*machines, &waker)?;
         let machines: Arc<dyn Machines> = Arc::from(machines);
         Ok(Host {
             journal,
-            markers: Markers::open(&config, machine, waker.clone())?,
+            markers,
             peers: Vec::new(),
             neighbours: Neighbours::default(),
             failed_disk: None,

@@ -2,6 +2,7 @@
 
 use crate::config::ReplicaConfig;
 use crate::disk::overlay;
+use crate::end::ReplicaError;
 use crate::state_directory::replace;
 use crate::wake::Waker;
 use environment::fs::{self, File, Kind};
@@ -92,6 +93,33 @@ impl Markers {
             done,
             pending: 0,
         })
+    }
+
+    /// That none of them is of another machine: most likely the configuration has a slip in `name`, and
+    /// nothing that could be waited for mends that.
+    ///
+    /// # Errors
+    /// One is.
+    pub fn are_of_this_machine(&self) -> Result<(), ReplicaError> {
+        let disks = self.places.disks.iter();
+        let disks = disks.map(|(disk, marker)| (marker, format!("beside {}", disk.display())));
+        let state = (&self.places.state, "in the state directory".to_owned());
+        for (path, place) in disks.chain([state]) {
+            // What is not there, or cannot be read, is said where it is needed.
+            let content = fs::read(path, LIMIT_BYTES).unwrap_or_default();
+            match Marker::machine_of(&content) {
+                Some(theirs) if theirs != self.machine.as_str() => {
+                    return Err(ReplicaError::AnotherMachines {
+                        path: path.clone(),
+                        place,
+                        theirs: theirs.to_owned(),
+                        name: self.machine.to_string(),
+                    });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// What they say.
@@ -284,6 +312,42 @@ mod tests {
         markers.done.recv().unwrap().1.unwrap();
         fs::write(&disk, [0; 512]).unwrap();
         assert_eq!(markers.worth().place().1, Generation(4));
+    }
+
+    /// Finding: with another name in the configuration a replica waited for ever, as "its machine makes no sense".
+    #[test]
+    fn a_marker_of_another_machine_ends_the_start_and_names_both() {
+        let directory = tempfile::tempdir().unwrap();
+        let markers = markers(directory.path());
+        markers.are_of_this_machine().unwrap();
+        let theirs = Marker {
+            machine: MachineName::new("shop").unwrap(),
+            ..marker(3, DiskState::Whole)
+        };
+        let places = [
+            (
+                "disk.raw.understudy",
+                theirs.content_beside(512),
+                "disk.raw",
+            ),
+            (FILE, theirs.content(), "state directory"),
+        ];
+        for (file, content, place) in places {
+            let path = directory.path().join(file);
+            fs::write(&path, content).unwrap();
+            let error = markers.are_of_this_machine().unwrap_err().to_string();
+            for words in [place, "machine \"shop\"", "name = \"vm\"", file] {
+                assert!(error.contains(words), "{error}");
+            }
+            let Worth::Nothing(why) = markers.worth() else {
+                panic!("another machine's marker has rights")
+            };
+            assert!(why.contains("of machine shop"), "{why}");
+            // What is not whole says nothing.
+            fs::write(&path, b"understudy-marker 1 machine=shop").unwrap();
+            markers.are_of_this_machine().unwrap();
+            fs::remove_file(&path).unwrap();
+        }
     }
 
     /// Without the disk beside it no marker says that it is whole.

@@ -96,6 +96,7 @@ impl NewLife {
     ) -> Result<NewLife, NewLifeError> {
         let mut new_life = NewLife::open_for_snapshot(config, peers, machines, store)?;
         new_life.startup.has_disks = config.disks.iter().any(|disk| !disk.read_only);
+        new_life.markers.are_of_this_machine()?;
         new_life.obstacle = obstacle(config, machines);
         Ok(new_life)
     }

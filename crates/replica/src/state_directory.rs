@@ -1,13 +1,16 @@
 //! A replica's state directory: used by one process at a time, read by its owner alone, and nothing
 //! in it is a way to somewhere else.
 
+use crate::host_time::monotonic;
 use environment::fs::{remove_file, rename, sync_directory};
+use environment::thread::sleep;
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use thiserror::Error;
 
 /// The file that is locked for as long as a process uses the directory; it holds the process's
@@ -19,15 +22,15 @@ pub const LOCK_NAME: &str = "lock";
 pub enum StateDirectoryError {
     /// A process has it, and be it stopped or hung.
     #[error(
-        "the state directory {} is in use by process {pid}: end that one first, or give this replica \
-         a directory of its own",
-        directory.display()
+        "the state directory {} is in use by {}: end that one first, or give this replica a directory of its own",
+        directory.display(),
+        describe_holder(*pid)
     )]
     InUse {
         /// The directory.
         directory: PathBuf,
-        /// The process.
-        pid: String,
+        /// The process, if it has written its number there.
+        pid: Option<i32>,
     },
     /// It cannot be made, opened or locked.
     #[error("cannot use the state directory {}: {source}", directory.display())]
@@ -52,7 +55,13 @@ impl StateDirectory {
     ///
     /// # Errors
     /// It cannot be used, or another process has it.
+    /// A process that has it and is dying is waited for: after SIGKILL it takes a while until the memory of its
+    /// machine is given back, and its lock with it.
     pub fn take(path: &Path) -> Result<StateDirectory, StateDirectoryError> {
+        StateDirectory::take_within(path, DYING)
+    }
+
+    fn take_within(path: &Path, patience: Duration) -> Result<StateDirectory, StateDirectoryError> {
         let unusable = |source| StateDirectoryError::Unusable {
             directory: path.into(),
             source,
@@ -74,18 +83,7 @@ impl StateDirectory {
             .truncate(false)
             .open(path.join(LOCK_NAME))
             .map_err(unusable)?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => {
-                let mut pid = String::new();
-                let _read = lock.take(20).read_to_string(&mut pid);
-                return Err(StateDirectoryError::InUse {
-                    directory: path.into(),
-                    pid: pid.trim().to_owned(),
-                });
-            }
-            Err(error) => return Err(unusable(error.into())),
-        }
+        lock_file(path, &mut lock, patience)?;
         let write_pid = |lock: &mut File| {
             lock.set_len(0)?;
             lock.rewind()?;
@@ -111,6 +109,96 @@ impl StateDirectory {
     pub fn append(&self, name: &str) -> io::Result<File> {
         append_to(&self.path.join(name))
     }
+}
+
+/// For how long a process that has the directory and is dying is waited for.
+const DYING: Duration = Duration::from_secs(5);
+/// Between two looks whether it has died.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Takes the lock.
+///
+/// # Errors
+/// A living process has it, or one that has not died for so long.
+fn lock_file(path: &Path, lock: &mut File, patience: Duration) -> Result<(), StateDirectoryError> {
+    let until = monotonic() + patience;
+    let mut is_told = false;
+    loop {
+        match flock(&*lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(Errno::WOULDBLOCK) => {}
+            Err(error) => {
+                return Err(StateDirectoryError::Unusable {
+                    directory: path.into(),
+                    source: error.into(),
+                });
+            }
+        }
+        // Whoever has just taken it writes its number a moment later.
+        let pid = number_in(lock);
+        if pid.is_some_and(|pid| !is_dying(pid)) || monotonic() >= until {
+            return Err(StateDirectoryError::InUse {
+                directory: path.into(),
+                pid,
+            });
+        }
+        if !std::mem::replace(&mut is_told, true) {
+            // Standard error may be closed.
+            let _told = writeln!(
+                io::stderr(),
+                "understudy: {} is still held by {}, which is ending: waiting for that, up to {} s",
+                path.display(),
+                describe_holder(pid),
+                patience.as_secs()
+            );
+        }
+        sleep(LOOK_AGAIN);
+    }
+}
+
+fn describe_holder(pid: Option<i32>) -> String {
+    pid.map_or_else(
+        || "a process that has not written its number there".to_owned(),
+        |pid| format!("process {pid}"),
+    )
+}
+
+/// The number of the process that wrote it last.
+fn number_in(lock: &mut File) -> Option<i32> {
+    let mut pid = String::new();
+    lock.rewind().ok()?;
+    lock.take(20).read_to_string(&mut pid).ok()?;
+    pid.trim().parse().ok()
+}
+
+/// Whether a process is gone, a zombie, on its way there, or has SIGKILL before it (proc_pid_stat(5),
+/// proc_pid_status(5)). A zombie of several threads keeps its files until the last of them has ended.
+fn is_dying(pid: i32) -> bool {
+    /// `PF_EXITING` in the kernel's `sched.h`.
+    const EXITING: u64 = 4;
+    /// Bit 8 of a set of signals.
+    const KILLED: u64 = 1 << 8;
+    let read = |name| fs::read_to_string(format!("/proc/{pid}/{name}"));
+    let (Ok(stat), Ok(status)) = (read("stat"), read("status")) else {
+        // Without /proc nobody is taken for dead.
+        return Path::new("/proc/self/stat").exists();
+    };
+    // The name before it may have spaces and brackets.
+    let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
+    let mut fields = fields.split(' ');
+    let state = fields.next().unwrap_or_default();
+    let flags: u64 = fields
+        .nth(5)
+        .and_then(|flags| flags.parse().ok())
+        .unwrap_or(0);
+    let is_killed = status.lines().any(|line| {
+        let pending = line
+            .strip_prefix("SigPnd:")
+            .or(line.strip_prefix("ShdPnd:"));
+        let pending = pending.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+        pending.is_some_and(|set| set & KILLED != 0)
+    });
+    matches!(state, "Z" | "X" | "x") || flags & EXITING != 0 || is_killed
 }
 
 /// The process that has a state directory, if there is one: its number, as it wrote it there. Nothing
@@ -206,6 +294,40 @@ mod tests {
         StateDirectory::take(&path).unwrap();
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
+    }
+
+    /// Finding: a replica that was started within milliseconds of a `kill -9` was told to end the dead one first.
+    #[test]
+    fn whoever_is_dying_is_waited_for_and_whoever_is_not_known_yet() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("state");
+        // A zombie: it has ended, and nobody has asked for its status.
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = child.id() as i32;
+        while !is_dying(pid) {
+            std::thread::yield_now();
+        }
+        for number in [pid.to_string(), String::new()] {
+            let first = StateDirectory::take(&path).unwrap();
+            fs::write(path.join(LOCK_NAME), &number).unwrap();
+            let error = StateDirectory::take_within(&path, Duration::ZERO).unwrap_err();
+            let text = error.to_string();
+            let who = match number.as_str() {
+                "" => "a process that has not written its number".to_owned(),
+                number => format!("process {number}"),
+            };
+            assert!(text.contains(&who), "{text}");
+            std::thread::scope(|scope| {
+                let second = scope.spawn(|| StateDirectory::take_within(&path, Duration::MAX / 4));
+                // Long enough to be refused, if it were.
+                std::thread::sleep(4 * LOOK_AGAIN);
+                drop(first);
+                second.join().unwrap().unwrap();
+            });
+        }
+        child.wait().unwrap();
+        assert!(is_dying(pid), "it is gone");
+        assert!(!is_dying(std::process::id() as i32));
     }
 
     #[test]

@@ -54,6 +54,9 @@ pub struct Status {
     /// State directories whose replica this user may not ask.
     #[serde(default)]
     pub not_permitted: Vec<PathBuf>,
+    /// Directories that this user may not look into: of replicas, or of anything else.
+    #[serde(default)]
+    pub unreadable: Vec<PathBuf>,
     /// Replicas that are there and do not answer: stopped, or hung.
     #[serde(default)]
     pub silent: Vec<SilentReplica>,
@@ -71,7 +74,9 @@ pub fn collect(directory: &Path) -> Status {
         forwards: forwards(&directories),
         ..Status::default()
     };
-    for directory in state_directories(directories) {
+    let (states, unreadable) = state_directories(directories);
+    status.unreadable = unreadable;
+    for directory in states {
         match control::status(&directory) {
             Ok(replica) => status.replicas.push(replica),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -112,17 +117,35 @@ fn directories_under(directory: &Path) -> Vec<PathBuf> {
     directories
 }
 
-/// Those of replicas.
-fn state_directories(mut directories: Vec<PathBuf>) -> Vec<PathBuf> {
-    directories.retain(|path| {
-        let is_there = |name| {
-            let file = path.join(name).try_exists();
-            // What may not be looked at may well be one.
-            file.unwrap_or_else(|error| error.kind() == io::ErrorKind::PermissionDenied)
+/// Those of replicas, and those that may be, as far as this user can tell.
+fn state_directories(directories: Vec<PathBuf>) -> (Vec<PathBuf>, Vec<PathBuf>) {
+    let (mut states, mut unreadable) = (Vec::new(), Vec::new());
+    for path in directories {
+        let files = [control::SOCKET_NAME, events::FILE_NAME];
+        let files = files.map(|name| path.join(name).try_exists());
+        let is_denied = |file: &io::Result<bool>| {
+            let error = file.as_ref().err();
+            error.is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
         };
-        is_there(control::SOCKET_NAME) || is_there(events::FILE_NAME)
-    });
-    directories
+        if files.iter().any(|file| matches!(file, Ok(true))) {
+            states.push(path);
+        } else if files.iter().any(is_denied) {
+            unreadable.push(path);
+        }
+    }
+    (states, unreadable)
+}
+
+/// Of directories that this user may not look into, in one line.
+pub fn describe_unreadable(directories: &[PathBuf]) -> String {
+    let names = directories
+        .iter()
+        .map(|path| printable(&path.display().to_string()));
+    let names: Vec<String> = names.collect();
+    format!(
+        "not looked into, as they are another user's: {} (if one is a replica's, ask as its user)",
+        names.join(", ")
+    )
 }
 
 /// Those of the switches whose status files are in these directories, whatever their names: a user chooses
@@ -178,6 +201,9 @@ pub fn describe(status: &Status) -> String {
             "{directory} is another user's: its replica cannot be asked"
         );
     }
+    if !status.unreadable.is_empty() {
+        let _ = writeln!(text, "{}", describe_unreadable(&status.unreadable));
+    }
     for SilentReplica { directory, pid } in &status.silent {
         let directory = printable(&directory.display().to_string());
         let _ = writeln!(
@@ -186,7 +212,8 @@ pub fn describe(status: &Status) -> String {
              stopped?"
         );
     }
-    if status.replicas.is_empty() && status.not_permitted.is_empty() && status.silent.is_empty() {
+    let may_be_there = !status.not_permitted.is_empty() || !status.unreadable.is_empty();
+    if status.replicas.is_empty() && !may_be_there && status.silent.is_empty() {
         text.push_str("no replica answers\n");
     }
     for replica in &status.replicas {

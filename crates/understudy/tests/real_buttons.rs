@@ -288,16 +288,40 @@ fn another_user_may_not_ask() {
     let open = fs::Permissions::from_mode(0o755);
     fs::set_permissions(site.directory.path(), open).unwrap();
     let state = site.a.state.to_str().unwrap();
-    for command in ["status", "power-button"] {
+    // What else has been made for its owner alone is no replica's.
+    let keys = site.directory.path().join("keys-of-its-own");
+    fs::create_dir(&keys).unwrap();
+    fs::set_permissions(&keys, fs::Permissions::from_mode(0o700)).unwrap();
+    let whole = site.directory.path().to_str().unwrap();
+    let asked = ["status", "power-button", "console"];
+    let asked = asked.map(|command| (command, state));
+    for (command, directory) in asked
+        .into_iter()
+        .chain([("status", whole), ("console", whole)])
+    {
         let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
         let output = Command::new("setpriv")
             .args(nobody)
-            .args([env!("CARGO_BIN_EXE_understudy"), command, "--dir", state])
+            .args([
+                env!("CARGO_BIN_EXE_understudy"),
+                command,
+                "--dir",
+                directory,
+            ])
+            .stdin(std::process::Stdio::null())
             .output();
         match output {
             // setpriv's own failures: no such right here, or the program is out of reach.
             Ok(output) if ![Some(1), Some(126), Some(127)].contains(&output.status.code()) => {
                 assert_eq!(output.status.code(), Some(NOT_PERMITTED), "{output:?}");
+                let said = [output.stdout, output.stderr].concat();
+                let said = String::from_utf8(said).unwrap();
+                let lines = said.lines().filter(|line| line.contains("another user's"));
+                assert_eq!(lines.count(), 1, "{said}");
+                assert!(
+                    !said.contains("its replica cannot"),
+                    "it may be no replica's: {said}"
+                );
             }
             other => println!("skipped: this user cannot be another one: {other:?}"),
         }

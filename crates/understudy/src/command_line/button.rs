@@ -142,7 +142,7 @@ impl Front {
 
 /// The state directory of the first replica under `directory` that is `preferred`, or of another one there, which
 /// passes on what it is asked.
-fn of_replica_under(
+pub(super) fn of_replica_under(
     directory: &Path,
     preferred: impl Fn(&ReplicaStatus) -> bool,
 ) -> Result<PathBuf, Failure> {
@@ -156,8 +156,15 @@ fn of_replica_under(
     if let Some(replica) = replica.or(status.replicas.first()) {
         return Ok(replica.directory.clone());
     }
-    let (other, kind) = match status.not_permitted.first() {
+    let others = status.not_permitted.first();
+    let (other, kind) = match others {
         Some(others) => (others.as_path(), io::ErrorKind::PermissionDenied),
+        None if !status.unreadable.is_empty() => {
+            return Err(Failure::new(
+                ExitStatus::NotPermitted,
+                anyhow!(status::describe_unreadable(&status.unreadable)),
+            ));
+        }
         None => (directory, io::ErrorKind::NotFound),
     };
     Err(unanswered(other, &kind.into()))

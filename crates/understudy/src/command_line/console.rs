@@ -1,5 +1,6 @@
 //! `understudy console`.
 
+use super::button::of_replica_under;
 use crate::exit::{ExitStatus, Failure};
 use crate::status;
 use crate::terminal::{EscapeFilter, RawMode};
@@ -51,10 +52,8 @@ impl Console {
             )));
         }
         if status::collect(&self.dir).replicas.is_empty() {
-            return Err(Failure::new(
-                ExitStatus::NoReplica,
-                anyhow!("no replica answers under {}", self.dir.display()),
-            ));
+            // Says whether nobody is there, or this user may not ask.
+            of_replica_under(&self.dir, |_| true)?;
         }
         let raw_mode = RawMode::enter().context("cannot put the terminal into raw mode")?;
         let result = self.serve();

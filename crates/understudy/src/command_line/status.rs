@@ -43,7 +43,7 @@ impl Status {
 fn verdict(status: &status::Status) -> ExitStatus {
     if status.replicas.iter().any(|replica| replica.protected) {
         ExitStatus::Success
-    } else if !status.not_permitted.is_empty() {
+    } else if !status.not_permitted.is_empty() || !status.unreadable.is_empty() {
         ExitStatus::NotPermitted
     } else if status.replicas.is_empty() {
         ExitStatus::NoReplica
@@ -78,5 +78,10 @@ mod tests {
         // Who may not ask all of them does not know that it is not protected.
         assert_eq!(of(vec![replica(false)], &["/another/users"]).code(), 9);
         assert_eq!(of(vec![replica(true)], &["/another/users"]).code(), 0);
+        let unreadable = status::Status {
+            unreadable: vec!["/another/users".into()],
+            ..status::Status::default()
+        };
+        assert_eq!(verdict(&unreadable).code(), 9);
     }
 }

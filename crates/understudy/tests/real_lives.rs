@@ -220,6 +220,13 @@ fn a_person_may_say_that_a_host_stays_off() {
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(!output.status.success(), "{said}");
         assert!(words.iter().all(|word| said.contains(word)), "{said}");
+        // Who would be asked is not frightened first.
+        let config = ["start", "--config", site.b.config(), "--without"];
+        let output = run(&[&config[..], arguments].concat());
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(words.iter().all(|word| said.contains(word)), "{said}");
+        let asked = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(asked, "", "of what is refused");
     };
     refused(&["follows"], &["a"]);
     // Neither goes on alone before it dies.
@@ -237,6 +244,10 @@ fn a_person_may_say_that_a_host_stays_off() {
     });
     refused(&["\"c\" is none of the hosts", "right disk"], &["c"]);
     let config = site.b.config();
+    let output = run(&["start", "--config", config, "--without", "a"]);
+    let asked = String::from_utf8(output.stdout).unwrap();
+    assert!(asked.contains("two machines may be live"), "{asked}");
+    assert_eq!(output.status.code(), Some(2), "nobody is at this terminal");
     let output = run(&["start", "--config", config, "--yes", "--without", "a"]);
     assert!(
         output.status.success(),

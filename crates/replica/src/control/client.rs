@@ -22,7 +22,7 @@ const ANSWER_LIMIT: u64 = 1 << 20;
 pub fn ask(directory: &Path, request: &Request) -> io::Result<Answer> {
     let mut stream = with_short_path(directory, |short| UnixStream::connect(short))?;
     let timeout = match request {
-        Request::Status => STATUS_TIMEOUT,
+        Request::Status | Request::WouldTake(_) => STATUS_TIMEOUT,
         Request::Press(_) => BUTTON_TIMEOUT,
         Request::Word(_) | Request::SwitchOver { .. } | Request::MoveArbiter { .. } => WORD_TIMEOUT,
         Request::Console | Request::Snapshot { .. } => {

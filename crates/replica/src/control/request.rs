@@ -28,6 +28,8 @@ pub enum Request {
         #[serde(default)]
         here: bool,
     },
+    /// Whether that word would be taken as things stand: nothing is done. [`Answer::Done`] says that it would.
+    WouldTake(Word),
     /// The machine's life goes on at another arbiter. The answer comes when it does.
     MoveArbiter {
         /// Its address.

@@ -279,7 +279,7 @@ impl BackupLoop {
                 );
                 self.host.answer(id, &Answer::Refused(why));
             }
-            Request::Console | Request::Word(_) | Request::Status => {
+            Request::Console | Request::Word(_) | Request::WouldTake(_) | Request::Status => {
                 let why = "this replica follows the live machine of another host, or is about to";
                 self.host.answer(id, &Answer::Refused(why.into()));
             }

@@ -609,7 +609,7 @@ impl PrimaryLoop {
             Request::Snapshot { here } => self.keep(id, *here),
             Request::SwitchOver { to } => self.switch_over(Asker::Here(id), to.as_deref()),
             Request::MoveArbiter { to } => self.move_arbiter(id, to),
-            Request::Word(_) => {
+            Request::Word(_) | Request::WouldTake(_) => {
                 let is_live = "the machine is live on this host: there is nothing to start";
                 self.host.answer(id, &Answer::Refused(is_live.into()));
             }

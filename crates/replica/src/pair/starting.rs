@@ -205,6 +205,7 @@ impl Starting<'_> {
         for (id, request) in happened.requests {
             match request {
                 Request::Word(word) => self.word(id, &word),
+                Request::WouldTake(word) => self.would_take(id, &word),
                 Request::Console
                 | Request::Status
                 | Request::Press(_)
@@ -231,6 +232,19 @@ impl Starting<'_> {
             }
             Err(why) => self.host.answer(id, &Answer::Refused(why)),
         }
+    }
+
+    /// Whoever means to say something is told first whether it would be refused.
+    fn would_take(&mut self, id: ConversationId, word: &Word) {
+        let waiting = self.startup.waiting();
+        let answer = match named(waiting, &word.without) {
+            Err(why) => Answer::Refused(why),
+            Ok(without) if word.new_life || waiting.would_end(&without) => {
+                Answer::Done("as things stand it is taken".into())
+            }
+            Ok(without) => Answer::Refused(waiting.although_off(&without)),
+        };
+        self.host.answer(id, &answer);
     }
 
     fn answer(&mut self, text: &str, is_done: bool) {

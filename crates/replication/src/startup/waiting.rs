@@ -140,6 +140,17 @@ impl Waiting {
         }
     }
 
+    /// Whether it waits for nothing else than a person's word that these hosts are off.
+    pub fn would_end(&self, without: &BTreeSet<HostId>) -> bool {
+        match self {
+            Waiting::Silent { hosts, .. } | Waiting::RightDisk { to_name: hosts, .. } => {
+                hosts.iter().all(|host| without.contains(&host.id)) && !hosts.is_empty()
+            }
+            Waiting::Identity { host, .. } => without.contains(&host.id),
+            _ => false,
+        }
+    }
+
     /// Why it still waits although a person said that these hosts are off, and what would help.
     pub fn although_off(&self, without: &BTreeSet<HostId>) -> String {
         match self {
@@ -351,6 +362,8 @@ mod tests {
             to_name: vec![host(2, "b"), host(3, "c")],
         };
         assert!(waiting.to_string().contains("--without b,c`"), "{waiting}");
+        assert!(waiting.would_end(&[HostId(2), HostId(3)].into()));
+        assert!(!waiting.would_end(&[HostId(2)].into()));
         let why = waiting.although_off(&[HostId(2)].into());
         for words in ["host c may hold", "--without b,c`"] {
             assert!(why.contains(words), "{why}");

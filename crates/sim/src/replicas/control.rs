@@ -35,7 +35,7 @@ fn name(request: &Request) -> &'static str {
     match request {
         Request::Snapshot { .. } => "snapshot",
         Request::Status => "status",
-        Request::Word(_) => "without",
+        Request::Word(_) | Request::WouldTake(_) => "without",
         Request::Console => "console",
         Request::Press(_) => "button",
         Request::SwitchOver { .. } => SWITCHOVER,

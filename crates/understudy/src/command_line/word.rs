@@ -64,19 +64,29 @@ impl Start {
             )
         })?;
         let hosts = self.without.join(", ");
+        let word = Word {
+            without: self.without,
+            new_life: false,
+        };
+        // Who does not want to be asked is told what came of it, and no more.
+        if self.yes {
+            return say(directory, word);
+        }
+        // Nobody is frightened, or asked, for the sake of what is refused. An older replica does not know the
+        // question, and answers the word itself.
+        if let Ok(Answer::Refused(why)) = control::ask(directory, &Request::WouldTake(word.clone()))
+        {
+            return Err(not_taken(&why));
+        }
         println!(
             "{}: this host's replica is {}: {}\n\
              If {hosts} is off, what only it has is given up: the machine starts from the disk here. \
              If it is not off, two machines may be live for some seconds.",
             config.name, status.role, status.state
         );
-        if !self.yes && !is_meant(&hosts, &format!("{hosts} is off"))? {
+        if !is_meant(&hosts, &format!("{hosts} is off"))? {
             return Err(Failure::usage(NewLifeError::NotMeant));
         }
-        let word = Word {
-            without: self.without,
-            new_life: false,
-        };
         say(directory, word)
     }
 }
@@ -152,16 +162,20 @@ pub(super) fn is_meant(word: &str, meaning: &str) -> Result<bool, Failure> {
     Ok(line.trim() == word)
 }
 
+fn not_taken(why: &str) -> Failure {
+    Failure::new(
+        ExitStatus::Failure,
+        anyhow!("the replica did not take it: {why}"),
+    )
+}
+
 fn say(directory: &Path, word: Word) -> Result<ExitStatus, Failure> {
     match control::ask(directory, &Request::Word(word))? {
         Answer::Done(text) => {
             println!("{text}");
             Ok(ExitStatus::Success)
         }
-        Answer::Refused(why) => Err(Failure::new(
-            ExitStatus::Failure,
-            anyhow!("the replica did not take it: {why}"),
-        )),
+        Answer::Refused(why) => Err(not_taken(&why)),
         Answer::Status(_) => Err(Failure::from(anyhow!("the replica answered a question"))),
     }
 }

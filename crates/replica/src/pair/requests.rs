@@ -99,7 +99,8 @@ impl BackupLoop {
     }
 
     fn nobody_to_ask(&mut self, request: u64) {
-        let why = "this replica is not in touch with a live machine now: its host's may be";
+        let why = "this replica has no connection to the live machine now, and cannot pass that on: ask on the \
+                   host where it is live (`understudy status` says `primary` there), or again in a moment";
         self.answered(request, &Answer::Refused(why.into()));
     }
 

@@ -1,5 +1,6 @@
 //! `understudy start` and `understudy new-life`: what only a person may decide.
 
+use super::button::unanswered;
 use super::replica::open;
 use crate::config::VmConfig;
 use crate::exit::{ExitStatus, Failure};
@@ -52,8 +53,9 @@ impl Start {
     pub fn execute(self) -> Result<ExitStatus, Failure> {
         let config = VmConfig::load(&self.config).map_err(Failure::usage)?;
         let directory = &config.state_directory;
-        let status = control::status(directory).map_err(|error| {
-            Failure::new(
+        let status = control::status(directory).map_err(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied => unanswered(directory, &error),
+            _ => Failure::new(
                 ExitStatus::NoReplica,
                 anyhow!(
                     "no replica answers in {} ({error}): start `understudy replica --config {}` \
@@ -61,7 +63,7 @@ impl Start {
                     directory.display(),
                     self.config.display()
                 ),
-            )
+            ),
         })?;
         let hosts = self.without.join(", ");
         let word = Word {

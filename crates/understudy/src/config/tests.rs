@@ -1,5 +1,27 @@
 use super::*;
 
+/// Finding: the handbook's configuration named files that `guest build` does not make.
+#[test]
+fn the_handbooks_configuration_is_whole_and_names_what_guest_build_makes() {
+    let handbook = include_str!("../../../../docs/operations.md");
+    let (_, text) = handbook.split_once("```toml\nname = ").unwrap();
+    let (text, _) = text.split_once("```").unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("vm.toml");
+    std::fs::write(&path, format!("name = {text}")).unwrap();
+    let config = VmConfig::load(&path).unwrap();
+    let guest = |name| Some(directory.path().join("guest").join(name));
+    assert_eq!(config.firmware, guest("firmware"));
+    assert_eq!(config.kernel, guest("kernel"));
+    assert_eq!(config.initrd, guest("initrd"));
+    assert!(
+        config
+            .command_line
+            .ends_with(" root=/dev/vda rw net.ifnames=0")
+    );
+    assert!(config.entropy && config.disks.len() == 1);
+}
+
 const WHOLE: &str = r#"
 name = "demo"
 memory = "512M"

@@ -367,6 +367,28 @@ fn a_replica_that_finds_no_life_and_no_peer_powers_the_machine_on() {
     assert!(said.is_empty() && !backup.state.join("control.sock").exists());
 }
 
+/// Finding: with a slip in its name a replica waited for ever, as "its machine makes no sense".
+#[test]
+fn a_name_that_is_not_that_of_the_markers_ends_the_start() {
+    let pair = PairDirectory::new(&counting_slowly());
+    let disk = "[[disks]]\npath = \"disk.raw\"\n";
+    fs::write(pair.path().join("disk.raw"), [0; 512]).unwrap();
+    let (primary, mut process, _) = pair.primary_with("r1", disk);
+    wait_for("the disk's marker", || {
+        let marker = pair.path().join("disk.raw.understudy");
+        marker.exists().then_some(())
+    });
+    process.kill();
+    let text = fs::read_to_string(&primary.config).unwrap();
+    let text = text.replace("name = \"test\"", "name = \"testt\"");
+    fs::write(&primary.config, text).unwrap();
+    let both = ["beside", "disk.raw", "machine \"test\"", "name = \"testt\""];
+    for command in [&["replica"][..], &["new-life", "--yes"]] {
+        let arguments = [command, &["--config", primary.config()]].concat();
+        assert_refused(&arguments, 2, &both);
+    }
+}
+
 /// Finding: it joined the pair's network with the pair's MAC address, and wrote its disk, without a word.
 #[test]
 fn a_machine_of_a_pair_is_run_alone_only_by_a_persons_word() {

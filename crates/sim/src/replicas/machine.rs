@@ -82,6 +82,19 @@ pub fn said(frame: &[u8]) -> Option<(StubOutput, DiskNews)> {
     Some((output, news))
 }
 
+/// Whether the frame tells the network where the guest is: a reverse ARP request of its own address to
+/// everybody (RFC 903).
+pub fn is_announcement(frame: &[u8]) -> bool {
+    let Some((head, arp)) = frame.split_at_checked(14) else {
+        return false;
+    };
+    head[..6] == [0xff; 6]
+        && head[6..12] == MAC
+        && head[12..] == [0x80, 0x35]
+        && arp.get(..8) == Some(&[0, 1, 8, 0, 6, 4, 0, 3])
+        && arp.get(8..14) == Some(&MAC)
+}
+
 /// The machine.
 pub struct SimulatedMachine {
     board: BoardConfig,

@@ -177,7 +177,7 @@ pub fn run_seed(seed: u64, options: &Options) -> Result<Report, Box<Failure>> {
 }
 
 /// What must have happened in many seeds: kinds of keys, and other things.
-const SITUATIONS: [&str; 13] = [
+const SITUATIONS: [&str; 14] = [
     "PowerOn",
     "Joined",
     "Dropped",
@@ -185,6 +185,7 @@ const SITUATIONS: [&str; 13] = [
     "HandedOver",
     "ColdStart",
     "begun",
+    "announced",
     "repeated",
     "unsynced lost",
     "started from a disk",

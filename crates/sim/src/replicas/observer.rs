@@ -35,6 +35,8 @@ pub struct Observer {
     arrived: BTreeMap<(u64, usize), Option<MessageReader>>,
     /// What the guest says to be durable, in each boot.
     durable: BTreeMap<BootId, Vec<u64>>,
+    /// Whoever went on with the machine of another and has not told the guest's network where it is now.
+    owes_announcement: BTreeSet<ProcessId>,
     /// Boots whose guest was told of an error of a disk.
     told_of_error: BTreeSet<BootId>,
     /// A person said that a host is off: what only its disk has is lost.
@@ -71,6 +73,7 @@ impl Observer {
             written: BTreeMap::new(),
             arrived: BTreeMap::new(),
             durable: BTreeMap::new(),
+            owes_announcement: BTreeSet::new(),
             told_of_error: BTreeSet::new(),
             is_given_up: false,
             answered: BTreeSet::new(),
@@ -319,6 +322,13 @@ impl State {
             observer.check(result);
             observer.holders.is_live(process);
         }
+        // Rule 7: switches lead to the host before this one until they hear of the guest here.
+        if matches!(
+            entry.kind,
+            Kind::TookOver | Kind::HandedOver | Kind::Recovered
+        ) {
+            observer.owes_announcement.insert(process);
+        }
         observer.opened.insert(process, entry);
     }
 
@@ -358,6 +368,13 @@ impl State {
 
     /// A frame left.
     pub fn emitted(&mut self, process: ProcessId, frame: &[u8]) {
+        if machine::is_announcement(frame) {
+            self.note(|text| {
+                let _ = write!(text, "process {} says where the guest is", process.0);
+            });
+            self.observer.count("announced");
+            self.observer.owes_announcement.remove(&process);
+        }
         let Some((output, news)) = machine::said(frame) else {
             return;
         };
@@ -370,6 +387,13 @@ impl State {
             let what = format!("process {} emits, and never made a key", process.0);
             return observer.broken(what);
         };
+        if observer.owes_announcement.remove(&process) {
+            let what = format!(
+                "process {} went on with the guest and lets it speak before it has said where it is: {opened}",
+                process.0
+            );
+            observer.broken(what);
+        }
         let who = Emitter {
             run: run_of(&opened),
             opened,

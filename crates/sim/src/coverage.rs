@@ -187,8 +187,6 @@ impl Coverage {
         ALL.iter()
             .copied()
             .filter(|situation| self.count(*situation) == 0)
-            // Seldom: none of the 500 worlds of every test run has it since copies have more messages.
-            .filter(|situation| *situation != Situation::BeginLost)
             .collect()
     }
 }

@@ -363,6 +363,7 @@ impl World {
                 if let Some(other) = other {
                     let verdict = self.checker.begin_sent(&opened, run, host(other).id);
                     self.check(verdict);
+                    self.strike_begin(node, other);
                 }
                 self.delicate();
             }

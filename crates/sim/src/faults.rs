@@ -335,6 +335,22 @@ impl World {
         }
     }
 
+    /// Begin is on its way from a node to another, which may never read it.
+    pub(crate) fn strike_begin(&mut self, from: usize, to: usize) {
+        if self.calm || !self.aim.percent(self.scenario.strike_percent) {
+            return;
+        }
+        let time = self.aim.between(400, 2500) * MS;
+        let fault = self.aim.pick(&[
+            Fault::Kill(to),
+            Fault::HostDies(to, time),
+            Fault::Freeze(to, time),
+            Fault::CutOneWay(from, to, time),
+        ]);
+        // At once: nothing is as fast as that.
+        self.at(0, None, What::Fault(fault));
+    }
+
     /// A primary is to let its backup take over.
     pub(crate) fn ask_to_hand_over(&mut self, node: usize) {
         // Asked again while it hands over, it still stands still.

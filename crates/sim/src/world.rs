@@ -9,7 +9,7 @@ use crate::faults::{Fault, Relief};
 use crate::guest::{StubInput, StubOutput};
 use crate::network::{Network, Segment};
 use crate::process::{BackupProcess, DiskHealth, Process, Role};
-use crate::random::Random;
+use crate::random::{Random, mix};
 use crate::scenario::{MS, Scenario};
 use replication::ConnectionId;
 use replication::backup::Held;
@@ -190,6 +190,8 @@ pub struct World {
     /// Nanoseconds since its beginning.
     pub now: u64,
     pub(crate) random: Random,
+    /// For faults that are aimed at a moment: worlds that such a fault does not strike stay as they are.
+    pub(crate) aim: Random,
     pub(crate) scenario: Scenario,
     pub(crate) options: Options,
     pub(crate) nodes: Vec<Node>,
@@ -228,6 +230,7 @@ impl World {
         let mut world = World {
             now: 0,
             random,
+            aim: Random::new(mix(seed)),
             network: Network::new(scenario.nodes, scenario.link),
             links_are_slow: false,
             replay_percent: scenario.replay_percent,

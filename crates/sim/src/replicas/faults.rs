@@ -46,6 +46,12 @@ impl World {
             let _flip = self.flip(node);
             return;
         }
+        if self.site.disks_suffer && self.random.percent(60) {
+            return match self.random.percent(75) {
+                true => self.trouble_disk(node),
+                false => self.all_lose_power(),
+            };
+        }
         match self.random.between(0, 99) {
             0..18 => self.kill(node, Loss::Process),
             18..28 if self.site.journals => self.all_lose_power(),

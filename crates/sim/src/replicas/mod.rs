@@ -50,17 +50,20 @@ pub enum Kind {
     Untold,
     /// Three hosts; bits of their guests' memory flip, and the odd machine is given up, wherever it is.
     Differs,
+    /// All hosts have a disk, and what goes wrong is mostly one of them, or the power of all hosts.
+    Disks,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 6] = [
+    pub const ALL: [Kind; 7] = [
         Kind::Plain,
         Kind::Journals,
         Kind::Lives,
         Kind::Moving,
         Kind::Untold,
         Kind::Differs,
+        Kind::Disks,
     ];
 
     /// As it is written.
@@ -72,6 +75,7 @@ impl Kind {
             Kind::Moving => "moving",
             Kind::Untold => "untold",
             Kind::Differs => "differs",
+            Kind::Disks => "disks",
         }
     }
 }
@@ -220,6 +224,12 @@ impl Summary {
             Kind::Moving => &["Moved", "key copied", "done: arbiter move"],
             Kind::Untold => &["done: switchover"],
             Kind::Differs => &["odd backup joined anew", "odd primary joined anew"],
+            Kind::Disks => &[
+                "HandedOver",
+                "told of a disk error",
+                "unsynced lost",
+                "started from a disk",
+            ],
         };
         all.iter().copied().filter(never).collect()
     }

@@ -50,6 +50,8 @@ pub struct Site {
     pub hosts: usize,
     /// The machine has a disk, a copy of it on each host.
     pub has_disk: bool,
+    /// What goes wrong is mostly a disk, or the power of all hosts.
+    pub disks_suffer: bool,
     /// Each host keeps a journal, and all may lose power at once.
     pub journals: bool,
     /// …of which there is another snapshot when going on from it would take longer than half of this.

@@ -9,7 +9,7 @@ use crate::arbiter::{Arbiter, Mood};
 use crate::checker::{BootId, Checker, Emitter};
 use replication::message::{Message, MessageReader};
 use replication::record::RecordBody;
-use replication::succession::{Entry, HostId, Kind, Request};
+use replication::succession::{Entry, HostId, Key, Kind, Request};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
@@ -33,6 +33,8 @@ pub struct Observer {
     /// What was written to, and arrived at, each direction of a connection, by who receives.
     written: BTreeMap<(u64, usize), Option<MessageReader>>,
     arrived: BTreeMap<(u64, usize), Option<MessageReader>>,
+    /// Keys under which Begin was sent: whoever joined by them has the machine, or is about to.
+    begun: BTreeSet<Key>,
     /// What the guest says to be durable, in each boot.
     durable: BTreeMap<BootId, Vec<u64>>,
     /// Whoever went on with the machine of another and has not told the guest's network where it is now.
@@ -72,6 +74,7 @@ impl Observer {
             opened: BTreeMap::new(),
             written: BTreeMap::new(),
             arrived: BTreeMap::new(),
+            begun: BTreeSet::new(),
             durable: BTreeMap::new(),
             owes_announcement: BTreeSet::new(),
             told_of_error: BTreeSet::new(),
@@ -160,6 +163,7 @@ impl Observer {
             match message {
                 Message::Begin { .. } => {
                     self.count("begun");
+                    self.begun.insert(opened.key.clone());
                     let result = self
                         .checker
                         .begin_sent(&opened, run_of(&opened), self.host(to).1);
@@ -409,7 +413,12 @@ impl State {
         let boot = observer.checker.boot(&who.opened);
         if news.was_told_of_error && observer.told_of_error.insert(boot) {
             observer.count("told of a disk error");
-            if !who.opened.membership().members.is_empty() {
+            // A key of joining may land when the joiner is gone long since: it never had the machine.
+            let joiners = match who.opened.kind {
+                Kind::Joined => usize::from(!observer.begun.contains(&who.opened.key)),
+                _ => 0,
+            };
+            if who.opened.membership().members.len() > joiners {
                 let what = "the guest is told of a disk error, and a member could have taken over";
                 observer.broken(what.into());
             }

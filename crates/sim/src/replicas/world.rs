@@ -107,7 +107,8 @@ impl Site {
         };
         Site {
             hosts: options.hosts.unwrap_or(usual),
-            has_disk: random.percent(60),
+            has_disk: random.percent(60) || kind == Kind::Disks,
+            disks_suffer: kind == Kind::Disks,
             journals,
             lives: kind == Kind::Lives,
             differs: kind == Kind::Differs,

@@ -159,6 +159,15 @@ pub struct PrimaryLine {
     pub version: String,
 }
 
+/// The arbiter is out of reach, was emptied or replaced, or is not the same for all: nobody could take over.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ArbiterTrouble {
+    /// Since when this replica knows, in UTC.
+    pub since: String,
+    /// What is wrong, for people.
+    pub why: String,
+}
+
 /// One replica.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ReplicaStatus {
@@ -197,6 +206,9 @@ pub struct ReplicaStatus {
     /// The store that is the arbiter.
     #[serde(default)]
     pub arbiter: String,
+    /// What is wrong with it, if anything is: nobody could take over by it now.
+    #[serde(default)]
+    pub arbiter_trouble: Option<ArbiterTrouble>,
     /// The generation, 0 before there is one.
     pub generation: u64,
     /// Whether another replica can take over.

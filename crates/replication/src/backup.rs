@@ -194,6 +194,8 @@ pub struct BackupStatus {
     pub generation: Generation,
     /// What the last look at both arbiters said.
     pub arbiter: Agreement,
+    /// Why this host could not take over by the arbiter now, for people.
+    pub arbiter_trouble: Option<String>,
     /// Whether this host's disk is known to have everything that the primary's has.
     pub settled: bool,
     /// The pairing; 0 when there is none.
@@ -608,6 +610,7 @@ impl<O> Backup<O> {
             life: self.newest.key.life,
             generation: self.newest.next_generation(),
             arbiter: Agreement::Unknown,
+            arbiter_trouble: None,
             settled: false,
             pairing: 0,
             executed: 0,
@@ -622,6 +625,9 @@ impl<O> Backup<O> {
         if let Some(follow) = follow {
             follow.describe(&mut status);
         }
+        let claims = matches!(phase, BackupPhase::Claiming);
+        let unanswered = self.outage.why().filter(|_| claims).map(str::to_owned);
+        status.arbiter_trouble = unanswered.or_else(|| status.arbiter.trouble().map(Into::into));
         if phase == BackupPhase::Draining {
             status.generation = self.newest.next_generation();
         }

@@ -190,6 +190,9 @@ pub struct PrimaryStatus {
     pub pairing: u64,
     /// What the last look at the arbiter, or the backup's, said.
     pub arbiter: Agreement,
+    /// Why nobody could take over by the arbiter now, for people: it is out of reach, was emptied, or is not
+    /// the same for all.
+    pub arbiter_trouble: Option<String>,
     /// Number of the last record made.
     pub record: RecordNumber,
     /// Whether this host's disk is settled: see [`PrimaryAction::Settle`].
@@ -770,6 +773,7 @@ impl<O> Primary<O> {
             generation: self.generation(),
             pairing: self.pairing,
             arbiter: self.agreement,
+            arbiter_trouble: self.arbiter_trouble(),
             record: RecordNumber(self.log.last()),
             settled: self.settled,
             protected: self.lost.is_empty()

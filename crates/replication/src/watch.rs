@@ -23,6 +23,19 @@ pub enum Agreement {
     Unreachable,
 }
 
+impl Agreement {
+    /// What is wrong with the arbiters, for people; nothing while that is not known.
+    pub fn trouble(self) -> Option<&'static str> {
+        match self {
+            Agreement::Unknown | Agreement::Agreed => None,
+            Agreement::Differs => Some("the two hosts of a pair do not see the same one"),
+            Agreement::Unreachable => {
+                Some("one of the two hosts of a pair cannot reach it, or it is not what it was")
+            }
+        }
+    }
+}
+
 impl fmt::Display for Agreement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -205,9 +218,11 @@ pub(crate) struct Outage {
     began: Option<Began>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Began {
     since: Duration,
+    /// What the newest such answer said.
+    why: String,
     requests: u32,
     tell_next: Duration,
     spacing: Duration,
@@ -219,6 +234,11 @@ const FIRST_SPACING: Duration = Duration::from_secs(10);
 const LONGEST_SPACING: Duration = Duration::from_secs(3600);
 
 impl Outage {
+    /// Why the arbiter is of no use now, if it is not.
+    pub fn why(&self) -> Option<&str> {
+        self.began.as_ref().map(|began| &*began.why)
+    }
+
     /// A request was answered, or brought nothing for this reason. What people should know.
     pub fn asked(&mut self, now: Duration, trouble: Option<String>) -> Option<Event> {
         let Some(why) = trouble else {
@@ -230,10 +250,12 @@ impl Outage {
         };
         let began = self.began.get_or_insert(Began {
             since: now,
+            why: String::new(),
             requests: 0,
             tell_next: now,
             spacing: FIRST_SPACING,
         });
+        began.why.clone_from(&why);
         began.requests += 1;
         if now < began.tell_next {
             return None;

@@ -26,6 +26,8 @@ pub enum ExitStatus {
     InUse,
     /// `status`: the machine runs, and no other replica could take over.
     NotProtected,
+    /// `status`: the machine has a backup, and nobody could take over by its arbiter now.
+    NoArbiter,
     /// `status`: no replica answers.
     NoReplica,
     /// `status`: this user may not ask.
@@ -68,6 +70,7 @@ impl ExitStatus {
             ExitStatus::GuestPanicked => 13,
             ExitStatus::PoweredOff => 14,
             ExitStatus::InJournal => 15,
+            ExitStatus::NoArbiter => 16,
             ExitStatus::Guest(code) => code,
         }
     }

@@ -4,7 +4,7 @@ use replica::control;
 use replica::events::{self, Event, printable};
 use replica::key_watch::WARNED_DAYS;
 use replica::state_directory;
-use replica::status::{HostLine, JoinProgress, JournalLine, ReplicaStatus};
+use replica::status::{ArbiterTrouble, HostLine, JoinProgress, JournalLine, ReplicaStatus};
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 use serde::de::IgnoredAny;
@@ -232,7 +232,7 @@ pub fn describe(status: &Status) -> String {
             printable(&replica.engine)
         );
         if !replica.arbiter.is_empty() {
-            let _ = writeln!(text, "         arbiter {}", printable(&replica.arbiter));
+            let _ = writeln!(text, "         arbiter {}", describe_arbiter(replica));
         }
         if !replica.version.is_empty() {
             let _ = writeln!(text, "         {}", describe_versions(replica));
@@ -297,6 +297,19 @@ pub fn describe(status: &Status) -> String {
         let _ = writeln!(text, "{}", describe_event(event));
     }
     text
+}
+
+/// The arbiter, and what is wrong with it.
+fn describe_arbiter(replica: &ReplicaStatus) -> String {
+    let store = printable(&replica.arbiter);
+    match &replica.arbiter_trouble {
+        None => store,
+        Some(ArbiterTrouble { since, why }) => format!(
+            "{store}   OF NO USE since {}, nobody could take over: {}",
+            printable(since),
+            printable(why)
+        ),
+    }
 }
 
 /// What this host's program was built from, and those of its peers.

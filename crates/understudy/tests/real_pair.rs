@@ -9,7 +9,10 @@ use std::os::unix::fs::symlink;
 use support::device_programs::counting_on_all_harts;
 use support::guest_program::counting_slowly;
 use support::history::{assert_one_history, await_lines, numbers};
-use support::{PairDirectory, Process, ReplicaFiles, wait_for};
+use support::{PairDirectory, Process, ReplicaFiles, run, wait_for};
+
+/// A pair that nobody could take over in, as its arbiter is of no use.
+const NO_ARBITER: i32 = 16;
 
 /// A protected pair with the guest's output under way.
 struct Pair {
@@ -118,6 +121,69 @@ fn nobody_goes_live_while_the_arbiter_is_a_dangling_link_or_a_file() {
         assert_one_history(&pair.primary.0, &pair.backup.0);
         assert_eq!(claims(&pair.directory), before + 1);
     }
+}
+
+/// Finding: a pair whose arbiter was gone, or was replaced by an empty one, was `protected` with status 0, and of
+/// the empty one it was told again and again that it is the same on both hosts.
+#[test]
+fn a_pair_whose_arbiter_is_gone_or_emptied_is_not_said_to_be_well() {
+    let replacements: [fn(&std::path::Path); 2] =
+        [|_| {}, |arbiter| fs::create_dir(arbiter).unwrap()];
+    for (replacement, told) in replacements.into_iter().zip(["", "was emptied"]) {
+        let pair = Pair::new(&counting_slowly(), "");
+        let [primary, backup] = [&pair.primary.0, &pair.backup.0];
+        for replica in [primary, backup] {
+            wait_for("the arbiters to be compared", || {
+                replica.has_event("arbiter").then_some(())
+            });
+            assert_eq!(verdict(replica), Some(0));
+        }
+        pair.hide_arbiter(replacement);
+        for replica in [primary, backup] {
+            let since = wait_for("the status to say so", || {
+                let trouble = &replica.status()?["arbiter_trouble"];
+                let why = trouble["why"].as_str()?;
+                let is_told = why.contains(told) || replica.state == backup.state;
+                is_told.then(|| trouble["since"].as_str().unwrap().to_owned())
+            });
+            assert!(since.ends_with('Z'), "{since}");
+            assert_eq!(verdict(replica), Some(NO_ARBITER));
+        }
+        // Several looks later.
+        let seen = agreed(primary);
+        wait_for("another look", || {
+            let events = fs::read_to_string(primary.state.join("events.jsonl")).unwrap();
+            let words = events.matches("\"arbiter_unanswered\"").count();
+            (words >= 2).then_some(())
+        });
+        assert_eq!(
+            (seen, agreed(primary)),
+            (1, 1),
+            "the same, says the primary"
+        );
+        assert_eq!(agreed(backup), 1, "the same, says the backup");
+        // There is an empty directory in its place, or nothing.
+        let _removed = fs::remove_dir_all(pair.directory.path().join("arbiter"));
+        pair.restore_arbiter();
+        for replica in [primary, backup] {
+            wait_for("all to be well", || {
+                (verdict(replica) == Some(0)).then_some(())
+            });
+        }
+        assert_eq!(primary.status().unwrap()["state"], "protected");
+    }
+}
+
+/// What `status` says of this host to a monitor.
+fn verdict(replica: &ReplicaFiles) -> Option<i32> {
+    let directory = replica.state.to_str().unwrap();
+    run(&["status", "--dir", directory]).status.code()
+}
+
+/// How often it said that the arbiters are the same.
+fn agreed(replica: &ReplicaFiles) -> usize {
+    let events = fs::read_to_string(replica.state.join("events.jsonl")).unwrap();
+    events.matches("the same on both hosts").count()
 }
 
 /// The fifth rule: a primary that lost its backup asks before it releases anything that was not

@@ -172,6 +172,8 @@ impl BackupLoop {
             }
             let count = self.executed();
             self.host.sample(count);
+            let arbiter_trouble = self.core.status().arbiter_trouble;
+            self.host.arbiter_outage.note(arbiter_trouble.is_some());
             let (core, machine) = (&self.core, &self.machine);
             let facts = self.dialing.as_ref().and(self.host.facts.deadline());
             let deadlines = [self.core.next_deadline(), self.requests.deadline(), facts];
@@ -646,6 +648,7 @@ fn status(host: &Host, core: &Backup<Output>, machine: Option<&BackupMachine>) -
         state: state_name(pair.phase).into(),
         generation: pair.generation.0,
         protected: pair.phase == BackupPhase::Following,
+        arbiter_trouble: host.arbiter_outage.told(pair.arbiter_trouble),
         needs: NeedsLine::from(&pair.needs),
         slow: pair.needs.lacks_speed(&pair.facts).is_some(),
         primary: pair.primary.map(|(host, build)| PrimaryLine {

@@ -1,5 +1,6 @@
 //! What a replica has of its host, whichever its role.
 
+use super::arbiter_outage::ArbiterOutage;
 use super::channel::{Channel, ChannelError, Fetcher};
 use super::host_facts::HostFactsDesk;
 use super::identity;
@@ -101,6 +102,8 @@ pub struct Host {
     pub outside: Outside,
     /// The arbiter.
     pub arbiter: ArbiterDesk,
+    /// Since when it is of no use.
+    pub arbiter_outage: ArbiterOutage,
     /// What the disks here are worth.
     pub markers: Markers,
     /// The journal, where one is configured.
@@ -211,6 +214,7 @@ impl Host {
             discarding: None,
             pair_config,
             arbiter,
+            arbiter_outage: ArbiterOutage::default(),
             evidence: EvidenceDesk::new(EvidenceStore::new(directory), waker.clone()),
             facts: HostFactsDesk::start(monotonic(), machines.clone(), waker.clone()),
             machines,

@@ -297,6 +297,8 @@ impl PrimaryLoop {
                 return Ok(ending);
             }
             self.sample();
+            let arbiter_trouble = self.core.status().arbiter_trouble;
+            self.host.arbiter_outage.note(arbiter_trouble.is_some());
             let (core, vcpu) = (&self.core, &self.vcpu);
             let joining = self.copy.progress();
             let (snapshots_taken, pause) = (self.snapshots_taken, self.snapshot_pause);
@@ -649,6 +651,7 @@ fn status(host: &Host, core: &ReplicationCore, vcpu: &LiveVcpu) -> ReplicaStatus
         protected: pair.protected,
         followers: pair.followers.iter().map(FollowerLine::from).collect(),
         needs: NeedsLine::from(&pair.needs),
+        arbiter_trouble: host.arbiter_outage.told(pair.arbiter_trouble),
         lag_ms: lag_is_known.then_some(pair.lag.as_secs_f64() * 1000.0),
         lag_instructions: lag_is_known.then_some(pair.lag_instructions),
         output_delay: OutputDelay {

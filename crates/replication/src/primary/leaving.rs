@@ -42,7 +42,12 @@ impl<O> Primary<O> {
                 None => self.watch.poll(now, &self.opened),
             },
         };
-        let beacon = self.beacon.poll();
+        // A store without the keys, or out of reach, is not shown to be the same: a beacon could be written into
+        // an emptied one, too.
+        let beacon = match self.outage.why() {
+            None => self.beacon.poll(),
+            Some(_) => None,
+        };
         for request in [request, beacon].into_iter().flatten() {
             self.actions.push_back(PrimaryAction::Ask(request));
         }
@@ -111,9 +116,25 @@ impl<O> Primary<O> {
 
     /// Notes what is known about the arbiters; told when it changes.
     pub(super) fn agree(&mut self, agreement: Agreement) {
+        if agreement == Agreement::Agreed && self.outage.why().is_some() {
+            // What a member saw before: it has been asked to look at nothing since.
+            return;
+        }
         if std::mem::replace(&mut self.agreement, agreement) != agreement {
             self.report(Event::Arbiter { agreement });
         }
+    }
+
+    /// Why nobody could take over by the arbiter now, for people.
+    pub(super) fn arbiter_trouble(&self) -> Option<String> {
+        let own = self.outage.why().map(str::to_owned);
+        let members = self.members.iter().map(Member::agreement);
+        own.or_else(|| {
+            members
+                .filter_map(Agreement::trouble)
+                .next()
+                .map(Into::into)
+        })
     }
 
     /// The key is ours: the next generation begins.

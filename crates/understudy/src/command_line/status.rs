@@ -41,8 +41,12 @@ impl Status {
 
 /// One status, one meaning, so that a monitor needs to read nothing.
 fn verdict(status: &status::Status) -> ExitStatus {
+    let mut replicas = status.replicas.iter();
     if status.replicas.iter().any(|replica| replica.protected) {
-        ExitStatus::Success
+        match replicas.any(|replica| replica.arbiter_trouble.is_some()) {
+            true => ExitStatus::NoArbiter,
+            false => ExitStatus::Success,
+        }
     } else if !status.not_permitted.is_empty() || !status.unreadable.is_empty() {
         ExitStatus::NotPermitted
     } else if status.replicas.is_empty() {
@@ -55,13 +59,17 @@ fn verdict(status: &status::Status) -> ExitStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use replica::status::ReplicaStatus;
+    use replica::status::{ArbiterTrouble, ReplicaStatus};
 
     #[test]
     fn each_verdict_has_a_status_of_its_own() {
         let replica = |protected| ReplicaStatus {
             protected,
             ..ReplicaStatus::default()
+        };
+        let without_arbiter = |protected| ReplicaStatus {
+            arbiter_trouble: Some(ArbiterTrouble::default()),
+            ..replica(protected)
         };
         let of = |replicas: Vec<ReplicaStatus>, not_permitted: &[&str]| {
             let not_permitted = not_permitted.iter().map(PathBuf::from).collect();
@@ -73,6 +81,10 @@ mod tests {
         };
         assert_eq!(of(vec![replica(true)], &[]).code(), 0);
         assert_eq!(of(vec![replica(false)], &[]).code(), 7);
+        // By whichever of its hosts that is known.
+        let one_knows = vec![replica(true), without_arbiter(true)];
+        assert_eq!(of(one_knows, &[]).code(), 16);
+        assert_eq!(of(vec![without_arbiter(false)], &[]).code(), 7);
         assert_eq!(of(vec![], &[]).code(), 8);
         assert_eq!(of(vec![], &["/another/users"]).code(), 9);
         // Who may not ask all of them does not know that it is not protected.

@@ -1,6 +1,8 @@
 //! The simulator can fail: old bugs, brought back one at a time, are found within few seeds. Those that
 //! whole replicas show as well are in `replicas.rs`, which looks at more of what ships.
 
+mod hunt;
+
 use replication::mutation::Mutation;
 use sim::{Options, run_seed};
 
@@ -15,10 +17,9 @@ fn seeds_until_found(
         hosts,
         ..Options::default()
     };
-    (0..at_most).find_map(|seed| {
-        run_seed(seed, &options)
-            .err()
-            .map(|failure| (seed + 1, failure.violation.to_string()))
+    hunt::seeds_until_found(at_most, |seed| {
+        let failure = run_seed(seed, &options).err()?;
+        Some(failure.violation.to_string())
     })
 }
 

@@ -1,5 +1,7 @@
 //! Worlds of whole replicas: the event loop that ships, with its threads, in a simulated world.
 
+mod hunt;
+
 use replication::mutation::Mutation;
 use sim::replicas::{Kind, Options, run_seed, run_seeds};
 
@@ -72,10 +74,9 @@ fn seeds_until_found(mutation: Mutation, kind: Kind, at_most: u64) -> Option<(u6
         kind,
         ..Options::default()
     };
-    (0..at_most).find_map(|seed| {
-        run_seed(seed, &options)
-            .err()
-            .map(|failure| (seed + 1, failure.violation.to_string()))
+    hunt::seeds_until_found(at_most, |seed| {
+        let failure = run_seed(seed, &options).err()?;
+        Some(failure.violation.to_string())
     })
 }
 

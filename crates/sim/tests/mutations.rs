@@ -55,7 +55,6 @@ found! {
     a_last_member_let_go_is_found: LastMemberLetGo within 500 of 2,
     a_host_that_is_too_small_and_taken_is_found: TakesTheTooSmall within 100,
     a_spare_that_powers_on_is_found: SparePowersOn within 200 of 3,
-    two_drops_at_once_are_found: SecondDropForgotten within 2000 of 3,
     a_majority_that_is_not_looked_at_is_found: MajorityNotLookedAt within 200 of 3,
     an_end_before_the_log_is_drained_is_found: EndsUndrained within 1000,
 }
@@ -65,6 +64,15 @@ found! {
 #[ignore = "takes minutes: cargo test -p sim --test mutations -- --ignored"]
 fn an_own_key_that_is_not_looked_at_is_found() {
     let found = seeds_until_found(Mutation::OwnKeyNotLookedAt, None, 2000);
+    println!("{found:?}");
+    assert!(found.is_some(), "not found within 2000 seeds");
+}
+
+/// The second backup has to be lost while the key without the first is on its way: seldom.
+#[test]
+#[ignore = "takes minutes: cargo test -p sim --test mutations -- --ignored"]
+fn two_drops_at_once_are_found() {
+    let found = seeds_until_found(Mutation::SecondDropForgotten, Some(3), 2000);
     println!("{found:?}");
     assert!(found.is_some(), "not found within 2000 seeds");
 }

@@ -4,6 +4,7 @@
 //! core says. The vcpu, the disks, their markers, the arbiter and the sending of a snapshot have
 //! their own threads.
 
+mod ability;
 mod arbiter_outage;
 mod backup;
 mod backup_machine;

@@ -253,6 +253,26 @@ pub fn append_to(path: &Path) -> io::Result<File> {
 /// # Errors
 /// It cannot be written or synced.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let new = new_beside(path, content, true)?;
+    rename(&new, path)?;
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    sync_directory(directory)
+}
+
+/// Whether [`replace`] could do its work now: what it writes first is written, and removed again. What is there stays.
+///
+/// # Errors
+/// It cannot be written, or, if that was wanted, synced.
+pub fn try_to_replace(path: &Path, content: &[u8], is_synced: bool) -> io::Result<()> {
+    let new = new_beside(path, content, is_synced)?;
+    remove_file(&new)
+}
+
+/// What is to take a file's place.
+fn new_beside(path: &Path, content: &[u8], is_synced: bool) -> io::Result<PathBuf> {
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
     let new = PathBuf::from(name);
@@ -264,14 +284,10 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     options.custom_flags(FLAGS.bits() as i32).mode(0o600);
     let file = options.write(true).create_new(true).open(&new)?;
     file.write_all_at(content, 0)?;
-    file.sync_all()?;
-    drop(file);
-    rename(&new, path)?;
-    let directory = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    sync_directory(directory)
+    if is_synced {
+        file.sync_all()?;
+    }
+    Ok(new)
 }
 
 #[cfg(test)]

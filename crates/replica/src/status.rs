@@ -94,6 +94,9 @@ pub struct FollowerLine {
     pub member: bool,
     /// Whether it can take over.
     pub protects: bool,
+    /// Why its host could not go on with the machine as the primary, as it says: nobody hands it over to that.
+    #[serde(default)]
+    pub trouble: Option<String>,
     /// Number of the last record that it acknowledged.
     pub acknowledged: u64,
     /// How far its execution is behind, in milliseconds of guest time.
@@ -112,6 +115,7 @@ impl From<&FollowerStatus> for FollowerLine {
             slow: follower.is_slow,
             member: follower.is_member,
             protects: follower.protects,
+            trouble: follower.trouble.clone(),
             acknowledged: follower.acknowledged,
             lag_ms: follower.lag.as_secs_f64() * 1e3,
             arrears_ms: follower.arrears.as_secs_f64() * 1e3,
@@ -276,7 +280,8 @@ pub struct ReplicaStatus {
     /// in its place by the backup.
     #[serde(default)]
     pub joining: Option<JoinProgress>,
-    /// What keeps this replica from going on or from being protected, and is tried again.
+    /// What keeps this replica from going on or from being protected, or its backups or this backup from being handed
+    /// the machine, and is tried again.
     #[serde(default)]
     pub trouble: Option<String>,
     /// How long outputs were held back.

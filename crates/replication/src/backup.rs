@@ -261,6 +261,8 @@ pub struct Backup<O> {
     /// The protocol of the next greeting, or of the last one.
     protocol: u32,
     outage: Outage,
+    /// Why this host could not go on as the primary.
+    trouble: Option<String>,
     /// The key by which the life moved to another arbiter, until this host's has shown it.
     unread_move: Option<Key>,
     /// At another arbiter, because the primary asked for it.
@@ -290,6 +292,7 @@ impl<O> Backup<O> {
             state: State::Dialing,
             primary: None,
             outage: Outage::default(),
+            trouble: None,
             unread_move: None,
             look: None,
             pauses,
@@ -313,6 +316,21 @@ impl<O> Backup<O> {
     /// What this host has, to be told when it greets: to be called before [`Backup::connected`].
     pub fn host_has(&mut self, facts: HostFacts) {
         self.facts = facts;
+    }
+
+    /// Why this host could not go on with the machine as its primary, the arbiter apart; `None`: it could. The
+    /// primary is told, and hands it over to another; when the primary is lost this replica claims all the same.
+    pub fn host_could_go_on(&mut self, now: Duration, trouble: Option<String>) {
+        self.enter(now);
+        if trouble.is_some() != self.trouble.is_some() {
+            self.report(Event::MayGoOn {
+                host: self.config.greeting.host.clone(),
+                trouble: trouble.clone(),
+                is_here: true,
+            });
+        }
+        self.trouble = trouble;
+        self.maintain(now);
     }
 
     /// The next thing to do.

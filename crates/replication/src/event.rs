@@ -120,6 +120,15 @@ pub enum Event {
         /// The pairing.
         pairing: u64,
     },
+    /// A backup's host could not go on with the machine as its primary, or could again.
+    MayGoOn {
+        /// Which.
+        host: Host,
+        /// Why it could not.
+        trouble: Option<String>,
+        /// It is this host.
+        is_here: bool,
+    },
     /// The backup has finished the log and meets the world now.
     Live {
         /// The pairing that ended.
@@ -249,6 +258,26 @@ impl fmt::Display for Event {
             ),
             Event::HandingOver { pairing: _ } => {
                 f.write_str("the machine is handed over to the backup")
+            }
+            Event::MayGoOn {
+                host,
+                trouble: None,
+                is_here: _,
+            } => write!(f, "host {host} could go on with the machine again"),
+            Event::MayGoOn {
+                host,
+                trouble: Some(trouble),
+                is_here,
+            } => {
+                let room = match is_here {
+                    true => "make room here, or mend it",
+                    false => "make room there, or mend it",
+                };
+                write!(
+                    f,
+                    "host {host} could not go on with the machine, which is not handed over to it until it could: \
+                     {trouble}; {room}"
+                )
             }
             Event::Live {
                 pairing: _,

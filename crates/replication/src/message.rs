@@ -4,6 +4,7 @@ mod encoding;
 mod refusal;
 
 pub(crate) use encoding::{get_configuration, put_configuration};
+pub(crate) use refusal::printable;
 pub use refusal::{MAX_DIFFERENCES, Refusal};
 
 use crate::blocks::BlockDigest;
@@ -30,6 +31,9 @@ pub const MAX_MESSAGE_BYTES: usize = 9 << 20;
 pub const MAX_GREETING_BYTES: usize = 4096;
 /// The most bytes in a [`SnapshotChunk`].
 pub const MAX_CHUNK_BYTES: usize = 1 << 20;
+/// The nonce of a [`Message::Sees`] that nobody asked for: it is about the backup's own host, and whether that could
+/// go on with the machine as its primary. No [`Message::MoveTo`] has it, and a program of before does not look at it.
+pub const OF_ITS_HOST: u128 = 0;
 /// The longest text of a [`Message::Answer`], in bytes.
 pub const MAX_ANSWER_BYTES: usize = 2048;
 /// The longest name of a machine or node, in bytes.
@@ -440,13 +444,14 @@ pub enum Message {
         /// What the primary's beacon there holds: never used before.
         nonce: u128,
     },
-    /// B: it does, or why it does not.
+    /// B: it does, or why it does not. With [`OF_ITS_HOST`] unasked: its host could go on with the machine, or
+    /// why it could not.
     Sees {
         /// The pairing.
         pairing: u64,
-        /// As in [`Message::MoveTo`].
+        /// As in [`Message::MoveTo`], or [`OF_ITS_HOST`].
         nonce: u128,
-        /// For people; what is longer than [`MAX_ANSWER_BYTES`] is cut. Empty: it sees it.
+        /// For people; what is longer than [`MAX_ANSWER_BYTES`] is cut. Empty: it sees it, or could.
         trouble: String,
     },
     /// P: goes on no further than this; the backup shall take over.

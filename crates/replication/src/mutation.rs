@@ -93,6 +93,8 @@ pub enum Mutation {
     KeyBeforeNotRequired,
     /// A block in which a joiner's disk differs is not copied.
     ChangedBlockNotCopied,
+    /// The machine is handed over to a host that has said that it could not go on with it.
+    HandsOverToTheUnable,
 }
 
 /// Which bug is brought back, if any.

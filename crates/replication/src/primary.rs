@@ -1,5 +1,6 @@
 //! The replica that meets the world. `docs/protocol.md`, "The primary".
 
+mod ability;
 mod difference;
 mod fitness;
 mod handover;
@@ -259,6 +260,8 @@ pub struct FollowerStatus {
     pub record_bytes_sent: u64,
     /// While it restores: bytes done, of how many.
     pub restored: Option<(u64, u64)>,
+    /// Why its host could not go on with the machine as the primary, as it has said.
+    pub trouble: Option<String>,
 }
 
 enum State {

@@ -110,6 +110,7 @@ found! {
     outputs_that_one_member_holds_are_found: AnyMemberIsEnough among Plain within 50,
     a_claim_by_a_non_member_is_found: ClaimByNonMember among Plain within 50,
     a_block_that_is_not_copied_is_found: ChangedBlockNotCopied among Disks within 50,
+    a_machine_handed_to_a_host_that_could_not_go_on_is_found: HandsOverToTheUnable among Unable within 10,
 }
 
 #[test]
@@ -141,6 +142,32 @@ fn with_disks_that_suffer_no_promise_is_broken() {
         Vec::<&str>::new(),
         "never occurred"
     );
+}
+
+/// Finding: a switchover, and the end of a primary, gave the machine to a host whose files took nothing more.
+#[test]
+fn nobody_hands_the_machine_to_a_host_that_could_not_go_on_with_it() {
+    let options = Options {
+        kind: Kind::Unable,
+        ..Options::default()
+    };
+    let summary = run_seeds(0..8, &options);
+    for failure in &summary.failures {
+        println!("{failure}");
+    }
+    assert!(
+        summary.failures.is_empty(),
+        "{} seeds failed",
+        summary.failures.len()
+    );
+    for what in [
+        "not switched over to an unable host",
+        "not drained to an unable host",
+    ] {
+        assert_eq!(summary.counts.get(what), Some(&8), "{what}");
+    }
+    let refused = summary.counts.get("refused: switchover");
+    assert!(refused.is_some_and(|times| *times >= 4), "{refused:?}");
 }
 
 /// Both hosts keep journals and may lose power at once: the machine goes on from one of them.

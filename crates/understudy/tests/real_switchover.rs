@@ -13,6 +13,7 @@ use support::{PairDirectory, Process, ReplicaFiles, error_text, run, wait_for};
 const FAILURE: i32 = 1;
 const USAGE: i32 = 2;
 const HANDED_OVER: i32 = 10;
+const UNPLUGGED: i32 = 12;
 const NO_REPLICA: i32 = 8;
 
 struct Site {
@@ -201,5 +202,112 @@ fn no_machine_stands_still_for_an_arbiter_that_has_just_gone_away() {
     let (status, said) = a.end();
     assert_eq!(status.code(), Some(HANDED_OVER), "{said}");
     await_primary(&site.b);
+    await_lines(&site.b, 20);
+}
+
+/// Keeps the marker of a host's state directory from being written, for root as well, until it is dropped.
+struct NoRoom(PathBuf);
+
+impl NoRoom {
+    /// Of a backup whose own marker is written: one that cannot be is as bad as a disk that fails.
+    fn at(host: &ReplicaFiles) -> NoRoom {
+        wait_for("the backup's marker", || {
+            let marker = fs::read_to_string(host.state.join("marker")).ok()?;
+            let is_settled = marker.contains("role=member") && marker.contains("disk=whole");
+            is_settled.then_some(())
+        });
+        let in_the_way = host.state.join("marker.new");
+        fs::create_dir(&in_the_way).unwrap();
+        NoRoom(in_the_way)
+    }
+}
+
+impl Drop for NoRoom {
+    fn drop(&mut self) {
+        let _removed = fs::remove_dir(&self.0);
+    }
+}
+
+/// Waits until a host's status says this, or nothing, of its trouble.
+fn await_trouble(host: &ReplicaFiles, words: Option<&str>) {
+    let named = format!("trouble {words:?} of {}", host.state.display());
+    wait_for(&named, || {
+        let trouble = host.status()?["trouble"].as_str().map(str::to_owned);
+        let is_so = match (&trouble, words) {
+            (Some(trouble), Some(words)) => trouble.contains(words),
+            (trouble, words) => trouble.is_none() && words.is_none(),
+        };
+        is_so.then_some(())
+    });
+}
+
+/// Finding: a switchover, and the end of the primary, handed the machine to a host whose state directory took no
+/// marker: its guest could flush nothing there, and nobody could join.
+#[test]
+fn a_machine_goes_to_no_host_that_could_not_go_on_with_it() {
+    const UNABLE: &str = "could not go on with the machine";
+    let site = Site::new();
+    let [mut a, _b] = site.protected();
+    let no_room = NoRoom::at(&site.b);
+    await_trouble(&site.b, Some(UNABLE));
+    await_trouble(&site.a, Some("b could not go on"));
+    for host in [&site.a, &site.b] {
+        assert_eq!(count(host, "cannot_take_over"), 1);
+        let refused = switchover(host, &[]);
+        assert_eq!(refused.status.code(), Some(FAILURE));
+        let why = error_text(&refused);
+        assert!(why.contains(UNABLE) && why.contains("marker"), "{why}");
+    }
+    let named = error_text(&switchover(&site.a, &["--to", "b"]));
+    assert!(named.contains(UNABLE), "{named}");
+    assert_eq!(site.a.await_state("protected")["role"], "primary");
+    // Whoever has to end waits for a while, and the guest runs on; there is room in time.
+    a.signal(Signal::TERM);
+    let lines = site.a.console().lines().count();
+    await_lines(&site.a, lines + 20);
+    assert_eq!(count(&site.a, "handing_over"), 0);
+    drop(no_room);
+    let (status, said) = a.end();
+    assert_eq!(status.code(), Some(HANDED_OVER), "{said}");
+    await_primary(&site.b);
+    await_lines(&site.b, 20);
+    assert_eq!(count(&site.b, "can_take_over"), 1);
+    assert_eq!(count(&site.b, "marker_failed"), 0);
+}
+
+/// A host that does not become able in time is let go before the guest is asked to power off: it does not go on.
+#[test]
+fn a_primary_that_ends_lets_a_host_go_that_could_not_go_on() {
+    let site = Site::new();
+    let [mut a, b] = site.protected();
+    let no_room = NoRoom::at(&site.b);
+    await_trouble(&site.a, Some("b could not go on"));
+    a.signal(Signal::TERM);
+    let (status, said) = a.end();
+    assert_eq!(status.code(), Some(UNPLUGGED), "{said}");
+    assert_eq!(count(&site.a, "lets_go"), 1, "{said}");
+    assert_eq!(count(&site.a, "handing_over"), 0);
+    let _a = start(&site.a);
+    await_primary(&site.a);
+    assert!(!site.b.has_event("live"), "it went on with the machine");
+    drop(no_room);
+    let status = site.a.await_state("protected");
+    assert_eq!(status["role"], "primary");
+    drop(b);
+}
+
+/// When the primary is lost its backup goes on, whatever its host is worth: a guest that waits for its flushes is more
+/// than none.
+#[test]
+fn a_lost_primary_is_followed_by_a_host_that_could_not_be_handed_the_machine() {
+    let site = Site::new();
+    let [mut a, _b] = site.protected();
+    let no_room = NoRoom::at(&site.b);
+    await_trouble(&site.a, Some("b could not go on"));
+    a.kill();
+    await_primary(&site.b);
+    await_trouble(&site.b, Some("the guest's flushes and any backup wait"));
+    drop(no_room);
+    await_trouble(&site.b, None);
     await_lines(&site.b, 20);
 }

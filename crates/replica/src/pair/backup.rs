@@ -1,5 +1,6 @@
 //! The replica that follows, until it goes live.
 
+use super::ability::Ability;
 use super::backup_machine::{BackupMachine, discard};
 use super::host::{Happened, Host, LooksAgain};
 use super::keeping::Keeping;
@@ -100,6 +101,8 @@ pub(super) struct BackupLoop {
     pub(super) requests: PassedOnRequests,
     /// A snapshot for somebody who keeps it.
     pub(super) keeping: Keeping,
+    /// Whether this host could go on in the primary's place.
+    pub(super) ability: Ability,
 }
 
 impl BackupLoop {
@@ -143,6 +146,7 @@ impl BackupLoop {
             hurried: false,
             requests: PassedOnRequests::default(),
             keeping: Keeping::default(),
+            ability: Ability::default(),
         }
     }
 
@@ -175,12 +179,14 @@ impl BackupLoop {
             let arbiter_trouble = self.core.status().arbiter_trouble;
             self.host.arbiter_outage.note(arbiter_trouble.is_some());
             let (core, machine) = (&self.core, &self.machine);
+            let trouble = self.trouble();
             let facts = self.dialing.as_ref().and(self.host.facts.deadline());
             let deadlines = [self.core.next_deadline(), self.requests.deadline(), facts];
             let deadline = deadlines.into_iter().flatten().min();
-            let happened = self
-                .host
-                .wait(deadline, true, |host| status(host, core, machine.as_ref()))?;
+            let happened = self.host.wait(deadline, true, |host| ReplicaStatus {
+                trouble: trouble.clone(),
+                ..status(host, core, machine.as_ref())
+            })?;
             if let Some(end) = self.take(happened) {
                 return Ok(self.exit(end));
             }
@@ -227,6 +233,7 @@ impl BackupLoop {
         self.core.tick(monotonic());
         self.look_at_keeping();
         self.answer_in_time();
+        self.look_at_ability();
         let end = self.actions();
         let is_waited_for = matches!(
             self.core.status().phase,

@@ -913,6 +913,8 @@ fn name_event(event: &Event) -> &'static str {
         Event::DiskFailed { .. } => "disk_failed",
         Event::DiskErrorTold => "disk_error",
         Event::HandingOver { .. } => "handing_over",
+        Event::MayGoOn { trouble: None, .. } => "can_take_over",
+        Event::MayGoOn { .. } => "cannot_take_over",
         Event::Live { .. } => "live",
         Event::Diverged { .. } => "diverged",
         Event::Outvoted { .. } => "outvoted",

@@ -3,7 +3,7 @@
 use crate::config::ReplicaConfig;
 use crate::disk::overlay;
 use crate::end::ReplicaError;
-use crate::state_directory::replace;
+use crate::state_directory::{replace, try_to_replace};
 use crate::wake::Waker;
 use environment::fs::{self, File, Kind};
 use environment::mpsc::{self, Receiver, Sender};
@@ -39,10 +39,16 @@ impl fmt::Display for Purpose {
     }
 }
 
-struct Job {
-    purpose: Purpose,
-    marker: Marker,
+/// What the thread does.
+enum Job {
+    /// Writes this one.
+    Write(Purpose, Marker),
+    /// Tries whether one could be written, and synced.
+    Try { is_synced: bool },
 }
+
+/// What came of a trial: whether it was synced, and whether all went well.
+type Tried = (bool, io::Result<()>);
 
 /// Where the markers are, and the thread that writes them.
 pub struct Markers {
@@ -50,6 +56,7 @@ pub struct Markers {
     places: Places,
     jobs: Sender<Job>,
     done: Receiver<(Purpose, io::Result<()>)>,
+    tried: Receiver<Tried>,
     pending: usize,
 }
 
@@ -75,14 +82,23 @@ impl Markers {
         };
         let (jobs, received) = mpsc::channel::<Job>();
         let (sender, done) = mpsc::channel();
+        let (told, tried) = mpsc::channel();
         let written = places.clone();
         environment::thread::Builder::new()
             .name("markers".into())
             .spawn(move || {
                 for job in received.iter() {
-                    let result = written.write(&job);
                     // A replica that has ended wants no answer.
-                    let _sent = sender.send((job.purpose, result));
+                    match job {
+                        Job::Write(purpose, marker) => {
+                            let result = written.write(purpose, &marker);
+                            let _sent = sender.send((purpose, result));
+                        }
+                        Job::Try { is_synced } => {
+                            let result = written.try_all(is_synced);
+                            let _sent = told.send((is_synced, result));
+                        }
+                    }
                     waker.wake();
                 }
             })?;
@@ -91,6 +107,7 @@ impl Markers {
             places,
             jobs,
             done,
+            tried,
             pending: 0,
         })
     }
@@ -150,7 +167,33 @@ impl Markers {
     pub fn write(&mut self, purpose: Purpose, marker: Marker) {
         self.pending += 1;
         // The thread ends only with this object.
-        let _sent = self.jobs.send(Job { purpose, marker });
+        let _sent = self.jobs.send(Job::Write(purpose, marker));
+    }
+
+    /// Tries whether markers could be written, without writing any, after all that were asked for before.
+    pub fn try_places(&self, is_synced: bool) {
+        // The thread ends only with this object.
+        let _sent = self.jobs.send(Job::Try { is_synced });
+    }
+
+    /// What came of a trial.
+    pub fn tried(&mut self) -> Option<io::Result<()>> {
+        self.tried_how().map(|(_, result)| result)
+    }
+
+    /// The same, and whether it was synced.
+    pub(super) fn tried_how(&mut self) -> Option<Tried> {
+        self.tried.try_recv().ok()
+    }
+
+    /// Whether markers are being written: that includes the sync of the disks.
+    pub fn is_writing(&self) -> bool {
+        self.pending > 0
+    }
+
+    /// Where the marker of the state directory is.
+    pub fn state_marker(&self) -> &Path {
+        &self.places.state
     }
 
     /// What was done since the last call.
@@ -170,8 +213,8 @@ fn beside(disk: &Path, state_directory: &Path) -> PathBuf {
 }
 
 impl Places {
-    fn write(&self, job: &Job) -> io::Result<()> {
-        if job.purpose != Purpose::Mark {
+    fn write(&self, purpose: Purpose, of: &Marker) -> io::Result<()> {
+        if purpose != Purpose::Mark {
             for (disk, _) in &self.disks {
                 let synced = File::open(disk).and_then(|file| file.sync_all());
                 synced.map_err(|error| at(disk, &error))?;
@@ -180,10 +223,20 @@ impl Places {
         for (disk, marker) in &self.disks {
             // A disk that is not there has no length, and gets its marker before it is made.
             let bytes = length_of(disk).unwrap_or(0);
-            replace(marker, &job.marker.content_beside(bytes))
-                .map_err(|error| at(marker, &error))?;
+            replace(marker, &of.content_beside(bytes)).map_err(|error| at(marker, &error))?;
         }
-        replace(&self.state, &job.marker.content()).map_err(|error| at(&self.state, &error))
+        replace(&self.state, &of.content()).map_err(|error| at(&self.state, &error))
+    }
+
+    /// As far as a marker gets before it takes the place of the one that is there.
+    fn try_all(&self, is_synced: bool) -> io::Result<()> {
+        let content = [0; LIMIT_BYTES as usize];
+        let disks = self.disks.iter().map(|(_, marker)| marker);
+        for marker in disks.chain([&self.state]) {
+            let tried = try_to_replace(marker, &content, is_synced);
+            tried.map_err(|error| at(marker, &error))?;
+        }
+        Ok(())
     }
 }
 
@@ -201,7 +254,7 @@ fn at(path: &Path, error: &io::Error) -> io::Error {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::config::{DiskFile, PairOptions};
     use machine::engine::Engine;
@@ -212,7 +265,7 @@ mod tests {
     use std::fs;
     use std::time::Duration;
 
-    fn markers(directory: &Path) -> Markers {
+    pub fn markers(directory: &Path) -> Markers {
         let disk = directory.join("disk.raw");
         fs::write(&disk, [0; 512]).unwrap();
         let zero = Duration::ZERO;
@@ -348,6 +401,37 @@ mod tests {
             markers.are_of_this_machine().unwrap();
             fs::remove_file(&path).unwrap();
         }
+    }
+
+    /// Finding: a host whose state directory was full was handed the machine, and was alone with a guest that could
+    /// flush nothing.
+    #[test]
+    fn a_place_that_takes_no_marker_is_found_without_one_and_the_marker_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut markers = markers(directory.path());
+        markers.write(Purpose::Primary, marker(3, DiskState::Whole));
+        markers.done.recv().unwrap().1.unwrap();
+        let tried = |is_synced| {
+            markers.try_places(is_synced);
+            let (was_synced, result) = markers.tried.recv().unwrap();
+            assert_eq!(was_synced, is_synced);
+            let left = fs::read_dir(directory.path()).unwrap();
+            let left = left.filter(|file| file.as_ref().unwrap().path().is_file());
+            assert_eq!(left.count(), 3, "nothing but the disk and two markers");
+            assert_eq!(markers.worth(), Worth::Known(marker(3, DiskState::Whole)));
+            result
+        };
+        tried(false).unwrap();
+        tried(true).unwrap();
+        // What lies in the way holds for root as well, and is about what a full file system says.
+        for place in [FILE, "disk.raw.understudy"] {
+            let in_the_way = directory.path().join(format!("{place}.new"));
+            fs::create_dir(&in_the_way).unwrap();
+            let why = tried(false).unwrap_err().to_string();
+            assert!(why.contains(&format!("{place}: ")), "{why}");
+            fs::remove_dir(&in_the_way).unwrap();
+        }
+        tried(false).unwrap();
     }
 
     /// Without the disk beside it no marker says that it is whole.

@@ -577,12 +577,15 @@ impl PrimaryLoop {
         }
     }
 
-    /// What the guest's flushes and a backup wait for, for people.
+    /// What the guest's flushes and a backup wait for, or why a backup could not go on, for people.
     fn trouble(&self) -> Option<String> {
-        let why = self.settling.as_ref()?.failed.as_ref()?;
-        Some(format!(
-            "the guest's flushes and any backup wait until this host's disk is synced and marked: {why}"
-        ))
+        let failed = self.settling.as_ref().and_then(|it| it.failed.as_ref());
+        let own = failed.map(|why| {
+            format!(
+                "the guest's flushes and any backup wait until this host's disk is synced and marked: {why}"
+            )
+        });
+        own.or_else(|| self.core.members_in_trouble())
     }
 
     fn settle_again(&mut self) {

@@ -92,6 +92,14 @@ impl BackupLoop {
             );
             return self.host.answer(id, &Answer::Refused(why));
         }
+        if let Some(trouble) = self.ability.trouble() {
+            let why = format!(
+                "this host, {}, could not go on with the machine: {trouble}; make room, or mend it, or ask at the \
+                 live host for another",
+                own.node()
+            );
+            return self.host.answer(id, &Answer::Refused(why));
+        }
         let request = self.requests.add(id, What::SwitchOver);
         if !self.core.switch_over(monotonic(), request) {
             self.nobody_to_ask(request);

@@ -12,7 +12,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Handing over takes a few round trips. One that takes longer, because the arbiter went away in the
-/// middle say, is not waited for: the backup goes on as soon as the arbiter answers.
+/// middle say, is not waited for: the backup goes on as soon as the arbiter answers. A backup whose host could not go
+/// on with the machine has so long to become able, while the machine runs on.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A machine is handed over when its heir is no further behind than this: it stands still for so long at
@@ -65,8 +66,8 @@ pub(super) struct Stopping {
 }
 
 impl PrimaryLoop {
-    /// A signal came: hands over if a backup can take over; lets the guest power off if there is none;
-    /// and unplugs the machine if this is the second time, or if the arbiter stays out of reach, because a
+    /// A signal came: hands over if a backup can take over; lets the guest power off if there is none, or none that
+    /// could go on with the machine; and unplugs the machine if this is the second time, or if the arbiter stays out of reach, because a
     /// backup that holds it takes over when that is back.
     pub(super) fn asked_to_end(&mut self) {
         let until = monotonic() + HAND_OVER_PATIENCE;
@@ -139,7 +140,7 @@ impl PrimaryLoop {
         };
         let trouble = match trouble {
             Some(why) => Some(format!("the arbiter does not answer as it should: {why}")),
-            None => self.core.obstacle_to_handing_over().map(str::to_owned),
+            None => self.core.obstacle_to_handing_over(),
         };
         match (trouble, purpose) {
             _ if self.disk_failed.is_some() || self.outvoted => self.comes_too_late(purpose),
@@ -204,11 +205,16 @@ impl PrimaryLoop {
             }
             (None, Purpose::End) => self.end_without_heir(),
             (None, Purpose::SwitchOver) => {
-                let obstacle = self.core.obstacle_to_handing_over();
-                let why = obstacle.unwrap_or("the backup left before it was handed over");
+                let why = self.why_not_handed_over();
                 self.not_switched_over(&format!("{why}: the machine goes on here"));
             }
         }
+    }
+
+    /// Why the machine was not handed over, though it was to be.
+    fn why_not_handed_over(&self) -> String {
+        let obstacle = self.core.obstacle_to_handing_over();
+        obstacle.unwrap_or_else(|| "the backup left before it was handed over".into())
     }
 
     /// The machine is handed over already, because a disk failed, or because it is not what the majority has.
@@ -320,10 +326,15 @@ impl PrimaryLoop {
             return;
         }
         match purpose {
+            // It has only just said so: the machine runs on meanwhile.
+            Purpose::End if self.core.why_no_heir_could_go_on().is_some() => {
+                self.vcpu.resume();
+                self.look(purpose);
+            }
             Purpose::End => {
                 self.unplug("the backup left while this primary was about to hand over")
             }
-            Purpose::SwitchOver => self.goes_on_here("the backup left before it was handed over"),
+            Purpose::SwitchOver => self.goes_on_here(&self.why_not_handed_over()),
         }
     }
 
@@ -394,7 +405,7 @@ impl PrimaryLoop {
                 self.core.look_at_arbiter(now);
             }
             Step::Approaching { .. } => self.halt_when_near(),
-            Step::Deciding if self.core.status().phase == PrimaryPhase::Alone => {
+            Step::Deciding if self.is_alone() => {
                 if self.core.status().protected {
                     return self.stay_in_journal();
                 }
@@ -443,12 +454,35 @@ impl PrimaryLoop {
         self.end(PrimaryEnding::Exit(Ok(Ended::InJournal)));
     }
 
-    /// The arbiter has not said in time that it is there.
+    /// Whether no member is left.
+    fn is_alone(&self) -> bool {
+        let phase = self.core.status().phase;
+        matches!(phase, PrimaryPhase::Alone | PrimaryPhase::Joining)
+    }
+
+    /// None of the backups could go on with the machine: it becomes this host's alone, by a key, before the guest is
+    /// asked to power off. A backup that were still a member would go on with it when this process ends.
+    fn let_backups_go(&mut self, why: &str) {
+        let (generation, count) = (self.core.status().generation.0, self.count());
+        let what = format!("asked to end, and {why}: the backups are let go");
+        self.host.events.add("lets_go", generation, count, what);
+        let now = monotonic();
+        self.stopping = Some(Stopping {
+            step: Step::Deciding,
+            purpose: Purpose::End,
+            until: now + HAND_OVER_PATIENCE,
+        });
+        self.core.let_members_go(now);
+    }
+
+    /// The arbiter has not said in time that it is there, or no backup that it could go on with the machine.
     fn not_looked_in_time(&mut self, purpose: Purpose) {
+        let unable = self.core.why_no_heir_could_go_on();
         let obstacle = self.core.obstacle_to_handing_over();
-        let why = obstacle.unwrap_or("the arbiter does not answer");
+        let why = obstacle.unwrap_or_else(|| "the arbiter does not answer".into());
         match purpose {
-            Purpose::End => self.unplug(why),
+            Purpose::End if unable.is_some() => self.let_backups_go(&why),
+            Purpose::End => self.unplug(&why),
             Purpose::SwitchOver => {
                 self.stopping = None;
                 self.not_switched_over(&format!("{why}: the machine goes on here"));

@@ -95,15 +95,15 @@ impl PrimaryLoop {
         }
         if !self.core.has_heir() {
             let why = self.core.obstacle_to_handing_over().unwrap_or_default();
-            return refused(why.into());
+            return refused(why);
         }
         if let Some(host) = &named
-            && !self.core.prefer_heir(host.id)
+            && let Err(why) = self.core.prefer_heir(host.id)
         {
-            return refused(format!(
-                "{} follows, but does not hold everything yet: ask again in a moment",
-                host.node()
-            ));
+            return refused(format!("{}: {why}", host.node()));
+        }
+        if let Some(why) = self.core.why_no_heir_could_go_on() {
+            return refused(why);
         }
         Ok(named)
     }
@@ -120,9 +120,10 @@ impl PrimaryLoop {
         let done = format!("the machine went over to {node} {took}; this host follows it");
         self.tell("switched_over", &done);
         let answer = match wanted {
-            Some(wanted) => {
-                Answer::Refused(format!("{} was gone meanwhile: {done}", wanted.node()))
-            }
+            Some(wanted) => Answer::Refused(format!(
+                "{} could not take it over any more: {done}",
+                wanted.node()
+            )),
             None => Answer::Done(done),
         };
         self.reply(switchover.asker, &answer);

@@ -7,7 +7,7 @@ use crate::event::Event;
 use crate::failure_detector::{DetectorConfig, SilenceDetector, Suspicion};
 use crate::life_log::{LifeLog, LogMark, Place};
 use crate::marker::{DiskState, Role};
-use crate::message::{Continuation, DivergenceReport, Message, Parting, Standpoint};
+use crate::message::{Continuation, DivergenceReport, Message, OF_ITS_HOST, Parting, Standpoint};
 use crate::mutation::{Mutation, Mutations};
 use crate::record::Record;
 use crate::succession::{ClaimPacing, Entry, HostId, Kind, Outcome, Request};
@@ -123,6 +123,8 @@ pub(super) struct Follow<O> {
     beacon: BeaconReader,
     /// What was told last about the arbiters.
     told_agreement: Agreement,
+    /// What the primary was told last about whether this host could go on in its place: that it could, at first.
+    told_trouble: Option<String>,
     handed_over: bool,
     /// Its machine differs, and the primary has not said yet what comes of it.
     pub differs: Option<DivergenceReport>,
@@ -190,6 +192,7 @@ impl<O> Follow<O> {
             reading: None,
             beacon: BeaconReader::new(now, config.beacon(primary), nonce, interval),
             told_agreement: Agreement::Unknown,
+            told_trouble: None,
             handed_over: false,
             differs: None,
             is_uncompared: false,
@@ -475,6 +478,19 @@ impl<O> Follow<O> {
         let (pairing, replayed) = (self.pairing, self.replayed);
         let sequence = self.compares_at.take_if(|at| *at <= replayed)?;
         Some(Message::Compared { pairing, sequence })
+    }
+
+    /// Whether this host could go on in the primary's place, when that has changed.
+    fn tell_trouble(&mut self, trouble: Option<&String>) -> Option<Message> {
+        if self.told_trouble.as_ref() == trouble {
+            return None;
+        }
+        self.told_trouble = trouble.cloned();
+        Some(Message::Sees {
+            pairing: self.pairing,
+            nonce: OF_ITS_HOST,
+            trouble: trouble.cloned().unwrap_or_default(),
+        })
     }
 
     pub fn ack_if_due(&mut self, now: Duration, detector: &DetectorConfig) -> Option<Message> {
@@ -806,6 +822,7 @@ impl<O> Backup<O> {
         messages.extend(challenge);
         if follow.has_begun() {
             messages.extend(follow.compared());
+            messages.extend(follow.tell_trouble(self.trouble.as_ref()));
         }
         let request = follow.reading.as_mut().and_then(|read| read.poll(now));
         let agreement = follow.beacon.agreement;

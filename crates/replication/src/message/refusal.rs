@@ -93,7 +93,7 @@ impl Refusal {
 }
 
 /// What a peer said, for people.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     let printable = |c: char| if c.is_control() { '?' } else { c };
     text.chars().map(printable).collect()
 }

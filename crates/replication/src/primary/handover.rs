@@ -22,25 +22,28 @@ impl<O> Primary<O> {
         self.obstacle_to_handing_over().is_none()
     }
 
-    /// Why no member could take over at once, as far as is known.
-    pub fn obstacle_to_handing_over(&self) -> Option<&'static str> {
+    /// Why the machine is not handed over to a member at once, as far as is known.
+    pub fn obstacle_to_handing_over(&self) -> Option<String> {
         let Some(heir) = self.next_heir() else {
-            return Some(
-                "no backup could take over now: ask again when `understudy status` says that the \
-                 machine is protected",
-            );
+            let nobody = "no backup could take over now: ask again when `understudy status` says that the \
+                          machine is protected";
+            return Some(nobody.into());
         };
-        match (self.members[heir].agreement(), self.agreement) {
+        if let Some(why) = self.why_no_heir_could_go_on() {
+            return Some(why);
+        }
+        let disagreement = match (self.members[heir].agreement(), self.agreement) {
             (Agreement::Differs, _) | (_, Agreement::Differs) => {
                 Some("the backup sees another arbiter than this host")
             }
             (Agreement::Unreachable, _) => Some("the backup could not reach the arbiter of late"),
             (_, Agreement::Unreachable) => Some("this host could not reach the arbiter of late"),
             _ => None,
-        }
+        };
+        disagreement.map(str::to_owned)
     }
 
-    /// Whether a member could take over if the arbiter is there.
+    /// Whether a member could take over if the arbiter is there, whatever its host is worth then.
     pub fn has_heir(&self) -> bool {
         self.next_heir().is_some()
     }
@@ -77,8 +80,8 @@ impl<O> Primary<O> {
         self.next_heir().map(|heir| self.members[heir].lag())
     }
 
-    /// The member that takes over as soon as the arbiter lets it: the one at which a person asked for
-    /// that, or of those that hold most, the first.
+    /// The member that takes over as soon as the arbiter lets it: of those whose hosts could go on with the machine,
+    /// or of all if none could, the one at which a person asked for that, or of those that hold most, the first.
     pub(super) fn next_heir(&self) -> Option<usize> {
         let is_settled = matches!(self.state, State::Running { .. })
             && (!self.finishing || self.outvoted.is_some())
@@ -93,21 +96,33 @@ impl<O> Primary<O> {
         let is_right = |member: &Member| self.outvoted.is_none() || member.vote.is_some();
         let able = members.filter(|(_, member)| member.protects() && is_right(member));
         able.max_by_key(|(index, member)| {
+            let could_go_on = self.could_go_on(member);
             let is_wanted = self.wanted_heir == Some(member.pairing());
             let held = member.cursor().acknowledged();
-            (is_wanted, held, std::cmp::Reverse(*index))
+            (could_go_on, is_wanted, held, std::cmp::Reverse(*index))
         })
         .map(|(index, _)| index)
     }
 
     /// A person wants this member to take over next: the next handover is to it, if it still can then.
-    /// False: it cannot now.
-    pub fn prefer_heir(&mut self, host: HostId) -> bool {
-        let able = self.members.iter().filter(|member| member.protects());
-        let wanted = able.map(|member| (member.host().id, member.pairing()));
-        let wanted = wanted.into_iter().find(|(id, _)| *id == host);
-        self.wanted_heir = wanted.map(|(_, pairing)| pairing);
-        self.wanted_heir.is_some()
+    ///
+    /// # Errors
+    /// It cannot now, and why.
+    pub fn prefer_heir(&mut self, host: HostId) -> Result<(), String> {
+        self.wanted_heir = None;
+        let mut members = self.members.iter();
+        let wanted = members.find(|member| member.protects() && member.host().id == host);
+        let Some(member) = wanted else {
+            let why = "it follows, but does not hold everything yet: ask again in a moment";
+            return Err(why.into());
+        };
+        if let Some(trouble) = &member.trouble
+            && !self.could_go_on(member)
+        {
+            return Err(format!("it could not go on with the machine: {trouble}"));
+        }
+        self.wanted_heir = Some(member.pairing());
+        Ok(())
     }
 
     /// Lets the backup take over. The vcpu was stopped, and everything that it made was given to

@@ -122,6 +122,7 @@ impl Join {
             round_trip: None,
             record_bytes_sent: self.cursor.bytes_sent,
             restored: self.restored,
+            trouble: None,
         }
     }
 

@@ -12,7 +12,7 @@ use crate::event::Event;
 use crate::failure_detector::{DetectorConfig, SilenceDetector, Suspicion};
 use crate::lag::{LagConfig, LagMeter, Pressure, RunShare};
 use crate::life_log::LifeLog;
-use crate::message::{Greeting, Message, Parting};
+use crate::message::{Greeting, Message, OF_ITS_HOST, Parting};
 use crate::mutation::{Mutation, Mutations};
 use crate::record::{Record, RecordBody};
 use crate::round_trip::RoundTrip;
@@ -52,6 +52,8 @@ pub(super) struct Member {
     durable: u64,
     /// What its last look at the arbiter said.
     agreement: Agreement,
+    /// Why its host could not go on as the primary, as it has said.
+    pub trouble: Option<String>,
     /// Where and how its machine differs, if it does.
     pub vote: Option<Vote>,
     /// It was asked to say when it has replayed that record, and has replayed that one without a difference.
@@ -88,6 +90,7 @@ impl Member {
             protects: false,
             durable: 0,
             agreement: Agreement::Unknown,
+            trouble: None,
             vote: None,
             asked_to_compare: 0,
             compared: 0,
@@ -278,6 +281,7 @@ impl Member {
             round_trip: self.round_trip.shortest(),
             record_bytes_sent: self.cursor.bytes_sent,
             restored: None,
+            trouble: self.trouble.clone(),
         }
     }
 
@@ -372,6 +376,14 @@ impl<O> Primary<O> {
                 self.wanted_heir = Some(pairing);
                 let asked = Asked { pairing, request };
                 self.actions.push_back(PrimaryAction::SwitchOver(asked));
+            }
+            Message::Sees {
+                pairing,
+                nonce: OF_ITS_HOST,
+                trouble,
+            } if pairing == expected => {
+                member.heard(now);
+                self.member_could_go_on(index, &trouble);
             }
             Message::Sees {
                 pairing,

@@ -1,5 +1,6 @@
 //! `docs/protocol.md`, section by section, with two cores and a wire that loses nothing.
 
+mod abilities;
 mod claims;
 mod endings;
 mod failing_disks;

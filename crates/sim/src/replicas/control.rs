@@ -139,7 +139,12 @@ impl World {
             let mut state = self.shared.lock();
             match answer {
                 Some(Answer::Done(_)) => state.observer.count(&format!("done: {}", open.what)),
-                Some(Answer::Refused(_)) if open.off.is_some() => state.observer.given_up(false),
+                Some(Answer::Refused(_)) => {
+                    state.observer.count(&format!("refused: {}", open.what));
+                    if open.off.is_some() {
+                        state.observer.given_up(false);
+                    }
+                }
                 _ => {}
             }
         }

@@ -193,7 +193,7 @@ impl World {
         }
     }
 
-    fn is_live_on(&self, node: usize) -> bool {
+    pub(super) fn is_live_on(&self, node: usize) -> bool {
         let state = self.shared.lock();
         self.nodes[node]
             .process

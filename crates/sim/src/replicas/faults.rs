@@ -203,7 +203,7 @@ impl World {
     }
 
     /// SIGTERM.
-    fn signal(&mut self, node: usize) {
+    pub(super) fn signal(&mut self, node: usize) {
         if let Some(id) = self.nodes[node].process {
             self.note(|text| {
                 let _ = write!(text, "node {node}: process {} is asked to end", id.0);

@@ -24,6 +24,7 @@ mod node;
 mod observer;
 mod shared;
 mod store;
+mod unable;
 mod world;
 
 use crate::world::Violation;
@@ -52,11 +53,13 @@ pub enum Kind {
     Differs,
     /// All hosts have a disk, and what goes wrong is mostly one of them, or the power of all hosts.
     Disks,
+    /// The files of a backup's host take nothing more when the machine is to go over to it.
+    Unable,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 7] = [
+    pub const ALL: [Kind; 8] = [
         Kind::Plain,
         Kind::Journals,
         Kind::Lives,
@@ -64,6 +67,7 @@ impl Kind {
         Kind::Untold,
         Kind::Differs,
         Kind::Disks,
+        Kind::Unable,
     ];
 
     /// As it is written.
@@ -76,6 +80,7 @@ impl Kind {
             Kind::Untold => "untold",
             Kind::Differs => "differs",
             Kind::Disks => "disks",
+            Kind::Unable => "unable",
         }
     }
 }
@@ -224,6 +229,10 @@ impl Summary {
             Kind::Moving => &["Moved", "key copied", "done: arbiter move"],
             Kind::Untold => &["done: switchover"],
             Kind::Differs => &["odd backup joined anew", "odd primary joined anew"],
+            Kind::Unable => &[
+                "not switched over to an unable host",
+                "not drained to an unable host",
+            ],
             Kind::Disks => &[
                 "HandedOver",
                 "told of a disk error",

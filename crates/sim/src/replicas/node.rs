@@ -60,6 +60,8 @@ pub struct Site {
     pub first_is_told_of_none: bool,
     /// Bits of the machines' memory flip.
     pub differs: bool,
+    /// When all is calm a backup's host cannot go on with the machine.
+    pub unable: bool,
     /// There are two arbiters, and people move the life from one to the other.
     pub moves: bool,
     /// Lives end, and others are begun.

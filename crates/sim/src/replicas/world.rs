@@ -10,6 +10,7 @@ use super::network::Network;
 use super::node::{Directory, Node, Site, files};
 use super::observer::Observer;
 use super::shared::{ProcessId, Shared, State};
+use super::unable::Trials;
 use super::{Kind, Options, Report};
 use crate::arbiter::Mood;
 use crate::random::Random;
@@ -93,6 +94,8 @@ pub struct World {
     pub(super) begins_life: Option<ProcessId>,
     /// Whether an odd machine was given up, in calm.
     pub(super) rounds: Rounds,
+    /// Whether a host that could not go on was handed the machine, in calm.
+    pub(super) trials: Trials,
 }
 
 impl Site {
@@ -113,6 +116,7 @@ impl Site {
             lives: kind == Kind::Lives,
             differs: kind == Kind::Differs,
             first_is_told_of_none: kind == Kind::Untold,
+            unable: kind == Kind::Unable,
             moves: kind == Kind::Moving,
             recover_within: match journals {
                 true => Duration::from_millis(random.pick(&[50, 50, 10_000])),
@@ -167,6 +171,7 @@ impl World {
             asked_for: 0,
             begins_life: None,
             rounds: Rounds::default(),
+            trials: Trials::default(),
         };
         world.note(|text| {
             let _ = write!(text, "{site:?}");
@@ -424,11 +429,19 @@ impl World {
             return None;
         }
         self.go_on_after_the_end();
-        if self.site.differs && self.well_at_ns == 0 && is_paired && is_answered {
+        let looks_further = self.site.differs || self.site.unable;
+        if looks_further && self.well_at_ns == 0 && is_paired && is_answered {
             self.well_at_ns = now_ns;
         }
         if self.site.differs && self.well_at_ns > 0 {
             match self.look_for_odd(now_ns, is_paired) {
+                None => return None,
+                Some(Ok(())) => {}
+                Some(failed @ Err(_)) => return Some(failed),
+            }
+        }
+        if self.site.unable && self.well_at_ns > 0 {
+            match self.look_for_unable(now_ns, is_paired) {
                 None => return None,
                 Some(Ok(())) => {}
                 Some(failed @ Err(_)) => return Some(failed),

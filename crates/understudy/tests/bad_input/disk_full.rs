@@ -158,6 +158,9 @@ fn a_state_directory_that_fills_up_does_not_disturb_a_pair() {
         before=$(console r1); sleep 0.3
         until [ "$(console r1)" = "$before" ]; do before=$(console r1); sleep 0.3; done
         until_says r1 '"state":"protected"'
+        # It goes on all the same when the primary is lost, and is not handed the machine before.
+        until_says r1 '"event":"cannot_take_over"'
+        until_says r2 'could not go on with the machine: .*No space left'
         kill -9 $primary
         until_says r2 '"role":"primary"'
         until_says r2 '"event":"live"'

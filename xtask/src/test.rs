@@ -1,27 +1,56 @@
 //! All tests: unit, property, conformance, simulator, real processes with a real Debian guest.
 
 use crate::check::cargo;
-use anyhow::Result;
+use anyhow::{Context, Result, anyhow};
+use std::thread::{self, ScopedJoinHandle};
 
 /// Seeds of the simulator that every test run tries.
 const SIMULATED_SEEDS: u64 = 500;
 
+/// All tests but those that start whole pairs.
+const TESTS: [&str; 4] = ["test", "--workspace", "--exclude", "xtask"];
+
+/// What is shipped is optimised as a whole: the machines are judged by the same expectations.
+const OPTIMISED_MACHINES: [&str; 8] = [
+    "test",
+    "--release",
+    "-p",
+    "riscv",
+    "-p",
+    "x86",
+    "--test",
+    "*",
+];
+
+/// Builds what is shipped and what is tested at the same time: an optimised crate is one unit of code, so that one
+/// compiler works on it alone for a minute or two, and what waits for it leaves the other core idle.
+fn build() -> Result<()> {
+    thread::scope(|scope| {
+        let shipped = scope.spawn(|| {
+            cargo(&["build", "--release", "-p", "understudy"], &[])?;
+            let only_build = [&OPTIMISED_MACHINES[..], &["--no-run"]].concat();
+            cargo(&only_build, &[])
+        });
+        // As they are run below: what is built together decides which features of a library are on.
+        let tests = cargo(&[&TESTS[..], &["--no-run"]].concat(), &[]);
+        joined(shipped)?;
+        tests
+    })
+}
+
+fn joined(thread: ScopedJoinHandle<'_, Result<()>>) -> Result<()> {
+    let panicked = |_| anyhow!("a thread that builds panicked");
+    thread
+        .join()
+        .map_err(panicked)?
+        .context("the optimised build")
+}
+
 /// Runs all tests. The program that the real-process tests start is built for release first.
 pub fn run() -> Result<()> {
-    cargo(&["build", "--release", "-p", "understudy"], &[])?;
-    cargo(&["test", "--workspace", "--exclude", "xtask"], &[])?;
-    // What is shipped is optimised as a whole: the machines are judged by the same expectations.
-    let machine = [
-        "test",
-        "--release",
-        "-p",
-        "riscv",
-        "-p",
-        "x86",
-        "--test",
-        "*",
-    ];
-    cargo(&machine, &[])?;
+    build()?;
+    cargo(&TESTS, &[])?;
+    cargo(&OPTIMISED_MACHINES, &[])?;
     crate::simulate::many(0..SIMULATED_SEEDS)?;
     // One after the other: each starts whole pairs, and this may be a machine with two cores.
     let real = [

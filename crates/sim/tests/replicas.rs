@@ -3,19 +3,12 @@
 mod hunt;
 
 use replication::mutation::Mutation;
-use sim::replicas::{Kind, Options, run_seed, run_seeds};
+use sim::replicas::{Kind, Options, Summary, run_seed, run_seeds};
+use std::ops::Range;
 
 #[test]
 fn no_promise_is_broken_and_every_situation_occurs() {
-    let summary = run_seeds(0..120, &Options::default());
-    for failure in &summary.failures {
-        println!("{failure}");
-    }
-    assert!(
-        summary.failures.is_empty(),
-        "{} seeds failed",
-        summary.failures.len()
-    );
+    let summary = all_well(0..120, &Options::default());
     assert_eq!(
         summary.missing(Kind::Plain),
         Vec::<&str>::new(),
@@ -38,15 +31,7 @@ fn a_host_that_is_told_of_no_other_joins_those_who_have_called_it() {
         kind: Kind::Untold,
         ..Options::default()
     };
-    let summary = run_seeds(0..16, &options);
-    for failure in &summary.failures {
-        println!("{failure}");
-    }
-    assert!(
-        summary.failures.is_empty(),
-        "{} seeds failed",
-        summary.failures.len()
-    );
+    let summary = all_well(0..16, &options);
     assert!(summary.counts.contains_key("done: switchover"));
 }
 
@@ -65,6 +50,17 @@ fn the_same_seed_is_the_same_history_though_there_are_threads() {
         assert!(first.trace == second.trace, "seed {seed} has two histories");
         assert_eq!(first.fingerprint, second.fingerprint);
     }
+}
+
+/// Runs these seeds, of which none may fail.
+fn all_well(seeds: Range<u64>, options: &Options) -> Summary {
+    let summary = run_seeds(seeds, options);
+    for failure in &summary.failures {
+        println!("{failure}");
+    }
+    let failed = summary.failures.len();
+    assert_eq!(failed, 0, "{failed} seeds failed");
+    summary
 }
 
 /// Runs seeds until the bug is seen, and says after how many and how.
@@ -128,15 +124,7 @@ fn with_disks_that_suffer_no_promise_is_broken() {
         kind: Kind::Disks,
         ..Options::default()
     };
-    let summary = run_seeds(0..16, &options);
-    for failure in &summary.failures {
-        println!("{failure}");
-    }
-    assert!(
-        summary.failures.is_empty(),
-        "{} seeds failed",
-        summary.failures.len()
-    );
+    let summary = all_well(0..16, &options);
     assert_eq!(
         summary.missing(Kind::Disks),
         Vec::<&str>::new(),
@@ -177,15 +165,7 @@ fn with_journals_no_promise_is_broken_though_both_hosts_die_at_once() {
         kind: Kind::Journals,
         ..Options::default()
     };
-    let summary = run_seeds(0..16, &options);
-    for failure in &summary.failures {
-        println!("{failure}");
-    }
-    assert!(
-        summary.failures.is_empty(),
-        "{} seeds failed",
-        summary.failures.len()
-    );
+    let summary = all_well(0..16, &options);
     assert!(
         summary
             .counts
@@ -206,15 +186,7 @@ fn lives_end_and_are_begun_and_no_promise_is_broken() {
         kind: Kind::Lives,
         ..Options::default()
     };
-    let summary = run_seeds(0..24, &options);
-    for failure in &summary.failures {
-        println!("{failure}");
-    }
-    assert!(
-        summary.failures.is_empty(),
-        "{} seeds failed",
-        summary.failures.len()
-    );
+    let summary = all_well(0..24, &options);
     for what in ["Ended", "Lost", "life begun", "started from a disk"] {
         let times = summary.counts.get(what).copied().unwrap_or(0);
         assert!(times >= 3, "{what}: {times} times");
@@ -241,15 +213,7 @@ fn a_life_that_moves_between_arbiters_is_decided_once() {
         kind: Kind::Moving,
         ..Options::default()
     };
-    let summary = run_seeds(0..40, &options);
-    for failure in &summary.failures {
-        println!("{failure}");
-    }
-    assert!(
-        summary.failures.is_empty(),
-        "{} seeds failed",
-        summary.failures.len()
-    );
+    let summary = all_well(0..40, &options);
     for (what, least) in [
         ("Moved", 40),
         ("key copied", 100),
@@ -268,15 +232,7 @@ fn the_odd_machine_of_three_is_given_up_wherever_it_is() {
         kind: Kind::Differs,
         ..Options::default()
     };
-    let summary = run_seeds(0..8, &options);
-    for failure in &summary.failures {
-        println!("{failure}");
-    }
-    assert!(
-        summary.failures.is_empty(),
-        "{} seeds failed",
-        summary.failures.len()
-    );
+    let summary = all_well(0..8, &options);
     for what in ["odd backup joined anew", "odd primary joined anew"] {
         assert_eq!(summary.counts.get(what), Some(&8), "{what}");
     }

@@ -1,6 +1,6 @@
 //! What is special about etcd: members that die, stand still and come back.
 
-use crate::servers::{Etcd, etcd_settings, open_etcd, wait_for};
+use crate::servers::{Etcd, etcd_settings, open_etcd, races, wait_for};
 use crate::{Claimant, claim, entry, key};
 use arbiter::{ClientFiles, EtcdLogin, EtcdStore, Store, TlsFiles};
 use replication::succession::{Outcome, Request, Verdict};
@@ -87,7 +87,7 @@ fn of_three_members_one_may_die_or_stand_still_and_two_may_not() {
 /// Each generation has one winner though members die and come back while it is claimed.
 #[test]
 fn races_have_one_winner_while_members_are_killed() {
-    const RACES: u64 = 60;
+    let races = races(60);
     let Some(mut etcd) = Etcd::members(3) else {
         return;
     };
@@ -99,7 +99,7 @@ fn races_have_one_winner_while_members_are_killed() {
             .zip(1..)
             .map(|(mut store, host)| {
                 let race = move |generation| claim(&mut store, entry(generation, host, 1));
-                scope.spawn(move || (0..RACES).map(race).collect())
+                scope.spawn(move || (0..races).map(race).collect())
             })
             .collect();
         let killer = scope.spawn(|| {
@@ -120,7 +120,7 @@ fn races_have_one_winner_while_members_are_killed() {
         killer.join().unwrap();
         verdicts
     });
-    for race in 0..RACES as usize {
+    for race in 0..races as usize {
         let of_race = verdicts.iter().map(|verdicts| &verdicts[race]);
         let winners = of_race.filter(|verdict| **verdict == Verdict::Won).count();
         assert_eq!(winners, 1, "race {race}: {verdicts:?}");

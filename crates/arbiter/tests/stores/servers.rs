@@ -80,9 +80,15 @@ impl Drop for Server {
     }
 }
 
+/// How many races are run: `RACES` of the environment (`RACES=1000 cargo test -p arbiter --test stores race`), or as
+/// many as there is time for in every run.
+pub fn races(in_every_run: u64) -> u64 {
+    std::env::var("RACES").map_or(in_every_run, |races| races.parse().unwrap())
+}
+
 /// A kind of store, with everything that it takes.
 pub trait Backend: Sized + Sync {
-    /// How many races there is time for.
+    /// How many races there is time for in every run.
     const RACES: u64;
 
     /// `None`, loudly, if the server cannot be had.

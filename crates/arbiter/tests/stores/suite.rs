@@ -1,6 +1,6 @@
 //! What is asked of every store.
 
-use crate::servers::{Backend, Directory, Etcd, S3};
+use crate::servers::{Backend, Directory, Etcd, S3, races};
 use crate::way::{Fault, Way};
 use crate::{Claimant, claim, entry, key};
 use arbiter::CONTENT_LIMIT;
@@ -269,7 +269,7 @@ macro_rules! suite {
             #[test]
             fn each_race_has_one_winner() {
                 if let Some(backend) = $backend::start() {
-                    super::each_race_has_one_winner(backend, <$backend as Backend>::RACES);
+                    super::each_race_has_one_winner(backend, races(<$backend as Backend>::RACES));
                 }
             }
 

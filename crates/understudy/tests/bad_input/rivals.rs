@@ -13,6 +13,20 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// The guest's address.
+const MAC: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
+
+/// A switch, its address, and what a machine is told of it.
+fn switch(pair: &PairDirectory) -> (Process, String, String) {
+    let socket = format!("unix:{}", pair.path().join("switch.sock").display());
+    let process = Process::start(&["switch", "--listen", &socket]);
+    wait_for("the switch", || {
+        SwitchPort::connect(&socket.parse().unwrap(), None).ok()
+    });
+    let network = format!("[network]\nswitch = \"{socket}\"\nmac = \"52:54:00:12:34:56\"\n");
+    (process, socket, network)
+}
+
 /// Two hosts with two arbiters, of which each has powered the machine on: nobody but the peers can know.
 #[test]
 fn a_peer_that_is_live_as_well_is_told() {
@@ -58,14 +72,8 @@ fn a_peer_that_is_live_as_well_is_told() {
 /// A frame from a stranger's address is nobody's business; one from the guest's own is.
 #[test]
 fn a_frame_from_the_guests_own_address_is_told() {
-    const MAC: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
     let pair = PairDirectory::new(&counting_slowly());
-    let socket = format!("unix:{}", pair.path().join("switch.sock").display());
-    let _switch = Process::start(&["switch", "--listen", &socket]);
-    wait_for("the switch", || {
-        SwitchPort::connect(&socket.parse().unwrap(), None).ok()
-    });
-    let network = format!("[network]\nswitch = \"{socket}\"\nmac = \"52:54:00:12:34:56\"\n");
+    let (_switch, socket, network) = switch(&pair);
     let (primary, _process, _) = pair.primary_with("r1", &network);
     primary.await_state("alone");
     let port = SwitchPort::connect(&socket.parse().unwrap(), None).unwrap();
@@ -87,14 +95,8 @@ fn a_frame_from_the_guests_own_address_is_told() {
 /// Finding: it called its successor another machine with its guest's address, and the handbook says to stop one.
 #[test]
 fn a_primary_that_slept_through_a_takeover_does_not_call_its_successor_a_stranger() {
-    const MAC: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
     let pair = PairDirectory::new(&counting_slowly());
-    let socket = format!("unix:{}", pair.path().join("switch.sock").display());
-    let _switch = Process::start(&["switch", "--listen", &socket]);
-    wait_for("the switch", || {
-        SwitchPort::connect(&socket.parse().unwrap(), None).ok()
-    });
-    let network = format!("[network]\nswitch = \"{socket}\"\nmac = \"52:54:00:12:34:56\"\n");
+    let (_switch, socket, network) = switch(&pair);
     let (primary, process, listen) = pair.primary_with("r1", &network);
     let (backup, _backup_process) = pair.backup_with("r2", &listen, &network);
     primary.await_state("protected");

@@ -44,6 +44,9 @@ fn fails(fd: c_int, what: &str) -> bool {
     if is_asked_for(&format!(".slow-{what}")) {
         unsafe { usleep(50_000) };
     }
+    if is_asked_for(&format!(".stuck-{what}")) {
+        unsafe { usleep(1_500_000) };
+    }
     if is_asked_for(&format!(".fail-{what}")) {
         unsafe { *__errno_location() = EIO };
         return true;
@@ -155,10 +158,15 @@ impl Faults {
         std::fs::write(self.file("slow", request), "").unwrap();
     }
 
+    /// These take 1.5 s each.
+    pub fn stick(&self, request: Request) {
+        std::fs::write(self.file("stuck", request), "").unwrap();
+    }
+
     /// All is well again.
     pub fn end(&self) {
         for request in [Request::Write, Request::Sync] {
-            for how in ["fail", "slow"] {
+            for how in ["fail", "slow", "stuck"] {
                 let _removed = std::fs::remove_file(self.file(how, request));
             }
         }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use std::process::Command;
 
 /// Every crate of the workspace and the crates of it that it may import.
-const MAP: [(&str, &[&str]); 16] = [
+const MAP: [(&str, &[&str]); 17] = [
     ("machine", &[]),
     ("devices", &["machine"]),
     ("jit", &["machine"]),
@@ -17,6 +17,7 @@ const MAP: [(&str, &[&str]); 16] = [
     ("environment", &[]),
     ("arbiter", &["replication", "environment"]),
     ("keys", &[]),
+    ("qcow2", &[]),
     ("network", &["keys"]),
     ("guest-image", &[]),
     (
@@ -39,6 +40,7 @@ const MAP: [(&str, &[&str]); 16] = [
             "network",
             "environment",
             "keys",
+            "qcow2",
         ],
     ),
     (

@@ -223,6 +223,27 @@ impl File {
         }
     }
 
+    /// Reads from `offset` on, and says how much there was: less than `buffer` holds only at the end.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let file = match self {
+            File::Host(file) => file,
+            File::Simulated(file) => return file.read_at(buffer, offset),
+        };
+        let mut done = 0;
+        while done < buffer.len() {
+            match file.read_at(&mut buffer[done..], offset + done as u64) {
+                Ok(0) => break,
+                Ok(length) => done += length,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+
     /// Writes all of it at `offset`.
     ///
     /// # Errors

@@ -6,8 +6,9 @@ use replication::config::JournalRole;
 use replication::configuration::Build;
 use replication::lag::LagPolicy;
 use replication::succession::Durability;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// One replica of a pair.
@@ -62,13 +63,48 @@ pub struct JournalOptions {
     pub keep_bytes: u64,
 }
 
+/// How a disk's bytes are in its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiskFormat {
+    /// One after the other.
+    Raw,
+    /// In a qcow2 image.
+    Qcow2,
+}
+
 /// One disk's file or block device on this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskFile {
-    /// A raw image, a multiple of 512 bytes long.
+    /// An image of a multiple of 512 bytes.
     pub path: PathBuf,
     /// The guest may not write.
     pub read_only: bool,
+    /// What the configuration says that it is, if it says it.
+    pub format: Option<DiskFormat>,
+    /// What a qcow2 image lies over: the file right under it first. No other is ever read.
+    pub backing: Vec<PathBuf>,
+}
+
+impl DiskFile {
+    /// An image that lies over nothing, of which only the name says what it is.
+    pub fn new(path: &Path, read_only: bool) -> DiskFile {
+        DiskFile {
+            path: path.into(),
+            read_only,
+            format: None,
+            backing: Vec::new(),
+        }
+    }
+
+    /// What it is: never what its content says, which the guest of a raw image writes.
+    pub fn format(&self) -> DiskFormat {
+        let named = self.path.extension().is_some_and(|name| name == "qcow2");
+        self.format.unwrap_or(match named {
+            true => DiskFormat::Qcow2,
+            false => DiskFormat::Raw,
+        })
+    }
 }
 
 /// Where the guest's frames go.

@@ -1,97 +1,42 @@
-//! The disks' back-end: raw image files on this host.
+//! The disks' back-end: image files on this host.
 
 mod copy;
 mod digesting;
+mod error;
 mod freezing;
+mod medium;
+mod open_images;
+mod opening;
 pub mod overlay;
 pub mod probe;
 mod worker;
 
 pub use copy::{CHUNK_BYTES, Content, CopiedPart, DiskChunk};
 pub use digesting::{DigestError, Digesting, Window, windows};
+pub use error::DiskError;
 pub use freezing::Freezing;
+pub use opening::{length_of, sync_file};
 pub use worker::{Completion, DiskThread};
 
 use crate::config::DiskFile;
-use environment::fs::{self, File, Kind, Lock, OpenOptions};
+use environment::fs::OpenOptions;
 use machine::input::DiskStatus;
 use machine::output::DiskOperation;
-use overlay::{Begun, LayerId, OverlayError};
-use rustix::fs::OFlags;
-use rustix::io::Errno;
+use medium::Medium;
+use overlay::{Begun, LayerId};
 use std::io;
 use std::path::{Path, PathBuf};
-use thiserror::Error;
 
 /// Bytes of a sector.
 pub const SECTOR_BYTES: u64 = 512;
 /// Bytes that one request may move; the machine's device allows no more.
 const REQUEST_LIMIT: u64 = 16 << 20;
 
-/// An image that cannot be a disk.
-#[derive(Debug, Error)]
-pub enum DiskError {
-    /// It is not there or not accessible.
-    #[error("cannot open the disk {}: {source}", path.display())]
-    Open {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// Another process has it.
-    #[error("the disk {} is in use by another machine; each replica needs its own copy", path.display())]
-    InUse {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Not a whole number of sectors, or nothing at all.
-    #[error("the disk {} has {length} bytes, which is not a positive multiple of 512; is it truncated?", path.display())]
-    Size {
-        /// The file.
-        path: PathBuf,
-        /// Its length in bytes.
-        length: u64,
-    },
-    /// A device that cannot hold the copy of the primary's.
-    #[error(
-        "the disk {} has {length} bytes, and the primary's {wanted}: give this host a larger one",
-        path.display()
-    )]
-    TooSmall {
-        /// The device.
-        path: PathBuf,
-        /// Its length in bytes.
-        length: u64,
-        /// That of the primary's.
-        wanted: u64,
-    },
-    /// A directory, a socket or the like.
-    #[error("the disk {} is neither a file nor a block device", path.display())]
-    Kind {
-        /// The file.
-        path: PathBuf,
-    },
-    /// What lies beside the image cannot be used.
-    #[error("what belongs to a disk cannot be used: {0}")]
-    Overlay(#[from] OverlayError),
-    /// The backup's copy cannot be made as long as the primary's disk.
-    #[error("the disk {} cannot be made {length} bytes long: {source}", path.display())]
-    Resize {
-        /// The file.
-        path: PathBuf,
-        /// The length of the primary's disk.
-        length: u64,
-        /// Why.
-        source: io::Error,
-    },
-}
-
-/// One raw image, locked against a second user.
+/// One image, locked against a second user.
 #[derive(Debug)]
 pub struct Disk {
     path: PathBuf,
-    file: File,
+    medium: Medium,
     length: u64,
     read_only: bool,
     /// What its layers are named after, where there may be some.
@@ -101,39 +46,6 @@ pub struct Disk {
 /// Disks that a journal goes on with, as they were at its snapshot, and the layers of those that can be
 /// written.
 pub type BegunDisks = (Vec<Disk>, Vec<Option<Begun>>);
-
-/// Opens what can be a disk.
-fn open_disk(path: &Path, options: &OpenOptions) -> Result<File, DiskError> {
-    let open_error = |source| DiskError::Open {
-        path: path.into(),
-        source,
-    };
-    // Without O_NONBLOCK the opening of a pipe waits for its other end.
-    let mut options = options.clone();
-    options.custom_flags(OFlags::NONBLOCK.bits() as i32);
-    let is_disk = |kind: Kind| kind != Kind::Other;
-    let not_a_disk = || DiskError::Kind { path: path.into() };
-    let file = options.open(path).map_err(|error| {
-        // Some of what is no disk cannot even be opened so.
-        let there = fs::look_at(path).ok();
-        match there.is_some_and(|(kind, _)| !is_disk(kind)) {
-            true => not_a_disk(),
-            false => open_error(error),
-        }
-    })?;
-    let kind = file.kind().map_err(open_error)?;
-    is_disk(kind).then_some(file).ok_or_else(not_a_disk)
-}
-
-fn check_length(path: &Path, length: u64) -> Result<(), DiskError> {
-    if length == 0 || !length.is_multiple_of(SECTOR_BYTES) {
-        return Err(DiskError::Size {
-            path: path.into(),
-            length,
-        });
-    }
-    Ok(())
-}
 
 /// What came of an operation: the status for the guest, and for an error its text for people.
 #[derive(Debug)]
@@ -159,7 +71,7 @@ impl Disk {
         state_directory: Option<&Path>,
     ) -> Result<Vec<Disk>, DiskError> {
         let open = |file: &DiskFile| {
-            let disk = Disk::open(&file.path, file.read_only)?.overlaid(state_directory);
+            let disk = Disk::open(file)?.overlaid(state_directory);
             if let Some(base) = disk.overlay_base.as_ref().filter(|_| !disk.read_only) {
                 overlay::merge_all(base, &disk)?;
             }
@@ -179,7 +91,7 @@ impl Disk {
     ) -> Result<BegunDisks, DiskError> {
         let mut opened = BegunDisks::default();
         for file in files {
-            let disk = Disk::open(&file.path, file.read_only)?.overlaid(Some(state_directory));
+            let disk = Disk::open(file)?.overlaid(Some(state_directory));
             let base = disk.overlay_base.as_ref().filter(|_| !disk.read_only);
             let begun = base.map(|base| overlay::begin_again(base, &disk, id));
             opened.1.push(begun.transpose()?);
@@ -196,96 +108,41 @@ impl Disk {
         self
     }
 
-    /// Looks whether an image can be opened as a disk, without taking it.
+    /// Opens an image.
     ///
     /// # Errors
-    /// Why it cannot.
-    pub fn check(path: &Path, read_only: bool) -> Result<(), DiskError> {
+    /// Why it cannot be a disk.
+    pub fn open(file: &DiskFile) -> Result<Disk, DiskError> {
         let mut options = OpenOptions::new();
-        let file = open_disk(path, options.read(true).write(!read_only))?;
-        let length = file.length().map_err(|source| DiskError::Open {
-            path: path.into(),
-            source,
-        })?;
-        check_length(path, length)
-    }
-
-    /// Opens an image.
-    pub fn open(path: &Path, read_only: bool) -> Result<Disk, DiskError> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(!read_only);
-        Disk::from_options(path, read_only, &options, None, || Ok(()))
+        options.read(true).write(!file.read_only);
+        opening::open(file, &options, None, || Ok(()))
     }
 
     /// Opens the backup's copy of a disk of `length` bytes, in which what differs will be overwritten: makes
     /// the file when it is absent, cuts it or adds zeros otherwise. What a journal left beside it goes, once
     /// nobody else can have the disk.
+    ///
+    /// # Errors
+    /// Why it cannot be a disk.
     pub fn for_copy(
-        path: &Path,
-        read_only: bool,
+        file: &DiskFile,
         length: u64,
         state_directory: &Path,
     ) -> Result<Disk, DiskError> {
-        let base = overlay::base(path, state_directory);
+        let base = overlay::base(&file.path, state_directory);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).mode(0o600);
         let is_ours = || Ok(overlay::remove_all(&base)?);
-        let disk = Disk::from_options(path, read_only, &options, Some(length), is_ours)?;
+        let disk = opening::open(file, &options, Some(length), is_ours)?;
         Ok(disk.overlaid(Some(state_directory)))
     }
 
-    fn from_options(
-        path: &Path,
-        read_only: bool,
-        options: &OpenOptions,
-        new_length: Option<u64>,
-        is_ours: impl FnOnce() -> Result<(), DiskError>,
-    ) -> Result<Disk, DiskError> {
-        let open_error = |source| DiskError::Open {
-            path: path.into(),
-            source,
-        };
-        let file = open_disk(path, options)?;
-        let kind = file.kind().map_err(open_error)?;
-        let lock = if read_only && new_length.is_none() {
-            Lock::Shared
-        } else {
-            Lock::Exclusive
-        };
-        match file.lock(lock) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Err(DiskError::InUse { path: path.into() }),
-            // Some network file systems have no locks; the pair's own fencing does not need them.
-            Err(Errno::NOLCK | Errno::OPNOTSUPP) => {}
-            Err(error) => return Err(open_error(error.into())),
-        }
-        is_ours()?;
-        if let Some(length) = new_length
-            && kind == Kind::Plain
-            && file.length().map_err(open_error)? != length
-        {
-            file.set_len(length).map_err(|source| DiskError::Resize {
-                path: path.into(),
-                length,
-                source,
-            })?;
-        }
-        let length = file.length().map_err(open_error)?;
-        check_length(path, length)?;
-        if new_length.is_some_and(|wanted| wanted > length) {
-            return Err(DiskError::TooSmall {
-                path: path.into(),
-                length,
-                wanted: new_length.unwrap_or(length),
-            });
-        }
-        Ok(Disk {
-            path: path.into(),
-            file,
-            length: new_length.unwrap_or(length),
-            read_only,
-            overlay_base: (kind == Kind::Plain).then(|| path.into()),
-        })
+    /// Looks whether an image can be opened as a disk, without taking it.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub fn check(file: &DiskFile) -> Result<(), DiskError> {
+        opening::check(file)
     }
 
     /// Number of sectors.
@@ -332,21 +189,21 @@ impl Disk {
             DiskOperation::Read { sector, length } => {
                 let offset = self.range(*sector, u64::from(*length))?;
                 let mut data = vec![0; *length as usize];
-                self.file.read_exact_at(&mut data, offset)?;
+                self.medium.read(&mut data, offset)?;
                 Ok(data)
             }
             DiskOperation::Write { sector, data } => {
                 let offset = self.range(*sector, data.len() as u64)?;
                 self.writable()?;
-                self.file.write_all_at(data, offset)?;
+                self.medium.write(data, offset)?;
                 Ok(Vec::new())
             }
-            DiskOperation::Flush => self.file.sync_data().map(|()| Vec::new()),
+            DiskOperation::Flush => self.medium.sync().map(|()| Vec::new()),
             DiskOperation::Zero { sector, sectors } => {
                 let bytes = sectors.checked_mul(SECTOR_BYTES).ok_or_else(outside)?;
                 let offset = self.checked_range(*sector, bytes)?;
                 self.writable()?;
-                self.zero(offset, bytes).map(|()| Vec::new())
+                self.medium.zero(offset, bytes).map(|()| Vec::new())
             }
         }
     }
@@ -354,25 +211,25 @@ impl Disk {
     /// Writes bytes of the primary's disk into this copy.
     pub fn write_copied(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.check_range(offset, bytes.len() as u64)?;
-        self.file.write_all_at(bytes, offset)
+        self.medium.write(bytes, offset)
     }
 
     /// Makes bytes of this copy zero.
     pub fn zero_copied(&self, offset: u64, bytes: u64) -> io::Result<()> {
         self.check_range(offset, bytes)?;
-        self.zero(offset, bytes)
+        self.medium.zero(offset, bytes)
     }
 
     /// Reads what is there, without a request of the guest's.
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         self.check_range(offset, buffer.len() as u64)?;
-        self.file.read_exact_at(buffer, offset)
+        self.medium.read(buffer, offset)
     }
 
     /// Where there may be something else than zeros, at or after `offset`: the disk's length if nothing
     /// follows.
     pub fn next_data(&self, offset: u64) -> u64 {
-        let data = self.file.next_data(offset);
+        let data = self.medium.next_data(offset);
         data.map_or(self.length, |data| data.min(self.length))
     }
 
@@ -382,17 +239,13 @@ impl Disk {
     /// The disk does not take what was written to it.
     pub fn settle(&self) -> io::Result<()> {
         self.sync()?;
-        self.file.forget_cached();
+        self.medium.forget_cached();
         Ok(())
     }
 
     /// Makes everything durable.
     pub fn sync(&self) -> io::Result<()> {
-        self.file.sync_all()
-    }
-
-    fn zero(&self, offset: u64, bytes: u64) -> io::Result<()> {
-        zero(&self.file, offset, bytes)
+        self.medium.sync_all()
     }
 
     fn writable(&self) -> io::Result<()> {
@@ -429,20 +282,14 @@ impl Disk {
     }
 }
 
-/// Makes bytes of an image zero.
-fn zero(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
-    if bytes == 0 || file.punch_hole(offset, bytes).is_ok() {
-        return Ok(());
+impl Drop for Disk {
+    fn drop(&mut self) {
+        if let Medium::Qcow2(image, _) = &self.medium
+            && !image.is_read_only()
+        {
+            open_images::closing(&self.path, image);
+        }
     }
-    // The file system cannot make holes.
-    let zeros = vec![0; bytes.min(1 << 20) as usize];
-    let mut done = 0;
-    while done < bytes {
-        let length = (bytes - done).min(zeros.len() as u64);
-        file.write_all_at(&zeros[..length as usize], offset + done)?;
-        done += length;
-    }
-    Ok(())
 }
 
 fn outside() -> io::Error {

@@ -18,7 +18,7 @@ use ::arbiter::Settings;
 use machine::config::{PanicPolicy, Transport};
 use network::SwitchAddress;
 use replica::ReplicaConfig;
-use replica::config::{Attachment, DiskFile, NetworkEnd, PairOptions, RemoteSwitch};
+use replica::config::{Attachment, DiskFile, DiskFormat, NetworkEnd, PairOptions, RemoteSwitch};
 use replication::succession::{Durability, MAX_MEMBERS};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -185,11 +185,33 @@ impl LagPolicy {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DiskSection {
-    /// A raw image, a multiple of 512 bytes long.
+    /// An image of a multiple of 512 bytes.
     pub path: PathBuf,
     /// The guest may not write.
     #[serde(default)]
     pub read_only: bool,
+    /// What the image is; when absent, `qcow2` if its name ends in `.qcow2`, and `raw` otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<DiskFormat>,
+    /// The files that a qcow2 image lies over, the one right under it first: no others are read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backing: Vec<PathBuf>,
+}
+
+impl DiskSection {
+    fn named_backing(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        self.backing.iter().map(|path| ("disks.backing", &**path))
+    }
+
+    /// As a replica takes it.
+    pub fn file(&self) -> DiskFile {
+        DiskFile {
+            path: self.path.clone(),
+            read_only: self.read_only,
+            format: self.format,
+            backing: self.backing.clone(),
+        }
+    }
 }
 
 /// How the network device is connected.
@@ -429,11 +451,22 @@ impl VmConfig {
             .into_iter()
             .filter_map(|(key, path)| Some((key, path?)))
             .chain(self.disks.iter().map(|disk| ("disks.path", &*disk.path)))
+            .chain(self.disks.iter().flat_map(DiskSection::named_backing))
             .chain(arbiter.flat_map(ArbiterSection::paths));
         for (key, path) in named {
             if empty(path) {
                 return wrong(key, "an empty path: name a file or directory".into());
             }
+        }
+        let is_raw = |disk: &&DiskSection| disk.file().format() == DiskFormat::Raw;
+        let over = self.disks.iter().find(|disk| !disk.backing.is_empty());
+        if let Some(disk) = over.filter(is_raw) {
+            let path = disk.path.display();
+            let message = format!(
+                "{path} is raw and lies over nothing; a qcow2 image has format = \"qcow2\" or a name that \
+                 ends in .qcow2"
+            );
+            return wrong("disks.backing", message);
         }
         let known = self.arch.extensions();
         let unknown = self.without_extensions.iter();
@@ -570,6 +603,7 @@ impl VmConfig {
         }
         for disk in &mut self.disks {
             resolve(&mut disk.path);
+            disk.backing.iter_mut().for_each(resolve);
         }
         if let Some(pair) = &mut self.pair {
             resolve(&mut pair.keys);
@@ -650,13 +684,7 @@ impl VmConfig {
 
     /// The disks as a replica takes them.
     pub fn disk_files(&self) -> Vec<DiskFile> {
-        self.disks
-            .iter()
-            .map(|disk| DiskFile {
-                path: disk.path.clone(),
-                read_only: disk.read_only,
-            })
-            .collect()
+        self.disks.iter().map(DiskSection::file).collect()
     }
 
     /// Where other replicas may be found.

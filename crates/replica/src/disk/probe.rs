@@ -6,6 +6,7 @@ use crate::wake::Waker;
 use environment::fs::{self, Kind, OpenOptions};
 use environment::mpsc::{self, Receiver};
 use machine::output::DiskOperation;
+use qcow2::OpenError;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -107,13 +108,17 @@ impl FailedDisk {
 
 /// Writes what is there anyway, and something new beside it.
 fn probe(file: &DiskFile) -> Result<(), ProbeError> {
-    let disk = match Disk::open(&file.path, file.read_only) {
+    let disk = match Disk::open(file) {
         Ok(disk) => disk,
         // A backup makes its image, of whatever length it needs.
         Err(DiskError::Open { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
             return beside(file);
         }
         Err(DiskError::Size { .. }) => return beside(file),
+        Err(DiskError::Image {
+            source: OpenError::NotQcow2,
+            ..
+        }) => return beside(file),
         Err(error) => return Err(error.into()),
     };
     let request = |operation: DiskOperation| {

@@ -19,7 +19,7 @@ fn image(length: u64) -> (TempDir, PathBuf) {
 #[test]
 fn requests_are_carried_out_in_order() {
     let (_directory, path) = image(1 << 20);
-    let disk = Disk::open(&path, false).unwrap();
+    let disk = Disk::open(&DiskFile::new(&path, false)).unwrap();
     assert_eq!(disk.sectors(), 2048);
     let (sender, completions) = mpsc::channel();
     let thread = DiskThread::start(Arc::new(vec![disk]), move |c| sender.send(c).unwrap()).unwrap();
@@ -57,7 +57,7 @@ fn requests_are_carried_out_in_order() {
 #[test]
 fn a_request_outside_the_disk_or_to_no_disk_is_an_error_of_the_guest() {
     let (_directory, path) = image(1 << 20);
-    let disk = Disk::open(&path, false).unwrap();
+    let disk = Disk::open(&DiskFile::new(&path, false)).unwrap();
     for operation in [
         DiskOperation::Read {
             sector: 2047,
@@ -96,7 +96,7 @@ fn a_request_outside_the_disk_or_to_no_disk_is_an_error_of_the_guest() {
 #[test]
 fn a_read_only_disk_refuses_writes() {
     let (_directory, path) = image(4096);
-    let disk = Disk::open(&path, true).unwrap();
+    let disk = Disk::open(&DiskFile::new(&path, true)).unwrap();
     let outcome = disk.perform(&DiskOperation::Write {
         sector: 0,
         data: vec![1; 512],
@@ -115,9 +115,9 @@ fn a_read_only_disk_refuses_writes() {
 #[test]
 fn a_disk_is_used_by_one_machine_at_a_time() {
     let (_directory, path) = image(4096);
-    let first = Disk::open(&path, false).unwrap();
+    let first = Disk::open(&DiskFile::new(&path, false)).unwrap();
     assert!(matches!(
-        Disk::open(&path, false),
+        Disk::open(&DiskFile::new(&path, false)),
         Err(DiskError::InUse { .. })
     ));
     // Nor is what lies over its image anybody else's.
@@ -137,32 +137,32 @@ fn a_disk_is_used_by_one_machine_at_a_time() {
 
 /// With its state directory beside the image.
 fn for_copy(path: &Path, length: u64) -> Result<Disk, DiskError> {
-    Disk::for_copy(path, false, length, path.parent().unwrap())
+    Disk::for_copy(&DiskFile::new(path, false), length, path.parent().unwrap())
 }
 
 #[test]
 fn wrong_images_are_refused_with_the_reason() {
     let (directory, path) = image(1000);
     assert!(
-        Disk::open(&path, false)
+        Disk::open(&DiskFile::new(&path, false))
             .unwrap_err()
             .to_string()
             .contains("1000 bytes")
     );
     assert!(matches!(
-        Disk::open(directory.path(), true),
+        Disk::open(&DiskFile::new(directory.path(), true)),
         Err(DiskError::Kind { .. })
     ));
     let missing = directory.path().join("missing");
     assert!(
-        Disk::open(&missing, false)
+        Disk::open(&DiskFile::new(&missing, false))
             .unwrap_err()
             .to_string()
             .contains("missing")
     );
     std::fs::File::create(&path).unwrap();
     assert!(matches!(
-        Disk::open(&path, false),
+        Disk::open(&DiskFile::new(&path, false)),
         Err(DiskError::Size { length: 0, .. })
     ));
 }
@@ -243,7 +243,7 @@ const WINDOWS: u64 = 2 * WINDOW_BYTES + 3 * CHUNK_BYTES + 1024;
 #[test]
 fn only_blocks_that_differ_are_copied() {
     let (_directory, path) = image(WINDOWS);
-    let from = Disk::open(&path, false).unwrap();
+    let from = Disk::open(&DiskFile::new(&path, false)).unwrap();
     let every = WINDOWS / 512 / 20;
     fill(&from, (0..20).map(|n| n * every), 1);
     let (directory, copy_path) = image(0);
@@ -253,7 +253,7 @@ fn only_blocks_that_differ_are_copied() {
     drop(copy);
     assert!(std::fs::read(&path).unwrap() == std::fs::read(&copy_path).unwrap());
     // The primary goes on, and so did the host that went away, with other blocks.
-    let from = Disk::open(&path, false).unwrap();
+    let from = Disk::open(&DiskFile::new(&path, false)).unwrap();
     fill(&from, [0, every, 5 * every + 8].into_iter(), 2);
     fill(&from, [7 * every].into_iter(), 0);
     let copy = for_copy(&copy_path, WINDOWS).unwrap();
@@ -265,11 +265,85 @@ fn only_blocks_that_differ_are_copied() {
     drop(directory);
 }
 
+fn content(path: &Path) -> Vec<u8> {
+    let disk = Disk::open(&DiskFile::new(path, false)).unwrap();
+    let mut content = vec![1; disk.length() as usize];
+    disk.read_at(0, &mut content).unwrap();
+    content
+}
+
+/// What counts is the content: a raw image and a qcow2 image are copies of each other.
+#[test]
+fn only_blocks_that_differ_are_copied_between_a_raw_and_a_qcow2_image() {
+    let (directory, raw) = image(WINDOWS);
+    let qcow2 = directory.path().join("disk.qcow2");
+    let every = WINDOWS / 512 / 20;
+    let open = |path: &Path| Disk::open(&DiskFile::new(path, false)).unwrap();
+    let from = open(&raw);
+    fill(&from, (0..20).map(|n| n * every), 1);
+    let (sent, copy) = bring_along(from, for_copy(&qcow2, WINDOWS).unwrap(), |_| {});
+    assert_eq!(sent, 20 * 4096, "what is allocated, to the block");
+    drop(copy);
+    assert!(content(&raw) == content(&qcow2));
+    let from = open(&qcow2);
+    fill(&from, [0, every, 5 * every + 8].into_iter(), 2);
+    from.zero_copied(7 * every * 512, 512 * every).unwrap();
+    let (sent, copy) = bring_along(from, for_copy(&raw, WINDOWS).unwrap(), |_| {});
+    assert_eq!(sent, 3 * 4096, "what differs, to the block, and no zeros");
+    drop(copy);
+    assert!(content(&raw) == content(&qcow2));
+}
+
+/// Of a raw image the kernel has everything that was written; of this one the tables are in memory.
+#[test]
+fn a_qcow2_image_is_synced_by_its_name_with_its_tables() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = DiskFile::new(&directory.path().join("disk.qcow2"), false);
+    let disk = for_copy(&file.path, 1 << 20).unwrap();
+    fill(&disk, [3, 1000].into_iter(), 7);
+    let copied = directory.path().join("copied.qcow2");
+    let has_it = || {
+        std::fs::copy(&file.path, &copied).unwrap();
+        let content = content(&copied);
+        content[3 * 512] == 7 && content[1000 * 512] == 7
+    };
+    assert!(!has_it(), "nobody has asked for it");
+    sync_file(&file).unwrap();
+    assert!(has_it());
+    fill(&disk, [3].into_iter(), 0);
+    drop(disk);
+    assert_eq!(content(&file.path)[3 * 512], 0, "closing it writes it");
+    assert_eq!(length_of(&file).unwrap(), 1 << 20);
+    sync_file(&file).unwrap();
+}
+
+/// What was being made when everything ended is made again, and so is what has another length; what is
+/// something else is nobody's to overwrite.
+#[test]
+fn a_copy_in_a_qcow2_image_is_made_where_there_is_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("disk.qcow2");
+    for before in [&b""[..], &[0; 5000]] {
+        std::fs::write(&path, before).unwrap();
+        let copy = for_copy(&path, 1 << 20).unwrap();
+        assert_eq!(copy.length(), 1 << 20);
+        fill(&copy, [9].into_iter(), 9);
+    }
+    assert_eq!(content(&path)[9 * 512], 9, "what is there stays");
+    drop(for_copy(&path, 1 << 20).unwrap());
+    assert_eq!(content(&path)[9 * 512], 9, "what is there stays");
+    drop(for_copy(&path, 2 << 20).unwrap());
+    assert!(content(&path) == vec![0; 2 << 20]);
+    std::fs::write(&path, b"something else").unwrap();
+    let error = for_copy(&path, 1 << 20).unwrap_err().to_string();
+    assert!(error.contains("is no qcow2 image"), "{error}");
+}
+
 /// What the guest is about to write to comes before its window, when nobody knows what the copy has there.
 #[test]
 fn a_copy_of_what_is_written_to_meanwhile_is_of_its_moment() {
     let (_directory, path) = image(WINDOWS);
-    let from = Disk::open(&path, false).unwrap();
+    let from = Disk::open(&DiskFile::new(&path, false)).unwrap();
     let every = WINDOWS / 512 / 20;
     fill(&from, (0..10).map(|n| n * every), 1);
     let expected = std::fs::read(&path).unwrap();
@@ -297,7 +371,7 @@ fn a_copy_of_what_is_written_to_meanwhile_is_of_its_moment() {
 fn a_copy_is_of_the_moment_at_which_it_began() {
     let length = 40 * CHUNK_BYTES + 1024;
     let (_directory, path) = image(length);
-    let disks = Arc::new(vec![Disk::open(&path, false).unwrap()]);
+    let disks = Arc::new(vec![Disk::open(&DiskFile::new(&path, false)).unwrap()]);
     let (sender, completions) = mpsc::channel();
     let thread = DiskThread::start(disks, move |c| sender.send(c).unwrap()).unwrap();
     let mut request = 0;
@@ -353,7 +427,7 @@ fn a_copy_is_of_the_moment_at_which_it_began() {
 #[test]
 fn a_copy_that_nobody_wants_any_more_ends_and_requests_go_on() {
     let (_directory, path) = image(40 * CHUNK_BYTES);
-    let disk = Disk::open(&path, false).unwrap();
+    let disk = Disk::open(&DiskFile::new(&path, false)).unwrap();
     for sector in (0..disk.sectors()).step_by(256) {
         disk.perform(&DiskOperation::Write {
             sector,

@@ -1,11 +1,11 @@
 //! The markers of this host: read once, written on a thread of their own, one after the other.
 
-use crate::config::ReplicaConfig;
-use crate::disk::overlay;
+use crate::config::{DiskFile, ReplicaConfig};
+use crate::disk::{length_of, overlay, sync_file};
 use crate::end::ReplicaError;
 use crate::state_directory::{replace, try_to_replace};
 use crate::wake::Waker;
-use environment::fs::{self, File, Kind};
+use environment::fs;
 use environment::mpsc::{self, Receiver, Sender};
 use replication::marker::{Found, Marker, Worth};
 use replication::succession::MachineName;
@@ -64,7 +64,7 @@ pub struct Markers {
 struct Places {
     state: PathBuf,
     /// The writable disks and their markers.
-    disks: Vec<(PathBuf, PathBuf)>,
+    disks: Vec<(DiskFile, PathBuf)>,
 }
 
 impl Markers {
@@ -76,7 +76,7 @@ impl Markers {
             disks: writable
                 .map(|disk| {
                     let marker = beside(&disk.path, &config.state_directory);
-                    (disk.path.clone(), marker)
+                    (disk.clone(), marker)
                 })
                 .collect(),
         };
@@ -119,7 +119,7 @@ impl Markers {
     /// One is.
     pub fn are_of_this_machine(&self) -> Result<(), ReplicaError> {
         let disks = self.places.disks.iter();
-        let disks = disks.map(|(disk, marker)| (marker, format!("beside {}", disk.display())));
+        let disks = disks.map(|(disk, marker)| (marker, format!("beside {}", disk.path.display())));
         let state = (&self.places.state, "in the state directory".to_owned());
         for (path, place) in disks.chain([state]) {
             // What is not there, or cannot be read, is said where it is needed.
@@ -216,8 +216,7 @@ impl Places {
     fn write(&self, purpose: Purpose, of: &Marker) -> io::Result<()> {
         if purpose != Purpose::Mark {
             for (disk, _) in &self.disks {
-                let synced = File::open(disk).and_then(|file| file.sync_all());
-                synced.map_err(|error| at(disk, &error))?;
+                sync_file(disk).map_err(|error| at(&disk.path, &error))?;
             }
         }
         for (disk, marker) in &self.disks {
@@ -240,14 +239,6 @@ impl Places {
     }
 }
 
-/// The length of a file or a block device.
-fn length_of(disk: &Path) -> io::Result<u64> {
-    match fs::look_at(disk)? {
-        (Kind::BlockDevice, _) => File::open(disk)?.length(),
-        (_, bytes) => Ok(bytes),
-    }
-}
-
 /// The error, with the file that it is about.
 fn at(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
@@ -256,7 +247,7 @@ fn at(path: &Path, error: &io::Error) -> io::Error {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::config::{DiskFile, PairOptions};
+    use crate::config::PairOptions;
     use machine::engine::Engine;
     use replication::lag::LagPolicy;
     use replication::marker::{DiskState, Role};
@@ -275,10 +266,7 @@ pub(super) mod tests {
             state_directory: directory.into(),
             memory_bytes: 1 << 20,
             engine: Engine::Interpreter,
-            disks: vec![DiskFile {
-                path: disk,
-                read_only: false,
-            }],
+            disks: vec![DiskFile::new(&disk, false)],
             network: None,
             disk_durability: Default::default(),
             power_off_wait: Duration::ZERO,

@@ -243,7 +243,7 @@ fn own_disks(config: &ReplicaConfig, lengths: &[u64]) -> Result<Vec<Disk>, Resto
         return Err(other_board());
     }
     let disks = config.disks.iter().zip(lengths).map(|(own, length)| {
-        Disk::for_copy(&own.path, own.read_only, *length, &config.state_directory)
+        Disk::for_copy(own, *length, &config.state_directory)
             .map_err(|error| RestoreError::Disk(error.to_string()))
     });
     disks.collect()

@@ -61,7 +61,7 @@ pub fn serve(host: &mut Host, startup: &mut Startup) -> Result<Next, ReplicaErro
 
 /// Why this host could not start the machine now, if it could not: a disk or an image is missing.
 pub fn obstacle(config: &ReplicaConfig, machines: &dyn Machines) -> Option<String> {
-    let check = |file: &DiskFile| Disk::check(&file.path, file.read_only);
+    let check = |file: &DiskFile| Disk::check(file);
     if let Some(unfinished) = snapshot_file::obstacle(&config.state_directory) {
         return Some(unfinished);
     }

@@ -147,9 +147,7 @@ pub fn place(
 ) -> Result<(), PlaceError> {
     let mut source = SnapshotSource::open(path)?;
     let files = config.disks.iter().zip(&source.head().disks);
-    let disks = files.map(|(file, length)| {
-        Disk::for_copy(&file.path, file.read_only, *length, &config.state_directory)
-    });
+    let disks = files.map(|(file, length)| Disk::for_copy(file, *length, &config.state_directory));
     let disks: Vec<Disk> = disks.collect::<Result<_, _>>()?;
     write_machine(&mut source, &config.state_directory, begun)?;
     while let Some((part, packed)) = source.next_packed()? {

@@ -2,6 +2,7 @@
 //! the disk end.
 
 use super::*;
+use crate::config::DiskFile;
 use machine::clock::Clock;
 use machine::config::{BoardConfig, DiskConfig};
 use machine::input::{ClockRecord, InputError};
@@ -231,7 +232,7 @@ impl Live {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("disk.img");
         std::fs::write(&path, vec![0; SECTORS as usize * 512]).unwrap();
-        let disk = Disk::open(&path, false).unwrap();
+        let disk = Disk::open(&DiskFile::new(&path, false)).unwrap();
         let (hold, ended) = mpsc::channel();
         let hold_back = move |completion| {
             // Nobody looks at what is carried out after the end of the test.

@@ -296,10 +296,8 @@ impl World {
     }
 
     pub(super) fn config(&self, node: usize) -> ReplicaConfig {
-        let disk = self.site.has_disk.then(|| DiskFile {
-            path: self.directory.disk(node),
-            read_only: false,
-        });
+        let disk = self.site.has_disk;
+        let disk = disk.then(|| DiskFile::new(&self.directory.disk(node), false));
         ReplicaConfig {
             build: Build::new("simulated"),
             name: "vm".into(),

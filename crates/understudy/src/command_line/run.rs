@@ -13,6 +13,7 @@ use anyhow::anyhow;
 use clap::Args;
 use guest_image::GuestImage;
 use machine::config::{PanicPolicy, Transport};
+use replica::config::DiskFormat;
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::num::NonZeroU64;
@@ -59,9 +60,11 @@ pub struct Run {
     /// Harts, 1 to 8
     #[arg(long, value_name = "N")]
     harts: Option<u32>,
-    /// A raw disk image, `,readonly` after it if the guest may not write; may be repeated
-    #[arg(long, value_name = "FILE[,readonly]")]
-    disk: Vec<String>,
+    /// A disk image; may be repeated. After it: `,readonly` if the guest may not write, `,format=qcow2` or
+    /// `,format=raw` where the name does not say it (`.qcow2` does), `,backing=FILE` for each file that a
+    /// qcow2 image lies over
+    #[arg(long, value_name = "FILE[,readonly][,format=NAME][,backing=FILE]", value_parser = disk)]
+    disk: Vec<DiskSection>,
     /// Connect the network device to a switch (`unix:/path`, `tcp:host:port`) or a TAP (`tap:NAME`)
     #[arg(long, value_name = "ADDRESS")]
     network: Option<String>,
@@ -164,7 +167,7 @@ impl Run {
         config.harts = self.harts.unwrap_or(config.harts);
         config.on_panic = self.on_panic.unwrap_or(config.on_panic);
         if !self.disk.is_empty() {
-            config.disks = self.disk.iter().map(|text| disk(text)).collect();
+            config.disks.clone_from(&self.disk);
         }
         if let Some(address) = &self.network {
             config.network = Some(NetworkSection {
@@ -240,24 +243,36 @@ fn take_guest(config: &mut VmConfig, directory: &Path) -> Result<(), Failure> {
     config.kernel = Some(image.kernel);
     config.initrd = Some(image.initrd);
     config.command_line = image.command_line;
-    config.disks.extend(image.disk.map(|path| DiskSection {
-        path,
-        read_only: false,
-    }));
+    config.disks.extend(image.disk.map(plain_disk));
     Ok(())
 }
 
-fn disk(text: &str) -> DiskSection {
-    match text.strip_suffix(",readonly") {
-        Some(path) => DiskSection {
-            path: path.into(),
-            read_only: true,
-        },
-        None => DiskSection {
-            path: text.into(),
-            read_only: false,
-        },
+fn plain_disk(path: PathBuf) -> DiskSection {
+    DiskSection {
+        path,
+        read_only: false,
+        format: None,
+        backing: Vec::new(),
     }
+}
+
+/// The path may have commas: what follows it is looked for from the end.
+fn disk(text: &str) -> Result<DiskSection, String> {
+    let mut disk = plain_disk(PathBuf::new());
+    let mut path = text;
+    while let Some((before, option)) = path.rsplit_once(',') {
+        match option.split_once('=') {
+            None if option == "readonly" => disk.read_only = true,
+            Some(("format", "raw")) => disk.format = Some(DiskFormat::Raw),
+            Some(("format", "qcow2")) => disk.format = Some(DiskFormat::Qcow2),
+            Some(("format", _)) => return Err("write format=raw or format=qcow2".to_owned()),
+            Some(("backing", file)) => disk.backing.insert(0, file.into()),
+            _ => break,
+        }
+        path = before;
+    }
+    disk.path = path.into();
+    Ok(disk)
 }
 
 fn network(address: &str) -> NetworkSection {

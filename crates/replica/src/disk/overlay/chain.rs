@@ -8,7 +8,7 @@ use super::extents::Content;
 use super::layer::{Layer, LayerHead, PIECE_BYTES};
 use super::{LayerId, OverlayError, SECTOR_BYTES, directory};
 use crate::disk::Disk;
-use environment::fs::{self, File};
+use environment::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -112,12 +112,12 @@ pub(super) fn remove_in_order(paths: &[PathBuf]) -> Result<(), OverlayError> {
 }
 
 /// Writes what a layer has into the image.
-pub(super) fn write_into(layer: &Layer, image: &File) -> Result<(), OverlayError> {
+pub(super) fn write_into(layer: &Layer, image: &Disk) -> Result<(), OverlayError> {
     let mut buffer = vec![0; PIECE_BYTES as usize];
     for stretch in layer.extents().all() {
         let (from, to) = (stretch.from * SECTOR_BYTES, stretch.to * SECTOR_BYTES);
         let Some(Content::At(begin)) = stretch.content else {
-            let zeroed = crate::disk::zero(image, from, to - from);
+            let zeroed = image.medium.zero(from, to - from);
             zeroed.map_err(|source| OverlayError::io(&layer.path, source))?;
             continue;
         };
@@ -126,7 +126,7 @@ pub(super) fn write_into(layer: &Layer, image: &File) -> Result<(), OverlayError
             let bytes = &mut buffer[..(to - at).min(PIECE_BYTES) as usize];
             let moved = layer
                 .read(begin + (at - from), bytes)
-                .and_then(|()| image.write_all_at(bytes, at));
+                .and_then(|()| image.medium.write(bytes, at));
             moved.map_err(|source| OverlayError::io(&layer.path, source))?;
             at += bytes.len() as u64;
         }
@@ -159,9 +159,9 @@ fn merge(layers: Vec<(PathBuf, LayerHead)>, image: &Disk) -> Result<(), OverlayE
         .collect();
     let opened = opened?;
     for layer in &opened {
-        write_into(layer, &image.file)?;
+        write_into(layer, image)?;
     }
-    let synced = image.file.sync_all();
+    let synced = image.medium.sync_all();
     synced.map_err(|source| OverlayError::io(&image.path, source))?;
     let paths: Vec<PathBuf> = opened.into_iter().map(|layer| layer.path).collect();
     remove_in_order(&paths)

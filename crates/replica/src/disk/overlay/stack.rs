@@ -101,7 +101,7 @@ impl Stack {
 
     fn flush(&mut self, disk: &Disk) -> io::Result<Vec<u8>> {
         if self.is_image_unsynced {
-            disk.file.sync_data()?;
+            disk.medium.sync()?;
             self.is_image_unsynced = false;
         }
         self.frozen.iter().try_for_each(|layer| layer.sync())?;
@@ -178,8 +178,8 @@ impl Stack {
         let Some(top) = &self.top else {
             return Ok(());
         };
-        chain::write_into(top, &disk.file)?;
-        let synced = disk.file.sync_data();
+        chain::write_into(top, disk)?;
+        let synced = disk.medium.sync();
         synced.map_err(|source| OverlayError::io(&disk.path, source))?;
         chain::remove_in_order(std::slice::from_ref(&top.path))?;
         self.top = None;
@@ -190,7 +190,7 @@ impl Stack {
 
 fn read_from(layers: &[&Layer], disk: &Disk, sector: u64, out: &mut [u8]) -> io::Result<()> {
     let Some((youngest, older)) = layers.split_first() else {
-        return disk.file.read_exact_at(out, sector * SECTOR_BYTES);
+        return disk.medium.read(out, sector * SECTOR_BYTES);
     };
     let to = sector + out.len() as u64 / SECTOR_BYTES;
     for stretch in youngest.extents().stretches(sector, to) {

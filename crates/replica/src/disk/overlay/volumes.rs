@@ -30,7 +30,7 @@ impl Frozen {
     /// Makes it durable: the disks at the snapshot are there after a loss of power.
     pub fn sync(&self) -> Result<(), String> {
         for disk in self.disks.iter().filter(|disk| !disk.read_only) {
-            let synced = disk.file.sync_data();
+            let synced = disk.medium.sync();
             synced.map_err(|error| format!("{}: {error}", disk.path.display()))?;
         }
         for layer in &self.layers {
@@ -66,9 +66,9 @@ impl Merging {
                 continue;
             }
             for layer in &layers {
-                chain::write_into(layer, &disk.file)?;
+                chain::write_into(layer, disk)?;
             }
-            let synced = disk.file.sync_data();
+            let synced = disk.medium.sync();
             synced.map_err(|source| OverlayError::io(&disk.path, source))?;
             let paths: Vec<PathBuf> = layers.iter().map(|layer| layer.path.clone()).collect();
             chain::remove_in_order(&paths)?;

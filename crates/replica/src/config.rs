@@ -84,6 +84,8 @@ pub struct DiskFile {
     pub format: Option<DiskFormat>,
     /// What a qcow2 image lies over: the file right under it first. No other is ever read.
     pub backing: Vec<PathBuf>,
+    /// What is in it may be overwritten by the primary's though no marker says that it is a copy of that.
+    pub may_be_overwritten: bool,
 }
 
 impl DiskFile {
@@ -94,6 +96,7 @@ impl DiskFile {
             read_only,
             format: None,
             backing: Vec::new(),
+            may_be_overwritten: false,
         }
     }
 

@@ -1,5 +1,6 @@
 //! The disks' back-end: image files on this host.
 
+pub mod blank;
 mod copy;
 mod digesting;
 mod error;

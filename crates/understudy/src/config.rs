@@ -196,6 +196,9 @@ pub struct DiskSection {
     /// The files that a qcow2 image lies over, the one right under it first: no others are read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backing: Vec<PathBuf>,
+    /// What is in it may go though no marker says that it is a copy of this machine's disk.
+    #[serde(default)]
+    pub overwrite: bool,
 }
 
 impl DiskSection {
@@ -210,6 +213,7 @@ impl DiskSection {
             read_only: self.read_only,
             format: self.format,
             backing: self.backing.clone(),
+            may_be_overwritten: self.overwrite,
         }
     }
 }

@@ -145,7 +145,8 @@ fn what_was_flushed_is_on_the_disk_of_whoever_goes_on() {
     let disk = |name: &str| match name {
         "r1" => "[[disks]]\npath = \"r1.qcow2\"\nbacking = [\"r1.img\"]\n".to_owned(),
         "r3" => "[[disks]]\npath = \"r3.qcow2\"\n".to_owned(),
-        name => with_disk(name),
+        // Something older and longer, which may go.
+        name => format!("{}overwrite = true\n", with_disk(name)),
     };
     let (primary, mut process, listen) = pair.0.primary_with("r1", &disk("r1"));
     await_lines(&primary, 20);
@@ -463,7 +464,8 @@ fn a_copy_that_was_cut_off_never_starts() {
     let (first, mut first_process, listen) = pair.primary();
     await_lines(&first, 20);
     let faults = Faults::new(pair.0.path().join("faults"));
-    let second = pair.0.replica("r2", Some(&listen), &with_disk("r2"));
+    let disk = format!("{}overwrite = true\n", with_disk("r2"));
+    let second = pair.0.replica("r2", Some(&listen), &disk);
     faults.slow(Request::Write);
     faults.slow(Request::Sync);
     let mut second_process = faults.start(second.config());
@@ -646,6 +648,55 @@ fn a_host_without_its_disk_takes_no_key() {
     await_more_lines(&second);
 }
 
+/// Finding: `disks[].path` of a backup named a file that held something else: it was cut to the length of the primary's
+/// disk, and overwritten.
+#[test]
+fn what_is_no_copy_of_this_machines_disk_is_not_overwritten() {
+    let pair = DiskPair::new(u16::MAX);
+    let [first, second] = pair.0.two_hosts(["r1", "r2"], with_disk);
+    let letters = b"letters of a whole year ".repeat(3 * DISK_BYTES / 24);
+    fs::write(pair.disk("r2"), &letters).unwrap();
+    let start = |replica: &ReplicaFiles| Process::start(&["replica", "--config", replica.config()]);
+    let mut first_process = start(&first);
+    first.await_state("alone");
+    let await_refusal = |content: &[u8]| {
+        wait_for("the backup to say what is there", || {
+            let status = second.status()?;
+            let state = status["state"].as_str()?;
+            let says = state.contains("r2.img holds data") && state.contains("overwrite = true");
+            (says && status["role"] == "waiting").then_some(())
+        });
+        let there = fs::read(pair.disk("r2")).unwrap();
+        assert!(there == content, "it is changed");
+        let marker = pair.0.path().join("r2.img.understudy");
+        assert!(!marker.exists(), "a marker says that it is a copy");
+    };
+    // As a boot unit does it, again and again.
+    for _ in 0..2 {
+        let mut second_process = start(&second);
+        await_refusal(&letters);
+        second_process.kill();
+    }
+    // One of the same length is not this machine's either.
+    fs::write(pair.disk("r2"), &letters[..DISK_BYTES]).unwrap();
+    let mut second_process = start(&second);
+    await_refusal(&letters[..DISK_BYTES]);
+    assert!(second.has_event("disk_kept"));
+    // Emptied by whoever owns it, it becomes the copy, and nobody has to do anything else.
+    fs::File::create(pair.disk("r2")).unwrap();
+    first.await_state("protected");
+    await_more_lines(&first);
+    // Whoever comes back has a copy of this machine's disk, be it half of one.
+    second_process.kill();
+    let mut second_process = start(&second);
+    first.await_state("protected");
+    first_process.kill();
+    await_live(&second);
+    await_more_lines(&second);
+    second_process.kill();
+    assert_has_all(&pair.disk("r2"), &whole_lines(&second));
+}
+
 /// A file as a block device, for as long as this lives.
 struct LoopDevice(String);
 
@@ -679,7 +730,7 @@ fn a_block_device_is_a_disk_like_any_other() {
         return;
     };
     let [first, second] = pair.0.two_hosts(["r1", "r2"], |name| match name {
-        "r2" => format!("[[disks]]\npath = \"{}\"\n", device.0),
+        "r2" => format!("[[disks]]\npath = \"{}\"\noverwrite = true\n", device.0),
         _ => with_disk(name),
     });
     let start = |replica: &ReplicaFiles| Process::start(&["replica", "--config", replica.config()]);

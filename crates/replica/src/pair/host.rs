@@ -110,6 +110,8 @@ pub struct Host {
     pub journal: Option<JournalDesk>,
     /// A disk here failed: no machine of another host is brought here until it takes writes again.
     pub failed_disk: Option<FailedDisk>,
+    /// What is on a disk here that is not overwritten, as it was told last.
+    pub kept_disk: Option<String>,
     /// Why nothing came of joining, the last time: it is looked again.
     pub left_off: Option<String>,
     /// Why a primary put this host off, the last time: it is told once in a row.
@@ -208,6 +210,7 @@ impl Host {
             peers: Vec::new(),
             neighbours: Neighbours::default(),
             failed_disk: None,
+            kept_disk: None,
             left_off: None,
             put_off: None,
             looks_again: LooksAgain::Soon,

@@ -1,7 +1,7 @@
 //! The markers of this host: read once, written on a thread of their own, one after the other.
 
 use crate::config::{DiskFile, ReplicaConfig};
-use crate::disk::{length_of, overlay, sync_file};
+use crate::disk::{blank, length_of, overlay, sync_file};
 use crate::end::ReplicaError;
 use crate::state_directory::{replace, try_to_replace};
 use crate::wake::Waker;
@@ -45,6 +45,8 @@ enum Job {
     Write(Purpose, Marker),
     /// Tries whether one could be written, and synced.
     Try { is_synced: bool },
+    /// Looks what is on the disks that have none.
+    Look,
 }
 
 /// What came of a trial: whether it was synced, and whether all went well.
@@ -57,6 +59,7 @@ pub struct Markers {
     jobs: Sender<Job>,
     done: Receiver<(Purpose, io::Result<()>)>,
     tried: Receiver<Tried>,
+    looked: Receiver<Option<String>>,
     pending: usize,
 }
 
@@ -65,25 +68,29 @@ struct Places {
     state: PathBuf,
     /// The writable disks and their markers.
     disks: Vec<(DiskFile, PathBuf)>,
+    /// Those of them of which what is there must not be overwritten unless a marker says that it is this machine's.
+    kept: Vec<(DiskFile, PathBuf)>,
 }
 
 impl Markers {
     /// For this configuration; the thread ends when this is dropped.
     pub fn open(config: &ReplicaConfig, machine: MachineName, waker: Waker) -> io::Result<Markers> {
         let writable = config.disks.iter().filter(|disk| !disk.read_only);
+        let kept = writable.clone().filter(|disk| !disk.may_be_overwritten);
+        let place = |disk: &DiskFile| {
+            let marker = beside(&disk.path, &config.state_directory);
+            (disk.clone(), marker)
+        };
         let places = Places {
             state: config.state_directory.join(FILE),
-            disks: writable
-                .map(|disk| {
-                    let marker = beside(&disk.path, &config.state_directory);
-                    (disk.clone(), marker)
-                })
-                .collect(),
+            disks: writable.map(place).collect(),
+            kept: kept.map(place).collect(),
         };
         let (jobs, received) = mpsc::channel::<Job>();
         let (sender, done) = mpsc::channel();
         let (told, tried) = mpsc::channel();
-        let written = places.clone();
+        let (seen, looked) = mpsc::channel();
+        let (written, own) = (places.clone(), machine.clone());
         environment::thread::Builder::new()
             .name("markers".into())
             .spawn(move || {
@@ -98,6 +105,9 @@ impl Markers {
                             let result = written.try_all(is_synced);
                             let _sent = told.send((is_synced, result));
                         }
+                        Job::Look => {
+                            let _sent = seen.send(written.held(&own));
+                        }
                     }
                     waker.wake();
                 }
@@ -108,6 +118,7 @@ impl Markers {
             jobs,
             done,
             tried,
+            looked,
             pending: 0,
         })
     }
@@ -186,6 +197,24 @@ impl Markers {
         self.tried.try_recv().ok()
     }
 
+    /// Looks whether a disk holds something that no marker says to be a copy of this machine's.
+    pub fn look_at_disks(&self) {
+        // The thread ends only with this object.
+        let _sent = self.jobs.send(Job::Look);
+    }
+
+    /// What came of it: what holds something, for people, or nothing.
+    pub fn looked(&mut self) -> Option<Option<String>> {
+        self.looked.try_recv().ok()
+    }
+
+    /// Whether each disk that is there has a marker of this machine, or may be overwritten anyhow: then nobody has to
+    /// look what is on it.
+    pub fn all_are_marked(&self) -> bool {
+        let mut unmarked = self.places.unmarked(&self.machine);
+        unmarked.next().is_none()
+    }
+
     /// Whether markers are being written: that includes the sync of the disks.
     pub fn is_writing(&self) -> bool {
         self.pending > 0
@@ -225,6 +254,32 @@ impl Places {
             replace(marker, &of.content_beside(bytes)).map_err(|error| at(marker, &error))?;
         }
         replace(&self.state, &of.content()).map_err(|error| at(&self.state, &error))
+    }
+
+    /// Disks that are there, that must not be overwritten, and that no marker says to be copies of this machine's.
+    fn unmarked<'a>(&'a self, machine: &'a MachineName) -> impl Iterator<Item = &'a Path> {
+        let unmarked = self.kept.iter().filter(move |(disk, marker)| {
+            let content = fs::read(marker, LIMIT_BYTES).unwrap_or_default();
+            let is_ours = Marker::machine_of(&content) == Some(machine.as_str());
+            !is_ours && fs::look_at(&disk.path).is_ok()
+        });
+        unmarked.map(|(disk, _)| disk.path.as_path())
+    }
+
+    /// What is on one of them that would be overwritten, if anything is.
+    fn held(&self, machine: &MachineName) -> Option<String> {
+        self.unmarked(machine).find_map(|disk| {
+            let what = match blank::is_blank(disk) {
+                Ok(true) => return None,
+                Ok(false) => "holds data".to_owned(),
+                Err(error) => format!("cannot be read ({error})"),
+            };
+            Some(format!(
+                "{} {what}, and no marker beside it says that it is a copy of this machine's disk: remove it, or \
+                 empty it if it is raw (`truncate -s 0`), or, if what is in it may go, write `overwrite = true` below its path",
+                disk.display()
+            ))
+        })
     }
 
     /// As far as a marker gets before it takes the place of the one that is there.
@@ -420,6 +475,38 @@ pub(super) mod tests {
             fs::remove_dir(&in_the_way).unwrap();
         }
         tried(false).unwrap();
+    }
+
+    /// Finding: a disk image of something else was cut to the primary's length, and overwritten.
+    #[test]
+    fn what_no_marker_says_to_be_this_machines_is_found() {
+        let directory = tempfile::tempdir().unwrap();
+        let markers = markers(directory.path());
+        let disk = directory.path().join("disk.raw");
+        let held = || {
+            let has_unmarked = !markers.all_are_marked();
+            markers.look_at_disks();
+            (has_unmarked, markers.looked.recv().unwrap())
+        };
+        assert_eq!(held(), (true, None), "zeros");
+        fs::write(&disk, b"a letter").unwrap();
+        let (_, why) = held();
+        let why = why.unwrap();
+        assert!(
+            why.contains("disk.raw holds data") && why.contains("overwrite = true"),
+            "{why}"
+        );
+        fs::write(&disk, b"").unwrap();
+        assert_eq!(held(), (true, None), "it was emptied");
+        fs::remove_file(&disk).unwrap();
+        assert_eq!(held(), (false, None), "it is not there");
+        // What is half copied is of this machine as well: whoever comes back goes on without a question.
+        fs::write(&disk, b"half").unwrap();
+        let beside = directory.path().join("disk.raw.understudy");
+        fs::write(&beside, marker(3, DiskState::Copying).content_beside(512)).unwrap();
+        assert_eq!(held(), (false, None));
+        fs::write(&beside, b"torn").unwrap();
+        assert!(held().1.is_some(), "a marker that says nothing");
     }
 
     /// Without the disk beside it no marker says that it is whole.

@@ -47,6 +47,7 @@ pub fn serve(host: &mut Host, startup: &mut Startup) -> Result<Next, ReplicaErro
         said: None,
         kept_out: None,
         read_journal: monotonic() + LOOK_INTERVAL,
+        disks: DisksSeen::default(),
     };
     loop {
         starting.answers();
@@ -84,6 +85,18 @@ struct Starting<'a> {
     kept_out: Option<KeptOut>,
     /// When a journal that no machine can go on from is read again.
     read_journal: Duration,
+    /// What is on the disks here.
+    disks: DisksSeen,
+}
+
+/// Whether a disk here holds something that must not be overwritten.
+#[derive(Debug, Default)]
+enum DisksSeen {
+    #[default]
+    NotLooked,
+    Looking,
+    /// What does, for people; as it was a moment ago.
+    Seen(Option<String>),
 }
 
 /// What a person said.
@@ -131,6 +144,12 @@ impl Starting<'_> {
             journal.inspect();
             self.read_journal = Duration::MAX;
         }
+        if let Some(held) = host.markers.looked() {
+            self.disks = DisksSeen::Seen(held);
+            if let Some(kept_out) = &mut self.kept_out {
+                kept_out.look_again = monotonic();
+            }
+        }
         startup.tick(monotonic());
         self.try_disk();
     }
@@ -157,19 +176,51 @@ impl Starting<'_> {
 
     /// Whether this host's disk keeps it from joining the primary at `address`.
     fn is_kept_out(&mut self, address: &str) -> bool {
-        let Some(failed) = &self.host.failed_disk else {
+        let Some(why) = self.disk_that_failed().or_else(|| self.disk_that_is_kept()) else {
+            self.host.kept_disk = None;
             return false;
         };
-        let what = failed.what();
-        let text = format!(
-            "the machine is live at {address}; a disk of this host failed, and is tried again: {what}"
-        );
+        let text = format!("the machine is live at {address}; {why}");
         self.answer(&text, false);
         self.kept_out = Some(KeptOut {
             text,
             look_again: monotonic() + LOOK_INTERVAL,
         });
         true
+    }
+
+    fn disk_that_failed(&self) -> Option<String> {
+        let what = self.host.failed_disk.as_ref()?.what();
+        Some(format!(
+            "a disk of this host failed, and is tried again: {what}"
+        ))
+    }
+
+    /// What holds something that nobody has said may be overwritten, before a marker beside it would say that it is a
+    /// copy: looked at each time, as somebody may have put it there since.
+    fn disk_that_is_kept(&mut self) -> Option<String> {
+        if self.host.markers.all_are_marked() {
+            return None;
+        }
+        match std::mem::take(&mut self.disks) {
+            DisksSeen::Seen(held) => {
+                let what = held?;
+                if self.host.kept_disk.as_ref() != Some(&what) {
+                    self.host.events.add("disk_kept", 0, 0, &*what);
+                    self.host.kept_disk = Some(what.clone());
+                }
+                Some(format!("nothing here is overwritten: {what}"))
+            }
+            DisksSeen::NotLooked => {
+                self.host.markers.look_at_disks();
+                self.disks = DisksSeen::Looking;
+                Some("it is looked what is on the disks here".into())
+            }
+            DisksSeen::Looking => {
+                self.disks = DisksSeen::Looking;
+                Some("it is looked what is on the disks here".into())
+            }
+        }
     }
 
     fn wait(&mut self) -> Result<Option<Next>, ReplicaError> {

@@ -296,8 +296,11 @@ impl World {
     }
 
     pub(super) fn config(&self, node: usize) -> ReplicaConfig {
-        let disk = self.site.has_disk;
-        let disk = disk.then(|| DiskFile::new(&self.directory.disk(node), false));
+        let disk = self.site.has_disk.then(|| DiskFile {
+            // Whoever lost its power before its first marker has something on it, and joins the next life.
+            may_be_overwritten: true,
+            ..DiskFile::new(&self.directory.disk(node), false)
+        });
         ReplicaConfig {
             build: Build::new("simulated"),
             name: "vm".into(),

@@ -253,6 +253,7 @@ fn plain_disk(path: PathBuf) -> DiskSection {
         read_only: false,
         format: None,
         backing: Vec::new(),
+        overwrite: false,
     }
 }
 

@@ -52,7 +52,9 @@ impl fmt::Display for Level {
 /// The level of a kind of event.
 pub fn level(event: &str) -> Level {
     match event {
-        "snapshot_not_taken" | "cannot_take_over" | "disk_kept" => Level::Warning,
+        "snapshot_not_taken" | "cannot_take_over" | "disk_kept" | "boots_otherwise" => {
+            Level::Warning
+        }
         "guest_panicked" | "diverged" | "outvoted" | "machine_failed" | "disk_failed"
         | "disk_error" | "marker_failed" | "journal_failed" | "key_expired" | "unusable"
         | "address_conflict" | "another_live" => Level::Error,

@@ -24,6 +24,10 @@ pub trait Machines: Send + Sync {
     /// measured.
     fn speed(&self) -> Option<u64>;
 
+    /// What decides the machine at power-on besides [`Machines::configuration`], and may differ between two hosts: its
+    /// images, by a digest, and what else is said at power-on. Reads them: not for an event loop. Empty: not known.
+    fn boot(&self) -> Configuration;
+
     /// Whether the files that the machine is made of can be read, its disks apart: looked at before
     /// the key is asked for by which it starts.
     ///

@@ -90,6 +90,9 @@ pub struct FollowerLine {
     /// Whether that is slower than what the machine has needed lately.
     #[serde(default)]
     pub slow: bool,
+    /// Where the machine would be booted from something else there, as its host told when it joined.
+    #[serde(default)]
+    pub boots_otherwise: Vec<String>,
     /// Whether outputs wait for it; it is joining otherwise.
     pub member: bool,
     /// Whether it can take over.
@@ -113,6 +116,11 @@ impl From<&FollowerStatus> for FollowerLine {
             version: follower.build.to_string(),
             has: HostLine::from(&follower.facts),
             slow: follower.is_slow,
+            boots_otherwise: follower
+                .boots_otherwise
+                .iter()
+                .map(|difference| difference.describe(follower.host.node()))
+                .collect(),
             member: follower.is_member,
             protects: follower.protects,
             trouble: follower.trouble.clone(),
@@ -201,6 +209,9 @@ pub struct ReplicaStatus {
     /// Whether a backup's host was slower than that.
     #[serde(default)]
     pub slow: bool,
+    /// Of a backup: where the machine would be booted from something else on the primary's host, as of when it joined.
+    #[serde(default)]
+    pub boots_otherwise: Vec<String>,
     /// The last day of its certificate, in UTC: `2027-11-28`.
     #[serde(default)]
     pub key_expires: String,

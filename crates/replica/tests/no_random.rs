@@ -115,6 +115,10 @@ impl Machines for NoMachine {
         1
     }
 
+    fn boot(&self) -> replication::configuration::Configuration {
+        Default::default()
+    }
+
     fn speed(&self) -> Option<u64> {
         panic!("{NOT_SO_FAR}")
     }

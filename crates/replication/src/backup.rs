@@ -9,13 +9,14 @@ mod taking_over;
 use crate::ConnectionId;
 use crate::capacity::{HostFacts, Needs};
 use crate::config::PairConfig;
-use crate::configuration::Build;
+use crate::configuration::{Build, Configuration, Difference, boot_differences};
 use crate::event::Event;
 use crate::failure_detector::{PauseDetector, SilenceDetector, Suspicion};
 use crate::life_log::LifeLog;
 use crate::marker::{DiskState, Marker, Role, Worth};
 use crate::message::{
     Button, Continuation, DivergenceReport, Greeting, Message, Parting, Refusal, spoken_by_both,
+    tells_boot,
 };
 use crate::mutation::Mutation;
 use crate::record::Record;
@@ -216,6 +217,8 @@ pub struct BackupStatus {
     pub facts: HostFacts,
     /// What the machine needed when this host greeted, as the primary said.
     pub needs: Needs,
+    /// Where it would be booted from something else on the primary's host, as of then.
+    pub boots_otherwise: Vec<Difference>,
 }
 
 enum State<O> {
@@ -258,6 +261,9 @@ pub struct Backup<O> {
     facts: HostFacts,
     /// What the primary says that the machine needs.
     needs: Needs,
+    /// What it would be booted from on this host, and where that is something else on the primary's.
+    boot: Configuration,
+    boots_otherwise: Vec<Difference>,
     /// The protocol of the next greeting, or of the last one.
     protocol: u32,
     outage: Outage,
@@ -286,6 +292,8 @@ impl<O> Backup<O> {
             protocol: config.protocol,
             facts: HostFacts::default(),
             needs: Needs::default(),
+            boot: Configuration::default(),
+            boots_otherwise: Vec::new(),
             config,
             newest,
             held: held.map(|held| held.0),
@@ -313,9 +321,11 @@ impl<O> Backup<O> {
         self.held.as_ref().map(|held| held.pairing())
     }
 
-    /// What this host has, to be told when it greets: to be called before [`Backup::connected`].
-    pub fn host_has(&mut self, facts: HostFacts) {
+    /// What this host has, and what the machine would be booted from here, to be told when it greets: to be called
+    /// before [`Backup::connected`].
+    pub fn host_has(&mut self, facts: HostFacts, boot: Configuration) {
         self.facts = facts;
+        self.boot = boot;
     }
 
     /// Why this host could not go on with the machine as its primary, the arbiter apart; `None`: it could. The
@@ -383,6 +393,10 @@ impl<O> Backup<O> {
                 is_spare: self.config.is_spare,
                 stands_at: self.held.as_ref().map(|held| held.stands_at()),
                 facts: self.facts,
+                boot: match tells_boot(self.protocol) {
+                    true => self.boot.clone(),
+                    false => Configuration::default(),
+                },
             },
         );
         let silence = SilenceDetector::new(now, self.config.detector.join_timeout);
@@ -639,6 +653,7 @@ impl<O> Backup<O> {
             primary: self.primary.clone(),
             facts: self.facts,
             needs: self.needs,
+            boots_otherwise: self.boots_otherwise.clone(),
         };
         if let Some(follow) = follow {
             follow.describe(&mut status);
@@ -714,6 +729,7 @@ impl<O> Backup<O> {
                 pairing,
                 continuation,
                 needs,
+                boot,
             } => match check(&self.config.greeting, &greeting) {
                 Ok(()) => {
                     let here = (self.newest.key.life, self.newest.life);
@@ -724,6 +740,7 @@ impl<O> Backup<O> {
                     if is_newest {
                         self.primary = Some((greeting.host.clone(), greeting.build));
                         self.needs = needs.unwrap_or_default();
+                        self.compare_boots(&greeting.host, &boot);
                         let follow =
                             Follow::new(now, connection, pairing, &self.newest, &self.config);
                         return self.welcomed(now, follow, greeting.host, continuation);
@@ -757,6 +774,16 @@ impl<O> Backup<O> {
         };
         self.actions.push_back(BackupAction::Close(connection));
         self.stop(failed);
+    }
+
+    /// Says whether the machine would be booted from something else there, before this host is relied on.
+    fn compare_boots(&mut self, host: &Host, theirs: &Configuration) {
+        let differences = boot_differences(&self.boot, theirs);
+        self.boots_otherwise.clone_from(&differences);
+        if !differences.is_empty() {
+            let host = host.clone();
+            self.report(Event::BootsOtherwise { host, differences });
+        }
     }
 
     /// Whether the greeting may be said again in the version that the primary speaks, which is older.

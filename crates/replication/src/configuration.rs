@@ -72,6 +72,11 @@ impl Configuration {
         self
     }
 
+    /// Whether nothing is told.
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
     /// Keys and values, by key.
     pub fn values(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
         let values = self.values.iter();
@@ -151,6 +156,23 @@ impl Difference {
         let (here, there) = (value(&self.here), value(&self.there));
         format!("{}: {here} here, {there} at {host}", self.key)
     }
+}
+
+/// Where two hosts would boot a machine from something else: empty as well while one of both has not told from what.
+pub fn boot_differences(ours: &Configuration, theirs: &Configuration) -> Vec<Difference> {
+    match ours.is_empty() || theirs.is_empty() {
+        true => Vec::new(),
+        false => ours.differences(theirs),
+    }
+}
+
+/// `kernel: #12… here, #34… at hosta; …`, without what a peer may have put there for a terminal.
+pub fn describe_differences(differences: &[Difference], host: &str) -> String {
+    let described = differences
+        .iter()
+        .map(|difference| difference.describe(host));
+    let described: Vec<String> = described.collect();
+    crate::message::printable(&described.join("; "))
 }
 
 #[cfg(test)]

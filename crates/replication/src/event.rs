@@ -1,6 +1,7 @@
 //! What is worth telling a person, in the order in which it happened.
 
 use crate::capacity::Shortfall;
+use crate::configuration::{Difference, describe_differences};
 use crate::failure_detector::Suspicion;
 use crate::message::{Continuation, DivergenceReport, Refusal};
 use crate::succession::{Entry, Generation, Host, JournalId};
@@ -33,6 +34,14 @@ pub enum Event {
         host: Host,
         /// How much.
         shortfall: Shortfall,
+    },
+    /// On the host of a backup the machine would be booted from something else than here, or not any more: it follows
+    /// the machine that runs, and a start from its images would be another.
+    BootsOtherwise {
+        /// The other host.
+        host: Host,
+        /// Where, as this host sees it.
+        differences: Vec<Difference>,
     },
     /// The pairing did not come to be; nothing is lost.
     JoinFailed {
@@ -204,6 +213,16 @@ impl fmt::Display for Event {
                 "host {host} may be too slow for the machine: {}; while the machine does as much it is slowed \
                  to what that host can follow, or lets it go, as lag_policy says",
                 shortfall.of_speed()
+            ),
+            Event::BootsOtherwise { host, differences } if differences.is_empty() => write!(
+                f,
+                "host {host} would boot the machine from the same as this one"
+            ),
+            Event::BootsOtherwise { host, differences } => write!(
+                f,
+                "host {host} would boot the machine from something else: {}; what runs is followed as it is, and a start \
+                 from images would be another machine there",
+                describe_differences(differences, host.node())
             ),
             Event::JoinFailed { pairing: _, why } => {
                 write!(f, "the backup did not come to protect the machine: {why}")

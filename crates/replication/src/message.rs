@@ -4,8 +4,9 @@ mod encoding;
 mod refusal;
 
 pub(crate) use encoding::{get_configuration, put_configuration};
+use refusal::BUSY;
 pub(crate) use refusal::printable;
-pub use refusal::{MAX_DIFFERENCES, Refusal};
+pub use refusal::{Busy, MAX_DIFFERENCES, Refusal};
 
 use crate::blocks::BlockDigest;
 use crate::capacity::{HostFacts, Needs};
@@ -20,11 +21,13 @@ use encoding::{decode, decode_fetched, encode, encode_chunk_head};
 use std::fmt;
 
 /// The newest version of this protocol that this program speaks.
-pub const PROTOCOL_VERSION: u32 = 10;
+pub const PROTOCOL_VERSION: u32 = 11;
 /// The oldest that it speaks as well, with a host of an older program: what came since is left out then.
 pub const OLDEST_PROTOCOL_VERSION: u32 = 9;
 /// From this version on a Hello tells what its host has, and a Welcome what the machine needs.
 const FACTS_SINCE: u32 = 10;
+/// From this version on both tell what a machine would boot from on their hosts, and a refusal for now why.
+const BOOT_SINCE: u32 = 11;
 /// The longest payload of a frame on the channel once the greetings are over: 9 MiB.
 pub const MAX_MESSAGE_BYTES: usize = 9 << 20;
 /// The longest payload before: whoever has not greeted makes nobody hold more.
@@ -47,6 +50,11 @@ pub fn speaks(protocol: u32) -> bool {
 /// Whether hosts tell in this version what they have.
 pub fn tells_facts(protocol: u32) -> bool {
     protocol >= FACTS_SINCE
+}
+
+/// Whether hosts tell in this version what a machine would boot from, and why nobody is taken now.
+pub fn tells_boot(protocol: u32) -> bool {
+    protocol >= BOOT_SINCE
 }
 
 /// The versions that this program speaks, for people.
@@ -257,6 +265,8 @@ pub enum Message {
         stands_at: Option<Standpoint>,
         /// What its host has; unknown in protocol 9.
         facts: HostFacts,
+        /// What the machine would be booted from there; empty before protocol 11.
+        boot: Configuration,
     },
     /// P: may join, as this pairing.
     Welcome {
@@ -275,6 +285,8 @@ pub enum Message {
         continuation: Continuation,
         /// What the machine needs; not told in protocol 9.
         needs: Option<Needs>,
+        /// What it would be booted from on the primary's host; empty before protocol 11.
+        boot: Configuration,
     },
     /// B: what is here may be overwritten: send the snapshot.
     Accept {

@@ -1,6 +1,8 @@
 //! The replica that meets the world. `docs/protocol.md`, "The primary".
 
 mod ability;
+mod booting;
+mod busy;
 mod difference;
 mod fitness;
 mod handover;
@@ -14,6 +16,7 @@ mod status;
 
 use crate::ConnectionId;
 use crate::config::PairConfig;
+use crate::configuration::Configuration;
 use crate::event::Event;
 use crate::failure_detector::{PauseDetector, Suspicion};
 use crate::lag::{Pressure, RunShare, Throttle};
@@ -246,6 +249,8 @@ pub struct Primary<O> {
     unfit: Unfit,
     /// Of the test program, a second, by who is to keep up; 0: not known.
     speed_needed: u64,
+    /// What the machine would be booted from on this host; empty: not known.
+    boot: Configuration,
     /// Since when there have been fewer members than are wanted.
     lacks_since: Option<Duration>,
     settled: bool,
@@ -315,6 +320,7 @@ impl<O> Primary<O> {
             laggards: Laggards::default(),
             unfit: Unfit::default(),
             speed_needed: 0,
+            boot: Configuration::default(),
             lacks_since: None,
             settled: false,
             flushes_up_to: u64::MAX,
@@ -582,6 +588,7 @@ impl<O> Primary<O> {
                     is_spare,
                     stands_at,
                     facts,
+                    boot,
                 },
             ) => {
                 let newcomer = Newcomer {
@@ -590,6 +597,7 @@ impl<O> Primary<O> {
                     is_spare,
                     stands_at,
                     facts,
+                    boot,
                 };
                 self.hello(now, connection, newcomer);
             }

@@ -7,9 +7,10 @@ use replication::configuration::{Build, Configuration, Difference, MAX_KEYS};
 use replication::life_log::{LogMark, Place};
 use replication::marker::{DiskState, Marker, Role, Worth};
 use replication::message::{
-    Button, Continuation, DiskBlocks, DivergenceReport, Fetched, Greeting, LifeId, MAX_DIFFERENCES,
-    MAX_GREETING_BYTES, Message, MessageReader, MessageWriter, OLDEST_PROTOCOL_VERSION,
-    PROTOCOL_VERSION, Parting, Refusal, SnapshotChunk, SnapshotPart, Standpoint, tells_facts,
+    Busy, Button, Continuation, DiskBlocks, DivergenceReport, Fetched, Greeting, LifeId,
+    MAX_DIFFERENCES, MAX_GREETING_BYTES, Message, MessageReader, MessageWriter,
+    OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION, Parting, Refusal, SnapshotChunk, SnapshotPart,
+    Standpoint, tells_boot, tells_facts,
 };
 use replication::record::{Record, RecordBody};
 use replication::startup::{Stance, Standing};
@@ -57,6 +58,32 @@ fn facts() -> impl Strategy<Value = HostFacts> {
 
 fn needs() -> impl Strategy<Value = Option<Needs>> {
     proptest::option::of(any::<(u64, u64)>().prop_map(|(memory, speed)| Needs { memory, speed }))
+}
+
+/// What a machine would be booted from: with a hash that means nothing, and nothing without a key.
+fn boot() -> impl Strategy<Value = Configuration> {
+    let values = proptest::collection::btree_map("[a-z_]{1,32}", "\\PC{0,90}", 0..=6usize);
+    values.prop_map(|values| {
+        let none = Configuration::default();
+        let with = |told: Configuration, (key, value): (&String, &String)| told.with(key, value);
+        values.iter().fold(none, with)
+    })
+}
+
+fn busy() -> impl Strategy<Value = Busy> {
+    prop::sample::select(vec![
+        Busy::Untold,
+        Busy::Joins,
+        Busy::Ends,
+        Busy::HandsOver,
+        Busy::Differs,
+        Busy::LosesMember,
+        Busy::Moves,
+        Busy::AsksArbiter,
+        Busy::Settles,
+        Busy::WritesSnapshot,
+        Busy::Before,
+    ])
 }
 
 fn shortfall() -> impl Strategy<Value = Shortfall> {
@@ -158,7 +185,7 @@ fn message() -> impl Strategy<Value = Message> {
     let n = any::<u64>;
     let bytes = || proptest::collection::vec(any::<u8>(), 0..100);
     let refusal = prop_oneof![
-        Just(Refusal::NotNow),
+        busy().prop_map(Refusal::NotNow),
         any::<u32>().prop_map(|ours| Refusal::ProtocolVersion { ours }),
         (
             "\\PC{0,60}",
@@ -196,19 +223,31 @@ fn message() -> impl Strategy<Value = Message> {
         steps.into_iter().map(add).collect::<Vec<_>>()
     });
     prop_oneof![
-        (spoken(), greeting(), any::<bool>(), standpoint(), facts()).prop_map(
-            |(protocol, greeting, is_spare, stands_at, facts)| Message::Hello {
-                protocol,
-                greeting,
-                is_spare,
-                stands_at,
-                facts: if tells_facts(protocol) {
-                    facts
-                } else {
-                    HostFacts::default()
-                },
-            }
-        ),
+        (
+            spoken(),
+            greeting(),
+            any::<bool>(),
+            standpoint(),
+            (facts(), boot())
+        )
+            .prop_map(|(protocol, greeting, is_spare, stands_at, (facts, boot))| {
+                Message::Hello {
+                    protocol,
+                    greeting,
+                    is_spare,
+                    stands_at,
+                    facts: if tells_facts(protocol) {
+                        facts
+                    } else {
+                        HostFacts::default()
+                    },
+                    boot: if tells_boot(protocol) {
+                        boot
+                    } else {
+                        Configuration::default()
+                    },
+                }
+            }),
         (PROTOCOL_VERSION + 1..).prop_map(|protocol| Message::Foreign { protocol }),
         (0..OLDEST_PROTOCOL_VERSION).prop_map(|protocol| Message::Foreign { protocol }),
         (
@@ -216,10 +255,10 @@ fn message() -> impl Strategy<Value = Message> {
             any::<u128>(),
             any::<[u64; 3]>(),
             continuation(),
-            needs()
+            (needs(), boot())
         )
             .prop_map(
-                |(greeting, life_id, [life, generation, pairing], continuation, needs)| {
+                |(greeting, life_id, [life, generation, pairing], continuation, (needs, boot))| {
                     Message::Welcome {
                         greeting,
                         life: LifeNumber(life),
@@ -228,6 +267,11 @@ fn message() -> impl Strategy<Value = Message> {
                         pairing,
                         continuation,
                         needs,
+                        boot: if needs.is_some() {
+                            boot
+                        } else {
+                            Configuration::default()
+                        },
                     }
                 }
             ),
@@ -575,6 +619,9 @@ fn the_longest_greeting_and_refusal_fit() {
                 cores: u32::MAX,
                 speed: u64::MAX,
             },
+            boot: (0..6).fold(Configuration::default(), |told, number| {
+                told.with(&key(number), &long[..64])
+            }),
         },
         Message::Refuse(refusal),
     ] {
@@ -655,9 +702,9 @@ fn what_an_idle_pair_sends_is_small() {
     );
 }
 
-/// A program of protocol 9 writes and reads these very bytes: one that speaks it does, too.
+/// A program of protocol 9 or 10 writes and reads these very bytes: one that speaks it does, too.
 #[test]
-fn the_greetings_of_protocol_9_are_what_they_were() {
+fn the_greetings_of_older_protocols_are_what_they_were() {
     let greeting = Greeting {
         build: Build::new("0.1.0"),
         semantics_version: 8,
@@ -675,25 +722,52 @@ fn the_greetings_of_protocol_9_are_what_they_were() {
         7400_u16.to_le_bytes().to_vec(),
     ]
     .concat();
-    let hello = Message::Hello {
-        protocol: 9,
+    let hello = |protocol, facts| Message::Hello {
+        protocol,
         greeting: greeting.clone(),
         is_spare: true,
         stands_at: None,
-        facts: HostFacts::default(),
+        facts,
+        boot: Configuration::default(),
     };
-    let welcome = Message::Welcome {
-        greeting,
+    let welcome = |needs| Message::Welcome {
+        greeting: greeting.clone(),
         life: LifeNumber(1),
         life_id: LifeId(4),
         generation: Generation(2),
         pairing: 3,
         continuation: Continuation::NoMachine,
-        needs: None,
+        needs,
+        boot: Configuration::default(),
     };
+    let facts = HostFacts {
+        memory: 5,
+        cores: 6,
+        speed: 7,
+    };
+    let needs = Needs {
+        memory: 8,
+        speed: 9,
+    };
+    let spelt_welcome = [spelt.clone(), number(4), vec![1, 2, 3, 0]].concat();
     for (message, kind, payload) in [
-        (hello, 1, [vec![9], spelt.clone(), vec![1]].concat()),
-        (welcome, 2, [spelt, number(4), vec![1, 2, 3, 0]].concat()),
+        (
+            hello(9, HostFacts::default()),
+            1,
+            [vec![9], spelt.clone(), vec![1]].concat(),
+        ),
+        (
+            hello(10, facts),
+            1,
+            [vec![10], spelt, vec![1, 5, 6, 7]].concat(),
+        ),
+        (welcome(None), 2, spelt_welcome.clone()),
+        (
+            welcome(Some(needs)),
+            2,
+            [spelt_welcome, vec![8, 9]].concat(),
+        ),
+        (Message::Refuse(Refusal::NotNow(Busy::Untold)), 3, vec![0]),
     ] {
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         MessageWriter::default().write(&mut ours, &message);

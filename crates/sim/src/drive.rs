@@ -374,7 +374,7 @@ impl World {
                 }
                 self.delicate();
             }
-            Message::Refuse(Refusal::NotNow) => self.coverage.reached(Situation::RefusedNotNow),
+            Message::Refuse(Refusal::NotNow(_)) => self.coverage.reached(Situation::RefusedNotNow),
             Message::Records { .. } if std::mem::take(&mut self.nodes[node].lose_message) => {
                 return self.note(|| format!("node {node}: a message is lost: {message:?}"));
             }

@@ -508,6 +508,7 @@ impl World {
             is_spare: false,
             stands_at: None,
             facts: HostFacts::default(),
+            boot: Default::default(),
         };
         let accept = fickle.then_some(Message::Accept { pairing });
         for message in [hello].into_iter().chain(accept) {

@@ -60,7 +60,7 @@ impl World {
                 let held = self.nodes[node].held.take();
                 let (held, machine) = held.unzip();
                 let mut core = Backup::new(self.clock(node), config, (*newest).clone(), held);
-                core.host_has(self.scenario.facts(node, self.now));
+                core.host_has(self.scenario.facts(node, self.now), Default::default());
                 let mut backup = match machine {
                     Some(machine) => machine.goes_on(core, *newest),
                     None => BackupProcess::new(core, *newest),

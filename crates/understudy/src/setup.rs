@@ -13,6 +13,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
+use xxhash_rust::xxh3::Xxh3;
 
 /// Why a machine cannot be made from its configuration.
 #[derive(Debug, Error)]
@@ -100,6 +101,17 @@ impl Machines for ConfiguredMachine {
 
     fn speed(&self) -> Option<u64> {
         speed::measure(self.0.arch, self.0.engine).ok()
+    }
+
+    fn boot(&self) -> Configuration {
+        let images = named_images(&self.0);
+        let told = images
+            .into_iter()
+            .fold(Configuration::new(0), |told, (what, path)| {
+                told.with(what, described_image(path.as_deref(), self.0.memory))
+            });
+        told.with("command_line", format!("{:?}", self.0.command_line))
+            .with("on_panic", format!("{:?}", self.0.on_panic).to_lowercase())
     }
 
     fn check(&self) -> Result<(), Failure> {
@@ -225,6 +237,36 @@ fn named_images(config: &VmConfig) -> [(&'static str, &Option<PathBuf>); 3] {
     ]
 }
 
+/// An image, as far as it matters whether two hosts have the same.
+fn described_image(path: Option<&Path>, memory: ByteSize) -> String {
+    let Some(path) = path else {
+        return "none".into();
+    };
+    match digest_of(path, memory.0) {
+        Ok((bytes, digest)) => format!("#{digest:016x} ({bytes} bytes)"),
+        Err(error) => format!("cannot be read ({error})"),
+    }
+}
+
+/// The length of a file, and a digest of it. One that is longer than any image of the machine, or has no end, is an error.
+fn digest_of(path: &Path, most_bytes: u64) -> io::Result<(u64, u64)> {
+    let mut file = File::open(path)?.take(most_bytes.saturating_add(1));
+    let (mut digest, mut piece, mut bytes) = (Xxh3::new(), vec![0; 1 << 20], 0);
+    loop {
+        let length = match file.read(&mut piece) {
+            Ok(0) => return Ok((bytes, digest.digest())),
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        digest.update(&piece[..length]);
+        bytes += length as u64;
+        if bytes > most_bytes {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+    }
+}
+
 fn images(config: &VmConfig) -> Result<BootImages, SetupError> {
     let read = |(what, path): (&'static str, &Option<PathBuf>)| match path {
         Some(path) => read_image(what, path, config.memory).map(Some),
@@ -265,6 +307,7 @@ fn read_image(what: &'static str, path: &Path, memory: ByteSize) -> Result<Vec<u
 mod tests {
     use super::*;
     use crate::architecture::Architecture;
+    use replication::configuration::boot_differences;
 
     fn configured(text: &str) -> Configuration {
         let text = format!("kernel = \"k\"\nname = \"m\"\nstate_directory = \"s\"\n{text}");
@@ -317,6 +360,55 @@ mod tests {
         assert_eq!(told[0], "arch: x86-64 here, riscv64 at hosta");
         let same = configured("memory = \"512M\"\nengine = \"interpreter\"");
         assert_eq!(ours.differences(&same), []);
+    }
+
+    /// Finding: a backup whose kernel was another one was taken without a word.
+    #[test]
+    fn what_a_machine_would_be_booted_from_is_named_by_its_key() {
+        let directory = tempfile::tempdir().unwrap();
+        let booted = |kernel: &[u8], initrd: Option<&[u8]>, more: &str| {
+            let write = |name: &str, content: &[u8]| {
+                let path = directory.path().join(name);
+                std::fs::write(&path, content).unwrap();
+                format!("{name} = {path:?}\n")
+            };
+            let files =
+                write("kernel", kernel) + &initrd.map_or(String::new(), |it| write("initrd", it));
+            let text =
+                format!("name = \"m\"\nstate_directory = \"s\"\nmemory = \"1M\"\n{files}{more}");
+            let config: VmConfig = toml::from_str(&text).unwrap();
+            ConfiguredMachine(config).boot()
+        };
+        let ours = booted(b"one", None, "");
+        for (theirs, key, words) in [
+            (booted(b"two", None, ""), "kernel", "(3 bytes) here"),
+            (booted(b"one", Some(b"files"), ""), "initrd", "none here"),
+            (
+                booted(b"one", None, "command_line = \"quiet\""),
+                "command_line",
+                "\"\" here, \"quiet\" at hosta",
+            ),
+            (
+                booted(b"one", None, "on_panic = \"reboot\""),
+                "on_panic",
+                "report here, reboot at hosta",
+            ),
+            (
+                booted(&[0; (1 << 20) + 1], None, ""),
+                "kernel",
+                "cannot be read",
+            ),
+        ] {
+            let differences = boot_differences(&ours, &theirs);
+            let [difference] = &differences[..] else {
+                panic!("{key}: {differences:?}");
+            };
+            assert_eq!(difference.key, key);
+            let told = difference.describe("hosta");
+            assert!(told.contains(words), "{told}");
+        }
+        assert_eq!(boot_differences(&ours, &booted(b"one", None, "")), []);
+        assert_eq!(boot_differences(&ours, &Configuration::default()), []);
     }
 
     /// Names of settings that a program of this version does not have yet find room.

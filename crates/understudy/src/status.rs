@@ -256,6 +256,9 @@ pub fn describe(status: &Status) -> String {
         for line in describe_capacity(replica) {
             let _ = writeln!(text, "         {line}");
         }
+        for line in describe_boots(replica) {
+            let _ = writeln!(text, "         {line}");
+        }
         if replica.role == "primary" {
             let _ = writeln!(text, "         {}", describe_pair(replica));
             if let Some(journal) = &replica.journal {
@@ -323,6 +326,14 @@ fn describe_versions(replica: &ReplicaStatus) -> String {
         .map(|(host, version)| format!("; {}: {}", printable(host), printable(version)))
         .collect();
     format!("version {}{peers}", printable(&replica.version))
+}
+
+/// Where the machine would be booted from something else on the other hosts.
+fn describe_boots(replica: &ReplicaStatus) -> impl Iterator<Item = String> {
+    let followers = replica.followers.iter();
+    let differences = followers.flat_map(|follower| &follower.boots_otherwise);
+    let differences = replica.boots_otherwise.iter().chain(differences);
+    differences.map(|what| format!("would boot otherwise: {}", printable(what)))
 }
 
 /// What this host has and, of hosts that are slower than what the machine has needed lately, that they are.

@@ -108,3 +108,54 @@ fn a_joiner_that_is_too_slow_is_said_to_be_on_both_hosts() {
     assert_eq!(status["slow"], true, "{status}");
     assert!(status["needs"]["speed_mips"].as_f64() > status["has"]["speed_mips"].as_f64());
 }
+
+/// Finding: a backup whose host would boot something else was taken without a word. It follows the machine that runs.
+#[test]
+fn a_joiner_that_would_boot_something_else_is_said_to_on_both_hosts() {
+    let pair = PairDirectory::new(&counting_slowly());
+    let (primary, mut process, listen) = pair.primary("r1");
+    std::fs::write(pair.path().join("initrd"), b"of another release").unwrap();
+    let more = "command_line = \"debug\"\ninitrd = \"initrd\"";
+    let (backup, _backup) = pair.backup_with("r2", &listen, more);
+    let status = primary.await_state("protected");
+    let followers = &status["followers"][0]["boots_otherwise"];
+    for (told, at) in [
+        (followers, "r2"),
+        (&backup.status().unwrap()["boots_otherwise"], "r1"),
+    ] {
+        let told: Vec<&str> = told
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
+        let [command_line, initrd] = told[..] else {
+            panic!("{told:?}")
+        };
+        assert!(
+            command_line.starts_with("command_line: \""),
+            "{command_line}"
+        );
+        assert!(
+            initrd.starts_with("initrd: ") && initrd.ends_with(&format!(" at {at}")),
+            "{initrd}"
+        );
+    }
+    for files in [&primary, &backup] {
+        let what = told(files, "boots_otherwise").expect("it is said");
+        assert!(
+            what.contains("initrd: ") && !what.contains("kernel: "),
+            "{what}"
+        );
+    }
+    let text = std::fs::read_to_string(primary.state.join("events.jsonl")).unwrap();
+    let at = |event: &str| text.find(&format!("\"event\":\"{event}\"")).unwrap();
+    assert!(
+        at("boots_otherwise") < at("protected"),
+        "before it is relied on"
+    );
+    process.kill();
+    wait_for("the backup to go on with the machine that ran", || {
+        backup.status().filter(|status| status["role"] == "primary")
+    });
+}

@@ -135,6 +135,10 @@ impl Machines for FailingMachines {
         self.machines.configuration()
     }
 
+    fn boot(&self) -> Configuration {
+        self.machines.boot()
+    }
+
     fn power_on(&self, disks: &[Disk]) -> Result<Box<dyn Machine>, MachineFailure> {
         Ok(self.failing(self.machines.power_on(disks)?))
     }

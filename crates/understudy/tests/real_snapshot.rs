@@ -3,6 +3,9 @@
 
 mod support;
 
+use replication::marker::{DiskState, Marker, Role};
+use replication::message::LifeId;
+use replication::succession::{Generation, LifeNumber, MachineName, RecordNumber};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -63,6 +66,19 @@ fn last_on(disk: &Path) -> u32 {
 
 fn last_line(replica: &ReplicaFiles) -> u32 {
     numbers(&replica.console()).last().copied().unwrap()
+}
+
+/// What would be beside the disk of this machine.
+fn marker_of(machine: &str) -> Marker {
+    Marker {
+        machine: MachineName::new(machine).unwrap(),
+        life: LifeNumber(1),
+        life_id: LifeId(7),
+        generation: Generation(1),
+        role: Role::Primary,
+        record: RecordNumber(1),
+        disk: DiskState::Whole,
+    }
 }
 
 /// A file that differs in one byte, in the middle of what is packed.
@@ -127,6 +143,20 @@ fn a_protected_pair_is_kept_and_comes_back_as_it_was_at_that_moment() {
         assert_refused(&restore(&third, file, &["--new-life"]), 2, &[told]);
     }
     assert!(!disk.exists() && !third.state.join("restored.snapshot").exists());
+
+    // Finding: the disk of another machine was overwritten.
+    let beside = pair.path().join("r3.img.understudy");
+    fs::write(&disk, b"theirs").unwrap();
+    fs::write(&beside, marker_of("shop").content_beside(6)).unwrap();
+    let overwriting = ["--new-life", "--overwrite-disks"];
+    assert_refused(
+        &restore(&third, &file, &overwriting),
+        2,
+        &["machine \"shop\"", "r3.img.understudy"],
+    );
+    assert_eq!(fs::read(&disk).unwrap(), b"theirs");
+    fs::remove_file(&disk).unwrap();
+    fs::remove_file(&beside).unwrap();
 
     assert_done(&restore(&third, &file, &["--new-life"]));
     let kept = last_on(&disk);

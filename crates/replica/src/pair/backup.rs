@@ -20,7 +20,7 @@ use environment::thread::JoinHandle;
 use machine::output::Output;
 use machine::snapshot::Snapshot;
 use replication::ConnectionId;
-use replication::backup::{Backup, BackupAction, BackupPhase, BackupStop, Held};
+use replication::backup::{Backup, BackupAction, BackupPhase, BackupStatus, BackupStop, Held};
 use replication::life_log::LifeLog;
 use replication::log::LogHeader;
 use replication::message::{DivergenceReport, Message};
@@ -465,7 +465,8 @@ impl BackupLoop {
             Ok(connection) => {
                 let id = self.host.add_connection(connection);
                 self.connection = Some(id);
-                self.core.host_has(self.host.facts.facts());
+                let boot = self.host.facts.boot().clone();
+                self.core.host_has(self.host.facts.facts(), boot);
                 self.core.connected(monotonic(), id);
             }
             Err(error) => self.not_connected(error.to_string()),
@@ -645,6 +646,7 @@ impl BackupLoop {
 
 fn status(host: &Host, core: &Backup<Output>, machine: Option<&BackupMachine>) -> ReplicaStatus {
     let pair = core.status();
+    let boots_otherwise = boots_otherwise(&pair);
     let base = host.base_status(
         machine
             .and_then(BackupMachine::vcpu)
@@ -658,6 +660,7 @@ fn status(host: &Host, core: &Backup<Output>, machine: Option<&BackupMachine>) -
         arbiter_trouble: host.arbiter_outage.told(pair.arbiter_trouble),
         needs: NeedsLine::from(&pair.needs),
         slow: pair.needs.lacks_speed(&pair.facts).is_some(),
+        boots_otherwise,
         primary: pair.primary.map(|(host, build)| PrimaryLine {
             host: host.node().to_owned(),
             version: build.to_string(),
@@ -666,6 +669,16 @@ fn status(host: &Host, core: &Backup<Output>, machine: Option<&BackupMachine>) -
         lag_instructions: Some(pair.received_count.saturating_sub(base.instruction_count)),
         ..base
     }
+}
+
+/// Where the machine would be booted from something else on the primary's host.
+fn boots_otherwise(pair: &BackupStatus) -> Vec<String> {
+    let host = pair
+        .primary
+        .as_ref()
+        .map_or("the primary", |(host, _)| host.node());
+    let differences = pair.boots_otherwise.iter();
+    differences.map(|it| it.describe(host)).collect()
 }
 
 fn state_name(phase: BackupPhase) -> &'static str {

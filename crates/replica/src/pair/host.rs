@@ -897,6 +897,8 @@ fn name_event(event: &Event) -> &'static str {
         Event::RefusedBackup { .. } => "refused",
         Event::Joining { .. } => "joining",
         Event::JoinerIsSlow { .. } => "slow_joiner",
+        Event::BootsOtherwise { differences, .. } if differences.is_empty() => "boots_alike",
+        Event::BootsOtherwise { .. } => "boots_otherwise",
         Event::JoinFailed { .. } => "join_failed",
         Event::Protected { .. } => "protected",
         Event::Suspected { .. } => "suspected",

@@ -1,16 +1,19 @@
-//! What this host has for the machine: memory, cores, and how fast its engine is. Looked at on a thread of its
-//! own.
+//! What this host has for the machine (memory, cores, and how fast its engine is), and what the machine would be booted
+//! from here. Looked at on threads of their own.
 
 use crate::host_memory;
 use crate::machines::Machines;
 use crate::wake::Waker;
 use environment::mpsc::{self, Receiver, TryRecvError};
 use replication::capacity::HostFacts;
+use replication::configuration::Configuration;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Whoever joins waits so long for its own facts; what is not known then is not told.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// What the machine would be booted from is read anew when it was read so long ago.
+const BOOT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Looks at what this host has.
 pub struct HostFactsDesk {
@@ -19,6 +22,12 @@ pub struct HostFactsDesk {
     /// Under way, and since when.
     looking: Option<(Receiver<HostFacts>, Duration)>,
     facts: HostFacts,
+    /// The files are being read: however slow their disk is, nothing else is told later for it.
+    reading: Option<Receiver<Configuration>>,
+    /// When that was begun last, and whether anybody still waits for it.
+    reading_since: Option<Duration>,
+    boot_is_awaited: bool,
+    boot: Configuration,
 }
 
 impl HostFactsDesk {
@@ -29,13 +38,19 @@ impl HostFactsDesk {
             waker,
             looking: None,
             facts: HostFacts::default(),
+            reading: None,
+            reading_since: None,
+            boot_is_awaited: false,
+            boot: Configuration::default(),
         };
         desk.look(now);
         desk
     }
 
-    /// Looks again at what changes: how much memory there is. The speed is measured once.
+    /// Looks again at what changes: how much memory there is, and now and then what the machine would be booted from. The
+    /// speed is measured once.
     pub fn look(&mut self, now: Duration) {
+        self.look_at_boot(now);
         if self.looking.is_some() {
             return;
         }
@@ -66,10 +81,49 @@ impl HostFactsDesk {
         self.looking = started.ok().map(|_| (looked, now));
     }
 
+    /// Reads what the machine would be booted from, if it was not read of late.
+    pub fn look_at_boot(&mut self, now: Duration) {
+        let is_fresh = |since: Duration| now < since + BOOT_INTERVAL;
+        let is_simulated = environment::current().is_some();
+        if is_simulated || self.reading.is_some() || self.reading_since.is_some_and(is_fresh) {
+            return;
+        }
+        let (sender, read) = mpsc::channel();
+        let (machines, waker) = (self.machines.clone(), self.waker.clone());
+        let thread = environment::thread::Builder::new().name("boot-files".into());
+        let started = thread.spawn(move || {
+            // The process may be about to end.
+            let _sent = sender.send(machines.boot());
+            waker.wake();
+        });
+        self.reading = started.ok().map(|_| read);
+        self.reading_since = Some(now);
+        self.boot_is_awaited = self.reading.is_some();
+    }
+
+    /// Takes what was read. Whether it is not awaited any more.
+    fn boot_is_read(&mut self, now: Duration) -> bool {
+        match self.reading.as_ref().map(Receiver::try_recv) {
+            Some(Ok(boot)) => {
+                self.boot = boot;
+                self.reading = None;
+            }
+            Some(Err(TryRecvError::Empty)) => {
+                let since = self.reading_since;
+                self.boot_is_awaited &= since.is_some_and(|since| now < since + PATIENCE);
+                return !self.boot_is_awaited;
+            }
+            Some(Err(TryRecvError::Disconnected)) | None => self.reading = None,
+        }
+        self.boot_is_awaited = false;
+        true
+    }
+
     /// Takes what was found. Whether nothing is awaited any more.
     pub fn is_done(&mut self, now: Duration) -> bool {
+        let boot_is_read = self.boot_is_read(now);
         let Some((looked, since)) = &self.looking else {
-            return true;
+            return boot_is_read;
         };
         match looked.try_recv() {
             Ok(facts) => self.facts = facts,
@@ -78,12 +132,20 @@ impl HostFactsDesk {
             Err(TryRecvError::Empty | TryRecvError::Disconnected) => {}
         }
         self.looking = None;
-        true
+        boot_is_read
     }
 
     /// When [`HostFactsDesk::is_done`] gives up.
     pub fn deadline(&self) -> Option<Duration> {
-        self.looking.as_ref().map(|(_, since)| *since + PATIENCE)
+        let reading = self.reading_since.filter(|_| self.boot_is_awaited);
+        let looking = self.looking.as_ref().map(|(_, since)| *since);
+        let given_up = [looking, reading].into_iter().flatten().min();
+        given_up.map(|since| since + PATIENCE)
+    }
+
+    /// What the machine would be booted from here, as read last; empty: not yet.
+    pub fn boot(&self) -> &Configuration {
+        &self.boot
     }
 
     /// As found last.

@@ -96,12 +96,12 @@ impl NewLife {
     ) -> Result<NewLife, NewLifeError> {
         let mut new_life = NewLife::open_for_snapshot(config, peers, machines, store)?;
         new_life.startup.has_disks = config.disks.iter().any(|disk| !disk.read_only);
-        new_life.markers.are_of_this_machine()?;
         new_life.obstacle = obstacle(config, machines);
         Ok(new_life)
     }
 
-    /// The same, for a machine that starts from a snapshot: whatever the disks here are, they will be overwritten.
+    /// The same, for a machine that starts from a snapshot: whatever the disks of this machine here are, they will be
+    /// overwritten.
     ///
     /// # Errors
     /// As there.
@@ -122,6 +122,7 @@ impl NewLife {
             move || waker.wake()
         })?;
         let markers = Markers::open(config, greeting.machine.clone(), waker.clone())?;
+        markers.are_of_this_machine()?;
         let startup = StartupConfig {
             peers: peers.len() as u8,
             has_disks: false,

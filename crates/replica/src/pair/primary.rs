@@ -342,6 +342,8 @@ impl PrimaryLoop {
         self.demand.sample(monotonic_ns(), ran_ns);
         // Measured when this process began; whether it is done does not matter.
         let _done = self.host.facts.is_done(monotonic());
+        self.host.facts.look_at_boot(monotonic());
+        self.core.would_boot(monotonic(), self.host.facts.boot());
         let speed = self.host.facts.facts().speed;
         self.core.needs_speed(self.demand.speed_needed(speed));
     }

@@ -7,9 +7,10 @@ pub(super) use fetching::{decode_fetched, encode_chunk_head};
 
 use super::{
     Button, Continuation, DivergenceReport, LifeId, MAX_ANSWER_BYTES, MAX_GREETING_BYTES, Message,
-    Parting, Standpoint, speaks, tells_facts,
+    Parting, Standpoint, speaks, tells_boot, tells_facts,
 };
 use crate::capacity::HostFacts;
+use crate::configuration::Configuration;
 use crate::life_log::{LogMark, Place};
 use crate::marker::{Marker, Worth};
 use crate::record::{decode_batch, encode_batch};
@@ -92,12 +93,16 @@ pub(super) fn encode(out: &mut Vec<u8>, message: &Message) -> u8 {
             is_spare,
             stands_at,
             facts,
+            boot,
         } => {
             put_varint(out, (*protocol).into());
             put_greeting(out, greeting);
             out.push(u8::from(*is_spare));
             if tells_facts(*protocol) {
                 put_facts(out, facts);
+            }
+            if tells_boot(*protocol) {
+                put_configuration(out, boot);
             }
             if let Some(Standpoint { life_id, place }) = stands_at {
                 out.extend_from_slice(&life_id.0.to_le_bytes());
@@ -114,6 +119,7 @@ pub(super) fn encode(out: &mut Vec<u8>, message: &Message) -> u8 {
             pairing,
             continuation,
             needs,
+            boot,
         } => {
             put_greeting(out, greeting);
             out.extend_from_slice(&life_id.0.to_le_bytes());
@@ -121,6 +127,9 @@ pub(super) fn encode(out: &mut Vec<u8>, message: &Message) -> u8 {
             out.push(tag_of(&CONTINUATIONS, continuation));
             if let Some(needs) = needs {
                 put_needs(out, needs);
+                if !boot.is_empty() {
+                    put_configuration(out, boot);
+                }
             }
             kind::WELCOME
         }
@@ -399,6 +408,11 @@ pub(super) fn decode(kind: u8, payload: &[u8]) -> Result<Message, WireError> {
             } else {
                 HostFacts::default()
             };
+            let boot = if tells_boot(protocol) {
+                get_configuration(&mut f)?
+            } else {
+                Configuration::default()
+            };
             let stands_at = if f.is_empty() {
                 None
             } else {
@@ -410,6 +424,7 @@ pub(super) fn decode(kind: u8, payload: &[u8]) -> Result<Message, WireError> {
                 is_spare,
                 stands_at,
                 facts,
+                boot,
             }
         }
         kind::WELCOME => Message::Welcome {
@@ -423,6 +438,11 @@ pub(super) fn decode(kind: u8, payload: &[u8]) -> Result<Message, WireError> {
                 None
             } else {
                 Some(get_needs(&mut f)?)
+            },
+            boot: if f.is_empty() {
+                Configuration::default()
+            } else {
+                get_configuration(&mut f)?
             },
         },
         kind::REFUSE => Message::Refuse(get_refusal(&mut f)?),

@@ -1,6 +1,6 @@
 //! Why a primary does not take a backup.
 
-use super::spoken;
+use super::{spoken, tells_boot};
 use crate::capacity::Shortfall;
 use crate::configuration::Difference;
 use crate::succession::{Host, MachineName};
@@ -13,8 +13,8 @@ pub const MAX_DIFFERENCES: usize = crate::configuration::MAX_KEYS + 1;
 /// Why a primary does not take a backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// It has one, or is busy with another, or is asking the arbiter: try again later.
-    NotNow,
+    /// It is busy: try again later.
+    NotNow(Busy),
     /// Another protocol version.
     ProtocolVersion {
         /// The newest that the primary speaks.
@@ -56,12 +56,84 @@ pub enum Refusal {
     },
 }
 
+/// What a primary does that takes nobody now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Busy {
+    /// It has not said: its program, or this one, speaks a protocol from before 11.
+    Untold,
+    /// Another host joins: one does at a time.
+    Joins,
+    /// Its guest has ended.
+    Ends,
+    /// The machine is being handed over.
+    HandsOver,
+    /// A backup's machine differs from it.
+    Differs,
+    /// A backup is lost, perhaps, and the arbiter is asked to drop it.
+    LosesMember,
+    /// The life moves to another arbiter.
+    Moves,
+    /// The arbiter is asked for the key of the next generation.
+    AsksArbiter,
+    /// Its own disk is not synced and marked yet.
+    Settles,
+    /// A snapshot is taken for its journal.
+    WritesSnapshot,
+    /// The joiner's process before this one is not known to be gone.
+    Before,
+}
+
+/// Those that are told, by their tags.
+pub(super) const BUSY: [Busy; 10] = [
+    Busy::Joins,
+    Busy::Ends,
+    Busy::HandsOver,
+    Busy::Differs,
+    Busy::LosesMember,
+    Busy::Moves,
+    Busy::AsksArbiter,
+    Busy::Settles,
+    Busy::WritesSnapshot,
+    Busy::Before,
+];
+
+impl fmt::Display for Busy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Busy::Untold => "it does not say why",
+            Busy::Joins => "another host is joining, and one does at a time",
+            Busy::Ends => "its guest has ended",
+            Busy::HandsOver => "the machine is being handed over",
+            Busy::Differs => "a backup's machine differs from it, and it is being found out whose is right",
+            Busy::LosesMember => "it has lost a backup, perhaps, and asks the arbiter to drop it",
+            Busy::Moves => "the life is moving to another arbiter",
+            Busy::AsksArbiter => "it is asking the arbiter for the key of the next generation",
+            Busy::Settles => {
+                "its own disk is not synced and marked yet (`trouble` in its status says why, if that fails)"
+            }
+            Busy::WritesSnapshot => "a snapshot is being taken for its journal",
+            Busy::Before => {
+                "the process of this host before this one is a backup still, as far as is known"
+            }
+        })
+    }
+}
+
 impl Refusal {
+    /// As it is said to a host that speaks this version: what that would not understand is left out.
+    #[must_use]
+    pub fn in_protocol(self, protocol: u32) -> Refusal {
+        match self {
+            Refusal::NotNow(_) if !tells_boot(protocol) => Refusal::NotNow(Busy::Untold),
+            other => other,
+        }
+    }
+
     /// Whether it makes sense to come again with the same greeting.
     pub fn is_temporary(&self) -> bool {
         matches!(
             self,
-            Refusal::NotNow
+            Refusal::NotNow(_)
                 | Refusal::NotNeeded
                 | Refusal::Lagged
                 | Refusal::NoRoom(_)
@@ -104,7 +176,8 @@ pub(crate) const SEMANTICS_VERSION: &str = "semantics version";
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Refusal::NotNow => write!(f, "the primary cannot take a backup now"),
+            Refusal::NotNow(Busy::Untold) => write!(f, "the primary cannot take a backup now"),
+            Refusal::NotNow(busy) => write!(f, "the primary cannot take a backup now: {busy}"),
             Refusal::ProtocolVersion { ours } => {
                 write!(
                     f,

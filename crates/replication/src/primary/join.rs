@@ -1,16 +1,18 @@
 //! A backup joins while the primary runs. `docs/protocol.md`, "Joining".
 
+use super::booting::TheirBoot;
 use super::member::Member;
 use super::{FollowerStatus, Primary, PrimaryAction, State};
 use crate::ConnectionId;
 use crate::capacity::HostFacts;
+use crate::configuration::Configuration;
 use crate::cursor::{Cursor, Sending};
 use crate::event::Event;
 use crate::failure_detector::{DetectorConfig, SilenceDetector, Suspicion};
 use crate::life_log::Relation;
 use crate::message::{
-    Continuation, Greeting, Message, OLDEST_PROTOCOL_VERSION, Parting, Refusal, Standpoint,
-    tells_facts,
+    Busy, Continuation, Greeting, Message, OLDEST_PROTOCOL_VERSION, Parting, Refusal, Standpoint,
+    tells_boot, tells_facts,
 };
 use crate::mutation::Mutation;
 use crate::succession::{Durability, Host, Kind, MAX_MEMBERS, Membership, RunId};
@@ -43,6 +45,8 @@ pub(super) struct Newcomer {
     pub stands_at: Option<Standpoint>,
     /// What its host has.
     pub facts: HostFacts,
+    /// What the machine would be booted from there.
+    pub boot: Configuration,
 }
 
 /// A follower that becomes a member. Outputs do not wait for it yet.
@@ -50,6 +54,7 @@ pub(super) struct Join {
     cursor: Cursor,
     greeting: Greeting,
     facts: HostFacts,
+    boot: TheirBoot,
     /// People were told that it is slow.
     told_slow: bool,
     step: JoinStep,
@@ -112,6 +117,7 @@ impl Join {
             build: self.greeting.build.clone(),
             facts: self.facts,
             is_slow: false,
+            boots_otherwise: Vec::new(),
             is_member: false,
             protects: false,
             has_caught_up: false,
@@ -136,6 +142,14 @@ impl Join {
 
     pub fn facts(&self) -> &HostFacts {
         &self.facts
+    }
+
+    pub fn boot(&self) -> &TheirBoot {
+        &self.boot
+    }
+
+    pub fn boot_mut(&mut self) -> &mut TheirBoot {
+        &mut self.boot
     }
 
     /// Whether it is told only now that it is slow.
@@ -196,7 +210,7 @@ impl<O> Primary<O> {
     pub(super) fn hello(&mut self, now: Duration, connection: ConnectionId, newcomer: Newcomer) {
         let continuation = self.continuation(newcomer.stands_at);
         let mut verdict = self.may_join(now, &newcomer);
-        if verdict == Err(Refusal::NotNow) && self.copy_gives_way(now, continuation) {
+        if matches!(verdict, Err(Refusal::NotNow(_))) && self.copy_gives_way(now, continuation) {
             verdict = self.may_join(now, &newcomer);
         }
         let Newcomer {
@@ -204,10 +218,13 @@ impl<O> Primary<O> {
             greeting,
             stands_at,
             facts,
+            boot,
             is_spare: _,
         } = newcomer;
         if let Err(refusal) = verdict {
-            let told = refusal.from_there(&self.config.greeting.host);
+            let told = refusal
+                .from_there(&self.config.greeting.host)
+                .in_protocol(protocol);
             self.send(connection, Message::Refuse(told));
             self.actions.push_back(PrimaryAction::Close(connection));
             // A host that comes again and again is told about once.
@@ -239,6 +256,10 @@ impl<O> Primary<O> {
             pairing,
             continuation,
             needs: tells_facts(protocol).then(|| self.needs()),
+            boot: match tells_boot(protocol) {
+                true => self.boot.clone(),
+                false => Configuration::default(),
+            },
         };
         self.unfit.forget(greeting.host.id);
         self.send(connection, welcome);
@@ -265,6 +286,7 @@ impl<O> Primary<O> {
             cursor,
             greeting,
             facts,
+            boot: TheirBoot::new(boot),
             told_slow: false,
             step,
             is_copied: continuation != Continuation::Continues,
@@ -277,6 +299,7 @@ impl<O> Primary<O> {
             join: Some(Box::new(join)),
         };
         self.tell_if_slow();
+        self.tell_boots();
     }
 
     fn may_join(&self, now: Duration, newcomer: &Newcomer) -> Result<(), Refusal> {
@@ -308,16 +331,8 @@ impl<O> Primary<O> {
         if !is_here && !self.is_needed(now, newcomer) {
             return Err(Refusal::NotNeeded);
         }
-        let takes_one_more = matches!(self.state, State::Running { join: None })
-            && !self.finishing
-            && !self.stands_still
-            && !self.is_disputed()
-            && self.settled
-            && self.leaving.is_none()
-            && self.lost.is_empty()
-            && !self.journal_takes_snapshot();
-        if is_here || !takes_one_more {
-            return Err(Refusal::NotNow);
+        if let Some(busy) = is_here.then_some(Busy::Before).or_else(|| self.busy()) {
+            return Err(Refusal::NotNow(busy));
         }
         let others_protect = self.members.iter().any(Member::protects);
         if others_protect && self.laggards.is_kept_out(now, theirs.host.id) {
@@ -550,6 +565,7 @@ impl<O> Primary<O> {
             mut cursor,
             greeting,
             facts,
+            boot,
             generations,
             ..
         } = *join;
@@ -581,7 +597,8 @@ impl<O> Primary<O> {
         if self.opened.membership().durability == Durability::Both && !mutated {
             self.complete_flushes(0);
         }
-        let member = Member::new(now, greeting, facts, cursor, &self.config.detector);
+        let mut member = Member::new(now, greeting, facts, cursor, &self.config.detector);
+        member.boot = boot;
         self.members.push(member);
         self.send(connection, begin);
         for key in generations {

@@ -1,6 +1,7 @@
 //! The members: followers whose acknowledgement outputs wait for. `docs/protocol.md`, "The output
 //! rule" and "Suspicion".
 
+use super::booting::TheirBoot;
 use super::difference::Vote;
 use super::join::protocol_error;
 use super::{Asked, FollowerStatus, Primary, PrimaryAction, State};
@@ -25,6 +26,8 @@ pub(super) struct Member {
     cursor: Cursor,
     greeting: Greeting,
     facts: HostFacts,
+    /// What the machine would be booted from there.
+    pub boot: TheirBoot,
     silence: SilenceDetector,
     meter: LagMeter,
     /// What the primary has lost for it.
@@ -75,6 +78,7 @@ impl Member {
             cursor,
             greeting,
             facts,
+            boot: TheirBoot::default(),
             silence: SilenceDetector::new(now, detector.silence_timeout),
             meter: LagMeter::default(),
             arrears: Arrears::new(now),
@@ -271,6 +275,7 @@ impl Member {
             build: self.greeting.build.clone(),
             facts: self.facts,
             is_slow: false,
+            boots_otherwise: Vec::new(),
             is_member: true,
             protects: self.protects,
             has_caught_up: self.meter.has_caught_up(),

@@ -2,7 +2,7 @@
 
 use super::{JournalStatus, Primary, State};
 use crate::capacity::{HostFacts, Needs};
-use crate::configuration::Build;
+use crate::configuration::{Build, Difference};
 use crate::lag::RunShare;
 use crate::succession::{Generation, Host, LifeNumber, RecordNumber};
 use crate::watch::Agreement;
@@ -89,6 +89,8 @@ pub struct FollowerStatus {
     pub facts: HostFacts,
     /// Whether it is slower than what the machine has needed lately.
     pub is_slow: bool,
+    /// Where the machine would be booted from something else there, as its host told when it greeted.
+    pub boots_otherwise: Vec<Difference>,
     /// Whether outputs wait for it; it is joining otherwise.
     pub is_member: bool,
     /// Whether it is known to be able to take over.
@@ -165,6 +167,7 @@ impl<O> Primary<O> {
         for follower in &mut followers {
             follower.is_slow = status.needs.lacks_speed(&follower.facts).is_some();
         }
+        self.describe_boots(&mut followers);
         status.followers = followers;
         status
     }

@@ -198,6 +198,7 @@ impl Group {
             is_spare,
             stands_at: None,
             facts,
+            boot: Default::default(),
         };
         self.primary
             .received(self.now, ConnectionId(connection), hello);

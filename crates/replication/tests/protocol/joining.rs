@@ -10,7 +10,7 @@ use replication::configuration::{Build, Configuration};
 use replication::event::Event;
 use replication::failure_detector::Suspicion;
 use replication::marker::{DiskState, Role};
-use replication::message::{Greeting, Message, PROTOCOL_VERSION, Refusal};
+use replication::message::{Busy, Greeting, Message, PROTOCOL_VERSION, Refusal};
 use replication::primary::{PrimaryAction, PrimaryPhase};
 use replication::succession::{Host, HostId, Kind, MachineName, Outcome, RecordNumber, RunId};
 use std::time::Duration;
@@ -70,12 +70,18 @@ fn a_refusal_names_what_differs_on_both_sides() {
 
 /// What the primary answers to a host that calls itself so.
 fn answer(pair: &mut Pair, greeting: Greeting) -> Message {
+    answer_in(PROTOCOL_VERSION, pair, greeting)
+}
+
+/// The same in a version of the protocol.
+fn answer_in(protocol: u32, pair: &mut Pair, greeting: Greeting) -> Message {
     let hello = Message::Hello {
-        protocol: PROTOCOL_VERSION,
+        protocol,
         greeting,
         is_spare: false,
         stands_at: None,
         facts: HostFacts::default(),
+        boot: Default::default(),
     };
     pair.primary.received(pair.now, ConnectionId(2), hello);
     let mut answers = std::iter::from_fn(|| pair.primary.next_action());
@@ -88,6 +94,39 @@ fn answer(pair: &mut Pair, greeting: Greeting) -> Message {
     });
     answers.for_each(drop);
     answer.unwrap()
+}
+
+/// Finding: a host that was not taken heard only that the primary could not take a backup now.
+#[test]
+fn whoever_is_not_taken_now_hears_why() {
+    let not_now = |busy: Busy| Message::Refuse(Refusal::NotNow(busy));
+    let mut pair = Pair::new(wanting_two(), config("b"));
+    pair.restores_at_once = false;
+    pair.settle();
+    pair.run(ms(100));
+    assert_eq!(pair.primary.status().phase, PrimaryPhase::Joining);
+    let c = || called(99, "c", 99);
+    assert_eq!(answer(&mut pair, c()), not_now(Busy::Joins));
+    assert_eq!(answer_in(10, &mut pair, c()), not_now(Busy::Untold));
+    let mut pair = Pair::new(wanting_two(), config("b"));
+    pair.settle();
+    pair.run(ms(100));
+    assert!(pair.primary.status().protected);
+    pair.answers = false;
+    pair.primary.disconnected(pair.now, WIRE);
+    let lost = answer(&mut pair, c());
+    assert_eq!(lost, not_now(Busy::LosesMember));
+    let told = Refusal::NotNow(Busy::LosesMember).to_string();
+    assert!(told.contains("asks the arbiter to drop it"), "{told}");
+    pair.primary.finished(pair.now, 0);
+    assert_eq!(answer(&mut pair, c()), not_now(Busy::Ends));
+}
+
+fn wanting_two() -> PairConfig {
+    PairConfig {
+        max_members: 2,
+        ..config("long")
+    }
 }
 
 fn called(id: u128, node: &str, run: u128) -> Greeting {
@@ -170,6 +209,7 @@ fn a_primary_that_has_a_backup_takes_no_other() {
         is_spare: false,
         stands_at: None,
         facts: HostFacts::default(),
+        boot: Default::default(),
     };
     pair.primary.received(pair.now, ConnectionId(2), hello);
     assert!(matches!(

@@ -113,7 +113,7 @@ fn whoever_was_let_go_is_taken_again_later_or_when_it_is_needed() {
     group.run(ms(100));
     group.joins("c", 300);
     group.run(ms(200));
-    assert_eq!(group.refusals(), [&Refusal::NotNow; 0]);
+    assert_eq!(group.refusals(), [&Refusal::Lagged; 0]);
     assert!(group.followers.last().unwrap().has_begun);
     // Others wait for their time.
     let mut group = Group::with(LagPolicy::Drop, &[("b", 300), ("c", 40)]);

@@ -1,6 +1,7 @@
 //! `docs/protocol.md`, section by section, with two cores and a wire that loses nothing.
 
 mod abilities;
+mod booting;
 mod claims;
 mod endings;
 mod failing_disks;

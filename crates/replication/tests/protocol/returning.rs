@@ -116,6 +116,7 @@ fn answer_to(pair: &mut Pair, stands_at: Standpoint) -> Continuation {
         is_spare: false,
         stands_at: Some(stands_at),
         facts: HostFacts::default(),
+        boot: Default::default(),
     };
     pair.primary.received(pair.now, ConnectionId(7), hello);
     let welcome =

@@ -112,6 +112,10 @@ impl Machines for SimulatedMachines {
         1
     }
 
+    fn boot(&self) -> Configuration {
+        Default::default()
+    }
+
     fn speed(&self) -> Option<u64> {
         Some(machine::INSTRUCTIONS_A_SECOND / self.slowness.max(1))
     }

@@ -115,6 +115,7 @@ fn ask(pair: &PairDirectory, listen: &str, protocol: u32, greeting: Greeting) ->
         is_spare: false,
         stands_at: None,
         facts: HostFacts::default(),
+        boot: Default::default(),
     });
     peer.receive()
 }
@@ -168,7 +169,7 @@ fn a_primary_refuses_a_backup_of_another_kind_and_says_why() {
     // Until its disk is settled it takes nobody.
     let welcome = wait_for("the primary to take a backup", || {
         match ask(&pair, &listen, PROTOCOL_VERSION, equal.clone()) {
-            Some(Message::Refuse(Refusal::NotNow)) => None,
+            Some(Message::Refuse(Refusal::NotNow(_))) => None,
             answer => Some(answer),
         }
     });
@@ -315,6 +316,7 @@ impl LyingPrimary {
             pairing: 1,
             continuation: Continuation::NoMachine,
             needs: None,
+            boot: Default::default(),
         });
     }
 

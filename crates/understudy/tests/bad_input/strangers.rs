@@ -46,6 +46,7 @@ fn openings() -> Vec<Vec<u8>> {
             is_spare: false,
             stands_at: None,
             facts: HostFacts::default(),
+            boot: Default::default(),
         },
     );
     said.push(hello.clone());
@@ -237,6 +238,7 @@ fn right_hello(config: &str) -> Vec<u8> {
             is_spare: false,
             stands_at: None,
             facts: HostFacts::default(),
+            boot: Default::default(),
         },
     );
     hello

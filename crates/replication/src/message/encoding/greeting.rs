@@ -1,6 +1,6 @@
 //! How greetings and refusals are spelt.
 
-use super::super::{Greeting, MAX_NAME_BYTES, Refusal};
+use super::super::{BUSY, Busy, Greeting, MAX_NAME_BYTES, Refusal};
 use crate::capacity::{HostFacts, Needs, Shortfall};
 use crate::configuration::{
     Build, Configuration, Difference, MAX_BUILD_BYTES, MAX_KEY_BYTES, MAX_KEYS, MAX_VALUE_BYTES,
@@ -151,7 +151,10 @@ pub(super) fn get_u32(fields: &mut Fields<'_>, what: &'static str) -> Result<u32
 
 pub(super) fn put_refusal(out: &mut Vec<u8>, refusal: &Refusal) {
     match refusal {
-        Refusal::NotNow => out.push(0),
+        Refusal::NotNow(busy) => match BUSY.iter().position(|told| told == busy) {
+            None => out.push(0),
+            Some(tag) => out.extend([13, tag as u8]),
+        },
         Refusal::ProtocolVersion { ours } => {
             out.push(1);
             put_varint(out, (*ours).into());
@@ -194,7 +197,13 @@ pub(super) fn put_refusal(out: &mut Vec<u8>, refusal: &Refusal) {
 
 pub(super) fn get_refusal(fields: &mut Fields<'_>) -> Result<Refusal, WireError> {
     Ok(match fields.byte()? {
-        0 => Refusal::NotNow,
+        0 => Refusal::NotNow(Busy::Untold),
+        13 => {
+            let tag = fields.byte()?;
+            let what = "what a primary does";
+            let told = BUSY.get(usize::from(tag)).copied();
+            Refusal::NotNow(told.ok_or(WireError::UnknownTag { what, tag })?)
+        }
         1 => Refusal::ProtocolVersion {
             ours: get_u32(fields, "the protocol version")?,
         },

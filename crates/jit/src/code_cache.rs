@@ -114,6 +114,11 @@ impl CodeCache {
         self.links.push(link);
     }
 
+    /// Writes one byte of code that is there.
+    pub fn patch_byte(&mut self, offset: u32, byte: u8) {
+        self.memory.write_code(offset as usize, &[byte]);
+    }
+
     /// Lets link `number` lead to the code at `target`.
     pub fn patch(&mut self, number: usize, target: NonZeroU32) {
         let patch = self.links[number].patch as usize;

@@ -58,6 +58,8 @@ pub struct Frame<'a, 'b> {
     /// Of each site, the page that it saw last, and what is to be added to a linear address there. The way in does
     /// not copy them.
     pub(super) sites: [[u64; 2]; SITES],
+    /// What was shifted last, if flags can be computed again from it.
+    pub(super) shifted: u64,
     lifetime: PhantomData<&'a mut ()>,
 }
 
@@ -99,6 +101,7 @@ impl<'a, 'b> Frame<'a, 'b> {
             generation: 0,
             site_limits: [0; SITES],
             sites: [[0; 2]; SITES],
+            shifted: 0,
             core,
             jit,
             lifetime: PhantomData,

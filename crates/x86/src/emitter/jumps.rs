@@ -3,7 +3,7 @@
 use crate::ram::Half;
 
 /// Entries of a table.
-pub const ENTRIES: usize = 1 << 15;
+pub const ENTRIES: usize = 1 << 16;
 
 /// Where the code of an address is. Compiled code reads it.
 #[derive(Clone, Copy)]
@@ -15,7 +15,7 @@ struct Entry {
 
 /// The entry of an address; compiled code computes the same.
 fn slot(rip: u64) -> usize {
-    (rip ^ rip >> 12) as usize % ENTRIES
+    rip as usize % ENTRIES
 }
 
 /// An address that is looked for in no entry but the first.

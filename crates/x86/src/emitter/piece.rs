@@ -14,8 +14,10 @@ pub const LONGEST: usize = 64;
 
 /// Accesses in loops that remember the page they saw last, at any time, of each of the four kinds.
 pub const SITES_OF_KIND: usize = 4;
-/// With those of the stack: one for reads, one for writes.
-pub const SITES: usize = 4 * SITES_OF_KIND + 2;
+/// Bases of addresses: the registers, RIP, and a segment.
+pub const BASES: usize = 18;
+/// With those of the stack and of the bases: of each one for reads, one for writes.
+pub const SITES: usize = 4 * SITES_OF_KIND + 2 + 2 * BASES;
 
 /// The six status flags, as the decoder numbers them.
 pub const STATUS: u32 = RflagsBits::OF
@@ -121,11 +123,17 @@ pub struct Piece {
     pub is_before_crossing: bool,
     /// Accesses to memory that are looked at together.
     pub groups: Groups,
+    /// Its accesses have sites by the bases of their addresses.
+    pub is_sited: bool,
+    /// Status flags that matter before the first instruction.
+    live: u32,
+    /// What it goes on with overwrites all of them before anybody sees them.
+    is_before_overwriting: bool,
 }
 
 impl Piece {
     /// The piece at a physical address in RAM. None if there is no whole instruction.
-    pub fn at(ram: &Ram, physical: u64, is_grouped: bool) -> Option<Piece> {
+    pub fn at(ram: &Ram, physical: u64, is_grouped: bool, is_sited: bool) -> Option<Piece> {
         let start = (physical % PAGE_SIZE) as usize;
         let bytes = ram.slice(physical, PAGE_SIZE - start as u64)?;
         let mut steps: Vec<Step> = Vec::new();
@@ -153,13 +161,19 @@ impl Piece {
             end: start + at,
             is_before_crossing,
             groups: Groups::default(),
+            is_sited,
+            live: STATUS,
+            is_before_overwriting: false,
         };
+        piece.is_before_overwriting = piece
+            .next()
+            .is_some_and(|next| overwrites_flags(ram, physical - start as u64 + next));
         piece.look_ahead(is_grouped);
         Some(piece)
     }
 
     /// The piece of one instruction that goes on in the next page. It is one of the linear address.
-    pub fn crossing(crossing: Crossing) -> Piece {
+    pub fn crossing(crossing: Crossing, is_sited: bool) -> Piece {
         let start = (crossing.physical % PAGE_SIZE) as usize;
         let step = Step::new(crossing.decoded);
         let mut piece = Piece {
@@ -168,6 +182,9 @@ impl Piece {
             steps: vec![step],
             is_before_crossing: false,
             groups: Groups::default(),
+            is_sited,
+            live: STATUS,
+            is_before_overwriting: false,
         };
         piece.look_ahead(false);
         piece
@@ -185,9 +202,10 @@ impl Piece {
     /// stays as it is until they are overwritten, or until they have to be saved in any case.
     pub fn flags_can_wait(&self, index: usize) -> bool {
         let origin = &self.steps[index];
-        if !origin.is_origin() {
+        if !origin.is_origin() || origin.is_shift() && !self.loses_flags_of(index) {
             return false;
         }
+        let mut is_read = false;
         for step in &self.steps[index + 1..] {
             let overwrites = step.writes == STATUS && step.reads == 0;
             if overwrites || matches!(step.kind, Kind::CallBack | Kind::LastCallBack) {
@@ -196,8 +214,40 @@ impl Piece {
             if step.disturbs(origin) {
                 return step.live == 0;
             }
+            is_read |= step.reads != 0;
         }
-        true
+        // At the end they are saved, or not.
+        is_read || self.is_before_overwriting
+    }
+
+    /// Whether an access to memory loses the flags that an instruction writes, before others are written.
+    fn loses_flags_of(&self, index: usize) -> bool {
+        for (index, step) in self.steps.iter().enumerate().skip(index + 1) {
+            if step.may_leave(self.groups.follows(index)) {
+                return step.has_memory() || matches!(step.kind, Kind::Push | Kind::Pop);
+            }
+            if step.writes == STATUS {
+                return false;
+            }
+        }
+        false
+    }
+
+    /// Whether it overwrites all flags before anybody sees them.
+    pub fn overwrites_flags(&self) -> bool {
+        self.live == 0
+    }
+
+    /// Where in the page it goes on, if it has one way to go.
+    fn next(&self) -> Option<u64> {
+        let last = self.steps.last()?;
+        let next = match last.kind {
+            Kind::Jump | Kind::Call => last.target(),
+            kind if kind.ends() => return None,
+            _ => self.end as i64,
+        };
+        let is_in_page = (0..PAGE_SIZE as i64).contains(&next);
+        (is_in_page && !self.is_before_crossing).then_some(next as u64)
     }
 
     /// Whether its last instruction leads back to its first.
@@ -227,7 +277,33 @@ impl Piece {
                 live & !step.writes | step.reads
             };
         }
+        self.live = live;
     }
+}
+
+/// Whether the code at a physical address overwrites all flags before anybody sees them: by its first instructions.
+pub fn overwrites_flags(ram: &Ram, physical: u64) -> bool {
+    const MOST: usize = 6;
+    let start = (physical % PAGE_SIZE) as usize;
+    let Some(bytes) = ram.slice(physical, PAGE_SIZE - start as u64) else {
+        return false;
+    };
+    let (mut at, mut live) = (0, STATUS);
+    for _ in 0..MOST {
+        let Some(decoded) = decode(&bytes[at..], start + at) else {
+            return false;
+        };
+        at += usize::from(decoded.op.length);
+        let step = Step::new(decoded);
+        if step.reads & live != 0 || step.may_leave(false) {
+            return false;
+        }
+        live &= !step.writes;
+        if live == 0 {
+            return true;
+        }
+    }
+    false
 }
 
 impl Step {
@@ -273,10 +349,13 @@ impl Step {
     }
 
     /// Whether the flags that it writes can be computed again from what it leaves: all of them are functions of
-    /// its result, or of its operands, which it leaves or which follow from its result.
+    /// its result, or of its operands, which it leaves or which follow from its result. What a shift drops is kept for that.
     fn is_origin(&self) -> bool {
         use Mnemonic::*;
         let instruction = &self.instruction;
+        if self.is_shift() {
+            return self.writes == STATUS;
+        }
         if self.kind != Kind::Same || self.writes != STATUS || self.has_memory() {
             return false;
         }
@@ -291,10 +370,24 @@ impl Step {
         }
     }
 
+    /// Whether it is a shift of a register by a constant.
+    pub fn is_shift(&self) -> bool {
+        use Mnemonic::*;
+        self.kind == Kind::ShiftByConstant
+            && !self.has_memory()
+            && matches!(self.instruction.mnemonic(), Shl | Sal | Shr | Sar)
+    }
+
     /// Whether it changes what the flags of `origin` can be computed again from.
     pub fn disturbs(&self, origin: &Step) -> bool {
         let instruction = &origin.instruction;
-        (0..instruction.op_count())
+        // The flags of a logical instruction are those of its result, those of a shift of what was kept.
+        let operands = match instruction.mnemonic() {
+            _ if origin.is_shift() => 0,
+            Mnemonic::And | Mnemonic::Or | Mnemonic::Xor => 1,
+            _ => instruction.op_count(),
+        };
+        (0..operands)
             .filter(|&operand| instruction.op_kind(operand) == OpKind::Register)
             .map(|operand| instruction.op_register(operand).full_register().number() as u8)
             .any(|register| self.moves(register) != Some(0))

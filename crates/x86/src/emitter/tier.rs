@@ -3,8 +3,10 @@
 use super::call_back::{Frame, enter};
 use super::jumps::Jumps;
 use super::paranoid::Paranoid;
-use super::piece::Piece;
-use super::x86_64::{Emitter, Routines, host_is_capable};
+use super::piece::{Piece, overwrites_flags};
+use super::x86_64::{
+    BareLink, Code, Compiled, Emitter, HEAD_BYTES, Neighbours, Routines, host_is_capable,
+};
 use crate::bus::Bus;
 use crate::cpu::Cpu;
 use crate::interpreter::cache::Cache;
@@ -15,6 +17,7 @@ use crate::interpreter::{self, Crossing, Interpreter, Next};
 use crate::ram::{PAGE_SIZE, Ram};
 use jit::chaos::Chaos;
 use jit::code_cache::{CodeCache, LARGEST_PIECE};
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
 /// Pages whose instructions that go on in the next are counted apart.
@@ -65,6 +68,8 @@ pub struct Jit {
     routines: Routines,
     /// The instructions of all pieces, for the interpreter.
     ops: Vec<Op>,
+    /// Jumps without flags, by the links that lead there with flags.
+    bare_links: BTreeMap<usize, BareLink>,
     pub(super) jumps: Jumps,
     hot: u32,
     chaos: Option<Chaos>,
@@ -90,6 +95,7 @@ impl Jit {
             code,
             routines,
             ops: Vec::new(),
+            bare_links: BTreeMap::new(),
             jumps: Jumps::new(),
             hot: HOT,
             chaos: None,
@@ -121,6 +127,7 @@ impl Jit {
         self.clears += 1;
         self.code.clear();
         self.ops.clear();
+        self.bare_links.clear();
         self.jumps.clear();
         self.interprets_next = false;
     }
@@ -275,7 +282,7 @@ impl Jit {
             return crossing.execute(core);
         }
         let (physical, second) = (crossing.physical, crossing.second);
-        let piece = Piece::crossing(crossing);
+        let piece = Piece::crossing(crossing, self.is_sited(core));
         let in_first = (PAGE_SIZE - physical % PAGE_SIZE) as usize;
         if core.ram.mark_code(physical, in_first) {
             core.tlb.drop_writes_to(physical);
@@ -284,10 +291,11 @@ impl Jit {
             core.tlb.drop_writes_to(second);
         }
         self.make_room(cache);
-        let Some(code) = self.emit(cache, piece, physical & !(PAGE_SIZE - 1)) else {
+        let page = physical & !(PAGE_SIZE - 1);
+        let Some(compiled) = self.emit(cache, core.ram, piece, page) else {
             return Ok(()); // executed the next time
         };
-        let code = self.address(code);
+        let code = self.address(compiled.code);
         self.jumps.add(core.is_user, core.rip(), code);
         self.enter(cache, core, code)
     }
@@ -296,10 +304,19 @@ impl Jit {
     fn link(&mut self, cache: &mut Cache, core: &mut Core<'_>, link: usize) {
         let key = Cache::key(core.rip(), core.is_user);
         let found = cache.jump(key, core.tlb.fetch_generation(core.rip()));
-        if let Some(number) = found
-            && let Some(target) = NonZeroU32::new(cache.block(number).code)
-        {
-            self.code.patch(link, target);
+        let Some(compiled) = found.and_then(|number| compiled(cache, number)) else {
+            return;
+        };
+        match self.bare_links.get(&link) {
+            Some(bare) if compiled.bare != 0 => {
+                let length = compiled.bare as i8;
+                let count = length - bare.rest;
+                self.code.patch_byte(bare.counted, count as u8);
+                self.code.patch_byte(bare.given_back, length as u8);
+                let body = compiled.code.saturating_add(HEAD_BYTES);
+                self.code.patch(bare.link, body);
+            }
+            _ => self.code.patch(link, compiled.code),
         }
     }
 
@@ -377,38 +394,61 @@ impl Jit {
         let physical = cache.block(number).physical;
         // Where the guest may access 16 aligned bytes, the host may.
         assert!(core.ram.host_base().is_multiple_of(16), "RAM is aligned");
-        let piece = Piece::at(core.ram, physical, is_grouped)?;
+        let is_sited = self.is_sited(core);
+        let piece = Piece::at(core.ram, physical, is_grouped, is_sited)?;
         if core.ram.mark_code(physical, piece.end - piece.start) {
             core.tlb.drop_writes_to(physical);
         }
-        let added = self.emit(cache, piece, physical & !(PAGE_SIZE - 1));
+        let added = self.emit(cache, core.ram, piece, physical & !(PAGE_SIZE - 1))?;
         let block = cache.block_mut(number);
-        let code = if is_grouped {
-            &mut block.code
+        if is_grouped {
+            (block.code, block.bare) = (added.code.get(), added.bare);
         } else {
-            &mut block.ungrouped
-        };
-        *code = added.map_or(0, NonZeroU32::get);
-        added
+            block.ungrouped = added.code.get();
+        }
+        Some(added.code)
+    }
+
+    /// Whether accesses have sites by the bases of their addresses. A kernel's would be forgotten more often than they
+    /// are asked; but what chaos disturbs, in tests, are kernels.
+    fn is_sited(&mut self, core: &Core<'_>) -> bool {
+        core.is_user || self.chaos.as_mut().is_some_and(|chaos| chaos.once_in(2))
     }
 
     /// Compiles a piece that begins in this page.
-    fn emit(&mut self, cache: &Cache, mut piece: Piece, page: u64) -> Option<NonZeroU32> {
-        let known = |target: usize| {
-            let number = cache.find(page + target as u64)?;
-            NonZeroU32::new(cache.block(number).code)
+    fn emit(&mut self, cache: &Cache, ram: &Ram, mut piece: Piece, page: u64) -> Option<Compiled> {
+        let neighbours = Neighbours {
+            compiled: &|target| compiled(cache, cache.find(page + target as u64)?),
+            overwrites_flags: &|target| overwrites_flags(ram, page + target as u64),
         };
         let code = loop {
             let first = self.ops.len();
             let (code, routines) = (&mut self.code, &self.routines);
-            let emitter = Emitter::new(&piece, code, routines, first, &known);
+            let emitter = Emitter::new(&piece, code, routines, first, neighbours);
             match emitter.emit() {
                 Ok(code) => break code,
                 Err(unsupported) => piece.call_back(unsupported.0),
             }
         };
-        assert!(code.len() <= LARGEST_PIECE, "a piece is short");
+        let Code { bytes, bare_links } = code;
+        assert!(bytes.len() <= LARGEST_PIECE, "a piece is short");
+        let bare = match piece.overwrites_flags() {
+            true => piece.steps.len() as u8,
+            false => 0,
+        };
+        self.bare_links.extend(bare_links);
         self.ops.extend(piece.steps.into_iter().map(|step| step.op));
-        self.code.add(&code)
+        let code = self.code.add(&bytes)?;
+        Some(Compiled { code, bare })
     }
+}
+
+/// The compiled code of a block.
+fn compiled(cache: &Cache, number: u32) -> Option<Compiled> {
+    let block = cache.block(number);
+    let code = NonZeroU32::new(block.code)?;
+    Some(Compiled {
+        code,
+        bare: block.bare,
+    })
 }

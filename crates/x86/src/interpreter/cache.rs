@@ -16,6 +16,9 @@ pub(crate) struct Block {
     /// Where its compiled code is; zero is nowhere.
     #[cfg(jit)]
     pub code: u32,
+    /// Its instructions, if they overwrite all flags before anybody sees them; else zero.
+    #[cfg(jit)]
+    pub bare: u8,
     /// The same, each access to memory being looked at alone.
     #[cfg(jit)]
     pub ungrouped: u32,

@@ -368,6 +368,8 @@ impl Cache {
             code: 0,
             #[cfg(jit)]
             ungrouped: 0,
+            #[cfg(jit)]
+            bare: 0,
         };
         if core.ram.mark_code(physical, at) {
             core.tlb.drop_writes_to(physical);

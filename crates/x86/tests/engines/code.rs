@@ -268,6 +268,7 @@ fn slot(random: &mut Random, at: u64) -> Result<Vec<u8>, IcedError> {
             any(&mut a, random)?;
             a.call(REMAPPING + random.below(REMAPPING_ROUTINES) * REMAPPING_BYTES)?;
         }
+        14 | 15 => hand_over(&mut a, random)?,
         _ => {
             for _ in 0..1 + random.below(3) {
                 any(&mut a, random)?;
@@ -364,6 +365,97 @@ fn frame(a: &mut CodeAssembler, random: &mut Random) -> Result<(), IcedError> {
         }
     }
     Ok(())
+}
+
+/// Pieces that hand flags over to each other, by branches, jumps and calls: those of comparisons and sums, to what overwrites
+/// them, asks for them or faults.
+fn hand_over(a: &mut CodeAssembler, random: &mut Random) -> Result<(), IcedError> {
+    let (mut again, mut first, mut second) = (a.create_label(), a.create_label(), a.create_label());
+    let mut inner = a.create_label();
+    a.mov(dword_ptr(LOOP), 1 + random.below(40) as u32)?;
+    a.jmp(again)?;
+    a.set_label(&mut inner)?;
+    receive(a, random)?;
+    a.ret()?;
+    a.set_label(&mut again)?;
+    give(a, random)?;
+    branch(a, random, first)?;
+    receive(a, random)?;
+    give(a, random)?;
+    if random.once_in(2) {
+        a.call(inner)?;
+    } else {
+        a.jmp(second)?;
+    }
+    a.set_label(&mut first)?;
+    receive(a, random)?;
+    a.set_label(&mut second)?;
+    receive(a, random)?;
+    a.dec(dword_ptr(LOOP))?;
+    a.jne(again)
+}
+
+/// Writes flags that can be computed again, perhaps not for long.
+fn give(a: &mut CodeAssembler, random: &mut Random) -> Result<(), IcedError> {
+    let (first, second) = (
+        random.pick(&[rax, rdx, rdi, r10, r15]),
+        random.pick(&[rcx, rsi, r9, r10, r14]),
+    );
+    match random.below(8) {
+        0 | 1 => a.cmp(first, second)?,
+        2 => a.sub(first, 1)?,
+        3 => a.add(first, second)?,
+        4 => a.and(first, second)?,
+        5 => a.test(second, second)?,
+        6 => a.neg(first)?,
+        _ => a.shl(first, 3)?,
+    }
+    match random.below(8) {
+        0 => a.mov(first, second),
+        1 => a.mov(second, qword_ptr(DATA + 0x1000)),
+        2 => a.lea(second, ptr(second + 1)),
+        _ => Ok(()),
+    }
+}
+
+/// Overwrites all flags, or not.
+fn receive(a: &mut CodeAssembler, random: &mut Random) -> Result<(), IcedError> {
+    let (first, second) = (
+        random.pick(&[rax, rdx, rdi, r10, r15]),
+        random.pick(&[rcx, rsi, r9, r10, r14]),
+    );
+    match random.below(12) {
+        0 | 1 => a.cmp(first, second),
+        2 => a.add(first, 7),
+        3 => a.xor(first, first),
+        4 => {
+            a.mov(first, second)?;
+            a.sub(first, 9)
+        }
+        5 => {
+            a.inc(second)?;
+            a.test(first, second)
+        }
+        6 => {
+            a.setb(cl)?;
+            a.and(first, second)
+        }
+        7 => a.adc(first, second),
+        8 => {
+            a.mov(second, qword_ptr(DATA + 0x1008))?;
+            a.or(first, second)
+        }
+        9 => {
+            a.shr(second, 1)?;
+            a.sub(first, second)
+        }
+        10 => {
+            // Sometimes nowhere.
+            a.add(first, qword_ptr(second))?;
+            a.cmp(first, second)
+        }
+        _ => a.seto(cl),
+    }
 }
 
 /// A loop whose branch asks for flags of registers, with more registers than compiled code has, of which it uses

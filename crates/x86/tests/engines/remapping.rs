@@ -61,9 +61,11 @@ pub fn begin(a: &mut CodeAssembler) -> Result<(), IcedError> {
 
 /// Such loops.
 pub fn rounds(a: &mut CodeAssembler, random: &mut Random) -> Result<(), IcedError> {
-    match random.below(4) {
+    match random.below(6) {
         0 => loses_its_right(a, random),
         1 => becomes_a_table(a, random),
+        2 => reads_what_it_may_not_write(a, random),
+        3 => reaches_into_the_next_page(a, random),
         _ => changes_its_entry(a, random),
     }
 }
@@ -101,6 +103,104 @@ fn loses_its_right(a: &mut CodeAssembler, random: &mut Random) -> Result<(), Ice
     a.jne(again)?;
     a.push(r12)?;
     a.popfq()
+}
+
+/// A loop that reads a page that is read-only, its stack perhaps, and at some round writes there by the same register.
+fn reads_what_it_may_not_write(
+    a: &mut CodeAssembler,
+    random: &mut Random,
+) -> Result<(), IcedError> {
+    const WRITABLE: u64 = 2;
+    a.mov(qword_ptr(entry(0)), ((page(0) | ENTRY) & !WRITABLE) as i32)?;
+    a.mov(r13, rsp)?;
+    a.mov(rdi, page(0) + 0x100)?;
+    a.mov(rsp, page(0) + 0x400)?;
+    let count = 20 + random.below(40) as i32;
+    a.mov(ebx, count)?;
+    let (mut again, mut over) = (a.create_label(), a.create_label());
+    let is_stack = random.once_in(2);
+    a.set_label(&mut again)?;
+    maybe_jump(a, random)?;
+    match (is_stack, random.below(3)) {
+        (true, 0) => {
+            a.pop(rdx)?;
+            a.lea(rsp, ptr(rsp - 8))?;
+        }
+        (true, 1) => a.add(rax, qword_ptr(rsp + 24))?,
+        (true, _) => {
+            a.pop(rdx)?;
+            a.pop(rsi)?;
+            a.lea(rsp, ptr(rsp - 16))?;
+        }
+        (false, 0) => a.add(rax, qword_ptr(rdi + 24))?,
+        (false, 1) => {
+            a.add(rax, qword_ptr(rdi + 24))?;
+            a.xor(rax, qword_ptr(rdi + 32))?;
+        }
+        (false, _) => a.xor(rdx, qword_ptr(rdi))?,
+    }
+    maybe_jump(a, random)?;
+    a.cmp(ebx, random.below(count as u64) as i32)?;
+    a.jne(over)?;
+    match (is_stack, random.below(3)) {
+        (true, 0) => a.push(rax)?,
+        (true, 1) => {
+            a.push(rax)?;
+            a.push(rdx)?;
+        }
+        (true, _) => a.mov(qword_ptr(rsp + 16), rax)?,
+        (false, 0) => {
+            a.mov(qword_ptr(rdi + 16), rax)?;
+            a.mov(qword_ptr(rdi + 24), rax)?;
+        }
+        (false, _) => a.add(qword_ptr(rdi + 16), rax)?,
+    }
+    a.set_label(&mut over)?;
+    a.dec(ebx)?;
+    a.jne(again)?;
+    a.mov(rsp, r13)
+}
+
+/// Ends a piece of compiled code, so that a loop is more than one.
+fn maybe_jump(a: &mut CodeAssembler, random: &mut Random) -> Result<(), IcedError> {
+    if random.once_in(2) {
+        let mut next = a.create_label();
+        a.jmp(next)?;
+        a.set_label(&mut next)?;
+    }
+    Ok(())
+}
+
+/// A loop with an access whose first bytes are in a page that it knows, and the others in the next, which is elsewhere in RAM.
+fn reaches_into_the_next_page(a: &mut CodeAssembler, random: &mut Random) -> Result<(), IcedError> {
+    for number in 0..PAGES {
+        a.mov(qword_ptr(entry(number)), (page(number ^ 1) | ENTRY) as i32)?;
+        a.mov(dword_ptr(page(number)), random.bits() as u32)?;
+    }
+    a.mov(rdi, page(random.below(PAGES - 1)))?;
+    a.mov(ebx, 20 + random.below(20) as u32)?;
+    let mut again = a.create_label();
+    a.set_label(&mut again)?;
+    maybe_jump(a, random)?;
+    a.add(rax, qword_ptr(rdi + 0xff0))?;
+    if random.once_in(2) {
+        a.mov(qword_ptr(rdi + 0xfe8), rax)?;
+    }
+    maybe_jump(a, random)?;
+    match random.below(6) {
+        0 => a.movzx(edx, word_ptr(rdi + 0xfff))?,
+        1 => a.xor(rdx, qword_ptr(rdi + 0xffb))?,
+        2 => a.mov(dword_ptr(rdi + 0xffe), edx)?,
+        3 => a.add(qword_ptr(rdi + 0xff9), rdx)?,
+        4 => a.paddq(xmm1, xmmword_ptr(rdi + 0xff8))?,
+        _ => {
+            a.xor(rax, qword_ptr(rdi + 0xff8))?;
+            a.xor(rdx, qword_ptr(rdi + 0x1000))?;
+        }
+    }
+    a.rol(rax, 1)?;
+    a.dec(ebx)?;
+    a.jne(again)
 }
 
 /// A loop that writes to a page all the time, and from some round on reads by it as a table: from then on each write

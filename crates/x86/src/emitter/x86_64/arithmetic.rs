@@ -16,16 +16,20 @@ impl Emitter<'_> {
         if is_rotation && !is_one && step.live & step.writes != 0 {
             return self.rotate();
         }
+        let can_wait = self.piece.flags_can_wait(self.index);
+        if can_wait {
+            let register = step.instruction.op_register(0).full_register();
+            let shifted = self.source(register.number() as u8, RAX);
+            dynasm!(self.asm; .arch x64; mov [rsp + SHIFTED], Rq(shifted));
+        }
         let back = self.encode_present()?;
         self.wrote_flags(step.writes);
         if !is_rotation {
             self.flags.clears_adjust = true;
-            if !is_one {
-                self.flags.overflow = match step.instruction.mnemonic() {
-                    Mnemonic::Shr | Mnemonic::Sar => Overflow::Clear,
-                    _ => Overflow::SignIsNotCarry,
-                };
-            }
+            self.flags.overflow = Overflow::of_shift(step);
+        }
+        if can_wait {
+            self.flags.origin = Some(self.index);
         }
         if let Some(back) = back {
             self.come_back(back);

@@ -1,16 +1,20 @@
 //! Jumps, calls, returns. Whatever is not known of a target is left to the interpreter, with the whole
 //! instruction.
 
-use super::emitter::{Cold, Emitter, is_in_page};
+use super::emitter::{Cold, Emitter};
 use super::layout::*;
-use super::memory::Access;
+use super::links::is_in_page;
+use super::memory::{Access, Place};
 use super::sites::Site;
 use crate::emitter::jumps::ENTRIES;
 use crate::interpreter::op::Op;
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
 use iced_x86::{ConditionCode, OpKind};
 
-const _: () = assert!(ENTRIES.is_power_of_two());
+const _: () = assert!(
+    ENTRIES == 1 << 16,
+    "the lower half of `eax` is the number of an entry"
+);
 const RSP: u8 = 4;
 
 impl Emitter<'_> {
@@ -60,24 +64,27 @@ impl Emitter<'_> {
 
     /// JMP.
     pub(super) fn jump(&mut self) {
-        self.save_flags();
         let target = self.present().target();
-        let miss = (!is_in_page(target)).then(|| self.leave_from());
-        self.jump_to(target, miss);
+        if is_in_page(target) {
+            return self.go_on(target as i32, 0);
+        }
+        self.save_flags();
+        let miss = self.leave_from();
+        self.find_code(target, miss);
+        self.enter_found();
     }
 
     /// JMP through a register or memory.
     pub(super) fn jump_indirect(&mut self) {
-        let miss = self.begin_indirect();
-        self.find(miss);
+        self.save_flags();
+        let miss = self.leave_from();
+        self.find_target(miss);
         self.enter_found();
     }
 
-    /// Puts the target of an indirect jump into `rax`.
-    fn begin_indirect(&mut self) -> DynamicLabel {
-        self.save_flags();
+    /// Looks for the code that the present indirect jump leads to.
+    fn find_target(&mut self, miss: DynamicLabel) {
         let step = self.present();
-        let miss = self.leave_from();
         if step.instruction.op_kind(0) == OpKind::Register {
             let register = step.instruction.op_register(0).full_register();
             let target = self.source(register.number() as u8, RAX);
@@ -86,60 +93,82 @@ impl Emitter<'_> {
             }
         } else if self.in_group(step.op.base, step.op.displacement) {
             dynasm!(self.asm; .arch x64; mov rax, [rax]);
-        } else if self.address(&step.op).is_ok() {
-            self.check(Access::Read, 8, miss);
+        } else if let Ok(place) = self.place(&step.op, Access::Read, 8, miss) {
+            self.resolve(place);
             dynasm!(self.asm; .arch x64; mov rax, [rax]);
         } else {
             dynasm!(self.asm; .arch x64; jmp =>miss);
         }
-        miss
+        self.find(miss);
     }
 
     /// CALL.
     pub(super) fn call(&mut self) {
-        self.save_flags();
         let target = self.present().target();
-        let miss = self.leave_from();
         if is_in_page(target) {
-            self.push_return_address(miss);
-            self.link(target as i32);
+            self.yield_flags();
+            let miss = self.leave_from();
+            let at = self.look_at_stack(-8, true, miss).displacement + self.stack_moved;
+            let next = i32::from(self.present().op.next);
+            dynasm!(self.asm; .arch x64
+                ; mov rcx, [BYTE rsp + (PAGE) as i8]
+                ; lea rcx, [rcx + next]
+                ; mov [rax + Rq(GUEST_RSP) + at], rcx
+            );
+            self.stack_moved -= 8;
+            self.settle_stack();
+            self.go_on(target as i32, 0);
         } else {
+            self.save_flags();
+            let miss = self.leave_from();
+            self.look_at_stack_of_call(miss);
             self.find_code(target, miss);
-            self.call_found(miss);
+            self.call_found();
         }
     }
 
     /// CALL through a register or memory.
     pub(super) fn call_indirect(&mut self) {
-        let miss = self.begin_indirect();
-        self.find(miss);
-        self.call_found(miss);
+        self.save_flags();
+        let miss = self.leave_from();
+        self.look_at_stack_of_call(miss);
+        self.find_target(miss);
+        self.call_found();
+    }
+
+    /// Sees whether 8 bytes at RSP and `offset` bytes more can be accessed: they are at the place then.
+    fn look_at_stack(&mut self, offset: i32, is_write: bool, miss: DynamicLabel) -> Place {
+        self.place_in_group(RSP, offset).unwrap_or_else(|| {
+            self.lea(RAX, Some(GUEST_RSP), None, offset, true);
+            self.ask_site(Site::of_stack(is_write), is_write, 8, miss);
+            Place {
+                index: Some((GUEST_RSP, 0)),
+                displacement: offset,
+            }
+        })
+    }
+
+    /// The same for the return address, before the target is looked for.
+    fn look_at_stack_of_call(&mut self, miss: DynamicLabel) {
+        self.look_at_stack(-8, true, miss);
+        dynasm!(self.asm; .arch x64; mov [rsp + TARGET + 8], rax);
     }
 
     /// Calls what [`Emitter::find`] has found.
-    fn call_found(&mut self, miss: DynamicLabel) {
+    fn call_found(&mut self) {
+        let next = i32::from(self.present().op.next);
         dynasm!(self.asm; .arch x64
             ; mov rcx, [rcx + 8]
             ; and rax, -4096
             ; mov [rsp + TARGET], rcx
-            ; mov [rsp + TARGET + 8], rax
-        );
-        self.push_return_address(miss);
-        dynasm!(self.asm; .arch x64
-            ; mov rax, [rsp + TARGET + 8]
+            ; mov rcx, [BYTE rsp + (PAGE) as i8]
             ; mov [BYTE rsp + (PAGE) as i8], rax
+            ; mov rax, [rsp + TARGET + 8]
+            ; add rcx, next
+            ; mov [rax + Rq(GUEST_RSP) - 8], rcx
+            ; lea Rq(GUEST_RSP), [Rq(GUEST_RSP) - 8]
             ; jmp QWORD [rsp + TARGET]
         );
-    }
-
-    fn push_return_address(&mut self, miss: DynamicLabel) {
-        let next = i32::from(self.present().op.next);
-        if !self.in_group(RSP, -8) {
-            self.lea(RAX, Some(GUEST_RSP), None, -8, true);
-            self.check_by_site(Site::of_stack(true), Access::Write, 8, miss);
-        }
-        dynasm!(self.asm; .arch x64; mov rcx, [BYTE rsp + (PAGE) as i8]; add rcx, next; mov [rax], rcx);
-        dynasm!(self.asm; .arch x64; lea Rq(GUEST_RSP), [Rq(GUEST_RSP) - 8]);
     }
 
     /// RET.
@@ -147,11 +176,8 @@ impl Emitter<'_> {
         self.save_flags();
         let miss = self.leave_from();
         let dropped = dropped(&self.present().op);
-        if !self.in_group(RSP, 0) {
-            dynasm!(self.asm; .arch x64; mov rax, Rq(GUEST_RSP));
-            self.check_by_site(Site::of_stack(false), Access::Read, 8, miss);
-        }
-        dynasm!(self.asm; .arch x64; mov rax, [rax]);
+        let at = self.look_at_stack(0, false, miss).displacement;
+        dynasm!(self.asm; .arch x64; mov rax, [rax + Rq(GUEST_RSP) + at]);
         self.find(miss);
         dynasm!(self.asm; .arch x64; add Rq(GUEST_RSP), dropped);
         self.enter_found();
@@ -171,9 +197,7 @@ impl Emitter<'_> {
     fn find(&mut self, miss: DynamicLabel) {
         self.writes(RAX); // before, most often
         dynasm!(self.asm; .arch x64
-            ; rorx rcx, rax, 12
-            ; xor ecx, eax
-            ; and ecx, ENTRIES as i32 - 1
+            ; movzx ecx, ax
             ; shl ecx, 4
             ; add rcx, [BYTE rsp + (JUMPS) as i8]
             ; cmp rax, [rcx]

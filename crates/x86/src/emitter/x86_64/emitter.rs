@@ -3,16 +3,14 @@
 use super::flags::Flags;
 use super::layout::*;
 use super::lending::{self, Loan};
-use super::memory::Access;
+use super::links::{Bare, BareLink, HEAD_BYTES, Neighbours, is_in_page};
 use super::routines::{Assembler, Routines};
 use super::sites::Site;
-use crate::emitter::groups::Group;
 use crate::emitter::piece::{Kind, Piece, Step};
 use crate::emitter::tier::Exit;
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, VecAssembler, dynasm};
 use iced_x86::Encoder;
-use jit::code_cache::{CodeCache, Link};
-use std::num::NonZeroU32;
+use jit::code_cache::CodeCache;
 
 /// What is emitted behind the piece, out of the way.
 pub(super) enum Cold {
@@ -36,7 +34,11 @@ pub(super) enum Cold {
         index: usize,
     },
     /// The interpreter executes a jump, and the piece is left.
-    Leave { from: DynamicLabel, index: usize },
+    Leave {
+        from: DynamicLabel,
+        index: usize,
+        flags: Flags,
+    },
     /// A branch that is taken.
     Branch {
         from: DynamicLabel,
@@ -50,27 +52,20 @@ pub(super) enum Cold {
         index: usize,
         flags: Flags,
     },
-    /// A site does not know the page of the address in `rax`.
+    /// A site does not know the page of an access of `size` bytes.
     Site {
         from: DynamicLabel,
         back: DynamicLabel,
         site: Site,
-        access: Access,
+        is_write: bool,
         size: i32,
-        /// Where the interpreter executes the instruction.
+        /// Where the TLB does not, either.
         miss: DynamicLabel,
-    },
-    /// A site does not know the page of a group.
-    GroupSite {
-        from: DynamicLabel,
-        back: DynamicLabel,
-        site: Site,
-        number: usize,
-        group: Group,
-        elsewhere: DynamicLabel,
     },
     /// The next round of a loop does not fit into what is left.
     Budget { from: DynamicLabel, flags: Flags },
+    /// A jump within the page that does not save flags.
+    Bare(Bare),
     /// A jump within the page to what was not compiled yet.
     Link {
         from: DynamicLabel,
@@ -83,17 +78,24 @@ pub(super) enum Cold {
 #[derive(Clone, Copy, Debug)]
 pub struct Unsupported(pub usize);
 
+/// The code of a piece.
+pub struct Code {
+    pub bytes: Vec<u8>,
+    /// Jumps without flags, by the links that lead there with flags.
+    pub bare_links: Vec<(usize, BareLink)>,
+}
+
 /// What came of a piece.
-pub type Emitted = Result<Vec<u8>, Unsupported>;
+pub type Emitted = Result<Code, Unsupported>;
 
 /// Emits one piece.
 pub struct Emitter<'a> {
     pub(super) asm: Assembler,
     pub(super) piece: &'a Piece,
-    cache: &'a mut CodeCache,
+    pub(super) cache: &'a mut CodeCache,
     pub(super) routines: &'a Routines,
-    /// The code at an offset of the same page, where there is some.
-    known: &'a dyn Fn(usize) -> Option<NonZeroU32>,
+    pub(super) neighbours: Neighbours<'a>,
+    pub(super) bare_links: Vec<(usize, BareLink)>,
     /// Number of the first instruction, for the interpreter.
     pub(super) first_op: usize,
     /// The instructions of a loop that have a site, of each kind.
@@ -105,8 +107,10 @@ pub struct Emitter<'a> {
     /// The host registers of the guest's there.
     pub(super) homes: [Option<Host>; 16],
     /// Offset of the piece in the code cache.
-    start: usize,
+    pub(super) start: usize,
     pub(super) head: DynamicLabel,
+    /// Behind the head.
+    pub(super) body: DynamicLabel,
     /// The instruction that is emitted.
     pub(super) index: usize,
     pub(super) flags: Flags,
@@ -123,6 +127,8 @@ pub struct Emitter<'a> {
     pub(super) narrow: u16,
     /// The group whose addend is in `rax`.
     pub(super) addend_in_rax: Option<usize>,
+    /// What is still to be added to RSP.
+    pub(super) stack_moved: i32,
     /// What is there then.
     pub(super) loop_flags: Option<Flags>,
 }
@@ -134,18 +140,20 @@ impl<'a> Emitter<'a> {
         cache: &'a mut CodeCache,
         routines: &'a Routines,
         first_op: usize,
-        known: &'a dyn Fn(usize) -> Option<NonZeroU32>,
+        neighbours: Neighbours<'a>,
     ) -> Emitter<'a> {
         let address = cache.next_address();
         let mut asm = VecAssembler::new(address);
-        let (head, first_of_rounds) = (asm.new_dynamic_label(), asm.new_dynamic_label());
+        let (head, body) = (asm.new_dynamic_label(), asm.new_dynamic_label());
+        let first_of_rounds = asm.new_dynamic_label();
         Emitter {
             asm,
             piece,
             start: address - cache.base(),
             cache,
             routines,
-            known,
+            neighbours,
+            bare_links: Vec::new(),
             first_op,
             sited: [const { Vec::new() }; 4],
             cold: Vec::new(),
@@ -153,6 +161,7 @@ impl<'a> Emitter<'a> {
             is_lent: false,
             homes: HOMES,
             head,
+            body,
             index: 0,
             flags: Flags::IN_FRAME,
             encoder: Encoder::new(64),
@@ -162,6 +171,7 @@ impl<'a> Emitter<'a> {
             is_next_round: false,
             narrow: 0,
             addend_in_rax: None,
+            stack_moved: 0,
             loop_flags: None,
         }
     }
@@ -170,8 +180,13 @@ impl<'a> Emitter<'a> {
     pub fn emit(mut self) -> Emitted {
         let length = self.piece.steps.len() as i32;
         let budget = self.asm.new_dynamic_label();
-        let head = self.head;
-        dynasm!(self.asm; .arch x64; =>head; sub r15, BYTE length as i8; jl =>budget);
+        let (head, body) = (self.head, self.body);
+        dynasm!(self.asm; .arch x64; =>head; sub r15, BYTE length as i8; jl =>budget; =>body);
+        assert_eq!(
+            self.asm.offset().0,
+            HEAD_BYTES as usize,
+            "jumps lead behind heads"
+        );
         self.steps()?;
         if let (Some(next_round), Some(flags)) = (self.next_round, self.loop_flags) {
             self.further_rounds(next_round, flags)?;
@@ -191,7 +206,10 @@ impl<'a> Emitter<'a> {
                 self.cold(cold);
             }
         }
-        Ok(self.asm.finalize().expect("every label is bound"))
+        Ok(Code {
+            bytes: self.asm.finalize().expect("every label is bound"),
+            bare_links: self.bare_links,
+        })
     }
 
     /// All instructions, and where they lead.
@@ -200,6 +218,9 @@ impl<'a> Emitter<'a> {
         self.narrow = 0;
         for index in 0..self.piece.steps.len() {
             self.index = index;
+            if !self.stack_can_wait() {
+                self.settle_stack();
+            }
             self.keep_origin();
             self.step().map_err(|()| Unsupported(index))?;
             if !self.present().kind.leaves_rax() {
@@ -207,13 +228,15 @@ impl<'a> Emitter<'a> {
             }
             self.forget_origin();
         }
+        self.settle_stack();
         if !self.step_at(self.index).kind.ends() {
-            self.save_flags();
-            self.give_back();
-            if self.piece.is_before_crossing {
-                self.go_on_elsewhere(self.piece.end as i64);
+            let end = self.piece.end as i64;
+            if is_in_page(end) && !self.piece.is_before_crossing {
+                self.go_on(end as i32, 0);
             } else {
-                self.jump_to(self.piece.end as i64, None);
+                self.save_flags();
+                self.give_back();
+                self.go_on_elsewhere(end);
             }
         }
         Ok(())
@@ -233,7 +256,8 @@ impl<'a> Emitter<'a> {
         dynasm!(self.asm; .arch x64; =>first_of_them);
         self.exchange();
         self.set_lent(true);
-        dynasm!(self.asm; .arch x64; .align 16; =>next_round; sub r15, BYTE length; jl =>from);
+        self.align();
+        dynasm!(self.asm; .arch x64; =>next_round; sub r15, BYTE length; jl =>from);
         self.later(Cold::Budget {
             from,
             flags: self.flags,
@@ -372,6 +396,7 @@ impl<'a> Emitter<'a> {
         self.later(Cold::Leave {
             from,
             index: self.index,
+            flags: self.flags.without_host(),
         });
         from
     }
@@ -409,18 +434,10 @@ impl<'a> Emitter<'a> {
                 from,
                 back,
                 site,
-                access,
+                is_write,
                 size,
                 miss,
-            } => self.fill_site(from, back, site, access, size, miss),
-            Cold::GroupSite {
-                from,
-                back,
-                site,
-                number,
-                group,
-                elsewhere,
-            } => self.fill_site_of_group(from, back, site, number, &group, elsewhere),
+            } => self.fill_site(from, back, site, is_write, size, miss),
             Cold::Budget { from, flags } => {
                 let length = self.piece.steps.len() as i32;
                 let first = self.piece.start as i32;
@@ -463,8 +480,10 @@ impl<'a> Emitter<'a> {
                 self.execute(index);
                 self.exit_behind(index);
             }
-            Cold::Leave { from, index } => {
+            Cold::Leave { from, index, flags } => {
                 dynasm!(self.asm; .arch x64; =>from);
+                self.flags = flags;
+                self.save_flags();
                 self.give_back();
                 self.execute(index);
                 self.exit_behind(index);
@@ -473,17 +492,14 @@ impl<'a> Emitter<'a> {
                 dynasm!(self.asm; .arch x64; =>from);
                 self.index = index;
                 self.flags = flags;
-                self.save_flags();
-                self.give_back();
                 let step = self.step_at(index);
                 let target = step.target();
                 let rest = self.to_end(index) - 1;
                 if is_in_page(target) {
-                    if rest != 0 {
-                        dynasm!(self.asm; .arch x64; add r15, rest);
-                    }
-                    self.link(target as i32);
+                    self.go_on(target as i32, rest);
                 } else {
+                    self.save_flags();
+                    self.give_back();
                     let miss = self.leave_from();
                     self.find_code(target, miss);
                     if rest != 0 {
@@ -492,6 +508,7 @@ impl<'a> Emitter<'a> {
                     self.enter_found();
                 }
             }
+            Cold::Bare(bare) => self.behind_bare(bare),
             Cold::Link {
                 from,
                 number,
@@ -503,43 +520,6 @@ impl<'a> Emitter<'a> {
                 ; jmp extern self.routines.exit_at
             ),
         }
-    }
-
-    /// Goes on at an offset from the begin of the page; flags are in the frame, all of the piece is
-    /// executed. The interpreter executes the present instruction if that is in another page and nothing
-    /// is known of it; without `miss` the piece is left for there.
-    pub(super) fn jump_to(&mut self, target: i64, miss: Option<DynamicLabel>) {
-        if is_in_page(target) {
-            return self.link(target as i32);
-        }
-        match miss {
-            Some(miss) => {
-                self.find_code(target, miss);
-                self.enter_found();
-            }
-            None => self.go_on_elsewhere(target),
-        }
-    }
-
-    /// Goes on with the code of a linear address, or leaves the piece.
-    fn go_on_elsewhere(&mut self, target: i64) {
-        let unknown = self.asm.new_dynamic_label();
-        self.find_code(target, unknown);
-        self.enter_found();
-        dynasm!(self.asm; .arch x64
-            ; =>unknown
-            ; mov ecx, target as i32
-            ; mov eax, Exit::Next.number()
-            ; jmp extern self.routines.exit_at
-        );
-    }
-
-    /// The jump that was emitted last can be patched from here on. Gives its number.
-    fn add_link(&mut self) -> usize {
-        let number = self.cache.next_link();
-        let patch = (self.start + self.asm.offset().0 - 4) as u32;
-        self.cache.add_link(Link { patch });
-        number
     }
 
     /// A label behind the piece from which the present instruction, and what follows, looks at each
@@ -574,29 +554,4 @@ impl<'a> Emitter<'a> {
         self.exit_behind(index);
         dynasm!(self.asm; .arch x64; =>known);
     }
-
-    /// Jumps within the page.
-    pub(super) fn link(&mut self, target: i32) {
-        if target as usize == self.piece.start {
-            let head = self.head;
-            dynasm!(self.asm; .arch x64; jmp =>head);
-        } else if let Some(code) = (self.known)(target as usize) {
-            let address = self.cache.base() + code.get() as usize;
-            dynasm!(self.asm; .arch x64; jmp extern address);
-        } else {
-            let from = self.asm.new_dynamic_label();
-            dynasm!(self.asm; .arch x64; jmp =>from);
-            let number = self.add_link();
-            self.later(Cold::Link {
-                from,
-                number,
-                target,
-            });
-        }
-    }
-}
-
-/// Whether an offset from the begin of the page is in the page.
-pub(super) fn is_in_page(offset: i64) -> bool {
-    (0..4096).contains(&offset)
 }

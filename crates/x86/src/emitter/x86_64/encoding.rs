@@ -4,6 +4,19 @@ use super::emitter::Emitter;
 use super::layout::*;
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
 
+/// Instructions that do nothing, of one byte, of two, and so on (SDM volume 2, NOP).
+const NOTHING: [&[u8]; 9] = [
+    &[0x90],
+    &[0x66, 0x90],
+    &[0x0f, 0x1f, 0x00],
+    &[0x0f, 0x1f, 0x40, 0x00],
+    &[0x0f, 0x1f, 0x44, 0x00, 0x00],
+    &[0x66, 0x0f, 0x1f, 0x44, 0x00, 0x00],
+    &[0x0f, 0x1f, 0x80, 0x00, 0x00, 0x00, 0x00],
+    &[0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00],
+    &[0x66, 0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00],
+];
+
 impl Emitter<'_> {
     /// `lea to, [base + index << scale + displacement]`, cut to 32 bits unless `is_wide`. No index is
     /// `rsp`.
@@ -42,6 +55,16 @@ impl Emitter<'_> {
             self.asm.push(displacement as u8);
         } else if mode == 2 || base.is_none() {
             self.asm.push_i32(displacement);
+        }
+    }
+
+    /// Goes on at an address that is a multiple of 16, by two instructions at most that do nothing: they are executed, too.
+    pub(super) fn align(&mut self) {
+        let mut bytes = self.asm.offset().0.wrapping_neg() % 16;
+        while bytes > 0 {
+            let taken = bytes.min(NOTHING.len());
+            self.asm.extend(NOTHING[taken - 1]);
+            bytes -= taken;
         }
     }
 

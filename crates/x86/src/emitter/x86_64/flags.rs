@@ -7,7 +7,7 @@
 
 use super::emitter::Emitter;
 use super::layout::*;
-use crate::emitter::piece::STATUS;
+use crate::emitter::piece::{STATUS, Step};
 use dynasmrt::{DynasmApi, dynasm};
 use iced_x86::{Mnemonic, RflagsBits};
 
@@ -20,6 +20,17 @@ pub(super) enum Overflow {
     Clear,
     /// It has to be SF differing from CF.
     SignIsNotCarry,
+}
+
+impl Overflow {
+    /// Behind a shift by a constant.
+    pub fn of_shift(step: &Step) -> Overflow {
+        match step.instruction.mnemonic() {
+            _ if step.shift_count() == 1 => Overflow::Exact,
+            Mnemonic::Shr | Mnemonic::Sar => Overflow::Clear,
+            _ => Overflow::SignIsNotCarry,
+        }
+    }
 }
 
 /// Where the flags are.
@@ -139,7 +150,8 @@ impl Emitter<'_> {
 
     /// Gives the host the flags of an instruction once more. Uses `rax`, and `rcx` perhaps.
     fn compute_flags_again(&mut self, origin: usize) {
-        let instruction = self.step_at(origin).instruction;
+        let step = self.step_at(origin);
+        let instruction = step.instruction;
         let mnemonic = instruction.mnemonic();
         let clears_adjust = !matches!(
             mnemonic,
@@ -150,7 +162,10 @@ impl Emitter<'_> {
         self.flags = Flags {
             host: true,
             frame: false,
-            overflow: Overflow::Exact,
+            overflow: match step.is_shift() {
+                true => Overflow::of_shift(step),
+                false => Overflow::Exact,
+            },
             clears_adjust,
             origin: Some(origin),
         };

@@ -100,6 +100,10 @@ pub fn site(number: usize) -> [i32; 3] {
     ]
     .map(|at| at as i32)
 }
+/// The limits of all sites, eight bytes each; their pages and addends, 16 bytes each.
+pub const SITE_LIMITS: i32 = offset_of!(Frame, site_limits) as i32;
+pub const SITES_AT: i32 = offset_of!(Frame, sites) as i32;
+pub const SHIFTED: i32 = offset_of!(Frame, shifted) as i32;
 pub const KEPT: i32 = offset_of!(Frame, kept) as i32;
 pub const IS_TRIPLE_FAULT: i32 = offset_of!(Frame, is_triple_fault) as i32;
 /// Bytes of the frame, and those that the way in copies.

@@ -18,7 +18,8 @@ pub(super) enum Access {
 /// Where an operand is in the host's memory, from the address in `rax` or another base.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
-    pub index: Option<Host>,
+    /// A register that is added, and how far it is shifted before.
+    pub index: Option<(Host, u8)>,
     pub displacement: i32,
 }
 
@@ -38,11 +39,16 @@ impl Emitter<'_> {
     /// are lost afterwards, unless its page is known. Gives the label where the interpreter comes back to, if it may
     /// have to execute the instruction: behind it.
     pub(super) fn operand(&mut self, access: Access) -> Result<Option<DynamicLabel>, ()> {
-        let step = self.present();
-        if self.in_group(step.op.base, step.op.displacement) {
-            return Ok(None);
+        let (back, place) = self.indexed_operand(access)?;
+        self.resolve(place);
+        Ok(back)
+    }
+
+    /// Puts the address of a place into `rax`.
+    pub(super) fn resolve(&mut self, place: Place) {
+        if place.index.is_some() || place.displacement != 0 {
+            self.lea(RAX, Some(RAX), place.index, place.displacement, true);
         }
-        self.operand_alone(access)
     }
 
     /// The same, where the host's instruction can address it with an index: gives the label and the place.
@@ -53,24 +59,95 @@ impl Emitter<'_> {
         let op = &self.present().op;
         match self.place_in_group(op.base, op.displacement) {
             Some(place) => Ok((None, place)),
-            None => Ok((self.operand_alone(access)?, Place::HERE)),
+            None => self.operand_alone(access),
         }
     }
 
-    fn operand_alone(&mut self, access: Access) -> Result<Option<DynamicLabel>, ()> {
+    fn operand_alone(&mut self, access: Access) -> Result<(Option<DynamicLabel>, Place), ()> {
         let step = self.present();
         let size = step.instruction.memory_size().size();
         if !matches!(size, 1 | 2 | 4 | 8 | 16) {
             return Err(());
         }
         self.yield_flags();
-        self.address(&step.op)?;
         let miss = self.asm.new_dynamic_label();
+        let place = self.place(&step.op, access, size as i32, miss)?;
+        Ok((Some(self.call_back_from(miss)), place))
+    }
+
+    /// Where an operand is, if that is known; else jumps to `miss`. Uses `rax` and `rcx`, and loses the host's flags.
+    pub(super) fn place(
+        &mut self,
+        op: &Op,
+        access: Access,
+        size: i32,
+        miss: DynamicLabel,
+    ) -> Result<Place, ()> {
+        self.address(op)?;
         match self.site(access) {
-            Some(site) => self.check_by_site(site, access, size as i32, miss),
-            None => self.check(access, size as i32, miss),
+            Some(site) => {
+                self.ask_site(site, access == Access::Write, size, miss);
+                self.place_from_addend(op)
+            }
+            None => {
+                self.check(access, size, miss);
+                Ok(Place::HERE)
+            }
         }
-        Ok(Some(self.call_back_from(miss)))
+    }
+
+    /// Where an operand is from what is in `rax`: what is to be added to its linear address. So the host's load does not
+    /// wait for the sum of the guest's registers.
+    fn place_from_addend(&mut self, op: &Op) -> Result<Place, ()> {
+        let mut displacement = op.displacement;
+        if op.segment > 3 {
+            dynasm!(self.asm; .arch x64; add rax, [rsp + segment_base(op.segment)]);
+        }
+        let base = match op.base {
+            ZERO => None,
+            RIP => {
+                dynasm!(self.asm; .arch x64; add rax, [BYTE rsp + (PAGE) as i8]);
+                displacement = displacement.checked_add(op.next.into()).ok_or(())?;
+                None
+            }
+            guest => match self.homes[usize::from(guest)] {
+                Some(home) => Some(home),
+                None => {
+                    self.fetch(guest, RCX, 8);
+                    dynasm!(self.asm; .arch x64; add rax, rcx);
+                    None
+                }
+            },
+        };
+        let index = match op.index {
+            ZERO => {
+                return Ok(Place {
+                    index: base.map(|base| (base, 0)),
+                    displacement,
+                });
+            }
+            guest => guest,
+        };
+        match self.homes[usize::from(index)] {
+            Some(home) => {
+                if let Some(base) = base {
+                    dynasm!(self.asm; .arch x64; add rax, Rq(base));
+                }
+                Ok(Place {
+                    index: Some((home, op.scale)),
+                    displacement,
+                })
+            }
+            None => {
+                // Another operand may need `rcx`.
+                self.fetch(index, RCX, 8);
+                self.lea(RAX, Some(RAX), Some((RCX, op.scale)), displacement, true);
+                Ok(Place {
+                    index: base.map(|base| (base, 0)),
+                    displacement: 0,
+                })
+            }
+        }
     }
 
     /// If the present access belongs to a group, puts the host's address of `[base + displacement]` into
@@ -79,9 +156,7 @@ impl Emitter<'_> {
         let Some(place) = self.place_in_group(base, displacement) else {
             return false;
         };
-        if let Some(index) = place.index {
-            self.lea(RAX, Some(RAX), Some((index, 0)), place.displacement, true);
-        }
+        self.resolve(place);
         true
     }
 
@@ -92,7 +167,12 @@ impl Emitter<'_> {
             self.yield_flags();
             let elsewhere = self.ungroup_from();
             match self.site_of_group(&group) {
-                Some(site) => self.check_group_by_site(site, number, &group, elsewhere),
+                Some(site) => {
+                    let base = self.source(group.base, RAX);
+                    self.lea(RAX, Some(base), None, group.low, true);
+                    self.ask_site(site, group.is_write, group.high - group.low, elsewhere);
+                    dynasm!(self.asm; .arch x64; mov [rsp + addend(number)], rax);
+                }
                 None => self.check_group(number, &group, 0, elsewhere),
             }
         } else if self.addend_in_rax != Some(number) {
@@ -101,7 +181,7 @@ impl Emitter<'_> {
         self.addend_in_rax = Some(number);
         if let Some(index) = self.homes[usize::from(base)] {
             return Some(Place {
-                index: Some(index),
+                index: Some((index, 0)),
                 displacement,
             });
         }

@@ -14,6 +14,7 @@ mod encoding;
 mod flags;
 mod layout;
 mod lending;
+mod links;
 mod memory;
 mod routines;
 mod same;
@@ -22,7 +23,8 @@ mod stack;
 mod system;
 mod vector;
 
-pub use emitter::Emitter;
+pub use emitter::{Code, Emitter};
+pub use links::{BareLink, Compiled, HEAD_BYTES, Neighbours};
 pub use routines::Routines;
 pub use vector::host_has;
 

@@ -1,6 +1,7 @@
 //! What all pieces share: the way in, the ways out, the way to the interpreter.
 
 use super::layout::*;
+use super::sites::{self, Class};
 use crate::emitter::call_back;
 use crate::emitter::tier::Exit;
 use dynasmrt::x64::X64Relocation;
@@ -23,6 +24,8 @@ pub struct Routines {
     pub execute: usize,
     /// Loads the XMM registers and MXCSR, if they may be used. Uses `rax`.
     pub load_vectors: usize,
+    /// Lets a site know a page ([`sites::emit_fill`]): of reads and of writes, of each class.
+    pub fill_site: [[usize; Class::ALL.len()]; 2],
 }
 
 /// Bytes that the way in takes from the stack: the frame, and the address of the caller's.
@@ -64,6 +67,13 @@ impl Routines {
         dynasm!(asm; .arch x64; .align 16);
         routines.load_vectors = here(&asm);
         load_vectors(&mut asm);
+        for is_write in [false, true] {
+            for class in Class::ALL {
+                dynasm!(asm; .arch x64; .align 16);
+                routines.fill_site[usize::from(is_write)][class as usize] = here(&asm);
+                sites::emit_fill(&mut asm, is_write, class);
+            }
+        }
         code.add_routines(&asm.finalize().expect("the routines refer to themselves"));
         routines
     }

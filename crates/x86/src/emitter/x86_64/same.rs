@@ -261,6 +261,12 @@ impl Emitter<'_> {
                 let test = Instruction::with2(test, register, register).map_err(|_| ())?;
                 self.encode_in_scratches(test, RAX, Place::HERE, &[RAX])
             }
+            Mnemonic::Shl | Mnemonic::Sal | Mnemonic::Shr | Mnemonic::Sar => {
+                self.writes(RAX);
+                dynasm!(self.asm; .arch x64; mov rax, [rsp + SHIFTED]);
+                instruction.set_op_register(0, general(RAX, size));
+                self.emit_encoded(&instruction)
+            }
             mnemonic => {
                 let guest_of = |register: Register| register.full_register().number() as u8;
                 self.writes(RAX);
@@ -384,9 +390,9 @@ impl Emitter<'_> {
                     instruction.set_memory_base(general(base, 8));
                     let index = place
                         .index
-                        .map_or(Register::None, |index| general(index, 8));
-                    instruction.set_memory_index(index);
-                    instruction.set_memory_index_scale(1);
+                        .map_or((Register::None, 0), |(index, by)| (general(index, 8), by));
+                    instruction.set_memory_index(index.0);
+                    instruction.set_memory_index_scale(1 << index.1);
                     instruction.set_memory_displacement64(i64::from(place.displacement) as u64);
                     instruction.set_memory_displ_size(match place.displacement {
                         0 => 0,

@@ -2,10 +2,12 @@
 
 use super::emitter::Emitter;
 use super::layout::*;
+use super::links::is_in_page;
 use super::memory::{Access, Place};
 use super::sites::Site;
+use crate::emitter::piece::Kind;
 use dynasmrt::{DynamicLabel, DynasmApi, dynasm};
-use iced_x86::{OpKind, Register};
+use iced_x86::{Instruction, OpKind, Register};
 
 const RSP: u8 = 4;
 const RBP: u8 = 5;
@@ -14,52 +16,85 @@ fn guest(register: Register) -> u8 {
     register.full_register().number() as u8
 }
 
+/// Whether an instruction names RSP.
+fn names_stack(instruction: &Instruction) -> bool {
+    let operands = (0..instruction.op_count()).map(|operand| instruction.op_register(operand));
+    let address = [instruction.memory_base(), instruction.memory_index()];
+    operands
+        .chain(address)
+        .any(|register| register.full_register() == Register::RSP)
+}
+
 impl Emitter<'_> {
-    /// Puts the host's address of 8 bytes at a guest register, and `offset` bytes more, into `rax`.
-    fn stack(&mut self, at: u8, offset: i32, access: Access) -> Option<DynamicLabel> {
-        if self.in_group(at, offset) {
-            return None;
+    /// Where 8 bytes at RSP or RBP, and `offset` bytes more, are.
+    fn stack(&mut self, at: u8, offset: i32, access: Access) -> (Option<DynamicLabel>, Place) {
+        if let Some(place) = self.place_in_group(at, offset) {
+            return (None, place);
         }
         self.yield_flags();
-        let base = self.source(at, RAX);
-        self.lea(RAX, Some(base), None, offset, true);
         let miss = self.asm.new_dynamic_label();
-        if at == RSP {
-            self.check_by_site(Site::of_stack(access == Access::Write), access, 8, miss);
-        } else {
-            self.check(access, 8, miss);
+        let home = if at == RSP { GUEST_RSP } else { GUEST_RBP };
+        self.lea(RAX, Some(home), None, offset, true);
+        let is_write = access == Access::Write;
+        let site = match at {
+            RSP => Some(Site::of_stack(is_write)),
+            _ => self.site_of_base(at, is_write),
+        };
+        let place = match site {
+            Some(site) => {
+                self.ask_site(site, is_write, 8, miss);
+                Place {
+                    index: Some((home, 0)),
+                    displacement: offset,
+                }
+            }
+            None => {
+                self.check(access, 8, miss);
+                Place::HERE
+            }
+        };
+        (Some(self.call_back_from(miss)), place)
+    }
+
+    /// Whether RSP need not be what it is to the guest while the present instruction is executed: one that does not ask for
+    /// it and cannot leave the piece, or one that is known to find its place on the stack.
+    pub(super) fn stack_can_wait(&self) -> bool {
+        let step = self.present();
+        let is_known = self.piece.groups.follows(self.index);
+        match step.kind {
+            Kind::Nothing => true,
+            Kind::Same | Kind::LoadAddress | Kind::ShiftByConstant => {
+                !step.has_memory() && !names_stack(&step.instruction)
+            }
+            Kind::Push | Kind::Pop => is_known && !names_stack(&step.instruction),
+            Kind::Call => is_known && is_in_page(step.target()),
+            _ => false,
         }
-        Some(self.call_back_from(miss))
+    }
+
+    /// Sees to it that RSP is what it is to the guest. Flags stay.
+    pub(super) fn settle_stack(&mut self) {
+        let by = std::mem::take(&mut self.stack_moved);
+        if by != 0 {
+            dynasm!(self.asm; .arch x64; lea Rq(GUEST_RSP), [Rq(GUEST_RSP) + by]);
+        }
     }
 
     /// PUSH of a register or a constant.
     pub(super) fn push(&mut self) {
         let instruction = &self.present().instruction;
-        if let Some(Place {
-            index: Some(index),
-            displacement,
-        }) = self.place_in_group(RSP, -8)
-        {
-            if instruction.op_kind(0) == OpKind::Register {
-                let value = self.source(guest(instruction.op_register(0)), RCX);
-                dynasm!(self.asm; .arch x64; mov [rax + Rq(index) + displacement], Rq(value));
-            } else {
-                let value = instruction.immediate(0) as i32;
-                dynasm!(self.asm; .arch x64; mov QWORD [rax + Rq(index) + displacement], value);
-            }
-            dynasm!(self.asm; .arch x64; lea Rq(GUEST_RSP), [Rq(GUEST_RSP) - 8]);
-            return;
-        }
-        let back = self.stack(RSP, -8, Access::Write);
+        let (back, place) = self.stack(RSP, -8, Access::Write);
+        let at = place.displacement + self.stack_moved;
+        self.stack_moved -= 8;
         if instruction.op_kind(0) == OpKind::Register {
             let value = self.source(guest(instruction.op_register(0)), RCX);
-            dynasm!(self.asm; .arch x64; mov [rax], Rq(value));
+            dynasm!(self.asm; .arch x64; mov [rax + Rq(GUEST_RSP) + at], Rq(value));
         } else {
             let value = instruction.immediate(0) as i32;
-            dynasm!(self.asm; .arch x64; mov QWORD [rax], value);
+            dynasm!(self.asm; .arch x64; mov QWORD [rax + Rq(GUEST_RSP) + at], value);
         }
-        dynasm!(self.asm; .arch x64; lea Rq(GUEST_RSP), [Rq(GUEST_RSP) - 8]);
         if let Some(back) = back {
+            self.settle_stack();
             self.come_back(back);
         }
     }
@@ -72,11 +107,11 @@ impl Emitter<'_> {
         dynasm!(self.asm; .arch x64; mov rax, [rax]; mov [rsp + TARGET], rax);
         self.lea(RAX, Some(GUEST_RSP), None, -8, true);
         let miss = self.asm.new_dynamic_label();
-        self.check_by_site(Site::of_stack(true), Access::Write, 8, miss);
+        self.ask_site(Site::of_stack(true), true, 8, miss);
         self.share_call_back(miss, back);
         dynasm!(self.asm; .arch x64
             ; mov rcx, [rsp + TARGET]
-            ; mov [rax], rcx
+            ; mov [rax + Rq(GUEST_RSP) - 8], rcx
             ; lea Rq(GUEST_RSP), [Rq(GUEST_RSP) - 8]
         );
         self.come_back(back);
@@ -86,22 +121,14 @@ impl Emitter<'_> {
     /// POP to a register.
     pub(super) fn pop(&mut self) {
         let to = guest(self.present().instruction.op_register(0));
-        if let Some(Place {
-            index: Some(index), ..
-        }) = self.place_in_group(RSP, 0)
-        {
-            let home = self.homes[usize::from(to)].unwrap_or(RCX);
-            dynasm!(self.asm; .arch x64
-                ; lea Rq(GUEST_RSP), [Rq(GUEST_RSP) + 8]
-                ; mov Rq(home), [rax + Rq(index) - 8]
-            );
-            self.put(to, home);
-            return;
-        }
-        let back = self.stack(RSP, 0, Access::Read);
-        dynasm!(self.asm; .arch x64; lea Rq(GUEST_RSP), [Rq(GUEST_RSP) + 8]);
+        let (back, place) = self.stack(RSP, 0, Access::Read);
         let home = self.homes[usize::from(to)].unwrap_or(RCX);
-        dynasm!(self.asm; .arch x64; mov Rq(home), [rax]);
+        self.stack_moved += 8;
+        if back.is_some() || home == GUEST_RSP {
+            self.settle_stack();
+        }
+        let at = place.displacement - 8 + self.stack_moved;
+        dynasm!(self.asm; .arch x64; mov Rq(home), [rax + Rq(GUEST_RSP) + at]);
         self.put(to, home);
         if let Some(back) = back {
             self.come_back(back);
@@ -110,7 +137,8 @@ impl Emitter<'_> {
 
     /// LEAVE.
     pub(super) fn leave_frame(&mut self) {
-        let back = self.stack(RBP, 0, Access::Read);
+        let (back, place) = self.stack(RBP, 0, Access::Read);
+        self.resolve(place);
         dynasm!(self.asm; .arch x64
             ; lea Rq(GUEST_RSP), [Rq(GUEST_RBP) + 8]
             ; mov Rq(GUEST_RBP), [rax]

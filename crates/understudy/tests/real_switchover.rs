@@ -6,6 +6,7 @@ use rustix::process::Signal;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Output;
+use std::time::Duration;
 use support::device_programs::counting_to_disk;
 use support::history::{await_lines, numbers};
 use support::{PairDirectory, Process, ReplicaFiles, error_text, run, wait_for};
@@ -24,7 +25,17 @@ struct Site {
 
 impl Site {
     fn new() -> Site {
-        let directory = PairDirectory::new(&counting_to_disk(u16::MAX));
+        Site::with("")
+    }
+
+    /// Nobody is suspected before 2 s.
+    fn patient() -> Site {
+        Site::with("suspect_after = \"2s\"\n")
+    }
+
+    fn with(pair_keys: &'static str) -> Site {
+        let mut directory = PairDirectory::new(&counting_to_disk(u16::MAX));
+        directory.pair_keys = pair_keys;
         let [a, b] = directory.two_hosts(["a", "b"], |name| {
             fs::write(directory.path().join(format!("{name}.img")), [0; 1 << 20]).unwrap();
             format!("[[disks]]\npath = \"{name}.img\"\n")
@@ -203,6 +214,24 @@ fn no_machine_stands_still_for_an_arbiter_that_has_just_gone_away() {
     assert_eq!(status.code(), Some(HANDED_OVER), "{said}");
     await_primary(&site.b);
     await_lines(&site.b, 20);
+}
+
+/// Finding: a primary that had not run for a moment when it was asked to end was unplugged, with a backup that was well:
+/// that had not answered since. A busy host is enough.
+#[test]
+fn a_primary_that_slept_hands_over_all_the_same() {
+    let site = Site::patient();
+    let [mut a, _b] = site.protected();
+    // Longer than half of what is suspected, which is what a process takes for a pause of its own.
+    a.signal(Signal::STOP);
+    a.signal(Signal::TERM);
+    std::thread::sleep(Duration::from_millis(1200));
+    a.signal(Signal::CONT);
+    let (status, said) = a.end();
+    assert_eq!(status.code(), Some(HANDED_OVER), "{said}");
+    await_primary(&site.b);
+    assert!(site.a.has_event("paused"), "it did not notice");
+    assert_eq!(count(&site.b, "suspected"), 0);
 }
 
 /// Keeps the marker of a host's state directory from being written, for root as well, until it is dropped.

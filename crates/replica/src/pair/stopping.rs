@@ -89,10 +89,17 @@ impl PrimaryLoop {
             });
             return;
         }
-        if self.core.has_heir() {
+        if self.core.has_heir() || self.has_members() {
             return self.look(purpose);
         }
         self.end_without_heir();
+    }
+
+    /// Whether backups are here, though none could take over at this very moment: most likely this process did not run
+    /// for a while, and they have not answered since. They do in the next, or are lost.
+    fn has_members(&self) -> bool {
+        let phase = self.core.status().phase;
+        matches!(phase, PrimaryPhase::Paired | PrimaryPhase::Differing)
     }
 
     /// No backup could take over: the guest is to power off if its machine is this host's alone.
@@ -149,7 +156,7 @@ impl PrimaryLoop {
                 self.stopping = None;
                 self.not_switched_over(&format!("{why}: the machine goes on here"));
             }
-            (Some(_), Purpose::End) if self.core.has_heir() => {
+            (Some(_), Purpose::End) if self.core.has_heir() || self.has_members() => {
                 let again = Some(monotonic() + LOOK_INTERVAL);
                 self.stopping = Some(Stopping {
                     step: Step::Looking { again },
@@ -203,6 +210,7 @@ impl PrimaryLoop {
                 }
                 self.halt(purpose);
             }
+            (None, Purpose::End) if self.has_members() => self.look(purpose),
             (None, Purpose::End) => self.end_without_heir(),
             (None, Purpose::SwitchOver) => {
                 let why = self.why_not_handed_over();
@@ -326,8 +334,9 @@ impl PrimaryLoop {
             return;
         }
         match purpose {
-            // It has only just said so: the machine runs on meanwhile.
-            Purpose::End if self.core.why_no_heir_could_go_on().is_some() => {
+            // It has only just said that it could not go on, or has not answered since a pause: the machine runs on
+            // meanwhile.
+            Purpose::End if self.has_members() => {
                 self.vcpu.resume();
                 self.look(purpose);
             }

@@ -49,6 +49,7 @@ pub enum Input {
         /// Index among the machine's network devices.
         device: u8,
         /// Destination, source, type, payload.
+        #[serde(with = "crate::byte_string")]
         frame: Vec<u8>,
     },
     /// Bytes typed at a console.
@@ -56,6 +57,7 @@ pub enum Input {
         /// Which console.
         console: Console,
         /// The bytes.
+        #[serde(with = "crate::byte_string")]
         bytes: Vec<u8>,
     },
     /// A disk request ended. For a read that ended well `data` holds what was read, for all else
@@ -68,11 +70,13 @@ pub enum Input {
         /// How it ended.
         status: DiskStatus,
         /// What was read.
+        #[serde(with = "crate::byte_string")]
         data: Vec<u8>,
     },
     /// Random bytes for the entropy device, as many as it asked for at most.
     Entropy {
         /// The bytes.
+        #[serde(with = "crate::byte_string")]
         bytes: Vec<u8>,
     },
     /// A clock record.

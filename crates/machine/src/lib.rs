@@ -7,6 +7,7 @@
 //! every engine.
 #![deny(unsafe_code)] // allowed in `memory` only
 
+mod byte_string;
 pub mod clock;
 pub mod config;
 mod contract;

@@ -19,6 +19,7 @@ pub enum DiskOperation {
         /// First sector.
         sector: u64,
         /// A multiple of 512 bytes.
+        #[serde(with = "crate::byte_string")]
         data: Vec<u8>,
     },
     /// Make all completed writes durable.
@@ -97,6 +98,7 @@ pub enum Output {
         /// Index among the machine's network devices.
         device: u8,
         /// Destination, source, type, payload.
+        #[serde(with = "crate::byte_string")]
         frame: Vec<u8>,
     },
     /// Bytes printed at a console. Bytes that follow each other are put together.
@@ -104,6 +106,7 @@ pub enum Output {
         /// Which console.
         console: Console,
         /// The bytes.
+        #[serde(with = "crate::byte_string")]
         bytes: Vec<u8>,
     },
     /// A disk request; not visible outside where each side has its own disk.

@@ -74,9 +74,14 @@ pub fn run(config: &VmConfig, options: SingleOptions) -> Result<ExitStatus, Fail
     } else {
         Some(start_disks(Arc::new(disks), &channel)?)
     };
+    let encoding = match recorder {
+        Some(_) => InputEncoding::WithDiskData,
+        // Nobody reads the records: what disks read would be copied for nothing.
+        None => InputEncoding::WithoutDiskData,
+    };
     let parts = Parts {
         guest: ReplicaGuest::new(machine, disks),
-        encoding: InputEncoding::WithDiskData,
+        encoding,
         evidence: None,
     };
     let live = match recorder {

@@ -46,6 +46,14 @@ impl ReplicaConfig {
         journal.is_some_and(|journal| journal.role == JournalRole::Member)
             && self.disks.iter().any(|disk| !disk.read_only)
     }
+
+    /// Whether the journal holds what disks read: of one that nobody looks into nobody needs it.
+    pub fn keeps_reads(&self) -> bool {
+        let journal = self.journal.as_ref();
+        journal.is_some_and(|journal| {
+            journal.role == JournalRole::History || journal.keep.keeps_anything()
+        })
+    }
 }
 
 /// A host's journal.
@@ -59,8 +67,30 @@ pub struct JournalOptions {
     pub timeout: Duration,
     /// Another snapshot is taken when going on from it would take longer.
     pub recover_within: Duration,
-    /// Bytes that are kept of what is older than its newest snapshot.
-    pub keep_bytes: u64,
+    /// What is kept of what is older than its newest snapshot.
+    pub keep: Retention,
+}
+
+/// What is kept of what no machine needs to go on: what is within both limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// So many bytes at most.
+    pub bytes: u64,
+    /// What happened so long ago, at least.
+    pub age: Duration,
+}
+
+impl Retention {
+    /// Nothing.
+    pub const NOTHING: Retention = Retention {
+        bytes: 0,
+        age: Duration::ZERO,
+    };
+
+    /// Whether anything is kept.
+    pub fn keeps_anything(&self) -> bool {
+        self.bytes > 0 && !self.age.is_zero()
+    }
 }
 
 /// How a disk's bytes are in its file.

@@ -151,6 +151,8 @@ impl Recorder {
                     }
                     self.log.record(record.clone());
                 }
+                // The record holds it.
+                Step::Read(_) => {}
                 Step::Outputs(VisibleOutputs { count, visible, .. })
                 | Step::Pressed { count, visible, .. } => {
                     (self.last_count, self.visible) = (*count, *visible);

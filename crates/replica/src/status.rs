@@ -1,6 +1,8 @@
 //! What a replica tells about itself.
 
 use crate::events::Event;
+use crate::host_time::rfc3339;
+use crate::journal::KeptHistory;
 use machine::engine::Engine;
 use replication::capacity::{HostFacts, Needs};
 use replication::primary::{FollowerStatus, JournalPhase, JournalStatus};
@@ -143,11 +145,24 @@ pub struct JournalLine {
     pub durable: u64,
     /// Bytes of records that are not yet, about.
     pub bytes_waiting: u64,
+    /// Where it is: `understudy replay` looks into it there.
+    #[serde(default)]
+    pub directory: String,
+    /// Bytes of what is kept though no machine needs it to go on.
+    #[serde(default)]
+    pub kept_bytes: u64,
+    /// The earliest moment that can be looked into (RFC 3339); empty when that is not known.
+    #[serde(default)]
+    pub kept_since: String,
 }
 
-impl From<&JournalStatus> for JournalLine {
-    fn from(journal: &JournalStatus) -> JournalLine {
+impl JournalLine {
+    /// Of this journal, which is in `directory`.
+    pub fn of(journal: &JournalStatus, directory: &str, kept: KeptHistory) -> JournalLine {
         JournalLine {
+            directory: directory.into(),
+            kept_bytes: kept.bytes,
+            kept_since: kept.since_unix_ns.map(rfc3339).unwrap_or_default(),
             id: journal.id.to_string(),
             state: match journal.phase {
                 JournalPhase::AwaitSnapshot | JournalPhase::Storing => "beginning",

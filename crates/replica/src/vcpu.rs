@@ -16,12 +16,12 @@ mod replay;
 
 pub use completions::Completions;
 pub use copying::{PagesLost, SnapshotPages};
-pub use guest::{InputEncoding, ReplicaGuest, decode_input, encode_input};
+pub use guest::{GuestError, InputEncoding, ReplicaGuest, decode_input, encode_input};
 pub use live::LiveOptions;
 pub(crate) use live::MOST_ROUNDS;
 pub use messages::{
-    BegunCopy, BegunSnapshot, LiveReport, ReplayReport, SnapshotDisks, Step, VcpuFailure,
-    VisibleOutputs,
+    BegunCopy, BegunSnapshot, DiskRead, LiveReport, ReplayReport, SnapshotDisks, Step, VcpuFailure,
+    VisibleOutputs, times_of,
 };
 
 use crate::disk::overlay::Begun;

@@ -26,6 +26,7 @@ pub mod marker;
 pub mod message;
 pub mod mutation;
 mod output_gate;
+pub mod preamble;
 pub mod primary;
 pub mod record;
 pub mod replay;

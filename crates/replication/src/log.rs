@@ -4,6 +4,7 @@
 //! reader takes bytes as they are read from it: neither opens anything.
 
 use crate::frame::{Frame, FrameError, FrameReader, FrameWriter, MAX_PAYLOAD};
+use crate::preamble::{Foreign, Preamble, preamble};
 use crate::record::{MAX_INPUT_BYTES, Record, RecordBody, decode_batch, encode_batch};
 use crate::wire::{Fields, WireError, put_bytes, put_varint};
 use std::collections::VecDeque;
@@ -71,14 +72,13 @@ impl LogWriter {
     pub fn new(header: &LogHeader) -> LogWriter {
         let mut writer = LogWriter {
             frames: FrameWriter::default(),
-            out: MAGIC.to_vec(),
+            out: preamble(MAGIC, FORMAT_VERSION),
             batch: Vec::new(),
             batch_bytes: 0,
             sequence: 0,
             snapshot_bytes: 0,
             last_count: 0,
         };
-        writer.out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
         let mut payload = Vec::new();
         payload.extend_from_slice(&header.semantics_version.to_le_bytes());
         payload.extend_from_slice(&header.configuration_hash.to_le_bytes());
@@ -268,7 +268,7 @@ enum Place {
 #[derive(Debug)]
 pub struct LogReader {
     place: Place,
-    preamble: Vec<u8>,
+    preamble: Preamble,
     frames: FrameReader,
     pending: VecDeque<LogItem>,
     snapshot_bytes: u64,
@@ -289,7 +289,7 @@ impl LogReader {
     pub fn new() -> LogReader {
         LogReader {
             place: Place::Preamble,
-            preamble: Vec::new(),
+            preamble: Preamble::default(),
             frames: FrameReader::new(MAX_PAYLOAD),
             pending: VecDeque::new(),
             snapshot_bytes: 0,
@@ -301,13 +301,8 @@ impl LogReader {
     }
 
     /// Adds the next bytes of the file.
-    pub fn push(&mut self, mut bytes: &[u8]) {
-        const PREAMBLE: usize = MAGIC.len() + 2;
-        if self.preamble.len() < PREAMBLE {
-            let take = bytes.len().min(PREAMBLE - self.preamble.len());
-            self.preamble.extend_from_slice(&bytes[..take]);
-            bytes = &bytes[take..];
-        }
+    pub fn push(&mut self, bytes: &[u8]) {
+        let bytes = self.preamble.push(bytes);
         if self.place == Place::UnwrittenTail {
             self.extend_tail(bytes);
         } else {
@@ -358,11 +353,9 @@ impl LogReader {
     /// more bytes.
     pub fn finish(&self) -> Result<LogEnd, LogError> {
         match self.place {
-            Place::Preamble if !MAGIC.starts_with(&self.preamble[..self.preamble.len().min(8)]) => {
-                Err(LogError::NotALog)
-            }
+            Place::Preamble if self.preamble.version(MAGIC).is_err() => Err(LogError::NotALog),
             Place::Preamble => Ok(LogEnd::Unfinished {
-                torn_bytes: self.preamble.len() as u64,
+                torn_bytes: self.preamble.bytes() as u64,
             }),
             Place::End => Ok(LogEnd::Complete),
             Place::UnwrittenTail => Ok(LogEnd::Unfinished {
@@ -375,14 +368,10 @@ impl LogReader {
     }
 
     fn read_preamble(&mut self) -> Result<bool, LogError> {
-        let seen = self.preamble.len().min(MAGIC.len());
-        if self.preamble[..seen] != MAGIC[..seen] {
-            return Err(LogError::NotALog);
-        }
-        let Some(version) = self.preamble.get(MAGIC.len()..MAGIC.len() + 2) else {
+        let version = self.preamble.version(MAGIC);
+        let Some(found) = version.map_err(|Foreign| LogError::NotALog)? else {
             return Ok(false);
         };
-        let found = u16::from_le_bytes([version[0], version[1]]);
         if found != FORMAT_VERSION {
             return Err(LogError::Version { found });
         }

@@ -9,6 +9,7 @@
 use crate::configuration::{Build, Configuration, MAX_BUILD_BYTES};
 use crate::frame::{Frame, FrameError, FrameReader, FrameWriter, MAX_PAYLOAD};
 use crate::message::{LifeId, get_configuration, put_configuration};
+use crate::preamble::{Foreign, Preamble, preamble};
 use crate::succession::{Generation, LifeNumber, MachineName};
 use crate::wire::{Fields, WireError, put_bytes, put_varint};
 use std::fmt;
@@ -21,7 +22,6 @@ pub const FORMAT_VERSION: u16 = 1;
 /// Bytes of a part before it is packed, at most.
 pub const MAX_PART_BYTES: u64 = 2 << 20;
 
-const PREAMBLE_BYTES: usize = MAGIC.len() + 2;
 /// Bytes of a name, at most.
 const MAX_NAME_BYTES: usize = 255;
 /// No machine has more disks.
@@ -290,10 +290,9 @@ impl FileWriter {
     /// Begins one.
     pub fn begin(head: &FileHead) -> FileWriter {
         let mut writer = FileWriter {
-            out: MAGIC.to_vec(),
+            out: preamble(MAGIC, FORMAT_VERSION),
             ..FileWriter::default()
         };
-        writer.out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
         writer
             .frames
             .write(&mut writer.out, KIND_HEAD, &head.encode());
@@ -346,7 +345,7 @@ pub enum FileItem {
 
 /// Reads the file from bytes in pieces of any size.
 pub struct FileReader {
-    preamble: Vec<u8>,
+    preamble: Preamble,
     frames: FrameReader,
     stage: Stage,
     /// The last part that was whole.
@@ -370,7 +369,7 @@ enum Stage {
 impl Default for FileReader {
     fn default() -> FileReader {
         FileReader {
-            preamble: Vec::new(),
+            preamble: Preamble::default(),
             frames: FrameReader::new(MAX_PAYLOAD),
             stage: Stage::Head,
             last: None,
@@ -384,9 +383,7 @@ impl Default for FileReader {
 impl FileReader {
     /// Adds the next bytes of the file.
     pub fn push(&mut self, bytes: &[u8]) {
-        let missing = PREAMBLE_BYTES - self.preamble.len();
-        let (own, rest) = bytes.split_at(missing.min(bytes.len()));
-        self.preamble.extend_from_slice(own);
+        let rest = self.preamble.push(bytes);
         self.frames.push(rest);
     }
 
@@ -425,16 +422,11 @@ impl FileReader {
     }
 
     fn has_preamble(&self) -> Result<bool, FileError> {
-        let seen = self.preamble.len().min(MAGIC.len());
-        if self.preamble[..seen] != MAGIC[..seen] {
-            return Err(FileError::Foreign);
-        }
-        match self.preamble[seen..] {
-            [low, high] => match u16::from_le_bytes([low, high]) {
-                FORMAT_VERSION => Ok(true),
-                found => Err(FileError::Version { found }),
-            },
-            _ => Ok(false),
+        match self.preamble.version(MAGIC) {
+            Err(Foreign) => Err(FileError::Foreign),
+            Ok(None) => Ok(false),
+            Ok(Some(FORMAT_VERSION)) => Ok(true),
+            Ok(Some(found)) => Err(FileError::Version { found }),
         }
     }
 

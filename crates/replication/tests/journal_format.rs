@@ -1,9 +1,10 @@
 //! A journal's files, cut and damaged at every place: a torn tail loses only the tail, and what was
 //! durable is never given up silently.
 
+use replication::frame::FrameWriter;
 use replication::journal::{
-    JournalError, JournalHead, JournalItem, SegmentReader, SegmentWriter, SnapshotFileReader,
-    SnapshotFileWriter, Tail,
+    FORMAT_VERSION, JournalError, JournalHead, JournalItem, MachineTimes, SegmentReader,
+    SegmentWriter, SnapshotFileReader, SnapshotFileWriter, SnapshotPiece, StoredRead, Tail,
 };
 use replication::life_log::{LogMark, Place};
 use replication::message::LifeId;
@@ -28,7 +29,28 @@ fn head() -> JournalHead {
             mark: LogMark(8),
         },
         visible_outputs: 12,
+        times: Some(MachineTimes {
+            guest_ns: 1_000_000,
+            unix_ns: 1_700_000_000_001_000_000,
+        }),
+        builds_on: 2,
     }
+}
+
+/// What disks read before each of the commits.
+fn reads() -> Vec<Vec<StoredRead>> {
+    let read = |request: u64, length: usize| StoredRead {
+        device: 1,
+        request,
+        bytes: 3 * length as u64,
+        packed: vec![request as u8; length],
+    };
+    vec![
+        vec![],
+        vec![read(7, 300), read(9, 1)],
+        vec![read(8, 40)],
+        vec![],
+    ]
 }
 
 /// Commits of several batches, with inputs of several lengths.
@@ -66,8 +88,8 @@ fn written() -> (Vec<u8>, Vec<usize>) {
     let mut writer = SegmentWriter::begin(&head());
     let mut file = writer.take_bytes();
     let mut ends = vec![file.len()];
-    for commit in commits() {
-        writer.commit(&commit);
+    for (reads, commit) in reads().iter().zip(commits()) {
+        writer.commit(reads, &commit);
         file.extend(writer.take_bytes());
         ends.push(file.len());
     }
@@ -92,15 +114,18 @@ fn read(bytes: &[u8], piece: usize) -> Read {
     }
     let last = reader.last();
     let end = reader.finish();
-    if let Some(JournalItem::Records(stored)) = items.last() {
+    let mut items_of_records = items.clone();
+    items_of_records.retain(|item| !matches!(item, JournalItem::Read(_)));
+    if let Some(JournalItem::Records(stored)) = items_of_records.last() {
         assert_eq!(stored.first + stored.records.len() as u64 - 1, last);
     }
     (items, end)
 }
 
-/// Batches in the first so many commits.
+/// Items in the first so many commits.
 fn batches(whole: usize) -> usize {
-    commits()[..whole].iter().map(Vec::len).sum()
+    let records = commits()[..whole].iter().map(Vec::len).sum::<usize>();
+    records + reads()[..whole].iter().map(Vec::len).sum::<usize>()
 }
 
 #[test]
@@ -108,11 +133,15 @@ fn what_was_written_is_read_back() {
     let (file, _) = written();
     let mut writer = SegmentWriter::begin(&head());
     writer.take_bytes();
-    commits().iter().for_each(|commit| writer.commit(commit));
+    let commits = || reads().into_iter().zip(commits());
+    commits().for_each(|(reads, commit)| writer.commit(&reads, &commit));
     writer.take_bytes();
     for piece in [1, 7, 4096] {
         let (items, end) = read(&file, piece);
-        let stored = commits().into_iter().flatten().map(JournalItem::Records);
+        let stored = commits().flat_map(|(reads, commit)| {
+            let reads = reads.into_iter().map(JournalItem::Read);
+            reads.chain(commit.into_iter().map(JournalItem::Records))
+        });
         let expected: Vec<JournalItem> = std::iter::once(JournalItem::Head(head()))
             .chain(stored)
             .collect();
@@ -211,35 +240,45 @@ fn records_of_another_place_are_refused() {
     assert_eq!((items.len(), end.unwrap().good_bytes), (2, ends[1] as u64));
 }
 
+/// Packed as it is written, which here means upside down.
+fn pack(bytes: &[u8]) -> Vec<u8> {
+    bytes.iter().map(|byte| !byte).collect()
+}
+
 fn snapshot(bytes: &[u8]) -> Vec<u8> {
     let mut writer = SnapshotFileWriter::begin(&head());
     for piece in bytes.chunks(1000) {
-        writer.add(piece);
+        writer.packed(piece.len(), &pack(piece));
     }
     writer.end();
     writer.take_bytes()
 }
 
-fn read_snapshot(file: &[u8]) -> Result<Vec<u8>, JournalError> {
+fn read_snapshot(file: &[u8]) -> Result<(JournalHead, Vec<u8>), JournalError> {
     let mut reader = SnapshotFileReader::default();
-    let mut bytes = Vec::new();
+    let mut snapshot = Vec::new();
     for piece in file.chunks(4096) {
         reader.push(piece);
         while let Some(piece) = reader.next_piece()? {
-            bytes.extend(piece);
+            match piece {
+                SnapshotPiece::Plain(bytes) => snapshot.extend(bytes),
+                SnapshotPiece::Packed { bytes, packed } => {
+                    assert_eq!(bytes, packed.len() as u64);
+                    snapshot.extend(pack(&packed));
+                }
+            }
         }
     }
     reader.finish()?;
-    assert_eq!(reader.head(), Some(&head()));
-    Ok(bytes)
+    Ok((reader.head().unwrap().clone(), snapshot))
 }
 
 #[test]
 fn a_snapshot_is_read_back_or_refused_with_its_piece_named() {
     let bytes: Vec<u8> = (0..50_000u32).map(|at| ((at * at) >> 3) as u8).collect();
     let file = snapshot(&bytes);
-    assert_eq!(read_snapshot(&file).unwrap(), bytes);
-    assert_eq!(read_snapshot(&snapshot(&[])).unwrap(), []);
+    assert_eq!(read_snapshot(&file).unwrap(), (head(), bytes.clone()));
+    assert_eq!(read_snapshot(&snapshot(&[])).unwrap().1, []);
     for length in (0..file.len()).step_by(61) {
         let error = read_snapshot(&file[..length]).unwrap_err();
         assert!(
@@ -247,17 +286,119 @@ fn a_snapshot_is_read_back_or_refused_with_its_piece_named() {
             "{length}: {error}"
         );
     }
-    let first_piece = file.len() - bytes.len() - 60;
+    let begin = snapshot(&[]).len();
     for position in (0..file.len()).step_by(37) {
         let mut damaged = file.clone();
         damaged[position] ^= 2;
         match read_snapshot(&damaged) {
-            Err(JournalError::Piece { from, to, .. }) if position > first_piece => {
-                let at = position as u64;
-                assert!(from <= at && at < to + 400, "{position}: {from} to {to}");
+            Err(JournalError::Piece { piece, from, .. }) if position > begin => {
+                // A frame has some bytes more than its piece.
+                let at = (position - begin) as u64;
+                assert!(from <= at && at < from + 1_000 + 700, "{position}: {from}");
+                assert_eq!(from, (piece - 1) * 1000);
             }
             Err(_) => {}
             Ok(_) => panic!("byte {position}"),
+        }
+    }
+}
+
+/// The format of before: a host that was upgraded while everything was down goes on from it.
+mod format_2 {
+    use super::*;
+    use replication::record::encode_batch;
+    use replication::wire::put_varint;
+
+    fn begin(magic: &[u8], frames: &mut FrameWriter) -> Vec<u8> {
+        let mut out = magic.to_vec();
+        out.extend(2u16.to_le_bytes());
+        let head = head();
+        let mut payload = head.id.0.to_le_bytes().to_vec();
+        put_varint(&mut payload, head.segment);
+        payload.extend(head.before.to_le_bytes());
+        put_varint(&mut payload, 2);
+        payload.extend(b"vm");
+        put_varint(&mut payload, head.life.0);
+        payload.extend(head.life_id.0.to_le_bytes());
+        payload.extend(head.semantics_version.to_le_bytes());
+        payload.extend(head.configuration_hash.to_le_bytes());
+        put_varint(&mut payload, head.place.record);
+        put_varint(&mut payload, head.place.count);
+        payload.extend(head.place.mark.0.to_le_bytes());
+        put_varint(&mut payload, head.visible_outputs);
+        payload.extend(head.disk_layer.to_le_bytes());
+        frames.write(&mut out, 1, &payload);
+        out
+    }
+
+    fn without_times() -> JournalHead {
+        JournalHead {
+            times: None,
+            builds_on: 0,
+            ..head()
+        }
+    }
+
+    #[test]
+    fn its_segments_are_read() {
+        let mut frames = FrameWriter::default();
+        let mut file = begin(b"USTDYJNL", &mut frames);
+        for commit in commits() {
+            for (index, batch) in commit.iter().enumerate() {
+                let mut records = Vec::new();
+                put_varint(&mut records, batch.released);
+                put_varint(&mut records, batch.first);
+                encode_batch(&mut records, &batch.records);
+                if index > 0 {
+                    frames.write(&mut file, 3, &records);
+                    continue;
+                }
+                // A commit's mark: whose, and where it is itself.
+                let length = records.len() + 16;
+                let varint = 1 + usize::from(length > 127);
+                let position = (file.len() + 6 + varint) as u64;
+                let (id, segment) = (head().id.0, head().segment);
+                let place = position ^ segment.rotate_left(40) ^ (id >> 64) as u64;
+                let mark = [(id as u64).to_le_bytes(), place.to_le_bytes()].concat();
+                frames.write(&mut file, 2, &[mark, records].concat());
+            }
+        }
+        let (items, end) = read(&file, 100);
+        let stored = commits().into_iter().flatten().map(JournalItem::Records);
+        let expected: Vec<JournalItem> = std::iter::once(JournalItem::Head(without_times()))
+            .chain(stored)
+            .collect();
+        assert_eq!(items, expected);
+        assert_eq!(end.unwrap().good_bytes, file.len() as u64);
+    }
+
+    #[test]
+    fn its_snapshots_are_read() {
+        let mut frames = FrameWriter::default();
+        let mut file = begin(b"USTDYSNP", &mut frames);
+        let bytes: Vec<u8> = (0..40_000u32).map(|at| (at * 7) as u8).collect();
+        for piece in bytes.chunks(16 << 10) {
+            frames.write(&mut file, 4, piece);
+        }
+        let mut length = Vec::new();
+        put_varint(&mut length, bytes.len() as u64);
+        frames.write(&mut file, 5, &length);
+        assert_eq!(read_snapshot(&file).unwrap(), (without_times(), bytes));
+    }
+
+    #[test]
+    fn a_format_that_is_not_known_is_told() {
+        let (file, _) = written();
+        for version in [1, FORMAT_VERSION + 1] {
+            let mut other = file.clone();
+            other[8..10].copy_from_slice(&version.to_le_bytes());
+            let (_, end) = read(&other, 100);
+            let error = end.unwrap_err();
+            assert_eq!(error, JournalError::Version { found: version });
+            assert!(
+                error.to_string().contains("reads formats 2 to 3"),
+                "{error}"
+            );
         }
     }
 }

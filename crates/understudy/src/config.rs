@@ -10,7 +10,7 @@ mod units;
 pub use arbiter::ArbiterSection;
 pub use arbiters::open_by_address;
 pub use journal::{JournalSection, OutputsWaitFor};
-pub use units::{ByteSize, MacAddress, MemberName, Milliseconds};
+pub use units::{Age, ByteSize, MacAddress, MemberName, Milliseconds};
 
 use crate::architecture::Architecture;
 use crate::engine::EngineName;

@@ -10,11 +10,11 @@ use crate::engine::EngineName;
 use crate::exit::{ExitStatus, Failure};
 use crate::replaying::history::History;
 use crate::replaying::moment::Moment;
+use crate::replaying::{Source, journal};
 pub use address::GdbAddress;
 use anyhow::{Context, anyhow};
 use machine::engine::Engine;
 use server::Debugged;
-use std::path::Path;
 use timeline::{Found, Timeline, TimelineError};
 
 /// Lets one debugger after the other look at the recording, from `at` on, until one kills it.
@@ -22,7 +22,7 @@ use timeline::{Found, Timeline, TimelineError};
 /// # Errors
 /// The recording cannot be used, nobody can be listened to, or the replay diverges.
 pub fn serve(
-    path: &Path,
+    source: &Source,
     at: Option<Moment>,
     address: &GdbAddress,
     engine: EngineName,
@@ -32,15 +32,24 @@ pub fn serve(
             anyhow!("the paranoid engine has no breakpoints: use the JIT or the interpreter");
         return Err(Failure::usage(error));
     }
-    let history = History::read(path, engine)?;
+    let (history, what) = match source {
+        Source::Recording(path) => (History::read(path, engine)?, "recording"),
+        Source::Journal(path) => (journal::history(path, at, engine)?, "journal"),
+    };
     let described = history.describe_end;
-    let timeline = Timeline::new(history.machine, history.records, history.end).map_err(failure)?;
+    let timeline = Timeline::new(
+        history.machine,
+        history.before,
+        history.records,
+        history.end,
+    );
+    let timeline = timeline.map_err(failure)?;
     let mut debugged = Debugged::new(timeline).map_err(failure)?;
     if let Some(at) = at
         && debugged.go_to(at).map_err(failure)? == Found::End
     {
         return Err(Failure::usage(anyhow!(
-            "{at} lies beyond the end of the recording: it ends at {}",
+            "{at} lies beyond the end of the {what}: it ends at {}",
             debugged.describe_position()
         )));
     }
@@ -49,7 +58,7 @@ pub fn serve(
         .with_context(|| format!("cannot listen on {address}"))
         .map_err(Failure::usage)?;
     eprintln!(
-        "understudy: at {}; the recording is {described}",
+        "understudy: at {}; the {what} is {described}",
         debugged.describe_position()
     );
     eprintln!("understudy: {}", listener.invitation());
@@ -68,7 +77,7 @@ pub fn serve(
 fn failure(error: TimelineError) -> Failure {
     let status = match error {
         TimelineError::Diverged { .. } => ExitStatus::Diverged,
-        TimelineError::NotDebuggable => ExitStatus::Usage,
+        TimelineError::NotDebuggable | TimelineError::NotRecorded { .. } => ExitStatus::Usage,
         TimelineError::SetBack(_) => ExitStatus::Failure,
     };
     Failure::new(status, anyhow!(error))

@@ -1,6 +1,7 @@
-//! Runs a recording again, to its end or to any moment of it.
+//! Runs a recording or a journal again, to its end or to any moment of it.
 
 pub mod history;
+pub mod journal;
 mod memory_dump;
 pub mod moment;
 mod sight;
@@ -16,9 +17,10 @@ use moment::{Distance, Moment, Seconds};
 use network::Capture;
 use replica::host_time::monotonic_ns;
 use replica::outside::ConsoleSink;
-use replica::vcpu::ReplicaGuest;
+use replica::vcpu::{ReplicaGuest, times_of};
 use replication::guest::{Guest, GuestStop};
-use replication::log::{LogEnd, LogHeader, LogItem, LogReader, LogSummary};
+use replication::log::{LogHeader, LogItem, LogReader, LogSummary};
+use replication::record::Record;
 use replication::replay::{Progress, Replayer};
 use rustix::fs::{FlockOperation, flock};
 use sight::Sight;
@@ -27,6 +29,15 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// What is replayed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The file that `understudy run --record` wrote.
+    Recording(PathBuf),
+    /// A journal, or the directory that it is in.
+    Journal(PathBuf),
+}
 
 /// How a recording is replayed.
 #[derive(Clone, Debug, Default)]
@@ -50,8 +61,18 @@ const READ_BYTES: usize = 1 << 20;
 /// Instructions between two looks at the outputs.
 const STEP: u64 = 50_000_000;
 
-/// Replays the recording and prints a summary.
-pub fn replay(path: &Path, options: ReplayOptions) -> Result<ExitStatus, Failure> {
+/// Replays it and prints a summary.
+///
+/// # Errors
+/// It cannot be used, the moment is not in it, or the replay diverges.
+pub fn replay(source: &Source, options: ReplayOptions) -> Result<ExitStatus, Failure> {
+    match source {
+        Source::Recording(path) => replay_recording(path, options),
+        Source::Journal(path) => journal::replay(path, options),
+    }
+}
+
+fn replay_recording(path: &Path, options: ReplayOptions) -> Result<ExitStatus, Failure> {
     let named = || format!("the recording {}", path.display());
     let file = File::open(path)
         .with_context(|| format!("cannot open {}", named()))
@@ -61,7 +82,7 @@ pub fn replay(path: &Path, options: ReplayOptions) -> Result<ExitStatus, Failure
     let length = if kind.is_file() { kind.len() } else { u64::MAX };
     let writer_alive = flock(&file, FlockOperation::NonBlockingLockShared).is_err();
     let mut file = file.take(length);
-    let mut replay = Replay::new(options)?;
+    let mut replay = Replay::new("recording", options)?;
     let mut reader = LogReader::new();
     let mut buffer = vec![0; READ_BYTES];
     while !replay.is_over() {
@@ -95,7 +116,8 @@ pub fn replay(path: &Path, options: ReplayOptions) -> Result<ExitStatus, Failure
                 .map_err(Failure::usage)?,
         )
     };
-    let finished = replay.finish(end.as_ref(), writer_alive);
+    let end = end.map(|end| end.describe(writer_alive));
+    let finished = replay.finish(end);
     finished.map_err(|failure| Failure::new(failure.status, failure.error.context(named())))
 }
 
@@ -107,6 +129,8 @@ enum Stage {
 }
 
 struct Replay {
+    /// What it is of, for people.
+    what: &'static str,
     options: ReplayOptions,
     sight: Sight,
     stage: Stage,
@@ -122,7 +146,7 @@ struct Replay {
 }
 
 impl Replay {
-    fn new(options: ReplayOptions) -> Result<Replay, Failure> {
+    fn new(what: &'static str, options: ReplayOptions) -> Result<Replay, Failure> {
         let capture = options.pcap.as_deref().map(create_capture).transpose()?;
         let console = ConsoleSink {
             to_stdout: options.dump_console,
@@ -130,6 +154,7 @@ impl Replay {
         };
         let goals: VecDeque<Moment> = options.at.into_iter().chain(options.until).collect();
         Ok(Replay {
+            what,
             sight: Sight::new(console, capture, goals.len() < 2),
             options,
             stage: Stage::Header,
@@ -162,26 +187,38 @@ impl Replay {
                 let machine = Snapshot::read_from(&mut &bytes[..])
                     .and_then(|snapshot| architecture.restore(&snapshot, self.options.engine));
                 let machine = machine.map_err(Failure::usage)?;
-                self.first_count = machine.instruction_count();
-                if let Some(Moment::Instruction(count)) = self.goals.front()
-                    && *count < self.first_count
-                {
-                    return Err(Failure::usage(anyhow!(
-                        "it begins at instruction {}, after {count}",
-                        self.first_count
-                    )));
-                }
-                let guest = ReplicaGuest::new(machine, None);
-                self.stage = Stage::Records(Box::new(Replayer::new(guest)));
+                self.begin(machine, 0)?;
             }
-            (LogItem::Record(number, record), Stage::Records(replayer)) => {
-                self.sight.expect(number, &record);
-                replayer.push(record);
-            }
+            (LogItem::Record(number, record), _) => self.record(number, record)?,
             (LogItem::End(summary), Stage::Records(_)) => self.summary = Some(summary),
             // The reader gives items in this order only.
             (_, _) => return Err(Failure::usage(anyhow!("its parts are in a wrong order"))),
         }
+        Ok(())
+    }
+
+    /// Records follow those up to number `before` on this machine.
+    fn begin(&mut self, machine: Box<dyn Machine>, before: u64) -> Result<(), Failure> {
+        self.first_count = machine.instruction_count();
+        let is_before = match self.goals.front() {
+            Some(Moment::Instruction(count)) => *count < self.first_count,
+            Some(Moment::Time(time_ns)) => *time_ns < machine.guest_time_ns(),
+            Some(Moment::Calendar(unix_ns)) => *unix_ns < times_of(&*machine).unix_ns,
+            Some(Moment::Record(number)) => *number <= before,
+            None => false,
+        };
+        if let (true, Some(goal)) = (is_before, self.goals.front()) {
+            let error = anyhow!("it begins at {}, after {goal}", position(&*machine, before));
+            return Err(Failure::usage(error));
+        }
+        let guest = ReplicaGuest::new(machine, None);
+        self.stage = Stage::Records(Box::new(Replayer::after(guest, before)));
+        Ok(())
+    }
+
+    fn record(&mut self, number: u64, record: Record) -> Result<(), Failure> {
+        self.sight.expect(number, &record);
+        self.replayer()?.push(record);
         Ok(())
     }
 
@@ -302,16 +339,18 @@ impl Replay {
             .map_err(Failure::usage)
     }
 
-    fn finish(mut self, end: Option<&LogEnd>, writer_alive: bool) -> Result<ExitStatus, Failure> {
+    /// There is no more; `end` says how it ends, if that was come to.
+    fn finish(mut self, end: Option<String>) -> Result<ExitStatus, Failure> {
         if !self.over {
             self.run(true)?;
         }
         let replayer = self.replayer()?;
         let replayed = replayer.replayed();
         if let Some(goal) = self.goals.front().copied() {
+            let what = self.what;
             let machine = &*self.replayer()?.guest().machine;
             let error = anyhow!(
-                "{goal} lies beyond the end of the recording: it ends at {}",
+                "{goal} lies beyond the end of the {what}: it ends at {}",
                 position(machine, replayed)
             );
             return Err(Failure::usage(error));
@@ -328,6 +367,7 @@ impl Replay {
             .map_err(Failure::from)?;
         let seconds = self.elapsed_ns as f64 / 1e9;
         let (first_count, digests, over) = (self.first_count, self.digests, self.over);
+        let what = self.what;
         let guest = self.replayer()?.guest_mut();
         let instructions = guest.instruction_count() - first_count;
         if over {
@@ -338,13 +378,13 @@ impl Replay {
         }
         eprintln!(
             "understudy: replayed {instructions} instructions in {seconds:.2} s, {:.0} MIPS ({}); \
-             {replayed} records, {digests} digests equal; {} visible outputs; digest {:032x} at {}; the recording is {}",
+             {replayed} records, {digests} digests equal; {} visible outputs; digest {:032x} at {}; the {what} is {}",
             instructions as f64 / 1e6 / seconds.max(1e-9),
             EngineName(guest.machine.engine()),
             guest.visible_outputs(),
             guest.digest(),
             guest.instruction_count(),
-            end.map_or_else(|| "longer".to_owned(), |end| end.describe(writer_alive)),
+            end.as_deref().unwrap_or("longer"),
         );
         Ok(ExitStatus::Success)
     }
@@ -357,6 +397,10 @@ pub fn position(machine: &dyn Machine, replayed: u64) -> String {
         machine.instruction_count(),
         Seconds(machine.guest_time_ns())
     )
+}
+
+fn at(replayer: &Replayer<ReplicaGuest>) -> String {
+    position(&*replayer.guest().machine, replayer.replayed())
 }
 
 /// What the machine's real-time clock shows.
@@ -396,14 +440,25 @@ fn step(
         Ok(Progress::Working | Progress::Waiting) => return Ok(()),
         // Only a machine with disks waits for something, and this one has none.
         Ok(Progress::Blocked) => anyhow!("the replay waits for a disk"),
-        Err(divergence) => anyhow!("the replay diverges: {divergence}"),
+        Err(divergence) => match replayer.guest_mut().take_host_error() {
+            Some(missing) => return Err(Failure::usage(anyhow!("{}: {missing}", at(replayer)))),
+            None => anyhow!("the replay diverges: {divergence}"),
+        },
     };
     Err(Failure::new(ExitStatus::Diverged, error))
 }
 
 /// Says whose recording it is.
 fn check_header(header: &LogHeader) -> anyhow::Result<Architecture> {
-    let version = header.semantics_version;
+    let architecture = check_semantics(header.semantics_version)?;
+    if !header.has_snapshot || !header.has_disk_reads {
+        anyhow::bail!("it is not self-contained: it has no snapshot or no disk reads");
+    }
+    Ok(architecture)
+}
+
+/// The architecture whose machines compute this version.
+fn check_semantics(version: u32) -> anyhow::Result<Architecture> {
     let Some(architecture) = Architecture::of_semantics(version) else {
         let computed: Vec<String> = Architecture::value_variants()
             .iter()
@@ -415,9 +470,6 @@ fn check_header(header: &LogHeader) -> anyhow::Result<Architecture> {
             computed.join(" and ")
         );
     };
-    if !header.has_snapshot || !header.has_disk_reads {
-        anyhow::bail!("it is not self-contained: it has no snapshot or no disk reads");
-    }
     Ok(architecture)
 }
 

@@ -88,7 +88,7 @@ pub fn run(config: &VmConfig, options: SingleOptions) -> Result<ExitStatus, Fail
         Some(_) => LiveOptions {
             digest_interval_ns: DIGEST_INTERVAL_NS,
             digest_interval_instructions: options.digest_interval_instructions,
-            flushes_wait: false,
+            ..LiveOptions::default()
         },
         None => LiveOptions::default(),
     };

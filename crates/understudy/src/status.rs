@@ -394,8 +394,16 @@ fn describe_joining(joining: &JoinProgress) -> String {
 
 /// A primary's journal, on one line.
 fn describe_journal(journal: &JournalLine, recovers_in_ms: f64) -> String {
+    let kept = match &*journal.kept_since {
+        "" => String::new(),
+        since => format!(
+            "   history since {}, {:.1} MiB",
+            printable(since),
+            journal.kept_bytes as f64 / f64::from(1 << 20)
+        ),
+    };
     format!(
-        "journal {}   record {} is durable, {:.1} KiB are not yet   going on from it takes {:.1} s",
+        "journal {}   record {} is durable, {:.1} KiB are not yet   going on from it takes {:.1} s{kept}",
         printable(&journal.state),
         journal.durable,
         journal.bytes_waiting as f64 / 1024.0,

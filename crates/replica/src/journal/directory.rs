@@ -1,7 +1,7 @@
 //! Where the files of journals are: `DIRECTORY/JOURNAL/00000001.snapshot`, `….segment`.
 
 use environment::fs::{self, File, Lock, OpenOptions};
-use replication::journal::{JournalHead, JournalItem, SegmentReader};
+use replication::journal::{JournalHead, JournalItem, SegmentReader, SnapshotFileReader};
 use replication::message::LifeId;
 use replication::succession::{JournalId, LifeNumber, MachineName};
 use rustix::io::Errno;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 /// Follows the name of a snapshot that is being written.
-const UNFINISHED: &str = ".new";
+pub(super) const UNFINISHED: &str = ".new";
 /// Holds the lock.
 const LOCK: &str = "lock";
 /// Bytes that are read at once.
@@ -118,10 +118,7 @@ impl JournalDirectory {
 
     /// The journals that are there.
     pub(super) fn journals(&self) -> io::Result<Vec<JournalId>> {
-        let names = fs::names(&self.path)?;
-        let mut journals: Vec<JournalId> = names.iter().filter_map(|name| parse_id(name)).collect();
-        journals.sort_unstable();
-        Ok(journals)
+        journals(&self.path)
     }
 
     /// Where one is.
@@ -132,14 +129,7 @@ impl JournalDirectory {
     /// The head of the newest segment of a journal, if it can be read at all.
     fn head_of(&self, id: JournalId) -> Option<JournalHead> {
         let segment = segments(&self.of(id)).ok()?.pop()?;
-        let path = segment_path(&self.of(id), segment);
-        let bytes = fs::read(&path, HEAD_LIMIT_BYTES).ok()?;
-        let mut reader = SegmentReader::default();
-        reader.push(&bytes);
-        match reader.next_item() {
-            Ok(Some(JournalItem::Head(head))) => Some(head),
-            _ => None,
-        }
+        segment_head(&segment_path(&self.of(id), segment)).ok()?
     }
 
     /// Makes the directory of a journal, with none beside it: whoever begins one goes on from no other of
@@ -170,6 +160,35 @@ impl JournalDirectory {
         fs::sync_directory(&self.path)?;
         Ok(path)
     }
+}
+
+/// The journals in a directory.
+pub(super) fn journals(directory: &Path) -> io::Result<Vec<JournalId>> {
+    let names = fs::names(directory)?;
+    let mut journals: Vec<JournalId> = names.iter().filter_map(|name| parse_id(name)).collect();
+    journals.sort_unstable();
+    Ok(journals)
+}
+
+/// What a segment says of itself; nothing if it is not written so far.
+pub(super) fn segment_head(path: &Path) -> io::Result<Option<JournalHead>> {
+    let bytes = fs::read(path, HEAD_LIMIT_BYTES)?;
+    let mut reader = SegmentReader::default();
+    reader.push(&bytes);
+    match reader.next_item() {
+        Ok(Some(JournalItem::Head(head))) => Ok(Some(head)),
+        _ => Ok(None),
+    }
+}
+
+/// What a snapshot says of itself, if that can be read.
+pub(super) fn snapshot_head(path: &Path) -> io::Result<Option<JournalHead>> {
+    let bytes = fs::read(path, HEAD_LIMIT_BYTES)?;
+    let mut reader = SnapshotFileReader::default();
+    reader.push(&bytes);
+    // What follows the head may be damaged: whoever reads it will say so.
+    let _first = reader.next_piece();
+    Ok(reader.head().cloned())
 }
 
 fn parse_id(name: &str) -> Option<JournalId> {
@@ -237,42 +256,6 @@ pub(super) fn snapshots(journal: &Path) -> io::Result<Vec<u64>> {
     numbers(journal, ".snapshot")
 }
 
-/// Removes what precedes this segment, the oldest first, until no more than `keep_bytes` of it are left.
-/// What is left begins with a snapshot.
-pub(super) fn trim(journal: &Path, segment: u64, keep_bytes: u64) -> io::Result<()> {
-    let length = |path: PathBuf| {
-        let (_, length) = fs::look_at(&path)?;
-        Ok::<_, io::Error>((path, length))
-    };
-    // A snapshot goes after what follows it: it is never there for nothing but a moment.
-    let mut files = Vec::new();
-    for number in segments(journal)? {
-        files.push((number, length(segment_path(journal, number))?));
-    }
-    for number in snapshots(journal)? {
-        files.push((number, length(snapshot_path(journal, number))?));
-    }
-    files.retain(|(number, _)| *number < segment);
-    let begins: Vec<u64> = snapshots(journal)?;
-    let left_from = |first: u64| -> u64 {
-        let kept = files.iter().filter(|(number, _)| *number >= first);
-        kept.map(|(_, (_, bytes))| bytes).sum()
-    };
-    let mut begins = begins.into_iter().filter(|begin| *begin < segment);
-    let first = begins.find(|begin| left_from(*begin) <= keep_bytes);
-    let first = first.unwrap_or(segment);
-    for (_, (path, _)) in files.into_iter().filter(|(number, _)| *number < first) {
-        fs::remove_file(&path)?;
-    }
-    // Those that were being written when everything ended.
-    for name in fs::names(journal)? {
-        if name.ends_with(UNFINISHED) {
-            fs::remove_file(&journal.join(name))?;
-        }
-    }
-    fs::sync_directory(journal)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -302,6 +285,8 @@ mod tests {
             place: place(),
             visible_outputs: 0,
             disk_layer: 0,
+            times: None,
+            builds_on: 0,
         };
         let bytes = SegmentWriter::begin(&head).take_bytes();
         std::fs::write(segment_path(&journal, 1), bytes).unwrap();

@@ -4,18 +4,23 @@
 //! time: many outputs share one sync.
 
 mod directory;
+pub mod history;
 mod inspect;
 mod recover;
+mod retention;
 mod snapshot;
+mod snapshot_bytes;
 mod writer;
 
 pub use directory::{JournalDirectory, JournalDirectoryError};
 pub use inspect::Inspected;
 pub use recover::{DiskPlace, Recovered, Recovering};
 
+use crate::config::Retention;
 use crate::journal::inspect::inspect_all;
 use crate::machines::Machines;
-use crate::vcpu::BegunSnapshot;
+use crate::packing::Packer;
+use crate::vcpu::{BegunSnapshot, DiskRead};
 use crate::wake::Waker;
 use environment::mpsc::{self, Receiver, Sender};
 use replication::life_log::Place;
@@ -50,6 +55,8 @@ enum Job {
     /// Go on in the journal that the machine went on from, whose records end here.
     GoOn(Box<Inspected>, Place, u64),
     Store(JournalId, Vec<StoredRecords>),
+    /// What a disk read, of which a record will tell.
+    Read(JournalId, DiskRead),
     End(JournalId),
     /// What is before this segment is not needed any more.
     Trim(JournalId, u64),
@@ -64,6 +71,17 @@ pub enum JournalNews {
     Durable(JournalId, u64),
     /// It cannot be kept any further.
     Failed(JournalId, String),
+    /// What was too old has gone; this is left of what no machine needs to go on.
+    Trimmed(JournalId, KeptHistory),
+}
+
+/// What is kept of a journal besides what a machine goes on from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeptHistory {
+    /// Bytes of it.
+    pub bytes: u64,
+    /// The earliest moment that can be looked into, in nanoseconds since 1970, if it is known.
+    pub since_unix_ns: Option<u64>,
 }
 
 /// The journals here, by their identity: what was read, or why it is of no use.
@@ -78,28 +96,30 @@ pub struct JournalDesk {
     journals: Journals,
     /// Where, for people.
     directory: String,
+    kept: KeptHistory,
 }
 
 impl JournalDesk {
-    /// Starts the thread, which ends when this is dropped. `keep_bytes`: of what no machine needs to go
-    /// on, so much is kept.
+    /// Starts the thread, which ends when this is dropped. `keep`: what is kept of what no machine needs to go on.
     ///
     /// # Errors
     /// The host gives no thread.
     pub fn start(
         directory: JournalDirectory,
         owner: JournalOwner,
-        keep_bytes: u64,
+        keep: Retention,
         waker: Waker,
     ) -> io::Result<JournalDesk> {
         let place = directory.path().display().to_string();
         let (jobs, received) = mpsc::channel();
         let (tell, news) = mpsc::channel();
         let (found, inspected) = mpsc::channel();
+        let packer = Packer::new()?;
         environment::thread::Builder::new()
             .name("journal".into())
             .spawn(move || {
-                let mut writer = Writer::new(directory, owner, keep_bytes, News { tell, waker });
+                let news = News { tell, waker };
+                let mut writer = Writer::new(directory, owner, keep, news, packer);
                 writer.serve(&received, &found);
             })?;
         Ok(JournalDesk {
@@ -108,6 +128,7 @@ impl JournalDesk {
             inspected,
             journals: BTreeMap::new(),
             directory: place,
+            kept: KeptHistory::default(),
         })
     }
 
@@ -173,6 +194,11 @@ impl JournalDesk {
         self.job(Job::Store(id, batches));
     }
 
+    /// Stores what a disk read beside the record that will tell of it.
+    pub fn keep_read(&self, id: JournalId, read: DiskRead) {
+        self.job(Job::Read(id, read));
+    }
+
     /// Nobody wants it any more. What is there stays until another one is begun.
     pub fn end(&self, id: JournalId) {
         self.job(Job::End(id));
@@ -182,6 +208,21 @@ impl JournalDesk {
     /// far as it is not to be kept.
     pub fn trim(&self, id: JournalId, segment: u64) {
         self.job(Job::Trim(id, segment));
+    }
+
+    /// Where it is, for people.
+    pub fn directory(&self) -> &str {
+        &self.directory
+    }
+
+    /// What is kept of what no machine needs to go on, as far as known.
+    pub fn kept(&self) -> KeptHistory {
+        self.kept
+    }
+
+    /// That is kept now.
+    pub fn keeps(&mut self, kept: KeptHistory) {
+        self.kept = kept;
     }
 
     /// What happened.

@@ -1,19 +1,19 @@
 //! Makes a machine of a journal: its snapshot, and after that its records, on a thread of their own.
 
 use super::Inspected;
-use super::directory::{READ_BYTES, read_file, segment_path, snapshot_path};
+use super::directory::{read_file, segment_path, snapshot_path};
+use super::snapshot_bytes::SnapshotBytes;
 use crate::config::DiskFile;
 use crate::disk::overlay::LayerId;
 use crate::disk::{BegunDisks, Disk};
 use crate::machines::Machines;
 use crate::wake::Waker;
-use environment::fs::File;
 use environment::mpsc::{self, Receiver, SyncSender, TryRecvError};
 use environment::thread::JoinHandle;
 use machine::Machine;
-use replication::journal::{JournalItem, SegmentReader, SnapshotFileReader};
+use replication::journal::{JournalItem, SegmentReader};
 use replication::record::Record;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -151,7 +151,8 @@ fn read_segment(path: &Path, length: Option<u64>, out: &Out) -> io::Result<()> {
                         return false;
                     }
                 }
-                Ok(Some(JournalItem::Head(_))) => {}
+                // A machine that goes on reads its disks itself.
+                Ok(Some(JournalItem::Head(_) | JournalItem::Read(_))) => {}
                 Ok(None) => return true,
                 Err(error) => {
                     read = Err(io::Error::other(error));
@@ -161,64 +162,4 @@ fn read_segment(path: &Path, length: Option<u64>, out: &Out) -> io::Result<()> {
         }
     })?;
     read
-}
-
-/// The machine's bytes in the file of a snapshot.
-struct SnapshotBytes {
-    file: File,
-    /// Bytes of the file that were read, and that it has.
-    at: u64,
-    length: u64,
-    reader: SnapshotFileReader,
-    buffer: Vec<u8>,
-    piece: Vec<u8>,
-    taken: usize,
-}
-
-impl SnapshotBytes {
-    fn open(path: &Path) -> io::Result<SnapshotBytes> {
-        let file = File::open(path)?;
-        Ok(SnapshotBytes {
-            at: 0,
-            length: file.length()?,
-            file,
-            reader: SnapshotFileReader::default(),
-            buffer: vec![0; READ_BYTES],
-            piece: Vec::new(),
-            taken: 0,
-        })
-    }
-
-    /// The next piece; false after the last.
-    fn next_piece(&mut self) -> io::Result<bool> {
-        loop {
-            if let Some(piece) = self.reader.next_piece().map_err(io::Error::other)? {
-                self.piece = piece;
-                self.taken = 0;
-                return Ok(true);
-            }
-            let length = (self.length - self.at).min(READ_BYTES as u64);
-            if length == 0 {
-                self.reader.finish().map_err(io::Error::other)?;
-                return Ok(false);
-            }
-            let bytes = &mut self.buffer[..length as usize];
-            self.file.read_exact_at(bytes, self.at)?;
-            self.at += length;
-            self.reader.push(bytes);
-        }
-    }
-}
-
-impl Read for SnapshotBytes {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        if self.taken == self.piece.len() && !self.next_piece()? {
-            return Ok(0);
-        }
-        let rest = &self.piece[self.taken..];
-        let length = out.len().min(rest.len());
-        out[..length].copy_from_slice(&rest[..length]);
-        self.taken += length;
-        Ok(length)
-    }
 }

@@ -3,17 +3,22 @@
 use super::directory::{create, snapshot_path, unfinished_snapshot_path};
 use super::{JournalNews, News};
 use crate::disk::Freezing;
+use crate::packing::Packer;
 use crate::priority::yield_to_the_guest;
 use crate::vcpu::{BegunSnapshot, PagesLost};
 use environment::fs::{File, rename, sync_directory};
 use machine::snapshot::SnapshotWriter;
-use replication::journal::{JournalHead, SnapshotFileWriter};
+use replication::journal::{JournalHead, MAX_PIECE_BYTES, SnapshotFileWriter};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 /// Bytes that wait in memory before they go to the file.
 const BUFFER_BYTES: usize = 1 << 20;
+/// Bytes that are packed, and checked, together: about thirty pages.
+const PIECE_BYTES: usize = 128 << 10;
+
+const _: () = assert!(PIECE_BYTES <= MAX_PIECE_BYTES);
 
 /// Why a snapshot is not there.
 #[derive(Debug, Error)]
@@ -71,6 +76,8 @@ fn write(journal: &Path, head: &JournalHead, begun: &BegunSnapshot) -> Result<()
         file,
         written: 0,
         writer: SnapshotFileWriter::begin(head),
+        packer: Packer::new().map_err(failed)?,
+        piece: Vec::with_capacity(PIECE_BYTES),
     };
     let mut writer = SnapshotWriter::begin(&begun.head, &mut out).map_err(failed)?;
     while let Some(batch) = begun.pages.next_batch()? {
@@ -78,8 +85,7 @@ fn write(journal: &Path, head: &JournalHead, begun: &BegunSnapshot) -> Result<()
         begun.pages.reuse(batch);
     }
     writer.end().map_err(failed)?;
-    out.writer.end();
-    out.flush().map_err(failed)?;
+    out.end().map_err(failed)?;
     out.file.sync_all().map_err(failed)?;
     // Without the disks as they were then it is none.
     let synced = begun.freezing.as_ref().map_or(Ok(()), Freezing::sync);
@@ -88,20 +94,45 @@ fn write(journal: &Path, head: &JournalHead, begun: &BegunSnapshot) -> Result<()
     sync_directory(journal).map_err(failed)
 }
 
-/// Puts the machine's bytes into pieces, and the pieces into the file.
+/// Puts the machine's bytes into pieces, packs those, and puts them into the file.
 struct Pieces {
     file: File,
     written: u64,
     writer: SnapshotFileWriter,
+    packer: Packer,
+    /// What was not packed yet.
+    piece: Vec<u8>,
+}
+
+impl Pieces {
+    fn end_piece(&mut self) -> io::Result<()> {
+        if !self.piece.is_empty() {
+            let packed = self.packer.pack(&self.piece)?;
+            self.writer.packed(self.piece.len(), &packed);
+            self.piece.clear();
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        self.end_piece()?;
+        self.writer.end();
+        self.flush()
+    }
 }
 
 impl Write for Pieces {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.writer.add(bytes);
+        let room = PIECE_BYTES - self.piece.len();
+        let taken = room.min(bytes.len());
+        self.piece.extend_from_slice(&bytes[..taken]);
+        if self.piece.len() == PIECE_BYTES {
+            self.end_piece()?;
+        }
         if self.writer.waiting_bytes() >= BUFFER_BYTES {
             self.flush()?;
         }
-        Ok(bytes.len())
+        Ok(taken)
     }
 
     fn flush(&mut self) -> io::Result<()> {

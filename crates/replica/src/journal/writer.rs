@@ -1,11 +1,15 @@
 //! The thread that writes a journal.
 
-use super::directory::{JournalDirectory, create, segment_path, trim};
+use super::directory::{JournalDirectory, create, segment_path};
+use super::retention::Kept;
 use super::{Inspected, Job, JournalNews, JournalOwner, Journals, News, look, snapshot};
-use crate::vcpu::BegunSnapshot;
+use crate::config::Retention;
+use crate::host_time::unix_ns;
+use crate::packing::Packer;
+use crate::vcpu::{BegunSnapshot, DiskRead};
 use environment::fs::{self, File, OpenOptions, sync_directory};
 use environment::mpsc::{Receiver, Sender};
-use replication::journal::{JournalHead, SegmentWriter};
+use replication::journal::{JournalHead, SegmentWriter, StoredRead};
 use replication::life_log::Place;
 use replication::primary::{JournalStart, StoredRecords};
 use replication::succession::JournalId;
@@ -28,27 +32,35 @@ struct OpenSegment {
 pub(super) struct Writer {
     directory: JournalDirectory,
     owner: JournalOwner,
-    keep_bytes: u64,
+    retention: Retention,
+    kept: Kept,
     news: News,
     open: Option<OpenSegment>,
     /// What is to be stored next, together.
     waiting: Vec<StoredRecords>,
+    /// What disks read that records tell of which may be still to come.
+    waiting_reads: Vec<DiskRead>,
+    packer: Packer,
 }
 
 impl Writer {
     pub(super) fn new(
         directory: JournalDirectory,
         owner: JournalOwner,
-        keep_bytes: u64,
+        retention: Retention,
         news: News,
+        packer: Packer,
     ) -> Writer {
         Writer {
             directory,
             owner,
-            keep_bytes,
+            retention,
+            kept: Kept::default(),
             news,
             open: None,
             waiting: Vec::new(),
+            waiting_reads: Vec::new(),
+            packer,
         }
     }
 
@@ -74,8 +86,14 @@ impl Writer {
     fn job(&mut self, job: Job, inspected: &Sender<Result<Journals, String>>) {
         match job {
             Job::Store(id, batches) => {
-                if self.open.as_ref().is_some_and(|open| open.id == id) {
+                if self.is_open(id) {
                     self.waiting.extend(batches);
+                }
+                return;
+            }
+            Job::Read(id, read) => {
+                if self.is_open(id) {
+                    self.waiting_reads.push(read);
                 }
                 return;
             }
@@ -92,16 +110,23 @@ impl Writer {
                 self.go_on(&inspected, place, visible_outputs);
             }
             Job::End(id) => {
-                self.open.take_if(|open| open.id == id);
+                if self.open.take_if(|open| open.id == id).is_some() {
+                    self.waiting_reads.clear();
+                }
             }
             Job::Trim(id, segment) => self.trim(id, segment),
-            Job::Store(..) => unreachable!("it was taken above"),
+            Job::Store(..) | Job::Read(..) => unreachable!("it was taken above"),
         }
+    }
+
+    fn is_open(&self, id: JournalId) -> bool {
+        self.open.as_ref().is_some_and(|open| open.id == id)
     }
 
     fn failed(&mut self, id: JournalId, path: &Path, error: &io::Error) {
         self.open = None;
         self.waiting.clear();
+        self.waiting_reads.clear();
         let why = format!("{}: {error}", path.display());
         self.news.tell(JournalNews::Failed(id, why));
     }
@@ -126,6 +151,8 @@ impl Writer {
             place: start.place,
             visible_outputs: start.visible_outputs,
             disk_layer: begun.freezing.as_ref().map_or(0, |disks| disks.id().0),
+            times: Some(begun.times),
+            builds_on: 0,
         };
         let begin = || -> io::Result<OpenSegment> {
             let journal = if is_first {
@@ -153,8 +180,10 @@ impl Writer {
 
     fn trim(&mut self, id: JournalId, segment: u64) {
         let journal = self.directory.of(id);
-        if let Err(error) = trim(&journal, segment, self.keep_bytes) {
-            self.failed(id, &journal, &error);
+        let trimmed = self.kept.trim(&journal, segment, self.retention, unix_ns());
+        match trimmed {
+            Ok(kept) => self.news.tell(JournalNews::Trimmed(id, kept)),
+            Err(error) => self.failed(id, &journal, &error),
         }
     }
 
@@ -164,10 +193,14 @@ impl Writer {
             return;
         }
         let batches = std::mem::take(&mut self.waiting);
+        let reads = match self.packed_reads() {
+            Ok(reads) => reads,
+            Err(error) => return self.commit_failed(&error),
+        };
         let Some(open) = &mut self.open else {
             return;
         };
-        open.writer.commit(&batches);
+        open.writer.commit(&reads, &batches);
         let bytes = open.writer.take_bytes();
         let at = open.writer.bytes() - bytes.len() as u64;
         let written = open.file.write_all_at(&bytes, at);
@@ -177,12 +210,28 @@ impl Writer {
                 let news = JournalNews::Durable(open.id, open.writer.last());
                 self.news.tell(news);
             }
-            Err(error) => {
-                let (id, path) = (open.id, open.path.clone());
-                // What a failed sync has left on the disk nobody knows: nothing more is written there.
-                self.failed(id, &path, &error);
-            }
+            // What a failed sync has left on the disk nobody knows: nothing more is written there.
+            Err(error) => self.commit_failed(&error),
         }
+    }
+
+    fn commit_failed(&mut self, error: &io::Error) {
+        if let Some(open) = &self.open {
+            let (id, path) = (open.id, open.path.clone());
+            self.failed(id, &path, error);
+        }
+    }
+
+    fn packed_reads(&mut self) -> io::Result<Vec<StoredRead>> {
+        let pack = |read: DiskRead| {
+            Ok(StoredRead {
+                device: read.device,
+                request: read.request,
+                bytes: read.data.len() as u64,
+                packed: self.packer.pack(&read.data)?,
+            })
+        };
+        self.waiting_reads.drain(..).map(pack).collect()
     }
 }
 
@@ -231,6 +280,8 @@ fn next_segment(
         before: inspected.tail.digest,
         place,
         visible_outputs,
+        times: None,
+        builds_on: 0,
         ..inspected.head.clone()
     };
     open_segment(journal, &head)

@@ -856,8 +856,7 @@ fn open_journal(
         overlay_bases: writable_bases(config),
     };
     let directory = JournalDirectory::take(&options.directory, &owner.machine)?;
-    let keep_bytes = options.keep_bytes;
-    let desk = JournalDesk::start(directory, owner, keep_bytes, waker.clone())?;
+    let desk = JournalDesk::start(directory, owner, options.keep, waker.clone())?;
     Ok(Some(desk))
 }
 

@@ -5,7 +5,7 @@ use crate::disk::DiskThread;
 use crate::disk::overlay::LayerId;
 use crate::host_time::{monotonic, monotonic_ns};
 use crate::journal::{JournalDesk, JournalNews};
-use crate::vcpu::{BegunSnapshot, SnapshotDisks};
+use crate::vcpu::{BegunSnapshot, DiskRead, SnapshotDisks};
 use replication::primary::{JournalStart, StoredRecords};
 use replication::succession::JournalId;
 use std::time::Duration;
@@ -164,6 +164,13 @@ impl PrimaryLoop {
         self.journal_desk().store(id, batches);
     }
 
+    /// The record that tells of it follows.
+    pub(super) fn keep_read(&mut self, read: DiskRead) {
+        if let Some(id) = self.core.store_beside(read.data.len()) {
+            self.journal_desk().keep_read(id, read);
+        }
+    }
+
     pub(super) fn end_journal(&mut self, id: JournalId) {
         self.journal_desk().end(id);
         let snapshot = std::mem::take(&mut self.journal_snapshot);
@@ -211,6 +218,11 @@ impl PrimaryLoop {
                 }
                 JournalNews::Durable(id, sequence) => {
                     self.core.journal_durable(now, id, sequence);
+                }
+                JournalNews::Trimmed(_, kept) => {
+                    if let Some(desk) = &mut self.host.journal {
+                        desk.keeps(kept);
+                    }
                 }
                 JournalNews::Failed(id, why) => self.core.journal_failed(now, id, why),
             }

@@ -45,6 +45,7 @@ pub(super) fn live_options(host: &Host) -> LiveOptions {
         digest_interval_ns: host.config.pair.digest_interval.as_nanos() as u64,
         digest_interval_instructions: 0,
         flushes_wait: true,
+        reports_reads: host.config.keeps_reads(),
     }
 }
 
@@ -467,6 +468,7 @@ impl PrimaryLoop {
         for step in steps {
             match step {
                 Step::Record(record) => self.core.record(monotonic(), record),
+                Step::Read(read) => self.keep_read(read),
                 Step::Outputs(batch) => {
                     let outputs = batch.outputs.into_iter().map(Said::Output).collect();
                     self.core
@@ -651,7 +653,11 @@ fn status(host: &Host, core: &ReplicationCore, vcpu: &LiveVcpu) -> ReplicaStatus
     ReplicaStatus {
         role: "primary".into(),
         state: state_name(pair.phase, pair.protected).into(),
-        journal: pair.journal.as_ref().map(JournalLine::from),
+        journal: pair
+            .journal
+            .as_ref()
+            .zip(host.journal.as_ref())
+            .map(|(journal, desk)| JournalLine::of(journal, desk.directory(), desk.kept())),
         generation: pair.generation.0,
         protected: pair.protected,
         followers: pair.followers.iter().map(FollowerLine::from).collect(),

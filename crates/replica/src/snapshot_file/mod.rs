@@ -3,7 +3,6 @@
 //!
 //! The format is `replication::snapshot_file`'s; here it is packed, written, read and unpacked.
 
-mod pack;
 mod placing;
 mod restored;
 mod source;
@@ -17,8 +16,8 @@ pub use taking::TakingSnapshot;
 
 #[cfg(test)]
 mod tests {
-    use super::pack::Packer;
     use super::*;
+    use crate::packing::Packer;
     use replication::configuration::{Build, Configuration};
     use replication::message::LifeId;
     use replication::snapshot_file::{FileHead, FilePart, FileWriter};

@@ -1,6 +1,6 @@
 //! Reads the file of a snapshot, part by part.
 
-use super::pack::Unpacker;
+use crate::packing::Unpacker;
 use environment::fs::File;
 use replication::snapshot_file::{FileError, FileHead, FileItem, FilePart, FileReader};
 use std::io::{self, Read};

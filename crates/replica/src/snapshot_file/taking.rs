@@ -1,7 +1,7 @@
 //! Writes a snapshot to whoever asked for it, on a thread of its own, while the guest runs.
 
-use super::pack::Packer;
 use crate::disk::{Content, CopiedPart, DiskChunk};
+use crate::packing::Packer;
 use crate::priority::yield_to_the_guest;
 use crate::vcpu::{BegunSnapshot, PagesLost};
 use crate::wake::Waker;

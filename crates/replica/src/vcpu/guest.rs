@@ -5,9 +5,9 @@ use super::Completions;
 use super::flushes::OpenFlushes;
 use crate::disk::{Completion, DiskThread};
 use crate::random;
-use machine::input::{DiskStatus, Input, InstructionCount};
+use machine::input::{DiskStatus, Input, InputError, InstructionCount};
 use machine::output::{DiskOperation, DiskRequest, Output};
-use machine::{Machine, Stop};
+use machine::{InjectError, Machine, Stop};
 use replication::guest::{Guest, GuestStop, Injection, InjectionError};
 use std::sync::Arc;
 use thiserror::Error;
@@ -69,6 +69,17 @@ pub enum GuestError {
         "request {request} of disk {device} failed at the primary and not here: the disks differ"
     )]
     OtherOutcome {
+        /// Index among the machine's disks.
+        device: u8,
+        /// The request's number.
+        request: u64,
+    },
+    /// What the disk read is not in the records, and there is no disk to read it from.
+    #[error(
+        "what request {request} of disk {device} read is not in the records: the journal was written to keep no \
+         history (journal.keep), or by a program that did not store what disks read"
+    )]
+    ReadNotRecorded {
         /// Index among the machine's disks.
         device: u8,
         /// The request's number.
@@ -215,8 +226,20 @@ impl ReplicaGuest {
             }
             _ => {}
         }
-        self.inject_live(&input)?;
-        Ok(Injection::Done)
+        match self.machine.inject(&input) {
+            Ok(()) => Ok(Injection::Done),
+            Err(InjectError::Device(InputError::DiskDataLength {
+                device,
+                request,
+                found: 0,
+                ..
+            })) if self.disks.is_none() => {
+                let error = GuestError::ReadNotRecorded { device, request };
+                self.host_error = Some(error.clone());
+                Err(error)
+            }
+            Err(error) => Err(GuestError::Refused(error.to_string())),
+        }
     }
 
     /// A disk's completion is recorded that this host's disk has not brought yet.

@@ -4,7 +4,7 @@ mod snapshots;
 
 use super::Ends;
 use super::guest::{GuestError, InputEncoding, ReplicaGuest, encode_input};
-use super::messages::{Command, LiveCommand, LiveReport, Step, VisibleOutputs};
+use super::messages::{Command, DiskRead, LiveCommand, LiveReport, Step, VisibleOutputs};
 use crate::calendar::{CalendarWatch, GuestScale};
 use crate::clock::{ClockSteering, GuestNow};
 use crate::disk::Completion;
@@ -53,6 +53,8 @@ pub struct LiveOptions {
     /// Flushes are not told to the guest until [`super::LiveVcpu::complete_flushes`] says so: the
     /// disk is not yet known to be the right one.
     pub flushes_wait: bool,
+    /// What disks read is reported, besides the records that tell of it.
+    pub reports_reads: bool,
 }
 
 /// How a machine becomes live.
@@ -414,6 +416,21 @@ impl<'a> Live<'a> {
 
     fn inject(&mut self, input: &Input) -> Result<(), GuestError> {
         self.guest.inject_live(input)?;
+        if self.options.reports_reads
+            && let Input::DiskCompletion {
+                device,
+                request,
+                data,
+                ..
+            } = input
+            && !data.is_empty()
+        {
+            self.steps.push(Step::Read(DiskRead {
+                device: *device,
+                request: *request,
+                data: data.clone(),
+            }));
+        }
         let count = self.guest.machine.instruction_count();
         let body = RecordBody::Input(encode_input(input, self.encoding));
         self.steps.push(Step::Record(Record { count, body }));
@@ -496,7 +513,7 @@ impl<'a> Live<'a> {
         let LiveOptions {
             digest_interval_ns: nanoseconds,
             digest_interval_instructions: instructions,
-            flushes_wait: _,
+            ..
         } = self.options;
         if nanoseconds > 0 && now_ns >= self.digest_at_ns
             || instructions > 0 && count >= self.digest_at_count
@@ -507,7 +524,13 @@ impl<'a> Live<'a> {
 
     fn digest(&mut self) {
         let count = self.guest.machine.instruction_count();
-        if self.options == LiveOptions::default() {
+        let LiveOptions {
+            digest_interval_ns: nanoseconds,
+            digest_interval_instructions: instructions,
+            flushes_wait,
+            ..
+        } = self.options;
+        if (nanoseconds, instructions, flushes_wait) == (0, 0, false) {
             return;
         }
         self.digest_at_ns = monotonic_ns().saturating_add(self.options.digest_interval_ns);

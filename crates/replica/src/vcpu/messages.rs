@@ -11,6 +11,7 @@ use machine::input::{Input, InstructionCount};
 use machine::memory::PAGE_SIZE;
 use machine::output::{Finish, Output, Trouble};
 use machine::snapshot::{Snapshot, SnapshotHead};
+use replication::journal::MachineTimes;
 use replication::lag::RunShare;
 use replication::message::DivergenceReport;
 use replication::record::Record;
@@ -82,6 +83,8 @@ pub(crate) enum ReplayCommand {
 pub enum Step {
     /// An input was injected, or a digest taken.
     Record(Record),
+    /// What a disk read, before the record that tells of it: where that is wanted, and the records do not hold it.
+    Read(DiskRead),
     /// What the outside can see of it: at most one in a report, and then the last.
     Outputs(VisibleOutputs),
     /// A button took effect, and everything before was reported: whoever pressed it may be told when an
@@ -94,6 +97,17 @@ pub enum Step {
         /// Which press it was.
         press: u64,
     },
+}
+
+/// What a disk read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskRead {
+    /// Index among the machine's disks.
+    pub device: u8,
+    /// The request's number.
+    pub request: u64,
+    /// The bytes.
+    pub data: Vec<u8>,
 }
 
 /// Outputs that are reported together.
@@ -224,6 +238,8 @@ pub struct BegunSnapshot {
     pub head: SnapshotHead,
     /// Its RAM, or of a copy what changed since the round before.
     pub pages: SnapshotPages,
+    /// What its clocks showed.
+    pub times: MachineTimes,
     /// About how many bytes of RAM that may be.
     pub memory_bytes: u64,
     /// How long its disks are, in bytes.
@@ -250,12 +266,22 @@ impl BegunSnapshot {
             visible: machine.visible_outputs(),
             head,
             pages,
+            times: times_of(machine),
             memory_bytes: machine.pages_in_use() as u64 * PAGE_SIZE,
             disk_lengths: disk_lengths(machine),
             disk_parts: mpsc::sync_channel(1).1,
             freezing: None,
             pause: Duration::ZERO,
         }
+    }
+}
+
+/// What a machine's clocks show.
+pub fn times_of(machine: &dyn Machine) -> MachineTimes {
+    let guest_ns = machine.guest_time_ns();
+    MachineTimes {
+        guest_ns,
+        unix_ns: machine.unix_base_ns().saturating_add(guest_ns),
     }
 }
 

@@ -8,11 +8,12 @@ mod scan;
 mod snapshot;
 
 pub use reader::{JournalItem, SegmentReader, Tail};
-pub use snapshot::{SnapshotFileReader, SnapshotFileWriter};
+pub use snapshot::{MAX_PIECE_BYTES, SnapshotFileReader, SnapshotFileWriter, SnapshotPiece};
 
 use crate::frame::{FrameError, FrameWriter};
 use crate::life_log::{LogMark, Place};
 use crate::message::LifeId;
+use crate::preamble::{Foreign, Preamble, preamble};
 use crate::primary::StoredRecords;
 use crate::record::encode_batch;
 use crate::succession::{JournalId, LifeNumber, MachineName};
@@ -24,11 +25,14 @@ use xxhash_rust::xxh3::Xxh3;
 pub const SEGMENT_MAGIC: [u8; 8] = *b"USTDYJNL";
 /// The first bytes of a snapshot's file.
 pub const SNAPSHOT_MAGIC: [u8; 8] = *b"USTDYSNP";
-/// The format that this build writes and reads.
-pub const FORMAT_VERSION: u16 = 2;
+/// The format that this build writes.
+pub const FORMAT_VERSION: u16 = 3;
+/// The oldest format that it reads: a host that was upgraded while everything was down goes on from the journal
+/// that the program before it wrote. It has no times, nothing of what disks read, and nothing is packed.
+pub const OLDEST_VERSION: u16 = 2;
+/// The first format that has those.
+const VERSION_WITH_TIMES: u16 = 3;
 
-/// Bytes before the first frame.
-const PREAMBLE_BYTES: usize = SEGMENT_MAGIC.len() + 2;
 /// Bytes of a machine's name, at most.
 const MAX_NAME_BYTES: usize = 64;
 
@@ -37,6 +41,9 @@ const KIND_COMMIT: u8 = 2;
 const KIND_RECORDS: u8 = 3;
 const KIND_PIECE: u8 = 4;
 const KIND_END: u8 = 5;
+const KIND_PACKED_PIECE: u8 = 6;
+const KIND_READ: u8 = 7;
+const KIND_COMMIT_READ: u8 = 8;
 
 /// Bytes of the longest head of a frame.
 const FRAME_HEAD_BYTES: u64 = 10;
@@ -66,6 +73,54 @@ pub struct JournalHead {
     pub visible_outputs: u64,
     /// Names what the disks hold that was written after the snapshot; 0: nothing is written to them.
     pub disk_layer: u128,
+    /// What the machine's clocks showed at `place`, where somebody took a snapshot there.
+    pub times: Option<MachineTimes>,
+    /// The snapshot, by its segment, that has what was not written since: this one builds on it. 0: on none. Of a
+    /// segment always 0.
+    pub builds_on: u64,
+}
+
+/// What a machine's clocks show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MachineTimes {
+    /// Guest time, in nanoseconds since power-on.
+    pub guest_ns: u64,
+    /// The real-time clock, in nanoseconds since 1970.
+    pub unix_ns: u64,
+}
+
+/// What a disk read, for those who look into the history without the disk: a machine that goes on from the
+/// journal reads its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredRead {
+    /// Index among the machine's disks.
+    pub device: u8,
+    /// The request's number; none comes twice in a life.
+    pub request: u64,
+    /// Bytes that were read.
+    pub bytes: u64,
+    /// They, packed by whoever stores them.
+    pub packed: Vec<u8>,
+}
+
+impl StoredRead {
+    fn encode(&self) -> Vec<u8> {
+        let mut out = vec![self.device];
+        put_varint(&mut out, self.request);
+        put_varint(&mut out, self.bytes);
+        out.extend_from_slice(&self.packed);
+        out
+    }
+
+    fn decode(payload: &[u8]) -> Result<StoredRead, WireError> {
+        let mut fields = Fields::new(payload);
+        Ok(StoredRead {
+            device: fields.byte()?,
+            request: fields.varint()?,
+            bytes: fields.varint()?,
+            packed: fields.remainder().to_vec(),
+        })
+    }
 }
 
 impl JournalHead {
@@ -84,10 +139,16 @@ impl JournalHead {
         out.extend_from_slice(&self.place.mark.0.to_le_bytes());
         put_varint(&mut out, self.visible_outputs);
         out.extend_from_slice(&self.disk_layer.to_le_bytes());
+        out.push(u8::from(self.times.is_some()));
+        if let Some(times) = self.times {
+            put_varint(&mut out, times.guest_ns);
+            put_varint(&mut out, times.unix_ns);
+        }
+        put_varint(&mut out, self.builds_on);
         out
     }
 
-    fn decode(payload: &[u8]) -> Result<JournalHead, WireError> {
+    fn decode(payload: &[u8], version: u16) -> Result<JournalHead, WireError> {
         let mut fields = Fields::new(payload);
         let head = JournalHead {
             id: JournalId(u128::from_le_bytes(fields.array()?)),
@@ -106,6 +167,17 @@ impl JournalHead {
             },
             visible_outputs: fields.varint()?,
             disk_layer: u128::from_le_bytes(fields.array()?),
+            times: match version >= VERSION_WITH_TIMES && fields.byte()? != 0 {
+                false => None,
+                true => Some(MachineTimes {
+                    guest_ns: fields.varint()?,
+                    unix_ns: fields.varint()?,
+                }),
+            },
+            builds_on: match version >= VERSION_WITH_TIMES {
+                false => 0,
+                true => fields.varint()?,
+            },
         };
         fields.end()?;
         Ok(head)
@@ -119,7 +191,10 @@ pub enum JournalError {
     #[error("it is no file of a journal")]
     Foreign,
     /// Another format.
-    #[error("it has journal format {found}, and this build reads format {FORMAT_VERSION}")]
+    #[error(
+        "it has journal format {found}, and this build reads formats {OLDEST_VERSION} to {FORMAT_VERSION}: use \
+         the program that wrote it"
+    )]
     Version {
         /// The file's.
         found: u16,
@@ -146,14 +221,12 @@ pub enum JournalError {
         offset: u64,
     },
     /// A piece of a snapshot is not what was written.
-    #[error("its piece {piece} (bytes {from} to {to} of the snapshot) is damaged: {why}")]
+    #[error("its piece {piece} (from byte {from} of the snapshot) is damaged: {why}")]
     Piece {
         /// Which, from 1.
         piece: u64,
         /// Where it begins.
         from: u64,
-        /// Where it ends.
-        to: u64,
         /// What is wrong.
         why: FrameError,
     },
@@ -186,7 +259,7 @@ impl SegmentWriter {
             id: head.id,
             segment: head.segment,
             frames: FrameWriter::default(),
-            out: preamble(SEGMENT_MAGIC),
+            out: preamble(SEGMENT_MAGIC, FORMAT_VERSION),
             digest: Xxh3::new(),
             position: 0,
             last: head.place.record,
@@ -198,10 +271,20 @@ impl SegmentWriter {
         writer
     }
 
-    /// Adds what is written, and made durable, together. Nothing more is added before it is durable: the
-    /// next one shows that it was.
-    pub fn commit(&mut self, batches: &[StoredRecords]) {
-        for (index, batch) in batches.iter().enumerate() {
+    /// Adds what is written, and made durable, together: records, and before them what disks read that they tell
+    /// of. Nothing more is added before it is durable: the next one shows that it was.
+    pub fn commit(&mut self, reads: &[StoredRead], batches: &[StoredRecords]) {
+        assert!(
+            reads.is_empty() || !batches.is_empty(),
+            "what disks read is told of by a record"
+        );
+        let mut begins_commit = true;
+        for read in reads {
+            let kind = [KIND_READ, KIND_COMMIT_READ][usize::from(begins_commit)];
+            self.frame(kind, &read.encode());
+            begins_commit = false;
+        }
+        for batch in batches {
             assert!(
                 batch.first == self.last + 1 && !batch.records.is_empty(),
                 "records are stored without gaps"
@@ -211,25 +294,26 @@ impl SegmentWriter {
             put_varint(&mut records, batch.first);
             encode_batch(&mut records, &batch.records);
             self.last += batch.records.len() as u64;
-            self.frame(index == 0, &records);
+            let kind = [KIND_RECORDS, KIND_COMMIT][usize::from(begins_commit)];
+            self.frame(kind, &records);
+            begins_commit = false;
         }
     }
 
-    fn frame(&mut self, begins_commit: bool, records: &[u8]) {
+    fn frame(&mut self, kind: u8, content: &[u8]) {
         let before = self.out.len();
-        if begins_commit {
+        if matches!(kind, KIND_COMMIT | KIND_COMMIT_READ) {
             // How long a frame's head is depends on its length alone.
-            let length = records.len() + scan::MARK_BYTES;
+            let length = content.len() + scan::MARK_BYTES;
             let head = frame_head_bytes(length);
             let mark = scan::mark(self.id, self.segment, self.position + head);
             self.frames
-                .write_head(&mut self.out, KIND_COMMIT, &[&mark, records]);
+                .write_head(&mut self.out, kind, &[&mark, content]);
             self.out.extend_from_slice(&mark);
         } else {
-            self.frames
-                .write_head(&mut self.out, KIND_RECORDS, &[records]);
+            self.frames.write_head(&mut self.out, kind, &[content]);
         }
-        self.out.extend_from_slice(records);
+        self.out.extend_from_slice(content);
         self.position += (self.out.len() - before) as u64;
     }
 
@@ -256,12 +340,6 @@ impl SegmentWriter {
     }
 }
 
-fn preamble(magic: [u8; 8]) -> Vec<u8> {
-    let mut out = magic.to_vec();
-    out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
-    out
-}
-
 /// Bytes that precede a payload of `length`: kind, length, check, checksum.
 fn frame_head_bytes(length: usize) -> u64 {
     let mut varint = Vec::new();
@@ -269,31 +347,13 @@ fn frame_head_bytes(length: usize) -> u64 {
     6 + varint.len() as u64
 }
 
-/// The first bytes of a file.
-#[derive(Default)]
-struct Preamble(Vec<u8>);
-
-impl Preamble {
-    /// Takes what belongs to it, and gives the rest.
-    fn push<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
-        let missing = PREAMBLE_BYTES - self.0.len();
-        let (own, rest) = bytes.split_at(missing.min(bytes.len()));
-        self.0.extend_from_slice(own);
-        rest
-    }
-
-    /// Whether it is whole, and right.
-    fn check(&self, magic: [u8; 8]) -> Result<bool, JournalError> {
-        let seen = self.0.len().min(magic.len());
-        if self.0[..seen] != magic[..seen] {
-            return Err(JournalError::Foreign);
+/// The format of a file that begins like this, once it is known.
+fn known_version(preamble: &Preamble, magic: [u8; 8]) -> Result<Option<u16>, JournalError> {
+    match preamble.version(magic) {
+        Err(Foreign) => Err(JournalError::Foreign),
+        Ok(Some(found)) if !(OLDEST_VERSION..=FORMAT_VERSION).contains(&found) => {
+            Err(JournalError::Version { found })
         }
-        match self.0[seen..] {
-            [low, high] => match u16::from_le_bytes([low, high]) {
-                FORMAT_VERSION => Ok(true),
-                found => Err(JournalError::Version { found }),
-            },
-            _ => Ok(false),
-        }
+        Ok(version) => Ok(version),
     }
 }

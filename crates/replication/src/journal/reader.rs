@@ -2,10 +2,11 @@
 
 use super::scan::{MARK_BYTES, MarkSearch, mark};
 use super::{
-    FRAME_HEAD_BYTES, JournalError, JournalHead, KIND_COMMIT, KIND_HEAD, KIND_RECORDS,
-    PREAMBLE_BYTES, Preamble, SEGMENT_MAGIC,
+    FRAME_HEAD_BYTES, JournalError, JournalHead, KIND_COMMIT, KIND_COMMIT_READ, KIND_HEAD,
+    KIND_READ, KIND_RECORDS, SEGMENT_MAGIC, StoredRead, known_version,
 };
 use crate::frame::{Frame, FrameError, FrameReader, MAX_PAYLOAD};
+use crate::preamble::{PREAMBLE_BYTES, Preamble};
 use crate::primary::StoredRecords;
 use crate::record::decode_batch;
 use crate::wire::{Fields, WireError};
@@ -18,6 +19,8 @@ pub enum JournalItem {
     Head(JournalHead),
     /// Records.
     Records(StoredRecords),
+    /// What a disk read, of which a record follows.
+    Read(StoredRead),
 }
 
 /// How a segment ends.
@@ -98,13 +101,16 @@ impl SegmentReader {
     /// It is no segment, or what is in it was written by nobody. A frame that is not right is told by
     /// [`SegmentReader::finish`]: only what follows says whether it was ever whole.
     pub fn next_item(&mut self) -> Result<Option<JournalItem>, JournalError> {
-        if self.broken.is_some() || !self.preamble.check(SEGMENT_MAGIC)? {
+        let Some(version) = known_version(&self.preamble, SEGMENT_MAGIC)? else {
+            return Ok(None);
+        };
+        if self.broken.is_some() {
             return Ok(None);
         }
         match self.frames.next_frame() {
             Ok(None) => Ok(None),
             Ok(Some(frame)) => {
-                let item = self.read(&frame)?;
+                let item = self.read(&frame, version)?;
                 let good = (self.frames.offset() - self.good_bytes) as usize;
                 let good = self.digested..self.digested + good;
                 self.digest.update(&self.ahead[good.clone()]);
@@ -137,7 +143,7 @@ impl SegmentReader {
         self.broken = Some(Broken { why, search, bytes });
     }
 
-    fn read(&mut self, frame: &Frame) -> Result<JournalItem, JournalError> {
+    fn read(&mut self, frame: &Frame, version: u16) -> Result<JournalItem, JournalError> {
         let (after, offset) = (self.last, frame.offset);
         let garbled = |source| JournalError::Records {
             after,
@@ -145,22 +151,24 @@ impl SegmentReader {
         };
         match (frame.kind, &self.head) {
             (KIND_HEAD, None) => {
-                let head = JournalHead::decode(&frame.payload).map_err(garbled)?;
+                let head = JournalHead::decode(&frame.payload, version).map_err(garbled)?;
                 self.last = head.place.record;
                 self.last_count = head.place.count;
                 self.head = Some(head.clone());
                 Ok(JournalItem::Head(head))
             }
-            (KIND_COMMIT, Some(head)) => {
+            (kind @ (KIND_COMMIT | KIND_COMMIT_READ), Some(head)) => {
                 let length = frame.payload.len();
                 let position = PREAMBLE_BYTES as u64 + offset + super::frame_head_bytes(length);
                 let expected = mark(head.id, head.segment, position);
                 match frame.payload.strip_prefix(&expected) {
-                    Some(records) => self.records(records, offset, garbled),
+                    Some(content) if kind == KIND_COMMIT => self.records(content, offset, garbled),
+                    Some(content) => stored_read(content).map_err(garbled),
                     None => Err(self.order("a commit of another place", offset)),
                 }
             }
             (KIND_RECORDS, Some(_)) => self.records(&frame.payload, offset, garbled),
+            (KIND_READ, Some(_)) => stored_read(&frame.payload).map_err(garbled),
             _ => Err(self.order("a frame that does not belong there", offset)),
         }
     }
@@ -212,7 +220,7 @@ impl SegmentReader {
     /// # Errors
     /// What was durable is damaged: something that was written later is there.
     pub fn finish(mut self) -> Result<Tail, JournalError> {
-        if !self.preamble.check(SEGMENT_MAGIC)? || self.head.is_none() {
+        if known_version(&self.preamble, SEGMENT_MAGIC)?.is_none() || self.head.is_none() {
             return Err(JournalError::NoHead);
         }
         if self.broken.is_none() && self.frames.rest().len() > FRAME_HEAD_BYTES as usize {
@@ -236,6 +244,10 @@ impl SegmentReader {
             digest: self.digest.digest128(),
         })
     }
+}
+
+fn stored_read(content: &[u8]) -> Result<JournalItem, WireError> {
+    StoredRead::decode(content).map(JournalItem::Read)
 }
 
 const _: () = assert!(MARK_BYTES as u64 > FRAME_HEAD_BYTES);

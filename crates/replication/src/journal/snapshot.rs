@@ -1,21 +1,35 @@
 //! The file of a snapshot: whose it is, and the machine's own bytes in pieces that are checked one by
-//! one.
+//! one. Whoever writes it packs them: nothing is packed or unpacked here.
 
 use super::{
-    FrameError, JournalError, JournalHead, KIND_END, KIND_HEAD, KIND_PIECE, Preamble,
-    SNAPSHOT_MAGIC, preamble,
+    FORMAT_VERSION, FrameError, JournalError, JournalHead, KIND_END, KIND_HEAD, KIND_PACKED_PIECE,
+    KIND_PIECE, SNAPSHOT_MAGIC, known_version,
 };
 use crate::frame::{FrameReader, FrameWriter, MAX_PAYLOAD};
+use crate::preamble::{Preamble, preamble};
 use crate::wire::{Fields, put_varint};
 
-/// Bytes of a piece: a page and its number, or a few of them.
-const PIECE_BYTES: usize = 16 << 10;
+/// Bytes of a piece before it is packed, at most.
+pub const MAX_PIECE_BYTES: usize = 1 << 20;
+
+/// Some of the machine's bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SnapshotPiece {
+    /// As they are.
+    Plain(Vec<u8>),
+    /// Packed.
+    Packed {
+        /// Bytes that they have unpacked, [`MAX_PIECE_BYTES`] at most.
+        bytes: u64,
+        /// What was packed.
+        packed: Vec<u8>,
+    },
+}
 
 /// Writes the file of a snapshot.
 pub struct SnapshotFileWriter {
     frames: FrameWriter,
     out: Vec<u8>,
-    piece: Vec<u8>,
     bytes: u64,
 }
 
@@ -24,8 +38,7 @@ impl SnapshotFileWriter {
     pub fn begin(head: &JournalHead) -> SnapshotFileWriter {
         let mut writer = SnapshotFileWriter {
             frames: FrameWriter::default(),
-            out: preamble(SNAPSHOT_MAGIC),
-            piece: Vec::with_capacity(PIECE_BYTES),
+            out: preamble(SNAPSHOT_MAGIC, FORMAT_VERSION),
             bytes: 0,
         };
         let head = head.encode();
@@ -33,30 +46,19 @@ impl SnapshotFileWriter {
         writer
     }
 
-    /// Adds bytes of the snapshot.
-    pub fn add(&mut self, mut bytes: &[u8]) {
-        self.bytes += bytes.len() as u64;
-        while !bytes.is_empty() {
-            let room = PIECE_BYTES - self.piece.len();
-            let (own, rest) = bytes.split_at(room.min(bytes.len()));
-            self.piece.extend_from_slice(own);
-            bytes = rest;
-            if self.piece.len() == PIECE_BYTES {
-                self.end_piece();
-            }
-        }
-    }
-
-    fn end_piece(&mut self) {
-        if !self.piece.is_empty() {
-            self.frames.write(&mut self.out, KIND_PIECE, &self.piece);
-            self.piece.clear();
-        }
+    /// Adds a piece of the snapshot that has so many bytes unpacked, [`MAX_PIECE_BYTES`] at most.
+    pub fn packed(&mut self, bytes: usize, packed: &[u8]) {
+        assert!(bytes <= MAX_PIECE_BYTES, "a piece of {bytes} bytes");
+        self.bytes += bytes as u64;
+        let mut payload = Vec::with_capacity(packed.len() + 10);
+        put_varint(&mut payload, bytes as u64);
+        payload.extend_from_slice(packed);
+        self.frames
+            .write(&mut self.out, KIND_PACKED_PIECE, &payload);
     }
 
     /// There are no more.
     pub fn end(&mut self) {
-        self.end_piece();
         let mut payload = Vec::new();
         put_varint(&mut payload, self.bytes);
         self.frames.write(&mut self.out, KIND_END, &payload);
@@ -112,9 +114,12 @@ impl SnapshotFileReader {
     ///
     /// # Errors
     /// It is no snapshot's file, or a piece is damaged, which is named.
-    pub fn next_piece(&mut self) -> Result<Option<Vec<u8>>, JournalError> {
+    pub fn next_piece(&mut self) -> Result<Option<SnapshotPiece>, JournalError> {
         loop {
-            if self.is_whole || !self.preamble.check(SNAPSHOT_MAGIC)? {
+            let Some(version) = known_version(&self.preamble, SNAPSHOT_MAGIC)? else {
+                return Ok(None);
+            };
+            if self.is_whole {
                 return Ok(None);
             }
             let frame = match self.frames.next_frame() {
@@ -126,13 +131,25 @@ impl SnapshotFileReader {
             let garbled = |source| FrameError::Payload { offset, source };
             match (frame.kind, &self.head) {
                 (KIND_HEAD, None) => {
-                    let head = JournalHead::decode(&frame.payload);
+                    let head = JournalHead::decode(&frame.payload, version);
                     self.head = Some(head.map_err(|error| self.damaged(garbled(error)))?);
                 }
                 (KIND_PIECE, Some(_)) => {
                     self.pieces += 1;
                     self.bytes += frame.payload.len() as u64;
-                    return Ok(Some(frame.payload));
+                    return Ok(Some(SnapshotPiece::Plain(frame.payload)));
+                }
+                (KIND_PACKED_PIECE, Some(_)) => {
+                    let mut fields = Fields::new(&frame.payload);
+                    let bytes = fields.varint();
+                    let bytes = bytes.map_err(|error| self.damaged(garbled(error)))?;
+                    if bytes > MAX_PIECE_BYTES as u64 {
+                        return Err(self.damaged(FrameError::Header { offset }));
+                    }
+                    let packed = fields.remainder().to_vec();
+                    self.pieces += 1;
+                    self.bytes += bytes;
+                    return Ok(Some(SnapshotPiece::Packed { bytes, packed }));
                 }
                 (KIND_END, Some(_)) => {
                     let mut fields = Fields::new(&frame.payload);
@@ -152,7 +169,6 @@ impl SnapshotFileReader {
         JournalError::Piece {
             piece: self.pieces + 1,
             from: self.bytes,
-            to: self.bytes + PIECE_BYTES as u64,
             why,
         }
     }

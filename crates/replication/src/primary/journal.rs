@@ -104,6 +104,8 @@ pub(super) struct Journal {
     sent: u64,
     unsent_bytes: usize,
     unsent_since: Option<Duration>,
+    /// Bytes that are stored beside the records that were not handed over.
+    beside_bytes: usize,
     handed: VecDeque<Handed>,
     handed_bytes: usize,
     durable: u64,
@@ -121,6 +123,7 @@ impl Journal {
             sent: 0,
             unsent_bytes: 0,
             unsent_since: None,
+            beside_bytes: 0,
             handed: VecDeque::new(),
             handed_bytes: 0,
             durable: 0,
@@ -176,8 +179,9 @@ impl Journal {
         let mut unsent = log.after(self.sent).peekable();
         while unsent.peek().is_some() {
             let first = self.sent + 1;
-            let (mut bytes, mut records) = (0, Vec::new());
-            while let Some((record, size)) = unsent.next_if(|_| bytes < PIECE_BYTES) {
+            let (mut bytes, mut records) = (std::mem::take(&mut self.beside_bytes), Vec::new());
+            let limit = bytes + PIECE_BYTES;
+            while let Some((record, size)) = unsent.next_if(|_| bytes < limit) {
                 bytes += size;
                 records.push(record.clone());
             }
@@ -220,7 +224,7 @@ impl Journal {
     }
 
     fn bytes_waiting(&self) -> usize {
-        self.unsent_bytes + self.handed_bytes
+        self.unsent_bytes + self.beside_bytes + self.handed_bytes
     }
 }
 
@@ -251,6 +255,17 @@ impl<O> Primary<O> {
             durable: journal.durable,
             bytes_waiting: journal.bytes_waiting(),
         })
+    }
+
+    /// So many bytes are to be stored beside the next record, by whoever stores records: they count as those do.
+    /// Gives the journal, if it stores.
+    pub fn store_beside(&mut self, bytes: usize) -> Option<JournalId> {
+        let journal = self
+            .journal
+            .as_mut()
+            .filter(|journal| journal.is_storing())?;
+        journal.beside_bytes += bytes;
+        Some(journal.id)
     }
 
     /// Whether no journal is kept, and no key says, or may say soon, that a machine goes on from one.

@@ -295,7 +295,7 @@ fn what_no_output_waits_for_is_stored_soon() {
 }
 
 #[test]
-fn a_machine_that_went_on_from_its_journal_waits_for_it_from_the_first_output_on() {
+fn a_machine_that_went_on_from_its_store_beside_it_from_the_first_output_on() {
     let before = Journaled::in_force();
     let config = journaled(JournalRole::Member);
     let (key, content) = before.store.keys.last_key_value().unwrap();

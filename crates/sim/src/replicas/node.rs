@@ -10,7 +10,7 @@ use super::world::World;
 use ::machine::engine::Engine;
 use ::machine::{Failure, Machine};
 use arbiter::Trail;
-use replica::config::{Attachment, DiskFile, JournalOptions, NetworkEnd, PairOptions};
+use replica::config::{Attachment, DiskFile, JournalOptions, NetworkEnd, PairOptions, Retention};
 use replica::disk::Disk;
 use replica::{Machines, ReplicaConfig, run_mutated};
 use replication::config::JournalRole;
@@ -323,7 +323,7 @@ impl World {
                 role: JournalRole::Member,
                 timeout: Duration::from_secs(10),
                 recover_within: self.site.recover_within,
-                keep_bytes: 0,
+                keep: Retention::NOTHING,
             }),
             pair: PairOptions {
                 host: Some(NAMES[node].into()),

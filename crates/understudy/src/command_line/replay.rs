@@ -1,26 +1,49 @@
 //! `understudy replay`.
 
+use super::button::of_replica_under;
 use super::engine::EngineOption;
+use crate::config::VmConfig;
 use crate::debugging::{self, GdbAddress};
 use crate::engine::EngineName;
 use crate::exit::{ExitStatus, Failure};
 use crate::replaying::moment::Moment;
-use crate::replaying::{self, ReplayOptions};
+use crate::replaying::{self, ReplayOptions, Source, journal};
+use anyhow::anyhow;
 use clap::Args;
-use std::path::PathBuf;
+use replica::control;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
-/// Run a recording again, and check that the machine does exactly what it did.
+/// Run a recording or a journal again, to any moment, and check that the machine does exactly what it did.
+///
+/// Of a recording (`understudy run --record`) its file is named; of a journal (`[journal]`) the directory, or the
+/// machine by `--config` or `--dir`. Its machine may go on meanwhile: nothing here touches it. Replays begin at the
+/// newest snapshot before the moment; `--list` says which there are.
 ///
 /// Every digest and the number of outputs are compared. Status 0: all equal (also for a recording
-/// whose writer died: what was written is checked); 2: not a recording, or damaged, or the moment is
-/// beyond its end; 4: the replay does something else.
+/// whose writer died: what was written is checked); 2: not a recording or journal, or damaged, or the moment is
+/// not in it; 4: the replay does something else.
 ///
-/// A MOMENT is guest time since power-on with its unit (12.5s, 800ms, 2m), record:1234 (when that record
-/// has taken effect), or instruction:5000000000 (after so many instructions since power-on).
+/// A MOMENT is guest time since power-on with its unit (12.5s, 800ms, 2m), the date of the machine's real-time
+/// clock (2026-11-30T04:12:00Z), record:1234 (when that record has taken effect), or instruction:5000000000 (after
+/// so many instructions since power-on).
 #[derive(Debug, Args)]
 pub struct Replay {
-    /// The recording
-    file: PathBuf,
+    /// The recording, or the directory of a journal
+    #[arg(value_name = "FILE|DIR", required_unless_present_any = ["config", "dir"])]
+    source: Option<PathBuf>,
+    /// The journal of this machine
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["source", "dir"])]
+    config: Option<PathBuf>,
+    /// The journal of the replica with this state directory, which answers
+    #[arg(long, value_name = "DIR", conflicts_with = "source")]
+    dir: Option<PathBuf>,
+    /// Say which moments a journal has, and end
+    #[arg(
+        long,
+        conflicts_with_all = ["at", "until", "dump_console", "dump_memory", "pcap", "gdb"]
+    )]
+    list: bool,
     /// Stop exactly at this moment
     #[arg(long, value_name = "MOMENT")]
     at: Option<Moment>,
@@ -53,12 +76,16 @@ pub struct Replay {
 impl Replay {
     /// Carries the command out.
     pub fn execute(self) -> Result<ExitStatus, Failure> {
+        let source = self.find_source()?;
+        if self.list {
+            return list(&source);
+        }
         let engine = self.engine.or(EngineName::default());
         if let Some(address) = &self.gdb {
-            return debugging::serve(&self.file, self.at, address, engine);
+            return debugging::serve(&source, self.at, address, engine);
         }
         replaying::replay(
-            &self.file,
+            &source,
             ReplayOptions {
                 at: self.at,
                 until: self.until,
@@ -68,5 +95,51 @@ impl Replay {
                 engine,
             },
         )
+    }
+
+    fn find_source(&self) -> Result<Source, Failure> {
+        match (&self.source, &self.config, &self.dir) {
+            (Some(path), ..) if path.is_dir() => Ok(Source::Journal(path.clone())),
+            (Some(path), ..) => Ok(Source::Recording(path.clone())),
+            (None, Some(file), _) => of_configuration(file).map(Source::Journal),
+            (None, None, Some(directory)) => of_replica(directory).map(Source::Journal),
+            (None, None, None) => Err(Failure::usage(anyhow!("name what is to be replayed"))),
+        }
+    }
+}
+
+fn of_configuration(file: &Path) -> Result<PathBuf, Failure> {
+    let config = VmConfig::load(file).map_err(Failure::usage)?;
+    let journal = config.journal.ok_or_else(|| {
+        let file = file.display();
+        anyhow!("{file} has no section [journal]: its machine keeps no history")
+    });
+    Ok(journal.map_err(Failure::usage)?.directory)
+}
+
+fn of_replica(directory: &Path) -> Result<PathBuf, Failure> {
+    let directory = of_replica_under(directory, |replica| replica.journal.is_some())?;
+    let status = control::status(&directory)
+        .map_err(|error| super::button::unanswered(&directory, &error))?;
+    let journal = status
+        .journal
+        .filter(|journal| !journal.directory.is_empty());
+    let journal = journal.ok_or_else(|| {
+        let directory = directory.display();
+        anyhow!("the replica in {directory} keeps no journal now: name the directory of its journal, or --config")
+    });
+    Ok(journal.map_err(Failure::usage)?.directory.into())
+}
+
+fn list(source: &Source) -> Result<ExitStatus, Failure> {
+    match source {
+        Source::Journal(directory) => {
+            std::io::stdout().write_all(journal::list(directory)?.as_bytes())?;
+            Ok(ExitStatus::Success)
+        }
+        Source::Recording(path) => Err(Failure::usage(anyhow!(
+            "{} is no directory: a recording begins with its machine, and `understudy replay` says where it ends",
+            path.display()
+        ))),
     }
 }

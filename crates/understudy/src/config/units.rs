@@ -80,6 +80,30 @@ impl fmt::Display for Milliseconds {
     }
 }
 
+/// A long time, written as `24h`, `7d`, `90m` or `300s`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Age(pub Duration);
+
+impl FromStr for Age {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Age, String> {
+        let units = [('s', 1), ('m', 60), ('h', 3600), ('d', 86_400)];
+        let age = units.into_iter().find_map(|(unit, seconds)| {
+            let number: u64 = text.trim().strip_suffix(unit)?.trim().parse().ok()?;
+            number.checked_mul(seconds).filter(|seconds| *seconds > 0)
+        });
+        age.map(|seconds| Age(Duration::from_secs(seconds)))
+            .ok_or_else(|| format!("{text:?} is not a time such as \"24h\" or \"7d\""))
+    }
+}
+
+impl fmt::Display for Age {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}s", self.0.as_secs())
+    }
+}
+
 /// An Ethernet address of one station.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MacAddress(pub [u8; 6]);
@@ -171,5 +195,6 @@ macro_rules! as_text {
 
 as_text!(ByteSize, "a size such as \"512M\"");
 as_text!(Milliseconds, "a time such as \"200ms\"");
+as_text!(Age, "a time such as \"24h\"");
 as_text!(MemberName, "a host's name such as \"hosta\"");
 as_text!(MacAddress, "an address such as \"52:54:00:12:34:56\"");

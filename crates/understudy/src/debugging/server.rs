@@ -15,6 +15,7 @@ use gdbstub::target::TargetError;
 use gdbstub::target::ext::base::reverse_exec::ReplayLogPosition;
 use gdbstub::target::ext::breakpoints::WatchKind;
 use machine::debugging::{Access, HartView, Trap, Watchpoint};
+use replica::vcpu::times_of;
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use target::Loop;
@@ -208,6 +209,9 @@ impl Debugged {
         match moment {
             Moment::Instruction(count) if count > timeline.end() => return Ok(Found::End),
             Moment::Instruction(count) => return timeline.go_to(count, &mut || false),
+            Moment::Record(number) if number <= timeline.before() => {
+                return timeline.go_to(timeline.begin(), &mut || false);
+            }
             Moment::Record(number) => {
                 return match timeline.record_position(number) {
                     None => Ok(Found::End),
@@ -217,7 +221,10 @@ impl Debugged {
             Moment::Time(time_ns) if timeline.machine().guest_time_ns() > time_ns => {
                 timeline.go_to(timeline.begin(), &mut || false)?;
             }
-            Moment::Time(_) => {}
+            Moment::Calendar(unix_ns) if times_of(timeline.machine()).unix_ns > unix_ns => {
+                timeline.go_to(timeline.begin(), &mut || false)?;
+            }
+            Moment::Time(_) | Moment::Calendar(_) => {}
         }
         loop {
             let distance = moment.distance(timeline.machine(), timeline.replayed());

@@ -8,13 +8,12 @@
 
 mod pages;
 
-use machine::Machine;
-use machine::Stop;
 use machine::debugging::{Armed, Debuggable, Trap, TrapStop, Traps, Watchpoint};
-use machine::input::InstructionCount;
+use machine::input::{InputError, InstructionCount};
 use machine::snapshot::{SnapshotError, SnapshotHead};
+use machine::{InjectError, Machine, Stop};
 use pages::Pages;
-use replica::vcpu::decode_input;
+use replica::vcpu::{GuestError, decode_input};
 use replication::record::{Record, RecordBody};
 use std::collections::BTreeSet;
 use thiserror::Error;
@@ -43,6 +42,16 @@ pub enum TimelineError {
         count: InstructionCount,
         /// What differs.
         what: String,
+    },
+    /// The records are a journal's, and do not hold what a disk read.
+    #[error("record {record}, instruction {count}: {source}")]
+    NotRecorded {
+        /// Number of the record.
+        record: u64,
+        /// Where the machine is.
+        count: InstructionCount,
+        /// What is not there.
+        source: GuestError,
     },
     /// A checkpoint cannot be used.
     #[error("the machine cannot be set back: {0}")]
@@ -80,6 +89,8 @@ struct Checkpoint {
 pub struct Timeline {
     machine: Box<dyn Machine>,
     records: Vec<Record>,
+    /// Records that precede the first.
+    before: u64,
     next_record: usize,
     end: InstructionCount,
     /// In the order of their counts; the first is the beginning.
@@ -92,18 +103,20 @@ pub struct Timeline {
 
 impl Timeline {
     /// The line of `machine`, which stands at its beginning, and of these records, up to instruction count
-    /// `end`.
+    /// `end`. So many records precede the first.
     ///
     /// # Errors
     /// The machine cannot be looked into, or does not take the first records.
     pub fn new(
         machine: Box<dyn Machine>,
+        before: u64,
         records: Vec<Record>,
         end: InstructionCount,
     ) -> Result<Timeline, TimelineError> {
         let mut timeline = Timeline {
             machine,
             records,
+            before,
             next_record: 0,
             end,
             checkpoints: Vec::new(),
@@ -146,7 +159,12 @@ impl Timeline {
 
     /// Number of the last record in effect.
     pub fn replayed(&self) -> u64 {
-        self.next_record as u64
+        self.before + self.next_record as u64
+    }
+
+    /// Number of the last record before the beginning.
+    pub fn before(&self) -> u64 {
+        self.before
     }
 
     /// The first position.
@@ -161,7 +179,7 @@ impl Timeline {
 
     /// Position at which this record takes effect, if there is such a record.
     pub fn record_position(&self, number: u64) -> Option<InstructionCount> {
-        let index = usize::try_from(number.checked_sub(1)?).ok()?;
+        let index = usize::try_from(number.checked_sub(self.before + 1)?).ok()?;
         self.records.get(index).map(|record| record.count)
     }
 
@@ -399,7 +417,17 @@ impl Timeline {
             .filter(|record| record.count <= position)
         {
             let differs = match &record.body {
-                RecordBody::Input(encoded) => inject(&mut *self.machine, encoded).err(),
+                RecordBody::Input(encoded) => match inject(&mut *self.machine, encoded) {
+                    Ok(()) => None,
+                    Err(Refusal::Differs(what)) => Some(what),
+                    Err(Refusal::NotRecorded(source)) => {
+                        return Err(TimelineError::NotRecorded {
+                            record: self.replayed() + 1,
+                            count: position,
+                            source,
+                        });
+                    }
+                },
                 RecordBody::Marker { visible_outputs } => {
                     let found = self.machine.visible_outputs();
                     (found != *visible_outputs).then(|| {
@@ -568,9 +596,21 @@ enum Search {
     Interrupted,
 }
 
-fn inject(machine: &mut dyn Machine, encoded: &[u8]) -> Result<(), String> {
-    let input = decode_input(encoded).map_err(|error| error.to_string())?;
-    machine
-        .inject(&input)
-        .map_err(|error| format!("the machine refuses a recorded input: {error}"))
+/// Why a record is not taken.
+enum Refusal {
+    Differs(String),
+    NotRecorded(GuestError),
+}
+
+fn inject(machine: &mut dyn Machine, encoded: &[u8]) -> Result<(), Refusal> {
+    let input = decode_input(encoded).map_err(|error| Refusal::Differs(error.to_string()))?;
+    machine.inject(&input).map_err(|error| match error {
+        InjectError::Device(InputError::DiskDataLength {
+            device,
+            request,
+            found: 0,
+            ..
+        }) => Refusal::NotRecorded(GuestError::ReadNotRecorded { device, request }),
+        error => Refusal::Differs(format!("the machine refuses a recorded input: {error}")),
+    })
 }

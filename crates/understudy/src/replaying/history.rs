@@ -1,4 +1,4 @@
-//! A recording as a whole: the machine at its beginning, and every record. It is in memory, because whoever
+//! A recording, or some of a journal, as a whole: the machine at its beginning, and every record. It is in memory, because whoever
 //! looks at it goes back and forth.
 
 use super::check_header;
@@ -18,6 +18,8 @@ use std::path::Path;
 pub struct History {
     /// As the snapshot says, at the beginning.
     pub machine: Box<dyn Machine>,
+    /// How many records precede the first.
+    pub before: u64,
     /// In order.
     pub records: Vec<Record>,
     /// The last instruction count that is known of.
@@ -82,6 +84,7 @@ fn read(mut source: impl Read, engine: EngineName) -> anyhow::Result<History> {
     let end = end.or(last).unwrap_or(machine.instruction_count());
     Ok(History {
         machine,
+        before: 0,
         records,
         end,
         describe_end,

@@ -2,6 +2,8 @@
 
 use machine::Machine;
 use machine::input::InstructionCount;
+use replica::host_time::{parse_rfc3339, rfc3339};
+use replica::vcpu::times_of;
 use std::fmt;
 use std::str::FromStr;
 
@@ -14,6 +16,9 @@ pub enum Moment {
     Record(u64),
     /// After so many instructions since power-on, and after every record of that count.
     Instruction(InstructionCount),
+    /// At the first instruction count at which the machine's real-time clock shows so many nanoseconds since 1970,
+    /// or more.
+    Calendar(u64),
 }
 
 /// Units of time and their nanoseconds; a unit comes before one that ends like it.
@@ -45,11 +50,19 @@ impl Moment {
             Moment::Record(_) => Distance::Instructions(u64::MAX),
             Moment::Instruction(at) if count >= at => Distance::AtCount,
             Moment::Instruction(at) => Distance::Instructions(at - count),
-            Moment::Time(time_ns) if machine.guest_time_ns() >= time_ns => Distance::AtCount,
-            Moment::Time(time_ns) => {
-                let missing_ns = time_ns - machine.guest_time_ns();
-                Distance::Instructions(fewest_instructions(missing_ns, machine.clock().rate))
+            Moment::Time(time_ns) => distance_in_time(machine, machine.guest_time_ns(), time_ns),
+            Moment::Calendar(unix_ns) => {
+                distance_in_time(machine, times_of(machine).unix_ns, unix_ns)
             }
+        }
+    }
+}
+
+fn distance_in_time(machine: &dyn Machine, now_ns: u64, wanted_ns: u64) -> Distance {
+    match wanted_ns.checked_sub(now_ns) {
+        None | Some(0) => Distance::AtCount,
+        Some(missing_ns) => {
+            Distance::Instructions(fewest_instructions(missing_ns, machine.clock().rate))
         }
     }
 }
@@ -91,10 +104,12 @@ impl FromStr for Moment {
                 nanoseconds(text.strip_suffix(unit)?, *unit_ns).map(Moment::Time)
             })
         };
+        let moment = moment.or_else(|| parse_rfc3339(text).map(Moment::Calendar));
         moment.ok_or_else(|| {
             format!(
                 "{text:?} is no moment: write guest time since power-on with its unit (12.5s, 800ms, 2m), \
-                 record:1234 (from 1), or instruction:5000000000"
+                 the date of the machine's clock (2026-11-30T04:12:00Z), record:1234 (from 1), or \
+                 instruction:5000000000"
             )
         })
     }
@@ -121,6 +136,7 @@ impl fmt::Display for Moment {
             Moment::Time(time_ns) => write!(f, "{} of guest time", Seconds(*time_ns)),
             Moment::Record(number) => write!(f, "record {number}"),
             Moment::Instruction(count) => write!(f, "instruction {count}"),
+            Moment::Calendar(unix_ns) => write!(f, "{}", rfc3339(*unix_ns)),
         }
     }
 }
@@ -155,6 +171,10 @@ mod tests {
             ("1h", Moment::Time(3_600_000_000_000)),
             ("record:1234", Moment::Record(1234)),
             ("instruction:5000000000", Moment::Instruction(5_000_000_000)),
+            (
+                "2000-02-29T01:00:00+01:00",
+                Moment::Calendar(951_782_400_000_000_000),
+            ),
         ] {
             assert_eq!(text.parse(), Ok(expected), "{text}");
         }

@@ -10,7 +10,13 @@ use understudy::debugging::timeline::{Found, Timeline};
 use understudy::replaying::history::History;
 
 fn timeline(history: History) -> Timeline {
-    Timeline::new(history.machine, history.records, history.end).unwrap()
+    Timeline::new(
+        history.machine,
+        history.before,
+        history.records,
+        history.end,
+    )
+    .unwrap()
 }
 
 /// A replay that only ever goes on, with nothing of a debugger in it: the reference.

@@ -287,6 +287,36 @@ pub fn counting_to_disk(lines: u16) -> Vec<u8> {
     program.elf(QUEUE, &counting_queue(queue))
 }
 
+/// As [`counting_to_disk`], and does not flush but reads the sector again: what it prints is what it read.
+pub fn counting_through_disk(lines: u16) -> Vec<u8> {
+    let mut program = Assembler::default();
+    let queue = RAM + QUEUE;
+    find_device(&mut program, DISK, 2);
+    for (register, value) in disk_setup(queue, false) {
+        program.load(A1, value);
+        program.store(Op::Sw, A1, DISK, register);
+    }
+    program.load(REQUESTS, queue);
+    program.load(MADE, 0);
+    begin(&mut program);
+    program.load(S0, lines.into());
+    let line = program.here();
+    program.immediate(Op::Andi, A1, COUNTER, COUNTED_SECTORS as i32 - 1);
+    program.store(Op::Sd, A1, REQUESTS, 0x308);
+    program.store(Op::Sd, A1, REQUESTS, 0x348);
+    program.store(Op::Sd, COUNTER, REQUESTS, 0x400);
+    disk_request(&mut program, 0, 0x310);
+    disk_request(&mut program, 5, 0x350);
+    program.immediate(Op::Ld, COUNTER, REQUESTS, 0x700);
+    print_counter(&mut program);
+    program.immediate(Op::Addi, COUNTER, COUNTER, 1);
+    program.branch_ahead(Op::Beq, COUNTER, S0);
+    program.far_jump(line);
+    program.land();
+    program.finish(0);
+    program.elf(QUEUE, &reading_queue(queue))
+}
+
 /// Where the slot of the power button is, and its queue.
 const BUTTON: u8 = 21;
 const EVENTS: u8 = 22;
@@ -382,5 +412,23 @@ fn counting_queue(queue: u64) -> Vec<u8> {
     }
     put(0x320, &4u32.to_le_bytes()); // VIRTIO_BLK_T_FLUSH
     put(0x330, &[0xff]);
+    bytes
+}
+
+/// The queue of [`counting_queue`], and a request that reads a sector.
+fn reading_queue(queue: u64) -> Vec<u8> {
+    let mut bytes = counting_queue(queue);
+    let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+    for (index, address, length, flags, next) in [
+        (5usize, queue + 0x340, 16u32, 1u16, 6u16),
+        (6, queue + 0x700, 512, 3, 7),
+        (7, queue + 0x350, 1, 2, 0),
+    ] {
+        put(16 * index, &address.to_le_bytes());
+        put(16 * index + 8, &length.to_le_bytes());
+        put(16 * index + 12, &flags.to_le_bytes());
+        put(16 * index + 14, &next.to_le_bytes());
+    }
+    put(0x350, &[0xff]);
     bytes
 }

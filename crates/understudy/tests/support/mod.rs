@@ -6,6 +6,7 @@ pub mod device_programs;
 pub mod failing_disk;
 pub mod guest_program;
 pub mod history;
+pub mod journaled;
 pub mod without_random;
 
 use machine::engine::Engine;

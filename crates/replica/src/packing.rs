@@ -1,4 +1,5 @@
-//! Packs what is in the parts of a file, by Zstandard.
+//! Packs what is in files that hold a machine, by Zstandard: parts of a kept snapshot, pieces of a journal's, and
+//! what disks read.
 
 use std::io;
 use zstd::bulk::{Compressor, Decompressor};
@@ -7,14 +8,14 @@ use zstd::bulk::{Compressor, Decompressor};
 const LEVEL: i32 = 1;
 
 /// Packs parts, one by one.
-pub(super) struct Packer(Compressor<'static>);
+pub(crate) struct Packer(Compressor<'static>);
 
 impl Packer {
-    pub(super) fn new() -> io::Result<Packer> {
+    pub(crate) fn new() -> io::Result<Packer> {
         Ok(Packer(Compressor::new(LEVEL)?))
     }
 
-    pub(super) fn pack(&mut self, bytes: &[u8]) -> io::Result<Vec<u8>> {
+    pub(crate) fn pack(&mut self, bytes: &[u8]) -> io::Result<Vec<u8>> {
         match bytes {
             [] => Ok(Vec::new()),
             bytes => self.0.compress(bytes),
@@ -23,15 +24,15 @@ impl Packer {
 }
 
 /// Unpacks them.
-pub(super) struct Unpacker(Decompressor<'static>);
+pub(crate) struct Unpacker(Decompressor<'static>);
 
 impl Unpacker {
-    pub(super) fn new() -> io::Result<Unpacker> {
+    pub(crate) fn new() -> io::Result<Unpacker> {
         Ok(Unpacker(Decompressor::new()?))
     }
 
     /// `None`: it is not what was packed of so many bytes. No more room than those is taken for it.
-    pub(super) fn unpack(&mut self, packed: &[u8], bytes: u64) -> Option<Vec<u8>> {
+    pub(crate) fn unpack(&mut self, packed: &[u8], bytes: u64) -> Option<Vec<u8>> {
         if bytes == 0 {
             return packed.is_empty().then(Vec::new);
         }

@@ -1,0 +1,92 @@
+//! Reads the machine out of the file of a journal's snapshot.
+
+use super::directory::READ_BYTES;
+use crate::packing::Unpacker;
+use environment::fs::File;
+use replication::journal::{SnapshotFileReader, SnapshotPiece};
+use std::io::{self, Read};
+use std::path::Path;
+
+/// The machine's bytes in the file of a snapshot.
+pub(super) struct SnapshotBytes {
+    file: File,
+    /// Bytes of the file that were read, and that it has.
+    at: u64,
+    length: u64,
+    reader: SnapshotFileReader,
+    unpacker: Unpacker,
+    buffer: Vec<u8>,
+    piece: Vec<u8>,
+    taken: usize,
+    pieces: u64,
+}
+
+impl SnapshotBytes {
+    pub(super) fn open(path: &Path) -> io::Result<SnapshotBytes> {
+        SnapshotBytes::of(File::open(path)?)
+    }
+
+    /// Of a file that is open.
+    pub(super) fn of(file: File) -> io::Result<SnapshotBytes> {
+        Ok(SnapshotBytes {
+            at: 0,
+            length: file.length()?,
+            file,
+            reader: SnapshotFileReader::default(),
+            unpacker: Unpacker::new()?,
+            buffer: vec![0; READ_BYTES],
+            piece: Vec::new(),
+            taken: 0,
+            pieces: 0,
+        })
+    }
+
+    /// Reads on to the next piece; false after the last.
+    fn next_piece(&mut self) -> io::Result<bool> {
+        loop {
+            if let Some(piece) = self.reader.next_piece().map_err(io::Error::other)? {
+                self.pieces += 1;
+                self.piece = self.unpack(piece)?;
+                self.taken = 0;
+                return Ok(true);
+            }
+            let length = (self.length - self.at).min(READ_BYTES as u64);
+            if length == 0 {
+                self.reader.finish().map_err(io::Error::other)?;
+                return Ok(false);
+            }
+            let bytes = &mut self.buffer[..length as usize];
+            self.file.read_exact_at(bytes, self.at)?;
+            self.at += length;
+            self.reader.push(bytes);
+        }
+    }
+
+    fn unpack(&mut self, piece: SnapshotPiece) -> io::Result<Vec<u8>> {
+        match piece {
+            SnapshotPiece::Plain(bytes) => Ok(bytes),
+            SnapshotPiece::Packed { bytes, packed } => {
+                let unpacked = self.unpacker.unpack(&packed, bytes);
+                unpacked.ok_or_else(|| {
+                    let why = format!("its piece {} cannot be unpacked", self.pieces);
+                    io::Error::other(why)
+                })
+            }
+        }
+    }
+}
+
+impl Read for SnapshotBytes {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        while self.taken == self.piece.len() {
+            if !self.next_piece()? {
+                return Ok(0);
+            }
+        }
+        let rest = &self.piece[self.taken..];
+        let length = out.len().min(rest.len());
+        out[..length].copy_from_slice(&rest[..length]);
+        self.taken += length;
+        Ok(length)
+    }
+}

@@ -1,5 +1,7 @@
 //! Whether there is anything on a disk that somebody could miss.
 
+use super::opening;
+use crate::config::{DiskFile, DiskFormat};
 use environment::fs::{self, File, Kind};
 use std::io;
 use std::path::Path;
@@ -10,12 +12,24 @@ const LOOKED_AT_BYTES: u64 = 16 << 20;
 const END_BYTES: u64 = 1 << 20;
 const PIECE_BYTES: usize = 256 << 10;
 
+/// Whether there is nothing on a disk: of a qcow2 image that is so when its tables speak of nothing but zeros.
+///
+/// # Errors
+/// It cannot be read.
+pub fn is_blank(disk: &DiskFile) -> io::Result<bool> {
+    let holds_nothing = is_blank_file(&disk.path)?;
+    match disk.format() {
+        DiskFormat::Qcow2 if !holds_nothing => opening::is_blank_image(disk),
+        _ => Ok(holds_nothing),
+    }
+}
+
 /// Whether a file or block device is empty, or holds nothing but zeros: as far as that is known, by its beginning and its
 /// end, of a block device; by all of it, of a file. One that is not there is empty.
 ///
 /// # Errors
 /// It cannot be read.
-pub fn is_blank(path: &Path) -> io::Result<bool> {
+fn is_blank_file(path: &Path) -> io::Result<bool> {
     let kind = match fs::look_at(path) {
         Ok((kind, _)) => kind,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
@@ -58,7 +72,9 @@ fn is_zero(file: &File, offset: u64, bytes: u64) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
+    use super::is_blank_file as is_blank;
     use super::*;
+    use crate::disk::Disk;
     use std::io::{Seek, SeekFrom, Write};
 
     #[test]
@@ -80,5 +96,26 @@ mod tests {
         let written = LOOKED_AT_BYTES + 1;
         zeros.write_all(&vec![0; written as usize]).unwrap();
         assert!(!is_blank(&path).unwrap());
+    }
+
+    /// Its tables are something, and nobody could miss them.
+    #[test]
+    fn a_qcow2_image_is_blank_until_something_is_written_to_its_disk() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = DiskFile::new(&directory.path().join("disk.qcow2"), false);
+        let is_blank = || super::is_blank(&file);
+        assert!(is_blank().unwrap(), "it is not there");
+        let disk = Disk::for_copy(&file, 1 << 30, directory.path()).unwrap();
+        assert!(is_blank().unwrap(), "it was made");
+        disk.write_copied(700 << 20, &[0; 4096]).unwrap();
+        disk.zero_copied(700 << 20, 1 << 20).unwrap();
+        disk.sync().unwrap();
+        assert!(is_blank().unwrap(), "what was on it was discarded");
+        disk.write_copied(700 << 20, b"x").unwrap();
+        disk.sync().unwrap();
+        assert!(!is_blank().unwrap());
+        drop(disk);
+        std::fs::write(&file.path, b"a letter").unwrap();
+        is_blank().unwrap_err();
     }
 }

@@ -304,3 +304,12 @@ pub fn sync_file(file: &DiskFile) -> io::Result<()> {
     };
     open.unwrap_or_else(|| File::open(&file.path)?.sync_all())
 }
+
+/// Whether a qcow2 image says of each cluster that it is zero, without taking it.
+pub(super) fn is_blank_image(file: &DiskFile) -> io::Result<bool> {
+    let stored = Arc::new(Stored(File::open(&file.path)?));
+    let header = Header::read(&*stored).map_err(io::Error::other)?;
+    let backing = open_backing(&file.path, &header, &file.backing).map_err(io::Error::other)?;
+    let image = Image::open(stored, header, backing, true).map_err(io::Error::other)?;
+    Ok(image.next_data(0) >= image.length())
+}

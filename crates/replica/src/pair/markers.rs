@@ -257,13 +257,13 @@ impl Places {
     }
 
     /// Disks that are there, that must not be overwritten, and that no marker says to be copies of this machine's.
-    fn unmarked<'a>(&'a self, machine: &'a MachineName) -> impl Iterator<Item = &'a Path> {
+    fn unmarked<'a>(&'a self, machine: &'a MachineName) -> impl Iterator<Item = &'a DiskFile> {
         let unmarked = self.kept.iter().filter(move |(disk, marker)| {
             let content = fs::read(marker, LIMIT_BYTES).unwrap_or_default();
             let is_ours = Marker::machine_of(&content) == Some(machine.as_str());
             !is_ours && fs::look_at(&disk.path).is_ok()
         });
-        unmarked.map(|(disk, _)| disk.path.as_path())
+        unmarked.map(|(disk, _)| disk)
     }
 
     /// What is on one of them that would be overwritten, if anything is.
@@ -277,7 +277,7 @@ impl Places {
             Some(format!(
                 "{} {what}, and no marker beside it says that it is a copy of this machine's disk: remove it, or \
                  empty it if it is raw (`truncate -s 0`), or, if what is in it may go, write `overwrite = true` below its path",
-                disk.display()
+                disk.path.display()
             ))
         })
     }

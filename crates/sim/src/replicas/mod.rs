@@ -9,6 +9,7 @@
 //! nothing is decided (events, evidence, the control socket). Disks, their markers and the hosts' identities
 //! are in files of the world's own, of which a loss of power takes what was not synced.
 
+mod caught_up;
 mod control;
 mod differing;
 mod faults;

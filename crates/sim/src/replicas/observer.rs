@@ -1,6 +1,7 @@
 //! Watches a world of whole replicas from outside: what goes over the wires, the arbiter's keys, the
 //! frames that leave.
 
+use super::caught_up::Progress;
 use super::holders::Holders;
 use super::machine;
 use super::shared::{ProcessId, State};
@@ -24,6 +25,8 @@ pub struct Observer {
     checker: Checker,
     /// Who holds the machine.
     pub holders: Holders,
+    /// How far backups have executed what they were sent.
+    pub progress: Progress,
     /// Who each process that wants to join is.
     hosts: BTreeMap<ProcessId, (u64, HostId)>,
     /// Visible outputs of the newest marker that each holds, whoever sent it.
@@ -68,6 +71,7 @@ impl Observer {
             moods: vec![[Mood::Well; 2]; nodes],
             checker: Checker::default(),
             holders: Holders::default(),
+            progress: Progress::default(),
             asked_for: 0,
             hosts: BTreeMap::new(),
             marked: BTreeMap::new(),
@@ -156,6 +160,7 @@ impl Observer {
                 self.hosts.insert(from, (run, greeting.host.id));
             }
             self.holders.says(from, to, id, &message);
+            self.progress.says(from, &message);
             self.asked_for += u64::from(matches!(message, Message::Accept { .. }));
             let Some(opened) = self.opened.get(&from).cloned() else {
                 continue;
@@ -189,6 +194,7 @@ impl Observer {
         is_dead: bool,
     ) {
         for message in read(&mut self.arrived, (id, side), bytes) {
+            self.progress.hears(to, &message);
             let Some(opened) = self.opened.get(&from).cloned() else {
                 continue;
             };

@@ -16,7 +16,7 @@ const PATIENCE_NS: u64 = 30 * SECOND;
 
 /// How the live host is asked to give the machine away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asked {
+pub(super) enum Asked {
     /// By a person who wants a switchover.
     SwitchOver,
     /// By SIGTERM.
@@ -185,7 +185,8 @@ impl World {
         }
     }
 
-    fn ask_live(&mut self, how: Asked) {
+    /// The live host is asked, if there is one.
+    pub(super) fn ask_live(&mut self, how: Asked) {
         let live = (0..self.nodes.len()).find(|node| self.is_live_on(*node));
         let Some(live) = live else { return };
         self.note(|text| {

@@ -10,7 +10,7 @@ use super::network::Network;
 use super::node::{Directory, Node, Site, files};
 use super::observer::Observer;
 use super::shared::{ProcessId, Shared, State};
-use super::unable::Trials;
+use super::unable::{Asked, Trials};
 use super::{Kind, Options, Report};
 use crate::arbiter::Mood;
 use crate::random::Random;
@@ -83,6 +83,12 @@ pub struct World {
     pub(super) is_calm: bool,
     /// All is well since the calm, and nothing befalls anybody: until when, and the keys by then.
     still: Option<(u64, u64)>,
+    /// Since when all has had time to be well: the calm, or the last thing that was done in calm.
+    patient_since_ns: u64,
+    /// What backups have to execute before all is well, since there were so many keys.
+    goals: Option<(u64, BTreeMap<ProcessId, u64>)>,
+    /// Whether the machine was sent to another host in calm, in worlds for that.
+    is_sent_over: bool,
     /// The first request that was made in calm.
     calm_request: u64,
     next_request: u64,
@@ -164,6 +170,9 @@ impl World {
             conversations: Vec::new(),
             is_calm: false,
             still: None,
+            patient_since_ns: CALM_NS,
+            goals: None,
+            is_sent_over: false,
             calm_request: u64::MAX,
             next_request: 1,
             well_at_ns: 0,
@@ -404,6 +413,21 @@ impl World {
         }
     }
 
+    /// Whether the backups have executed what they were sent when they were first seen to be well.
+    fn have_caught_up(&mut self, processes: &[ProcessId], keys: u64) -> bool {
+        let state = self.shared.lock();
+        let progress = &state.observer.progress;
+        let backups = processes
+            .iter()
+            .copied()
+            .filter(|process| !state.observer.holders.is_live_now(*process));
+        if !matches!(&self.goals, Some((since, _)) if *since == keys) {
+            self.goals = Some((keys, progress.goals(&backups.collect::<Vec<_>>())));
+        }
+        let goals = self.goals.as_ref().map(|(_, goals)| goals);
+        goals.is_some_and(|goals| progress.has_reached(goals))
+    }
+
     fn look(&mut self) -> Option<Result<(), Violation>> {
         let processes: Option<Vec<ProcessId>> =
             self.nodes.iter().map(|node| node.process).collect();
@@ -414,7 +438,9 @@ impl World {
             .range(self.calm_request..)
             .next()
             .is_some();
-        let is_paired = processes.is_some_and(|all| state.observer.is_paired(&all));
+        let is_paired = processes
+            .as_ref()
+            .is_some_and(|all| state.observer.is_paired(all));
         let (now_ns, keys) = (state.now_ns, state.observer.keys);
         drop(state);
         if let Some((until_ns, keys_before)) = self.still {
@@ -435,26 +461,40 @@ impl World {
         }
         if self.site.differs && self.well_at_ns > 0 {
             match self.look_for_odd(now_ns, is_paired) {
-                None => return None,
+                None => {
+                    self.patient_since_ns = now_ns;
+                    return None;
+                }
                 Some(Ok(())) => {}
                 Some(failed @ Err(_)) => return Some(failed),
             }
         }
         if self.site.unable && self.well_at_ns > 0 {
             match self.look_for_unable(now_ns, is_paired) {
-                None => return None,
+                None => {
+                    self.patient_since_ns = now_ns;
+                    return None;
+                }
                 Some(Ok(())) => {}
                 Some(failed @ Err(_)) => return Some(failed),
             }
         }
-        if is_paired && is_answered && !self.somebody_awaits_a_switchover() {
+        let is_well = is_paired && is_answered && !self.somebody_awaits_a_switchover();
+        if is_well && self.site.first_is_told_of_none && !self.is_sent_over {
+            self.is_sent_over = true;
+            self.ask_live(Asked::SwitchOver);
+            self.after(100 * MS, What::Look);
+            return None;
+        }
+        let has_caught_up = is_well && self.have_caught_up(&processes.unwrap_or_default(), keys);
+        if has_caught_up {
             self.is_still(now_ns, keys);
             self.after(100 * MS, What::Look);
             return None;
         }
-        if now_ns >= CALM_NS + PATIENCE_NS {
+        if now_ns >= self.patient_since_ns + PATIENCE_NS {
             let what = format!(
-                "{} s after the last fault: a pair: {is_paired}, a request answered: {is_answered}",
+                "{} s after the last fault, or the last that was asked for: a pair: {is_paired}, a request answered: {is_answered}, all executed: {has_caught_up}",
                 PATIENCE_NS / SECOND
             );
             return Some(Err(Violation::Liveness(what)));

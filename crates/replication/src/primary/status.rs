@@ -45,7 +45,7 @@ pub struct PrimaryStatus {
     pub arbiter_trouble: Option<String>,
     /// Number of the last record made.
     pub record: RecordNumber,
-    /// Whether this host's disk is settled: see [`PrimaryAction::Settle`].
+    /// Whether this host's disk is settled: see [`PrimaryAction::Settle`](super::PrimaryAction::Settle).
     pub settled: bool,
     /// Whether the death of this process would lose nothing.
     pub protected: bool,

@@ -14,6 +14,7 @@ const HOST_WITHOUT_JIT: &str = "aarch64-unknown-linux-gnu";
 pub fn run() -> Result<()> {
     cargo(&["fmt", "--all", "--check"], &[])?;
     crate::imports::run()?;
+    crate::features::run()?;
     cargo(
         &[
             "clippy",

@@ -14,7 +14,7 @@ use std::path::Path;
 /// of them take as long as a third of all tests.
 const EXACT: usize = 6;
 /// The crates of the product, and which of their targets; those that have to be exact come first.
-const TARGETS: [(&str, &[&str]); 12] = [
+const TARGETS: [(&str, &[&str]); 13] = [
     ("machine", &["--lib"]),
     ("devices", &["--lib"]),
     ("jit", &["--lib"]),
@@ -23,6 +23,7 @@ const TARGETS: [(&str, &[&str]); 12] = [
     ("replication", &["--lib"]),
     ("arbiter", &["--lib"]),
     ("network", &["--lib"]),
+    ("qcow2", &["--lib"]),
     ("guest-image", &["--lib"]),
     ("replica", &["--lib"]),
     ("understudy", &["--lib"]),

@@ -10,6 +10,7 @@ pub mod counter;
 pub mod delay_line;
 pub mod demo;
 pub mod engines;
+pub mod features;
 pub mod imports;
 pub mod program;
 pub mod redis;

@@ -10,6 +10,7 @@ pub mod counter;
 pub mod delay_line;
 pub mod demo;
 pub mod engines;
+pub mod event_loops;
 pub mod features;
 pub mod imports;
 pub mod program;

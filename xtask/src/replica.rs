@@ -220,7 +220,11 @@ impl Replica {
             .arg(&self.state)
             .output()?;
         let status: Option<Value> = serde_json::from_slice(&output.stdout).ok();
-        Ok(status.and_then(|status| status["replicas"].get(0).cloned()))
+        let status = status.and_then(|status| status["replicas"].get(0).cloned());
+        if let Some(status) = &status {
+            crate::event_loops::note(status)?;
+        }
+        Ok(status)
     }
 
     /// Where its state is.

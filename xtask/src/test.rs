@@ -1,6 +1,7 @@
 //! All tests: unit, property, conformance, simulator, real processes with a real Debian guest.
 
 use crate::check::cargo;
+use crate::event_loops::Collection;
 use anyhow::{Context, Result, anyhow};
 use std::thread::{self, ScopedJoinHandle};
 
@@ -45,7 +46,13 @@ fn joined(thread: ScopedJoinHandle<'_, Result<()>>) -> Result<()> {
 /// Runs all tests. The program that the real-process tests start is built for release first.
 pub fn run() -> Result<()> {
     build()?;
-    cargo(&TESTS, &[])?;
+    let turns = Collection::begin()?;
+    let (variable, file) = turns.variable();
+    let file = file
+        .to_str()
+        .context("the path of this checkout is no text")?;
+    let collecting = [(variable, file)];
+    cargo(&TESTS, &collecting)?;
     for tests in &OPTIMISED_MACHINES {
         cargo(tests, &[])?;
     }
@@ -59,7 +66,8 @@ pub fn run() -> Result<()> {
         "--test-threads=1",
         "--nocapture",
     ];
-    cargo(&real, &[])?;
+    cargo(&real, &collecting)?;
+    turns.report()?;
     println!("test: all passed");
     Ok(())
 }

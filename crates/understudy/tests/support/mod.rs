@@ -10,7 +10,7 @@ pub mod journaled;
 pub mod without_random;
 
 use machine::engine::Engine;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -25,6 +25,21 @@ pub fn understudy() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_understudy"));
     command.stdin(Stdio::null());
     command
+}
+
+/// Adds the longest turns of a replica's event loop to what `cargo xtask test` collects, if it does.
+fn note_turns(status: &serde_json::Value) {
+    let Some(file) = std::env::var_os("UNDERSTUDY_EVENT_LOOPS") else {
+        return;
+    };
+    let line = serde_json::json!({
+        "test": std::thread::current().name(),
+        "longest_ms": status["loop_longest_ms"],
+        "busiest_ms": status["loop_busiest_ms"],
+    });
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.create(true).append(true).open(file).unwrap();
+    file.write_all(format!("{line}\n").as_bytes()).unwrap();
 }
 
 /// Runs the program to its end.
@@ -164,7 +179,9 @@ impl ReplicaFiles {
     pub fn status(&self) -> Option<serde_json::Value> {
         let output = run(&["status", "--dir", self.state.to_str().unwrap(), "--json"]);
         let status: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
-        status["replicas"].as_array()?.first().cloned()
+        let status = status["replicas"].as_array()?.first().cloned()?;
+        note_turns(&status);
+        Some(status)
     }
 
     /// Waits until the status' `state` is this.

@@ -148,6 +148,11 @@ impl Traps {
             .any(|address| address % PAGE_SIZE == within)
     }
 
+    /// Whether there are breakpoints.
+    pub fn has_breakpoints(&self) -> bool {
+        !self.breakpoints.is_empty()
+    }
+
     /// Whether they count, and one is there.
     #[inline]
     pub fn breaks_at(&self, address: u64) -> bool {
@@ -188,6 +193,19 @@ impl Traps {
         });
         self.hit = self.hit.or(hit.copied());
         hit.is_some()
+    }
+
+    /// Whether the machine has to stop before its next instruction, which is at this address: something that is watched
+    /// was accessed, or it is at a breakpoint.
+    #[inline]
+    pub fn stop_before(&self, address: u64) -> bool {
+        self.hit.is_some() || self.breaks_at(address)
+    }
+
+    /// Whether something that is watched was accessed since they were armed.
+    #[inline]
+    pub fn is_hit(&self) -> bool {
+        self.hit.is_some()
     }
 
     /// The watchpoint whose bytes were accessed since they were armed.

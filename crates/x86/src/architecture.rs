@@ -5,6 +5,7 @@ use crate::emitter::Jit;
 use crate::machine::{Machine, NAME, SEMANTICS_VERSION, configuration_hash};
 use crate::ram;
 use machine::config::{BoardConfig, BootImages, MachineConfig, PanicPolicy};
+use machine::debugging::Debuggable;
 use machine::engine::Engine;
 use machine::input::{ClockRecord, Input, InstructionCount};
 use machine::memory::{Capture, Extent, OutsideRam, Region};
@@ -194,6 +195,10 @@ impl machine::Machine for Machine {
 
     fn memory_regions(&self) -> Vec<Region> {
         ram::guest_regions(self.config().board.memory_bytes)
+    }
+
+    fn debuggable(&mut self) -> Option<&mut dyn Debuggable> {
+        Some(self)
     }
 
     fn describe(&self) -> String {

@@ -1,5 +1,6 @@
 //! The machine: run, inject, outputs.
 
+mod debugging;
 mod reboot;
 mod snapshot;
 
@@ -161,28 +162,33 @@ impl Machine {
     /// Executes until the instruction count is `until`, or until something stops it before.
     pub fn run(&mut self, until: InstructionCount) -> Stop {
         loop {
-            self.raise_timers();
-            // Whatever asked for it: nobody sees the machine between the two.
-            self.reset_if_asked();
-            if self.state.outputs.is_urgent() {
-                return Stop::Output;
-            }
-            if let Some(finish) = self.state.board.finish() {
-                return Stop::Finished(finish);
-            }
-            if self.state.count >= until {
-                return Stop::Reached;
-            }
-            if self.state.paused {
-                return Stop::Idle { wake_at_ns: None };
-            }
-            if self.waits() {
-                return Stop::Idle {
-                    wake_at_ns: self.wake_at_ns(),
-                };
+            if let Some(stop) = self.stop_before_next(until) {
+                return stop;
             }
             self.run_cpu(until);
         }
+    }
+
+    /// Does what has to be done before the next instruction; why the run stops, if it does.
+    fn stop_before_next(&mut self, until: InstructionCount) -> Option<Stop> {
+        self.raise_timers();
+        // Whatever asked for it: nobody sees the machine between the two.
+        self.reset_if_asked();
+        if self.state.outputs.is_urgent() {
+            return Some(Stop::Output);
+        }
+        if let Some(finish) = self.state.board.finish() {
+            return Some(Stop::Finished(finish));
+        }
+        if self.state.count >= until {
+            return Some(Stop::Reached);
+        }
+        if self.state.paused {
+            return Some(Stop::Idle { wake_at_ns: None });
+        }
+        self.waits().then(|| Stop::Idle {
+            wake_at_ns: self.wake_at_ns(),
+        })
     }
 
     fn run_cpu(&mut self, until: InstructionCount) {

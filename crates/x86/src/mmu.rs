@@ -68,6 +68,27 @@ fn error_code(registers: &Registers, kind: Kind, mode: Mode, bits: u32) -> u32 {
     code
 }
 
+/// Where a canonical address leads by the tables below `root`, whoever asks, and without a trace.
+pub(crate) fn look_up(ram: &Ram, root: u64, address: u64) -> Option<u64> {
+    let mut table = root & ADDRESS;
+    for level in (0..4).rev() {
+        let at = table + (address >> (12 + 9 * level) & 511) * 8;
+        if !ram.contains(at, 8) {
+            return None;
+        }
+        let entry = ram.load(at, 8);
+        if entry & PRESENT == 0 {
+            return None;
+        }
+        if level == 0 || entry & LARGE != 0 {
+            let within = (1u64 << (12 + 9 * level)) - 1;
+            return Some(entry & ADDRESS & !within | address & within);
+        }
+        table = entry & ADDRESS;
+    }
+    None
+}
+
 /// Walks the tables for a canonical address. Accessed and dirty bits are set, in all levels, once the
 /// whole walk has succeeded. `tables` are the pages that became tables just now.
 fn walk(
@@ -499,6 +520,8 @@ impl Tlb {
         if ram.contains(physical, 1) {
             self.host_base = ram.host_base();
             match kind {
+                // What is watched is looked at each time.
+                Kind::Read | Kind::Write if ram.traps.watches_page(address) => {}
                 Kind::Read => self.fill(address, physical, false, mode),
                 Kind::Fetch => {
                     self.fetch[(address >> 12) as usize % FETCH_SLOTS] = FetchSlot {

@@ -7,10 +7,11 @@
 //! What every machine's RAM knows of its pages (decoded code, who waits for a write) is
 //! [`machine::memory`]'s. Here is what a store to a page table entails.
 
+use machine::debugging::Traps;
 #[cfg(jit)]
 use machine::memory::journal::Journal;
 use machine::memory::{
-    Capture, Extent, GuestRam, OutsideRam, PAGE_HOLDS_CODE, Ram as MachineRam, Region,
+    Capture, Consumer, Extent, GuestRam, OutsideRam, PAGE_HOLDS_CODE, Ram as MachineRam, Region,
 };
 
 /// Bytes of a page.
@@ -123,6 +124,8 @@ pub struct Ram {
     table_stores: u32,
     /// What happens now will be undone.
     is_on_trial: bool,
+    /// Where somebody wants to look.
+    pub(crate) traps: Traps,
 }
 
 /// What a trial changed.
@@ -218,7 +221,14 @@ impl Ram {
             root: None,
             table_stores: 0,
             is_on_trial: false,
+            traps: Traps::default(),
         }
+    }
+
+    /// Calls `f` with each page that was written since the last call for a debugger's checkpoint. All entries of the
+    /// write TLB have to go afterwards.
+    pub(crate) fn visit_written(&mut self, f: impl FnMut(usize, &[u8])) {
+        self.ram.visit_written(Consumer::Checkpoint, f);
     }
 
     /// The end of RAM below the hole.

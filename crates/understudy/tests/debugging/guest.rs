@@ -1,4 +1,6 @@
-//! A guest that counts in memory, prints, and takes timer interrupts; and its recording.
+//! Guests that count in memory, print, and take timer interrupts; and their recordings.
+
+mod pc;
 
 use crate::support::assembler::{Assembler, MTVEC, RAM, ZERO};
 use crate::support::guest_program::{CLOCK, COUNTER, OWN_MTIMECMP, begin, print_counter};
@@ -10,10 +12,6 @@ use tempfile::TempDir;
 use understudy::engine::EngineName;
 use understudy::replaying::history::History;
 
-/// Where the counter is, which every line stores.
-pub const COUNTED: u64 = RAM + DATA + 8;
-/// Where interrupts are counted.
-pub const INTERRUPTS: u64 = RAM + DATA + 16;
 const DATA: u64 = 0x2000;
 const LINES: u64 = 150;
 
@@ -24,17 +22,23 @@ const MSTATUS: i32 = 0x300;
 /// Of 100 ns, between two interrupts.
 const TICKS: i32 = 200;
 
-/// Addresses of instructions.
+/// Addresses of instructions, and of what they store.
 #[derive(Clone, Copy, Debug)]
 pub struct Places {
     /// The first of a line.
     pub line: u64,
+    /// The second.
+    pub second: u64,
     /// It stores the counter.
     pub store: u64,
     /// The first of the interrupt handler.
     pub handler: u64,
     /// It stores the number of interrupts.
     pub handler_store: u64,
+    /// Where the counter is, which every line stores.
+    pub counted: u64,
+    /// Where interrupts are counted.
+    pub interrupts: u64,
 }
 
 fn program() -> (Vec<u8>, Places) {
@@ -71,9 +75,12 @@ fn program() -> (Vec<u8>, Places) {
     program.finish(0);
     let places = Places {
         line,
+        second: line + 4,
         store,
         handler,
         handler_store,
+        counted: RAM + DATA + 8,
+        interrupts: RAM + DATA + 16,
     };
     (program.elf(DATA, &[0; 32]), places)
 }
@@ -90,24 +97,32 @@ impl Recorded {
     }
 
     pub fn with_harts(harts: u32) -> Recorded {
-        let directory = tempfile::tempdir().unwrap();
         let (elf, places) = program();
-        let kernel = directory.path().join("guest.elf");
-        fs::write(&kernel, elf).unwrap();
+        let harts = harts.to_string();
+        Recorded::of(&elf, places, &["--memory", "4M", "--harts", &harts])
+    }
+
+    /// Of an x86-64 machine.
+    pub fn pc() -> Recorded {
+        let (image, places) = pc::program().expect("the guest assembles");
+        Recorded::of(&image, places, &["--memory", "16M", "--arch", "x86-64"])
+    }
+
+    fn of(kernel: &[u8], places: Places, options: &[&str]) -> Recorded {
+        let directory = tempfile::tempdir().unwrap();
         let recorded = Recorded { directory, places };
-        let output = run(&[
+        fs::write(recorded.kernel(), kernel).unwrap();
+        let (path, log) = (recorded.kernel(), recorded.log());
+        let command = [
             "run",
             "--kernel",
-            kernel.to_str().unwrap(),
-            "--memory",
-            "4M",
-            "--harts",
-            &harts.to_string(),
+            path.to_str().unwrap(),
             "--digest-interval",
             "10000",
             "--record",
-            recorded.log().to_str().unwrap(),
-        ]);
+            log.to_str().unwrap(),
+        ];
+        let output = run(&[&command, options].concat());
         assert!(output.status.success(), "{}", error_text(&output));
         recorded
     }
@@ -121,7 +136,7 @@ impl Recorded {
     }
 
     pub fn kernel(&self) -> PathBuf {
-        self.directory.path().join("guest.elf")
+        self.directory.path().join("guest")
     }
 
     pub fn history(&self, engine: &str) -> History {

@@ -1,6 +1,6 @@
 //! gdb's remote serial protocol (gdb manual, appendix E), spoken by the test itself.
 
-use crate::guest::{COUNTED, Recorded};
+use crate::guest::Recorded;
 use crate::support::assembler::RAM;
 use crate::support::{Process, error_text, run, wait_for};
 use std::fs;
@@ -109,6 +109,7 @@ fn serve(recorded: &Recorded, options: &[&str]) -> (Process, Client) {
 fn a_debugger_goes_forward_and_back_and_changes_nothing() {
     let recorded = Recorded::new();
     let places = recorded.places;
+    let counted = places.counted;
     let (mut process, mut client) = serve(&recorded, &["--at", "instruction:3000"]);
     let features = client.ask("qSupported:swbreak+;hwbreak+;xmlRegisters=riscv");
     for feature in [
@@ -171,23 +172,33 @@ fn a_debugger_goes_forward_and_back_and_changes_nothing() {
     client.ask(&format!("z1,{:x},4", places.handler));
 
     // A watchpoint, as gdb expects it on RISC-V: before the store on the way there, behind it on the way back.
-    let watch = format!("2,{COUNTED:x},4");
+    let watch = format!("2,{counted:x},4");
     assert_eq!(client.ask(&format!("Z{watch}")), "OK");
     let stop = client.ask("c");
-    assert!(stop.contains(&format!("watch:{COUNTED:x}")), "{stop}");
+    assert!(
+        stop.contains(&format!("watch:{counted:x}")),
+        "{stop}"
+    );
     assert_eq!(client.program_counter(), places.store);
-    let before = (client.position(), client.ask(&format!("m{COUNTED:x},4")));
+    let before = (
+        client.position(),
+        client.ask(&format!("m{counted:x},4")),
+    );
     assert_eq!(client.ask(&format!("z{watch}")), "OK");
     client.ask("s");
     client.ask("s");
     assert_eq!(client.ask(&format!("Z{watch}")), "OK");
     assert!(client.ask("bc").contains("watch"));
     assert_eq!(client.position(), before.0 + 1);
-    assert_ne!(client.ask(&format!("m{COUNTED:x},4")), before.1);
+    assert_ne!(client.ask(&format!("m{counted:x},4")), before.1);
     client.ask(&format!("z{watch}"));
 
     // Nothing can be changed, and there is nothing where nothing is.
-    assert!(client.ask(&format!("M{COUNTED:x},1:ff")).starts_with('E'));
+    assert!(
+        client
+            .ask(&format!("M{counted:x},1:ff"))
+            .starts_with('E')
+    );
     assert!(client.ask("m10,4").starts_with('E'));
 
     // To the end; and the machine at a moment is still the one of a plain replay.

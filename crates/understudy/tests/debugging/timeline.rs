@@ -1,6 +1,6 @@
 //! Positions: whatever was done before, the machine at one of them is the one of a straight replay.
 
-use crate::guest::{COUNTED, Recorded};
+use crate::guest::Recorded;
 use machine::Machine;
 use machine::debugging::{Access, Trap, Watchpoint};
 use replica::vcpu::decode_input;
@@ -158,7 +158,7 @@ fn walk(
                         places.store,
                         places.handler,
                         places.handler_store,
-                        places.line + 4,
+                        places.second,
                     ];
                     model.breakpoints = (0..random.below(3))
                         .map(|_| some[random.below(5) as usize])
@@ -166,7 +166,7 @@ fn walk(
                     let watches = random.below(3) == 0;
                     model.stores = watches.then_some(places.store).into_iter().collect();
                     let watchpoint = Watchpoint {
-                        address: COUNTED + random.below(4),
+                        address: places.counted + random.below(4),
                         length: 1,
                         access: Access::Write,
                     };
@@ -230,6 +230,37 @@ fn random_walks_of_the_jit_arrive_where_a_straight_replay_does() {
 }
 
 #[test]
+fn random_walks_of_x86_64_arrive_where_a_straight_replay_does() {
+    let recorded = Recorded::pc();
+    walk(&recorded, "interpreter", 1000, usize::MAX, 600..604);
+    walk(&recorded, "jit", 700, usize::MAX, 700..706);
+    walk(&recorded, "jit", 100, 64 << 10, 800..804);
+}
+
+/// Before an interrupt a debugger sees what its delivery makes of the registers, though nothing was delivered.
+#[test]
+fn what_is_seen_before_an_interrupt_is_what_the_handler_begins_with() {
+    let recorded = Recorded::pc();
+    let path = path(&recorded);
+    let mut straight = Straight::new(recorded.history("interpreter"));
+    let mut seen = 0;
+    for (position, address) in (0u64..).zip(&path) {
+        if *address == recorded.places.handler {
+            let mut view = |position| {
+                let debuggable = straight.run_to(position).debuggable().unwrap();
+                debuggable.harts().remove(0)
+            };
+            let (before, behind) = (view(position), view(position + 1));
+            // CLD changes RIP alone: RAX to R15, then the flags and the segments.
+            assert_eq!(before.registers[..128], behind.registers[..128]);
+            assert_eq!(before.registers[136..164], behind.registers[136..164]);
+            seen += 1;
+        }
+    }
+    assert!(seen > 5, "{seen}");
+}
+
+#[test]
 fn random_walks_of_two_harts_arrive_where_a_straight_replay_does() {
     let recorded = Recorded::with_harts(2);
     walk(&recorded, "jit", 2000, usize::MAX, 400..405);
@@ -251,43 +282,49 @@ fn random_walks_arrive_where_a_straight_replay_does_though_checkpoints_are_given
 
 #[test]
 fn a_watchpoint_hears_of_loads_and_of_nothing_beside_it() {
-    let recorded = Recorded::new();
-    for engine in ["interpreter", "jit"] {
-        let mut timeline = timeline(recorded.history(engine));
-        let watch = |address, access| {
-            BTreeSet::from([Watchpoint {
-                address,
-                length: 4,
-                access,
-            }])
-        };
-        // The counter's word is stored and never loaded, and the word after it is neither.
-        for (address, access) in [(COUNTED, Access::Read), (COUNTED + 4, Access::Any)] {
-            timeline
-                .set_traps(BTreeSet::new(), watch(address, access))
-                .unwrap();
-            timeline.go_to(0, &mut never()).unwrap();
-            assert_eq!(
-                timeline.go_on(&mut never()).unwrap(),
-                Found::End,
-                "{engine}"
-            );
+    for recorded in [Recorded::new(), Recorded::pc()] {
+        for engine in ["interpreter", "jit"] {
+            hears_of_loads_and_of_nothing_beside_it(&recorded, engine);
         }
-        // The number of interrupts is loaded, then stored.
+    }
+}
+
+fn hears_of_loads_and_of_nothing_beside_it(recorded: &Recorded, engine: &str) {
+    let places = recorded.places;
+    let mut timeline = timeline(recorded.history(engine));
+    let watch = |address, access| {
+        BTreeSet::from([Watchpoint {
+            address,
+            length: 4,
+            access,
+        }])
+    };
+    // The counter's word is stored and never loaded, and the word after it is neither.
+    for (address, access) in [
+        (places.counted, Access::Read),
+        (places.counted + 4, Access::Any),
+    ] {
         timeline
-            .set_traps(
-                BTreeSet::new(),
-                watch(crate::guest::INTERRUPTS, Access::Any),
-            )
+            .set_traps(BTreeSet::new(), watch(address, access))
             .unwrap();
         timeline.go_to(0, &mut never()).unwrap();
-        for _ in 0..4 {
-            let found = timeline.go_on(&mut never()).unwrap();
-            assert!(
-                matches!(found, Found::Trap(Trap::Watchpoint { hart: 0, .. })),
-                "{engine} {found:?}"
-            );
-        }
+        assert_eq!(
+            timeline.go_on(&mut never()).unwrap(),
+            Found::End,
+            "{engine}"
+        );
+    }
+    // The number of interrupts is loaded, then stored.
+    timeline
+        .set_traps(BTreeSet::new(), watch(places.interrupts, Access::Any))
+        .unwrap();
+    timeline.go_to(0, &mut never()).unwrap();
+    for _ in 0..4 {
+        let found = timeline.go_on(&mut never()).unwrap();
+        assert!(
+            matches!(found, Found::Trap(Trap::Watchpoint { hart: 0, .. })),
+            "{engine} {found:?}"
+        );
     }
 }
 
@@ -301,8 +338,8 @@ fn looking_leaves_the_machine_as_it_is() {
     let debuggable = timeline.debuggable().unwrap();
     let space = debuggable.harts()[0].space;
     assert_eq!(
-        debuggable.translate(space, COUNTED),
-        Some(COUNTED),
+        debuggable.translate(space, recorded.places.counted),
+        Some(recorded.places.counted),
         "it runs in machine mode"
     );
     assert!(

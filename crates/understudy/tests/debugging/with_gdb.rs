@@ -1,6 +1,6 @@
 //! The same with a real gdb, where there is one.
 
-use crate::guest::{COUNTED, Recorded};
+use crate::guest::Recorded;
 use crate::support::Process;
 use crate::support::wait_for;
 use std::process::Command;
@@ -9,13 +9,22 @@ const GDB: &str = "gdb-multiarch";
 
 #[test]
 fn a_real_gdb_steps_and_runs_forward_and_back() {
+    steps_and_runs(Recorded::new, ["mcause", "fcsr"]);
+}
+
+#[test]
+fn a_real_gdb_does_so_on_x86_64() {
+    steps_and_runs(Recorded::pc, ["cr3", "mxcsr"]);
+}
+
+fn steps_and_runs(record: fn() -> Recorded, registers: [&str; 2]) {
     if Command::new(GDB).arg("--version").output().is_err() {
         eprintln!(
             "SKIPPED: there is no {GDB} here, so nobody has tried the debugger with a real one"
         );
         return;
     }
-    let recorded = Recorded::new();
+    let recorded = record();
     let places = recorded.places;
     let socket = recorded.directory().join("gdb");
     let address = format!("unix:{}", socket.display());
@@ -34,7 +43,7 @@ fn a_real_gdb_steps_and_runs_forward_and_back() {
         "reverse-stepi".to_owned(),
         "printf \"again %#lx\\n\", $pc".to_owned(),
         "delete".to_owned(),
-        format!("watch *(int *){COUNTED:#x}"),
+        format!("watch *(int *){:#x}", places.counted),
         "continue".to_owned(),
         "continue".to_owned(),
         "reverse-continue".to_owned(),
@@ -43,7 +52,7 @@ fn a_real_gdb_steps_and_runs_forward_and_back() {
         "delete".to_owned(),
         "reverse-continue".to_owned(),
         "monitor where".to_owned(),
-        "info registers mcause fcsr".to_owned(),
+        format!("info registers {}", registers.join(" ")),
         "x/2i $pc".to_owned(),
         "kill".to_owned(),
     ];
@@ -63,7 +72,7 @@ fn a_real_gdb_steps_and_runs_forward_and_back() {
         "Hardware watchpoint".to_owned(),
         "No more reverse-execution history".to_owned(),
         "instruction 0, record".to_owned(),
-        "mcause".to_owned(),
+        format!("{} ", registers[0]),
     ] {
         assert!(
             said.contains(&expected),

@@ -217,6 +217,7 @@ fn needs_no_look(core: &mut Core<'_>, is_followed: bool) -> bool {
     let has_shadow = registers.shadow != Shadow::None;
     if core.ram.is_disturbed()
         || core.touched_device
+        || core.ram.traps.is_hit()
         || registers.is_halted
         || core.flags & (TF | RF) != 0
         || has_shadow && !is_followed

@@ -278,7 +278,8 @@ impl Jit {
     ) -> Result<(), TripleFault> {
         let heat = &mut self.crossings[(core.rip() >> 12) as usize % CROSSINGS];
         *heat += 1;
-        if *heat < self.hot || !core.ram.contains(crossing.second, 16) {
+        let may_break = core.ram.traps.may_break_at(crossing.physical as usize);
+        if *heat < self.hot || may_break || !core.ram.contains(crossing.second, 16) {
             return crossing.execute(core);
         }
         let (physical, second) = (crossing.physical, crossing.second);

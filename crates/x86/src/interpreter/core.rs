@@ -12,6 +12,7 @@ use crate::mmu::{Kind, Mode, Tlb, is_canonical};
 use crate::ram::Ram;
 use crate::simd::VectorState;
 use crate::x87::X87State;
+use machine::debugging::Access;
 
 /// An exception was raised: [`Core::raised`] says which.
 #[derive(Clone, Copy, Debug)]
@@ -257,9 +258,24 @@ impl Core<'_> {
         Ok(())
     }
 
-    /// Loads by a full translation. Crossing into another page, both are translated first.
+    /// Loads by a full translation.
     #[inline(never)]
     pub fn load_slowly(&mut self, address: u64, size: usize, mode: Mode) -> Result<u64, Raised> {
+        let value = self.load_translated(address, size, mode)?;
+        self.accessed(address, size, Access::Read);
+        Ok(value)
+    }
+
+    /// An instruction accesses memory: if somebody watches that, the machine stops behind it.
+    #[inline]
+    fn accessed(&mut self, address: u64, size: usize, access: Access) {
+        if self.ram.traps.accessed(address, size as u64, access) {
+            self.limit = 0;
+        }
+    }
+
+    /// Loads. Crossing into another page, both are translated first.
+    fn load_translated(&mut self, address: u64, size: usize, mode: Mode) -> Result<u64, Raised> {
         let physical = self.translate(address, Kind::Read, mode)?;
         let first = (4096 - (address & 0xfff)).min(size as u64) as usize;
         if first == size {
@@ -293,6 +309,18 @@ impl Core<'_> {
     /// Stores by a full translation, all or nothing.
     #[inline(never)]
     pub fn store_slowly(
+        &mut self,
+        address: u64,
+        size: usize,
+        value: u64,
+        mode: Mode,
+    ) -> Result<(), Raised> {
+        self.store_translated(address, size, value, mode)?;
+        self.accessed(address, size, Access::Write);
+        Ok(())
+    }
+
+    fn store_translated(
         &mut self,
         address: u64,
         size: usize,
@@ -362,14 +390,14 @@ impl Core<'_> {
         Ok(())
     }
 
-    /// A load of the CPU's own, from a descriptor table or the TSS.
+    /// A load of the CPU's own, from a descriptor table or the TSS: no watchpoint hears of it.
     pub fn load_system(&mut self, address: u64, size: usize) -> Result<u64, Raised> {
-        self.load_slowly(address, size, Mode::Supervisor)
+        self.load_translated(address, size, Mode::Supervisor)
     }
 
     /// A store of the CPU's own.
     pub fn store_system(&mut self, address: u64, size: usize, value: u64) -> Result<(), Raised> {
-        self.store_slowly(address, size, value, Mode::Supervisor)
+        self.store_translated(address, size, value, Mode::Supervisor)
     }
 
     /// Only CPL 0 may.

@@ -38,7 +38,7 @@ use crate::ram::{Disturbance, PAGE_SIZE, Ram};
 /// Why a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// The count is reached.
+    /// The count is reached, or somebody wants to look ([`machine::debugging`]).
     Count,
     /// HLT, and no interrupt that could be taken: time has to pass.
     Halted,
@@ -76,6 +76,11 @@ impl Interpreter {
     pub fn forget(&mut self, ram: &mut Ram) {
         *self = Interpreter::new();
         ram.forget_everything();
+    }
+
+    /// The CPU's state was replaced: nothing is known of where addresses lead.
+    pub(crate) fn drop_translations(&mut self, ram: &mut Ram) {
+        self.tlb.flush(ram);
     }
 
     /// RAM was looked at for what changed, and has to hear of stores to any page again.
@@ -238,7 +243,8 @@ impl Cache {
                 return Some(Exit::Halted);
             }
         }
-        (core.now >= core.until).then_some(Exit::Count)
+        let stops = core.now >= core.until || core.ram.traps.stop_before(core.rip());
+        stops.then_some(Exit::Count)
     }
 
     fn take_interrupt(&mut self, core: &mut Core<'_>) -> Result<(), TripleFault> {
@@ -346,6 +352,9 @@ impl Cache {
         let mut ops = Vec::new();
         let mut at = 0;
         while at < bytes.len() && ops.len() < LONGEST_BLOCK {
+            if at > 0 && core.ram.traps.may_break_at(offset + at) {
+                break;
+            }
             let Some(decoded) = decode(&bytes[at..], offset + at) else {
                 break;
             };

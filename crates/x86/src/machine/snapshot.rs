@@ -51,7 +51,7 @@ impl Machine {
 }
 
 /// The state, if it makes sense.
-fn decode(state: &[u8]) -> Result<State, SnapshotError> {
+pub(super) fn decode(state: &[u8]) -> Result<State, SnapshotError> {
     let state: State = postcard::from_bytes(state)
         .map_err(|_| SnapshotError::Damaged("its state does not decode"))?;
     if check(&state.config).is_err() || !state.board.belongs_to(&state.config.board) {

@@ -181,7 +181,7 @@ impl X87State {
     }
 
     /// The full tag word: two bits for each physical register.
-    pub(super) fn tags(&self) -> u16 {
+    pub(crate) fn tags(&self) -> u16 {
         (0..8).fold(0, |tags, i| {
             let register = self.registers[i];
             let tag = if self.occupied >> i & 1 == 0 {

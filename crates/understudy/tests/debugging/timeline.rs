@@ -235,6 +235,8 @@ fn random_walks_of_x86_64_arrive_where_a_straight_replay_does() {
     walk(&recorded, "interpreter", 1000, usize::MAX, 600..604);
     walk(&recorded, "jit", 700, usize::MAX, 700..706);
     walk(&recorded, "jit", 100, 64 << 10, 800..804);
+    // From far away: what lies between is compiled, with links over breakpoints if they could be.
+    walk(&recorded, "jit", u64::MAX / 2, usize::MAX, 900..903);
 }
 
 /// Before an interrupt a debugger sees what its delivery makes of the registers, though nothing was delivered.

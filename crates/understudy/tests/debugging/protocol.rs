@@ -175,15 +175,9 @@ fn a_debugger_goes_forward_and_back_and_changes_nothing() {
     let watch = format!("2,{counted:x},4");
     assert_eq!(client.ask(&format!("Z{watch}")), "OK");
     let stop = client.ask("c");
-    assert!(
-        stop.contains(&format!("watch:{counted:x}")),
-        "{stop}"
-    );
+    assert!(stop.contains(&format!("watch:{counted:x}")), "{stop}");
     assert_eq!(client.program_counter(), places.store);
-    let before = (
-        client.position(),
-        client.ask(&format!("m{counted:x},4")),
-    );
+    let before = (client.position(), client.ask(&format!("m{counted:x},4")));
     assert_eq!(client.ask(&format!("z{watch}")), "OK");
     client.ask("s");
     client.ask("s");
@@ -194,11 +188,7 @@ fn a_debugger_goes_forward_and_back_and_changes_nothing() {
     client.ask(&format!("z{watch}"));
 
     // Nothing can be changed, and there is nothing where nothing is.
-    assert!(
-        client
-            .ask(&format!("M{counted:x},1:ff"))
-            .starts_with('E')
-    );
+    assert!(client.ask(&format!("M{counted:x},1:ff")).starts_with('E'));
     assert!(client.ask("m10,4").starts_with('E'));
 
     // To the end; and the machine at a moment is still the one of a plain replay.

@@ -235,8 +235,35 @@ fn random_walks_of_x86_64_arrive_where_a_straight_replay_does() {
     walk(&recorded, "interpreter", 1000, usize::MAX, 600..604);
     walk(&recorded, "jit", 700, usize::MAX, 700..706);
     walk(&recorded, "jit", 100, 64 << 10, 800..804);
-    // From far away: what lies between is compiled, with links over breakpoints if they could be.
-    walk(&recorded, "jit", u64::MAX / 2, usize::MAX, 900..903);
+}
+
+/// Where it was on the way, code is compiled, and would lead over a breakpoint if any could.
+#[test]
+fn compiled_code_leads_over_no_breakpoint() {
+    for recorded in [Recorded::new(), Recorded::pc()] {
+        let places = recorded.places;
+        let path = path(&recorded);
+        for place in [places.line, places.second, places.store] {
+            let mut timeline = timeline(recorded.history("jit"));
+            timeline.limit_checkpoints(u64::MAX / 2, usize::MAX);
+            let breakpoints = BTreeSet::from([place]);
+            timeline
+                .set_traps(breakpoints.clone(), BTreeSet::new())
+                .unwrap();
+            let model = Model {
+                path: &path,
+                breakpoints,
+                stores: BTreeSet::new(),
+            };
+            let mut position = path.len() as u64 * 2 / 3;
+            timeline.go_to(position, &mut never()).unwrap();
+            for _ in 0..10 {
+                timeline.go_on(&mut never()).unwrap();
+                position = model.go_on(position);
+                assert_eq!(timeline.position(), position, "{place:#x}");
+            }
+        }
+    }
 }
 
 /// Before an interrupt a debugger sees what its delivery makes of the registers, though nothing was delivered.

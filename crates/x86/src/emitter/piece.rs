@@ -136,15 +136,12 @@ impl Piece {
     pub fn at(ram: &Ram, physical: u64, is_grouped: bool, is_sited: bool) -> Option<Piece> {
         let start = (physical % PAGE_SIZE) as usize;
         let bytes = ram.slice(physical, PAGE_SIZE - start as u64)?;
-        if ram.traps.may_break_at(start) {
-            return None; // the interpreter looks at it each time
-        }
         let mut steps: Vec<Step> = Vec::new();
         let mut at = 0;
         let mut is_before_crossing = false;
         while at < bytes.len() && steps.len() < LONGEST {
             if ram.traps.may_break_at(start + at) {
-                break;
+                break; // none begins there, either: the interpreter looks at it each time
             }
             let Some(decoded) = decode(&bytes[at..], start + at) else {
                 is_before_crossing = true;

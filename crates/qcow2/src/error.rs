@@ -23,6 +23,19 @@ pub enum OpenError {
     /// It contradicts itself.
     #[error("is damaged: {0}")]
     Damaged(String),
+    /// Tables speak of what is behind the end of its file.
+    #[error(
+        "was cut off: byte {at} of the disk is said to be at byte {first} of the file, which has {end} bytes; copy it \
+         anew from where it came from"
+    )]
+    CutOff {
+        /// The first byte of the disk that is missing.
+        at: u64,
+        /// Where it is said to be.
+        first: u64,
+        /// Bytes of the file.
+        end: u64,
+    },
     /// QEMU marked it as damaged.
     #[error("was marked as corrupt; `qemu-img check -r all` may mend it")]
     MarkedCorrupt,

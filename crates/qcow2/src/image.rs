@@ -76,10 +76,7 @@ impl Image {
         backing: Option<Backing>,
         is_read_only: bool,
     ) -> Result<Image, OpenError> {
-        if header.is_dirty && !is_read_only {
-            return Err(OpenError::NotClosed);
-        }
-        let state = State::load(file.clone(), header.clone())?;
+        let state = load(&file, &header, is_read_only)?;
         if header.autoclear != 0 && !is_read_only {
             // What others have noted beside the content, such as bitmaps of what changed, will not hold.
             file.write_at(&[0; 8], field::AUTOCLEAR as u64)?;
@@ -93,6 +90,14 @@ impl Image {
             state: Mutex::new(state),
             committing: Mutex::new(()),
         })
+    }
+
+    /// Looks whether [`Image::open`] would open it to be written to, without writing anything.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn check(file: Arc<dyn Storage>, header: &Header) -> Result<(), OpenError> {
+        load(&file, header, false).map(drop)
     }
 
     /// Bytes of the disk.
@@ -212,6 +217,13 @@ impl Image {
     fn next_below(&self, offset: u64) -> Option<u64> {
         self.backing.as_ref()?.next_data(offset)
     }
+}
+
+fn load(file: &Arc<dyn Storage>, header: &Header, is_read_only: bool) -> Result<State, OpenError> {
+    if header.is_dirty && !is_read_only {
+        return Err(OpenError::NotClosed);
+    }
+    State::load(file.clone(), header.clone())
 }
 
 /// Whether the cluster `distance` bytes after `first` can be read with it.

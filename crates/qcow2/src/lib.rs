@@ -17,6 +17,7 @@ mod cache;
 mod commit;
 mod compression;
 mod create;
+mod cut_off;
 mod error;
 mod header;
 mod image;

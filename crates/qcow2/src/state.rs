@@ -82,6 +82,7 @@ impl State {
             header,
         };
         state.find_tables(refcount_clusters)?;
+        state.find_cut_off()?;
         Ok(state)
     }
 

@@ -2,6 +2,7 @@
 
 use crate::support::{Memory, SECTOR, name, open, pattern, qemu_img_ok};
 use proptest::prelude::*;
+use qcow2::OpenError;
 use std::sync::{Arc, LazyLock};
 
 /// One with data, zeros, compressed clusters and a snapshot, of small clusters: all kinds of tables are in
@@ -86,25 +87,51 @@ fn each_thing_that_cannot_be_is_named() {
     assert_eq!(error_of(0, b"QFI"), "", "as it is, it opens");
 }
 
+/// Finding: an image without its end was opened; reading there failed until the file grew, and gave zeros then.
 #[test]
-fn an_image_that_was_cut_off_says_so() {
-    let mut opened = 0;
+fn an_image_without_its_end_is_refused_unless_the_disk_has_nothing_there() {
+    let whole = open(Arc::new(Memory::new(WHOLE.clone())), None).unwrap();
+    let mut expected = vec![0; 256 << 10];
+    whole.read(0, &mut expected).unwrap();
+    let (mut opened, mut named) = (0, 0);
     for length in (0..WHOLE.len()).step_by(SECTOR) {
         let cut = WHOLE[..length].to_vec();
-        let Ok(image) = open(Arc::new(Memory::new(cut)), None) else {
-            continue;
-        };
-        opened += 1;
-        let mut out = vec![0; 256 << 10];
-        // The snapshot's own tables are at the end, and not the disk's.
-        if let Err(error) = image.read(0, &mut out) {
-            assert!(
-                error.to_string().contains("was it cut off?"),
-                "{length}: {error}"
-            );
+        match open(Arc::new(Memory::new(cut)), None) {
+            Ok(image) => {
+                opened += 1;
+                // The snapshot's own tables are at the end, and not the disk's.
+                let mut out = vec![0; 256 << 10];
+                image.read(0, &mut out).unwrap();
+                assert!(out == expected, "{length}: something else is read");
+            }
+            Err(OpenError::CutOff { at, first, end }) => {
+                named += 1;
+                assert!(at < 256 << 10 && first >= end && end == length as u64);
+            }
+            Err(_) => {}
         }
     }
     assert!(opened > 0, "an image without its end opens");
+    assert!(named > 20, "the first cluster that is missing is named");
+}
+
+/// With clusters as QEMU makes them, and an image of our own.
+#[test]
+fn a_copy_that_ended_early_is_refused_with_the_first_cluster_that_is_missing() {
+    let memory = Arc::new(Memory::new(Vec::new()));
+    qcow2::create(&*memory, 64 << 20).unwrap();
+    let image = open(memory.clone(), None).unwrap();
+    image.write(1 << 20, &pattern(1, 3 << 16)).unwrap();
+    image.write(40 << 20, &pattern(2, 1 << 16)).unwrap();
+    drop(image);
+    let bytes = memory.content();
+    drop(open(Arc::new(Memory::new(bytes.clone())), None).unwrap());
+    let cut = bytes[..bytes.len() - (1 << 16)].to_vec();
+    let error = open(Arc::new(Memory::new(cut)), None).unwrap_err();
+    let OpenError::CutOff { at, .. } = error else {
+        panic!("{error}")
+    };
+    assert!([40 << 20, (1 << 20) + (2 << 16)].contains(&at), "{at}");
 }
 
 proptest! {

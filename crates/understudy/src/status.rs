@@ -78,7 +78,11 @@ pub fn collect(directory: &Path) -> Status {
     status.unreadable = unreadable;
     for directory in states {
         match control::status(&directory) {
-            Ok(replica) => status.replicas.push(replica),
+            Ok(replica) => status.replicas.push(ReplicaStatus {
+                // Its own name of it may be one from where the replica was started.
+                directory: directory.clone(),
+                ..replica
+            }),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 status.not_permitted.push(directory.clone());
             }
@@ -469,9 +473,11 @@ mod tests {
         write("machines/old.json", &switch_status(dead, 2)).unwrap();
         write("machines/other.json", r#"{"pid":1,"forwards":[]}"#).unwrap();
         let mut socket = ControlSocket::bind(&own).unwrap();
+        // Finding: `--dir` of what asks the replica after that found nobody, where this is a path from elsewhere.
         let replica = ReplicaStatus {
             role: "primary".into(),
             pid: 7,
+            directory: "r1".into(),
             ..ReplicaStatus::default()
         };
         let status = std::thread::scope(|scope| {
@@ -488,7 +494,11 @@ mod tests {
             socket.answer(id, &Answer::Status(Box::new(replica.clone())));
             asked.join().unwrap()
         });
-        assert_eq!(status.replicas, [replica]);
+        let found = ReplicaStatus {
+            directory: state,
+            ..replica
+        };
+        assert_eq!(status.replicas, [found]);
         assert_eq!(status.forwards.len(), 1, "{:?}", status.forwards);
         assert_eq!(status.forwards[0].host, "127.0.0.1:1");
         assert_eq!(status.forwards[0].guest, "10.0.2.15:6379");

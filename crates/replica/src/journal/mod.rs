@@ -110,7 +110,10 @@ impl JournalDesk {
         keep: Retention,
         waker: Waker,
     ) -> io::Result<JournalDesk> {
-        let place = directory.path().display().to_string();
+        // Told to whoever looks for it, wherever that one is.
+        let place = std::path::absolute(directory.path());
+        let place = place.unwrap_or_else(|_| directory.path().into());
+        let place = place.display().to_string();
         let (jobs, received) = mpsc::channel();
         let (tell, news) = mpsc::channel();
         let (found, inspected) = mpsc::channel();

@@ -13,6 +13,11 @@ pub const MAX_KEY_BYTES: usize = 32;
 pub const MAX_VALUE_BYTES: usize = 64;
 /// …so much of its beginning.
 const BEGINNING_BYTES: usize = 40;
+/// Between that and the hash.
+const CUT: &str = "… #";
+/// A long value is told in at most so many pieces besides, under its key, this and their numbers.
+const MOST_PIECES: usize = 8;
+const PIECE: char = ':';
 /// The longest build, in bytes.
 pub const MAX_BUILD_BYTES: usize = 40;
 
@@ -72,6 +77,38 @@ impl Configuration {
         self
     }
 
+    /// With one more key, whose value may be long: of that its beginning and a hash are told as of any, and under keys of
+    /// their own pieces of it, for [`boot_differences`].
+    ///
+    /// # Panics
+    /// As [`Configuration::with`].
+    #[must_use]
+    pub fn with_long(self, key: &str, value: &str) -> Configuration {
+        let mut told = self.with(key, value);
+        let mut rest = value;
+        for number in 1..=MOST_PIECES {
+            if value.len() <= MAX_VALUE_BYTES || rest.is_empty() {
+                break;
+            }
+            let (piece, after) = rest.split_at(rest.floor_char_boundary(MAX_VALUE_BYTES));
+            told = told.with(&format!("{key}{PIECE}{number}"), piece);
+            rest = after;
+        }
+        told
+    }
+
+    /// The value of a key, as far as it is told in pieces or as a whole; `None` if only its beginning is.
+    fn whole(&self, key: &str) -> Option<String> {
+        let pieces =
+            (1..=MOST_PIECES).map_while(|number| self.values.get(&format!("{key}{PIECE}{number}")));
+        let whole: String = pieces.map(String::as_str).collect();
+        if !whole.is_empty() {
+            return Some(whole);
+        }
+        let value = self.values.get(key)?;
+        (!value.contains(CUT)).then(|| value.clone())
+    }
+
     /// Whether nothing is told.
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
@@ -125,7 +162,7 @@ fn bounded(value: String) -> String {
         return value;
     }
     let beginning = &value[..value.floor_char_boundary(BEGINNING_BYTES)];
-    format!("{beginning}… #{:016x}", xxh3_64(value.as_bytes()))
+    format!("{beginning}{CUT}{:016x}", xxh3_64(value.as_bytes()))
 }
 
 /// One thing of which two hosts have not the same.
@@ -160,10 +197,37 @@ impl Difference {
 
 /// Where two hosts would boot a machine from something else: empty as well while one of both has not told from what.
 pub fn boot_differences(ours: &Configuration, theirs: &Configuration) -> Vec<Difference> {
-    match ours.is_empty() || theirs.is_empty() {
-        true => Vec::new(),
-        false => ours.differences(theirs),
+    if ours.is_empty() || theirs.is_empty() {
+        return Vec::new();
     }
+    let mut differences = ours.differences(theirs);
+    // A program of before tells no pieces: they differ where the value does.
+    differences.retain(|difference| !difference.key.contains(PIECE));
+    for difference in &mut differences {
+        let wholes = (ours.whole(&difference.key), theirs.whole(&difference.key));
+        if let (Some(here), Some(there)) = wholes
+            && here != there
+        {
+            (difference.here, difference.there) = excerpts(&here, &there);
+        }
+    }
+    differences
+}
+
+/// Two values from the word on in which they begin to differ.
+fn excerpts(here: &str, there: &str) -> (Option<String>, Option<String>) {
+    let alike = here.chars().zip(there.chars());
+    let alike = alike.take_while(|(here, there)| here == there);
+    let alike: usize = alike.map(|(c, _)| c.len_utf8()).sum();
+    let from = here[..alike].rfind(' ').map_or(0, |space| space + 1);
+    let excerpt = |value: &str| {
+        let before = if from > 0 { "…" } else { "" };
+        let rest = &value[from..];
+        let end = rest.floor_char_boundary(MAX_VALUE_BYTES);
+        let after = if end < rest.len() { "…" } else { "" };
+        Some(format!("{before}{}{after}", &rest[..end]))
+    };
+    (excerpt(here), excerpt(there))
 }
 
 /// `kernel: #12… here, #34… at hosta; …`, without what a peer may have put there for a terminal.
@@ -201,6 +265,44 @@ mod tests {
         let ours = configuration("512M", 1).with("transport", "pci");
         let told = ours.differences(&configuration("512M", 1))[0].describe("hosta");
         assert_eq!(told, "transport: pci here, unknown at hosta");
+    }
+
+    /// Finding: of two long command lines the same beginning was shown twice.
+    #[test]
+    fn long_values_are_shown_from_where_they_differ() {
+        let line = |end: &str| {
+            format!(
+                "\"console=ttyS0 quiet {} {end}\"",
+                "initcall_blacklist=some ".repeat(12)
+            )
+        };
+        let told = |line: &str| configuration("512M", 1).with_long("command_line", line);
+        let (ours, theirs) = (
+            told(&line("root=/dev/vda rw")),
+            told(&line("root=/dev/vdb rw")),
+        );
+        let differences = boot_differences(&ours, &theirs);
+        let texts: Vec<String> = differences.iter().map(|it| it.describe("hosta")).collect();
+        assert_eq!(
+            texts,
+            ["command_line: …root=/dev/vda rw\" here, …root=/dev/vdb rw\" at hosta"]
+        );
+        // With a host that tells no pieces it is as it was, and no more than one difference.
+        let before = configuration("512M", 1).with("command_line", line("root=/dev/vdb rw"));
+        let differences = boot_differences(&ours, &before);
+        assert_eq!(differences.len(), 1);
+        assert!(differences[0].describe("hosta").contains("… #"));
+        let short = configuration("512M", 1).with_long("command_line", "quiet");
+        let differences = boot_differences(&short, &ours);
+        let text = differences[0].describe("hosta");
+        assert!(
+            text.starts_with("command_line: quiet here, \"console=ttyS0"),
+            "{text}"
+        );
+        assert_eq!(
+            boot_differences(&ours, &told(&line("root=/dev/vda rw"))),
+            []
+        );
     }
 
     /// What no key tells is a difference as well.

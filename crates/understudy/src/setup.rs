@@ -110,7 +110,7 @@ impl Machines for ConfiguredMachine {
             .fold(Configuration::new(0), |told, (what, path)| {
                 told.with(what, described_image(path.as_deref(), self.0.memory))
             });
-        told.with("command_line", format!("{:?}", self.0.command_line))
+        told.with_long("command_line", &format!("{:?}", self.0.command_line))
             .with("on_panic", format!("{:?}", self.0.on_panic).to_lowercase())
     }
 

@@ -6,7 +6,7 @@ use rustix::io::Errno;
 use std::fmt;
 use std::fs;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::{DirBuilderExt, FileExt, FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// A file as a world has it, opened; all threads of its process may use it at once.
@@ -193,6 +193,19 @@ impl File {
         }
     }
 
+    /// Device and number by which a host knows it, whatever its names; `None` in a world, where a file has one name.
+    ///
+    /// # Errors
+    /// The host does not say.
+    pub fn identity(&self) -> io::Result<Option<(u64, u64)>> {
+        match self {
+            File::Host(file) => file
+                .metadata()
+                .map(|there| Some((there.dev(), there.ino()))),
+            File::Simulated(_) => Ok(None),
+        }
+    }
+
     /// The bytes of a file or a block device.
     ///
     /// # Errors
@@ -372,6 +385,11 @@ pub fn look_at(path: &Path) -> io::Result<(Kind, u64)> {
         None => fs::metadata(path).map(|there| (there.file_type().into(), there.len())),
         Some(opened) => opened.map(|file| (Kind::Plain, file.length())),
     }
+}
+
+/// Whether there is a directory of this name. In a world every directory is there.
+pub fn is_directory(path: &Path) -> bool {
+    current().is_some() || path.is_dir()
 }
 
 /// Takes a file's name away.

@@ -2,9 +2,11 @@
 
 pub mod blank;
 mod copy;
+pub mod copy_place;
 mod digesting;
 mod error;
 mod freezing;
+mod held;
 mod medium;
 mod open_images;
 mod opening;

@@ -52,9 +52,13 @@ impl fmt::Display for Level {
 /// The level of a kind of event.
 pub fn level(event: &str) -> Level {
     match event {
-        "snapshot_not_taken" | "cannot_take_over" | "disk_kept" | "boots_otherwise" => {
-            Level::Warning
-        }
+        "snapshot_not_taken"
+        | "cannot_take_over"
+        | "cannot_write_markers"
+        | "cannot_hand_over"
+        | "disk_kept"
+        | "disk_unusable"
+        | "boots_otherwise" => Level::Warning,
         "guest_panicked" | "diverged" | "outvoted" | "machine_failed" | "disk_failed"
         | "disk_error" | "marker_failed" | "journal_failed" | "key_expired" | "unusable"
         | "address_conflict" | "another_live" => Level::Error,

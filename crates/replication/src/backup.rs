@@ -1,6 +1,7 @@
 //! The replica that follows. `docs/protocol.md`, "The backup".
 
 mod difference;
+mod disks;
 mod ending;
 mod follow;
 mod moving;
@@ -15,8 +16,8 @@ use crate::failure_detector::{PauseDetector, SilenceDetector, Suspicion};
 use crate::life_log::LifeLog;
 use crate::marker::{DiskState, Marker, Role, Worth};
 use crate::message::{
-    Button, Continuation, DivergenceReport, Greeting, Message, Parting, Refusal, spoken_by_both,
-    tells_boot,
+    Button, Continuation, DivergenceReport, Greeting, LifeId, Message, Parting, Refusal,
+    spoken_by_both, tells_boot,
 };
 use crate::mutation::Mutation;
 use crate::record::Record;
@@ -52,6 +53,8 @@ pub enum BackupStop {
     /// A disk of this host failed: its machine is not the primary's any more. Look again when the
     /// disk takes writes.
     DiskFailed(String),
+    /// A disk of this host cannot become a copy of the primary's, and nothing of it was written. Look again.
+    CannotFollow(String),
     /// It was asked to.
     Left,
 }
@@ -542,23 +545,9 @@ impl<O> Backup<O> {
         self.maintain(now);
     }
 
-    /// A disk of this host failed a request of `pairing`'s machine that the primary's disk did, or
-    /// cannot be synced, or cannot be told what it is worth. The machine is worth nothing from here
-    /// on: this replica says so and leaves, and if it was about to take over, it does not.
-    pub fn own_disk_failed(&mut self, now: Duration, pairing: u64, what: String) {
-        self.enter(now);
-        if let Some(follow) = self.follow_mut(pairing) {
-            let connection = follow.connection();
-            self.suspect_own_disk();
-            self.report(Event::DiskFailed { what: what.clone() });
-            if let State::Following(_) = &self.state {
-                let parting = Parting::DiskFailed;
-                self.send(connection, Message::Goodbye { pairing, parting });
-                self.actions.push_back(BackupAction::Close(connection));
-            }
-            self.stop(BackupStop::DiskFailed(what));
-        }
-        self.maintain(now);
+    /// The identity of the life.
+    pub fn life(&self) -> LifeId {
+        self.newest.life
     }
 
     /// Somebody wants this process to end. False while it may be the only one to go on: it asks
@@ -876,23 +865,6 @@ impl<O> Backup<O> {
             generation: opened.next_generation(),
             worth,
         }
-    }
-
-    /// The disk here belongs to a machine that differs: it is worth nothing, before anybody is told.
-    fn suspect_own_disk(&mut self) {
-        let follow = match &self.state {
-            State::Following(follow)
-            | State::Claiming(follow, _)
-            | State::Draining(follow, _)
-            | State::Ending(follow) => Some(follow),
-            State::Dialing | State::Greeting { .. } => self.held.as_ref(),
-            State::Live | State::Stopped => None,
-        };
-        let Some(follow) = follow else {
-            return;
-        };
-        let marker = self.marker(follow.opened(), Role::None, DiskState::Suspect, 0);
-        self.actions.push_back(BackupAction::Mark(marker));
     }
 
     fn keep_evidence(&mut self, pairing: u64, report: DivergenceReport) {

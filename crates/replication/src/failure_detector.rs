@@ -56,10 +56,14 @@ pub enum Suspicion {
     Left,
     /// The backup said that its own disk failed.
     DiskFailed,
+    /// The backup said why its host cannot follow as it is.
+    CannotFollow(String),
     /// The primary said that it suspects this backup.
     SuspectsUs,
     /// The primary said that it let this backup go, because it lagged.
     LetGo,
+    /// The primary said that it let this backup go, and why.
+    LetGoFor(String),
     /// The copy for it is given up for another backup that needs none.
     GivesWay,
     /// It says that it has taken over what was handed over.
@@ -78,11 +82,13 @@ impl fmt::Display for Suspicion {
             Suspicion::Diverged => write!(f, "its machine differs"),
             Suspicion::Left => write!(f, "it said that it leaves"),
             Suspicion::DiskFailed => write!(f, "its disk failed"),
+            Suspicion::CannotFollow(why) => write!(f, "its host cannot follow: {why}"),
             Suspicion::SuspectsUs => write!(f, "it said that it suspects this replica"),
             Suspicion::LetGo => write!(
                 f,
                 "it let this replica go, which had lagged for longer than `pair.lag_limit`"
             ),
+            Suspicion::LetGoFor(why) => write!(f, "it let this replica go: {why}"),
             Suspicion::GivesWay => write!(
                 f,
                 "another that needs no copy can protect the machine at once; the copy begins anew"

@@ -37,6 +37,9 @@ pub const MAX_CHUNK_BYTES: usize = 1 << 20;
 /// The nonce of a [`Message::Sees`] that nobody asked for: it is about the backup's own host, and whether that could
 /// go on with the machine as its primary. No [`Message::MoveTo`] has it, and a program of before does not look at it.
 pub const OF_ITS_HOST: u128 = 0;
+/// The request of a [`Message::Answer`] that nobody asked for: why the backup is let go, if it is not because it lagged.
+/// No request has this number, and at a program of before nobody waits for it.
+pub const OF_PARTING: u64 = 0;
 /// The longest text of a [`Message::Answer`], in bytes.
 pub const MAX_ANSWER_BYTES: usize = 2048;
 /// The longest name of a machine or node, in bytes.

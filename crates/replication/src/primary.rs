@@ -31,6 +31,7 @@ use crate::succession::{
     Claim, Entry, Generation, Host, JournalId, Kind, RecordNumber, Request, RunId,
 };
 use crate::watch::{Agreement, BeaconWriter, KeyWatch, Outage};
+use ability::CannotFollow;
 use difference::Outvoted;
 use fitness::Unfit;
 use join::{Join, Newcomer};
@@ -247,6 +248,10 @@ pub struct Primary<O> {
     laggards: Laggards,
     /// Hosts that lack something, and were told about.
     unfit: Unfit,
+    /// Hosts that left because they cannot follow as they are.
+    cannot_follow: CannotFollow,
+    /// Why all members are let go, if they are for another reason than that they lag.
+    lets_go_for: Option<String>,
     /// Of the test program, a second, by who is to keep up; 0: not known.
     speed_needed: u64,
     /// What the machine would be booted from on this host; empty: not known.
@@ -319,6 +324,8 @@ impl<O> Primary<O> {
             journal_pacing: JournalPacing::default(),
             laggards: Laggards::default(),
             unfit: Unfit::default(),
+            cannot_follow: CannotFollow::default(),
+            lets_go_for: None,
             speed_needed: 0,
             boot: Configuration::default(),
             lacks_since: None,

@@ -580,7 +580,10 @@ impl World {
                         self.coverage.reached(Situation::BackupLostClaim);
                     }
                     BackupStop::Finished => self.backup_finished(node),
-                    BackupStop::Diverged(_) | BackupStop::DiskFailed(_) | BackupStop::Again(_) => {}
+                    BackupStop::Diverged(_)
+                    | BackupStop::DiskFailed(_)
+                    | BackupStop::CannotFollow(_)
+                    | BackupStop::Again(_) => {}
                     BackupStop::Later(Refusal::Lagged) => {
                         self.coverage.reached(Situation::LaggardKeptOut);
                     }

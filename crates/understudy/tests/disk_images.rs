@@ -143,6 +143,15 @@ fn what_an_image_is_and_what_it_lies_over_its_owner_says() {
     qemu_img(path, &[&over[..], &["disk.raw", "1M"]].concat());
     fs::copy(path.join("disk.raw"), path.join("named.qcow2")).unwrap();
     qemu_img(path, &["create", "-q", "-f", "qcow2", "alone.qcow2", "1M"]);
+    // Finding: what an image was not made over was taken for that.
+    qemu_img(path, &["create", "-q", "-f", "qcow2", "large.qcow2", "2M"]);
+    let over = ["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"];
+    let name = ["alone.qcow2", "over.qcow2"];
+    qemu_img(path, &[&over[..], &name[..]].concat());
+    qemu_img(
+        path,
+        &[&over[..], &["alone.qcow2", "longer.qcow2", "3M"]].concat(),
+    );
     for (disk, said) in [
         (
             "disk.raw",
@@ -156,7 +165,7 @@ fn what_an_image_is_and_what_it_lies_over_its_owner_says() {
         ("named.qcow2,backing=./absent", "cannot open the disk"),
         (
             "named.qcow2,backing=./named.qcow2",
-            "is in use by another machine",
+            "is in use by this machine already",
         ),
         (
             "named.qcow2,backing=./secret,backing=./base.raw",
@@ -164,6 +173,15 @@ fn what_an_image_is_and_what_it_lies_over_its_owner_says() {
         ),
         ("alone.qcow2,backing=./base.raw", "lies over nothing"),
         ("base.raw,format=qcow2", "is no qcow2 image"),
+        ("over.qcow2,backing=./base.raw", "is no qcow2 image"),
+        (
+            "over.qcow2,backing=./large.qcow2",
+            "large.qcow2, which it lies over, has 2097152",
+        ),
+        (
+            "named.qcow2,backing=./large.qcow2",
+            "large.qcow2, which it lies over, is raw",
+        ),
         ("base.raw,backing=./secret", "is raw and lies over nothing"),
     ] {
         let output = run_with(path, disk);
@@ -171,6 +189,9 @@ fn what_an_image_is_and_what_it_lies_over_its_owner_says() {
         assert_eq!(output.status.code(), Some(2), "{disk}: {error}");
         assert!(error.contains(said), "{disk}: {error}");
     }
+    // One that was made longer than what it lies over is as it should be.
+    let output = run_with(path, "longer.qcow2,backing=./alone.qcow2");
+    assert!(output.status.success(), "{}", error_text(&output));
     // Said to be raw it is, to the byte.
     let before = fs::read(path.join("disk.raw")).unwrap();
     let length = before.len().next_multiple_of(512);

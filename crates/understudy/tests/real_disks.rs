@@ -491,7 +491,8 @@ fn a_copy_that_was_cut_off_never_starts() {
     let printed = numbers(&first.console());
     assert_has_all(&pair.disk("r1"), &printed);
     let (again, mut first_process, listen) = pair.primary();
-    let (second, mut second_process) = pair.backup("r2", &listen);
+    // It may have ended before the file was made as long as the machine's disk.
+    let (second, mut second_process) = pair.0.backup_with("r2", &listen, &disk);
     again.await_state("protected");
     await_more_lines(&again);
     first_process.kill();

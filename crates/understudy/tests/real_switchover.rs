@@ -90,6 +90,18 @@ fn count(host: &ReplicaFiles, event: &str) -> usize {
     events.matches(&format!("\"{event}\"")).count()
 }
 
+/// What an event that happened once says.
+fn detail(host: &ReplicaFiles, event: &str) -> String {
+    let events = fs::read_to_string(host.state.join("events.jsonl")).unwrap();
+    let name = format!("\"event\":\"{event}\"");
+    let mut lines = events.lines().filter(|line| line.contains(&name));
+    let line = lines
+        .next()
+        .unwrap_or_else(|| panic!("no {event}: {events}"));
+    assert!(lines.next().is_none(), "{event} twice: {events}");
+    line.to_owned()
+}
+
 /// The identity of a host, without its name.
 fn id(host: &ReplicaFiles) -> String {
     let text = fs::read_to_string(host.state.join("host-id")).unwrap();
@@ -315,6 +327,23 @@ fn a_primary_that_ends_lets_a_host_go_that_could_not_go_on() {
     let (status, said) = a.end();
     assert_eq!(status.code(), Some(UNPLUGGED), "{said}");
     assert_eq!(count(&site.a, "lets_go"), 1, "{said}");
+    // Finding: nothing was said of the ten seconds in which making room would have kept the service, and the backup said
+    // that it had lagged.
+    let told = detail(&site.a, "cannot_hand_over");
+    for words in [
+        "b could not go on with the machine",
+        "marker",
+        "within 10 s",
+    ] {
+        assert!(told.contains(words), "{told}");
+    }
+    let told = detail(&site.b, "suspected");
+    assert!(
+        told.contains("let this replica go")
+            && told.contains("b could not go on")
+            && !told.contains("lag"),
+        "{told}"
+    );
     assert_eq!(count(&site.a, "handing_over"), 0);
     let _a = start(&site.a);
     await_primary(&site.a);
@@ -323,6 +352,27 @@ fn a_primary_that_ends_lets_a_host_go_that_could_not_go_on() {
     let status = site.a.await_state("protected");
     assert_eq!(status["role"], "primary");
     drop(b);
+}
+
+/// Finding: that the primary's own state directory took no marker was seen only after a switchover, when it could not
+/// follow.
+#[test]
+fn a_primary_says_that_its_own_host_could_not_follow() {
+    let site = Site::new();
+    let _a = start(&site.a);
+    wait_for("the primary's marker", || {
+        let marker = fs::read_to_string(site.a.state.join("marker")).ok()?;
+        marker.contains("role=primary").then_some(())
+    });
+    let in_the_way = site.a.state.join("marker.new");
+    fs::create_dir(&in_the_way).unwrap();
+    await_trouble(&site.a, Some("this host cannot write its markers"));
+    let told = detail(&site.a, "cannot_write_markers");
+    assert!(told.contains("a/marker: "), "{told}");
+    fs::remove_dir(&in_the_way).unwrap();
+    await_trouble(&site.a, None);
+    assert_eq!(count(&site.a, "can_write_markers"), 1);
+    assert_eq!(count(&site.a, "marker_failed"), 0);
 }
 
 /// When the primary is lost its backup goes on, whatever its host is worth: a guest that waits for its flushes is more

@@ -18,8 +18,24 @@ pub enum DiskError {
         source: io::Error,
     },
     /// Another process has it.
-    #[error("the disk {} is in use by another machine; each replica needs its own copy", path.display())]
+    #[error(
+        "the disk {} is in use by another process, on this host or another that sees the same file: each replica \
+         needs a disk file of its own, so write another `path`, or end what uses it",
+        path.display()
+    )]
     InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// This machine has it already.
+    #[error("the disk {} is in use by this machine already, as another disk of it or under one", path.display())]
+    InUseHere {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The directory that it is to be made in is not there.
+    #[error("the disk {} cannot be made: its directory is not there", path.display())]
+    NoDirectory {
         /// The file.
         path: PathBuf,
     },
@@ -42,6 +58,21 @@ pub enum DiskError {
         /// Its length in bytes.
         length: u64,
         /// That of the primary's.
+        wanted: u64,
+    },
+    /// What is there is no copy of the primary's disk.
+    #[error(
+        "the disk {} has {length} bytes, and the machine's disk has {wanted}: what is there is another disk, and is not \
+         overwritten; put the right one back, or remove it, or, if what is in it may go, write `overwrite = true` below \
+         its path",
+        path.display()
+    )]
+    OtherLength {
+        /// The file.
+        path: PathBuf,
+        /// The length of the disk in it.
+        length: u64,
+        /// That of the machine's.
         wanted: u64,
     },
     /// A directory, a socket or the like.

@@ -1,5 +1,6 @@
 //! What a disk's bytes are kept in.
 
+use super::held::HeldFile;
 use environment::fs::File;
 use qcow2::Image;
 use std::io;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(super) enum Medium {
     /// A file or a block device that has them one after the other.
-    Raw(File),
+    Raw(HeldFile),
     /// A qcow2 image, and its file.
     Qcow2(Arc<Image>, Arc<Stored>),
 }
@@ -90,7 +91,7 @@ fn zero(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
 
 /// A file that a qcow2 image is kept in, or that it lies over.
 #[derive(Debug)]
-pub(super) struct Stored(pub File);
+pub(super) struct Stored(pub HeldFile);
 
 impl qcow2::Storage for Stored {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {

@@ -1,18 +1,18 @@
 //! Opening an image: what it is, who has it, and what it lies over.
 
+use super::held::{self, HeldFile, Locked};
 use super::medium::{Medium, Stored};
 use super::{Disk, DiskError, SECTOR_BYTES, open_images};
 use crate::config::{DiskFile, DiskFormat};
 use environment::fs::{self, File, Kind, Lock, OpenOptions};
 use qcow2::{Backing, Header, Image};
 use rustix::fs::OFlags;
-use rustix::io::Errno;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Opens what can be a disk.
-fn open_file(path: &Path, options: &OpenOptions) -> Result<(File, Kind), DiskError> {
+pub(super) fn open_file(path: &Path, options: &OpenOptions) -> Result<(File, Kind), DiskError> {
     // Without O_NONBLOCK the opening of a pipe waits for its other end.
     let mut options = options.clone();
     options.custom_flags(OFlags::NONBLOCK.bits() as i32);
@@ -30,21 +30,21 @@ fn open_file(path: &Path, options: &OpenOptions) -> Result<(File, Kind), DiskErr
     is_disk(kind).then_some((file, kind)).ok_or_else(not_a_disk)
 }
 
-fn failed(path: &Path, source: io::Error) -> DiskError {
+pub(super) fn failed(path: &Path, source: io::Error) -> DiskError {
     let path = path.into();
     DiskError::Open { path, source }
 }
 
-fn lock(path: &Path, file: &File, lock: Lock) -> Result<(), DiskError> {
-    match file.lock(lock) {
-        // Some network file systems have no locks; the pair's own fencing does not need them.
-        Ok(()) | Err(Errno::NOLCK | Errno::OPNOTSUPP) => Ok(()),
-        Err(Errno::WOULDBLOCK) => Err(DiskError::InUse { path: path.into() }),
+fn lock(path: &Path, file: File, lock: Lock) -> Result<HeldFile, DiskError> {
+    match held::try_lock(path, file, lock) {
+        Ok(Locked::Now(held)) => Ok(held),
+        Ok(Locked::Here) => Err(DiskError::InUseHere { path: path.into() }),
+        Ok(Locked::Elsewhere) => Err(DiskError::InUse { path: path.into() }),
         Err(error) => Err(failed(path, error.into())),
     }
 }
 
-fn check_length(path: &Path, length: u64) -> Result<(), DiskError> {
+pub(super) fn check_length(path: &Path, length: u64) -> Result<(), DiskError> {
     if length == 0 || !length.is_multiple_of(SECTOR_BYTES) {
         return Err(DiskError::Size {
             path: path.into(),
@@ -55,7 +55,7 @@ fn check_length(path: &Path, length: u64) -> Result<(), DiskError> {
 }
 
 /// Opens an image. With `new_length` it is a copy of that length, which is made where it is absent; `is_ours`
-/// is called once nobody else can have it.
+/// is called once nobody else can have it, and what is there may be overwritten.
 pub(super) fn open(
     file: &DiskFile,
     options: &OpenOptions,
@@ -65,19 +65,22 @@ pub(super) fn open(
     let path = &file.path;
     let (opened, kind) = open_file(path, options)?;
     let is_shared = file.read_only && new_length.is_none();
-    lock(
-        path,
-        &opened,
-        if is_shared {
-            Lock::Shared
-        } else {
-            Lock::Exclusive
-        },
-    )?;
+    let how = match is_shared {
+        true => Lock::Shared,
+        false => Lock::Exclusive,
+    };
+    let opened = lock(path, opened, how)?;
+    if new_length.is_some() {
+        let place = super::copy_place::content(file, &opened, kind, new_length)?;
+        super::copy_place::check_length(file, place, kind, new_length)?;
+    }
     is_ours()?;
     let (medium, length) = match file.format() {
-        DiskFormat::Raw => open_raw(file, opened, kind, new_length)?,
-        DiskFormat::Qcow2 => open_qcow2(file, opened, kind, new_length)?,
+        DiskFormat::Raw => {
+            let length = open_raw(file, &opened, kind, new_length)?;
+            (Medium::Raw(opened), length)
+        }
+        DiskFormat::Qcow2 => open_qcow2(file, Stored(opened), kind, new_length)?,
     };
     check_length(path, length)?;
     Ok(Disk {
@@ -91,12 +94,12 @@ pub(super) fn open(
 
 fn open_raw(
     file: &DiskFile,
-    opened: File,
+    opened: &File,
     kind: Kind,
     new_length: Option<u64>,
-) -> Result<(Medium, u64), DiskError> {
+) -> Result<u64, DiskError> {
     let path = &file.path;
-    check_said(file, &opened)?;
+    check_said(file, opened)?;
     if let Some(length) = new_length
         && kind == Kind::Plain
         && opened.length().map_err(|error| failed(path, error))? != length
@@ -114,7 +117,7 @@ fn open_raw(
             wanted,
         });
     }
-    Ok((Medium::Raw(opened), new_length.unwrap_or(length)))
+    Ok(new_length.unwrap_or(length))
 }
 
 fn resize_failed(path: &Path, length: u64, source: io::Error) -> DiskError {
@@ -128,20 +131,18 @@ fn resize_failed(path: &Path, length: u64, source: io::Error) -> DiskError {
 
 /// Nothing is taken for raw that begins as a qcow2 image does, unless the configuration says so. Most likely
 /// it is one, of which a guest would see the tables; and what a guest wrote is never taken for one.
-fn check_said(file: &DiskFile, opened: &File) -> Result<(), DiskError> {
-    let mut magic = [0; 4];
-    let read = opened.read_at(&mut magic, 0);
-    match read.map_err(|error| failed(&file.path, error))? {
-        4 if magic == qcow2::MAGIC && file.format.is_none() => Err(DiskError::Unsaid {
+pub(super) fn check_said(file: &DiskFile, opened: &File) -> Result<(), DiskError> {
+    match has_magic(&file.path, opened)? && file.format.is_none() {
+        true => Err(DiskError::Unsaid {
             path: file.path.clone(),
         }),
-        _ => Ok(()),
+        false => Ok(()),
     }
 }
 
 fn open_qcow2(
     file: &DiskFile,
-    opened: File,
+    stored: Stored,
     kind: Kind,
     new_length: Option<u64>,
 ) -> Result<(Medium, u64), DiskError> {
@@ -149,7 +150,7 @@ fn open_qcow2(
     if kind != Kind::Plain {
         return Err(DiskError::NoFile { path: path.into() });
     }
-    let stored = Arc::new(Stored(opened));
+    let stored = Arc::new(stored);
     if let Some(length) = new_length {
         // What is read from here on is what the disk has: see [`Disk::settle`].
         stored.0.sync_all().map_err(|error| failed(path, error))?;
@@ -168,24 +169,27 @@ fn open_qcow2(
     Ok((Medium::Qcow2(image, stored), length))
 }
 
-fn image_error(path: &Path, source: qcow2::OpenError) -> DiskError {
+pub(super) fn image_error(path: &Path, source: qcow2::OpenError) -> DiskError {
     let path = path.into();
     DiskError::Image { path, source }
 }
 
-fn header(path: &Path, stored: &Stored) -> Result<Header, DiskError> {
+pub(super) fn header(path: &Path, stored: &Stored) -> Result<Header, DiskError> {
     Header::read(stored).map_err(|source| image_error(path, source))
+}
+
+/// Whether there is anything in the file: one that was being made when everything ended has zeros in its beginning.
+pub(super) fn has_image(path: &Path, file: &File) -> Result<bool, DiskError> {
+    let mut magic = [0; 4];
+    let read = file.read_at(&mut magic, 0);
+    let there = read.map_err(|error| failed(path, error))?;
+    Ok(there == 4 && magic != [0; 4])
 }
 
 /// Makes an image where there is none yet, or one of another length: everything in it will be overwritten.
 fn make_as_long(file: &DiskFile, stored: &Stored, length: u64) -> Result<(), DiskError> {
     let path = &file.path;
-    let mut magic = [0; 4];
-    let read = stored.0.read_at(&mut magic, 0);
-    let there = read.map_err(|error| failed(path, error))?;
-    // One that was being made when everything ended has zeros there.
-    let is_absent = there < 4 || magic == [0; 4];
-    if !is_absent && header(path, stored)?.length == length {
+    if has_image(path, &stored.0)? && header(path, stored)?.length == length {
         return Ok(());
     }
     if !file.backing.is_empty() {
@@ -202,7 +206,7 @@ fn make_as_long(file: &DiskFile, stored: &Stored, length: u64) -> Result<(), Dis
 
 /// Opens what an image lies over: the files that the configuration names, in their order, whatever the images
 /// call them. An image that was fetched somewhere may name any file of this host.
-fn open_backing(
+pub(super) fn open_backing(
     path: &Path,
     header: &Header,
     named: &[PathBuf],
@@ -229,11 +233,18 @@ fn open_backing(
         (Some(below), Some((first, rest))) => (below, first, rest),
     };
     let (opened, _) = open_file(first, OpenOptions::new().read(true))?;
-    lock(first, &opened, Lock::Shared)?;
-    let stored = Arc::new(Stored(opened));
+    let stored = Arc::new(Stored(lock(first, opened, Lock::Shared)?));
     match below.format.as_deref() {
         Some("raw" | "file") if rest.is_empty() => {
             let length = stored.0.length().map_err(|error| failed(first, error))?;
+            if has_magic(first, &stored.0)? {
+                return wrong(format!(
+                    "says that {}, which it lies over, is raw, and that begins as a qcow2 image does: is it the right \
+                     file? `qemu-img rebase -u -F qcow2 -b FILE IMAGE` writes what it is into the image",
+                    first.display()
+                ));
+            }
+            goes_under(path, header, first, length)?;
             let storage = stored;
             Ok(Some(Backing::Raw { storage, length }))
         }
@@ -243,6 +254,7 @@ fn open_backing(
         )),
         Some("qcow2") => {
             let its = self::header(first, &stored)?;
+            goes_under(path, header, first, its.length)?;
             let backing = open_backing(first, &its, rest)?;
             let image = Image::open(stored, its, backing, true);
             let image = image.map_err(|source| image_error(first, source))?;
@@ -257,6 +269,28 @@ fn open_backing(
     }
 }
 
+/// An image is made over one that is no longer than itself, and may be made longer afterwards: a longer one is another
+/// than it was made over, or was changed since.
+fn goes_under(path: &Path, over: &Header, below: &Path, length: u64) -> Result<(), DiskError> {
+    if length <= over.length {
+        return Ok(());
+    }
+    let why = format!(
+        "has a disk of {} bytes, and that of {}, which it lies over, has {length}: is it the file that the image was made \
+         over, and as it was then? If it is, `qemu-img resize IMAGE {length}` gives it all of that",
+        over.length,
+        below.display()
+    );
+    let path = path.into();
+    Err(DiskError::Backing { path, why })
+}
+
+fn has_magic(path: &Path, file: &File) -> Result<bool, DiskError> {
+    let mut magic = [0; 4];
+    let read = file.read_at(&mut magic, 0);
+    Ok(read.map_err(|error| failed(path, error))? == 4 && magic == qcow2::MAGIC)
+}
+
 /// See [`Disk::check`].
 pub(super) fn check(file: &DiskFile) -> Result<(), DiskError> {
     let path = &file.path;
@@ -269,7 +303,7 @@ pub(super) fn check(file: &DiskFile) -> Result<(), DiskError> {
             check_length(path, length)
         }
         DiskFormat::Qcow2 => {
-            let header = header(path, &Stored(opened))?;
+            let header = header(path, &Stored(HeldFile::unlocked(opened)))?;
             open_backing(path, &header, &file.backing)?;
             check_length(path, header.length)
         }
@@ -284,7 +318,7 @@ pub fn length_of(file: &DiskFile) -> io::Result<u64> {
     let (kind, bytes) = fs::look_at(&file.path)?;
     match (file.format(), kind) {
         (DiskFormat::Qcow2, _) => {
-            let stored = Stored(File::open(&file.path)?);
+            let stored = Stored(HeldFile::unlocked(File::open(&file.path)?));
             let header = Header::read(&stored).map_err(io::Error::other)?;
             Ok(header.length)
         }
@@ -307,7 +341,8 @@ pub fn sync_file(file: &DiskFile) -> io::Result<()> {
 
 /// Whether a qcow2 image says of each cluster that it is zero, without taking it.
 pub(super) fn is_blank_image(file: &DiskFile) -> io::Result<bool> {
-    let stored = Arc::new(Stored(File::open(&file.path)?));
+    let opened = File::open(&file.path)?;
+    let stored = Arc::new(Stored(HeldFile::unlocked(opened)));
     let header = Header::read(&*stored).map_err(io::Error::other)?;
     let backing = open_backing(&file.path, &header, &file.backing).map_err(io::Error::other)?;
     let image = Image::open(stored, header, backing, true).map_err(io::Error::other)?;

@@ -118,7 +118,7 @@ fn a_disk_is_used_by_one_machine_at_a_time() {
     let first = Disk::open(&DiskFile::new(&path, false)).unwrap();
     assert!(matches!(
         Disk::open(&DiskFile::new(&path, false)),
-        Err(DiskError::InUse { .. })
+        Err(DiskError::InUseHere { .. })
     ));
     // Nor is what lies over its image anybody else's.
     let mut layer = path.clone().into_os_string();
@@ -127,7 +127,7 @@ fn a_disk_is_used_by_one_machine_at_a_time() {
     std::fs::write(&layer, []).unwrap();
     assert!(matches!(
         for_copy(&path, 4096),
-        Err(DiskError::InUse { .. })
+        Err(DiskError::InUseHere { .. })
     ));
     assert!(layer.exists());
     drop(first);
@@ -135,9 +135,36 @@ fn a_disk_is_used_by_one_machine_at_a_time() {
     assert!(!layer.exists());
 }
 
-/// With its state directory beside the image.
+/// With its state directory beside the image, in which whatever is there may go.
 fn for_copy(path: &Path, length: u64) -> Result<Disk, DiskError> {
-    Disk::for_copy(&DiskFile::new(path, false), length, path.parent().unwrap())
+    let file = DiskFile {
+        may_be_overwritten: true,
+        ..DiskFile::new(path, false)
+    };
+    Disk::for_copy(&file, length, path.parent().unwrap())
+}
+
+/// Finding: what had been put in the place of a copy, with the copy's marker beside it, was cut to the machine's length.
+#[test]
+fn a_file_of_another_length_is_no_copy_unless_there_is_nothing_in_it() {
+    let (directory, path) = image(8192);
+    let file = DiskFile::new(&path, false);
+    let copy = |length| Disk::for_copy(&file, length, directory.path());
+    let mut layer = path.clone().into_os_string();
+    layer.push(".overlay-00000001");
+    std::fs::write(&path, [7; 8192]).unwrap();
+    std::fs::write(&layer, []).unwrap();
+    let refused = copy(4096).unwrap_err().to_string();
+    assert!(
+        refused.contains("has 8192 bytes") && refused.contains("disk has 4096"),
+        "{refused}"
+    );
+    assert_eq!(std::fs::read(&path).unwrap(), [7; 8192]);
+    assert!(Path::new(&layer).exists(), "what lies over it is its own");
+    drop(copy(8192).unwrap());
+    std::fs::write(&path, [0; 8192]).unwrap();
+    drop(copy(4096).unwrap());
+    assert_eq!(std::fs::read(&path).unwrap(), [0; 4096]);
 }
 
 #[test]

@@ -1,8 +1,9 @@
-//! Whether a backup's host could go on with the machine as its primary: the markers that it would have to write
-//! then are tried, again and again, while it follows. `docs/operations.md`, "A host that could not go on".
+//! Whether a host could go on with the machine as its primary, or follow it again after a switchover: the markers that it
+//! would have to write then are tried, again and again. `docs/operations.md`, "A host that could not go on".
 
 use super::backup::BackupLoop;
 use super::markers::Markers;
+use super::primary::PrimaryLoop;
 use crate::host_time::monotonic;
 use replication::backup::BackupPhase;
 use std::io;
@@ -26,6 +27,10 @@ pub(super) struct Ability {
     trials: u64,
     /// Why it could not go on.
     trouble: Option<String>,
+    /// The one that is under way was begun before a marker was written: what comes of it says nothing any more.
+    is_stale: bool,
+    /// Of a primary: people were told so.
+    is_told: bool,
 }
 
 impl Ability {
@@ -48,8 +53,18 @@ impl Ability {
     /// What came of a trial.
     fn tried(&mut self, now: Duration, result: io::Result<()>) {
         self.asked = None;
+        if std::mem::take(&mut self.is_stale) {
+            self.due = now;
+            return;
+        }
         self.due = now + INTERVAL;
         self.trouble = result.err().map(|error| error.to_string());
+    }
+
+    /// A marker was written in earnest, in all places.
+    pub(super) fn written(&mut self) {
+        self.trouble = None;
+        self.is_stale = self.asked.is_some();
     }
 
     /// Whether one hangs: what is written before it may take its time.
@@ -63,6 +78,39 @@ impl Ability {
             ));
         }
     }
+}
+
+impl PrimaryLoop {
+    /// Tries what its own host has to write, be it to go on as the primary of another generation or to follow whoever
+    /// takes over, and tells when that changes.
+    pub(super) fn look_at_own_ability(&mut self) {
+        let now = monotonic();
+        while let Some(result) = self.host.markers.tried() {
+            self.ability.tried(now, result);
+        }
+        self.ability.try_when_due(now, &self.host.markers);
+        self.ability.look_for_hang(now, &self.host.markers);
+        let (event, what) = match (self.ability.is_told, self.ability.trouble()) {
+            (false, Some(why)) => ("cannot_write_markers", own_trouble(why)),
+            (true, None) => ("can_write_markers", String::new()),
+            _ => return,
+        };
+        self.ability.is_told = !self.ability.is_told;
+        let generation = self.core.status().generation.0;
+        self.host.events.add(event, generation, self.count(), what);
+    }
+
+    /// Why this host could not follow if another one had the machine, for people.
+    pub(super) fn own_ability_trouble(&self) -> Option<String> {
+        self.ability.trouble().map(own_trouble)
+    }
+}
+
+fn own_trouble(why: &str) -> String {
+    format!(
+        "this host cannot write its markers: after a switchover it could not follow, and nobody would protect the \
+         machine: {why}"
+    )
 }
 
 impl BackupLoop {
@@ -128,6 +176,23 @@ mod tests {
         }
         let expected = (0..12).map(|trial| trial % 10 == 0 || trial == 4);
         assert_eq!(synced, expected.collect::<Vec<bool>>());
+    }
+
+    #[test]
+    fn a_marker_that_was_written_says_more_than_a_trial_before_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let markers = markers(directory.path());
+        let mut ability = Ability::default();
+        let full = || Err(io::ErrorKind::StorageFull.into());
+        ability.try_when_due(Duration::ZERO, &markers);
+        ability.tried(Duration::ZERO, full());
+        ability.try_when_due(INTERVAL, &markers);
+        ability.written();
+        ability.tried(INTERVAL, full());
+        assert_eq!(ability.trouble(), None);
+        ability.try_when_due(INTERVAL, &markers);
+        ability.tried(INTERVAL, full());
+        assert!(ability.trouble().is_some());
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use super::ability::Ability;
 use super::backup_machine::{BackupMachine, discard};
-use super::host::{Happened, Host, LooksAgain};
+use super::host::{Happened, Host, LooksAgain, ToldUnfit};
 use super::keeping::Keeping;
-use super::markers::Purpose;
+use super::markers::{Purpose, UnfitDisks};
 use super::primary::{PrimaryLoop, live_options};
 use super::requests::PassedOnRequests;
 use super::restore::{RestoreError, RestoreParts};
@@ -23,6 +23,7 @@ use replication::ConnectionId;
 use replication::backup::{Backup, BackupAction, BackupPhase, BackupStatus, BackupStop, Held};
 use replication::life_log::LifeLog;
 use replication::log::LogHeader;
+use replication::marker::{DiskState, Marker};
 use replication::message::{DivergenceReport, Message};
 use replication::primary::{Beginning, Primary};
 use replication::succession::Entry;
@@ -362,7 +363,7 @@ impl BackupLoop {
                 } => self.host.send(connection, &message),
                 BackupAction::Close(connection) => self.host.close(connection),
                 BackupAction::Fetch { pairing } => self.fetch(pairing),
-                BackupAction::Mark(marker) => self.host.markers.write(Purpose::Mark, marker),
+                BackupAction::Mark(marker) => self.mark(marker),
                 BackupAction::Settle { pairing, marker } => {
                     self.host.markers.write(Purpose::Member(pairing), marker);
                 }
@@ -435,6 +436,19 @@ impl BackupLoop {
         None
     }
 
+    /// What is here loses its rights; unless it is not to be touched, which the primary is told then.
+    fn mark(&mut self, marker: Marker) {
+        let joins = marker.disk == DiskState::Copying;
+        if joins
+            && let Some(unfit) = &mut self.host.unfit_disks
+            && std::mem::take(&mut unfit.is_to_be_told)
+        {
+            let why = unfit.why.to_string();
+            return self.core.cannot_follow(monotonic(), why);
+        }
+        self.host.markers.write(Purpose::Mark, marker);
+    }
+
     fn connect(&mut self) {
         self.host.facts.look(monotonic());
         let dialing = Dialing::start(
@@ -493,6 +507,12 @@ impl BackupLoop {
             BackupStop::Diverged(_) => End::Again,
             BackupStop::DiskFailed(what) => {
                 self.host.disk_failed(what);
+                End::Again
+            }
+            // What is wrong is found again when it looks again.
+            BackupStop::CannotFollow(why) => {
+                self.host.left_off = Some(why);
+                self.host.looks_again = LooksAgain::After(KEPT_OUT_REST);
                 End::Again
             }
             BackupStop::Later(refusal) => {
@@ -565,9 +585,28 @@ impl BackupLoop {
                 Err(RestoreError::Disk(what)) => {
                     self.core.own_disk_failed(monotonic(), pairing, what);
                 }
+                Err(RestoreError::Unfit { what, lengths }) => self.disks_are_unfit(what, lengths),
                 Err(lost @ RestoreError::Lost(_)) => self.not_fetched(&lost),
             }
         }
+    }
+
+    /// A disk of this host is none that a copy could be made on: nothing of it was written.
+    fn disks_are_unfit(&mut self, what: String, lengths: Vec<u64>) {
+        // With these it is found before the next attempt.
+        self.host.disk_lengths = Some((self.core.life(), lengths));
+        let generation = self.core.status().generation;
+        let why = UnfitDisks::Unusable(what.clone());
+        // Told once, if it should not be found before the next attempt either.
+        if self.host.left_off.as_ref() != Some(&what) {
+            self.host.events.add(why.event(), generation.0, 0, &*what);
+        }
+        self.host.unfit_disks = Some(ToldUnfit {
+            why,
+            told: Some(generation),
+            is_to_be_told: false,
+        });
+        self.core.cannot_follow(monotonic(), what);
     }
 
     /// The machine, if it may go on in another attempt.

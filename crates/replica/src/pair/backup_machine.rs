@@ -13,6 +13,8 @@ use std::sync::atomic::Ordering;
 /// The machine, or what has come of it so far. Nothing here waits.
 pub struct BackupMachine {
     stage: Stage,
+    /// What came of the snapshot, until it is known where in the log it was taken.
+    made: Option<Result<ReplayingVcpu, RestoreError>>,
     /// It is known where in the log the snapshot was taken.
     is_placed: bool,
     /// Records that came before the machine was made.
@@ -36,6 +38,7 @@ impl BackupMachine {
     pub(super) fn begin(parts: RestoreParts) -> io::Result<BackupMachine> {
         Ok(BackupMachine {
             stage: Stage::Restoring(Restoring::start(parts)?),
+            made: None,
             is_placed: false,
             early: Vec::new(),
         })
@@ -67,10 +70,18 @@ impl BackupMachine {
         let Stage::Restoring(restoring) = &self.stage else {
             return None;
         };
-        if !self.is_placed {
+        if self.made.is_none() {
+            self.made = restoring.made();
+        }
+        // A disk that fails does so wherever in the log the snapshot is taken, and before that is known, perhaps.
+        let is_of_disk = matches!(
+            self.made,
+            Some(Err(RestoreError::Disk(_) | RestoreError::Unfit { .. }))
+        );
+        if !self.is_placed && !is_of_disk {
             return None;
         }
-        match restoring.made()? {
+        match self.made.take()? {
             Ok(vcpu) => {
                 vcpu.replay(std::mem::take(&mut self.early));
                 self.stage = Stage::Running(vcpu);
@@ -126,6 +137,9 @@ impl BackupMachine {
     }
 
     fn close(self) {
+        if let Some(Ok(vcpu)) = self.made {
+            vcpu.close();
+        }
         match self.stage {
             Stage::Restoring(restoring) => restoring.close(),
             Stage::Running(vcpu) => vcpu.close(),

@@ -4,7 +4,7 @@ use super::arbiter_outage::ArbiterOutage;
 use super::channel::{Channel, ChannelError, Fetcher};
 use super::host_facts::HostFactsDesk;
 use super::identity;
-use super::markers::Markers;
+use super::markers::{Markers, UnfitDisks};
 use super::neighbours::Neighbours;
 use super::rates::Rate;
 use super::slow_turns::SlowTurns;
@@ -40,7 +40,9 @@ use network::{PollSet, Readiness};
 use replication::ConnectionId;
 use replication::config::PairConfig;
 use replication::event::Event;
-use replication::message::{Continuation, Greeting, Message, PROTOCOL_VERSION, Refusal, spoken};
+use replication::message::{
+    Continuation, Greeting, LifeId, Message, PROTOCOL_VERSION, Refusal, spoken,
+};
 use replication::startup::{Standing, TurnedAway};
 use replication::succession::{Generation, Kind};
 use std::collections::BTreeMap;
@@ -110,8 +112,10 @@ pub struct Host {
     pub journal: Option<JournalDesk>,
     /// A disk here failed: no machine of another host is brought here until it takes writes again.
     pub failed_disk: Option<FailedDisk>,
-    /// What is on a disk here that is not overwritten, as it was told last.
-    pub kept_disk: Option<String>,
+    /// Why the disks here cannot become copies of the primary's, as it was told last.
+    pub unfit_disks: Option<ToldUnfit>,
+    /// How long the machine's disks are, as a primary of this life has said.
+    pub disk_lengths: Option<(LifeId, Vec<u64>)>,
     /// Why nothing came of joining, the last time: it is looked again.
     pub left_off: Option<String>,
     /// Why a primary put this host off, the last time: it is told once in a row.
@@ -210,7 +214,8 @@ impl Host {
             peers: Vec::new(),
             neighbours: Neighbours::default(),
             failed_disk: None,
-            kept_disk: None,
+            unfit_disks: None,
+            disk_lengths: None,
             left_off: None,
             put_off: None,
             looks_again: LooksAgain::Soon,
@@ -813,6 +818,17 @@ fn describe_key(certificate: &Certificate) -> (String, String, i64) {
         Date(certificate.not_after).to_string(),
         whole_days(UnixTime::now(), certificate.not_after),
     )
+}
+
+/// Why the disks here cannot become copies of a primary's, and whom that was told.
+#[derive(Debug)]
+pub struct ToldUnfit {
+    /// Why.
+    pub why: UnfitDisks,
+    /// The primary of this generation is to be told, or was.
+    pub told: Option<Generation>,
+    /// It is told when this host joins next, which it then does not.
+    pub is_to_be_told: bool,
 }
 
 /// When a replica that has no role any more looks again what it can be.

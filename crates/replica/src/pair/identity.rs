@@ -33,7 +33,7 @@ fn host_id(directory: &Path, name: &str) -> Result<HostId, ReplicaError> {
         Ok(content) => content,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let id = HostId(random::number()?);
-            replace(&path, line(id, name).as_bytes())?;
+            write(&path, id, name)?;
             return Ok(id);
         }
         Err(error) => return Err(error.into()),
@@ -54,7 +54,7 @@ fn host_id(directory: &Path, name: &str) -> Result<HostId, ReplicaError> {
         // A host without a name, as some simulated ones are.
         None if name.is_empty() => {}
         // A directory of a version that did not write it.
-        None => replace(&path, line(id, name).as_bytes())?,
+        None => write(&path, id, name)?,
         Some(owner) => {
             return Err(ReplicaError::AnotherHosts {
                 path,
@@ -64,6 +64,14 @@ fn host_id(directory: &Path, name: &str) -> Result<HostId, ReplicaError> {
         }
     }
     Ok(id)
+}
+
+/// Notes who this host is, for good.
+fn write(path: &Path, id: HostId, name: &str) -> io::Result<()> {
+    replace(path, line(id, name).as_bytes()).map_err(|error| {
+        let what = format!("{} cannot be written: {error}", path.display());
+        io::Error::new(error.kind(), what)
+    })
 }
 
 fn line(id: HostId, name: &str) -> String {

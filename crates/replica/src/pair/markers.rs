@@ -1,7 +1,11 @@
 //! The markers of this host: read once, written on a thread of their own, one after the other.
 
+mod unfit;
+
+pub use unfit::{Sought, UnfitDisks};
+
 use crate::config::{DiskFile, ReplicaConfig};
-use crate::disk::{blank, length_of, overlay, sync_file};
+use crate::disk::{length_of, overlay, sync_file};
 use crate::end::ReplicaError;
 use crate::state_directory::{replace, try_to_replace};
 use crate::wake::Waker;
@@ -29,12 +33,25 @@ pub enum Purpose {
     Primary,
 }
 
+impl Purpose {
+    /// What waits until it is written, for people.
+    pub fn waits(self) -> &'static str {
+        match self {
+            Purpose::Mark => "this host does not join",
+            Purpose::Member(_) => {
+                "a machine that lost its power does not start from this host's disk"
+            }
+            Purpose::Primary => "the guest's flushes wait, and no backup can join",
+        }
+    }
+}
+
 impl fmt::Display for Purpose {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Purpose::Mark => "the disk here has no rights",
-            Purpose::Member(_) => "the disk here is the backup's, and has all that it should",
-            Purpose::Primary => "the disk here is the primary's, and has all that it should",
+            Purpose::Mark => "this host's disk is not to be started from, as it is no whole copy",
+            Purpose::Member(_) => "this host's disk is a whole copy of the primary's",
+            Purpose::Primary => "this host's disk is the one to be started from",
         })
     }
 }
@@ -45,8 +62,8 @@ enum Job {
     Write(Purpose, Marker),
     /// Tries whether one could be written, and synced.
     Try { is_synced: bool },
-    /// Looks what is on the disks that have none.
-    Look,
+    /// Looks whether the disks may become copies of a primary's.
+    Look(Sought),
 }
 
 /// What came of a trial: whether it was synced, and whether all went well.
@@ -59,7 +76,7 @@ pub struct Markers {
     jobs: Sender<Job>,
     done: Receiver<(Purpose, io::Result<()>)>,
     tried: Receiver<Tried>,
-    looked: Receiver<Option<String>>,
+    looked: Receiver<Option<UnfitDisks>>,
     pending: usize,
 }
 
@@ -68,15 +85,14 @@ struct Places {
     state: PathBuf,
     /// The writable disks and their markers.
     disks: Vec<(DiskFile, PathBuf)>,
-    /// Those of them of which what is there must not be overwritten unless a marker says that it is this machine's.
-    kept: Vec<(DiskFile, PathBuf)>,
+    /// All disks, in the machine's order.
+    all: Vec<DiskFile>,
 }
 
 impl Markers {
     /// For this configuration; the thread ends when this is dropped.
     pub fn open(config: &ReplicaConfig, machine: MachineName, waker: Waker) -> io::Result<Markers> {
         let writable = config.disks.iter().filter(|disk| !disk.read_only);
-        let kept = writable.clone().filter(|disk| !disk.may_be_overwritten);
         let place = |disk: &DiskFile| {
             let marker = beside(&disk.path, &config.state_directory);
             (disk.clone(), marker)
@@ -84,7 +100,7 @@ impl Markers {
         let places = Places {
             state: config.state_directory.join(FILE),
             disks: writable.map(place).collect(),
-            kept: kept.map(place).collect(),
+            all: config.disks.clone(),
         };
         let (jobs, received) = mpsc::channel::<Job>();
         let (sender, done) = mpsc::channel();
@@ -105,8 +121,8 @@ impl Markers {
                             let result = written.try_all(is_synced);
                             let _sent = told.send((is_synced, result));
                         }
-                        Job::Look => {
-                            let _sent = seen.send(written.held(&own));
+                        Job::Look(sought) => {
+                            let _sent = seen.send(written.unfit(&own, &sought));
                         }
                     }
                     waker.wake();
@@ -197,22 +213,15 @@ impl Markers {
         self.tried.try_recv().ok()
     }
 
-    /// Looks whether a disk holds something that no marker says to be a copy of this machine's.
-    pub fn look_at_disks(&self) {
+    /// Looks whether the disks here may become copies of that primary's, after all that was asked for before.
+    pub fn look_at_disks(&self, sought: Sought) {
         // The thread ends only with this object.
-        let _sent = self.jobs.send(Job::Look);
+        let _sent = self.jobs.send(Job::Look(sought));
     }
 
-    /// What came of it: what holds something, for people, or nothing.
-    pub fn looked(&mut self) -> Option<Option<String>> {
+    /// What came of it: why they may not, if they may not.
+    pub fn looked(&mut self) -> Option<Option<UnfitDisks>> {
         self.looked.try_recv().ok()
-    }
-
-    /// Whether each disk that is there has a marker of this machine, or may be overwritten anyhow: then nobody has to
-    /// look what is on it.
-    pub fn all_are_marked(&self) -> bool {
-        let mut unmarked = self.places.unmarked(&self.machine);
-        unmarked.next().is_none()
     }
 
     /// Whether markers are being written: that includes the sync of the disks.
@@ -254,32 +263,6 @@ impl Places {
             replace(marker, &of.content_beside(bytes)).map_err(|error| at(marker, &error))?;
         }
         replace(&self.state, &of.content()).map_err(|error| at(&self.state, &error))
-    }
-
-    /// Disks that are there, that must not be overwritten, and that no marker says to be copies of this machine's.
-    fn unmarked<'a>(&'a self, machine: &'a MachineName) -> impl Iterator<Item = &'a DiskFile> {
-        let unmarked = self.kept.iter().filter(move |(disk, marker)| {
-            let content = fs::read(marker, LIMIT_BYTES).unwrap_or_default();
-            let is_ours = Marker::machine_of(&content) == Some(machine.as_str());
-            !is_ours && fs::look_at(&disk.path).is_ok()
-        });
-        unmarked.map(|(disk, _)| disk)
-    }
-
-    /// What is on one of them that would be overwritten, if anything is.
-    fn held(&self, machine: &MachineName) -> Option<String> {
-        self.unmarked(machine).find_map(|disk| {
-            let what = match blank::is_blank(disk) {
-                Ok(true) => return None,
-                Ok(false) => "holds data".to_owned(),
-                Err(error) => format!("cannot be read ({error})"),
-            };
-            Some(format!(
-                "{} {what}, and no marker beside it says that it is a copy of this machine's disk: remove it, or \
-                 empty it if it is raw (`truncate -s 0`), or, if what is in it may go, write `overwrite = true` below its path",
-                disk.path.display()
-            ))
-        })
     }
 
     /// As far as a marker gets before it takes the place of the one that is there.
@@ -346,7 +329,7 @@ pub(super) mod tests {
         Markers::open(&config, machine, Waker::new().unwrap()).unwrap()
     }
 
-    fn marker(generation: u64, disk: DiskState) -> Marker {
+    pub fn marker(generation: u64, disk: DiskState) -> Marker {
         Marker {
             machine: MachineName::new("vm").unwrap(),
             life: LifeNumber(1),
@@ -475,38 +458,6 @@ pub(super) mod tests {
             fs::remove_dir(&in_the_way).unwrap();
         }
         tried(false).unwrap();
-    }
-
-    /// Finding: a disk image of something else was cut to the primary's length, and overwritten.
-    #[test]
-    fn what_no_marker_says_to_be_this_machines_is_found() {
-        let directory = tempfile::tempdir().unwrap();
-        let markers = markers(directory.path());
-        let disk = directory.path().join("disk.raw");
-        let held = || {
-            let has_unmarked = !markers.all_are_marked();
-            markers.look_at_disks();
-            (has_unmarked, markers.looked.recv().unwrap())
-        };
-        assert_eq!(held(), (true, None), "zeros");
-        fs::write(&disk, b"a letter").unwrap();
-        let (_, why) = held();
-        let why = why.unwrap();
-        assert!(
-            why.contains("disk.raw holds data") && why.contains("overwrite = true"),
-            "{why}"
-        );
-        fs::write(&disk, b"").unwrap();
-        assert_eq!(held(), (true, None), "it was emptied");
-        fs::remove_file(&disk).unwrap();
-        assert_eq!(held(), (false, None), "it is not there");
-        // What is half copied is of this machine as well: whoever comes back goes on without a question.
-        fs::write(&disk, b"half").unwrap();
-        let beside = directory.path().join("disk.raw.understudy");
-        fs::write(&beside, marker(3, DiskState::Copying).content_beside(512)).unwrap();
-        assert_eq!(held(), (false, None));
-        fs::write(&beside, b"torn").unwrap();
-        assert!(held().1.is_some(), "a marker that says nothing");
     }
 
     /// Without the disk beside it no marker says that it is whole.

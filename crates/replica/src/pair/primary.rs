@@ -1,5 +1,6 @@
 //! The replica that meets the world.
 
+use super::ability::Ability;
 use super::buttons::Presses;
 use super::copy::Copy;
 use super::demand::Demand;
@@ -85,6 +86,8 @@ pub(super) struct PrimaryLoop {
     /// A snapshot for somebody who keeps it.
     pub(super) keeping: Keeping,
     pub(super) presses: Presses,
+    /// Whether this host could write its markers.
+    pub(super) ability: Ability,
     ended: Option<PrimaryEnding>,
 }
 
@@ -188,6 +191,7 @@ impl PrimaryLoop {
             arbiter_move: None,
             keeping: Keeping::default(),
             presses: Presses::default(),
+            ability: Ability::default(),
             ended: None,
         }
     }
@@ -376,6 +380,7 @@ impl PrimaryLoop {
         self.stop_in_time();
         self.answer_arbiter_move_in_time();
         self.settle_again();
+        self.look_at_own_ability();
         let lacks_backups = self.lacks_backups();
         let live_at = self.core.certainly_live_at();
         self.rivals.look(&mut self.host, lacks_backups, live_at);
@@ -574,6 +579,7 @@ impl PrimaryLoop {
         match (error, &mut self.settling) {
             (None, _) => {
                 self.settling = None;
+                self.ability.written();
                 self.core.settled(monotonic());
             }
             (Some(why), Some(settling)) => settling.failed(why),
@@ -589,7 +595,13 @@ impl PrimaryLoop {
                 "the guest's flushes and any backup wait until this host's disk is synced and marked: {why}"
             )
         });
-        own.or_else(|| self.core.members_in_trouble())
+        let others = [
+            self.own_ability_trouble(),
+            self.core.members_in_trouble(),
+            self.core.hosts_that_cannot_follow(),
+        ];
+        let others: Vec<String> = others.into_iter().flatten().collect();
+        own.or_else(|| (!others.is_empty()).then(|| others.join("; ")))
     }
 
     fn settle_again(&mut self) {

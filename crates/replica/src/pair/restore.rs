@@ -8,7 +8,7 @@ mod pieces;
 
 use super::progress::{CopyMeter, lock};
 use crate::config::ReplicaConfig;
-use crate::disk::{Digesting, Disk, SECTOR_BYTES};
+use crate::disk::{Digesting, Disk, DiskError, SECTOR_BYTES};
 use crate::evidence::EvidenceStore;
 use crate::host_time::monotonic;
 use crate::machines::Machines;
@@ -44,6 +44,14 @@ pub(super) enum RestoreError {
     /// A disk of this host did not take what belongs on it.
     #[error("{0}")]
     Disk(String),
+    /// A disk of this host is not to be overwritten, or cannot be used: nothing of it was written.
+    #[error("{what}")]
+    Unfit {
+        /// Which, and why.
+        what: String,
+        /// How long the primary's disks are.
+        lengths: Vec<u64>,
+    },
     /// The pieces did not all come.
     #[error("the snapshot could not be fetched: {0}")]
     Lost(String),
@@ -103,6 +111,8 @@ impl Restoring {
                 // Nobody waits for a machine that was discarded meanwhile.
                 let _sent = made_sender.send(restore(parts, meter, &fetching));
                 waker.wake();
+                // Not before: the primary takes its end for that of the join, and nobody would be told why.
+                set(&fetching, Fetching::Closed);
             })?;
         Ok(Restoring {
             made,
@@ -185,7 +195,6 @@ fn restore(
     let (stream, writer) = fetch(&parts, fetching)?;
     let mut pieces = PieceStream::new(stream, writer, &parts, copied);
     let made = make(&parts, &mut pieces);
-    set(fetching, Fetching::Closed);
     let made = match pieces.lost.take() {
         Some(why) => return Err(RestoreError::Lost(why)),
         None => made?,
@@ -244,9 +253,19 @@ fn own_disks(config: &ReplicaConfig, lengths: &[u64]) -> Result<Vec<Disk>, Resto
     }
     let disks = config.disks.iter().zip(lengths).map(|(own, length)| {
         Disk::for_copy(own, *length, &config.state_directory)
-            .map_err(|error| RestoreError::Disk(error.to_string()))
+            .map_err(|error| unfit(&error, lengths))
     });
     disks.collect()
+}
+
+/// A disk that cannot be opened for a copy.
+fn unfit(error: &DiskError, lengths: &[u64]) -> RestoreError {
+    let (what, lengths) = (error.to_string(), lengths.to_vec());
+    match error {
+        // Something of it was written, or was to be.
+        DiskError::Resize { .. } | DiskError::Overlay(_) => RestoreError::Disk(what),
+        _ => RestoreError::Unfit { what, lengths },
+    }
 }
 
 /// The machine has the memory of this configuration, and those disks.

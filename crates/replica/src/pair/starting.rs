@@ -1,7 +1,7 @@
 //! The event loop of a replica that looks what it can be.
 
-use super::host::Host;
-use super::markers::Purpose;
+use super::host::{Host, ToldUnfit};
+use super::markers::{Purpose, Sought, UnfitDisks};
 use super::peers::Peers;
 use crate::config::{DiskFile, ReplicaConfig};
 use crate::control::{Answer, ConversationId, Request, Word};
@@ -47,10 +47,12 @@ pub fn serve(host: &mut Host, startup: &mut Startup) -> Result<Next, ReplicaErro
         said: None,
         kept_out: None,
         read_journal: monotonic() + LOOK_INTERVAL,
-        disks: DisksSeen::default(),
+        joins: None,
     };
     loop {
-        starting.answers();
+        if let Some(next) = starting.answers() {
+            return Ok(next);
+        }
         if let Some(next) = starting.actions() {
             return Ok(next);
         }
@@ -85,18 +87,14 @@ struct Starting<'a> {
     kept_out: Option<KeptOut>,
     /// When a journal that no machine can go on from is read again.
     read_journal: Duration,
-    /// What is on the disks here.
-    disks: DisksSeen,
+    /// There is a primary to be joined, if the disks here may become copies of its disks: they are being looked at.
+    joins: Option<Joins>,
 }
 
-/// Whether a disk here holds something that must not be overwritten.
-#[derive(Debug, Default)]
-enum DisksSeen {
-    #[default]
-    NotLooked,
-    Looking,
-    /// What does, for people; as it was a moment ago.
-    Seen(Option<String>),
+/// A primary that is joined as soon as it is known that this host's disks may become copies of its disks.
+struct Joins {
+    address: String,
+    newest: Box<Entry>,
 }
 
 /// What a person said.
@@ -116,7 +114,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
 impl Starting<'_> {
     /// Takes what threads have answered.
-    fn answers(&mut self) {
+    fn answers(&mut self) -> Option<Next> {
         let (host, startup) = (&mut *self.host, &mut *self.startup);
         self.places = host.places();
         startup.peers_are(self.places.len() as u8);
@@ -144,14 +142,11 @@ impl Starting<'_> {
             journal.inspect();
             self.read_journal = Duration::MAX;
         }
-        if let Some(held) = host.markers.looked() {
-            self.disks = DisksSeen::Seen(held);
-            if let Some(kept_out) = &mut self.kept_out {
-                kept_out.look_again = monotonic();
-            }
-        }
         startup.tick(monotonic());
         self.try_disk();
+        let unfit = self.host.markers.looked()?;
+        let joins = self.joins.take()?;
+        self.disks_looked_at(joins, unfit)
     }
 
     /// A disk that failed is tried now and then. While it fails, this host joins nobody.
@@ -174,19 +169,59 @@ impl Starting<'_> {
         }
     }
 
-    /// Whether this host's disk keeps it from joining the primary at `address`.
-    fn is_kept_out(&mut self, address: &str) -> bool {
-        let Some(why) = self.disk_that_failed().or_else(|| self.disk_that_is_kept()) else {
-            self.host.kept_disk = None;
-            return false;
+    /// There is a primary at `address`: it is joined when it is known that the disks here may become copies of its
+    /// disks. That is looked at right before each attempt, as somebody may have put something there since; and on the
+    /// markers' thread, since a file on a network file system can hang.
+    fn may_join(&mut self, address: String, newest: Box<Entry>) {
+        if let Some(why) = self.disk_that_failed() {
+            return self.keep_out(&address, &why);
+        }
+        let lengths = self.host.disk_lengths.as_ref();
+        let lengths = lengths.filter(|(life, _)| *life == newest.life);
+        let lengths = lengths.map(|(_, lengths)| lengths.clone());
+        let sought = Sought::of(&newest, lengths.unwrap_or_default());
+        self.host.markers.look_at_disks(sought);
+        self.joins = Some(Joins { address, newest });
+    }
+
+    /// What came of that.
+    fn disks_looked_at(&mut self, joins: Joins, unfit: Option<UnfitDisks>) -> Option<Next> {
+        let Joins { address, newest } = joins;
+        let generation = newest.next_generation();
+        let Some(unfit) = unfit else {
+            self.host.unfit_disks = None;
+            self.answer(&format!("the machine is live at {address}"), false);
+            return Some(Next::Join(address, newest));
         };
+        let before = self.host.unfit_disks.take();
+        let before = before.filter(|before| before.why == unfit);
+        if before.is_none() {
+            self.host.events.add(unfit.event(), 0, 0, unfit.to_string());
+        }
+        let told = before.and_then(|before| before.told);
+        let is_to_be_told = told != Some(generation);
+        let why = unfit.to_string();
+        self.host.unfit_disks = Some(ToldUnfit {
+            why: unfit,
+            told: Some(generation),
+            is_to_be_told,
+        });
+        if is_to_be_told {
+            // It greets, says why it does not join, and looks again.
+            return Some(Next::Join(address, newest));
+        }
+        self.keep_out(&address, &why);
+        None
+    }
+
+    /// This host's disk keeps it from joining the primary at `address`.
+    fn keep_out(&mut self, address: &str, why: &str) {
         let text = format!("the machine is live at {address}; {why}");
         self.answer(&text, false);
         self.kept_out = Some(KeptOut {
             text,
             look_again: monotonic() + LOOK_INTERVAL,
         });
-        true
     }
 
     fn disk_that_failed(&self) -> Option<String> {
@@ -194,33 +229,6 @@ impl Starting<'_> {
         Some(format!(
             "a disk of this host failed, and is tried again: {what}"
         ))
-    }
-
-    /// What holds something that nobody has said may be overwritten, before a marker beside it would say that it is a
-    /// copy: looked at each time, as somebody may have put it there since.
-    fn disk_that_is_kept(&mut self) -> Option<String> {
-        if self.host.markers.all_are_marked() {
-            return None;
-        }
-        match std::mem::take(&mut self.disks) {
-            DisksSeen::Seen(held) => {
-                let what = held?;
-                if self.host.kept_disk.as_ref() != Some(&what) {
-                    self.host.events.add("disk_kept", 0, 0, &*what);
-                    self.host.kept_disk = Some(what.clone());
-                }
-                Some(format!("nothing here is overwritten: {what}"))
-            }
-            DisksSeen::NotLooked => {
-                self.host.markers.look_at_disks();
-                self.disks = DisksSeen::Looking;
-                Some("it is looked what is on the disks here".into())
-            }
-            DisksSeen::Looking => {
-                self.disks = DisksSeen::Looking;
-                Some("it is looked what is on the disks here".into())
-            }
-        }
     }
 
     fn wait(&mut self) -> Result<Option<Next>, ReplicaError> {
@@ -231,9 +239,13 @@ impl Starting<'_> {
             self.kept_out.as_ref().map(|kept_out| kept_out.look_again),
         ];
         let deadline = deadlines.into_iter().flatten().min();
-        let waiting = match &self.kept_out {
-            Some(kept_out) => kept_out.text.clone(),
-            None => match (self.startup.waiting(), &self.host.left_off) {
+        let waiting = match (&self.kept_out, &self.joins) {
+            (Some(kept_out), _) => kept_out.text.clone(),
+            (None, Some(joins)) => format!(
+                "the machine is live at {}; it is looked what is on the disks here",
+                joins.address
+            ),
+            (None, None) => match (self.startup.waiting(), &self.host.left_off) {
                 (Waiting::Looking, Some(why)) => format!("{why}: looking again"),
                 (waiting, _) => waiting.to_string(),
             },
@@ -329,11 +341,7 @@ impl Starting<'_> {
                 }
                 StartupAction::Join { peer, newest } => {
                     let address = self.asked.address(peer).to_owned();
-                    if self.is_kept_out(&address) {
-                        continue;
-                    }
-                    self.answer(&format!("the machine is live at {address}"), false);
-                    return Some(Next::Join(address, newest));
+                    self.may_join(address, newest);
                 }
                 StartupAction::Start { won } => {
                     self.answer(&format!("the machine starts here: {won}"), true);
@@ -397,9 +405,9 @@ impl Host {
     /// Tells what came of a marker that nobody waits for any more, or that failed.
     pub fn marker_written(&mut self, purpose: Purpose, result: std::io::Result<()>) {
         if let Err(error) = result {
+            let waits = purpose.waits();
             let what = format!(
-                "it cannot be noted that {purpose}, and no flush of the guest or no backup goes on \
-                 until it can: {error}; it is tried again"
+                "the marker cannot be written that says that {purpose}: {error}. Until it is, {waits}; it is tried again"
             );
             self.events.add("marker_failed", 0, 0, what);
         }

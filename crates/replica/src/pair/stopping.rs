@@ -32,8 +32,11 @@ const PRESS_INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     /// The arbiter is to say that it is there, while the machine runs on: one that is handed over stands
-    /// still until it answers. When it is asked again, if it did not.
-    Looking { again: Option<Duration> },
+    /// still until it answers. When it is asked again, if it did not; and whether people were told why that is.
+    Looking {
+        again: Option<Duration>,
+        is_told: bool,
+    },
     /// The arbiter is to say whether this replica is still the primary.
     Deciding,
     /// The guest is to power off; when it is asked again.
@@ -128,7 +131,10 @@ impl PrimaryLoop {
     fn look(&mut self, purpose: Purpose) {
         let now = monotonic();
         self.stopping = Some(Stopping {
-            step: Step::Looking { again: None },
+            step: Step::Looking {
+                again: None,
+                is_told: false,
+            },
             purpose,
             until: now + HAND_OVER_PATIENCE,
         });
@@ -138,7 +144,7 @@ impl PrimaryLoop {
     /// What came of it.
     pub(super) fn looked(&mut self, trouble: Option<String>) {
         let Some(Stopping {
-            step: Step::Looking { .. },
+            step: Step::Looking { is_told, .. },
             purpose,
             until,
         }) = self.stopping
@@ -156,16 +162,38 @@ impl PrimaryLoop {
                 self.stopping = None;
                 self.not_switched_over(&format!("{why}: the machine goes on here"));
             }
-            (Some(_), Purpose::End) if self.core.has_heir() || self.has_members() => {
-                let again = Some(monotonic() + LOOK_INTERVAL);
+            (Some(why), Purpose::End) if self.core.has_heir() || self.has_members() => {
+                if !is_told {
+                    self.tell_why_it_waits(&why);
+                }
+                let (again, is_told) = (Some(monotonic() + LOOK_INTERVAL), true);
                 self.stopping = Some(Stopping {
-                    step: Step::Looking { again },
+                    step: Step::Looking { again, is_told },
                     purpose,
                     until,
                 });
             }
             (Some(_), Purpose::End) => self.end_without_heir(),
         }
+    }
+
+    /// It is asked to end, and cannot hand over at once: whoever asked may still mend that.
+    fn tell_why_it_waits(&mut self, why: &str) {
+        let seconds = HAND_OVER_PATIENCE.as_secs();
+        let what = match self.core.why_no_heir_could_go_on() {
+            Some(_) => format!(
+                "asked to end, and {why}: mend that there within {seconds} s, and the machine is handed over. Otherwise \
+                 the backups are let go, and the guest is asked to power off"
+            ),
+            None => format!(
+                "asked to end, and {why}: it is looked again for {seconds} s. Otherwise the machine is unplugged, and a \
+                 backup goes on as soon as it can"
+            ),
+        };
+        let (generation, count) = (self.core.status().generation.0, self.count());
+        self.host
+            .events
+            .add("cannot_hand_over", generation, count, what);
     }
 
     /// The arbiter is there. Clients wait while the machine stands still, and that lasts for as long as the
@@ -386,7 +414,9 @@ impl PrimaryLoop {
     pub(super) fn stopping_deadline(&self) -> Option<Duration> {
         self.stopping.map(|stopping| match stopping.step {
             Step::PoweringOff { press_again } => stopping.until.min(press_again),
-            Step::Looking { again: Some(again) } => stopping.until.min(again),
+            Step::Looking {
+                again: Some(again), ..
+            } => stopping.until.min(again),
             Step::Approaching { until } => until,
             _ => stopping.until,
         })
@@ -404,8 +434,12 @@ impl PrimaryLoop {
         let now = monotonic();
         match step {
             Step::Looking { .. } if now >= until => self.not_looked_in_time(purpose),
-            Step::Looking { again: Some(again) } if now >= again => {
-                let step = Step::Looking { again: None };
+            Step::Looking {
+                again: Some(again),
+                is_told,
+            } if now >= again => {
+                let again = None;
+                let step = Step::Looking { again, is_told };
                 self.stopping = Some(Stopping {
                     step,
                     purpose,
@@ -473,7 +507,8 @@ impl PrimaryLoop {
     /// asked to power off. A backup that were still a member would go on with it when this process ends.
     fn let_backups_go(&mut self, why: &str) {
         let (generation, count) = (self.core.status().generation.0, self.count());
-        let what = format!("asked to end, and {why}: the backups are let go");
+        let why = format!("its host is asked to end, and {why}");
+        let what = format!("{why}: the backups are let go");
         self.host.events.add("lets_go", generation, count, what);
         let now = monotonic();
         self.stopping = Some(Stopping {
@@ -481,7 +516,7 @@ impl PrimaryLoop {
             purpose: Purpose::End,
             until: now + HAND_OVER_PATIENCE,
         });
-        self.core.let_members_go(now);
+        self.core.let_members_go(now, why);
     }
 
     /// The arbiter has not said in time that it is there, or no backup that it could go on with the machine.

@@ -2,7 +2,7 @@
 
 use super::restored::write_machine;
 use super::source::{MachineBytes, SnapshotFileError, SnapshotSource};
-use crate::config::ReplicaConfig;
+use crate::config::{DiskFile, ReplicaConfig};
 use crate::disk::{Disk, DiskError, SECTOR_BYTES};
 use crate::machines::Machines;
 use environment::fs::{self, File, Kind};
@@ -147,7 +147,14 @@ pub fn place(
 ) -> Result<(), PlaceError> {
     let mut source = SnapshotSource::open(path)?;
     let files = config.disks.iter().zip(&source.head().disks);
-    let disks = files.map(|(file, length)| Disk::for_copy(file, *length, &config.state_directory));
+    let disks = files.map(|(file, length)| {
+        // Whoever restores has said that it may go.
+        let file = DiskFile {
+            may_be_overwritten: true,
+            ..file.clone()
+        };
+        Disk::for_copy(&file, *length, &config.state_directory)
+    });
     let disks: Vec<Disk> = disks.collect::<Result<_, _>>()?;
     write_machine(&mut source, &config.state_directory, begun)?;
     while let Some((part, packed)) = source.next_packed()? {

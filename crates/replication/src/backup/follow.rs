@@ -7,7 +7,10 @@ use crate::event::Event;
 use crate::failure_detector::{DetectorConfig, SilenceDetector, Suspicion};
 use crate::life_log::{LifeLog, LogMark, Place};
 use crate::marker::{DiskState, Role};
-use crate::message::{Continuation, DivergenceReport, Message, OF_ITS_HOST, Parting, Standpoint};
+use crate::message::{
+    Continuation, DivergenceReport, Message, OF_ITS_HOST, OF_PARTING, Parting, Standpoint,
+    printable,
+};
 use crate::mutation::{Mutation, Mutations};
 use crate::record::Record;
 use crate::succession::{ClaimPacing, Entry, HostId, Kind, Outcome, Request};
@@ -126,6 +129,8 @@ pub(super) struct Follow<O> {
     /// What the primary was told last about whether this host could go on in its place: that it could, at first.
     told_trouble: Option<String>,
     handed_over: bool,
+    /// Why the primary lets it go, if it has said so: it does next.
+    let_go_for: Option<String>,
     /// Its machine differs, and the primary has not said yet what comes of it.
     pub differs: Option<DivergenceReport>,
     /// Its machine is what the majority has: it follows the log without being compared.
@@ -194,6 +199,7 @@ impl<O> Follow<O> {
             told_agreement: Agreement::Unknown,
             told_trouble: None,
             handed_over: false,
+            let_go_for: None,
             differs: None,
             is_uncompared: false,
             compares_at: None,
@@ -607,6 +613,15 @@ impl<O> Backup<O> {
             }
             Message::Answer {
                 pairing,
+                request: OF_PARTING,
+                text,
+                ..
+            } if pairing == expected => {
+                follow.let_go_for = Some(printable(&text));
+                Ok(())
+            }
+            Message::Answer {
+                pairing,
                 request,
                 done,
                 text,
@@ -688,7 +703,11 @@ impl<O> Backup<O> {
                 pairing,
                 parting: Parting::LetGo,
             } if pairing == expected => {
-                return self.lost_primary(now, Suspicion::LetGo);
+                let why = match follow.let_go_for.take() {
+                    Some(why) => Suspicion::LetGoFor(why),
+                    None => Suspicion::LetGo,
+                };
+                return self.lost_primary(now, why);
             }
             _ => Err("an unexpected message, or one of another pairing"),
         };

@@ -11,8 +11,8 @@ use crate::event::Event;
 use crate::failure_detector::{DetectorConfig, SilenceDetector, Suspicion};
 use crate::life_log::Relation;
 use crate::message::{
-    Busy, Continuation, Greeting, Message, OLDEST_PROTOCOL_VERSION, Parting, Refusal, Standpoint,
-    tells_boot, tells_facts,
+    Busy, Continuation, Greeting, Message, OF_ITS_HOST, OLDEST_PROTOCOL_VERSION, Parting, Refusal,
+    Standpoint, printable, tells_boot, tells_facts,
 };
 use crate::mutation::Mutation;
 use crate::succession::{Durability, Host, Kind, MAX_MEMBERS, Membership, RunId};
@@ -66,6 +66,8 @@ pub(super) struct Join {
     before_snapshot: u64,
     /// What the backup said about its restore: bytes done, of how many.
     restored: Option<(u64, u64)>,
+    /// Why its host cannot follow, as it has said: it leaves then.
+    trouble: Option<String>,
     /// Keys of generations that began since it was told of the one that makes it a member.
     generations: Vec<Vec<u8>>,
 }
@@ -293,6 +295,7 @@ impl<O> Primary<O> {
             silence: SilenceDetector::new(now, self.config.detector.join_timeout),
             before_snapshot: 0,
             restored: None,
+            trouble: None,
             generations: Vec::new(),
         };
         self.state = State::Running {
@@ -463,6 +466,8 @@ impl<O> Primary<O> {
                 if join.step == JoinStep::AwaitAccept {
                     join.step = JoinStep::AwaitSnapshot;
                     let run = join.run();
+                    let host = join.host().id;
+                    self.cannot_follow.forget(host);
                     self.actions
                         .push_back(PrimaryAction::TakeSnapshot { pairing, run });
                 } else {
@@ -508,7 +513,19 @@ impl<O> Primary<O> {
                 pairing,
                 parting: Parting::DiskFailed,
             } if pairing == expected => {
-                self.join_failed(now, Suspicion::DiskFailed);
+                let why = match join.trouble.take() {
+                    Some(trouble) => Suspicion::CannotFollow(trouble),
+                    None => Suspicion::DiskFailed,
+                };
+                self.joiner_cannot_follow(&why);
+                self.join_failed(now, why);
+            }
+            Message::Sees {
+                pairing,
+                nonce: OF_ITS_HOST,
+                trouble,
+            } if pairing == expected => {
+                join.trouble = Some(printable(&trouble));
             }
             Message::Diverged { pairing, report } if pairing == expected => {
                 self.report(Event::Diverged { pairing, report });

@@ -4,7 +4,7 @@ use super::member::Member;
 use super::{Primary, PrimaryAction, State};
 use crate::event::Event;
 use crate::lag::{LagPolicy, RunShare};
-use crate::message::{Message, Parting};
+use crate::message::{Message, OF_PARTING, Parting};
 use crate::mutation::Mutation;
 use crate::succession::{Host, HostId};
 use crate::watch::Agreement;
@@ -130,6 +130,16 @@ impl<O> Primary<O> {
         self.members = left;
         for member in dropped {
             let (connection, pairing) = (member.connection(), member.pairing());
+            if let Some(text) = self.lets_go_for.clone() {
+                let (request, done) = (OF_PARTING, false);
+                let why = Message::Answer {
+                    pairing,
+                    request,
+                    done,
+                    text,
+                };
+                self.send(connection, why);
+            }
             let parting = Parting::LetGo;
             self.send(connection, Message::Goodbye { pairing, parting });
             self.actions.push_back(PrimaryAction::Close(connection));

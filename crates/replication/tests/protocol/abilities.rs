@@ -5,6 +5,7 @@ use crate::pair::{Pair, WIRE, ms};
 use crate::support::host;
 use replication::backup::BackupAction;
 use replication::event::Event;
+use replication::failure_detector::Suspicion;
 use replication::lag::LagPolicy;
 use replication::message::{Message, OF_ITS_HOST};
 use replication::primary::{PrimaryAction, PrimaryPhase};
@@ -134,13 +135,30 @@ fn of_two_hosts_the_one_that_could_go_on_is_handed_the_machine() {
     assert!(handed(0) && !handed(1));
 }
 
+/// Finding: a backup that was let go because its host could not go on said that it had lagged.
+#[test]
+fn a_backup_that_is_let_go_is_told_why() {
+    let mut pair = Pair::protected();
+    pair.answers = true;
+    says(&mut pair, Some("no space"));
+    pair.primary
+        .let_members_go(pair.now, "its host ends".into());
+    pair.settle();
+    pair.run(ms(100));
+    let why = Suspicion::LetGoFor("its host ends".into());
+    assert_eq!(pair.backup_suspicions(), std::slice::from_ref(&why));
+    let why = why.to_string();
+    assert!(why.contains("let this replica go: its host ends"), "{why}");
+}
+
 /// Before a guest is asked to power off for its host, nobody is a member any more who would go on with it.
 #[test]
 fn members_that_are_let_go_are_members_until_the_key_is_there() {
     let mut group = Group::with(LagPolicy::Slow, &[("b", 300), ("c", 300)]);
     group.run(ms(500));
     group.arbiter_answers = false;
-    group.primary.let_members_go(group.now);
+    let why = "its host is asked to end".to_owned();
+    group.primary.let_members_go(group.now, why);
     group.settle();
     assert_eq!(group.primary.status().phase, PrimaryPhase::Paired);
     assert!(!group.followers[0].is_closed && !group.followers[1].is_closed);

@@ -156,7 +156,7 @@ fn a_joiner_whose_disk_fails_says_so() {
     pair.settle();
     let failed = PrimaryAction::Report(Event::JoinFailed {
         pairing: 1,
-        why: Suspicion::DiskFailed,
+        why: Suspicion::CannotFollow("no space".into()),
     });
     assert!(pair.primary_did.contains(&failed));
     assert_eq!(pair.primary.status().phase, PrimaryPhase::Alone);

@@ -292,6 +292,51 @@ fn a_backup_gives_up_its_disk_before_it_accepts_a_snapshot() {
     assert!(marked < accepted && accepted < settled);
 }
 
+/// Finding: two hosts with one disk file wrote their markers over each other's, and the one whose disk it was knew nothing
+/// of the other.
+#[test]
+fn a_host_whose_disks_cannot_become_copies_says_why_and_touches_nothing() {
+    let mut pair = Pair::new(config("a"), config("b"));
+    let mut is_told = false;
+    while !is_told {
+        pair.now += ms(1);
+        while let Some(action) = pair.primary.next_action() {
+            pair.primary_wants(action);
+        }
+        while let Some(action) = pair.backup.next_action() {
+            match action {
+                BackupAction::Mark(_) => {
+                    pair.backup.cannot_follow(pair.now, "it is in use".into());
+                    is_told = true;
+                }
+                action => pair.backup_wants(action),
+            }
+        }
+    }
+    pair.settle();
+    let stop = BackupAction::Stop(BackupStop::CannotFollow("it is in use".into()));
+    assert_eq!(pair.backup_did.last(), Some(&stop));
+    let marks = |action: &BackupAction<u32>| matches!(action, BackupAction::Mark(_));
+    assert!(!pair.backup_did.iter().any(marks));
+    let failed = pair.primary_did.iter().find_map(|action| match action {
+        PrimaryAction::Report(Event::JoinFailed { why, .. }) => Some(why.to_string()),
+        _ => None,
+    });
+    let why = failed.unwrap();
+    assert!(why.contains("cannot follow: it is in use"), "{why}");
+    let said = pair.primary.hosts_that_cannot_follow();
+    assert_eq!(said.as_deref(), Some("b cannot follow: it is in use"));
+    // Once it can, nothing is said of it any more.
+    let newest = pair.primary.opened().clone();
+    pair.backup = Backup::new(pair.now, config("b"), newest, None);
+    pair.connected = false;
+    pair.settle();
+    assert_eq!(pair.primary.hosts_that_cannot_follow(), None);
+    pair.answers = true;
+    pair.run(ms(300));
+    assert_eq!(pair.primary.status().phase, PrimaryPhase::Paired);
+}
+
 /// A primary of a generation that was left must not overwrite what may be the right disk.
 #[test]
 fn a_primary_of_another_generation_is_not_joined() {

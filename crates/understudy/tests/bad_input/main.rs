@@ -15,6 +15,7 @@ mod peers;
 mod recordings;
 mod rivals;
 mod strangers;
+mod unfit_disks;
 
 use std::process::Output;
 use support::{error_text, run};

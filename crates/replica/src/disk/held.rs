@@ -1,0 +1,138 @@
+//! Which disks this process has locked.
+//!
+//! A disk that cannot be locked is in use, and whoever is about to overwrite it has to know by whom: by another process,
+//! then it is not this host's to overwrite; or by a machine of this very process, which is about to be dropped, or kept.
+
+use environment::fs::{File, Lock};
+use rustix::io::Errno;
+use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// What is told apart by it: two names of one file are one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Identity {
+    /// A host's device and number.
+    Host(u64, u64),
+    /// Of a file of a simulated world.
+    Named(PathBuf),
+}
+
+impl Identity {
+    fn of(path: &Path, file: &File) -> Identity {
+        match file.identity() {
+            Ok(Some((device, number))) => Identity::Host(device, number),
+            Ok(None) | Err(_) => Identity::Named(path.into()),
+        }
+    }
+}
+
+/// How often each is locked. It is held while a lock is tried, which waits for nobody: so what is locked here is known here.
+static HELD: Mutex<BTreeMap<Identity, usize>> = Mutex::new(BTreeMap::new());
+
+fn held() -> MutexGuard<'static, BTreeMap<Identity, usize>> {
+    HELD.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A file is locked by this process: dropped right after the file is closed.
+#[derive(Debug)]
+struct Holding(Identity);
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        let mut held = held();
+        if let Some(count) = held.get_mut(&self.0) {
+            *count -= 1;
+            if *count == 0 {
+                held.remove(&self.0);
+            }
+        }
+    }
+}
+
+/// A file, and the lock on it, if it has one: that is noted until the file is closed.
+#[derive(Debug)]
+pub(super) struct HeldFile {
+    file: File,
+    _holding: Option<Holding>,
+}
+
+impl HeldFile {
+    /// Nobody keeps it from others.
+    pub fn unlocked(file: File) -> HeldFile {
+        HeldFile {
+            file,
+            _holding: None,
+        }
+    }
+}
+
+impl Deref for HeldFile {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.file
+    }
+}
+
+/// Who has a file.
+#[derive(Debug)]
+pub(super) enum Locked {
+    /// Whoever asked, from here on.
+    Now(HeldFile),
+    /// Another machine of this process.
+    Here,
+    /// Another process, on this host or another.
+    Elsewhere,
+}
+
+/// Tries to lock it. A file system without locks has them all: the pair's own fencing does not need them.
+///
+/// # Errors
+/// As flock(2).
+pub(super) fn try_lock(path: &Path, file: File, lock: Lock) -> Result<Locked, Errno> {
+    let identity = Identity::of(path, &file);
+    let mut held = held();
+    match file.lock(lock) {
+        Ok(()) | Err(Errno::NOLCK | Errno::OPNOTSUPP) => {
+            *held.entry(identity.clone()).or_default() += 1;
+            Ok(Locked::Now(HeldFile {
+                file,
+                _holding: Some(Holding(identity)),
+            }))
+        }
+        Err(Errno::WOULDBLOCK) if held.contains_key(&identity) => Ok(Locked::Here),
+        Err(Errno::WOULDBLOCK) => Ok(Locked::Elsewhere),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use environment::fs::OpenOptions;
+
+    #[test]
+    fn whoever_has_a_file_is_told_apart_from_this_process() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, other) = (
+            directory.path().join("disk"),
+            directory.path().join("other"),
+        );
+        std::fs::write(&path, b"").unwrap();
+        std::fs::hard_link(&path, &other).unwrap();
+        let open = |path: &Path| OpenOptions::new().read(true).open(path).unwrap();
+        let exclusive = |path: &Path| try_lock(path, open(path), Lock::Exclusive).unwrap();
+        let first = exclusive(&path);
+        assert!(matches!(first, Locked::Now(_)));
+        assert!(matches!(exclusive(&other), Locked::Here), "one file");
+        drop(first);
+        // As another process has it: nothing here knows of it.
+        let third = open(&path);
+        third.lock(Lock::Exclusive).unwrap();
+        assert!(matches!(exclusive(&other), Locked::Elsewhere));
+        drop(third);
+        assert!(matches!(exclusive(&other), Locked::Now(_)));
+    }
+}

@@ -218,7 +218,7 @@ impl Machine for Scripted {
 
 /// A live machine on its thread. The script ends first, so that the thread can.
 struct Live {
-    script: Option<mpsc::Sender<Does>>,
+    script: Option<mpsc::SyncSender<Does>>,
     vcpu: LiveVcpu,
     waker: Waker,
     /// What the disk has done, held back from the thread.
@@ -240,7 +240,8 @@ impl Live {
         };
         let thread = DiskThread::start(Arc::new(vec![disk]), hold_back).unwrap();
         let completions = Arc::new(Completions::default());
-        let (script, told) = mpsc::channel();
+        // Nothing is told before the machine asks: what is commanded then has effect behind what was told before.
+        let (script, told) = mpsc::sync_channel(0);
         let machine = Box::new(Scripted::new(told));
         let parts = Parts {
             guest: ReplicaGuest::new(machine, Some((thread, completions.clone()))),
@@ -258,7 +259,8 @@ impl Live {
         }
     }
 
-    /// The next instruction does this. What was commanded before takes effect after it.
+    /// The next instruction does this, and begins. What was commanded before takes effect after it, and nothing that is
+    /// commanded from here on does before.
     fn instruction(&self, does: Does) {
         self.script.as_ref().unwrap().send(does).unwrap();
     }

@@ -61,7 +61,7 @@ pub enum TlsError {
 pub(crate) struct Answer {
     /// The status, any.
     pub status: u16,
-    /// The body, of at most 64 KiB.
+    /// The body, of at most as many bytes as were asked for.
     pub body: Vec<u8>,
 }
 
@@ -111,13 +111,23 @@ impl Client {
         request: Request<impl AsSendBody>,
         timeout: Duration,
     ) -> Result<Answer, String> {
+        self.send_limited(request, timeout, ANSWER_LIMIT)
+    }
+
+    /// As [`Client::send`], of an answer of at most `limit` bytes.
+    pub fn send_limited(
+        &self,
+        request: Request<impl AsSendBody>,
+        timeout: Duration,
+        limit: u64,
+    ) -> Result<Answer, String> {
         let request = self
             .0
             .configure_request(request)
             .timeout_global(Some(timeout))
             .build();
         let mut response = self.0.run(request).map_err(|error| plain(&error))?;
-        let body = response.body_mut().with_config().limit(ANSWER_LIMIT);
+        let body = response.body_mut().with_config().limit(limit);
         Ok(Answer {
             body: body.read_to_vec().map_err(|error| plain(&error))?,
             status: response.status().as_u16(),

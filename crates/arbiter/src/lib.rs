@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod bucket;
 mod desk;
 mod directory;
 mod etcd;
@@ -16,6 +17,7 @@ mod trail;
 mod trouble;
 
 pub use address::{Address, AddressError, BucketAddress, EtcdAddress};
+pub use bucket::{BucketError, ObjectBucket, ObjectList};
 pub use desk::{ANSWER_TIMEOUT, ArbiterDesk};
 pub use directory::{DirectoryError, DirectoryStore};
 pub use etcd::{EtcdError, EtcdLogin, EtcdSettings, EtcdStore};

@@ -5,19 +5,13 @@
 //! the request before, from the same bucket: keys are never removed.
 
 use crate::address::BucketAddress;
-use crate::http::{Answer, Client, TlsError, TlsFiles, excerpt};
+use crate::bucket::{ObjectBucket, Put};
+use crate::http::{TlsError, TlsFiles};
 use crate::trouble::{PROBE, Trouble, create_twice};
 use crate::{Budget, CONTENT_LIMIT, Store};
 use replication::succession::{Outcome, Request};
-use rusty_s3::actions::{GetObject, PutObject, S3Action};
-use rusty_s3::{Bucket, Credentials, UrlStyle};
 use std::fmt;
-use std::time::{Duration, SystemTime};
 use thiserror::Error;
-use ureq::http;
-
-/// For how long a signed request is good: one that was held up somewhere does nothing later.
-const REQUEST_VALIDITY: Duration = Duration::from_secs(60);
 
 /// How a bucket is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +51,7 @@ impl fmt::Debug for S3Credentials {
 #[derive(Debug, Error)]
 pub enum S3Error {
     /// A file of TLS.
-    #[error("arbiter {address}: {source}")]
+    #[error("{address}: {source}")]
     Tls {
         /// Which bucket.
         address: BucketAddress,
@@ -65,7 +59,7 @@ pub enum S3Error {
         source: TlsError,
     },
     /// The service answers, and cannot be the arbiter.
-    #[error("arbiter {address}: {why}")]
+    #[error("{address}: {why}")]
     Refused {
         /// Which bucket.
         address: BucketAddress,
@@ -77,10 +71,7 @@ pub enum S3Error {
 /// Create-only keys in a bucket.
 #[derive(Debug)]
 pub struct S3Store {
-    address: BucketAddress,
-    bucket: Bucket,
-    credentials: Credentials,
-    client: Client,
+    bucket: ObjectBucket,
     /// It has shown that it creates a key once.
     is_proven: bool,
 }
@@ -93,35 +84,16 @@ impl S3Store {
     /// cannot be the arbiter: it is not there, it does not let this host write or see what is not
     /// there, it creates a key twice.
     pub fn open(settings: &S3Settings) -> Result<S3Store, S3Error> {
-        let address = &settings.address;
-        let refused = |why: String| S3Error::Refused {
-            address: address.clone(),
-            why,
-        };
-        let client = Client::new(&settings.tls).map_err(|source| S3Error::Tls {
-            address: address.clone(),
-            source,
-        })?;
-        let bucket = bucket(settings).map_err(refused)?;
-        let S3Credentials {
-            access_key_id,
-            secret_access_key,
-            session_token,
-        } = settings.credentials.clone();
-        let credentials = match session_token {
-            Some(token) => Credentials::new_with_token(access_key_id, secret_access_key, token),
-            None => Credentials::new(access_key_id, secret_access_key),
-        };
         let mut store = S3Store {
-            address: address.clone(),
-            bucket,
-            credentials,
-            client,
+            bucket: ObjectBucket::new(settings)?,
             is_proven: false,
         };
         match store.prove(Budget::begin()) {
             Ok(()) | Err(Trouble::Silent(_)) => Ok(store),
-            Err(Trouble::Refused(why)) => Err(refused(why)),
+            Err(Trouble::Refused(why)) => Err(S3Error::Refused {
+                address: settings.address.clone(),
+                why,
+            }),
         }
     }
 
@@ -143,89 +115,27 @@ impl S3Store {
         }
     }
 
-    fn object(&self, name: &str) -> String {
-        format!("{}/{name}", self.address.prefix)
-    }
-
     /// Whether it was created.
     fn create(&self, budget: Budget, name: &str, content: &[u8]) -> Result<bool, Trouble> {
-        let answer = self.put(budget, name, content, true)?;
-        match answer.status {
-            200 | 201 => Ok(true),
+        check_length(name, content)?;
+        match self.bucket.put_new(name, content, budget.share(1))? {
+            Put::Done => Ok(true),
             // There, or somebody else creates it right now.
-            412 | 409 => Ok(false),
-            501 => Err(Trouble::Refused(format!(
-                "{}: it does not know conditional writes",
-                said(&answer)
-            ))),
-            _ => Err(trouble(&answer)),
+            Put::IsThere | Put::Raced => Ok(false),
         }
     }
 
     fn write(&self, budget: Budget, name: &str, content: &[u8]) -> Result<Outcome, Trouble> {
-        let answer = self.put(budget, name, content, false)?;
-        match answer.status {
-            200 | 201 => Ok(Outcome::Written),
-            _ => Err(trouble(&answer)),
-        }
-    }
-
-    fn put(
-        &self,
-        budget: Budget,
-        name: &str,
-        content: &[u8],
-        is_create: bool,
-    ) -> Result<Answer, Trouble> {
-        if content.len() > CONTENT_LIMIT {
-            return Err(Trouble::Refused(format!("{name} is too long")));
-        }
-        let object = self.object(name);
-        let mut action = PutObject::new(&self.bucket, Some(&self.credentials), &object);
-        if is_create {
-            action.headers_mut().insert("if-none-match", "*");
-        }
-        let url = action.sign(REQUEST_VALIDITY);
-        let mut request = http::Request::put(url.as_str());
-        if is_create {
-            request = request.header("if-none-match", "*");
-        }
-        self.send(budget, request, content.to_vec())
+        check_length(name, content)?;
+        self.bucket.write(name, content, budget.share(1))?;
+        Ok(Outcome::Written)
     }
 
     fn read(&self, budget: Budget, name: &str) -> Result<Outcome, Trouble> {
-        let object = self.object(name);
-        let url =
-            GetObject::new(&self.bucket, Some(&self.credentials), &object).sign(REQUEST_VALIDITY);
-        let request = http::Request::get(url.as_str()).header("cache-control", "no-cache");
-        let answer = self.send(budget, request, ())?;
-        match answer.status {
-            200 if answer.body.len() <= CONTENT_LIMIT => Ok(Outcome::Holds(answer.body)),
-            200 => Err(Trouble::Refused(format!("{name} has been tampered with"))),
-            // Anything else that is not found is not this bucket.
-            404 if error_code(&answer.body).as_deref() == Some("NoSuchKey") => Ok(Outcome::Absent),
-            403 if error_code(&answer.body).as_deref() == Some("AccessDenied") => {
-                Err(Trouble::Refused(format!(
-                    "{}: it takes s3:GetObject, s3:PutObject and s3:ListBucket (without which nobody is told that a key is not there)",
-                    said(&answer)
-                )))
-            }
-            _ => Err(trouble(&answer)),
-        }
-    }
-
-    fn send(
-        &self,
-        budget: Budget,
-        request: http::request::Builder,
-        body: impl ureq::AsSendBody,
-    ) -> Result<Answer, Trouble> {
-        let request = request
-            .body(body)
-            .map_err(|error| Trouble::Refused(error.to_string()))?;
-        self.client
-            .send(request, budget.share(1))
-            .map_err(Trouble::Silent)
+        let content = self
+            .bucket
+            .read(name, CONTENT_LIMIT as u64, budget.share(1))?;
+        Ok(content.map_or(Outcome::Absent, Outcome::Holds))
     }
 
     fn carry_out(&mut self, request: &Request) -> Result<Outcome, Trouble> {
@@ -257,81 +167,29 @@ impl S3Store {
     }
 }
 
-fn bucket(settings: &S3Settings) -> Result<Bucket, String> {
-    let region = &settings.region;
-    let name = &settings.address.bucket;
-    // A dot in the name is one more level than Amazon's certificates are for.
-    let (endpoint, style) = match &settings.endpoint {
-        Some(endpoint) => (endpoint.clone(), UrlStyle::Path),
-        None if name.contains('.') => {
-            (format!("https://s3.{region}.amazonaws.com"), UrlStyle::Path)
-        }
-        None => (
-            format!("https://s3.{region}.amazonaws.com"),
-            UrlStyle::VirtualHost,
-        ),
-    };
-    let url = endpoint
-        .parse()
-        .map_err(|error| format!("the endpoint {endpoint:?} is no URL: {error}"))?;
-    Bucket::new(url, style, name.clone(), region.clone())
-        .map_err(|error| format!("the endpoint {endpoint:?} cannot be: {error}"))
-}
-
-/// S3's code for what is wrong, from its XML.
-fn error_code(body: &[u8]) -> Option<String> {
-    let text = std::str::from_utf8(body).ok()?;
-    let (_, rest) = text.split_once("<Code>")?;
-    let (code, _) = rest.split_once("</Code>")?;
-    Some(code.to_owned())
-}
-
-/// What the service said.
-fn said(answer: &Answer) -> String {
-    let Answer { status, body } = answer;
-    match error_code(body) {
-        Some(code) => format!("status {status}, {code}"),
-        None => format!("status {status}: {}", excerpt(body)),
-    }
-}
-
-fn trouble(answer: &Answer) -> Trouble {
-    let said = said(answer);
-    match answer.status {
-        300..=399 => Trouble::Refused(format!(
-            "{said}: the bucket is in another region or elsewhere"
-        )),
-        403 if said.contains("RequestTimeTooSkewed") => Trouble::Refused(format!(
-            "{said}: this host's clock is wrong ({:?} now)",
-            Clock
-        )),
-        408 | 425 | 429 => Trouble::Silent(said),
-        400..=499 => Trouble::Refused(said),
-        _ => Trouble::Silent(said),
-    }
-}
-
-/// Seconds since 1970, for a message about the clock.
-struct Clock;
-
-impl fmt::Debug for Clock {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let since_epoch = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-        write!(f, "{} s since 1970", since_epoch.as_secs())
+fn check_length(name: &str, content: &[u8]) -> Result<(), Trouble> {
+    match content.len() <= CONTENT_LIMIT {
+        true => Ok(()),
+        false => Err(Trouble::Refused(format!("{name} is too long"))),
     }
 }
 
 impl Store for S3Store {
     fn name(&self) -> String {
-        match self.bucket.base_url().host_str() {
-            Some(host) => format!("{} at {host}", self.address),
-            None => self.address.to_string(),
+        let address = self.bucket.address();
+        match self.bucket.host() {
+            Some(host) => format!("{address} at {host}"),
+            None => address.to_string(),
         }
     }
 
     fn answer(&mut self, request: &Request) -> Outcome {
         self.carry_out(request).unwrap_or_else(|trouble| {
-            Outcome::Unknown(format!("arbiter {}: {}", self.address, trouble.text()))
+            Outcome::Unknown(format!(
+                "arbiter {}: {}",
+                self.bucket.address(),
+                trouble.text()
+            ))
         })
     }
 }

@@ -28,7 +28,7 @@ pub enum OpenError {
     #[error(transparent)]
     Etcd(#[from] EtcdError),
     /// The bucket.
-    #[error(transparent)]
+    #[error("arbiter {0}")]
     S3(#[from] S3Error),
 }
 

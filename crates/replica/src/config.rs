@@ -1,5 +1,6 @@
 //! What a replica has to know, as the program reads it from its configuration.
 
+use arbiter::S3Settings;
 use keys::HostName;
 use machine::engine::Engine;
 use replication::config::JournalRole;
@@ -59,8 +60,8 @@ impl ReplicaConfig {
 /// A host's journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JournalOptions {
-    /// Where it is; made when absent.
-    pub directory: PathBuf,
+    /// Where it is.
+    pub place: JournalPlace,
     /// Whether outputs wait until it has them.
     pub role: JournalRole,
     /// It has failed when something is not durable after so long.
@@ -69,6 +70,34 @@ pub struct JournalOptions {
     pub recover_within: Duration,
     /// What is kept of what is older than its newest snapshot.
     pub keep: Retention,
+}
+
+/// Where journals are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JournalPlace {
+    /// A directory of this host; made when absent.
+    Directory(PathBuf),
+    /// A bucket, which all hosts of the machine may share.
+    Bucket(Box<JournalBucket>),
+}
+
+impl JournalPlace {
+    /// For people.
+    pub fn path(&self) -> PathBuf {
+        match self {
+            JournalPlace::Directory(path) => path.clone(),
+            JournalPlace::Bucket(bucket) => bucket.settings.address.to_string().into(),
+        }
+    }
+}
+
+/// A bucket in which journals are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JournalBucket {
+    /// Which, and how it is reached.
+    pub settings: S3Settings,
+    /// What is asked of it has failed when there is no answer after so long.
+    pub patience: Duration,
 }
 
 /// What is kept of what no machine needs to go on: what is within both limits.

@@ -5,8 +5,8 @@ mod support;
 use replication::marker::{DiskState, Marker, Role, Worth};
 use replication::message::LifeId;
 use replication::startup::{
-    PeerAnswer, PeerId, Reach, Stance, Standing, Startup, StartupAction, StartupConfig, TurnedAway,
-    Waiting, Word,
+    FoundJournal, JournalWorth, PeerAnswer, PeerId, Reach, Stance, Standing, Startup,
+    StartupAction, StartupConfig, TurnedAway, Waiting, Word,
 };
 use replication::succession::{
     Generation, Host, HostId, JournalId, Kind, LifeNumber, Membership, RecordNumber, RunId,
@@ -221,6 +221,114 @@ fn a_lost_state_directory_is_told_with_the_identity_that_was_in_it() {
         assert_eq!(text.contains(&line), tells_what_to_write, "{text}");
         assert!(text.contains(&format!("--without {}", before.id)), "{text}");
     }
+}
+
+const JOURNAL: JournalId = JournalId(7);
+
+/// A start of host "a", without disks, in a generation of `primary` alone, whose journal is elsewhere than on its disk.
+fn journaled(primary: &str) -> Start {
+    let nobody = [PeerAnswer::Unreachable, PeerAnswer::Unreachable];
+    let mut start = Start::of(Worth::Fresh, nobody);
+    let config = config(primary);
+    let first = power_on(&config);
+    let kept = Membership {
+        journal: Some(JOURNAL),
+        ..first.membership().clone()
+    };
+    let joined = first.left(config.writer(), Kind::Joined, RecordNumber(3), Some(kept));
+    start.store = Store::with(&first);
+    start
+        .store
+        .keys
+        .insert(joined.key.clone(), joined.content());
+    let greeting = support::config("a").greeting;
+    let config = StartupConfig {
+        peers: 2,
+        has_disks: false,
+        ..StartupConfig::new(greeting.machine, greeting.host, RunId(77), LifeId(1))
+    };
+    start.startup = Startup::new(Duration::ZERO, config, Worth::Fresh);
+    start
+}
+
+/// The journal is here, and this is its last record.
+fn journal(last: u64, is_fenced: bool) -> JournalWorth {
+    let found = FoundJournal {
+        life: LifeNumber(1),
+        life_id: LIFE,
+        last: RecordNumber(last),
+        is_fenced,
+    };
+    JournalWorth::Read {
+        place: "s3://bucket/shop".into(),
+        found: [(JOURNAL, Ok(found))].into(),
+    }
+}
+
+/// Whoever had the journal before may have added to it since it was read, and the outside may have seen that.
+#[test]
+fn no_key_is_asked_for_before_nobody_else_adds_to_the_journal() {
+    for (primary, word) in [("a", false), ("b", true)] {
+        let mut start = journaled(primary);
+        start.startup.journal_is(start.now, journal(40, false));
+        let mut decided = start.decided();
+        if word {
+            let text = format!("{decided:?}");
+            assert!(text.contains("SharedJournal"), "{text}");
+            decided = start.says_without(&[host(primary)]);
+        }
+        assert_eq!(
+            decided,
+            StartupAction::Wait(Waiting::JournalFenced),
+            "{primary}"
+        );
+        assert_eq!(start.decided(), StartupAction::FenceJournal(JOURNAL));
+        // Two more had come.
+        start.startup.journal_is(start.now, journal(42, true));
+        let StartupAction::Start { won } = start.decided() else {
+            panic!("it does not start")
+        };
+        assert_eq!((won.kind, won.record), (Kind::Recovered, RecordNumber(43)));
+        let membership = won.membership();
+        assert_eq!(membership.primary, host("a"));
+        assert_eq!(membership.journal, Some(JOURNAL));
+    }
+}
+
+/// A person says that the host is off; what the outside saw is not given up for that.
+#[test]
+fn no_machine_begins_anew_while_its_journal_may_be_here() {
+    let damaged = JournalWorth::Read {
+        place: "s3://bucket/shop".into(),
+        found: [(JOURNAL, Err("a piece is damaged".into()))].into(),
+    };
+    for worth in [
+        JournalWorth::BeingRead,
+        JournalWorth::Unusable("the bucket does not answer".into()),
+        damaged,
+    ] {
+        let mut start = journaled("b");
+        start.startup.journal_is(start.now, worth.clone());
+        start.waits();
+        let said = start.says_without(&[host("b")]);
+        assert!(
+            matches!(
+                said,
+                StartupAction::Wait(Waiting::JournalRead | Waiting::Journal { .. })
+            ),
+            "{worth:?}: {said:?}"
+        );
+    }
+    let mut start = journaled("b");
+    start
+        .startup
+        .journal_is(start.now, JournalWorth::NotConfigured);
+    start.waits();
+    let said = start.says_without(&[host("b")]);
+    assert!(
+        matches!(&said, StartupAction::Start { won } if won.kind == Kind::ColdStart),
+        "{said:?}"
+    );
 }
 
 /// Finding: a host that was going on from its journal was said not to answer.

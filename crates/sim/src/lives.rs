@@ -69,6 +69,7 @@ impl World {
                 self.become_role(node, Role::Backup(Box::new(backup)));
             }
             StartupAction::Start { won } => self.start_from_disk(node, run, *won),
+            StartupAction::FenceJournal(_) => unreachable!("no host here has a journal"),
             StartupAction::Refuse(why) => {
                 self.note(|| format!("node {node}: process {run} ends: {why}"));
                 self.coverage.reached(Situation::RefusedAfterEnd);

@@ -8,7 +8,7 @@ mod journal;
 mod units;
 
 pub use arbiter::ArbiterSection;
-pub use arbiters::open_by_address;
+pub use arbiters::{environment, open_by_address};
 pub use journal::{JournalSection, OutputsWaitFor};
 pub use units::{Age, ByteSize, MacAddress, MemberName, Milliseconds};
 
@@ -445,10 +445,6 @@ impl VmConfig {
             ("initrd", self.initrd.as_deref()),
             ("state_directory", state),
             ("pair.keys", self.pair.as_ref().map(|pair| &*pair.keys)),
-            (
-                "journal.directory",
-                self.journal.as_ref().map(|journal| &*journal.directory),
-            ),
         ];
         let arbiter = self.arbiter.iter().chain(&self.next_arbiter);
         let named = images
@@ -456,6 +452,7 @@ impl VmConfig {
             .filter_map(|(key, path)| Some((key, path?)))
             .chain(self.disks.iter().map(|disk| ("disks.path", &*disk.path)))
             .chain(self.disks.iter().flat_map(DiskSection::named_backing))
+            .chain(self.journal.iter().flat_map(JournalSection::paths))
             .chain(arbiter.flat_map(ArbiterSection::paths));
         for (key, path) in named {
             if empty(path) {
@@ -556,7 +553,8 @@ impl VmConfig {
             );
         }
         if let Some(journal) = &self.journal
-            && is_one_place(&journal.directory, &self.state_directory)
+            && let Some(directory) = &journal.directory
+            && is_one_place(directory, &self.state_directory)
         {
             let message = "it is the state directory: give the journal one of its own";
             return wrong("journal.directory", message.into());
@@ -620,7 +618,7 @@ impl VmConfig {
             }
         }
         if let Some(journal) = &mut self.journal {
-            resolve(&mut journal.directory);
+            journal.resolve(resolve);
         }
         for arbiter in [&mut self.arbiter, &mut self.next_arbiter]
             .into_iter()
@@ -636,13 +634,17 @@ impl VmConfig {
         let pair = self.pair.as_ref().ok_or_else(|| missing(path, "pair"))?;
         let arbiter = self.arbiter.as_ref();
         let arbiter = arbiter.ok_or_else(|| missing(path, "arbiter"))?;
-        let arbiter = arbiter.settings(&arbiters::environment);
-        let arbiter = arbiter.map_err(|(key, message)| ConfigError::Value {
+        let wrong = |(key, message): arbiter::Wrong| ConfigError::Value {
             path: path.into(),
             line: None,
             key,
             message,
-        })?;
+        };
+        let arbiter = arbiter.settings(&arbiters::environment);
+        let arbiter = arbiter.map_err(wrong)?;
+        let journal = self.journal.as_ref();
+        let journal = journal.map(|journal| journal.options(&arbiters::environment));
+        let journal = journal.transpose().map_err(wrong)?;
         let replica = ReplicaConfig {
             name: self.name.clone(),
             build: crate::build::build(),
@@ -653,7 +655,7 @@ impl VmConfig {
             network: self.network.as_ref().map(NetworkSection::network_end),
             disk_durability: self.disk_durability.in_replication(),
             power_off_wait: self.power_off_wait.duration(),
-            journal: self.journal.as_ref().map(JournalSection::options),
+            journal,
             pair: PairOptions {
                 host: pair.host.clone(),
                 keys: pair.keys.clone(),

@@ -34,7 +34,7 @@ pub fn serve(
     }
     let (history, what) = match source {
         Source::Recording(path) => (History::read(path, engine)?, "recording"),
-        Source::Journal(path) => (journal::history(path, at, engine)?, "journal"),
+        Source::Journal(place) => (journal::history(place, at, engine)?, "journal"),
     };
     let described = history.describe_end;
     let timeline = Timeline::new(

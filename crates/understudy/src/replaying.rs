@@ -15,6 +15,7 @@ use machine::Machine;
 use machine::snapshot::Snapshot;
 use moment::{Distance, Moment, Seconds};
 use network::Capture;
+use replica::config::JournalPlace;
 use replica::host_time::monotonic_ns;
 use replica::outside::ConsoleSink;
 use replica::vcpu::{ReplicaGuest, times_of};
@@ -35,8 +36,8 @@ use std::time::Duration;
 pub enum Source {
     /// The file that `understudy run --record` wrote.
     Recording(PathBuf),
-    /// A journal, or the directory that it is in.
-    Journal(PathBuf),
+    /// A journal, or the place that it is in.
+    Journal(JournalPlace),
 }
 
 /// How a recording is replayed.
@@ -68,7 +69,7 @@ const STEP: u64 = 50_000_000;
 pub fn replay(source: &Source, options: ReplayOptions) -> Result<ExitStatus, Failure> {
     match source {
         Source::Recording(path) => replay_recording(path, options),
-        Source::Journal(path) => journal::replay(path, options),
+        Source::Journal(place) => journal::replay(place, options),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod support;
 
+use replica::config::JournalPlace;
 use std::fs;
 use std::path::Path;
 use std::process::Output;
@@ -263,7 +264,7 @@ fn a_debugger_goes_back_and_forth_in_a_journal() {
     let (begin, record) = ways_in(&list(&journal))[0];
     let at = begin + 6_000;
     let history = journal::history(
-        &journal,
+        &JournalPlace::Directory(journal.clone()),
         Some(Moment::Instruction(at)),
         "interpreter".parse().unwrap(),
     );

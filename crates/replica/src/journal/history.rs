@@ -7,15 +7,18 @@ mod records;
 
 pub use end::HistoryEnd;
 pub use records::HistoryRecords;
+use records::HistorySegments;
 
-use super::directory::{journals, segment_path, segments, snapshot_head, snapshot_path, snapshots};
 use super::snapshot_bytes::SnapshotBytes;
+use super::storage::{Hold, JournalFile, JournalFiles, ReadFile, open_to_read, snapshot_head};
+use crate::config::JournalPlace;
 use crate::packing::Unpacker;
-use environment::fs::{self, File};
 use replication::journal::{JournalError, JournalHead};
 use replication::succession::JournalId;
+use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use thiserror::Error;
 
 /// Segments that are open at once, at most; those after them are opened when it is their turn.
@@ -81,8 +84,10 @@ pub enum HistoryError {
         request: u64,
     },
     /// There is none.
-    #[error("the directory {} holds no journal, or none that has a whole snapshot yet", path.display())]
+    #[error("the {what} {} holds no journal, or none that has a whole snapshot yet", path.display())]
     NoJournal {
+        /// What it is.
+        what: &'static str,
         /// Where.
         path: PathBuf,
     },
@@ -109,76 +114,70 @@ pub struct WayIn {
 }
 
 /// A journal: every snapshot that is kept, and the segments after the first of them.
-#[derive(Clone, Debug)]
 pub struct JournalHistory {
-    directory: PathBuf,
+    files: Arc<dyn JournalFiles>,
+    path: PathBuf,
     id: JournalId,
     ways_in: Vec<WayIn>,
     /// Their numbers and bytes.
     segments: Vec<(u64, u64)>,
+    /// Numbers of segments that nobody began.
+    fences: BTreeSet<u64>,
+    /// Nothing of it goes meanwhile.
+    hold: Arc<Mutex<Box<dyn Hold>>>,
     unusable: Vec<String>,
 }
 
 impl JournalHistory {
-    /// The journals in a directory, or the one whose own directory it is; the one of the youngest life, that came
+    /// The journals in a place, or the one whose own directory it is; the one of the youngest life, that came
     /// furthest, is the last.
     ///
     /// # Errors
     /// There is none, or it cannot be read.
-    pub fn all_in(directory: &Path) -> Result<Vec<JournalHistory>, HistoryError> {
+    pub fn all_in(place: &JournalPlace) -> Result<Vec<JournalHistory>, HistoryError> {
         let unreadable = |source| HistoryError::Unreadable {
-            path: directory.into(),
+            path: place.path(),
             source,
         };
-        let below = journals(directory).map_err(unreadable)?;
-        let mut directories: Vec<PathBuf> = below
-            .iter()
-            .map(|id| directory.join(id.to_string()))
-            .collect();
-        directories.push(directory.into());
+        let storage = open_to_read(place).map_err(unreadable)?;
         let mut all = Vec::new();
-        for directory in directories {
-            all.extend(JournalHistory::open(&directory)?);
+        for files in storage.journals().map_err(unreadable)?.into_values() {
+            all.extend(JournalHistory::open(files)?);
         }
         all.sort_by_key(|journal| {
             let head = &journal.ways_in[journal.ways_in.len() - 1].head;
             (head.life, head.place.record)
         });
         if all.is_empty() {
-            let path = directory.into();
-            return Err(HistoryError::NoJournal { path });
+            let path = place.path();
+            let what = match place {
+                JournalPlace::Directory(_) => "directory",
+                JournalPlace::Bucket(_) => "bucket",
+            };
+            return Err(HistoryError::NoJournal { what, path });
         }
         Ok(all)
     }
 
     /// Nothing, if it has no whole snapshot.
-    fn open(directory: &Path) -> Result<Option<JournalHistory>, HistoryError> {
+    fn open(files: Arc<dyn JournalFiles>) -> Result<Option<JournalHistory>, HistoryError> {
+        let path = files.path(None);
         let unreadable = |source| HistoryError::Unreadable {
-            path: directory.into(),
+            path: path.clone(),
             source,
         };
-        // Snapshots first: a segment is there before its snapshot is.
-        let snapshots = snapshots(directory).map_err(unreadable)?;
-        let numbers = segments(directory).map_err(unreadable)?;
+        let hold = files.hold().map_err(unreadable)?;
+        let listing = files.list().map_err(unreadable)?;
         let mut unusable = Vec::new();
         let mut ways_in = Vec::new();
-        for number in snapshots {
-            match way_in(directory, number) {
+        for (number, bytes) in listing.snapshots {
+            match way_in(&*files, number, bytes) {
                 Ok(way_in) => ways_in.push(way_in),
                 Err(HistoryError::Gone { .. }) => {}
                 Err(error) => unusable.push(error.to_string()),
             }
         }
-        let mut sized = Vec::new();
-        for number in numbers {
-            let path = segment_path(directory, number);
-            match fs::look_at(&path).map_err(|error| HistoryError::of(&path, error)) {
-                Ok((_, bytes)) => sized.push((number, bytes)),
-                // The oldest go first: those before it are gone as well.
-                Err(HistoryError::Gone { .. }) => sized.clear(),
-                Err(error) => return Err(error),
-            }
-        }
+        let mut sized: Vec<(u64, u64)> = listing.segments.into_iter().collect();
         let first = sized.first().map_or(u64::MAX, |(number, _)| *number);
         ways_in.retain(|way_in| way_in.head.segment >= first);
         let Some(oldest) = ways_in.first() else {
@@ -187,17 +186,20 @@ impl JournalHistory {
         let (id, first) = (oldest.head.id, oldest.head.segment);
         sized.retain(|(number, _)| *number >= first);
         Ok(Some(JournalHistory {
-            directory: directory.into(),
+            files,
+            path,
             id,
             ways_in,
             segments: sized,
+            fences: listing.fences,
+            hold: Arc::new(Mutex::new(hold)),
             unusable,
         }))
     }
 
     /// Where it is.
-    pub fn directory(&self) -> &Path {
-        &self.directory
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Which it is.
@@ -232,25 +234,37 @@ impl JournalHistory {
     ) -> Result<(MachineFile, HistoryRecords), HistoryError> {
         let first = way_in.head.segment;
         let last = until.map_or(u64::MAX, |until| until.head.segment - 1);
-        let path = snapshot_path(&self.directory, first);
+        let snapshot = JournalFile::Snapshot(first);
+        let path = self.files.path(Some(snapshot));
         let failed = |error| HistoryError::of(&path, error);
-        let file = File::open(&path).map_err(failed)?;
+        let file = self.files.open(snapshot).map_err(failed)?;
         let bytes = SnapshotBytes::of(file).map_err(failed)?;
         let numbers = self.segments.iter().map(|(number, _)| *number);
         let numbers = numbers.filter(|number| (first..=last).contains(number));
-        let mut files = Vec::new();
+        let mut segments = Vec::new();
         for (index, number) in numbers.enumerate() {
-            let path = segment_path(&self.directory, number);
-            let file = (index < OPEN_SEGMENTS).then(|| File::open(&path));
-            let file = file
-                .transpose()
-                .map_err(|error| HistoryError::of(&path, error))?;
-            files.push((number, path, file));
+            let opened = match index < OPEN_SEGMENTS {
+                true => Some(self.open_segment(number)?),
+                false => None,
+            };
+            segments.push((number, opened));
         }
-        let is_to_the_end = until.is_none();
-        let unpacker = Unpacker::new().map_err(failed)?;
-        let records = HistoryRecords::new(&way_in.head, files, is_to_the_end, unpacker);
+        let records = HistoryRecords::new(HistorySegments {
+            head: way_in.head.clone(),
+            files: self.files.clone(),
+            segments: segments.into(),
+            fences: self.fences.clone(),
+            hold: self.hold.clone(),
+            is_to_the_end: until.is_none(),
+            unpacker: Unpacker::new().map_err(failed)?,
+        });
         Ok((MachineFile { path, bytes }, records))
+    }
+
+    fn open_segment(&self, number: u64) -> Result<Box<dyn ReadFile>, HistoryError> {
+        let file = JournalFile::Segment(number);
+        let opened = self.files.open(file);
+        opened.map_err(|error| HistoryError::of(&self.files.path(Some(file)), error))
     }
 
     /// The end of what is there.
@@ -264,11 +278,10 @@ impl JournalHistory {
     }
 }
 
-fn way_in(directory: &Path, number: u64) -> Result<WayIn, HistoryError> {
-    let path = snapshot_path(directory, number);
-    let failed = |error| HistoryError::of(&path, error);
-    let head = snapshot_head(&path).map_err(failed)?;
-    let (_, bytes) = fs::look_at(&path).map_err(failed)?;
+fn way_in(files: &dyn JournalFiles, number: u64, bytes: u64) -> Result<WayIn, HistoryError> {
+    let path = files.path(Some(JournalFile::Snapshot(number)));
+    let head = snapshot_head(files, number);
+    let head = head.map_err(|error| HistoryError::of(&path, error))?;
     let head = head.filter(|head| head.segment == number);
     let head = head.ok_or_else(|| HistoryError::Bad {
         path: path.clone(),

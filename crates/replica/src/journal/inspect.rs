@@ -1,6 +1,6 @@
 //! Reads journals to their ends, and says what is wrong with one that no machine can go on from.
 
-use super::directory::{self, JournalDirectory, segment_path, segments, snapshot_path, snapshots};
+use super::storage::{self, JournalFile, JournalFiles, Listing, Storage};
 use super::{JournalOwner, Journals};
 use crate::disk::overlay::{self, LayerId, OverlayError};
 use replication::journal::{
@@ -8,8 +8,10 @@ use replication::journal::{
 };
 use replication::startup::FoundJournal;
 use replication::succession::{JournalId, RecordNumber};
+use std::collections::BTreeSet;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 use thiserror::Error;
 
 /// Why no machine goes on from a journal.
@@ -29,6 +31,15 @@ enum InspectError {
         path.display()
     )]
     Chain { path: PathBuf, after: u64 },
+    #[error(
+        "{} is damaged after record {after}: its last {bytes} bytes are not what was put there",
+        path.display()
+    )]
+    End {
+        path: PathBuf,
+        after: u64,
+        bytes: u64,
+    },
     #[error(
         "it was made by a program that computes version {theirs} of the machine, and this one computes \
          {ours}: use that program"
@@ -52,10 +63,15 @@ enum InspectError {
 pub struct Inspected {
     /// What its first segment after the snapshot says.
     pub(super) head: JournalHead,
-    pub(super) directory: PathBuf,
-    /// The segment that begins with the snapshot, and the last.
+    pub(super) files: Arc<dyn JournalFiles>,
+    /// The segment that begins with the snapshot.
     pub(super) first_segment: u64,
-    pub(super) last_segment: u64,
+    /// It, and those after it.
+    pub(super) segments: Vec<u64>,
+    /// The number of the one after those.
+    pub(super) next_segment: u64,
+    /// Nobody but this process adds anything to it.
+    pub(super) is_fenced: bool,
     /// How the last one ends.
     pub(super) tail: Tail,
     /// The last record.
@@ -71,7 +87,13 @@ impl Inspected {
             life: self.head.life,
             life_id: self.head.life_id,
             last: RecordNumber(self.last),
+            is_fenced: self.is_fenced,
         }
+    }
+
+    /// The last segment in which there is anything.
+    pub(super) fn last_segment(&self) -> u64 {
+        self.segments.last().copied().unwrap_or(self.first_segment)
     }
 
     /// Where its snapshot was taken.
@@ -95,28 +117,35 @@ impl Inspected {
     }
 }
 
-/// All journals of a directory.
+/// All journals of a place. `fenced`: of those nobody else adds anything to.
 pub(super) fn inspect_all(
-    directory: &JournalDirectory,
+    storage: &dyn Storage,
     owner: &JournalOwner,
+    fenced: &BTreeSet<JournalId>,
 ) -> io::Result<Journals> {
-    let journals = directory.journals()?.into_iter();
-    let read = journals.map(|id| {
-        let read = inspect(&directory.of(id), id, owner);
+    let journals = storage.journals()?.into_iter();
+    let read = journals.map(|(id, files)| {
+        let read = inspect(files, id, owner);
+        let read = read.map(|inspected| Inspected {
+            is_fenced: inspected.files.is_locked() || fenced.contains(&id),
+            ..inspected
+        });
         (id, read.map_err(|error| error.to_string()))
     });
     Ok(read.collect())
 }
 
-fn inspect(path: &Path, id: JournalId, owner: &JournalOwner) -> Result<Inspected, InspectError> {
-    let unreadable = |source| InspectError::Unreadable {
-        path: path.into(),
+fn inspect(
+    files: Arc<dyn JournalFiles>,
+    id: JournalId,
+    owner: &JournalOwner,
+) -> Result<Inspected, InspectError> {
+    let listing = files.list().map_err(|source| InspectError::Unreadable {
+        path: files.path(None),
         source,
-    };
-    let snapshots = snapshots(path).map_err(unreadable)?;
-    let segments = segments(path).map_err(unreadable)?;
-    let (first_segment, head) =
-        newest_snapshot(path, &snapshots, id, !owner.overlay_bases.is_empty())?;
+    })?;
+    let has_disks = !owner.overlay_bases.is_empty();
+    let (first_segment, head) = newest_snapshot(&*files, &listing, id, has_disks)?;
     if head.semantics_version != owner.semantics_version {
         return Err(InspectError::Semantics {
             theirs: head.semantics_version,
@@ -132,31 +161,46 @@ fn inspect(path: &Path, id: JournalId, owner: &JournalOwner) -> Result<Inspected
     for base in &owner.overlay_bases {
         overlay::has_layer(base, LayerId(head.disk_layer))?;
     }
-    let last_segment = segments.last().copied().unwrap_or(0).max(first_segment);
+    let next_segment = listing.next_segment();
     let mut inspected = Inspected {
         last: head.place.record,
         released: 0,
         head,
-        directory: path.into(),
+        files,
         first_segment,
-        last_segment,
+        segments: Vec::new(),
+        next_segment,
+        is_fenced: false,
         tail: Tail {
             good_bytes: 0,
             torn_bytes: 0,
             digest: 0,
         },
     };
-    for segment in first_segment..=last_segment {
-        match inspect_segment(&mut inspected, segment) {
+    let wanted = first_segment..=first_segment.max(next_segment - 1);
+    for segment in wanted.filter(|segment| !listing.fences.contains(segment)) {
+        match inspect_segment(&mut inspected, segment, next_segment - 1) {
             // It was being made when everything ended: nothing is in it.
             Err(InspectError::Bad {
                 source: JournalError::NoHead,
                 ..
-            }) if first_segment < segment && segment == last_segment => {
-                inspected.last_segment = segment - 1;
+            }) if first_segment < segment && segment == next_segment - 1 => {
+                inspected.next_segment = segment;
             }
-            inspected => inspected?,
+            read => {
+                read?;
+                inspected.segments.push(segment);
+            }
         }
+    }
+    let torn_bytes = inspected.tail.torn_bytes;
+    if torn_bytes > 0 && !inspected.files.may_be_torn() {
+        let last = JournalFile::Segment(inspected.last_segment());
+        return Err(InspectError::End {
+            path: inspected.files.path(Some(last)),
+            after: inspected.last,
+            bytes: torn_bytes,
+        });
     }
     Ok(inspected)
 }
@@ -164,18 +208,18 @@ fn inspect(path: &Path, id: JournalId, owner: &JournalOwner) -> Result<Inspected
 /// The newest snapshot that is whole. One that is not may have been in the making when everything ended:
 /// what it was to replace is still there then.
 fn newest_snapshot(
-    path: &Path,
-    snapshots: &[u64],
+    files: &dyn JournalFiles,
+    listing: &Listing,
     id: JournalId,
     has_disks: bool,
 ) -> Result<(u64, JournalHead), InspectError> {
     let mut newest_is_wrong = None;
-    for segment in snapshots.iter().rev() {
-        let file = snapshot_path(path, *segment);
-        let checked = check_snapshot(&file).and_then(|head| {
+    for segment in listing.snapshots.keys().rev() {
+        let file = JournalFile::Snapshot(*segment);
+        let checked = check_snapshot(files, file).and_then(|head| {
             let is_its = head.id == id && head.segment == *segment;
             let source = JournalError::Foreign;
-            let path = file.clone();
+            let path = files.path(Some(file));
             is_its
                 .then_some(head)
                 .ok_or(InspectError::Bad { path, source })
@@ -187,17 +231,20 @@ fn newest_snapshot(
             Err(error) => newest_is_wrong.get_or_insert(error),
         };
     }
-    Err(newest_is_wrong.unwrap_or_else(|| InspectError::NoSnapshot(path.into())))
+    Err(newest_is_wrong.unwrap_or_else(|| InspectError::NoSnapshot(files.path(None))))
 }
 
-fn check_snapshot(path: &Path) -> Result<JournalHead, InspectError> {
+fn check_snapshot(
+    files: &dyn JournalFiles,
+    file: JournalFile,
+) -> Result<JournalHead, InspectError> {
     let bad = |source| InspectError::Bad {
-        path: path.into(),
+        path: files.path(Some(file)),
         source,
     };
     let mut reader = SnapshotFileReader::default();
     let mut checked = Ok(());
-    read_file(path, |bytes| {
+    read_file(files, file, |bytes| {
         reader.push(bytes);
         while checked.is_ok() {
             match reader.next_piece() {
@@ -213,13 +260,14 @@ fn check_snapshot(path: &Path) -> Result<JournalHead, InspectError> {
     head.ok_or_else(|| bad(JournalError::NoHead))
 }
 
-fn inspect_segment(inspected: &mut Inspected, segment: u64) -> Result<(), InspectError> {
-    let path = segment_path(&inspected.directory, segment);
-    let is_there = environment::fs::look_at(&path);
-    if is_there.is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
-        let after = inspected.last;
-        return Err(InspectError::Missing { path, after });
-    }
+fn inspect_segment(
+    inspected: &mut Inspected,
+    segment: u64,
+    last_segment: u64,
+) -> Result<(), InspectError> {
+    let files = inspected.files.clone();
+    let file = JournalFile::Segment(segment);
+    let path = files.path(Some(file));
     let bad = |source| InspectError::Bad {
         path: path.clone(),
         source,
@@ -229,7 +277,7 @@ fn inspect_segment(inspected: &mut Inspected, segment: u64) -> Result<(), Inspec
     let mut reader = SegmentReader::default();
     let mut follows = true;
     let mut checked = Ok(());
-    read_file(&path, |bytes| {
+    let read = read_file(&*files, file, |bytes| {
         reader.push(bytes);
         while checked.is_ok() {
             match reader.next_item() {
@@ -249,6 +297,12 @@ fn inspect_segment(inspected: &mut Inspected, segment: u64) -> Result<(), Inspec
             }
         }
         checked.is_ok()
+    });
+    read.map_err(|error| match error {
+        InspectError::Unreadable { path, source } if source.kind() == io::ErrorKind::NotFound => {
+            InspectError::Missing { path, after }
+        }
+        error => error,
     })?;
     checked.map_err(&bad)?;
     if !follows {
@@ -258,7 +312,7 @@ fn inspect_segment(inspected: &mut Inspected, segment: u64) -> Result<(), Inspec
     inspected.tail = reader.finish().map_err(bad)?;
     inspected.last = last;
     // Only the last one was being written.
-    if segment < inspected.last_segment && inspected.tail.torn_bytes > 0 {
+    if segment < last_segment && inspected.tail.torn_bytes > 0 {
         let after = inspected.last;
         return Err(InspectError::Chain { path, after });
     }
@@ -266,9 +320,13 @@ fn inspect_segment(inspected: &mut Inspected, segment: u64) -> Result<(), Inspec
 }
 
 /// Gives a whole file to `take` in pieces, until it wants no more.
-fn read_file(path: &Path, take: impl FnMut(&[u8]) -> bool) -> Result<(), InspectError> {
-    directory::read_file(path, u64::MAX, take).map_err(|source| {
-        let path = path.to_owned();
+fn read_file(
+    files: &dyn JournalFiles,
+    file: JournalFile,
+    take: impl FnMut(&[u8]) -> bool,
+) -> Result<(), InspectError> {
+    storage::read_file(files, file, u64::MAX, take).map_err(|source| {
+        let path = files.path(Some(file));
         InspectError::Unreadable { path, source }
     })
 }

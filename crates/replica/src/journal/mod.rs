@@ -1,23 +1,22 @@
-//! The journal of this host: a directory with a snapshot of the machine and all records after it.
+//! The journal of this host: a snapshot of the machine and all records after it, in a directory or a bucket.
 //!
-//! A thread of its own writes it. What came while it synced is written and synced together the next
-//! time: many outputs share one sync.
+//! A thread of its own writes it. What came while it made the last ones durable is written together the next time:
+//! many outputs share one sync, or one put.
 
-mod directory;
 pub mod history;
 mod inspect;
 mod recover;
 mod retention;
 mod snapshot;
 mod snapshot_bytes;
+mod storage;
 mod writer;
 
-pub use directory::{JournalDirectory, JournalDirectoryError};
 pub use inspect::Inspected;
 pub use recover::{DiskPlace, Recovered, Recovering};
+pub use storage::JournalDirectoryError;
 
-use crate::config::Retention;
-use crate::journal::inspect::inspect_all;
+use crate::config::{JournalPlace, Retention};
 use crate::machines::Machines;
 use crate::packing::Packer;
 use crate::vcpu::{BegunSnapshot, DiskRead};
@@ -26,11 +25,13 @@ use environment::mpsc::{self, Receiver, Sender};
 use replication::life_log::Place;
 use replication::primary::{JournalStart, StoredRecords};
 use replication::startup::{FoundJournal, JournalWorth};
-use replication::succession::{JournalId, MachineName};
+use replication::succession::{JournalId, MachineName, RunId};
+use retention::RetentionThread;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use storage::{BucketStorage, JournalDirectory, Storage};
 use writer::Writer;
 
 /// What machine it is of, as every file of a journal says.
@@ -44,12 +45,16 @@ pub struct JournalOwner {
     pub configuration_hash: u64,
     /// What the overlays of its writable disks are named after.
     pub overlay_bases: Vec<PathBuf>,
+    /// Who writes it.
+    pub run: RunId,
 }
 
 /// What the thread is told.
 enum Job {
     /// Read what is there.
     Inspect,
+    /// Let nobody else add anything to this one, then read what is there.
+    Fence(JournalId),
     /// Begin a journal with this snapshot.
     Begin(JournalStart, Box<BegunSnapshot>),
     /// Go on in the journal that the machine went on from, whose records end here.
@@ -71,6 +76,10 @@ pub enum JournalNews {
     Durable(JournalId, u64),
     /// It cannot be kept any further.
     Failed(JournalId, String),
+    /// What is to be durable is not yet, and why; it is tried again.
+    Waits(JournalId, String),
+    /// What is too old cannot be removed, and why.
+    NotTrimmed(JournalId, String),
     /// What was too old has gone; this is left of what no machine needs to go on.
     Trimmed(JournalId, KeptHistory),
 }
@@ -87,7 +96,7 @@ pub struct KeptHistory {
 /// The journals here, by their identity: what was read, or why it is of no use.
 type Journals = BTreeMap<JournalId, Result<Inspected, String>>;
 
-/// The directory, and the thread that reads and writes it.
+/// The place, and the thread that reads and writes there.
 pub struct JournalDesk {
     jobs: Sender<Job>,
     news: Receiver<JournalNews>,
@@ -95,43 +104,65 @@ pub struct JournalDesk {
     /// What was found last.
     journals: Journals,
     /// Where, for people.
-    directory: String,
+    place: String,
     kept: KeptHistory,
+    /// What is not durable yet waits for a place that does not answer.
+    is_unanswered: bool,
+}
+
+/// Takes the place for this process. A bucket is asked nothing yet: this is called on an event loop.
+///
+/// # Errors
+/// The directory cannot be its own, or the bucket's configuration cannot be.
+fn take(
+    place: &JournalPlace,
+    owner: &JournalOwner,
+) -> Result<Box<dyn Storage>, JournalDirectoryError> {
+    Ok(match place {
+        JournalPlace::Directory(path) => Box::new(JournalDirectory::take(path, &owner.machine)?),
+        JournalPlace::Bucket(bucket) => {
+            let opened = BucketStorage::open(bucket, owner.run);
+            Box::new(opened.map_err(JournalDirectoryError::Bucket)?)
+        }
+    })
 }
 
 impl JournalDesk {
-    /// Starts the thread, which ends when this is dropped. `keep`: what is kept of what no machine needs to go on.
+    /// Takes the place, and starts the thread, which ends when this is dropped. `keep`: what is kept of what no machine
+    /// needs to go on.
     ///
     /// # Errors
-    /// The host gives no thread.
+    /// The place cannot be the journal's.
     pub fn start(
-        directory: JournalDirectory,
+        place: &JournalPlace,
         owner: JournalOwner,
         keep: Retention,
         waker: Waker,
-    ) -> io::Result<JournalDesk> {
-        // Told to whoever looks for it, wherever that one is.
-        let place = std::path::absolute(directory.path());
-        let place = place.unwrap_or_else(|_| directory.path().into());
-        let place = place.display().to_string();
+    ) -> Result<JournalDesk, JournalDirectoryError> {
+        let storage = take(place, &owner)?;
+        let place = storage.place();
         let (jobs, received) = mpsc::channel();
-        let (tell, news) = mpsc::channel();
+        let (tell, told) = mpsc::channel();
         let (found, inspected) = mpsc::channel();
-        let packer = Packer::new()?;
+        let packer = Packer::new().map_err(JournalDirectoryError::Host)?;
+        let news = News { tell, waker };
+        let retention = RetentionThread::start(keep, news.clone());
+        let retention = retention.map_err(JournalDirectoryError::Host)?;
         environment::thread::Builder::new()
             .name("journal".into())
             .spawn(move || {
-                let news = News { tell, waker };
-                let mut writer = Writer::new(directory, owner, keep, news, packer);
+                let mut writer = Writer::new(storage, owner, retention, news, packer);
                 writer.serve(&received, &found);
-            })?;
+            })
+            .map_err(JournalDirectoryError::Host)?;
         Ok(JournalDesk {
             jobs,
-            news,
+            news: told,
             inspected,
             journals: BTreeMap::new(),
-            directory: place,
+            place,
             kept: KeptHistory::default(),
+            is_unanswered: false,
         })
     }
 
@@ -145,6 +176,11 @@ impl JournalDesk {
         self.job(Job::Inspect);
     }
 
+    /// Lets nobody else add anything to this one, and reads what is there.
+    pub fn fence(&self, id: JournalId) {
+        self.job(Job::Fence(id));
+    }
+
     /// What came of reading it, once.
     pub fn inspected(&mut self) -> Option<JournalWorth> {
         match self.inspected.try_recv().ok()? {
@@ -155,8 +191,8 @@ impl JournalDesk {
                     (*id, read)
                 });
                 let found: BTreeMap<JournalId, Result<FoundJournal, String>> = found.collect();
-                let directory = self.directory.clone();
-                Some(JournalWorth::Read { directory, found })
+                let place = self.place.clone();
+                Some(JournalWorth::Read { place, found })
             }
             Err(why) => Some(JournalWorth::Unusable(why)),
         }
@@ -214,8 +250,13 @@ impl JournalDesk {
     }
 
     /// Where it is, for people.
-    pub fn directory(&self) -> &str {
-        &self.directory
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// Whether the place answers is noted; true if that is news.
+    pub fn is_unanswered(&mut self, is_unanswered: bool) -> bool {
+        std::mem::replace(&mut self.is_unanswered, is_unanswered) != is_unanswered
     }
 
     /// What is kept of what no machine needs to go on, as far as known.
@@ -247,8 +288,4 @@ impl News {
         let _sent = self.tell.send(news);
         self.waker.wake();
     }
-}
-
-fn look(directory: &JournalDirectory, owner: &JournalOwner) -> Result<Journals, String> {
-    inspect_all(directory, owner).map_err(|error| error.to_string())
 }

@@ -1,8 +1,8 @@
 //! Makes a machine of a journal: its snapshot, and after that its records, on a thread of their own.
 
 use super::Inspected;
-use super::directory::{read_file, segment_path, snapshot_path};
 use super::snapshot_bytes::SnapshotBytes;
+use super::storage::{JournalFile, read_file};
 use crate::config::DiskFile;
 use crate::disk::overlay::LayerId;
 use crate::disk::{BegunDisks, Disk};
@@ -14,7 +14,7 @@ use machine::Machine;
 use replication::journal::{JournalItem, SegmentReader};
 use replication::record::Record;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Batches that were read and not taken.
@@ -103,21 +103,25 @@ fn recover(
     place: DiskPlace,
     out: &Out,
 ) -> Result<(), String> {
-    let journal = &inspected.directory;
-    let path = snapshot_path(journal, inspected.first_segment);
-    let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let mut snapshot = SnapshotBytes::open(&path).map_err(|error| failed(&error))?;
-    let machine = machines.restore(&mut snapshot);
+    let files = &*inspected.files;
+    let snapshot = JournalFile::Snapshot(inspected.first_segment);
+    let failed = |error: &dyn std::fmt::Display| {
+        format!("{}: {error}", files.path(Some(snapshot)).display())
+    };
+    let opened = files.open(snapshot).and_then(SnapshotBytes::of);
+    let mut bytes = opened.map_err(|error| failed(&error))?;
+    let machine = machines.restore(&mut bytes);
     let machine = machine.map_err(|error| failed(&error))?;
     let disks = open_disks(inspected, place)?;
     if !out.give(Recovered::Machine(machine, disks)) {
         return Ok(());
     }
-    for segment in inspected.first_segment..=inspected.last_segment {
-        let path = segment_path(journal, segment);
-        let is_last = segment == inspected.last_segment;
+    for segment in &inspected.segments {
+        let file = JournalFile::Segment(*segment);
+        let is_last = *segment == inspected.last_segment();
         let length = is_last.then_some(inspected.tail.good_bytes);
-        read_segment(&path, length, out).map_err(|error| format!("{}: {error}", path.display()))?;
+        read_segment(inspected, file, length, out)
+            .map_err(|error| format!("{}: {error}", files.path(Some(file)).display()))?;
     }
     Ok(())
 }
@@ -138,28 +142,38 @@ fn open_disks(inspected: &Inspected, place: DiskPlace) -> Result<BegunDisks, Str
     opened.map_err(|error| error.to_string())
 }
 
-fn read_segment(path: &Path, length: Option<u64>, out: &Out) -> io::Result<()> {
+fn read_segment(
+    inspected: &Inspected,
+    file: JournalFile,
+    length: Option<u64>,
+    out: &Out,
+) -> io::Result<()> {
     let mut reader = SegmentReader::default();
     let mut read = Ok(());
     // Its end was looked at before.
-    read_file(path, length.unwrap_or(u64::MAX), |bytes| {
-        reader.push(bytes);
-        loop {
-            match reader.next_item() {
-                Ok(Some(JournalItem::Records(stored))) => {
-                    if !out.give(Recovered::Records(stored.records)) {
+    read_file(
+        &*inspected.files,
+        file,
+        length.unwrap_or(u64::MAX),
+        |bytes| {
+            reader.push(bytes);
+            loop {
+                match reader.next_item() {
+                    Ok(Some(JournalItem::Records(stored))) => {
+                        if !out.give(Recovered::Records(stored.records)) {
+                            return false;
+                        }
+                    }
+                    // A machine that goes on reads its disks itself.
+                    Ok(Some(JournalItem::Head(_) | JournalItem::Read(_))) => {}
+                    Ok(None) => return true,
+                    Err(error) => {
+                        read = Err(io::Error::other(error));
                         return false;
                     }
                 }
-                // A machine that goes on reads its disks itself.
-                Ok(Some(JournalItem::Head(_) | JournalItem::Read(_))) => {}
-                Ok(None) => return true,
-                Err(error) => {
-                    read = Err(io::Error::other(error));
-                    return false;
-                }
             }
-        }
-    })?;
+        },
+    )?;
     read
 }

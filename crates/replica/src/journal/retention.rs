@@ -1,16 +1,59 @@
 //! What of a journal goes when a newer snapshot is there: by bytes, by age, and snapshots that are no more than a
 //! way into the history where another one is close by.
 
-use super::KeptHistory;
-use super::directory::{
-    UNFINISHED, segment_path, segments, snapshot_head, snapshot_path, snapshots,
-};
+use super::storage::{JournalFile, JournalFiles, snapshot_head};
+use super::{JournalNews, KeptHistory, News};
 use crate::config::Retention;
-use environment::fs;
+use crate::host_time::unix_ns;
+use environment::mpsc::{self, Sender};
+use replication::succession::JournalId;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// A machine can go on from the snapshot of this segment.
+struct Trim {
+    id: JournalId,
+    files: Arc<dyn JournalFiles>,
+    segment: u64,
+}
+
+/// Removes what is too old, on a thread of its own: no record waits for that.
+pub(super) struct RetentionThread {
+    trims: Sender<Trim>,
+}
+
+impl RetentionThread {
+    /// Starts it. It ends when this is dropped.
+    ///
+    /// # Errors
+    /// The host gives no thread.
+    pub fn start(retention: Retention, news: News) -> io::Result<RetentionThread> {
+        let (trims, wanted) = mpsc::channel::<Trim>();
+        environment::thread::Builder::new()
+            .name("journal-retention".into())
+            .spawn(move || {
+                let mut kept = Kept::default();
+                while let Ok(Trim { id, files, segment }) = wanted.recv() {
+                    let trimmed = kept.trim(&*files, segment, retention, unix_ns());
+                    news.tell(match trimmed {
+                        Ok(kept) => JournalNews::Trimmed(id, kept),
+                        // It is still there at the next snapshot.
+                        Err(error) => JournalNews::NotTrimmed(id, error.to_string()),
+                    });
+                }
+            })?;
+        Ok(RetentionThread { trims })
+    }
+
+    /// A machine can go on from the snapshot of this segment.
+    pub fn trim(&self, id: JournalId, files: Arc<dyn JournalFiles>, segment: u64) {
+        // The thread ends only with this object.
+        let _sent = self.trims.send(Trim { id, files, segment });
+    }
+}
 
 /// Of the snapshots that no machine goes on from there is one for so many instructions, about: a minute or two of
 /// replaying to any moment after it. Each is as large as the memory in use, packed; the records between them are
@@ -45,23 +88,23 @@ impl Kept {
     /// The disk fails.
     pub(super) fn trim(
         &mut self,
-        journal: &Path,
+        journal: &dyn JournalFiles,
         newest: u64,
         retention: Retention,
         now_unix_ns: u64,
     ) -> io::Result<KeptHistory> {
         self.look(journal, newest)?;
-        self.thin_out(newest)?;
+        let mut going = self.thin_out(newest);
         let oldest = now_unix_ns.saturating_sub(saturated_ns(retention));
         let first = self.first_kept(newest, retention.bytes, oldest);
-        self.remove_before(first)?;
-        // Those that were being written when everything ended.
-        for name in fs::names(journal)? {
-            if name.ends_with(UNFINISHED) {
-                fs::remove_file(&journal.join(name))?;
-            }
+        going.extend(self.before(first));
+        let is_removed = journal.remove(&going, newest)?;
+        for file in going.into_iter().filter(|_| is_removed) {
+            match file {
+                JournalFile::Segment(number) => self.segments.remove(&number).map(|_| ()),
+                JournalFile::Snapshot(number) => self.ways_in.remove(&number).map(|_| ()),
+            };
         }
-        fs::sync_directory(journal)?;
         let since = self.ways_in.values().next().map(|way_in| way_in.unix_ns);
         Ok(KeptHistory {
             bytes: self.bytes_from(0, newest),
@@ -69,33 +112,26 @@ impl Kept {
         })
     }
 
-    /// Sees what is there. How long a file is that is not written to any more is asked once.
-    fn look(&mut self, journal: &Path, newest: u64) -> io::Result<()> {
-        if self.journal != journal {
+    /// Sees what is there. What a snapshot says of itself is asked once.
+    fn look(&mut self, journal: &dyn JournalFiles, newest: u64) -> io::Result<()> {
+        let path = journal.path(None);
+        if self.journal != path {
             *self = Kept {
-                journal: journal.into(),
+                journal: path,
                 ..Kept::default()
             };
         }
-        let length = |path: &Path| fs::look_at(path).map(|(_, bytes)| bytes);
-        let there = segments(journal)?;
-        self.segments
-            .retain(|number, _| there.binary_search(number).is_ok());
-        for number in there.into_iter().filter(|number| *number < newest) {
-            if let Entry::Vacant(unknown) = self.segments.entry(number) {
-                unknown.insert(length(&segment_path(journal, number))?);
-            }
-        }
-        let there = snapshots(journal)?;
+        let there = journal.list()?;
+        self.segments = there.segments;
+        self.segments.retain(|number, _| *number < newest);
         self.ways_in
-            .retain(|number, _| there.binary_search(number).is_ok());
-        for number in there.into_iter().filter(|number| *number <= newest) {
-            if let Entry::Vacant(unknown) = self.ways_in.entry(number) {
-                let path = snapshot_path(journal, number);
-                let head = snapshot_head(&path)?;
+            .retain(|number, _| there.snapshots.contains_key(number));
+        for (number, bytes) in there.snapshots.range(..=newest) {
+            if let Entry::Vacant(unknown) = self.ways_in.entry(*number) {
+                let head = snapshot_head(journal, *number)?;
                 let times = head.as_ref().and_then(|head| head.times);
                 let way_in = WayIn {
-                    bytes: length(&path)?,
+                    bytes: *bytes,
                     count: head.map_or(0, |head| head.place.count),
                     unix_ns: times.map_or(0, |times| times.unix_ns),
                 };
@@ -105,12 +141,12 @@ impl Kept {
         Ok(())
     }
 
-    /// Removes snapshots between two that are so close that any moment between them is reached soon from the
-    /// first.
-    fn thin_out(&mut self, newest: u64) -> io::Result<()> {
+    /// Snapshots between two that are so close that any moment between them is reached soon from the first: they go.
+    fn thin_out(&mut self, newest: u64) -> Vec<JournalFile> {
         let numbers: Vec<u64> = self.ways_in.keys().copied().collect();
+        let mut going = Vec::new();
         let Some(mut before) = numbers.first().copied() else {
-            return Ok(());
+            return going;
         };
         for between in numbers.windows(2).skip(1) {
             let &[number, after] = between else {
@@ -119,13 +155,17 @@ impl Kept {
             let count = |number: u64| self.ways_in[&number].count;
             let is_near = count(after).saturating_sub(count(before)) <= WAY_IN_INSTRUCTIONS;
             if is_near && after <= newest {
-                fs::remove_file(&snapshot_path(&self.journal, number))?;
-                self.ways_in.remove(&number);
+                going.push(JournalFile::Snapshot(number));
             } else {
                 before = number;
             }
         }
-        Ok(())
+        for file in &going {
+            if let JournalFile::Snapshot(number) = file {
+                self.ways_in.remove(number);
+            }
+        }
+        going
     }
 
     /// The snapshot with which begins what is kept.
@@ -147,19 +187,14 @@ impl Kept {
         segments.sum::<u64>() + ways_in.map(|(_, way_in)| way_in.bytes).sum::<u64>()
     }
 
-    fn remove_before(&mut self, first: u64) -> io::Result<()> {
-        // A snapshot goes after what follows it: it is never there for nothing but a moment.
-        while let Some((number, _)) = self.segments.first_key_value().filter(|(n, _)| **n < first) {
-            let number = *number;
-            fs::remove_file(&segment_path(&self.journal, number))?;
-            self.segments.remove(&number);
-        }
-        while let Some((number, _)) = self.ways_in.first_key_value().filter(|(n, _)| **n < first) {
-            let number = *number;
-            fs::remove_file(&snapshot_path(&self.journal, number))?;
-            self.ways_in.remove(&number);
-        }
-        Ok(())
+    /// A snapshot goes after what follows it: it is never there for nothing but a moment.
+    fn before(&self, first: u64) -> Vec<JournalFile> {
+        let segments = self.segments.range(..first);
+        let ways_in = self.ways_in.range(..first);
+        let segments = segments.map(|(number, _)| JournalFile::Segment(*number));
+        segments
+            .chain(ways_in.map(|(number, _)| JournalFile::Snapshot(*number)))
+            .collect()
     }
 }
 
@@ -170,10 +205,12 @@ fn saturated_ns(retention: Retention) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::storage::DirectoryFiles;
     use replication::journal::{JournalHead, MachineTimes, SnapshotFileWriter};
     use replication::life_log::{LogMark, Place};
     use replication::message::LifeId;
     use replication::succession::{JournalId, LifeNumber, MachineName};
+    use std::path::Path;
     use std::time::Duration;
 
     const HOUR_NS: u64 = 3_600_000_000_000;
@@ -207,10 +244,11 @@ mod tests {
             };
             let mut writer = SnapshotFileWriter::begin(&head);
             writer.end();
-            let path = snapshot_path(directory.path(), number);
-            std::fs::write(path, writer.take_bytes()).unwrap();
+            let path = |file: JournalFile| directory.path().join(file.to_string());
+            let snapshot = path(JournalFile::Snapshot(number));
+            std::fs::write(snapshot, writer.take_bytes()).unwrap();
             for segment in number..number + 3 {
-                std::fs::write(segment_path(directory.path(), segment), [0; 1000]).unwrap();
+                std::fs::write(path(JournalFile::Segment(segment)), [0; 1000]).unwrap();
             }
         }
         directory
@@ -219,12 +257,19 @@ mod tests {
     fn trim(directory: &Path, hours: u64, retention: Retention) -> (KeptHistory, Vec<u64>) {
         let newest = 1 + 3 * hours;
         let mut kept = Kept::default();
-        let first = kept.trim(directory, newest, retention, (1 + hours) * HOUR_NS);
+        let files = DirectoryFiles(directory.into());
+        let first = kept.trim(&files, newest, retention, (1 + hours) * HOUR_NS);
         let first = first.unwrap();
         // What is known of what is there does not change what is kept.
-        let again = kept.trim(directory, newest, retention, (1 + hours) * HOUR_NS);
+        let again = kept.trim(&files, newest, retention, (1 + hours) * HOUR_NS);
         assert_eq!(again.unwrap(), first);
-        (first, snapshots(directory).unwrap())
+        let ways_in = files.list().unwrap().snapshots.into_keys();
+        (first, ways_in.collect())
+    }
+
+    fn segments(directory: &Path) -> Vec<u64> {
+        let files = DirectoryFiles(directory.into());
+        files.list().unwrap().segments.into_keys().collect()
     }
 
     const FAR: u64 = WAY_IN_INSTRUCTIONS;
@@ -247,16 +292,12 @@ mod tests {
             let directory = journal(10, FAR);
             let (kept, ways_in) = trim(directory.path(), 10, retention);
             assert_eq!(ways_in[0], first, "{retention:?}");
-            assert_eq!(
-                segments(directory.path()).unwrap()[0],
-                first,
-                "{retention:?}"
-            );
+            assert_eq!(segments(directory.path())[0], first, "{retention:?}");
             assert!(kept.bytes <= retention.bytes, "{kept:?}");
             assert_eq!(kept.since_unix_ns, Some((1 + (first - 1) / 3) * HOUR_NS));
             // Nothing of what a machine goes on from is gone.
             assert_eq!(*ways_in.last().unwrap(), 31);
-            assert!(segments(directory.path()).unwrap().ends_with(&[31, 32, 33]));
+            assert!(segments(directory.path()).ends_with(&[31, 32, 33]));
         }
     }
 
@@ -271,6 +312,6 @@ mod tests {
         let counts: Vec<u64> = ways_in.iter().map(|number| (number - 1) / 3).collect();
         // The newest is not one of those that go, and neither is the first.
         assert_eq!(counts, [0, 3, 6, 9, 10]);
-        assert_eq!(segments(directory.path()).unwrap().len(), 33);
+        assert_eq!(segments(directory.path()).len(), 33);
     }
 }

@@ -1,16 +1,16 @@
 //! Writes the snapshot of a journal, on a thread of its own, while the guest runs.
 
-use super::directory::{create, snapshot_path, unfinished_snapshot_path};
+use super::storage::{JournalFile, JournalFiles, SnapshotFile};
 use super::{JournalNews, News};
 use crate::disk::Freezing;
 use crate::packing::Packer;
 use crate::priority::yield_to_the_guest;
 use crate::vcpu::{BegunSnapshot, PagesLost};
-use environment::fs::{File, rename, sync_directory};
 use machine::snapshot::SnapshotWriter;
 use replication::journal::{JournalHead, MAX_PIECE_BYTES, SnapshotFileWriter};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 use thiserror::Error;
 
 /// Bytes that wait in memory before they go to the file.
@@ -36,18 +36,17 @@ enum WriteError {
 /// # Errors
 /// The host gives no thread.
 pub(super) fn start(
-    journal: &Path,
+    journal: Arc<dyn JournalFiles>,
     head: JournalHead,
     begun: Box<BegunSnapshot>,
     news: News,
 ) -> io::Result<()> {
-    let journal = journal.to_owned();
     environment::thread::Builder::new()
         .name("journal-snapshot".into())
         .spawn(move || {
             yield_to_the_guest();
             let (id, segment) = (head.id, head.segment);
-            let written = write(&journal, &head, &begun);
+            let written = write(&*journal, &head, &begun);
             let merged = written.and_then(|()| {
                 // A crash from here on leaves disks to which it is done again at the next start.
                 let merged = begun.freezing.as_ref().map_or(Ok(()), Freezing::merge);
@@ -64,17 +63,18 @@ pub(super) fn start(
     Ok(())
 }
 
-fn write(journal: &Path, head: &JournalHead, begun: &BegunSnapshot) -> Result<(), WriteError> {
-    let path = unfinished_snapshot_path(journal, head.segment);
+fn write(
+    journal: &dyn JournalFiles,
+    head: &JournalHead,
+    begun: &BegunSnapshot,
+) -> Result<(), WriteError> {
+    let path = journal.path(Some(JournalFile::Snapshot(head.segment)));
     let failed = |source| WriteError::File {
         path: path.clone(),
         source,
     };
-    let file = create(&path).map_err(failed)?;
-    file.set_len(0).map_err(failed)?;
     let mut out = Pieces {
-        file,
-        written: 0,
+        file: journal.begin_snapshot(head.segment).map_err(failed)?,
         writer: SnapshotFileWriter::begin(head),
         packer: Packer::new().map_err(failed)?,
         piece: Vec::with_capacity(PIECE_BYTES),
@@ -86,18 +86,16 @@ fn write(journal: &Path, head: &JournalHead, begun: &BegunSnapshot) -> Result<()
     }
     writer.end().map_err(failed)?;
     out.end().map_err(failed)?;
-    out.file.sync_all().map_err(failed)?;
+    out.file.sync().map_err(failed)?;
     // Without the disks as they were then it is none.
     let synced = begun.freezing.as_ref().map_or(Ok(()), Freezing::sync);
     synced.map_err(WriteError::Disk)?;
-    rename(&path, &snapshot_path(journal, head.segment)).map_err(failed)?;
-    sync_directory(journal).map_err(failed)
+    out.file.end().map_err(failed)
 }
 
 /// Puts the machine's bytes into pieces, packs those, and puts them into the file.
 struct Pieces {
-    file: File,
-    written: u64,
+    file: Box<dyn SnapshotFile>,
     writer: SnapshotFileWriter,
     packer: Packer,
     /// What was not packed yet.
@@ -137,8 +135,6 @@ impl Write for Pieces {
 
     fn flush(&mut self) -> io::Result<()> {
         let bytes = self.writer.take_bytes();
-        self.file.write_all_at(&bytes, self.written)?;
-        self.written += bytes.len() as u64;
-        Ok(())
+        self.file.append(&bytes)
     }
 }

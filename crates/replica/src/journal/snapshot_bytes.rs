@@ -1,40 +1,27 @@
 //! Reads the machine out of the file of a journal's snapshot.
 
-use super::directory::READ_BYTES;
+use super::storage::ReadFile;
 use crate::packing::Unpacker;
-use environment::fs::File;
 use replication::journal::{SnapshotFileReader, SnapshotPiece};
 use std::io::{self, Read};
-use std::path::Path;
 
 /// The machine's bytes in the file of a snapshot.
 pub(super) struct SnapshotBytes {
-    file: File,
-    /// Bytes of the file that were read, and that it has.
-    at: u64,
-    length: u64,
+    file: Box<dyn ReadFile>,
     reader: SnapshotFileReader,
     unpacker: Unpacker,
-    buffer: Vec<u8>,
     piece: Vec<u8>,
     taken: usize,
     pieces: u64,
 }
 
 impl SnapshotBytes {
-    pub(super) fn open(path: &Path) -> io::Result<SnapshotBytes> {
-        SnapshotBytes::of(File::open(path)?)
-    }
-
     /// Of a file that is open.
-    pub(super) fn of(file: File) -> io::Result<SnapshotBytes> {
+    pub(super) fn of(file: Box<dyn ReadFile>) -> io::Result<SnapshotBytes> {
         Ok(SnapshotBytes {
-            at: 0,
-            length: file.length()?,
             file,
             reader: SnapshotFileReader::default(),
             unpacker: Unpacker::new()?,
-            buffer: vec![0; READ_BYTES],
             piece: Vec::new(),
             taken: 0,
             pieces: 0,
@@ -50,15 +37,12 @@ impl SnapshotBytes {
                 self.taken = 0;
                 return Ok(true);
             }
-            let length = (self.length - self.at).min(READ_BYTES as u64);
-            if length == 0 {
+            let bytes = self.file.next_bytes()?;
+            if bytes.is_empty() {
                 self.reader.finish().map_err(io::Error::other)?;
                 return Ok(false);
             }
-            let bytes = &mut self.buffer[..length as usize];
-            self.file.read_exact_at(bytes, self.at)?;
-            self.at += length;
-            self.reader.push(bytes);
+            self.reader.push(&bytes);
         }
     }
 

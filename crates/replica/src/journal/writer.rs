@@ -1,20 +1,20 @@
 //! The thread that writes a journal.
 
-use super::directory::{JournalDirectory, create, segment_path};
-use super::retention::Kept;
-use super::{Inspected, Job, JournalNews, JournalOwner, Journals, News, look, snapshot};
-use crate::config::Retention;
-use crate::host_time::unix_ns;
+use super::inspect::inspect_all;
+use super::retention::RetentionThread;
+use super::storage::{Begun, Hold, JournalFile, JournalFiles, SegmentFile, Storage};
+use super::{Inspected, Job, JournalNews, JournalOwner, Journals, News, snapshot};
 use crate::packing::Packer;
 use crate::vcpu::{BegunSnapshot, DiskRead};
-use environment::fs::{self, File, OpenOptions, sync_directory};
 use environment::mpsc::{Receiver, Sender};
 use replication::journal::{JournalHead, SegmentWriter, StoredRead};
 use replication::life_log::Place;
 use replication::primary::{JournalStart, StoredRecords};
 use replication::succession::JournalId;
+use std::collections::BTreeSet;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 /// Jobs that are taken together, at most: a sync for so many outputs is cheap enough.
 const MOST_JOBS: usize = 4096;
@@ -23,17 +23,20 @@ const MOST_JOBS: usize = 4096;
 struct OpenSegment {
     id: JournalId,
     number: u64,
-    path: PathBuf,
-    file: File,
+    files: Arc<dyn JournalFiles>,
+    file: Box<dyn SegmentFile>,
     writer: SegmentWriter,
 }
 
 /// What the thread works with.
 pub(super) struct Writer {
-    directory: JournalDirectory,
+    storage: Box<dyn Storage>,
     owner: JournalOwner,
-    retention: Retention,
-    kept: Kept,
+    retention: RetentionThread,
+    /// The journal that is about to be gone on from: nothing of it goes.
+    held: Option<Box<dyn Hold>>,
+    /// Journals to which nobody else adds anything any more.
+    fenced: BTreeSet<JournalId>,
     news: News,
     open: Option<OpenSegment>,
     /// What is to be stored next, together.
@@ -45,17 +48,18 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(
-        directory: JournalDirectory,
+        storage: Box<dyn Storage>,
         owner: JournalOwner,
-        retention: Retention,
+        retention: RetentionThread,
         news: News,
         packer: Packer,
     ) -> Writer {
         Writer {
-            directory,
+            storage,
             owner,
             retention,
-            kept: Kept::default(),
+            held: None,
+            fenced: BTreeSet::new(),
             news,
             open: None,
             waiting: Vec::new(),
@@ -101,9 +105,12 @@ impl Writer {
         }
         match job {
             Job::Inspect => {
-                // A replica that has ended wants to know nothing.
-                let _sent = inspected.send(look(&self.directory, &self.owner));
-                self.news.waker.wake();
+                self.held = None;
+                self.inspect(inspected, Ok(()));
+            }
+            Job::Fence(id) => {
+                let fenced = self.fence(id);
+                self.inspect(inspected, fenced);
             }
             Job::Begin(start, begun) => self.begin(start, begun),
             Job::GoOn(inspected, place, visible_outputs) => {
@@ -114,7 +121,11 @@ impl Writer {
                     self.waiting_reads.clear();
                 }
             }
-            Job::Trim(id, segment) => self.trim(id, segment),
+            Job::Trim(id, segment) => {
+                if let Some(open) = self.open.as_ref().filter(|open| open.id == id) {
+                    self.retention.trim(id, open.files.clone(), segment);
+                }
+            }
             Job::Store(..) | Job::Read(..) => unreachable!("it was taken above"),
         }
     }
@@ -131,13 +142,35 @@ impl Writer {
         self.news.tell(JournalNews::Failed(id, why));
     }
 
+    fn fence(&mut self, id: JournalId) -> io::Result<()> {
+        if let Some(files) = self.storage.journals()?.get(&id) {
+            self.held = Some(files.hold()?);
+            files.fence(self.owner.run)?;
+            self.fenced.insert(id);
+        }
+        Ok(())
+    }
+
+    fn inspect(&self, inspected: &Sender<Result<Journals, String>>, before: io::Result<()>) {
+        let read = before.and_then(|()| inspect_all(&*self.storage, &self.owner, &self.fenced));
+        let read =
+            read.map_err(|error| format!("{} cannot be read: {error}", self.storage.place()));
+        // A replica that has ended wants to know nothing.
+        let _sent = inspected.send(read);
+        self.news.waker.wake();
+    }
+
     fn begin(&mut self, start: JournalStart, begun: Box<BegunSnapshot>) {
         let id = start.id;
-        let path = self.directory.of(id);
+        self.held = None;
         // One that is being kept goes on in another segment.
         let kept = self.open.take().filter(|open| open.id == id);
-        let before = kept.map(|open| (open.number, open.writer.digest()));
-        let is_first = before.is_none();
+        let path = kept
+            .as_ref()
+            .map_or_else(|| self.storage.place().into(), |open| open.files.path(None));
+        let before = kept
+            .as_ref()
+            .map(|open| (open.number, open.writer.digest()));
         let (number, before) = before.unwrap_or_default();
         let head = JournalHead {
             id,
@@ -154,14 +187,22 @@ impl Writer {
             times: Some(begun.times),
             builds_on: 0,
         };
+        let of = Begun {
+            id,
+            life: start.life,
+            life_id: start.life_id,
+            generation: start.generation,
+        };
         let begin = || -> io::Result<OpenSegment> {
-            let journal = if is_first {
-                self.directory.begin((id, head.life, head.life_id))?
-            } else {
-                path.clone()
+            let files = match kept {
+                Some(mut open) => {
+                    open.file.end()?;
+                    open.files
+                }
+                None => self.storage.begin(of, &self.owner.machine)?,
             };
-            let open = open_segment(&journal, &head)?;
-            snapshot::start(&journal, head, begun, self.news.clone())?;
+            let open = open_segment(files.clone(), &head)?;
+            snapshot::start(files, head, begun, self.news.clone())?;
             Ok(open)
         };
         match begin() {
@@ -172,18 +213,10 @@ impl Writer {
 
     fn go_on(&mut self, inspected: &Inspected, place: Place, visible_outputs: u64) {
         let id = inspected.head.id;
+        self.held = None;
         match next_segment(inspected, place, visible_outputs) {
             Ok(open) => self.open = Some(open),
-            Err(error) => self.failed(id, &inspected.directory, &error),
-        }
-    }
-
-    fn trim(&mut self, id: JournalId, segment: u64) {
-        let journal = self.directory.of(id);
-        let trimmed = self.kept.trim(&journal, segment, self.retention, unix_ns());
-        match trimmed {
-            Ok(kept) => self.news.tell(JournalNews::Trimmed(id, kept)),
-            Err(error) => self.failed(id, &journal, &error),
+            Err(error) => self.failed(id, &inspected.files.path(None), &error),
         }
     }
 
@@ -202,10 +235,9 @@ impl Writer {
         };
         open.writer.commit(&reads, &batches);
         let bytes = open.writer.take_bytes();
-        let at = open.writer.bytes() - bytes.len() as u64;
-        let written = open.file.write_all_at(&bytes, at);
-        let durable = written.and_then(|()| open.file.sync_data());
-        match durable.and_then(|()| is_there(&open.path)) {
+        let (id, news) = (open.id, &self.news);
+        let mut wait = |why| news.tell(JournalNews::Waits(id, why));
+        match open.file.append(&bytes, &mut wait) {
             Ok(()) => {
                 let news = JournalNews::Durable(open.id, open.writer.last());
                 self.news.tell(news);
@@ -217,7 +249,8 @@ impl Writer {
 
     fn commit_failed(&mut self, error: &io::Error) {
         if let Some(open) = &self.open {
-            let (id, path) = (open.id, open.path.clone());
+            let file = JournalFile::Segment(open.number);
+            let (id, path) = (open.id, open.files.path(Some(file)));
             self.failed(id, &path, error);
         }
     }
@@ -235,31 +268,14 @@ impl Writer {
     }
 }
 
-/// What was removed while it is open takes bytes as before, and nobody will ever read them.
-fn is_there(path: &Path) -> io::Result<()> {
-    match fs::look_at(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let why = "somebody removed it";
-            Err(io::Error::new(io::ErrorKind::NotFound, why))
-        }
-        other => other.map(|_| ()),
-    }
-}
-
 /// Begins a segment: it is there, durably, before anything is stored in it.
-fn open_segment(journal: &Path, head: &JournalHead) -> io::Result<OpenSegment> {
-    let path = segment_path(journal, head.segment);
-    let file = create(&path)?;
-    file.set_len(0)?;
+fn open_segment(files: Arc<dyn JournalFiles>, head: &JournalHead) -> io::Result<OpenSegment> {
     let mut writer = SegmentWriter::begin(head);
-    file.write_all_at(&writer.take_bytes(), 0)?;
-    file.sync_all()?;
-    sync_directory(journal)?;
     Ok(OpenSegment {
         id: head.id,
         number: head.segment,
-        path,
-        file,
+        file: files.begin_segment(head.segment, &writer.take_bytes())?,
+        files,
         writer,
     })
 }
@@ -270,13 +286,10 @@ fn next_segment(
     place: Place,
     visible_outputs: u64,
 ) -> io::Result<OpenSegment> {
-    let journal = &inspected.directory;
-    let last = segment_path(journal, inspected.last_segment);
-    let file = OpenOptions::new().write(true).open(&last)?;
-    file.set_len(inspected.tail.good_bytes)?;
-    file.sync_all()?;
+    let files = &inspected.files;
+    files.cut(inspected.last_segment(), inspected.tail.good_bytes)?;
     let head = JournalHead {
-        segment: inspected.last_segment + 1,
+        segment: inspected.next_segment,
         before: inspected.tail.digest,
         place,
         visible_outputs,
@@ -284,21 +297,5 @@ fn next_segment(
         builds_on: 0,
         ..inspected.head.clone()
     };
-    open_segment(journal, &head)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_that_somebody_removed_keeps_nothing() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("00000001.segment");
-        std::fs::write(&path, "records").unwrap();
-        is_there(&path).unwrap();
-        std::fs::remove_file(&path).unwrap();
-        let error = is_there(&path).unwrap_err();
-        assert!(error.to_string().contains("removed"), "{error}");
-    }
+    open_segment(files.clone(), &head)
 }

@@ -17,7 +17,7 @@ use crate::end::{Ended, ReplicaError};
 use crate::events::EventLog;
 use crate::evidence::{EvidenceDesk, EvidenceStore, Kept};
 use crate::host_time::{monotonic, monotonic_ns, thread_cpu};
-use crate::journal::{JournalDesk, JournalDirectory, JournalOwner};
+use crate::journal::{JournalDesk, JournalOwner};
 use crate::key_watch::{KeyNews, KeyWatch};
 use crate::machines::Machines;
 use crate::outside::{ConsoleSink, Network, NetworkNews, Outside};
@@ -855,7 +855,7 @@ enum Source {
     Network,
 }
 
-/// The journal's directory, and its thread.
+/// The journal's place, and its threads.
 fn open_journal(
     config: &ReplicaConfig,
     pair: &PairConfig,
@@ -870,9 +870,9 @@ fn open_journal(
         semantics_version: pair.greeting.semantics_version,
         configuration_hash: machines.configuration_hash(),
         overlay_bases: writable_bases(config),
+        run: pair.greeting.run,
     };
-    let directory = JournalDirectory::take(&options.directory, &owner.machine)?;
-    let desk = JournalDesk::start(directory, owner, options.keep, waker.clone())?;
+    let desk = JournalDesk::start(&options.place, owner, options.keep, waker.clone())?;
     Ok(Some(desk))
 }
 

@@ -1,6 +1,7 @@
 //! A primary's journal: what the core wants of it, and what it says.
 
 use super::primary::PrimaryLoop;
+use crate::config::JournalPlace;
 use crate::disk::DiskThread;
 use crate::disk::overlay::LayerId;
 use crate::host_time::{monotonic, monotonic_ns};
@@ -33,6 +34,10 @@ const SNAPSHOT_SHARE: u32 = 10;
 /// It is looked so often whether another one is due, at most.
 const LEAST_SPACING: Duration = Duration::from_secs(1);
 
+/// In a bucket each commit is an object, and reading each takes as long as the way there and back: another snapshot
+/// is due after so many.
+const MOST_OBJECTS: u64 = 1000;
+
 /// Another one is also due when so much was written to the disks since the last.
 const LONGEST_LAYERS_BYTES: u64 = 1 << 30;
 
@@ -45,6 +50,8 @@ pub(super) struct JournalAge {
     /// When it was begun.
     begun: Duration,
     not_before: Duration,
+    /// How often something was made durable since then.
+    commits: u64,
     /// The most instructions a second that the machine was seen to run: a replay waits for nothing.
     speed: f64,
 }
@@ -60,6 +67,7 @@ impl JournalAge {
 
     fn begins(&mut self, now: Duration, count: u64) {
         self.next_at = count;
+        self.commits = 0;
         self.begun = now;
     }
 
@@ -71,6 +79,11 @@ impl JournalAge {
         self.snapshot_at = self.next_at;
         let took = now.saturating_sub(self.begun);
         self.not_before = now + LEAST_SPACING.max(took * SNAPSHOT_SHARE);
+    }
+
+    /// Whether reading so many objects would take long.
+    fn has_many(&self) -> bool {
+        self.commits >= MOST_OBJECTS
     }
 
     fn saw_speed(&mut self, instructions_per_second: f64) {
@@ -185,13 +198,16 @@ impl PrimaryLoop {
         let Some(options) = &self.host.config.journal else {
             return;
         };
+        let is_in_bucket = matches!(options.place, JournalPlace::Bucket(_));
         let (now, count) = (monotonic(), self.count());
         let speed = self.host.speed.per_second(monotonic_ns(), count);
         self.journal_age.saw_speed(speed);
         let disks = self.vcpu.thread().disk_thread();
         let layer_bytes = disks.map_or(0, DiskThread::layer_bytes);
         let is_due = self.journal_age.is_due(now, count, options.recover_within)
-            || self.journal_age.is_free(now) && layer_bytes >= LONGEST_LAYERS_BYTES;
+            || self.journal_age.is_free(now)
+                && (layer_bytes >= LONGEST_LAYERS_BYTES
+                    || is_in_bucket && self.journal_age.has_many());
         // One that somebody keeps would end.
         let is_due = is_due && !self.keeping.is_under_way();
         if is_due && self.core.renew_journal(now) {
@@ -203,6 +219,28 @@ impl PrimaryLoop {
     /// How long going on from the journal would take now.
     pub(super) fn recovers_in(&self) -> Duration {
         self.journal_age.recovers_in(self.count())
+    }
+
+    /// Tells, once, that what is to be durable waits for a place that does not answer, and that it answers again.
+    fn journal_answers(&mut self, trouble: Option<String>) {
+        let Some(desk) = &mut self.host.journal else {
+            return;
+        };
+        if !desk.is_unanswered(trouble.is_some()) {
+            return;
+        }
+        let (event, detail) = match trouble {
+            Some(why) => (
+                "journal_unanswered",
+                format!(
+                    "{} does not answer, and is asked again: {why}",
+                    desk.place()
+                ),
+            ),
+            None => ("journal_answers", String::new()),
+        };
+        let generation = self.core.generation().0;
+        self.host.events.add(event, generation, 0, detail);
     }
 
     /// Takes what happened to it.
@@ -217,6 +255,8 @@ impl PrimaryLoop {
                     self.core.journal_has_snapshot(now, id);
                 }
                 JournalNews::Durable(id, sequence) => {
+                    self.journal_answers(None);
+                    self.journal_age.commits += 1;
                     self.core.journal_durable(now, id, sequence);
                 }
                 JournalNews::Trimmed(_, kept) => {
@@ -224,7 +264,19 @@ impl PrimaryLoop {
                         desk.keeps(kept);
                     }
                 }
-                JournalNews::Failed(id, why) => self.core.journal_failed(now, id, why),
+                JournalNews::Waits(_, why) => self.journal_answers(Some(why)),
+                JournalNews::NotTrimmed(_, why) => {
+                    let detail = format!(
+                        "what is too old cannot be removed from the journal, and stays until the next snapshot: {why}"
+                    );
+                    self.host.events.add("journal_not_trimmed", 0, 0, detail);
+                }
+                JournalNews::Failed(id, why) => {
+                    if let Some(desk) = &mut self.host.journal {
+                        desk.is_unanswered(false);
+                    }
+                    self.core.journal_failed(now, id, why);
+                }
             }
             self.actions();
         }

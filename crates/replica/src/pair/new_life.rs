@@ -269,11 +269,14 @@ impl NewLife {
                     self.peers.ask(self.places.clone());
                     continue;
                 }
-                StartupAction::Wait(Waiting::Claiming(_)) => continue,
+                StartupAction::Wait(Waiting::Claiming(_) | Waiting::JournalFenced) => continue,
                 StartupAction::Start { won } => return Some(Ok(*won)),
                 StartupAction::Wait(waiting) => waiting.to_string(),
                 StartupAction::Join { .. } => "the machine is live on another host".to_owned(),
                 StartupAction::Refuse(refusal) => refusal.to_string(),
+                StartupAction::FenceJournal(id) => {
+                    format!("the machine goes on from journal {id}: start its replica")
+                }
             };
             return Some(Err(NewLifeError::Refused(refused)));
         }

@@ -328,7 +328,7 @@ impl Starting<'_> {
                 StartupAction::AskPeers => self.asked.ask(self.places.clone()),
                 StartupAction::Wait(waiting) => {
                     let text = waiting.to_string();
-                    if !matches!(waiting, Waiting::Claiming(_)) {
+                    if !matches!(waiting, Waiting::Claiming(_) | Waiting::JournalFenced) {
                         let why = match &self.said {
                             Some(Said { word, .. }) if !word.new_life => {
                                 waiting.although_off(&word.without)
@@ -342,6 +342,11 @@ impl Starting<'_> {
                 StartupAction::Join { peer, newest } => {
                     let address = self.asked.address(peer).to_owned();
                     self.may_join(address, newest);
+                }
+                StartupAction::FenceJournal(id) => {
+                    if let Some(journal) = &self.host.journal {
+                        journal.fence(id);
+                    }
                 }
                 StartupAction::Start { won } => {
                     self.answer(&format!("the machine starts here: {won}"), true);

@@ -12,7 +12,7 @@ use crate::life_log::{LifeLog, Place};
 use crate::message::LifeId;
 use crate::mutation::Mutation;
 use crate::record::Record;
-use crate::succession::{Host, JournalId, Kind, LifeNumber, Membership};
+use crate::succession::{Generation, Host, JournalId, Kind, LifeNumber, Membership};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -48,6 +48,8 @@ pub struct JournalStart {
     pub life: LifeNumber,
     /// That life's identity.
     pub life_id: LifeId,
+    /// The generation.
+    pub generation: Generation,
     /// Where its snapshot was taken.
     pub place: Place,
     /// Visible outputs up to there.
@@ -438,15 +440,17 @@ impl<O> Primary<O> {
             && (journal.is_renewed || journal.phase == JournalPhase::AwaitSnapshot)
             && journal.snapshot == snapshot
         {
+            let id = journal.id;
             if !journal.is_renewed {
                 journal.phase = JournalPhase::Storing;
                 journal.sent = place.record;
                 journal.durable = place.record;
             }
             let start = JournalStart {
-                id: journal.id,
+                id,
                 life: self.opened.key.life,
                 life_id: self.opened.life,
+                generation: self.generation(),
                 place,
                 visible_outputs: self.visible_outputs,
             };

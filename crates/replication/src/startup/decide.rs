@@ -2,8 +2,8 @@
 
 use super::rights::{Open, Right};
 use super::{
-    Basis, JournalWorth, PeerAnswer, PeerId, Reach, Refusal, Stance, Standing, StartupConfig,
-    TurnedAway, Waiting, Word,
+    Basis, FoundJournal, JournalWorth, PeerAnswer, PeerId, Reach, Refusal, Stance, Standing,
+    StartupConfig, TurnedAway, Waiting, Word,
 };
 use crate::marker::{DiskState, Role, Worth};
 use crate::mutation::Mutation;
@@ -25,6 +25,8 @@ pub(super) enum Decision {
     Join(PeerId, Box<Entry>),
     /// Ask for this key.
     Claim(Box<Entry>),
+    /// Let nobody else add anything to this journal, then decide again.
+    Fence(JournalId),
     /// Nothing ever.
     Refuse(Refusal),
 }
@@ -219,9 +221,7 @@ impl Situation<'_> {
                 None => {
                     return Decision::Claim(Box::new(self.cold_start(newest, membership, right)));
                 }
-                Some(Ok(last)) => {
-                    return Decision::Claim(Box::new(self.recovered(newest, membership, last)));
-                }
+                Some(Ok(kept)) => return self.go_on(newest, membership, kept),
                 // A peer may be live all the same, if a person said so.
                 Some(Err(_)) => {}
             }
@@ -295,24 +295,49 @@ impl Situation<'_> {
         self.standings().any(says_so)
     }
 
-    /// The last record of the journal that outputs waited for, if it is here and whole; or why it
+    /// The journal that outputs waited for, if it is here and whole; or why it
     /// cannot be gone on from.
-    fn kept(&self, newest: &Entry, id: JournalId) -> Result<RecordNumber, Box<Waiting>> {
+    fn kept(&self, newest: &Entry, id: JournalId) -> Result<Kept, Box<Waiting>> {
         let why = match self.journal {
             JournalWorth::BeingRead => return Err(Box::new(Waiting::JournalRead)),
+            JournalWorth::NotConfigured => "the configuration has no section [journal]".to_owned(),
             JournalWorth::Unusable(why) => why.clone(),
-            JournalWorth::Read { directory, found } => match found.get(&id) {
+            JournalWorth::Read { place, found } => match found.get(&id) {
                 Some(Ok(found))
                     if (found.life, found.life_id) == (newest.key.life, newest.life) =>
                 {
-                    return Ok(found.last);
+                    let FoundJournal {
+                        last, is_fenced, ..
+                    } = *found;
+                    return Ok(Kept {
+                        id,
+                        last,
+                        is_fenced,
+                    });
                 }
                 Some(Ok(_)) => "it is of another life".to_owned(),
                 Some(Err(why)) => why.clone(),
-                None => format!("it is not in {directory} (is that mounted?)"),
+                None => format!("it is not in {place} (is that mounted?)"),
             },
         };
         Err(Box::new(Waiting::Journal { id, why }))
+    }
+
+    /// What was read of this journal here, if it is here.
+    fn found(&self, id: JournalId) -> Option<&Result<FoundJournal, String>> {
+        match self.journal {
+            JournalWorth::Read { found, .. } => found.get(&id),
+            _ => None,
+        }
+    }
+
+    /// Whether this journal may be here, though nothing can be gone on from it now.
+    fn may_be_here(&self, id: JournalId) -> bool {
+        match self.journal {
+            JournalWorth::NotConfigured => false,
+            JournalWorth::BeingRead | JournalWorth::Unusable(_) => true,
+            JournalWorth::Read { .. } => self.found(id).is_some(),
+        }
     }
 
     fn nobody_has_it(
@@ -320,7 +345,7 @@ impl Situation<'_> {
         newest: &Entry,
         open: &Open<'_>,
         right: Right,
-        kept: Option<Result<RecordNumber, Box<Waiting>>>,
+        kept: Option<Result<Kept, Box<Waiting>>>,
     ) -> Decision {
         let me = self.config.host.id;
         let membership = open.membership;
@@ -349,28 +374,34 @@ impl Situation<'_> {
             Some(Err(why)) if mine => return Decision::Wait(*why),
             _ if mine && !nobody_else_has_it => {
                 let unasked = self.unasked(membership, silent.clone());
-                let basis = self.basis(Some(membership));
+                let basis = match self.basis(Some(membership)) {
+                    Basis::SharedJournal => Basis::Journal,
+                    basis => basis,
+                };
                 let silent = Waiting::Silent {
                     hosts: silent,
                     basis,
                 };
                 return Decision::Wait(unasked.unwrap_or(silent));
             }
-            Some(Ok(last)) if mine => {
-                return Decision::Claim(Box::new(self.recovered(newest, membership, last)));
-            }
+            Some(Ok(kept)) if mine => return self.go_on(newest, membership, kept),
             None if mine => {
                 return Decision::Claim(Box::new(self.cold_start(newest, membership, right)));
             }
             _ => {}
         }
+        let kept = kept.filter(|_| membership.journal.is_some_and(|id| self.may_be_here(id)));
+        let is_given_up = |holder: &Host| holder.id == me || self.is_off(membership, holder);
+        let is_word = !self.word.without.is_empty() && nobody_else_has_it && self.may_be_forced();
+        // What the outside saw is not gone with the host that had it: it is where this one reaches it.
+        if let (Some(kept), true) = (kept, is_word && is_given_up(primary)) {
+            return match kept {
+                Ok(kept) => self.go_on(newest, membership, kept),
+                Err(why) => Decision::Wait(*why),
+            };
+        }
         // The right disk is elsewhere; if a person says that it is gone, this one has to do.
-        let holders = [primary, &membership.origin.host];
-        let given_up = holders
-            .iter()
-            .all(|holder| holder.id == me || self.is_off(membership, holder));
-        let is_word = !self.word.without.is_empty();
-        if is_word && given_up && nobody_else_has_it && self.may_be_forced() {
+        if is_word && is_given_up(primary) && is_given_up(&membership.origin.host) {
             let forced = self.cold_start(newest, membership, Right::None);
             return Decision::Claim(Box::new(forced));
         }
@@ -381,6 +412,7 @@ impl Situation<'_> {
     fn basis(&self, membership: Option<&Membership>) -> Basis {
         match membership.and_then(|membership| membership.journal) {
             _ if self.config.has_disks => Basis::Disk,
+            Some(id) if self.found(id).is_some_and(Result::is_ok) => Basis::SharedJournal,
             Some(_) => Basis::Journal,
             None => Basis::Images,
         }
@@ -404,7 +436,9 @@ impl Situation<'_> {
             return Waiting::OwnDisk(self.worth.clone(), basis);
         }
         let mut to_name: Vec<Host> = Vec::new();
-        for host in [primary, &origin.host].into_iter().chain(&silent) {
+        // Nothing of what the host has is needed where the journal is here, from which the machine has begun.
+        let owner = Some(&origin.host).filter(|_| basis != Basis::SharedJournal);
+        for host in std::iter::once(primary).chain(owner).chain(&silent) {
             let is_there = to_name.iter().any(|named| named.id == host.id);
             if self.may_be_forced() && host.id != me && !is_there {
                 to_name.push(host.clone());
@@ -485,9 +519,18 @@ impl Situation<'_> {
         newest.left(self.config.writer(), Kind::ColdStart, record, Some(next))
     }
 
+    /// Goes on from the journal here, to which nobody else may add anything before its last record is told.
+    fn go_on(&self, newest: &Entry, left: &Membership, kept: Kept) -> Decision {
+        match kept.is_fenced {
+            true => Decision::Claim(Box::new(self.recovered(newest, left, kept.last))),
+            false => Decision::Fence(kept.id),
+        }
+    }
+
     /// The key of going on from the journal here, after its last record.
     fn recovered(&self, newest: &Entry, left: &Membership, last: RecordNumber) -> Entry {
         let next = Membership {
+            primary: self.config.host.clone(),
             members: Vec::new(),
             durability: self.config.durability,
             ..left.clone()
@@ -499,6 +542,15 @@ impl Situation<'_> {
             Some(next),
         )
     }
+}
+
+/// A journal that can be gone on from.
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    id: JournalId,
+    /// Its last record.
+    last: RecordNumber,
+    is_fenced: bool,
 }
 
 /// All hosts of a generation, and whose disk it began from.

@@ -13,27 +13,24 @@ pub struct FoundJournal {
     pub life_id: LifeId,
     /// The last record that it holds.
     pub last: RecordNumber,
+    /// Nobody but this process adds anything to it any more.
+    pub is_fenced: bool,
 }
 
 /// What reading them came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JournalWorth {
+    /// The configuration names none.
+    NotConfigured,
     /// It is not known yet.
     BeingRead,
     /// These are here, each whole, or why no machine can go on from it.
     Read {
-        /// The directory, for people.
-        directory: String,
+        /// Where, for people.
+        place: String,
         /// They.
         found: BTreeMap<JournalId, Result<FoundJournal, String>>,
     },
     /// They cannot be read, and why.
     Unusable(String),
-}
-
-impl JournalWorth {
-    /// Of a host whose configuration names none.
-    pub fn not_configured() -> JournalWorth {
-        JournalWorth::Unusable("the configuration has no section [journal]".to_owned())
-    }
 }

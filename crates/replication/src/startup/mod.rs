@@ -17,8 +17,9 @@ use crate::marker::Worth;
 use crate::message::LifeId;
 use crate::mutation::Mutations;
 use crate::succession::{
-    Claim, ClaimPacing, Durability, Entry, Generation, Host, HostId, Key, Kind, LifeNumber,
-    MachineName, Newest, Outcome, Request, RunId, Search, SearchVerdict, Verdict, Writer,
+    Claim, ClaimPacing, Durability, Entry, Generation, Host, HostId, JournalId, Key, Kind,
+    LifeNumber, MachineName, Newest, Outcome, Request, RunId, Search, SearchVerdict, Verdict,
+    Writer,
 };
 use decide::Decision;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -136,6 +137,9 @@ pub enum StartupAction {
         /// goes on from the journal here, and not from its images.
         won: Box<Entry>,
     },
+    /// Let nobody but this process add anything to this journal, read it again, and say what it is worth
+    /// ([`Startup::journal_is`]). It is gone on from after what it then holds.
+    FenceJournal(JournalId),
     /// This process has nothing to do. Always last.
     Refuse(Refusal),
 }
@@ -223,7 +227,7 @@ impl Startup {
             rest: config.look_again,
             config,
             worth,
-            journal: JournalWorth::not_configured(),
+            journal: JournalWorth::NotConfigured,
             obstacle: None,
             word: Word::default(),
             state: State::Away,
@@ -306,7 +310,20 @@ impl Startup {
     /// What the journals here are worth, as far as they were read.
     pub fn journal_is(&mut self, now: Duration, journal: JournalWorth) {
         self.journal = journal;
-        let is_waited_for = matches!(self.waiting, Waiting::JournalRead | Waiting::Journal { .. });
+        let is_waited_for = matches!(
+            self.waiting,
+            Waiting::JournalRead
+                | Waiting::JournalFenced
+                | Waiting::Journal { .. }
+                | Waiting::RightDisk {
+                    basis: Basis::Journal,
+                    ..
+                }
+                | Waiting::Identity {
+                    basis: Basis::Journal,
+                    ..
+                }
+        );
         if is_waited_for && matches!(self.state, State::Resting { .. }) {
             self.look(now);
             self.maintain(now);
@@ -532,6 +549,12 @@ impl Startup {
                 self.word = Word::default();
                 self.wait_for(waiting);
                 self.rest(now);
+            }
+            Decision::Fence(id) => {
+                // What a person allowed counts for what comes of it.
+                self.wait_for(Waiting::JournalFenced);
+                self.rest(now);
+                self.actions.push_back(StartupAction::FenceJournal(id));
             }
             Decision::Join(peer, newest) => {
                 // Somebody is live: whatever a person had allowed was for the case that nobody is.

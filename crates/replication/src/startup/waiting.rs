@@ -69,6 +69,8 @@ pub enum Waiting {
     OwnDisk(Worth, Basis),
     /// The journal here is being read.
     JournalRead,
+    /// Others are being kept from adding anything to the journal that the machine goes on from.
+    JournalFenced,
     /// The machine goes on from this journal alone, and it cannot be gone on from, and why.
     Journal {
         /// Which.
@@ -91,6 +93,8 @@ pub enum Basis {
     Disk,
     /// It writes none, and outputs waited for a journal.
     Journal,
+    /// That journal, which this host reaches as well: another host had the machine.
+    SharedJournal,
     /// It writes none: its images, by which it begins anew.
     Images,
 }
@@ -101,7 +105,7 @@ impl Basis {
         match self {
             Basis::Disk => "has the right disk",
             Basis::Journal => "has the journal that the machine goes on from",
-            Basis::Images => "had the machine last",
+            Basis::SharedJournal | Basis::Images => "had the machine last",
         }
     }
 }
@@ -133,6 +137,7 @@ impl Waiting {
             | Waiting::ArbiterForgot { .. }
             | Waiting::OwnDisk(..)
             | Waiting::JournalRead
+            | Waiting::JournalFenced
             | Waiting::Journal { .. }
             | Waiting::Spare
             | Waiting::Obstacle(_)
@@ -260,6 +265,9 @@ impl fmt::Display for Waiting {
                 }
                 let anew = match basis {
                     Basis::Disk => "",
+                    Basis::SharedJournal => {
+                        ", and the machine goes on from the journal, which is here"
+                    }
                     Basis::Journal | Basis::Images => ", and the machine begins anew here",
                 };
                 match &to_name[..] {
@@ -296,9 +304,15 @@ impl fmt::Display for Waiting {
                          host-id in the state directory and start again"
                     )?;
                 }
+                let word = match basis {
+                    Basis::SharedJournal => {
+                        "if nothing runs under that name any more, the machine goes on from the journal"
+                    }
+                    Basis::Disk | Basis::Journal | Basis::Images => "to give up what was there",
+                };
                 write!(
                     f,
-                    "; to give up what was there, say so: `understudy start --config FILE --without {id}`"
+                    "; {word}, say so: `understudy start --config FILE --without {id}`"
                 )
             }
             Waiting::Silent { hosts, basis } => {
@@ -309,7 +323,9 @@ impl fmt::Display for Waiting {
                 };
                 let here = match basis {
                     Basis::Disk => "the right disk is here",
-                    Basis::Journal => "the journal that the machine goes on from is here",
+                    Basis::Journal | Basis::SharedJournal => {
+                        "the journal that the machine goes on from is here"
+                    }
                     Basis::Images => "the machine would begin anew here",
                 };
                 write!(
@@ -328,6 +344,10 @@ impl fmt::Display for Waiting {
                 "what this host noted of the machine in its state directory is of no use: {worth}"
             ),
             Waiting::JournalRead => write!(f, "the journal is being read"),
+            Waiting::JournalFenced => write!(
+                f,
+                "the journal is being closed to whoever had it before, and read to its end"
+            ),
             Waiting::Journal { id, why } => write!(
                 f,
                 "what the outside saw last is in journal {id} of this host, and the machine cannot go \

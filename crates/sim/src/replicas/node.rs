@@ -10,7 +10,9 @@ use super::world::World;
 use ::machine::engine::Engine;
 use ::machine::{Failure, Machine};
 use arbiter::Trail;
-use replica::config::{Attachment, DiskFile, JournalOptions, NetworkEnd, PairOptions, Retention};
+use replica::config::{
+    Attachment, DiskFile, JournalOptions, JournalPlace, NetworkEnd, PairOptions, Retention,
+};
 use replica::disk::Disk;
 use replica::{Machines, ReplicaConfig, run_mutated};
 use replication::config::JournalRole;
@@ -319,7 +321,7 @@ impl World {
             disk_durability: self.site.durability,
             power_off_wait: Duration::ZERO,
             journal: self.site.journals.then(|| JournalOptions {
-                directory: self.directory.journal(node),
+                place: JournalPlace::Directory(self.directory.journal(node)),
                 role: JournalRole::Member,
                 timeout: Duration::from_secs(10),
                 recover_within: self.site.recover_within,

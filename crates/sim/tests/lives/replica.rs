@@ -218,6 +218,7 @@ impl World {
                 StartupAction::Wait(why) => self.note(format!("{}: {why}", host(index))),
                 StartupAction::Join { peer, newest } => self.join(index, peer, *newest),
                 StartupAction::Start { won } => self.goes_live_from_disk(index, *won),
+                StartupAction::FenceJournal(_) => unreachable!("no host here has a journal"),
                 StartupAction::Refuse(why) => {
                     self.note(format!("{}: {why}", host(index)));
                     self.reached("refused after the end");

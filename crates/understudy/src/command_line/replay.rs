@@ -2,7 +2,7 @@
 
 use super::button::of_replica_under;
 use super::engine::EngineOption;
-use crate::config::VmConfig;
+use crate::config::{JournalSection, VmConfig, environment};
 use crate::debugging::{self, GdbAddress};
 use crate::engine::EngineName;
 use crate::exit::{ExitStatus, Failure};
@@ -10,14 +10,15 @@ use crate::replaying::moment::Moment;
 use crate::replaying::{self, ReplayOptions, Source, journal};
 use anyhow::anyhow;
 use clap::Args;
+use replica::config::JournalPlace;
 use replica::control;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Run a recording or a journal again, to any moment, and check that the machine does exactly what it did.
 ///
-/// Of a recording (`understudy run --record`) its file is named; of a journal (`[journal]`) the directory, or the
-/// machine by `--config` or `--dir`. Its machine may go on meanwhile: nothing here touches it. Replays begin at the
+/// Of a recording (`understudy run --record`) its file is named; of a journal (`[journal]`) the directory or
+/// `s3://BUCKET/PREFIX`, or the machine by `--config` or `--dir`. Its machine may go on meanwhile: nothing here touches it. Replays begin at the
 /// newest snapshot before the moment; `--list` says which there are.
 ///
 /// Every digest and the number of outputs are compared. Status 0: all equal (also for a recording
@@ -29,8 +30,8 @@ use std::path::{Path, PathBuf};
 /// so many instructions since power-on).
 #[derive(Debug, Args)]
 pub struct Replay {
-    /// The recording, or the directory of a journal
-    #[arg(value_name = "FILE|DIR", required_unless_present_any = ["config", "dir"])]
+    /// The recording, or the directory or bucket of a journal (a bucket is reached as AWS_… says, or by --config)
+    #[arg(value_name = "FILE|DIR|URL", required_unless_present_any = ["config", "dir"])]
     source: Option<PathBuf>,
     /// The journal of this machine
     #[arg(long, value_name = "FILE", conflicts_with_all = ["source", "dir"])]
@@ -99,7 +100,12 @@ impl Replay {
 
     fn find_source(&self) -> Result<Source, Failure> {
         match (&self.source, &self.config, &self.dir) {
-            (Some(path), ..) if path.is_dir() => Ok(Source::Journal(path.clone())),
+            (Some(path), ..) if path.starts_with("s3:") => {
+                at_url(&path.to_string_lossy()).map(Source::Journal)
+            }
+            (Some(path), ..) if path.is_dir() => {
+                Ok(Source::Journal(JournalPlace::Directory(path.clone())))
+            }
             (Some(path), ..) => Ok(Source::Recording(path.clone())),
             (None, Some(file), _) => of_configuration(file).map(Source::Journal),
             (None, None, Some(directory)) => of_replica(directory).map(Source::Journal),
@@ -108,16 +114,29 @@ impl Replay {
     }
 }
 
-fn of_configuration(file: &Path) -> Result<PathBuf, Failure> {
+/// A bucket, which is reached as the environment says.
+fn at_url(url: &str) -> Result<JournalPlace, Failure> {
+    let section = JournalSection::at(url);
+    let place = section.place(&environment);
+    place.map_err(|(key, why)| {
+        let key = key.trim_start_matches("journal.");
+        Failure::usage(anyhow!(
+            "{url}: {key}: {why}; or name the machine by --config"
+        ))
+    })
+}
+
+fn of_configuration(file: &Path) -> Result<JournalPlace, Failure> {
     let config = VmConfig::load(file).map_err(Failure::usage)?;
     let journal = config.journal.ok_or_else(|| {
         let file = file.display();
         anyhow!("{file} has no section [journal]: its machine keeps no history")
     });
-    Ok(journal.map_err(Failure::usage)?.directory)
+    let place = journal.map_err(Failure::usage)?.place(&environment);
+    place.map_err(|(key, why)| Failure::usage(anyhow!("{}: {key}: {why}", file.display())))
 }
 
-fn of_replica(directory: &Path) -> Result<PathBuf, Failure> {
+fn of_replica(directory: &Path) -> Result<JournalPlace, Failure> {
     let directory = of_replica_under(directory, |replica| replica.journal.is_some())?;
     let status = control::status(&directory)
         .map_err(|error| super::button::unanswered(&directory, &error))?;
@@ -128,13 +147,17 @@ fn of_replica(directory: &Path) -> Result<PathBuf, Failure> {
         let directory = directory.display();
         anyhow!("the replica in {directory} keeps no journal now: name the directory of its journal, or --config")
     });
-    Ok(journal.map_err(Failure::usage)?.directory.into())
+    let place = journal.map_err(Failure::usage)?.directory;
+    match place.starts_with("s3://") {
+        true => at_url(&place),
+        false => Ok(JournalPlace::Directory(place.into())),
+    }
 }
 
 fn list(source: &Source) -> Result<ExitStatus, Failure> {
     match source {
-        Source::Journal(directory) => {
-            std::io::stdout().write_all(journal::list(directory)?.as_bytes())?;
+        Source::Journal(place) => {
+            std::io::stdout().write_all(journal::list(place)?.as_bytes())?;
             Ok(ExitStatus::Success)
         }
         Source::Recording(path) => Err(Failure::usage(anyhow!(

@@ -82,7 +82,7 @@ impl Start {
         }
         println!(
             "{}: this host's replica is {}: {}\n\
-             If {hosts} is off, what only it has is given up: the machine starts from the disk here. \
+             If {hosts} is off, what only it has is given up, and the machine starts from what is here. \
              If it is not off, two machines may be live for some seconds.",
             config.name, status.role, status.state
         );

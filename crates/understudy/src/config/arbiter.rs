@@ -94,7 +94,7 @@ impl<'de> Deserialize<'de> for ArbiterSection {
 pub type Wrong = (&'static str, String);
 
 /// How a variable of the environment is looked up.
-type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// A password or a secret is no longer.
 const SECRET_LIMIT_BYTES: u64 = 4096;

@@ -32,7 +32,7 @@ fn open(path: &Path, address: &str) -> Result<Box<dyn Store>, String> {
 }
 
 /// A variable of the environment that says something.
-pub(super) fn environment(name: &str) -> Option<String> {
+pub fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 

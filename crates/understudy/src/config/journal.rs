@@ -1,11 +1,13 @@
 //! The section `[journal]`.
 
-use super::{Age, ByteSize, Milliseconds};
-use replica::config::{JournalOptions, Retention};
+use super::arbiter::{Environment, Wrong};
+use super::{Age, ArbiterSection, ByteSize, Milliseconds};
+use arbiter::Settings;
+use replica::config::{JournalBucket, JournalOptions, JournalPlace, Retention};
 use replication::config::JournalRole;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
-use std::path::{PathBuf, absolute};
+use std::path::{Path, PathBuf, absolute};
 use std::time::Duration;
 
 /// The journal of this host.
@@ -13,7 +15,26 @@ use std::time::Duration;
 #[serde(deny_unknown_fields)]
 pub struct JournalSection {
     /// Where it is: on a disk that survives a loss of power. Made when absent.
-    pub directory: PathBuf,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<PathBuf>,
+    /// Or in a bucket: `s3://BUCKET/PREFIX`, the same on all hosts or not, of this machine alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// The URL of a service that is not Amazon's; absent: of the environment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// The region; absent: of the environment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// An access key; absent: of the environment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_key_id: Option<String>,
+    /// A file with its secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_access_key_file: Option<PathBuf>,
+    /// TLS: who signs the service's certificate, PEM; absent: whom the system trusts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_certificate: Option<PathBuf>,
     /// Who has to hold an output before it leaves.
     #[serde(default)]
     pub outputs_wait_for: OutputsWaitFor,
@@ -69,8 +90,32 @@ fn size_and_no_time<'de, D: Deserializer<'de>>(
 }
 
 impl JournalSection {
+    /// Of this bucket, as its environment says.
+    pub fn at(url: &str) -> JournalSection {
+        JournalSection {
+            directory: None,
+            url: Some(url.into()),
+            endpoint: None,
+            region: None,
+            access_key_id: None,
+            secret_access_key_file: None,
+            ca_certificate: None,
+            outputs_wait_for: OutputsWaitFor::default(),
+            timeout: default_timeout(),
+            recover_within: default_recover_within(),
+            keep: None,
+            keep_for: None,
+        }
+    }
+
     /// What is wrong with it.
-    pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
+    pub(super) fn check(&self) -> Result<(), Wrong> {
+        if self.directory.is_some() == self.url.is_some() {
+            let message = "give either `directory` or `url`";
+            return Err(("journal", message.into()));
+        }
+        let bucket = self.bucket();
+        bucket.check().map_err(own_key)?;
         if self.timeout.0 == 0 {
             let message = "0 ms is no time: give some seconds";
             return Err(("journal.timeout", message.into()));
@@ -86,11 +131,69 @@ impl JournalSection {
         Ok(())
     }
 
-    /// As a replica takes it.
-    pub(super) fn options(&self) -> JournalOptions {
-        JournalOptions {
+    /// A bucket is reached as an arbiter's is.
+    fn bucket(&self) -> ArbiterSection {
+        ArbiterSection {
+            directory: self.directory.clone(),
+            url: self.url.clone(),
+            endpoint: self.endpoint.clone(),
+            region: self.region.clone(),
+            access_key_id: self.access_key_id.clone(),
+            secret_access_key_file: self.secret_access_key_file.clone(),
+            ca_certificate: self.ca_certificate.clone(),
+            ..ArbiterSection::default()
+        }
+    }
+
+    /// Where it is, with all that it takes to reach it.
+    pub fn place(&self, environment: Environment<'_>) -> Result<JournalPlace, Wrong> {
+        match self.bucket().settings(environment).map_err(own_key)? {
             // A replica tells others where it is.
-            directory: absolute(&self.directory).unwrap_or_else(|_| self.directory.clone()),
+            Settings::Directory(path) => {
+                let whole = absolute(&path).unwrap_or(path);
+                Ok(JournalPlace::Directory(whole))
+            }
+            Settings::S3(settings) => Ok(JournalPlace::Bucket(Box::new(JournalBucket {
+                settings,
+                patience: self.timeout.duration(),
+            }))),
+            Settings::Etcd(_) => {
+                let message = "etcd holds no journals: give s3://BUCKET/PREFIX";
+                Err(("journal.url", message.into()))
+            }
+        }
+    }
+
+    /// The files and directories that it names, by their keys.
+    pub(super) fn paths(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let paths = [
+            ("journal.directory", &self.directory),
+            (
+                "journal.secret_access_key_file",
+                &self.secret_access_key_file,
+            ),
+            ("journal.ca_certificate", &self.ca_certificate),
+        ];
+        let named = paths.into_iter();
+        named.filter_map(|(key, path)| Some((key, path.as_deref()?)))
+    }
+
+    /// Resolves relative paths.
+    pub(super) fn resolve(&mut self, resolve: impl Fn(&mut PathBuf)) {
+        [
+            &mut self.directory,
+            &mut self.secret_access_key_file,
+            &mut self.ca_certificate,
+        ]
+        .into_iter()
+        .flatten()
+        .for_each(resolve);
+    }
+
+    /// As a replica takes it.
+    pub(super) fn options(&self, environment: Environment<'_>) -> Result<JournalOptions, Wrong> {
+        Ok(JournalOptions {
+            place: self.place(environment)?,
             role: match self.outputs_wait_for {
                 OutputsWaitFor::All => JournalRole::Member,
                 OutputsWaitFor::Backup => JournalRole::History,
@@ -98,7 +201,7 @@ impl JournalSection {
             timeout: self.timeout.duration(),
             recover_within: self.recover_within.duration(),
             keep: self.retention(),
-        }
+        })
     }
 
     /// What is kept: nothing, unless one of the two limits is given; what is within both, where both are.
@@ -113,6 +216,23 @@ impl JournalSection {
     }
 }
 
+/// The key of the section `[journal]` that is meant.
+fn own_key((key, message): Wrong) -> Wrong {
+    let key = match key {
+        "arbiter.url" => "journal.url",
+        "arbiter.endpoint" => "journal.endpoint",
+        "arbiter.region" => "journal.region",
+        "arbiter.access_key_id" => "journal.access_key_id",
+        "arbiter.secret_access_key_file" => "journal.secret_access_key_file",
+        "arbiter.ca_certificate" => "journal.ca_certificate",
+        _ => "journal",
+    };
+    (
+        key,
+        message.replace("this kind of arbiter", "this kind of journal"),
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,7 +241,8 @@ mod tests {
         let section = format!("directory = \"j\"\n{keys}");
         let section: Result<JournalSection, _> = toml::from_str(&section);
         let section = section.map_err(|error| error.to_string())?;
-        Ok(section.options().keep)
+        let options = section.options(&|_| None);
+        Ok(options.map_err(|(key, why)| format!("{key}: {why}"))?.keep)
     }
 
     #[test]
@@ -140,6 +261,42 @@ mod tests {
         }
         assert_eq!(retention(""), Ok(Retention::NOTHING));
         assert!(!retention("keep = 0").unwrap().keeps_anything());
+    }
+
+    #[test]
+    fn a_bucket_is_reached_as_an_arbiters_is_and_what_is_wrong_is_named_by_its_own_key() {
+        let place = |keys: &str| {
+            let section: Result<JournalSection, _> = toml::from_str(keys);
+            let section = section.map_err(|error| error.to_string())?;
+            let told = |(key, why)| format!("{key}: {why}");
+            section.check().map_err(told)?;
+            let environment = |name: &str| Some(format!("{name}'s"));
+            section.place(&environment).map_err(told)
+        };
+        let bucket = place("url = \"s3://bucket/shop\"\ntimeout = \"5s\"");
+        let Ok(JournalPlace::Bucket(bucket)) = bucket else {
+            panic!("{bucket:?}")
+        };
+        assert_eq!(bucket.settings.address.to_string(), "s3://bucket/shop");
+        assert_eq!(bucket.settings.region, "AWS_REGION's");
+        assert_eq!(bucket.patience, Duration::from_secs(5));
+        for (keys, key) in [
+            ("", "journal: give either"),
+            (
+                "url = \"s3://b-b\"\ndirectory = \"d\"",
+                "journal: give either",
+            ),
+            ("directory = \"d\"\nregion = \"eu\"", "journal.region: "),
+            ("url = \"etcd://a\"", "journal.url: "),
+            ("url = \"d\"", "journal.url: "),
+            (
+                "url = \"s3://b-b\"\naccess_key_id = \"i\"",
+                "journal.access_key_id: ",
+            ),
+        ] {
+            let error = place(keys).unwrap_err();
+            assert!(error.contains(key), "{keys}: {error}");
+        }
     }
 
     #[test]

@@ -9,19 +9,19 @@ use crate::engine::EngineName;
 use crate::exit::{ExitStatus, Failure};
 use anyhow::{Context, anyhow};
 use machine::Machine;
+use replica::config::JournalPlace;
 use replica::host_time::rfc3339;
 use replica::journal::history::{HistoryEnd, HistoryRecords, JournalHistory, MachineFile, WayIn};
 use replication::journal::{JournalHead, MachineTimes};
 use std::fmt::Write;
-use std::path::Path;
 
-/// Replays the journal at `path`, or the one in that directory which has the moment, and prints a summary.
+/// Replays the journal at `place`, or the one in it which has the moment, and prints a summary.
 ///
 /// # Errors
 /// There is none, none has the moment, it is damaged before it, or the replay diverges.
-pub fn replay(path: &Path, options: ReplayOptions) -> Result<ExitStatus, Failure> {
+pub fn replay(place: &JournalPlace, options: ReplayOptions) -> Result<ExitStatus, Failure> {
     let engine = options.engine;
-    let found = Found::of(path, options.at)?;
+    let found = Found::of(place, options.at)?;
     let entered = found.enter(0, engine)?;
     let mut replay = Replay::new("journal", options)?;
     replay.architecture = Some(entered.architecture);
@@ -40,7 +40,7 @@ pub fn replay(path: &Path, options: ReplayOptions) -> Result<ExitStatus, Failure
     }
     let end = (!replay.is_over()).then(|| describe_end(&records));
     let finished = replay.finish(end);
-    let named = || format!("the journal {}", found.journal.directory().display());
+    let named = || format!("the journal {}", found.journal.path().display());
     finished.map_err(|failure| Failure::new(failure.status, failure.error.context(named())))
 }
 
@@ -49,10 +49,14 @@ pub fn replay(path: &Path, options: ReplayOptions) -> Result<ExitStatus, Failure
 ///
 /// # Errors
 /// As [`replay`], but for a moment that lies beyond the end.
-pub fn history(path: &Path, at: Option<Moment>, engine: EngineName) -> Result<History, Failure> {
+pub fn history(
+    place: &JournalPlace,
+    at: Option<Moment>,
+    engine: EngineName,
+) -> Result<History, Failure> {
     let found = match at {
-        Some(_) => Found::of(path, at)?,
-        None => Found::newest(path)?,
+        Some(_) => Found::of(place, at)?,
+        None => Found::newest(place)?,
     };
     let entered = found.enter(1, engine)?;
     let before = entered.way_in.head.place.record;
@@ -80,9 +84,9 @@ pub fn history(path: &Path, at: Option<Moment>, engine: EngineName) -> Result<Hi
 ///
 /// # Errors
 /// There is no journal, or it cannot be read.
-pub fn list(path: &Path) -> Result<String, Failure> {
+pub fn list(place: &JournalPlace) -> Result<String, Failure> {
     let mut text = String::new();
-    for journal in all_in(path)? {
+    for journal in all_in(place)? {
         let (segments, segment_bytes) = journal.segments();
         let ways_in = journal.ways_in();
         let snapshot_bytes: u64 = ways_in.iter().map(|way_in| way_in.bytes).sum();
@@ -149,8 +153,8 @@ fn describe_end(records: &HistoryRecords) -> String {
     }
 }
 
-fn all_in(path: &Path) -> Result<Vec<JournalHistory>, Failure> {
-    let journals = JournalHistory::all_in(path).map_err(Failure::usage)?;
+fn all_in(place: &JournalPlace) -> Result<Vec<JournalHistory>, Failure> {
+    let journals = JournalHistory::all_in(place).map_err(Failure::usage)?;
     for unusable in journals.iter().flat_map(JournalHistory::unusable) {
         eprintln!("understudy: a snapshot is no way in: {unusable}");
     }
@@ -175,8 +179,8 @@ struct Entered {
 
 impl Found {
     /// The youngest journal here that has this moment; without one the youngest from its beginning.
-    fn of(path: &Path, moment: Option<Moment>) -> Result<Found, Failure> {
-        let mut journals = all_in(path)?;
+    fn of(place: &JournalPlace, moment: Option<Moment>) -> Result<Found, Failure> {
+        let mut journals = all_in(place)?;
         let mut ranges = Vec::new();
         while let Some(journal) = journals.pop() {
             let Some(moment) = moment else {
@@ -202,8 +206,8 @@ impl Found {
     }
 
     /// The youngest journal from its newest snapshot on.
-    fn newest(path: &Path) -> Result<Found, Failure> {
-        let journal = all_in(path)?.pop();
+    fn newest(place: &JournalPlace) -> Result<Found, Failure> {
+        let journal = all_in(place)?.pop();
         let journal = journal.ok_or_else(|| Failure::from(anyhow!("there is no journal")))?;
         let way_in = journal.ways_in().len() - 1;
         Ok(Found { journal, way_in })

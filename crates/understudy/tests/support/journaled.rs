@@ -68,19 +68,10 @@ impl Journaled {
     /// each part goes on where the one before ended, or repeats a little of it.
     pub fn assert_one_history(&self) {
         let console = self.files.console();
-        let mut ends_at = 0;
-        for (part, from) in self.seen.iter().enumerate() {
-            let to = self.seen.get(part + 1).copied().unwrap_or(console.len());
-            let part_text = &console[*from..to];
-            let Some(begins_at) = place(part_text, ends_at) else {
-                panic!("part {part} is no piece of what the guest says: {part_text:?}");
-            };
-            assert!(
-                begins_at <= ends_at,
-                "a gap: byte {ends_at} is followed by byte {begins_at}"
-            );
-            ends_at = begins_at + part_text.len();
-        }
+        let ends = self.seen.iter().skip(1).copied().chain([console.len()]);
+        let parts = self.seen.iter().zip(ends);
+        let parts: Vec<&str> = parts.map(|(from, to)| &console[*from..to]).collect();
+        assert_one_history(&parts);
     }
 
     /// The one directory of a journal, and its files with this ending.
@@ -104,6 +95,21 @@ impl Journaled {
             let state = status["state"].as_str()?.to_owned();
             state.contains(wanted).then_some(state)
         })
+    }
+}
+
+/// What was seen of a counting guest in parts is one history.
+pub fn assert_one_history(parts: &[&str]) {
+    let mut ends_at = 0;
+    for (part, text) in parts.iter().enumerate() {
+        let Some(begins_at) = place(text, ends_at) else {
+            panic!("part {part} is no piece of what the guest says up to {ends_at}: {text:?}");
+        };
+        assert!(
+            begins_at <= ends_at,
+            "a gap: byte {ends_at} is followed by byte {begins_at}"
+        );
+        ends_at = begins_at + text.len();
     }
 }
 

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 pub mod assembler;
+pub mod bucket;
 pub mod device_programs;
 pub mod failing_disk;
 pub mod guest_program;

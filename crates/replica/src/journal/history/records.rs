@@ -1,23 +1,37 @@
 //! The records of a journal from a snapshot on, one segment after the other, with what disks read in them.
 
 use super::HistoryError;
-use crate::journal::directory::READ_BYTES;
+use crate::journal::storage::{Hold, JournalFile, JournalFiles, ReadFile};
 use crate::packing::Unpacker;
 use crate::vcpu::{InputEncoding, decode_input, encode_input};
-use environment::fs::File;
 use machine::input::Input;
 use replication::journal::{JournalError, JournalHead, JournalItem, SegmentReader, StoredRead};
 use replication::record::{Record, RecordBody};
 use replication::succession::JournalId;
-use std::collections::{BTreeMap, VecDeque};
-use std::io;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Nothing longer was read in one go: a file that says so was made by nobody.
 const MAX_READ_BYTES: u64 = 16 << 20;
 
-/// A segment that is to be read.
-pub(super) type SegmentFile = (u64, PathBuf, Option<File>);
+/// What is read after a snapshot.
+pub(super) struct HistorySegments {
+    /// The snapshot's.
+    pub head: JournalHead,
+    /// The journal.
+    pub files: Arc<dyn JournalFiles>,
+    /// Segments by their numbers, those open that must not go meanwhile.
+    pub segments: VecDeque<(u64, Option<Box<dyn ReadFile>>)>,
+    /// Numbers of segments that nobody began.
+    pub fences: BTreeSet<u64>,
+    /// Nothing of the journal goes meanwhile.
+    pub hold: Arc<Mutex<Box<dyn Hold>>>,
+    /// Whether the last of the segments may be one that is being written.
+    pub is_to_the_end: bool,
+    /// For what disks read.
+    pub unpacker: Unpacker,
+}
 
 /// The records after a snapshot, as far as they are read.
 pub struct HistoryRecords {
@@ -28,11 +42,8 @@ pub struct HistoryRecords {
     last: u64,
     /// Digest of the segment before, once there is one.
     before: Option<u128>,
-    files: VecDeque<SegmentFile>,
-    /// Whether the last of the files may be one that is being written.
-    is_to_the_end: bool,
+    of: HistorySegments,
     open: Option<OpenSegment>,
-    unpacker: Unpacker,
     /// What disks read that no record told of yet.
     reads: BTreeMap<(u8, u64), Vec<u8>>,
     torn_bytes: u64,
@@ -40,30 +51,21 @@ pub struct HistoryRecords {
 
 struct OpenSegment {
     path: PathBuf,
-    file: File,
-    at: u64,
-    /// Bytes that it had when it was opened: what is added later is not history yet.
-    length: u64,
+    /// As it was when it was opened: what is added later is not history yet.
+    file: Box<dyn ReadFile>,
     reader: SegmentReader,
     has_head: bool,
 }
 
 impl HistoryRecords {
-    pub(super) fn new(
-        head: &JournalHead,
-        files: Vec<SegmentFile>,
-        is_to_the_end: bool,
-        unpacker: Unpacker,
-    ) -> HistoryRecords {
+    pub(super) fn new(of: HistorySegments) -> HistoryRecords {
         HistoryRecords {
-            id: head.id,
-            next: head.segment,
-            last: head.place.record,
+            id: of.head.id,
+            next: of.head.segment,
+            last: of.head.place.record,
             before: None,
-            files: files.into(),
-            is_to_the_end,
+            of,
             open: None,
-            unpacker,
             reads: BTreeMap::new(),
             torn_bytes: 0,
         }
@@ -97,24 +99,23 @@ impl HistoryRecords {
 
     /// Opens the next file; false after the last.
     fn open_next(&mut self) -> Result<bool, HistoryError> {
-        let Some((number, path, file)) = self.files.pop_front() else {
+        let Some((number, opened)) = self.of.segments.pop_front() else {
             return Ok(false);
         };
+        let file = JournalFile::Segment(number);
+        let path = self.of.files.path(Some(file));
+        while self.of.fences.contains(&self.next) {
+            self.next += 1;
+        }
         if number != self.next {
             let after = self.last;
             return Err(HistoryError::Missing { path, after });
         }
         self.next += 1;
-        let opened = file.map_or_else(|| File::open(&path), Ok);
-        let length = |file: File| file.length().map(|length| (file, length));
-        let (file, length) = opened
-            .and_then(length)
-            .map_err(|error| HistoryError::of(&path, error))?;
+        let opened = opened.map_or_else(|| self.of.files.open(file), Ok);
         self.open = Some(OpenSegment {
+            file: opened.map_err(|error| HistoryError::of(&path, error))?,
             path,
-            file,
-            at: 0,
-            length,
             reader: SegmentReader::default(),
             has_head: false,
         });
@@ -144,7 +145,7 @@ impl HistoryRecords {
                 }
                 Some(JournalItem::Read(read)) => {
                     let name = (read.device, read.request);
-                    let bytes = unpack(&mut self.unpacker, path, &read)?;
+                    let bytes = unpack(&mut self.of.unpacker, path, &read)?;
                     self.reads.insert(name, bytes);
                 }
                 Some(JournalItem::Records(mut stored)) => {
@@ -156,12 +157,14 @@ impl HistoryRecords {
                     return Ok(Some(stored.records));
                 }
                 None => {
-                    let bytes = open
-                        .next_bytes()
-                        .map_err(|error| HistoryError::of(&open.path, error))?;
-                    if !bytes {
+                    let hold = self.of.hold.lock();
+                    let renewed = hold.unwrap_or_else(PoisonError::into_inner).renew();
+                    let bytes = renewed.and_then(|()| open.file.next_bytes());
+                    let bytes = bytes.map_err(|error| HistoryError::of(&open.path, error))?;
+                    if bytes.is_empty() {
                         return Ok(None);
                     }
+                    open.reader.push(&bytes);
                 }
             }
         }
@@ -172,7 +175,7 @@ impl HistoryRecords {
         let Some(open) = self.open.take() else {
             return Ok(());
         };
-        let is_last = self.files.is_empty() && self.is_to_the_end;
+        let is_last = self.of.segments.is_empty() && self.of.is_to_the_end;
         if is_last && !open.has_head {
             // It was being begun.
             return Ok(());
@@ -186,29 +189,6 @@ impl HistoryRecords {
         self.torn_bytes = tail.torn_bytes;
         self.before = Some(tail.digest);
         Ok(())
-    }
-}
-
-impl OpenSegment {
-    /// Gives the next bytes to the reader; false at the end.
-    fn next_bytes(&mut self) -> io::Result<bool> {
-        let length = (self.length - self.at).min(READ_BYTES as u64);
-        if length == 0 {
-            return Ok(false);
-        }
-        let mut buffer = vec![0; length as usize];
-        match self.file.read_exact_at(&mut buffer, self.at) {
-            Ok(()) => {}
-            // A start cut what was torn of it.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                self.length = self.file.length()?.clamp(self.at, self.length);
-                return Ok(self.length > self.at);
-            }
-            Err(error) => return Err(error),
-        }
-        self.at += length;
-        self.reader.push(&buffer);
-        Ok(true)
     }
 }
 

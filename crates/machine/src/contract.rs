@@ -5,7 +5,7 @@ use crate::config::{BoardConfig, BootImages, MachineConfig, PanicPolicy};
 use crate::debugging::Debuggable;
 use crate::engine::Engine;
 use crate::input::{ClockRecord, Input, InputError, InstructionCount};
-use crate::memory::{Capture, Extent, OutsideRam, Region};
+use crate::memory::{Capture, Extent, OutsideRam, PageBatch, Region};
 use crate::output::{DiskRequest, Finish, Output};
 use crate::snapshot::{Snapshot, SnapshotError, SnapshotHead};
 use std::error::Error;
@@ -118,6 +118,28 @@ pub trait Machine: Send {
     /// The RAM of the snapshot that was begun, as far as it was not taken yet; `None` when none is under
     /// way. The guest cannot see it.
     fn capture(&mut self) -> Option<Capture<'_>>;
+
+    /// Checkpoints begin here: the next one ([`Extent::Checkpoint`]) holds the pages that are written from
+    /// here on.
+    fn begin_checkpoints(&mut self);
+
+    /// Takes a checkpoint of this moment all at once: gives the state, as in its [`SnapshotHead`], and calls
+    /// `page` for every page that was written since the one before.
+    fn take_checkpoint(&mut self, page: &mut dyn FnMut(usize, &[u8])) -> Vec<u8>;
+
+    /// The bytes of this page of RAM; `None` if there is none.
+    fn page(&self, index: usize) -> Option<&[u8]>;
+
+    /// Pages of RAM that the next checkpoint holds, so far.
+    fn pages_since_checkpoint(&self) -> usize;
+
+    /// The machine is from here on what another one was at a checkpoint: `state` is that of its
+    /// [`SnapshotHead`], `pages` are those that were written since the checkpoint, or the snapshot, that this
+    /// machine is of. Executes nothing.
+    ///
+    /// # Errors
+    /// The state or a page is no such machine's; this one is as it was.
+    fn apply_checkpoint(&mut self, state: &[u8], pages: &[PageBatch]) -> Result<(), SnapshotError>;
 
     /// Pages of RAM in use, as last known: an estimate of what a snapshot holds.
     fn pages_in_use(&self) -> usize;

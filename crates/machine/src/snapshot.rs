@@ -142,6 +142,11 @@ impl SnapshotHead {
         Ok(&self.state)
     }
 
+    /// Everything but RAM and images, in the architecture's own encoding.
+    pub fn into_state(self) -> Vec<u8> {
+        self.state
+    }
+
     /// With the images that the machine begins from when the guest resets it. They are the machine's
     /// own bytes and not copied.
     pub fn with_images(mut self, images: Vec<KeptImage>) -> SnapshotHead {
@@ -512,6 +517,21 @@ fn load_page(ram: &mut Ram, index: u32, bytes: &[u8]) -> Result<(), SnapshotErro
         return Err(SnapshotError::Damaged("it holds a page outside RAM"));
     }
     ram.load_page(index as usize, bytes);
+    Ok(())
+}
+
+/// Puts pages of another machine's in the place of this one's: of none, if one is outside.
+///
+/// # Errors
+/// [`SnapshotError::Damaged`]
+pub fn replace_pages(ram: &mut Ram, pages: &[PageBatch]) -> Result<(), SnapshotError> {
+    let mut indices = pages.iter().flat_map(PageBatch::iter);
+    if indices.any(|(index, _)| index as usize >= ram.pages()) {
+        return Err(SnapshotError::Damaged("it holds a page outside RAM"));
+    }
+    for (index, bytes) in pages.iter().flat_map(PageBatch::iter) {
+        ram.load_page(index as usize, bytes);
+    }
     Ok(())
 }
 

@@ -1,9 +1,10 @@
 //! What a replica has to know, as the program reads it from its configuration.
 
 use arbiter::S3Settings;
+use crate::vcpu::CheckpointOptions;
 use keys::HostName;
 use machine::engine::Engine;
-use replication::config::JournalRole;
+use replication::config::{JournalRole, Replication};
 use replication::configuration::Build;
 use replication::lag::LagPolicy;
 use replication::succession::Durability;
@@ -239,4 +240,17 @@ pub struct PairOptions {
     pub lag_limit: Duration,
     /// Time between two digest records.
     pub digest_interval: Duration,
+    /// Backups are brought along by checkpoints, and these are made so; otherwise by what the machine was made
+    /// to do.
+    pub checkpoints: Option<CheckpointOptions>,
+}
+
+impl PairOptions {
+    /// What the log says of the machine; the same on both hosts.
+    pub fn replication(&self) -> Replication {
+        match self.checkpoints {
+            None => Replication::Log,
+            Some(_) => Replication::StateTransfer,
+        }
+    }
 }

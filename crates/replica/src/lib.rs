@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::disallowed_types, clippy::disallowed_methods))]
 
 pub mod calendar;
+mod checkpoint;
 pub mod clock;
 pub mod config;
 pub mod control;

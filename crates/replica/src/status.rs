@@ -195,6 +195,34 @@ pub struct ArbiterTrouble {
     pub why: String,
 }
 
+/// The checkpoints that a primary has made for backups that execute nothing.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CheckpointsLine {
+    /// How many.
+    pub made: u64,
+    /// Pages of 4 KiB in one, on average.
+    pub pages: f64,
+    /// How long the guest stood still for one, on average, in milliseconds…
+    pub pause_ms: f64,
+    /// …and at most.
+    pub longest_pause_ms: f64,
+}
+
+impl CheckpointsLine {
+    /// Of these figures.
+    pub fn of(gauges: &Gauges) -> CheckpointsLine {
+        let number = |gauge: &AtomicU64| gauge.load(Ordering::Relaxed) as f64;
+        let made = number(&gauges.checkpoints);
+        let per_checkpoint = |sum: f64| if made > 0.0 { sum / made } else { 0.0 };
+        CheckpointsLine {
+            made: made as u64,
+            pages: per_checkpoint(number(&gauges.checkpoint_pages)),
+            pause_ms: per_checkpoint(number(&gauges.checkpoint_ns)) / 1e6,
+            longest_pause_ms: number(&gauges.longest_checkpoint_ns) / 1e6,
+        }
+    }
+}
+
 /// One replica.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ReplicaStatus {
@@ -302,6 +330,9 @@ pub struct ReplicaStatus {
     /// The longest time that the guest stood still for one of them, in milliseconds.
     #[serde(default)]
     pub snapshot_pause_ms: f64,
+    /// The checkpoints of a primary that transfers state, since this process is the primary.
+    #[serde(default)]
+    pub checkpoints: Option<CheckpointsLine>,
     /// How far the copy for a backup that joins is, on both sides while it lasts: sent by the primary, put
     /// in its place by the backup.
     #[serde(default)]

@@ -17,13 +17,14 @@ mod replay;
 pub use completions::Completions;
 pub use copying::{PagesLost, SnapshotPages};
 pub use guest::{GuestError, InputEncoding, ReplicaGuest, decode_input, encode_input};
-pub use live::LiveOptions;
+pub use live::{CheckpointOptions, LiveOptions};
 pub(crate) use live::MOST_ROUNDS;
 pub use messages::{
     BegunCopy, BegunSnapshot, DiskRead, LiveReport, ReplayReport, SnapshotDisks, Step, VcpuFailure,
     VisibleOutputs, times_of,
 };
 
+use crate::checkpoint::{Packer, Work};
 use crate::disk::overlay::Begun;
 use crate::disk::{Disk, DiskThread};
 use crate::evidence::EvidenceStore;
@@ -33,10 +34,11 @@ use environment::thread::JoinHandle;
 use machine::Machine;
 use machine::engine::Engine;
 use machine::input::{Input, InstructionCount};
-use machine::memory::PAGE_SIZE;
+use machine::memory::{PAGE_SIZE, PageBatch};
 use messages::{Command, LiveCommand, ReplayCommand};
 use replication::lag::RunShare;
 use replication::record::Record;
+use std::cell::OnceCell;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -64,6 +66,14 @@ pub struct Gauges {
     eager: AtomicBool,
     /// Whether the machine stands still because somebody paused it.
     pub paused: AtomicBool,
+    /// Checkpoints that were made here…
+    pub checkpoints: AtomicU64,
+    /// …how many pages they held…
+    pub checkpoint_pages: AtomicU64,
+    /// …how long the guest stood still for all of them, in nanoseconds…
+    pub checkpoint_ns: AtomicU64,
+    /// …and for the longest.
+    pub longest_checkpoint_ns: AtomicU64,
 }
 
 /// The ends of the channels that the thread holds.
@@ -76,20 +86,54 @@ pub(crate) struct Ends {
     evidence: Sender<io::Result<PathBuf>>,
     waker: Waker,
     gauges: Arc<Gauges>,
+    /// Where checkpoints may be made every report goes through it.
+    packer: OnceCell<Packer>,
 }
 
 impl Ends {
+    /// From here on what is reported goes through the thread that compresses checkpoints.
+    fn begin_packing(&self) -> io::Result<()> {
+        let packer = Packer::start(self.live.clone(), self.waker.clone())?;
+        // A machine goes live once.
+        let _set = self.packer.set(packer);
+        Ok(())
+    }
+
+    /// Gives the thread that compresses checkpoints something, if there is one.
+    fn pack(&self, work: Work) {
+        if let Some(packer) = self.packer.get() {
+            packer.give(work);
+        }
+    }
+
+    /// Room for the pages of a checkpoint.
+    fn empty_batch(&self) -> PageBatch {
+        self.packer
+            .get()
+            .map_or_else(PageBatch::default, Packer::empty_batch)
+    }
+
     // An event loop that has gone needs no reports; the channel of commands ends the thread.
 
     /// Reports without waking the event loop, which looks at the reports every few milliseconds.
     fn live_quietly(&self, report: LiveReport) {
-        let _sent = self.live.send(report);
+        match self.packer.get() {
+            Some(packer) => packer.give(Work::Report(report, false)),
+            None => {
+                let _sent = self.live.send(report);
+            }
+        }
     }
 
     /// Reports and wakes the event loop.
     fn live(&self, report: LiveReport) {
-        self.live_quietly(report);
-        self.waker.wake();
+        match self.packer.get() {
+            Some(packer) => packer.give(Work::Report(report, true)),
+            None => {
+                self.live_quietly(report);
+                self.waker.wake();
+            }
+        }
     }
 
     /// As [`Ends::live_quietly`].
@@ -309,6 +353,18 @@ impl LiveVcpu {
             .command(Command::Live(LiveCommand::CompleteFlushes { up_to }));
     }
 
+    /// All members hold the oldest checkpoint of which that was not said yet.
+    pub fn checkpoint_held(&self) {
+        self.thread
+            .command(Command::Live(LiveCommand::CheckpointHeld));
+    }
+
+    /// Nobody is left for whom there were checkpoints since the snapshot of this pairing.
+    pub fn end_checkpoints(&self, pairing: u64) {
+        self.thread
+            .command(Command::Live(LiveCommand::EndCheckpoints { pairing }));
+    }
+
     /// Has the machine go no further; [`LiveReport::StandsStill`] says when it does, and comes after
     /// everything else.
     pub fn stand_still(&self) {
@@ -458,6 +514,7 @@ fn start(parts: Parts, start: Start, channel: CommandChannel, waker: Waker) -> i
         evidence,
         waker,
         gauges: gauges.clone(),
+        packer: OnceCell::new(),
     };
     ends.publish(&*parts.guest.machine);
     let engine = parts.guest.machine.engine();

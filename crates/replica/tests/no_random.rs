@@ -174,6 +174,7 @@ fn config(directory: &Path) -> ReplicaConfig {
             lag_policy: Default::default(),
             lag_limit: Duration::from_secs(5),
             digest_interval: Duration::from_secs(1),
+            checkpoints: None,
         },
     }
 }

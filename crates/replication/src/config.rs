@@ -20,11 +20,23 @@ pub enum JournalRole {
     Member,
 }
 
+/// What the log says of the machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Replication {
+    /// What it was made to do: a backup does the same.
+    #[default]
+    Log,
+    /// What became of it, tens of times a second: a backup executes nothing.
+    StateTransfer,
+}
+
 /// Configuration of a replica, primary or backup. Both sides should have the same times.
 #[derive(Clone, Debug)]
 pub struct PairConfig {
     /// What this process says about itself. `run` must be new for each start of a process.
     pub greeting: Greeting,
+    /// What the log says of the machine; the same on both sides, by the greeting's configuration.
+    pub replication: Replication,
     /// The newest protocol that it speaks; lower in the simulator, for a host of an older program.
     pub protocol: u32,
     /// Bytes of memory that a host needs for the machine; 0: nobody is refused for what it lacks.
@@ -67,6 +79,7 @@ impl PairConfig {
     pub fn new(greeting: Greeting) -> PairConfig {
         PairConfig {
             greeting,
+            replication: Replication::default(),
             protocol: PROTOCOL_VERSION,
             machine_memory: 0,
             detector: DetectorConfig::default(),

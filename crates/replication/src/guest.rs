@@ -36,6 +36,8 @@ impl fmt::Display for InjectionError {
 
 impl std::error::Error for InjectionError {}
 
+const NO_CHECKPOINTS: &str = "a checkpoint, for a machine that executes";
+
 /// A deterministic machine: the same inputs at the same instruction counts give the same outputs.
 pub trait Guest {
     /// What it wants the world to see or do.
@@ -49,6 +51,21 @@ pub trait Guest {
 
     /// Lets an input take effect here.
     fn inject(&mut self, input: &[u8]) -> Result<Injection, InjectionError>;
+
+    /// Holds a piece of the next checkpoint: see [`RecordBody::Piece`](crate::record::RecordBody::Piece). Only a
+    /// guest that is brought along by its state takes any.
+    fn hold_piece(&mut self, _piece: &[u8]) -> Result<(), InjectionError> {
+        Err(InjectionError(NO_CHECKPOINTS.into()))
+    }
+
+    /// Becomes what the pieces that are held make of it, at instruction count `count`, or stays what it was.
+    fn apply_checkpoint(
+        &mut self,
+        _count: u64,
+        _checkpoint: &[u8],
+    ) -> Result<Injection, InjectionError> {
+        Err(InjectionError(NO_CHECKPOINTS.into()))
+    }
 
     /// Takes the outputs that wait, in order.
     fn take_outputs(&mut self) -> Vec<Self::Output>;

@@ -35,6 +35,8 @@ impl LogMark {
             RecordBody::Input(bytes) => (0, xxh3_128_with_seed(bytes, 0)),
             RecordBody::Marker { visible_outputs } => (1, (*visible_outputs).into()),
             RecordBody::Digest(digest) => (2, *digest),
+            RecordBody::Piece(bytes) => (4, xxh3_128_with_seed(bytes, 0)),
+            RecordBody::Checkpoint(bytes) => (5, xxh3_128_with_seed(bytes, 0)),
         };
         let mut block = [0; 40];
         block[..16].copy_from_slice(&self.0.to_le_bytes());
@@ -134,6 +136,19 @@ impl LifeLog {
                 mark: logged.mark,
             },
         }
+    }
+
+    /// What becomes of the machine from here on is not in it: whoever stands anywhere in it goes on from nowhere.
+    /// The machine is at `count`, which may be before what it holds of a checkpoint that never came whole.
+    pub fn forget_all(&mut self, count: u64) {
+        let end = self.end();
+        self.base = Place {
+            record: end.record,
+            count,
+            mark: end.mark.uncompared(count.into()),
+        };
+        self.records.clear();
+        self.bytes = 0;
     }
 
     /// About how many bytes of records are kept for who comes back.
@@ -247,6 +262,18 @@ mod tests {
         assert_eq!(short.relation(&log(&[1], 1000).end()), Relation::Forgotten);
         assert_eq!(short.relation(&log(&[1, 2], 1000).end()), Relation::Prefix);
         assert_eq!(short.end(), whole.end());
+    }
+
+    #[test]
+    fn nobody_goes_on_in_a_log_that_has_forgotten_all() {
+        let mut log = log(&[1, 2], 1000);
+        let stood = log.end();
+        log.forget_all(500);
+        assert_eq!(log.relation(&stood), Relation::Differs);
+        assert_eq!(log.relation(&start()), Relation::Forgotten);
+        assert_eq!((log.last(), log.end().count), (12, 500));
+        log.push(input(500, 3));
+        assert_eq!(log.relation(&stood), Relation::Differs);
     }
 
     #[test]

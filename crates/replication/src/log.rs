@@ -121,7 +121,10 @@ impl LogWriter {
             record.count >= self.last_count,
             "instruction counts never fall"
         );
-        if let RecordBody::Input(input) = &record.body {
+        if let RecordBody::Input(input)
+        | RecordBody::Piece(input)
+        | RecordBody::Checkpoint(input) = &record.body
+        {
             assert!(
                 input.len() <= MAX_INPUT_BYTES,
                 "an input of {} bytes",

@@ -23,6 +23,10 @@ pub enum Mutation {
     ClaimBeforeBegin,
     /// The backup forgets the outputs that it may have to send again.
     OutputsNotRepeated,
+    /// Outputs leave when the checkpoint that contains them was sent, held or not.
+    CheckpointSentIsHeld,
+    /// A backup makes of a checkpoint what it can before all of it has come.
+    HalfCheckpointApplied,
     /// A primary that slept trusts the acknowledgements that came before it fell asleep.
     NoDoubtAfterSleep,
     /// Records sent while a backup restored count as unacknowledged since they were sent.

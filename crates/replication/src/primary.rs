@@ -3,6 +3,7 @@
 mod ability;
 mod booting;
 mod busy;
+mod checkpoints;
 mod difference;
 mod fitness;
 mod handover;
@@ -15,7 +16,7 @@ mod moving;
 mod status;
 
 use crate::ConnectionId;
-use crate::config::PairConfig;
+use crate::config::{PairConfig, Replication};
 use crate::configuration::Configuration;
 use crate::event::Event;
 use crate::failure_detector::{PauseDetector, Suspicion};
@@ -32,6 +33,7 @@ use crate::succession::{
 };
 use crate::watch::{Agreement, BeaconWriter, KeyWatch, Outage};
 use ability::CannotFollow;
+use checkpoints::Checkpoints;
 use difference::Outvoted;
 use fitness::Unfit;
 use join::{Join, Newcomer};
@@ -138,6 +140,16 @@ pub enum PrimaryAction<O> {
     /// [`Primary::hand_over`] or [`Primary::disk_failed`]: nobody took over. A request that failed is told
     /// to the guest.
     Resume,
+    /// All members hold the oldest checkpoint of which that was not said yet: once for each of them. Only where
+    /// [`Replication::StateTransfer`] is configured, as the next.
+    CheckpointHeld,
+    /// Nobody is left for whom checkpoints were made since the snapshot of this pairing: outputs leave at once
+    /// from here on, until another snapshot is taken. If one was taken for a later pairing meanwhile, it is
+    /// nothing.
+    EndCheckpoints {
+        /// The pairing.
+        pairing: u64,
+    },
     /// Let the harts run this share of the time.
     Throttle(RunShare),
     /// Somebody pressed a button at the backup: see [`Primary::answer`].
@@ -262,6 +274,7 @@ pub struct Primary<O> {
     flushes_up_to: u64,
     gate: OutputGate<O>,
     throttle: Throttle,
+    checkpoints: Checkpoints,
     pauses: PauseDetector,
     watch: KeyWatch,
     beacon: BeaconWriter,
@@ -292,7 +305,7 @@ impl<O> Primary<O> {
     pub fn new(now: Duration, config: PairConfig, beginning: Beginning) -> Primary<O> {
         let Beginning {
             opened,
-            log,
+            mut log,
             count,
             visible_outputs,
         } = beginning;
@@ -301,6 +314,10 @@ impl<O> Primary<O> {
             membership.primary == config.greeting.host && membership.members.is_empty(),
             "whoever becomes a primary is one by the key, and alone"
         );
+        if config.replication == Replication::StateTransfer {
+            // It will not say what the machine does while it is alone.
+            log.forget_all(count);
+        }
         assert!(
             log.end().count <= count,
             "a machine that goes live has replayed its log"
@@ -333,6 +350,7 @@ impl<O> Primary<O> {
             flushes_up_to: u64::MAX,
             gate: OutputGate::new(visible_outputs),
             throttle: Throttle::new(),
+            checkpoints: Checkpoints::default(),
             pauses,
             agreement: Agreement::Unknown,
             outage: Outage::default(),
@@ -497,8 +515,15 @@ impl<O> Primary<O> {
             RecordBody::Input(bytes) => assert!(bytes.len() <= MAX_INPUT_BYTES, "input too long"),
             RecordBody::Marker { .. } => panic!("markers are made by the primary itself"),
             RecordBody::Digest(_) => {}
+            RecordBody::Piece(bytes) | RecordBody::Checkpoint(bytes) => {
+                assert!(bytes.len() <= MAX_INPUT_BYTES, "a checkpoint's piece is too long");
+            }
         }
-        self.append(now, record);
+        let is_checkpoint = matches!(record.body, RecordBody::Checkpoint(_));
+        let number = self.append(now, record);
+        if is_checkpoint {
+            self.checkpoint_made(number);
+        }
         self.maintain(now);
     }
 
@@ -707,6 +732,7 @@ impl<O> Primary<O> {
         self.see_to_failed_disk(now);
         self.see_to_outvoted(now);
         self.announce_if_certain();
+        self.see_to_checkpoints();
         self.maintain_moving(now);
         self.control_speed(now);
         self.finish_if_done(now);

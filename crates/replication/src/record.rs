@@ -20,6 +20,12 @@ pub enum RecordBody {
     },
     /// The machine's digest at this count.
     Digest(u128),
+    /// A piece of the next checkpoint, encoded by the machine's side: opaque here. It changes nothing, and has
+    /// the count of the record before. At most [`MAX_INPUT_BYTES`].
+    Piece(Vec<u8>),
+    /// The machine at this count is what all pieces since the checkpoint before, together, make of it; what
+    /// stands here is for the machine's side. At most [`MAX_INPUT_BYTES`].
+    Checkpoint(Vec<u8>),
 }
 
 /// An input or a marker with the instruction count at which it takes effect. Records of equal count
@@ -35,12 +41,17 @@ pub struct Record {
 const TAG_INPUT: u8 = 0;
 const TAG_MARKER: u8 = 1;
 const TAG_DIGEST: u8 = 2;
+/// These two are made where machines are kept alike by their state only.
+const TAG_PIECE: u8 = 3;
+const TAG_CHECKPOINT: u8 = 4;
 
 impl Record {
     /// About how many bytes it takes in a batch; never less than it really takes.
     pub fn encoded_size_bound(&self) -> usize {
         match &self.body {
-            RecordBody::Input(bytes) => 21 + bytes.len(),
+            RecordBody::Input(bytes) | RecordBody::Piece(bytes) | RecordBody::Checkpoint(bytes) => {
+                21 + bytes.len()
+            }
             RecordBody::Marker { .. } => 21,
             RecordBody::Digest(_) => 27,
         }
@@ -72,6 +83,14 @@ pub fn encode_batch(out: &mut Vec<u8>, records: &[Record]) {
                 out.push(TAG_DIGEST);
                 out.extend_from_slice(&digest.to_le_bytes());
             }
+            RecordBody::Piece(bytes) => {
+                out.push(TAG_PIECE);
+                put_bytes(out, bytes);
+            }
+            RecordBody::Checkpoint(bytes) => {
+                out.push(TAG_CHECKPOINT);
+                put_bytes(out, bytes);
+            }
         }
     }
 }
@@ -90,6 +109,12 @@ pub fn decode_batch(fields: &mut Fields<'_>) -> Result<Vec<Record>, WireError> {
                 visible_outputs: fields.varint()?,
             },
             TAG_DIGEST => RecordBody::Digest(u128::from_le_bytes(fields.array()?)),
+            TAG_PIECE => {
+                RecordBody::Piece(fields.bytes("a checkpoint's piece", MAX_INPUT_BYTES)?.to_vec())
+            }
+            TAG_CHECKPOINT => {
+                RecordBody::Checkpoint(fields.bytes("a checkpoint", MAX_INPUT_BYTES)?.to_vec())
+            }
             tag => {
                 return Err(WireError::UnknownTag {
                     what: "record",

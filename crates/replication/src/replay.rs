@@ -233,6 +233,10 @@ impl<G: Guest> Replayer<G> {
 
     /// `Waiting` means here: `record` is done with.
     fn advance(&mut self, record: &Record, max: u64) -> Result<Progress, DivergenceKind> {
+        if let RecordBody::Piece(_) | RecordBody::Checkpoint(_) = &record.body {
+            // Nothing leads there but the checkpoint itself.
+            return self.take(record);
+        }
         let count = self.guest.instruction_count();
         if record.count > count {
             return self.run(record, max);
@@ -259,6 +263,17 @@ impl<G: Guest> Replayer<G> {
                 let (expected, found) = (*expected, self.guest.visible_outputs());
                 if expected != found && compares {
                     return Err(DivergenceKind::VisibleOutputs { expected, found });
+                }
+            }
+            RecordBody::Piece(piece) => {
+                let held = self.guest.hold_piece(piece);
+                held.map_err(|error| DivergenceKind::Injection(error.0))?;
+            }
+            RecordBody::Checkpoint(checkpoint) => {
+                match self.guest.apply_checkpoint(record.count, checkpoint) {
+                    Ok(Injection::Done) => self.collect(),
+                    Ok(Injection::NotYet) => return Ok(Progress::Blocked),
+                    Err(error) => return Err(DivergenceKind::Injection(error.0)),
                 }
             }
             RecordBody::Digest(_) if !compares => {}

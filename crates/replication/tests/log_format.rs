@@ -30,6 +30,8 @@ fn any_records() -> impl Strategy<Value = Vec<Record>> {
         proptest::collection::vec(any::<u8>(), 0..40).prop_map(RecordBody::Input),
         any::<u64>().prop_map(|visible_outputs| RecordBody::Marker { visible_outputs }),
         any::<u128>().prop_map(RecordBody::Digest),
+        proptest::collection::vec(any::<u8>(), 0..40).prop_map(RecordBody::Piece),
+        proptest::collection::vec(any::<u8>(), 0..40).prop_map(RecordBody::Checkpoint),
     ];
     let steps = proptest::collection::vec((0..1u64 << 40, body), 0..40);
     steps.prop_map(|steps| {

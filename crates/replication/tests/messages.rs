@@ -213,6 +213,8 @@ fn message() -> impl Strategy<Value = Message> {
         bytes().prop_map(RecordBody::Input),
         n().prop_map(|visible_outputs| RecordBody::Marker { visible_outputs }),
         any::<u128>().prop_map(RecordBody::Digest),
+        bytes().prop_map(RecordBody::Piece),
+        bytes().prop_map(RecordBody::Checkpoint),
     ];
     let records = proptest::collection::vec((0..1u64 << 50, body), 1..20).prop_map(|steps| {
         let mut count = 0;

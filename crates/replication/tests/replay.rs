@@ -262,3 +262,124 @@ fn an_input_that_was_the_difference_is_left_out_by_who_is_right() {
     to_the_end(&mut replayer, 1000).unwrap();
     assert_eq!((replayer.replayed(), replayer.executed()), (3, 40));
 }
+
+/// A guest that executes nothing: it holds what it is given, and becomes what a checkpoint says.
+#[derive(Default)]
+struct Follower {
+    count: u64,
+    held: Vec<u8>,
+    state: Vec<u8>,
+    said: u64,
+    waiting: Vec<u64>,
+}
+
+impl Guest for Follower {
+    type Output = u64;
+
+    fn instruction_count(&self) -> u64 {
+        self.count
+    }
+
+    fn run(&mut self, _: u64) -> GuestStop {
+        GuestStop::Idle
+    }
+
+    fn inject(&mut self, _: &[u8]) -> Result<Injection, InjectionError> {
+        Err(InjectionError("it executes nothing".into()))
+    }
+
+    fn hold_piece(&mut self, piece: &[u8]) -> Result<(), InjectionError> {
+        self.held.extend(piece);
+        Ok(())
+    }
+
+    fn apply_checkpoint(&mut self, count: u64, end: &[u8]) -> Result<Injection, InjectionError> {
+        if end != [self.held.len() as u8] {
+            return Err(InjectionError("it is not whole".into()));
+        }
+        self.count = count;
+        self.state = std::mem::take(&mut self.held);
+        self.said += 1;
+        self.waiting.push(count);
+        Ok(Injection::Done)
+    }
+
+    fn take_outputs(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.waiting)
+    }
+
+    fn visible_outputs(&self) -> u64 {
+        self.said
+    }
+
+    fn digest(&mut self) -> u128 {
+        self.state.iter().fold(1, |sum, byte| sum * 7 + u128::from(*byte))
+    }
+}
+
+fn piece(count: u64, byte: u8) -> Record {
+    let body = RecordBody::Piece(vec![byte]);
+    Record { count, body }
+}
+
+fn checkpoint(count: u64, pieces: u8) -> Record {
+    let body = RecordBody::Checkpoint(vec![pieces]);
+    Record { count, body }
+}
+
+fn follow(records: impl IntoIterator<Item = Record>) -> (Replayer<Follower>, Option<Divergence>) {
+    let mut replayer = Replayer::new(Follower::default());
+    records.into_iter().for_each(|record| replayer.push(record));
+    loop {
+        match replayer.step(1000) {
+            Ok(Progress::Waiting) => return (replayer, None),
+            Ok(_) => {}
+            Err(divergence) => return (replayer, Some(divergence)),
+        }
+    }
+}
+
+#[test]
+fn a_checkpoint_leads_where_nothing_is_executed_and_is_compared_there() {
+    let digest = Record {
+        count: 500,
+        body: RecordBody::Digest((7 + 3) * 7 + 4),
+    };
+    let records = [piece(0, 3), piece(0, 4), checkpoint(500, 2), digest, marker(500, 1)];
+    let (mut replayer, divergence) = follow(records);
+    assert_eq!(divergence, None);
+    assert_eq!((replayer.executed(), replayer.replayed()), (500, 5));
+    let outputs = replayer.take_outputs();
+    assert_eq!((outputs[0].visible_outputs, outputs[0].outputs.as_slice()), (1, [500].as_slice()));
+    let wrong = Record {
+        count: 500,
+        body: RecordBody::Digest(5),
+    };
+    let (_, divergence) = follow([piece(0, 3), checkpoint(500, 1), wrong]);
+    let kind = divergence.map(|divergence| divergence.kind);
+    assert!(matches!(kind, Some(DivergenceKind::Digest { .. })), "{kind:?}");
+}
+
+/// All that is left of a primary that died in the middle of one.
+#[test]
+fn the_pieces_of_half_a_checkpoint_change_nothing() {
+    let records = [piece(0, 3), checkpoint(500, 1), piece(500, 4), piece(500, 5)];
+    let (replayer, divergence) = follow(records);
+    assert_eq!(divergence, None);
+    assert_eq!((replayer.executed(), replayer.replayed()), (500, 4));
+    assert_eq!(replayer.guest().state, [3]);
+}
+
+#[test]
+fn whoever_executes_nothing_goes_nowhere_without_a_checkpoint_and_takes_none_that_is_not_whole() {
+    let (_, divergence) = follow([piece(0, 3), marker(500, 0)]);
+    let kind = divergence.map(|divergence| divergence.kind);
+    assert_eq!(kind, Some(DivergenceKind::Idle { missing: 500 }));
+    let (replayer, divergence) = follow([piece(0, 3), checkpoint(500, 2)]);
+    assert!(divergence.is_some());
+    assert_eq!(replayer.executed(), 0);
+    // The other way round: a guest that executes takes no checkpoint.
+    let mut replayer = Replayer::new(Counter::default());
+    replayer.push(piece(0, 3));
+    assert!(replayer.step(1000).is_err());
+}

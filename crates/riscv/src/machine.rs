@@ -75,6 +75,8 @@ pub struct Machine {
     pub(crate) jit: Option<Box<Jit>>,
     /// Seeds random disturbances of caches.
     chaos_seed: Option<u64>,
+    /// Where nothing was remembered of what was executed: there is nothing as long as it stands there.
+    forgot_at: InstructionCount,
 }
 
 impl Machine {
@@ -121,6 +123,7 @@ impl Machine {
     pub(crate) fn from_parts(state: State, mut memory: Memory, images: KeptImages) -> Machine {
         memory.take_disturbances();
         let blocks = BlockCache::new(state.config.extensions);
+        let forgot_at = state.count;
         Machine {
             state,
             memory,
@@ -129,6 +132,7 @@ impl Machine {
             engine: Engine::Interpreter,
             jit: None,
             chaos_seed: None,
+            forgot_at,
         }
     }
 

@@ -323,6 +323,8 @@ impl World {
             PrimaryAction::Looked { .. } => {}
             PrimaryAction::StandStill => self.is_outvoted(node),
             PrimaryAction::Resume => self.primary_resumes(node),
+            // The machines of these worlds execute: `replicas` has others.
+            PrimaryAction::CheckpointHeld | PrimaryAction::EndCheckpoints { .. } => {}
             PrimaryAction::Throttle(share) => {
                 if let Some(Role::Primary(primary)) = self.role(node) {
                     primary.share = share.into();

@@ -5,11 +5,13 @@
 mod arbiter;
 mod arbiters;
 mod journal;
+mod replication;
 mod units;
 
 pub use arbiter::ArbiterSection;
 pub use arbiters::{environment, open_by_address};
 pub use journal::{JournalSection, OutputsWaitFor};
+pub use replication::{ReplicationName, default_checkpoint_interval};
 pub use units::{Age, ByteSize, MacAddress, MemberName, Milliseconds};
 
 use crate::architecture::Architecture;
@@ -19,7 +21,7 @@ use machine::config::{PanicPolicy, Transport};
 use network::SwitchAddress;
 use replica::ReplicaConfig;
 use replica::config::{Attachment, DiskFile, DiskFormat, NetworkEnd, PairOptions, RemoteSwitch};
-use replication::succession::{Durability, MAX_MEMBERS};
+use ::replication::succession::{Durability, MAX_MEMBERS};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -172,11 +174,12 @@ pub enum LagPolicy {
 }
 
 impl LagPolicy {
-    fn in_replication(self) -> replication::lag::LagPolicy {
+    fn in_replication(self) -> ::replication::lag::LagPolicy {
+        use ::replication::lag::LagPolicy as Policy;
         match self {
-            LagPolicy::Slow => replication::lag::LagPolicy::Slow,
-            LagPolicy::Drop => replication::lag::LagPolicy::Drop,
-            LagPolicy::DropAny => replication::lag::LagPolicy::DropAny,
+            LagPolicy::Slow => Policy::Slow,
+            LagPolicy::Drop => Policy::Drop,
+            LagPolicy::DropAny => Policy::DropAny,
         }
     }
 }
@@ -287,6 +290,12 @@ pub struct PairSection {
     /// Time between two digest records.
     #[serde(default = "default_digest_interval")]
     pub digest_interval: Milliseconds,
+    /// How backups are kept alike; the same on all hosts.
+    #[serde(default)]
+    pub replication: ReplicationName,
+    /// With `state-transfer`: time between two checkpoints.
+    #[serde(default = "replication::default_checkpoint_interval")]
+    pub checkpoint_interval: Milliseconds,
 }
 
 /// A backup may be behind by so many times the target at least before it is let go: the primary halts
@@ -564,6 +573,9 @@ impl VmConfig {
         {
             return wrong(key, message);
         }
+        if let Err((key, message)) = replication::check(self) {
+            return wrong(key, message);
+        }
         if let Some(pair) = &self.pair
             && pair.lag_policy != LagPolicy::Slow
             && pair.lag_limit.0 < LEAST_LAG_LIMIT * pair.lag_target.0
@@ -670,6 +682,7 @@ impl VmConfig {
                 lag_policy: pair.lag_policy.in_replication(),
                 lag_limit: pair.lag_limit.duration(),
                 digest_interval: pair.digest_interval.duration(),
+                checkpoints: replication::checkpoints(pair.replication, pair.checkpoint_interval),
             },
         };
         Ok((replica, arbiter))

@@ -11,6 +11,7 @@ mod supervisor;
 
 pub use child::{Supervised, die_with_supervisor};
 
+use crate::config::ReplicationName;
 use crate::engine::EngineName;
 use crate::exit::{ExitStatus, Failure};
 use crate::terminal::RawMode;
@@ -45,6 +46,8 @@ pub struct DemoOptions {
     pub guest: Option<PathBuf>,
     /// What executes the guest in every replica.
     pub engine: EngineName,
+    /// How the backup is kept alike.
+    pub replication: ReplicationName,
 }
 
 /// How often children are looked after.

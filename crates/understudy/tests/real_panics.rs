@@ -10,9 +10,9 @@ use arbiter::Store;
 use machine::config::BoardConfig;
 use machine::engine::Engine;
 use machine::input::{ClockRecord, Input};
-use machine::memory::{Capture, Extent, OutsideRam, Region};
+use machine::memory::{Capture, Extent, OutsideRam, PageBatch, Region};
 use machine::output::{DiskRequest, Output};
-use machine::snapshot::{Snapshot, SnapshotHead};
+use machine::snapshot::{Snapshot, SnapshotError, SnapshotHead};
 use machine::{Failure as MachineFailure, InjectError, Machine, Stop};
 use replica::disk::Disk;
 use replica::machines::Machines;
@@ -241,6 +241,26 @@ impl Machine for FailingMachine {
 
     fn capture(&mut self) -> Option<Capture<'_>> {
         self.machine.capture()
+    }
+
+    fn begin_checkpoints(&mut self) {
+        self.machine.begin_checkpoints();
+    }
+
+    fn take_checkpoint(&mut self, page: &mut dyn FnMut(usize, &[u8])) -> Vec<u8> {
+        self.machine.take_checkpoint(page)
+    }
+
+    fn page(&self, index: usize) -> Option<&[u8]> {
+        self.machine.page(index)
+    }
+
+    fn pages_since_checkpoint(&self) -> usize {
+        self.machine.pages_since_checkpoint()
+    }
+
+    fn apply_checkpoint(&mut self, state: &[u8], pages: &[PageBatch]) -> Result<(), SnapshotError> {
+        self.machine.apply_checkpoint(state, pages)
     }
 
     fn pages_in_use(&self) -> usize {

@@ -8,7 +8,7 @@ use machine::config::{BoardConfig, BootImages, MachineConfig, PanicPolicy};
 use machine::debugging::Debuggable;
 use machine::engine::Engine;
 use machine::input::{ClockRecord, Input, InstructionCount};
-use machine::memory::{Capture, Extent, OutsideRam, Region};
+use machine::memory::{Capture, Extent, OutsideRam, PageBatch, Region};
 use machine::output::{DiskRequest, Output};
 use machine::snapshot::{Snapshot, SnapshotError, SnapshotHead};
 use machine::{Architecture, Failure, InjectError, Stop};
@@ -164,6 +164,26 @@ impl machine::Machine for Machine {
 
     fn capture(&mut self) -> Option<Capture<'_>> {
         self.capture()
+    }
+
+    fn begin_checkpoints(&mut self) {
+        self.begin_checkpoints();
+    }
+
+    fn take_checkpoint(&mut self, page: &mut dyn FnMut(usize, &[u8])) -> Vec<u8> {
+        self.take_checkpoint(page)
+    }
+
+    fn page(&self, index: usize) -> Option<&[u8]> {
+        self.page(index)
+    }
+
+    fn pages_since_checkpoint(&self) -> usize {
+        self.pages_since_checkpoint()
+    }
+
+    fn apply_checkpoint(&mut self, state: &[u8], pages: &[PageBatch]) -> Result<(), SnapshotError> {
+        self.apply_checkpoint(state, pages)
     }
 
     fn pages_in_use(&self) -> usize {

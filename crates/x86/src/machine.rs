@@ -15,7 +15,7 @@ use machine::clock::Clock;
 use machine::config::{BoardConfigError, BoardLimits, MachineConfig, PanicPolicy};
 use machine::engine::Engine;
 use machine::input::{ClockRecord, Input, InstructionCount};
-use machine::memory::{Capture, Extent};
+use machine::memory::{Capture, Consumer, Extent};
 use machine::output::{DiskRequest, Output, Outputs};
 use machine::snapshot::{Snapshot, SnapshotHead};
 use machine::{InjectError, Stop};
@@ -84,6 +84,8 @@ pub struct Machine {
     jit: Option<Box<Jit>>,
     /// Seeds random disturbances of caches.
     chaos_seed: Option<u64>,
+    /// Where nothing was remembered of what was executed: there is nothing as long as it stands there.
+    forgot_at: InstructionCount,
 }
 
 impl Machine {
@@ -110,6 +112,7 @@ impl Machine {
     }
 
     fn from_parts(state: State, ram: Ram, images: KeptImages) -> Machine {
+        let forgot_at = state.count;
         Machine {
             state,
             ram,
@@ -118,6 +121,7 @@ impl Machine {
             engine: Engine::Interpreter,
             jit: None,
             chaos_seed: None,
+            forgot_at,
         }
     }
 
@@ -350,6 +354,31 @@ impl Machine {
     /// The RAM of the snapshot that was begun.
     pub fn capture(&mut self) -> Option<Capture<'_>> {
         self.ram.capture()
+    }
+
+    /// Pages that are written from here on are those of the next checkpoint.
+    pub fn begin_checkpoints(&mut self) {
+        self.ram.begin_epoch(Consumer::Checkpoint);
+        self.interpreter.forget_writable_pages();
+    }
+
+    /// Takes a checkpoint all at once: gives everything but RAM, and calls `page` for every page that was
+    /// written since the one before.
+    pub fn take_checkpoint(&mut self, page: &mut dyn FnMut(usize, &[u8])) -> Vec<u8> {
+        self.ram.visit_written(Consumer::Checkpoint, page);
+        self.interpreter.forget_writable_pages();
+        postcard::to_stdvec(&self.state).expect("plain data serialises")
+    }
+
+    /// The bytes of a page, as the host holds RAM; `None` if there is none.
+    pub fn page(&self, index: usize) -> Option<&[u8]> {
+        let ram = self.ram.inner();
+        (index < ram.pages()).then(|| ram.page(index))
+    }
+
+    /// Pages of RAM that the next checkpoint holds, so far.
+    pub fn pages_since_checkpoint(&self) -> usize {
+        self.ram.inner().pages_unseen(Consumer::Checkpoint)
     }
 
     /// Pages of RAM in use, as last known.

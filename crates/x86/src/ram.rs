@@ -11,8 +11,10 @@ use machine::debugging::Traps;
 #[cfg(jit)]
 use machine::memory::journal::Journal;
 use machine::memory::{
-    Capture, Consumer, Extent, GuestRam, OutsideRam, PAGE_HOLDS_CODE, Ram as MachineRam, Region,
+    Capture, Consumer, Extent, GuestRam, OutsideRam, PAGE_HOLDS_CODE, PageBatch, Ram as MachineRam,
+    Region,
 };
+use machine::snapshot::{SnapshotError, replace_pages};
 
 /// Bytes of a page.
 pub const PAGE_SIZE: u64 = machine::memory::PAGE_SIZE;
@@ -425,6 +427,25 @@ impl Ram {
     /// A digest of RAM. All entries of the write TLB have to go afterwards.
     pub(crate) fn digest(&mut self) -> u128 {
         self.ram.digest()
+    }
+
+    /// The consumer knows what all pages are now. No store may go by the write TLB's old entries afterwards.
+    pub(crate) fn begin_epoch(&mut self, consumer: Consumer) {
+        self.ram.begin_epoch(consumer);
+    }
+
+    /// Calls `page` for what was written since the consumer last looked; as [`Ram::begin_epoch`].
+    pub(crate) fn visit_written(
+        &mut self,
+        consumer: Consumer,
+        page: &mut dyn FnMut(usize, &[u8]),
+    ) {
+        self.ram.visit_written(consumer, page);
+    }
+
+    /// Another machine's pages take the place of these, of which nothing is cached.
+    pub(crate) fn replace_pages(&mut self, pages: &[PageBatch]) -> Result<(), SnapshotError> {
+        replace_pages(&mut self.ram, pages)
     }
 
     /// Begins a snapshot of this moment. All entries of the write TLB have to go afterwards.

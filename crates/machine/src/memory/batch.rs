@@ -59,6 +59,15 @@ impl PageBatch {
         self.bytes.clear();
     }
 
+    /// Index and bytes of the page that came as the `place`th, from 0.
+    ///
+    /// # Panics
+    /// There are not so many.
+    pub fn page_mut(&mut self, place: usize) -> (u32, &mut [u8]) {
+        let bytes = &mut self.bytes[place * PAGE..][..PAGE];
+        (self.indices[place], bytes)
+    }
+
     /// Index and bytes of each, in the order in which they came.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &[u8])> {
         let indices = self.indices.iter().copied();

@@ -7,7 +7,7 @@
 //! time that the guest could see. Each page is copied once.
 
 use super::batch::{BATCH_PAGES, PageBatch};
-use super::tracking::TO_BE_KEPT;
+use super::tracking::{Consumer, TO_BE_KEPT};
 use super::{PAGE_SIZE, Ram};
 use std::collections::VecDeque;
 
@@ -27,6 +27,19 @@ pub enum Extent {
     /// What was written since the round before began: with all rounds before, it is all of it. Pages of
     /// zeros are in it, since they may have been others.
     Changes,
+    /// What was written since the last checkpoint's moment ([`Consumer::Checkpoint`]), pages of zeros too.
+    Checkpoint,
+}
+
+impl Extent {
+    /// Whose next epoch begins with it.
+    fn consumer(self) -> Option<Consumer> {
+        match self {
+            Extent::Whole => None,
+            Extent::First | Extent::Changes => Some(Consumer::Copy),
+            Extent::Checkpoint => Some(Consumer::Checkpoint),
+        }
+    }
 }
 
 /// What of a snapshot was copied and not taken yet.
@@ -69,15 +82,16 @@ impl Ram {
     /// entries have to go afterwards.
     pub fn begin_capture(&mut self, extent: Extent) {
         self.captured = Some(Box::new(Captured {
-            with_zeros: extent == Extent::Changes,
+            with_zeros: matches!(extent, Extent::Changes | Extent::Checkpoint),
             ..Captured::default()
         }));
         match extent {
             Extent::Whole | Extent::First => self.keep_all(),
-            Extent::Changes => self.keep_changed(),
+            Extent::Changes => self.keep_written(Consumer::Copy),
+            Extent::Checkpoint => self.keep_written(Consumer::Checkpoint),
         }
-        if extent != Extent::Whole {
-            self.copy_has_seen_all();
+        if let Some(consumer) = extent.consumer() {
+            self.has_seen_all(consumer);
         }
     }
 
@@ -342,6 +356,62 @@ mod tests {
                     copy[at.clone()] != expected[at]
                 });
                 assert_eq!(wrong, None, "seed {seed}, round {round} of {changed} pages");
+            }
+        }
+    }
+
+    /// Whatever is written meanwhile, and whatever copies begin and end between them: a machine whose pages are
+    /// replaced by those of checkpoint after checkpoint has the RAM of each one's moment, and its digest.
+    #[test]
+    fn checkpoints_bring_another_ram_along() {
+        for seed in 0..60 {
+            let random = &mut Random(seed);
+            let mut ram = ram();
+            (0..random.below(2000)).for_each(|_| write(&mut ram, random));
+            let mut copy = self::ram();
+            (0..PAGES).for_each(|page| copy.load_page(page, ram.page(page)));
+            ram.begin_epoch(Consumer::Checkpoint);
+            assert_eq!(ram.pages_unseen(Consumer::Checkpoint), 0);
+            for checkpoint in 0..6 {
+                (0..random.below(300)).for_each(|_| write(&mut ram, random));
+                if random.below(3) == 0 {
+                    ram.begin_capture([Extent::First, Extent::Changes][random.below(2)]);
+                    ram.capture().unwrap().copy(random.below(PAGES));
+                    ram.capture().unwrap().end();
+                }
+                (0..random.below(300)).for_each(|_| write(&mut ram, random));
+                let expected = ram.digest();
+                ram.begin_capture(Extent::Checkpoint);
+                loop {
+                    (0..random.below(50)).for_each(|_| write(&mut ram, random));
+                    let mut capture = ram.capture().unwrap();
+                    capture.copy(1 + random.below(100));
+                    while let Some(batch) = capture.take_batch() {
+                        let pages = batch.iter();
+                        pages.for_each(|(index, bytes)| copy.load_page(index as usize, bytes));
+                    }
+                    if capture.is_complete() {
+                        capture.end();
+                        break;
+                    }
+                }
+                assert_eq!(copy.digest(), expected, "seed {seed}, checkpoint {checkpoint}");
+            }
+        }
+    }
+
+    /// As [`disturb`], but no consumer looks.
+    fn write(ram: &mut Ram, random: &mut Random) {
+        let offset = random.below(PAGES * PAGE - 8) & !7;
+        match random.below(8) {
+            0 => {
+                let length = random.below(3 * PAGE).min(PAGES * PAGE - offset);
+                ram.write(offset as u64, &vec![random.below(3) as u8; length])
+                    .unwrap();
+            }
+            _ if ram.is_plain(offset) => ram.store_u64(offset, random.below(3) as u64),
+            _ => {
+                let _disturbed = ram.store(offset, 8, random.below(3) as u64);
             }
         }
     }

@@ -14,7 +14,7 @@ pub enum Consumer {
     /// The digest of RAM ([`Ram::digest`]).
     Digest = 1,
     /// Whoever brings another machine's RAM along without executing: pages written since the last
-    /// checkpoint.
+    /// checkpoint ([`Extent::Checkpoint`](super::Extent)).
     Checkpoint = 2,
     /// A copy of the machine that is made in rounds: pages written since the last one began
     /// ([`Extent`](super::Extent)).
@@ -63,29 +63,41 @@ impl Ram {
         }
     }
 
-    /// The bytes of pages that were written since the last round of a copy are to be kept, and those that
+    /// The bytes of pages that were written since the consumer last looked are to be kept, and those that
     /// an earlier snapshot did not come to. All write TLB entries have to go afterwards.
-    pub(super) fn keep_changed(&mut self) {
+    pub(super) fn keep_written(&mut self, consumer: Consumer) {
         let pages = self.tracking.iter_mut().zip(&mut self.flags);
-        for (tracking, flags) in
-            pages.filter(|(tracking, _)| **tracking & Consumer::Copy as u8 != 0)
-        {
+        for (tracking, flags) in pages.filter(|(tracking, _)| **tracking & consumer as u8 != 0) {
             *tracking |= TO_BE_KEPT;
             *flags |= PAGE_IS_CLEAN;
         }
     }
 
-    /// A round of a copy holds what all pages are now: its next epoch begins. They are clean already, or
-    /// were not written since the round before.
-    pub(super) fn copy_has_seen_all(&mut self) {
+    /// What is being taken for the consumer holds what all pages are now: its next epoch begins. They are
+    /// clean already, or were not written since it last looked.
+    pub(super) fn has_seen_all(&mut self, consumer: Consumer) {
         for tracking in &mut self.tracking {
-            *tracking &= !(Consumer::Copy as u8);
+            *tracking &= !(consumer as u8);
+        }
+    }
+
+    /// The consumer knows what all pages are now: its next epoch begins here. All write TLB entries have to
+    /// go afterwards.
+    pub fn begin_epoch(&mut self, consumer: Consumer) {
+        self.has_seen_all(consumer);
+        for flags in &mut self.flags {
+            *flags |= PAGE_IS_CLEAN;
         }
     }
 
     /// Pages that were written since the last round of a copy.
     pub fn pages_changed(&self) -> usize {
-        let changed = |tracking: &&u8| **tracking & Consumer::Copy as u8 != 0;
+        self.pages_unseen(Consumer::Copy)
+    }
+
+    /// Pages that were written since the consumer last looked.
+    pub fn pages_unseen(&self, consumer: Consumer) -> usize {
+        let changed = |tracking: &&u8| **tracking & consumer as u8 != 0;
         self.tracking.iter().filter(changed).count()
     }
 

@@ -550,6 +550,7 @@ impl BackupLoop {
             membership: self.host.membership.clone(),
             pairing,
             run: self.host.pair_config.greeting.run,
+            mutations: self.host.pair_config.mutations,
         });
         match begun {
             Ok(machine) => self.machine = Some(machine),

@@ -80,7 +80,7 @@ impl PrimaryLoop {
         self.snapshots_taken += 1;
         self.snapshot_pause = self.snapshot_pause.max(begun.pause);
         if !self.requests.taken(monotonic(), number, begun.pause) {
-            return;
+            return self.core.snapshot_is_late(number);
         }
         if self.is_journals(number) {
             self.journal_snapshot_begun(begun);

@@ -1,5 +1,6 @@
 //! Who this replica is, for its peer, the arbiter and people.
 
+use crate::checkpoint;
 use crate::config::ReplicaConfig;
 use crate::end::ReplicaError;
 use crate::machines::Machines;
@@ -8,7 +9,7 @@ use crate::random;
 use crate::state_directory::replace;
 use environment::fs;
 use keys::{HostName, Keys, KeysError, LetIn, Purpose};
-use replication::config::PairConfig;
+use replication::config::{PairConfig, Replication};
 use replication::configuration::Configuration;
 use replication::message::Greeting;
 use replication::succession::{Durability, Host, HostId, MAX_MEMBERS, MachineName, RunId};
@@ -105,7 +106,12 @@ fn agreed(config: &ReplicaConfig, machines: &dyn Machines) -> Configuration {
         Durability::Primary => "primary",
         Durability::Both => "both",
     };
-    machines.configuration().with("disk_durability", durability)
+    let agreed = machines.configuration().with("disk_durability", durability);
+    match config.pair.replication() {
+        // As programs say that know of no other.
+        Replication::Log => agreed,
+        Replication::StateTransfer => agreed.with("replication", checkpoint::FORMAT),
+    }
 }
 
 /// By what the machine's members know this host, and this host them.
@@ -160,6 +166,7 @@ pub fn pair_config(
     pair_config.detector.silence_timeout = config.pair.suspect_after;
     pair_config.digest_interval = config.pair.digest_interval;
     pair_config.durability = config.disk_durability;
+    pair_config.replication = config.pair.replication();
     pair_config.max_members = config.pair.backups.clamp(1, MAX_MEMBERS);
     pair_config.is_spare = config.pair.is_spare;
     pair_config.spare_after = config.pair.spare_after;

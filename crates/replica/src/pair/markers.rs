@@ -323,6 +323,7 @@ pub(super) mod tests {
                 lag_policy: LagPolicy::Slow,
                 lag_limit: zero,
                 digest_interval: zero,
+                checkpoints: None,
             },
         };
         let machine = MachineName::new("vm").unwrap();

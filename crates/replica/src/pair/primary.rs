@@ -23,7 +23,7 @@ use crate::end::{Ended, ReplicaError};
 use crate::evidence::EvidenceStore;
 use crate::host_time::{monotonic, monotonic_ns};
 use crate::outside;
-use crate::status::{FollowerLine, JournalLine, NeedsLine, OutputDelay, ReplicaStatus};
+use crate::status::{CheckpointsLine, FollowerLine, JournalLine, NeedsLine, OutputDelay, ReplicaStatus};
 use crate::vcpu::{
     CommandChannel, InputEncoding, LiveOptions, LiveReport, LiveVcpu, Parts, ReplicaGuest, Step,
     start_disks,
@@ -47,6 +47,7 @@ pub(super) fn live_options(host: &Host) -> LiveOptions {
         digest_interval_instructions: 0,
         flushes_wait: true,
         reports_reads: host.config.keeps_reads(),
+        checkpoints: host.config.pair.checkpoints,
     }
 }
 
@@ -524,6 +525,8 @@ impl PrimaryLoop {
                 PrimaryAction::Looked { trouble } => self.looked(trouble),
                 PrimaryAction::StandStill => self.outvoted(),
                 PrimaryAction::Resume => self.nobody_took_over(),
+                PrimaryAction::CheckpointHeld => self.vcpu.checkpoint_held(),
+                PrimaryAction::EndCheckpoints { pairing } => self.vcpu.end_checkpoints(pairing),
                 PrimaryAction::Throttle(share) => self.vcpu.throttle(share),
                 PrimaryAction::Press(button, asked) => self.press(Asker::Backup(asked), button),
                 PrimaryAction::SwitchOver(asked) => self.switch_over(Asker::Backup(asked), None),
@@ -675,6 +678,11 @@ fn status(host: &Host, core: &ReplicationCore, vcpu: &LiveVcpu) -> ReplicaStatus
         followers: pair.followers.iter().map(FollowerLine::from).collect(),
         needs: NeedsLine::from(&pair.needs),
         arbiter_trouble: host.arbiter_outage.told(pair.arbiter_trouble),
+        checkpoints: host
+            .config
+            .pair
+            .checkpoints
+            .map(|_| CheckpointsLine::of(vcpu.thread().gauges())),
         lag_ms: lag_is_known.then_some(pair.lag.as_secs_f64() * 1000.0),
         lag_instructions: lag_is_known.then_some(pair.lag_instructions),
         output_delay: OutputDelay {

@@ -25,7 +25,9 @@ use environment::net::{Shutdown, TcpStream};
 use environment::thread::JoinHandle;
 use machine::Machine;
 use pieces::PieceStream;
+use replication::config::Replication;
 use replication::message::{Message, MessageWriter};
+use replication::mutation::{Mutation, Mutations};
 use replication::succession::RunId;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -76,6 +78,7 @@ pub(super) struct RestoreParts {
     pub(super) membership: Membership,
     pub(super) pairing: u64,
     pub(super) run: RunId,
+    pub(super) mutations: Mutations,
 }
 
 /// The thread as the event loop sees it.
@@ -199,7 +202,7 @@ fn restore(
         Some(why) => return Err(RestoreError::Lost(why)),
         None => made?,
     };
-    start(made, parts.evidence, parts.waker)
+    start(made, parts)
         .map_err(|error| format!("its thread cannot be started: {error}").into())
 }
 
@@ -286,7 +289,14 @@ fn other_board() -> RestoreError {
     RestoreError::Unusable(reason.into())
 }
 
-fn start(made: Made, evidence: EvidenceStore, waker: Waker) -> io::Result<ReplayingVcpu> {
+fn start(made: Made, parts: RestoreParts) -> io::Result<ReplayingVcpu> {
+    let RestoreParts {
+        config,
+        mutations,
+        evidence,
+        waker,
+        ..
+    } = parts;
     let Made { machine, disks } = made;
     let channel = CommandChannel::new();
     let disks = if disks.is_empty() {
@@ -294,8 +304,15 @@ fn start(made: Made, evidence: EvidenceStore, waker: Waker) -> io::Result<Replay
     } else {
         Some(start_disks(disks, &channel)?)
     };
+    let guest = match config.pair.replication() {
+        Replication::Log => ReplicaGuest::new(machine, disks),
+        Replication::StateTransfer => {
+            let applies_halves = mutations.active(Mutation::HalfCheckpointApplied);
+            ReplicaGuest::following(machine, disks, applies_halves)
+        }
+    };
     let parts = Parts {
-        guest: ReplicaGuest::new(machine, disks),
+        guest,
         encoding: InputEncoding::WithoutDiskData,
         evidence: Some(evidence),
     };

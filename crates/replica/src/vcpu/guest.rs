@@ -1,10 +1,13 @@
 //! The machine in the company of its disks and its entropy: what is invisible from outside is
 //! answered here, alike for a live and a replaying machine.
 
+mod checkpoints;
+
 use super::Completions;
 use super::flushes::OpenFlushes;
 use crate::disk::{Completion, DiskThread};
 use crate::random;
+use checkpoints::{Follower, Written};
 use machine::input::{DiskStatus, Input, InputError, InstructionCount};
 use machine::output::{DiskOperation, DiskRequest, Output};
 use machine::{InjectError, Machine, Stop};
@@ -85,6 +88,15 @@ pub enum GuestError {
         /// The request's number.
         request: u64,
     },
+    /// A record of a pair that transfers state, for a machine that executes, or the other way round.
+    #[error("a record is of the other kind of replication: one of both hosts executes what it is told, and one does not")]
+    Executes,
+    /// What came of the primary's machine cannot be.
+    #[error("a checkpoint of the primary's cannot be used: {0}")]
+    Checkpoint(String),
+    /// The host gives no thread.
+    #[error("no thread can be started for checkpoints: {0}")]
+    Host(String),
     /// The guest wants entropy and this host has none.
     #[error("the guest wants random numbers: {0}")]
     NoEntropy(String),
@@ -108,6 +120,10 @@ pub struct ReplicaGuest {
     digests: u64,
     /// Why the last recorded input was refused, when it is this host's fault.
     host_error: Option<GuestError>,
+    /// What was written since the last checkpoint, while there are some.
+    written: Option<Written>,
+    /// It executes nothing, and is brought along by checkpoints.
+    follower: Option<Box<Follower>>,
 }
 
 impl ReplicaGuest {
@@ -118,7 +134,31 @@ impl ReplicaGuest {
         disks: Option<(DiskThread, Arc<Completions>)>,
     ) -> ReplicaGuest {
         let open = machine.open_disk_requests();
-        let mut guest = ReplicaGuest {
+        let mut guest = ReplicaGuest::idle(machine, disks);
+        for request in open {
+            guest.submit(request);
+        }
+        guest
+    }
+
+    /// A machine that executes nothing until it goes live, and is brought along by checkpoints. `applies_halves`
+    /// is a bug, for the simulator.
+    pub fn following(
+        machine: Box<dyn Machine>,
+        disks: Option<(DiskThread, Arc<Completions>)>,
+        applies_halves: bool,
+    ) -> ReplicaGuest {
+        ReplicaGuest {
+            follower: ReplicaGuest::as_follower(applies_halves),
+            ..ReplicaGuest::idle(machine, disks)
+        }
+    }
+
+    fn idle(
+        machine: Box<dyn Machine>,
+        disks: Option<(DiskThread, Arc<Completions>)>,
+    ) -> ReplicaGuest {
+        ReplicaGuest {
             machine,
             disks,
             open_requests: 0,
@@ -128,11 +168,9 @@ impl ReplicaGuest {
             open_entropy: Vec::new(),
             digests: 0,
             host_error: None,
-        };
-        for request in open {
-            guest.submit(request);
+            written: None,
+            follower: None,
         }
-        guest
     }
 
     /// Takes the outputs; disk and entropy requests are dealt with here and not among them.
@@ -168,6 +206,9 @@ impl ReplicaGuest {
             let name = (request.device, request.request);
             self.flushes.asked(name, self.machine.instruction_count());
             self.asked_flush = true;
+        }
+        if let Some(written) = &mut self.written {
+            written.asked(&request);
         }
         self.send(request);
     }
@@ -257,7 +298,20 @@ impl ReplicaGuest {
     pub fn inject_live(&mut self, input: &Input) -> Result<(), GuestError> {
         self.machine
             .inject(input)
-            .map_err(|error| GuestError::Refused(error.to_string()))
+            .map_err(|error| GuestError::Refused(error.to_string()))?;
+        if let (
+            Some(written),
+            Input::DiskCompletion {
+                device,
+                request,
+                status,
+                ..
+            },
+        ) = (&mut self.written, input)
+        {
+            written.ended((*device, *request), *status);
+        }
+        Ok(())
     }
 
     /// The answers to entropy requests that wait, from the host's random numbers.
@@ -367,6 +421,9 @@ impl Guest for ReplicaGuest {
     }
 
     fn run(&mut self, until: u64) -> GuestStop {
+        if self.follower.is_some() {
+            return GuestStop::Idle;
+        }
         match self.machine.run(until) {
             Stop::Reached => GuestStop::Reached,
             Stop::Idle { .. } => GuestStop::Idle,
@@ -376,12 +433,33 @@ impl Guest for ReplicaGuest {
     }
 
     fn inject(&mut self, input: &[u8]) -> Result<Injection, InjectionError> {
-        self.inject_recorded(input)
-            .map_err(|error| InjectionError(error.to_string()))
+        let injected = match self.follower {
+            Some(_) => Err(GuestError::Executes),
+            None => self.inject_recorded(input),
+        };
+        injected.map_err(|error| InjectionError(error.to_string()))
+    }
+
+    fn hold_piece(&mut self, piece: &[u8]) -> Result<(), InjectionError> {
+        let held = self.hold(piece);
+        held.map_err(|error| InjectionError(error.to_string()))
+    }
+
+    fn apply_checkpoint(
+        &mut self,
+        count: u64,
+        checkpoint: &[u8],
+    ) -> Result<Injection, InjectionError> {
+        let applied = self.apply(count, checkpoint);
+        applied.map_err(|error| InjectionError(error.to_string()))?;
+        Ok(Injection::Done)
     }
 
     fn take_outputs(&mut self) -> Vec<Output> {
-        self.outputs()
+        match self.take_applied_outputs() {
+            Some(outputs) => outputs,
+            None => self.outputs(),
+        }
     }
 
     fn visible_outputs(&self) -> u64 {
@@ -408,6 +486,18 @@ impl Guest for &mut ReplicaGuest {
 
     fn inject(&mut self, input: &[u8]) -> Result<Injection, InjectionError> {
         (**self).inject(input)
+    }
+
+    fn hold_piece(&mut self, piece: &[u8]) -> Result<(), InjectionError> {
+        (**self).hold_piece(piece)
+    }
+
+    fn apply_checkpoint(
+        &mut self,
+        count: u64,
+        checkpoint: &[u8],
+    ) -> Result<Injection, InjectionError> {
+        (**self).apply_checkpoint(count, checkpoint)
     }
 
     fn take_outputs(&mut self) -> Vec<Output> {

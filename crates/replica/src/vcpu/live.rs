@@ -1,5 +1,6 @@
 //! The live mode: time is steered, inputs are injected and recorded, outputs are reported.
 
+mod checkpoints;
 mod snapshots;
 
 use super::Ends;
@@ -9,6 +10,8 @@ use crate::calendar::{CalendarWatch, GuestScale};
 use crate::clock::{ClockSteering, GuestNow};
 use crate::disk::Completion;
 use crate::host_time::{monotonic_ns, unix_ns};
+pub use checkpoints::CheckpointOptions;
+use checkpoints::Checkpoints;
 use environment::mpsc::{self, RecvTimeoutError, TryRecvError};
 use machine::Stop;
 use machine::input::{DiskStatus, Input, InstructionCount};
@@ -55,6 +58,8 @@ pub struct LiveOptions {
     pub flushes_wait: bool,
     /// What disks read is reported, besides the records that tell of it.
     pub reports_reads: bool,
+    /// Backups execute nothing: checkpoints are made for them, and no other records.
+    pub checkpoints: Option<CheckpointOptions>,
 }
 
 /// How a machine becomes live.
@@ -77,6 +82,10 @@ pub(super) fn run(
     going_live: GoingLive,
     ends: &Ends,
 ) -> Result<(), GuestError> {
+    if going_live.options.checkpoints.is_some() {
+        let begun = ends.begin_packing();
+        begun.map_err(|error| GuestError::Host(error.to_string()))?;
+    }
     let mut live = Live::new(guest, encoding, &going_live, ends);
     let result = live.run(going_live.commands);
     live.digest();
@@ -127,6 +136,7 @@ struct Live<'a> {
     /// When there was a marker last.
     along_at_ns: u64,
     snapshots: Snapshots,
+    checkpoints: Checkpoints,
     /// A request that this host failed, and those that ended with it: they take effect when it is
     /// certain that this machine goes on.
     failed: Vec<Completion>,
@@ -167,6 +177,7 @@ impl<'a> Live<'a> {
             ended_flushes: Vec::new(),
             along_at_ns: host_ns,
             snapshots: Snapshots::default(),
+            checkpoints: Checkpoints::new(options.checkpoints),
             failed: Vec::new(),
         }
     }
@@ -215,6 +226,7 @@ impl<'a> Live<'a> {
         }
         self.watch_calendar()?;
         self.begin_snapshot();
+        self.checkpoint_when_due();
         let quantum = self.steering.instructions_in(QUANTUM_NS);
         let quantum = quantum.clamp(*QUANTUM_LIMITS.start(), *QUANTUM_LIMITS.end());
         let began_ns = monotonic_ns();
@@ -226,6 +238,7 @@ impl<'a> Live<'a> {
         );
         let ran_ns = monotonic_ns().saturating_sub(began_ns);
         self.ends.gauges.ran_ns.fetch_add(ran_ns, Ordering::Relaxed);
+        self.checkpoints.changed();
         self.collect_outputs();
         match stop {
             Stop::Reached | Stop::Output => {
@@ -304,6 +317,8 @@ impl<'a> Live<'a> {
             }
             LiveCommand::Copy { pairing } => self.begin_copy(pairing),
             LiveCommand::NextRound { pairing } => self.next_round(pairing),
+            LiveCommand::CheckpointHeld => self.checkpoint_held(),
+            LiveCommand::EndCheckpoints { pairing } => self.end_checkpoints(pairing),
             LiveCommand::StandStill => return self.stand_still(),
             // It was told to go on before it was told to stand still.
             LiveCommand::Resume => {}
@@ -315,14 +330,11 @@ impl<'a> Live<'a> {
         if let Some(input) = input {
             self.inject(&input)?;
         }
-        self.flush(Flush::Whole);
-        let machine = &self.guest.machine;
-        self.steps.push(Step::Pressed {
-            count: machine.instruction_count(),
-            visible: machine.visible_outputs(),
-            press,
-        });
-        self.flush(Flush::Whole);
+        if self.checkpoints.are_made() {
+            self.pressed_before_checkpoint(press);
+        } else {
+            self.tell_pressed(press);
+        }
         Ok(())
     }
 
@@ -383,6 +395,9 @@ impl<'a> Live<'a> {
     /// Injects what the guest's own requests brought.
     fn internal_inputs(&mut self) -> Result<Turn, GuestError> {
         let mut failure = None;
+        if self.has_written_too_much() {
+            return Ok(ControlFlow::Continue(()));
+        }
         for mut completion in self.guest.completions() {
             if failure.is_none() {
                 failure = completion.host_error.take();
@@ -416,6 +431,11 @@ impl<'a> Live<'a> {
 
     fn inject(&mut self, input: &Input) -> Result<(), GuestError> {
         self.guest.inject_live(input)?;
+        if self.checkpoints.replace_records() {
+            self.checkpoints.changed();
+            self.collect_outputs();
+            return Ok(());
+        }
         if self.options.reports_reads
             && let Input::DiskCompletion {
                 device,
@@ -530,7 +550,10 @@ impl<'a> Live<'a> {
             flushes_wait,
             ..
         } = self.options;
-        if (nanoseconds, instructions, flushes_wait) == (0, 0, false) {
+        if (nanoseconds, instructions, flushes_wait) == (0, 0, false)
+            || self.checkpoints.replace_records()
+        {
+            // Checkpoints have theirs.
             return;
         }
         self.digest_at_ns = monotonic_ns().saturating_add(self.options.digest_interval_ns);
@@ -566,12 +589,20 @@ impl<'a> Live<'a> {
                     if self.command(command)?.is_break() {
                         return Ok(ControlFlow::Break(None));
                     }
+                    self.checkpoint_when_due();
                     self.flush(Flush::Pausing);
+                    if self.was_held_up() {
+                        return self.end_wait(before, None);
+                    }
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     // One without a timer is compared as well.
                     self.digest_when_due(monotonic_ns());
+                    self.checkpoint_when_due();
                     self.flush(Flush::Pausing);
+                    if self.was_held_up() {
+                        return self.end_wait(before, None);
+                    }
                 }
                 Err(RecvTimeoutError::Disconnected) => return Ok(ControlFlow::Break(None)),
             }
@@ -595,9 +626,12 @@ impl<'a> Live<'a> {
                 TryRecvError::Disconnected => RecvTimeoutError::Disconnected,
             });
         }
-        let until_digest_ns = (self.options.digest_interval_ns > 0)
-            .then(|| self.digest_at_ns.saturating_sub(monotonic_ns()));
-        match left_ns.into_iter().chain(until_digest_ns).min() {
+        let until_digest_ns = (self.options.digest_interval_ns > 0
+            && !self.checkpoints.replace_records())
+        .then(|| self.digest_at_ns.saturating_sub(monotonic_ns()));
+        let until_checkpoint_ns = self.until_checkpoint_ns();
+        let waits = [left_ns, until_digest_ns, until_checkpoint_ns];
+        match waits.into_iter().flatten().min() {
             Some(wait_ns) => {
                 let wait = Duration::from_nanos(wait_ns);
                 self.ends.commands.recv_timeout(wait)
@@ -618,6 +652,7 @@ impl<'a> Live<'a> {
             }
             self.begin_snapshot();
             self.digest_when_due(monotonic_ns());
+            self.checkpoint_when_due();
             self.flush(Flush::Pausing);
             match self.await_command(None) {
                 Ok(command) => {
@@ -647,6 +682,12 @@ impl<'a> Live<'a> {
     fn flush(&mut self, flush: Flush) {
         let count = self.guest.machine.instruction_count();
         self.ends.publish(&*self.guest.machine);
+        if self.checkpoints.are_made() {
+            if flush == Flush::Whole {
+                self.checkpoint();
+            }
+            return;
+        }
         let now_ns = monotonic_ns();
         let since_flush_ns = now_ns.saturating_sub(self.flushed_at_ns);
         let since_told_ns = now_ns.saturating_sub(self.told_at_ns);

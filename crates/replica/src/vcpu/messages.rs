@@ -45,6 +45,10 @@ pub(crate) enum LiveCommand {
     Copy { pairing: u64 },
     /// Go on to the next round of this copy.
     NextRound { pairing: u64 },
+    /// All members hold the oldest checkpoint of which that was not said yet.
+    CheckpointHeld,
+    /// Nobody is left for whom there were checkpoints since the snapshot of this pairing.
+    EndCheckpoints { pairing: u64 },
     /// Go no further: report everything, then [`LiveReport::StandsStill`].
     StandStill,
     /// Go on after standing still.

@@ -75,6 +75,10 @@ pub(super) fn run(guest: &mut ReplicaGuest, ends: &Ends) -> Result<Option<GoingL
             // A disk's completion may be what the replay waited for.
             Ok(Command::Look) | Err(TryRecvError::Empty) => {}
         }
+        if let Err(error) = replayer.guest_mut().look_at_follower() {
+            ends.replay(ReplayReport::DiskFailed(error.to_string()));
+            return Ok(None);
+        }
         if let Some(count) = replayer.guest_mut().newly_durable() {
             ends.replay(ReplayReport::Durable { count });
         }
@@ -94,11 +98,13 @@ pub(super) fn run(guest: &mut ReplicaGuest, ends: &Ends) -> Result<Option<GoingL
             Worked::DiskFailed => return Ok(None),
         }
         if progress == Progress::Waiting
+            && !replayer.guest().is_applying()
             && let Some(mut going_live) = go_live.take()
         {
             going_live.lost_ns = monotonic_ns().saturating_sub(heard_at_ns);
             // Whoever takes it asks the live machine again.
             snapshots.end(replayer.guest_mut());
+            replayer.guest_mut().begin_executing();
             return Ok(Some(going_live));
         }
     }

@@ -6,9 +6,9 @@ use crate::config::DiskFile;
 use machine::clock::Clock;
 use machine::config::{BoardConfig, DiskConfig};
 use machine::input::{ClockRecord, InputError};
-use machine::memory::{Capture, Extent, OutsideRam, Ram, Region};
+use machine::memory::{Capture, Consumer, Extent, OutsideRam, PageBatch, Ram, Region};
 use machine::output::{DiskOperation, DiskRequest, Finish, Output, Outputs};
-use machine::snapshot::{Snapshot, SnapshotHead};
+use machine::snapshot::{Snapshot, SnapshotError, SnapshotHead};
 use machine::{InjectError, Stop};
 use replication::record::RecordBody;
 use std::time::Instant;
@@ -183,6 +183,27 @@ impl Machine for Scripted {
 
     fn capture(&mut self) -> Option<Capture<'_>> {
         self.ram.capture()
+    }
+
+    fn begin_checkpoints(&mut self) {
+        self.ram.begin_epoch(Consumer::Checkpoint);
+    }
+
+    fn take_checkpoint(&mut self, page: &mut dyn FnMut(usize, &[u8])) -> Vec<u8> {
+        self.ram.visit_written(Consumer::Checkpoint, page);
+        self.state()
+    }
+
+    fn page(&self, index: usize) -> Option<&[u8]> {
+        (index == 0).then(|| self.ram.page(index))
+    }
+
+    fn pages_since_checkpoint(&self) -> usize {
+        self.ram.pages_unseen(Consumer::Checkpoint)
+    }
+
+    fn apply_checkpoint(&mut self, _: &[u8], _: &[PageBatch]) -> Result<(), SnapshotError> {
+        Err(SnapshotError::Damaged("nobody brings a scripted machine along"))
     }
 
     fn pages_in_use(&self) -> usize {

@@ -87,7 +87,7 @@ impl Join {
     }
 
     /// Whether records are sent, and not only kept.
-    fn has_snapshot(&self) -> bool {
+    pub fn has_snapshot(&self) -> bool {
         matches!(
             self.step,
             JoinStep::AwaitReady | JoinStep::Ready | JoinStep::Claiming | JoinStep::AwaitConfirmed
@@ -420,6 +420,7 @@ impl<O> Primary<O> {
     pub fn snapshot_taken(&mut self, now: Duration, pairing: u64, count: u64) {
         self.enter(now);
         self.advance_to(now, count);
+        self.checkpoints_began(pairing);
         let visible_outputs = self.visible_outputs;
         let (sequence, mark) = (self.log.last(), self.log.end().mark);
         if let State::Running { join: Some(join) } = &mut self.state

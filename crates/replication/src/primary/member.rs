@@ -465,7 +465,11 @@ impl<O> Primary<O> {
         if !is_certain || self.is_journal_lost() || is_gone {
             return;
         }
-        let held = self.members.iter().map(|m| m.cursor.acknowledged());
+        let sent_is_held = self.config.mutations.active(Mutation::CheckpointSentIsHeld);
+        let held = self.members.iter().map(|m| match sent_is_held {
+            true => m.cursor.sent(),
+            false => m.cursor.acknowledged(),
+        });
         let held = self.policy().held(held);
         let stored = self.durable_in_journal();
         if let Some(held) = held.into_iter().chain(stored).min() {

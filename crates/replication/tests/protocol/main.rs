@@ -2,6 +2,7 @@
 
 mod abilities;
 mod booting;
+mod checkpoints;
 mod claims;
 mod endings;
 mod failing_disks;

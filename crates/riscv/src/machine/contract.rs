@@ -8,9 +8,9 @@ use machine::config::{BoardConfig, PanicPolicy};
 use machine::debugging::Debuggable;
 use machine::engine::Engine;
 use machine::input::{ClockRecord, Input, InstructionCount};
-use machine::memory::{Capture, Extent, OutsideRam, Region};
+use machine::memory::{Capture, Consumer, Extent, OutsideRam, PageBatch, Region};
 use machine::output::{DiskRequest, Output};
-use machine::snapshot::{Snapshot, SnapshotHead};
+use machine::snapshot::{Snapshot, SnapshotError, SnapshotHead};
 use machine::{InjectError, Stop};
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -121,6 +121,29 @@ impl machine::Machine for Machine {
 
     fn capture(&mut self) -> Option<Capture<'_>> {
         self.memory.capture()
+    }
+
+    fn begin_checkpoints(&mut self) {
+        self.memory.begin_epoch(Consumer::Checkpoint);
+        self.state.current_hart().tlb.clear_stores();
+    }
+
+    fn take_checkpoint(&mut self, page: &mut dyn FnMut(usize, &[u8])) -> Vec<u8> {
+        self.memory.visit_written(Consumer::Checkpoint, page);
+        self.state.current_hart().tlb.clear_stores();
+        postcard::to_stdvec(&self.state).expect("plain data serialises")
+    }
+
+    fn page(&self, index: usize) -> Option<&[u8]> {
+        (index < self.memory.pages()).then(|| self.memory.page(index))
+    }
+
+    fn pages_since_checkpoint(&self) -> usize {
+        self.memory.pages_unseen(Consumer::Checkpoint)
+    }
+
+    fn apply_checkpoint(&mut self, state: &[u8], pages: &[PageBatch]) -> Result<(), SnapshotError> {
+        self.take_over(state, pages)
     }
 
     fn pages_in_use(&self) -> usize {

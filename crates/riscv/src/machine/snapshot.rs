@@ -4,8 +4,10 @@ use super::{Machine, State, reboot};
 use crate::architecture::{NAME, SEMANTICS_VERSION};
 use crate::board::config::LIMITS;
 use crate::memory::{Memory, region};
-use machine::memory::Ram;
-use machine::snapshot::{KeptImage, Snapshot, SnapshotError, SnapshotHead, SnapshotReader};
+use machine::memory::{PageBatch, Ram};
+use machine::snapshot::{
+    KeptImage, Snapshot, SnapshotError, SnapshotHead, SnapshotReader, replace_pages,
+};
 use std::io::Read;
 
 impl Machine {
@@ -43,6 +45,29 @@ impl Machine {
             return Err(SnapshotError::Damaged("its rounds are of several machines"));
         }
         Machine::of_snapshot(state, ram, reader.into_images())
+    }
+
+    /// Becomes what another machine of this board was at a checkpoint.
+    pub(super) fn take_over(
+        &mut self,
+        state: &[u8],
+        pages: &[PageBatch],
+    ) -> Result<(), SnapshotError> {
+        let state = decode(state)?;
+        if state.config.board != self.state.config.board {
+            return Err(SnapshotError::Damaged("it is of a machine of another board"));
+        }
+        if self.state.count != self.forgot_at {
+            // Something was executed here, and the engine remembers it.
+            self.memory.forget_code();
+            self.memory.forget_page_tables();
+            self.forget_code();
+        }
+        replace_pages(&mut self.memory, pages)?;
+        self.state = state;
+        self.memory.take_disturbances();
+        self.forgot_at = self.state.count;
+        Ok(())
     }
 
     fn of_snapshot(

@@ -9,9 +9,11 @@ use machine::clock::Clock;
 use machine::config::{BoardConfig, DiskConfig, NetworkConfig};
 use machine::engine::Engine;
 use machine::input::{ClockRecord, Input, InstructionCount};
-use machine::memory::{Capture, Extent, OutsideRam, PAGE_SIZE, Ram, Region};
+use machine::memory::{
+    Capture, Consumer, Extent, OutsideRam, PAGE_SIZE, PageBatch, Ram, Region,
+};
 use machine::output::{DiskRequest, Finish, Output, Outputs};
-use machine::snapshot::{Snapshot, SnapshotHead, SnapshotReader};
+use machine::snapshot::{Snapshot, SnapshotError, SnapshotHead, SnapshotReader, replace_pages};
 use machine::{Failure, InjectError, Machine, Stop};
 use serde::{Deserialize, Serialize};
 use std::io::Read;
@@ -364,6 +366,31 @@ impl Machine for SimulatedMachine {
 
     fn capture(&mut self) -> Option<Capture<'_>> {
         self.ram.capture()
+    }
+
+    fn begin_checkpoints(&mut self) {
+        self.ram.begin_epoch(Consumer::Checkpoint);
+    }
+
+    fn take_checkpoint(&mut self, page: &mut dyn FnMut(usize, &[u8])) -> Vec<u8> {
+        self.ram.visit_written(Consumer::Checkpoint, page);
+        self.encode()
+    }
+
+    fn page(&self, index: usize) -> Option<&[u8]> {
+        (index < self.ram.pages()).then(|| self.ram.page(index))
+    }
+
+    fn pages_since_checkpoint(&self) -> usize {
+        self.ram.pages_unseen(Consumer::Checkpoint)
+    }
+
+    fn apply_checkpoint(&mut self, state: &[u8], pages: &[PageBatch]) -> Result<(), SnapshotError> {
+        let decoded = postcard::from_bytes(state);
+        let decoded = decoded.map_err(|_| SnapshotError::Damaged("its state does not decode"))?;
+        replace_pages(&mut self.ram, pages)?;
+        (self.words, self.clock, self.outputs) = decoded;
+        Ok(())
     }
 
     fn pages_in_use(&self) -> usize {

@@ -56,11 +56,13 @@ pub enum Kind {
     Disks,
     /// The files of a backup's host take nothing more when the machine is to go over to it.
     Unable,
+    /// Backups execute nothing: they are brought along by checkpoints.
+    StateTransfer,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 8] = [
+    pub const ALL: [Kind; 9] = [
         Kind::Plain,
         Kind::Journals,
         Kind::Lives,
@@ -69,6 +71,7 @@ impl Kind {
         Kind::Differs,
         Kind::Disks,
         Kind::Unable,
+        Kind::StateTransfer,
     ];
 
     /// As it is written.
@@ -82,6 +85,7 @@ impl Kind {
             Kind::Differs => "differs",
             Kind::Disks => "disks",
             Kind::Unable => "unable",
+            Kind::StateTransfer => "state-transfer",
         }
     }
 }
@@ -229,6 +233,16 @@ impl Summary {
             Kind::Lives => &["Ended", "Lost", "life begun", "started from a disk"],
             Kind::Moving => &["Moved", "key copied", "done: arbiter move"],
             Kind::Untold => &["done: switchover"],
+            Kind::StateTransfer => &[
+                "Joined",
+                "Dropped",
+                "TookOver",
+                "HandedOver",
+                "begun",
+                "repeated",
+                "done: switchover",
+                "done: button",
+            ],
             Kind::Differs => &["odd backup joined anew", "odd primary joined anew"],
             Kind::Unable => &[
                 "not switched over to an unable host",

@@ -14,6 +14,7 @@ use replica::config::{
     Attachment, DiskFile, JournalOptions, JournalPlace, NetworkEnd, PairOptions, Retention,
 };
 use replica::disk::Disk;
+use replica::vcpu::CheckpointOptions;
 use replica::{Machines, ReplicaConfig, run_mutated};
 use replication::config::JournalRole;
 use replication::configuration::{Build, Configuration};
@@ -72,6 +73,8 @@ pub struct Site {
     pub durability: Durability,
     /// Between two digests.
     pub digest_interval: Duration,
+    /// Backups are brought along by checkpoints.
+    pub checkpoints: Option<CheckpointOptions>,
     /// What restoring a machine takes, in milliseconds.
     pub restore_ms: u64,
 }
@@ -339,6 +342,7 @@ impl World {
                 lag_policy: LagPolicy::Slow,
                 lag_limit: Duration::from_secs(5),
                 digest_interval: self.site.digest_interval,
+                checkpoints: self.site.checkpoints,
                 // In a simulated world nobody has to prove who he is.
                 keys: Default::default(),
                 members: Default::default(),

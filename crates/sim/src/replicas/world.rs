@@ -16,6 +16,7 @@ use crate::arbiter::Mood;
 use crate::random::Random;
 use crate::world::Violation;
 use replica::control::{Button, Request};
+use replica::vcpu::CheckpointOptions;
 use replication::mutation::Mutations;
 use replication::succession::Durability;
 use std::collections::BTreeMap;
@@ -114,7 +115,11 @@ impl Site {
             Kind::Differs => 3,
             _ => hosts,
         };
+        let transfers_state = kind == Kind::StateTransfer;
         Site {
+            checkpoints: transfers_state.then(|| CheckpointOptions {
+                interval_ns: random.pick(&[10, 25, 25, 100]) * MS,
+            }),
             hosts: options.hosts.unwrap_or(usual),
             has_disk: random.percent(60) || kind == Kind::Disks,
             disks_suffer: kind == Kind::Disks,
@@ -128,7 +133,10 @@ impl Site {
                 true => Duration::from_millis(random.pick(&[50, 50, 10_000])),
                 false => Duration::ZERO,
             },
-            durability: random.pick(&[Durability::Primary, Durability::Both]),
+            durability: match random.pick(&[Durability::Primary, Durability::Both]) {
+                Durability::Both if !transfers_state => Durability::Both,
+                _ => Durability::Primary,
+            },
             digest_interval: Duration::from_millis(random.pick(&[100, 500, 500, 3_000])),
             restore_ms: random.pick(&[0, 5, 300, 1_500]),
         }

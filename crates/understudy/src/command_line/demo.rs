@@ -1,7 +1,7 @@
 //! `understudy demo`.
 
 use super::engine::EngineOption;
-use crate::config::ByteSize;
+use crate::config::{ByteSize, ReplicationName};
 use crate::demo::{self, DemoOptions};
 use crate::engine::EngineName;
 use crate::exit::{ExitStatus, Failure};
@@ -43,6 +43,10 @@ pub struct Demo {
     /// Take this image, built by `understudy guest build`, instead of the demonstration's own
     #[arg(long, value_name = "DIR")]
     guest: Option<PathBuf>,
+    /// How the backup is kept alike: log (it does what the primary's machine is made to do) or state-transfer (it is
+    /// brought along by its state)
+    #[arg(long, value_name = "HOW", value_enum, default_value = "log")]
+    replication: ReplicationName,
     #[command(flatten)]
     engine: EngineOption,
 }
@@ -67,6 +71,7 @@ impl Demo {
             architecture: self.arch,
             guest: self.guest,
             engine: self.engine.or(EngineName::default()),
+            replication: self.replication,
         })
     }
 }

@@ -162,3 +162,31 @@ fn a_missing_file_is_one_clear_error() {
         "{error}"
     );
 }
+
+/// What does not go with state transfer is refused by name, and not found out by a pair.
+#[test]
+fn what_does_not_go_with_state_transfer_is_refused() {
+    let transferring = |rest: &str| {
+        WHOLE.replace(
+            "suspect_after",
+            &format!("replication = \"state-transfer\"\n{rest}suspect_after"),
+        )
+    };
+    let config = load(&transferring("checkpoint_interval = \"40ms\"\n")).unwrap();
+    let (replica, _) = config.replica(Path::new("vm.toml")).unwrap();
+    let checkpoints = replica.pair.checkpoints.expect("they are made");
+    assert_eq!(checkpoints.interval_ns, 40_000_000);
+    let (replica, _) = load(WHOLE).unwrap().replica(Path::new("vm.toml")).unwrap();
+    assert_eq!(replica.pair.checkpoints, None);
+    let journal = format!("{}\n[journal]\ndirectory = \"journal\"\n", transferring(""));
+    let both = format!("disk_durability = \"both\"{}", transferring(""));
+    let often = transferring("checkpoint_interval = \"1ms\"\n");
+    for (text, key) in [
+        (journal, "journal"),
+        (both, "disk_durability"),
+        (often, "pair.checkpoint_interval"),
+    ] {
+        let error = error(&text);
+        assert!(error.contains(key), "{error}");
+    }
+}

@@ -9,7 +9,7 @@ use super::probe::Probe;
 use super::screen::View;
 use crate::config::{
     ArbiterSection, ByteSize, DiskDurability, LagPolicy, MacAddress, MemberName, Milliseconds,
-    NetworkSection, PairSection, VmConfig,
+    NetworkSection, PairSection, ReplicationName, VmConfig, default_checkpoint_interval,
 };
 use crate::engine::EngineName;
 use crate::exit::Failure;
@@ -62,6 +62,7 @@ pub struct Supervisor {
     hosts: [MemberName; 2],
     memory: u64,
     engine: EngineName,
+    replication: ReplicationName,
     next_number: u32,
     started_at_ns: u64,
     ready_at_ns: Option<u64>,
@@ -101,6 +102,7 @@ impl Supervisor {
             hosts,
             memory: options.memory,
             engine: options.engine,
+            replication: options.replication,
             next_number: 1,
             started_at_ns,
             ready_at_ns: None,
@@ -234,6 +236,8 @@ impl Supervisor {
                 lag_policy: LagPolicy::Slow,
                 lag_limit: Milliseconds(5000),
                 digest_interval: Milliseconds(1000),
+                replication: self.replication,
+                checkpoint_interval: default_checkpoint_interval(),
             }),
             journal: None,
             next_arbiter: None,

@@ -2,7 +2,7 @@
 
 use super::{Machine, NAME, SEMANTICS_VERSION, State, check, reboot};
 use crate::ram::{Ram, region};
-use machine::memory::Ram as MachineRam;
+use machine::memory::{PageBatch, Ram as MachineRam};
 use machine::snapshot::{KeptImage, Snapshot, SnapshotError, SnapshotHead, SnapshotReader};
 use std::io::Read;
 
@@ -37,6 +37,30 @@ impl Machine {
             return Err(SnapshotError::Damaged("its rounds are of several machines"));
         }
         Machine::of_snapshot(state, ram, reader.into_images())
+    }
+
+    /// Becomes what another machine of this board was at a checkpoint: `pages` were written since the one
+    /// that this machine is of.
+    ///
+    /// # Errors
+    /// [`SnapshotError`] for what is no state of such a machine, and nothing has changed.
+    pub fn apply_checkpoint(
+        &mut self,
+        state: &[u8],
+        pages: &[PageBatch],
+    ) -> Result<(), SnapshotError> {
+        let state = decode(state)?;
+        if state.config.board != self.state.config.board {
+            return Err(SnapshotError::Damaged("it is of a machine of another board"));
+        }
+        if self.state.count != self.forgot_at {
+            // Something was executed here, and the engine remembers it.
+            self.forget_caches();
+        }
+        self.ram.replace_pages(pages)?;
+        self.state = state;
+        self.forgot_at = self.state.count;
+        Ok(())
     }
 
     fn of_snapshot(

@@ -183,7 +183,9 @@ impl Live<'_> {
         );
         // A copy that is under way is not of what this one lets change.
         self.snapshots.rounds = None;
-        self.flush(Flush::Whole);
+        if !self.checkpoints.are_made() {
+            self.flush(Flush::Whole);
+        }
         let began_ns = monotonic_ns();
         let (mut disk_parts, mut freezing) = (mpsc::sync_channel(1).1, None);
         match (self.guest.disk_thread(), disks) {
@@ -192,6 +194,9 @@ impl Live<'_> {
             (Some(_), SnapshotDisks::Untouched) | (None, _) => {}
         }
         let (head, pages) = self.capture(pairing, extent);
+        if extent == Extent::Changes {
+            self.begin_checkpoints(pairing);
+        }
         let mut begun = BegunSnapshot::of(&*self.guest.machine, pairing, head, pages);
         begun.disk_parts = disk_parts;
         begun.freezing = freezing;

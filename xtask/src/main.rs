@@ -205,6 +205,9 @@ enum Bench {
         /// Directory of a built guest image with Redis.
         #[arg(long)]
         guest: PathBuf,
+        /// Passed on to `understudy demo`.
+        #[arg(last = true)]
+        demo: Vec<String>,
     },
     /// One machine with one backup and with two: requests, and how long outputs wait.
     Members {
@@ -376,7 +379,11 @@ fn run_bench(bench: Bench) -> Result<()> {
             joins,
             demo,
         } => bench::join::bench(fill_mb, joins, &words(&demo)),
-        Bench::Pair { repetitions, guest } => bench::pair::bench(repetitions, &guest),
+        Bench::Pair {
+            repetitions,
+            guest,
+            demo,
+        } => bench::pair::bench(repetitions, &guest, &words(&demo)),
         Bench::Members { repetitions } => bench::members::bench(repetitions),
         Bench::Tls { repetitions } => bench::tls::bench(repetitions),
         Bench::Log { seconds, demo } => bench::log::bench(seconds, &words(&demo)),

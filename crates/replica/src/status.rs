@@ -3,11 +3,13 @@
 use crate::events::Event;
 use crate::host_time::rfc3339;
 use crate::journal::KeptHistory;
+use crate::vcpu::Gauges;
 use machine::engine::Engine;
 use replication::capacity::{HostFacts, Needs};
 use replication::primary::{FollowerStatus, JournalPhase, JournalStatus};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How long a replica's visible outputs waited for the backup's acknowledgement.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -90,10 +90,22 @@ pub(crate) struct Ends {
     packer: OnceCell<Packer>,
 }
 
+impl Gauges {
+    /// A checkpoint of so many pages was made, for which the guest stood still for so long.
+    fn checkpoint_made(&self, pages: usize, took_ns: u64) {
+        self.checkpoints.fetch_add(1, Ordering::Relaxed);
+        self.checkpoint_pages
+            .fetch_add(pages as u64, Ordering::Relaxed);
+        self.checkpoint_ns.fetch_add(took_ns, Ordering::Relaxed);
+        self.longest_checkpoint_ns
+            .fetch_max(took_ns, Ordering::Relaxed);
+    }
+}
+
 impl Ends {
     /// From here on what is reported goes through the thread that compresses checkpoints.
-    fn begin_packing(&self) -> io::Result<()> {
-        let packer = Packer::start(self.live.clone(), self.waker.clone())?;
+    fn begin_packing(&self, piece_bytes: usize) -> io::Result<()> {
+        let packer = Packer::start(self.live.clone(), self.waker.clone(), piece_bytes)?;
         // A machine goes live once.
         let _set = self.packer.set(packer);
         Ok(())

@@ -520,9 +520,14 @@ impl<O> Primary<O> {
             }
         }
         let is_checkpoint = matches!(record.body, RecordBody::Checkpoint(_));
+        let is_piece = matches!(record.body, RecordBody::Piece(_));
         let number = self.append(now, record);
         if is_checkpoint {
             self.checkpoint_made(number);
+        }
+        if is_piece {
+            // Nobody waits for it, but somebody will for the last.
+            self.flush(now, false);
         }
         self.maintain(now);
     }
@@ -559,6 +564,18 @@ impl<O> Primary<O> {
     /// The vcpu collected outputs at `count`, in order with its records; `visible_outputs` is the
     /// machine's running count including these.
     pub fn outputs(&mut self, now: Duration, count: u64, visible_outputs: u64, outputs: Vec<O>) {
+        self.outputs_since(now, now, count, visible_outputs, outputs);
+    }
+
+    /// As [`Primary::outputs`], of outputs that wait since then.
+    pub fn outputs_since(
+        &mut self,
+        now: Duration,
+        since: Duration,
+        count: u64,
+        visible_outputs: u64,
+        outputs: Vec<O>,
+    ) {
         self.enter(now);
         self.advance_to(now, count);
         assert!(
@@ -580,7 +597,7 @@ impl<O> Primary<O> {
             self.gate.passed(visible_outputs);
             self.actions.push_back(PrimaryAction::Emit(outputs));
         } else {
-            self.gate.hold(now, marker, visible_outputs, outputs);
+            self.gate.hold(since, marker, visible_outputs, outputs);
             self.flush(now, true);
         }
         self.maintain(now);

@@ -107,6 +107,25 @@ found! {
     a_claim_by_a_non_member_is_found: ClaimByNonMember among Plain within 50,
     a_block_that_is_not_copied_is_found: ChangedBlockNotCopied among Disks within 50,
     a_machine_handed_to_a_host_that_could_not_go_on_is_found: HandsOverToTheUnable among Unable within 10,
+    outputs_that_wait_until_their_checkpoint_is_sent_are_found: CheckpointSentIsHeld among StateTransfer within 50,
+    half_a_checkpoint_that_is_applied_is_found: HalfCheckpointApplied among StateTransfer within 50,
+    outputs_of_a_checkpoint_that_are_not_repeated_are_found: OutputsNotRepeated among StateTransfer within 50,
+}
+
+/// Backups that are brought along by checkpoints, of which some are cut by the death of their primary: what the outside
+/// saw has no gap and no contradiction, and digests agree.
+#[test]
+fn with_backups_that_execute_nothing_no_promise_is_broken() {
+    let options = Options {
+        kind: Kind::StateTransfer,
+        ..Options::default()
+    };
+    let summary = all_well(0..48, &options);
+    assert_eq!(
+        summary.missing(Kind::StateTransfer),
+        Vec::<&str>::new(),
+        "never occurred"
+    );
 }
 
 #[test]

@@ -11,7 +11,7 @@ mod supervisor;
 
 pub use child::{Supervised, die_with_supervisor};
 
-use crate::config::ReplicationName;
+use crate::config::{Milliseconds, ReplicationName};
 use crate::engine::EngineName;
 use crate::exit::{ExitStatus, Failure};
 use crate::terminal::RawMode;
@@ -48,6 +48,8 @@ pub struct DemoOptions {
     pub engine: EngineName,
     /// How the backup is kept alike.
     pub replication: ReplicationName,
+    /// Time between two checkpoints, if there are some.
+    pub checkpoint_interval: Milliseconds,
 }
 
 /// How often children are looked after.

@@ -33,6 +33,7 @@ pub fn bench(seconds: u64, arguments: &[&str]) -> Result<()> {
         json!({
             "log_kbit_per_second": { "idle": idle / 1e3, "cpu": cpu / 1e3, "redis": redis / 1e3 },
             "output_delay_ms": primary["output_delay"],
+            "checkpoints": primary["checkpoints"],
         })
     );
     Ok(())

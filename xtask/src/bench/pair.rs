@@ -18,10 +18,12 @@ struct Figures {
     /// Runs per second of a CPU-bound script inside the guest.
     cpu: Vec<f64>,
     output_delay_ms: Value,
+    /// Of a pair that transfers state.
+    checkpoints: Value,
 }
 
 /// `cargo xtask bench pair`.
-pub fn bench(repetitions: usize, guest: &Path) -> Result<()> {
+pub fn bench(repetitions: usize, guest: &Path, arguments: &[&str]) -> Result<()> {
     if !exists("redis-benchmark") {
         bail!("redis-benchmark is missing: apt-get install redis-tools");
     }
@@ -29,7 +31,7 @@ pub fn bench(repetitions: usize, guest: &Path) -> Result<()> {
     let (mut single, mut pair) = (Figures::default(), Figures::default());
     for _ in 0..repetitions {
         measure_single(&mut single, guest)?;
-        measure_pair(&mut pair, guest)?;
+        measure_pair(&mut pair, guest, arguments)?;
     }
     println!("load at the end: {}", program::load());
     let ratio = |pair: &[f64], single: &[f64]| median(pair) / median(single);
@@ -43,6 +45,7 @@ pub fn bench(repetitions: usize, guest: &Path) -> Result<()> {
             "cpu": { "single": median(&single.cpu), "pair": median(&pair.cpu),
                        "ratio": ratio(&pair.cpu, &single.cpu) },
             "output_delay_ms": pair.output_delay_ms,
+            "checkpoints": pair.checkpoints,
         })
     );
     Ok(())
@@ -56,14 +59,16 @@ fn measure_single(figures: &mut Figures, guest: &Path) -> Result<()> {
     Ok(std::fs::remove_dir_all(directory)?)
 }
 
-fn measure_pair(figures: &mut Figures, guest: &Path) -> Result<()> {
+fn measure_pair(figures: &mut Figures, guest: &Path, arguments: &[&str]) -> Result<()> {
     let directory = super::scratch("pair")?;
     let guest = guest.display().to_string();
-    let demo = Demo::start(directory.clone(), &["--guest", &guest])?;
+    let arguments = [&["--guest", &guest], arguments].concat();
+    let demo = Demo::start(directory.clone(), &arguments)?;
     demo.wait_until_protected(Duration::from_secs(120))?;
     figures.measure(&demo.redis_address()?)?;
     if let Some(primary) = demo.replica("primary")? {
         figures.output_delay_ms = primary["output_delay"].clone();
+        figures.checkpoints = primary["checkpoints"].clone();
     }
     drop(demo);
     Ok(std::fs::remove_dir_all(directory)?)

@@ -24,12 +24,13 @@ pub(crate) use packing::Work;
 use machine::input::InstructionCount;
 use machine::output::{DiskRequest, Output};
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// The format of what is in the pieces: hosts pair only where it is the same.
 pub const FORMAT: &str = "state-transfer";
 
 /// A piece is compressed when its items have so many bytes, so that it is one message of the channel.
-const PIECE_BYTES: usize = 256 << 10;
+pub(crate) const PIECE_BYTES: usize = 256 << 10;
 /// …and no piece has more: an item more than its limit.
 const MOST_PIECE_BYTES: usize = PIECE_BYTES + (64 << 10);
 /// Bytes of the moment in one item.
@@ -72,6 +73,8 @@ pub(crate) struct Taken {
     pub digest: Option<u128>,
     /// Buttons that had taken effect.
     pub presses: Vec<u64>,
+    /// How long its outputs had waited for it, on average.
+    pub waited: Duration,
 }
 
 #[cfg(test)]

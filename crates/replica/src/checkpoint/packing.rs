@@ -50,7 +50,12 @@ impl Packer {
     ///
     /// # Errors
     /// The host gives no thread.
-    pub(crate) fn start(reports: Sender<LiveReport>, waker: Waker) -> io::Result<Packer> {
+    pub(crate) fn start(
+        reports: Sender<LiveReport>,
+        waker: Waker,
+        piece_bytes: usize,
+    ) -> io::Result<Packer> {
+        assert!(piece_bytes <= PIECE_BYTES, "no backup takes longer pieces");
         let (work, given) = mpsc::channel();
         let (give_back, used) = mpsc::channel();
         let packing = Packing {
@@ -59,7 +64,8 @@ impl Packer {
             compressor: Compressor::new(LEVEL)?,
             remembered: Remembered::default(),
             hash: Xxh3::new(),
-            items: Vec::with_capacity(PIECE_BYTES + PAGE),
+            items: Vec::with_capacity(piece_bytes + PAGE),
+            piece_bytes,
             pieces: 0,
             base: 0,
         };
@@ -130,6 +136,7 @@ struct Packing {
     remembered: Remembered,
     hash: Xxh3,
     items: Vec<u8>,
+    piece_bytes: usize,
     pieces: u32,
     base: u64,
 }
@@ -192,7 +199,7 @@ impl Packing {
     }
 
     fn piece_if_full(&mut self) {
-        if self.items.len() >= PIECE_BYTES {
+        if self.items.len() >= self.piece_bytes {
             let piece = self.piece();
             let report = LiveReport::Steps {
                 steps: vec![piece],
@@ -242,6 +249,7 @@ impl Packing {
             visible,
             digest,
             presses,
+            waited,
         } = taken;
         let record = |body| Step::Record(Record { count, body });
         steps.push(record(RecordBody::Checkpoint(body)));
@@ -250,6 +258,7 @@ impl Packing {
             count,
             visible,
             outputs: moment.outputs,
+            waited,
         }));
         let pressed = presses.into_iter().map(|press| Step::Pressed {
             count,

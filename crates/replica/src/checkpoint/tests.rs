@@ -26,7 +26,7 @@ impl Pair {
     fn new() -> Pair {
         let (sender, reports) = mpsc::channel();
         Pair {
-            packer: Some(Packer::start(sender, Waker::new().unwrap()).unwrap()),
+            packer: Some(Packer::start(sender, Waker::new().unwrap(), PIECE_BYTES).unwrap()),
             reports,
             held: HeldCheckpoint::default(),
             ram: (0..2_000).map(|index| (index, vec![0; PAGE])).collect(),

@@ -477,8 +477,10 @@ impl PrimaryLoop {
                 Step::Read(read) => self.keep_read(read),
                 Step::Outputs(batch) => {
                     let outputs = batch.outputs.into_iter().map(Said::Output).collect();
-                    self.core
-                        .outputs(monotonic(), batch.count, batch.visible, outputs);
+                    let now = monotonic();
+                    let since = now.saturating_sub(batch.waited);
+                    let (count, visible) = (batch.count, batch.visible);
+                    self.core.outputs_since(now, since, count, visible, outputs);
                 }
                 Step::Pressed {
                     count,

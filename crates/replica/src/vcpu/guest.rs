@@ -451,8 +451,7 @@ impl Guest for ReplicaGuest {
         checkpoint: &[u8],
     ) -> Result<Injection, InjectionError> {
         let applied = self.apply(count, checkpoint);
-        applied.map_err(|error| InjectionError(error.to_string()))?;
-        Ok(Injection::Done)
+        applied.map_err(|error| InjectionError(error.to_string()))
     }
 
     fn take_outputs(&mut self) -> Vec<Output> {

@@ -11,7 +11,7 @@ use crate::clock::{ClockSteering, GuestNow};
 use crate::disk::Completion;
 use crate::host_time::{monotonic_ns, unix_ns};
 pub use checkpoints::CheckpointOptions;
-use checkpoints::Checkpoints;
+use checkpoints::{Checkpoints, OutputWaits};
 use environment::mpsc::{self, RecvTimeoutError, TryRecvError};
 use machine::Stop;
 use machine::input::{DiskStatus, Input, InstructionCount};
@@ -82,8 +82,8 @@ pub(super) fn run(
     going_live: GoingLive,
     ends: &Ends,
 ) -> Result<(), GuestError> {
-    if going_live.options.checkpoints.is_some() {
-        let begun = ends.begin_packing();
+    if let Some(options) = going_live.options.checkpoints {
+        let begun = ends.begin_packing(options.piece_bytes);
         begun.map_err(|error| GuestError::Host(error.to_string()))?;
     }
     let mut live = Live::new(guest, encoding, &going_live, ends);
@@ -120,6 +120,8 @@ struct Live<'a> {
     outputs: Vec<Output>,
     /// Since when one of them waits.
     urgent_since_ns: Option<u64>,
+    /// Since when those wait that wait for a checkpoint.
+    output_waits: OutputWaits,
     flushed_at_ns: u64,
     /// The last report that woke the event loop, and where the machine was.
     told_at_ns: u64,
@@ -165,6 +167,7 @@ impl<'a> Live<'a> {
             steps: Vec::new(),
             outputs: Vec::new(),
             urgent_since_ns: None,
+            output_waits: OutputWaits::default(),
             flushed_at_ns: host_ns,
             told_at_ns: host_ns,
             told_count: 0,
@@ -476,7 +479,8 @@ impl<'a> Live<'a> {
         let is_waited_for = self.guest.take_asked_flush() && self.flushes_up_to != u64::MAX;
         if is_waited_for || !outputs.is_empty() {
             self.along_at_ns = monotonic_ns();
-            self.urgent_since_ns.get_or_insert_with(monotonic_ns);
+            self.urgent_since_ns.get_or_insert(self.along_at_ns);
+            self.output_waits.add(outputs.len(), self.along_at_ns);
             self.outputs.append(&mut outputs);
         }
     }
@@ -504,6 +508,7 @@ impl<'a> Live<'a> {
         self.flush(Flush::Passing);
         let ran_ns = now_ns.saturating_sub(began_ns);
         let copied_ns = self.copy_pages(|copying, machine| copying.after_running(machine, ran_ns));
+        self.checkpoint_after_running(ran_ns);
         self.throttle(ran_ns, copied_ns);
         Ok(())
     }
@@ -620,7 +625,7 @@ impl<'a> Live<'a> {
     /// The next command, waited for until the next digest is due, for `left_ns` at most. While a
     /// snapshot is under way nothing is waited for.
     fn await_command(&mut self, left_ns: Option<u64>) -> Result<Command, RecvTimeoutError> {
-        if self.copies_while_waiting() {
+        if self.copies_while_waiting() || self.checkpoint_while_waiting() {
             return self.ends.commands.try_recv().map_err(|error| match error {
                 TryRecvError::Empty => RecvTimeoutError::Timeout,
                 TryRecvError::Disconnected => RecvTimeoutError::Disconnected,
@@ -709,6 +714,7 @@ impl<'a> Live<'a> {
                 count,
                 visible: self.guest.machine.visible_outputs(),
                 outputs: std::mem::take(&mut self.outputs),
+                waited: Duration::ZERO,
             }));
         }
         let report = LiveReport::Steps { steps, count };

@@ -123,6 +123,8 @@ pub struct VisibleOutputs {
     pub visible: u64,
     /// Frames and console bytes, in order.
     pub outputs: Vec<Output>,
+    /// How long they waited before they were reported, on average, where that is long.
+    pub waited: Duration,
 }
 
 /// What a live machine reports.

@@ -11,6 +11,7 @@ use environment::mpsc::{self, TryRecvError};
 use replication::replay::{Progress, Replayer};
 use snapshots::Snapshots;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// Instructions between two looks at the commands: a millisecond or less.
 const QUANTUM: u64 = 200_000;
@@ -98,7 +99,6 @@ pub(super) fn run(guest: &mut ReplicaGuest, ends: &Ends) -> Result<Option<GoingL
             Worked::DiskFailed => return Ok(None),
         }
         if progress == Progress::Waiting
-            && !replayer.guest().is_applying()
             && let Some(mut going_live) = go_live.take()
         {
             going_live.lost_ns = monotonic_ns().saturating_sub(heard_at_ns);
@@ -162,6 +162,7 @@ fn report(replayer: &mut Replayer<&mut ReplicaGuest>, ends: &Ends, at_once: bool
                 count,
                 visible: batch.visible_outputs,
                 outputs: batch.outputs,
+                waited: Duration::ZERO,
             })
         })
         .collect();

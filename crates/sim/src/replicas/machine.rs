@@ -353,7 +353,10 @@ impl Machine for SimulatedMachine {
     }
 
     fn begin_snapshot(&mut self, extent: Extent) -> SnapshotHead {
-        if let Some((shared, process)) = &self.watcher {
+        // A checkpoint is no copy for somebody who joins.
+        if let Some((shared, process)) = &self.watcher
+            && extent != Extent::Checkpoint
+        {
             shared.lock().snapshot_begun(*process);
         }
         self.ram.begin_capture(extent);

@@ -119,6 +119,9 @@ impl Site {
         Site {
             checkpoints: transfers_state.then(|| CheckpointOptions {
                 interval_ns: random.pick(&[10, 25, 25, 100]) * MS,
+                // The guest's memory is small: so are checkpoints, and all of a large one happens to them.
+                pages_at_once: random.pick(&[2, 4, 512]),
+                piece_bytes: random.pick(&[1, 1, 10_000]),
             }),
             hosts: options.hosts.unwrap_or(usual),
             has_disk: random.percent(60) || kind == Kind::Disks,

@@ -1,7 +1,7 @@
 //! `understudy demo`.
 
 use super::engine::EngineOption;
-use crate::config::{ByteSize, ReplicationName};
+use crate::config::{ByteSize, Milliseconds, ReplicationName, default_checkpoint_interval};
 use crate::demo::{self, DemoOptions};
 use crate::engine::EngineName;
 use crate::exit::{ExitStatus, Failure};
@@ -47,6 +47,9 @@ pub struct Demo {
     /// brought along by its state)
     #[arg(long, value_name = "HOW", value_enum, default_value = "log")]
     replication: ReplicationName,
+    /// Time between two checkpoints, with state-transfer
+    #[arg(long, value_name = "TIME", default_value_t = default_checkpoint_interval())]
+    checkpoint_interval: Milliseconds,
     #[command(flatten)]
     engine: EngineOption,
 }
@@ -72,6 +75,7 @@ impl Demo {
             guest: self.guest,
             engine: self.engine.or(EngineName::default()),
             replication: self.replication,
+            checkpoint_interval: self.checkpoint_interval,
         })
     }
 }

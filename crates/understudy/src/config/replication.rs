@@ -28,8 +28,8 @@ pub(super) fn checkpoints(
     replication: ReplicationName,
     interval: Milliseconds,
 ) -> Option<CheckpointOptions> {
-    let interval_ns = interval.duration().as_nanos() as u64;
-    (replication == ReplicationName::StateTransfer).then_some(CheckpointOptions { interval_ns })
+    let options = CheckpointOptions::every(interval.duration());
+    (replication == ReplicationName::StateTransfer).then_some(options)
 }
 
 /// What of a configuration does not go with state transfer: the key, and why.

@@ -9,7 +9,7 @@ use super::probe::Probe;
 use super::screen::View;
 use crate::config::{
     ArbiterSection, ByteSize, DiskDurability, LagPolicy, MacAddress, MemberName, Milliseconds,
-    NetworkSection, PairSection, ReplicationName, VmConfig, default_checkpoint_interval,
+    NetworkSection, PairSection, ReplicationName, VmConfig,
 };
 use crate::engine::EngineName;
 use crate::exit::Failure;
@@ -63,6 +63,7 @@ pub struct Supervisor {
     memory: u64,
     engine: EngineName,
     replication: ReplicationName,
+    checkpoint_interval: Milliseconds,
     next_number: u32,
     started_at_ns: u64,
     ready_at_ns: Option<u64>,
@@ -103,6 +104,7 @@ impl Supervisor {
             memory: options.memory,
             engine: options.engine,
             replication: options.replication,
+            checkpoint_interval: options.checkpoint_interval,
             next_number: 1,
             started_at_ns,
             ready_at_ns: None,
@@ -237,7 +239,7 @@ impl Supervisor {
                 lag_limit: Milliseconds(5000),
                 digest_interval: Milliseconds(1000),
                 replication: self.replication,
-                checkpoint_interval: default_checkpoint_interval(),
+                checkpoint_interval: self.checkpoint_interval,
             }),
             journal: None,
             next_arbiter: None,

@@ -6,6 +6,7 @@ use crate::checkpoint::{HeldCheckpoint, Moment};
 use crate::disk::Completion;
 use machine::input::DiskStatus;
 use machine::output::{DiskOperation, DiskRequest, Output};
+use replication::guest::Injection;
 use std::collections::BTreeMap;
 
 /// Requests with such numbers are the primary's, which this host's disk carries out as well. No machine
@@ -58,6 +59,8 @@ pub(super) struct Follower {
     outputs: Vec<Output>,
     /// Of requests of the primary's.
     submitted: u64,
+    /// The machine is what the newest checkpoint says, and the disks are not yet.
+    is_applied: bool,
     /// Makes of a checkpoint what it can before all has come: a bug, for the simulator.
     applies_halves: bool,
 }
@@ -137,11 +140,6 @@ impl ReplicaGuest {
         Ok(())
     }
 
-    /// Whether the disks still carry out what a checkpoint brought.
-    pub fn is_applying(&self) -> bool {
-        self.follower.is_some() && self.open_requests > 0
-    }
-
     pub(super) fn hold(&mut self, piece: &[u8]) -> Result<(), GuestError> {
         let follower = self.follower.as_mut().ok_or(GuestError::Executes)?;
         let held = follower.held.hold(piece);
@@ -152,27 +150,45 @@ impl ReplicaGuest {
         Ok(())
     }
 
-    pub(super) fn apply(&mut self, count: u64, end: &[u8]) -> Result<(), GuestError> {
+    /// The machine becomes what the checkpoint says. It is not done with before this host's disks have what the
+    /// primary's had written: whoever syncs them then has all of it.
+    pub(super) fn apply(&mut self, count: u64, end: &[u8]) -> Result<Injection, GuestError> {
         let follower = self.follower.as_mut().ok_or(GuestError::Executes)?;
-        let applied = follower.held.apply(&mut *self.machine, count, end);
-        let applied = applied.map_err(|error| GuestError::Checkpoint(error.to_string()))?;
+        if !std::mem::replace(&mut follower.is_applied, true) {
+            let applied = follower.held.apply(&mut *self.machine, count, end);
+            let applied = applied.map_err(|error| GuestError::Checkpoint(error.to_string()))?;
+            self.applied(applied);
+        }
+        if self.open_requests > 0 {
+            return Ok(Injection::NotYet);
+        }
+        if let Some(follower) = &mut self.follower {
+            follower.is_applied = false;
+        }
+        Ok(Injection::Done)
+    }
+
+    fn applied(&mut self, moment: Moment) {
         let Moment {
             state: _,
             writes,
             outputs,
             entropy,
-        } = applied;
-        follower.outputs.extend(outputs);
+        } = moment;
         self.open_entropy = entropy;
-        if let Some((thread, _)) = &self.disks {
-            for mut request in writes {
-                request.request = PRIMARYS | follower.submitted;
-                follower.submitted += 1;
-                self.open_requests += 1;
-                thread.submit(request);
-            }
+        let Some(follower) = &mut self.follower else {
+            return;
+        };
+        follower.outputs.extend(outputs);
+        let Some((thread, _)) = &self.disks else {
+            return;
+        };
+        for mut request in writes {
+            request.request = PRIMARYS | follower.submitted;
+            follower.submitted += 1;
+            self.open_requests += 1;
+            thread.submit(request);
         }
-        Ok(())
     }
 
     /// What the outside saw of the primary.

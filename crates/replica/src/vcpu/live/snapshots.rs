@@ -90,6 +90,11 @@ impl Live<'_> {
         progress == Progress::More
     }
 
+    /// Whether a copy is under way.
+    pub(super) fn is_copying(&self) -> bool {
+        self.snapshots.copying.is_some()
+    }
+
     fn end_copying(&mut self) {
         if let Some(copying) = self.snapshots.copying.take() {
             copying.end(&mut *self.guest.machine);
@@ -207,6 +212,7 @@ impl Live<'_> {
     /// Begins to take so much of RAM; what was under way ends.
     fn capture(&mut self, pairing: u64, extent: Extent) -> (SnapshotHead, SnapshotPages) {
         self.end_copying();
+        self.finish_checkpoint();
         let machine = &mut *self.guest.machine;
         let head = machine.begin_snapshot(extent);
         let (copying, pages) = Copying::begin(machine, pairing, self.ends.own.clone());

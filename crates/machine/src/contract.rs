@@ -135,7 +135,7 @@ pub trait Machine: Send {
 
     /// The machine is from here on what another one was at a checkpoint: `state` is that of its
     /// [`SnapshotHead`], `pages` are those that were written since the checkpoint, or the snapshot, that this
-    /// machine is of. Executes nothing.
+    /// machine is of, and it has executed nothing since.
     ///
     /// # Errors
     /// The state or a page is no such machine's; this one is as it was.

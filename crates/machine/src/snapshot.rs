@@ -520,6 +520,9 @@ fn load_page(ram: &mut Ram, index: u32, bytes: &[u8]) -> Result<(), SnapshotErro
     Ok(())
 }
 
+/// A machine that executes is its own: what changed since some moment of another one's makes no sense of it.
+pub const EXECUTED: &str = "the machine has executed something, and is brought along no more";
+
 /// Puts pages of another machine's in the place of this one's: of none, if one is outside.
 ///
 /// # Errors

@@ -75,8 +75,8 @@ pub struct Machine {
     pub(crate) jit: Option<Box<Jit>>,
     /// Seeds random disturbances of caches.
     chaos_seed: Option<u64>,
-    /// Where nothing was remembered of what was executed: there is nothing as long as it stands there.
-    forgot_at: InstructionCount,
+    /// Where a snapshot or a checkpoint left it: it has executed nothing as long as it stands there.
+    brought_to: InstructionCount,
 }
 
 impl Machine {
@@ -123,7 +123,7 @@ impl Machine {
     pub(crate) fn from_parts(state: State, mut memory: Memory, images: KeptImages) -> Machine {
         memory.take_disturbances();
         let blocks = BlockCache::new(state.config.extensions);
-        let forgot_at = state.count;
+        let brought_to = state.count;
         Machine {
             state,
             memory,
@@ -132,7 +132,7 @@ impl Machine {
             engine: Engine::Interpreter,
             jit: None,
             chaos_seed: None,
-            forgot_at,
+            brought_to,
         }
     }
 

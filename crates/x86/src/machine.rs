@@ -84,8 +84,8 @@ pub struct Machine {
     jit: Option<Box<Jit>>,
     /// Seeds random disturbances of caches.
     chaos_seed: Option<u64>,
-    /// Where nothing was remembered of what was executed: there is nothing as long as it stands there.
-    forgot_at: InstructionCount,
+    /// Where a snapshot or a checkpoint left it: it has executed nothing as long as it stands there.
+    brought_to: InstructionCount,
 }
 
 impl Machine {
@@ -112,7 +112,7 @@ impl Machine {
     }
 
     fn from_parts(state: State, ram: Ram, images: KeptImages) -> Machine {
-        let forgot_at = state.count;
+        let brought_to = state.count;
         Machine {
             state,
             ram,
@@ -121,7 +121,7 @@ impl Machine {
             engine: Engine::Interpreter,
             jit: None,
             chaos_seed: None,
-            forgot_at,
+            brought_to,
         }
     }
 

@@ -110,7 +110,7 @@ impl Machine {
     }
 
     /// RAM and harts are new: whatever the engine remembers of the old ones is void.
-    pub(super) fn forget_code(&mut self) {
+    fn forget_code(&mut self) {
         self.blocks = BlockCache::new(self.state.config.extensions);
         self.jit = None;
         self.set_engine(self.engine);

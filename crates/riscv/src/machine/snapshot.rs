@@ -6,7 +6,7 @@ use crate::board::config::LIMITS;
 use crate::memory::{Memory, region};
 use machine::memory::{PageBatch, Ram};
 use machine::snapshot::{
-    KeptImage, Snapshot, SnapshotError, SnapshotHead, SnapshotReader, replace_pages,
+    EXECUTED, KeptImage, Snapshot, SnapshotError, SnapshotHead, SnapshotReader, replace_pages,
 };
 use std::io::Read;
 
@@ -57,16 +57,13 @@ impl Machine {
         if state.config.board != self.state.config.board {
             return Err(SnapshotError::Damaged("it is of a machine of another board"));
         }
-        if self.state.count != self.forgot_at {
-            // Something was executed here, and the engine remembers it.
-            self.memory.forget_code();
-            self.memory.forget_page_tables();
-            self.forget_code();
+        if self.state.count != self.brought_to {
+            return Err(SnapshotError::Damaged(EXECUTED));
         }
         replace_pages(&mut self.memory, pages)?;
         self.state = state;
         self.memory.take_disturbances();
-        self.forgot_at = self.state.count;
+        self.brought_to = self.state.count;
         Ok(())
     }
 

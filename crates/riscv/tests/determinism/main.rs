@@ -8,6 +8,8 @@ mod execution;
 mod program;
 mod random;
 mod recording;
+#[path = "../../../machine/testing/brought_along.rs"]
+mod brought_along;
 #[path = "../../../machine/testing/running_snapshot.rs"]
 mod running_snapshot;
 

@@ -1,6 +1,7 @@
 //! Runs a random guest once and records its inputs; runs it again, treated otherwise.
 
 use crate::assembler::elf;
+use crate::brought_along::BroughtAlong;
 use crate::execution::Execution;
 use crate::program::{MEMORY_BYTES, generate};
 use crate::random::Random;
@@ -52,6 +53,8 @@ pub enum Treatment {
     Snapshots,
     /// Snapshots are taken of it while it runs.
     RunningSnapshots,
+    /// Another one is brought along by checkpoints, and goes on instead.
+    Checkpoints,
     /// Looked at by digest at random counts.
     Digests,
     /// All of it.
@@ -60,12 +63,13 @@ pub enum Treatment {
 
 impl Treatment {
     /// All of them.
-    pub const ALL: [Treatment; 7] = [
+    pub const ALL: [Treatment; 8] = [
         Treatment::Undisturbed,
         Treatment::Steps,
         Treatment::SmallSteps,
         Treatment::Snapshots,
         Treatment::RunningSnapshots,
+        Treatment::Checkpoints,
         Treatment::Digests,
         Treatment::Everything,
     ];
@@ -78,7 +82,7 @@ impl Treatment {
             Treatment::SmallSteps if random.once_in(40) => 1 + random.below(20_000),
             Treatment::SmallSteps => 1 + random.below(40),
             Treatment::Snapshots => 1 + random.below(16_000),
-            Treatment::RunningSnapshots => 1 + random.below(2000),
+            Treatment::RunningSnapshots | Treatment::Checkpoints => 1 + random.below(2000),
             Treatment::Digests => 1 + random.below(8000),
             Treatment::Everything => 1 + random.magnitude() % 20_000,
         }
@@ -101,7 +105,7 @@ impl Treatment {
 
     fn takes_digest(self, random: &mut Random) -> bool {
         match self {
-            Treatment::Digests => true,
+            Treatment::Digests | Treatment::Checkpoints => true,
             Treatment::Everything => random.once_in(3),
             _ => false,
         }
@@ -251,6 +255,7 @@ pub fn replay(
     let mut outputs = Vec::new();
     let mut injected = 0;
     let mut running: Option<RunningSnapshot> = None;
+    let mut followed: Option<BroughtAlong<Machine>> = None;
     loop {
         let count = machine.instruction_count();
         if let Some((at, input)) = recording.inputs.get(injected)
@@ -297,6 +302,22 @@ pub fn replay(
             }
             None => None,
         };
+        if matches!(treatment, Treatment::Checkpoints) {
+            let mut follower = match followed.take() {
+                Some(follower) => follower,
+                None => {
+                    let follower = through_bytes(&machine)?;
+                    BroughtAlong::begin(&mut machine, follower)
+                }
+            };
+            follower.bring(&mut machine, random.once_in(2))?;
+            if random.once_in(4) {
+                machine = follower.go_live();
+                execution.apply(&mut machine);
+            } else {
+                followed = Some(follower);
+            }
+        }
         compare_digest(recording, treatment, random, &mut machine, injected)?;
     }
     if let Some(snapshot) = running {

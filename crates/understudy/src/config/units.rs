@@ -43,7 +43,7 @@ impl fmt::Display for ByteSize {
 }
 
 /// A time in milliseconds, written as `200ms`, `2s` or a plain number of milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Milliseconds(pub u64);
 
 impl Milliseconds {

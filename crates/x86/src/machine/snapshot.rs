@@ -3,7 +3,9 @@
 use super::{Machine, NAME, SEMANTICS_VERSION, State, check, reboot};
 use crate::ram::{Ram, region};
 use machine::memory::{PageBatch, Ram as MachineRam};
-use machine::snapshot::{KeptImage, Snapshot, SnapshotError, SnapshotHead, SnapshotReader};
+use machine::snapshot::{
+    EXECUTED, KeptImage, Snapshot, SnapshotError, SnapshotHead, SnapshotReader,
+};
 use std::io::Read;
 
 impl Machine {
@@ -53,13 +55,12 @@ impl Machine {
         if state.config.board != self.state.config.board {
             return Err(SnapshotError::Damaged("it is of a machine of another board"));
         }
-        if self.state.count != self.forgot_at {
-            // Something was executed here, and the engine remembers it.
-            self.forget_caches();
+        if self.state.count != self.brought_to {
+            return Err(SnapshotError::Damaged(EXECUTED));
         }
         self.ram.replace_pages(pages)?;
         self.state = state;
-        self.forgot_at = self.state.count;
+        self.brought_to = self.state.count;
         Ok(())
     }
 

@@ -6,6 +6,8 @@ mod guest;
 mod kernel_image;
 mod random;
 mod recording;
+#[path = "../../../machine/testing/brought_along.rs"]
+mod brought_along;
 #[path = "../../../machine/testing/running_snapshot.rs"]
 mod running_snapshot;
 

@@ -1,5 +1,6 @@
 //! Runs a random guest once and records its inputs; runs it again, treated otherwise.
 
+use crate::brought_along::BroughtAlong;
 use crate::guest::{COUNTERS, MEMORY_BYTES, generate};
 use crate::random::Random;
 use crate::running_snapshot::RunningSnapshot;
@@ -43,6 +44,8 @@ pub enum Treatment {
     Snapshots,
     /// Snapshots are taken of it while it runs.
     RunningSnapshots,
+    /// Another one is brought along by checkpoints, and goes on instead, compiled.
+    Checkpoints,
     /// Looked at by digest at random counts.
     Digests,
     /// All that only makes it quick is forgotten at random counts.
@@ -59,12 +62,13 @@ pub enum Treatment {
 
 impl Treatment {
     /// All of them.
-    pub const ALL: [Treatment; 14] = [
+    pub const ALL: [Treatment; 15] = [
         Treatment::Undisturbed,
         Treatment::Steps,
         Treatment::SmallSteps,
         Treatment::Snapshots,
         Treatment::RunningSnapshots,
+        Treatment::Checkpoints,
         Treatment::Digests,
         Treatment::Forgetting,
         Treatment::Compiled,
@@ -99,7 +103,7 @@ impl Treatment {
             Treatment::Steps => 1 + random.below(3000),
             Treatment::SmallSteps => 1 + random.below(40),
             Treatment::Snapshots => 1 + random.below(16_000),
-            Treatment::RunningSnapshots => 1 + random.below(2000),
+            Treatment::RunningSnapshots | Treatment::Checkpoints => 1 + random.below(2000),
             Treatment::Digests => 1 + random.below(8000),
             Treatment::Forgetting => 1 + random.below(500),
         }
@@ -215,6 +219,7 @@ pub fn replay(
     let mut printed = Vec::new();
     let mut injected = 0;
     let mut running: Option<RunningSnapshot> = None;
+    let mut followed: Option<BroughtAlong<Machine>> = None;
     loop {
         let count = machine.instruction_count();
         let next = recording.inputs.get(injected);
@@ -254,6 +259,23 @@ pub fn replay(
                     }
                 });
             }
+            Treatment::Checkpoints => {
+                let mut follower = match followed.take() {
+                    Some(follower) => follower,
+                    None => {
+                        let follower = through_bytes(&machine)?;
+                        BroughtAlong::begin(&mut machine, follower)
+                    }
+                };
+                follower.bring(&mut machine, random.below(2) == 0)?;
+                if random.below(4) == 0 {
+                    machine = follower.go_live();
+                    machine.set_engine(Engine::Jit);
+                } else {
+                    followed = Some(follower);
+                }
+                compare(recording, &mut machine, injected, treatment)?;
+            }
             _ => {}
         }
     }
@@ -279,7 +301,10 @@ fn compare(
 ) -> Result<(), String> {
     let looks = matches!(
         treatment,
-        Treatment::Digests | Treatment::Snapshots | Treatment::CompiledDigests
+        Treatment::Digests
+            | Treatment::Snapshots
+            | Treatment::Checkpoints
+            | Treatment::CompiledDigests
     );
     if !looks {
         return Ok(());

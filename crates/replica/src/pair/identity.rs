@@ -21,6 +21,8 @@ const FILE: &str = "host-id";
 /// What a replica has in memory besides its machine: at most 64 MiB of the log and as much for who joins
 /// (`PairConfig::log_bytes`), compiled code, buffers.
 const PROCESS_BYTES: u64 = 128 << 20;
+/// …and where state is transferred: pages as they were sent last, and one checkpoint.
+const CHECKPOINT_BYTES: u64 = 128 << 20;
 /// Its digits, a name and the end of the line, and what betrays that there is more.
 const LIMIT_BYTES: u64 = 128;
 
@@ -161,7 +163,11 @@ pub fn pair_config(
         listen_port: 0,
     };
     let mut pair_config = PairConfig::new(greeting);
-    pair_config.machine_memory = config.memory_bytes.saturating_add(PROCESS_BYTES);
+    let process_bytes = match config.pair.replication() {
+        Replication::Log => PROCESS_BYTES,
+        Replication::StateTransfer => PROCESS_BYTES + CHECKPOINT_BYTES,
+    };
+    pair_config.machine_memory = config.memory_bytes.saturating_add(process_bytes);
     pair_config.detector.heartbeat_interval = config.pair.heartbeat;
     pair_config.detector.silence_timeout = config.pair.suspect_after;
     pair_config.digest_interval = config.pair.digest_interval;

@@ -122,6 +122,7 @@ impl Site {
                 // The guest's memory is small: so are checkpoints, and all of a large one happens to them.
                 pages_at_once: random.pick(&[2, 4, 512]),
                 piece_bytes: random.pick(&[1, 1, 10_000]),
+                written_bytes: random.pick(&[1, 2_000, 1 << 20]),
             }),
             hosts: options.hosts.unwrap_or(usual),
             has_disk: random.percent(60) || kind == Kind::Disks,

@@ -8,7 +8,7 @@ use super::{Flush, Live};
 use crate::checkpoint::{Moment, PIECE_BYTES, Taken, Work};
 use crate::host_time::monotonic_ns;
 use machine::input::InstructionCount;
-use machine::memory::{BATCH_PAGES, Extent};
+use machine::memory::{BATCH_PAGES, Extent, PageBatch};
 use std::time::Duration;
 
 /// How checkpoints are made.
@@ -21,6 +21,9 @@ pub struct CheckpointOptions {
     pub pages_at_once: usize,
     /// Bytes of a piece, before it is compressed.
     pub piece_bytes: usize,
+    /// Bytes written to disks that make one due at once; until it can be made the guest is not told of the end of
+    /// further requests.
+    pub written_bytes: usize,
 }
 
 impl CheckpointOptions {
@@ -32,15 +35,13 @@ impl CheckpointOptions {
             pages_at_once: 512,
             // One message of the channel, once it is compressed.
             piece_bytes: PIECE_BYTES,
+            written_bytes: 8 << 20,
         }
     }
 }
 
 /// While nothing waits for it the next one may be so many intervals later, but no later than a digest.
 const LAZY: u64 = 20;
-/// What the guest wrote to its disks makes a checkpoint due at once; until one can be made the guest is not told
-/// of the end of further requests.
-const MOST_WRITTEN_BYTES: usize = 8 << 20;
 
 /// For how long the outputs have waited that wait now.
 #[derive(Default)]
@@ -70,6 +71,8 @@ impl OutputWaits {
 const RUN_PER_COPY: u64 = 2;
 /// What is copied at once while the guest waits: an input hardly waits for that.
 const IDLE_SLICE_NS: u64 = 300_000;
+/// Batches of a megabyte that are kept for the next one.
+const SPARE_BATCHES: usize = 8;
 /// Pages between two looks at the time.
 const PAGES_A_LOOK: usize = 16;
 
@@ -91,6 +94,8 @@ pub(super) struct Checkpoints {
     presses: Vec<u64>,
     /// The one of which pages are still being taken.
     under_way: Option<(Box<Moment>, Taken)>,
+    /// Room for the pages of the next one.
+    spare: Vec<PageBatch>,
 }
 
 impl Checkpoints {
@@ -167,7 +172,8 @@ impl Live<'_> {
 
     /// The guest's disks have done as much as a checkpoint can take along.
     pub(super) fn has_written_too_much(&self) -> bool {
-        self.guest.written_bytes() >= MOST_WRITTEN_BYTES
+        let most = self.checkpoints.options.map(|options| options.written_bytes);
+        most.is_some_and(|most| self.guest.written_bytes() >= most)
     }
 
     /// Requests that ended waited for a checkpoint, and wait no longer.
@@ -296,7 +302,11 @@ impl Live<'_> {
             }
         }
         if let Some(capture) = self.guest.machine.capture() {
-            drop(capture.end());
+            for mut batch in capture.end() {
+                batch.clear();
+                self.checkpoints.spare.push(batch);
+            }
+            self.checkpoints.spare.truncate(SPARE_BATCHES);
         }
         if let Some((moment, taken)) = self.checkpoints.under_way.take() {
             ends.pack(Work::End(moment, taken));
@@ -309,6 +319,9 @@ impl Live<'_> {
         let machine = &mut *self.guest.machine;
         let head = machine.begin_snapshot(Extent::Checkpoint);
         if let Some(mut capture) = machine.capture() {
+            for batch in self.checkpoints.spare.drain(..) {
+                capture.reuse(batch);
+            }
             capture.copy(at_its_moment);
         }
         head.into_state()

@@ -20,7 +20,7 @@ const INTERVALS: std::ops::RangeInclusive<u64> = 5..=1_000;
 
 /// Measured: see `docs/performance.md`.
 pub fn default_checkpoint_interval() -> Milliseconds {
-    Milliseconds(25)
+    Milliseconds(10)
 }
 
 /// How checkpoints are made, if they are.

@@ -17,8 +17,8 @@ mod replay;
 pub use completions::Completions;
 pub use copying::{PagesLost, SnapshotPages};
 pub use guest::{GuestError, InputEncoding, ReplicaGuest, decode_input, encode_input};
-pub use live::{CheckpointOptions, LiveOptions};
 pub(crate) use live::MOST_ROUNDS;
+pub use live::{CheckpointOptions, LiveOptions};
 pub use messages::{
     BegunCopy, BegunSnapshot, DiskRead, LiveReport, ReplayReport, SnapshotDisks, Step, VcpuFailure,
     VisibleOutputs, times_of,

@@ -121,9 +121,8 @@ impl LogWriter {
             record.count >= self.last_count,
             "instruction counts never fall"
         );
-        if let RecordBody::Input(input)
-        | RecordBody::Piece(input)
-        | RecordBody::Checkpoint(input) = &record.body
+        if let RecordBody::Input(input) | RecordBody::Piece(input) | RecordBody::Checkpoint(input) =
+            &record.body
         {
             assert!(
                 input.len() <= MAX_INPUT_BYTES,

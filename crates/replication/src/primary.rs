@@ -516,7 +516,10 @@ impl<O> Primary<O> {
             RecordBody::Marker { .. } => panic!("markers are made by the primary itself"),
             RecordBody::Digest(_) => {}
             RecordBody::Piece(bytes) | RecordBody::Checkpoint(bytes) => {
-                assert!(bytes.len() <= MAX_INPUT_BYTES, "a checkpoint's piece is too long");
+                assert!(
+                    bytes.len() <= MAX_INPUT_BYTES,
+                    "a checkpoint's piece is too long"
+                );
             }
         }
         let is_checkpoint = matches!(record.body, RecordBody::Checkpoint(_));

@@ -109,9 +109,11 @@ pub fn decode_batch(fields: &mut Fields<'_>) -> Result<Vec<Record>, WireError> {
                 visible_outputs: fields.varint()?,
             },
             TAG_DIGEST => RecordBody::Digest(u128::from_le_bytes(fields.array()?)),
-            TAG_PIECE => {
-                RecordBody::Piece(fields.bytes("a checkpoint's piece", MAX_INPUT_BYTES)?.to_vec())
-            }
+            TAG_PIECE => RecordBody::Piece(
+                fields
+                    .bytes("a checkpoint's piece", MAX_INPUT_BYTES)?
+                    .to_vec(),
+            ),
             TAG_CHECKPOINT => {
                 RecordBody::Checkpoint(fields.bytes("a checkpoint", MAX_INPUT_BYTES)?.to_vec())
             }

@@ -313,7 +313,9 @@ impl Guest for Follower {
     }
 
     fn digest(&mut self) -> u128 {
-        self.state.iter().fold(1, |sum, byte| sum * 7 + u128::from(*byte))
+        self.state
+            .iter()
+            .fold(1, |sum, byte| sum * 7 + u128::from(*byte))
     }
 }
 
@@ -345,25 +347,42 @@ fn a_checkpoint_leads_where_nothing_is_executed_and_is_compared_there() {
         count: 500,
         body: RecordBody::Digest((7 + 3) * 7 + 4),
     };
-    let records = [piece(0, 3), piece(0, 4), checkpoint(500, 2), digest, marker(500, 1)];
+    let records = [
+        piece(0, 3),
+        piece(0, 4),
+        checkpoint(500, 2),
+        digest,
+        marker(500, 1),
+    ];
     let (mut replayer, divergence) = follow(records);
     assert_eq!(divergence, None);
     assert_eq!((replayer.executed(), replayer.replayed()), (500, 5));
     let outputs = replayer.take_outputs();
-    assert_eq!((outputs[0].visible_outputs, outputs[0].outputs.as_slice()), (1, [500].as_slice()));
+    assert_eq!(
+        (outputs[0].visible_outputs, outputs[0].outputs.as_slice()),
+        (1, [500].as_slice())
+    );
     let wrong = Record {
         count: 500,
         body: RecordBody::Digest(5),
     };
     let (_, divergence) = follow([piece(0, 3), checkpoint(500, 1), wrong]);
     let kind = divergence.map(|divergence| divergence.kind);
-    assert!(matches!(kind, Some(DivergenceKind::Digest { .. })), "{kind:?}");
+    assert!(
+        matches!(kind, Some(DivergenceKind::Digest { .. })),
+        "{kind:?}"
+    );
 }
 
 /// All that is left of a primary that died in the middle of one.
 #[test]
 fn the_pieces_of_half_a_checkpoint_change_nothing() {
-    let records = [piece(0, 3), checkpoint(500, 1), piece(500, 4), piece(500, 5)];
+    let records = [
+        piece(0, 3),
+        checkpoint(500, 1),
+        piece(500, 4),
+        piece(500, 5),
+    ];
     let (replayer, divergence) = follow(records);
     assert_eq!(divergence, None);
     assert_eq!((replayer.executed(), replayer.replayed()), (500, 4));

@@ -435,11 +435,7 @@ impl Ram {
     }
 
     /// Calls `page` for what was written since the consumer last looked; as [`Ram::begin_epoch`].
-    pub(crate) fn visit_written(
-        &mut self,
-        consumer: Consumer,
-        page: &mut dyn FnMut(usize, &[u8]),
-    ) {
+    pub(crate) fn visit_written(&mut self, consumer: Consumer, page: &mut dyn FnMut(usize, &[u8])) {
         self.ram.visit_written(consumer, page);
     }
 

@@ -395,7 +395,11 @@ mod tests {
                         break;
                     }
                 }
-                assert_eq!(copy.digest(), expected, "seed {seed}, checkpoint {checkpoint}");
+                assert_eq!(
+                    copy.digest(),
+                    expected,
+                    "seed {seed}, checkpoint {checkpoint}"
+                );
             }
         }
     }

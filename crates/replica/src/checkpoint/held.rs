@@ -145,7 +145,9 @@ impl HeldCheckpoint {
         machine.apply_checkpoint(&moment.state, &self.batches)?;
         self.clear();
         if machine.instruction_count() != count {
-            return Err(CheckpointError::Damaged("it is of another instruction count"));
+            return Err(CheckpointError::Damaged(
+                "it is of another instruction count",
+            ));
         }
         Ok(moment)
     }

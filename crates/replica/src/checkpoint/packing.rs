@@ -154,7 +154,9 @@ impl Packing {
                     self.items.clear();
                 }
                 Work::Pages(mut batch) => {
-                    batch.iter().for_each(|(index, bytes)| self.page(index, bytes));
+                    batch
+                        .iter()
+                        .for_each(|(index, bytes)| self.page(index, bytes));
                     batch.clear();
                     // The machine's thread may have ended.
                     let _sent = give_back.send(batch);

@@ -93,7 +93,9 @@ fn pages(indices: impl IntoIterator<Item = u32>, seed: u64) -> BTreeMap<u32, Vec
     let page = |index: u32| {
         let mut state = seed ^ u64::from(index) << 32 | 1;
         let mut next = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
             (state >> 56) as u8
         };
         (index, (0..PAGE).map(|_| next()).collect())

@@ -23,7 +23,9 @@ use crate::end::{Ended, ReplicaError};
 use crate::evidence::EvidenceStore;
 use crate::host_time::{monotonic, monotonic_ns};
 use crate::outside;
-use crate::status::{CheckpointsLine, FollowerLine, JournalLine, NeedsLine, OutputDelay, ReplicaStatus};
+use crate::status::{
+    CheckpointsLine, FollowerLine, JournalLine, NeedsLine, OutputDelay, ReplicaStatus,
+};
 use crate::vcpu::{
     CommandChannel, InputEncoding, LiveOptions, LiveReport, LiveVcpu, Parts, ReplicaGuest, Step,
     start_disks,

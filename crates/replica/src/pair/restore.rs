@@ -202,8 +202,7 @@ fn restore(
         Some(why) => return Err(RestoreError::Lost(why)),
         None => made?,
     };
-    start(made, parts)
-        .map_err(|error| format!("its thread cannot be started: {error}").into())
+    start(made, parts).map_err(|error| format!("its thread cannot be started: {error}").into())
 }
 
 /// A machine, and its disks.

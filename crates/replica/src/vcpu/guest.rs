@@ -89,7 +89,9 @@ pub enum GuestError {
         request: u64,
     },
     /// A record of a pair that transfers state, for a machine that executes, or the other way round.
-    #[error("a record is of the other kind of replication: one of both hosts executes what it is told, and one does not")]
+    #[error(
+        "a record is of the other kind of replication: one of both hosts executes what it is told, and one does not"
+    )]
     Executes,
     /// What came of the primary's machine cannot be.
     #[error("a checkpoint of the primary's cannot be used: {0}")]

@@ -203,7 +203,9 @@ impl Machine for Scripted {
     }
 
     fn apply_checkpoint(&mut self, _: &[u8], _: &[PageBatch]) -> Result<(), SnapshotError> {
-        Err(SnapshotError::Damaged("nobody brings a scripted machine along"))
+        Err(SnapshotError::Damaged(
+            "nobody brings a scripted machine along",
+        ))
     }
 
     fn pages_in_use(&self) -> usize {

@@ -45,7 +45,8 @@ fn held(pair: &Pair) -> usize {
 }
 
 fn ends(pair: &Pair) -> usize {
-    let is_end = |action: &&PrimaryAction<u32>| matches!(action, PrimaryAction::EndCheckpoints { .. });
+    let is_end =
+        |action: &&PrimaryAction<u32>| matches!(action, PrimaryAction::EndCheckpoints { .. });
     pair.primary_did.iter().filter(is_end).count()
 }
 

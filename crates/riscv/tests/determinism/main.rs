@@ -3,13 +3,13 @@
 
 #[path = "../instructions/assembler.rs"]
 mod assembler;
+#[path = "../../../machine/testing/brought_along.rs"]
+mod brought_along;
 #[path = "../engines/execution.rs"]
 mod execution;
 mod program;
 mod random;
 mod recording;
-#[path = "../../../machine/testing/brought_along.rs"]
-mod brought_along;
 #[path = "../../../machine/testing/running_snapshot.rs"]
 mod running_snapshot;
 

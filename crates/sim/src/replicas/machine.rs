@@ -9,9 +9,7 @@ use machine::clock::Clock;
 use machine::config::{BoardConfig, DiskConfig, NetworkConfig};
 use machine::engine::Engine;
 use machine::input::{ClockRecord, Input, InstructionCount};
-use machine::memory::{
-    Capture, Consumer, Extent, OutsideRam, PAGE_SIZE, PageBatch, Ram, Region,
-};
+use machine::memory::{Capture, Consumer, Extent, OutsideRam, PAGE_SIZE, PageBatch, Ram, Region};
 use machine::output::{DiskRequest, Finish, Output, Outputs};
 use machine::snapshot::{Snapshot, SnapshotError, SnapshotHead, SnapshotReader, replace_pages};
 use machine::{Failure, InjectError, Machine, Stop};
@@ -32,6 +30,8 @@ const NAME: &str = "simulated";
 pub const SEMANTICS: u32 = 1;
 /// Bytes of RAM.
 pub const MEMORY_BYTES: u64 = 64 * PAGE_SIZE;
+/// Where in memory the sum of the first words of all pages is kept.
+const SUM_AT: usize = 8;
 /// Instructions that it works after each request.
 const WORK: u64 = 20_000;
 /// Between two outputs that nobody asked for, in nanoseconds of guest time.
@@ -111,6 +111,9 @@ pub struct SimulatedMachine {
     pub watcher: Option<(Arc<Shared>, ProcessId)>,
     /// Who knows of bits of its memory that flip. Not part of the state.
     pub may_differ: Option<(Arc<Shared>, ProcessId)>,
+    /// It keeps a sum of its memory there, and whoever has it is told when that is wrong: memory of two moments.
+    /// The same on all hosts.
+    pub sums: Option<(Arc<Shared>, ProcessId)>,
 }
 
 /// What is neither RAM nor clock.
@@ -172,6 +175,7 @@ impl SimulatedMachine {
             slowness: 1,
             watcher: None,
             may_differ: None,
+            sums: None,
         }
     }
 
@@ -195,7 +199,28 @@ impl SimulatedMachine {
         let state = mix(self.words.state ^ value ^ self.words.count.rotate_left(17));
         self.words.state = state;
         let page = state % (MEMORY_BYTES / PAGE_SIZE);
-        self.ram.store((page * PAGE_SIZE) as usize, 8, state);
+        let at = (page * PAGE_SIZE) as usize;
+        if self.sums.is_some() {
+            let sum = self.ram.load_u64(SUM_AT).wrapping_add(state);
+            let sum = sum.wrapping_sub(self.ram.load_u64(at));
+            self.ram.store(SUM_AT, 8, sum);
+        }
+        self.ram.store(at, 8, state);
+    }
+
+    /// The sum that it keeps of its pages is theirs.
+    fn check_sum(&self) {
+        if let Some((shared, process)) = &self.sums {
+            let words = (0..MEMORY_BYTES / PAGE_SIZE).map(|page| page * PAGE_SIZE);
+            let words = words.map(|at| self.ram.load_u64(at as usize));
+            if words.fold(0, u64::wrapping_add) != self.ram.load_u64(SUM_AT) {
+                let what = format!(
+                    "process {} has a machine with memory of two moments",
+                    process.0
+                );
+                shared.lock().observer.broken(what);
+            }
+        }
     }
 
     /// A bit of its memory flips.
@@ -205,6 +230,7 @@ impl SimulatedMachine {
     }
 
     fn speak(&mut self, answers: u64) {
+        self.check_sum();
         let previous = self.words.chain;
         let index = self.outputs.visible() + 1;
         self.words.chain = mix(previous ^ self.words.state ^ index);

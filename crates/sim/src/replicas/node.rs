@@ -87,6 +87,7 @@ pub struct SimulatedMachines {
     /// Snapshots are for the journal as well.
     journals: bool,
     differs: bool,
+    transfers_state: bool,
     restore_ms: u64,
     slowness: u64,
 }
@@ -96,6 +97,9 @@ impl SimulatedMachines {
         machine.slowness = self.slowness;
         if self.differs {
             machine.may_differ = Some((self.shared.clone(), self.process));
+        }
+        if self.transfers_state {
+            machine.sums = Some((self.shared.clone(), self.process));
         }
         if !self.journals {
             machine.watcher = Some((self.shared.clone(), self.process));
@@ -288,6 +292,7 @@ impl World {
             disk: self.site.has_disk.then(|| self.directory.disk(node)),
             journals: self.site.journals,
             differs: self.site.differs,
+            transfers_state: self.site.checkpoints.is_some(),
             restore_ms: self.site.restore_ms,
             slowness: self.nodes[node].slowness,
         }

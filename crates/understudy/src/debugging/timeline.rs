@@ -439,9 +439,9 @@ impl Timeline {
                     (found != *expected)
                         .then(|| format!("digest {found:032x}, recorded was {expected:032x}"))
                 }
-                RecordBody::Piece(_) | RecordBody::Checkpoint(_) => {
-                    Some("a checkpoint: the machine's state was transferred here, not replayed".into())
-                }
+                RecordBody::Piece(_) | RecordBody::Checkpoint(_) => Some(
+                    "a checkpoint: the machine's state was transferred here, not replayed".into(),
+                ),
             };
             self.next_record += 1;
             if let Some(what) = differs {

@@ -53,7 +53,9 @@ impl Machine {
     ) -> Result<(), SnapshotError> {
         let state = decode(state)?;
         if state.config.board != self.state.config.board {
-            return Err(SnapshotError::Damaged("it is of a machine of another board"));
+            return Err(SnapshotError::Damaged(
+                "it is of a machine of another board",
+            ));
         }
         if self.state.count != self.brought_to {
             return Err(SnapshotError::Damaged(EXECUTED));

@@ -1,13 +1,13 @@
 //! The one contract: the same snapshot and the same inputs give the same machine at every instruction
 //! count, however it is run, stopped, looked at, saved and restored.
 
+#[path = "../../../machine/testing/brought_along.rs"]
+mod brought_along;
 mod guest;
 #[path = "../../testing/kernel_image.rs"]
 mod kernel_image;
 mod random;
 mod recording;
-#[path = "../../../machine/testing/brought_along.rs"]
-mod brought_along;
 #[path = "../../../machine/testing/running_snapshot.rs"]
 mod running_snapshot;
 

@@ -172,7 +172,10 @@ impl Live<'_> {
 
     /// The guest's disks have done as much as a checkpoint can take along.
     pub(super) fn has_written_too_much(&self) -> bool {
-        let most = self.checkpoints.options.map(|options| options.written_bytes);
+        let most = self
+            .checkpoints
+            .options
+            .map(|options| options.written_bytes);
         most.is_some_and(|most| self.guest.written_bytes() >= most)
     }
 
@@ -188,9 +191,8 @@ impl Live<'_> {
         if !checkpoints.are_made() || checkpoints.unheld > 0 || checkpoints.under_way.is_some() {
             return None;
         }
-        let is_awaited = !self.outputs.is_empty()
-            || self.guest.has_written()
-            || !checkpoints.presses.is_empty();
+        let is_awaited =
+            !self.outputs.is_empty() || self.guest.has_written() || !checkpoints.presses.is_empty();
         let now_ns = monotonic_ns();
         let lazy_ns = match (LAZY * options.interval_ns, self.options.digest_interval_ns) {
             (lazy_ns, 0) => lazy_ns,

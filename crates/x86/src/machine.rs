@@ -365,7 +365,7 @@ impl Machine {
     /// Takes a checkpoint all at once: gives everything but RAM, and calls `page` for every page that was
     /// written since the one before.
     pub fn take_checkpoint(&mut self, page: &mut dyn FnMut(usize, &[u8])) -> Vec<u8> {
-        self.ram.visit_written(Consumer::Checkpoint, page);
+        self.ram.visit_written(page);
         self.interpreter.forget_writable_pages();
         postcard::to_stdvec(&self.state).expect("plain data serialises")
     }

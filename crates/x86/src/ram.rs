@@ -434,11 +434,6 @@ impl Ram {
         self.ram.begin_epoch(consumer);
     }
 
-    /// Calls `page` for what was written since the consumer last looked; as [`Ram::begin_epoch`].
-    pub(crate) fn visit_written(&mut self, consumer: Consumer, page: &mut dyn FnMut(usize, &[u8])) {
-        self.ram.visit_written(consumer, page);
-    }
-
     /// Another machine's pages take the place of these, of which nothing is cached.
     pub(crate) fn replace_pages(&mut self, pages: &[PageBatch]) -> Result<(), SnapshotError> {
         replace_pages(&mut self.ram, pages)

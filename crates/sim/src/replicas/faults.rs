@@ -95,6 +95,13 @@ impl World {
             });
             self.shared.kill(id, loss == Loss::Power);
         }
+        if let Some(id) = process
+            && loss == Loss::Power
+            && self.site.checkpoints.is_some()
+        {
+            // A checkpoint is large: its wire is cut in the middle of it.
+            self.shared.lock().lose_what_is_under_way(id);
+        }
         if loss == Loss::Power {
             let mut state = self.shared.lock();
             let State { files, random, .. } = &mut *state;

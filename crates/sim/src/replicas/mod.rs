@@ -240,6 +240,7 @@ impl Summary {
                 "HandedOver",
                 "begun",
                 "repeated",
+                "half a checkpoint held",
                 "done: switchover",
                 "done: button",
             ],

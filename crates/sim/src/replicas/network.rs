@@ -155,6 +155,32 @@ impl State {
         }
     }
 
+    /// What a process has written and has not arrived is lost from some byte on.
+    pub fn lose_what_is_under_way(&mut self, from: ProcessId) {
+        let State {
+            network, random, ..
+        } = self;
+        for ends in network.connections.values_mut() {
+            for side in 0..2 {
+                if ends[1 - side].process != from || ends[side].bytes_under_way == 0 {
+                    continue;
+                }
+                let end = &mut ends[side];
+                let kept = random.between(0, end.bytes_under_way as u64) as usize;
+                end.bytes_under_way = kept;
+                let mut left = kept;
+                end.under_way.retain_mut(|(_, piece)| match piece {
+                    Piece::Bytes(bytes) => {
+                        bytes.truncate(left);
+                        left -= bytes.len();
+                        !bytes.is_empty()
+                    }
+                    Piece::End => true,
+                });
+            }
+        }
+    }
+
     /// Lets everything arrive that is due.
     pub fn deliver(&mut self) {
         let now_ns = self.now_ns;

@@ -9,7 +9,7 @@ use super::store::ARBITERS;
 use crate::arbiter::{Arbiter, Mood};
 use crate::checker::{BootId, Checker, Emitter};
 use replication::message::{Message, MessageReader};
-use replication::record::RecordBody;
+use replication::record::{Record, RecordBody};
 use replication::succession::{Entry, HostId, Key, Kind, Request};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -54,6 +54,10 @@ pub struct Observer {
     pub keys: u64,
     /// How often somebody asked for a copy of the machine.
     pub asked_for: u64,
+    /// Pieces of checkpoints that were written, and by whom the last was.
+    pub pieces: (u64, Option<ProcessId>),
+    /// Who holds pieces without their checkpoint.
+    holds_half: BTreeSet<ProcessId>,
     /// The first promise that was broken.
     pub violation: Option<String>,
     /// What happened, and the hash of all of it.
@@ -73,6 +77,8 @@ impl Observer {
             holders: Holders::default(),
             progress: Progress::default(),
             asked_for: 0,
+            pieces: (0, None),
+            holds_half: BTreeSet::new(),
             hosts: BTreeMap::new(),
             marked: BTreeMap::new(),
             opened: BTreeMap::new(),
@@ -162,6 +168,13 @@ impl Observer {
             self.holders.says(from, to, id, &message);
             self.progress.says(from, &message);
             self.asked_for += u64::from(matches!(message, Message::Accept { .. }));
+            if let Message::Records { records, .. } = &message {
+                let is_piece = |record: &&Record| matches!(record.body, RecordBody::Piece(_));
+                let pieces = records.iter().filter(is_piece).count() as u64;
+                if pieces > 0 {
+                    self.pieces = (self.pieces.0 + pieces, Some(from));
+                }
+            }
             let Some(opened) = self.opened.get(&from).cloned() else {
                 continue;
             };
@@ -207,6 +220,13 @@ impl Observer {
                     self.marker_is_held(&opened, to);
                 }
                 Message::Records { records, .. } if !is_dead => {
+                    for record in &records {
+                        match record.body {
+                            RecordBody::Piece(_) => self.holds_half.insert(to),
+                            RecordBody::Checkpoint(_) => self.holds_half.remove(&to),
+                            _ => false,
+                        };
+                    }
                     let markers = records.iter().filter_map(|record| match record.body {
                         RecordBody::Marker { visible_outputs } => Some(visible_outputs),
                         _ => None,
@@ -217,6 +237,7 @@ impl Observer {
                 }
                 // Its machine is another from here on.
                 Message::SnapshotTaken { .. } => {
+                    self.holds_half.remove(&to);
                     self.marked.remove(&to);
                 }
                 _ => {}
@@ -319,6 +340,9 @@ impl State {
         let observer = &mut self.observer;
         observer.check(held);
         observer.count(&format!("{:?}", entry.kind));
+        if entry.kind == Kind::TookOver && observer.holds_half.contains(&process) {
+            observer.count("half a checkpoint held");
+        }
         observer.keys += 1;
         observer.checker.key_created(&entry);
         if entry.next.is_none() {

@@ -97,6 +97,8 @@ pub struct World {
     well_at_ns: u64,
     keys: u64,
     asked_for: u64,
+    /// Pieces of checkpoints that were written when that was looked at last.
+    pieces: u64,
     /// Who begins a life for a person now.
     pub(super) begins_life: Option<ProcessId>,
     /// Whether an odd machine was given up, in calm.
@@ -190,6 +192,7 @@ impl World {
             well_at_ns: 0,
             keys: 0,
             asked_for: 0,
+            pieces: 0,
             begins_life: None,
             rounds: Rounds::default(),
             trials: Trials::default(),
@@ -305,10 +308,11 @@ impl World {
 
     /// Something may just have happened after which a loss tells most.
     fn delicate(&mut self) {
-        let (keys, asked_for) = {
+        let (keys, asked_for, pieces) = {
             let observer = &self.shared.lock().observer;
-            (observer.keys, observer.asked_for)
+            (observer.keys, observer.asked_for, observer.pieces)
         };
+        self.cut_checkpoint(pieces);
         if asked_for != std::mem::replace(&mut self.asked_for, asked_for)
             && !self.is_calm
             && self.random.percent(10)
@@ -327,6 +331,21 @@ impl World {
                 .random
                 .pick(&[Loss::Process, Loss::Process, Loss::Power]);
             self.after(after_ns, What::Kill(node, loss));
+        }
+    }
+
+    /// Pieces of a checkpoint were written: now and then their host loses power while they are under way.
+    fn cut_checkpoint(&mut self, (pieces, from): (u64, Option<ProcessId>)) {
+        if pieces == std::mem::replace(&mut self.pieces, pieces)
+            || self.is_calm
+            || !self.random.percent(1)
+        {
+            return;
+        }
+        let node = self.nodes.iter().position(|node| node.process == from);
+        if let Some(node) = node {
+            let after_ns = self.random.between(0, self.shared.lock().network.delay_ns);
+            self.after(after_ns, What::Kill(node, Loss::Power));
         }
     }
 

@@ -479,7 +479,7 @@ impl<'a> Live<'a> {
         let is_waited_for = self.guest.take_asked_flush() && self.flushes_up_to != u64::MAX;
         if is_waited_for || !outputs.is_empty() {
             self.along_at_ns = monotonic_ns();
-            self.urgent_since_ns.get_or_insert(self.along_at_ns);
+            self.urgent_since_ns.get_or_insert_with(monotonic_ns);
             self.output_waits.add(outputs.len(), self.along_at_ns);
             self.outputs.append(&mut outputs);
         }

@@ -1,7 +1,7 @@
 //! What a replica has to know, as the program reads it from its configuration.
 
-use arbiter::S3Settings;
 use crate::vcpu::CheckpointOptions;
+use arbiter::S3Settings;
 use keys::HostName;
 use machine::engine::Engine;
 use replication::config::{JournalRole, Replication};

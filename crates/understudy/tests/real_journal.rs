@@ -154,9 +154,13 @@ fn old_segments_go_when_there_is_a_newer_snapshot() {
         journaled.await_more(100);
     }
     journaled.assert_one_history();
-    let status = journaled.files.status().unwrap();
-    let recovers_in = status["journal_recovers_in_ms"].as_f64().unwrap();
-    assert!(recovers_in < 5_000.0, "{recovers_in}");
+    // Right after a start nothing is known of how fast this host replays, and the least is assumed: the next snapshot
+    // comes the sooner for that.
+    wait_for("a snapshot from which it would be quick to go on", || {
+        let status = journaled.files.status()?;
+        let recovers_in_ms = status["journal_recovers_in_ms"].as_f64()?;
+        (recovers_in_ms < 5_000.0).then_some(())
+    });
 }
 
 /// As a recorder that nobody waits for: a machine does not go on from it.

@@ -32,7 +32,8 @@ const PAIRS: [[(&str, &[&str]); 2]; 2] = [
         ("the program", &["-p", "understudy", "-e", "normal,build"]),
         (
             "the x86-64 machine's tests",
-            &["-p", "x86", "-e", "normal,build,dev"],
+            // As `crate::test` builds them.
+            &["-p", "understudy", "-p", "x86", "-e", "normal,build,dev"],
         ),
     ],
 ];

@@ -3,8 +3,7 @@
 //! Cargo chooses the features of a library for all that one command builds, and everything above a library that another
 //! command asks more of is compiled a second time. `cargo xtask` builds itself, then the other crates with their tests,
 //! which ask more of some libraries; the program that ships is built, then the x86-64 machine's tests as a release. So
-//! `xtask/Cargo.toml` and `crates/understudy/Cargo.toml` ask for what those tests ask for. It was a third of all that
-//! was compiled.
+//! `xtask/Cargo.toml` and `crates/understudy/Cargo.toml` ask for what those tests ask for.
 
 use anyhow::{Context, Result, bail};
 use std::collections::{BTreeMap, BTreeSet};

@@ -491,9 +491,6 @@ impl VmConfig {
             return wrong("without_extensions", message);
         }
         if self.arch == Architecture::X86_64 {
-            if self.harts != 1 {
-                return wrong("harts", "an x86-64 machine has one CPU so far".into());
-            }
             if self.firmware.is_some() {
                 let message = "an x86-64 machine takes none: its kernel is entered directly";
                 return wrong("firmware", message.into());

@@ -1,6 +1,6 @@
 //! Boots a kernel as fast as it goes, without waiting for idle time, and shows the serial
 //! port: `cargo run --release -p x86 --example boot -- KERNEL INITRD COMMAND_LINE [TYPED]`. What is typed
-//! follows the guest's first prompt. From the environment: `MEMORY_MIB` (512), `LIMIT` (instructions to stop
+//! follows the guest's first prompt. From the environment: `MEMORY_MIB` (512), `HARTS` (1), `LIMIT` (instructions to stop
 //! at), `STEP` (the longest run), `FORGET=1` (drop all caches after each run), `JIT=0` (interpret; 2: both, compared), `WATCH_FROM` (from this count on both), `CHAOS` (a seed), `STAMPS=1`
 //! (count and processor time at each `@` printed): what is printed at the end
 //! must be the same whatever all but the first two are.
@@ -37,7 +37,7 @@ fn config() -> MachineConfig {
     MachineConfig {
         board: BoardConfig {
             memory_bytes: number("MEMORY_MIB", 512) << 20,
-            harts: 1,
+            harts: number("HARTS", 1) as u32,
             network: Vec::new(),
             disks: Vec::new(),
             virtio_console: false,

@@ -7,7 +7,7 @@ mod zero_page;
 
 pub use image::{KernelError, NotAKernel};
 
-use crate::board::{PCI_CONFIGURATION_BASE, PCI_CONFIGURATION_SIZE, acpi};
+use crate::board::{PCI_CONFIGURATION_BASE, PCI_CONFIGURATION_SIZE, acpi, ports};
 use crate::cpu::Cpu;
 use crate::ram::{HOLE_END, PAGE_SIZE, Ram};
 use image::Kernel;
@@ -30,6 +30,10 @@ const COMMAND_LINE_ROOM: u64 = 0x1_0000;
 const LOW_RAM_END: u64 = 0x9_fc00;
 /// The ACPI tables, in the area that is searched for them.
 const ACPI_TABLES: u64 = 0xe_0000;
+/// What a CPU executes that gives itself back, and behind that the page tables that a CPU is woken up with: in the
+/// area of a PC's firmware, which a kernel leaves alone.
+const RESET_VECTOR: u64 = 0xf_0000;
+const WAKEUP_PAGE_TABLES: u64 = 0xf_1000;
 /// Where RAM goes on.
 const HIGH_RAM: u64 = 0x10_0000;
 /// Least RAM: nothing that is a kernel runs in less.
@@ -104,7 +108,7 @@ pub enum BootError {
 /// A machine that has been loaded.
 #[derive(Debug)]
 pub struct Loaded {
-    /// The CPU, about to enter the kernel.
+    /// The first CPU, about to enter the kernel.
     pub cpu: Cpu,
     /// Where the initrd is.
     pub initrd: Option<u64>,
@@ -140,7 +144,11 @@ pub fn load(
         memory: &memory_map(ram, board),
     };
     put(ram, ZERO_PAGE, &zero_page.build());
-    put_page_tables(ram);
+    put_page_tables(ram, PAGE_TABLES);
+    if board.cpus > 1 {
+        put(ram, RESET_VECTOR, &reset_code());
+        put_page_tables(ram, WAKEUP_PAGE_TABLES);
+    }
     Ok(Loaded {
         cpu: entry(ram, kernel.entry()),
         initrd: initrd.map(|(start, _)| start),
@@ -205,13 +213,30 @@ fn put_command_line(ram: &mut Ram, text: &str, kernel: &Kernel) -> Result<(), Bo
     Ok(())
 }
 
+/// What the ACPI tables say of where a CPU goes that gives itself back.
+pub fn reset_vector() -> u64 {
+    RESET_VECTOR
+}
+
+/// Waits for the wakeup, which is never behind that instruction; the last CPU, which cannot, halts.
+fn reset_code() -> [u8; 9] {
+    let [low, high] = ports::CPU_WAIT.to_le_bytes();
+    [0x66, 0xba, low, high, 0xee, 0xfa, 0xf4, 0xeb, 0xfc] // mov dx, port; out dx, al; cli; hlt; jmp to cli
+}
+
+/// A CPU that was woken up, about to execute its first instruction (ACPI 6.5, section 5.2.12.19): 64-bit mode, all
+/// memory below 4 GiB mapped to itself, interrupts off.
+pub fn woken_up(address: u64) -> Cpu {
+    Cpu::long_mode(WAKEUP_PAGE_TABLES, address)
+}
+
 /// SDM volume 3, section 4.5: present, writable; the lowest level with 2 MiB pages.
-fn put_page_tables(ram: &mut Ram) {
+fn put_page_tables(ram: &mut Ram, root: u64) {
     const PRESENT_WRITABLE: u64 = 3;
     const LARGE: u64 = 1 << 7;
-    let upper = PAGE_TABLES + PAGE_SIZE;
+    let upper = root + PAGE_SIZE;
     let directories = upper + PAGE_SIZE;
-    put(ram, PAGE_TABLES, &(upper | PRESENT_WRITABLE).to_le_bytes());
+    put(ram, root, &(upper | PRESENT_WRITABLE).to_le_bytes());
     for directory in 0..4 {
         let address = directories + directory * PAGE_SIZE;
         let entry = address | PRESENT_WRITABLE;

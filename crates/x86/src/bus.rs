@@ -1,5 +1,6 @@
 //! What a CPU sees outside itself besides RAM: devices, its local APIC and the time.
 
+use crate::cpuid::Processor;
 use crate::ram::Ram;
 
 /// The rest of the PC, to its CPU. `now` is always the machine's instruction count at the instruction
@@ -21,6 +22,15 @@ pub trait Bus {
 
     /// OUT of 1, 2 or 4 bytes.
     fn write_port(&mut self, ram: &mut Ram, port: u16, size: usize, value: u32, now: u64);
+
+    /// Which CPU of how many this is.
+    fn processor(&self) -> Processor;
+
+    /// Whether the local APIC has an interrupt that cannot be masked.
+    fn has_nonmaskable_interrupt(&self) -> bool;
+
+    /// The CPU takes that.
+    fn acknowledge_nonmaskable_interrupt(&mut self);
 
     /// The vector that the local APIC would deliver now, priorities looked at.
     fn pending_interrupt(&self) -> Option<u8>;

@@ -15,6 +15,8 @@ pub struct Fault {
 pub const DIVIDE_ERROR: u8 = 0;
 /// #DB.
 pub const DEBUG: u8 = 1;
+/// An interrupt that cannot be masked.
+pub const NONMASKABLE: u8 = 2;
 /// #BP.
 pub const BREAKPOINT: u8 = 3;
 /// #UD.

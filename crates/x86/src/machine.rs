@@ -3,12 +3,12 @@
 mod debugging;
 mod reboot;
 mod snapshot;
+mod turns;
 
 use crate::board::{Board, BoardBus, Surroundings};
 use crate::boot::{self, BootError, BootImages};
 use crate::cpu::Cpu;
 use crate::emitter::Jit;
-use crate::interpreter::flags::IF;
 use crate::interpreter::{Exit, Interpreter};
 use crate::ram::Ram;
 use machine::clock::Clock;
@@ -26,10 +26,13 @@ use thiserror::Error;
 /// The architecture's name.
 pub const NAME: &str = "x86-64";
 
+/// CPUs of a machine at most.
+const MOST_CPUS: u32 = 8;
+
 /// Number of the semantics: what the machine computes from the same inputs. Every change of an
 /// instruction, a device or the clock that a guest could see raises it. The numbers of x86-64 begin at
 /// 8,600,000, so that no snapshot or log of another architecture is taken for one of this.
-pub const SEMANTICS_VERSION: u32 = 8_600_007;
+pub const SEMANTICS_VERSION: u32 = 8_600_008;
 
 /// Why a machine cannot be powered on.
 #[derive(Debug, PartialEq, Eq, Error)]
@@ -37,8 +40,8 @@ pub enum PowerOnError {
     /// The board cannot be built.
     #[error(transparent)]
     Board(#[from] BoardConfigError),
-    /// Too many CPUs.
-    #[error("{cpus} CPUs: an x86-64 machine has one")]
+    /// None, or too many CPUs.
+    #[error("{cpus} CPUs: an x86-64 machine has 1 to {MOST_CPUS}")]
     Cpus {
         /// What was given.
         cpus: u32,
@@ -54,7 +57,11 @@ struct State {
     config: MachineConfig,
     count: InstructionCount,
     clock: Clock,
-    cpu: Cpu,
+    cpus: Vec<Cpu>,
+    /// The CPU that runs: what the engine remembers of translations is its own.
+    current: usize,
+    /// When the next CPU has its turn.
+    slice_end: InstructionCount,
     board: Board,
     outputs: Outputs,
     /// It executes nothing: somebody paused it.
@@ -62,14 +69,15 @@ struct State {
 }
 
 impl State {
-    /// The board, and what its devices may touch besides their own state.
+    /// The CPU that runs, the board, and what its devices may touch besides their own state.
     fn board_in_surroundings(&mut self) -> (&mut Cpu, &mut Board, Surroundings<'_>) {
         let surroundings = Surroundings {
             outputs: &mut self.outputs,
             clock: &self.clock,
             unix_base_ns: self.config.unix_base_ns,
         };
-        (&mut self.cpu, &mut self.board, surroundings)
+        let cpu = &mut self.cpus[self.current];
+        (cpu, &mut self.board, surroundings)
     }
 }
 
@@ -102,7 +110,9 @@ impl Machine {
             config,
             count: 0,
             clock: Clock::new(),
-            cpu: loaded.cpu,
+            cpus: turns::cpus(loaded.cpu, board.cpus()),
+            current: 0,
+            slice_end: turns::SLICE,
             board,
             outputs: Outputs::default(),
             paused: false,
@@ -169,7 +179,17 @@ impl Machine {
             if let Some(stop) = self.stop_before_next(until) {
                 return stop;
             }
-            self.run_cpu(until);
+            let Some(cpu) = self.state.next_cpu() else {
+                return self.idle();
+            };
+            self.run_cpu(cpu, until);
+        }
+    }
+
+    /// All CPUs wait.
+    fn idle(&self) -> Stop {
+        Stop::Idle {
+            wake_at_ns: self.state.wake_at_ns(),
         }
     }
 
@@ -177,6 +197,7 @@ impl Machine {
     fn stop_before_next(&mut self, until: InstructionCount) -> Option<Stop> {
         self.raise_timers();
         // Whatever asked for it: nobody sees the machine between the two.
+        self.start_if_asked();
         self.reset_if_asked();
         if self.state.outputs.is_urgent() {
             return Some(Stop::Output);
@@ -187,22 +208,25 @@ impl Machine {
         if self.state.count >= until {
             return Some(Stop::Reached);
         }
-        if self.state.paused {
-            return Some(Stop::Idle { wake_at_ns: None });
-        }
-        self.waits().then(|| Stop::Idle {
-            wake_at_ns: self.wake_at_ns(),
-        })
+        let pause = Stop::Idle { wake_at_ns: None };
+        self.state.paused.then_some(pause)
     }
 
-    fn run_cpu(&mut self, until: InstructionCount) {
+    /// Lets a CPU run until its turn ends or something asks for attention.
+    fn run_cpu(&mut self, cpu: usize, until: InstructionCount) {
+        self.switch_to(cpu);
+        let slice_end = match self.state.cpus.len() {
+            1 => InstructionCount::MAX,
+            _ => self.state.slice_end,
+        };
         let timer = self.state.board.next_timer_ns();
         let timer = timer.map_or(u64::MAX, |time_ns| self.state.clock.count_at(time_ns));
         let mut count = self.state.count;
+        let number = cpu;
         let (cpu, board, surroundings) = self.state.board_in_surroundings();
-        let mut bus = BoardBus::new(board, 0, surroundings);
+        let mut bus = BoardBus::new(board, number, surroundings);
         let (interpreter, ram) = (&mut self.interpreter, &mut self.ram);
-        let until = until.min(timer);
+        let until = until.min(timer).min(slice_end);
         let exit = match &mut self.jit {
             None => interpreter.run(cpu, ram, &mut bus, &mut count, until),
             Some(jit) => jit.run(interpreter, cpu, ram, &mut bus, &mut count, until),
@@ -210,6 +234,7 @@ impl Machine {
         self.state.count = count;
         match exit {
             Exit::Count | Exit::Halted | Exit::Attention => {}
+            Exit::Turn => self.state.slice_end = count,
             Exit::TripleFault => self.state.board.triple_fault(&mut self.state.outputs),
         }
     }
@@ -229,25 +254,8 @@ impl Machine {
         self.state.board.has_panicked()
     }
 
-    /// The CPU has halted, and no interrupt wakes it now.
-    fn waits(&self) -> bool {
-        let can_wake =
-            self.lets_interrupts_in() && self.state.board.local_apic(0).pending().is_some();
-        self.state.cpu.registers.is_halted && !can_wake
-    }
-
-    fn lets_interrupts_in(&self) -> bool {
-        self.state.cpu.registers.rflags & IF != 0
-    }
-
-    /// Guest time of the next timer that can wake the CPU: none can if it keeps interrupts out.
-    fn wake_at_ns(&self) -> Option<u64> {
-        let timer = self.state.board.next_timer_ns();
-        timer.filter(|_| self.lets_interrupts_in())
-    }
-
     /// Brings the devices up to guest time. Whoever can be asked for a digest next has done so: else a
-    /// machine that found its CPU waiting would differ from one that was stopped there.
+    /// machine that found its CPUs waiting would differ from one that was stopped there.
     fn raise_timers(&mut self) {
         let now_ns = self.guest_time_ns();
         self.state.board.time_passed(now_ns);
@@ -394,13 +402,14 @@ impl Machine {
         }
     }
 
-    /// Where the CPU is, for people who look for a fault.
+    /// Where the CPUs are, for people who look for a fault.
     pub fn describe(&self) -> String {
         let state = &self.state;
+        let registers: Vec<_> = state.cpus.iter().map(|cpu| &cpu.registers).collect();
         format!(
-            "count {}\n{:x?}\nvirtio {:?}\n",
+            "count {}, CPU {} runs\n{registers:x?}\nvirtio {:?}\n",
             state.count,
-            state.cpu.registers,
+            state.current,
             state.board.driver_faults()
         )
     }
@@ -424,7 +433,7 @@ const LIMITS: BoardLimits = BoardLimits {
 fn check(config: &MachineConfig) -> Result<(), PowerOnError> {
     config.board.validate(&LIMITS)?;
     let cpus = config.board.harts;
-    if cpus != 1 {
+    if !(1..=MOST_CPUS).contains(&cpus) {
         return Err(PowerOnError::Cpus { cpus });
     }
     Ok(())

@@ -35,6 +35,15 @@ pub(crate) enum Kind {
     Fetch,
 }
 
+/// What translations depend on besides tables, their root and who asks.
+fn rules(registers: &Registers) -> [u64; 3] {
+    [
+        registers.cr0 & (CR0_WP | CR0_PG),
+        registers.cr4 & (CR4_SMEP | CR4_SMAP),
+        registers.efer & EFER_NXE,
+    ]
+}
+
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
@@ -364,6 +373,16 @@ impl Tlb {
             self.drop_writes_to(new);
         }
         self.flush_lower(ram);
+    }
+
+    /// Another CPU's translations from here on. They follow from what tables say, from the root and from what
+    /// [`rules`] gives: as each access behaves as if freshly walked, nothing else in here is a CPU's own.
+    pub(crate) fn hand_over(&mut self, old: &Registers, new: &Registers, ram: &mut Ram) {
+        if rules(old) == rules(new) {
+            self.change_root(ram, old.cr3, new.cr3);
+        } else {
+            self.flush(ram);
+        }
     }
 
     fn drop_half(&mut self, half: Half) {

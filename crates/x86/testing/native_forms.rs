@@ -149,7 +149,7 @@ pub const NATIVE: &[(&str, &[Code])] = &[
     (
         "Nothing is executed.",
         &[
-            Code::Nopw, Code::Nopd, Code::Nopq, Code::Pause, Code::Reservednop_rm16_r16_0F0D,
+            Code::Nopw, Code::Nopd, Code::Nopq, Code::Reservednop_rm16_r16_0F0D,
             Code::Reservednop_rm32_r32_0F0D, Code::Reservednop_rm64_r64_0F0D, Code::Prefetchw_m8,
             Code::Reservednop_rm16_r16_0F18, Code::Reservednop_rm32_r32_0F18, Code::Reservednop_rm64_r64_0F18,
             Code::Reservednop_rm16_r16_0F19, Code::Reservednop_rm32_r32_0F19, Code::Reservednop_rm64_r64_0F19,

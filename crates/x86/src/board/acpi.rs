@@ -4,6 +4,7 @@
 
 use super::io_apic::IO_APIC_BASE;
 use super::local_apic::LOCAL_APIC_BASE;
+use super::wakeup::MAILBOX_BASE;
 use super::{
     PCI_CONFIGURATION_BASE, PCI_CONFIGURATION_SIZE, PCI_INTERRUPT, PCI_MEMORY_BASE,
     PCI_MEMORY_SIZE, VIRTIO_SLOT_SIZE, cmos, ports, power, virtio_slot_base, virtio_slot_interrupt,
@@ -33,6 +34,8 @@ const OEM_REVISION: u32 = 1;
 pub struct Description {
     /// CPUs; their local APICs are numbered from 0 on.
     pub cpus: u8,
+    /// Where a CPU goes that is to wait for its wakeup.
+    pub reset_vector: u64,
     /// Occupied virtio slots, from the first on.
     pub virtio_slots: usize,
     /// Devices on the PCI bus besides its bridge, from number 1 on, if there is such a bus.
@@ -109,14 +112,41 @@ fn fadt(dsdt: u64) -> impl Aml {
 }
 
 /// Section 5.2.12. No 8259: the flag PCAT_COMPAT stays clear.
-fn madt(description: &Description) -> impl Aml {
+fn madt(description: &Description) -> Raw {
     let address = LocalInterruptController::Address(LOCAL_APIC_BASE as u32);
     let mut madt = MADT::new(OEM, OEM_TABLE, OEM_REVISION, address);
     for cpu in 0..description.cpus {
         madt.add_structure(ProcessorLocalApic::new(cpu, cpu, EnabledStatus::Enabled));
     }
     madt.add_structure(IoApic::new(0, IO_APIC_BASE as u32, 0));
-    madt
+    let mut table = Vec::new();
+    madt.to_aml_bytes(&mut table);
+    if description.cpus > 1 {
+        append(&mut table, &multiprocessor_wakeup(description.reset_vector));
+    }
+    Raw(table)
+}
+
+/// Section 5.2.12.19, in its version 1, whose reset vector Linux takes CPUs offline by.
+fn multiprocessor_wakeup(reset_vector: u64) -> [u8; 24] {
+    const KIND: u8 = 0x10;
+    let mut bytes = [0; 24];
+    (bytes[0], bytes[1], bytes[2]) = (KIND, 24, 1);
+    bytes[8..16].copy_from_slice(&MAILBOX_BASE.to_le_bytes());
+    bytes[16..].copy_from_slice(&reset_vector.to_le_bytes());
+    bytes
+}
+
+/// Makes a table longer (section 5.2.6: its length, and a sum of all bytes that is zero).
+fn append(table: &mut Vec<u8>, bytes: &[u8]) {
+    const LENGTH: usize = 4;
+    const CHECKSUM: usize = 9;
+    table.extend(bytes);
+    let length = table.len() as u32;
+    table[LENGTH..][..4].copy_from_slice(&length.to_le_bytes());
+    table[CHECKSUM] = 0;
+    let sum = table.iter().fold(0u8, |sum, &byte| sum.wrapping_add(byte));
+    table[CHECKSUM] = sum.wrapping_neg();
 }
 
 /// PCI Firmware Specification 3.3, section 4.1.2: configuration space in memory, of bus 0.
@@ -295,6 +325,7 @@ mod tests {
     fn built() -> Vec<u8> {
         let description = Description {
             cpus: 2,
+            reset_vector: 0xf_0000,
             virtio_slots: 3,
             pci_functions: None,
         };
@@ -369,13 +400,31 @@ mod tests {
         assert_eq!(madt[52..60], [0, 8, 1, 1, 1, 0, 0, 0]);
         assert_eq!(madt[60..64], [1, 12, 0, 0]);
         assert_eq!(number(&madt, 64, 4), IO_APIC_BASE);
-        assert_eq!(madt.len(), 72);
+        // Section 5.2.12.19.
+        assert_eq!(madt[72..80], [0x10, 24, 1, 0, 0, 0, 0, 0]);
+        assert_eq!(number(&madt, 80, 8), MAILBOX_BASE);
+        assert_eq!(number(&madt, 88, 8), 0xf_0000);
+        assert_eq!(madt.len(), 96);
+    }
+
+    /// Else a kernel waits for CPUs where nobody listens.
+    #[test]
+    fn one_cpu_has_no_mailbox() {
+        let description = Description {
+            cpus: 1,
+            reset_vector: 0xf_0000,
+            virtio_slots: 0,
+            pci_functions: None,
+        };
+        let madt = find(&tables(&description, BASE), b"APIC");
+        assert_eq!(madt.len(), 64);
     }
 
     #[test]
     fn the_pci_bus_is_described_where_there_is_one() {
         let description = Description {
             cpus: 1,
+            reset_vector: 0,
             virtio_slots: 0,
             pci_functions: Some(3),
         };

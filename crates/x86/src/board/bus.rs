@@ -5,7 +5,9 @@ use super::{
     Board, PCI_CONFIGURATION_BASE, PCI_CONFIGURATION_SIZE, PCI_MEMORY_BASE, PCI_MEMORY_SIZE,
     VIRTIO_BASE, VIRTIO_SLOT_SIZE, VIRTIO_SLOTS, ports,
 };
+use super::wakeup::{MAILBOX_BASE, MAILBOX_SIZE};
 use crate::bus::Bus;
+use crate::cpuid::Processor;
 use crate::ram::Ram;
 use devices::DeviceContext;
 use devices::pci::host::PciHost;
@@ -67,6 +69,8 @@ impl<'a> BoardBus<'a> {
         self.wants_attention |= self.watched() != before
             || self.board.finish().is_some()
             || self.board.asks_for_reset()
+            || self.board.mailbox.has_start()
+            || self.board.waits_for_wakeup(self.cpu)
             || self.surroundings.outputs.is_urgent();
         result
     }
@@ -88,10 +92,17 @@ impl<'a> BoardBus<'a> {
         })
     }
 
-    /// What the run depends on: the interrupt to be taken, and when the next timer runs down.
-    fn watched(&self) -> (Option<u8>, Option<u64>) {
-        let pending = self.board.apics[self.cpu].pending();
-        (pending, self.board.next_timer_ns())
+    /// What the run depends on: the interrupts to be taken, and when the next timer runs down.
+    fn watched(&self) -> (bool, Option<u8>, Option<u64>) {
+        let apic = &self.board.apics[self.cpu];
+        let (nonmaskable, pending) = (apic.has_nonmaskable(), apic.pending());
+        (nonmaskable, pending, self.board.next_timer_ns())
+    }
+
+    /// The offset of an address in the mailbox, where there is one: where there are CPUs to be woken up.
+    fn mailbox_offset(&self, address: u64) -> Option<u64> {
+        let has_mailbox = self.board.apics.len() > 1;
+        within(address, MAILBOX_BASE, MAILBOX_SIZE).filter(|_| has_mailbox)
     }
 
     fn write_port_byte(&mut self, port: u16, value: u8, now: u64) {
@@ -115,6 +126,10 @@ impl<'a> BoardBus<'a> {
             | ports::EXIT => self.with_board(|board, around| {
                 board.power.write(port, value, around.outputs);
             }),
+            ports::CPU_WAIT => {
+                let cpu = self.cpu;
+                self.with_board(|board, _| board.mailbox.wait(cpu));
+            }
             _ => {} // nobody is there
         }
     }
@@ -214,6 +229,9 @@ impl Bus for BoardBus<'_> {
         if let Some(offset) = within(address, IO_APIC_BASE, IO_APIC_SIZE) {
             return part(self.board.io_apic.read(offset & !0xf), offset, size);
         }
+        if let Some(offset) = self.mailbox_offset(address) {
+            return self.board.mailbox.read(offset, size);
+        }
         if let VirtioBus::Mmio(slots) = &self.board.virtio {
             return match virtio_slot(address) {
                 Some((slot, offset)) => slots.read(slot, offset, size as u8),
@@ -248,6 +266,8 @@ impl Bus for BoardBus<'_> {
                 board.io_apic.write(offset, value as u32);
                 board.send_interrupts();
             });
+        } else if let Some(offset) = self.mailbox_offset(address) {
+            self.with_board(|board, _| board.mailbox.write(offset, size, value));
         } else if let Some((slot, offset)) = virtio_slot(address) {
             self.with_board(|board, around| {
                 let VirtioBus::Mmio(slots) = &mut board.virtio else {
@@ -294,6 +314,21 @@ impl Bus for BoardBus<'_> {
             let byte = (value >> (8 * index)) as u8;
             self.write_port_byte(port.wrapping_add(index), byte, now);
         }
+    }
+
+    fn processor(&self) -> Processor {
+        Processor {
+            number: self.cpu as u8,
+            of: self.board.apics.len() as u8,
+        }
+    }
+
+    fn has_nonmaskable_interrupt(&self) -> bool {
+        self.board.apics[self.cpu].has_nonmaskable()
+    }
+
+    fn acknowledge_nonmaskable_interrupt(&mut self) {
+        self.board.apics[self.cpu].clear_nonmaskable();
     }
 
     fn pending_interrupt(&self) -> Option<u8> {

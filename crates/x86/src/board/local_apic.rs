@@ -143,6 +143,8 @@ pub struct LocalApic {
     timer_end_ns: Option<u64>,
     /// IA32_TSC_DEADLINE as written; 0 is disarmed.
     deadline: u64,
+    /// An interrupt that cannot be masked waits for the CPU.
+    nonmaskable: bool,
     /// The time-stamp counter is guest time in nanoseconds plus this (wrapping); it is what
     /// IA32_TSC_ADJUST reads.
     tsc_offset: u64,
@@ -171,6 +173,7 @@ impl LocalApic {
             timer_start_ns: 0,
             timer_end_ns: None,
             deadline: 0,
+            nonmaskable: false,
             tsc_offset: 0,
         }
     }
@@ -344,19 +347,33 @@ impl LocalApic {
         }
     }
 
-    /// Takes an interrupt message. Modes other than fixed and lowest priority are not delivered.
+    /// Takes an interrupt message. There is no system management, no INIT and no start-up: CPUs start as
+    /// [`super::wakeup`] says.
     pub fn accept(&mut self, message: &InterruptMessage) {
-        if !matches!(
-            message.mode,
-            DeliveryMode::Fixed | DeliveryMode::LowestPriority
-        ) {
-            return;
+        match message.mode {
+            DeliveryMode::Fixed | DeliveryMode::LowestPriority if message.vector < 16 => {
+                self.raise_error(ERROR_RECEIVE_ILLEGAL_VECTOR);
+            }
+            DeliveryMode::Fixed | DeliveryMode::LowestPriority => {
+                self.request(message.vector, message.is_level);
+            }
+            DeliveryMode::NonMaskable => self.nonmaskable = true,
+            DeliveryMode::SystemManagement
+            | DeliveryMode::Init
+            | DeliveryMode::StartUp
+            | DeliveryMode::External => {}
         }
-        if message.vector < 16 {
-            self.raise_error(ERROR_RECEIVE_ILLEGAL_VECTOR);
-        } else {
-            self.request(message.vector, message.is_level);
-        }
+    }
+
+    /// Whether an interrupt that cannot be masked waits for the CPU.
+    #[inline]
+    pub fn has_nonmaskable(&self) -> bool {
+        self.nonmaskable
+    }
+
+    /// The CPU takes it, or begins without it.
+    pub fn clear_nonmaskable(&mut self) {
+        self.nonmaskable = false;
     }
 
     /// Guest time at which [`LocalApic::time_passed`] has something to do.

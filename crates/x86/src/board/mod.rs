@@ -9,6 +9,7 @@ pub mod io_apic;
 pub mod local_apic;
 pub mod ports;
 pub mod power;
+pub mod wakeup;
 
 pub use bus::{BoardBus, Surroundings};
 
@@ -25,6 +26,7 @@ use machine::input::{Console, Input, InputError};
 use machine::output::{DiskRequest, Finish, Outputs};
 use power::Power;
 use serde::{Deserialize, Serialize};
+use wakeup::{Mailbox, Start};
 
 /// The first virtio slot.
 pub const VIRTIO_BASE: u64 = 0xd000_0000;
@@ -66,23 +68,29 @@ pub struct Board {
     cmos: Cmos,
     power: Power,
     virtio: VirtioBus,
+    mailbox: Mailbox,
 }
 
 impl Board {
-    /// As after power-on, with one CPU.
+    /// As after power-on.
+    ///
+    /// # Panics
+    /// There are not 1 to 8 CPUs.
     pub fn new(config: &BoardConfig) -> Board {
+        let cpus = u8::try_from(config.harts).expect("a machine has few CPUs");
         let mut virtio = VirtioBus::new(config, true);
         if let VirtioBus::Pci(host) = &mut virtio {
             // There is no firmware to do it before the kernel.
             host.place_windows(PCI_MEMORY_BASE as u32);
         }
         Board {
-            apics: vec![LocalApic::new(0)],
+            apics: (0..cpus).map(LocalApic::new).collect(),
             io_apic: IoApic::default(),
             uart: Uart16550::default(),
             cmos: Cmos::default(),
             power: Power::default(),
             virtio,
+            mailbox: Mailbox::new(cpus),
         }
     }
 
@@ -97,13 +105,16 @@ impl Board {
 
     /// Whether its devices are what a configuration says: a snapshot may say anything.
     pub fn belongs_to(&self, config: &BoardConfig) -> bool {
-        self.virtio.belongs_to(config)
+        self.apics.len() == config.harts as usize
+            && self.virtio.belongs_to(config)
+            && self.mailbox.belongs_to(self.apics.len() as u8)
     }
 
     /// What the ACPI tables say of it.
     pub fn description(&self) -> acpi::Description {
         acpi::Description {
             cpus: self.apics.len() as u8,
+            reset_vector: crate::boot::reset_vector(),
             virtio_slots: match &self.virtio {
                 VirtioBus::Mmio(slots) => slots.occupied(),
                 VirtioBus::Pci(_) => 0,
@@ -118,6 +129,24 @@ impl Board {
     /// A CPU's local APIC.
     pub fn local_apic(&self, cpu: usize) -> &LocalApic {
         &self.apics[cpu]
+    }
+
+    /// CPUs.
+    pub fn cpus(&self) -> usize {
+        self.apics.len()
+    }
+
+    /// Whether a CPU executes nothing until another one wakes it up.
+    pub fn waits_for_wakeup(&self, cpu: usize) -> bool {
+        self.mailbox.is_waiting(cpu)
+    }
+
+    /// The CPU that has to begin before the next instruction, if one has.
+    pub fn take_start(&mut self) -> Option<Start> {
+        let start = self.mailbox.take_start()?;
+        // What came while it waited is not for the code that it begins with.
+        self.apics[usize::from(start.cpu)].clear_nonmaskable();
+        Some(start)
     }
 
     /// How the guest ended the machine, if it did.

@@ -20,6 +20,8 @@ pub const DEBUG: u16 = 0x80;
 pub const EXIT: u16 = 0xf4;
 /// QEMU's pvpanic: the guest says that its kernel panicked.
 pub const PANIC: u16 = 0x505;
+/// A CPU that writes here waits for its wakeup.
+pub const CPU_WAIT: u16 = 0x510;
 /// ACPI's sleep control register.
 pub const SLEEP_CONTROL: u16 = 0x600;
 /// ACPI's sleep status register.

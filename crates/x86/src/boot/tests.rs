@@ -2,6 +2,7 @@ use super::*;
 
 const BOARD: acpi::Description = acpi::Description {
     cpus: 1,
+    reset_vector: 0,
     virtio_slots: 0,
     pci_functions: None,
 };

@@ -120,6 +120,8 @@ pub struct Registers {
     pub shadow: Shadow,
     /// HLT, until an interrupt.
     pub is_halted: bool,
+    /// Interrupts that cannot be masked wait: one was taken, and its handler has not returned.
+    pub blocks_nonmaskable: bool,
 }
 
 impl Cpu {
@@ -173,6 +175,7 @@ impl Cpu {
                 misc_enable: 1,
                 shadow: Shadow::None,
                 is_halted: false,
+                blocks_nonmaskable: false,
             },
             vector: VectorState::default(),
             x87: X87State::default(),

@@ -217,6 +217,7 @@ fn needs_no_look(core: &mut Core<'_>, is_followed: bool) -> bool {
     let has_shadow = registers.shadow != Shadow::None;
     if core.ram.is_disturbed()
         || core.touched_device
+        || core.turn_is_over
         || core.ram.traps.is_hit()
         || registers.is_halted
         || core.flags & (TF | RF) != 0
@@ -227,6 +228,9 @@ fn needs_no_look(core: &mut Core<'_>, is_followed: bool) -> bool {
     if core.check_interrupts || has_shadow {
         // Nothing that the next instruction leaves to compiled code makes an interrupt pending.
         if core.flags & IF != 0 && core.bus.pending_interrupt().is_some() {
+            return false;
+        }
+        if !core.registers.blocks_nonmaskable && core.bus.has_nonmaskable_interrupt() {
             return false;
         }
         core.registers.shadow = Shadow::None;

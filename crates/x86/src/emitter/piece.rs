@@ -490,7 +490,7 @@ fn native(instruction: &Instruction) -> Option<Kind> {
     let is_wide = size >= 4;
     Some(match instruction.mnemonic() {
         Nop | Reservednop | Endbr64 | Endbr32 | Lfence | Mfence | Sfence | Prefetchnta
-        | Prefetcht0 | Prefetcht1 | Prefetcht2 | Prefetchw | Pause => Kind::Nothing,
+        | Prefetcht0 | Prefetcht1 | Prefetcht2 | Prefetchw => Kind::Nothing,
         Mov if all_general => {
             if has_long_address(instruction.code()) {
                 return None;

@@ -224,6 +224,9 @@ fn forget_inner_segments(core: &mut Core<'_>, privilege: u8) {
 
 /// IRET, IRETD, IRETQ: `detail` is the operand size.
 pub(super) fn interrupt_return(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
+    // SDM volume 3, 6.7.1: even if it faults.
+    core.registers.blocks_nonmaskable = false;
+    core.check_interrupts = true;
     if core.flags & NT != 0 {
         return Err(core.general_protection());
     }

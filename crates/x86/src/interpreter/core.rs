@@ -54,6 +54,8 @@ pub(crate) struct Core<'a> {
     pub check_interrupts: bool,
     /// A device was accessed.
     pub touched_device: bool,
+    /// The CPU waits for another one, which has to have its turn.
+    pub turn_is_over: bool,
     /// The fault cannot be delivered: the CPU shuts down.
     pub has_shut_down: bool,
     /// An event was delivered since this was last cleared.

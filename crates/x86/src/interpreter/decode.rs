@@ -527,7 +527,6 @@ fn plain(op: &mut Op, instruction: &Instruction) -> Option<Handler> {
         | Mnemonic::Rdsspd
         | Mnemonic::Rdsspq
         | Mnemonic::Cldemote
-        | Mnemonic::Pause
         | Mnemonic::Lfence
         | Mnemonic::Mfence
         | Mnemonic::Sfence
@@ -538,6 +537,7 @@ fn plain(op: &mut Op, instruction: &Instruction) -> Option<Handler> {
         | Mnemonic::Prefetcht0
         | Mnemonic::Prefetcht1
         | Mnemonic::Prefetcht2 => with(0, data::nothing),
+        Mnemonic::Pause => with(0, system::pause),
         Mnemonic::Clflush => with(0, data::flush_line),
         Mnemonic::Cbw => with(2, data::sign_extend_accumulator),
         Mnemonic::Cwde => with(4, data::sign_extend_accumulator),

@@ -30,8 +30,8 @@ use self::exception::TripleFault;
 use self::flags::{IF, RF, STATUS, Status, TF};
 use self::op::{Op, RIP};
 use crate::bus::Bus;
-use crate::cpu::{CS, Cpu, Shadow};
-use crate::fault::{DEBUG, Fault};
+use crate::cpu::{CS, Cpu, Registers, Shadow};
+use crate::fault::{DEBUG, Fault, NONMASKABLE};
 use crate::mmu::{Kind, Mode, Tlb};
 use crate::ram::{Disturbance, PAGE_SIZE, Ram};
 
@@ -44,6 +44,8 @@ pub enum Exit {
     Halted,
     /// A device was touched, and the bus wants attention.
     Attention,
+    /// The CPU waits for another one.
+    Turn,
     /// The guest's exception handling failed: the machine resets.
     TripleFault,
 }
@@ -81,6 +83,11 @@ impl Interpreter {
     /// The CPU's state was replaced: nothing is known of where addresses lead.
     pub(crate) fn drop_translations(&mut self, ram: &mut Ram) {
         self.tlb.flush(ram);
+    }
+
+    /// Another CPU runs from here on: what is known of translations becomes its own.
+    pub(crate) fn hand_over(&mut self, old: &Registers, new: &Registers, ram: &mut Ram) {
+        self.tlb.hand_over(old, new, ram);
     }
 
     /// RAM was looked at for what changed, and has to hear of stores to any page again.
@@ -159,6 +166,7 @@ impl<'a> Core<'a> {
             is_non_canonical: false,
             check_interrupts: true,
             touched_device: false,
+            turn_is_over: false,
             has_shut_down: false,
             has_delivered: false,
         };
@@ -176,6 +184,13 @@ impl<'a> Core<'a> {
     #[inline(always)]
     pub(crate) fn goes_one_by_one(&self) -> bool {
         self.flags & (TF | RF) != 0 || self.registers.shadow != Shadow::None
+    }
+
+    /// Whether an interrupt that cannot be masked would be taken now.
+    pub(crate) fn takes_nonmaskable_interrupt(&self) -> bool {
+        !self.registers.blocks_nonmaskable
+            && self.registers.shadow == Shadow::None
+            && self.bus.has_nonmaskable_interrupt()
     }
 
     /// The interrupt that would be taken now.
@@ -227,6 +242,9 @@ impl Cache {
         if core.ram.is_disturbed() {
             self.settle(core);
         }
+        if core.turn_is_over {
+            return Some(Exit::Turn);
+        }
         if core.touched_device {
             core.touched_device = false;
             core.check_interrupts = true;
@@ -250,6 +268,12 @@ impl Cache {
     fn take_interrupt(&mut self, core: &mut Core<'_>) -> Result<(), TripleFault> {
         // In a shadow the next look is after the next instruction.
         core.check_interrupts = core.registers.shadow != Shadow::None;
+        if core.takes_nonmaskable_interrupt() {
+            core.bus.acknowledge_nonmaskable_interrupt();
+            core.registers.blocks_nonmaskable = true;
+            core.check_interrupts = true; // a trap gate leaves IF as it is
+            return core.deliver_interrupt(NONMASKABLE);
+        }
         if core.deliverable_interrupt().is_some() {
             let vector = core.bus.acknowledge_interrupt();
             core.registers.is_halted = false;

@@ -307,6 +307,15 @@ pub(super) fn halt(core: &mut Core<'_>, _: &Op) -> Result<(), Raised> {
     Ok(())
 }
 
+/// PAUSE: who waits for another CPU lets it run.
+pub(super) fn pause(core: &mut Core<'_>, _: &Op) -> Result<(), Raised> {
+    if core.bus.processor().of > 1 {
+        core.turn_is_over = true;
+        core.limit = 0;
+    }
+    Ok(())
+}
+
 /// SWAPGS.
 pub(super) fn swap_gs(core: &mut Core<'_>, _: &Op) -> Result<(), Raised> {
     core.require_kernel()?;
@@ -381,7 +390,8 @@ pub(super) fn read_performance_counter(core: &mut Core<'_>, _: &Op) -> Result<()
 
 /// CPUID.
 pub(super) fn identify(core: &mut Core<'_>, _: &Op) -> Result<(), Raised> {
-    let leaf = crate::cpuid::leaf(core.r[0] as u32, core.r[1] as u32);
+    let processor = core.bus.processor();
+    let leaf = crate::cpuid::leaf(core.r[0] as u32, core.r[1] as u32, processor);
     for (register, value) in [(0, leaf.eax), (3, leaf.ebx), (1, leaf.ecx), (2, leaf.edx)] {
         core.r[register] = u64::from(value);
     }

@@ -4,7 +4,8 @@ mod description;
 
 use super::snapshot::decode;
 use super::{Machine, NAME, SEMANTICS_VERSION};
-use crate::cpu::{CS, Registers, SS, Segment, Shadow};
+use crate::cpu::{CS, Cpu, Registers, SS, Segment, Shadow};
+use crate::fault::NONMASKABLE;
 use crate::interpreter::flags::{IF, NT, RF, TF, VM};
 use crate::mmu::{is_canonical, look_up};
 use machine::Stop;
@@ -18,16 +19,26 @@ const CR0_PG: u64 = 1 << 31;
 const INTERRUPT_GATE: u64 = 14;
 
 impl Machine {
-    /// The registers with which the next instruction is executed: an interrupt that comes before it is taken, but what
-    /// that pushes is not in memory yet.
-    fn next_registers(&self) -> Registers {
-        let registers = &self.state.cpu.registers;
-        let is_let_in = registers.rflags & IF != 0 && registers.shadow == Shadow::None;
-        let pending = self.state.board.local_apic(0).pending();
-        pending
-            .filter(|_| is_let_in)
+    /// The registers with which a CPU executes its next instruction: an interrupt that comes before it is taken, but
+    /// what that pushes is not in memory yet.
+    fn next_registers(&self, cpu: usize) -> Registers {
+        let registers = &self.state.cpus[cpu].registers;
+        self.interrupt_to_take(cpu)
             .and_then(|vector| self.delivered(registers, vector))
             .unwrap_or_else(|| registers.clone())
+    }
+
+    /// The interrupt that a CPU takes before its next instruction, if that were to be executed now.
+    fn interrupt_to_take(&self, cpu: usize) -> Option<u8> {
+        let registers = &self.state.cpus[cpu].registers;
+        let apic = self.state.board.local_apic(cpu);
+        if registers.shadow != Shadow::None {
+            None
+        } else if apic.has_nonmaskable() && !registers.blocks_nonmaskable {
+            Some(NONMASKABLE)
+        } else {
+            apic.pending().filter(|_| registers.rflags & IF != 0)
+        }
     }
 
     /// The registers behind the delivery of an interrupt (SDM volume 3, 6.14); none if it cannot be delivered.
@@ -76,8 +87,8 @@ impl Machine {
         Some(value)
     }
 
-    fn stands_at_breakpoint(&self) -> bool {
-        self.ram.traps.has_breakpoints() && self.ram.traps.breaks_at(self.next_registers().rip)
+    fn stands_at_breakpoint(&self, cpu: usize) -> bool {
+        self.ram.traps.has_breakpoints() && self.ram.traps.breaks_at(self.next_registers(cpu).rip)
     }
 
     fn run_armed(&mut self, until: InstructionCount) -> TrapStop {
@@ -85,15 +96,18 @@ impl Machine {
             if let Some(stop) = self.stop_before_next(until) {
                 return TrapStop::Stop(stop);
             }
-            if self.stands_at_breakpoint() {
-                return TrapStop::Trap(Trap::Breakpoint { hart: 0 });
+            let Some(cpu) = self.state.next_cpu() else {
+                return TrapStop::Stop(self.idle());
+            };
+            if self.stands_at_breakpoint(cpu) {
+                return TrapStop::Trap(Trap::Breakpoint { hart: cpu });
             }
-            self.run_cpu(until);
+            self.run_cpu(cpu, until);
             if let Some(watchpoint) = self.ram.traps.take_hit() {
                 // What is left to do at this count is done as if it had been asked for.
                 return match self.stop_before_next(self.state.count) {
                     Some(Stop::Reached) | None => TrapStop::Trap(Trap::Watchpoint {
-                        hart: 0,
+                        hart: cpu,
                         address: watchpoint.address,
                         access: watchpoint.access,
                     }),
@@ -122,18 +136,33 @@ impl Debuggable for Machine {
     }
 
     fn harts(&self) -> Vec<HartView> {
-        let next = self.next_registers();
-        let waits = if self.waits() { ", waits" } else { "" };
-        vec![HartView {
-            registers: description::registers(&next, &self.state.cpu),
-            program_counter: next.rip,
-            space: space(&next),
-            describe: format!("CPL {}{waits}", next.segments[CS].selector & 3),
-        }]
+        let next_cpu = self.next_hart();
+        let view = |(index, cpu): (usize, &Cpu)| {
+            // The others take their interrupts when they have their turns.
+            let registers = if next_cpu == Some(index) {
+                self.next_registers(index)
+            } else {
+                cpu.registers.clone()
+            };
+            let waits = if self.state.board.waits_for_wakeup(index) {
+                ", waits for its wakeup"
+            } else if self.state.waits(index) {
+                ", waits"
+            } else {
+                ""
+            };
+            HartView {
+                registers: description::registers(&registers, cpu),
+                program_counter: registers.rip,
+                space: space(&registers),
+                describe: format!("CPL {}{waits}", registers.segments[CS].selector & 3),
+            }
+        };
+        self.state.cpus.iter().enumerate().map(view).collect()
     }
 
     fn next_hart(&self) -> Option<usize> {
-        (!self.waits()).then_some(0)
+        self.state.next_cpu()
     }
 
     fn translate(&self, space: AddressSpace, address: u64) -> Option<u64> {

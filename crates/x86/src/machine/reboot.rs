@@ -1,11 +1,11 @@
 //! The guest's reset: within `run`, after the instruction that asked for it, at the same count in every
 //! replica.
 //!
-//! RAM, CPU and devices begin anew from the images that the machine keeps. The instruction count and guest
+//! RAM, CPUs and devices begin anew from the images that the machine keeps. The instruction count and guest
 //! time go on (and with it the time-stamp counter), and so do the numbers of requests to the outside: it is
 //! the same life.
 
-use super::Machine;
+use super::{Machine, turns};
 use crate::boot::{self, BootImages};
 use crate::ram::PAGE_SIZE;
 use machine::output::{Finish, Output};
@@ -71,8 +71,10 @@ impl Machine {
         self.ram.clear();
         let loaded = boot::load(&mut self.ram, &images, &board.description()).ok()?;
         state.board = board;
-        state.cpu = loaded.cpu;
-        // RAM and CPU are new: whatever the engine remembers of the old ones is void.
+        state.cpus = turns::cpus(loaded.cpu, state.board.cpus());
+        state.current = 0;
+        state.slice_end = state.count + turns::SLICE;
+        // RAM and CPUs are new: whatever the engine remembers of the old ones is void.
         self.jit = None;
         self.set_engine(self.engine);
         Some(())

@@ -81,7 +81,12 @@ impl Machine {
 pub(super) fn decode(state: &[u8]) -> Result<State, SnapshotError> {
     let state: State = postcard::from_bytes(state)
         .map_err(|_| SnapshotError::Damaged("its state does not decode"))?;
-    if check(&state.config).is_err() || !state.board.belongs_to(&state.config.board) {
+    let board = &state.config.board;
+    if check(&state.config).is_err()
+        || !state.board.belongs_to(board)
+        || state.cpus.len() != board.harts as usize
+        || state.current >= state.cpus.len()
+    {
         return Err(SnapshotError::Damaged("its state contradicts itself"));
     }
     Ok(state)

@@ -1,5 +1,5 @@
-//! Random guests: a kernel image whose code takes interrupts of the local APIC's timer and of the serial
-//! port while it computes, stores, copies, prints, modifies itself and waits.
+//! Random guests: a kernel image whose code takes interrupts of the local APIC's timer, of the serial port and of
+//! other CPUs while it computes, stores, copies, prints, modifies itself and waits, on one CPU or on several.
 
 use crate::kernel_image::kernel_image;
 use crate::random::Random;
@@ -13,53 +13,90 @@ const STACK: u64 = 0x8_0000;
 const DESCRIPTORS: u64 = 0x1_0000;
 /// What the guest stores to.
 const DATA: u64 = 0x20_0000;
-/// Where it counts the interrupts of its timer and, behind that, of its serial port.
+/// Where it counts the interrupts of its timer and, behind that, of its serial port, those that CPUs send, and those
+/// of these that cannot be masked.
 pub const COUNTERS: u64 = DATA + 0x3000;
 const APIC: u64 = 0xfee0_0000;
 const IO_APIC: u64 = 0xfec0_0000;
 const SERIAL: u32 = 0x3f8;
 const TIMER_VECTOR: u32 = 0x40;
 const SERIAL_VECTOR: u32 = 0x34;
+const CPU_VECTOR: u32 = 0x50;
+const NONMASKABLE_VECTOR: u32 = 2;
+const MAILBOX: u64 = 0xd000_8000;
+/// Bytes of a CPU's stack, below those of the CPUs before.
+const STACK_BYTES: u64 = 0x2000;
 /// Steps of the guest's endless loop.
 const STEPS: usize = 120;
 
 /// RAM that a guest needs.
 pub const MEMORY_BYTES: u64 = 16 << 20;
 
+/// CPUs of the guest of a seed.
+pub fn cpus(seed: u64) -> u32 {
+    1 + (seed % 3) as u32
+}
+
 /// The guest of a seed, as a bzImage.
 pub fn generate(seed: u64) -> Vec<u8> {
-    let code = assemble(&mut Random::new(seed)).expect("the guest assembles");
+    let code = assemble(&mut Random::new(seed), cpus(seed)).expect("the guest assembles");
     kernel_image(LOAD, &code)
 }
 
-fn assemble(random: &mut Random) -> Result<Vec<u8>, IcedError> {
+fn assemble(random: &mut Random, cpus: u32) -> Result<Vec<u8>, IcedError> {
     let mut a = CodeAssembler::new(64)?;
     let (mut timer, mut serial) = (a.create_label(), a.create_label());
+    let (mut called, mut nonmaskable) = (a.create_label(), a.create_label());
     let mode = random.below(3);
-    a.mov(rsp, STACK)?;
     gate(&mut a, TIMER_VECTOR, timer)?;
     gate(&mut a, SERIAL_VECTOR, serial)?;
+    gate(&mut a, CPU_VECTOR, called)?;
+    gate(&mut a, NONMASKABLE_VECTOR, nonmaskable)?;
     a.mov(rax, DESCRIPTORS + 0x1000)?;
     a.mov(word_ptr(rax), 0xfff)?;
     a.mov(rcx, DESCRIPTORS)?;
     a.mov(qword_ptr(rax + 2), rcx)?;
-    a.lidt(ptr(rax))?;
-    store(&mut a, APIC + 0xf0, 0x1ff)?;
-    let modes = [0, 1 << 17, 2 << 17];
-    store(&mut a, APIC + 0x320, modes[mode as usize] | TIMER_VECTOR)?;
-    store(&mut a, APIC + 0x3e0, random.pick(&[0xb, 0, 1]))?;
     store(&mut a, IO_APIC, 0x10 + 2 * 4)?;
     store(
         &mut a,
         IO_APIC + 0x10,
         SERIAL_VECTOR | random.pick(&[0, 1 << 15]),
     )?;
+    store(&mut a, IO_APIC, 0x11 + 2 * 4)?;
+    let everybody = 0xff << 24;
+    store(&mut a, IO_APIC + 0x10, random.pick(&[0, everybody, everybody]))?;
     port(&mut a, SERIAL + 2, 0x07)?;
     port(&mut a, SERIAL + 1, random.pick(&[1, 1, 3]))?;
+    let mut every = a.create_label();
+    for cpu in 1..cpus {
+        wake_up(&mut a, cpu, every)?;
+    }
     let period = 300 + random.below(9000);
+
+    // Every CPU comes here.
+    a.set_label(&mut every)?;
+    a.mov(eax, 1)?;
+    a.cpuid()?;
+    a.shr(ebx, 24)?;
+    a.mov(esi, ebx)?; // its number
+    a.imul_3(ecx, ebx, STACK_BYTES as i32)?;
+    a.mov(rsp, STACK)?;
+    a.sub(rsp, rcx)?;
+    // The selector of 64-bit code is the boot protocol's, the descriptor table of a CPU that was woken up is its own.
+    a.mov(rax, DESCRIPTORS + 0x1010)?;
+    a.mov(word_ptr(rax), 0x1f)?;
+    a.mov(qword_ptr(rax + 2), 0x500)?;
+    a.lgdt(ptr(rax))?;
+    a.mov(rax, DESCRIPTORS + 0x1000)?;
+    a.lidt(ptr(rax))?;
+    store(&mut a, APIC + 0xf0, 0x1ff)?;
+    let modes = [0, 1 << 17, 2 << 17];
+    store(&mut a, APIC + 0x320, modes[mode as usize] | TIMER_VECTOR)?;
+    store(&mut a, APIC + 0x3e0, random.pick(&[0xb, 0, 1]))?;
     arm(&mut a, mode, period)?;
     for register in [r8, r9, r10, r11, r12, r13, r14] {
         a.mov(register, random.bits())?;
+        a.add(register, rsi)?;
     }
     a.mov(rbx, DATA)?;
     a.sti()?;
@@ -94,7 +131,31 @@ fn assemble(random: &mut Random) -> Result<Vec<u8>, IcedError> {
     a.xor(al, 0x20)?;
     a.out(dx, al)?;
     end_of_interrupt(&mut a)?;
+
+    a.set_label(&mut called)?;
+    a.push(rax)?;
+    a.push(rcx)?;
+    a.push(rdx)?;
+    a.mov(rax, COUNTERS)?;
+    a.inc(qword_ptr(rax + 16))?;
+    end_of_interrupt(&mut a)?;
+
+    a.set_label(&mut nonmaskable)?;
+    a.push(rax)?;
+    a.mov(rax, COUNTERS)?;
+    a.inc(qword_ptr(rax + 24))?;
+    a.pop(rax)?;
+    a.iretq()?;
     a.assemble(ENTRY)
+}
+
+/// A CPU begins at a label.
+fn wake_up(a: &mut CodeAssembler, cpu: u32, label: CodeLabel) -> Result<(), IcedError> {
+    a.mov(rdx, MAILBOX)?;
+    a.lea(rax, ptr(label))?;
+    a.mov(dword_ptr(rdx + 4), cpu as i32)?;
+    a.mov(qword_ptr(rdx + 8), rax)?;
+    a.mov(word_ptr(rdx), 1)
 }
 
 /// An interrupt gate of 64-bit code.
@@ -152,7 +213,7 @@ fn step(
 ) -> Result<(), IcedError> {
     let (to, from) = (random.pick(&WORKING), random.pick(&WORKING));
     let offset = random.below(0x1ff0) as i32;
-    match random.below(20) {
+    match random.below(22) {
         0..=2 => a.add(to, from),
         3 => a.xor(to, from),
         4 => a.imul_2(to, from),
@@ -203,6 +264,13 @@ fn step(
             a.out(0x70, al)?;
             a.in_(al, 0x71)?;
             a.xor(to, rax)
+        }
+        19 => a.pause(),
+        20 if random.once_in(3) => {
+            let shorthands = [1 << 18, 2 << 18, 3 << 18];
+            let nonmaskable = if random.once_in(4) { 4 << 8 } else { 0 };
+            let command = random.pick(&shorthands) | nonmaskable | CPU_VECTOR;
+            store(a, APIC + 0x300, command)
         }
         _ => a.push(to).and_then(|()| a.pop(from)),
     }

@@ -1,7 +1,7 @@
 //! Runs a random guest once and records its inputs; runs it again, treated otherwise.
 
 use crate::brought_along::BroughtAlong;
-use crate::guest::{COUNTERS, MEMORY_BYTES, generate};
+use crate::guest::{COUNTERS, MEMORY_BYTES, cpus, generate};
 use crate::random::Random;
 use crate::running_snapshot::RunningSnapshot;
 use machine::Stop;
@@ -27,8 +27,8 @@ pub struct Recording {
     pub printed: Vec<u8>,
     /// How often the CPU waited.
     pub idle_stops: usize,
-    /// How often the timer and the serial port interrupted.
-    pub interrupts: [u64; 2],
+    /// How often the timer, the serial port and CPUs interrupted, these also by what cannot be masked.
+    pub interrupts: [u64; 4],
 }
 
 /// What is done to a machine while it runs.
@@ -58,11 +58,13 @@ pub enum Treatment {
     CompiledDigests,
     /// Compiled, and disturbed by this seed's chaos.
     Chaos(u64),
+    /// Compiled, and rehearsed by the interpreter.
+    Paranoid,
 }
 
 impl Treatment {
     /// All of them.
-    pub const ALL: [Treatment; 15] = [
+    pub const ALL: [Treatment; 16] = [
         Treatment::Undisturbed,
         Treatment::Steps,
         Treatment::SmallSteps,
@@ -78,6 +80,7 @@ impl Treatment {
         Treatment::Chaos(1),
         Treatment::Chaos(2),
         Treatment::Chaos(3),
+        Treatment::Paranoid,
     ];
 
     fn prepare(self, machine: &mut Machine) {
@@ -89,6 +92,9 @@ impl Treatment {
                 machine.set_engine(Engine::Jit);
                 machine.set_chaos(Some(seed));
             }
+            Treatment::Paranoid => {
+                machine.set_engine(Engine::Paranoid);
+            }
             _ => {}
         }
     }
@@ -96,7 +102,7 @@ impl Treatment {
     /// Instructions to the next stop.
     fn step(self, random: &mut Random) -> u64 {
         match self {
-            Treatment::Undisturbed | Treatment::Compiled => LENGTH,
+            Treatment::Undisturbed | Treatment::Compiled | Treatment::Paranoid => LENGTH,
             Treatment::Chaos(_) => 1 + random.below(20_000),
             Treatment::CompiledSteps => 1 + random.below(200),
             Treatment::CompiledDigests => 1 + random.below(8000),
@@ -113,7 +119,7 @@ impl Treatment {
 fn machine(seed: u64) -> Machine {
     let board = BoardConfig {
         memory_bytes: MEMORY_BYTES,
-        harts: 1,
+        harts: cpus(seed),
         network: Vec::new(),
         disks: Vec::new(),
         virtio_console: false,
@@ -151,7 +157,7 @@ pub fn record(seed: u64) -> Recording {
         checkpoints: Vec::new(),
         printed: Vec::new(),
         idle_stops: 0,
-        interrupts: [0; 2],
+        interrupts: [0; 4],
     };
     while machine.instruction_count() < LENGTH {
         let until = LENGTH.min(machine.instruction_count() + 1 + random.below(9000));
@@ -173,8 +179,8 @@ pub fn record(seed: u64) -> Recording {
         let checkpoint = (inputs, count, machine.digest());
         recording.checkpoints.push(checkpoint);
     }
-    recording.interrupts = [COUNTERS, COUNTERS + 8].map(|address| {
-        let bytes = machine.read_memory(address);
+    recording.interrupts = [0, 8, 16, 24].map(|offset| {
+        let bytes = machine.read_memory(COUNTERS + offset);
         bytes.map_or(0, u64::from_le_bytes)
     });
     recording

@@ -4,6 +4,7 @@
 use crate::native::{CODE, DATA, DATA_SIZE, FxArea, Raised, State};
 use x86::bus::Bus;
 use x86::cpu::{CS, Cpu, SS};
+use x86::cpuid::Processor;
 use x86::float::DoubleExtended;
 use x86::interpreter::Interpreter;
 use x86::ram::Ram;
@@ -20,6 +21,13 @@ impl Bus for Bare {
         u32::MAX
     }
     fn write_port(&mut self, _: &mut Ram, _: u16, _: usize, _: u32, _: u64) {}
+    fn processor(&self) -> Processor {
+        Processor::ALONE
+    }
+    fn has_nonmaskable_interrupt(&self) -> bool {
+        false
+    }
+    fn acknowledge_nonmaskable_interrupt(&mut self) {}
     fn pending_interrupt(&self) -> Option<u8> {
         None
     }

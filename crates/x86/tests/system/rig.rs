@@ -2,6 +2,7 @@
 
 use x86::bus::Bus;
 use x86::cpu::{CS, Cpu, SS};
+use x86::cpuid::Processor;
 use x86::fault::Fault;
 use x86::interpreter::{Exit, Interpreter};
 use x86::ram::Ram;
@@ -60,6 +61,13 @@ impl Bus for Line {
             self.pending = Some(value as u8);
         }
     }
+    fn processor(&self) -> Processor {
+        Processor::ALONE
+    }
+    fn has_nonmaskable_interrupt(&self) -> bool {
+        false
+    }
+    fn acknowledge_nonmaskable_interrupt(&mut self) {}
     fn pending_interrupt(&self) -> Option<u8> {
         self.pending
     }

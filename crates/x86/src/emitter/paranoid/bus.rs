@@ -1,6 +1,7 @@
 //! What a rehearsal sees of the board: nothing that an access would change.
 
 use crate::bus::Bus;
+use crate::cpuid::Processor;
 use crate::ram::Ram;
 
 /// Tells what can be told without an effect, and remembers whether anything else was asked for.
@@ -25,7 +26,7 @@ impl<'a> RehearsalBus<'a> {
 
     /// Whether an interrupt is on offer.
     pub fn offers_interrupt(&self) -> bool {
-        self.board.pending_interrupt().is_some()
+        self.board.pending_interrupt().is_some() || self.board.has_nonmaskable_interrupt()
     }
 }
 
@@ -45,6 +46,18 @@ impl Bus for RehearsalBus<'_> {
     }
 
     fn write_port(&mut self, _: &mut Ram, _: u16, _: usize, _: u32, _: u64) {
+        self.was_touched = true;
+    }
+
+    fn processor(&self) -> Processor {
+        self.board.processor()
+    }
+
+    fn has_nonmaskable_interrupt(&self) -> bool {
+        self.board.has_nonmaskable_interrupt()
+    }
+
+    fn acknowledge_nonmaskable_interrupt(&mut self) {
         self.was_touched = true;
     }
 

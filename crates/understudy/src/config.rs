@@ -73,7 +73,7 @@ pub struct VmConfig {
     pub arch: Architecture,
     /// Bytes of RAM, as in `512M`; a multiple of 4096, 1 MiB at least.
     pub memory: ByteSize,
-    /// Harts, 1 to 8.
+    /// Harts (of `x86-64`: CPUs), 1 to 8.
     #[serde(default = "one")]
     pub harts: u32,
     /// Firmware image (OpenSBI's `fw_dynamic.bin`); absent: the kernel starts in M-mode.

@@ -57,7 +57,7 @@ pub struct Run {
     /// RAM, as in 512M
     #[arg(long, value_name = "SIZE")]
     memory: Option<ByteSize>,
-    /// Harts, 1 to 8
+    /// Harts (CPUs of an x86-64 machine), 1 to 8
     #[arg(long, value_name = "N")]
     harts: Option<u32>,
     /// A disk image; may be repeated. After it: `,readonly` if the guest may not write, `,format=qcow2` or

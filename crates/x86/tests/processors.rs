@@ -10,6 +10,7 @@ use machine::Stop;
 use machine::config::{BoardConfig, MachineConfig};
 use machine::debugging::Debuggable;
 use machine::engine::Engine;
+use machine::input::{ClockRecord, Input};
 use machine::output::Output;
 use x86::boot::BootImages;
 use x86::machine::{Machine, PowerOnError};
@@ -358,6 +359,75 @@ fn a_cpu_gives_itself_back_and_is_woken_up_again() {
     for times in 1..4 {
         assert_eq!(peek(&machine, DATA + times * 8), times);
     }
+    // Behind the OUT it executed nothing.
+    let views = machine.harts();
+    assert_eq!(views[1].program_counter, 0xf_0005);
+    assert!(views[1].describe.contains("wakeup"), "{}", views[1].describe);
+}
+
+/// What was sent to a CPU before it was woken up would come before it has any table.
+#[test]
+fn what_cannot_be_masked_is_not_kept_for_a_cpu_that_waits_for_its_wakeup() {
+    let program = || {
+        let mut program = Program::new(2);
+        program.handlers().unwrap();
+        send(&mut program.a, 1, NONMASKABLE).unwrap();
+        let compute_once = |a: &mut CodeAssembler| {
+            load_tables(a, 1)?;
+            compute(a, 100)?;
+            poke(a, DATA + 0x10, 1)
+        };
+        program.on_another(1, compute_once).unwrap();
+        program.machine(stop)
+    };
+    let machine = everywhere(program);
+    assert_eq!(peek(&machine, DATA + 0x10), 1);
+    assert_eq!(peek(&machine, DATA + 0x108), 0, "interrupts");
+}
+
+/// All wait, and the timer of one that lets interrupts in is the next thing that happens.
+#[test]
+fn an_idle_machine_waits_for_the_timer_of_any_cpu() {
+    const TIMER: u32 = VECTOR;
+    let program = || {
+        let mut program = Program::new(3);
+        program.handlers().unwrap();
+        for (cpu, nanoseconds) in [(1, 50_000_000), (2, 70_000_000)] {
+            let wait = |a: &mut CodeAssembler| {
+                load_tables(a, cpu)?;
+                a.mov(rax, APIC)?;
+                a.mov(dword_ptr(rax + 0x320), TIMER as i32)?;
+                a.mov(dword_ptr(rax + 0x3e0), 0xb)?; // each nanosecond
+                a.mov(dword_ptr(rax + 0x380), nanoseconds)?;
+                if cpu == 2 {
+                    a.sti()?;
+                    a.hlt()?;
+                }
+                Ok(())
+            };
+            program.on_another(cpu as u32, wait).unwrap();
+        }
+        program.machine(stop)
+    };
+    let mut ends = Vec::new();
+    for way in WAYS {
+        let mut machine = program();
+        prepare(&mut machine, way);
+        let Stop::Idle {
+            wake_at_ns: Some(time_ns),
+        } = machine.run(1_000_000)
+        else {
+            panic!("{way:?}: {}", machine.describe());
+        };
+        assert!((70_000_000..71_000_000).contains(&time_ns), "{time_ns}");
+        let rate = machine.clock().rate;
+        let clock = Input::Clock(ClockRecord { time_ns, rate });
+        machine.inject(&clock).expect("time goes on");
+        assert_eq!(machine.run(2_000_000), Stop::Idle { wake_at_ns: None });
+        assert_eq!([8, 16].map(|word| peek(&machine, DATA + word)), [0, 1]);
+        ends.push((machine.instruction_count(), machine.digest()));
+    }
+    assert!(ends.windows(2).all(|pair| pair[0] == pair[1]));
 }
 
 /// SDM volume 3, 11.6: shorthands, physical and logical destinations; each CPU handles what is sent to it, woken

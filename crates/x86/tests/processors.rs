@@ -851,3 +851,85 @@ fn a_reset_leaves_the_other_cpus_waiting() {
     }
     assert!(results.windows(2).all(|pair| pair[0] == pair[1]));
 }
+
+/// As the trampoline of Linux before 6.9 does: out of 64-bit mode by 32-bit code, paging off, and back.
+#[test]
+fn a_cpu_starts_by_way_of_32_bit_code() {
+    const CODE_32: u64 = ENTRY + 0x4000;
+    const WITHOUT_PAGING: u64 = CODE_32 + 0x80;
+    const CODE_64: u64 = CODE_32 + 0x200;
+    const RESULTS: i32 = DATA as i32 + 0x200;
+    const EFER: u32 = 0xc000_0080;
+    let far_jump = |a: &mut CodeAssembler, selector: u16, target: u64| {
+        a.db(&[0xea])?;
+        a.dd(&[target as u32])?;
+        a.dw(&[selector])
+    };
+    let with_paging = || {
+        let mut a = CodeAssembler::new(32)?;
+        a.lock().bts(dword_ptr(RESULTS), 0)?;
+        a.mov(eax, cr0)?;
+        a.and(eax, 0x7fff_ffff)?;
+        a.mov(cr0, eax)?;
+        far_jump(&mut a, 8, WITHOUT_PAGING)?;
+        a.assemble(CODE_32)
+    };
+    let without_paging = || {
+        let mut a = CodeAssembler::new(32)?;
+        a.mov(edx, 0x18)?;
+        a.mov(ss, edx)?;
+        a.mov(ds, edx)?;
+        a.mov(esp, 0x7_0000)?;
+        a.push(edx)?;
+        a.mov(ecx, EFER)?;
+        a.rdmsr()?;
+        a.mov(dword_ptr(RESULTS + 8), eax)?;
+        a.or(eax, 0x801)?; // NXE, SCE
+        a.and(eax, !0x400)?; // LMA is not for software
+        a.wrmsr()?;
+        a.mov(eax, 0x9000)?;
+        a.mov(cr3, eax)?;
+        a.mov(eax, cr0)?;
+        a.or(eax, 0x8000_0000u32 as i32)?;
+        a.mov(cr0, eax)?;
+        a.rdmsr()?;
+        a.mov(dword_ptr(RESULTS + 16), eax)?;
+        far_jump(&mut a, 0x10, CODE_64)?;
+        a.assemble(WITHOUT_PAGING)
+    };
+    let again_long = || {
+        let mut a = CodeAssembler::new(64)?;
+        a.mov(rax, RESULTS as u64)?;
+        a.mov(qword_ptr(rax + 24), rax)?;
+        stop(&mut a)?;
+        a.assemble(CODE_64)
+    };
+    let program = || {
+        let mut program = Program::new(2);
+        program.handlers().unwrap();
+        let a = &mut program.a;
+        poke(a, 0x508, 0x00cf_9b00_0000_ffff).unwrap();
+        poke(a, DATA + 0x300, CODE_32 | 8 << 32).unwrap();
+        let goes = |a: &mut CodeAssembler| {
+            load_tables(a, 1)?;
+            a.mov(rax, DATA + 0x300)?;
+            a.db(&[0xff, 0x28]) // jmp far dword [rax]
+        };
+        program.on_another(1, goes).unwrap();
+        stop(&mut program.a).unwrap();
+        let mut code = program.a.assemble(ENTRY).unwrap();
+        let parts: [(u64, Result<Vec<u8>, IcedError>); 3] = [
+            (CODE_32, with_paging()),
+            (WITHOUT_PAGING, without_paging()),
+            (CODE_64, again_long()),
+        ];
+        for (address, part) in parts {
+            code.resize((address - ENTRY) as usize, 0xcc);
+            code.extend(part.unwrap());
+        }
+        powered_on(2, &code).unwrap()
+    };
+    let machine = everywhere(program);
+    let results = [0, 8, 16, 24].map(|offset| peek(&machine, DATA + 0x200 + offset));
+    assert_eq!(results, [1, 0x100, 0xd01, DATA + 0x200]);
+}

@@ -63,6 +63,10 @@ pub(crate) struct Core<'a> {
 }
 
 const CR4_SMAP: u64 = 1 << 21;
+/// Long mode is active.
+pub(super) const EFER_LMA: u64 = 1 << 10;
+/// Long mode is what paging switches on.
+pub(super) const EFER_LME: u64 = 1 << 8;
 
 /// In [`Op::segment`]: FS or GS of 32-bit code.
 pub(super) const IN_COMPATIBILITY: u8 = 8;
@@ -400,6 +404,11 @@ impl Core<'_> {
     /// A store of the CPU's own.
     pub fn store_system(&mut self, address: u64, size: usize, value: u64) -> Result<(), Raised> {
         self.store_translated(address, size, value, Mode::Supervisor)
+    }
+
+    /// IA32_EFER.LMA: paging is on. Without it there is flat 32-bit code only, and nothing can be delivered.
+    pub fn is_in_long_mode(&self) -> bool {
+        self.registers.efer & EFER_LMA != 0
     }
 
     /// Only CPL 0 may.

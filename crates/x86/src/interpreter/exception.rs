@@ -95,6 +95,10 @@ impl Core<'_> {
         error_code: Option<u32>,
         cause: Cause,
     ) -> Result<(), Raised> {
+        if !self.is_in_long_mode() {
+            // Tables of another kind would be asked: such code takes no event, and shuts down with the first.
+            return Err(self.general_protection());
+        }
         let external = u32::from(cause != Cause::Software);
         let code = u32::from(vector) * 8 + 2 + external;
         let idtr = self.registers.idtr;

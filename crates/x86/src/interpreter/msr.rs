@@ -1,6 +1,6 @@
 //! Model-specific registers. What is not here raises #GP(0), as on any CPU that has not got it.
 
-use super::core::Core;
+use super::core::{Core, EFER_LMA, EFER_LME};
 use crate::cpu::{FS, GS};
 use crate::mmu::is_canonical;
 
@@ -44,7 +44,6 @@ const CAPABILITIES: u64 = 1
 
 /// EFER's SCE, LME, LMA, NXE.
 const EFER_DEFINED: u64 = 0xd01;
-const EFER_LME_LMA: u64 = 0x500;
 
 /// RDMSR; `None` is #GP.
 pub(super) fn read(core: &mut Core<'_>, index: u32) -> Option<u64> {
@@ -108,10 +107,13 @@ pub(super) fn write(core: &mut Core<'_>, index: u32, value: u64) -> Option<()> {
             core.registers.pat = value;
         }
         EFER => {
-            if value & !EFER_DEFINED != 0 || value & EFER_LME_LMA != EFER_LME_LMA {
+            // SDM volume 3, 10.8.5: LMA is not for software, nor is LME while paging is on.
+            let active = core.registers.efer & EFER_LMA;
+            let changes_mode = active != 0 && value & EFER_LME == 0;
+            if value & !EFER_DEFINED != 0 || changes_mode {
                 return None;
             }
-            core.registers.efer = value;
+            core.registers.efer = value & !EFER_LMA | active;
             core.flush_translations();
         }
         STAR => core.registers.star = value,

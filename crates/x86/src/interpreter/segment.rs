@@ -211,9 +211,9 @@ impl Core<'_> {
         Ok(segment)
     }
 
-    /// Reads and checks what is to become CS, by a far jump, call or return to `privilege`. Programs
-    /// (CPL 3) may be flat 32-bit code, all else has to be 64-bit. A kernel that leaves 64-bit mode is on its
-    /// way to real mode, to reboot: it gets there by a shutdown.
+    /// Reads and checks what is to become CS, by a far jump, call or return to `privilege`. Programs (CPL 3) may be flat
+    /// 32-bit code, and so may kernels (CPL 0), on the way of a CPU that starts. A kernel that goes on to other code is
+    /// on its way to real mode, to reboot: it gets there by a shutdown.
     pub(super) fn code_segment(&mut self, selector: u16, privilege: u8) -> Result<Segment, Raised> {
         if is_null(selector) {
             return Err(self.general_protection());
@@ -224,7 +224,9 @@ impl Core<'_> {
         } else {
             segment.privilege() == privilege
         };
-        let is_known = segment.is_long_code() || privilege == 3 && segment.is_flat_32_bit_code();
+        let may_be_32_bit = matches!(privilege, 0 | 3) && segment.is_flat_32_bit_code();
+        let is_long = segment.is_long_code() && self.is_in_long_mode();
+        let is_known = is_long || may_be_32_bit;
         if !is_known || !is_allowed {
             self.has_shut_down = segment.is_code() && is_allowed && privilege == 0;
             return Err(self.selector_fault(selector));

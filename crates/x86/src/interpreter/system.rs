@@ -1,6 +1,6 @@
 //! Instructions for system software (SDM volume 3, chapter 2.8 and where each is described).
 
-use super::core::{Core, Raised};
+use super::core::{Core, EFER_LMA, EFER_LME, Raised};
 use super::flags::{AC, Status, ZF};
 use super::op::Op;
 use super::width::{Double, Quad, Width, Word};
@@ -105,13 +105,21 @@ pub(super) fn move_from_control(core: &mut Core<'_>, op: &Op) -> Result<(), Rais
     Ok(())
 }
 
+/// SDM volume 3, 10.8.5: long mode is left by 32-bit code that switches paging off, and begins where it is switched
+/// on. Other kinds of paging there are none.
 fn set_cr0(core: &mut Core<'_>, value: u64) -> Result<(), Raised> {
+    let may_page = core.registers.efer & EFER_LME != 0 && core.registers.cr4 & CR4_PAE != 0;
+    let pages = value & CR0_PG != 0;
     let is_wrong = value >> 32 != 0
-        || value & (CR0_PE | CR0_PG) != CR0_PE | CR0_PG // long mode cannot be left from 64-bit code
-        || value & (CR0_NW | CR0_CD) == CR0_NW;
+        || value & CR0_PE == 0
+        || value & (CR0_NW | CR0_CD) == CR0_NW
+        || pages && !may_page
+        || !pages && !core.is_compatibility;
     if is_wrong {
         return Err(core.general_protection());
     }
+    let active = if pages { EFER_LMA } else { 0 };
+    core.registers.efer = core.registers.efer & !EFER_LMA | active;
     core.registers.cr0 = value & CR0_DEFINED | CR0_ET;
     core.flush_translations();
     Ok(())
@@ -216,7 +224,11 @@ pub(super) fn load_table(core: &mut Core<'_>, op: &Op) -> Result<(), Raised> {
     core.require_kernel()?;
     let address = core.address(op);
     let limit = core.load::<Word>(address)? as u16;
-    let base = core.load::<Quad>(address.wrapping_add(2))?;
+    let base = if core.is_compatibility {
+        core.load::<Double>(address.wrapping_add(2))?
+    } else {
+        core.load::<Quad>(address.wrapping_add(2))?
+    };
     if !is_canonical(base) {
         return Err(core.general_protection());
     }

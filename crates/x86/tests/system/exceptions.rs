@@ -2,6 +2,7 @@ use crate::rig::{
     CODE, DATA, Frame, HANDLERS, INTERRUPT_STACK, KERNEL_CODE, Rig, STACK, STACK_0, USER_CODE,
     USER_DATA,
 };
+use x86::cpu::CS;
 use x86::interpreter::Exit;
 
 /// SDM volume 3, 6.14.2: the frame in 64-bit mode, on an aligned stack, with RF set for a fault.
@@ -249,13 +250,13 @@ fn what_counts() {
     assert!(rig.cpu.registers.rip > HANDLERS);
 }
 
-/// 16-bit code is nobody's; a kernel that leaves 64-bit code resets by it.
+/// 16-bit code is nobody's; a kernel that goes there resets by it.
 #[test]
-fn code_that_is_neither_64_bit_nor_a_32_bit_program() {
+fn code_of_16_bits_is_refused() {
     // retfq
     for (is_user, descriptor) in [
         (true, 0x008f_fb00_0000_ffff_u64),
-        (false, 0x00cf_9b00_0000_ffff),
+        (false, 0x008f_9b00_0000_ffff),
     ] {
         let mut rig = Rig::new(&[0x48, 0xcb]);
         rig.poke(crate::rig::GDT + 0x20, descriptor);
@@ -271,4 +272,57 @@ fn code_that_is_neither_64_bit_nor_a_32_bit_program() {
             assert_eq!(rig.run(10), Exit::TripleFault);
         }
     }
+}
+
+/// SDM volume 3, 10.8.5: 64-bit code cannot switch paging off; 32-bit code of a kernel can, and shuts down with the
+/// first exception then.
+#[test]
+fn a_kernel_of_32_bits_without_paging_takes_no_exception() {
+    // mov cr0, rax
+    let mut rig = Rig::new(&[0x0f, 0x22, 0xc0]);
+    rig.cpu.registers.gpr[0] = rig.cpu.registers.cr0 & 0x7fff_ffff;
+    assert_eq!(rig.exception().0, 13);
+    // mov cr0, eax; mov ebx, 1; then what raises something
+    let raising: [&[u8]; 4] = [
+        &[0x0f, 0x0b],       // ud2
+        &[0xcd, 0x80],       // int 0x80
+        &[0x0f, 0x22, 0xc8], // mov cr1, eax
+        &[0x66, 0xea, 0, 0, 0x10, 0], // a far jump of 16 bits, as before real mode
+    ];
+    for code in raising {
+        let mut rig = Rig::new(&[&[0x0f, 0x22, 0xc0, 0xbb, 1, 0, 0, 0], code].concat());
+        rig.cpu.registers.segments[CS].attributes = 0xc09b;
+        rig.cpu.registers.gpr[0] = rig.cpu.registers.cr0 & 0x7fff_ffff;
+        assert_eq!(rig.run(2), Exit::Count);
+        assert_eq!(rig.cpu.registers.efer & 0x500, 0x100, "LMA is clear");
+        assert_eq!(rig.run(2), Exit::TripleFault, "{code:x?}");
+        assert_eq!(rig.cpu.registers.gpr[3], 1);
+    }
+}
+
+/// SDM volume 3, 10.8.5: neither LMA nor, while paging is on, LME is for software; paging is long mode's or none.
+#[test]
+fn efer_says_what_paging_is() {
+    const EFER: u64 = 0xc000_0080;
+    // wrmsr; rdmsr
+    let write = |value: u64| {
+        let mut rig = Rig::new(&[0x0f, 0x30, 0x0f, 0x32, 0xf4]);
+        rig.cpu.registers.gpr[0] = value;
+        rig.cpu.registers.gpr[1] = EFER;
+        rig
+    };
+    let mut rig = write(0xd01);
+    assert_eq!(rig.run(3), Exit::Halted);
+    assert_eq!(rig.cpu.registers.gpr[0], 0xd01);
+    let mut rig = write(0x901);
+    assert_eq!(rig.run(3), Exit::Halted);
+    assert_eq!(rig.cpu.registers.gpr[0], 0xd01, "LMA stays");
+    assert_eq!(write(0xc01).exception().0, 13, "LME");
+    // Paging without LME: mov cr0, eax
+    let mut rig = Rig::new(&[0x0f, 0x22, 0xc0]);
+    rig.cpu.registers.segments[CS].attributes = 0xc09b;
+    rig.cpu.registers.gpr[0] = rig.cpu.registers.cr0;
+    rig.cpu.registers.cr0 &= 0x7fff_ffff;
+    rig.cpu.registers.efer = 0;
+    assert_eq!(rig.run(1), Exit::TripleFault);
 }

@@ -225,9 +225,13 @@ fn reset_code() -> [u8; 9] {
 }
 
 /// A CPU that was woken up, about to execute its first instruction (ACPI 6.5, section 5.2.12.19): 64-bit mode, all
-/// memory below 4 GiB mapped to itself, interrupts off.
+/// memory below 4 GiB mapped to itself, interrupts off. Linux' page tables mean NX before it writes EFER, which says
+/// whether there is such a bit.
 pub fn woken_up(address: u64) -> Cpu {
-    Cpu::long_mode(WAKEUP_PAGE_TABLES, address)
+    const NXE: u64 = 1 << 11;
+    let mut cpu = Cpu::long_mode(WAKEUP_PAGE_TABLES, address);
+    cpu.registers.efer |= NXE;
+    cpu
 }
 
 /// SDM volume 3, section 4.5: present, writable; the lowest level with 2 MiB pages.

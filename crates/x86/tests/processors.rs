@@ -362,7 +362,11 @@ fn a_cpu_gives_itself_back_and_is_woken_up_again() {
     // Behind the OUT it executed nothing.
     let views = machine.harts();
     assert_eq!(views[1].program_counter, 0xf_0005);
-    assert!(views[1].describe.contains("wakeup"), "{}", views[1].describe);
+    assert!(
+        views[1].describe.contains("wakeup"),
+        "{}",
+        views[1].describe
+    );
 }
 
 /// What was sent to a CPU before it was woken up would come before it has any table.
@@ -633,7 +637,7 @@ fn turns_end_where_they_are_said_to() {
 fn a_cpu_changes_what_another_executes() {
     /// `mov eax, value; ret`.
     fn code(value: u64) -> u64 {
-        0x00c3_0000_0000_b8 | value << 8
+        0x0000_c300_0000_00b8 | value << 8
     }
     let program = || {
         let mut program = Program::new(2);
@@ -846,7 +850,11 @@ fn a_reset_leaves_the_other_cpus_waiting() {
         }
         assert_eq!((reboots, peek(&machine, DATA)), (1, 5), "{way:?}");
         let views = machine.harts();
-        assert!(views[1].describe.contains("wakeup"), "{}", views[1].describe);
+        assert!(
+            views[1].describe.contains("wakeup"),
+            "{}",
+            views[1].describe
+        );
         results.push((machine.instruction_count(), machine.digest()));
     }
     assert!(results.windows(2).all(|pair| pair[0] == pair[1]));

@@ -1,11 +1,11 @@
 //! What a CPU sees of the board while it runs.
 
 use super::io_apic::{IO_APIC_BASE, IO_APIC_SIZE};
+use super::wakeup::{MAILBOX_BASE, MAILBOX_SIZE};
 use super::{
     Board, PCI_CONFIGURATION_BASE, PCI_CONFIGURATION_SIZE, PCI_MEMORY_BASE, PCI_MEMORY_SIZE,
     VIRTIO_BASE, VIRTIO_SLOT_SIZE, VIRTIO_SLOTS, ports,
 };
-use super::wakeup::{MAILBOX_BASE, MAILBOX_SIZE};
 use crate::bus::Bus;
 use crate::cpuid::Processor;
 use crate::ram::Ram;

@@ -62,9 +62,15 @@ fn assemble(random: &mut Random, cpus: u32) -> Result<Vec<u8>, IcedError> {
         IO_APIC + 0x10,
         SERIAL_VECTOR | random.pick(&[0, 1 << 15]),
     )?;
+    // What the serial port sends to nobody is lost.
+    store(&mut a, APIC + 0xf0, 0x1ff)?;
     store(&mut a, IO_APIC, 0x11 + 2 * 4)?;
     let everybody = 0xff << 24;
-    store(&mut a, IO_APIC + 0x10, random.pick(&[0, everybody, everybody]))?;
+    store(
+        &mut a,
+        IO_APIC + 0x10,
+        random.pick(&[0, everybody, everybody]),
+    )?;
     port(&mut a, SERIAL + 2, 0x07)?;
     port(&mut a, SERIAL + 1, random.pick(&[1, 1, 3]))?;
     let mut every = a.create_label();

@@ -284,9 +284,9 @@ fn a_kernel_of_32_bits_without_paging_takes_no_exception() {
     assert_eq!(rig.exception().0, 13);
     // mov cr0, eax; mov ebx, 1; then what raises something
     let raising: [&[u8]; 4] = [
-        &[0x0f, 0x0b],       // ud2
-        &[0xcd, 0x80],       // int 0x80
-        &[0x0f, 0x22, 0xc8], // mov cr1, eax
+        &[0x0f, 0x0b],                // ud2
+        &[0xcd, 0x80],                // int 0x80
+        &[0x0f, 0x22, 0xc8],          // mov cr1, eax
         &[0x66, 0xea, 0, 0, 0x10, 0], // a far jump of 16 bits, as before real mode
     ];
     for code in raising {

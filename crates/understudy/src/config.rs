@@ -490,11 +490,9 @@ impl VmConfig {
             };
             return wrong("without_extensions", message);
         }
-        if self.arch == Architecture::X86_64 {
-            if self.firmware.is_some() {
-                let message = "an x86-64 machine takes none: its kernel is entered directly";
-                return wrong("firmware", message.into());
-            }
+        if self.arch == Architecture::X86_64 && self.firmware.is_some() {
+            let message = "an x86-64 machine takes none: its kernel is entered directly";
+            return wrong("firmware", message.into());
         }
         if let Some(network) = &self.network
             && network.switch.is_some() == network.tap.is_some()

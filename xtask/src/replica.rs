@@ -59,6 +59,15 @@ impl Drop for Process {
     }
 }
 
+/// A disk of a machine, on one of its hosts.
+#[derive(Clone, Copy, Debug)]
+pub struct HostDisk<'a> {
+    /// The image.
+    pub path: &'a Path,
+    /// The other host has the same one.
+    pub is_shared: bool,
+}
+
 /// What a replica is started with: the program, and what its vm.toml says.
 pub struct Configuration<'a> {
     /// The program, for asking it.
@@ -81,8 +90,8 @@ pub struct Configuration<'a> {
     pub arbiter: &'a Path,
     /// What executes the guest; the default where it is not said.
     pub engine: Option<&'a str>,
-    /// The image of its disk, if it has one.
-    pub disk: Option<&'a Path>,
+    /// Its disk, if it has one.
+    pub disk: Option<HostDisk<'a>>,
     /// The directory of its journal, if it keeps one.
     pub journal: Option<&'a Path>,
 }
@@ -168,8 +177,9 @@ listen = \"{listen}\"
             state = self.state.display(),
             engine = line("engine", self.engine),
             disk = self.disk.map_or(String::new(), |disk| format!(
-                "[[disks]]\npath = \"{}\"\n",
-                disk.display()
+                "[[disks]]\npath = \"{}\"\nshared = {}\n",
+                disk.path.display(),
+                disk.is_shared
             )),
             journal = self.journal.map_or(String::new(), |journal| format!(
                 "[journal]\ndirectory = \"{}\"\n",

@@ -13,7 +13,7 @@ use std::time::Duration;
 use xtask::bench;
 use xtask::engines::image;
 use xtask::program;
-use xtask::replica::{Configuration, Process, Replica, wait_for};
+use xtask::replica::{Configuration, HostDisk, Process, Replica, wait_for};
 
 /// Failovers before both hosts lose power.
 const KILLS: usize = 2;
@@ -57,11 +57,13 @@ struct Hosts {
     guest: PathBuf,
     addresses: [String; 2],
     service: String,
+    /// Both hosts reach one disk.
+    is_shared: bool,
     _switch: Process,
 }
 
 impl Hosts {
-    fn new() -> Result<Hosts> {
+    fn new(is_shared: bool) -> Result<Hosts> {
         let directory = bench::scratch("ext4")?;
         let (guest, disk) = guest()?;
         let copied = Command::new("cp")
@@ -87,6 +89,7 @@ impl Hosts {
             program,
             guest,
             service,
+            is_shared,
         })
     }
 
@@ -95,7 +98,10 @@ impl Hosts {
     }
 
     fn disk(&self, host: usize) -> PathBuf {
-        self.path(["a.raw", "b.raw"][host])
+        match self.is_shared {
+            true => self.path("a.raw"),
+            false => self.path(["a.raw", "b.raw"][host]),
+        }
     }
 
     fn start(&self, host: usize) -> Result<Replica> {
@@ -111,7 +117,10 @@ impl Hosts {
             peers: &[],
             arbiter: &self.path("arbiter"),
             engine: None,
-            disk: Some(&self.disk(host)),
+            disk: Some(HostDisk {
+                path: &self.disk(host),
+                is_shared: self.is_shared,
+            }),
             journal: None,
         };
         Replica::start(Command::new(&self.program), &configuration)
@@ -202,8 +211,8 @@ fn assert_clean(disk: &Path) -> Result<()> {
     Ok(())
 }
 
-fn run() -> Result<()> {
-    let hosts = Hosts::new()?;
+fn run(is_shared: bool) -> Result<()> {
+    let hosts = Hosts::new(is_shared)?;
     let mut primary = hosts.start(0)?;
     let mut live = 0;
     primary.await_live()?;
@@ -253,11 +262,21 @@ fn run() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn no_synced_line_is_lost_when_hosts_die_one_after_the_other_and_then_both() {
+fn run_where_it_can_be_checked(is_shared: bool) {
     if Command::new("e2fsck").arg("-V").output().is_err() {
         println!("not tried: e2fsck is missing (apt-get install e2fsprogs)");
         return;
     }
-    run().expect("the file system keeps what it promised");
+    run(is_shared).expect("the file system keeps what it promised");
+}
+
+#[test]
+fn no_synced_line_is_lost_when_hosts_die_one_after_the_other_and_then_both() {
+    run_where_it_can_be_checked(false);
+}
+
+#[test]
+#[ignore = "takes minutes: cargo test -p xtask --test real_ext4 -- --ignored"]
+fn no_synced_line_is_lost_on_a_disk_that_both_hosts_share() {
+    run_where_it_can_be_checked(true);
 }

@@ -79,6 +79,48 @@ pub enum Kind {
     Other,
 }
 
+/// What a file is kept in, as far as its locks are concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileSystem {
+    /// One of this host alone: the kernel that has the locks is the one that carries out the writes.
+    OfThisHost,
+    /// Another one, by its name if that is known, and the number that statfs(2) gives it.
+    Other(&'static str, u64),
+}
+
+/// statfs(2) and the kernel's `include/uapi/linux/magic.h`; of ZFS, its own sources.
+const OF_THIS_HOST: [u64; 8] = [
+    0xef53,      // ext2, ext3, ext4
+    0x5846_5342, // XFS
+    0x9123_683e, // Btrfs
+    0xf2f5_2010, // F2FS
+    0x2fc1_2fc1, // ZFS
+    0xca45_1a4e, // bcachefs
+    0x0102_1994, // tmpfs
+    0x794c_7630, // overlayfs
+];
+const OTHERS: [(u64, &str); 9] = [
+    (0x6969, "NFS"),
+    (0xff53_4d42, "CIFS"),
+    (0xfe53_4d42, "SMB"),
+    (0x0102_1997, "9P"),
+    (0x6573_5546, "FUSE"),
+    (0x00c3_6400, "Ceph"),
+    (0x0116_1970, "GFS2"),
+    (0x7461_636f, "OCFS2"),
+    (0x5346_414f, "AFS"),
+];
+
+impl FileSystem {
+    fn numbered(number: u64) -> FileSystem {
+        if OF_THIS_HOST.contains(&number) {
+            return FileSystem::OfThisHost;
+        }
+        let name = OTHERS.iter().find(|(other, _)| *other == number);
+        FileSystem::Other(name.map_or("a file system", |(_, name)| *name), number)
+    }
+}
+
 impl From<fs::FileType> for Kind {
     fn from(kind: fs::FileType) -> Kind {
         if kind.is_file() {
@@ -203,6 +245,21 @@ impl File {
                 .metadata()
                 .map(|there| Some((there.dev(), there.ino()))),
             File::Simulated(_) => Ok(None),
+        }
+    }
+
+    /// What it is kept in.
+    ///
+    /// # Errors
+    /// The host does not say.
+    pub fn file_system(&self) -> io::Result<FileSystem> {
+        match self {
+            // The kernel's type is another one on each architecture; the numbers have 32 bits.
+            File::Host(file) => {
+                let number = u64::from(rustix::fs::fstatfs(file)?.f_type as u32);
+                Ok(FileSystem::numbered(number))
+            }
+            File::Simulated(_) => Ok(FileSystem::OfThisHost),
         }
     }
 

@@ -49,6 +49,11 @@ impl ReplicaConfig {
             && self.disks.iter().any(|disk| !disk.read_only)
     }
 
+    /// Whether the machine has a disk that all its hosts reach.
+    pub fn has_shared_disks(&self) -> bool {
+        self.disks.iter().any(|disk| disk.is_shared)
+    }
+
     /// Whether the journal holds what disks read: of one that nobody looks into nobody needs it.
     pub fn keeps_reads(&self) -> bool {
         let journal = self.journal.as_ref();
@@ -133,6 +138,17 @@ pub enum DiskFormat {
     Qcow2,
 }
 
+/// What keeps whoever lost the machine from writing to a disk that all its hosts reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fencing {
+    /// The file's lock: as long as somebody has it nobody else goes live, and whoever does not have it any more cannot
+    /// write. Without this word that is believed of file systems of one host only.
+    Lock,
+    /// Something outside of this program. Nobody goes live before somebody says that it is done.
+    Outside,
+}
+
 /// One disk's file or block device on this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskFile {
@@ -146,6 +162,10 @@ pub struct DiskFile {
     pub backing: Vec<PathBuf>,
     /// What is in it may be overwritten by the primary's though no marker says that it is a copy of that.
     pub may_be_overwritten: bool,
+    /// All hosts of the machine reach it: there are no copies of it.
+    pub is_shared: bool,
+    /// What fences it, where the configuration says so.
+    pub fencing: Option<Fencing>,
 }
 
 impl DiskFile {
@@ -157,6 +177,8 @@ impl DiskFile {
             format: None,
             backing: Vec::new(),
             may_be_overwritten: false,
+            is_shared: false,
+            fencing: None,
         }
     }
 

@@ -12,6 +12,7 @@ mod open_images;
 mod opening;
 pub mod overlay;
 pub mod probe;
+pub mod shared;
 mod worker;
 
 pub use copy::{CHUNK_BYTES, Content, CopiedPart, DiskChunk};
@@ -27,6 +28,7 @@ use machine::input::DiskStatus;
 use machine::output::DiskOperation;
 use medium::Medium;
 use overlay::{Begun, LayerId};
+use shared::SharedFile;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -74,6 +76,12 @@ impl Disk {
         state_directory: Option<&Path>,
     ) -> Result<Vec<Disk>, DiskError> {
         let open = |file: &DiskFile| {
+            if file.is_shared {
+                let disk = Disk::shared(file)?;
+                disk.shared_file()
+                    .map_or(Ok(()), |shared| shared.take(false))?;
+                return Ok(disk);
+            }
             let disk = Disk::open(file)?.overlaid(state_directory);
             if let Some(base) = disk.overlay_base.as_ref().filter(|_| !disk.read_only) {
                 overlay::merge_all(base, &disk)?;
@@ -138,6 +146,31 @@ impl Disk {
         let is_ours = || Ok(overlay::remove_all(&base)?);
         let disk = opening::open(file, &options, Some(length), is_ours)?;
         Ok(disk.overlaid(Some(state_directory)))
+    }
+
+    /// A disk that all hosts reach, which is taken when its machine goes live.
+    ///
+    /// # Errors
+    /// Why it cannot be one.
+    pub fn shared(file: &DiskFile) -> Result<Disk, DiskError> {
+        let shared = SharedFile::look(file)?;
+        Ok(opening::of_shared(file, shared))
+    }
+
+    /// What all hosts reach of it, if they do.
+    pub fn shared_file(&self) -> Option<&SharedFile> {
+        match &self.medium {
+            Medium::Shared(shared) => Some(shared),
+            Medium::Raw(_) | Medium::Qcow2(..) => None,
+        }
+    }
+
+    /// Bytes that a backup's host has a copy of.
+    pub fn copied_bytes(&self) -> u64 {
+        match self.shared_file() {
+            Some(_) => 0,
+            None => self.length,
+        }
     }
 
     /// Looks whether an image can be opened as a disk, without taking it.

@@ -12,6 +12,7 @@ mod buttons;
 mod channel;
 mod copy;
 mod demand;
+mod fence;
 mod host;
 mod host_facts;
 mod identity;

@@ -144,6 +144,9 @@ pub enum BackupAction<O> {
         /// For people.
         text: String,
     },
+    /// This replica has won, and the machine has shared disks: take them, so that whoever had them before can write
+    /// nothing any more, then call [`Backup::fenced`]. However long that takes, nothing goes live before.
+    Fence,
     /// Tell the network that the guest is here now: comes right before [`BackupAction::GoLive`].
     Announce,
     /// Go live: the log is replayed to its end. Re-issue open disk requests, emit `outputs`, let the
@@ -243,6 +246,8 @@ enum State<O> {
 struct Drain {
     opened: Entry,
     records: u64,
+    /// Nobody but this host can write to the shared disks, if there are some.
+    is_fenced: bool,
 }
 
 /// A machine that follows nobody at present: its place in the log, the outputs that it may have to send
@@ -698,8 +703,10 @@ impl<O> Backup<O> {
                     self.send(connection, ack);
                 }
             }
-            State::Draining(follow, _)
-                if follow.is_drained() || self.config.mutations.active(Mutation::NotDrained) =>
+            State::Draining(follow, drain)
+                if drain.is_fenced
+                    && (follow.is_drained()
+                        || self.config.mutations.active(Mutation::NotDrained)) =>
             {
                 self.go_live();
             }

@@ -66,6 +66,9 @@ pub struct PairConfig {
     pub watch_interval: Duration,
     /// When a guest's flush is complete, in generations with members.
     pub durability: Durability,
+    /// The machine has a disk that all its hosts reach: a member that won goes live when its host has fenced it off
+    /// from whoever had it before, and says so.
+    pub has_shared_disks: bool,
     /// Whether this host keeps a journal, and what outputs have to do with it.
     pub journal: JournalRole,
     /// A journal that has not made durable what it was given for so long has failed.
@@ -94,6 +97,7 @@ impl PairConfig {
             claim_pacing: ClaimPacing::default(),
             watch_interval: Duration::from_secs(3),
             durability: Durability::default(),
+            has_shared_disks: false,
             journal: JournalRole::default(),
             journal_timeout: Duration::from_secs(10),
             mutations: Mutations::default(),

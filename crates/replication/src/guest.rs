@@ -67,6 +67,12 @@ pub trait Guest {
         Err(InjectionError(NO_CHECKPOINTS.into()))
     }
 
+    /// A digest of what it has written to shared disks since the last call, or since it was restored, in order: see
+    /// [`RecordBody::Written`](crate::record::RecordBody::Written). 0 where nothing was.
+    fn take_written(&mut self) -> u128 {
+        0
+    }
+
     /// Takes the outputs that wait, in order.
     fn take_outputs(&mut self) -> Vec<Self::Output>;
 

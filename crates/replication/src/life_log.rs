@@ -37,6 +37,7 @@ impl LogMark {
             RecordBody::Digest(digest) => (2, *digest),
             RecordBody::Piece(bytes) => (4, xxh3_128_with_seed(bytes, 0)),
             RecordBody::Checkpoint(bytes) => (5, xxh3_128_with_seed(bytes, 0)),
+            RecordBody::Written(digest) => (6, *digest),
         };
         let mut block = [0; 40];
         block[..16].copy_from_slice(&self.0.to_le_bytes());

@@ -99,6 +99,14 @@ pub enum Mutation {
     ChangedBlockNotCopied,
     /// The machine is handed over to a host that has said that it could not go on with it.
     HandsOverToTheUnable,
+    /// A write to a shared disk leaves at once, acknowledged or not.
+    SharedWriteNotGated,
+    /// Whoever has won goes live though another process may still write to the shared disk.
+    SharedDiskNotFenced,
+    /// The guest is told of the end of a write that is only in its host's memory.
+    SharedWriteInMemory,
+    /// Whoever goes live does not ask the shared disk again for what was asked of it and may not have been done.
+    SharedWriteNotRepeated,
 }
 
 /// Which bug is brought back, if any.

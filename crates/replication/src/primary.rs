@@ -514,7 +514,7 @@ impl<O> Primary<O> {
         match &record.body {
             RecordBody::Input(bytes) => assert!(bytes.len() <= MAX_INPUT_BYTES, "input too long"),
             RecordBody::Marker { .. } => panic!("markers are made by the primary itself"),
-            RecordBody::Digest(_) => {}
+            RecordBody::Digest(_) | RecordBody::Written(_) => {}
             RecordBody::Piece(bytes) | RecordBody::Checkpoint(bytes) => {
                 assert!(
                     bytes.len() <= MAX_INPUT_BYTES,

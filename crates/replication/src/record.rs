@@ -26,6 +26,9 @@ pub enum RecordBody {
     /// The machine at this count is what all pieces since the checkpoint before, together, make of it; what
     /// stands here is for the machine's side. At most [`MAX_INPUT_BYTES`].
     Checkpoint(Vec<u8>),
+    /// A digest of what the machine wrote to shared disks since the last such record, in order. A machine without
+    /// shared disks makes none.
+    Written(u128),
 }
 
 /// An input or a marker with the instruction count at which it takes effect. Records of equal count
@@ -44,6 +47,8 @@ const TAG_DIGEST: u8 = 2;
 /// These two are made where machines are kept alike by their state only.
 const TAG_PIECE: u8 = 3;
 const TAG_CHECKPOINT: u8 = 4;
+/// Made where hosts share a disk.
+const TAG_WRITTEN: u8 = 5;
 
 impl Record {
     /// About how many bytes it takes in a batch; never less than it really takes.
@@ -53,7 +58,7 @@ impl Record {
                 21 + bytes.len()
             }
             RecordBody::Marker { .. } => 21,
-            RecordBody::Digest(_) => 27,
+            RecordBody::Digest(_) | RecordBody::Written(_) => 27,
         }
     }
 }
@@ -91,6 +96,10 @@ pub fn encode_batch(out: &mut Vec<u8>, records: &[Record]) {
                 out.push(TAG_CHECKPOINT);
                 put_bytes(out, bytes);
             }
+            RecordBody::Written(digest) => {
+                out.push(TAG_WRITTEN);
+                out.extend_from_slice(&digest.to_le_bytes());
+            }
         }
     }
 }
@@ -117,6 +126,7 @@ pub fn decode_batch(fields: &mut Fields<'_>) -> Result<Vec<Record>, WireError> {
             TAG_CHECKPOINT => {
                 RecordBody::Checkpoint(fields.bytes("a checkpoint", MAX_INPUT_BYTES)?.to_vec())
             }
+            TAG_WRITTEN => RecordBody::Written(u128::from_le_bytes(fields.array()?)),
             tag => {
                 return Err(WireError::UnknownTag {
                     what: "record",

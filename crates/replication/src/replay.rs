@@ -25,6 +25,16 @@ pub enum DivergenceKind {
         /// This guest's.
         found: u64,
     },
+    /// What was written to a shared disk differs.
+    #[error(
+        "{found:032x} is the digest of what it wrote to shared disks, recorded was {expected:032x}"
+    )]
+    Written {
+        /// The record's.
+        expected: u128,
+        /// This guest's.
+        found: u128,
+    },
     /// The guest waits for an input before the record's count.
     #[error("the guest idles, but the next record is {missing} instructions later")]
     Idle {
@@ -263,6 +273,12 @@ impl<G: Guest> Replayer<G> {
                 let (expected, found) = (*expected, self.guest.visible_outputs());
                 if expected != found && compares {
                     return Err(DivergenceKind::VisibleOutputs { expected, found });
+                }
+            }
+            RecordBody::Written(expected) => {
+                let (expected, found) = (*expected, self.guest.take_written());
+                if expected != found && compares {
+                    return Err(DivergenceKind::Written { expected, found });
                 }
             }
             RecordBody::Piece(piece) => {

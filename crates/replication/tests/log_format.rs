@@ -32,6 +32,7 @@ fn any_records() -> impl Strategy<Value = Vec<Record>> {
         any::<u128>().prop_map(RecordBody::Digest),
         proptest::collection::vec(any::<u8>(), 0..40).prop_map(RecordBody::Piece),
         proptest::collection::vec(any::<u8>(), 0..40).prop_map(RecordBody::Checkpoint),
+        any::<u128>().prop_map(RecordBody::Written),
     ];
     let steps = proptest::collection::vec((0..1u64 << 40, body), 0..40);
     steps.prop_map(|steps| {

@@ -215,6 +215,7 @@ fn message() -> impl Strategy<Value = Message> {
         any::<u128>().prop_map(RecordBody::Digest),
         bytes().prop_map(RecordBody::Piece),
         bytes().prop_map(RecordBody::Checkpoint),
+        any::<u128>().prop_map(RecordBody::Written),
     ];
     let records = proptest::collection::vec((0..1u64 << 50, body), 1..20).prop_map(|steps| {
         let mut count = 0;

@@ -15,6 +15,8 @@ struct Counter {
     finished: bool,
     not_yet: u32,
     longest_run: u64,
+    /// Its inputs are what it writes to a shared disk, when it takes the input.
+    written: u128,
 }
 
 impl Guest for Counter {
@@ -50,10 +52,17 @@ impl Guest for Counter {
                 self.not_yet -= 1;
                 return Ok(Injection::NotYet);
             }
-            [_] => self.busy_until = self.count + 100,
+            [byte] => {
+                self.busy_until = self.count + 100;
+                self.written = self.written * 256 + u128::from(*byte);
+            }
             _ => return Err(InjectionError("one byte is expected".into())),
         }
         Ok(Injection::Done)
+    }
+
+    fn take_written(&mut self) -> u128 {
+        std::mem::take(&mut self.written)
     }
 
     fn take_outputs(&mut self) -> Vec<u64> {
@@ -66,6 +75,13 @@ impl Guest for Counter {
 
     fn digest(&mut self) -> u128 {
         u128::from(self.count) << 64 | u128::from(self.busy_until)
+    }
+}
+
+fn written(count: u64, digest: u128) -> Record {
+    Record {
+        count,
+        body: RecordBody::Written(digest),
     }
 }
 
@@ -103,6 +119,32 @@ fn difference(records: impl IntoIterator<Item = Record>) -> Divergence {
         "and does so for ever"
     );
     divergence
+}
+
+/// A backup's machine is as the primary's by its digest, and wrote something else in between.
+#[test]
+fn what_is_written_to_a_shared_disk_is_compared_and_each_write_once() {
+    let first = [input(0, 3), input(5, 4), written(5, 0x304)];
+    let second = [input(50, 7), written(90, 7), written(90, 0)];
+    let records = first.into_iter().chain(second.clone());
+    let mut same = replayer(records);
+    to_the_end(&mut same, 1000).unwrap();
+    assert_eq!(same.replayed(), 6);
+    // In another order.
+    let swapped = [input(0, 4), input(5, 3), written(5, 0x304)];
+    let divergence = difference(swapped.into_iter().chain(second));
+    let (expected, found) = (0x304, 0x403);
+    assert_eq!(divergence.kind, DivergenceKind::Written { expected, found });
+    assert_eq!((divergence.sequence, divergence.record_count), (3, 5));
+    let told = divergence.to_string();
+    assert!(told.contains("wrote to shared disks"), "{told}");
+    // The majority's machine goes on, and what it wrote before is not taken for what it writes then.
+    let mut odd = replayer([input(0, 4), written(5, 3), input(6, 9)]);
+    assert!(to_the_end(&mut odd, 1000).is_err());
+    odd.stop_comparing();
+    odd.compare();
+    odd.push(written(7, 9));
+    to_the_end(&mut odd, 1000).unwrap();
 }
 
 #[test]

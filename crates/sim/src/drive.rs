@@ -502,6 +502,7 @@ impl World {
     fn backup_wants(&mut self, node: usize, run: u64, action: BackupAction<StubOutput>) {
         match action {
             BackupAction::Connect => self.dial(node, run),
+            BackupAction::Fence => unreachable!("no machine here has a shared disk"),
             BackupAction::Send {
                 connection,
                 message,

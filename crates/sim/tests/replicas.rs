@@ -110,6 +110,26 @@ found! {
     outputs_that_wait_until_their_checkpoint_is_sent_are_found: CheckpointSentIsHeld among StateTransfer within 50,
     half_a_checkpoint_that_is_applied_is_found: HalfCheckpointApplied among StateTransfer within 50,
     outputs_of_a_checkpoint_that_are_not_repeated_are_found: OutputsNotRepeated among StateTransfer within 50,
+    a_write_to_a_shared_disk_that_does_not_wait_is_found: SharedWriteNotGated among SharedDisk within 50,
+    a_machine_that_is_live_before_its_disk_is_fenced_is_found: SharedDiskNotFenced among SharedDisk within 50,
+    writes_to_a_shared_disk_that_are_not_repeated_are_found: SharedWriteNotRepeated among SharedDisk within 100,
+}
+
+/// All hosts reach one disk. Processes die and stand still while their writes are under way, which land when they like: none
+/// does once another process has gone on with the machine, nothing that was acknowledged is lost, and what was written
+/// is of one history.
+#[test]
+fn with_one_disk_for_all_hosts_no_promise_is_broken() {
+    let options = Options {
+        kind: Kind::SharedDisk,
+        ..Options::default()
+    };
+    let summary = all_well(0..40, &options);
+    assert_eq!(
+        summary.missing(Kind::SharedDisk),
+        Vec::<&str>::new(),
+        "never occurred"
+    );
 }
 
 /// Backups that are brought along by checkpoints, of which some are cut by the death of their primary: what the outside

@@ -5,6 +5,7 @@ mod button;
 mod console;
 mod demo;
 mod engine;
+mod fenced;
 mod guest;
 mod keys;
 mod replay;
@@ -71,6 +72,7 @@ enum Command {
     Pause(button::Pause),
     Resume(button::Resume),
     Switchover(switchover::Switchover),
+    Fenced(fenced::Fenced),
     Snapshot(snapshot::Snapshot),
     Restore(restore::Restore),
     Arbiter(arbiter::Arbiter),
@@ -113,6 +115,7 @@ pub fn main() -> ExitCode {
         Command::Pause(command) => command.execute(),
         Command::Resume(command) => command.execute(),
         Command::Switchover(command) => command.execute(),
+        Command::Fenced(command) => command.execute(),
         Command::Snapshot(command) => command.execute(),
         Command::Restore(command) => command.execute(),
         Command::Arbiter(command) => command.execute(),

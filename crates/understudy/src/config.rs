@@ -6,6 +6,7 @@ mod arbiter;
 mod arbiters;
 mod journal;
 mod replication;
+mod shared_disks;
 mod units;
 
 pub use arbiter::ArbiterSection;
@@ -21,7 +22,9 @@ use ::replication::succession::{Durability, MAX_MEMBERS};
 use machine::config::{PanicPolicy, Transport};
 use network::SwitchAddress;
 use replica::ReplicaConfig;
-use replica::config::{Attachment, DiskFile, DiskFormat, NetworkEnd, PairOptions, RemoteSwitch};
+use replica::config::{
+    Attachment, DiskFile, DiskFormat, Fencing, NetworkEnd, PairOptions, RemoteSwitch,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -184,7 +187,7 @@ impl LagPolicy {
     }
 }
 
-/// One disk. Each host has its own copy; the backup's is overwritten when it joins.
+/// One disk. Each host has its own copy, which is overwritten when it joins, unless all share it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DiskSection {
@@ -202,6 +205,12 @@ pub struct DiskSection {
     /// What is in it may go though no marker says that it is a copy of this machine's disk.
     #[serde(default)]
     pub overwrite: bool,
+    /// It is one disk, which all hosts reach.
+    #[serde(default)]
+    pub shared: bool,
+    /// What keeps a host that has lost the machine from writing to a shared disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fencing: Option<Fencing>,
 }
 
 impl DiskSection {
@@ -217,6 +226,8 @@ impl DiskSection {
             format: self.format,
             backing: self.backing.clone(),
             may_be_overwritten: self.overwrite,
+            is_shared: self.shared,
+            fencing: self.fencing,
         }
     }
 }
@@ -569,6 +580,9 @@ impl VmConfig {
             return wrong(key, message);
         }
         if let Err((key, message)) = replication::check(self) {
+            return wrong(key, message);
+        }
+        if let Err((key, message)) = shared_disks::check(self) {
             return wrong(key, message);
         }
         if let Some(pair) = &self.pair

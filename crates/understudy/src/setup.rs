@@ -1,6 +1,6 @@
 //! From a configuration to a machine: images are read, disks opened, the board put together.
 
-use crate::config::{ByteSize, VmConfig};
+use crate::config::{ByteSize, DiskSection, VmConfig};
 use crate::speed;
 use machine::config::{BoardConfig, BootImages, DiskConfig, MachineConfig, NetworkConfig};
 use machine::{Failure, Machine};
@@ -144,15 +144,22 @@ fn listed(names: &[&str]) -> String {
     }
 }
 
-/// How many there are, and which the guest may not write: their lengths are the primary's.
+/// How many there are, which the guest may not write, and which all hosts share: their lengths are the primary's.
 fn describe_disks(config: &VmConfig) -> String {
-    let disks = config.disks.iter().zip('a'..='z');
-    let read_only = disks.filter(|(disk, _)| disk.read_only);
-    let read_only: Vec<String> = read_only.map(|(_, letter)| format!("vd{letter}")).collect();
-    match (config.disks.len(), &read_only[..]) {
-        (count, []) => count.to_string(),
-        (count, read_only) => format!("{count}, read-only {}", read_only.join(" ")),
+    let named = |is: fn(&DiskSection) -> bool| {
+        let disks = config.disks.iter().zip('a'..='z');
+        let these = disks.filter(|(disk, _)| is(disk));
+        let names: Vec<String> = these.map(|(_, letter)| format!("vd{letter}")).collect();
+        names.join(" ")
+    };
+    let (read_only, shared) = (named(|disk| disk.read_only), named(|disk| disk.shared));
+    let mut told = config.disks.len().to_string();
+    for (what, disks) in [("read-only", read_only), ("shared", shared)] {
+        if !disks.is_empty() {
+            told = format!("{told}, {what} {disks}");
+        }
     }
+    told
 }
 
 /// A machine at power-on.
@@ -345,6 +352,10 @@ mod tests {
             (
                 "memory = \"512M\"\n[[disks]]\npath = \"a\"\n[[disks]]\npath = \"b\"\nread_only = true",
                 "disks: 0 here, 2, read-only vdb at hosta",
+            ),
+            (
+                "memory = \"512M\"\n[[disks]]\npath = \"a\"\nread_only = true\n[[disks]]\npath = \"b\"\nshared = true",
+                "disks: 0 here, 2, read-only vda, shared vdb at hosta",
             ),
         ] {
             let theirs = configured(changed);

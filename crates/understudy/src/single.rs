@@ -9,6 +9,7 @@ use anyhow::{Context, anyhow};
 use network::PollSet;
 use replica::StopSignals;
 use replica::calendar;
+use replica::config::DiskFile;
 use replica::disk::Disk;
 use replica::events::printable;
 use replica::host_time::monotonic_ns;
@@ -45,7 +46,7 @@ const DIGEST_INTERVAL_NS: u64 = 1_000_000_000;
 
 /// Runs the machine until the guest ends it or somebody asks.
 pub fn run(config: &VmConfig, options: SingleOptions) -> Result<ExitStatus, Failure> {
-    let disks = Disk::open_all(&config.disk_files(), None).map_err(Failure::usage)?;
+    let disks = Disk::open_all(&alone(config), None).map_err(Failure::usage)?;
     let mut machine = setup::power_on(config, &disks).map_err(Failure::usage)?;
     if options.no_reboot {
         machine.end_at_reset();
@@ -123,6 +124,16 @@ pub fn run(config: &VmConfig, options: SingleOptions) -> Result<ExitStatus, Fail
     let status = status?;
     recorded?;
     Ok(status)
+}
+
+/// The disks of a machine that shares them with no other host.
+fn alone(config: &VmConfig) -> Vec<DiskFile> {
+    let disks = config.disk_files().into_iter();
+    let alone = disks.map(|disk| DiskFile {
+        is_shared: false,
+        ..disk
+    });
+    alone.collect()
 }
 
 fn print_summary(count: u64, elapsed_ns: u64, engine: EngineName) {

@@ -23,7 +23,7 @@ pub fn ask(directory: &Path, request: &Request) -> io::Result<Answer> {
     let mut stream = with_short_path(directory, |short| UnixStream::connect(short))?;
     let timeout = match request {
         Request::Status | Request::WouldTake(_) => STATUS_TIMEOUT,
-        Request::Press(_) => BUTTON_TIMEOUT,
+        Request::Press(_) | Request::Fenced => BUTTON_TIMEOUT,
         Request::Word(_) | Request::SwitchOver { .. } | Request::MoveArbiter { .. } => WORD_TIMEOUT,
         Request::Console | Request::Snapshot { .. } => {
             return Err(io::Error::new(

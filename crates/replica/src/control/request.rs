@@ -30,6 +30,8 @@ pub enum Request {
     },
     /// Whether that word would be taken as things stand: nothing is done. [`Answer::Done`] says that it would.
     WouldTake(Word),
+    /// Nobody but this host can write to the machine's shared disks any more: something outside has seen to that.
+    Fenced,
     /// The machine's life goes on at another arbiter. The answer comes when it does.
     MoveArbiter {
         /// Its address.

@@ -73,7 +73,7 @@ impl DiskCopy {
     pub(super) fn new(volumes: &Volumes, parts: SyncSender<CopiedPart>) -> DiskCopy {
         let disks = volumes.disks().iter();
         let taken = disks
-            .map(|disk| vec![false; disk.length().div_ceil(CHUNK_BYTES) as usize])
+            .map(|disk| vec![false; disk.copied_bytes().div_ceil(CHUNK_BYTES) as usize])
             .collect();
         DiskCopy {
             parts,

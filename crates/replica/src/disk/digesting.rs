@@ -115,13 +115,15 @@ fn serve(disks: &[Disk], seed: u64, sender: &SyncSender<Result<Window, DigestErr
         source,
     };
     for disk in disks {
-        if let Err(error) = disk.settle() {
+        if disk.shared_file().is_none()
+            && let Err(error) = disk.settle()
+        {
             // Nobody may listen.
             let _told = sender.send(Err(failed(disk, error)));
             return;
         }
     }
-    let lengths: Vec<u64> = disks.iter().map(Disk::length).collect();
+    let lengths: Vec<u64> = disks.iter().map(Disk::copied_bytes).collect();
     let mut buffer = Vec::new();
     for (device, range) in windows(&lengths) {
         let disk = &disks[usize::from(device)];

@@ -20,12 +20,31 @@ pub enum DiskError {
     /// Another process has it.
     #[error(
         "the disk {} is in use by another process, on this host or another that sees the same file: each replica \
-         needs a disk file of its own, so write another `path`, or end what uses it",
+         needs a disk file of its own, so write another `path`, or end what uses it; if it is to be one disk for all hosts, \
+         `shared = true` says so on each of them",
         path.display()
     )]
     InUse {
         /// The file.
         path: PathBuf,
+    },
+    /// Whoever had the machine before has it, or another machine.
+    #[error(
+        "the shared disk {} is locked by another process, of this host or another: whoever had the machine before still runs, or \
+         stands still, and could write to it",
+        path.display()
+    )]
+    SharedInUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It cannot be a disk that several hosts reach.
+    #[error("the disk {} cannot be shared: {why}", path.display())]
+    NotShared {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: String,
     },
     /// This machine has it already.
     #[error("the disk {} is in use by this machine already, as another disk of it or under one", path.display())]

@@ -92,10 +92,26 @@ pub(super) enum Locked {
 /// # Errors
 /// As flock(2).
 pub(super) fn try_lock(path: &Path, file: File, lock: Lock) -> Result<Locked, Errno> {
+    locked(path, file, lock, true)
+}
+
+/// The same, and a file system without locks is an error: here they are what fences.
+///
+/// # Errors
+/// As flock(2).
+pub(super) fn try_real_lock(path: &Path, file: File, lock: Lock) -> Result<Locked, Errno> {
+    locked(path, file, lock, false)
+}
+
+fn locked(path: &Path, file: File, lock: Lock, or_without: bool) -> Result<Locked, Errno> {
     let identity = Identity::of(path, &file);
     let mut held = held();
-    match file.lock(lock) {
-        Ok(()) | Err(Errno::NOLCK | Errno::OPNOTSUPP) => {
+    let tried = match file.lock(lock) {
+        Err(Errno::NOLCK | Errno::OPNOTSUPP) if or_without => Ok(()),
+        tried => tried,
+    };
+    match tried {
+        Ok(()) => {
             *held.entry(identity.clone()).or_default() += 1;
             Ok(Locked::Now(HeldFile {
                 file,

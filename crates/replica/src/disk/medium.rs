@@ -1,6 +1,7 @@
 //! What a disk's bytes are kept in.
 
 use super::held::HeldFile;
+use super::shared::SharedFile;
 use environment::fs::File;
 use qcow2::Image;
 use std::io;
@@ -13,6 +14,8 @@ pub(super) enum Medium {
     Raw(HeldFile),
     /// A qcow2 image, and its file.
     Qcow2(Arc<Image>, Arc<Stored>),
+    /// A raw file that other hosts reach as well, once this one has it.
+    Shared(SharedFile),
 }
 
 impl Medium {
@@ -20,6 +23,7 @@ impl Medium {
     pub fn read(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
         match self {
             Medium::Raw(file) => file.read_exact_at(out, offset),
+            Medium::Shared(shared) => shared.taken()?.read_exact_at(out, offset),
             Medium::Qcow2(image, _) => image.read(offset, out),
         }
     }
@@ -28,6 +32,7 @@ impl Medium {
     pub fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         match self {
             Medium::Raw(file) => file.write_all_at(bytes, offset),
+            Medium::Shared(shared) => shared.taken()?.write_all_at(bytes, offset),
             Medium::Qcow2(image, _) => image.write(offset, bytes),
         }
     }
@@ -36,6 +41,7 @@ impl Medium {
     pub fn zero(&self, offset: u64, bytes: u64) -> io::Result<()> {
         match self {
             Medium::Raw(file) => zero(file, offset, bytes),
+            Medium::Shared(shared) => zero(shared.taken()?, offset, bytes),
             Medium::Qcow2(image, _) => image.zero(offset, bytes),
         }
     }
@@ -44,6 +50,7 @@ impl Medium {
     pub fn next_data(&self, offset: u64) -> Option<u64> {
         match self {
             Medium::Raw(file) => file.next_data(offset),
+            Medium::Shared(_) => Some(offset),
             Medium::Qcow2(image, _) => Some(image.next_data(offset)),
         }
     }
@@ -52,6 +59,7 @@ impl Medium {
     pub fn sync(&self) -> io::Result<()> {
         match self {
             Medium::Raw(file) => file.sync_data(),
+            Medium::Shared(shared) => shared.taken()?.sync_data(),
             Medium::Qcow2(image, _) => image.flush(),
         }
     }
@@ -60,6 +68,9 @@ impl Medium {
     pub fn sync_all(&self) -> io::Result<()> {
         match self {
             Medium::Raw(file) => file.sync_all(),
+            // Nothing was written from here before it was taken.
+            Medium::Shared(shared) if !shared.is_taken() => Ok(()),
+            Medium::Shared(shared) => shared.taken()?.sync_all(),
             Medium::Qcow2(image, _) => image.flush(),
         }
     }
@@ -68,6 +79,8 @@ impl Medium {
     pub fn forget_cached(&self) {
         match self {
             Medium::Raw(file) => file.forget_cached(),
+            // That was done when it was taken.
+            Medium::Shared(_) => {}
             Medium::Qcow2(_, stored) => stored.0.forget_cached(),
         }
     }

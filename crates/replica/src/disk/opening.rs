@@ -2,6 +2,7 @@
 
 use super::held::{self, HeldFile, Locked};
 use super::medium::{Medium, Stored};
+use super::shared::SharedFile;
 use super::{Disk, DiskError, SECTOR_BYTES, open_images};
 use crate::config::{DiskFile, DiskFormat};
 use environment::fs::{self, File, Kind, Lock, OpenOptions};
@@ -64,8 +65,8 @@ pub(super) fn open(
 ) -> Result<Disk, DiskError> {
     let path = &file.path;
     let (opened, kind) = open_file(path, options)?;
-    let is_shared = file.read_only && new_length.is_none();
-    let how = match is_shared {
+    let is_read_by_many = file.read_only && new_length.is_none();
+    let how = match is_read_by_many {
         true => Lock::Shared,
         false => Lock::Exclusive,
     };
@@ -90,6 +91,17 @@ pub(super) fn open(
         read_only: file.read_only,
         overlay_base: (kind == Kind::Plain).then(|| path.into()),
     })
+}
+
+/// A disk that all hosts reach.
+pub(super) fn of_shared(file: &DiskFile, shared: SharedFile) -> Disk {
+    Disk {
+        path: file.path.clone(),
+        length: shared.length(),
+        medium: Medium::Shared(shared),
+        read_only: false,
+        overlay_base: None,
+    }
 }
 
 fn open_raw(
@@ -293,6 +305,9 @@ fn has_magic(path: &Path, file: &File) -> Result<bool, DiskError> {
 
 /// See [`Disk::check`].
 pub(super) fn check(file: &DiskFile) -> Result<(), DiskError> {
+    if file.is_shared {
+        return SharedFile::look(file).map(|_| ());
+    }
     let path = &file.path;
     let mut options = OpenOptions::new();
     let (opened, _) = open_file(path, options.read(true).write(!file.read_only))?;

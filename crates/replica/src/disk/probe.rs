@@ -3,7 +3,7 @@
 use super::{Disk, DiskError};
 use crate::config::DiskFile;
 use crate::wake::Waker;
-use environment::fs::{self, Kind, OpenOptions};
+use environment::fs::{self, File, Kind, OpenOptions};
 use environment::mpsc::{self, Receiver};
 use machine::output::DiskOperation;
 use qcow2::OpenError;
@@ -108,6 +108,10 @@ impl FailedDisk {
 
 /// Writes what is there anyway, and something new beside it.
 fn probe(file: &DiskFile) -> Result<(), ProbeError> {
+    if file.is_shared {
+        // The live machine has it, and nobody else writes to it.
+        return read_shared(file);
+    }
     let disk = match Disk::open(file) {
         Ok(disk) => disk,
         // A backup makes its image, of whatever length it needs.
@@ -138,6 +142,16 @@ fn probe(file: &DiskFile) -> Result<(), ProbeError> {
     request(DiskOperation::Write { sector: 0, data })?;
     request(DiskOperation::Flush)?;
     beside(file)
+}
+
+fn read_shared(file: &DiskFile) -> Result<(), ProbeError> {
+    let read = Disk::check(file).map(|()| {
+        let mut sector = [0; super::SECTOR_BYTES as usize];
+        File::open(&file.path)?.read_exact_at(&mut sector, 0)
+    });
+    read?.map_err(|error| {
+        ProbeError::Request(format!("disk {}: read: {error}", file.path.display()))
+    })
 }
 
 /// Whether there is room beside an image; beside a block device is nothing.

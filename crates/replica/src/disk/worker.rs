@@ -2,6 +2,7 @@
 
 use super::copy::{CopiedPart, DiskCopy};
 use super::overlay::{Begun, Frozen, LayerId, Merging, Volumes};
+use super::shared::SharedFile;
 use super::{Disk, Freezing};
 use environment::mpsc::{self, Receiver, RecvError, Sender, SyncSender, TryRecvError};
 use environment::thread::JoinHandle;
@@ -10,6 +11,9 @@ use machine::output::{DiskOperation, DiskRequest};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+
+/// Writes to shared disks that are made durable together, at most.
+const MOST_WRITTEN: usize = 64;
 
 /// A request that ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +66,8 @@ pub struct DiskThread {
     commands: Sender<Command>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
     layer_bytes: Arc<AtomicU64>,
+    /// Of each disk.
+    shared: Arc<Vec<Option<SharedFile>>>,
 }
 
 impl DiskThread {
@@ -82,6 +88,8 @@ impl DiskThread {
         let (commands, received) = mpsc::channel();
         let layer_bytes = Arc::new(AtomicU64::new(0));
         let gauge = layer_bytes.clone();
+        let shared = disks.iter().map(|disk| disk.shared_file().cloned());
+        let shared = Arc::new(shared.collect());
         let thread = environment::thread::Builder::new()
             .name("disk".into())
             .spawn(move || {
@@ -92,6 +100,7 @@ impl DiskThread {
                     to_merge: None,
                     is_leaving: false,
                     layer_bytes: gauge,
+                    written: Vec::new(),
                 };
                 worker.serve(&received, &completed);
             })?;
@@ -99,7 +108,13 @@ impl DiskThread {
             commands,
             thread: Arc::new(Mutex::new(Some(thread))),
             layer_bytes,
+            shared,
         })
+    }
+
+    /// What other hosts reach of the disks, in their order.
+    pub fn shared(&self) -> &[Option<SharedFile>] {
+        &self.shared
     }
 
     /// For the one who wants to wait for its end, when the disks are closed: the first call has it.
@@ -179,22 +194,33 @@ struct Worker {
     /// The guest is to write into the images again.
     is_leaving: bool,
     layer_bytes: Arc<AtomicU64>,
+    /// Writes to shared disks that are in this host's memory, and of whose end nobody was told.
+    written: Vec<Completion>,
 }
 
 impl Worker {
     fn serve(&mut self, commands: &Receiver<Command>, completed: &impl Fn(Completion)) {
         loop {
             let command = match &self.copy {
-                None => commands
+                None if self.written.is_empty() => commands
                     .recv()
                     .map_err(|RecvError| TryRecvError::Disconnected),
-                Some(_) => commands.try_recv(),
+                _ => commands.try_recv(),
             };
+            if !matches!(command, Ok(Command::Request(_))) || self.written.len() >= MOST_WRITTEN {
+                self.settle_written(completed);
+            }
             match command {
                 Ok(Command::Request(request)) => {
                     let volumes = &mut self.volumes;
                     self.copy.take_if(|copy| !copy.before(volumes, &request));
-                    completed(carry_out(volumes, request));
+                    let goes_through = goes_through(volumes, &request);
+                    let completion = carry_out(volumes, request);
+                    if goes_through && completion.status == DiskStatus::Ok {
+                        self.written.push(completion);
+                    } else {
+                        completed(completion);
+                    }
                     let bytes = volumes.top_bytes();
                     self.layer_bytes.store(bytes, Ordering::Relaxed);
                 }
@@ -208,6 +234,26 @@ impl Worker {
                 }
                 Err(TryRecvError::Disconnected) => return,
             }
+        }
+    }
+
+    /// What was written to shared disks is durable before anybody is told: whoever goes on with the machine on another
+    /// host takes it for done, and sees nothing of this one's memory.
+    fn settle_written(&mut self, completed: &impl Fn(Completion)) {
+        let written = std::mem::take(&mut self.written);
+        let disks = self.volumes.disks().iter().zip(0..);
+        let synced: Vec<Option<String>> = disks
+            .map(|(disk, device)| {
+                let is_written = written.iter().any(|it: &Completion| it.device == device);
+                is_written.then(|| disk.perform(&DiskOperation::Flush).host_error)?
+            })
+            .collect();
+        for mut completion in written {
+            if let Some(Some(error)) = synced.get(usize::from(completion.device)) {
+                completion.status = DiskStatus::IoError;
+                completion.host_error = Some(error.clone());
+            }
+            completed(completion);
         }
     }
 
@@ -298,6 +344,12 @@ impl Worker {
             Ok(None) | Err(_) => self.is_leaving = false,
         }
     }
+}
+
+/// Whether it changes a shared disk.
+fn goes_through(volumes: &Volumes, request: &DiskRequest) -> bool {
+    let disk = volumes.disks().get(usize::from(request.device));
+    disk.is_some_and(|disk| disk.shared_file().is_some()) && changes(&request.operation).is_some()
 }
 
 fn carry_out(volumes: &mut Volumes, request: DiskRequest) -> Completion {

@@ -2,6 +2,7 @@
 
 use super::ability::Ability;
 use super::backup_machine::{BackupMachine, discard};
+use super::fence::Fence;
 use super::host::{Happened, Host, LooksAgain, ToldUnfit};
 use super::keeping::Keeping;
 use super::markers::{Purpose, UnfitDisks};
@@ -104,6 +105,8 @@ pub(super) struct BackupLoop {
     pub(super) keeping: Keeping,
     /// Whether this host could go on in the primary's place.
     pub(super) ability: Ability,
+    /// It has won, and shared disks are not its own yet.
+    pub(super) fence: Option<Fence>,
 }
 
 impl BackupLoop {
@@ -148,6 +151,7 @@ impl BackupLoop {
             requests: PassedOnRequests::default(),
             keeping: Keeping::default(),
             ability: Ability::default(),
+            fence: None,
         }
     }
 
@@ -180,9 +184,15 @@ impl BackupLoop {
             let arbiter_trouble = self.core.status().arbiter_trouble;
             self.host.arbiter_outage.note(arbiter_trouble.is_some());
             let (core, machine) = (&self.core, &self.machine);
-            let trouble = self.trouble();
+            let trouble = self.fence_trouble().or_else(|| self.trouble());
             let facts = self.dialing.as_ref().and(self.host.facts.deadline());
-            let deadlines = [self.core.next_deadline(), self.requests.deadline(), facts];
+            let fence = self.fence.as_ref().and_then(Fence::deadline);
+            let deadlines = [
+                self.core.next_deadline(),
+                self.requests.deadline(),
+                facts,
+                fence,
+            ];
             let deadline = deadlines.into_iter().flatten().min();
             let happened = self.host.wait(deadline, true, |host| ReplicaStatus {
                 trouble: trouble.clone(),
@@ -235,6 +245,7 @@ impl BackupLoop {
         self.look_at_keeping();
         self.answer_in_time();
         self.look_at_ability();
+        self.look_at_fence();
         let end = self.actions();
         let is_waited_for = matches!(
             self.core.status().phase,
@@ -282,6 +293,7 @@ impl BackupLoop {
             Request::Press(button) => self.press(id, *button),
             Request::Snapshot { .. } => self.keep(id),
             Request::SwitchOver { to } => self.switch_over(id, to.as_deref()),
+            Request::Fenced => self.said_to_be_fenced(id),
             Request::MoveArbiter { .. } => {
                 let why = format!(
                     "this replica follows the live machine: ask at its host, {}",
@@ -397,6 +409,7 @@ impl BackupLoop {
                     };
                     self.answered(request, &answer);
                 }
+                BackupAction::Fence => self.begin_fence(),
                 BackupAction::Announce => {
                     if let Some(network) = &mut self.host.outside.network {
                         // A network that has gone is announced to when it is back.

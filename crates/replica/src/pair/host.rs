@@ -204,7 +204,8 @@ impl Host {
         let mut pair_config = identity::pair_config(&config, &membership, &*machines)?;
         pair_config.greeting.listen_port = door.address().map_or(0, |address| address.port());
         let machine = pair_config.greeting.machine.clone();
-        let markers = Markers::open(&config, machine, waker.clone())?;
+        let node = pair_config.greeting.host.node();
+        let markers = Markers::open(&config, machine, node, waker.clone())?;
         markers.are_of_this_machine()?;
         let journal = open_journal(&config, &pair_config, &*machines, &waker)?;
         let machines: Arc<dyn Machines> = Arc::from(machines);

@@ -172,6 +172,7 @@ pub fn pair_config(
     pair_config.detector.silence_timeout = config.pair.suspect_after;
     pair_config.digest_interval = config.pair.digest_interval;
     pair_config.durability = config.disk_durability;
+    pair_config.has_shared_disks = config.has_shared_disks();
     pair_config.replication = config.pair.replication();
     pair_config.max_members = config.pair.backups.clamp(1, MAX_MEMBERS);
     pair_config.is_spare = config.pair.is_spare;

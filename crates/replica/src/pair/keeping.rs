@@ -136,9 +136,14 @@ impl Host {
 const ANOTHER: &str =
     "another snapshot of this machine is being taken here: ask again when it is there";
 
+const SHARED: &str = "the machine has a shared disk, of which no copy is made while it runs: take a snapshot where that disk is kept";
+
 impl PrimaryLoop {
     /// Somebody wants a snapshot to keep. `here`: although there is a backup.
     pub(super) fn keep(&mut self, id: ConversationId, here: bool) {
+        if self.host.config.has_shared_disks() {
+            return self.host.answer(id, &Answer::Refused(SHARED.into()));
+        }
         if !self.keeping.is_free() {
             return self.host.answer(id, &Answer::Refused(ANOTHER.into()));
         }
@@ -195,6 +200,9 @@ impl PrimaryLoop {
 impl BackupLoop {
     /// Somebody wants a snapshot to keep.
     pub(super) fn keep(&mut self, id: ConversationId) {
+        if self.host.config.has_shared_disks() {
+            return self.host.answer(id, &Answer::Refused(SHARED.into()));
+        }
         let is_following = self.core.status().phase == BackupPhase::Following;
         if is_following && self.vcpu().is_some() && self.keeping.is_free() {
             self.keeping.waiting = Some(id);

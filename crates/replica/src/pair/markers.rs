@@ -83,6 +83,8 @@ pub struct Markers {
 #[derive(Clone)]
 struct Places {
     state: PathBuf,
+    /// What tells this host's files from those of others in one directory.
+    host: String,
     /// The writable disks and their markers.
     disks: Vec<(DiskFile, PathBuf)>,
     /// All disks, in the machine's order.
@@ -91,7 +93,13 @@ struct Places {
 
 impl Markers {
     /// For this configuration; the thread ends when this is dropped.
-    pub fn open(config: &ReplicaConfig, machine: MachineName, waker: Waker) -> io::Result<Markers> {
+    /// `host`: what this host is called.
+    pub fn open(
+        config: &ReplicaConfig,
+        machine: MachineName,
+        host: &str,
+        waker: Waker,
+    ) -> io::Result<Markers> {
         let writable = config.disks.iter().filter(|disk| !disk.read_only);
         let place = |disk: &DiskFile| {
             let marker = beside(&disk.path, &config.state_directory);
@@ -99,9 +107,14 @@ impl Markers {
         };
         let places = Places {
             state: config.state_directory.join(FILE),
+            host: host.into(),
             disks: writable.map(place).collect(),
             all: config.disks.clone(),
         };
+        Markers::serve(places, machine, waker)
+    }
+
+    fn serve(places: Places, machine: MachineName, waker: Waker) -> io::Result<Markers> {
         let (jobs, received) = mpsc::channel::<Job>();
         let (sender, done) = mpsc::channel();
         let (told, tried) = mpsc::channel();
@@ -168,13 +181,29 @@ impl Markers {
 
     /// What they say.
     pub fn worth(&self) -> Worth {
-        let disks: Vec<Found> = self
-            .places
-            .disks
-            .iter()
-            .map(|(disk, marker)| self.read(marker, length_of(disk).ok()))
-            .collect();
-        Worth::of(&self.read(&self.places.state, None), &disks)
+        let state = self.read(&self.places.state, None);
+        let mut disks = Vec::new();
+        for (disk, marker) in &self.places.disks {
+            let found = self.read(marker, length_of(disk).ok());
+            if !disk.is_shared {
+                disks.push(found);
+                continue;
+            }
+            // All hosts have the same one beside it, which the primary has written: it says whose life's disk it is. What
+            // this host was in that life, its own marker says.
+            match (&state, found) {
+                (Found::Marker(own), Found::Marker(shared)) if own.life_id != shared.life_id => {
+                    let path = disk.path.display();
+                    let (theirs, ours) = (shared.life, own.life);
+                    return Worth::Nothing(format!(
+                        "the shared disk {path} has been used in another life ({theirs}) than this host's marker names ({ours})"
+                    ));
+                }
+                (Found::Marker(_), Found::Marker(_) | Found::Nothing) => {}
+                (_, found) => disks.push(found),
+            }
+        }
+        Worth::of(&state, &disks)
     }
 
     /// `disk_bytes`: of the disk beside it.
@@ -252,12 +281,15 @@ fn beside(disk: &Path, state_directory: &Path) -> PathBuf {
 
 impl Places {
     fn write(&self, purpose: Purpose, of: &Marker) -> io::Result<()> {
+        // A shared disk's marker is its primary's.
+        let marked = |disk: &DiskFile| !disk.is_shared || purpose == Purpose::Primary;
+        let marked = self.disks.iter().filter(|(disk, _)| marked(disk));
         if purpose != Purpose::Mark {
-            for (disk, _) in &self.disks {
+            for (disk, _) in marked.clone() {
                 sync_file(disk).map_err(|error| at(&disk.path, &error))?;
             }
         }
-        for (disk, marker) in &self.disks {
+        for (disk, marker) in marked {
             // A disk that is not there has no length, and gets its marker before it is made.
             let bytes = length_of(disk).unwrap_or(0);
             replace(marker, &of.content_beside(bytes)).map_err(|error| at(marker, &error))?;
@@ -265,13 +297,24 @@ impl Places {
         replace(&self.state, &of.content()).map_err(|error| at(&self.state, &error))
     }
 
+    /// A file beside a shared disk that no other host has.
+    fn own_beside(&self, marker: &Path) -> PathBuf {
+        let mut name = marker.as_os_str().to_owned();
+        name.push(format!(".{}", self.host));
+        name.into()
+    }
+
     /// As far as a marker gets before it takes the place of the one that is there.
     fn try_all(&self, is_synced: bool) -> io::Result<()> {
         let content = [0; LIMIT_BYTES as usize];
-        let disks = self.disks.iter().map(|(_, marker)| marker);
-        for marker in disks.chain([&self.state]) {
-            let tried = try_to_replace(marker, &content, is_synced);
-            tried.map_err(|error| at(marker, &error))?;
+        let disks = self.disks.iter();
+        let disks = disks.map(|(disk, marker)| match disk.is_shared {
+            true => self.own_beside(marker),
+            false => marker.clone(),
+        });
+        for marker in disks.chain([self.state.clone()]) {
+            let tried = try_to_replace(&marker, &content, is_synced);
+            tried.map_err(|error| at(&marker, &error))?;
         }
         Ok(())
     }
@@ -327,7 +370,21 @@ pub(super) mod tests {
             },
         };
         let machine = MachineName::new("vm").unwrap();
-        Markers::open(&config, machine, Waker::new().unwrap()).unwrap()
+        Markers::open(&config, machine, "here", Waker::new().unwrap()).unwrap()
+    }
+
+    impl Markers {
+        /// All disks are shared from here on.
+        pub fn share_disks(&mut self) {
+            let share = |disk: &mut DiskFile| disk.is_shared = true;
+            self.places
+                .disks
+                .iter_mut()
+                .for_each(|(disk, _)| share(disk));
+            self.places.all.iter_mut().for_each(share);
+            let (places, machine) = (self.places.clone(), self.machine.clone());
+            *self = Markers::serve(places, machine, Waker::new().unwrap()).unwrap();
+        }
     }
 
     pub fn marker(generation: u64, disk: DiskState) -> Marker {
@@ -392,6 +449,48 @@ pub(super) mod tests {
         markers.done.recv().unwrap().1.unwrap();
         fs::write(&disk, [0; 512]).unwrap();
         assert_eq!(markers.worth().place().1, Generation(4));
+    }
+
+    /// One disk has one marker, its primary's: what a host was in the life stands in its own state directory.
+    #[test]
+    fn the_marker_beside_a_shared_disk_is_its_primarys_and_says_whose_life_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut markers = markers(directory.path());
+        let beside = directory.path().join("disk.raw.understudy");
+        markers.share_disks();
+        markers.write(Purpose::Mark, marker(1, DiskState::Copying));
+        markers.write(Purpose::Member(1), marker(2, DiskState::Whole));
+        for _ in 0..2 {
+            markers.done.recv().unwrap().1.unwrap();
+        }
+        assert!(!beside.exists(), "a member marks nothing there");
+        assert_eq!(markers.worth(), Worth::Known(marker(2, DiskState::Whole)));
+        // A trial is in nobody's way: the primary's own next marker may be under way.
+        fs::create_dir(directory.path().join("disk.raw.understudy.new")).unwrap();
+        markers.try_places(true);
+        markers.tried.recv().unwrap().1.unwrap();
+        fs::remove_dir(directory.path().join("disk.raw.understudy.new")).unwrap();
+        // Another host is its primary by now.
+        let primarys = marker(5, DiskState::Whole).content_beside(512);
+        fs::write(&beside, &primarys).unwrap();
+        assert_eq!(markers.worth(), Worth::Known(marker(2, DiskState::Whole)));
+        let other_life = Marker {
+            life_id: LifeId(8),
+            ..marker(1, DiskState::Whole)
+        };
+        fs::write(&beside, other_life.content_beside(512)).unwrap();
+        let Worth::Nothing(why) = markers.worth() else {
+            panic!("the disk of another life is started from")
+        };
+        assert!(why.contains("another life"), "{why}");
+        // A host that was never there knows by it that there is a life.
+        fs::remove_file(directory.path().join(FILE)).unwrap();
+        fs::write(&beside, primarys).unwrap();
+        assert_eq!(markers.worth().place(), (LifeNumber(1), Generation(5)));
+        markers.write(Purpose::Primary, marker(6, DiskState::Whole));
+        markers.done.recv().unwrap().1.unwrap();
+        let written = fs::read(&beside).unwrap();
+        assert_eq!(written, marker(6, DiskState::Whole).content_beside(512));
     }
 
     /// Finding: with another name in the configuration a replica waited for ever, as "its machine makes no sense".

@@ -121,7 +121,12 @@ impl NewLife {
             let waker = waker.clone();
             move || waker.wake()
         })?;
-        let markers = Markers::open(config, greeting.machine.clone(), waker.clone())?;
+        let markers = Markers::open(
+            config,
+            greeting.machine.clone(),
+            greeting.host.node(),
+            waker.clone(),
+        )?;
         markers.are_of_this_machine()?;
         let startup = StartupConfig {
             peers: peers.len() as u8,

@@ -4,6 +4,7 @@ use super::ability::Ability;
 use super::buttons::Presses;
 use super::copy::Copy;
 use super::demand::Demand;
+use super::fence::NOT_WAITING;
 use super::host::{Happened, Host};
 use super::journaling::{JournalAge, JournalSnapshot};
 use super::keeping::Keeping;
@@ -33,9 +34,10 @@ use crate::vcpu::{
 use environment::mpsc::{self, Receiver, TryRecvError};
 use machine::Machine;
 use machine::input::Input;
-use machine::output::{Finish, Trouble};
+use machine::output::{DiskRequest, Finish, Output, Trouble};
 use replication::marker::Marker;
 use replication::message::Message;
+use replication::mutation::Mutation;
 use replication::primary::{Beginning, Primary, PrimaryAction, PrimaryPhase, PrimaryStop};
 use replication::succession::Entry;
 use std::sync::Arc;
@@ -50,6 +52,10 @@ pub(super) fn live_options(host: &Host) -> LiveOptions {
         flushes_wait: true,
         reports_reads: host.config.keeps_reads(),
         checkpoints: host.config.pair.checkpoints,
+        forgets_shared: host
+            .pair_config
+            .mutations
+            .active(Mutation::SharedWriteNotRepeated),
     }
 }
 
@@ -477,7 +483,8 @@ impl PrimaryLoop {
             match step {
                 Step::Record(record) => self.core.record(monotonic(), record),
                 Step::Read(read) => self.keep_read(read),
-                Step::Outputs(batch) => {
+                Step::Outputs(mut batch) => {
+                    self.leave_early(&mut batch.outputs);
                     let outputs = batch.outputs.into_iter().map(Said::Output).collect();
                     let now = monotonic();
                     let since = now.saturating_sub(batch.waited);
@@ -495,6 +502,20 @@ impl PrimaryLoop {
             }
         }
         self.core.progress(monotonic(), count);
+    }
+
+    /// A bug, for the simulator.
+    fn leave_early(&self, outputs: &mut Vec<Output>) {
+        let mutations = self.host.pair_config.mutations;
+        if mutations.active(Mutation::SharedWriteNotGated) {
+            outputs.retain(|output| match output {
+                Output::Disk(request) => {
+                    self.ask_disk(request.clone());
+                    false
+                }
+                _ => true,
+            });
+        }
     }
 
     pub(super) fn actions(&mut self) {
@@ -623,9 +644,17 @@ impl PrimaryLoop {
     fn emit(&mut self, said: Vec<Said>) {
         for said in said {
             match said {
+                Said::Output(Output::Disk(request)) => self.ask_disk(request),
                 Said::Output(output) => self.host.emit(&output),
                 Said::Pressed(press) => self.pressed(press),
             }
+        }
+    }
+
+    /// A write to a shared disk may be carried out.
+    fn ask_disk(&self, request: DiskRequest) {
+        if let Some(thread) = self.vcpu.thread().disk_thread() {
+            thread.submit(request);
         }
     }
 
@@ -637,6 +666,10 @@ impl PrimaryLoop {
             Request::Snapshot { here } => self.keep(id, *here),
             Request::SwitchOver { to } => self.switch_over(Asker::Here(id), to.as_deref()),
             Request::MoveArbiter { to } => self.move_arbiter(id, to),
+            Request::Fenced => {
+                let why = Answer::Refused(NOT_WAITING.into());
+                self.host.answer(id, &why);
+            }
             Request::Word(_) | Request::WouldTake(_) => {
                 let is_live = "the machine is live on this host: there is nothing to start";
                 self.host.answer(id, &Answer::Refused(is_live.into()));

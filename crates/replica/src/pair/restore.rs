@@ -7,7 +7,8 @@
 mod pieces;
 
 use super::progress::{CopyMeter, lock};
-use crate::config::ReplicaConfig;
+use crate::config::{DiskFile, Fencing, ReplicaConfig};
+use crate::disk::shared::{SeenLock, lock_unseen, seen_lock};
 use crate::disk::{Digesting, Disk, DiskError, SECTOR_BYTES};
 use crate::evidence::EvidenceStore;
 use crate::host_time::monotonic;
@@ -254,10 +255,26 @@ fn own_disks(config: &ReplicaConfig, lengths: &[u64]) -> Result<Vec<Disk>, Resto
         return Err(other_board());
     }
     let disks = config.disks.iter().zip(lengths).map(|(own, length)| {
+        if own.is_shared {
+            return reached(own).map_err(|what| RestoreError::Unfit {
+                what,
+                lengths: lengths.to_vec(),
+            });
+        }
         Disk::for_copy(own, *length, &config.state_directory)
             .map_err(|error| unfit(&error, lengths))
     });
     disks.collect()
+}
+
+/// A disk that the primary's host reaches as well: no copy is made, and its lock is seen here.
+fn reached(file: &DiskFile) -> Result<Disk, String> {
+    let disk = Disk::shared(file).map_err(|error| error.to_string())?;
+    match seen_lock(file).map_err(|error| error.to_string())? {
+        SeenLock::Nobodys if file.fencing != Some(Fencing::Outside) => Err(lock_unseen(file)),
+        // The machine before this one has let go of it by now.
+        SeenLock::Anothers | SeenLock::OwnMachines | SeenLock::Nobodys => Ok(disk),
+    }
 }
 
 /// A disk that cannot be opened for a copy.

@@ -274,6 +274,7 @@ impl Starting<'_> {
                 | Request::Press(_)
                 | Request::Snapshot { .. }
                 | Request::SwitchOver { .. }
+                | Request::Fenced
                 | Request::MoveArbiter { .. } => {
                     let waiting = format!("nothing is live here: {}", self.startup.waiting());
                     self.host.answer(id, &Answer::Refused(waiting));

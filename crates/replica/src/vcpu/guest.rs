@@ -2,6 +2,7 @@
 //! answered here, alike for a live and a replaying machine.
 
 mod checkpoints;
+mod shared;
 
 use super::Completions;
 use super::flushes::OpenFlushes;
@@ -12,6 +13,7 @@ use machine::input::{DiskStatus, Input, InputError, InstructionCount};
 use machine::output::{DiskOperation, DiskRequest, Output};
 use machine::{InjectError, Machine, Stop};
 use replication::guest::{Guest, GuestStop, Injection, InjectionError};
+use shared::SharedRequests;
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -113,6 +115,8 @@ pub struct ReplicaGuest {
     open_requests: u64,
     /// Requests that are not submitted before those that are open have ended, while that is asked for.
     held_requests: Option<Vec<DiskRequest>>,
+    /// What belongs to disks that other hosts reach as well.
+    shared: SharedRequests,
     flushes: OpenFlushes,
     /// The guest asked for a flush since that was looked at last.
     asked_flush: bool,
@@ -138,7 +142,11 @@ impl ReplicaGuest {
         let open = machine.open_disk_requests();
         let mut guest = ReplicaGuest::idle(machine, disks);
         for request in open {
-            guest.submit(request);
+            if guest.shared.has(request.device) {
+                guest.note_flush(&request);
+            } else {
+                guest.submit(request);
+            }
         }
         guest
     }
@@ -161,6 +169,7 @@ impl ReplicaGuest {
         disks: Option<(DiskThread, Arc<Completions>)>,
     ) -> ReplicaGuest {
         ReplicaGuest {
+            shared: SharedRequests::of(disks.as_ref().map(|(thread, _)| thread)),
             machine,
             disks,
             open_requests: 0,
@@ -175,7 +184,8 @@ impl ReplicaGuest {
         }
     }
 
-    /// Takes the outputs; disk and entropy requests are dealt with here and not among them.
+    /// Takes the outputs; disk and entropy requests are dealt with here and not among them, but for those of a live machine
+    /// to a shared disk that may not be carried out at once.
     pub fn outputs(&mut self) -> Vec<Output> {
         let mut outputs = self.machine.outputs();
         outputs.retain_mut(|output| match output {
@@ -185,9 +195,13 @@ impl ReplicaGuest {
                     request: 0,
                     operation: DiskOperation::Flush,
                 };
-                let request = std::mem::replace(request, empty);
-                self.submit(request);
-                false
+                let asked = std::mem::replace(request, empty);
+                if !self.shared.has(asked.device) {
+                    self.submit(asked);
+                    return false;
+                }
+                let waits = self.ask_shared(asked);
+                waits.map(|waits| *request = waits).is_some()
             }
             Output::EntropyRequest { length } => {
                 self.open_entropy.push(*length);
@@ -204,15 +218,20 @@ impl ReplicaGuest {
 
     /// A request that the machine made at its present instruction count.
     fn submit(&mut self, request: DiskRequest) {
+        self.note_flush(&request);
+        if let Some(written) = &mut self.written {
+            written.asked(&request);
+        }
+        self.send(request);
+    }
+
+    /// If it is one, it was asked for here.
+    fn note_flush(&mut self, request: &DiskRequest) {
         if matches!(request.operation, DiskOperation::Flush) {
             let name = (request.device, request.request);
             self.flushes.asked(name, self.machine.instruction_count());
             self.asked_flush = true;
         }
-        if let Some(written) = &mut self.written {
-            written.asked(&request);
-        }
-        self.send(request);
     }
 
     fn send(&mut self, request: DiskRequest) {
@@ -231,6 +250,12 @@ impl ReplicaGuest {
     fn inject_recorded(&mut self, encoded: &[u8]) -> Result<Injection, GuestError> {
         let mut input = decode_input(encoded)?;
         match &mut input {
+            Input::DiskCompletion {
+                device, request, ..
+            } if self.shared.has(*device) => {
+                // The primary's disk is this host's: what it read stands there.
+                self.flushes.told((*device, *request));
+            }
             Input::DiskCompletion {
                 device,
                 request,
@@ -301,6 +326,12 @@ impl ReplicaGuest {
         self.machine
             .inject(input)
             .map_err(|error| GuestError::Refused(error.to_string()))?;
+        if let Input::DiskCompletion {
+            device, request, ..
+        } = input
+        {
+            self.shared.ended((*device, *request));
+        }
         if let (
             Some(written),
             Input::DiskCompletion {
@@ -349,7 +380,8 @@ impl ReplicaGuest {
         for flush in completions.ended_flushes() {
             self.flushes.done(flush);
         }
-        self.open_requests = self.open_requests.saturating_sub(ended.len() as u64);
+        let copied = ended.iter().filter(|it| !self.shared.has(it.device));
+        self.open_requests = self.open_requests.saturating_sub(copied.count() as u64);
         ended
     }
 
@@ -456,6 +488,10 @@ impl Guest for ReplicaGuest {
         applied.map_err(|error| InjectionError(error.to_string()))
     }
 
+    fn take_written(&mut self) -> u128 {
+        self.take_shared_digest()
+    }
+
     fn take_outputs(&mut self) -> Vec<Output> {
         match self.take_applied_outputs() {
             Some(outputs) => outputs,
@@ -499,6 +535,10 @@ impl Guest for &mut ReplicaGuest {
         checkpoint: &[u8],
     ) -> Result<Injection, InjectionError> {
         (**self).apply_checkpoint(count, checkpoint)
+    }
+
+    fn take_written(&mut self) -> u128 {
+        self.take_shared_digest()
     }
 
     fn take_outputs(&mut self) -> Vec<Output> {

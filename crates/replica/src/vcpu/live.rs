@@ -60,6 +60,8 @@ pub struct LiveOptions {
     pub reports_reads: bool,
     /// Backups execute nothing: checkpoints are made for them, and no other records.
     pub checkpoints: Option<CheckpointOptions>,
+    /// A bug, for the simulator: what was asked of a shared disk, and may not have been done, is not asked again.
+    pub forgets_shared: bool,
 }
 
 /// How a machine becomes live.
@@ -86,6 +88,7 @@ pub(super) fn run(
         let begun = ends.begin_packing(options.piece_bytes);
         begun.map_err(|error| GuestError::Host(error.to_string()))?;
     }
+    guest.share(going_live.options.forgets_shared);
     let mut live = Live::new(guest, encoding, &going_live, ends);
     let result = live.run(going_live.commands);
     live.digest();
@@ -455,7 +458,8 @@ impl<'a> Live<'a> {
             }));
         }
         let count = self.guest.machine.instruction_count();
-        let body = RecordBody::Input(encode_input(input, self.encoding));
+        let encoding = self.guest.encoding_of(input, self.encoding);
+        let body = RecordBody::Input(encode_input(input, encoding));
         self.steps.push(Step::Record(Record { count, body }));
         // What the machine did because of it comes after it.
         self.collect_outputs();
@@ -475,7 +479,7 @@ impl<'a> Live<'a> {
                 _ => {}
             }
         }
-        outputs.retain(|output| visible_units(output) > 0);
+        outputs.retain(|output| visible_units(output) > 0 || matches!(output, Output::Disk(_)));
         let is_waited_for = self.guest.take_asked_flush() && self.flushes_up_to != u64::MAX;
         if is_waited_for || !outputs.is_empty() {
             self.along_at_ns = monotonic_ns();
@@ -707,6 +711,12 @@ impl<'a> Live<'a> {
         }
         self.flushed_at_ns = now_ns;
         let mut steps = std::mem::take(&mut self.steps);
+        let written = self.guest.take_shared_digest();
+        if written != 0 {
+            // Before its marker: it is held when that is.
+            let body = RecordBody::Written(written);
+            steps.push(Step::Record(Record { count, body }));
+        }
         if self.urgent_since_ns.take().is_some() {
             // Everything that the machine did up to here was collected; without outputs it is how far
             // somebody waits for the backup to come.

@@ -11,6 +11,7 @@ use machine::output::{DiskOperation, DiskRequest, Finish, Output, Outputs};
 use machine::snapshot::{Snapshot, SnapshotError, SnapshotHead};
 use machine::{InjectError, Stop};
 use replication::record::RecordBody;
+use std::path::Path;
 use std::time::Instant;
 use tempfile::TempDir;
 
@@ -30,6 +31,8 @@ enum Does {
     Nothing,
     /// It asks the disk to write.
     Writes,
+    /// …to read what was written first.
+    Reads,
     /// It ends the machine.
     Finishes,
 }
@@ -89,14 +92,21 @@ impl Machine for Scripted {
         self.count += 1;
         match does {
             Does::Nothing => Stop::Reached,
-            Does::Writes => {
-                let request = DiskRequest {
-                    device: 0,
-                    request: self.requests,
-                    operation: DiskOperation::Write {
+            Does::Writes | Does::Reads => {
+                let operation = match does {
+                    Does::Reads => DiskOperation::Read {
+                        sector: 0,
+                        length: 512,
+                    },
+                    _ => DiskOperation::Write {
                         sector: self.requests,
                         data: DATA.to_vec(),
                     },
+                };
+                let request = DiskRequest {
+                    device: 0,
+                    request: self.requests,
+                    operation,
                 };
                 self.requests += 1;
                 self.open.push(request.clone());
@@ -252,10 +262,29 @@ struct Live {
 
 impl Live {
     fn start(options: LiveOptions) -> Live {
+        Live::with(options, |path| {
+            Disk::open(&DiskFile::new(path, false)).unwrap()
+        })
+    }
+
+    /// With a disk that other hosts reach, too.
+    fn sharing() -> Live {
+        Live::with(LiveOptions::default(), |path| {
+            let file = DiskFile {
+                is_shared: true,
+                ..DiskFile::new(path, false)
+            };
+            let disk = Disk::shared(&file).unwrap();
+            disk.shared_file().unwrap().take(false).unwrap();
+            disk
+        })
+    }
+
+    fn with(options: LiveOptions, disk: impl FnOnce(&Path) -> Disk) -> Live {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("disk.img");
         std::fs::write(&path, vec![0; SECTORS as usize * 512]).unwrap();
-        let disk = Disk::open(&DiskFile::new(&path, false)).unwrap();
+        let disk = disk(&path);
         let (hold, ended) = mpsc::channel();
         let hold_back = move |completion| {
             // Nobody looks at what is carried out after the end of the test.
@@ -383,6 +412,99 @@ fn a_snapshot_waits_for_the_requests_under_way_and_holds_the_new_ones_back() {
         "the requests open in the snapshot are those that no disk has seen"
     );
     assert_eq!(live.carried_out().request, 1);
+}
+
+fn is_waiting(report: &LiveReport) -> bool {
+    let is_it = |step: &Step| matches!(step, Step::Outputs(_));
+    steps(std::slice::from_ref(report)).any(is_it)
+}
+
+/// The requests that wait to leave, and what is written before their marker.
+fn waiting(reports: &[LiveReport]) -> (Vec<DiskRequest>, Vec<u128>) {
+    let (mut requests, mut written) = (Vec::new(), Vec::new());
+    for step in steps(reports) {
+        match step {
+            Step::Outputs(batch) => {
+                for output in &batch.outputs {
+                    let Output::Disk(request) = output else {
+                        panic!("{output:?}")
+                    };
+                    requests.push(request.clone());
+                }
+            }
+            Step::Record(Record {
+                body: RecordBody::Written(digest),
+                ..
+            }) => written.push(*digest),
+            _ => {}
+        }
+    }
+    (requests, written)
+}
+
+/// A write to a shared disk is an output: it was carried out before a backup held what led to it, and another history
+/// went on.
+#[test]
+fn a_write_to_a_shared_disk_waits_to_leave_and_so_does_what_follows_it() {
+    let live = Live::sharing();
+    live.instruction(Does::Reads);
+    assert_eq!(live.carried_out().request, 0, "a read changes nothing");
+    live.instruction(Does::Writes);
+    live.instruction(Does::Reads);
+    live.instruction(Does::Nothing);
+    live.vcpu.press(None, 1);
+    live.instruction(Does::Nothing);
+    let mut reports = live.reports_until(is_waiting);
+    while waiting(&reports).0.len() < 2 {
+        reports.extend(live.reports_until(is_waiting));
+    }
+    let (requests, written) = waiting(&reports);
+    let names: Vec<u64> = requests.iter().map(|request| request.request).collect();
+    assert_eq!(names, [1, 2]);
+    assert!(!written.is_empty() && written.iter().all(|digest| *digest != 0));
+    assert!(
+        matches!(live.ended.try_recv(), Err(mpsc::TryRecvError::Empty)),
+        "nobody has said that it may leave"
+    );
+    for request in requests {
+        live.vcpu.thread().disk_thread().unwrap().submit(request);
+    }
+    let ended: Vec<_> = [0; 2].map(|_| live.carried_out()).into();
+    assert!(
+        ended
+            .iter()
+            .all(|it| it.status == machine::input::DiskStatus::Ok)
+    );
+    // The guest is told, and what follows does not wait any more.
+    ended.into_iter().for_each(|it| live.completions.add(it));
+    live.instruction(Does::Nothing);
+    live.instruction(Does::Reads);
+    assert_eq!(live.carried_out().request, 3);
+}
+
+/// What a shared disk reads is in the records, and its backup asks its disk for nothing.
+#[test]
+fn what_a_shared_disk_reads_stands_in_the_records() {
+    let live = Live::sharing();
+    live.instruction(Does::Reads);
+    live.completions.add(live.carried_out());
+    // The machine may have begun to wait for this one before.
+    live.instruction(Does::Nothing);
+    live.instruction(Does::Nothing);
+    live.vcpu.press(None, 1);
+    live.instruction(Does::Nothing);
+    let reports = live.reports_until(is_pressed);
+    let read = steps(&reports).find_map(|step| match step {
+        Step::Record(Record {
+            body: RecordBody::Input(input),
+            ..
+        }) => match decode_input(input).unwrap() {
+            Input::DiskCompletion { data, .. } => Some(data),
+            _ => None,
+        },
+        _ => None,
+    });
+    assert_eq!(read, Some(vec![0; 512]));
 }
 
 /// Finding 21: a report of a digest followed the end of the machine.

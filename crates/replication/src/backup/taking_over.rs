@@ -122,9 +122,26 @@ impl<O> Backup<O> {
                 self.actions.push_back(BackupAction::Close(connection));
             }
             let records = follow.backlog();
-            let drain = Box::new(Drain { opened, records });
+            let is_fenced = !self.config.has_shared_disks;
+            let drain = Box::new(Drain {
+                opened,
+                records,
+                is_fenced,
+            });
             self.state = State::Draining(follow, drain);
+            if !is_fenced {
+                self.actions.push_back(BackupAction::Fence);
+            }
         }
+    }
+
+    /// The answer to [`BackupAction::Fence`]: nobody but this host can write to the shared disks any more.
+    pub fn fenced(&mut self, now: Duration) {
+        self.enter(now);
+        if let State::Draining(_, drain) = &mut self.state {
+            drain.is_fenced = true;
+        }
+        self.maintain(now);
     }
 
     fn lost(&mut self, now: Duration, kind: Kind, by: Box<Entry>) {

@@ -21,6 +21,7 @@ mod output_rule;
 mod pair;
 mod returning;
 mod same_arbiter;
+mod shared_disks;
 mod spares;
 #[path = "../support/mod.rs"]
 mod support;

@@ -40,6 +40,7 @@ fn name(request: &Request) -> &'static str {
         Request::Press(_) => "button",
         Request::SwitchOver { .. } => SWITCHOVER,
         Request::MoveArbiter { .. } => "arbiter move",
+        Request::Fenced => "fenced",
     }
 }
 

@@ -104,7 +104,13 @@ impl World {
         }
         if loss == Loss::Power {
             let mut state = self.shared.lock();
-            let State { files, random, .. } = &mut *state;
+            let State {
+                files,
+                storage,
+                random,
+                ..
+            } = &mut *state;
+            storage.files.lose_memory_of(node, random);
             if files[node].lose_power(random) {
                 state.note(|text| {
                     let _ = write!(text, "node {node}: what was not synced is lost");
@@ -123,7 +129,7 @@ impl World {
         }
     }
 
-    fn freeze(&mut self, node: usize) {
+    pub(super) fn freeze(&mut self, node: usize) {
         let for_ns = self.random.between(10, 3_000) * MS;
         if let Some(id) = self.nodes[node].process {
             let mut state = self.shared.lock();

@@ -2,6 +2,7 @@
 //! torn, as the seed says.
 
 use super::shared::{ProcessId, Shared, State};
+use super::storage::Storage;
 use crate::random::Random;
 use environment::Parked;
 use environment::fs::{Lock, Opening, StoredFile};
@@ -16,6 +17,8 @@ const SECTOR_BYTES: usize = 512;
 /// In the name of what lies over an image.
 const OVERLAY: &str = ".overlay-";
 const MS: u64 = 1_000_000;
+/// Whose memory changes of a host's own files are in.
+const OWN: usize = 0;
 
 /// How a host's disk behaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,7 +36,7 @@ pub enum DiskMood {
 
 /// A change that a loss of power may undo.
 #[derive(Clone, Debug)]
-enum Change {
+pub enum Change {
     Write(u64, Vec<u8>),
     Length(u64),
 }
@@ -72,28 +75,33 @@ struct Content {
     now: Vec<u8>,
     /// What a loss of power leaves at least.
     synced: Vec<u8>,
-    /// What is between the two, numbered in order.
-    unsynced: Vec<(u64, Change)>,
+    /// What is between the two, numbered in order, with the node in whose memory it is.
+    unsynced: Vec<(u64, usize, Change)>,
     /// Who has it locked, handle by handle.
     locks: BTreeMap<u64, Lock>,
 }
 
 impl Content {
     /// Everything that was written before change `before` stays.
-    fn synced_up_to(&mut self, before: u64) {
+    fn synced_up_to(&mut self, before: u64, node: usize) {
         let (synced, rest) = std::mem::take(&mut self.unsynced)
             .into_iter()
-            .partition(|(number, _)| *number < before);
+            .partition(|(number, its, _)| *number < before && *its == node);
         self.unsynced = rest;
-        for (_, change) in synced {
+        for (_, _, change) in synced {
             Change::apply(&change, &mut self.synced);
         }
     }
 
-    /// Each change has reached the disk, or has not, or a part of it.
-    fn lose_power(&mut self, random: &mut Random) {
+    /// Each change that was in the memory of this node has reached the disk, or has not, or a part of it.
+    fn lose_memory_of(&mut self, node: usize, random: &mut Random) {
         let kept_percent = random.pick(&[0, 50, 100]);
-        for (_, change) in std::mem::take(&mut self.unsynced) {
+        let (lost, rest) = std::mem::take(&mut self.unsynced)
+            .into_iter()
+            .partition(|(_, its, _)| *its == node);
+        self.unsynced = rest;
+        for (_, _, change) in lost {
+            let change: Change = change;
             if random.percent(kept_percent) {
                 let is_torn = random.percent(20);
                 let change = if is_torn { change.torn(random) } else { change };
@@ -101,7 +109,9 @@ impl Content {
             }
         }
         self.now = self.synced.clone();
-        self.locks.clear();
+        for (_, _, change) in &self.unsynced {
+            change.apply(&mut self.now);
+        }
     }
 }
 
@@ -152,7 +162,7 @@ pub struct Files {
 }
 
 impl Files {
-    fn number(&mut self) -> u64 {
+    pub(super) fn number(&mut self) -> u64 {
         self.next += 1;
         self.next
     }
@@ -174,6 +184,11 @@ impl Files {
     pub fn content(&self, path: &Path) -> Option<&[u8]> {
         let file = self.names.get(path)?;
         Some(&self.contents[file].now)
+    }
+
+    /// Whether a file has this name.
+    pub(super) fn is_called(&self, file: u64, path: &Path) -> bool {
+        self.names.get(path) == Some(&file)
     }
 
     fn change_name(&mut self, change: NameChange) {
@@ -204,11 +219,26 @@ impl Files {
         }
     }
 
-    fn change(&mut self, file: u64, change: Change) {
+    /// It is in the memory of this node, and everybody sees it.
+    pub(super) fn change_of(&mut self, node: usize, file: u64, change: Change) {
         let number = self.number();
         if let Some(content) = self.contents.get_mut(&file) {
             change.apply(&mut content.now);
-            content.unsynced.push((number, change));
+            content.unsynced.push((number, node, change));
+        }
+    }
+
+    /// Whoever had it locked by this handle has it no more.
+    pub(super) fn unlock(&mut self, file: u64, handle: u64) {
+        if let Some(content) = self.contents.get_mut(&file) {
+            content.locks.remove(&handle);
+        }
+    }
+
+    /// A node that has these files in common with others has lost its power. What names they have the server knows.
+    pub fn lose_memory_of(&mut self, node: usize, random: &mut Random) {
+        for content in self.contents.values_mut() {
+            content.lose_memory_of(node, random);
         }
     }
 
@@ -234,7 +264,8 @@ impl Files {
         let named: Vec<u64> = self.names.values().copied().collect();
         self.contents.retain(|file, _| named.contains(file));
         for content in self.contents.values_mut() {
-            content.lose_power(random);
+            content.lose_memory_of(OWN, random);
+            content.locks.clear();
         }
         self.seen() != before
     }
@@ -248,14 +279,33 @@ impl Files {
 }
 
 impl State {
-    fn files_of(&mut self, process: ProcessId) -> &mut Files {
-        let node = self.process(process).node;
-        &mut self.files[node]
+    /// Those of its host, or what all hosts reach.
+    fn files_of(&mut self, process: ProcessId, is_stored: bool) -> &mut Files {
+        match is_stored {
+            true => &mut self.storage.files,
+            false => {
+                let node = self.process(process).node;
+                &mut self.files[node]
+            }
+        }
+    }
+
+    fn files_at(&mut self, process: ProcessId, path: &Path) -> &mut Files {
+        let is_stored = self.storage.has(path);
+        self.files_of(process, is_stored)
+    }
+
+    /// What a reader of a node sees.
+    pub fn content_at(&self, node: usize, path: &Path) -> Option<&[u8]> {
+        match self.storage.has(path) {
+            true => self.storage.files.content(path),
+            false => self.files[node].content(path),
+        }
     }
 
     /// How long a disk takes to sync, in nanoseconds.
     fn sync_ns(&mut self, process: ProcessId) -> u64 {
-        match self.files_of(process).mood {
+        match self.files_of(process, false).mood {
             DiskMood::Slow => self.random.between(50, 800) * MS,
             _ => self.random.between(100, 8_000) * 1_000,
         }
@@ -280,6 +330,8 @@ pub struct SimulatedFile {
     file: u64,
     /// Names this handle.
     handle: u64,
+    /// All hosts reach it.
+    is_stored: bool,
 }
 
 impl fmt::Debug for SimulatedFile {
@@ -296,7 +348,8 @@ pub fn open(
     how: Opening,
 ) -> io::Result<SimulatedFile> {
     let mut state = shared.lock();
-    let files = state.files_of(process);
+    let is_stored = state.storage.has(path);
+    let files = state.files_of(process, is_stored);
     let file = files.open(path, how)?;
     let handle = files.number();
     Ok(SimulatedFile {
@@ -304,13 +357,14 @@ pub fn open(
         process,
         file,
         handle,
+        is_stored,
     })
 }
 
 /// See [`environment::fs::remove_file`].
 pub fn remove(shared: &Shared, process: ProcessId, path: &Path) -> io::Result<()> {
     let mut state = shared.lock();
-    let files = state.files_of(process);
+    let files = state.files_at(process, path);
     if !files.names.contains_key(path) {
         return Err(ErrorKind::NotFound.into());
     }
@@ -325,7 +379,7 @@ pub fn remove(shared: &Shared, process: ProcessId, path: &Path) -> io::Result<()
 /// See [`environment::fs::rename`].
 pub fn rename(shared: &Shared, process: ProcessId, from: &Path, to: &Path) -> io::Result<()> {
     let mut state = shared.lock();
-    let files = state.files_of(process);
+    let files = state.files_at(process, from);
     if !files.names.contains_key(from) {
         return Err(ErrorKind::NotFound.into());
     }
@@ -340,7 +394,7 @@ pub fn rename(shared: &Shared, process: ProcessId, from: &Path, to: &Path) -> io
 /// See [`environment::fs::names`].
 pub fn names(shared: &Shared, process: ProcessId, directory: &Path) -> Vec<String> {
     let mut state = shared.lock();
-    let files = state.files_of(process);
+    let files = state.files_at(process, directory);
     let below = files.names.keys();
     let below = below.filter_map(|path| path.strip_prefix(directory).ok());
     let first = below.filter_map(|path| path.components().next());
@@ -356,7 +410,7 @@ pub fn sync_directory(shared: &Shared, process: ProcessId, directory: &Path) -> 
     let for_ns = shared.lock().sync_ns(process);
     wait(shared, for_ns)?;
     let mut state = shared.lock();
-    let files = state.files_of(process);
+    let files = state.files_at(process, directory);
     files.may_write(false)?;
     files.sync_names(directory);
     Ok(())
@@ -365,16 +419,59 @@ pub fn sync_directory(shared: &Shared, process: ProcessId, directory: &Path) -> 
 impl SimulatedFile {
     /// A write takes its time, and may find out then that the disk fails.
     fn change(&self, grows_to: u64, change: Change) -> io::Result<()> {
-        if self.shared.lock().files_of(self.process).mood == DiskMood::Slow {
+        if self.is_stored {
+            return self.send(change);
+        }
+        if self.shared.lock().files_of(self.process, false).mood == DiskMood::Slow {
             let for_ns = self.shared.lock().random.between(1, 30) * MS;
             wait(&self.shared, for_ns)?;
         }
         let mut state = self.shared.lock();
-        let files = state.files_of(self.process);
+        let files = state.files_of(self.process, false);
         let length = files.length(self.file);
         files.may_write(grows_to > length)?;
-        files.change(self.file, change);
+        files.change_of(OWN, self.file, change);
         Ok(())
+    }
+
+    /// To where all hosts reach it. It lands though the process is stopped or dies meanwhile.
+    fn send(&self, change: Change) -> io::Result<()> {
+        let (number, for_ns) = {
+            let mut state = self.shared.lock();
+            let place = (self.file, self.handle);
+            let number = state.flight_begins(self.process, place, change);
+            (number, Storage::way_ns(&mut state.random))
+        };
+        let mut under_way = UnderWay {
+            of: self,
+            number: Some(number),
+        };
+        wait(&self.shared, for_ns)?;
+        under_way.number = None;
+        self.shared.lock().flight_lands(number);
+        Ok(())
+    }
+
+    fn node(&self) -> usize {
+        match self.is_stored {
+            true => self.shared.lock().process(self.process).node,
+            false => OWN,
+        }
+    }
+}
+
+/// A write that is on its way: whoever gives it up does not take it back.
+struct UnderWay<'a> {
+    of: &'a SimulatedFile,
+    number: Option<u64>,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        if let Some(number) = self.number {
+            let mut state = self.of.shared.lock();
+            state.flight_is_orphaned(number, self.of.process);
+        }
     }
 }
 
@@ -388,7 +485,7 @@ impl Files {
 impl StoredFile for SimulatedFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut state = self.shared.lock();
-        let files = state.files_of(self.process);
+        let files = state.files_of(self.process, self.is_stored);
         let Some(content) = files.contents.get(&self.file) else {
             return Ok(0);
         };
@@ -404,7 +501,9 @@ impl StoredFile for SimulatedFile {
     }
 
     fn length(&self) -> u64 {
-        self.shared.lock().files_of(self.process).length(self.file)
+        let mut state = self.shared.lock();
+        let files = state.files_of(self.process, self.is_stored);
+        files.length(self.file)
     }
 
     fn set_length(&self, length: u64) -> io::Result<()> {
@@ -420,22 +519,24 @@ impl StoredFile for SimulatedFile {
     fn sync(&self) -> io::Result<()> {
         let (before, for_ns) = {
             let mut state = self.shared.lock();
-            let before = state.files_of(self.process).number();
+            let files = state.files_of(self.process, self.is_stored);
+            let before = files.number();
             (before, state.sync_ns(self.process))
         };
         wait(&self.shared, for_ns)?;
+        let node = self.node();
         let mut state = self.shared.lock();
-        let files = state.files_of(self.process);
+        let files = state.files_of(self.process, self.is_stored);
         files.may_write(false)?;
         if let Some(content) = files.contents.get_mut(&self.file) {
-            content.synced_up_to(before);
+            content.synced_up_to(before, node);
         }
         Ok(())
     }
 
     fn lock(&self, lock: Lock) -> bool {
         let mut state = self.shared.lock();
-        let files = state.files_of(self.process);
+        let files = state.files_of(self.process, self.is_stored);
         let Some(content) = files.contents.get_mut(&self.file) else {
             return true;
         };
@@ -453,9 +554,10 @@ impl Drop for SimulatedFile {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
         let handle = self.handle;
-        let files = state.files_of(self.process);
-        if let Some(content) = files.contents.get_mut(&self.file) {
-            content.locks.remove(&handle);
+        // A kernel closes a file when all that it was asked to do with it is done.
+        if !(self.is_stored && state.storage.is_awaited(handle)) {
+            let files = state.files_of(self.process, self.is_stored);
+            files.unlock(self.file, handle);
         }
     }
 }

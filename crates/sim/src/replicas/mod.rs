@@ -24,6 +24,7 @@ mod network;
 mod node;
 mod observer;
 mod shared;
+mod storage;
 mod store;
 mod unable;
 mod world;
@@ -58,11 +59,13 @@ pub enum Kind {
     Unable,
     /// Backups execute nothing: they are brought along by checkpoints.
     StateTransfer,
+    /// All hosts reach one disk, to which writes of hosts that died or stand still may land late.
+    SharedDisk,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 9] = [
+    pub const ALL: [Kind; 10] = [
         Kind::Plain,
         Kind::Journals,
         Kind::Lives,
@@ -72,6 +75,7 @@ impl Kind {
         Kind::Disks,
         Kind::Unable,
         Kind::StateTransfer,
+        Kind::SharedDisk,
     ];
 
     /// As it is written.
@@ -86,6 +90,7 @@ impl Kind {
             Kind::Disks => "disks",
             Kind::Unable => "unable",
             Kind::StateTransfer => "state-transfer",
+            Kind::SharedDisk => "shared-disk",
         }
     }
 }
@@ -243,6 +248,16 @@ impl Summary {
                 "half a checkpoint held",
                 "done: switchover",
                 "done: button",
+            ],
+            Kind::SharedDisk => &[
+                "TookOver",
+                "HandedOver",
+                "ColdStart",
+                "landed after its process had died",
+                "landed late",
+                "waited for a fence",
+                "started from a disk",
+                "done: switchover",
             ],
             Kind::Differs => &["odd backup joined anew", "odd primary joined anew"],
             Kind::Unable => &[

@@ -5,6 +5,7 @@ use super::guest_disk::{SECTOR_BYTES, SECTORS, log_on};
 use super::host::SimulatedHost;
 use super::machine::{self, SimulatedMachine};
 use super::shared::{Process, ProcessId, Shared};
+use super::storage::Storage;
 use super::store::SimulatedStore;
 use super::world::World;
 use ::machine::engine::Engine;
@@ -75,6 +76,8 @@ pub struct Site {
     pub digest_interval: Duration,
     /// Backups are brought along by checkpoints.
     pub checkpoints: Option<CheckpointOptions>,
+    /// The machine's disk is one, which all hosts reach.
+    pub shares_disk: bool,
     /// What restoring a machine takes, in milliseconds.
     pub restore_ms: u64,
 }
@@ -137,7 +140,7 @@ impl Machines for SimulatedMachines {
         let mut state = self.shared.lock();
         if let Some(path) = &self.disk {
             let node = state.process(self.process).node;
-            let content = state.files[node].content(path).unwrap_or_default();
+            let content = state.content_at(node, path).unwrap_or_default();
             let log = log_on(content);
             state.powered_on(self.process, &log);
         }
@@ -191,6 +194,23 @@ impl Directory {
     pub fn disk(&self, node: usize) -> PathBuf {
         self.0.join("disks").join(NAMES[node])
     }
+
+    /// Where all nodes see what they have in common.
+    pub fn storage(&self) -> PathBuf {
+        self.0.join("storage")
+    }
+
+    /// The guest's disk on a node, or the one that all share.
+    fn disk_of(&self, site: &Site, node: usize) -> PathBuf {
+        match site.shares_disk {
+            true => self.shared_disk(),
+            false => self.disk(node),
+        }
+    }
+
+    fn shared_disk(&self) -> PathBuf {
+        self.storage().join("disk")
+    }
 }
 
 impl Drop for Directory {
@@ -203,13 +223,24 @@ impl Drop for Directory {
 pub fn files(site: &Site, directory: &Directory) -> Vec<Files> {
     let of = |node| {
         let mut files = Files::default();
-        if site.has_disk {
+        if site.has_disk && !site.shares_disk {
             let content = vec![0; SECTORS as usize * SECTOR_BYTES];
             files.put(&directory.disk(node), content);
         }
         files
     };
     (0..site.hosts).map(of).collect()
+}
+
+/// What all hosts reach.
+pub fn storage(site: &Site, directory: &Directory) -> Storage {
+    match site.shares_disk {
+        true => {
+            let content = vec![0; SECTORS as usize * SECTOR_BYTES];
+            Storage::new(&directory.storage(), &directory.shared_disk(), content)
+        }
+        false => Storage::default(),
+    }
 }
 
 fn address(node: usize) -> String {
@@ -289,7 +320,10 @@ impl World {
         SimulatedMachines {
             shared: self.shared.clone(),
             process,
-            disk: self.site.has_disk.then(|| self.directory.disk(node)),
+            disk: self
+                .site
+                .has_disk
+                .then(|| self.directory.disk_of(&self.site, node)),
             journals: self.site.journals,
             differs: self.site.differs,
             transfers_state: self.site.checkpoints.is_some(),
@@ -312,8 +346,9 @@ impl World {
     pub(super) fn config(&self, node: usize) -> ReplicaConfig {
         let disk = self.site.has_disk.then(|| DiskFile {
             // Whoever lost its power before its first marker has something on it, and joins the next life.
-            may_be_overwritten: true,
-            ..DiskFile::new(&self.directory.disk(node), false)
+            may_be_overwritten: !self.site.shares_disk,
+            is_shared: self.site.shares_disk,
+            ..DiskFile::new(&self.directory.disk_of(&self.site, node), false)
         });
         ReplicaConfig {
             build: Build::new("simulated"),

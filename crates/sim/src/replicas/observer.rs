@@ -301,6 +301,9 @@ impl State {
         self.note(|text| {
             let _ = write!(text, "node {node} ({}): {line}", process.0);
         });
+        if line.contains("waits_for_fence") {
+            self.observer.count("waited for a fence");
+        }
         // A guest that was told of an error of one disk has written to the others.
         let is_made = line.contains("the disks differ") && !self.observer.told_of_error.is_empty();
         if line.contains("diverged") && !self.differs() && !is_made {
@@ -382,6 +385,7 @@ impl State {
                 log.len()
             );
         });
+        self.disk_is_begun_from();
         let observer = &mut self.observer;
         let Some(opened) = observer.opened.get(&process).cloned() else {
             let what = format!("process {} powers on, and never made a key", process.0);
@@ -415,6 +419,7 @@ impl State {
         self.note(|text| {
             let _ = write!(text, "process {} emits {output:?}", process.0);
         });
+        self.has_spoken(process);
         let slept = self.process(process).slept;
         let observer = &mut self.observer;
         let Some(opened) = observer.opened.get(&process).cloned() else {

@@ -8,6 +8,7 @@ use super::differing::Flips;
 use super::files::Files;
 use super::network::Network;
 use super::observer::Observer;
+use super::storage::Storage;
 use crate::random::Random;
 use environment::{Dying, Ended, Parked, ThreadId};
 use std::cell::Cell;
@@ -81,6 +82,8 @@ pub struct State {
     pub network: Network,
     /// Those of each node.
     pub files: Vec<Files>,
+    /// Those that all nodes reach.
+    pub storage: Storage,
     /// The directory of this run, which is none of the history's: another run has another.
     pub directory: String,
     /// Watches.
@@ -116,6 +119,7 @@ impl State {
             processes: BTreeMap::new(),
             network,
             files,
+            storage: Storage::default(),
             directory: String::new(),
             observer,
             flips: Flips::default(),

@@ -7,7 +7,7 @@ use super::faults::Loss;
 use super::files::DiskMood;
 use super::machine;
 use super::network::Network;
-use super::node::{Directory, Node, Site, files};
+use super::node::{Directory, Node, Site, files, storage};
 use super::observer::Observer;
 use super::shared::{ProcessId, Shared, State};
 use super::unable::{Asked, Trials};
@@ -99,6 +99,8 @@ pub struct World {
     asked_for: u64,
     /// Pieces of checkpoints that were written when that was looked at last.
     pieces: u64,
+    /// Writes to a shared disk that were begun by then.
+    writes: u64,
     /// Who begins a life for a person now.
     pub(super) begins_life: Option<ProcessId>,
     /// Whether an odd machine was given up, in calm.
@@ -127,7 +129,8 @@ impl Site {
                 written_bytes: random.pick(&[1, 2_000, 1 << 20]),
             }),
             hosts: options.hosts.unwrap_or(usual),
-            has_disk: random.percent(60) || kind == Kind::Disks,
+            has_disk: random.percent(60) || matches!(kind, Kind::Disks | Kind::SharedDisk),
+            shares_disk: kind == Kind::SharedDisk,
             disks_suffer: kind == Kind::Disks,
             journals,
             lives: kind == Kind::Lives,
@@ -140,7 +143,9 @@ impl Site {
                 false => Duration::ZERO,
             },
             durability: match random.pick(&[Durability::Primary, Durability::Both]) {
-                Durability::Both if !transfers_state => Durability::Both,
+                Durability::Both if !transfers_state && kind != Kind::SharedDisk => {
+                    Durability::Both
+                }
                 _ => Durability::Primary,
             },
             digest_interval: Duration::from_millis(random.pick(&[100, 500, 500, 3_000])),
@@ -161,6 +166,7 @@ impl World {
         let files = files(&site, &directory);
         let mut state = State::new(threads, network, files, observer);
         state.directory = directory.text();
+        state.storage = storage(&site, &directory);
         let node = |random: &mut Random| Node {
             process: None,
             arbiter: 0,
@@ -193,6 +199,7 @@ impl World {
             keys: 0,
             asked_for: 0,
             pieces: 0,
+            writes: 0,
             begins_life: None,
             rounds: Rounds::default(),
             trials: Trials::default(),
@@ -253,6 +260,7 @@ impl World {
             let mut state = self.shared.lock();
             state.wake_due();
             state.deliver();
+            state.land_flights();
             let ready = state.ready();
             let on_agenda = self.agenda.first_key_value();
             let on_agenda = on_agenda.map(|((at_ns, _), _)| *at_ns);
@@ -262,6 +270,7 @@ impl World {
                 let deadlines = [
                     state.next_deadline(),
                     state.network.next_deadline(),
+                    state.storage.next_deadline(),
                     on_agenda,
                 ];
                 let at_ns = deadlines.into_iter().flatten().min()?;
@@ -313,6 +322,7 @@ impl World {
             (observer.keys, observer.asked_for, observer.pieces)
         };
         self.cut_checkpoint(pieces);
+        self.stop_in_a_write();
         if asked_for != std::mem::replace(&mut self.asked_for, asked_for)
             && !self.is_calm
             && self.random.percent(10)
@@ -331,6 +341,24 @@ impl World {
                 .random
                 .pick(&[Loss::Process, Loss::Process, Loss::Power]);
             self.after(after_ns, What::Kill(node, loss));
+        }
+    }
+
+    /// A write to a shared disk is under way: now and then whoever made it is stopped, or lost, before it is there.
+    fn stop_in_a_write(&mut self) {
+        let begun = self.shared.lock().storage.begun;
+        if begun == std::mem::replace(&mut self.writes, begun)
+            || self.is_calm
+            || !self.random.percent(2)
+        {
+            return;
+        }
+        let live = (0..self.nodes.len()).find(|node| self.is_live_on(*node));
+        let Some(node) = live else { return };
+        match self.random.between(0, 3) {
+            0 | 1 => self.freeze(node),
+            2 => self.kill(node, Loss::Process),
+            _ => self.kill(node, Loss::Power),
         }
     }
 

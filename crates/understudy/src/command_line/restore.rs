@@ -48,6 +48,13 @@ impl Restore {
     pub fn execute(self) -> Result<ExitStatus, Failure> {
         let config = VmConfig::load(&self.config).map_err(Failure::usage)?;
         let (replica, store) = open(&config, &self.config)?;
+        if let Some(disk) = replica.disks.iter().find(|disk| disk.is_shared) {
+            let path = disk.path.display();
+            return Err(Failure::usage(anyhow!(
+                "the disk {path} is shared by the machine's hosts, and no snapshot has such a disk: restore it where it is kept, \
+                 or restore the snapshot by a configuration without it"
+            )));
+        }
         let (peers, name) = (config.peers(), config.name.clone());
         let machines = ConfiguredMachine(config);
         let source = SnapshotSource::open(&self.file).map_err(Failure::usage)?;

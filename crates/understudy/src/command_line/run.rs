@@ -254,6 +254,8 @@ fn plain_disk(path: PathBuf) -> DiskSection {
         format: None,
         backing: Vec::new(),
         overwrite: false,
+        shared: false,
+        fencing: None,
     }
 }
 

@@ -163,6 +163,46 @@ fn a_missing_file_is_one_clear_error() {
     );
 }
 
+#[test]
+fn what_does_not_go_with_a_shared_disk_is_refused_by_name() {
+    let with = |keys: &str| {
+        WHOLE.replace(
+            "\"disk.raw\"\n",
+            &format!("\"disk.raw\"\nshared = true\n{keys}"),
+        )
+    };
+    let config = load(&with("fencing = \"lock\"\n")).unwrap();
+    let (replica, _) = config.replica(Path::new("vm.toml")).unwrap();
+    assert!(replica.has_shared_disks());
+    assert_eq!(replica.disks[0].fencing, Some(Fencing::Lock));
+    let qcow2 = with("").replace("disk.raw", "disk.qcow2");
+    let journal = format!("{}\n[journal]\ndirectory = \"journal\"\n", with(""));
+    let both = format!("disk_durability = \"both\"{}", with(""));
+    let transferring = with("").replace(
+        "suspect_after",
+        "replication = \"state-transfer\"\nsuspect_after",
+    );
+    let unshared = WHOLE.replace("\"disk.raw\"\n", "\"disk.raw\"\nfencing = \"outside\"\n");
+    for (text, key) in [
+        (with("read_only = true\n"), "disks.read_only"),
+        (with("overwrite = true\n"), "disks.overwrite"),
+        (qcow2, "disks.shared"),
+        (unshared, "disks.fencing"),
+        (journal, "journal"),
+        (both, "disk_durability"),
+        (transferring, "pair.replication"),
+    ] {
+        let error = error(&text);
+        assert!(error.contains(&format!("{key}: ")), "{key}: {error}");
+        assert!(error.contains("disk."), "{error}");
+    }
+    let error = error(&with("fencing = \"hope\"\n"));
+    assert!(
+        error.contains("outside") && error.contains("lock"),
+        "{error}"
+    );
+}
+
 /// What does not go with state transfer is refused by name, and not found out by a pair.
 #[test]
 fn what_does_not_go_with_state_transfer_is_refused() {

@@ -439,6 +439,8 @@ impl Timeline {
                     (found != *expected)
                         .then(|| format!("digest {found:032x}, recorded was {expected:032x}"))
                 }
+                // Nothing is written here to any disk, and no journal is kept of a machine with shared ones.
+                RecordBody::Written(_) => None,
                 RecordBody::Piece(_) | RecordBody::Checkpoint(_) => Some(
                     "a checkpoint: the machine's state was transferred here, not replayed".into(),
                 ),

@@ -1,9 +1,10 @@
 //! Whether this host's disks may become copies of a primary's: looked at before a marker, or anything else, is written.
 
 use super::{LIMIT_BYTES, Places};
-use crate::config::DiskFile;
+use crate::config::{DiskFile, Fencing};
 use crate::disk::blank;
 use crate::disk::copy_place::{self, CopyPlace};
+use crate::disk::shared::{SeenLock, lock_unseen, seen_lock};
 use environment::fs;
 use replication::marker::{Found, Marker, Role};
 use replication::message::LifeId;
@@ -65,6 +66,9 @@ impl Places {
     pub(super) fn unfit(&self, machine: &MachineName, sought: &Sought) -> Option<UnfitDisks> {
         let mut disks = self.all.iter().enumerate();
         disks.find_map(|(index, disk)| {
+            if disk.is_shared {
+                return self.unreached(disk, machine, sought);
+            }
             let wanted = sought.lengths.get(index).copied();
             let length = match copy_place::look(disk, wanted) {
                 Ok(CopyPlace::Disk(length)) => length,
@@ -78,6 +82,42 @@ impl Places {
             self.anothers(disk, marker, &found, sought)
                 .or_else(|| kept(machine, disk, &content, &found))
         })
+    }
+
+    /// Why a disk is not the one that the primary's host has, as far as is seen from here: beside that is a marker of the
+    /// life that is sought, and it is locked.
+    fn unreached(
+        &self,
+        disk: &DiskFile,
+        machine: &MachineName,
+        sought: &Sought,
+    ) -> Option<UnfitDisks> {
+        let unusable = |what: String| Some(UnfitDisks::Unusable(what));
+        let (path, marker) = (
+            disk.path.display(),
+            &self.disks.iter().find(|(its, _)| its.path == disk.path)?.1,
+        );
+        let seen = match seen_lock(disk) {
+            Ok(seen) => seen,
+            Err(error) => return unusable(error.to_string()),
+        };
+        let content = fs::read(marker, LIMIT_BYTES).unwrap_or_default();
+        match Found::read(machine, Some(&content)) {
+            Found::Marker(of) if of.life_id == sought.life => {}
+            _ => {
+                return unusable(format!(
+                    "the shared disk {path} has no marker of the live machine's beside it ({}): it is not the file that the \
+                     machine's host has, or that host has not marked it yet",
+                    marker.display()
+                ));
+            }
+        }
+        match seen {
+            // A machine of before is about to let go of it; what is seen then is looked at before it follows.
+            SeenLock::Anothers | SeenLock::OwnMachines => None,
+            SeenLock::Nobodys if disk.fencing == Some(Fencing::Outside) => None,
+            SeenLock::Nobodys => unusable(lock_unseen(disk)),
+        }
     }
 
     /// Whether the marker beside a disk was written by the primary: it is that one's disk, where the file system has no
@@ -257,6 +297,37 @@ mod tests {
         assert_eq!(unfit(&markers, &[]), None, "this host was the primary once");
     }
 
+    /// Two hosts that were to share a disk saw two files, or one whose lock only one of them saw: both wrote to it.
+    #[test]
+    fn a_shared_disk_is_the_one_that_the_primary_has_and_its_lock_is_seen() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut markers = markers(directory.path());
+        markers.share_disks();
+        let disk = directory.path().join("disk.raw");
+        let beside = directory.path().join("disk.raw.understudy");
+        let why = unusable(&markers, &[0]);
+        assert!(why.contains("no marker of the live machine's"), "{why}");
+        let of_before = Marker {
+            life_id: LifeId(6),
+            ..marker(9, DiskState::Whole)
+        };
+        fs::write(&beside, of_before.content_beside(512)).unwrap();
+        let why = unusable(&markers, &[0]);
+        assert!(why.contains("no marker of the live machine's"), "{why}");
+        // As of any generation: a primary that was slow may have written it late.
+        fs::write(&beside, marker(8, DiskState::Whole).content_beside(512)).unwrap();
+        let why = unusable(&markers, &[0]);
+        assert!(why.contains("nobody has the lock"), "{why}");
+        let live = environment::fs::File::open(&disk).unwrap();
+        live.lock(environment::fs::Lock::Exclusive).unwrap();
+        fs::write(&disk, b"what is there is the machine's").unwrap();
+        fs::write(&disk, [1; 512]).unwrap();
+        assert_eq!(unfit(&markers, &[0]), None, "whatever is on it");
+        fs::remove_file(&disk).unwrap();
+        let why = unusable(&markers, &[0]);
+        assert!(why.contains("cannot open the disk"), "{why}");
+    }
+
     #[test]
     fn a_disk_that_cannot_be_used_is_found_before_anything_is_written() {
         let directory = tempfile::tempdir().unwrap();
@@ -273,6 +344,7 @@ mod tests {
         ] {
             let places = Places {
                 state: directory.path().join(FILE),
+                host: "here".into(),
                 disks: Vec::new(),
                 all: vec![DiskFile::new(disk, false)],
             };

@@ -183,7 +183,7 @@ impl PieceStream {
         if self.taken != self.piece {
             return Err(out_of_order());
         }
-        let lengths: Vec<u64> = own.disks.iter().map(Disk::length).collect();
+        let lengths: Vec<u64> = own.disks.iter().map(Disk::copied_bytes).collect();
         for (device, range) in windows(&lengths) {
             let window = own.digesting.next().ok_or_else(out_of_order)?;
             let window = window.map_err(|error| RestoreError::Disk(error.to_string()))?;

@@ -5,7 +5,7 @@
 //! until that is little; the last round is the snapshot, and only from there on the backup needs the log.
 
 use super::super::copying::{Copying, Progress};
-use super::super::messages::{BegunCopy, BegunSnapshot, LiveReport, SnapshotDisks, disk_lengths};
+use super::super::messages::{BegunCopy, BegunSnapshot, LiveReport, SnapshotDisks};
 use super::{Flush, Live};
 use crate::host_time::monotonic_ns;
 use crate::vcpu::SnapshotPages;
@@ -109,7 +109,7 @@ impl Live<'_> {
         let began_ns = monotonic_ns();
         let (head, pages) = self.capture(pairing, Extent::First);
         let machine = &*self.guest.machine;
-        let disk_lengths = disk_lengths(machine);
+        let disk_lengths = self.guest.copied_lengths();
         let pages_in_use = machine.pages_in_use();
         self.snapshots.rounds = Some(Rounds {
             pairing,

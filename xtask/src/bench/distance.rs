@@ -1,14 +1,18 @@
 //! What distance costs: a pair whose logging channel takes its time.
 
+use crate::bench;
 use crate::delay_line::DelayLine;
 use crate::program::{self, median};
 use crate::redis::{Connection, Reply};
 use crate::replica::{Replica, demo_guest, wait_for};
+use crate::single::Single;
 use crate::site::{Site, listen_address};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Clients that ask for one thing after the other.
@@ -102,49 +106,91 @@ impl Pair {
     /// Requests of all clients together, and where their time goes.
     fn requests(&self, one_way: Duration) -> Result<Requests> {
         self.line.set_exact(true);
-        let stop = Arc::new(AtomicBool::new(false));
-        let clients: Vec<_> = (0..CLIENTS)
-            .map(|number| {
-                let (redis, stop) = (self.redis.clone(), stop.clone());
-                std::thread::spawn(move || -> Result<Vec<Duration>> {
-                    let mut connection = Connection::open(&redis, PATIENCE)?;
-                    let key = format!("key:{number}");
-                    let mut took = Vec::new();
-                    while !stop.load(Ordering::Relaxed) {
-                        let sent = Instant::now();
-                        connection.call(&["SET", &key, "value"])?;
-                        took.push(sent.elapsed());
-                    }
-                    Ok(took)
-                })
-            })
-            .collect();
-        let start = Instant::now();
+        let clients = Clients::start(&self.redis, Duration::ZERO);
         std::thread::sleep(WINDOW / 2);
         // Beside the clients, as the pair meets it.
         let line = DelayLine::round_trip(one_way, LINE_PROBES)?;
         std::thread::sleep(WINDOW / 2);
         let status = self.primary.status()?.context("the primary is silent")?;
         let gate_ms = &status["output_delay"];
-        stop.store(true, Ordering::Relaxed);
-        let mut took = Vec::new();
-        for client in clients {
-            let Ok(made) = client.join() else {
-                bail!("a client panicked");
-            };
-            took.extend(made?);
-        }
-        let elapsed = start.elapsed();
-        let total: Duration = took.iter().sum();
+        let made = clients.end()?;
         let milliseconds: Vec<f64> = line.iter().map(|trip| trip.as_secs_f64() * 1e3).collect();
         Ok(Requests {
-            a_second: took.len() as f64 / elapsed.as_secs_f64(),
-            mean_ms: total.as_secs_f64() * 1e3 / took.len().max(1) as f64,
+            a_second: made.a_second,
+            mean_ms: made.mean_ms,
             line_ms: median(&milliseconds),
             gate_p50_ms: gate_ms["p50_ms"].as_f64().unwrap_or_default(),
             gate_p99_ms: gate_ms["p99_ms"].as_f64().unwrap_or_default(),
         })
     }
+}
+
+/// All clients, each with a request under way or pausing between two.
+struct Clients {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<Result<Vec<Duration>>>>,
+    start: Instant,
+}
+
+/// What clients saw.
+struct Answered {
+    /// Requests of all of them together.
+    a_second: f64,
+    /// From a request to its answer, on average.
+    mean_ms: f64,
+}
+
+impl Clients {
+    /// Each begins its next request `pause` after an answer: a server without a backup that is so far away for there and
+    /// back together meets the same.
+    fn start(redis: &str, pause: Duration) -> Clients {
+        let stop = Arc::new(AtomicBool::new(false));
+        let client = |number: u32| {
+            let (redis, stop) = (redis.to_owned(), stop.clone());
+            std::thread::spawn(move || {
+                // The kernel would let a pause last 50 us longer.
+                let _exact = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
+                let mut connection = Connection::open(&redis, PATIENCE)?;
+                let key = format!("key:{number}");
+                let mut took = Vec::new();
+                while !stop.load(Ordering::Relaxed) {
+                    let sent = Instant::now();
+                    connection.call(&["SET", &key, "value"])?;
+                    took.push(sent.elapsed());
+                    std::thread::sleep(pause);
+                }
+                Ok(took)
+            })
+        };
+        Clients {
+            threads: (0..CLIENTS).map(client).collect(),
+            stop,
+            start: Instant::now(),
+        }
+    }
+
+    fn end(self) -> Result<Answered> {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut took = Vec::new();
+        for client in self.threads {
+            let Ok(made) = client.join() else {
+                bail!("a client panicked");
+            };
+            took.extend(made?);
+        }
+        let total: Duration = took.iter().sum();
+        Ok(Answered {
+            a_second: took.len() as f64 / self.start.elapsed().as_secs_f64(),
+            mean_ms: total.as_secs_f64() * 1e3 / took.len().max(1) as f64,
+        })
+    }
+}
+
+/// The same clients of the same guest without a pair, as far from it as the backup is from the primary.
+fn alone(single: &Single, one_way: Duration) -> Result<Answered> {
+    let clients = Clients::start(&single.address, 2 * one_way);
+    std::thread::sleep(WINDOW);
+    clients.end()
 }
 
 /// What the clients saw, and what lies under it.
@@ -164,9 +210,12 @@ struct Requests {
 pub fn bench(one_way_ms: &[u64], repetitions: usize) -> Result<()> {
     println!("load at the start: {}", program::load());
     let pair = Pair::start()?;
+    let directory = bench::scratch("distance-alone")?;
+    let single = Single::start(&directory, &demo_guest(&program::path()?)?)?;
     let mut speeds = vec![Vec::new(); one_way_ms.len()];
     let mut requests = vec![Vec::new(); one_way_ms.len()];
     let mut lines = vec![Vec::new(); one_way_ms.len()];
+    let mut alone_requests = vec![Vec::new(); one_way_ms.len()];
     // Around and around: what else this host does meanwhile meets all distances alike.
     for _ in 0..repetitions {
         for (index, one_way) in one_way_ms.iter().enumerate() {
@@ -184,11 +233,19 @@ pub fn bench(one_way_ms: &[u64], repetitions: usize) -> Result<()> {
                 made.gate_p50_ms,
                 made.gate_p99_ms
             );
+            let without = alone(&single, way)?;
+            println!(
+                "    a machine alone, so far from its clients: {:.0} requests/s; a request takes {:.2} ms besides the way",
+                without.a_second, without.mean_ms
+            );
+            alone_requests[index].push(without.a_second);
             requests[index].push(made.a_second);
             lines[index].push(made.line_ms);
         }
     }
     println!("load at the end: {}", program::load());
+    drop(single);
+    std::fs::remove_dir_all(directory)?;
     let speeds: Vec<f64> = speeds.iter().map(|speeds| median(speeds)).collect();
     let requests: Vec<f64> = requests.iter().map(|rates| median(rates)).collect();
     let two_places = |value: f64| (value * 100.0).round() / 100.0;
@@ -204,6 +261,10 @@ pub fn bench(one_way_ms: &[u64], repetitions: usize) -> Result<()> {
                 .map(|(rate, one_way)| {
                     (*one_way > 0).then(|| two_places(rate / bound(2.0 * *one_way as f64)))
                 })
+                .collect::<Vec<_>>(),
+            "alone": alone_requests.iter().map(|rates| median(rates).round()).collect::<Vec<_>>(),
+            "of_a_machine_alone": requests.iter().zip(&alone_requests)
+                .map(|(rate, alone)| two_places(rate / median(alone)))
                 .collect::<Vec<_>>(),
             "line_round_trip_ms": lines.iter().map(|trip| two_places(*trip)).collect::<Vec<_>>(),
             "of_what_the_line_allows": requests.iter().zip(&lines).zip(one_way_ms)

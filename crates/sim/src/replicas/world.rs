@@ -541,6 +541,7 @@ impl World {
         let is_well = is_paired && is_answered && !self.somebody_awaits_a_switchover();
         if is_well && self.site.first_is_told_of_none && !self.is_sent_over {
             self.is_sent_over = true;
+            self.patient_since_ns = now_ns;
             self.ask_live(Asked::SwitchOver);
             self.after(100 * MS, What::Look);
             return None;

@@ -156,13 +156,22 @@ pub struct JournalLine {
     /// The earliest moment that can be looked into (RFC 3339); empty when that is not known.
     #[serde(default)]
     pub kept_since: String,
+    /// Why the place does not answer, and is asked again; empty while it does. Nothing more becomes durable meanwhile.
+    #[serde(default)]
+    pub unanswered: String,
 }
 
 impl JournalLine {
     /// Of this journal, which is in `directory`.
-    pub fn of(journal: &JournalStatus, directory: &str, kept: KeptHistory) -> JournalLine {
+    pub fn of(
+        journal: &JournalStatus,
+        directory: &str,
+        kept: KeptHistory,
+        unanswered: Option<&str>,
+    ) -> JournalLine {
         JournalLine {
             directory: directory.into(),
+            unanswered: unanswered.unwrap_or_default().into(),
             kept_bytes: kept.bytes,
             kept_since: kept.since_unix_ns.map(rfc3339).unwrap_or_default(),
             id: journal.id.to_string(),

@@ -271,6 +271,13 @@ pub fn describe(status: &Status) -> String {
                     "         {}",
                     describe_journal(journal, replica.journal_recovers_in_ms)
                 );
+                if !journal.unanswered.is_empty() {
+                    let _ = writeln!(
+                        text,
+                        "         the journal's place does not answer, and is asked again; what is not durable there is seen by nobody: {}",
+                        printable(&journal.unanswered)
+                    );
+                }
             }
             if replica.guest_panicked {
                 text.push_str("         the guest's kernel panicked\n");

@@ -106,8 +106,8 @@ pub struct JournalDesk {
     /// Where, for people.
     place: String,
     kept: KeptHistory,
-    /// What is not durable yet waits for a place that does not answer.
-    is_unanswered: bool,
+    /// Why the place does not answer, for which what is not durable yet waits.
+    unanswered: Option<String>,
 }
 
 /// Takes the place for this process. A bucket is asked nothing yet: this is called on an event loop.
@@ -162,7 +162,7 @@ impl JournalDesk {
             journals: BTreeMap::new(),
             place,
             kept: KeptHistory::default(),
-            is_unanswered: false,
+            unanswered: None,
         })
     }
 
@@ -254,9 +254,15 @@ impl JournalDesk {
         &self.place
     }
 
-    /// Whether the place answers is noted; true if that is news.
-    pub fn is_unanswered(&mut self, is_unanswered: bool) -> bool {
-        std::mem::replace(&mut self.is_unanswered, is_unanswered) != is_unanswered
+    /// Why the place does not answer is noted, or that it does; true if it is news whether it does.
+    pub fn is_unanswered(&mut self, why: Option<String>) -> bool {
+        let before = std::mem::replace(&mut self.unanswered, why);
+        before.is_some() != self.unanswered.is_some()
+    }
+
+    /// Why the place does not answer, as far as somebody waits for that.
+    pub fn unanswered(&self) -> Option<&str> {
+        self.unanswered.as_deref()
     }
 
     /// What is kept of what no machine needs to go on, as far as known.

@@ -226,7 +226,7 @@ impl PrimaryLoop {
         let Some(desk) = &mut self.host.journal else {
             return;
         };
-        if !desk.is_unanswered(trouble.is_some()) {
+        if !desk.is_unanswered(trouble.clone()) {
             return;
         }
         let (event, detail) = match trouble {
@@ -273,7 +273,7 @@ impl PrimaryLoop {
                 }
                 JournalNews::Failed(id, why) => {
                     if let Some(desk) = &mut self.host.journal {
-                        desk.is_unanswered(false);
+                        desk.is_unanswered(None);
                     }
                     self.core.journal_failed(now, id, why);
                 }

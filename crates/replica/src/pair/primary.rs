@@ -709,7 +709,9 @@ fn status(host: &Host, core: &ReplicationCore, vcpu: &LiveVcpu) -> ReplicaStatus
             .journal
             .as_ref()
             .zip(host.journal.as_ref())
-            .map(|(journal, desk)| JournalLine::of(journal, desk.place(), desk.kept())),
+            .map(|(journal, desk)| {
+                JournalLine::of(journal, desk.place(), desk.kept(), desk.unanswered())
+            }),
         generation: pair.generation.0,
         protected: pair.protected,
         followers: pair.followers.iter().map(FollowerLine::from).collect(),

@@ -227,10 +227,14 @@ fn own_key((key, message): Wrong) -> Wrong {
         "arbiter.ca_certificate" => "journal.ca_certificate",
         _ => "journal",
     };
-    (
-        key,
-        message.replace("this kind of arbiter", "this kind of journal"),
-    )
+    let message = message
+        .replace("this kind of arbiter", "this kind of journal")
+        .replace("is no arbiter", "is no place for a journal")
+        .replace(
+            "give a directory, etcd://HOST:2379,…/PREFIX, etcds://… or s3://BUCKET/PREFIX",
+            "give s3://BUCKET/PREFIX, or the key `directory` instead",
+        );
+    (key, message)
 }
 
 #[cfg(test)]

@@ -24,6 +24,27 @@ def slowly(environ, start):
 run_simple(sys.argv[1], 5000, slowly, threaded=False)
 ";
 
+/// Starts a server with an empty bucket.
+fn serve(host: &str, delay_ms: u64) -> Child {
+    let delay = format!("{}", delay_ms as f64 / 1e3);
+    let server = Command::new("python3")
+        .args(["-c", MOTO, host, &delay])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let endpoint = format!("{}:5000", host);
+    wait_for("moto", || TcpStream::connect(&endpoint).ok());
+    let mut socket = TcpStream::connect(&endpoint).unwrap();
+    let made = format!("PUT /bucket HTTP/1.0\r\nHost: {endpoint}\r\nContent-Length: 0\r\n\r\n");
+    socket.write_all(made.as_bytes()).unwrap();
+    let mut answer = String::new();
+    std::io::Read::read_to_string(&mut socket, &mut answer).unwrap();
+    assert!(answer.contains(" 200 "), "{answer}");
+    server
+}
+
 /// S3 by `moto`, with one bucket.
 pub struct Bucket {
     host: String,
@@ -57,24 +78,15 @@ impl Bucket {
             process % 250,
             HOSTS.fetch_add(1, Ordering::Relaxed)
         );
-        let delay = format!("{}", delay_ms as f64 / 1e3);
-        let server = Command::new("python3")
-            .args(["-c", MOTO, &host, &delay])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let bucket = Bucket { host, server };
-        let endpoint = format!("{}:5000", bucket.host);
-        wait_for("moto", || TcpStream::connect(&endpoint).ok());
-        let mut socket = TcpStream::connect(&endpoint).unwrap();
-        let made = format!("PUT /bucket HTTP/1.0\r\nHost: {endpoint}\r\nContent-Length: 0\r\n\r\n");
-        socket.write_all(made.as_bytes()).unwrap();
-        let mut answer = String::new();
-        std::io::Read::read_to_string(&mut socket, &mut answer).unwrap();
-        assert!(answer.contains(" 200 "), "{answer}");
-        Some(bucket)
+        let server = serve(&host, delay_ms);
+        Some(Bucket { host, server })
+    }
+
+    /// Its server ends, and with it all that it had; another one is there in its place, with an empty bucket.
+    pub fn replace(&mut self) {
+        self.server.kill().unwrap();
+        self.server.wait().unwrap();
+        self.server = serve(&self.host, 0);
     }
 
     /// It hangs, or answers again.

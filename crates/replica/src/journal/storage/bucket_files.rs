@@ -12,11 +12,13 @@ use super::bucket_readers::{Announced, BucketHold, Readers};
 use super::{
     Hold, JournalFile, JournalFiles, Listing, READ_BYTES, ReadFile, SegmentFile, SnapshotFile,
 };
+use crate::host_time::monotonic;
 use replication::succession::RunId;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What ends a segment begins like this; then a version, and who put it. No commit, and no head of a segment, is as
 /// short as that.
@@ -32,6 +34,9 @@ const FIRST_OBJECT_BYTES: usize = 4096;
 const WHOLE: &str = "whole";
 /// The longest of it: a number.
 const WHOLE_LIMIT_BYTES: u64 = 20;
+/// A writer looks this often whether what it put before is still there, and whenever the bucket did not answer at once: the
+/// service behind it may be another one since, or the same from before.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
 fn end_object(run: RunId) -> Vec<u8> {
     let mut bytes = END_MAGIC.to_vec();
@@ -238,13 +243,16 @@ impl JournalFiles for BucketFiles {
     }
 
     fn begin_segment(&self, number: u64, bytes: &[u8]) -> io::Result<Box<dyn SegmentFile>> {
-        let mut segment = OpenSegment {
+        let name = self.name(JournalFile::Segment(number));
+        self.bucket
+            .create(&offset_name(&name, 0), bytes, &mut |_| {})?;
+        Ok(Box::new(OpenSegment {
             bucket: self.bucket.clone(),
-            name: self.name(JournalFile::Segment(number)),
-            written: 0,
-        };
-        segment.append(bytes, &mut |_| {})?;
-        Ok(Box::new(segment))
+            name,
+            last: 0,
+            written: bytes.len() as u64,
+            looked: monotonic(),
+        }))
     }
 
     fn begin_snapshot(&self, number: u64) -> io::Result<Box<dyn SnapshotFile>> {
@@ -370,7 +378,32 @@ impl ReadFile for OpenObjects {
 struct OpenSegment {
     bucket: Arc<PatientBucket>,
     name: String,
+    /// Where the object begins that was put last.
+    last: u64,
     written: u64,
+    looked: Duration,
+}
+
+impl OpenSegment {
+    /// Looks whether the object that was put last is there. Put without overwriting, an object says nothing of those before
+    /// it: a service that has lost them takes it as well.
+    fn look(&mut self) -> io::Result<()> {
+        let name = offset_name(&self.name, self.last);
+        let length = self.written - self.last;
+        let objects = self.bucket.list(&name, false)?.objects;
+        let is_there = objects
+            .iter()
+            .any(|(object, bytes)| *object == name && *bytes == length);
+        if is_there {
+            self.looked = monotonic();
+            return Ok(());
+        }
+        let why = format!(
+            "{name}, of {length} bytes, was put and is not there any more: the bucket was emptied, or is as it was before, or \
+             another process goes on from this journal and has removed it"
+        );
+        Err(io::Error::new(io::ErrorKind::NotFound, why))
+    }
 }
 
 impl SegmentFile for OpenSegment {
@@ -378,7 +411,15 @@ impl SegmentFile for OpenSegment {
         let length = bytes.len() as u64;
         assert!(length > FENCE_BYTES, "a commit of {length} bytes");
         let name = offset_name(&self.name, self.written);
-        self.bucket.create(&name, bytes, wait)?;
+        let mut was_silent = false;
+        self.bucket.create(&name, bytes, &mut |why| {
+            was_silent = true;
+            wait(why);
+        })?;
+        if was_silent || monotonic() >= self.looked + BETWEEN_LOOKS {
+            self.look()?;
+        }
+        self.last = self.written;
         self.written += length;
         Ok(())
     }

@@ -5,7 +5,7 @@ mod support;
 use replication::marker::{DiskState, Marker, Role, Worth};
 use replication::message::LifeId;
 use replication::startup::{
-    FoundJournal, JournalWorth, PeerAnswer, PeerId, Reach, Stance, Standing, Startup,
+    Basis, FoundJournal, JournalWorth, PeerAnswer, PeerId, Reach, Stance, Standing, Startup,
     StartupAction, StartupConfig, TurnedAway, Waiting, Word,
 };
 use replication::succession::{
@@ -293,6 +293,26 @@ fn no_key_is_asked_for_before_nobody_else_adds_to_the_journal() {
         assert_eq!(membership.primary, host("a"));
         assert_eq!(membership.journal, Some(JOURNAL));
     }
+}
+
+/// A word that would be refused, and a consequence that it would not have, are not told.
+#[test]
+fn no_word_is_asked_for_before_the_journal_is_read() {
+    let mut start = journaled("b");
+    start.startup.journal_is(start.now, JournalWorth::BeingRead);
+    assert_eq!(start.decided(), StartupAction::Wait(Waiting::JournalRead));
+    start.startup.journal_is(start.now, journal(40, true));
+    let told = start.decided();
+    assert!(
+        matches!(
+            &told,
+            StartupAction::Wait(Waiting::RightDisk {
+                basis: Basis::SharedJournal,
+                ..
+            })
+        ),
+        "{told:?}"
+    );
 }
 
 /// A person says that the host is off; what the outside saw is not given up for that.

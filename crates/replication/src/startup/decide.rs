@@ -405,6 +405,10 @@ impl Situation<'_> {
             let forced = self.cold_start(newest, membership, Right::None);
             return Decision::Claim(Box::new(forced));
         }
+        // Nobody knows yet whether the machine goes on from it here: no word can be asked for.
+        if membership.journal.is_some() && matches!(self.journal, JournalWorth::BeingRead) {
+            return Decision::Wait(Waiting::JournalRead);
+        }
         Decision::Wait(self.whose_disk(open, primary_never_settled, silent))
     }
 

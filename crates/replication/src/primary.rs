@@ -524,9 +524,10 @@ impl<O> Primary<O> {
         }
         let is_checkpoint = matches!(record.body, RecordBody::Checkpoint(_));
         let is_piece = matches!(record.body, RecordBody::Piece(_));
+        let count = record.count;
         let number = self.append(now, record);
         if is_checkpoint {
-            self.checkpoint_made(number);
+            self.checkpoint_made(number, count);
         }
         if is_piece {
             // Nobody waits for it, but somebody will for the last.

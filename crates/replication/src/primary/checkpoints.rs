@@ -12,8 +12,10 @@ use std::collections::VecDeque;
 pub(super) struct Checkpoints {
     /// The newest pairing with whose snapshot they began, if they did not end since.
     since: Option<u64>,
-    /// Numbers of those that not all members hold.
-    unheld: VecDeque<u64>,
+    /// Numbers and instruction counts of those that the machine's thread does not know to be held.
+    unheld: VecDeque<(u64, u64)>,
+    /// The instruction count of the last that it was told of.
+    before: u64,
 }
 
 impl<O> Primary<O> {
@@ -29,9 +31,9 @@ impl<O> Primary<O> {
         }
     }
 
-    /// Record `number` is a checkpoint.
-    pub(super) fn checkpoint_made(&mut self, number: u64) {
-        self.checkpoints.unheld.push_back(number);
+    /// Record `number` is a checkpoint of the machine at this instruction count.
+    pub(super) fn checkpoint_made(&mut self, number: u64, count: u64) {
+        self.checkpoints.unheld.push_back((number, count));
     }
 
     /// Tells the machine's thread what is held, and when nobody is left for whom it makes checkpoints.
@@ -46,11 +48,14 @@ impl<O> Primary<O> {
         }
         if let Some(pairing) = self.checkpoints.since.take_if(|_| is_over) {
             self.log.forget_all(self.count);
+            self.checkpoints.before = 0;
             let end = PrimaryAction::EndCheckpoints { pairing };
             self.actions.push_back(end);
         }
     }
 
+    /// One is told of when all members hold it and have applied the one before it: the next begins then. Whoever goes live
+    /// has no more to apply than one and what has come of another, however much the guest writes.
     fn tell_held(&mut self) {
         let sent_is_held = self.config.mutations.active(Mutation::CheckpointSentIsHeld);
         let members = self.members.iter().map(|member| member.cursor());
@@ -58,10 +63,14 @@ impl<O> Primary<O> {
             true => members.map(|cursor| cursor.sent()).min(),
             false => members.map(|cursor| cursor.acknowledged()).min(),
         };
+        let executed = self.members.iter().map(|member| member.executed()).min();
         // Who only joins is waited for by nobody.
-        let held = held.unwrap_or(u64::MAX);
-        let unheld = &mut self.checkpoints.unheld;
-        while unheld.pop_front_if(|number| *number <= held).is_some() {
+        let (held, executed) = (held.unwrap_or(u64::MAX), executed.unwrap_or(u64::MAX));
+        let Checkpoints { unheld, before, .. } = &mut self.checkpoints;
+        let is_held =
+            |(number, _): &mut (u64, u64), before: u64| *number <= held && before <= executed;
+        while let Some((_, count)) = unheld.pop_front_if(|made| is_held(made, *before)) {
+            *before = count;
             self.actions.push_back(PrimaryAction::CheckpointHeld);
         }
     }

@@ -240,6 +240,11 @@ impl Member {
         }
     }
 
+    /// The instruction count that it has reached, as far as is known.
+    pub fn executed(&self) -> u64 {
+        self.meter.executed()
+    }
+
     fn probe_due(&self, detector: &DetectorConfig) -> Duration {
         self.probed + 2 * detector.heartbeat_interval
     }

@@ -70,6 +70,23 @@ fn outputs_leave_when_the_checkpoint_that_contains_them_is_held() {
     assert_eq!(held(&pair), 2);
 }
 
+/// What a backup holds and has not applied is what a takeover waits for.
+#[test]
+fn the_next_checkpoint_waits_until_the_one_before_the_last_is_applied() {
+    let mut pair = protected();
+    pair.replays = false;
+    for (count, output) in [(500, 1), (600, 2)] {
+        pair.primary.record(pair.now, checkpoint(count));
+        pair.output(count, output);
+        pair.run(ms(60));
+    }
+    assert_eq!(pair.emitted, [1, 2], "outputs wait for nothing more");
+    assert_eq!(held(&pair), 1);
+    pair.replay_all();
+    pair.run(ms(60));
+    assert_eq!(held(&pair), 2);
+}
+
 /// Leaves the primary alone, at instruction `count`.
 fn alone(pair: &mut Pair, count: u64) {
     (pair.to_backup, pair.to_primary) = (false, false);

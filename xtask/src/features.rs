@@ -2,7 +2,7 @@
 //!
 //! Cargo chooses the features of a library for all that one command builds, and everything above a library that another
 //! command asks more of is compiled a second time. `cargo xtask` builds itself, then the other crates with their tests,
-//! which ask more of some libraries; the program that ships is built, then the x86-64 machine's tests as a release. So
+//! which ask more of some libraries; the program that ships is built, then the machines' tests as a release. So
 //! `xtask/Cargo.toml` and `crates/understudy/Cargo.toml` ask for what those tests ask for.
 
 use anyhow::{Context, Result, bail};
@@ -30,9 +30,18 @@ const PAIRS: [[(&str, &[&str]); 2]; 2] = [
     [
         ("the program", &["-p", "understudy", "-e", "normal,build"]),
         (
-            "the x86-64 machine's tests",
+            "the machines' tests",
             // As `crate::test` builds them.
-            &["-p", "understudy", "-p", "x86", "-e", "normal,build,dev"],
+            &[
+                "-p",
+                "understudy",
+                "-p",
+                "riscv",
+                "-p",
+                "x86",
+                "-e",
+                "normal,build,dev",
+            ],
         ),
     ],
 ];

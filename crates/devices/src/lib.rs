@@ -14,6 +14,10 @@ pub mod uart16550;
 pub mod virtio;
 pub mod watchdog;
 
+/// What lies beside the crate for tests, and is compiled into other crates' too, names it as they do.
+#[cfg(any(test, feature = "driver"))]
+extern crate self as devices;
+
 use machine::memory::GuestRam;
 use machine::output::Outputs;
 

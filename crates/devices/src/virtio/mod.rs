@@ -17,6 +17,7 @@ pub mod queue;
 pub mod slots;
 
 #[cfg(any(test, feature = "driver"))]
+#[path = "../../testing/driver.rs"]
 pub mod driver;
 
 use crate::DeviceContext;

@@ -1,10 +1,11 @@
 //! The other side, for tests: a board with a driver that lays out virtqueues in RAM.
 #![allow(missing_docs, clippy::unwrap_used)] // a board that fails ends the test
 
-use super::pci::VirtioPci;
-use super::slots::VirtioSlots;
-use crate::DeviceContext;
-use crate::pci::host::PciHost;
+use devices::DeviceContext;
+use devices::pci::host::PciHost;
+use devices::virtio::FEATURE_VERSION_1;
+use devices::virtio::pci::VirtioPci;
+use devices::virtio::slots::VirtioSlots;
 use machine::config::{BoardConfig, DiskConfig, NetworkConfig};
 use machine::input::{Input, InputError};
 use machine::memory::{Ram, Region};
@@ -171,7 +172,7 @@ impl TestBoard {
         bus.write(slot, offset, 1, value.into(), &mut context);
     }
 
-    #[expect(clippy::new_without_default, reason = "a test says what it makes")]
+    #[allow(clippy::new_without_default, reason = "a test says what it makes")]
     pub fn new() -> TestBoard {
         TestBoard::with(VirtioSlots::new(&config()))
     }
@@ -276,7 +277,7 @@ impl<B: TestBus> TestBoard<B> {
 
     /// A running device with one queue of 16 entries for each number given.
     pub fn start<const N: usize>(&mut self, slot: usize, features: u64) -> [DriverQueue; N] {
-        assert!(self.negotiate(slot, features | super::FEATURE_VERSION_1));
+        assert!(self.negotiate(slot, features | FEATURE_VERSION_1));
         let queues = std::array::from_fn(|index| self.queue(slot, index as u32, 16));
         self.driver_ok(slot);
         queues

@@ -19,6 +19,9 @@ const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(60);
 const ANSWER_LIMIT: u64 = 1 << 20;
 
 /// Asks the replica whose state directory this is.
+///
+/// # Errors
+/// Nobody answers; [`io::ErrorKind::UnexpectedEof`]: the replica ended before it did.
 pub fn ask(directory: &Path, request: &Request) -> io::Result<Answer> {
     let mut stream = with_short_path(directory, |short| UnixStream::connect(short))?;
     let timeout = match request {
@@ -35,6 +38,10 @@ pub fn ask(directory: &Path, request: &Request) -> io::Result<Answer> {
     send(&mut stream, request, timeout)?;
     let mut json = Vec::new();
     stream.take(ANSWER_LIMIT).read_to_end(&mut json)?;
+    if json.is_empty() {
+        let why = "the replica ended before it answered";
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
+    }
     Ok(serde_json::from_slice(&json)?)
 }
 
@@ -94,5 +101,26 @@ pub fn status(directory: &Path) -> io::Result<ReplicaStatus> {
         Answer::Done(text) | Answer::Refused(text) => {
             Err(io::Error::new(io::ErrorKind::InvalidData, text))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use environment::thread;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn a_replica_that_ends_before_it_answers_is_no_replica_that_does_not_answer() {
+        let directory = tempfile::tempdir().unwrap();
+        let listener =
+            with_short_path(directory.path(), |short| UnixListener::bind(short)).unwrap();
+        let ends = thread::Builder::new().spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            read_line(&stream).unwrap();
+        });
+        let error = ask(directory.path(), &Request::Status).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{error}");
+        ends.unwrap().join().unwrap();
     }
 }

@@ -177,6 +177,13 @@ pub(super) fn unanswered(directory: &Path, error: &io::Error) -> Failure {
             ExitStatus::NotPermitted,
             anyhow!("{directory} is another user's: its replica cannot be asked"),
         ),
+        io::ErrorKind::UnexpectedEof => Failure::new(
+            ExitStatus::NoReplica,
+            anyhow!(
+                "the replica in {directory} ended before it answered, and may have done what it was asked: \
+                 `understudy status` tells what became of the machine, here and on the other hosts"
+            ),
+        ),
         _ => Failure::new(
             ExitStatus::NoReplica,
             anyhow!("no replica answers in {directory}: {error}"),

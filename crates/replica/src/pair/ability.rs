@@ -108,8 +108,8 @@ impl PrimaryLoop {
 
 fn own_trouble(why: &str) -> String {
     format!(
-        "this host cannot write its markers: after a switchover it could not follow, and nobody would protect the \
-         machine: {why}"
+        "this host cannot write its markers, or has lost a disk: after a switchover it could not follow, and nobody would \
+         protect the machine: {why}"
     )
 }
 

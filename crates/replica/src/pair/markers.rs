@@ -304,8 +304,18 @@ impl Places {
         name.into()
     }
 
-    /// As far as a marker gets before it takes the place of the one that is there.
+    /// As far as a marker gets before it takes the place of the one that is there. And whether the disks are where they
+    /// were: one whose file was removed takes what is written to it, and nobody will ever open it again.
     fn try_all(&self, is_synced: bool) -> io::Result<()> {
+        for disk in &self.all {
+            fs::look_at(&disk.path).map_err(|error| {
+                let gone = format!(
+                    "the disk {} is not to be seen any more: {error}",
+                    disk.path.display()
+                );
+                io::Error::new(error.kind(), gone)
+            })?;
+        }
         let content = [0; LIMIT_BYTES as usize];
         let disks = self.disks.iter();
         let disks = disks.map(|(disk, marker)| match disk.is_shared {
@@ -527,6 +537,27 @@ pub(super) mod tests {
             markers.are_of_this_machine().unwrap();
             fs::remove_file(&path).unwrap();
         }
+    }
+
+    /// Finding: `protected` was said for as long as anybody looked, of a host whose disk had been removed beneath it.
+    #[test]
+    fn a_disk_that_is_not_there_any_more_is_told_of() {
+        let directory = tempfile::tempdir().unwrap();
+        let markers = markers(directory.path());
+        let tried = || {
+            markers.try_places(false);
+            markers.tried.recv().unwrap().1
+        };
+        tried().unwrap();
+        let (disk, away) = (
+            directory.path().join("disk.raw"),
+            directory.path().join("away"),
+        );
+        fs::rename(&disk, &away).unwrap();
+        let why = tried().unwrap_err().to_string();
+        assert!(why.contains("disk.raw is not to be seen any more"), "{why}");
+        fs::rename(&away, &disk).unwrap();
+        tried().unwrap();
     }
 
     /// Finding: a host whose state directory was full was handed the machine, and was alone with a guest that could

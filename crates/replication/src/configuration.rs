@@ -21,6 +21,9 @@ const PIECE: char = ':';
 /// The longest build, in bytes.
 pub const MAX_BUILD_BYTES: usize = 40;
 
+/// Keys that are told only where they are not this: programs that know nothing else tell nothing of them.
+const UNTOLD: [(&str, &str); 1] = [("replication", "log")];
+
 /// The key under which a difference is told that has none of its own.
 const REST: &str = "other settings (their hash)";
 
@@ -189,7 +192,9 @@ impl Difference {
 
     /// `memory: 512M here, 1G at hosta`.
     pub fn describe(&self, host: &str) -> String {
-        let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "unknown".into());
+        let untold = UNTOLD.iter().find(|(key, _)| *key == self.key);
+        let untold = untold.map_or("unknown", |(_, value)| value);
+        let value = |value: &Option<String>| value.clone().unwrap_or_else(|| untold.into());
         let (here, there) = (value(&self.here), value(&self.there));
         format!("{}: {here} here, {there} at {host}", self.key)
     }
@@ -265,6 +270,10 @@ mod tests {
         let ours = configuration("512M", 1).with("transport", "pci");
         let told = ours.differences(&configuration("512M", 1))[0].describe("hosta");
         assert_eq!(told, "transport: pci here, unknown at hosta");
+        // The log has no key.
+        let transfers = configuration("512M", 1).with("replication", "state-transfer");
+        let told = configuration("512M", 1).differences(&transfers)[0].describe("hosta");
+        assert_eq!(told, "replication: log here, state-transfer at hosta");
     }
 
     /// Finding: of two long command lines the same beginning was shown twice.

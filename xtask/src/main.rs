@@ -185,6 +185,25 @@ enum Bench {
         #[arg(long, default_value = "target")]
         directory: PathBuf,
     },
+    /// What the snapshots of a journal weigh and how long they take, while the guest serves Redis; then everything is
+    /// killed, once.
+    Snapshots {
+        /// RAM of the guest.
+        #[arg(long, default_value = "256M")]
+        memory: String,
+        /// Megabytes that Redis is filled with before.
+        #[arg(long, default_value_t = 0)]
+        fill_mb: usize,
+        /// Keys that are written and read, 100 bytes each.
+        #[arg(long, default_value_t = 100_000)]
+        keys: usize,
+        /// For how long.
+        #[arg(long, default_value_t = 120)]
+        seconds: u64,
+        /// Where the journal is.
+        #[arg(long, default_value = "target")]
+        directory: PathBuf,
+    },
     /// A backup joins while the guest computes: how long that takes, and what it costs the guest.
     Join {
         /// Megabytes that Redis is filled with before.
@@ -374,6 +393,21 @@ fn run_bench(bench: Bench) -> Result<()> {
             memory,
             directory,
         } => bench::journal::bench(kills, &memory, &directory),
+        Bench::Snapshots {
+            memory,
+            fill_mb,
+            keys,
+            seconds,
+            directory,
+        } => {
+            let load = bench::snapshots::Load {
+                memory: &memory,
+                fill_mib: fill_mb,
+                keys,
+                seconds,
+            };
+            bench::snapshots::bench(load, &directory)
+        }
         Bench::Join {
             fill_mb,
             joins,

@@ -10,9 +10,15 @@
 //! images already, then pages that changed, the index 2^32-3 and the state again, of the moment at which the
 //! last round began, its pages, the index 2^32-1 and the hash. Of a page that comes again the last one counts,
 //! and so of the state.
+//!
+//! An *increment*, which a journal keeps, begins with `USNAPINC` instead, is the same up to the index 2^32-1, and
+//! has no images: only the hash follows. Its pages are those that were written since the snapshot on which it builds
+//! (see `chain`).
 
+mod chain;
 mod images;
 
+pub use chain::{Chain, ChainPart};
 pub use images::KeptImage;
 
 use crate::memory::{PAGE_SIZE, PageBatch, Ram, Region};
@@ -23,6 +29,7 @@ use thiserror::Error;
 use xxhash_rust::xxh3::Xxh3;
 
 const MAGIC: [u8; 8] = *b"USNAPSHT";
+const INCREMENT_MAGIC: [u8; 8] = *b"USNAPINC";
 const FORMAT_VERSION: u32 = 3;
 /// Instead of a page's index: no page follows.
 const NO_MORE_PAGES: u32 = u32::MAX;
@@ -43,6 +50,9 @@ pub enum SnapshotError {
     /// It is something else.
     #[error("this is not a snapshot of a machine (its first bytes are not \"USNAPSHT\")")]
     NotASnapshot,
+    /// It is something else than what builds on a snapshot.
+    #[error("this builds on no snapshot of a machine (its first bytes are not \"USNAPINC\")")]
+    NotAnIncrement,
     /// Another format.
     #[error("the snapshot has format {0}, this program reads format {FORMAT_VERSION}")]
     Format(u32),
@@ -74,6 +84,7 @@ pub enum SnapshotError {
 }
 
 /// Whose snapshot it is.
+#[derive(PartialEq, Eq)]
 struct Header {
     architecture: String,
     semantics_version: u32,
@@ -155,6 +166,23 @@ impl SnapshotHead {
     }
 }
 
+/// Everything before the pages.
+fn beginning(magic: [u8; 8], header: &Header, state: &[u8]) -> Vec<u8> {
+    let mut out = magic.to_vec();
+    out.extend(FORMAT_VERSION.to_le_bytes());
+    out.push(header.architecture.len() as u8);
+    out.extend_from_slice(header.architecture.as_bytes());
+    out.extend(header.semantics_version.to_le_bytes());
+    out.extend(encoded_state(state));
+    out
+}
+
+fn encoded_state(state: &[u8]) -> Vec<u8> {
+    let mut out = (state.len() as u64).to_le_bytes().to_vec();
+    out.extend_from_slice(state);
+    out
+}
+
 /// Writes a snapshot as bytes, while its pages come.
 pub struct SnapshotWriter<W> {
     writer: W,
@@ -169,28 +197,29 @@ impl<W: Write> SnapshotWriter<W> {
     /// # Errors
     /// As the writer.
     pub fn begin(head: &SnapshotHead, writer: W) -> io::Result<SnapshotWriter<W>> {
-        let SnapshotHead {
-            header,
-            state,
-            images,
-        } = head;
+        let images = head.images.iter().cloned().map(ImageEncoder::new);
         let mut this = SnapshotWriter {
             writer,
             hash: Xxh3::new(),
-            images: Some(images.iter().cloned().map(ImageEncoder::new).collect()),
+            images: Some(images.collect()),
         };
-        this.put(&MAGIC)?;
-        this.put(&FORMAT_VERSION.to_le_bytes())?;
-        this.put(&[header.architecture.len() as u8])?;
-        this.put(header.architecture.as_bytes())?;
-        this.put(&header.semantics_version.to_le_bytes())?;
-        this.state(state)?;
+        this.put(&beginning(MAGIC, &head.header, &head.state))?;
         Ok(this)
     }
 
-    fn state(&mut self, state: &[u8]) -> io::Result<()> {
-        self.put(&(state.len() as u64).to_le_bytes())?;
-        self.put(state)
+    /// Writes everything but RAM of one that builds on another: pages are those that changed since then. The images
+    /// are that one's.
+    ///
+    /// # Errors
+    /// As the writer.
+    pub fn begin_increment(head: &SnapshotHead, writer: W) -> io::Result<SnapshotWriter<W>> {
+        let mut this = SnapshotWriter {
+            writer,
+            hash: Xxh3::new(),
+            images: None,
+        };
+        this.put(&beginning(INCREMENT_MAGIC, &head.header, &head.state))?;
+        Ok(this)
     }
 
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -234,7 +263,7 @@ impl<W: Write> SnapshotWriter<W> {
     pub fn last_round(&mut self, head: &SnapshotHead) -> io::Result<()> {
         assert!(self.images.is_none(), "a first round precedes the last");
         self.put(&LAST_ROUND.to_le_bytes())?;
-        self.state(&head.state)
+        self.put(&encoded_state(&head.state))
     }
 
     fn write_images(&mut self) -> io::Result<()> {
@@ -384,6 +413,19 @@ impl<R: Read> SnapshotReader<R> {
         if reader.array::<8>()? != MAGIC {
             return Err(SnapshotError::NotASnapshot);
         }
+        SnapshotReader::begin(reader, Round::First)
+    }
+
+    /// The same, of one that builds on another: its pages are those that changed.
+    fn open_increment(reader: R) -> Result<SnapshotReader<R>, SnapshotError> {
+        let mut reader = Hashing::new(reader);
+        if reader.array::<8>()? != INCREMENT_MAGIC {
+            return Err(SnapshotError::NotAnIncrement);
+        }
+        SnapshotReader::begin(reader, Round::Last)
+    }
+
+    fn begin(mut reader: Hashing<R>, round: Round) -> Result<SnapshotReader<R>, SnapshotError> {
         let format = u32::from_le_bytes(reader.array()?);
         if format != FORMAT_VERSION {
             return Err(SnapshotError::Format(format));
@@ -405,7 +447,7 @@ impl<R: Read> SnapshotReader<R> {
                 images: Vec::new(),
             },
             images: None,
-            round: Round::First,
+            round,
             page: Box::new([0; PAGE]),
         })
     }

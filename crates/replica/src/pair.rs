@@ -16,6 +16,7 @@ mod fence;
 mod host;
 mod host_facts;
 mod identity;
+mod journal_chain;
 mod journaling;
 mod keeping;
 mod markers;
@@ -88,8 +89,7 @@ pub fn run_mutated(
     arbiter: Box<dyn Store>,
     mutations: Mutations,
 ) -> Result<Ended, ReplicaError> {
-    let mut host = Host::open(config, machines, arbiter)?;
-    host.pair_config.mutations = mutations;
+    let mut host = Host::open(config, machines, arbiter, mutations)?;
     host.peers = peers;
     host.events.add("started", 0, 0, "as a replica");
     let greeting = &host.pair_config.greeting;

@@ -34,7 +34,7 @@ use environment::thread::JoinHandle;
 use machine::Machine;
 use machine::engine::Engine;
 use machine::input::{Input, InstructionCount};
-use machine::memory::{PAGE_SIZE, PageBatch};
+use machine::memory::{Extent, PAGE_SIZE, PageBatch};
 use messages::{Command, LiveCommand, ReplayCommand};
 use replication::lag::RunShare;
 use replication::record::Record;
@@ -388,14 +388,17 @@ impl LiveVcpu {
         self.thread.command(Command::Live(LiveCommand::Resume));
     }
 
-    /// Begins a snapshot for this pairing, and what belongs to it of the disks.
-    pub fn snapshot(&self, pairing: u64, disks: SnapshotDisks) {
+    /// Begins a snapshot for this pairing, of so much of RAM, and what belongs to it of the disks.
+    pub fn snapshot(&self, pairing: u64, extent: Extent, disks: SnapshotDisks) {
         self.thread
             .gauges
             .wanted_snapshot
             .store(pairing, Ordering::Release);
-        self.thread
-            .command(Command::Live(LiveCommand::Snapshot { pairing, disks }));
+        self.thread.command(Command::Live(LiveCommand::Snapshot {
+            pairing,
+            extent,
+            disks,
+        }));
     }
 
     /// Begins to copy the machine for this pairing, in rounds, and its disks with the last.

@@ -107,6 +107,12 @@ pub enum Mutation {
     SharedWriteInMemory,
     /// Whoever goes live does not ask the shared disk again for what was asked of it and may not have been done.
     SharedWriteNotRepeated,
+    /// The pages that a journal's snapshot holds are those that changed since a copy was made for somebody who joined.
+    JournalSharesAnEpoch,
+    /// A snapshot goes from a journal though a newer one builds on it.
+    BaseSnapshotGoes,
+    /// Of snapshots that build on each other some in the middle are passed over.
+    IncrementPassedOver,
 }
 
 /// Which bug is brought back, if any.

@@ -3,8 +3,9 @@
 
 use replication::frame::FrameWriter;
 use replication::journal::{
-    FORMAT_VERSION, JournalError, JournalHead, JournalItem, MachineTimes, SegmentReader,
-    SegmentWriter, SnapshotFileReader, SnapshotFileWriter, SnapshotPiece, StoredRead, Tail,
+    BaseSnapshot, FORMAT_VERSION, JournalError, JournalHead, JournalItem, MachineTimes,
+    SegmentReader, SegmentWriter, SnapshotFileReader, SnapshotFileWriter, SnapshotPiece,
+    StoredRead, Tail,
 };
 use replication::life_log::{LogMark, Place};
 use replication::message::LifeId;
@@ -33,7 +34,7 @@ fn head() -> JournalHead {
             guest_ns: 1_000_000,
             unix_ns: 1_700_000_000_001_000_000,
         }),
-        builds_on: 2,
+        builds_on: None,
     }
 }
 
@@ -303,6 +304,32 @@ fn a_snapshot_is_read_back_or_refused_with_its_piece_named() {
     }
 }
 
+/// What a snapshot builds on is a part of what it says of itself; in format 3 nothing could be there.
+#[test]
+fn a_snapshot_says_on_which_one_it_builds() {
+    let increment = JournalHead {
+        builds_on: Some(BaseSnapshot {
+            segment: 2,
+            mark: LogMark(5),
+        }),
+        ..head()
+    };
+    let mut writer = SnapshotFileWriter::begin(&increment);
+    writer.end();
+    let file = writer.take_bytes();
+    assert_eq!(read_snapshot(&file).unwrap(), (increment, vec![]));
+    let mut of_format_3 = file.clone();
+    of_format_3[8..10].copy_from_slice(&3u16.to_le_bytes());
+    let error = read_snapshot(&of_format_3).unwrap_err().to_string();
+    assert!(error.contains("one of format 3 builds"), "{error}");
+    // One that is whole is the same in both.
+    let mut writer = SnapshotFileWriter::begin(&head());
+    writer.end();
+    let mut file = writer.take_bytes();
+    file[8..10].copy_from_slice(&3u16.to_le_bytes());
+    assert_eq!(read_snapshot(&file).unwrap(), (head(), vec![]));
+}
+
 /// The format of before: a host that was upgraded while everything was down goes on from it.
 mod format_2 {
     use super::*;
@@ -334,7 +361,7 @@ mod format_2 {
     fn without_times() -> JournalHead {
         JournalHead {
             times: None,
-            builds_on: 0,
+            builds_on: None,
             ..head()
         }
     }
@@ -396,7 +423,7 @@ mod format_2 {
             let error = end.unwrap_err();
             assert_eq!(error, JournalError::Version { found: version });
             assert!(
-                error.to_string().contains("reads formats 2 to 3"),
+                error.to_string().contains("reads formats 2 to 4"),
                 "{error}"
             );
         }

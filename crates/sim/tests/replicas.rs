@@ -113,6 +113,9 @@ found! {
     a_write_to_a_shared_disk_that_does_not_wait_is_found: SharedWriteNotGated among SharedDisk within 50,
     a_machine_that_is_live_before_its_disk_is_fenced_is_found: SharedDiskNotFenced among SharedDisk within 50,
     writes_to_a_shared_disk_that_are_not_repeated_are_found: SharedWriteNotRepeated among SharedDisk within 100,
+    a_journal_that_shares_an_epoch_with_copies_is_found: JournalSharesAnEpoch among Journals within 150,
+    a_snapshot_that_goes_from_under_another_is_found: BaseSnapshotGoes among Journals within 50,
+    increments_that_are_passed_over_are_found: IncrementPassedOver among Journals within 150,
 }
 
 /// All hosts reach one disk. Processes die and stand still while their writes are under way, which land when they like: none
@@ -204,7 +207,11 @@ fn with_journals_no_promise_is_broken_though_both_hosts_die_at_once() {
             .is_some_and(|times| *times > 10)
     );
     // With disks that were merged at a snapshot, and that a replay wrote again.
-    for what in ["overlay merged", "overlay written again"] {
+    for what in [
+        "overlay merged",
+        "overlay written again",
+        "snapshot built on another",
+    ] {
         let times = summary.counts.get(what).copied().unwrap_or(0);
         assert!(times > 10, "{what}: {times}");
     }

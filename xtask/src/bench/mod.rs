@@ -11,6 +11,7 @@ pub mod members;
 pub mod pair;
 pub mod postgresql;
 pub mod redis;
+pub mod snapshots;
 pub mod tls;
 
 use anyhow::Result;

@@ -29,6 +29,10 @@ pub enum Extent {
     Changes,
     /// What was written since the last checkpoint's moment ([`Consumer::Checkpoint`]), pages of zeros too.
     Checkpoint,
+    /// All of it, for a journal: its next one may hold no more than what changes from here on.
+    Base,
+    /// What was written since the last one for a journal began ([`Consumer::Journal`]), pages of zeros too.
+    Increment,
 }
 
 impl Extent {
@@ -38,6 +42,15 @@ impl Extent {
             Extent::Whole => None,
             Extent::First | Extent::Changes => Some(Consumer::Copy),
             Extent::Checkpoint => Some(Consumer::Checkpoint),
+            Extent::Base | Extent::Increment => Some(Consumer::Journal),
+        }
+    }
+
+    /// Whose changes it holds; of whoever has all of RAM, none.
+    fn changes_of(self) -> Option<Consumer> {
+        match self {
+            Extent::Whole | Extent::First | Extent::Base => None,
+            Extent::Changes | Extent::Checkpoint | Extent::Increment => self.consumer(),
         }
     }
 }
@@ -81,14 +94,15 @@ impl Ram {
     /// Begins a snapshot of this moment; one that is under way ends without a result. All write TLB
     /// entries have to go afterwards.
     pub fn begin_capture(&mut self, extent: Extent) {
+        let changes_of = extent.changes_of();
         self.captured = Some(Box::new(Captured {
-            with_zeros: matches!(extent, Extent::Changes | Extent::Checkpoint),
+            // They may have been others.
+            with_zeros: changes_of.is_some(),
             ..Captured::default()
         }));
-        match extent {
-            Extent::Whole | Extent::First => self.keep_all(),
-            Extent::Changes => self.keep_written(Consumer::Copy),
-            Extent::Checkpoint => self.keep_written(Consumer::Checkpoint),
+        match changes_of {
+            None => self.keep_all(),
+            Some(consumer) => self.keep_written(consumer),
         }
         if let Some(consumer) = extent.consumer() {
             self.has_seen_all(consumer);
@@ -326,20 +340,29 @@ mod tests {
         }
     }
 
-    /// Whatever is written meanwhile, and whatever other snapshots come between: the rounds of a copy are
-    /// together what RAM was when the last one began.
+    /// Whatever is written meanwhile, and whatever other snapshots come between: the rounds of a copy, and the
+    /// snapshots of a journal, are together what RAM was when the last one began.
     #[test]
-    fn the_rounds_of_a_copy_are_ram_as_it_was_when_the_last_one_began() {
-        for seed in 0..60 {
+    fn what_changed_is_with_all_before_it_ram_as_it_was_when_the_last_one_began() {
+        let copy = (Extent::First, Extent::Changes, Consumer::Copy);
+        let journal = (Extent::Base, Extent::Increment, Consumer::Journal);
+        for seed in 0..120 {
             let random = &mut Random(seed);
+            let (of, other) = if seed % 2 == 0 {
+                (copy, journal)
+            } else {
+                (journal, copy)
+            };
+            let (first, changes, consumer) = of;
             let mut ram = ram();
             (0..random.below(2000)).for_each(|_| disturb(&mut ram, random));
             let mut copy = vec![0; PAGES * PAGE];
-            ram.begin_capture(Extent::First);
+            ram.begin_capture(first);
             take_into(&mut ram, &mut copy, random);
             for round in 0..4 {
                 if random.below(3) == 0 {
-                    ram.begin_capture(Extent::Whole);
+                    let others = [Extent::Whole, other.0, other.1, Extent::Checkpoint];
+                    ram.begin_capture(others[random.below(4)]);
                     ram.capture().unwrap().copy(random.below(PAGES));
                     if random.below(2) == 0 {
                         ram.capture().unwrap().end();
@@ -347,9 +370,9 @@ mod tests {
                 }
                 (0..random.below(500)).for_each(|_| disturb(&mut ram, random));
                 let expected = ram.bytes.clone();
-                let changed = ram.pages_changed();
-                ram.begin_capture(Extent::Changes);
-                assert_eq!(ram.pages_changed(), 0);
+                let changed = ram.pages_unseen(consumer);
+                ram.begin_capture(changes);
+                assert_eq!(ram.pages_unseen(consumer), 0);
                 take_into(&mut ram, &mut copy, random);
                 let wrong = (0..PAGES).find(|page| {
                     let at = page * PAGE..(page + 1) * PAGE;

@@ -19,10 +19,15 @@ pub enum Consumer {
     /// A copy of the machine that is made in rounds: pages written since the last one began
     /// ([`Extent`](super::Extent)).
     Copy = 4,
+    /// A journal: pages written since its last snapshot was begun ([`Extent::Increment`](super::Extent)).
+    Journal = 8,
 }
 
 /// No consumer has seen the last write to the page.
-const UNSEEN: u8 = Consumer::Digest as u8 | Consumer::Checkpoint as u8 | Consumer::Copy as u8;
+const UNSEEN: u8 = Consumer::Digest as u8
+    | Consumer::Checkpoint as u8
+    | Consumer::Copy as u8
+    | Consumer::Journal as u8;
 /// The bytes of the page are those of the snapshot that is being taken, and are not in it yet.
 pub(super) const TO_BE_KEPT: u8 = 128;
 
@@ -171,5 +176,8 @@ mod tests {
         ram.store(3 * PAGE, 8, 1);
         assert_eq!(seen(&mut ram, checkpoint), [3]);
         assert_eq!(seen(&mut ram, digest), [3]);
+        // Who looks for the first time sees all of it.
+        assert_eq!(seen(&mut ram, Consumer::Journal), [1, 2, 3, 199]);
+        assert_eq!(seen(&mut ram, Consumer::Copy), [1, 2, 3, 199]);
     }
 }

@@ -156,6 +156,18 @@ impl EncodedImage {
     }
 }
 
+/// Images that were read, as they were.
+pub(super) fn encoded(images: &[EncodedImage]) -> Vec<u8> {
+    let mut out = vec![images.len() as u8];
+    for image in images {
+        out.extend(image.length.to_le_bytes());
+        out.extend(image.first_page.unwrap_or(NO_PAGE).to_le_bytes());
+        out.extend_from_slice(&image.in_ram);
+        out.extend_from_slice(&image.others);
+    }
+    out
+}
+
 /// Reads what [`write`] wrote.
 pub(super) fn read(reader: &mut Hashing<impl Read>) -> Result<Vec<EncodedImage>, SnapshotError> {
     let [count] = reader.array()?;

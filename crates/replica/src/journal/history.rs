@@ -9,10 +9,12 @@ pub use end::HistoryEnd;
 pub use records::HistoryRecords;
 use records::HistorySegments;
 
+use super::chain::{ChainError, OpenChain};
 use super::snapshot_bytes::SnapshotBytes;
 use super::storage::{Hold, JournalFile, JournalFiles, ReadFile, open_to_read, snapshot_head};
 use crate::config::JournalPlace;
 use crate::packing::Unpacker;
+use machine::snapshot::Chain;
 use replication::journal::{JournalError, JournalHead};
 use replication::succession::JournalId;
 use std::collections::BTreeSet;
@@ -83,6 +85,9 @@ pub enum HistoryError {
         /// The request's number.
         request: u64,
     },
+    /// There is no machine of the snapshot: of one on which it builds.
+    #[error("{0}")]
+    Base(String),
     /// There is none.
     #[error("the {what} {} holds no journal, or none that has a whole snapshot yet", path.display())]
     NoJournal {
@@ -102,6 +107,13 @@ impl HistoryError {
             _ => HistoryError::Unreadable { path, source },
         }
     }
+
+    fn of_chain(error: ChainError) -> HistoryError {
+        match error {
+            ChainError::Unreadable { path, source } => HistoryError::of(&path, source),
+            error => HistoryError::Base(error.to_string()),
+        }
+    }
 }
 
 /// A snapshot from which records are replayed.
@@ -119,6 +131,7 @@ pub struct JournalHistory {
     path: PathBuf,
     id: JournalId,
     ways_in: Vec<WayIn>,
+    base_bytes: u64,
     /// Their numbers and bytes.
     segments: Vec<(u64, u64)>,
     /// Numbers of segments that nobody began.
@@ -179,7 +192,12 @@ impl JournalHistory {
         }
         let mut sized: Vec<(u64, u64)> = listing.segments.into_iter().collect();
         let first = sized.first().map_or(u64::MAX, |(number, _)| *number);
-        ways_in.retain(|way_in| way_in.head.segment >= first);
+        // Those before are there for others alone, which build on them.
+        let (kept, bases): (Vec<WayIn>, Vec<WayIn>) = ways_in
+            .into_iter()
+            .partition(|way_in| way_in.head.segment >= first);
+        let ways_in = kept;
+        let base_bytes = bases.iter().map(|base| base.bytes).sum();
         let Some(oldest) = ways_in.first() else {
             return Ok(None);
         };
@@ -190,6 +208,7 @@ impl JournalHistory {
             path,
             id,
             ways_in,
+            base_bytes,
             segments: sized,
             fences: listing.fences,
             hold: Arc::new(Mutex::new(hold)),
@@ -210,6 +229,11 @@ impl JournalHistory {
     /// Every kept snapshot, the oldest first; there is one at least.
     pub fn ways_in(&self) -> &[WayIn] {
         &self.ways_in
+    }
+
+    /// Bytes of snapshots that are there for others alone, which build on them: the records after them have gone.
+    pub fn base_bytes(&self) -> u64 {
+        self.base_bytes
     }
 
     /// What is wrong with snapshots that do not even say where they were taken.
@@ -237,8 +261,9 @@ impl JournalHistory {
         let snapshot = JournalFile::Snapshot(first);
         let path = self.files.path(Some(snapshot));
         let failed = |error| HistoryError::of(&path, error);
-        let file = self.files.open(snapshot).map_err(failed)?;
-        let bytes = SnapshotBytes::of(file).map_err(failed)?;
+        let chain = OpenChain::open(&*self.files, first).map_err(HistoryError::of_chain)?;
+        let bytes = chain.into_bytes();
+        let bytes = bytes.map_err(|error| failed(io::Error::other(error)))?;
         let numbers = self.segments.iter().map(|(number, _)| *number);
         let numbers = numbers.filter(|number| (first..=last).contains(number));
         let mut segments = Vec::new();
@@ -290,10 +315,10 @@ fn way_in(files: &dyn JournalFiles, number: u64, bytes: u64) -> Result<WayIn, Hi
     Ok(WayIn { head, bytes })
 }
 
-/// The machine's bytes in the file of a snapshot.
+/// The machine's bytes in the file of a snapshot, and in those on which it builds.
 pub struct MachineFile {
     path: PathBuf,
-    bytes: SnapshotBytes,
+    bytes: Chain<SnapshotBytes>,
 }
 
 impl MachineFile {

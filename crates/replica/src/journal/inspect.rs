@@ -1,8 +1,10 @@
 //! Reads journals to their ends, and says what is wrong with one that no machine can go on from.
 
+use super::chain::{ChainError, builds_on};
 use super::storage::{self, JournalFile, JournalFiles, Listing, Storage};
-use super::{JournalOwner, Journals};
+use super::{JournalOwner, Journals, Loading};
 use crate::disk::overlay::{self, LayerId, OverlayError};
+use crate::host_time::monotonic;
 use replication::journal::{
     JournalError, JournalHead, JournalItem, SegmentReader, SnapshotFileReader, Tail,
 };
@@ -23,6 +25,8 @@ enum InspectError {
     Bad { path: PathBuf, source: JournalError },
     #[error("{} has no snapshot", .0.display())]
     NoSnapshot(PathBuf),
+    #[error("{0}")]
+    Base(#[from] ChainError),
     #[error("{} is missing, and with it the records after {after}", path.display())]
     Missing { path: PathBuf, after: u64 },
     #[error(
@@ -78,6 +82,8 @@ pub struct Inspected {
     pub(super) last: u64,
     /// Visible outputs that are known to have left.
     pub(super) released: u64,
+    /// What reading its snapshot, and those on which it builds, took.
+    pub(super) loading: Loading,
 }
 
 impl Inspected {
@@ -145,7 +151,12 @@ fn inspect(
         source,
     })?;
     let has_disks = !owner.overlay_bases.is_empty();
-    let (first_segment, head) = newest_snapshot(&*files, &listing, id, has_disks)?;
+    let began = monotonic();
+    let (first_segment, head, bytes) = newest_snapshot(&*files, &listing, id, has_disks)?;
+    let loading = Loading {
+        bytes,
+        took: monotonic().saturating_sub(began),
+    };
     if head.semantics_version != owner.semantics_version {
         return Err(InspectError::Semantics {
             theirs: head.semantics_version,
@@ -176,6 +187,7 @@ fn inspect(
             torn_bytes: 0,
             digest: 0,
         },
+        loading,
     };
     let wanted = first_segment..=first_segment.max(next_segment - 1);
     for segment in wanted.filter(|segment| !listing.fences.contains(segment)) {
@@ -205,33 +217,66 @@ fn inspect(
     Ok(inspected)
 }
 
-/// The newest snapshot that is whole. One that is not may have been in the making when everything ended:
-/// what it was to replace is still there then.
+/// The newest snapshot that is whole, as are those on which it builds, and the bytes of them all. One that is not may
+/// have been in the making when everything ended: what it was to replace is still there then.
 fn newest_snapshot(
     files: &dyn JournalFiles,
     listing: &Listing,
     id: JournalId,
     has_disks: bool,
-) -> Result<(u64, JournalHead), InspectError> {
+) -> Result<(u64, JournalHead, u64), InspectError> {
     let mut newest_is_wrong = None;
     for segment in listing.snapshots.keys().rev() {
-        let file = JournalFile::Snapshot(*segment);
-        let checked = check_snapshot(files, file).and_then(|head| {
-            let is_its = head.id == id && head.segment == *segment;
-            let source = JournalError::Foreign;
-            let path = files.path(Some(file));
-            is_its
-                .then_some(head)
-                .ok_or(InspectError::Bad { path, source })
-        });
-        match checked {
-            Ok(head) => return Ok((*segment, head)),
+        // Without the records after it one is there for those that build on it, and for nothing else.
+        if newest_is_wrong.is_some() && !listing.segments.contains_key(segment) {
+            continue;
+        }
+        match check_chain(files, listing, id, *segment) {
+            Ok((head, bytes)) => return Ok((*segment, head, bytes)),
             // The disks may have gone on to it already, and are nothing for the one before.
             Err(error) if has_disks => return Err(error),
             Err(error) => newest_is_wrong.get_or_insert(error),
         };
     }
     Err(newest_is_wrong.unwrap_or_else(|| InspectError::NoSnapshot(files.path(None))))
+}
+
+/// What a snapshot says of itself that is whole, as are those on which it builds; and the bytes of them all.
+fn check_chain(
+    files: &dyn JournalFiles,
+    listing: &Listing,
+    id: JournalId,
+    newest: u64,
+) -> Result<(JournalHead, u64), InspectError> {
+    let path = |number: u64| files.path(Some(JournalFile::Snapshot(number)));
+    let bytes = |number: u64| listing.snapshots.get(&number).copied().unwrap_or(0);
+    let newest_head = check_snapshot(files, JournalFile::Snapshot(newest))?;
+    if newest_head.id != id || newest_head.segment != newest {
+        return Err(InspectError::Bad {
+            path: path(newest),
+            source: JournalError::Foreign,
+        });
+    }
+    let mut all_bytes = bytes(newest);
+    let mut head = newest_head.clone();
+    while let Some(base) = head.builds_on {
+        let wrong = |error: fn(PathBuf, PathBuf) -> ChainError| {
+            InspectError::Base(error(path(head.segment), path(base.segment)))
+        };
+        let read = check_snapshot(files, JournalFile::Snapshot(base.segment));
+        let below = read.map_err(|error| match error {
+            InspectError::Unreadable { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                wrong(|path, base| ChainError::Missing { path, base })
+            }
+            error => error,
+        })?;
+        if !builds_on(&head, &below) {
+            return Err(wrong(|path, base| ChainError::Other { path, base }));
+        }
+        all_bytes += bytes(base.segment);
+        head = below;
+    }
+    Ok((newest_head, all_bytes))
 }
 
 fn check_snapshot(

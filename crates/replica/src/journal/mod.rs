@@ -3,6 +3,7 @@
 //! A thread of its own writes it. What came while it made the last ones durable is written together the next time:
 //! many outputs share one sync, or one put.
 
+mod chain;
 pub mod history;
 mod inspect;
 mod recover;
@@ -22,7 +23,9 @@ use crate::packing::Packer;
 use crate::vcpu::{BegunSnapshot, DiskRead};
 use crate::wake::Waker;
 use environment::mpsc::{self, Receiver, Sender};
+use replication::journal::BaseSnapshot;
 use replication::life_log::Place;
+use replication::mutation::Mutations;
 use replication::primary::{JournalStart, StoredRecords};
 use replication::startup::{FoundJournal, JournalWorth};
 use replication::succession::{JournalId, MachineName, RunId};
@@ -31,6 +34,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use storage::{BucketStorage, JournalDirectory, Storage};
 use writer::Writer;
 
@@ -55,8 +59,8 @@ enum Job {
     Inspect,
     /// Let nobody else add anything to this one, then read what is there.
     Fence(JournalId),
-    /// Begin a journal with this snapshot.
-    Begin(JournalStart, Box<BegunSnapshot>),
+    /// Begin a journal, or a segment, with this snapshot, and that on which it builds.
+    Begin(JournalStart, Box<BegunSnapshot>, Option<BaseSnapshot>),
     /// Go on in the journal that the machine went on from, whose records end here.
     GoOn(Box<Inspected>, Place, u64),
     Store(JournalId, Vec<StoredRecords>),
@@ -70,8 +74,8 @@ enum Job {
 /// What a journal has to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JournalNews {
-    /// The snapshot with which this segment begins is whole and durable.
-    HasSnapshot(JournalId, u64),
+    /// This snapshot is whole and durable.
+    HasSnapshot(JournalId, WrittenSnapshot),
     /// Everything up to this record is.
     Durable(JournalId, u64),
     /// It cannot be kept any further.
@@ -82,6 +86,24 @@ pub enum JournalNews {
     NotTrimmed(JournalId, String),
     /// What was too old has gone; this is left of what no machine needs to go on.
     Trimmed(JournalId, KeptHistory),
+}
+
+/// A snapshot that is whole and durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WrittenSnapshot {
+    /// As another one names it that builds on it.
+    pub is: BaseSnapshot,
+    /// Bytes of its file.
+    pub bytes: u64,
+}
+
+/// What making a machine of snapshots took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Loading {
+    /// Bytes of their files.
+    pub bytes: u64,
+    /// How long it took.
+    pub took: Duration,
 }
 
 /// What is kept of a journal besides what a machine goes on from.
@@ -108,6 +130,7 @@ pub struct JournalDesk {
     kept: KeptHistory,
     /// Why the place does not answer, for which what is not durable yet waits.
     unanswered: Option<String>,
+    mutations: Mutations,
 }
 
 /// Takes the place for this process. A bucket is asked nothing yet: this is called on an event loop.
@@ -137,6 +160,7 @@ impl JournalDesk {
         place: &JournalPlace,
         owner: JournalOwner,
         keep: Retention,
+        mutations: Mutations,
         waker: Waker,
     ) -> Result<JournalDesk, JournalDirectoryError> {
         let storage = take(place, &owner)?;
@@ -146,7 +170,7 @@ impl JournalDesk {
         let (found, inspected) = mpsc::channel();
         let packer = Packer::new().map_err(JournalDirectoryError::Host)?;
         let news = News { tell, waker };
-        let retention = RetentionThread::start(keep, news.clone());
+        let retention = RetentionThread::start(keep, mutations, news.clone());
         let retention = retention.map_err(JournalDirectoryError::Host)?;
         environment::thread::Builder::new()
             .name("journal".into())
@@ -163,6 +187,7 @@ impl JournalDesk {
             place,
             kept: KeptHistory::default(),
             unanswered: None,
+            mutations,
         })
     }
 
@@ -214,7 +239,8 @@ impl JournalDesk {
             let what = format!("journal {id} is not there any more");
             io::Error::new(io::ErrorKind::NotFound, what)
         })?;
-        let recovering = Recovering::start(inspected.clone(), machines, disks, waker)?;
+        let recovering =
+            Recovering::start(inspected.clone(), machines, disks, self.mutations, waker)?;
         Ok((inspected, recovering))
     }
 
@@ -223,9 +249,15 @@ impl JournalDesk {
         self.job(Job::GoOn(Box::new(inspected), place, visible_outputs));
     }
 
-    /// Begins a journal, or a segment of the one that is being kept.
-    pub fn begin(&self, start: JournalStart, begun: Box<BegunSnapshot>) {
-        self.job(Job::Begin(start, begun));
+    /// Begins a journal, or a segment of the one that is being kept. `builds_on`: its snapshot that is there, of which
+    /// this one has what changed since.
+    pub fn begin(
+        &self,
+        start: JournalStart,
+        begun: Box<BegunSnapshot>,
+        builds_on: Option<BaseSnapshot>,
+    ) {
+        self.job(Job::Begin(start, begun, builds_on));
     }
 
     /// Stores records after those that were given before.

@@ -1,17 +1,19 @@
-//! Makes a machine of a journal: its snapshot, and after that its records, on a thread of their own.
+//! Makes a machine of a journal: its snapshot, with those on which it builds, and after that its records, on a thread of their own.
 
-use super::Inspected;
-use super::snapshot_bytes::SnapshotBytes;
+use super::chain::OpenChain;
 use super::storage::{JournalFile, read_file};
+use super::{Inspected, Loading};
 use crate::config::DiskFile;
 use crate::disk::overlay::LayerId;
 use crate::disk::{BegunDisks, Disk};
+use crate::host_time::monotonic;
 use crate::machines::Machines;
 use crate::wake::Waker;
 use environment::mpsc::{self, Receiver, SyncSender, TryRecvError};
 use environment::thread::JoinHandle;
 use machine::Machine;
 use replication::journal::{JournalItem, SegmentReader};
+use replication::mutation::{Mutation, Mutations};
 use replication::record::Record;
 use std::io;
 use std::path::PathBuf;
@@ -22,8 +24,9 @@ const UNDER_WAY: usize = 4;
 
 /// What comes of a journal, in order.
 pub enum Recovered {
-    /// The machine, where its snapshot was taken, and its disks as they were then.
-    Machine(Box<dyn Machine>, BegunDisks),
+    /// The machine, where its snapshot was taken, its disks as they were then, and what all that was read of its
+    /// snapshots took.
+    Machine(Box<dyn Machine>, BegunDisks, Loading),
     /// The records after that, in pieces.
     Records(Vec<Record>),
     /// Those were all.
@@ -56,6 +59,7 @@ impl Recovering {
         inspected: Inspected,
         machines: Arc<dyn Machines>,
         disks: DiskPlace,
+        mutations: Mutations,
         waker: Waker,
     ) -> io::Result<Recovering> {
         let (sender, pieces) = mpsc::sync_channel(UNDER_WAY);
@@ -63,7 +67,7 @@ impl Recovering {
             .name("recover".into())
             .spawn(move || {
                 let out = Out { sender, waker };
-                let last = match recover(&inspected, &*machines, disks, &out) {
+                let last = match recover(&inspected, &*machines, disks, mutations, &out) {
                     Ok(()) => Recovered::End,
                     Err(why) => Recovered::Failed(why),
                 };
@@ -101,6 +105,7 @@ fn recover(
     inspected: &Inspected,
     machines: &dyn Machines,
     place: DiskPlace,
+    mutations: Mutations,
     out: &Out,
 ) -> Result<(), String> {
     let files = &*inspected.files;
@@ -108,12 +113,21 @@ fn recover(
     let failed = |error: &dyn std::fmt::Display| {
         format!("{}: {error}", files.path(Some(snapshot)).display())
     };
-    let opened = files.open(snapshot).and_then(SnapshotBytes::of);
-    let mut bytes = opened.map_err(|error| failed(&error))?;
+    let began = monotonic();
+    let chain = OpenChain::open(files, inspected.first_segment);
+    let mut chain = chain.map_err(|error| error.to_string())?;
+    if mutations.active(Mutation::IncrementPassedOver) {
+        chain.without_middle();
+    }
+    let mut bytes = chain.into_bytes().map_err(|error| failed(&error))?;
     let machine = machines.restore(&mut bytes);
     let machine = machine.map_err(|error| failed(&error))?;
+    let loading = Loading {
+        took: inspected.loading.took + monotonic().saturating_sub(began),
+        ..inspected.loading
+    };
     let disks = open_disks(inspected, place)?;
-    if !out.give(Recovered::Machine(machine, disks)) {
+    if !out.give(Recovered::Machine(machine, disks, loading)) {
         return Ok(());
     }
     for segment in &inspected.segments {

@@ -1,11 +1,12 @@
 //! Writes the snapshot of a journal, on a thread of its own, while the guest runs.
 
 use super::storage::{JournalFile, JournalFiles, SnapshotFile};
-use super::{JournalNews, News};
+use super::{JournalNews, News, WrittenSnapshot};
 use crate::disk::Freezing;
 use crate::packing::Packer;
 use crate::priority::yield_to_the_guest;
 use crate::vcpu::{BegunSnapshot, PagesLost};
+use machine::memory::Extent;
 use machine::snapshot::SnapshotWriter;
 use replication::journal::{JournalHead, MAX_PIECE_BYTES, SnapshotFileWriter};
 use std::io::{self, Write};
@@ -45,16 +46,16 @@ pub(super) fn start(
         .name("journal-snapshot".into())
         .spawn(move || {
             yield_to_the_guest();
-            let (id, segment) = (head.id, head.segment);
+            let (id, is) = (head.id, head.as_base());
             let written = write(&*journal, &head, &begun);
-            let merged = written.and_then(|()| {
+            let merged = written.and_then(|bytes| {
                 // A crash from here on leaves disks to which it is done again at the next start.
                 let merged = begun.freezing.as_ref().map_or(Ok(()), Freezing::merge);
-                merged.map_err(WriteError::Disk)
+                merged.map_err(WriteError::Disk).map(|()| bytes)
             });
             drop(begun);
             news.tell(match merged {
-                Ok(()) => JournalNews::HasSnapshot(id, segment),
+                Ok(bytes) => JournalNews::HasSnapshot(id, WrittenSnapshot { is, bytes }),
                 Err(error) => {
                     JournalNews::Failed(id, format!("its snapshot cannot be written: {error}"))
                 }
@@ -63,11 +64,16 @@ pub(super) fn start(
     Ok(())
 }
 
+/// Gives the bytes of its file.
 fn write(
     journal: &dyn JournalFiles,
     head: &JournalHead,
     begun: &BegunSnapshot,
-) -> Result<(), WriteError> {
+) -> Result<u64, WriteError> {
+    assert!(
+        (begun.extent == Extent::Base) == head.builds_on.is_none(),
+        "what builds on a snapshot holds what changed since then, and nothing else does"
+    );
     let path = journal.path(Some(JournalFile::Snapshot(head.segment)));
     let failed = |source| WriteError::File {
         path: path.clone(),
@@ -78,8 +84,13 @@ fn write(
         writer: SnapshotFileWriter::begin(head),
         packer: Packer::new().map_err(failed)?,
         piece: Vec::with_capacity(PIECE_BYTES),
+        bytes: 0,
     };
-    let mut writer = SnapshotWriter::begin(&begun.head, &mut out).map_err(failed)?;
+    let writer = match head.builds_on {
+        None => SnapshotWriter::begin(&begun.head, &mut out),
+        Some(_) => SnapshotWriter::begin_increment(&begun.head, &mut out),
+    };
+    let mut writer = writer.map_err(failed)?;
     while let Some(batch) = begun.pages.next_batch()? {
         writer.pages(&batch).map_err(failed)?;
         begun.pages.reuse(batch);
@@ -90,7 +101,8 @@ fn write(
     // Without the disks as they were then it is none.
     let synced = begun.freezing.as_ref().map_or(Ok(()), Freezing::sync);
     synced.map_err(WriteError::Disk)?;
-    out.file.end().map_err(failed)
+    out.file.end().map_err(failed)?;
+    Ok(out.bytes)
 }
 
 /// Puts the machine's bytes into pieces, packs those, and puts them into the file.
@@ -100,6 +112,8 @@ struct Pieces {
     packer: Packer,
     /// What was not packed yet.
     piece: Vec<u8>,
+    /// Bytes that the file has.
+    bytes: u64,
 }
 
 impl Pieces {
@@ -135,6 +149,7 @@ impl Write for Pieces {
 
     fn flush(&mut self) -> io::Result<()> {
         let bytes = self.writer.take_bytes();
+        self.bytes += bytes.len() as u64;
         self.file.append(&bytes)
     }
 }

@@ -2,7 +2,7 @@
 
 use super::storage::ReadFile;
 use crate::packing::Unpacker;
-use replication::journal::{SnapshotFileReader, SnapshotPiece};
+use replication::journal::{JournalError, JournalHead, SnapshotFileReader, SnapshotPiece};
 use std::io::{self, Read};
 
 /// The machine's bytes in the file of a snapshot.
@@ -26,6 +26,13 @@ impl SnapshotBytes {
             taken: 0,
             pieces: 0,
         })
+    }
+
+    /// What it says of itself, before any of its bytes were taken.
+    pub(super) fn head(&mut self) -> io::Result<JournalHead> {
+        self.next_piece()?;
+        let head = self.reader.head().cloned();
+        head.ok_or_else(|| io::Error::other(JournalError::NoHead))
     }
 
     /// Reads on to the next piece; false after the last.

@@ -7,7 +7,7 @@ use super::{Inspected, Job, JournalNews, JournalOwner, Journals, News, snapshot}
 use crate::packing::Packer;
 use crate::vcpu::{BegunSnapshot, DiskRead};
 use environment::mpsc::{Receiver, Sender};
-use replication::journal::{JournalHead, SegmentWriter, StoredRead};
+use replication::journal::{BaseSnapshot, JournalHead, SegmentWriter, StoredRead};
 use replication::life_log::Place;
 use replication::primary::{JournalStart, StoredRecords};
 use replication::succession::JournalId;
@@ -112,7 +112,7 @@ impl Writer {
                 let fenced = self.fence(id);
                 self.inspect(inspected, fenced);
             }
-            Job::Begin(start, begun) => self.begin(start, begun),
+            Job::Begin(start, begun, base) => self.begin(start, begun, base),
             Job::GoOn(inspected, place, visible_outputs) => {
                 self.go_on(&inspected, place, visible_outputs);
             }
@@ -160,7 +160,12 @@ impl Writer {
         self.news.waker.wake();
     }
 
-    fn begin(&mut self, start: JournalStart, begun: Box<BegunSnapshot>) {
+    fn begin(
+        &mut self,
+        start: JournalStart,
+        begun: Box<BegunSnapshot>,
+        builds_on: Option<BaseSnapshot>,
+    ) {
         let id = start.id;
         self.held = None;
         // One that is being kept goes on in another segment.
@@ -185,7 +190,7 @@ impl Writer {
             visible_outputs: start.visible_outputs,
             disk_layer: begun.freezing.as_ref().map_or(0, |disks| disks.id().0),
             times: Some(begun.times),
-            builds_on: 0,
+            builds_on,
         };
         let of = Begun {
             id,
@@ -201,7 +206,11 @@ impl Writer {
                 }
                 None => self.storage.begin(of, &self.owner.machine)?,
             };
-            let open = open_segment(files.clone(), &head)?;
+            let of_segment = JournalHead {
+                builds_on: None,
+                ..head.clone()
+            };
+            let open = open_segment(files.clone(), &of_segment)?;
             snapshot::start(files, head, begun, self.news.clone())?;
             Ok(open)
         };
@@ -294,7 +303,7 @@ fn next_segment(
         place,
         visible_outputs,
         times: None,
-        builds_on: 0,
+        builds_on: None,
         ..inspected.head.clone()
     };
     open_segment(files.clone(), &head)

@@ -8,6 +8,7 @@ use crate::host_time::monotonic;
 use crate::status::JoinProgress;
 use crate::vcpu::{BegunCopy, BegunSnapshot, SnapshotDisks};
 use environment::mpsc::{self, Receiver, Sender};
+use machine::memory::Extent;
 use replication::ConnectionId;
 use replication::succession::RunId;
 
@@ -51,10 +52,11 @@ impl PrimaryLoop {
         match self.requests.begin(monotonic()) {
             Some(number) if self.is_journals(number) => {
                 let disks = self.journals_disks(number);
-                self.vcpu.snapshot(number, disks);
+                self.vcpu.snapshot(number, self.journals_extent(), disks);
             }
             Some(number) if self.keeping.is_its(number) => {
-                self.vcpu.snapshot(number, SnapshotDisks::Copied);
+                self.vcpu
+                    .snapshot(number, Extent::Whole, SnapshotDisks::Copied);
             }
             Some(pairing) => self.vcpu.copy(pairing),
             None => {}

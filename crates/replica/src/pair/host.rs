@@ -43,6 +43,7 @@ use replication::event::Event;
 use replication::message::{
     Continuation, Greeting, LifeId, Message, PROTOCOL_VERSION, Refusal, spoken,
 };
+use replication::mutation::Mutations;
 use replication::startup::{Standing, TurnedAway};
 use replication::succession::{Generation, Kind};
 use std::collections::BTreeMap;
@@ -161,6 +162,7 @@ impl Host {
         config: ReplicaConfig,
         machines: Box<dyn Machines>,
         store: Box<dyn Store>,
+        mutations: Mutations,
     ) -> Result<Host, ReplicaError> {
         let directory = &config.state_directory;
         let own = StateDirectory::take(directory)?;
@@ -202,6 +204,7 @@ impl Host {
             move || waker.wake()
         })?;
         let mut pair_config = identity::pair_config(&config, &membership, &*machines)?;
+        pair_config.mutations = mutations;
         pair_config.greeting.listen_port = door.address().map_or(0, |address| address.port());
         let machine = pair_config.greeting.machine.clone();
         let node = pair_config.greeting.host.node();
@@ -873,7 +876,8 @@ fn open_journal(
         overlay_bases: writable_bases(config),
         run: pair.greeting.run,
     };
-    let desk = JournalDesk::start(&options.place, owner, options.keep, waker.clone())?;
+    let (keep, mutations) = (options.keep, pair.mutations);
+    let desk = JournalDesk::start(&options.place, owner, keep, mutations, waker.clone())?;
     Ok(Some(desk))
 }
 

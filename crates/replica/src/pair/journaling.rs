@@ -1,12 +1,15 @@
 //! A primary's journal: what the core wants of it, and what it says.
 
+use super::journal_chain::{LoadingSpeed, SnapshotChain, replay_within};
 use super::primary::PrimaryLoop;
 use crate::config::JournalPlace;
 use crate::disk::DiskThread;
 use crate::disk::overlay::LayerId;
 use crate::host_time::{monotonic, monotonic_ns};
-use crate::journal::{JournalDesk, JournalNews};
+use crate::journal::{JournalDesk, JournalNews, Loading, WrittenSnapshot};
 use crate::vcpu::{BegunSnapshot, DiskRead, SnapshotDisks};
+use machine::memory::Extent;
+use replication::mutation::Mutation;
 use replication::primary::{JournalStart, StoredRecords};
 use replication::succession::JournalId;
 use std::time::Duration;
@@ -14,8 +17,10 @@ use std::time::Duration;
 /// The snapshot of a journal, on its way.
 #[derive(Default)]
 pub(super) struct JournalSnapshot {
-    /// Its number, from when it is asked for until it is there.
-    number: Option<u64>,
+    /// The journal's identity and its own number, from when it is asked for until it is there.
+    asked: Option<(JournalId, u64)>,
+    /// Those on which it builds; none: it is whole.
+    base: Option<SnapshotChain>,
     /// Begun, and to be written.
     begun: Option<Box<BegunSnapshot>>,
 }
@@ -23,7 +28,7 @@ pub(super) struct JournalSnapshot {
 impl JournalSnapshot {
     /// Whether one was asked for and is not there yet.
     pub(super) fn is_under_way(&self) -> bool {
-        self.number.is_some()
+        self.asked.is_some()
     }
 }
 
@@ -54,13 +59,18 @@ pub(super) struct JournalAge {
     commits: u64,
     /// The most instructions a second that the machine was seen to run: a replay waits for nothing.
     speed: f64,
+    /// Bytes of the newest snapshot that is whole, and of those on which it builds.
+    bytes: u64,
+    loading: LoadingSpeed,
 }
 
 impl JournalAge {
-    /// Of a machine that went on from a snapshot that was taken there.
-    pub fn since(count: u64) -> JournalAge {
+    /// Of a machine that went on from a snapshot that was taken there, which took so long to read.
+    pub fn since(count: u64, loading: Loading) -> JournalAge {
         JournalAge {
             snapshot_at: count,
+            bytes: loading.bytes,
+            loading: LoadingSpeed::measured(loading),
             ..JournalAge::default()
         }
     }
@@ -75,8 +85,9 @@ impl JournalAge {
         self.not_before = now + LEAST_SPACING;
     }
 
-    fn snapshot_is_there(&mut self, now: Duration) {
+    fn snapshot_is_there(&mut self, now: Duration, chain: &SnapshotChain) {
         self.snapshot_at = self.next_at;
+        self.bytes = chain.bytes();
         let took = now.saturating_sub(self.begun);
         self.not_before = now + LEAST_SPACING.max(took * SNAPSHOT_SHARE);
     }
@@ -90,18 +101,23 @@ impl JournalAge {
         self.speed = self.speed.max(instructions_per_second);
     }
 
-    fn recovers_in(&self, count: u64) -> Duration {
+    fn replays_in(&self, count: u64) -> Duration {
         let instructions = count.saturating_sub(self.snapshot_at) as f64;
         Duration::from_secs_f64(instructions / self.speed.max(LEAST_SPEED))
+    }
+
+    fn loads_in(&self) -> Duration {
+        self.loading.of(self.bytes)
     }
 
     fn is_free(&self, now: Duration) -> bool {
         now >= self.not_before
     }
 
-    /// Half of what is allowed is left for the snapshot itself, and for a host that is slower then.
+    /// Half of what is allowed is left for the snapshot itself, and for a host that is slower then; more of it where
+    /// the snapshot is large.
     fn is_due(&self, now: Duration, count: u64, within: Duration) -> bool {
-        self.is_free(now) && self.recovers_in(count) * 2 >= within
+        self.is_free(now) && self.replays_in(count) >= replay_within(within, self.loads_in())
     }
 }
 
@@ -111,11 +127,31 @@ impl PrimaryLoop {
         desk.expect("the core keeps a journal only where one is configured")
     }
 
-    /// A snapshot is to be taken for a journal.
-    pub(super) fn ask_journal_snapshot(&mut self, number: u64) {
-        self.journal_snapshot.number = Some(number);
+    /// A snapshot is to be taken for a journal. It builds on what is there, if that has become whole: from the moment at
+    /// which it begins no other may build on that, as the machine knows only what changed since.
+    pub(super) fn ask_journal_snapshot(&mut self, id: JournalId, number: u64) {
+        let options = self.host.config.journal.as_ref();
+        let within = options.map_or(Duration::ZERO, |options| options.recover_within);
+        let speed = self.journal_age.loading;
+        let base = self.journal_chain.take();
+        let base = base.filter(|chain| chain.journal() == id);
+        self.journal_snapshot = JournalSnapshot {
+            asked: Some((id, number)),
+            base: base.filter(|chain| chain.may_grow(speed, within)),
+            begun: None,
+        };
         self.keeping.gives_way();
         self.requests.ask(number);
+    }
+
+    /// What of RAM is in the journal's snapshot.
+    pub(super) fn journals_extent(&self) -> Extent {
+        let mutations = self.host.pair_config.mutations;
+        match self.journal_snapshot.base {
+            None => Extent::Base,
+            Some(_) if mutations.active(Mutation::JournalSharesAnEpoch) => Extent::Changes,
+            Some(_) => Extent::Increment,
+        }
     }
 
     /// What becomes of the disks at the journal's snapshot of this number.
@@ -158,7 +194,8 @@ impl PrimaryLoop {
 
     /// Whether this snapshot is the journal's.
     pub(super) fn is_journals(&self, number: u64) -> bool {
-        self.journal_snapshot.number == Some(number)
+        let asked = self.journal_snapshot.asked;
+        asked.is_some_and(|(_, asked)| asked == number)
     }
 
     /// It was begun; the core says what journal it is for.
@@ -169,7 +206,9 @@ impl PrimaryLoop {
     pub(super) fn begin_journal(&mut self, start: JournalStart) {
         if let Some(begun) = self.journal_snapshot.begun.take() {
             self.journal_age.begins(monotonic(), start.place.count);
-            self.journal_desk().begin(start, begun);
+            let base = self.journal_snapshot.base.as_ref();
+            let builds_on = base.map(SnapshotChain::newest);
+            self.journal_desk().begin(start, begun, builds_on);
         }
     }
 
@@ -187,7 +226,7 @@ impl PrimaryLoop {
     pub(super) fn end_journal(&mut self, id: JournalId) {
         self.journal_desk().end(id);
         let snapshot = std::mem::take(&mut self.journal_snapshot);
-        if snapshot.number.is_some() {
+        if snapshot.is_under_way() {
             self.requests.cancel();
             self.vcpu.cancel_snapshot();
         }
@@ -216,9 +255,21 @@ impl PrimaryLoop {
         }
     }
 
+    /// It is there; another one may build on it.
+    fn has_journal_snapshot(&mut self, id: JournalId, written: WrittenSnapshot) {
+        // Of a journal that is kept no longer it is nothing to the one that is.
+        let is_its = |snapshot: &JournalSnapshot| snapshot.asked.is_some_and(|(of, _)| of == id);
+        if is_its(&self.journal_snapshot) {
+            let JournalSnapshot { base, .. } = std::mem::take(&mut self.journal_snapshot);
+            let chain = SnapshotChain::with(base, id, written);
+            self.journal_age.snapshot_is_there(monotonic(), &chain);
+            self.journal_chain = Some(chain);
+        }
+    }
+
     /// How long going on from the journal would take now.
     pub(super) fn recovers_in(&self) -> Duration {
-        self.journal_age.recovers_in(self.count())
+        self.journal_age.loads_in() + self.journal_age.replays_in(self.count())
     }
 
     /// Tells, once, that what is to be durable waits for a place that does not answer, and that it answers again.
@@ -248,10 +299,9 @@ impl PrimaryLoop {
         while let Some(news) = self.host.journal.as_ref().and_then(JournalDesk::news) {
             let now = monotonic();
             match news {
-                JournalNews::HasSnapshot(id, segment) => {
-                    self.journal_desk().trim(id, segment);
-                    self.journal_age.snapshot_is_there(now);
-                    self.journal_snapshot = JournalSnapshot::default();
+                JournalNews::HasSnapshot(id, written) => {
+                    self.journal_desk().trim(id, written.is.segment);
+                    self.has_journal_snapshot(id, written);
                     self.core.journal_has_snapshot(now, id);
                 }
                 JournalNews::Durable(id, sequence) => {

@@ -6,6 +6,7 @@ use super::copy::Copy;
 use super::demand::Demand;
 use super::fence::NOT_WAITING;
 use super::host::{Happened, Host};
+use super::journal_chain::SnapshotChain;
 use super::journaling::{JournalAge, JournalSnapshot};
 use super::keeping::Keeping;
 use super::markers::Purpose;
@@ -67,6 +68,8 @@ pub(super) struct PrimaryLoop {
     pub(super) requests: SnapshotRequests,
     pub(super) journal_snapshot: JournalSnapshot,
     pub(super) journal_age: JournalAge,
+    /// The journal's snapshots on which the next one may build.
+    pub(super) journal_chain: Option<SnapshotChain>,
     /// What the guest writes goes to layers beside its images, or may.
     pub(super) has_layers: bool,
     pub(super) copy: Copy,
@@ -185,6 +188,7 @@ impl PrimaryLoop {
             requests: SnapshotRequests::default(),
             journal_snapshot: JournalSnapshot::default(),
             journal_age: JournalAge::default(),
+            journal_chain: None,
             has_layers: false,
             copy: Copy::default(),
             demand: Demand::default(),
@@ -532,8 +536,8 @@ impl PrimaryLoop {
                     self.requests.ask(pairing);
                 }
                 PrimaryAction::AbortSnapshot { .. } => self.drop_copy(),
-                PrimaryAction::BeginJournal { snapshot, .. } => {
-                    self.ask_journal_snapshot(snapshot);
+                PrimaryAction::BeginJournal { id, snapshot } => {
+                    self.ask_journal_snapshot(id, snapshot);
                 }
                 PrimaryAction::JournalFrom(start) => self.begin_journal(start),
                 PrimaryAction::Store { id, batches } => self.store(id, batches),

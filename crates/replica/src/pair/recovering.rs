@@ -9,7 +9,7 @@ use crate::disk::{BegunDisks, Disk};
 use crate::end::ReplicaError;
 use crate::evidence::EvidenceStore;
 use crate::host_time::monotonic;
-use crate::journal::{DiskPlace, Inspected, Recovered, Recovering};
+use crate::journal::{DiskPlace, Inspected, Loading, Recovered, Recovering};
 use crate::status::ReplicaStatus;
 use crate::vcpu::{
     CommandChannel, InputEncoding, Parts, ReplayReport, ReplayingVcpu, ReplicaGuest,
@@ -48,6 +48,8 @@ struct Recovery {
     /// Outputs that may not have left.
     outputs: VecDeque<VisibleOutputs>,
     began: Duration,
+    /// What reading the snapshots took.
+    loading: Loading,
 }
 
 impl Recovery {
@@ -79,6 +81,7 @@ impl Recovery {
             is_committed: false,
             outputs: VecDeque::new(),
             began: monotonic(),
+            loading: Loading::default(),
         })
     }
 
@@ -113,7 +116,8 @@ impl Recovery {
     fn take(&mut self, host: &mut Host) -> Result<(), ReplicaError> {
         while self.given - self.replayed < AHEAD_RECORDS {
             match self.recovering.next() {
-                Some(Recovered::Machine(machine, disks)) => {
+                Some(Recovered::Machine(machine, disks, loading)) => {
+                    self.loading = loading;
                     let vcpu = start(host, machine, disks)?;
                     vcpu.hurry();
                     self.vcpu = Some(vcpu);
@@ -288,6 +292,7 @@ fn go_live(mut host: Host, opened: Entry, recovery: Recovery) -> PrimaryLoop {
         given,
         outputs,
         began,
+        loading,
         ..
     } = recovery;
     let vcpu = vcpu.expect("a machine that has replayed all of its records is there");
@@ -330,7 +335,7 @@ fn go_live(mut host: Host, opened: Entry, recovery: Recovery) -> PrimaryLoop {
     };
     let core = Primary::new(monotonic(), host.pair_config.clone(), beginning);
     let mut primary = PrimaryLoop::new(host, vcpu, core);
-    primary.journal_age = JournalAge::since(inspected.head().place.count);
+    primary.journal_age = JournalAge::since(inspected.head().place.count, loading);
     primary.has_layers = inspected.head().disk_layer != 0;
     primary
 }

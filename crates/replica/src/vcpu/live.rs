@@ -15,7 +15,6 @@ use checkpoints::{Checkpoints, OutputWaits};
 use environment::mpsc::{self, RecvTimeoutError, TryRecvError};
 use machine::Stop;
 use machine::input::{DiskStatus, Input, InstructionCount};
-use machine::memory::Extent;
 use machine::output::{Finish, Output, Trouble};
 use replication::lag::{FULL_SPEED, RunShare};
 use replication::record::{Record, RecordBody};
@@ -318,9 +317,11 @@ impl<'a> Live<'a> {
             LiveCommand::Press { input, press } => self.press(input, press)?,
             LiveCommand::Throttle(share) => self.run_share = share.min(FULL_SPEED),
             LiveCommand::CompleteFlushes { up_to } => self.complete_flushes(up_to)?,
-            LiveCommand::Snapshot { pairing, disks } => {
-                self.ask_snapshot(pairing, Extent::Whole, disks);
-            }
+            LiveCommand::Snapshot {
+                pairing,
+                extent,
+                disks,
+            } => self.ask_snapshot(pairing, extent, disks),
             LiveCommand::Copy { pairing } => self.begin_copy(pairing),
             LiveCommand::NextRound { pairing } => self.next_round(pairing),
             LiveCommand::CheckpointHeld => self.checkpoint_held(),

@@ -8,7 +8,7 @@ use crate::disk::{CopiedPart, Freezing, SECTOR_BYTES};
 use environment::mpsc::{self, Receiver};
 use machine::Machine;
 use machine::input::{Input, InstructionCount};
-use machine::memory::PAGE_SIZE;
+use machine::memory::{Extent, PAGE_SIZE};
 use machine::output::{Finish, Output, Trouble};
 use machine::snapshot::{Snapshot, SnapshotHead};
 use replication::journal::MachineTimes;
@@ -39,8 +39,12 @@ pub(crate) enum LiveCommand {
     /// Flushes that ended may be told to the guest if it asked for them at an instruction count of at
     /// most this; the others have to wait.
     CompleteFlushes { up_to: InstructionCount },
-    /// Begin a snapshot with this number, and what belongs to it of the disks.
-    Snapshot { pairing: u64, disks: SnapshotDisks },
+    /// Begin a snapshot with this number, of so much of RAM, and what belongs to it of the disks.
+    Snapshot {
+        pairing: u64,
+        extent: Extent,
+        disks: SnapshotDisks,
+    },
     /// Begin a copy of the machine for this pairing, in rounds. The last is a snapshot.
     Copy { pairing: u64 },
     /// Go on to the next round of this copy.
@@ -242,7 +246,9 @@ pub struct BegunSnapshot {
     pub visible: u64,
     /// The machine but for its RAM.
     pub head: SnapshotHead,
-    /// Its RAM, or of a copy what changed since the round before.
+    /// How much of its RAM is in it.
+    pub extent: Extent,
+    /// Its RAM, or what changed of it.
     pub pages: SnapshotPages,
     /// What its clocks showed.
     pub times: MachineTimes,
@@ -264,13 +270,14 @@ impl BegunSnapshot {
         machine: &dyn Machine,
         pairing: u64,
         head: SnapshotHead,
-        pages: SnapshotPages,
+        (extent, pages): (Extent, SnapshotPages),
     ) -> BegunSnapshot {
         BegunSnapshot {
             pairing,
             count: machine.instruction_count(),
             visible: machine.visible_outputs(),
             head,
+            extent,
             pages,
             times: times_of(machine),
             memory_bytes: machine.pages_in_use() as u64 * PAGE_SIZE,

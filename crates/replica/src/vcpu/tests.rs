@@ -382,7 +382,8 @@ fn a_snapshot_waits_for_the_requests_under_way_and_holds_the_new_ones_back() {
     let live = Live::start(LiveOptions::default());
     live.instruction(Does::Writes);
     let first = live.carried_out();
-    live.vcpu.snapshot(1, SnapshotDisks::Untouched);
+    live.vcpu
+        .snapshot(1, Extent::Whole, SnapshotDisks::Untouched);
     live.instruction(Does::Nothing);
     live.instruction(Does::Writes);
     live.vcpu.press(None, 1);

@@ -26,12 +26,14 @@ pub const SEGMENT_MAGIC: [u8; 8] = *b"USTDYJNL";
 /// The first bytes of a snapshot's file.
 pub const SNAPSHOT_MAGIC: [u8; 8] = *b"USTDYSNP";
 /// The format that this build writes.
-pub const FORMAT_VERSION: u16 = 3;
+pub const FORMAT_VERSION: u16 = 4;
 /// The oldest format that it reads: a host that was upgraded while everything was down goes on from the journal
 /// that the program before it wrote. It has no times, nothing of what disks read, and nothing is packed.
 pub const OLDEST_VERSION: u16 = 2;
 /// The first format that has those.
 const VERSION_WITH_TIMES: u16 = 3;
+/// The first format in which snapshots build on each other.
+const VERSION_WITH_INCREMENTS: u16 = 4;
 
 /// Bytes of a machine's name, at most.
 const MAX_NAME_BYTES: usize = 64;
@@ -75,9 +77,18 @@ pub struct JournalHead {
     pub disk_layer: u128,
     /// What the machine's clocks showed at `place`, where somebody took a snapshot there.
     pub times: Option<MachineTimes>,
-    /// The snapshot, by its segment, that has what was not written since: this one builds on it. 0: on none. Of a
-    /// segment always 0.
-    pub builds_on: u64,
+    /// The snapshot that has what was not written since: this one builds on it. Of a segment, and of a snapshot that
+    /// is whole in itself, none.
+    pub builds_on: Option<BaseSnapshot>,
+}
+
+/// A snapshot on which another one builds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BaseSnapshot {
+    /// The segment that begins with it.
+    pub segment: u64,
+    /// The log up to where it was taken: no other snapshot of this number will do.
+    pub mark: LogMark,
 }
 
 /// What a machine's clocks show.
@@ -144,8 +155,19 @@ impl JournalHead {
             put_varint(&mut out, times.guest_ns);
             put_varint(&mut out, times.unix_ns);
         }
-        put_varint(&mut out, self.builds_on);
+        put_varint(&mut out, self.builds_on.map_or(0, |base| base.segment));
+        if let Some(base) = self.builds_on {
+            out.extend_from_slice(&base.mark.0.to_le_bytes());
+        }
         out
+    }
+
+    /// As another snapshot names it that builds on it.
+    pub fn as_base(&self) -> BaseSnapshot {
+        BaseSnapshot {
+            segment: self.segment,
+            mark: self.place.mark,
+        }
     }
 
     fn decode(payload: &[u8], version: u16) -> Result<JournalHead, WireError> {
@@ -175,12 +197,28 @@ impl JournalHead {
                 }),
             },
             builds_on: match version >= VERSION_WITH_TIMES {
-                false => 0,
-                true => fields.varint()?,
+                false => None,
+                true => base_snapshot(&mut fields, version)?,
             },
         };
         fields.end()?;
         Ok(head)
+    }
+}
+
+/// Format 3 has a number there that is always 0.
+fn base_snapshot(fields: &mut Fields<'_>, version: u16) -> Result<Option<BaseSnapshot>, WireError> {
+    match fields.varint()? {
+        0 => Ok(None),
+        segment if version < VERSION_WITH_INCREMENTS => Err(WireError::TooLarge {
+            what: "the snapshot on which one of format 3 builds",
+            value: segment,
+            limit: 0,
+        }),
+        segment => Ok(Some(BaseSnapshot {
+            segment,
+            mark: LogMark(u128::from_le_bytes(fields.array()?)),
+        })),
     }
 }
 
@@ -255,6 +293,7 @@ pub struct SegmentWriter {
 impl SegmentWriter {
     /// Begins one.
     pub fn begin(head: &JournalHead) -> SegmentWriter {
+        assert!(head.builds_on.is_none(), "a segment builds on no snapshot");
         let mut writer = SegmentWriter {
             id: head.id,
             segment: head.segment,

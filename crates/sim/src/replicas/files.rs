@@ -6,6 +6,7 @@ use super::storage::Storage;
 use crate::random::Random;
 use environment::Parked;
 use environment::fs::{Lock, Opening, StoredFile};
+use replication::journal::SnapshotFileReader;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -388,7 +389,20 @@ pub fn rename(shared: &Shared, process: ProcessId, from: &Path, to: &Path) -> io
     if to.to_string_lossy().contains(OVERLAY) {
         state.observer.count("overlay written again");
     }
+    let node = state.process(process).node;
+    if is_increment(state.files[node].content(to)) {
+        state.observer.count("snapshot built on another");
+    }
     Ok(())
+}
+
+/// Whether it is the file of a journal's snapshot that builds on another one.
+fn is_increment(content: Option<&[u8]>) -> bool {
+    let mut reader = SnapshotFileReader::default();
+    reader.push(content.unwrap_or_default());
+    // What comes first is its head; what is no such file has none.
+    let _first = reader.next_piece();
+    reader.head().is_some_and(|head| head.builds_on.is_some())
 }
 
 /// See [`environment::fs::names`].

@@ -234,7 +234,12 @@ impl Summary {
         let never = |what: &&str| !self.counts.contains_key(*what);
         let all: &[&'static str] = match kind {
             Kind::Plain => &SITUATIONS,
-            Kind::Journals => &["Recovered", "overlay merged", "overlay written again"],
+            Kind::Journals => &[
+                "Recovered",
+                "overlay merged",
+                "overlay written again",
+                "snapshot built on another",
+            ],
             Kind::Lives => &["Ended", "Lost", "life begun", "started from a disk"],
             Kind::Moving => &["Moved", "key copied", "done: arbiter move"],
             Kind::Untold => &["done: switchover"],

@@ -90,7 +90,7 @@ pub struct SimulatedMachines {
     /// Snapshots are for the journal as well.
     journals: bool,
     differs: bool,
-    transfers_state: bool,
+    keeps_sum: bool,
     restore_ms: u64,
     slowness: u64,
 }
@@ -101,7 +101,7 @@ impl SimulatedMachines {
         if self.differs {
             machine.may_differ = Some((self.shared.clone(), self.process));
         }
-        if self.transfers_state {
+        if self.keeps_sum {
             machine.sums = Some((self.shared.clone(), self.process));
         }
         if !self.journals {
@@ -326,7 +326,8 @@ impl World {
                 .then(|| self.directory.disk_of(&self.site, node)),
             journals: self.site.journals,
             differs: self.site.differs,
-            transfers_state: self.site.checkpoints.is_some(),
+            // Machines are made of pages of several moments.
+            keeps_sum: self.site.checkpoints.is_some() || self.site.journals,
             restore_ms: self.site.restore_ms,
             slowness: self.nodes[node].slowness,
         }

@@ -139,7 +139,8 @@ impl Site {
             unable: kind == Kind::Unable,
             moves: kind == Kind::Moving,
             recover_within: match journals {
-                true => Duration::from_millis(random.pick(&[50, 50, 10_000])),
+                // A snapshot a second, now and then, or once.
+                true => Duration::from_millis(random.pick(&[5, 5, 50, 10_000])),
                 false => Duration::ZERO,
             },
             durability: match random.pick(&[Durability::Primary, Durability::Both]) {

@@ -90,6 +90,7 @@ pub fn list(place: &JournalPlace) -> Result<String, Failure> {
         let (segments, segment_bytes) = journal.segments();
         let ways_in = journal.ways_in();
         let snapshot_bytes: u64 = ways_in.iter().map(|way_in| way_in.bytes).sum();
+        let snapshot_bytes = snapshot_bytes + journal.base_bytes();
         let head = &ways_in[0].head;
         let _ = writeln!(
             text,
@@ -104,10 +105,11 @@ pub fn list(place: &JournalPlace) -> Result<String, Failure> {
         for way_in in ways_in {
             let _ = writeln!(
                 text,
-                "  snapshot {:08}  {}  ({:.1} MiB)",
+                "  snapshot {:08}  {}  ({:.1} MiB{})",
                 way_in.head.segment,
                 describe_head(&way_in.head),
-                mib(way_in.bytes)
+                mib(way_in.bytes),
+                describe_base(&way_in.head)
             );
         }
         for unusable in journal.unusable() {
@@ -127,6 +129,13 @@ pub fn list(place: &JournalPlace) -> Result<String, Failure> {
 
 fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
+}
+
+fn describe_base(head: &JournalHead) -> String {
+    let base = head.builds_on;
+    base.map_or_else(String::new, |base| {
+        format!(", builds on {:08}", base.segment)
+    })
 }
 
 fn describe_head(head: &JournalHead) -> String {
@@ -223,7 +232,13 @@ impl Found {
         let first = self.way_in.saturating_sub(earlier);
         let mut refused: Option<anyhow::Error> = None;
         for way_in in ways_in[..=first].iter().rev() {
-            let (mut file, records) = self.journal.enter(way_in, until).map_err(Failure::usage)?;
+            let (mut file, records) = match self.journal.enter(way_in, until) {
+                Ok(entered) => entered,
+                Err(error) => {
+                    refused.get_or_insert(error.into());
+                    continue;
+                }
+            };
             let architecture =
                 check_semantics(way_in.head.semantics_version).map_err(Failure::usage)?;
             match restore(&mut file, architecture, engine) {

@@ -127,16 +127,20 @@ pub fn counting_and_resetting(lines: u16) -> Vec<u8> {
 /// Prints a number after every 400,000 instructions or so, and never waits.
 pub fn counting_busily() -> Vec<u8> {
     let mut program = Assembler::default();
-    begin(&mut program);
+    count_busily(&mut program);
+    program.elf(0, &[])
+}
+
+fn count_busily(program: &mut Assembler) {
+    begin(program);
     let line = program.here();
-    print_counter(&mut program);
+    print_counter(program);
     program.immediate(Op::Addi, COUNTER, COUNTER, 1);
     program.load(A1, 200_000);
     let work = program.here();
     program.immediate(Op::Addi, A1, A1, -1);
     program.branch(Op::Bne, A1, ZERO, work);
     program.jump(line);
-    program.elf(0, &[])
 }
 
 /// Prints what is typed, each byte one greater.
@@ -174,6 +178,25 @@ pub fn counting_to(lines: u16, status: u16) -> Vec<u8> {
 /// counts as [`counting_slowly`] does.
 pub fn filling_memory_then_counting(bytes: u64) -> Vec<u8> {
     let mut program = Assembler::default();
+    fill_memory(&mut program, bytes);
+    begin(&mut program);
+    let line = program.here();
+    print_counter(&mut program);
+    program.immediate(Op::Addi, COUNTER, COUNTER, 1);
+    wait(&mut program);
+    program.jump(line);
+    program.elf(0, &[])
+}
+
+/// The same, and counts as [`counting_busily`] does: its memory stays as it is, but for a page.
+pub fn filling_memory_then_counting_busily(bytes: u64) -> Vec<u8> {
+    let mut program = Assembler::default();
+    fill_memory(&mut program, bytes);
+    count_busily(&mut program);
+    program.elf(0, &[])
+}
+
+fn fill_memory(program: &mut Assembler, bytes: u64) {
     program.load(T0, RAM + (1 << 20));
     program.load(T1, RAM + (1 << 20) + bytes);
     program.load(A3, 0x9e37_79b9_7f4a_7c15);
@@ -185,11 +208,4 @@ pub fn filling_memory_then_counting(bytes: u64) -> Vec<u8> {
     program.store(Op::Sd, A3, T0, 0);
     program.immediate(Op::Addi, T0, T0, 8);
     program.branch(Op::Bltu, T0, T1, fill);
-    begin(&mut program);
-    let line = program.here();
-    print_counter(&mut program);
-    program.immediate(Op::Addi, COUNTER, COUNTER, 1);
-    wait(&mut program);
-    program.jump(line);
-    program.elf(0, &[])
 }

@@ -455,7 +455,7 @@ mod tests {
             visible_outputs: 0,
             disk_layer: 0,
             times: None,
-            builds_on: 0,
+            builds_on: None,
         };
         let bytes = SegmentWriter::begin(&head).take_bytes();
         journal.begin_segment(1, &bytes).unwrap();

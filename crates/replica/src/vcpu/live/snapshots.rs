@@ -202,7 +202,7 @@ impl Live<'_> {
         if extent == Extent::Changes {
             self.begin_checkpoints(pairing);
         }
-        let mut begun = BegunSnapshot::of(&*self.guest.machine, pairing, head, pages);
+        let mut begun = BegunSnapshot::of(&*self.guest.machine, pairing, head, (extent, pages));
         begun.disk_parts = disk_parts;
         begun.freezing = freezing;
         begun.pause = Duration::from_nanos(monotonic_ns().saturating_sub(began_ns));

@@ -51,7 +51,7 @@ impl Snapshots {
         let head = machine.begin_snapshot(Extent::Whole);
         let (copying, pages) = Copying::begin(machine, number, ends.own.clone());
         self.copying = Some(copying);
-        let mut begun = BegunSnapshot::of(machine, number, head, pages);
+        let mut begun = BegunSnapshot::of(machine, number, head, (Extent::Whole, pages));
         begun.disk_parts = disk_parts;
         begun.pause = Duration::from_nanos(monotonic_ns().saturating_sub(began_ns));
         ends.replay(ReplayReport::Snapshot(Box::new(begun)));

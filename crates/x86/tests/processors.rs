@@ -39,9 +39,17 @@ struct Program {
 }
 
 impl Program {
+    /// The first CPU goes by the rules that the others begin with: else they would never share a translation.
     fn new(cpus: u32) -> Program {
         let mut a = CodeAssembler::new(64).expect("there is 64-bit code");
-        a.mov(rsp, 0x8_0000u64).expect("it assembles");
+        let mut begin = || {
+            a.mov(rsp, 0x8_0000u64)?;
+            a.mov(ecx, 0xc000_0080u32)?;
+            a.rdmsr()?;
+            a.or(eax, 0x800)?; // NXE
+            a.wrmsr()
+        };
+        begin().expect("it assembles");
         Program { a, cpus }
     }
 
@@ -71,22 +79,27 @@ impl Program {
         self.a.set_label(&mut behind)
     }
 
+    /// An interrupt gate, or with `kind` 0x8f a trap gate.
+    fn gate(&mut self, vector: u32, handler: CodeLabel, kind: u32) -> Assembled {
+        let a = &mut self.a;
+        a.mov(rdx, DESCRIPTORS + u64::from(vector) * 16)?;
+        a.lea(rax, ptr(handler))?;
+        a.mov(word_ptr(rdx), ax)?;
+        a.mov(word_ptr(rdx + 2), 0x10)?;
+        a.mov(word_ptr(rdx + 4), kind << 8)?;
+        a.shr(rax, 16)?;
+        a.mov(word_ptr(rdx + 6), ax)?;
+        a.mov(qword_ptr(rdx + 8), 0)
+    }
+
     /// The gates of interrupts; each CPU has to load them ([`load_tables`]). The handlers count in the words of the
     /// CPU at [`DATA`], numbered by R15.
     fn handlers(&mut self) -> Assembled {
+        let mut label = || self.a.create_label();
+        let (mut fixed, mut nonmaskable, mut behind) = (label(), label(), label());
+        self.gate(VECTOR, fixed, 0x8e)?;
+        self.gate(2, nonmaskable, 0x8e)?;
         let a = &mut self.a;
-        let (mut fixed, mut nonmaskable, mut behind) =
-            (a.create_label(), a.create_label(), a.create_label());
-        for (vector, handler) in [(VECTOR, fixed), (2, nonmaskable)] {
-            a.mov(rdx, DESCRIPTORS + u64::from(vector) * 16)?;
-            a.lea(rax, ptr(handler))?;
-            a.mov(word_ptr(rdx), ax)?;
-            a.mov(word_ptr(rdx + 2), 0x10)?;
-            a.mov(word_ptr(rdx + 4), 0x8e00)?;
-            a.shr(rax, 16)?;
-            a.mov(word_ptr(rdx + 6), ax)?;
-            a.mov(qword_ptr(rdx + 8), 0)?;
-        }
         a.mov(rax, DESCRIPTORS + 0x1000)?;
         a.mov(word_ptr(rax), 0xfff)?;
         a.mov(rcx, DESCRIPTORS)?;
@@ -333,6 +346,10 @@ fn a_cpu_gives_itself_back_and_is_woken_up_again() {
         let mut program = Program::new(2);
         for times in 1..4u64 {
             let leave = |a: &mut CodeAssembler| {
+                // Nothing is left of what it was.
+                a.mov(rax, DATA)?;
+                a.mov(qword_ptr(rax + 0x40 + times as i32 * 8), rbx)?;
+                a.mov(rbx, rsp)?;
                 poke(a, DATA, times)?;
                 a.mov(rax, 0xf_0000u64)?; // the MADT's reset vector
                 a.jmp(rax)
@@ -358,6 +375,7 @@ fn a_cpu_gives_itself_back_and_is_woken_up_again() {
     let machine = everywhere(program);
     for times in 1..4 {
         assert_eq!(peek(&machine, DATA + times * 8), times);
+        assert_eq!(peek(&machine, DATA + 0x40 + times * 8), 0, "RBX");
     }
     // Behind the OUT it executed nothing.
     let views = machine.harts();
@@ -396,15 +414,15 @@ fn an_idle_machine_waits_for_the_timer_of_any_cpu() {
     let program = || {
         let mut program = Program::new(3);
         program.handlers().unwrap();
-        for (cpu, nanoseconds) in [(1, 50_000_000), (2, 70_000_000)] {
+        for (cpu, nanoseconds) in [(1, 70_000_000), (2, 50_000_000)] {
             let wait = |a: &mut CodeAssembler| {
                 load_tables(a, cpu)?;
                 a.mov(rax, APIC)?;
                 a.mov(dword_ptr(rax + 0x320), TIMER as i32)?;
                 a.mov(dword_ptr(rax + 0x3e0), 0xb)?; // each nanosecond
                 a.mov(dword_ptr(rax + 0x380), nanoseconds)?;
-                if cpu == 2 {
-                    a.sti()?;
+                if cpu == 1 {
+                    a.sti()?; // it is not the last that runs
                     a.hlt()?;
                 }
                 Ok(())
@@ -428,7 +446,7 @@ fn an_idle_machine_waits_for_the_timer_of_any_cpu() {
         let clock = Input::Clock(ClockRecord { time_ns, rate });
         machine.inject(&clock).expect("time goes on");
         assert_eq!(machine.run(2_000_000), Stop::Idle { wake_at_ns: None });
-        assert_eq!([8, 16].map(|word| peek(&machine, DATA + word)), [0, 1]);
+        assert_eq!([8, 16].map(|word| peek(&machine, DATA + word)), [1, 0]);
         ends.push((machine.instruction_count(), machine.digest()));
     }
     assert!(ends.windows(2).all(|pair| pair[0] == pair[1]));
@@ -499,14 +517,10 @@ fn what_cannot_be_masked_waits_for_the_end_of_its_handler() {
         let mut program = Program::new(1);
         program.handlers().unwrap();
         let mut nested = program.a.create_label();
+        // Another handler: sends itself the next, and stores how deep it is.
+        program.gate(2, nested, 0x8e).unwrap();
         program.machine(|a| {
             load_tables(a, 0)?;
-            // Another handler: sends itself the next, and stores how deep it is.
-            a.mov(rdx, DESCRIPTORS + 2 * 16)?;
-            a.lea(rax, ptr(nested))?;
-            a.mov(word_ptr(rdx), ax)?;
-            a.shr(rax, 16)?;
-            a.mov(word_ptr(rdx + 6), ax)?;
             a.xor(r12, r12)?;
             a.xor(r13, r13)?;
             a.xor(r14, r14)?;
@@ -535,6 +549,68 @@ fn what_cannot_be_masked_waits_for_the_end_of_its_handler() {
     let machine = everywhere(program);
     assert_eq!(peek(&machine, DATA), 3, "times");
     assert_eq!(peek(&machine, DATA + 8), 1, "deep");
+}
+
+/// SDM volume 3, 6.7.1: an IRET that faults lets the next one in as well, before the fault's handler begins.
+#[test]
+fn what_cannot_be_masked_comes_behind_an_iret_that_faults() {
+    let program = || {
+        let mut program = Program::new(1);
+        program.handlers().unwrap();
+        let (mut nonmaskable, mut fault) = (program.a.create_label(), program.a.create_label());
+        program.gate(2, nonmaskable, 0x8e).unwrap();
+        program.gate(13, fault, 0x8e).unwrap();
+        program.machine(|a| {
+            let mut second = a.create_label();
+            load_tables(a, 0)?;
+            a.xor(r13, r13)?;
+            send(a, 0, NONMASKABLE | 1 << 18)?;
+            a.nop()?;
+            a.ud2()?;
+            a.set_label(&mut nonmaskable)?;
+            a.inc(r13)?;
+            a.cmp(r13, 2)?;
+            a.je(second)?;
+            send(a, 0, NONMASKABLE | 1 << 18)?;
+            a.pushfq()?;
+            a.or(dword_ptr(rsp), 0x4000)?; // NT
+            a.popfq()?;
+            a.set_label(&mut second)?;
+            a.iretq()?;
+            a.set_label(&mut fault)?;
+            a.mov(rax, DATA)?;
+            a.mov(qword_ptr(rax), r13)?;
+            stop(a)
+        })
+    };
+    assert_eq!(peek(&everywhere(program), DATA), 2);
+}
+
+/// Through a trap gate interrupts that can be masked stay let in: one that waits comes before the handler begins.
+#[test]
+fn a_trap_gate_lets_in_what_waits_behind_what_cannot_be_masked() {
+    let program = || {
+        let mut program = Program::new(1);
+        program.handlers().unwrap();
+        let mut nonmaskable = program.a.create_label();
+        program.gate(2, nonmaskable, 0x8f).unwrap();
+        program.machine(|a| {
+            load_tables(a, 0)?;
+            send(a, 0, FIXED | 1 << 18)?; // waits
+            a.mov(rax, APIC)?;
+            a.mov(dword_ptr(rax + 0x310), 0)?;
+            a.sti()?;
+            a.mov(dword_ptr(rax + 0x300), (NONMASKABLE | 1 << 18) as i32)?; // in the shadow
+            a.nop()?;
+            a.ud2()?;
+            a.set_label(&mut nonmaskable)?;
+            a.mov(rax, DATA)?;
+            a.mov(rcx, qword_ptr(rax))?;
+            a.mov(qword_ptr(rax + 0x40), rcx)?;
+            stop(a)
+        })
+    };
+    assert_eq!(peek(&everywhere(program), DATA + 0x40), 1);
 }
 
 /// More than a turn each, with and without LOCK: the instruction is what is atomic here.
@@ -771,16 +847,9 @@ fn cpus_with_other_rules_share_no_translations() {
         program.on_another(1, writes).unwrap();
         let (mut fault, mut behind) = (program.a.create_label(), program.a.create_label());
         program.handlers().unwrap();
+        program.gate(14, fault, 0x8e).unwrap();
         program.machine(|a| {
             load_tables(a, 0)?;
-            a.mov(rdx, DESCRIPTORS + 14 * 16)?;
-            a.lea(rax, ptr(fault))?;
-            a.mov(word_ptr(rdx), ax)?;
-            a.mov(word_ptr(rdx + 2), 0x10)?;
-            a.mov(word_ptr(rdx + 4), 0x8e00)?;
-            a.shr(rax, 16)?;
-            a.mov(word_ptr(rdx + 6), ax)?;
-            a.mov(qword_ptr(rdx + 8), 0)?;
             a.mov(rax, tables)?;
             a.mov(cr3, rax)?;
             a.mov(rax, cr0)?;

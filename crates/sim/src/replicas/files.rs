@@ -1,7 +1,7 @@
 //! A simulated host's files, behind a page cache: what was not synced is lost with the power, or kept, or
 //! torn, as the seed says.
 
-use super::shared::{ProcessId, Shared, State};
+use super::shared::{Process, ProcessId, Shared, State};
 use super::storage::Storage;
 use crate::random::Random;
 use environment::Parked;
@@ -226,6 +226,13 @@ impl Files {
         if let Some(content) = self.contents.get_mut(&file) {
             change.apply(&mut content.now);
             content.unsynced.push((number, node, change));
+        }
+    }
+
+    /// What this node has of it in its memory stays.
+    pub(super) fn sync_of(&mut self, node: usize, file: u64) {
+        if let Some(content) = self.contents.get_mut(&file) {
+            content.synced_up_to(u64::MAX, node);
         }
     }
 
@@ -568,6 +575,11 @@ impl Drop for SimulatedFile {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
         let handle = self.handle;
+        let Process { node, silent, .. } = *state.process(self.process);
+        if self.is_stored && !silent {
+            // A host without power closes nothing; others send what they have before they give the lock back.
+            state.storage.files.sync_of(node, self.file);
+        }
         // A kernel closes a file when all that it was asked to do with it is done.
         if !(self.is_stored && state.storage.is_awaited(handle)) {
             let files = state.files_of(self.process, self.is_stored);

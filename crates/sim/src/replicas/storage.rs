@@ -160,9 +160,12 @@ impl State {
             ..
         } = flight;
         self.storage.files.change_of(node, file, change);
-        if lands_at_ns.is_some() && !self.storage.is_awaited(handle) {
-            // The process is no more, and this was the last that its host had to do for it.
-            self.storage.files.unlock(file, handle);
+        if lands_at_ns.is_some() {
+            // Its file is closed then, and what a host has of a file in its memory goes to the server before that.
+            self.storage.files.sync_of(node, file);
+            if !self.storage.is_awaited(handle) {
+                self.storage.files.unlock(file, handle);
+            }
         }
     }
 

@@ -63,7 +63,8 @@ impl Site {
 
     /// Starts the one replica of a machine with its journal there, or starts it again.
     pub fn start_with_journal(&mut self, journal: &Path) -> Result<Replica> {
-        let state = self.directory.join("journaled");
+        // The name of its host is among those that may have the machine.
+        let state = self.directory.join("a");
         self.start_replica(&state, None, Some(journal))
     }
 

@@ -83,7 +83,7 @@ const LOADING_PART: u32 = 4;
 pub(super) struct LoadingSpeed(f64);
 
 impl Default for LoadingSpeed {
-    /// Until it was measured: `docs/performance.md`, "Snapshots of a journal".
+    /// Until it was measured; chosen with room.
     fn default() -> LoadingSpeed {
         LoadingSpeed(50e6)
     }

@@ -271,8 +271,8 @@ impl Cache {
         if core.takes_nonmaskable_interrupt() {
             core.bus.acknowledge_nonmaskable_interrupt();
             core.registers.blocks_nonmaskable = true;
-            core.check_interrupts = true; // a trap gate leaves IF as it is
-            return core.deliver_interrupt(NONMASKABLE);
+            core.deliver_interrupt(NONMASKABLE)?;
+            // A trap gate leaves IF as it is: what can be masked may come before the handler begins.
         }
         if core.deliverable_interrupt().is_some() {
             let vector = core.bus.acknowledge_interrupt();

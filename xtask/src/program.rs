@@ -5,17 +5,27 @@ use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
-/// Cargo, as if it were started by hand: what it says of the package that is running now would have
-/// every dependency that looks at such variables built anew.
+/// Cargo, as if it were started by hand ([`by_hand`]).
 pub fn cargo() -> Command {
-    let mut cargo = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()));
+    by_hand(&cargo_path())
+}
+
+/// The cargo that runs this.
+pub fn cargo_path() -> String {
+    std::env::var("CARGO").unwrap_or_else(|_| "cargo".into())
+}
+
+/// A command without what cargo says of the package that is running now: it would have every dependency that looks at such
+/// variables built anew.
+pub fn by_hand(program: &str) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
-            cargo.env_remove(&name);
+            command.env_remove(&name);
         }
     }
-    cargo
+    command
 }
 
 /// The release build of `understudy`, built now if it is not up to date. `UNDERSTUDY` in the

@@ -4,12 +4,13 @@
 
 use crate::check::cargo;
 use crate::event_loops::Collection;
+use crate::program;
 use anyhow::{Context, Result, anyhow, bail};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::thread::{self, ScopedJoinHandle};
 use std::time::Instant;
 
@@ -134,7 +135,7 @@ struct Computing {
 
 impl Computing {
     fn run(&self, names: &BTreeSet<String>) -> Result<()> {
-        let cargo = || -> Vec<String> { words(&["cargo"]) };
+        let cargo = || vec![program::cargo_path()];
         let here = std::env::current_exe().context("this program's own path")?;
         let here = here.to_str().context("this program's path is no text")?;
         let tests = only(&[&PACKAGES[..], &["--lib", "--bins"]].concat(), names);
@@ -166,7 +167,7 @@ fn standing_back(command: &[String], mut log: &File) -> Result<()> {
     println!("> beside it: {line}");
     writeln!(log, "> {line}")?;
     let start = Instant::now();
-    let status = Command::new("nice")
+    let status = program::by_hand("nice")
         .args(["-n", STANDS_BACK])
         .args(command)
         .stdin(Stdio::null())

@@ -114,6 +114,14 @@ impl Tolerance {
         self.kind == Kind::MaskedMmx || self.kind == Kind::Store && self.vendor == Vendor::Intel
     }
 
+    /// Whether a store was given up for an exception of x87's that is not masked before the page that it goes to was looked at,
+    /// as by Intel's model 167. Whichever comes first, the other comes when the first is seen to.
+    pub fn is_given_up_before_a_page_fault(&self, host: &[u8], here: &[u8]) -> bool {
+        let summary = 0x80;
+        let is_told = |image: &[u8]| u16::from_le_bytes([image[2], image[3]]) & summary != 0;
+        self.kind == Kind::Store && self.vendor == Vendor::Intel && is_told(host) && !is_told(here)
+    }
+
     /// Whether the operand is accessed in parts: the host may begin with the last, so that CR2 may be any
     /// address of the page, and may have stored some of them before a fault; here it is all or nothing.
     pub fn accesses_in_parts(&self) -> bool {
@@ -153,6 +161,8 @@ impl Tolerance {
         let control = u16::from_le_bytes([here[0], here[1]]);
         let stopped = word(here) & !control & 3 != 0;
         let ignored = match self.kind {
+            // Intel's model 167 tells of no underflow where FSINCOS leaves its denormal operand.
+            Kind::Transcendental if self.vendor == Vendor::Intel => 0x0210,
             Kind::Transcendental => 0x0200,
             // With an exception that is not masked Zen 4 sets the codes nonetheless.
             Kind::Compare if stopped => 0x4500,

@@ -41,6 +41,7 @@ use crate::config::ReplicaConfig;
 use crate::end::{Ended, ReplicaError};
 use crate::host_time::monotonic;
 use crate::machines::Machines;
+use crate::peer_addresses::PeerAddresses;
 use crate::random;
 use arbiter::Store;
 use backup::{BackupEnding, BackupLoop, KeptMachine};
@@ -71,7 +72,7 @@ type ReplicationCore = replication::primary::Primary<Said>;
 /// good, or the machine or the host fails.
 pub fn run_replica(
     config: ReplicaConfig,
-    peers: Vec<String>,
+    peers: Vec<PeerAddresses>,
     machines: Box<dyn Machines>,
     arbiter: Box<dyn Store>,
 ) -> Result<Ended, ReplicaError> {
@@ -84,7 +85,7 @@ pub fn run_replica(
 /// As there.
 pub fn run_mutated(
     config: ReplicaConfig,
-    peers: Vec<String>,
+    peers: Vec<PeerAddresses>,
     machines: Box<dyn Machines>,
     arbiter: Box<dyn Store>,
     mutations: Mutations,

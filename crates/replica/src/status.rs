@@ -3,6 +3,7 @@
 use crate::events::Event;
 use crate::host_time::rfc3339;
 use crate::journal::KeptHistory;
+use crate::peer_addresses::PeerAddresses;
 use crate::vcpu::Gauges;
 use machine::engine::Engine;
 use replication::capacity::{HostFacts, Needs};
@@ -188,6 +189,26 @@ impl JournalLine {
     }
 }
 
+/// One of the addresses of a host at the other end of a channel.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LinkLine {
+    /// Where the host is reached.
+    pub address: String,
+    /// Whether the channel is there.
+    pub in_use: bool,
+}
+
+impl LinkLine {
+    /// Of a host whose channel is at the first of its addresses.
+    pub fn of(addresses: &PeerAddresses) -> Vec<LinkLine> {
+        let line = |(index, address): (usize, &str)| LinkLine {
+            address: address.to_owned(),
+            in_use: index == 0,
+        };
+        addresses.iter().enumerate().map(line).collect()
+    }
+}
+
 /// The primary that a backup follows.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PrimaryLine {
@@ -195,6 +216,9 @@ pub struct PrimaryLine {
     pub host: String,
     /// What its program was built from.
     pub version: String,
+    /// By which of its addresses it is followed.
+    #[serde(default)]
+    pub links: Vec<LinkLine>,
 }
 
 /// The arbiter is out of reach, was emptied or replaced, or is not the same for all: nobody could take over.

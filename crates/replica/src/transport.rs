@@ -1,5 +1,6 @@
 //! The logging channel's TCP connection: non-blocking, buffered, bounded.
 
+use crate::peer_addresses::PeerAddresses;
 use crate::peer_stream::{BlockingPeer, Membership, PeerStream};
 use crate::wake::Waker;
 use environment::mpsc::{self, Receiver};
@@ -47,6 +48,14 @@ pub enum AddressError {
         /// Why.
         source: io::Error,
     },
+    /// A host is reached at none of its addresses.
+    #[error("{}", in_one_line(.0))]
+    All(Vec<AddressError>),
+}
+
+fn in_one_line(errors: &[AddressError]) -> String {
+    let errors: Vec<String> = errors.iter().map(AddressError::to_string).collect();
+    errors.join("; ")
 }
 
 fn resolve(address: &str) -> Result<Vec<SocketAddr>, AddressError> {
@@ -75,17 +84,45 @@ pub fn listen(address: &str) -> Result<TcpListener, AddressError> {
 
 /// Connects to a primary. Waits: see [`Dialing`].
 fn connect(
-    address: &str,
+    addresses: &PeerAddresses,
     timeout: Duration,
     membership: &Membership,
-) -> Result<Connection, AddressError> {
-    connect_blocking(address, timeout, membership)?
-        .into_stream()
-        .and_then(Connection::new)
-        .map_err(|source| AddressError::Connect {
-            address: address.into(),
+) -> Result<Dialed, AddressError> {
+    let (peer, address) = connect_to_any(addresses, timeout, membership)?;
+    let connection = peer.into_stream().and_then(Connection::new);
+    match connection {
+        Ok(connection) => Ok(Dialed {
+            connection,
+            address,
+        }),
+        Err(source) => Err(AddressError::Connect {
+            address: addresses.first().into(),
             source,
-        })
+        }),
+    }
+}
+
+/// Connects to a member at the first of its addresses that leads to it, for a thread that may wait: `timeout` for
+/// each. Gives the index of that address as well.
+pub fn connect_to_any(
+    addresses: &PeerAddresses,
+    timeout: Duration,
+    membership: &Membership,
+) -> Result<(BlockingPeer, usize), AddressError> {
+    let mut errors = Vec::new();
+    for (index, address) in addresses.iter().enumerate() {
+        match connect_blocking(address, timeout, membership) {
+            Ok(peer) => return Ok((peer, index)),
+            Err(error) => errors.push(error),
+        }
+    }
+    Err(match errors.pop() {
+        Some(error) if errors.is_empty() => error,
+        last => {
+            errors.extend(last);
+            AddressError::All(errors)
+        }
+    })
 }
 
 /// Connects to a member, for a thread that may wait.
@@ -107,37 +144,47 @@ pub fn connect_blocking(
     })
 }
 
+/// A connection that was made.
+#[derive(Debug)]
+pub struct Dialed {
+    /// The connection.
+    pub connection: Connection,
+    /// The index of the address that led to the host.
+    pub address: usize,
+}
+
 /// An attempt to connect, on a thread of its own: looking a name up may take long, and so may a
 /// network. One that is dropped goes on without anybody who listens.
 #[derive(Debug)]
 pub struct Dialing {
-    dialed: Receiver<Result<Connection, AddressError>>,
+    dialed: Receiver<Result<Dialed, AddressError>>,
 }
 
 impl Dialing {
-    /// Begins; `waker` is woken when it has ended.
+    /// Begins, at all addresses of a host, one after the other until one leads there; `timeout` for each. `waker` is
+    /// woken when it has ended.
     ///
     /// # Errors
     /// The host gives no thread.
     pub fn start(
-        address: &str,
+        addresses: &PeerAddresses,
         timeout: Duration,
         membership: Membership,
         waker: Waker,
     ) -> io::Result<Dialing> {
         let (sender, dialed) = mpsc::channel();
-        let address = address.to_owned();
+        let addresses = addresses.clone();
         environment::thread::Builder::new()
             .name("dial".into())
             .spawn(move || {
-                let _sent = sender.send(connect(&address, timeout, &membership));
+                let _sent = sender.send(connect(&addresses, timeout, &membership));
                 waker.wake();
             })?;
         Ok(Dialing { dialed })
     }
 
     /// What came of it, once.
-    pub fn dialed(&self) -> Option<Result<Connection, AddressError>> {
+    pub fn dialed(&self) -> Option<Result<Dialed, AddressError>> {
         self.dialed.try_recv().ok()
     }
 }
@@ -258,8 +305,13 @@ mod tests {
         set.wait(Some(Duration::from_secs(5))).unwrap();
     }
 
+    fn taken_by_nobody() -> String {
+        let taken = listen("127.0.0.1:0").unwrap();
+        taken.local_addr().unwrap().to_string()
+    }
+
     #[test]
-    fn what_the_kernel_does_not_take_waits_and_arrives_in_order() {
+    fn what_the_kernel_does_not_take_waits_and_arrives_in_order_by_the_address_that_leads_there() {
         let listener = listen("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (_directory, keys) = keys();
@@ -274,7 +326,11 @@ mod tests {
                 BlockingPeer::Secure(Box::new(session.unwrap()))
             }
         });
-        let mut sender = connect(&address, PATIENCE, &Membership::Keys(keys)).unwrap();
+        let dead = taken_by_nobody();
+        let addresses = PeerAddresses::new(vec![dead, address]).unwrap();
+        let dialed = connect(&addresses, PATIENCE, &Membership::Keys(keys)).unwrap();
+        assert_eq!(dialed.address, 1, "nobody listens at the first");
+        let mut sender = dialed.connection;
         let accepted = accepting.join().unwrap().into_stream().unwrap();
         let mut receiver = Connection::new(accepted).unwrap();
         assert_eq!(receiver.peer().unwrap().as_str(), "hosta");
@@ -305,11 +361,14 @@ mod tests {
         let address = taken.local_addr().unwrap().to_string();
         assert!(listen(&address).unwrap_err().to_string().contains(&address));
         drop(taken);
-        let error = connect(&address, PATIENCE, &Membership::Keys(keys().1))
+        let other = taken_by_nobody();
+        let both = PeerAddresses::new(vec![address.clone(), other.clone()]).unwrap();
+        let error = connect(&both, PATIENCE, &Membership::Keys(keys().1))
             .unwrap_err()
             .to_string();
+        assert!(error.contains("cannot connect"), "{error}");
         assert!(
-            error.contains("cannot connect") && error.contains(&address),
+            error.contains(&address) && error.contains(&other),
             "{error}"
         );
         assert!(

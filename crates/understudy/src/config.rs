@@ -2,6 +2,7 @@
 //!
 //! The same file, or nearly the same, is on both hosts. Paths in it are relative to its directory.
 
+mod addresses;
 mod arbiter;
 mod arbiters;
 mod journal;
@@ -9,6 +10,7 @@ mod replication;
 mod shared_disks;
 mod units;
 
+pub use addresses::HostAddresses;
 pub use arbiter::ArbiterSection;
 pub use arbiters::{environment, open_by_address};
 pub use journal::{JournalSection, OutputsWaitFor};
@@ -21,10 +23,10 @@ use ::arbiter::Settings;
 use ::replication::succession::{Durability, MAX_MEMBERS};
 use machine::config::{PanicPolicy, Transport};
 use network::SwitchAddress;
-use replica::ReplicaConfig;
 use replica::config::{
     Attachment, DiskFile, DiskFormat, Fencing, NetworkEnd, PairOptions, RemoteSwitch,
 };
+use replica::{PeerAddresses, ReplicaConfig};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -267,15 +269,16 @@ pub struct PairSection {
     /// The hosts that the machine may be on, this one among them, by the names in their certificates:
     /// nobody else is let in.
     pub members: BTreeSet<MemberName>,
-    /// Where the other host listens.
+    /// Where the other host listens: an address, or a list of all of its addresses.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub peer: Option<String>,
-    /// Where all other hosts listen, if there are several. As many backups protect the machine.
+    pub peer: Option<HostAddresses>,
+    /// Where all other hosts listen, if there are several: each by an address, or a list of all of its addresses. As
+    /// many backups protect the machine.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub peers: Vec<String>,
+    pub peers: Vec<HostAddresses>,
     /// Where hosts listen that take a backup's place when one is lacking. They are no backups before.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub spares: Vec<String>,
+    pub spares: Vec<HostAddresses>,
     /// This host is such a spare. Its `peers` are all hosts that are none.
     #[serde(default)]
     pub spare: bool,
@@ -532,11 +535,8 @@ impl VmConfig {
             }
         }
         if let Some(pair) = &self.pair {
-            let listen = std::iter::once(("pair.listen", &pair.listen));
-            let peer = pair.peer.iter().map(|peer| ("pair.peer", peer));
-            let peers = pair.peers.iter().map(|peer| ("pair.peers", peer));
-            let spares = pair.spares.iter().map(|spare| ("pair.spares", spare));
-            for (key, address) in listen.chain(peer).chain(peers).chain(spares) {
+            let listen = std::iter::once(("pair.listen", &*pair.listen));
+            for (key, address) in listen.chain(pair.others()) {
                 if !is_host_and_port(address) {
                     return wrong(
                         key,
@@ -716,10 +716,10 @@ impl VmConfig {
     }
 
     /// Where other replicas may be found.
-    pub fn peers(&self) -> Vec<String> {
+    pub fn peers(&self) -> Vec<PeerAddresses> {
         let pair = self.pair.iter();
         pair.flat_map(|pair| pair.peer.iter().chain(&pair.peers).chain(&pair.spares))
-            .cloned()
+            .map(|peer| peer.0.clone())
             .collect()
     }
 }
@@ -744,18 +744,33 @@ fn wrong_peers(pair: &PairSection) -> Option<(&'static str, String)> {
         let message = format!("at most {MAX_SPARES} hosts can wait to be needed");
         return Some(("pair.spares", message));
     }
-    let all: Vec<&String> = pair.peers.iter().chain(&pair.spares).collect();
-    let twice = all.iter().enumerate();
-    let mut twice = twice.filter(|(index, peer)| all[..*index].contains(peer));
-    let (index, peer) = twice.next()?;
-    let key = match index < pair.peers.len() {
-        true => "pair.peers",
-        false => "pair.spares",
+    // The one other host is no spare, but files that say so were read before.
+    let of_one = |key: &str| key == "pair.peer" && pair.peer.iter().all(|peer| peer.0.is_one());
+    let all = pair.others().filter(|(key, _)| !of_one(key));
+    let all: Vec<(&str, &str)> = all.collect();
+    let is_there_before = |index: usize, address: &str| {
+        let mut before = all[..index].iter();
+        before.any(|(_, other)| *other == address)
     };
-    Some((key, format!("{peer:?} is there twice")))
+    let mut all_others = all.iter().enumerate();
+    let (_, (key, address)) =
+        all_others.find(|(index, (_, address))| is_there_before(*index, address))?;
+    Some((key, format!("{address:?} is there twice")))
 }
 
 impl PairSection {
+    /// Every address of every other host, with its key.
+    fn others(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let of = |key: &'static str| move |peer| (key, peer);
+        let peer = self.peer.iter().map(of("pair.peer"));
+        let peers = self.peers.iter().map(of("pair.peers"));
+        let spares = self.spares.iter().map(of("pair.spares"));
+        let hosts = peer.chain(peers).chain(spares);
+        hosts.flat_map(|(key, host): (&'static str, &HostAddresses)| {
+            host.0.iter().map(move |address| (key, address))
+        })
+    }
+
     /// How many backups are wanted: all hosts but one, spares apart.
     fn backups(&self) -> usize {
         let others = self.peer.iter().chain(&self.peers).count();

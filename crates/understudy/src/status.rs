@@ -257,6 +257,9 @@ pub fn describe(status: &Status) -> String {
                 "         the guest's network is out of reach, and tried again: {why}"
             );
         }
+        if let Some(line) = describe_links(replica) {
+            let _ = writeln!(text, "         {line}");
+        }
         for line in describe_capacity(replica) {
             let _ = writeln!(text, "         {line}");
         }
@@ -337,6 +340,18 @@ fn describe_versions(replica: &ReplicaStatus) -> String {
         .map(|(host, version)| format!("; {}: {}", printable(host), printable(version)))
         .collect();
     format!("version {}{peers}", printable(&replica.version))
+}
+
+/// By which of several addresses a backup follows its primary.
+fn describe_links(replica: &ReplicaStatus) -> Option<String> {
+    let primary = replica.primary.as_ref()?;
+    let links = primary.links.iter().map(|link| {
+        let in_use = if link.in_use { " (in use)" } else { "" };
+        format!("{}{in_use}", printable(&link.address))
+    });
+    let links: Vec<String> = links.collect();
+    let host = printable(&primary.host);
+    (links.len() > 1).then(|| format!("{host} is reached at {}", links.join(", ")))
 }
 
 /// Where the machine would be booted from something else on the other hosts.

@@ -13,8 +13,9 @@ use crate::control::{Answer, ConversationId, Request};
 use crate::end::{Ended, ReplicaError};
 use crate::evidence::{Divergence, EvidenceStore, Kept, RecentRecords};
 use crate::host_time::monotonic;
-use crate::status::{NeedsLine, PrimaryLine, ReplicaStatus};
-use crate::transport::{AddressError, Connection, Dialing};
+use crate::peer_addresses::PeerAddresses;
+use crate::status::{LinkLine, NeedsLine, PrimaryLine, ReplicaStatus};
+use crate::transport::{AddressError, Dialed, Dialing};
 use crate::vcpu::{ReplayReport, ReplayingVcpu};
 use environment::mpsc::Receiver;
 use environment::thread::JoinHandle;
@@ -82,7 +83,8 @@ impl KeptMachine {
 pub(super) struct BackupLoop {
     pub(super) host: Host,
     pub(super) core: Backup<Output>,
-    pub(super) peer: String,
+    /// Where the primary listens: first where it was reached last.
+    pub(super) peer: PeerAddresses,
     /// An attempt to connect that is under way.
     dialing: Option<Dialing>,
     /// The last connection that was made.
@@ -114,7 +116,7 @@ impl BackupLoop {
     /// machine of an attempt before.
     pub(super) fn new(
         host: Host,
-        peer: String,
+        peer: PeerAddresses,
         newest: Entry,
         kept: Option<Box<KeptMachine>>,
     ) -> BackupLoop {
@@ -134,7 +136,7 @@ impl BackupLoop {
         }
     }
 
-    fn around(host: Host, peer: String, core: Backup<Output>) -> BackupLoop {
+    fn around(host: Host, peer: PeerAddresses, core: Backup<Output>) -> BackupLoop {
         BackupLoop {
             host,
             core,
@@ -183,7 +185,7 @@ impl BackupLoop {
             self.host.sample(count);
             let arbiter_trouble = self.core.status().arbiter_trouble;
             self.host.arbiter_outage.note(arbiter_trouble.is_some());
-            let (core, machine) = (&self.core, &self.machine);
+            let (core, machine, peer) = (&self.core, &self.machine, &self.peer);
             let trouble = self.fence_trouble().or_else(|| self.trouble());
             let facts = self.dialing.as_ref().and(self.host.facts.deadline());
             let fence = self.fence.as_ref().and_then(Fence::deadline);
@@ -196,7 +198,7 @@ impl BackupLoop {
             let deadline = deadlines.into_iter().flatten().min();
             let happened = self.host.wait(deadline, true, |host| ReplicaStatus {
                 trouble: trouble.clone(),
-                ..status(host, core, machine.as_ref())
+                ..status(host, core, peer, machine.as_ref())
             })?;
             if let Some(end) = self.take(happened) {
                 return Ok(self.exit(end));
@@ -482,14 +484,18 @@ impl BackupLoop {
         if !self.host.facts.is_done(monotonic()) {
             return;
         }
-        let dialed: Option<Result<Connection, AddressError>> =
+        let dialed: Option<Result<Dialed, AddressError>> =
             self.dialing.as_ref().and_then(Dialing::dialed);
         let Some(dialed) = dialed else {
             return;
         };
         self.dialing = None;
         match dialed {
-            Ok(connection) => {
+            Ok(Dialed {
+                connection,
+                address,
+            }) => {
+                self.peer = self.peer.clone().beginning_with(address);
                 let id = self.host.add_connection(connection);
                 self.connection = Some(id);
                 let boot = self.host.facts.boot().clone();
@@ -697,7 +703,12 @@ impl BackupLoop {
     }
 }
 
-fn status(host: &Host, core: &Backup<Output>, machine: Option<&BackupMachine>) -> ReplicaStatus {
+fn status(
+    host: &Host,
+    core: &Backup<Output>,
+    peer: &PeerAddresses,
+    machine: Option<&BackupMachine>,
+) -> ReplicaStatus {
     let pair = core.status();
     let boots_otherwise = boots_otherwise(&pair);
     let base = host.base_status(
@@ -717,6 +728,7 @@ fn status(host: &Host, core: &Backup<Output>, machine: Option<&BackupMachine>) -
         primary: pair.primary.map(|(host, build)| PrimaryLine {
             host: host.node().to_owned(),
             version: build.to_string(),
+            links: LinkLine::of(peer),
         }),
         joining: machine.and_then(BackupMachine::progress),
         lag_instructions: Some(pair.received_count.saturating_sub(base.instruction_count)),

@@ -21,6 +21,7 @@ use crate::journal::{JournalDesk, JournalOwner};
 use crate::key_watch::{KeyNews, KeyWatch};
 use crate::machines::Machines;
 use crate::outside::{ConsoleSink, Network, NetworkNews, Outside};
+use crate::peer_addresses::PeerAddresses;
 use crate::peer_stream::Membership;
 use crate::random;
 use crate::state_directory::{StateDirectory, StateDirectoryError};
@@ -90,7 +91,7 @@ pub struct Host {
     /// The replica's configuration.
     pub config: ReplicaConfig,
     /// Where other replicas may be found, as the configuration says.
-    pub peers: Vec<String>,
+    pub peers: Vec<PeerAddresses>,
     /// Where others that called were seen to listen.
     neighbours: Neighbours,
     /// Where machines come from.
@@ -259,9 +260,10 @@ impl Host {
     }
 
     /// Where other replicas may be found: as the configuration says, and as those who called said.
-    pub fn places(&self) -> Vec<String> {
+    pub fn places(&self) -> Vec<PeerAddresses> {
         let mut places = self.peers.clone();
-        places.extend(self.neighbours.beside(&self.peers));
+        let beside = self.neighbours.beside(&self.peers);
+        places.extend(beside.map(PeerAddresses::from));
         places
     }
 

@@ -5,6 +5,7 @@
 //! comes of calling it. Whoever does answer has to prove who it is, so a port that is told wrongly leads to
 //! nobody else.
 
+use crate::peer_addresses::PeerAddresses;
 use replication::succession::{Host, MAX_MEMBERS};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -31,9 +32,12 @@ impl Neighbours {
     }
 
     /// Those that are not among `configured` already.
-    pub fn beside<'a>(&'a self, configured: &'a [String]) -> impl Iterator<Item = String> + 'a {
+    pub fn beside<'a>(
+        &'a self,
+        configured: &'a [PeerAddresses],
+    ) -> impl Iterator<Item = String> + 'a {
         let addresses = self.addresses.values().map(SocketAddr::to_string);
-        addresses.filter(|address| !configured.contains(address))
+        addresses.filter(|address| !configured.iter().any(|peer| peer.contains(address)))
     }
 }
 
@@ -72,7 +76,9 @@ mod tests {
         neighbours.called(&host(2, "a"), from("192.0.2.9:51236"), 0);
         assert_eq!(known(&neighbours), ["192.0.2.8:7401"], "it listens nowhere");
         neighbours.called(&host(3, "b"), from("[fe80::1%3]:51237"), 7400);
-        let configured = ["192.0.2.8:7401".to_owned()];
+        // By the other of its cards.
+        let configured = vec!["198.51.100.8:7401".to_owned(), "192.0.2.8:7401".to_owned()];
+        let configured = [PeerAddresses::new(configured).unwrap()];
         let others: Vec<String> = neighbours.beside(&configured).collect();
         assert_eq!(others, ["[fe80::1%3]:7400"]);
         assert_eq!(from(&others[0]), from("[fe80::1%3]:7400"));

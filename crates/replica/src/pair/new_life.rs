@@ -8,6 +8,7 @@ use crate::config::ReplicaConfig;
 use crate::end::ReplicaError;
 use crate::host_time::monotonic;
 use crate::machines::Machines;
+use crate::peer_addresses::PeerAddresses;
 use crate::random;
 use crate::snapshot_file::{self, PlaceError};
 use crate::state_directory::StateDirectory;
@@ -75,7 +76,7 @@ pub struct NewLife {
     markers: Markers,
     arbiter: ArbiterDesk,
     /// Where the others listen, as the configuration says.
-    places: Vec<String>,
+    places: Vec<PeerAddresses>,
     peers: Peers,
     waker: Waker,
     state_directory: PathBuf,
@@ -90,7 +91,7 @@ impl NewLife {
     /// A replica has it, or something of the configuration cannot be used.
     pub fn open(
         config: &ReplicaConfig,
-        peers: Vec<String>,
+        peers: Vec<PeerAddresses>,
         machines: &dyn Machines,
         store: Box<dyn Store>,
     ) -> Result<NewLife, NewLifeError> {
@@ -107,7 +108,7 @@ impl NewLife {
     /// As there.
     pub fn open_for_snapshot(
         config: &ReplicaConfig,
-        peers: Vec<String>,
+        peers: Vec<PeerAddresses>,
         machines: &dyn Machines,
         store: Box<dyn Store>,
     ) -> Result<NewLife, NewLifeError> {

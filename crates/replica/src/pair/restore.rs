@@ -13,6 +13,7 @@ use crate::disk::{Digesting, Disk, DiskError, SECTOR_BYTES};
 use crate::evidence::EvidenceStore;
 use crate::host_time::monotonic;
 use crate::machines::Machines;
+use crate::peer_addresses::PeerAddresses;
 use crate::peer_stream::{BlockingPeer, Membership};
 use crate::priority::yield_to_the_guest;
 use crate::status::JoinProgress;
@@ -75,7 +76,7 @@ pub(super) struct RestoreParts {
     /// The end of the machine before this one, which has the disks open until then.
     pub(super) previous: Option<JoinHandle<()>>,
     /// Where the primary listens, for which pairing, and who asks.
-    pub(super) primary: String,
+    pub(super) primary: PeerAddresses,
     pub(super) membership: Membership,
     pub(super) pairing: u64,
     pub(super) run: RunId,
@@ -169,8 +170,8 @@ fn fetch(
     fetching: &Mutex<Fetching>,
 ) -> Result<(BlockingPeer, MessageWriter), RestoreError> {
     let lost = |error: &dyn std::fmt::Display| RestoreError::Lost(error.to_string());
-    let mut stream =
-        transport::connect_blocking(&parts.primary, CONNECT_TIMEOUT, &parts.membership)
+    let (mut stream, _) =
+        transport::connect_to_any(&parts.primary, CONNECT_TIMEOUT, &parts.membership)
             .map_err(|error| lost(&error))?;
     let ours = stream.handle().map_err(|error| lost(&error))?;
     set(fetching, Fetching::Connected(ours));

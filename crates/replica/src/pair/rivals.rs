@@ -8,6 +8,7 @@
 use super::host::Host;
 use super::peers::Peers;
 use crate::host_time::monotonic;
+use crate::peer_addresses::PeerAddresses;
 use replication::startup::{PeerAnswer, Stance};
 use std::time::Duration;
 
@@ -73,7 +74,8 @@ impl Rivals {
                 && standing.machine == own.machine
                 && standing.host.id != own.host.id;
             if is_rival {
-                let address = self.peers.address(peer);
+                let addresses = self.peers.addresses(peer);
+                let address = addresses.as_ref().map_or("", PeerAddresses::first);
                 let detail = format!(
                     "{} at {} says that this machine is live there as well, in generation {} of its \
                      life {}: stop one of them, and look whether both hosts see the same arbiter",

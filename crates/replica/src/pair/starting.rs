@@ -11,6 +11,7 @@ use crate::end::{Ended, ReplicaError};
 use crate::host_time::monotonic;
 use crate::journal::JournalDesk;
 use crate::machines::Machines;
+use crate::peer_addresses::PeerAddresses;
 use crate::snapshot_file;
 use crate::status::ReplicaStatus;
 use replication::message::Message;
@@ -25,8 +26,8 @@ pub enum Next {
     Exit(Result<Ended, ReplicaError>),
     /// The machine is started from its images and disks.
     Start(Box<Entry>),
-    /// The primary at this address is joined.
-    Join(String, Box<Entry>),
+    /// The primary at these addresses is joined.
+    Join(PeerAddresses, Box<Entry>),
 }
 
 /// Serves until it is known what this replica is.
@@ -78,7 +79,7 @@ struct Starting<'a> {
     host: &'a mut Host,
     startup: &'a mut Startup,
     /// Where peers are asked in the next round.
-    places: Vec<String>,
+    places: Vec<PeerAddresses>,
     asked: Peers,
     /// A person said something, and waits for what comes of it.
     said: Option<Said>,
@@ -93,7 +94,7 @@ struct Starting<'a> {
 
 /// A primary that is joined as soon as it is known that this host's disks may become copies of its disks.
 struct Joins {
-    address: String,
+    addresses: PeerAddresses,
     newest: Box<Entry>,
 }
 
@@ -169,29 +170,29 @@ impl Starting<'_> {
         }
     }
 
-    /// There is a primary at `address`: it is joined when it is known that the disks here may become copies of its
+    /// There is a primary at `addresses`: it is joined when it is known that the disks here may become copies of its
     /// disks. That is looked at right before each attempt, as somebody may have put something there since; and on the
     /// markers' thread, since a file on a network file system can hang.
-    fn may_join(&mut self, address: String, newest: Box<Entry>) {
+    fn may_join(&mut self, addresses: PeerAddresses, newest: Box<Entry>) {
         if let Some(why) = self.disk_that_failed() {
-            return self.keep_out(&address, &why);
+            return self.keep_out(&addresses, &why);
         }
         let lengths = self.host.disk_lengths.as_ref();
         let lengths = lengths.filter(|(life, _)| *life == newest.life);
         let lengths = lengths.map(|(_, lengths)| lengths.clone());
         let sought = Sought::of(&newest, lengths.unwrap_or_default());
         self.host.markers.look_at_disks(sought);
-        self.joins = Some(Joins { address, newest });
+        self.joins = Some(Joins { addresses, newest });
     }
 
     /// What came of that.
     fn disks_looked_at(&mut self, joins: Joins, unfit: Option<UnfitDisks>) -> Option<Next> {
-        let Joins { address, newest } = joins;
+        let Joins { addresses, newest } = joins;
         let generation = newest.next_generation();
         let Some(unfit) = unfit else {
             self.host.unfit_disks = None;
-            self.answer(&format!("the machine is live at {address}"), false);
-            return Some(Next::Join(address, newest));
+            self.answer(&format!("the machine is live at {addresses}"), false);
+            return Some(Next::Join(addresses, newest));
         };
         let before = self.host.unfit_disks.take();
         let before = before.filter(|before| before.why == unfit);
@@ -208,15 +209,15 @@ impl Starting<'_> {
         });
         if is_to_be_told {
             // It greets, says why it does not join, and looks again.
-            return Some(Next::Join(address, newest));
+            return Some(Next::Join(addresses, newest));
         }
-        self.keep_out(&address, &why);
+        self.keep_out(&addresses, &why);
         None
     }
 
-    /// This host's disk keeps it from joining the primary at `address`.
-    fn keep_out(&mut self, address: &str, why: &str) {
-        let text = format!("the machine is live at {address}; {why}");
+    /// This host's disk keeps it from joining the primary at `addresses`.
+    fn keep_out(&mut self, addresses: &PeerAddresses, why: &str) {
+        let text = format!("the machine is live at {addresses}; {why}");
         self.answer(&text, false);
         self.kept_out = Some(KeptOut {
             text,
@@ -243,7 +244,7 @@ impl Starting<'_> {
             (Some(kept_out), _) => kept_out.text.clone(),
             (None, Some(joins)) => format!(
                 "the machine is live at {}; it is looked what is on the disks here",
-                joins.address
+                joins.addresses
             ),
             (None, None) => match (self.startup.waiting(), &self.host.left_off) {
                 (Waiting::Looking, Some(why)) => format!("{why}: looking again"),
@@ -341,8 +342,9 @@ impl Starting<'_> {
                     self.host.events.add("waiting", 0, 0, text);
                 }
                 StartupAction::Join { peer, newest } => {
-                    let address = self.asked.address(peer).to_owned();
-                    self.may_join(address, newest);
+                    if let Some(addresses) = self.asked.addresses(peer) {
+                        self.may_join(addresses, newest);
+                    }
                 }
                 StartupAction::FenceJournal(id) => {
                     if let Some(journal) = &self.host.journal {

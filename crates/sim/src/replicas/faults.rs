@@ -39,6 +39,9 @@ impl World {
         if self.site.moves && self.random.percent(35) {
             return self.move_arbiter();
         }
+        if self.site.networks > 1 && self.random.percent(40) {
+            return self.cut_network();
+        }
         if self.site.lives && self.random.percent(20) {
             return self.end_life(node);
         }

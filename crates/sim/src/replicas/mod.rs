@@ -17,6 +17,7 @@ mod files;
 mod guest_disk;
 mod holders;
 mod host;
+mod links;
 mod lives;
 mod machine;
 mod moving;
@@ -59,13 +60,15 @@ pub enum Kind {
     Unable,
     /// Backups execute nothing: they are brought along by checkpoints.
     StateTransfer,
+    /// All hosts are in two networks, of which each may fail alone.
+    Links,
     /// All hosts reach one disk, to which writes of hosts that died or stand still may land late.
     SharedDisk,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 10] = [
+    pub const ALL: [Kind; 11] = [
         Kind::Plain,
         Kind::Journals,
         Kind::Lives,
@@ -76,6 +79,7 @@ impl Kind {
         Kind::Unable,
         Kind::StateTransfer,
         Kind::SharedDisk,
+        Kind::Links,
     ];
 
     /// As it is written.
@@ -91,6 +95,7 @@ impl Kind {
             Kind::Unable => "unable",
             Kind::StateTransfer => "state-transfer",
             Kind::SharedDisk => "shared-disk",
+            Kind::Links => "links",
         }
     }
 }
@@ -262,6 +267,12 @@ impl Summary {
                 "landed late",
                 "waited for a fence",
                 "started from a disk",
+                "done: switchover",
+            ],
+            Kind::Links => &[
+                "TookOver",
+                "HandedOver",
+                "joined beside a dead network",
                 "done: switchover",
             ],
             Kind::Differs => &["odd backup joined anew", "odd primary joined anew"],

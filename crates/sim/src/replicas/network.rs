@@ -1,6 +1,6 @@
 //! The network between the hosts, and that of the guest.
 
-use super::node::node_at;
+use super::node::{listens_at, place_at};
 use super::shared::{ProcessId, Shared, State, this_thread};
 use environment::frames::FramePort;
 use environment::net::{Listener, Readiness, Socket};
@@ -88,6 +88,10 @@ pub struct Network {
     pub delay_ns: u64,
     /// What goes from the one node to the other waits until then.
     cuts: BTreeMap<(usize, usize), u64>,
+    /// The same in one of the networks.
+    network_cuts: BTreeMap<(usize, usize, usize), u64>,
+    /// In which network each connection is.
+    ways: BTreeMap<u64, usize>,
     connections: BTreeMap<u64, [End; 2]>,
     next: u64,
     listeners: BTreeMap<SocketAddr, Listening>,
@@ -116,13 +120,26 @@ impl Network {
         self.cuts.insert((from, to), until_ns);
     }
 
+    /// The same in one of the networks.
+    pub fn cut_in(&mut self, network: usize, from: usize, to: usize, until_ns: u64) {
+        self.network_cuts.insert((network, from, to), until_ns);
+    }
+
     /// Nothing is cut any more.
     pub fn mend(&mut self) {
         self.cuts.clear();
+        self.network_cuts.clear();
     }
 
-    fn cut_until_ns(&self, from: usize, to: usize) -> u64 {
-        self.cuts.get(&(from, to)).copied().unwrap_or(0)
+    fn cut_until_ns(&self, network: usize, from: usize, to: usize) -> u64 {
+        let everywhere = self.cuts.get(&(from, to)).copied().unwrap_or(0);
+        let here = self.network_cuts.get(&(network, from, to)).copied();
+        everywhere.max(here.unwrap_or(0))
+    }
+
+    /// In which network a connection is.
+    fn way(&self, connection: u64) -> usize {
+        self.ways.get(&connection).copied().unwrap_or(0)
     }
 
     /// When the next piece arrives.
@@ -142,7 +159,9 @@ impl State {
             return;
         }
         let receiver = &self.processes[&ends[1 - side].process];
-        let cut_until_ns = self.network.cut_until_ns(sender.node, receiver.node);
+        let network = &self.network;
+        let way = network.way(connection);
+        let cut_until_ns = network.cut_until_ns(way, sender.node, receiver.node);
         let jitter_ns = self.random.between(0, self.network.delay_ns / 4);
         let at_ns = self.now_ns.max(cut_until_ns) + self.network.delay_ns + jitter_ns;
         if let Some(ends) = self.network.connections.get_mut(&connection) {
@@ -192,6 +211,7 @@ impl State {
             let over = |end: &End| end.handles == 0 && end.under_way.is_empty();
             if self.network.connections[&id].iter().all(over) {
                 self.network.connections.remove(&id);
+                self.network.ways.remove(&id);
                 self.observer.connection_closed(id);
             }
         }
@@ -203,7 +223,8 @@ impl State {
         };
         let (from, to) = (ends[1 - side].process, ends[side].process);
         let (from_node, to_node) = (self.processes[&from].node, self.processes[&to].node);
-        let cut_until_ns = self.network.cut_until_ns(from_node, to_node);
+        let way = self.network.way(id);
+        let cut_until_ns = self.network.cut_until_ns(way, from_node, to_node);
         let Some(end) = self
             .network
             .connections
@@ -311,13 +332,13 @@ impl SimulatedSocket {
         address: SocketAddr,
         timeout: Duration,
     ) -> io::Result<SimulatedSocket> {
-        let (answer_ns, timeout_ns) = {
+        let (answer_ns, timeout_ns, there, way) = {
             let state = shared.lock();
             let node = state.process(process).node;
-            let there = node_at(address).unwrap_or(node);
+            let (there, way) = place_at(address).unwrap_or((node, 0));
             let network = &state.network;
             let ways = [(node, there), (there, node)];
-            let cuts = ways.map(|(from, to)| network.cut_until_ns(from, to));
+            let cuts = ways.map(|(from, to)| network.cut_until_ns(way, from, to));
             let begin_ns = cuts.into_iter().fold(0, u64::max);
             // The last that ran there: a host without power answers nothing.
             let mut last = state.processes.values().rev();
@@ -325,7 +346,8 @@ impl SimulatedSocket {
             let is_silent = last.is_some_and(|last| last.silent);
             let answer_ns = state.now_ns.max(begin_ns) + 2 * state.network.delay_ns;
             let timeout_ns = state.now_ns + timeout.as_nanos() as u64;
-            (if is_silent { u64::MAX } else { answer_ns }, timeout_ns)
+            let answer_ns = if is_silent { u64::MAX } else { answer_ns };
+            (answer_ns, timeout_ns, there, way)
         };
         let until_ns = answer_ns.min(timeout_ns);
         while shared.lock().now_ns < until_ns {
@@ -338,15 +360,19 @@ impl SimulatedSocket {
         let state = &mut *state;
         let node = state.process(process).node;
         let network = &mut state.network;
-        let Some(listening) = network.listeners.get_mut(&address) else {
+        // Who listens does so in all networks.
+        let address = listens_at(there).parse::<SocketAddr>();
+        let listening = address.ok().and_then(|at| network.listeners.get_mut(&at));
+        let Some(listening) = listening else {
             return Err(ErrorKind::ConnectionRefused.into());
         };
         let id = network.next;
         network.next += 1;
         let ends = [End::new(process), End::new(listening.process)];
         network.connections.insert(id, ends);
+        network.ways.insert(id, way);
         network.next_port = network.next_port.wrapping_add(1);
-        let from = SocketAddr::from(([10, 0, 0, node as u8 + 1], network.next_port));
+        let from = SocketAddr::from(([10, way as u8, 0, node as u8 + 1], network.next_port));
         listening.backlog.push_back(((id, 1), from));
         let waiting = std::mem::take(&mut listening.waiting);
         state.unpark_all(waiting);

@@ -16,7 +16,7 @@ use replica::config::{
 };
 use replica::disk::Disk;
 use replica::vcpu::CheckpointOptions;
-use replica::{Machines, ReplicaConfig, run_mutated};
+use replica::{Machines, PeerAddresses, ReplicaConfig, run_mutated};
 use replication::config::JournalRole;
 use replication::configuration::{Build, Configuration};
 use replication::lag::LagPolicy;
@@ -52,6 +52,8 @@ pub struct Node {
 pub struct Site {
     /// How many there are.
     pub hosts: usize,
+    /// In so many networks all hosts are.
+    pub networks: usize,
     /// The machine has a disk, a copy of it on each host.
     pub has_disk: bool,
     /// What goes wrong is mostly a disk, or the power of all hosts.
@@ -243,13 +245,27 @@ pub fn storage(site: &Site, directory: &Directory) -> Storage {
     }
 }
 
-fn address(node: usize) -> String {
-    format!("10.0.0.{}:7400", node + 1)
+/// In so many networks a host may be.
+const MOST_NETWORKS: usize = 2;
+
+/// Of a node in one of the networks that it is in.
+fn address(node: usize, network: usize) -> String {
+    format!("10.{network}.0.{}:7400", node + 1)
 }
 
-/// The node that has this address.
-pub fn node_at(address: SocketAddr) -> Option<usize> {
-    (0..NAMES.len()).find(|node| self::address(*node) == address.to_string())
+/// Where a node listens, in whichever network it is called.
+pub fn listens_at(node: usize) -> String {
+    address(node, 0)
+}
+
+/// The node that has this address, and the network in which it has it.
+pub fn place_at(address: SocketAddr) -> Option<(usize, usize)> {
+    let address = address.to_string();
+    let places =
+        (0..MOST_NETWORKS).flat_map(|network| (0..NAMES.len()).map(move |node| (node, network)));
+    places
+        .into_iter()
+        .find(|(node, network)| self::address(*node, *network) == address)
 }
 
 impl World {
@@ -338,10 +354,14 @@ impl World {
         SimulatedStore::trail(&self.shared, process, which)
     }
 
-    pub(super) fn peers(&self, node: usize) -> Vec<String> {
+    pub(super) fn peers(&self, node: usize) -> Vec<PeerAddresses> {
         let knows_others = node > 0 || !self.site.first_is_told_of_none;
         let peers = (0..self.site.hosts).filter(|peer| *peer != node && knows_others);
-        peers.map(address).collect()
+        let networks = self.site.networks;
+        let addresses = |peer| (0..networks).map(move |network| address(peer, network));
+        peers
+            .filter_map(|peer| PeerAddresses::new(addresses(peer).collect()))
+            .collect()
     }
 
     pub(super) fn config(&self, node: usize) -> ReplicaConfig {
@@ -373,7 +393,7 @@ impl World {
             }),
             pair: PairOptions {
                 host: Some(NAMES[node].into()),
-                listen: address(node),
+                listen: listens_at(node),
                 heartbeat: Duration::from_millis(60),
                 suspect_after: Duration::from_millis(220),
                 lag_target: Duration::from_millis(100),

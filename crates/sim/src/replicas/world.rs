@@ -129,6 +129,7 @@ impl Site {
                 written_bytes: random.pick(&[1, 2_000, 1 << 20]),
             }),
             hosts: options.hosts.unwrap_or(usual),
+            networks: if kind == Kind::Links { 2 } else { 1 },
             has_disk: random.percent(60) || matches!(kind, Kind::Disks | Kind::SharedDisk),
             shares_disk: kind == Kind::SharedDisk,
             disks_suffer: kind == Kind::Disks,
@@ -444,6 +445,9 @@ impl World {
         drop(state);
         if self.site.moves {
             self.mend_configurations();
+        }
+        if self.site.networks > 1 {
+            self.lose_a_network();
         }
         self.resume();
         self.after(100 * MS, What::Look);

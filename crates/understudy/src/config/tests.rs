@@ -230,3 +230,54 @@ fn what_does_not_go_with_state_transfer_is_refused() {
         assert!(error.contains(key), "{error}");
     }
 }
+
+/// A host with two network cards is one host; a list of two hosts is what it was before.
+#[test]
+fn a_peer_has_one_address_or_several_and_peers_are_as_many_hosts_as_the_list_has_items() {
+    let peer = |value: &str| WHOLE.replace("peer = \"127.0.0.1:7401\"", value);
+    let peers = |text: &str| {
+        let config = load(text).unwrap();
+        let written = toml::to_string(&config).unwrap();
+        assert_eq!(load(&written).unwrap(), config, "{written}");
+        let (replica, _) = config.replica(Path::new("vm.toml")).unwrap();
+        let peers: Vec<String> = config.peers().iter().map(ToString::to_string).collect();
+        (replica.pair.backups, peers)
+    };
+    let one = peers(WHOLE);
+    assert_eq!(one, (1, vec!["127.0.0.1:7401".to_owned()]));
+    let two_cards = peers(&peer(r#"peer = ["10.1.0.2:7400", "10.2.0.2:7400"]"#));
+    assert_eq!(
+        two_cards,
+        (1, vec!["10.1.0.2:7400, 10.2.0.2:7400".to_owned()])
+    );
+    let two_hosts = peers(&peer(r#"peers = ["10.1.0.2:7400", "10.1.0.3:7400"]"#));
+    assert_eq!(two_hosts.0, 2);
+    let text = r#"peers = [["10.1.0.2:7400", "10.2.0.2:7400"], "10.1.0.3:7400"]
+spares = [["10.1.0.4:7400", "10.2.0.4:7400"]]"#;
+    let (backups, hosts) = peers(&peer(text));
+    assert_eq!((backups, hosts.len()), (2, 3));
+    assert_eq!(hosts[2], "10.1.0.4:7400, 10.2.0.4:7400");
+    for (value, what) in [
+        ("peer = []", "0 addresses of one host"),
+        (
+            r#"peer = ["a:1", "b:1", "c:1", "d:1", "e:1"]"#,
+            "5 addresses of one host",
+        ),
+        (
+            r#"peer = ["a:1", "a:1"]"#,
+            "pair.peer: \"a:1\" is there twice",
+        ),
+        (
+            r#"peers = ["a:1", ["b:1", "a:1"]]"#,
+            "pair.peers: \"a:1\" is there twice",
+        ),
+        (
+            r#"peer = ["a:1", "b"]"#,
+            "pair.peer: \"b\" is not an address",
+        ),
+        ("peer = 7400", "a list of all addresses of one host"),
+    ] {
+        let error = error(&peer(value));
+        assert!(error.contains(what), "{value}: {error}");
+    }
+}

@@ -226,7 +226,7 @@ impl Supervisor {
                 keys: self.site.host_directory(&host.0),
                 members: BTreeSet::from(self.hosts.clone()),
                 listen: "127.0.0.1:0".into(),
-                peer,
+                peer: peer.map(Into::into),
                 heartbeat: Milliseconds(60),
                 // A kill ends the connection and is noticed at once; a host that is busy with other
                 // things as well must not look like a dead one.

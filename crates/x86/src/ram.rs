@@ -7,6 +7,8 @@
 //! What every machine's RAM knows of its pages (decoded code, who waits for a write) is
 //! [`machine::memory`]'s. Here is what a store to a page table entails.
 
+mod tables;
+
 use machine::debugging::Traps;
 #[cfg(jit)]
 use machine::memory::journal::Journal;
@@ -15,6 +17,8 @@ use machine::memory::{
     Region,
 };
 use machine::snapshot::{SnapshotError, replace_pages};
+pub(crate) use tables::SPACES;
+use tables::{Released, TableOwners};
 
 /// Bytes of a page.
 pub const PAGE_SIZE: u64 = machine::memory::PAGE_SIZE;
@@ -28,7 +32,7 @@ const HOLDS_KERNEL_TABLE: u8 = 4;
 const HOLDS_PROCESS_LEAVES: u8 = 16;
 /// A walk has read the page as a table above these.
 const HOLDS_PROCESS_TABLE: u8 = 32;
-/// CR3 names the page, and walks began there.
+/// CR3 names the page, or named it, and walks began there.
 const IS_ROOT: u8 = 128;
 const OF_KERNEL: u8 = HOLDS_KERNEL_LEAVES | HOLDS_KERNEL_TABLE;
 const OF_PROCESSES: u8 = HOLDS_PROCESS_LEAVES | HOLDS_PROCESS_TABLE;
@@ -88,7 +92,7 @@ pub(crate) enum Disturbance {
     Code(u32),
     /// A present leaf changed.
     Leaf(Leaf),
-    /// Any translation of the lower half may have changed.
+    /// Any translation of the lower half of the address space that runs may have changed.
     LowerTranslations,
     /// Any translation may have changed.
     Translations,
@@ -102,6 +106,8 @@ pub(crate) struct Leaf {
     /// Instructions may have been fetched through it, at addresses of these halves.
     pub lower_code: bool,
     pub upper_code: bool,
+    /// It may concern linear pages of the upper half.
+    pub is_kernel: bool,
 }
 
 /// Bytes of the half of a root table.
@@ -118,11 +124,10 @@ pub struct Ram {
     ram: MachineRam,
     /// What stores of the CPU changed in page tables.
     disturbances: Vec<Disturbance>,
-    /// The pages flagged as tables for the lower half, and for the upper.
-    lower_tables: Vec<u32>,
+    /// The pages flagged as roots and as tables for the lower half.
+    lower_tables: TableOwners,
+    /// The pages flagged as tables for the upper half.
     upper_tables: Vec<u32>,
-    /// The page flagged as a root.
-    root: Option<usize>,
     table_stores: u32,
     /// What happens now will be undone.
     is_on_trial: bool,
@@ -157,6 +162,7 @@ fn changed(offset: usize, old: u64, flags: u8) -> Disturbance {
         index: offset / 8,
         lower_code: may_hold_code && flags & HOLDS_PROCESS_LEAVES != 0,
         upper_code: may_hold_code && flags & HOLDS_KERNEL_LEAVES != 0,
+        is_kernel: flags & HOLDS_KERNEL_LEAVES != 0,
     })
 }
 
@@ -197,6 +203,15 @@ fn touches_hole(address: u64, length: u64) -> bool {
     address < HOLE_END && address.saturating_add(length) > HOLE_BASE && length > 0
 }
 
+/// A page is no table of the lower half any more.
+fn release(ram: &mut MachineRam, released: Released) {
+    let flags = match released.is_root {
+        true => OF_PROCESSES,
+        false => OF_PROCESSES | IS_ROOT,
+    };
+    ram.clear_flags(released.page as usize * PAGE, flags);
+}
+
 impl Ram {
     /// RAM of `size` bytes, whole pages, all zero.
     pub fn new(size: u64) -> Ram {
@@ -207,20 +222,18 @@ impl Ram {
     pub(crate) fn clear(&mut self) {
         self.ram.clear();
         self.disturbances.clear();
-        self.lower_tables.clear();
+        self.lower_tables = TableOwners::new(self.ram.pages());
         self.upper_tables.clear();
-        self.root = None;
         self.table_stores = 0;
     }
 
     /// RAM of which nothing is known yet.
     pub(crate) fn of(ram: MachineRam) -> Ram {
         Ram {
+            lower_tables: TableOwners::new(ram.pages()),
             ram,
             disturbances: Vec::new(),
-            lower_tables: Vec::new(),
             upper_tables: Vec::new(),
-            root: None,
             table_stores: 0,
             is_on_trial: false,
             traps: Traps::default(),
@@ -322,16 +335,34 @@ impl Ram {
         let last = (at + size - 1) & !7;
         let old = [self.ram.load_u64(first), self.ram.load_u64(last)];
         self.ram.store(at, size, value);
+        let page = (at / PAGE) as u32;
+        // What the page is to spaces that do not run concerns nobody before they do.
+        let concerns_who_runs = flags & OF_KERNEL != 0 || self.lower_tables.is_owned(page);
         for (entry, old) in [first, last].into_iter().zip(old) {
             // What was not present was never cached.
             if old & 1 != 0 && self.ram.load_u64(entry) != old {
-                self.disturbances.push(changed(entry % PAGE, old, flags));
+                if concerns_who_runs {
+                    self.disturbances.push(changed(entry % PAGE, old, flags));
+                }
+                self.spoil_others(page);
             }
         }
         self.table_stores += 1;
         if self.table_stores >= TABLE_STORES_BEFORE_FLUSH {
             self.table_stores = 0;
             self.disturbances.push(Disturbance::Translations);
+        }
+    }
+
+    /// An entry of this table has changed: what other spaces than the one that runs have found by it is forgotten.
+    fn spoil_others(&mut self, page: u32) {
+        if self.is_on_trial {
+            return;
+        }
+        for space in self.lower_tables.others(page) {
+            let ram = &mut self.ram;
+            let release = |released| release(ram, released);
+            self.lower_tables.spoil(space, release);
         }
     }
 
@@ -357,28 +388,17 @@ impl Ram {
             return false; // nothing is remembered of the walk
         }
         let (at, flag) = (address as usize, table.flag());
-        if self.ram.has_flags(at, flag) {
+        let page = (at / PAGE) as u32;
+        let is_kernel = flag & OF_KERNEL != 0;
+        let is_listed = is_kernel || self.lower_tables.is_owned(page);
+        if is_listed && self.ram.has_flags(at, flag) {
             return false;
         }
-        let flags = self.ram.flags(at);
-        let page = (at / PAGE) as u32;
         match table {
-            Table::Root => {
-                // What was found from another one is forgotten, or is found from this one, too.
-                if let Some(root) = self.root.replace(at) {
-                    self.ram.clear_flags(root, IS_ROOT);
-                }
-            }
-            Table::Middle(Half::Lower) | Table::Leaves(Half::Lower) => {
-                if flags & OF_PROCESSES == 0 {
-                    self.lower_tables.push(page);
-                }
-            }
-            Table::Middle(Half::Upper) | Table::Leaves(Half::Upper) => {
-                if flags & OF_KERNEL == 0 {
-                    self.upper_tables.push(page);
-                }
-            }
+            Table::Root => self.lower_tables.add_root(page),
+            _ if !is_kernel => self.lower_tables.add(page),
+            _ if self.ram.flags(at) & OF_KERNEL == 0 => self.upper_tables.push(page),
+            _ => {}
         }
         self.ram.set_flags(at, flag)
     }
@@ -405,23 +425,46 @@ impl Ram {
         if self.is_on_trial {
             return;
         }
-        self.forget_lower_tables();
+        for space in 0..SPACES {
+            self.forget_space(space);
+        }
         for page in self.upper_tables.drain(..) {
             self.ram.clear_flags(page as usize * PAGE, OF_KERNEL);
         }
-        if let Some(root) = self.root.take() {
-            self.ram.clear_flags(root, IS_ROOT);
-        }
     }
 
-    /// No translation of the lower half is cached any more.
+    /// No translation of the lower half of the space that runs is cached any more.
     pub(crate) fn forget_lower_tables(&mut self) {
         if self.is_on_trial {
             return;
         }
-        for page in self.lower_tables.drain(..) {
-            self.ram.clear_flags(page as usize * PAGE, OF_PROCESSES);
-        }
+        let ram = &mut self.ram;
+        self.lower_tables
+            .forget_running(|released| release(ram, released));
+    }
+
+    /// No translation of the lower half of a space is cached any more.
+    pub(crate) fn forget_space(&mut self, space: usize) {
+        let ram = &mut self.ram;
+        self.lower_tables
+            .forget(space, |released| release(ram, released));
+    }
+
+    /// Whether another space may run by [`Ram::enter_space`]: all stores to tables were acted on, and walks
+    /// are remembered.
+    pub(crate) fn lets_spaces_change(&self) -> bool {
+        !self.is_disturbed() && !self.is_on_trial
+    }
+
+    /// The space that runs.
+    pub(crate) fn running_space(&self) -> usize {
+        self.lower_tables.running()
+    }
+
+    /// Another space runs. True if all is still as its walks have found it.
+    pub(crate) fn enter_space(&mut self, space: usize) -> bool {
+        assert!(self.lets_spaces_change(), "what changed is acted on before");
+        self.lower_tables.enter(space)
     }
 
     /// A digest of RAM. All entries of the write TLB have to go afterwards.
@@ -498,6 +541,7 @@ impl Ram {
     pub(crate) fn forget_everything(&mut self) {
         self.forget_code();
         self.forget_tables();
+        self.lower_tables.enter(0); // as a new TLB begins
         self.take_disturbances();
     }
 }

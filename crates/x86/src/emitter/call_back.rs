@@ -121,7 +121,7 @@ impl<'a, 'b> Frame<'a, 'b> {
         if self.remaining <= 0 || core.is_compatibility || !needs_no_look(core, false) {
             return None; // 32-bit code is not compiled
         }
-        jit.jumps.refresh(core.tlb.fetch_generations());
+        jit.jumps.refresh(core.tlb.fetches());
         let code = jit.jumps.find(core.is_user, core.rip())?;
         self.page = core.rip() & !0xfff;
         self.jumps = jit.jumps.address(core.is_user);
@@ -186,10 +186,10 @@ pub unsafe extern "sysv64" fn execute(frame: *mut Frame, number: u64, to_end: u3
     core.limit = 1;
     let next = frame.page.wrapping_add(u64::from(op.next));
     core.r[usize::from(RIP)] = next;
-    let generations = core.tlb.fetch_generations();
+    let fetches = core.tlb.fetches();
     let goes_on = if (op.handler)(core, op).is_ok() {
         core.now += 1;
-        core.limit != 0 && core.rip() == next && generations == core.tlb.fetch_generations()
+        core.limit != 0 && core.rip() == next && fetches == core.tlb.fetches()
     } else {
         let page = frame.page;
         if fault(core, op, page).is_err() {

@@ -1,6 +1,7 @@
 //! Where jumps lead that are not patched: to the code of a linear address.
 
-use crate::ram::Half;
+use crate::mmu::Fetches;
+use crate::ram::{Half, SPACES};
 
 /// Entries of a table.
 pub const ENTRIES: usize = 1 << 16;
@@ -29,20 +30,24 @@ fn empty(slot: usize) -> Entry {
     }
 }
 
-/// The table of a privilege.
+/// A table of supervisors, or of programs of an address space.
 struct Table {
     entries: Box<[Entry]>,
     /// The entries that may not be empty.
     filled: Vec<u16>,
     /// Whether there are addresses of the lower half among them, and of the upper.
     halves: [bool; 2],
+    /// The TLB's generations of fetches that they belong to.
+    generations: [u32; 2],
 }
 
-/// The tables of both privileges.
+/// The tables of supervisors and of programs: a program finds its own again when its address space runs again.
 pub struct Jumps {
-    tables: [Table; 2],
-    /// The TLB's fetch generations that they belong to.
-    generations: [u32; 2],
+    supervisors: Table,
+    /// By address space; none of those that never ran.
+    programs: [Option<Table>; SPACES],
+    /// What the tables that are used belong to.
+    fetches: Fetches,
 }
 
 impl Table {
@@ -51,6 +56,7 @@ impl Table {
             entries: (0..ENTRIES).map(empty).collect(),
             filled: Vec::new(),
             halves: [false; 2],
+            generations: [0; 2],
         }
     }
 
@@ -60,44 +66,78 @@ impl Table {
         }
         self.halves = [false; 2];
     }
+
+    /// Forgets what was found by translations that may not be true any more.
+    fn refresh(&mut self, generations: [u32; 2]) {
+        let is_stale = |half: usize| self.halves[half] && self.generations[half] != generations[half];
+        if is_stale(0) || is_stale(1) {
+            self.clear();
+        }
+        self.generations = generations;
+    }
 }
 
 impl Jumps {
     pub fn new() -> Jumps {
+        let mut programs: [Option<Table>; SPACES] = Default::default();
+        programs[0] = Some(Table::new());
         Jumps {
-            tables: [Table::new(), Table::new()],
-            generations: [0; 2],
+            supervisors: Table::new(),
+            programs,
+            fetches: Fetches {
+                space: 0,
+                generations: [0; 2],
+            },
         }
     }
 
-    /// Forgets all.
+    /// Forgets all, of all address spaces.
     pub fn clear(&mut self) {
-        self.tables.iter_mut().for_each(Table::clear);
+        self.supervisors.clear();
+        self.programs.iter_mut().flatten().for_each(Table::clear);
     }
 
-    /// Forgets what was found by translations that may not be true any more.
+    /// Forgets what was found by translations that may not be true any more, and takes the tables of the address
+    /// space that runs.
     #[inline]
-    pub fn refresh(&mut self, generations: [u32; 2]) {
-        if self.generations != generations {
-            self.forget_stale(generations);
+    pub fn refresh(&mut self, fetches: Fetches) {
+        if self.fetches != fetches {
+            self.change(fetches);
         }
     }
 
-    fn forget_stale(&mut self, generations: [u32; 2]) {
-        for (half, &generation) in generations.iter().enumerate() {
-            if self.generations[half] != generation {
-                let stale = self.tables.iter_mut().filter(|table| table.halves[half]);
-                stale.for_each(Table::clear);
-            }
+    fn change(&mut self, fetches: Fetches) {
+        self.fetches = fetches;
+        self.supervisors.refresh(fetches.generations);
+        let programs = &mut self.programs[usize::from(fetches.space)];
+        let programs = programs.get_or_insert_with(Table::new);
+        programs.refresh(fetches.generations);
+    }
+
+    #[inline]
+    fn table(&self, is_user: bool) -> &Table {
+        match is_user {
+            false => &self.supervisors,
+            true => self.programs[usize::from(self.fetches.space)]
+                .as_ref()
+                .expect("the space runs"),
         }
-        self.generations = generations;
+    }
+
+    fn table_mut(&mut self, is_user: bool) -> &mut Table {
+        match is_user {
+            false => &mut self.supervisors,
+            true => self.programs[usize::from(self.fetches.space)]
+                .as_mut()
+                .expect("the space runs"),
+        }
     }
 
     /// Remembers.
     #[inline]
     pub fn add(&mut self, is_user: bool, rip: u64, code: u64) {
         let slot = slot(rip);
-        let table = &mut self.tables[usize::from(is_user)];
+        let table = self.table_mut(is_user);
         if table.entries[slot].code == 0 {
             table.filled.push(slot as u16);
         }
@@ -108,13 +148,13 @@ impl Jumps {
     /// The code at an address, if it is remembered.
     #[inline]
     pub fn find(&self, is_user: bool, rip: u64) -> Option<u64> {
-        let entry = &self.tables[usize::from(is_user)].entries[slot(rip)];
+        let entry = &self.table(is_user).entries[slot(rip)];
         (entry.rip == rip).then_some(entry.code)
     }
 
     /// The address of a table.
     pub fn address(&self, is_user: bool) -> u64 {
-        self.tables[usize::from(is_user)].entries.as_ptr() as u64
+        self.table(is_user).entries.as_ptr() as u64
     }
 }
 

@@ -209,7 +209,7 @@ impl Jit {
             || core.is_compatibility
             || std::mem::take(&mut self.interprets_next);
         if !is_interpreted {
-            self.jumps.refresh(core.tlb.fetch_generations());
+            self.jumps.refresh(core.tlb.fetches());
             if let Some(code) = self.jumps.find(core.is_user, core.rip()) {
                 return self.enter(cache, core, code);
             }
@@ -361,7 +361,7 @@ impl Jit {
         core: &mut Core<'_>,
         code: u64,
     ) -> Result<(), TripleFault> {
-        self.jumps.refresh(core.tlb.fetch_generations());
+        self.jumps.refresh(core.tlb.fetches());
         let routine = self.routines.enter;
         let mut frame = Frame::new(core, self);
         let number = enter(routine, code as usize, &mut frame)?;

@@ -122,7 +122,7 @@ impl Core<'_> {
 
     /// CPL, AC, CR4 or the TLB's generation changed.
     pub fn mode_changed(&mut self) {
-        self.bank = self.data_mode() as usize;
+        self.bank = self.tlb.bank_of(self.data_mode());
         self.limit = 0;
     }
 

@@ -348,7 +348,7 @@ pub(super) fn change_alignment_check(core: &mut Core<'_>, op: &Op) -> Result<(),
     } else {
         core.flags |= AC;
     }
-    core.bank = core.data_mode() as usize;
+    core.bank = core.tlb.bank_of(core.data_mode());
     Ok(())
 }
 

@@ -71,8 +71,17 @@ impl Machine {
 
     /// Carries out a wakeup if a CPU asked for one.
     pub(super) fn start_if_asked(&mut self) {
-        if let Some(start) = self.state.board.take_start() {
-            self.state.cpus[usize::from(start.cpu)] = boot::woken_up(start.address);
+        let Some(start) = self.state.board.take_start() else {
+            return;
+        };
+        let cpu = usize::from(start.cpu);
+        let new = boot::woken_up(start.address);
+        let old = std::mem::replace(&mut self.state.cpus[cpu], new);
+        // Somebody asked before it gave itself back.
+        if cpu == self.state.current {
+            let new = &self.state.cpus[cpu].registers;
+            self.interpreter
+                .hand_over(&old.registers, new, &mut self.ram);
         }
     }
 }

@@ -9,9 +9,9 @@ mod tlb;
 use crate::cpu::Registers;
 use crate::fault::Fault;
 use crate::ram::{Half, Ram, Table};
+pub(crate) use tlb::Tlb;
 #[cfg(jit)]
 pub(crate) use tlb::{Bank, Fetches, SLOTS};
-pub(crate) use tlb::Tlb;
 
 /// Physical address bits that the machine announces.
 pub const PHYSICAL_BITS: u32 = 40;

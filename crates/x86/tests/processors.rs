@@ -825,6 +825,50 @@ fn a_cpu_changes_the_page_table_of_another() {
     }
 }
 
+/// Who wakes a CPU before it has given itself back wakes it as soon as it has, while it is the one that runs: from then on
+/// it has other tables.
+#[test]
+fn a_cpu_that_is_woken_up_at_once_has_its_old_tables_no_longer() {
+    const GIB: u64 = 1 << 30;
+    let [root, table] = [DATA + 0x10_0000, DATA + 0x10_1000];
+    let program = || {
+        let mut program = Program::new(2);
+        poke(&mut program.a, root, table | 3).unwrap();
+        for (index, page) in [(0, 0), (1, 0), (3, 3 * GIB)] {
+            poke(&mut program.a, table + index * 8, page | 0x83).unwrap();
+        }
+        poke(&mut program.a, DATA, 77).unwrap();
+        let leaves = |a: &mut CodeAssembler| {
+            a.mov(rax, root)?;
+            a.mov(cr3, rax)?;
+            give_turn(a, 1)?;
+            await_turn(a, 2)?;
+            a.mov(rbx, GIB + DATA)?;
+            a.mov(rcx, qword_ptr(rbx))?;
+            a.mov(qword_ptr(rbx + 8), rcx)?;
+            a.mov(rax, 0xf_0000u64)?; // the MADT's reset vector
+            a.jmp(rax)
+        };
+        program.on_another(1, leaves).unwrap();
+        await_turn(&mut program.a, 1).unwrap();
+        let mut again = program.a.create_label();
+        program.wake(1, again).unwrap();
+        give_turn(&mut program.a, 2).unwrap();
+        program.machine(|a| {
+            stop(a)?;
+            a.set_label(&mut again)?;
+            a.mov(rbx, GIB + DATA)?;
+            a.mov(rdx, qword_ptr(rbx))?; // there is no RAM
+            a.mov(rcx, DATA)?;
+            a.mov(qword_ptr(rcx + 16), rdx)?;
+            stop(a)
+        })
+    };
+    let machine = everywhere(program);
+    assert_eq!(peek(&machine, DATA + 8), 77);
+    assert_ne!(peek(&machine, DATA + 16), 77);
+}
+
 /// CR0.WP of one CPU is not that of another: what this one may store to, the other may only read.
 #[test]
 fn cpus_with_other_rules_share_no_translations() {

@@ -69,7 +69,8 @@ impl Table {
 
     /// Forgets what was found by translations that may not be true any more.
     fn refresh(&mut self, generations: [u32; 2]) {
-        let is_stale = |half: usize| self.halves[half] && self.generations[half] != generations[half];
+        let is_stale =
+            |half: usize| self.halves[half] && self.generations[half] != generations[half];
         if is_stale(0) || is_stale(1) {
             self.clear();
         }

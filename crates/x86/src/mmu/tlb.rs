@@ -295,11 +295,7 @@ impl Tlb {
         for space in 0..SPACES {
             self.spaces[space].root = None;
             if space != self.running {
-                empty_slots(
-                    &mut self.spaces[space].filled,
-                    Half::Lower,
-                    &mut self.banks,
-                );
+                empty_slots(&mut self.spaces[space].filled, Half::Lower, &mut self.banks);
             }
         }
         self.drop_half(Half::Lower);
@@ -428,7 +424,10 @@ impl Tlb {
         let Some(writers) = self.writers.get_mut((physical >> 12) as usize) else {
             return;
         };
-        let (writers, host) = (std::mem::take(writers), self.host_base + (physical & !0xfff));
+        let (writers, host) = (
+            std::mem::take(writers),
+            self.host_base + (physical & !0xfff),
+        );
         for bank in (0..BANKS).filter(|&bank| writers & 1 << bank != 0) {
             for (number, slot) in self.banks[bank].write.iter_mut().enumerate() {
                 if slot.host == host {

@@ -153,7 +153,10 @@ mod tests {
         owners.add(6);
         assert_eq!(forgotten(&mut owners, 0), [(1, false)]);
         assert!(owners.is_owned(5));
-        assert_eq!(forgotten(&mut owners, 3), [(5, false), (6, false), (2, false)]);
+        assert_eq!(
+            forgotten(&mut owners, 3),
+            [(5, false), (6, false), (2, false)]
+        );
         assert!(!owners.is_owned(5));
     }
 

@@ -226,11 +226,14 @@ fn kernel() -> Result<Vec<u8>, IcedError> {
 
 fn program() -> Result<Vec<u8>, IcedError> {
     let mut a = CodeAssembler::new(64)?;
-    let (mut read, mut write, mut done) = (a.create_label(), a.create_label(), a.create_label());
+    let mut label = || a.create_label();
+    let (mut read, mut write, mut rewrite, mut done) = (label(), label(), label(), label());
     a.test(edi, edi)?;
     a.je(read)?;
     a.cmp(edi, 1)?;
     a.je(write)?;
+    a.cmp(edi, 3)?;
+    a.je(rewrite)?;
     a.call(rbx)?;
     a.jmp(done)?;
     a.set_label(&mut read)?;
@@ -241,6 +244,9 @@ fn program() -> Result<Vec<u8>, IcedError> {
     a.set_label(&mut write)?;
     a.add(qword_ptr(rbx), r9)?;
     a.add(r9, 0x1111)?;
+    a.jmp(done)?;
+    a.set_label(&mut rewrite)?;
+    a.add(dword_ptr(rbx + 4), r9d)?; // what a function adds
     a.set_label(&mut done)?;
     a.int(0x80)?;
     a.assemble(PAGES + PROGRAM_PAGE * 0x1000)
@@ -254,7 +260,7 @@ fn leaf(random: &mut Random, number: u64) -> u64 {
             (DATA + random.below(8) * 0x1000) | flags
         }
         _ => {
-            let flags = random.pick(&[5, 5, 0x27, 0x25, 0, 5 | 1 << 63]);
+            let flags = random.pick(&[7, 0x67, 0x67, 0x25, 0, 5 | 1 << 63]);
             (CODE + random.below(4) * 0x1000) | flags
         }
     }
@@ -289,9 +295,10 @@ fn visit(random: &mut Random, spaces: u64) -> Action {
     let root = table(random.below(spaces), 0);
     let (data, code) = (random.below(4) << 12, (4 + random.below(4)) << 12);
     match random.below(8) {
-        0..2 => [VISIT, root, data],
-        2..4 => [VISIT, root, data | 1],
-        4..7 => [VISIT, root, code | 2],
+        0 => [VISIT, root, data],
+        1 => [VISIT, root, data | 1],
+        2..6 => [VISIT, root, code | 2],
+        6 => [VISIT, root, code | 3],
         _ => [REACH, root, data | random.below(2)],
     }
 }

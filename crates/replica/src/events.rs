@@ -66,7 +66,9 @@ pub fn level(event: &str) -> Level {
         | "alone" | "arbiter_unanswered" | "garbage" | "refused" | "turned_away"
         | "key_expires" | "keys_unusable" | "slow" | "watchdog" | "calendar" | "driver_fault"
         | "paused" | "unplugged" | "button_refused" | "machine_paused" | "join_failed"
-        | "snapshot_failed" | "fetch_failed" | "connect_failed" | "network_lost" => Level::Warning,
+        | "snapshot_failed" | "fetch_failed" | "connect_failed" | "network_lost" | "link_down" => {
+            Level::Warning
+        }
         _ => Level::Info,
     }
 }

@@ -19,6 +19,7 @@ mod identity;
 mod journal_chain;
 mod journaling;
 mod keeping;
+mod links;
 mod markers;
 mod moving;
 mod neighbours;

@@ -199,6 +199,23 @@ impl BlockingPeer {
         }
     }
 
+    /// As [`PeerStream::set_user_timeout`].
+    ///
+    /// # Errors
+    /// The host does not let it.
+    pub fn set_user_timeout(&self, timeout: Duration) -> io::Result<()> {
+        match self {
+            BlockingPeer::Secure(session) => {
+                let milliseconds = timeout.as_millis() as u32;
+                Ok(rustix::net::sockopt::set_tcp_user_timeout(
+                    session.socket(),
+                    milliseconds,
+                )?)
+            }
+            BlockingPeer::Simulated(stream) => stream.set_user_timeout(timeout),
+        }
+    }
+
     /// Another handle of the connection, to end it from elsewhere.
     ///
     /// # Errors

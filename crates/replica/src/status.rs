@@ -112,6 +112,9 @@ pub struct FollowerLine {
     /// How far it would be behind if the primary had not been slowed for it, in milliseconds.
     #[serde(default)]
     pub arrears_ms: f64,
+    /// The links of its channel, if that has several: where it calls from.
+    #[serde(default)]
+    pub links: Vec<LinkLine>,
 }
 
 impl From<&FollowerStatus> for FollowerLine {
@@ -132,6 +135,7 @@ impl From<&FollowerStatus> for FollowerLine {
             acknowledged: follower.acknowledged,
             lag_ms: follower.lag.as_secs_f64() * 1e3,
             arrears_ms: follower.arrears.as_secs_f64() * 1e3,
+            links: Vec::new(),
         }
     }
 }
@@ -194,16 +198,24 @@ impl JournalLine {
 pub struct LinkLine {
     /// Where the host is reached.
     pub address: String,
-    /// Whether the channel is there.
+    /// Whether the channel goes over it.
     pub in_use: bool,
+    /// Whether the host answers there.
+    #[serde(default)]
+    pub up: bool,
+    /// How long it is there and back, in milliseconds, if that is known.
+    #[serde(default)]
+    pub round_trip_ms: Option<f64>,
 }
 
 impl LinkLine {
-    /// Of a host whose channel is at the first of its addresses.
+    /// Of a host whose channel has one connection, to the first of its addresses.
     pub fn of(addresses: &PeerAddresses) -> Vec<LinkLine> {
         let line = |(index, address): (usize, &str)| LinkLine {
             address: address.to_owned(),
             in_use: index == 0,
+            up: index == 0,
+            round_trip_ms: None,
         };
         addresses.iter().enumerate().map(line).collect()
     }

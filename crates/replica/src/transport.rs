@@ -19,7 +19,7 @@ const READ_BYTES: usize = 256 << 10;
 const FLUSH_BYTES: usize = 64 << 10;
 /// Unacknowledged bytes older than this end the connection, should the failure detector not have
 /// done it long before.
-const USER_TIMEOUT: Duration = Duration::from_secs(10);
+pub const USER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An address that cannot be used.
 #[derive(Debug, Error)]

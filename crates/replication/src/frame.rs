@@ -208,6 +208,13 @@ impl FrameReader {
         &self.buffer[self.consumed..self.end]
     }
 
+    /// Takes the bytes away that are not yet part of a whole frame.
+    pub fn take_rest(&mut self) -> Vec<u8> {
+        let rest = self.rest().to_vec();
+        self.end = self.consumed;
+        rest
+    }
+
     /// Where the next frame begins, in bytes from the start.
     pub fn offset(&self) -> u64 {
         self.offset

@@ -21,6 +21,7 @@ pub mod journal;
 pub mod lag;
 pub mod life_log;
 mod line;
+pub mod links;
 pub mod log;
 pub mod marker;
 pub mod message;

@@ -13,6 +13,7 @@ use crate::capacity::{HostFacts, Needs};
 use crate::configuration::{Build, Configuration, Difference};
 use crate::frame::{FrameError, FrameReader, FrameWriter};
 use crate::life_log::{LogMark, Place};
+use crate::links::LinkId;
 use crate::record::Record;
 use crate::startup::Standing;
 use crate::succession::{Destination, Generation, Host, LifeNumber, MachineName, RunId};
@@ -21,13 +22,15 @@ use encoding::{decode, decode_fetched, encode, encode_chunk_head};
 use std::fmt;
 
 /// The newest version of this protocol that this program speaks.
-pub const PROTOCOL_VERSION: u32 = 11;
+pub const PROTOCOL_VERSION: u32 = 12;
 /// The oldest that it speaks as well, with a host of an older program: what came since is left out then.
 pub const OLDEST_PROTOCOL_VERSION: u32 = 9;
 /// From this version on a Hello tells what its host has, and a Welcome what the machine needs.
 const FACTS_SINCE: u32 = 10;
 /// From this version on both tell what a machine would boot from on their hosts, and a refusal for now why.
 const BOOT_SINCE: u32 = 11;
+/// From this version on a channel may go over several links.
+const LINKS_SINCE: u32 = 12;
 /// The longest payload of a frame on the channel once the greetings are over: 9 MiB.
 pub const MAX_MESSAGE_BYTES: usize = 9 << 20;
 /// The longest payload before: whoever has not greeted makes nobody hold more.
@@ -58,6 +61,11 @@ pub fn tells_facts(protocol: u32) -> bool {
 /// Whether hosts tell in this version what a machine would boot from, and why nobody is taken now.
 pub fn tells_boot(protocol: u32) -> bool {
     protocol >= BOOT_SINCE
+}
+
+/// Whether a channel may go over several links in this version.
+pub fn carries_links(protocol: u32) -> bool {
+    protocol >= LINKS_SINCE
 }
 
 /// The versions that this program speaks, for people.
@@ -318,6 +326,20 @@ pub enum Message {
         pairing: u64,
         /// As in the backup's Hello.
         run: RunId,
+    },
+    /// B, after Welcome, and then P: what I say on this connection from here on is of [`crate::links`], and so is what
+    /// is said on others that name this token. No core sees it.
+    Links {
+        /// As B has chosen it, at random.
+        token: u128,
+    },
+    /// B, first on a further connection: this is a link of the channel that was told this token. All that follows, in
+    /// both directions, is of [`crate::links`].
+    Link {
+        /// The channel's.
+        token: u128,
+        /// Which of its links; in place of one of this number that is there.
+        link: LinkId,
     },
     /// P, on that connection, first: the disks that belong to the snapshot.
     Disks {
@@ -717,6 +739,11 @@ impl MessageReader {
     /// Adds bytes as they came from the connection.
     pub fn push(&mut self, bytes: &[u8]) {
         self.frames.push(bytes);
+    }
+
+    /// The bytes that came and are not part of a whole message: they are none of this reader's any more.
+    pub fn take_rest(&mut self) -> Vec<u8> {
+        self.frames.take_rest()
     }
 
     /// Room for `bytes` bytes or more of the connection; say by [`MessageReader::filled`] how many

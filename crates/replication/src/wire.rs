@@ -84,6 +84,11 @@ impl<'a> Fields<'a> {
         self.rest.is_empty()
     }
 
+    /// What has not been read.
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
     /// The next `length` bytes.
     pub fn take(&mut self, length: usize) -> Result<&'a [u8], WireError> {
         let (head, rest) = self

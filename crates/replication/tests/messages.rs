@@ -5,6 +5,7 @@ use replication::blocks::BlockDigest;
 use replication::capacity::{HostFacts, Needs, Shortfall};
 use replication::configuration::{Build, Configuration, Difference, MAX_KEYS};
 use replication::life_log::{LogMark, Place};
+use replication::links::{LinkId, MAX_LINKS};
 use replication::marker::{DiskState, Marker, Role, Worth};
 use replication::message::{
     Busy, Button, Continuation, DiskBlocks, DivergenceReport, Fetched, Greeting, LifeId,
@@ -282,6 +283,11 @@ fn message() -> impl Strategy<Value = Message> {
         n().prop_map(|pairing| Message::Accept { pairing }),
         (n(), bytes()).prop_map(|(pairing, key)| Message::Joined { pairing, key }),
         n().prop_map(|pairing| Message::Confirmed { pairing }),
+        any::<u128>().prop_map(|token| Message::Links { token }),
+        (any::<u128>(), 0..MAX_LINKS as u8).prop_map(|(token, link)| Message::Link {
+            token,
+            link: LinkId(link)
+        }),
         (n(), n(), n()).prop_map(|(pairing, sequence, released)| Message::Handover {
             pairing,
             sequence,

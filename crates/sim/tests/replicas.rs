@@ -135,6 +135,22 @@ fn with_one_disk_for_all_hosts_no_promise_is_broken() {
     );
 }
 
+/// Hosts in two networks: whatever befalls one of them at a time, nobody loses its protection. Finding: a pulled cable
+/// meant a suspicion, a claim at the arbiter and an unprotected machine, though the other cable was well.
+#[test]
+fn with_a_second_network_a_pulled_cable_costs_no_protection() {
+    let options = Options {
+        kind: Kind::Links,
+        ..Options::default()
+    };
+    let summary = all_well(0..40, &options);
+    assert_eq!(
+        summary.missing(Kind::Links),
+        Vec::<&str>::new(),
+        "never occurred"
+    );
+}
+
 /// Backups that are brought along by checkpoints, of which some are cut by the death of their primary: what the outside
 /// saw has no gap and no contradiction, and digests agree.
 #[test]

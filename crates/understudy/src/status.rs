@@ -4,7 +4,9 @@ use replica::control;
 use replica::events::{self, Event, printable};
 use replica::key_watch::WARNED_DAYS;
 use replica::state_directory;
-use replica::status::{ArbiterTrouble, HostLine, JoinProgress, JournalLine, ReplicaStatus};
+use replica::status::{
+    ArbiterTrouble, HostLine, JoinProgress, JournalLine, LinkLine, ReplicaStatus,
+};
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 use serde::de::IgnoredAny;
@@ -257,7 +259,7 @@ pub fn describe(status: &Status) -> String {
                 "         the guest's network is out of reach, and tried again: {why}"
             );
         }
-        if let Some(line) = describe_links(replica) {
+        for line in describe_links(replica) {
             let _ = writeln!(text, "         {line}");
         }
         for line in describe_capacity(replica) {
@@ -342,16 +344,31 @@ fn describe_versions(replica: &ReplicaStatus) -> String {
     format!("version {}{peers}", printable(&replica.version))
 }
 
-/// By which of several addresses a backup follows its primary.
-fn describe_links(replica: &ReplicaStatus) -> Option<String> {
-    let primary = replica.primary.as_ref()?;
-    let links = primary.links.iter().map(|link| {
-        let in_use = if link.in_use { " (in use)" } else { "" };
-        format!("{}{in_use}", printable(&link.address))
-    });
-    let links: Vec<String> = links.collect();
-    let host = printable(&primary.host);
-    (links.len() > 1).then(|| format!("{host} is reached at {}", links.join(", ")))
+/// By which links a replica and its peers reach each other, of those that have several.
+fn describe_links(replica: &ReplicaStatus) -> impl Iterator<Item = String> {
+    let followers = replica.followers.iter();
+    let followers = followers.map(|follower| (&follower.host, &follower.links));
+    let primary = replica.primary.iter();
+    let primary = primary.map(|primary| (&primary.host, &primary.links));
+    let peers = followers.chain(primary);
+    let several = peers.filter(|(_, links)| links.len() > 1);
+    several.map(|(host, links)| {
+        let links: Vec<String> = links.iter().map(describe_link).collect();
+        format!("links with {}: {}", printable(host), links.join(", "))
+    })
+}
+
+fn describe_link(link: &LinkLine) -> String {
+    let address = printable(&link.address);
+    let state = match (link.in_use, link.up) {
+        (true, true) => "in use",
+        (true, false) => "in use, does not answer",
+        (false, true) => "up",
+        (false, false) => "down",
+    };
+    let trip = link.round_trip_ms.filter(|_| link.up);
+    let trip = trip.map_or(String::new(), |ms| format!(" {ms:.2} ms"));
+    format!("{address} {state}{trip}")
 }
 
 /// Where the machine would be booted from something else on the other hosts.

@@ -185,7 +185,8 @@ impl BackupLoop {
             self.host.sample(count);
             let arbiter_trouble = self.core.status().arbiter_trouble;
             self.host.arbiter_outage.note(arbiter_trouble.is_some());
-            let (core, machine, peer) = (&self.core, &self.machine, &self.peer);
+            let (core, machine) = (&self.core, &self.machine);
+            let (peer, connection) = (&self.peer, self.connection);
             let trouble = self.fence_trouble().or_else(|| self.trouble());
             let facts = self.dialing.as_ref().and(self.host.facts.deadline());
             let fence = self.fence.as_ref().and_then(Fence::deadline);
@@ -198,7 +199,7 @@ impl BackupLoop {
             let deadline = deadlines.into_iter().flatten().min();
             let happened = self.host.wait(deadline, true, |host| ReplicaStatus {
                 trouble: trouble.clone(),
-                ..status(host, core, peer, machine.as_ref())
+                ..status(host, core, (peer, connection), machine.as_ref())
             })?;
             if let Some(end) = self.take(happened) {
                 return Ok(self.exit(end));
@@ -273,6 +274,9 @@ impl BackupLoop {
         }
         for (id, request) in &happened.requests {
             self.asked(*id, request);
+        }
+        for connection in happened.heard {
+            self.core.heard(monotonic(), connection);
         }
         for (connection, message) in happened.messages {
             match message {
@@ -496,7 +500,7 @@ impl BackupLoop {
                 address,
             }) => {
                 self.peer = self.peer.clone().beginning_with(address);
-                let id = self.host.add_connection(connection);
+                let id = self.host.add_connection(connection, self.peer.clone());
                 self.connection = Some(id);
                 let boot = self.host.facts.boot().clone();
                 self.core.host_has(self.host.facts.facts(), boot);
@@ -706,10 +710,10 @@ impl BackupLoop {
 fn status(
     host: &Host,
     core: &Backup<Output>,
-    peer: &PeerAddresses,
+    (peer, connection): (&PeerAddresses, Option<ConnectionId>),
     machine: Option<&BackupMachine>,
 ) -> ReplicaStatus {
-    let pair = core.status();
+    let (pair, host_of_links) = (core.status(), host);
     let boots_otherwise = boots_otherwise(&pair);
     let base = host.base_status(
         machine
@@ -728,7 +732,9 @@ fn status(
         primary: pair.primary.map(|(host, build)| PrimaryLine {
             host: host.node().to_owned(),
             version: build.to_string(),
-            links: LinkLine::of(peer),
+            links: connection
+                .and_then(|connection| host_of_links.links_of(connection))
+                .unwrap_or_else(|| LinkLine::of(peer)),
         }),
         joining: machine.and_then(BackupMachine::progress),
         lag_instructions: Some(pair.received_count.saturating_sub(base.instruction_count)),

@@ -1,10 +1,17 @@
-//! The logging channel: messages on a connection.
+//! The logging channel: messages on a connection, or on several links.
 
-use crate::peer_stream::BlockingPeer;
+use super::links::ChannelLinks;
+use crate::peer_addresses::PeerAddresses;
+use crate::peer_stream::{BlockingPeer, Membership};
+use crate::random;
+use crate::status::LinkLine;
 use crate::transport::Connection;
+use crate::wake::Waker;
+use keys::HostName;
 use replication::frame::FrameError;
-use replication::message::{Message, MessageReader, MessageWriter};
-use std::collections::VecDeque;
+use replication::links::{LinkError, LinkId, LinkTimes};
+use replication::message::{Message, MessageReader, MessageWriter, carries_links};
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind, Read};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -25,6 +32,22 @@ pub enum ChannelError {
     /// What came is no message.
     #[error("the peer sent garbage: {0}")]
     Garbage(#[from] FrameError),
+    /// What came on a link is none of its frames, or the other end takes nothing.
+    #[error("the peer sent garbage: {0}")]
+    Links(#[from] LinkError),
+    /// It speaks of links where nobody may.
+    #[error("the peer sent garbage: it speaks of links that were not agreed on")]
+    NotAgreed,
+}
+
+impl ChannelError {
+    /// Whether no program of this kind does such a thing.
+    pub fn is_garbage(&self) -> bool {
+        match self {
+            ChannelError::Io(_) | ChannelError::Closed => false,
+            ChannelError::Garbage(_) | ChannelError::Links(_) | ChannelError::NotAgreed => true,
+        }
+    }
 }
 
 /// Bytes that a thread reads at once.
@@ -59,48 +82,150 @@ impl Fetcher {
     }
 }
 
-/// One connection of the logging channel.
+/// The connection that was there first.
+pub const FIRST: LinkId = LinkId(0);
+
+/// What came over a channel: messages, those before an error among them.
+pub type Received = (VecDeque<Message>, Result<(), ChannelError>);
+
+/// One channel.
 #[derive(Debug)]
 pub struct Channel {
-    /// The connection under it.
-    pub connection: Connection,
+    /// The connections under it: one, or its links.
+    connections: BTreeMap<LinkId, Connection>,
+    links: Option<Box<ChannelLinks>>,
+    /// When a link of it would be silent.
+    times: LinkTimes,
     /// Where the peer called from, if it did.
     pub from: Option<SocketAddr>,
+    /// Where the peer was called, if it was: that of the first connection in front.
+    to: Option<PeerAddresses>,
+    peer: Option<HostName>,
+    /// In which version it was greeted here.
+    greeted_in: Option<u32>,
     writer: MessageWriter,
     reader: MessageReader,
+    /// Something was heard already.
+    has_heard: bool,
     encoded: Vec<u8>,
     /// Whether the core has to do with the peer. Until then it is a stranger, whatever it says.
     pub admitted: bool,
     opened_at: Duration,
+    /// More waits for the peer than anybody keeps.
+    is_full: bool,
 }
 
 impl Channel {
     /// On a connection that was made just now.
-    pub fn new(connection: Connection, now: Duration) -> Channel {
+    pub fn new(connection: Connection, now: Duration, times: LinkTimes) -> Channel {
         Channel {
-            connection,
+            peer: connection.peer().cloned(),
+            connections: BTreeMap::from([(FIRST, connection)]),
+            links: None,
+            times,
             from: None,
+            to: None,
+            greeted_in: None,
             writer: MessageWriter::default(),
             reader: MessageReader::new(),
+            has_heard: false,
             encoded: Vec::new(),
             admitted: false,
             opened_at: now,
+            is_full: false,
         }
+    }
+
+    /// The same, on a connection that this side has made to the first of these addresses.
+    pub fn to(
+        connection: Connection,
+        now: Duration,
+        times: LinkTimes,
+        to: PeerAddresses,
+    ) -> Channel {
+        Channel {
+            to: Some(to),
+            admitted: true,
+            ..Channel::new(connection, now, times)
+        }
+    }
+
+    /// The host at the other end, as it proved.
+    pub fn peer(&self) -> Option<&HostName> {
+        self.peer.as_ref()
+    }
+
+    /// The connections that there are.
+    pub fn connections(&self) -> impl Iterator<Item = (LinkId, &Connection)> {
+        self.connections
+            .iter()
+            .map(|(link, connection)| (*link, connection))
+    }
+
+    /// Whether it goes over links, or is about to.
+    pub fn has_links(&self) -> bool {
+        self.links.is_some()
     }
 
     /// Sends a message, or keeps what the network does not take at once. Returns its bytes.
     pub fn send(&mut self, message: &Message) -> io::Result<usize> {
+        if let Message::Hello { protocol, .. } = message {
+            self.greeted_in = Some(*protocol);
+        }
         self.encoded.clear();
         self.writer.write(&mut self.encoded, message);
-        self.connection.send(&self.encoded)?;
+        match (&mut self.links, self.connections.get_mut(&FIRST)) {
+            (Some(links), _) => {
+                let sent = links.state.send(&self.encoded);
+                self.is_full |= sent.is_err();
+                sent.map_err(io::Error::other)?;
+            }
+            (None, Some(connection)) => connection.send(&self.encoded)?,
+            (None, None) => return Err(ErrorKind::NotConnected.into()),
+        }
         Ok(self.encoded.len())
+    }
+
+    /// Writes what waits, as far as the network takes it. A connection that fails is noticed when it is read.
+    pub fn flush(&mut self, now: Duration) {
+        for (link, connection) in &mut self.connections {
+            let _flushed = connection.flush();
+            let Some(links) = &mut self.links else {
+                continue;
+            };
+            while !connection.has_waiting() {
+                self.encoded.clear();
+                if !links.state.transmit(now, *link, &mut self.encoded) {
+                    break;
+                }
+                let sent = connection
+                    .send(&self.encoded)
+                    .and_then(|()| connection.flush());
+                if sent.is_err() {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// What a poll says can be written on one of its connections is written.
+    ///
+    /// # Errors
+    /// The channel has ended.
+    pub fn writable(&mut self, now: Duration, link: LinkId) -> Result<(), ChannelError> {
+        let connection = self.connections.get_mut(&link);
+        match connection.map(Connection::flush) {
+            Some(Err(error)) => self.ended(now, link, error.into()),
+            Some(Ok(())) | None => Ok(()),
+        }
     }
 
     /// For somebody who has a thread for it; `None` if the host does not let it wait.
     pub fn into_fetcher(mut self) -> Option<Fetcher> {
+        let mut connection = self.connections.remove(&FIRST)?;
         // What was said before comes first; one that fails is noticed by whoever has it then.
-        let _flushed = self.connection.flush();
-        let stream = self.connection.into_blocking().ok()?;
+        let _flushed = connection.flush();
+        let stream = connection.into_blocking().ok()?;
         let reader = self.reader.goes_on_with_snapshot();
         Some(Fetcher { stream, reader })
     }
@@ -110,24 +235,194 @@ impl Channel {
         (!self.admitted).then_some(self.opened_at + ADMISSION_PATIENCE)
     }
 
-    /// Takes the messages that have arrived. With an error come those before it.
-    pub fn receive(&mut self) -> (VecDeque<Message>, Result<(), ChannelError>) {
+    /// Takes the messages that have arrived on one of its connections. With an error come those before it.
+    pub fn receive(&mut self, now: Duration, link: LinkId) -> Received {
         let mut messages = VecDeque::new();
-        let reader = &mut self.reader;
-        let received = self.connection.receive(|bytes| reader.push(bytes));
-        let result = loop {
-            match self.reader.next_message() {
-                Ok(Some(message)) => messages.push_back(message),
-                Ok(None) => break Ok(()),
-                Err(error) => break Err(error.into()),
-            }
+        let Some(connection) = self.connections.get_mut(&link) else {
+            return (messages, Ok(()));
         };
+        let (reader, links) = (&mut self.reader, &mut self.links);
+        let mut understood = Ok(());
+        let received = connection.receive(|bytes| match links {
+            Some(links) if links.hears => {
+                understood = links
+                    .state
+                    .receive(now, link, bytes, |bytes| reader.push(bytes));
+            }
+            _ => reader.push(bytes),
+        });
+        let understood = understood.map_err(ChannelError::from);
+        let result = understood.and_then(|()| self.take_messages(now, &mut messages));
         let result = match (result, received) {
             (Err(error), _) => Err(error),
-            (Ok(()), Err(error)) => Err(error.into()),
-            (Ok(()), Ok(false)) => Err(ChannelError::Closed),
+            (Ok(()), Err(error)) => self.ended(now, link, error.into()),
+            (Ok(()), Ok(false)) => self.ended(now, link, ChannelError::Closed),
             (Ok(()), Ok(true)) => Ok(()),
         };
         (messages, result)
+    }
+
+    fn take_messages(
+        &mut self,
+        now: Duration,
+        messages: &mut VecDeque<Message>,
+    ) -> Result<(), ChannelError> {
+        while let Some(message) = self.reader.next_message()? {
+            let is_first = !std::mem::replace(&mut self.has_heard, true);
+            match message {
+                Message::Links { token } => self.told_of_links(now, token)?,
+                // What follows is none of this reader's.
+                Message::Link { .. } if is_first && self.to.is_none() => {
+                    messages.push_back(message);
+                    break;
+                }
+                Message::Link { .. } => return Err(ChannelError::NotAgreed),
+                message => {
+                    if let Message::Hello { protocol, .. } = &message {
+                        self.greeted_in = Some(*protocol);
+                    }
+                    if matches!(message, Message::Welcome { .. }) {
+                        self.offer_links(now)?;
+                    }
+                    messages.push_back(message);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn may_have_links(&self) -> bool {
+        self.links.is_none() && self.admitted && self.greeted_in.is_some_and(carries_links)
+    }
+
+    /// The session stands: a peer that has several addresses, and a program that knows of links, is told of them.
+    fn offer_links(&mut self, now: Duration) -> Result<(), ChannelError> {
+        let to = self.to.as_ref().filter(|to| !to.is_one());
+        let Some(to) = to.cloned().filter(|_| self.may_have_links()) else {
+            return Ok(());
+        };
+        let token = random::number()?;
+        self.send(&Message::Links { token })?;
+        let links = ChannelLinks::that_dial(now, token, self.times, &to);
+        self.links = Some(Box::new(links));
+        Ok(())
+    }
+
+    /// The peer says that what it sends from here on is of links: it offers them, or answers.
+    fn told_of_links(&mut self, now: Duration, token: u128) -> Result<(), ChannelError> {
+        match &self.links {
+            Some(links) if links.token == token && !links.hears => {}
+            None if self.to.is_none() && self.may_have_links() => {
+                self.send(&Message::Links { token })?;
+                let from = self.from.map_or(String::new(), |from| from.to_string());
+                let links = ChannelLinks::new(now, token, self.times, from);
+                self.links = Some(Box::new(links));
+            }
+            _ => return Err(ChannelError::NotAgreed),
+        }
+        let rest = self.reader.take_rest();
+        if let Some(links) = &mut self.links {
+            links.hears = true;
+            let reader = &mut self.reader;
+            links
+                .state
+                .receive(now, FIRST, &rest, |bytes| reader.push(bytes))?;
+        }
+        Ok(())
+    }
+
+    /// One of its connections has ended: the channel has as well, unless another link is up.
+    fn ended(
+        &mut self,
+        now: Duration,
+        link: LinkId,
+        why: ChannelError,
+    ) -> Result<(), ChannelError> {
+        self.connections.remove(&link);
+        let Some(links) = &mut self.links else {
+            return Err(why);
+        };
+        links.ended(now, link);
+        match self.connections.is_empty() || links.state.is_over(now) {
+            true => Err(why),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether a connection of this host that names this token is a link of this channel.
+    pub fn is_named(&self, token: u128, peer: Option<&HostName>) -> bool {
+        let links = self.links.as_ref();
+        self.to.is_none()
+            && self.peer() == peer
+            && links.is_some_and(|links| links.hears && links.token == token)
+    }
+
+    /// Takes a further link, which is the only connection of that channel so far; in place of the one of that number.
+    pub fn attach(&mut self, now: Duration, link: LinkId, mut of: Channel) -> Received {
+        let mut messages = VecDeque::new();
+        let (rest, from) = (of.reader.take_rest(), of.from);
+        let (Some(links), Some(connection)) = (&mut self.links, of.connections.remove(&FIRST))
+        else {
+            return (messages, Ok(()));
+        };
+        self.connections.insert(link, connection);
+        links.opened(now, link, from.map(|from| from.to_string()));
+        let reader = &mut self.reader;
+        let understood = links
+            .state
+            .receive(now, link, &rest, |bytes| reader.push(bytes));
+        let understood = understood.map_err(ChannelError::from);
+        let result = understood.and_then(|()| self.take_messages(now, &mut messages));
+        (messages, result)
+    }
+
+    /// Sees to its links: what is silent is left, what has ended is opened again.
+    ///
+    /// # Errors
+    /// The channel has ended.
+    pub fn tend(
+        &mut self,
+        now: Duration,
+        membership: &Membership,
+        waker: &Waker,
+    ) -> Result<(), ChannelError> {
+        let Some(links) = &mut self.links else {
+            return Ok(());
+        };
+        if self.is_full {
+            return Err(LinkError::Full.into());
+        }
+        links.state.tick(now);
+        if let Some(lost) = links.state.lost(now) {
+            self.connections.remove(&lost);
+            links.ended(now, lost);
+        }
+        for (link, connection) in links.dial(now, membership, waker) {
+            // Whoever has taken the address over is another host, and no link leads there.
+            if connection.peer() == self.peer.as_ref() {
+                self.connections.insert(link, connection);
+                links.opened(now, link, None);
+            } else {
+                links.ended(now, link);
+            }
+        }
+        Ok(())
+    }
+
+    /// When [`Channel::tend`] has something to do.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.links.as_ref().map(|links| links.deadline())
+    }
+
+    /// What is new of its links: events' names and texts.
+    pub fn news(&mut self, now: Duration) -> Vec<(&'static str, String)> {
+        let host = self.peer.as_ref().map_or("the peer", HostName::as_str);
+        let links = self.links.as_mut();
+        links.map_or_else(Vec::new, |links| links.news(now, host))
+    }
+
+    /// Its links, if it has any.
+    pub fn lines(&self) -> Option<Vec<LinkLine>> {
+        self.links.as_ref().map(|links| links.lines())
     }
 }

@@ -1,7 +1,9 @@
 //! What a replica has of its host, whichever its role.
 
+mod links;
+
 use super::arbiter_outage::ArbiterOutage;
-use super::channel::{Channel, ChannelError, Fetcher};
+use super::channel::{Channel, ChannelError, FIRST, Fetcher, Received};
 use super::host_facts::HostFactsDesk;
 use super::identity;
 use super::markers::{Markers, UnfitDisks};
@@ -41,13 +43,14 @@ use network::{PollSet, Readiness};
 use replication::ConnectionId;
 use replication::config::PairConfig;
 use replication::event::Event;
+use replication::links::{LinkId, LinkTimes};
 use replication::message::{
     Continuation, Greeting, LifeId, Message, PROTOCOL_VERSION, Refusal, spoken,
 };
 use replication::mutation::Mutations;
 use replication::startup::{Standing, TurnedAway};
 use replication::succession::{Generation, Kind};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::mem::Discriminant;
 use std::path::{Path, PathBuf};
@@ -74,6 +77,8 @@ pub struct Happened {
     pub stop: bool,
     /// Messages that arrived, in order.
     pub messages: Vec<(ConnectionId, Message)>,
+    /// Connections whose other end shows that it is there, on whichever link.
+    pub heard: Vec<ConnectionId>,
     /// Connections that ended, after their messages.
     pub ended: Vec<ConnectionId>,
     /// Frames that arrived.
@@ -267,11 +272,14 @@ impl Host {
         places
     }
 
-    /// Takes a connection over that this side has made.
-    pub fn add_connection(&mut self, connection: Connection) -> ConnectionId {
-        let mut channel = Channel::new(connection, monotonic());
-        channel.admitted = true;
-        self.add_channel(channel)
+    /// Takes a connection over that this side has made, to the first of these addresses.
+    pub fn add_connection(&mut self, connection: Connection, to: PeerAddresses) -> ConnectionId {
+        let times = self.link_times();
+        self.add_channel(Channel::to(connection, monotonic(), times, to))
+    }
+
+    fn link_times(&self) -> LinkTimes {
+        LinkTimes::within(self.pair_config.detector.silence_timeout)
     }
 
     fn add_channel(&mut self, channel: Channel) -> ConnectionId {
@@ -300,10 +308,10 @@ impl Host {
 
     /// Writes what was sent and emitted since the last time: one system call for each connection.
     pub fn flush(&mut self) {
-        for channel in self.channels.values_mut() {
-            // One that fails is noticed when it is read.
-            let _flushed = channel.connection.flush();
-        }
+        let now = monotonic();
+        self.channels
+            .values_mut()
+            .for_each(|channel| channel.flush(now));
         self.outside.flush();
     }
 
@@ -317,7 +325,7 @@ impl Host {
     /// Closes a connection; what was sent before is still delivered if the network can.
     pub fn close(&mut self, id: ConnectionId) {
         if let Some(mut channel) = self.channels.remove(&id) {
-            let _flushed = channel.connection.flush();
+            channel.flush(monotonic());
         }
     }
 
@@ -401,15 +409,23 @@ impl Host {
         accept: bool,
         status: impl Fn(&Host) -> ReplicaStatus,
     ) -> io::Result<Happened> {
+        let mut happened = Happened::default();
+        self.tend_links(&mut happened);
         self.flush();
-        let timeout = self.timeout(deadline);
+        let is_news = !happened.ended.is_empty();
+        let timeout = if is_news {
+            Duration::ZERO
+        } else {
+            self.timeout(deadline)
+        };
         self.measure_turn();
         while let Some(kept) = self.evidence.kept(Duration::ZERO) {
             self.evidence_kept(kept);
         }
         let ready = self.poll(timeout, accept)?;
         self.woken_at = Some(monotonic());
-        let mut happened = Happened::default();
+        // Before what came: this process may have slept, which is no link's silence.
+        self.tend_links(&mut happened);
         let mut network_is_ready = false;
         for (source, readiness) in ready {
             match source {
@@ -430,7 +446,9 @@ impl Host {
                     Some(request) => happened.requests.push((id, request)),
                     None => {}
                 },
-                Source::Channel(id) => self.serve_channel(id, readiness, &mut happened),
+                Source::Channel(id, link) => {
+                    self.serve_channel(id, link, readiness, &mut happened);
+                }
                 Source::Network => network_is_ready = true,
             }
         }
@@ -471,10 +489,12 @@ impl Host {
             .channels
             .values()
             .filter_map(Channel::admission_deadline);
+        let links = self.channels.values().filter_map(Channel::deadline);
         [deadline, retry, self.arbiter.deadline()]
             .into_iter()
             .flatten()
             .chain(strangers)
+            .chain(links)
             .map(|at| at.saturating_sub(now))
             .fold(LONGEST_WAIT, Duration::min)
     }
@@ -520,9 +540,15 @@ impl Host {
             add(interest, Source::Door, accept, false);
         }
         for (id, channel) in &self.channels {
-            let waits = channel.connection.has_waiting();
-            let interest = channel.connection.interest();
-            add(interest, Source::Channel(*id), true, waits);
+            for (link, connection) in channel.connections() {
+                let waits = connection.has_waiting();
+                add(
+                    connection.interest(),
+                    Source::Channel(*id, link),
+                    true,
+                    waits,
+                );
+            }
         }
         if let Some(network) = &self.outside.network {
             network.interests(&mut set, Source::Network);
@@ -537,7 +563,7 @@ impl Host {
             let Ok(connection) = Connection::new(stream) else {
                 continue;
             };
-            let mut channel = Channel::new(connection, monotonic());
+            let mut channel = Channel::new(connection, monotonic(), self.link_times());
             channel.from = from;
             let id = self.add_channel(channel);
             if self.channels.len() > CONNECTION_LIMIT
@@ -551,7 +577,7 @@ impl Host {
                 readable: true,
                 writable: false,
             };
-            self.serve_channel(id, readiness, happened);
+            self.serve_channel(id, FIRST, readiness, happened);
         }
     }
 
@@ -592,41 +618,58 @@ impl Host {
         }
     }
 
-    fn serve_channel(&mut self, id: ConnectionId, ready: Readiness, happened: &mut Happened) {
+    fn serve_channel(
+        &mut self,
+        id: ConnectionId,
+        link: LinkId,
+        ready: Readiness,
+        happened: &mut Happened,
+    ) {
+        let now = monotonic();
         let Some(channel) = self.channels.get_mut(&id) else {
             return;
         };
-        let mut failed = ready.writable && channel.connection.flush().is_err();
-        if ready.readable {
-            let (messages, result) = channel.receive();
-            for message in messages {
-                let is_over = match &message {
-                    Message::Foreign { protocol } => {
-                        self.foreign(id, *protocol);
-                        true
-                    }
-                    message => self.is_anothers(id, message),
-                };
-                if is_over {
-                    happened.ended.push(id);
-                    return;
-                }
-                self.remember(id, &message);
-                happened.messages.push((id, message));
-            }
-            if let Err(error) = result {
-                failed = true;
-                self.not_let_in(id, &error);
-                let told = self.garbage_told_at;
-                if matches!(error, ChannelError::Garbage(_))
-                    && told.is_none_or(|at| monotonic() >= at + GARBAGE_INTERVAL)
-                {
-                    self.garbage_told_at = Some(monotonic());
-                    self.events.add("garbage", 0, 0, error.to_string());
-                }
-            }
+        let mut received = match ready.readable {
+            true => channel.receive(now, link),
+            false => (VecDeque::new(), Ok(())),
+        };
+        if ready.readable && channel.has_links() {
+            happened.heard.push(id);
         }
-        if failed {
+        if ready.writable && received.1.is_ok() {
+            received.1 = channel.writable(now, link);
+        }
+        self.take_received(id, received, happened);
+    }
+
+    /// Takes what came over a channel, or that it has ended.
+    fn take_received(&mut self, id: ConnectionId, received: Received, happened: &mut Happened) {
+        let (messages, result) = received;
+        for message in messages {
+            let is_over = match &message {
+                Message::Link { token, link } => {
+                    return self.attach_link(id, *token, *link, happened);
+                }
+                Message::Foreign { protocol } => {
+                    self.foreign(id, *protocol);
+                    true
+                }
+                message => self.is_anothers(id, message),
+            };
+            if is_over {
+                happened.ended.push(id);
+                return;
+            }
+            self.remember(id, &message);
+            happened.messages.push((id, message));
+        }
+        if let Err(error) = result {
+            self.not_let_in(id, &error);
+            let told = self.garbage_told_at;
+            if error.is_garbage() && told.is_none_or(|at| monotonic() >= at + GARBAGE_INTERVAL) {
+                self.garbage_told_at = Some(monotonic());
+                self.events.add("garbage", 0, 0, error.to_string());
+            }
             self.close(id);
             happened.ended.push(id);
         }
@@ -642,7 +685,7 @@ impl Host {
             _ => return false,
         };
         let channel = self.channels.get(&id);
-        let Some(peer) = channel.and_then(|channel| channel.connection.peer()) else {
+        let Some(peer) = channel.and_then(Channel::peer) else {
             return false;
         };
         if peer.as_str() == host.node() {
@@ -685,8 +728,8 @@ impl Host {
 
     /// A host of another version of the program has greeted: no more of it can be understood.
     fn foreign(&mut self, id: ConnectionId, protocol: u32) {
-        let peer = self.channels.get(&id).map(|channel| &channel.connection);
-        let peer = peer.and_then(Connection::peer).map(HostName::as_str);
+        let peer = self.channels.get(&id).and_then(Channel::peer);
+        let peer = peer.map(HostName::as_str);
         let detail = format!(
             "turned away host {}: it speaks protocol version {protocol}, this one {}: install the same \
              build on both",
@@ -704,7 +747,7 @@ impl Host {
         let (Some(channel), ChannelError::Io(error)) = (self.channels.get(&id), error) else {
             return;
         };
-        let peer = channel.connection.peer();
+        let peer = channel.peer();
         let turned_away = turned_away(error, "the other end", peer, &self.membership);
         if let Some(TurnedAway { why, .. }) = turned_away {
             self.events.add("connect_failed", 0, 0, why);
@@ -857,7 +900,7 @@ enum Source {
     Control,
     Conversation(ConversationId),
     Door,
-    Channel(ConnectionId),
+    Channel(ConnectionId, LinkId),
     Network,
 }
 

@@ -39,7 +39,9 @@ use machine::output::{DiskRequest, Finish, Output, Trouble};
 use replication::marker::Marker;
 use replication::message::Message;
 use replication::mutation::Mutation;
-use replication::primary::{Beginning, Primary, PrimaryAction, PrimaryPhase, PrimaryStop};
+use replication::primary::{
+    Beginning, FollowerStatus, Primary, PrimaryAction, PrimaryPhase, PrimaryStop,
+};
 use replication::succession::Entry;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -420,6 +422,9 @@ impl PrimaryLoop {
             let frames = frames.map(|frame| Input::NetworkFrame { device: 0, frame });
             self.vcpu.inputs(typed.chain(frames).collect());
         }
+        for connection in happened.heard {
+            self.core.heard(monotonic(), connection);
+        }
         for (connection, message) in happened.messages {
             match message {
                 Message::Fetch { pairing, run } => self.is_asked(connection, pairing, run),
@@ -718,7 +723,7 @@ fn status(host: &Host, core: &ReplicationCore, vcpu: &LiveVcpu) -> ReplicaStatus
             }),
         generation: pair.generation.0,
         protected: pair.protected,
-        followers: pair.followers.iter().map(FollowerLine::from).collect(),
+        followers: pair.followers.iter().map(|it| follower(host, it)).collect(),
         needs: NeedsLine::from(&pair.needs),
         arbiter_trouble: host.arbiter_outage.told(pair.arbiter_trouble),
         checkpoints: host
@@ -735,6 +740,13 @@ fn status(host: &Host, core: &ReplicationCore, vcpu: &LiveVcpu) -> ReplicaStatus
         },
         listen: host.listen_address(),
         ..host.base_status(Some(vcpu.thread()))
+    }
+}
+
+fn follower(host: &Host, follower: &FollowerStatus) -> FollowerLine {
+    FollowerLine {
+        links: host.links_with(follower.host.node()).unwrap_or_default(),
+        ..FollowerLine::from(follower)
     }
 }
 

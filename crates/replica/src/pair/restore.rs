@@ -173,6 +173,9 @@ fn fetch(
     let (mut stream, _) =
         transport::connect_to_any(&parts.primary, CONNECT_TIMEOUT, &parts.membership)
             .map_err(|error| lost(&error))?;
+    // The channel may go on by another link: nobody else would notice that nothing of this gets there.
+    let timed = stream.set_user_timeout(transport::USER_TIMEOUT);
+    timed.map_err(|error| lost(&error))?;
     let ours = stream.handle().map_err(|error| lost(&error))?;
     set(fetching, Fetching::Connected(ours));
     let (mut writer, mut bytes) = (MessageWriter::default(), Vec::new());

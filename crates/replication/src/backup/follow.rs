@@ -583,6 +583,17 @@ impl<O> Follow<O> {
 }
 
 impl<O> Backup<O> {
+    /// The other end of a connection shows that it is there, though no message of it has arrived whole: on another link
+    /// of the channel, say.
+    pub fn heard(&mut self, now: Duration, connection: ConnectionId) {
+        self.enter(now);
+        if let State::Following(follow) = &mut self.state
+            && follow.connection() == connection
+        {
+            follow.silence.heard(now);
+        }
+    }
+
     pub(super) fn primary_said(&mut self, now: Duration, message: Message) {
         let State::Following(follow) = &mut self.state else {
             return;

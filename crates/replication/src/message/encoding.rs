@@ -12,6 +12,7 @@ use super::{
 use crate::capacity::HostFacts;
 use crate::configuration::Configuration;
 use crate::life_log::{LogMark, Place};
+use crate::links::{LinkId, MAX_LINKS};
 use crate::marker::{Marker, Worth};
 use crate::record::{decode_batch, encode_batch};
 use crate::startup::{Stance, Standing};
@@ -66,6 +67,20 @@ mod kind {
     pub const MOVE_TO: u8 = 36;
     pub const SEES: u8 = 37;
     pub const SNAPSHOT_ROUND: u8 = 38;
+    pub const LINKS: u8 = 39;
+    pub const LINK: u8 = 40;
+}
+
+fn get_link(fields: &mut Fields<'_>) -> Result<LinkId, WireError> {
+    let link = fields.byte()?;
+    if usize::from(link) >= MAX_LINKS {
+        return Err(WireError::TooLarge {
+            what: "a link's number",
+            value: link.into(),
+            limit: MAX_LINKS as u64 - 1,
+        });
+    }
+    Ok(LinkId(link))
 }
 
 fn get_standpoint(fields: &mut Fields<'_>) -> Result<Standpoint, WireError> {
@@ -184,6 +199,15 @@ pub(super) fn encode(out: &mut Vec<u8>, message: &Message) -> u8 {
             numbers(out, &[*pairing]);
             out.extend_from_slice(&run.0.to_le_bytes());
             kind::FETCH
+        }
+        Message::Links { token } => {
+            out.extend_from_slice(&token.to_le_bytes());
+            kind::LINKS
+        }
+        Message::Link { token, link } => {
+            out.extend_from_slice(&token.to_le_bytes());
+            out.push(link.0);
+            kind::LINK
         }
         Message::SnapshotTaken {
             pairing,
@@ -480,6 +504,13 @@ pub(super) fn decode(kind: u8, payload: &[u8]) -> Result<Message, WireError> {
         kind::FETCH => Message::Fetch {
             pairing: f.varint()?,
             run: RunId(u128::from_le_bytes(f.array()?)),
+        },
+        kind::LINKS => Message::Links {
+            token: u128::from_le_bytes(f.array()?),
+        },
+        kind::LINK => Message::Link {
+            token: u128::from_le_bytes(f.array()?),
+            link: get_link(&mut f)?,
         },
         kind::SNAPSHOT_TAKEN => Message::SnapshotTaken {
             pairing: f.varint()?,

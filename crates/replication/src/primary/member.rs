@@ -349,6 +349,15 @@ impl<O> Primary<O> {
         members.position(|member| member.is_on(connection))
     }
 
+    /// The other end of a connection shows that it is there, though no message of it has arrived whole: on another link
+    /// of the channel, say.
+    pub fn heard(&mut self, now: Duration, connection: ConnectionId) {
+        self.enter(now);
+        if let Some(index) = self.member_on(connection) {
+            self.members[index].heard(now);
+        }
+    }
+
     pub(super) fn member_said(&mut self, now: Duration, index: usize, message: Message) {
         let member = &mut self.members[index];
         let expected = member.pairing();

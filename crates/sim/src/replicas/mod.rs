@@ -28,6 +28,7 @@ mod shared;
 mod storage;
 mod store;
 mod unable;
+mod wires;
 mod world;
 
 use crate::world::Violation;
@@ -273,6 +274,10 @@ impl Summary {
                 "TookOver",
                 "HandedOver",
                 "joined beside a dead network",
+                "all cables of a network pulled",
+                "one cable pulled",
+                "a network slow",
+                "connections of a network reset",
                 "done: switchover",
             ],
             Kind::Differs => &["odd backup joined anew", "odd primary joined anew"],

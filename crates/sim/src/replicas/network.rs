@@ -90,6 +90,8 @@ pub struct Network {
     cuts: BTreeMap<(usize, usize), u64>,
     /// The same in one of the networks.
     network_cuts: BTreeMap<(usize, usize, usize), u64>,
+    /// So much longer a byte takes in a network, and until when.
+    slow: BTreeMap<usize, (u64, u64)>,
     /// In which network each connection is.
     ways: BTreeMap<u64, usize>,
     connections: BTreeMap<u64, [End; 2]>,
@@ -123,6 +125,17 @@ impl Network {
     /// The same in one of the networks.
     pub fn cut_in(&mut self, network: usize, from: usize, to: usize, until_ns: u64) {
         self.network_cuts.insert((network, from, to), until_ns);
+    }
+
+    /// A byte takes so much longer in one of the networks until then.
+    pub fn slow_down(&mut self, network: usize, more_ns: u64, until_ns: u64) {
+        self.slow.insert(network, (more_ns, until_ns));
+    }
+
+    fn delay_in(&self, network: usize, now_ns: u64) -> u64 {
+        let slow = self.slow.get(&network);
+        let slow = slow.filter(|(_, until_ns)| now_ns < *until_ns);
+        self.delay_ns + slow.map_or(0, |(more_ns, _)| *more_ns)
     }
 
     /// Nothing is cut any more.
@@ -162,8 +175,9 @@ impl State {
         let network = &self.network;
         let way = network.way(connection);
         let cut_until_ns = network.cut_until_ns(way, sender.node, receiver.node);
+        let delay_ns = network.delay_in(way, self.now_ns);
         let jitter_ns = self.random.between(0, self.network.delay_ns / 4);
-        let at_ns = self.now_ns.max(cut_until_ns) + self.network.delay_ns + jitter_ns;
+        let at_ns = self.now_ns.max(cut_until_ns) + delay_ns + jitter_ns;
         if let Some(ends) = self.network.connections.get_mut(&connection) {
             let to = &mut ends[1 - side];
             let last_ns = to.under_way.back().map_or(0, |(at_ns, _)| *at_ns);
@@ -198,6 +212,27 @@ impl State {
                 });
             }
         }
+    }
+
+    /// All connections in a network end, at both ends, and what is under way on them is lost.
+    pub fn reset(&mut self, network: usize) {
+        self.note(|text| text.push_str(&format!("connections in network {network} are reset")));
+        let Network {
+            connections, ways, ..
+        } = &mut self.network;
+        let mut waiting = Vec::new();
+        for (id, ends) in connections {
+            if ways.get(id) != Some(&network) {
+                continue;
+            }
+            for end in ends {
+                end.under_way.clear();
+                end.bytes_under_way = 0;
+                end.has_ended = true;
+                waiting.append(&mut end.waiting);
+            }
+        }
+        self.unpark_all(waiting);
     }
 
     /// Lets everything arrive that is due.
@@ -287,7 +322,7 @@ impl State {
         if !std::mem::replace(&mut end.is_closed, true) {
             end.inbox.clear();
             let process = end.process;
-            self.observer.holders.closed(process, id.0, self.now_ns);
+            self.observer.end_closed(id, process, self.now_ns);
             self.send(id, Piece::End);
         }
         self.wake_end(id);

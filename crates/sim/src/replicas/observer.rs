@@ -6,9 +6,10 @@ use super::holders::Holders;
 use super::machine;
 use super::shared::{ProcessId, State};
 use super::store::ARBITERS;
+use super::wires::Wires;
 use crate::arbiter::{Arbiter, Mood};
 use crate::checker::{BootId, Checker, Emitter};
-use replication::message::{Message, MessageReader};
+use replication::message::Message;
 use replication::record::{Record, RecordBody};
 use replication::succession::{Entry, HostId, Key, Kind, Request};
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,8 +35,8 @@ pub struct Observer {
     /// The keys by which each process is what it is: the newest that it made.
     opened: BTreeMap<ProcessId, Entry>,
     /// What was written to, and arrived at, each direction of a connection, by who receives.
-    written: BTreeMap<(u64, usize), Option<MessageReader>>,
-    arrived: BTreeMap<(u64, usize), Option<MessageReader>>,
+    written: Wires,
+    arrived: Wires,
     /// Keys under which Begin was sent: whoever joined by them has the machine, or is about to.
     begun: BTreeSet<Key>,
     /// What the guest says to be durable, in each boot.
@@ -82,8 +83,8 @@ impl Observer {
             hosts: BTreeMap::new(),
             marked: BTreeMap::new(),
             opened: BTreeMap::new(),
-            written: BTreeMap::new(),
-            arrived: BTreeMap::new(),
+            written: Wires::default(),
+            arrived: Wires::default(),
             begun: BTreeSet::new(),
             durable: BTreeMap::new(),
             owes_announcement: BTreeSet::new(),
@@ -152,20 +153,27 @@ impl Observer {
 
     /// A connection has no ends any more.
     pub fn connection_closed(&mut self, id: u64) {
-        for side in 0..2 {
-            self.written.remove(&(id, side));
-            self.arrived.remove(&(id, side));
+        self.written.closed(id);
+        self.arrived.closed(id);
+    }
+
+    /// A process has closed its end of a connection.
+    pub fn end_closed(&mut self, (id, side): (u64, usize), process: ProcessId, now_ns: u64) {
+        if let Some(channel) = self.written.end_closed(id, side) {
+            self.holders.closed(process, channel, now_ns);
         }
     }
 
     /// Side `side` of a connection writes.
     pub fn written(&mut self, id: u64, side: usize, from: ProcessId, to: ProcessId, bytes: &[u8]) {
-        for message in read(&mut self.written, (id, side), bytes) {
+        let messages = self.written.read((id, side), bytes);
+        let channel = self.written.channel_of(id);
+        for message in messages {
             if let Message::Hello { greeting, .. } = &message {
                 let run = greeting.run.0 as u64;
                 self.hosts.insert(from, (run, greeting.host.id));
             }
-            self.holders.says(from, to, id, &message);
+            self.holders.says(from, to, channel, &message);
             self.progress.says(from, &message);
             self.asked_for += u64::from(matches!(message, Message::Accept { .. }));
             if let Message::Records { records, .. } = &message {
@@ -206,7 +214,7 @@ impl Observer {
         bytes: &[u8],
         is_dead: bool,
     ) {
-        for message in read(&mut self.arrived, (id, side), bytes) {
+        for message in self.arrived.read((id, side), bytes) {
             self.progress.hears(to, &message);
             let Some(opened) = self.opened.get(&from).cloned() else {
                 continue;
@@ -249,33 +257,6 @@ impl Observer {
 /// As the checker names who wrote a key: a simulated host's random numbers are no longer.
 fn run_of(opened: &Entry) -> u64 {
     opened.writer.run.0 as u64
-}
-
-/// The messages that these bytes complete. What is no such channel (the pieces of a snapshot) is not
-/// looked at.
-fn read(
-    readers: &mut BTreeMap<(u64, usize), Option<MessageReader>>,
-    place: (u64, usize),
-    bytes: &[u8],
-) -> Vec<Message> {
-    let mut messages = Vec::new();
-    let place = readers
-        .entry(place)
-        .or_insert_with(|| Some(MessageReader::new()));
-    let Some(reader) = place else {
-        return messages;
-    };
-    reader.push(bytes);
-    loop {
-        match reader.next_message() {
-            Ok(Some(message)) => messages.push(message),
-            Ok(None) => return messages,
-            Err(_) => {
-                *place = None;
-                return messages;
-            }
-        }
-    }
 }
 
 impl State {

@@ -63,6 +63,10 @@ pub enum What {
     NotOff(usize),
     /// A person begins another life at a node.
     NewLife(usize),
+    /// Something befalls one of two networks.
+    TroubleLink,
+    /// The connections in one that is dead end.
+    ResetNetwork(usize),
     /// Nothing goes wrong any more.
     Calm,
     /// Whether all is well by now.
@@ -105,6 +109,8 @@ pub struct World {
     pub(super) begins_life: Option<ProcessId>,
     /// Whether an odd machine was given up, in calm.
     pub(super) rounds: Rounds,
+    /// When all hosts have links in both networks, in calm.
+    pub(super) links_at_ns: Option<u64>,
     /// Whether a host that could not go on was handed the machine, in calm.
     pub(super) trials: Trials,
 }
@@ -204,6 +210,7 @@ impl World {
             writes: 0,
             begins_life: None,
             rounds: Rounds::default(),
+            links_at_ns: None,
             trials: Trials::default(),
         };
         world.note(|text| {
@@ -411,6 +418,11 @@ impl World {
                 }
             }
             What::NewLife(node) => self.new_life(node),
+            What::TroubleLink => self.trouble_link(),
+            What::ResetNetwork(network) if self.links_at_ns.is_none() => {
+                self.shared.lock().reset(network);
+            }
+            What::ResetNetwork(_) => {}
             What::Calm => self.calm(),
             What::Look => return self.look(),
         }
@@ -466,6 +478,15 @@ impl World {
     fn is_still(&mut self, now_ns: u64, keys: u64) {
         let is_paused = self.site.digest_interval > RARE_DIGESTS;
         let for_ns = if is_paused { STILL_PAUSED_NS } else { STILL_NS };
+        let has_links = self.site.networks > 1;
+        let for_ns = if has_links {
+            self.troubles_ns()
+        } else {
+            for_ns
+        };
+        if has_links {
+            self.after(0, What::TroubleLink);
+        }
         self.still = Some((now_ns + for_ns, keys));
         if self.well_at_ns == 0 {
             self.well_at_ns = now_ns;
@@ -509,7 +530,12 @@ impl World {
         drop(state);
         if let Some((until_ns, keys_before)) = self.still {
             if keys != keys_before {
-                let what = "a set of hosts that nothing befell did not last";
+                let what = match self.site.networks {
+                    1 => "a set of hosts that nothing befell did not last",
+                    _ => {
+                        "a host lost its protection, and one of its networks was well all the time"
+                    }
+                };
                 return Some(Err(Violation::Liveness(what.into())));
             }
             if now_ns >= until_ns {
@@ -552,6 +578,11 @@ impl World {
             return None;
         }
         let has_caught_up = is_well && self.have_caught_up(&processes.unwrap_or_default(), keys);
+        if has_caught_up && self.site.networks > 1 && now_ns < self.find_the_network(now_ns) {
+            self.patient_since_ns = now_ns;
+            self.after(100 * MS, What::Look);
+            return None;
+        }
         if has_caught_up {
             self.is_still(now_ns, keys);
             self.after(100 * MS, What::Look);

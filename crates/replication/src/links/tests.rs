@@ -447,6 +447,17 @@ fn a_process_that_dies_while_a_cable_is_pulled_is_noticed_by_the_link_that_ends(
     assert!(!world.ends[0].is_over(now), "the other is well");
 }
 
+/// What came while this process slept is yet to be read: the first link of which it reads an end is not the last.
+#[test]
+fn a_process_that_slept_does_not_take_its_links_for_dead() {
+    let mut world = World::with_links(2);
+    world.steps(200);
+    let now = world.now + 2 * SUSPECT_AFTER;
+    world.ends[0].tick(now);
+    world.ends[0].ended(now, LinkId(1));
+    assert!(!world.ends[0].is_over(now));
+}
+
 /// A stream that nobody disturbs costs little more than its bytes.
 #[test]
 fn nothing_is_sent_twice_while_all_is_well() {

@@ -201,6 +201,17 @@ impl BucketFiles {
         }
         Ok(objects)
     }
+
+    /// Looks whether there is anything of a segment that the next one follows: it is needed until a snapshot is whole with which
+    /// that one begins.
+    fn look_for_segment(&self, number: u64) -> io::Result<()> {
+        let name = self.name(JournalFile::Segment(number));
+        let list = self.bucket.list(&format!("{name}/"), false)?;
+        match list.objects.is_empty() {
+            true => Err(gone(&name)),
+            false => Ok(()),
+        }
+    }
 }
 
 impl JournalFiles for BucketFiles {
@@ -246,6 +257,10 @@ impl JournalFiles for BucketFiles {
         let name = self.name(JournalFile::Segment(number));
         self.bucket
             .create(&offset_name(&name, 0), bytes, &mut |_| {})?;
+        if number > 1 {
+            // Its own objects are all that is looked for from here on.
+            self.look_for_segment(number - 1)?;
+        }
         Ok(Box::new(OpenSegment {
             bucket: self.bucket.clone(),
             name,
@@ -374,6 +389,15 @@ impl ReadFile for OpenObjects {
     }
 }
 
+/// What this process had put is not there.
+fn gone(what: &str) -> io::Error {
+    let why = format!(
+        "{what} was put and is not there any more: the bucket was emptied, or is as it was before, or another process goes on \
+         from this journal and has removed it"
+    );
+    io::Error::new(io::ErrorKind::NotFound, why)
+}
+
 /// A segment that is written.
 struct OpenSegment {
     bucket: Arc<PatientBucket>,
@@ -398,11 +422,7 @@ impl OpenSegment {
             self.looked = monotonic();
             return Ok(());
         }
-        let why = format!(
-            "{name}, of {length} bytes, was put and is not there any more: the bucket was emptied, or is as it was before, or \
-             another process goes on from this journal and has removed it"
-        );
-        Err(io::Error::new(io::ErrorKind::NotFound, why))
+        Err(gone(&format!("{name}, of {length} bytes,")))
     }
 }
 

@@ -276,7 +276,6 @@ fn no_synced_line_is_lost_when_hosts_die_one_after_the_other_and_then_both() {
 }
 
 #[test]
-#[ignore = "takes minutes: cargo test -p xtask --test real_ext4 -- --ignored"]
 fn no_synced_line_is_lost_on_a_disk_that_both_hosts_share() {
     run_where_it_can_be_checked(true);
 }

@@ -8,7 +8,7 @@ use crate::site::Site;
 use anyhow::{Context, Result, ensure};
 use replication::journal::SnapshotFileReader;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -146,7 +146,7 @@ fn watch(journal: &Path, service: &str, load: Load<'_>) -> Result<Watched> {
 struct Watch {
     /// Since when each is being written.
     begun: BTreeMap<PathBuf, Instant>,
-    known: BTreeMap<PathBuf, ()>,
+    known: BTreeSet<PathBuf>,
     seen: Vec<Seen>,
     /// Bytes of each segment, when it was seen last.
     segments: BTreeMap<PathBuf, u64>,
@@ -166,7 +166,7 @@ impl Watch {
                 if let Ok(found) = file.metadata() {
                     self.segments.insert(path, found.len());
                 }
-            } else if name.ends_with(".snapshot") && self.known.insert(path.clone(), ()).is_none() {
+            } else if name.ends_with(".snapshot") && self.known.insert(path.clone()) {
                 self.whole(&path)?;
             }
         }

@@ -62,13 +62,17 @@ pub fn wait(program: &mut Assembler) {
 /// Prints 0000, 0001, … and waits 0.2 ms after each.
 pub fn counting_slowly() -> Vec<u8> {
     let mut program = Assembler::default();
-    begin(&mut program);
-    let line = program.here();
-    print_counter(&mut program);
-    program.immediate(Op::Addi, COUNTER, COUNTER, 1);
-    wait(&mut program);
-    program.jump(line);
+    count_slowly(&mut program);
     program.elf(0, &[])
+}
+
+fn count_slowly(program: &mut Assembler) {
+    begin(program);
+    let line = program.here();
+    print_counter(program);
+    program.immediate(Op::Addi, COUNTER, COUNTER, 1);
+    wait(program);
+    program.jump(line);
 }
 
 /// Counts as [`counting_slowly`] does, and ends the machine with status 9 when between two lines more than
@@ -179,12 +183,7 @@ pub fn counting_to(lines: u16, status: u16) -> Vec<u8> {
 pub fn filling_memory_then_counting(bytes: u64) -> Vec<u8> {
     let mut program = Assembler::default();
     fill_memory(&mut program, bytes);
-    begin(&mut program);
-    let line = program.here();
-    print_counter(&mut program);
-    program.immediate(Op::Addi, COUNTER, COUNTER, 1);
-    wait(&mut program);
-    program.jump(line);
+    count_slowly(&mut program);
     program.elf(0, &[])
 }
 

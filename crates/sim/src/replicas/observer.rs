@@ -146,6 +146,12 @@ impl Observer {
         })
     }
 
+    /// Whether outputs wait for a journal in the newest generation.
+    pub fn is_journaled(&self) -> bool {
+        let newest = self.arbiter.newest();
+        newest.is_some_and(|newest| newest.next.is_some_and(|next| next.journal.is_some()))
+    }
+
     /// A person says that a host is off, whatever its disk holds; or takes it back.
     pub fn given_up(&mut self, is_given_up: bool) {
         self.is_given_up = is_given_up;

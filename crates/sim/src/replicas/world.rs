@@ -526,6 +526,8 @@ impl World {
         let is_paired = processes
             .as_ref()
             .is_some_and(|all| state.observer.is_paired(all));
+        // One whose disk failed is begun anew some time later, and is in force then: that is no change that befalls a set.
+        let is_kept = !self.site.journals || state.observer.is_journaled();
         let (now_ns, keys) = (state.now_ns, state.observer.keys);
         drop(state);
         if let Some((until_ns, keys_before)) = self.still {
@@ -569,7 +571,7 @@ impl World {
                 Some(failed @ Err(_)) => return Some(failed),
             }
         }
-        let is_well = is_paired && is_answered && !self.somebody_awaits_a_switchover();
+        let is_well = is_paired && is_kept && is_answered && !self.somebody_awaits_a_switchover();
         if is_well && self.site.first_is_told_of_none && !self.is_sent_over {
             self.is_sent_over = true;
             self.patient_since_ns = now_ns;
@@ -590,7 +592,7 @@ impl World {
         }
         if now_ns >= self.patient_since_ns + PATIENCE_NS {
             let what = format!(
-                "{} s after the last fault, or the last that was asked for: a pair: {is_paired}, a request answered: {is_answered}, all executed: {has_caught_up}",
+                "{} s after the last fault, or the last that was asked for: a pair: {is_paired}, a journal in force: {is_kept}, a request answered: {is_answered}, all executed: {has_caught_up}",
                 PATIENCE_NS / SECOND
             );
             return Some(Err(Violation::Liveness(what)));

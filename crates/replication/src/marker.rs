@@ -309,6 +309,9 @@ fn unreadable(found: &Found) -> Option<&str> {
 
 fn of_another_disk(found: &Found) -> Option<String> {
     match found {
+        Found::OfAnotherDisk { marked, there: 0 } => Some(format!(
+            "a disk is empty or not there, whose marker was written beside one of {marked} bytes: put it back"
+        )),
         Found::OfAnotherDisk { marked, there } => Some(format!(
             "a disk of {there} bytes, whose marker was written beside one of {marked}: it is not the \
              disk that was used last"

@@ -1,5 +1,6 @@
 //! Runs a recording or a journal again, to its end or to any moment of it.
 
+mod headway;
 pub mod history;
 pub mod journal;
 mod memory_dump;
@@ -11,6 +12,7 @@ use crate::engine::EngineName;
 use crate::exit::{ExitStatus, Failure};
 use anyhow::{Context, anyhow};
 use clap::ValueEnum;
+use headway::Headway;
 use machine::Machine;
 use machine::snapshot::Snapshot;
 use moment::{Distance, Moment, Seconds};
@@ -84,6 +86,8 @@ fn replay_recording(path: &Path, options: ReplayOptions) -> Result<ExitStatus, F
     let writer_alive = flock(&file, FlockOperation::NonBlockingLockShared).is_err();
     let mut file = file.take(length);
     let mut replay = Replay::new("recording", options)?;
+    let headway = Headway::start("replaying");
+    headway.goes_on("replaying", kind.len());
     let mut reader = LogReader::new();
     let mut buffer = vec![0; READ_BYTES];
     while !replay.is_over() {
@@ -94,6 +98,7 @@ fn replay_recording(path: &Path, options: ReplayOptions) -> Result<ExitStatus, F
         if length == 0 {
             break;
         }
+        headway.meter().add(length as u64);
         reader.push(&buffer[..length]);
         while !replay.is_over()
             && let Some(item) = reader

@@ -6,6 +6,7 @@
 mod support;
 
 use replica::config::{JournalBucket, JournalPlace};
+use replica::journal::ReadMeter;
 use replica::journal::history::JournalHistory;
 use rustix::process::Signal;
 use std::fs;
@@ -216,7 +217,7 @@ fn what_is_too_old_goes_and_what_is_kept_is_replayed_from_the_bucket() {
         settings: bucket.settings(),
         patience: Duration::from_secs(20),
     }));
-    let read = JournalHistory::all_in(&place).unwrap();
+    let read = JournalHistory::all_in(&place, &ReadMeter::default()).unwrap();
     let (journal, way_in) = (&read[0], &read[0].ways_in()[0]);
     let newest = || bucket.objects().iter().filter_map(segment_number).max();
     let then = newest();

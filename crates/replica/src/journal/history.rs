@@ -10,6 +10,7 @@ pub use records::HistoryRecords;
 use records::HistorySegments;
 
 use super::chain::{ChainError, OpenChain};
+use super::reading::{MeteredFiles, ReadMeter};
 use super::snapshot_bytes::SnapshotBytes;
 use super::storage::{Hold, JournalFile, JournalFiles, ReadFile, open_to_read, snapshot_head};
 use crate::config::JournalPlace;
@@ -143,11 +144,14 @@ pub struct JournalHistory {
 
 impl JournalHistory {
     /// The journals in a place, or the one whose own directory it is; the one of the youngest life, that came
-    /// furthest, is the last.
+    /// furthest, is the last. `meter` counts what is read of them, now and later.
     ///
     /// # Errors
     /// There is none, or it cannot be read.
-    pub fn all_in(place: &JournalPlace) -> Result<Vec<JournalHistory>, HistoryError> {
+    pub fn all_in(
+        place: &JournalPlace,
+        meter: &ReadMeter,
+    ) -> Result<Vec<JournalHistory>, HistoryError> {
         let unreadable = |source| HistoryError::Unreadable {
             path: place.path(),
             source,
@@ -155,7 +159,7 @@ impl JournalHistory {
         let storage = open_to_read(place).map_err(unreadable)?;
         let mut all = Vec::new();
         for files in storage.journals().map_err(unreadable)?.into_values() {
-            all.extend(JournalHistory::open(files)?);
+            all.extend(JournalHistory::open(MeteredFiles::of(files, meter))?);
         }
         all.sort_by_key(|journal| {
             let head = &journal.ways_in[journal.ways_in.len() - 1].head;
@@ -245,6 +249,13 @@ impl JournalHistory {
     pub fn segments(&self) -> (usize, u64) {
         let bytes = self.segments.iter().map(|(_, bytes)| bytes).sum();
         (self.segments.len(), bytes)
+    }
+
+    /// Bytes of the segments after a way in.
+    pub fn bytes_after(&self, way_in: &WayIn) -> u64 {
+        let first = way_in.head.segment;
+        let after = self.segments.iter().filter(|(number, _)| *number >= first);
+        after.map(|(_, bytes)| bytes).sum()
     }
 
     /// Opens the way in, and what follows it up to the way in `until`, or to the end.

@@ -1,6 +1,7 @@
 //! Reads journals to their ends, and says what is wrong with one that no machine can go on from.
 
 use super::chain::{ChainError, builds_on};
+use super::reading::{MeteredFiles, ReadMeter};
 use super::storage::{self, JournalFile, JournalFiles, Listing, Storage};
 use super::{JournalOwner, Journals, Loading};
 use crate::disk::overlay::{self, LayerId, OverlayError};
@@ -128,10 +129,12 @@ pub(super) fn inspect_all(
     storage: &dyn Storage,
     owner: &JournalOwner,
     fenced: &BTreeSet<JournalId>,
+    meter: &ReadMeter,
 ) -> io::Result<Journals> {
+    meter.begin();
     let journals = storage.journals()?.into_iter();
     let read = journals.map(|(id, files)| {
-        let read = inspect(files, id, owner);
+        let read = inspect(MeteredFiles::of(files, meter), id, owner, meter);
         let read = read.map(|inspected| Inspected {
             is_fenced: inspected.files.is_locked() || fenced.contains(&id),
             ..inspected
@@ -145,11 +148,13 @@ fn inspect(
     files: Arc<dyn JournalFiles>,
     id: JournalId,
     owner: &JournalOwner,
+    meter: &ReadMeter,
 ) -> Result<Inspected, InspectError> {
     let listing = files.list().map_err(|source| InspectError::Unreadable {
         path: files.path(None),
         source,
     })?;
+    meter.expect(listing.bytes_to_read());
     let has_disks = !owner.overlay_bases.is_empty();
     let began = monotonic();
     let (first_segment, head, bytes) = newest_snapshot(&*files, &listing, id, has_disks)?;

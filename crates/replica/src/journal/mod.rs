@@ -6,6 +6,7 @@
 mod chain;
 pub mod history;
 mod inspect;
+mod reading;
 mod recover;
 mod retention;
 mod snapshot;
@@ -14,6 +15,7 @@ mod storage;
 mod writer;
 
 pub use inspect::Inspected;
+pub use reading::ReadMeter;
 pub use recover::{DiskPlace, Recovered, Recovering};
 pub use storage::JournalDirectoryError;
 
@@ -130,6 +132,8 @@ pub struct JournalDesk {
     kept: KeptHistory,
     /// Why the place does not answer, for which what is not durable yet waits.
     unanswered: Option<String>,
+    /// What is being read of it.
+    meter: ReadMeter,
     mutations: Mutations,
 }
 
@@ -172,10 +176,12 @@ impl JournalDesk {
         let news = News { tell, waker };
         let retention = RetentionThread::start(keep, mutations, news.clone());
         let retention = retention.map_err(JournalDirectoryError::Host)?;
+        let meter = ReadMeter::default();
+        let of_thread = meter.clone();
         environment::thread::Builder::new()
             .name("journal".into())
             .spawn(move || {
-                let mut writer = Writer::new(storage, owner, retention, news, packer);
+                let mut writer = Writer::new(storage, owner, retention, news, packer, of_thread);
                 writer.serve(&received, &found);
             })
             .map_err(JournalDirectoryError::Host)?;
@@ -187,6 +193,7 @@ impl JournalDesk {
             place,
             kept: KeptHistory::default(),
             unanswered: None,
+            meter,
             mutations,
         })
     }
@@ -239,6 +246,8 @@ impl JournalDesk {
             let what = format!("journal {id} is not there any more");
             io::Error::new(io::ErrorKind::NotFound, what)
         })?;
+        self.meter.begin();
+        self.meter.expect(inspected.loading.bytes);
         let recovering =
             Recovering::start(inspected.clone(), machines, disks, self.mutations, waker)?;
         Ok((inspected, recovering))
@@ -279,6 +288,11 @@ impl JournalDesk {
     /// far as it is not to be kept.
     pub fn trim(&self, id: JournalId, segment: u64) {
         self.job(Job::Trim(id, segment));
+    }
+
+    /// How much was read of what is being read.
+    pub fn meter(&self) -> &ReadMeter {
+        &self.meter
     }
 
     /// Where it is, for people.

@@ -1,6 +1,7 @@
 //! The thread that writes a journal.
 
 use super::inspect::inspect_all;
+use super::reading::ReadMeter;
 use super::retention::RetentionThread;
 use super::storage::{Begun, Hold, JournalFile, JournalFiles, SegmentFile, Storage};
 use super::{Inspected, Job, JournalNews, JournalOwner, Journals, News, snapshot};
@@ -44,6 +45,7 @@ pub(super) struct Writer {
     /// What disks read that records tell of which may be still to come.
     waiting_reads: Vec<DiskRead>,
     packer: Packer,
+    meter: ReadMeter,
 }
 
 impl Writer {
@@ -53,6 +55,7 @@ impl Writer {
         retention: RetentionThread,
         news: News,
         packer: Packer,
+        meter: ReadMeter,
     ) -> Writer {
         Writer {
             storage,
@@ -65,6 +68,7 @@ impl Writer {
             waiting: Vec::new(),
             waiting_reads: Vec::new(),
             packer,
+            meter,
         }
     }
 
@@ -152,7 +156,8 @@ impl Writer {
     }
 
     fn inspect(&self, inspected: &Sender<Result<Journals, String>>, before: io::Result<()>) {
-        let read = before.and_then(|()| inspect_all(&*self.storage, &self.owner, &self.fenced));
+        let (storage, owner) = (&*self.storage, &self.owner);
+        let read = before.and_then(|()| inspect_all(storage, owner, &self.fenced, &self.meter));
         let read =
             read.map_err(|error| format!("{} cannot be read: {error}", self.storage.place()));
         // A replica that has ended wants to know nothing.

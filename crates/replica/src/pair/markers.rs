@@ -184,7 +184,11 @@ impl Markers {
         let state = self.read(&self.places.state, None);
         let mut disks = Vec::new();
         for (disk, marker) in &self.places.disks {
-            let found = self.read(marker, length_of(disk).ok());
+            let bytes = match length_of(disk) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Some(0),
+                length => length.ok(),
+            };
+            let found = self.read(marker, bytes);
             if !disk.is_shared {
                 disks.push(found);
                 continue;
@@ -543,7 +547,9 @@ pub(super) mod tests {
     #[test]
     fn a_disk_that_is_not_there_any_more_is_told_of() {
         let directory = tempfile::tempdir().unwrap();
-        let markers = markers(directory.path());
+        let mut markers = markers(directory.path());
+        markers.write(Purpose::Primary, marker(3, DiskState::Whole));
+        markers.done.recv().unwrap().1.unwrap();
         let tried = || {
             markers.try_places(false);
             markers.tried.recv().unwrap().1
@@ -556,6 +562,11 @@ pub(super) mod tests {
         fs::rename(&disk, &away).unwrap();
         let why = tried().unwrap_err().to_string();
         assert!(why.contains("disk.raw is not to be seen any more"), "{why}");
+        // Whoever asks is not told that there is a whole one.
+        let Worth::Nothing(why) = markers.worth() else {
+            panic!("a disk that is not there has rights")
+        };
+        assert!(why.contains("not there"), "{why}");
         fs::rename(&away, &disk).unwrap();
         tried().unwrap();
     }

@@ -198,13 +198,20 @@ impl Recovery {
         }
     }
 
+    /// For people. Of a large machine the snapshots take the most of it.
+    fn progress(&self, host: &Host) -> String {
+        match (&self.vcpu, &host.journal) {
+            (None, Some(journal)) => format!("its snapshots are read, {}", journal.meter()),
+            _ => format!("record {} of {}", self.replayed, self.records()),
+        }
+    }
+
     fn status(&self, host: &Host) -> ReplicaStatus {
         ReplicaStatus {
             role: "waiting".into(),
             state: format!(
-                "going on from the journal: record {} of {}; all of it anew if this process ends before",
-                self.replayed,
-                self.records()
+                "going on from the journal: {}; all of it anew if this process ends before",
+                self.progress(host)
             ),
             listen: host.listen_address(),
             ..host.base_status(self.vcpu.as_ref().map(ReplayingVcpu::thread))

@@ -251,9 +251,17 @@ impl Starting<'_> {
                 (waiting, _) => waiting.to_string(),
             },
         };
-        let happened = self
-            .host
-            .wait(deadline, true, |host| status(host, &waiting))?;
+        let reads = matches!(
+            self.startup.waiting(),
+            Waiting::JournalRead | Waiting::JournalFenced
+        );
+        let happened = self.host.wait(deadline, true, |host| {
+            let meter = host.journal.as_ref().map(JournalDesk::meter);
+            match meter.filter(|_| reads) {
+                Some(meter) => status(host, &format!("{waiting}: {meter}")),
+                None => status(host, &waiting),
+            }
+        })?;
         if happened.stop {
             return Ok(Some(Next::Exit(Ok(Ended::Left))));
         }

@@ -36,7 +36,7 @@ impl Switchover {
             None => format!("within {took:.1} ms"),
             Some((at, lag)) => format!(
                 "within {took:.1} ms, for {:.1} of which it stood still here; {:.1} ms of its work were left \
-                 to execute there",
+                 to execute before it was live there",
                 milliseconds(now.saturating_sub(at)),
                 milliseconds(lag)
             ),

@@ -1,6 +1,7 @@
 //! Runs the history of a journal again, from the newest snapshot before the moment that is asked for. Its machine
 //! may be writing it.
 
+use super::headway::Headway;
 use super::history::History;
 use super::moment::{Moment, Seconds};
 use super::{Replay, ReplayOptions, check_semantics};
@@ -15,14 +16,18 @@ use replica::journal::history::{HistoryEnd, HistoryRecords, JournalHistory, Mach
 use replication::journal::{JournalHead, MachineTimes};
 use std::fmt::Write;
 
+const READING: &str = "reading the journal";
+
 /// Replays the journal at `place`, or the one in it which has the moment, and prints a summary.
 ///
 /// # Errors
 /// There is none, none has the moment, it is damaged before it, or the replay diverges.
 pub fn replay(place: &JournalPlace, options: ReplayOptions) -> Result<ExitStatus, Failure> {
     let engine = options.engine;
-    let found = Found::of(place, options.at)?;
-    let entered = found.enter(0, engine)?;
+    let headway = Headway::start(READING);
+    let found = Found::of(place, options.at, &headway)?;
+    let entered = found.enter(0, engine, &headway)?;
+    headway.goes_on("replaying", found.journal.bytes_after(&entered.way_in));
     let mut replay = Replay::new("journal", options)?;
     replay.architecture = Some(entered.architecture);
     replay.begin(entered.machine, entered.way_in.head.place.record)?;
@@ -54,11 +59,14 @@ pub fn history(
     at: Option<Moment>,
     engine: EngineName,
 ) -> Result<History, Failure> {
+    let headway = Headway::start(READING);
     let found = match at {
-        Some(_) => Found::of(place, at)?,
-        None => Found::newest(place)?,
+        Some(_) => Found::of(place, at, &headway)?,
+        None => Found::newest(place, &headway)?,
     };
-    let entered = found.enter(1, engine)?;
+    let entered = found.enter(1, engine, &headway)?;
+    let most_bytes = found.journal.bytes_after(&entered.way_in);
+    headway.goes_on("reading the journal's records", most_bytes);
     let before = entered.way_in.head.place.record;
     let mut reader = entered.records;
     let mut records = Vec::new();
@@ -86,7 +94,8 @@ pub fn history(
 /// There is no journal, or it cannot be read.
 pub fn list(place: &JournalPlace) -> Result<String, Failure> {
     let mut text = String::new();
-    for journal in all_in(place)? {
+    let headway = Headway::start(READING);
+    for journal in all_in(place, &headway)? {
         let (segments, segment_bytes) = journal.segments();
         let ways_in = journal.ways_in();
         let snapshot_bytes: u64 = ways_in.iter().map(|way_in| way_in.bytes).sum();
@@ -162,8 +171,8 @@ fn describe_end(records: &HistoryRecords) -> String {
     }
 }
 
-fn all_in(place: &JournalPlace) -> Result<Vec<JournalHistory>, Failure> {
-    let journals = JournalHistory::all_in(place).map_err(Failure::usage)?;
+fn all_in(place: &JournalPlace, headway: &Headway) -> Result<Vec<JournalHistory>, Failure> {
+    let journals = JournalHistory::all_in(place, headway.meter()).map_err(Failure::usage)?;
     for unusable in journals.iter().flat_map(JournalHistory::unusable) {
         eprintln!("understudy: a snapshot is no way in: {unusable}");
     }
@@ -188,8 +197,12 @@ struct Entered {
 
 impl Found {
     /// The youngest journal here that has this moment; without one the youngest from its beginning.
-    fn of(place: &JournalPlace, moment: Option<Moment>) -> Result<Found, Failure> {
-        let mut journals = all_in(place)?;
+    fn of(
+        place: &JournalPlace,
+        moment: Option<Moment>,
+        headway: &Headway,
+    ) -> Result<Found, Failure> {
+        let mut journals = all_in(place, headway)?;
         let mut ranges = Vec::new();
         while let Some(journal) = journals.pop() {
             let Some(moment) = moment else {
@@ -215,8 +228,8 @@ impl Found {
     }
 
     /// The youngest journal from its newest snapshot on.
-    fn newest(place: &JournalPlace) -> Result<Found, Failure> {
-        let journal = all_in(place)?.pop();
+    fn newest(place: &JournalPlace, headway: &Headway) -> Result<Found, Failure> {
+        let journal = all_in(place, headway)?.pop();
         let journal = journal.ok_or_else(|| Failure::from(anyhow!("there is no journal")))?;
         let way_in = journal.ways_in().len() - 1;
         Ok(Found { journal, way_in })
@@ -224,7 +237,12 @@ impl Found {
 
     /// Restores the machine of its way in, or so many snapshots before; if one is damaged, of the one before that.
     /// With `earlier`, what follows ends where the second snapshot after its own begins.
-    fn enter(&self, earlier: usize, engine: EngineName) -> Result<Entered, Failure> {
+    fn enter(
+        &self,
+        earlier: usize,
+        engine: EngineName,
+        headway: &Headway,
+    ) -> Result<Entered, Failure> {
         let ways_in = self.journal.ways_in();
         let until = (earlier > 0)
             .then(|| ways_in.get(self.way_in + 2))
@@ -232,6 +250,8 @@ impl Found {
         let first = self.way_in.saturating_sub(earlier);
         let mut refused: Option<anyhow::Error> = None;
         for way_in in ways_in[..=first].iter().rev() {
+            // With those on which it builds it is more.
+            headway.goes_on("reading a snapshot", 0);
             let (mut file, records) = match self.journal.enter(way_in, until) {
                 Ok(entered) => entered,
                 Err(error) => {

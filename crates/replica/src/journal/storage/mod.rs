@@ -59,6 +59,13 @@ pub(super) struct Listing {
 }
 
 impl Listing {
+    /// What is read at most to go on from it: all snapshots, and the segments after the newest.
+    pub fn bytes_to_read(&self) -> u64 {
+        let newest = self.snapshots.keys().next_back().copied().unwrap_or(0);
+        let after = self.segments.range(newest..).map(|(_, bytes)| bytes);
+        self.snapshots.values().chain(after).sum()
+    }
+
     /// The number of the segment after all that are there.
     pub fn next_segment(&self) -> u64 {
         let segments = self.segments.keys().chain(&self.fences).max();

@@ -113,6 +113,8 @@ pub enum Mutation {
     BaseSnapshotGoes,
     /// Of snapshots that build on each other some in the middle are passed over.
     IncrementPassedOver,
+    /// A journal's snapshot counts before everything that was said before it has left.
+    SnapshotAheadOfOutputs,
 }
 
 /// Which bug is brought back, if any.

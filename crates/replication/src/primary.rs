@@ -99,6 +99,12 @@ pub enum PrimaryAction<O> {
     /// The snapshot that was just taken is the journal's: begin a segment, write it, and say
     /// [`Primary::journal_has_snapshot`] when it is durable. Records are stored meanwhile.
     JournalFrom(JournalStart),
+    /// Everything that was said before the journal's newest snapshot has left: a machine may go on from it as soon as it is
+    /// written. Until then it must not be found.
+    JournalSnapshotCounts {
+        /// Which.
+        id: JournalId,
+    },
     /// Store these after all that were given before, and say [`Primary::journal_durable`] when they
     /// are; [`Primary::journal_failed`] if that cannot be.
     Store {

@@ -312,6 +312,7 @@ impl World {
             }
             PrimaryAction::BeginJournal { .. }
             | PrimaryAction::JournalFrom(_)
+            | PrimaryAction::JournalSnapshotCounts { .. }
             | PrimaryAction::Store { .. }
             | PrimaryAction::EndJournal { .. } => {
                 unreachable!("no host of this world keeps a journal")

@@ -116,6 +116,7 @@ found! {
     a_journal_that_shares_an_epoch_with_copies_is_found: JournalSharesAnEpoch among Journals within 150,
     a_snapshot_that_goes_from_under_another_is_found: BaseSnapshotGoes among Journals within 50,
     increments_that_are_passed_over_are_found: IncrementPassedOver among Journals within 150,
+    a_snapshot_ahead_of_what_was_said_before_it_is_found: SnapshotAheadOfOutputs among Journals within 150,
 }
 
 /// All hosts reach one disk. Processes die and stand still while their writes are under way, which land when they like: none

@@ -62,7 +62,7 @@ enum Job {
     /// Let nobody else add anything to this one, then read what is there.
     Fence(JournalId),
     /// Begin a journal, or a segment, with this snapshot, and that on which it builds.
-    Begin(JournalStart, Box<BegunSnapshot>, Option<BaseSnapshot>),
+    Begin(Box<Beginning>),
     /// Go on in the journal that the machine went on from, whose records end here.
     GoOn(Box<Inspected>, Place, u64),
     Store(JournalId, Vec<StoredRecords>),
@@ -88,6 +88,14 @@ pub enum JournalNews {
     NotTrimmed(JournalId, String),
     /// What was too old has gone; this is left of what no machine needs to go on.
     Trimmed(JournalId, KeptHistory),
+}
+
+/// A journal, or a segment of one, that is begun with a snapshot.
+struct Beginning {
+    start: JournalStart,
+    begun: Box<BegunSnapshot>,
+    builds_on: Option<BaseSnapshot>,
+    may_count: Receiver<()>,
 }
 
 /// A snapshot that is whole and durable.
@@ -259,14 +267,20 @@ impl JournalDesk {
     }
 
     /// Begins a journal, or a segment of the one that is being kept. `builds_on`: its snapshot that is there, of which
-    /// this one has what changed since.
+    /// this one has what changed since. It is not found before `may_count` says so, and never if that ends before.
     pub fn begin(
         &self,
         start: JournalStart,
         begun: Box<BegunSnapshot>,
         builds_on: Option<BaseSnapshot>,
+        may_count: Receiver<()>,
     ) {
-        self.job(Job::Begin(start, begun, builds_on));
+        self.job(Job::Begin(Box::new(Beginning {
+            start,
+            begun,
+            builds_on,
+            may_count,
+        })));
     }
 
     /// Stores records after those that were given before.

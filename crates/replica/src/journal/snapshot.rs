@@ -6,6 +6,7 @@ use crate::disk::Freezing;
 use crate::packing::Packer;
 use crate::priority::yield_to_the_guest;
 use crate::vcpu::{BegunSnapshot, PagesLost};
+use environment::mpsc::Receiver;
 use machine::memory::Extent;
 use machine::snapshot::SnapshotWriter;
 use replication::journal::{JournalHead, MAX_PIECE_BYTES, SnapshotFileWriter};
@@ -30,9 +31,11 @@ enum WriteError {
     File { path: PathBuf, source: io::Error },
     #[error("{0}")]
     Disk(String),
+    #[error("the journal was given up before all that was said before it had left")]
+    GivenUp,
 }
 
-/// Starts the thread, which tells what comes of it.
+/// Starts the thread, which tells what comes of it. The snapshot is not found before `may_count` says so.
 ///
 /// # Errors
 /// The host gives no thread.
@@ -40,6 +43,7 @@ pub(super) fn start(
     journal: Arc<dyn JournalFiles>,
     head: JournalHead,
     begun: Box<BegunSnapshot>,
+    may_count: Receiver<()>,
     news: News,
 ) -> io::Result<()> {
     environment::thread::Builder::new()
@@ -47,7 +51,7 @@ pub(super) fn start(
         .spawn(move || {
             yield_to_the_guest();
             let (id, is) = (head.id, head.as_base());
-            let written = write(&*journal, &head, &begun);
+            let written = write(&*journal, &head, &begun, &may_count);
             let merged = written.and_then(|bytes| {
                 // A crash from here on leaves disks to which it is done again at the next start.
                 let merged = begun.freezing.as_ref().map_or(Ok(()), Freezing::merge);
@@ -69,6 +73,7 @@ fn write(
     journal: &dyn JournalFiles,
     head: &JournalHead,
     begun: &BegunSnapshot,
+    may_count: &Receiver<()>,
 ) -> Result<u64, WriteError> {
     assert!(
         (begun.extent == Extent::Base) == head.builds_on.is_none(),
@@ -101,6 +106,8 @@ fn write(
     // Without the disks as they were then it is none.
     let synced = begun.freezing.as_ref().map_or(Ok(()), Freezing::sync);
     synced.map_err(WriteError::Disk)?;
+    // A machine that goes on from it says nothing again of what was said before it.
+    may_count.recv().map_err(|_| WriteError::GivenUp)?;
     out.file.end().map_err(failed)?;
     Ok(out.bytes)
 }

@@ -4,13 +4,13 @@ use super::inspect::inspect_all;
 use super::reading::ReadMeter;
 use super::retention::RetentionThread;
 use super::storage::{Begun, Hold, JournalFile, JournalFiles, SegmentFile, Storage};
-use super::{Inspected, Job, JournalNews, JournalOwner, Journals, News, snapshot};
+use super::{Beginning, Inspected, Job, JournalNews, JournalOwner, Journals, News, snapshot};
 use crate::packing::Packer;
-use crate::vcpu::{BegunSnapshot, DiskRead};
+use crate::vcpu::DiskRead;
 use environment::mpsc::{Receiver, Sender};
-use replication::journal::{BaseSnapshot, JournalHead, SegmentWriter, StoredRead};
+use replication::journal::{JournalHead, SegmentWriter, StoredRead};
 use replication::life_log::Place;
-use replication::primary::{JournalStart, StoredRecords};
+use replication::primary::StoredRecords;
 use replication::succession::JournalId;
 use std::collections::BTreeSet;
 use std::io;
@@ -116,7 +116,7 @@ impl Writer {
                 let fenced = self.fence(id);
                 self.inspect(inspected, fenced);
             }
-            Job::Begin(start, begun, base) => self.begin(start, begun, base),
+            Job::Begin(beginning) => self.begin(*beginning),
             Job::GoOn(inspected, place, visible_outputs) => {
                 self.go_on(&inspected, place, visible_outputs);
             }
@@ -165,12 +165,13 @@ impl Writer {
         self.news.waker.wake();
     }
 
-    fn begin(
-        &mut self,
-        start: JournalStart,
-        begun: Box<BegunSnapshot>,
-        builds_on: Option<BaseSnapshot>,
-    ) {
+    fn begin(&mut self, beginning: Beginning) {
+        let Beginning {
+            start,
+            begun,
+            builds_on,
+            may_count,
+        } = beginning;
         let id = start.id;
         self.held = None;
         // One that is being kept goes on in another segment.
@@ -216,7 +217,7 @@ impl Writer {
                 ..head.clone()
             };
             let open = open_segment(files.clone(), &of_segment)?;
-            snapshot::start(files, head, begun, self.news.clone())?;
+            snapshot::start(files, head, begun, may_count, self.news.clone())?;
             Ok(open)
         };
         match begin() {

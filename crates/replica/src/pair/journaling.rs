@@ -8,6 +8,7 @@ use crate::disk::overlay::LayerId;
 use crate::host_time::{monotonic, monotonic_ns};
 use crate::journal::{JournalDesk, JournalNews, Loading, WrittenSnapshot};
 use crate::vcpu::{BegunSnapshot, DiskRead, SnapshotDisks};
+use environment::mpsc::{self, Sender};
 use machine::memory::Extent;
 use replication::mutation::Mutation;
 use replication::primary::{JournalStart, StoredRecords};
@@ -23,6 +24,8 @@ pub(super) struct JournalSnapshot {
     base: Option<SnapshotChain>,
     /// Begun, and to be written.
     begun: Option<Box<BegunSnapshot>>,
+    /// Tells who writes it that it may be found.
+    counts: Option<Sender<()>>,
 }
 
 impl JournalSnapshot {
@@ -139,6 +142,7 @@ impl PrimaryLoop {
             asked: Some((id, number)),
             base: base.filter(|chain| chain.may_grow(speed, within)),
             begun: None,
+            counts: None,
         };
         self.keeping.gives_way();
         self.requests.ask(number);
@@ -208,7 +212,23 @@ impl PrimaryLoop {
             self.journal_age.begins(monotonic(), start.place.count);
             let base = self.journal_snapshot.base.as_ref();
             let builds_on = base.map(SnapshotChain::newest);
-            self.journal_desk().begin(start, begun, builds_on);
+            let (counts, may_count) = mpsc::channel();
+            self.journal_desk()
+                .begin(start, begun, builds_on, may_count);
+            self.journal_snapshot.counts = Some(counts);
+        }
+    }
+
+    /// All that was said before it has left.
+    pub(super) fn journal_snapshot_counts(&mut self, id: JournalId) {
+        let asked = self.journal_snapshot.asked;
+        assert!(
+            asked.is_some_and(|(of, _)| of == id),
+            "nothing counts but the snapshot that was asked for"
+        );
+        if let Some(counts) = self.journal_snapshot.counts.take() {
+            // Whoever wrote it may have failed.
+            let _sent = counts.send(());
         }
     }
 

@@ -545,6 +545,7 @@ impl PrimaryLoop {
                     self.ask_journal_snapshot(id, snapshot);
                 }
                 PrimaryAction::JournalFrom(start) => self.begin_journal(start),
+                PrimaryAction::JournalSnapshotCounts { id } => self.journal_snapshot_counts(id),
                 PrimaryAction::Store { id, batches } => self.store(id, batches),
                 PrimaryAction::EndJournal { id } => self.end_journal(id),
                 PrimaryAction::Ask(request) => self.host.arbiter.ask(monotonic(), request),

@@ -103,6 +103,8 @@ pub(super) struct Journal {
     snapshot: u64,
     /// Another snapshot is being taken, by which older records are not needed any more.
     is_renewed: bool,
+    /// The visible outputs before its newest snapshot, until they have left.
+    awaited_outputs: Option<u64>,
     sent: u64,
     unsent_bytes: usize,
     unsent_since: Option<Duration>,
@@ -122,6 +124,7 @@ impl Journal {
             phase: JournalPhase::AwaitSnapshot,
             snapshot,
             is_renewed: false,
+            awaited_outputs: None,
             sent: 0,
             unsent_bytes: 0,
             unsent_since: None,
@@ -410,6 +413,7 @@ impl<O> Primary<O> {
         if journal.batch_deadline().is_some_and(|due| now >= due) {
             self.store(now);
         }
+        self.let_snapshot_count();
         self.claim_journal(now);
     }
 
@@ -441,6 +445,7 @@ impl<O> Primary<O> {
             && journal.snapshot == snapshot
         {
             let id = journal.id;
+            journal.awaited_outputs = Some(self.visible_outputs);
             if !journal.is_renewed {
                 journal.phase = JournalPhase::Storing;
                 journal.sent = place.record;
@@ -455,6 +460,24 @@ impl<O> Primary<O> {
                 visible_outputs: self.visible_outputs,
             };
             self.actions.push_back(PrimaryAction::JournalFrom(start));
+        }
+    }
+
+    /// What goes on from a snapshot says nothing again that was said before it. So none counts before all of that has left.
+    fn let_snapshot_count(&mut self) {
+        let released = self.gate.released_visible();
+        let mutated = self
+            .config
+            .mutations
+            .active(Mutation::SnapshotAheadOfOutputs);
+        if let Some(journal) = &mut self.journal
+            && let Some(awaited) = journal.awaited_outputs
+            && (released >= awaited || mutated)
+        {
+            journal.awaited_outputs = None;
+            let id = journal.id;
+            self.actions
+                .push_back(PrimaryAction::JournalSnapshotCounts { id });
         }
     }
 

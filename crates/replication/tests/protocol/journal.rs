@@ -27,6 +27,8 @@ struct Journaled {
     begun: Vec<JournalId>,
     start: Option<JournalStart>,
     stored: Vec<StoredRecords>,
+    /// Snapshots that may be found.
+    counted: usize,
     events: Vec<Event>,
     visible: u64,
 }
@@ -55,6 +57,7 @@ impl Journaled {
             begun: Vec::new(),
             start: None,
             stored: Vec::new(),
+            counted: 0,
             events: Vec::new(),
             visible: 0,
         };
@@ -87,6 +90,10 @@ impl Journaled {
                     self.primary.snapshot_taken(self.now, snapshot, count);
                 }
                 PrimaryAction::JournalFrom(start) => self.start = Some(start),
+                PrimaryAction::JournalSnapshotCounts { id } => {
+                    assert_eq!(self.begun.last(), Some(&id));
+                    self.counted += 1;
+                }
                 PrimaryAction::Store { id, batches } => {
                     assert_eq!(self.begun.last(), Some(&id));
                     self.stored.extend(batches);
@@ -273,6 +280,36 @@ fn nothing_waits_for_a_journal_that_only_keeps_the_history() {
     journaled.output();
     assert_eq!(journaled.emitted, [1, 2]);
     assert_eq!(journaled.newest_kind_and_journal(), (Kind::PowerOn, None));
+}
+
+/// Finding: while the answer about a key was lost another snapshot became whole, and then the host died. Who went on from that
+/// snapshot never said what had waited when it was taken.
+#[test]
+fn a_snapshot_counts_when_all_that_was_said_before_it_has_left() {
+    let mut journaled = Journaled::in_force();
+    assert_eq!(journaled.counted, 1, "nothing was said before the first");
+    let now = journaled.now;
+    journaled.output();
+    assert!(journaled.primary.renew_journal(now));
+    journaled.settle();
+    let start = journaled.start.unwrap();
+    assert_eq!(start.visible_outputs, 1, "it is begun at once");
+    journaled.output();
+    assert_eq!(journaled.counted, 1);
+    let (id, last) = (journaled.begun[0], journaled.last_stored());
+    journaled.primary.journal_durable(now, id, last - 1);
+    journaled.settle();
+    assert_eq!(
+        (journaled.emitted.as_slice(), journaled.counted),
+        (&[1][..], 2)
+    );
+    // What is said after it is said again by whoever goes on from it.
+    journaled.all_is_durable();
+    journaled.settle();
+    assert_eq!(
+        (journaled.emitted.as_slice(), journaled.counted),
+        (&[1, 2][..], 2)
+    );
 }
 
 /// Records that nothing waits for are stored all the same, together.

@@ -49,6 +49,9 @@ impl World {
             let _flip = self.flip(node);
             return;
         }
+        if self.site.journals && self.random.percent(10) {
+            return self.die_waiting();
+        }
         if self.site.disks_suffer && self.random.percent(60) {
             return match self.random.percent(75) {
                 true => self.trouble_disk(node),
@@ -130,6 +133,27 @@ impl World {
             let after_ns = self.random.between(20, 3_000) * MS;
             self.after(after_ns, What::Start(node));
         }
+    }
+
+    /// The primary does not hear from the arbiter whether it goes on without the others, which stand still: what it says
+    /// waits, while the journal goes on. In the midst of that it is killed.
+    fn die_waiting(&mut self) {
+        let Some(live) = (0..self.nodes.len()).find(|node| self.is_live_on(*node)) else {
+            return;
+        };
+        for node in (0..self.nodes.len()).filter(|node| *node != live) {
+            self.freeze(node);
+        }
+        self.shared.lock().observer.moods[live].fill(Mood::AnswersLost);
+        self.note(|text| {
+            let _ = write!(
+                text,
+                "the arbiter, for node {live}: {:?}",
+                Mood::AnswersLost
+            );
+        });
+        let after_ns = self.random.between(300, 2_500) * MS;
+        self.after(after_ns, What::Kill(live, Loss::Process));
     }
 
     pub(super) fn freeze(&mut self, node: usize) {

@@ -6,7 +6,7 @@ pub mod copy_place;
 mod digesting;
 mod error;
 mod freezing;
-mod held;
+pub(crate) mod held;
 mod medium;
 mod open_images;
 mod opening;

@@ -744,6 +744,13 @@ fn wrong_peers(pair: &PairSection) -> Option<(&'static str, String)> {
         let message = format!("at most {MAX_SPARES} hosts can wait to be needed");
         return Some(("pair.spares", message));
     }
+    let own = |(_, address): &(&str, &str)| *address == pair.listen;
+    if let Some((key, address)) = pair.others().find(own) {
+        let message = format!(
+            "{address:?} is where this host itself listens (`pair.listen`): name the other host"
+        );
+        return Some((key, message));
+    }
     // The one other host is no spare, but files that say so were read before.
     let of_one = |key: &str| key == "pair.peer" && pair.peer.iter().all(|peer| peer.0.is_one());
     let all = pair.others().filter(|(key, _)| !of_one(key));

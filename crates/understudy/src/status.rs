@@ -445,6 +445,9 @@ fn describe_journal(journal: &JournalLine, recovers_in_ms: f64) -> String {
             journal.kept_bytes as f64 / f64::from(1 << 20)
         ),
     };
+    if journal.state == "beginning" {
+        return "journal beginning   nothing can go on from it yet".into();
+    }
     format!(
         "journal {}   record {} is durable, {:.1} KiB are not yet   going on from it takes {:.1} s{kept}",
         printable(&journal.state),

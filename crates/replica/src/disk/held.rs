@@ -3,9 +3,10 @@
 //! A disk that cannot be locked is in use, and whoever is about to overwrite it has to know by whom: by another process,
 //! then it is not this host's to overwrite; or by a machine of this very process, which is about to be dropped, or kept.
 
-use environment::fs::{File, Lock};
+use environment::fs::{self, File, Kind, Lock};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
+use std::io;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -29,15 +30,22 @@ impl Identity {
 }
 
 /// How often each is locked. It is held while a lock is tried, which waits for nobody: so what is locked here is known here.
-static HELD: Mutex<BTreeMap<Identity, usize>> = Mutex::new(BTreeMap::new());
+static HELD: Mutex<BTreeMap<Held, usize>> = Mutex::new(BTreeMap::new());
 
-fn held() -> MutexGuard<'static, BTreeMap<Identity, usize>> {
+/// A file, and by which of its names it was opened.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Held {
+    identity: Identity,
+    path: PathBuf,
+}
+
+fn held() -> MutexGuard<'static, BTreeMap<Held, usize>> {
     HELD.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A file is locked by this process: dropped right after the file is closed.
 #[derive(Debug)]
-struct Holding(Identity);
+struct Holding(Held);
 
 impl Drop for Holding {
     fn drop(&mut self) {
@@ -112,22 +120,60 @@ fn locked(path: &Path, file: File, lock: Lock, or_without: bool) -> Result<Locke
     };
     match tried {
         Ok(()) => {
-            *held.entry(identity.clone()).or_default() += 1;
+            let path = path.to_owned();
+            let is = Held { identity, path };
+            *held.entry(is.clone()).or_default() += 1;
             Ok(Locked::Now(HeldFile {
                 file,
-                _holding: Some(Holding(identity)),
+                _holding: Some(Holding(is)),
             }))
         }
-        Err(Errno::WOULDBLOCK) if held.contains_key(&identity) => Ok(Locked::Here),
+        Err(Errno::WOULDBLOCK) if held.keys().any(|is| is.identity == identity) => Ok(Locked::Here),
         Err(Errno::WOULDBLOCK) => Ok(Locked::Elsewhere),
         Err(error) => Err(error),
     }
+}
+
+/// Whether what has this name is another file than this process has locked by it, if it has one.
+///
+/// # Errors
+/// Nothing has it, or it cannot be opened.
+pub(crate) fn is_another(path: &Path) -> io::Result<bool> {
+    let (kind, _) = fs::look_at(path)?;
+    // Opening a pipe would wait for whoever writes there.
+    let now = match kind {
+        Kind::Other => None,
+        Kind::Plain | Kind::BlockDevice => Some(Identity::of(path, &File::open(path)?)),
+    };
+    let held = held();
+    let mut locked = held.keys().filter(|is| is.path == path).peekable();
+    Ok(locked.peek().is_some() && !locked.any(|is| Some(&is.identity) == now.as_ref()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use environment::fs::OpenOptions;
+
+    /// Finding: a file that took the disk's name (`rsync`, `mv`) was not noticed, and what was written afterwards was lost.
+    #[test]
+    fn a_file_that_took_the_name_of_one_that_is_open_is_noticed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, other) = (
+            directory.path().join("disk"),
+            directory.path().join("other"),
+        );
+        std::fs::write(&path, b"old").unwrap();
+        std::fs::write(&other, b"new").unwrap();
+        assert!(!is_another(&path).unwrap(), "nobody has it");
+        let file = OpenOptions::new().read(true).open(&path).unwrap();
+        let open = try_lock(&path, file, Lock::Shared).unwrap();
+        assert!(!is_another(&path).unwrap());
+        std::fs::rename(&other, &path).unwrap();
+        assert!(is_another(&path).unwrap());
+        drop(open);
+        assert!(!is_another(&path).unwrap(), "nobody has the former");
+    }
 
     #[test]
     fn whoever_has_a_file_is_told_apart_from_this_process() {

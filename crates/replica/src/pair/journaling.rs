@@ -5,11 +5,12 @@ use super::primary::PrimaryLoop;
 use crate::config::JournalPlace;
 use crate::disk::DiskThread;
 use crate::disk::overlay::LayerId;
-use crate::host_time::{monotonic, monotonic_ns};
+use crate::host_time::{monotonic, monotonic_ns, rfc3339, unix_ns};
 use crate::journal::{JournalDesk, JournalNews, Loading, WrittenSnapshot};
 use crate::vcpu::{BegunSnapshot, DiskRead, SnapshotDisks};
 use environment::mpsc::{self, Sender};
 use machine::memory::Extent;
+use replication::event::Event;
 use replication::mutation::Mutation;
 use replication::primary::{JournalStart, StoredRecords};
 use replication::succession::JournalId;
@@ -312,6 +313,22 @@ impl PrimaryLoop {
         };
         let generation = self.core.generation().0;
         self.host.events.add(event, generation, 0, detail);
+    }
+
+    /// That none is kept though one is configured shows until one is kept again, for as long as that may be.
+    pub(super) fn note_journal(&mut self, event: &Event) {
+        match event {
+            Event::JournalFailed { why, again_in, .. } => {
+                let again_ns = unix_ns().saturating_add(again_in.as_nanos() as u64);
+                self.journal_trouble = Some(format!(
+                    "NO JOURNAL is kept, though one is configured: if all hosts are lost, so is the machine: {why}. Another one is \
+                     begun from {} on",
+                    rfc3339(again_ns)
+                ));
+            }
+            Event::JournalInForce { .. } | Event::JournalKept { .. } => self.journal_trouble = None,
+            _ => {}
+        }
     }
 
     /// Takes what happened to it.

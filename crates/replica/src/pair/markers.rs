@@ -5,7 +5,7 @@ mod unfit;
 pub use unfit::{Sought, UnfitDisks};
 
 use crate::config::{DiskFile, ReplicaConfig};
-use crate::disk::{length_of, overlay, sync_file};
+use crate::disk::{held, length_of, overlay, sync_file};
 use crate::end::ReplicaError;
 use crate::state_directory::{replace, try_to_replace};
 use crate::wake::Waker;
@@ -290,6 +290,11 @@ impl Places {
         let marked = self.disks.iter().filter(|(disk, _)| marked(disk));
         if purpose != Purpose::Mark {
             for (disk, _) in marked.clone() {
+                // One that is not there gets its marker before it is made.
+                match is_the_open_one(&disk.path) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    is_it => is_it?,
+                }
                 sync_file(disk).map_err(|error| at(&disk.path, &error))?;
             }
         }
@@ -319,6 +324,7 @@ impl Places {
                 );
                 io::Error::new(error.kind(), gone)
             })?;
+            is_the_open_one(&disk.path)?;
         }
         let content = [0; LIMIT_BYTES as usize];
         let disks = self.disks.iter();
@@ -331,6 +337,19 @@ impl Places {
             tried.map_err(|error| at(&marker, &error))?;
         }
         Ok(())
+    }
+}
+
+/// That the disk which the machine has open is the one that will be found by its name.
+fn is_the_open_one(path: &Path) -> io::Result<()> {
+    match held::is_another(path)? {
+        false => Ok(()),
+        true => Err(io::Error::other(format!(
+            "the disk {} has been replaced: another file has its name, and what the machine writes goes into the former one, \
+             which nobody will ever open again. Copy /proc/{}/fd/N of it back, or hand the machine over to a host whose disk is right",
+            path.display(),
+            std::process::id()
+        ))),
     }
 }
 

@@ -72,6 +72,8 @@ pub(super) struct PrimaryLoop {
     pub(super) journal_age: JournalAge,
     /// The journal's snapshots on which the next one may build.
     pub(super) journal_chain: Option<SnapshotChain>,
+    /// Why a journal that is configured is not kept, for people.
+    pub(super) journal_trouble: Option<String>,
     /// What the guest writes goes to layers beside its images, or may.
     pub(super) has_layers: bool,
     pub(super) copy: Copy,
@@ -191,6 +193,7 @@ impl PrimaryLoop {
             journal_snapshot: JournalSnapshot::default(),
             journal_age: JournalAge::default(),
             journal_chain: None,
+            journal_trouble: None,
             has_layers: false,
             copy: Copy::default(),
             demand: Demand::default(),
@@ -569,6 +572,7 @@ impl PrimaryLoop {
                 PrimaryAction::Report(event) => {
                     let status = self.core.status();
                     let (generation, count) = (status.generation, status.instruction_count);
+                    self.note_journal(&event);
                     self.host.report(&event, generation, count);
                 }
                 PrimaryAction::Stop(why) => self.stop(why),
@@ -637,6 +641,7 @@ impl PrimaryLoop {
             self.own_ability_trouble(),
             self.core.members_in_trouble(),
             self.core.hosts_that_cannot_follow(),
+            self.journal_trouble.clone(),
         ];
         let others: Vec<String> = others.into_iter().flatten().collect();
         own.or_else(|| (!others.is_empty()).then(|| others.join("; ")))

@@ -7,7 +7,7 @@ use keys::{
     AUTHORITIES_FILE, Certificate, Date, HOST_FILE, HostDirectory, HostName, Site, SiteError,
     UnixTime, Validity, whole_days,
 };
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 /// Make and look at the keys by which hosts know each other.
@@ -172,9 +172,21 @@ impl Rotate {
     }
 }
 
+/// Whoever may not look into it would be told that it is nothing.
+fn may_be_read(directory: &Path) -> Result<(), Failure> {
+    match std::fs::read_dir(directory) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Err(Failure::usage(anyhow!(
+            "{} cannot be read: {error}; it is its owner's alone: ask as that user",
+            directory.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
 impl Show {
     fn text(self) -> Result<String, Failure> {
         let directory = &self.directory;
+        may_be_read(directory)?;
         if directory.join(HOST_FILE).exists() {
             let host = HostDirectory::read(directory).map_err(Failure::usage)?;
             let authorities = authorities(host.authority_count());

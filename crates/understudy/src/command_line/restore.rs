@@ -14,7 +14,8 @@ use replica::new_life::{NewLife, NewLifeError};
 use replica::snapshot_file::{self, SnapshotSource};
 use std::fs;
 use std::io::{self, IsTerminal};
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 /// Begin another life of a machine, from a file that `understudy snapshot` made: it goes on where it was then.
@@ -55,6 +56,7 @@ impl Restore {
                  or restore the snapshot by a configuration without it"
             )));
         }
+        self.is_no_disk(&replica).map_err(Failure::usage)?;
         let (peers, name) = (config.peers(), config.name.clone());
         let machines = ConfiguredMachine(config);
         let source = SnapshotSource::open(&self.file).map_err(Failure::usage)?;
@@ -88,6 +90,29 @@ impl Restore {
             self.config.display()
         );
         Ok(ExitStatus::Success)
+    }
+
+    /// That the snapshot is not what would be overwritten with what is in it.
+    fn is_no_disk(&self, config: &ReplicaConfig) -> Result<(), anyhow::Error> {
+        let identity = |path: &Path| {
+            let there = fs::metadata(path).ok()?;
+            Some((there.dev(), there.ino()))
+        };
+        let Some(own) = identity(&self.file) else {
+            return Ok(());
+        };
+        for disk in &config.disks {
+            let files = [&disk.path].into_iter().chain(&disk.backing);
+            if let Some(path) = files.into_iter().find(|path| identity(path) == Some(own)) {
+                anyhow::bail!(
+                    "{} is in the place of a disk of this machine ({}), and would be overwritten before it is read: move it \
+                     away first",
+                    self.file.display(),
+                    path.display()
+                );
+            }
+        }
+        Ok(())
     }
 
     /// The disks that are there.

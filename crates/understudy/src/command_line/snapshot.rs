@@ -7,7 +7,7 @@ use clap::Args;
 use replica::control;
 use replica::host_time::rfc3339;
 use replica::status::ReplicaStatus;
-use replication::snapshot_file::{FileHead, FileItem, FilePart, FileReader};
+use replication::snapshot_file::{FileHead, FileItem, FilePart, FileReader, MAGIC};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, IsTerminal, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -30,7 +30,7 @@ pub struct Snapshot {
     /// Take it at the live machine, though there is a backup
     #[arg(long)]
     here: bool,
-    /// Where it is kept; what has this name is replaced when the new one is whole
+    /// Where it is kept; a snapshot that has this name is replaced when the new one is whole, anything else is not
     #[arg(value_name = "FILE")]
     file: PathBuf,
 }
@@ -42,6 +42,7 @@ impl Snapshot {
             let error = anyhow!("{} is a directory: name a file", self.file.display());
             return Err(Failure::usage(error));
         }
+        may_be_replaced(&self.file).map_err(Failure::usage)?;
         let is_preferred =
             |replica: &ReplicaStatus| !self.here && replica.role == "backup" && replica.protected;
         let directory = self.front.state_directory_of(is_preferred)?;
@@ -95,6 +96,27 @@ pub(super) fn describe(head: &FileHead) -> String {
     )
 }
 
+/// Whether nothing is lost that is no snapshot: a disk, say, that the machine has open under this name.
+fn may_be_replaced(name: &Path) -> Result<(), anyhow::Error> {
+    let there = match fs::symlink_metadata(name) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        there => there.with_context(|| name.display().to_string())?,
+    };
+    let is_snapshot = || -> io::Result<bool> {
+        let mut begins = Vec::new();
+        let length = MAGIC.len() as u64;
+        File::open(name)?.take(length).read_to_end(&mut begins)?;
+        Ok(begins == MAGIC)
+    };
+    if there.is_file() && is_snapshot().with_context(|| name.display().to_string())? {
+        return Ok(());
+    }
+    Err(anyhow!(
+        "{} is there and is no snapshot: name another file, or remove it",
+        name.display()
+    ))
+}
+
 /// A file that is not whole yet. It goes with this, unless it is kept.
 struct Partial {
     file: File,
@@ -128,6 +150,8 @@ impl Partial {
     fn keep(self) -> Result<u64, Failure> {
         let kept = || -> io::Result<u64> {
             self.file.sync_all()?;
+            // It may be there by now.
+            may_be_replaced(&self.name).map_err(io::Error::other)?;
             fs::rename(&self.path, &self.name)?;
             let parent = self.name.parent();
             let parent = parent.filter(|parent| !parent.as_os_str().is_empty());
@@ -217,5 +241,34 @@ impl Shown {
         if self.percent.is_some() {
             eprintln!();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Finding: the disk of a machine that ran was replaced, and was gone when it ended.
+    #[test]
+    fn a_snapshot_replaces_a_snapshot_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str| directory.path().join(name);
+        may_be_replaced(&file("new")).unwrap();
+        fs::write(file("snapshot"), [&MAGIC[..], &[0; 64]].concat()).unwrap();
+        may_be_replaced(&file("snapshot")).unwrap();
+        fs::write(file("disk.raw"), [0; 512]).unwrap();
+        fs::write(file("empty"), []).unwrap();
+        std::os::unix::fs::symlink(file("snapshot"), file("link")).unwrap();
+        for name in ["disk.raw", "empty", "link"] {
+            let why = may_be_replaced(&file(name)).unwrap_err().to_string();
+            assert!(
+                why.contains(name) && why.contains("is no snapshot"),
+                "{why}"
+            );
+        }
+        let partial = Partial::create(&file("late")).unwrap();
+        fs::write(file("late"), [0; 512]).unwrap();
+        partial.keep().unwrap_err();
+        assert_eq!(fs::read(file("late")).unwrap(), [0; 512]);
     }
 }

@@ -202,7 +202,11 @@ fn a_primary_that_stands_still_keeps_its_successor_from_going_live() {
     let output = run(&["fenced", "--config", site.hosts[1].config()]);
     assert!(output.status.success(), "{}", error_text(&output));
     site.await_live(1);
+    assert!(!site.hosts[1].has_event("shared_disks_locked"));
     site.process(0).kill();
+    wait_for("the lock to be this host's", || {
+        site.hosts[1].has_event("shared_disks_locked").then_some(())
+    });
     site.await_more_lines(1);
     let output = run(&["fenced", "--config", site.hosts[1].config()]);
     assert!(

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// What is told apart by it: two names of one file are one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,7 +63,8 @@ impl Drop for Holding {
 #[derive(Debug)]
 pub(super) struct HeldFile {
     file: File,
-    _holding: Option<Holding>,
+    /// Until the file is closed.
+    holding: OnceLock<Holding>,
 }
 
 impl HeldFile {
@@ -71,8 +72,33 @@ impl HeldFile {
     pub fn unlocked(file: File) -> HeldFile {
         HeldFile {
             file,
-            _holding: None,
+            holding: OnceLock::new(),
         }
+    }
+
+    /// Whether it is kept from others.
+    pub fn is_locked(&self) -> bool {
+        self.holding.get().is_some()
+    }
+
+    /// Keeps it from others now, if nobody else has it. False: somebody does, or the host says that it cannot be.
+    pub fn lock_late(&self, path: &Path) -> bool {
+        if self.is_locked() {
+            return true;
+        }
+        let is = Held {
+            identity: Identity::of(path, &self.file),
+            path: path.to_owned(),
+        };
+        let mut held = held();
+        if self.file.lock(Lock::Exclusive).is_err() {
+            return false;
+        }
+        *held.entry(is.clone()).or_default() += 1;
+        drop(held);
+        // Should another thread have been first, its note is that of this lock, and ours goes again.
+        let _noted = self.holding.set(Holding(is));
+        true
     }
 }
 
@@ -125,7 +151,7 @@ fn locked(path: &Path, file: File, lock: Lock, or_without: bool) -> Result<Locke
             *held.entry(is.clone()).or_default() += 1;
             Ok(Locked::Now(HeldFile {
                 file,
-                _holding: Some(Holding(is)),
+                holding: OnceLock::from(Holding(is)),
             }))
         }
         Err(Errno::WOULDBLOCK) if held.keys().any(|is| is.identity == identity) => Ok(Locked::Here),

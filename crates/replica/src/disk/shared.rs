@@ -52,6 +52,17 @@ impl SharedFile {
         self.held.get().is_some()
     }
 
+    /// Whether it was taken with its lock.
+    pub fn is_locked(&self) -> bool {
+        self.held.get().is_some_and(HeldFile::is_locked)
+    }
+
+    /// Takes the lock of one that was taken without it, if nobody has it any more. True: it has it.
+    pub fn lock_late(&self) -> bool {
+        let held = self.held.get();
+        held.is_some_and(|held| held.lock_late(&self.file.path))
+    }
+
     /// What the configuration says that fences it.
     pub fn fencing(&self) -> Option<Fencing> {
         self.file.fencing
@@ -178,7 +189,7 @@ pub fn lock_unseen(file: &DiskFile) -> String {
     format!(
         "nobody has the lock of the shared disk {}, as it is seen from here, though the machine is live on another host: it is \
          another file there, or locks on this file system do not reach other hosts (NFS: `nolock`, `local_lock`), or that \
-         host was lost just now",
+         host went live by `understudy fenced` while somebody else had the lock, or was lost just now",
         file.path.display()
     )
 }
@@ -237,9 +248,19 @@ mod tests {
     fn who_says_that_it_is_fenced_need_not_wait_for_the_lock() {
         let (_directory, path, file) = image();
         let shared = SharedFile::look(&file).unwrap();
-        let _former = another_process(&path);
+        let former = another_process(&path);
         shared.take(true).unwrap();
         assert_eq!(shared.taken().unwrap().length().unwrap(), 4096);
+        // Finding: it never had the lock afterwards, and nobody could join.
+        assert!(!shared.is_locked() && !shared.lock_late());
+        drop(former);
+        assert!(shared.lock_late() && shared.is_locked());
+        assert!(shared.lock_late());
+        let other = environment::fs::File::open(&path).unwrap();
+        assert!(other.lock(Lock::Exclusive).is_err());
+        assert_eq!(seen_lock(&file).unwrap(), SeenLock::OwnMachines);
+        drop(shared);
+        other.lock(Lock::Exclusive).unwrap();
     }
 
     #[test]

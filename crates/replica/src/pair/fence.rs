@@ -2,6 +2,7 @@
 //! has one, it waits, and says so.
 
 use super::backup::BackupLoop;
+use super::primary::PrimaryLoop;
 use crate::config::Fencing;
 use crate::control::{Answer, ConversationId};
 use crate::disk::shared::SharedFile;
@@ -108,6 +109,71 @@ fn take(file: &SharedFile, is_said: bool) -> Result<(), String> {
         ));
     }
     file.take(is_said).map_err(|error| error.to_string())
+}
+
+/// The locks of shared disks that a machine went live without, by a person's word: whoever had them may let go of them
+/// at any time.
+#[derive(Debug, Default)]
+pub(super) struct LateLocks {
+    /// When they are tried next.
+    due: Duration,
+    trying: Option<Receiver<bool>>,
+}
+
+/// Between two trials.
+const LATE_WAIT: Duration = Duration::from_secs(1);
+
+impl PrimaryLoop {
+    /// Takes what can be taken by now: before that nobody can join, and any third process may.
+    pub(super) fn look_at_locks(&mut self) {
+        let now = monotonic();
+        let tried = self.late_locks.trying.as_ref().map(Receiver::try_recv);
+        match tried {
+            Some(Err(TryRecvError::Empty)) => return,
+            Some(Ok(true)) => {
+                self.late_locks.trying = None;
+                let (generation, count) = (self.core.status().generation.0, self.count());
+                let detail = "the locks of the shared disks are this host's";
+                self.host
+                    .events
+                    .add("shared_disks_locked", generation, count, detail);
+            }
+            Some(Ok(false) | Err(TryRecvError::Disconnected)) => {
+                self.late_locks.trying = None;
+                self.late_locks.due = now + LATE_WAIT;
+            }
+            None => {}
+        }
+        let files = self.disks_without_locks();
+        if files.is_empty() || now < self.late_locks.due {
+            return;
+        }
+        let (sender, trying) = mpsc::channel();
+        let waker = self.host.waker.clone();
+        let thread = environment::thread::Builder::new().name("fence".into());
+        // One that cannot be started has dropped its sender.
+        let _started = thread.spawn(move || {
+            let locked = files.iter().filter(|file| file.lock_late()).count();
+            // Nobody may want to know any more.
+            let _sent = sender.send(locked == files.len());
+            waker.wake();
+        });
+        self.late_locks.trying = Some(trying);
+    }
+
+    /// When they are tried next.
+    pub(super) fn locks_deadline(&self) -> Option<Duration> {
+        let is_wanted = self.late_locks.trying.is_none() && !self.disks_without_locks().is_empty();
+        is_wanted.then_some(self.late_locks.due)
+    }
+
+    fn disks_without_locks(&self) -> Vec<SharedFile> {
+        let thread = self.vcpu.thread().disk_thread();
+        let shared = thread.map_or(&[][..], |thread| thread.shared());
+        let taken = shared.iter().flatten();
+        let without = taken.filter(|file| file.is_taken() && !file.is_locked());
+        without.cloned().collect()
+    }
 }
 
 impl BackupLoop {

@@ -4,6 +4,7 @@ use super::ability::Ability;
 use super::buttons::Presses;
 use super::copy::Copy;
 use super::demand::Demand;
+use super::fence::LateLocks;
 use super::fence::NOT_WAITING;
 use super::host::{Happened, Host};
 use super::journal_chain::SnapshotChain;
@@ -72,6 +73,7 @@ pub(super) struct PrimaryLoop {
     pub(super) journal_age: JournalAge,
     /// The journal's snapshots on which the next one may build.
     pub(super) journal_chain: Option<SnapshotChain>,
+    pub(super) late_locks: LateLocks,
     /// Why a journal that is configured is not kept, for people.
     pub(super) journal_trouble: Option<String>,
     /// What the guest writes goes to layers beside its images, or may.
@@ -194,6 +196,7 @@ impl PrimaryLoop {
             journal_age: JournalAge::default(),
             journal_chain: None,
             journal_trouble: None,
+            late_locks: LateLocks::default(),
             has_layers: false,
             copy: Copy::default(),
             demand: Demand::default(),
@@ -332,6 +335,7 @@ impl PrimaryLoop {
             let deadlines = [
                 self.core.next_deadline(),
                 self.requests.deadline(),
+                self.locks_deadline(),
                 self.stopping_deadline(),
                 self.arbiter_move_deadline(),
                 self.settling.as_ref().and_then(|settling| settling.due),
@@ -399,6 +403,7 @@ impl PrimaryLoop {
         self.answer_arbiter_move_in_time();
         self.settle_again();
         self.look_at_own_ability();
+        self.look_at_locks();
         let lacks_backups = self.lacks_backups();
         let live_at = self.core.certainly_live_at();
         self.rivals.look(&mut self.host, lacks_backups, live_at);

@@ -338,7 +338,9 @@ fn a_pause_of_the_other_end_moves_no_traffic_and_is_told_of_no_link() {
 fn the_traffic_goes_the_shorter_way_and_does_not_jump_between_equal_ones() {
     let mut world = World::with_links(2);
     world.delays = [MS * 10, MS * 2, MS, MS];
-    world.steps(2_500);
+    world.steps(1_500);
+    assert_eq!(world.ends[0].in_use(), Some(LinkId(0)), "not at once");
+    world.steps(1_000);
     assert_eq!(world.ends[0].in_use(), Some(LinkId(1)));
     world.delays[0] = MS;
     world.steps(10_000);
@@ -445,6 +447,28 @@ fn a_process_that_dies_while_a_cable_is_pulled_is_noticed_by_the_link_that_ends(
     let now = world.now;
     world.ends[0].ended(now, LinkId(1));
     assert!(!world.ends[0].is_over(now), "the other is well");
+}
+
+/// After a pause of the other end one link is heard before the other.
+#[test]
+fn the_link_that_is_heard_second_after_a_pause_is_not_taken_for_silent() {
+    let mut world = World::with_links(2);
+    world.delays[1] = MS * 4;
+    world.steps(200);
+    world.news.clear();
+    let until = world.now + MS * 150;
+    while world.now < until {
+        world.now += MS;
+        let now = world.now;
+        world.ends[0].tick(now);
+        world.write();
+    }
+    for _ in 0..60 {
+        world.step();
+        let now = world.now;
+        world.ends[0].tick(now);
+    }
+    assert_eq!(world.news, []);
 }
 
 /// What came while this process slept is yet to be read: the first link of which it reads an end is not the last.

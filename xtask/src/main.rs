@@ -107,6 +107,9 @@ enum Bench {
     },
     /// Copies of a program at once, on as many harts and on one.
     Harts {
+        /// Whose machine.
+        #[arg(long, value_enum, default_value_t)]
+        arch: bench::cpu::Target,
         /// How often each is run; the median counts.
         #[arg(long, default_value_t = 3)]
         repetitions: usize,
@@ -355,11 +358,12 @@ fn run_bench(bench: Bench) -> Result<()> {
         }),
         Bench::Counting { repetitions } => bench::counting::bench(repetitions),
         Bench::Harts {
+            arch,
             repetitions,
             harts,
             program,
             scale,
-        } => bench::cpu::harts(repetitions, harts, &program, scale),
+        } => bench::cpu::harts(arch, repetitions, harts, &program, scale),
         Bench::Redis {
             repetitions,
             guest,

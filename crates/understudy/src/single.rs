@@ -3,9 +3,12 @@
 use crate::config::VmConfig;
 use crate::engine::EngineName;
 use crate::exit::{ExitStatus, Failure};
+use crate::line_counts::LineCounts;
 use crate::setup;
 use crate::terminal::{self, EscapeFilter, RawMode};
 use anyhow::{Context, anyhow};
+use machine::input::Console;
+use machine::output::Output;
 use network::PollSet;
 use replica::StopSignals;
 use replica::calendar;
@@ -20,9 +23,10 @@ use replica::vcpu::{
     start_disks,
 };
 use replica::wake::Waker;
-use std::io;
+use std::fs::File;
+use std::io::{self, BufWriter};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,12 +37,15 @@ pub struct SingleOptions {
     pub record: Option<PathBuf>,
     /// Instructions between two digests of the recording, besides one a second; 0 for none.
     pub digest_interval_instructions: u64,
+    /// Write lines of the first console, and counts, into this file.
+    pub line_counts: Option<PathBuf>,
     /// Say how fast it was.
     pub summary: bool,
     /// End when the guest resets the machine.
     pub no_reboot: bool,
 }
 
+const NO_LINE_COUNTS: &str = "the file of --line-counts cannot be written";
 /// A guest can make mistakes as often as it likes.
 const MAX_TROUBLES_TOLD: u32 = 10;
 /// Time between two digests of a recording.
@@ -61,6 +68,10 @@ pub fn run(config: &VmConfig, options: SingleOptions) -> Result<ExitStatus, Fail
             )
             .map_err(Failure::usage)?,
         ),
+        None => None,
+    };
+    let line_counts = match &options.line_counts {
+        Some(path) => Some(create_line_counts(path)?),
         None => None,
     };
     let network = match &config.network {
@@ -103,6 +114,7 @@ pub fn run(config: &VmConfig, options: SingleOptions) -> Result<ExitStatus, Fail
             ..Outside::default()
         },
         recorder,
+        line_counts,
         escape: EscapeFilter::default(),
         typing: true,
         troubles: 0,
@@ -124,6 +136,12 @@ pub fn run(config: &VmConfig, options: SingleOptions) -> Result<ExitStatus, Fail
     let status = status?;
     recorded?;
     Ok(status)
+}
+
+fn create_line_counts(path: &Path) -> Result<LineCounts<BufWriter<File>>, Failure> {
+    let file = LineCounts::create(path);
+    let file = file.with_context(|| format!("{} cannot be created", path.display()));
+    file.map_err(Failure::usage)
 }
 
 /// The disks of a machine that shares them with no other host.
@@ -155,6 +173,7 @@ struct Single {
     vcpu: LiveVcpu,
     outside: Outside,
     recorder: Option<Recorder>,
+    line_counts: Option<LineCounts<BufWriter<File>>>,
     escape: EscapeFilter,
     /// Standard input has not ended.
     typing: bool,
@@ -267,6 +286,9 @@ impl Single {
                 self.steps(&steps)?;
             }
         }
+        if let Some(line_counts) = self.line_counts.take() {
+            line_counts.finish().context(NO_LINE_COUNTS)?;
+        }
         let Some(recorder) = self.recorder.take() else {
             return Ok(());
         };
@@ -288,9 +310,24 @@ impl Single {
         for step in steps {
             if let Step::Outputs(batch) = step {
                 for output in &batch.outputs {
+                    self.count_lines(batch.count, output)?;
                     self.outside.emit(output);
                 }
             }
+        }
+        Ok(())
+    }
+
+    fn count_lines(&mut self, count: u64, output: &Output) -> Result<(), Failure> {
+        let Some(line_counts) = &mut self.line_counts else {
+            return Ok(());
+        };
+        if let Output::ConsoleBytes {
+            console: Console::Uart,
+            bytes,
+        } = output
+        {
+            line_counts.printed(count, bytes).context(NO_LINE_COUNTS)?;
         }
         Ok(())
     }

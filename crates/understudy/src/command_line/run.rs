@@ -102,6 +102,9 @@ pub struct Run {
     /// differs ends at the first that is not equal
     #[arg(long, value_name = "COUNT", requires = "record")]
     digest_interval: Option<NonZeroU64>,
+    /// Write each line that the guest prints to FILE, behind the number of instructions that were executed by then
+    #[arg(long, value_name = "FILE")]
+    line_counts: Option<PathBuf>,
     /// Say how fast the machine ran when it ends
     #[arg(long)]
     summary: bool,
@@ -119,6 +122,7 @@ impl Run {
         let options = SingleOptions {
             record: self.record,
             digest_interval_instructions: self.digest_interval.map_or(0, NonZeroU64::get),
+            line_counts: self.line_counts,
             summary: self.summary,
             no_reboot: self.no_reboot,
         };

@@ -33,8 +33,10 @@ const BOOT_TABLE: u64 = 0xa000;
 /// Where the kernel finds the first 4 GiB.
 const UPPER: u64 = 0xffff_8000_0000_0000;
 const UPPER_ENTRY: u64 = 256 * 8;
-/// An entry of the upper half that is used by nobody.
+/// Another entry of the upper half, and what it maps: the first 4 GiB, or [`UPPER_TABLE`]'s, where data is elsewhere.
 const OTHER_UPPER_ENTRY: u64 = 300 * 8;
+const OTHER_UPPER: u64 = 0xffff_9600_0000_0000;
+const UPPER_TABLE: u64 = 0x50_0000;
 /// Where programs find their pages.
 const PAGES: u64 = 1 << 39;
 const PROGRAM_PAGE: u64 = 8;
@@ -49,6 +51,7 @@ const VISIT: u64 = 2;
 const REACH: u64 = 3;
 const PAUSE: u64 = 4;
 const WAKE: u64 = 5;
+const READ: u64 = 6;
 
 /// What the kernel is asked to do.
 type Action = [u64; 3];
@@ -69,6 +72,7 @@ fn kernel() -> Result<Vec<u8>, IcedError> {
     let (mut second, mut begin, mut next, mut recover) = (label(), label(), label(), label());
     let (mut poke, mut visit, mut reach, mut pause, mut wake) =
         (label(), label(), label(), label(), label());
+    let mut read = label();
     let (mut fault, mut writes) = (label(), label());
     // The first CPU: the kernel's half, descriptors.
     a.mov(eax, BOOT_ROOT as u32)?;
@@ -167,6 +171,7 @@ fn kernel() -> Result<Vec<u8>, IcedError> {
         (REACH, reach),
         (PAUSE, pause),
         (WAKE, wake),
+        (READ, read),
     ] {
         a.cmp(edx, kind as u32)?;
         a.je(label)?;
@@ -208,6 +213,11 @@ fn kernel() -> Result<Vec<u8>, IcedError> {
     a.set_label(&mut writes)?;
     a.add(qword_ptr(rbx), r9)?;
     a.clac()?;
+    a.jmp(next)?;
+    // With the root that is loaded.
+    a.set_label(&mut read)?;
+    a.add(r8, qword_ptr(rax))?;
+    a.rol(r8, 1)?;
     a.jmp(next)?;
     a.set_label(&mut pause)?;
     a.pause()?;
@@ -273,6 +283,7 @@ fn prepare(random: &mut Random, spaces: u64) -> Vec<Action> {
     for space in 0..spaces {
         let root = table(space, 0);
         poke(root + UPPER_ENTRY, BOOT_TABLE | 0x23);
+        poke(root + OTHER_UPPER_ENTRY, BOOT_TABLE | 0x23);
         poke(root + 8, table(space, 1) | 0x27);
         for level in 1..3 {
             poke(table(space, level), table(space, level + 1) | 0x27);
@@ -284,6 +295,8 @@ fn prepare(random: &mut Random, spaces: u64) -> Vec<Action> {
         poke(leaves + PROGRAM_PAGE * 8, PROGRAM | 0x25);
         poke(leaves + STACK_PAGE * 8, STACK | 0x67);
     }
+    poke(UPPER_TABLE, (UPPER_TABLE + 0x1000) | 0x23);
+    poke(UPPER_TABLE + 0x1000 + (DATA >> 21) * 8, 0xe3);
     for number in 0..4 {
         poke(CODE + number * 0x1000, function(number as u32));
         poke(CODE + number * 0x1000 + 8, 0xc3);
@@ -319,7 +332,7 @@ fn change(random: &mut Random, spaces: u64) -> Action {
             (at, table(other, level + 1) | flags)
         }
         10 => {
-            let value = random.pick(&[0, 0, 0, BOOT_TABLE | 3]);
+            let value = random.pick(&[BOOT_TABLE, BOOT_TABLE, UPPER_TABLE]) | 0x23;
             (table(space, 0) + OTHER_UPPER_ENTRY, value)
         }
         11..13 => {
@@ -334,9 +347,10 @@ fn change(random: &mut Random, spaces: u64) -> Action {
 fn actions(random: &mut Random, spaces: u64) -> Vec<Action> {
     let mut list = Vec::new();
     for _ in 0..ACTIONS {
-        list.push(match random.below(6) {
-            0 => [PAUSE, 0, 0],
-            1 => change(random, spaces),
+        list.push(match random.below(14) {
+            0..2 => [PAUSE, 0, 0],
+            2..4 => change(random, spaces),
+            4 => [READ, OTHER_UPPER + DATA + random.below(8) * 0x1000, 0],
             _ => visit(random, spaces),
         });
     }

@@ -3,9 +3,12 @@
 use super::guest::{Images, MEMORY_MIB};
 use super::programs;
 use super::target::Target;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+/// The file with instruction counts, below the scratch directory.
+const LINE_COUNTS: &str = "line-counts";
 
 /// Where RVVM is.
 #[derive(Clone, Debug)]
@@ -28,6 +31,8 @@ pub enum Contender {
         engine: Option<String>,
         /// Whether the run is recorded.
         records: bool,
+        /// Whether it writes how many instructions were executed whenever the guest printed a line.
+        counts: bool,
         harts: usize,
     },
     /// QEMU for the same architecture, plain or with `-icount shift=auto,rr=record`.
@@ -80,10 +85,14 @@ impl Contender {
                 program,
                 engine,
                 records,
+                counts,
                 harts,
             } => {
                 let mut command = understudy(program, images, engine.as_deref());
                 command.args(["--harts", &harts.to_string()]);
+                if *counts {
+                    command.arg("--line-counts").arg(scratch.join(LINE_COUNTS));
+                }
                 if *records {
                     command.arg("--record").arg(scratch.join("recording"));
                 }
@@ -115,9 +124,22 @@ impl Contender {
         }
     }
 
+    /// What was written in a run of how many instructions were executed at each line; nothing if it is not.
+    pub fn line_counts(&self, scratch: &Path) -> Result<String> {
+        match self {
+            Contender::Understudy { counts: true, .. } => {
+                let path = scratch.join(LINE_COUNTS);
+                let text = std::fs::read(&path);
+                let text = text.with_context(|| format!("{} was not written", path.display()))?;
+                Ok(String::from_utf8_lossy(&text).into_owned())
+            }
+            _ => Ok(String::new()),
+        }
+    }
+
     /// Removes what a run left behind.
     pub fn clean_up(&self, scratch: &Path) -> Result<()> {
-        for file in ["recording", "qemu.replay"] {
+        for file in ["recording", "qemu.replay", LINE_COUNTS] {
             let path = scratch.join(file);
             if path.exists() {
                 std::fs::remove_file(path)?;

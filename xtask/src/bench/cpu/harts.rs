@@ -15,7 +15,13 @@ use serde_json::json;
 ///
 /// # Errors
 /// Something does not start or gives wrong results.
-pub fn bench(repetitions: usize, harts: usize, names: &[String], scale: f64) -> Result<()> {
+pub fn bench(
+    target: Target,
+    repetitions: usize,
+    harts: usize,
+    names: &[String],
+    scale: f64,
+) -> Result<()> {
     let understudy = program::path()?;
     let programs = programs::select(names)?;
     let scratch = crate::bench::scratch("bench-harts")?;
@@ -23,13 +29,13 @@ pub fn bench(repetitions: usize, harts: usize, names: &[String], scale: f64) -> 
     let work = Work {
         scale,
         copies: harts,
-        counts: true,
     };
-    let images = Images::build(&understudy, Target::Riscv64, &programs, work, &scratch)?;
+    let images = Images::build(&understudy, target, &programs, work, &scratch)?;
     let contenders = [1, harts].map(|count| Contender::Understudy {
         program: understudy.clone(),
         engine: None,
         records: false,
+        counts: true,
         harts: count,
     });
     let mut errors = Vec::new();

@@ -4,6 +4,7 @@
 mod bare;
 mod console;
 mod contenders;
+mod counting;
 mod guest;
 mod harts;
 mod login;
@@ -54,7 +55,6 @@ impl Options {
         Work {
             scale: self.scale,
             copies: 1,
-            counts: false,
         }
     }
 }
@@ -186,6 +186,7 @@ fn our_contender(understudy: &Path, engine: Option<&str>, records: bool) -> Cont
         program: understudy.to_owned(),
         engine: engine.map(str::to_owned),
         records,
+        counts: false,
         harts: 1,
     }
 }
@@ -243,13 +244,7 @@ fn run(
     let mut wrong = Vec::new();
     for program in programs {
         let begin = console.wait_for_line(&format!("{}{}", programs::BEGIN, program.name))?;
-        let (mut line, mut end) = next_line(&mut console, program)?;
-        if let Some(count) = line.strip_prefix(programs::INSTRUCTIONS) {
-            let count = count.parse();
-            let count = count.with_context(|| format!("{} printed {line:?}", program.name))?;
-            column.add_instructions(program, count);
-            (line, end) = next_line(&mut console, program)?;
-        }
+        let (line, end) = next_line(&mut console, program)?;
         let checksum = line
             .split_once(&format!("{}{} ", programs::END, program.name))
             .map(|(_, checksum)| checksum.trim())
@@ -258,6 +253,12 @@ fn run(
         wrong.extend(column.add(program, end.since(begin), checksum));
     }
     console.wait()?;
+    let line_counts = contender.line_counts(scratch)?;
+    for program in programs {
+        if let Some(count) = counting::instructions(&line_counts, program.name) {
+            column.add_instructions(program, count);
+        }
+    }
     Ok(wrong)
 }
 

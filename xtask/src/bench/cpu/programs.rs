@@ -94,16 +94,12 @@ pub struct Work {
     pub scale: f64,
     /// How many copies of a program run at once.
     pub copies: usize,
-    /// Whether the runner says how many instructions each takes: in a guest on our machine.
-    pub counts: bool,
 }
 
 /// What the programs that read data are given, in KiB of text.
 const DATA_KIB: u64 = 4096;
 /// Writes that text.
 const TEXT: &str = "text";
-/// Prints the instructions of all harts; for our machine only.
-const INSTRET: &str = "instret";
 
 /// The runner prints this once the machine is up.
 pub const READY: &str = "bench: ready";
@@ -111,8 +107,6 @@ pub const READY: &str = "bench: ready";
 pub const BEGIN: &str = "bench: begin ";
 /// The runner prints this, the name and the checksum after a program.
 pub const END: &str = "bench: end ";
-/// If it counts, the runner prints this and the number before that.
-pub const INSTRUCTIONS: &str = "bench: instructions ";
 
 /// The programs of that names, or all.
 pub fn select(names: &[String]) -> Result<Vec<Program>> {
@@ -148,9 +142,6 @@ pub fn build(
         .map(|program| program.name)
         .collect();
     names.push(TEXT);
-    if work.counts {
-        names.push(INSTRET);
-    }
     for name in &names {
         compile(compiler, name, directory)?;
     }
@@ -165,11 +156,6 @@ pub const RUNNER: &str = "run";
 fn runner(programs: &[Program], work: Work) -> String {
     let mut script =
         format!("echo '{READY}'\nP=$1\nD=$(mktemp)\n\"$P\"/{TEXT} {DATA_KIB} > \"$D\"\n",);
-    let count = format!("$(\"$P\"/{INSTRET})");
-    if work.counts {
-        // Linux's documentation, admin-guide/sysctl/kernel: 2 lets programs read `instret`.
-        script += "echo 2 > /proc/sys/kernel/perf_user_access\n";
-    }
     for program in programs {
         let amount = ((program.amount as f64 * work.scale).round() as u64).max(1);
         let own = format!("\"$P\"/{} $N", program.name);
@@ -182,15 +168,8 @@ fn runner(programs: &[Program], work: Work) -> String {
             1 => command.to_owned(),
             _ => format!("{{ {others}({command}); wait; }} | sort -u"),
         };
-        let (before, after) = match work.counts {
-            false => (String::new(), String::new()),
-            true => (
-                format!("I={count}\n"),
-                format!("echo \"{INSTRUCTIONS}$(({count} - I))\"\n"),
-            ),
-        };
         script += &format!(
-            "{before}N={amount}\necho '{BEGIN}{name}'\nsum=$({command})\n{after}echo \"{END}{name} $sum\"\n",
+            "N={amount}\necho '{BEGIN}{name}'\nsum=$({command})\necho \"{END}{name} $sum\"\n",
             name = program.name,
         );
     }

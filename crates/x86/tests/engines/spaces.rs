@@ -256,7 +256,10 @@ fn program() -> Result<Vec<u8>, IcedError> {
     a.add(r9, 0x1111)?;
     a.jmp(done)?;
     a.set_label(&mut rewrite)?;
-    a.add(dword_ptr(rbx + 4), r9d)?; // what a function adds
+    // What a function adds; several times, as the first store only says that the page is no code any more.
+    for _ in 0..3 {
+        a.add(dword_ptr(rbx + 4), r9d)?;
+    }
     a.set_label(&mut done)?;
     a.int(0x80)?;
     a.assemble(PAGES + PROGRAM_PAGE * 0x1000)
@@ -324,18 +327,19 @@ fn change(random: &mut Random, spaces: u64) -> Action {
             let number = random.below(8);
             (table(space, 3) + number * 8, leaf(random, number))
         }
-        7..10 => {
+        7..12 => {
             // Another space's table, or its own, or none.
             let level = random.below(3);
             let at = table(space, level) + if level == 0 { 8 } else { 0 };
             let flags = random.pick(&[0x27, 0x27, 0x27, 7, 0]);
             (at, table(other, level + 1) | flags)
         }
-        10 => {
-            let value = random.pick(&[BOOT_TABLE, BOOT_TABLE, UPPER_TABLE]) | 0x23;
-            (table(space, 0) + OTHER_UPPER_ENTRY, value)
+        // Spaces with different kernels share nothing: not too often.
+        13 if random.once_in(4) => {
+            // What follows reads it, and puts it back.
+            (table(space, 0) + OTHER_UPPER_ENTRY, UPPER_TABLE | 0x23)
         }
-        11..13 => {
+        12 => {
             let value = function(random.bits() as u32);
             (CODE + random.below(4) * 0x1000, value)
         }
@@ -347,12 +351,18 @@ fn change(random: &mut Random, spaces: u64) -> Action {
 fn actions(random: &mut Random, spaces: u64) -> Vec<Action> {
     let mut list = Vec::new();
     for _ in 0..ACTIONS {
-        list.push(match random.below(14) {
+        let read = [READ, OTHER_UPPER + DATA + random.below(8) * 0x1000, 0];
+        let action = match random.below(14) {
             0..2 => [PAUSE, 0, 0],
-            2..4 => change(random, spaces),
-            4 => [READ, OTHER_UPPER + DATA + random.below(8) * 0x1000, 0],
+            2..6 => change(random, spaces),
+            6 => read,
             _ => visit(random, spaces),
-        });
+        };
+        list.push(action);
+        if action[2] == UPPER_TABLE | 0x23 {
+            let back = [POKE, action[1], BOOT_TABLE | 0x23];
+            list.extend([read, visit(random, spaces), read, back]);
+        }
     }
     list.push([END; 3]);
     list
@@ -363,7 +373,7 @@ const ACTIONS: usize = 300;
 
 fn generate(seed: u64) -> Vec<u8> {
     let random = &mut Random::new(seed);
-    let spaces = random.pick(&[2, 3, 5, 20]);
+    let spaces = random.pick(&[2, 3, 3, 20]);
     let mut first = prepare(random, spaces);
     first.push([WAKE, 0, 0]);
     first.extend(actions(random, spaces));

@@ -144,7 +144,7 @@ fn with_a_second_network_a_pulled_cable_costs_no_protection() {
         kind: Kind::Links,
         ..Options::default()
     };
-    let summary = all_well(0..40, &options);
+    let summary = all_well(0..24, &options);
     assert_eq!(
         summary.missing(Kind::Links),
         Vec::<&str>::new(),

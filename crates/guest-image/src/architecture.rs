@@ -118,7 +118,7 @@ impl FromStr for Architecture {
             "riscv64" => Ok(Architecture::Riscv64),
             "amd64" | "x86-64" => Ok(Architecture::Amd64),
             _ => Err(GuestImageError::BadOptions(format!(
-                "there is no architecture `{value}` here: write riscv64 or amd64"
+                "there is no architecture `{value}` here: write riscv64 or x86-64 (amd64)"
             ))),
         }
     }

@@ -46,7 +46,7 @@ pub fn serve(
     let timeline = timeline.map_err(failure)?;
     let mut debugged = Debugged::new(timeline).map_err(failure)?;
     if let Some(at) = at
-        && debugged.go_to(at).map_err(failure)? == Found::End
+        && debugged.go_to(at, &mut || false).map_err(failure)? == Found::End
     {
         return Err(Failure::usage(anyhow!(
             "{at} lies beyond the end of the {what}: it ends at {}",

@@ -280,7 +280,7 @@ fn a_spare_takes_the_place_of_a_backup_that_dies() {
     }
     three.start(spare);
     three.files[spare].await_state(
-        "this host is a spare (`pair.spare`): one of the others powers the machine on",
+        "this host is a spare (`pair.spare`): the others have the machine, or power it on, and it joins when one of them is lacking",
     );
     (0..spare).for_each(|host| three.start(host));
     let primary = three.protected_by(1);

@@ -244,7 +244,7 @@ impl fmt::Display for Waiting {
             ),
             Waiting::Spare => write!(
                 f,
-                "this host is a spare (`pair.spare`): one of the others powers the machine on"
+                "this host is a spare (`pair.spare`): the others have the machine, or power it on, and it joins when one of them is lacking"
             ),
             Waiting::Peer(host, stance) => write!(f, "host {host} {stance}"),
             Waiting::RightDisk {

@@ -5,7 +5,7 @@
 mod described;
 mod target;
 
-use super::timeline::{Found, Timeline, TimelineError};
+use super::timeline::{Found, Interrupted, Timeline, TimelineError};
 use crate::replaying::moment::{Distance, Moment};
 use crate::replaying::position;
 use gdbstub::common::Tid;
@@ -204,25 +204,25 @@ impl Debugged {
     ///
     /// # Errors
     /// [`TimelineError`]
-    pub fn go_to(&mut self, moment: Moment) -> Result<Found, TimelineError> {
+    pub fn go_to(&mut self, moment: Moment, going: Interrupted) -> Result<Found, TimelineError> {
         let timeline = &mut self.timeline;
         match moment {
             Moment::Instruction(count) if count > timeline.end() => return Ok(Found::End),
-            Moment::Instruction(count) => return timeline.go_to(count, &mut || false),
+            Moment::Instruction(count) => return timeline.go_to(count, going),
             Moment::Record(number) if number <= timeline.before() => {
-                return timeline.go_to(timeline.begin(), &mut || false);
+                return timeline.go_to(timeline.begin(), going);
             }
             Moment::Record(number) => {
                 return match timeline.record_position(number) {
                     None => Ok(Found::End),
-                    Some(position) => timeline.go_to(position, &mut || false),
+                    Some(position) => timeline.go_to(position, going),
                 };
             }
             Moment::Time(time_ns) if timeline.machine().guest_time_ns() > time_ns => {
-                timeline.go_to(timeline.begin(), &mut || false)?;
+                timeline.go_to(timeline.begin(), going)?;
             }
             Moment::Calendar(unix_ns) if times_of(timeline.machine()).unix_ns > unix_ns => {
-                timeline.go_to(timeline.begin(), &mut || false)?;
+                timeline.go_to(timeline.begin(), going)?;
             }
             Moment::Time(_) | Moment::Calendar(_) => {}
         }
@@ -235,7 +235,7 @@ impl Debugged {
                 return Ok(Found::End);
             }
             let target = timeline.position().saturating_add(instructions);
-            timeline.go_to(target.min(timeline.next_record_position()), &mut || false)?;
+            timeline.go_to(target.min(timeline.next_record_position()), going)?;
         }
     }
 
@@ -244,7 +244,8 @@ impl Debugged {
         position(self.timeline.machine(), self.timeline.replayed())
     }
 
-    fn monitor(&mut self, command: &str) -> Result<Vec<String>, TimelineError> {
+    /// `going` is called now and then while that takes its time.
+    fn monitor(&mut self, command: &str, going: Interrupted) -> Result<Vec<String>, TimelineError> {
         let mut words = command.split_whitespace();
         let mut said = Vec::new();
         match (words.next(), words.next()) {
@@ -253,7 +254,7 @@ impl Debugged {
             (Some("goto"), Some(moment)) => {
                 match moment.parse::<Moment>() {
                     Ok(moment) => {
-                        if self.go_to(moment)? == Found::End {
+                        if self.go_to(moment, going)? == Found::End {
                             said.push(format!("{moment} lies beyond the end of the recording"));
                         }
                         said.push(self.describe_position());

@@ -5,7 +5,6 @@ use super::{Debugged, Resume, StopReason, thread};
 use crate::debugging::timeline::TimelineError;
 use gdbstub::common::{Signal, Tid};
 use gdbstub::conn::{Connection, ConnectionExt};
-use gdbstub::outputln;
 use gdbstub::stub::run_blocking::{BlockingEventLoop, Event, WaitForStopReasonError};
 use gdbstub::target::ext::base::BaseOps;
 use gdbstub::target::ext::base::multithread::{
@@ -25,6 +24,7 @@ use gdbstub::target::ext::target_description_xml_override::{
 };
 use gdbstub::target::ext::thread_extra_info::{ThreadExtraInfo, ThreadExtraInfoOps};
 use gdbstub::target::{Target, TargetError, TargetResult};
+use gdbstub::{output, outputln};
 use machine::debugging::{Access, Watchpoint};
 use machine::memory::PAGE_SIZE;
 use std::marker::PhantomData;
@@ -36,6 +36,9 @@ const NOTHING_THERE: u8 = 14;
 const READ_ONLY: u8 = 30;
 /// Between two looks at whether gdb sent something while the machine runs.
 const LOOK: Duration = Duration::from_millis(20);
+
+/// gdb takes a target for dead that says nothing for two seconds (its `remotetimeout`).
+const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
 
 /// Runs the machine while it looks whether gdb says something.
 pub(super) struct Loop<C>(PhantomData<C>);
@@ -139,7 +142,20 @@ impl MonitorCmd for Debugged {
         command: &[u8],
         mut out: ConsoleOutput<'_>,
     ) -> Result<(), TimelineError> {
-        for line in self.monitor(&String::from_utf8_lossy(command))? {
+        let (mut said_at, mut has_said) = (Instant::now(), false);
+        let mut going = || {
+            if said_at.elapsed() >= SIGN_OF_LIFE {
+                (said_at, has_said) = (Instant::now(), true);
+                output!(out, ".");
+                out.flush();
+            }
+            false
+        };
+        let lines = self.monitor(&String::from_utf8_lossy(command), &mut going)?;
+        if has_said {
+            outputln!(out);
+        }
+        for line in lines {
             outputln!(out, "{line}");
         }
         Ok(())

@@ -4,6 +4,7 @@ mod support;
 
 use rustix::process::Signal;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::Output;
 use std::time::Duration;
@@ -257,10 +258,20 @@ impl NoRoom {
             let is_settled = marker.contains("role=member") && marker.contains("disk=whole");
             is_settled.then_some(())
         });
-        let in_the_way = host.state.join("marker.new");
-        fs::create_dir(&in_the_way).unwrap();
-        NoRoom(in_the_way)
+        NoRoom(take_marker_name(host))
     }
+}
+
+/// Takes the name by which a marker is written, so that none can be. A replica that tries whether it could write one has that
+/// name itself for a moment.
+fn take_marker_name(host: &ReplicaFiles) -> PathBuf {
+    let name = host.state.join("marker.new");
+    wait_for("no trial to have the name", || {
+        let made = fs::create_dir(&name);
+        let is_taken = matches!(&made, Err(error) if error.kind() == ErrorKind::AlreadyExists);
+        (!is_taken).then(|| made.unwrap())
+    });
+    name
 }
 
 impl Drop for NoRoom {
@@ -364,8 +375,7 @@ fn a_primary_says_that_its_own_host_could_not_follow() {
         let marker = fs::read_to_string(site.a.state.join("marker")).ok()?;
         marker.contains("role=primary").then_some(())
     });
-    let in_the_way = site.a.state.join("marker.new");
-    fs::create_dir(&in_the_way).unwrap();
+    let in_the_way = take_marker_name(&site.a);
     await_trouble(&site.a, Some("this host cannot write its markers"));
     let told = detail(&site.a, "cannot_write_markers");
     assert!(told.contains("a/marker: "), "{told}");

@@ -11,6 +11,7 @@ use crate::notices::Notices;
 use crate::options::{Forward, StaticLease, SwitchOptions};
 use crate::pcap::Capture;
 use crate::poll_set::{PollSet, Readiness};
+use crate::secure_stream::SecureStream;
 use crate::status::{PortStatus, StatusFile, SwitchStatus};
 use crate::stream::{Listener, Stream};
 use crate::subnet::Subnet;
@@ -269,7 +270,9 @@ impl Switch {
                 match token {
                     Token::Stop => return Ok(()),
                     Token::Doors => self.let_in(now),
-                    Token::Listener(index) => self.accept(index, now),
+                    Token::Listener(index) => {
+                        self.accept(index, now);
+                    }
                     Token::Port(id) => self.port_ready(id, readiness, now),
                     Token::Gateway(token) => {
                         if let Some(gateway) = &mut self.gateway {
@@ -335,17 +338,25 @@ impl Switch {
         delays.chain(gateway).min()
     }
 
-    fn accept(&mut self, index: usize, now: Instant) {
+    /// Takes one that connected; false when nobody waits or nobody can be taken for now.
+    fn accept(&mut self, index: usize, now: Instant) -> bool {
         let Some(listener) = self.listeners.get(index) else {
-            return;
+            return false;
         };
+        if self.accept_again.is_some() {
+            return false;
+        }
         match listener.accept() {
             Ok(Some((stream, peer))) => {
                 self.add_port(stream, peer, now);
+                true
             }
-            Ok(None) => {}
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(_) => self.accept_again = Some(now + ACCEPT_PAUSE),
+            Ok(None) => false,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => true,
+            Err(_) => {
+                self.accept_again = Some(now + ACCEPT_PAUSE);
+                false
+            }
         }
     }
 
@@ -363,7 +374,13 @@ impl Switch {
             for _ in 0..untold {
                 self.notices.add("turned_away", now, || "many more".into());
             }
-            while let Some(stream) = self.doors[index].member() {
+            let members: Vec<SecureStream> =
+                std::iter::from_fn(|| self.doors[index].member()).collect();
+            // Whoever connected on this host before them has a port before their frames are read.
+            for listener in 0..self.listeners.len() {
+                while self.accept(listener, now) {}
+            }
+            for stream in members {
                 let host = stream.peer().map_or("", HostName::as_str);
                 let address = stream.socket().peer_addr();
                 let peer = match address {

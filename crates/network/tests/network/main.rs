@@ -105,6 +105,27 @@ fn two_ports_exchange_frames_and_garbage_closes_only_its_own_port() {
 }
 
 #[test]
+fn whoever_connected_on_this_host_first_hears_what_a_member_of_elsewhere_says_after_it() {
+    let hosts = Hosts::new();
+    let keys = hosts.keys("hosta");
+    let broadcast = frame([0xff; 6], [2, 0, 0, 0, 0, 2], 1);
+    let listen_also = |options: &mut SwitchOptions| {
+        options.gateway = false;
+        options.listen.push("tcp:127.0.0.1:0".parse().unwrap());
+        options.keys = Some(hosts.keys("switch"));
+    };
+    // The thread at the door lets members in while the event loop has no time: both come at once for it.
+    let (_switch, (mut first, _second)) = RunningSwitch::start_late(&[], listen_also, |status| {
+        let [unix, tcp] = [0, 1].map(|index| status.listen[index].parse().unwrap());
+        let first = SwitchPort::connect(&unix, None).unwrap();
+        let mut second = SwitchPort::connect(&tcp, Some(&keys)).unwrap();
+        second.send(&broadcast).unwrap();
+        (first, second)
+    });
+    assert_eq!(receive(&mut first), broadcast);
+}
+
+#[test]
 fn a_guest_gets_its_address_by_dhcp() {
     let switch = RunningSwitch::start(&[], |_| {});
     let mut guest = Guest::connect(&switch.address);

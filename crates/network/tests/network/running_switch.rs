@@ -19,6 +19,15 @@ pub struct RunningSwitch {
 impl RunningSwitch {
     /// Starts a switch on a Unix socket with forwards to these ports of the guest.
     pub fn start(guest_ports: &[u16], change: impl FnOnce(&mut SwitchOptions)) -> RunningSwitch {
+        RunningSwitch::start_late(guest_ports, change, |_| ()).0
+    }
+
+    /// As [`Self::start`], with an event loop that gets to run only after `before`.
+    pub fn start_late<T>(
+        guest_ports: &[u16],
+        change: impl FnOnce(&mut SwitchOptions),
+        before: impl FnOnce(&SwitchStatus) -> T,
+    ) -> (RunningSwitch, T) {
         let directory = tempfile::tempdir().unwrap();
         let address = SwitchAddress::Unix(directory.path().join("switch.sock"));
         let forward = |port: &u16| -> Forward { format!("0:{port}").parse().unwrap() };
@@ -30,15 +39,17 @@ impl RunningSwitch {
         change(&mut options);
         let mut switch = Switch::open(&options).unwrap();
         let status = switch.status();
+        let done = before(&status);
         let (stop, stopped) = UnixStream::pair().unwrap();
         let thread = std::thread::spawn(move || switch.run(stopped.as_fd()).unwrap());
-        RunningSwitch {
+        let running = RunningSwitch {
             address,
             status,
             stop,
             thread: Some(thread),
             _directory: directory,
-        }
+        };
+        (running, done)
     }
 
     /// The host's side of the forward with this index.

@@ -2,15 +2,16 @@
 //! port: `cargo run --release -p x86 --example boot -- KERNEL INITRD COMMAND_LINE [TYPED]`. What is typed
 //! follows the guest's first prompt. From the environment: `MEMORY_MIB` (512), `HARTS` (1), `LIMIT` (instructions to stop
 //! at), `STEP` (the longest run), `FORGET=1` (drop all caches after each run), `JIT=0` (interpret; 2: both, compared), `WATCH_FROM` (from this count on both), `CHAOS` (a seed), `STAMPS=1`
-//! (count and processor time at each `@` printed): what is printed at the end
+//! (count and processor time at each `@` printed), `FIRMWARE` (a file in place of the arguments, of which only TYPED
+//! counts then, behind three empty ones) and `DISK` (an image; what is written to it is forgotten), both of which bring the PCI bus: what is printed at the end
 //! must be the same whatever all but the first two are.
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)] // outside the machine: files and clocks
 
 use machine::Stop;
-use machine::config::{BoardConfig, MachineConfig};
+use machine::config::{BoardConfig, DiskConfig, MachineConfig, Transport};
 use machine::engine::Engine;
-use machine::input::{ClockRecord, Console, Input};
-use machine::output::Output;
+use machine::input::{ClockRecord, Console, DiskStatus, Input};
+use machine::output::{DiskOperation, Output};
 use std::io::Write;
 use std::time::Instant;
 use x86::boot::BootImages;
@@ -26,23 +27,48 @@ fn images(arguments: &[String]) -> BootImages {
         let path = arguments.get(index).filter(|path| !path.is_empty())?;
         Some(std::fs::read(path).unwrap_or_else(|error| panic!("{path}: {error}")))
     };
+    if let Ok(path) = std::env::var("FIRMWARE") {
+        let firmware = std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        return BootImages {
+            firmware: Some(firmware),
+            ..BootImages::default()
+        };
+    }
     BootImages {
+        firmware: None,
         kernel: file(0).expect("name a kernel"),
         initrd: file(1),
         command_line: arguments.get(2).cloned().unwrap_or_default(),
     }
 }
 
-fn config() -> MachineConfig {
+/// The disk's image; empty if there is none.
+fn disk() -> Vec<u8> {
+    std::env::var("DISK").map_or(Vec::new(), |path| {
+        std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+    })
+}
+
+fn config(disk: &[u8]) -> MachineConfig {
+    let disks = (!disk.is_empty()).then(|| DiskConfig {
+        sectors: disk.len() as u64 / 512,
+        read_only: false,
+        serial: "disk".into(),
+    });
+    let has_bus = disks.is_some() || std::env::var("FIRMWARE").is_ok();
     MachineConfig {
         board: BoardConfig {
             memory_bytes: number("MEMORY_MIB", 512) << 20,
             harts: number("HARTS", 1) as u32,
             network: Vec::new(),
-            disks: Vec::new(),
+            disks: disks.into_iter().collect(),
             virtio_console: false,
             entropy: true,
-            transport: Default::default(),
+            transport: if has_bus {
+                Transport::Pci
+            } else {
+                Transport::Mmio
+            },
         },
         features: Default::default(),
         unix_base_ns: 1_700_000_000_000_000_000,
@@ -50,7 +76,7 @@ fn config() -> MachineConfig {
 }
 
 /// Shows what is printed, remembers it, and answers what the guest asks for.
-fn serve(machine: &mut Machine, printed: &mut Vec<u8>, stamps: bool) {
+fn serve(machine: &mut Machine, disk: &mut [u8], printed: &mut Vec<u8>, stamps: bool) {
     for output in machine.outputs() {
         match output {
             Output::ConsoleBytes { bytes, .. } => {
@@ -71,8 +97,41 @@ fn serve(machine: &mut Machine, printed: &mut Vec<u8>, stamps: bool) {
                 let bytes = bytes.collect();
                 inject(machine, &Input::Entropy { bytes });
             }
+            Output::Disk(request) => {
+                let data = carry_out(disk, request.operation);
+                let (device, request, status) = (request.device, request.request, DiskStatus::Ok);
+                inject(
+                    machine,
+                    &Input::DiskCompletion {
+                        device,
+                        request,
+                        status,
+                        data,
+                    },
+                );
+            }
             _ => {}
         }
+    }
+}
+
+/// What is read.
+fn carry_out(disk: &mut [u8], operation: DiskOperation) -> Vec<u8> {
+    let at = |sector: u64, bytes: usize| {
+        let from = sector as usize * 512;
+        from..from + bytes
+    };
+    match operation {
+        DiskOperation::Read { sector, length } => disk[at(sector, length as usize)].to_vec(),
+        DiskOperation::Write { sector, data } => {
+            disk[at(sector, data.len())].copy_from_slice(&data);
+            Vec::new()
+        }
+        DiskOperation::Zero { sector, sectors } => {
+            disk[at(sector, sectors as usize * 512)].fill(0);
+            Vec::new()
+        }
+        DiskOperation::Flush => Vec::new(),
     }
 }
 
@@ -100,8 +159,9 @@ fn wake(machine: &mut Machine, wake_at_ns: u64) -> u64 {
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut disk = disk();
     let mut machine =
-        Machine::new(config(), &images(&arguments)).unwrap_or_else(|error| panic!("{error}"));
+        Machine::new(config(&disk), &images(&arguments)).unwrap_or_else(|error| panic!("{error}"));
     machine.set_engine(match number("JIT", 1) {
         0 => Engine::Interpreter,
         1 => Engine::Jit,
@@ -123,7 +183,7 @@ fn main() {
         }
         let end = limit.min(watch_from);
         let stop = machine.run(end.min(machine.instruction_count() + step));
-        serve(&mut machine, &mut printed, stamps);
+        serve(&mut machine, &mut disk, &mut printed, stamps);
         if forgets {
             machine.forget_caches();
         }

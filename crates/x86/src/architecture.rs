@@ -24,9 +24,12 @@ pub enum Unsupported {
     /// A feature of the CPUs.
     #[error("{NAME} has no feature {0:?}: it has none that can be chosen")]
     Feature(String),
-    /// Firmware.
-    #[error("firmware: an x86-64 machine takes none, its kernel is entered directly: leave it out")]
-    Firmware,
+    /// Firmware loads its kernel from a disk.
+    #[error(
+        "firmware and {0}: on an x86-64 machine, firmware loads kernel, initrd and command line from a disk. \
+         Give either the firmware or {0}"
+    )]
+    Beside(&'static str),
 }
 
 struct X86;
@@ -34,6 +37,22 @@ struct X86;
 fn check_features(config: &MachineConfig) -> Result<(), Unsupported> {
     match config.features.first() {
         Some(feature) => Err(Unsupported::Feature(feature.clone())),
+        None => Ok(()),
+    }
+}
+
+/// A kernel beside firmware would never run.
+fn check_beside_firmware(images: &BootImages) -> Result<(), Unsupported> {
+    if images.firmware.is_none() {
+        return Ok(());
+    }
+    let beside = [
+        ("a kernel", images.kernel.is_some()),
+        ("an initrd", images.initrd.is_some()),
+        ("a kernel command line", !images.command_line.is_empty()),
+    ];
+    match beside.into_iter().find(|(_, is_given)| *is_given) {
+        Some((what, _)) => Err(Unsupported::Beside(what)),
         None => Ok(()),
     }
 }
@@ -65,10 +84,9 @@ impl Architecture for X86 {
         images: &BootImages,
     ) -> Result<Box<dyn machine::Machine>, Failure> {
         check_features(config)?;
-        if images.firmware.is_some() {
-            return Err(Unsupported::Firmware.into());
-        }
+        check_beside_firmware(images)?;
         let images = boot::BootImages {
+            firmware: images.firmware.clone(),
             kernel: images.kernel.clone().unwrap_or_default(),
             initrd: images.initrd.clone(),
             command_line: images.command_line.clone(),

@@ -1,11 +1,13 @@
-//! Power-on without firmware: puts a Linux kernel, its initial RAM disk and what it is told about the
-//! machine into RAM, and enters it in 64-bit mode (Linux, `Documentation/arch/x86/boot.rst`, "64-bit boot
-//! protocol").
+//! Power-on. With firmware: puts it into RAM and enters it ([`pvh`]). Without: puts a Linux kernel, its initial RAM
+//! disk and what it is told about the machine into RAM, and enters it in 64-bit mode (Linux,
+//! `Documentation/arch/x86/boot.rst`, "64-bit boot protocol").
 
 mod image;
+mod pvh;
 mod zero_page;
 
 pub use image::{KernelError, NotAKernel};
+pub use pvh::FirmwareError;
 
 use crate::board::{PCI_CONFIGURATION_BASE, PCI_CONFIGURATION_SIZE, acpi, ports};
 use crate::cpu::Cpu;
@@ -39,9 +41,11 @@ const HIGH_RAM: u64 = 0x10_0000;
 /// Least RAM: nothing that is a kernel runs in less.
 const LEAST_RAM: u64 = 8 << 20;
 
-/// What is loaded at power-on.
+/// What is loaded at power-on: firmware, or a kernel and what belongs to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BootImages {
+    /// Firmware that is entered as a PVH guest is; then nothing of the others is looked at.
+    pub firmware: Option<Vec<u8>>,
     /// A Linux `bzImage` for x86-64.
     pub kernel: Vec<u8>,
     /// Initial RAM disk for the kernel.
@@ -53,6 +57,8 @@ pub struct BootImages {
 /// The parts that are loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
+    /// The firmware.
+    Firmware,
     /// The kernel.
     Kernel,
     /// The initial RAM disk.
@@ -62,6 +68,7 @@ pub enum Part {
 impl fmt::Display for Part {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
+            Part::Firmware => "firmware",
             Part::Kernel => "kernel",
             Part::Initrd => "initrd",
         })
@@ -71,6 +78,9 @@ impl fmt::Display for Part {
 /// Why a machine cannot be started from these images.
 #[derive(Debug, PartialEq, Eq, Error)]
 pub enum BootError {
+    /// The file is no firmware that this machine can enter.
+    #[error("the firmware cannot be started: {0}")]
+    Firmware(#[from] FirmwareError),
     /// The file is no kernel that this machine can enter.
     #[error("the kernel cannot be started: {0}")]
     Kernel(#[from] KernelError),
@@ -117,8 +127,30 @@ pub struct Loaded {
 /// Loads a machine: `ram` is as after power-on.
 ///
 /// # Errors
-/// [`BootError`] for a file that is no kernel, and for what does not fit. RAM may have been changed then.
+/// [`BootError`] for a file that is no kernel or no firmware, and for what does not fit. RAM may have been changed
+/// then.
 pub fn load(
+    ram: &mut Ram,
+    images: &BootImages,
+    board: &acpi::Description,
+) -> Result<Loaded, BootError> {
+    let loaded = match &images.firmware {
+        Some(firmware) => Loaded {
+            cpu: pvh::load(ram, firmware, board)?,
+            initrd: None,
+        },
+        None => load_kernel(ram, images, board)?,
+    };
+    put(ram, ACPI_TABLES, &acpi::tables(board, ACPI_TABLES));
+    if board.cpus > 1 {
+        put(ram, RESET_VECTOR, &reset_code());
+        put_page_tables(ram, WAKEUP_PAGE_TABLES);
+    }
+    Ok(loaded)
+}
+
+/// Loads a machine without firmware, but for what belongs to every machine.
+fn load_kernel(
     ram: &mut Ram,
     images: &BootImages,
     board: &acpi::Description,
@@ -135,7 +167,6 @@ pub fn load(
     put(ram, kernel.start, kernel.body);
     let initrd = place_initrd(ram, images.initrd.as_deref(), &kernel)?;
     put_command_line(ram, &images.command_line, &kernel)?;
-    put(ram, ACPI_TABLES, &acpi::tables(board, ACPI_TABLES));
     let zero_page = ZeroPage {
         setup_header: kernel.setup_header,
         command_line: COMMAND_LINE,
@@ -145,10 +176,6 @@ pub fn load(
     };
     put(ram, ZERO_PAGE, &zero_page.build());
     put_page_tables(ram, PAGE_TABLES);
-    if board.cpus > 1 {
-        put(ram, RESET_VECTOR, &reset_code());
-        put_page_tables(ram, WAKEUP_PAGE_TABLES);
-    }
     Ok(Loaded {
         cpu: entry(ram, kernel.entry()),
         initrd: initrd.map(|(start, _)| start),

@@ -59,6 +59,11 @@ impl PciHost {
         }
     }
 
+    /// Lets the bridge be another one than QEMU's generic bridge: firmware may know a board by it.
+    pub fn identify_bridge(&mut self, identity: &Identity) {
+        self.bridge = ConfigurationSpace::new(identity);
+    }
+
     /// Places the windows of all functions from `address` on, as a firmware would have done before it starts
     /// a kernel.
     pub fn place_windows(&mut self, address: u32) {

@@ -4,7 +4,7 @@ use super::io_apic::{IO_APIC_BASE, IO_APIC_SIZE};
 use super::wakeup::{MAILBOX_BASE, MAILBOX_SIZE};
 use super::{
     Board, PCI_CONFIGURATION_BASE, PCI_CONFIGURATION_SIZE, PCI_MEMORY_BASE, PCI_MEMORY_SIZE,
-    VIRTIO_BASE, VIRTIO_SLOT_SIZE, VIRTIO_SLOTS, ports,
+    VIRTIO_BASE, VIRTIO_SLOT_SIZE, VIRTIO_SLOTS, pm_timer, ports,
 };
 use crate::bus::Bus;
 use crate::cpuid::Processor;
@@ -143,6 +143,10 @@ impl<'a> BoardBus<'a> {
                 value
             }),
             ports::CMOS_DATA => self.board.cmos.read(self.surroundings.unix_time_ns(now)),
+            ports::TIMER..=ports::TIMER_LAST => {
+                let value = pm_timer::value(self.surroundings.clock.time_ns(now));
+                value.to_le_bytes()[usize::from(port - ports::TIMER)]
+            }
             ports::KEYBOARD_DATA
             | ports::KEYBOARD_COMMAND
             | ports::RESET_CONTROL

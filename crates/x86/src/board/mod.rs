@@ -7,6 +7,7 @@ pub mod cmos;
 pub mod interrupt;
 pub mod io_apic;
 pub mod local_apic;
+pub mod pm_timer;
 pub mod ports;
 pub mod power;
 pub mod wakeup;
@@ -15,6 +16,7 @@ pub use bus::{BoardBus, Surroundings};
 
 use cmos::Cmos;
 use devices::DeviceContext;
+use devices::pci::configuration_space::Identity;
 use devices::uart16550::Uart16550;
 use devices::virtio::bus::VirtioBus;
 use devices::virtio::queue::QueueError;
@@ -45,6 +47,16 @@ pub const PCI_MEMORY_SIZE: u64 = 0x800_0000;
 pub const PCI_CONFIGURATION_BASE: u64 = 0xe000_0000;
 /// Bytes of configuration space: of one bus.
 pub const PCI_CONFIGURATION_SIZE: u64 = devices::pci::host::BUS_BYTES;
+/// The PCI bus's bridge: that of Cloud Hypervisor, by whose device ID EDK2 knows what board it is on (its
+/// `OvmfPkg/Include/IndustryStandard/CloudHv.h`). Kernels ask for the class only.
+const PCI_BRIDGE: Identity = Identity {
+    vendor: 0x8086,
+    device: 0x0d57,
+    revision: 0,
+    class: 0x06_00_00,
+    subsystem: (0, 0),
+    has_line: false,
+};
 /// Pin of the I/O APIC that the PCI bus's first line drives; the others follow.
 pub const PCI_INTERRUPT: usize = 16;
 
@@ -80,7 +92,8 @@ impl Board {
         let cpus = u8::try_from(config.harts).expect("a machine has few CPUs");
         let mut virtio = VirtioBus::new(config, true);
         if let VirtioBus::Pci(host) = &mut virtio {
-            // There is no firmware to do it before the kernel.
+            host.identify_bridge(&PCI_BRIDGE);
+            // Without firmware nobody does it before the kernel.
             host.place_windows(PCI_MEMORY_BASE as u32);
         }
         Board {

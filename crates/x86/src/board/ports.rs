@@ -26,6 +26,10 @@ pub const CPU_WAIT: u16 = 0x510;
 pub const SLEEP_CONTROL: u16 = 0x600;
 /// ACPI's sleep status register.
 pub const SLEEP_STATUS: u16 = 0x601;
+/// ACPI's power management timer, 32 bits.
+pub const TIMER: u16 = 0x608;
+/// The last of its ports.
+pub const TIMER_LAST: u16 = 0x60b;
 /// The chipset's reset control register.
 pub const RESET_CONTROL: u16 = 0xcf9;
 /// Which register of PCI's configuration space the data ports are, as 32 bits.

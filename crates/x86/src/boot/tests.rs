@@ -29,6 +29,7 @@ fn kernel() -> Vec<u8> {
 
 fn images(kernel: Vec<u8>) -> BootImages {
     BootImages {
+        firmware: None,
         kernel,
         initrd: None,
         command_line: "console=ttyS0".into(),

@@ -21,9 +21,12 @@ const LOADER_UNKNOWN: u8 = 0xff;
 /// A range of the memory map.
 #[derive(Clone, Copy)]
 pub struct MemoryRange {
-    start: u64,
-    length: u64,
-    kind: u32,
+    /// Its first address.
+    pub start: u64,
+    /// Its bytes.
+    pub length: u64,
+    /// ACPI 6.5, section 15.1: 1 is RAM, 2 is reserved.
+    pub kind: u32,
 }
 
 impl MemoryRange {

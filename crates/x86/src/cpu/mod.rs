@@ -181,4 +181,16 @@ impl Cpu {
             x87: X87State::default(),
         }
     }
+
+    /// The state in which flat 32-bit code begins: protected mode without paging, interrupts off.
+    pub fn protected_mode(eip: u32) -> Cpu {
+        let mut cpu = Cpu::long_mode(0, eip.into());
+        let registers = &mut cpu.registers;
+        registers.segments[CS].attributes = 0xc09b;
+        registers.cr0 = 0x11; // ET, PE
+        registers.cr4 = 0;
+        registers.efer = 0;
+        registers.tr.limit = 0x67;
+        cpu
+    }
 }

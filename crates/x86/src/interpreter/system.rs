@@ -139,7 +139,9 @@ pub(super) fn move_to_control(core: &mut Core<'_>, op: &Op) -> Result<(), Raised
             core.set_root(value);
         }
         4 => {
-            if value & !CR4_DEFINED != 0 || value & CR4_PAE == 0 {
+            // SDM volume 3, 2.5: PAE may not be cleared in long mode; without paging it may.
+            let needs_pae = core.is_in_long_mode() && value & CR4_PAE == 0;
+            if value & !CR4_DEFINED != 0 || needs_pae {
                 return Err(core.general_protection());
             }
             // Toggling PGE is how Linux flushes everything: here there is nothing to flush.

@@ -11,17 +11,19 @@ use crate::ram::PAGE_SIZE;
 use machine::output::{Finish, Output};
 use machine::snapshot::KeptImage;
 
-/// The boot images as the machine and its snapshots keep them: kernel, initrd, command line. One that there
-/// is not is empty.
-pub(super) type KeptImages = [KeptImage; 3];
+/// The boot images as the machine and its snapshots keep them: firmware, kernel, initrd, command line. One that
+/// there is not is empty.
+pub(super) type KeptImages = [KeptImage; 4];
 
-/// Keeps images; the initrd was loaded at an address. (The kernel is not loaded as it is in its file.)
+/// Keeps images; the initrd was loaded at an address. (The kernel is not loaded as it is in its file, and firmware
+/// works where it is loaded.)
 pub(super) fn keep(images: &BootImages, initrd: Option<u64>) -> KeptImages {
     let image = |bytes: &[u8], first_page: Option<u32>| KeptImage {
         bytes: bytes.into(),
         first_page,
     };
     [
+        image(images.firmware.as_deref().unwrap_or_default(), None),
         image(&images.kernel, None),
         image(
             images.initrd.as_deref().unwrap_or_default(),
@@ -40,15 +42,17 @@ fn page_index(address: u64) -> Option<u32> {
 /// Images of a snapshot; `None` if they are no machine's.
 pub(super) fn of_snapshot(images: Vec<KeptImage>) -> Option<KeptImages> {
     let images: KeptImages = images.try_into().ok()?;
-    std::str::from_utf8(&images[2].bytes).ok()?;
+    std::str::from_utf8(&images[3].bytes).ok()?;
     Some(images)
 }
 
 /// What [`keep`] kept.
-fn boot_images([kernel, initrd, command_line]: &KeptImages) -> Option<BootImages> {
+fn boot_images([firmware, kernel, initrd, command_line]: &KeptImages) -> Option<BootImages> {
+    let optional = |image: &KeptImage| (!image.bytes.is_empty()).then(|| image.bytes.to_vec());
     Some(BootImages {
+        firmware: optional(firmware),
         kernel: kernel.bytes.to_vec(),
-        initrd: (!initrd.bytes.is_empty()).then(|| initrd.bytes.to_vec()),
+        initrd: optional(initrd),
         command_line: String::from_utf8(command_line.bytes.to_vec()).ok()?,
     })
 }

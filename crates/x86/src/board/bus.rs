@@ -272,7 +272,10 @@ impl Bus for BoardBus<'_> {
             });
         } else if let Some(offset) = self.mailbox_offset(address) {
             self.with_board(|board, _| board.mailbox.write(offset, size, value));
-        } else if let Some((slot, offset)) = virtio_slot(address) {
+        } else if let VirtioBus::Mmio(_) = &self.board.virtio {
+            let Some((slot, offset)) = virtio_slot(address) else {
+                return;
+            };
             self.with_board(|board, around| {
                 let VirtioBus::Mmio(slots) = &mut board.virtio else {
                     return;

@@ -39,10 +39,11 @@ pub const VIRTIO_SLOTS: usize = 8;
 /// Pin of the I/O APIC that the first virtio slot drives; the others follow.
 pub const VIRTIO_INTERRUPT: usize = 16;
 
-/// Memory space of the PCI bus.
-pub const PCI_MEMORY_BASE: u64 = 0xd800_0000;
+/// Memory space of the PCI bus: from where EDK2 takes it to begin on this board (`CLOUDHV_MMIO_HOLE_ADDRESS`), and places
+/// windows from there upwards.
+pub const PCI_MEMORY_BASE: u64 = 0xc000_0000;
 /// Bytes of the PCI bus's memory space.
-pub const PCI_MEMORY_SIZE: u64 = 0x800_0000;
+pub const PCI_MEMORY_SIZE: u64 = 0x2000_0000;
 /// Configuration space of the PCI bus.
 pub const PCI_CONFIGURATION_BASE: u64 = 0xe000_0000;
 /// Bytes of configuration space: of one bus.

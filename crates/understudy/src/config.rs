@@ -81,7 +81,9 @@ pub struct VmConfig {
     /// Harts (of `x86-64`: CPUs), 1 to 8.
     #[serde(default = "one")]
     pub harts: u32,
-    /// Firmware image (OpenSBI's `fw_dynamic.bin`); absent: the kernel starts in M-mode.
+    /// Firmware image. Of a RISC-V machine: OpenSBI's `fw_dynamic.bin`; absent: the kernel starts in M-mode. Of an
+    /// x86-64 machine, instead of kernel, initrd and command line: EDK2's `CLOUDHV.fd`, which boots a disk that has
+    /// a boot loader.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub firmware: Option<PathBuf>,
     /// Kernel: a RISC-V boot image or an ELF file, or a bzImage for x86-64.
@@ -504,9 +506,8 @@ impl VmConfig {
             };
             return wrong("without_extensions", message);
         }
-        if self.arch == Architecture::X86_64 && self.firmware.is_some() {
-            let message = "an x86-64 machine takes none: its kernel is entered directly";
-            return wrong("firmware", message.into());
+        if let Some((key, message)) = self.wrong_beside_firmware() {
+            return wrong(key, message.into());
         }
         if let Some(network) = &self.network
             && network.switch.is_some() == network.tap.is_some()
@@ -695,6 +696,26 @@ impl VmConfig {
             },
         };
         Ok((replica, arbiter))
+    }
+
+    /// Firmware of an x86-64 machine loads all else from a disk, which it finds on the PCI bus.
+    fn wrong_beside_firmware(&self) -> Option<(&'static str, &'static str)> {
+        if self.arch != Architecture::X86_64 || self.firmware.is_none() {
+            return None;
+        }
+        let beside = [
+            ("kernel", self.kernel.is_some()),
+            ("initrd", self.initrd.is_some()),
+            ("command_line", !self.command_line.is_empty()),
+        ];
+        if let Some((key, _)) = beside.into_iter().find(|(_, is_given)| *is_given) {
+            let message = "the firmware of an x86-64 machine loads kernel, initrd and command line from a disk: give \
+                 either a firmware or these";
+            return Some((key, message));
+        }
+        let message =
+            "the firmware of an x86-64 machine finds its disk on the PCI bus only: leave this out";
+        (self.transport() == Transport::Mmio).then_some(("transport", message))
     }
 
     /// How the virtio devices are reached.

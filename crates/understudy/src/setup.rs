@@ -1,5 +1,6 @@
 //! From a configuration to a machine: images are read, disks opened, the board put together.
 
+use crate::architecture::Architecture;
 use crate::config::{ByteSize, DiskSection, VmConfig};
 use crate::speed;
 use machine::config::{BoardConfig, BootImages, DiskConfig, MachineConfig, NetworkConfig};
@@ -27,6 +28,15 @@ pub enum SetupError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// There is no firmware of that name.
+    #[error(
+        "there is no firmware {}: Debian's package cloudhv-efi-x86-64 has one for this machine, as \
+         /usr/share/cloudhv-efi-x86-64/CLOUDHV.fd (docs/guest-images.md says how to get it)", path.display()
+    )]
+    NoPcFirmware {
+        /// The file.
+        path: PathBuf,
     },
     /// There is no such machine, or the images do not make one.
     #[error("cannot start the machine: {0}")]
@@ -118,11 +128,7 @@ impl Machines for ConfiguredMachine {
         let files = named_images(&self.0);
         for (what, path) in files {
             if let Some(path) = path {
-                File::open(path).map_err(|source| SetupError::Image {
-                    what,
-                    path: path.into(),
-                    source,
-                })?;
+                File::open(path).map_err(|source| self.0.unreadable(what, path, source))?;
             }
         }
         Ok(())
@@ -276,7 +282,7 @@ fn digest_of(path: &Path, most_bytes: u64) -> io::Result<(u64, u64)> {
 
 fn images(config: &VmConfig) -> Result<BootImages, SetupError> {
     let read = |(what, path): (&'static str, &Option<PathBuf>)| match path {
-        Some(path) => read_image(what, path, config.memory).map(Some),
+        Some(path) => read_image(config, what, path).map(Some),
         None => Ok(None),
     };
     let [firmware, kernel, initrd] = named_images(config);
@@ -288,18 +294,27 @@ fn images(config: &VmConfig) -> Result<BootImages, SetupError> {
     })
 }
 
-fn read_image(what: &'static str, path: &Path, memory: ByteSize) -> Result<Vec<u8>, SetupError> {
+impl VmConfig {
+    /// An image cannot be read: firmware of a PC is something that a host may not have at all.
+    fn unreadable(&self, what: &'static str, path: &Path, source: io::Error) -> SetupError {
+        let path = path.into();
+        let is_missing = source.kind() == io::ErrorKind::NotFound;
+        if what == "firmware" && is_missing && self.arch == Architecture::X86_64 {
+            return SetupError::NoPcFirmware { path };
+        }
+        SetupError::Image { what, path, source }
+    }
+}
+
+fn read_image(config: &VmConfig, what: &'static str, path: &Path) -> Result<Vec<u8>, SetupError> {
+    let memory = config.memory;
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|file| {
             file.take(memory.0.saturating_add(1))
                 .read_to_end(&mut bytes)
         })
-        .map_err(|source| SetupError::Image {
-            what,
-            path: path.into(),
-            source,
-        })?;
+        .map_err(|source| config.unreadable(what, path, source))?;
     if bytes.len() as u64 > memory.0 {
         return Err(SetupError::ImageTooLarge {
             what,

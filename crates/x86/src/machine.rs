@@ -32,7 +32,7 @@ const MOST_CPUS: u32 = 8;
 /// Number of the semantics: what the machine computes from the same inputs. Every change of an
 /// instruction, a device or the clock that a guest could see raises it. The numbers of x86-64 begin at
 /// 8,600,000, so that no snapshot or log of another architecture is taken for one of this.
-pub const SEMANTICS_VERSION: u32 = 8_600_008;
+pub const SEMANTICS_VERSION: u32 = 8_600_009;
 
 /// Why a machine cannot be powered on.
 #[derive(Debug, PartialEq, Eq, Error)]

@@ -44,8 +44,9 @@ pub struct Run {
     /// Kernel: a RISC-V boot image or an ELF file, or a bzImage for x86-64
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
-    /// Firmware image, or `none`: the kernel is an ELF file that starts in M-mode at its entry (on
-    /// QEMU: at the start of RAM)
+    /// Firmware image. RISC-V: OpenSBI's `fw_dynamic.bin`, or `none`: the kernel is an ELF file that starts in M-mode
+    /// at its entry (on QEMU: at the start of RAM). x86-64, in place of a kernel: EDK2's CLOUDHV.fd (Debian's package
+    /// cloudhv-efi-x86-64), which boots a disk that has a boot loader, as cloud images have
     #[arg(long, value_name = "FILE|none")]
     firmware: Option<PathBuf>,
     /// Initial RAM disk

@@ -190,3 +190,6 @@ fn start_info(map_entries: u32) -> [u8; 56] {
     bytes[48..52].copy_from_slice(&map_entries.to_le_bytes());
     bytes
 }
+
+#[cfg(test)]
+mod tests;

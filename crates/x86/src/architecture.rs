@@ -243,3 +243,37 @@ impl machine::Machine for Machine {
         self.describe()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A kernel that never runs is no kernel of a guest.
+    #[test]
+    fn what_stands_beside_firmware_is_refused_by_name() {
+        let firmware = Some(vec![0]);
+        let with = |kernel: Option<Vec<u8>>, initrd, command_line: &str| BootImages {
+            firmware: firmware.clone(),
+            kernel,
+            initrd,
+            command_line: command_line.into(),
+        };
+        let one = || Some(vec![1]);
+        assert_eq!(check_beside_firmware(&with(None, None, "")), Ok(()));
+        for (images, what) in [
+            (with(one(), None, ""), "a kernel"),
+            (with(None, one(), ""), "an initrd"),
+            (with(None, None, "quiet"), "a kernel command line"),
+        ] {
+            assert_eq!(
+                check_beside_firmware(&images),
+                Err(Unsupported::Beside(what))
+            );
+        }
+        let kernel_only = BootImages {
+            kernel: one(),
+            ..BootImages::default()
+        };
+        assert_eq!(check_beside_firmware(&kernel_only), Ok(()));
+    }
+}

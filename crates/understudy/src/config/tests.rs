@@ -146,6 +146,25 @@ fn an_empty_path_is_no_path() {
     }
 }
 
+/// Firmware of a PC takes kernel, initrd and command line from a disk: given beside it, they would never be used.
+#[test]
+fn what_stands_beside_the_firmware_of_a_pc_is_refused() {
+    const PC: &str = "name = \"m\"\nmemory = \"1G\"\narch = \"x86-64\"\nfirmware = \"CLOUDHV.fd\"\n\
+        state_directory = \"state\"\n[arbiter]\ndirectory = \"arbiter\"\n";
+    let with = |line: &str| PC.replace("state_directory", &format!("{line}\nstate_directory"));
+    load(PC).unwrap();
+    for (line, key) in [
+        ("kernel = \"k\"", "kernel"),
+        ("initrd = \"i\"", "initrd"),
+        ("command_line = \"quiet\"", "command_line"),
+        ("transport = \"mmio\"", "transport"),
+    ] {
+        let error = error(&with(line));
+        let place = format!("vm.toml, line 5: {key}: the firmware of an x86-64 machine ");
+        assert!(error.contains(&place), "{key}: {error}");
+    }
+}
+
 #[test]
 fn a_multicast_address_is_refused() {
     assert!("53:54:00:12:34:56".parse::<MacAddress>().is_err());

@@ -79,6 +79,19 @@ fn an_image_that_does_not_fit_the_memory_is_refused() {
     );
 }
 
+/// No host has it before somebody has got it.
+#[test]
+fn a_pc_without_its_firmware_is_told_where_there_is_one() {
+    let files = Files::new();
+    let pc = |path: &str, words: &[&str]| {
+        refuse(&["--arch", "x86-64", "--firmware", path], words);
+    };
+    let package = "cloudhv-efi-x86-64";
+    pc(&files.path("missing"), &["firmware", "missing", package]);
+    let other = files.write("OVMF.fd", vec![0; 4096]);
+    pc(&other, &["firmware", "no ELF file", package]);
+}
+
 #[test]
 fn memory_that_the_host_does_not_have_is_refused() {
     let files = Files::new();

@@ -152,6 +152,39 @@ fn printed_bytes_leave_and_wake_nobody() {
     assert_eq!(bytes, b"ok");
 }
 
+/// ACPI 6.5, section 4.8.2.1; a narrower access gets its part.
+#[test]
+fn the_power_management_timer_counts_guest_time() {
+    let mut bench = Bench::new();
+    let mut bus = bench.bus();
+    let second = 250_000_000; // of 4 ns
+    assert_eq!(bus.read_port(&mut no_ram(), 0x608, 4, 0), 0);
+    assert_eq!(bus.read_port(&mut no_ram(), 0x608, 4, second), 3_579_545);
+    assert_eq!(bus.read_port(&mut no_ram(), 0x60a, 2, second), 3_579_545 >> 16);
+    bus.write_port(&mut no_ram(), 0x608, 4, 7, second);
+    assert_eq!(bus.read_port(&mut no_ram(), 0x608, 4, second), 3_579_545);
+}
+
+/// EDK2 knows the board by its bridge (`PlatformInitLib`, `INTEL_Q35_MCH_DEVICE_ID` and others), and places windows
+/// from 3 GiB on: also where the other transport has its slots.
+#[test]
+fn the_pci_bus_is_the_one_that_edk2_knows() {
+    let mut bench = Bench::with_pci();
+    let mut bus = bench.bus();
+    let config = |device: u64, register: u64| PCI_CONFIGURATION_BASE + (device << 15) + register;
+    let mut ram = no_ram();
+    assert_eq!(bus.read_device(&mut ram, config(0, 0), 4, 0), 0x0d57_8086);
+    for place in [0xc000_0000, VIRTIO_BASE, 0xdfff_8000u64] {
+        bus.write_device(&mut ram, config(1, 0x10), 4, place, 0);
+        bus.write_device(&mut ram, config(1, 4), 2, 2, 0);
+        let device_status = place + 20; // section 4.1.4.3 of virtio 1.2
+        bus.write_device(&mut ram, device_status, 1, 1, 0);
+        assert_eq!(bus.read_device(&mut ram, device_status, 1, 0), 1);
+        bus.write_device(&mut ram, device_status, 1, 0, 0);
+        assert_eq!(bus.read_device(&mut ram, device_status, 1, 0), 0);
+    }
+}
+
 #[test]
 fn the_end_wants_attention() {
     let mut bench = Bench::new();

@@ -9,6 +9,7 @@ pub mod conformance;
 pub mod counter;
 pub mod delay_line;
 pub mod demo;
+pub mod efi_disk;
 pub mod engines;
 pub mod event_loops;
 pub mod features;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
-use crate::apt_sources::{SUITE, debian_archive, debian_keyring};
+use crate::apt_sources::{debian_archive, debian_keyring};
 use crate::output;
 use crate::package::{Package, program_error};
 use crate::progress::Progress;
@@ -38,12 +38,13 @@ const NETWORK_SETTINGS: &[&str] = &[
 pub struct Apt {
     directory: PathBuf,
     architecture: Architecture,
+    suite: &'static str,
     archive: String,
     _lock: File,
 }
 
 impl Apt {
-    /// Prepares a private apt in `directory` (made if missing) for an architecture and the archive at
+    /// Prepares a private apt in `directory` (made if missing) for an architecture, a suite and the archive at
     /// `mirror`, or else for the one that this machine's apt uses. Waits while another build uses the directory.
     ///
     /// # Errors
@@ -52,6 +53,7 @@ impl Apt {
     pub fn open(
         directory: &Path,
         architecture: Architecture,
+        suite: &'static str,
         mirror: Option<&str>,
         progress: &mut dyn Progress,
     ) -> Result<Self, GuestImageError> {
@@ -72,6 +74,7 @@ impl Apt {
         let apt = Self {
             directory: directory.to_owned(),
             architecture,
+            suite,
             archive,
             _lock: lock,
         };
@@ -357,9 +360,10 @@ impl Apt {
         let keyring = debian_keyring()?;
         let architecture = self.architecture;
         let source = format!(
-            "deb [arch={architecture} signed-by={}] {} {SUITE} main\n",
+            "deb [arch={architecture} signed-by={}] {} {} main\n",
             keyring.display(),
-            self.archive
+            self.archive,
+            self.suite
         );
         write_private(&self.directory.join("sources.list"), &source)?;
         write_private(&self.directory.join("status"), "")?;

@@ -20,6 +20,7 @@ mod manifest;
 mod options;
 mod output;
 mod package;
+mod packaged_file;
 mod progress;
 mod root_filesystem;
 mod shared_libraries;
@@ -34,6 +35,7 @@ pub use architecture::Architecture;
 pub use error::GuestImageError;
 pub use manifest::{FILE_NAME as MANIFEST_FILE_NAME, Manifest, ManifestFile, ManifestPackage};
 pub use options::{AddedFile, BuildOptions, MIN_DISK_BYTES, Profile, Service};
+pub use packaged_file::{PC_FIRMWARE, PackagedFile};
 pub use progress::{NoProgress, Progress};
 
 use apt::{Apt, PackageFile};
@@ -125,6 +127,7 @@ pub fn build(
     let apt = Apt::open(
         &options.cache.join(options.architecture.apt_directory()),
         options.architecture,
+        apt_sources::SUITE,
         options.mirror.as_deref(),
         progress,
     )?;

@@ -31,8 +31,9 @@ pub enum SetupError {
     },
     /// There is no firmware of that name.
     #[error(
-        "there is no firmware {}: Debian's package cloudhv-efi-x86-64 has one for this machine, as \
-         /usr/share/cloudhv-efi-x86-64/CLOUDHV.fd (docs/guest-images.md says how to get it)", path.display()
+        "there is no firmware {}: `understudy guest firmware` fetches one for this machine (from Debian's package \
+         cloudhv-efi-x86-64)",
+        path.display()
     )]
     NoPcFirmware {
         /// The file.

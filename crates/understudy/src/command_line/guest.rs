@@ -1,4 +1,4 @@
-//! `understudy guest build`.
+//! `understudy guest build` and `understudy guest firmware`.
 
 use crate::config::ByteSize;
 use crate::demo::StepPrinter;
@@ -19,6 +19,34 @@ pub struct Guest {
 #[derive(Debug, Subcommand)]
 enum GuestCommand {
     Build(Box<Build>),
+    Firmware(Firmware),
+}
+
+/// Fetch UEFI firmware for the x86-64 machine, and say where it is.
+///
+/// With it (`--firmware` of run, `firmware` in vm.toml) that machine boots a disk that has a boot loader of its own, as
+/// cloud images have. It is EDK2's build for Cloud Hypervisor, from Debian's package cloudhv-efi-x86-64.
+#[derive(Debug, Args)]
+struct Firmware {
+    /// Fetch it again even if it is there already
+    #[arg(long)]
+    refresh: bool,
+    /// The Debian archive to fetch from (default: the one of this host's apt)
+    #[arg(long, value_name = "URL")]
+    mirror: Option<String>,
+    /// Where it is kept (default: ~/.cache/understudy)
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
+}
+
+fn cache_directory(named: Option<PathBuf>) -> Result<PathBuf, Failure> {
+    named
+        .or_else(guest_image::default_cache_directory)
+        .ok_or_else(|| {
+            Failure::usage(anyhow!(
+                "there is no home directory: name a cache directory with --cache"
+            ))
+        })
 }
 
 /// Build a Debian guest from the packages that this host's apt can fetch.
@@ -105,21 +133,26 @@ impl Guest {
     pub fn execute(self) -> Result<ExitStatus, Failure> {
         match self.command {
             GuestCommand::Build(build) => build.execute(),
+            GuestCommand::Firmware(firmware) => firmware.execute(),
         }
+    }
+}
+
+impl Firmware {
+    fn execute(self) -> Result<ExitStatus, Failure> {
+        let cache = cache_directory(self.cache)?;
+        let (mirror, progress) = (self.mirror.as_deref(), &mut StepPrinter::default());
+        let path = guest_image::PC_FIRMWARE
+            .fetch(&cache, mirror, self.refresh, progress)
+            .map_err(Failure::usage)?;
+        writeln!(std::io::stdout(), "{}", path.display())?;
+        Ok(ExitStatus::Success)
     }
 }
 
 impl Build {
     fn execute(self) -> Result<ExitStatus, Failure> {
-        let cache = self
-            .cache
-            .clone()
-            .or_else(guest_image::default_cache_directory)
-            .ok_or_else(|| {
-                Failure::usage(anyhow!(
-                    "there is no home directory: name a cache directory with --cache"
-                ))
-            })?;
+        let cache = cache_directory(self.cache.clone())?;
         let mut options = BuildOptions::new(cache, &self.output);
         options.architecture = self.arch;
         options.profile = self.profile();

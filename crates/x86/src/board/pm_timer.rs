@@ -24,6 +24,9 @@ mod tests {
         assert_eq!(value(1_199_864_031_600), 0);
         assert_eq!(value(1_199_864_031_200), u32::MAX);
         // A guest that has run for as long as its time can tell.
-        assert_eq!(value(u64::MAX), ((u128::from(u64::MAX) * 3_579_545 / 1_000_000_000) & 0xffff_ffff) as u32);
+        assert_eq!(
+            value(u64::MAX),
+            ((u128::from(u64::MAX) * 3_579_545 / 1_000_000_000) & 0xffff_ffff) as u32
+        );
     }
 }

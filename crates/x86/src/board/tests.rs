@@ -160,7 +160,10 @@ fn the_power_management_timer_counts_guest_time() {
     let second = 250_000_000; // of 4 ns
     assert_eq!(bus.read_port(&mut no_ram(), 0x608, 4, 0), 0);
     assert_eq!(bus.read_port(&mut no_ram(), 0x608, 4, second), 3_579_545);
-    assert_eq!(bus.read_port(&mut no_ram(), 0x60a, 2, second), 3_579_545 >> 16);
+    assert_eq!(
+        bus.read_port(&mut no_ram(), 0x60a, 2, second),
+        3_579_545 >> 16
+    );
     bus.write_port(&mut no_ram(), 0x608, 4, 7, second);
     assert_eq!(bus.read_port(&mut no_ram(), 0x608, 4, second), 3_579_545);
 }

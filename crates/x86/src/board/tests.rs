@@ -277,7 +277,7 @@ fn pci_functions_are_found_in_memory_and_through_ports() {
     let mut bus = bench.bus();
     let mut ram = no_ram();
     for (device, id) in [
-        0x0008_1b36,
+        0x0d57_8086,
         0x1042_1af4,
         0x1041_1af4,
         0x1044_1af4,

@@ -145,7 +145,7 @@ impl Volume {
         ensure!(
             first + clusters <= CLUSTERS + 2,
             "the files do not fit: {} MiB are there",
-            CLUSTERS * CLUSTER >> 20
+            (CLUSTERS * CLUSTER) >> 20
         );
         self.chain
             .extend((first + 1..first + clusters).map(|next| next as u16));

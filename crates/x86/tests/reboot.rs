@@ -84,6 +84,7 @@ fn begins_anew(way: Way) -> Result<Vec<u8>, IcedError> {
 fn machine(way: Way) -> Machine {
     let code = begins_anew(way).expect("the program assembles");
     let images = BootImages {
+        firmware: None,
         kernel: kernel_image(LOAD, &code),
         initrd: Some(vec![7; 5000]),
         command_line: "console=ttyS0".to_owned(),

@@ -3,6 +3,7 @@ use crate::bus::Bus;
 use crate::ram::Ram;
 use machine::clock::Clock;
 use machine::output::{Output, Outputs};
+use proptest::prelude::*;
 
 /// With a disk, a network device and a source of random bytes.
 fn config() -> BoardConfig {
@@ -383,4 +384,81 @@ fn a_board_begins_anew_with_its_windows_placed() {
         .write_device(&mut no_ram(), ECAM + (1 << 15) + 0x10, 4, 0, 0);
     let board = bench.board.after_reset(&config);
     assert_eq!(board, Board::new(&config));
+}
+
+/// What a guest may reach: ports, and all that is not RAM below 4 GiB.
+#[derive(Clone, Copy, Debug)]
+enum Access {
+    ReadPort(u16, usize),
+    WritePort(u16, usize, u32),
+    Read(u64, usize),
+    Write(u64, usize, u64),
+}
+
+fn accesses() -> impl Strategy<Value = Vec<Access>> {
+    let port = || {
+        prop_oneof![
+            any::<u16>(),
+            0x70u16..0x72,
+            0x3f8u16..0x400,
+            0x500u16..0x610,
+            0xcf8u16..0xd00
+        ]
+    };
+    let port_size = || prop_oneof![Just(1usize), Just(2), Just(4)];
+    let address = || {
+        prop_oneof![
+            0xc000_0000u64..0x1_0000_0000,
+            ECAM..ECAM + 0x3_0000,
+            PCI_MEMORY_BASE..PCI_MEMORY_BASE + 0x3_0000,
+            IO_APIC..IO_APIC + 0x20,
+            APIC..APIC + 0x400,
+        ]
+    };
+    let sized = || {
+        (address(), 0u32..4).prop_map(|(address, exponent)| {
+            let size = 1u64 << exponent;
+            (address / size * size, size as usize)
+        })
+    };
+    let value = || prop_oneof![any::<u64>(), 0u64..64, address()];
+    let access = prop_oneof![
+        (port(), port_size()).prop_map(|(port, size)| Access::ReadPort(port, size)),
+        (port(), port_size(), any::<u32>())
+            .prop_map(|(port, size, value)| Access::WritePort(port, size, value)),
+        sized().prop_map(|(address, size)| Access::Read(address, size)),
+        (sized(), value()).prop_map(|((address, size), value)| Access::Write(address, size, value)),
+    ];
+    prop::collection::vec(access, 1..60)
+}
+
+proptest! {
+    /// No guest brings down its host, and the same accesses are answered the same.
+    #[test]
+    fn any_accesses_are_answered_and_the_same_twice(accesses in accesses()) {
+        let answers = || {
+            let mut bench = Bench::with_pci();
+            let mut ram = no_ram();
+            let mut bus = bench.bus();
+            let mut read = Vec::new();
+            for (now, access) in (0..).step_by(1000).zip(&accesses) {
+                match *access {
+                    Access::ReadPort(port, size) => {
+                        read.push(u64::from(bus.read_port(&mut ram, port, size, now)));
+                    }
+                    Access::WritePort(port, size, value) => {
+                        bus.write_port(&mut ram, port, size, value, now);
+                    }
+                    Access::Read(address, size) => {
+                        read.push(bus.read_device(&mut ram, address, size, now));
+                    }
+                    Access::Write(address, size, value) => {
+                        bus.write_device(&mut ram, address, size, value, now);
+                    }
+                }
+            }
+            (read, bench.board)
+        };
+        prop_assert!(answers() == answers());
+    }
 }

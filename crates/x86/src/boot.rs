@@ -1,4 +1,4 @@
-//! Power-on. With firmware: puts it into RAM and enters it ([`pvh`]). Without: puts a Linux kernel, its initial RAM
+//! Power-on. With firmware: puts it into RAM and enters it (`boot/pvh.rs`). Without: puts a Linux kernel, its initial RAM
 //! disk and what it is told about the machine into RAM, and enters it in 64-bit mode (Linux,
 //! `Documentation/arch/x86/boot.rst`, "64-bit boot protocol").
 

@@ -27,7 +27,7 @@ enum Command {
 /// Afterwards write the new arbiter into the configuration of every host; then the old one can be switched off.
 ///
 /// Where an address is not all that it takes (certificates, keys of a bucket), put it into a section
-/// [next_arbiter] of the configuration of every host first: the keys of [arbiter], and no restart is needed.
+/// `[next_arbiter]` of the configuration of every host first: the keys of `[arbiter]`, and no restart is needed.
 ///
 /// Status 0: it has moved. 1: it has not, and why. 8: no replica answers. 9: this user may not ask.
 #[derive(Debug, Args)]

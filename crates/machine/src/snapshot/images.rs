@@ -168,7 +168,7 @@ pub(super) fn encoded(images: &[EncodedImage]) -> Vec<u8> {
     out
 }
 
-/// Reads what [`write`] wrote.
+/// Reads what [`encoded`] gave.
 pub(super) fn read(reader: &mut Hashing<impl Read>) -> Result<Vec<EncodedImage>, SnapshotError> {
     let [count] = reader.array()?;
     if count > MAX_IMAGES {

@@ -120,7 +120,7 @@ impl Jit {
         })
     }
 
-    /// See [`Machine::set_chaos`](crate::machine::Machine::set_chaos).
+    /// See [`machine::Machine::set_chaos`].
     pub fn set_chaos(&mut self, seed: Option<u64>) {
         self.chaos = seed.map(Chaos::new);
         self.hot = self.chaos.as_mut().map_or(HOT, Chaos::threshold);

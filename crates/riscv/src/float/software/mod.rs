@@ -1,5 +1,5 @@
 //! Floating point in integers: for every rounding mode and every flag, the same on every host. On
-//! encodings in the low bits of a `u64`, generic over their [`Format`].
+//! encodings in the low bits of a `u64`, generic over their format (`format.rs`).
 
 mod arithmetic;
 mod compare;

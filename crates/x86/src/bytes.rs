@@ -79,6 +79,9 @@ pub(crate) fn first<const N: usize>(bits: u128) -> [u8; N] {
 
 fn load_in_steps<O: Operands, const N: usize>(operands: &mut O) -> Result<[u8; N], Fault> {
     let mut bytes = [0; N];
+    if operands.load_at_once(&mut bytes) {
+        return Ok(bytes);
+    }
     let mut at = 0;
     while at < N {
         let size = step(N - at);
@@ -99,6 +102,9 @@ pub(crate) fn store<O: Operands, const N: usize>(
         let mut value = [0; 16];
         value[..N].copy_from_slice(&bytes);
         return operands.store(0, N, u128::from_le_bytes(value));
+    }
+    if operands.store_at_once(&bytes) {
+        return Ok(());
     }
     check_store::<O, N>(operands)?;
     each(N, |at, size| {

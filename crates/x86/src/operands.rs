@@ -24,6 +24,16 @@ pub trait Operands {
     /// Faults as a store of `size` bytes would, and stores nothing: before the first of several stores.
     fn check_store(&mut self, offset: u64, size: usize) -> Result<(), Fault>;
 
+    /// Loads bytes from the operand's first on, if all are in one page that is known; else does nothing, and gives false.
+    fn load_at_once(&mut self, _bytes: &mut [u8]) -> bool {
+        false
+    }
+
+    /// Stores them likewise.
+    fn store_at_once(&mut self, _bytes: &[u8]) -> bool {
+        false
+    }
+
     /// A general register of 8, 16, 32 or 64 bits, zero-extended.
     fn gpr(&self, register: Register) -> u64;
 

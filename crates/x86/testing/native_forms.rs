@@ -2,7 +2,7 @@
 //! why every host gives the same.
 //!
 //! What is not here the interpreter executes: approximations (RCPPS, RSQRTPS), dot products of NaNs (DPPS, DPPD), all of
-//! x87 and MMX, string comparisons, MASKMOVDQU, double shifts, rotations through the carry. Whoever adds a form looks
+//! x87 and MMX, string comparisons, MASKMOVDQU, rotations through the carry. Whoever adds a form looks
 //! into both vendors' manuals for what they leave open.
 
 use iced_x86::Code;
@@ -37,7 +37,7 @@ pub const NATIVE: &[(&str, &[Code])] = &[
             Code::Setne_rm8, Code::Setbe_rm8, Code::Seta_rm8, Code::Sets_rm8, Code::Setns_rm8, Code::Setp_rm8,
             Code::Setnp_rm8, Code::Setl_rm8, Code::Setge_rm8, Code::Setle_rm8, Code::Setg_rm8, Code::Movzx_r16_rm8,
             Code::Movzx_r32_rm8, Code::Movzx_r64_rm8, Code::Movzx_r16_rm16, Code::Movzx_r32_rm16,
-            Code::Movzx_r64_rm16, Code::Movsx_r16_rm8, Code::Movsx_r32_rm8, Code::Movsx_r64_rm8,
+            Code::Movzx_r64_rm16, Code::Pushfq, Code::Movsx_r16_rm8, Code::Movsx_r32_rm8, Code::Movsx_r64_rm8,
             Code::Movsx_r16_rm16, Code::Movsx_r32_rm16, Code::Movsx_r64_rm16, Code::Movnti_m32_r32,
             Code::Movnti_m64_r64, Code::Bswap_r32, Code::Bswap_r64,
         ],
@@ -111,6 +111,13 @@ pub const NATIVE: &[(&str, &[Code])] = &[
         ],
     ),
     (
+        "AF, and OF of a count above 1, are undefined: the emitter computes them where they are seen. Of 32 and 64 bits the count is below the width.",
+        &[
+            Code::Shld_rm32_r32_imm8, Code::Shld_rm64_r64_imm8, Code::Shrd_rm32_r32_imm8, Code::Shrd_rm64_r64_imm8,
+            Code::Shld_rm32_r32_CL, Code::Shld_rm64_r64_CL, Code::Shrd_rm32_r32_CL, Code::Shrd_rm64_r64_CL,
+        ],
+    ),
+    (
         "SF, ZF, AF and PF are undefined: the emitter computes them from the product.",
         &[
             Code::Imul_r32_rm32_imm32, Code::Imul_r64_rm64_imm32, Code::Imul_r32_rm32_imm8,
@@ -170,7 +177,7 @@ pub const NATIVE: &[(&str, &[Code])] = &[
     (
         "Done by hand: the host's own is privileged.",
         &[
-            Code::Cli, Code::Swapgs,
+            Code::Cli, Code::Sti, Code::Swapgs, Code::Clac, Code::Stac,
         ],
     ),
     (

@@ -10,9 +10,10 @@ use crate::interpreter::exception::TripleFault;
 use crate::interpreter::fault;
 use crate::interpreter::flags::{AF, CF, IF, OF, PF, RF, SF, Status, TF, ZF};
 use crate::interpreter::op::RIP;
-use crate::mmu::Bank;
+use crate::mmu::{Bank, Mode};
 use crate::simd::VectorState;
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 
 /// What compiled code has at hand: a copy lies at the top of its stack while it runs.
 #[repr(C, align(16))]
@@ -35,6 +36,12 @@ pub struct Frame<'a, 'b> {
     pub(super) flags: u64,
     /// The TLB's bank of data accesses; in a register while compiled code runs.
     pub(super) bank: *const Bank,
+    /// Those of supervisors: without and with AC.
+    pub(super) kernel_banks: [*const Bank; 2],
+    /// CR4.SMAP.
+    pub(super) prevents_access: u64,
+    /// An interrupt waits that STI would let in.
+    pub(super) interrupt_waits: u64,
     /// Where a call goes, while its stack is looked at.
     pub(super) target: [u64; 2],
     /// Of each group of accesses, what is to be added to a linear address.
@@ -57,14 +64,17 @@ pub struct Frame<'a, 'b> {
     pub(super) site_limits: [u64; SITES],
     /// Of each site, the page that it saw last, and what is to be added to a linear address there. The way in does
     /// not copy them.
-    pub(super) sites: [[u64; 2]; SITES],
+    pub(super) sites: MaybeUninit<[[u64; 2]; SITES]>,
     /// What was shifted last, if flags can be computed again from it.
     pub(super) shifted: u64,
     lifetime: PhantomData<&'a mut ()>,
 }
 
+/// By the numbers of their banks.
+const SUPERVISORS: [Mode; 2] = [Mode::Supervisor, Mode::SupervisorReachingUser];
 const CR0_EM_TS: u64 = 1 << 2 | 1 << 3;
 const CR4_OSFXSR: u64 = 1 << 9;
+const CR4_SMAP: u64 = 1 << 21;
 /// All exceptions are masked.
 const MXCSR_MASKS: u32 = 0x1f80;
 const MXCSR_DEFAULT: u64 = 0x1f80;
@@ -80,6 +90,7 @@ fn unpack(flags: u64) -> Status {
 
 impl<'a, 'b> Frame<'a, 'b> {
     /// A frame for one entry.
+    #[inline(always)]
     pub fn new(core: &'a mut Core<'b>, jit: &'a mut Jit) -> Frame<'a, 'b> {
         let mut frame = Frame {
             page: core.rip() & !0xfff,
@@ -90,6 +101,12 @@ impl<'a, 'b> Frame<'a, 'b> {
             segment_bases: [0; 2],
             flags: 0,
             bank: std::ptr::null(),
+            kernel_banks: SUPERVISORS.map(|mode| core.tlb.bank(core.tlb.bank_of(mode))),
+            prevents_access: 0,
+            // Where interrupts are let in, what waited was taken before.
+            interrupt_waits: u64::from(
+                core.flags & IF == 0 && core.bus.pending_interrupt().is_some(),
+            ),
             target: [0; 2],
             addends: [0; MOST],
             kept: 0,
@@ -100,7 +117,7 @@ impl<'a, 'b> Frame<'a, 'b> {
             is_triple_fault: 0,
             generation: 0,
             site_limits: [0; SITES],
-            sites: [[0; 2]; SITES],
+            sites: MaybeUninit::uninit(), // no limit lets anybody ask them
             shifted: 0,
             core,
             jit,
@@ -118,7 +135,7 @@ impl<'a, 'b> Frame<'a, 'b> {
 
     /// The code at RIP, which is not that of the piece that executes, if it is known.
     fn find_next(&mut self, core: &mut Core<'_>, jit: &mut Jit) -> Option<u64> {
-        if self.remaining <= 0 || core.is_compatibility || !needs_no_look(core, false) {
+        if self.remaining <= 0 || core.is_compatibility || !self.needs_no_look(core, false) {
             return None; // 32-bit code is not compiled
         }
         jit.jumps.refresh(core.tlb.fetches());
@@ -126,6 +143,37 @@ impl<'a, 'b> Frame<'a, 'b> {
         self.page = core.rip() & !0xfff;
         self.jumps = jit.jumps.address(core.is_user);
         Some(code)
+    }
+
+    /// Whether nothing has to be looked at before the next instruction, which the interpreter's loop would look
+    /// at. If instructions follow that are executed in any case, a shadow ends with the first.
+    fn needs_no_look(&mut self, core: &mut Core<'_>, is_followed: bool) -> bool {
+        let registers = &core.registers;
+        let has_shadow = registers.shadow != Shadow::None;
+        if core.ram.is_disturbed()
+            || core.touched_device
+            || core.turn_is_over
+            || core.ram.traps.is_hit()
+            || registers.is_halted
+            || core.flags & (TF | RF) != 0
+            || has_shadow && !is_followed
+        {
+            return false;
+        }
+        if core.check_interrupts || has_shadow {
+            // Nothing that the next instruction leaves to compiled code makes an interrupt pending.
+            let waits = core.bus.pending_interrupt().is_some();
+            if waits && core.flags & IF != 0 {
+                return false;
+            }
+            if !core.registers.blocks_nonmaskable && core.bus.has_nonmaskable_interrupt() {
+                return false;
+            }
+            core.registers.shadow = Shadow::None;
+            core.check_interrupts = false;
+            self.interrupt_waits = waits.into();
+        }
+        true
     }
 
     /// What may have changed by an instruction that the interpreter executed.
@@ -144,6 +192,7 @@ impl<'a, 'b> Frame<'a, 'b> {
             && registers.cr4 & CR4_OSFXSR != 0
             && mxcsr & MXCSR_MASKS == MXCSR_MASKS;
         self.allows_vectors = is_allowed.into();
+        self.prevents_access = u64::from(registers.cr4 & CR4_SMAP != 0);
     }
 }
 
@@ -200,7 +249,7 @@ pub unsafe extern "sysv64" fn execute(frame: *mut Frame, number: u64, to_end: u3
     };
     frame.remaining = (frame.end - core.now) as i64;
     let rest = i64::from(to_end) - 1;
-    if goes_on && frame.remaining >= rest && needs_no_look(core, rest != 0) {
+    if goes_on && frame.remaining >= rest && frame.needs_no_look(core, rest != 0) {
         frame.remaining -= rest;
         frame.refresh(core);
         return GO_ON;
@@ -208,33 +257,4 @@ pub unsafe extern "sysv64" fn execute(frame: *mut Frame, number: u64, to_end: u3
     let next = frame.find_next(core, jit).unwrap_or(LEAVE);
     frame.refresh(core);
     next
-}
-
-/// Whether nothing has to be looked at before the next instruction, which the interpreter's loop would look
-/// at. If instructions follow that are executed in any case, a shadow ends with the first.
-fn needs_no_look(core: &mut Core<'_>, is_followed: bool) -> bool {
-    let registers = &core.registers;
-    let has_shadow = registers.shadow != Shadow::None;
-    if core.ram.is_disturbed()
-        || core.touched_device
-        || core.turn_is_over
-        || core.ram.traps.is_hit()
-        || registers.is_halted
-        || core.flags & (TF | RF) != 0
-        || has_shadow && !is_followed
-    {
-        return false;
-    }
-    if core.check_interrupts || has_shadow {
-        // Nothing that the next instruction leaves to compiled code makes an interrupt pending.
-        if core.flags & IF != 0 && core.bus.pending_interrupt().is_some() {
-            return false;
-        }
-        if !core.registers.blocks_nonmaskable && core.bus.has_nonmaskable_interrupt() {
-            return false;
-        }
-        core.registers.shadow = Shadow::None;
-        core.check_interrupts = false;
-    }
-    true
 }

@@ -165,13 +165,15 @@ impl Step {
             is_write,
         };
         match self.kind {
-            Kind::Push | Kind::Call => return Some(stack(RSP, -8, true)),
+            Kind::Push | Kind::PushFlags | Kind::Call => return Some(stack(RSP, -8, true)),
             Kind::Pop | Kind::Return => return Some(stack(RSP, 0, false)),
             Kind::Leave => return Some(stack(RBP, 0, false)),
             // Two accesses, or none that may be known before.
-            Kind::CallBack | Kind::LastCallBack | Kind::CallIndirect | Kind::PushMemory => {
-                return None;
-            }
+            Kind::CallBack
+            | Kind::LastCallBack
+            | Kind::CallIndirect
+            | Kind::PushMemory
+            | Kind::BitTestInMemory => return None,
             _ if !self.has_memory() => return None,
             _ => {}
         }
@@ -216,8 +218,11 @@ impl Step {
         let second = register(instruction, 1) == Some(base);
         let unless = |is_written: bool| (!is_written).then_some(0);
         match self.kind {
-            Kind::CallBack | Kind::LastCallBack => None,
-            Kind::Push | Kind::PushMemory | Kind::Call | Kind::CallIndirect if base == RSP => {
+            // Behind CLAC and STAC other pages may be accessed.
+            Kind::CallBack | Kind::LastCallBack | Kind::ChangeAccess => None,
+            Kind::Push | Kind::PushFlags | Kind::PushMemory | Kind::Call | Kind::CallIndirect
+                if base == RSP =>
+            {
                 Some(-8)
             }
             Kind::Pop if first => None,

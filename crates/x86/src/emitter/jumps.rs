@@ -14,12 +14,18 @@ struct Entry {
     code: u64,
 }
 
-/// The entry of an address; compiled code computes the same.
-fn slot(rip: u64) -> usize {
-    rip as usize % ENTRIES
+/// What the lower half of an address is multiplied by (2^32 divided by the golden ratio): the upper half of that product
+/// depends on all of its bits.
+pub const SPREAD: u32 = 0x9e37_79b1;
+
+/// The entry of an address, and the one that it has where another address has that: functions begin at multiples of 16,
+/// so in a kernel half of them share theirs. Compiled code computes the same.
+fn slots(rip: u64) -> [usize; 2] {
+    let spread = (rip as u32).wrapping_mul(SPREAD) >> 16;
+    [rip as usize % ENTRIES, spread as usize % ENTRIES]
 }
 
-/// An address that is looked for in no entry but the first.
+/// An address that is looked for in no entry but the first, by either number.
 const NOWHERE: u64 = 1 << 63;
 
 /// An entry that answers nobody: its address is one that is looked for in another entry.
@@ -137,8 +143,13 @@ impl Jumps {
     /// Remembers.
     #[inline]
     pub fn add(&mut self, is_user: bool, rip: u64, code: u64) {
-        let slot = slot(rip);
         let table = self.table_mut(is_user);
+        let [first, second] = slots(rip);
+        let is_free = |entry: &Entry| entry.code == 0 || entry.rip == rip;
+        let slot = match is_free(&table.entries[first]) {
+            true => first,
+            false => second,
+        };
         if table.entries[slot].code == 0 {
             table.filled.push(slot as u16);
         }
@@ -149,8 +160,11 @@ impl Jumps {
     /// The code at an address, if it is remembered.
     #[inline]
     pub fn find(&self, is_user: bool, rip: u64) -> Option<u64> {
-        let entry = &self.table(is_user).entries[slot(rip)];
-        (entry.rip == rip).then_some(entry.code)
+        let entries = &self.table(is_user).entries;
+        let mut entries = slots(rip).into_iter().map(|slot| &entries[slot]);
+        entries
+            .find(|entry| entry.rip == rip)
+            .map(|entry| entry.code)
     }
 
     /// The address of a table.
@@ -163,11 +177,26 @@ impl Jumps {
 mod tests {
     use super::*;
 
+    /// Else calls in turn to both would leave compiled code each time.
+    #[test]
+    fn two_addresses_with_one_entry_are_both_known() {
+        let mut jumps = Jumps::new();
+        let addresses = [0x1_0040, 0x5_0040, 0x7f_0040];
+        for (code, rip) in (1..).zip(addresses) {
+            jumps.add(false, rip, code);
+        }
+        jumps.add(false, addresses[1], 9);
+        let found = addresses.map(|rip| jumps.find(false, rip));
+        assert_eq!(found, [Some(1), Some(9), Some(3)]);
+        jumps.clear();
+        assert_eq!(addresses.map(|rip| jumps.find(false, rip)), [None; 3]);
+    }
+
     /// Else compiled code would jump to address zero.
     #[test]
     fn an_empty_entry_is_not_where_its_address_is_looked_for() {
         for number in 0..ENTRIES {
-            assert_ne!(slot(empty(number).rip), number);
+            assert!(!slots(empty(number).rip).contains(&number));
         }
     }
 }

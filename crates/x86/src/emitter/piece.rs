@@ -58,12 +58,15 @@ pub enum Kind {
     ShiftByConstant,
     /// A shift by CL.
     ShiftByCl,
+    /// SHLD and SHRD, by a constant that is not zero or by CL.
+    DoubleShift,
     /// IMUL with a destination, MUL and IMUL of rAX.
     Multiply,
     MultiplyWide,
     Divide,
-    /// BT, BTS, BTR, BTC; BSF, BSR.
+    /// BT, BTS, BTR, BTC; the same of a bit that a register says, in memory; BSF, BSR.
     BitTest,
+    BitTestInMemory,
     BitScan,
     CompareExchange,
     /// CWDE, CDQE; CDQ, CQO.
@@ -73,11 +76,16 @@ pub enum Kind {
     PushMemory,
     Pop,
     Leave,
-    /// CLI, SWAPGS.
+    /// PUSHFQ.
+    PushFlags,
+    /// CLI, STI, SWAPGS; CLAC and STAC.
     KeepOutInterrupts,
+    LetInInterrupts,
     SwapGs,
-    /// An instruction of AH, CH, DH or BH.
+    ChangeAccess,
+    /// An instruction of AH, CH, DH or BH; a store of one of them.
     HighByte,
+    StoreHighByte,
     /// Jumps: conditional, and the others.
     Branch,
     Jump,
@@ -227,7 +235,8 @@ impl Piece {
     fn loses_flags_of(&self, index: usize) -> bool {
         for (index, step) in self.steps.iter().enumerate().skip(index + 1) {
             if step.may_leave(self.groups.follows(index)) {
-                return step.has_memory() || matches!(step.kind, Kind::Push | Kind::Pop);
+                return step.has_memory()
+                    || matches!(step.kind, Kind::Push | Kind::PushFlags | Kind::Pop);
             }
             if step.writes == STATUS {
                 return false;
@@ -284,6 +293,16 @@ impl Piece {
     }
 }
 
+/// Whether the instruction at a physical address goes on in the next page.
+pub fn crosses(ram: &Ram, physical: u64) -> bool {
+    const LONGEST_INSTRUCTION: u64 = 15;
+    let start = physical % PAGE_SIZE;
+    let bytes = ram.slice(physical, (PAGE_SIZE - start).min(LONGEST_INSTRUCTION));
+    bytes.is_some_and(|bytes| {
+        (bytes.len() as u64) < LONGEST_INSTRUCTION && decode(bytes, start as usize).is_none()
+    })
+}
+
 /// Whether the code at a physical address overwrites all flags before anybody sees them: by its first instructions.
 pub fn overwrites_flags(ram: &Ram, physical: u64) -> bool {
     const MOST: usize = 6;
@@ -316,11 +335,13 @@ impl Step {
         let mut writes = instruction.rflags_modified() & STATUS;
         if kind == Kind::Divide {
             writes = 0;
-        } else if kind == Kind::BitTest {
+        } else if matches!(kind, Kind::BitTest | Kind::BitTestInMemory) {
             writes = RflagsBits::CF;
         } else if kind == Kind::BitScan {
             writes = RflagsBits::ZF;
-        } else if kind == Kind::ShiftByCl {
+        } else if kind == Kind::ShiftByCl
+            || kind == Kind::DoubleShift && instruction.op_kind(2) == OpKind::Register
+        {
             writes = 0; // perhaps none
         }
         Step {
@@ -342,11 +363,10 @@ impl Step {
     fn may_leave(&self, is_known: bool) -> bool {
         use Kind::*;
         match self.kind {
-            Nothing | LoadAddress | SignExtend | HighByte => false,
-            Same | ShiftByConstant | ShiftByCl | Multiply | MultiplyWide | BitTest | BitScan => {
-                self.has_memory() && !is_known
-            }
-            Push | Pop | Leave => !is_known,
+            Nothing | LoadAddress | SignExtend | HighByte | DoubleShift => false,
+            Same | ShiftByConstant | ShiftByCl | Multiply | MultiplyWide | BitTest | BitScan
+            | StoreHighByte => self.has_memory() && !is_known,
+            Push | PushFlags | Pop | Leave => !is_known,
             _ => true,
         }
     }
@@ -425,12 +445,16 @@ fn operand_size(instruction: &Instruction) -> usize {
 }
 
 fn shift_count(instruction: &Instruction) -> u8 {
-    let mask = if operand_size(instruction) == 8 {
+    instruction.immediate8() & count_mask(instruction)
+}
+
+/// What a count of a shift is cut to.
+fn count_mask(instruction: &Instruction) -> u8 {
+    if operand_size(instruction) == 8 {
         63
     } else {
         31
-    };
-    instruction.immediate8() & mask
+    }
 }
 
 /// AH, CH, DH, BH.
@@ -482,7 +506,11 @@ fn native(instruction: &Instruction) -> Option<Kind> {
             .map(|operand| instruction.op_register(operand))
     };
     if registers().any(is_high_byte) {
-        return is_simple_high_byte(instruction).then_some(Kind::HighByte);
+        let is_store = instruction.code() == Code::Mov_rm8_r8 && has_memory(instruction);
+        return match is_store {
+            true => Some(Kind::StoreHighByte),
+            false => is_simple_high_byte(instruction).then_some(Kind::HighByte),
+        };
     }
     let all_general = registers().all(Register::is_gpr);
     let memory = has_memory(instruction);
@@ -513,14 +541,24 @@ fn native(instruction: &Instruction) -> Option<Kind> {
             }
             Kind::ShiftByConstant
         }
+        Shld | Shrd if is_wide && !memory => {
+            let is_by_cl = instruction.op_kind(2) == OpKind::Register;
+            if !is_by_cl && shift_count(instruction) == 0 {
+                return None;
+            }
+            Kind::DoubleShift
+        }
         Imul if instruction.op_count() > 1 && is_wide => Kind::Multiply,
         Mul | Imul if instruction.op_count() == 1 && is_wide => Kind::MultiplyWide,
         Div | Idiv if is_wide => Kind::Divide,
         Bt | Bts | Btr | Btc => {
-            if !is_wide || memory && instruction.op_kind(1) == OpKind::Register {
+            if !is_wide {
                 return None;
             }
-            Kind::BitTest
+            match memory && instruction.op_kind(1) == OpKind::Register {
+                true => Kind::BitTestInMemory,
+                false => Kind::BitTest,
+            }
         }
         Bsf | Bsr if is_wide => Kind::BitScan,
         Cmpxchg if memory && is_wide => Kind::CompareExchange,
@@ -539,7 +577,10 @@ fn native(instruction: &Instruction) -> Option<Kind> {
                 Kind::Pop
             }
         }
+        Pushfq => Kind::PushFlags,
         Cli => Kind::KeepOutInterrupts,
+        Sti => Kind::LetInInterrupts,
+        Clac | Stac => Kind::ChangeAccess,
         Swapgs => Kind::SwapGs,
         Leave if instruction.code() == Code::Leaveq => Kind::Leave,
         Jmp | Call => {

@@ -3,7 +3,7 @@
 use super::call_back::{Frame, enter};
 use super::jumps::Jumps;
 use super::paranoid::Paranoid;
-use super::piece::{Piece, overwrites_flags};
+use super::piece::{Piece, crosses, overwrites_flags};
 use super::x86_64::{
     BareLink, Code, Compiled, Emitter, HEAD_BYTES, Neighbours, Routines, host_is_capable,
 };
@@ -70,6 +70,8 @@ pub struct Jit {
     ops: Vec<Op>,
     /// Jumps without flags, by the links that lead there with flags.
     bare_links: BTreeMap<usize, BareLink>,
+    /// The physical pages that links are in: from which number on, and its address.
+    pages_of_links: Vec<(usize, u64)>,
     pub(super) jumps: Jumps,
     hot: u32,
     chaos: Option<Chaos>,
@@ -96,6 +98,7 @@ impl Jit {
             routines,
             ops: Vec::new(),
             bare_links: BTreeMap::new(),
+            pages_of_links: Vec::new(),
             jumps: Jumps::new(),
             hot: HOT,
             chaos: None,
@@ -128,6 +131,7 @@ impl Jit {
         self.code.clear();
         self.ops.clear();
         self.bare_links.clear();
+        self.pages_of_links.clear();
         self.jumps.clear();
         self.interprets_next = false;
     }
@@ -301,10 +305,13 @@ impl Jit {
         self.enter(cache, core, code)
     }
 
-    /// Lets a link lead to the code at RIP, if there is some.
-    fn link(&mut self, cache: &mut Cache, core: &mut Core<'_>, link: usize) {
-        let key = Cache::key(core.rip(), core.is_user);
-        let found = cache.jump(key, core.tlb.fetch_generation(core.rip()));
+    /// Lets a link lead to the code at RIP, if there is some: it is in the link's page.
+    fn link(&mut self, cache: &Cache, rip: u64, link: usize) {
+        let before = self
+            .pages_of_links
+            .partition_point(|&(first, _)| first <= link);
+        let (_, page) = self.pages_of_links[before - 1];
+        let found = cache.find(page + rip % PAGE_SIZE);
         let Some(compiled) = found.and_then(|number| compiled(cache, number)) else {
             return;
         };
@@ -368,7 +375,7 @@ impl Jit {
         match Exit::from_number(number) {
             Exit::Next => {}
             Exit::Budget => self.interprets_next = true,
-            Exit::Link(link) => self.link(cache, core, link),
+            Exit::Link(link) => self.link(cache, core.rip(), link),
             Exit::Ungrouped(link) => return self.go_on_ungrouped(cache, core, link),
         }
         Ok(())
@@ -421,7 +428,9 @@ impl Jit {
         let neighbours = Neighbours {
             compiled: &|target| compiled(cache, cache.find(page + target as u64)?),
             overwrites_flags: &|target| overwrites_flags(ram, page + target as u64),
+            crosses: &|target| crosses(ram, page + target as u64),
         };
+        self.pages_of_links.push((self.code.next_link(), page));
         let code = loop {
             let first = self.ops.len();
             let (code, routines) = (&mut self.code, &self.routines);

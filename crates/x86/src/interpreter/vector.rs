@@ -71,9 +71,32 @@ impl Operands for View<'_, '_> {
 
     fn check_store(&mut self, offset: u64, size: usize) -> Result<(), Fault> {
         let address = self.address.wrapping_add(offset);
+        if self.core.tlb.write(address, size, self.core.bank).is_some() {
+            return Ok(());
+        }
         self.core
             .check_store(address, size as u64)
             .map_err(|Raised| self.fault())
+    }
+
+    fn load_at_once(&mut self, bytes: &mut [u8]) -> bool {
+        let core = &mut *self.core;
+        let known = core.tlb.read(self.address, bytes.len(), core.bank);
+        let found = known.and_then(|physical| core.ram.slice(physical, bytes.len() as u64));
+        if let Some(found) = found {
+            bytes.copy_from_slice(found);
+        }
+        found.is_some()
+    }
+
+    fn store_at_once(&mut self, bytes: &[u8]) -> bool {
+        let core = &mut *self.core;
+        let known = core.tlb.write(self.address, bytes.len(), core.bank);
+        if let Some(physical) = known {
+            let place = core.ram.plain_bytes(physical, bytes.len());
+            place.copy_from_slice(bytes);
+        }
+        known.is_some()
     }
 
     fn gpr(&self, register: Register) -> u64 {

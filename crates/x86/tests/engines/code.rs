@@ -2,6 +2,7 @@
 //! what it is told to a sum, and goes on with the next slot.
 
 use crate::kernel_image::kernel_image;
+use crate::kernels;
 use crate::random::Random;
 use crate::remapping;
 use iced_x86::code_asm::*;
@@ -269,6 +270,7 @@ fn slot(random: &mut Random, at: u64) -> Result<Vec<u8>, IcedError> {
             a.call(REMAPPING + random.below(REMAPPING_ROUTINES) * REMAPPING_BYTES)?;
         }
         14 | 15 => hand_over(&mut a, random)?,
+        16 | 17 => kernels::paths(&mut a, random)?,
         _ => {
             for _ in 0..1 + random.below(3) {
                 any(&mut a, random)?;

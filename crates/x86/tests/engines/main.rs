@@ -5,6 +5,7 @@ mod code;
 mod compare;
 #[path = "../../testing/kernel_image.rs"]
 mod kernel_image;
+mod kernels;
 #[path = "../determinism/random.rs"]
 mod random;
 mod remapping;

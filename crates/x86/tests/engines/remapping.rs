@@ -70,12 +70,17 @@ pub fn rounds(a: &mut CodeAssembler, random: &mut Random) -> Result<(), IcedErro
     }
 }
 
+/// Puts the address of a page of the user's into RDI.
+pub fn give_to_user(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    a.mov(qword_ptr(entry(0)), (page(0) | ENTRY | 4) as i32)?;
+    a.mov(rdi, page(0))
+}
+
 /// A loop that reaches a page of the user's until AC is cleared in its middle. That is done by an instruction behind which
 /// compiled code goes on.
 fn loses_its_right(a: &mut CodeAssembler, random: &mut Random) -> Result<(), IcedError> {
     const AC: i32 = 1 << 18;
-    a.mov(qword_ptr(entry(0)), (page(0) | ENTRY | 4) as i32)?;
-    a.mov(rdi, page(0))?;
+    give_to_user(a)?;
     a.mov(rsi, page(0) + 0x20)?;
     a.pushfq()?;
     a.pop(r9)?;

@@ -134,6 +134,75 @@ impl Emitter<'_> {
         Ok(())
     }
 
+    /// SHLD and SHRD of a register of 32 or 64 bits: as for one bit, OF says whether the sign has changed.
+    pub(super) fn double_shift(&mut self) -> Result<(), ()> {
+        let step = self.present();
+        let instruction = &step.instruction;
+        let is_left = instruction.mnemonic() == Mnemonic::Shld;
+        let is_by_cl = instruction.op_kind(2) == OpKind::Register;
+        let is_wide = instruction.op_register(0).size() == 8;
+        let number = |operand| instruction.op_register(operand).full_register().number() as u8;
+        let (guest, filler) = (number(0), number(1));
+        let matters = step.live != 0;
+        if is_by_cl && self.homes[usize::from(filler)].is_none() {
+            return Err(()); // there is no register for it
+        }
+        if is_by_cl {
+            self.save_flags(); // perhaps they stay
+        }
+        let to = self.source(guest, RAX);
+        let from = self.source(filler, RCX);
+        self.writes(RAX);
+        let done = self.asm.new_dynamic_label();
+        if is_by_cl {
+            dynasm!(self.asm; .arch x64; mov ecx, Rd(GUEST_RCX));
+            if !is_wide {
+                // A count of zero clears the upper half, too.
+                dynasm!(self.asm; .arch x64; mov Rd(to), Rd(to));
+                self.put(guest, to);
+            }
+            if matters {
+                let mask = if is_wide { 63 } else { 31 };
+                dynasm!(self.asm; .arch x64; and ecx, mask; jz =>done);
+            }
+        }
+        if matters {
+            dynasm!(self.asm; .arch x64; mov [rsp + KEPT], Rq(to));
+        }
+        let count = step.shift_count() as i8;
+        match (is_left, is_wide, is_by_cl) {
+            (true, true, true) => dynasm!(self.asm; .arch x64; shld Rq(to), Rq(from), cl),
+            (true, false, true) => dynasm!(self.asm; .arch x64; shld Rd(to), Rd(from), cl),
+            (false, true, true) => dynasm!(self.asm; .arch x64; shrd Rq(to), Rq(from), cl),
+            (false, false, true) => dynasm!(self.asm; .arch x64; shrd Rd(to), Rd(from), cl),
+            (true, true, false) => dynasm!(self.asm; .arch x64; shld Rq(to), Rq(from), count),
+            (true, false, false) => dynasm!(self.asm; .arch x64; shld Rd(to), Rd(from), count),
+            (false, true, false) => dynasm!(self.asm; .arch x64; shrd Rq(to), Rq(from), count),
+            (false, false, false) => dynasm!(self.asm; .arch x64; shrd Rd(to), Rd(from), count),
+        }
+        self.put(guest, to);
+        self.flags = Flags::DEAD;
+        if matters {
+            let sign = if is_wide { 63 } else { 31 };
+            dynasm!(self.asm; .arch x64; lahf; mov rcx, [rsp + KEPT]);
+            match self.homes[usize::from(guest)] {
+                Some(home) => dynasm!(self.asm; .arch x64; xor rcx, Rq(home)),
+                None => {
+                    dynasm!(self.asm; .arch x64; xor rcx, [BYTE rsp + self.spilled(guest) as i8])
+                }
+            }
+            dynasm!(self.asm; .arch x64
+                ; bt rcx, sign
+                ; setc al
+                ; and ah, 0xefu8 as i8
+                ; mov [BYTE rsp + (FLAGS) as i8], ax
+                ; =>done
+            );
+            self.flags = Flags::IN_FRAME;
+        }
+        Ok(())
+    }
+
     /// IMUL with a destination.
     pub(super) fn multiply(&mut self) -> Result<(), ()> {
         let step = self.present();

@@ -23,21 +23,72 @@ impl Emitter<'_> {
             self.encode(RAX, Place::HERE, &[RCX, RAX])?;
             None
         };
-        self.flags = Flags::DEAD;
-        if step.live != 0 {
-            if step.live & RflagsBits::CF != 0 {
-                dynasm!(self.asm; .arch x64
-                    ; setc cl
-                    ; and BYTE [BYTE rsp + (FLAGS + 1) as i8], 0xfeu8 as i8
-                    ; or [BYTE rsp + (FLAGS + 1) as i8], cl
-                );
-            }
-            self.flags = Flags::IN_FRAME;
-        }
+        self.wrote_carry();
         if let Some(back) = back {
             self.come_back(back);
         }
         Ok(())
+    }
+
+    /// The same of a bit in memory that a register says: bits go on beyond the operand, both ways.
+    pub(super) fn bit_test_in_memory(&mut self) -> Result<(), ()> {
+        let step = self.present();
+        if step.op.is_address_32 {
+            return Err(());
+        }
+        if step.live != 0 {
+            self.save_flags();
+        } else {
+            self.yield_flags();
+        }
+        let register = step.instruction.op_register(1);
+        let guest = register.full_register().number() as u8;
+        let is_wide = register.size() == 8;
+        self.address(&step.op)?;
+        let bit = self.source(guest, RCX);
+        match is_wide {
+            true => {
+                dynasm!(self.asm; .arch x64; mov rcx, Rq(bit); sar rcx, 6; lea rax, [rax + rcx * 8])
+            }
+            false => {
+                dynasm!(self.asm; .arch x64; movsxd rcx, Rd(bit); sar rcx, 5; lea rax, [rax + rcx * 4]);
+            }
+        }
+        let miss = self.asm.new_dynamic_label();
+        self.check(access(step), register.size() as i32, miss);
+        let back = self.call_back_from(miss);
+        let bit = self.source(guest, RCX);
+        dynasm!(self.asm; .arch x64; mov ecx, Rd(bit); and ecx, 8 * register.size() as i32 - 1);
+        match (step.instruction.mnemonic(), is_wide) {
+            (Mnemonic::Bt, true) => dynasm!(self.asm; .arch x64; bt QWORD [rax], rcx),
+            (Mnemonic::Bt, false) => dynasm!(self.asm; .arch x64; bt DWORD [rax], ecx),
+            (Mnemonic::Bts, true) => dynasm!(self.asm; .arch x64; bts QWORD [rax], rcx),
+            (Mnemonic::Bts, false) => dynasm!(self.asm; .arch x64; bts DWORD [rax], ecx),
+            (Mnemonic::Btr, true) => dynasm!(self.asm; .arch x64; btr QWORD [rax], rcx),
+            (Mnemonic::Btr, false) => dynasm!(self.asm; .arch x64; btr DWORD [rax], ecx),
+            (_, true) => dynasm!(self.asm; .arch x64; btc QWORD [rax], rcx),
+            (_, false) => dynasm!(self.asm; .arch x64; btc DWORD [rax], ecx),
+        }
+        self.wrote_carry();
+        self.come_back(back);
+        Ok(())
+    }
+
+    /// The host's CF is the guest's, all other flags are in the frame, if anybody asks for them.
+    fn wrote_carry(&mut self) {
+        let live = self.present().live;
+        self.flags = Flags::DEAD;
+        if live == 0 {
+            return;
+        }
+        if live & RflagsBits::CF != 0 {
+            dynasm!(self.asm; .arch x64
+                ; setc cl
+                ; and BYTE [BYTE rsp + (FLAGS + 1) as i8], 0xfeu8 as i8
+                ; or [BYTE rsp + (FLAGS + 1) as i8], cl
+            );
+        }
+        self.flags = Flags::IN_FRAME;
     }
 
     /// BSF and BSR: of zero they leave the destination.

@@ -196,13 +196,16 @@ impl Emitter<'_> {
     /// Looks for the code at the linear address in `rax`: its entry is at `rcx` then.
     fn find(&mut self, miss: DynamicLabel) {
         self.writes(RAX); // before, most often
+        let (from, back) = (self.asm.new_dynamic_label(), self.asm.new_dynamic_label());
         dynasm!(self.asm; .arch x64
             ; movzx ecx, ax
             ; shl ecx, 4
             ; add rcx, [BYTE rsp + (JUMPS) as i8]
             ; cmp rax, [rcx]
-            ; jne =>miss
+            ; jne =>from
+            ; =>back
         );
+        self.later(Cold::SecondLook { from, back, miss });
     }
 
     /// Goes on with what [`Emitter::find`] has found.

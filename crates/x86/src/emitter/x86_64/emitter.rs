@@ -62,6 +62,12 @@ pub(super) enum Cold {
         /// Where the TLB does not, either.
         miss: DynamicLabel,
     },
+    /// An address has not its first entry in the table of jumps.
+    SecondLook {
+        from: DynamicLabel,
+        back: DynamicLabel,
+        miss: DynamicLabel,
+    },
     /// The next round of a loop does not fit into what is left.
     Budget { from: DynamicLabel, flags: Flags },
     /// A jump within the page that does not save flags.
@@ -284,18 +290,24 @@ impl<'a> Emitter<'a> {
             Kind::LoadAddress => return self.load_address(),
             Kind::ShiftByConstant => return self.shift_by_constant(),
             Kind::ShiftByCl => return self.shift_by_cl(),
+            Kind::DoubleShift => return self.double_shift(),
             Kind::Multiply => return self.multiply(),
             Kind::MultiplyWide => return self.multiply_wide(),
             Kind::Divide => return self.divide(),
             Kind::BitTest => return self.bit_test(),
+            Kind::BitTestInMemory => return self.bit_test_in_memory(),
             Kind::BitScan => return self.bit_scan(),
             Kind::CompareExchange => return self.compare_exchange(),
             Kind::SignExtend => self.sign_extend(),
             Kind::Push => self.push(),
             Kind::PushMemory => return self.push_memory(),
+            Kind::PushFlags => self.push_flags(),
             Kind::KeepOutInterrupts => self.keep_out_interrupts(),
+            Kind::LetInInterrupts => self.let_in_interrupts(),
             Kind::SwapGs => self.swap_gs(),
+            Kind::ChangeAccess => self.change_access(),
             Kind::HighByte => return self.high_byte(),
+            Kind::StoreHighByte => return self.store_high_byte(),
             Kind::Pop => self.pop(),
             Kind::Leave => self.leave_frame(),
             Kind::Branch => self.branch(),
@@ -326,7 +338,7 @@ impl<'a> Emitter<'a> {
     }
 
     /// The interpreter executes the present instruction.
-    fn call_back(&mut self) {
+    pub(super) fn call_back(&mut self) {
         self.save_flags();
         self.execute(self.index);
         self.narrow = 0;
@@ -438,6 +450,12 @@ impl<'a> Emitter<'a> {
                 size,
                 miss,
             } => self.fill_site(from, back, site, is_write, size, miss),
+            Cold::SecondLook { from, back, miss } => dynasm!(self.asm; .arch x64
+                ; =>from
+                ; call extern self.routines.second_look
+                ; je =>back
+                ; jmp =>miss
+            ),
             Cold::Budget { from, flags } => {
                 let length = self.piece.steps.len() as i32;
                 let first = self.piece.start as i32;

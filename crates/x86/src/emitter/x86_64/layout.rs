@@ -60,8 +60,9 @@ pub const fn register(guest: u8) -> i32 {
     (offset_of!(Core, r) + 8 * guest as usize) as i32
 }
 
-/// RFLAGS without the status flags, in the core; whether CPL is 3; where its other registers are.
+/// RFLAGS without the status flags, in the core; the number of its bank; whether CPL is 3; where its other registers are.
 pub const CORE_FLAGS: i32 = offset_of!(Core, flags) as i32;
+pub const CORE_BANK: i32 = offset_of!(Core, bank) as i32;
 pub const CORE_IS_USER: i32 = offset_of!(Core, is_user) as i32;
 pub const CORE_REGISTERS: i32 = offset_of!(Core, registers) as i32;
 /// The bases that SWAPGS exchanges, there.
@@ -78,6 +79,9 @@ pub const JUMPS: i32 = offset_of!(Frame, jumps) as i32;
 pub const REMAINING: i32 = offset_of!(Frame, remaining) as i32;
 pub const FLAGS: i32 = offset_of!(Frame, flags) as i32;
 pub const BANK: i32 = offset_of!(Frame, bank) as i32;
+pub const KERNEL_BANKS: i32 = offset_of!(Frame, kernel_banks) as i32;
+pub const PREVENTS_ACCESS: i32 = offset_of!(Frame, prevents_access) as i32;
+pub const INTERRUPT_WAITS: i32 = offset_of!(Frame, interrupt_waits) as i32;
 pub const TARGET: i32 = offset_of!(Frame, target) as i32;
 pub const ALLOWS_VECTORS: i32 = offset_of!(Frame, allows_vectors) as i32;
 pub const HAS_VECTORS: i32 = offset_of!(Frame, has_vectors) as i32;

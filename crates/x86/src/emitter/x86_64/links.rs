@@ -22,6 +22,8 @@ pub struct Neighbours<'a> {
     pub compiled: &'a dyn Fn(usize) -> Option<Compiled>,
     /// Whether the instructions at an offset overwrite all flags before anybody sees them.
     pub overwrites_flags: &'a dyn Fn(usize) -> bool,
+    /// Whether the instruction at an offset goes on in the next page.
+    pub crosses: &'a dyn Fn(usize) -> bool,
 }
 
 /// A compiled piece.
@@ -59,6 +61,15 @@ pub(super) struct Bare {
 impl Emitter<'_> {
     /// Goes on at an offset in the page, `rest` instructions before the end of the piece.
     pub(super) fn go_on(&mut self, target: i32, rest: i32) {
+        if (self.neighbours.crosses)(target as usize) {
+            // Only the table knows it, by its linear address.
+            self.save_flags();
+            self.give_back();
+            if rest != 0 {
+                dynasm!(self.asm; .arch x64; add r15, rest);
+            }
+            return self.go_on_elsewhere(target.into());
+        }
         let can_wait = !self.flags.frame && self.flags.origin.is_some();
         if can_wait && self.go_on_bare(target, rest as i8) {
             return;

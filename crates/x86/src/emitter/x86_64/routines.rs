@@ -3,7 +3,10 @@
 use super::layout::*;
 use super::sites::{self, Class};
 use crate::emitter::call_back;
+use crate::emitter::jumps::SPREAD;
+use crate::emitter::piece::SITES;
 use crate::emitter::tier::Exit;
+use crate::interpreter::flags::AC;
 use dynasmrt::x64::X64Relocation;
 use dynasmrt::{DynasmApi, DynasmLabelApi, VecAssembler, dynasm};
 use jit::code_cache::CodeCache;
@@ -24,6 +27,11 @@ pub struct Routines {
     pub execute: usize,
     /// Loads the XMM registers and MXCSR, if they may be used. Uses `rax`.
     pub load_vectors: usize,
+    /// Looks for the linear address in `rax` in the second entry that it may have: that is at `rcx` then, and ZF says whether
+    /// it is there.
+    pub second_look: usize,
+    /// CLAC and STAC, in the core at `rax`, and the bank that is meant then. Loses `rax`.
+    pub change_access: [usize; 2],
     /// Lets a site know a page ([`sites::emit_fill`]): of reads and of writes, of each class.
     pub fill_site: [[usize; Class::ALL.len()]; 2],
 }
@@ -67,6 +75,21 @@ impl Routines {
         dynasm!(asm; .arch x64; .align 16);
         routines.load_vectors = here(&asm);
         load_vectors(&mut asm);
+        dynasm!(asm; .arch x64; .align 16);
+        routines.second_look = here(&asm);
+        dynasm!(asm; .arch x64
+            ; imul ecx, eax, SPREAD as i32
+            ; shr ecx, 12
+            ; and ecx, 0xffff0 // 16 bytes each
+            ; add rcx, [rsp + 8 + JUMPS]
+            ; cmp rax, [rcx]
+            ; ret
+        );
+        for is_set in [false, true] {
+            dynasm!(asm; .arch x64; .align 16);
+            routines.change_access[usize::from(is_set)] = here(&asm);
+            change_access(&mut asm, is_set);
+        }
         for is_write in [false, true] {
             for class in Class::ALL {
                 dynasm!(asm; .arch x64; .align 16);
@@ -158,6 +181,26 @@ fn load_vectors(asm: &mut Assembler) {
         dynasm!(asm; .arch x64; movups Rx(number), [rax + at]);
     }
     dynasm!(asm; .arch x64; =>done; ret);
+}
+
+/// [`Routines::change_access`]. All sites forget.
+fn change_access(asm: &mut Assembler, is_set: bool) {
+    const FRAME_AT: i32 = 8; // above the return address
+    let number = usize::from(is_set) as i32;
+    match is_set {
+        true => dynasm!(asm; .arch x64; or DWORD [rax + CORE_FLAGS], AC as i32),
+        false => dynasm!(asm; .arch x64; and DWORD [rax + CORE_FLAGS], !(AC as i32)),
+    }
+    dynasm!(asm; .arch x64
+        ; mov QWORD [rax + CORE_BANK], number
+        ; mov r14, [rsp + FRAME_AT + KERNEL_BANKS + 8 * number]
+        ; mov [rsp + FRAME_AT + BANK], r14
+        ; xor eax, eax
+    );
+    for site in 0..SITES as i32 {
+        dynasm!(asm; .arch x64; mov [rsp + FRAME_AT + SITE_LIMITS + 8 * site], rax);
+    }
+    dynasm!(asm; .arch x64; ret);
 }
 
 /// Stores them, if they are loaded, and gives the host its MXCSR back. Uses `rdx`.

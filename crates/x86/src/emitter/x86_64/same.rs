@@ -515,6 +515,18 @@ impl Emitter<'_> {
         Ok(())
     }
 
+    /// MOV of AH, CH, DH or BH to memory.
+    pub(super) fn store_high_byte(&mut self) -> Result<(), ()> {
+        let register = self.present().instruction.op_register(1).full_register();
+        let back = self.operand(Access::Write)?;
+        let value = self.source(register.number() as u8, RCX);
+        dynasm!(self.asm; .arch x64; mov rcx, Rq(value); mov [rax], ch);
+        if let Some(back) = back {
+            self.come_back(back);
+        }
+        Ok(())
+    }
+
     fn emit_encoded(&mut self, instruction: &Instruction) -> Result<(), ()> {
         let encoded = self.encoder.encode(instruction, 0);
         // Of an instruction that has no encoding there may be something in the buffer.

@@ -6,6 +6,7 @@ use super::links::is_in_page;
 use super::memory::{Access, Place};
 use super::sites::Site;
 use crate::emitter::piece::Kind;
+use crate::interpreter::flags::{AF, CF, PF, RF, SF, VM, ZF};
 use dynasmrt::{DynamicLabel, DynasmApi, dynasm};
 use iced_x86::{Instruction, OpKind, Register};
 
@@ -66,7 +67,7 @@ impl Emitter<'_> {
             Kind::Same | Kind::LoadAddress | Kind::ShiftByConstant => {
                 !step.has_memory() && !names_stack(&step.instruction)
             }
-            Kind::Push | Kind::Pop => is_known && !names_stack(&step.instruction),
+            Kind::Push | Kind::PushFlags | Kind::Pop => is_known && !names_stack(&step.instruction),
             Kind::Call => is_known && is_in_page(step.target()),
             _ => false,
         }
@@ -93,6 +94,33 @@ impl Emitter<'_> {
             let value = instruction.immediate(0) as i32;
             dynasm!(self.asm; .arch x64; mov QWORD [rax + Rq(GUEST_RSP) + at], value);
         }
+        if let Some(back) = back {
+            self.settle_stack();
+            self.come_back(back);
+        }
+    }
+
+    /// PUSHFQ.
+    pub(super) fn push_flags(&mut self) {
+        self.save_flags();
+        self.writes(RAX);
+        dynasm!(self.asm; .arch x64
+            ; movzx eax, BYTE [BYTE rsp + (FLAGS) as i8] // OF
+            ; shl eax, 11
+            ; movzx ecx, BYTE [BYTE rsp + (FLAGS + 1) as i8]
+            ; and ecx, (SF | ZF | AF | PF | CF) as i32
+            ; or ecx, eax
+            ; mov rax, [BYTE rsp + (CORE) as i8]
+            ; mov eax, [rax + CORE_FLAGS]
+            ; and eax, !((RF | VM) as i32)
+            ; or ecx, eax
+            ; mov [rsp + TARGET], rcx
+        );
+        self.lose_flags();
+        let (back, place) = self.stack(RSP, -8, Access::Write);
+        let at = place.displacement + self.stack_moved;
+        self.stack_moved -= 8;
+        dynasm!(self.asm; .arch x64; mov rcx, [rsp + TARGET]; mov [rax + Rq(GUEST_RSP) + at], rcx);
         if let Some(back) = back {
             self.settle_stack();
             self.come_back(back);

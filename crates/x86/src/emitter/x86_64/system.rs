@@ -1,4 +1,4 @@
-//! What kernels do at each way in and out: CLI and SWAPGS. At other privileges than the kernel's the
+//! What kernels do at each way in and out: CLI, STI, SWAPGS, CLAC and STAC. At other privileges than the kernel's the
 //! interpreter executes them.
 
 use super::emitter::Emitter;
@@ -6,10 +6,11 @@ use super::layout::*;
 use crate::cpu::GS;
 use crate::interpreter::flags::IF;
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
+use iced_x86::Mnemonic;
 
 impl Emitter<'_> {
-    /// Puts the core into `rax`. Gives the label behind the instruction.
-    fn in_kernel(&mut self) -> DynamicLabel {
+    /// Puts the core into `rax`. Gives the label from which the interpreter executes the instruction, and that behind it.
+    fn in_kernel(&mut self) -> (DynamicLabel, DynamicLabel) {
         self.save_flags();
         self.lose_flags();
         let outside = self.asm.new_dynamic_label();
@@ -18,19 +19,48 @@ impl Emitter<'_> {
             ; cmp BYTE [rax + CORE_IS_USER], 0
             ; jne =>outside
         );
-        self.call_back_from(outside)
+        let back = self.call_back_from(outside);
+        (outside, back)
     }
 
     /// CLI.
     pub(super) fn keep_out_interrupts(&mut self) {
-        let back = self.in_kernel();
+        let (_, back) = self.in_kernel();
         dynasm!(self.asm; .arch x64; and DWORD [rax + CORE_FLAGS], !(IF as i32));
+        self.come_back(back);
+    }
+
+    /// STI, where no interrupt waits to be let in: what follows in the piece is executed in any case, so nobody sees that
+    /// interrupts are kept out until behind it.
+    pub(super) fn let_in_interrupts(&mut self) {
+        if self.index + 1 == self.piece.steps.len() {
+            return self.call_back();
+        }
+        let (outside, back) = self.in_kernel();
+        dynasm!(self.asm; .arch x64
+            ; cmp BYTE [rsp + INTERRUPT_WAITS], 0
+            ; jne =>outside
+            ; or DWORD [rax + CORE_FLAGS], IF as i32
+        );
+        self.come_back(back);
+    }
+
+    /// CLAC and STAC, where CR4.SMAP is on: other translations are meant from here on.
+    pub(super) fn change_access(&mut self) {
+        let (outside, back) = self.in_kernel();
+        let is_set = self.present().instruction.mnemonic() == Mnemonic::Stac;
+        let routine = self.routines.change_access[usize::from(is_set)];
+        dynasm!(self.asm; .arch x64
+            ; cmp BYTE [rsp + PREVENTS_ACCESS], 0
+            ; je =>outside
+            ; call extern routine
+        );
         self.come_back(back);
     }
 
     /// SWAPGS.
     pub(super) fn swap_gs(&mut self) {
-        let back = self.in_kernel();
+        let (_, back) = self.in_kernel();
         dynasm!(self.asm; .arch x64
             ; mov rax, [rax + CORE_REGISTERS]
             ; mov rcx, [rsp + segment_base(GS as u8)]

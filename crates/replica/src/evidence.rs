@@ -111,7 +111,7 @@ impl EvidenceStore {
         let place = self.place(DIVERGENCE)?;
         let text = format!(
             "record {} at instruction {}: {}\n",
-            report.sequence, report.count, report.what
+            report.record, report.count, report.what
         );
         place.write("report.txt", text.as_bytes())?;
         let mut log = LogWriter::new(header);

@@ -132,7 +132,7 @@ impl From<&FollowerStatus> for FollowerLine {
             member: follower.is_member,
             protects: follower.protects,
             trouble: follower.trouble.clone(),
-            acknowledged: follower.acknowledged,
+            acknowledged: follower.acknowledged.0,
             lag_ms: follower.lag.as_secs_f64() * 1e3,
             arrears_ms: follower.arrears.as_secs_f64() * 1e3,
             links: Vec::new(),
@@ -187,7 +187,7 @@ impl JournalLine {
                 JournalPhase::Kept => "kept",
             }
             .into(),
-            durable: journal.durable,
+            durable: journal.durable.0,
             bytes_waiting: journal.bytes_waiting as u64,
         }
     }

@@ -37,7 +37,7 @@ use machine::input::{Input, InstructionCount};
 use machine::memory::{Extent, PAGE_SIZE, PageBatch};
 use messages::{Command, LiveCommand, ReplayCommand};
 use replication::lag::RunShare;
-use replication::record::Record;
+use replication::record::{Record, RecordNumber};
 use std::cell::OnceCell;
 use std::io;
 use std::path::PathBuf;
@@ -455,10 +455,11 @@ impl ReplayingVcpu {
         })
     }
 
-    /// Replays records that follow those that were given before.
-    pub fn replay(&self, records: Vec<Record>) {
+    /// Replays the records after this one, which is the last that was given before. The machine stands after that of the
+    /// first call.
+    pub fn replay(&self, after: RecordNumber, records: Vec<Record>) {
         self.thread
-            .command(Command::Replay(ReplayCommand::Records(records)));
+            .command(Command::Replay(ReplayCommand::Records { after, records }));
     }
 
     /// The machine that differed is right: it goes on along the records where they fit, and is not compared.

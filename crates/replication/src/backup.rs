@@ -20,9 +20,9 @@ use crate::message::{
     spoken_by_both, tells_boot,
 };
 use crate::mutation::Mutation;
-use crate::record::Record;
+use crate::record::{Record, RecordNumber};
 use crate::startup::{Stance, Standing};
-use crate::succession::{Claim, Entry, Generation, Host, Key, LifeNumber, RecordNumber, Request};
+use crate::succession::{Claim, Entry, Generation, Host, Key, LifeNumber, Request};
 use crate::watch::{Agreement, Outage};
 use follow::Follow;
 use std::collections::VecDeque;
@@ -107,7 +107,7 @@ pub enum BackupAction<O> {
         /// The pairing.
         pairing: u64,
         /// Number of the last record before it.
-        sequence: u64,
+        record: RecordNumber,
         /// Instruction count at which it was taken.
         count: u64,
         /// Visible outputs there.
@@ -497,17 +497,17 @@ impl<O> Backup<O> {
         self.maintain(now);
     }
 
-    /// The replayer has replayed record `sequence` and all before; its machine is at `executed`.
+    /// The replayer has replayed `record` and all before; its machine is at `executed`.
     /// To be called now and then, and always when it has nothing left to do.
-    pub fn replayed(&mut self, now: Duration, pairing: u64, sequence: u64, executed: u64) {
+    pub fn replayed(&mut self, now: Duration, pairing: u64, record: RecordNumber, executed: u64) {
         self.enter(now);
         if let Some(follow) = self.follow_mut(pairing)
-            && !follow.replayed(sequence, executed)
+            && !follow.replayed(record, executed)
         {
             // The snapshot says another count than the message that announced it.
             let what = "the machine is beyond the log".to_owned();
             let report = DivergenceReport {
-                sequence,
+                record,
                 count: executed,
                 digest: 0,
                 what,
@@ -825,7 +825,12 @@ impl<O> Backup<O> {
             }
             (None, _) => {}
         }
-        let marker = self.marker(&self.newest, Role::None, DiskState::Copying, 0);
+        let marker = self.marker(
+            &self.newest,
+            Role::None,
+            DiskState::Copying,
+            RecordNumber::BEFORE_ALL,
+        );
         self.actions.push_back(BackupAction::Mark(marker));
         self.state = State::Following(Box::new(follow));
         if self
@@ -838,14 +843,14 @@ impl<O> Backup<O> {
     }
 
     /// A marker of this host in the generation that `opened` opened.
-    fn marker(&self, opened: &Entry, role: Role, disk: DiskState, record: u64) -> Marker {
+    fn marker(&self, opened: &Entry, role: Role, disk: DiskState, record: RecordNumber) -> Marker {
         Marker {
             machine: self.config.greeting.machine.clone(),
             life: opened.key.life,
             life_id: opened.life,
             generation: opened.next_generation(),
             role,
-            record: RecordNumber(record),
+            record,
             disk,
         }
     }

@@ -3,6 +3,7 @@
 use crate::ConnectionId;
 use crate::life_log::LifeLog;
 use crate::message::Message;
+use crate::record::RecordNumber;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -42,7 +43,7 @@ pub(crate) struct Sending {
 #[derive(Clone, Copy, Debug)]
 struct InFlight {
     /// Number and instruction count of its last record.
-    last: u64,
+    last: RecordNumber,
     count: u64,
     bytes: usize,
     sent: Duration,
@@ -55,13 +56,13 @@ pub(crate) struct Cursor {
     pub pairing: u64,
     config: BatchConfig,
     /// Number of the last record of the log that it was sent.
-    sent: u64,
+    sent: RecordNumber,
     /// Bytes of the records after that, about, and since when there are any.
     unsent_bytes: usize,
     unsent_since: Option<Duration>,
     in_flight: VecDeque<InFlight>,
     bytes_in_flight: usize,
-    acknowledged: u64,
+    acknowledged: RecordNumber,
     /// Count of the last record that the follower holds, and of the last that it held before the
     /// newest acknowledgement that brought something new.
     held_count: u64,
@@ -88,12 +89,12 @@ impl Cursor {
             connection,
             pairing,
             config,
-            sent: 0,
+            sent: RecordNumber::BEFORE_ALL,
             unsent_bytes: 0,
             unsent_since: None,
             in_flight: VecDeque::new(),
             bytes_in_flight: 0,
-            acknowledged: 0,
+            acknowledged: RecordNumber::BEFORE_ALL,
             held_count: 0,
             held_before: 0,
             awaited_since: now,
@@ -110,17 +111,17 @@ impl Cursor {
     }
 
     /// Number of the last record sent.
-    pub fn sent(&self) -> u64 {
+    pub fn sent(&self) -> RecordNumber {
         self.sent
     }
 
     /// Whether everything up to number `last` was sent.
-    pub fn has_sent_all(&self, last: u64) -> bool {
+    pub fn has_sent_all(&self, last: RecordNumber) -> bool {
         assert!(self.sent <= last, "nothing is sent that is not in the log");
         self.sent == last
     }
 
-    pub fn acknowledged(&self) -> u64 {
+    pub fn acknowledged(&self) -> RecordNumber {
         self.acknowledged
     }
 
@@ -131,9 +132,9 @@ impl Cursor {
 
     /// The follower has everything up to here: a snapshot that is taken here, or its machine stands
     /// here. What the log has beyond is sent next.
-    pub fn starts_at(&mut self, now: Duration, record: u64, count: u64, log: &LifeLog) {
+    pub fn starts_at(&mut self, now: Duration, record: RecordNumber, count: u64, log: &LifeLog) {
         assert!(
-            self.sent == 0 && self.in_flight.is_empty(),
+            self.sent == RecordNumber::BEFORE_ALL && self.in_flight.is_empty(),
             "a cursor begins before its first record"
         );
         self.sent = record;
@@ -210,7 +211,7 @@ impl Cursor {
         let mut messages = Vec::new();
         let mut unsent = log.after(self.sent).peekable();
         while unsent.peek().is_some() {
-            let first_sequence = self.sent + 1;
+            let first_record = self.sent.next();
             let mut bytes = 0;
             let mut records = Vec::new();
             while let Some((record, size)) = unsent.next_if(|_| bytes < self.config.bytes) {
@@ -218,7 +219,7 @@ impl Cursor {
                 self.sent_count = record.count;
                 records.push(record.clone());
             }
-            self.sent += records.len() as u64;
+            self.sent = self.sent.plus(records.len() as u64);
             self.in_flight.push_back(InFlight {
                 last: self.sent,
                 count: self.sent_count,
@@ -229,7 +230,7 @@ impl Cursor {
             self.bytes_sent += bytes as u64;
             messages.push(Message::Records {
                 pairing: self.pairing,
-                first_sequence,
+                first_record,
                 urgent: sending.urgent && unsent.peek().is_none(),
                 released: sending.released,
                 records,
@@ -244,18 +245,18 @@ impl Cursor {
         messages
     }
 
-    /// The follower says that it holds everything up to `sequence`. False: that cannot be.
+    /// The follower says that it holds everything up to `record`. False: that cannot be.
     #[must_use]
-    pub fn acknowledge(&mut self, now: Duration, sequence: u64) -> bool {
-        if sequence < self.acknowledged || sequence > self.sent {
+    pub fn acknowledge(&mut self, now: Duration, record: RecordNumber) -> bool {
+        if record < self.acknowledged || record > self.sent {
             return false;
         }
-        if sequence > self.acknowledged {
+        if record > self.acknowledged {
             self.awaited_since = now;
             self.held_before = self.held_count;
         }
-        self.acknowledged = sequence;
-        while let Some(batch) = self.in_flight.pop_front_if(|batch| batch.last <= sequence) {
+        self.acknowledged = record;
+        while let Some(batch) = self.in_flight.pop_front_if(|batch| batch.last <= record) {
             assert!(
                 batch.count >= self.held_count && batch.bytes <= self.bytes_in_flight,
                 "batches are in order, and their bytes were counted"

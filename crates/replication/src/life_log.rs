@@ -5,7 +5,7 @@
 //! place that the log still knows goes on from there.
 
 use crate::message::LifeId;
-use crate::record::{Record, RecordBody};
+use crate::record::{Record, RecordBody, RecordNumber};
 use std::collections::VecDeque;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
@@ -15,9 +15,9 @@ use xxhash_rust::xxh3::xxh3_128_with_seed;
 pub struct LogMark(pub u128);
 
 impl LogMark {
-    /// Of a log without records: `life` starts again after record `number`.
-    pub fn of_start(life: LifeId, number: u64) -> LogMark {
-        let seed = number ^ (life.0 >> 64) as u64;
+    /// Of a log without records: `life` starts again after `record`.
+    pub fn of_start(life: LifeId, record: RecordNumber) -> LogMark {
+        let seed = record.0 ^ (life.0 >> 64) as u64;
         LogMark(xxh3_128_with_seed(&life.0.to_le_bytes(), seed))
     }
 
@@ -51,7 +51,7 @@ impl LogMark {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     /// Number of the last record before it.
-    pub record: u64,
+    pub record: RecordNumber,
     /// Instruction count of that record, or where the snapshot was taken.
     pub count: u64,
     /// Of everything up to it.
@@ -101,7 +101,7 @@ impl LifeLog {
     ///
     /// # Panics
     /// Its instruction count is lower than that of the one before.
-    pub fn push(&mut self, record: Record) -> u64 {
+    pub fn push(&mut self, record: Record) -> RecordNumber {
         let end = self.end();
         assert!(
             record.count >= end.count,
@@ -116,15 +116,15 @@ impl LifeLog {
             mark,
         });
         assert!(
-            self.last() == end.record + 1,
+            self.last() == end.record.next(),
             "records are numbered without gaps"
         );
         self.last()
     }
 
     /// Number of the last record.
-    pub fn last(&self) -> u64 {
-        self.base.record + self.records.len() as u64
+    pub fn last(&self) -> RecordNumber {
+        self.base.record.plus(self.records.len() as u64)
     }
 
     /// Its end.
@@ -162,18 +162,18 @@ impl LifeLog {
         self.bytes
     }
 
-    /// The records after number `record`, with about how many bytes each has.
+    /// The records after `record`, with about how many bytes each has.
     ///
     /// # Panics
     /// They are not held any more: nobody lets them go while a follower needs them.
-    pub fn after(&self, record: u64) -> impl Iterator<Item = (&Record, usize)> {
+    pub fn after(&self, record: RecordNumber) -> impl Iterator<Item = (&Record, usize)> {
         assert!(
             (self.base.record..=self.last()).contains(&record),
             "records after {record} are not in a log from {} to {}",
             self.base.record,
             self.last()
         );
-        let skipped = (record - self.base.record) as usize;
+        let skipped = record.since(self.base.record) as usize;
         let records = self.records.range(skipped..);
         records.map(|logged| (&logged.record, logged.bytes))
     }
@@ -186,7 +186,7 @@ impl LifeLog {
         if place.record > self.last() {
             return Relation::Differs;
         }
-        let index = (place.record - self.base.record) as usize;
+        let index = place.record.since(self.base.record) as usize;
         let mark = match index.checked_sub(1) {
             None => self.base.mark,
             Some(index) => self.records[index].mark,
@@ -200,7 +200,7 @@ impl LifeLog {
 
     /// Forgets the oldest records beyond the limit, but none after `needed`, which a follower has not
     /// been sent yet.
-    pub fn forget_beyond_limit(&mut self, needed: u64) {
+    pub fn forget_beyond_limit(&mut self, needed: RecordNumber) {
         assert!(needed <= self.last(), "nobody was sent what is not there");
         while self.bytes > self.limit
             && self.base.record < needed
@@ -209,7 +209,7 @@ impl LifeLog {
             assert!(oldest.bytes <= self.bytes, "its bytes were counted");
             self.bytes -= oldest.bytes;
             self.base = Place {
-                record: self.base.record + 1,
+                record: self.base.record.next(),
                 count: oldest.record.count,
                 mark: oldest.mark,
             };
@@ -223,9 +223,9 @@ mod tests {
 
     fn start() -> Place {
         Place {
-            record: 10,
+            record: RecordNumber(10),
             count: 100,
-            mark: LogMark::of_start(LifeId(7), 10),
+            mark: LogMark::of_start(LifeId(7), RecordNumber(10)),
         }
     }
 
@@ -259,7 +259,7 @@ mod tests {
         assert_eq!(whole.relation(&longer.end()), Relation::Differs);
         let mut short = whole.clone();
         short.limit = 250;
-        short.forget_beyond_limit(14);
+        short.forget_beyond_limit(RecordNumber(14));
         assert_eq!(short.relation(&log(&[1], 1000).end()), Relation::Forgotten);
         assert_eq!(short.relation(&log(&[1, 2], 1000).end()), Relation::Prefix);
         assert_eq!(short.end(), whole.end());
@@ -272,7 +272,7 @@ mod tests {
         log.forget_all(500);
         assert_eq!(log.relation(&stood), Relation::Differs);
         assert_eq!(log.relation(&start()), Relation::Forgotten);
-        assert_eq!((log.last(), log.end().count), (12, 500));
+        assert_eq!((log.last(), log.end().count), (RecordNumber(12), 500));
         log.push(input(500, 3));
         assert_eq!(log.relation(&stood), Relation::Differs);
     }
@@ -280,8 +280,11 @@ mod tests {
     #[test]
     fn what_a_follower_was_not_sent_is_kept_beyond_the_limit() {
         let mut log = log(&[1, 2, 3, 4], 0);
-        log.forget_beyond_limit(12);
-        let left: Vec<u64> = log.after(12).map(|(record, _)| record.count).collect();
+        log.forget_beyond_limit(RecordNumber(12));
+        let left: Vec<u64> = log
+            .after(RecordNumber(12))
+            .map(|(record, _)| record.count)
+            .collect();
         assert_eq!(left, [102, 103]);
         assert_eq!(log.bytes(), 2 * 121);
     }
@@ -290,7 +293,7 @@ mod tests {
     #[should_panic(expected = "are not in a log")]
     fn what_is_forgotten_is_not_given_as_if_it_were_all() {
         let mut log = log(&[1, 2, 3, 4], 0);
-        log.forget_beyond_limit(14);
-        let _never = log.after(12);
+        log.forget_beyond_limit(RecordNumber(14));
+        let _never = log.after(RecordNumber(12));
     }
 }

@@ -5,7 +5,9 @@
 
 use crate::frame::{Frame, FrameError, FrameReader, FrameWriter, MAX_PAYLOAD};
 use crate::preamble::{Foreign, Preamble, preamble};
-use crate::record::{MAX_INPUT_BYTES, Record, RecordBody, decode_batch, encode_batch};
+use crate::record::{
+    MAX_INPUT_BYTES, Record, RecordBody, RecordNumber, decode_batch, encode_batch,
+};
 use crate::wire::{Fields, WireError, put_bytes, put_varint};
 use std::collections::VecDeque;
 use thiserror::Error;
@@ -62,7 +64,7 @@ pub struct LogWriter {
     out: Vec<u8>,
     batch: Vec<Record>,
     batch_bytes: usize,
-    sequence: u64,
+    last: RecordNumber,
     snapshot_bytes: u64,
     last_count: u64,
 }
@@ -75,7 +77,7 @@ impl LogWriter {
             out: preamble(MAGIC, FORMAT_VERSION),
             batch: Vec::new(),
             batch_bytes: 0,
-            sequence: 0,
+            last: RecordNumber::BEFORE_ALL,
             snapshot_bytes: 0,
             last_count: 0,
         };
@@ -93,7 +95,10 @@ impl LogWriter {
 
     /// Adds the next piece of the snapshot, of any length.
     pub fn snapshot(&mut self, bytes: &[u8]) {
-        assert!(self.sequence == 0, "the snapshot comes before the records");
+        assert!(
+            self.last == RecordNumber::BEFORE_ALL,
+            "the snapshot comes before the records"
+        );
         for piece in bytes.chunks(1 << 20) {
             let mut payload = Vec::with_capacity(piece.len() + 10);
             put_varint(&mut payload, self.snapshot_bytes);
@@ -144,9 +149,9 @@ impl LogWriter {
             return;
         }
         let mut payload = Vec::with_capacity(self.batch_bytes + 20);
-        put_varint(&mut payload, self.sequence + 1);
+        put_varint(&mut payload, self.last.next().0);
         encode_batch(&mut payload, &self.batch);
-        self.sequence += self.batch.len() as u64;
+        self.last = self.last.plus(self.batch.len() as u64);
         self.frames.write(&mut self.out, KIND_RECORDS, &payload);
         self.batch.clear();
         self.batch_bytes = 0;
@@ -160,7 +165,7 @@ impl LogWriter {
             "instruction counts never fall"
         );
         let mut payload = Vec::new();
-        put_varint(&mut payload, self.sequence);
+        put_varint(&mut payload, self.last.since(RecordNumber::BEFORE_ALL));
         put_varint(&mut payload, summary.final_count);
         put_varint(&mut payload, summary.visible_outputs);
         payload.extend_from_slice(&summary.digest.to_le_bytes());
@@ -192,7 +197,7 @@ pub enum LogItem {
         count: u64,
     },
     /// A record and its number, from 1.
-    Record(u64, Record),
+    Record(RecordNumber, Record),
     /// The proper end; always last.
     End(LogSummary),
 }
@@ -274,7 +279,7 @@ pub struct LogReader {
     frames: FrameReader,
     pending: VecDeque<LogItem>,
     snapshot_bytes: u64,
-    sequence: u64,
+    last: RecordNumber,
     last_count: u64,
     tail_bytes: u64,
     tail_is_damage: bool,
@@ -295,7 +300,7 @@ impl LogReader {
             frames: FrameReader::new(MAX_PAYLOAD),
             pending: VecDeque::new(),
             snapshot_bytes: 0,
-            sequence: 0,
+            last: RecordNumber::BEFORE_ALL,
             last_count: 0,
             tail_bytes: 0,
             tail_is_damage: false,
@@ -414,7 +419,8 @@ impl LogReader {
                 self.pending.push_back(LogItem::SnapshotEnd { count });
             }
             (KIND_RECORDS, Place::Records) => {
-                if Some(fields.varint().map_err(payload)?) != self.sequence.checked_add(1) {
+                let first_record = RecordNumber(fields.varint().map_err(payload)?);
+                if Some(first_record) != self.last.checked_plus(1) {
                     return order("a batch of records");
                 }
                 let records = decode_batch(&mut fields).map_err(payload)?;
@@ -423,14 +429,15 @@ impl LogReader {
                         return order("a record");
                     }
                     self.last_count = record.count;
-                    self.sequence += 1;
-                    self.pending
-                        .push_back(LogItem::Record(self.sequence, record));
+                    self.last = self.last.next();
+                    self.pending.push_back(LogItem::Record(self.last, record));
                 }
             }
             (KIND_END, Place::Records) => {
                 let summary = decode_end(&mut fields).map_err(payload)?;
-                if summary.records != self.sequence || summary.final_count < self.last_count {
+                if summary.records != self.last.since(RecordNumber::BEFORE_ALL)
+                    || summary.final_count < self.last_count
+                {
                     return order("the end");
                 }
                 self.place = Place::End;

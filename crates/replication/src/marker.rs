@@ -7,7 +7,8 @@
 
 use crate::line::{LineError, LineReader, LineWriter};
 use crate::message::LifeId;
-use crate::succession::{Generation, LifeNumber, MachineName, RecordNumber};
+use crate::record::RecordNumber;
+use crate::succession::{Generation, LifeNumber, MachineName};
 use std::fmt;
 
 const WORD: &str = "understudy-marker";

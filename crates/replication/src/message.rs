@@ -14,7 +14,7 @@ use crate::configuration::{Build, Configuration, Difference};
 use crate::frame::{FrameError, FrameReader, FrameWriter};
 use crate::life_log::{LogMark, Place};
 use crate::links::LinkId;
-use crate::record::Record;
+use crate::record::{Record, RecordNumber};
 use crate::startup::Standing;
 use crate::succession::{Destination, Generation, Host, LifeNumber, MachineName, RunId};
 use crate::watch::Agreement;
@@ -252,7 +252,7 @@ pub enum Parting {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DivergenceReport {
     /// Number of the record at which it was seen.
-    pub sequence: u64,
+    pub record: RecordNumber,
     /// The backup's instruction count there.
     pub count: u64,
     /// The digest of its machine there: two backups that differ from the primary in the same way are equal.
@@ -312,7 +312,7 @@ pub enum Message {
         /// The pairing.
         pairing: u64,
         /// Number of the last record before it.
-        sequence: u64,
+        record: RecordNumber,
         /// Instruction count at which it was taken.
         count: u64,
         /// Visible outputs there.
@@ -420,7 +420,7 @@ pub enum Message {
         /// The pairing.
         pairing: u64,
         /// Number of the last record before it.
-        sequence: u64,
+        record: RecordNumber,
         /// Visible outputs released so far.
         released: u64,
         /// There is a record at least this often, even if the guest idles: milliseconds.
@@ -431,7 +431,7 @@ pub enum Message {
         /// The pairing.
         pairing: u64,
         /// Number of the first.
-        first_sequence: u64,
+        first_record: RecordNumber,
         /// An output waits for the acknowledgement.
         urgent: bool,
         /// Visible outputs released so far.
@@ -444,7 +444,7 @@ pub enum Message {
         /// The pairing.
         pairing: u64,
         /// Number of the last record sent.
-        sequence: u64,
+        record: RecordNumber,
         /// Visible outputs released so far.
         released: u64,
         /// To be sent back in the next [`Message::Ack`], at once if it is new.
@@ -455,7 +455,7 @@ pub enum Message {
         /// The pairing.
         pairing: u64,
         /// Number of the last record held.
-        sequence: u64,
+        record: RecordNumber,
         /// Instruction count that its machine has reached.
         executed: u64,
         /// The newest probe seen.
@@ -496,7 +496,7 @@ pub enum Message {
         /// The pairing.
         pairing: u64,
         /// Number of the last record.
-        sequence: u64,
+        record: RecordNumber,
         /// Visible outputs released: all that will ever be. The others are the backup's to say.
         released: u64,
     },
@@ -577,14 +577,14 @@ pub enum Message {
         /// The pairing.
         pairing: u64,
         /// Number of the record.
-        sequence: u64,
+        record: RecordNumber,
     },
     /// B: has replayed everything up to this record, and differs nowhere.
     Compared {
         /// The pairing.
         pairing: u64,
         /// Number of the record.
-        sequence: u64,
+        record: RecordNumber,
     },
     /// P: the machine of this backup, which said that it differs, is what the majority has: it goes on along
     /// the log without being compared, and may take over.

@@ -17,7 +17,7 @@ pub enum Mutation {
     NotDrained,
     /// Anything but a plain success of a claim is taken as defeat.
     LostAnswerIsDefeat,
-    /// The backup does not look at sequence numbers.
+    /// The backup does not look at record numbers.
     GapUnnoticed,
     /// The backup may claim as soon as it is ready, before the primary has begun to wait for it.
     ClaimBeforeBegin,

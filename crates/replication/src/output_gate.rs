@@ -1,5 +1,6 @@
 //! The output rule: an output leaves when those hold every record up to its marker that the policy names.
 
+use crate::record::RecordNumber;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ pub(crate) enum Policy {
 impl Policy {
     /// Number of the last record that is held by whom the policy names. `held`: by each member.
     /// `None` without members.
-    pub fn held(self, held: impl Iterator<Item = u64>) -> Option<u64> {
+    pub fn held(self, held: impl Iterator<Item = RecordNumber>) -> Option<RecordNumber> {
         match self {
             Policy::AllMembers => held.min(),
             Policy::AnyMember => held.max(),
@@ -25,7 +26,7 @@ impl Policy {
 
 struct Held<O> {
     /// Number of its marker.
-    marker: u64,
+    marker: RecordNumber,
     visible_outputs: u64,
     since: Duration,
     outputs: Vec<O>,
@@ -78,7 +79,13 @@ impl<O> OutputGate<O> {
         self.released_visible = visible_outputs;
     }
 
-    pub fn hold(&mut self, now: Duration, marker: u64, visible_outputs: u64, outputs: Vec<O>) {
+    pub fn hold(
+        &mut self,
+        now: Duration,
+        marker: RecordNumber,
+        visible_outputs: u64,
+        outputs: Vec<O>,
+    ) {
         if let Some(last) = self.held.back() {
             assert!(last.marker < marker, "markers are in order");
         }
@@ -91,10 +98,10 @@ impl<O> OutputGate<O> {
         });
     }
 
-    /// Those whom the policy names hold every record up to `sequence`.
-    pub fn held_up_to(&mut self, now: Duration, sequence: u64) -> Released<O> {
+    /// Those whom the policy names hold every record up to `record`.
+    pub fn held_up_to(&mut self, now: Duration, record: RecordNumber) -> Released<O> {
         let ready = self.held.iter();
-        let ready = ready.take_while(|held| held.marker <= sequence).count();
+        let ready = ready.take_while(|held| held.marker <= record).count();
         self.release(now, ready)
     }
 

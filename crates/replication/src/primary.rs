@@ -26,11 +26,9 @@ use crate::marker::{DiskState, Marker, Role, Worth};
 use crate::message::{Button, Greeting, Message};
 use crate::mutation::Mutation;
 use crate::output_gate::{OutputGate, Policy, Released};
-use crate::record::{MAX_INPUT_BYTES, Record, RecordBody};
+use crate::record::{MAX_INPUT_BYTES, Record, RecordBody, RecordNumber};
 use crate::startup::{Stance, Standing};
-use crate::succession::{
-    Claim, Entry, Generation, Host, JournalId, Kind, RecordNumber, Request, RunId,
-};
+use crate::succession::{Claim, Entry, Generation, Host, JournalId, Kind, Request, RunId};
 use crate::watch::{Agreement, BeaconWriter, KeyWatch, Outage};
 use ability::CannotFollow;
 use checkpoints::Checkpoints;
@@ -224,7 +222,7 @@ impl Beginning {
         count: u64,
         visible_outputs: u64,
     ) -> Beginning {
-        let before = opened.record.0.checked_sub(1);
+        let before = opened.record.before();
         assert!(before.is_some(), "records are numbered from 1");
         let record = before.unwrap_or_default();
         let base = Place {
@@ -393,7 +391,7 @@ impl<O> Primary<O> {
             life_id: self.opened.life,
             generation: self.generation(),
             role: Role::Primary,
-            record: RecordNumber(self.log.last()),
+            record: self.log.last(),
             disk: DiskState::Whole,
         }
     }
@@ -543,7 +541,7 @@ impl<O> Primary<O> {
     }
 
     /// One more record of the life's log; gives its number.
-    fn append(&mut self, now: Duration, record: Record) -> u64 {
+    fn append(&mut self, now: Duration, record: Record) -> RecordNumber {
         let bytes = record.encoded_size_bound();
         let number = self.log.push(record);
         let join = match &mut self.state {

@@ -2,6 +2,10 @@
 //!
 //! `docs/log-format.md`, "A batch of records".
 
+mod number;
+
+pub use number::RecordNumber;
+
 use crate::wire::{Fields, WireError, put_bytes, put_varint};
 
 /// The longest input of one record, in bytes.

@@ -2,7 +2,7 @@
 
 use crate::guest::{Guest, GuestStop, Injection};
 use crate::message::DivergenceReport;
-use crate::record::{Record, RecordBody};
+use crate::record::{Record, RecordBody, RecordNumber};
 use std::collections::VecDeque;
 use thiserror::Error;
 
@@ -57,10 +57,10 @@ pub enum DivergenceKind {
 
 /// Where and how a replay differs from what was recorded.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("record {sequence}, at instruction {record_count}: {kind}")]
+#[error("record {record}, at instruction {record_count}: {kind}")]
 pub struct Divergence {
     /// Number of the record.
-    pub sequence: u64,
+    pub record: RecordNumber,
     /// The record's instruction count.
     pub record_count: u64,
     /// The guest's instruction count.
@@ -75,7 +75,7 @@ impl Divergence {
     /// As it is told to the primary.
     pub fn report(&self) -> DivergenceReport {
         DivergenceReport {
-            sequence: self.sequence,
+            record: self.record,
             count: self.guest_count,
             digest: self.guest_digest,
             what: self.kind.to_string(),
@@ -103,34 +103,52 @@ pub struct ReplayedOutputs<O> {
     pub outputs: Vec<O>,
 }
 
+/// Which records the guest is compared with. The others are followed only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Compares {
+    /// Those after this one.
+    After(RecordNumber),
+    /// None.
+    Nothing,
+}
+
 /// Runs a guest along the records of a log. It stands nowhere but at a record's count.
 #[derive(Debug)]
 pub struct Replayer<G: Guest> {
     guest: G,
     queue: VecDeque<Record>,
     /// Number of the last record replayed.
-    replayed: u64,
+    replayed: RecordNumber,
     outputs: Vec<ReplayedOutputs<G::Output>>,
     diverged: Option<Divergence>,
-    /// Records up to this one are followed, but not compared.
-    compares_after: u64,
+    compares: Compares,
 }
 
 impl<G: Guest> Replayer<G> {
     /// Replays on `guest`, which stands where its snapshot was taken.
     pub fn new(guest: G) -> Replayer<G> {
-        Replayer::after(guest, 0)
+        Replayer::after(guest, RecordNumber::BEFORE_ALL)
     }
 
-    /// The same, and the first record to come follows record `sequence`.
-    pub fn after(guest: G, sequence: u64) -> Replayer<G> {
+    /// The same, and the first record to come follows `record`.
+    pub fn after(guest: G, record: RecordNumber) -> Replayer<G> {
         Replayer {
             guest,
             queue: VecDeque::new(),
-            replayed: sequence,
+            replayed: record,
             outputs: Vec::new(),
             diverged: None,
-            compares_after: 0,
+            compares: Compares::After(RecordNumber::BEFORE_ALL),
+        }
+    }
+
+    /// The next record to be added follows this one. Where the guest stands may be known only with the first.
+    pub fn goes_on_after(&mut self, record: RecordNumber) {
+        let last = self.replayed.plus(self.queue.len() as u64);
+        if last == RecordNumber::BEFORE_ALL {
+            self.replayed = record;
+        } else {
+            assert!(record == last, "records are replayed without gaps");
         }
     }
 
@@ -139,8 +157,8 @@ impl<G: Guest> Replayer<G> {
         self.queue.push_back(record);
     }
 
-    /// Number of the last record replayed, from 1; 0 before.
-    pub fn replayed(&self) -> u64 {
+    /// Number of the last record replayed.
+    pub fn replayed(&self) -> RecordNumber {
         self.replayed
     }
 
@@ -182,24 +200,28 @@ impl<G: Guest> Replayer<G> {
     /// The records are those of a machine that is wrong, and this guest's is right: from here on it takes
     /// their inputs, where they fit, and is compared with nothing, until [`Replayer::compare`].
     pub fn stop_comparing(&mut self) {
-        self.compares_after = u64::MAX;
+        self.compares = Compares::Nothing;
         if let Some(divergence) = self.diverged.take() {
             let does_not_fit = matches!(divergence.kind, DivergenceKind::Injection(_));
             if does_not_fit && self.queue.pop_front().is_some() {
-                self.replayed += 1;
+                self.replayed = self.replayed.next();
             }
         }
     }
 
     /// Records that are added from here on are those of a machine that is equal.
     pub fn compare(&mut self) {
-        if self.compares_after == u64::MAX {
-            self.compares_after = self.replayed + self.queue.len() as u64;
+        if self.compares == Compares::Nothing {
+            let last = self.replayed.plus(self.queue.len() as u64);
+            self.compares = Compares::After(last);
         }
     }
 
     fn compares(&self) -> bool {
-        self.replayed >= self.compares_after
+        match self.compares {
+            Compares::After(record) => self.replayed >= record,
+            Compares::Nothing => false,
+        }
     }
 
     /// Does the next piece of work: runs at most `max_instructions`, or replays one record at the
@@ -214,7 +236,7 @@ impl<G: Guest> Replayer<G> {
         };
         match self.advance(&record, max_instructions) {
             Ok(Progress::Waiting) => {
-                self.replayed += 1;
+                self.replayed = self.replayed.next();
                 let more = !self.queue.is_empty();
                 Ok(if more {
                     Progress::Working
@@ -228,7 +250,7 @@ impl<G: Guest> Replayer<G> {
             }
             Err(kind) => {
                 let divergence = Divergence {
-                    sequence: self.replayed + 1,
+                    record: self.replayed.next(),
                     record_count: record.count,
                     guest_count: self.guest.instruction_count(),
                     guest_digest: self.guest.digest(),

@@ -48,7 +48,7 @@ pub enum WireError {
     /// A name is not UTF-8.
     #[error("a name is not UTF-8")]
     NotUtf8,
-    /// Instruction counts or sequence numbers run over 64 bits.
+    /// Instruction counts or record numbers run over 64 bits.
     #[error("a count runs over 64 bits")]
     Overflow,
 }

@@ -8,7 +8,7 @@ use replication::backup::{Backup, BackupAction};
 use replication::event::Event;
 use replication::message::Message;
 use replication::primary::{Beginning, Primary, PrimaryAction};
-use replication::record::{Record, RecordBody};
+use replication::record::{Record, RecordBody, RecordNumber};
 use std::collections::VecDeque;
 use std::time::Duration;
 use support::{Store, config, power_on};
@@ -44,7 +44,7 @@ struct Distant {
     count: u64,
     visible: u64,
     log: VecDeque<Record>,
-    replayed: u64,
+    replayed: RecordNumber,
     executed: u64,
     emitted: u64,
 }
@@ -72,7 +72,7 @@ impl Distant {
             count: 0,
             visible: 0,
             log: VecDeque::new(),
-            replayed: 0,
+            replayed: RecordNumber::BEFORE_ALL,
             executed: 0,
             emitted: 0,
         }
@@ -138,9 +138,9 @@ impl Distant {
                         self.backup.arbiter_answered(self.now, &request, &outcome);
                     }
                     BackupAction::Place {
-                        pairing, sequence, ..
+                        pairing, record, ..
                     } => {
-                        self.replayed = sequence;
+                        self.replayed = record;
                         self.backup.restored(self.now, pairing, Ok(()));
                     }
                     BackupAction::Replay { records, .. } => self.log.extend(records),
@@ -191,7 +191,7 @@ impl Distant {
                 break;
             }
             budget -= distance;
-            self.replayed += 1;
+            self.replayed = self.replayed.next();
             self.log.pop_front();
         }
         if before != (self.replayed, self.executed) {

@@ -10,7 +10,7 @@ use replication::journal::{
 use replication::life_log::{LogMark, Place};
 use replication::message::LifeId;
 use replication::primary::StoredRecords;
-use replication::record::{Record, RecordBody};
+use replication::record::{Record, RecordBody, RecordNumber};
 use replication::succession::{JournalId, LifeNumber, MachineName};
 
 fn head() -> JournalHead {
@@ -25,7 +25,7 @@ fn head() -> JournalHead {
         semantics_version: 5,
         configuration_hash: 6,
         place: Place {
-            record: 40,
+            record: RecordNumber(40),
             count: 1000,
             mark: LogMark(8),
         },
@@ -69,7 +69,7 @@ fn commits() -> Vec<Vec<StoredRecords>> {
             });
             let records = records.collect();
             StoredRecords {
-                first,
+                first_record: RecordNumber(first),
                 released: first,
                 records,
             }
@@ -118,7 +118,7 @@ fn read(bytes: &[u8], piece: usize) -> Read {
     let mut items_of_records = items.clone();
     items_of_records.retain(|item| !matches!(item, JournalItem::Read(_)));
     if let Some(JournalItem::Records(stored)) = items_of_records.last() {
-        assert_eq!(stored.first + stored.records.len() as u64 - 1, last);
+        assert_eq!(stored.last_record(), last);
     }
     (items, end)
 }
@@ -179,12 +179,9 @@ fn a_flipped_bit_in_what_was_durable_is_refused_with_the_record_named() {
     for position in ends[0]..ends[3] {
         let whole = ends.iter().filter(|end| **end <= position).count() - 1;
         let before = commits[..whole].iter().flatten().last();
-        let before = before.map_or(40, |last| last.first + last.records.len() as u64 - 1);
+        let before = before.map_or(RecordNumber(40), StoredRecords::last_record);
         let of_commit = commits[whole].iter();
-        let until = of_commit
-            .map(|stored| stored.records.len() as u64)
-            .sum::<u64>()
-            + before;
+        let until = before.plus(of_commit.map(|stored| stored.records.len() as u64).sum());
         for bit in 0..8 {
             let mut damaged = file.clone();
             damaged[position] ^= 1 << bit;
@@ -349,7 +346,7 @@ mod format_2 {
         payload.extend(head.life_id.0.to_le_bytes());
         payload.extend(head.semantics_version.to_le_bytes());
         payload.extend(head.configuration_hash.to_le_bytes());
-        put_varint(&mut payload, head.place.record);
+        put_varint(&mut payload, head.place.record.0);
         put_varint(&mut payload, head.place.count);
         payload.extend(head.place.mark.0.to_le_bytes());
         put_varint(&mut payload, head.visible_outputs);
@@ -374,7 +371,7 @@ mod format_2 {
             for (index, batch) in commit.iter().enumerate() {
                 let mut records = Vec::new();
                 put_varint(&mut records, batch.released);
-                put_varint(&mut records, batch.first);
+                put_varint(&mut records, batch.first_record.0);
                 encode_batch(&mut records, &batch.records);
                 if index > 0 {
                     frames.write(&mut file, 3, &records);

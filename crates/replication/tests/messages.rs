@@ -166,7 +166,7 @@ fn standpoint() -> impl Strategy<Value = Option<Standpoint>> {
     proptest::option::of(place.prop_map(|(life_id, record, count, mark)| Standpoint {
         life_id: LifeId(life_id),
         place: Place {
-            record,
+            record: RecordNumber(record),
             count,
             mark: LogMark(mark),
         },
@@ -288,9 +288,9 @@ fn message() -> impl Strategy<Value = Message> {
             token,
             link: LinkId(link)
         }),
-        (n(), n(), n()).prop_map(|(pairing, sequence, released)| Message::Handover {
+        (n(), n(), n()).prop_map(|(pairing, record, released)| Message::Handover {
             pairing,
-            sequence,
+            record: RecordNumber(record),
             released
         }),
         n().prop_map(|pairing| Message::TakenOver { pairing }),
@@ -364,9 +364,9 @@ fn message() -> impl Strategy<Value = Message> {
             end,
         }),
         (n(), n(), n(), n(), any::<u128>()).prop_map(
-            |(pairing, sequence, count, visible_outputs, mark)| Message::SnapshotTaken {
+            |(pairing, record, count, visible_outputs, mark)| Message::SnapshotTaken {
                 pairing,
-                sequence,
+                record: RecordNumber(record),
                 count,
                 visible_outputs,
                 mark: LogMark(mark),
@@ -396,49 +396,55 @@ fn message() -> impl Strategy<Value = Message> {
             done,
             total
         }),
-        (n(), n(), n(), n()).prop_map(|(pairing, sequence, released, record_interval_ms)| {
+        (n(), n(), n(), n()).prop_map(|(pairing, record, released, record_interval_ms)| {
             Message::Begin {
                 pairing,
-                sequence,
+                record: RecordNumber(record),
                 released,
                 record_interval_ms,
             }
         }),
         (n(), 0..1u64 << 60, any::<bool>(), n(), records).prop_map(
-            |(pairing, first_sequence, urgent, released, records)| Message::Records {
+            |(pairing, first_record, urgent, released, records)| Message::Records {
                 pairing,
-                first_sequence,
+                first_record: RecordNumber(first_record),
                 urgent,
                 released,
                 records
             }
         ),
-        (n(), n(), n(), n()).prop_map(|(pairing, sequence, released, probe)| {
+        (n(), n(), n(), n()).prop_map(|(pairing, record, released, probe)| {
             Message::Heartbeat {
                 pairing,
-                sequence,
+                record: RecordNumber(record),
                 released,
                 probe,
             }
         }),
-        (n(), n(), n(), n(), n()).prop_map(|(pairing, sequence, executed, echo, durable)| {
+        (n(), n(), n(), n(), n()).prop_map(|(pairing, record, executed, echo, durable)| {
             Message::Ack {
                 pairing,
-                sequence,
+                record: RecordNumber(record),
                 executed,
                 echo,
                 durable,
             }
         }),
-        (n(), n()).prop_map(|(pairing, sequence)| Message::Compare { pairing, sequence }),
-        (n(), n()).prop_map(|(pairing, sequence)| Message::Compared { pairing, sequence }),
+        (n(), n()).prop_map(|(pairing, record)| Message::Compare {
+            pairing,
+            record: RecordNumber(record),
+        }),
+        (n(), n()).prop_map(|(pairing, record)| Message::Compared {
+            pairing,
+            record: RecordNumber(record),
+        }),
         n().prop_map(|pairing| Message::Majority { pairing }),
         (n(), n(), n(), any::<u128>(), "\\PC{0,60}").prop_map(
-            |(pairing, sequence, count, digest, what)| {
+            |(pairing, record, count, digest, what)| {
                 Message::Diverged {
                     pairing,
                     report: DivergenceReport {
-                        sequence,
+                        record: RecordNumber(record),
                         count,
                         digest,
                         what,
@@ -599,7 +605,7 @@ fn the_longest_greeting_and_refusal_fit() {
         listen_port: u16::MAX,
     };
     let place = Place {
-        record: u64::MAX,
+        record: RecordNumber(u64::MAX),
         count: u64::MAX,
         mark: LogMark(u128::MAX),
     };
@@ -692,14 +698,14 @@ fn what_an_idle_pair_sends_is_small() {
     };
     let records = size(Message::Records {
         pairing: 3,
-        first_sequence: 500_000,
+        first_record: RecordNumber(500_000),
         urgent: false,
         released: 1_000_000,
         records: vec![clock],
     });
     let ack = size(Message::Ack {
         pairing: 3,
-        sequence: 500_000,
+        record: RecordNumber(500_000),
         executed: count,
         echo: 2,
         durable: 0,

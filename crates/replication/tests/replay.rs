@@ -1,7 +1,7 @@
 //! Replaying a log, and everything in which a replay can differ from it.
 
 use replication::guest::{Guest, GuestStop, Injection, InjectionError};
-use replication::record::{Record, RecordBody};
+use replication::record::{Record, RecordBody, RecordNumber};
 use replication::replay::{Divergence, DivergenceKind, Progress, Replayer};
 
 /// Works for a hundred instructions after each input, says its count every forty, and ends at the
@@ -129,13 +129,16 @@ fn what_is_written_to_a_shared_disk_is_compared_and_each_write_once() {
     let records = first.into_iter().chain(second.clone());
     let mut same = replayer(records);
     to_the_end(&mut same, 1000).unwrap();
-    assert_eq!(same.replayed(), 6);
+    assert_eq!(same.replayed(), RecordNumber(6));
     // In another order.
     let swapped = [input(0, 4), input(5, 3), written(5, 0x304)];
     let divergence = difference(swapped.into_iter().chain(second));
     let (expected, found) = (0x304, 0x403);
     assert_eq!(divergence.kind, DivergenceKind::Written { expected, found });
-    assert_eq!((divergence.sequence, divergence.record_count), (3, 5));
+    assert_eq!(
+        (divergence.record, divergence.record_count),
+        (RecordNumber(3), 5)
+    );
     let told = divergence.to_string();
     assert!(told.contains("wrote to shared disks"), "{told}");
     // The majority's machine goes on, and what it wrote before is not taken for what it writes then.
@@ -155,7 +158,7 @@ fn records_take_effect_at_their_counts_in_steps_of_any_size() {
         to_the_end(&mut replayer, step).unwrap();
         assert_eq!(
             (replayer.executed(), replayer.replayed(), replayer.backlog()),
-            (160, 4, 0)
+            (160, RecordNumber(4), 0)
         );
         let outputs = replayer.take_outputs();
         let said: Vec<(u64, Vec<u64>)> = outputs
@@ -183,9 +186,9 @@ fn an_input_that_needs_this_hosts_disk_is_tried_again() {
     replayer.guest_mut().not_yet = 2;
     assert_eq!(replayer.step(1000), Ok(Progress::Blocked));
     assert_eq!(replayer.step(1000), Ok(Progress::Blocked));
-    assert_eq!(replayer.replayed(), 0);
+    assert_eq!(replayer.replayed(), RecordNumber(0));
     to_the_end(&mut replayer, 1000).unwrap();
-    assert_eq!(replayer.replayed(), 2);
+    assert_eq!(replayer.replayed(), RecordNumber(2));
 }
 
 #[test]
@@ -197,7 +200,10 @@ fn another_digest_is_a_difference() {
             body: RecordBody::Digest(1),
         },
     ]);
-    assert_eq!((divergence.sequence, divergence.guest_count), (2, 50));
+    assert_eq!(
+        (divergence.record, divergence.guest_count),
+        (RecordNumber(2), 50)
+    );
     assert!(matches!(
         divergence.kind,
         DivergenceKind::Digest { expected: 1, .. }
@@ -279,12 +285,15 @@ fn a_guest_that_is_right_goes_on_along_a_wrong_log_and_is_compared_again_afterwa
     wrong.into_iter().for_each(|record| replayer.push(record));
     let divergence = to_the_end(&mut replayer, 1000).unwrap_err();
     assert_eq!(
-        (divergence.sequence, divergence.guest_digest),
-        (2, 50 << 64 | 100)
+        (divergence.record, divergence.guest_digest),
+        (RecordNumber(2), 50 << 64 | 100)
     );
     replayer.stop_comparing();
     to_the_end(&mut replayer, 1000).unwrap();
-    assert_eq!((replayer.replayed(), replayer.executed()), (6, 160));
+    assert_eq!(
+        (replayer.replayed(), replayer.executed()),
+        (RecordNumber(6), 160)
+    );
     replayer.compare();
     replayer.push(marker(160, 4));
     to_the_end(&mut replayer, 1000).unwrap();
@@ -302,7 +311,10 @@ fn an_input_that_was_the_difference_is_left_out_by_who_is_right() {
     assert!(to_the_end(&mut replayer, 1000).is_err());
     replayer.stop_comparing();
     to_the_end(&mut replayer, 1000).unwrap();
-    assert_eq!((replayer.replayed(), replayer.executed()), (3, 40));
+    assert_eq!(
+        (replayer.replayed(), replayer.executed()),
+        (RecordNumber(3), 40)
+    );
 }
 
 /// A guest that executes nothing: it holds what it is given, and becomes what a checkpoint says.
@@ -398,7 +410,10 @@ fn a_checkpoint_leads_where_nothing_is_executed_and_is_compared_there() {
     ];
     let (mut replayer, divergence) = follow(records);
     assert_eq!(divergence, None);
-    assert_eq!((replayer.executed(), replayer.replayed()), (500, 5));
+    assert_eq!(
+        (replayer.executed(), replayer.replayed()),
+        (500, RecordNumber(5))
+    );
     let outputs = replayer.take_outputs();
     assert_eq!(
         (outputs[0].visible_outputs, outputs[0].outputs.as_slice()),
@@ -427,7 +442,10 @@ fn the_pieces_of_half_a_checkpoint_change_nothing() {
     ];
     let (replayer, divergence) = follow(records);
     assert_eq!(divergence, None);
-    assert_eq!((replayer.executed(), replayer.replayed()), (500, 4));
+    assert_eq!(
+        (replayer.executed(), replayer.replayed()),
+        (500, RecordNumber(4))
+    );
     assert_eq!(replayer.guest().state, [3]);
 }
 

@@ -2,6 +2,7 @@
 
 use crate::arbiter::Arbiter;
 use crate::guest::StubOutput;
+use replication::record::RecordNumber;
 use replication::succession::{
     Entry, Generation, Host, HostId, Kind, LifeNumber, MachineName, RunId,
 };
@@ -72,7 +73,7 @@ pub struct Checker {
     boot_of: BTreeMap<(LifeNumber, Generation), BootId>,
     /// Fingerprints of the primaries' guests right after each record: a primary that does not know yet
     /// that another went live makes records of the same numbers.
-    truth: BTreeMap<(BootId, u64), BTreeSet<u64>>,
+    truth: BTreeMap<(BootId, RecordNumber), BTreeSet<u64>>,
     /// Writes whose flush the outside knows to be complete, in each life.
     durable: BTreeMap<LifeNumber, Vec<u64>>,
 }
@@ -172,14 +173,19 @@ impl Checker {
     }
 
     /// The primary's guest after a record.
-    pub fn recorded(&mut self, opened: &Entry, record: u64, fingerprint: u64) {
+    pub fn recorded(&mut self, opened: &Entry, record: RecordNumber, fingerprint: u64) {
         let boot = self.boot(opened);
         let truth = self.truth.entry((boot, record)).or_default();
         truth.insert(fingerprint);
     }
 
     /// Replicas are equal at equal instruction counts: the backup's guest after the same record.
-    pub fn replayed(&self, opened: &Entry, record: u64, fingerprint: u64) -> Result<(), String> {
+    pub fn replayed(
+        &self,
+        opened: &Entry,
+        record: RecordNumber,
+        fingerprint: u64,
+    ) -> Result<(), String> {
         match self.truth.get(&(self.boot(opened), record)) {
             Some(truth) if truth.contains(&fingerprint) => Ok(()),
             Some(_) => Err(format!(

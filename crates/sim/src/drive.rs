@@ -227,18 +227,18 @@ impl World {
                 backup.core.outputs(now, pairing, visible, outputs);
             }
             FromReplay::Replayed {
-                sequence,
+                record,
                 executed,
                 fingerprints,
             } => {
-                backup.core.replayed(now, pairing, sequence, executed);
+                backup.core.replayed(now, pairing, record, executed);
                 let (may_differ, after) = (backup.may_differ(), backup.compared_after);
                 if backup.core.status().phase == BackupPhase::Ending {
                     self.coverage.reached(Situation::DrainedAtTheEnd);
                 }
-                for (sequence, fingerprint) in fingerprints {
-                    if !may_differ && sequence > after {
-                        let verdict = self.checker.replayed(&opened, sequence, fingerprint);
+                for (record, fingerprint) in fingerprints {
+                    if !may_differ && record > after {
+                        let verdict = self.checker.replayed(&opened, record, fingerprint);
                         self.check(verdict);
                     }
                 }
@@ -528,13 +528,13 @@ impl World {
             BackupAction::Fetch { pairing } => self.fetch(node, run, pairing),
             BackupAction::Place {
                 pairing,
-                sequence,
+                record,
                 visible_outputs,
                 ..
             } => {
                 if let Some(Role::Backup(backup)) = self.role(node) {
                     backup.pairing = pairing;
-                    backup.snapshot_at = sequence;
+                    backup.snapshot_at = record;
                     backup.marked = visible_outputs;
                     self.marker_is_held(node);
                     self.snapshot_placed(node);

@@ -9,7 +9,7 @@ use replication::backup::Backup;
 use replication::guest::{Guest, GuestStop};
 use replication::message::DivergenceReport;
 use replication::primary::Primary;
-use replication::record::{Record, RecordBody};
+use replication::record::{Record, RecordBody, RecordNumber};
 use replication::replay::{Progress, Replayer};
 use replication::startup::Startup;
 use replication::succession::Entry;
@@ -51,9 +51,9 @@ pub enum FromReplay {
     },
     /// Progress.
     Replayed {
-        sequence: u64,
+        record: RecordNumber,
         executed: u64,
-        fingerprints: Vec<(u64, u64)>,
+        fingerprints: Vec<(RecordNumber, u64)>,
     },
     /// The end.
     Diverged(DivergenceReport),
@@ -137,7 +137,7 @@ pub struct PrimaryProcess {
     /// To the event loop.
     pub channel: Channel<FromVcpu>,
     /// Number of the last record that it made.
-    pub record: u64,
+    pub record: RecordNumber,
     /// Flushes asked for up to this instruction count may complete.
     pub flushes_up_to: u64,
     /// The flush under way: what it covers, and when this host's disk has it.
@@ -161,7 +161,7 @@ impl PrimaryProcess {
     /// Around a core and a machine.
     pub fn new(core: Primary<StubOutput>, guest: StubGuest) -> PrimaryProcess {
         PrimaryProcess {
-            record: core.status().record.0,
+            record: core.status().record,
             flushes_up_to: 0,
             flush: None,
             stands_still: false,
@@ -267,8 +267,8 @@ impl PrimaryProcess {
     }
 
     /// Counts a record, as the core does.
-    pub fn count_record(&mut self) -> u64 {
-        self.record += 1;
+    pub fn count_record(&mut self) -> RecordNumber {
+        self.record = self.record.next();
         self.record
     }
 
@@ -332,7 +332,7 @@ pub struct BackupProcess {
     /// The restore under way: unique over the world.
     pub attempt: u64,
     /// Number of the last record before the snapshot.
-    pub snapshot_at: u64,
+    pub snapshot_at: RecordNumber,
     /// Flushes of the guest that this host's disk does not have yet: instruction count, writes,
     /// when it will.
     pub flush: Option<(u64, u64, u64)>,
@@ -359,7 +359,7 @@ pub struct BackupProcess {
     /// Its machine was told to go on without being compared.
     pub uncompared: bool,
     /// Records up to this one say nothing of it.
-    pub compared_after: u64,
+    pub compared_after: RecordNumber,
     /// A replay waited for the disk.
     pub blocked: bool,
     stopped: bool,
@@ -375,7 +375,7 @@ impl BackupProcess {
             primary: 0,
             pairing: 0,
             attempt: 0,
-            snapshot_at: 0,
+            snapshot_at: RecordNumber::BEFORE_ALL,
             flush: None,
             flush_seen: (0, 0),
             connection: None,
@@ -388,7 +388,7 @@ impl BackupProcess {
             poisoned: false,
             has_poisoned_primary: false,
             uncompared: false,
-            compared_after: 0,
+            compared_after: RecordNumber::BEFORE_ALL,
             blocked: false,
             stopped: false,
         }
@@ -418,7 +418,7 @@ impl BackupProcess {
         self.poisoned = false;
         self.has_poisoned_primary = false;
         self.uncompared = false;
-        self.compared_after = 0;
+        self.compared_after = RecordNumber::BEFORE_ALL;
         self.blocked = false;
         self.stopped = false;
     }
@@ -457,7 +457,7 @@ impl BackupProcess {
         }
         self.has_poisoned_primary = false;
         if let Some(replayer) = &mut self.replayer {
-            self.compared_after = replayer.replayed() + replayer.backlog() as u64;
+            self.compared_after = replayer.replayed().plus(replayer.backlog() as u64);
             replayer.compare();
         }
     }
@@ -523,12 +523,12 @@ impl BackupProcess {
             }
         }
         self.poisoned |= replayer.guest().was_lied_to;
-        let (sequence, executed) = (replayer.replayed(), replayer.executed());
-        if (sequence, executed) != before {
+        let (record, executed) = (replayer.replayed(), replayer.executed());
+        if (record, executed) != before {
             self.channel.put(
                 at,
                 FromReplay::Replayed {
-                    sequence,
+                    record,
                     executed,
                     fingerprints,
                 },

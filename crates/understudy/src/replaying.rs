@@ -23,7 +23,7 @@ use replica::outside::ConsoleSink;
 use replica::vcpu::{ReplicaGuest, times_of};
 use replication::guest::{Guest, GuestStop};
 use replication::log::{LogHeader, LogItem, LogReader, LogSummary};
-use replication::record::Record;
+use replication::record::{Record, RecordNumber};
 use replication::replay::{Progress, Replayer};
 use rustix::fs::{FlockOperation, flock};
 use sight::Sight;
@@ -193,7 +193,7 @@ impl Replay {
                 let machine = Snapshot::read_from(&mut &bytes[..])
                     .and_then(|snapshot| architecture.restore(&snapshot, self.options.engine));
                 let machine = machine.map_err(Failure::usage)?;
-                self.begin(machine, 0)?;
+                self.begin(machine, RecordNumber::BEFORE_ALL)?;
             }
             (LogItem::Record(number, record), _) => self.record(number, record)?,
             (LogItem::End(summary), Stage::Records(_)) => self.summary = Some(summary),
@@ -204,7 +204,7 @@ impl Replay {
     }
 
     /// Records follow those up to number `before` on this machine.
-    fn begin(&mut self, machine: Box<dyn Machine>, before: u64) -> Result<(), Failure> {
+    fn begin(&mut self, machine: Box<dyn Machine>, before: RecordNumber) -> Result<(), Failure> {
         self.first_count = machine.instruction_count();
         let is_before = match self.goals.front() {
             Some(Moment::Instruction(count)) => *count < self.first_count,
@@ -222,7 +222,7 @@ impl Replay {
         Ok(())
     }
 
-    fn record(&mut self, number: u64, record: Record) -> Result<(), Failure> {
+    fn record(&mut self, number: RecordNumber, record: Record) -> Result<(), Failure> {
         self.sight.expect(number, &record);
         self.replayer()?.push(record);
         Ok(())
@@ -397,7 +397,7 @@ impl Replay {
 }
 
 /// Where a replay is, for people.
-pub fn position(machine: &dyn Machine, replayed: u64) -> String {
+pub fn position(machine: &dyn Machine, replayed: RecordNumber) -> String {
     format!(
         "instruction {}, record {replayed}, {} of guest time",
         machine.instruction_count(),

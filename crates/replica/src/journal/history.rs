@@ -17,6 +17,7 @@ use crate::config::JournalPlace;
 use crate::packing::Unpacker;
 use machine::snapshot::Chain;
 use replication::journal::{JournalError, JournalHead};
+use replication::record::RecordNumber;
 use replication::succession::JournalId;
 use std::collections::BTreeSet;
 use std::io::{self, Read};
@@ -62,7 +63,7 @@ pub enum HistoryError {
         /// The file.
         path: PathBuf,
         /// The last record before it.
-        after: u64,
+        after: RecordNumber,
     },
     /// A segment that follows nothing.
     #[error(
@@ -74,7 +75,7 @@ pub enum HistoryError {
         /// The file.
         path: PathBuf,
         /// The last record before it.
-        after: u64,
+        after: RecordNumber,
     },
     /// What a disk read cannot be unpacked.
     #[error("{}: what disk {device} read for request {request} cannot be unpacked", path.display())]

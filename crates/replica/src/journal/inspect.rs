@@ -29,20 +29,20 @@ enum InspectError {
     #[error("{0}")]
     Base(#[from] ChainError),
     #[error("{} is missing, and with it the records after {after}", path.display())]
-    Missing { path: PathBuf, after: u64 },
+    Missing { path: PathBuf, after: RecordNumber },
     #[error(
         "{} does not go on where the file before it ends (record {after}): that one is damaged or cut, or \
          one of both is of another journal; put the right files back",
         path.display()
     )]
-    Chain { path: PathBuf, after: u64 },
+    Chain { path: PathBuf, after: RecordNumber },
     #[error(
         "{} is damaged after record {after}: its last {bytes} bytes are not what was put there",
         path.display()
     )]
     End {
         path: PathBuf,
-        after: u64,
+        after: RecordNumber,
         bytes: u64,
     },
     #[error(
@@ -80,7 +80,7 @@ pub struct Inspected {
     /// How the last one ends.
     pub(super) tail: Tail,
     /// The last record.
-    pub(super) last: u64,
+    pub(super) last: RecordNumber,
     /// Visible outputs that are known to have left.
     pub(super) released: u64,
     /// What reading its snapshot, and those on which it builds, took.
@@ -93,7 +93,7 @@ impl Inspected {
         FoundJournal {
             life: self.head.life,
             life_id: self.head.life_id,
-            last: RecordNumber(self.last),
+            last: self.last,
             is_fenced: self.is_fenced,
         }
     }
@@ -109,7 +109,7 @@ impl Inspected {
     }
 
     /// The last record that it holds.
-    pub fn last(&self) -> u64 {
+    pub fn last(&self) -> RecordNumber {
         self.last
     }
 

@@ -29,6 +29,7 @@ use replication::journal::BaseSnapshot;
 use replication::life_log::Place;
 use replication::mutation::Mutations;
 use replication::primary::{JournalStart, StoredRecords};
+use replication::record::RecordNumber;
 use replication::startup::{FoundJournal, JournalWorth};
 use replication::succession::{JournalId, MachineName, RunId};
 use retention::RetentionThread;
@@ -79,7 +80,7 @@ pub enum JournalNews {
     /// This snapshot is whole and durable.
     HasSnapshot(JournalId, WrittenSnapshot),
     /// Everything up to this record is.
-    Durable(JournalId, u64),
+    Durable(JournalId, RecordNumber),
     /// It cannot be kept any further.
     Failed(JournalId, String),
     /// What is to be durable is not yet, and why; it is tried again.

@@ -68,7 +68,6 @@ pub(super) struct KeptMachine {
     machine: BackupMachine,
     recent: RecentRecords,
     pairing: u64,
-    snapshot_at: u64,
     durable: u64,
 }
 
@@ -95,8 +94,6 @@ pub(super) struct BackupLoop {
     found: Option<Receiver<Box<Snapshot>>>,
     recent: RecentRecords,
     pairing: u64,
-    /// Number of the last record before the snapshot.
-    snapshot_at: u64,
     /// Up to where this host's disks have all that the guest flushed.
     durable: u64,
     /// The replay was told that its end is waited for.
@@ -130,7 +127,6 @@ impl BackupLoop {
             machine: Some(kept.machine),
             recent: kept.recent,
             pairing: kept.pairing,
-            snapshot_at: kept.snapshot_at,
             durable: kept.durable,
             ..BackupLoop::around(host, peer, core)
         }
@@ -147,7 +143,6 @@ impl BackupLoop {
             found: None,
             recent: RecentRecords::default(),
             pairing: 0,
-            snapshot_at: 0,
             durable: 0,
             hurried: false,
             requests: PassedOnRequests::default(),
@@ -346,12 +341,10 @@ impl BackupLoop {
                         self.core
                             .outputs(monotonic(), pairing, batch.visible, batch.outputs);
                     }
-                    let replayed = self.snapshot_at + replayed;
                     self.core.replayed(monotonic(), pairing, replayed, count);
                 }
-                ReplayReport::Diverged { mut report, found } => {
+                ReplayReport::Diverged { report, found } => {
                     self.found = Some(found);
-                    report.sequence += self.snapshot_at;
                     self.core.diverged(monotonic(), pairing, report);
                 }
                 ReplayReport::Snapshot(begun) => self.keeping_begun(begun),
@@ -385,10 +378,9 @@ impl BackupLoop {
                 BackupAction::Settle { pairing, marker } => {
                     self.host.markers.write(Purpose::Member(pairing), marker);
                 }
-                BackupAction::Place { sequence, .. } => {
-                    self.snapshot_at = sequence;
+                BackupAction::Place { record, .. } => {
                     if let Some(machine) = &mut self.machine {
-                        machine.place();
+                        machine.stands_after(record);
                     }
                     // It may have been made already.
                     self.host.waker.wake();
@@ -643,7 +635,6 @@ impl BackupLoop {
             machine,
             recent: std::mem::take(&mut self.recent),
             pairing: self.pairing,
-            snapshot_at: self.snapshot_at,
             durable: self.durable,
         }))
     }

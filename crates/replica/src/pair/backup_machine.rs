@@ -6,7 +6,7 @@ use crate::vcpu::ReplayingVcpu;
 use environment::mpsc::Receiver;
 use environment::thread::JoinHandle;
 use machine::snapshot::Snapshot;
-use replication::record::Record;
+use replication::record::{Record, RecordNumber};
 use std::io;
 use std::sync::atomic::Ordering;
 
@@ -15,8 +15,9 @@ pub struct BackupMachine {
     stage: Stage,
     /// What came of the snapshot, until it is known where in the log it was taken.
     made: Option<Result<ReplayingVcpu, RestoreError>>,
-    /// It is known where in the log the snapshot was taken.
-    is_placed: bool,
+    /// The last record before the snapshot, once it is known where in the log that was taken; then the last that was
+    /// given to the machine.
+    last: Option<RecordNumber>,
     /// Records that came before the machine was made.
     early: Vec<Record>,
 }
@@ -39,7 +40,7 @@ impl BackupMachine {
         Ok(BackupMachine {
             stage: Stage::Restoring(Restoring::start(parts)?),
             made: None,
-            is_placed: false,
+            last: None,
             early: Vec::new(),
         })
     }
@@ -60,9 +61,9 @@ impl BackupMachine {
         }
     }
 
-    /// It is known where in the log the snapshot was taken: what comes of it may be told.
-    pub fn place(&mut self) {
-        self.is_placed = true;
+    /// The snapshot was taken after this record: what comes of it may be told.
+    pub fn stands_after(&mut self, record: RecordNumber) {
+        self.last = Some(record);
     }
 
     /// What came of the snapshot, once: the machine replays from here on, or why it cannot.
@@ -78,13 +79,14 @@ impl BackupMachine {
             self.made,
             Some(Err(RestoreError::Disk(_) | RestoreError::Unfit { .. }))
         );
-        if !self.is_placed && !is_of_disk {
+        if self.last.is_none() && !is_of_disk {
             return None;
         }
         match self.made.take()? {
             Ok(vcpu) => {
-                vcpu.replay(std::mem::take(&mut self.early));
                 self.stage = Stage::Running(vcpu);
+                let early = std::mem::take(&mut self.early);
+                self.replay(early);
                 Some(Ok(()))
             }
             Err(reason) => {
@@ -105,7 +107,11 @@ impl BackupMachine {
     /// Replays records after those that came before.
     pub fn replay(&mut self, records: Vec<Record>) {
         match &self.stage {
-            Stage::Running(vcpu) => vcpu.replay(records),
+            Stage::Running(vcpu) => {
+                let after = self.last.expect("a machine runs when its place is known");
+                self.last = Some(after.plus(records.len() as u64));
+                vcpu.replay(after, records);
+            }
             Stage::Restoring(_) | Stage::Failed => self.early.extend(records),
         }
     }

@@ -341,10 +341,10 @@ impl PrimaryLoop {
                     self.has_journal_snapshot(id, written);
                     self.core.journal_has_snapshot(now, id);
                 }
-                JournalNews::Durable(id, sequence) => {
+                JournalNews::Durable(id, record) => {
                     self.journal_answers(None);
                     self.journal_age.commits += 1;
-                    self.core.journal_durable(now, id, sequence);
+                    self.core.journal_durable(now, id, record);
                 }
                 JournalNews::Trimmed(_, kept) => {
                     if let Some(desk) = &mut self.host.journal {

@@ -20,7 +20,7 @@ use machine::Machine;
 use replication::life_log::LifeLog;
 use replication::message::Message;
 use replication::primary::{Beginning, Primary};
-use replication::record::Record;
+use replication::record::{Record, RecordNumber};
 use replication::startup::{Stance, Standing};
 use replication::succession::Entry;
 use std::collections::VecDeque;
@@ -38,9 +38,8 @@ struct Recovery {
     recovering: Recovering,
     vcpu: Option<ReplayingVcpu>,
     log: LifeLog,
-    /// Records that were given to the machine, and that it has replayed.
-    given: u64,
-    replayed: u64,
+    /// The last record that the machine has replayed.
+    replayed: RecordNumber,
     all_read: bool,
     /// What the disks hold is made theirs, once all was replayed; true when it is.
     committing: Option<Receiver<Result<(), String>>>,
@@ -68,14 +67,13 @@ impl Recovery {
             return Err(error.into());
         };
         let (inspected, recovering) = journal.recover(id, machines, disks, waker)?;
-        let log_bytes = host.pair_config.log_bytes;
+        let (place, log_bytes) = (inspected.head().place, host.pair_config.log_bytes);
         Ok(Recovery {
-            log: LifeLog::from(inspected.head().place, log_bytes),
+            log: LifeLog::from(place, log_bytes),
             inspected,
             recovering,
             vcpu: None,
-            given: 0,
-            replayed: 0,
+            replayed: place.record,
             all_read: false,
             committing: None,
             is_committed: false,
@@ -86,7 +84,7 @@ impl Recovery {
     }
 
     fn has_replayed(&self) -> bool {
-        self.all_read && self.replayed == self.given && self.vcpu.is_some()
+        self.all_read && self.replayed == self.log.last() && self.vcpu.is_some()
     }
 
     /// Whether the machine may go live: everything was replayed, and the disks are what that made of them.
@@ -114,7 +112,7 @@ impl Recovery {
 
     /// Takes what was read.
     fn take(&mut self, host: &mut Host) -> Result<(), ReplicaError> {
-        while self.given - self.replayed < AHEAD_RECORDS {
+        while self.log.last().since(self.replayed) < AHEAD_RECORDS {
             match self.recovering.next() {
                 Some(Recovered::Machine(machine, disks, loading)) => {
                     self.loading = loading;
@@ -132,14 +130,14 @@ impl Recovery {
     }
 
     fn replay(&mut self, records: Vec<Record>) {
-        self.given += records.len() as u64;
+        let after = self.log.last();
         for record in &records {
             self.log.push(record.clone());
         }
         self.log.forget_beyond_limit(self.log.last());
         // The machine comes before its records.
         if let Some(vcpu) = &self.vcpu {
-            vcpu.replay(records);
+            vcpu.replay(after, records);
         }
     }
 
@@ -157,11 +155,10 @@ impl Recovery {
                         .extend(outputs.into_iter().filter(may_be_missing));
                 }
                 ReplayReport::Diverged { report, .. } => {
-                    let record = self.inspected.head().place.record + report.sequence;
                     return Err(ReplicaError::Journal(format!(
-                        "at record {record}, instruction {}, the machine does something else than \
+                        "at record {}, instruction {}, the machine does something else than \
                          its journal says: {}",
-                        report.count, report.what
+                        report.record, report.count, report.what
                     )));
                 }
                 ReplayReport::Durable { .. } | ReplayReport::Snapshot(_) => {}
@@ -176,14 +173,17 @@ impl Recovery {
         Ok(())
     }
 
-    /// Records that it has.
-    fn records(&self) -> u64 {
-        self.inspected.last() - self.inspected.head().place.record
+    /// Records that the machine has replayed, of how many.
+    fn records(&self) -> (u64, u64) {
+        let before = self.inspected.head().place.record;
+        let all = self.inspected.last().since(before);
+        (self.replayed.since(before), all)
     }
 
     /// For a peer that asks.
     fn standing(&self, host: &Host, won: &Entry) -> Standing {
-        let tenths = self.replayed * 10 / self.records().max(1);
+        let (replayed, all) = self.records();
+        let tenths = replayed * 10 / all.max(1);
         let greeting = &host.pair_config.greeting;
         Standing {
             machine: greeting.machine.clone(),
@@ -202,7 +202,10 @@ impl Recovery {
     fn progress(&self, host: &Host) -> String {
         match (&self.vcpu, &host.journal) {
             (None, Some(journal)) => format!("its snapshots are read, {}", journal.meter()),
-            _ => format!("record {} of {}", self.replayed, self.records()),
+            _ => {
+                let (replayed, all) = self.records();
+                format!("record {replayed} of {all}")
+            }
         }
     }
 
@@ -296,7 +299,6 @@ fn go_live(mut host: Host, opened: Entry, recovery: Recovery) -> PrimaryLoop {
         inspected,
         vcpu,
         log,
-        given,
         outputs,
         began,
         loading,
@@ -307,7 +309,7 @@ fn go_live(mut host: Host, opened: Entry, recovery: Recovery) -> PrimaryLoop {
     let count = gauges.count.load(Ordering::Acquire);
     let visible_outputs = gauges.visible.load(Ordering::Acquire);
     assert!(
-        log.last() == inspected.last() && log.last() + 1 == opened.record.0,
+        log.last() == inspected.last() && log.last().next() == opened.record,
         "the records of the next generation follow those of the journal"
     );
     if let Some(journal) = &host.journal {
@@ -317,8 +319,9 @@ fn go_live(mut host: Host, opened: Entry, recovery: Recovery) -> PrimaryLoop {
         0 => String::new(),
         bytes => format!("; {bytes} bytes at its end, which nobody had seen, were cut off"),
     };
+    let records = log.last().since(inspected.head().place.record);
     let detail = format!(
-        "the machine goes on where it was seen last: {given} records of its journal replayed in {} ms, \
+        "the machine goes on where it was seen last: {records} records of its journal replayed in {} ms, \
          outputs sent again: {}{torn}",
         monotonic().saturating_sub(began).as_millis(),
         outputs.len()

@@ -14,7 +14,7 @@ use machine::snapshot::{Snapshot, SnapshotHead};
 use replication::journal::MachineTimes;
 use replication::lag::RunShare;
 use replication::message::DivergenceReport;
-use replication::record::Record;
+use replication::record::{Record, RecordNumber};
 use std::time::Duration;
 
 /// What the thread is told.
@@ -75,7 +75,12 @@ pub enum SnapshotDisks {
 #[derive(Debug)]
 pub(crate) enum ReplayCommand {
     /// These records follow those that were given before.
-    Records(Vec<Record>),
+    Records {
+        /// The last of those; of the first time, that after which the machine stands.
+        after: RecordNumber,
+        /// In order.
+        records: Vec<Record>,
+    },
     /// The machine that differed goes on, and is not compared.
     StopComparing,
     /// What is given from here on is compared again.
@@ -186,7 +191,7 @@ pub enum ReplayReport {
         /// Where the machine is now.
         count: u64,
         /// The number of the last record replayed.
-        replayed: u64,
+        replayed: RecordNumber,
     },
     /// The snapshot that was asked for.
     Snapshot(Box<BegunSnapshot>),

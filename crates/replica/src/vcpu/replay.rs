@@ -48,8 +48,9 @@ pub(super) fn run(guest: &mut ReplicaGuest, ends: &Ends) -> Result<Option<GoingL
             ends.commands.recv().map_err(|_| TryRecvError::Disconnected)
         };
         match command {
-            Ok(Command::Replay(ReplayCommand::Records(records))) => {
+            Ok(Command::Replay(ReplayCommand::Records { after, records })) => {
                 heard_at_ns = monotonic_ns();
+                replayer.goes_on_after(after);
                 records.into_iter().for_each(|record| replayer.push(record));
             }
             Ok(Command::Replay(ReplayCommand::StopComparing)) => {
@@ -65,7 +66,8 @@ pub(super) fn run(guest: &mut ReplicaGuest, ends: &Ends) -> Result<Option<GoingL
                 });
             }
             Ok(Command::Replay(ReplayCommand::Snapshot { number })) => {
-                snapshots.ask(number, replayer.replayed() + replayer.backlog() as u64);
+                let last = replayer.replayed().plus(replayer.backlog() as u64);
+                snapshots.ask(number, last);
             }
             Ok(Command::Live(command)) => go_live
                 .as_mut()

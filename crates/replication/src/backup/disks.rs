@@ -5,6 +5,7 @@ use crate::ConnectionId;
 use crate::event::Event;
 use crate::marker::{DiskState, Role};
 use crate::message::{Message, OF_ITS_HOST, Parting};
+use crate::record::RecordNumber;
 use std::time::Duration;
 
 impl<O> Backup<O> {
@@ -69,7 +70,12 @@ impl<O> Backup<O> {
         let Some(follow) = follow else {
             return;
         };
-        let marker = self.marker(follow.opened(), Role::None, DiskState::Suspect, 0);
+        let marker = self.marker(
+            follow.opened(),
+            Role::None,
+            DiskState::Suspect,
+            RecordNumber::BEFORE_ALL,
+        );
         self.actions.push_back(BackupAction::Mark(marker));
     }
 }

@@ -4,7 +4,8 @@ use super::{Backup, BackupAction, BackupStop, State};
 use crate::marker::{DiskState, Role};
 use crate::message::{Message, Parting};
 use crate::mutation::Mutation;
-use crate::succession::{Entry, Kind, RecordNumber};
+use crate::record::RecordNumber;
+use crate::succession::{Entry, Kind};
 
 impl<O> Backup<O> {
     /// The primary says that the guest has ended, that everything is out, and that the key is there.
@@ -25,7 +26,7 @@ impl<O> Backup<O> {
         let State::Claiming(follow, _) = &self.state else {
             return false;
         };
-        by.kind == Kind::Ended && by.record == RecordNumber(follow.received()).next()
+        by.kind == Kind::Ended && by.record == follow.received().next()
     }
 
     /// What was acknowledged is replayed before this replica ends: the primary relied on it, and a
@@ -61,7 +62,7 @@ impl<O> Backup<O> {
         }
     }
 
-    fn marker_of_member(&self, record: u64) -> Option<crate::marker::Marker> {
+    fn marker_of_member(&self, record: RecordNumber) -> Option<crate::marker::Marker> {
         let State::Ending(follow) = &self.state else {
             return None;
         };

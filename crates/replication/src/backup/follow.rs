@@ -12,7 +12,7 @@ use crate::message::{
     printable,
 };
 use crate::mutation::{Mutation, Mutations};
-use crate::record::Record;
+use crate::record::{Record, RecordNumber};
 use crate::succession::{ClaimPacing, Entry, HostId, Kind, Outcome, Request};
 use crate::watch::{Agreement, BeaconReader};
 use std::collections::VecDeque;
@@ -45,7 +45,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(20);
 /// What a primary says about how often it makes records counts up to a day.
 const MAX_RECORD_INTERVAL_MS: u64 = 24 * 3600 * 1000;
 /// No record has a number beyond.
-const MOST_RECORDS: u64 = 1 << 62;
+const LAST_NUMBER: RecordNumber = RecordNumber(1 << 62);
 /// How often the progress of the restore is told.
 const RESTORE_PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 /// So long a backup waits with its claim when the primary says that it is claiming. Were it to ask
@@ -136,9 +136,9 @@ pub(super) struct Follow<O> {
     /// Its machine is what the majority has: it follows the log without being compared.
     pub is_uncompared: bool,
     /// The primary wants to hear when this record was replayed.
-    compares_at: Option<u64>,
+    compares_at: Option<RecordNumber>,
     /// The record before Begin; the settling of the disk was asked for; it is done.
-    begun_at: u64,
+    begun_at: RecordNumber,
     settling: bool,
     settled: bool,
     /// Settlings under way, and whether the last one was asked for: at the end of the life.
@@ -153,7 +153,7 @@ pub(super) struct Follow<O> {
     overlooked: u64,
     last_record: Duration,
     /// Number of the last record replayed, and where the machine is.
-    replayed: u64,
+    replayed: RecordNumber,
     executed: u64,
     /// Visible outputs that the primary said are out.
     released: u64,
@@ -185,7 +185,7 @@ impl<O> Follow<O> {
         let interval = config.watch_interval;
         // Until it is known where the snapshot was taken.
         let nowhere = Place {
-            record: 0,
+            record: RecordNumber::BEFORE_ALL,
             count: 0,
             mark: LogMark::default(),
         };
@@ -203,7 +203,7 @@ impl<O> Follow<O> {
             differs: None,
             is_uncompared: false,
             compares_at: None,
-            begun_at: 0,
+            begun_at: RecordNumber::BEFORE_ALL,
             settling: false,
             settled: false,
             settles_open: 0,
@@ -213,7 +213,7 @@ impl<O> Follow<O> {
             log: LifeLog::from(nowhere, config.log_bytes),
             overlooked: 0,
             last_record: now,
-            replayed: 0,
+            replayed: RecordNumber::BEFORE_ALL,
             executed: 0,
             released: 0,
             kept: VecDeque::new(),
@@ -316,7 +316,7 @@ impl<O> Follow<O> {
         &self.opened
     }
 
-    pub fn received(&self) -> u64 {
+    pub fn received(&self) -> RecordNumber {
         self.log.last()
     }
 
@@ -367,7 +367,7 @@ impl<O> Follow<O> {
     }
 
     pub fn backlog(&self) -> u64 {
-        self.received() - self.replayed
+        self.received().since(self.replayed)
     }
 
     /// True once, for the last settling of the disk.
@@ -396,16 +396,16 @@ impl<O> Follow<O> {
 
     /// False: the machine is beyond the log.
     #[must_use]
-    pub fn replayed(&mut self, sequence: u64, executed: u64) -> bool {
+    pub fn replayed(&mut self, record: RecordNumber, executed: u64) -> bool {
         if executed > self.log.end().count {
             return false;
         }
         assert!(
-            sequence <= self.received(),
+            record <= self.received(),
             "records are received before they are replayed"
         );
-        assert!(sequence >= self.replayed, "replay goes forward");
-        self.replayed = sequence;
+        assert!(record >= self.replayed, "replay goes forward");
+        self.replayed = record;
         self.executed = executed;
         true
     }
@@ -482,8 +482,8 @@ impl<O> Follow<O> {
     /// What was asked for by [`Message::Compare`], once.
     fn compared(&mut self) -> Option<Message> {
         let (pairing, replayed) = (self.pairing, self.replayed);
-        let sequence = self.compares_at.take_if(|at| *at <= replayed)?;
-        Some(Message::Compared { pairing, sequence })
+        let record = self.compares_at.take_if(|at| *at <= replayed)?;
+        Some(Message::Compared { pairing, record })
     }
 
     /// Whether this host could go on in the primary's place, when that has changed.
@@ -518,10 +518,10 @@ impl<O> Follow<O> {
         let is_held = self.phase != Phase::Restoring;
         Message::Ack {
             pairing: self.pairing,
-            sequence: if is_held {
-                self.received() + self.overlooked
+            record: if is_held {
+                self.received().plus(self.overlooked)
             } else {
-                0
+                RecordNumber::BEFORE_ALL
             },
             executed: self.executed,
             echo: self.echo,
@@ -544,7 +544,7 @@ impl<O> Follow<O> {
     fn take_records(
         &mut self,
         now: Duration,
-        first_sequence: u64,
+        first_record: RecordNumber,
         records: &[Record],
         mutations: &Mutations,
     ) -> Result<(), &'static str> {
@@ -552,15 +552,14 @@ impl<O> Follow<O> {
             return Err("records before the snapshot");
         }
         let look = !mutations.active(Mutation::GapUnnoticed);
-        if mutations.active(Mutation::SkipsWhatItLacks) && first_sequence > self.received() {
-            let record = first_sequence - 1;
+        if mutations.active(Mutation::SkipsWhatItLacks) && first_record > self.received() {
             let place = Place {
-                record,
+                record: first_record.before().unwrap_or_default(),
                 ..self.log.end()
             };
             self.log = LifeLog::from(place, 0);
         }
-        if first_sequence != self.received() + 1 && look {
+        if first_record != self.received().next() && look {
             return Err("records are missing or come twice");
         }
         let Some(first) = records.first() else {
@@ -575,8 +574,8 @@ impl<O> Follow<O> {
             self.log.push(record.clone());
         }
         self.log.forget_beyond_limit(self.received());
-        self.overlooked =
-            (first_sequence + records.len() as u64 - 1).saturating_sub(self.received());
+        let (last, received) = (first_record.plus(records.len() as u64 - 1), self.received());
+        self.overlooked = last.max(received).since(received);
         self.last_record = now;
         Ok(())
     }
@@ -603,13 +602,13 @@ impl<O> Backup<O> {
         let result = match message {
             Message::SnapshotTaken {
                 pairing,
-                sequence,
+                record,
                 count,
                 visible_outputs,
                 mark,
             } if pairing == expected => {
                 let place = Place {
-                    record: sequence,
+                    record,
                     count,
                     mark,
                 };
@@ -646,11 +645,11 @@ impl<O> Backup<O> {
             }
             Message::Handover {
                 pairing,
-                sequence,
+                record,
                 released,
             } if pairing == expected && follow.differs.is_none() => {
                 follow.release(released);
-                return self.handed_over(now, sequence);
+                return self.handed_over(now, record);
             }
             Message::Challenged { pairing, nonce } if pairing == expected => {
                 if let Some(request) = follow.beacon.met(nonce) {
@@ -660,22 +659,22 @@ impl<O> Backup<O> {
             }
             Message::Records {
                 pairing,
-                first_sequence,
+                first_record,
                 urgent,
                 released,
                 records,
             } if pairing == expected => {
-                self.records_came(now, first_sequence, urgent, released, records)
+                self.records_came(now, first_record, urgent, released, records)
             }
             Message::Begin {
                 pairing,
-                sequence,
+                record,
                 released,
                 record_interval_ms,
-            } if pairing == expected => self.begun(now, sequence, released, record_interval_ms),
+            } if pairing == expected => self.begun(now, record, released, record_interval_ms),
             Message::Heartbeat {
                 pairing,
-                sequence,
+                record,
                 released,
                 probe,
             } if pairing == expected => {
@@ -683,7 +682,7 @@ impl<O> Backup<O> {
                 let look = !self.config.mutations.active(Mutation::GapUnnoticed);
                 // Where the records begin is known when the snapshot is taken.
                 let knows_place = !matches!(follow.phase, Phase::Marking | Phase::Fetching);
-                if sequence != follow.received() && knows_place && look {
+                if record != follow.received() && knows_place && look {
                     Err("records are missing")
                 } else {
                     if probe > follow.echo {
@@ -693,8 +692,8 @@ impl<O> Backup<O> {
                     Ok(())
                 }
             }
-            Message::Compare { pairing, sequence } if pairing == expected => {
-                follow.compares_at = Some(sequence);
+            Message::Compare { pairing, record } if pairing == expected => {
+                follow.compares_at = Some(record);
                 Ok(())
             }
             Message::Majority { pairing } if pairing == expected => self.is_majority(),
@@ -735,19 +734,19 @@ impl<O> Backup<O> {
         if follow.phase != Phase::Fetching {
             return Err("a snapshot that nobody asked for");
         }
-        let (sequence, count) = (place.record, place.count);
-        if sequence > MOST_RECORDS {
+        let (record, count) = (place.record, place.count);
+        if record > LAST_NUMBER {
             return Err("a number that no record has");
         }
         follow.phase = Phase::Restoring;
         follow.log = LifeLog::from(place, log_bytes);
-        follow.replayed = sequence;
+        follow.replayed = record;
         follow.executed = count;
         follow.released = visible_outputs;
         let pairing = follow.pairing;
         self.actions.push_back(BackupAction::Place {
             pairing,
-            sequence,
+            record,
             count,
             visible_outputs,
         });
@@ -820,11 +819,11 @@ impl<O> Backup<O> {
         self.send(connection, Message::Ready { pairing });
     }
 
-    fn handed_over(&mut self, now: Duration, sequence: u64) {
+    fn handed_over(&mut self, now: Duration, record: RecordNumber) {
         let State::Following(follow) = &mut self.state else {
             return;
         };
-        if !follow.has_begun() || sequence != follow.received() {
+        if !follow.has_begun() || record != follow.received() {
             let what = "it hands over what we do not hold";
             return self.lost_primary(now, Suspicion::Protocol(what.to_owned()));
         }
@@ -939,7 +938,7 @@ impl<O> Backup<O> {
     fn begun(
         &mut self,
         now: Duration,
-        sequence: u64,
+        record: RecordNumber,
         released: u64,
         record_interval_ms: u64,
     ) -> Result<(), &'static str> {
@@ -950,11 +949,11 @@ impl<O> Backup<O> {
         if follow.phase != Phase::Confirmed {
             return Err("it begins before we confirmed the key");
         }
-        if sequence != follow.received() && look {
+        if record != follow.received() && look {
             return Err("records before Begin are missing");
         }
         follow.phase = Phase::Begun;
-        follow.begun_at = sequence;
+        follow.begun_at = record;
         follow.silence = SilenceDetector::new(now, self.config.detector.silence_timeout);
         follow.last_record = now;
         if !self.config.mutations.active(Mutation::RecordTimeoutIsFixed) {
@@ -973,7 +972,7 @@ impl<O> Backup<O> {
     fn records_came(
         &mut self,
         now: Duration,
-        first_sequence: u64,
+        first_record: RecordNumber,
         urgent: bool,
         released: u64,
         records: Vec<Record>,
@@ -981,7 +980,7 @@ impl<O> Backup<O> {
         let State::Following(follow) = &mut self.state else {
             return Ok(());
         };
-        follow.take_records(now, first_sequence, &records, &self.config.mutations)?;
+        follow.take_records(now, first_record, &records, &self.config.mutations)?;
         follow.release(released);
         if urgent {
             let connection = follow.connection;

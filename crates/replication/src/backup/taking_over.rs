@@ -6,7 +6,7 @@ use crate::event::Event;
 use crate::failure_detector::Suspicion;
 use crate::message::{Message, Parting};
 use crate::mutation::Mutation;
-use crate::succession::{Claim, Entry, Kind, Outcome, RecordNumber, Request, Verdict};
+use crate::succession::{Claim, Entry, Kind, Outcome, Request, Verdict};
 use std::time::Duration;
 
 impl<O> Backup<O> {
@@ -49,7 +49,7 @@ impl<O> Backup<O> {
         let (State::Following(follow) | State::Claiming(follow, _)) = &self.state else {
             return;
         };
-        let record = RecordNumber(follow.received()).next();
+        let record = follow.received().next();
         let entry = follow
             .opened()
             .taken_over(self.config.writer(), kind, record);

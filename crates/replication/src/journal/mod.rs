@@ -15,7 +15,7 @@ use crate::life_log::{LogMark, Place};
 use crate::message::LifeId;
 use crate::preamble::{Foreign, Preamble, preamble};
 use crate::primary::StoredRecords;
-use crate::record::encode_batch;
+use crate::record::{RecordNumber, encode_batch};
 use crate::succession::{JournalId, LifeNumber, MachineName};
 use crate::wire::{Fields, WireError, put_bytes, put_varint};
 use thiserror::Error;
@@ -145,7 +145,7 @@ impl JournalHead {
         out.extend_from_slice(&self.life_id.0.to_le_bytes());
         out.extend_from_slice(&self.semantics_version.to_le_bytes());
         out.extend_from_slice(&self.configuration_hash.to_le_bytes());
-        put_varint(&mut out, self.place.record);
+        put_varint(&mut out, self.place.record.0);
         put_varint(&mut out, self.place.count);
         out.extend_from_slice(&self.place.mark.0.to_le_bytes());
         put_varint(&mut out, self.visible_outputs);
@@ -183,7 +183,7 @@ impl JournalHead {
             semantics_version: u32::from_le_bytes(fields.array()?),
             configuration_hash: u64::from_le_bytes(fields.array()?),
             place: Place {
-                record: fields.varint()?,
+                record: RecordNumber(fields.varint()?),
                 count: fields.varint()?,
                 mark: LogMark(u128::from_le_bytes(fields.array()?)),
             },
@@ -244,7 +244,7 @@ pub enum JournalError {
     #[error("it is damaged after record {after}: {why}")]
     Records {
         /// The last good record.
-        after: u64,
+        after: RecordNumber,
         /// What is wrong.
         why: FrameError,
     },
@@ -252,7 +252,7 @@ pub enum JournalError {
     #[error("it is damaged after record {after}: {what} at byte {offset} of its frames")]
     Order {
         /// The last good record.
-        after: u64,
+        after: RecordNumber,
         /// What is wrong.
         what: &'static str,
         /// Where.
@@ -287,7 +287,7 @@ pub struct SegmentWriter {
     digest: Xxh3,
     /// Where the next byte goes in the file.
     position: u64,
-    last: u64,
+    last: RecordNumber,
 }
 
 impl SegmentWriter {
@@ -325,14 +325,14 @@ impl SegmentWriter {
         }
         for batch in batches {
             assert!(
-                batch.first == self.last + 1 && !batch.records.is_empty(),
+                batch.first_record == self.last.next() && !batch.records.is_empty(),
                 "records are stored without gaps"
             );
             let mut records = Vec::new();
             put_varint(&mut records, batch.released);
-            put_varint(&mut records, batch.first);
+            put_varint(&mut records, batch.first_record.0);
             encode_batch(&mut records, &batch.records);
-            self.last += batch.records.len() as u64;
+            self.last = batch.last_record();
             let kind = [KIND_RECORDS, KIND_COMMIT][usize::from(begins_commit)];
             self.frame(kind, &records);
             begins_commit = false;
@@ -364,7 +364,7 @@ impl SegmentWriter {
     }
 
     /// Number of the last record.
-    pub fn last(&self) -> u64 {
+    pub fn last(&self) -> RecordNumber {
         self.last
     }
 

@@ -8,7 +8,7 @@ use super::{
 use crate::frame::{Frame, FrameError, FrameReader, MAX_PAYLOAD};
 use crate::preamble::{PREAMBLE_BYTES, Preamble};
 use crate::primary::StoredRecords;
-use crate::record::decode_batch;
+use crate::record::{RecordNumber, decode_batch};
 use crate::wire::{Fields, WireError};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -39,7 +39,7 @@ pub struct SegmentReader {
     preamble: Preamble,
     frames: FrameReader,
     head: Option<JournalHead>,
-    last: u64,
+    last: RecordNumber,
     last_count: u64,
     /// Digest of what was good.
     digest: Xxh3,
@@ -64,7 +64,7 @@ impl Default for SegmentReader {
             preamble: Preamble::default(),
             frames: FrameReader::new(MAX_PAYLOAD),
             head: None,
-            last: 0,
+            last: RecordNumber::BEFORE_ALL,
             last_count: 0,
             digest: Xxh3::new(),
             ahead: Vec::new(),
@@ -190,28 +190,30 @@ impl SegmentReader {
     ) -> Result<JournalItem, JournalError> {
         let mut fields = Fields::new(payload);
         let released = fields.varint().map_err(&garbled)?;
-        let first = fields.varint().map_err(&garbled)?;
+        let first_record = RecordNumber(fields.varint().map_err(&garbled)?);
         let records = decode_batch(&mut fields).map_err(&garbled)?;
-        if first != self.last + 1 || records.is_empty() {
+        let last = self.last.checked_plus(records.len() as u64);
+        let follows = Some(first_record) == self.last.checked_plus(1) && !records.is_empty();
+        let (Some(last), true) = (last, follows) else {
             return Err(self.order("records are missing or repeated", offset));
-        }
+        };
         let counts = records.iter().map(|record| record.count);
         if !std::iter::once(self.last_count).chain(counts).is_sorted() {
             return Err(self.order("an instruction count falls", offset));
         }
-        self.last += records.len() as u64;
+        self.last = last;
         self.last_count = records
             .last()
             .map_or(self.last_count, |record| record.count);
         Ok(JournalItem::Records(StoredRecords {
-            first,
+            first_record,
             released,
             records,
         }))
     }
 
     /// Number of the last good record.
-    pub fn last(&self) -> u64 {
+    pub fn last(&self) -> RecordNumber {
         self.last
     }
 

@@ -14,7 +14,7 @@ use crate::configuration::Configuration;
 use crate::life_log::{LogMark, Place};
 use crate::links::{LinkId, MAX_LINKS};
 use crate::marker::{Marker, Worth};
-use crate::record::{decode_batch, encode_batch};
+use crate::record::{RecordNumber, decode_batch, encode_batch};
 use crate::startup::{Stance, Standing};
 use crate::succession::{
     ArrivalId, Destination, Generation, LifeNumber, MAX_ADDRESS_BYTES, MAX_ENTRY_BYTES, RunId,
@@ -87,7 +87,7 @@ fn get_standpoint(fields: &mut Fields<'_>) -> Result<Standpoint, WireError> {
     Ok(Standpoint {
         life_id: LifeId(u128::from_le_bytes(fields.array()?)),
         place: Place {
-            record: fields.varint()?,
+            record: RecordNumber(fields.varint()?),
             count: fields.varint()?,
             mark: LogMark(u128::from_le_bytes(fields.array()?)),
         },
@@ -121,7 +121,7 @@ pub(super) fn encode(out: &mut Vec<u8>, message: &Message) -> u8 {
             }
             if let Some(Standpoint { life_id, place }) = stands_at {
                 out.extend_from_slice(&life_id.0.to_le_bytes());
-                numbers(out, &[place.record, place.count]);
+                numbers(out, &[place.record.0, place.count]);
                 out.extend_from_slice(&place.mark.0.to_le_bytes());
             }
             kind::HELLO
@@ -211,12 +211,12 @@ pub(super) fn encode(out: &mut Vec<u8>, message: &Message) -> u8 {
         }
         Message::SnapshotTaken {
             pairing,
-            sequence,
+            record,
             count,
             visible_outputs,
             mark,
         } => {
-            numbers(out, &[*pairing, *sequence, *count, *visible_outputs]);
+            numbers(out, &[*pairing, record.0, *count, *visible_outputs]);
             out.extend_from_slice(&mark.0.to_le_bytes());
             kind::SNAPSHOT_TAKEN
         }
@@ -246,10 +246,10 @@ pub(super) fn encode(out: &mut Vec<u8>, message: &Message) -> u8 {
         }
         Message::Handover {
             pairing,
-            sequence,
+            record,
             released,
         } => {
-            numbers(out, &[*pairing, *sequence, *released]);
+            numbers(out, &[*pairing, record.0, *released]);
             kind::HANDOVER
         }
         Message::TakenOver { pairing } => {
@@ -346,57 +346,57 @@ pub(super) fn encode(out: &mut Vec<u8>, message: &Message) -> u8 {
         }
         Message::Begin {
             pairing,
-            sequence,
+            record,
             released,
             record_interval_ms,
         } => {
-            numbers(out, &[*pairing, *sequence, *released, *record_interval_ms]);
+            numbers(out, &[*pairing, record.0, *released, *record_interval_ms]);
             kind::BEGIN
         }
         Message::Records {
             pairing,
-            first_sequence,
+            first_record,
             urgent,
             released,
             records,
         } => {
-            numbers(out, &[*pairing, *first_sequence, *released]);
+            numbers(out, &[*pairing, first_record.0, *released]);
             out.push((*urgent).into());
             encode_batch(out, records);
             kind::RECORDS
         }
         Message::Heartbeat {
             pairing,
-            sequence,
+            record,
             released,
             probe,
         } => {
-            numbers(out, &[*pairing, *sequence, *released, *probe]);
+            numbers(out, &[*pairing, record.0, *released, *probe]);
             kind::HEARTBEAT
         }
         Message::Ack {
             pairing,
-            sequence,
+            record,
             executed,
             echo,
             durable,
         } => {
-            numbers(out, &[*pairing, *sequence, *executed, *echo, *durable]);
+            numbers(out, &[*pairing, record.0, *executed, *echo, *durable]);
             kind::ACK
         }
         Message::Diverged { pairing, report } => {
-            numbers(out, &[*pairing, report.sequence, report.count]);
+            numbers(out, &[*pairing, report.record.0, report.count]);
             out.extend_from_slice(&report.digest.to_le_bytes());
             let end = report.what.floor_char_boundary(MAX_GREETING_BYTES / 2);
             put_bytes(out, &report.what.as_bytes()[..end]);
             kind::DIVERGED
         }
-        Message::Compare { pairing, sequence } => {
-            numbers(out, &[*pairing, *sequence]);
+        Message::Compare { pairing, record } => {
+            numbers(out, &[*pairing, record.0]);
             kind::COMPARE
         }
-        Message::Compared { pairing, sequence } => {
-            numbers(out, &[*pairing, *sequence]);
+        Message::Compared { pairing, record } => {
+            numbers(out, &[*pairing, record.0]);
             kind::COMPARED
         }
         Message::Majority { pairing } => {
@@ -514,7 +514,7 @@ pub(super) fn decode(kind: u8, payload: &[u8]) -> Result<Message, WireError> {
         },
         kind::SNAPSHOT_TAKEN => Message::SnapshotTaken {
             pairing: f.varint()?,
-            sequence: f.varint()?,
+            record: RecordNumber(f.varint()?),
             count: f.varint()?,
             visible_outputs: f.varint()?,
             mark: LogMark(u128::from_le_bytes(f.array()?)),
@@ -538,7 +538,7 @@ pub(super) fn decode(kind: u8, payload: &[u8]) -> Result<Message, WireError> {
         },
         kind::HANDOVER => Message::Handover {
             pairing: f.varint()?,
-            sequence: f.varint()?,
+            record: RecordNumber(f.varint()?),
             released: f.varint()?,
         },
         kind::TAKEN_OVER => Message::TakenOver {
@@ -620,20 +620,20 @@ pub(super) fn decode(kind: u8, payload: &[u8]) -> Result<Message, WireError> {
         },
         kind::BEGIN => Message::Begin {
             pairing: f.varint()?,
-            sequence: f.varint()?,
+            record: RecordNumber(f.varint()?),
             released: f.varint()?,
             record_interval_ms: f.varint()?,
         },
         kind::RECORDS => get_records(&mut f)?,
         kind::HEARTBEAT => Message::Heartbeat {
             pairing: f.varint()?,
-            sequence: f.varint()?,
+            record: RecordNumber(f.varint()?),
             released: f.varint()?,
             probe: f.varint()?,
         },
         kind::ACK => Message::Ack {
             pairing: f.varint()?,
-            sequence: f.varint()?,
+            record: RecordNumber(f.varint()?),
             executed: f.varint()?,
             echo: f.varint()?,
             durable: f.varint()?,
@@ -641,7 +641,7 @@ pub(super) fn decode(kind: u8, payload: &[u8]) -> Result<Message, WireError> {
         kind::DIVERGED => Message::Diverged {
             pairing: f.varint()?,
             report: DivergenceReport {
-                sequence: f.varint()?,
+                record: RecordNumber(f.varint()?),
                 count: f.varint()?,
                 digest: u128::from_le_bytes(f.array()?),
                 what: f.string("the divergence", MAX_GREETING_BYTES / 2)?,
@@ -649,11 +649,11 @@ pub(super) fn decode(kind: u8, payload: &[u8]) -> Result<Message, WireError> {
         },
         kind::COMPARE => Message::Compare {
             pairing: f.varint()?,
-            sequence: f.varint()?,
+            record: RecordNumber(f.varint()?),
         },
         kind::COMPARED => Message::Compared {
             pairing: f.varint()?,
-            sequence: f.varint()?,
+            record: RecordNumber(f.varint()?),
         },
         kind::MAJORITY => Message::Majority {
             pairing: f.varint()?,
@@ -686,7 +686,8 @@ pub(super) fn decode(kind: u8, payload: &[u8]) -> Result<Message, WireError> {
 }
 
 fn get_records(f: &mut Fields<'_>) -> Result<Message, WireError> {
-    let (pairing, first_sequence, released) = (f.varint()?, f.varint()?, f.varint()?);
+    let (pairing, first_record) = (f.varint()?, RecordNumber(f.varint()?));
+    let released = f.varint()?;
     let urgent = match f.byte()? {
         0 => false,
         1 => true,
@@ -701,12 +702,12 @@ fn get_records(f: &mut Fields<'_>) -> Result<Message, WireError> {
     if records.is_empty() {
         return Err(WireError::Truncated);
     }
-    if first_sequence.checked_add(records.len() as u64).is_none() {
+    if first_record.checked_plus(records.len() as u64).is_none() {
         return Err(WireError::Overflow);
     }
     Ok(Message::Records {
         pairing,
-        first_sequence,
+        first_record,
         urgent,
         released,
         records,

@@ -5,6 +5,7 @@ use super::join::Join;
 use super::{Primary, PrimaryAction, State};
 use crate::config::Replication;
 use crate::mutation::Mutation;
+use crate::record::RecordNumber;
 use std::collections::VecDeque;
 
 /// How far the members are, as the machine's thread was told.
@@ -13,7 +14,7 @@ pub(super) struct Checkpoints {
     /// The newest pairing with whose snapshot they began, if they did not end since.
     since: Option<u64>,
     /// Numbers and instruction counts of those that the machine's thread does not know to be held.
-    unheld: VecDeque<(u64, u64)>,
+    unheld: VecDeque<(RecordNumber, u64)>,
     /// The instruction count of the last that it was told of.
     before: u64,
 }
@@ -31,9 +32,9 @@ impl<O> Primary<O> {
         }
     }
 
-    /// Record `number` is a checkpoint of the machine at this instruction count.
-    pub(super) fn checkpoint_made(&mut self, number: u64, count: u64) {
-        self.checkpoints.unheld.push_back((number, count));
+    /// `record` is a checkpoint of the machine at this instruction count.
+    pub(super) fn checkpoint_made(&mut self, record: RecordNumber, count: u64) {
+        self.checkpoints.unheld.push_back((record, count));
     }
 
     /// Tells the machine's thread what is held, and when nobody is left for whom it makes checkpoints.
@@ -64,12 +65,13 @@ impl<O> Primary<O> {
             false => members.map(|cursor| cursor.acknowledged()).min(),
         };
         let executed = self.members.iter().map(|member| member.executed()).min();
-        // Who only joins is waited for by nobody.
-        let (held, executed) = (held.unwrap_or(u64::MAX), executed.unwrap_or(u64::MAX));
         let Checkpoints { unheld, before, .. } = &mut self.checkpoints;
-        let is_held =
-            |(number, _): &mut (u64, u64), before: u64| *number <= held && before <= executed;
-        while let Some((_, count)) = unheld.pop_front_if(|made| is_held(made, *before)) {
+        // Who only joins is waited for by nobody.
+        let is_held = |record: RecordNumber, before: u64| {
+            held.is_none_or(|held| record <= held)
+                && executed.is_none_or(|executed| before <= executed)
+        };
+        while let Some((_, count)) = unheld.pop_front_if(|(record, _)| is_held(*record, *before)) {
             *before = count;
             self.actions.push_back(PrimaryAction::CheckpointHeld);
         }

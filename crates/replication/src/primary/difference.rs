@@ -6,6 +6,7 @@ use crate::event::Event;
 use crate::failure_detector::Suspicion;
 use crate::message::{DivergenceReport, Message};
 use crate::mutation::Mutation;
+use crate::record::RecordNumber;
 use crate::watch::Agreement;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use std::time::Duration;
 /// one machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Vote {
-    sequence: u64,
+    record: RecordNumber,
     count: u64,
     digest: u128,
 }
@@ -46,7 +47,7 @@ impl<O> Primary<O> {
     /// A member says that its machine differs.
     pub(super) fn differs(&mut self, now: Duration, index: usize, report: DivergenceReport) {
         let vote = Vote {
-            sequence: report.sequence,
+            record: report.record,
             count: report.count,
             digest: report.digest,
         };
@@ -55,7 +56,7 @@ impl<O> Primary<O> {
         let is_first = member.vote.is_none();
         member.vote = Some(vote);
         let can_be_judged = is_first
-            && report.sequence <= self.log.last()
+            && report.record <= self.log.last()
             && !self.finishing
             && !self.stands_still
             && !self.disk_failed
@@ -71,27 +72,27 @@ impl<O> Primary<O> {
     pub(super) fn judge(&mut self, now: Duration) {
         while matches!(self.state, State::Running { .. }) && self.outvoted.is_none() {
             let votes = self.members.iter().filter_map(|member| member.vote);
-            let Some(sequence) = votes.map(|vote| vote.sequence).min() else {
+            let Some(record) = votes.map(|vote| vote.record).min() else {
                 return;
             };
-            match self.verdict(sequence) {
-                Verdict::Open => return self.ask_to_compare(sequence),
-                Verdict::PrimaryStays => self.drop_who_differs(now, sequence),
+            match self.verdict(record) {
+                Verdict::Open => return self.ask_to_compare(record),
+                Verdict::PrimaryStays => self.drop_who_differs(now, record),
                 Verdict::Against(vote) => self.is_outvoted(now, vote),
             }
         }
     }
 
-    /// Who has which machine after record `sequence`, the earliest at which anybody differs. Whoever has
+    /// Who has which machine after `record`, the earliest at which anybody differs. Whoever has
     /// not caught up yet was copied from this primary just now, and knows nothing of its own.
-    fn verdict(&self, sequence: u64) -> Verdict {
+    fn verdict(&self, record: RecordNumber) -> Verdict {
         let (mut votes, mut agree, mut unknown) = (Vec::new(), 1, 0);
         for member in &self.members {
             match member.vote {
-                Some(vote) if vote.sequence == sequence => votes.push(vote),
+                Some(vote) if vote.record == record => votes.push(vote),
                 // It came further without a difference.
                 Some(_) => agree += 1,
-                None if member.compared >= sequence => agree += 1,
+                None if member.compared >= record => agree += 1,
                 None if member.has_caught_up() => unknown += 1,
                 None => {}
             }
@@ -115,20 +116,20 @@ impl<O> Primary<O> {
         }
     }
 
-    fn ask_to_compare(&mut self, sequence: u64) {
+    fn ask_to_compare(&mut self, record: RecordNumber) {
         for index in 0..self.members.len() {
             let member = &mut self.members[index];
-            if member.vote.is_none() && member.asked_to_compare != sequence {
-                member.asked_to_compare = sequence;
+            if member.vote.is_none() && member.asked_to_compare != record {
+                member.asked_to_compare = record;
                 let (connection, pairing) = (member.connection(), member.pairing());
-                self.send(connection, Message::Compare { pairing, sequence });
+                self.send(connection, Message::Compare { pairing, record });
             }
         }
     }
 
-    /// Those who differ at `sequence` are no majority: they are dropped, and join anew.
-    fn drop_who_differs(&mut self, now: Duration, sequence: u64) {
-        let differs = |vote: Option<Vote>| vote.is_some_and(|vote| vote.sequence == sequence);
+    /// Those who differ at `record` are no majority: they are dropped, and join anew.
+    fn drop_who_differs(&mut self, now: Duration, record: RecordNumber) {
+        let differs = |vote: Option<Vote>| vote.is_some_and(|vote| vote.record == record);
         while let Some(index) = self.members.iter().position(|member| differs(member.vote)) {
             self.suspect(now, index, Suspicion::Diverged);
         }

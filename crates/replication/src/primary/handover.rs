@@ -205,18 +205,15 @@ impl<O> Primary<O> {
         self.flush(now, true);
         let member = &self.members[heir];
         let (connection, pairing) = (member.connection(), member.pairing());
-        let sequence = self.log.last();
-        assert!(
-            member.cursor().has_sent_all(sequence),
-            "everything was sent"
-        );
+        let record = self.log.last();
+        assert!(member.cursor().has_sent_all(record), "everything was sent");
         self.stands_still = true;
         self.heir = Some(pairing);
         self.wanted_heir = None;
         // What left since the last records is known to nobody else yet, and nothing leaves any more.
         let handover = Message::Handover {
             pairing,
-            sequence,
+            record,
             released: self.gate.released_visible(),
         };
         self.send(connection, handover);

@@ -15,6 +15,7 @@ use crate::message::{
     Standpoint, printable, tells_boot, tells_facts,
 };
 use crate::mutation::Mutation;
+use crate::record::RecordNumber;
 use crate::succession::{Durability, Host, Kind, MAX_MEMBERS, Membership, RunId};
 use std::time::Duration;
 
@@ -422,19 +423,19 @@ impl<O> Primary<O> {
         self.advance_to(now, count);
         self.checkpoints_began(pairing);
         let visible_outputs = self.visible_outputs;
-        let (sequence, mark) = (self.log.last(), self.log.end().mark);
+        let (record, mark) = (self.log.last(), self.log.end().mark);
         if let State::Running { join: Some(join) } = &mut self.state
             && join.pairing() == pairing
             && join.step == JoinStep::AwaitSnapshot
         {
             join.step = JoinStep::AwaitReady;
-            join.cursor.starts_at(now, sequence, count, &self.log);
+            join.cursor.starts_at(now, record, count, &self.log);
             join.before_snapshot = visible_outputs;
             join.silence.heard(now);
             let connection = join.connection();
             let taken = Message::SnapshotTaken {
                 pairing,
-                sequence,
+                record,
                 count,
                 visible_outputs,
                 mark,
@@ -497,10 +498,10 @@ impl<O> Primary<O> {
                 join.restored = Some((done, total));
             }
             Message::Ack {
-                pairing, sequence, ..
+                pairing, record, ..
             } if pairing == expected => {
                 // Before it has the snapshot it holds nothing, and only says that it is there.
-                if sequence > 0 && !join.cursor.acknowledge(now, sequence) {
+                if record > RecordNumber::BEFORE_ALL && !join.cursor.acknowledge(now, record) {
                     self.join_failed(now, protocol_error("acknowledges what it was not sent"));
                 }
             }
@@ -590,7 +591,7 @@ impl<O> Primary<O> {
         let (connection, pairing) = (cursor.connection, cursor.pairing);
         let begin = Message::Begin {
             pairing,
-            sequence: cursor.sent(),
+            record: cursor.sent(),
             released: self.gate.released_visible(),
             record_interval_ms: self.config.digest_interval.as_millis() as u64,
         };
@@ -716,12 +717,12 @@ impl<O> Primary<O> {
         }
         join.cursor.touched(now);
         let (connection, pairing) = (join.connection(), join.pairing());
-        let sequence = join.cursor.sent();
+        let record = join.cursor.sent();
         self.send(
             connection,
             Message::Heartbeat {
                 pairing,
-                sequence,
+                record,
                 released,
                 probe: 0,
             },

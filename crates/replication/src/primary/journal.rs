@@ -11,7 +11,7 @@ use crate::lag::Pressure;
 use crate::life_log::{LifeLog, Place};
 use crate::message::LifeId;
 use crate::mutation::Mutation;
-use crate::record::Record;
+use crate::record::{Record, RecordNumber};
 use crate::succession::{Generation, Host, JournalId, Kind, LifeNumber, Membership};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -32,11 +32,22 @@ const LONGEST_WAIT: Duration = Duration::from_secs(300);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredRecords {
     /// Number of the first.
-    pub first: u64,
+    pub first_record: RecordNumber,
     /// Visible outputs that had left when they were handed over.
     pub released: u64,
     /// The records, at least one.
     pub records: Vec<Record>,
+}
+
+impl StoredRecords {
+    /// Number of the last.
+    ///
+    /// # Panics
+    /// There are none.
+    pub fn last_record(&self) -> RecordNumber {
+        assert!(!self.records.is_empty(), "at least one record is stored");
+        self.first_record.plus(self.records.len() as u64 - 1)
+    }
 }
 
 /// Where a journal begins.
@@ -81,7 +92,7 @@ pub struct JournalStatus {
     /// How far it has come.
     pub phase: JournalPhase,
     /// Number of the last record that is durable.
-    pub durable: u64,
+    pub durable: RecordNumber,
     /// Bytes of records that are not, about.
     pub bytes_waiting: usize,
 }
@@ -89,7 +100,7 @@ pub struct JournalStatus {
 /// Records that were handed over and are not known to be durable.
 #[derive(Clone, Copy, Debug)]
 struct Handed {
-    last: u64,
+    last: RecordNumber,
     bytes: usize,
     at: Duration,
 }
@@ -105,16 +116,16 @@ pub(super) struct Journal {
     is_renewed: bool,
     /// The visible outputs before its newest snapshot, until they have left.
     awaited_outputs: Option<u64>,
-    sent: u64,
+    sent: RecordNumber,
     unsent_bytes: usize,
     unsent_since: Option<Duration>,
     /// Bytes that are stored beside the records that were not handed over.
     beside_bytes: usize,
     handed: VecDeque<Handed>,
     handed_bytes: usize,
-    durable: u64,
+    durable: RecordNumber,
     /// The last record made before outputs began to wait: with it everything is durable that left.
-    left_at: u64,
+    left_at: RecordNumber,
 }
 
 impl Journal {
@@ -125,19 +136,19 @@ impl Journal {
             snapshot,
             is_renewed: false,
             awaited_outputs: None,
-            sent: 0,
+            sent: RecordNumber::BEFORE_ALL,
             unsent_bytes: 0,
             unsent_since: None,
             beside_bytes: 0,
             handed: VecDeque::new(),
             handed_bytes: 0,
-            durable: 0,
-            left_at: 0,
+            durable: RecordNumber::BEFORE_ALL,
+            left_at: RecordNumber::BEFORE_ALL,
         }
     }
 
     /// One that a machine goes on from: everything up to `last` is durable there.
-    pub fn went_on(id: JournalId, last: u64) -> Journal {
+    pub fn went_on(id: JournalId, last: RecordNumber) -> Journal {
         Journal {
             phase: JournalPhase::InForce,
             sent: last,
@@ -160,7 +171,7 @@ impl Journal {
 
     /// The log has grown by a record of so many bytes. Gives what it was handed last, if it needs what
     /// follows.
-    pub fn grown(&mut self, now: Duration, bytes: usize) -> Option<u64> {
+    pub fn grown(&mut self, now: Duration, bytes: usize) -> Option<RecordNumber> {
         if !self.is_storing() {
             return None;
         }
@@ -183,14 +194,14 @@ impl Journal {
         let mut batches = Vec::new();
         let mut unsent = log.after(self.sent).peekable();
         while unsent.peek().is_some() {
-            let first = self.sent + 1;
+            let first_record = self.sent.next();
             let (mut bytes, mut records) = (std::mem::take(&mut self.beside_bytes), Vec::new());
             let limit = bytes + PIECE_BYTES;
             while let Some((record, size)) = unsent.next_if(|_| bytes < limit) {
                 bytes += size;
                 records.push(record.clone());
             }
-            self.sent += records.len() as u64;
+            self.sent = self.sent.plus(records.len() as u64);
             self.handed_bytes += bytes;
             self.handed.push_back(Handed {
                 last: self.sent,
@@ -198,7 +209,7 @@ impl Journal {
                 at: now,
             });
             batches.push(StoredRecords {
-                first,
+                first_record,
                 released,
                 records,
             });
@@ -209,13 +220,13 @@ impl Journal {
         batches
     }
 
-    fn durable_up_to(&mut self, sequence: u64) {
+    fn durable_up_to(&mut self, record: RecordNumber) {
         assert!(
-            (self.durable..=self.sent).contains(&sequence),
+            (self.durable..=self.sent).contains(&record),
             "what is durable was handed over, and stays"
         );
-        self.durable = sequence;
-        while let Some(handed) = self.handed.pop_front_if(|handed| handed.last <= sequence) {
+        self.durable = record;
+        while let Some(handed) = self.handed.pop_front_if(|handed| handed.last <= record) {
             assert!(handed.bytes <= self.handed_bytes, "its bytes were counted");
             self.handed_bytes -= handed.bytes;
         }
@@ -300,7 +311,7 @@ impl<O> Primary<O> {
     }
 
     /// Number of the last record that is durable in a journal that outputs wait for.
-    pub(super) fn durable_in_journal(&self) -> Option<u64> {
+    pub(super) fn durable_in_journal(&self) -> Option<RecordNumber> {
         let journal = self.journal.as_ref()?;
         if self.config.mutations.active(Mutation::JournalNotWaitedFor) {
             return Some(journal.sent);
@@ -507,13 +518,13 @@ impl<O> Primary<O> {
         self.maintain(now);
     }
 
-    /// Everything up to record `sequence` is durable in the journal.
-    pub fn journal_durable(&mut self, now: Duration, id: JournalId, sequence: u64) {
+    /// Everything up to this record is durable in the journal.
+    pub fn journal_durable(&mut self, now: Duration, id: JournalId, record: RecordNumber) {
         self.enter(now);
         if let Some(journal) = &mut self.journal
             && journal.id == id
         {
-            journal.durable_up_to(sequence);
+            journal.durable_up_to(record);
             if matches!(self.state, State::Running { .. }) {
                 self.release(now);
             }

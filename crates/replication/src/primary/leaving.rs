@@ -8,16 +8,14 @@ use crate::ConnectionId;
 use crate::event::Event;
 use crate::message::{Message, Parting};
 use crate::mutation::Mutation;
-use crate::succession::{
-    Claim, Entry, Host, Kind, Membership, Outcome, RecordNumber, Request, Verdict,
-};
+use crate::succession::{Claim, Entry, Host, Kind, Membership, Outcome, Request, Verdict};
 use crate::watch::{Agreement, Look};
 use std::time::Duration;
 
 impl<O> Primary<O> {
     /// Asks the arbiter for the key of the generation: once, until there is a verdict.
     pub(super) fn leave_generation(&mut self, now: Duration, kind: Kind, next: Option<Membership>) {
-        let record = RecordNumber(self.log.last()).next();
+        let record = self.log.last().next();
         let entry = self.opened.left(self.config.writer(), kind, record, next);
         self.leave_by(now, entry);
     }

@@ -15,7 +15,7 @@ use crate::lag::{LagConfig, LagMeter, Pressure, RunShare};
 use crate::life_log::LifeLog;
 use crate::message::{Greeting, Message, OF_ITS_HOST, Parting};
 use crate::mutation::{Mutation, Mutations};
-use crate::record::{Record, RecordBody};
+use crate::record::{Record, RecordBody, RecordNumber};
 use crate::round_trip::RoundTrip;
 use crate::succession::{Durability, Host};
 use crate::watch::Agreement;
@@ -60,8 +60,8 @@ pub(super) struct Member {
     /// Where and how its machine differs, if it does.
     pub vote: Option<Vote>,
     /// It was asked to say when it has replayed that record, and has replayed that one without a difference.
-    pub asked_to_compare: u64,
-    pub compared: u64,
+    pub asked_to_compare: RecordNumber,
+    pub compared: RecordNumber,
 }
 
 impl Member {
@@ -96,8 +96,8 @@ impl Member {
             agreement: Agreement::Unknown,
             trouble: None,
             vote: None,
-            asked_to_compare: 0,
-            compared: 0,
+            asked_to_compare: RecordNumber::BEFORE_ALL,
+            compared: RecordNumber::BEFORE_ALL,
         }
     }
 
@@ -196,7 +196,7 @@ impl Member {
     fn heartbeat(&self, released: u64) -> Message {
         Message::Heartbeat {
             pairing: self.cursor.pairing,
-            sequence: self.cursor.sent(),
+            record: self.cursor.sent(),
             released,
             probe: self.probe,
         }
@@ -316,14 +316,14 @@ impl Member {
     fn acknowledged(
         &mut self,
         now: Duration,
-        sequence: u64,
+        record: RecordNumber,
         executed: u64,
         echo: u64,
     ) -> Result<bool, &'static str> {
         if executed > self.cursor.sent_count() || echo > self.probe {
             return Err("it is ahead of what it was sent");
         }
-        if !self.cursor.acknowledge(now, sequence) {
+        if !self.cursor.acknowledge(now, record) {
             return Err("acknowledges what it was not sent");
         }
         self.heard(now);
@@ -364,11 +364,11 @@ impl<O> Primary<O> {
         match message {
             Message::Ack {
                 pairing,
-                sequence,
+                record,
                 executed,
                 echo,
                 durable,
-            } if pairing == expected => match member.acknowledged(now, sequence, executed, echo) {
+            } if pairing == expected => match member.acknowledged(now, record, executed, echo) {
                 Ok(is_new) => {
                     member.durable = member.durable.max(durable);
                     if is_new {
@@ -428,9 +428,9 @@ impl<O> Primary<O> {
             Message::Diverged { pairing, report } if pairing == expected => {
                 self.differs(now, index, report);
             }
-            Message::Compared { pairing, sequence } if pairing == expected => {
+            Message::Compared { pairing, record } if pairing == expected => {
                 member.heard(now);
-                member.compared = member.compared.max(sequence);
+                member.compared = member.compared.max(record);
             }
             Message::Goodbye {
                 pairing,

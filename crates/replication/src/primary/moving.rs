@@ -4,8 +4,8 @@ use super::member::Member;
 use super::{Primary, PrimaryAction, State};
 use crate::message::Message;
 use crate::succession::{
-    ArrivalId, Destination, Generation, Key, Kind, LifeNumber, Outcome, RecordNumber, Request,
-    arrival_content, parse_arrival,
+    ArrivalId, Destination, Generation, Key, Kind, LifeNumber, Outcome, Request, arrival_content,
+    parse_arrival,
 };
 use crate::watch::beacon_content;
 use std::collections::{BTreeMap, BTreeSet};
@@ -276,7 +276,7 @@ impl<O> Primary<O> {
     }
 
     fn claim_move(&mut self, now: Duration, to: Destination) {
-        let record = RecordNumber(self.log.last()).next();
+        let record = self.log.last().next();
         let entry = self.opened.moved(self.config.writer(), record, to);
         if let Some(moving) = &mut self.moving {
             moving.step = Step::Claiming;

@@ -4,7 +4,8 @@ use super::{JournalStatus, Primary, State};
 use crate::capacity::{HostFacts, Needs};
 use crate::configuration::{Build, Difference};
 use crate::lag::RunShare;
-use crate::succession::{Generation, Host, LifeNumber, RecordNumber};
+use crate::record::RecordNumber;
+use crate::succession::{Generation, Host, LifeNumber};
 use crate::watch::Agreement;
 use std::time::Duration;
 
@@ -65,7 +66,7 @@ pub struct PrimaryStatus {
     /// Bytes of records that the members were sent, about (without frame headers).
     pub record_bytes_sent: u64,
     /// Number of the last record that all members have acknowledged.
-    pub acknowledged: u64,
+    pub acknowledged: RecordNumber,
     /// While a backup restores: bytes done, of how many.
     pub restored: Option<(u64, u64)>,
     /// Bytes of records that are kept for whoever comes back, about.
@@ -98,7 +99,7 @@ pub struct FollowerStatus {
     /// Whether it has caught up with what its restore took.
     pub has_caught_up: bool,
     /// Number of the last record that it acknowledged.
-    pub acknowledged: u64,
+    pub acknowledged: RecordNumber,
     /// How many instructions its execution is behind.
     pub lag_instructions: u64,
     /// How far its execution is behind what it holds.
@@ -140,7 +141,7 @@ impl<O> Primary<O> {
             pairing: self.pairing,
             arbiter: self.agreement,
             arbiter_trouble: self.arbiter_trouble(),
-            record: RecordNumber(self.log.last()),
+            record: self.log.last(),
             settled: self.settled,
             protected: self.lost.is_empty()
                 && !self.is_disputed()
@@ -153,7 +154,11 @@ impl<O> Primary<O> {
             run_share: self.throttle.share(),
             held_outputs: self.gate.held_outputs(),
             record_bytes_sent: members.iter().map(|member| member.record_bytes_sent).sum(),
-            acknowledged: members.iter().map(|m| m.acknowledged).min().unwrap_or(0),
+            acknowledged: members
+                .iter()
+                .map(|m| m.acknowledged)
+                .min()
+                .unwrap_or_default(),
             restored: None,
             log_bytes: self.log.bytes(),
             journal: self.journal(),

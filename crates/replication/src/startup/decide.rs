@@ -7,9 +7,9 @@ use super::{
 };
 use crate::marker::{DiskState, Role, Worth};
 use crate::mutation::Mutation;
+use crate::record::RecordNumber;
 use crate::succession::{
     Entry, Generation, Host, JournalId, Key, Kind, LifeNumber, Membership, Newest, Origin,
-    RecordNumber,
 };
 use std::collections::BTreeMap;
 

@@ -1,7 +1,8 @@
 //! What the journals on this host are worth to a start.
 
 use crate::message::LifeId;
-use crate::succession::{JournalId, LifeNumber, RecordNumber};
+use crate::record::RecordNumber;
+use crate::succession::{JournalId, LifeNumber};
 use std::collections::BTreeMap;
 
 /// A journal that was read to its end.

@@ -1,12 +1,11 @@
 //! What a key holds: who left a generation, how, and what follows.
 
 use super::moved::Destination;
-use super::names::{
-    Generation, Host, HostId, JournalId, LifeNumber, MachineName, RecordNumber, RunId,
-};
+use super::names::{Generation, Host, HostId, JournalId, LifeNumber, MachineName, RunId};
 use super::store::Key;
 use crate::line::{LineError, LineReader, LineWriter, escape, parse_identity, unescape};
 use crate::message::LifeId;
+use crate::record::RecordNumber;
 use std::fmt;
 
 /// Bytes that an entry has at most.

@@ -12,14 +12,14 @@ mod names;
 mod search;
 mod store;
 
+pub use crate::record::RecordNumber;
 pub use claim::{Claim, ClaimPacing, Verdict};
 pub use entry::{
     Durability, Entry, Kind, MAX_ENTRY_BYTES, MAX_MEMBERS, Membership, Origin, Writer,
 };
 pub use moved::{Destination, MAX_ADDRESS_BYTES, arrival_content, parse_arrival};
 pub use names::{
-    ArrivalId, Generation, Host, HostId, JournalId, LifeNumber, MachineName, NameError,
-    RecordNumber, RunId,
+    ArrivalId, Generation, Host, HostId, JournalId, LifeNumber, MachineName, NameError, RunId,
 };
 pub use search::{Newest, Search, SearchVerdict};
 pub use store::{BeaconName, Key, Outcome, Request};

@@ -40,29 +40,6 @@ number! {
     /// powering on is a leaving like any other.
     Generation
 }
-number! {
-    /// Which record of a life, from 1 at power-on, never renumbered.
-    RecordNumber
-}
-
-impl RecordNumber {
-    /// A machine that was started again from its disk does not know how far its log had got.
-    /// Its records begin at the next multiple of this: more than a century of a hundred thousand
-    /// records a second, and 65,535 such starts in a life.
-    const EPOCH: u64 = 1 << 48;
-
-    /// Where the log goes on after a start from the disk: beyond anything that can have followed
-    /// `self`.
-    pub fn after_cold_start(self) -> RecordNumber {
-        let epoch = self.0 / RecordNumber::EPOCH + 1;
-        assert!(
-            epoch < 1 << 16,
-            "a life has at most 65,535 starts from its disk"
-        );
-        RecordNumber(epoch * RecordNumber::EPOCH)
-    }
-}
-
 macro_rules! identity {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -192,13 +169,5 @@ mod tests {
         for name in ["x", "web.prod-1_a", "1", &"x".repeat(64)] {
             assert_eq!(MachineName::new(name).unwrap().as_str(), name);
         }
-    }
-
-    #[test]
-    fn records_after_a_cold_start_are_beyond_all_before() {
-        let last = RecordNumber(12_345);
-        let first = last.after_cold_start();
-        assert!(first > RecordNumber(1 << 47));
-        assert!(RecordNumber(first.0 + 99).after_cold_start() > RecordNumber(first.0 + (1 << 47)));
     }
 }

@@ -7,7 +7,7 @@ use replication::config::{PairConfig, Replication};
 use replication::event::Event;
 use replication::message::{Continuation, Message, Refusal};
 use replication::primary::PrimaryAction;
-use replication::record::{Record, RecordBody};
+use replication::record::{Record, RecordBody, RecordNumber};
 use replication::succession::Outcome;
 
 fn transferring(node: &str) -> PairConfig {
@@ -58,7 +58,7 @@ fn outputs_leave_when_the_checkpoint_that_contains_them_is_held() {
     pair.primary.record(pair.now, piece(0));
     pair.primary.record(pair.now, checkpoint(500));
     pair.output(500, 1);
-    assert_eq!(pair.replayed, 4, "all of it was sent");
+    assert_eq!(pair.replayed, RecordNumber(4), "all of it was sent");
     assert_eq!((pair.emitted.len(), held(&pair)), (0, 0));
     pair.to_primary = true;
     pair.run(ms(60));
@@ -120,7 +120,7 @@ fn a_backup_that_comes_back_to_a_machine_that_was_alone_is_copied() {
     pair.backup = Backup::new(pair.now, transferring("b"), newest, Some(standing));
     (pair.to_backup, pair.to_primary, pair.answers) = (true, true, true);
     pair.connected = false;
-    pair.replayed = pair.primary.status().record.0;
+    pair.replayed = pair.primary.status().record;
     pair.settle();
     let told = pair.backup_did.iter().find_map(|action| match action {
         BackupAction::Report(Event::Continues { continuation, .. }) => Some(*continuation),
@@ -154,7 +154,7 @@ fn the_pieces_of_half_a_checkpoint_are_no_obstacle_to_going_live() {
     pair.primary.record(pair.now, piece(500));
     pair.primary.record(pair.now, piece(500));
     pair.run(ms(20));
-    assert_eq!(pair.replayed, 5);
+    assert_eq!(pair.replayed, RecordNumber(5));
     (pair.to_backup, pair.to_primary) = (false, false);
     pair.backup.disconnected(pair.now, Some(WIRE));
     pair.settle();

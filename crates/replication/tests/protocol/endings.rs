@@ -7,13 +7,14 @@ use replication::failure_detector::Suspicion;
 use replication::marker::DiskState;
 use replication::message::{DivergenceReport, Message};
 use replication::primary::{PrimaryAction, PrimaryPhase, PrimaryStop};
+use replication::record::RecordNumber;
 use replication::succession::{Outcome, Request};
 
 #[test]
 fn a_backup_that_differs_says_so_keeps_the_evidence_and_joins_anew() {
     let mut pair = Pair::protected();
     let report = DivergenceReport {
-        sequence: 4,
+        record: RecordNumber(4),
         count: 77,
         digest: 5,
         what: "digest".into(),
@@ -163,7 +164,8 @@ fn a_pulled_cable_is_suspected_also_with_slow_heartbeats() {
 #[test]
 fn a_snapshot_beyond_its_announced_count_is_an_error_and_no_panic() {
     let mut pair = Pair::protected();
-    pair.backup.replayed(pair.now, 1, 0, 5);
+    pair.backup
+        .replayed(pair.now, 1, RecordNumber::BEFORE_ALL, 5);
     pair.settle();
     assert!(
         pair.backup_did

@@ -8,6 +8,7 @@ use replication::failure_detector::Suspicion;
 use replication::marker::DiskState;
 use replication::message::Message;
 use replication::primary::{PrimaryAction, PrimaryPhase, PrimaryStop};
+use replication::record::RecordNumber;
 use replication::succession::{Kind, Outcome};
 
 /// Finding 3: the guest got errors of the primary's disk though its backup's was good.
@@ -19,12 +20,12 @@ fn a_primary_whose_disk_fails_hands_over() {
     pair.input(5_000_000);
     pair.disk_fails();
     assert_eq!(pair.primary.status().phase, PrimaryPhase::HandingOver);
-    assert_eq!(pair.replayed, 2, "all of it was sent");
+    assert_eq!(pair.replayed, RecordNumber(2), "all of it was sent");
     assert_eq!(pair.backup.status().phase, BackupPhase::Claiming);
     // An acknowledgement that comes now lets nothing out: the backup sends it.
     let ack = Message::Ack {
         pairing: 1,
-        sequence: 2,
+        record: RecordNumber(2),
         executed: 10,
         echo: 1,
         durable: 0,
@@ -108,7 +109,7 @@ fn a_handover_of_more_than_the_backup_holds_ends_the_connection() {
     let mut pair = Pair::protected();
     let handover = Message::Handover {
         pairing: 1,
-        sequence: 1,
+        record: RecordNumber(1),
         released: 0,
     };
     pair.backup.received(pair.now, WIRE, handover);

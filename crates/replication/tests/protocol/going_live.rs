@@ -4,6 +4,7 @@ use crate::pair::{Pair, WIRE, ms};
 use crate::support::config;
 use replication::backup::{BackupAction, BackupPhase};
 use replication::primary::PrimaryAction;
+use replication::record::RecordNumber;
 use replication::succession::{Generation, Kind, Outcome};
 
 #[test]
@@ -35,7 +36,7 @@ fn going_live_drains_the_log_and_repeats_what_may_not_be_out() {
     else {
         panic!("{:?}", pair.backup_did.last())
     };
-    assert_eq!((opened.kind, log.last()), (Kind::TookOver, 3));
+    assert_eq!((opened.kind, log.last()), (Kind::TookOver, RecordNumber(3)));
     assert_eq!(opened.next_generation(), Generation(3));
     assert_eq!(outputs, &[2, 3]);
 }

@@ -9,7 +9,7 @@ use replication::event::Event;
 use replication::lag::{FULL_SPEED, LagPolicy};
 use replication::message::{Greeting, Message, PROTOCOL_VERSION, Refusal};
 use replication::primary::{Beginning, Primary, PrimaryAction};
-use replication::record::{Record, RecordBody};
+use replication::record::{Record, RecordBody, RecordNumber};
 use replication::succession::{Outcome, Request};
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ pub struct Follower {
     /// Hundredths of the primary's speed.
     pub percent: u64,
     pub pairing: u64,
-    pub held: u64,
+    pub held: RecordNumber,
     pub held_count: u64,
     pub executed: u64,
     pub echo: u64,
@@ -43,7 +43,7 @@ impl Follower {
             connection: ConnectionId(connection),
             percent,
             pairing: 0,
-            held: 0,
+            held: RecordNumber::BEFORE_ALL,
             held_count: 0,
             executed: 0,
             echo: 0,
@@ -58,7 +58,7 @@ impl Follower {
     pub fn ack(&self) -> Message {
         Message::Ack {
             pairing: self.pairing,
-            sequence: self.held,
+            record: self.held,
             executed: self.executed,
             echo: self.echo,
             durable: 0,
@@ -78,11 +78,11 @@ impl Follower {
             }
             Message::SnapshotTaken {
                 pairing,
-                sequence,
+                record,
                 count,
                 ..
             } => {
-                (self.held, self.held_count, self.executed) = (sequence, count, count);
+                (self.held, self.held_count, self.executed) = (record, count, count);
                 Some(Message::Ready { pairing })
             }
             Message::Joined { pairing, .. } => Some(Message::Confirmed { pairing }),
@@ -91,12 +91,12 @@ impl Follower {
                 Some(self.ack())
             }
             Message::Records { records, .. } => {
-                self.held += records.len() as u64;
+                self.held = self.held.plus(records.len() as u64);
                 self.held_count = records.last().unwrap().count;
                 Some(self.ack())
             }
-            Message::Compare { pairing, sequence } if self.agrees => {
-                Some(Message::Compared { pairing, sequence })
+            Message::Compare { pairing, record } if self.agrees => {
+                Some(Message::Compared { pairing, record })
             }
             Message::Heartbeat { probe, .. } => {
                 self.echo = self.echo.max(probe);

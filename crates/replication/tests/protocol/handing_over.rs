@@ -4,6 +4,7 @@ use crate::pair::{Pair, ms};
 use replication::backup::BackupAction;
 use replication::message::{Button, MAX_ANSWER_BYTES};
 use replication::primary::{Asked, PrimaryAction, PrimaryPhase, PrimaryStop};
+use replication::record::RecordNumber;
 use replication::succession::{Kind, Outcome, Request};
 
 #[test]
@@ -72,7 +73,8 @@ fn an_heir_that_is_behind_comes_near_while_the_machine_runs_on_slowly() {
             executed = last.min(executed + PER_MS);
         }
         let held = pair.to_replay.iter();
-        pair.replayed = held.take_while(|record| record.count <= executed).count() as u64;
+        let replayed = held.take_while(|record| record.count <= executed).count();
+        pair.replayed = RecordNumber(replayed as u64);
         pair.backup.replayed(pair.now, 1, pair.replayed, executed);
         pair.settle();
         share

@@ -438,12 +438,12 @@ fn acknowledgements_that_proceed_are_never_late() {
     for output in 1..=20 {
         pair.output(10 * output, output);
     }
-    for sequence in 1..=20 {
+    for record in 1..=20 {
         for _ in 0..6 {
             pair.run(ms(100));
             let ack = Message::Ack {
                 pairing: 1,
-                sequence: sequence - 1,
+                record: RecordNumber(record - 1),
                 executed: 0,
                 echo: 1,
                 durable: 0,

@@ -9,7 +9,7 @@ use replication::life_log::LifeLog;
 use replication::primary::{
     Beginning, JournalPhase, JournalStart, Primary, PrimaryAction, PrimaryPhase, StoredRecords,
 };
-use replication::record::{Record, RecordBody};
+use replication::record::{Record, RecordBody, RecordNumber};
 use replication::succession::{JournalId, Kind, Request};
 use std::time::Duration;
 
@@ -117,9 +117,9 @@ impl Journaled {
         }
     }
 
-    fn last_stored(&self) -> u64 {
+    fn last_stored(&self) -> RecordNumber {
         let last = self.stored.last();
-        last.map_or(0, |stored| stored.first + stored.records.len() as u64 - 1)
+        last.map(StoredRecords::last_record).unwrap_or_default()
     }
 
     fn all_is_durable(&mut self) {
@@ -166,7 +166,9 @@ fn an_output_leaves_when_its_marker_is_durable_and_many_share_one_sync() {
     let (id, last) = (journaled.begun[0], journaled.last_stored());
     // The first two are durable, then all.
     let now = journaled.now;
-    journaled.primary.journal_durable(now, id, last - 1);
+    journaled
+        .primary
+        .journal_durable(now, id, last.before().unwrap());
     journaled.settle();
     assert_eq!(journaled.emitted, [1, 2]);
     journaled.all_is_durable();
@@ -200,9 +202,9 @@ fn the_key_is_asked_for_when_everything_is_durable_that_left_before() {
         (Kind::Joined, Some(id))
     );
     assert_eq!(journaled.emitted, [1, 2]);
-    let stored: Vec<u64> = journaled.stored.iter().map(|stored| stored.first).collect();
-    let begins_at = journaled.start.unwrap().place.record + 1;
-    assert_eq!(stored, [begins_at, begins_at + 1]);
+    let stored = journaled.stored.iter().map(|stored| stored.first_record);
+    let begins_at = journaled.start.unwrap().place.record.next();
+    assert!(stored.eq([begins_at, begins_at.next()]));
 }
 
 #[test]
@@ -297,7 +299,9 @@ fn a_snapshot_counts_when_all_that_was_said_before_it_has_left() {
     journaled.output();
     assert_eq!(journaled.counted, 1);
     let (id, last) = (journaled.begun[0], journaled.last_stored());
-    journaled.primary.journal_durable(now, id, last - 1);
+    journaled
+        .primary
+        .journal_durable(now, id, last.before().unwrap());
     journaled.settle();
     assert_eq!(
         (journaled.emitted.as_slice(), journaled.counted),
@@ -339,7 +343,7 @@ fn a_machine_that_went_on_from_its_store_beside_it_from_the_first_output_on() {
     let opened = replication::succession::Entry::parse(key, content).unwrap();
     let place = before.start.unwrap().place;
     let next = opened.membership().clone();
-    let record = replication::succession::RecordNumber(place.record + 1);
+    let record = place.record.next();
     let won = opened.left(config.writer(), Kind::Recovered, record, Some(next));
     let mut primary = Primary::<u32>::new(
         Duration::ZERO,
@@ -358,10 +362,10 @@ fn a_machine_that_went_on_from_its_store_beside_it_from_the_first_output_on() {
     while let Some(action) = primary.next_action() {
         assert!(!matches!(action, PrimaryAction::Emit(_)));
         if let PrimaryAction::Store { id, batches } = action {
-            stored = Some((id, batches[0].first));
+            stored = Some((id, batches[0].first_record));
         }
     }
-    assert_eq!(stored, Some((before.begun[0], place.record + 1)));
+    assert_eq!(stored, Some((before.begun[0], place.record.next())));
     let (id, last) = stored.unwrap();
     primary.journal_durable(Duration::ZERO, id, last);
     let is_out = |action| matches!(action, PrimaryAction::Emit(outputs) if outputs == [4]);
@@ -394,7 +398,7 @@ fn with_a_backup_outputs_wait_for_both() {
     pair.primary.journal_has_snapshot(pair.now, id);
     pair.settle();
     let durable = |pair: &mut Pair| {
-        let last = pair.primary.status().record.0;
+        let last = pair.primary.status().record;
         pair.primary.journal_durable(pair.now, id, last);
         pair.settle();
     };
@@ -447,7 +451,7 @@ fn nobody_becomes_a_member_before_everything_has_left_that_precedes_its_snapshot
     pair.settle();
     pair.run(ms(100));
     assert_eq!(pair.primary.status().phase, PrimaryPhase::Joining);
-    let last = pair.primary.status().record.0;
+    let last = pair.primary.status().record;
     pair.primary.journal_durable(pair.now, id, last);
     pair.settle();
     assert_eq!(pair.emitted, [1]);
@@ -472,8 +476,8 @@ fn a_journal_goes_on_from_another_snapshot_without_a_gap() {
     journaled.settle();
     assert_eq!(journaled.begun, [id, id]);
     let start = journaled.start.unwrap();
-    assert_eq!((start.id, start.place.record), (id, before + 1));
-    assert_eq!(journaled.last_stored(), before + 1);
+    assert_eq!((start.id, start.place.record), (id, before.next()));
+    assert_eq!(journaled.last_stored(), before.next());
     journaled.output();
     assert!(journaled.emitted.is_empty(), "it is in force all the while");
     journaled.all_is_durable();

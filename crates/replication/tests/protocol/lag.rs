@@ -31,10 +31,10 @@ fn the_lag_is_bounded_by_slowing_the_primary() {
         });
         while pair
             .to_replay
-            .get(pair.replayed as usize)
+            .get(pair.replayed.0 as usize)
             .is_some_and(|r| r.count <= executed)
         {
-            pair.replayed += 1;
+            pair.replayed = pair.replayed.next();
         }
         pair.backup.replayed(pair.now, 1, pair.replayed, executed);
         pair.settle();

@@ -8,6 +8,7 @@ use replication::failure_detector::Suspicion;
 use replication::lag::LagPolicy;
 use replication::message::{DivergenceReport, Message};
 use replication::primary::PrimaryPhase;
+use replication::record::RecordNumber;
 use replication::succession::Kind;
 
 fn two_backups() -> Group {
@@ -15,11 +16,11 @@ fn two_backups() -> Group {
 }
 
 /// A follower says that its machine differs at `record`, and is in that state there.
-fn differs(group: &mut Group, index: usize, record: u64, digest: u128) {
+fn differs(group: &mut Group, index: usize, record: RecordNumber, digest: u128) {
     let follower = &group.followers[index];
     let (connection, pairing) = (follower.connection, follower.pairing);
     let report = DivergenceReport {
-        sequence: record,
+        record,
         count: 7,
         digest,
         what: "digest".into(),
@@ -52,7 +53,7 @@ fn is_handover(message: &Message) -> bool {
 #[test]
 fn a_primary_that_two_backups_contradict_alike_says_nothing_more_and_hands_over() {
     let mut group = two_backups();
-    let record = group.primary.status().record.0;
+    let record = group.primary.status().record;
     differs(&mut group, 0, record, 5);
     let emitted = group.emitted;
     group.run(ms(100));
@@ -65,7 +66,7 @@ fn a_primary_that_two_backups_contradict_alike_says_nothing_more_and_hands_over(
     assert!(was_told(
         &group,
         1,
-        |m| matches!(m, Message::Compare { sequence, .. } if *sequence == record)
+        |m| matches!(m, Message::Compare { record: at, .. } if *at == record)
     ));
     differs(&mut group, 1, record, 5);
     assert!(group.events.contains(&Event::Outvoted { backups: 2 }));
@@ -84,7 +85,7 @@ fn a_primary_that_two_backups_contradict_alike_says_nothing_more_and_hands_over(
 fn a_backup_that_is_alone_in_its_difference_is_dropped_and_outputs_go_on() {
     let mut group = two_backups();
     group.followers[1].agrees = true;
-    let record = group.primary.status().record.0;
+    let record = group.primary.status().record;
     differs(&mut group, 0, record, 5);
     assert!(group.followers[0].is_closed && !group.followers[1].is_closed);
     assert_eq!(suspicions(&group), 1);
@@ -97,7 +98,7 @@ fn a_backup_that_is_alone_in_its_difference_is_dropped_and_outputs_go_on() {
 #[test]
 fn backups_that_differ_from_each_other_are_no_majority() {
     let mut group = two_backups();
-    let record = group.primary.status().record.0;
+    let record = group.primary.status().record;
     differs(&mut group, 0, record, 5);
     differs(&mut group, 1, record, 6);
     assert_eq!(suspicions(&group), 2);
@@ -111,9 +112,9 @@ fn backups_that_differ_from_each_other_are_no_majority() {
 #[test]
 fn differences_at_different_records_are_not_one() {
     let mut group = two_backups();
-    let record = group.primary.status().record.0;
+    let record = group.primary.status().record;
     differs(&mut group, 1, record, 5);
-    differs(&mut group, 0, record - 1, 5);
+    differs(&mut group, 0, record.before().unwrap(), 5);
     assert!(
         !group
             .events
@@ -126,7 +127,7 @@ fn differences_at_different_records_are_not_one() {
 #[test]
 fn one_backup_alone_is_no_majority() {
     let mut group = Group::with(LagPolicy::Slow, &[("b", 300)]);
-    let record = group.primary.status().record.0;
+    let record = group.primary.status().record;
     differs(&mut group, 0, record, 5);
     assert_eq!(suspicions(&group), 1);
     group.run(ms(100));
@@ -137,7 +138,7 @@ fn one_backup_alone_is_no_majority() {
 fn a_tie_leaves_the_machine_where_it_is() {
     let mut group = Group::with(LagPolicy::Slow, &[("b", 300), ("c", 300), ("d", 300)]);
     group.followers[2].agrees = true;
-    let record = group.primary.status().record.0;
+    let record = group.primary.status().record;
     differs(&mut group, 0, record, 5);
     differs(&mut group, 1, record, 5);
     assert_eq!(suspicions(&group), 2);
@@ -147,7 +148,7 @@ fn a_tie_leaves_the_machine_where_it_is() {
 #[test]
 fn when_the_heir_of_a_wrong_machine_dies_the_other_is_asked_and_then_the_machine_goes_on() {
     let mut group = two_backups();
-    let record = group.primary.status().record.0;
+    let record = group.primary.status().record;
     differs(&mut group, 0, record, 5);
     differs(&mut group, 1, record, 5);
     let emitted = group.emitted;
@@ -182,7 +183,7 @@ fn nobody_becomes_a_member_while_it_is_not_known_whose_machine_is_right() {
         group.joins(node, 300);
         group.run(ms(100));
     }
-    let record = group.primary.status().record.0;
+    let record = group.primary.status().record;
     differs(&mut group, 0, record, 5);
     group.joins("d", 300);
     group.run(ms(100));
@@ -193,7 +194,7 @@ fn nobody_becomes_a_member_while_it_is_not_known_whose_machine_is_right() {
 
 fn report() -> DivergenceReport {
     DivergenceReport {
-        sequence: 4,
+        record: RecordNumber(4),
         count: 0,
         digest: 5,
         what: "digest".into(),

@@ -2,7 +2,7 @@
 
 use crate::pair::{Pair, ms};
 use crate::support::config;
-use replication::record::{Record, RecordBody};
+use replication::record::{Record, RecordBody, RecordNumber};
 
 #[test]
 fn alone_outputs_leave_at_once() {
@@ -22,7 +22,7 @@ fn an_output_is_sent_at_once_and_leaves_with_its_acknowledgement() {
         body: RecordBody::Marker { visible_outputs: 1 },
     };
     assert!(
-        pair.replayed == 1 && pair.to_replay.is_empty(),
+        pair.replayed == RecordNumber(1) && pair.to_replay.is_empty(),
         "{marker:?} came at once"
     );
     pair.to_primary = true;
@@ -35,13 +35,13 @@ fn records_without_output_are_batched() {
     let mut pair = Pair::protected();
     pair.input(5_000_000);
     pair.input(5_000_001);
-    assert_eq!(pair.replayed, 0);
+    assert_eq!(pair.replayed, RecordNumber(0));
     pair.run(ms(25));
-    assert_eq!(pair.replayed, 2);
+    assert_eq!(pair.replayed, RecordNumber(2));
     // They go with an output when there is one.
     pair.input(5_000_002);
     pair.output(5_000_002, 1);
-    assert_eq!(pair.replayed, 4);
+    assert_eq!(pair.replayed, RecordNumber(4));
 }
 
 #[test]
@@ -51,6 +51,6 @@ fn acknowledgements_come_on_receipt_not_on_execution() {
     pair.output(10, 1);
     assert_eq!(
         (pair.emitted.as_slice(), pair.replayed),
-        ([1].as_slice(), 0)
+        ([1].as_slice(), RecordNumber::BEFORE_ALL)
     );
 }

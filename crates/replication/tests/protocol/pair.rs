@@ -41,7 +41,7 @@ pub struct Pair {
     pub inbox: Vec<Message>,
     pub emitted: Vec<u32>,
     pub to_replay: Vec<Record>,
-    pub replayed: u64,
+    pub replayed: RecordNumber,
     /// The pairing that its machine belongs to.
     pub pairing: u64,
     pub primary_did: Vec<PrimaryAction<u32>>,
@@ -77,7 +77,7 @@ impl Pair {
             inbox: Vec::new(),
             emitted: Vec::new(),
             to_replay: Vec::new(),
-            replayed: 0,
+            replayed: RecordNumber::BEFORE_ALL,
             pairing: 1,
             primary_did: Vec::new(),
             backup_did: Vec::new(),
@@ -195,7 +195,7 @@ impl Pair {
 
     pub fn replay_all(&mut self) {
         for record in std::mem::take(&mut self.to_replay) {
-            self.replayed += 1;
+            self.replayed = self.replayed.next();
             if let RecordBody::Marker { visible_outputs } = record.body {
                 let output = vec![visible_outputs as u32];
                 self.backup

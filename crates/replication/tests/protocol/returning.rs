@@ -10,6 +10,7 @@ use replication::event::Event;
 use replication::life_log::LogMark;
 use replication::message::{Continuation, Message, PROTOCOL_VERSION, Standpoint};
 use replication::primary::{PrimaryAction, PrimaryPhase};
+use replication::record::RecordNumber;
 use replication::succession::{Entry, Generation, Outcome};
 use std::time::Duration;
 
@@ -78,7 +79,7 @@ fn a_backup_that_lost_its_place_goes_on_without_a_copy() {
     assert_eq!(pair.primary.status().generation, Generation(4));
     assert_eq!(
         pair.primary.status().acknowledged,
-        pair.primary.status().record.0
+        pair.primary.status().record
     );
     pair.output(1000, 2);
     assert_eq!(pair.emitted, [1, 2]);
@@ -138,7 +139,7 @@ fn a_machine_goes_on_only_if_its_log_is_proven_to_be_a_prefix() {
     let mut pair = parted(5);
     let here = pair.primary.status();
     let place = replication::life_log::Place {
-        record: here.record.0,
+        record: here.record,
         count: here.instruction_count,
         mark: LogMark(1),
     };
@@ -146,7 +147,7 @@ fn a_machine_goes_on_only_if_its_log_is_proven_to_be_a_prefix() {
     let standpoint = Standpoint { life_id, place };
     assert_eq!(answer_to(&mut pair, standpoint), Continuation::Differs);
     let mut longer = standpoint;
-    longer.place.record += 1;
+    longer.place.record = longer.place.record.next();
     assert_eq!(answer_to(&mut pair, longer), Continuation::Differs);
     let mut other_life = standpoint;
     other_life.life_id.0 ^= 1;
@@ -165,7 +166,7 @@ fn a_member_that_is_kept_by_the_key_that_it_lost_to_claims_the_next() {
     let opened = pair.primary.opened().clone();
     let writer = config("long").writer();
     let next = opened.membership().clone();
-    let record = replication::succession::RecordNumber(1);
+    let record = RecordNumber(1);
     let dropped = opened.left(
         writer,
         replication::succession::Kind::Dropped,

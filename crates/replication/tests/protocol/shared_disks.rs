@@ -4,7 +4,7 @@ use crate::pair::{Pair, WIRE, ms};
 use crate::support::config;
 use replication::backup::{BackupAction, BackupPhase};
 use replication::config::PairConfig;
-use replication::record::{Record, RecordBody};
+use replication::record::{Record, RecordBody, RecordNumber};
 use replication::startup::Stance;
 use replication::succession::Outcome;
 
@@ -92,7 +92,11 @@ fn a_write_leaves_when_all_members_hold_what_was_written() {
     // As the replica says it: nothing that the network would see.
     pair.primary.outputs(pair.now, 10, 0, vec![99]);
     pair.settle();
-    assert_eq!(pair.replayed, 2, "what was written, and the marker");
+    assert_eq!(
+        pair.replayed,
+        RecordNumber(2),
+        "what was written, and the marker"
+    );
     assert!(pair.emitted.is_empty());
     pair.to_primary = true;
     pair.run(ms(60));

@@ -7,7 +7,7 @@ use replication::event::Event;
 use replication::failure_detector::Suspicion;
 use replication::message::Message;
 use replication::primary::{PrimaryAction, PrimaryPhase};
-use replication::record::{Record, RecordBody};
+use replication::record::{Record, RecordBody, RecordNumber};
 use std::time::Duration;
 
 #[test]
@@ -36,7 +36,7 @@ fn a_backup_that_is_heard_but_acknowledges_nothing_is_suspected() {
         pair.run(ms(50));
         let ack = Message::Ack {
             pairing: 1,
-            sequence: 0,
+            record: RecordNumber(0),
             executed: 0,
             echo: 1,
             durable: 0,
@@ -105,15 +105,15 @@ fn a_primary_that_sends_heartbeats_but_no_records_is_suspected() {
 
 #[test]
 fn messages_of_another_generation_and_gaps_end_the_connection() {
-    let heartbeat = |pairing, sequence| Message::Heartbeat {
+    let heartbeat = |pairing, record| Message::Heartbeat {
         pairing,
-        sequence,
+        record,
         released: 0,
         probe: 1,
     };
-    let records = |first_sequence| Message::Records {
+    let records = |first_record| Message::Records {
         pairing: 1,
-        first_sequence,
+        first_record,
         urgent: false,
         released: 0,
         records: vec![Record {
@@ -123,7 +123,7 @@ fn messages_of_another_generation_and_gaps_end_the_connection() {
     };
     let falling = Message::Records {
         pairing: 1,
-        first_sequence: 1,
+        first_record: RecordNumber(1),
         urgent: false,
         released: 0,
         records: [2, 1, 2]
@@ -134,10 +134,10 @@ fn messages_of_another_generation_and_gaps_end_the_connection() {
             .to_vec(),
     };
     for message in [
-        heartbeat(2, 0),
-        heartbeat(1, 1),
-        records(2),
-        records(0),
+        heartbeat(2, RecordNumber(0)),
+        heartbeat(1, RecordNumber(1)),
+        records(RecordNumber(2)),
+        records(RecordNumber(0)),
         falling,
     ] {
         let mut pair = Pair::protected();
@@ -147,11 +147,11 @@ fn messages_of_another_generation_and_gaps_end_the_connection() {
         assert!(pair.suspicions().iter().any(broken));
     }
     let acks = [(2, 0, 0, 1), (1, 1, 0, 1), (1, 0, 1, 1), (1, 0, 0, 99)];
-    for (pairing, sequence, executed, echo) in acks {
+    for (pairing, record, executed, echo) in acks {
         let mut pair = Pair::protected();
         let ack = Message::Ack {
             pairing,
-            sequence,
+            record: RecordNumber(record),
             executed,
             echo,
             durable: 0,
@@ -169,7 +169,7 @@ fn counts_that_fall_from_one_batch_to_the_next_end_the_connection() {
     pair.output(10, 1);
     let earlier = Message::Records {
         pairing: 1,
-        first_sequence: 2,
+        first_record: RecordNumber(2),
         urgent: false,
         released: 1,
         records: vec![Record {
@@ -188,10 +188,10 @@ fn counts_that_fall_from_one_batch_to_the_next_end_the_connection() {
 fn an_acknowledgement_of_a_record_that_was_not_sent_yet_ends_the_connection() {
     let mut pair = Pair::protected();
     pair.input(5_000_000);
-    assert_eq!(pair.replayed, 0, "it is not sent yet");
+    assert_eq!(pair.replayed, RecordNumber(0), "it is not sent yet");
     let ack = Message::Ack {
         pairing: 1,
-        sequence: 1,
+        record: RecordNumber(1),
         executed: 0,
         echo: 1,
         durable: 0,
@@ -223,10 +223,10 @@ fn an_acknowledgement_of_a_record_that_was_not_sent_yet_ends_the_connection() {
 fn an_acknowledgement_that_takes_another_back_ends_the_connection() {
     let mut pair = Pair::protected();
     pair.output(10, 1);
-    assert_eq!(pair.primary.status().acknowledged, 1);
+    assert_eq!(pair.primary.status().acknowledged, RecordNumber(1));
     let ack = Message::Ack {
         pairing: 1,
-        sequence: 0,
+        record: RecordNumber(0),
         executed: 0,
         echo: 1,
         durable: 0,
@@ -244,7 +244,7 @@ fn a_primary_that_slept_lets_nothing_out_until_its_backup_answers_anew() {
     pair.now += ms(150); // stopped, but not for so long that it must be suspected
     let stale = Message::Ack {
         pairing: 1,
-        sequence: 1,
+        record: RecordNumber(1),
         executed: 0,
         echo: 1,
         durable: 0,
@@ -257,7 +257,7 @@ fn a_primary_that_slept_lets_nothing_out_until_its_backup_answers_anew() {
     );
     let fresh = Message::Ack {
         pairing: 1,
-        sequence: 1,
+        record: RecordNumber(1),
         executed: 10,
         echo: 2,
         durable: 0,
@@ -279,7 +279,7 @@ fn a_primary_that_slept_is_certain_to_be_live_only_of_what_was_asked_since() {
     let woke = pair.now;
     let ack = |echo| Message::Ack {
         pairing: 1,
-        sequence: 0,
+        record: RecordNumber(0),
         executed: 0,
         echo,
         durable: 0,

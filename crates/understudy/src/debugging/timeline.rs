@@ -14,7 +14,7 @@ use machine::snapshot::{SnapshotError, SnapshotHead};
 use machine::{InjectError, Machine, Stop};
 use pages::Pages;
 use replica::vcpu::{GuestError, decode_input};
-use replication::record::{Record, RecordBody};
+use replication::record::{Record, RecordBody, RecordNumber};
 use std::collections::BTreeSet;
 use thiserror::Error;
 
@@ -37,7 +37,7 @@ pub enum TimelineError {
     #[error("the replay diverges at record {record}, instruction {count}: {what}")]
     Diverged {
         /// Number of the record.
-        record: u64,
+        record: RecordNumber,
         /// Where the machine is.
         count: InstructionCount,
         /// What differs.
@@ -47,7 +47,7 @@ pub enum TimelineError {
     #[error("record {record}, instruction {count}: {source}")]
     NotRecorded {
         /// Number of the record.
-        record: u64,
+        record: RecordNumber,
         /// Where the machine is.
         count: InstructionCount,
         /// What is not there.
@@ -90,7 +90,7 @@ pub struct Timeline {
     machine: Box<dyn Machine>,
     records: Vec<Record>,
     /// Records that precede the first.
-    before: u64,
+    before: RecordNumber,
     next_record: usize,
     end: InstructionCount,
     /// In the order of their counts; the first is the beginning.
@@ -109,7 +109,7 @@ impl Timeline {
     /// The machine cannot be looked into, or does not take the first records.
     pub fn new(
         machine: Box<dyn Machine>,
-        before: u64,
+        before: RecordNumber,
         records: Vec<Record>,
         end: InstructionCount,
     ) -> Result<Timeline, TimelineError> {
@@ -158,12 +158,12 @@ impl Timeline {
     }
 
     /// Number of the last record in effect.
-    pub fn replayed(&self) -> u64 {
-        self.before + self.next_record as u64
+    pub fn replayed(&self) -> RecordNumber {
+        self.before.plus(self.next_record as u64)
     }
 
     /// Number of the last record before the beginning.
-    pub fn before(&self) -> u64 {
+    pub fn before(&self) -> RecordNumber {
         self.before
     }
 
@@ -178,8 +178,10 @@ impl Timeline {
     }
 
     /// Position at which this record takes effect, if there is such a record.
-    pub fn record_position(&self, number: u64) -> Option<InstructionCount> {
-        let index = usize::try_from(number.checked_sub(self.before + 1)?).ok()?;
+    pub fn record_position(&self, number: RecordNumber) -> Option<InstructionCount> {
+        let first = self.before.next();
+        let index = (number >= first).then(|| number.since(first))?;
+        let index = usize::try_from(index).ok()?;
         self.records.get(index).map(|record| record.count)
     }
 
@@ -422,7 +424,7 @@ impl Timeline {
                     Err(Refusal::Differs(what)) => Some(what),
                     Err(Refusal::NotRecorded(source)) => {
                         return Err(TimelineError::NotRecorded {
-                            record: self.replayed() + 1,
+                            record: self.replayed().next(),
                             count: position,
                             source,
                         });

@@ -9,7 +9,7 @@ use machine::Machine;
 use machine::input::InstructionCount;
 use machine::snapshot::Snapshot;
 use replication::log::{LogItem, LogReader};
-use replication::record::Record;
+use replication::record::{Record, RecordNumber};
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
@@ -19,7 +19,7 @@ pub struct History {
     /// As the snapshot says, at the beginning.
     pub machine: Box<dyn Machine>,
     /// How many records precede the first.
-    pub before: u64,
+    pub before: RecordNumber,
     /// In order.
     pub records: Vec<Record>,
     /// The last instruction count that is known of.
@@ -84,7 +84,7 @@ fn read(mut source: impl Read, engine: EngineName) -> anyhow::Result<History> {
     let end = end.or(last).unwrap_or(machine.instruction_count());
     Ok(History {
         machine,
-        before: 0,
+        before: RecordNumber::BEFORE_ALL,
         records,
         end,
         describe_end,

@@ -14,6 +14,7 @@ use replica::config::JournalPlace;
 use replica::host_time::rfc3339;
 use replica::journal::history::{HistoryEnd, HistoryRecords, JournalHistory, MachineFile, WayIn};
 use replication::journal::{JournalHead, MachineTimes};
+use replication::record::RecordNumber;
 use std::fmt::Write;
 
 const READING: &str = "reading the journal";
@@ -38,7 +39,7 @@ pub fn replay(place: &JournalPlace, options: ReplayOptions) -> Result<ExitStatus
             break;
         };
         for record in batch {
-            number += 1;
+            number = number.next();
             replay.record(number, record)?;
         }
         replay.run(false)?;
@@ -151,7 +152,7 @@ fn describe_head(head: &JournalHead) -> String {
     describe_place(head.place.record, head.place.count, head.times)
 }
 
-fn describe_place(record: u64, count: u64, times: Option<MachineTimes>) -> String {
+fn describe_place(record: RecordNumber, count: u64, times: Option<MachineTimes>) -> String {
     let times = times.map(|times| {
         let (guest, unix) = (Seconds(times.guest_ns), rfc3339(times.unix_ns));
         format!(", {guest} of guest time, {unix}")

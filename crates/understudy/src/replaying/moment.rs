@@ -4,6 +4,7 @@ use machine::Machine;
 use machine::input::InstructionCount;
 use replica::host_time::{parse_rfc3339, rfc3339};
 use replica::vcpu::times_of;
+use replication::record::RecordNumber;
 use std::fmt;
 use std::str::FromStr;
 
@@ -13,7 +14,7 @@ pub enum Moment {
     /// At the first instruction count at which guest time is so many nanoseconds since power-on.
     Time(u64),
     /// When the record of this number, counted from 1, has taken effect.
-    Record(u64),
+    Record(RecordNumber),
     /// After so many instructions since power-on, and after every record of that count.
     Instruction(InstructionCount),
     /// At the first instruction count at which the machine's real-time clock shows so many nanoseconds since 1970,
@@ -43,7 +44,7 @@ impl Moment {
 
     /// How many instructions the machine may run at least without passing the moment: 0 if it is
     /// there, as far as instructions say. `replayed` is the number of the last record.
-    pub fn distance(self, machine: &dyn Machine, replayed: u64) -> Distance {
+    pub fn distance(self, machine: &dyn Machine, replayed: RecordNumber) -> Distance {
         let count = machine.instruction_count();
         match self {
             Moment::Record(number) if replayed >= number => Distance::Reached,
@@ -95,7 +96,8 @@ impl FromStr for Moment {
         let number = |digits: &str| digits.parse::<u64>().ok();
         let moment = if let Some(digits) = text.strip_prefix("record:") {
             number(digits)
-                .filter(|number| *number > 0)
+                .map(RecordNumber)
+                .filter(|number| *number > RecordNumber::BEFORE_ALL)
                 .map(Moment::Record)
         } else if let Some(digits) = text.strip_prefix("instruction:") {
             number(digits).map(Moment::Instruction)
@@ -169,7 +171,7 @@ mod tests {
             ("7ns", Moment::Time(7)),
             ("2m", Moment::Time(120_000_000_000)),
             ("1h", Moment::Time(3_600_000_000_000)),
-            ("record:1234", Moment::Record(1234)),
+            ("record:1234", Moment::Record(RecordNumber(1234))),
             ("instruction:5000000000", Moment::Instruction(5_000_000_000)),
             (
                 "2000-02-29T01:00:00+01:00",

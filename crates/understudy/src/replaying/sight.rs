@@ -5,7 +5,7 @@ use machine::output::Output;
 use network::Capture;
 use replica::outside::ConsoleSink;
 use replica::vcpu::decode_input;
-use replication::record::{Record, RecordBody};
+use replication::record::{Record, RecordBody, RecordNumber};
 use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
@@ -16,7 +16,7 @@ pub struct Sight {
     console: ConsoleSink,
     capture: Option<Capture>,
     /// Frames that records will bring: the record's number and the frame.
-    coming: VecDeque<(u64, Vec<u8>)>,
+    coming: VecDeque<(RecordNumber, Vec<u8>)>,
     is_open: bool,
 }
 
@@ -37,7 +37,7 @@ impl Sight {
     }
 
     /// A record that will be replayed.
-    pub fn expect(&mut self, number: u64, record: &Record) {
+    pub fn expect(&mut self, number: RecordNumber, record: &Record) {
         if self.capture.is_some()
             && let RecordBody::Input(encoded) = &record.body
             && let Ok(Input::NetworkFrame { frame, .. }) = decode_input(encoded)
@@ -50,7 +50,7 @@ impl Sight {
     ///
     /// # Errors
     /// The capture cannot be written.
-    pub fn records(&mut self, replayed: u64, now: Duration) -> io::Result<()> {
+    pub fn records(&mut self, replayed: RecordNumber, now: Duration) -> io::Result<()> {
         while let Some((_, frame)) = self.coming.pop_front_if(|(number, _)| *number <= replayed) {
             self.frame(&frame, now)?;
         }
@@ -130,15 +130,15 @@ mod tests {
             }]
         };
         let at = Duration::from_secs;
-        sight.expect(1, &received(1));
-        sight.expect(3, &received(3));
-        sight.expect(4, &received(4));
-        sight.records(2, at(10)).unwrap();
+        sight.expect(RecordNumber(1), &received(1));
+        sight.expect(RecordNumber(3), &received(3));
+        sight.expect(RecordNumber(4), &received(4));
+        sight.records(RecordNumber(2), at(10)).unwrap();
         sight.outputs(&sent(2), at(11)).unwrap();
         sight.open();
-        sight.records(3, at(12)).unwrap();
+        sight.records(RecordNumber(3), at(12)).unwrap();
         sight.outputs(&sent(9), at(13)).unwrap();
-        sight.records(4, at(14)).unwrap();
+        sight.records(RecordNumber(4), at(14)).unwrap();
         sight.finish().unwrap();
         let expected = [(12, 3), (13, 9), (14, 4)].map(|(second, byte)| (second, vec![byte; 60]));
         assert_eq!(frames(&fs::read(&path).unwrap()), expected);

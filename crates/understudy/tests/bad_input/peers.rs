@@ -188,7 +188,7 @@ fn a_primary_hangs_up_on_a_backup_that_does_not_greet() {
     let lies = [
         Message::Ack {
             pairing: u64::MAX,
-            sequence: u64::MAX,
+            record: RecordNumber(u64::MAX),
             executed: u64::MAX,
             echo: u64::MAX,
             durable: u64::MAX,
@@ -204,14 +204,14 @@ fn a_primary_hangs_up_on_a_backup_that_does_not_greet() {
         },
         Message::SnapshotTaken {
             pairing: 1,
-            sequence: u64::MAX,
+            record: RecordNumber(u64::MAX),
             count: u64::MAX,
             visible_outputs: u64::MAX,
             mark: LogMark(u128::MAX),
         },
         Message::Heartbeat {
             pairing: 1,
-            sequence: u64::MAX,
+            record: RecordNumber(u64::MAX),
             released: u64::MAX,
             probe: 1,
         },
@@ -334,7 +334,7 @@ impl LyingPrimary {
         }
         let taken = Message::SnapshotTaken {
             pairing: 1,
-            sequence: 0,
+            record: RecordNumber(0),
             count: 5,
             visible_outputs: 0,
             mark: LogMark(0),

@@ -4,13 +4,13 @@ use super::{HistoryError, HistoryRecords};
 use crate::vcpu::decode_input;
 use machine::input::{ClockRecord, Input};
 use replication::journal::{JournalHead, MachineTimes};
-use replication::record::{Record, RecordBody};
+use replication::record::{Record, RecordBody, RecordNumber};
 
 /// The last moment of a journal's history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HistoryEnd {
     /// Number of the last record.
-    pub record: u64,
+    pub record: RecordNumber,
     /// Instructions at it.
     pub count: u64,
     /// What the machine's clocks show there, or a little less: guest time before the first clock record after the

@@ -6,7 +6,7 @@ use crate::packing::Unpacker;
 use crate::vcpu::{InputEncoding, decode_input, encode_input};
 use machine::input::Input;
 use replication::journal::{JournalError, JournalHead, JournalItem, SegmentReader, StoredRead};
-use replication::record::{Record, RecordBody};
+use replication::record::{Record, RecordBody, RecordNumber};
 use replication::succession::JournalId;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
@@ -39,7 +39,7 @@ pub struct HistoryRecords {
     /// The segment that is expected next.
     next: u64,
     /// Number of the last record.
-    last: u64,
+    last: RecordNumber,
     /// Digest of the segment before, once there is one.
     before: Option<u128>,
     of: HistorySegments,
@@ -72,7 +72,7 @@ impl HistoryRecords {
     }
 
     /// Number of the last record that was given, or of the last one before the first.
-    pub fn last(&self) -> u64 {
+    pub fn last(&self) -> RecordNumber {
         self.last
     }
 
@@ -149,7 +149,7 @@ impl HistoryRecords {
                     self.reads.insert(name, bytes);
                 }
                 Some(JournalItem::Records(mut stored)) => {
-                    self.last += stored.records.len() as u64;
+                    self.last = stored.last_record();
                     if !self.reads.is_empty() {
                         let records = stored.records.iter_mut();
                         records.for_each(|record| put_data(&mut self.reads, record));

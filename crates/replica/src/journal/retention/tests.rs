@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use replication::journal::{BaseSnapshot, JournalHead, MachineTimes, SnapshotFileWriter};
 use replication::life_log::{LogMark, Place};
 use replication::message::LifeId;
+use replication::record::RecordNumber;
 use replication::succession::{JournalId, LifeNumber, MachineName};
 use std::path::Path;
 use std::time::Duration;
@@ -36,7 +37,7 @@ fn journal_with(
             semantics_version: 8,
             configuration_hash: 1,
             place: Place {
-                record: hour,
+                record: RecordNumber(hour),
                 count: hour * instructions,
                 mark: LogMark(hour.into()),
             },

@@ -428,11 +428,12 @@ mod tests {
     use replication::journal::{JournalHead, SegmentWriter};
     use replication::life_log::{LogMark, Place};
     use replication::message::LifeId;
+    use replication::record::RecordNumber;
     use replication::succession::{Generation, LifeNumber};
 
     fn place() -> Place {
         Place {
-            record: 0,
+            record: RecordNumber::BEFORE_ALL,
             count: 0,
             mark: LogMark(0),
         }

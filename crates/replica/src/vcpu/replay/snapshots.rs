@@ -8,6 +8,7 @@ use crate::host_time::monotonic_ns;
 use environment::mpsc;
 use machine::memory::Extent;
 use replication::lag::FULL_SPEED;
+use replication::record::RecordNumber;
 use std::time::Duration;
 
 /// However little room is left for pages that wait, records are replayed again after this.
@@ -17,7 +18,7 @@ const LONGEST_SLEEP_NS: u64 = 5_000_000;
 struct Asked {
     number: u64,
     /// Everything up to this record was acknowledged: the outside may have seen it, and expects it to be in it.
-    after: u64,
+    after: RecordNumber,
 }
 
 /// What is being taken of a replaying machine.
@@ -29,14 +30,14 @@ pub(super) struct Snapshots {
 
 impl Snapshots {
     /// One is wanted, with this number, of a machine that has replayed this record.
-    pub(super) fn ask(&mut self, number: u64, after: u64) {
+    pub(super) fn ask(&mut self, number: u64, after: RecordNumber) {
         self.asked = Some(Asked { number, after });
     }
 
     /// Begins it, as soon as all is replayed that there was when it was asked for, and the guest waits for nothing that the records alone bring: in a machine that is made
     /// of it nobody would answer. Disk requests that are open in it are submitted again there, on disks that
     /// have been written to by them already or not: both come to the same.
-    pub(super) fn begin(&mut self, guest: &mut ReplicaGuest, replayed: u64, ends: &Ends) {
+    pub(super) fn begin(&mut self, guest: &mut ReplicaGuest, replayed: RecordNumber, ends: &Ends) {
         let is_due = |asked: &mut Asked| asked.after <= replayed && !guest.waits_for_entropy();
         let Some(Asked { number, .. }) = self.asked.take_if(is_due) else {
             return;

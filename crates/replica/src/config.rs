@@ -1,5 +1,6 @@
 //! What a replica has to know, as the program reads it from its configuration.
 
+use crate::packing::Compression;
 use crate::vcpu::CheckpointOptions;
 use arbiter::S3Settings;
 use keys::HostName;
@@ -265,6 +266,8 @@ pub struct PairOptions {
     /// Backups are brought along by checkpoints, and these are made so; otherwise by what the machine was made
     /// to do.
     pub checkpoints: Option<CheckpointOptions>,
+    /// When this host packs what it sends to the others.
+    pub compression: Compression,
 }
 
 impl PairOptions {

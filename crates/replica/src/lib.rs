@@ -21,7 +21,7 @@ pub mod journal;
 pub mod key_watch;
 pub mod machines;
 pub mod outside;
-mod packing;
+pub mod packing;
 pub mod pair;
 pub mod panic;
 pub mod peer_addresses;

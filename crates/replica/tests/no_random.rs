@@ -175,6 +175,7 @@ fn config(directory: &Path) -> ReplicaConfig {
             lag_limit: Duration::from_secs(5),
             digest_interval: Duration::from_secs(1),
             checkpoints: None,
+            compression: Default::default(),
         },
     }
 }

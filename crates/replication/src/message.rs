@@ -22,7 +22,7 @@ use encoding::{decode, decode_fetched, encode, encode_chunk_head};
 use std::fmt;
 
 /// The newest version of this protocol that this program speaks.
-pub const PROTOCOL_VERSION: u32 = 12;
+pub const PROTOCOL_VERSION: u32 = 13;
 /// The oldest that it speaks as well, with a host of an older program: what came since is left out then.
 pub const OLDEST_PROTOCOL_VERSION: u32 = 9;
 /// From this version on a Hello tells what its host has, and a Welcome what the machine needs.
@@ -31,6 +31,8 @@ const FACTS_SINCE: u32 = 10;
 const BOOT_SINCE: u32 = 11;
 /// From this version on a channel may go over several links.
 const LINKS_SINCE: u32 = 12;
+/// From this version on what is sent may be packed.
+const PACKING_SINCE: u32 = 13;
 /// The longest payload of a frame on the channel once the greetings are over: 9 MiB.
 pub const MAX_MESSAGE_BYTES: usize = 9 << 20;
 /// The longest payload before: whoever has not greeted makes nobody hold more.
@@ -66,6 +68,11 @@ pub fn tells_boot(protocol: u32) -> bool {
 /// Whether a channel may go over several links in this version.
 pub fn carries_links(protocol: u32) -> bool {
     protocol >= LINKS_SINCE
+}
+
+/// Whether whoever speaks this version can read what is packed.
+pub fn unpacks(protocol: u32) -> bool {
+    protocol >= PACKING_SINCE
 }
 
 /// The versions that this program speaks, for people.
@@ -341,6 +348,9 @@ pub enum Message {
         /// Which of its links; in place of one of this number that is there.
         link: LinkId,
     },
+    /// Both, once the machine is a backup's, and P on the connection for a snapshot's pieces: what I say here from now on
+    /// comes in chunks, of which some are packed. No core sees it.
+    Packed,
     /// P, on that connection, first: the disks that belong to the snapshot.
     Disks {
         /// The pairing.
@@ -698,6 +708,8 @@ pub enum Fetched<'a> {
         /// Pieces that were sent.
         chunks: u64,
     },
+    /// What follows is packed, or may be: [`Message::Packed`].
+    Packed,
     /// Anything else, which does not belong there.
     Other,
 }

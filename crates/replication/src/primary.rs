@@ -34,6 +34,7 @@ use ability::CannotFollow;
 use checkpoints::Checkpoints;
 use difference::Outvoted;
 use fitness::Unfit;
+pub use join::Joiner;
 use join::{Join, Newcomer};
 use journal::{Journal, JournalPacing};
 pub use journal::{JournalPhase, JournalStart, JournalStatus, StoredRecords};

@@ -284,6 +284,7 @@ fn message() -> impl Strategy<Value = Message> {
         (n(), bytes()).prop_map(|(pairing, key)| Message::Joined { pairing, key }),
         n().prop_map(|pairing| Message::Confirmed { pairing }),
         any::<u128>().prop_map(|token| Message::Links { token }),
+        Just(Message::Packed),
         (any::<u128>(), 0..MAX_LINKS as u8).prop_map(|(token, link)| Message::Link {
             token,
             link: LinkId(link)

@@ -129,7 +129,7 @@ impl World {
         if let Some(Role::Primary(primary)) = self.role(node)
             && let Some(pairing) = primary.snapshot_wanted
         {
-            let wanted = primary.core.joining().map(|(pairing, _)| pairing);
+            let wanted = primary.core.joining().map(|joiner| joiner.pairing);
             if wanted != Some(pairing) {
                 self.violated(format!("a snapshot for pairing {pairing}, which is over"));
             }

@@ -146,7 +146,8 @@ impl World {
     fn is_asked(&mut self, node: usize, connection: ConnectionId, pairing: u64, run: RunId) {
         let Some(own) = self.run_of(node) else { return };
         if let Some(Role::Primary(primary)) = self.role(node)
-            && primary.core.joining() == Some((pairing, run))
+            && let Some(joiner) = primary.core.joining()
+            && (joiner.pairing, joiner.run) == (pairing, run)
         {
             primary.asking = Some((pairing, connection));
             return self.begin_sending(node);

@@ -5,6 +5,7 @@
 mod addresses;
 mod arbiter;
 mod arbiters;
+mod compression;
 mod journal;
 mod replication;
 mod shared_disks;
@@ -13,6 +14,7 @@ mod units;
 pub use addresses::HostAddresses;
 pub use arbiter::ArbiterSection;
 pub use arbiters::{environment, open_by_address};
+pub use compression::CompressionName;
 pub use journal::{JournalSection, OutputsWaitFor};
 pub use replication::{ReplicationName, default_checkpoint_interval};
 pub use units::{Age, ByteSize, MacAddress, MemberName, Milliseconds};
@@ -312,6 +314,9 @@ pub struct PairSection {
     /// With `state-transfer`: time between two checkpoints.
     #[serde(default = "replication::default_checkpoint_interval")]
     pub checkpoint_interval: Milliseconds,
+    /// When this host packs what it sends to the others.
+    #[serde(default)]
+    pub compression: CompressionName,
 }
 
 /// A backup may be behind by so many times the target at least before it is let go: the primary halts
@@ -693,6 +698,7 @@ impl VmConfig {
                 lag_limit: pair.lag_limit.duration(),
                 digest_interval: pair.digest_interval.duration(),
                 checkpoints: replication::checkpoints(pair.replication, pair.checkpoint_interval),
+                compression: pair.compression.in_replica(),
             },
         };
         Ok((replica, arbiter))
@@ -770,6 +776,11 @@ fn wrong_peers(pair: &PairSection) -> Option<(&'static str, String)> {
         let message = format!(
             "{address:?} is where this host itself listens (`pair.listen`): name the other host"
         );
+        return Some((key, message));
+    }
+    let nowhere = |(_, address): &(&str, &str)| address.ends_with(":0");
+    if let Some((key, address)) = pair.others().find(nowhere) {
+        let message = format!("{address:?} has no port: say at which the other host listens");
         return Some((key, message));
     }
     // The one other host is no spare, but files that say so were read before.

@@ -80,6 +80,13 @@ impl Pair {
         Ok((count.context("no instruction count")?, Instant::now()))
     }
 
+    /// What the primary sent of its log, as it went over the network.
+    fn log_bytes(&self) -> Result<f64> {
+        let status = self.primary.status()?.context("the primary is silent")?;
+        let bytes = status["log_bytes_sent"].as_f64();
+        bytes.context("the status has no log_bytes_sent")
+    }
+
     /// Millions of instructions a second of a guest that only computes.
     fn speed(&self) -> Result<f64> {
         const SCRIPT: &str =
@@ -106,6 +113,7 @@ impl Pair {
     /// Requests of all clients together, and where their time goes.
     fn requests(&self, one_way: Duration) -> Result<Requests> {
         self.line.set_exact(true);
+        let (before, start) = (self.log_bytes()?, Instant::now());
         let clients = Clients::start(&self.redis, Duration::ZERO);
         std::thread::sleep(WINDOW / 2);
         // Beside the clients, as the pair meets it.
@@ -113,10 +121,12 @@ impl Pair {
         std::thread::sleep(WINDOW / 2);
         let status = self.primary.status()?.context("the primary is silent")?;
         let gate_ms = &status["output_delay"];
+        let bytes_a_second = (self.log_bytes()? - before) / start.elapsed().as_secs_f64();
         let made = clients.end()?;
         let milliseconds: Vec<f64> = line.iter().map(|trip| trip.as_secs_f64() * 1e3).collect();
         Ok(Requests {
             a_second: made.a_second,
+            log_bytes: bytes_a_second / made.a_second,
             mean_ms: made.mean_ms,
             line_ms: median(&milliseconds),
             gate_p50_ms: gate_ms["p50_ms"].as_f64().unwrap_or_default(),
@@ -197,6 +207,8 @@ fn alone(single: &Single, one_way: Duration) -> Result<Answered> {
 struct Requests {
     /// Of all clients together.
     a_second: f64,
+    /// What was sent to the backup for each, in bytes.
+    log_bytes: f64,
     /// A request of one client, on average.
     mean_ms: f64,
     /// There and back on the delay line alone, meanwhile: its own threads have to be woken, too.
@@ -215,6 +227,7 @@ pub fn bench(one_way_ms: &[u64], repetitions: usize) -> Result<()> {
     let mut speeds = vec![Vec::new(); one_way_ms.len()];
     let mut requests = vec![Vec::new(); one_way_ms.len()];
     let mut lines = vec![Vec::new(); one_way_ms.len()];
+    let mut log_bytes = vec![Vec::new(); one_way_ms.len()];
     let mut alone_requests = vec![Vec::new(); one_way_ms.len()];
     // Around and around: what else this host does meanwhile meets all distances alike.
     for _ in 0..repetitions {
@@ -225,13 +238,14 @@ pub fn bench(one_way_ms: &[u64], repetitions: usize) -> Result<()> {
             let made = pair.requests(way)?;
             println!(
                 "{one_way} ms one way: {:.0} M instructions/s, {:.0} requests/s; a request takes \
-                 {:.2} ms: the line {:.2}, outputs wait {:.2} (p99 {:.2})",
+                 {:.2} ms: the line {:.2}, outputs wait {:.2} (p99 {:.2}); {:.0} bytes of log each",
                 speeds[index].last().unwrap_or(&0.0),
                 made.a_second,
                 made.mean_ms,
                 made.line_ms,
                 made.gate_p50_ms,
-                made.gate_p99_ms
+                made.gate_p99_ms,
+                made.log_bytes
             );
             let without = alone(&single, way)?;
             println!(
@@ -240,6 +254,7 @@ pub fn bench(one_way_ms: &[u64], repetitions: usize) -> Result<()> {
             );
             alone_requests[index].push(without.a_second);
             requests[index].push(made.a_second);
+            log_bytes[index].push(made.log_bytes);
             lines[index].push(made.line_ms);
         }
     }
@@ -266,6 +281,7 @@ pub fn bench(one_way_ms: &[u64], repetitions: usize) -> Result<()> {
             "of_a_machine_alone": requests.iter().zip(&alone_requests)
                 .map(|(rate, alone)| two_places(rate / median(alone)))
                 .collect::<Vec<_>>(),
+            "log_bytes_a_request": log_bytes.iter().map(|bytes| median(bytes).round()).collect::<Vec<_>>(),
             "line_round_trip_ms": lines.iter().map(|trip| two_places(*trip)).collect::<Vec<_>>(),
             "of_what_the_line_allows": requests.iter().zip(&lines).zip(one_way_ms)
                 .map(|((rate, trip), one_way)| (*one_way > 0).then(|| two_places(rate / bound(*trip))))

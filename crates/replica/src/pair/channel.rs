@@ -1,6 +1,7 @@
 //! The logging channel: messages on a connection, or on several links.
 
 use super::links::ChannelLinks;
+use crate::packing::{ChannelPacker, Compression, MessageStream, MessageStreamError, StreamError};
 use crate::peer_addresses::PeerAddresses;
 use crate::peer_stream::{BlockingPeer, Membership};
 use crate::random;
@@ -8,9 +9,8 @@ use crate::status::LinkLine;
 use crate::transport::Connection;
 use crate::wake::Waker;
 use keys::HostName;
-use replication::frame::FrameError;
 use replication::links::{LinkError, LinkId, LinkTimes};
-use replication::message::{Message, MessageReader, MessageWriter, carries_links};
+use replication::message::{Message, MessageReader, MessageWriter, carries_links, unpacks};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind, Read};
 use std::net::SocketAddr;
@@ -31,12 +31,15 @@ pub enum ChannelError {
     Closed,
     /// What came is no message.
     #[error("the peer sent garbage: {0}")]
-    Garbage(#[from] FrameError),
+    Messages(#[from] MessageStreamError),
+    /// What came is no chunk.
+    #[error("the peer sent garbage: {0}")]
+    Chunks(#[from] StreamError),
     /// What came on a link is none of its frames, or the other end takes nothing.
     #[error("the peer sent garbage: {0}")]
     Links(#[from] LinkError),
-    /// It speaks of links where nobody may.
-    #[error("the peer sent garbage: it speaks of links that were not agreed on")]
+    /// It speaks of links, or says that it packs, where nobody may.
+    #[error("the peer sent garbage: it speaks in a way that was not agreed on")]
     NotAgreed,
 }
 
@@ -45,7 +48,10 @@ impl ChannelError {
     pub fn is_garbage(&self) -> bool {
         match self {
             ChannelError::Io(_) | ChannelError::Closed => false,
-            ChannelError::Garbage(_) | ChannelError::Links(_) | ChannelError::NotAgreed => true,
+            ChannelError::Chunks(_)
+            | ChannelError::Messages(_)
+            | ChannelError::Links(_)
+            | ChannelError::NotAgreed => true,
         }
     }
 }
@@ -104,7 +110,13 @@ pub struct Channel {
     /// In which version it was greeted here.
     greeted_in: Option<u32>,
     writer: MessageWriter,
-    reader: MessageReader,
+    reader: MessageStream,
+    /// When what is sent here is packed, and what packs it once the other end knows.
+    compression: Compression,
+    packer: Option<ChannelPacker>,
+    chunk: Vec<u8>,
+    /// The network did not take everything when it was last asked to.
+    is_behind: bool,
     /// Something was heard already.
     has_heard: bool,
     encoded: Vec<u8>,
@@ -117,7 +129,12 @@ pub struct Channel {
 
 impl Channel {
     /// On a connection that was made just now.
-    pub fn new(connection: Connection, now: Duration, times: LinkTimes) -> Channel {
+    pub fn new(
+        connection: Connection,
+        now: Duration,
+        times: LinkTimes,
+        compression: Compression,
+    ) -> Channel {
         Channel {
             peer: connection.peer().cloned(),
             connections: BTreeMap::from([(FIRST, connection)]),
@@ -127,7 +144,11 @@ impl Channel {
             to: None,
             greeted_in: None,
             writer: MessageWriter::default(),
-            reader: MessageReader::new(),
+            reader: MessageStream::default(),
+            compression,
+            packer: None,
+            chunk: Vec::new(),
+            is_behind: false,
             has_heard: false,
             encoded: Vec::new(),
             admitted: false,
@@ -141,12 +162,13 @@ impl Channel {
         connection: Connection,
         now: Duration,
         times: LinkTimes,
+        compression: Compression,
         to: PeerAddresses,
     ) -> Channel {
         Channel {
             to: Some(to),
             admitted: true,
-            ..Channel::new(connection, now, times)
+            ..Channel::new(connection, now, times, compression)
         }
     }
 
@@ -172,24 +194,60 @@ impl Channel {
         if let Message::Hello { protocol, .. } = message {
             self.greeted_in = Some(*protocol);
         }
+        // The machine is a backup's from here on, and by now both have said whether they speak of links.
+        if matches!(message, Message::Begin { .. }) && self.may_pack() {
+            self.send_as_it_is(&Message::Packed)?;
+            self.packer = Some(ChannelPacker::new(self.compression));
+        }
+        self.send_as_it_is(message)
+    }
+
+    fn may_pack(&self) -> bool {
+        self.compression != Compression::Never
+            && self.packer.is_none()
+            && self.greeted_in.is_some_and(unpacks)
+    }
+
+    /// So long takes a way there and back on this channel.
+    pub fn measured(&mut self, round_trip: Duration) {
+        if let Some(packer) = &mut self.packer {
+            packer.measured(round_trip);
+        }
+    }
+
+    /// The newest protocol that both ends speak, once they have greeted.
+    pub fn greeted_in(&self) -> Option<u32> {
+        self.greeted_in
+    }
+
+    fn send_as_it_is(&mut self, message: &Message) -> io::Result<usize> {
         self.encoded.clear();
         self.writer.write(&mut self.encoded, message);
-        match (&mut self.links, self.connections.get_mut(&FIRST)) {
+        let connection = self.connections.get_mut(&FIRST);
+        let mut bytes = &self.encoded;
+        if let Some(packer) = &mut self.packer {
+            self.chunk.clear();
+            packer.put(&self.encoded, self.is_behind, &mut self.chunk)?;
+            bytes = &self.chunk;
+        }
+        match (&mut self.links, connection) {
             (Some(links), _) => {
-                let sent = links.state.send(&self.encoded);
+                let sent = links.state.send(bytes);
                 self.is_full |= sent.is_err();
                 sent.map_err(io::Error::other)?;
             }
-            (None, Some(connection)) => connection.send(&self.encoded)?,
+            (None, Some(connection)) => connection.send(bytes)?,
             (None, None) => return Err(ErrorKind::NotConnected.into()),
         }
-        Ok(self.encoded.len())
+        Ok(bytes.len())
     }
 
     /// Writes what waits, as far as the network takes it. A connection that fails is noticed when it is read.
     pub fn flush(&mut self, now: Duration) {
+        self.is_behind = false;
         for (link, connection) in &mut self.connections {
             let _flushed = connection.flush();
+            self.is_behind |= connection.has_waiting();
             let Some(links) = &mut self.links else {
                 continue;
             };
@@ -226,7 +284,7 @@ impl Channel {
         // What was said before comes first; one that fails is noticed by whoever has it then.
         let _flushed = connection.flush();
         let stream = connection.into_blocking().ok()?;
-        let reader = self.reader.goes_on_with_snapshot();
+        let reader = self.reader.into_reader().goes_on_with_snapshot();
         Some(Fetcher { stream, reader })
     }
 
@@ -243,15 +301,12 @@ impl Channel {
         };
         let (reader, links) = (&mut self.reader, &mut self.links);
         let mut understood = Ok(());
-        let received = connection.receive(|bytes| match links {
-            Some(links) if links.hears => {
-                understood = links
-                    .state
-                    .receive(now, link, bytes, |bytes| reader.push(bytes));
-            }
-            _ => reader.push(bytes),
+        let received = connection.receive(|bytes| {
+            understood = match links {
+                Some(links) if links.hears => links.receive(now, link, bytes, reader),
+                _ => reader.push(bytes).map_err(ChannelError::from),
+            };
         });
-        let understood = understood.map_err(ChannelError::from);
         let result = understood.and_then(|()| self.take_messages(now, &mut messages));
         let result = match (result, received) {
             (Err(error), _) => Err(error),
@@ -272,6 +327,8 @@ impl Channel {
             match message {
                 Message::Links { token } => self.told_of_links(now, token)?,
                 // What follows is none of this reader's.
+                Message::Packed if self.may_be_packed() => self.reader.goes_on_packed()?,
+                Message::Packed => return Err(ChannelError::NotAgreed),
                 Message::Link { .. } if is_first && self.to.is_none() => {
                     messages.push_back(message);
                     break;
@@ -291,8 +348,15 @@ impl Channel {
         Ok(())
     }
 
+    fn may_be_packed(&self) -> bool {
+        self.admitted && self.greeted_in.is_some_and(unpacks)
+    }
+
     fn may_have_links(&self) -> bool {
-        self.links.is_none() && self.admitted && self.greeted_in.is_some_and(carries_links)
+        self.links.is_none()
+            && !self.reader.is_packed()
+            && self.admitted
+            && self.greeted_in.is_some_and(carries_links)
     }
 
     /// The session stands: a peer that has several addresses, and a program that knows of links, is told of them.
@@ -311,7 +375,7 @@ impl Channel {
     /// The peer says that what it sends from here on is of links: it offers them, or answers.
     fn told_of_links(&mut self, now: Duration, token: u128) -> Result<(), ChannelError> {
         match &self.links {
-            Some(links) if links.token == token && !links.hears => {}
+            Some(links) if links.token == token && !links.hears && !self.reader.is_packed() => {}
             None if self.to.is_none() && self.may_have_links() => {
                 self.send(&Message::Links { token })?;
                 let from = self.from.map_or(String::new(), |from| from.to_string());
@@ -323,10 +387,7 @@ impl Channel {
         let rest = self.reader.take_rest();
         if let Some(links) = &mut self.links {
             links.hears = true;
-            let reader = &mut self.reader;
-            links
-                .state
-                .receive(now, FIRST, &rest, |bytes| reader.push(bytes))?;
+            links.receive(now, FIRST, &rest, &mut self.reader)?;
         }
         Ok(())
     }
@@ -367,11 +428,7 @@ impl Channel {
         };
         self.connections.insert(link, connection);
         links.opened(now, link, from.map(|from| from.to_string()));
-        let reader = &mut self.reader;
-        let understood = links
-            .state
-            .receive(now, link, &rest, |bytes| reader.push(bytes));
-        let understood = understood.map_err(ChannelError::from);
+        let understood = links.receive(now, link, &rest, &mut self.reader);
         let result = understood.and_then(|()| self.take_messages(now, &mut messages));
         (messages, result)
     }

@@ -5,6 +5,7 @@ use super::channel::Fetcher;
 use super::primary::PrimaryLoop;
 use super::snapshot_sender::{Round, SnapshotSender};
 use crate::host_time::monotonic;
+use crate::packing::{Compression, CopyPacker};
 use crate::status::JoinProgress;
 use crate::vcpu::{BegunCopy, BegunSnapshot, SnapshotDisks};
 use environment::mpsc::{self, Receiver, Sender};
@@ -20,7 +21,7 @@ pub(super) struct Copy {
     /// Nobody has connected for it yet.
     begun: Option<(BegunCopy, Receiver<Round>)>,
     /// Who has connected for which pairing, before it was begun.
-    fetcher: Option<(u64, Fetcher)>,
+    fetcher: Option<(u64, Fetcher, Compression)>,
     sender: Option<SnapshotSender>,
 }
 
@@ -97,11 +98,17 @@ impl PrimaryLoop {
 
     /// Somebody has connected for a snapshot's pieces.
     pub(super) fn is_asked(&mut self, connection: ConnectionId, pairing: u64, run: RunId) {
-        if self.core.joining() != Some((pairing, run)) {
+        let joining = self.core.joining();
+        let Some(joiner) = joining.filter(|joiner| (joiner.pairing, joiner.run) == (pairing, run))
+        else {
             return self.host.close(connection);
-        }
+        };
+        let compression = match self.host.unpacks(joiner.connection) {
+            true => self.host.config.pair.compression,
+            false => Compression::Never,
+        };
         if let Some(fetcher) = self.host.take_fetcher(connection) {
-            self.copy.fetcher = Some((pairing, fetcher));
+            self.copy.fetcher = Some((pairing, fetcher, compression));
             self.begin_sending();
         }
     }
@@ -109,8 +116,8 @@ impl PrimaryLoop {
     /// Sends the copy, if there is one and somebody has connected for it.
     fn begin_sending(&mut self) {
         let pairing = self.copy.begun.as_ref().map(|(begun, _)| begun.pairing);
-        let is_its = |fetcher: &mut (u64, Fetcher)| Some(fetcher.0) == pairing;
-        let Some((pairing, fetcher)) = self.copy.fetcher.take_if(is_its) else {
+        let is_its = |fetcher: &mut (u64, Fetcher, Compression)| Some(fetcher.0) == pairing;
+        let Some((pairing, fetcher, compression)) = self.copy.fetcher.take_if(is_its) else {
             return;
         };
         let Some((begun, rounds)) = self.copy.begun.take() else {
@@ -118,7 +125,10 @@ impl PrimaryLoop {
         };
         let mutations = self.host.pair_config.mutations;
         let waker = self.host.waker.clone();
-        match SnapshotSender::start(begun, rounds, fetcher, mutations, waker) {
+        let started = CopyPacker::new(compression).and_then(|packer| {
+            SnapshotSender::start(begun, rounds, fetcher, packer, mutations, waker)
+        });
+        match started {
             Ok(sender) => self.copy.sender = Some(sender),
             Err(error) => self.copy_failed(pairing, error.to_string()),
         }

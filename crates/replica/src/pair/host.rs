@@ -45,7 +45,7 @@ use replication::config::PairConfig;
 use replication::event::Event;
 use replication::links::{LinkId, LinkTimes};
 use replication::message::{
-    Continuation, Greeting, LifeId, Message, PROTOCOL_VERSION, Refusal, spoken,
+    Continuation, Greeting, LifeId, Message, PROTOCOL_VERSION, Refusal, spoken, unpacks,
 };
 use replication::mutation::Mutations;
 use replication::startup::{Standing, TurnedAway};
@@ -275,7 +275,8 @@ impl Host {
     /// Takes a connection over that this side has made, to the first of these addresses.
     pub fn add_connection(&mut self, connection: Connection, to: PeerAddresses) -> ConnectionId {
         let times = self.link_times();
-        self.add_channel(Channel::to(connection, monotonic(), times, to))
+        let compression = self.config.pair.compression;
+        self.add_channel(Channel::to(connection, monotonic(), times, compression, to))
     }
 
     fn link_times(&self) -> LinkTimes {
@@ -299,6 +300,19 @@ impl Host {
             self.log_bytes += bytes as u64;
             channel.admitted |= matches!(message, Message::Welcome { .. });
         }
+    }
+
+    /// So long takes a way there and back on a connection.
+    pub fn measured(&mut self, id: ConnectionId, round_trip: Duration) {
+        if let Some(channel) = self.channels.get_mut(&id) {
+            channel.measured(round_trip);
+        }
+    }
+
+    /// Whether the host at the other end of a connection can read what is packed.
+    pub fn unpacks(&self, id: ConnectionId) -> bool {
+        let channel = self.channels.get(&id);
+        channel.and_then(Channel::greeted_in).is_some_and(unpacks)
     }
 
     /// Connections that are open.
@@ -563,7 +577,8 @@ impl Host {
             let Ok(connection) = Connection::new(stream) else {
                 continue;
             };
-            let mut channel = Channel::new(connection, monotonic(), self.link_times());
+            let compression = self.config.pair.compression;
+            let mut channel = Channel::new(connection, monotonic(), self.link_times(), compression);
             channel.from = from;
             let id = self.add_channel(channel);
             if self.channels.len() > CONNECTION_LIMIT

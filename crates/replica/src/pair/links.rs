@@ -1,5 +1,7 @@
 //! The links of a channel to a host that is reached at several addresses: dialed again when they end, and told of.
 
+use super::channel::ChannelError;
+use crate::packing::MessageStream;
 use crate::peer_addresses::PeerAddresses;
 use crate::peer_stream::Membership;
 use crate::status::LinkLine;
@@ -17,6 +19,8 @@ const DIAL_TIMEOUT: Duration = Duration::from_millis(500);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// …and after twice as long each time that this fails, up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// One that is not there so long after the channel's beginning is told of, though it never was.
+const NEVER_UP: Duration = Duration::from_secs(5);
 /// Of one link it is told at most this often: one that comes and goes must not fill the state directory.
 const TOLD_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -34,6 +38,7 @@ pub struct ChannelLinks {
     /// Where each leads, for people.
     places: BTreeMap<LinkId, String>,
     told: BTreeMap<LinkId, Told>,
+    began: Duration,
 }
 
 /// What was told of a link.
@@ -82,6 +87,7 @@ impl ChannelLinks {
             dials: None,
             places: BTreeMap::from([(first, place)]),
             told: BTreeMap::from([(first, told)]),
+            began: now,
         }
     }
 
@@ -113,6 +119,26 @@ impl ChannelLinks {
         if let Some(place) = place {
             self.places.insert(link, place);
         }
+    }
+
+    /// Takes what came on a link, and gives the reader of messages what is next.
+    ///
+    /// # Errors
+    /// It is none of a link's frames, or none of a channel's chunks.
+    pub fn receive(
+        &mut self,
+        now: Duration,
+        link: LinkId,
+        bytes: &[u8],
+        reader: &mut MessageStream,
+    ) -> Result<(), ChannelError> {
+        let mut understood = Ok(());
+        self.state.receive(now, link, bytes, |bytes| {
+            if understood.is_ok() {
+                understood = reader.push(bytes);
+            }
+        })?;
+        Ok(understood?)
     }
 
     /// A link has ended: it is opened again after a while.
@@ -194,7 +220,8 @@ impl ChannelLinks {
                 at: None,
             });
             let is_time = told.at.is_none_or(|at| now >= at + TOLD_INTERVAL);
-            if told.is_up == is_up || !is_time {
+            let never_was = !is_up && told.at.is_none() && now >= self.began + NEVER_UP;
+            if told.is_up == is_up && !never_was || !is_time {
                 continue;
             }
             let at = Some(now);
@@ -238,4 +265,30 @@ fn name(mut connection: Connection, token: u128, link: LinkId) -> io::Result<Con
     connection.send(&bytes)?;
     connection.flush()?;
     Ok(connection)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Finding: a link that never came up was told of by nobody, and who had configured it thought that it was there.
+    #[test]
+    fn a_link_that_never_came_up_is_told_of_once() {
+        let addresses = ["192.0.2.1:7400", "198.51.100.1:7400"].map(str::to_owned);
+        let to = PeerAddresses::new(addresses.to_vec()).unwrap();
+        let times = LinkTimes::within(Duration::from_millis(240));
+        let mut links = ChannelLinks::that_dial(Duration::ZERO, 7, times, &to);
+        let mut told = Vec::new();
+        for second in 0..60 {
+            let news = links.news(Duration::from_secs(second), "hostb");
+            told.extend(news.into_iter().map(|news| (second, news)));
+        }
+        let (second, (event, detail)) = &told[0];
+        assert_eq!(
+            (*second, *event, told.len()),
+            (5, "link_down", 1),
+            "{told:?}"
+        );
+        assert!(detail.contains("198.51.100.1:7400"), "{detail}");
+    }
 }

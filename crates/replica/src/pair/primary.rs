@@ -323,8 +323,15 @@ impl PrimaryLoop {
                 return Ok(ending);
             }
             self.sample();
-            let arbiter_trouble = self.core.status().arbiter_trouble;
-            self.host.arbiter_outage.note(arbiter_trouble.is_some());
+            let known = self.core.status();
+            self.host
+                .arbiter_outage
+                .note(known.arbiter_trouble.is_some());
+            for follower in &known.followers {
+                if let Some(round_trip) = follower.round_trip {
+                    self.host.measured(follower.connection, round_trip);
+                }
+            }
             let (core, vcpu) = (&self.core, &self.vcpu);
             let joining = self.copy.progress();
             let (snapshots_taken, pause) = (self.snapshots_taken, self.snapshot_pause);
@@ -575,6 +582,7 @@ impl PrimaryLoop {
                 PrimaryAction::SwitchOver(asked) => self.switch_over(Asker::Backup(asked), None),
                 PrimaryAction::ArbiterMoved(result) => self.arbiter_moved(result),
                 PrimaryAction::Report(event) => {
+                    let event = self.with_silence(event);
                     let status = self.core.status();
                     let (generation, count) = (status.generation, status.instruction_count);
                     self.note_journal(&event);

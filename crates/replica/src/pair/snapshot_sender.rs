@@ -6,6 +6,7 @@ mod disks;
 use super::channel::Fetcher;
 use super::progress::{CopyMeter, SentBytes, lock};
 use crate::host_time::monotonic;
+use crate::packing::CopyPacker;
 use crate::priority::yield_to_the_guest;
 use crate::random;
 use crate::status::JoinProgress;
@@ -108,6 +109,7 @@ impl SnapshotSender {
         begun: BegunCopy,
         rounds: Receiver<Round>,
         peer: Fetcher,
+        packer: Option<CopyPacker>,
         mutations: Mutations,
         waker: Waker,
     ) -> io::Result<SnapshotSender> {
@@ -126,6 +128,7 @@ impl SnapshotSender {
         let disk_bytes: u64 = disk_lengths.iter().sum();
         let mut cutter = Cutter {
             peer,
+            packer,
             comparison: Comparison { seed, mutations },
             writer: MessageWriter::default(),
             head: Vec::new(),
@@ -198,6 +201,7 @@ enum SendError {
 
 struct Cutter {
     peer: Fetcher,
+    packer: Option<CopyPacker>,
     comparison: Comparison,
     writer: MessageWriter,
     /// What precedes a piece's bytes in the connection.
@@ -213,6 +217,11 @@ struct Cutter {
 
 impl Cutter {
     fn begin(&mut self, disk_lengths: &[u64]) -> Result<(), SendError> {
+        if self.packer.is_some() {
+            self.head.clear();
+            self.writer.write(&mut self.head, &Message::Packed);
+            self.peer.stream.write_all(&self.head)?;
+        }
         Ok(self.say(&Message::Disks {
             pairing: self.pairing,
             seed: self.comparison.seed,
@@ -274,8 +283,7 @@ impl Cutter {
         };
         self.head.clear();
         self.writer.write_snapshot_head(&mut self.head, &chunk);
-        self.peer.stream.write_all(&self.head)?;
-        self.peer.stream.write_all(&chunk.bytes)?;
+        self.write(&chunk.bytes)?;
         self.chunks += 1;
         lock(&self.meter).add(part, offset, chunk.bytes.len(), self.total);
         let mut room = chunk.bytes;
@@ -291,7 +299,19 @@ impl Cutter {
     fn say(&mut self, message: &Message) -> io::Result<()> {
         self.head.clear();
         self.writer.write(&mut self.head, message);
-        self.peer.stream.write_all(&self.head)
+        self.write(&[])
+    }
+
+    /// Writes the head, and what follows it.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let stream = &mut self.peer.stream;
+        match &mut self.packer {
+            Some(packer) => packer.write(stream, &self.head, bytes),
+            None => {
+                stream.write_all(&self.head)?;
+                stream.write_all(bytes)
+            }
+        }
     }
 }
 

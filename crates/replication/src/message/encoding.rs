@@ -69,6 +69,7 @@ mod kind {
     pub const SNAPSHOT_ROUND: u8 = 38;
     pub const LINKS: u8 = 39;
     pub const LINK: u8 = 40;
+    pub const PACKED: u8 = 41;
 }
 
 fn get_link(fields: &mut Fields<'_>) -> Result<LinkId, WireError> {
@@ -200,6 +201,7 @@ pub(super) fn encode(out: &mut Vec<u8>, message: &Message) -> u8 {
             out.extend_from_slice(&run.0.to_le_bytes());
             kind::FETCH
         }
+        Message::Packed => kind::PACKED,
         Message::Links { token } => {
             out.extend_from_slice(&token.to_le_bytes());
             kind::LINKS
@@ -505,6 +507,7 @@ pub(super) fn decode(kind: u8, payload: &[u8]) -> Result<Message, WireError> {
             pairing: f.varint()?,
             run: RunId(u128::from_le_bytes(f.array()?)),
         },
+        kind::PACKED => Message::Packed,
         kind::LINKS => Message::Links {
             token: u128::from_le_bytes(f.array()?),
         },

@@ -116,6 +116,7 @@ impl Join {
 
     pub fn describe(&self) -> FollowerStatus {
         FollowerStatus {
+            connection: self.cursor.connection,
             host: self.greeting.host.clone(),
             build: self.greeting.build.clone(),
             facts: self.facts,
@@ -201,11 +202,26 @@ impl Join {
     }
 }
 
+/// A backup that joins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Joiner {
+    /// The pairing that is being made.
+    pub pairing: u64,
+    /// The run of its process.
+    pub run: RunId,
+    /// Its channel.
+    pub connection: ConnectionId,
+}
+
 impl<O> Primary<O> {
-    /// The pairing that is being made, and the run of its backup: who may fetch the snapshot.
-    pub fn joining(&self) -> Option<(u64, RunId)> {
+    /// Who may fetch the snapshot.
+    pub fn joining(&self) -> Option<Joiner> {
         match &self.state {
-            State::Running { join: Some(join) } => Some((join.pairing(), join.run())),
+            State::Running { join: Some(join) } => Some(Joiner {
+                pairing: join.pairing(),
+                run: join.run(),
+                connection: join.cursor.connection,
+            }),
             _ => None,
         }
     }

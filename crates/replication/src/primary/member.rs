@@ -276,6 +276,7 @@ impl Member {
     pub fn describe(&self, count: u64) -> FollowerStatus {
         let behind = count.saturating_sub(self.meter.executed());
         FollowerStatus {
+            connection: self.cursor.connection,
             host: self.greeting.host.clone(),
             build: self.greeting.build.clone(),
             facts: self.facts,

@@ -1,6 +1,7 @@
 //! What a primary says of itself and of who follows it.
 
 use super::{JournalStatus, Primary, State};
+use crate::ConnectionId;
 use crate::capacity::{HostFacts, Needs};
 use crate::configuration::{Build, Difference};
 use crate::lag::RunShare;
@@ -82,6 +83,8 @@ pub struct PrimaryStatus {
 /// A look at one follower.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FollowerStatus {
+    /// Its channel.
+    pub connection: ConnectionId,
     /// Its host.
     pub host: Host,
     /// What its program was built from.

@@ -15,6 +15,7 @@ use replica::config::{
     Attachment, DiskFile, JournalOptions, JournalPlace, NetworkEnd, PairOptions, Retention,
 };
 use replica::disk::Disk;
+use replica::packing::Compression;
 use replica::vcpu::CheckpointOptions;
 use replica::{Machines, PeerAddresses, ReplicaConfig, run_mutated};
 use replication::config::JournalRole;
@@ -78,6 +79,8 @@ pub struct Site {
     pub digest_interval: Duration,
     /// Backups are brought along by checkpoints.
     pub checkpoints: Option<CheckpointOptions>,
+    /// When hosts pack what they send each other.
+    pub compression: Compression,
     /// The machine's disk is one, which all hosts reach.
     pub shares_disk: bool,
     /// What restoring a machine takes, in milliseconds.
@@ -404,6 +407,7 @@ impl World {
                 lag_limit: Duration::from_secs(5),
                 digest_interval: self.site.digest_interval,
                 checkpoints: self.site.checkpoints,
+                compression: self.site.compression,
                 // In a simulated world nobody has to prove who he is.
                 keys: Default::default(),
                 members: Default::default(),

@@ -1,12 +1,13 @@
 //! What is said over the connections of a world: messages, whichever links their channel goes over.
 
+use replica::packing::MessageStream;
 use replication::links::{Incoming, LinkFrame, LinkFrameReader};
-use replication::message::{Message, MessageReader};
+use replication::message::Message;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One direction of a connection.
 enum Stream {
-    Messages(MessageReader),
+    Messages(MessageStream),
     /// A link of the channel that was told this token.
     Link(u128, LinkFrameReader),
     /// Of something else: the pieces of a snapshot, say.
@@ -16,7 +17,7 @@ enum Stream {
 /// One direction of a channel that goes over links.
 struct Linked {
     incoming: Incoming,
-    reader: MessageReader,
+    reader: MessageStream,
 }
 
 /// The connections of a channel that goes over links.
@@ -40,7 +41,7 @@ impl Wires {
     /// The messages that these bytes complete, in one direction of a connection.
     pub fn read(&mut self, (id, side): (u64, usize), bytes: &[u8]) -> Vec<Message> {
         let stream = self.streams.entry((id, side));
-        let stream = stream.or_insert_with(|| Stream::Messages(MessageReader::new()));
+        let stream = stream.or_insert_with(|| Stream::Messages(MessageStream::default()));
         let mut messages = Vec::new();
         let reader = match stream {
             Stream::Other => return messages,
@@ -52,7 +53,10 @@ impl Wires {
             }
             Stream::Messages(reader) => reader,
         };
-        reader.push(bytes);
+        if reader.push(bytes).is_err() {
+            self.streams.insert((id, side), Stream::Other);
+            return messages;
+        }
         loop {
             match reader.next_message() {
                 Ok(Some(Message::Links { token })) => {
@@ -72,6 +76,12 @@ impl Wires {
                     self.is_link(id, 1 - side, token, &[]);
                     self.read_link((id, side), token, &mut messages);
                     return messages;
+                }
+                Ok(Some(Message::Packed)) => {
+                    if reader.goes_on_packed().is_err() {
+                        self.streams.insert((id, side), Stream::Other);
+                        return messages;
+                    }
                 }
                 Ok(Some(message)) => messages.push(message),
                 Ok(None) => return messages,
@@ -105,13 +115,18 @@ impl Wires {
         while let Ok(Some(frame)) = reader.next_frame() {
             if let LinkFrame::Segment { number, bytes } = frame {
                 // What no program sends the replica notices itself.
-                let _arrived = linked
-                    .incoming
-                    .arrived(number, bytes, |bytes| whole.push(bytes));
+                let _arrived = linked.incoming.arrived(number, bytes, |bytes| {
+                    let _pushed = whole.push(bytes);
+                });
             }
         }
         while let Ok(Some(message)) = whole.next_message() {
-            messages.push(message);
+            match message {
+                Message::Packed => {
+                    let _packed = whole.goes_on_packed();
+                }
+                message => messages.push(message),
+            }
         }
     }
 

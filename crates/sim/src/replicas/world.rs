@@ -16,6 +16,7 @@ use crate::arbiter::Mood;
 use crate::random::Random;
 use crate::world::Violation;
 use replica::control::{Button, Request};
+use replica::packing::Compression;
 use replica::vcpu::CheckpointOptions;
 use replication::mutation::Mutations;
 use replication::succession::Durability;
@@ -127,6 +128,7 @@ impl Site {
         };
         let transfers_state = kind == Kind::StateTransfer;
         Site {
+            compression: Compression::Auto,
             checkpoints: transfers_state.then(|| CheckpointOptions {
                 interval_ns: random.pick(&[10, 25, 25, 100]) * MS,
                 // The guest's memory is small: so are checkpoints, and all of a large one happens to them.
@@ -168,7 +170,10 @@ impl World {
         let mut random = Random::new(seed);
         let network = Network::new(random.pick(&[50_000, 200_000, MS, 5 * MS]));
         let threads = Random::new(random.bits());
-        let site = Site::choose(&mut random, options);
+        let mut site = Site::choose(&mut random, options);
+        if seed % 4 == 3 {
+            site.compression = Compression::Always;
+        }
         let directory = Directory::make(seed)?;
         let observer = Observer::new(options.trace, site.hosts);
         let files = files(&site, &directory);

@@ -282,6 +282,7 @@ spares = [["10.1.0.4:7400", "10.2.0.4:7400"]]"#;
             r#"peer = ["a:1", "b:1", "c:1", "d:1", "e:1"]"#,
             "5 addresses of one host",
         ),
+        (r#"peer = ["a:1", "a:0"]"#, "pair.peer: \"a:0\" has no port"),
         (
             r#"peer = ["a:1", "a:1"]"#,
             "pair.peer: \"a:1\" is there twice",

@@ -8,8 +8,8 @@ use super::layout::Layout;
 use super::probe::Probe;
 use super::screen::View;
 use crate::config::{
-    ArbiterSection, ByteSize, DiskDurability, LagPolicy, MacAddress, MemberName, Milliseconds,
-    NetworkSection, PairSection, ReplicationName, VmConfig,
+    ArbiterSection, ByteSize, CompressionName, DiskDurability, LagPolicy, MacAddress, MemberName,
+    Milliseconds, NetworkSection, PairSection, ReplicationName, VmConfig,
 };
 use crate::engine::EngineName;
 use crate::exit::Failure;
@@ -240,6 +240,7 @@ impl Supervisor {
                 digest_interval: Milliseconds(1000),
                 replication: self.replication,
                 checkpoint_interval: self.checkpoint_interval,
+                compression: CompressionName::Auto,
             }),
             journal: None,
             next_arbiter: None,

@@ -3,11 +3,13 @@
 use super::super::progress::{CopyMeter, lock};
 use super::{OwnDisks, RestoreError, RestoreParts, snapshot_limit};
 use crate::disk::{Disk, windows};
+use crate::packing::StreamUnpacker;
 use crate::peer_stream::BlockingPeer;
 use replication::message::{
-    DiskBlocks, Fetched, Message, MessageReader, MessageWriter, SnapshotPart,
+    DiskBlocks, Fetched, MAX_CHUNK_BYTES, Message, MessageReader, MessageWriter, SnapshotPart,
 };
 use std::io::{self, ErrorKind, Read, Write};
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 /// Bytes that are read at once, at most.
@@ -46,6 +48,8 @@ enum Arrived {
 pub(super) struct PieceStream {
     stream: BlockingPeer,
     reader: MessageReader,
+    /// Since the primary has said that what it sends is packed.
+    unpacking: Option<Unpacking>,
     writer: MessageWriter,
     copied: Arc<Mutex<CopyMeter>>,
     pairing: u64,
@@ -70,6 +74,7 @@ impl PieceStream {
         PieceStream {
             stream,
             reader: MessageReader::of_snapshot(),
+            unpacking: None,
             writer,
             copied,
             pairing: parts.pairing,
@@ -107,6 +112,10 @@ impl PieceStream {
     fn receive(&mut self) -> io::Result<Arrived> {
         loop {
             let fetched = self.reader.next_fetched().map_err(io::Error::other)?;
+            if fetched == Some(Fetched::Packed) {
+                self.is_packed()?;
+                continue;
+            }
             if let Some(fetched) = fetched {
                 let (pairing, arrived) = arrived(&fetched, &self.copied)?;
                 if pairing != self.pairing {
@@ -125,20 +134,30 @@ impl PieceStream {
         }
     }
 
+    /// What comes from here on is packed.
+    fn is_packed(&mut self) -> io::Result<()> {
+        if self.unpacking.is_some() {
+            return Err(io::Error::other("what comes says twice that it is packed"));
+        }
+        let mut came = self.reader.take_rest();
+        let length = came.len();
+        came.resize(length.max(READ_BYTES), 0);
+        self.unpacking = Some(Unpacking {
+            unpacker: StreamUnpacker::new(MAX_CHUNK_BYTES)?,
+            came,
+            unread: 0..length,
+        });
+        Ok(())
+    }
+
     fn read_more(&mut self) -> io::Result<()> {
         let room = self.reader.room(READ_BYTES);
-        match self.stream.read(room) {
-            Ok(0) => Err(io::Error::new(
-                ErrorKind::UnexpectedEof,
-                "the primary closed the connection",
-            )),
-            Ok(length) => {
-                self.reader.filled(length);
-                Ok(())
-            }
-            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()),
-            Err(error) => Err(error),
-        }
+        let length = match &mut self.unpacking {
+            Some(unpacking) => unpacking.read(&mut self.stream, room)?,
+            None => read(&mut self.stream, room)?,
+        };
+        self.reader.filled(length);
+        Ok(())
     }
 
     /// Goes on to the next of the machine's pieces, or past the end of a round.
@@ -237,6 +256,47 @@ impl PieceStream {
     }
 }
 
+/// Of a connection on which chunks come.
+struct Unpacking {
+    unpacker: StreamUnpacker,
+    came: Vec<u8>,
+    /// What came and was not unpacked.
+    unread: Range<usize>,
+}
+
+impl Unpacking {
+    /// Puts what is next at the front of `room`: bytes, of which there are some.
+    fn read(&mut self, stream: &mut BlockingPeer, room: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let unread = &self.came[self.unread.clone()];
+            let unpacked = self.unpacker.unpack(unread, room);
+            let (taken, put) = unpacked.map_err(io::Error::other)?;
+            self.unread.start += taken;
+            if put > 0 {
+                return Ok(put);
+            }
+            if taken == 0 {
+                assert!(self.unread.is_empty(), "everything that came is taken");
+                self.unread = 0..read(stream, &mut self.came)?;
+            }
+        }
+    }
+}
+
+/// What comes next on the connection.
+fn read(stream: &mut BlockingPeer, room: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match stream.read(room) {
+            Ok(0) => {
+                let closed = "the primary closed the connection";
+                return Err(io::Error::new(ErrorKind::UnexpectedEof, closed));
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            ended => return ended,
+        }
+    }
+}
+
 /// The pairing, and what came; how far that is.
 fn arrived(fetched: &Fetched<'_>, copied: &Mutex<CopyMeter>) -> io::Result<(u64, Arrived)> {
     Ok(match fetched {
@@ -289,7 +349,9 @@ fn arrived(fetched: &Fetched<'_>, copied: &Mutex<CopyMeter>) -> io::Result<(u64,
         }
         Fetched::Round { pairing } => (*pairing, Arrived::Round),
         Fetched::End { pairing, .. } => (*pairing, Arrived::End),
-        Fetched::Other => return Err(io::Error::other("what comes is no piece of a snapshot")),
+        Fetched::Packed | Fetched::Other => {
+            return Err(io::Error::other("what comes is no piece of a snapshot"));
+        }
     })
 }
 

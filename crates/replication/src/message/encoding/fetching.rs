@@ -59,6 +59,7 @@ pub(in crate::message) fn decode_fetched(
         kind::SNAPSHOT_ROUND => Fetched::Round {
             pairing: f.varint()?,
         },
+        kind::PACKED => Fetched::Packed,
         _ => return Ok(Fetched::Other),
     };
     f.end()?;

@@ -1,5 +1,16 @@
-//! Packs what is in files that hold a machine, by Zstandard: parts of a kept snapshot, pieces of a journal's, and
-//! what disks read.
+//! Packs by Zstandard: what is in files that hold a machine (parts of a kept snapshot, pieces of a journal's, and what
+//! disks read), and what goes over a network that is slow for it.
+
+mod channel;
+mod copy;
+mod messages;
+mod stream;
+
+pub use channel::{ChannelPacker, Compression, FAR};
+pub(crate) use copy::CopyPacker;
+pub use messages::{MessageStream, MessageStreamError};
+pub use stream::StreamError;
+pub(crate) use stream::StreamUnpacker;
 
 use std::io;
 use zstd::bulk::{Compressor, Decompressor};

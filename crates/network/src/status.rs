@@ -1,8 +1,8 @@
 //! What a switch tells about itself.
 
 use serde::{Deserialize, Serialize};
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -117,6 +117,9 @@ pub struct LeaseStatus {
     pub address: String,
 }
 
+/// No status is longer, with all ports that there can be.
+const MOST_BYTES: u64 = 1 << 20;
+
 /// The status file: replaced as a whole, so that a reader never sees half of it, and removed with
 /// the switch.
 #[derive(Debug)]
@@ -128,12 +131,26 @@ pub(crate) struct StatusFile {
 }
 
 impl StatusFile {
-    pub(crate) fn new(path: PathBuf) -> StatusFile {
-        StatusFile {
+    /// Writes nothing yet. A status that was there is replaced; anything else is kept: its name was a slip.
+    ///
+    /// # Errors
+    /// There is something else, or it cannot be looked at.
+    pub(crate) fn open(path: PathBuf) -> io::Result<StatusFile> {
+        match fs::symlink_metadata(&path) {
+            Ok(metadata) if !metadata.is_file() || !holds_status(&path)? => {
+                return Err(io::Error::new(
+                    io::ErrorKind::AlreadyExists,
+                    "it exists and is no status of a switch: name another file",
+                ));
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(_) | Err(_) => {}
+        }
+        Ok(StatusFile {
             path,
             written: None,
             failed: None,
-        }
+        })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -175,6 +192,15 @@ impl StatusFile {
     }
 }
 
+/// Whether a file is a switch's status, of this version or another, or empty.
+fn holds_status(path: &Path) -> io::Result<bool> {
+    let mut text = Vec::new();
+    File::open(path)?.take(MOST_BYTES).read_to_end(&mut text)?;
+    let status: Result<serde_json::Value, _> = serde_json::from_slice(&text);
+    Ok(text.is_empty()
+        || status.is_ok_and(|status| status["listen"].is_array() && status["ports"].is_array()))
+}
+
 impl Drop for StatusFile {
     fn drop(&mut self) {
         if self.written.is_some() {
@@ -194,7 +220,7 @@ mod tests {
         let path = directory.path().join("status.json");
         let read =
             || -> SwitchStatus { serde_json::from_slice(&fs::read(&path).unwrap()).unwrap() };
-        let mut file = StatusFile::new(path.clone());
+        let mut file = StatusFile::open(path.clone()).unwrap();
         let now = Instant::now();
         let status = |moves| SwitchStatus {
             moves,
@@ -207,7 +233,24 @@ mod tests {
         assert!(!file.update(status(2), now + WRITE_INTERVAL).unwrap());
         assert_eq!(read().moves, 2);
         assert!(!file.update(status(2), now + WRITE_INTERVAL).unwrap());
+        fs::copy(&path, directory.path().join("left")).unwrap();
         drop(file);
         assert!(!path.exists());
+        StatusFile::open(directory.path().join("left")).unwrap();
+    }
+
+    /// Finding: a slip of the hand replaced a configuration, and removed it with the switch.
+    #[test]
+    fn what_is_no_status_is_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("vm.toml");
+        for text in ["name = \"db\"", "{}", "[1]"] {
+            fs::write(&path, text).unwrap();
+            let error = StatusFile::open(path.clone()).unwrap_err();
+            assert!(error.to_string().contains("no status"), "{error}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+        assert!(StatusFile::open("/dev/null".into()).is_err());
+        assert!(StatusFile::open(directory.path().into()).is_err());
     }
 }

@@ -237,6 +237,14 @@ impl Switch {
             }
             None => None,
         };
+        let status_file = options.status_file.clone();
+        let status_file = status_file.map(|path| {
+            StatusFile::open(path.clone()).map_err(|source| SwitchError::File {
+                what: "the status file",
+                path,
+                source,
+            })
+        });
         let mut switch = Switch {
             listeners,
             doors,
@@ -246,7 +254,7 @@ impl Switch {
             fabric,
             gateway,
             capture,
-            status_file: options.status_file.clone().map(StatusFile::new),
+            status_file: status_file.transpose()?,
             notices: Notices::default(),
             status_due: false,
             accept_again: None,

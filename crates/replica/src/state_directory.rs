@@ -262,6 +262,22 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     sync_directory(directory)
 }
 
+/// Writes a file that is there anew, in its own place: where there is no room for another one beside it. Half of it may be
+/// there after a crash, which has to mean no more than the whole.
+///
+/// # Errors
+/// It is not there, or cannot be written.
+pub fn overwrite(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut options = environment::fs::OpenOptions::new();
+    let file = options
+        .custom_flags(FLAGS.bits() as i32)
+        .write(true)
+        .open(path)?;
+    file.write_all_at(content, 0)?;
+    file.set_len(content.len() as u64)?;
+    file.sync_all()
+}
+
 /// Whether [`replace`] could do its work now: what it writes first is written, and removed again. What is there stays.
 ///
 /// # Errors
@@ -283,9 +299,16 @@ fn new_beside(path: &Path, content: &[u8], is_synced: bool) -> io::Result<PathBu
     let mut options = environment::fs::OpenOptions::new();
     options.custom_flags(FLAGS.bits() as i32).mode(0o600);
     let file = options.write(true).create_new(true).open(&new)?;
-    file.write_all_at(content, 0)?;
-    if is_synced {
-        file.sync_all()?;
+    let written = file
+        .write_all_at(content, 0)
+        .and_then(|()| match is_synced {
+            true => file.sync_all(),
+            false => Ok(()),
+        });
+    if let Err(error) = written {
+        // Half of one is in nobody's way, but of no use either.
+        let _removed = remove_file(&new);
+        return Err(error);
     }
     Ok(new)
 }

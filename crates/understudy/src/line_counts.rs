@@ -1,7 +1,7 @@
 //! How far the machine was whenever its guest had printed a line.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::Path;
 
 /// Writes each line of a console to a file, behind the instruction count at which it was taken from the machine.
@@ -15,13 +15,31 @@ pub struct LineCounts<W: Write> {
 const LONGEST_LINE_BYTES: usize = 4096;
 
 impl LineCounts<BufWriter<File>> {
-    /// Begins the file anew.
+    /// Begins the file anew. One of these that was there is replaced; anything else is kept: its name was a slip.
     ///
     /// # Errors
-    /// It cannot be created.
+    /// It cannot be created, or is something else.
     pub fn create(path: &Path) -> io::Result<LineCounts<BufWriter<File>>> {
+        let is_other =
+            fs::metadata(path).is_ok_and(|there| there.is_file()) && !begins_with_count(path)?;
+        if is_other {
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "it exists and holds no counts of lines: name another file",
+            ));
+        }
         Ok(LineCounts::new(BufWriter::new(File::create(path)?)))
     }
+}
+
+/// Whether a file begins as these do, or is empty.
+fn begins_with_count(path: &Path) -> io::Result<bool> {
+    let mut beginning = Vec::new();
+    // The largest count has 20 digits.
+    File::open(path)?.take(21).read_to_end(&mut beginning)?;
+    let digits = beginning.iter().take_while(|byte| byte.is_ascii_digit());
+    let digits = digits.count();
+    Ok(beginning.is_empty() || digits > 0 && beginning.get(digits) == Some(&b' '))
 }
 
 impl<W: Write> LineCounts<W> {
@@ -67,6 +85,24 @@ impl<W: Write> LineCounts<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Finding: a slip of the hand truncated a file.
+    #[test]
+    fn what_holds_no_counts_is_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("disk.raw");
+        for bytes in [&b"QFI\xfb"[..], b"17", b"17x", b" 17 "] {
+            fs::write(&path, bytes).unwrap();
+            assert!(LineCounts::create(&path).is_err());
+            assert_eq!(fs::read(&path).unwrap(), bytes);
+        }
+        fs::write(&path, b"17 a line\n").unwrap();
+        let mut counts = LineCounts::create(&path).unwrap();
+        counts.printed(5, b"b\n").unwrap();
+        counts.finish().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"5 b\n");
+        LineCounts::create(Path::new("/dev/null")).unwrap();
+    }
 
     #[test]
     fn a_line_has_the_count_of_its_end() {

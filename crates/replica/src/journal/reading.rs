@@ -88,8 +88,13 @@ impl JournalFiles for MeteredFiles {
         }))
     }
 
-    fn begin_segment(&self, number: u64, bytes: &[u8]) -> io::Result<Box<dyn SegmentFile>> {
-        self.files.begin_segment(number, bytes)
+    fn begin_segment(
+        &self,
+        number: u64,
+        bytes: &[u8],
+        wait: &mut dyn FnMut(String),
+    ) -> io::Result<Box<dyn SegmentFile>> {
+        self.files.begin_segment(number, bytes, wait)
     }
 
     fn begin_snapshot(&self, number: u64) -> io::Result<Box<dyn SnapshotFile>> {
@@ -143,7 +148,7 @@ mod tests {
     fn what_was_read_is_told_with_what_is_to_be_read() {
         let directory = tempfile::tempdir().unwrap();
         let files = DirectoryFiles(directory.path().to_owned());
-        files.begin_segment(1, &[7; 3 << 20]).unwrap();
+        files.begin_segment(1, &[7; 3 << 20], &mut |_| {}).unwrap();
         let meter = ReadMeter::default();
         let metered = MeteredFiles::of(Arc::new(files), &meter);
         meter.begin();

@@ -204,19 +204,20 @@ impl Writer {
             life_id: start.life_id,
             generation: start.generation,
         };
+        let mut wait = |why| self.news.tell(JournalNews::Waits(id, why));
         let begin = || -> io::Result<OpenSegment> {
             let files = match kept {
                 Some(mut open) => {
                     open.file.end()?;
                     open.files
                 }
-                None => self.storage.begin(of, &self.owner.machine)?,
+                None => self.storage.begin(of, &self.owner.machine, &mut wait)?,
             };
             let of_segment = JournalHead {
                 builds_on: None,
                 ..head.clone()
             };
-            let open = open_segment(files.clone(), &of_segment)?;
+            let open = open_segment(files.clone(), &of_segment, &mut wait)?;
             snapshot::start(files, head, begun, may_count, self.news.clone())?;
             Ok(open)
         };
@@ -229,7 +230,8 @@ impl Writer {
     fn go_on(&mut self, inspected: &Inspected, place: Place, visible_outputs: u64) {
         let id = inspected.head.id;
         self.held = None;
-        match next_segment(inspected, place, visible_outputs) {
+        let mut wait = |why| self.news.tell(JournalNews::Waits(id, why));
+        match next_segment(inspected, place, visible_outputs, &mut wait) {
             Ok(open) => self.open = Some(open),
             Err(error) => self.failed(id, &inspected.files.path(None), &error),
         }
@@ -284,12 +286,16 @@ impl Writer {
 }
 
 /// Begins a segment: it is there, durably, before anything is stored in it.
-fn open_segment(files: Arc<dyn JournalFiles>, head: &JournalHead) -> io::Result<OpenSegment> {
+fn open_segment(
+    files: Arc<dyn JournalFiles>,
+    head: &JournalHead,
+    wait: &mut dyn FnMut(String),
+) -> io::Result<OpenSegment> {
     let mut writer = SegmentWriter::begin(head);
     Ok(OpenSegment {
         id: head.id,
         number: head.segment,
-        file: files.begin_segment(head.segment, &writer.take_bytes())?,
+        file: files.begin_segment(head.segment, &writer.take_bytes(), wait)?,
         files,
         writer,
     })
@@ -300,6 +306,7 @@ fn next_segment(
     inspected: &Inspected,
     place: Place,
     visible_outputs: u64,
+    wait: &mut dyn FnMut(String),
 ) -> io::Result<OpenSegment> {
     let files = &inspected.files;
     files.cut(inspected.last_segment(), inspected.tail.good_bytes)?;
@@ -312,5 +319,5 @@ fn next_segment(
         builds_on: None,
         ..inspected.head.clone()
     };
-    open_segment(files.clone(), &head)
+    open_segment(files.clone(), &head, wait)
 }

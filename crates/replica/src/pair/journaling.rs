@@ -315,6 +315,19 @@ impl PrimaryLoop {
         self.host.events.add(event, generation, 0, detail);
     }
 
+    /// What failed for want of an answer failed for the reason that there is none.
+    pub(super) fn with_silence(&self, event: Event) -> Event {
+        let desk = self.host.journal.as_ref();
+        let silence = desk.and_then(|desk| Some((desk.place(), desk.unanswered()?.to_owned())));
+        match (event, silence) {
+            (Event::JournalFailed { id, why, again_in }, Some((place, silence))) => {
+                let why = format!("{why}; {place} does not answer: {silence}");
+                Event::JournalFailed { id, why, again_in }
+            }
+            (event, _) => event,
+        }
+    }
+
     /// That none is kept though one is configured shows until one is kept again, for as long as that may be.
     pub(super) fn note_journal(&mut self, event: &Event) {
         match event {

@@ -7,7 +7,7 @@ pub use unfit::{Sought, UnfitDisks};
 use crate::config::{DiskFile, ReplicaConfig};
 use crate::disk::{held, length_of, overlay, sync_file};
 use crate::end::ReplicaError;
-use crate::state_directory::{replace, try_to_replace};
+use crate::state_directory::{overwrite, replace, try_to_replace};
 use crate::wake::Waker;
 use environment::fs;
 use environment::mpsc::{self, Receiver, Sender};
@@ -78,6 +78,8 @@ pub struct Markers {
     tried: Receiver<Tried>,
     looked: Receiver<Option<UnfitDisks>>,
     pending: usize,
+    /// The last that took rights from what is here, until it is written: nothing here has any.
+    unwritten: Option<Marker>,
 }
 
 #[derive(Clone)]
@@ -149,6 +151,7 @@ impl Markers {
             tried,
             looked,
             pending: 0,
+            unwritten: None,
         })
     }
 
@@ -181,6 +184,10 @@ impl Markers {
 
     /// What they say.
     pub fn worth(&self) -> Worth {
+        if self.unwritten.is_some() {
+            let why = "the marker that takes its rights from this host's disk cannot be written";
+            return Worth::Nothing(why.into());
+        }
         let state = self.read(&self.places.state, None);
         let mut disks = Vec::new();
         for (disk, marker) in &self.places.disks {
@@ -226,8 +233,19 @@ impl Markers {
     /// were synced.
     pub fn write(&mut self, purpose: Purpose, marker: Marker) {
         self.pending += 1;
+        if purpose == Purpose::Mark {
+            self.unwritten = Some(marker.clone());
+        }
         // The thread ends only with this object.
         let _sent = self.jobs.send(Job::Write(purpose, marker));
+    }
+
+    /// Writes again what took rights from what is here and could not be written. False: there is no such thing.
+    pub fn write_again(&mut self) -> bool {
+        let unwritten = self.unwritten.clone().filter(|_| !self.is_writing());
+        unwritten
+            .map(|marker| self.write(Purpose::Mark, marker))
+            .is_some()
     }
 
     /// Tries whether markers could be written, without writing any, after all that were asked for before.
@@ -271,6 +289,9 @@ impl Markers {
     pub fn done(&mut self) -> Option<(Purpose, io::Result<()>)> {
         let done = self.done.try_recv().ok()?;
         self.pending -= 1;
+        if done.1.is_ok() && self.pending == 0 {
+            self.unwritten = None;
+        }
         Some(done)
     }
 }
@@ -298,12 +319,20 @@ impl Places {
                 sync_file(disk).map_err(|error| at(&disk.path, &error))?;
             }
         }
+        let put = |path: &Path, content: &[u8]| {
+            let put = match replace(path, content) {
+                // A full file system is no reason to keep rights. Half of such a marker gives none either.
+                Err(full) if purpose == Purpose::Mark => overwrite(path, content).map_err(|_| full),
+                put => put,
+            };
+            put.map_err(|error| at(path, &error))
+        };
         for (disk, marker) in marked {
             // A disk that is not there has no length, and gets its marker before it is made.
             let bytes = length_of(disk).unwrap_or(0);
-            replace(marker, &of.content_beside(bytes)).map_err(|error| at(marker, &error))?;
+            put(marker, &of.content_beside(bytes))?;
         }
-        replace(&self.state, &of.content()).map_err(|error| at(&self.state, &error))
+        put(&self.state, &of.content())
     }
 
     /// A file beside a shared disk that no other host has.
@@ -400,6 +429,7 @@ pub(super) mod tests {
                 lag_limit: zero,
                 digest_interval: zero,
                 checkpoints: None,
+                compression: Default::default(),
             },
         };
         let machine = MachineName::new("vm").unwrap();
@@ -432,6 +462,65 @@ pub(super) mod tests {
         }
     }
 
+    /// What was written next.
+    fn written(markers: &mut Markers) -> (Purpose, io::Result<()>) {
+        loop {
+            match markers.done() {
+                Some(done) => return done,
+                None => std::thread::yield_now(),
+            }
+        }
+    }
+
+    /// Finding: a backup whose disk had missed a write for want of room stayed marked as a whole copy for the same reason,
+    /// and a person who believed that started the machine without what it had acknowledged.
+    #[test]
+    fn where_there_is_no_room_for_another_marker_the_one_that_is_there_loses_its_rights() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut markers = markers(directory.path());
+        markers.write(Purpose::Member(1), marker(3, DiskState::Whole));
+        written(&mut markers).1.unwrap();
+        let beside = directory.path().join("disk.raw.understudy");
+        for place in ["marker.new", "disk.raw.understudy.new"] {
+            fs::create_dir(directory.path().join(place)).unwrap();
+        }
+        markers.write(Purpose::Mark, marker(3, DiskState::Suspect));
+        written(&mut markers).1.unwrap();
+        let suspect = marker(3, DiskState::Suspect);
+        assert_eq!(fs::read(&beside).unwrap(), suspect.content_beside(512));
+        assert_eq!(markers.worth(), Worth::Known(suspect));
+        // Rights are not given so: half of such a marker would be none, and the one before is gone.
+        markers.write(Purpose::Member(2), marker(4, DiskState::Whole));
+        written(&mut markers).1.unwrap_err();
+    }
+
+    #[test]
+    fn what_could_not_take_the_rights_is_written_when_it_can_be_and_until_then_there_are_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut markers = markers(directory.path());
+        markers.write(Purpose::Member(1), marker(3, DiskState::Whole));
+        written(&mut markers).1.unwrap();
+        assert!(!markers.write_again(), "everything is written");
+        // Neither beside it nor in its place.
+        let beside = directory.path().join("disk.raw.understudy");
+        let kept = fs::read(&beside).unwrap();
+        fs::remove_file(&beside).unwrap();
+        fs::create_dir(&beside).unwrap();
+        markers.write(Purpose::Mark, marker(3, DiskState::Suspect));
+        written(&mut markers).1.unwrap_err();
+        fs::remove_dir(&beside).unwrap();
+        fs::write(&beside, kept).unwrap();
+        let Worth::Nothing(why) = markers.worth() else {
+            panic!("a disk that missed a write has rights")
+        };
+        assert!(why.contains("cannot be written"), "{why}");
+        assert!(markers.write_again());
+        written(&mut markers).1.unwrap();
+        let suspect = marker(3, DiskState::Suspect);
+        assert_eq!(markers.worth(), Worth::Known(suspect));
+        assert!(!markers.write_again());
+    }
+
     /// A marker that gives rights waits for the disk to be synced; one that takes them away does not,
     /// and still never comes before it.
     #[test]
@@ -449,7 +538,7 @@ pub(super) mod tests {
             asked.push(purpose);
         }
         for purpose in asked {
-            let (written, result) = markers.done.recv().unwrap();
+            let (written, result) = written(&mut markers);
             assert_eq!(written, purpose);
             result.unwrap();
         }
@@ -469,7 +558,7 @@ pub(super) mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut markers = markers(directory.path());
         markers.write(Purpose::Primary, marker(3, DiskState::Whole));
-        markers.done.recv().unwrap().1.unwrap();
+        written(&mut markers).1.unwrap();
         assert_eq!(markers.worth(), Worth::Known(marker(3, DiskState::Whole)));
         let disk = directory.path().join("disk.raw");
         fs::write(&disk, [0; 1024]).unwrap();
@@ -479,7 +568,7 @@ pub(super) mod tests {
         assert!(why.contains("1024") && why.contains("512"), "{why}");
         // While it is being copied it has the length of neither.
         markers.write(Purpose::Mark, marker(4, DiskState::Copying));
-        markers.done.recv().unwrap().1.unwrap();
+        written(&mut markers).1.unwrap();
         fs::write(&disk, [0; 512]).unwrap();
         assert_eq!(markers.worth().place().1, Generation(4));
     }
@@ -494,7 +583,7 @@ pub(super) mod tests {
         markers.write(Purpose::Mark, marker(1, DiskState::Copying));
         markers.write(Purpose::Member(1), marker(2, DiskState::Whole));
         for _ in 0..2 {
-            markers.done.recv().unwrap().1.unwrap();
+            written(&mut markers).1.unwrap();
         }
         assert!(!beside.exists(), "a member marks nothing there");
         assert_eq!(markers.worth(), Worth::Known(marker(2, DiskState::Whole)));
@@ -521,7 +610,7 @@ pub(super) mod tests {
         fs::write(&beside, primarys).unwrap();
         assert_eq!(markers.worth().place(), (LifeNumber(1), Generation(5)));
         markers.write(Purpose::Primary, marker(6, DiskState::Whole));
-        markers.done.recv().unwrap().1.unwrap();
+        written(&mut markers).1.unwrap();
         let written = fs::read(&beside).unwrap();
         assert_eq!(written, marker(6, DiskState::Whole).content_beside(512));
     }
@@ -568,7 +657,7 @@ pub(super) mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut markers = markers(directory.path());
         markers.write(Purpose::Primary, marker(3, DiskState::Whole));
-        markers.done.recv().unwrap().1.unwrap();
+        written(&mut markers).1.unwrap();
         let tried = || {
             markers.try_places(false);
             markers.tried.recv().unwrap().1
@@ -597,7 +686,7 @@ pub(super) mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut markers = markers(directory.path());
         markers.write(Purpose::Primary, marker(3, DiskState::Whole));
-        markers.done.recv().unwrap().1.unwrap();
+        written(&mut markers).1.unwrap();
         let tried = |is_synced| {
             markers.try_places(is_synced);
             let (was_synced, result) = markers.tried.recv().unwrap();
@@ -628,7 +717,7 @@ pub(super) mod tests {
         let mut markers = markers(directory.path());
         fs::remove_file(directory.path().join("disk.raw")).unwrap();
         markers.write(Purpose::Member(1), marker(1, DiskState::Whole));
-        let (_, result) = markers.done.recv().unwrap();
+        let (_, result) = written(&mut markers);
         result.unwrap_err();
         assert!(!directory.path().join("disk.raw.understudy").exists());
     }

@@ -10,6 +10,8 @@ use super::peers::Peers;
 use crate::host_time::monotonic;
 use crate::peer_addresses::PeerAddresses;
 use replication::startup::{PeerAnswer, Stance};
+use replication::succession::HostId;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Between two questions to the peers.
@@ -24,6 +26,8 @@ pub(super) struct Rivals {
     ask_at: Duration,
     frames: u64,
     unproven: Option<Unproven>,
+    /// Hosts that say that they are live, of which likewise: since when it is known of each, and what is to be told.
+    claimants: BTreeMap<HostId, (Duration, String)>,
 }
 
 /// Frames from the guest's own address, of which it is not known whether its machine was the live one when they
@@ -44,6 +48,7 @@ impl Rivals {
             ask_at: now + ASK_INTERVAL,
             frames: 0,
             unproven: None,
+            claimants: BTreeMap::new(),
         }
     }
 
@@ -60,6 +65,7 @@ impl Rivals {
     /// Asks now and then, and tells what came of it. `live_at`: when this was last the live machine for certain.
     pub(super) fn look(&mut self, host: &mut Host, lacks_backups: bool, live_at: Option<Duration>) {
         self.tell_frames(host, live_at);
+        self.tell_claimants(host, live_at);
         let now = monotonic();
         if lacks_backups && now >= self.ask_at {
             self.ask_at = now + ASK_INTERVAL;
@@ -84,8 +90,20 @@ impl Rivals {
                     standing.generation,
                     standing.life
                 );
-                host.events.add("another_live", 0, 0, detail);
+                self.claimants
+                    .entry(standing.host.id)
+                    .or_insert((now, detail));
             }
+        }
+    }
+
+    /// Tells of hosts that said that they are live before this was the live machine for certain. A process that has
+    /// slept hears its successor before anybody tells it that it has one.
+    fn tell_claimants(&mut self, host: &mut Host, live_at: Option<Duration>) {
+        let is_proven =
+            |_: &HostId, (since, _): &mut (Duration, String)| live_at.is_some_and(|at| at > *since);
+        for (_, (_, detail)) in self.claimants.extract_if(.., is_proven) {
+            host.events.add("another_live", 0, 0, detail);
         }
     }
 

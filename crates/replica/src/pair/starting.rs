@@ -157,6 +157,7 @@ impl Starting<'_> {
             && failed.try_again(now, &host.config.disks, &host.waker)
         {
             host.failed_disk = None;
+            host.markers.write_again();
             host.events
                 .add("disk_well", 0, 0, "the disk takes writes again");
             if let Some(kept_out) = &mut self.kept_out {

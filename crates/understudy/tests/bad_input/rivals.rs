@@ -119,4 +119,5 @@ fn a_primary_that_slept_through_a_takeover_does_not_call_its_successor_a_strange
     });
     assert!(primary.has_event("claim_lost"));
     assert!(!primary.has_event("address_conflict"));
+    assert!(!primary.has_event("another_live"), "it is its successor");
 }

@@ -242,10 +242,9 @@ impl BucketStorage {
     }
 
     /// A service that puts an object over one that is there fences nobody.
-    fn prove(&self) -> io::Result<()> {
-        self.bucket.ask(0, &mut |_| {}, |timeout, _| {
-            self.bucket.bucket.prove(timeout)
-        })
+    fn prove(&self, wait: &mut dyn FnMut(String)) -> io::Result<()> {
+        self.bucket
+            .ask(0, wait, |timeout, _| self.bucket.bucket.prove(timeout))
     }
 }
 
@@ -270,8 +269,13 @@ impl Storage for BucketStorage {
 
     /// Those of generations before go: nobody goes on from them any more. One of a later generation is never touched:
     /// this process has lost its place without knowing.
-    fn begin(&self, begun: Begun, owner: &MachineName) -> io::Result<Arc<dyn JournalFiles>> {
-        self.prove()?;
+    fn begin(
+        &self,
+        begun: Begun,
+        owner: &MachineName,
+        wait: &mut dyn FnMut(String),
+    ) -> io::Result<Arc<dyn JournalFiles>> {
+        self.prove(wait)?;
         let own = JournalName {
             life: begun.life,
             generation: begun.generation,

@@ -253,10 +253,14 @@ impl JournalFiles for BucketFiles {
         }))
     }
 
-    fn begin_segment(&self, number: u64, bytes: &[u8]) -> io::Result<Box<dyn SegmentFile>> {
+    fn begin_segment(
+        &self,
+        number: u64,
+        bytes: &[u8],
+        wait: &mut dyn FnMut(String),
+    ) -> io::Result<Box<dyn SegmentFile>> {
         let name = self.name(JournalFile::Segment(number));
-        self.bucket
-            .create(&offset_name(&name, 0), bytes, &mut |_| {})?;
+        self.bucket.create(&offset_name(&name, 0), bytes, wait)?;
         if number > 1 {
             // Its own objects are all that is looked for from here on.
             self.look_for_segment(number - 1)?;

@@ -127,7 +127,12 @@ impl Storage for JournalDirectory {
         journals(&self.path)
     }
 
-    fn begin(&self, begun: Begun, owner: &MachineName) -> io::Result<Arc<dyn JournalFiles>> {
+    fn begin(
+        &self,
+        begun: Begun,
+        owner: &MachineName,
+        _: &mut dyn FnMut(String),
+    ) -> io::Result<Arc<dyn JournalFiles>> {
         let others = self.journals()?;
         for (other, files) in &others {
             if let Some(head) = head_of(&**files)
@@ -165,7 +170,12 @@ impl Storage for UnlockedDirectory {
         Ok(journals)
     }
 
-    fn begin(&self, _: Begun, _: &MachineName) -> io::Result<Arc<dyn JournalFiles>> {
+    fn begin(
+        &self,
+        _: Begun,
+        _: &MachineName,
+        _: &mut dyn FnMut(String),
+    ) -> io::Result<Arc<dyn JournalFiles>> {
         let why = "it is open to be read";
         Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
     }
@@ -259,7 +269,12 @@ impl JournalFiles for DirectoryFiles {
         }))
     }
 
-    fn begin_segment(&self, number: u64, bytes: &[u8]) -> io::Result<Box<dyn SegmentFile>> {
+    fn begin_segment(
+        &self,
+        number: u64,
+        bytes: &[u8],
+        _: &mut dyn FnMut(String),
+    ) -> io::Result<Box<dyn SegmentFile>> {
         let path = self.path(Some(JournalFile::Segment(number)));
         let file = create(&path)?;
         file.set_len(0)?;
@@ -442,7 +457,7 @@ mod tests {
     /// Keeps the beginning of a journal of this life.
     fn keep(directory: &JournalDirectory, begun: Begun) {
         let owner = MachineName::new("shop").unwrap();
-        let journal = directory.begin(begun, &owner).unwrap();
+        let journal = directory.begin(begun, &owner, &mut |_| {}).unwrap();
         let head = JournalHead {
             id: begun.id,
             segment: 1,
@@ -459,7 +474,7 @@ mod tests {
             builds_on: None,
         };
         let bytes = SegmentWriter::begin(&head).take_bytes();
-        journal.begin_segment(1, &bytes).unwrap();
+        journal.begin_segment(1, &bytes, &mut |_| {}).unwrap();
     }
 
     fn begun(id: u128, life: u64, life_id: u128) -> Begun {
@@ -498,7 +513,10 @@ mod tests {
         let first = begun(1, 1, 7);
         keep(&directory, first);
         let foreign = begun(2, 1, 8);
-        let error = directory.begin(foreign, &machine).unwrap_err().to_string();
+        let error = directory
+            .begin(foreign, &machine, &mut |_| {})
+            .unwrap_err()
+            .to_string();
         for word in ["another arbiter", "name another place"] {
             assert!(error.contains(word), "{error}");
         }
@@ -514,7 +532,7 @@ mod tests {
     fn a_file_that_somebody_removed_keeps_nothing() {
         let temporary = tempfile::tempdir().unwrap();
         let files = DirectoryFiles(temporary.path().into());
-        let mut segment = files.begin_segment(1, b"head").unwrap();
+        let mut segment = files.begin_segment(1, b"head", &mut |_| {}).unwrap();
         let mut wait = |why: String| panic!("{why}");
         segment.append(b"records", &mut wait).unwrap();
         std::fs::remove_file(files.path(Some(JournalFile::Segment(1)))).unwrap();

@@ -98,11 +98,16 @@ pub(super) trait Storage: Send + Sync + fmt::Debug {
     fn journals(&self) -> io::Result<BTreeMap<JournalId, Arc<dyn JournalFiles>>>;
 
     /// Begins a journal, with none beside it that is older: whoever begins one goes on from no other of this life, or
-    /// of one before.
+    /// of one before. `wait` is told why it takes longer, where it is tried again.
     ///
     /// # Errors
     /// It cannot be written; or a journal is there that is of neither: another arbiter's key may name it.
-    fn begin(&self, begun: Begun, owner: &MachineName) -> io::Result<Arc<dyn JournalFiles>>;
+    fn begin(
+        &self,
+        begun: Begun,
+        owner: &MachineName,
+        wait: &mut dyn FnMut(String),
+    ) -> io::Result<Arc<dyn JournalFiles>>;
 }
 
 /// The files of one journal.
@@ -122,11 +127,16 @@ pub(super) trait JournalFiles: Send + Sync + fmt::Debug {
     /// It is not there ([`io::ErrorKind::NotFound`]), or cannot be read.
     fn open(&self, file: JournalFile) -> io::Result<Box<dyn ReadFile>>;
 
-    /// Begins a segment with these bytes, durably. It has to be one that is not there.
+    /// Begins a segment with these bytes, durably. It has to be one that is not there. `wait` as of [`Storage::begin`].
     ///
     /// # Errors
     /// It cannot be written, or is there.
-    fn begin_segment(&self, number: u64, bytes: &[u8]) -> io::Result<Box<dyn SegmentFile>>;
+    fn begin_segment(
+        &self,
+        number: u64,
+        bytes: &[u8],
+        wait: &mut dyn FnMut(String),
+    ) -> io::Result<Box<dyn SegmentFile>>;
 
     /// Begins a snapshot, which is not there before it is whole.
     ///

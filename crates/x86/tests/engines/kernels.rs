@@ -57,13 +57,15 @@ fn interrupts(a: &mut CodeAssembler, random: &mut Random) -> Result<(), IcedErro
 /// A user's page is reached while AC is set, and not before or behind that.
 fn rights(a: &mut CodeAssembler, random: &mut Random) -> Result<(), IcedError> {
     remapping::give_to_user(a)?;
+    a.stac()?;
     for _ in 0..3 + random.below(4) {
-        match random.below(8) {
-            0..=2 => a.stac()?,
-            3 => a.clac()?,
-            4 => a.mov(rdx, qword_ptr(rdi))?,
+        match random.below(9) {
+            0 => a.stac()?,
+            1 | 2 => a.clac()?,
+            3 | 4 => a.mov(rdx, qword_ptr(rdi))?,
             5 => a.add(qword_ptr(rdi + 8), rcx)?,
             6 => a.movups(xmm1, xmmword_ptr(rdi + 16))?,
+            7 => a.mov(dword_ptr(rdi + 4), ecx)?,
             _ => one(a, random)?,
         }
     }

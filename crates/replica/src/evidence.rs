@@ -119,7 +119,11 @@ impl EvidenceStore {
             log.record(record.clone());
         }
         log.end(&LogSummary {
-            final_count: recent.records.back().map_or(0, |record| record.count),
+            final_count: recent
+                .records
+                .back()
+                .map(|record| record.count)
+                .unwrap_or_default(),
             visible_outputs: 0,
             records: 0,
             digest: 0,
@@ -267,7 +271,7 @@ impl EvidenceDesk {
             .spawn(move || {
                 let kept = Kept {
                     generation: divergence.generation,
-                    count: divergence.report.count,
+                    count: divergence.report.count.0,
                     directory: store.keep_divergence(&divergence),
                 };
                 // A replica that has ended has waited as long as it wanted to.
@@ -294,6 +298,7 @@ mod tests {
     use super::*;
     use machine::memory::{PAGE_SIZE, Ram, Region};
     use machine::snapshot::SnapshotHead;
+    use replication::record::InstructionCount;
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
@@ -305,9 +310,13 @@ mod tests {
             } else {
                 RecordBody::Input(vec![0; 100])
             };
+            let count = InstructionCount(count);
             recent.add(&[Record { count, body }]);
         }
-        assert_eq!(recent.records.front().map(|record| record.count), Some(61));
+        assert_eq!(
+            recent.records.front().map(|record| record.count),
+            Some(InstructionCount(61))
+        );
         assert_eq!(
             recent
                 .records

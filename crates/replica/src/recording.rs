@@ -3,7 +3,7 @@
 use crate::vcpu::{Step, VisibleOutputs};
 use machine::Machine;
 use replication::log::{LogHeader, LogSummary, LogWriter, MAGIC as LOG_MAGIC};
-use replication::record::{Record, RecordBody};
+use replication::record::{InstructionCount, Record, RecordBody};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions, Permissions};
@@ -74,7 +74,7 @@ pub struct Recorder {
     file: File,
     log: LogWriter,
     waiting: Vec<u8>,
-    last_count: u64,
+    last_count: InstructionCount,
     visible: u64,
     last_digest: u128,
 }
@@ -121,11 +121,11 @@ impl Recorder {
             file,
             log,
             waiting: Vec::new(),
-            last_count: machine.instruction_count(),
+            last_count: InstructionCount(machine.instruction_count()),
             visible: machine.visible_outputs(),
             last_digest: machine.digest(),
         };
-        let count = machine.instruction_count();
+        let count = InstructionCount(machine.instruction_count());
         let mut pieces = Pieces {
             recorder: &mut recorder,
             piece: Vec::new(),

@@ -20,7 +20,7 @@ use crate::message::{
     spoken_by_both, tells_boot,
 };
 use crate::mutation::Mutation;
-use crate::record::{Record, RecordNumber};
+use crate::record::{InstructionCount, Record, RecordNumber};
 use crate::startup::{Stance, Standing};
 use crate::succession::{Claim, Entry, Generation, Host, Key, LifeNumber, Request};
 use crate::watch::{Agreement, Outage};
@@ -109,7 +109,7 @@ pub enum BackupAction<O> {
         /// Number of the last record before it.
         record: RecordNumber,
         /// Instruction count at which it was taken.
-        count: u64,
+        count: InstructionCount,
         /// Visible outputs there.
         visible_outputs: u64,
     },
@@ -208,9 +208,9 @@ pub struct BackupStatus {
     /// The pairing; 0 when there is none.
     pub pairing: u64,
     /// Instruction count that its machine has reached.
-    pub executed: u64,
+    pub executed: InstructionCount,
     /// Instruction count of the last record received.
-    pub received_count: u64,
+    pub received_count: InstructionCount,
     /// Records received and not yet replayed.
     pub backlog_records: u64,
     /// Outputs kept because the primary has not said that they are out.
@@ -499,7 +499,13 @@ impl<O> Backup<O> {
 
     /// The replayer has replayed `record` and all before; its machine is at `executed`.
     /// To be called now and then, and always when it has nothing left to do.
-    pub fn replayed(&mut self, now: Duration, pairing: u64, record: RecordNumber, executed: u64) {
+    pub fn replayed(
+        &mut self,
+        now: Duration,
+        pairing: u64,
+        record: RecordNumber,
+        executed: InstructionCount,
+    ) {
         self.enter(now);
         if let Some(follow) = self.follow_mut(pairing)
             && !follow.replayed(record, executed)
@@ -639,8 +645,8 @@ impl<O> Backup<O> {
             arbiter_trouble: None,
             settled: false,
             pairing: 0,
-            executed: 0,
-            received_count: 0,
+            executed: InstructionCount::POWER_ON,
+            received_count: InstructionCount::POWER_ON,
             backlog_records: 0,
             kept_outputs: 0,
             restored: None,

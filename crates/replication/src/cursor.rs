@@ -3,7 +3,7 @@
 use crate::ConnectionId;
 use crate::life_log::LifeLog;
 use crate::message::Message;
-use crate::record::RecordNumber;
+use crate::record::{InstructionCount, RecordNumber};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ pub(crate) struct Sending {
 struct InFlight {
     /// Number and instruction count of its last record.
     last: RecordNumber,
-    count: u64,
+    count: InstructionCount,
     bytes: usize,
     sent: Duration,
 }
@@ -65,13 +65,13 @@ pub(crate) struct Cursor {
     acknowledged: RecordNumber,
     /// Count of the last record that the follower holds, and of the last that it held before the
     /// newest acknowledgement that brought something new.
-    held_count: u64,
-    held_before: u64,
+    held_count: InstructionCount,
+    held_before: InstructionCount,
     /// When the clock for the next acknowledgement began: the last time that one brought something
     /// new, or Begin.
     awaited_since: Duration,
     /// Count of the last record sent.
-    sent_count: u64,
+    sent_count: InstructionCount,
     last_sent: Duration,
     /// Bytes of records sent, about.
     pub bytes_sent: u64,
@@ -95,10 +95,10 @@ impl Cursor {
             in_flight: VecDeque::new(),
             bytes_in_flight: 0,
             acknowledged: RecordNumber::BEFORE_ALL,
-            held_count: 0,
-            held_before: 0,
+            held_count: InstructionCount::POWER_ON,
+            held_before: InstructionCount::POWER_ON,
             awaited_since: now,
-            sent_count: 0,
+            sent_count: InstructionCount::POWER_ON,
             last_sent: now,
             bytes_sent: 0,
         }
@@ -126,13 +126,19 @@ impl Cursor {
     }
 
     /// Instruction count of the last record sent: the backup cannot be beyond.
-    pub fn sent_count(&self) -> u64 {
+    pub fn sent_count(&self) -> InstructionCount {
         self.sent_count
     }
 
     /// The follower has everything up to here: a snapshot that is taken here, or its machine stands
     /// here. What the log has beyond is sent next.
-    pub fn starts_at(&mut self, now: Duration, record: RecordNumber, count: u64, log: &LifeLog) {
+    pub fn starts_at(
+        &mut self,
+        now: Duration,
+        record: RecordNumber,
+        count: InstructionCount,
+        log: &LifeLog,
+    ) {
         assert!(
             self.sent == RecordNumber::BEFORE_ALL && self.in_flight.is_empty(),
             "a cursor begins before its first record"
@@ -148,7 +154,7 @@ impl Cursor {
 
     /// Instruction count of the last record that the backup held before the records that it
     /// acknowledged last: where it could be by now.
-    pub fn held_before(&self) -> u64 {
+    pub fn held_before(&self) -> InstructionCount {
         self.held_before
     }
 
@@ -187,19 +193,24 @@ impl Cursor {
     }
 
     /// When records are to be sent although nothing waits for it.
-    pub fn batch_deadline(&self, count: u64) -> Option<Duration> {
+    pub fn batch_deadline(&self, count: InstructionCount) -> Option<Duration> {
         let since = self.unsent_since?;
         if self.unsent_bytes >= self.config.bytes {
             return Some(since);
         }
-        let ran = count.saturating_sub(self.sent_count);
+        let ran = count.beyond(self.sent_count);
         (ran >= self.config.idle_instructions).then_some(since + self.config.delay)
     }
 
     /// Whether the guest, at `count`, has come so far beyond the last record of the log, at `last`, that
     /// the follower should be let come after it.
-    pub fn is_behind(&self, now: Duration, last: u64, count: u64) -> bool {
-        let ran = count.saturating_sub(last.max(self.sent_count));
+    pub fn is_behind(
+        &self,
+        now: Duration,
+        last: InstructionCount,
+        count: InstructionCount,
+    ) -> bool {
+        let ran = count.beyond(last.max(self.sent_count));
         // Whoever tells how far the guest is does so about as often as this asks.
         let since = now.saturating_sub(self.last_sent) + self.config.delay / 4;
         ran >= self.config.idle_instructions.max(1) && since >= self.config.delay

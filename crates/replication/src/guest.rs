@@ -1,5 +1,6 @@
 //! What the replication core needs of a machine.
 
+use crate::record::InstructionCount;
 use std::fmt;
 
 /// Why a guest stopped running.
@@ -44,10 +45,10 @@ pub trait Guest {
     type Output;
 
     /// Retired instructions since power-on.
-    fn instruction_count(&self) -> u64;
+    fn instruction_count(&self) -> InstructionCount;
 
     /// Runs until `until` (an instruction count, not before the present one), or stops before.
-    fn run(&mut self, until: u64) -> GuestStop;
+    fn run(&mut self, until: InstructionCount) -> GuestStop;
 
     /// Lets an input take effect here.
     fn inject(&mut self, input: &[u8]) -> Result<Injection, InjectionError>;
@@ -61,7 +62,7 @@ pub trait Guest {
     /// Becomes what the pieces that are held make of it, at instruction count `count`, or stays what it was.
     fn apply_checkpoint(
         &mut self,
-        _count: u64,
+        _count: InstructionCount,
         _checkpoint: &[u8],
     ) -> Result<Injection, InjectionError> {
         Err(InjectionError(NO_CHECKPOINTS.into()))

@@ -1,5 +1,6 @@
 //! How far the backup's execution is behind, and how the primary is slowed to bound it.
 
+use crate::record::InstructionCount;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -131,7 +132,7 @@ struct Sample {
     time: Duration,
     /// How long its harts were allowed to run by then: time, as far as it was not slowed.
     ran: Duration,
-    count: u64,
+    count: InstructionCount,
 }
 
 /// Remembers when the primary passed which instruction count, and so turns what the backup says
@@ -146,16 +147,16 @@ pub(crate) struct LagMeter {
     samples: VecDeque<Sample>,
     now: Option<Duration>,
     ran: Duration,
-    executed: u64,
+    executed: InstructionCount,
     /// The lag when `executed` was last told.
     told: Duration,
     /// Where the primary was when the pairing began.
-    begin: Option<u64>,
+    begin: Option<InstructionCount>,
 }
 
 impl LagMeter {
     /// The primary is at `count` now, and has been running this share of the time.
-    pub fn primary_at(&mut self, now: Duration, count: u64, share: RunShare) {
+    pub fn primary_at(&mut self, now: Duration, count: InstructionCount, share: RunShare) {
         self.begin.get_or_insert(count);
         let passed = now.saturating_sub(self.now.unwrap_or(now));
         self.now = Some(now);
@@ -173,7 +174,7 @@ impl LagMeter {
     }
 
     /// The backup said that it is at `count`; it could be at `possible` by now.
-    pub fn backup_at(&mut self, count: u64, possible: u64) {
+    pub fn backup_at(&mut self, count: InstructionCount, possible: InstructionCount) {
         self.executed = self.executed.max(count);
         while self
             .samples
@@ -197,7 +198,7 @@ impl LagMeter {
     }
 
     /// The instruction count that the backup has reached, as far as is known.
-    pub fn executed(&self) -> u64 {
+    pub fn executed(&self) -> InstructionCount {
         self.executed
     }
 

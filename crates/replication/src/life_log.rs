@@ -5,7 +5,7 @@
 //! place that the log still knows goes on from there.
 
 use crate::message::LifeId;
-use crate::record::{Record, RecordBody, RecordNumber};
+use crate::record::{InstructionCount, Record, RecordBody, RecordNumber};
 use std::collections::VecDeque;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
@@ -42,7 +42,7 @@ impl LogMark {
         let mut block = [0; 40];
         block[..16].copy_from_slice(&self.0.to_le_bytes());
         block[16..32].copy_from_slice(&body.to_le_bytes());
-        block[32..].copy_from_slice(&record.count.to_le_bytes());
+        block[32..].copy_from_slice(&record.count.0.to_le_bytes());
         LogMark(xxh3_128_with_seed(&block, tag))
     }
 }
@@ -53,7 +53,7 @@ pub struct Place {
     /// Number of the last record before it.
     pub record: RecordNumber,
     /// Instruction count of that record, or where the snapshot was taken.
-    pub count: u64,
+    pub count: InstructionCount,
     /// Of everything up to it.
     pub mark: LogMark,
 }
@@ -141,12 +141,12 @@ impl LifeLog {
 
     /// What becomes of the machine from here on is not in it: whoever stands anywhere in it goes on from nowhere.
     /// The machine is at `count`, which may be before what it holds of a checkpoint that never came whole.
-    pub fn forget_all(&mut self, count: u64) {
+    pub fn forget_all(&mut self, count: InstructionCount) {
         let end = self.end();
         self.base = Place {
             record: end.record,
             count,
-            mark: end.mark.uncompared(count.into()),
+            mark: end.mark.uncompared(count.0.into()),
         };
         self.records.clear();
         self.bytes = 0;
@@ -224,12 +224,12 @@ mod tests {
     fn start() -> Place {
         Place {
             record: RecordNumber(10),
-            count: 100,
+            count: InstructionCount(100),
             mark: LogMark::of_start(LifeId(7), RecordNumber(10)),
         }
     }
 
-    fn input(count: u64, byte: u8) -> Record {
+    fn input(count: InstructionCount, byte: u8) -> Record {
         Record {
             count,
             body: RecordBody::Input(vec![byte; 100]),
@@ -239,7 +239,7 @@ mod tests {
     fn log(bytes: &[u8], limit: usize) -> LifeLog {
         let mut log = LifeLog::from(start(), limit);
         for (index, byte) in bytes.iter().enumerate() {
-            log.push(input(100 + index as u64, *byte));
+            log.push(input(InstructionCount(100 + index as u64), *byte));
         }
         log
     }
@@ -269,11 +269,14 @@ mod tests {
     fn nobody_goes_on_in_a_log_that_has_forgotten_all() {
         let mut log = log(&[1, 2], 1000);
         let stood = log.end();
-        log.forget_all(500);
+        log.forget_all(InstructionCount(500));
         assert_eq!(log.relation(&stood), Relation::Differs);
         assert_eq!(log.relation(&start()), Relation::Forgotten);
-        assert_eq!((log.last(), log.end().count), (RecordNumber(12), 500));
-        log.push(input(500, 3));
+        assert_eq!(
+            (log.last(), log.end().count),
+            (RecordNumber(12), InstructionCount(500))
+        );
+        log.push(input(InstructionCount(500), 3));
         assert_eq!(log.relation(&stood), Relation::Differs);
     }
 
@@ -281,11 +284,11 @@ mod tests {
     fn what_a_follower_was_not_sent_is_kept_beyond_the_limit() {
         let mut log = log(&[1, 2, 3, 4], 0);
         log.forget_beyond_limit(RecordNumber(12));
-        let left: Vec<u64> = log
+        let left: Vec<InstructionCount> = log
             .after(RecordNumber(12))
             .map(|(record, _)| record.count)
             .collect();
-        assert_eq!(left, [102, 103]);
+        assert_eq!(left, [102, 103].map(InstructionCount));
         assert_eq!(log.bytes(), 2 * 121);
     }
 

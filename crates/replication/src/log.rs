@@ -6,7 +6,7 @@
 use crate::frame::{Frame, FrameError, FrameReader, FrameWriter, MAX_PAYLOAD};
 use crate::preamble::{Foreign, Preamble, preamble};
 use crate::record::{
-    MAX_INPUT_BYTES, Record, RecordBody, RecordNumber, decode_batch, encode_batch,
+    InstructionCount, MAX_INPUT_BYTES, Record, RecordBody, RecordNumber, decode_batch, encode_batch,
 };
 use crate::wire::{Fields, WireError, put_bytes, put_varint};
 use std::collections::VecDeque;
@@ -45,7 +45,7 @@ pub struct LogHeader {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogSummary {
     /// Instruction count at which recording stopped; no record has a greater one.
-    pub final_count: u64,
+    pub final_count: InstructionCount,
     /// Visible outputs up to there.
     pub visible_outputs: u64,
     /// Records in the log.
@@ -66,7 +66,7 @@ pub struct LogWriter {
     batch_bytes: usize,
     last: RecordNumber,
     snapshot_bytes: u64,
-    last_count: u64,
+    last_count: InstructionCount,
 }
 
 impl LogWriter {
@@ -79,7 +79,7 @@ impl LogWriter {
             batch_bytes: 0,
             last: RecordNumber::BEFORE_ALL,
             snapshot_bytes: 0,
-            last_count: 0,
+            last_count: InstructionCount::POWER_ON,
         };
         let mut payload = Vec::new();
         payload.extend_from_slice(&header.semantics_version.to_le_bytes());
@@ -109,10 +109,10 @@ impl LogWriter {
     }
 
     /// Ends the snapshot, which was taken at `count`.
-    pub fn end_snapshot(&mut self, count: u64) {
+    pub fn end_snapshot(&mut self, count: InstructionCount) {
         let mut payload = Vec::new();
         put_varint(&mut payload, self.snapshot_bytes);
-        put_varint(&mut payload, count);
+        put_varint(&mut payload, count.0);
         self.last_count = count;
         self.frames
             .write(&mut self.out, KIND_SNAPSHOT_END, &payload);
@@ -166,7 +166,7 @@ impl LogWriter {
         );
         let mut payload = Vec::new();
         put_varint(&mut payload, self.last.since(RecordNumber::BEFORE_ALL));
-        put_varint(&mut payload, summary.final_count);
+        put_varint(&mut payload, summary.final_count.0);
         put_varint(&mut payload, summary.visible_outputs);
         payload.extend_from_slice(&summary.digest.to_le_bytes());
         put_bytes(&mut payload, truncated(&summary.reason, MAX_REASON));
@@ -194,7 +194,7 @@ pub enum LogItem {
     /// The snapshot is whole.
     SnapshotEnd {
         /// Instruction count at which it was taken.
-        count: u64,
+        count: InstructionCount,
     },
     /// A record and its number, from 1.
     Record(RecordNumber, Record),
@@ -280,7 +280,7 @@ pub struct LogReader {
     pending: VecDeque<LogItem>,
     snapshot_bytes: u64,
     last: RecordNumber,
-    last_count: u64,
+    last_count: InstructionCount,
     tail_bytes: u64,
     tail_is_damage: bool,
 }
@@ -301,7 +301,7 @@ impl LogReader {
             pending: VecDeque::new(),
             snapshot_bytes: 0,
             last: RecordNumber::BEFORE_ALL,
-            last_count: 0,
+            last_count: InstructionCount::POWER_ON,
             tail_bytes: 0,
             tail_is_damage: false,
         }
@@ -413,7 +413,7 @@ impl LogReader {
                 if fields.varint().map_err(payload)? != self.snapshot_bytes {
                     return order("the snapshot's end");
                 }
-                let count = fields.varint().map_err(payload)?;
+                let count = InstructionCount(fields.varint().map_err(payload)?);
                 self.last_count = count;
                 self.place = Place::Records;
                 self.pending.push_back(LogItem::SnapshotEnd { count });
@@ -472,7 +472,7 @@ fn decode_header(fields: &mut Fields<'_>) -> Result<LogHeader, WireError> {
 fn decode_end(fields: &mut Fields<'_>) -> Result<LogSummary, WireError> {
     Ok(LogSummary {
         records: fields.varint()?,
-        final_count: fields.varint()?,
+        final_count: InstructionCount(fields.varint()?),
         visible_outputs: fields.varint()?,
         digest: u128::from_le_bytes(fields.array()?),
         reason: fields.string("the reason", MAX_REASON)?,

@@ -14,7 +14,7 @@ use crate::configuration::{Build, Configuration, Difference};
 use crate::frame::{FrameError, FrameReader, FrameWriter};
 use crate::life_log::{LogMark, Place};
 use crate::links::LinkId;
-use crate::record::{Record, RecordNumber};
+use crate::record::{InstructionCount, Record, RecordNumber};
 use crate::startup::Standing;
 use crate::succession::{Destination, Generation, Host, LifeNumber, MachineName, RunId};
 use crate::watch::Agreement;
@@ -261,7 +261,7 @@ pub struct DivergenceReport {
     /// Number of the record at which it was seen.
     pub record: RecordNumber,
     /// The backup's instruction count there.
-    pub count: u64,
+    pub count: InstructionCount,
     /// The digest of its machine there: two backups that differ from the primary in the same way are equal.
     pub digest: u128,
     /// In words.
@@ -321,7 +321,7 @@ pub enum Message {
         /// Number of the last record before it.
         record: RecordNumber,
         /// Instruction count at which it was taken.
-        count: u64,
+        count: InstructionCount,
         /// Visible outputs there.
         visible_outputs: u64,
         /// Of the log up to there.
@@ -467,12 +467,12 @@ pub enum Message {
         /// Number of the last record held.
         record: RecordNumber,
         /// Instruction count that its machine has reached.
-        executed: u64,
+        executed: InstructionCount,
         /// The newest probe seen.
         echo: u64,
         /// Its disk has everything that the guest had written up to this instruction count; 0
         /// until the disk is settled.
-        durable: u64,
+        durable: InstructionCount,
     },
     /// P: the generation was left by this key, and the backup is a member of the next one, too.
     Generation {

@@ -26,7 +26,7 @@ use crate::marker::{DiskState, Marker, Role, Worth};
 use crate::message::{Button, Greeting, Message};
 use crate::mutation::Mutation;
 use crate::output_gate::{OutputGate, Policy, Released};
-use crate::record::{MAX_INPUT_BYTES, Record, RecordBody, RecordNumber};
+use crate::record::{InstructionCount, MAX_INPUT_BYTES, Record, RecordBody, RecordNumber};
 use crate::startup::{Stance, Standing};
 use crate::succession::{Claim, Entry, Generation, Host, JournalId, Kind, Request, RunId};
 use crate::watch::{Agreement, BeaconWriter, KeyWatch, Outage};
@@ -127,10 +127,10 @@ pub enum PrimaryAction<O> {
     /// directory; then call [`Primary::settled`]. Until then no flush of the guest may complete.
     Settle(Marker),
     /// From here on a flush that the guest asked for at an instruction count of at most this may
-    /// complete when this host's disk has it; one that came later has to wait. `u64::MAX`: all may.
+    /// complete when this host's disk has it; one that came later has to wait. [`InstructionCount::LAST`]: all may.
     CompleteFlushes {
         /// The instruction count.
-        up_to: u64,
+        up_to: InstructionCount,
     },
     /// What came of [`Primary::look_at_arbiter`]: nothing is wrong, or the arbiter does not answer, or not
     /// as it should, and how.
@@ -204,7 +204,7 @@ pub struct Beginning {
     /// powered on has none yet.
     pub log: LifeLog,
     /// Its instruction count.
-    pub count: u64,
+    pub count: InstructionCount,
     /// Its visible outputs.
     pub visible_outputs: u64,
 }
@@ -212,7 +212,7 @@ pub struct Beginning {
 impl Beginning {
     /// A machine that was made from its images and disks, at instruction 0.
     pub fn from_disk(opened: Entry, config: &PairConfig) -> Beginning {
-        Beginning::of_machine(opened, config, 0, 0)
+        Beginning::of_machine(opened, config, InstructionCount::POWER_ON, 0)
     }
 
     /// A machine that was made from its images and disks, or of a snapshot of another life: the log of this one
@@ -220,7 +220,7 @@ impl Beginning {
     pub fn of_machine(
         opened: Entry,
         config: &PairConfig,
-        count: u64,
+        count: InstructionCount,
         visible_outputs: u64,
     ) -> Beginning {
         let before = opened.record.before();
@@ -276,7 +276,7 @@ pub struct Primary<O> {
     /// Since when there have been fewer members than are wanted.
     lacks_since: Option<Duration>,
     settled: bool,
-    flushes_up_to: u64,
+    flushes_up_to: InstructionCount,
     gate: OutputGate<O>,
     throttle: Throttle,
     checkpoints: Checkpoints,
@@ -285,7 +285,7 @@ pub struct Primary<O> {
     beacon: BeaconWriter,
     agreement: Agreement,
     outage: Outage,
-    count: u64,
+    count: InstructionCount,
     visible_outputs: u64,
     finishing: bool,
     /// The machine was handed over: the vcpu is stopped, nothing leaves.
@@ -352,7 +352,7 @@ impl<O> Primary<O> {
             boot: Configuration::default(),
             lacks_since: None,
             settled: false,
-            flushes_up_to: u64::MAX,
+            flushes_up_to: InstructionCount::LAST,
             gate: OutputGate::new(visible_outputs),
             throttle: Throttle::new(),
             checkpoints: Checkpoints::default(),
@@ -373,7 +373,7 @@ impl<O> Primary<O> {
         };
         let mutations = primary.config.mutations;
         if !mutations.active(Mutation::FlushBeforeSettled) {
-            primary.flushes_up_to = 0;
+            primary.flushes_up_to = InstructionCount::POWER_ON;
         }
         let up_to = primary.flushes_up_to;
         primary
@@ -401,7 +401,7 @@ impl<O> Primary<O> {
     pub fn settled(&mut self, now: Duration) {
         self.enter(now);
         if !std::mem::replace(&mut self.settled, true) {
-            self.complete_flushes(u64::MAX);
+            self.complete_flushes(InstructionCount::LAST);
         }
         self.maintain(now);
     }
@@ -440,7 +440,7 @@ impl<O> Primary<O> {
         by_members.flatten().max(self.watch.confirmed_at())
     }
 
-    fn complete_flushes(&mut self, up_to: u64) {
+    fn complete_flushes(&mut self, up_to: InstructionCount) {
         if up_to != self.flushes_up_to {
             self.flushes_up_to = up_to;
             self.actions
@@ -572,7 +572,13 @@ impl<O> Primary<O> {
 
     /// The vcpu collected outputs at `count`, in order with its records; `visible_outputs` is the
     /// machine's running count including these.
-    pub fn outputs(&mut self, now: Duration, count: u64, visible_outputs: u64, outputs: Vec<O>) {
+    pub fn outputs(
+        &mut self,
+        now: Duration,
+        count: InstructionCount,
+        visible_outputs: u64,
+        outputs: Vec<O>,
+    ) {
         self.outputs_since(now, now, count, visible_outputs, outputs);
     }
 
@@ -581,7 +587,7 @@ impl<O> Primary<O> {
         &mut self,
         now: Duration,
         since: Duration,
-        count: u64,
+        count: InstructionCount,
         visible_outputs: u64,
         outputs: Vec<O>,
     ) {
@@ -614,7 +620,7 @@ impl<O> Primary<O> {
 
     /// The vcpu has got to `count`, and has produced nothing since its last call. To be called
     /// every few milliseconds while it runs: the lag is measured by it.
-    pub fn progress(&mut self, now: Duration, count: u64) {
+    pub fn progress(&mut self, now: Duration, count: InstructionCount) {
         self.enter(now);
         self.advance_to(now, count);
         self.let_members_follow(now);
@@ -623,7 +629,7 @@ impl<O> Primary<O> {
 
     /// The guest ended the machine. Its outputs were handed over before. When they are out and the
     /// backup knows, [`PrimaryAction::Stop`] comes.
-    pub fn finished(&mut self, now: Duration, count: u64) {
+    pub fn finished(&mut self, now: Duration, count: InstructionCount) {
         self.enter(now);
         self.advance_to(now, count);
         self.finishing = true;
@@ -795,7 +801,7 @@ impl<O> Primary<O> {
         self.leave_generation(now, Kind::Ended, None);
     }
 
-    fn advance_to(&mut self, now: Duration, count: u64) {
+    fn advance_to(&mut self, now: Duration, count: InstructionCount) {
         assert!(
             self.may_move() || count == self.count,
             "whoever hands over stands still"
@@ -865,7 +871,7 @@ impl<O> Primary<O> {
         self.agreement = Agreement::Unknown;
         self.let_out_without_journal(now);
         if self.settled {
-            self.complete_flushes(u64::MAX);
+            self.complete_flushes(InstructionCount::LAST);
         }
         if !self.somebody_is_about_to_begin() {
             if self.disk_failed {

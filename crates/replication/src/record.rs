@@ -2,8 +2,10 @@
 //!
 //! `docs/log-format.md`, "A batch of records".
 
+mod count;
 mod number;
 
+pub use count::InstructionCount;
 pub use number::RecordNumber;
 
 use crate::wire::{Fields, WireError, put_bytes, put_varint};
@@ -40,7 +42,7 @@ pub enum RecordBody {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// Retired instructions since power-on.
-    pub count: u64,
+    pub count: InstructionCount,
     /// What happens there.
     pub body: RecordBody,
 }
@@ -70,14 +72,17 @@ impl Record {
 /// Appends `records` (not empty, counts never falling) to `out`: the first count, then for each
 /// record the distance to the count before it, a tag and the body.
 pub fn encode_batch(out: &mut Vec<u8>, records: &[Record]) {
-    let mut before = records.first().map_or(0, |record| record.count);
-    put_varint(out, before);
+    let mut before = records
+        .first()
+        .map(|record| record.count)
+        .unwrap_or_default();
+    put_varint(out, before.0);
     for record in records {
         assert!(
             record.count >= before,
             "instruction counts never fall within a batch"
         );
-        put_varint(out, record.count - before);
+        put_varint(out, record.count.since(before));
         before = record.count;
         match &record.body {
             RecordBody::Input(bytes) => {
@@ -110,11 +115,11 @@ pub fn encode_batch(out: &mut Vec<u8>, records: &[Record]) {
 
 /// Reads the batch that fills the rest of `fields`.
 pub fn decode_batch(fields: &mut Fields<'_>) -> Result<Vec<Record>, WireError> {
-    let mut count = fields.varint()?;
+    let mut count = InstructionCount(fields.varint()?);
     let mut records = Vec::new();
     while !fields.is_empty() {
         count = count
-            .checked_add(fields.varint()?)
+            .checked_plus(fields.varint()?)
             .ok_or(WireError::Overflow)?;
         let body = match fields.byte()? {
             TAG_INPUT => RecordBody::Input(fields.bytes("an input", MAX_INPUT_BYTES)?.to_vec()),

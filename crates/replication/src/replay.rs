@@ -2,7 +2,7 @@
 
 use crate::guest::{Guest, GuestStop, Injection};
 use crate::message::DivergenceReport;
-use crate::record::{Record, RecordBody, RecordNumber};
+use crate::record::{InstructionCount, Record, RecordBody, RecordNumber};
 use std::collections::VecDeque;
 use thiserror::Error;
 
@@ -48,7 +48,7 @@ pub enum DivergenceKind {
     #[error("the guest is at {count}, beyond the record's count")]
     Beyond {
         /// Where the guest is.
-        count: u64,
+        count: InstructionCount,
     },
     /// The guest could not take an input.
     #[error("an input does not fit: {0}")]
@@ -62,9 +62,9 @@ pub struct Divergence {
     /// Number of the record.
     pub record: RecordNumber,
     /// The record's instruction count.
-    pub record_count: u64,
+    pub record_count: InstructionCount,
     /// The guest's instruction count.
-    pub guest_count: u64,
+    pub guest_count: InstructionCount,
     /// The guest's digest.
     pub guest_digest: u128,
     /// What differs.
@@ -168,12 +168,12 @@ impl<G: Guest> Replayer<G> {
     }
 
     /// Instruction count of the next record, if it is here already.
-    pub fn next_record_count(&self) -> Option<u64> {
+    pub fn next_record_count(&self) -> Option<InstructionCount> {
         self.queue.front().map(|record| record.count)
     }
 
     /// The guest's instruction count.
-    pub fn executed(&self) -> u64 {
+    pub fn executed(&self) -> InstructionCount {
         self.guest.instruction_count()
     }
 
@@ -327,7 +327,7 @@ impl<G: Guest> Replayer<G> {
 
     fn run(&mut self, record: &Record, max: u64) -> Result<Progress, DivergenceKind> {
         let before = self.guest.instruction_count();
-        let until = record.count.min(before.saturating_add(max));
+        let until = record.count.min(before.plus(max));
         let stop = self.guest.run(until);
         let count = self.guest.instruction_count();
         assert!(
@@ -340,7 +340,7 @@ impl<G: Guest> Replayer<G> {
             _ if count == record.count => Ok(Progress::Working),
             _ if !self.compares() => self.take(record),
             GuestStop::Idle => Err(DivergenceKind::Idle {
-                missing: record.count - count,
+                missing: record.count.since(count),
             }),
             GuestStop::Finished => Err(DivergenceKind::Finished),
         }

@@ -10,6 +10,7 @@ use crate::configuration::{Build, Configuration, MAX_BUILD_BYTES};
 use crate::frame::{Frame, FrameError, FrameReader, FrameWriter, MAX_PAYLOAD};
 use crate::message::{LifeId, get_configuration, put_configuration};
 use crate::preamble::{Foreign, Preamble, preamble};
+use crate::record::InstructionCount;
 use crate::succession::{Generation, LifeNumber, MachineName};
 use crate::wire::{Fields, WireError, put_bytes, put_varint};
 use std::fmt;
@@ -58,7 +59,7 @@ pub struct FileHead {
     /// The generation.
     pub generation: Generation,
     /// Instructions since power-on.
-    pub count: u64,
+    pub count: InstructionCount,
     /// What the machine computes.
     pub semantics_version: u32,
     /// What it is made of.
@@ -79,7 +80,7 @@ impl FileHead {
         put_varint(&mut out, self.life.0);
         out.extend_from_slice(&self.life_id.0.to_le_bytes());
         put_varint(&mut out, self.generation.0);
-        put_varint(&mut out, self.count);
+        put_varint(&mut out, self.count.0);
         out.extend_from_slice(&self.semantics_version.to_le_bytes());
         put_configuration(&mut out, &self.configuration);
         put_varint(&mut out, self.memory_bytes);
@@ -101,7 +102,7 @@ impl FileHead {
             life: LifeNumber(fields.varint()?),
             life_id: LifeId(u128::from_le_bytes(fields.array()?)),
             generation: Generation(fields.varint()?),
-            count: fields.varint()?,
+            count: InstructionCount(fields.varint()?),
             semantics_version: u32::from_le_bytes(fields.array()?),
             configuration: get_configuration(&mut fields)?,
             memory_bytes: fields.varint()?,

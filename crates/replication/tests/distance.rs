@@ -8,7 +8,7 @@ use replication::backup::{Backup, BackupAction};
 use replication::event::Event;
 use replication::message::Message;
 use replication::primary::{Beginning, Primary, PrimaryAction};
-use replication::record::{Record, RecordBody, RecordNumber};
+use replication::record::{InstructionCount, Record, RecordBody, RecordNumber};
 use std::collections::VecDeque;
 use std::time::Duration;
 use support::{Store, config, power_on};
@@ -41,11 +41,11 @@ struct Distant {
     /// Bytes of an input; there is one every 10 ms, or none at all.
     input_bytes: Option<usize>,
     share: u64,
-    count: u64,
+    count: InstructionCount,
     visible: u64,
     log: VecDeque<Record>,
     replayed: RecordNumber,
-    executed: u64,
+    executed: InstructionCount,
     emitted: u64,
 }
 
@@ -69,11 +69,11 @@ impl Distant {
             replay_percent: 110,
             input_bytes: Some(20),
             share: 1000,
-            count: 0,
+            count: InstructionCount(0),
             visible: 0,
             log: VecDeque::new(),
             replayed: RecordNumber::BEFORE_ALL,
-            executed: 0,
+            executed: InstructionCount(0),
             emitted: 0,
         }
     }
@@ -166,7 +166,7 @@ impl Distant {
             self.primary.received(self.now, WIRE, message);
             self.settle();
         }
-        self.count += PER_MS * self.share / 1000;
+        self.count = self.count.plus(PER_MS * self.share / 1000);
         if self.now.as_millis().is_multiple_of(10)
             && let Some(bytes) = self.input_bytes
         {
@@ -185,8 +185,8 @@ impl Distant {
         let mut budget = PER_MS * self.replay_percent / 100;
         let before = (self.replayed, self.executed);
         while let Some(record) = self.log.front() {
-            let distance = record.count - self.executed;
-            self.executed += distance.min(budget);
+            let distance = record.count.since(self.executed);
+            self.executed = self.executed.plus(distance.min(budget));
             if distance > budget {
                 break;
             }
@@ -206,7 +206,7 @@ impl Distant {
         for _ in 0..seconds * 1000 {
             self.step();
         }
-        (self.count - from) as f64 / (PER_MS * seconds * 1000) as f64
+        self.count.since(from) as f64 / (PER_MS * seconds * 1000) as f64
     }
 
     /// Requests a second, `clients` of them at a time, each sent when the one before is answered.
@@ -244,7 +244,7 @@ fn a_guest_that_only_computes_is_followed_within_ten_milliseconds() {
         let sent = pair.primary.status().record_bytes_sent;
         for _ in 0..10_000 {
             pair.step();
-            worst = worst.max(pair.count - pair.executed);
+            worst = worst.max(pair.count.since(pair.executed));
         }
         let lag_ms = worst / PER_MS;
         assert!(lag_ms <= 10, "{lag_ms} ms");

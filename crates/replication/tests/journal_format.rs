@@ -10,7 +10,7 @@ use replication::journal::{
 use replication::life_log::{LogMark, Place};
 use replication::message::LifeId;
 use replication::primary::StoredRecords;
-use replication::record::{Record, RecordBody, RecordNumber};
+use replication::record::{InstructionCount, Record, RecordBody, RecordNumber};
 use replication::succession::{JournalId, LifeNumber, MachineName};
 
 fn head() -> JournalHead {
@@ -26,7 +26,7 @@ fn head() -> JournalHead {
         configuration_hash: 6,
         place: Place {
             record: RecordNumber(40),
-            count: 1000,
+            count: InstructionCount(1000),
             mark: LogMark(8),
         },
         visible_outputs: 12,
@@ -63,7 +63,7 @@ fn commits() -> Vec<Vec<StoredRecords>> {
             let records = lengths.iter().map(|length| {
                 next += 1;
                 Record {
-                    count: 1000 + next,
+                    count: InstructionCount(1000 + next),
                     body: RecordBody::Input(vec![next as u8; *length]),
                 }
             });
@@ -347,7 +347,7 @@ mod format_2 {
         payload.extend(head.semantics_version.to_le_bytes());
         payload.extend(head.configuration_hash.to_le_bytes());
         put_varint(&mut payload, head.place.record.0);
-        put_varint(&mut payload, head.place.count);
+        put_varint(&mut payload, head.place.count.0);
         payload.extend(head.place.mark.0.to_le_bytes());
         put_varint(&mut payload, head.visible_outputs);
         payload.extend(head.disk_layer.to_le_bytes());

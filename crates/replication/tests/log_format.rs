@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use replication::frame::{FrameReader, FrameWriter};
 use replication::log::{LogEnd, LogError, LogHeader, LogItem, LogReader, LogSummary, LogWriter};
-use replication::record::{Record, RecordBody};
+use replication::record::{InstructionCount, Record, RecordBody};
 
 fn header() -> LogHeader {
     LogHeader {
@@ -17,7 +17,7 @@ fn header() -> LogHeader {
 
 fn summary(records: u64) -> LogSummary {
     LogSummary {
-        final_count: u64::MAX,
+        final_count: InstructionCount::LAST,
         visible_outputs: 9,
         records,
         digest: 1 << 100,
@@ -41,7 +41,10 @@ fn any_records() -> impl Strategy<Value = Vec<Record>> {
             .into_iter()
             .map(|(step, body)| {
                 count += step;
-                Record { count, body }
+                Record {
+                    count: InstructionCount(count),
+                    body,
+                }
             })
             .collect()
     })
@@ -52,7 +55,7 @@ fn written(records: &[Record], flush_every: usize) -> Vec<u8> {
     let mut writer = LogWriter::new(&header());
     writer.snapshot(b"state");
     writer.snapshot(b" of the machine");
-    writer.end_snapshot(100);
+    writer.end_snapshot(InstructionCount(100));
     for (index, record) in records.iter().enumerate() {
         writer.record(record.clone());
         if index % flush_every == 0 {
@@ -98,7 +101,7 @@ proptest! {
         let (items, end) = read(&written(&records, flush), piece);
         prop_assert_eq!(end, Ok(LogEnd::Complete));
         prop_assert_eq!(&items[0], &LogItem::Header(header()));
-        let at = items.iter().position(|i| *i == LogItem::SnapshotEnd { count: 100 });
+        let at = items.iter().position(|i| *i == LogItem::SnapshotEnd { count: InstructionCount(100) });
         prop_assert_eq!(at, Some(3));
         prop_assert_eq!(records_of(&items), records.clone());
         prop_assert_eq!(items.last(), Some(&LogItem::End(summary(records.len() as u64))));
@@ -187,15 +190,15 @@ proptest! {
 fn a_whole_log_with_each_bit_flipped_is_never_complete() {
     let records = [
         Record {
-            count: 100,
+            count: InstructionCount(100),
             body: RecordBody::Input(b"frame".to_vec()),
         },
         Record {
-            count: 700,
+            count: InstructionCount(700),
             body: RecordBody::Marker { visible_outputs: 2 },
         },
         Record {
-            count: 900,
+            count: InstructionCount(900),
             body: RecordBody::Digest(77),
         },
     ];

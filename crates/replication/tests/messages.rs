@@ -13,7 +13,7 @@ use replication::message::{
     OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION, Parting, Refusal, SnapshotChunk, SnapshotPart,
     Standpoint, tells_boot, tells_facts,
 };
-use replication::record::{Record, RecordBody};
+use replication::record::{InstructionCount, Record, RecordBody};
 use replication::startup::{Stance, Standing};
 use replication::succession::{
     ArrivalId, Destination, Generation, Host, HostId, LifeNumber, MachineName, RecordNumber, RunId,
@@ -167,7 +167,7 @@ fn standpoint() -> impl Strategy<Value = Option<Standpoint>> {
         life_id: LifeId(life_id),
         place: Place {
             record: RecordNumber(record),
-            count,
+            count: InstructionCount(count),
             mark: LogMark(mark),
         },
     }))
@@ -222,7 +222,10 @@ fn message() -> impl Strategy<Value = Message> {
         let mut count = 0;
         let add = |(step, body)| {
             count += step;
-            Record { count, body }
+            Record {
+                count: InstructionCount(count),
+                body,
+            }
         };
         steps.into_iter().map(add).collect::<Vec<_>>()
     });
@@ -368,7 +371,7 @@ fn message() -> impl Strategy<Value = Message> {
             |(pairing, record, count, visible_outputs, mark)| Message::SnapshotTaken {
                 pairing,
                 record: RecordNumber(record),
-                count,
+                count: InstructionCount(count),
                 visible_outputs,
                 mark: LogMark(mark),
             }
@@ -426,9 +429,9 @@ fn message() -> impl Strategy<Value = Message> {
             Message::Ack {
                 pairing,
                 record: RecordNumber(record),
-                executed,
+                executed: InstructionCount(executed),
                 echo,
-                durable,
+                durable: InstructionCount(durable),
             }
         }),
         (n(), n()).prop_map(|(pairing, record)| Message::Compare {
@@ -446,7 +449,7 @@ fn message() -> impl Strategy<Value = Message> {
                     pairing,
                     report: DivergenceReport {
                         record: RecordNumber(record),
-                        count,
+                        count: InstructionCount(count),
                         digest,
                         what,
                     },
@@ -607,7 +610,7 @@ fn the_longest_greeting_and_refusal_fit() {
     };
     let place = Place {
         record: RecordNumber(u64::MAX),
-        count: u64::MAX,
+        count: InstructionCount(u64::MAX),
         mark: LogMark(u128::MAX),
     };
     let standpoint = Standpoint {
@@ -694,7 +697,7 @@ fn what_an_idle_pair_sends_is_small() {
     // Half a day at 300 million instructions a second.
     let count = 43_200 * 300_000_000;
     let clock = Record {
-        count,
+        count: InstructionCount(count),
         body: RecordBody::Input(vec![4; 14]),
     };
     let records = size(Message::Records {
@@ -707,9 +710,9 @@ fn what_an_idle_pair_sends_is_small() {
     let ack = size(Message::Ack {
         pairing: 3,
         record: RecordNumber(500_000),
-        executed: count,
+        executed: InstructionCount(count),
         echo: 2,
-        durable: 0,
+        durable: InstructionCount(0),
     });
     // Twenty of each a second are the most that an idle pair needs: under 10 kbit/s.
     assert!(

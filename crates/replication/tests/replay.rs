@@ -1,7 +1,7 @@
 //! Replaying a log, and everything in which a replay can differ from it.
 
 use replication::guest::{Guest, GuestStop, Injection, InjectionError};
-use replication::record::{Record, RecordBody, RecordNumber};
+use replication::record::{InstructionCount, Record, RecordBody, RecordNumber};
 use replication::replay::{Divergence, DivergenceKind, Progress, Replayer};
 
 /// Works for a hundred instructions after each input, says its count every forty, and ends at the
@@ -22,11 +22,12 @@ struct Counter {
 impl Guest for Counter {
     type Output = u64;
 
-    fn instruction_count(&self) -> u64 {
-        self.count
+    fn instruction_count(&self) -> InstructionCount {
+        InstructionCount(self.count)
     }
 
-    fn run(&mut self, until: u64) -> GuestStop {
+    fn run(&mut self, until: InstructionCount) -> GuestStop {
+        let until = until.0;
         self.longest_run = self.longest_run.max(until - self.count);
         if self.finished {
             return GuestStop::Finished;
@@ -80,21 +81,21 @@ impl Guest for Counter {
 
 fn written(count: u64, digest: u128) -> Record {
     Record {
-        count,
+        count: InstructionCount(count),
         body: RecordBody::Written(digest),
     }
 }
 
 fn input(count: u64, byte: u8) -> Record {
     Record {
-        count,
+        count: InstructionCount(count),
         body: RecordBody::Input(vec![byte]),
     }
 }
 
 fn marker(count: u64, visible_outputs: u64) -> Record {
     Record {
-        count,
+        count: InstructionCount(count),
         body: RecordBody::Marker { visible_outputs },
     }
 }
@@ -137,7 +138,7 @@ fn what_is_written_to_a_shared_disk_is_compared_and_each_write_once() {
     assert_eq!(divergence.kind, DivergenceKind::Written { expected, found });
     assert_eq!(
         (divergence.record, divergence.record_count),
-        (RecordNumber(3), 5)
+        (RecordNumber(3), InstructionCount(5))
     );
     let told = divergence.to_string();
     assert!(told.contains("wrote to shared disks"), "{told}");
@@ -158,7 +159,7 @@ fn records_take_effect_at_their_counts_in_steps_of_any_size() {
         to_the_end(&mut replayer, step).unwrap();
         assert_eq!(
             (replayer.executed(), replayer.replayed(), replayer.backlog()),
-            (160, RecordNumber(4), 0)
+            (InstructionCount(160), RecordNumber(4), 0)
         );
         let outputs = replayer.take_outputs();
         let said: Vec<(u64, Vec<u64>)> = outputs
@@ -196,13 +197,13 @@ fn another_digest_is_a_difference() {
     let divergence = difference([
         input(0, 0),
         Record {
-            count: 50,
+            count: InstructionCount(50),
             body: RecordBody::Digest(1),
         },
     ]);
     assert_eq!(
         (divergence.record, divergence.guest_count),
-        (RecordNumber(2), 50)
+        (RecordNumber(2), InstructionCount(50))
     );
     assert!(matches!(
         divergence.kind,
@@ -248,13 +249,18 @@ fn a_guest_beyond_the_records_count_is_a_difference() {
     to_the_end(&mut replayer, 1000).unwrap();
     replayer.push(marker(39, 1));
     let kind = replayer.step(1000).unwrap_err().kind;
-    assert_eq!(kind, DivergenceKind::Beyond { count: 40 });
+    assert_eq!(
+        kind,
+        DivergenceKind::Beyond {
+            count: InstructionCount(40)
+        }
+    );
 }
 
 #[test]
 fn an_input_that_does_not_fit_is_a_difference() {
     let record = Record {
-        count: 0,
+        count: InstructionCount(0),
         body: RecordBody::Input(vec![1, 2]),
     };
     let divergence = difference([record]);
@@ -267,11 +273,11 @@ fn an_input_that_does_not_fit_is_a_difference() {
 #[test]
 fn a_guest_that_is_right_goes_on_along_a_wrong_log_and_is_compared_again_afterwards() {
     let digest = |count, digest| Record {
-        count,
+        count: InstructionCount(count),
         body: RecordBody::Digest(digest),
     };
     let misfit = Record {
-        count: 60,
+        count: InstructionCount(60),
         body: RecordBody::Input(vec![1, 2]),
     };
     let wrong = [
@@ -292,7 +298,7 @@ fn a_guest_that_is_right_goes_on_along_a_wrong_log_and_is_compared_again_afterwa
     to_the_end(&mut replayer, 1000).unwrap();
     assert_eq!(
         (replayer.replayed(), replayer.executed()),
-        (RecordNumber(6), 160)
+        (RecordNumber(6), InstructionCount(160))
     );
     replayer.compare();
     replayer.push(marker(160, 4));
@@ -304,7 +310,7 @@ fn a_guest_that_is_right_goes_on_along_a_wrong_log_and_is_compared_again_afterwa
 #[test]
 fn an_input_that_was_the_difference_is_left_out_by_who_is_right() {
     let misfit = Record {
-        count: 0,
+        count: InstructionCount(0),
         body: RecordBody::Input(vec![1, 2]),
     };
     let mut replayer = replayer([misfit, input(0, 0), marker(40, 1)]);
@@ -313,7 +319,7 @@ fn an_input_that_was_the_difference_is_left_out_by_who_is_right() {
     to_the_end(&mut replayer, 1000).unwrap();
     assert_eq!(
         (replayer.replayed(), replayer.executed()),
-        (RecordNumber(3), 40)
+        (RecordNumber(3), InstructionCount(40))
     );
 }
 
@@ -330,11 +336,11 @@ struct Follower {
 impl Guest for Follower {
     type Output = u64;
 
-    fn instruction_count(&self) -> u64 {
-        self.count
+    fn instruction_count(&self) -> InstructionCount {
+        InstructionCount(self.count)
     }
 
-    fn run(&mut self, _: u64) -> GuestStop {
+    fn run(&mut self, _: InstructionCount) -> GuestStop {
         GuestStop::Idle
     }
 
@@ -347,14 +353,18 @@ impl Guest for Follower {
         Ok(())
     }
 
-    fn apply_checkpoint(&mut self, count: u64, end: &[u8]) -> Result<Injection, InjectionError> {
+    fn apply_checkpoint(
+        &mut self,
+        count: InstructionCount,
+        end: &[u8],
+    ) -> Result<Injection, InjectionError> {
         if end != [self.held.len() as u8] {
             return Err(InjectionError("it is not whole".into()));
         }
-        self.count = count;
+        self.count = count.0;
         self.state = std::mem::take(&mut self.held);
         self.said += 1;
-        self.waiting.push(count);
+        self.waiting.push(count.0);
         Ok(Injection::Done)
     }
 
@@ -375,12 +385,18 @@ impl Guest for Follower {
 
 fn piece(count: u64, byte: u8) -> Record {
     let body = RecordBody::Piece(vec![byte]);
-    Record { count, body }
+    Record {
+        count: InstructionCount(count),
+        body,
+    }
 }
 
 fn checkpoint(count: u64, pieces: u8) -> Record {
     let body = RecordBody::Checkpoint(vec![pieces]);
-    Record { count, body }
+    Record {
+        count: InstructionCount(count),
+        body,
+    }
 }
 
 fn follow(records: impl IntoIterator<Item = Record>) -> (Replayer<Follower>, Option<Divergence>) {
@@ -398,7 +414,7 @@ fn follow(records: impl IntoIterator<Item = Record>) -> (Replayer<Follower>, Opt
 #[test]
 fn a_checkpoint_leads_where_nothing_is_executed_and_is_compared_there() {
     let digest = Record {
-        count: 500,
+        count: InstructionCount(500),
         body: RecordBody::Digest((7 + 3) * 7 + 4),
     };
     let records = [
@@ -412,7 +428,7 @@ fn a_checkpoint_leads_where_nothing_is_executed_and_is_compared_there() {
     assert_eq!(divergence, None);
     assert_eq!(
         (replayer.executed(), replayer.replayed()),
-        (500, RecordNumber(5))
+        (InstructionCount(500), RecordNumber(5))
     );
     let outputs = replayer.take_outputs();
     assert_eq!(
@@ -420,7 +436,7 @@ fn a_checkpoint_leads_where_nothing_is_executed_and_is_compared_there() {
         (1, [500].as_slice())
     );
     let wrong = Record {
-        count: 500,
+        count: InstructionCount(500),
         body: RecordBody::Digest(5),
     };
     let (_, divergence) = follow([piece(0, 3), checkpoint(500, 1), wrong]);
@@ -444,7 +460,7 @@ fn the_pieces_of_half_a_checkpoint_change_nothing() {
     assert_eq!(divergence, None);
     assert_eq!(
         (replayer.executed(), replayer.replayed()),
-        (500, RecordNumber(4))
+        (InstructionCount(500), RecordNumber(4))
     );
     assert_eq!(replayer.guest().state, [3]);
 }
@@ -456,7 +472,7 @@ fn whoever_executes_nothing_goes_nowhere_without_a_checkpoint_and_takes_none_tha
     assert_eq!(kind, Some(DivergenceKind::Idle { missing: 500 }));
     let (replayer, divergence) = follow([piece(0, 3), checkpoint(500, 2)]);
     assert!(divergence.is_some());
-    assert_eq!(replayer.executed(), 0);
+    assert_eq!(replayer.executed(), InstructionCount(0));
     // The other way round: a guest that executes takes no checkpoint.
     let mut replayer = Replayer::new(Counter::default());
     replayer.push(piece(0, 3));

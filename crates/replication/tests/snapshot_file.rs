@@ -4,6 +4,7 @@
 use proptest::prelude::*;
 use replication::configuration::{Build, Configuration};
 use replication::message::LifeId;
+use replication::record::InstructionCount;
 use replication::snapshot_file::{FileError, FileHead, FileItem, FilePart, FileReader, FileWriter};
 use replication::succession::{Generation, LifeNumber, MachineName};
 
@@ -16,7 +17,7 @@ fn head(disks: &[u64]) -> FileHead {
         life: LifeNumber(3),
         life_id: LifeId(77),
         generation: Generation(5),
-        count: 123_456_789,
+        count: InstructionCount(123_456_789),
         semantics_version: 8,
         configuration: Configuration::new(99)
             .with("memory", "512M")

@@ -6,6 +6,7 @@ use crate::process::Role;
 use crate::scenario::MS;
 use crate::world::{What, World};
 use replication::marker::{Found, Marker, Worth};
+use replication::record::InstructionCount;
 
 /// Stands for what nobody wrote: of a disk that is being made anew.
 const GARBAGE: u64 = u64::MAX;
@@ -198,7 +199,7 @@ impl World {
                 match (open, primary.flush) {
                     (Some((count, writes)), Some((covers, at))) if covers == writes => {
                         if now >= at && at != u64::MAX && primary.flushes_up_to >= count {
-                            both = primary.flushes_up_to != u64::MAX;
+                            both = primary.flushes_up_to != InstructionCount::LAST;
                             primary
                                 .inputs
                                 .push(crate::guest::StubInput::Flushed(writes));

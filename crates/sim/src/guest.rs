@@ -3,6 +3,7 @@
 
 use crate::random::mix;
 use replication::guest::{Guest, GuestStop, Injection, InjectionError};
+use replication::record::InstructionCount;
 
 /// What the stub says to the outside. `previous` chains it to the output before, so that the
 /// outside notices a history that forgot something.
@@ -200,8 +201,9 @@ impl StubGuest {
 
     /// The flush that it waits for: instruction count at which it was asked for, writes that it
     /// covers.
-    pub fn open_flush(&self) -> Option<(u64, u64)> {
-        (self.flush.1 > 0).then_some(self.flush)
+    pub fn open_flush(&self) -> Option<(InstructionCount, u64)> {
+        let (asked_at, writes) = self.flush;
+        (writes > 0).then_some((InstructionCount(asked_at), writes))
     }
 
     /// A bit of its memory flips.
@@ -242,11 +244,12 @@ impl StubGuest {
 impl Guest for StubGuest {
     type Output = StubOutput;
 
-    fn instruction_count(&self) -> u64 {
-        self.count
+    fn instruction_count(&self) -> InstructionCount {
+        InstructionCount(self.count)
     }
 
-    fn run(&mut self, until: u64) -> GuestStop {
+    fn run(&mut self, until: InstructionCount) -> GuestStop {
+        let until = until.0;
         assert!(until >= self.count);
         if self.finished {
             return GuestStop::Finished;

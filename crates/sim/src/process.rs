@@ -9,7 +9,7 @@ use replication::backup::Backup;
 use replication::guest::{Guest, GuestStop};
 use replication::message::DivergenceReport;
 use replication::primary::Primary;
-use replication::record::{Record, RecordBody, RecordNumber};
+use replication::record::{InstructionCount, Record, RecordBody, RecordNumber};
 use replication::replay::{Progress, Replayer};
 use replication::startup::Startup;
 use replication::succession::Entry;
@@ -22,21 +22,21 @@ pub enum FromVcpu {
     Record(Record, u64),
     /// Outputs, and the guest's fingerprint.
     Outputs {
-        count: u64,
+        count: InstructionCount,
         visible: u64,
         outputs: Vec<StubOutput>,
         fingerprint: u64,
     },
     /// Where it is, and the guest's fingerprint.
-    Progress(u64, u64),
+    Progress(InstructionCount, u64),
     /// A snapshot was taken here.
     Snapshot {
         pairing: u64,
-        count: u64,
+        count: InstructionCount,
         bytes: Vec<u8>,
     },
     /// The guest ended.
-    Finished(u64),
+    Finished(InstructionCount),
     /// This host's disk failed a request; the vcpu stands still.
     DiskFailed,
 }
@@ -52,7 +52,7 @@ pub enum FromReplay {
     /// Progress.
     Replayed {
         record: RecordNumber,
-        executed: u64,
+        executed: InstructionCount,
         fingerprints: Vec<(RecordNumber, u64)>,
     },
     /// The end.
@@ -139,7 +139,7 @@ pub struct PrimaryProcess {
     /// Number of the last record that it made.
     pub record: RecordNumber,
     /// Flushes asked for up to this instruction count may complete.
-    pub flushes_up_to: u64,
+    pub flushes_up_to: InstructionCount,
     /// The flush under way: what it covers, and when this host's disk has it.
     pub flush: Option<(u64, u64)>,
     /// It was told to hand over: the machine stands still.
@@ -162,7 +162,7 @@ impl PrimaryProcess {
     pub fn new(core: Primary<StubOutput>, guest: StubGuest) -> PrimaryProcess {
         PrimaryProcess {
             record: core.status().record,
-            flushes_up_to: 0,
+            flushes_up_to: InstructionCount::POWER_ON,
             flush: None,
             stands_still: false,
             handed_over: false,
@@ -197,7 +197,7 @@ impl PrimaryProcess {
             return;
         }
         let budget = scenario.speed * scenario.quantum / crate::scenario::MS * self.share / 1000;
-        let until = self.guest.instruction_count() + budget;
+        let until = self.guest.instruction_count().plus(budget);
         let mut stop = GuestStop::Reached;
         while self.guest.instruction_count() < until {
             stop = self.guest.run(until);
@@ -335,9 +335,9 @@ pub struct BackupProcess {
     pub snapshot_at: RecordNumber,
     /// Flushes of the guest that this host's disk does not have yet: instruction count, writes,
     /// when it will.
-    pub flush: Option<(u64, u64, u64)>,
+    pub flush: Option<(InstructionCount, u64, u64)>,
     /// The last flush that was seen.
-    pub flush_seen: (u64, u64),
+    pub flush_seen: (InstructionCount, u64),
     /// The connection to the primary.
     pub connection: Option<ConnectionId>,
     /// How the snapshot comes.
@@ -377,7 +377,7 @@ impl BackupProcess {
             attempt: 0,
             snapshot_at: RecordNumber::BEFORE_ALL,
             flush: None,
-            flush_seen: (0, 0),
+            flush_seen: (InstructionCount::POWER_ON, 0),
             connection: None,
             fetching: None,
             stored: Vec::new(),
@@ -414,7 +414,7 @@ impl BackupProcess {
         self.stored.clear();
         self.channel = Channel::default();
         self.flush = None;
-        self.flush_seen = (0, 0);
+        self.flush_seen = (InstructionCount::POWER_ON, 0);
         self.poisoned = false;
         self.has_poisoned_primary = false;
         self.uncompared = false;
@@ -494,13 +494,13 @@ impl BackupProcess {
         }
         let at = now + random.between(0, scenario.channel_delay);
         let budget = scenario.speed * scenario.quantum / crate::scenario::MS * percent / 100;
-        let until = replayer.executed() + budget.max(1);
+        let until = replayer.executed().plus(budget.max(1));
         let before = (replayer.replayed(), replayer.executed());
         let mut fingerprints = Vec::new();
         let mut diverged = None;
         loop {
             let replayed = replayer.replayed();
-            let result = replayer.step((until - replayer.executed()).max(1));
+            let result = replayer.step(until.since(replayer.executed()).max(1));
             for done in replayer.take_outputs() {
                 let (visible, outputs) = (done.visible_outputs, done.outputs);
                 self.channel

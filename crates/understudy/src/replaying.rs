@@ -23,7 +23,7 @@ use replica::outside::ConsoleSink;
 use replica::vcpu::{ReplicaGuest, times_of};
 use replication::guest::{Guest, GuestStop};
 use replication::log::{LogHeader, LogItem, LogReader, LogSummary};
-use replication::record::{Record, RecordNumber};
+use replication::record::{InstructionCount, Record, RecordNumber};
 use replication::replay::{Progress, Replayer};
 use rustix::fs::{FlockOperation, flock};
 use sight::Sight;
@@ -270,16 +270,16 @@ impl Replay {
     }
 
     /// The last instruction count that the recording tells of.
-    fn end_count(&self) -> u64 {
+    fn end_count(&self) -> InstructionCount {
         match (&self.summary, &self.stage) {
             (Some(summary), _) => summary.final_count,
             (None, Stage::Records(replayer)) => replayer.executed(),
-            (None, _) => 0,
+            (None, _) => InstructionCount::POWER_ON,
         }
     }
 
     /// There are no more records: on to `end`, or to a moment before it.
-    fn run_to_end(&mut self, end: u64) -> Result<(), Failure> {
+    fn run_to_end(&mut self, end: InstructionCount) -> Result<(), Failure> {
         loop {
             let Stage::Records(replayer) = &mut self.stage else {
                 return Ok(());
@@ -297,7 +297,7 @@ impl Replay {
                 }
                 _ if count >= end => return Ok(()),
                 Some(Distance::Instructions(instructions)) => {
-                    let target = end.min(count.saturating_add(instructions));
+                    let target = end.min(count.plus(instructions));
                     run_to(replayer.guest_mut(), target, &mut self.sight)?;
                 }
                 None => run_to(replayer.guest_mut(), end, &mut self.sight)?,
@@ -375,7 +375,7 @@ impl Replay {
         let (first_count, digests, over) = (self.first_count, self.digests, self.over);
         let what = self.what;
         let guest = self.replayer()?.guest_mut();
-        let instructions = guest.instruction_count() - first_count;
+        let instructions = guest.instruction_count().0 - first_count;
         if over {
             eprintln!(
                 "understudy: stopped at {}",
@@ -480,7 +480,11 @@ fn check_semantics(version: u32) -> anyhow::Result<Architecture> {
 }
 
 /// Runs on to a count at which no record is.
-fn run_to(guest: &mut ReplicaGuest, target: u64, sight: &mut Sight) -> Result<(), Failure> {
+fn run_to(
+    guest: &mut ReplicaGuest,
+    target: InstructionCount,
+    sight: &mut Sight,
+) -> Result<(), Failure> {
     while guest.instruction_count() < target {
         let stop = guest.run(target);
         let outputs = guest.take_outputs();

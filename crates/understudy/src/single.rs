@@ -310,7 +310,7 @@ impl Single {
         for step in steps {
             if let Step::Outputs(batch) = step {
                 for output in &batch.outputs {
-                    self.count_lines(batch.count, output)?;
+                    self.count_lines(batch.count.0, output)?;
                     self.outside.emit(output);
                 }
             }

@@ -3,6 +3,7 @@
 use super::{End, MOST_PIECE_BYTES, Moment, TAG_DELTA, TAG_MOMENT, TAG_PAGE, TAG_ZERO};
 use machine::Machine;
 use machine::memory::{BATCH_PAGES, PAGE_SIZE, PageBatch};
+use replication::record::InstructionCount;
 use replication::wire::{Fields, WireError};
 use std::io;
 use thiserror::Error;
@@ -138,13 +139,13 @@ impl HeldCheckpoint {
     pub fn apply(
         &mut self,
         machine: &mut dyn Machine,
-        count: u64,
+        count: InstructionCount,
         end: &[u8],
     ) -> Result<Moment, CheckpointError> {
         let moment = self.take(end, |index| machine.page(index))?;
         machine.apply_checkpoint(&moment.state, &self.batches)?;
         self.clear();
-        if machine.instruction_count() != count {
+        if machine.instruction_count() != count.0 {
             return Err(CheckpointError::Damaged(
                 "it is of another instruction count",
             ));

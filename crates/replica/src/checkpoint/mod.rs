@@ -21,8 +21,8 @@ pub use held::HeldCheckpoint;
 pub use packing::Packer;
 pub(crate) use packing::Work;
 
-use machine::input::InstructionCount;
 use machine::output::{DiskRequest, Output};
+use replication::record::InstructionCount;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 

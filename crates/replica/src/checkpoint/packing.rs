@@ -11,7 +11,7 @@ use crate::wake::Waker;
 use environment::mpsc::{self, Receiver, Sender};
 use environment::thread::JoinHandle;
 use machine::memory::{PAGE_SIZE, PageBatch};
-use replication::record::{Record, RecordBody};
+use replication::record::{InstructionCount, Record, RecordBody};
 use replication::wire::put_varint;
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -31,7 +31,7 @@ pub(crate) enum Work {
     /// A copy of the machine begins here, which holds no page as it was sent.
     Forget,
     /// The pieces of a checkpoint begin; its records follow what was reported at this instruction count.
-    Begin(u64),
+    Begin(InstructionCount),
     /// Pages of it.
     Pages(PageBatch),
     /// All its pages were given.
@@ -67,7 +67,7 @@ impl Packer {
             items: Vec::with_capacity(piece_bytes + PAGE),
             piece_bytes,
             pieces: 0,
-            base: 0,
+            base: InstructionCount::POWER_ON,
         };
         let thread = environment::thread::Builder::new()
             .name("checkpoint".into())
@@ -138,7 +138,7 @@ struct Packing {
     items: Vec<u8>,
     piece_bytes: usize,
     pieces: u32,
-    base: u64,
+    base: InstructionCount,
 }
 
 impl Packing {

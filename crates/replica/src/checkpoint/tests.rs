@@ -5,7 +5,7 @@ use crate::wake::Waker;
 use environment::mpsc::{self, Receiver};
 use machine::memory::{PAGE_SIZE, PageBatch};
 use machine::output::DiskOperation;
-use replication::record::RecordBody;
+use replication::record::{InstructionCount, RecordBody};
 use std::collections::BTreeMap;
 
 use crate::vcpu::{LiveReport, Step};
@@ -36,14 +36,14 @@ impl Pair {
 
     fn pack(&self, pages: &BTreeMap<u32, Vec<u8>>, moment: &Moment) {
         let packer = self.packer.as_ref().unwrap();
-        packer.give(Work::Begin(5));
+        packer.give(Work::Begin(InstructionCount(5)));
         let mut batch = PageBatch::default();
         for (index, bytes) in pages {
             batch.add_any(*index as usize, bytes);
         }
         packer.give(Work::Pages(batch));
         let taken = Taken {
-            count: 9,
+            count: InstructionCount(9),
             ..Taken::default()
         };
         packer.give(Work::End(Box::new(moment.clone()), taken));
@@ -57,11 +57,11 @@ impl Pair {
                 match step {
                     Step::Record(record) => match record.body {
                         RecordBody::Piece(piece) => {
-                            assert_eq!(record.count, 5);
+                            assert_eq!(record.count, InstructionCount(5));
                             pieces.push(piece);
                         }
                         RecordBody::Checkpoint(end) => {
-                            assert_eq!(record.count, 9);
+                            assert_eq!(record.count, InstructionCount(9));
                             self.bytes = pieces.iter().map(Vec::len).sum();
                             return (pieces, end);
                         }

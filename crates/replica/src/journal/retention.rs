@@ -7,6 +7,7 @@ use crate::config::Retention;
 use crate::host_time::unix_ns;
 use environment::mpsc::{self, Sender};
 use replication::mutation::{Mutation, Mutations};
+use replication::record::InstructionCount;
 use replication::succession::JournalId;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -75,7 +76,7 @@ struct Snapshot {
     /// The one on which it builds.
     base: Option<u64>,
     /// Where it was taken.
-    count: u64,
+    count: InstructionCount,
     /// When, in nanoseconds since 1970; 0: it does not say.
     unix_ns: u64,
 }
@@ -153,7 +154,7 @@ impl Kept {
                 unknown.insert(Snapshot {
                     bytes: *bytes,
                     base: base.map(|base| base.segment),
-                    count: head.map_or(0, |head| head.place.count),
+                    count: head.map(|head| head.place.count).unwrap_or_default(),
                     unix_ns: times.map_or(0, |times| times.unix_ns),
                 });
             }
@@ -189,8 +190,8 @@ impl Kept {
         let mut after = staying.pop();
         while let (Some((number, snapshot)), Some((_, later))) = (staying.pop(), after) {
             let before = staying.last().map(|(_, before)| before.count);
-            let is_near = before
-                .is_some_and(|before| later.count.saturating_sub(before) <= WAY_IN_INSTRUCTIONS);
+            let is_near =
+                before.is_some_and(|before| later.count.beyond(before) <= WAY_IN_INSTRUCTIONS);
             let mut others = self.snapshots.iter();
             let is_needed =
                 others.any(|(other, it)| it.base == Some(number) && !going.contains(other));

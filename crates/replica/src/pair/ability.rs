@@ -97,7 +97,9 @@ impl PrimaryLoop {
         };
         self.ability.is_told = !self.ability.is_told;
         let generation = self.core.status().generation.0;
-        self.host.events.add(event, generation, self.count(), what);
+        self.host
+            .events
+            .add(event, generation, self.count().0, what);
     }
 
     /// Why this host could not follow if another one had the machine, for people.

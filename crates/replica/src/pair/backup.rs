@@ -28,6 +28,7 @@ use replication::log::LogHeader;
 use replication::marker::{DiskState, Marker};
 use replication::message::{DivergenceReport, Message};
 use replication::primary::{Beginning, Primary};
+use replication::record::InstructionCount;
 use replication::succession::Entry;
 use std::io;
 use std::mem::discriminant;
@@ -68,7 +69,7 @@ pub(super) struct KeptMachine {
     machine: BackupMachine,
     recent: RecentRecords,
     pairing: u64,
-    durable: u64,
+    durable: InstructionCount,
 }
 
 impl KeptMachine {
@@ -95,7 +96,7 @@ pub(super) struct BackupLoop {
     recent: RecentRecords,
     pairing: u64,
     /// Up to where this host's disks have all that the guest flushed.
-    durable: u64,
+    durable: InstructionCount,
     /// The replay was told that its end is waited for.
     hurried: bool,
     /// What was asked for here, and is the live machine's to do.
@@ -143,7 +144,7 @@ impl BackupLoop {
             found: None,
             recent: RecentRecords::default(),
             pairing: 0,
-            durable: 0,
+            durable: InstructionCount::POWER_ON,
             hurried: false,
             requests: PassedOnRequests::default(),
             keeping: Keeping::default(),
@@ -646,7 +647,7 @@ impl BackupLoop {
             self.found.take(),
             self.host.discarding.take(),
         );
-        self.durable = 0;
+        self.durable = InstructionCount::POWER_ON;
         self.recent.clear();
     }
 
@@ -659,7 +660,7 @@ impl BackupLoop {
             has_snapshot: false,
             has_disk_reads: false,
         };
-        let (pairing, count) = (self.pairing, report.count);
+        let (pairing, count) = (self.pairing, report.count.0);
         let begun = self.host.evidence.keep(Divergence {
             generation: pairing,
             report,
@@ -728,7 +729,10 @@ fn status(
                 .unwrap_or_else(|| LinkLine::of(peer)),
         }),
         joining: machine.and_then(BackupMachine::progress),
-        lag_instructions: Some(pair.received_count.saturating_sub(base.instruction_count)),
+        lag_instructions: Some(
+            pair.received_count
+                .beyond(InstructionCount(base.instruction_count)),
+        ),
         ..base
     }
 }

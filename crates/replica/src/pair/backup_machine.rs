@@ -6,7 +6,7 @@ use crate::vcpu::ReplayingVcpu;
 use environment::mpsc::Receiver;
 use environment::thread::JoinHandle;
 use machine::snapshot::Snapshot;
-use replication::record::{Record, RecordNumber};
+use replication::record::{InstructionCount, Record, RecordNumber};
 use std::io;
 use std::sync::atomic::Ordering;
 
@@ -131,12 +131,12 @@ impl BackupMachine {
     }
 
     /// The vcpu thread, the instruction count and the number of visible outputs to go live with.
-    pub fn into_live(self) -> Option<(ReplayingVcpu, u64, u64)> {
+    pub fn into_live(self) -> Option<(ReplayingVcpu, InstructionCount, u64)> {
         match self.stage {
             Stage::Running(vcpu) => {
                 let count = vcpu.thread().gauges().count.load(Ordering::Acquire);
                 let visible = vcpu.thread().gauges().visible.load(Ordering::Acquire);
-                Some((vcpu, count, visible))
+                Some((vcpu, InstructionCount(count), visible))
             }
             Stage::Restoring(_) | Stage::Failed => None,
         }

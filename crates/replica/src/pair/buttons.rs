@@ -33,7 +33,7 @@ impl PrimaryLoop {
             let why = "the machine is being handed over: ask again when it is live".to_owned();
             if let Asker::Backup(_) = asker {
                 let count = self.count();
-                self.host.events.add("button_refused", 0, count, &*why);
+                self.host.events.add("button_refused", 0, count.0, &*why);
             }
             return self.reply(asker, &Answer::Refused(why));
         }
@@ -54,7 +54,9 @@ impl PrimaryLoop {
         };
         if let Some(event) = press.event {
             let (generation, count) = (self.core.status().generation.0, self.count());
-            self.host.events.add(event, generation, count, &*press.said);
+            self.host
+                .events
+                .add(event, generation, count.0, &*press.said);
         }
         self.reply(press.asker, &Answer::Done(press.said));
     }

@@ -136,7 +136,7 @@ impl PrimaryLoop {
                 let detail = "the locks of the shared disks are this host's";
                 self.host
                     .events
-                    .add("shared_disks_locked", generation, count, detail);
+                    .add("shared_disks_locked", generation, count.0, detail);
             }
             Some(Ok(false) | Err(TryRecvError::Disconnected)) => {
                 self.late_locks.trying = None;

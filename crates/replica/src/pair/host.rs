@@ -347,12 +347,12 @@ impl Host {
     /// says what was kept of it.
     pub fn machine_failed(&mut self, failure: &VcpuFailure, vcpu: &mut VcpuThread) -> ReplicaError {
         self.events
-            .add("machine_failed", 0, failure.count, &*failure.reason);
+            .add("machine_failed", 0, failure.count.0, &*failure.reason);
         self.close_all();
         if let Some(directory) = vcpu.evidence(EVIDENCE_PATIENCE) {
             self.evidence_kept(Kept {
                 generation: 0,
-                count: failure.count,
+                count: failure.count.0,
                 directory,
             });
         }

@@ -13,6 +13,7 @@ use machine::memory::Extent;
 use replication::event::Event;
 use replication::mutation::Mutation;
 use replication::primary::{JournalStart, StoredRecords};
+use replication::record::InstructionCount;
 use replication::succession::JournalId;
 use std::time::Duration;
 
@@ -54,8 +55,8 @@ const LONGEST_LAYERS_BYTES: u64 = 1 << 30;
 #[derive(Default)]
 pub(super) struct JournalAge {
     /// Where the newest one that is whole was taken, and the one that is being written.
-    snapshot_at: u64,
-    next_at: u64,
+    snapshot_at: InstructionCount,
+    next_at: InstructionCount,
     /// When it was begun.
     begun: Duration,
     not_before: Duration,
@@ -70,7 +71,7 @@ pub(super) struct JournalAge {
 
 impl JournalAge {
     /// Of a machine that went on from a snapshot that was taken there, which took so long to read.
-    pub fn since(count: u64, loading: Loading) -> JournalAge {
+    pub fn since(count: InstructionCount, loading: Loading) -> JournalAge {
         JournalAge {
             snapshot_at: count,
             bytes: loading.bytes,
@@ -79,7 +80,7 @@ impl JournalAge {
         }
     }
 
-    fn begins(&mut self, now: Duration, count: u64) {
+    fn begins(&mut self, now: Duration, count: InstructionCount) {
         self.next_at = count;
         self.commits = 0;
         self.begun = now;
@@ -105,8 +106,8 @@ impl JournalAge {
         self.speed = self.speed.max(instructions_per_second);
     }
 
-    fn replays_in(&self, count: u64) -> Duration {
-        let instructions = count.saturating_sub(self.snapshot_at) as f64;
+    fn replays_in(&self, count: InstructionCount) -> Duration {
+        let instructions = count.beyond(self.snapshot_at) as f64;
         Duration::from_secs_f64(instructions / self.speed.max(LEAST_SPEED))
     }
 
@@ -120,7 +121,7 @@ impl JournalAge {
 
     /// Half of what is allowed is left for the snapshot itself, and for a host that is slower then; more of it where
     /// the snapshot is large.
-    fn is_due(&self, now: Duration, count: u64, within: Duration) -> bool {
+    fn is_due(&self, now: Duration, count: InstructionCount, within: Duration) -> bool {
         self.is_free(now) && self.replays_in(count) >= replay_within(within, self.loads_in())
     }
 }
@@ -260,7 +261,7 @@ impl PrimaryLoop {
         };
         let is_in_bucket = matches!(options.place, JournalPlace::Bucket(_));
         let (now, count) = (monotonic(), self.count());
-        let speed = self.host.speed.per_second(monotonic_ns(), count);
+        let speed = self.host.speed.per_second(monotonic_ns(), count.0);
         self.journal_age.saw_speed(speed);
         let disks = self.vcpu.thread().disk_thread();
         let layer_bytes = disks.map_or(0, DiskThread::layer_bytes);

@@ -77,12 +77,12 @@ impl Keeping {
         match TakingSnapshot::start(begun, head, to, host.waker.clone()) {
             Ok(taking) => {
                 self.taking = Some(taking);
-                host.events.add("snapshot_begun", of.2.0, count, detail);
+                host.events.add("snapshot_begun", of.2.0, count.0, detail);
             }
             // The connection ends without a file.
             Err(error) => host
                 .events
-                .add("snapshot_not_taken", of.2.0, count, error.to_string()),
+                .add("snapshot_not_taken", of.2.0, count.0, error.to_string()),
         }
     }
 

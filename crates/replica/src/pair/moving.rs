@@ -55,7 +55,9 @@ impl PrimaryLoop {
         };
         if let Answer::Done(text) | Answer::Refused(text) = &answer {
             let generation = self.core.status().generation.0;
-            self.host.events.add(event, generation, self.count(), text);
+            self.host
+                .events
+                .add(event, generation, self.count().0, text);
         }
         if let Some(asked) = asked {
             self.host.answer(asked.id, &answer);

@@ -43,6 +43,7 @@ use replication::mutation::Mutation;
 use replication::primary::{
     Beginning, FollowerStatus, Primary, PrimaryAction, PrimaryPhase, PrimaryStop,
 };
+use replication::record::InstructionCount;
 use replication::succession::Entry;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -270,7 +271,8 @@ impl PrimaryLoop {
         } else {
             host.events.add("machine_started", generation, 0, detail);
         }
-        let beginning = Beginning::of_machine(won, &host.pair_config, count, visible);
+        let beginning =
+            Beginning::of_machine(won, &host.pair_config, InstructionCount(count), visible);
         let core = Primary::new(monotonic(), host.pair_config.clone(), beginning);
         let mut primary = PrimaryLoop::new(host, vcpu, core);
         for happened in meanwhile {
@@ -317,7 +319,7 @@ impl PrimaryLoop {
                 self.host.flush();
                 let status = self.core.status();
                 if let PrimaryEnding::Exit(ended) = &ending {
-                    let (generation, count) = (status.generation.0, status.instruction_count);
+                    let (generation, count) = (status.generation.0, status.instruction_count.0);
                     self.host.stopped(generation, count, ended);
                 }
                 return Ok(ending);
@@ -382,7 +384,7 @@ impl PrimaryLoop {
         self.core.needs_speed(self.demand.speed_needed(speed));
     }
 
-    pub(super) fn count(&self) -> u64 {
+    pub(super) fn count(&self) -> InstructionCount {
         self.core.status().instruction_count
     }
 
@@ -481,17 +483,17 @@ impl PrimaryLoop {
                 }
                 LiveReport::Rebooted { count } => {
                     let detail = "the guest reset the machine, which begins anew";
-                    self.host.events.add("rebooted", 0, count, detail);
+                    self.host.events.add("rebooted", 0, count.0, detail);
                     self.guest_panicked = false;
                 }
                 LiveReport::Calendar { count, ahead_ns } => {
                     let detail = calendar::describe(ahead_ns);
-                    self.host.events.add("calendar", 0, count, detail);
+                    self.host.events.add("calendar", 0, count.0, detail);
                 }
                 LiveReport::Trouble { count, trouble } => {
                     self.guest_panicked |= trouble == Trouble::Panicked;
                     let event = trouble_event(&trouble);
-                    self.host.events.add(event, 0, count, trouble.to_string());
+                    self.host.events.add(event, 0, count.0, trouble.to_string());
                 }
                 LiveReport::Failed(failure) => {
                     let error = self.host.machine_failed(&failure, self.vcpu.thread_mut());
@@ -502,7 +504,7 @@ impl PrimaryLoop {
         }
     }
 
-    fn steps(&mut self, steps: Vec<Step>, count: u64) {
+    fn steps(&mut self, steps: Vec<Step>, count: InstructionCount) {
         for step in steps {
             match step {
                 Step::Record(record) => self.core.record(monotonic(), record),
@@ -584,7 +586,7 @@ impl PrimaryLoop {
                 PrimaryAction::Report(event) => {
                     let event = self.with_silence(event);
                     let status = self.core.status();
-                    let (generation, count) = (status.generation, status.instruction_count);
+                    let (generation, count) = (status.generation, status.instruction_count.0);
                     self.note_journal(&event);
                     self.host.report(&event, generation, count);
                 }

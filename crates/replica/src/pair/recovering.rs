@@ -20,7 +20,7 @@ use machine::Machine;
 use replication::life_log::LifeLog;
 use replication::message::Message;
 use replication::primary::{Beginning, Primary};
-use replication::record::{Record, RecordNumber};
+use replication::record::{InstructionCount, Record, RecordNumber};
 use replication::startup::{Stance, Standing};
 use replication::succession::Entry;
 use std::collections::VecDeque;
@@ -340,7 +340,7 @@ fn go_live(mut host: Host, opened: Entry, recovery: Recovery) -> PrimaryLoop {
     let beginning = Beginning {
         opened,
         log,
-        count,
+        count: InstructionCount(count),
         visible_outputs,
     };
     let core = Primary::new(monotonic(), host.pair_config.clone(), beginning);

@@ -193,7 +193,7 @@ impl PrimaryLoop {
         let (generation, count) = (self.core.status().generation.0, self.count());
         self.host
             .events
-            .add("cannot_hand_over", generation, count, what);
+            .add("cannot_hand_over", generation, count.0, what);
     }
 
     /// The arbiter is there. Clients wait while the machine stands still, and that lasts for as long as the
@@ -308,7 +308,7 @@ impl PrimaryLoop {
         self.host.events.add(
             "powering_off",
             self.core.status().generation.0,
-            self.count(),
+            self.count().0,
             format!(
                 "asked to end, and no backup could take over: the guest has {} s to power off",
                 wait.as_secs()
@@ -493,7 +493,7 @@ impl PrimaryLoop {
         let detail = "asked to end: the machine goes on from its journal at the next start";
         self.host
             .events
-            .add("in_journal", generation, count, detail);
+            .add("in_journal", generation, count.0, detail);
         self.end(PrimaryEnding::Exit(Ok(Ended::InJournal)));
     }
 
@@ -509,7 +509,7 @@ impl PrimaryLoop {
         let (generation, count) = (self.core.status().generation.0, self.count());
         let why = format!("its host is asked to end, and {why}");
         let what = format!("{why}: the backups are let go");
-        self.host.events.add("lets_go", generation, count, what);
+        self.host.events.add("lets_go", generation, count.0, what);
         let now = monotonic();
         self.stopping = Some(Stopping {
             step: Step::Deciding,
@@ -538,7 +538,7 @@ impl PrimaryLoop {
     /// begins from its disks.
     fn unplug(&mut self, why: &str) {
         let (generation, count) = (self.core.status().generation.0, self.count());
-        self.host.events.add("unplugged", generation, count, why);
+        self.host.events.add("unplugged", generation, count.0, why);
         self.end(PrimaryEnding::Exit(Ok(Ended::Unplugged)));
     }
 }

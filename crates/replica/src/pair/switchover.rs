@@ -140,6 +140,8 @@ impl PrimaryLoop {
 
     fn tell(&mut self, event: &'static str, what: &str) {
         let generation = self.core.status().generation.0;
-        self.host.events.add(event, generation, self.count(), what);
+        self.host
+            .events
+            .add(event, generation, self.count().0, what);
     }
 }

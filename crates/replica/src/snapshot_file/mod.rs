@@ -20,6 +20,7 @@ mod tests {
     use crate::packing::Packer;
     use replication::configuration::{Build, Configuration};
     use replication::message::LifeId;
+    use replication::record::InstructionCount;
     use replication::snapshot_file::{FileHead, FilePart, FileWriter};
     use replication::succession::{Generation, LifeNumber, MachineName};
     use std::path::Path;
@@ -33,7 +34,7 @@ mod tests {
             life: LifeNumber(1),
             life_id: LifeId(6),
             generation: Generation(4),
-            count: 1000,
+            count: InstructionCount(1000),
             semantics_version: 8,
             configuration: Configuration::new(1),
             memory_bytes: 4096,

@@ -6,6 +6,7 @@ use super::live::GoingLive;
 use super::messages::{LiveReport, ReplayReport, VcpuFailure};
 use super::{Ends, Parts, ReplicaGuest, Start, live, replay};
 use crate::panic::{self, Panic};
+use replication::record::InstructionCount;
 use std::fmt::Write;
 
 /// Runs the machine to its end. A panic, which is a bug of this program or a difference that the
@@ -43,7 +44,7 @@ fn fail(parts: &mut Parts, ends: &Ends, reason: &str, panic: Option<&Panic>) {
     // What a panic left of the machine may panic again when it is looked at.
     let count = panic::guard(|| parts.guest.machine.instruction_count()).unwrap_or(0);
     let failure = VcpuFailure {
-        count,
+        count: InstructionCount(count),
         reason: reason.to_owned(),
     };
     // The event loop holds one of the two ends, and the thread's mode is not certain any more.

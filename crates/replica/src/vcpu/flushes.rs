@@ -1,7 +1,7 @@
 //! The flushes that the guest asked for and was not told the end of: when it asked for them, and which
 //! of them this host's disks have carried out.
 
-use machine::input::InstructionCount;
+use replication::record::InstructionCount;
 use std::collections::BTreeMap;
 
 /// By device and request.
@@ -41,7 +41,7 @@ impl OpenFlushes {
     /// The guest is about to be told of the end. Gives when it asked for it.
     pub(super) fn told(&mut self, name: Name) -> InstructionCount {
         let flush = self.open.remove(&name);
-        flush.map_or(0, |flush| flush.asked_at)
+        flush.map(|flush| flush.asked_at).unwrap_or_default()
     }
 
     /// Whether the guest waits for one.
@@ -54,7 +54,7 @@ impl OpenFlushes {
     pub(super) fn newly_durable(&mut self) -> Option<InstructionCount> {
         let missing = self.open.values().filter(|flush| !flush.is_done);
         let first_missing = missing.map(|flush| flush.asked_at).min();
-        let before_it = first_missing.map_or(u64::MAX, |count| count.saturating_sub(1));
+        let before_it = first_missing.map_or(InstructionCount::LAST, InstructionCount::before);
         let durable = self.done_up_to.min(before_it);
         if durable <= self.told {
             return None;
@@ -72,28 +72,28 @@ mod tests {
     fn what_is_durable_ends_before_the_first_flush_that_is_not_done() {
         let mut flushes = OpenFlushes::default();
         for (request, count) in [(1, 100), (2, 200), (3, 200), (4, 300)] {
-            flushes.asked((0, request), count);
+            flushes.asked((0, request), InstructionCount(count));
         }
         assert_eq!(flushes.newly_durable(), None);
         flushes.done((0, 2));
-        assert_eq!(flushes.newly_durable(), Some(99));
+        assert_eq!(flushes.newly_durable(), Some(InstructionCount(99)));
         flushes.done((0, 1));
-        assert_eq!(flushes.newly_durable(), Some(199));
+        assert_eq!(flushes.newly_durable(), Some(InstructionCount(199)));
         flushes.done((0, 3));
-        assert_eq!(flushes.newly_durable(), Some(200));
+        assert_eq!(flushes.newly_durable(), Some(InstructionCount(200)));
         assert_eq!(flushes.newly_durable(), None);
         flushes.done((0, 4));
-        assert_eq!(flushes.told((0, 4)), 300);
-        assert_eq!(flushes.newly_durable(), Some(300));
-        assert_eq!(flushes.told((0, 9)), 0);
+        assert_eq!(flushes.told((0, 4)), InstructionCount(300));
+        assert_eq!(flushes.newly_durable(), Some(InstructionCount(300)));
+        assert_eq!(flushes.told((0, 9)), InstructionCount(0));
     }
 
     #[test]
     fn a_flush_of_another_disk_is_waited_for() {
         let mut flushes = OpenFlushes::default();
-        flushes.asked((1, 0), 50);
-        flushes.asked((0, 0), 100);
+        flushes.asked((1, 0), InstructionCount(50));
+        flushes.asked((0, 0), InstructionCount(100));
         flushes.done((0, 0));
-        assert_eq!(flushes.newly_durable(), Some(49));
+        assert_eq!(flushes.newly_durable(), Some(InstructionCount(49)));
     }
 }

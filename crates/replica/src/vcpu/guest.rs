@@ -9,10 +9,11 @@ use super::flushes::OpenFlushes;
 use crate::disk::{Completion, DiskThread};
 use crate::random;
 use checkpoints::{Follower, Written};
-use machine::input::{DiskStatus, Input, InputError, InstructionCount};
+use machine::input::{DiskStatus, Input, InputError};
 use machine::output::{DiskOperation, DiskRequest, Output};
 use machine::{InjectError, Machine, Stop};
 use replication::guest::{Guest, GuestStop, Injection, InjectionError};
+use replication::record::InstructionCount;
 use shared::SharedRequests;
 use std::sync::Arc;
 use thiserror::Error;
@@ -229,7 +230,7 @@ impl ReplicaGuest {
     fn note_flush(&mut self, request: &DiskRequest) {
         if matches!(request.operation, DiskOperation::Flush) {
             let name = (request.device, request.request);
-            self.flushes.asked(name, self.machine.instruction_count());
+            self.flushes.asked(name, self.instruction_count());
             self.asked_flush = true;
         }
     }
@@ -450,15 +451,15 @@ impl ReplicaGuest {
 impl Guest for ReplicaGuest {
     type Output = Output;
 
-    fn instruction_count(&self) -> u64 {
-        self.machine.instruction_count()
+    fn instruction_count(&self) -> InstructionCount {
+        InstructionCount(self.machine.instruction_count())
     }
 
-    fn run(&mut self, until: u64) -> GuestStop {
+    fn run(&mut self, until: InstructionCount) -> GuestStop {
         if self.follower.is_some() {
             return GuestStop::Idle;
         }
-        match self.machine.run(until) {
+        match self.machine.run(until.0) {
             Stop::Reached => GuestStop::Reached,
             Stop::Idle { .. } => GuestStop::Idle,
             Stop::Output => GuestStop::Output,
@@ -481,7 +482,7 @@ impl Guest for ReplicaGuest {
 
     fn apply_checkpoint(
         &mut self,
-        count: u64,
+        count: InstructionCount,
         checkpoint: &[u8],
     ) -> Result<Injection, InjectionError> {
         let applied = self.apply(count, checkpoint);
@@ -513,11 +514,11 @@ impl Guest for ReplicaGuest {
 impl Guest for &mut ReplicaGuest {
     type Output = Output;
 
-    fn instruction_count(&self) -> u64 {
+    fn instruction_count(&self) -> InstructionCount {
         (**self).instruction_count()
     }
 
-    fn run(&mut self, until: u64) -> GuestStop {
+    fn run(&mut self, until: InstructionCount) -> GuestStop {
         (**self).run(until)
     }
 
@@ -531,7 +532,7 @@ impl Guest for &mut ReplicaGuest {
 
     fn apply_checkpoint(
         &mut self,
-        count: u64,
+        count: InstructionCount,
         checkpoint: &[u8],
     ) -> Result<Injection, InjectionError> {
         (**self).apply_checkpoint(count, checkpoint)

@@ -14,10 +14,11 @@ pub use checkpoints::CheckpointOptions;
 use checkpoints::{Checkpoints, OutputWaits};
 use environment::mpsc::{self, RecvTimeoutError, TryRecvError};
 use machine::Stop;
-use machine::input::{DiskStatus, Input, InstructionCount};
+use machine::input::{DiskStatus, Input};
 use machine::output::{Finish, Output, Trouble};
+use replication::guest::Guest;
 use replication::lag::{FULL_SPEED, RunShare};
-use replication::record::{Record, RecordBody};
+use replication::record::{InstructionCount, Record, RecordBody};
 pub(crate) use snapshots::MOST_ROUNDS;
 use snapshots::Snapshots;
 use std::ops::ControlFlow;
@@ -127,10 +128,10 @@ struct Live<'a> {
     flushed_at_ns: u64,
     /// The last report that woke the event loop, and where the machine was.
     told_at_ns: u64,
-    told_count: u64,
+    told_count: InstructionCount,
     options: LiveOptions,
     digest_at_ns: u64,
-    digest_at_count: u64,
+    digest_at_count: InstructionCount,
     run_share: RunShare,
     sleep_owed_ns: u64,
     /// Flushes that ended are told to the guest if it asked for them at an instruction count of at most
@@ -158,7 +159,7 @@ impl<'a> Live<'a> {
         let guest_ns = guest.machine.guest_time_ns();
         let scale = GuestScale::begin(host_ns, guest_ns, lost_ns);
         let steering = ClockSteering::new(guest.machine.clock().rate, guest_ns);
-        let count = guest.machine.instruction_count();
+        let count = guest.instruction_count();
         Live {
             guest,
             encoding,
@@ -172,13 +173,16 @@ impl<'a> Live<'a> {
             output_waits: OutputWaits::default(),
             flushed_at_ns: host_ns,
             told_at_ns: host_ns,
-            told_count: 0,
+            told_count: InstructionCount::POWER_ON,
             options,
             digest_at_ns: host_ns.saturating_add(options.digest_interval_ns),
-            digest_at_count: count.saturating_add(options.digest_interval_instructions),
+            digest_at_count: count.plus(options.digest_interval_instructions),
             run_share: FULL_SPEED,
             sleep_owed_ns: 0,
-            flushes_up_to: if options.flushes_wait { 0 } else { u64::MAX },
+            flushes_up_to: match options.flushes_wait {
+                true => InstructionCount::POWER_ON,
+                false => InstructionCount::LAST,
+            },
             ended_flushes: Vec::new(),
             along_at_ns: host_ns,
             snapshots: Snapshots::default(),
@@ -268,7 +272,7 @@ impl<'a> Live<'a> {
         }
         let machine = &self.guest.machine;
         let (base_ns, guest_ns) = (machine.unix_base_ns(), machine.guest_time_ns());
-        let count = machine.instruction_count();
+        let count = self.guest.instruction_count();
         let Some(moved) = self.calendar.look(host_ns, unix_ns(), base_ns, guest_ns) else {
             return Ok(());
         };
@@ -458,7 +462,7 @@ impl<'a> Live<'a> {
                 data: data.clone(),
             }));
         }
-        let count = self.guest.machine.instruction_count();
+        let count = self.guest.instruction_count();
         let encoding = self.guest.encoding_of(input, self.encoding);
         let body = RecordBody::Input(encode_input(input, encoding));
         self.steps.push(Step::Record(Record { count, body }));
@@ -469,7 +473,7 @@ impl<'a> Live<'a> {
 
     fn collect_outputs(&mut self) {
         let mut outputs = self.guest.outputs();
-        let count = self.guest.machine.instruction_count();
+        let count = self.guest.instruction_count();
         for output in &outputs {
             match output {
                 Output::Reboot => self.ends.live(LiveReport::Rebooted { count }),
@@ -481,7 +485,8 @@ impl<'a> Live<'a> {
             }
         }
         outputs.retain(|output| visible_units(output) > 0 || matches!(output, Output::Disk(_)));
-        let is_waited_for = self.guest.take_asked_flush() && self.flushes_up_to != u64::MAX;
+        let is_waited_for =
+            self.guest.take_asked_flush() && self.flushes_up_to != InstructionCount::LAST;
         if is_waited_for || !outputs.is_empty() {
             self.along_at_ns = monotonic_ns();
             self.urgent_since_ns.get_or_insert_with(monotonic_ns);
@@ -494,7 +499,7 @@ impl<'a> Live<'a> {
     /// it, and it goes no further than the last record. So there is one at that place, and more while a
     /// guest that computes waits: it would be as far behind the next time.
     fn take_backup_along(&mut self, now_ns: u64) {
-        let is_waited_for = self.flushes_up_to != u64::MAX
+        let is_waited_for = self.flushes_up_to != InstructionCount::LAST
             && (self.guest.has_open_flushes() || !self.ended_flushes.is_empty());
         if is_waited_for && now_ns.saturating_sub(self.along_at_ns) >= ALONG_NS {
             self.along_at_ns = now_ns;
@@ -539,7 +544,7 @@ impl<'a> Live<'a> {
     }
 
     fn digest_when_due(&mut self, now_ns: u64) {
-        let count = self.guest.machine.instruction_count();
+        let count = self.guest.instruction_count();
         let LiveOptions {
             digest_interval_ns: nanoseconds,
             digest_interval_instructions: instructions,
@@ -553,7 +558,7 @@ impl<'a> Live<'a> {
     }
 
     fn digest(&mut self) {
-        let count = self.guest.machine.instruction_count();
+        let count = self.guest.instruction_count();
         let LiveOptions {
             digest_interval_ns: nanoseconds,
             digest_interval_instructions: instructions,
@@ -567,7 +572,7 @@ impl<'a> Live<'a> {
             return;
         }
         self.digest_at_ns = monotonic_ns().saturating_add(self.options.digest_interval_ns);
-        self.digest_at_count = count.saturating_add(self.options.digest_interval_instructions);
+        self.digest_at_count = count.plus(self.options.digest_interval_instructions);
         let digest = self.guest.machine.digest();
         self.steps.push(Step::Record(Record {
             count,
@@ -690,7 +695,7 @@ impl<'a> Live<'a> {
 
     /// Reports what happened, if anybody should know now.
     fn flush(&mut self, flush: Flush) {
-        let count = self.guest.machine.instruction_count();
+        let count = self.guest.instruction_count();
         self.ends.publish(&*self.guest.machine);
         if self.checkpoints.are_made() {
             if flush == Flush::Whole {

@@ -7,14 +7,14 @@ use crate::disk::overlay::LayerId;
 use crate::disk::{CopiedPart, Freezing, SECTOR_BYTES};
 use environment::mpsc::{self, Receiver};
 use machine::Machine;
-use machine::input::{Input, InstructionCount};
+use machine::input::Input;
 use machine::memory::{Extent, PAGE_SIZE};
 use machine::output::{Finish, Output, Trouble};
 use machine::snapshot::{Snapshot, SnapshotHead};
 use replication::journal::MachineTimes;
 use replication::lag::RunShare;
 use replication::message::DivergenceReport;
-use replication::record::{Record, RecordNumber};
+use replication::record::{InstructionCount, Record, RecordNumber};
 use std::time::Duration;
 
 /// What the thread is told.
@@ -104,7 +104,7 @@ pub enum Step {
     /// output that was made here might leave.
     Pressed {
         /// Where.
-        count: u64,
+        count: InstructionCount,
         /// The machine's running number of visible outputs.
         visible: u64,
         /// Which press it was.
@@ -127,7 +127,7 @@ pub struct DiskRead {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VisibleOutputs {
     /// Where the machine had come to when they were reported.
-    pub count: u64,
+    pub count: InstructionCount,
     /// The machine's running number of visible outputs, with these.
     pub visible: u64,
     /// Frames and console bytes, in order.
@@ -143,7 +143,7 @@ pub enum LiveReport {
         /// In order; empty when the guest only computed.
         steps: Vec<Step>,
         /// Where the machine is now.
-        count: u64,
+        count: InstructionCount,
     },
     /// The snapshot that was asked for, or the last round of a copy, at this instruction count. All that
     /// was reported before is in it, nothing that is reported after.
@@ -160,19 +160,19 @@ pub enum LiveReport {
     /// The guest reset the machine, which begins anew at this instruction count.
     Rebooted {
         /// Instructions since power-on.
-        count: u64,
+        count: InstructionCount,
     },
     /// This host's calendar and the guest's are a second apart or more.
     Calendar {
         /// Instructions since power-on.
-        count: u64,
+        count: InstructionCount,
         /// How far this host's is ahead, in nanoseconds.
         ahead_ns: i64,
     },
     /// The guest is in trouble.
     Trouble {
         /// Instructions since power-on.
-        count: u64,
+        count: InstructionCount,
         /// Which.
         trouble: Trouble,
     },
@@ -189,7 +189,7 @@ pub enum ReplayReport {
         /// What the outside would have seen meanwhile.
         outputs: Vec<VisibleOutputs>,
         /// Where the machine is now.
-        count: u64,
+        count: InstructionCount,
         /// The number of the last record replayed.
         replayed: RecordNumber,
     },
@@ -220,7 +220,7 @@ pub enum ReplayReport {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VcpuFailure {
     /// Where the machine had come to when it was last looked at.
-    pub count: u64,
+    pub count: InstructionCount,
     /// Why, on one line.
     pub reason: String,
 }
@@ -246,7 +246,7 @@ pub struct BegunSnapshot {
     /// The pairing that it is for.
     pub pairing: u64,
     /// Where it was begun: this is its moment.
-    pub count: u64,
+    pub count: InstructionCount,
     /// The running number of visible outputs.
     pub visible: u64,
     /// The machine but for its RAM.
@@ -279,7 +279,7 @@ impl BegunSnapshot {
     ) -> BegunSnapshot {
         BegunSnapshot {
             pairing,
-            count: machine.instruction_count(),
+            count: InstructionCount(machine.instruction_count()),
             visible: machine.visible_outputs(),
             head,
             extent,

@@ -117,7 +117,7 @@ fn work(replayer: &mut Replayer<&mut ReplicaGuest>, woken_at_ns: &mut u64, ends:
     let (count_before, replayed_before) = (replayer.executed(), replayer.replayed());
     let mut progress = Progress::Working;
     let mut steps = 0;
-    let end = count_before.saturating_add(QUANTUM);
+    let end = count_before.plus(QUANTUM);
     while progress == Progress::Working && steps < RECORDS_A_REPORT && replayer.executed() < end {
         steps += 1;
         match replayer.step(QUANTUM) {

@@ -10,7 +10,7 @@ use machine::memory::{Capture, Consumer, Extent, OutsideRam, PageBatch, Ram, Reg
 use machine::output::{DiskOperation, DiskRequest, Finish, Output, Outputs};
 use machine::snapshot::{Snapshot, SnapshotError, SnapshotHead};
 use machine::{InjectError, Stop};
-use replication::record::RecordBody;
+use replication::record::{InstructionCount, RecordBody};
 use std::path::Path;
 use std::time::Instant;
 use tempfile::TempDir;
@@ -45,7 +45,7 @@ struct Scripted {
     ram: Ram,
     outputs: Outputs,
     clock: Clock,
-    count: InstructionCount,
+    count: u64,
     open: Vec<DiskRequest>,
     requests: u64,
     finished: bool,
@@ -85,7 +85,7 @@ impl Scripted {
 }
 
 impl Machine for Scripted {
-    fn run(&mut self, _: InstructionCount) -> Stop {
+    fn run(&mut self, _: u64) -> Stop {
         let Ok(does) = self.script.recv() else {
             return Stop::Idle { wake_at_ns: None };
         };
@@ -150,7 +150,7 @@ impl Machine for Scripted {
         self.outputs.visible()
     }
 
-    fn instruction_count(&self) -> InstructionCount {
+    fn instruction_count(&self) -> u64 {
         self.count
     }
 
@@ -520,7 +520,7 @@ fn the_last_digest_comes_before_the_end_and_nothing_after_it() {
     let reports = live.reports_until(is_end);
     let last = steps(&reports).last();
     let of_the_end = Record {
-        count: 1,
+        count: InstructionCount(1),
         body: RecordBody::Digest(1),
     };
     assert_eq!(last, Some(&Step::Record(of_the_end)));

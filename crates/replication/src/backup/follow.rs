@@ -12,7 +12,7 @@ use crate::message::{
     printable,
 };
 use crate::mutation::{Mutation, Mutations};
-use crate::record::{Record, RecordNumber};
+use crate::record::{InstructionCount, Record, RecordNumber};
 use crate::succession::{ClaimPacing, Entry, HostId, Kind, Outcome, Request};
 use crate::watch::{Agreement, BeaconReader};
 use std::collections::VecDeque;
@@ -145,7 +145,7 @@ pub(super) struct Follow<O> {
     settles_open: u32,
     settles_finally: bool,
     /// Instruction count up to which this host's disk has what the guest wrote.
-    durable: u64,
+    durable: InstructionCount,
     silence: SilenceDetector,
     /// What was received, as far as it is held: this replica is a primary with it one day, perhaps.
     log: LifeLog,
@@ -154,7 +154,7 @@ pub(super) struct Follow<O> {
     last_record: Duration,
     /// Number of the last record replayed, and where the machine is.
     replayed: RecordNumber,
-    executed: u64,
+    executed: InstructionCount,
     /// Visible outputs that the primary said are out.
     released: u64,
     kept: VecDeque<(u64, Vec<O>)>,
@@ -162,7 +162,7 @@ pub(super) struct Follow<O> {
     echo: u64,
     ack_due: Option<Duration>,
     last_sent: Duration,
-    told_executed: u64,
+    told_executed: InstructionCount,
     /// Bytes of the snapshot restored, of how many; whether and when that was told.
     restored: Option<(u64, u64)>,
     restored_news: bool,
@@ -186,7 +186,7 @@ impl<O> Follow<O> {
         // Until it is known where the snapshot was taken.
         let nowhere = Place {
             record: RecordNumber::BEFORE_ALL,
-            count: 0,
+            count: InstructionCount::POWER_ON,
             mark: LogMark::default(),
         };
         Follow {
@@ -208,19 +208,19 @@ impl<O> Follow<O> {
             settled: false,
             settles_open: 0,
             settles_finally: false,
-            durable: 0,
+            durable: InstructionCount::POWER_ON,
             silence: SilenceDetector::new(now, config.detector.join_timeout),
             log: LifeLog::from(nowhere, config.log_bytes),
             overlooked: 0,
             last_record: now,
             replayed: RecordNumber::BEFORE_ALL,
-            executed: 0,
+            executed: InstructionCount::POWER_ON,
             released: 0,
             kept: VecDeque::new(),
             echo: 0,
             ack_due: None,
             last_sent: now,
-            told_executed: 0,
+            told_executed: InstructionCount::POWER_ON,
             restored: None,
             restored_news: false,
             restored_told: now,
@@ -396,7 +396,7 @@ impl<O> Follow<O> {
 
     /// False: the machine is beyond the log.
     #[must_use]
-    pub fn replayed(&mut self, record: RecordNumber, executed: u64) -> bool {
+    pub fn replayed(&mut self, record: RecordNumber, executed: InstructionCount) -> bool {
         if executed > self.log.end().count {
             return false;
         }
@@ -436,7 +436,7 @@ impl<O> Follow<O> {
         let end = self.log.end();
         if self.is_uncompared && self.executed < end.count {
             // It idled where the other did not: nobody stands at that place of the log.
-            let (count, mark) = (self.executed, end.mark.uncompared(self.executed.into()));
+            let (count, mark) = (self.executed, end.mark.uncompared(self.executed.0.into()));
             self.log = LifeLog::from(Place { count, mark, ..end }, self.log.limit());
         }
         let kept = self.kept.into_iter().flat_map(|(_, outputs)| outputs);
@@ -908,7 +908,7 @@ impl<O> Backup<O> {
 
     /// This host's disks have everything that the guest had written up to instruction `count`, for
     /// good: the guest's own flush, replayed here, was done. Says nothing before the disk is settled.
-    pub fn flushed(&mut self, now: Duration, pairing: u64, count: u64) {
+    pub fn flushed(&mut self, now: Duration, pairing: u64, count: InstructionCount) {
         self.enter(now);
         if let State::Following(follow) = &mut self.state
             && follow.pairing == pairing

@@ -15,7 +15,7 @@ use crate::life_log::{LogMark, Place};
 use crate::message::LifeId;
 use crate::preamble::{Foreign, Preamble, preamble};
 use crate::primary::StoredRecords;
-use crate::record::{RecordNumber, encode_batch};
+use crate::record::{InstructionCount, RecordNumber, encode_batch};
 use crate::succession::{JournalId, LifeNumber, MachineName};
 use crate::wire::{Fields, WireError, put_bytes, put_varint};
 use thiserror::Error;
@@ -146,7 +146,7 @@ impl JournalHead {
         out.extend_from_slice(&self.semantics_version.to_le_bytes());
         out.extend_from_slice(&self.configuration_hash.to_le_bytes());
         put_varint(&mut out, self.place.record.0);
-        put_varint(&mut out, self.place.count);
+        put_varint(&mut out, self.place.count.0);
         out.extend_from_slice(&self.place.mark.0.to_le_bytes());
         put_varint(&mut out, self.visible_outputs);
         out.extend_from_slice(&self.disk_layer.to_le_bytes());
@@ -184,7 +184,7 @@ impl JournalHead {
             configuration_hash: u64::from_le_bytes(fields.array()?),
             place: Place {
                 record: RecordNumber(fields.varint()?),
-                count: fields.varint()?,
+                count: InstructionCount(fields.varint()?),
                 mark: LogMark(u128::from_le_bytes(fields.array()?)),
             },
             visible_outputs: fields.varint()?,

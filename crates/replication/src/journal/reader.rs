@@ -8,7 +8,7 @@ use super::{
 use crate::frame::{Frame, FrameError, FrameReader, MAX_PAYLOAD};
 use crate::preamble::{PREAMBLE_BYTES, Preamble};
 use crate::primary::StoredRecords;
-use crate::record::{RecordNumber, decode_batch};
+use crate::record::{InstructionCount, RecordNumber, decode_batch};
 use crate::wire::{Fields, WireError};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -40,7 +40,7 @@ pub struct SegmentReader {
     frames: FrameReader,
     head: Option<JournalHead>,
     last: RecordNumber,
-    last_count: u64,
+    last_count: InstructionCount,
     /// Digest of what was good.
     digest: Xxh3,
     /// What came, and how much of it is in the digest.
@@ -65,7 +65,7 @@ impl Default for SegmentReader {
             frames: FrameReader::new(MAX_PAYLOAD),
             head: None,
             last: RecordNumber::BEFORE_ALL,
-            last_count: 0,
+            last_count: InstructionCount::POWER_ON,
             digest: Xxh3::new(),
             ahead: Vec::new(),
             digested: 0,

@@ -14,7 +14,7 @@ use crate::configuration::Configuration;
 use crate::life_log::{LogMark, Place};
 use crate::links::{LinkId, MAX_LINKS};
 use crate::marker::{Marker, Worth};
-use crate::record::{RecordNumber, decode_batch, encode_batch};
+use crate::record::{InstructionCount, RecordNumber, decode_batch, encode_batch};
 use crate::startup::{Stance, Standing};
 use crate::succession::{
     ArrivalId, Destination, Generation, LifeNumber, MAX_ADDRESS_BYTES, MAX_ENTRY_BYTES, RunId,
@@ -89,7 +89,7 @@ fn get_standpoint(fields: &mut Fields<'_>) -> Result<Standpoint, WireError> {
         life_id: LifeId(u128::from_le_bytes(fields.array()?)),
         place: Place {
             record: RecordNumber(fields.varint()?),
-            count: fields.varint()?,
+            count: InstructionCount(fields.varint()?),
             mark: LogMark(u128::from_le_bytes(fields.array()?)),
         },
     })
@@ -122,7 +122,7 @@ pub(super) fn encode(out: &mut Vec<u8>, message: &Message) -> u8 {
             }
             if let Some(Standpoint { life_id, place }) = stands_at {
                 out.extend_from_slice(&life_id.0.to_le_bytes());
-                numbers(out, &[place.record.0, place.count]);
+                numbers(out, &[place.record.0, place.count.0]);
                 out.extend_from_slice(&place.mark.0.to_le_bytes());
             }
             kind::HELLO
@@ -218,7 +218,7 @@ pub(super) fn encode(out: &mut Vec<u8>, message: &Message) -> u8 {
             visible_outputs,
             mark,
         } => {
-            numbers(out, &[*pairing, record.0, *count, *visible_outputs]);
+            numbers(out, &[*pairing, record.0, count.0, *visible_outputs]);
             out.extend_from_slice(&mark.0.to_le_bytes());
             kind::SNAPSHOT_TAKEN
         }
@@ -383,11 +383,11 @@ pub(super) fn encode(out: &mut Vec<u8>, message: &Message) -> u8 {
             echo,
             durable,
         } => {
-            numbers(out, &[*pairing, record.0, *executed, *echo, *durable]);
+            numbers(out, &[*pairing, record.0, executed.0, *echo, durable.0]);
             kind::ACK
         }
         Message::Diverged { pairing, report } => {
-            numbers(out, &[*pairing, report.record.0, report.count]);
+            numbers(out, &[*pairing, report.record.0, report.count.0]);
             out.extend_from_slice(&report.digest.to_le_bytes());
             let end = report.what.floor_char_boundary(MAX_GREETING_BYTES / 2);
             put_bytes(out, &report.what.as_bytes()[..end]);
@@ -518,7 +518,7 @@ pub(super) fn decode(kind: u8, payload: &[u8]) -> Result<Message, WireError> {
         kind::SNAPSHOT_TAKEN => Message::SnapshotTaken {
             pairing: f.varint()?,
             record: RecordNumber(f.varint()?),
-            count: f.varint()?,
+            count: InstructionCount(f.varint()?),
             visible_outputs: f.varint()?,
             mark: LogMark(u128::from_le_bytes(f.array()?)),
         },
@@ -637,15 +637,15 @@ pub(super) fn decode(kind: u8, payload: &[u8]) -> Result<Message, WireError> {
         kind::ACK => Message::Ack {
             pairing: f.varint()?,
             record: RecordNumber(f.varint()?),
-            executed: f.varint()?,
+            executed: InstructionCount(f.varint()?),
             echo: f.varint()?,
-            durable: f.varint()?,
+            durable: InstructionCount(f.varint()?),
         },
         kind::DIVERGED => Message::Diverged {
             pairing: f.varint()?,
             report: DivergenceReport {
                 record: RecordNumber(f.varint()?),
-                count: f.varint()?,
+                count: InstructionCount(f.varint()?),
                 digest: u128::from_le_bytes(f.array()?),
                 what: f.string("the divergence", MAX_GREETING_BYTES / 2)?,
             },

@@ -5,7 +5,7 @@ use super::join::Join;
 use super::{Primary, PrimaryAction, State};
 use crate::config::Replication;
 use crate::mutation::Mutation;
-use crate::record::RecordNumber;
+use crate::record::{InstructionCount, RecordNumber};
 use std::collections::VecDeque;
 
 /// How far the members are, as the machine's thread was told.
@@ -14,9 +14,9 @@ pub(super) struct Checkpoints {
     /// The newest pairing with whose snapshot they began, if they did not end since.
     since: Option<u64>,
     /// Numbers and instruction counts of those that the machine's thread does not know to be held.
-    unheld: VecDeque<(RecordNumber, u64)>,
+    unheld: VecDeque<(RecordNumber, InstructionCount)>,
     /// The instruction count of the last that it was told of.
-    before: u64,
+    before: InstructionCount,
 }
 
 impl<O> Primary<O> {
@@ -33,7 +33,7 @@ impl<O> Primary<O> {
     }
 
     /// `record` is a checkpoint of the machine at this instruction count.
-    pub(super) fn checkpoint_made(&mut self, record: RecordNumber, count: u64) {
+    pub(super) fn checkpoint_made(&mut self, record: RecordNumber, count: InstructionCount) {
         self.checkpoints.unheld.push_back((record, count));
     }
 
@@ -49,7 +49,7 @@ impl<O> Primary<O> {
         }
         if let Some(pairing) = self.checkpoints.since.take_if(|_| is_over) {
             self.log.forget_all(self.count);
-            self.checkpoints.before = 0;
+            self.checkpoints.before = InstructionCount::POWER_ON;
             let end = PrimaryAction::EndCheckpoints { pairing };
             self.actions.push_back(end);
         }
@@ -67,7 +67,7 @@ impl<O> Primary<O> {
         let executed = self.members.iter().map(|member| member.executed()).min();
         let Checkpoints { unheld, before, .. } = &mut self.checkpoints;
         // Who only joins is waited for by nobody.
-        let is_held = |record: RecordNumber, before: u64| {
+        let is_held = |record: RecordNumber, before: InstructionCount| {
             held.is_none_or(|held| record <= held)
                 && executed.is_none_or(|executed| before <= executed)
         };

@@ -6,7 +6,7 @@ use crate::event::Event;
 use crate::failure_detector::Suspicion;
 use crate::message::{DivergenceReport, Message};
 use crate::mutation::Mutation;
-use crate::record::RecordNumber;
+use crate::record::{InstructionCount, RecordNumber};
 use crate::watch::Agreement;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Vote {
     record: RecordNumber,
-    count: u64,
+    count: InstructionCount,
     digest: u128,
 }
 

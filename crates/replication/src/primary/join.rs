@@ -15,7 +15,7 @@ use crate::message::{
     Standpoint, printable, tells_boot, tells_facts,
 };
 use crate::mutation::Mutation;
-use crate::record::RecordNumber;
+use crate::record::{InstructionCount, RecordNumber};
 use crate::succession::{Durability, Host, Kind, MAX_MEMBERS, Membership, RunId};
 use std::time::Duration;
 
@@ -190,7 +190,7 @@ impl Join {
         self.has_snapshot().then_some(&mut self.cursor)
     }
 
-    pub fn deadline(&self, count: u64, detector: &DetectorConfig) -> Duration {
+    pub fn deadline(&self, count: InstructionCount, detector: &DetectorConfig) -> Duration {
         let heartbeat = self.cursor.last_sent() + detector.heartbeat_interval;
         let batch = self
             .has_snapshot()
@@ -434,7 +434,7 @@ impl<O> Primary<O> {
     }
 
     /// The snapshot was taken at `count`, at this place in the vcpu's stream.
-    pub fn snapshot_taken(&mut self, now: Duration, pairing: u64, count: u64) {
+    pub fn snapshot_taken(&mut self, now: Duration, pairing: u64, count: InstructionCount) {
         self.enter(now);
         self.advance_to(now, count);
         self.checkpoints_began(pairing);
@@ -630,7 +630,7 @@ impl<O> Primary<O> {
         }
         let mutated = self.config.mutations.active(Mutation::FlushOnOneDiskOnly);
         if self.opened.membership().durability == Durability::Both && !mutated {
-            self.complete_flushes(0);
+            self.complete_flushes(InstructionCount::POWER_ON);
         }
         let mut member = Member::new(now, greeting, facts, cursor, &self.config.detector);
         member.boot = boot;

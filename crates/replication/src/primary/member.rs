@@ -15,7 +15,7 @@ use crate::lag::{LagConfig, LagMeter, Pressure, RunShare};
 use crate::life_log::LifeLog;
 use crate::message::{Greeting, Message, OF_ITS_HOST, Parting};
 use crate::mutation::{Mutation, Mutations};
-use crate::record::{Record, RecordBody, RecordNumber};
+use crate::record::{InstructionCount, Record, RecordBody, RecordNumber};
 use crate::round_trip::RoundTrip;
 use crate::succession::{Durability, Host};
 use crate::watch::Agreement;
@@ -52,7 +52,7 @@ pub(super) struct Member {
     /// Both sides know that it is a member.
     protects: bool,
     /// Instruction count up to which its disk has what the guest wrote.
-    durable: u64,
+    durable: InstructionCount,
     /// What its last look at the arbiter said.
     agreement: Agreement,
     /// Why its host could not go on as the primary, as it has said.
@@ -92,7 +92,7 @@ impl Member {
             confirming: Some((1, now)),
             confirmed_at: None,
             protects: false,
-            durable: 0,
+            durable: InstructionCount::POWER_ON,
             agreement: Agreement::Unknown,
             trouble: None,
             vote: None,
@@ -129,7 +129,7 @@ impl Member {
         &mut self.cursor
     }
 
-    pub fn durable(&self) -> u64 {
+    pub fn durable(&self) -> InstructionCount {
         self.durable
     }
 
@@ -202,7 +202,7 @@ impl Member {
         }
     }
 
-    pub fn primary_at(&mut self, now: Duration, count: u64, share: RunShare) {
+    pub fn primary_at(&mut self, now: Duration, count: InstructionCount, share: RunShare) {
         self.meter.primary_at(now, count, share);
     }
 
@@ -233,15 +233,12 @@ impl Member {
             lag: config.of_target(lag),
             memory: waiting.into_iter().fold(0, u64::max),
             catching_up: !self.meter.has_caught_up(),
-            behind: self
-                .cursor
-                .sent_count()
-                .saturating_sub(self.meter.executed()),
+            behind: self.cursor.sent_count().beyond(self.meter.executed()),
         }
     }
 
     /// The instruction count that it has reached, as far as is known.
-    pub fn executed(&self) -> u64 {
+    pub fn executed(&self) -> InstructionCount {
         self.meter.executed()
     }
 
@@ -258,7 +255,7 @@ impl Member {
         self.round_trip.sent(now, self.probe, bytes);
     }
 
-    pub fn deadline(&self, count: u64, detector: &DetectorConfig) -> Duration {
+    pub fn deadline(&self, count: InstructionCount, detector: &DetectorConfig) -> Duration {
         [
             Some(self.cursor.last_sent() + detector.heartbeat_interval),
             Some(self.silence.deadline()),
@@ -273,8 +270,8 @@ impl Member {
         .fold(Duration::MAX, Duration::min)
     }
 
-    pub fn describe(&self, count: u64) -> FollowerStatus {
-        let behind = count.saturating_sub(self.meter.executed());
+    pub fn describe(&self, count: InstructionCount) -> FollowerStatus {
+        let behind = count.beyond(self.meter.executed());
         FollowerStatus {
             connection: self.cursor.connection,
             host: self.greeting.host.clone(),
@@ -318,7 +315,7 @@ impl Member {
         &mut self,
         now: Duration,
         record: RecordNumber,
-        executed: u64,
+        executed: InstructionCount,
         echo: u64,
     ) -> Result<bool, &'static str> {
         if executed > self.cursor.sent_count() || echo > self.probe {

@@ -5,7 +5,7 @@ use crate::ConnectionId;
 use crate::capacity::{HostFacts, Needs};
 use crate::configuration::{Build, Difference};
 use crate::lag::RunShare;
-use crate::record::RecordNumber;
+use crate::record::{InstructionCount, RecordNumber};
 use crate::succession::{Generation, Host, LifeNumber};
 use crate::watch::Agreement;
 use std::time::Duration;
@@ -52,7 +52,7 @@ pub struct PrimaryStatus {
     /// Whether the death of this process would lose nothing.
     pub protected: bool,
     /// The primary's instruction count.
-    pub instruction_count: u64,
+    pub instruction_count: InstructionCount,
     /// How many instructions the execution of the member is behind that is furthest behind.
     pub lag_instructions: u64,
     /// How far its execution is behind what it holds, in time for which the primary ran: without

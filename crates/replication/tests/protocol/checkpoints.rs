@@ -7,7 +7,7 @@ use replication::config::{PairConfig, Replication};
 use replication::event::Event;
 use replication::message::{Continuation, Message, Refusal};
 use replication::primary::PrimaryAction;
-use replication::record::{Record, RecordBody, RecordNumber};
+use replication::record::{InstructionCount, Record, RecordBody, RecordNumber};
 use replication::succession::Outcome;
 
 fn transferring(node: &str) -> PairConfig {
@@ -31,12 +31,18 @@ fn protected() -> Pair {
 
 fn piece(count: u64) -> Record {
     let body = RecordBody::Piece(vec![9; 100]);
-    Record { count, body }
+    Record {
+        count: InstructionCount(count),
+        body,
+    }
 }
 
 fn checkpoint(count: u64) -> Record {
     let body = RecordBody::Checkpoint(vec![1]);
-    Record { count, body }
+    Record {
+        count: InstructionCount(count),
+        body,
+    }
 }
 
 fn held(pair: &Pair) -> usize {
@@ -164,7 +170,7 @@ fn the_pieces_of_half_a_checkpoint_are_no_obstacle_to_going_live() {
         _ => None,
     });
     let live = live.expect("it goes live");
-    assert_eq!(live.count, 500);
+    assert_eq!(live.count, InstructionCount(500));
     assert_eq!(pair.backup.status().phase, BackupPhase::Live);
 }
 

@@ -7,7 +7,7 @@ use replication::failure_detector::Suspicion;
 use replication::marker::DiskState;
 use replication::message::{DivergenceReport, Message};
 use replication::primary::{PrimaryAction, PrimaryPhase, PrimaryStop};
-use replication::record::RecordNumber;
+use replication::record::{InstructionCount, RecordNumber};
 use replication::succession::{Outcome, Request};
 
 #[test]
@@ -15,7 +15,7 @@ fn a_backup_that_differs_says_so_keeps_the_evidence_and_joins_anew() {
     let mut pair = Pair::protected();
     let report = DivergenceReport {
         record: RecordNumber(4),
-        count: 77,
+        count: InstructionCount(77),
         digest: 5,
         what: "digest".into(),
     };
@@ -52,7 +52,7 @@ fn a_backup_that_differs_says_so_keeps_the_evidence_and_joins_anew() {
 fn the_guest_ends_and_nobody_claims() {
     let mut pair = Pair::protected();
     pair.output(10, 1);
-    pair.primary.finished(pair.now, 10);
+    pair.primary.finished(pair.now, InstructionCount(10));
     pair.settle();
     assert_eq!(pair.emitted, [1]);
     assert!(
@@ -79,7 +79,7 @@ fn at_the_end_of_the_life_the_backup_drains_its_log_and_syncs_its_disk() {
     pair.settles = false;
     pair.replays = false;
     pair.output(10, 1);
-    pair.primary.finished(pair.now, 10);
+    pair.primary.finished(pair.now, InstructionCount(10));
     pair.settle();
     pair.answer_primary(Outcome::Created);
     let finished = BackupAction::Stop(BackupStop::Finished);
@@ -114,7 +114,7 @@ fn a_backup_that_meets_the_end_of_the_life_at_the_arbiter_drains_its_log_too() {
     let mut pair = Pair::protected();
     pair.replays = false;
     pair.output(10, 1);
-    pair.primary.finished(pair.now, 10);
+    pair.primary.finished(pair.now, InstructionCount(10));
     pair.settle();
     let Some(Request::Create { content, .. }) = pair.primary_asks().last().cloned() else {
         panic!("the end has a key")
@@ -165,7 +165,7 @@ fn a_pulled_cable_is_suspected_also_with_slow_heartbeats() {
 fn a_snapshot_beyond_its_announced_count_is_an_error_and_no_panic() {
     let mut pair = Pair::protected();
     pair.backup
-        .replayed(pair.now, 1, RecordNumber::BEFORE_ALL, 5);
+        .replayed(pair.now, 1, RecordNumber::BEFORE_ALL, InstructionCount(5));
     pair.settle();
     assert!(
         pair.backup_did

@@ -8,7 +8,7 @@ use replication::failure_detector::Suspicion;
 use replication::marker::DiskState;
 use replication::message::Message;
 use replication::primary::{PrimaryAction, PrimaryPhase, PrimaryStop};
-use replication::record::RecordNumber;
+use replication::record::{InstructionCount, RecordNumber};
 use replication::succession::{Kind, Outcome};
 
 /// Finding 3: the guest got errors of the primary's disk though its backup's was good.
@@ -26,9 +26,9 @@ fn a_primary_whose_disk_fails_hands_over() {
     let ack = Message::Ack {
         pairing: 1,
         record: RecordNumber(2),
-        executed: 10,
+        executed: InstructionCount(10),
         echo: 1,
-        durable: 0,
+        durable: InstructionCount(0),
     };
     pair.primary.received(pair.now, WIRE, ack);
     pair.settle();

@@ -4,6 +4,7 @@ use crate::pair::{Pair, WIRE, ms};
 use crate::support::config;
 use replication::config::PairConfig;
 use replication::primary::PrimaryAction;
+use replication::record::InstructionCount;
 use replication::succession::{Durability, Outcome};
 
 #[test]
@@ -24,12 +25,13 @@ fn a_flush_waits_for_both_disks() {
             })
             .next()
     };
-    assert_eq!(allowed(&pair), Some(0));
+    assert_eq!(allowed(&pair), Some(InstructionCount::POWER_ON));
     pair.input(5_000_000);
     pair.run(ms(50));
-    pair.backup.flushed(pair.now, 1, 5_000_000);
+    pair.backup
+        .flushed(pair.now, 1, InstructionCount(5_000_000));
     pair.settle();
-    assert_eq!(allowed(&pair), Some(5_000_000));
+    assert_eq!(allowed(&pair), Some(InstructionCount(5_000_000)));
     pair.backup.disconnected(pair.now, Some(WIRE));
     pair.answers = false;
     pair.primary_did.clear();
@@ -37,5 +39,5 @@ fn a_flush_waits_for_both_disks() {
     pair.settle();
     assert_eq!(allowed(&pair), None, "not before the member is dropped");
     pair.answer_primary(Outcome::Created);
-    assert_eq!(allowed(&pair), Some(u64::MAX));
+    assert_eq!(allowed(&pair), Some(InstructionCount::LAST));
 }

@@ -9,7 +9,7 @@ use replication::event::Event;
 use replication::lag::{FULL_SPEED, LagPolicy};
 use replication::message::{Greeting, Message, PROTOCOL_VERSION, Refusal};
 use replication::primary::{Beginning, Primary, PrimaryAction};
-use replication::record::{Record, RecordBody, RecordNumber};
+use replication::record::{InstructionCount, Record, RecordBody, RecordNumber};
 use replication::succession::{Outcome, Request};
 use std::time::Duration;
 
@@ -25,8 +25,8 @@ pub struct Follower {
     pub percent: u64,
     pub pairing: u64,
     pub held: RecordNumber,
-    pub held_count: u64,
-    pub executed: u64,
+    pub held_count: InstructionCount,
+    pub executed: InstructionCount,
     pub echo: u64,
     pub has_begun: bool,
     pub said: Vec<Message>,
@@ -44,8 +44,8 @@ impl Follower {
             percent,
             pairing: 0,
             held: RecordNumber::BEFORE_ALL,
-            held_count: 0,
-            executed: 0,
+            held_count: InstructionCount(0),
+            executed: InstructionCount(0),
             echo: 0,
             has_begun: false,
             said: Vec::new(),
@@ -61,7 +61,7 @@ impl Follower {
             record: self.held,
             executed: self.executed,
             echo: self.echo,
-            durable: 0,
+            durable: InstructionCount(0),
         }
     }
 
@@ -117,7 +117,7 @@ pub struct Group {
     pub asked: Vec<Request>,
     pub share: u64,
     pub stands_still: bool,
-    pub count: u64,
+    pub count: InstructionCount,
     pub visible: u64,
     pub emitted: u64,
     pub events: Vec<Event>,
@@ -153,7 +153,7 @@ impl Group {
             asked: Vec::new(),
             share: FULL_SPEED.into(),
             stands_still: false,
-            count: 0,
+            count: InstructionCount(0),
             visible: 0,
             emitted: 0,
             events: Vec::new(),
@@ -261,7 +261,8 @@ impl Group {
             self.now += ms(1);
             let step = self.now.as_millis() as u64;
             if !self.stands_still {
-                self.count += PER_MS * self.share / u64::from(FULL_SPEED);
+                let ran = PER_MS * self.share / u64::from(FULL_SPEED);
+                self.count = self.count.plus(ran);
             }
             self.primary.progress(self.now, self.count);
             if !self.stands_still && step.is_multiple_of(10) {
@@ -275,7 +276,7 @@ impl Group {
             self.settle();
             for follower in &mut self.followers {
                 let speed = PER_MS * follower.percent / 100;
-                follower.executed = follower.held_count.min(follower.executed + speed);
+                follower.executed = follower.held_count.min(follower.executed.plus(speed));
                 let speaks = follower.has_begun && step.is_multiple_of(5);
                 if speaks && !follower.is_closed {
                     let ack = follower.ack();

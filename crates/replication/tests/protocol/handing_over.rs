@@ -4,7 +4,7 @@ use crate::pair::{Pair, ms};
 use replication::backup::BackupAction;
 use replication::message::{Button, MAX_ANSWER_BYTES};
 use replication::primary::{Asked, PrimaryAction, PrimaryPhase, PrimaryStop};
-use replication::record::RecordNumber;
+use replication::record::{InstructionCount, RecordNumber};
 use replication::succession::{Kind, Outcome, Request};
 
 #[test]
@@ -65,17 +65,18 @@ fn an_heir_that_is_behind_comes_near_while_the_machine_runs_on_slowly() {
             }
         }
         count += PER_MS * share / 1000;
-        pair.primary.progress(pair.now, count);
+        pair.primary.progress(pair.now, InstructionCount(count));
         pair.input(count);
         // The heir is as fast as the primary, and was 80 ms late once.
         if pair.now > ms(180) {
-            let last = pair.to_replay.last().map_or(0, |last| last.count);
+            let last = pair.to_replay.last().map_or(0, |last| last.count.0);
             executed = last.min(executed + PER_MS);
         }
         let held = pair.to_replay.iter();
-        let replayed = held.take_while(|record| record.count <= executed).count();
+        let replayed = held.take_while(|record| record.count.0 <= executed).count();
         pair.replayed = RecordNumber(replayed as u64);
-        pair.backup.replayed(pair.now, 1, pair.replayed, executed);
+        pair.backup
+            .replayed(pair.now, 1, pair.replayed, InstructionCount(executed));
         pair.settle();
         share
     };

@@ -12,6 +12,7 @@ use replication::failure_detector::Suspicion;
 use replication::marker::{DiskState, Role};
 use replication::message::{Busy, Greeting, Message, PROTOCOL_VERSION, Refusal};
 use replication::primary::{PrimaryAction, PrimaryPhase};
+use replication::record::InstructionCount;
 use replication::succession::{Host, HostId, Kind, MachineName, Outcome, RecordNumber, RunId};
 use std::time::Duration;
 
@@ -118,7 +119,7 @@ fn whoever_is_not_taken_now_hears_why() {
     assert_eq!(lost, not_now(Busy::LosesMember));
     let told = Refusal::NotNow(Busy::LosesMember).to_string();
     assert!(told.contains("asks the arbiter to drop it"), "{told}");
-    pair.primary.finished(pair.now, 0);
+    pair.primary.finished(pair.now, InstructionCount::POWER_ON);
     assert_eq!(answer(&mut pair, c()), not_now(Busy::Ends));
 }
 
@@ -444,9 +445,9 @@ fn acknowledgements_that_proceed_are_never_late() {
             let ack = Message::Ack {
                 pairing: 1,
                 record: RecordNumber(record - 1),
-                executed: 0,
+                executed: InstructionCount(0),
                 echo: 1,
-                durable: 0,
+                durable: InstructionCount(0),
             };
             pair.primary.received(pair.now, WIRE, ack);
             pair.settle();

@@ -9,7 +9,7 @@ use replication::life_log::LifeLog;
 use replication::primary::{
     Beginning, JournalPhase, JournalStart, Primary, PrimaryAction, PrimaryPhase, StoredRecords,
 };
-use replication::record::{Record, RecordBody, RecordNumber};
+use replication::record::{InstructionCount, Record, RecordBody, RecordNumber};
 use replication::succession::{JournalId, Kind, Request};
 use std::time::Duration;
 
@@ -134,7 +134,7 @@ impl Journaled {
     /// The guest says something.
     fn output(&mut self) {
         self.visible += 1;
-        let count = self.primary.status().instruction_count + 10;
+        let count = self.primary.status().instruction_count.plus(10);
         let (visible, output) = (self.visible, vec![self.visible as u32]);
         self.primary.outputs(self.now, count, visible, output);
         self.settle();
@@ -323,9 +323,13 @@ fn what_no_output_waits_for_is_stored_soon() {
     let before = journaled.stored.len();
     for count in [100, 200] {
         let body = RecordBody::Input(vec![7; 100]);
-        journaled
-            .primary
-            .record(journaled.now, Record { count, body });
+        journaled.primary.record(
+            journaled.now,
+            Record {
+                count: InstructionCount(count),
+                body,
+            },
+        );
         journaled.settle();
     }
     assert_eq!(journaled.stored.len(), before);
@@ -351,13 +355,13 @@ fn a_machine_that_went_on_from_its_store_beside_it_from_the_first_output_on() {
         Beginning {
             opened: won,
             log: LifeLog::from(place, config.log_bytes),
-            count: place.count + 50,
+            count: place.count.plus(50),
             visible_outputs: 3,
         },
     );
     primary.settled(Duration::ZERO);
     assert!(primary.status().protected);
-    primary.outputs(Duration::ZERO, place.count + 60, 4, vec![4]);
+    primary.outputs(Duration::ZERO, place.count.plus(60), 4, vec![4]);
     let mut stored = None;
     while let Some(action) = primary.next_action() {
         assert!(!matches!(action, PrimaryAction::Emit(_)));
@@ -411,7 +415,7 @@ fn with_a_backup_outputs_wait_for_both() {
     assert_eq!(pair.primary.status().phase, PrimaryPhase::Paired);
     let joined = pair.primary.opened().membership();
     assert_eq!((joined.members.len(), joined.journal), (1, Some(id)));
-    pair.output(count + 10, 1);
+    pair.output(count.0 + 10, 1);
     assert!(pair.emitted.is_empty(), "the backup alone is not enough");
     durable(&mut pair);
     assert_eq!(pair.emitted, [1]);
@@ -420,7 +424,7 @@ fn with_a_backup_outputs_wait_for_both() {
     pair.settle();
     let dropped = pair.primary.opened().membership();
     assert_eq!((dropped.members.len(), dropped.journal), (0, Some(id)));
-    pair.output(count + 20, 2);
+    pair.output(count.0 + 20, 2);
     assert_eq!(pair.emitted, [1]);
     durable(&mut pair);
     assert_eq!(pair.emitted, [1, 2]);
@@ -441,7 +445,8 @@ fn nobody_becomes_a_member_before_everything_has_left_that_precedes_its_snapshot
         _ => None,
     });
     let (id, snapshot) = begun.unwrap();
-    pair.primary.snapshot_taken(pair.now, snapshot, 0);
+    pair.primary
+        .snapshot_taken(pair.now, snapshot, InstructionCount::POWER_ON);
     pair.primary.journal_has_snapshot(pair.now, id);
     pair.settle();
     pair.output(10, 1);
@@ -466,9 +471,13 @@ fn a_journal_goes_on_from_another_snapshot_without_a_gap() {
     let mut journaled = Journaled::in_force();
     let id = journaled.begun[0];
     let body = RecordBody::Input(vec![7; 100]);
-    journaled
-        .primary
-        .record(journaled.now, Record { count: 50, body });
+    journaled.primary.record(
+        journaled.now,
+        Record {
+            count: InstructionCount(50),
+            body,
+        },
+    );
     journaled.settle();
     let (before, now) = (journaled.last_stored(), journaled.now);
     assert!(journaled.primary.renew_journal(now));

@@ -2,7 +2,7 @@
 
 use crate::pair::{Pair, ms};
 use replication::primary::PrimaryAction;
-use replication::record::{Record, RecordBody};
+use replication::record::{InstructionCount, Record, RecordBody};
 use std::time::Duration;
 
 /// A backup at 40% of the primary's speed: the lag is held near its target, and the pair still
@@ -22,21 +22,22 @@ fn the_lag_is_bounded_by_slowing_the_primary() {
             }
         }
         count += PER_MS * share / 1000;
-        pair.primary.progress(pair.now, count);
+        pair.primary.progress(pair.now, InstructionCount(count));
         if step % 10 == 0 {
             pair.input(count);
         }
         executed = pair.to_replay.last().map_or(executed, |last| {
-            last.count.min(executed + PER_MS * 40 / 100)
+            last.count.0.min(executed + PER_MS * 40 / 100)
         });
         while pair
             .to_replay
             .get(pair.replayed.0 as usize)
-            .is_some_and(|r| r.count <= executed)
+            .is_some_and(|r| r.count.0 <= executed)
         {
             pair.replayed = pair.replayed.next();
         }
-        pair.backup.replayed(pair.now, 1, pair.replayed, executed);
+        pair.backup
+            .replayed(pair.now, 1, pair.replayed, InstructionCount(executed));
         pair.settle();
         if step > 2000 {
             worst = worst.max(pair.primary.status().lag);
@@ -67,7 +68,13 @@ fn an_idle_pair_sends_less_than_ten_kilobits_a_second() {
             0 => RecordBody::Digest(step.into()),
             _ => RecordBody::Input(vec![4; 14]),
         };
-        pair.primary.record(pair.now, Record { count, body });
+        pair.primary.record(
+            pair.now,
+            Record {
+                count: InstructionCount(count),
+                body,
+            },
+        );
         pair.run(ms(66));
     }
     let kilobits = pair.wire_bytes as f64 * 8.0 / 1000.0 / (150.0 * 0.066);

@@ -8,7 +8,7 @@ use replication::failure_detector::Suspicion;
 use replication::lag::LagPolicy;
 use replication::message::{DivergenceReport, Message};
 use replication::primary::PrimaryPhase;
-use replication::record::RecordNumber;
+use replication::record::{InstructionCount, RecordNumber};
 use replication::succession::Kind;
 
 fn two_backups() -> Group {
@@ -21,7 +21,7 @@ fn differs(group: &mut Group, index: usize, record: RecordNumber, digest: u128) 
     let (connection, pairing) = (follower.connection, follower.pairing);
     let report = DivergenceReport {
         record,
-        count: 7,
+        count: InstructionCount(7),
         digest,
         what: "digest".into(),
     };
@@ -195,7 +195,7 @@ fn nobody_becomes_a_member_while_it_is_not_known_whose_machine_is_right() {
 fn report() -> DivergenceReport {
     DivergenceReport {
         record: RecordNumber(4),
-        count: 0,
+        count: InstructionCount(0),
         digest: 5,
         what: "digest".into(),
     }

@@ -2,7 +2,7 @@
 
 use crate::pair::{Pair, ms};
 use crate::support::config;
-use replication::record::{Record, RecordBody, RecordNumber};
+use replication::record::{InstructionCount, Record, RecordBody, RecordNumber};
 
 #[test]
 fn alone_outputs_leave_at_once() {
@@ -18,7 +18,7 @@ fn an_output_is_sent_at_once_and_leaves_with_its_acknowledgement() {
     pair.output(10, 1);
     assert!(pair.emitted.is_empty());
     let marker = Record {
-        count: 10,
+        count: InstructionCount(10),
         body: RecordBody::Marker { visible_outputs: 1 },
     };
     assert!(

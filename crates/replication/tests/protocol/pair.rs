@@ -8,7 +8,7 @@ use replication::event::Event;
 use replication::failure_detector::Suspicion;
 use replication::message::Message;
 use replication::primary::{Beginning, Primary, PrimaryAction};
-use replication::record::{Record, RecordBody};
+use replication::record::{InstructionCount, Record, RecordBody};
 use replication::succession::{
     Entry, Generation, Kind, Membership, Outcome, RecordNumber, Request, RunId, Writer,
 };
@@ -249,14 +249,24 @@ impl Pair {
     }
 
     pub fn output(&mut self, count: u64, visible: u64) {
-        self.primary
-            .outputs(self.now, count, visible, vec![visible as u32]);
+        self.primary.outputs(
+            self.now,
+            InstructionCount(count),
+            visible,
+            vec![visible as u32],
+        );
         self.settle();
     }
 
     pub fn input(&mut self, count: u64) {
         let body = RecordBody::Input(vec![1, 2, 3]);
-        self.primary.record(self.now, Record { count, body });
+        self.primary.record(
+            self.now,
+            Record {
+                count: InstructionCount(count),
+                body,
+            },
+        );
         self.settle();
     }
 

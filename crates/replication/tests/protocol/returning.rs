@@ -10,7 +10,7 @@ use replication::event::Event;
 use replication::life_log::LogMark;
 use replication::message::{Continuation, Message, PROTOCOL_VERSION, Standpoint};
 use replication::primary::{PrimaryAction, PrimaryPhase};
-use replication::record::RecordNumber;
+use replication::record::{InstructionCount, RecordNumber};
 use replication::succession::{Entry, Generation, Outcome};
 use std::time::Duration;
 
@@ -92,7 +92,10 @@ fn a_backup_that_was_away_for_too_long_is_copied_and_told() {
     let body = replication::record::RecordBody::Input(vec![0; 1 << 20]);
     for count in 300..400 {
         let body = body.clone();
-        let record = replication::record::Record { count, body };
+        let record = replication::record::Record {
+            count: InstructionCount(count),
+            body,
+        };
         pair.primary.record(pair.now, record);
     }
     assert!(pair.primary.status().log_bytes <= config("b").log_bytes);

@@ -8,7 +8,7 @@ use replication::watch::Agreement;
 
 fn feed(pair: &mut Pair, seconds: u64) {
     for _ in 0..seconds {
-        let count = pair.primary.status().instruction_count + 5_000_000;
+        let count = pair.primary.status().instruction_count.0 + 5_000_000;
         pair.input(count);
         pair.run(ms(1000));
     }

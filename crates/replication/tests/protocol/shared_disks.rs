@@ -4,7 +4,7 @@ use crate::pair::{Pair, WIRE, ms};
 use crate::support::config;
 use replication::backup::{BackupAction, BackupPhase};
 use replication::config::PairConfig;
-use replication::record::{Record, RecordBody, RecordNumber};
+use replication::record::{InstructionCount, Record, RecordBody, RecordNumber};
 use replication::startup::Stance;
 use replication::succession::Outcome;
 
@@ -85,12 +85,13 @@ fn a_write_leaves_when_all_members_hold_what_was_written() {
     let mut pair = protected();
     pair.to_primary = false;
     let written = Record {
-        count: 10,
+        count: InstructionCount(10),
         body: RecordBody::Written(7),
     };
     pair.primary.record(pair.now, written);
     // As the replica says it: nothing that the network would see.
-    pair.primary.outputs(pair.now, 10, 0, vec![99]);
+    pair.primary
+        .outputs(pair.now, InstructionCount(10), 0, vec![99]);
     pair.settle();
     assert_eq!(
         pair.replayed,

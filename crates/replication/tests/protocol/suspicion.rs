@@ -7,7 +7,7 @@ use replication::event::Event;
 use replication::failure_detector::Suspicion;
 use replication::message::Message;
 use replication::primary::{PrimaryAction, PrimaryPhase};
-use replication::record::{Record, RecordBody, RecordNumber};
+use replication::record::{InstructionCount, Record, RecordBody, RecordNumber};
 use std::time::Duration;
 
 #[test]
@@ -37,9 +37,9 @@ fn a_backup_that_is_heard_but_acknowledges_nothing_is_suspected() {
         let ack = Message::Ack {
             pairing: 1,
             record: RecordNumber(0),
-            executed: 0,
+            executed: InstructionCount(0),
             echo: 1,
-            durable: 0,
+            durable: InstructionCount(0),
         };
         pair.primary.received(pair.now, WIRE, ack);
     }
@@ -86,7 +86,13 @@ fn records_are_awaited_as_often_as_the_primary_is_configured_to_make_them() {
     for minute in 0..3 {
         pair.run(Duration::from_secs(60));
         let body = RecordBody::Digest(minute);
-        pair.primary.record(pair.now, Record { count: 1, body });
+        pair.primary.record(
+            pair.now,
+            Record {
+                count: InstructionCount(1),
+                body,
+            },
+        );
     }
     assert_eq!(pair.suspicions(), []);
     assert!(pair.primary.status().protected);
@@ -117,7 +123,7 @@ fn messages_of_another_generation_and_gaps_end_the_connection() {
         urgent: false,
         released: 0,
         records: vec![Record {
-            count: 1,
+            count: InstructionCount(1),
             body: RecordBody::Digest(0),
         }],
     };
@@ -128,7 +134,7 @@ fn messages_of_another_generation_and_gaps_end_the_connection() {
         released: 0,
         records: [2, 1, 2]
             .map(|count| Record {
-                count,
+                count: InstructionCount(count),
                 body: RecordBody::Digest(0),
             })
             .to_vec(),
@@ -152,9 +158,9 @@ fn messages_of_another_generation_and_gaps_end_the_connection() {
         let ack = Message::Ack {
             pairing,
             record: RecordNumber(record),
-            executed,
+            executed: InstructionCount(executed),
             echo,
-            durable: 0,
+            durable: InstructionCount(0),
         };
         pair.primary.received(pair.now, WIRE, ack);
         pair.settle();
@@ -173,7 +179,7 @@ fn counts_that_fall_from_one_batch_to_the_next_end_the_connection() {
         urgent: false,
         released: 1,
         records: vec![Record {
-            count: 9,
+            count: InstructionCount(9),
             body: RecordBody::Digest(0),
         }],
     };
@@ -192,9 +198,9 @@ fn an_acknowledgement_of_a_record_that_was_not_sent_yet_ends_the_connection() {
     let ack = Message::Ack {
         pairing: 1,
         record: RecordNumber(1),
-        executed: 0,
+        executed: InstructionCount(0),
         echo: 1,
-        durable: 0,
+        durable: InstructionCount(0),
     };
     pair.primary.received(pair.now, WIRE, ack.clone());
     pair.settle();
@@ -227,9 +233,9 @@ fn an_acknowledgement_that_takes_another_back_ends_the_connection() {
     let ack = Message::Ack {
         pairing: 1,
         record: RecordNumber(0),
-        executed: 0,
+        executed: InstructionCount(0),
         echo: 1,
-        durable: 0,
+        durable: InstructionCount(0),
     };
     pair.primary.received(pair.now, WIRE, ack);
     pair.settle();
@@ -245,9 +251,9 @@ fn a_primary_that_slept_lets_nothing_out_until_its_backup_answers_anew() {
     let stale = Message::Ack {
         pairing: 1,
         record: RecordNumber(1),
-        executed: 0,
+        executed: InstructionCount(0),
         echo: 1,
-        durable: 0,
+        durable: InstructionCount(0),
     };
     pair.primary.received(pair.now, WIRE, stale);
     pair.settle();
@@ -258,9 +264,9 @@ fn a_primary_that_slept_lets_nothing_out_until_its_backup_answers_anew() {
     let fresh = Message::Ack {
         pairing: 1,
         record: RecordNumber(1),
-        executed: 10,
+        executed: InstructionCount(10),
         echo: 2,
-        durable: 0,
+        durable: InstructionCount(0),
     };
     pair.primary.received(pair.now, WIRE, fresh);
     pair.settle();
@@ -280,9 +286,9 @@ fn a_primary_that_slept_is_certain_to_be_live_only_of_what_was_asked_since() {
     let ack = |echo| Message::Ack {
         pairing: 1,
         record: RecordNumber(0),
-        executed: 0,
+        executed: InstructionCount(0),
         echo,
-        durable: 0,
+        durable: InstructionCount(0),
     };
     for echo in [1, 2, 3] {
         pair.primary.received(pair.now, WIRE, ack(echo));

@@ -5,15 +5,16 @@
 
 use super::shared::ProcessId;
 use replication::message::Message;
+use replication::record::InstructionCount;
 use std::collections::BTreeMap;
 
 /// See the module. All by instruction counts.
 #[derive(Debug, Default)]
 pub struct Progress {
     /// The last record that has arrived at a process.
-    arrived: BTreeMap<ProcessId, u64>,
+    arrived: BTreeMap<ProcessId, InstructionCount>,
     /// What a process said last that it has executed.
-    executed: BTreeMap<ProcessId, u64>,
+    executed: BTreeMap<ProcessId, InstructionCount>,
 }
 
 impl Progress {
@@ -28,7 +29,10 @@ impl Progress {
     pub fn hears(&mut self, process: ProcessId, message: &Message) {
         match message {
             Message::Records { records, .. } => {
-                let last = records.last().map_or(0, |record| record.count);
+                let last = records
+                    .last()
+                    .map(|record| record.count)
+                    .unwrap_or_default();
                 self.arrived.insert(process, last);
             }
             // Its machine is another from here on, of another life perhaps.
@@ -41,14 +45,14 @@ impl Progress {
     }
 
     /// What these processes have to execute to be where records have arrived by now.
-    pub fn goals(&self, processes: &[ProcessId]) -> BTreeMap<ProcessId, u64> {
+    pub fn goals(&self, processes: &[ProcessId]) -> BTreeMap<ProcessId, InstructionCount> {
         let goal = |process: &ProcessId| Some((*process, *self.arrived.get(process)?));
         processes.iter().filter_map(goal).collect()
     }
 
     /// Whether each has executed so much.
-    pub fn has_reached(&self, goals: &BTreeMap<ProcessId, u64>) -> bool {
-        let executed = |process| self.executed.get(process).copied().unwrap_or(0);
+    pub fn has_reached(&self, goals: &BTreeMap<ProcessId, InstructionCount>) -> bool {
+        let executed = |process| self.executed.get(process).copied().unwrap_or_default();
         goals
             .iter()
             .all(|(process, goal)| executed(process) >= *goal)

@@ -19,6 +19,7 @@ use replica::control::{Button, Request};
 use replica::packing::Compression;
 use replica::vcpu::CheckpointOptions;
 use replication::mutation::Mutations;
+use replication::record::InstructionCount;
 use replication::succession::Durability;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -92,7 +93,7 @@ pub struct World {
     /// Since when all has had time to be well: the calm, or the last thing that was done in calm.
     patient_since_ns: u64,
     /// What backups have to execute before all is well, since there were so many keys.
-    goals: Option<(u64, BTreeMap<ProcessId, u64>)>,
+    goals: Option<(u64, BTreeMap<ProcessId, InstructionCount>)>,
     /// Whether the machine was sent to another host in calm, in worlds for that.
     is_sent_over: bool,
     /// The first request that was made in calm.

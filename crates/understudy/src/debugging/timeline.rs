@@ -182,13 +182,13 @@ impl Timeline {
         let first = self.before.next();
         let index = (number >= first).then(|| number.since(first))?;
         let index = usize::try_from(index).ok()?;
-        self.records.get(index).map(|record| record.count)
+        self.records.get(index).map(|record| record.count.0)
     }
 
     /// Position of the next record, or of the end.
     pub fn next_record_position(&self) -> InstructionCount {
         let next = self.records.get(self.next_record);
-        next.map_or(self.end, |record| record.count)
+        next.map_or(self.end, |record| record.count.0)
     }
 
     /// Positions that can be gone back to without executing.
@@ -391,7 +391,7 @@ impl Timeline {
         let record = self
             .records
             .get(self.next_record)
-            .map(|record| record.count);
+            .map(|record| record.count.0);
         let following = self.checkpoints.iter().map(|checkpoint| checkpoint.count);
         let checkpoint = following
             .rev()
@@ -416,7 +416,7 @@ impl Timeline {
         while let Some(record) = self
             .records
             .get(self.next_record)
-            .filter(|record| record.count <= position)
+            .filter(|record| record.count.0 <= position)
         {
             let differs = match &record.body {
                 RecordBody::Input(encoded) => match inject(&mut *self.machine, encoded) {

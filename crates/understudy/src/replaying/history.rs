@@ -81,7 +81,9 @@ fn read(mut source: impl Read, engine: EngineName) -> anyhow::Result<History> {
     let describe_end = reader.finish()?.describe(false);
     let machine = machine.ok_or_else(|| anyhow!("it ends before its snapshot does"))?;
     let last = records.last().map(|record| record.count);
-    let end = end.or(last).unwrap_or(machine.instruction_count());
+    let end = end
+        .or(last)
+        .map_or(machine.instruction_count(), |end| end.0);
     Ok(History {
         machine,
         before: RecordNumber::BEFORE_ALL,

@@ -14,7 +14,7 @@ use replica::config::JournalPlace;
 use replica::host_time::rfc3339;
 use replica::journal::history::{HistoryEnd, HistoryRecords, JournalHistory, MachineFile, WayIn};
 use replication::journal::{JournalHead, MachineTimes};
-use replication::record::RecordNumber;
+use replication::record::{InstructionCount, RecordNumber};
 use std::fmt::Write;
 
 const READING: &str = "reading the journal";
@@ -75,7 +75,7 @@ pub fn history(
         records.extend(batch);
     }
     let last = records.last().map(|record| record.count);
-    let end = last.unwrap_or(entered.machine.instruction_count());
+    let end = last.map_or(entered.machine.instruction_count(), |end| end.0);
     let describe_end = match entered.is_to_the_end {
         true => describe_end(&reader),
         false => "longer: what follows is another moment's".into(),
@@ -152,7 +152,11 @@ fn describe_head(head: &JournalHead) -> String {
     describe_place(head.place.record, head.place.count, head.times)
 }
 
-fn describe_place(record: RecordNumber, count: u64, times: Option<MachineTimes>) -> String {
+fn describe_place(
+    record: RecordNumber,
+    count: InstructionCount,
+    times: Option<MachineTimes>,
+) -> String {
     let times = times.map(|times| {
         let (guest, unix) = (Seconds(times.guest_ns), rfc3339(times.unix_ns));
         format!(", {guest} of guest time, {unix}")
@@ -302,7 +306,7 @@ fn way_in_before(ways_in: &[WayIn], moment: Moment) -> Option<usize> {
         match moment {
             // The machine went on after the last record that is in it.
             Moment::Record(number) => Some(head.place.record < number),
-            Moment::Instruction(count) => Some(head.place.count <= count),
+            Moment::Instruction(count) => Some(head.place.count.0 <= count),
             Moment::Time(time_ns) => head.times.map(|times| times.guest_ns < time_ns),
             Moment::Calendar(unix_ns) => head.times.map(|times| times.unix_ns < unix_ns),
         }
@@ -321,7 +325,7 @@ fn way_in_before(ways_in: &[WayIn], moment: Moment) -> Option<usize> {
 fn is_within(end: &HistoryEnd, moment: Moment) -> bool {
     match moment {
         Moment::Record(number) => number <= end.record,
-        Moment::Instruction(count) => count <= end.count,
+        Moment::Instruction(count) => count <= end.count.0,
         Moment::Time(time_ns) => end.times.is_none_or(|times| time_ns <= times.guest_ns),
         Moment::Calendar(unix_ns) => end.times.is_none_or(|times| unix_ns <= times.unix_ns),
     }

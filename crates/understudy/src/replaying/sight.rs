@@ -92,6 +92,7 @@ impl Sight {
 mod tests {
     use super::*;
     use replica::vcpu::{InputEncoding, encode_input};
+    use replication::record::InstructionCount;
     use std::fs;
 
     /// The frames of a capture and the seconds of their times.
@@ -119,7 +120,7 @@ mod tests {
                 frame: vec![frame; 60],
             };
             Record {
-                count: 0,
+                count: InstructionCount::POWER_ON,
                 body: RecordBody::Input(encode_input(&input, InputEncoding::WithDiskData)),
             }
         };

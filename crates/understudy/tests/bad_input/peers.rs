@@ -11,6 +11,7 @@ use replication::message::{
     Continuation, Greeting, LifeId, Message, MessageReader, MessageWriter, PROTOCOL_VERSION,
     Refusal, SnapshotChunk, SnapshotPart,
 };
+use replication::record::InstructionCount;
 use replication::startup::{Stance, Standing};
 use replication::succession::{
     Durability, Entry, Generation, Host, HostId, Key, Kind, LifeNumber, MachineName, Membership,
@@ -189,9 +190,9 @@ fn a_primary_hangs_up_on_a_backup_that_does_not_greet() {
         Message::Ack {
             pairing: u64::MAX,
             record: RecordNumber(u64::MAX),
-            executed: u64::MAX,
+            executed: InstructionCount(u64::MAX),
             echo: u64::MAX,
-            durable: u64::MAX,
+            durable: InstructionCount(u64::MAX),
         },
         Message::Ready { pairing: 1 },
         Message::SnapshotEnd {
@@ -205,7 +206,7 @@ fn a_primary_hangs_up_on_a_backup_that_does_not_greet() {
         Message::SnapshotTaken {
             pairing: 1,
             record: RecordNumber(u64::MAX),
-            count: u64::MAX,
+            count: InstructionCount(u64::MAX),
             visible_outputs: u64::MAX,
             mark: LogMark(u128::MAX),
         },
@@ -335,7 +336,7 @@ impl LyingPrimary {
         let taken = Message::SnapshotTaken {
             pairing: 1,
             record: RecordNumber(0),
-            count: 5,
+            count: InstructionCount(5),
             visible_outputs: 0,
             mark: LogMark(0),
         };

@@ -4,7 +4,7 @@ use crate::assert_refused;
 use crate::support::guest_program::{counting_busily, counting_to};
 use crate::support::{Process, error_text, run, wait_for};
 use replication::log::{LogHeader, LogItem, LogReader, LogSummary, LogWriter};
-use replication::record::RecordBody;
+use replication::record::{InstructionCount, RecordBody};
 use riscv::SEMANTICS_VERSION;
 use std::fs;
 use std::path::PathBuf;
@@ -116,7 +116,7 @@ fn a_recording_without_its_snapshot_is_refused() {
     };
     let mut writer = LogWriter::new(&header);
     writer.end(&LogSummary {
-        final_count: 0,
+        final_count: InstructionCount::POWER_ON,
         visible_outputs: 0,
         records: 0,
         digest: 0,

@@ -35,7 +35,7 @@ impl Straight {
     fn inject(&mut self) {
         let machine = &mut self.history.machine;
         while let Some(record) = self.history.records.get(self.next)
-            && record.count <= machine.instruction_count()
+            && record.count.0 <= machine.instruction_count()
         {
             if let RecordBody::Input(encoded) = &record.body {
                 machine.inject(&decode_input(encoded).unwrap()).unwrap();
@@ -48,7 +48,7 @@ impl Straight {
     fn run_to(&mut self, position: u64) -> &mut dyn Machine {
         while self.history.machine.instruction_count() < position {
             let record = self.history.records.get(self.next);
-            let until = record.map_or(position, |record| record.count.min(position));
+            let until = record.map_or(position, |record| record.count.0.min(position));
             let _stop = self.history.machine.run(until);
             drop(self.history.machine.outputs());
             self.inject();

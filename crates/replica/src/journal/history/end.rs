@@ -4,7 +4,7 @@ use super::{HistoryError, HistoryRecords};
 use crate::vcpu::decode_input;
 use machine::input::{ClockRecord, Input};
 use replication::journal::{JournalHead, MachineTimes};
-use replication::record::{Record, RecordBody, RecordNumber};
+use replication::record::{InstructionCount, Record, RecordBody, RecordNumber};
 
 /// The last moment of a journal's history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub struct HistoryEnd {
     /// Number of the last record.
     pub record: RecordNumber,
     /// Instructions at it.
-    pub count: u64,
+    pub count: InstructionCount,
     /// What the machine's clocks show there, or a little less: guest time before the first clock record after the
     /// snapshot is not reckoned. Nothing in a journal of before.
     pub times: Option<MachineTimes>,
@@ -57,8 +57,8 @@ pub(super) fn of(
 }
 
 /// As `machine::clock`: this record was set at `at`, the machine is at `count`.
-fn time_ns(at: u64, set: ClockRecord, count: u64) -> u64 {
-    let passed = (u128::from(count.saturating_sub(at)) * u128::from(set.rate)) >> 32;
+fn time_ns(at: InstructionCount, set: ClockRecord, count: InstructionCount) -> u64 {
+    let passed = (u128::from(count.beyond(at)) * u128::from(set.rate)) >> 32;
     set.time_ns.saturating_add(passed as u64)
 }
 

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use replication::journal::{BaseSnapshot, JournalHead, MachineTimes, SnapshotFileWriter};
 use replication::life_log::{LogMark, Place};
 use replication::message::LifeId;
-use replication::record::RecordNumber;
+use replication::record::{InstructionCount, RecordNumber};
 use replication::succession::{JournalId, LifeNumber, MachineName};
 use std::path::Path;
 use std::time::Duration;
@@ -38,7 +38,7 @@ fn journal_with(
             configuration_hash: 1,
             place: Place {
                 record: RecordNumber(hour),
-                count: hour * instructions,
+                count: InstructionCount(hour * instructions),
                 mark: LogMark(hour.into()),
             },
             visible_outputs: 0,

@@ -443,13 +443,13 @@ mod tests {
     use replication::journal::{JournalHead, SegmentWriter};
     use replication::life_log::{LogMark, Place};
     use replication::message::LifeId;
-    use replication::record::RecordNumber;
+    use replication::record::{InstructionCount, RecordNumber};
     use replication::succession::{Generation, LifeNumber};
 
     fn place() -> Place {
         Place {
             record: RecordNumber::BEFORE_ALL,
-            count: 0,
+            count: InstructionCount::POWER_ON,
             mark: LogMark(0),
         }
     }

@@ -7,6 +7,7 @@ use crate::disk::Completion;
 use machine::input::DiskStatus;
 use machine::output::{DiskOperation, DiskRequest, Output};
 use replication::guest::Injection;
+use replication::record::InstructionCount;
 use std::collections::BTreeMap;
 
 /// Requests with such numbers are the primary's, which this host's disk carries out as well. No machine
@@ -152,7 +153,11 @@ impl ReplicaGuest {
 
     /// The machine becomes what the checkpoint says. It is not done with before this host's disks have what the
     /// primary's had written: whoever syncs them then has all of it.
-    pub(super) fn apply(&mut self, count: u64, end: &[u8]) -> Result<Injection, GuestError> {
+    pub(super) fn apply(
+        &mut self,
+        count: InstructionCount,
+        end: &[u8],
+    ) -> Result<Injection, GuestError> {
         let follower = self.follower.as_mut().ok_or(GuestError::Executes)?;
         if !std::mem::replace(&mut follower.is_applied, true) {
             let applied = follower.held.apply(&mut *self.machine, count, end);

@@ -7,8 +7,9 @@ use super::super::messages::Step;
 use super::{Flush, Live};
 use crate::checkpoint::{Moment, PIECE_BYTES, Taken, Work};
 use crate::host_time::monotonic_ns;
-use machine::input::InstructionCount;
 use machine::memory::{BATCH_PAGES, Extent, PageBatch};
+use replication::guest::Guest;
+use replication::record::InstructionCount;
 use std::time::Duration;
 
 /// How checkpoints are made.
@@ -128,7 +129,7 @@ impl Checkpoints {
 impl Live<'_> {
     /// A backup begins with the snapshot that was begun here.
     pub(super) fn begin_checkpoints(&mut self, pairing: u64) {
-        let count = self.guest.machine.instruction_count();
+        let count = self.guest.instruction_count();
         let checkpoints = &mut self.checkpoints;
         if checkpoints.options.is_none() {
             return;
@@ -234,7 +235,7 @@ impl Live<'_> {
         };
         let machine = &*self.guest.machine;
         let taken = Taken {
-            count: machine.instruction_count(),
+            count: InstructionCount(machine.instruction_count()),
             visible: machine.visible_outputs(),
             digest,
             presses: std::mem::take(&mut self.checkpoints.presses),
@@ -353,7 +354,7 @@ impl Live<'_> {
         self.flush(Flush::Whole);
         let machine = &self.guest.machine;
         self.steps.push(Step::Pressed {
-            count: machine.instruction_count(),
+            count: InstructionCount(machine.instruction_count()),
             visible: machine.visible_outputs(),
             press,
         });

@@ -116,11 +116,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use replication::message::MessageWriter;
+    use replication::succession::RecordNumber;
 
     fn heartbeat(pairing: u64) -> Message {
         Message::Compare {
             pairing,
-            sequence: pairing / 3,
+            record: RecordNumber(pairing / 3),
         }
     }
 

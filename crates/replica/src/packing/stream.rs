@@ -375,7 +375,7 @@ mod tests {
     #[test]
     fn what_repeats_chunks_before_it_is_told_in_a_few_bytes() {
         let mut packer = StreamPacker::new().unwrap();
-        let chunk: Vec<u8> = (0..600u32).map(|n| (n * n >> 3) as u8).collect();
+        let chunk: Vec<u8> = (0..600u32).map(|n| ((n * n) >> 3) as u8).collect();
         let mut stream = Vec::new();
         let mut lengths = Vec::new();
         for _ in 0..3 {

@@ -148,6 +148,34 @@ fn a_host_that_answers_is_not_declared_to_be_off() {
     }
 }
 
+/// Finding: a host whose configuration named a copy of the arbiter's directory said for ever that it looked at the arbiter.
+#[test]
+fn a_peer_that_stays_ahead_of_the_arbiter_is_told_of_as_one_with_another_arbiter() {
+    let live = PeerAnswer::Standing(Standing {
+        machine: config("a").greeting.machine,
+        host: host("b"),
+        stance: Stance::Live,
+        life: LifeNumber(1),
+        life_id: power_on(&config("a")).life,
+        generation: Generation(7),
+        worth: Worth::Fresh,
+    });
+    let answers = [live, PeerAnswer::Unreachable];
+    let mut start = Start::of(worth(Role::Member, DiskState::Whole), answers);
+    let waiting = start.waits();
+    assert_eq!(waiting, Waiting::ArbiterDiffers(host("b")));
+    assert!(start.now >= Duration::from_secs(10), "it may be late");
+    let said = start.says_without(&[host("b")]);
+    assert_eq!(said, StartupAction::Wait(waiting));
+    // The store was late after all.
+    start.answers[0] = PeerAnswer::Unreachable;
+    let waiting = start.waits();
+    assert!(
+        matches!(waiting, Waiting::Silent { .. } | Waiting::RightDisk { .. }),
+        "{waiting}"
+    );
+}
+
 /// One of several that answers is not off, whoever is named with it.
 #[test]
 fn a_word_for_all_starts_nothing_while_one_of_them_answers() {

@@ -17,8 +17,8 @@ use std::collections::BTreeMap;
 pub(super) enum Decision {
     /// It depends on what the peers say.
     AskPeers,
-    /// Something changed meanwhile.
-    LookAgain,
+    /// This host is live in a generation that was not there when the arbiter was looked at.
+    LookAgain(Host),
     /// Nothing now.
     Wait(Waiting),
     /// A peer is live.
@@ -268,7 +268,7 @@ impl Situation<'_> {
                 Stance::Live if there == here && same => {
                     return Some(Decision::Join(peer, Box::new(newest.clone())));
                 }
-                Stance::Live if there > here && same => return Some(Decision::LookAgain),
+                Stance::Live if there > here && same => return Some(Decision::LookAgain(host)),
                 Stance::Live if there < here && same => return Some(Decision::Wait(busy)),
                 Stance::Live => return Some(Decision::Wait(Waiting::ArbiterDiffers(host))),
                 Stance::Joining

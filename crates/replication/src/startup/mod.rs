@@ -184,6 +184,9 @@ impl fmt::Display for Refusal {
     }
 }
 
+/// A key is there before anybody is live by it. For so long a store may show what was before: it then is another one.
+const AHEAD_PATIENCE: Duration = Duration::from_secs(10);
+
 enum State {
     /// Looks for the newest key.
     Looking(Search),
@@ -215,6 +218,8 @@ pub struct Startup {
     waiting: Waiting,
     /// How long the next rest is.
     rest: Duration,
+    /// Since when a peer says that it is live in a generation that the arbiter does not know.
+    peer_ahead_since: Option<Duration>,
     /// The newest life and generation seen, to be told to peers and to look from.
     seen: (LifeNumber, Generation, LifeId),
     actions: VecDeque<StartupAction>,
@@ -232,6 +237,7 @@ impl Startup {
             word: Word::default(),
             state: State::Away,
             waiting: Waiting::Looking,
+            peer_ahead_since: None,
             seen: Default::default(),
             actions: VecDeque::new(),
         };
@@ -542,9 +548,19 @@ impl Startup {
             (Decision::Claim(_), Some(what)) => Decision::Wait(Waiting::Obstacle(what.clone())),
             (decision, _) => decision,
         };
+        if !matches!(decision, Decision::AskPeers | Decision::LookAgain(_)) {
+            self.peer_ahead_since = None;
+        }
         match decision {
             Decision::AskPeers => return false,
-            Decision::LookAgain => self.rest(now),
+            Decision::LookAgain(host) => {
+                let since = *self.peer_ahead_since.get_or_insert(now);
+                if now >= since + AHEAD_PATIENCE {
+                    self.word = Word::default();
+                    self.wait_for(Waiting::ArbiterDiffers(host));
+                }
+                self.rest(now);
+            }
             Decision::Wait(waiting) => {
                 self.word = Word::default();
                 self.wait_for(waiting);

@@ -239,7 +239,7 @@ impl fmt::Display for Waiting {
             ),
             Waiting::ArbiterDiffers(host) => write!(
                 f,
-                "host {host} is in a life that this host's arbiter does not know: \
+                "host {host} is in a life, or in a generation of it, that this host's arbiter does not know: \
                  the two use different arbiters"
             ),
             Waiting::Spare => write!(

@@ -80,7 +80,9 @@ impl Asked {
         }
         match answer {
             PeerAnswer::Unreachable => {}
-            PeerAnswer::TurnedAway(_) if self.best != PeerAnswer::Unreachable => {}
+            // Of several the same in each round, whichever came first: it is told of when it is another.
+            PeerAnswer::TurnedAway(_)
+                if self.best != PeerAnswer::Unreachable && self.answered_at < address => {}
             PeerAnswer::TurnedAway(_) => (self.best, self.answered_at) = (answer, address),
             PeerAnswer::Standing(_) => {
                 (self.is_over, self.answered_at) = (true, address);
@@ -328,5 +330,16 @@ mod tests {
         assert_eq!(three.heard(0, turned_away("no key")), None);
         let answer = three.heard(1, unreachable);
         assert_eq!(answer, Some(turned_away("no key")), "that says more");
+    }
+
+    /// Finding: the two addresses of a host with foreign keys took turns, and each was news.
+    #[test]
+    fn of_two_addresses_that_turn_this_host_away_the_first_is_told_of_whichever_answers_first() {
+        for order in [[0, 1], [1, 0]] {
+            let mut two = asked(2);
+            let answers = order.map(|at| two.heard(at, turned_away(&format!("no key at {at}"))));
+            assert_eq!(answers, [None, Some(turned_away("no key at 0"))]);
+            assert_eq!(two.answered_at, 0);
+        }
     }
 }

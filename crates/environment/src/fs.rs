@@ -444,6 +444,20 @@ pub fn look_at(path: &Path) -> io::Result<(Kind, u64)> {
     }
 }
 
+/// How many bytes the file system of this file or directory has room for; `None` in a world, which says nothing of that.
+///
+/// # Errors
+/// As statvfs(3).
+pub fn free_bytes(path: &Path) -> io::Result<Option<u64>> {
+    if current().is_some() {
+        return Ok(None);
+    }
+    let file_system = rustix::fs::statvfs(path)?;
+    Ok(Some(
+        file_system.f_bavail.saturating_mul(file_system.f_frsize),
+    ))
+}
+
 /// Whether there is a directory of this name. In a world every directory is there.
 pub fn is_directory(path: &Path) -> bool {
     current().is_some() || path.is_dir()

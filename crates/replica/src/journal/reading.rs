@@ -81,6 +81,10 @@ impl JournalFiles for MeteredFiles {
         self.files.list()
     }
 
+    fn free_bytes(&self) -> io::Result<Option<u64>> {
+        self.files.free_bytes()
+    }
+
     fn open(&self, file: JournalFile) -> io::Result<Box<dyn ReadFile>> {
         Ok(Box::new(MeteredFile {
             file: self.files.open(file)?,

@@ -69,6 +69,9 @@ impl RetentionThread {
 /// not.
 const WAY_IN_INSTRUCTIONS: u64 = 20_000_000_000;
 
+/// Beside what the next snapshot takes, so many bytes should be free.
+const LEAST_FREE_BYTES: u64 = 16 << 20;
+
 /// A snapshot that is there to its end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Snapshot {
@@ -110,7 +113,11 @@ impl Kept {
         self.look(journal, newest)?;
         let thinned = self.thin_out(newest);
         let oldest = now_unix_ns.saturating_sub(saturated_ns(retention));
-        let first = self.first_kept(newest, retention.bytes, oldest, &thinned);
+        let most_bytes = retention.bytes.min(match journal.free_bytes()? {
+            Some(free) => self.history_with_room(newest, free, &thinned),
+            None => u64::MAX,
+        });
+        let first = self.first_kept(newest, most_bytes, oldest, &thinned);
         let going = self.going(first, newest, &thinned);
         let is_removed = journal.remove(&going, newest)?;
         for file in going.into_iter().filter(|_| is_removed) {
@@ -202,6 +209,21 @@ impl Kept {
             }
         }
         going
+    }
+
+    /// So many bytes of history there may be if so many are free: a journal that finds no room for its next snapshot
+    /// fails, and the machine with it is without one. No history is worth that.
+    fn history_with_room(&self, newest: u64, free: u64, thinned: &BTreeSet<u64>) -> u64 {
+        let snapshots = self.snapshots.values().map(|snapshot| snapshot.bytes);
+        // The next one, and records until the one before goes.
+        let needed = snapshots.max().unwrap_or(0).saturating_mul(2);
+        let lacking = needed.saturating_add(LEAST_FREE_BYTES).saturating_sub(free);
+        if lacking == 0 {
+            return u64::MAX;
+        }
+        let first = self.ways_in(newest).next().map_or(newest, |way| way.0);
+        let history = self.history_bytes(first, newest, thinned);
+        history.saturating_sub(lacking)
     }
 
     /// The snapshot with which begins what is kept.

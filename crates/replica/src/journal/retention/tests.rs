@@ -111,6 +111,26 @@ fn what_is_within_both_limits_is_kept_and_begins_with_a_snapshot() {
     }
 }
 
+/// Finding: history filled the disk, and the journal failed for it.
+#[test]
+fn history_goes_before_the_next_snapshot_finds_no_room() {
+    let directory = journal(10, FAR);
+    let mut kept = Kept::default();
+    kept.look(&DirectoryFiles(directory.path().into()), 31)
+        .unwrap();
+    let largest = kept.snapshots.values().map(|it| it.bytes).max().unwrap();
+    let none = BTreeSet::new();
+    let enough = LEAST_FREE_BYTES + 2 * largest;
+    assert_eq!(kept.history_with_room(31, enough, &none), u64::MAX);
+    let all = kept.history_bytes(1, 31, &none);
+    // What is lacking comes from the history, as far as there is any.
+    let with_room = kept.history_with_room(31, enough - 3000, &none);
+    assert_eq!(with_room, all - 3000);
+    assert_eq!(kept.first_kept(31, with_room, 0, &none), 4);
+    assert_eq!(kept.history_with_room(31, 0, &none), 0);
+    assert_eq!(kept.first_kept(31, 0, 0, &none), 31);
+}
+
 #[test]
 fn a_snapshot_between_two_that_are_near_goes_and_no_record_does() {
     let directory = journal(10, FAR / 3);

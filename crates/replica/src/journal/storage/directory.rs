@@ -250,6 +250,10 @@ impl JournalFiles for DirectoryFiles {
         }
     }
 
+    fn free_bytes(&self) -> io::Result<Option<u64>> {
+        fs::free_bytes(&self.0)
+    }
+
     fn list(&self) -> io::Result<Listing> {
         // Snapshots first: a segment is there before its snapshot is.
         let snapshots = self.numbered(".snapshot", false)?;

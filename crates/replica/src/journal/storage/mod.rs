@@ -121,6 +121,14 @@ pub(super) trait JournalFiles: Send + Sync + fmt::Debug {
     /// It cannot be read.
     fn list(&self) -> io::Result<Listing>;
 
+    /// How many bytes there is room for, if that is known.
+    ///
+    /// # Errors
+    /// The host does not say.
+    fn free_bytes(&self) -> io::Result<Option<u64>> {
+        Ok(None)
+    }
+
     /// Opens a file as it is now: what is added later is not read.
     ///
     /// # Errors

@@ -30,6 +30,8 @@ pub struct Conversation {
 
 /// As switchovers are counted.
 const SWITCHOVER: &str = "switchover";
+/// …and moves of the life to another arbiter.
+const ARBITER_MOVE: &str = "arbiter move";
 
 fn name(request: &Request) -> &'static str {
     match request {
@@ -39,7 +41,7 @@ fn name(request: &Request) -> &'static str {
         Request::Console => "console",
         Request::Press(_) => "button",
         Request::SwitchOver { .. } => SWITCHOVER,
-        Request::MoveArbiter { .. } => "arbiter move",
+        Request::MoveArbiter { .. } => ARBITER_MOVE,
         Request::Fenced => "fenced",
     }
 }
@@ -111,6 +113,13 @@ impl World {
     pub fn somebody_awaits_a_switchover(&self) -> bool {
         let mut conversations = self.conversations.iter();
         conversations.any(|open| open.what == SWITCHOVER)
+    }
+
+    /// Whether the life may go on in another generation because somebody asked for what takes one.
+    pub fn somebody_awaits_a_generation(&self) -> bool {
+        let mut conversations = self.conversations.iter();
+        let takes_one = |what| what == SWITCHOVER || what == ARBITER_MOVE;
+        conversations.any(|open| takes_one(open.what))
     }
 
     /// Takes what was answered.

@@ -577,7 +577,7 @@ impl World {
                 Some(failed @ Err(_)) => return Some(failed),
             }
         }
-        let is_well = is_paired && is_kept && is_answered && !self.somebody_awaits_a_switchover();
+        let is_well = is_paired && is_kept && is_answered && !self.somebody_awaits_a_generation();
         if is_well && self.site.first_is_told_of_none && !self.is_sent_over {
             self.is_sent_over = true;
             self.patient_since_ns = now_ns;

@@ -348,8 +348,8 @@ pub enum Message {
         /// Which of its links; in place of one of this number that is there.
         link: LinkId,
     },
-    /// Both, once the machine is a backup's, and P on the connection for a snapshot's pieces: what I say here from now on
-    /// comes in chunks, of which some are packed. No core sees it.
+    /// P, once the machine is a backup's, and first on the connection for a snapshot's pieces: what I say here from now
+    /// on comes in chunks, of which some are packed. No core sees it.
     Packed,
     /// P, on that connection, first: the disks that belong to the snapshot.
     Disks {

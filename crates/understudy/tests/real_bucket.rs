@@ -155,6 +155,13 @@ fn while_the_bucket_hangs_nothing_leaves_and_then_the_machine_goes_on_without_a_
     wait_for("the journal to be given up", || {
         host.files.has_event("journal_failed").then_some(())
     });
+    let events = fs::read_to_string(host.files.state.join("events.jsonl")).unwrap();
+    let failed = events
+        .lines()
+        .find(|line| line.contains("\"journal_failed\""));
+    let failed = failed.unwrap();
+    assert!(failed.contains("is not durable after 8s"), "{failed}");
+    assert!(failed.contains("does not answer: "), "{failed}");
     host.await_more(300);
     bucket.signal(Signal::CONT);
     // Another one is begun, and the one before goes.

@@ -46,7 +46,9 @@ impl RetentionThread {
                     ..Kept::default()
                 };
                 while let Ok(Trim { id, files, segment }) = wanted.recv() {
-                    let trimmed = kept.trim(&*files, segment, retention, unix_ns());
+                    // Where nobody says how much is free, what is to be kept is kept.
+                    let free_bytes = files.free_bytes().ok().flatten();
+                    let trimmed = kept.trim(&*files, segment, free_bytes, retention, unix_ns());
                     news.tell(match trimmed {
                         Ok(kept) => JournalNews::Trimmed(id, kept),
                         // It is still there at the next snapshot.
@@ -99,7 +101,7 @@ pub(super) struct Kept {
 
 impl Kept {
     /// A machine can go on from the snapshot of this segment: what precedes it goes as far as it is not to be
-    /// kept. What is left of the history begins with a snapshot.
+    /// kept. What is left of the history begins with a snapshot. `free_bytes`: on the disk where it is, if that is known.
     ///
     /// # Errors
     /// The disk fails.
@@ -107,13 +109,14 @@ impl Kept {
         &mut self,
         journal: &dyn JournalFiles,
         newest: u64,
+        free_bytes: Option<u64>,
         retention: Retention,
         now_unix_ns: u64,
     ) -> io::Result<KeptHistory> {
         self.look(journal, newest)?;
         let thinned = self.thin_out(newest);
         let oldest = now_unix_ns.saturating_sub(saturated_ns(retention));
-        let most_bytes = retention.bytes.min(match journal.free_bytes()? {
+        let most_bytes = retention.bytes.min(match free_bytes {
             Some(free) => self.history_with_room(newest, free, &thinned),
             None => u64::MAX,
         });

@@ -1,7 +1,9 @@
 //! What a replica has of its host, whichever its role.
 
+mod event_names;
 mod links;
 
+use self::event_names::name_event;
 use super::arbiter_outage::ArbiterOutage;
 use super::channel::{Channel, ChannelError, FIRST, Fetcher, Received};
 use super::host_facts::HostFactsDesk;
@@ -44,12 +46,10 @@ use replication::ConnectionId;
 use replication::config::PairConfig;
 use replication::event::Event;
 use replication::links::{LinkId, LinkTimes};
-use replication::message::{
-    Continuation, Greeting, LifeId, Message, PROTOCOL_VERSION, Refusal, spoken, unpacks,
-};
+use replication::message::{Greeting, LifeId, Message, PROTOCOL_VERSION, Refusal, spoken, unpacks};
 use replication::mutation::Mutations;
 use replication::startup::{Standing, TurnedAway};
-use replication::succession::{Generation, Kind};
+use replication::succession::Generation;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::mem::Discriminant;
@@ -968,46 +968,5 @@ fn state_file(directory: &Path, source: io::Error) -> StateDirectoryError {
     StateDirectoryError::Unusable {
         directory: directory.into(),
         source,
-    }
-}
-
-/// An event's short name.
-fn name_event(event: &Event) -> &'static str {
-    match event {
-        Event::RefusedBackup { .. } => "refused",
-        Event::Joining { .. } => "joining",
-        Event::JoinerIsSlow { .. } => "slow_joiner",
-        Event::BootsOtherwise { differences, .. } if differences.is_empty() => "boots_alike",
-        Event::BootsOtherwise { .. } => "boots_otherwise",
-        Event::JoinFailed { .. } => "join_failed",
-        Event::Protected { .. } => "protected",
-        Event::Suspected { .. } => "suspected",
-        Event::LetsGo { .. } => "lets_go",
-        Event::ArbiterUnanswered { .. } => "arbiter_unanswered",
-        Event::ArbiterAnswers { .. } => "arbiter_answers",
-        Event::Arbiter { .. } => "arbiter",
-        Event::Claimed { .. } => "claimed",
-        Event::Continues {
-            continuation: Continuation::Continues,
-            ..
-        } => "goes_on",
-        Event::Continues { .. } => "copied_anew",
-        Event::Generation { .. } => "generation",
-        Event::Superseded { by } if by.kind == Kind::HandedOver => "handed_over",
-        Event::Superseded { .. } => "claim_lost",
-        Event::DiskFailed { .. } => "disk_failed",
-        Event::DiskErrorTold => "disk_error",
-        Event::HandingOver { .. } => "handing_over",
-        Event::MayGoOn { trouble: None, .. } => "can_take_over",
-        Event::MayGoOn { .. } => "cannot_take_over",
-        Event::Live { .. } => "live",
-        Event::Diverged { .. } => "diverged",
-        Event::Outvoted { .. } => "outvoted",
-        Event::IsMajority { .. } => "majority",
-        Event::JournalBegun { .. } => "journal_begun",
-        Event::JournalInForce { .. } => "journal_in_force",
-        Event::JournalKept { .. } => "journal_kept",
-        Event::JournalFailed { .. } => "journal_failed",
-        Event::Paused { .. } => "paused",
     }
 }

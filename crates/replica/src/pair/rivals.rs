@@ -26,8 +26,28 @@ pub(super) struct Rivals {
     ask_at: Duration,
     frames: u64,
     unproven: Option<Unproven>,
-    /// Hosts that say that they are live, of which likewise: since when it is known of each, and what is to be told.
-    claimants: BTreeMap<HostId, (Duration, String)>,
+    claimants: Claimants,
+}
+
+/// Hosts that say that they are live, of which it is not known either whether this was the live machine when they
+/// said it: since when it is known of each, and what is to be told.
+#[derive(Default)]
+struct Claimants(BTreeMap<HostId, (Duration, String)>);
+
+impl Claimants {
+    /// This host said so; what it says again is no news.
+    fn heard(&mut self, host: HostId, now: Duration, detail: String) {
+        self.0.entry(host).or_insert((now, detail));
+    }
+
+    /// What is to be told of those who said so before this was the live machine for certain: each is told once, until
+    /// it says so again.
+    fn proven(&mut self, live_at: Option<Duration>) -> Vec<String> {
+        let is_proven =
+            |_: &HostId, (since, _): &mut (Duration, String)| live_at.is_some_and(|at| at > *since);
+        let proven = self.0.extract_if(.., is_proven);
+        proven.map(|(_, (_, detail))| detail).collect()
+    }
 }
 
 /// Frames from the guest's own address, of which it is not known whether its machine was the live one when they
@@ -48,7 +68,7 @@ impl Rivals {
             ask_at: now + ASK_INTERVAL,
             frames: 0,
             unproven: None,
-            claimants: BTreeMap::new(),
+            claimants: Claimants::default(),
         }
     }
 
@@ -90,9 +110,7 @@ impl Rivals {
                     standing.generation,
                     standing.life
                 );
-                self.claimants
-                    .entry(standing.host.id)
-                    .or_insert((now, detail));
+                self.claimants.heard(standing.host.id, now, detail);
             }
         }
     }
@@ -100,9 +118,7 @@ impl Rivals {
     /// Tells of hosts that said that they are live before this was the live machine for certain. A process that has
     /// slept hears its successor before anybody tells it that it has one.
     fn tell_claimants(&mut self, host: &mut Host, live_at: Option<Duration>) {
-        let is_proven =
-            |_: &HostId, (since, _): &mut (Duration, String)| live_at.is_some_and(|at| at > *since);
-        for (_, (_, detail)) in self.claimants.extract_if(.., is_proven) {
+        for detail in self.claimants.proven(live_at) {
             host.events.add("another_live", 0, 0, detail);
         }
     }
@@ -140,5 +156,27 @@ impl Rivals {
              another machine on its network has it"
         );
         host.events.add("address_conflict", 0, 0, detail);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Finding: a primary that was woken after its successor had gone live called that one another live machine.
+    #[test]
+    fn a_claimant_is_told_of_when_this_was_live_after_it_had_said_so() {
+        let seconds = Duration::from_secs;
+        let mut claimants = Claimants::default();
+        claimants.heard(HostId(1), seconds(10), "first".into());
+        claimants.heard(HostId(1), seconds(20), "again".into());
+        claimants.heard(HostId(2), seconds(30), "second".into());
+        assert!(claimants.proven(None).is_empty());
+        assert!(claimants.proven(Some(seconds(10))).is_empty());
+        assert_eq!(claimants.proven(Some(seconds(11))), ["first"]);
+        assert!(claimants.proven(Some(seconds(29))).is_empty());
+        assert_eq!(claimants.proven(Some(seconds(31))), ["second"]);
+        claimants.heard(HostId(1), seconds(40), "once more".into());
+        assert_eq!(claimants.proven(Some(seconds(41))), ["once more"]);
     }
 }

@@ -65,13 +65,22 @@ fn journal_with(
 }
 
 fn trim(directory: &Path, hours: u64, retention: Retention) -> (KeptHistory, Vec<u64>) {
+    trim_with_room(directory, hours, None, retention)
+}
+
+fn trim_with_room(
+    directory: &Path,
+    hours: u64,
+    free_bytes: Option<u64>,
+    retention: Retention,
+) -> (KeptHistory, Vec<u64>) {
     let newest = 1 + 3 * hours;
     let mut kept = Kept::default();
     let files = DirectoryFiles(directory.into());
-    let first = kept.trim(&files, newest, retention, (1 + hours) * HOUR_NS);
+    let first = kept.trim(&files, newest, free_bytes, retention, (1 + hours) * HOUR_NS);
     let first = first.unwrap();
     // What is known of what is there does not change what is kept.
-    let again = kept.trim(&files, newest, retention, (1 + hours) * HOUR_NS);
+    let again = kept.trim(&files, newest, free_bytes, retention, (1 + hours) * HOUR_NS);
     assert_eq!(again.unwrap(), first);
     let ways_in = files.list().unwrap().snapshots.into_keys();
     (first, ways_in.collect())
@@ -114,21 +123,27 @@ fn what_is_within_both_limits_is_kept_and_begins_with_a_snapshot() {
 /// Finding: history filled the disk, and the journal failed for it.
 #[test]
 fn history_goes_before_the_next_snapshot_finds_no_room() {
-    let directory = journal(10, FAR);
-    let mut kept = Kept::default();
-    kept.look(&DirectoryFiles(directory.path().into()), 31)
-        .unwrap();
-    let largest = kept.snapshots.values().map(|it| it.bytes).max().unwrap();
-    let none = BTreeSet::new();
-    let enough = LEAST_FREE_BYTES + 2 * largest;
-    assert_eq!(kept.history_with_room(31, enough, &none), u64::MAX);
-    let all = kept.history_bytes(1, 31, &none);
+    let everything = Retention {
+        bytes: u64::MAX,
+        age: Duration::MAX,
+    };
+    let first_with = |free_bytes: Option<u64>| {
+        let directory = journal(10, FAR);
+        trim_with_room(directory.path(), 10, free_bytes, everything);
+        segments(directory.path())[0]
+    };
+    let files = journal(10, FAR);
+    let snapshots = DirectoryFiles(files.path().into())
+        .list()
+        .unwrap()
+        .snapshots;
+    let enough = LEAST_FREE_BYTES + 2 * snapshots.values().max().unwrap();
+    // Where nobody says what is free, what is to be kept is kept.
+    assert_eq!(first_with(None), 1);
+    assert_eq!(first_with(Some(enough)), 1);
     // What is lacking comes from the history, as far as there is any.
-    let with_room = kept.history_with_room(31, enough - 3000, &none);
-    assert_eq!(with_room, all - 3000);
-    assert_eq!(kept.first_kept(31, with_room, 0, &none), 4);
-    assert_eq!(kept.history_with_room(31, 0, &none), 0);
-    assert_eq!(kept.first_kept(31, 0, 0, &none), 31);
+    assert_eq!(first_with(Some(enough - 3000)), 4);
+    assert_eq!(first_with(Some(0)), 31);
 }
 
 #[test]

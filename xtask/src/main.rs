@@ -138,6 +138,9 @@ enum Bench {
     /// A pair whose logging channel is long: speed of a guest that computes, and requests of 20
     /// Redis clients.
     Distance {
+        /// Whose machine.
+        #[arg(long, value_enum, default_value_t)]
+        arch: bench::cpu::Target,
         /// How long the channel takes each way, in milliseconds; the first is the yardstick.
         #[arg(long, value_delimiter = ',', default_value = "0,5,20,50")]
         one_way_ms: Vec<u64>,
@@ -370,9 +373,10 @@ fn run_bench(bench: Bench) -> Result<()> {
             engine,
         } => bench::redis::bench(repetitions, &guest, engine.as_deref()),
         Bench::Distance {
+            arch,
             one_way_ms,
             repetitions,
-        } => bench::distance::bench(&one_way_ms, repetitions),
+        } => bench::distance::bench(arch, &one_way_ms, repetitions),
         Bench::Postgresql {
             kills,
             memory,

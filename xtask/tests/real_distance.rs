@@ -5,11 +5,11 @@ mod pair;
 use anyhow::{Result, ensure};
 use pair::client::Client;
 use std::time::Duration;
-use xtask::bench::distance::Pair;
+use xtask::bench::{cpu::Target, distance::Pair};
 
 /// Protected at every distance, nothing lost at a kill: the backup's log is late, not short.
 fn goes_on_over_a_distance() -> Result<()> {
-    let mut pair = Pair::start()?;
+    let mut pair = Pair::start(Target::Riscv64)?;
     let mut client = Client::connect(&pair.redis)?;
     for one_way_ms in [0, 5, 20, 100] {
         pair.set_one_way(Duration::from_millis(one_way_ms))?;

@@ -1,10 +1,10 @@
 //! What distance costs: a pair whose logging channel takes its time.
 
-use crate::bench;
+use crate::bench::{self, cpu::Target};
 use crate::delay_line::DelayLine;
 use crate::program::{self, median};
 use crate::redis::{Connection, Reply};
-use crate::replica::{Replica, demo_guest, wait_for};
+use crate::replica::{Replica, demo_guest_for, wait_for};
 use crate::single::Single;
 use crate::site::{Site, listen_address};
 use anyhow::{Context, Result, bail, ensure};
@@ -39,9 +39,9 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Starts it, and waits until it is protected and Redis answers.
-    pub fn start() -> Result<Pair> {
-        let guest = demo_guest(&program::path()?)?;
+    /// Starts it with the guest of this architecture, and waits until it is protected and Redis answers.
+    pub fn start(target: Target) -> Result<Pair> {
+        let guest = demo_guest_for(&program::path()?, target.debian())?;
         let mut site = Site::open("distance", guest, "256M", 6379)?;
         let primary = site.start(None)?;
         primary.await_state("alone")?;
@@ -219,11 +219,14 @@ struct Requests {
 }
 
 /// `cargo xtask bench distance`.
-pub fn bench(one_way_ms: &[u64], repetitions: usize) -> Result<()> {
+pub fn bench(target: Target, one_way_ms: &[u64], repetitions: usize) -> Result<()> {
     println!("load at the start: {}", program::load());
-    let pair = Pair::start()?;
+    let pair = Pair::start(target)?;
     let directory = bench::scratch("distance-alone")?;
-    let single = Single::start(&directory, &demo_guest(&program::path()?)?)?;
+    let single = Single::start(
+        &directory,
+        &demo_guest_for(&program::path()?, target.debian())?,
+    )?;
     let mut speeds = vec![Vec::new(); one_way_ms.len()];
     let mut requests = vec![Vec::new(); one_way_ms.len()];
     let mut lines = vec![Vec::new(); one_way_ms.len()];

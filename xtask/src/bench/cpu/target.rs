@@ -24,6 +24,14 @@ impl Target {
         }
     }
 
+    /// Debian's name for it.
+    pub fn debian(self) -> &'static str {
+        match self {
+            Target::Riscv64 => "riscv64",
+            Target::X86_64 => "amd64",
+        }
+    }
+
     /// The compiler of the guest's programs.
     pub fn compiler(self) -> &'static [&'static str] {
         match self {

@@ -147,7 +147,8 @@ struct Entry {
     at: u64,
     number: u64,
     target: Option<(usize, u64)>,
-    what: What,
+    /// In a place of its own: entries change places all the time.
+    what: Box<What>,
 }
 
 impl PartialEq for Entry {
@@ -306,7 +307,7 @@ impl World {
                 return Err(Violation::Liveness("nothing is left to happen".to_owned()));
             };
             self.now = entry.at;
-            self.happen(entry.target, entry.what);
+            self.happen(entry.target, *entry.what);
             if let Some(violation) = self.violation.take() {
                 return Err(violation);
             }
@@ -354,7 +355,7 @@ impl World {
             at: self.now + after,
             number: self.entries,
             target,
-            what,
+            what: Box::new(what),
         };
         self.queue.push(Reverse(entry));
     }

@@ -91,6 +91,8 @@ pub(super) struct BackupLoop {
     connection: Option<ConnectionId>,
     /// The machine, or what has come of it.
     machine: Option<BackupMachine>,
+    /// It was asked to end while it might have been the only one to go on.
+    is_to_leave: bool,
     /// The machine as it was found when it differed, as soon as it is copied.
     found: Option<Receiver<Box<Snapshot>>>,
     recent: RecentRecords,
@@ -141,6 +143,7 @@ impl BackupLoop {
             dialing: None,
             connection: None,
             machine: None,
+            is_to_leave: false,
             found: None,
             recent: RecentRecords::default(),
             pairing: 0,
@@ -263,10 +266,13 @@ impl BackupLoop {
 
     fn take(&mut self, happened: Happened) -> Option<Result<Ended, ReplicaError>> {
         // Asked to end while it may be the only one to go on, it goes on, and ends as a primary
-        // when it is asked again.
-        if happened.stop && self.core.leave(monotonic()) {
-            let _left = self.actions();
-            return Some(Ok(Ended::Left));
+        // when it is asked again. If it is not, it leaves then.
+        if happened.stop {
+            if self.core.leave(monotonic()) {
+                let _left = self.actions();
+                return Some(Ok(Ended::Left));
+            }
+            self.is_to_leave = true;
         }
         for (id, request) in &happened.requests {
             self.asked(*id, request);
@@ -511,6 +517,9 @@ impl BackupLoop {
     fn stop(&mut self, why: BackupStop) -> End {
         self.host.left_off = None;
         let put_off = self.host.put_off.take();
+        if self.is_to_leave && matches!(why, BackupStop::Superseded { .. }) {
+            return End::Exit(Ok(Ended::Left));
+        }
         match why {
             BackupStop::Left => End::Exit(Ok(Ended::Left)),
             BackupStop::Refused(refusal) => End::Exit(Err(ReplicaError::Refused(refusal))),

@@ -7,6 +7,7 @@ use super::shared::ProcessId;
 use replication::message::Message;
 use replication::record::InstructionCount;
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// See the module. All by instruction counts.
 #[derive(Debug, Default)]
@@ -15,6 +16,25 @@ pub struct Progress {
     arrived: BTreeMap<ProcessId, InstructionCount>,
     /// What a process said last that it has executed.
     executed: BTreeMap<ProcessId, InstructionCount>,
+}
+
+/// A backup that has not executed what it was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Behind {
+    process: ProcessId,
+    executed: InstructionCount,
+    goal: InstructionCount,
+}
+
+impl fmt::Display for Behind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Behind {
+            process,
+            executed,
+            goal,
+        } = self;
+        write!(f, "process {} says {executed} of {goal}", process.0)
+    }
 }
 
 impl Progress {
@@ -50,11 +70,14 @@ impl Progress {
         processes.iter().filter_map(goal).collect()
     }
 
-    /// Whether each has executed so much.
-    pub fn has_reached(&self, goals: &BTreeMap<ProcessId, InstructionCount>) -> bool {
+    /// Those that have not executed so much: how much they have, and what they should have.
+    pub fn behind(&self, goals: &BTreeMap<ProcessId, InstructionCount>) -> Vec<Behind> {
         let executed = |process| self.executed.get(process).copied().unwrap_or_default();
-        goals
-            .iter()
-            .all(|(process, goal)| executed(process) >= *goal)
+        let all = goals.iter().map(|(process, goal)| Behind {
+            process: *process,
+            executed: executed(process),
+            goal: *goal,
+        });
+        all.filter(|it| it.executed < it.goal).collect()
     }
 }

@@ -290,9 +290,12 @@ impl World {
 impl State {
     /// Asks a process to end.
     fn signal(&mut self, id: ProcessId) {
-        let process = self.processes.get_mut(&id);
-        if let Some(signals) = process.and_then(|process| process.signals.as_mut()) {
-            let _written = signals.write(b"t");
+        let now_ns = self.now_ns;
+        if let Some(process) = self.processes.get_mut(&id) {
+            process.asked_to_end_ns.get_or_insert(now_ns);
+            if let Some(signals) = process.signals.as_mut() {
+                let _written = signals.write(b"t");
+            }
         }
         let threads = self.of_process(id);
         self.unpark_all(threads);

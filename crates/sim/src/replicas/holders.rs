@@ -5,7 +5,7 @@ use crate::arbiter::Arbiter;
 use replication::message::Message;
 use replication::startup::Stance;
 use replication::succession::{Entry, Generation, HostId, Kind};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A joiner that left is told to the vcpu thread within this time, in nanoseconds.
 const CANCELLED_WITHIN_NS: u64 = 100_000_000;
@@ -22,6 +22,8 @@ enum Held {
 #[derive(Debug, Default)]
 pub struct Holders {
     held: BTreeMap<ProcessId, Held>,
+    /// Those that ever were live.
+    were_live: BTreeSet<ProcessId>,
     /// Connections on which somebody asked this process for the machine, and when it closed them.
     wanted: BTreeMap<ProcessId, BTreeMap<u64, Option<u64>>>,
 }
@@ -30,6 +32,12 @@ impl Holders {
     /// It made a key by which it is live.
     pub fn is_live(&mut self, process: ProcessId) {
         self.held.insert(process, Held::Live);
+        self.were_live.insert(process);
+    }
+
+    /// Whether it ever was.
+    pub fn was_live(&self, process: ProcessId) -> bool {
+        self.were_live.contains(&process)
     }
 
     /// Whether it is live, by the newest that is known of it.

@@ -298,6 +298,7 @@ impl World {
             silent: false,
             frozen_until_ns: 0,
             slept: None,
+            asked_to_end_ns: None,
             signals: None,
             ended: None,
         };

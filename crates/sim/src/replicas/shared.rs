@@ -61,6 +61,8 @@ pub struct Process {
     pub frozen_until_ns: u64,
     /// The last time for which it was stopped.
     pub slept: Option<(u64, u64)>,
+    /// When it was asked to end first.
+    pub asked_to_end_ns: Option<u64>,
     /// Asks it to end.
     pub signals: Option<std::os::unix::net::UnixStream>,
     /// How it ended, if it did.

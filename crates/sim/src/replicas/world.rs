@@ -1,6 +1,7 @@
 //! One seed: hosts on which a boot unit starts the replica again and again, what befalls them, and the
 //! verdict.
 
+use super::caught_up::Behind;
 use super::control::{Asking, Conversation};
 use super::differing::Rounds;
 use super::faults::Loss;
@@ -34,6 +35,8 @@ pub const SECOND: u64 = 1_000 * MS;
 const FAULTS_NS: u64 = 10 * SECOND;
 /// When they end.
 const CALM_NS: u64 = 4 * SECOND + FAULTS_NS;
+/// Whoever is asked to end hands its machine over or leaves within this time: ten seconds, and what it takes then.
+const ENDS_WITHIN_NS: u64 = 12 * SECOND;
 /// How long everything may take to be well again.
 const PATIENCE_NS: u64 = 25 * SECOND;
 /// How long it is watched whether it stays so; and where the machine is paused, because digests are rarer
@@ -92,6 +95,8 @@ pub struct World {
     still: Option<(u64, u64)>,
     /// Since when all has had time to be well: the calm, or the last thing that was done in calm.
     patient_since_ns: u64,
+    /// All were in one generation since then: from there on whoever joined last has the time to execute what it lacks.
+    was_well: bool,
     /// What backups have to execute before all is well, since there were so many keys.
     goals: Option<(u64, BTreeMap<ProcessId, InstructionCount>)>,
     /// Whether the machine was sent to another host in calm, in worlds for that.
@@ -205,6 +210,7 @@ impl World {
             is_calm: false,
             still: None,
             patient_since_ns: CALM_NS,
+            was_well: false,
             goals: None,
             is_sent_over: false,
             calm_request: u64::MAX,
@@ -504,8 +510,36 @@ impl World {
         }
     }
 
-    /// Whether the backups have executed what they were sent when they were first seen to be well.
-    fn have_caught_up(&mut self, processes: &[ProcessId], keys: u64) -> bool {
+    /// Processes that were asked to end and are there: when.
+    fn asked_to_end(&self) -> Vec<(ProcessId, u64)> {
+        let state = self.shared.lock();
+        let processes = self.nodes.iter().filter_map(|node| node.process);
+        let asked =
+            processes.filter_map(|id| Some((id, state.processes.get(&id)?.asked_to_end_ns?)));
+        asked.collect()
+    }
+
+    /// Whether one of them was asked a short while ago, and looks for whom to hand its machine to: what was asked for before
+    /// the calm may come to pass in it.
+    fn somebody_is_to_end(&self, now_ns: u64) -> bool {
+        let asked = self.asked_to_end();
+        asked
+            .iter()
+            .any(|(_, at_ns)| now_ns < at_ns + ENDS_WITHIN_NS)
+    }
+
+    /// One that follows another though it should have ended long ago, and never had the machine: then it may go on.
+    fn stays(&self, now_ns: u64) -> Option<ProcessId> {
+        let asked = self.asked_to_end();
+        let state = self.shared.lock();
+        let stays = |(id, at_ns): &&(ProcessId, u64)| {
+            now_ns >= at_ns + ENDS_WITHIN_NS && !state.observer.holders.was_live(*id)
+        };
+        asked.iter().find(stays).map(|(id, _)| *id)
+    }
+
+    /// The backups that have not executed what they were sent when all were first seen to be well.
+    fn behind(&mut self, processes: &[ProcessId], keys: u64) -> Vec<Behind> {
         let state = self.shared.lock();
         let progress = &state.observer.progress;
         let backups = processes
@@ -516,7 +550,7 @@ impl World {
             self.goals = Some((keys, progress.goals(&backups.collect::<Vec<_>>())));
         }
         let goals = self.goals.as_ref().map(|(_, goals)| goals);
-        goals.is_some_and(|goals| progress.has_reached(goals))
+        goals.map_or_else(Vec::new, |goals| progress.behind(goals))
     }
 
     fn look(&mut self) -> Option<Result<(), Violation>> {
@@ -577,7 +611,18 @@ impl World {
                 Some(failed @ Err(_)) => return Some(failed),
             }
         }
-        let is_well = is_paired && is_kept && is_answered && !self.somebody_awaits_a_generation();
+        let is_well = is_paired
+            && is_kept
+            && is_answered
+            && !self.somebody_awaits_a_generation()
+            && !self.somebody_is_to_end(now_ns);
+        if is_well && let Some(process) = self.stays(now_ns) {
+            let what = format!(
+                "process {} was asked to end, and follows another",
+                process.0
+            );
+            return Some(Err(Violation::Liveness(what)));
+        }
         if is_well && self.site.first_is_told_of_none && !self.is_sent_over {
             self.is_sent_over = true;
             self.patient_since_ns = now_ns;
@@ -585,7 +630,15 @@ impl World {
             self.after(100 * MS, What::Look);
             return None;
         }
-        let has_caught_up = is_well && self.have_caught_up(&processes.unwrap_or_default(), keys);
+        if is_well && !self.was_well {
+            self.was_well = true;
+            self.patient_since_ns = now_ns;
+        }
+        let behind = match is_well {
+            true => self.behind(&processes.unwrap_or_default(), keys),
+            false => Vec::new(),
+        };
+        let has_caught_up = is_well && behind.is_empty();
         if has_caught_up && self.site.networks > 1 && now_ns < self.find_the_network(now_ns) {
             self.patient_since_ns = now_ns;
             self.after(100 * MS, What::Look);
@@ -598,8 +651,12 @@ impl World {
         }
         if now_ns >= self.patient_since_ns + PATIENCE_NS {
             let what = format!(
-                "{} s after the last fault, or the last that was asked for: a pair: {is_paired}, a journal in force: {is_kept}, a request answered: {is_answered}, all executed: {has_caught_up}",
-                PATIENCE_NS / SECOND
+                "{} s after the last fault, or the last that was asked for: a pair: {is_paired}, a journal in force: {is_kept}, a request answered: {is_answered}, all executed: {has_caught_up}{}",
+                PATIENCE_NS / SECOND,
+                behind
+                    .iter()
+                    .map(|it| format!(", {it}"))
+                    .collect::<String>()
             );
             return Some(Err(Violation::Liveness(what)));
         }

@@ -20,7 +20,7 @@ pub use digesting::{DigestError, Digesting, Window, windows};
 pub use error::DiskError;
 pub use freezing::Freezing;
 pub use opening::{length_of, sync_file};
-pub use worker::{Completion, DiskThread};
+pub use worker::{Completion, DiskThread, PassAhead, copied_parts};
 
 use crate::config::DiskFile;
 use environment::fs::OpenOptions;

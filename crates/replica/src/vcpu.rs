@@ -20,8 +20,8 @@ pub use guest::{GuestError, InputEncoding, ReplicaGuest, decode_input, encode_in
 pub(crate) use live::MOST_ROUNDS;
 pub use live::{CheckpointOptions, LiveOptions};
 pub use messages::{
-    BegunCopy, BegunSnapshot, DiskRead, LiveReport, ReplayReport, SnapshotDisks, Step, VcpuFailure,
-    VisibleOutputs, times_of,
+    BegunCopy, BegunDisks, BegunSnapshot, CopyAsks, DiskRead, LiveReport, ReplayReport,
+    SnapshotDisks, Step, VcpuFailure, VisibleOutputs, times_of,
 };
 
 use crate::checkpoint::{Packer, Work};
@@ -401,12 +401,16 @@ impl LiveVcpu {
         }));
     }
 
-    /// Begins to copy the machine for this pairing, in rounds, and its disks with the last.
-    pub fn copy(&self, pairing: u64) {
+    /// Begins to copy the machine for this pairing, in rounds: its disks before the first and between them, with
+    /// what changed behind the last; or, if not `disks_first`, as a whole with the last.
+    pub fn copy(&self, pairing: u64, disks_first: bool) {
         let gauges = self.thread.gauges();
         gauges.wanted_snapshot.store(pairing, Ordering::Release);
-        self.thread
-            .command(Command::Live(LiveCommand::Copy { pairing }));
+        let command = match disks_first {
+            true => LiveCommand::CopyDisksFirst { pairing },
+            false => LiveCommand::Copy { pairing },
+        };
+        self.thread.command(Command::Live(command));
     }
 
     /// Nobody wants the snapshot any more: it is not begun, or ends.

@@ -22,7 +22,7 @@ use encoding::{decode, decode_fetched, encode, encode_chunk_head};
 use std::fmt;
 
 /// The newest version of this protocol that this program speaks.
-pub const PROTOCOL_VERSION: u32 = 13;
+pub const PROTOCOL_VERSION: u32 = 14;
 /// The oldest that it speaks as well, with a host of an older program: what came since is left out then.
 pub const OLDEST_PROTOCOL_VERSION: u32 = 9;
 /// From this version on a Hello tells what its host has, and a Welcome what the machine needs.
@@ -33,6 +33,8 @@ const BOOT_SINCE: u32 = 11;
 const LINKS_SINCE: u32 = 12;
 /// From this version on what is sent may be packed.
 const PACKING_SINCE: u32 = 13;
+/// From this version on the disks of a copy may come before the machine.
+const DISKS_FIRST_SINCE: u32 = 14;
 /// The longest payload of a frame on the channel once the greetings are over: 9 MiB.
 pub const MAX_MESSAGE_BYTES: usize = 9 << 20;
 /// The longest payload before: whoever has not greeted makes nobody hold more.
@@ -73,6 +75,11 @@ pub fn carries_links(protocol: u32) -> bool {
 /// Whether whoever speaks this version can read what is packed.
 pub fn unpacks(protocol: u32) -> bool {
     protocol >= PACKING_SINCE
+}
+
+/// Whether whoever speaks this version can be sent a copy's disks before its machine.
+pub fn takes_disks_first(protocol: u32) -> bool {
+    protocol >= DISKS_FIRST_SINCE
 }
 
 /// The versions that this program speaks, for people.
@@ -351,6 +358,12 @@ pub enum Message {
     /// P, once the machine is a backup's, and first on the connection for a snapshot's pieces: what I say here from now
     /// on comes in chunks, of which some are packed. No core sees it.
     Packed,
+    /// P, on that connection, before [`Message::Disks`]: the disks come before the machine, and what changed of them
+    /// since by and by.
+    DisksFirst {
+        /// The pairing.
+        pairing: u64,
+    },
     /// P, on that connection, first: the disks that belong to the snapshot.
     Disks {
         /// The pairing.
@@ -707,6 +720,11 @@ pub enum Fetched<'a> {
         pairing: u64,
         /// Pieces that were sent.
         chunks: u64,
+    },
+    /// The disks come before the machine: [`Message::DisksFirst`].
+    DisksFirst {
+        /// The pairing.
+        pairing: u64,
     },
     /// What follows is packed, or may be: [`Message::Packed`].
     Packed,

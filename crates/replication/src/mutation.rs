@@ -41,6 +41,8 @@ pub enum Mutation {
     AnyDiskStarts,
     /// A disk that was being copied counts as whole.
     HalfCopiedDiskStarts,
+    /// What is written to a disk while it is copied ahead of the machine is not copied again.
+    DiskChangesForgotten,
     /// The disk of the reign before starts without asking whether its successor's was settled.
     NeverSettledNotAsked,
     /// A member that does not answer is taken for one without a machine.

@@ -288,6 +288,7 @@ fn message() -> impl Strategy<Value = Message> {
         n().prop_map(|pairing| Message::Confirmed { pairing }),
         any::<u128>().prop_map(|token| Message::Links { token }),
         Just(Message::Packed),
+        n().prop_map(|pairing| Message::DisksFirst { pairing }),
         (any::<u128>(), 0..MAX_LINKS as u8).prop_map(|(token, link)| Message::Link {
             token,
             link: LinkId(link)

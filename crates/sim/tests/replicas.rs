@@ -106,6 +106,7 @@ found! {
     outputs_that_one_member_holds_are_found: AnyMemberIsEnough among Plain within 50,
     a_claim_by_a_non_member_is_found: ClaimByNonMember among Plain within 50,
     a_block_that_is_not_copied_is_found: ChangedBlockNotCopied among Disks within 50,
+    a_write_beside_a_copy_ahead_that_is_forgotten_is_found: DiskChangesForgotten among Disks within 50,
     a_machine_handed_to_a_host_that_could_not_go_on_is_found: HandsOverToTheUnable among Unable within 10,
     outputs_that_wait_until_their_checkpoint_is_sent_are_found: CheckpointSentIsHeld among StateTransfer within 50,
     half_a_checkpoint_that_is_applied_is_found: HalfCheckpointApplied among StateTransfer within 50,

@@ -226,7 +226,7 @@ fn bring_along(from: Disk, copy: Disk, write: impl FnOnce(&DiskThread)) -> (u64,
         let _sent = sender.send(c);
     });
     let thread = thread.unwrap();
-    let parts = thread.begin_copy();
+    let parts = thread.begin_copy(1);
     write(&thread);
     let copy = Arc::new(vec![copy]);
     let comparison = Comparison {
@@ -417,7 +417,7 @@ fn a_copy_is_of_the_moment_at_which_it_began() {
     for sector in (0..length / 512).step_by(700) {
         write(sector, 1);
     }
-    let chunks = thread.begin_copy();
+    let chunks = thread.begin_copy(1);
     for sector in (0..length / 512).rev().step_by(300) {
         write(sector, 2);
     }
@@ -463,7 +463,7 @@ fn a_copy_that_nobody_wants_any_more_ends_and_requests_go_on() {
     }
     let (sender, completions) = mpsc::channel();
     let thread = DiskThread::start(Arc::new(vec![disk]), move |c| sender.send(c).unwrap()).unwrap();
-    let chunks = thread.begin_copy();
+    let chunks = thread.begin_copy(1);
     assert!(chunks.recv().is_ok());
     drop(chunks);
     thread.submit(DiskRequest {
@@ -472,4 +472,122 @@ fn a_copy_that_nobody_wants_any_more_ends_and_requests_go_on() {
         operation: DiskOperation::Flush,
     });
     assert_eq!(completions.recv().unwrap().status, DiskStatus::Ok);
+}
+
+/// Stores what comes of a copy, while the guest goes on with what `meanwhile` does; says how many bytes came.
+fn store(
+    parts: &environment::mpsc::Receiver<CopiedPart>,
+    copy: &Disk,
+    mut meanwhile: impl FnMut(),
+) -> u64 {
+    let mut bytes = 0;
+    for part in parts.iter() {
+        let CopiedPart::Chunk(chunk) = part else {
+            continue;
+        };
+        let content = chunk.content.unwrap();
+        bytes += content.length();
+        match content {
+            Content::Bytes(bytes) => copy.write_copied(chunk.offset, &bytes).unwrap(),
+            Content::Zeros(length) => copy.zero_copied(chunk.offset, length).unwrap(),
+        }
+        meanwhile();
+    }
+    bytes
+}
+
+/// A guest that writes and discards here and there, and what its disk holds.
+struct WritingGuest<'a> {
+    thread: &'a DiskThread,
+    holds: Vec<u8>,
+    state: u64,
+}
+
+impl WritingGuest<'_> {
+    fn random(&mut self, below: u64) -> u64 {
+        self.state ^= self.state << 13;
+        self.state ^= self.state >> 7;
+        self.state ^= self.state << 17;
+        self.state % below
+    }
+
+    fn write(&mut self) {
+        let sectors = self.holds.len() as u64 / 512;
+        // At a place in four: so some are written to again and again.
+        let sector = self.random(sectors) / 4;
+        let most = [1, 9, 1200][self.random(3) as usize];
+        let count = (1 + self.random(most)).min(sectors - sector);
+        let bytes = sector as usize * 512..(sector + count) as usize * 512;
+        let operation = match self.random(4) {
+            0 => {
+                self.holds[bytes].fill(0);
+                let sectors = count;
+                DiskOperation::Zero { sector, sectors }
+            }
+            _ => {
+                let byte = self.random(256) as u8;
+                self.holds[bytes.clone()].fill(byte);
+                let data = vec![byte; bytes.len()];
+                DiskOperation::Write { sector, data }
+            }
+        };
+        let device = 0;
+        let request = self.state;
+        self.thread.submit(DiskRequest {
+            device,
+            request,
+            operation,
+        });
+    }
+}
+
+/// Finding: all of a joiner's disks were copied behind the moment from which it needs the log.
+#[test]
+fn a_copy_ahead_and_what_changed_since_are_the_disk_at_the_moment_of_the_last() {
+    for seed in 1..=20 {
+        let length = 21 * CHUNK_BYTES + 1536;
+        let (_directory, path) = image(length);
+        let disks = Arc::new(vec![Disk::open(&DiskFile::new(&path, false)).unwrap()]);
+        let thread = DiskThread::start(disks, |c| assert_eq!(c.status, DiskStatus::Ok)).unwrap();
+        let mut guest = WritingGuest {
+            thread: &thread,
+            holds: vec![0; length as usize],
+            state: seed,
+        };
+        (0..9).for_each(|_| guest.write());
+        let (_other, copy_path) = image(0);
+        let copy = for_copy(&copy_path, length).unwrap();
+        let mut passes = Vec::new();
+        for _ in 0..3 {
+            let (sender, parts) = copied_parts();
+            thread.copy_ahead(PassAhead {
+                pairing: 7,
+                parts: sender,
+                forgets_changes: false,
+            });
+            let mut left = 6;
+            passes.push(store(&parts, &copy, || {
+                if left > 0 {
+                    guest.write();
+                    left -= 1;
+                }
+            }));
+        }
+        let expected = guest.holds.clone();
+        let rest = thread.begin_copy(7);
+        passes.push(store(&rest, &copy, || guest.write()));
+        assert_eq!(passes[0], length, "the first is of everything");
+        assert!(
+            passes[1..].iter().all(|bytes| *bytes < length),
+            "{passes:?}"
+        );
+        let mut holds = vec![1; length as usize];
+        copy.read_at(0, &mut holds).unwrap();
+        assert!(holds == expected, "seed {seed}: {passes:?}");
+        // The rest ends it: another copy for the same pairing is of everything, as it is then.
+        let expected = guest.holds.clone();
+        assert_eq!(store(&thread.begin_copy(7), &copy, || {}), length);
+        copy.read_at(0, &mut holds).unwrap();
+        assert!(holds == expected, "seed {seed}");
+    }
 }

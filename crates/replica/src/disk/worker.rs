@@ -1,6 +1,6 @@
 //! Carries out the disks' requests, in order, on a thread of its own.
 
-use super::copy::{CopiedPart, DiskCopy};
+use super::copy::{Ahead, CopiedPart, DiskCopy};
 use super::overlay::{Begun, Frozen, LayerId, Merging, Volumes};
 use super::shared::SharedFile;
 use super::{Disk, Freezing};
@@ -46,8 +46,13 @@ impl Completion {
 
 enum Command {
     Request(DiskRequest),
-    /// Send what the disks hold now, whatever is written to them later.
-    Copy(SyncSender<CopiedPart>),
+    /// Send what the disks hold now, whatever is written to them later; if this pairing's copy ahead has begun, only
+    /// what changed since, which ends it.
+    Copy(u64, SyncSender<CopiedPart>),
+    /// A pass of this pairing's copy ahead.
+    CopyAhead(PassAhead),
+    /// That copy goes no further.
+    EndAhead(u64),
     /// Write to new layers, which begin with this snapshot.
     Freeze(LayerId, Sender<Result<Frozen, String>>),
     /// Merge what is older than the layers that begin with this snapshot, and say so.
@@ -58,6 +63,18 @@ enum Command {
     Commit(Sender<Result<(), String>>, Box<dyn FnOnce() + Send>),
     /// What was to be merged is, or why not; of each disk so many.
     Merged(Result<Vec<usize>, String>, DiskThread),
+}
+
+/// A pass of a copy that is made before the moment that counts: of everything, and then of what changed since the pass
+/// before.
+#[derive(Debug)]
+pub struct PassAhead {
+    /// The pairing that it is for.
+    pub pairing: u64,
+    /// Gets each byte as it is when it is read, and closes when that was all.
+    pub parts: SyncSender<CopiedPart>,
+    /// A bug, for the simulator: nothing is known to have changed.
+    pub forgets_changes: bool,
 }
 
 /// The thread. It ends, after all that was submitted, when this and its clones are dropped.
@@ -96,6 +113,7 @@ impl DiskThread {
                 let mut worker = Worker {
                     volumes: Volumes::new(disks, begun),
                     copy: None,
+                    ahead: None,
                     merging: None,
                     to_merge: None,
                     is_leaving: false,
@@ -130,13 +148,24 @@ impl DiskThread {
     }
 
     /// Copies what the disks hold after all requests submitted so far, while later requests go on:
-    /// a chunk that a later write would change is put aside first. The receiver gets everything once, and
+    /// a chunk that a later write would change is put aside first. If this pairing's copy ahead has begun, only what
+    /// changed since it was copied there. The receiver gets everything once, and
     /// the channel closes when all was sent. A receiver that goes away ends the copy.
-    pub fn begin_copy(&self) -> Receiver<CopiedPart> {
-        // Two parts on the way: enough to keep a link busy, little memory.
-        let (sender, parts) = mpsc::sync_channel(2);
-        let _sent = self.commands.send(Command::Copy(sender));
+    pub fn begin_copy(&self, pairing: u64) -> Receiver<CopiedPart> {
+        let (sender, parts) = copied_parts();
+        let _sent = self.commands.send(Command::Copy(pairing, sender));
         parts
+    }
+
+    /// A pass of a copy ahead: the first of this pairing is of everything that the disks hold, the others of what
+    /// changed since it was read.
+    pub fn copy_ahead(&self, pass: PassAhead) {
+        let _sent = self.commands.send(Command::CopyAhead(pass));
+    }
+
+    /// Nobody wants this pairing's copy ahead any more, or all of it was copied.
+    pub fn end_ahead(&self, pairing: u64) {
+        let _sent = self.commands.send(Command::EndAhead(pairing));
     }
 
     /// After all requests submitted so far, has later ones write to layers beside the images, which begin
@@ -181,12 +210,19 @@ impl DiskThread {
     }
 }
 
+/// The way of a copy's parts. Two are under way: enough to keep a link busy, little memory.
+pub fn copied_parts() -> (SyncSender<CopiedPart>, Receiver<CopiedPart>) {
+    mpsc::sync_channel(2)
+}
+
 type Told = Sender<Result<(), String>>;
 
 /// What the thread works with.
 struct Worker {
     volumes: Volumes,
     copy: Option<DiskCopy>,
+    /// What changes since it was copied, until the moment that counts.
+    ahead: Option<Ahead>,
     /// Something is being merged, one thing at a time; and who waits for it, if anybody does.
     merging: Option<Option<Told>>,
     /// What is to be merged then.
@@ -213,6 +249,9 @@ impl Worker {
             match command {
                 Ok(Command::Request(request)) => {
                     let volumes = &mut self.volumes;
+                    if let Some(ahead) = &mut self.ahead {
+                        ahead.note(&request, self.copy.as_ref());
+                    }
                     self.copy.take_if(|copy| !copy.before(volumes, &request));
                     let goes_through = goes_through(volumes, &request);
                     let completion = carry_out(volumes, request);
@@ -224,8 +263,16 @@ impl Worker {
                     let bytes = volumes.top_bytes();
                     self.layer_bytes.store(bytes, Ordering::Relaxed);
                 }
-                Ok(Command::Copy(sender)) => {
-                    self.copy = Some(DiskCopy::new(&self.volumes, sender));
+                Ok(Command::Copy(pairing, parts)) => {
+                    let ahead = self.ahead.take_if(|ahead| ahead.pairing == pairing);
+                    self.copy = Some(match ahead {
+                        Some(ahead) => DiskCopy::rest(&self.volumes, parts, ahead),
+                        None => DiskCopy::whole(&self.volumes, parts),
+                    });
+                }
+                Ok(Command::CopyAhead(pass)) => self.copy_ahead(pass),
+                Ok(Command::EndAhead(pairing)) => {
+                    self.ahead.take_if(|ahead| ahead.pairing == pairing);
                 }
                 Ok(command) => self.layers(command),
                 Err(TryRecvError::Empty) => {
@@ -235,6 +282,23 @@ impl Worker {
                 Err(TryRecvError::Disconnected) => return,
             }
         }
+    }
+
+    fn copy_ahead(&mut self, pass: PassAhead) {
+        let PassAhead {
+            pairing,
+            parts,
+            forgets_changes,
+        } = pass;
+        let volumes = &self.volumes;
+        let its = self.ahead.as_mut().filter(|it| it.pairing == pairing);
+        self.copy = Some(match its {
+            Some(ahead) => DiskCopy::next_pass(volumes, parts, ahead),
+            None => {
+                self.ahead = Some(Ahead::new(pairing, volumes, forgets_changes));
+                DiskCopy::first_pass(volumes, parts)
+            }
+        });
     }
 
     /// What was written to shared disks is durable before anybody is told: whoever goes on with the machine on another
@@ -285,7 +349,10 @@ impl Worker {
                 tell();
             }
             Command::Merged(merged, own) => self.merged(merged, own),
-            Command::Request(_) | Command::Copy(_) => unreachable!("they were taken before"),
+            Command::Request(_)
+            | Command::Copy(..)
+            | Command::CopyAhead(_)
+            | Command::EndAhead(_) => unreachable!("they were taken before"),
         }
         let bytes = self.volumes.top_bytes();
         self.layer_bytes.store(bytes, Ordering::Relaxed);

@@ -3,23 +3,24 @@
 
 use super::channel::Fetcher;
 use super::primary::PrimaryLoop;
-use super::snapshot_sender::{Round, SnapshotSender};
+use super::snapshot_sender::{Beginning, Round, SnapshotSender};
 use crate::host_time::monotonic;
 use crate::packing::{Compression, CopyPacker};
 use crate::status::JoinProgress;
-use crate::vcpu::{BegunCopy, BegunSnapshot, SnapshotDisks};
+use crate::vcpu::{BegunCopy, BegunDisks, BegunSnapshot, SnapshotDisks};
 use environment::mpsc::{self, Receiver, Sender};
 use machine::memory::Extent;
 use replication::ConnectionId;
 use replication::succession::RunId;
+use std::time::Duration;
 
 /// The copy that is being made, if there is one.
 #[derive(Default)]
 pub(super) struct Copy {
-    /// Takes the rounds after the first, of this pairing.
+    /// Takes the rounds after what it began with, of this pairing.
     rounds: Option<(u64, Sender<Round>)>,
     /// Nobody has connected for it yet.
-    begun: Option<(BegunCopy, Receiver<Round>)>,
+    begun: Option<(u64, Beginning, Receiver<Round>)>,
     /// Who has connected for which pairing, before it was begun.
     fetcher: Option<(u64, Fetcher, Compression)>,
     sender: Option<SnapshotSender>,
@@ -36,7 +37,12 @@ impl Copy {
         self.rounds.is_none() && self.begun.is_none() && self.sender.is_none()
     }
 
-    /// A round after the first of this pairing's.
+    /// Whether it is for this pairing.
+    fn is_of(&self, pairing: u64) -> bool {
+        self.rounds.as_ref().is_some_and(|(its, _)| *its == pairing)
+    }
+
+    /// A round of this pairing's, after what it began with.
     pub(super) fn round(&self, pairing: u64, round: Round) {
         if let Some((its, rounds)) = &self.rounds
             && *its == pairing
@@ -59,21 +65,43 @@ impl PrimaryLoop {
                 self.vcpu
                     .snapshot(number, Extent::Whole, SnapshotDisks::Copied);
             }
-            Some(pairing) => self.vcpu.copy(pairing),
+            Some(pairing) => self.vcpu.copy(pairing, self.may_send_disks_first()),
             None => {}
+        }
+    }
+
+    /// Whether whoever joins takes them: not a program of before.
+    fn may_send_disks_first(&self) -> bool {
+        let joiner = self.core.joining().map(|joiner| joiner.connection);
+        joiner.is_some_and(|connection| self.host.takes_disks_first(connection))
+    }
+
+    /// A copy was begun, with its disks.
+    pub(super) fn disks_begun(&mut self, begun: BegunDisks) {
+        let pairing = begun.asks.pairing();
+        if self.requests.taken(monotonic(), pairing, Duration::ZERO) {
+            self.begin(pairing, Beginning::Disks(begun));
         }
     }
 
     /// The first round of a copy was begun.
     pub(super) fn copy_begun(&mut self, begun: BegunCopy) {
         self.snapshot_pause = self.snapshot_pause.max(begun.pause);
-        if !self.requests.taken(monotonic(), begun.pairing, begun.pause) {
+        let pairing = begun.pairing;
+        if !self.requests.taken(monotonic(), pairing, begun.pause) {
             // Dropped here it is not taken any further.
             return;
         }
+        match self.copy.is_of(pairing) {
+            true => self.copy.round(pairing, Round::First(Box::new(begun))),
+            false => self.begin(pairing, Beginning::Machine(begun)),
+        }
+    }
+
+    fn begin(&mut self, pairing: u64, begun: Beginning) {
         let (sender, rounds) = mpsc::channel();
-        self.copy.rounds = Some((begun.pairing, sender));
-        self.copy.begun = Some((begun, rounds));
+        self.copy.rounds = Some((pairing, sender));
+        self.copy.begun = Some((pairing, begun, rounds));
         self.begin_sending();
     }
 
@@ -115,12 +143,12 @@ impl PrimaryLoop {
 
     /// Sends the copy, if there is one and somebody has connected for it.
     fn begin_sending(&mut self) {
-        let pairing = self.copy.begun.as_ref().map(|(begun, _)| begun.pairing);
+        let pairing = self.copy.begun.as_ref().map(|(pairing, ..)| *pairing);
         let is_its = |fetcher: &mut (u64, Fetcher, Compression)| Some(fetcher.0) == pairing;
         let Some((pairing, fetcher, compression)) = self.copy.fetcher.take_if(is_its) else {
             return;
         };
-        let Some((begun, rounds)) = self.copy.begun.take() else {
+        let Some((_, begun, rounds)) = self.copy.begun.take() else {
             return;
         };
         let mutations = self.host.pair_config.mutations;

@@ -46,7 +46,9 @@ use replication::ConnectionId;
 use replication::config::PairConfig;
 use replication::event::Event;
 use replication::links::{LinkId, LinkTimes};
-use replication::message::{Greeting, LifeId, Message, PROTOCOL_VERSION, Refusal, spoken, unpacks};
+use replication::message::{
+    Greeting, LifeId, Message, PROTOCOL_VERSION, Refusal, spoken, takes_disks_first, unpacks,
+};
 use replication::mutation::Mutations;
 use replication::startup::{Standing, TurnedAway};
 use replication::succession::Generation;
@@ -313,6 +315,13 @@ impl Host {
     pub fn unpacks(&self, id: ConnectionId) -> bool {
         let channel = self.channels.get(&id);
         channel.and_then(Channel::greeted_in).is_some_and(unpacks)
+    }
+
+    /// Whether the host at the other end of a connection can be sent a copy's disks before its machine.
+    pub fn takes_disks_first(&self, id: ConnectionId) -> bool {
+        let channel = self.channels.get(&id);
+        let greeted_in = channel.and_then(Channel::greeted_in);
+        greeted_in.is_some_and(takes_disks_first)
     }
 
     /// Connections that are open.

@@ -464,6 +464,7 @@ impl PrimaryLoop {
             match report {
                 LiveReport::Steps { steps, count } => self.steps(steps, count),
                 LiveReport::Snapshot(begun) => self.snapshot_begun(begun),
+                LiveReport::DisksBegun(begun) => self.disks_begun(*begun),
                 LiveReport::CopyBegun(begun) => self.copy_begun(*begun),
                 LiveReport::CopyRound(pairing, pages) => {
                     self.copy.round(pairing, Round::Pages(pages));

@@ -203,8 +203,8 @@ fn restore(
     let (stream, writer) = fetch(&parts, fetching)?;
     let mut pieces = PieceStream::new(stream, writer, &parts, copied);
     let made = make(&parts, &mut pieces);
-    let made = match pieces.lost.take() {
-        Some(why) => return Err(RestoreError::Lost(why)),
+    let made = match pieces.failed.take() {
+        Some(why) => return Err(why),
         None => made?,
     };
     start(made, parts).map_err(|error| format!("its thread cannot be started: {error}").into())
@@ -240,12 +240,20 @@ fn make_with(
     pieces: &mut PieceStream,
     own: &OwnDisks,
 ) -> Result<Box<dyn Machine>, RestoreError> {
+    if pieces.disks_come_first() {
+        pieces.store_disks(own)?;
+        pieces.store_changes_in(own.disks.clone());
+    }
     let machine = parts
         .machines
         .restore(pieces)
         .map_err(|error| error.to_string())?;
     check_board(&*machine, &parts.config, &own.disks)?;
-    pieces.store_disks(own)?;
+    pieces.machine_is_whole()?;
+    if !pieces.disks_come_first() {
+        pieces.store_disks(own)?;
+    }
+    pieces.store_rest(&own.disks)?;
     for disk in own.disks.iter() {
         disk.sync()
             .map_err(|error| RestoreError::Disk(format!("a disk cannot be synced: {error}")))?;

@@ -10,11 +10,11 @@ use crate::packing::CopyPacker;
 use crate::priority::yield_to_the_guest;
 use crate::random;
 use crate::status::JoinProgress;
-use crate::vcpu::{BegunCopy, BegunSnapshot, PagesLost, SnapshotPages};
+use crate::vcpu::{BegunCopy, BegunDisks, BegunSnapshot, CopyAsks, PagesLost, SnapshotPages};
 use crate::wake::Waker;
 use environment::mpsc::{self, Receiver};
 use environment::net::{Shutdown, TcpStream};
-use machine::snapshot::{SnapshotHead, SnapshotWriter};
+use machine::snapshot::SnapshotWriter;
 use replication::blocks::Comparison;
 use replication::message::{MAX_CHUNK_BYTES, Message, MessageWriter, SnapshotChunk, SnapshotPart};
 use replication::mutation::Mutations;
@@ -82,15 +82,27 @@ impl SnapshotRequests {
     }
 }
 
-/// A round of a copy after the first.
+/// What a copy begins with.
+pub enum Beginning {
+    /// Its disks, before the machine and between its rounds.
+    Disks(BegunDisks),
+    /// The machine, with all that the disks hold behind its last round: whoever joins has a program of before, or
+    /// nothing of disks is copied.
+    Machine(BegunCopy),
+}
+
+/// A round of a copy, after what it began with.
 pub enum Round {
+    /// All of the machine's RAM, if the disks came before.
+    First(Box<BegunCopy>),
     /// What changed meanwhile; more may change.
     Pages(SnapshotPages),
     /// The snapshot.
     Last(Box<BegunSnapshot>),
 }
 
-/// A copy on its way: first the machine, in rounds, then the disks. Who drops this ends it.
+/// A copy on its way: the disks as they were, then the machine in rounds with what changed of the disks between them, then
+/// what changed since. Who drops this ends it.
 pub struct SnapshotSender {
     /// Says what came of it.
     ended: Receiver<Result<SentBytes, String>>,
@@ -100,27 +112,44 @@ pub struct SnapshotSender {
     handle: TcpStream,
 }
 
+impl Beginning {
+    fn pairing(&self) -> u64 {
+        match self {
+            Beginning::Disks(begun) => begun.asks.pairing(),
+            Beginning::Machine(begun) => begun.pairing,
+        }
+    }
+
+    fn disk_lengths(&self) -> &[u64] {
+        match self {
+            Beginning::Disks(begun) => &begun.disk_lengths,
+            Beginning::Machine(begun) => &begun.disk_lengths,
+        }
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        match self {
+            Beginning::Disks(begun) => begun.memory_bytes,
+            Beginning::Machine(begun) => begun.memory_bytes,
+        }
+    }
+}
+
 impl SnapshotSender {
     /// Begins to send to whoever has connected for it.
     ///
     /// # Errors
     /// The host gives no thread, or no random number.
     pub fn start(
-        begun: BegunCopy,
+        begun: Beginning,
         rounds: Receiver<Round>,
         peer: Fetcher,
         packer: Option<CopyPacker>,
         mutations: Mutations,
         waker: Waker,
     ) -> io::Result<SnapshotSender> {
-        let BegunCopy {
-            pairing,
-            head,
-            pages,
-            memory_bytes,
-            disk_lengths,
-            pause: _,
-        } = begun;
+        let pairing = begun.pairing();
+        let disk_lengths = begun.disk_lengths().to_vec();
         let (sender, ended) = mpsc::channel();
         let meter = Arc::new(Mutex::new(CopyMeter::new(monotonic())));
         let handle = peer.stream.handle()?;
@@ -136,19 +165,15 @@ impl SnapshotSender {
             pairing,
             chunks: 0,
             offset: 0,
-            total: memory_bytes.saturating_add(disk_bytes),
+            total: begun.memory_bytes().saturating_add(disk_bytes),
             piece: Vec::with_capacity(MAX_CHUNK_BYTES),
         };
         environment::thread::Builder::new()
             .name("snapshot".into())
             .spawn(move || {
                 yield_to_the_guest();
-                let sent = cutter
-                    .begin(&disk_lengths)
-                    .and_then(|()| cutter.machine(&head, &pages, &rounds))
-                    .and_then(|last| cutter.disks(&disk_lengths, &last.disk_parts))
-                    .and_then(|()| Ok(cutter.end()?))
-                    .map(|()| lock(&cutter.meter).sent());
+                let sent = cutter.copy(begun, &disk_lengths, &rounds);
+                let sent = sent.map(|()| lock(&cutter.meter).sent());
                 // Nobody may want to know any more.
                 let _told = sender.send(sent.map_err(|error| error.to_string()));
                 waker.wake();
@@ -216,11 +241,41 @@ struct Cutter {
 }
 
 impl Cutter {
-    fn begin(&mut self, disk_lengths: &[u64]) -> Result<(), SendError> {
+    fn copy(
+        &mut self,
+        begun: Beginning,
+        disk_lengths: &[u64],
+        rounds: &Receiver<Round>,
+    ) -> Result<(), SendError> {
+        match begun {
+            Beginning::Machine(first) => {
+                self.begin(disk_lengths, false)?;
+                let last = self.machine(&first, rounds, None)?;
+                self.disks(disk_lengths, &last.disk_parts)?;
+            }
+            Beginning::Disks(BegunDisks { asks, .. }) => {
+                self.begin(disk_lengths, true)?;
+                self.disks_first(disk_lengths, &asks)?;
+                asks.machine();
+                let Round::First(first) = rounds.recv().map_err(|_| PagesLost)? else {
+                    unreachable!("a machine's copy begins with its first round");
+                };
+                let last = self.machine(&first, rounds, Some(&asks))?;
+                self.changed(&last.disk_parts)?;
+            }
+        }
+        Ok(self.end()?)
+    }
+
+    fn begin(&mut self, disk_lengths: &[u64], disks_first: bool) -> Result<(), SendError> {
         if self.packer.is_some() {
             self.head.clear();
             self.writer.write(&mut self.head, &Message::Packed);
             self.peer.stream.write_all(&self.head)?;
+        }
+        if disks_first {
+            let pairing = self.pairing;
+            self.say(&Message::DisksFirst { pairing })?;
         }
         Ok(self.say(&Message::Disks {
             pairing: self.pairing,
@@ -229,26 +284,27 @@ impl Cutter {
         })?)
     }
 
-    /// Sends all rounds, and gives the last.
+    /// Sends all rounds, and what changed of the disks meanwhile, if they came before; gives the last.
     fn machine(
         &mut self,
-        head: &SnapshotHead,
-        pages: &SnapshotPages,
+        first: &BegunCopy,
         rounds: &Receiver<Round>,
+        disks: Option<&CopyAsks>,
     ) -> Result<Box<BegunSnapshot>, SendError> {
-        let mut writer = SnapshotWriter::begin(head, &mut *self)?;
-        send_pages(&mut writer, pages)?;
+        let mut writer = SnapshotWriter::begin(&first.head, &mut *self)?;
+        send_pages(&mut writer, &first.pages)?;
         writer.first_round_ended()?;
-        writer.get_mut().round_ended()?;
-        pages.ask_next_round();
+        writer.get_mut().round_ended(disks)?;
+        first.pages.ask_next_round();
         let last = loop {
             match rounds.recv().map_err(|_| PagesLost)? {
                 Round::Pages(pages) => {
                     send_pages(&mut writer, &pages)?;
-                    writer.get_mut().round_ended()?;
+                    writer.get_mut().round_ended(disks)?;
                     pages.ask_next_round();
                 }
                 Round::Last(last) => break last,
+                Round::First(_) => unreachable!("it has come"),
             }
         };
         writer.last_round(&last.head)?;
@@ -259,9 +315,16 @@ impl Cutter {
     }
 
     /// Says that a round has ended, and waits until all of it is where it belongs: what is on its way when
-    /// the last round begins, the backup has to catch up with.
-    fn round_ended(&mut self) -> Result<(), SendError> {
+    /// the last round begins, the backup has to catch up with. What changed of disks meanwhile goes with it.
+    fn round_ended(&mut self, disks: Option<&CopyAsks>) -> Result<(), SendError> {
         self.flush()?;
+        if let Some(asks) = disks {
+            self.pass(asks)?;
+        }
+        self.all_is_there()
+    }
+
+    fn all_is_there(&mut self) -> Result<(), SendError> {
         let pairing = self.pairing;
         let ended = Message::SnapshotRound { pairing };
         self.say(&ended)?;

@@ -4,8 +4,8 @@
 use super::LiveOptions;
 use super::copying::SnapshotPages;
 use crate::disk::overlay::LayerId;
-use crate::disk::{CopiedPart, Freezing, SECTOR_BYTES};
-use environment::mpsc::{self, Receiver};
+use crate::disk::{CopiedPart, Freezing, PassAhead, SECTOR_BYTES, copied_parts};
+use environment::mpsc::{self, Receiver, Sender};
 use machine::Machine;
 use machine::input::Input;
 use machine::memory::{Extent, PAGE_SIZE};
@@ -45,6 +45,13 @@ pub(crate) enum LiveCommand {
         extent: Extent,
         disks: SnapshotDisks,
     },
+    /// Report [`LiveReport::DisksBegun`] for this pairing if there is something of disks to be copied, or else begin as
+    /// for [`LiveCommand::Copy`].
+    CopyDisksFirst { pairing: u64 },
+    /// A pass over the disks, ahead of the copy.
+    CopyDisks(PassAhead),
+    /// There are no more such passes: what was copied has ended, or went no further.
+    EndDisks { pairing: u64 },
     /// Begin a copy of the machine for this pairing, in rounds. The last is a snapshot.
     Copy { pairing: u64 },
     /// Go on to the next round of this copy.
@@ -148,6 +155,8 @@ pub enum LiveReport {
     /// The snapshot that was asked for, or the last round of a copy, at this instruction count. All that
     /// was reported before is in it, nothing that is reported after.
     Snapshot(Box<BegunSnapshot>),
+    /// A copy that was asked for begins with the disks.
+    DisksBegun(Box<BegunDisks>),
     /// The first round of a copy that was asked for.
     CopyBegun(Box<BegunCopy>),
     /// Another round of this pairing's copy, which is not the last.
@@ -223,6 +232,64 @@ pub struct VcpuFailure {
     pub count: InstructionCount,
     /// Why, on one line.
     pub reason: String,
+}
+
+/// A copy whose disks are made before the machine's: records are for the backup only from the last round of the
+/// machine on, however long the disks take.
+pub struct BegunDisks {
+    /// About how many bytes of RAM there are to come.
+    pub memory_bytes: u64,
+    /// How long its disks are, in bytes.
+    pub disk_lengths: Vec<u64>,
+    /// Asks for what is to come.
+    pub asks: CopyAsks,
+}
+
+/// Asks the machine's thread for the next of a copy. Who drops this ends what there is of the disks' copy before the
+/// last round.
+pub struct CopyAsks {
+    pairing: u64,
+    thread: Sender<Command>,
+}
+
+impl CopyAsks {
+    pub(super) fn new(pairing: u64, thread: Sender<Command>) -> CopyAsks {
+        CopyAsks { pairing, thread }
+    }
+
+    /// The pairing that it is for.
+    pub fn pairing(&self) -> u64 {
+        self.pairing
+    }
+
+    /// Everything on the disks, or what changed since it was copied.
+    pub fn disks(&self, forgets_changes: bool) -> Receiver<CopiedPart> {
+        let (sender, parts) = copied_parts();
+        self.ask(LiveCommand::CopyDisks(PassAhead {
+            pairing: self.pairing,
+            parts: sender,
+            forgets_changes,
+        }));
+        parts
+    }
+
+    /// The machine, from its first round on: [`LiveReport::CopyBegun`].
+    pub fn machine(&self) {
+        let pairing = self.pairing;
+        self.ask(LiveCommand::Copy { pairing });
+    }
+
+    fn ask(&self, command: LiveCommand) {
+        // A machine that has gone says so elsewhere.
+        let _sent = self.thread.send(Command::Live(command));
+    }
+}
+
+impl Drop for CopyAsks {
+    fn drop(&mut self) {
+        let pairing = self.pairing;
+        self.ask(LiveCommand::EndDisks { pairing });
+    }
 }
 
 /// A copy that is being made while the machine runs on.

@@ -70,6 +70,7 @@ mod kind {
     pub const LINKS: u8 = 39;
     pub const LINK: u8 = 40;
     pub const PACKED: u8 = 41;
+    pub const DISKS_FIRST: u8 = 42;
 }
 
 fn get_link(fields: &mut Fields<'_>) -> Result<LinkId, WireError> {
@@ -202,6 +203,10 @@ pub(super) fn encode(out: &mut Vec<u8>, message: &Message) -> u8 {
             kind::FETCH
         }
         Message::Packed => kind::PACKED,
+        Message::DisksFirst { pairing } => {
+            numbers(out, &[*pairing]);
+            kind::DISKS_FIRST
+        }
         Message::Links { token } => {
             out.extend_from_slice(&token.to_le_bytes());
             kind::LINKS
@@ -508,6 +513,9 @@ pub(super) fn decode(kind: u8, payload: &[u8]) -> Result<Message, WireError> {
             run: RunId(u128::from_le_bytes(f.array()?)),
         },
         kind::PACKED => Message::Packed,
+        kind::DISKS_FIRST => Message::DisksFirst {
+            pairing: f.varint()?,
+        },
         kind::LINKS => Message::Links {
             token: u128::from_le_bytes(f.array()?),
         },

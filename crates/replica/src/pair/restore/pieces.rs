@@ -26,6 +26,7 @@ enum Arrived {
         offset: u64,
         length: usize,
     },
+    DisksFirst,
     Disks {
         seed: u64,
         lengths: Vec<u64>,
@@ -44,7 +45,19 @@ enum Arrived {
     End,
 }
 
-/// The pieces in their order: the machine's bytes to be read, and after them what differs of the disks.
+impl Arrived {
+    /// It belongs on a disk.
+    fn is_of_a_disk(&self) -> bool {
+        match self {
+            Arrived::Piece { part, .. } => matches!(part, SnapshotPart::Disk(_)),
+            Arrived::Zeros { .. } => true,
+            _ => false,
+        }
+    }
+}
+
+/// The pieces in their order: what differs of the disks, then the machine's bytes to be read, between which what changed of
+/// the disks is stored, and at last what changed since. Of a program of before: the machine's, and what differs after them.
 pub(super) struct PieceStream {
     stream: BlockingPeer,
     reader: MessageReader,
@@ -57,8 +70,12 @@ pub(super) struct PieceStream {
     /// How much there is of the machine's piece that is being read, and how much of it was.
     piece: usize,
     taken: usize,
-    /// The connection failed, or what came is no piece of this snapshot.
-    pub(super) lost: Option<String>,
+    /// The connection failed, or what came is no piece of this snapshot, or a disk did not take what came between the
+    /// machine's pieces.
+    pub(super) failed: Option<RestoreError>,
+    disks_first: bool,
+    /// Where what comes of disks between the machine's pieces belongs.
+    disks: Arc<Vec<Disk>>,
     /// Bytes of the machine that came so far, and may come.
     machine_bytes: u64,
     limit: u64,
@@ -81,7 +98,9 @@ impl PieceStream {
             chunks: 0,
             piece: 0,
             taken: 0,
-            lost: None,
+            failed: None,
+            disks_first: false,
+            disks: Arc::default(),
             machine_bytes: 0,
             limit: snapshot_limit(&parts.config),
         }
@@ -89,10 +108,25 @@ impl PieceStream {
 
     /// Which disks belong to the snapshot: the seed of their digests, and the length of each.
     pub(super) fn disks(&mut self) -> Result<(u64, Vec<u64>), RestoreError> {
-        match self.next()? {
+        let mut next = self.next()?;
+        if next == Arrived::DisksFirst {
+            self.disks_first = true;
+            next = self.next()?;
+        }
+        match next {
             Arrived::Disks { seed, lengths } => Ok((seed, lengths)),
             _ => Err(out_of_order()),
         }
+    }
+
+    /// Whether the disks come before the machine.
+    pub(super) fn disks_come_first(&self) -> bool {
+        self.disks_first
+    }
+
+    /// What comes of disks between the machine's pieces belongs there.
+    pub(super) fn store_changes_in(&mut self, disks: Arc<Vec<Disk>>) {
+        self.disks = disks;
     }
 
     /// What comes next. The piece before is gone.
@@ -105,7 +139,8 @@ impl PieceStream {
         (self.piece, self.taken) = (0, 0);
         let next = self.receive();
         next.inspect_err(|error| {
-            self.lost.get_or_insert(error.to_string());
+            self.failed
+                .get_or_insert_with(|| RestoreError::Lost(error.to_string()));
         })
     }
 
@@ -163,13 +198,18 @@ impl PieceStream {
     /// Goes on to the next of the machine's pieces, or past the end of a round.
     fn next_of_machine(&mut self) -> io::Result<()> {
         let lost = |why: &str| Err(io::Error::other(why));
-        match self.try_next()? {
-            Arrived::Round => {
-                // What came before was used up, or nobody would ask for more.
-                let pairing = self.pairing;
-                self.say(&Message::SnapshotRound { pairing })
-                    .map_err(io::Error::other)
-            }
+        let next = self.try_next()?;
+        if self.disks_first && next.is_of_a_disk() {
+            let stored = self.store(&self.disks, &next);
+            return stored.map_err(|error| {
+                let why = io::Error::other(error.to_string());
+                self.failed = Some(error);
+                why
+            });
+        }
+        match next {
+            // What came before was used up, or nobody would ask for more.
+            Arrived::Round => self.say_round().map_err(io::Error::other),
             Arrived::Piece {
                 part: SnapshotPart::Machine,
                 offset,
@@ -189,6 +229,12 @@ impl PieceStream {
         }
     }
 
+    /// All that came before is where it belongs.
+    fn say_round(&mut self) -> Result<(), RestoreError> {
+        let pairing = self.pairing;
+        self.say(&Message::SnapshotRound { pairing })
+    }
+
     fn say(&mut self, message: &Message) -> Result<(), RestoreError> {
         let mut bytes = Vec::new();
         self.writer.write(&mut bytes, message);
@@ -197,11 +243,17 @@ impl PieceStream {
             .map_err(|error| RestoreError::Lost(error.to_string()))
     }
 
+    /// Nothing is left of the machine's pieces.
+    pub(super) fn machine_is_whole(&self) -> Result<(), RestoreError> {
+        if self.taken == self.piece {
+            Ok(())
+        } else {
+            Err(out_of_order())
+        }
+    }
+
     /// Says what the disks hold, window by window, and stores what differs.
     pub(super) fn store_disks(&mut self, own: &OwnDisks) -> Result<(), RestoreError> {
-        if self.taken != self.piece {
-            return Err(out_of_order());
-        }
         let lengths: Vec<u64> = own.disks.iter().map(Disk::copied_bytes).collect();
         for (device, range) in windows(&lengths) {
             let window = own.digesting.next().ok_or_else(out_of_order)?;
@@ -217,18 +269,30 @@ impl PieceStream {
                 digests: window.digests,
             }))?;
             let end = range.end;
-            while self.store_next(&own.disks)? != (Arrived::Alike { device, end }) {}
+            self.store_until(&own.disks, &Arrived::Alike { device, end })?;
         }
-        match self.next()? {
-            Arrived::End => Ok(()),
-            _ => Err(out_of_order()),
+        Ok(())
+    }
+
+    /// Stores what changed of the disks since it came, to the end of the snapshot.
+    pub(super) fn store_rest(&mut self, disks: &[Disk]) -> Result<(), RestoreError> {
+        self.store_until(disks, &Arrived::End)
+    }
+
+    /// Stores what comes of disks before this.
+    fn store_until(&mut self, disks: &[Disk], last: &Arrived) -> Result<(), RestoreError> {
+        loop {
+            let next = self.next()?;
+            if next == *last {
+                return Ok(());
+            }
+            self.store(disks, &next)?;
         }
     }
 
-    /// Stores what comes next, if it is to be stored.
-    fn store_next(&mut self, disks: &[Disk]) -> Result<Arrived, RestoreError> {
-        let arrived = self.next()?;
-        let (device, stored) = match &arrived {
+    /// Stores what has just come of a disk.
+    fn store(&self, disks: &[Disk], arrived: &Arrived) -> Result<(), RestoreError> {
+        let (device, stored) = match arrived {
             Arrived::Piece {
                 part: SnapshotPart::Disk(device),
                 offset,
@@ -243,16 +307,17 @@ impl PieceStream {
                 offset,
                 length,
             } => (*device, disk(disks, *device)?.zero_copied(*offset, *length)),
-            Arrived::Alike { .. } => return Ok(arrived),
-            Arrived::Piece { .. } | Arrived::Disks { .. } | Arrived::Round | Arrived::End => {
-                return Err(out_of_order());
-            }
+            Arrived::Piece { .. }
+            | Arrived::DisksFirst
+            | Arrived::Disks { .. }
+            | Arrived::Alike { .. }
+            | Arrived::Round
+            | Arrived::End => return Err(out_of_order()),
         };
         stored.map_err(|error| {
             let what = format!("its disk {device} cannot be written here: {error}");
             RestoreError::Disk(what)
-        })?;
-        Ok(arrived)
+        })
     }
 }
 
@@ -324,6 +389,7 @@ fn arrived(fetched: &Fetched<'_>, copied: &Mutex<CopyMeter>) -> io::Result<(u64,
             let (seed, lengths) = (*seed, lengths.clone());
             (*pairing, Arrived::Disks { seed, lengths })
         }
+        Fetched::DisksFirst { pairing } => (*pairing, Arrived::DisksFirst),
         Fetched::Zeros {
             pairing,
             device,

@@ -5,8 +5,11 @@
 //! until that is little; the last round is the snapshot, and only from there on the backup needs the log.
 
 use super::super::copying::{Copying, Progress};
-use super::super::messages::{BegunCopy, BegunSnapshot, LiveReport, SnapshotDisks};
+use super::super::messages::{
+    BegunCopy, BegunDisks, BegunSnapshot, CopyAsks, LiveReport, SnapshotDisks,
+};
 use super::{Flush, Live};
+use crate::disk::PassAhead;
 use crate::host_time::monotonic_ns;
 use crate::vcpu::SnapshotPages;
 use environment::mpsc;
@@ -98,6 +101,37 @@ impl Live<'_> {
     fn end_copying(&mut self) {
         if let Some(copying) = self.snapshots.copying.take() {
             copying.end(&mut *self.guest.machine);
+        }
+    }
+
+    /// Begins a copy for this pairing with what there is to be copied of disks.
+    pub(super) fn begin_disks(&mut self, pairing: u64) {
+        if self.ends.wanted_snapshot() != pairing {
+            return;
+        }
+        let disk_lengths = self.guest.copied_lengths();
+        if disk_lengths.iter().all(|length| *length == 0) {
+            return self.begin_copy(pairing);
+        }
+        let memory_bytes = self.guest.machine.pages_in_use() as u64 * PAGE_SIZE;
+        self.ends.live(LiveReport::DisksBegun(Box::new(BegunDisks {
+            memory_bytes,
+            disk_lengths,
+            asks: CopyAsks::new(pairing, self.ends.own.clone()),
+        })));
+    }
+
+    /// A pass over the disks. Whoever has given it up meanwhile does not listen.
+    pub(super) fn copy_disks(&mut self, pass: PassAhead) {
+        if let Some(thread) = self.guest.disk_thread() {
+            thread.copy_ahead(pass);
+        }
+    }
+
+    /// There is no further pass.
+    pub(super) fn end_disks(&mut self, pairing: u64) {
+        if let Some(thread) = self.guest.disk_thread() {
+            thread.end_ahead(pairing);
         }
     }
 
@@ -194,7 +228,7 @@ impl Live<'_> {
         let began_ns = monotonic_ns();
         let (mut disk_parts, mut freezing) = (mpsc::sync_channel(1).1, None);
         match (self.guest.disk_thread(), disks) {
-            (Some(thread), SnapshotDisks::Copied) => disk_parts = thread.begin_copy(),
+            (Some(thread), SnapshotDisks::Copied) => disk_parts = thread.begin_copy(pairing),
             (Some(thread), SnapshotDisks::Layered(id)) => freezing = Some(thread.freeze(id)),
             (Some(_), SnapshotDisks::Untouched) | (None, _) => {}
         }

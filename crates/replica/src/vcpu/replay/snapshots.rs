@@ -45,7 +45,7 @@ impl Snapshots {
         self.end(guest);
         let began_ns = monotonic_ns();
         let disk_parts = match guest.disk_thread() {
-            Some(thread) => thread.begin_copy(),
+            Some(thread) => thread.begin_copy(number),
             None => mpsc::sync_channel(1).1,
         };
         let machine = &mut *guest.machine;

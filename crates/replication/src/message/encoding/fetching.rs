@@ -60,6 +60,9 @@ pub(in crate::message) fn decode_fetched(
             pairing: f.varint()?,
         },
         kind::PACKED => Fetched::Packed,
+        kind::DISKS_FIRST => Fetched::DisksFirst {
+            pairing: f.varint()?,
+        },
         _ => return Ok(Fetched::Other),
     };
     f.end()?;

@@ -271,6 +271,7 @@ impl Single {
                 }
                 // A machine alone is asked for neither.
                 LiveReport::Snapshot(_)
+                | LiveReport::DisksBegun(_)
                 | LiveReport::CopyBegun(_)
                 | LiveReport::CopyRound(..)
                 | LiveReport::StandsStill => {}

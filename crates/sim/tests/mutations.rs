@@ -10,6 +10,7 @@ use sim::{Options, run_seed};
 fn seeds_until_found(
     mutation: Mutation,
     hosts: Option<usize>,
+    first: u64,
     at_most: u64,
 ) -> Option<(u64, String)> {
     let options = Options {
@@ -18,16 +19,17 @@ fn seeds_until_found(
         ..Options::default()
     };
     hunt::seeds_until_found(at_most, |seed| {
-        let failure = run_seed(seed, &options).err()?;
+        let failure = run_seed(first + seed, &options).err()?;
         Some(failure.violation.to_string())
     })
 }
 
 macro_rules! found {
-    ($($name:ident: $mutation:ident within $seeds:literal $(of $hosts:literal)?,)*) => {$(
+    ($($name:ident: $mutation:ident within $seeds:literal $(of $hosts:literal)? $(from $first:literal)?,)*) => {$(
         #[test]
         fn $name() {
-            let found = seeds_until_found(Mutation::$mutation, None $(.or(Some($hosts)))?, $seeds);
+            let (hosts, first) = (None $(.or(Some($hosts)))?, 0 $(+ $first)?);
+            let found = seeds_until_found(Mutation::$mutation, hosts, first, $seeds);
             println!("{:?}: {found:?}", Mutation::$mutation);
             assert!(found.is_some(), "not found within {} seeds", $seeds);
         }
@@ -47,7 +49,9 @@ found! {
     a_round_trip_taken_for_lag_is_found: RoundTripIsLag within 500,
     a_restore_taken_for_silence_is_found: RestoreCountsAsSilence within 500,
     a_fixed_time_for_records_is_found: RecordTimeoutIsFixed within 500,
-    an_own_disk_that_is_not_asked_is_found: OwnDiskFailureIgnored within 2000 of 2,
+    // One world in some hundred shows it, and the first is the 640th: to look for it from the beginning took half of the
+    // time of all of these.
+    an_own_disk_that_is_not_asked_is_found: OwnDiskFailureIgnored within 1400 of 2 from 600,
     a_snapshot_that_is_not_cancelled_is_found: SnapshotNotCancelled within 500,
     a_torn_key_taken_for_defeat_is_found: TornKeyIsDefeat within 1000,
     a_log_that_forgets_what_is_needed_is_found: LogForgetsWhatIsNeeded within 500,
@@ -63,7 +67,7 @@ found! {
 #[test]
 #[ignore = "takes minutes: cargo test -p sim --test mutations -- --ignored"]
 fn an_own_key_that_is_not_looked_at_is_found() {
-    let found = seeds_until_found(Mutation::OwnKeyNotLookedAt, None, 2000);
+    let found = seeds_until_found(Mutation::OwnKeyNotLookedAt, None, 0, 2000);
     println!("{found:?}");
     assert!(found.is_some(), "not found within 2000 seeds");
 }
@@ -72,7 +76,7 @@ fn an_own_key_that_is_not_looked_at_is_found() {
 #[test]
 #[ignore = "takes minutes: cargo test -p sim --test mutations -- --ignored"]
 fn two_drops_at_once_are_found() {
-    let found = seeds_until_found(Mutation::SecondDropForgotten, Some(3), 2000);
+    let found = seeds_until_found(Mutation::SecondDropForgotten, Some(3), 0, 2000);
     println!("{found:?}");
     assert!(found.is_some(), "not found within 2000 seeds");
 }

@@ -5,6 +5,7 @@ use crate::kernel_image::kernel_image;
 use crate::kernels;
 use crate::random::Random;
 use crate::remapping;
+use crate::rings;
 use iced_x86::code_asm::*;
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Mnemonic, OpKind, Register};
 
@@ -19,13 +20,23 @@ const SUBROUTINES: u64 = 6;
 const REMAPPING: u64 = SLOTS + (STEPS + SUBROUTINES) * SLOT;
 const REMAPPING_ROUTINES: u64 = 6;
 const REMAPPING_BYTES: u64 = 1024;
+/// Behind these, subroutines that go to an inner privilege that is not the kernel's.
+const RINGS: u64 = REMAPPING + REMAPPING_ROUTINES * REMAPPING_BYTES;
+const RING_ROUTINES: u64 = 3;
+const RING_BYTES: u64 = 1024;
 const DESCRIPTORS: u64 = 0x1_0000;
 const GDT: u64 = DESCRIPTORS + 0x1000;
 const TSS: u64 = DESCRIPTORS + 0x1100;
 const POINTER: u64 = DESCRIPTORS + 0x1200;
 const MONITOR: u64 = 0x2_0000;
 /// Where a fault goes on.
-const RESUME: u64 = MONITOR;
+pub const RESUME: u64 = MONITOR;
+/// With which CS and SS.
+pub const RESUME_CODE: u64 = MONITOR + 32;
+pub const RESUME_STACK: u64 = MONITOR + 40;
+/// The kernel's CS and SS, and those of CPL 1 and 2.
+pub const KERNEL: [u16; 2] = [0x10, 0x18];
+pub const INNER: [[u16; 2]; 2] = [[0x31, 0x39], [0x42, 0x4a]];
 /// Where the guest counts its faults; behind that, the sum of what they said.
 pub const FAULTS: u64 = MONITOR + 8;
 const SUM: u64 = MONITOR + 16;
@@ -76,6 +87,14 @@ fn assemble(random: &mut Random) -> Result<Vec<u8>, IcedError> {
         routine.resize(REMAPPING_BYTES as usize, 0xcc);
         code.extend(routine);
     }
+    for number in 0..RING_ROUTINES {
+        let mut a = CodeAssembler::new(64)?;
+        rings::rounds(&mut a, random)?;
+        let mut routine = a.assemble(RINGS + number * RING_BYTES)?;
+        assert!(routine.len() <= RING_BYTES as usize);
+        routine.resize(RING_BYTES as usize, 0xcc);
+        code.extend(routine);
+    }
     Ok(code)
 }
 
@@ -94,6 +113,12 @@ fn start(random: &mut Random) -> Result<Vec<u8>, IcedError> {
         (GDT + 0x18, 0x00cf_9300_0000_ffff),
         (GDT + 0x20, 0x67 | (TSS & 0xff_ffff) << 16 | 0x89 << 40),
         (GDT + 0x28, 0),
+        (GDT + 0x30, 0x00af_bb00_0000_ffff),
+        (GDT + 0x38, 0x00cf_b300_0000_ffff),
+        (GDT + 0x40, 0x00af_db00_0000_ffff),
+        (GDT + 0x48, 0x00cf_d300_0000_ffff),
+        (RESUME_CODE, KERNEL[0].into()),
+        (RESUME_STACK, KERNEL[1].into()),
         (TSS + 0x24, FAULT_STACK),
     ];
     for (at, value) in quads {
@@ -102,7 +127,7 @@ fn start(random: &mut Random) -> Result<Vec<u8>, IcedError> {
         a.mov(qword_ptr(rcx), rax)?;
     }
     a.mov(rcx, POINTER)?;
-    a.mov(word_ptr(rcx), 0x2f)?;
+    a.mov(word_ptr(rcx), 0x4f)?;
     a.mov(rax, GDT)?;
     a.mov(qword_ptr(rcx + 2), rax)?;
     a.lgdt(ptr(rcx))?;
@@ -159,10 +184,14 @@ fn start(random: &mut Random) -> Result<Vec<u8>, IcedError> {
     a.xor(qword_ptr(SUM), rax)?;
     a.mov(rax, qword_ptr(RESUME))?;
     a.mov(qword_ptr(rsp + 24), rax)?;
+    a.mov(rax, qword_ptr(RESUME_CODE))?;
+    a.mov(qword_ptr(rsp + 32), rax)?;
+    a.mov(rax, qword_ptr(RESUME_STACK))?;
+    a.mov(qword_ptr(rsp + 56), rax)?;
     a.pop(rax)?;
     a.add(rsp, 16)?;
-    // Single steps end here, and RF is not always wanted.
-    a.and(dword_ptr(rsp + 16), random.pick(&[0xcd5, 0x1_0cd5]))?;
+    // Single steps end here, and RF is not always wanted; IOPL stays.
+    a.and(dword_ptr(rsp + 16), random.pick(&[0x3cd5, 0x1_3cd5]))?;
     a.iretq()?;
     a.assemble(ENTRY)
 }
@@ -178,7 +207,7 @@ fn slot(random: &mut Random, at: u64) -> Result<Vec<u8>, IcedError> {
     if random.below(5) != 0 {
         a.mov(rsp, STACK - 8 * random.below(600))?;
     }
-    match random.below(20) {
+    match random.below(21) {
         0 => {
             let mut over = a.create_label();
             any(&mut a, random)?;
@@ -271,6 +300,7 @@ fn slot(random: &mut Random, at: u64) -> Result<Vec<u8>, IcedError> {
         }
         14 | 15 => hand_over(&mut a, random)?,
         16 | 17 => kernels::paths(&mut a, random)?,
+        18 => a.call(RINGS + random.below(RING_ROUTINES) * RING_BYTES)?,
         _ => {
             for _ in 0..1 + random.below(3) {
                 any(&mut a, random)?;

@@ -19,9 +19,10 @@ const NARROW: [AsmRegister32; 10] = [eax, ebx, ecx, edx, esi, ebp, r9d, r10d, r1
 
 /// A few of them, now and then with an interrupt that waits.
 pub fn paths(a: &mut CodeAssembler, random: &mut Random) -> Result<(), IcedError> {
-    match random.below(4) {
+    match random.below(5) {
         0 => interrupts(a, random),
         1 => rights(a, random),
+        2 => bits(a, random),
         _ => {
             a.mov(rdi, DATA + 0x1000 + 8 * random.below(0x200))?;
             for _ in 0..3 + random.below(5) {
@@ -71,6 +72,40 @@ fn rights(a: &mut CodeAssembler, random: &mut Random) -> Result<(), IcedError> {
     }
     if random.below(3) != 0 {
         a.clac()?;
+    }
+    Ok(())
+}
+
+/// A bit of a set in memory is looked at between those who write flags, which could be computed again, and those who read
+/// all of them but CF.
+fn bits(a: &mut CodeAssembler, random: &mut Random) -> Result<(), IcedError> {
+    a.mov(rdi, DATA + 0x1000 + 8 * random.below(0x200))?;
+    for _ in 0..2 + random.below(2) {
+        let (first, second) = (random.pick(&WIDE[..4]), random.pick(&WIDE[4..8]));
+        let place = qword_ptr(rdi + 8 * random.below(4) as i32);
+        let number = random.pick(&[r9, r10, r11, r15]);
+        let number = bit(a, random, number)?;
+        match random.below(4) {
+            0 => a.cmp(first, second)?,
+            1 => a.sub(first, second)?,
+            2 => a.and(first, second)?,
+            _ => a.test(second, first)?,
+        }
+        match random.below(4) {
+            0 => a.bt(place, number)?,
+            1 => a.bts(place, number)?,
+            2 => a.btr(place, number)?,
+            _ => a.lock().btc(place, number)?,
+        }
+        match random.below(4) {
+            0 => a.sets(byte_ptr(rdi + 40))?,
+            1 => a.cmovle(first, second)?,
+            2 => {
+                a.pushfq()?;
+                a.pop(second)?;
+            }
+            _ => a.seto(cl)?,
+        }
     }
     Ok(())
 }

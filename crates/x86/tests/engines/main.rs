@@ -9,6 +9,7 @@ mod kernels;
 #[path = "../determinism/random.rs"]
 mod random;
 mod remapping;
+mod rings;
 mod spaces;
 
 use compare::check;

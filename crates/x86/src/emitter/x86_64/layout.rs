@@ -1,6 +1,6 @@
 //! Where things are: guest registers in host registers, and what `rsp` points to.
 
-use crate::cpu::{GS, Registers, Segment};
+use crate::cpu::{CS, GS, Registers, Segment};
 use crate::emitter::call_back::Frame;
 use crate::interpreter::core::Core;
 use crate::interpreter::op::RIP;
@@ -60,11 +60,14 @@ pub const fn register(guest: u8) -> i32 {
     (offset_of!(Core, r) + 8 * guest as usize) as i32
 }
 
-/// RFLAGS without the status flags, in the core; the number of its bank; whether CPL is 3; where its other registers are.
+/// RFLAGS without the status flags, in the core; the number of its bank; where its other registers are.
 pub const CORE_FLAGS: i32 = offset_of!(Core, flags) as i32;
 pub const CORE_BANK: i32 = offset_of!(Core, bank) as i32;
-pub const CORE_IS_USER: i32 = offset_of!(Core, is_user) as i32;
 pub const CORE_REGISTERS: i32 = offset_of!(Core, registers) as i32;
+/// CS, there: its lowest bits are CPL.
+pub const CODE_SELECTOR: i32 = (offset_of!(Registers, segments)
+    + CS * size_of::<Segment>()
+    + offset_of!(Segment, selector)) as i32;
 /// The bases that SWAPGS exchanges, there.
 pub const GS_BASE: i32 = (offset_of!(Registers, segments)
     + GS * size_of::<Segment>()

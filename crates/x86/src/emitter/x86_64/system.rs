@@ -9,15 +9,16 @@ use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
 use iced_x86::Mnemonic;
 
 impl Emitter<'_> {
-    /// Puts the core into `rax`. Gives the label from which the interpreter executes the instruction, and that behind it.
+    /// Puts the core into `rax`, if CPL is 0; loses `rcx`. Gives the label from which the interpreter executes the instruction, and that behind it.
     fn in_kernel(&mut self) -> (DynamicLabel, DynamicLabel) {
         self.save_flags();
         self.lose_flags();
         let outside = self.asm.new_dynamic_label();
         dynasm!(self.asm; .arch x64
             ; mov rax, [BYTE rsp + (CORE) as i8]
-            ; cmp BYTE [rax + CORE_IS_USER], 0
-            ; jne =>outside
+            ; mov rcx, [rax + CORE_REGISTERS]
+            ; test BYTE [rcx + CODE_SELECTOR], 3
+            ; jnz =>outside
         );
         let back = self.call_back_from(outside);
         (outside, back)

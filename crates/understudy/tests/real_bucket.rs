@@ -5,6 +5,7 @@
 
 mod support;
 
+use arbiter::Attempt;
 use replica::config::{JournalBucket, JournalPlace};
 use replica::journal::ReadMeter;
 use replica::journal::history::JournalHistory;
@@ -251,7 +252,7 @@ fn what_is_too_old_goes_and_what_is_kept_is_replayed_from_the_bucket() {
         .rfind(|(name, _)| name.contains(".segment/") && !name.ends_with("/0000000000000000"));
     let (name, bytes) = newest.unwrap();
     let client = bucket.client();
-    let limit = std::time::Duration::from_secs(20);
+    let limit = &mut Attempt::within(Duration::from_secs(20));
     let mut content = client.get(name, *bytes, limit).unwrap().unwrap();
     let at = content.len() / 2;
     content[at] ^= 1;

@@ -1,7 +1,7 @@
 //! A bucket of a real server, and machines whose journals are in it.
 
 use super::{PairDirectory, Process, ReplicaFiles, run, wait_for};
-use arbiter::{ObjectBucket, S3Credentials, S3Settings, TlsFiles};
+use arbiter::{Attempt, ObjectBucket, S3Credentials, S3Settings, TlsFiles};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::io::Write;
@@ -112,7 +112,7 @@ impl Bucket {
     /// The names of its objects under the prefix, with their bytes.
     pub fn objects(&self) -> Vec<(String, u64)> {
         self.client()
-            .list("", false, Duration::from_secs(20))
+            .list("", false, &mut Attempt::within(Duration::from_secs(20)))
             .unwrap()
             .objects
     }

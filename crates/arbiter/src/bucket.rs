@@ -2,15 +2,16 @@
 //! a journal that is kept in a bucket.
 
 use crate::address::BucketAddress;
-use crate::http::{Answer, Client, excerpt};
+use crate::http::{Answer, Attempt, Client, excerpt};
 use crate::s3::{S3Credentials, S3Error, S3Settings};
 use crate::trouble::{PROBE, Trouble, create_twice};
 use rusty_s3::actions::{DeleteObject, GetObject, PutObject, S3Action};
 use rusty_s3::{Bucket, Credentials, UrlStyle};
 use std::fmt;
+use std::io::{self, Read};
 use std::time::{Duration, SystemTime};
 use thiserror::Error;
-use ureq::http;
+use ureq::{SendBody, http};
 
 /// For how long a signed request is good: one that was held up somewhere does nothing later.
 const REQUEST_VALIDITY: Duration = Duration::from_secs(60);
@@ -18,6 +19,8 @@ const REQUEST_VALIDITY: Duration = Duration::from_secs(60);
 const ANSWER_LIMIT: u64 = 64 << 10;
 /// The longest page of a list: a thousand names of at most a kilobyte, with what is told of each.
 const PAGE_LIMIT: u64 = 4 << 20;
+/// Bytes of an object that go at once.
+const OUTGOING_BYTES: usize = 64 << 10;
 
 /// Why a bucket did not do what it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -111,9 +114,9 @@ impl ObjectBucket {
         &self,
         name: &str,
         content: &[u8],
-        timeout: Duration,
+        attempt: &mut Attempt<'_>,
     ) -> Result<bool, BucketError> {
-        match self.put_new(name, content, timeout)? {
+        match self.put_new(name, content, attempt)? {
             Put::Done => Ok(true),
             Put::IsThere => Ok(false),
             Put::Raced => {
@@ -127,9 +130,9 @@ impl ObjectBucket {
         &self,
         name: &str,
         content: &[u8],
-        timeout: Duration,
+        attempt: &mut Attempt<'_>,
     ) -> Result<Put, Trouble> {
-        let answer = self.put(name, content, true, timeout)?;
+        let answer = self.put(name, content, true, attempt)?;
         match answer.status {
             200 | 201 => Ok(Put::Done),
             412 => Ok(Put::IsThere),
@@ -148,9 +151,9 @@ impl ObjectBucket {
         &self,
         name: &str,
         content: &[u8],
-        timeout: Duration,
+        attempt: &mut Attempt<'_>,
     ) -> Result<(), Trouble> {
-        let answer = self.put(name, content, false, timeout)?;
+        let answer = self.put(name, content, false, attempt)?;
         match answer.status {
             200 | 201 => Ok(()),
             _ => Err(trouble(&answer)),
@@ -162,7 +165,7 @@ impl ObjectBucket {
         name: &str,
         content: &[u8],
         is_create: bool,
-        timeout: Duration,
+        attempt: &mut Attempt<'_>,
     ) -> Result<Answer, Trouble> {
         let object = self.key(name);
         let mut action = PutObject::new(&self.bucket, Some(&self.credentials), &object);
@@ -174,7 +177,7 @@ impl ObjectBucket {
         if is_create {
             request = request.header("if-none-match", "*");
         }
-        self.send(request, content, timeout, ANSWER_LIMIT)
+        self.send(request, content, attempt, ANSWER_LIMIT)
     }
 
     /// What an object holds, `limit` bytes at most; nothing if it is not there.
@@ -185,22 +188,22 @@ impl ObjectBucket {
         &self,
         name: &str,
         limit: u64,
-        timeout: Duration,
+        attempt: &mut Attempt<'_>,
     ) -> Result<Option<Vec<u8>>, BucketError> {
-        Ok(self.read(name, limit, timeout)?)
+        Ok(self.read(name, limit, attempt)?)
     }
 
     pub(crate) fn read(
         &self,
         name: &str,
         limit: u64,
-        timeout: Duration,
+        attempt: &mut Attempt<'_>,
     ) -> Result<Option<Vec<u8>>, Trouble> {
         let object = self.key(name);
         let url =
             GetObject::new(&self.bucket, Some(&self.credentials), &object).sign(REQUEST_VALIDITY);
         let request = http::Request::get(url.as_str()).header("cache-control", "no-cache");
-        let answer = self.send(request, &[], timeout, limit.max(ANSWER_LIMIT))?;
+        let answer = self.send(request, &[], attempt, limit.max(ANSWER_LIMIT))?;
         match answer.status {
             200 if answer.body.len() as u64 <= limit => Ok(Some(answer.body)),
             200 => Err(Trouble::Refused(format!("{name} has been tampered with"))),
@@ -225,12 +228,12 @@ impl ObjectBucket {
         &self,
         beginning: &str,
         is_flat: bool,
-        timeout: Duration,
+        attempt: &mut Attempt<'_>,
     ) -> Result<ObjectList, BucketError> {
         let mut list = ObjectList::default();
         let mut after = None;
         loop {
-            let page = self.page(beginning, is_flat, after.as_deref(), timeout)?;
+            let page = self.page(beginning, is_flat, after.as_deref(), attempt)?;
             let Some(page) = Page::parse(&page, &self.key("")) else {
                 let why = "the answer to a list is none".to_owned();
                 return Err(BucketError::Refused(why));
@@ -249,7 +252,7 @@ impl ObjectBucket {
         beginning: &str,
         is_flat: bool,
         after: Option<&str>,
-        timeout: Duration,
+        attempt: &mut Attempt<'_>,
     ) -> Result<Vec<u8>, Trouble> {
         // A list is what is got of the bucket itself.
         let mut action = GetObject::new(&self.bucket, Some(&self.credentials), "");
@@ -264,7 +267,7 @@ impl ObjectBucket {
         }
         let url = action.sign(REQUEST_VALIDITY);
         let request = http::Request::get(url.as_str()).header("cache-control", "no-cache");
-        let answer = self.send(request, &[], timeout, PAGE_LIMIT)?;
+        let answer = self.send(request, &[], attempt, PAGE_LIMIT)?;
         match answer.status {
             200 => Ok(answer.body),
             _ => Err(trouble(&answer)),
@@ -275,9 +278,9 @@ impl ObjectBucket {
     ///
     /// # Errors
     /// It does not, or nobody answers.
-    pub fn prove(&self, timeout: Duration) -> Result<(), BucketError> {
+    pub fn prove(&self, attempt: &mut Attempt<'_>) -> Result<(), BucketError> {
         Ok(create_twice(|content| {
-            let put = self.put_new(PROBE, content, timeout)?;
+            let put = self.put_new(PROBE, content, attempt)?;
             Ok(put == Put::Done)
         })?)
     }
@@ -286,12 +289,12 @@ impl ObjectBucket {
     ///
     /// # Errors
     /// Nobody answers, or says no.
-    pub fn remove(&self, name: &str, timeout: Duration) -> Result<(), BucketError> {
+    pub fn remove(&self, name: &str, attempt: &mut Attempt<'_>) -> Result<(), BucketError> {
         let object = self.key(name);
         let action = DeleteObject::new(&self.bucket, Some(&self.credentials), &object);
         let url = action.sign(REQUEST_VALIDITY);
         let request = http::Request::delete(url.as_str());
-        let answer = self.send(request, &[], timeout, ANSWER_LIMIT)?;
+        let answer = self.send(request, &[], attempt, ANSWER_LIMIT)?;
         match answer.status {
             200 | 202 | 204 | 404 => Ok(()),
             _ => Err(trouble(&answer).into()),
@@ -302,19 +305,49 @@ impl ObjectBucket {
         &self,
         request: http::request::Builder,
         body: &[u8],
-        timeout: Duration,
+        attempt: &mut Attempt<'_>,
         limit: u64,
     ) -> Result<Answer, Trouble> {
         let is_put = request.method_ref() == Some(&http::Method::PUT);
         let wrong = |error: http::Error| Trouble::Refused(error.to_string());
         let sent = if is_put {
-            let request = request.body(body).map_err(wrong)?;
-            self.client.send_limited(request, timeout, limit)
+            let request = request.header(http::header::CONTENT_LENGTH, body.len());
+            // What is told is told of the object, not of the answer.
+            let mut body = Outgoing {
+                left: body,
+                moves: attempt.moves.take(),
+            };
+            let request = request.body(SendBody::from_reader(&mut body));
+            let sent = request
+                .map_err(wrong)
+                .map(|request| self.client.send_limited(request, attempt, limit));
+            attempt.moves = body.moves;
+            sent?
         } else {
             let request = request.body(()).map_err(wrong)?;
-            self.client.send_limited(request, timeout, limit)
+            self.client.send_limited(request, attempt, limit)
         };
         sent.map_err(Trouble::Silent)
+    }
+}
+
+/// Bytes of an object on their way.
+struct Outgoing<'a, 'b> {
+    left: &'a [u8],
+    moves: Option<&'b mut dyn FnMut(u64)>,
+}
+
+impl Read for Outgoing<'_, '_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let most = out.len().min(OUTGOING_BYTES);
+        let bytes = self.left.len().min(most);
+        if let (1.., Some(moves)) = (bytes, &mut self.moves) {
+            moves(bytes as u64);
+        }
+        let (piece, left) = self.left.split_at(bytes);
+        out[..bytes].copy_from_slice(piece);
+        self.left = left;
+        Ok(bytes)
     }
 }
 
@@ -412,9 +445,10 @@ fn error_code(body: &[u8]) -> Option<String> {
 /// What the service said.
 fn said(answer: &Answer) -> String {
     let Answer { status, body } = answer;
-    match error_code(body) {
-        Some(code) => format!("status {status}, {code}"),
-        None => format!("status {status}: {}", excerpt(body)),
+    match (error_code(body), excerpt(body)) {
+        (Some(code), _) => format!("status {status}, {code}"),
+        (None, text) if text.is_empty() => format!("status {status}, with nothing that says why"),
+        (None, text) => format!("status {status}: {text}"),
     }
 }
 
@@ -447,6 +481,21 @@ impl fmt::Debug for Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_without_a_word_is_told_as_one_and_an_excerpt_is_told() {
+        let text = |body: &[u8]| {
+            let body = body.to_vec();
+            trouble(&Answer { status: 500, body }).text()
+        };
+        assert_eq!(text(b""), "status 500, with nothing that says why");
+        assert_eq!(text(b" \r\n"), "status 500, with nothing that says why");
+        assert_eq!(text(b"<html>busy"), "status 500: <html>busy");
+        assert_eq!(
+            text(b"<Error><Code>SlowDown</Code></Error>"),
+            "status 500, SlowDown"
+        );
+    }
 
     #[test]
     fn a_page_of_a_list_is_read_and_what_is_none_is_not() {

@@ -416,7 +416,10 @@ impl Refusal {
         }
         let said =
             serde_json::from_slice::<Said>(body).map_or_else(|_| excerpt(body), |said| said.error);
-        let text = format!("status {status}: {said}");
+        let text = match said.is_empty() {
+            true => format!("status {status}, with nothing that says why"),
+            false => format!("status {status}: {said}"),
+        };
         match status {
             401 => Refusal::Login(text),
             404 | 405 => Refusal::Final(format!(

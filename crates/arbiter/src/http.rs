@@ -1,21 +1,94 @@
 //! Requests over HTTP that end in time, whatever the other side does.
 
+#[allow(unsafe_code)] // an ioctl, SIOCOUTQ, that no safe wrapper offers
+mod send_queue;
+mod watched;
+
 use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 use ureq::http::Request;
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
-use ureq::{Agent, AsSendBody};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{Connector, RustlsConnector};
+use ureq::{Agent, AsSendBody, Timeout};
+use watched::{Lane, WatchedConnector};
 
 /// The longest answer that is read, in bytes: two contents of keys with all that is around them.
 const ANSWER_LIMIT: u64 = 64 << 10;
 /// A connection is used again within one claim. One that has been idle for longer may have been
 /// forgotten by whoever is between, and to find that out takes as long as an answer may take.
 const IDLE_LIMIT: Duration = Duration::from_secs(1);
+/// Bytes of an answer that are taken at once.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// How long an answer may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Deadline {
+    /// All of it together.
+    Within(Duration),
+    /// As long as it likes, while this is never spent without anything that comes, or that the other side confirms.
+    Silence(Duration),
+}
+
+/// One attempt to have a request answered.
+pub struct Attempt<'a> {
+    deadline: Deadline,
+    gives_way: bool,
+    /// Is told how many bytes more have come, or, before they do, go.
+    pub(crate) moves: Option<&'a mut dyn FnMut(u64)>,
+}
+
+impl<'a> Attempt<'a> {
+    /// The answer is there within this time, to its last byte, or there is none.
+    pub fn within(time: Duration) -> Attempt<'a> {
+        Attempt {
+            deadline: Deadline::Within(time),
+            gives_way: false,
+            moves: None,
+        }
+    }
+
+    /// It goes on until nothing has come for so long, and nothing of what is sent has arrived.
+    pub fn until_silent_for(time: Duration) -> Attempt<'a> {
+        Attempt {
+            deadline: Deadline::Silence(time),
+            ..Attempt::within(time)
+        }
+    }
+
+    /// What is sent can wait: little of it is under way at a time.
+    #[must_use]
+    pub fn that_gives_way(self) -> Attempt<'a> {
+        Attempt {
+            gives_way: true,
+            ..self
+        }
+    }
+
+    /// `moves` is told of the bytes of an object: how many more have come, or, before they do, how many more go. Those
+    /// wait until it returns.
+    #[must_use]
+    pub fn telling(self, moves: &'a mut dyn FnMut(u64)) -> Attempt<'a> {
+        Attempt {
+            moves: Some(moves),
+            ..self
+        }
+    }
+}
+
+impl fmt::Debug for Attempt<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attempt")
+            .field("deadline", &self.deadline)
+            .field("gives_way", &self.gives_way)
+            .finish_non_exhaustive()
+    }
+}
 
 /// Files with which TLS is spoken, all PEM.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -66,7 +139,10 @@ pub(crate) struct Answer {
 }
 
 /// A client. Its requests neither follow redirections nor are they repeated.
-pub(crate) struct Client(Agent);
+pub(crate) struct Client {
+    first: Agent,
+    gives_way: Agent,
+}
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -102,7 +178,15 @@ impl Client {
             .proxy(None)
             .user_agent(concat!("understudy/", env!("CARGO_PKG_VERSION")))
             .build();
-        Ok(Client(config.new_agent()))
+        let agent = |lane| {
+            let connector = ().chain(WatchedConnector(lane));
+            let connector = connector.chain(RustlsConnector::default());
+            Agent::with_parts(config.clone(), connector, DefaultResolver::default())
+        };
+        Ok(Client {
+            first: agent(Lane::First),
+            gives_way: agent(Lane::GivesWay),
+        })
     }
 
     /// Sends a request and reads its answer within `timeout`, or says why there is none.
@@ -111,36 +195,61 @@ impl Client {
         request: Request<impl AsSendBody>,
         timeout: Duration,
     ) -> Result<Answer, String> {
-        self.send_limited(request, timeout, ANSWER_LIMIT)
+        self.send_limited(request, &mut Attempt::within(timeout), ANSWER_LIMIT)
     }
 
-    /// As [`Client::send`], of an answer of at most `limit` bytes.
+    /// As [`Client::send`], of an answer of at most `limit` bytes. What was sent is not told of here.
     pub fn send_limited(
         &self,
         request: Request<impl AsSendBody>,
-        timeout: Duration,
+        attempt: &mut Attempt<'_>,
         limit: u64,
     ) -> Result<Answer, String> {
-        let request = self
-            .0
-            .configure_request(request)
-            .timeout_global(Some(timeout))
-            .build();
-        let mut response = self.0.run(request).map_err(|error| plain(&error))?;
-        let body = response.body_mut().with_config().limit(limit);
-        Ok(Answer {
-            body: body.read_to_vec().map_err(|error| plain(&error))?,
-            status: response.status().as_u16(),
-        })
+        let deadline = attempt.deadline;
+        let agent = match attempt.gives_way {
+            true => &self.gives_way,
+            false => &self.first,
+        };
+        let configured = agent.configure_request(request);
+        let request = match deadline {
+            Deadline::Within(time) => configured.timeout_global(Some(time)).build(),
+            Deadline::Silence(time) => configured
+                .timeout_resolve(Some(time))
+                .timeout_connect(Some(time))
+                .timeout_per_read(Some(time))
+                .timeout_per_write(Some(time))
+                .build(),
+        };
+        let failed = |error: ureq::Error| plain(&error, deadline);
+        let mut response = agent.run(request).map_err(failed)?;
+        let status = response.status().as_u16();
+        let mut reader = response.body_mut().with_config().limit(limit).reader();
+        let (mut body, mut piece) = (Vec::new(), vec![0; PIECE_BYTES]);
+        loop {
+            match reader.read(&mut piece) {
+                Ok(0) => return Ok(Answer { status, body }),
+                Ok(bytes) => {
+                    body.extend_from_slice(&piece[..bytes]);
+                    if let (200, Some(moves)) = (status, &mut attempt.moves) {
+                        moves(bytes as u64);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(failed(error.into())),
+            }
+        }
     }
 }
 
 /// An error as one would say it.
-fn plain(error: &ureq::Error) -> String {
-    match error {
-        ureq::Error::Timeout(_) => "no answer in time".into(),
-        ureq::Error::Io(error) => error.to_string(),
-        other => other.to_string(),
+fn plain(error: &ureq::Error, deadline: Deadline) -> String {
+    match (error, deadline) {
+        (ureq::Error::Timeout(Timeout::PerRead | Timeout::PerWrite), Deadline::Silence(time)) => {
+            format!("not a byte went or came for {:.1} s", time.as_secs_f64())
+        }
+        (ureq::Error::Timeout(_), _) => "no answer in time".into(),
+        (ureq::Error::Io(error), _) => error.to_string(),
+        (other, _) => other.to_string(),
     }
 }
 

@@ -3,7 +3,7 @@
 //! A store of create-only keys is all that it takes, and of small objects that their owner
 //! overwrites. What the answers mean is the replication core's business; here is only the asking, on
 //! a thread of its own, because a store can hang.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)] // allowed in `http::send_queue` only
 
 mod address;
 mod bucket;
@@ -21,7 +21,7 @@ pub use bucket::{BucketError, ObjectBucket, ObjectList};
 pub use desk::{ANSWER_TIMEOUT, ArbiterDesk};
 pub use directory::{DirectoryError, DirectoryStore};
 pub use etcd::{EtcdError, EtcdLogin, EtcdSettings, EtcdStore};
-pub use http::{ClientFiles, TlsError, TlsFiles};
+pub use http::{Attempt, ClientFiles, TlsError, TlsFiles};
 pub use s3::{S3Credentials, S3Error, S3Settings, S3Store};
 pub use settings::{OpenError, Settings};
 pub use trail::{OpenStore, Trail};

@@ -6,7 +6,7 @@
 
 use crate::address::BucketAddress;
 use crate::bucket::{ObjectBucket, Put};
-use crate::http::{TlsError, TlsFiles};
+use crate::http::{Attempt, TlsError, TlsFiles};
 use crate::trouble::{PROBE, Trouble, create_twice};
 use crate::{Budget, CONTENT_LIMIT, Store};
 use replication::succession::{Outcome, Request};
@@ -118,7 +118,10 @@ impl S3Store {
     /// Whether it was created.
     fn create(&self, budget: Budget, name: &str, content: &[u8]) -> Result<bool, Trouble> {
         check_length(name, content)?;
-        match self.bucket.put_new(name, content, budget.share(1))? {
+        match self
+            .bucket
+            .put_new(name, content, &mut Attempt::within(budget.share(1)))?
+        {
             Put::Done => Ok(true),
             // There, or somebody else creates it right now.
             Put::IsThere | Put::Raced => Ok(false),
@@ -127,14 +130,17 @@ impl S3Store {
 
     fn write(&self, budget: Budget, name: &str, content: &[u8]) -> Result<Outcome, Trouble> {
         check_length(name, content)?;
-        self.bucket.write(name, content, budget.share(1))?;
+        self.bucket
+            .write(name, content, &mut Attempt::within(budget.share(1)))?;
         Ok(Outcome::Written)
     }
 
     fn read(&self, budget: Budget, name: &str) -> Result<Outcome, Trouble> {
-        let content = self
-            .bucket
-            .read(name, CONTENT_LIMIT as u64, budget.share(1))?;
+        let content = self.bucket.read(
+            name,
+            CONTENT_LIMIT as u64,
+            &mut Attempt::within(budget.share(1)),
+        )?;
         Ok(content.map_or(Outcome::Absent, Outcome::Holds))
     }
 

@@ -13,6 +13,7 @@ mod opening;
 pub mod overlay;
 pub mod probe;
 pub mod shared;
+pub(crate) mod standing;
 mod worker;
 
 pub use copy::{CHUNK_BYTES, Content, CopiedPart, DiskChunk};
@@ -29,6 +30,7 @@ use machine::output::DiskOperation;
 use medium::Medium;
 use overlay::{Begun, LayerId};
 use shared::SharedFile;
+use standing::Standing;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -46,6 +48,8 @@ pub struct Disk {
     read_only: bool,
     /// What its layers are named after, where there may be some.
     overlay_base: Option<PathBuf>,
+    /// That its file is where it was, and as long; none of one that all hosts reach, for which others are responsible too.
+    _standing: Option<Standing>,
 }
 
 /// Disks that a journal goes on with, as they were at its snapshot, and the layers of those that can be

@@ -29,6 +29,12 @@ pub enum RecordError {
         /// The file.
         path: PathBuf,
     },
+    /// A recording that would be lost.
+    #[error("{} exists and is a recording already: name another file, or remove it", path.display())]
+    IsThere {
+        /// The file.
+        path: PathBuf,
+    },
     /// Somebody records there or replays it, or it is a disk.
     #[error("the recording {} is in use: name another file", path.display())]
     InUse {
@@ -37,7 +43,7 @@ pub enum RecordError {
     },
 }
 
-/// Empties a recording of before, for its owner alone; anything else is kept: its name was a slip.
+/// Makes an empty file its owner's alone; anything else is kept: its name was a slip, or somebody wants it.
 fn begin_anew(file: &File, path: &Path) -> Result<(), RecordError> {
     let wrong = |source| RecordError::Write {
         path: path.into(),
@@ -53,13 +59,16 @@ fn begin_anew(file: &File, path: &Path) -> Result<(), RecordError> {
             beginning_of_file.read_to_end(&mut beginning)
         })
         .map_err(wrong)?;
+    let path = path.into();
     // One whose writer was killed may be cut short anywhere.
-    if !LOG_MAGIC.starts_with(&beginning) {
-        return Err(RecordError::NoRecording { path: path.into() });
+    match (beginning.is_empty(), LOG_MAGIC.starts_with(&beginning)) {
+        (false, false) => Err(RecordError::NoRecording { path }),
+        (false, true) => Err(RecordError::IsThere { path }),
+        (true, _) => {
+            let owned = file.set_permissions(Permissions::from_mode(0o600));
+            owned.map_err(wrong)
+        }
     }
-    file.set_len(0)
-        .and_then(|()| file.set_permissions(Permissions::from_mode(0o600)))
-        .map_err(wrong)
 }
 
 /// Bytes that wait in memory before they go to the file.

@@ -573,12 +573,8 @@ impl VmConfig {
                 ),
             );
         }
-        if let Some(journal) = &self.journal
-            && let Some(directory) = &journal.directory
-            && is_one_place(directory, &self.state_directory)
-        {
-            let message = "it is the state directory: give the journal one of its own";
-            return wrong("journal.directory", message.into());
+        if let Some(message) = self.wrong_journal_place() {
+            return wrong("journal.directory", message);
         }
         if let Some(journal) = &self.journal
             && let Err((key, message)) = journal.check()
@@ -704,6 +700,31 @@ impl VmConfig {
         Ok((replica, arbiter))
     }
 
+    /// What a journal's directory is in the way of: files of a journal go with it, whole, and so does what lies among them.
+    fn wrong_journal_place(&self) -> Option<String> {
+        let journal = self.journal.as_ref()?.directory.as_ref()?;
+        let arbiters = [
+            ("the arbiter's directory", &self.arbiter),
+            (
+                "the directory of the arbiter that follows",
+                &self.next_arbiter,
+            ),
+        ];
+        let arbiters = arbiters.into_iter().filter_map(|(what, arbiter)| {
+            let directory = arbiter.as_ref()?.directory.as_deref()?;
+            Some((what, directory))
+        });
+        let taken = [("the state directory", &*self.state_directory)];
+        let (what, path, how) = taken.into_iter().chain(arbiters).find_map(|(what, path)| {
+            let how = how_places_meet(journal, path)?;
+            Some((what, path, how))
+        })?;
+        Some(format!(
+            "it {how} {what}, {}: give the journal a directory of its own, beside that",
+            path.display()
+        ))
+    }
+
     /// Firmware of an x86-64 machine loads all else from a disk, which it finds on the PCI bus.
     fn wrong_beside_firmware(&self) -> Option<(&'static str, &'static str)> {
         if self.arch != Architecture::X86_64 || self.firmware.is_none() {
@@ -751,10 +772,27 @@ impl VmConfig {
     }
 }
 
-/// Whether two paths lead to one directory, as far as they are there.
-fn is_one_place(one: &Path, other: &Path) -> bool {
-    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.into());
-    real(one) == real(other)
+/// How one directory lies to another, if one is the other or has it in it, as far as they are there.
+fn how_places_meet(one: &Path, other: &Path) -> Option<&'static str> {
+    let (one, other) = (real_place(one), real_place(other));
+    if one == other {
+        Some("is")
+    } else if one.starts_with(&other) {
+        Some("lies in")
+    } else if other.starts_with(&one) {
+        Some("has in it")
+    } else {
+        None
+    }
+}
+
+/// Where a path leads, as far as it is there: what is to be made is made in what is.
+fn real_place(path: &Path) -> PathBuf {
+    let there = path.ancestors().find_map(|above| {
+        let real = above.canonicalize().ok()?;
+        Some(real.join(path.strip_prefix(above).ok()?))
+    });
+    there.unwrap_or_else(|| path.into())
 }
 
 /// What is wrong with where the other hosts listen.

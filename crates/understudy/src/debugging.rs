@@ -8,6 +8,7 @@ pub mod timeline;
 
 use crate::engine::EngineName;
 use crate::exit::{ExitStatus, Failure};
+use crate::leftovers::remove_when_stopped;
 use crate::replaying::history::History;
 use crate::replaying::moment::Moment;
 use crate::replaying::{Source, journal};
@@ -57,6 +58,9 @@ pub fn serve(
         .listen()
         .with_context(|| format!("cannot listen on {address}"))
         .map_err(Failure::usage)?;
+    if let Some(path) = listener.path() {
+        remove_when_stopped(path).context("cannot catch signals")?;
+    }
     eprintln!(
         "understudy: at {}; the {what} is {described}",
         debugged.describe_position()

@@ -10,6 +10,7 @@ pub mod debugging;
 pub mod demo;
 pub mod engine;
 pub mod exit;
+pub mod leftovers;
 pub mod line_counts;
 pub mod replaying;
 pub mod setup;

@@ -146,6 +146,8 @@ struct Replay {
     goals: VecDeque<Moment>,
     over: bool,
     first_count: u64,
+    /// Number of the record before the first that is replayed.
+    before: RecordNumber,
     /// Digests among those that were replayed.
     digests: u64,
     elapsed_ns: u64,
@@ -169,6 +171,7 @@ impl Replay {
             goals,
             over: false,
             first_count: 0,
+            before: RecordNumber::BEFORE_ALL,
             digests: 0,
             elapsed_ns: 0,
         })
@@ -206,6 +209,7 @@ impl Replay {
     /// Records follow those up to number `before` on this machine.
     fn begin(&mut self, machine: Box<dyn Machine>, before: RecordNumber) -> Result<(), Failure> {
         self.first_count = machine.instruction_count();
+        self.before = before;
         let is_before = match self.goals.front() {
             Some(Moment::Instruction(count)) => *count < self.first_count,
             Some(Moment::Time(time_ns)) => *time_ns < machine.guest_time_ns(),
@@ -374,6 +378,8 @@ impl Replay {
         let seconds = self.elapsed_ns as f64 / 1e9;
         let (first_count, digests, over) = (self.first_count, self.digests, self.over);
         let what = self.what;
+        // A journal begins where a snapshot was taken: the number of a record is not how many were replayed.
+        let records = replayed.since(self.before);
         let guest = self.replayer()?.guest_mut();
         let instructions = guest.instruction_count().0 - first_count;
         if over {
@@ -384,7 +390,7 @@ impl Replay {
         }
         eprintln!(
             "understudy: replayed {instructions} instructions in {seconds:.2} s, {:.0} MIPS ({}); \
-             {replayed} records, {digests} digests equal; {} visible outputs; digest {:032x} at {}; the {what} is {}",
+             {records} records, {digests} digests equal; {} visible outputs; digest {:032x} at {}; the {what} is {}",
             instructions as f64 / 1e6 / seconds.max(1e-9),
             EngineName(guest.machine.engine()),
             guest.visible_outputs(),

@@ -5,15 +5,19 @@
 
 mod support;
 
+use arbiter::Attempt;
 use replica::config::{JournalBucket, JournalPlace};
 use replica::journal::ReadMeter;
 use replica::journal::history::JournalHistory;
 use rustix::process::Signal;
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use support::bucket::{Bucket, Host};
-use support::guest_program::{counting_busily, counting_slowly};
+use support::guest_program::{
+    counting_busily, counting_slowly, filling_memory_then_counting_busily,
+};
 use support::journaled::assert_one_history;
+use support::slow_link::Turns;
 use support::{PairDirectory, error_text, wait_for};
 
 const NAMES: [&str; 26] = [
@@ -258,7 +262,7 @@ fn what_is_too_old_goes_and_what_is_kept_is_replayed_from_the_bucket() {
         .rfind(|(name, _)| name.contains(".segment/") && !name.ends_with("/0000000000000000"));
     let (name, bytes) = newest.unwrap();
     let client = bucket.client();
-    let limit = std::time::Duration::from_secs(20);
+    let limit = &mut Attempt::within(Duration::from_secs(20));
     let mut content = client.get(name, *bytes, limit).unwrap().unwrap();
     let at = content.len() / 2;
     content[at] ^= 1;
@@ -275,4 +279,59 @@ fn what_is_too_old_goes_and_what_is_kept_is_replayed_from_the_bucket() {
     client.remove(name, limit).unwrap();
     assert!(client.create(name, &content, limit).unwrap());
     host.await_more(200);
+}
+
+/// How long it takes a machine to fill the memory of which its snapshots here are made.
+const FILLED_BYTES: u64 = 3 << 20;
+
+/// A machine that went on from its journal begins with a whole snapshot. What outputs wait for is not behind that.
+fn records_are_durable_while_a_snapshot_is_put_by_a_slow_link(turns: Turns) {
+    let Some(bucket) = Bucket::behind_link(turns) else {
+        return;
+    };
+    let pair = PairDirectory::new(&filling_memory_then_counting_busily(FILLED_BYTES));
+    let journal = "timeout = \"5s\"\nrecover_within = \"1s\"\n";
+    let mut host = Host::start(&pair, &bucket, "a", ["", journal]).in_force();
+    host.await_more(200);
+    host.process.kill();
+    let before = host.files.console().len();
+    host.restart();
+    host.await_more(10);
+    let snapshots = || {
+        let objects = bucket.objects().into_iter();
+        let whole = objects.filter(|(name, _)| name.ends_with(".snapshot/whole"));
+        whole.filter_map(|object| segment_number(&object)).max()
+    };
+    // The whole one takes fifteen seconds.
+    bucket.link().carries(FILLED_BYTES / 15);
+    let then = snapshots();
+    let (mut last, mut longest) = (Instant::now(), Duration::ZERO);
+    let mut seen = host.files.console().len();
+    let begun = Instant::now();
+    while snapshots() == then && begun.elapsed() < Duration::from_secs(60) {
+        let now = host.files.console().len();
+        if now > seen {
+            longest = longest.max(last.elapsed());
+            (seen, last) = (now, Instant::now());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(snapshots() > then, "no snapshot became whole");
+    assert!(begun.elapsed() > Duration::from_secs(5), "it was not slow");
+    assert!(!host.files.has_event("journal_failed"));
+    eprintln!("{turns:?}: an output waited {longest:?} at most");
+    assert!(longest < Duration::from_secs(15), "{longest:?}");
+    host.process.kill();
+    let all = host.files.console();
+    assert_one_history(&[&all[..before], &all[before..]]);
+}
+
+#[test]
+fn records_are_durable_while_a_snapshot_is_put_by_a_slow_link_that_connections_share() {
+    records_are_durable_while_a_snapshot_is_put_by_a_slow_link(Turns::Fair);
+}
+
+#[test]
+fn records_are_durable_while_a_snapshot_is_put_by_a_slow_link_that_one_connection_has() {
+    records_are_durable_while_a_snapshot_is_put_by_a_slow_link(Turns::Hogged);
 }

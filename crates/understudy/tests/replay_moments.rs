@@ -218,7 +218,7 @@ fn memory_is_dumped_as_it_was_at_the_moment() {
 
 /// A name that was a slip costs nothing: neither the recording that is replayed, nor an image.
 #[test]
-fn a_capture_and_a_recording_replace_only_their_like() {
+fn a_capture_replaces_only_its_like_and_a_recording_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let log = record(directory.path());
     let recorded = fs::read(&log).unwrap();
@@ -238,7 +238,20 @@ fn a_capture_and_a_recording_replace_only_their_like() {
     assert!(said.contains("no recording: name another file"), "{said}");
     assert!(fs::read(&kernel).unwrap() == program, "the kernel is lost");
 
-    // Their like is replaced, and is its owner's alone whatever it was before.
+    // Finding: an older recording was replaced without a word.
+    let (kernel, log_name) = (kernel.to_str().unwrap(), log.to_str().unwrap());
+    let again = [
+        "run", "--kernel", kernel, "--memory", "8M", "--record", log_name,
+    ];
+    let output = run(&again);
+    let said = error_text(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("is a recording already: name another file"),
+        "{said}"
+    );
+    assert!(fs::read(&log).unwrap() == recorded, "the recording is lost");
+    // An empty file is taken, and a capture is replaced, and each is its owner's alone whatever it was before.
     let capture = directory.path().join("frames.pcap");
     let capture_name = capture.to_str().unwrap();
     replay(&log, &["--pcap", capture_name]);
@@ -246,6 +259,7 @@ fn a_capture_and_a_recording_replace_only_their_like() {
         fs::set_permissions(file, fs::Permissions::from_mode(0o644)).unwrap();
     }
     replay(&log, &["--pcap", capture_name]);
+    fs::write(&log, []).unwrap();
     record(directory.path());
     for file in [&capture, &log] {
         let mode = fs::metadata(file).unwrap().permissions().mode();

@@ -68,6 +68,10 @@ impl Recording {
 
     /// Has the guest do its work and end; its status and what it printed.
     fn drive(&self, workload: &Workload, image: &Path) -> Result<(ExitStatus, Vec<u8>)> {
+        // That of an earlier run, which the program would not replace.
+        if self.log.exists() {
+            fs::remove_file(&self.log)?;
+        }
         let mut arguments = self.arguments(workload, image);
         match &workload.guest {
             Guest::Script { .. } => {

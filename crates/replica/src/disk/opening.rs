@@ -3,6 +3,7 @@
 use super::held::{self, HeldFile, Locked};
 use super::medium::{Medium, Stored};
 use super::shared::SharedFile;
+use super::standing::{self, Standing};
 use super::{Disk, DiskError, SECTOR_BYTES, open_images};
 use crate::config::{DiskFile, DiskFormat};
 use environment::fs::{self, File, Kind, Lock, OpenOptions};
@@ -76,6 +77,10 @@ pub(super) fn open(
         super::copy_place::check_length(file, place, kind, new_length)?;
     }
     is_ours()?;
+    if new_length.is_some() {
+        // It gets another length, or another content. Whoever had it before goes.
+        standing::forget(path);
+    }
     let (medium, length) = match file.format() {
         DiskFormat::Raw => {
             let length = open_raw(file, &opened, kind, new_length)?;
@@ -84,8 +89,18 @@ pub(super) fn open(
         DiskFormat::Qcow2 => open_qcow2(file, Stored(opened), kind, new_length)?,
     };
     check_length(path, length)?;
+    let standing = match &medium {
+        Medium::Raw(file) => Some(Standing::expect(path, file, length)),
+        // It grows as it is written, and nothing is ever cut from it.
+        Medium::Qcow2(_, stored) => {
+            let bytes = stored.0.length().map_err(|error| failed(path, error))?;
+            Some(Standing::expect_growing(path, &stored.0, bytes))
+        }
+        Medium::Shared(_) => None,
+    };
     Ok(Disk {
         path: path.into(),
+        _standing: standing.filter(|_| kind == Kind::Plain),
         medium,
         length,
         read_only: file.read_only,
@@ -101,6 +116,7 @@ pub(super) fn of_shared(file: &DiskFile, shared: SharedFile) -> Disk {
         medium: Medium::Shared(shared),
         read_only: false,
         overlay_base: None,
+        _standing: None,
     }
 }
 

@@ -20,6 +20,7 @@ pub use recover::{DiskPlace, Recovered, Recovering};
 pub use storage::JournalDirectoryError;
 
 use crate::config::{JournalPlace, Retention};
+use crate::host_time::monotonic;
 use crate::machines::Machines;
 use crate::packing::Packer;
 use crate::vcpu::{BegunSnapshot, DiskRead};
@@ -38,8 +39,11 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use storage::{BucketStorage, JournalDirectory, Storage};
+use storage::{Asking, BucketStorage, JournalDirectory, Storage};
 use writer::Writer;
+
+/// That something moves is told so often, at most.
+const BETWEEN_MOVES: Duration = Duration::from_millis(500);
 
 /// What machine it is of, as every file of a journal says.
 #[derive(Clone, Debug)]
@@ -85,6 +89,8 @@ pub enum JournalNews {
     Failed(JournalId, String),
     /// What is to be durable is not yet, and why; it is tried again.
     Waits(JournalId, String),
+    /// What is to be durable gets on.
+    Moves(JournalId),
     /// What is too old cannot be removed, and why.
     NotTrimmed(JournalId, String),
     /// What was too old has gone; this is left of what no machine needs to go on.
@@ -214,11 +220,13 @@ impl JournalDesk {
 
     /// Reads what is there.
     pub fn inspect(&self) {
+        self.meter.is_wanted(true);
         self.job(Job::Inspect);
     }
 
     /// Lets nobody else add anything to this one, and reads what is there.
     pub fn fence(&self, id: JournalId) {
+        self.meter.is_wanted(true);
         self.job(Job::Fence(id));
     }
 
@@ -255,6 +263,7 @@ impl JournalDesk {
             let what = format!("journal {id} is not there any more");
             io::Error::new(io::ErrorKind::NotFound, what)
         })?;
+        self.meter.is_wanted(true);
         self.meter.begin();
         self.meter.expect(inspected.loading.bytes);
         let recovering =
@@ -276,6 +285,8 @@ impl JournalDesk {
         builds_on: Option<BaseSnapshot>,
         may_count: Receiver<()>,
     ) {
+        // Whoever begins one goes on from none: one that is still being read is in the way of it.
+        self.meter.is_wanted(false);
         self.job(Job::Begin(Box::new(Beginning {
             start,
             begun,
@@ -350,6 +361,19 @@ struct News {
 }
 
 impl News {
+    /// Tells what is asked of the place for this journal.
+    fn of_asking(&self, id: JournalId) -> impl FnMut(Asking) + use<> {
+        let (news, mut next) = (self.clone(), Duration::ZERO);
+        move |asking| match asking {
+            Asking::Waits(why) => news.tell(JournalNews::Waits(id, why)),
+            Asking::Moves(_) if monotonic() >= next => {
+                next = monotonic() + BETWEEN_MOVES;
+                news.tell(JournalNews::Moves(id));
+            }
+            Asking::Moves(_) => {}
+        }
+    }
+
     fn tell(&self, news: JournalNews) {
         // A replica that has ended wants to know nothing.
         let _sent = self.tell.send(news);

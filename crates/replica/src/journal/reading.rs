@@ -1,14 +1,14 @@
 //! How much of a journal was read, for people who wait for it.
 
 use super::storage::{
-    Hold, JournalFile, JournalFiles, Listing, ReadFile, SegmentFile, SnapshotFile,
+    Asking, Hold, JournalFile, JournalFiles, Listing, ReadFile, SegmentFile, SnapshotFile,
 };
 use replication::succession::RunId;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Counts what one thread reads; others look at it meanwhile.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +19,10 @@ struct Counts {
     read_bytes: AtomicU64,
     /// What there is to be read at most, as far as known.
     most_bytes: AtomicU64,
+    /// Why nothing comes, while that is so.
+    trouble: Mutex<Option<String>>,
+    /// Nobody wants to know any more.
+    is_unwanted: AtomicBool,
 }
 
 impl ReadMeter {
@@ -26,6 +30,42 @@ impl ReadMeter {
     pub fn begin(&self) {
         self.0.read_bytes.store(0, Ordering::Relaxed);
         self.0.most_bytes.store(0, Ordering::Relaxed);
+        self.answers();
+    }
+
+    /// What is being read is not wanted: reading it fails.
+    pub fn is_wanted(&self, is_wanted: bool) {
+        self.0.is_unwanted.store(!is_wanted, Ordering::Relaxed);
+    }
+
+    /// Whether what is being read is wanted.
+    ///
+    /// # Errors
+    /// It is not.
+    fn check_wanted(&self) -> io::Result<()> {
+        match self.0.is_unwanted.load(Ordering::Relaxed) {
+            true => Err(io::Error::other("nobody wants it any more")),
+            false => Ok(()),
+        }
+    }
+
+    /// Nothing comes, and why; it is asked for again.
+    pub fn waits(&self, why: String) {
+        *self.lock_trouble() = Some(why);
+    }
+
+    fn answers(&self) {
+        *self.lock_trouble() = None;
+    }
+
+    fn lock_trouble(&self) -> MutexGuard<'_, Option<String>> {
+        let trouble = &self.0.trouble;
+        trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why nothing comes, while that is so.
+    pub fn trouble(&self) -> Option<String> {
+        self.lock_trouble().clone()
     }
 
     /// So much more is there to be read, at most.
@@ -36,6 +76,7 @@ impl ReadMeter {
     /// So much more was read.
     pub fn add(&self, bytes: u64) {
         self.0.read_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.answers();
     }
 
     /// Bytes that were read since it began.
@@ -52,8 +93,12 @@ impl fmt::Display for ReadMeter {
         write!(f, "{:.1} MiB", mib(self.read_bytes()))?;
         // A file that was looked into before it was read is counted twice.
         match most_bytes > self.read_bytes() {
-            true => write!(f, " of at most {:.1}", mib(most_bytes)),
-            false => write!(f, " so far"),
+            true => write!(f, " of at most {:.1}", mib(most_bytes))?,
+            false => write!(f, " so far")?,
+        }
+        match self.trouble() {
+            Some(why) => write!(f, "; nothing comes ({why}), and it is asked for again"),
+            None => Ok(()),
         }
     }
 }
@@ -86,8 +131,10 @@ impl JournalFiles for MeteredFiles {
     }
 
     fn open(&self, file: JournalFile) -> io::Result<Box<dyn ReadFile>> {
+        let mut file = self.files.open(file)?;
         Ok(Box::new(MeteredFile {
-            file: self.files.open(file)?,
+            counts_itself: file.is_counted_by(&self.meter),
+            file,
             meter: self.meter.clone(),
         }))
     }
@@ -96,9 +143,9 @@ impl JournalFiles for MeteredFiles {
         &self,
         number: u64,
         bytes: &[u8],
-        wait: &mut dyn FnMut(String),
+        told: &mut dyn FnMut(Asking),
     ) -> io::Result<Box<dyn SegmentFile>> {
-        self.files.begin_segment(number, bytes, wait)
+        self.files.begin_segment(number, bytes, told)
     }
 
     fn begin_snapshot(&self, number: u64) -> io::Result<Box<dyn SnapshotFile>> {
@@ -132,13 +179,17 @@ impl JournalFiles for MeteredFiles {
 
 struct MeteredFile {
     file: Box<dyn ReadFile>,
+    counts_itself: bool,
     meter: ReadMeter,
 }
 
 impl ReadFile for MeteredFile {
     fn next_bytes(&mut self) -> io::Result<Vec<u8>> {
+        self.meter.check_wanted()?;
         let bytes = self.file.next_bytes()?;
-        self.meter.add(bytes.len() as u64);
+        if !self.counts_itself {
+            self.meter.add(bytes.len() as u64);
+        }
         Ok(bytes)
     }
 }

@@ -3,7 +3,7 @@
 use super::inspect::inspect_all;
 use super::reading::ReadMeter;
 use super::retention::RetentionThread;
-use super::storage::{Begun, Hold, JournalFile, JournalFiles, SegmentFile, Storage};
+use super::storage::{Asking, Begun, Hold, JournalFile, JournalFiles, SegmentFile, Storage};
 use super::{Beginning, Inspected, Job, JournalNews, JournalOwner, Journals, News, snapshot};
 use crate::packing::Packer;
 use crate::vcpu::DiskRead;
@@ -204,20 +204,20 @@ impl Writer {
             life_id: start.life_id,
             generation: start.generation,
         };
-        let mut wait = |why| self.news.tell(JournalNews::Waits(id, why));
+        let mut told = self.news.of_asking(id);
         let begin = || -> io::Result<OpenSegment> {
             let files = match kept {
                 Some(mut open) => {
                     open.file.end()?;
                     open.files
                 }
-                None => self.storage.begin(of, &self.owner.machine, &mut wait)?,
+                None => self.storage.begin(of, &self.owner.machine, &mut told)?,
             };
             let of_segment = JournalHead {
                 builds_on: None,
                 ..head.clone()
             };
-            let open = open_segment(files.clone(), &of_segment, &mut wait)?;
+            let open = open_segment(files.clone(), &of_segment, &mut told)?;
             snapshot::start(files, head, begun, may_count, self.news.clone())?;
             Ok(open)
         };
@@ -230,8 +230,8 @@ impl Writer {
     fn go_on(&mut self, inspected: &Inspected, place: Place, visible_outputs: u64) {
         let id = inspected.head.id;
         self.held = None;
-        let mut wait = |why| self.news.tell(JournalNews::Waits(id, why));
-        match next_segment(inspected, place, visible_outputs, &mut wait) {
+        let mut told = self.news.of_asking(id);
+        match next_segment(inspected, place, visible_outputs, &mut told) {
             Ok(open) => self.open = Some(open),
             Err(error) => self.failed(id, &inspected.files.path(None), &error),
         }
@@ -253,8 +253,8 @@ impl Writer {
         open.writer.commit(&reads, &batches);
         let bytes = open.writer.take_bytes();
         let (id, news) = (open.id, &self.news);
-        let mut wait = |why| news.tell(JournalNews::Waits(id, why));
-        match open.file.append(&bytes, &mut wait) {
+        let mut told = news.of_asking(id);
+        match open.file.append(&bytes, &mut told) {
             Ok(()) => {
                 let news = JournalNews::Durable(open.id, open.writer.last());
                 self.news.tell(news);
@@ -289,13 +289,13 @@ impl Writer {
 fn open_segment(
     files: Arc<dyn JournalFiles>,
     head: &JournalHead,
-    wait: &mut dyn FnMut(String),
+    told: &mut dyn FnMut(Asking),
 ) -> io::Result<OpenSegment> {
     let mut writer = SegmentWriter::begin(head);
     Ok(OpenSegment {
         id: head.id,
         number: head.segment,
-        file: files.begin_segment(head.segment, &writer.take_bytes(), wait)?,
+        file: files.begin_segment(head.segment, &writer.take_bytes(), told)?,
         files,
         writer,
     })
@@ -306,7 +306,7 @@ fn next_segment(
     inspected: &Inspected,
     place: Place,
     visible_outputs: u64,
-    wait: &mut dyn FnMut(String),
+    told: &mut dyn FnMut(Asking),
 ) -> io::Result<OpenSegment> {
     let files = &inspected.files;
     files.cut(inspected.last_segment(), inspected.tail.good_bytes)?;
@@ -319,5 +319,5 @@ fn next_segment(
         builds_on: None,
         ..inspected.head.clone()
     };
-    open_segment(files.clone(), &head, wait)
+    open_segment(files.clone(), &head, told)
 }

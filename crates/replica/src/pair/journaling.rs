@@ -366,6 +366,7 @@ impl PrimaryLoop {
                     }
                 }
                 JournalNews::Waits(_, why) => self.journal_answers(Some(why)),
+                JournalNews::Moves(id) => self.core.journal_moves(now, id),
                 JournalNews::NotTrimmed(_, why) => {
                     let detail = format!(
                         "what is too old cannot be removed from the journal, and stays until the next snapshot: {why}"

@@ -5,7 +5,7 @@ mod unfit;
 pub use unfit::{Sought, UnfitDisks};
 
 use crate::config::{DiskFile, ReplicaConfig};
-use crate::disk::{held, length_of, overlay, sync_file};
+use crate::disk::{held, length_of, overlay, standing, sync_file};
 use crate::end::ReplicaError;
 use crate::state_directory::{overwrite, replace, try_to_replace};
 use crate::wake::Waker;
@@ -193,6 +193,8 @@ impl Markers {
         for (disk, marker) in &self.places.disks {
             let bytes = match length_of(disk) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Some(0),
+                // An image without a byte has no header that says how long its disk is.
+                Err(_) if fs::look_at(&disk.path).is_ok_and(|(_, bytes)| bytes == 0) => Some(0),
                 length => length.ok(),
             };
             let found = self.read(marker, bytes);
@@ -354,6 +356,10 @@ impl Places {
                 io::Error::new(error.kind(), gone)
             })?;
             is_the_open_one(&disk.path)?;
+            standing::look(&disk.path)?;
+            // The layers of a block device are not beside it.
+            let state = self.state.parent().unwrap_or(Path::new("."));
+            standing::look(&overlay::base(&disk.path, state))?;
         }
         let content = [0; LIMIT_BYTES as usize];
         let disks = self.disks.iter();
@@ -677,6 +683,85 @@ pub(super) mod tests {
         assert!(why.contains("not there"), "{why}");
         fs::rename(&away, &disk).unwrap();
         tried().unwrap();
+    }
+
+    /// Finding: of an image that was cut off nobody heard before somebody read what was missing, and of an overlay that was
+    /// removed nobody at all: the machine was said to be journaled, and would not have come back.
+    #[test]
+    fn a_disk_that_was_cut_off_and_an_overlay_that_was_removed_are_told_of() {
+        let directory = tempfile::tempdir().unwrap();
+        let markers = markers(directory.path());
+        let path = directory.path().join("disk.raw");
+        let tried = || {
+            markers.try_places(false);
+            markers
+                .tried
+                .recv()
+                .unwrap()
+                .1
+                .map_err(|error| error.to_string())
+        };
+        tried().unwrap();
+        fs::write(&path, [0; 2048]).unwrap();
+        let file = DiskFile::new(&path, false);
+        let disk = crate::disk::Disk::open(&file).unwrap();
+        tried().unwrap();
+        let cut = |bytes| {
+            let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+            file.set_len(bytes).unwrap();
+        };
+        cut(1024);
+        let why = tried().unwrap_err();
+        assert!(
+            why.contains("disk.raw has been cut off: it has 1024 bytes, and had 2048"),
+            "{why}"
+        );
+        drop(disk);
+        tried().unwrap();
+        // One that becomes the copy of a shorter disk is cut on purpose, also while another machine of this process goes.
+        let former = crate::disk::standing::Standing::expect(
+            &path,
+            &environment::fs::File::open(&path).unwrap(),
+            1024,
+        );
+        let copy = crate::disk::Disk::for_copy(&file, 512, directory.path()).unwrap();
+        tried().unwrap();
+        drop(copy);
+        drop(former);
+        let disk = crate::disk::Disk::open(&file)
+            .unwrap()
+            .overlaid(Some(directory.path()));
+        let disks = std::sync::Arc::new(vec![disk]);
+        let mut volumes = overlay::Volumes::new(disks, Vec::new());
+        volumes.freeze(overlay::LayerId(7)).unwrap();
+        tried().unwrap();
+        let layer = directory.path().join("disk.raw.overlay-00000001");
+        fs::rename(&layer, directory.path().join("away")).unwrap();
+        let why = tried().unwrap_err();
+        assert!(
+            why.contains(
+                "disk.raw.overlay-00000001, which the machine has open, is not to be seen any more"
+            ),
+            "{why}"
+        );
+        fs::rename(directory.path().join("away"), &layer).unwrap();
+        tried().unwrap();
+    }
+
+    /// Finding: "here is a whole disk" was said of one that was gone: an image without a byte.
+    #[test]
+    fn an_image_that_was_emptied_is_no_whole_disk() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut markers = markers(directory.path());
+        let path = directory.path().join("disk.raw");
+        markers.write(Purpose::Primary, marker(3, DiskState::Whole));
+        written(&mut markers).1.unwrap();
+        markers.places.disks[0].0.format = Some(crate::config::DiskFormat::Qcow2);
+        fs::write(&path, []).unwrap();
+        let Worth::Nothing(why) = markers.worth() else {
+            panic!("an empty image has rights")
+        };
+        assert!(why.contains("empty or not there"), "{why}");
     }
 
     /// Finding: a host whose state directory was full was handed the machine, and was alone with a guest that could

@@ -9,7 +9,7 @@ use crate::disk::Disk;
 use crate::disk::probe::FailedDisk;
 use crate::end::{Ended, ReplicaError};
 use crate::host_time::monotonic;
-use crate::journal::JournalDesk;
+use crate::journal::{JournalDesk, ReadMeter};
 use crate::machines::Machines;
 use crate::peer_addresses::PeerAddresses;
 use crate::snapshot_file;
@@ -48,6 +48,8 @@ pub fn serve(host: &mut Host, startup: &mut Startup) -> Result<Next, ReplicaErro
         said: None,
         kept_out: None,
         read_journal: monotonic() + LOOK_INTERVAL,
+        look_at_worth: monotonic() + LOOK_INTERVAL,
+        tell_reading: monotonic() + TELL_READING_INTERVAL,
         joins: None,
     };
     loop {
@@ -88,6 +90,10 @@ struct Starting<'a> {
     kept_out: Option<KeptOut>,
     /// When a journal that no machine can go on from is read again.
     read_journal: Duration,
+    /// When it is looked again what this host has: somebody may take a disk away, or put one back.
+    look_at_worth: Duration,
+    /// When people are told again how far reading it is.
+    tell_reading: Duration,
     /// There is a primary to be joined, if the disks here may become copies of its disks: they are being looked at.
     joins: Option<Joins>,
 }
@@ -112,6 +118,8 @@ struct KeptOut {
 
 /// A replica that must not join looks so often whether it is needed otherwise.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// People are told so often how far the reading of a journal is.
+const TELL_READING_INTERVAL: Duration = Duration::from_secs(15);
 
 impl Starting<'_> {
     /// Takes what threads have answered.
@@ -129,6 +137,10 @@ impl Starting<'_> {
         }
         while let Some((peer, answer)) = self.asked.answer_told(&mut host.events) {
             startup.peer_answered(monotonic(), peer, answer);
+        }
+        if monotonic() >= self.look_at_worth {
+            startup.worth_is(host.markers.worth());
+            self.look_at_worth = monotonic() + LOOK_INTERVAL;
         }
         if let Waiting::Obstacle(_) = startup.waiting() {
             startup.obstacle_is(obstacle(&host.config, &*host.machines));
@@ -239,6 +251,7 @@ impl Starting<'_> {
             self.startup.next_deadline(),
             failed_disk.and_then(FailedDisk::deadline),
             self.kept_out.as_ref().map(|kept_out| kept_out.look_again),
+            self.reads_journal().then_some(self.tell_reading),
         ];
         let deadline = deadlines.into_iter().flatten().min();
         let waiting = match (&self.kept_out, &self.joins) {
@@ -252,14 +265,11 @@ impl Starting<'_> {
                 (waiting, _) => waiting.to_string(),
             },
         };
-        let reads = matches!(
-            self.startup.waiting(),
-            Waiting::JournalRead | Waiting::JournalFenced
-        );
+        let reads = self.tell_reading(&waiting);
         let happened = self.host.wait(deadline, true, |host| {
             let meter = host.journal.as_ref().map(JournalDesk::meter);
             match meter.filter(|_| reads) {
-                Some(meter) => status(host, &format!("{waiting}: {meter}")),
+                Some(meter) => status(host, &reading(&waiting, meter)),
                 None => status(host, &waiting),
             }
         })?;
@@ -294,10 +304,39 @@ impl Starting<'_> {
         Ok(None)
     }
 
+    fn reads_journal(&self) -> bool {
+        match self.startup.waiting() {
+            Waiting::JournalRead | Waiting::JournalFenced => true,
+            // It is looked at again.
+            Waiting::Journal { .. } => self.read_journal == Duration::MAX,
+            _ => false,
+        }
+    }
+
+    /// Whether a journal is being read. Now and then people are told how far that is.
+    fn tell_reading(&mut self, waiting: &str) -> bool {
+        let reads = self.reads_journal();
+        let now = monotonic();
+        if now >= self.tell_reading || !reads {
+            self.tell_reading = now + TELL_READING_INTERVAL;
+            if let (true, Some(journal)) = (reads, &self.host.journal) {
+                let text = reading(waiting, journal.meter());
+                self.host.events.add("journal_read", 0, 0, text);
+            }
+        }
+        reads
+    }
+
+    /// What this host is called: its name, and its identity.
+    fn own_names(&self) -> [String; 2] {
+        let host = &self.host.pair_config.greeting.host;
+        [host.node().to_owned(), host.id.to_string()]
+    }
+
     /// A person said something: it is answered by what comes of it.
     fn word(&mut self, id: ConversationId, word: &Word) {
         self.answer("somebody else said something meanwhile", false);
-        match named(self.startup.waiting(), &word.without) {
+        match named(self.startup.waiting(), &word.without, &self.own_names()) {
             Ok(without) => {
                 let new_life = word.new_life;
                 let word = startup::Word { without, new_life };
@@ -311,7 +350,7 @@ impl Starting<'_> {
     /// Whoever means to say something is told first whether it would be refused.
     fn would_take(&mut self, id: ConversationId, word: &Word) {
         let waiting = self.startup.waiting();
-        let answer = match named(waiting, &word.without) {
+        let answer = match named(waiting, &word.without, &self.own_names()) {
             Err(why) => Answer::Refused(why),
             Ok(without) if word.new_life || waiting.would_end(&without) => {
                 Answer::Done("as things stand it is taken".into())
@@ -378,8 +417,24 @@ impl Starting<'_> {
     }
 }
 
+/// How far the reading of a journal is, and what can be done about it while nothing comes.
+fn reading(waiting: &str, meter: &ReadMeter) -> String {
+    let says_what_to_do = waiting.contains("understudy new-life");
+    match meter.trouble() {
+        Some(_) if !says_what_to_do => format!(
+            "{waiting}: {meter}. To give up what was in memory, begin another life: `understudy new-life --config FILE`"
+        ),
+        _ if says_what_to_do => format!("{waiting}. It is being read: {meter}"),
+        _ => format!("{waiting}: {meter}"),
+    }
+}
+
 /// The hosts of these names, among those that it waits for.
-fn named(waiting: &Waiting, names: &[String]) -> Result<BTreeSet<HostId>, String> {
+fn named(
+    waiting: &Waiting,
+    names: &[String],
+    own: &[String; 2],
+) -> Result<BTreeSet<HostId>, String> {
     let hosts = waiting.hosts();
     let mut named = BTreeSet::new();
     for name in names {
@@ -389,6 +444,12 @@ fn named(waiting: &Waiting, names: &[String]) -> Result<BTreeSet<HostId>, String
         let found: Vec<HostId> = hosts.iter().filter(of_name).map(|host| host.id).collect();
         match found[..] {
             [id] => named.insert(id),
+            // Another one of its name, which had its state directory before, is waited for by that name.
+            [] if own.contains(name) => {
+                return Err(format!(
+                    "{name} is this host, and it is not off: name the others only. {waiting}"
+                ));
+            }
             [] if hosts.is_empty() => return Err(waiting.although_off(&named)),
             [] => {
                 let names: Vec<String> = hosts.iter().map(ToString::to_string).collect();
@@ -428,5 +489,37 @@ impl Host {
             );
             self.events.add("marker_failed", 0, 0, what);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use replication::startup::Basis;
+    use replication::succession::Host;
+
+    fn host(id: u128, name: &str) -> Host {
+        Host::new(HostId(id), name)
+    }
+
+    /// Finding: `--without hostb,hosta` on hosta was told that hosta is none of those that are waited for.
+    #[test]
+    fn who_says_that_this_host_is_off_is_told_that_it_is_not() {
+        let waiting = Waiting::Silent {
+            hosts: vec![host(2, "hostb")],
+            basis: Basis::Images,
+        };
+        let own = ["hosta".to_owned(), format!("{:032x}", 1)];
+        let named = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            super::named(&waiting, &names, &own)
+        };
+        assert_eq!(named(&["hostb"]).unwrap().len(), 1);
+        for name in &own {
+            let why = named(&["hostb", name]).unwrap_err();
+            assert!(why.contains("is this host, and it is not off"), "{why}");
+        }
+        let why = named(&["hostc"]).unwrap_err();
+        assert!(why.contains("none of the hosts that it waits for"), "{why}");
     }
 }

@@ -124,6 +124,8 @@ pub(super) struct Journal {
     handed: VecDeque<Handed>,
     handed_bytes: usize,
     durable: RecordNumber,
+    /// When something became durable last, or was on its way to that.
+    moved: Duration,
     /// The last record made before outputs began to wait: with it everything is durable that left.
     left_at: RecordNumber,
 }
@@ -143,6 +145,7 @@ impl Journal {
             handed: VecDeque::new(),
             handed_bytes: 0,
             durable: RecordNumber::BEFORE_ALL,
+            moved: Duration::ZERO,
             left_at: RecordNumber::BEFORE_ALL,
         }
     }
@@ -186,8 +189,10 @@ impl Journal {
         Some(if is_full { since } else { since + BATCH_DELAY })
     }
 
+    /// A place that is slow is not dead: it is late when for so long nothing of what was handed over got on.
     fn lateness_deadline(&self, timeout: Duration) -> Option<Duration> {
-        self.handed.front().map(|oldest| oldest.at + timeout)
+        let oldest = self.handed.front()?;
+        Some(oldest.at.max(self.moved) + timeout)
     }
 
     fn take(&mut self, now: Duration, log: &LifeLog, released: u64) -> Vec<StoredRecords> {
@@ -220,12 +225,13 @@ impl Journal {
         batches
     }
 
-    fn durable_up_to(&mut self, record: RecordNumber) {
+    fn durable_up_to(&mut self, now: Duration, record: RecordNumber) {
         assert!(
             (self.durable..=self.sent).contains(&record),
             "what is durable was handed over, and stays"
         );
         self.durable = record;
+        self.moved = now;
         while let Some(handed) = self.handed.pop_front_if(|handed| handed.last <= record) {
             assert!(handed.bytes <= self.handed_bytes, "its bytes were counted");
             self.handed_bytes -= handed.bytes;
@@ -237,6 +243,7 @@ impl Journal {
         for handed in &mut self.handed {
             handed.at += pause;
         }
+        self.moved += pause;
     }
 
     fn bytes_waiting(&self) -> usize {
@@ -418,7 +425,9 @@ impl<O> Primary<O> {
             .lateness_deadline(timeout)
             .is_some_and(|deadline| now >= deadline);
         if is_late {
-            let why = format!("what was to be stored is not durable after {timeout:?}");
+            let why = format!(
+                "for {timeout:?} nothing of what was to be stored became durable, or got on"
+            );
             return self.journal_lost(now, why);
         }
         if journal.batch_deadline().is_some_and(|due| now >= due) {
@@ -524,10 +533,21 @@ impl<O> Primary<O> {
         if let Some(journal) = &mut self.journal
             && journal.id == id
         {
-            journal.durable_up_to(record);
+            journal.durable_up_to(now, record);
             if matches!(self.state, State::Running { .. }) {
                 self.release(now);
             }
+        }
+        self.maintain(now);
+    }
+
+    /// What was handed over is not durable, but on its way.
+    pub fn journal_moves(&mut self, now: Duration, id: JournalId) {
+        self.enter(now);
+        if let Some(journal) = &mut self.journal
+            && journal.id == id
+        {
+            journal.moved = now;
         }
         self.maintain(now);
     }

@@ -248,6 +248,32 @@ fn a_journal_that_hangs_has_failed() {
     assert!(journaled.emitted.is_empty());
 }
 
+/// Finding: a bucket behind a slow network was given up after 10 s, though it took what was put there.
+#[test]
+fn a_journal_that_is_slow_and_gets_on_has_not_failed_and_one_that_stops_has() {
+    let mut journaled = Journaled::in_force();
+    let id = journaled.begun[0];
+    journaled.output();
+    let wait = |journaled: &mut Journaled, times: u32| {
+        for _ in 0..times {
+            journaled.after(50);
+        }
+    };
+    for _ in 0..10 {
+        wait(&mut journaled, 100);
+        assert_eq!(journaled.phase(), Some(JournalPhase::InForce));
+        journaled.primary.journal_moves(journaled.now, id);
+    }
+    assert!(journaled.emitted.is_empty(), "it is not durable");
+    // What another one does is nothing to this one.
+    wait(&mut journaled, 190);
+    journaled.primary.journal_moves(journaled.now, JournalId(3));
+    assert_eq!(journaled.phase(), Some(JournalPhase::InForce));
+    wait(&mut journaled, 20);
+    assert_eq!(journaled.phase(), None);
+    assert!(journaled.emitted.is_empty());
+}
+
 /// The key may have landed although the answer was lost.
 #[test]
 fn a_journal_that_fails_while_its_key_is_asked_for_is_dropped_by_the_next() {

@@ -2,6 +2,7 @@
 
 use super::button::{Front, unanswered};
 use crate::exit::{ExitStatus, Failure};
+use crate::leftovers::remove_when_stopped;
 use anyhow::{Context, anyhow};
 use clap::Args;
 use replica::control;
@@ -60,6 +61,7 @@ impl Snapshot {
             Err(error) => return Err(unanswered(&directory, &error)),
         };
         let partial = Partial::create(&self.file).map_err(Failure::usage)?;
+        remove_when_stopped(&partial.path).context("cannot catch signals")?;
         let head = receive(stream, &partial)?;
         let bytes = partial.keep()?;
         println!(

@@ -42,7 +42,10 @@ pub struct JournalSection {
     #[serde(default = "default_timeout")]
     pub timeout: Milliseconds,
     /// Another snapshot is taken when going on from the journal would take longer.
-    #[serde(default = "default_recover_within")]
+    #[serde(
+        default = "default_recover_within",
+        deserialize_with = "recover_within"
+    )]
     pub recover_within: Milliseconds,
     /// Bytes that are kept at most of what is older than its newest snapshot.
     #[serde(
@@ -69,6 +72,12 @@ pub enum OutputsWaitFor {
 
 fn default_timeout() -> Milliseconds {
     Milliseconds(10_000)
+}
+
+/// What is no time at all is told with the times that this can be.
+fn recover_within<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Milliseconds, D::Error> {
+    Milliseconds::deserialize(deserializer)
+        .map_err(|_| D::Error::custom("give a time from 1s to 3600s, such as \"10s\""))
 }
 
 fn default_recover_within() -> Milliseconds {
@@ -122,8 +131,8 @@ impl JournalSection {
         }
         if self.recover_within.0 < 1000 {
             let message = format!(
-                "{} ms: a snapshot for every such stretch would be all that the machine does; give a \
-                 second at least",
+                "{} ms is too short: another snapshot would always be due, and the machine would do nothing else. \
+                 Give 1s or more; 10s is usual",
                 self.recover_within.0
             );
             return Err(("journal.recover_within", message));
@@ -293,6 +302,14 @@ mod tests {
             ("directory = \"d\"\nregion = \"eu\"", "journal.region: "),
             ("url = \"etcd://a\"", "journal.url: "),
             ("url = \"d\"", "journal.url: "),
+            (
+                "directory = \"d\"\nrecover_within = \"0s\"",
+                "give a time from 1s to 3600s",
+            ),
+            (
+                "directory = \"d\"\nrecover_within = \"999ms\"",
+                "Give 1s or more",
+            ),
             (
                 "url = \"s3://b-b\"\naccess_key_id = \"i\"",
                 "journal.access_key_id: ",

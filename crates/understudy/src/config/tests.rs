@@ -147,6 +147,47 @@ fn an_empty_path_is_no_path() {
 }
 
 /// Firmware of a PC takes kernel, initrd and command line from a disk: given beside it, they would never be used.
+/// Finding: a journal whose directory was the arbiter's, or in the state directory, was begun there.
+#[test]
+fn a_journal_that_would_lie_among_other_files_is_refused() {
+    let with = |state: &str, arbiter: &str, journal: &str| {
+        format!(
+            "name = \"m\"\nmemory = \"8M\"\nkernel = \"k\"\nstate_directory = \"{state}\"\n\
+             [arbiter]\ndirectory = \"{arbiter}\"\n[journal]\ndirectory = \"{journal}\"\n"
+        )
+    };
+    load(&with("a/state", "a/arbiter", "a/journal")).unwrap();
+    load(&with("a/state", "a/arbiter", "a/state-journal")).unwrap();
+    for (journal, said) in [
+        ("a/state", "it is the state directory, "),
+        ("a/state/journal", "it lies in the state directory, "),
+        ("a/state/x/../journal", "it lies in the state directory, "),
+        ("a", "it has in it the state directory, "),
+        ("arbiter", "it is the arbiter's directory, "),
+        ("arbiter/journal", "it lies in the arbiter's directory, "),
+    ] {
+        let error = error(&with("a/state", "arbiter", journal));
+        assert!(
+            error.contains("journal.directory: ") && error.contains(said),
+            "{journal}: {error}"
+        );
+    }
+    let links = tempfile::tempdir().unwrap();
+    let (real, link) = (links.path().join("real"), links.path().join("link"));
+    std::fs::create_dir(&real).unwrap();
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    let journal = link.join("not/yet/there");
+    let error = error(&with(
+        "state",
+        real.to_str().unwrap(),
+        journal.to_str().unwrap(),
+    ));
+    assert!(
+        error.contains("it lies in the arbiter's directory"),
+        "{error}"
+    );
+}
+
 #[test]
 fn what_stands_beside_the_firmware_of_a_pc_is_refused() {
     const PC: &str = "name = \"m\"\nmemory = \"1G\"\narch = \"x86-64\"\nfirmware = \"CLOUDHV.fd\"\n\

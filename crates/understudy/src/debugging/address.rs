@@ -114,6 +114,14 @@ pub enum GdbListener {
 }
 
 impl GdbListener {
+    /// The socket in the file system, if it is one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            GdbListener::Unix(_, path) => Some(path),
+            GdbListener::Tcp(_) => None,
+        }
+    }
+
     /// How to come in, and who can.
     pub fn invitation(&self) -> String {
         match self {

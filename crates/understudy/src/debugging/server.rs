@@ -249,6 +249,11 @@ impl Debugged {
         let mut words = command.split_whitespace();
         let mut said = Vec::new();
         match (words.next(), words.next()) {
+            (Some("goto"), Some(_)) if words.next().is_some() => {
+                said.push(format!(
+                    "{command:?} names more than a moment: nothing moved"
+                ));
+            }
             (Some("where"), None) => said.push(self.describe_position()),
             (Some("digest"), None) => said.push(format!("{:032x}", self.timeline.digest())),
             (Some("goto"), Some(moment)) => {

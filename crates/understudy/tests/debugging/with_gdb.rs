@@ -3,6 +3,8 @@
 use crate::guest::Recorded;
 use crate::support::Process;
 use crate::support::wait_for;
+use rustix::process::Signal;
+use std::io::{BufRead, BufReader};
 use std::process::Command;
 
 const GDB: &str = "gdb-multiarch";
@@ -78,5 +80,24 @@ fn steps_and_runs(record: fn() -> Recorded, registers: [&str; 2]) {
             said.contains(&expected),
             "no {expected:?} in\n{said}\n{served}"
         );
+    }
+}
+
+/// Finding: Ctrl-C left the socket, which the next one of its name could not take.
+#[test]
+fn the_debuggers_socket_goes_with_a_process_that_a_signal_ends() {
+    let recorded = Recorded::new();
+    let socket = recorded.directory().join("gdb");
+    let address = format!("unix:{}", socket.display());
+    let log = recorded.log();
+    for signal in [Signal::INT, Signal::TERM] {
+        let mut process = Process::start(&["replay", log.to_str().unwrap(), "--gdb", &address]);
+        let mut said = BufReader::new(process.child.stderr.take().unwrap()).lines();
+        let invited = said.find(|line| line.as_ref().unwrap().contains("waiting for gdb"));
+        assert!(invited.is_some(), "it ended before anybody could come");
+        process.signal(signal);
+        let (status, _) = process.end();
+        assert_eq!(status.code(), Some(1));
+        assert!(!socket.exists(), "the socket is left after {signal:?}");
     }
 }

@@ -1,7 +1,8 @@
 //! A bucket of a real server, and machines whose journals are in it.
 
+use super::slow_link::{SlowLink, Turns};
 use super::{PairDirectory, Process, ReplicaFiles, run, wait_for};
-use arbiter::{ObjectBucket, S3Credentials, S3Settings, TlsFiles};
+use arbiter::{Attempt, ObjectBucket, S3Credentials, S3Settings, TlsFiles};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::io::Write;
@@ -49,6 +50,8 @@ fn serve(host: &str, delay_ms: u64) -> Child {
 pub struct Bucket {
     host: String,
     server: Child,
+    /// By which machines reach it; the tests themselves go straight there.
+    link: Option<SlowLink>,
 }
 
 impl Bucket {
@@ -79,7 +82,24 @@ impl Bucket {
             HOSTS.fetch_add(1, Ordering::Relaxed)
         );
         let server = serve(&host, delay_ms);
-        Some(Bucket { host, server })
+        Some(Bucket {
+            host,
+            server,
+            link: None,
+        })
+    }
+
+    /// One that machines reach by a link.
+    pub fn behind_link(turns: Turns) -> Option<Bucket> {
+        let mut bucket = Bucket::start()?;
+        let target = format!("{}:5000", bucket.host);
+        bucket.link = Some(SlowLink::start(target, turns));
+        Some(bucket)
+    }
+
+    /// The link.
+    pub fn link(&self) -> &SlowLink {
+        self.link.as_ref().unwrap()
     }
 
     /// Its server ends, and with it all that it had; another one is there in its place, with an empty bucket.
@@ -105,14 +125,17 @@ impl Bucket {
         format!(
             "[journal]\nurl = \"s3://bucket/journals\"\nendpoint = \"{}\"\nregion = \"us-east-1\"\n\
              access_key_id = \"AKIDEXAMPLE\"\nsecret_access_key_file = \"secret\"\n",
-            self.endpoint()
+            match &self.link {
+                Some(link) => format!("http://{}", link.address()),
+                None => self.endpoint(),
+            }
         )
     }
 
     /// The names of its objects under the prefix, with their bytes.
     pub fn objects(&self) -> Vec<(String, u64)> {
         self.client()
-            .list("", false, Duration::from_secs(20))
+            .list("", false, &mut Attempt::within(Duration::from_secs(20)))
             .unwrap()
             .objects
     }

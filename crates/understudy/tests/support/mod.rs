@@ -8,6 +8,7 @@ pub mod failing_disk;
 pub mod guest_program;
 pub mod history;
 pub mod journaled;
+pub mod slow_link;
 pub mod without_random;
 
 use machine::engine::Engine;

@@ -94,7 +94,10 @@ impl Contender {
                     command.arg("--line-counts").arg(scratch.join(LINE_COUNTS));
                 }
                 if *records {
-                    command.arg("--record").arg(scratch.join("recording"));
+                    let recording = scratch.join("recording");
+                    // That of the repetition before, which the program would not replace.
+                    let _removed = std::fs::remove_file(&recording);
+                    command.arg("--record").arg(recording);
                 }
                 command
             }

@@ -7,7 +7,7 @@
 use super::extents::Content;
 use super::layer::{Layer, LayerHead, PIECE_BYTES};
 use super::{LayerId, OverlayError, SECTOR_BYTES, directory};
-use crate::disk::Disk;
+use crate::disk::{Disk, standing};
 use environment::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,6 +27,12 @@ fn named(base: &Path, what: &str) -> PathBuf {
 /// Where the layer of this number is.
 pub(super) fn path_of(base: &Path, number: u64) -> PathBuf {
     named(base, &format!("{number:08}"))
+}
+
+/// Whether this is the name of a layer of that.
+pub fn is_layer(path: &Path, base: &Path) -> bool {
+    let prefix = named(base, "").into_os_string().into_encoded_bytes();
+    path.as_os_str().as_encoded_bytes().starts_with(&prefix)
 }
 
 /// What there is beside an image: the layers' files, the oldest first, whether they count or not; and
@@ -105,6 +111,7 @@ fn chain(base: &Path) -> Result<Chain, OverlayError> {
 /// Removes files one after the other, each durably.
 pub(super) fn remove_in_order(paths: &[PathBuf]) -> Result<(), OverlayError> {
     for path in paths {
+        standing::forget(path);
         let removed = fs::remove_file(path).and_then(|()| fs::sync_directory(directory(path)));
         removed.map_err(|source| OverlayError::io(path, source))?;
     }
@@ -242,11 +249,10 @@ pub(super) fn commit(layer: &mut Layer, base: &Path) -> Result<(), OverlayError>
     } = layer.head;
     let path = path_of(base, number);
     let renamed = layer.flush().and_then(|()| {
-        fs::rename(&layer.path, &path)?;
+        layer.rename(path.clone())?;
         fs::sync_directory(directory(&path))
     });
     renamed.map_err(|source| OverlayError::io(&path, source))?;
-    layer.path = path;
     let replaced = look_beside(base)?.numbered.into_iter();
     let replaced = replaced.filter(|(other, _)| (replaces..number).contains(other));
     let paths: Vec<PathBuf> = replaced.map(|(_, path)| path).collect();

@@ -2,7 +2,8 @@
 
 use super::extents::{Content, ExtentMap};
 use super::{LayerId, OverlayError, SECTOR_BYTES};
-use environment::fs::{File, OpenOptions};
+use crate::disk::standing::{self, Standing};
+use environment::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -157,6 +158,7 @@ pub(super) struct Layer {
     /// Everything before this byte is durable.
     durable: u64,
     is_synced: AtomicBool,
+    standing: Standing,
 }
 
 impl Layer {
@@ -165,10 +167,12 @@ impl Layer {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).mode(0o600);
         let file = options.open(&path)?;
+        standing::forget(&path);
         file.set_len(0)?;
         file.write_all_at(&head.encode(), 0)?;
         file.sync_all()?;
         Ok(Layer {
+            standing: Standing::expect(&path, &file, BLOCK_BYTES),
             path,
             head,
             file,
@@ -199,6 +203,7 @@ impl Layer {
     pub fn open(path: PathBuf, head: LayerHead) -> Result<Layer, OverlayError> {
         let file = File::open(&path).map_err(|source| OverlayError::io(&path, source))?;
         let mut layer = Layer {
+            standing: Standing::expect(&path, &file, BLOCK_BYTES),
             path,
             head,
             file,
@@ -276,6 +281,15 @@ impl Layer {
         let to = entry.sector + entry.sectors;
         self.extents.insert(entry.sector, to, content);
         self.end += entry.bytes();
+        self.standing.has(self.end);
+    }
+
+    /// It is moved to where layers are looked for, durably but for its name.
+    pub fn rename(&mut self, path: PathBuf) -> io::Result<()> {
+        let from = &self.path;
+        self.standing.renamed(&path, || fs::rename(from, &path))?;
+        self.path = path;
+        Ok(())
     }
 
     /// Appends what the guest writes: these sectors, or zeros. What fails is as if it had never been.

@@ -13,8 +13,9 @@ mod stack;
 mod tests;
 mod volumes;
 
-pub use chain::{Begun, begin_again, has_layer, merge_all, remove_all};
-pub(super) use volumes::{Frozen, Merging, Volumes};
+pub use chain::{Begun, begin_again, has_layer, is_layer, merge_all, remove_all};
+pub(crate) use volumes::Volumes;
+pub(super) use volumes::{Frozen, Merging};
 
 use super::SECTOR_BYTES;
 use environment::fs::{self, Kind};

@@ -15,13 +15,13 @@ use std::sync::Arc;
 const SHORT_BYTES: u64 = 4 << 20;
 
 /// See the module.
-pub(in crate::disk) struct Volumes {
+pub(crate) struct Volumes {
     disks: Arc<Vec<Disk>>,
     stacks: Vec<Stack>,
 }
 
 /// What was written before a journal's snapshot, to be made durable with it.
-pub(in crate::disk) struct Frozen {
+pub(crate) struct Frozen {
     disks: Arc<Vec<Disk>>,
     layers: Vec<Arc<Layer>>,
 }
@@ -42,7 +42,7 @@ impl Frozen {
 }
 
 /// Layers that are to go into their images, of each disk so many.
-pub(in crate::disk) struct Merging {
+pub(crate) struct Merging {
     disks: Arc<Vec<Disk>>,
     layers: Vec<Vec<Arc<Layer>>>,
 }

@@ -10,9 +10,11 @@
 use super::bucket::{PatientBucket, is_there};
 use super::bucket_readers::{Announced, BucketHold, Readers};
 use super::{
-    Hold, JournalFile, JournalFiles, Listing, READ_BYTES, ReadFile, SegmentFile, SnapshotFile,
+    Asking, Hold, JournalFile, JournalFiles, Listing, READ_BYTES, ReadFile, SegmentFile,
+    SnapshotFile,
 };
 use crate::host_time::monotonic;
+use crate::journal::ReadMeter;
 use replication::succession::RunId;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -27,9 +29,14 @@ const END_VERSION: u16 = 1;
 /// Bytes of what its writer ends a segment by, and of a fence, which has one more.
 const END_BYTES: u64 = 26;
 const FENCE_BYTES: u64 = 27;
-/// Bytes of an object of a snapshot; the first one has less, for those who want nothing but its head.
-const SNAPSHOT_OBJECT_BYTES: usize = 4 << 20;
+/// Bytes of an object of a snapshot: as many as are put in a second or so, within these bounds. For so long what outputs wait for
+/// may be behind it. The first one has less, for those who want nothing but its head; the second is the first that is
+/// timed.
+const MOST_OBJECT_BYTES: usize = 4 << 20;
+const LEAST_OBJECT_BYTES: usize = 128 << 10;
+const TIMED_OBJECT_BYTES: usize = LEAST_OBJECT_BYTES;
 const FIRST_OBJECT_BYTES: usize = 4096;
+const OBJECT_TIME: Duration = Duration::from_secs(1);
 /// What says that a snapshot is whole.
 const WHOLE: &str = "whole";
 /// The longest of it: a number.
@@ -250,6 +257,7 @@ impl JournalFiles for BucketFiles {
             bucket: self.bucket.clone(),
             objects: objects.into(),
             is_begun: false,
+            meter: ReadMeter::default(),
         }))
     }
 
@@ -257,10 +265,11 @@ impl JournalFiles for BucketFiles {
         &self,
         number: u64,
         bytes: &[u8],
-        wait: &mut dyn FnMut(String),
+        told: &mut dyn FnMut(Asking),
     ) -> io::Result<Box<dyn SegmentFile>> {
         let name = self.name(JournalFile::Segment(number));
-        self.bucket.create(&offset_name(&name, 0), bytes, wait)?;
+        let _hurry = self.bucket.hurry();
+        self.bucket.create(&offset_name(&name, 0), bytes, told)?;
         if number > 1 {
             // Its own objects are all that is looked for from here on.
             self.look_for_segment(number - 1)?;
@@ -280,6 +289,7 @@ impl JournalFiles for BucketFiles {
             name: self.name(JournalFile::Snapshot(number)),
             waiting: Vec::new(),
             written: 0,
+            most_bytes: FIRST_OBJECT_BYTES,
         }))
     }
 
@@ -361,13 +371,18 @@ impl JournalFiles for BucketFiles {
 
 /// Removes everything of a journal that begins like this, the first first, but for fences: they keep those off who wrote
 /// before, and may have slept ever since.
-fn remove_all(bucket: &PatientBucket, beginning: &str) -> io::Result<()> {
-    for (name, bytes) in bucket.list(beginning, false)?.objects {
-        if bytes != FENCE_BYTES || !name.contains(".segment/") {
-            bucket.remove(&name)?;
-        }
+///
+/// The first goes alone: without its beginning a file is none, whichever of the others are still there when everything ends,
+/// and what was announced to go is removed by whoever removes next.
+fn remove_all(bucket: &Arc<PatientBucket>, beginning: &str) -> io::Result<()> {
+    let objects = bucket.list(beginning, false)?.objects.into_iter();
+    let going =
+        objects.filter(|(name, bytes)| *bytes != FENCE_BYTES || !name.contains(".segment/"));
+    let mut names = going.map(|(name, _)| name);
+    if let Some(first) = names.next() {
+        bucket.remove(&first)?;
     }
-    Ok(())
+    bucket.remove_many(&names.collect::<Vec<_>>())
 }
 
 /// A file that is read.
@@ -375,6 +390,7 @@ struct OpenObjects {
     bucket: Arc<PatientBucket>,
     objects: VecDeque<(String, u64)>,
     is_begun: bool,
+    meter: ReadMeter,
 }
 
 impl ReadFile for OpenObjects {
@@ -389,7 +405,12 @@ impl ReadFile for OpenObjects {
             bytes += length;
             taken.push((name, length));
         }
-        Ok(self.bucket.get_all(&taken)?.concat())
+        Ok(self.bucket.get_all(&taken, &self.meter)?.concat())
+    }
+
+    fn is_counted_by(&mut self, meter: &ReadMeter) -> bool {
+        self.meter = meter.clone();
+        true
     }
 }
 
@@ -431,14 +452,15 @@ impl OpenSegment {
 }
 
 impl SegmentFile for OpenSegment {
-    fn append(&mut self, bytes: &[u8], wait: &mut dyn FnMut(String)) -> io::Result<()> {
+    fn append(&mut self, bytes: &[u8], told: &mut dyn FnMut(Asking)) -> io::Result<()> {
         let length = bytes.len() as u64;
         assert!(length > FENCE_BYTES, "a commit of {length} bytes");
         let name = offset_name(&self.name, self.written);
         let mut was_silent = false;
-        self.bucket.create(&name, bytes, &mut |why| {
-            was_silent = true;
-            wait(why);
+        let _hurry = self.bucket.hurry();
+        self.bucket.create(&name, bytes, &mut |asking| {
+            was_silent |= matches!(asking, Asking::Waits(_));
+            told(asking);
         })?;
         if was_silent || monotonic() >= self.looked + BETWEEN_LOOKS {
             self.look()?;
@@ -451,6 +473,7 @@ impl SegmentFile for OpenSegment {
     fn end(&mut self) -> io::Result<()> {
         let name = offset_name(&self.name, self.written);
         let end = end_object(self.bucket.run);
+        let _hurry = self.bucket.hurry();
         self.bucket.create(&name, &end, &mut |_| {})
     }
 }
@@ -461,6 +484,14 @@ struct OpenSnapshot {
     name: String,
     waiting: Vec<u8>,
     written: u64,
+    /// The next object has so many bytes.
+    most_bytes: usize,
+}
+
+/// How many bytes are put in a second or so, when so many took that long.
+fn object_bytes(bytes: usize, took: Duration) -> usize {
+    let in_time = bytes as f64 * OBJECT_TIME.as_secs_f64() / took.as_secs_f64().max(1e-3);
+    (in_time as usize).clamp(LEAST_OBJECT_BYTES, MOST_OBJECT_BYTES)
 }
 
 impl OpenSnapshot {
@@ -468,7 +499,14 @@ impl OpenSnapshot {
         let rest = self.waiting.split_off(bytes);
         let object = std::mem::replace(&mut self.waiting, rest);
         let name = offset_name(&self.name, self.written);
-        self.bucket.create(&name, &object, &mut |_| {})?;
+        self.bucket.give_way();
+        let begun = monotonic();
+        self.bucket.create_slowly(&name, &object)?;
+        let took = monotonic().saturating_sub(begun);
+        self.most_bytes = match self.written {
+            0 => TIMED_OBJECT_BYTES,
+            _ => object_bytes(object.len(), took),
+        };
         self.written += object.len() as u64;
         Ok(())
     }
@@ -477,16 +515,10 @@ impl OpenSnapshot {
 impl SnapshotFile for OpenSnapshot {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.waiting.extend_from_slice(bytes);
-        loop {
-            let most = match self.written {
-                0 => FIRST_OBJECT_BYTES,
-                _ => SNAPSHOT_OBJECT_BYTES,
-            };
-            if self.waiting.len() < most {
-                return Ok(());
-            }
-            self.put(most)?;
+        while self.waiting.len() >= self.most_bytes {
+            self.put(self.most_bytes)?;
         }
+        Ok(())
     }
 
     fn sync(&mut self) -> io::Result<()> {
@@ -512,6 +544,15 @@ mod tests {
             .iter()
             .map(|(name, bytes)| (format!("j/{name}"), *bytes));
         Everything::of("j/", objects.collect())
+    }
+
+    #[test]
+    fn an_object_of_a_snapshot_is_put_in_a_second_or_so_as_far_as_its_bounds_let_it() {
+        let second = Duration::from_secs(1);
+        assert_eq!(object_bytes(512 << 10, second / 2), 1 << 20);
+        assert_eq!(object_bytes(1 << 20, second * 4), 256 << 10);
+        assert_eq!(object_bytes(512 << 10, second * 60), LEAST_OBJECT_BYTES);
+        assert_eq!(object_bytes(512 << 10, Duration::ZERO), MOST_OBJECT_BYTES);
     }
 
     #[test]

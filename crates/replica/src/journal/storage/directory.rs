@@ -1,7 +1,7 @@
 //! Journals in a directory: `DIRECTORY/JOURNAL/00000001.snapshot`, `….segment`.
 
 use super::{
-    Begun, Hold, JournalFile, JournalFiles, Listing, READ_BYTES, ReadFile, SegmentFile,
+    Asking, Begun, Hold, JournalFile, JournalFiles, Listing, READ_BYTES, ReadFile, SegmentFile,
     SnapshotFile, Storage, head_of, in_the_way,
 };
 use environment::fs::{self, File, Lock, OpenOptions};
@@ -131,7 +131,7 @@ impl Storage for JournalDirectory {
         &self,
         begun: Begun,
         owner: &MachineName,
-        _: &mut dyn FnMut(String),
+        _: &mut dyn FnMut(Asking),
     ) -> io::Result<Arc<dyn JournalFiles>> {
         let others = self.journals()?;
         for (other, files) in &others {
@@ -174,7 +174,7 @@ impl Storage for UnlockedDirectory {
         &self,
         _: Begun,
         _: &MachineName,
-        _: &mut dyn FnMut(String),
+        _: &mut dyn FnMut(Asking),
     ) -> io::Result<Arc<dyn JournalFiles>> {
         let why = "it is open to be read";
         Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
@@ -277,7 +277,7 @@ impl JournalFiles for DirectoryFiles {
         &self,
         number: u64,
         bytes: &[u8],
-        _: &mut dyn FnMut(String),
+        _: &mut dyn FnMut(Asking),
     ) -> io::Result<Box<dyn SegmentFile>> {
         let path = self.path(Some(JournalFile::Segment(number)));
         let file = create(&path)?;
@@ -392,7 +392,7 @@ struct OpenSegment {
 }
 
 impl SegmentFile for OpenSegment {
-    fn append(&mut self, bytes: &[u8], _: &mut dyn FnMut(String)) -> io::Result<()> {
+    fn append(&mut self, bytes: &[u8], _: &mut dyn FnMut(Asking)) -> io::Result<()> {
         self.file.write_all_at(bytes, self.written)?;
         self.file.sync_data()?;
         self.written += bytes.len() as u64;
@@ -537,10 +537,10 @@ mod tests {
         let temporary = tempfile::tempdir().unwrap();
         let files = DirectoryFiles(temporary.path().into());
         let mut segment = files.begin_segment(1, b"head", &mut |_| {}).unwrap();
-        let mut wait = |why: String| panic!("{why}");
-        segment.append(b"records", &mut wait).unwrap();
+        let mut told = |asking: Asking| panic!("{asking:?}");
+        segment.append(b"records", &mut told).unwrap();
         std::fs::remove_file(files.path(Some(JournalFile::Segment(1)))).unwrap();
-        let error = segment.append(b"more", &mut wait).unwrap_err();
+        let error = segment.append(b"more", &mut told).unwrap_err();
         assert!(error.to_string().contains("removed"), "{error}");
     }
 }

@@ -16,6 +16,7 @@ pub use directory::{JournalDirectory, JournalDirectoryError};
 #[cfg(test)]
 pub(super) use directory::DirectoryFiles;
 
+use super::ReadMeter;
 use crate::config::JournalPlace;
 use replication::journal::{JournalHead, JournalItem, SegmentReader, SnapshotFileReader};
 use replication::message::LifeId;
@@ -73,6 +74,15 @@ impl Listing {
     }
 }
 
+/// What is told of something that takes long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Asking {
+    /// It does not answer, and why; it is asked again.
+    Waits(String),
+    /// So many bytes more have moved.
+    Moves(u64),
+}
+
 /// A journal that is begun: its identity, the life that it is of, and the generation of whoever begins it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Begun {
@@ -98,7 +108,7 @@ pub(super) trait Storage: Send + Sync + fmt::Debug {
     fn journals(&self) -> io::Result<BTreeMap<JournalId, Arc<dyn JournalFiles>>>;
 
     /// Begins a journal, with none beside it that is older: whoever begins one goes on from no other of this life, or
-    /// of one before. `wait` is told why it takes longer, where it is tried again.
+    /// of one before. `told` hears why it takes longer, where it is tried again, and that it gets on.
     ///
     /// # Errors
     /// It cannot be written; or a journal is there that is of neither: another arbiter's key may name it.
@@ -106,7 +116,7 @@ pub(super) trait Storage: Send + Sync + fmt::Debug {
         &self,
         begun: Begun,
         owner: &MachineName,
-        wait: &mut dyn FnMut(String),
+        told: &mut dyn FnMut(Asking),
     ) -> io::Result<Arc<dyn JournalFiles>>;
 }
 
@@ -135,7 +145,7 @@ pub(super) trait JournalFiles: Send + Sync + fmt::Debug {
     /// It is not there ([`io::ErrorKind::NotFound`]), or cannot be read.
     fn open(&self, file: JournalFile) -> io::Result<Box<dyn ReadFile>>;
 
-    /// Begins a segment with these bytes, durably. It has to be one that is not there. `wait` as of [`Storage::begin`].
+    /// Begins a segment with these bytes, durably. It has to be one that is not there. `told` as of [`Storage::begin`].
     ///
     /// # Errors
     /// It cannot be written, or is there.
@@ -143,7 +153,7 @@ pub(super) trait JournalFiles: Send + Sync + fmt::Debug {
         &self,
         number: u64,
         bytes: &[u8],
-        wait: &mut dyn FnMut(String),
+        told: &mut dyn FnMut(Asking),
     ) -> io::Result<Box<dyn SegmentFile>>;
 
     /// Begins a snapshot, which is not there before it is whole.
@@ -200,15 +210,20 @@ pub(super) trait ReadFile: Send {
     /// # Errors
     /// It cannot be read, or has gone.
     fn next_bytes(&mut self) -> io::Result<Vec<u8>>;
+
+    /// From now on this meter counts what is read, while it comes; false: whoever reads has to count.
+    fn is_counted_by(&mut self, _meter: &ReadMeter) -> bool {
+        false
+    }
 }
 
 /// A segment that is written.
 pub(super) trait SegmentFile: Send {
-    /// Adds bytes: they are durable afterwards. `wait` is told why it takes longer, where it is tried again.
+    /// Adds bytes: they are durable afterwards. `told` hears why it takes longer, where it is tried again, and that it gets on.
     ///
     /// # Errors
     /// What is there now nobody knows: nothing more may be added.
-    fn append(&mut self, bytes: &[u8], wait: &mut dyn FnMut(String)) -> io::Result<()>;
+    fn append(&mut self, bytes: &[u8], told: &mut dyn FnMut(Asking)) -> io::Result<()>;
 
     /// Nothing more will be added: another segment follows.
     ///

@@ -220,13 +220,11 @@ impl JournalDesk {
 
     /// Reads what is there.
     pub fn inspect(&self) {
-        self.meter.is_wanted(true);
         self.job(Job::Inspect);
     }
 
     /// Lets nobody else add anything to this one, and reads what is there.
     pub fn fence(&self, id: JournalId) {
-        self.meter.is_wanted(true);
         self.job(Job::Fence(id));
     }
 
@@ -263,7 +261,6 @@ impl JournalDesk {
             let what = format!("journal {id} is not there any more");
             io::Error::new(io::ErrorKind::NotFound, what)
         })?;
-        self.meter.is_wanted(true);
         self.meter.begin();
         self.meter.expect(inspected.loading.bytes);
         let recovering =
@@ -285,8 +282,6 @@ impl JournalDesk {
         builds_on: Option<BaseSnapshot>,
         may_count: Receiver<()>,
     ) {
-        // Whoever begins one goes on from none: one that is still being read is in the way of it.
-        self.meter.is_wanted(false);
         self.job(Job::Begin(Box::new(Beginning {
             start,
             begun,

@@ -7,7 +7,7 @@ use replication::succession::RunId;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Counts what one thread reads; others look at it meanwhile.
@@ -21,8 +21,6 @@ struct Counts {
     most_bytes: AtomicU64,
     /// Why nothing comes, while that is so.
     trouble: Mutex<Option<String>>,
-    /// Nobody wants to know any more.
-    is_unwanted: AtomicBool,
 }
 
 impl ReadMeter {
@@ -31,22 +29,6 @@ impl ReadMeter {
         self.0.read_bytes.store(0, Ordering::Relaxed);
         self.0.most_bytes.store(0, Ordering::Relaxed);
         self.answers();
-    }
-
-    /// What is being read is not wanted: reading it fails.
-    pub fn is_wanted(&self, is_wanted: bool) {
-        self.0.is_unwanted.store(!is_wanted, Ordering::Relaxed);
-    }
-
-    /// Whether what is being read is wanted.
-    ///
-    /// # Errors
-    /// It is not.
-    fn check_wanted(&self) -> io::Result<()> {
-        match self.0.is_unwanted.load(Ordering::Relaxed) {
-            true => Err(io::Error::other("nobody wants it any more")),
-            false => Ok(()),
-        }
     }
 
     /// Nothing comes, and why; it is asked for again.
@@ -185,7 +167,6 @@ struct MeteredFile {
 
 impl ReadFile for MeteredFile {
     fn next_bytes(&mut self) -> io::Result<Vec<u8>> {
-        self.meter.check_wanted()?;
         let bytes = self.file.next_bytes()?;
         if !self.counts_itself {
             self.meter.add(bytes.len() as u64);

@@ -164,7 +164,10 @@ fn while_the_bucket_hangs_nothing_leaves_and_then_the_machine_goes_on_without_a_
         .lines()
         .find(|line| line.contains("\"journal_failed\""));
     let failed = failed.unwrap();
-    assert!(failed.contains("for 8s nothing of what was to be stored became durable"), "{failed}");
+    assert!(
+        failed.contains("for 8s nothing of what was to be stored became durable"),
+        "{failed}"
+    );
     assert!(failed.contains("does not answer: "), "{failed}");
     host.await_more(300);
     bucket.signal(Signal::CONT);

@@ -16,7 +16,7 @@ fn a_guest_that_writes_nonsense_to_every_device_ends_as_it_likes_and_replays() {
     let mut switch = Process::start(&["switch", "--listen", &socket]);
     wait_for("the switch", || fs::metadata(path("switch.sock")).ok());
     for harts in ["1", "3"] {
-        let log = path("run.log");
+        let log = path(&format!("run-{harts}.log"));
         let readonly = format!("{},readonly", path("readonly"));
         let disk = path("disk");
         let arguments = [

@@ -44,8 +44,8 @@ fn the_finishers_code_is_the_exit_status() {
 /// Whatever executes it, the guest does the same; on a host without a JIT that is said once.
 #[test]
 fn each_engine_replays_what_each_recorded() {
-    let directory = tempfile::tempdir().unwrap();
     for recorder in ENGINES {
+        let directory = tempfile::tempdir().unwrap();
         let log = record_with(directory.path(), recorder);
         for engine in ENGINES {
             let output = run(&["replay", log.to_str().unwrap(), "--engine", engine]);
